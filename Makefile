@@ -1,0 +1,43 @@
+# Every target sets up what it needs in ./.venv; nothing outside this folder is written.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup test test-system check lint format bench microbench clean
+help:            ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)  ## make the environment in ./.venv
+
+test: $(STAMP)   ## every test (under five minutes on two cores)
+	$(BIN)/python -m pytest -q
+
+test-system: $(STAMP)  ## only the tests with real sockets, processes and namespaces
+	$(BIN)/python -m pytest -q tests/system
+
+lint: $(STAMP)   ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the files in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: lint test ## what CI runs
+
+bench: $(STAMP)  ## compare TCP and UDP, and print the tables
+	$(BIN)/nettool bench loopback --size 256MiB --repeat 5 --output results/loopback.jsonl
+
+microbench: $(STAMP)  ## time the hot pieces with pytest-benchmark
+	$(BIN)/python -m pytest -q bench --benchmark-only
+
+clean:           ## remove everything that the other targets made
+	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .benchmarks
