@@ -1,0 +1,163 @@
+"""Sizes, rates, durations and fractions, from what people write to numbers and back.
+
+Prefixes are those of the International System and of IEC 80000-13: `k M G T` are powers of 1000 and `Ki
+Mi Gi Ti` powers of 1024, in either case of the letters; a silent guess between the two is 7% wrong at a
+gigabyte. In a rate a `b` is a bit and a `B` a byte, as on every data sheet. Inside the program a size is
+an `int` of bytes, a rate a `float` of bits per second, a duration an `int` of nanoseconds, a fraction a
+`float` from 0 to 1, and nothing outside this file converts.
+
+What is parsed comes from a user: all that is not plainly one value is a `UsageError` that shows how to
+write it.
+"""
+
+import re
+from decimal import Decimal
+
+from toolkit.errors import UsageError, printable
+
+MAX_INT = (1 << 63) - 1  # what the kernel's own offsets and nanoseconds hold
+MAX_RATE_BPS = 1e15
+
+_QUANTITY = re.compile(r"([0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}) *([A-Za-zµμ/%]*)")  # both micro signs
+_SCALES = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 1 << 10,
+    "mi": 1 << 20,
+    "gi": 1 << 30,
+    "ti": 1 << 40,
+}
+_PREFIXED = re.compile(r"((?:[kmgt]i?)?)(.*)", re.IGNORECASE)
+_BITS_PER = {"": 1, "bit": 1, "bits": 1, "bit/s": 1, "bits/s": 1, "bps": 1, "b/s": 1, "B/s": 8}
+_NS_PER = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "min": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `256MiB`, `1G`, `10kB` or a plain number; a part of a byte is rounded. Raises UsageError."""
+    number, unit = _split(text, "size", "256MiB, 10kB or 4096")
+    prefix, base = _prefix_and_base(unit)
+    if base not in ("", "B", "b"):
+        raise _nonsense(text, "size", "256MiB, 10kB or 4096")
+    return _bounded_int(text, number * _SCALES[prefix], "size")
+
+
+def parse_rate(text: str) -> float:
+    """Bits per second, more than 0, from `100Mbit`, `1Gbit/s`, `500k` or `12MB/s`. Raises UsageError."""
+    example = "100Mbit, 1Gbit/s or 12MB/s"
+    number, unit = _split(text, "rate", example)
+    prefix, base = _prefix_and_base(unit)
+    scale = _BITS_PER.get(base)
+    if scale is None:  # any case is welcome where it does not decide between bits and bytes
+        scale = None if "B" in base and base.upper() in ("B", "B/S", "BPS") else _BITS_PER.get(base.lower())
+    if scale is None:
+        raise _nonsense(text, "rate", example)
+    rate = float(number * scale * _SCALES[prefix])
+    if not 0 < rate <= MAX_RATE_BPS:
+        raise UsageError(
+            f"rate '{printable(text, 40)}' is out of range: write one above 0 and up to 1000Tbit"
+        )
+    return rate
+
+
+def parse_duration_ns(text: str) -> int:
+    """Nanoseconds from `40ms`, `1.5s`, `300us` or `2min`; the unit must be there. Raises UsageError."""
+    example = "40ms, 1.5s or 300us"
+    number, unit = _split(text, "duration", example)
+    scale = _NS_PER.get(unit) or _NS_PER.get(unit.lower())
+    if scale is None:
+        raise _nonsense(text, "duration", example)
+    return _bounded_int(text, number * scale, "duration")
+
+
+def parse_fraction(text: str) -> float:
+    """A part of a whole, 0 to 1, from `1%` or `0.01`. Raises UsageError, also for a bare 1."""
+    number, unit = _split(text, "fraction", "1% or 0.01")
+    if unit not in ("", "%"):
+        raise _nonsense(text, "fraction", "1% or 0.01")
+    if unit == "" and number == 1:
+        raise UsageError("fraction '1' could mean two things: write 1% or 100%")
+    fraction = float(number / 100 if unit else number)
+    if fraction > 1:
+        raise UsageError(
+            f"fraction '{printable(text, 40)}' is more than the whole: write it with a percent sign, like 1%"
+        )
+    return fraction
+
+
+def format_size(size_bytes: float) -> str:
+    """`size_bytes` in the binary unit that suits it: `256 MiB`."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{_digits(value)} {unit}"
+        value /= 1024
+    return f"{_digits(value)} TiB"
+
+
+def format_rate(rate_bps: float) -> str:
+    """`rate_bps` in the decimal unit that suits it: `94.3 Mbit/s`."""
+    value = float(rate_bps)
+    for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"):
+        if value < 999.95:
+            return f"{_digits(value)} {unit}"
+        value /= 1000
+    return f"{_digits(value)} Tbit/s"
+
+
+def format_duration_ns(duration_ns: float) -> str:
+    """`duration_ns` in the unit that suits it: `40 ms`, `1.5 s`, `12.3 min`."""
+    for unit, limit in (("ns", 1e3), ("us", 1e6), ("ms", 1e9), ("s", 120e9), ("min", 7200e9)):
+        if duration_ns < limit:
+            return f"{_digits(duration_ns / _NS_PER[unit])} {unit}"
+    return f"{_digits(duration_ns / _NS_PER['h'])} h"
+
+
+def format_fraction(fraction: float) -> str:
+    """`fraction` (1 is the whole) as a percentage: `0.1%`."""
+    return f"{_digits(fraction * 100)}%"
+
+
+def _digits(value: float) -> str:
+    """Four digits where they mean something, and neither an exponent nor idle zeros."""
+    if abs(value) < 1e-15:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    text = f"{value:.4g}"
+    return f"{Decimal(text):f}" if "e" in text else text
+
+
+def _split(text: str, kind: str, example: str) -> tuple[Decimal, str]:
+    match = _QUANTITY.fullmatch(text.strip(" "))
+    if match is None:
+        raise _nonsense(text, kind, example)
+    return Decimal(match[1]), match[2]
+
+
+def _prefix_and_base(unit: str) -> tuple[str, str]:
+    match = _PREFIXED.fullmatch(unit)
+    if match is None:  # the pattern takes every string without a line break, and `_split` lets none through
+        raise AssertionError(unit)
+    return match[1].lower(), match[2]
+
+
+def _bounded_int(text: str, value: Decimal, kind: str) -> int:
+    if value > MAX_INT:
+        raise UsageError(f"{kind} '{printable(text, 40)}' is too large: nothing here is counted past 2^63")
+    return int(value.to_integral_value())
+
+
+def _nonsense(text: str, kind: str, example: str) -> UsageError:
+    return UsageError(f"'{printable(text, 40)}' is not a {kind}: write it like {example}")
