@@ -1,0 +1,164 @@
+"""What every loss-based controller shares: recovery periods, undo of a spurious one, slow start, and pacing.
+
+Theory. One loss event per round trip: the first packet lost, or marked by ECN, opens a *recovery period* and
+lowers the window; packets sent before the period began say nothing new, whether they are lost or
+acknowledged, and the period ends when a packet sent within it is acknowledged. Below `ssthresh` the window
+grows by what is acknowledged (slow start), left early where HyStart++ sees the delay rise; above it, as the
+subclass knows (congestion avoidance). A sender that did not use its window has learnt nothing about it and
+leaves it as it is.
+
+Read: RFC 9002 section 7 and its appendix B; RFC 9406 for HyStart++.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.congestion.hystart import HyStart
+
+_NS_PER_S: Final = 1_000_000_000
+_MINIMUM_WINDOW_DATAGRAMS: Final = 2
+"""kMinimumWindow, RFC 9002 section 7.2."""
+_SLOW_START_PACING_GAIN: Final = 2.0
+"""The window doubles within the round trip; pacing slower would be what limits it."""
+_AVOIDANCE_PACING_GAIN: Final = 1.25
+"""N of RFC 9002 section 7.7: small variations of the RTT must not leave the window unused."""
+_UNMEASURED_RTT_NS: Final = 1_000_000
+"""Stands for the RTT until there is one, so that the initial window goes out at once, which RFC 9002 section
+7.7 allows."""
+
+
+def initial_window_bytes(datagram_bytes: int) -> int:
+    """Ten datagrams, at most 14,720 bytes unless two datagrams are more (RFC 9002 section 7.2)."""
+    return min(10 * datagram_bytes, max(14_720, 2 * datagram_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class _BeforeRecovery:
+    """What a spurious recovery period is undone to."""
+
+    window_bytes: float
+    ssthresh_bytes: float
+
+
+class LossBasedController:
+    """The common part; a subclass says how the window grows in congestion avoidance and what one loss event
+    makes of it.
+
+    Windows are floats inside, in bytes, so that growth of less than a byte per acknowledgement is not lost.
+    """
+
+    name: str
+
+    def __init__(self, datagram_bytes: int, rate_bps: float | None, seed: int) -> None:
+        """`rate_bps` bounds the pacing rate; `seed` is not used, no choice here is random."""
+        del seed
+        self._datagram_bytes = datagram_bytes
+        self._rate_bound_bps = rate_bps
+        self._window_bytes = float(initial_window_bytes(datagram_bytes))
+        self._ssthresh_bytes = float("inf")
+        self._smoothed_rtt_ns = _UNMEASURED_RTT_NS
+        self._recovery_start_ns: int | None = None
+        self._before_recovery: _BeforeRecovery | None = None
+        self._signals_in_period = 0
+        self._slow_start_exit = HyStart()
+
+    @property
+    def congestion_window_bytes(self) -> int:
+        return int(self._window_bytes)
+
+    @property
+    def pacing_rate_bps(self) -> float:
+        gain = _SLOW_START_PACING_GAIN if self._in_slow_start else _AVOIDANCE_PACING_GAIN
+        rate_bps = gain * self._window_bytes * 8 * _NS_PER_S / self._smoothed_rtt_ns
+        return rate_bps if self._rate_bound_bps is None else min(rate_bps, self._rate_bound_bps)
+
+    def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
+        """Nothing to learn from sending."""
+
+    def on_ack(self, sample: AckSample) -> None:
+        self._smoothed_rtt_ns = sample.smoothed_rtt_ns
+        if sample.ecn_ce_count:
+            self._on_congestion_event(sample.now_ns, sample.largest_acked_sent_time_ns)
+        if self._was_sent_before_recovery(sample.largest_acked_sent_time_ns):
+            return
+        if self._in_slow_start:
+            self._slow_start(sample)
+        else:
+            self._avoid_congestion(sample)
+
+    def on_loss(self, sample: LossSample) -> None:
+        self._on_congestion_event(sample.now_ns, sample.newest_lost_sent_time_ns)
+        if sample.is_persistent:
+            # RFC 9002 section 7.6.2: start over, as TCP does after a timeout; the open period ends with it.
+            self._window_bytes = float(self._minimum_window_bytes)
+            self._recovery_start_ns = None
+            self._before_recovery = None
+            self._on_persistent_congestion()
+
+    def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
+        del now_ns
+        before = self._before_recovery
+        if before is None or not self._was_sent_before_recovery(lost_sent_time_ns):
+            return
+        self._signals_in_period -= 1
+        if self._signals_in_period > 0:
+            return
+        self._window_bytes = max(self._window_bytes, before.window_bytes)
+        self._ssthresh_bytes = before.ssthresh_bytes
+        self._recovery_start_ns = None
+        self._before_recovery = None
+        self._restore()
+
+    def on_datagram_size(self, datagram_bytes: int) -> None:
+        self._datagram_bytes = datagram_bytes
+        self._window_bytes = max(self._window_bytes, self._minimum_window_bytes)
+
+    def snapshot(self) -> dict[str, float | str]:
+        return {
+            "phase": "slow_start" if self._in_slow_start else "congestion_avoidance",
+            "congestion_window": self._window_bytes,
+            "ssthresh": self._ssthresh_bytes,
+        }
+
+    def _avoid_congestion(self, sample: AckSample) -> None:
+        """Grow the window by what `sample` acknowledged, outside of slow start and recovery."""
+        raise NotImplementedError
+
+    def _reduced_window_bytes(self) -> float:
+        """One loss event: note what is needed of it, and return the window after it."""
+        raise NotImplementedError
+
+    def _restore(self) -> None:
+        """The newest loss event was none: put back what `_reduced_window_bytes` noted."""
+
+    def _on_persistent_congestion(self) -> None:
+        """The window is at its minimum: forget what was known about the path."""
+
+    @property
+    def _in_slow_start(self) -> bool:
+        return self._window_bytes < self._ssthresh_bytes
+
+    @property
+    def _minimum_window_bytes(self) -> int:
+        return _MINIMUM_WINDOW_DATAGRAMS * self._datagram_bytes
+
+    def _was_sent_before_recovery(self, sent_time_ns: int) -> bool:
+        return self._recovery_start_ns is not None and sent_time_ns <= self._recovery_start_ns
+
+    def _slow_start(self, sample: AckSample) -> None:
+        self._slow_start_exit.on_ack(sample)
+        if sample.is_window_limited:
+            self._window_bytes += sample.newly_acked_bytes / self._slow_start_exit.growth_divisor
+        if self._slow_start_exit.is_over and self._ssthresh_bytes == float("inf"):
+            self._ssthresh_bytes = self._window_bytes
+
+    def _on_congestion_event(self, now_ns: int, sent_time_ns: int) -> None:
+        if self._was_sent_before_recovery(sent_time_ns):
+            self._signals_in_period += 1
+            return
+        self._signals_in_period = 1
+        self._before_recovery = _BeforeRecovery(self._window_bytes, self._ssthresh_bytes)
+        self._recovery_start_ns = now_ns
+        self._window_bytes = max(self._reduced_window_bytes(), self._minimum_window_bytes)
+        self._ssthresh_bytes = self._window_bytes

@@ -1,0 +1,73 @@
+"""When to send how much: bursts at a rate, exact in the long run even where timers are late.
+
+Theory. Sending each packet by its own timer is too dear at high rates, and sending a whole window at once
+overflows queues. So the pacer releases a *send quantum* at a time: what the rate makes of 1 ms, but no less
+than two datagrams and no more than 64 KiB, what one segmentation-offloaded send can carry. (RFC 9002 section
+7.7 asks for pacing; draft-ietf-ccwg-bbr section 4.6.3 has the same quantum.)
+
+`_release_ns` is a virtual time: when all that was sent so far would be on the wire at exactly the rate. A
+quantum may go as soon as it has come. A timer that fires late has earned more than one quantum meanwhile, and
+the virtual time, not the clock, is what the next send counts from; so late timers cost no rate. The debt that
+may be caught up is bounded, else an idle or blocked sender would come back with a burst of everything it did
+not send.
+"""
+
+from typing import Final
+
+_NS_PER_S: Final = 1_000_000_000
+_QUANTUM_NS: Final = 1_000_000
+"""A quantum is the rate times this."""
+_MIN_QUANTUM_DATAGRAMS: Final = 2
+_MAX_QUANTUM_BYTES: Final = 64 * 1024
+_MAX_ROUND_BYTES: Final = 4 * _MAX_QUANTUM_BYTES
+"""At most this much per call, however late: the driver looks at its receive side in between."""
+_CATCH_UP_NS: Final = 4_000_000
+"""Lateness that is made good: many times the usual 80 us of a timer, and the length of a scheduler's time
+slice. The burst after it is what the bottleneck could have carried meanwhile, so it adds at most this to the
+queue."""
+_CATCH_UP_QUANTA: Final = 2
+"""The same bound for low rates, where two datagrams take longer than `_CATCH_UP_NS`."""
+
+
+class Pacer:
+    """Ask `budget_bytes`, send no more than that, report it by `on_sent`; wake again at `next_send_time_ns`.
+
+    What need not be paced (acknowledgements, probes of a timeout) is sent without asking, and reported all
+    the same.
+    """
+
+    def __init__(self) -> None:
+        self._release_ns = 0
+        self._quantum_bytes = 0
+
+    def budget_bytes(self, now_ns: int, rate_bps: float, datagram_bytes: int) -> int:
+        """How many bytes may go now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 when it is too
+        early."""
+        quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes)
+        self._quantum_bytes = quantum_bytes
+        late_ns = now_ns - self._release_ns
+        if late_ns < 0:
+            return 0
+        late_ns = min(late_ns, self._catch_up_ns(rate_bps))
+        earned_bytes = quantum_bytes + late_ns * rate_bps / (8 * _NS_PER_S)
+        round_bytes = max(_MAX_ROUND_BYTES, quantum_bytes)
+        return int(min(earned_bytes, round_bytes) // quantum_bytes) * quantum_bytes
+
+    def on_sent(self, now_ns: int, sent_bytes: int, rate_bps: float) -> None:
+        """`sent_bytes` went out at `now_ns`, while the rate was `rate_bps` (> 0)."""
+        start_ns = max(self._release_ns, now_ns - self._catch_up_ns(rate_bps))
+        self._release_ns = start_ns + round(sent_bytes * 8 * _NS_PER_S / rate_bps)
+
+    def next_send_time_ns(self) -> int:
+        """When the next quantum may go; not later than now when one may go at once."""
+        return self._release_ns
+
+    @staticmethod
+    def quantum_bytes(rate_bps: float, datagram_bytes: int) -> int:
+        """The send quantum: `rate_bps` x 1 ms between 2 datagrams and 64 KiB, in whole datagrams."""
+        wanted_bytes = min(rate_bps * _QUANTUM_NS / (8 * _NS_PER_S), _MAX_QUANTUM_BYTES)
+        return max(int(wanted_bytes // datagram_bytes), _MIN_QUANTUM_DATAGRAMS) * datagram_bytes
+
+    def _catch_up_ns(self, rate_bps: float) -> int:
+        quanta_ns = _CATCH_UP_QUANTA * self._quantum_bytes * 8 * _NS_PER_S / rate_bps
+        return max(_CATCH_UP_NS, round(quanta_ns))
