@@ -1,0 +1,95 @@
+"""What every command shares: targets as users write them, and the two streams that it may write to.
+
+Results go to stdout and everything else to stderr, so that `--json` can promise one object and nothing
+beside it.
+"""
+
+import ipaddress
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit import __version__
+from toolkit.errors import NettoolError, TransferError, UsageError, printable
+from toolkit.transfer.channel import Address
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+DEFAULT_PORT = 9000
+JSON_SCHEMA = 1
+
+
+def parse_target(text: str) -> Address:
+    """`HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address. Raises UsageError."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")) or not _is_ipv6(host):
+            raise _not_a_target(text)
+        port = port[1:] if port else str(DEFAULT_PORT)
+    elif text.count(":") > 1:
+        if not _is_ipv6(text):
+            raise _not_a_target(text)
+        port = str(DEFAULT_PORT)
+    else:
+        host, colon, port = text.partition(":")
+        port = port if colon else str(DEFAULT_PORT)
+    if not host or not host.isprintable() or any(c.isspace() or c == "/" for c in host):
+        raise _not_a_target(text)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise UsageError(
+            f"'{printable(port, 40)}' is not a port: write one from 1 to 65535, like {host}:9000"
+        )
+    return Address(host, int(port))
+
+
+def say(line: str) -> None:
+    """One line for the user, on stderr, as soon as may be; lost without a word when nobody can read it."""
+    if sys.stderr is None:  # closed by whoever started us; print() would turn to stdout
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+    except (OSError, ValueError):
+        sys.stderr = None
+
+
+def emit(text: str) -> None:
+    """A result, on stdout. A reader who has gone away is no error; a full disk is. Raises TransferError."""
+    if sys.stdout is None:
+        return
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        sys.stdout = None
+    except OSError as error:
+        sys.stdout = None
+        raise TransferError(f"cannot write to standard output: {error.strerror}; free some space") from None
+
+
+def emit_json(kind: str, fields: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout, with its kind, schema and version (docs/data-format.md)."""
+    emit(json.dumps({"schema": JSON_SCHEMA, "kind": kind, "version": __version__, **fields}, allow_nan=False))
+
+
+def emit_json_error(error: NettoolError) -> None:
+    """What stands on stdout when there is no result; the line on stderr and the exit code say the same."""
+    emit_json("error", {"error": str(error), "exit_code": error.exit_code})
+
+
+def is_terminal() -> bool:
+    """Whether stderr is one, so that a progress bar has a reader."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _not_a_target(text: str) -> UsageError:
+    if Path(text).is_file():
+        return UsageError(f"'{printable(text)}' is a file: the receiver comes last, like FILE... HOST:PORT")
+    return UsageError(f"'{printable(text)}' is not a receiver: write HOST, HOST:PORT or [IPv6]:PORT")

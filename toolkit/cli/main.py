@@ -1,0 +1,89 @@
+"""The entry point: from the shell's arguments to an exit code, whatever happens in between.
+
+0 done; 2 usage; 3 refused or unreachable; 4 the transfer failed; 5 verification failed; 130 interrupted. An
+error is one line on stderr. The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt in the main thread,
+and what unwinds from there leaves nothing behind; further ones are ignored, so that they cannot break the
+clearing up.
+
+Imported first and fast: the signals are in hand before the commands, and what they need, are loaded.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 130
+_UNEXPECTED = 4
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> NoReturn:
+    """What the installed `nettool` calls."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what `arguments` ask for and return the exit code; never raises an Exception."""
+    try:
+        _catch_signals()
+        from toolkit.cli.app import invoke
+
+        code = invoke(arguments)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        code = _report(error)
+    return code if _flushed() else code or _UNEXPECTED
+
+
+def _catch_signals() -> None:
+    """Those that our starter has set to be ignored stay so (nohup, a background job of a script)."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _report(error: Exception) -> int:
+    """One line for `error` on stderr; the whole story where NETTOOL_TRACEBACK is set."""
+    from toolkit.cli.common import say
+    from toolkit.errors import NettoolError, printable
+
+    if os.environ.get("NETTOOL_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, NettoolError):
+        say(f"nettool: {error}")
+        return error.exit_code
+    say(
+        f"nettool: unexpected {type(error).__name__}: {printable(str(error))} "
+        "(set NETTOOL_TRACEBACK=1 and run it again to see where; please report it)"
+    )
+    return _UNEXPECTED
+
+
+def _flushed() -> bool:
+    """Whether stdout took all that was written; a reader who has gone away is no error."""
+    if sys.stdout is None:
+        return True
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None  # or the interpreter tries again, and complains
+    except OSError:
+        sys.stdout = None
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
