@@ -1,18 +1,19 @@
 """What a transport must offer: the common ground of TCP and UDP.
 
-A byte stream would be the wrong common ground: it would deny TCP `sendfile`, and would make UDP wait for the oldest
-hole. A **Channel** carries two things instead:
+A byte stream would be the wrong common ground: it would deny TCP `sendfile`, and would make UDP wait for the
+oldest hole. A **Channel** carries two things instead:
 
-- *messages*: small, reliable, in order, each way (offers, decisions, digests, errors; at most MAX_MESSAGE_BYTES);
+- *messages*: small (at most MAX_MESSAGE_BYTES), reliable, in order, each way: offers, decisions, digests;
 - *extents*: `(file id, offset, length)`, content that the sending side reads from an `ExtentSource` and the
   receiving side lands in an `ExtentSink` at its own offset, in any order, every byte exactly once.
 
-Extents and messages are not ordered among each other: a message may overtake an extent that was handed over before
-it. Whoever needs to know that content is complete counts the bytes that have landed.
+Extents and messages are not ordered among each other: a message may overtake an extent that was handed over
+before it, and the other way round. Whoever needs to know that content is complete counts the bytes that have
+landed.
 
-A channel belongs to one thread. Its calls block; there are no callbacks other than into source and sink, and those
-come from the calling thread or, in a transport with several streams, from one thread a stream: sources and sinks
-are safe for that. Time is `time.monotonic_ns`.
+A channel belongs to one thread. Its calls block; there are no callbacks other than into source and sink, and
+those come from the calling thread or, in a transport with several streams, from one thread a stream: sources
+and sinks are safe for that. Time is `time.monotonic_ns`.
 
 Call order, sending side:    connect -> send_message / send_extent / receive ... -> flush -> close
 Call order, receiving side:  Listener.accept -> receive ... / send_message ... -> close
@@ -28,7 +29,11 @@ Statistic = int | float | str
 
 
 class Extent(NamedTuple):
-    """`length` bytes of file `file_id` from `offset` on (all in bytes; the id is the sender's, from its manifest)."""
+    """`length` bytes of file `file_id` from `offset` on.
+
+    The id is the sender's, from its manifest, and less than 2**32; `offset + length` is less than 2**63 (bytes).
+    An extent may be empty: nothing lands then.
+    """
 
     file_id: int
     offset: int
@@ -46,10 +51,10 @@ class Address(NamedTuple):
 
 
 class ExtentSource(Protocol):
-    """Where a sending channel gets the bytes of one file from."""
+    """Where a sending channel gets the bytes of one file from; safe for several threads."""
 
     def fileno(self) -> int:
-        """A descriptor open for reading, for `sendfile`; valid until the next call into any source of the session."""
+        """A descriptor open for reading, for `sendfile`; valid until the extents handed over are released."""
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole of `buffer` from `offset`. May be asked again for the same bytes (retransmission).
@@ -68,9 +73,9 @@ class ExtentSink(Protocol):
     """Where a receiving channel lands what arrives."""
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
-        """Land `data`; each byte of a file is landed at most once, the order is free. `data` is read before return.
+        """Land `data`, and have read it on return; each byte lands at most once, the order is free.
 
-        Raises ProtocolError for bytes that were never offered, TransferError where they cannot be written (no space).
+        Raises ProtocolError for bytes that were never offered, TransferError where they cannot be written.
         """
 
 
@@ -82,28 +87,39 @@ class Channel(Protocol):
         """Who is at the other end."""
 
     def send_message(self, message: bytes) -> None:
-        """Hand over one message; returns when it is buffered or gone. Raises PeerClosedError."""
+        """Hand over one message; returns when it is buffered or gone. Raises PeerClosedError.
+
+        A call that has to wait for room, here or in `send_extent`, takes in messages meanwhile and keeps them
+        for `receive`: two ends that both send cannot block each other.
+        """
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
-        """Hand over content; returns when the backlog has room again, so that a caller's progress is near the truth.
+        """Hand over content; returns when the backlog has room again, so that progress is near the truth.
 
-        Reads `source` until it has called `source.release(extent)`. Raises what the source raises (after telling the
-        peer nothing: the session does), and PeerClosedError.
+        Reads `source` until it has called `source.release(extent)`. Raises what the source raises (after
+        telling the peer nothing: the session does), and PeerClosedError. After an error of the source
+        messages still go through, for the session to say why; what lands of that extent at the other end is
+        then undefined.
         """
 
     def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> bytes | None:
         """The next message; or None after some extents have landed in `sink`, or when `timeout_s` has passed.
 
-        `timeout_s` 0 looks and does not wait; None waits until the idle timeout of the channel. While it waits, a
-        channel goes on with whatever it still has to send. Extents without a sink are a ProtocolError. Raises
-        PeerClosedError when the peer has closed or is lost and every message before that was returned.
+        `timeout_s` 0 looks and does not wait; None waits until the idle timeout of the channel, which counts
+        the peer's silence over all calls. While it waits, a channel goes on with whatever it still has to
+        send. Extents without a sink are a ProtocolError. Raises what the sink raises, and PeerClosedError
+        when the peer has closed or is lost and every message before that was returned.
         """
 
     def flush(self) -> None:
-        """Return when everything handed over was taken by the peer's transport (UDP) or by the kernel (TCP)."""
+        """Return when everything handed over was taken by the peer's transport (UDP) or the kernel (TCP)."""
 
     def close(self) -> None:
-        """Orderly end: what was handed over still arrives (within a bounded linger), then all is freed. Idempotent."""
+        """Orderly end: what was handed over still arrives (in a bounded linger). Frees all; idempotent.
+
+        What the peer still sends meanwhile is taken and thrown away, so that the last message, which may be
+        the reason for the end, gets through to a peer that is in the middle of sending.
+        """
 
     def abort(self) -> None:
         """End at once, freeing everything; the peer sees PeerClosedError. Idempotent."""
@@ -129,7 +145,7 @@ class Listener(Protocol):
         """Where it listens, with the port that the system picked when 0 was asked for."""
 
     def accept(self, timeout_s: float | None = None) -> Channel | None:
-        """The next session, after the transport's own handshake (garbage never gets here); None at the timeout.
+        """The next session, after the transport's own handshake (no garbage); None at the timeout.
 
         Raises PeerClosedError after `close`, which may come from another thread.
         """
@@ -164,7 +180,7 @@ class Transport(Protocol):
     name: str
 
     def connect(self, address: Address, options: TransportOptions) -> Channel:
-        """A channel to who listens there. Raises UnreachableError, RefusedError (another version), UsageError."""
+        """A channel to who listens there. Raises UnreachableError, UsageError, RefusedError (version)."""
 
     def listen(self, address: Address, options: TransportOptions) -> Listener:
-        """Bind and listen; the host "" means every address, port 0 one that the system picks. Raises UnreachableError."""
+        """Bind and listen; "" means every address, port 0 one of the system's. Raises UnreachableError."""
