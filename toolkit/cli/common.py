@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
-from toolkit.errors import NettoolError, TransferError, UsageError, printable
+from toolkit.errors import TransferError, UsageError, printable
 from toolkit.transfer.channel import Address
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -70,11 +70,6 @@ def emit(text: str) -> None:
 def emit_json(kind: str, fields: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout, with its kind, schema and version (docs/data-format.md)."""
     emit(json.dumps({"schema": JSON_SCHEMA, "kind": kind, "version": __version__, **fields}, allow_nan=False))
-
-
-def emit_json_error(error: NettoolError) -> None:
-    """What stands on stdout when there is no result; the line on stderr and the exit code say the same."""
-    emit_json("error", {"error": str(error), "exit_code": error.exit_code})
 
 
 def is_terminal() -> bool:
