@@ -32,9 +32,7 @@ class RttEstimator:
     has_sample:      whether anything was measured yet
     """
 
-    def __init__(
-        self, initial_rtt_ns: int = INITIAL_RTT_NS, max_ack_delay_ns: int = MAX_ACK_DELAY_NS
-    ) -> None:
+    def __init__(self, initial_rtt_ns: int = INITIAL_RTT_NS, max_ack_delay_ns: int = MAX_ACK_DELAY_NS) -> None:
         self.max_ack_delay_ns = max_ack_delay_ns
         self.latest_rtt_ns = initial_rtt_ns
         self.min_rtt_ns = initial_rtt_ns

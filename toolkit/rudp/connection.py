@@ -1,0 +1,237 @@
+"""One connection: packets and time in, packets and timers out, and nothing else (sans-I/O).
+
+The handshake comes before (`handshake.py`); a `Connection` begins established. What it is made of: `sender.py` (what
+to send, loss, congestion), `receiver.py` (what arrived, acknowledgements), `state.py` (how it ends).
+"""
+
+from collections import deque
+from typing import Final
+
+from toolkit.errors import ProtocolError
+from toolkit.rudp import wire
+from toolkit.rudp.batch import Batch, Transmit
+from toolkit.rudp.config import Config
+from toolkit.rudp.receiver import Receiver
+from toolkit.rudp.sender import Sender
+from toolkit.rudp.spaces import DataSource
+from toolkit.rudp.state import TRANSITIONS, Event, State
+
+KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
+
+
+class Connection:
+    """The order of calls, by a driver that owns the clock and the socket:
+
+    1. `handle_batch` for what has arrived, and after each: `landed`, `poll_message` until None
+    2. `handle_timeout` once `poll_timeout` has come
+    3. commands: `send_message`, `offer_data`, `close`
+    4. `poll_transmit` until None, sending each result before the next call
+    5. wait for a datagram, at most until `poll_timeout`
+
+    All times are nanoseconds of one clock that never goes back. Bytes of the data space are read from `source` when
+    they are sent, as often as they must be.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        source: DataSource,
+        local_id: int,
+        peer_id: int,
+        peer_datagram_bytes: int,
+        now_ns: int,
+        accept: wire.Accept | None = None,
+    ) -> None:
+        """`accept` is what a server answers, kept in case the client has to ask again; None on the client's side."""
+        self.config = config
+        self.local_id = local_id
+        self.state = State.ESTABLISHED
+        self.close_code = 0
+        self.close_reason = ""
+        self.invalid_packets = 0
+        self.sender = Sender(config, source, peer_id, peer_datagram_bytes)
+        self.receiver = Receiver(config.receive_window_bytes, config.max_message_bytes)
+        self._peer_id = peer_id
+        self._accept = accept.encode() if accept else None
+        self._accept_due = accept is not None
+        self._close_due = False
+        self._acks: deque[wire.Ack] = deque()
+        self._last_received_ns = now_ns
+        self._last_kept_alive_ns = now_ns
+
+    # Inputs
+
+    def handle_batch(self, batch: Batch, now_ns: int) -> None:
+        """Take datagrams of one sender. What no correct peer sends is counted and dropped."""
+        self.receiver.begin_batch()
+        data, segment = batch.data, batch.segment_bytes
+        while data:
+            size = min(segment, len(data))
+            taken = 1
+            try:
+                if data[0] == wire.PacketType.DATA:
+                    if self.state is State.ESTABLISHED:
+                        taken = self.receiver.receive_data_untrusted(data, size, self.local_id, now_ns)
+                else:
+                    self._handle_datagram(data[:size], now_ns)
+            except ProtocolError:
+                self.invalid_packets += 1
+            else:
+                self._last_received_ns = now_ns
+                self.receiver.note_ecn(batch.ecn, taken)
+            data = data[taken * size :]
+
+    def _handle_datagram(self, datagram: memoryview, now_ns: int) -> None:
+        kind, connection_id = wire.connection_id_untrusted(datagram)
+        if kind == wire.PacketType.INITIAL and self._accept is not None:
+            self._accept_due = wire.decode_initial_untrusted(datagram).client_id == self._peer_id
+            return
+        if kind == wire.PacketType.ACCEPT:
+            return  # the answer to an INITIAL that was sent twice
+        if connection_id != self.local_id:
+            raise ProtocolError("a packet carries a connection id that is not this one's")
+        _, flags, _, number = wire.COMMON.unpack_untrusted(datagram)
+        if number >= wire.MAX_POSITION:
+            raise ProtocolError("a packet number makes no sense")
+        if self.state is State.CLOSING and kind != wire.PacketType.CLOSE:
+            self._close_due = True
+        elif self.state is State.CLOSED:
+            return
+        elif kind == wire.PacketType.ACK:
+            self.sender.on_ack_untrusted(wire.decode_ack_untrusted(datagram), now_ns)
+            self.receiver.note_silent_packet(number)
+        elif kind == wire.PacketType.MESSAGE:
+            *_, position = wire.DATA.unpack_untrusted(datagram)
+            if len(datagram) == wire.HEADER_BYTES:
+                raise ProtocolError("a MESSAGE packet has no payload")
+            self.receiver.messages.receive_untrusted(position, datagram[wire.HEADER_BYTES :])
+            self.receiver.note_packet(number, flags, len(datagram), now_ns)
+        elif kind == wire.PacketType.PING:
+            *_, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
+            self.receiver.on_frequency(least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
+            self.receiver.note_packet(number, flags, len(datagram), now_ns)
+        elif kind == wire.PacketType.PROBE:
+            self.receiver.note_packet(number, flags, len(datagram), now_ns)
+        elif kind == wire.PacketType.CLOSE:
+            self.close_code, self.close_reason = wire.decode_close_untrusted(datagram)
+            self._move(Event.PEER_CLOSED)
+        else:
+            raise ProtocolError("a packet is of a type that there is not")
+
+    def handle_timeout(self, now_ns: int) -> None:
+        """Let the timers that have come do their work."""
+        if self.state is not State.ESTABLISHED:
+            return
+        if now_ns >= self._last_received_ns + self.config.idle_timeout_ns:
+            self._lose(f"nothing was heard of the peer for {self.config.idle_timeout_ns / 1e9:g} s")
+            return
+        if now_ns >= self._keep_alive_ns():
+            self._last_kept_alive_ns = now_ns
+            self.sender.request_ping()
+        self.sender.on_timeout(now_ns)
+
+    def handle_unreachable(self) -> None:
+        """The host or the port at the other end has said that nobody is there."""
+        if self.state is State.ESTABLISHED:
+            self._lose("the peer is gone: its port is closed")
+
+    # Commands
+
+    def send_message(self, message: bytes) -> None:
+        """Queue a message (at most `config.max_message_bytes`)."""
+        self.sender.queue_message(message)
+
+    def offer_data(self, length_bytes: int) -> int:
+        """The source has so many more bytes; returns the position of the first of them."""
+        position = self.sender.data.end
+        self.sender.data.end += length_bytes
+        return position
+
+    def close(self, code: int, reason: str) -> None:
+        """End it: CLOSE goes out by the next `poll_transmit`. What was not acknowledged is given up."""
+        self._close_due = self.state is State.ESTABLISHED
+        if self._close_due:
+            self.close_code, self.close_reason = code, reason
+        self._move(Event.CLOSE)
+
+    def set_receive_window(self, window_bytes: int) -> None:
+        """How far beyond what has arrived the peer may send; takes effect with the next acknowledgement."""
+        self.receiver.window_bytes = window_bytes
+
+    def set_drop_count(self, drop_count: int) -> None:
+        """Datagrams that the host has dropped at this socket so far (SO_RXQ_OVFL)."""
+        self.receiver.drop_count = drop_count
+
+    # Outputs
+
+    def landed(self) -> list[tuple[int, memoryview]]:
+        """(position, bytes) that the last `handle_batch` brought for the first time; valid until the next one."""
+        return self.receiver.landed()
+
+    def poll_message(self, now_ns: int) -> bytes | None:
+        """The next message in order, None when there is none yet."""
+        message = self.receiver.messages.poll()
+        if message is not None and self.receiver.messages.wants_update:
+            self.receiver.request_ack(now_ns)
+        return message
+
+    def poll_transmit(self, now_ns: int) -> Transmit | None:
+        """The next datagrams to send, None when there are none for now. Valid until the next call."""
+        if self.state is State.CLOSED:
+            return None
+        if self._accept_due and self._accept is not None:
+            self._accept_due = False
+            return Transmit(memoryview(self._accept), len(self._accept))
+        if self.state is State.CLOSING:
+            if not self._close_due:
+                return None
+            self._close_due = False
+            close = wire.encode_close(self._peer_id, self.sender.sent.skip(), self.close_code, self.close_reason)
+            return Transmit(memoryview(close), len(close))
+        ack_time_ns = self.receiver.ack_time_ns
+        if ack_time_ns is not None and now_ns >= ack_time_ns:
+            self._acks.extend(self.receiver.make_acks(now_ns, self.sender.mtu.datagram_bytes))
+        if self._acks:
+            ack = wire.encode_ack(self._peer_id, self.sender.sent.skip(), self._acks.popleft())
+            return Transmit(memoryview(ack), len(ack))
+        return self.sender.poll_transmit(now_ns)
+
+    def poll_timeout(self) -> int | None:
+        """When `handle_timeout` and `poll_transmit` want to be called at the latest; None for never."""
+        if self.state is not State.ESTABLISHED:
+            return None
+        times = [
+            self._last_received_ns + self.config.idle_timeout_ns,
+            self._keep_alive_ns(),
+            self.sender.timeout_ns(),
+            self.receiver.ack_time_ns,
+        ]
+        return min(time for time in times if time is not None)
+
+    # Getters
+
+    @property
+    def is_settled(self) -> bool:
+        """All that was handed over has arrived."""
+        return self.sender.is_settled
+
+    @property
+    def settled_position(self) -> int:
+        """Everything of the data space below this has arrived and is not asked for again."""
+        return self.sender.data.acked.contiguous_end()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Of what was offered, how much has never been sent."""
+        return self.sender.data.end - self.sender.data.next_position
+
+    def _keep_alive_ns(self) -> int:
+        last = max(self._last_kept_alive_ns, self._last_received_ns)
+        return last + self.config.idle_timeout_ns // KEEP_ALIVES_PER_IDLE_TIMEOUT
+
+    def _lose(self, reason: str) -> None:
+        self.close_code, self.close_reason = 4, reason
+        self._move(Event.LOST)
+
+    def _move(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]

@@ -1,0 +1,115 @@
+"""Sets of integers as sorted, disjoint, half-open intervals: packet numbers received, bytes acknowledged, bytes lost.
+
+Nearly every addition extends the last interval, which costs O(1); anything else is a bisection and a splice of a
+list, O(log n) comparisons and a memmove, n being the number of holes and not of packets.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+
+class RangeSet:
+    """A set of integers. `add` and `remove` say what they really changed."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def __len__(self) -> int:
+        """The number of intervals."""
+        return len(self._starts)
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._starts, self._ends, strict=True)
+
+    def __contains__(self, value: int) -> bool:
+        i = bisect_right(self._starts, value) - 1
+        return i >= 0 and value < self._ends[i]
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """The lowest interval. IndexError when empty."""
+        return self._starts[0], self._ends[0]
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The highest interval. IndexError when empty."""
+        return self._starts[-1], self._ends[-1]
+
+    def size(self) -> int:
+        """How many integers it holds. O(n)."""
+        return sum(self._ends) - sum(self._starts)
+
+    def contiguous_end(self, start: int = 0) -> int:
+        """The first integer from `start` on that is not in the set."""
+        i = bisect_right(self._starts, start) - 1
+        return max(start, self._ends[i]) if i >= 0 else start
+
+    def next_start(self, value: int, limit: int) -> int:
+        """The first integer in [value, limit) that is in the set, `limit` where there is none."""
+        i = bisect_right(self._ends, value)
+        return min(limit, max(value, self._starts[i])) if i < len(self._starts) else limit
+
+    def newest_first(self, floor: int, limit: int) -> list[tuple[int, int]]:
+        """At most `limit` intervals from the highest down, none that ends at or below `floor`."""
+        taken: list[tuple[int, int]] = []
+        for i in range(len(self._starts) - 1, -1, -1):
+            if len(taken) == limit or self._ends[i] <= floor:
+                break
+            taken.append((self._starts[i], self._ends[i]))
+        return taken
+
+    def add(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Put [start, end) in; returns the parts that were not in it before, in order."""
+        starts, ends = self._starts, self._ends
+        if start >= end:
+            return []
+        if not starts or start > ends[-1]:
+            starts.append(start)
+            ends.append(end)
+            return [(start, end)]
+        if start == ends[-1]:
+            ends[-1] = end
+            return [(start, end)]
+        low = bisect_left(ends, start)  # first interval that reaches start
+        high = bisect_right(starts, end)  # first interval beyond end
+        added = []
+        cursor = start
+        for i in range(low, high):
+            if cursor < starts[i]:
+                added.append((cursor, starts[i]))
+            cursor = max(cursor, ends[i])
+        if cursor < end:
+            added.append((cursor, end))
+        if low < high:
+            start = min(start, starts[low])
+            end = max(end, ends[high - 1])
+        starts[low:high] = [start]
+        ends[low:high] = [end]
+        return added
+
+    def remove(self, start: int, end: int) -> int:
+        """Take [start, end) out; returns how many integers that took."""
+        starts, ends = self._starts, self._ends
+        if start >= end or not starts:
+            return 0
+        low = bisect_right(ends, start)  # first interval that ends beyond start
+        high = bisect_left(starts, end)  # first interval that begins at or beyond end
+        if low >= high:
+            return 0
+        before = sum(ends[low:high]) - sum(starts[low:high])
+        kept_starts, kept_ends = [], []
+        if starts[low] < start:
+            kept_starts.append(starts[low])
+            kept_ends.append(start)
+        if ends[high - 1] > end:
+            kept_starts.append(end)
+            kept_ends.append(ends[high - 1])
+        starts[low:high] = kept_starts
+        ends[low:high] = kept_ends
+        return before - (sum(kept_ends) - sum(kept_starts))

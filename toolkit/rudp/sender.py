@@ -1,0 +1,350 @@
+"""The sending half of a connection: what goes out next, and what an acknowledgement changes.
+
+Order of sending: probes of a timeout, messages, lost data, new data. Messages are few and small and everything waits
+for them, so they are held by the congestion window only; data by the window, the pacer and the peer.
+
+Read: RFC 9002 (loss detection, probe timeout, persistent congestion); draft-ietf-quic-ack-frequency (how often to
+acknowledge).
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.rudp import wire
+from toolkit.rudp.batch import PacketBuffer, Transmit
+from toolkit.rudp.config import Config
+from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.congestion.registry import controller
+from toolkit.rudp.delivery import DeliveryEstimator
+from toolkit.rudp.loss import LossDetector
+from toolkit.rudp.mtu import PathMtu
+from toolkit.rudp.pacer import Pacer
+from toolkit.rudp.rtt import RttEstimator
+from toolkit.rudp.sent import SentPackets, Settled
+from toolkit.rudp.spaces import DataSource, MessageBuffer, SendSpace, segment_positions
+
+MAX_ROUND_BYTES: Final = 1 << 18
+"""What one round may send before the driver looks at its receive side again."""
+ACKS_PER_RTT: Final = 4
+MAX_ACK_EVERY_BYTES: Final = 1 << 20
+MAX_ACK_DELAY_NS: Final = 25_000_000
+MIN_ACK_DELAY_NS: Final = 1_000_000
+PROBES_PER_TIMEOUT: Final = 2  # RFC 9002 section 6.2.4
+
+
+class Sender:
+    """`on_ack_untrusted` and `on_timeout` in; `poll_transmit` out. Times in ns, sizes in bytes of datagrams."""
+
+    def __init__(self, config: Config, source: DataSource, peer_connection_id: int, peer_datagram_bytes: int) -> None:
+        self.rtt = RttEstimator()
+        self.loss = LossDetector(self.rtt)
+        self.mtu = PathMtu(min(config.max_datagram_bytes, peer_datagram_bytes))
+        self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
+        self.sent = SentPackets()
+        self.data = SendSpace()
+        self.messages = SendSpace()
+        self.bytes_in_flight = 0
+        self.packets_sent = 0
+        self.bytes_sent = 0
+        self.packets_retransmitted = 0
+        self.packets_lost = 0
+        self.packets_spurious = 0
+        self.peer_drop_count = 0
+        self._peer_connection_id = peer_connection_id
+        self._peer_ce_count = 0
+        self._source = source
+        self._message_buffer = MessageBuffer()
+        self._delivery = DeliveryEstimator()
+        self._pacer = Pacer()
+        self._buffer = PacketBuffer(MAX_ROUND_BYTES + wire.MAX_DATAGRAM_BYTES)
+        self._datagram_bytes = self.mtu.datagram_bytes
+        self._largest_acked = -1
+        self._is_window_limited = False
+        self._last_sent_time_ns = 0
+        self._next_send_time_ns: int | None = None
+        self._probes_due = 0
+        self._unproven_losses = 0  # packets of the newest loss event that have not turned out spurious
+        self._loss_event_sent_time_ns = 0
+        self._ack_every_bytes = 0  # as last asked for
+        self._max_ack_delay_ns = MAX_ACK_DELAY_NS
+        self._ping_time_ns = 0
+        self._lost_at_ping = 0
+        self._ping_requested = False
+
+    def queue_message(self, message: bytes) -> None:
+        """Hand over one message."""
+        self.messages.end = self._message_buffer.append(message)
+
+    def request_ping(self) -> None:
+        """Send something that the peer must acknowledge, whatever else there is."""
+        self._ping_requested = True
+
+    @property
+    def is_settled(self) -> bool:
+        """All that was handed over has arrived."""
+        return self.data.is_settled and self.messages.is_settled
+
+    # Timers
+
+    def timeout_ns(self) -> int | None:
+        """When `on_timeout` or, for the pacer, `poll_transmit` wants to be called."""
+        times = [self._next_send_time_ns, self.loss.loss_time_ns, self.mtu.next_timeout_ns]
+        if self.bytes_in_flight or self._waits_for_peer_window:
+            times.append(self._last_sent_time_ns + self.loss.pto_ns(self._max_ack_delay_ns))
+        return min((t for t in times if t is not None), default=None)
+
+    @property
+    def _waits_for_peer_window(self) -> bool:
+        return self.data.is_blocked or self.messages.is_blocked
+
+    def on_timeout(self, now_ns: int) -> None:
+        """Look for losses that time has made, else probe (RFC 9002 section 6.2)."""
+        loss_time_ns = self.loss.loss_time_ns
+        if loss_time_ns is not None and loss_time_ns <= now_ns:
+            self._detect_lost(now_ns)
+        elif (self.bytes_in_flight or self._waits_for_peer_window) and now_ns >= (
+            self._last_sent_time_ns + self.loss.pto_ns(self._max_ack_delay_ns)
+        ):
+            self.loss.pto_count += 1
+            self._probes_due = PROBES_PER_TIMEOUT
+            self._last_sent_time_ns = now_ns
+
+    # Acknowledgements
+
+    def on_ack_untrusted(self, ack: wire.Ack, now_ns: int) -> None:
+        """Take one ACK packet. Raises ProtocolError where it acknowledges what was never sent."""
+        settled = self.sent.acknowledge_untrusted(ack.ranges)
+        self.data.window = max(self.data.window, ack.data_window)
+        self.messages.window = max(self.messages.window, ack.message_window)
+        self.peer_drop_count = max(self.peer_drop_count, ack.drop_count)
+        newly_marked = max(0, ack.ce_count - self._peer_ce_count)
+        self._peer_ce_count += newly_marked
+        if settled is None:
+            return
+        prior_in_flight = self.bytes_in_flight
+        self.bytes_in_flight -= settled.bytes - settled.spurious_bytes
+        rtt_ns = None
+        if settled.newest == ack.ranges[0][1] - 1 and settled.newest > self._largest_acked:
+            latest_rtt_ns = now_ns - settled.newest_state.sent_time_ns
+            self.rtt.update(latest_rtt_ns, ack.delay_us * 1000)
+            rtt_ns = max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, self.rtt.min_rtt_ns), 1)
+        self._largest_acked = max(self._largest_acked, settled.newest)
+        self.loss.pto_count = 0
+        self._probes_due = 0
+        self.data.on_acked(settled.data)
+        self.messages.on_acked(settled.messages)
+        self._message_buffer.release(self.messages.acked.contiguous_end())
+        for size in settled.probes:
+            self.mtu.on_probe_acked(size, now_ns)
+        self.mtu.on_packet_acked(settled.largest_bytes)
+        self._delivery.on_delivered(now_ns, settled.bytes)
+        if settled.spurious_packets:
+            self._on_spurious(settled, now_ns)
+        else:
+            self.loss.on_acked(self._largest_acked)
+        lost_before = self._delivery.lost_bytes
+        self._detect_lost(now_ns)
+        self._apply_datagram_size()
+        state = settled.newest_state
+        self.controller.on_ack(
+            AckSample(
+                now_ns=now_ns,
+                newly_acked_bytes=settled.bytes,
+                newly_lost_bytes=self._delivery.lost_bytes - lost_before,
+                bytes_in_flight=self.bytes_in_flight,
+                prior_in_flight_bytes=prior_in_flight,
+                delivered_bytes=self._delivery.delivered_bytes,
+                prior_delivered_bytes=state.delivered_bytes,
+                lost_bytes=self._delivery.lost_bytes,
+                lost_since_sent_bytes=self._delivery.lost_bytes - state.lost_bytes,
+                in_flight_at_send_bytes=state.in_flight_bytes,
+                largest_acked_sent_time_ns=state.sent_time_ns,
+                rtt_ns=rtt_ns,
+                smoothed_rtt_ns=self.rtt.smoothed_rtt_ns,
+                min_rtt_ns=self.rtt.min_rtt_ns,
+                delivery_rate_bps=self._delivery.sample_bps(now_ns, state, self.rtt.min_rtt_ns),
+                is_app_limited=state.is_app_limited,
+                is_window_limited=self._is_window_limited,
+                ecn_ce_count=newly_marked,
+            )
+        )
+        self._is_window_limited = False
+
+    def _on_spurious(self, settled: Settled, now_ns: int) -> None:
+        self.packets_spurious += settled.spurious_packets
+        self.loss.on_spurious(self._largest_acked, settled.oldest_spurious)
+        self._unproven_losses -= settled.spurious_packets
+        if self._unproven_losses <= 0:
+            self._unproven_losses = 0
+            self.controller.on_spurious_loss(now_ns, self._loss_event_sent_time_ns)
+
+    def _detect_lost(self, now_ns: int) -> None:
+        lost, self.loss.loss_time_ns = self.sent.detect_lost(
+            self._largest_acked, now_ns, self.loss.loss_delay_ns, self.loss.packet_threshold
+        )
+        if lost is None:
+            return
+        self.bytes_in_flight -= lost.bytes
+        self.data.on_lost(lost.data)
+        self.messages.on_lost(lost.messages)
+        for size in lost.probes:
+            self.mtu.on_probe_lost(size, now_ns)
+        # A lost probe of the path MTU says nothing about congestion (RFC 8899 section 3).
+        count = lost.packets - len(lost.probes)
+        if not count:
+            return
+        lost_bytes = lost.bytes - sum(lost.probes)
+        self.packets_lost += count
+        self._delivery.lost_bytes += lost_bytes
+        self.mtu.on_packets_lost(lost.largest_bytes, count, now_ns)
+        self._apply_datagram_size()
+        state = lost.newest_state
+        self._unproven_losses = count
+        self._loss_event_sent_time_ns = state.sent_time_ns
+        self.controller.on_loss(
+            LossSample(
+                now_ns=now_ns,
+                lost_bytes=lost_bytes,
+                bytes_in_flight=self.bytes_in_flight,
+                newest_lost_sent_time_ns=state.sent_time_ns,
+                in_flight_at_send_bytes=state.in_flight_bytes,
+                is_persistent=lost.span_ns > self.loss.persistent_congestion_ns(self._max_ack_delay_ns),
+            )
+        )
+
+    def _apply_datagram_size(self) -> None:
+        if self.mtu.datagram_bytes != self._datagram_bytes:
+            self._datagram_bytes = self.mtu.datagram_bytes
+            self.controller.on_datagram_size(self._datagram_bytes)
+
+    # Sending
+
+    def poll_transmit(self, now_ns: int) -> Transmit | None:
+        """The next packets to send; None when nothing may go now. Call until None, then see `timeout_ns`."""
+        self._next_send_time_ns = None
+        if self._probes_due:
+            self._probes_due -= 1
+            return self._probe(now_ns)
+        if self._ping_requested:
+            return self._ping(now_ns)
+        has_data = bool(self.data.lost) or self.data.has_new
+        has_messages = bool(self.messages.lost) or self.messages.has_new
+        probe_bytes = self.mtu.probe_size(now_ns)
+        if probe_bytes is not None:
+            self.mtu.on_probe_sent(probe_bytes, now_ns)
+            return self._control(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
+        if not has_data and not has_messages:
+            if self.bytes_in_flight < self.controller.congestion_window_bytes:
+                self._delivery.on_app_limited(self.bytes_in_flight)
+            return None
+        room = self.controller.congestion_window_bytes - self.bytes_in_flight
+        packets = min(room, MAX_ROUND_BYTES) // self._datagram_bytes
+        if packets <= 0:
+            self._is_window_limited = True
+            return None
+        if self._wants_ping(now_ns):
+            return self._ping(now_ns)
+        if has_messages:
+            return self._send(wire.PacketType.MESSAGE, self.messages, packets, now_ns)
+        rate_bps = self.controller.pacing_rate_bps
+        budget_bytes = self._pacer.budget_bytes(now_ns, rate_bps, self._datagram_bytes)
+        if budget_bytes < self._datagram_bytes:
+            self._next_send_time_ns = self._pacer.next_send_time_ns()
+            return None
+        transmit = self._send(
+            wire.PacketType.DATA, self.data, min(packets, budget_bytes // self._datagram_bytes), now_ns
+        )
+        self._pacer.on_sent(now_ns, len(transmit.data), rate_bps)
+        return transmit
+
+    def _send(self, kind: wire.PacketType, space: SendSpace, max_packets: int, now_ns: int) -> Transmit:
+        """Packets from one space, which has something to send."""
+        lost_bytes = space.retransmitted_bytes
+        payload_bytes = self._datagram_bytes - wire.HEADER_BYTES
+        runs = space.take(max_packets, payload_bytes)
+        self.packets_retransmitted += -(-(space.retransmitted_bytes - lost_bytes) // payload_bytes)
+        is_last = not space.lost and not space.has_new
+        return self._packets(kind, runs, payload_bytes, is_last, now_ns)
+
+    def _packets(
+        self,
+        kind: wire.PacketType,
+        runs: list[tuple[int, int]],
+        payload_bytes: int,
+        ack_now: bool,
+        now_ns: int,
+    ) -> Transmit:
+        source: DataSource = self._source if kind == wire.PacketType.DATA else self._message_buffer
+        positions = segment_positions(runs, payload_bytes)
+        total = 0
+        scratch = self._buffer.scratch(len(positions) * payload_bytes)
+        for start, end in runs:
+            source.read_into(start, scratch[total : total + end - start])
+            total += end - start
+        sizes = np.full(len(positions), payload_bytes + wire.HEADER_BYTES, np.int32)
+        sizes[-1] -= len(positions) * payload_bytes - total
+        numbers = self._record(kind, positions, sizes, total + len(positions) * wire.HEADER_BYTES, now_ns)
+        return self._buffer.fill(
+            kind, self._peer_connection_id, numbers, positions, min(payload_bytes, total), total, ack_now
+        )
+
+    def _record(
+        self,
+        kind: wire.PacketType,
+        positions: NDArray[np.int64],
+        sizes: NDArray[np.int32] | int,
+        size_bytes: int,
+        now_ns: int,
+    ) -> NDArray[np.int64]:
+        state = self._delivery.on_send(now_ns, self.bytes_in_flight, size_bytes)
+        numbers = self.sent.record(kind, positions, sizes, state)
+        self.controller.on_sent(now_ns, size_bytes, self.bytes_in_flight, state.is_app_limited)
+        self.bytes_in_flight += size_bytes
+        self.bytes_sent += size_bytes
+        self.packets_sent += len(positions)
+        self._last_sent_time_ns = now_ns
+        return numbers
+
+    def _probe(self, now_ns: int) -> Transmit:
+        """One packet beyond the window that will be acknowledged: what is lost, else the oldest in flight."""
+        for kind, space in ((wire.PacketType.MESSAGE, self.messages), (wire.PacketType.DATA, self.data)):
+            if space.lost:
+                return self._send(kind, space, 1, now_ns)
+        oldest = self.sent.oldest_in_flight()
+        if oldest is None:
+            return self._ping(now_ns)
+        oldest_kind, position, length = oldest
+        self.packets_retransmitted += 1
+        return self._packets(wire.PacketType(oldest_kind), [(position, position + length)], length, True, now_ns)
+
+    def _wants_ping(self, now_ns: int) -> bool:
+        """The peer should acknowledge in another rhythm, or forget about packets that are settled."""
+        wanted = self._wanted_ack_every_bytes()
+        if not 2 * wanted // 3 <= self._ack_every_bytes <= 3 * wanted // 2:
+            return True
+        is_stale = now_ns - self._ping_time_ns > self.rtt.smoothed_rtt_ns
+        return is_stale and self.packets_lost != self._lost_at_ping
+
+    def _wanted_ack_every_bytes(self) -> int:
+        window = min(self.controller.congestion_window_bytes, self.data.window)
+        return max(2 * self._datagram_bytes, min(window // ACKS_PER_RTT, MAX_ACK_EVERY_BYTES))
+
+    def _ping(self, now_ns: int) -> Transmit:
+        self._ack_every_bytes = self._wanted_ack_every_bytes()
+        wanted_delay_ns = self.rtt.smoothed_rtt_ns // ACKS_PER_RTT if self.rtt.has_sample else MIN_ACK_DELAY_NS
+        self._max_ack_delay_ns = max(MIN_ACK_DELAY_NS, min(wanted_delay_ns, MAX_ACK_DELAY_NS))
+        self.rtt.max_ack_delay_ns = self._max_ack_delay_ns
+        self._ping_requested = False
+        self._ping_time_ns = now_ns
+        self._lost_at_ping = self.packets_lost
+        body = wire.PING_BODY.pack(self.sent.least_unacked, self._ack_every_bytes, self._max_ack_delay_ns // 1000)
+        return self._control(wire.PacketType.PING, body, 0, now_ns)
+
+    def _control(self, kind: wire.PacketType, body: bytes, padded_bytes: int, now_ns: int) -> Transmit:
+        """A packet without a place in either space that wants an acknowledgement."""
+        size = max(wire.COMMON.size + len(body), padded_bytes)
+        number = int(self._record(kind, np.zeros(1, np.int64), size, size, now_ns)[0])
+        head = wire.COMMON.pack(kind, 0, self._peer_connection_id, number)
+        return Transmit(memoryview((head + body).ljust(size, b"\0")), size)
