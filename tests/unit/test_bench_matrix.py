@@ -27,8 +27,7 @@ def test_the_seed_decides_the_order() -> None:
 
 def test_the_order_within_blocks_changes() -> None:
     blocks = {
-        tuple(turn.cell.label for turn in block)
-        for _, block in groupby(schedule(CELLS, 30, 1), lambda t: t.block)
+        tuple(turn.cell.label for turn in block) for _, block in groupby(schedule(CELLS, 30, 1), lambda t: t.block)
     }
     assert len(blocks) == 6
 
