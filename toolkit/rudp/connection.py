@@ -56,6 +56,7 @@ class Connection:
         self._accept_due = accept is not None
         self._close_due = False
         self._acks: deque[wire.Ack] = deque()
+        self.is_confirmed = accept is None  # the peer has shown that it knows our id
         self._last_received_ns = now_ns
         self._last_kept_alive_ns = now_ns
 
@@ -78,6 +79,7 @@ class Connection:
                 self.invalid_packets += 1
             else:
                 self._last_received_ns = now_ns
+                self.is_confirmed |= data[0] >= wire.PacketType.DATA
                 self.receiver.note_ecn(batch.ecn, taken)
             data = data[taken * size :]
 
@@ -137,6 +139,12 @@ class Connection:
 
     # Commands
 
+    def start(self, data_window: int, rtt_ns: int | None) -> None:
+        """What a client has learnt from the handshake: how much may be sent, and the first RTT sample, if any."""
+        self.sender.data.window = data_window
+        if rtt_ns is not None:
+            self.sender.rtt.update(rtt_ns, 0)
+
     def send_message(self, message: bytes) -> None:
         """Queue a message (at most `config.max_message_bytes`)."""
         self.sender.queue_message(message)
@@ -157,6 +165,10 @@ class Connection:
     def set_receive_window(self, window_bytes: int) -> None:
         """How far beyond what has arrived the peer may send; takes effect with the next acknowledgement."""
         self.receiver.window_bytes = window_bytes
+
+    def set_accept_limit(self, position: int) -> None:
+        """Data from `position` on is dropped as if it were lost: the application has no place for it yet."""
+        self.receiver.accept_limit = position
 
     def set_drop_count(self, drop_count: int) -> None:
         """Datagrams that the host has dropped at this socket so far (SO_RXQ_OVFL)."""
@@ -214,6 +226,11 @@ class Connection:
     def is_settled(self) -> bool:
         """All that was handed over has arrived."""
         return self.sender.is_settled
+
+    @property
+    def landed_position(self) -> int:
+        """Everything of the peer's data space below this has landed."""
+        return self.receiver.contiguous_end
 
     @property
     def settled_position(self) -> int:

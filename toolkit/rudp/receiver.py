@@ -9,6 +9,7 @@ DATA is handled a batch at a time: the headers of a run of packets are checked a
 once into one contiguous piece, and only the first copy of each byte is passed on.
 """
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -38,6 +39,7 @@ class Receiver:
         self.window_bytes = window_bytes
         self.ack_every_bytes = FIRST_ACK_EVERY_BYTES
         self.max_ack_delay_ns = FIRST_MAX_ACK_DELAY_NS
+        self.accept_limit = wire.MAX_POSITION
         self.drop_count = 0
         self.duplicate_packets = 0
         self.received_packets = 0
@@ -68,9 +70,14 @@ class Receiver:
         return self._advertised_window
 
     @property
-    def is_complete(self) -> bool:
-        """No hole in what has arrived."""
-        return len(self._data) <= 1
+    def contiguous_end(self) -> int:
+        """Everything of the data space below has arrived."""
+        return self._data.contiguous_end()
+
+    @property
+    def is_peer_at_window(self) -> bool:
+        """The peer has sent up to what it was told: a wider window would let it send more."""
+        return bool(self._data) and self._data.last[1] + MAX_BATCH_BYTES > self._advertised_window
 
     def begin_batch(self) -> None:
         """What was landed before is gone: its room is used again."""
@@ -100,7 +107,9 @@ class Receiver:
             header = header[:count]
         numbers = header["packet_number"].astype(np.int64)
         positions = header["position"].astype(np.int64)
-        if int(positions.min()) < 0 or int(positions.max()) + payload_bytes > self._advertised_window:
+        if int(positions.min()) < 0 or int(positions.max()) + payload_bytes > min(
+            self._advertised_window, self.accept_limit
+        ):
             raise ProtocolError("a DATA packet is beyond its window")
         if int(numbers.min()) < 0:
             raise ProtocolError("a packet number makes no sense")
@@ -109,7 +118,7 @@ class Receiver:
         steps = (np.diff(numbers) != 1) | (np.diff(positions) != payload_bytes)
         cuts = [0, *(np.flatnonzero(steps) + 1).tolist(), count] if steps.any() else [0, count]
         payload = rows[: count * segment_bytes].reshape(count, segment_bytes)[:, wire.HEADER_BYTES :]
-        for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, last in pairwise(cuts):
             length = last - first
             number = int(numbers[first])
             self._note_packets(number, number + length, length * segment_bytes, now_ns)

@@ -23,7 +23,14 @@ from toolkit.rudp.mtu import PathMtu
 from toolkit.rudp.pacer import Pacer
 from toolkit.rudp.rtt import RttEstimator
 from toolkit.rudp.sent import SentPackets, Settled
-from toolkit.rudp.spaces import DataSource, MessageBuffer, SendSpace, segment_positions
+from toolkit.rudp.spaces import (
+    FIRST_DATA_WINDOW_BYTES,
+    MESSAGE_WINDOW_BYTES,
+    DataSource,
+    MessageBuffer,
+    SendSpace,
+    segment_positions,
+)
 
 MAX_ROUND_BYTES: Final = 1 << 18
 """What one round may send before the driver looks at its receive side again."""
@@ -43,8 +50,8 @@ class Sender:
         self.mtu = PathMtu(min(config.max_datagram_bytes, peer_datagram_bytes))
         self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
         self.sent = SentPackets()
-        self.data = SendSpace()
-        self.messages = SendSpace()
+        self.data = SendSpace(FIRST_DATA_WINDOW_BYTES)
+        self.messages = SendSpace(MESSAGE_WINDOW_BYTES)
         self.bytes_in_flight = 0
         self.packets_sent = 0
         self.bytes_sent = 0

@@ -16,6 +16,8 @@ from toolkit.errors import ProtocolError
 from toolkit.rudp.ranges import RangeSet
 
 MESSAGE_WINDOW_BYTES: Final = 1 << 20
+FIRST_DATA_WINDOW_BYTES: Final = 1 << 16
+"""What either side takes before it has said how much; no receive window is smaller."""
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -29,10 +31,10 @@ class DataSource(Protocol):
 class SendSpace:
     """What there is to send, what of it is lost and what has arrived. All in bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
         self.end = 0  # what the application has handed over
         self.next_position = 0  # first byte never sent
-        self.window = 0  # first byte that the peer does not take yet
+        self.window = window  # first byte that the peer does not take yet
         self.acked = RangeSet()
         self.lost = RangeSet()
         self.retransmitted_bytes = 0

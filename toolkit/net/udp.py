@@ -1,0 +1,262 @@
+"""A UDP socket that moves batches: UDP_SEGMENT out, UDP_GRO in, both probed, and one datagram a call without them.
+
+Theory. What a datagram costs is mostly the trip through the kernel. UDP_SEGMENT hands the kernel up to 64 equal
+datagrams in one call, which are cut apart as late as possible (in the card, or never on loopback); UDP_GRO joins
+received ones of a flow again and says by a control message how long each was. Linux has the first since 4.18 and the
+second since 5.0; everywhere else `offload` is off and the same code sends and takes one datagram a call.
+
+IP_MTU_DISCOVER is PROBE: datagrams carry "don't fragment", and what routers claim about the path is not believed
+(RFC 8899 section 4.6.2; the engine probes for itself). SO_RXQ_OVFL counts what the host dropped at this socket.
+"""
+
+import contextlib
+import errno
+import select
+import socket
+import struct
+from typing import Final, NamedTuple
+
+from toolkit.rudp.batch import Batch, Transmit
+
+_SOL_UDP: Final = 17
+_UDP_SEGMENT: Final = 103
+_UDP_GRO: Final = 104
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+_SO_RXQ_OVFL: Final = 40
+_IP_MTU_DISCOVER: Final = 10
+_IP_MTU: Final = 14
+_IP_RECVTOS: Final = 13
+_IP_TOS: Final = 1
+_IP_PKTINFO: Final = 8
+_IPV6_MTU_DISCOVER: Final = 23
+_IPV6_MTU: Final = 24
+_IPV6_RECVPKTINFO: Final = 49
+_IPV6_PKTINFO: Final = 50
+_IPV6_RECVTCLASS: Final = 66
+_IPV6_TCLASS: Final = 67
+_PMTUDISC_PROBE: Final = 3
+
+_WANTED_BUFFER_BYTES: Final = 16 << 20
+RECEIVE_ROOM_BYTES: Final = 1 << 16
+"""Each `recvmsg` needs this much: the most that UDP_GRO joins."""
+_SCRATCH_BYTES: Final = 5 * RECEIVE_ROOM_BYTES
+_MAX_READS: Final = 4
+_ANCILLARY_BYTES: Final = 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
+_UINT32: Final = struct.Struct("=I")
+_INT32: Final = struct.Struct("=i")
+
+# What a path may answer to a datagram while there is still hope for the next one: it counts as lost.
+_TRANSIENT_ERRORS: Final = frozenset(
+    (errno.ENOBUFS, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE, errno.EPERM, errno.ENETDOWN, errno.EHOSTDOWN)
+)
+
+
+class PeerUnreachable(Exception):
+    """The other host says that nothing listens at that port (ICMP port unreachable)."""
+
+
+class Origin(NamedTuple):
+    """Where a datagram came from and which local address it was sent to (None where the system does not tell)."""
+
+    peer: tuple[str, int]
+    local_host: str | None
+
+
+class DatagramSocket:
+    """Non-blocking; owns `sock`. `offload` is "auto" (probe) or "off"."""
+
+    def __init__(self, sock: socket.socket, offload: str = "auto") -> None:
+        self.sock = sock
+        self.drop_count = 0
+        self.is_drained = True
+        self.send_errors = 0
+        self._segment_bytes = 0  # what UDP_SEGMENT is set to
+        self._buffer = memoryview(bytearray(_SCRATCH_BYTES))
+        sock.setblocking(False)
+        self.can_segment = offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
+        self.can_coalesce = offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
+        _try_option(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        for level, option in ((socket.IPPROTO_IP, _IP_MTU_DISCOVER), (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)):
+            _try_option(sock, level, option, _PMTUDISC_PROBE)
+        _try_option(sock, socket.IPPROTO_IP, _IP_RECVTOS, 1)
+        _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+        _grow_buffer(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
+        _grow_buffer(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        self.sock.close()
+
+    @property
+    def receive_buffer_bytes(self) -> int:
+        """What the kernel queues before it drops, its own overhead counted in."""
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def max_datagram_bytes(self, otherwise: int) -> int:
+        """The largest UDP payload that the connected socket's route takes unfragmented, at most `otherwise`."""
+        is_ipv6 = self.sock.family == socket.AF_INET6
+        try:
+            if is_ipv6:
+                mtu = self.sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+            else:
+                mtu = self.sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        except OSError:
+            return otherwise
+        return min(otherwise, mtu - (48 if is_ipv6 else 28))
+
+    # Sending
+
+    def send(self, transmit: Transmit) -> None:
+        """Send on a connected socket; what the path refuses counts as lost. Raises PeerUnreachable."""
+        if self.can_segment:
+            for piece in transmit.super_packets():
+                self._send_super_packet(piece, transmit.segment_bytes)
+        else:
+            data, step = transmit.data, transmit.segment_bytes
+            for i in range(0, len(data), step):
+                self._send_one(data[i : i + step])
+
+    def send_one(self, datagram: bytes) -> None:
+        """Send a single datagram on a connected socket. Raises PeerUnreachable."""
+        self._send_super_packet(memoryview(datagram), len(datagram))
+
+    def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
+        """Answer from an unconnected socket; what cannot be sent now counts as lost."""
+        with contextlib.suppress(OSError):
+            self.sock.sendto(datagram, peer)
+
+    def _send_super_packet(self, piece: memoryview, segment_bytes: int) -> None:
+        # The option stays set on the socket: it is touched only where it would cut this piece wrongly.
+        if len(piece) > segment_bytes or 0 < self._segment_bytes < len(piece):
+            if self._segment_bytes != segment_bytes:
+                self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, segment_bytes)
+                self._segment_bytes = segment_bytes
+        try:
+            self._send_one(piece)
+        except _SegmentationRefusedError:
+            self.can_segment = False
+            self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+            for i in range(0, len(piece), segment_bytes):
+                self._send_one(piece[i : i + segment_bytes])
+
+    def _send_one(self, data: memoryview) -> None:
+        while True:
+            try:
+                self.sock.send(data)
+                return
+            except BlockingIOError:
+                select.select([], [self.sock], [], 1.0)
+            except ConnectionRefusedError:
+                raise PeerUnreachable from None
+            except OSError as error:
+                if error.errno in _TRANSIENT_ERRORS:
+                    self.send_errors += 1
+                    return
+                if self.can_segment and error.errno in (errno.EIO, errno.EINVAL):
+                    raise _SegmentationRefusedError from None
+                raise
+
+    # Receiving
+
+    def receive(self) -> list[Batch]:
+        """What has arrived, at most a few hundred KiB; [] for nothing. Valid until the next call.
+
+        Neighbours of one size are one batch. Raises PeerUnreachable.
+        """
+        batches: list[Batch] = []
+        start = end = 0
+        segment = ecn = 0
+        self.is_drained = False
+        for _ in range(_MAX_READS):
+            try:
+                size, ancillary, _, _ = self.sock.recvmsg_into([self._buffer[end:]], _ANCILLARY_BYTES)
+            except BlockingIOError:
+                self.is_drained = True
+                break
+            except ConnectionRefusedError:
+                raise PeerUnreachable from None
+            if size == 0:
+                continue
+            new_segment, new_ecn = self._read_ancillary(ancillary, size)
+            if end > start and (new_segment != segment or new_ecn != ecn or (end - start) % segment):
+                batches.append(Batch(self._buffer[start:end], segment, ecn))
+                start = end
+            segment, ecn = new_segment, new_ecn
+            end += size
+        if end > start:
+            batches.append(Batch(self._buffer[start:end], segment, ecn))
+        return batches
+
+    def receive_from(self) -> tuple[Batch, Origin] | None:
+        """One arrival at an unconnected socket, with its origin; None for nothing."""
+        try:
+            size, ancillary, _, peer = self.sock.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
+        except (BlockingIOError, ConnectionRefusedError):
+            return None
+        segment, ecn = self._read_ancillary(ancillary, size)
+        return Batch(self._buffer[:size], max(segment, 1), ecn), Origin(peer, _local_host(ancillary))
+
+    def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]], size: int) -> tuple[int, int]:
+        segment, ecn = size, 0
+        for level, kind, value in ancillary:
+            if level == _SOL_UDP and kind == _UDP_GRO:
+                segment = _INT32.unpack_from(value)[0]
+            elif level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
+                self.drop_count = _UINT32.unpack_from(value)[0]
+            elif (level == socket.IPPROTO_IP and kind == _IP_TOS) or (
+                level == socket.IPPROTO_IPV6 and kind == _IPV6_TCLASS
+            ):
+                ecn = value[0] & 0b11
+        return min(segment, size), ecn
+
+    def wait(self, timeout_ns: int | None) -> None:
+        """Return when something has arrived, or after `timeout_ns` (None: no limit)."""
+        wait_readable([self.sock], timeout_ns)
+
+
+def wait_readable(socks: list[socket.socket], timeout_ns: int | None) -> None:
+    """Return when one of `socks` is readable, or after `timeout_ns`, to the microsecond where the system can."""
+    timeout_s = None if timeout_ns is None else max(0, timeout_ns) / 1e9
+    if all(sock.fileno() < 1024 for sock in socks):  # FD_SETSIZE
+        select.select(socks, [], [], timeout_s)
+        return
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN)
+    poll.poll(None if timeout_s is None else timeout_s * 1000)
+
+
+class _SegmentationRefusedError(Exception):
+    """The route's device cannot do it: older virtual devices, some tunnels."""
+
+
+def ask_for_local_address(sock: socket.socket) -> None:
+    """Let `receive_from` tell which local address a datagram was sent to."""
+    _try_option(sock, socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+
+
+def _local_host(ancillary: list[tuple[int, int, bytes]]) -> str | None:
+    for level, kind, value in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            return socket.inet_ntop(socket.AF_INET, value[8:12])  # struct in_pktinfo, ipi_addr
+        if level == socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
+            return socket.inet_ntop(socket.AF_INET6, value[:16])  # struct in6_pktinfo, ipi6_addr
+    return None
+
+
+def _try_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
+
+
+def _grow_buffer(sock: socket.socket, option: int, force_option: int) -> None:
+    if not _try_option(sock, socket.SOL_SOCKET, force_option, _WANTED_BUFFER_BYTES):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, _WANTED_BUFFER_BYTES)

@@ -1,0 +1,285 @@
+"""A channel over one reliable-UDP connection: the engine of `toolkit.rudp` with a real clock and a real socket.
+
+The calls of a channel drive the engine: whoever sends, receives or flushes takes what has arrived, lets timers work,
+sends what may go and waits for whichever comes first. There is no thread behind it.
+"""
+
+import socket
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+from toolkit.errors import PeerClosedError, ProtocolError, printable
+from toolkit.net.udp import DatagramSocket, PeerUnreachable
+from toolkit.rudp.connection import Connection
+from toolkit.rudp.state import State
+from toolkit.transfer.channel import (
+    MAX_MESSAGE_BYTES,
+    Address,
+    Extent,
+    ExtentSink,
+    ExtentSource,
+    Statistic,
+)
+from toolkit.transports.udp_extents import (
+    IncomingExtents,
+    OutgoingExtents,
+    decode_announcements_untrusted,
+    encode_announcements,
+)
+
+_BACKLOG_BYTES: Final = 4 << 20
+_PUMP_EVERY_BYTES: Final = 1 << 18
+_ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
+_MAX_WINDOW_BYTES: Final = 1 << 30
+_MIN_LINGER_NS: Final = 1_000_000_000
+_LINGER_PTOS: Final = 10
+_ROUNDS_PER_PUMP: Final = 8
+"""Then the receive side is looked at again: acknowledgements that wait look like a longer path."""
+
+# The first byte of every engine message: whose it is.
+_APPLICATION: Final = b"\x00"
+_ANNOUNCEMENTS: Final = b"\x01"
+
+
+class UdpChannel:
+    """One connection and its socket. See `toolkit.transfer.channel.Channel`."""
+
+    def __init__(self, connection: Connection, sock: DatagramSocket, outgoing: OutgoingExtents, peer: Address) -> None:
+        self._connection = connection
+        self._socket = sock
+        self._outgoing = outgoing
+        self._peer = peer
+        self._incoming = IncomingExtents()
+        self._announcements: list[Extent] = []
+        self._messages: deque[bytes] = deque()
+        self._unpumped_bytes = 0
+        self._is_closed = False
+        self._has_more = False  # the last pump stopped before everything was sent that may be
+        self._window_bytes = connection.config.receive_window_bytes
+        self._received_at_growth = 0
+        self._drops_at_growth = 0
+        connection.set_accept_limit(self._incoming.accept_limit)
+
+    @property
+    def peer(self) -> Address:
+        return self._peer
+
+    @property
+    def socket(self) -> socket.socket:
+        """For a listener that waits for several channels."""
+        return self._socket.sock
+
+    # The Channel protocol
+
+    def send_message(self, message: bytes) -> None:
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(message)} bytes is longer than any may be")
+        self._check_open()
+        self._announce()
+        self._connection.send_message(_APPLICATION + message)
+        self._pump(None)
+
+    def send_extent(self, extent: Extent, source: ExtentSource) -> None:
+        self._check_open()
+        position = self._connection.offer_data(extent.length)
+        self._outgoing.add(position, extent, source)
+        self._announcements.append(extent)
+        self._unpumped_bytes += extent.length
+        if len(self._announcements) < _ANNOUNCEMENTS_PER_MESSAGE and self._unpumped_bytes < _PUMP_EVERY_BYTES:
+            return
+        self._unpumped_bytes = 0
+        self._announce()
+        self._pump(None)
+        while self._connection.unsent_bytes > _BACKLOG_BYTES:
+            self._check_open()
+            self._wait(None)
+            self._pump(None)
+
+    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> bytes | None:
+        self._announce()
+        deadline_ns = None if timeout_s is None else time.monotonic_ns() + int(timeout_s * 1e9)
+        while True:
+            if sink is not None and self._incoming.has_stash and self._incoming.land_stash(sink):
+                return None
+            if self._messages:
+                return self._messages.popleft()
+            self._check_open()
+            landed = self._pump(sink)
+            if sink is None and self._incoming.has_stash:
+                raise ProtocolError("the peer sends content that nobody asked for")
+            if landed:
+                return None
+            if self._messages:
+                continue
+            if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
+                return None
+            self._wait(deadline_ns)
+
+    def flush(self) -> None:
+        self._announce()
+        self._pump(None)
+        while not self._connection.is_settled:
+            self._check_open()
+            self._wait(None)
+            self._pump(None)
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        try:
+            self._announce()
+            sender = self._connection.sender
+            linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * sender.rtt.pto_ns(0))
+            deadline_ns = time.monotonic_ns() + linger_ns
+            settled = -1
+            self._pump(None)
+            while self._connection.state is State.ESTABLISHED and not self._connection.is_settled:
+                if sender.data.acked.size() + sender.messages.acked.size() != settled:
+                    settled = sender.data.acked.size() + sender.messages.acked.size()
+                    deadline_ns = time.monotonic_ns() + linger_ns
+                if time.monotonic_ns() >= deadline_ns:
+                    break
+                self._wait(deadline_ns)
+                self._pump(None)
+        finally:
+            self._end(0, "")
+
+    def abort(self) -> None:
+        if not self._is_closed:
+            self._end(4, "the other side gave up")
+
+    def statistics(self) -> Mapping[str, Statistic]:
+        sender, receiver = self._connection.sender, self._connection.receiver
+        return {
+            "packets_sent": sender.packets_sent,
+            "packets_retransmitted": sender.packets_retransmitted,
+            "rtt_ms": sender.rtt.smoothed_rtt_ns / 1e6,
+            "rtt_min_ms": sender.rtt.min_rtt_ns / 1e6,
+            "congestion_control": sender.controller.name,
+            "bytes_sent": sender.bytes_sent,
+            "packets_lost": sender.packets_lost,
+            "packets_spuriously_lost": sender.packets_spurious,
+            "packets_received": receiver.received_packets,
+            "packets_duplicate": receiver.duplicate_packets,
+            "packets_invalid": self._connection.invalid_packets,
+            "peer_socket_drops": sender.peer_drop_count,
+            "socket_drops": self._socket.drop_count,
+            "datagram_bytes": sender.mtu.datagram_bytes,
+            "congestion_window_bytes": sender.controller.congestion_window_bytes,
+            "segmentation_offload": int(self._socket.can_segment),
+            "receive_offload": int(self._socket.can_coalesce),
+        }
+
+    # The driver
+
+    def pump(self) -> bool:
+        """Take what has arrived and send what may go; returns whether the client has shown that it knows its id."""
+        self._pump(None)
+        return self._connection.is_confirmed
+
+    @property
+    def is_lost(self) -> bool:
+        """The connection is over."""
+        return self._connection.state is State.CLOSED
+
+    def _announce(self) -> None:
+        while self._announcements:
+            batch = self._announcements[:_ANNOUNCEMENTS_PER_MESSAGE]
+            del self._announcements[:_ANNOUNCEMENTS_PER_MESSAGE]
+            self._connection.send_message(_ANNOUNCEMENTS + encode_announcements(batch))
+
+    def _pump(self, sink: ExtentSink | None) -> bool:
+        """One round of the driver contract, without waiting. Returns whether content has landed in `sink`."""
+        connection, sock = self._connection, self._socket
+        landed = False
+        try:
+            batches = sock.receive()
+            now_ns = time.monotonic_ns()
+            for batch in batches:
+                connection.handle_batch(batch, now_ns)
+                while (message := connection.poll_message(now_ns)) is not None:
+                    self._take_message(message)
+                for position, data in connection.landed():
+                    if sink is None:
+                        self._incoming.stash(position, data)
+                    else:
+                        landed |= self._incoming.land(position, data, sink)
+            if batches:
+                self._after_arrival()
+            timeout_ns = connection.poll_timeout()
+            if timeout_ns is not None and timeout_ns <= now_ns:
+                connection.handle_timeout(now_ns)
+            for _ in range(_ROUNDS_PER_PUMP):
+                transmit = connection.poll_transmit(now_ns)
+                if transmit is None:
+                    break
+                sock.send(transmit)
+                now_ns = time.monotonic_ns()
+            self._has_more = transmit is not None
+        except PeerUnreachable:
+            connection.handle_unreachable()
+        return landed
+
+    def _take_message(self, message: bytes) -> None:
+        if message[:1] == _APPLICATION:
+            self._messages.append(message[1:])
+        elif message[:1] == _ANNOUNCEMENTS:
+            self._incoming.announce(decode_announcements_untrusted(message[1:]))
+            self._connection.set_accept_limit(self._incoming.accept_limit)
+        else:
+            raise ProtocolError("a message is of a kind that there is not")
+
+    def _after_arrival(self) -> None:
+        """Release what has arrived at the other end, and fit the receive window to what this host keeps up with.
+
+        The window begins at what the socket can queue. It doubles while the peer is held by it and this side empties
+        the socket every time; a drop at the socket halves it (in the spirit of dynamic right-sizing: the window
+        should never be what limits a path, and never more than the host can take).
+        """
+        connection = self._connection
+        self._outgoing.release(connection.settled_position)
+        self._incoming.forget(connection.landed_position)
+        drops = self._socket.drop_count
+        received = connection.receiver.received_bytes
+        if drops != self._drops_at_growth:
+            connection.set_drop_count(drops)
+            self._drops_at_growth = drops
+            self._window_bytes = max(connection.config.receive_window_bytes // 2, self._window_bytes // 2)
+            self._received_at_growth = received
+        elif not self._socket.is_drained:
+            self._received_at_growth = received
+        elif received - self._received_at_growth > self._window_bytes and connection.receiver.is_peer_at_window:
+            self._window_bytes = min(2 * self._window_bytes, _MAX_WINDOW_BYTES)
+            self._received_at_growth = received
+        else:
+            return
+        connection.set_receive_window(self._window_bytes)
+
+    def _wait(self, deadline_ns: int | None) -> None:
+        if self._has_more:
+            return
+        timeout_ns = self._connection.poll_timeout()
+        times = [t for t in (timeout_ns, deadline_ns) if t is not None]
+        self._socket.wait(min(times) - time.monotonic_ns() if times else None)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise PeerClosedError("this side has closed the connection")
+        if self._connection.state is not State.ESTABLISHED:
+            why = printable(self._connection.close_reason)
+            raise PeerClosedError(why or "the peer has closed the connection")
+
+    def _end(self, code: int, reason: str) -> None:
+        self._is_closed = True
+        try:
+            if self._connection.state is State.ESTABLISHED:
+                self._connection.close(code, reason)
+                transmit = self._connection.poll_transmit(time.monotonic_ns())
+                if transmit is not None:
+                    self._socket.send(transmit)
+        except (OSError, PeerUnreachable):
+            pass  # nobody is left to tell
+        finally:
+            self._socket.close()
