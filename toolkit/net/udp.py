@@ -16,7 +16,7 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-from toolkit.rudp.batch import Batch, Transmit
+from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
@@ -38,10 +38,8 @@ _IPV6_TCLASS: Final = 67
 _PMTUDISC_PROBE: Final = 3
 
 _WANTED_BUFFER_BYTES: Final = 16 << 20
-RECEIVE_ROOM_BYTES: Final = 1 << 16
+_RECEIVE_ROOM_BYTES: Final = 1 << 16
 """Each `recvmsg` needs this much: the most that UDP_GRO joins."""
-_SCRATCH_BYTES: Final = 5 * RECEIVE_ROOM_BYTES
-_MAX_READS: Final = 4
 _ANCILLARY_BYTES: Final = 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
 _UINT32: Final = struct.Struct("=I")
 _INT32: Final = struct.Struct("=i")
@@ -72,7 +70,7 @@ class DatagramSocket:
         self.is_drained = True
         self.send_errors = 0
         self._segment_bytes = 0  # what UDP_SEGMENT is set to
-        self._buffer = memoryview(bytearray(_SCRATCH_BYTES))
+        self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
         sock.setblocking(False)
         self.can_segment = offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
         self.can_coalesce = offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
@@ -162,7 +160,7 @@ class DatagramSocket:
     # Receiving
 
     def receive(self) -> list[Batch]:
-        """What has arrived, at most a few hundred KiB; [] for nothing. Valid until the next call.
+        """What has arrived, at most MAX_BATCH_BYTES; [] for nothing. Valid until the next call.
 
         Neighbours of one size are one batch. Raises PeerUnreachable.
         """
@@ -170,7 +168,7 @@ class DatagramSocket:
         start = end = 0
         segment = ecn = 0
         self.is_drained = False
-        for _ in range(_MAX_READS):
+        while end + _RECEIVE_ROOM_BYTES <= MAX_BATCH_BYTES:
             try:
                 size, ancillary, _, _ = self.sock.recvmsg_into([self._buffer[end:]], _ANCILLARY_BYTES)
             except BlockingIOError:

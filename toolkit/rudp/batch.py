@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from toolkit.rudp import wire
 
 MAX_SUPER_PACKET_BYTES = 65_507  # what one UDP_SEGMENT send may carry over IPv4
+MAX_BATCH_BYTES = 5 << 16
+"""The longest batch that the engine takes in one round."""
 MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 
 
 class Batch(NamedTuple):
-    """Received datagrams: `data` is cut every `segment_bytes`; `ecn` is the IP ECN field that all of them carried."""
+    """Received datagrams, at most MAX_BATCH_BYTES: `data` is cut every `segment_bytes`; `ecn` is the IP ECN field that all of them carried."""
 
     data: memoryview
     segment_bytes: int

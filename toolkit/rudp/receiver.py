@@ -16,10 +16,10 @@ import numpy as np
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
+from toolkit.rudp.batch import MAX_BATCH_BYTES
 from toolkit.rudp.ranges import RangeSet
 from toolkit.rudp.spaces import MessageAssembler
 
-MAX_BATCH_BYTES: Final = 1 << 18
 MAX_HOLES: Final = 1 << 16
 """Ranges kept per set: a peer that sends every other byte must not fill the memory."""
 

@@ -315,16 +315,16 @@ class Sender:
         return numbers
 
     def _probe(self, now_ns: int) -> Transmit:
-        """One packet beyond the window that will be acknowledged: what is lost, else the oldest in flight."""
+        """One packet beyond the window that will be acknowledged: the oldest bytes that have not arrived."""
         for kind, space in ((wire.PacketType.MESSAGE, self.messages), (wire.PacketType.DATA, self.data)):
             if space.lost:
                 return self._send(kind, space, 1, now_ns)
-        oldest = self.sent.oldest_in_flight()
-        if oldest is None:
-            return self._ping(now_ns)
-        oldest_kind, position, length = oldest
-        self.packets_retransmitted += 1
-        return self._packets(wire.PacketType(oldest_kind), [(position, position + length)], length, True, now_ns)
+            payload_bytes = self._datagram_bytes - wire.HEADER_BYTES
+            run = space.oldest_unsettled(payload_bytes)
+            if run is not None:
+                self.packets_retransmitted += 1
+                return self._packets(kind, [run], payload_bytes, True, now_ns)
+        return self._ping(now_ns)
 
     def _wants_ping(self, now_ns: int) -> bool:
         """The peer should acknowledge in another rhythm, or forget about packets that are settled."""

@@ -181,19 +181,6 @@ class SentPackets:
         lost = indices[is_lost]
         return (self._settle(lost, LOST) if len(lost) else None), loss_time_ns
 
-    def oldest_in_flight(self) -> tuple[int, int, int] | None:
-        """(kind, position, payload bytes) of the oldest packet in flight that carries DATA or a MESSAGE."""
-        low = self.least_unacked - self._base
-        high = self.next_packet_number - self._base
-        kinds = self._kind[low:high]
-        carries = (self._state[low:high] == IN_FLIGHT) & (
-            (kinds == wire.PacketType.DATA) | (kinds == wire.PacketType.MESSAGE)
-        )
-        if not carries.any():
-            return None
-        index = low + int(np.argmax(carries))
-        return int(self._kind[index]), int(self._position[index]), int(self._size[index]) - wire.HEADER_BYTES
-
     def _settle(self, indices: NDArray[np.int64], into: int) -> Settled:
         sizes = self._size[indices]
         late = np.flatnonzero(self._state[indices] == LOST) if into == SETTLED else indices[:0]

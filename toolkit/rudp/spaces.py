@@ -73,6 +73,13 @@ class SendSpace:
             if self.lost:
                 self.lost.remove(start, end)
 
+    def oldest_unsettled(self, limit_bytes: int) -> tuple[int, int] | None:
+        """The first bytes that were sent and have not arrived, at most `limit_bytes`; None when all have."""
+        start = self.acked.contiguous_end()
+        if start >= self.next_position:
+            return None
+        return start, self.acked.next_start(start, min(start + limit_bytes, self.next_position))
+
     def take(self, max_packets: int, payload_bytes: int) -> list[tuple[int, int]]:
         """What to send next, lost bytes first: runs whose lengths are multiples of `payload_bytes` but for the last."""
         runs = []
