@@ -1,0 +1,68 @@
+"""What the kernel knows of a TCP connection: `struct tcp_info` (linux/tcp.h), read with TCP_INFO.
+
+The structure has grown with every few kernels, always at its end. So the layout is a table, and a field that the
+running kernel does not fill is simply not there: nothing here depends on the kernel's age. Other systems number and
+shape TCP_INFO differently; there, nothing is known.
+"""
+
+import socket
+import struct
+import sys
+from typing import Final
+
+# In the order of linux/tcp.h; times in microseconds unless named _ms, rates in bytes per second. Names are the
+# kernel's without their prefix. None stands for bit fields.
+_LAYOUT: Final = (
+    *(("B", name) for name in ("state", "ca_state", "retransmits", "probes", "backoff", "options", None, None)),
+    *(("I", name) for name in ("rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans", "fackets")),
+    *(("I", name) for name in ("last_data_sent_ms", "last_ack_sent_ms", "last_data_recv_ms", "last_ack_recv_ms")),
+    *(("I", name) for name in ("pmtu", "rcv_ssthresh", "rtt", "rttvar", "snd_ssthresh", "snd_cwnd", "advmss")),
+    *(("I", name) for name in ("reordering", "rcv_rtt", "rcv_space", "total_retrans")),
+    *(("Q", name) for name in ("pacing_rate", "max_pacing_rate", "bytes_acked", "bytes_received")),
+    *(("I", name) for name in ("segs_out", "segs_in", "notsent_bytes", "min_rtt", "data_segs_in", "data_segs_out")),
+    *(("Q", name) for name in ("delivery_rate", "busy_time", "rwnd_limited", "sndbuf_limited")),
+    *(("I", name) for name in ("delivered", "delivered_ce")),
+    *(("Q", name) for name in ("bytes_sent", "bytes_retrans")),
+    *(("I", name) for name in ("dsack_dups", "reord_seen", "rcv_ooopack", "snd_wnd")),
+)
+
+# Every field is aligned to its own size, and the compiler has found no gap to fill: the table needs no padding.
+_FIELDS: Final[dict[str, tuple[struct.Struct, int]]] = {}
+_end = 0
+for _code, _name in _LAYOUT:
+    _field = struct.Struct(f"={_code}")
+    if _name is not None:
+        _FIELDS[_name] = (_field, _end)
+    _end += _field.size
+_BUFFER_BYTES: Final = 2 * _end
+"""More than any kernel fills today."""
+
+
+def tcp_info(sock: socket.socket) -> dict[str, int]:
+    """The fields that this kernel fills, by name; empty where there is no TCP_INFO."""
+    if not sys.platform.startswith("linux"):
+        return {}
+    try:
+        return parse_tcp_info(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BUFFER_BYTES))
+    except OSError:
+        return {}
+
+
+def parse_tcp_info(filled: bytes) -> dict[str, int]:
+    """The fields that lie within the bytes that a kernel has filled, whatever its age."""
+    return {
+        name: field.unpack_from(filled, offset)[0]
+        for name, (field, offset) in _FIELDS.items()
+        if offset + field.size <= len(filled)
+    }
+
+
+def congestion_control(sock: socket.socket) -> str:
+    """The name of the congestion control in use; "" where the system does not tell."""
+    if not hasattr(socket, "TCP_CONGESTION"):
+        return ""
+    try:
+        name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    except OSError:
+        return ""
+    return name.split(b"\0", 1)[0].decode("ascii", "replace")

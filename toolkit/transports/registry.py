@@ -1,0 +1,45 @@
+"""Transports by name: our own, loaded when they are asked for, and those that other packages bring.
+
+Another package offers a transport as an entry point of the group "nettool.transports", a class or function that
+makes a `Transport` when it is called without arguments; `pip install` is all that a user does.
+"""
+
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from toolkit.errors import UsageError, printable
+from toolkit.transfer.channel import Transport
+
+ENTRY_POINT_GROUP = "nettool.transports"
+
+_BUILT_IN = {
+    "tcp": ("toolkit.transports.tcp", "TcpTransport"),
+    "udp": ("toolkit.transports.udp", "UdpTransport"),
+}
+
+
+def transport(name: str) -> Transport:
+    """A new transport of that name. Raises UsageError for an unknown one, or one that cannot be loaded."""
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        made: Transport = getattr(import_module(module), attribute)()
+        return made
+    found = _third_party().get(name)
+    if found is None:
+        raise UsageError(f"no transport is called {printable(name)}: choose from {', '.join(transport_names())}")
+    try:
+        made = found.load()()
+    except Exception as error:
+        raise UsageError(
+            f"the transport {printable(name)} ({printable(found.value)}) cannot be loaded: {printable(str(error))}"
+        ) from error
+    return made
+
+
+def transport_names() -> list[str]:
+    """Every name that `transport` takes, our own first."""
+    return [*_BUILT_IN, *sorted(set(_third_party()) - set(_BUILT_IN))]
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP)}
