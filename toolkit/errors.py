@@ -11,6 +11,8 @@ class NettoolError(Exception):
     """Anything that nettool reports to its user in one line."""
 
     exit_code: ClassVar[int] = 4
+    report: object = None
+    """What was done before it happened, where a session has a report of it."""
 
 
 class UsageError(NettoolError):

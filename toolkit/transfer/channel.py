@@ -31,8 +31,8 @@ Statistic = int | float | str
 class Extent(NamedTuple):
     """`length` bytes of file `file_id` from `offset` on.
 
-    The id is the sender's, from its manifest, and less than 2**32; `offset + length` is less than 2**63 (bytes).
-    An extent may be empty: nothing lands then.
+    The id is the sender's, from its manifest, and less than 2**32; `offset + length` is less than 2**63
+    (bytes). An extent may be empty: nothing lands then.
     """
 
     file_id: int
@@ -63,7 +63,7 @@ class ExtentSource(Protocol):
         """
 
     def moved(self, offset: int, length: int) -> None:
-        """Bytes went out through `fileno` and not through `read_into`: the source reads them for its digest."""
+        """Bytes went out through `fileno`, not `read_into`: the source reads them for its digest."""
 
     def release(self, extent: Extent) -> None:
         """The channel will not ask for this extent's bytes again. Called once per extent handed over."""

@@ -19,9 +19,7 @@ import xxhash
 from toolkit.errors import ProtocolError, UsageError
 
 REREAD_BYTES = 1 << 18  # stays in the second-level cache between the read and the hash
-MAX_PENDING_RANGES = (
-    1 << 17
-)  # about 20 MB of bookkeeping; a window of 180 MB in packets with every second one lost
+MAX_PENDING_RANGES = 1 << 17  # about 20 MB of bookkeeping; a window of 180 MB in packets with every second one lost
 
 _ZEROS = memoryview(bytes(1 << 20))
 

@@ -17,6 +17,7 @@ from toolkit.transfer.reader import Reader
 MAX_GROUP_ENTRIES = 1024
 MAX_GROUP_BYTES = MAX_MESSAGE_BYTES - 64  # the offer's own head is smaller than that
 
+MAX_FILE_IDS = 2**32
 MAX_SIZE_BYTES = 2**63 - 1  # off_t
 UNKNOWN_SIZE = 2**64 - 1
 PERMISSION_BITS = 0o777  # never set-user-id, set-group-id or sticky

@@ -327,8 +327,7 @@ class Alive:
 AnyMessage = Begin | Offer | Accept | Hole | Digests | Result | End | Done | Error | Alive
 
 _DECODERS: dict[int, Callable[[Reader], AnyMessage]] = {
-    message.TYPE: message._decode
-    for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, Error, Alive)
+    message.TYPE: message._decode for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, Error, Alive)
 }
 
 

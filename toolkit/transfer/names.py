@@ -1,15 +1,16 @@
-"""Which names a receiver takes from a peer: nothing that leads out of its directory, hides, or speaks to a
-terminal.
+"""Which names a receiver takes: nothing that leads out of its directory or speaks to a terminal.
 
 A name on the wire is a relative path in bytes, its components joined by `/`. It is taken as it is or refused;
 it is never repaired, because a repaired name is one that nobody asked for and may be somebody else's.
 """
 
-import unicodedata
+import re
 
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of every common file system
 MAX_PATH_BYTES = 4000  # leaves room in PATH_MAX (4096) for the directory
 MAX_COMPONENTS = 128
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1: Unicode category Cc
 
 
 def display_name(path: bytes) -> str:
@@ -25,7 +26,7 @@ def refusal_of_untrusted(path: bytes) -> str | None:
         return f"its path is longer than {MAX_PATH_BYTES} bytes"
     if path.startswith(b"/"):
         return "its name is an absolute path"
-    if any(unicodedata.category(character) == "Cc" for character in display_name(path)):
+    if _CONTROL.search(display_name(path)):
         return "its name holds control characters"
     components = path.split(b"/")
     if len(components) > MAX_COMPONENTS:

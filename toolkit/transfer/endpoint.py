@@ -1,0 +1,145 @@
+"""What both ends of a session have in common: messages through the state table, and how a session ends badly.
+
+An end that fails says why (ERROR) and stops; an end that is told so raises what the other said. When the
+channel breaks, the last messages are still looked at: the reason is better than the fact.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from toolkit.errors import (
+    NettoolError,
+    PeerClosedError,
+    ProtocolError,
+    RefusedError,
+    TransferError,
+    printable,
+)
+from toolkit.transfer.channel import Channel, ExtentSink
+from toolkit.transfer.messages import Alive, AnyMessage, Error, Reason, decode_untrusted
+from toolkit.transfer.states import Party, State, advance
+
+ALIVE_INTERVAL_S = 5.0  # well below the idle timeout of any channel
+CANCEL_INTERVAL_S = 0.2  # how soon a wait sees that it shall end
+LAST_WORDS_TIMEOUT_S = 1.0
+
+
+class _PeerFailure(Exception):  # noqa: N818 - it carries the error that is raised
+    """The peer has ended the session; `error` says why."""
+
+    def __init__(self, error: NettoolError) -> None:
+        self.error = error
+
+
+class Endpoint:
+    """One end of a session over a channel."""
+
+    def __init__(self, channel: Channel, party: Party, cancel: threading.Event | None) -> None:
+        self._channel = channel
+        self._party = party
+        self._peer = Party.RECEIVER if party is Party.SENDER else Party.SENDER
+        self._cancel = cancel
+        self._last_sent_s = time.monotonic()
+        self.state = State.NEW
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may follow."""
+        return self.state is State.OVER
+
+    def send(self, message: AnyMessage) -> None:
+        """Send, as the state allows. Raises PeerClosedError."""
+        self.state = advance(self.state, self._party, message.TYPE)
+        self._channel.send_message(message.encode())
+        self._last_sent_s = time.monotonic()
+
+    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> AnyMessage | None:
+        """As Channel.receive; ALIVE gives None.
+
+        Raises what the peer's ERROR says, and ProtocolError for what may not come now.
+        """
+        self.check_cancelled()
+        if timeout_s is None:
+            timeout_s = ALIVE_INTERVAL_S if self._cancel is None else CANCEL_INTERVAL_S
+        data = self._channel.receive(sink, timeout_s)
+        if data is None:
+            return None
+        message = decode_untrusted(data)
+        self.state = advance(self.state, self._peer, message.TYPE)
+        if isinstance(message, Error):
+            raise _PeerFailure(_said_by(self._peer, message))
+        return None if isinstance(message, Alive) else message
+
+    def stay_alive(self) -> None:
+        """Say something if nothing was said for long: the peer may have nothing else to go by."""
+        if time.monotonic() - self._last_sent_s >= ALIVE_INTERVAL_S:
+            self.send(Alive())
+
+    def check_cancelled(self) -> None:
+        """Raises TransferError when the caller wants the session to end."""
+        if self._cancel is not None and self._cancel.is_set():
+            raise _CancelledError("the transfer was stopped")
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Whatever goes wrong within is told to the peer, or has come from it; out comes one error of the
+        family.
+        """
+        try:
+            yield
+        except _PeerFailure as failure:
+            raise failure.error from None
+        except PeerClosedError as lost:
+            raise self._last_words() or lost from None
+        except NettoolError as error:
+            self._tell(_reason_for(error), str(error))
+            raise
+        except OSError as error:
+            failed = TransferError(f"the system refuses: {error.strerror or error}")
+            self._tell(Reason.FAILED, str(failed))
+            raise failed from error
+
+    def _tell(self, reason: Reason, text: str) -> None:
+        if not self.is_over:
+            with contextlib.suppress(NettoolError):
+                self.send(Error(reason, text))
+
+    def _last_words(self) -> NettoolError | None:
+        """Why the peer has closed, if it said so before."""
+        with contextlib.suppress(NettoolError):
+            while (data := self._channel.receive(timeout_s=LAST_WORDS_TIMEOUT_S)) is not None:
+                message = decode_untrusted(data)
+                if isinstance(message, Error):
+                    return _said_by(self._peer, message)
+        return None
+
+
+class VersionError(RefusedError):
+    """The peer speaks another version of the session."""
+
+
+class _CancelledError(TransferError):
+    """The caller of this end wants it to stop."""
+
+
+def _reason_for(error: NettoolError) -> Reason:
+    if isinstance(error, _CancelledError):
+        return Reason.CANCELLED
+    if isinstance(error, VersionError):
+        return Reason.VERSION
+    if isinstance(error, ProtocolError):
+        return Reason.PROTOCOL
+    return Reason.REFUSED if isinstance(error, RefusedError) else Reason.FAILED
+
+
+def _said_by(party: Party, message: Error) -> NettoolError:
+    who, text = f"the {party.value}", printable(message.text)
+    if message.reason is Reason.VERSION:
+        return RefusedError(f"{who} is of another version, use the same on both sides: {text}")
+    if message.reason is Reason.REFUSED:
+        return RefusedError(f"{who} refuses: {text}")
+    if message.reason is Reason.CANCELLED:
+        return TransferError(f"{who} has stopped the transfer")
+    return TransferError(f"{who} says: {text}")
