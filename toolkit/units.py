@@ -65,9 +65,7 @@ def parse_rate(text: str) -> float:
         raise _nonsense(text, "rate", example)
     rate = float(number * scale * _SCALES[prefix])
     if not 0 < rate <= MAX_RATE_BPS:
-        raise UsageError(
-            f"rate '{printable(text, 40)}' is out of range: write one above 0 and up to 1000Tbit"
-        )
+        raise UsageError(f"rate '{printable(text, 40)}' is out of range: write one above 0 and up to 1000Tbit")
     return rate
 
 
@@ -96,6 +94,16 @@ def parse_fraction(text: str) -> float:
     return fraction
 
 
+def to_seconds(duration_ns: int) -> float:
+    """Seconds, for interfaces that want them."""
+    return duration_ns / _NS_PER["s"]
+
+
+def rate_of(size_bytes: int, duration_s: float) -> float:
+    """Bits per second; 0 where no time has passed."""
+    return 8 * size_bytes / duration_s if duration_s > 0 else 0.0
+
+
 def format_size(size_bytes: float) -> str:
     """`size_bytes` in the binary unit that suits it: `256 MiB`."""
     value = float(size_bytes)
@@ -122,6 +130,11 @@ def format_duration_ns(duration_ns: float) -> str:
         if duration_ns < limit:
             return f"{_digits(duration_ns / _NS_PER[unit])} {unit}"
     return f"{_digits(duration_ns / _NS_PER['h'])} h"
+
+
+def format_seconds(duration_s: float) -> str:
+    """As `format_duration_ns`."""
+    return format_duration_ns(duration_s * _NS_PER["s"])
 
 
 def format_fraction(fraction: float) -> str:

@@ -130,7 +130,7 @@ def test_figures_are_of_verified_trials_after_the_warm_up() -> None:
 def test_the_table_names_every_figure() -> None:
     table = comparison(make_results(5))
     row = next(line for line in table.splitlines() if line.startswith("udp-bbr"))
-    assert " ".join(row.split()) == "udp-bbr 12 Gbit/s 1 Gbit/s 0.55 0.50 to 0.58 0.50 0.75 2 5/5"
+    assert " ".join(row.split()) == "udp-bbr 12 Gbit/s ± 8.3% 0.55 0.50 to 0.58 0.50 0.75 2 5/5"
     assert "953.7 MiB in /dev/shm (memory)" in table
     assert "seed 1" in table
     assert "2023-11-14 22:13 UTC" in table

@@ -70,6 +70,11 @@ def test_fractions(text: str, fraction: float) -> None:
     assert units.parse_fraction(text) == fraction
 
 
+def test_a_rate_is_bits_over_seconds_even_when_none_have_passed() -> None:
+    assert units.rate_of(1_000_000, units.to_seconds(500_000_000)) == 16e6
+    assert units.rate_of(5, 0.0) == 0.0
+
+
 NONSENSE = [
     "",
     " ",
@@ -138,6 +143,7 @@ def test_the_complaint_is_one_short_printable_line(text: str) -> None:
         (units.format_duration_ns(40_000_000), "40 ms"),
         (units.format_duration_ns(1_500_000_000), "1.5 s"),
         (units.format_duration_ns(90 * 60 * 10**9), "90 min"),
+        (units.format_seconds(0.5374), "537.4 ms"),
         (units.format_duration_ns(5 * 3600 * 10**9), "5 h"),
         (units.format_fraction(0.01), "1%"),
         (units.format_fraction(0.000001), "0.0001%"),

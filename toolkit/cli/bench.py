@@ -20,26 +20,16 @@ from toolkit.units import format_rate, parse_size
 @reported
 def loopback(
     size: Annotated[str, typer.Option(metavar="SIZE", help="The file's size, like 256MiB or 1G.")] = "256MiB",
-    repeat: Annotated[
-        int, typer.Option(min=1, metavar="N", help="How often each transport has its turn.")
-    ] = 5,
+    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="How often each transport has its turn.")] = 5,
     transports: Annotated[
         str,
-        typer.Option(
-            metavar="LIST", help="What to compare: tcp, udp, or with a congestion control, like tcp-bbr."
-        ),
+        typer.Option(metavar="LIST", help="What to compare: tcp, udp, or with a congestion control, like tcp-bbr."),
     ] = "tcp,udp",
-    cc: Annotated[
-        str, typer.Option(metavar="NAME", help="The congestion control of a plain tcp.")
-    ] = TCP_DEFAULT,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Of the order, the payload and the intervals.")
-    ] = 1,
+    cc: Annotated[str, typer.Option(metavar="NAME", help="The congestion control of a plain tcp.")] = TCP_DEFAULT,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the order, the payload and the intervals.")] = 1,
     output: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Where the records go. [default: results/loopback-DATE-TIME.jsonl]"
-        ),
+        typer.Option(metavar="FILE", help="Where the records go. [default: results/loopback-DATE-TIME.jsonl]"),
     ] = None,
     folder: Annotated[
         Path | None,

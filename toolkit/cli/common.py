@@ -6,13 +6,15 @@ beside it.
 
 import ipaddress
 import json
+import os
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.errors import NettoolError, TransferError, UsageError, printable
 from toolkit.transfer.channel import Address
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -38,9 +40,7 @@ def parse_target(text: str) -> Address:
     if not host or not host.isprintable() or any(c.isspace() or c == "/" for c in host):
         raise _not_a_target(text)
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise UsageError(
-            f"'{printable(port, 40)}' is not a port: write one from 1 to 65535, like {host}:9000"
-        )
+        raise UsageError(f"'{printable(port, 40)}' is not a port: write one from 1 to 65535, like {host}:9000")
     return Address(host, int(port))
 
 
@@ -49,7 +49,8 @@ def say(line: str) -> None:
     if sys.stderr is None:  # closed by whoever started us; print() would turn to stdout
         return
     try:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(line + "\n")  # in one piece: sessions speak from threads of their own
+        sys.stderr.flush()
     except (OSError, ValueError):
         sys.stderr = None
 
@@ -59,7 +60,8 @@ def emit(text: str) -> None:
     if sys.stdout is None:
         return
     try:
-        print(text, flush=True)  # noqa: T201
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
     except BrokenPipeError:
         sys.stdout = None
     except OSError as error:
@@ -70,6 +72,18 @@ def emit(text: str) -> None:
 def emit_json(kind: str, fields: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout, with its kind, schema and version (docs/data-format.md)."""
     emit(json.dumps({"schema": JSON_SCHEMA, "kind": kind, "version": __version__, **fields}, allow_nan=False))
+
+
+def explained(error: Exception) -> NettoolError:
+    """`error` as one of the family; the whole story goes to stderr where NETTOOL_TRACEBACK is set."""
+    if os.environ.get("NETTOOL_TRACEBACK") and sys.stderr is not None:
+        traceback.print_exception(error)
+    if isinstance(error, NettoolError):
+        return error
+    return TransferError(
+        f"unexpected {type(error).__name__}: {printable(str(error))} "
+        "(set NETTOOL_TRACEBACK=1 and run it again to see where; please report it)"
+    )
 
 
 def is_terminal() -> bool:

@@ -8,7 +8,6 @@ clearing up.
 Imported first and fast: the signals are in hand before the commands, and what they need, are loaded.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130
-_UNEXPECTED = 4
+_FAILED = 4
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
         code = INTERRUPTED
     except Exception as error:
         code = _report(error)
-    return code if _flushed() else code or _UNEXPECTED
+    return code if _flushed() else code or _FAILED
 
 
 def _catch_signals() -> None:
@@ -53,22 +52,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _report(error: Exception) -> int:
-    """One line for `error` on stderr; the whole story where NETTOOL_TRACEBACK is set."""
-    from toolkit.cli.common import say
-    from toolkit.errors import NettoolError, printable
+    from toolkit.cli.common import explained, say
 
-    if os.environ.get("NETTOOL_TRACEBACK"):
-        import traceback
-
-        traceback.print_exception(error)
-    if isinstance(error, NettoolError):
-        say(f"nettool: {error}")
-        return error.exit_code
-    say(
-        f"nettool: unexpected {type(error).__name__}: {printable(str(error))} "
-        "(set NETTOOL_TRACEBACK=1 and run it again to see where; please report it)"
-    )
-    return _UNEXPECTED
+    known = explained(error)
+    say(f"nettool: {known}")
+    return known.exit_code
 
 
 def _flushed() -> bool:

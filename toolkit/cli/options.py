@@ -1,37 +1,76 @@
-"""Options that several commands have, spelled and explained once."""
+"""Options that several commands have, spelled and explained once, and what becomes of them."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
-from toolkit.cli.common import emit_json
-from toolkit.errors import NettoolError
+from toolkit.cli.common import DEFAULT_PORT, emit_json
+from toolkit.errors import NettoolError, UsageError
+from toolkit.units import parse_duration_ns, to_seconds
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
-]
+MIN_IDLE_TIMEOUT_NS = 1_000_000_000  # under this a busy disk looks like a peer that is gone
+
+
+class OffloadChoice(StrEnum):
+    """What --offload takes."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
+class DigestChoice(StrEnum):
+    """What --digest takes: `toolkit.transfer.digest.ALGORITHMS`, known here without loading them."""
+
+    XXH3 = "xxh3-128"
+    BLAKE3 = "blake3"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-CongestionControl = Annotated[
-    str | None,
-    typer.Option("--cc", metavar="NAME", help="Congestion control, like cubic or bbr.", show_default=False),
-]
 Offload = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|off", help="UDP batches of packets: auto uses what the kernel has, off goes one by one."
-    ),
+    OffloadChoice, typer.Option(help="UDP in batches: auto uses what the kernel has, off goes packet by packet.")
 ]
 IdleTimeout = Annotated[
     str, typer.Option(metavar="TIME", help="Silence after which the other end is given up, like 30s.")
 ]
-
-DEFAULT_OFFLOAD = "auto"
 DEFAULT_IDLE_TIMEOUT = "30s"
+
+Items = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE... HOST[:PORT]", help="What to send (- is standard input), and to whom."),
+]
+CongestionControl = Annotated[
+    str | None, typer.Option("--cc", metavar="NAME", help="Congestion control, like cubic or bbr.")
+]
+Rate = Annotated[str | None, typer.Option(metavar="RATE", help="Send no faster than this, like 100Mbit or 12MB/s.")]
+Streams = Annotated[int, typer.Option(min=1, metavar="N", help="Connections to send over.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Send directories with all that is in them.")]
+Digest = Annotated[DigestChoice, typer.Option(help="How the receiver verifies: fast, or cryptographic.")]
+StreamName = Annotated[str, typer.Option(metavar="NAME", help="What to call standard input at the receiver.")]
+
+Directory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where files go; made where it is missing.")]
+Bind = Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen at; 0.0.0.0 or :: for every one.")]
+DEFAULT_BIND = "127.0.0.1"
+Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one, and says which.")]
+RECV_PORT = DEFAULT_PORT
+Once = Annotated[bool, typer.Option("--once", help="End after one session; 0 only if all of it was verified.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Fsync = Annotated[bool, typer.Option("--fsync", help="Have each file on the disk before it is called done.")]
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+
+def idle_timeout_s(text: str) -> float:
+    """Seconds. Raises UsageError."""
+    duration_ns = parse_duration_ns(text)
+    if duration_ns < MIN_IDLE_TIMEOUT_NS:
+        raise UsageError(f"--idle-timeout {text} is too short: 1s is the least, 30s is usual")
+    return to_seconds(duration_ns)
 
 
 def reported(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

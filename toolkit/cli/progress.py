@@ -3,20 +3,19 @@
 rich takes a tenth of a second to import, so it is imported when there is something to draw on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from toolkit.cli.common import is_terminal
 from toolkit.errors import printable
+from toolkit.transfer.report import ProgressCallback
 from toolkit.units import format_rate, format_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
-Progressed = Callable[[int, int | None], None]
-"""(bytes done so far, bytes in all or None where that is not known yet)"""
-
+_NAME_LIMIT = 40
 _REFRESHES_PER_S = 5  # each redraw takes the interpreter's lock from the transfer
 
 
@@ -27,15 +26,20 @@ class Bars:
         self._progress = progress
 
     @contextmanager
-    def bar(self, name: str) -> Iterator[Progressed]:
-        """A bar for as long as the block runs, and what to call as the transfer goes on."""
+    def bar(self, name: str) -> Iterator[ProgressCallback | None]:
+        """A bar for as long as the block runs, and what a session calls as it goes on; None where none is drawn."""
         if self._progress is None:
-            yield lambda _done, _total: None
+            yield None
             return
         progress = self._progress
-        task = progress.add_task(printable(name, 40), total=None)
+        task = progress.add_task(printable(name, _NAME_LIMIT), total=None)
         try:
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+            yield lambda now: progress.update(
+                task,
+                description=printable(now.name or name, _NAME_LIMIT),
+                completed=now.size_bytes,
+                total=now.total_bytes,
+            )
         finally:
             progress.remove_task(task)
 
@@ -76,5 +80,6 @@ def _drawn() -> "Progress":
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=False,  # to stderr, which --json must not have
         refresh_per_second=_REFRESHES_PER_S,
     )

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from toolkit.bench.record import Campaign, Results
 from toolkit.bench.stats import MIN_SAMPLES, Estimate
 from toolkit.report.summary import CellSummary, summarise
-from toolkit.units import format_rate, format_size
+from toolkit.units import format_fraction, format_rate, format_size
 
 _NOTHING = "-"
 
@@ -21,18 +21,16 @@ def comparison(results: Results, table_format: str = "simple") -> str:
     headers = [
         "transport",
         "goodput",
-        "± MAD",
+        "spread",
         f"x {baseline}",
         "95% interval",
         "CPU s/GB\nsender",
         "CPU s/GB\nreceiver",
-        "packets\nretransmitted",
+        "packets\nresent",
         "verified",
     ]
     rows = [_row(summary, baseline) for summary in summaries]
-    table = tabulate(
-        rows, headers, tablefmt=table_format, disable_numparse=True, colalign=["left"] + ["right"] * 8
-    )
+    table = tabulate(rows, headers, tablefmt=table_format, disable_numparse=True, colalign=["left"] + ["right"] * 8)
     return f"{table}\n\n{_caption(results.campaign, summaries)}"
 
 
@@ -40,7 +38,7 @@ def _row(summary: CellSummary, baseline: str) -> list[str]:
     return [
         summary.label,
         format_rate(summary.goodput_bps.value) if summary.goodput_bps else "failed",
-        format_rate(summary.deviation_bps) if summary.deviation_bps is not None else _NOTHING,
+        _spread(summary),
         "1" if summary.label == baseline else _value(summary.ratio),
         _interval(summary.ratio),
         _number(summary.sender_cpu_s_per_gb),
@@ -48,6 +46,12 @@ def _row(summary: CellSummary, baseline: str) -> list[str]:
         f"{summary.packets_retransmitted:.0f}" if summary.packets_retransmitted is not None else _NOTHING,
         f"{summary.verified}/{summary.trials}",
     ]
+
+
+def _spread(summary: CellSummary) -> str:
+    if summary.goodput_bps is None or summary.deviation_bps is None or not summary.goodput_bps.value:
+        return _NOTHING
+    return f"± {format_fraction(round(summary.deviation_bps / summary.goodput_bps.value, 3))}"
 
 
 def _value(estimate: Estimate | None) -> str:
@@ -70,12 +74,10 @@ def _caption(campaign: Campaign, summaries: Sequence[CellSummary]) -> str:
     lines = [
         f"{campaign.name}: one file of {format_size(campaign.payload_bytes)} in {campaign.storage}.",
         f"{campaign.repeats} blocks in random order (seed {campaign.seed}), after a warm-up of each.",
-        "Goodput: from the first connect to the verified digest; median, and median absolute deviation.",
+        "Goodput: from the first connect to the verified digest; median, and median absolute deviation from it.",
         f"{host['cores']} cores of {host['cpu']}, {host['system']} {host['kernel']}.",
         f"nettool {host['nettool']}, Python {host['python']}, {started}.",
     ]
     if any(summary.ratio is not None and summary.ratio.interval is None for summary in summaries):
-        lines.append(
-            f"Fewer than {MIN_SAMPLES} pairs hold no 95% interval; --repeat {MIN_SAMPLES} or more gives one."
-        )
+        lines.append(f"Fewer than {MIN_SAMPLES} pairs hold no 95% interval; --repeat {MIN_SAMPLES} or more gives one.")
     return "\n".join(lines)

@@ -1,0 +1,219 @@
+"""`nettool recv` and its one-transport forms: listen, take sessions, say what came of each."""
+
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.common import emit_json, explained, say
+from toolkit.cli.options import (
+    DEFAULT_BIND,
+    DEFAULT_IDLE_TIMEOUT,
+    RECV_PORT,
+    Bind,
+    Directory,
+    Fsync,
+    IdleTimeout,
+    Json,
+    Offload,
+    OffloadChoice,
+    Once,
+    Overwrite,
+    Port,
+    Quiet,
+    idle_timeout_s,
+    reported,
+)
+from toolkit.cli.progress import Bars, bars
+from toolkit.cli.results import closed, describe, result_fields
+from toolkit.errors import NettoolError, RefusedError, UsageError, printable
+from toolkit.transfer.channel import Address, Channel, TransportOptions
+from toolkit.transfer.receiver import ReceiveOptions
+from toolkit.transfer.report import REFUSED, ReceiveReport
+from toolkit.transfer.server import Server, listen_on_one_port
+from toolkit.transfer.session import receive
+from toolkit.transports.registry import transport
+
+MAX_SESSIONS = 32  # each may hold a thread, two sockets, and megabytes of windows
+GRACE_S = 5.0  # how long sessions have to clear up when the receiver is stopped
+
+
+class TransportChoice(StrEnum):
+    """What --transport takes."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    BOTH = "both"
+
+
+@reported
+def recv(
+    directory: Directory = Path(),
+    bind: Bind = DEFAULT_BIND,
+    port: Port = RECV_PORT,
+    transport: Annotated[TransportChoice, typer.Option(help="What to listen for.")] = TransportChoice.BOTH,
+    once: Once = False,
+    overwrite: Overwrite = False,
+    fsync: Fsync = False,
+    offload: Offload = OffloadChoice.AUTO,
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Receive files over TCP and UDP, both on one port, from several senders at once.
+
+    A file appears under its name when it is whole and verified, and not before; one that exists is kept.
+
+    \b
+    nettool recv --dir incoming
+    nettool recv --dir incoming --bind 0.0.0.0 --port 9001 --overwrite
+    nettool recv --dir incoming --once --json
+    """
+    names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
+    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(idle_timeout))
+    job = _Job(directory, ReceiveOptions(overwrite=overwrite, durable=fsync), once, json, quiet)
+    return _receive(names, Address(bind, port), options, job)
+
+
+@reported
+def tcp_recv(
+    directory: Directory = Path(),
+    bind: Bind = DEFAULT_BIND,
+    port: Port = RECV_PORT,
+    once: Once = False,
+    overwrite: Overwrite = False,
+    fsync: Fsync = False,
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Receive files over TCP only.
+
+    \b
+    nettool tcp-recv --dir incoming
+    nettool tcp-recv --dir incoming --bind :: --once
+    """
+    options = TransportOptions(idle_timeout_s=idle_timeout_s(idle_timeout))
+    job = _Job(directory, ReceiveOptions(overwrite=overwrite, durable=fsync), once, json, quiet)
+    return _receive(("tcp",), Address(bind, port), options, job)
+
+
+@reported
+def udp_recv(
+    directory: Directory = Path(),
+    bind: Bind = DEFAULT_BIND,
+    port: Port = RECV_PORT,
+    once: Once = False,
+    overwrite: Overwrite = False,
+    fsync: Fsync = False,
+    offload: Offload = OffloadChoice.AUTO,
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Receive files over nettool's reliable protocol on UDP only.
+
+    \b
+    nettool udp-recv --dir incoming
+    nettool udp-recv --dir incoming --bind :: --once
+    """
+    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(idle_timeout))
+    job = _Job(directory, ReceiveOptions(overwrite=overwrite, durable=fsync), once, json, quiet)
+    return _receive(("udp",), Address(bind, port), options, job)
+
+
+@dataclass(slots=True)
+class _Job:
+    """What to do with a session, and with what it comes to; `exit_code` is that of the last one."""
+
+    directory: Path
+    options: ReceiveOptions
+    once: bool
+    json: bool
+    quiet: bool
+    exit_code: int = field(default=0, init=False)
+
+    def run(self, server: Server, drawn: Bars, transport_name: str, channel: Channel) -> None:
+        """Receive one session, report it, and end its channel. Raises TransferError when stdout is full."""
+        cpu_s, started_s = time.process_time(), time.monotonic()
+        who = f"{channel.peer} ({transport_name})"
+        report = ReceiveReport("")
+        error: NettoolError | None = None
+        try:
+            with closed(channel), drawn.bar(str(channel.peer)) as progress:
+                report = receive(channel, self.directory, self.options, progress, server.closing)
+                error = _refusal(report)
+        except NettoolError as failure:
+            report = failure.report if isinstance(failure.report, ReceiveReport) else report
+            error = failure
+        except Exception as unexpected:
+            error = explained(unexpected)
+        seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
+        fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
+        self.exit_code = error.exit_code if error else 0
+        if error and server.closing.is_set():
+            return
+        if error:
+            say(f"nettool: {who}: {error}")
+        elif not self.quiet:
+            say(f"received {describe(fields)} from {who}")
+        if self.json:
+            outcome = {"error": str(error), "exit_code": error.exit_code} if error else {}
+            emit_json("receive", {**fields, "verified": not error, **outcome})
+
+
+def _refusal(report: ReceiveReport) -> RefusedError | None:
+    refused = report.those(REFUSED)
+    if not refused:
+        return None
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    return RefusedError(f"not taken: {refused[0]}{more}")
+
+
+def _receive(names: Sequence[str], address: Address, options: TransportOptions, job: _Job) -> int:
+    _prepare(job.directory)
+    listeners = listen_on_one_port({name: transport(name) for name in names}, address, options)
+    bound = Address(address.host or "0.0.0.0", next(iter(listeners.values())).address.port)
+    with bars(job.quiet) as drawn:
+        server = Server(
+            listeners,
+            lambda name, channel: job.run(server, drawn, name, channel),
+            max_sessions=MAX_SESSIONS,
+            limit=1 if job.once else None,
+        )
+        try:
+            if not job.quiet:
+                if not _is_loopback(address.host):
+                    say(f"warning: everyone who reaches port {bound.port} of this machine can send it files")
+                say(f"listening on {bound} ({', '.join(names)})")
+            server.run()
+        finally:
+            server.close(GRACE_S)
+    return job.exit_code
+
+
+def _prepare(directory: Path) -> None:
+    """Make the directory if it is missing. Raises UsageError where nothing could be received into it."""
+    shown = printable(str(directory))
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{shown}: {(error.strerror or '').lower()}; give --dir a directory") from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UsageError(f"{shown}: permission denied; give --dir a directory that you may write to")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether every address that `host` stands for is of this machine alone."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host or None, None)}
+        return bool(host) and all(ipaddress.ip_address(address).is_loopback for address in found)
+    except (OSError, ValueError, UnicodeError):
+        return False

@@ -1,0 +1,126 @@
+"""`nettool tcp-send` and `nettool udp-send`: connect, run a session, say what came of it."""
+
+import time
+
+from toolkit.cli.common import emit, emit_json, parse_target, say
+from toolkit.cli.options import (
+    DEFAULT_IDLE_TIMEOUT,
+    CongestionControl,
+    Digest,
+    DigestChoice,
+    IdleTimeout,
+    Items,
+    Json,
+    Offload,
+    OffloadChoice,
+    Quiet,
+    Rate,
+    Recursive,
+    StreamName,
+    Streams,
+    idle_timeout_s,
+    reported,
+)
+from toolkit.cli.progress import bars
+from toolkit.cli.results import closed, describe, result_fields
+from toolkit.errors import UsageError
+from toolkit.transfer.channel import TransportOptions
+from toolkit.transfer.report import SKIPPED
+from toolkit.transfer.sender import SendOptions
+from toolkit.transfer.session import send
+from toolkit.transfer.walk import check_sources
+from toolkit.transports.registry import transport
+from toolkit.units import parse_rate
+
+
+@reported
+def tcp_send(
+    items: Items,
+    cc: CongestionControl = None,
+    rate: Rate = None,
+    streams: Streams = 1,
+    recursive: Recursive = False,
+    digest: Digest = DigestChoice.XXH3,
+    name: StreamName = "stdin",
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Send files over TCP to a nettool that receives.
+
+    Done, with exit code 0, when the receiver has every file verified under its name.
+
+    \b
+    nettool tcp-send film.mkv notes.txt 192.0.2.7
+    nettool tcp-send -r photos/ [2001:db8::7]:9001
+    nettool tcp-send --cc bbr --streams 4 disk.img host.example
+    tar c src | nettool tcp-send --name src.tar - host.example
+    """
+    options = TransportOptions(
+        congestion_control=cc,
+        rate_bps=parse_rate(rate) if rate else None,
+        streams=streams,
+        idle_timeout_s=idle_timeout_s(idle_timeout),
+    )
+    _send("tcp", items, options, SendOptions(digest, recursive, name), json=json, quiet=quiet)
+
+
+@reported
+def udp_send(
+    items: Items,
+    cc: CongestionControl = None,
+    rate: Rate = None,
+    streams: Streams = 1,
+    recursive: Recursive = False,
+    digest: Digest = DigestChoice.XXH3,
+    name: StreamName = "stdin",
+    offload: Offload = OffloadChoice.AUTO,
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Send files over nettool's reliable protocol on UDP to a nettool that receives.
+
+    Done, with exit code 0, when the receiver has every file verified under its name.
+
+    \b
+    nettool udp-send film.mkv 192.0.2.7
+    nettool udp-send -r photos/ [2001:db8::7]:9001
+    nettool udp-send --cc rate --rate 80Mbit disk.img host.example
+    tar c src | nettool udp-send --name src.tar - host.example
+    """
+    options = TransportOptions(
+        congestion_control=cc,
+        rate_bps=parse_rate(rate) if rate else None,
+        streams=streams,
+        offload=offload,
+        idle_timeout_s=idle_timeout_s(idle_timeout),
+    )
+    _send("udp", items, options, SendOptions(digest, recursive, name), json=json, quiet=quiet)
+
+
+def _send(
+    transport_name: str, items: list[str], options: TransportOptions, session: SendOptions, json: bool, quiet: bool
+) -> None:
+    *sources, target = items
+    if not sources:
+        raise UsageError(f"say what to send, and to whom: nettool {transport_name}-send FILE... HOST[:PORT]")
+    address = parse_target(target)
+    check_sources(sources, session.recursive, session.stream_name)  # before anybody is bothered
+    chosen = transport(transport_name)
+    cpu_s, started_s = time.process_time(), time.monotonic()
+    channel = chosen.connect(address, options)
+    with closed(channel):
+        with bars(quiet) as drawn, drawn.bar(sources[0]) as progress:
+            report = send(channel, sources, session, progress)
+        seconds = time.monotonic() - started_s
+        cpu_seconds = time.process_time() - cpu_s
+        fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
+    skipped = report.those(SKIPPED)
+    if json:
+        emit_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
+    elif not quiet:
+        emit(f"sent {describe(fields)}")
+    if not quiet:
+        for entry in skipped:
+            say(f"left out {entry}")
