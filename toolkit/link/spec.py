@@ -18,7 +18,7 @@ MIN_RATE_BPS = 1e3
 MAX_RATE_BPS = 1e11
 MAX_DELAY_NS = 60 * 10**9
 MIN_MTU_BYTES, MAX_MTU_BYTES = 576, 9216
-IPV6_MIN_MTU_BYTES = 1280
+WAN, LAN = "wan", "lan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +168,14 @@ TRACE_OPPORTUNITY_BYTES = 1504
 class LinkSpec:
     """Both directions, the MTU of either end, and the seed of every random draw.
 
-    kind: "wan" is emulated packet by packet; "lan" is a veth pair, with the kernel's tbf where it has a rate.
+    kind: WAN is emulated packet by packet; LAN is a veth pair, with the kernel's tbf where it has a rate.
     """
 
     forward: PathSpec = field(default_factory=PathSpec)
     backward: PathSpec = field(default_factory=PathSpec)
     mtu_bytes: int = 1500
     seed: int = 1
-    kind: str = "wan"
+    kind: str = WAN
 
     def __post_init__(self) -> None:
         if not MIN_MTU_BYTES <= self.mtu_bytes <= MAX_MTU_BYTES:

@@ -1,0 +1,105 @@
+"""Devices and addresses of a link's two ends, through netlink.
+
+The addresses are those set aside for benchmarks (RFC 2544 section C.2.2 and RFC 5180 section 8), which no
+network should use; where one does all the same, the user picks others.
+"""
+
+import contextlib
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
+from pathlib import Path
+from typing import NamedTuple
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from toolkit.errors import NettoolError, UsageError, printable
+
+DEVICE = "link0"
+DEFAULT_NETWORK = "198.18.0.0/30"
+_IPV6_NETWORK = IPv6Network("2001:2::/64")
+_IFA_F_NODAD = 0x02
+_IFF_UP, _IFF_MULTICAST = 0x1, 0x1000
+
+
+class Addresses(NamedTuple):
+    """Of both ends, and the length of their prefixes."""
+
+    near: IPv4Address
+    far: IPv4Address
+    prefix: int
+    near_ipv6: IPv6Address = _IPV6_NETWORK[1]
+    far_ipv6: IPv6Address = _IPV6_NETWORK[2]
+
+    @classmethod
+    def of_network(cls, text: str) -> "Addresses":
+        """The first two addresses of an IPv4 network such as 10.9.8.0/30. Raises UsageError."""
+        try:
+            network = IPv4Network(text)
+        except ValueError:
+            raise UsageError(f"'{printable(text, 40)}' is no IPv4 network: write it like 10.9.8.0/30") from None
+        if network.prefixlen > 30:
+            raise UsageError(f"{network} has no room for two ends: write it like 10.9.8.0/30")
+        return cls(network[1], network[2], network.prefixlen)
+
+    @property
+    def network(self) -> IPv4Network:
+        """The one that both ends are in."""
+        return IPv4Network((self.near, self.prefix), strict=False)
+
+
+def refuse_used(addresses: Addresses) -> None:
+    """Raise UsageError if this (outer) network namespace has an address in the range of the link's ends.
+
+    Nothing would break, for the ends are apart from it; but a command that means the outer one would reach
+    the link's end instead, and its figures would be another path's.
+    """
+    with IPRoute() as netlink:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
+        for entry in netlink.get_addr():
+            used = ip_interface(f"{entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}").network
+            for ours in (addresses.network, _IPV6_NETWORK):
+                if used.version == ours.version and used.overlaps(ours):
+                    where = printable(str(names.get(entry["index"])), 20)
+                    raise UsageError(
+                        f"{ours} is in use here ({used} on {where}): choose another range, like --addresses 10.9.8.0/30"
+                    )
+
+
+def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix: int, mtu_bytes: int) -> None:
+    """Bring up the loopback and DEVICE in the namespace of `netlink`. Raises NettoolError.
+
+    No multicast, no link-local address: a link carries what the commands send, and no chatter of the kernel's.
+    """
+    settings = Path(f"/proc/sys/net/ipv6/conf/{DEVICE}")
+    for name, value in (("addr_gen_mode", "1"), ("accept_ra", "0")):
+        with contextlib.suppress(OSError):  # without IPv6, or with /proc/sys read-only: a little chatter
+            (settings / name).write_text(value)
+    try:
+        netlink.link("set", index=index_of(netlink, "lo"), state="up")
+        index = index_of(netlink, DEVICE)
+        netlink.link("set", index=index, mtu=mtu_bytes, txqlen=1000)
+        netlink.link("set", index=index, flags=_IFF_UP, change=_IFF_UP | _IFF_MULTICAST)
+        netlink.addr("add", index=index, address=str(address), prefixlen=prefix)
+    except NetlinkError as error:
+        raise NettoolError(f"the link's end cannot be set up: {printable(str(error))}") from None
+    with contextlib.suppress(NetlinkError):  # IPv6 may be off on this machine, or the MTU too small for it
+        netlink.addr("add", index=index, address=str(ipv6), prefixlen=_IPV6_NETWORK.prefixlen, flags=_IFA_F_NODAD)
+
+
+def make_veth(netlink: IPRoute, far: int) -> None:
+    """A veth pair: DEVICE here, DEVICE in the namespace of the descriptor `far`. Raises NettoolError."""
+    try:
+        netlink.link("add", ifname=DEVICE, kind="veth", peer={"ifname": DEVICE, "net_ns_fd": far})
+    except NetlinkError as error:
+        raise NettoolError(f"this kernel gives no veth pair: {printable(str(error))}") from None
+
+
+def statistics(netlink: IPRoute) -> dict[str, int]:
+    """The kernel's counters of DEVICE (struct rtnl_link_stats64)."""
+    (link,) = netlink.get_links(index_of(netlink, DEVICE))
+    return dict(link.get_attr("IFLA_STATS64"))
+
+
+def index_of(netlink: IPRoute, name: str) -> int:
+    """The index of an interface that exists."""
+    return int(netlink.link_lookup(ifname=name)[0])
