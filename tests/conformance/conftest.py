@@ -1,0 +1,18 @@
+"""One suite for every transport: what each must do to carry a session, and whole sessions over it."""
+
+from collections.abc import Iterator
+
+import pytest
+from conformance_network import CASES, Case, Network
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture
+def network(case: Case) -> Iterator[Network]:
+    made = Network(case)
+    yield made
+    made.close()

@@ -1,0 +1,321 @@
+"""Whole sessions over every transport: real files, from `send` to the verified file under its name."""
+
+import os
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance_network import PATIENCE_S, Network, together
+
+from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
+from toolkit.transfer.channel import Channel
+from toolkit.transfer.descriptors import OPEN_FILES
+from toolkit.transfer.receiver import ReceiveOptions
+from toolkit.transfer.report import Progress, ReceiveReport, SendReport
+from toolkit.transfer.sender import SendOptions
+from toolkit.transfer.session import receive, send
+
+TREE = SendOptions(recursive=True)
+
+
+def transfer(
+    network: Network,
+    sources: list[Path],
+    directory: Path,
+    send_options: SendOptions = TREE,
+    receive_options: ReceiveOptions = ReceiveOptions(),  # noqa: B008 - frozen
+    **at_sender: Any,
+) -> tuple[SendReport | NettoolError, ReceiveReport | NettoolError]:
+    """One session; for each end its report or its error."""
+    sender, receiver = network.pair()
+
+    def run(channel: Channel, body: Any) -> Any:
+        try:
+            return body()
+        except NettoolError as error:
+            return error
+        finally:
+            channel.close()
+
+    sent, received = together(
+        lambda: run(sender, lambda: send(sender, sources, send_options, **at_sender)),
+        lambda: run(receiver, lambda: receive(receiver, directory, receive_options)),
+    )
+    return sent, received
+
+
+def contents(directory: Path) -> dict[bytes, bytes | None]:
+    """Every path below a directory with its content; None for a directory."""
+    found: dict[bytes, bytes | None] = {}
+    root = os.fsencode(directory)
+    for parent, directories, files in os.walk(root):
+        for name in directories:
+            found[os.path.relpath(os.path.join(parent, name), root)] = None
+        for name in files:
+            path = os.path.join(parent, name)
+            with open(path, "rb") as file:
+                found[os.path.relpath(path, root)] = file.read()
+    return found
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    path = tmp_path / "received"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree with whatever makes names, sizes and content special."""
+    dice = random.Random(4)
+    root = tmp_path / "sent" / "tree"
+    (root / "empty directory").mkdir(parents=True)
+    (root / "κατάλογος" / "目录").mkdir(parents=True)
+    files = {
+        "empty": b"",
+        "one byte": b"1",
+        "κατάλογος/目录/ملف": dice.randbytes(1399),
+        "not a multiple of anything": dice.randbytes(3_000_017),
+        "z" * 255: b"a long name",
+        " leading and trailing blanks ": b"blank",
+    }
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    with open(os.fsencode(root) + b"/not utf-8 \xff\xfe", "wb") as file:
+        file.write(b"bytes")
+    for number in range(200):
+        (root / f"small-{number % 7}").mkdir(exist_ok=True)
+        (root / f"small-{number % 7}" / f"{number}").write_bytes(dice.randbytes(number * 10))
+    with open(root / "sparse", "wb") as file:
+        file.seek(10_000_000)
+        file.write(b"in the middle")
+        file.truncate(30_000_001)
+    os.chmod(root / "one byte", 0o640)
+    os.chmod(root / "empty", 0o755)
+    os.utime(root / "empty", ns=(1, 1_234_567_890_123_456_789))
+    return root
+
+
+@pytest.mark.parametrize("digest", ["xxh3-128", "blake3"])
+def test_a_tree_arrives_as_it_was(network: Network, tree: Path, destination: Path, digest: str) -> None:
+    options = SendOptions(recursive=True, digest=digest)
+    sent, received = transfer(network, [tree], destination, options)
+    assert isinstance(sent, SendReport), sent
+    assert isinstance(received, ReceiveReport), received
+    assert contents(destination / "tree") == contents(tree)
+    assert (sent.files, sent.size_bytes, sent.digest) == (received.files, received.size_bytes, received.digest)
+    assert sent.files == 208
+    arrived = destination / "tree"
+    assert (arrived / "one byte").stat().st_mode & 0o7777 == 0o640
+    assert (arrived / "empty").stat().st_mode & 0o7777 == 0o755
+    assert (arrived / "empty").stat().st_mtime_ns == 1_234_567_890_123_456_789
+    assert (arrived / "empty directory").stat().st_mtime_ns == (tree / "empty directory").stat().st_mtime_ns
+    assert (arrived / "sparse").stat().st_blocks * 512 < 1_000_000
+
+
+def test_several_groups_arrive(network: Network, tmp_path: Path, destination: Path) -> None:
+    root = tmp_path / "many"
+    root.mkdir()
+    for number in range(2500):
+        (root / f"{number}").write_bytes(b"%d" % number if number % 3 else b"")
+    sent, received = transfer(network, [root], destination)
+    assert isinstance(sent, SendReport), sent
+    assert isinstance(received, ReceiveReport), received
+    assert sent.files == received.files == 2500
+    assert contents(destination / "many") == contents(root)
+
+
+def test_a_large_file_arrives_and_progress_is_told(network: Network, tmp_path: Path, destination: Path) -> None:
+    content = random.Random(5).randbytes(30_000_001)
+    (tmp_path / "large").write_bytes(content)
+    seen: list[Progress] = []
+    sent, _ = transfer(network, [tmp_path / "large"], destination, progress=seen.append)
+    assert isinstance(sent, SendReport), sent
+    assert (destination / "large").read_bytes() == content
+    assert [progress.size_bytes for progress in seen] == sorted({progress.size_bytes for progress in seen})
+    assert seen[-1] == Progress("large", 0, len(content), 1, len(content))
+
+
+def test_a_stream_arrives(network: Network, destination: Path) -> None:
+    content = random.Random(6).randbytes(5_000_001)
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    options = SendOptions(stream_name="from a pipe", stream_fd=reading)
+    sent, _ = transfer(network, [Path("-")], destination, options)
+    writer.join(PATIENCE_S)
+    os.close(reading)
+    assert isinstance(sent, SendReport), sent
+    assert sent.size_bytes == len(content)
+    assert (destination / "from a pipe").read_bytes() == content
+
+
+def test_what_exists_is_kept_and_the_rest_arrives(network: Network, tmp_path: Path, destination: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(random.Random(name).randbytes(300_000))
+    (destination / "a").write_bytes(b"mine")
+    sources = [tmp_path / "a", tmp_path / "b"]
+    sent, received = transfer(network, sources, destination)
+    assert isinstance(sent, RefusedError)
+    assert "--overwrite" in str(sent)
+    assert isinstance(sent.report, SendReport)
+    assert [entry.status for entry in sent.report.entries] == ["refused", "verified"]
+    assert isinstance(received, ReceiveReport)
+    assert received.files == 1
+    assert (destination / "a").read_bytes() == b"mine"
+    assert (destination / "b").read_bytes() == (tmp_path / "b").read_bytes()
+
+    sent, _ = transfer(network, sources, destination, receive_options=ReceiveOptions(overwrite=True))
+    assert isinstance(sent, SendReport), sent
+    assert contents(destination) == {name: (tmp_path / name.decode()).read_bytes() for name in (b"a", b"b")}
+
+
+def test_a_file_that_shrinks_leaves_nothing(network: Network, tmp_path: Path, destination: Path) -> None:
+    source = tmp_path / "log"
+    source.write_bytes(bytes(20_000_000))
+
+    def shrink(progress: Progress) -> None:
+        if progress.size_bytes > 1_000_000:
+            os.truncate(source, 500_000)
+
+    sent, received = transfer(network, [source], destination, progress=shrink)
+    assert isinstance(sent, TransferError)
+    assert "changed while it was sent" in str(sent)
+    assert isinstance(received, TransferError)
+    assert "changed while it was sent" in str(received)
+    assert not list(destination.iterdir())
+
+
+def test_a_file_that_grows_leaves_nothing(network: Network, tmp_path: Path, destination: Path) -> None:
+    source = tmp_path / "log"
+    source.write_bytes(bytes(3_000_000))
+
+    def grow(progress: Progress) -> None:
+        if progress.size_bytes > 1_000_000:
+            with open(source, "ab") as file:
+                file.write(b"one more line")
+
+    sent, received = transfer(network, [source], destination, progress=grow)
+    assert isinstance(sent, TransferError)
+    assert isinstance(received, TransferError)
+    assert not list(destination.iterdir())
+
+
+def test_a_changed_byte_is_never_verified(
+    network: Network, tmp_path: Path, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver writes something other than what it was sent: nothing can be told from sizes and times."""
+    (tmp_path / "good").write_bytes(b"good")
+    (tmp_path / "bad").write_bytes(b"x" * 100_000)
+    monkeypatch.setattr(
+        "toolkit.transfer.digest.ReceivedDigest.digest",
+        lambda self: b"\0" * 16 if self.offset == 100_000 else self._hasher.digest(),
+    )
+    sent, received = transfer(network, [tmp_path / "good", tmp_path / "bad"], destination)
+    assert isinstance(sent, VerificationError)
+    assert isinstance(received, VerificationError)
+    assert contents(destination) == {b"good": b"good"}
+
+
+@pytest.mark.parametrize("end", ["sender", "receiver"])
+def test_either_end_may_be_stopped(network: Network, tmp_path: Path, destination: Path, end: str) -> None:
+    (tmp_path / "large").write_bytes(bytes(50_000_000))
+    stop = threading.Event()
+    sender, receiver = network.pair()
+
+    def run_sender() -> None:
+        with pytest.raises(TransferError, match="stopped"):
+            send(sender, [tmp_path / "large"], progress=seen, cancel=stop if end == "sender" else None)
+        sender.close()
+
+    def run_receiver() -> None:
+        with pytest.raises(TransferError, match="stopped"):
+            receive(receiver, destination, cancel=stop if end == "receiver" else None)
+        receiver.close()
+
+    def seen(progress: Progress) -> None:
+        if progress.size_bytes > 1_000_000:
+            stop.set()
+
+    together(run_sender, run_receiver)
+    assert not list(destination.iterdir())
+
+
+def test_a_peer_that_vanishes_leaves_nothing(network: Network, tmp_path: Path, destination: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(50_000_000))
+    sender, receiver = network.pair()
+
+    class Vanished(Exception):  # noqa: N818
+        pass
+
+    def vanish(progress: Progress) -> None:
+        if progress.size_bytes > 1_000_000:
+            raise Vanished
+
+    def run_sender() -> None:
+        with pytest.raises(Vanished):
+            send(sender, [tmp_path / "large"], progress=vanish)
+        sender.abort()
+
+    def run_receiver() -> None:
+        with pytest.raises(PeerClosedError):
+            receive(receiver, destination)
+        receiver.close()
+
+    together(run_sender, run_receiver)
+    assert not list(destination.iterdir())
+
+
+def test_several_senders_at_once(network: Network, tmp_path: Path, destination: Path) -> None:
+    names = [f"from-{number}" for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(random.Random(name).randbytes(1_000_000))
+    pairs = [network.pair() for _ in names]
+    together(
+        *(lambda pair=pair: receive(pair[1], destination) for pair in pairs),
+        *(
+            lambda pair=pair, name=name: send(pair[0], [tmp_path / name])
+            for pair, name in zip(pairs, names, strict=True)
+        ),
+    )
+    assert contents(destination) == {os.fsencode(name): (tmp_path / name).read_bytes() for name in names}
+
+
+def test_sessions_leave_no_descriptors(network: Network, tmp_path: Path, destination: Path) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    source = tmp_path / "file"
+    source.write_bytes(bytes(100_000))
+
+    def session(number: int) -> None:
+        sender, receiver = network.pair()
+        overwrite = ReceiveOptions(overwrite=bool(number % 2))  # every second session is refused
+
+        def run_sender() -> None:
+            try:
+                send(sender, [source])
+            except RefusedError:
+                assert not number % 2
+            sender.close()
+
+        def run_receiver() -> None:
+            receive(receiver, destination, overwrite)
+            receiver.close()
+
+        together(run_sender, run_receiver)
+
+    session(1)
+    before = descriptors()
+    for number in range(30):
+        session(number)
+    assert descriptors() <= before
+    assert len(OPEN_FILES) == 0
