@@ -15,6 +15,7 @@ from toolkit.rudp.receiver import Receiver
 from toolkit.rudp.sender import Sender
 from toolkit.rudp.spaces import DataSource
 from toolkit.rudp.state import TRANSITIONS, Event, State
+from toolkit.rudp.trace import Timer, Trace
 
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
 
@@ -41,15 +42,19 @@ class Connection:
         peer_datagram_bytes: int,
         now_ns: int,
         accept: wire.Accept | None = None,
+        trace: Trace | None = None,
     ) -> None:
-        """`accept` is what a server answers, kept in case the client has to ask again; None on the client's side."""
+        """`accept` is what a server answers, kept in case the client has to ask again; None on the client's side.
+
+        `trace` is told what happens.
+        """
         self.config = config
         self.local_id = local_id
         self.state = State.ESTABLISHED
         self.close_code = 0
         self.close_reason = ""
         self.invalid_packets = 0
-        self.sender = Sender(config, source, peer_id, peer_datagram_bytes)
+        self.sender = Sender(config, source, peer_id, peer_datagram_bytes, trace)
         self.receiver = Receiver(config.receive_window_bytes, config.max_message_bytes)
         self._peer_id = peer_id
         self._accept = accept.encode() if accept else None
@@ -59,6 +64,10 @@ class Connection:
         self.is_confirmed = accept is None  # the peer has shown that it knows our id
         self._last_received_ns = now_ns
         self._last_kept_alive_ns = now_ns
+        self._ended_by: Event | None = None
+        self._trace = trace
+        if trace is not None:
+            trace.connection_started(now_ns, local_id, peer_id, self.sender.controller.name)
 
     # Inputs
 
@@ -81,6 +90,8 @@ class Connection:
                 self._last_received_ns = now_ns
                 self.is_confirmed |= data[0] >= wire.PacketType.DATA
                 self.receiver.note_ecn(batch.ecn, taken)
+                if self._trace is not None:
+                    self._trace.packets_received(now_ns, Batch(data[: taken * size], size, batch.ecn))
             data = data[taken * size :]
 
     def _handle_datagram(self, datagram: memoryview, now_ns: int) -> None:
@@ -125,6 +136,8 @@ class Connection:
         if self.state is not State.ESTABLISHED:
             return
         if now_ns >= self._last_received_ns + self.config.idle_timeout_ns:
+            if self._trace is not None:
+                self._trace.timer_expired(now_ns, Timer.IDLE)
             self._lose(f"nothing was heard of the peer for {self.config.idle_timeout_ns / 1e9:g} s")
             return
         if now_ns >= self._keep_alive_ns():
@@ -189,6 +202,16 @@ class Connection:
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
         """The next datagrams to send, None when there are none for now. Valid until the next call."""
+        transmit = self._next_transmit(now_ns)
+        if self._trace is not None:
+            if self._ended_by is not None:
+                self._trace.connection_closed(now_ns, self._ended_by, self.close_code, self.close_reason)
+                self._ended_by = None
+            if transmit is not None:
+                self._trace.packets_sent(now_ns, transmit)
+        return transmit
+
+    def _next_transmit(self, now_ns: int) -> Transmit | None:
         if self.state is State.CLOSED:
             return None
         if self._accept_due and self._accept is not None:
@@ -251,4 +274,6 @@ class Connection:
         self._move(Event.LOST)
 
     def _move(self, event: Event) -> None:
+        if self.state is State.ESTABLISHED:
+            self._ended_by = event
         self.state = TRANSITIONS[self.state, event]

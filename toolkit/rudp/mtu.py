@@ -100,6 +100,11 @@ class PathMtu:
         return self._datagram_bytes
 
     @property
+    def is_found(self) -> bool:
+        """The search is over for now."""
+        return self._state is State.SEARCH_COMPLETE
+
+    @property
     def next_timeout_ns(self) -> int | None:
         """When to ask `probe_size` again even if nothing was acknowledged; None when there is no such
         time."""

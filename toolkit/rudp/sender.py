@@ -31,6 +31,7 @@ from toolkit.rudp.spaces import (
     SendSpace,
     segment_positions,
 )
+from toolkit.rudp.trace import Metrics, Timer, Trace
 
 MAX_ROUND_BYTES: Final = 1 << 18
 """What one round may send before the driver looks at its receive side again."""
@@ -44,7 +45,15 @@ PROBES_PER_TIMEOUT: Final = 2  # RFC 9002 section 6.2.4
 class Sender:
     """`on_ack_untrusted` and `on_timeout` in; `poll_transmit` out. Times in ns, sizes in bytes of datagrams."""
 
-    def __init__(self, config: Config, source: DataSource, peer_connection_id: int, peer_datagram_bytes: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        source: DataSource,
+        peer_connection_id: int,
+        peer_datagram_bytes: int,
+        trace: Trace | None = None,
+    ) -> None:
+        self._trace = trace
         self.rtt = RttEstimator()
         self.loss = LossDetector(self.rtt)
         self.mtu = PathMtu(min(config.max_datagram_bytes, peer_datagram_bytes))
@@ -93,6 +102,26 @@ class Sender:
         """All that was handed over has arrived."""
         return self.data.is_settled and self.messages.is_settled
 
+    def metrics(self) -> Metrics:
+        """Where it stands now."""
+        return Metrics(
+            latest_rtt_ns=self.rtt.latest_rtt_ns,
+            min_rtt_ns=self.rtt.min_rtt_ns,
+            smoothed_rtt_ns=self.rtt.smoothed_rtt_ns,
+            rttvar_ns=self.rtt.rttvar_ns,
+            pto_count=self.loss.pto_count,
+            packet_threshold=self.loss.packet_threshold,
+            loss_time_ns=self.loss.loss_time_ns,
+            congestion_window_bytes=self.controller.congestion_window_bytes,
+            bytes_in_flight=self.bytes_in_flight,
+            pacing_rate_bps=self.controller.pacing_rate_bps,
+            delivered_bytes=self._delivery.delivered_bytes,
+            lost_bytes=self._delivery.lost_bytes,
+            datagram_bytes=self.mtu.datagram_bytes,
+            is_mtu_found=self.mtu.is_found,
+            congestion=self.controller.snapshot(),
+        )
+
     # Timers
 
     def timeout_ns(self) -> int | None:
@@ -110,6 +139,8 @@ class Sender:
         """Look for losses that time has made, else probe (RFC 9002 section 6.2)."""
         loss_time_ns = self.loss.loss_time_ns
         if loss_time_ns is not None and loss_time_ns <= now_ns:
+            if self._trace is not None:
+                self._trace.timer_expired(now_ns, Timer.LOSS)
             self._detect_lost(now_ns)
         elif (self.bytes_in_flight or self._waits_for_peer_window) and now_ns >= (
             self._last_sent_time_ns + self.loss.pto_ns(self._max_ack_delay_ns)
@@ -117,6 +148,12 @@ class Sender:
             self.loss.pto_count += 1
             self._probes_due = PROBES_PER_TIMEOUT
             self._last_sent_time_ns = now_ns
+            if self._trace is not None:
+                self._trace.timer_expired(now_ns, Timer.PROBE)
+        else:
+            return
+        if self._trace is not None:
+            self._trace.metrics_updated(now_ns, self.metrics())
 
     # Acknowledgements
 
@@ -178,10 +215,14 @@ class Sender:
             )
         )
         self._is_window_limited = False
+        if self._trace is not None:
+            self._trace.metrics_updated(now_ns, self.metrics())
 
     def _on_spurious(self, settled: Settled, now_ns: int) -> None:
         self.packets_spurious += settled.spurious_packets
         self.loss.on_spurious(self._largest_acked, settled.oldest_spurious)
+        if self._trace is not None:
+            self._trace.losses_spurious(now_ns, settled.spurious_packets)
         self._unproven_losses -= settled.spurious_packets
         if self._unproven_losses <= 0:
             self._unproven_losses = 0
@@ -193,6 +234,10 @@ class Sender:
         )
         if lost is None:
             return
+        if self._trace is not None:
+            numbers = lost.packet_numbers
+            reordered_below = self._largest_acked - self.loss.packet_threshold + 1
+            self._trace.packets_lost(now_ns, numbers, self.sent.kinds(numbers), reordered_below)
         self.bytes_in_flight -= lost.bytes
         self.data.on_lost(lost.data)
         self.messages.on_lost(lost.messages)

@@ -43,7 +43,7 @@ class Settled(NamedTuple):
     `data` and `messages` are runs [start, end) of positions, in order of packet number. `spurious_bytes` of the
     `bytes` had been declared lost before, and are not in flight; the oldest of these is `oldest_spurious`. `newest`
     is the highest packet number, `span_ns` the time between the sending of the first and of the last. Sizes and
-    counts are of datagrams; `probes` are the sizes of path MTU probes.
+    counts are of datagrams; `probes` are the sizes of path MTU probes. `indices` count from the packet number `base`.
     """
 
     packets: int
@@ -58,6 +58,13 @@ class Settled(NamedTuple):
     data: list[tuple[int, int]]
     messages: list[tuple[int, int]]
     probes: list[int]
+    indices: NDArray[np.int64]
+    base: int
+
+    @property
+    def packet_numbers(self) -> NDArray[np.int64]:
+        """In increasing order."""
+        return self.indices + self.base
 
 
 class SentPackets:
@@ -136,6 +143,10 @@ class SentPackets:
         """When it was sent; the packet is in view (base <= number)."""
         return int(self._time_ns[packet_number - self._base])
 
+    def kinds(self, packet_numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Their packet types; the packets are in view."""
+        return self._kind[packet_numbers - self._base]
+
     def acknowledge_untrusted(self, ranges: list[tuple[int, int]]) -> Settled | None:
         """Settle the packets of `ranges` (newest first); None where that settles nothing new.
 
@@ -211,6 +222,8 @@ class SentPackets:
             data=data,
             messages=messages,
             probes=probes,
+            indices=indices,
+            base=self._base,
         )
 
     def _runs(self, indices: NDArray[np.int64], sizes: NDArray[np.int32]) -> list[tuple[int, int]]:
