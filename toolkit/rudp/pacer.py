@@ -7,9 +7,9 @@ than two datagrams and no more than 64 KiB, what one segmentation-offloaded send
 
 `_release_ns` is a virtual time: when all that was sent so far would be on the wire at exactly the rate. A
 quantum may go as soon as it has come. A timer that fires late has earned more than one quantum meanwhile, and
-the virtual time, not the clock, is what the next send counts from; so late timers cost no rate. The debt that
-may be caught up is bounded, else an idle or blocked sender would come back with a burst of everything it did
-not send.
+the virtual time, not the clock, is what the next send counts from; so late timers cost no rate. That holds
+only while the pacer is what the sender waits for: a sender that was held by its window or had nothing to
+send has earned nothing, for what it would send at once then, no queue has room for.
 """
 
 from typing import Final
@@ -38,24 +38,31 @@ class Pacer:
 
     def __init__(self) -> None:
         self._release_ns = 0
-        self._quantum_bytes = 0
+        self._is_waited_for = False
+        self._granted_from_ns = 0
 
     def budget_bytes(self, now_ns: int, rate_bps: float, datagram_bytes: int) -> int:
-        """How many bytes may go now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 when it is too
-        early."""
-        quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes)
-        self._quantum_bytes = quantum_bytes
-        late_ns = now_ns - self._release_ns
-        if late_ns < 0:
+        """How many bytes may go now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 when it is too early.
+
+        Ask only when there is something to send and the window has room for it: an answer of 0 means that the
+        sender waits for the pacer from now on.
+        """
+        if now_ns < self._release_ns:
+            self._is_waited_for = True
             return 0
-        late_ns = min(late_ns, self._catch_up_ns(rate_bps))
+        quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes)
+        late_ns = 0
+        if self._is_waited_for:
+            quanta_ns = _CATCH_UP_QUANTA * quantum_bytes * 8 * _NS_PER_S / rate_bps
+            late_ns = min(now_ns - self._release_ns, max(_CATCH_UP_NS, round(quanta_ns)))
+        self._is_waited_for = False
+        self._granted_from_ns = now_ns - late_ns
         earned_bytes = quantum_bytes + late_ns * rate_bps / (8 * _NS_PER_S)
-        round_bytes = max(_MAX_ROUND_BYTES, quantum_bytes)
-        return int(min(earned_bytes, round_bytes) // quantum_bytes) * quantum_bytes
+        return int(min(earned_bytes, max(_MAX_ROUND_BYTES, quantum_bytes)) // quantum_bytes) * quantum_bytes
 
     def on_sent(self, now_ns: int, sent_bytes: int, rate_bps: float) -> None:
         """`sent_bytes` went out at `now_ns`, while the rate was `rate_bps` (> 0)."""
-        start_ns = max(self._release_ns, now_ns - self._catch_up_ns(rate_bps))
+        start_ns = max(self._release_ns, min(now_ns, self._granted_from_ns))
         self._release_ns = start_ns + round(sent_bytes * 8 * _NS_PER_S / rate_bps)
 
     def next_send_time_ns(self) -> int:
@@ -67,7 +74,3 @@ class Pacer:
         """The send quantum: `rate_bps` x 1 ms between 2 datagrams and 64 KiB, in whole datagrams."""
         wanted_bytes = min(rate_bps * _QUANTUM_NS / (8 * _NS_PER_S), _MAX_QUANTUM_BYTES)
         return max(int(wanted_bytes // datagram_bytes), _MIN_QUANTUM_DATAGRAMS) * datagram_bytes
-
-    def _catch_up_ns(self, rate_bps: float) -> int:
-        quanta_ns = _CATCH_UP_QUANTA * self._quantum_bytes * 8 * _NS_PER_S / rate_bps
-        return max(_CATCH_UP_NS, round(quanta_ns))
