@@ -50,7 +50,7 @@ _TRANSIENT_ERRORS: Final = frozenset(
 )
 
 
-class PeerUnreachable(Exception):
+class PeerUnreachableError(Exception):
     """The other host says that nothing listens at that port (ICMP port unreachable)."""
 
 
@@ -108,7 +108,10 @@ class DatagramSocket:
     # Sending
 
     def send(self, transmit: Transmit) -> None:
-        """Send on a connected socket; what the path refuses counts as lost. Raises PeerUnreachable."""
+        """Send on a connected socket; what the path refuses counts as lost. Raises PeerUnreachableError."""
+        if transmit.path is not None:
+            self.send_to(bytes(transmit.data), transmit.path)
+            return
         if self.can_segment:
             for piece in transmit.super_packets():
                 self._send_super_packet(piece, transmit.segment_bytes)
@@ -118,7 +121,7 @@ class DatagramSocket:
                 self._send_one(data[i : i + step])
 
     def send_one(self, datagram: bytes) -> None:
-        """Send a single datagram on a connected socket. Raises PeerUnreachable."""
+        """Send a single datagram on a connected socket. Raises PeerUnreachableError."""
         self._send_super_packet(memoryview(datagram), len(datagram))
 
     def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
@@ -128,10 +131,10 @@ class DatagramSocket:
 
     def _send_super_packet(self, piece: memoryview, segment_bytes: int) -> None:
         # The option stays set on the socket: it is touched only where it would cut this piece wrongly.
-        if len(piece) > segment_bytes or 0 < self._segment_bytes < len(piece):
-            if self._segment_bytes != segment_bytes:
-                self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, segment_bytes)
-                self._segment_bytes = segment_bytes
+        would_cut_wrongly = len(piece) > segment_bytes or 0 < self._segment_bytes < len(piece)
+        if would_cut_wrongly and self._segment_bytes != segment_bytes:
+            self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, segment_bytes)
+            self._segment_bytes = segment_bytes
         try:
             self._send_one(piece)
         except _SegmentationRefusedError:
@@ -148,7 +151,7 @@ class DatagramSocket:
             except BlockingIOError:
                 select.select([], [self.sock], [], 1.0)
             except ConnectionRefusedError:
-                raise PeerUnreachable from None
+                raise PeerUnreachableError from None
             except OSError as error:
                 if error.errno in _TRANSIENT_ERRORS:
                     self.send_errors += 1
@@ -162,7 +165,7 @@ class DatagramSocket:
     def receive(self) -> list[Batch]:
         """What has arrived, at most MAX_BATCH_BYTES; [] for nothing. Valid until the next call.
 
-        Neighbours of one size are one batch. Raises PeerUnreachable.
+        Neighbours of one size are one batch. Raises PeerUnreachableError.
         """
         batches: list[Batch] = []
         start = end = 0
@@ -175,7 +178,7 @@ class DatagramSocket:
                 self.is_drained = True
                 break
             except ConnectionRefusedError:
-                raise PeerUnreachable from None
+                raise PeerUnreachableError from None
             if size == 0:
                 continue
             new_segment, new_ecn = self._read_ancillary(ancillary, size)
@@ -209,10 +212,6 @@ class DatagramSocket:
             ):
                 ecn = value[0] & 0b11
         return min(segment, size), ecn
-
-    def wait(self, timeout_ns: int | None) -> None:
-        """Return when something has arrived, or after `timeout_ns` (None: no limit)."""
-        wait_readable([self.sock], timeout_ns)
 
 
 def wait_readable(socks: list[socket.socket], timeout_ns: int | None) -> None:

@@ -17,8 +17,15 @@ MAX_BATCH_BYTES = 5 << 16
 MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 
 
+Path = tuple[str, int]
+"""What a driver calls a path by: the peer's host and port."""
+
+
 class Batch(NamedTuple):
-    """Received datagrams, at most MAX_BATCH_BYTES: `data` is cut every `segment_bytes`; `ecn` is the IP ECN field that all of them carried."""
+    """Received datagrams, at most MAX_BATCH_BYTES: `data` is cut every `segment_bytes`.
+
+    `ecn` is the IP ECN field that all of them carried.
+    """
 
     data: memoryview
     segment_bytes: int
@@ -31,11 +38,15 @@ class Batch(NamedTuple):
 
 
 class Transmit(NamedTuple):
-    """Datagrams to send, by one super-packet or several; valid until the next call into the connection."""
+    """Datagrams to send, by one super-packet or several; valid until the next call into the connection.
+
+    `ecn` is what to put into the IP ECN field; `path` is another than the active one, as the driver named it.
+    """
 
     data: memoryview
     segment_bytes: int
     ecn: int = 0
+    path: Path | None = None
 
     def super_packets(self) -> list[memoryview]:
         """Cut so that each piece can go out by one UDP_SEGMENT send."""

@@ -9,8 +9,9 @@ from typing import Final
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
-from toolkit.rudp.batch import Batch, Transmit
+from toolkit.rudp.batch import Batch, Path, Transmit
 from toolkit.rudp.config import Config
+from toolkit.rudp.path import PathValidation
 from toolkit.rudp.receiver import Receiver
 from toolkit.rudp.sender import Sender
 from toolkit.rudp.spaces import DataSource
@@ -18,6 +19,10 @@ from toolkit.rudp.state import TRANSITIONS, Event, State
 from toolkit.rudp.trace import Timer, Trace
 
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
+REFUSAL_NS: Final = 500_000_000
+"""So long the other host must say that nobody is there, while nothing else comes, before it is believed: a client that
+moves leaves a closed port behind, and an ICMP message can be forged."""
+_MAX_RESPONSES: Final = 4
 
 
 class Connection:
@@ -43,10 +48,11 @@ class Connection:
         now_ns: int,
         accept: wire.Accept | None = None,
         trace: Trace | None = None,
+        path: Path | None = None,
     ) -> None:
         """`accept` is what a server answers, kept in case the client has to ask again; None on the client's side.
 
-        `trace` is told what happens.
+        `trace` is told what happens. `path` is where the client is at first, which may change; None on its own side.
         """
         self.config = config
         self.local_id = local_id
@@ -61,6 +67,10 @@ class Connection:
         self._accept_due = accept is not None
         self._close_due = False
         self._acks: deque[wire.Ack] = deque()
+        self._responses: deque[int] = deque(maxlen=_MAX_RESPONSES)
+        self._candidate: PathValidation | None = None
+        self._refused_since_ns: int | None = None
+        self.active_path = path
         self.is_confirmed = accept is None  # the peer has shown that it knows our id
         self._last_received_ns = now_ns
         self._last_kept_alive_ns = now_ns
@@ -88,6 +98,7 @@ class Connection:
                 self.invalid_packets += 1
             else:
                 self._last_received_ns = now_ns
+                self._refused_since_ns = None
                 self.is_confirmed |= data[0] >= wire.PacketType.DATA
                 self.receiver.note_ecn(batch.ecn, taken)
                 if self._trace is not None:
@@ -125,11 +136,43 @@ class Connection:
             self.receiver.note_packet(number, flags, len(datagram), now_ns)
         elif kind == wire.PacketType.PROBE:
             self.receiver.note_packet(number, flags, len(datagram), now_ns)
+        elif kind == wire.PacketType.PATH_CHALLENGE:
+            self._responses.append(wire.PATH.unpack_untrusted(datagram)[-1])
+            self.receiver.note_silent_packet(number)
+        elif kind == wire.PacketType.PATH_RESPONSE:
+            self._on_path_response(wire.PATH.unpack_untrusted(datagram)[-1])
+            self.receiver.note_silent_packet(number)
         elif kind == wire.PacketType.CLOSE:
             self.close_code, self.close_reason = wire.decode_close_untrusted(datagram)
             self._move(Event.PEER_CLOSED)
         else:
             raise ProtocolError("a packet is of a type that there is not")
+
+    def handle_stray(self, batch: Batch, path: Path, challenge: int, now_ns: int) -> None:
+        """Take datagrams that came by another path than the active one; `challenge` is 64 fresh unguessable bits.
+
+        Where they brought anything new, that path is validated, and becomes the active one.
+        """
+        receiver = self.receiver
+        before = receiver.received_packets - receiver.duplicate_packets
+        self.handle_batch(batch, now_ns)
+        is_new = receiver.received_packets - receiver.duplicate_packets > before
+        if is_new and (self._candidate is None or self._candidate.path != path):
+            self._candidate = PathValidation(path, challenge, now_ns)
+
+    def _on_path_response(self, response: int) -> None:
+        if self._candidate is None or response != self._candidate.challenge:
+            raise ProtocolError("a PATH_RESPONSE answers no challenge")
+        is_same_host = self.active_path is not None and self.active_path[0] == self._candidate.path[0]
+        self.active_path = self._candidate.path
+        self._candidate = None
+        if not is_same_host:
+            self.sender.reset_path()
+
+    def handle_move(self) -> None:
+        """This side's own address has changed: what was known of the path is forgotten (RFC 9000 section 9.4)."""
+        self.sender.reset_path()
+        self.sender.request_ping()
 
     def handle_timeout(self, now_ns: int) -> None:
         """Let the timers that have come do their work."""
@@ -145,10 +188,16 @@ class Connection:
             self.sender.request_ping()
         self.sender.on_timeout(now_ns)
 
-    def handle_unreachable(self) -> None:
-        """The host or the port at the other end has said that nobody is there."""
-        if self.state is State.ESTABLISHED:
+    def handle_unreachable(self, now_ns: int) -> None:
+        """The other host has said that nobody is at that port."""
+        if self.state is not State.ESTABLISHED:
+            return
+        if self._refused_since_ns is None:
+            self._refused_since_ns = now_ns
+        elif now_ns - self._refused_since_ns >= REFUSAL_NS:
             self._lose("the peer is gone: its port is closed")
+            return
+        self.sender.request_ping()
 
     # Commands
 
@@ -226,10 +275,20 @@ class Connection:
         ack_time_ns = self.receiver.ack_time_ns
         if ack_time_ns is not None and now_ns >= ack_time_ns:
             self._acks.extend(self.receiver.make_acks(now_ns, self.sender.mtu.datagram_bytes))
+        if self._responses:
+            return self._path_packet(wire.PacketType.PATH_RESPONSE, self._responses.popleft(), None)
+        if self._candidate is not None:
+            challenge = self._candidate.poll_challenge(now_ns, self.sender.loss.pto_ns(0))
+            if challenge is not None:
+                return self._path_packet(wire.PacketType.PATH_CHALLENGE, challenge, self._candidate.path)
         if self._acks:
             ack = wire.encode_ack(self._peer_id, self.sender.sent.skip(), self._acks.popleft())
             return Transmit(memoryview(ack), len(ack))
         return self.sender.poll_transmit(now_ns)
+
+    def _path_packet(self, kind: wire.PacketType, value: int, path: Path | None) -> Transmit:
+        packet = wire.PATH.pack(kind, 0, self._peer_id, self.sender.sent.skip(), value)
+        return Transmit(memoryview(packet), len(packet), path=path)
 
     def poll_timeout(self) -> int | None:
         """When `handle_timeout` and `poll_transmit` want to be called at the latest; None for never."""
@@ -240,6 +299,7 @@ class Connection:
             self._keep_alive_ns(),
             self.sender.timeout_ns(),
             self.receiver.ack_time_ns,
+            self._candidate.poll_timeout() if self._candidate else None,
         ]
         return min(time for time in times if time is not None)
 

@@ -54,10 +54,9 @@ class Sender:
         trace: Trace | None = None,
     ) -> None:
         self._trace = trace
-        self.rtt = RttEstimator()
-        self.loss = LossDetector(self.rtt)
-        self.mtu = PathMtu(min(config.max_datagram_bytes, peer_datagram_bytes))
-        self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
+        self._config = config
+        self._max_datagram_bytes = min(config.max_datagram_bytes, peer_datagram_bytes)
+        self.reset_path()
         self.sent = SentPackets()
         self.data = SendSpace(FIRST_DATA_WINDOW_BYTES)
         self.messages = SendSpace(MESSAGE_WINDOW_BYTES)
@@ -75,7 +74,6 @@ class Sender:
         self._delivery = DeliveryEstimator()
         self._pacer = Pacer()
         self._buffer = PacketBuffer(MAX_ROUND_BYTES + wire.MAX_DATAGRAM_BYTES)
-        self._datagram_bytes = self.mtu.datagram_bytes
         self._largest_acked = -1
         self._is_window_limited = False
         self._last_sent_time_ns = 0
@@ -88,6 +86,15 @@ class Sender:
         self._ping_time_ns = 0
         self._lost_at_ping = 0
         self._ping_requested = False
+
+    def reset_path(self) -> None:
+        """Begin as on a path of which nothing is known (RFC 9000 section 9.4)."""
+        config = self._config
+        self.rtt = RttEstimator()
+        self.loss = LossDetector(self.rtt)
+        self.mtu = PathMtu(self._max_datagram_bytes)
+        self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
+        self._datagram_bytes = self.mtu.datagram_bytes
 
     def queue_message(self, message: bytes) -> None:
         """Hand over one message."""

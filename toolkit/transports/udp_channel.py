@@ -4,6 +4,8 @@ The calls of a channel drive the engine: whoever sends, receives or flushes take
 sends what may go and waits for whichever comes first. There is no thread behind it.
 """
 
+import contextlib
+import secrets
 import socket
 import time
 from collections import deque
@@ -11,7 +13,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from toolkit.errors import PeerClosedError, ProtocolError, printable
-from toolkit.net.udp import DatagramSocket, PeerUnreachable
+from toolkit.net.udp import DatagramSocket, PeerUnreachableError, wait_readable
+from toolkit.rudp.batch import Batch, Path
+from toolkit.rudp.config import Config
+from toolkit.rudp.congestion import registry as congestion
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import State
 from toolkit.transfer.channel import (
@@ -21,6 +26,7 @@ from toolkit.transfer.channel import (
     ExtentSink,
     ExtentSource,
     Statistic,
+    TransportOptions,
 )
 from toolkit.transports.udp_extents import (
     IncomingExtents,
@@ -35,6 +41,7 @@ _ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 _MAX_WINDOW_BYTES: Final = 1 << 30
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
+_MAX_STRAYS: Final = 256
 _ROUNDS_PER_PUMP: Final = 8
 """Then the receive side is looked at again: acknowledgements that wait look like a longer path."""
 
@@ -43,14 +50,37 @@ _APPLICATION: Final = b"\x00"
 _ANNOUNCEMENTS: Final = b"\x01"
 
 
+def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
+    """The engine's configuration for a connection on `sock`. UsageError for what UDP cannot do."""
+    return Config(
+        congestion_control=options.congestion_control or congestion.DEFAULT,
+        rate_bps=options.rate_bps,
+        idle_timeout_ns=int(options.idle_timeout_s * 1e9),
+        receive_window_bytes=max(1 << 16, sock.receive_buffer_bytes // 4),
+        max_message_bytes=MAX_MESSAGE_BYTES + 1,
+        seed=secrets.randbits(32),
+    )
+
+
 class UdpChannel:
     """One connection and its socket. See `toolkit.transfer.channel.Channel`."""
 
-    def __init__(self, connection: Connection, sock: DatagramSocket, outgoing: OutgoingExtents, peer: Address) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        sock: DatagramSocket,
+        outgoing: OutgoingExtents,
+        peer: Address,
+        wake: tuple[socket.socket, socket.socket] | None = None,
+    ) -> None:
+        """`wake` is a connected pair by which a listener's thread can end this channel's waiting."""
         self._connection = connection
         self._socket = sock
         self._outgoing = outgoing
         self._peer = peer
+        self._wake = wake
+        self._strays: deque[tuple[bytes, int, Path]] = deque(maxlen=_MAX_STRAYS)
+        self._active_path = connection.active_path
         self._incoming = IncomingExtents()
         self._announcements: list[Extent] = []
         self._messages: deque[bytes] = deque()
@@ -174,6 +204,28 @@ class UdpChannel:
 
     # The driver
 
+    def post_stray(self, datagram: bytes, ecn: int, path: Path) -> None:
+        """Datagrams for this connection from an address that is not its peer's. Called by the listener's thread."""
+        self._strays.append((datagram, ecn, path))
+        if self._wake is not None:
+            with contextlib.suppress(OSError):  # full: it is awake already; closed: it is over
+                self._wake[0].send(b"\0")
+
+    def _take_strays(self, sink: ExtentSink | None, now_ns: int) -> bool:
+        landed = False
+        if self._wake is not None:
+            with contextlib.suppress(BlockingIOError):
+                self._wake[1].recv(_MAX_STRAYS)
+        while self._strays:
+            datagram, ecn, path = self._strays.popleft()
+            batch = Batch(memoryview(datagram), len(datagram), ecn)
+            self._connection.handle_stray(batch, path, secrets.randbits(64), now_ns)
+            landed |= self._take_arrived(sink, now_ns)
+        if self._connection.active_path != self._active_path and self._connection.active_path is not None:
+            self._active_path = self._connection.active_path
+            self._socket.sock.connect(self._active_path)
+        return landed
+
     def pump(self) -> bool:
         """Take what has arrived and send what may go; returns whether the client has shown that it knows its id."""
         self._pump(None)
@@ -199,13 +251,9 @@ class UdpChannel:
             now_ns = time.monotonic_ns()
             for batch in batches:
                 connection.handle_batch(batch, now_ns)
-                while (message := connection.poll_message(now_ns)) is not None:
-                    self._take_message(message)
-                for position, data in connection.landed():
-                    if sink is None:
-                        self._incoming.stash(position, data)
-                    else:
-                        landed |= self._incoming.land(position, data, sink)
+                landed |= self._take_arrived(sink, now_ns)
+            if self._strays:
+                landed |= self._take_strays(sink, now_ns)
             if batches:
                 self._after_arrival()
             timeout_ns = connection.poll_timeout()
@@ -218,8 +266,21 @@ class UdpChannel:
                 sock.send(transmit)
                 now_ns = time.monotonic_ns()
             self._has_more = transmit is not None
-        except PeerUnreachable:
-            connection.handle_unreachable()
+        except PeerUnreachableError:
+            connection.handle_unreachable(time.monotonic_ns())
+        return landed
+
+    def _take_arrived(self, sink: ExtentSink | None, now_ns: int) -> bool:
+        """Messages and content of one batch. Returns whether content has landed in `sink`."""
+        connection = self._connection
+        while (message := connection.poll_message(now_ns)) is not None:
+            self._take_message(message)
+        landed = False
+        for position, data in connection.landed():
+            if sink is None:
+                self._incoming.stash(position, data)
+            else:
+                landed |= self._incoming.land(position, data, sink)
         return landed
 
     def _take_message(self, message: bytes) -> None:
@@ -262,7 +323,8 @@ class UdpChannel:
             return
         timeout_ns = self._connection.poll_timeout()
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
-        self._socket.wait(min(times) - time.monotonic_ns() if times else None)
+        socks = [self._socket.sock] if self._wake is None else [self._socket.sock, self._wake[1]]
+        wait_readable(socks, min(times) - time.monotonic_ns() if times else None)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -279,7 +341,9 @@ class UdpChannel:
                 transmit = self._connection.poll_transmit(time.monotonic_ns())
                 if transmit is not None:
                     self._socket.send(transmit)
-        except (OSError, PeerUnreachable):
+        except (OSError, PeerUnreachableError):
             pass  # nobody is left to tell
         finally:
             self._socket.close()
+            for sock in self._wake or ():
+                sock.close()

@@ -1,0 +1,216 @@
+"""The server's side: one socket for first packets, then a socket of its own for each connection.
+
+Each connection's socket is bound to the same port and connected to its peer, so that the kernel sorts the datagrams
+of many senders into queues of their own and joins each one's (UDP_GRO). The port is bound exclusively at first, so
+that a second server is refused; only then is it shared with the connections' sockets.
+
+A thread serves the listening socket. A connection is handed out once the client has used the id that it was given: a
+forged first packet costs a socket for some seconds, and from `_MAX_UNCONFIRMED` of them on nothing at all, because
+then every address is validated by a cookie before anything is kept for it. What arrives from a new address with the
+id of a connection (the client has moved, or a NAT has) is passed on to that connection, which validates the path.
+"""
+
+import contextlib
+import errno
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from typing import Final
+
+from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError
+from toolkit.net.resolve import resolve
+from toolkit.net.udp import DatagramSocket, Origin, ask_for_local_address, wait_readable
+from toolkit.rudp import wire
+from toolkit.rudp.connection import Connection
+from toolkit.rudp.handshake import answer_initial_untrusted
+from toolkit.security.cookie import CookieJar
+from toolkit.transfer.channel import Address, TransportOptions
+from toolkit.transports.udp_channel import UdpChannel, config_of
+from toolkit.transports.udp_extents import OutgoingExtents
+
+_MAX_UNCONFIRMED: Final = 16
+_UNCONFIRMED_LIFETIME_NS: Final = 5_000_000_000
+_REMEMBERED_INITIALS: Final = 1024
+
+
+class UdpListener:
+    """See `toolkit.transfer.channel.Listener`."""
+
+    def __init__(self, address: Address, options: TransportOptions) -> None:
+        self._options = options
+        self._socket = DatagramSocket(_bind(address), "off")
+        ask_for_local_address(self._socket.sock)
+        host, port = self._socket.sock.getsockname()[:2]
+        self._address = Address(host, port)
+        self._jar = CookieJar(secrets.token_bytes(32))
+        self._unconfirmed: dict[UdpChannel, int] = {}  # and when to give it up
+        self._seen: OrderedDict[tuple[tuple[str, int], int], None] = OrderedDict()
+        self._channels: weakref.WeakValueDictionary[int, UdpChannel] = weakref.WeakValueDictionary()
+        self._ready: queue.SimpleQueue[UdpChannel | None] = queue.SimpleQueue()  # None: no more come
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._is_closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="udp-listen", daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self) -> Address:
+        return self._address
+
+    def accept(self, timeout_s: float | None = None) -> UdpChannel | None:
+        try:
+            channel = self._ready.get(timeout=timeout_s) if timeout_s != 0 else self._ready.get_nowait()
+        except queue.Empty:
+            return None
+        if channel is None:
+            self._ready.put(None)  # for whoever else waits
+            raise PeerClosedError("this side has stopped listening")
+        return channel
+
+    def close(self) -> None:
+        if not self._is_closing.is_set():
+            self._is_closing.set()
+            self._wake_sender.send(b"\0")
+        self._thread.join()
+
+    def _serve(self) -> None:
+        try:
+            while not self._is_closing.is_set():
+                self._take_arrivals()
+                self._confirm()
+                socks = [self._socket.sock, self._wake_receiver, *(c.socket for c in self._unconfirmed)]
+                give_up_ns = min(self._unconfirmed.values(), default=None)
+                wait_readable(socks, None if give_up_ns is None else give_up_ns - time.monotonic_ns())
+        finally:
+            for channel in self._unconfirmed:
+                channel.abort()
+            while not self._ready.empty():
+                untaken = self._ready.get()
+                if untaken is not None:
+                    untaken.abort()
+            self._ready.put(None)
+            for sock in (self._socket, self._wake_receiver, self._wake_sender):
+                sock.close()
+
+    def _confirm(self) -> None:
+        """Hand out the connections whose clients have answered, and give up those that have not in time."""
+        now_ns = time.monotonic_ns()
+        for channel, give_up_ns in list(self._unconfirmed.items()):
+            try:
+                is_confirmed = channel.pump()
+            except (OSError, ProtocolError):
+                is_confirmed, give_up_ns = False, now_ns
+            if is_confirmed:
+                del self._unconfirmed[channel]
+                self._ready.put(channel)
+            elif channel.is_lost or now_ns >= give_up_ns:
+                del self._unconfirmed[channel]
+                channel.abort()
+
+    def _take_arrivals(self) -> None:
+        while (arrival := self._socket.receive_from()) is not None:
+            batch, origin = arrival
+            with contextlib.suppress(ProtocolError):
+                kind, connection_id = wire.connection_id_untrusted(batch.data)
+                if kind >= wire.PacketType.DATA:
+                    channel = self._channels.get(connection_id)
+                    if channel is not None:
+                        channel.post_stray(bytes(batch.data), batch.ecn, origin.peer)
+                else:
+                    self._answer_initial(batch.data, origin)
+
+    def _answer_initial(self, datagram: memoryview, origin: Origin) -> None:
+        """Raises ProtocolError for anything but an INITIAL."""
+        now_ns = time.monotonic_ns()
+        demand = len(self._unconfirmed) >= _MAX_UNCONFIRMED
+        answer = answer_initial_untrusted(datagram, repr(origin.peer).encode(), now_ns, self._jar, demand)
+        if answer.reply is not None:
+            self._socket.send_to(answer.reply, origin.peer)
+        if answer.initial is None or (origin.peer, answer.initial.client_id) in self._seen:
+            return
+        with contextlib.suppress(OSError):  # no descriptors left, or the route is gone: the client asks again
+            channel = self._make_channel(answer.initial, origin, now_ns)
+            self._seen[origin.peer, answer.initial.client_id] = None
+            if len(self._seen) > _REMEMBERED_INITIALS:
+                self._seen.popitem(last=False)
+            self._unconfirmed[channel] = now_ns + _UNCONFIRMED_LIFETIME_NS
+
+    def _make_channel(self, initial: wire.Initial, origin: Origin, now_ns: int) -> UdpChannel:
+        raw = socket.socket(self._socket.sock.family, socket.SOCK_DGRAM)
+        try:
+            if raw.family == socket.AF_INET6:
+                only = self._socket.sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound = self._socket.sock.getsockname()
+            raw.bind((origin.local_host or bound[0], bound[1], *bound[2:]))
+            raw.connect(origin.peer)
+        except OSError:
+            raw.close()
+            raise
+        sock = DatagramSocket(raw, self._options.offload)
+        config = config_of(self._options, sock)
+        server_id = secrets.randbits(64)
+        datagram_bytes = max(sock.max_datagram_bytes(config.max_datagram_bytes), wire.MIN_DATAGRAM_BYTES)
+        accept = wire.Accept(initial.client_id, server_id, datagram_bytes, config.receive_window_bytes)
+        outgoing = OutgoingExtents()
+        connection = Connection(
+            config,
+            outgoing,
+            server_id,
+            initial.client_id,
+            min(initial.datagram_bytes, datagram_bytes),
+            now_ns,
+            accept,
+            path=origin.peer,
+        )
+        wake = socket.socketpair()
+        for end in wake:
+            end.setblocking(False)
+        channel = UdpChannel(connection, sock, outgoing, Address(*origin.peer[:2]), wake)
+        self._channels[server_id] = channel
+        return channel
+
+
+def _bind(address: Address) -> socket.socket:
+    """A socket bound exclusively, whose port is then shared with the sockets of connections (see the file's head)."""
+    if address.host:
+        candidates = resolve(address, socket.SOCK_DGRAM)
+    else:
+        candidates = [(socket.AF_INET6, ("::", address.port)), (socket.AF_INET, ("0.0.0.0", address.port))]
+    failure: OSError | None = None
+    for family, socket_address in candidates:
+        try:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address.host)))
+            sock.bind(socket_address)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        except OSError as error:
+            sock.close()
+            failure = error
+            if error.errno == errno.EADDRINUSE:
+                break
+            continue
+        return sock
+    assert failure is not None
+    raise listen_error(address, failure)
+
+
+def listen_error(address: Address, error: OSError) -> UnreachableError:
+    """Why `address` cannot be listened on, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return UnreachableError(f"UDP port {address.port} is taken by another program: choose one with --port")
+    if error.errno == errno.EACCES:
+        return UnreachableError(f"UDP port {address.port} needs the rights of root: choose one above 1023 with --port")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UnreachableError(f"{address.host} is no address of this machine: choose one with --bind")
+    return UnreachableError(f"cannot listen on {address} by UDP: {os.strerror(error.errno or 0).lower()}")
