@@ -27,7 +27,6 @@ _SO_RXQ_OVFL: Final = 40
 _IP_MTU_DISCOVER: Final = 10
 _IP_MTU: Final = 14
 _IP_RECVTOS: Final = 13
-_IP_TOS: Final = 1
 _IP_PKTINFO: Final = 8
 _IPV6_MTU_DISCOVER: Final = 23
 _IPV6_MTU: Final = 24
@@ -70,6 +69,7 @@ class DatagramSocket:
         self.is_drained = True
         self.send_errors = 0
         self._segment_bytes = 0  # what UDP_SEGMENT is set to
+        self._ecn = 0  # what the IP ECN field is set to
         self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
         sock.setblocking(False)
         self.can_segment = offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
@@ -112,6 +112,10 @@ class DatagramSocket:
         if transmit.path is not None:
             self.send_to(bytes(transmit.data), transmit.path)
             return
+        if transmit.ecn != self._ecn:
+            self._ecn = transmit.ecn
+            _try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
+            _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
         if self.can_segment:
             for piece in transmit.super_packets():
                 self._send_super_packet(piece, transmit.segment_bytes)
@@ -207,7 +211,7 @@ class DatagramSocket:
                 segment = _INT32.unpack_from(value)[0]
             elif level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
                 self.drop_count = _UINT32.unpack_from(value)[0]
-            elif (level == socket.IPPROTO_IP and kind == _IP_TOS) or (
+            elif (level == socket.IPPROTO_IP and kind == socket.IP_TOS) or (
                 level == socket.IPPROTO_IPV6 and kind == _IPV6_TCLASS
             ):
                 ecn = value[0] & 0b11

@@ -283,7 +283,7 @@ class Connection:
                 return self._path_packet(wire.PacketType.PATH_CHALLENGE, challenge, self._candidate.path)
         if self._acks:
             ack = wire.encode_ack(self._peer_id, self.sender.sent.skip(), self._acks.popleft())
-            return Transmit(memoryview(ack), len(ack))
+            return Transmit(memoryview(ack), len(ack), self.sender.ecn_codepoint)
         return self.sender.poll_transmit(now_ns)
 
     def _path_packet(self, kind: wire.PacketType, value: int, path: Path | None) -> Transmit:

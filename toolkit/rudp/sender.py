@@ -18,6 +18,7 @@ from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.congestion.registry import controller
 from toolkit.rudp.delivery import DeliveryEstimator
+from toolkit.rudp.ecn import EcnValidator
 from toolkit.rudp.loss import LossDetector
 from toolkit.rudp.mtu import PathMtu
 from toolkit.rudp.pacer import Pacer
@@ -68,7 +69,6 @@ class Sender:
         self.packets_spurious = 0
         self.peer_drop_count = 0
         self._peer_connection_id = peer_connection_id
-        self._peer_ce_count = 0
         self._source = source
         self._message_buffer = MessageBuffer()
         self._delivery = DeliveryEstimator()
@@ -95,6 +95,7 @@ class Sender:
         self.mtu = PathMtu(self._max_datagram_bytes)
         self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
         self._datagram_bytes = self.mtu.datagram_bytes
+        self._ecn = EcnValidator()
 
     def queue_message(self, message: bytes) -> None:
         """Hand over one message."""
@@ -129,6 +130,11 @@ class Sender:
             congestion=self.controller.snapshot(),
         )
 
+    @property
+    def ecn_codepoint(self) -> int:
+        """What the IP ECN field is set to now."""
+        return self._ecn.codepoint
+
     # Timers
 
     def timeout_ns(self) -> int | None:
@@ -153,6 +159,7 @@ class Sender:
             self._last_sent_time_ns + self.loss.pto_ns(self._max_ack_delay_ns)
         ):
             self.loss.pto_count += 1
+            self._ecn.on_timeout(self.loss.pto_count)
             self._probes_due = PROBES_PER_TIMEOUT
             self._last_sent_time_ns = now_ns
             if self._trace is not None:
@@ -170,10 +177,9 @@ class Sender:
         self.data.window = max(self.data.window, ack.data_window)
         self.messages.window = max(self.messages.window, ack.message_window)
         self.peer_drop_count = max(self.peer_drop_count, ack.drop_count)
-        newly_marked = max(0, ack.ce_count - self._peer_ce_count)
-        self._peer_ce_count += newly_marked
         if settled is None:
             return
+        newly_marked = self._ecn.on_ack(settled.packets, ack.ect_count, ack.ce_count)
         prior_in_flight = self.bytes_in_flight
         self.bytes_in_flight -= settled.bytes - settled.spurious_bytes
         rtt_ns = None
@@ -345,9 +351,10 @@ class Sender:
         sizes = np.full(len(positions), payload_bytes + wire.HEADER_BYTES, np.int32)
         sizes[-1] -= len(positions) * payload_bytes - total
         numbers = self._record(kind, positions, sizes, total + len(positions) * wire.HEADER_BYTES, now_ns)
-        return self._buffer.fill(
+        transmit = self._buffer.fill(
             kind, self._peer_connection_id, numbers, positions, min(payload_bytes, total), total, ack_now
         )
+        return transmit._replace(ecn=self._ecn.codepoint)
 
     def _record(
         self,
@@ -406,4 +413,4 @@ class Sender:
         size = max(wire.COMMON.size + len(body), padded_bytes)
         number = int(self._record(kind, np.zeros(1, np.int64), size, size, now_ns)[0])
         head = wire.COMMON.pack(kind, 0, self._peer_connection_id, number)
-        return Transmit(memoryview((head + body).ljust(size, b"\0")), size)
+        return Transmit(memoryview((head + body).ljust(size, b"\0")), size, self._ecn.codepoint)
