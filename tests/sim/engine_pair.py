@@ -14,6 +14,7 @@ import numpy as np
 from toolkit.rudp.batch import Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.trace import Trace
 from toolkit.rudp.wire import Accept
 
 MS = 1_000_000
@@ -68,6 +69,8 @@ class Pair:
         near_config: Config | None = None,
         far_config: Config | None = None,
         gro: bool = True,
+        near_trace: Trace | None = None,
+        far_trace: Trace | None = None,
     ) -> None:
         self.now_ns = SECOND
         self.random = np.random.default_rng(seed)
@@ -76,10 +79,10 @@ class Pair:
             self.source.content = data
         near_config = near_config or Config()
         far_config = far_config or Config()
-        near = Connection(near_config, self.source, 1, 2, 1472, self.now_ns)
+        near = Connection(near_config, self.source, 1, 2, 1472, self.now_ns, trace=near_trace)
         near.sender.data.window = far_config.receive_window_bytes
         accept = Accept(1, 2, 1472, far_config.receive_window_bytes)
-        far = Connection(far_config, Source(seed + 1, 0), 2, 1, 1472, self.now_ns, accept)
+        far = Connection(far_config, Source(seed + 1, 0), 2, 1, 1472, self.now_ns, accept, far_trace)
         self.near = End(near, forward)
         self.far = End(far, backward or forward)
         self.far.received = bytearray(len(self.source.content))

@@ -141,6 +141,8 @@ class Connection:
             self.receiver.note_silent_packet(number)
         elif kind == wire.PacketType.PATH_RESPONSE:
             self._on_path_response(wire.PATH.unpack_untrusted(datagram)[-1])
+            if self._trace is not None and self.active_path is not None:
+                self._trace.path_updated(now_ns, self.active_path)
             self.receiver.note_silent_packet(number)
         elif kind == wire.PacketType.CLOSE:
             self.close_code, self.close_reason = wire.decode_close_untrusted(datagram)

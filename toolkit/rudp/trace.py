@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.rudp.batch import Batch, Transmit
+from toolkit.rudp.batch import Batch, Path, Transmit
 from toolkit.rudp.state import Event
 
 
@@ -78,6 +78,9 @@ class Trace(Protocol):
 
     def timer_expired(self, now_ns: int, timer: Timer) -> None:
         """A timer has come; what it leads to is reported next."""
+
+    def path_updated(self, now_ns: int, path: Path) -> None:
+        """The peer has moved, and its new address is validated."""
 
     def connection_closed(self, now_ns: int, ended_by: Event, code: int, reason: str) -> None:
         """It is over: by CLOSE of this side, PEER_CLOSED, or LOST. `reason` may be the peer's text."""
