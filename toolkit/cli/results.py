@@ -16,7 +16,10 @@ def closed(channel: Channel) -> Iterator[None]:
     try:
         yield
     except NettoolError:
-        channel.close()  # what the peer is to be told still gets there
+        try:
+            channel.close()  # what the peer is to be told still gets there
+        except Exception:  # content that was on its way, too, and the session has given up its sources
+            channel.abort()
         raise
     except BaseException:
         channel.abort()

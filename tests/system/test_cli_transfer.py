@@ -1,0 +1,237 @@
+"""Files from one process to another: what arrives, what is said, and what is left when it is interrupted."""
+
+import os
+import random
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, receiver
+
+TRANSPORTS = ("tcp", "udp")
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def incoming(tmp_path: Path) -> Path:
+    path = tmp_path / "incoming"
+    path.mkdir()
+    return path
+
+
+def make_file(path: Path, size_bytes: int, seed: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(random.Random(seed).randbytes(size_bytes))
+    return path
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 1_000_003, 20_000_000])
+def test_a_file_arrives_and_both_ends_agree(transport: str, size_bytes: int, tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "файл 1.bin", size_bytes)
+    os.utime(path, ns=(1, 1_600_000_000_123_456_789))
+    path.chmod(0o640)
+    with receiver(incoming, "--once", "--json") as receiving:
+        sent = nettool(f"{transport}-send", "--json", path, receiving.target)
+        received = receiving.end()
+    assert (sent.code, sent.stderr) == (0, "")
+    assert received.code == 0
+    arrived = incoming / path.name
+    assert arrived.read_bytes() == path.read_bytes()
+    assert arrived.stat().st_mtime_ns == path.stat().st_mtime_ns
+    assert stat.S_IMODE(arrived.stat().st_mode) == 0o640
+    assert everything_below(incoming) == [path.name]
+
+    ours, theirs = sent.object, received.object
+    assert (ours["schema"], ours["kind"], theirs["kind"]) == (1, "send", "receive")
+    for end in (ours, theirs):
+        assert (end["transport"], end["files"], end["bytes"]) == (transport, 1, size_bytes)
+        assert end["goodput_bps"] == pytest.approx(8 * size_bytes / end["seconds"])
+        assert end["cpu_seconds"] >= 0
+    assert ours["digest"] == theirs["digest"] != ""
+    assert theirs["verified"] is True
+    assert ours["packets_sent"] >= 1
+    assert ours["packets_retransmitted"] >= 0
+    assert ours["rtt_ms"] > 0
+    assert ours["skipped"] == []
+
+
+def test_a_tree_arrives_whole_and_links_are_named_as_left_out(transport: str, tmp_path: Path, incoming: Path) -> None:
+    tree = tmp_path / "tree"
+    for index in range(300):
+        make_file(tree / f"{index % 7}" / f"{index}.txt", index * 13, index)
+    (tree / "empty").mkdir()
+    (tree / "link").symlink_to("0")
+    with receiver(incoming, "--once") as receiving:
+        sent = nettool(f"{transport}-send", "-r", tree, receiving.target)
+        assert receiving.end().code == 0
+    assert sent.code == 0
+    assert "300 files" in sent.stdout
+    assert sent.stderr.splitlines() == ["left out tree/link: a symbolic link"]
+    (tree / "link").unlink()
+    assert subprocess.run(["diff", "-r", tree, incoming / "tree"], check=False).returncode == 0
+
+
+def test_standard_input_arrives_under_the_name_asked_for(transport: str, incoming: Path) -> None:
+    content = random.Random(5).randbytes(3_000_000)
+    with receiver(incoming, "--once") as receiving:
+        sent = nettool(f"{transport}-send", "--name", "piped.bin", "-", receiving.target, stdin=content)
+        assert receiving.end().code == 0
+    assert sent.code == 0
+    assert (incoming / "piped.bin").read_bytes() == content
+    assert everything_below(incoming) == ["piped.bin"]
+
+
+@pytest.mark.parametrize("target", ["[::1]:{}", "localhost:{}"])
+def test_ipv6_and_names(transport: str, target: str, tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "a", 100_000)
+    bind = "::1" if "::1" in target else "127.0.0.1"
+    with receiver(incoming, "--once", "--bind", bind) as receiving:
+        sent = nettool(f"{transport}-send", path, target.format(receiving.port))
+        assert receiving.end().code == 0
+    assert sent.code == 0, sent
+    assert (incoming / "a").read_bytes() == path.read_bytes()
+
+
+def test_one_receiver_takes_both_transports_on_one_port_and_many_senders(tmp_path: Path, incoming: Path) -> None:
+    paths = [make_file(tmp_path / f"{index}", 3_000_000, index) for index in range(6)]
+    with receiver(incoming) as receiving:
+        assert "(tcp, udp)" in receiving.said
+        senders = [
+            subprocess.Popen([*NETTOOL, f"{transport}-send", "-q", path, receiving.target])
+            for transport, path in zip(TRANSPORTS * 3, paths, strict=True)
+        ]
+        assert [sender.wait(LIMIT_S) for sender in senders] == [0] * 6
+        receiving.wait_for("received 1 file", count=6)
+        ended = receiving.end(signal.SIGTERM)
+    assert ended.code == 130
+    for path in paths:
+        assert (incoming / path.name).read_bytes() == path.read_bytes()
+
+
+def test_without_once_each_session_is_a_line_of_json(tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "a", 1000)
+    with receiver(incoming, "--json", "--quiet") as receiving:
+        pass
+    with receiver(incoming, "--json") as receiving:
+        assert nettool("tcp-send", path, receiving.target).code == 0
+        refused = nettool("udp-send", "--json", path, receiving.target)
+        receiving.wait_for("not taken")
+        ended = receiving.end(signal.SIGINT)
+    assert refused.code == 3
+    assert refused.object["exit_code"] == 3
+    assert ended.stdout.count("\n") == 2
+    assert '"verified": true' in ended.stdout.splitlines()[0]
+    assert '"verified": false' in ended.stdout.splitlines()[1]
+
+
+@pytest.mark.parametrize("command", ["tcp-recv", "udp-recv"])
+def test_one_transport_forms_and_options(command: str, tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "a", 500_000)
+    sender = command.replace("recv", "send")
+    with receiver(incoming, "--once", "--fsync", "--idle-timeout", "10s", command=command) as receiving:
+        sent = nettool(sender, "--digest", "blake3", "--rate", "400Mbit", "--json", path, receiving.target)
+        assert receiving.end().code == 0
+    assert sent.object["algorithm"] == "blake3"
+    assert len(sent.object["digest"]) == 64
+    assert sent.object["goodput_bps"] <= 440e6
+    with receiver(incoming, "--once", "--overwrite", command=command) as receiving:
+        assert nettool(sender, "--cc", "cubic", path, receiving.target).code == 0
+
+
+def test_udp_without_offload(tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "a", 2_000_000)
+    with receiver(incoming, "--once", "--offload", "off") as receiving:
+        sent = nettool("udp-send", "--offload", "off", "--json", path, receiving.target)
+        assert receiving.end().code == 0
+    assert sent.code == 0
+    assert (incoming / "a").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_either_end_leaves_nothing(
+    transport: str, number: signal.Signals, tmp_path: Path, incoming: Path
+) -> None:
+    path = make_file(tmp_path / "large", 30_000_000)
+    command = [*NETTOOL, f"{transport}-send", "--rate", "20Mbit", path]
+    with receiver(incoming) as receiving:
+        with subprocess.Popen([*command, receiving.target], stderr=subprocess.PIPE) as sending:
+            _wait_until(lambda: everything_below(incoming) != [])
+            sending.send_signal(number)
+            sending.send_signal(number)
+            assert sending.wait(LIMIT_S) == 130
+            assert sending.stderr is not None
+            assert sending.stderr.read() == b""
+        receiving.wait_for(rf"nettool: \S+ \({transport}\): ")
+        assert everything_below(incoming) == []
+
+        with subprocess.Popen([*command, receiving.target], stderr=subprocess.PIPE) as sending:
+            _wait_until(lambda: everything_below(incoming) != [])
+            receiving.process.send_signal(number)
+            ended = receiving.end(number)
+            assert sending.wait(LIMIT_S) == 4
+            assert sending.stderr is not None
+            assert sending.stderr.read().count(b"\n") == 1
+    assert ended.code == 130
+    assert "Traceback" not in ended.stderr
+    assert everything_below(incoming) == []
+
+
+def test_a_signal_that_the_starter_ignores_stays_ignored(tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "a", 1000)
+    with receiver(incoming, "--once", before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as receiving:
+        receiving.process.send_signal(signal.SIGHUP)
+        assert nettool("tcp-send", path, receiving.target).code == 0
+        assert receiving.end().code == 0
+
+
+def test_a_reader_of_stdout_who_goes_away_is_no_error(tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "a", 1000)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with receiver(incoming, "--once") as receiving:
+            sent = subprocess.run(
+                [*NETTOOL, "tcp-send", "--json", path, receiving.target],
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+            assert receiving.end().code == 0
+    finally:
+        os.close(writing)
+    assert (sent.returncode, sent.stderr) == (0, b"")
+
+
+def test_listening_beyond_loopback_is_warned_about(incoming: Path) -> None:
+    with receiver(incoming, "--bind", "0.0.0.0") as receiving:
+        assert "warning: everyone who reaches port" in receiving.end(signal.SIGINT).stderr
+    with receiver(incoming, "--bind", "localhost") as receiving:
+        assert "warning" not in receiving.end(signal.SIGINT).stderr
+
+
+def test_a_second_sender_to_once_is_told(tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "large", 30_000_000)
+    other = make_file(tmp_path / "other", 10)
+    with receiver(incoming, "--once") as receiving:
+        with subprocess.Popen([*NETTOOL, "udp-send", "--rate", "50Mbit", path, receiving.target]) as sending:
+            _wait_until(lambda: everything_below(incoming) != [])
+            refused = nettool("tcp-send", other, receiving.target)
+            sending.send_signal(signal.SIGINT)
+        assert refused.code == 3
+        assert "--once" in complaint(refused)
+        assert receiving.end().code == 4
+
+
+def _wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
