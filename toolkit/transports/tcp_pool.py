@@ -1,0 +1,224 @@
+"""The connections of a session beyond its first: a thread each way for each of them.
+
+The first connection belongs to the channel's own thread, which sends and lands content on it too. The others take
+slices from one queue, whichever has room first, so a connection that stalls holds up one slice and not the session.
+"""
+
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import ceil
+
+from toolkit.errors import PeerClosedError, ProtocolError
+from toolkit.transfer.channel import Extent, ExtentSink, ExtentSource
+from toolkit.transports.tcp_stream import SLICE_BYTES, TcpStream
+
+_BACKLOG_SLICES = 4
+"""How many wait for each connection: enough that none runs dry while the channel's own thread sends a slice."""
+
+
+class _Handover:
+    """An extent under way: its source is released when the last slice is off."""
+
+    def __init__(self, extent: Extent, source: ExtentSource, slices: int) -> None:
+        self.extent = extent
+        self.source = source
+        self.slices_left = slices
+
+
+def slices(extent: Extent) -> list[Extent]:
+    """The extent in pieces of at most SLICE_BYTES."""
+    file_id, offset, length = extent
+    starts = range(offset, offset + length, SLICE_BYTES)
+    return [Extent(file_id, start, min(SLICE_BYTES, offset + length - start)) for start in starts]
+
+
+class StreamPool:
+    """Sends and receives over all `streams`; the first is used by the calling thread, and by it only."""
+
+    def __init__(self, streams: Sequence[TcpStream]) -> None:
+        self._first = streams[0]
+        self._others = streams[1:]
+        self._condition = threading.Condition()  # of everything down to the failure
+        self._queue: deque[tuple[Extent, _Handover]] = deque()
+        self._busy = 0
+        self._is_stopping = False
+        self._failure: Exception | None = None
+        self._has_raised = False
+        self._senders: list[threading.Thread] = []
+        self._receivers: list[threading.Thread] = []
+        self._sink: ExtentSink | None = None
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._stop_reader, self._stop_writer = socket.socketpair()
+
+    # Sending
+
+    def send_extent(self, extent: Extent, source: ExtentSource) -> None:
+        """As Channel.send_extent."""
+        if not self._senders:
+            self._senders = [self._start(self._send, stream) for stream in self._others]
+        pieces = slices(extent)
+        handover = _Handover(extent, source, len(pieces))
+        with self._condition:
+            failure = self._failure
+            if failure is None:
+                self._queue.extend((piece, handover) for piece in pieces)
+                self._condition.notify_all()
+        if failure is not None or not pieces:
+            source.release(extent)
+        self._work_off(_BACKLOG_SLICES * len(self._others))
+
+    def flush(self) -> None:
+        """As Channel.flush."""
+        self._work_off(0)
+        with self._condition:
+            self._condition.wait_for(lambda: not self._busy or self._failure is not None)
+        self._raise_failure()
+
+    def _work_off(self, backlog: int) -> None:
+        while len(self._queue) > backlog:
+            if self._first.wait_for_room(self._wake_reader.fileno()):
+                self._send_next(self._first)
+            self._clear_wake()
+            self._raise_failure()
+        self._raise_failure()
+
+    def _send(self, stream: TcpStream) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._queue or self._is_stopping)
+                if self._is_stopping:
+                    return
+            self._send_next(stream)
+            self._wake()
+
+    def _send_next(self, stream: TcpStream) -> None:
+        with self._condition:
+            if not self._queue:
+                return
+            piece, handover = self._queue.popleft()
+            self._busy += 1
+        done = [handover]
+        try:
+            stream.send_slice(piece, handover.source)
+        except Exception as error:
+            with self._condition:
+                self._failure = self._failure or error
+                done += [waiting for _, waiting in self._queue]
+                self._queue.clear()
+        finally:
+            with self._condition:
+                self._busy -= 1
+                for each in done:
+                    each.slices_left -= 1
+                released = [each for each in dict.fromkeys(done) if not each.slices_left]
+                self._condition.notify_all()
+            for each in released:
+                each.source.release(each.extent)
+
+    # Receiving
+
+    def receive(self, sink: ExtentSink | None, timeout_s: float | None) -> bytes | None:
+        """As Channel.receive."""
+        if sink is not None:
+            self._sink = sink
+            if not self._receivers:
+                self._receivers = [self._start(self._receive, stream) for stream in self._others]
+        try:
+            self._clear_wake()
+            message = self._first.receive(sink, 0 if self._is_failing else timeout_s, self._wake_reader.fileno())
+        except PeerClosedError:
+            # The first connection ends with the session; content may still be on its way on the others.
+            if not any(thread.is_alive() for thread in self._receivers) or not self._await_content(timeout_s):
+                self._raise_failure_once()
+                raise
+            return None
+        if message is None:
+            self._raise_failure_once()
+        return message
+
+    @property
+    def _is_failing(self) -> bool:
+        return self._failure is not None and not self._has_raised
+
+    def _await_content(self, timeout_s: float | None) -> bool:
+        """Wait until a thread has landed something or ended; False where that takes too long."""
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        patience_s = self._first.idle_timeout_s
+        is_last_wait = timeout_s is None or timeout_s >= patience_s
+        wait_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
+        ready = poll.poll(ceil(wait_s * 1e3))
+        return bool(ready) or not is_last_wait
+
+    def _receive(self, stream: TcpStream) -> None:
+        poll = select.poll()
+        poll.register(stream.socket, select.POLLIN)
+        poll.register(self._stop_reader, select.POLLIN)
+        try:
+            while poll.poll() and not self._is_stopping:
+                if stream.receive(self._sink, 0) is not None:
+                    raise ProtocolError("the peer sends a message on a connection that is for content")
+                self._wake()
+        except Exception as error:
+            is_end = isinstance(error, PeerClosedError) and stream.is_between_frames
+            with self._condition:
+                if not is_end and not self._is_stopping:
+                    self._failure = self._failure or error
+        finally:
+            self._wake()
+
+    # Failures, and the end
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            self._has_raised = True
+            raise self._failure
+
+    def _raise_failure_once(self) -> None:
+        """Once only: what the peer had to say must still be readable after it."""
+        if self._is_failing:
+            self._raise_failure()
+
+    def _start(self, work: Callable[[TcpStream], None], stream: TcpStream) -> threading.Thread:
+        thread = threading.Thread(target=work, args=(stream,), name="tcp stream", daemon=True)
+        thread.start()
+        return thread
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):
+            self._wake_writer.send(b"\0")
+
+    def _clear_wake(self) -> None:
+        with suppress(BlockingIOError):
+            while self._wake_reader.recv(4096):
+                pass
+
+    def drain(self, patience_s: float) -> bool:
+        """Wait until everything is sent, while some of it goes every `patience_s`; whether it all went."""
+        with self._condition:
+            while self._failure is None and (waiting := len(self._queue) + self._busy):
+                self._condition.wait(patience_s)
+                if len(self._queue) + self._busy == waiting:
+                    break
+            return self._failure is None and not self._queue and not self._busy
+
+    def stop(self, is_orderly: bool) -> None:
+        """End the threads, those that wait for the peer included unless `is_orderly`. Frees all but the streams."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify_all()
+        self._stop_writer.close()
+        if not is_orderly:
+            for stream in self._others:
+                with suppress(OSError):
+                    stream.socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._senders + self._receivers:
+            thread.join()
+        for end in (self._wake_reader, self._wake_writer, self._stop_reader):
+            end.close()
