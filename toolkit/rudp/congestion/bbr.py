@@ -1,107 +1,180 @@
-"""BBR."""
+"""BBR: sends at the rate that the path has shown it can deliver, and probes now and then whether it can more.
 
+Theory. A path has a bandwidth and a round-trip time; with their product in flight it is full and no queue
+stands. Both are measured, but not at once: more bandwidth shows only when the queue is filled, the minimum
+RTT only when it is empty. So BBR takes turns. *Startup* doubles the rate until it no longer rises; *Drain*
+lets the queue go again that this has built; *ProbeBW* cycles through DOWN (a tenth less, until the queue is
+gone), CRUISE (at the rate), REFILL (one round to fill the pipe) and UP (a quarter more, to see whether it is
+delivered). *ProbeRTT* halves what is in flight for 200 ms where the queue was never seen empty for 5 s.
+Losses and marks that mean congestion lower bounds: for long, what was in flight when probing caused them; for
+the rest of the cycle, the bandwidth and volume measured.
+
+Choices of our own, each for a reason (docs/congestion-control.md has the measurements):
+- what counts as a loss by congestion: see `bbr_loss`;
+- CRUISE sends a little less while a queue stands, where the draft always takes off 1%: an idle link is not
+  wasted
+  on a margin, and several flows together drain what they have built, so the RTT stays below 1.5 times its
+  minimum in a buffer of any depth; the window is 1.25 BDP and what is aggregated, not 2 BDP, for the same;
+- Startup leaves also when a deep queue is seen, not only after three rounds without growth; and it grows the
+  window
+  by 1.25 times what is acknowledged, which makes up for acknowledgements that come a quarter of a round trip
+  late;
+- UP ends once its 1.25 BDP are in flight and a queue is seen; the next probe comes after 16 to 24 round trips
+  (2 to
+  3 s at the most), not after 2 to 3 s, so that a short transfer notices a path that has changed.
+
+Read: draft-ietf-ccwg-bbr (no RFC yet), section 5; names are the draft's.
+"""
+
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from toolkit.rudp.congestion.base import AckSample, LossSample
-from toolkit.rudp.congestion.bbr_path import (
-    ExtraAcked,
-    MaxBandwidth,
-    MinRtt,
-    PathLoss,
-    Rounds,
-    queue_threshold_ns,
-)
-from toolkit.rudp.congestion.loss_based import initial_window_bytes
+from toolkit.rudp.congestion.bbr_loss import PathLoss
+from toolkit.rudp.congestion.bbr_path import ExtraAcked, MaxBandwidth, MinRtt, QueueDelay, Rounds
+from toolkit.rudp.congestion.window import UNMEASURED_RTT_NS, initial_window_bytes, window_rate_bps
 
 _NS_PER_S: Final = 1_000_000_000
-_BITS: Final = 8
-_UNMEASURED_RTT_NS: Final = 1_000_000
-
-_STARTUP_PACING_GAIN: Final = 2.77
-_STARTUP_CWND_GAIN: Final = 2.0
-_DRAIN_PACING_GAIN: Final = 0.5
-_DOWN_PACING_GAIN: Final = 0.9
-_UP_PACING_GAIN: Final = 1.25
-_CWND_GAIN: Final = 1.25
-_UP_CWND_GAIN: Final = 1.3
-_PROBE_RTT_CWND_GAIN: Final = 0.5
-_PROBE_RTT_DURATION_NS: Final = 200_000_000
-_LOSS_THRESHOLD: Final = 0.02
-_BETA: Final = 0.7
-_HEADROOM: Final = 0.15
-_FULL_BW_GROWTH: Final = 1.25
-_FULL_BW_ROUNDS: Final = 3
-_MIN_PIPE_DATAGRAMS: Final = 4
-_HOST_DELAY_NS: Final = 2_000_000
-_MIN_PROBE_ROUNDS: Final = 16
-_MAX_PROBE_WAIT_NS: Final = 2_000_000_000
-_MIN_PROBE_WAIT_NS: Final = 200_000_000
-_FIRST_PROBE_ROUNDS: Final = 4
-_STANDING_QUEUE_NS: Final = 1_000_000
-_STANDING_QUEUE_DIVISOR: Final = 20
-_QUEUE_SLOPE: Final = 0.5
-_MIN_CRUISE_GAIN: Final = 0.9
+_BITS_PER_BYTE: Final = 8
 _UNBOUNDED: Final = float("inf")
 
 
 class Phase(Enum):
+    """Sections 5.3.1 to 5.3.4."""
+
     STARTUP = "startup"
     DRAIN = "drain"
-    PROBE_BW_DOWN = "probe_bw_down"
-    PROBE_BW_CRUISE = "probe_bw_cruise"
-    PROBE_BW_REFILL = "probe_bw_refill"
-    PROBE_BW_UP = "probe_bw_up"
+    DOWN = "probe_bw_down"
+    CRUISE = "probe_bw_cruise"
+    REFILL = "probe_bw_refill"
+    UP = "probe_bw_up"
     PROBE_RTT = "probe_rtt"
 
 
+SUCCESSORS: Final = {
+    Phase.STARTUP: {Phase.DRAIN},
+    Phase.DRAIN: {Phase.CRUISE, Phase.PROBE_RTT},
+    Phase.DOWN: {Phase.CRUISE, Phase.REFILL, Phase.PROBE_RTT},
+    Phase.CRUISE: {Phase.REFILL, Phase.PROBE_RTT},
+    Phase.REFILL: {Phase.UP, Phase.DOWN, Phase.PROBE_RTT},
+    Phase.UP: {Phase.DOWN, Phase.PROBE_RTT},
+    Phase.PROBE_RTT: {Phase.CRUISE},
+}
+"""Which phase may follow which."""
+
+_PACING_GAIN: Final = {
+    Phase.STARTUP: 2.77,  # 4 ln 2: the least that doubles the delivery rate each round
+    Phase.DRAIN: 0.5,
+    Phase.DOWN: 0.9,
+    Phase.CRUISE: 1.0,
+    Phase.REFILL: 1.0,
+    Phase.UP: 1.25,
+    Phase.PROBE_RTT: 1.0,
+}
+_CWND_GAIN: Final = {
+    Phase.STARTUP: 2.5,
+    Phase.DRAIN: 2.0,
+    Phase.DOWN: 1.25,
+    Phase.CRUISE: 1.25,
+    Phase.REFILL: 1.25,
+    Phase.UP: 1.3,
+    Phase.PROBE_RTT: 0.5,
+}
+"""In round trips' worth of data; what acknowledgements aggregate comes on top."""
+_STARTUP_GROWTH: Final = 1.25
+_PROBING: Final = (Phase.REFILL, Phase.UP)
+
+_FULL_BW_GROWTH: Final = 1.25
+_FULL_BW_ROUNDS: Final = 3
+"""BBR.full_bw: the pipe is full after three rounds that brought less than a quarter more (section
+5.3.1.2)."""
+_DRAIN_ROUNDS: Final = 3
+_BETA: Final = 0.7
+"""BBR.Beta: what a congested round leaves of the short-term bounds, unless more was measured."""
+_HEADROOM: Final = 0.15
+"""BBR.Headroom: the part of the long-term bound that is left to others while cruising."""
+_MIN_PIPE_DATAGRAMS: Final = 4
+"""BBR.MinPipeCwnd."""
+_PROBE_RTT_NS: Final = 200_000_000
+"""BBR.ProbeRTTDuration."""
+_HOST_DELAY_NS: Final = 2_000_000
+"""What the two hosts may take to handle a batch, beyond the minimum RTT; on a LAN it is most of the RTT."""
+
+_PROBE_WAIT_ROUNDS: Final = 16
+_FIRST_PROBE_WAIT_ROUNDS: Final = 4
+"""The first probe comes early: it repairs a Startup that left too soon."""
+_MIN_PROBE_WAIT_NS: Final = 200_000_000
+_MAX_PROBE_WAIT_NS: Final = 2 * _NS_PER_S
+_PROBE_WAIT_SPREAD: Final = 0.5
+"""Waits are up to this part longer, at random, so that flows do not probe in step."""
+_UP_SLOPE_DIVISOR: Final = 32
+"""UP raises the long-term bound by a 32nd in its first round, twice as much in the next, and so on."""
+
+_STANDING_QUEUE_DIVISOR: Final = 20
+_STANDING_QUEUE_NS: Final = 1_000_000
+"""The standing queue that is put up with: a twentieth of the RTT and 1 ms."""
+_QUEUE_SLOPE: Final = 0.5
+"""How much less is sent for a queue beyond that, per round trip's worth of it."""
+_MAX_QUEUE_REACTION: Final = {Phase.CRUISE: 0.1, Phase.DOWN: 0.15}
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What congestion has taught.
+
+    inflight_longterm:  how much in flight was too much when probing
+    bw_shortterm, inflight_shortterm: what is left of bandwidth and volume until the next probe
+    """
+
+    inflight_longterm: float = _UNBOUNDED
+    bw_shortterm: float = _UNBOUNDED
+    inflight_shortterm: float = _UNBOUNDED
+
+
 class Bbr:
+    """See `base.CongestionController`; (datagram_bytes, rate_bps or None as a bound, seed of the probe
+    times)."""
+
     name = "bbr"
 
     def __init__(self, datagram_bytes: int, rate_bps: float | None, seed: int) -> None:
         self._datagram_bytes = datagram_bytes
         self._rate_bound_bps = rate_bps
-        self._random = (seed * 0x9E3779B97F4A7C15 + 1) & (1 << 64) - 1
+        self._random_state = seed * 2 + 1 & _XORSHIFT_MASK
         self.phase = Phase.STARTUP
+
         self._max_bw = MaxBandwidth()
         self._min_rtt = MinRtt()
         self._extra_acked = ExtraAcked()
         self._rounds = Rounds()
+        self._queue = QueueDelay()
         self._loss = PathLoss(datagram_bytes)
-        self._window_bytes = float(initial_window_bytes(datagram_bytes))
-        self._pacing_rate_bps = _STARTUP_PACING_GAIN * self._window_bytes * _BITS * _NS_PER_S / _UNMEASURED_RTT_NS
-        self._pacing_gain = _STARTUP_PACING_GAIN
-        # bounds
-        self._bw_shortterm = _UNBOUNDED
-        self._inflight_shortterm = _UNBOUNDED
-        self._inflight_longterm = _UNBOUNDED
+        self._bounds = _Bounds()
+        self._bounds_before_loss: _Bounds | None = None
+        self._last_lost_bytes = 0
         self._bw_latest = 0.0
         self._inflight_latest = 0
-        # full pipe
-        self._full_bw_reached = False
+        self._is_round_congested = False
+
         self._full_bw = 0.0
         self._full_bw_count = 0
-        # cycle
-        self._cycle_start_ns = 0
-        self._cycle_rounds = 0
-        self._probe_wait_ns = 0
-        self._probe_wait_rounds = 0
+        self._full_bw_reached = False
+
         self._phase_start_ns = 0
         self._phase_rounds = 0
-        self._filter_is_to_advance = False
+        self._cycle_start_ns = 0
+        self._cycle_rounds = 0
+        self._down_rounds = 0
+        self._probe_wait_rounds = 0
+        self._probe_wait_ns = 0
         self._up_slope_bytes = 0.0
-        self._up_rounds = 0
         self._probe_rtt_done_ns: int | None = None
+
+        self._window_bytes = float(initial_window_bytes(datagram_bytes))
         self._prior_window_bytes = 0.0
-        self._round_min_rtt_ns: int | None = None
-        self._recent_rtts: list[int] = []
-        self._round_rtt_sum = self._round_rtts = 0
-        self._was_calm = True
-        self._queue_ns = 0
-        self._ce_in_round = False
-        self._congested_in_round = False
-        self._last_loss_bytes = 0
-        self._undo = (self._bw_shortterm, self._inflight_shortterm, self._inflight_longterm)
+        gain = _PACING_GAIN[Phase.STARTUP]
+        self._pacing_rate_bps = gain * window_rate_bps(self._window_bytes, UNMEASURED_RTT_NS)
 
     @property
     def congestion_window_bytes(self) -> int:
@@ -109,360 +182,343 @@ class Bbr:
 
     @property
     def pacing_rate_bps(self) -> float:
-        return (
-            self._pacing_rate_bps if self._rate_bound_bps is None else min(self._pacing_rate_bps, self._rate_bound_bps)
-        )
+        return min(self._pacing_rate_bps, self._rate_bound_bps or _UNBOUNDED)
 
     def snapshot(self) -> dict[str, float | str]:
         return {
             "phase": self.phase.value,
             "congestion_window": self._window_bytes,
-            "pacing_rate": self._pacing_rate_bps,
             "max_bw": self._max_bw.bps,
-            "bw_shortterm": self._bw_shortterm,
-            "inflight_longterm": self._inflight_longterm,
-            "inflight_shortterm": self._inflight_shortterm,
             "min_rtt": float(self._min_rtt.ns or 0),
-            "path_loss": self._loss.share,
             "extra_acked": self._extra_acked.bytes,
+            "path_loss": self._loss.share,
+            "inflight_longterm": self._bounds.inflight_longterm,
+            "bw_shortterm": self._bounds.bw_shortterm,
+            "inflight_shortterm": self._bounds.inflight_shortterm,
         }
 
     def on_datagram_size(self, datagram_bytes: int) -> None:
-        self._datagram_bytes = datagram_bytes
-
-    # -- model
-
-    @property
-    def _bandwidth_bps(self) -> float:
-        return min(self._max_bw.bps, self._bw_shortterm)
-
-    def _bdp_bytes(self, bandwidth_bps: float, gain: float = 1.0) -> float:
-        if self._min_rtt.ns is None:
-            return float(initial_window_bytes(self._datagram_bytes))
-        return gain * bandwidth_bps * self._min_rtt.ns / (_BITS * _NS_PER_S) / (1 - self._loss.share)
+        self._datagram_bytes = self._loss.datagram_bytes = datagram_bytes
+        self._window_bytes = max(self._window_bytes, self._min_pipe_bytes)
 
     def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
-        if bytes_in_flight == 0 and is_app_limited and self._full_bw_reached:
+        del sent_bytes
+        if bytes_in_flight == 0 and is_app_limited:
             self._min_rtt.postpone_probe(now_ns)
 
     def on_loss(self, sample: LossSample) -> None:
         if sample.is_persistent:
+            # A silence, not a queue: start carefully, and take the window up again after one good round.
             self._prior_window_bytes = max(self._prior_window_bytes, self._window_bytes)
-            self._window_bytes = float(max(sample.bytes_in_flight, self._minimum_window_bytes))
+            self._window_bytes = float(max(sample.bytes_in_flight, self._min_pipe_bytes))
             self._loss.forget_round()
             return
-        self._last_loss_bytes = sample.lost_bytes
+        self._last_lost_bytes = sample.lost_bytes
         self._loss.on_lost(sample.lost_bytes)
-        self._check_probe_loss(sample.now_ns, sample.in_flight_at_send_bytes)
+        if self._is_loss_congestion(sample.in_flight_at_send_bytes):
+            self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
 
     def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
-        self._loss.on_spurious(self._last_loss_bytes)
-        self._last_loss_bytes = 0
-        bw, inflight_short, inflight_long = self._undo
-        self._bw_shortterm = max(self._bw_shortterm, bw)
-        self._inflight_shortterm = max(self._inflight_shortterm, inflight_short)
-        self._inflight_longterm = max(self._inflight_longterm, inflight_long)
+        del now_ns, lost_sent_time_ns
+        self._loss.on_spurious(self._last_lost_bytes)
+        self._last_lost_bytes = 0
+        if self._bounds_before_loss is not None:
+            self._bounds = self._bounds_before_loss
+            self._bounds_before_loss = None
 
     def on_ack(self, sample: AckSample) -> None:
-        now = sample.now_ns
-        if sample.rtt_ns is not None:
-            self._min_rtt.update(now, sample.rtt_ns)
-            self._round_rtt_sum += sample.rtt_ns
-            self._round_rtts += 1
-            self._recent_rtts = [*self._recent_rtts[-2:], sample.rtt_ns]
-            self._round_min_rtt_ns = min(self._round_min_rtt_ns or sample.rtt_ns, sample.rtt_ns)
-        if self._min_rtt.ns is None:
-            self._min_rtt.update(now, sample.min_rtt_ns)
-        self._loss.on_acked(sample.newly_acked_bytes)
-        self._ce_in_round = self._ce_in_round or sample.ecn_ce_count > 0
-        self._rounds.update(sample)
-        rate = sample.delivery_rate_bps
-        if rate is not None:
-            self._bw_latest = max(self._bw_latest, rate)
-            if not sample.is_app_limited or rate >= self._max_bw.bps:
-                self._max_bw.update(rate)
-        self._inflight_latest = max(self._inflight_latest, sample.delivered_bytes - sample.prior_delivered_bytes)
-        self._extra_acked.update(
-            now, sample.newly_acked_bytes, self._bandwidth_bps, self.congestion_window_bytes, self._rounds.is_start
-        )
-        if self._ce_in_round:
-            self._check_probe_loss(now, sample.in_flight_at_send_bytes)
+        self._update_model(sample)
+        if sample.ecn_ce_count or self._is_loss_congestion(sample.in_flight_at_send_bytes):
+            self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
         if self._rounds.is_start:
             self._end_round(sample)
         self._update_phase(sample)
         if self._rounds.is_start:
-            self._bw_latest = rate or 0.0
+            self._bw_latest = sample.delivery_rate_bps or 0.0
             self._inflight_latest = sample.delivered_bytes - sample.prior_delivered_bytes
-        self._set_pacing_rate()
         self._set_window(sample)
+        self._set_pacing_rate(sample.smoothed_rtt_ns)
 
-    # -- rounds
+    # The model of the path (section 5.5)
 
-    def _has_queue(self) -> bool:
-        """seen lately"""
-        if self._min_rtt.ns is None or not self._recent_rtts:
-            return False
-        return min(self._recent_rtts) > self._min_rtt.ns + queue_threshold_ns(self._min_rtt.ns)
+    def _update_model(self, sample: AckSample) -> None:
+        if sample.rtt_ns is not None or self._min_rtt.ns is None:
+            rtt_ns = sample.rtt_ns or sample.min_rtt_ns
+            self._min_rtt.update(sample.now_ns, rtt_ns)
+            self._queue.update(rtt_ns, self._min_rtt_ns)
+        self._rounds.update(sample)
+        self._loss.on_acked(sample.newly_acked_bytes)
+        rate_bps = sample.delivery_rate_bps
+        if rate_bps is not None:
+            self._bw_latest = max(self._bw_latest, rate_bps)
+            if not sample.is_app_limited or rate_bps >= self._max_bw.bps:
+                self._max_bw.update(rate_bps)
+        self._inflight_latest = max(self._inflight_latest, sample.delivered_bytes - sample.prior_delivered_bytes)
+        self._extra_acked.update(sample, self._bw_bps, self.congestion_window_bytes, self._rounds.is_start)
 
-    def _is_congested(self, flight_bytes: int) -> bool:
-        if self._ce_in_round:
-            return True
-        if not self._loss.exceeds(_LOSS_THRESHOLD, flight_bytes):
-            return False
-        return self._has_queue() or self.phase in (Phase.PROBE_BW_UP, Phase.PROBE_BW_REFILL)
+    @property
+    def _min_rtt_ns(self) -> int:
+        return self._min_rtt.ns or UNMEASURED_RTT_NS
+
+    @property
+    def _bw_bps(self) -> float:
+        """BBR.bw: what the model says that the path delivers."""
+        return min(self._max_bw.bps, self._bounds.bw_shortterm)
+
+    def _bdp_bytes(self, bandwidth_bps: float, gain: float = 1.0) -> float:
+        """What must be in flight for `bandwidth_bps` to be delivered, the part that the path loses
+        included."""
+        delivered = bandwidth_bps * self._min_rtt_ns / (_BITS_PER_BYTE * _NS_PER_S)
+        return gain * delivered / (1 - self._loss.share)
+
+    @property
+    def _min_pipe_bytes(self) -> int:
+        return _MIN_PIPE_DATAGRAMS * self._datagram_bytes
+
+    # Congestion (sections 5.5.10 and 5.5.11)
+
+    def _is_loss_congestion(self, flight_bytes: int) -> bool:
+        return (self._queue.is_seen or self.phase in _PROBING) and self._loss.is_excessive(flight_bytes)
+
+    def _on_congestion(self, now_ns: int, in_flight_at_send_bytes: int) -> None:
+        """Too much was sent. Whoever was probing has found the bound; the others act once, when the round
+        ends."""
+        self._is_round_congested = True
+        if self.phase in _PROBING:
+            target_bytes = min(self._bdp_bytes(self._bw_bps), self._window_bytes)
+            bound_bytes = max(float(in_flight_at_send_bytes), _BETA * target_bytes)
+            self._set_bounds(_Bounds(inflight_longterm=bound_bytes))
+            self._start_down(now_ns)
+
+    def _adapt_lower_bounds(self) -> None:
+        """Follow what is delivered down, by no more than BBR.Beta a round."""
+        bounds = self._bounds
+        bandwidth_bps = min(bounds.bw_shortterm, self._max_bw.bps)
+        inflight_bytes = min(bounds.inflight_shortterm, self._window_bytes)
+        self._set_bounds(
+            _Bounds(
+                inflight_longterm=bounds.inflight_longterm,
+                bw_shortterm=max(self._bw_latest, _BETA * bandwidth_bps),
+                inflight_shortterm=max(self._inflight_latest, _BETA * inflight_bytes),
+            )
+        )
+
+    def _set_bounds(self, bounds: _Bounds) -> None:
+        self._bounds_before_loss, self._bounds = self._bounds, bounds
+
+    def _drop_short_term_bounds(self) -> None:
+        self._bounds = _Bounds(inflight_longterm=self._bounds.inflight_longterm)
+        self._bounds_before_loss = None
+
+    # Once a round trip
 
     def _end_round(self, sample: AckSample) -> None:
         self._phase_rounds += 1
         self._cycle_rounds += 1
-        assert self._min_rtt.ns is not None
-        self._queue_ns = max(0, (self._round_min_rtt_ns or self._min_rtt.ns) - self._min_rtt.ns)
-        is_growing = False
-        rate = sample.delivery_rate_bps
-        if rate is not None and not sample.is_app_limited:
-            is_growing = self._bw_latest >= self._full_bw * _FULL_BW_GROWTH
-            if is_growing:
-                self._full_bw, self._full_bw_count = self._bw_latest, 0
-            else:
-                self._full_bw_count += 1
-        if self._is_congested(sample.in_flight_at_send_bytes):
-            self._congested_in_round = True
-        if self._congested_in_round and self.phase in (Phase.PROBE_BW_DOWN, Phase.PROBE_BW_CRUISE, Phase.DRAIN):
-            self._adapt_lower_bounds()
+        self._queue.end_round(self._min_rtt_ns)
+        is_growing = self._check_full_bw(sample)
         if self.phase is Phase.STARTUP:
-            full = self._full_bw_count >= _FULL_BW_ROUNDS
-            full |= (
-                not is_growing
-                and self._queue_ns > queue_threshold_ns(self._min_rtt.ns)
-                and sample.delivery_rate_bps is not None
-            )
-            if self._congested_in_round:
-                full = True
-                self._inflight_longterm = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
-            if full:
-                self._full_bw_reached = True
-        mean = self._round_rtt_sum / max(1, self._round_rtts) - self._min_rtt.ns
-        calm = mean <= queue_threshold_ns(self._min_rtt.ns)
-        no_queue = calm and self._was_calm
-        self._was_calm = calm
-        self._round_rtt_sum = self._round_rtts = 0
-        if self.phase is Phase.STARTUP:
-            countable = is_growing and no_queue
+            self._check_startup_done(is_growing)
+            is_of_the_path = is_growing and self._queue.was_absent
         else:
-            countable = no_queue and self.phase in (Phase.PROBE_BW_DOWN, Phase.PROBE_BW_CRUISE, Phase.PROBE_BW_REFILL)
-        if self._prior_window_bytes and not self._congested_in_round:
-            self._window_bytes = max(self._window_bytes, self._prior_window_bytes)
-            self._prior_window_bytes = 0.0
-        self._loss.end_round(countable)
-        self._round_min_rtt_ns = None
-        self._ce_in_round = self._congested_in_round = False
+            # What UP sent too much is declared lost in the first two rounds of DOWN, and answered already.
+            is_of_the_path = self._queue.was_absent and self._cycle_rounds >= 2 and self.phase not in _PROBING
+            if self._is_round_congested and self._cycle_rounds >= 2 and self.phase not in _PROBING:
+                self._adapt_lower_bounds()
+        down_rounds = self._phase_rounds if self.phase is Phase.DOWN else self._down_rounds
+        self._loss.end_round(is_of_the_path, is_below_capacity=2 <= self._cycle_rounds <= 1 + down_rounds)
+        if self.phase is not Phase.PROBE_RTT and not self._is_round_congested:
+            self._restore_window()
+        if self.phase is Phase.UP:
+            self._up_slope_bytes *= 2
+        self._is_round_congested = False
 
-    def _adapt_lower_bounds(self) -> None:
-        self._undo = (self._bw_shortterm, self._inflight_shortterm, self._inflight_longterm)
-        if self._bw_shortterm == _UNBOUNDED:
-            self._bw_shortterm = self._max_bw.bps
-        if self._inflight_shortterm == _UNBOUNDED:
-            self._inflight_shortterm = self._window_bytes
-        self._bw_shortterm = max(self._bw_latest, _BETA * self._bw_shortterm)
-        self._inflight_shortterm = max(self._inflight_latest, _BETA * self._inflight_shortterm)
+    def _check_full_bw(self, sample: AckSample) -> bool:
+        """Note whether the bandwidth still grows; a round that was held by the application cannot tell."""
+        if sample.delivery_rate_bps is None or sample.is_app_limited:
+            return False
+        if self._bw_latest >= self._full_bw * _FULL_BW_GROWTH:
+            self._full_bw, self._full_bw_count = self._bw_latest, 0
+            return True
+        self._full_bw_count += 1
+        return False
 
-    def _reset_short_term(self) -> None:
-        self._bw_shortterm = self._inflight_shortterm = _UNBOUNDED
+    def _check_startup_done(self, is_growing: bool) -> None:
+        has_plateau = self._full_bw_count >= (1 if self._queue.is_standing(self._min_rtt_ns) else _FULL_BW_ROUNDS)
+        if self._is_round_congested:
+            bound_bytes = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
+            self._set_bounds(_Bounds(inflight_longterm=bound_bytes))
+        self._full_bw_reached = self._is_round_congested or (has_plateau and not is_growing)
 
-    def _check_probe_loss(self, now_ns: int, in_flight_at_send_bytes: int) -> None:
-        if not self._is_congested(in_flight_at_send_bytes):
-            return
-        self._congested_in_round = True
-        if self.phase in (Phase.PROBE_BW_UP, Phase.PROBE_BW_REFILL):
-            self._undo = (self._bw_shortterm, self._inflight_shortterm, self._inflight_longterm)
-            self._inflight_longterm = max(float(in_flight_at_send_bytes), _BETA * self._target_inflight())
-            if not self._has_queue():
-                self._loss.forget()
-            self._start_down(now_ns)
-
-    def _target_inflight(self) -> float:
-        return min(self._bdp_bytes(self._bandwidth_bps), self._window_bytes)
-
-    # -- phases
+    # Phases (section 5.3)
 
     def _enter(self, phase: Phase, now_ns: int) -> None:
+        if phase not in SUCCESSORS[self.phase]:
+            raise AssertionError(f"{phase} does not follow {self.phase}")
         self.phase = phase
         self._phase_start_ns = now_ns
         self._phase_rounds = 0
-        self._queue_ns = 0
+        self._queue.forget_standing()
 
-    def _draw(self) -> float:
-        """xorshift64*"""
-        x = self._random
-        x ^= x >> 12
-        x ^= (x << 25) & (1 << 64) - 1
-        x ^= x >> 27
-        self._random = x
-        return ((x * 0x2545F4914F6CDD1D) & (1 << 64) - 1) / (1 << 64)
-
-    def _start_down(self, now_ns: int, first: bool = False) -> None:
-        self._enter(Phase.PROBE_BW_DOWN, now_ns)
+    def _start_cycle(self, now_ns: int, wait_rounds: int) -> None:
+        """Draw when the next probe is due (section 5.3.3.5.3)."""
+        spread = 1 + _PROBE_WAIT_SPREAD * self._draw()
         self._cycle_start_ns = now_ns
-        self._cycle_rounds = 0
-        self._filter_is_to_advance = not first
-        spread = 1 + self._draw() / 2
-        self._probe_wait_rounds = int((_FIRST_PROBE_ROUNDS if first else _MIN_PROBE_ROUNDS) * spread)
+        self._cycle_rounds = self._down_rounds = 0
+        self._probe_wait_rounds = int(wait_rounds * spread)
         self._probe_wait_ns = int(_MAX_PROBE_WAIT_NS * spread)
 
+    def _start_down(self, now_ns: int) -> None:
+        self._enter(Phase.DOWN, now_ns)
+        self._start_cycle(now_ns, _PROBE_WAIT_ROUNDS)
+        self._rounds.restart()
+
+    def _start_first_cruise(self, now_ns: int) -> None:
+        """After Drain and ProbeRTT there is nothing left to drain."""
+        self._enter(Phase.CRUISE, now_ns)
+        self._start_cycle(now_ns, _FIRST_PROBE_WAIT_ROUNDS)
+
     def _update_phase(self, sample: AckSample) -> None:
-        now = sample.now_ns
-        phase = self.phase
-        in_flight = sample.bytes_in_flight
-        bdp = self._bdp_bytes(self._max_bw.bps)
-        if phase is Phase.STARTUP:
-            if self._full_bw_reached:
-                self._enter(Phase.DRAIN, now)
-        if self.phase is Phase.DRAIN:
-            if in_flight <= bdp or self._phase_rounds > 3:
-                self._start_down(now, first=True)
-                self._enter(Phase.PROBE_BW_CRUISE, now)
-        elif phase is Phase.PROBE_BW_DOWN:
-            if self._filter_is_to_advance and self._phase_rounds >= 1:
-                self._filter_is_to_advance = False
-                self._max_bw.advance()
-            if self._is_time_to_probe(now):
-                self._start_refill(now)
-            elif self._phase_rounds >= 1 and in_flight <= min(bdp, self._inflight_with_headroom()):
-                self._enter(Phase.PROBE_BW_CRUISE, now)
-        elif phase is Phase.PROBE_BW_CRUISE:
-            if self._is_time_to_probe(now):
-                self._start_refill(now)
-        elif phase is Phase.PROBE_BW_REFILL:
+        now_ns = sample.now_ns
+        bdp_bytes = self._bdp_bytes(self._max_bw.bps)
+        if self.phase is Phase.STARTUP:
+            if self._full_bw_reached or self._queue.is_deep:
+                self._full_bw_reached = True
+                self._enter(Phase.DRAIN, now_ns)
+        elif self.phase is Phase.DRAIN:
+            if sample.bytes_in_flight <= bdp_bytes or self._phase_rounds > _DRAIN_ROUNDS:
+                self._start_first_cruise(now_ns)
+        elif self.phase is Phase.DOWN:
+            self._update_down(sample, bdp_bytes)
+        elif self.phase is Phase.CRUISE:
+            if self._is_time_to_probe(now_ns):
+                self._start_refill(now_ns)
+        elif self.phase is Phase.REFILL:
             if self._rounds.is_start and self._phase_rounds >= 1:
                 self._start_up(sample)
-        elif phase is Phase.PROBE_BW_UP:
-            self._probe_up(sample)
-            if self._is_time_to_go_down(sample, bdp):
-                self._start_down(now)
-        self._check_probe_rtt(sample)
+        elif self.phase is Phase.UP:
+            self._update_up(sample, bdp_bytes)
+        self._update_probe_rtt(sample)
+
+    def _update_down(self, sample: AckSample, bdp_bytes: float) -> None:
+        if self._rounds.is_start and self._phase_rounds == 1:
+            self._max_bw.advance()  # what UP sent is acknowledged now
+        if self._is_time_to_probe(sample.now_ns):
+            self._start_refill(sample.now_ns)
+        elif self._phase_rounds >= 1 and sample.bytes_in_flight <= min(bdp_bytes, self._inflight_with_headroom()):
+            self._down_rounds = self._phase_rounds
+            self._enter(Phase.CRUISE, sample.now_ns)
 
     def _is_time_to_probe(self, now_ns: int) -> bool:
         waited_ns = now_ns - self._cycle_start_ns
-        return waited_ns > self._probe_wait_ns or (
-            self._cycle_rounds >= self._probe_wait_rounds and waited_ns > _MIN_PROBE_WAIT_NS
-        )
+        has_waited = self._cycle_rounds >= self._probe_wait_rounds and waited_ns > _MIN_PROBE_WAIT_NS
+        return has_waited or waited_ns > self._probe_wait_ns
 
     def _start_refill(self, now_ns: int) -> None:
-        self._reset_short_term()
-        self._enter(Phase.PROBE_BW_REFILL, now_ns)
-        self._up_rounds = 0
+        self._drop_short_term_bounds()
+        self._enter(Phase.REFILL, now_ns)
+        self._rounds.restart()
 
     def _start_up(self, sample: AckSample) -> None:
-        self._enter(Phase.PROBE_BW_UP, sample.now_ns)
+        self._enter(Phase.UP, sample.now_ns)
         self._full_bw, self._full_bw_count = sample.delivery_rate_bps or 0.0, 0
-        self._raise_up_slope()
+        self._up_slope_bytes = float(self._datagram_bytes)
+        if self._bounds.inflight_longterm < _UNBOUNDED:
+            slope_bytes = self._bounds.inflight_longterm / _UP_SLOPE_DIVISOR
+            self._up_slope_bytes = max(self._up_slope_bytes, slope_bytes)
 
-    def _raise_up_slope(self) -> None:
-        self._up_slope_bytes = self._datagram_bytes * (1 << min(self._up_rounds, 30))
-        if self._inflight_longterm < _UNBOUNDED:
-            self._up_slope_bytes = max(self._datagram_bytes, self._inflight_longterm / 32) * (
-                1 << min(self._up_rounds, 30)
-            )
-        self._up_rounds += 1
-
-    def _probe_up(self, sample: AckSample) -> None:
-        if self._inflight_longterm == _UNBOUNDED:
-            return
-        if sample.is_window_limited and self._window_bytes >= self._inflight_longterm:
+    def _update_up(self, sample: AckSample, bdp_bytes: float) -> None:
+        """Raise the long-term bound while it is what holds us, and leave when there is no more to find."""
+        longterm_bytes = self._bounds.inflight_longterm
+        if sample.is_window_limited and self._window_bytes >= longterm_bytes:
+            raised_bytes = self._up_slope_bytes * sample.newly_acked_bytes / self._window_bytes
+            self._bounds = _Bounds(inflight_longterm=longterm_bytes + raised_bytes)
             self._full_bw, self._full_bw_count = sample.delivery_rate_bps or 0.0, 0
-            self._inflight_longterm += self._up_slope_bytes * sample.newly_acked_bytes / self._window_bytes
-        if self._rounds.is_start:
-            self._raise_up_slope()
+        has_probed = sample.now_ns >= self._phase_start_ns + self._min_rtt_ns
+        is_full = sample.prior_in_flight_bytes >= _PACING_GAIN[Phase.UP] * bdp_bytes and self._queue.is_seen
+        if self._full_bw_count >= _FULL_BW_ROUNDS or (has_probed and is_full):
+            self._start_down(sample.now_ns)
 
-    def _is_time_to_go_down(self, sample: AckSample, bdp: float) -> bool:
-        assert self._min_rtt.ns is not None
-        if self._full_bw_count >= _FULL_BW_ROUNDS:
-            return True
-        if sample.now_ns < self._phase_start_ns + self._min_rtt.ns:
-            return False
-        return sample.prior_in_flight_bytes >= _UP_PACING_GAIN * bdp and self._has_queue()
-
-    def _inflight_with_headroom(self) -> float:
-        if self._inflight_longterm == _UNBOUNDED:
-            return _UNBOUNDED
-        headroom = max(self._datagram_bytes, _HEADROOM * self._inflight_longterm)
-        needed = min(self._inflight_longterm, self._bdp_bytes(self._bandwidth_bps) + self._extra_acked.bytes)
-        return max(self._inflight_longterm - headroom, needed, self._minimum_window_bytes)
-
-    def _check_probe_rtt(self, sample: AckSample) -> None:
-        now = sample.now_ns
+    def _update_probe_rtt(self, sample: AckSample) -> None:
         if self.phase is not Phase.PROBE_RTT:
-            if self._min_rtt.probe_is_due and self._full_bw_reached and sample.bytes_in_flight > 0:
-                self._enter(Phase.PROBE_RTT, now)
-                self._prior_window_bytes = self._window_bytes
+            if self._min_rtt.is_probe_due and self._full_bw_reached and sample.bytes_in_flight:
+                self._enter(Phase.PROBE_RTT, sample.now_ns)
+                self._prior_window_bytes = max(self._prior_window_bytes, self._window_bytes)
                 self._probe_rtt_done_ns = None
-                self._min_rtt.start_probe()
-            return
-        if self._probe_rtt_done_ns is None:
-            if sample.bytes_in_flight <= self._probe_rtt_window():
-                self._probe_rtt_done_ns = now + _PROBE_RTT_DURATION_NS
+        elif self._probe_rtt_done_ns is None:
+            if sample.bytes_in_flight <= self._probe_rtt_window_bytes():
+                self._probe_rtt_done_ns = sample.now_ns + _PROBE_RTT_NS
                 self._phase_rounds = 0
-        elif self._phase_rounds >= 1 and now > self._probe_rtt_done_ns:
-            self._min_rtt.end_probe(now)
-            self._window_bytes = max(self._window_bytes, self._prior_window_bytes)
-            self._prior_window_bytes = 0.0
-            self._reset_short_term()
-            self._start_down(now, first=True)
-            self._filter_is_to_advance = False
-            self._enter(Phase.PROBE_BW_CRUISE, now)
+                self._rounds.restart()
+                self._min_rtt.start_probe(sample.rtt_ns or sample.smoothed_rtt_ns)
+        elif self._phase_rounds >= 1 and sample.now_ns > self._probe_rtt_done_ns:
+            self._min_rtt.end_probe(sample.now_ns)
+            self._restore_window()
+            self._drop_short_term_bounds()
+            self._start_first_cruise(sample.now_ns)
 
-    # -- control
+    # Control (section 5.6)
 
-    @property
-    def _minimum_window_bytes(self) -> int:
-        return _MIN_PIPE_DATAGRAMS * self._datagram_bytes
+    def _pacing_gain(self) -> float:
+        gain = _PACING_GAIN[self.phase]
+        if self.phase in _MAX_QUEUE_REACTION:
+            tolerated_ns = _STANDING_QUEUE_NS + self._min_rtt_ns // _STANDING_QUEUE_DIVISOR
+            excess = max(0, self._queue.standing_ns - tolerated_ns) / self._min_rtt_ns
+            gain -= min(_QUEUE_SLOPE * excess, _MAX_QUEUE_REACTION[self.phase])
+        return gain
 
-    def _probe_rtt_window(self) -> float:
-        return max(self._bdp_bytes(self._bandwidth_bps, _PROBE_RTT_CWND_GAIN), self._minimum_window_bytes)
-
-    def _gain(self) -> float:
-        if self.phase is Phase.STARTUP:
-            return _STARTUP_PACING_GAIN
-        if self.phase is Phase.DRAIN:
-            return _DRAIN_PACING_GAIN
-        if self.phase is Phase.PROBE_BW_UP:
-            return _UP_PACING_GAIN
-        if self.phase in (Phase.PROBE_BW_CRUISE, Phase.PROBE_BW_DOWN):
-            assert self._min_rtt.ns is not None
-            target = _STANDING_QUEUE_NS + self._min_rtt.ns // _STANDING_QUEUE_DIVISOR
-            excess = max(0.0, (self._queue_ns - target) / self._min_rtt.ns)
-            if self.phase is Phase.PROBE_BW_DOWN:
-                return max(_DOWN_PACING_GAIN - _QUEUE_SLOPE * excess, 0.75)
-            return max(1.0 - _QUEUE_SLOPE * excess, _MIN_CRUISE_GAIN)
-        return 1.0
-
-    def _set_pacing_rate(self) -> None:
-        if self._max_bw.bps == 0.0:
-            return
-        rate = self._gain() * self._bandwidth_bps / (1 - self._loss.share)
-        if self._full_bw_reached or rate > self._pacing_rate_bps or self._rounds.count > 1:
-            self._pacing_rate_bps = rate
+    def _set_pacing_rate(self, smoothed_rtt_ns: int) -> None:
+        rate_bps = self._pacing_gain() * self._bw_bps / (1 - self._loss.share)
+        if not self._full_bw_reached:
+            # The delivery rate is a round behind the window, which doubles: pace what the window lets go.
+            gain = _PACING_GAIN[Phase.STARTUP] / 2
+            rate_bps = max(rate_bps, gain * window_rate_bps(self._window_bytes, smoothed_rtt_ns))
+        self._pacing_rate_bps = max(rate_bps, window_rate_bps(self._min_pipe_bytes, smoothed_rtt_ns))
 
     def _set_window(self, sample: AckSample) -> None:
-        gain = _CWND_GAIN
-        if self.phase in (Phase.STARTUP, Phase.DRAIN):
-            gain = _STARTUP_CWND_GAIN
-        elif self.phase is Phase.PROBE_BW_UP:
-            gain = _UP_CWND_GAIN
-        bw = self._bandwidth_bps
-        most = self._bdp_bytes(bw, gain) + self._extra_acked.bytes + bw * _HOST_DELAY_NS / 8e9
-        most = max(most, self._minimum_window_bytes)
-        window = self._window_bytes
+        bandwidth_bps = self._bw_bps
+        most_bytes = self._bdp_bytes(bandwidth_bps, _CWND_GAIN[self.phase]) + self._extra_acked.bytes
+        most_bytes += bandwidth_bps * _HOST_DELAY_NS / (_BITS_PER_BYTE * _NS_PER_S)
+        window_bytes = self._window_bytes
         if self._full_bw_reached:
-            window = min(window + sample.newly_acked_bytes, most)
-        elif window < most or sample.delivered_bytes < initial_window_bytes(self._datagram_bytes):
-            window += sample.newly_acked_bytes / (1 - self._loss.share)
-        cap = _UNBOUNDED
-        if self.phase is Phase.PROBE_BW_CRUISE or self.phase is Phase.PROBE_RTT:
-            cap = self._inflight_with_headroom()
-        elif self.phase not in (Phase.STARTUP, Phase.DRAIN):
-            cap = self._inflight_longterm
-        if self.phase is not Phase.PROBE_BW_UP and self.phase is not Phase.PROBE_BW_REFILL:
-            cap = min(cap, self._inflight_shortterm)
+            window_bytes = min(window_bytes + sample.newly_acked_bytes, most_bytes)
+        elif window_bytes < most_bytes or sample.delivery_rate_bps is None:
+            window_bytes += _STARTUP_GROWTH * sample.newly_acked_bytes / (1 - self._loss.share)
+        self._window_bytes = max(min(window_bytes, self._window_bound_bytes()), self._min_pipe_bytes)
+
+    def _window_bound_bytes(self) -> float:
+        if self.phase in (Phase.STARTUP, Phase.DRAIN):
+            return self._bounds.inflight_shortterm
         if self.phase is Phase.PROBE_RTT:
-            cap = min(cap, self._probe_rtt_window())
-        self._window_bytes = max(min(window, cap), self._minimum_window_bytes)
+            return min(self._probe_rtt_window_bytes(), self._inflight_with_headroom())
+        if self.phase is Phase.CRUISE:
+            return min(self._bounds.inflight_shortterm, self._inflight_with_headroom())
+        return min(self._bounds.inflight_shortterm, self._bounds.inflight_longterm)
+
+    def _inflight_with_headroom(self) -> float:
+        """Leave a part of the long-term bound to others, but not so much that our own bandwidth has no
+        room."""
+        longterm_bytes = self._bounds.inflight_longterm
+        if longterm_bytes == _UNBOUNDED:
+            return _UNBOUNDED
+        needed_bytes = min(longterm_bytes, self._bdp_bytes(self._bw_bps) + self._extra_acked.bytes)
+        return max((1 - _HEADROOM) * longterm_bytes, needed_bytes, self._min_pipe_bytes)
+
+    def _probe_rtt_window_bytes(self) -> float:
+        return max(self._bdp_bytes(self._bw_bps, _CWND_GAIN[Phase.PROBE_RTT]), self._min_pipe_bytes)
+
+    def _restore_window(self) -> None:
+        self._window_bytes = max(self._window_bytes, self._prior_window_bytes)
+        self._prior_window_bytes = 0.0
+
+    def _draw(self) -> float:
+        """A number from [0, 1): xorshift64*, for only when to probe hangs on it."""
+        x = self._random_state
+        x ^= x >> 12
+        x ^= x << 25 & _XORSHIFT_MASK
+        x ^= x >> 27
+        self._random_state = x
+        return (x * 0x2545F4914F6CDD1D & _XORSHIFT_MASK) / (_XORSHIFT_MASK + 1)
+
+
+_XORSHIFT_MASK: Final = (1 << 64) - 1

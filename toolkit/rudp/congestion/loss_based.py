@@ -15,22 +15,14 @@ from typing import Final
 
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.congestion.hystart import HyStart
+from toolkit.rudp.congestion.window import UNMEASURED_RTT_NS, initial_window_bytes, window_rate_bps
 
-_NS_PER_S: Final = 1_000_000_000
 _MINIMUM_WINDOW_DATAGRAMS: Final = 2
 """kMinimumWindow, RFC 9002 section 7.2."""
 _SLOW_START_PACING_GAIN: Final = 2.0
 """The window doubles within the round trip; pacing slower would be what limits it."""
 _AVOIDANCE_PACING_GAIN: Final = 1.25
 """N of RFC 9002 section 7.7: small variations of the RTT must not leave the window unused."""
-_UNMEASURED_RTT_NS: Final = 1_000_000
-"""Stands for the RTT until there is one, so that the initial window goes out at once, which RFC 9002 section
-7.7 allows."""
-
-
-def initial_window_bytes(datagram_bytes: int) -> int:
-    """Ten datagrams, at most 14,720 bytes unless two datagrams are more (RFC 9002 section 7.2)."""
-    return min(10 * datagram_bytes, max(14_720, 2 * datagram_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +49,7 @@ class LossBasedController:
         self._rate_bound_bps = rate_bps
         self._window_bytes = float(initial_window_bytes(datagram_bytes))
         self._ssthresh_bytes = float("inf")
-        self._smoothed_rtt_ns = _UNMEASURED_RTT_NS
+        self._smoothed_rtt_ns = UNMEASURED_RTT_NS
         self._recovery_start_ns: int | None = None
         self._before_recovery: _BeforeRecovery | None = None
         self._signals_in_period = 0
@@ -70,7 +62,7 @@ class LossBasedController:
     @property
     def pacing_rate_bps(self) -> float:
         gain = _SLOW_START_PACING_GAIN if self._in_slow_start else _AVOIDANCE_PACING_GAIN
-        rate_bps = gain * self._window_bytes * 8 * _NS_PER_S / self._smoothed_rtt_ns
+        rate_bps = gain * window_rate_bps(self._window_bytes, self._smoothed_rtt_ns)
         return rate_bps if self._rate_bound_bps is None else min(rate_bps, self._rate_bound_bps)
 
     def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
