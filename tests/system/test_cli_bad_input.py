@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -352,37 +352,32 @@ def test_a_server_of_something_else(transport: str, file: Path) -> None:
     """Whoever answers a sender with noise is told apart from a nettool."""
     kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
     noise = random.Random(7).randbytes(1400)
+    over = threading.Event()
     with socket.socket(socket.AF_INET, kind) as other:
         other.bind(("127.0.0.1", 0))
-        other.settimeout(20)
 
         def chatter() -> None:
             if transport == "tcp":
                 connection, _ = other.accept()
                 with connection:
                     connection.sendall(noise)
-                    connection.settimeout(20)
-                    try:
-                        while connection.recv(1 << 16):
-                            pass
-                    except OSError:
-                        pass
-            else:
-                try:
-                    while True:
-                        _, sender = other.recvfrom(1 << 16)
-                        other.sendto(noise, sender)
-                except OSError:
-                    pass
+                    over.wait()
+                return
+            other.settimeout(0.1)
+            while not over.is_set():
+                with suppress(OSError):
+                    _, sender = other.recvfrom(1 << 16)
+                    other.sendto(noise, sender)
 
         if transport == "tcp":
             other.listen()
-        else:
-            other.settimeout(6)
         thread = threading.Thread(target=chatter)
         thread.start()
-        ended = nettool(f"{transport}-send", file, f"127.0.0.1:{other.getsockname()[1]}")
-        thread.join()
+        try:
+            ended = nettool(f"{transport}-send", file, f"127.0.0.1:{other.getsockname()[1]}")
+        finally:
+            over.set()
+            thread.join()
     assert ended.code in (3, 4)
     complaint(ended)
 

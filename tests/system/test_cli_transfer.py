@@ -118,8 +118,6 @@ def test_one_receiver_takes_both_transports_on_one_port_and_many_senders(tmp_pat
 
 def test_without_once_each_session_is_a_line_of_json(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "a", 1000)
-    with receiver(incoming, "--json", "--quiet") as receiving:
-        pass
     with receiver(incoming, "--json") as receiving:
         assert nettool("tcp-send", path, receiving.target).code == 0
         refused = nettool("udp-send", "--json", path, receiving.target)

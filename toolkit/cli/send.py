@@ -108,14 +108,13 @@ def _send(
     address = parse_target(target)
     check_sources(sources, session.recursive, session.stream_name)  # before anybody is bothered
     chosen = transport(transport_name)
-    cpu_s, started_s = time.process_time(), time.monotonic()
-    channel = chosen.connect(address, options)
-    with closed(channel):
-        with bars(quiet) as drawn, drawn.bar(sources[0]) as progress:
+    with bars(quiet) as drawn:
+        cpu_s, started_s = time.process_time(), time.monotonic()  # all that takes time to load is loaded by now
+        channel = chosen.connect(address, options)
+        with closed(channel), drawn.bar(sources[0]) as progress:
             report = send(channel, sources, session, progress)
-        seconds = time.monotonic() - started_s
-        cpu_seconds = time.process_time() - cpu_s
-        fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
+            seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
+            fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
     skipped = report.those(SKIPPED)
     if json:
         emit_json("send", {**fields, "skipped": [entry.name for entry in skipped]})

@@ -1,0 +1,64 @@
+"""A receiver that runs for long: a thousand sessions later it holds what it held at the start."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cli_process import everything_below, receiver
+
+from toolkit.transfer.channel import Address, Channel, TransportOptions
+from toolkit.transfer.session import send
+from toolkit.transports.registry import transport as transport_named
+
+SESSIONS = 1000
+
+
+@contextmanager
+def closed(channel: Channel) -> Iterator[Channel]:
+    try:
+        yield channel
+        channel.close()
+    finally:
+        channel.abort()
+
+
+def descriptors(process_id: int | str) -> int:
+    return len(os.listdir(f"/proc/{process_id}/fd"))
+
+
+def resident_bytes(process_id: int) -> int:
+    pages = int(Path(f"/proc/{process_id}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_thousand_sessions_leak_nothing(transport: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    chosen = transport_named(transport)
+    with receiver(incoming, "--overwrite") as receiving:
+        process_id = receiving.process.pid
+        address = Address("127.0.0.1", receiving.port)
+
+        def run(sessions: int) -> None:
+            count = receiving.said.count("received 1 file")
+            for _ in range(sessions):
+                with closed(chosen.connect(address, TransportOptions())) as channel:
+                    send(channel, [path])
+            receiving.wait_for("received 1 file", count + sessions)
+
+        run(20)
+        ours, theirs, memory = descriptors("self"), descriptors(process_id), resident_bytes(process_id)
+        for _ in range(10):  # what the receiver says is read in between, or its pipe would fill up
+            run(SESSIONS // 10)
+        assert descriptors("self") <= ours
+        assert descriptors(process_id) <= theirs + 2  # the last one may still be closing
+        assert resident_bytes(process_id) < memory + (20 << 20)
+        assert receiving.end(signal.SIGTERM).code == 130
+    assert everything_below(incoming) == ["file"]
