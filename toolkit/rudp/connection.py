@@ -204,8 +204,12 @@ class Connection:
     # Commands
 
     def start(self, data_window: int, rtt_ns: int | None) -> None:
-        """What a client has learnt from the handshake: how much may be sent, and the first RTT sample, if any."""
+        """What a client has learnt from the handshake: how much may be sent, and the first RTT sample, if any.
+
+        It answers at once with a PING: the server hands a connection out when the client has used its id.
+        """
         self.sender.data.window = data_window
+        self.sender.request_ping()
         if rtt_ns is not None:
             self.sender.rtt.update(rtt_ns, 0)
 

@@ -345,9 +345,13 @@ class Sender:
         positions = segment_positions(runs, payload_bytes)
         total = 0
         scratch = self._buffer.scratch(len(positions) * payload_bytes)
-        for start, end in runs:
-            source.read_into(start, scratch[total : total + end - start])
-            total += end - start
+        try:
+            for start, end in runs:
+                source.read_into(start, scratch[total : total + end - start])
+                total += end - start
+        except Exception:
+            self.data.abandon()
+            raise
         sizes = np.full(len(positions), payload_bytes + wire.HEADER_BYTES, np.int32)
         sizes[-1] -= len(positions) * payload_bytes - total
         numbers = self._record(kind, positions, sizes, total + len(positions) * wire.HEADER_BYTES, now_ns)

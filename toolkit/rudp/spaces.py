@@ -38,6 +38,13 @@ class SendSpace:
         self.acked = RangeSet()
         self.lost = RangeSet()
         self.retransmitted_bytes = 0
+        self._is_abandoned = False
+
+    def abandon(self) -> None:
+        """The source failed: nothing of this space is sent any more, and nothing of it is waited for."""
+        self._is_abandoned = True
+        self.end = self.next_position
+        self.lost = RangeSet()
 
     @property
     def has_new(self) -> bool:
@@ -52,10 +59,12 @@ class SendSpace:
     @property
     def is_settled(self) -> bool:
         """Everything handed over has arrived."""
-        return self.acked.contiguous_end() == self.end
+        return self._is_abandoned or self.acked.contiguous_end() == self.end
 
     def on_lost(self, runs: list[tuple[int, int]]) -> None:
         """Queue for retransmission what has not arrived by another packet."""
+        if self._is_abandoned:
+            return
         for start, end in runs:
             cursor = start
             while cursor < end:
@@ -76,7 +85,7 @@ class SendSpace:
     def oldest_unsettled(self, limit_bytes: int) -> tuple[int, int] | None:
         """The first bytes that were sent and have not arrived, at most `limit_bytes`; None when all have."""
         start = self.acked.contiguous_end()
-        if start >= self.next_position:
+        if start >= self.next_position or self._is_abandoned:
             return None
         return start, self.acked.next_start(start, min(start + limit_bytes, self.next_position))
 

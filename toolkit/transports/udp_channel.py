@@ -141,7 +141,7 @@ class UdpChannel:
                 raise ProtocolError("the peer sends content that nobody asked for")
             if landed:
                 return None
-            if self._messages:
+            if self._messages or self.is_lost:
                 continue
             if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                 return None
@@ -319,7 +319,7 @@ class UdpChannel:
         connection.set_receive_window(self._window_bytes)
 
     def _wait(self, deadline_ns: int | None) -> None:
-        if self._has_more:
+        if self._has_more or self._connection.state is not State.ESTABLISHED:
             return
         timeout_ns = self._connection.poll_timeout()
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
@@ -344,6 +344,7 @@ class UdpChannel:
         except (OSError, PeerUnreachableError):
             pass  # nobody is left to tell
         finally:
+            self._outgoing.release_all()
             self._socket.close()
             for sock in self._wake or ():
                 sock.close()

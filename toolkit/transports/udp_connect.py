@@ -100,7 +100,9 @@ class Attempts:
         connection = Connection(config, outgoing, client_id, accept.server_id, datagram_bytes, now_ns)
         connection.start(accept.data_window, handshake.rtt_ns)
         host, port = sock.sock.getpeername()[:2]
-        return UdpChannel(connection, sock, outgoing, Address(host, port))
+        channel = UdpChannel(connection, sock, outgoing, Address(host, port))
+        channel.pump()
+        return channel
 
     def close(self) -> None:
         for sock, _, _ in self._running:

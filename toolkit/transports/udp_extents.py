@@ -72,6 +72,13 @@ class OutgoingExtents:
             del self._starts[:count]
             del self._extents[:count]
 
+    def release_all(self) -> None:
+        """The connection is over: nothing is read any more."""
+        for extent, source in self._extents:
+            source.release(extent)
+        self._starts.clear()
+        self._extents.clear()
+
 
 class IncomingExtents:
     """Positions forward to files, and the stash of what cannot be placed yet."""
@@ -129,7 +136,9 @@ class IncomingExtents:
         return done > 0
 
     def forget(self, landed_position: int) -> None:
-        """Everything below has landed."""
+        """Everything below has landed, or waits in the stash."""
+        if self._stash:
+            return
         keep = bisect_right(self._starts, landed_position) - 1
         if keep > 1024:
             del self._starts[:keep]
