@@ -318,8 +318,9 @@ class Bbr:
         self._queue.end_round(self._min_rtt_ns)
         is_growing = self._check_full_bw(sample)
         if self.phase is Phase.STARTUP:
-            self._check_startup_done(is_growing)
-            is_of_the_path = is_growing and self._queue.was_absent
+            is_excessive = self._loss.is_excessive(sample.in_flight_at_send_bytes)
+            self._check_startup_done(is_growing, is_excessive)
+            is_of_the_path = is_growing and self._queue.was_absent and not is_excessive
         else:
             # What UP sent too much is declared lost in the first two rounds of DOWN, and answered already.
             is_of_the_path = self._queue.was_absent and self._cycle_rounds >= 2 and self.phase not in _PROBING
@@ -343,9 +344,11 @@ class Bbr:
         self._full_bw_count += 1
         return False
 
-    def _check_startup_done(self, is_growing: bool) -> None:
-        has_plateau = self._full_bw_count >= (1 if self._queue.is_standing(self._min_rtt_ns) else _FULL_BW_ROUNDS)
-        if self._is_round_congested:
+    def _check_startup_done(self, is_growing: bool, is_excessive: bool) -> None:
+        """The pipe is full after several rounds without growth, or one where queue or loss say so too."""
+        is_evident = is_excessive or self._queue.is_standing(self._min_rtt_ns)
+        has_plateau = self._full_bw_count >= (1 if is_evident else _FULL_BW_ROUNDS)
+        if self._is_round_congested or (has_plateau and is_excessive):
             bound_bytes = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
             self._set_bounds(_Bounds(inflight_longterm=bound_bytes))
         self._full_bw_reached = self._is_round_congested or (has_plateau and not is_growing)

@@ -35,6 +35,8 @@ _MEMORY_ROUNDS: Final = 16
 _PRIOR_DATAGRAMS: Final = 50
 """How much the assumption that a path loses nothing weighs at first, in packets."""
 _SIGNIFICANT_DEVIATIONS: Final = 3.0
+_SCATTER_PRIOR: Final = 3.0
+"""Packets of variance that are there even on a path that has not lost anything yet."""
 _TOLERATED_DEVIATIONS: Final = 2.0
 _MAX_DISPERSION: Final = 50.0
 
@@ -72,7 +74,7 @@ class PathLoss:
         `flight_bytes` is what one round trip has in flight: the beginning of a round is no sample of it.
         """
         total = max(self._round_lost_bytes + self._round_acked_bytes, flight_bytes) / self.datagram_bytes
-        scatter: float = (self._dispersion * (self.share * total + 1)) ** 0.5
+        scatter: float = (self._dispersion * (self.share * total + _SCATTER_PRIOR)) ** 0.5
         tolerated = (self.share + _LOSS_THRESHOLD) * total + _SIGNIFICANT_DEVIATIONS * scatter
         return self._round_lost_bytes > tolerated * self.datagram_bytes
 
