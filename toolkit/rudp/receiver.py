@@ -79,6 +79,11 @@ class Receiver:
         """The peer has sent up to what it was told: a wider window would let it send more."""
         return bool(self._data) and self._data.last[1] + MAX_BATCH_BYTES > self._advertised_window
 
+    @property
+    def bytes_until_ack(self) -> int:
+        """How much may still arrive in sequence before an acknowledgement is due; 0 while none is scheduled."""
+        return 0 if self.ack_time_ns is None else max(0, self.ack_every_bytes - self._unacked_bytes)
+
     def begin_batch(self) -> None:
         """What was landed before is gone: its room is used again."""
         self._pieces.clear()
