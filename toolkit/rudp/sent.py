@@ -164,6 +164,7 @@ class SentPackets:
         else:
             edges = np.zeros(high - low + 1, np.int8)
             bounds = np.array(ranges, np.int64)
+            bounds = bounds[bounds[:, 1] > low]  # the others were told before and are out of view
             np.maximum(bounds, low, out=bounds)
             bounds -= low
             edges[bounds[:, 0]] += 1
