@@ -283,33 +283,41 @@ class Ack:
     drop_count: int
 
 
+_MAX_RUN: Final = 0xFFFF_FFFF
+"""What the fields of a range hold."""
+
+
 def max_ack_ranges(datagram_bytes: int) -> int:
     """How many ranges fit one datagram, with the room for a tag left free."""
     return (datagram_bytes - TAG_BYTES - ACK.size) // ACK_RANGE.size
 
 
 def encode_ack(connection_id: int, packet_number: int, ack: Ack) -> bytes:
-    parts = [
-        ACK.pack(
-            PacketType.ACK,
-            0,
-            connection_id,
-            packet_number,
-            ack.ranges[0][1] - 1,
-            min(ack.delay_us, 0xFFFF_FFFF),
-            ack.data_window,
-            ack.message_window,
-            ack.ect_count & 0xFFFF_FFFF,
-            ack.ce_count & 0xFFFF_FFFF,
-            ack.drop_count & 0xFFFF_FFFF,
-            len(ack.ranges),
-        )
-    ]
+    """Ranges behind a gap or a run that its field cannot tell are left out: a peer that skips numbers gets less."""
+    ranges = []
     above = ack.ranges[0][1]
     for start, end in ack.ranges:
-        parts.append(ACK_RANGE.pack(above - end, end - start))
+        if above - end > _MAX_RUN:
+            break
+        ranges.append(ACK_RANGE.pack(above - end, min(end - start, _MAX_RUN)))
+        if end - start > _MAX_RUN:
+            break
         above = start
-    return b"".join(parts)
+    head = ACK.pack(
+        PacketType.ACK,
+        0,
+        connection_id,
+        packet_number,
+        ack.ranges[0][1] - 1,
+        min(ack.delay_us, 0xFFFF_FFFF),
+        ack.data_window,
+        ack.message_window,
+        ack.ect_count & 0xFFFF_FFFF,
+        ack.ce_count & 0xFFFF_FFFF,
+        ack.drop_count & 0xFFFF_FFFF,
+        len(ranges),
+    )
+    return head + b"".join(ranges)
 
 
 def decode_ack_untrusted(datagram: bytes | memoryview) -> Ack:

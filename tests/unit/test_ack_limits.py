@@ -1,0 +1,23 @@
+"""What an ACK range cannot express: a peer may skip packet numbers as it likes, and must not break who acknowledges."""
+
+import pytest
+
+from toolkit.rudp import wire
+
+
+@pytest.mark.parametrize(
+    ("ranges", "told"),
+    [
+        ([(1 << 40, (1 << 40) + 1), (0, 1)], [(1 << 40, (1 << 40) + 1)]),
+        ([(1 << 32, (1 << 32) + 1), (0, 1)], [(1 << 32, (1 << 32) + 1), (0, 1)]),
+        ([(0, 1 << 33)], [((1 << 33) - 0xFFFF_FFFF, 1 << 33)]),
+        (
+            [((1 << 62), (1 << 62) + 5), ((1 << 62) - 9, (1 << 62) - 3)],
+            [((1 << 62), (1 << 62) + 5), ((1 << 62) - 9, (1 << 62) - 3)],
+        ),
+    ],
+    ids=["gap too wide", "widest gap", "run too long", "high numbers"],
+)
+def test_ranges_beyond_their_fields_are_left_out(ranges: list[tuple[int, int]], told: list[tuple[int, int]]) -> None:
+    packet = wire.encode_ack(7, 0, wire.Ack(ranges, 0, 0, 0, 0, 0, 0))
+    assert wire.decode_ack_untrusted(packet).ranges == told
