@@ -19,6 +19,7 @@ from toolkit.rudp.batch import MAX_SEGMENTS, Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import State
+from toolkit.rudp.trace import Trace
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -106,6 +107,8 @@ class Pair:
         near_config: Config | None = None,
         far_config: Config | None = None,
         gro: bool = True,
+        near_trace: Trace | None = None,
+        far_trace: Trace | None = None,
     ) -> None:
         self.seed = seed
         self.now_ns = SECOND
@@ -113,10 +116,10 @@ class Pair:
         near_config = near_config or Config()
         far_config = far_config or Config()
         near_source, far_source = Source(seed, data), Source(seed + 1, back_data)
-        near = Connection(near_config, near_source, NEAR_ID, FAR_ID, DATAGRAM_BYTES, self.now_ns)
+        near = Connection(near_config, near_source, NEAR_ID, FAR_ID, DATAGRAM_BYTES, self.now_ns, trace=near_trace)
         near.start(far_config.receive_window_bytes, None)
         accept = wire.Accept(NEAR_ID, FAR_ID, DATAGRAM_BYTES, far_config.receive_window_bytes)
-        far = Connection(far_config, far_source, FAR_ID, NEAR_ID, DATAGRAM_BYTES, self.now_ns, accept)
+        far = Connection(far_config, far_source, FAR_ID, NEAR_ID, DATAGRAM_BYTES, self.now_ns, accept, far_trace)
         self.near = End(near, forward, near_source, bytearray(back_data))
         self.far = End(far, backward or forward, far_source, bytearray(data))
         self.ends = ((self.near, self.far), (self.far, self.near))
