@@ -89,6 +89,9 @@ _FULL_BW_GROWTH: Final = 1.25
 _FULL_BW_ROUNDS: Final = 3
 """BBR.full_bw: the pipe is full after three rounds that brought less than a quarter more (section
 5.3.1.2)."""
+_EXCESSIVE_ROUNDS: Final = 2
+"""Excessive loss without a queue counts when two rounds on end show it, in which more is being sent: one may be a
+burst of the path's own, two are a policer or a buffer of a few packets."""
 _DRAIN_ROUNDS: Final = 3
 _BETA: Final = 0.7
 """BBR.Beta: what a congested round leaves of the short-term bounds, unless more was measured."""
@@ -156,6 +159,7 @@ class Bbr:
         self._bw_latest = 0.0
         self._inflight_latest = 0
         self._is_round_congested = False
+        self._excessive_rounds = 0
 
         self._full_bw = 0.0
         self._full_bw_count = 0
@@ -278,7 +282,7 @@ class Bbr:
     # Congestion (sections 5.5.10 and 5.5.11)
 
     def _is_loss_congestion(self, flight_bytes: int) -> bool:
-        return (self._queue.is_seen or self.phase in _PROBING) and self._loss.is_excessive(flight_bytes)
+        return self._queue.is_seen and self._loss.is_excessive(flight_bytes)
 
     def _on_congestion(self, now_ns: int, in_flight_at_send_bytes: int) -> None:
         """Too much was sent. Whoever was probing has found the bound; the others act once, when the round
@@ -317,14 +321,19 @@ class Bbr:
         self._cycle_rounds += 1
         self._queue.end_round(self._min_rtt_ns)
         is_growing = self._check_full_bw(sample)
+        is_excessive = self._loss.is_excessive(sample.in_flight_at_send_bytes)
+        self._excessive_rounds = self._excessive_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
-            is_excessive = self._loss.is_excessive(sample.in_flight_at_send_bytes)
-            self._check_startup_done(is_growing, is_excessive)
+            self._check_startup_done(is_growing)
             is_of_the_path = is_growing and self._queue.was_absent and not is_excessive
+        elif self.phase in _PROBING:
+            if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
+                self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
+            is_of_the_path = False
         else:
             # What UP sent too much is declared lost in the first two rounds of DOWN, and answered already.
-            is_of_the_path = self._queue.was_absent and self._cycle_rounds >= 2 and self.phase not in _PROBING
-            if self._is_round_congested and self._cycle_rounds >= 2 and self.phase not in _PROBING:
+            is_of_the_path = self._queue.was_absent and self._cycle_rounds >= 2
+            if self._is_round_congested and self._cycle_rounds >= 2:
                 self._adapt_lower_bounds()
         down_rounds = self._phase_rounds if self.phase is Phase.DOWN else self._down_rounds
         self._loss.end_round(is_of_the_path, is_below_capacity=2 <= self._cycle_rounds <= 1 + down_rounds)
@@ -344,14 +353,18 @@ class Bbr:
         self._full_bw_count += 1
         return False
 
-    def _check_startup_done(self, is_growing: bool, is_excessive: bool) -> None:
-        """The pipe is full after several rounds without growth, or one where queue or loss say so too."""
-        is_evident = is_excessive or self._queue.is_standing(self._min_rtt_ns)
-        has_plateau = self._full_bw_count >= (1 if is_evident else _FULL_BW_ROUNDS)
-        if self._is_round_congested or (has_plateau and is_excessive):
-            bound_bytes = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
-            self._set_bounds(_Bounds(inflight_longterm=bound_bytes))
-        self._full_bw_reached = self._is_round_congested or (has_plateau and not is_growing)
+    def _check_startup_done(self, is_growing: bool) -> None:
+        """The pipe is full after rounds without growth: three, two of which lose too much, or one with a queue."""
+        wanted_rounds = _FULL_BW_ROUNDS
+        if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
+            wanted_rounds = _EXCESSIVE_ROUNDS
+        if self._queue.is_standing(self._min_rtt_ns):
+            wanted_rounds = 1
+        if self._is_round_congested or (not is_growing and self._full_bw_count >= wanted_rounds):
+            self._full_bw_reached = True
+            if self._is_round_congested or self._excessive_rounds:
+                bound_bytes = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
+                self._set_bounds(_Bounds(inflight_longterm=bound_bytes))
 
     # Phases (section 5.3)
 
