@@ -170,8 +170,9 @@ class FileSource(CachedFile):
         return self._is_finished and not self._outstanding
 
     def close(self) -> None:
-        """Give everything up; idempotent."""
+        """Give everything up; idempotent. A channel that still sends what it was given may open the file again."""
         with self.lock:
+            self._is_finished = True
             self._pinned = False
             self._close()
 

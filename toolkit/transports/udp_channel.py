@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from toolkit.errors import PeerClosedError, ProtocolError, printable
+from toolkit.errors import PeerClosedError, ProtocolError, TransferError, printable
 from toolkit.net.udp import DatagramSocket, PeerUnreachableError, wait_readable
 from toolkit.rudp.batch import Batch, Path
 from toolkit.rudp.config import Config
@@ -160,21 +160,27 @@ class UdpChannel:
             return
         try:
             self._announce()
-            sender = self._connection.sender
-            linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * sender.rtt.pto_ns(0))
-            deadline_ns = time.monotonic_ns() + linger_ns
-            settled = -1
-            self._pump(None)
-            while self._connection.state is State.ESTABLISHED and not self._connection.is_settled:
-                if sender.data.acked.size() + sender.messages.acked.size() != settled:
-                    settled = sender.data.acked.size() + sender.messages.acked.size()
-                    deadline_ns = time.monotonic_ns() + linger_ns
-                if time.monotonic_ns() >= deadline_ns:
-                    break
-                self._wait(deadline_ns)
-                self._pump(None)
+            self._linger()
         finally:
             self._end(0, "")
+
+    def _linger(self) -> None:
+        """Go on until all has arrived, or until for some time nothing more of it has."""
+        sender = self._connection.sender
+        linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * sender.rtt.pto_ns(0))
+        deadline_ns = time.monotonic_ns() + linger_ns
+        settled = -1
+        while True:
+            with contextlib.suppress(TransferError):  # of a source: its session has ended, and messages still go
+                self._pump(None)
+            if self._connection.state is not State.ESTABLISHED or self._connection.is_settled:
+                return
+            if sender.data.acked.size() + sender.messages.acked.size() != settled:
+                settled = sender.data.acked.size() + sender.messages.acked.size()
+                deadline_ns = time.monotonic_ns() + linger_ns
+            if time.monotonic_ns() >= deadline_ns:
+                return
+            self._wait(deadline_ns)
 
     def abort(self) -> None:
         if not self._is_closed:
