@@ -7,7 +7,6 @@ context that such a command makes is that of the real one.
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -82,8 +81,7 @@ def _root() -> TyperGroup:
         if group not in groups:
             groups[group] = _group(group, lambda: None, GROUPS[group])
             root.add_command(groups[group], group)
-        if find_spec(target.partition(":")[0]):
-            groups[group].add_command(LazyCommand(name, target, help_line))
+        groups[group].add_command(LazyCommand(name, target, help_line))
     return root
 
 
