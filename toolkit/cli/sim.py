@@ -1,20 +1,24 @@
 """`nettool sim`: paths and congestion controls as lists, one simulated experiment for each combination, and a table."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, TypeVar
+from types import TracebackType
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from toolkit.cli.common import emit, emit_json, is_terminal, say
-from toolkit.cli.options import Json
+from toolkit.cli.options import Json, reported
 from toolkit.errors import TransferError, UsageError, printable
+from toolkit.link.notation import LinkText, link_spec
+from toolkit.link.profiles import profile
 from toolkit.link.scenarios import SCENARIOS, SIZE_BYTES, scenario
 from toolkit.link.sim_experiment import Experiment, Outcome, run
 from toolkit.link.simulator import IP_UDP_BYTES, FlowSpec
-from toolkit.link.spec import BurstLoss, LinkSpec, PathSpec, QueueSpec
+from toolkit.link.spec import LinkSpec
 from toolkit.report.simulation import TRACE_HEADER, Row, as_json, table, trace_lines
 from toolkit.rudp.congestion import registry as congestion
 from toolkit.units import (
@@ -28,109 +32,91 @@ from toolkit.units import (
     parse_size,
 )
 
-_DEFAULT_RATE = "100Mbit"
-_DEFAULT_RTT = "40ms"
-_DEFAULT_LOSS = "0%"
+_DEFAULTS = {"rate": "100Mbit", "rtt": "40ms", "loss": "0%"}
 _MAX_FLOWS = 1000
+_BDP = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)bdp", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
+def _option(*names: str, metavar: str, text: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text)
+
+
+@reported
 def sim(
     cc: Annotated[
-        str, typer.Option("--cc", metavar="LIST", help="Congestion controls, like bbr,cubic.")
+        str, _option("--cc", metavar="LIST", text="Congestion controls, like bbr,cubic.")
     ] = congestion.DEFAULT,
-    rate: Annotated[
-        str | None, typer.Option(metavar="LIST", help=f"Of the bottleneck. [default: {_DEFAULT_RATE}]")
-    ] = None,
-    rtt: Annotated[
-        str | None, typer.Option(metavar="LIST", help=f"Without any queue. [default: {_DEFAULT_RTT}]")
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(metavar="LIST", help=f"Each way, at random. [default: {_DEFAULT_LOSS}]")
-    ] = None,
+    rate: Annotated[str | None, _option("--rate", metavar="LIST", text="Of the bottleneck. [default: 100Mbit]")] = None,
+    rtt: Annotated[str | None, _option("--rtt", metavar="LIST", text="Without any queue. [default: 40ms]")] = None,
+    loss: Annotated[str | None, _option("--loss", metavar="LIST", text="Each way, at random. [default: 0%]")] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Of each flow. [default: 64MiB, without --duration]")
+        str | None, _option("--size", metavar="SIZE", text="Of each flow. [default: 64MiB, without --duration]")
     ] = None,
-    duration: Annotated[str | None, typer.Option(metavar="TIME", help="How long each flow sends.")] = None,
+    duration: Annotated[str | None, _option("--duration", metavar="TIME", text="How long each flow sends.")] = None,
     flows: Annotated[int, typer.Option(min=1, max=_MAX_FLOWS, metavar="N", help="How many share the link.")] = 1,
-    stagger: Annotated[str, typer.Option(metavar="TIME", help="From one flow's start to the next one's.")] = "0s",
+    stagger: Annotated[str, _option("--stagger", metavar="TIME", text="From one flow's start to the next.")] = "0s",
     queue: Annotated[
-        str, typer.Option(metavar="SIZE", help="Before the bottleneck, like 4bdp, 256KiB or 50ms.")
-    ] = "1bdp",
-    codel: Annotated[bool, typer.Option("--codel", help="CoDel (RFC 8289) manages the queue.")] = False,
+        str | None, _option("--queue", metavar="QUEUE", text="4bdp, 500kB, 50ms, codel or codel,ecn. [default: 1bdp]")
+    ] = None,
     burst: Annotated[
-        str | None, typer.Option(metavar="SHARE:TIME", help="Loss in bursts of TIME, SHARE of the time, like 2%:1ms.")
+        str | None, _option("--burst", metavar="SHARE:TIME", text="Bad periods: 2%:1ms loses all in them.")
     ] = None,
-    jitter: Annotated[str, typer.Option(metavar="TIME", help="Mean random delay, in order.")] = "0ms",
-    validate: Annotated[bool, typer.Option("--validate", help="The receiver demands a proved address first.")] = False,
+    jitter: Annotated[str | None, _option("--jitter", metavar="TIME", text="Mean of a random delay, in order.")] = None,
+    reorder: Annotated[str | None, _option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
+    at: Annotated[
+        list[str] | None,
+        _option("--at", metavar="CHANGE", text="'5s rate 20Mbit', or rtt, loss, blackout; repeatable."),
+    ] = None,
+    link: Annotated[
+        str | None, _option("--link", metavar="LIST", text="Links by name (nettool link --list), changed by the rest.")
+    ] = None,
     scenarios: Annotated[
-        str | None, typer.Option("--scenario", metavar="LIST", help="Named paths instead of these, or all.")
+        str | None, _option("--scenario", metavar="LIST", text="Scenarios by name, or all; changed by the rest.")
     ] = None,
-    show_list: Annotated[bool, typer.Option("--list", help="Show the scenarios and exit.")] = False,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of every random draw.")] = 1,
+    show_list: Annotated[bool, typer.Option("--list", help="Show the scenarios.")] = False,
+    validate: Annotated[bool, typer.Option("--validate", help="The receiver demands a proved address first.")] = False,
+    seed: Annotated[int, _option("--seed", metavar="N", text="Of every random draw.")] = 1,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write windows, rates and RTTs over time as CSV.")
+        Path | None, _option("--trace", metavar="FILE", text="Windows, rates and RTTs over time, as CSV.")
     ] = None,
     json: Json = False,
 ) -> None:
     """Simulate congestion controls over any path, in virtual time.
 
-    Runs the protocol's own engine over a model of the path, so that a minute takes a second, a path that no
-    desk has needs no desk, and the same command gives the same figures.
+    Runs the protocol's own engine over models of the path: a minute takes seconds, no path is too fast or too
+    long, and the same command gives the same figures. Each combination of the lists is a line of the table.
 
     \b
-    nettool sim --cc bbr,cubic,newreno --loss 0,1%,5%
+    nettool sim --cc bbr,cubic,newreno --loss 0%,1%,5%
     nettool sim --rate 10Gbit --rtt 300ms --size 4GiB
     nettool sim --flows 2 --duration 60s --queue 4bdp
     nettool sim --scenario all
     """
     if show_list:
-        emit("\n".join(f"{one.name:12} {one.meaning}" for one in SCENARIOS.values()))
+        _show_list(json)
         return
-    if scenarios is not None and (rate, rtt, loss, burst, queue, codel, jitter) != (
-        None, None, None, None, "1bdp", False, "0ms",
-    ):  # fmt: skip
-        raise UsageError("a scenario brings its own path: leave out --rate, --rtt, --loss and what else makes one")
     flow = FlowSpec(
         size_bytes=_size(size) if size or not duration else None,
         duration_ns=parse_duration_ns(duration) if duration else None,
         validates_address=validate,
     )
     stagger_ns = parse_duration_ns(stagger)
-    if scenarios is not None:
-        links = _scenario_links(scenarios, seed)
-    else:
-        links = _links(
-            _list(rate or _DEFAULT_RATE, parse_rate),
-            _list(rtt or _DEFAULT_RTT, parse_duration_ns),
-            _list(loss or _DEFAULT_LOSS, _parse_loss),
-            PathSpec(
-                queue=QueueSpec(codel=codel),
-                burst=_parse_burst(burst) if burst else None,
-                jitter_ns=parse_duration_ns(jitter),
-            ),
-            queue,
-            seed,
-        )
+    text = LinkText(
+        burst=burst, jitter=jitter, reorder=reorder, changes=tuple(at or ()), queue=queue, both_ways=True, seed=seed
+    )
+    links = list(_links(text, rate, rtt, loss, list(_bases(link, scenarios))))
     controls = _list(cc, _known)
     rows: list[Row] = []
     with _Trace(trace) as sheet:
-        for names, link in links:
-            for control in controls:
-                specs = [
-                    replace(
-                        flow,
-                        congestion_control=control,
-                        start_ns=index * stagger_ns,
-                        rate_bps=_target_bps(control, link),
-                    )
-                    for index in range(flows)
-                ]
-                if is_terminal():
-                    say(f"{', '.join(names.values())}, {control}")
-                outcome = run(Experiment(link, specs), sheet.interval_ns(link))
-                rows.append(({**names, "cc": control}, outcome))
-                sheet.write(len(rows), outcome)
+        for (names, spec), control in product(links, controls):
+            if is_terminal():
+                say(", ".join((*names.values(), control)))
+            one = replace(flow, congestion_control=control, rate_bps=_target_bps(control, spec))
+            experiment = Experiment(spec, [replace(one, start_ns=index * stagger_ns) for index in range(flows)])
+            outcome = run(experiment, sheet.interval_ns(spec))
+            rows.append(({**names, "cc": control}, outcome))
+            sheet.write(len(rows), outcome)
     if json:
         emit_json("simulation", {"seed": seed, "rows": [as_json(names, outcome) for names, outcome in rows]})
         return
@@ -150,13 +136,13 @@ class _Trace:
 
     def __enter__(self) -> "_Trace":
         try:
-            self._file = None if self._path is None else self._path.open("w", encoding="utf-8")
+            self._file = None if self._path is None else self._path.open("w", encoding="ascii")
         except OSError as error:
-            raise TransferError(f"cannot write {printable(str(self._path))}: {error.strerror}") from None
+            raise self._cannot_write(error) from None
         self._put([TRACE_HEADER])
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -168,13 +154,24 @@ class _Trace:
         """The samples of the table's line `row`."""
         self._put(trace_lines(row, outcome.samples))
 
-    def _put(self, lines: object) -> None:
+    def _put(self, lines: Iterable[str]) -> None:
         if self._file is None:
             return
         try:
-            self._file.writelines(f"{line}\n" for line in lines)  # type: ignore[attr-defined]
+            self._file.writelines(f"{line}\n" for line in lines)
+            self._file.flush()
         except OSError as error:
-            raise TransferError(f"cannot write {printable(str(self._path))}: {error.strerror}") from None
+            raise self._cannot_write(error) from None
+
+    def _cannot_write(self, error: OSError) -> TransferError:
+        return TransferError(f"cannot write {printable(str(self._path), 80)}: {error.strerror}")
+
+
+def _show_list(json: bool) -> None:
+    if json:
+        emit_json("scenarios", {"scenarios": {one.name: one.meaning for one in SCENARIOS.values()}})
+    else:
+        emit("\n".join(f"{one.name:12} {one.meaning}" for one in SCENARIOS.values()))
 
 
 def _list(text: str, parse: Callable[[str], _T]) -> list[_T]:
@@ -184,19 +181,8 @@ def _list(text: str, parse: Callable[[str], _T]) -> list[_T]:
 def _size(text: str | None) -> int:
     size_bytes = SIZE_BYTES if text is None else parse_size(text)
     if not size_bytes:
-        raise UsageError("nothing to send: a --size of 1 byte is the least")
+        raise UsageError("there is nothing to send: --size is one byte or more")
     return size_bytes
-
-
-def _parse_loss(text: str) -> float:
-    return 0.0 if text == "0" else parse_fraction(text)
-
-
-def _parse_burst(text: str) -> BurstLoss:
-    share, colon, mean = text.partition(":")
-    if not colon:
-        raise UsageError(f"'{printable(text, 40)}' is no burst loss: write a share of the time and a mean, like 2%:1ms")
-    return BurstLoss.from_share(parse_fraction(share), parse_duration_ns(mean))
 
 
 def _known(name: str) -> str:
@@ -210,38 +196,50 @@ def _target_bps(control: str, link: LinkSpec) -> float | None:
     return rate_bps * (link.mtu_bytes - IP_UDP_BYTES) / link.mtu_bytes if control == "rate" and rate_bps else None
 
 
-def _queue(text: str, base: QueueSpec, rate_bps: float, rtt_ns: int) -> QueueSpec:
-    """`text` as 4bdp, a size or a time."""
-    if text.lower().endswith("bdp"):
-        try:
-            factor = float(text[:-3])
-        except ValueError:
-            factor = 0.0
-        if not 0 < factor <= 1000:
-            raise UsageError(f"'{printable(text, 40)}' is no queue: write it like 4bdp, 256KiB or 50ms")
-        return base if factor == 1 else replace(base, limit_bytes=max(3000, int(factor * rate_bps * rtt_ns / 8e9)))
-    if text.endswith("s"):
-        return replace(base, limit_ns=parse_duration_ns(text))
-    return replace(base, limit_bytes=parse_size(text))
+def _bases(links: str | None, scenarios: str | None) -> Iterator[tuple[dict[str, str], LinkSpec | None]]:
+    """What the options change: links with names, or scenarios, or nothing."""
+    if links is not None and scenarios is not None:
+        raise UsageError("a scenario brings its own link: leave out --link or --scenario")
+    if links is not None:
+        for name in _list(links, str):
+            yield {"link": name}, profile(name).spec
+    elif scenarios is not None:
+        for name in list(SCENARIOS) if scenarios == "all" else _list(scenarios, str):
+            yield {"scenario": name}, scenario(name).link
+    else:
+        yield {}, None
 
 
 def _links(
-    rates: list[float], rtts: list[int], losses: list[float], base: PathSpec, queue: str, seed: int
+    text: LinkText,
+    rates: str | None,
+    rtts: str | None,
+    losses: str | None,
+    bases: list[tuple[dict[str, str], LinkSpec | None]],
 ) -> Iterator[tuple[dict[str, str], LinkSpec]]:
-    for rate_bps, rtt_ns, loss in product(rates, rtts, losses):
-        path = replace(base, rate_bps=rate_bps, loss=loss, queue=_queue(queue, base.queue, rate_bps, rtt_ns))
-        names = {
-            "rate": format_rate(rate_bps),
-            "RTT": format_duration_ns(rtt_ns),
-            "loss": format_fraction(loss),
-        }
-        forward, backward = replace(path, delay_ns=rtt_ns - rtt_ns // 2), replace(path, delay_ns=rtt_ns // 2)
-        yield names, LinkSpec(forward, backward, seed=seed)
+    """Every combination of what was written, with the columns that tell it from the others."""
+    asked = {"rate": rates, "rtt": rtts, "loss": losses}
+    for column, base in bases:
+        written = {name: value or _DEFAULTS[name] for name, value in asked.items() if value is not None or base is None}
+        for values in product(*(_list(value, str) for value in written.values())):
+            chosen = dict(zip(written, values, strict=True))
+            plain = replace(text, queue=None, rate=chosen.get("rate"), rtt=chosen.get("rtt"), loss=chosen.get("loss"))
+            link = link_spec(replace(plain, queue=_in_bytes(text.queue, link_spec(plain, base))), base)
+            if link.forward.mean_rate_bps is None:
+                raise UsageError("without a bottleneck nothing takes time: give the link a --rate, like 1Gbit")
+            yield {**column, **{name: _shown(name, value) for name, value in chosen.items()}}, link
 
 
-def _scenario_links(text: str, seed: int) -> Iterator[tuple[dict[str, str], LinkSpec]]:
-    for name in list(SCENARIOS) if text == "all" else _list(text, str):
-        yield {"scenario": name}, scenario(name).link(seed)
+def _shown(name: str, value: str) -> str:
+    if name == "rate":
+        return format_rate(parse_rate(value))
+    return format_duration_ns(parse_duration_ns(value)) if name == "rtt" else format_fraction(parse_fraction(value))
+
+
+def _in_bytes(queue: str | None, link: LinkSpec) -> str | None:
+    """`queue` with bandwidth-delay products of `link` turned into bytes."""
+    rate_bps = link.forward.mean_rate_bps or 0.0
+    return queue and _BDP.sub(lambda found: str(int(float(found[1]) * rate_bps * link.rtt_ns / 8e9)), queue)
 
 
 def _payload(flow: FlowSpec, flows: int) -> str:
