@@ -7,6 +7,7 @@ slices from one queue, whichever has room first, so a connection that stalls hol
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -40,6 +41,7 @@ class StreamPool:
     """Sends and receives over all `streams`; the first is used by the calling thread, and by it only."""
 
     def __init__(self, streams: Sequence[TcpStream]) -> None:
+        self._streams = streams
         self._first = streams[0]
         self._others = streams[1:]
         self._condition = threading.Condition()  # of everything down to the failure
@@ -50,6 +52,9 @@ class StreamPool:
         self._has_raised = False
         self._senders: list[threading.Thread] = []
         self._receivers: list[threading.Thread] = []
+        self._receiving = 0
+        self._told_slices = 0
+        self._given_up_s: float | None = None
         self._sink: ExtentSink | None = None
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -125,36 +130,51 @@ class StreamPool:
 
     def receive(self, sink: ExtentSink | None, timeout_s: float | None) -> bytes | None:
         """As Channel.receive."""
-        if sink is not None:
-            self._sink = sink
-            if not self._receivers:
-                self._receivers = [self._start(self._receive, stream) for stream in self._others]
-        try:
+        self._sink = sink
+        if not self._receivers:
+            self._receiving = len(self._others)
+            self._receivers = [self._start(self._receive, stream) for stream in self._others]
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
             self._clear_wake()
-            message = self._first.receive(sink, 0 if self._is_failing else timeout_s, self._wake_reader.fileno())
-        except PeerClosedError:
-            # The first connection ends with the session; content may still be on its way on the others.
-            if not any(thread.is_alive() for thread in self._receivers) or not self._await_content(timeout_s):
-                self._raise_failure_once()
-                raise
-            return None
-        if message is None:
+            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            has_news = self._is_failing or self._landed_slices != self._told_slices
+            try:
+                message = self._first.receive(sink, 0 if has_news else left_s, self._wake_reader.fileno())
+            except PeerClosedError:
+                # The first connection ends with the session; content may still be on its way on the others.
+                if not self._receiving or self._first.is_given_up or not (has_news or self._await_content(left_s)):
+                    self._raise_failure_once()
+                    raise
+                message = None
+            landed_slices, told_slices = self._landed_slices, self._told_slices
+            self._told_slices = landed_slices  # whoever gets an answer looks at what has landed
+            if message is not None:
+                return message
             self._raise_failure_once()
-        return message
+            if landed_slices != told_slices or left_s == 0:
+                return None
+
+    @property
+    def _landed_slices(self) -> int:
+        return sum(stream.landed_slices for stream in self._streams)
 
     @property
     def _is_failing(self) -> bool:
         return self._failure is not None and not self._has_raised
 
     def _await_content(self, timeout_s: float | None) -> bool:
-        """Wait until a thread has landed something or ended; False where that takes too long."""
+        """Wait until a thread has landed something or ended; False when the peer has been silent for too long."""
         poll = select.poll()
         poll.register(self._wake_reader, select.POLLIN)
-        patience_s = self._first.idle_timeout_s
-        is_last_wait = timeout_s is None or timeout_s >= patience_s
-        wait_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
-        ready = poll.poll(ceil(wait_s * 1e3))
-        return bool(ready) or not is_last_wait
+        now_s = time.monotonic()
+        if self._given_up_s is None:
+            self._given_up_s = now_s + self._first.idle_timeout_s
+        left_s = self._given_up_s - now_s
+        if poll.poll(ceil(max(0.0, left_s if timeout_s is None else min(timeout_s, left_s)) * 1e3)):
+            self._given_up_s = None
+            return True
+        return time.monotonic() < self._given_up_s
 
     def _receive(self, stream: TcpStream) -> None:
         poll = select.poll()
@@ -171,6 +191,8 @@ class StreamPool:
                 if not is_end and not self._is_stopping:
                     self._failure = self._failure or error
         finally:
+            with self._condition:
+                self._receiving -= 1
             self._wake()
 
     # Failures, and the end
@@ -220,5 +242,7 @@ class StreamPool:
                     stream.socket.shutdown(socket.SHUT_RDWR)
         for thread in self._senders + self._receivers:
             thread.join()
+        for handover in {handover for _, handover in self._queue}:
+            handover.source.release(handover.extent)
         for end in (self._wake_reader, self._wake_writer, self._stop_reader):
             end.close()

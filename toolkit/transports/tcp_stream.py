@@ -69,6 +69,8 @@ class TcpStream:
     ) -> None:
         sock.setblocking(False)
         self.socket = sock
+        self.landed_slices = 0
+        self.is_given_up = False
         self._takes_messages_in = takes_messages_in
         self._peer = peer
         self.idle_timeout_s = idle_timeout_s
@@ -240,6 +242,7 @@ class TcpStream:
             self._extent = Extent(file_id, offset + len(block), rest) if rest else None
             if block:
                 sink.write(file_id, offset, block)
+        self.landed_slices += 1
         return True
 
     def _fill(self, target: memoryview) -> bool:
@@ -278,7 +281,7 @@ class TcpStream:
             # After an error or a hang-up, the call that was to follow finds out what has happened.
             return found | events if found & (select.POLLERR | select.POLLHUP) else found
         if is_last_wait:
-            self._is_torn = True
+            self._is_torn = self.is_given_up = True
             self._receive_failure = PeerClosedError(
                 f"{self._peer} has been silent for {self.idle_timeout_s:g} s and is given up; is the path still up?"
             )
