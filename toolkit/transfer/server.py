@@ -7,7 +7,6 @@ and what then unwinds in the session's own thread leaves nothing half done.
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from queue import SimpleQueue
 from time import monotonic
 
@@ -16,6 +15,7 @@ from toolkit.transfer.channel import Address, Channel, Listener, Transport, Tran
 from toolkit.transfer.messages import Error, Reason
 
 _PORT_ATTEMPTS = 20
+_MAX_REFUSALS = 8  # being told why takes a moment; beyond that many at a time, who is refused is only cut off
 
 
 def listen_on_one_port(
@@ -71,6 +71,7 @@ class Server:
         self._running: set[threading.Thread] = set()
         self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
         self._limit = limit
+        self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
 
     def run(self) -> None:
         """Accept until the last session has ended. Raises what a listener or a session raises."""
@@ -119,8 +120,10 @@ class Server:
                 thread = threading.Thread(target=self._serve, args=(name, channel), daemon=True)
                 self._running.add(thread)
                 thread.start()
-        if refusal:
-            _refuse(channel, refusal)
+        if refusal and self._refusals.acquire(blocking=False):
+            threading.Thread(target=self._refuse, args=(channel, refusal), daemon=True).start()
+        elif refusal:
+            channel.abort()
 
     def _serve(self, name: str, channel: Channel) -> None:
         failure: BaseException | None = None
@@ -133,9 +136,11 @@ class Server:
                 self._running.discard(threading.current_thread())
             self._ended.put(failure)
 
-
-def _refuse(channel: Channel, text: str) -> None:
-    with suppress(NettoolError):
-        channel.send_message(Error(Reason.REFUSED, text).encode())
-        channel.close()
-    channel.abort()
+    def _refuse(self, channel: Channel, text: str) -> None:
+        try:
+            channel.send_message(Error(Reason.REFUSED, text).encode())
+            channel.close()
+        except NettoolError:  # it has gone away by itself
+            channel.abort()
+        finally:
+            self._refusals.release()
