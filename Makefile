@@ -9,7 +9,10 @@ help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "nettool needs Python 3.11 or newer: make PYTHON=/path/to/it"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "this Python lacks venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -34,7 +37,7 @@ format: $(STAMP) ## rewrite the files in the project's format
 check: lint test ## what CI runs
 
 bench: $(STAMP)  ## compare TCP and UDP, and print the tables
-	$(BIN)/nettool bench loopback --size 256MiB --repeat 5 --output results/loopback.jsonl
+	$(BIN)/nettool bench loopback --size 256MiB --repeat 5
 
 microbench: $(STAMP)  ## time the hot pieces with pytest-benchmark
 	$(BIN)/python -m pytest -q bench --benchmark-only
