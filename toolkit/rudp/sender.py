@@ -296,7 +296,9 @@ class Sender:
             return self._ping(now_ns)
         has_data = bool(self.data.lost) or self.data.has_new
         has_messages = bool(self.messages.lost) or self.messages.has_new
-        probe_bytes = self.mtu.probe_size(now_ns)
+        # The first flight carries data alone: a probe in its window would cost a small file one more round trip.
+        is_first_flight = self._largest_acked < 0 and (has_data or has_messages)
+        probe_bytes = None if is_first_flight else self.mtu.probe_size(now_ns)
         if probe_bytes is not None:
             self.mtu.on_probe_sent(probe_bytes, now_ns)
             return self._control(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
