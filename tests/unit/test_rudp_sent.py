@@ -1,6 +1,7 @@
 """Packets in flight: settling by acknowledgements, loss by both thresholds, late arrivals, compaction."""
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def record(
 ) -> list[int]:
     """`count` packets of `PAYLOAD` bytes each from `position` on; returns their numbers."""
     positions = position + PAYLOAD * np.arange(count)
-    return sent.record(kind, positions, np.full(count, SIZE, np.int32), state_at(now_ns)).tolist()
+    numbers = sent.record(kind, positions, np.full(count, SIZE, np.int32), state_at(now_ns))
+    return [int(n) for n in numbers]
 
 
 def lost(sent: SentPackets, largest: int, now_ns: int = 0, delay_ns: int = NEVER_NS, threshold: int = 3) -> list[int]:
@@ -87,7 +89,7 @@ class TestAcknowledge:
         settled = sent.acknowledge_untrusted([(5, 6), (0, 3)])
         assert settled is not None
         assert settled.data == [(0, 3000), (51_000, 52_000)]
-        assert settled.messages == settled.probes == []
+        assert (settled.messages, settled.probes) == ([], [])
 
     def test_keeps_data_messages_and_probes_apart(self) -> None:
         sent = SentPackets()
@@ -116,7 +118,7 @@ class TestAcknowledge:
             record(sent, 1000, position=first * PAYLOAD)
         holes = list(range(50, count, 100))
         edges = [-1, *holes, count]
-        ranges = [(low + 1, high) for low, high in zip(edges, edges[1:], strict=False)][::-1]
+        ranges = [(low + 1, high) for low, high in pairwise(edges)][::-1]
         settled = sent.acknowledge_untrusted(ranges)
         assert settled is not None
         assert settled.packets == count - len(holes)

@@ -1,0 +1,10 @@
+"""Property tests are the same on every run and on every machine: a failure is replayed by running the test again.
+
+To look for new counterexamples: `pytest tests/property --hypothesis-profile explore`.
+"""
+
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("explore", deadline=None, print_blob=True, max_examples=2000)
+settings.load_profile("repeatable")

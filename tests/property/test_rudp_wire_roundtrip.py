@@ -1,0 +1,157 @@
+"""Every packet type there and back, and hostile bytes at every decoder: ProtocolError or a value, nothing else."""
+
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import ProtocolError
+from toolkit.rudp import wire
+from toolkit.transfer.channel import Extent
+from toolkit.transports.udp_extents import decode_announcements_untrusted, encode_announcements
+
+connection_ids = st.integers(0, (1 << 64) - 1)
+packet_numbers = st.integers(0, wire.MAX_POSITION - 1)
+windows = st.integers(0, wire.MAX_POSITION)
+datagram_sizes = st.integers(wire.MIN_DATAGRAM_BYTES, wire.MAX_DATAGRAM_BYTES)
+counters = st.integers(0, 0xFFFF_FFFF)
+
+initials = st.builds(
+    wire.Initial,
+    connection_ids,
+    datagram_sizes,
+    st.binary(max_size=wire.MAX_TOKEN_BYTES),
+    st.binary(max_size=wire.MAX_SECURITY_BYTES),
+)
+accepts = st.builds(
+    wire.Accept, connection_ids, connection_ids, datagram_sizes, windows, st.binary(max_size=wire.MAX_SECURITY_BYTES)
+)
+
+
+@st.composite
+def ack_ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
+    steps = draw(st.lists(st.tuples(st.integers(1, 1 << 30), st.integers(1, 1 << 30)), min_size=1, max_size=50))
+    end = draw(st.integers(sum(map(sum, steps)), wire.MAX_POSITION - 1))
+    ranges = []
+    for gap, length in steps:
+        ranges.append((end - length, end))
+        end -= length + gap
+    return ranges
+
+
+acks = st.builds(wire.Ack, ack_ranges(), counters, windows, windows, counters, counters, counters)
+closes = st.tuples(st.integers(0, 0xFFFF), st.text(max_size=100))
+extents = st.builds(Extent, st.integers(0, (1 << 32) - 1), st.integers(0, 1 << 62), st.integers(0, (1 << 62) - 1))
+
+
+@given(initials)
+def test_initial(initial: wire.Initial) -> None:
+    datagram = initial.encode()
+    assert wire.decode_initial_untrusted(datagram) == initial
+    assert wire.connection_id_untrusted(datagram) == (wire.PacketType.INITIAL, initial.client_id)
+
+
+@given(connection_ids, st.binary(min_size=1, max_size=wire.MAX_TOKEN_BYTES))
+def test_retry(client_id: int, token: bytes) -> None:
+    datagram = wire.encode_retry(client_id, token)
+    assert wire.decode_retry_untrusted(datagram) == token
+    assert wire.connection_id_untrusted(datagram) == (wire.PacketType.RETRY, client_id)
+
+
+@given(accepts)
+def test_accept(accept: wire.Accept) -> None:
+    assert wire.decode_accept_untrusted(accept.encode()) == accept
+    assert wire.connection_id_untrusted(accept.encode()) == (wire.PacketType.ACCEPT, accept.client_id)
+
+
+@given(connection_ids)
+def test_version_list(client_id: int) -> None:
+    datagram = wire.encode_version_list(client_id)
+    assert wire.decode_version_list_untrusted(datagram) == wire.VERSION
+    assert wire.connection_id_untrusted(datagram) == (wire.PacketType.VERSION, client_id)
+
+
+@given(connection_ids, packet_numbers, acks)
+def test_ack(connection_id: int, number: int, ack: wire.Ack) -> None:
+    datagram = wire.encode_ack(connection_id, number, ack)
+    assert wire.decode_ack_untrusted(datagram) == ack
+    assert wire.COMMON.unpack_untrusted(datagram) == (wire.PacketType.ACK, 0, connection_id, number)
+
+
+@given(connection_ids, packet_numbers, closes)
+def test_close(connection_id: int, number: int, close: tuple[int, str]) -> None:
+    datagram = wire.encode_close(connection_id, number, *close)
+    assert wire.decode_close_untrusted(datagram) == close
+    assert wire.COMMON.unpack_untrusted(datagram) == (wire.PacketType.CLOSE, 0, connection_id, number)
+
+
+@pytest.mark.parametrize("kind", list(wire.PacketType))
+@given(data=st.data())
+def test_fixed_fields_of_every_type(kind: wire.PacketType, data: st.DataObject) -> None:
+    layout = wire.LAYOUTS[kind]
+    width = {"B": 8, "H": 16, "I": 32, "Q": 64}
+    values = tuple(data.draw(st.integers(0, (1 << width[f.code]) - 1), label=f.name) for f in layout.fields)
+    assert layout.unpack_untrusted(layout.pack(*values)) == values
+    assert layout.unpack_untrusted(b"ab" + layout.pack(*values) + b"c", 2) == values
+
+
+@given(st.lists(extents, max_size=20))
+def test_announcements(listed: list[Extent]) -> None:
+    assert decode_announcements_untrusted(encode_announcements(listed)) == listed
+
+
+DECODERS: list[tuple[Callable[..., object], st.SearchStrategy[bytes]]] = [
+    (wire.connection_id_untrusted, st.just(wire.encode_version_list(7))),
+    (wire.decode_initial_untrusted, initials.map(wire.Initial.encode)),
+    (wire.decode_retry_untrusted, st.binary(min_size=1, max_size=256).map(lambda t: wire.encode_retry(7, t))),
+    (wire.decode_accept_untrusted, accepts.map(wire.Accept.encode)),
+    (wire.decode_version_list_untrusted, st.just(wire.encode_version_list(7))),
+    (wire.decode_ack_untrusted, acks.map(lambda ack: wire.encode_ack(7, 8, ack))),
+    (wire.decode_close_untrusted, closes.map(lambda close: wire.encode_close(7, 8, *close))),
+    (decode_announcements_untrusted, st.lists(extents, max_size=5).map(encode_announcements)),
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
+    """Noise, or a valid packet that was cut short, made longer, or had bits flipped."""
+    how = draw(st.sampled_from(["noise", "cut", "longer", "flipped"]))
+    if how == "noise":
+        return draw(st.binary(max_size=2000))
+    packet = bytearray(draw(valid))
+    if how == "cut":
+        return bytes(packet[: draw(st.integers(0, len(packet)))])
+    if how == "longer":
+        return bytes(packet) + draw(st.binary(max_size=100))
+    if not packet:
+        return b""
+    for bit in draw(st.lists(st.integers(0, 8 * len(packet) - 1), min_size=1, max_size=8)):
+        packet[bit // 8] ^= 1 << bit % 8
+    return bytes(packet)
+
+
+@pytest.mark.parametrize(("decode", "valid"), DECODERS, ids=lambda d: getattr(d, "__name__", ""))
+@settings(max_examples=200)
+@given(data=st.data())
+def test_hostile_bytes_raise_protocol_error_and_nothing_else(
+    decode: Callable[..., object], valid: st.SearchStrategy[bytes], data: st.DataObject
+) -> None:
+    packet = data.draw(damaged(valid))
+    for given_as in (packet, memoryview(packet)):
+        with contextlib.suppress(ProtocolError):
+            decode(given_as)
+
+
+@given(damaged(acks.map(lambda ack: wire.encode_ack(7, 8, ack))))
+def test_whatever_an_ack_decodes_to_keeps_its_promise(packet: bytes) -> None:
+    try:
+        ack = wire.decode_ack_untrusted(packet)
+    except ProtocolError:
+        return
+    previous_start = None
+    for start, end in ack.ranges:
+        assert 0 <= start < end <= wire.MAX_POSITION
+        assert previous_start is None or end < previous_start
+        previous_start = start

@@ -1,0 +1,182 @@
+"""The packets as they lie in memory: sizes, layouts, limits. Round trips and fuzz are property tests."""
+
+import numpy as np
+import pytest
+
+from toolkit.errors import ProtocolError
+from toolkit.rudp import wire
+
+IPV4_AND_UDP_BYTES = 20 + 8
+ETHERNET_MTU_BYTES = 1500
+
+
+def test_a_data_header_is_26_bytes() -> None:
+    assert wire.HEADER_BYTES == wire.DATA.size == wire.DATA.dtype.itemsize == 26
+
+
+def test_payload_is_95_percent_of_an_ethernet_packet_with_room_for_a_tag() -> None:
+    payload_bytes = ETHERNET_MTU_BYTES - IPV4_AND_UDP_BYTES - wire.HEADER_BYTES - wire.TAG_BYTES
+    assert payload_bytes == 1430
+    assert payload_bytes / ETHERNET_MTU_BYTES >= 0.95
+
+
+@pytest.mark.parametrize("kind", list(wire.PacketType))
+def test_every_type_has_a_layout_that_struct_and_numpy_read_alike(kind: wire.PacketType) -> None:
+    layout = wire.LAYOUTS[kind]
+    values = tuple(range(1, len(layout.fields) + 1))
+    row = np.frombuffer(layout.pack(*values), layout.dtype)[0]
+    assert tuple(int(v) for v in row) == values == layout.unpack_untrusted(layout.pack(*values))
+    assert layout.dtype.names == tuple(f.name for f in layout.fields)
+    assert all(f.meaning for f in layout.fields)
+
+
+@pytest.mark.parametrize("kind", list(wire.PacketType))
+def test_every_packet_of_any_version_begins_with_type_flags_and_connection_id(kind: wire.PacketType) -> None:
+    assert [f.name for f in wire.LAYOUTS[kind].fields[:3]] == ["type", "flags", "connection_id"]
+
+
+@pytest.mark.parametrize("kind", [k for k in wire.PacketType if k >= wire.PacketType.DATA])
+def test_every_packet_after_the_handshake_goes_on_with_its_number(kind: wire.PacketType) -> None:
+    assert wire.LAYOUTS[kind].fields[3].name == "packet_number"
+
+
+def test_integers_are_in_network_byte_order() -> None:
+    packed = wire.DATA.pack(wire.PacketType.DATA, 0, 0x0102030405060708, 1, 2)
+    assert packed.hex() == "1000010203040506070800000000000000010000000000000002"
+
+
+@pytest.mark.parametrize("missing", [1, 10, 26])
+def test_a_layout_refuses_what_is_too_short(missing: int) -> None:
+    with pytest.raises(ProtocolError, match="too short"):
+        wire.DATA.unpack_untrusted(bytes(26 - missing))
+    with pytest.raises(ProtocolError, match="too short"):
+        wire.DATA.unpack_untrusted(bytes(40), 40 - 26 + missing)
+
+
+class TestInitial:
+    def test_is_padded_so_that_no_answer_amplifies(self) -> None:
+        assert len(wire.Initial(1, 1472).encode()) == wire.MIN_DATAGRAM_BYTES
+        largest = wire.Initial(1, 1472, bytes(wire.MAX_TOKEN_BYTES), bytes(wire.MAX_SECURITY_BYTES)).encode()
+        assert len(largest) == wire.MIN_DATAGRAM_BYTES
+
+    def test_unpadded_is_refused(self) -> None:
+        with pytest.raises(ProtocolError, match="not padded"):
+            wire.decode_initial_untrusted(wire.Initial(1, 1472).encode()[:-1])
+
+    def test_of_another_version_is_read_no_further_than_its_version(self) -> None:
+        datagram = bytearray(wire.Initial(7, 1472, version=wire.VERSION + 1).encode())
+        datagram[14:] = b"\xff" * (len(datagram) - 14)
+        initial = wire.decode_initial_untrusted(bytes(datagram))
+        assert (initial.client_id, initial.version) == (7, wire.VERSION + 1)
+
+    @pytest.mark.parametrize("datagram_bytes", [0, wire.MIN_DATAGRAM_BYTES - 1, wire.MAX_DATAGRAM_BYTES + 1])
+    def test_with_an_absurd_datagram_size_is_refused(self, datagram_bytes: int) -> None:
+        with pytest.raises(ProtocolError, match="datagram size"):
+            wire.decode_initial_untrusted(wire.Initial(1, datagram_bytes).encode())
+
+    @pytest.mark.parametrize(("token", "security"), [(257, 0), (0, 513), (0xFFFF, 0xFFFF)])
+    def test_with_absurd_lengths_is_refused(self, token: int, security: int) -> None:
+        head = wire.INITIAL.pack(wire.PacketType.INITIAL, 0, 1, wire.VERSION, 1472, token, security)
+        with pytest.raises(ProtocolError, match="lengths"):
+            wire.decode_initial_untrusted(head.ljust(wire.MIN_DATAGRAM_BYTES, b"\0"))
+
+
+class TestAnswersToAnInitial:
+    def test_are_smaller_than_what_they_answer(self) -> None:
+        longest = [
+            wire.encode_retry(1, bytes(wire.MAX_TOKEN_BYTES)),
+            wire.Accept(1, 2, 1472, 1 << 20, bytes(wire.MAX_SECURITY_BYTES)).encode(),
+            wire.encode_version_list(1),
+        ]
+        assert all(len(answer) < wire.MIN_DATAGRAM_BYTES for answer in longest)
+
+    def test_a_retry_without_a_token_is_refused(self) -> None:
+        with pytest.raises(ProtocolError, match="token"):
+            wire.decode_retry_untrusted(wire.encode_retry(1, b""))
+
+    @pytest.mark.parametrize(
+        "accept",
+        [
+            wire.Accept(1, 2, wire.MIN_DATAGRAM_BYTES - 1, 0),
+            wire.Accept(1, 2, wire.MAX_DATAGRAM_BYTES + 1, 0),
+            wire.Accept(1, 2, 1472, wire.MAX_POSITION + 1),
+            wire.Accept(1, 2, 1472, 0, bytes(wire.MAX_SECURITY_BYTES + 1)),
+        ],
+    )
+    def test_an_accept_that_makes_no_sense_is_refused(self, accept: wire.Accept) -> None:
+        with pytest.raises(ProtocolError):
+            wire.decode_accept_untrusted(accept.encode())
+
+    def test_an_accept_of_another_version_is_refused(self) -> None:
+        datagram = bytearray(wire.Accept(1, 2, 1472, 0).encode())
+        datagram[13] ^= 1
+        with pytest.raises(ProtocolError):
+            wire.decode_accept_untrusted(bytes(datagram))
+
+
+def ack_packet(largest: int, ranges: list[tuple[int, int]], count: int | None = None) -> bytes:
+    head = wire.ACK.pack(
+        wire.PacketType.ACK, 0, 1, 0, largest, 0, 0, 0, 0, 0, 0, len(ranges) if count is None else count
+    )
+    return head + b"".join(wire.ACK_RANGE.pack(*r) for r in ranges)
+
+
+class TestAck:
+    def test_ranges_count_down_from_the_largest(self) -> None:
+        ack = wire.decode_ack_untrusted(ack_packet(100, [(0, 1), (10, 20), (1, 5)]))
+        assert ack.ranges == [(100, 101), (70, 90), (64, 69)]
+
+    @pytest.mark.parametrize(
+        ("largest", "ranges"),
+        [
+            (100, []),
+            (100, [(0, 0)]),  # nothing received
+            (100, [(1, 1)]),  # a gap above the largest
+            (100, [(0, 1), (0, 1)]),  # adjacent: should have been one range
+            (100, [(0, 102)]),  # below zero
+            (100, [(0, 50), (50, 2)]),
+            (wire.MAX_POSITION, [(0, 1)]),
+        ],
+    )
+    def test_what_no_correct_peer_sends_is_refused(self, largest: int, ranges: list[tuple[int, int]]) -> None:
+        with pytest.raises(ProtocolError):
+            wire.decode_ack_untrusted(ack_packet(largest, ranges))
+
+    def test_fewer_ranges_than_announced_are_refused(self) -> None:
+        with pytest.raises(ProtocolError, match="not whole"):
+            wire.decode_ack_untrusted(ack_packet(100, [(0, 1)], count=0xFFFF))
+
+    @pytest.mark.parametrize("windows", [(wire.MAX_POSITION + 1, 0), (0, wire.MAX_POSITION + 1)])
+    def test_absurd_windows_are_refused(self, windows: tuple[int, int]) -> None:
+        ack = wire.Ack([(0, 1)], 0, *windows, 0, 0, 0)
+        with pytest.raises(ProtocolError, match="numbers"):
+            wire.decode_ack_untrusted(wire.encode_ack(1, 0, ack))
+
+    @pytest.mark.parametrize("datagram_bytes", [1200, 1472, 65_507])
+    def test_as_many_ranges_as_are_said_to_fit_do_fit_with_a_tag(self, datagram_bytes: int) -> None:
+        count = wire.max_ack_ranges(datagram_bytes)
+        ranges = [(2 * i, 2 * i + 1) for i in reversed(range(count))]
+        packet = wire.encode_ack(1, 0, wire.Ack(ranges, 0, 0, 0, 0, 0, 0))
+        assert len(packet) + wire.TAG_BYTES <= datagram_bytes < len(packet) + wire.TAG_BYTES + wire.ACK_RANGE.size
+
+    def test_counters_wrap_and_delays_saturate(self) -> None:
+        ack = wire.Ack([(0, 1)], 1 << 40, 0, 0, (1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 3)
+        decoded = wire.decode_ack_untrusted(wire.encode_ack(1, 0, ack))
+        assert decoded.delay_us == 0xFFFF_FFFF
+        assert (decoded.ect_count, decoded.ce_count, decoded.drop_count) == (1, 2, 3)
+
+
+class TestClose:
+    def test_a_long_reason_is_cut(self) -> None:
+        _, reason = wire.decode_close_untrusted(wire.encode_close(1, 0, 4, "ü" * 1000))
+        assert reason == "ü" * (wire.MAX_REASON_BYTES // 2)
+
+    def test_bytes_that_are_no_utf8_become_replacement_characters(self) -> None:
+        packet = wire.CLOSE.pack(wire.PacketType.CLOSE, 0, 1, 0, 4, 2) + b"\xff\xfe"
+        assert wire.decode_close_untrusted(packet) == (4, "\ufffd\ufffd")
+
+    @pytest.mark.parametrize("reason_bytes", [3, 513, 0xFFFF])
+    def test_a_reason_that_is_not_whole_is_refused(self, reason_bytes: int) -> None:
+        packet = wire.CLOSE.pack(wire.PacketType.CLOSE, 0, 1, 0, 4, reason_bytes) + b"ab"
+        with pytest.raises(ProtocolError, match="reason"):
+            wire.decode_close_untrusted(packet)
