@@ -31,9 +31,9 @@ _ECHOES, _ECHO_INTERVAL_S, _ECHO_BYTES = 300, 0.005, 84
 _FLOW_S = 1.5
 _UNLIMITED_BPS = 2e10
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
-_SO_RCVBUFFORCE = 33
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 _SEGMENTS = 32
-_IP_UDP_BYTES = 28
+_IP_UDP_BYTES, _ETHERNET_BYTES = 28, 14
 
 
 class Finding(NamedTuple):
@@ -110,6 +110,7 @@ def _echoes(probe: socket.socket, address: str, rtt_ns: int) -> list[int]:
     """Send echo requests at a steady pace and return the round-trip times in ns, of those that came back."""
     identifier = 0x6E74
     sent_ns: dict[int, int] = {}
+    probe.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     round_trips: list[int] = []
     next_s = time.monotonic()
     deadline_s = next_s + _ECHOES * _ECHO_INTERVAL_S + 2 * rtt_ns / 1e9 + 0.5
@@ -119,15 +120,17 @@ def _echoes(probe: socket.socket, address: str, rtt_ns: int) -> list[int]:
             header = struct.pack("!BBHHH", 8, 0, 0, identifier, sequence)
             body = bytes(_ECHO_BYTES - 28)
             checksum = 0xFFFF - ones_complement_sum(header + body)
-            sent_ns[sequence] = time.monotonic_ns()
+            sent_ns[sequence] = time.time_ns()
             probe.sendto(struct.pack("!BBHHH", 8, 0, checksum, identifier, sequence) + body, (address, 0))
             next_s += _ECHO_INTERVAL_S
         wake_s = next_s if len(sent_ns) < _ECHOES else deadline_s
         if select.select([probe], [], [], max(0.0, wake_s - time.monotonic()))[0]:
-            reply = probe.recv(2048)
+            reply, ancillary, _, _ = probe.recvmsg(2048, 64)
             kind, _, _, its_identifier, sequence = struct.unpack_from("!BBHHH", reply, (reply[0] & 15) * 4)
             if kind == 0 and its_identifier == identifier and sequence in sent_ns:
-                round_trips.append(time.monotonic_ns() - sent_ns[sequence])
+                # The kernel's stamp, taken on arrival: when this process gets to run is not the link's affair.
+                seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
+                round_trips.append(seconds * 10**9 + nanoseconds - sent_ns[sequence])
     return round_trips
 
 
@@ -161,8 +164,10 @@ class _Flow:
         burst = bytearray(self._payload_bytes * segments)
         received = _Received(self._payload_bytes, self.packet_bytes)
         start_s = time.monotonic()
-        while (elapsed_s := time.monotonic() - start_s) < _FLOW_S:
-            if elapsed_s >= received.sent * packet_s:
+        end_s = start_s + _FLOW_S
+        while (now_s := time.monotonic()) < end_s:
+            start_s = max(start_s, now_s - (received.sent + segments) * packet_s)  # what is late is not caught up
+            if now_s - start_s >= received.sent * packet_s:
                 for segment in range(segments):
                     struct.pack_into("!I", burst, segment * self._payload_bytes, received.sent + segment)
                 self._sender.send(burst)
@@ -221,8 +226,10 @@ def _rate(link: Link, name: str, path: PathSpec, flow: _Flow) -> Iterator[Findin
     before = link.ledger()
     received = flow.run(1.2 * rate_bps if rate_bps else _UNLIMITED_BPS, _drain_s(link))
     after = link.ledger()
-    surviving = 1 - (path.burst.mean_loss if path.burst else 0.0)
-    asked_bps = rate_bps * (1 - path.loss) * (1 - path.corrupt) * surviving if rate_bps else None
+    surviving = (1 - path.loss) * (1 - path.corrupt) * (1 - (path.burst.mean_loss if path.burst else 0.0))
+    if after.emulator != TUN:  # the kernel's disciplines count Ethernet's header, and we count IP packets
+        surviving *= flow.packet_bytes / (flow.packet_bytes + _ETHERNET_BYTES)
+    asked_bps = rate_bps * surviving if rate_bps else None
     is_judged = asked_bps is not None and path.burst is None and path.trace_ms is None and not path.changes
     is_met = None
     if is_judged and asked_bps is not None:

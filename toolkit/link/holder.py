@@ -1,8 +1,9 @@
 """The process that a link lives in: it makes the namespaces and devices, carries the packets, and cleans up.
 
-It is started by `toolkit.link.live` and answers it over one socket. When that socket reaches its end, because
-the link is closed or because its owner was killed, this process ends everything that still runs inside the
-namespaces and then itself, and with it goes all that it made. A Ctrl-C is the owner's business.
+It is started by `toolkit.link.live`, by way of `toolkit.link.start`, and answers it over one socket. When that
+socket reaches its end, because the link is closed or because its owner was killed, this process ends everything
+that still runs inside the namespaces and then itself, and with it goes all that it made. A Ctrl-C is the owner's
+business.
 """
 
 import gc
@@ -85,12 +86,10 @@ class Holder:
         self._networks: dict[str, int] = {}
         self._user = self._mount = -1
 
-    def make(self, request: Request) -> None:
+    def make(self, request: Request, is_user: bool) -> None:
         """Make everything. Raises NettoolError; `close` is due all the same."""
         self._spec = request.spec
         addresses = request.addresses
-        interfaces.refuse_used(addresses)
-        is_user = namespaces.enter_ends()
         names = {NEAR: str(addresses.near), FAR: str(addresses.far), "far6": str(addresses.far_ipv6)}
         namespaces.name_hosts(names)
         is_tun = request.emulator == TUN and request.spec.kind != LAN
@@ -102,7 +101,8 @@ class Holder:
                 devices.append(self._keep(open_tun(interfaces.DEVICE)))
         if not is_tun:
             interfaces.make_veth(netlinks[0], self._networks[FAR])
-        for netlink, address, ipv6 in zip(netlinks, addresses[:2], addresses[3:], strict=True):
+        for end, netlink, address, ipv6 in zip((NEAR, FAR), netlinks, addresses[:2], addresses[3:], strict=True):
+            namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls are those of where one is
             interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
         self._backend: _Backend
         if is_tun:
@@ -161,23 +161,23 @@ class Holder:
         self._resources.close()
 
 
-def main() -> None:
-    """Serve the link that comes, pickled, on standard input; the control socket's number is the argument."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+def serve_link(control: socket.socket, is_user: bool) -> None:
+    """Serve the link whose request comes, pickled, on standard input, to its end.
+
+    This process is inside `namespaces.enter_ends` already; `is_user` is what that has returned.
+    """
     owner = os.getppid()
 
     def end_if_orphaned(_signal: int, _frame: FrameType | None) -> None:
         if os.getppid() != owner:  # the signal also comes when only the owner's starting thread has ended
             sys.exit()
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end_if_orphaned)
     namespaces.end_with_parent(signal.SIGTERM)
-    request = pickle.load(sys.stdin.buffer)
     holder = Holder()
     try:
         try:
-            holder.make(request)
+            holder.make(pickle.load(sys.stdin.buffer), is_user)
         except NettoolError as error:
             control.send(pickle.dumps(error))
             return
@@ -189,7 +189,3 @@ def main() -> None:
             holder.serve(control)
     finally:
         holder.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -26,7 +26,7 @@ from typing import Any, Self
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.link import namespaces
 from toolkit.link.holder import FAR, MAX_MESSAGE_BYTES, NEAR, NETEM, TUN, Request
-from toolkit.link.interfaces import DEFAULT_NETWORK, Addresses
+from toolkit.link.interfaces import DEFAULT_NETWORK, Addresses, refuse_used
 from toolkit.link.ledger import Ledger
 from toolkit.link.spec import LinkSpec
 
@@ -72,11 +72,12 @@ class Link:
 
     def open(self) -> None:
         """Make the link. Raises UsageError and NettoolError, and then nothing is left of it."""
+        refuse_used(self.addresses)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "toolkit.link.holder", str(theirs.fileno())],
+                    [sys.executable, "-m", "toolkit.link.start", str(theirs.fileno())],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],

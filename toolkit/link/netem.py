@@ -23,7 +23,7 @@ KERNEL = "kernel"
 """Why netem dropped: its counter does not tell loss from a full queue."""
 
 _MIN_TBF_BURST_BYTES = 3 * 1514
-_TBF_BURST_S = 0.001
+_TBF_BURST_S = 0.004  # tokens that the kernel's timer comes too late for are lost
 _HELD_PACKETS = 100_000
 """Without a rate there is no queue: enough for 1 Gb/s with a second of delay."""
 

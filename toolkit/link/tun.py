@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from toolkit.errors import NettoolError, printable
+from toolkit.errors import NettoolError
 from toolkit.link.ledger import EMULATOR, Ledger, PathLedger
 from toolkit.link.models import Fate, Path, paths
 from toolkit.link.offload import SuperPacket
@@ -35,13 +35,13 @@ from toolkit.link.spec import LinkSpec
 
 COALESCE_NS = 400_000
 MAX_HELD_BYTES = 256 << 20
-DEVICE_VARIABLE = "NETTOOL_TUN_DEVICE"
 _LONG_PAUSE_NS, _WAKE_EARLY_NS = 500_000, 120_000
 _READS_PER_TURN = 16
 _READ_BYTES = (1 << 16) + 64
 _LATE_BUCKET_NS = 10_000
 _LATE_BUCKETS = 1000
 
+_NODE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
@@ -51,22 +51,21 @@ _TCP_OFFLOADS = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN
 
 
 def open_tun(name: str) -> int:
-    """A new TUN device `name` in the current network namespace; the device lives as long as the descriptor.
+    """A new TUN device `name` in the current network namespace; it lives as long as the descriptor.
 
-    The device node is /dev/net/tun, or what $NETTOOL_TUN_DEVICE names. Raises NettoolError.
+    Raises NettoolError.
     """
-    node = os.environ.get(DEVICE_VARIABLE, "/dev/net/tun")
-    shown = printable(node)
     try:
-        fd = os.open(node, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(_NODE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         way_out = "load it with 'sudo modprobe tun', or give a container '--device /dev/net/tun'"
-        raise NettoolError(f"no {shown} here: {way_out}") from None
+        raise NettoolError(f"no {_NODE} here: {way_out}") from None
     except PermissionError:
-        way_out = f"'sudo chmod 666 {shown}' is what most systems have, or run the link as root"
-        raise NettoolError(f"{shown} may not be opened by this user: {way_out}") from None
+        way_out = f"'sudo chmod 666 {_NODE}' is what most systems have, or run the link as root"
+        raise NettoolError(f"{_NODE} may not be opened by this user: {way_out}") from None
     except OSError as error:
-        raise NettoolError(f"{shown} cannot be opened ({error.strerror}): load it with 'sudo modprobe tun'") from None
+        reason = f"{_NODE} cannot be opened ({error.strerror})"
+        raise NettoolError(f"{reason}: load it with 'sudo modprobe tun'") from None
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR))
         try:
@@ -75,7 +74,7 @@ def open_tun(name: str) -> int:
             fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS)  # before 6.2 the kernel cuts UDP itself, slower
     except OSError as error:
         os.close(fd)
-        raise NettoolError(f"{shown} gives no TUN device ({error.strerror}): run the link as root") from None
+        raise NettoolError(f"{_NODE} gives no TUN device ({error.strerror}): run the link as root") from None
     return fd
 
 
