@@ -101,13 +101,14 @@ _MIN_PIPE_DATAGRAMS: Final = 4
 """BBR.MinPipeCwnd."""
 _PROBE_RTT_NS: Final = 200_000_000
 """BBR.ProbeRTTDuration."""
-_HOST_DELAY_NS: Final = 2_000_000
-"""What the two hosts may take to handle a batch, beyond the minimum RTT; on a LAN it is most of the RTT."""
+_HOST_RTT_NS: Final = 8_000_000
+"""A product of bandwidth and delay is made with no shorter RTT: on a LAN, and between two processes of one machine,
+what two busy hosts take to handle a batch is most of the RTT, and is not in its minimum."""
 
 _PROBE_WAIT_ROUNDS: Final = 16
 _FIRST_PROBE_WAIT_ROUNDS: Final = 4
 """The first probe comes early: it repairs a Startup that left too soon."""
-_MIN_PROBE_WAIT_NS: Final = 200_000_000
+_MIN_PROBE_WAIT_NS: Final = 20_000_000
 _MAX_PROBE_WAIT_NS: Final = 2 * _NS_PER_S
 _PROBE_WAIT_SPREAD: Final = 0.5
 """Waits are up to this part longer, at random, so that flows do not probe in step."""
@@ -118,7 +119,8 @@ _STANDING_QUEUE_DIVISOR: Final = 20
 _STANDING_QUEUE_NS: Final = 1_000_000
 """The standing queue that is put up with: a twentieth of the RTT and 1 ms."""
 _QUEUE_SLOPE: Final = 0.5
-"""How much less is sent for a queue beyond that, per round trip's worth of it."""
+_QUEUE_SCALE_NS: Final = 10_000_000
+"""How much less is sent for a queue beyond that, per round trip and 10 ms of it: on a LAN a busy host is no queue."""
 _MAX_QUEUE_REACTION: Final = {Phase.CRUISE: 0.1, Phase.DOWN: 0.15}
 
 
@@ -272,7 +274,8 @@ class Bbr:
     def _bdp_bytes(self, bandwidth_bps: float, gain: float = 1.0) -> float:
         """What must be in flight for `bandwidth_bps` to be delivered, the part that the path loses
         included."""
-        delivered = bandwidth_bps * self._min_rtt_ns / (_BITS_PER_BYTE * _NS_PER_S)
+        rtt_ns = max(self._min_rtt_ns, _HOST_RTT_NS)
+        delivered = bandwidth_bps * rtt_ns / (_BITS_PER_BYTE * _NS_PER_S)
         return gain * delivered / (1 - self._loss.share)
 
     @property
@@ -479,7 +482,7 @@ class Bbr:
         gain = _PACING_GAIN[self.phase]
         if self.phase in _MAX_QUEUE_REACTION:
             tolerated_ns = _STANDING_QUEUE_NS + self._min_rtt_ns // _STANDING_QUEUE_DIVISOR
-            excess = max(0, self._queue.standing_ns - tolerated_ns) / self._min_rtt_ns
+            excess = max(0, self._queue.standing_ns - tolerated_ns) / (self._min_rtt_ns + _QUEUE_SCALE_NS)
             gain -= min(_QUEUE_SLOPE * excess, _MAX_QUEUE_REACTION[self.phase])
         return gain
 
@@ -492,9 +495,7 @@ class Bbr:
         self._pacing_rate_bps = max(rate_bps, window_rate_bps(self._min_pipe_bytes, smoothed_rtt_ns))
 
     def _set_window(self, sample: AckSample) -> None:
-        bandwidth_bps = self._bw_bps
-        most_bytes = self._bdp_bytes(bandwidth_bps, _CWND_GAIN[self.phase]) + self._extra_acked.bytes
-        most_bytes += bandwidth_bps * _HOST_DELAY_NS / (_BITS_PER_BYTE * _NS_PER_S)
+        most_bytes = self._bdp_bytes(self._bw_bps, _CWND_GAIN[self.phase]) + self._extra_acked.bytes
         window_bytes = self._window_bytes
         if self._full_bw_reached:
             window_bytes = min(window_bytes + sample.newly_acked_bytes, most_bytes)

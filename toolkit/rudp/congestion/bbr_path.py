@@ -22,8 +22,10 @@ _PROBE_RTT_INTERVAL_NS: Final = 5 * _NS_PER_S
 _NEAR_MIN_RTT_DIVISOR: Final = 10
 """A sample within this part above the minimum shows an empty queue as well as ProbeRTT would."""
 _QUEUE_RTT_DIVISOR: Final = 8
-_HOST_NOISE_NS: Final = 1_000_000
-"""An RTT of an eighth and 1 ms above the minimum is taken for a queue, and not for the noise of hosts."""
+_QUEUE_NOISE_NS: Final = 1_000_000
+_HOST_NOISE_NS: Final = 4_000_000
+"""An RTT of an eighth and 1 ms above the minimum, but at least of 4 ms above, is taken for a queue: less may be hosts
+that were busy, whose schedulers let a process wait for that long."""
 _DEEP_QUEUE_NOISE_NS: Final = 5_000_000
 _RECENT_SAMPLES: Final = 3
 
@@ -191,4 +193,4 @@ class QueueDelay:
 
 
 def _visible_delay_ns(min_rtt_ns: int) -> int:
-    return min_rtt_ns // _QUEUE_RTT_DIVISOR + _HOST_NOISE_NS
+    return max(min_rtt_ns // _QUEUE_RTT_DIVISOR + _QUEUE_NOISE_NS, _HOST_NOISE_NS)
