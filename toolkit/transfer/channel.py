@@ -21,7 +21,7 @@ Call order, receiving side:  Listener.accept -> receive ... / send_message ... -
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 MAX_MESSAGE_BYTES = 1 << 18
 
@@ -77,6 +77,20 @@ class ExtentSink(Protocol):
 
         Raises ProtocolError for bytes that were never offered, TransferError where they cannot be written.
         """
+
+
+@runtime_checkable
+class DescriptorSink(ExtentSink, Protocol):
+    """A sink whose files a channel may also write to by itself, with `splice`."""
+
+    def descriptor(self, file_id: int, offset: int, length: int) -> int | None:
+        """Where to put these bytes at `offset`, valid until `landed` has been called for all of them.
+
+        None where they have to come by `write`. Raises as `write` does.
+        """
+
+    def landed(self, file_id: int, offset: int, length: int) -> None:
+        """Some more of the bytes, in order, are in the file: the sink reads them for its digest."""
 
 
 class Channel(Protocol):

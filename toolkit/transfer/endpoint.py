@@ -15,6 +15,7 @@ from toolkit.errors import (
     ProtocolError,
     RefusedError,
     TransferError,
+    UsageError,
     printable,
 )
 from toolkit.transfer.channel import Channel, ExtentSink
@@ -94,7 +95,9 @@ class Endpoint:
         except PeerClosedError as lost:
             raise self._last_words() or lost from None
         except NettoolError as error:
-            self._tell(_reason_for(error), str(error))
+            # How this end was called, and its paths, are no business of the other.
+            text = "it was started wrongly" if isinstance(error, UsageError) else str(error)
+            self._tell(_reason_for(error), text)
             raise
         except OSError as error:
             failed = TransferError(f"the system refuses: {error.strerror or error}")

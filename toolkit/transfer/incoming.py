@@ -13,7 +13,7 @@ from collections.abc import Callable
 from toolkit.errors import ProtocolError, TransferError, printable
 from toolkit.transfer.descriptors import CachedFile
 from toolkit.transfer.digest import Algorithm, ReceivedDigest
-from toolkit.transfer.manifest import MAX_SIZE_BYTES, Entry
+from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
 from toolkit.transfer.messages import Outcome, Status
 from toolkit.transfer.tree import NotTakenError, Tree, reason_of, storage_error
 
@@ -44,7 +44,7 @@ class IncomingFile(CachedFile):
         self.landed_bytes = 0
         self._tree = tree
         self._parts = tuple(entry.path.split(b"/"))
-        self._size_bytes = MAX_SIZE_BYTES if entry.size_bytes is None else entry.size_bytes
+        self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
         self._digest = ReceivedDigest(algorithm, self._read_exactly)
         self._expected_digest: bytes | None = None
         self._has_holes = False
@@ -111,7 +111,7 @@ class IncomingFile(CachedFile):
             offered = self.entry.size_bytes
             if self._expected_digest is not None or (offered is not None and offered != size_bytes):
                 raise ProtocolError("the peer contradicts itself about a file's size")
-            if self._digest.offset > size_bytes:
+            if not self._digest.offset <= size_bytes <= self._size_bytes:
                 raise ProtocolError(f"the peer sent more of a file than it has ({size_bytes} bytes)")
             self._size_bytes = size_bytes
             self._expected_digest = digest
@@ -152,7 +152,7 @@ class IncomingFile(CachedFile):
                 if durable:
                     os.fsync(descriptor)
                 self._close()
-            self._tree.publish(self._parts, self._temporary, overwrite, durable)
+            self._tree.publish(self._parts, self._temporary, overwrite)
             self._temporary = b""
             return Outcome(Status.TAKEN)
         except NotTakenError as error:

@@ -18,7 +18,10 @@ MAX_GROUP_ENTRIES = 1024
 MAX_GROUP_BYTES = MAX_MESSAGE_BYTES - 64  # the offer's own head is smaller than that
 
 MAX_FILE_IDS = 2**32
+MAX_OPEN_GROUPS = 32  # offered and without a result; bounds what either end keeps in mind
 MAX_SIZE_BYTES = 2**63 - 1  # off_t
+MAX_FILE_BYTES = 2**44  # 16 TiB, what ext4 takes; a hole of this size is hashed in minutes, one of 2**63 never
+MAX_HOLE_BYTES = 2**30  # told of at a time, so that zeros are hashed in a fraction of a second
 UNKNOWN_SIZE = 2**64 - 1
 PERMISSION_BITS = 0o777  # never set-user-id, set-group-id or sticky
 

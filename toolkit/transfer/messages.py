@@ -24,7 +24,7 @@ from typing import ClassVar, Protocol
 
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import ALGORITHMS, Algorithm, algorithm_by_number_untrusted
-from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, MAX_SIZE_BYTES, Entry
+from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, MAX_HOLE_BYTES, MAX_SIZE_BYTES, Entry
 from toolkit.transfer.reader import Reader, encode_text
 
 SESSION_VERSION = 1
@@ -179,7 +179,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A range of a file that holds nothing but zeros and is not sent."""
+    """A range of a file, at most MAX_HOLE_BYTES, that holds nothing but zeros and is not sent."""
 
     TYPE: ClassVar = Type.HOLE
     _LAYOUT: ClassVar = struct.Struct("!IQQ")
@@ -196,7 +196,7 @@ class Hole:
     def _decode(cls, reader: Reader) -> "Hole":
         file_id, offset, length = reader.fields(cls._LAYOUT)
         reader.finish()
-        if not length or offset + length > MAX_SIZE_BYTES:
+        if not 0 < length <= MAX_HOLE_BYTES or offset + length > MAX_SIZE_BYTES:
             raise ProtocolError("the peer tells of an impossible hole")
         return cls(file_id, offset, length)
 

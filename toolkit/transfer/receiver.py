@@ -18,7 +18,7 @@ from toolkit.errors import (
 from toolkit.transfer.channel import Channel
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
 from toolkit.transfer.endpoint import ALIVE_INTERVAL_S, Endpoint, VersionError
-from toolkit.transfer.manifest import MAX_FILE_IDS, Kind
+from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, Kind
 from toolkit.transfer.messages import (
     SESSION_VERSION,
     Accept,
@@ -171,6 +171,8 @@ class Receiver:
     def _decide(self, offer: Offer, storage: Storage) -> None:
         if offer.group != self._next_group or self._next_id + len(offer.entries) > MAX_FILE_IDS:
             raise ProtocolError("the sender numbers its offers wrongly")
+        if len(self._groups) >= MAX_OPEN_GROUPS:
+            raise ProtocolError("the sender offers too much at a time")
         decisions = storage.offer(offer.entries, self._algorithm)
         self._endpoint.send(Accept(offer.group, tuple(decisions)))
         self._groups.append(_Group(offer, self._next_id, decisions))

@@ -49,7 +49,7 @@ class FileReport(NamedTuple):
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{printable(self.name)}: {printable(self.reason) or self.status}"
+        return f"{printable(self.name)}: {self.reason or self.status}"
 
 
 @dataclass(slots=True)
@@ -119,6 +119,6 @@ class Account:
                 self._listing.add(entry.path, digest)
             word = _WORDS[outcome.status]
             report.entries.append(
-                FileReport(entry.name, word, size_bytes, digest.hex() if is_verified else "", outcome.reason)
+                FileReport(entry.name, word, size_bytes, digest.hex() if is_verified else "", printable(outcome.reason))
             )
         report.digest = self._listing.hex()

@@ -25,7 +25,7 @@ from toolkit.errors import (
 from toolkit.transfer.channel import Channel, Extent
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, algorithm_by_name
 from toolkit.transfer.endpoint import Endpoint
-from toolkit.transfer.manifest import MAX_FILE_IDS, Kind
+from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, Kind
 from toolkit.transfer.messages import (
     Accept,
     AnyMessage,
@@ -63,7 +63,6 @@ MIN_SLICE_BYTES = 1 << 16
 MAX_SLICE_BYTES = 1 << 24
 SHORT_SLICE_NS = 50_000_000  # a slice that took less is followed by one of twice the size
 LONG_SLICE_NS = 200_000_000
-HOLE_SLICE_BYTES = 1 << 30  # zeros that are hashed in a fraction of a second
 BATCH_FILES = 64  # after so many files, or so much content, digests are sent and messages looked for
 BATCH_BYTES = 1 << 20
 STREAM_WAIT_S = 0.02
@@ -158,13 +157,14 @@ class Sender:
             self._send_group(group)
         endpoint.send(End(self._next_id))
         while not endpoint.is_over:
-            endpoint.stay_alive()
-            self._take(endpoint.receive())
+            self._wait()
 
     def _offer(self, groups: Iterator[list[Item]]) -> _Group | None:
         items = next(groups, None)
         if items is None:
             return None
+        while len(self._groups) >= MAX_OPEN_GROUPS:
+            self._wait()
         group = _Group(self._next_group, self._next_id, items)
         self._next_group += 1
         self._next_id += len(items)
@@ -217,8 +217,11 @@ class Sender:
 
     def _await_decisions(self, group: _Group) -> None:
         while group.decisions is None:
-            self._take(self._endpoint.receive())
-            self._endpoint.stay_alive()
+            self._wait()
+
+    def _wait(self, timeout_s: float | None = None) -> None:
+        self._endpoint.stay_alive()
+        self._take(self._endpoint.receive(timeout_s=timeout_s))
 
     # Content.
 
@@ -257,7 +260,7 @@ class Sender:
             offset, end = segment.offset, segment.offset + segment.length
             while offset < end:
                 if segment.is_hole:
-                    length = min(end - offset, HOLE_SLICE_BYTES)
+                    length = min(end - offset, MAX_HOLE_BYTES)
                     self._endpoint.send(Hole(file_id, offset, length))
                     source.hole(offset, length)
                     self._sent(item, length)
@@ -280,8 +283,7 @@ class Sender:
         while True:
             stretch = stream.next_slice()
             if stretch is None:
-                self._take(self._endpoint.receive(timeout_s=STREAM_WAIT_S))
-                self._endpoint.stay_alive()
+                self._wait(STREAM_WAIT_S)
                 continue
             length = len(stretch.data)
             if not length:

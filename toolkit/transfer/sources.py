@@ -73,20 +73,20 @@ def segments_of(descriptor: int, size_bytes: int) -> Iterator[Segment]:
 
 @dataclass(frozen=True, slots=True)
 class FileOrigin:
-    """Where a file that is offered lies, and what it was then."""
+    """Where a file that is offered lies, under which name both users know it, and what it was then."""
 
     path: bytes
+    name: str
     identity: Identity
     is_sparse: bool
 
     def open(self) -> int:
         """A descriptor of that very file. Raises TransferError when it is another by now, or gone."""
-        name = printable(os.fsdecode(self.path))
         try:
             # Without O_NONBLOCK a FIFO that took the file's place would block here.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise TransferError(f"{name}: cannot be read any more ({error.strerror})") from error
+            raise TransferError(f"{printable(self.name)}: {_why_not(error)} any more") from error
         if Identity.of(os.fstat(descriptor)) != self.identity:
             os.close(descriptor)
             raise self.changed()
@@ -101,8 +101,8 @@ class FileOrigin:
 
     def changed(self) -> TransferError:
         """The error to raise when it is not."""
-        name = printable(os.fsdecode(self.path))
-        return TransferError(f"{name}: changed while it was sent; send it again when nothing writes to it")
+        advice = "changed while it was sent; send it again when nothing writes to it"
+        return TransferError(f"{printable(self.name)}: {advice}")
 
 
 class FileSource(CachedFile):
@@ -130,8 +130,7 @@ class FileSource(CachedFile):
                     raise self._origin.changed()
                 taken += more
         except OSError as error:
-            name = printable(os.fsdecode(self._origin.path))
-            raise TransferError(f"{name}: cannot be read ({error.strerror})") from error
+            raise TransferError(f"{printable(self._origin.name)}: {_why_not(error)}") from error
 
     def segments(self) -> Iterator[Segment]:
         """What to send and what to tell of as holes, in order."""
@@ -170,7 +169,9 @@ class FileSource(CachedFile):
         return self._is_finished and not self._outstanding
 
     def close(self) -> None:
-        """Give everything up; idempotent. A channel that still sends what it was given may open the file again."""
+        """Give everything up; idempotent. A channel that still sends what it was given may open the file
+        again.
+        """
         with self.lock:
             self._is_finished = True
             self._pinned = False
@@ -272,7 +273,7 @@ class Stream:
                 if not taken:
                     return None
         except OSError as error:
-            raise TransferError(f"the standard input cannot be read ({error.strerror})") from error
+            raise TransferError(f"the standard input {_why_not(error)}") from error
         data = bytes(buffer[:taken])
         self._hasher.update(data)
         stretch = StreamSlice(self.size_bytes, data)
@@ -282,3 +283,7 @@ class Stream:
     def digest(self) -> bytes:
         """The digest of everything read."""
         return self._hasher.digest()
+
+
+def _why_not(error: OSError) -> str:
+    return f"cannot be read ({(error.strerror or 'no reason given').lower()})"

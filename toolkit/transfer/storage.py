@@ -14,13 +14,12 @@ from functools import partial
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.incoming import IncomingFile
-from toolkit.transfer.manifest import Entry, Kind
+from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, Kind
 from toolkit.transfer.messages import FileDigest, Hole, Outcome, Status
 from toolkit.transfer.names import refusal_of_untrusted
 from toolkit.transfer.tree import NotTakenError, Tree
 
 OPTIMISTIC_BYTES = 1 << 16  # the first flight of any transport is smaller than that
-MAX_FILE_BYTES = 1 << 44  # 16 TiB, what ext4 takes; a hole of this size is hashed in minutes, one of 2**63 never
 
 TAKEN = Outcome(Status.TAKEN)
 
@@ -29,7 +28,7 @@ class Storage:
     """The files of one session. `write` may come from any thread, everything else from the session's."""
 
     def __init__(self, directory: str | os.PathLike[str], overwrite: bool, durable: bool) -> None:
-        self._tree = Tree(directory)
+        self._tree = Tree(directory, durable)
         self._overwrite = overwrite
         self._durable = durable
         self._files: dict[int, IncomingFile] = {}
@@ -91,7 +90,7 @@ class Storage:
         file = self._files.get(file_id)
         if file is not None:
             file.write(offset, data)
-        elif file_id >= self._next_id:
+        elif file_id >= self._next_id and data:
             self._keep_early(file_id, offset, data)
 
     def _keep_early(self, file_id: int, offset: int, data: memoryview) -> None:

@@ -30,14 +30,18 @@ class NotTakenError(Exception):
 
 
 class Tree:
-    """The directory that a session writes to. Safe for threads."""
+    """The directory that a session writes to. Safe for threads.
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    durable: whether names are on the disk (fsync of their directory) when a call returns
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], durable: bool) -> None:
         shown = printable(os.fspath(directory))
         try:
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name a directory to receive into") from error
+        self._durable = durable
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[tuple[bytes, ...], int, int]] = []
@@ -77,6 +81,8 @@ class Tree:
             try:
                 os.mkdir(components[-1], 0o700, dir_fd=parent)
                 self._made.append((components, mode, mtime_ns))
+                if self._durable:
+                    os.fsync(parent)
             except FileExistsError:
                 pass
             except OSError as error:
@@ -94,7 +100,7 @@ class Tree:
                 raise NotTakenError(reason_of(error)) from error
         _check_in_the_way(status, overwrite)
 
-    def publish(self, parts: tuple[bytes, ...], temporary: bytes, overwrite: bool, durable: bool) -> None:
+    def publish(self, parts: tuple[bytes, ...], temporary: bytes, overwrite: bool) -> None:
         """Give the file `temporary` its final name in the same directory, whole or not at all.
 
         Nothing is replaced unless `overwrite`, whoever comes in between. Raises NotTakenError, OSError.
@@ -106,7 +112,7 @@ class Tree:
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
             else:
                 self._publish_new(parent, parts, temporary)
-            if durable:
+            if self._durable:
                 os.fsync(parent)
 
     def _publish_new(self, parent: int, parts: tuple[bytes, ...], temporary: bytes) -> None:

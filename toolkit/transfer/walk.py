@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, PERMISSION_BITS, Entry, Kind
+from toolkit.transfer.names import display_name
 from toolkit.transfer.sources import FileOrigin, Identity, segments_of
 
 STANDARD_INPUT = "-"
@@ -162,7 +163,7 @@ def _directory(name: bytes, status: os.stat_result) -> Entry:
 
 def _file(path: bytes, name: bytes, status: os.stat_result) -> Item:
     is_sparse = status.st_blocks * 512 < status.st_size
-    origin = FileOrigin(path, Identity.of(status), is_sparse)
+    origin = FileOrigin(path, display_name(name), Identity.of(status), is_sparse)
     content_bytes = status.st_size
     if is_sparse:
         descriptor = origin.open()
