@@ -8,11 +8,13 @@ What a path has damaged never gets to the engine: a flipped bit is always seen b
 """
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
 
+from toolkit.errors import ProtocolError
 from toolkit.link.sim_inbox import Datagrams, Inbox
 from toolkit.rudp import wire
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
@@ -193,7 +195,8 @@ class Client(Host):
     def _shake_hands(self, batches: list[Batch], now_ns: int) -> None:
         handshake = self._handshake
         for batch in batches:
-            handshake.handle_datagram_untrusted(batch.data[: batch.segment_bytes], now_ns)
+            with suppress(ProtocolError):  # what has overtaken the ACCEPT
+                handshake.handle_datagram_untrusted(batch.data[: batch.segment_bytes], now_ns)
         if handshake.accepted is not None:
             accept = handshake.accepted
             size = min(accept.datagram_bytes, self._config.max_datagram_bytes)

@@ -1,0 +1,37 @@
+"""Five hundred random networks: whatever the path does, every byte arrives, once, and where it belongs.
+
+The simulated receiver checks each byte against what was sent and each position against what has landed before; here
+it is checked that nothing is missing and that the books of the path balance. A failure names its seed: `random_network`
+makes the same network of it again.
+"""
+
+import pytest
+from random_network import LIMIT_NS, random_network
+
+from toolkit.link.simulator import Simulator
+
+NETWORKS = 500
+CHUNK = 20
+
+
+@pytest.mark.parametrize("first", range(0, NETWORKS, CHUNK))
+def test_random_networks_deliver_exactly(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        link, specs = random_network(seed)
+        try:
+            results = Simulator(link, specs).run(LIMIT_NS)
+        except Exception as error:
+            error.add_note(f"network seed {seed}: {link} {specs}")
+            raise
+        for spec, flow in zip(specs, results, strict=True):
+            what = f"network seed {seed}, {spec}: {flow.failure} {flow.landed_bytes} {link}"
+            assert flow.landed_bytes == spec.size_bytes, what
+            assert flow.finished_ns is not None, what
+            assert flow.retransmitted_bytes >= 0, what
+
+
+@pytest.mark.parametrize("seed", range(0, NETWORKS, 100))
+def test_a_seed_gives_the_same_course_again(seed: int) -> None:
+    link, specs = random_network(seed)
+    first, second = (Simulator(link, specs).run(LIMIT_NS) for _ in range(2))
+    assert first == second
