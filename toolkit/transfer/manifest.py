@@ -77,7 +77,8 @@ class Entry:
         size_bytes = None if size == UNKNOWN_SIZE else size
         if kind > max(Kind) or mode & ~PERMISSION_BITS:
             raise ProtocolError("the peer offers what is neither a file nor a directory")
-        if (size_bytes or 0) > MAX_SIZE_BYTES or content_bytes > (size_bytes or MAX_SIZE_BYTES):
+        limit_bytes = MAX_SIZE_BYTES if size_bytes is None else size_bytes
+        if content_bytes > limit_bytes or limit_bytes > MAX_SIZE_BYTES:
             raise ProtocolError("the peer offers a file of an impossible size")
         if kind == Kind.DIRECTORY and size_bytes != 0:
             raise ProtocolError("the peer offers a directory that has a size")

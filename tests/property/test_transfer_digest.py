@@ -1,0 +1,107 @@
+"""The running digest of a file whose bytes come in any order is the standard one of its content."""
+
+import blake3
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import ProtocolError
+from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, ReceivedDigest
+
+STANDARD = {
+    "xxh3-128": lambda content: xxhash.xxh3_128(content).digest(),
+    "blake3": lambda content: blake3.blake3(content).digest(),
+}
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> list[tuple[int, bytes | int]]:
+    """A file cut into pieces, content or holes (their length), shuffled."""
+    pieces: list[tuple[int, bytes | int]] = []
+    offset = 0
+    for piece in draw(st.lists(st.binary(min_size=1, max_size=20) | st.integers(1, 50), max_size=30)):
+        pieces.append((offset, piece))
+        offset += piece if isinstance(piece, int) else len(piece)
+    return draw(st.permutations(pieces))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
+@settings(max_examples=150)
+@given(layouts())
+def test_any_order_gives_the_standard_digest(algorithm: Algorithm, layout: list[tuple[int, bytes | int]]) -> None:
+    stored = bytearray(sum(piece if isinstance(piece, int) else len(piece) for _, piece in layout))
+
+    def read_into(offset: int, buffer: memoryview) -> None:
+        buffer[:] = stored[offset : offset + len(buffer)]
+
+    digest = ReceivedDigest(algorithm, read_into)
+    for offset, piece in layout:
+        if isinstance(piece, int):
+            digest.hole(offset, piece)
+        else:
+            stored[offset : offset + len(piece)] = piece
+            digest.landed(offset, memoryview(piece))
+    assert digest.offset == len(stored)
+    assert digest.pending_ranges == 0
+    assert digest.digest() == STANDARD[algorithm.name](bytes(stored))
+
+
+def unread(_offset: int, _buffer: memoryview) -> None:
+    """For files whose content does not matter."""
+
+
+@settings(max_examples=100)
+@given(layouts().filter(bool), st.data())
+def test_bytes_that_come_again_are_an_error(layout: list[tuple[int, bytes | int]], data: st.DataObject) -> None:
+    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    for offset, piece in layout:
+        if isinstance(piece, int):
+            digest.hole(offset, piece)
+        else:
+            digest.landed(offset, memoryview(piece))
+    offset, _ = data.draw(st.sampled_from(layout))
+    with pytest.raises(ProtocolError):
+        digest.landed(offset, memoryview(b"again"))
+    with pytest.raises(ProtocolError):
+        digest.hole(offset, 1)
+
+
+@pytest.mark.parametrize("first", ["content", "hole"])
+@pytest.mark.parametrize("second", ["content", "hole"])
+def test_a_range_that_waits_may_not_come_again(first: str, second: str) -> None:
+    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    inputs = {
+        "content": lambda: digest.landed(10, memoryview(b"x")),
+        "hole": lambda: digest.hole(10, 1),
+    }
+    inputs[first]()
+    with pytest.raises(ProtocolError):
+        inputs[second]()
+
+
+def test_pieces_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.transfer.digest.MAX_PENDING_RANGES", 100)
+    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    for number in range(100):
+        digest.landed(1 + 2 * number, memoryview(b"x"))
+    with pytest.raises(ProtocolError):
+        digest.landed(1000, memoryview(b"x"))
+
+
+def test_neighbours_are_one_range() -> None:
+    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    for offset in (5, 7, 9, 3, 1):
+        digest.landed(offset, memoryview(b"xy"))
+    assert digest.pending_ranges == 1
+    digest.landed(0, memoryview(b"x"))
+    assert digest.offset == 11
+    assert digest.pending_ranges == 0
+
+
+@pytest.mark.parametrize("length", [1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
+def test_zeros_are_those_of_a_file(length: int) -> None:
+    frontier = Frontier(ALGORITHMS[0], unread)
+    frontier.zeros(length)
+    assert frontier.digest() == xxhash.xxh3_128(bytes(length)).digest()
+    assert frontier.offset == length

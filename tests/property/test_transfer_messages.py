@@ -1,0 +1,192 @@
+"""Messages: what was encoded decodes to the same, what decodes encodes to the same, and nothing else comes out."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import ProtocolError
+from toolkit.transfer.channel import MAX_MESSAGE_BYTES
+from toolkit.transfer.digest import ALGORITHMS
+from toolkit.transfer.manifest import (
+    MAX_GROUP_ENTRIES,
+    MAX_HOLE_BYTES,
+    MAX_SIZE_BYTES,
+    Entry,
+    Kind,
+)
+from toolkit.transfer.messages import (
+    Accept,
+    Alive,
+    AnyMessage,
+    Begin,
+    Digests,
+    Done,
+    End,
+    Error,
+    FileDigest,
+    Hole,
+    Offer,
+    Outcome,
+    Reason,
+    Result,
+    Status,
+    Type,
+    decode_untrusted,
+)
+from toolkit.transfer.reader import MAX_TEXT_BYTES
+
+ids = st.integers(0, 2**32 - 1)
+sizes = st.integers(0, MAX_SIZE_BYTES)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=MAX_TEXT_BYTES // 4)
+paths = st.binary(max_size=300)
+modes = st.integers(0, 0o777)
+times = st.integers(-(2**63), 2**63 - 1)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> Entry:
+    size = draw(st.none() | sizes)
+    content = draw(st.integers(0, MAX_SIZE_BYTES if size is None else size))
+    return Entry(Kind.FILE, draw(paths), draw(modes), draw(times), size, content)
+
+
+directories = st.builds(Entry, st.just(Kind.DIRECTORY), paths, modes, times)
+outcomes = st.builds(Outcome, st.sampled_from(Status), texts)
+decisions = st.builds(Outcome, st.sampled_from([Status.TAKEN, Status.REFUSED]), texts)
+
+
+def lists(elements: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(elements, min_size=1, max_size=5).map(tuple)
+
+
+@st.composite
+def digests(draw: st.DrawFn) -> Digests:
+    length = draw(st.sampled_from([algorithm.digest_bytes for algorithm in ALGORITHMS]))
+    digest = st.binary(min_size=length, max_size=length)
+    return Digests(draw(lists(st.builds(FileDigest, ids, sizes, digest))))
+
+
+totals = st.none() | st.integers(0, 2**64 - 2)
+holes = st.builds(Hole, ids, st.integers(0, MAX_SIZE_BYTES - MAX_HOLE_BYTES), st.integers(1, MAX_HOLE_BYTES))
+messages: st.SearchStrategy[AnyMessage] = st.one_of(
+    st.builds(Begin, st.sampled_from(ALGORITHMS), totals, totals),
+    st.builds(Offer, ids, lists(files() | directories)),
+    st.builds(Accept, ids, lists(decisions)),
+    st.builds(Result, ids, lists(outcomes)),
+    holes,
+    digests(),
+    st.builds(End, st.integers(0, 2**64 - 1)),
+    st.builds(Done, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+    st.builds(Error, st.sampled_from(Reason), texts),
+    st.just(Alive()),
+)
+
+
+@settings(max_examples=300)
+@given(messages)
+def test_a_message_decodes_to_what_was_encoded(message: AnyMessage) -> None:
+    assert decode_untrusted(message.encode()) == message
+
+
+@settings(max_examples=300)
+@given(messages, st.data())
+def test_a_damaged_message_raises_or_is_another_canonical_one(message: AnyMessage, data: st.DataObject) -> None:
+    encoded = bytearray(message.encode())
+    action = data.draw(st.sampled_from(["flip", "cut", "append"]))
+    if action == "flip":
+        for _ in range(data.draw(st.integers(1, 3))):
+            encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    elif action == "cut":
+        del encoded[data.draw(st.integers(0, len(encoded) - 1)) :]
+    else:
+        encoded += data.draw(st.binary(min_size=1, max_size=9))
+    try:
+        decoded = decode_untrusted(bytes(encoded))
+    except ProtocolError:
+        return
+    assert action == "flip" or decoded.TYPE is Type.BEGIN
+    if not (isinstance(decoded, Begin) and decoded.version != Begin().version):
+        assert decoded.encode() == bytes(encoded)
+
+
+@settings(max_examples=500)
+@given(st.binary(max_size=80))
+@example(b"")
+def test_garbage_raises_exactly_protocol_error(garbage: bytes) -> None:
+    try:
+        decoded = decode_untrusted(garbage)
+    except ProtocolError:
+        return
+    if not isinstance(decoded, Begin):
+        assert decoded.encode() == garbage
+
+
+@pytest.mark.parametrize("kind", list(Type))
+@settings(max_examples=60)
+@given(st.binary(max_size=60))
+def test_garbage_behind_a_type_raises_exactly_protocol_error(kind: Type, garbage: bytes) -> None:
+    try:
+        decoded = decode_untrusted(bytes([kind]) + garbage)
+    except ProtocolError:
+        return
+    assert decoded.TYPE is kind
+
+
+def test_begin_of_another_version_tells_the_version_whatever_follows() -> None:
+    future = Begin(version=77).encode() + b"fields of the future"
+    assert decode_untrusted(future) == Begin(version=77)
+    with pytest.raises(ProtocolError):
+        decode_untrusted(Begin().encode() + b"fields of the future")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry(Kind.FILE, b"x", 0o1000, 0),
+        Entry(Kind.FILE, b"x", 0o4755, 0),
+        Entry(Kind.FILE, b"x", 0, 0, MAX_SIZE_BYTES + 1),
+        Entry(Kind.FILE, b"x", 0, 0, 5, 6),
+        Entry(Kind.FILE, b"x", 0, 0, 0, 1),
+        Entry(Kind.DIRECTORY, b"x", 0, 0, 1),
+        Entry(Kind.DIRECTORY, b"x", 0, 0, None),
+        Entry(7, b"x", 0, 0),  # type: ignore[arg-type]
+    ],
+)
+def test_impossible_entries_raise(entry: Entry) -> None:
+    with pytest.raises(ProtocolError):
+        decode_untrusted(Offer(0, (entry,)).encode())
+
+
+def test_lists_are_neither_empty_nor_longer_than_a_group() -> None:
+    entry = Entry(Kind.FILE, b"x", 0, 0)
+    assert decode_untrusted(Offer(0, (entry,) * MAX_GROUP_ENTRIES).encode())
+    for count in (0, MAX_GROUP_ENTRIES + 1):
+        for message in (
+            Offer(0, (entry,) * count),
+            Accept(0, (Outcome(Status.TAKEN),) * count),
+            Result(0, (Outcome(Status.TAKEN),) * count),
+        ):
+            with pytest.raises(ProtocolError):
+                decode_untrusted(message.encode())
+
+
+def test_a_decision_is_no_result() -> None:
+    with pytest.raises(ProtocolError):
+        decode_untrusted(Accept(0, (Outcome(Status.MISMATCHED),)).encode())
+
+
+def test_the_longest_answer_fits_a_message() -> None:
+    longest = Outcome(Status.REFUSED, "é" * MAX_TEXT_BYTES)
+    for message in (Accept(0, (longest,) * MAX_GROUP_ENTRIES), Result(0, (longest,) * MAX_GROUP_ENTRIES)):
+        encoded = message.encode()
+        assert len(encoded) <= MAX_MESSAGE_BYTES
+        decoded = decode_untrusted(encoded)
+        assert isinstance(decoded, Accept | Result)
+        assert decoded.outcomes[0].reason == "é" * (MAX_TEXT_BYTES // 2)
+
+
+@given(st.text(max_size=300))
+def test_any_text_can_be_sent(text: str) -> None:
+    decoded = decode_untrusted(Error(Reason.FAILED, text).encode())
+    assert isinstance(decoded, Error)
+    assert len(decoded.text.encode()) <= MAX_TEXT_BYTES
