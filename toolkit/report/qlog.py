@@ -63,7 +63,10 @@ class QlogWriter:
     """A `toolkit.rudp.trace.Trace` that writes one file for one connection; `close` ends and closes the file.
 
     `wall_clock_ns` is what the clock on the wall (Unix time) shows as the first event comes; every time in the file
-    counts from there. Errors of the file come out as OSError, from any call.
+    counts from there.
+
+    A log must not break what it logs: where the file takes no more (the disk is full), writing ends, and only `close`
+    raises that OSError.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class QlogWriter:
         self._has_detail = True
         self._is_full = False
         self._is_closed = False
+        self._error: OSError | None = None
         self._written_bytes = 0
         self._buffer: list[str] = []
         self._buffered_bytes = 0
@@ -195,14 +199,14 @@ class QlogWriter:
         self._event(now_ns, "connectivity:connection_closed", data, is_last=True)
 
     def close(self) -> None:
-        """Write out what is buffered and close the file. Idempotent."""
+        """Write out what is buffered and close the file. Raises OSError if not all could be written. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
-        try:
-            self._flush()
-        finally:
-            self._file.close()
+        self._flush()
+        self._file.close()
+        if self._error is not None:
+            raise self._error
 
     # Writing
 
@@ -246,7 +250,11 @@ class QlogWriter:
         self._buffer.clear()
         self._written_bytes += len(text)
         self._buffered_bytes = 0
-        self._file.write(text.encode())
+        if self._error is None:
+            try:
+                self._file.write(text.encode())
+            except OSError as error:
+                self._error = error
 
 
 def _metrics_fields(metrics: Metrics) -> dict[str, Number]:

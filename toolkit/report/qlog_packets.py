@@ -45,21 +45,16 @@ def _stream_packets(data: memoryview, segment_bytes: int, stream_id: int) -> Ite
     """DATA and MESSAGE, which are nearly all there is."""
     count = len(data) // segment_bytes
     header = np.ndarray((count,), wire.DATA.dtype, data, 0, (segment_bytes,))
-    numbers: list[int] = header["packet_number"].tolist()
-    positions: list[int] = header["position"].tolist()
-    sizes = [segment_bytes] * count
-    rest = len(data) - count * segment_bytes
-    if rest:
-        *_, number, position = wire.DATA.unpack_untrusted(data, count * segment_bytes)
-        numbers.append(number)
-        positions.append(position)
-        sizes.append(rest)
-    for number, position, size in zip(numbers, positions, sizes, strict=True):
+    payload_bytes = segment_bytes - wire.HEADER_BYTES
+    for number, position in zip(header["packet_number"].tolist(), header["position"].tolist(), strict=True):
         yield (
-            f'{{"header":{{"packet_type":"1RTT","packet_number":{number}}},"raw":{{"length":{size}}},'
+            f'{{"header":{{"packet_type":"1RTT","packet_number":{number}}},"raw":{{"length":{segment_bytes}}},'
             f'"frames":[{{"frame_type":"stream","stream_id":{stream_id},"offset":{position},'
-            f'"length":{size - wire.HEADER_BYTES}}}]}}'
+            f'"length":{payload_bytes}}}]}}'
         )
+    rest = data[count * segment_bytes :]
+    if rest:
+        yield from describe(rest, len(rest))
 
 
 def _packet(packet: memoryview) -> dict[str, object]:
