@@ -55,6 +55,11 @@ class RangeSet:
         i = bisect_right(self._ends, value)
         return min(limit, max(value, self._starts[i])) if i < len(self._starts) else limit
 
+    def touches(self, start: int, end: int) -> bool:
+        """[start, end) overlaps or adjoins an interval: adding it makes no further one."""
+        low = bisect_left(self._ends, start)
+        return low < len(self._starts) and self._starts[low] <= end
+
     def newest_first(self, floor: int, limit: int) -> list[tuple[int, int]]:
         """At most `limit` intervals from the highest down, none that ends at or below `floor`."""
         taken: list[tuple[int, int]] = []

@@ -126,9 +126,11 @@ class Receiver:
         for first, last in pairwise(cuts):
             length = last - first
             number = int(numbers[first])
-            self._note_packets(number, number + length, length * segment_bytes, now_ns)
             start = int(positions[first])
             end = start + length * payload_bytes
+            if len(self._data) >= MAX_HOLES and not self._data.touches(start, end):
+                continue  # as if it were lost
+            self._note_packets(number, number + length, length * segment_bytes, now_ns)
             new = self._data.add(start, end)
             if new:
                 low = self._landing_end
@@ -155,8 +157,15 @@ class Receiver:
 
     def note_silent_packet(self, packet_number: int) -> None:
         """A packet that wants none; its number is known, so that no gap is seen where it was."""
-        self._packets.add(packet_number, packet_number + 1)
+        self._remember(packet_number, packet_number + 1)
         self._largest = max(self._largest, packet_number)
+
+    def _remember(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Packet numbers that have arrived; returns the new ones. Where there are too many holes, the oldest go."""
+        new = self._packets.add(start, end)
+        if len(self._packets) > MAX_HOLES:
+            self._packets.remove(0, self._packets.newest_first(0, MAX_HOLES // 2)[-1][0])
+        return new
 
     def note_ecn(self, ecn: int, count: int) -> None:
         """The IP ECN field of `count` packets (RFC 3168 section 5)."""
@@ -170,7 +179,7 @@ class Receiver:
         count = end - start
         self.received_packets += count
         self.received_bytes += size_bytes
-        new = self._packets.add(start, end)
+        new = self._remember(start, end)
         if not new or new[0] != (start, end):
             self.duplicate_packets += count - sum(stop - begin for begin, stop in new)
         if start > self._largest + 1 or end <= self._largest:
@@ -204,8 +213,6 @@ class Receiver:
         self.ack_time_ns = None
         self._ack_is_urgent = False
         self._unacked_bytes = 0
-        if len(self._packets) > MAX_HOLES:
-            self._packets.remove(0, ranges[-1][0])
         window, message_window = self.data_window, self.messages.announce()
         delay_us = max(0, now_ns - self._largest_time_ns) // 1000
         return [

@@ -16,6 +16,8 @@ from toolkit.errors import ProtocolError
 from toolkit.rudp.ranges import RangeSet
 
 MESSAGE_WINDOW_BYTES: Final = 1 << 20
+MAX_MESSAGE_HOLES: Final = 1 << 12
+"""A window of whole packets leaves fewer; a peer that sends every other byte must not fill the memory."""
 FIRST_DATA_WINDOW_BYTES: Final = 1 << 16
 """What either side takes before it has said how much; no receive window is smaller."""
 _LENGTH: Final = struct.Struct(">I")
@@ -166,6 +168,8 @@ class MessageAssembler:
         end = position + len(payload)
         if end > self.window:
             raise ProtocolError("a MESSAGE packet is beyond its window")
+        if len(self._received) >= MAX_MESSAGE_HOLES and not self._received.touches(position, end):
+            raise ProtocolError("MESSAGE packets leave more holes than a window has packets")
         for start, stop in self._received.add(position, end):
             short = stop - self._base - len(self._bytes)
             if short > 0:
@@ -176,15 +180,19 @@ class MessageAssembler:
         while whole - cursor >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._bytes, cursor)
             if length > self._max_message_bytes:
+                self._drop(cursor)
                 raise ProtocolError(f"a message of {length} bytes is longer than any may be")
             stop = cursor + _LENGTH.size + length
             if stop > whole:
                 break
             self._ready.append((bytes(self._bytes[cursor + _LENGTH.size : stop]), self._base + stop))
             cursor = stop
-        if cursor:
-            del self._bytes[:cursor]
-            self._base += cursor
+        self._drop(cursor)
+
+    def _drop(self, count: int) -> None:
+        """The first `count` bytes have become messages."""
+        del self._bytes[:count]
+        self._base += count
 
     def poll(self) -> bytes | None:
         """The next message in order."""
