@@ -61,6 +61,12 @@ class RangeSetMachine(RuleBasedStateMachine):
         if value <= limit:
             assert self.ranges.next_start(value, limit) == min(inside, default=limit)
 
+    @rule(start=values, end=values)
+    def touches(self, start: int, end: int) -> None:
+        if start < end:
+            grown = intervals_of(self.model | set(range(start, end)))
+            assert self.ranges.touches(start, end) == (len(grown) <= len(intervals_of(self.model)))
+
     @rule(floor=values, limit=st.integers(0, 5))
     def newest_first(self, floor: int, limit: int) -> None:
         expected = [i for i in reversed(intervals_of(self.model)) if i[1] > floor][:limit]
