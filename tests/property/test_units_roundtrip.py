@@ -22,16 +22,12 @@ def test_rates_come_back(rate_bps: float) -> None:
 
 @given(st.integers(0, units.MAX_INT // 2))
 def test_durations_come_back(duration_ns: int) -> None:
-    assert units.parse_duration_ns(units.format_duration_ns(duration_ns)) == pytest.approx(
-        duration_ns, rel=1e-3
-    )
+    assert units.parse_duration_ns(units.format_duration_ns(duration_ns)) == pytest.approx(duration_ns, rel=1e-3)
 
 
 @given(st.floats(0, 1))
 def test_fractions_come_back(fraction: float) -> None:
-    assert units.parse_fraction(units.format_fraction(fraction)) == pytest.approx(
-        fraction, rel=1e-3, abs=1e-17
-    )
+    assert units.parse_fraction(units.format_fraction(fraction)) == pytest.approx(fraction, rel=1e-3, abs=1e-17)
 
 
 @settings(max_examples=300)

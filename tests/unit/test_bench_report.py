@@ -1,6 +1,7 @@
 """Records to a file and back, and the table that is made from them: the same one each time."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,14 @@ def test_the_table_names_every_figure() -> None:
     assert "953.7 MiB in /dev/shm (memory)" in table
     assert "seed 1" in table
     assert "2023-11-14 22:13 UTC" in table
+
+
+def test_a_busy_machine_is_told_of() -> None:
+    results = make_results(5)
+    busy = replace(results.campaign, host={**HOST, "load_1min": 1.5})
+    assert "busy when this began (load 1.5)" in comparison(Results(busy, results.trials))
+    idle = replace(results.campaign, host={**HOST, "load_1min": 0.5})
+    assert "busy" not in comparison(Results(idle, results.trials))
 
 
 def test_few_pairs_make_no_claim() -> None:

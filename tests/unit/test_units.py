@@ -107,9 +107,7 @@ def test_nonsense_rates(text: str) -> None:
         units.parse_rate(text)
 
 
-@pytest.mark.parametrize(
-    "text", [*NONSENSE, "40", "40m", "1d", "1Mbit", "9223372036854775808ns", "99999999999h"]
-)
+@pytest.mark.parametrize("text", [*NONSENSE, "40", "40m", "1d", "1Mbit", "9223372036854775808ns", "99999999999h"])
 def test_nonsense_durations(text: str) -> None:
     with pytest.raises(UsageError):
         units.parse_duration_ns(text)

@@ -32,9 +32,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.payload_bytes < MIN_PAYLOAD_BYTES:
-            raise UsageError(
-                "a file under 1MiB measures the start of a transfer only: ask for a larger --size"
-            )
+            raise UsageError("a file under 1MiB measures the start of a transfer only: ask for a larger --size")
         if not 0 < self.repeats <= MAX_REPEATS:
             raise UsageError(f"--repeat must be from 1 to {MAX_REPEATS}")
 
@@ -55,9 +53,7 @@ def parse_cells(text: str, tcp_congestion_control: str) -> list[Cell]:
         congestion_control = chosen or defaults[transport]
         cells.append(Cell(f"{transport}-{congestion_control}", transport, congestion_control))
     if len({cell.label for cell in cells}) < len(cells):
-        raise UsageError(
-            f"'{printable(text, 40)}' names a transport twice: once is enough, it is repeated anyway"
-        )
+        raise UsageError(f"'{printable(text, 40)}' names a transport twice: once is enough, it is repeated anyway")
     return cells
 
 

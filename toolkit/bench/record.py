@@ -127,9 +127,7 @@ def read(path: Path) -> Results:
     except OSError as error:
         raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(
-            f"{printable(str(path))} is not text; give a file that nettool bench wrote"
-        ) from None
+        raise UsageError(f"{printable(str(path))} is not text; give a file that nettool bench wrote") from None
     if campaign is None:
         raise UsageError(f"{printable(str(path))} holds no campaign; give a file that nettool bench wrote")
     return Results(campaign, trials)

@@ -58,9 +58,7 @@ def paired_ratio(samples: Sequence[float], baseline: Sequence[float], seed: int)
     return bootstrap_median(ratios, seed)
 
 
-def _bootstrap(
-    samples: Sequence[float], statistic: Callable[[Sequence[float]], float], seed: int
-) -> Interval | None:
+def _bootstrap(samples: Sequence[float], statistic: Callable[[Sequence[float]], float], seed: int) -> Interval | None:
     if len(samples) < MIN_SAMPLES:
         return None
     generator = random.Random(seed)

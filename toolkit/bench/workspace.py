@@ -48,9 +48,7 @@ def workspace(payload_bytes: int, seed: int, parent: Path | None) -> Iterator[Wo
                 )
             folder = Path(
                 stack.enter_context(
-                    tempfile.TemporaryDirectory(
-                        prefix="nettool-bench-", dir=parent, ignore_cleanup_errors=True
-                    )
+                    tempfile.TemporaryDirectory(prefix="nettool-bench-", dir=parent, ignore_cleanup_errors=True)
                 )
             )
             payload = folder / "payload"

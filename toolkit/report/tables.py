@@ -78,6 +78,9 @@ def _caption(campaign: Campaign, summaries: Sequence[CellSummary]) -> str:
         f"{host['cores']} cores of {host['cpu']}, {host['system']} {host['kernel']}.",
         f"nettool {host['nettool']}, Python {host['python']}, {started}.",
     ]
+    load = host.get("load_1min", 0)
+    if load > host["cores"] / 2:
+        lines.append(f"The machine was busy when this began (load {load}): expect lower figures, and more spread.")
     if any(summary.ratio is not None and summary.ratio.interval is None for summary in summaries):
         lines.append(f"Fewer than {MIN_SAMPLES} pairs hold no 95% interval; --repeat {MIN_SAMPLES} or more gives one.")
     return "\n".join(lines)
