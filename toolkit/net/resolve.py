@@ -9,12 +9,13 @@ import queue
 import socket
 import threading
 from itertools import zip_longest
+from typing import Any
 
 from toolkit.errors import UnreachableError, UsageError, printable
 from toolkit.transfer.channel import Address
 
 SocketAddress = tuple[int, tuple[str, int]]
-"""A family, and what `connect` and `bind` take in it: a numeric host (with its scope, as in fe80::1%eth0), a port."""
+"""A family, and what `connect` and `bind` take in it: a numeric host (with its scope, as in fe80::1%2), a port."""
 
 RESOLVE_TIMEOUT_S = 5.0
 
@@ -43,7 +44,13 @@ def interleave(addresses: list[SocketAddress]) -> list[SocketAddress]:
 
 def _look_up(address: Address, kind: int, flags: int = 0) -> list[SocketAddress]:
     found = socket.getaddrinfo(address.host, address.port, type=kind, flags=flags)
-    return [(int(family), (str(to[0]), address.port)) for family, _, _, _, to in found]
+    return [(int(family), (host_of(to), address.port)) for family, _, _, _, to in found]
+
+
+def host_of(name: tuple[Any, ...]) -> str:
+    """The numeric host in what `getsockname`, `getpeername` and `accept` give, with the scope of an IPv6 one."""
+    host, scope = str(name[0]), name[3] if len(name) == 4 else 0
+    return f"{host}%{scope}" if scope and "%" not in host else host
 
 
 def _resolve_name(address: Address, kind: int, timeout_s: float) -> list[SocketAddress]:

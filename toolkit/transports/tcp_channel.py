@@ -119,4 +119,4 @@ class TcpChannel:
         self._last_statistics = self._statistics()
         self._is_closed = True
         for stream in self._streams:
-            stream.socket.close()
+            stream.free()

@@ -13,10 +13,10 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.net.resolve import SocketAddress, resolve
+from toolkit.net.resolve import SocketAddress, host_of, resolve
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.tcp_channel import TcpChannel
 from toolkit.transports.tcp_settings import check_options, configure, listen_error
@@ -321,7 +321,7 @@ def _listen(address: Address, options: TransportOptions) -> socket.socket:
     raise listen_error(address, failure) from failure
 
 
-def _address_of(name: tuple[str, int]) -> Address:
+def _address_of(name: tuple[Any, ...]) -> Address:
     """From a socket's name; an IPv4 peer of an IPv6 socket is shown as what it is (RFC 4291 section 2.5.5.2)."""
-    host, port = name[:2]
-    return Address(host.removeprefix("::ffff:") if "." in host else host, port)
+    host = host_of(name)
+    return Address(host.removeprefix("::ffff:") if "." in host else host, name[1])

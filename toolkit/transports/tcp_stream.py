@@ -3,8 +3,7 @@
 The socket does not block; whoever has to wait polls. While a sender waits for room it also takes in messages, so
 that two ends which both send cannot block each other. Content goes out by `sendfile`, in slices that are announced
 one by one: where a file ends too early, the rest of the slice is filled with zeros, and the connection still serves to
-tell the peer why. Content comes in through a buffer that fits the second-level cache, so that the sink writes and
-hashes what is still there, or by `splice` where the sink lets it (see `toolkit.net.splice`).
+tell the peer why. What comes in is `tcp_inbound`'s.
 
 Silence: the time that this end waited, over all calls, since the peer last sent or took something.
 """
@@ -19,7 +18,6 @@ import struct
 import sys
 import termios
 import time
-from collections import deque
 from collections.abc import Iterator
 from math import ceil
 from typing import Final
@@ -27,17 +25,12 @@ from typing import Final
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.net.tcp_info import tcp_info
 from toolkit.transfer.channel import Address, Extent, ExtentSink, ExtentSource
-from toolkit.transports.tcp_wire import (
-    FRAME_BYTES,
-    decode_frame_untrusted,
-    encode_extent_header,
-    encode_message_header,
-)
+from toolkit.transports.tcp_inbound import BLOCK_BYTES, Inbound, lost
+from toolkit.transports.tcp_wire import FRAME_BYTES, encode_extent_header, encode_message_header
 
 SLICE_BYTES: Final = 1 << 20
 """What one frame of content holds at most: little enough to be filled with zeros, much enough to cost nothing."""
 
-_LANDING_BLOCK_BYTES: Final = 1 << 19
 _SMALL_BYTES: Final = 1 << 16
 """Up to here content is read and sent together with its header: one system call, where `sendfile` needs three."""
 
@@ -69,21 +62,13 @@ class TcpStream:
     ) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self.landed_slices = 0
         self.is_given_up = False
         self._takes_messages_in = takes_messages_in
         self._peer = peer
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
+        self._inbound = Inbound(sock, peer)
         self._is_torn = False  # the peer cannot make sense of anything after what was sent
-        self._receive_failure: TransferError | None = None
-        # What comes in: a header, then a message or the rest of an extent.
-        self._header = memoryview(bytearray(FRAME_BYTES))
-        self._message: memoryview | None = None
-        self._extent: Extent | None = None
-        self._filled_bytes = 0
-        self._messages: deque[bytes] = deque()
-        self._landing_block = memoryview(b"")
         self._outgoing_block = memoryview(b"")
 
     # Sending
@@ -126,9 +111,9 @@ class TcpStream:
         while True:
             takes_in = (
                 self._takes_messages_in
-                and self._receive_failure is None
-                and self._extent is None
-                and len(self._messages) < _MAX_WAITING_MESSAGES
+                and self._inbound.failure is None
+                and self._inbound.extent is None
+                and len(self._inbound.messages) < _MAX_WAITING_MESSAGES
             )
             ready = self._wait(select.POLLOUT | (select.POLLIN if takes_in else 0), None, wake)
             if takes_in and ready & select.POLLIN:
@@ -140,8 +125,9 @@ class TcpStream:
 
     def _take_messages_in(self) -> None:
         # A failure is kept for `receive`: the peer may have shut down its sending half only.
+        inbound = self._inbound
         with contextlib.suppress(TransferError):
-            while len(self._messages) < _MAX_WAITING_MESSAGES and self._receive_frame() and self._extent is None:
+            while len(inbound.messages) < _MAX_WAITING_MESSAGES and inbound.take_frame() and inbound.extent is None:
                 pass
 
     def _send_file(self, descriptor: int, offset: int, length: int) -> int:
@@ -174,12 +160,12 @@ class TcpStream:
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
         if self._is_torn:
-            raise self._lost(None)
+            raise lost(self._peer, None)
         try:
             yield
         except OSError as error:
             self._is_torn = True
-            raise self._lost(error) from error
+            raise lost(self._peer, error) from error
         except BaseException:
             self._is_torn = True
             raise
@@ -189,79 +175,29 @@ class TcpStream:
     @property
     def is_between_frames(self) -> bool:
         """Nothing has come in halfway."""
-        return self._message is None and self._extent is None and not self._filled_bytes
+        return self._inbound.is_between_frames
+
+    @property
+    def landed_slices(self) -> int:
+        """How many frames of content have landed."""
+        return self._inbound.landed_slices
 
     def receive(self, sink: ExtentSink | None, timeout_s: float | None, wake: int | None = None) -> bytes | None:
         """As Channel.receive; also None as soon as the descriptor `wake` is readable."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._messages:
-            if self._receive_failure is not None:
-                raise self._receive_failure
-            if self._extent is not None or self._receive_frame():
-                if self._extent is None:
+        inbound = self._inbound
+        while not inbound.messages:
+            if inbound.extent is not None or inbound.take_frame():
+                if inbound.extent is None:
                     break
                 if sink is None:
                     raise ProtocolError("the peer sends content that nobody asked for")
-                if self._land(sink):
+                if inbound.land(sink):
                     return None
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             if left_s == 0 or not self._wait(select.POLLIN, left_s, wake):
                 return None
-        return self._messages.popleft()
-
-    def _receive_frame(self) -> bool:
-        """Take in a whole message or the header of an extent; False when there is no more to read for now."""
-        if self._message is None:
-            if not self._fill(self._header):
-                return False
-            try:
-                frame = decode_frame_untrusted(self._header)
-            except ProtocolError as error:
-                self._receive_failure = error
-                raise
-            if isinstance(frame, Extent):
-                self._extent = frame
-                return True
-            self._message = memoryview(bytearray(frame.length))
-        if not self._fill(self._message):
-            return False
-        self._messages.append(self._message.tobytes())
-        self._message = None
-        return True
-
-    def _land(self, sink: ExtentSink) -> bool:
-        """Land what there is of the current extent; whether that was all of it."""
-        if not self._landing_block:
-            self._landing_block = memoryview(bytearray(_LANDING_BLOCK_BYTES))
-        while self._extent is not None:
-            file_id, offset, length = self._extent
-            block = self._landing_block[:length]
-            if not self._fill(block):
-                return False
-            rest = length - len(block)
-            self._extent = Extent(file_id, offset + len(block), rest) if rest else None
-            if block:
-                sink.write(file_id, offset, block)
-        self.landed_slices += 1
-        return True
-
-    def _fill(self, target: memoryview) -> bool:
-        """Receive until `target` is full, in as many calls as that takes; False when there is no more for now."""
-        while self._filled_bytes < len(target):
-            try:
-                count = self.socket.recv_into(target[self._filled_bytes :])
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                self._receive_failure = self._lost(error)
-                raise self._receive_failure from error
-            if not count:
-                self._receive_failure = self._lost(None)
-                raise self._receive_failure
-            self._silence_s = 0.0
-            self._filled_bytes += count
-        self._filled_bytes = 0
-        return True
+        return inbound.messages.popleft()
 
     # Waiting
 
@@ -271,6 +207,9 @@ class TcpStream:
         poll.register(self.socket, events)
         if wake is not None:
             poll.register(wake, select.POLLIN)
+        if self._inbound.is_heard:
+            self._inbound.is_heard = False
+            self._silence_s = 0.0
         patience_s = max(0.0, self.idle_timeout_s - self._silence_s)
         is_last_wait = timeout_s is None or timeout_s >= patience_s
         started_s = time.monotonic()
@@ -282,17 +221,12 @@ class TcpStream:
             return found | events if found & (select.POLLERR | select.POLLHUP) else found
         if is_last_wait:
             self._is_torn = self.is_given_up = True
-            self._receive_failure = PeerClosedError(
+            failure = self._inbound.failure = PeerClosedError(
                 f"{self._peer} has been silent for {self.idle_timeout_s:g} s and is given up; is the path still up?"
             )
-            raise self._receive_failure
+            raise failure
         self._silence_s += time.monotonic() - started_s
         return 0
-
-    def _lost(self, error: OSError | None) -> PeerClosedError:
-        if error is None:
-            return PeerClosedError(f"{self._peer} closed the connection before the end")
-        return PeerClosedError(f"the connection to {self._peer} was lost: {(error.strerror or str(error)).lower()}")
 
     # The end
 
@@ -308,7 +242,7 @@ class TcpStream:
         what the peer has not got yet. Ends when the peer has closed too, when everything is acknowledged and the
         peer has gone quiet, or `patience_s` after the peer last acknowledged something.
         """
-        trash = bytearray(_LANDING_BLOCK_BYTES)
+        trash = bytearray(BLOCK_BYTES)
         quiet_s = max(_QUIET_S, 2e-6 * tcp_info(self.socket).get("rtt", 0))
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
@@ -328,6 +262,11 @@ class TcpStream:
                         return
                     if count < fewest_bytes:
                         fewest_bytes, deadline_s = count, now_s + patience_s
+
+    def free(self) -> None:
+        """Close the socket, and give back everything else."""
+        self._inbound.close()
+        self.socket.close()
 
     def _unacknowledged_bytes(self) -> int:
         count: int = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)))[0]
