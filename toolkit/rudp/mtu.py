@@ -75,8 +75,7 @@ class PathMtu:
     """
 
     def __init__(self, max_datagram_bytes: int) -> None:
-        """`max_datagram_bytes`: what interface and peer allow at most; below the base size there is no
-        search."""
+        """`max_datagram_bytes`: what interface and peer allow at most; below the base size there is no search."""
         self._max_bytes = max(max_datagram_bytes, BASE_DATAGRAM_BYTES)
         self._datagram_bytes = BASE_DATAGRAM_BYTES
         self._state = State.SEARCHING
@@ -106,8 +105,7 @@ class PathMtu:
 
     @property
     def next_timeout_ns(self) -> int | None:
-        """When to ask `probe_size` again even if nothing was acknowledged; None when there is no such
-        time."""
+        """When to ask `probe_size` again even if nothing was acknowledged; None when there is no such time."""
         return self._raise_at_ns
 
     def probe_size(self, now_ns: int) -> int | None:
@@ -166,8 +164,7 @@ class PathMtu:
             self._start_search()
 
     def on_packets_lost(self, size_bytes: int, count: int, now_ns: int) -> None:
-        """One look declared `count` packets lost, the largest of `size_bytes`; `datagram_bytes` may have
-        fallen."""
+        """One look declared `count` packets lost, the largest of `size_bytes`; `datagram_bytes` may have fallen."""
         del now_ns
         if size_bytes <= BASE_DATAGRAM_BYTES or self._datagram_bytes <= BASE_DATAGRAM_BYTES:
             return
@@ -201,8 +198,7 @@ class PathMtu:
         self._losses = 0
 
     def _settle(self, now_ns: int) -> None:
-        """End the search when there is nothing left to find, and wake up later if it found less than the
-        most."""
+        """End the search when there is nothing left to find, and wake up later if it found less than the most."""
         if self._state is not State.SEARCHING:
             return
         is_largest = self._datagram_bytes == self._max_bytes

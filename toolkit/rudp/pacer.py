@@ -23,8 +23,7 @@ _MAX_ROUND_BYTES: Final = 4 * _MAX_QUANTUM_BYTES
 """At most this much per call, however late: the driver looks at its receive side in between."""
 _CATCH_UP_NS: Final = 4_000_000
 """Lateness that is made good: many times the usual 80 us of a timer, and the length of a scheduler's time
-slice. The burst after it is what the bottleneck could have carried meanwhile, so it adds at most this to the
-queue."""
+slice. The burst after it is what the bottleneck could have carried meanwhile, so it adds at most this to the queue."""
 _CATCH_UP_QUANTA: Final = 2
 """The same bound for low rates, where two datagrams take longer than `_CATCH_UP_NS`."""
 

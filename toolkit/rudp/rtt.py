@@ -10,14 +10,12 @@ Read: RFC 9002 sections 5 (estimation) and 6.2.1 (probe timeout), RFC 6298 secti
 """
 
 GRANULARITY_NS = 1_000_000
-"""kGranularity, RFC 9002 section 6.1.2: no timeout is shorter; the clocks and timers of a host are no
-finer."""
+"""kGranularity, RFC 9002 section 6.1.2: no timeout is shorter; the clocks and timers of a host are no finer."""
 
 INITIAL_RTT_NS = 100_000_000
 """Before the first sample. RFC 9002 section 6.2.2 recommends 333 ms, which makes the first probe timeout 1 s;
 on a lossy path that second is lost with each lost first packet. 100 ms gives 300 ms, more than the RTT of
-nearly every terrestrial path; where the RTT is longer (a satellite), one small handshake packet is sent
-twice."""
+nearly every terrestrial path; where the RTT is longer (a satellite), one small handshake packet is sent twice."""
 
 MAX_ACK_DELAY_NS = 25_000_000
 """The longest that a peer may hold back an acknowledgement unless told otherwise (RFC 9000 section 18.2)."""
@@ -76,6 +74,5 @@ class RttEstimator:
         return self.smoothed_rtt_ns + max(4 * self.rttvar_ns, GRANULARITY_NS) + max_ack_delay_ns
 
     def on_persistent_congestion(self) -> None:
-        """The next sample becomes the minimum: the path may have become another one (RFC 9002 section
-        5.2)."""
+        """The next sample becomes the minimum: the path may have become another one (RFC 9002 section 5.2)."""
         self._min_rtt_is_stale = True

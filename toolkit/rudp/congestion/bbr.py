@@ -1,100 +1,49 @@
 """BBR: sends at the rate that the path has shown it can deliver, and probes now and then whether it can more.
 
-Theory. A path has a bandwidth and a round-trip time; with their product in flight it is full and no queue
-stands. Both are measured, but not at once: more bandwidth shows only when the queue is filled, the minimum
-RTT only when it is empty. So BBR takes turns. *Startup* doubles the rate until it no longer rises; *Drain*
-lets the queue go again that this has built; *ProbeBW* cycles through DOWN (a tenth less, until the queue is
-gone), CRUISE (at the rate), REFILL (one round to fill the pipe) and UP (a quarter more, to see whether it is
-delivered). *ProbeRTT* halves what is in flight for 200 ms where the queue was never seen empty for 5 s.
-Losses and marks that mean congestion lower bounds: for long, what was in flight when probing caused them; for
-the rest of the cycle, the bandwidth and volume measured.
+Theory. A path has a bandwidth and a round-trip time; with their product in flight it is full and no queue stands. Both
+are measured, but not at once: more bandwidth shows only when the queue is filled, the minimum RTT only when it is
+empty. So BBR takes turns. *Startup* doubles the rate until it no longer rises; *Drain* lets the queue go again that
+this has built; *ProbeBW* cycles through DOWN (a tenth less, until the queue is gone), CRUISE (at the rate), REFILL (one
+round to fill the pipe) and UP (a quarter more, to see whether it is delivered). *ProbeRTT* halves what is in flight for
+200 ms where the queue was not seen empty for 5 s. Losses and marks that mean congestion lower bounds: for long, what
+was in flight when probing caused them; for the rest of the cycle, the bandwidth and volume measured.
 
-Choices of our own, each for a reason (docs/congestion-control.md has the measurements):
-- what counts as a loss by congestion: see `bbr_loss`;
-- CRUISE sends a little less while a queue stands, where the draft always takes off 1%: an idle link is not
-  wasted
-  on a margin, and several flows together drain what they have built, so the RTT stays below 1.5 times its
-  minimum in a buffer of any depth; the window is 1.25 BDP and what is aggregated, not 2 BDP, for the same;
-- Startup leaves also when a deep queue is seen, not only after three rounds without growth; and it grows the
-  window
-  by 1.25 times what is acknowledged, which makes up for acknowledgements that come a quarter of a round trip
-  late;
-- UP ends once its 1.25 BDP are in flight and a queue is seen; the next probe comes after 16 to 24 round trips
-  (2 to
-  3 s at the most), not after 2 to 3 s, so that a short transfer notices a path that has changed.
+Choices of our own (docs/congestion-control.md has the reasons and the measurements):
+- which loss is congestion: see `bbr_loss`;
+- CRUISE and DOWN send a little less while a queue stands, where the draft always takes off 1%, and the window is 1.25
+  times the product, not twice: a lone flow wastes nothing, several together drain what they have built, and the RTT
+  stays below 1.5 times its minimum in a buffer of any depth;
+- Startup also ends when a deep queue is seen, and grows the window by 1.25 times what is acknowledged, which makes up
+  for acknowledgements that come a quarter of a round trip late;
+- UP ends once its 1.25 products are in flight and a queue is seen, and comes every 16 to 24 round trips, not every 2
+  to 3 s: a short transfer too must notice that its path has changed;
+- where the hosts take longer than the path (a LAN, one machine), the window paces, until a loss shows a short buffer.
 
-Read: draft-ietf-ccwg-bbr (no RFC yet), section 5; names are the draft's.
+Read: draft-ietf-ccwg-bbr (no RFC yet), section 5; the names are the draft's.
 """
 
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.congestion.bbr_bounds import CongestionBounds
 from toolkit.rudp.congestion.bbr_loss import PathLoss
-from toolkit.rudp.congestion.bbr_path import ExtraAcked, MaxBandwidth, MinRtt, QueueDelay, Rounds
+from toolkit.rudp.congestion.bbr_path import ExtraAcked, FullBandwidth, MaxBandwidth, MinRtt, QueueDelay, Rounds
+from toolkit.rudp.congestion.bbr_phases import CWND_GAIN, PACING_GAIN, PROBING, SUCCESSORS, Phase, ProbeClock
 from toolkit.rudp.congestion.window import UNMEASURED_RTT_NS, initial_window_bytes, window_rate_bps
 
 _NS_PER_S: Final = 1_000_000_000
 _BITS_PER_BYTE: Final = 8
 _UNBOUNDED: Final = float("inf")
 
-
-class Phase(Enum):
-    """Sections 5.3.1 to 5.3.4."""
-
-    STARTUP = "startup"
-    DRAIN = "drain"
-    DOWN = "probe_bw_down"
-    CRUISE = "probe_bw_cruise"
-    REFILL = "probe_bw_refill"
-    UP = "probe_bw_up"
-    PROBE_RTT = "probe_rtt"
-
-
-SUCCESSORS: Final = {
-    Phase.STARTUP: {Phase.DRAIN},
-    Phase.DRAIN: {Phase.CRUISE, Phase.PROBE_RTT},
-    Phase.DOWN: {Phase.CRUISE, Phase.REFILL, Phase.PROBE_RTT},
-    Phase.CRUISE: {Phase.REFILL, Phase.PROBE_RTT},
-    Phase.REFILL: {Phase.UP, Phase.DOWN, Phase.PROBE_RTT},
-    Phase.UP: {Phase.DOWN, Phase.PROBE_RTT},
-    Phase.PROBE_RTT: {Phase.CRUISE},
-}
-"""Which phase may follow which."""
-
-_PACING_GAIN: Final = {
-    Phase.STARTUP: 2.77,  # 4 ln 2: the least that doubles the delivery rate each round
-    Phase.DRAIN: 0.5,
-    Phase.DOWN: 0.9,
-    Phase.CRUISE: 1.0,
-    Phase.REFILL: 1.0,
-    Phase.UP: 1.25,
-    Phase.PROBE_RTT: 1.0,
-}
-_CWND_GAIN: Final = {
-    Phase.STARTUP: 2.5,
-    Phase.DRAIN: 2.0,
-    Phase.DOWN: 1.25,
-    Phase.CRUISE: 1.25,
-    Phase.REFILL: 1.25,
-    Phase.UP: 1.3,
-    Phase.PROBE_RTT: 0.5,
-}
-"""In round trips' worth of data; what acknowledgements aggregate comes on top."""
 _STARTUP_GROWTH: Final = 1.25
-_PROBING: Final = (Phase.REFILL, Phase.UP)
-
-_FULL_BW_GROWTH: Final = 1.25
+"""By how much of what is acknowledged the window grows in Startup."""
 _FULL_BW_ROUNDS: Final = 3
-"""BBR.full_bw: the pipe is full after three rounds that brought less than a quarter more (section
-5.3.1.2)."""
+"""BBR.full_bw_reached: the pipe is full after three rounds that brought less than a quarter more (section 5.3.1.2)."""
 _EXCESSIVE_ROUNDS: Final = 2
 """Excessive loss without a queue counts when two rounds on end show it, in which more is being sent: one may be a
 burst of the path's own, two are a policer or a buffer of a few packets."""
 _DRAIN_ROUNDS: Final = 3
-_BETA: Final = 0.7
-"""BBR.Beta: what a congested round leaves of the short-term bounds, unless more was measured."""
+"""Whatever does not drain within so many is not our queue."""
 _HEADROOM: Final = 0.15
 """BBR.Headroom: the part of the long-term bound that is left to others while cruising."""
 _MIN_PIPE_DATAGRAMS: Final = 4
@@ -104,16 +53,8 @@ _PROBE_RTT_NS: Final = 200_000_000
 _HOST_RTT_NS: Final = 8_000_000
 """A product of bandwidth and delay is made with no shorter RTT: on a LAN, and between two processes of one machine,
 what two busy hosts take to handle a batch is most of the RTT, and is not in its minimum."""
-
-_PROBE_WAIT_ROUNDS: Final = 16
-_FIRST_PROBE_WAIT_ROUNDS: Final = 4
-"""The first probe comes early: it repairs a Startup that left too soon."""
-_MIN_PROBE_WAIT_NS: Final = 20_000_000
-_MAX_PROBE_WAIT_NS: Final = 2 * _NS_PER_S
-_PROBE_WAIT_SPREAD: Final = 0.5
-"""Waits are up to this part longer, at random, so that flows do not probe in step."""
-_UP_SLOPE_DIVISOR: Final = 32
-"""UP raises the long-term bound by a 32nd in its first round, twice as much in the next, and so on."""
+_LAN_GAIN: Final = 2.0
+"""Paces at no less than this where the hosts are what takes time: the window is what bounds a LAN."""
 
 _STANDING_QUEUE_DIVISOR: Final = 20
 _STANDING_QUEUE_NS: Final = 1_000_000
@@ -124,29 +65,15 @@ _QUEUE_SCALE_NS: Final = 10_000_000
 _MAX_QUEUE_REACTION: Final = {Phase.CRUISE: 0.1, Phase.DOWN: 0.15}
 
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """What congestion has taught.
-
-    inflight_longterm:  how much in flight was too much when probing
-    bw_shortterm, inflight_shortterm: what is left of bandwidth and volume until the next probe
-    """
-
-    inflight_longterm: float = _UNBOUNDED
-    bw_shortterm: float = _UNBOUNDED
-    inflight_shortterm: float = _UNBOUNDED
-
-
 class Bbr:
-    """See `base.CongestionController`; (datagram_bytes, rate_bps or None as a bound, seed of the probe
-    times)."""
+    """See `base.CongestionController`; (datagram_bytes, rate_bps or None as a bound, seed of the probe times)."""
 
     name = "bbr"
 
     def __init__(self, datagram_bytes: int, rate_bps: float | None, seed: int) -> None:
         self._datagram_bytes = datagram_bytes
         self._rate_bound_bps = rate_bps
-        self._random_state = seed * 2 + 1 & _XORSHIFT_MASK
+        self._probe_clock = ProbeClock(seed)
         self.phase = Phase.STARTUP
 
         self._max_bw = MaxBandwidth()
@@ -155,31 +82,24 @@ class Bbr:
         self._rounds = Rounds()
         self._queue = QueueDelay()
         self._loss = PathLoss(datagram_bytes)
-        self._bounds = _Bounds()
-        self._bounds_before_loss: _Bounds | None = None
+        self._bounds = CongestionBounds()
         self._last_lost_bytes = 0
         self._bw_latest = 0.0
         self._inflight_latest = 0
         self._is_round_congested = False
         self._excessive_rounds = 0
 
-        self._full_bw = 0.0
-        self._full_bw_count = 0
+        self._full_bw = FullBandwidth()
         self._full_bw_reached = False
 
         self._phase_start_ns = 0
         self._phase_rounds = 0
-        self._cycle_start_ns = 0
-        self._cycle_rounds = 0
         self._down_rounds = 0
-        self._probe_wait_rounds = 0
-        self._probe_wait_ns = 0
-        self._up_slope_bytes = 0.0
         self._probe_rtt_done_ns: int | None = None
 
         self._window_bytes = float(initial_window_bytes(datagram_bytes))
         self._prior_window_bytes = 0.0
-        gain = _PACING_GAIN[Phase.STARTUP]
+        gain = PACING_GAIN[Phase.STARTUP]
         self._pacing_rate_bps = gain * window_rate_bps(self._window_bytes, UNMEASURED_RTT_NS)
 
     @property
@@ -198,9 +118,9 @@ class Bbr:
             "min_rtt": float(self._min_rtt.ns or 0),
             "extra_acked": self._extra_acked.bytes,
             "path_loss": self._loss.share,
-            "inflight_longterm": self._bounds.inflight_longterm,
-            "bw_shortterm": self._bounds.bw_shortterm,
-            "inflight_shortterm": self._bounds.inflight_shortterm,
+            "inflight_longterm": self._bounds.now.inflight_longterm,
+            "bw_shortterm": self._bounds.now.bw_shortterm,
+            "inflight_shortterm": self._bounds.now.inflight_shortterm,
         }
 
     def on_datagram_size(self, datagram_bytes: int) -> None:
@@ -228,9 +148,7 @@ class Bbr:
         del now_ns, lost_sent_time_ns
         self._loss.on_spurious(self._last_lost_bytes)
         self._last_lost_bytes = 0
-        if self._bounds_before_loss is not None:
-            self._bounds = self._bounds_before_loss
-            self._bounds_before_loss = None
+        self._bounds.undo()
 
     def on_ack(self, sample: AckSample) -> None:
         self._update_model(sample)
@@ -269,14 +187,18 @@ class Bbr:
     @property
     def _bw_bps(self) -> float:
         """BBR.bw: what the model says that the path delivers."""
-        return min(self._max_bw.bps, self._bounds.bw_shortterm)
+        return min(self._max_bw.bps, self._bounds.now.bw_shortterm)
 
     def _bdp_bytes(self, bandwidth_bps: float, gain: float = 1.0) -> float:
-        """What must be in flight for `bandwidth_bps` to be delivered, the part that the path loses
-        included."""
+        """What must be in flight for `bandwidth_bps` to be delivered, the part that the path loses included."""
         rtt_ns = max(self._min_rtt_ns, _HOST_RTT_NS)
         delivered = bandwidth_bps * rtt_ns / (_BITS_PER_BYTE * _NS_PER_S)
         return gain * delivered / (1 - self._loss.share)
+
+    @property
+    def _is_lan(self) -> bool:
+        """The hosts take longer than the path, and it has never dropped for want of room."""
+        return self._min_rtt_ns < _HOST_RTT_NS // 8 and not self._bounds.has_longterm
 
     @property
     def _min_pipe_bytes(self) -> int:
@@ -288,73 +210,45 @@ class Bbr:
         return self._queue.is_seen and self._loss.is_excessive(flight_bytes)
 
     def _on_congestion(self, now_ns: int, in_flight_at_send_bytes: int) -> None:
-        """Too much was sent. Whoever was probing has found the bound; the others act once, when the round
-        ends."""
+        """Too much was sent. Whoever was probing has found the bound; the others act once, when the round ends."""
         self._is_round_congested = True
-        if self.phase in _PROBING:
+        if self.phase in PROBING:
             target_bytes = min(self._bdp_bytes(self._bw_bps), self._window_bytes)
-            bound_bytes = max(float(in_flight_at_send_bytes), _BETA * target_bytes)
-            self._set_bounds(_Bounds(inflight_longterm=bound_bytes))
+            self._bounds.set_longterm_by_probe(in_flight_at_send_bytes, target_bytes)
             self._start_down(now_ns)
-
-    def _adapt_lower_bounds(self) -> None:
-        """Follow what is delivered down, by no more than BBR.Beta a round."""
-        bounds = self._bounds
-        bandwidth_bps = min(bounds.bw_shortterm, self._max_bw.bps)
-        inflight_bytes = min(bounds.inflight_shortterm, self._window_bytes)
-        self._set_bounds(
-            _Bounds(
-                inflight_longterm=bounds.inflight_longterm,
-                bw_shortterm=max(self._bw_latest, _BETA * bandwidth_bps),
-                inflight_shortterm=max(self._inflight_latest, _BETA * inflight_bytes),
-            )
-        )
-
-    def _set_bounds(self, bounds: _Bounds) -> None:
-        self._bounds_before_loss, self._bounds = self._bounds, bounds
-
-    def _drop_short_term_bounds(self) -> None:
-        self._bounds = _Bounds(inflight_longterm=self._bounds.inflight_longterm)
-        self._bounds_before_loss = None
 
     # Once a round trip
 
     def _end_round(self, sample: AckSample) -> None:
         self._phase_rounds += 1
-        self._cycle_rounds += 1
+        self._probe_clock.rounds += 1
         self._queue.end_round(self._min_rtt_ns)
-        is_growing = self._check_full_bw(sample)
+        is_growing = False
+        if sample.delivery_rate_bps is not None and not sample.is_app_limited:
+            is_growing = self._full_bw.end_round(self._bw_latest)
         is_excessive = self._loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_rounds = self._excessive_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
             self._check_startup_done(is_growing)
             is_of_the_path = is_growing and self._queue.was_absent and not is_excessive
-        elif self.phase in _PROBING:
+        elif self.phase in PROBING:
             if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
                 self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
             is_of_the_path = False
         else:
             # What UP sent too much is declared lost in the first two rounds of DOWN, and answered already.
-            is_of_the_path = self._queue.was_absent and self._cycle_rounds >= 2
-            if self._is_round_congested and self._cycle_rounds >= 2:
-                self._adapt_lower_bounds()
+            is_of_the_path = self._queue.was_absent and self._probe_clock.rounds >= 2
+            if is_excessive and self._is_lan:
+                self._bounds.set_longterm(sample.in_flight_at_send_bytes)
+            if self._is_round_congested and self._probe_clock.rounds >= 2:
+                self._bounds.lower(self._max_bw.bps, self._window_bytes, self._bw_latest, self._inflight_latest)
         down_rounds = self._phase_rounds if self.phase is Phase.DOWN else self._down_rounds
-        self._loss.end_round(is_of_the_path, is_below_capacity=2 <= self._cycle_rounds <= 1 + down_rounds)
+        self._loss.end_round(is_of_the_path, is_below_capacity=2 <= self._probe_clock.rounds <= 1 + down_rounds)
         if self.phase is not Phase.PROBE_RTT and not self._is_round_congested:
             self._restore_window()
         if self.phase is Phase.UP:
-            self._up_slope_bytes *= 2
+            self._bounds.end_up_round()
         self._is_round_congested = False
-
-    def _check_full_bw(self, sample: AckSample) -> bool:
-        """Note whether the bandwidth still grows; a round that was held by the application cannot tell."""
-        if sample.delivery_rate_bps is None or sample.is_app_limited:
-            return False
-        if self._bw_latest >= self._full_bw * _FULL_BW_GROWTH:
-            self._full_bw, self._full_bw_count = self._bw_latest, 0
-            return True
-        self._full_bw_count += 1
-        return False
 
     def _check_startup_done(self, is_growing: bool) -> None:
         """The pipe is full after rounds without growth: three, two of which lose too much, or one with a queue."""
@@ -363,11 +257,10 @@ class Bbr:
             wanted_rounds = _EXCESSIVE_ROUNDS
         if self._queue.is_standing(self._min_rtt_ns):
             wanted_rounds = 1
-        if self._is_round_congested or (not is_growing and self._full_bw_count >= wanted_rounds):
+        if self._is_round_congested or (not is_growing and self._full_bw.has_plateau(wanted_rounds)):
             self._full_bw_reached = True
             if self._is_round_congested or self._excessive_rounds:
-                bound_bytes = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
-                self._set_bounds(_Bounds(inflight_longterm=bound_bytes))
+                self._bounds.set_longterm(max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest))
 
     # Phases (section 5.3)
 
@@ -379,23 +272,17 @@ class Bbr:
         self._phase_rounds = 0
         self._queue.forget_standing()
 
-    def _start_cycle(self, now_ns: int, wait_rounds: int) -> None:
-        """Draw when the next probe is due (section 5.3.3.5.3)."""
-        spread = 1 + _PROBE_WAIT_SPREAD * self._draw()
-        self._cycle_start_ns = now_ns
-        self._cycle_rounds = self._down_rounds = 0
-        self._probe_wait_rounds = int(wait_rounds * spread)
-        self._probe_wait_ns = int(_MAX_PROBE_WAIT_NS * spread)
-
     def _start_down(self, now_ns: int) -> None:
         self._enter(Phase.DOWN, now_ns)
-        self._start_cycle(now_ns, _PROBE_WAIT_ROUNDS)
+        self._probe_clock.start_cycle(now_ns, is_first=False)
+        self._down_rounds = 0
         self._rounds.restart()
 
     def _start_first_cruise(self, now_ns: int) -> None:
         """After Drain and ProbeRTT there is nothing left to drain."""
         self._enter(Phase.CRUISE, now_ns)
-        self._start_cycle(now_ns, _FIRST_PROBE_WAIT_ROUNDS)
+        self._probe_clock.start_cycle(now_ns, is_first=True)
+        self._down_rounds = 0
 
     def _update_phase(self, sample: AckSample) -> None:
         now_ns = sample.now_ns
@@ -410,7 +297,7 @@ class Bbr:
         elif self.phase is Phase.DOWN:
             self._update_down(sample, bdp_bytes)
         elif self.phase is Phase.CRUISE:
-            if self._is_time_to_probe(now_ns):
+            if self._probe_clock.is_due(now_ns):
                 self._start_refill(now_ns)
         elif self.phase is Phase.REFILL:
             if self._rounds.is_start and self._phase_rounds >= 1:
@@ -422,40 +309,30 @@ class Bbr:
     def _update_down(self, sample: AckSample, bdp_bytes: float) -> None:
         if self._rounds.is_start and self._phase_rounds == 1:
             self._max_bw.advance()  # what UP sent is acknowledged now
-        if self._is_time_to_probe(sample.now_ns):
+        if self._probe_clock.is_due(sample.now_ns):
             self._start_refill(sample.now_ns)
         elif self._phase_rounds >= 1 and sample.bytes_in_flight <= min(bdp_bytes, self._inflight_with_headroom()):
             self._down_rounds = self._phase_rounds
             self._enter(Phase.CRUISE, sample.now_ns)
 
-    def _is_time_to_probe(self, now_ns: int) -> bool:
-        waited_ns = now_ns - self._cycle_start_ns
-        has_waited = self._cycle_rounds >= self._probe_wait_rounds and waited_ns > _MIN_PROBE_WAIT_NS
-        return has_waited or waited_ns > self._probe_wait_ns
-
     def _start_refill(self, now_ns: int) -> None:
-        self._drop_short_term_bounds()
+        self._bounds.drop_short_term()
         self._enter(Phase.REFILL, now_ns)
         self._rounds.restart()
 
     def _start_up(self, sample: AckSample) -> None:
         self._enter(Phase.UP, sample.now_ns)
-        self._full_bw, self._full_bw_count = sample.delivery_rate_bps or 0.0, 0
-        self._up_slope_bytes = float(self._datagram_bytes)
-        if self._bounds.inflight_longterm < _UNBOUNDED:
-            slope_bytes = self._bounds.inflight_longterm / _UP_SLOPE_DIVISOR
-            self._up_slope_bytes = max(self._up_slope_bytes, slope_bytes)
+        self._full_bw.restart(sample.delivery_rate_bps or 0.0)
+        self._bounds.start_up(self._datagram_bytes)
 
     def _update_up(self, sample: AckSample, bdp_bytes: float) -> None:
         """Raise the long-term bound while it is what holds us, and leave when there is no more to find."""
-        longterm_bytes = self._bounds.inflight_longterm
-        if sample.is_window_limited and self._window_bytes >= longterm_bytes:
-            raised_bytes = self._up_slope_bytes * sample.newly_acked_bytes / self._window_bytes
-            self._bounds = _Bounds(inflight_longterm=longterm_bytes + raised_bytes)
-            self._full_bw, self._full_bw_count = sample.delivery_rate_bps or 0.0, 0
+        if sample.is_window_limited and self._window_bytes >= self._bounds.now.inflight_longterm:
+            self._bounds.raise_longterm(sample.newly_acked_bytes / self._window_bytes)
+            self._full_bw.restart(sample.delivery_rate_bps or 0.0)
         has_probed = sample.now_ns >= self._phase_start_ns + self._min_rtt_ns
-        is_full = sample.prior_in_flight_bytes >= _PACING_GAIN[Phase.UP] * bdp_bytes and self._queue.is_seen
-        if self._full_bw_count >= _FULL_BW_ROUNDS or (has_probed and is_full):
+        is_full = sample.prior_in_flight_bytes >= PACING_GAIN[Phase.UP] * bdp_bytes and self._queue.is_seen
+        if self._full_bw.has_plateau(_FULL_BW_ROUNDS) or (has_probed and is_full):
             self._start_down(sample.now_ns)
 
     def _update_probe_rtt(self, sample: AckSample) -> None:
@@ -473,14 +350,16 @@ class Bbr:
         elif self._phase_rounds >= 1 and sample.now_ns > self._probe_rtt_done_ns:
             self._min_rtt.end_probe(sample.now_ns)
             self._restore_window()
-            self._drop_short_term_bounds()
+            self._bounds.drop_short_term()
             self._start_first_cruise(sample.now_ns)
 
     # Control (section 5.6)
 
     def _pacing_gain(self) -> float:
-        gain = _PACING_GAIN[self.phase]
-        if self.phase in _MAX_QUEUE_REACTION:
+        gain = PACING_GAIN[self.phase]
+        if self._is_lan and self._queue.standing_ns < _HOST_RTT_NS:
+            gain = max(gain, _LAN_GAIN)
+        elif self.phase in _MAX_QUEUE_REACTION:
             tolerated_ns = _STANDING_QUEUE_NS + self._min_rtt_ns // _STANDING_QUEUE_DIVISOR
             excess = max(0, self._queue.standing_ns - tolerated_ns) / (self._min_rtt_ns + _QUEUE_SCALE_NS)
             gain -= min(_QUEUE_SLOPE * excess, _MAX_QUEUE_REACTION[self.phase])
@@ -490,12 +369,12 @@ class Bbr:
         rate_bps = self._pacing_gain() * self._bw_bps / (1 - self._loss.share)
         if not self._full_bw_reached:
             # The delivery rate is a round behind the window, which doubles: pace what the window lets go.
-            gain = _PACING_GAIN[Phase.STARTUP] / 2
+            gain = PACING_GAIN[Phase.STARTUP] / 2
             rate_bps = max(rate_bps, gain * window_rate_bps(self._window_bytes, smoothed_rtt_ns))
         self._pacing_rate_bps = max(rate_bps, window_rate_bps(self._min_pipe_bytes, smoothed_rtt_ns))
 
     def _set_window(self, sample: AckSample) -> None:
-        most_bytes = self._bdp_bytes(self._bw_bps, _CWND_GAIN[self.phase]) + self._extra_acked.bytes
+        most_bytes = self._bdp_bytes(self._bw_bps, CWND_GAIN[self.phase]) + self._extra_acked.bytes
         window_bytes = self._window_bytes
         if self._full_bw_reached:
             window_bytes = min(window_bytes + sample.newly_acked_bytes, most_bytes)
@@ -505,37 +384,24 @@ class Bbr:
 
     def _window_bound_bytes(self) -> float:
         if self.phase in (Phase.STARTUP, Phase.DRAIN):
-            return self._bounds.inflight_shortterm
+            return self._bounds.now.inflight_shortterm
         if self.phase is Phase.PROBE_RTT:
             return min(self._probe_rtt_window_bytes(), self._inflight_with_headroom())
         if self.phase is Phase.CRUISE:
-            return min(self._bounds.inflight_shortterm, self._inflight_with_headroom())
-        return min(self._bounds.inflight_shortterm, self._bounds.inflight_longterm)
+            return min(self._bounds.now.inflight_shortterm, self._inflight_with_headroom())
+        return min(self._bounds.now.inflight_shortterm, self._bounds.now.inflight_longterm)
 
     def _inflight_with_headroom(self) -> float:
-        """Leave a part of the long-term bound to others, but not so much that our own bandwidth has no
-        room."""
-        longterm_bytes = self._bounds.inflight_longterm
-        if longterm_bytes == _UNBOUNDED:
+        """Leave a part of the long-term bound to others, but not so much that our own bandwidth has no room."""
+        if not self._bounds.has_longterm:
             return _UNBOUNDED
+        longterm_bytes = self._bounds.now.inflight_longterm
         needed_bytes = min(longterm_bytes, self._bdp_bytes(self._bw_bps) + self._extra_acked.bytes)
         return max((1 - _HEADROOM) * longterm_bytes, needed_bytes, self._min_pipe_bytes)
 
     def _probe_rtt_window_bytes(self) -> float:
-        return max(self._bdp_bytes(self._bw_bps, _CWND_GAIN[Phase.PROBE_RTT]), self._min_pipe_bytes)
+        return max(self._bdp_bytes(self._bw_bps, CWND_GAIN[Phase.PROBE_RTT]), self._min_pipe_bytes)
 
     def _restore_window(self) -> None:
         self._window_bytes = max(self._window_bytes, self._prior_window_bytes)
         self._prior_window_bytes = 0.0
-
-    def _draw(self) -> float:
-        """A number from [0, 1): xorshift64*, for only when to probe hangs on it."""
-        x = self._random_state
-        x ^= x >> 12
-        x ^= x << 25 & _XORSHIFT_MASK
-        x ^= x >> 27
-        self._random_state = x
-        return (x * 0x2545F4914F6CDD1D & _XORSHIFT_MASK) / (_XORSHIFT_MASK + 1)
-
-
-_XORSHIFT_MASK: Final = (1 << 64) - 1

@@ -13,6 +13,7 @@ from toolkit.rudp.congestion.base import AckSample
 _NS_PER_S: Final = 1_000_000_000
 _BITS_PER_BYTE: Final = 8
 
+_FULL_BW_GROWTH: Final = 1.25
 _EXTRA_ACKED_ROUNDS: Final = 10
 """BBR.ExtraAckedFilterLen."""
 _MIN_RTT_WINDOW_NS: Final = 10 * _NS_PER_S
@@ -49,6 +50,30 @@ class MaxBandwidth:
             self.bps = self._last_cycle_bps
 
 
+class FullBandwidth:
+    """BBR.full_bw: since when the delivery rate has not grown by a quarter any more."""
+
+    def __init__(self) -> None:
+        self._bps = 0.0
+        self._rounds = 0
+
+    def end_round(self, delivery_rate_bps: float) -> bool:
+        """A round is over that could tell, `delivery_rate_bps` the best of it; returns whether that was growth."""
+        if delivery_rate_bps >= self._bps * _FULL_BW_GROWTH:
+            self.restart(delivery_rate_bps)
+            return True
+        self._rounds += 1
+        return False
+
+    def has_plateau(self, rounds: int) -> bool:
+        """Whether there was no growth for so many rounds."""
+        return self._rounds >= rounds
+
+    def restart(self, delivery_rate_bps: float) -> None:
+        """Count anew, from this rate on."""
+        self._bps, self._rounds = delivery_rate_bps, 0
+
+
 class MinRtt:
     """BBR.min_rtt, and whether it is time to empty the path to see it again.
 
@@ -78,8 +103,7 @@ class MinRtt:
         self._probed_ns = rtt_ns
 
     def end_probe(self, now_ns: int) -> None:
-        """The path was empty for a while. If it did not show the old minimum again, it is another path by
-        now."""
+        """The path was empty for a while. If it did not show the old minimum again, it is another path by now."""
         if self._probed_ns is not None and now_ns > self._seen_ns + _MIN_RTT_WINDOW_NS:
             self.ns, self._seen_ns = self._probed_ns, now_ns
         self._probed_ns = None

@@ -24,8 +24,7 @@ _C: Final = 0.4
 _BETA_CUBIC: Final = 0.7
 """beta_cubic: what a loss event leaves of the window (RFC 9438 section 4.6)."""
 _ALPHA_CUBIC: Final = 3 * (1 - _BETA_CUBIC) / (1 + _BETA_CUBIC)
-"""alpha_cubic: segments per round trip at which the decrease above averages Reno's window (RFC 9438 section
-4.3)."""
+"""alpha_cubic: segments per round trip at which the decrease above averages Reno's window (RFC 9438 section 4.3)."""
 _MAX_GROWTH: Final = 1.5
 """The target lies at most this times the window above it (RFC 9438 section 4.2)."""
 

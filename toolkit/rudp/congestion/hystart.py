@@ -25,8 +25,7 @@ _RTT_SAMPLES: Final = 3
 
 
 class HyStart:
-    """Fed every sample of slow start; then `growth_divisor` tells how slowly to grow and `is_over` whether to
-    leave."""
+    """Fed every sample of slow start; then `growth_divisor` tells how slowly to grow and `is_over` whether to leave."""
 
     def __init__(self) -> None:
         self.is_over = False
