@@ -123,15 +123,15 @@ class Host:
         else:
             self._pump(self.connection, batches, now_ns)
 
-    def _shake_hands(self, batches: list[Batch], now_ns: int) -> None:
+    def _shake_hands(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         """Take `batches` before there is a connection."""
         raise NotImplementedError
 
-    def _pump(self, connection: Connection, batches: list[Batch], now_ns: int) -> None:
+    def _pump(self, connection: Connection, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         """One round of the driver contract of `Connection`."""
-        for batch in batches:
-            connection.handle_batch(batch, now_ns)
-            self._after_batch(connection, now_ns)
+        for batch, arrival_ns in batches:
+            connection.handle_batch(batch, arrival_ns)
+            self._after_batch(connection, arrival_ns)
         timeout_ns = connection.poll_timeout()
         if timeout_ns is not None and timeout_ns <= now_ns:
             connection.handle_timeout(now_ns)
@@ -192,9 +192,9 @@ class Client(Host):
     def _idle_timeout_ns(self) -> int:
         return self._handshake.poll_timeout()
 
-    def _shake_hands(self, batches: list[Batch], now_ns: int) -> None:
+    def _shake_hands(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         handshake = self._handshake
-        for batch in batches:
+        for batch, _ in batches:
             with suppress(ProtocolError):  # what has overtaken the ACCEPT
                 handshake.handle_datagram_untrusted(batch.data[: batch.segment_bytes], now_ns)
         if handshake.accepted is not None:
@@ -243,8 +243,8 @@ class Server(Host):
         self._landed = RangeSet()
         self._jar = CookieJar(server_id.to_bytes(32, "big"))
 
-    def _shake_hands(self, batches: list[Batch], now_ns: int) -> None:
-        for batch in batches:
+    def _shake_hands(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
+        for batch, _ in batches:
             datagram = batch.data[: batch.segment_bytes]
             answer = answer_initial_untrusted(datagram, b"client", now_ns, self._jar, self._demand_validation)
             if answer.reply is not None:

@@ -4,7 +4,8 @@ Theory. To hand the engine one packet at a time would cost most of a simulation 
 sequence while an acknowledgement is scheduled anyway cannot be noticed by anybody until that acknowledgement is due.
 So a host is woken for the packet that makes a difference (the first, the one that fills the acknowledgement's byte
 budget, the one after a gap, anything that is not DATA), and is then handed all that has arrived, in batches as UDP_GRO
-would make them. Acknowledgements leave at the nanosecond at which they would have left packet by packet.
+would make them, each with the time at which its last packet arrived. Acknowledgements leave at the nanosecond at which
+they would have left packet by packet, and say the same.
 
 What arrives is kept as runs: neighbours of one transmit that arrive at equal distances.
 """
@@ -128,11 +129,14 @@ class Inbox:
             expected += count
         return matters_ns
 
-    def take(self, now_ns: int) -> list[Batch]:
-        """What has arrived by `now_ns`, in order of arrival."""
-        batches: list[Batch] = []
+    def take(self, now_ns: int) -> list[tuple[Batch, int]]:
+        """What has arrived by `now_ns`, in order, each batch with the time to handle it at.
+
+        That is the arrival of the last packet for DATA, which may have waited here, and now for all else.
+        """
+        batches: list[tuple[Batch, int]] = []
         pieces: list[memoryview] = []
-        segment = size = ecn = 0
+        segment = size = ecn = time_ns = 0
         runs = self._runs
         while runs and runs[0].first_ns <= now_ns:
             run = runs.popleft()
@@ -141,22 +145,25 @@ class Inbox:
             if end < run.end:
                 self._put_back(run._replace(first=end, first_ns=run.first_ns + (end - run.first) * run.gap_ns))
             datagrams = run.datagrams
+            follows = datagrams.sequence + run.first == self._next_sequence
             self._next_sequence = datagrams.sequence + end
             piece = datagrams.part(run.first, end)
             run_ecn = _CE if run.is_marked else datagrams.ecn
             if pieces and (
-                segment != datagrams.segment_bytes
+                not follows
+                or segment != datagrams.segment_bytes
                 or size % segment
                 or size + len(piece) > MAX_BATCH_BYTES
                 or ecn != run_ecn
             ):
-                batches.append(_joined(pieces, segment, ecn))
+                batches.append((_joined(pieces, segment, ecn), time_ns))
                 pieces, size = [], 0
             pieces.append(piece)
             segment, ecn = datagrams.segment_bytes, run_ecn
             size += len(piece)
+            time_ns = run.time_ns(end - 1) if datagrams.is_data else now_ns
         if pieces:
-            batches.append(_joined(pieces, segment, ecn))
+            batches.append((_joined(pieces, segment, ecn), time_ns))
         return batches
 
     def _put_back(self, run: Run) -> None:
