@@ -112,13 +112,15 @@ class Receiver:
             header = header[:count]
         numbers = header["packet_number"].astype(np.int64)
         positions = header["position"].astype(np.int64)
-        if int(positions.min()) < 0 or int(positions.max()) + payload_bytes > min(
-            self._advertised_window, self.accept_limit
-        ):
-            raise ProtocolError("a DATA packet is beyond its window")
-        if int(numbers.min()) < 0:
-            raise ProtocolError("a packet number makes no sense")
-        if header["flags"].any():
+        limit = min(self._advertised_window, self.accept_limit) - payload_bytes
+        is_sound = (positions >= 0) & (positions <= limit) & (numbers >= 0)
+        if not is_sound.all():
+            count = int(np.argmin(is_sound))
+            if count == 0:
+                what = "a packet number makes no sense" if numbers[0] < 0 else "a DATA packet is beyond its window"
+                raise ProtocolError(what)
+            header, numbers, positions = header[:count], numbers[:count], positions[:count]
+        if (header["flags"] & wire.Flags.ACK_NOW).any():
             self._ack_is_urgent = True
         steps = (np.diff(numbers) != 1) | (np.diff(positions) != payload_bytes)
         cuts = [0, *(np.flatnonzero(steps) + 1).tolist(), count] if steps.any() else [0, count]
