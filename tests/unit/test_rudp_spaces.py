@@ -5,7 +5,14 @@ import struct
 import pytest
 
 from toolkit.errors import ProtocolError
-from toolkit.rudp.spaces import MESSAGE_WINDOW_BYTES, MessageAssembler, MessageBuffer, SendSpace, segment_positions
+from toolkit.rudp.spaces import (
+    MAX_MESSAGE_HOLES,
+    MESSAGE_WINDOW_BYTES,
+    MessageAssembler,
+    MessageBuffer,
+    SendSpace,
+    segment_positions,
+)
 
 PAYLOAD = 100
 
@@ -208,11 +215,20 @@ class TestMessageAssembler:
 
     def test_keeps_no_more_than_the_window(self) -> None:
         assembler = MessageAssembler(1 << 18)
-        message = framed(bytes(1 << 12))
-        position = 0
+        message = framed(bytes((1 << 12) - 4))
+        for position in range(0, MESSAGE_WINDOW_BYTES, len(message)):
+            assembler.receive_untrusted(position, memoryview(message))  # an application that takes nothing
         with pytest.raises(ProtocolError, match="window"):
-            while True:  # an application that takes nothing
-                assembler.receive_untrusted(position, memoryview(message))
-                position += len(message)
-        assert position <= MESSAGE_WINDOW_BYTES
-        assert sum(map(len, drained(assembler))) <= MESSAGE_WINDOW_BYTES
+            assembler.receive_untrusted(MESSAGE_WINDOW_BYTES, memoryview(message))
+        assert len(drained(assembler)) == MESSAGE_WINDOW_BYTES // len(message)
+
+    def test_keeps_no_more_holes_than_a_window_has_packets_and_still_fills_them(self) -> None:
+        assembler = MessageAssembler(1 << 18)
+        byte = memoryview(b"\0")
+        for i in range(MAX_MESSAGE_HOLES):
+            assembler.receive_untrusted(2 * i + 1, byte)
+        with pytest.raises(ProtocolError, match="holes"):
+            assembler.receive_untrusted(2 * MAX_MESSAGE_HOLES + 1, byte)
+        for i in range(MAX_MESSAGE_HOLES):
+            assembler.receive_untrusted(2 * i, byte)
+        assert drained(assembler) == [b""] * (MAX_MESSAGE_HOLES // 2)
