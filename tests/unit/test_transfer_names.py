@@ -1,0 +1,65 @@
+"""Which names a receiver takes."""
+
+import pytest
+
+from toolkit.errors import printable
+from toolkit.transfer.names import MAX_COMPONENTS, MAX_PATH_BYTES, display_name, refusal_of_untrusted
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"a",
+        b"a/b/c",
+        "κατάλογος/目录/ملف".encode(),
+        b"not utf-8 \xff\xfe",
+        b" ",
+        b".hidden",
+        b"...",
+        b"a-b",
+        b"with space/and 'quotes'\"",
+        b"back\\slash",
+        b"x" * 255,
+        b"/".join([b"d"] * MAX_COMPONENTS),
+        "emoji 👩‍🔬 with a joiner".encode(),
+    ],
+)
+def test_taken(path: bytes) -> None:
+    assert refusal_of_untrusted(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (b"", "empty"),
+        (b"/etc/passwd", "absolute"),
+        (b"/", "absolute"),
+        (b"..", '".."'),
+        (b"a/../../b", '".."'),
+        (b"a/..", '".."'),
+        (b".", '"."'),
+        (b"./a", '"."'),
+        (b"a//b", '""'),
+        (b"a/", '""'),
+        (b"-rf", "begins with -"),
+        (b"a/-rf", "begins with -"),
+        (b"-d/a", "begins with -"),
+        (b"a\0b", "control"),
+        (b"a\nb", "control"),
+        (b"\x1b[31mred", "control"),
+        (b"a\x7f", "control"),
+        ("a\u009b31m".encode(), "control"),
+        (b"x" * 256, "255 bytes"),
+        (b"a/" * MAX_COMPONENTS + b"a", "deep"),
+        (b"x" * 200 + b"/" + b"y" * MAX_PATH_BYTES, "longer than"),
+    ],
+)
+def test_refused_in_printable_words(path: bytes, words: str) -> None:
+    reason = refusal_of_untrusted(path)
+    assert reason is not None
+    assert words in reason
+    assert printable(reason) == reason
+
+
+def test_names_that_are_no_utf_8_come_back_unchanged() -> None:
+    assert display_name(b"\xff\xfe").encode("utf-8", "surrogateescape") == b"\xff\xfe"
