@@ -178,6 +178,7 @@ class TransportOptions:
     offload:            UDP: "auto" probes GSO and GRO, "off" sends and takes one datagram a call
     connect_timeout_s:  until somebody must have answered
     idle_timeout_s:     silence after which the peer is lost
+    qlog:               UDP: the file that each connection is logged to, see docs/protocol.md; None for no log
     """
 
     congestion_control: str | None = None
@@ -186,6 +187,7 @@ class TransportOptions:
     offload: str = "auto"
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 30.0
+    qlog: str | None = None
 
 
 class Transport(Protocol):

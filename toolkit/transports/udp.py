@@ -9,6 +9,7 @@ from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.udp_channel import UdpChannel
 from toolkit.transports.udp_connect import Attempts
 from toolkit.transports.udp_listen import UdpListener
+from toolkit.transports.udp_qlog import LogFiles
 
 
 class UdpTransport:
@@ -18,11 +19,15 @@ class UdpTransport:
 
     def connect(self, address: Address, options: TransportOptions) -> UdpChannel:
         _check(options)
-        attempts = Attempts(resolve(address, socket.SOCK_DGRAM), address, options)
+        candidates = resolve(address, socket.SOCK_DGRAM)
+        logs = LogFiles(options.qlog) if options.qlog is not None else None
+        attempts = Attempts(candidates, address, options, logs)
         try:
             return attempts.run()
         finally:
             attempts.close()
+            if logs is not None:
+                logs.close()
 
     def listen(self, address: Address, options: TransportOptions) -> UdpListener:
         _check(options)

@@ -34,6 +34,7 @@ from toolkit.transports.udp_extents import (
     decode_announcements_untrusted,
     encode_announcements,
 )
+from toolkit.transports.udp_qlog import ConnectionLog
 
 _BACKLOG_BYTES: Final = 4 << 20
 _PUMP_EVERY_BYTES: Final = 1 << 18
@@ -72,8 +73,10 @@ class UdpChannel:
         outgoing: OutgoingExtents,
         peer: Address,
         wake: tuple[socket.socket, socket.socket] | None = None,
+        log: ConnectionLog | None = None,
     ) -> None:
         """`wake` is a connected pair by which a listener's thread can end this channel's waiting."""
+        self._log = log
         self._connection = connection
         self._socket = sock
         self._outgoing = outgoing
@@ -210,6 +213,11 @@ class UdpChannel:
 
     # The driver
 
+    def begin_log(self) -> None:
+        """The connection is confirmed: what its log holds may be written."""
+        if self._log is not None:
+            self._log.begin()
+
     def post_stray(self, datagram: bytes, ecn: int, path: Path) -> None:
         """Datagrams for this connection from an address that is not its peer's. Called by the listener's thread."""
         self._strays.append((datagram, ecn, path))
@@ -344,9 +352,9 @@ class UdpChannel:
         try:
             if self._connection.state is State.ESTABLISHED:
                 self._connection.close(code, reason)
-                transmit = self._connection.poll_transmit(time.monotonic_ns())
-                if transmit is not None:
-                    self._socket.send(transmit)
+            transmit = self._connection.poll_transmit(time.monotonic_ns())
+            if transmit is not None:
+                self._socket.send(transmit)
         except (OSError, PeerUnreachableError):
             pass  # nobody is left to tell
         finally:
@@ -354,3 +362,5 @@ class UdpChannel:
             self._socket.close()
             for sock in self._wake or ():
                 sock.close()
+            if self._log is not None:
+                self._log.close()

@@ -15,6 +15,7 @@ from toolkit.rudp.handshake import ClientHandshake
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.udp_channel import UdpChannel, config_of
 from toolkit.transports.udp_extents import OutgoingExtents
+from toolkit.transports.udp_qlog import LogFiles
 
 _NEXT_ADDRESS_DELAY_NS: Final = 250_000_000  # RFC 8305 section 5
 
@@ -22,7 +23,14 @@ _NEXT_ADDRESS_DELAY_NS: Final = 250_000_000  # RFC 8305 section 5
 class Attempts:
     """Handshakes with the addresses of one name, the next begun where one has not answered soon (RFC 8305)."""
 
-    def __init__(self, candidates: list[SocketAddress], address: Address, options: TransportOptions) -> None:
+    def __init__(
+        self,
+        candidates: list[SocketAddress],
+        address: Address,
+        options: TransportOptions,
+        logs: LogFiles | None = None,
+    ) -> None:
+        self._logs = logs
         self._waiting = candidates
         self._running: list[tuple[DatagramSocket, ClientHandshake, int]] = []
         self._address = address
@@ -97,10 +105,13 @@ class Attempts:
         outgoing = OutgoingExtents()
         config = config_of(self._options, sock)
         datagram_bytes = min(accept.datagram_bytes, sock.max_datagram_bytes(accept.datagram_bytes))
-        connection = Connection(config, outgoing, client_id, accept.server_id, datagram_bytes, now_ns)
+        peer = Address(*sock.sock.getpeername()[:2])
+        log = self._logs.new("client", Address(*sock.sock.getsockname()[:2]), peer) if self._logs else None
+        trace = log.trace if log else None
+        connection = Connection(config, outgoing, client_id, accept.server_id, datagram_bytes, now_ns, trace=trace)
         connection.start(accept.data_window, handshake.rtt_ns)
-        host, port = sock.sock.getpeername()[:2]
-        channel = UdpChannel(connection, sock, outgoing, Address(host, port))
+        channel = UdpChannel(connection, sock, outgoing, peer, log=log)
+        channel.begin_log()
         channel.pump()
         return channel
 

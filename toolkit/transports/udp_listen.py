@@ -22,7 +22,7 @@ import weakref
 from collections import OrderedDict
 from typing import Final
 
-from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError
+from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError, UsageError
 from toolkit.net.resolve import resolve
 from toolkit.net.udp import DatagramSocket, Origin, ask_for_local_address, wait_readable
 from toolkit.rudp import wire
@@ -32,6 +32,7 @@ from toolkit.security.cookie import CookieJar
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.udp_channel import UdpChannel, config_of
 from toolkit.transports.udp_extents import OutgoingExtents
+from toolkit.transports.udp_qlog import LogFiles
 
 _MAX_UNCONFIRMED: Final = 16
 _UNCONFIRMED_LIFETIME_NS: Final = 5_000_000_000
@@ -44,6 +45,11 @@ class UdpListener:
     def __init__(self, address: Address, options: TransportOptions) -> None:
         self._options = options
         self._socket = DatagramSocket(_bind(address), "off")
+        try:
+            self._logs = LogFiles(options.qlog) if options.qlog is not None else None
+        except UsageError:
+            self._socket.close()
+            raise
         ask_for_local_address(self._socket.sock)
         host, port = self._socket.sock.getsockname()[:2]
         self._address = Address(host, port)
@@ -95,6 +101,8 @@ class UdpListener:
             self._ready.put(None)
             for sock in (self._socket, self._wake_receiver, self._wake_sender):
                 sock.close()
+            if self._logs is not None:
+                self._logs.close()
 
     def _confirm(self) -> None:
         """Hand out the connections whose clients have answered, and give up those that have not in time."""
@@ -106,6 +114,7 @@ class UdpListener:
                 is_confirmed, give_up_ns = False, now_ns
             if is_confirmed:
                 del self._unconfirmed[channel]
+                channel.begin_log()
                 self._ready.put(channel)
             elif channel.is_lost or now_ns >= give_up_ns:
                 del self._unconfirmed[channel]
@@ -158,6 +167,8 @@ class UdpListener:
         datagram_bytes = max(sock.max_datagram_bytes(config.max_datagram_bytes), wire.MIN_DATAGRAM_BYTES)
         accept = wire.Accept(initial.client_id, server_id, datagram_bytes, config.receive_window_bytes)
         outgoing = OutgoingExtents()
+        peer = Address(*origin.peer[:2])
+        log = self._logs.new("server", Address(*raw.getsockname()[:2]), peer) if self._logs else None
         connection = Connection(
             config,
             outgoing,
@@ -166,12 +177,13 @@ class UdpListener:
             min(initial.datagram_bytes, datagram_bytes),
             now_ns,
             accept,
+            trace=log.trace if log else None,
             path=origin.peer,
         )
         wake = socket.socketpair()
         for end in wake:
             end.setblocking(False)
-        channel = UdpChannel(connection, sock, outgoing, Address(*origin.peer[:2]), wake)
+        channel = UdpChannel(connection, sock, outgoing, peer, wake, log)
         self._channels[server_id] = channel
         return channel
 

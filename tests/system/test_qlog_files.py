@@ -1,0 +1,149 @@
+"""qlog files of real connections over loopback: which are made, when, and what a server writes for strangers."""
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.errors import PeerClosedError, UnreachableError, UsageError
+from toolkit.rudp import wire
+from toolkit.transfer.channel import Address, Channel, Extent, TransportOptions
+from toolkit.transports.udp import UdpTransport
+from toolkit.transports.udp_listen import UdpListener
+
+LOOPBACK = Address("127.0.0.1", 0)
+CONTENT = bytes(range(256)) * 2000
+
+
+class Source:
+    def fileno(self) -> int:
+        raise AssertionError("UDP reads by read_into")
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = CONTENT[offset : offset + len(buffer)]
+
+    def moved(self, offset: int, length: int) -> None:
+        raise AssertionError(f"UDP has read {length} bytes from {offset} by itself")
+
+    def release(self, extent: Extent) -> None:
+        pass
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.landed_bytes = 0
+
+    def write(self, file_id: int, offset: int, data: memoryview) -> None:
+        assert (file_id, bytes(data)) == (0, CONTENT[offset : offset + len(data)])
+        self.landed_bytes += len(data)
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(record) for record in path.read_bytes().split(b"\x1e")[1:]][1:]
+
+
+def named(path: Path, name: str) -> list[dict[str, Any]]:
+    return [event["data"] for event in events(path) if event["name"] == name]
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[UdpListener]:
+    made = UdpTransport().listen(LOOPBACK, TransportOptions(qlog=str(tmp_path / "server.sqlog")))
+    yield made
+    made.close()
+
+
+def accept(listener: UdpListener) -> Channel:
+    channel = listener.accept(10)
+    assert channel is not None
+    return channel
+
+
+def transfer(listener: UdpListener, log: Path) -> tuple[int, int]:
+    """Send CONTENT through a new connection; returns the packets that the client sent and lost."""
+    client = UdpTransport().connect(listener.address, TransportOptions(qlog=str(log)))
+    server = accept(listener)
+    sink = Sink()
+    client.send_extent(Extent(0, 0, len(CONTENT)), Source())
+    client.send_message(b"sent")
+    messages: list[bytes] = []
+    while sink.landed_bytes < len(CONTENT) or not messages:
+        message = server.receive(sink, timeout_s=0.01)
+        messages += [message] if message is not None else []
+        client.receive(timeout_s=0)
+    client.close()
+    with pytest.raises(PeerClosedError):
+        server.receive(timeout_s=10)
+    server.close()
+    statistics = client.statistics()
+    return int(statistics["packets_sent"]), int(statistics["packets_lost"])
+
+
+def test_each_connection_has_a_file_of_its_own(listener: UdpListener, tmp_path: Path) -> None:
+    for session in (1, 2, 3):
+        near = tmp_path / f"client-{session}.qlog"
+        packets, lost = transfer(listener, near)
+        far = tmp_path / ("server.sqlog" if session == 1 else f"server-{session}.sqlog")
+        sent = named(near, "transport:packet_sent")
+        eliciting = [p for p in sent if not {f["frame_type"] for f in p["frames"]} & {"ack", "connection_close"}]
+        assert len(eliciting) == packets
+        probes = sum("is_mtu_probe_packet" in loss for loss in named(near, "recovery:packet_lost"))
+        assert len(named(near, "recovery:packet_lost")) == lost + probes
+        streamed = {
+            number
+            for packet in named(far, "transport:packet_received")
+            for frame in packet.get("frames", [])
+            if frame["frame_type"] == "stream" and frame["stream_id"] == 0
+            for number in range(frame["offset"], frame["offset"] + frame["length"])
+        }
+        assert streamed == set(range(len(CONTENT)))
+        assert named(near, "connectivity:connection_closed")[0]["owner"] == "local"
+        assert named(far, "connectivity:connection_closed")[0]["owner"] == "remote"
+        started, answered = (named(path, "connectivity:connection_started")[0] for path in (near, far))
+        assert (started["src_cid"], started["src_port"]) == (answered["dst_cid"], answered["dst_port"])
+        assert (started["dst_cid"], started["dst_port"]) == (answered["src_cid"], answered["src_port"])
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_forged_first_packets_make_no_files(listener: UdpListener, tmp_path: Path) -> None:
+    strangers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(5)]
+    for i, stranger in enumerate(strangers):
+        stranger.settimeout(10)
+        stranger.sendto(wire.Initial(i, 1472).encode(), listener.address)
+        assert stranger.recv(2048)[0] == wire.PacketType.ACCEPT
+    transfer(listener, tmp_path / "client.qlog")
+    listener.close()
+    for stranger in strangers:
+        stranger.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"client.qlog", "server.sqlog"}
+    assert named(tmp_path / "server.sqlog", "connectivity:connection_closed")
+
+
+def test_a_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    options = TransportOptions(qlog=str(tmp_path / "missing" / "a.qlog"))
+    with pytest.raises(UsageError, match="no such file or directory; choose another file with --qlog"):
+        UdpTransport().listen(LOOPBACK, options)
+    with pytest.raises(UsageError, match="no such file or directory"):
+        UdpTransport().connect(Address("127.0.0.1", 9), options)
+
+
+def test_nobody_there_leaves_no_file_open(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(LOOPBACK)
+        port = taken.getsockname()[1]
+    options = TransportOptions(qlog=str(tmp_path / "a.qlog"), connect_timeout_s=1)
+    with pytest.raises(UnreachableError):
+        UdpTransport().connect(Address("127.0.0.1", port), options)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    listener = UdpTransport().listen(LOOPBACK, TransportOptions())
+    with caplog.at_level(logging.WARNING):
+        transfer(listener, Path("/dev/full"))
+    listener.close()
+    assert [record.message for record in caplog.records] == ["the qlog is incomplete: no space left on device"]
