@@ -54,6 +54,11 @@ StreamName = Annotated[str, typer.Option(metavar="NAME", help="What to call stan
 
 Directory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where files go; made where it is missing.")]
 Bind = Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen at; 0.0.0.0 or :: for every one.")]
+Qlog = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Log the connection as qlog, for qvis; a receiver numbers the later ones."),
+]
+
 DEFAULT_BIND = "127.0.0.1"
 Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one, and says which.")]
 RECV_PORT = DEFAULT_PORT

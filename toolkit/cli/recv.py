@@ -27,6 +27,7 @@ from toolkit.cli.options import (
     Once,
     Overwrite,
     Port,
+    Qlog,
     Quiet,
     idle_timeout_s,
     reported,
@@ -114,6 +115,7 @@ def udp_recv(
     overwrite: Overwrite = False,
     fsync: Fsync = False,
     offload: Offload = OffloadChoice.AUTO,
+    qlog: Qlog = None,
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
     json: Json = False,
     quiet: Quiet = False,
@@ -124,7 +126,7 @@ def udp_recv(
     nettool udp-recv --dir incoming
     nettool udp-recv --dir incoming --bind :: --once
     """
-    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(idle_timeout))
+    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(idle_timeout), qlog=qlog)
     job = _Job(directory, ReceiveOptions(overwrite=overwrite, durable=fsync), once, json, quiet)
     return _receive(("udp",), Address(bind, port), options, job)
 

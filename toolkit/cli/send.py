@@ -13,6 +13,7 @@ from toolkit.cli.options import (
     Json,
     Offload,
     OffloadChoice,
+    Qlog,
     Quiet,
     Rate,
     Recursive,
@@ -75,6 +76,7 @@ def udp_send(
     digest: Digest = DigestChoice.XXH3,
     name: StreamName = "stdin",
     offload: Offload = OffloadChoice.AUTO,
+    qlog: Qlog = None,
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
     json: Json = False,
     quiet: Quiet = False,
@@ -95,6 +97,7 @@ def udp_send(
         streams=streams,
         offload=offload,
         idle_timeout_s=idle_timeout_s(idle_timeout),
+        qlog=qlog,
     )
     _send("udp", items, options, SendOptions(digest, recursive, name), json=json, quiet=quiet)
 
