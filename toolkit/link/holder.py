@@ -169,23 +169,26 @@ def serve_link(control: socket.socket, is_user: bool) -> None:
     owner = os.getppid()
 
     def end_if_orphaned(_signal: int, _frame: FrameType | None) -> None:
-        if os.getppid() != owner:  # the signal also comes when only the owner's starting thread has ended
-            sys.exit()
+        # The signal also comes when only the owner's starting thread has ended; and the socket may outlive the
+        # owner in a child of his. Nothing is raised: it could come in the middle of the cleaning up.
+        if os.getppid() != owner:
+            with suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
 
     signal.signal(signal.SIGTERM, end_if_orphaned)
     namespaces.end_with_parent(signal.SIGTERM)
     holder = Holder()
     try:
-        try:
-            holder.make(pickle.load(sys.stdin.buffer), is_user)
-        except NettoolError as error:
-            control.send(pickle.dumps(error))
-            return
-        socket.send_fds(control, [pickle.dumps(None)], holder.descriptors)
-        namespaces.wake_precisely()
-        gc.freeze()
-        gc.disable()
-        with suppress(BrokenPipeError, ConnectionResetError):
+        with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the owner is gone
+            try:
+                holder.make(pickle.load(sys.stdin.buffer), is_user)
+            except NettoolError as error:
+                control.send(pickle.dumps(error))
+                return
+            socket.send_fds(control, [pickle.dumps(None)], holder.descriptors)
+            namespaces.wake_precisely()
+            gc.freeze()
+            gc.disable()
             holder.serve(control)
     finally:
         holder.close()

@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -84,7 +85,7 @@ class Link:
                     start_new_session=True,  # a Ctrl-C at the terminal reaches the commands, not the link
                 )
             assert self._process.stdin is not None
-            with self._process.stdin as request:
+            with suppress(BrokenPipeError), self._process.stdin as request:  # it says why on the socket
                 pickle.dump(self._request, request)
             _, self._descriptors = self._receive(4)
             self.start_clock()
@@ -107,6 +108,7 @@ class Link:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+            namespaces.remove_stale_names()
 
     def start_clock(self, seed: int | None = None) -> None:
         """Drop what is under way and begin again at time 0 in the first state, with `seed` if one is given.

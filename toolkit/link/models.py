@@ -172,10 +172,19 @@ class _Wire:
 
     def cross(self, train: Train, fates: list[Fate]) -> None:
         """Append what becomes of the packets of `train`."""
-        while self._changes and self._changes[0].at_ns <= train.first_ns:
+        end = train.first + train.packets
+        while self._changes and self._changes[0].at_ns <= train.time_ns(end - 1):
             change = self._changes.popleft()
+            before = _first_since(train, change.at_ns)
+            if before > train.first:
+                self._cross(train.part(train.first, before), fates)
+                train = train.part(before, end)
             self._loss = self._loss if change.loss is None else change.loss
             self._delay_ns = self._delay_ns if change.delay_ns is None else float(change.delay_ns)
+        self._cross(train, fates)
+
+    def _cross(self, train: Train, fates: list[Fate]) -> None:
+        """The same, while nothing changes."""
         lost = self._lost(train)
         marks: dict[int, set[int]] = {}
         for impairment, probability, uniforms in self._special:
@@ -267,15 +276,20 @@ class _Wire:
 def _within(train: Train, periods: list[tuple[float, float]] | deque[tuple[float, float]]) -> set[int]:
     """The packets of `train` that are sent within one of `periods` [start, end)."""
     indexes: set[int] = set()
-    last_ns = train.time_ns(train.first + train.packets - 1)
     for start_ns, end_ns in periods:
-        if start_ns <= last_ns:
-            indexes.update(
-                index
-                for index in range(train.first, train.first + train.packets)
-                if start_ns <= train.time_ns(index) < end_ns
-            )
+        indexes.update(range(_first_since(train, start_ns), _first_since(train, end_ns)))
     return indexes
+
+
+def _first_since(train: Train, at_ns: float) -> int:
+    """The first packet of `train` that is sent at or after `at_ns`; the one behind the last if none is."""
+    end = train.first + train.packets
+    if at_ns <= train.first_ns:
+        return train.first
+    if not train.gap_ns:
+        return end
+    index = min(end, train.first + math.ceil((at_ns - train.first_ns) / train.gap_ns))
+    return index if index == end or train.time_ns(index) >= at_ns else index + 1
 
 
 def _lost_fates(lost: dict[int, str]) -> Iterator[Fate]:

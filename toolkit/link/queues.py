@@ -241,14 +241,16 @@ class CoDel:
 
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """As in Queue."""
-        self._serve(now_ns)
         limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps)
-        taken = min(count, max((limit - self._bytes) // packet_bytes, 0 if self._packets else 1))
         can_mark = is_ecn and self._spec.ecn
-        self._packets.extend((now_ns, index, packet_bytes, can_mark) for index in range(first, first + taken))
-        self._bytes += taken * packet_bytes
         self._max_packet_bytes = max(self._max_packet_bytes, packet_bytes)
-        return taken
+        for index in range(first, first + count):
+            self._serve(now_ns)  # the first may be on its way before the second is there
+            if self._packets and self._bytes + packet_bytes > limit:
+                return index - first
+            self._packets.append((now_ns, index, packet_bytes, can_mark))
+            self._bytes += packet_bytes
+        return count
 
     def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:
         """As in Queue."""
