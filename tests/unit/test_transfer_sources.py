@@ -1,6 +1,7 @@
 """What a sender reads from, and in which order it finds it."""
 
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -240,7 +241,10 @@ def test_a_very_deep_tree_is_walked(tmp_path: Path) -> None:
     finally:
         os.close(here)
     left_out: list[LeftOut] = []
-    items = list(walk(check_sources([tmp_path / "d"], recursive=True, stream_name=""), left_out))
+    try:
+        items = list(walk(check_sources([tmp_path / "d"], recursive=True, stream_name=""), left_out))
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # deeper than shutil and pytest recurse
     assert len(items) == 1500
     assert not left_out
 
