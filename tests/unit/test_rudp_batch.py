@@ -1,0 +1,72 @@
+"""Batches: headers and payload of many packets in one buffer, and how a buffer is cut for the kernel."""
+
+import numpy as np
+import pytest
+
+from toolkit.rudp import wire
+from toolkit.rudp.batch import MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES, Batch, PacketBuffer, Transmit
+
+ID = 0xFEDC_BA98_7654_3210
+
+
+def filled(payload_bytes: int, total_bytes: int, ack_now: bool = False) -> tuple[Transmit, bytes]:
+    buffer = PacketBuffer(1 << 18)
+    content = np.random.default_rng(total_bytes).bytes(total_bytes)
+    buffer.scratch(total_bytes)[:] = content
+    count = -(-total_bytes // payload_bytes)
+    numbers = np.arange(1000, 1000 + count)
+    positions = 7 + payload_bytes * np.arange(count)
+    return (
+        buffer.fill(wire.PacketType.DATA, ID, numbers, positions, payload_bytes, total_bytes, ack_now),
+        content,
+    )
+
+
+class TestPacketBuffer:
+    @pytest.mark.parametrize("total_bytes", [1, 999, 1000, 1001, 5000, 44_444])
+    def test_is_the_packets_one_after_the_other(self, total_bytes: int) -> None:
+        transmit, content = filled(1000, total_bytes)
+        segment = transmit.segment_bytes
+        assert segment == 1000 + wire.HEADER_BYTES
+        datagrams = [bytes(transmit.data[i : i + segment]) for i in range(0, len(transmit.data), segment)]
+        for i, datagram in enumerate(datagrams):
+            assert wire.DATA.unpack_untrusted(datagram) == (wire.PacketType.DATA, 0, ID, 1000 + i, 7 + 1000 * i)
+        assert b"".join(d[wire.HEADER_BYTES :] for d in datagrams) == content
+
+    @pytest.mark.parametrize("total_bytes", [500, 1000, 3500])
+    def test_asks_by_its_last_packet_for_an_acknowledgement(self, total_bytes: int) -> None:
+        transmit, _ = filled(1000, total_bytes, ack_now=True)
+        flags = [transmit.data[i + 1] for i in range(0, len(transmit.data), transmit.segment_bytes)]
+        assert flags == [0] * (len(flags) - 1) + [wire.Flags.ACK_NOW]
+
+    def test_leaves_nothing_of_what_it_held_before(self) -> None:
+        buffer = PacketBuffer(1 << 16)
+        for fill, flags in ((b"\xff", True), (b"\x11", False)):
+            buffer.scratch(3000)[:] = fill * 3000
+            transmit = buffer.fill(
+                wire.PacketType.MESSAGE, ID, np.arange(3), np.arange(0, 3000, 1000), 1000, 3000, flags
+            )
+        assert bytes(transmit.data) == b"".join(
+            wire.DATA.pack(wire.PacketType.MESSAGE, 0, ID, i, 1000 * i) + b"\x11" * 1000 for i in range(3)
+        )
+
+
+class TestTransmit:
+    @pytest.mark.parametrize("segment_bytes", [30, 1200, 1472, 9000, 65_507])
+    @pytest.mark.parametrize("datagrams", [1, 2, 44, 45, 63, 64, 65, 200])
+    def test_super_packets_are_whole_datagrams_that_one_send_may_carry(
+        self, segment_bytes: int, datagrams: int
+    ) -> None:
+        data = np.random.default_rng(1).bytes(segment_bytes * datagrams - 7)
+        pieces = Transmit(memoryview(data), segment_bytes).super_packets()
+        assert b"".join(pieces) == data
+        for piece in pieces[:-1]:
+            assert len(piece) % segment_bytes == 0
+        for piece in pieces:
+            assert len(piece) <= MAX_SUPER_PACKET_BYTES
+            assert len(piece) <= MAX_SEGMENTS * segment_bytes
+
+
+def test_a_batch_counts_its_full_datagrams() -> None:
+    assert Batch(memoryview(bytes(3500)), 1000).full_count == 3
+    assert Batch(memoryview(bytes(10)), 10).full_count == 1

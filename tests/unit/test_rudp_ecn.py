@@ -1,0 +1,55 @@
+"""Marks that arrive are obeyed, marks that are cleared on the way end the marking."""
+
+from toolkit.rudp.ecn import ECT_0, NOT_ECT, EcnValidator
+
+
+def test_marks_that_arrive_keep_the_marking_on() -> None:
+    ecn = EcnValidator()
+    total = 0
+    for _ in range(100):
+        total += 10
+        assert ecn.on_ack(10, total, 0) == 0
+    assert ecn.codepoint == ECT_0
+
+
+def test_newly_marked_packets_are_counted_once() -> None:
+    ecn = EcnValidator()
+    assert ecn.on_ack(20, 17, 3) == 3
+    assert ecn.on_ack(20, 35, 5) == 2
+    assert ecn.on_ack(0, 30, 4) == 0  # an acknowledgement that was overtaken takes nothing back
+    assert ecn.on_ack(10, 45, 5) == 0
+    assert ecn.codepoint == ECT_0
+
+
+def test_a_path_that_clears_the_field_ends_the_marking() -> None:
+    """RFC 9000 section 13.4.2.1: fewer marks than newly acknowledged packets."""
+    ecn = EcnValidator()
+    ecn.on_ack(5, 0, 0)
+    assert ecn.codepoint == ECT_0  # too few to judge
+    ecn.on_ack(20, 0, 0)
+    assert ecn.codepoint == NOT_ECT
+    assert ecn.on_ack(20, 20, 20) == 0
+
+
+def test_silence_from_the_beginning_ends_the_marking() -> None:
+    ecn = EcnValidator()
+    ecn.on_timeout(1)
+    assert ecn.codepoint == ECT_0
+    ecn.on_timeout(2)
+    assert ecn.codepoint == NOT_ECT
+
+
+def test_silence_after_something_arrived_does_not() -> None:
+    ecn = EcnValidator()
+    ecn.on_ack(1, 1, 0)
+    ecn.on_timeout(9)
+    assert ecn.codepoint == ECT_0
+
+
+def test_counts_wrap() -> None:
+    ecn = EcnValidator()
+    step = 1 << 30
+    for total in range(step, 6 * step, step):
+        ecn.on_ack(100, total % (1 << 32), 0)
+    assert ecn.codepoint == ECT_0
+    assert ecn.on_ack(100, (6 * step) % (1 << 32), 7) == 7
