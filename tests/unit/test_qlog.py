@@ -8,15 +8,16 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from engine_pair import MS, SECOND, Hazards, Pair
+from engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, Source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.report.qlog import DETAIL_BYTES, MAX_BYTES, QlogWriter
 from toolkit.report.qlog_packets import describe
 from toolkit.rudp import wire
-from toolkit.rudp.batch import Transmit
+from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
+from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import State
 from toolkit.transfer.channel import Address
 
@@ -257,6 +258,27 @@ def test_silence_and_its_timers_are_told() -> None:
     assert expired["pto"] >= 3
     assert expired["idle_timeout"] == 1
     assert max(value for _, value in log.series("pto_count")) == expired["pto"]
+
+
+def test_a_move_of_the_peer_is_told() -> None:
+    file = Kept()
+    writer = QlogWriter(file, "server")
+    accept = wire.Accept(NEAR_ID, FAR_ID, 1472, 1 << 22)
+    server = Connection(
+        Config(), Source(1, 0), FAR_ID, NEAR_ID, 1472, SECOND, accept, trace=writer, path=("192.0.2.1", 7)
+    )
+    data = wire.DATA.pack(wire.PacketType.DATA, 0, FAR_ID, 0, 0) + b"moved"
+    server.handle_stray(Batch(memoryview(data), len(data)), ("192.0.2.2", 8), 0xC0FFEE, SECOND)
+    while server.poll_transmit(SECOND) is not None:
+        pass
+    response = wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, FAR_ID, 1, 0xC0FFEE)
+    server.handle_batch(Batch(memoryview(response), len(response)), SECOND + MS)
+    writer.close()
+    log = read(file.content)
+    check(log)
+    assert log.named("nettool:path_updated") == [{"dst_ip": "192.0.2.2", "dst_port": 8}]
+    frames = [f for sent in log.named("transport:packet_sent") for f in sent.get("frames", [])]
+    assert {"frame_type": "path_challenge", "data": "0000000000c0ffee"} in frames
 
 
 def test_a_listener_changes_nothing() -> None:
