@@ -89,9 +89,8 @@ class Connection:
             size = min(segment, len(data))
             taken = 1
             try:
-                if data[0] == wire.PacketType.DATA:
-                    if self.state is State.ESTABLISHED:
-                        taken = self.receiver.receive_data_untrusted(data, size, self.local_id, now_ns)
+                if data[0] == wire.PacketType.DATA and self.state is State.ESTABLISHED:
+                    taken = self.receiver.receive_data_untrusted(data, size, self.local_id, now_ns)
                 else:
                     self._handle_datagram(data[:size], now_ns)
             except ProtocolError:
@@ -108,12 +107,14 @@ class Connection:
     def _handle_datagram(self, datagram: memoryview, now_ns: int) -> None:
         kind, connection_id = wire.connection_id_untrusted(datagram)
         if kind == wire.PacketType.INITIAL and self._accept is not None:
-            self._accept_due = wire.decode_initial_untrusted(datagram).client_id == self._peer_id
+            if wire.decode_initial_untrusted(datagram).client_id != self._peer_id:
+                raise ProtocolError("an INITIAL packet of another client")
+            self._accept_due = True
             return
-        if kind == wire.PacketType.ACCEPT:
-            return  # the answer to an INITIAL that was sent twice
         if connection_id != self.local_id:
             raise ProtocolError("a packet carries a connection id that is not this one's")
+        if kind == wire.PacketType.ACCEPT:
+            return  # the answer to an INITIAL that was sent twice
         _, flags, _, number = wire.COMMON.unpack_untrusted(datagram)
         if number >= wire.MAX_POSITION:
             raise ProtocolError("a packet number makes no sense")
@@ -199,7 +200,8 @@ class Connection:
         elif now_ns - self._refused_since_ns >= REFUSAL_NS:
             self._lose("the peer is gone: its port is closed")
             return
-        self.sender.request_ping()
+        if not self.sender.bytes_in_flight:  # what is in flight is probed for anyhow, and not in a tight loop
+            self.sender.request_ping()
 
     # Commands
 
@@ -225,8 +227,8 @@ class Connection:
 
     def close(self, code: int, reason: str) -> None:
         """End it: CLOSE goes out by the next `poll_transmit`. What was not acknowledged is given up."""
-        self._close_due = self.state is State.ESTABLISHED
-        if self._close_due:
+        if self.state is State.ESTABLISHED:
+            self._close_due = True
             self.close_code, self.close_reason = code, reason
         self._move(Event.CLOSE)
 
