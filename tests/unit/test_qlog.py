@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, Source
 from hypothesis import given, settings
@@ -193,6 +194,51 @@ def test_a_lossy_transfer_is_told_as_it_was(seed: int, congestion_control: str) 
         for number in range(low, (high or [low])[0] + 1)
     }
     assert acked <= set(arrived)
+
+
+def test_a_loss_names_its_trigger() -> None:
+    file = Kept()
+    writer = QlogWriter(file, "client")
+    writer.connection_started(0, 1, 2, "bbr")
+    kinds = np.array([wire.PacketType.DATA, wire.PacketType.PROBE, wire.PacketType.MESSAGE], np.uint8)
+    writer.packets_lost(7, np.array([3, 4, 5]), kinds, 5)
+    writer.close()
+    losses = read(file.content).named("recovery:packet_lost")
+    assert [(loss["header"]["packet_number"], loss["trigger"]) for loss in losses] == [
+        (3, "reordering_threshold"),
+        (4, "reordering_threshold"),
+        (5, "time_threshold"),
+    ]
+    assert [loss.get("is_mtu_probe_packet", False) for loss in losses] == [False, True, False]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_triggers_are_those_of_rfc_9002(seed: int) -> None:
+    """Section 6.1: worked out again from the acknowledgements that the same file holds."""
+    _, near, _ = transfer(seed, LOSSY, length=1_000_000)
+    triggers: Counter[str] = Counter()
+    largest_acked, threshold, by_timer = -1, 3, False
+    waiting: list[tuple[int, str]] = []
+    for event in near.events:
+        data, is_over = event["data"], False
+        if event["name"] == "recovery:packet_lost":
+            waiting.append((data["header"]["packet_number"], data["trigger"]))
+        elif event["name"] == "recovery:loss_timer_updated":
+            by_timer |= data["event_type"] == "expired"
+        elif event["name"] == "recovery:metrics_updated":
+            threshold = data.get("reordering_threshold", threshold)
+            is_over, by_timer = by_timer, False
+        elif event["name"] == "transport:packet_received":  # what an acknowledgement has led to is told before it
+            acked = [r[-1] for f in data.get("frames", []) if f["frame_type"] == "ack" for r in f["acked_ranges"]]
+            largest_acked = max([largest_acked, *acked])
+            is_over = True
+        if is_over:
+            for number, trigger in waiting:
+                is_reordered = number <= largest_acked - threshold
+                assert trigger == ("reordering_threshold" if is_reordered else "time_threshold")
+                triggers[trigger] += 1
+            waiting.clear()
+    assert len(triggers) == 2
 
 
 def test_goodput_window_and_rtt_can_be_drawn() -> None:
