@@ -6,11 +6,13 @@ the file stays sparse.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable
 
 from toolkit.errors import ProtocolError, TransferError, printable
+from toolkit.transfer import preallocate
 from toolkit.transfer.descriptors import CachedFile
 from toolkit.transfer.digest import Algorithm, ReceivedDigest
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
@@ -31,6 +33,7 @@ class IncomingFile(CachedFile):
         "_is_over",
         "_on_complete",
         "_parts",
+        "_reserved_bytes",
         "_size_bytes",
         "_temporary",
         "_tree",
@@ -51,6 +54,8 @@ class IncomingFile(CachedFile):
         self._is_over = False
         self._on_complete = on_complete
         self._temporary = b""
+        is_whole = entry.content_bytes == entry.size_bytes and entry.content_bytes >= preallocate.MIN_FILE_BYTES
+        self._reserved_bytes = 0 if is_whole and tree.gains_by_reserving else MAX_FILE_BYTES
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -86,6 +91,8 @@ class IncomingFile(CachedFile):
                 raise ProtocolError(f"the peer sent more of a file than it has ({self._size_bytes} bytes)")
             descriptor = self._descriptor if self._descriptor >= 0 else self._opened()
             try:
+                if offset + length > self._reserved_bytes:
+                    self._reserve(offset + length)
                 written = os.pwrite(descriptor, data, offset)
                 while written < length:
                     written += os.pwrite(descriptor, data[written:], offset + written)
@@ -95,6 +102,17 @@ class IncomingFile(CachedFile):
             self.landed_bytes += length
             if self._digest.offset >= self._size_bytes:
                 self._check_complete()
+
+    def _reserve(self, end: int) -> None:
+        """Have blocks reserved up to `end` and some way beyond; whoever cannot does without."""
+        following = min(end + preallocate.STEP_BYTES, self._size_bytes)
+        try:
+            preallocate.reserve(self._opened(), self._reserved_bytes, following - self._reserved_bytes)
+            self._reserved_bytes = following
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._reserved_bytes = MAX_FILE_BYTES
 
     def hole(self, offset: int, length: int) -> None:
         """A range is zeros and does not come. Raises ProtocolError."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 
 from toolkit.errors import TransferError, UsageError, printable
+from toolkit.transfer import preallocate
 
 MAX_OPEN_DIRECTORIES = 16
 
@@ -42,6 +43,7 @@ class Tree:
         except OSError as error:
             raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name a directory to receive into") from error
         self._durable = durable
+        self.gains_by_reserving = preallocate.gains(root)
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[tuple[bytes, ...], int, int]] = []

@@ -1,0 +1,49 @@
+"""Blocks reserved ahead of the content, where the file system gains by it.
+
+ext4 and XFS map blocks by extents and allocate them late, which costs something for every page that is
+written; a range that was reserved before (fallocate(2)) is written about a third faster, lies in one piece,
+and a full disk shows before the content has come. tmpfs would clear each page twice, btrfs writes elsewhere
+anyway: they are left alone. `os.posix_fallocate` will not do: where the file system cannot, the C library
+writes into every block.
+"""
+
+import ctypes
+import os
+
+STEP_BYTES = 1 << 28  # reserved at a time: a fraction of a second, and little to give back after a failure
+MIN_FILE_BYTES = 1 << 20  # below it the call costs more than it saves
+
+_EXT4_SUPER_MAGIC = 0xEF53  # statfs(2)
+_XFS_SUPER_MAGIC = 0x58465342
+_FALLOC_FL_KEEP_SIZE = 1
+
+
+def gains(descriptor: int) -> bool:
+    """Whether files on the file system of this descriptor are better reserved before they are written."""
+    if _libc is None:
+        return False
+    status = (ctypes.c_long * 64)()  # f_type is the first field, the rest does not matter
+    if _libc.fstatfs(descriptor, status):
+        return False
+    return status[0] in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC)
+
+
+def reserve(descriptor: int, offset: int, length: int) -> None:
+    """Reserve blocks for a range of a file without changing its size. Raises OSError."""
+    if _libc is not None and _libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, offset, length):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _load() -> ctypes.CDLL | None:
+    """The C library, if it has the calls (Linux)."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        library.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        library.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    except (OSError, AttributeError):
+        return None
+    return library if os.uname().sysname == "Linux" and ctypes.sizeof(ctypes.c_long) == 8 else None
+
+
+_libc = _load()
