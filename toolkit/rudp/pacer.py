@@ -38,7 +38,8 @@ class Pacer:
     def __init__(self) -> None:
         self._release_ns = 0
         self._is_waited_for = False
-        self._granted_from_ns = 0
+        self._lateness_ns = 0
+        self._granted_bytes = 0
 
     def budget_bytes(self, now_ns: int, rate_bps: float, datagram_bytes: int) -> int:
         """How many bytes may go now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 when it is too early.
@@ -46,23 +47,27 @@ class Pacer:
         Ask only when there is something to send and the window has room for it: an answer of 0 means that the
         sender waits for the pacer from now on.
         """
-        if now_ns < self._release_ns:
+        late_ns = now_ns - self._release_ns
+        if late_ns < 0:
             self._is_waited_for = True
             return 0
         quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes)
-        late_ns = 0
         if self._is_waited_for:
             quanta_ns = _CATCH_UP_QUANTA * quantum_bytes * 8 * _NS_PER_S / rate_bps
-            late_ns = min(now_ns - self._release_ns, max(_CATCH_UP_NS, round(quanta_ns)))
+            self._lateness_ns = min(late_ns, max(_CATCH_UP_NS, round(quanta_ns)))
         self._is_waited_for = False
-        self._granted_from_ns = now_ns - late_ns
-        earned_bytes = quantum_bytes + late_ns * rate_bps / (8 * _NS_PER_S)
-        return int(min(earned_bytes, max(_MAX_ROUND_BYTES, quantum_bytes)) // quantum_bytes) * quantum_bytes
+        earned_bytes = quantum_bytes + self._lateness_ns * rate_bps / (8 * _NS_PER_S)
+        granted_bytes = min(earned_bytes, max(_MAX_ROUND_BYTES, quantum_bytes))
+        self._granted_bytes = int(granted_bytes // quantum_bytes) * quantum_bytes
+        return self._granted_bytes
 
     def on_sent(self, now_ns: int, sent_bytes: int, rate_bps: float) -> None:
         """`sent_bytes` went out at `now_ns`, while the rate was `rate_bps` (> 0)."""
-        start_ns = max(self._release_ns, min(now_ns, self._granted_from_ns))
+        start_ns = max(self._release_ns, now_ns - self._lateness_ns)
         self._release_ns = start_ns + round(sent_bytes * 8 * _NS_PER_S / rate_bps)
+        # Who took less than was granted is held by something else; who took all of it may still be owed the rest.
+        is_owed = sent_bytes >= self._granted_bytes
+        self._lateness_ns = max(0, now_ns - self._release_ns) if is_owed else 0
 
     def next_send_time_ns(self) -> int:
         """When the next quantum may go; not later than now when one may go at once."""

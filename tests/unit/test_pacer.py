@@ -1,0 +1,99 @@
+"""The pacer in virtual time: exact in the long run, however late timers are, and never a burst nobody has room for."""
+
+import random
+
+import pytest
+
+from toolkit.rudp.pacer import Pacer
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+DATAGRAM = 1472
+KIB = 1024
+
+
+def send_for(
+    pacer: Pacer, rate_bps: float, duration_ns: int, overshoot_ns: int, seed: int = 1
+) -> list[tuple[int, int]]:
+    """A sender that always has something, woken late by up to twice `overshoot_ns`; (when, bytes) of each send."""
+    rng = random.Random(seed)
+    now_ns = 0
+    sends = []
+    while now_ns < duration_ns:
+        budget = pacer.budget_bytes(now_ns, rate_bps, DATAGRAM)
+        if budget:
+            pacer.on_sent(now_ns, budget, rate_bps)
+            sends.append((now_ns, budget))
+        else:
+            now_ns = pacer.next_send_time_ns() + rng.randrange(2 * overshoot_ns + 1)
+    return sends
+
+
+@pytest.mark.parametrize("overshoot_ns", [0, 80_000, 400_000])
+@pytest.mark.parametrize("rate_bps", [1e6, 100e6, 1e9, 10e9, 40e9])
+def test_the_long_run_rate_is_exact(rate_bps: float, overshoot_ns: int) -> None:
+    duration_ns = 20 * SECOND if rate_bps < 1e9 else SECOND // 2
+    sent = sum(size for _, size in send_for(Pacer(), rate_bps, duration_ns, overshoot_ns))
+    assert sent * 8e9 / duration_ns == pytest.approx(rate_bps, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("rate_bps", "quantum"),
+    [
+        (1e6, 2 * DATAGRAM),  # 1 ms of it would be 125 bytes
+        (100e6, 8 * DATAGRAM),  # 12,500 bytes
+        (10e9, 44 * DATAGRAM),  # 64 KiB
+    ],
+)
+def test_the_quantum_is_a_millisecond_between_two_datagrams_and_64_kib(rate_bps: float, quantum: int) -> None:
+    assert Pacer.quantum_bytes(rate_bps, DATAGRAM) == quantum
+    assert Pacer().budget_bytes(0, rate_bps, DATAGRAM) == quantum
+
+
+def test_a_quantum_goes_only_when_the_one_before_is_through() -> None:
+    pacer = Pacer()
+    quantum = pacer.budget_bytes(0, 100e6, DATAGRAM)
+    pacer.on_sent(0, quantum, 100e6)
+    due_ns = pacer.next_send_time_ns()
+    assert due_ns == pytest.approx(quantum * 8e9 / 100e6, abs=1)
+    assert pacer.budget_bytes(due_ns - 1, 100e6, DATAGRAM) == 0
+    assert pacer.budget_bytes(due_ns, 100e6, DATAGRAM) == quantum
+
+
+def test_a_late_timer_at_a_high_rate_gets_several_quanta_at_once_but_no_more_than_256_kib() -> None:
+    pacer = Pacer()
+    pacer.on_sent(0, pacer.budget_bytes(0, 20e9, DATAGRAM), 20e9)
+    assert pacer.budget_bytes(1000, 20e9, DATAGRAM) == 0
+    late_ns = pacer.next_send_time_ns() + 60_000
+    assert pacer.budget_bytes(late_ns, 20e9, DATAGRAM) == 3 * 44 * DATAGRAM
+    pacer.budget_bytes(1000, 20e9, DATAGRAM)
+    assert 192 * KIB < pacer.budget_bytes(late_ns + 3 * MS, 20e9, DATAGRAM) <= 256 * KIB
+
+
+@pytest.mark.parametrize("pause_ns", [10 * MS, SECOND, 3600 * SECOND])
+def test_who_was_held_by_something_else_gets_one_quantum_not_the_pause(pause_ns: int) -> None:
+    """A sender whose window opens again, or who has something to send again, has not earned what it did not send."""
+    pacer = Pacer()
+    pacer.on_sent(0, pacer.budget_bytes(0, 100e6, DATAGRAM), 100e6)
+    quantum = pacer.budget_bytes(pause_ns, 100e6, DATAGRAM)
+    assert quantum == Pacer.quantum_bytes(100e6, DATAGRAM)
+    pacer.on_sent(pause_ns, quantum, 100e6)
+    assert pacer.budget_bytes(pause_ns, 100e6, DATAGRAM) == 0
+
+
+def test_lateness_is_made_good_only_up_to_a_bound() -> None:
+    pacer = Pacer()
+    pacer.on_sent(0, pacer.budget_bytes(0, 100e6, DATAGRAM), 100e6)
+    assert pacer.budget_bytes(1, 100e6, DATAGRAM) == 0
+    now_ns = SECOND
+    burst = 0
+    while budget := pacer.budget_bytes(now_ns, 100e6, DATAGRAM):
+        pacer.on_sent(now_ns, budget, 100e6)
+        burst += budget
+    assert burst <= 100e6 / 8 * 0.004 + 2 * Pacer.quantum_bytes(100e6, DATAGRAM)
+
+
+def test_what_was_sent_without_asking_is_paid_for_afterwards() -> None:
+    pacer = Pacer()
+    pacer.on_sent(0, 1_000_000, 100e6)
+    assert pacer.next_send_time_ns() == 80 * MS
