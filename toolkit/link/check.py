@@ -193,7 +193,10 @@ class _Received:
 
     def take(self, receiver: socket.socket) -> None:
         """Read one (super-)datagram."""
-        data = receiver.recv(1 << 16)
+        try:
+            data = receiver.recv(1 << 16)
+        except BlockingIOError:  # what was there had a wrong checksum
+            return
         self._last_ns = time.monotonic_ns()
         offsets = range(0, len(data), self._payload_bytes)
         self.numbers.update(struct.unpack_from("!I", data, offset)[0] for offset in offsets)
