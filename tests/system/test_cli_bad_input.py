@@ -216,6 +216,24 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(transport: str, file
     assert (incoming / "file").read_bytes() == file.read_bytes()
 
 
+def test_what_is_refused_does_not_keep_back_the_rest(transport: str, tmp_path: Path, incoming: Path) -> None:
+    paths = [tmp_path / name for name in ("a", "b", "c", "d")]
+    for path in paths:
+        path.write_text(path.name)
+    (incoming / "b").write_text("older")
+    (incoming / "d").mkdir()
+    with receiver(incoming, "--once", "--json") as receiving:
+        ended = nettool(f"{transport}-send", "--json", *paths, receiving.target)
+        received = receiving.end()
+    assert ended.code == received.code == 3
+    complaint(ended)
+    for told in (ended.object, received.object):
+        assert (told["files"], told["bytes"]) == (2, 2)
+        assert [(entry["name"], entry["status"]) for entry in told["failed"]] == [("b", "refused"), ("d", "refused")]
+    assert received.object["verified"] is False
+    assert [(incoming / name).read_text() for name in ("a", "b", "c")] == ["a", "older", "c"]
+
+
 @pytest.mark.parametrize("option", ["--overwrite", "--fsync"])
 def test_a_symbolic_link_in_the_way(transport: str, option: str, tmp_path: Path, file: Path, incoming: Path) -> None:
     victim = tmp_path / "victim"

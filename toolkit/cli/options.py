@@ -87,7 +87,9 @@ def reported(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _
             return command(*args, **options)
         except NettoolError as error:
             if options.get("json"):
-                emit_json("error", {"error": str(error), "exit_code": error.exit_code})
+                from toolkit.cli.results import done_before  # not needed by any help
+
+                emit_json("error", {"error": str(error), "exit_code": error.exit_code, **done_before(error)})
             raise
 
     return run

@@ -33,7 +33,7 @@ from toolkit.cli.options import (
     reported,
 )
 from toolkit.cli.progress import Bars, bars
-from toolkit.cli.results import closed, describe, result_fields
+from toolkit.cli.results import closed, describe, failed_entries, result_fields
 from toolkit.errors import NettoolError, RefusedError, UsageError, printable
 from toolkit.transfer.channel import Address, Channel, TransportOptions
 from toolkit.transfer.receiver import ReceiveOptions
@@ -168,7 +168,7 @@ class _Job:
             say(f"received {describe(fields)} from {who}")
         if self.json:
             outcome = {"error": str(error), "exit_code": error.exit_code} if error else {}
-            emit_json("receive", {**fields, "verified": not error, **outcome})
+            emit_json("receive", {**fields, "verified": not error, "failed": failed_entries(report), **outcome})
 
 
 def _refusal(report: ReceiveReport) -> RefusedError | None:

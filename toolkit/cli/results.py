@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.errors import NettoolError
 from toolkit.transfer.channel import Channel
-from toolkit.transfer.report import Report
+from toolkit.transfer.report import SKIPPED, VERIFIED, Report
 from toolkit.units import format_rate, format_seconds, format_size, rate_of
 
 
@@ -43,6 +43,23 @@ def result_fields(
         "cpu_seconds": cpu_seconds,
         **channel.statistics(),
     }
+
+
+def failed_entries(report: Report) -> list[dict[str, str]]:
+    """What should have arrived and did not."""
+    return [
+        {"name": entry.name, "status": entry.status, "reason": entry.reason}
+        for entry in report.entries
+        if entry.status not in (VERIFIED, SKIPPED)
+    ]
+
+
+def done_before(error: NettoolError) -> dict[str, Any]:
+    """The fields that tell what a session had done before `error` ended it; none where there was no session."""
+    if not isinstance(error.report, Report):
+        return {}
+    report = error.report
+    return {"files": report.files, "bytes": report.size_bytes, "failed": failed_entries(report)}
 
 
 def describe(fields: Mapping[str, Any]) -> str:
