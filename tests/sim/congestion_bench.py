@@ -9,7 +9,7 @@ as many bytes have arrived as were asked for. The complete engine is driven else
 
 import heapq
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -422,7 +422,12 @@ class Bench:
         heapq.heappush(self._events, (when_ns, self._sequence, call, argument))
 
     def add(
-        self, name: str, total_bytes: float = float("inf"), start_ns: int = 0, rate_bps: float | None = None, seed: int = 1
+        self,
+        name: str,
+        total_bytes: float = float("inf"),
+        start_ns: int = 0,
+        rate_bps: float | None = None,
+        seed: int = 1,
     ) -> Flow:
         flow = Flow(self, controller(name)(DATAGRAM_BYTES, rate_bps, seed), total_bytes, start_ns, name)
         self.flows.append(flow)
