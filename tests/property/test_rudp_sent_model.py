@@ -47,8 +47,8 @@ class Model:
         assert ([] if settled is None else settled.packet_numbers.tolist()) == expected
         if settled is not None:
             late = sorted(self.lost & set(expected))
-            assert settled.spurious_packets == len(late)
-            assert settled.oldest_spurious == (late[0] if late else -1)
+            assert settled.spurious.tolist() == late
+            assert settled.spurious_bytes == len(late) * SIZE
             assert settled.bytes == len(expected) * SIZE
             assert settled.newest == expected[-1]
             first_of_batch = settled.newest_state.sent_time_ns

@@ -165,6 +165,22 @@ class TestDetectLost:
         assert settled is not None
         assert settled.span_ns == 30 * MS
 
+    def test_tells_the_longest_outage_with_nothing_acknowledged_in_it(self) -> None:
+        """RFC 9002 section 7.6.2. A packet that nobody acknowledges proves nothing."""
+        sent = SentPackets()
+        for i in range(10):
+            record(sent, 1, now_ns=i * 10 * MS)
+            if i == 2:
+                sent.skip()
+        sent.record(wire.PacketType.PROBE, np.zeros(1, np.int64), 1472, state_at(500 * MS))
+        record(sent, 5, now_ns=600 * MS)
+        acked(sent, (15, 17), (6, 7))  # the packet of 50 ms, and the end
+        settled, _ = sent.detect_lost(16, 0, NEVER_NS, 1)
+        assert settled is not None
+        assert settled.packet_numbers.tolist() == [0, 1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14]
+        assert settled.span_ns == 600 * MS
+        assert sent.outage_ns(settled) == 540 * MS
+
     def test_a_lost_packet_that_arrives_is_spurious_and_settled_once(self) -> None:
         sent = SentPackets()
         record(sent, 10, position=0)
@@ -173,7 +189,7 @@ class TestDetectLost:
         settled = sent.acknowledge_untrusted([(1, 6)])
         assert settled is not None
         assert settled.packet_numbers.tolist() == [1, 2, 3, 4, 5]
-        assert (settled.spurious_packets, settled.spurious_bytes, settled.oldest_spurious) == (3, 3 * SIZE, 1)
+        assert (settled.spurious.tolist(), settled.spurious_bytes) == ([1, 2, 3], 3 * SIZE)
         assert settled.data == [(1000, 6000)]
         assert acked(sent, (1, 6)) == []
 

@@ -80,6 +80,7 @@ class Sender:
         self._next_send_time_ns: int | None = None
         self._probes_due = 0
         self._unproven_losses = 0  # packets of the newest loss event that have not turned out spurious
+        self._loss_event_first = 0
         self._loss_event_sent_time_ns = 0
         self._ack_every_bytes = 0  # as last asked for
         self._max_ack_delay_ns = MAX_ACK_DELAY_NS
@@ -197,7 +198,7 @@ class Sender:
             self.mtu.on_probe_acked(size, now_ns)
         self.mtu.on_packet_acked(settled.largest_bytes)
         self._delivery.on_delivered(now_ns, settled.bytes)
-        if settled.spurious_packets:
+        if len(settled.spurious):
             self._on_spurious(settled, now_ns)
         else:
             self.loss.on_acked(self._largest_acked)
@@ -232,14 +233,16 @@ class Sender:
             self._trace.metrics_updated(now_ns, self.metrics())
 
     def _on_spurious(self, settled: Settled, now_ns: int) -> None:
-        self.packets_spurious += settled.spurious_packets
-        self.loss.on_spurious(self._largest_acked, settled.oldest_spurious)
+        self.packets_spurious += len(settled.spurious)
+        self.loss.on_spurious(self._largest_acked, int(settled.spurious[0]))
         if self._trace is not None:
-            self._trace.losses_spurious(now_ns, settled.spurious_packets)
-        self._unproven_losses -= settled.spurious_packets
-        if self._unproven_losses <= 0:
-            self._unproven_losses = 0
-            self.controller.on_spurious_loss(now_ns, self._loss_event_sent_time_ns)
+            self._trace.losses_spurious(now_ns, len(settled.spurious))
+        if self._unproven_losses:
+            # What is older belongs to a loss event before, and excuses nothing of the newest.
+            self._unproven_losses -= int(np.count_nonzero(settled.spurious >= self._loss_event_first))
+            if self._unproven_losses <= 0:
+                self._unproven_losses = 0
+                self.controller.on_spurious_loss(now_ns, self._loss_event_sent_time_ns)
 
     def _detect_lost(self, now_ns: int) -> None:
         lost, self.loss.loss_time_ns = self.sent.detect_lost(
@@ -267,7 +270,12 @@ class Sender:
         self._apply_datagram_size()
         state = lost.newest_state
         self._unproven_losses = count
+        self._loss_event_first = int(lost.packet_numbers[0])
         self._loss_event_sent_time_ns = state.sent_time_ns
+        outage_limit_ns = self.loss.persistent_congestion_ns(self._max_ack_delay_ns)
+        is_persistent = lost.span_ns > outage_limit_ns and self.sent.outage_ns(lost) > outage_limit_ns
+        if is_persistent:
+            self.rtt.on_persistent_congestion()
         self.controller.on_loss(
             LossSample(
                 now_ns=now_ns,
@@ -275,7 +283,7 @@ class Sender:
                 bytes_in_flight=self.bytes_in_flight,
                 newest_lost_sent_time_ns=state.sent_time_ns,
                 in_flight_at_send_bytes=state.in_flight_bytes,
-                is_persistent=lost.span_ns > self.loss.persistent_congestion_ns(self._max_ack_delay_ns),
+                is_persistent=is_persistent,
             )
         )
 

@@ -23,6 +23,8 @@ SPURIOUS_HISTORY: Final = 4096
 """How many packets below the oldest in flight stay in view for the detection of spurious losses."""
 
 _FIRST_CAPACITY: Final = 1 << 14
+_SKIPPED: Final = 0
+"""In place of a packet type: settled from the beginning, and not by an acknowledgement."""
 
 
 class SendState(NamedTuple):
@@ -40,21 +42,21 @@ class SendState(NamedTuple):
 class Settled(NamedTuple):
     """Packets that an acknowledgement or a look for losses has settled.
 
-    `data` and `messages` are runs [start, end) of positions, in order of packet number. `spurious_bytes` of the
-    `bytes` had been declared lost before, and are not in flight; the oldest of these is `oldest_spurious`. `newest`
-    is the highest packet number, `span_ns` the time between the sending of the first and of the last. Sizes and
-    counts are of datagrams; `probes` are the sizes of path MTU probes. `indices` count from the packet number `base`.
+    `data` and `messages` are runs [start, end) of positions, in order of packet number. `spurious` are the numbers of
+    packets that had been declared lost before, in increasing order; their `spurious_bytes` of the `bytes` are not in
+    flight. `newest` is the highest packet number, `span_ns` the time between the sending of the first and of the last.
+    Sizes and counts are of datagrams; `probes` are the sizes of path MTU probes. `indices` count from the packet
+    number `base`.
     """
 
     packets: int
     bytes: int
     largest_bytes: int
     span_ns: int
-    spurious_packets: int
+    spurious: NDArray[np.int64]
     spurious_bytes: int
     newest: int
     newest_state: SendState
-    oldest_spurious: int
     data: list[tuple[int, int]]
     messages: list[tuple[int, int]]
     probes: list[int]
@@ -110,6 +112,7 @@ class SentPackets:
         """A packet number for a packet that nobody acknowledges (an ACK, a CLOSE)."""
         index = self._make_room(1)
         self._state[index] = SETTLED
+        self._kind[index] = _SKIPPED
         self._burst[index] = self._first_burst + max(0, len(self._states) - 1)
         number = self.next_packet_number
         self.next_packet_number += 1
@@ -193,6 +196,20 @@ class SentPackets:
         lost = indices[is_lost]
         return (self._settle(lost, LOST) if len(lost) else None), loss_time_ns
 
+    def outage_ns(self, lost: Settled) -> int:
+        """The longest time between the sending of two `lost` packets of which nothing sent in between was acknowledged.
+
+        Probes of the path MTU do not count (RFC 9002 section 7.6.2, RFC 8899 section 3).
+        """
+        indices = lost.indices[self._kind[lost.indices] != wire.PacketType.PROBE]
+        low, high = indices[0], indices[-1] + 1
+        was_acked = (self._state[low:high] == SETTLED) & (self._kind[low:high] != _SKIPPED)
+        outage = np.cumsum(was_acked)[indices - low]  # which run of losses each packet belongs to
+        cuts = np.flatnonzero(np.diff(outage)) + 1
+        firsts = np.concatenate((indices[:1], indices[cuts]))
+        lasts = np.concatenate((indices[cuts - 1], indices[-1:]))
+        return int((self._time_ns[lasts] - self._time_ns[firsts]).max())
+
     def _settle(self, indices: NDArray[np.int64], into: int) -> Settled:
         sizes = self._size[indices]
         late = np.flatnonzero(self._state[indices] == LOST) if into == SETTLED else indices[:0]
@@ -215,11 +232,10 @@ class SentPackets:
             bytes=int(sizes.sum()),
             largest_bytes=int(sizes.max()),
             span_ns=int(self._time_ns[newest] - self._time_ns[indices[0]]),
-            spurious_packets=len(late),
+            spurious=indices[late] + self._base,
             spurious_bytes=int(sizes[late].sum()) if len(late) else 0,
             newest=newest + self._base,
             newest_state=self._states[int(self._burst[newest]) - self._first_burst],
-            oldest_spurious=int(indices[late[0]]) + self._base if len(late) else -1,
             data=data,
             messages=messages,
             probes=probes,
