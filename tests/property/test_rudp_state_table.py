@@ -1,0 +1,166 @@
+"""The table of states, walked: each input in each state leads where the table says, and nowhere else."""
+
+from itertools import product
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from toolkit.rudp import wire
+from toolkit.rudp.batch import Batch, Transmit
+from toolkit.rudp.config import Config
+from toolkit.rudp.connection import REFUSAL_NS, Connection
+from toolkit.rudp.spaces import MessageBuffer
+from toolkit.rudp.state import TRANSITIONS, Event, State
+
+LOCAL_ID, PEER_ID = 0x1111, 0x2222
+IDLE_NS = 10_000_000_000
+
+PACKETS = {
+    "data": wire.DATA.pack(wire.PacketType.DATA, 0, LOCAL_ID, 1000, 0) + b"x",
+    "message": wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL_ID, 1001, 0) + b"\0\0\0\0",
+    "ping": wire.PING.pack(wire.PacketType.PING, 0, LOCAL_ID, 1002, 0, 5000, 1000),
+    "probe": wire.COMMON.pack(wire.PacketType.PROBE, 0, LOCAL_ID, 1003) + bytes(1400),
+    "challenge": wire.PATH.pack(wire.PacketType.PATH_CHALLENGE, 0, LOCAL_ID, 1004, 77),
+}
+FOREIGN = {
+    name: packet[:2] + (LOCAL_ID ^ 1).to_bytes(8, "big") + packet[10:]
+    for name, packet in {**PACKETS, "close": wire.encode_close(LOCAL_ID, 9, 0, "")}.items()
+}
+NOISE = {
+    "nothing known": bytes(100),
+    "short": b"\x10",
+    "foreign accept": wire.Accept(LOCAL_ID ^ 1, 5, 1472, 0).encode(),
+    "foreign initial": wire.Initial(PEER_ID ^ 1, 1472).encode(),
+}
+ABSURD = {
+    "unknown type": wire.COMMON.pack(0x7F, 0, LOCAL_ID, 5),
+    "unsent ack": wire.encode_ack(LOCAL_ID, 5, wire.Ack([(1 << 40, 1 << 41)], 0, 0, 0, 0, 0, 0)),
+    "response": wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL_ID, 6, 1),
+}
+
+
+def test_the_table_has_every_state_and_event() -> None:
+    assert {state for state, _ in TRANSITIONS} == set(State)
+    assert {event for _, event in TRANSITIONS} == set(Event)
+    assert set(TRANSITIONS.values()) <= set(State)
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
+def test_what_is_not_in_the_table_cannot_happen(state: State, event: Event) -> None:
+    is_possible = (event is Event.ACCEPTED) == (state is State.CONNECTING)
+    if event in (Event.CLOSE, Event.LOST):
+        is_possible = True
+    assert ((state, event) in TRANSITIONS) == is_possible
+
+
+def test_closed_is_for_good() -> None:
+    assert {after for (state, _), after in TRANSITIONS.items() if state is State.CLOSED} == {State.CLOSED}
+
+
+class ConnectionWalk(RuleBasedStateMachine):
+    """Inputs in any order; `expected` follows the table."""
+
+    @initialize(is_server=st.booleans())
+    def begin(self, is_server: bool) -> None:
+        self.now_ns = 5_000_000_000
+        accept = wire.Accept(PEER_ID, LOCAL_ID, 1472, 1 << 20) if is_server else None
+        config = Config(idle_timeout_ns=IDLE_NS)
+        self.connection = Connection(config, MessageBuffer(), LOCAL_ID, PEER_ID, 1472, self.now_ns, accept)
+        self.expected = State.ESTABLISHED
+        self.close_is_owed = False
+        self.last_valid_ns = self.now_ns
+        self.refused_since_ns: int | None = None
+
+    def on(self, event: Event) -> None:
+        self.expected = TRANSITIONS[self.expected, event]
+
+    def hand_up(self, packet: bytes) -> int:
+        before = self.connection.invalid_packets
+        self.connection.handle_batch(Batch(memoryview(packet), len(packet)), self.now_ns)
+        return self.connection.invalid_packets - before
+
+    def transmitted(self) -> list[Transmit]:
+        sent = []
+        while (transmit := self.connection.poll_transmit(self.now_ns)) is not None:
+            sent.append(transmit)
+            assert len(sent) < 100
+        return sent
+
+    @rule(times=st.integers(1, 2))
+    def close(self, times: int) -> None:
+        self.close_is_owed |= self.expected is State.ESTABLISHED
+        for _ in range(times):
+            self.connection.close(0, "done")
+            self.on(Event.CLOSE)
+
+    @rule()
+    def peer_closes(self) -> None:
+        was = self.expected
+        assert self.hand_up(wire.encode_close(LOCAL_ID, 2000, 4, "over")) == 0
+        self.on(Event.PEER_CLOSED)
+        self.close_is_owed = False
+        if was is State.ESTABLISHED:
+            assert (self.connection.close_code, self.connection.close_reason) == (4, "over")
+        self.heard()
+
+    @rule(name=st.sampled_from(sorted(PACKETS)))
+    def packet(self, name: str) -> None:
+        assert self.hand_up(PACKETS[name]) == 0
+        self.close_is_owed |= self.expected is State.CLOSING
+        self.heard()
+
+    @rule(packet=st.sampled_from([*FOREIGN.values(), *NOISE.values()]))
+    def what_somebody_else_sends(self, packet: bytes) -> None:
+        assert self.hand_up(packet) == 1
+
+    @rule(packet=st.sampled_from([*ABSURD.values()]))
+    def what_no_correct_peer_sends(self, packet: bytes) -> None:
+        """Once this side has closed, all that matters about a packet with its id is that the peer is still there."""
+        assert self.hand_up(packet) == (self.expected is State.ESTABLISHED)
+        self.close_is_owed |= self.expected is State.CLOSING
+
+    @rule()
+    def silence(self) -> None:
+        self.now_ns += IDLE_NS // 4
+        self.connection.handle_timeout(self.now_ns)
+        if self.expected is State.ESTABLISHED and self.now_ns >= self.last_valid_ns + IDLE_NS:
+            self.on(Event.LOST)
+            assert "nothing was heard" in self.connection.close_reason
+
+    @rule()
+    def unreachable(self) -> None:
+        self.now_ns += REFUSAL_NS // 2
+        self.connection.handle_unreachable(self.now_ns)
+        if self.expected is not State.ESTABLISHED:
+            return
+        if self.refused_since_ns is None:
+            self.refused_since_ns = self.now_ns
+        elif self.now_ns - self.refused_since_ns >= REFUSAL_NS:
+            self.on(Event.LOST)
+            assert "port is closed" in self.connection.close_reason
+
+    @rule()
+    def send(self) -> None:
+        kinds = [transmit.data[0] for transmit in self.transmitted()]
+        kinds = [kind for kind in kinds if kind != wire.PacketType.ACCEPT]
+        if self.expected is State.CLOSED:
+            assert kinds == []
+        elif self.expected is State.CLOSING:
+            assert kinds == [wire.PacketType.CLOSE] * self.close_is_owed
+            self.close_is_owed = False
+
+    def heard(self) -> None:
+        self.last_valid_ns = self.now_ns
+        self.refused_since_ns = None
+
+    @invariant()
+    def is_where_the_table_says(self) -> None:
+        assert self.connection.state is self.expected
+        timeout_ns = self.connection.poll_timeout()
+        assert (timeout_ns is None) == (self.expected is not State.ESTABLISHED)
+
+
+TestConnectionWalk = ConnectionWalk.TestCase
+TestConnectionWalk.settings = settings(max_examples=200, stateful_step_count=25)
