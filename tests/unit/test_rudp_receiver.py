@@ -223,14 +223,21 @@ class TestAcknowledgement:
 
     def test_is_due_at_once_on_a_congestion_mark(self) -> None:
         r = receiver()
-        r.note_ecn(0b11, 3)
         arrive(r, (0, 0), now_ns=3)
-        r.note_ecn(0b10, 1)
-        r.note_ecn(0b01, 1)
-        r.note_ecn(0b00, 7)
-        assert r.ack_time_ns == 3
-        (ack,) = r.make_acks(3, 1472)
+        r.note_ecn(0b10, 1, 3)
+        r.note_ecn(0b01, 1, 3)
+        r.note_ecn(0b00, 7, 3)
+        assert r.ack_time_ns == 3 + FIRST_MAX_ACK_DELAY_NS
+        r.note_ecn(0b11, 3, 4)
+        assert r.ack_time_ns == 4
+        (ack,) = r.make_acks(4, 1472)
         assert (ack.ce_count, ack.ect_count) == (3, 2)
+
+    def test_is_not_asked_for_by_a_mark_on_a_packet_that_wants_none(self) -> None:
+        r = receiver()
+        r.note_silent_packet(0)
+        r.note_ecn(0b11, 1, 3)
+        assert r.ack_time_ns is None
 
     def test_tells_how_long_the_largest_has_waited(self) -> None:
         r = receiver()

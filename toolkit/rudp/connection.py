@@ -99,7 +99,7 @@ class Connection:
                 self._last_received_ns = now_ns
                 self._refused_since_ns = None
                 self.is_confirmed |= data[0] >= wire.PacketType.DATA
-                self.receiver.note_ecn(batch.ecn, taken)
+                self.receiver.note_ecn(batch.ecn, taken, now_ns)
                 if self._trace is not None:
                     self._trace.packets_received(now_ns, Batch(data[: taken * size], size, batch.ecn))
             data = data[taken * size :]

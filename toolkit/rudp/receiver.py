@@ -169,11 +169,12 @@ class Receiver:
             self._packets.remove(0, self._packets.newest_first(0, MAX_HOLES // 2)[-1][0])
         return new
 
-    def note_ecn(self, ecn: int, count: int) -> None:
-        """The IP ECN field of `count` packets (RFC 3168 section 5)."""
+    def note_ecn(self, ecn: int, count: int, now_ns: int) -> None:
+        """The IP ECN field of `count` packets that were noted (RFC 3168 section 5); marks are told without delay."""
         if ecn == 0b11:
             self._ce_count += count
-            self._ack_is_urgent = True
+            if self.ack_time_ns is not None:
+                self.ack_time_ns = now_ns
         elif ecn:
             self._ect_count += count
 
