@@ -23,14 +23,17 @@ _MIN_SPLICE_BYTES: Final = 1 << 17
 class Inbound:
     """Takes what has come, and never waits.
 
-    messages: those that are complete, for whoever receives to take
-    extent:   what is still to land of the extent that is coming in
-    failure:  why nothing more can come
-    is_heard: something came; for whoever watches for silence to reset
+    messages:      those that are complete, to be taken by `next_message`
+    waiting_bytes: what they take
+    extent:        what is still to land of the extent that is coming in
+    failure:       why nothing more can come
+    is_heard:      something came; for whoever watches for silence to reset
+    landed_slices: how many extents have landed whole
     """
 
     def __init__(self, sock: socket.socket, peer: Address) -> None:
         self.messages: deque[bytes] = deque()
+        self.waiting_bytes = 0
         self.extent: Extent | None = None
         self.failure: TransferError | None = None
         self.is_heard = False
@@ -72,8 +75,15 @@ class Inbound:
         if not self._fill(self._message):
             return False
         self.messages.append(self._message.tobytes())
+        self.waiting_bytes += FRAME_BYTES + len(self._message)
         self._message = None
         return True
+
+    def next_message(self) -> bytes:
+        """The oldest of `messages`."""
+        message = self.messages.popleft()
+        self.waiting_bytes -= FRAME_BYTES + len(message)
+        return message
 
     def land(self, sink: ExtentSink) -> bool:
         """Land what there is of the current extent; whether that was all of it. Raises also what the sink raises."""

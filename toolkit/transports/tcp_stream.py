@@ -34,7 +34,9 @@ SLICE_BYTES: Final = 1 << 20
 _SMALL_BYTES: Final = 1 << 16
 """Up to here content is read and sent together with its header: one system call, where `sendfile` needs three."""
 
-_MAX_WAITING_MESSAGES: Final = 64
+_MAX_WAITING_BYTES: Final = 1 << 24
+"""Of messages that came in while this end was sending: beyond it, the peer has to wait until they are looked at."""
+
 _QUIET_S: Final = 0.02
 _PEER_ERRORS: Final = frozenset(
     (
@@ -113,7 +115,7 @@ class TcpStream:
                 self._takes_messages_in
                 and self._inbound.failure is None
                 and self._inbound.extent is None
-                and len(self._inbound.messages) < _MAX_WAITING_MESSAGES
+                and self._inbound.waiting_bytes < _MAX_WAITING_BYTES
             )
             ready = self._wait(select.POLLOUT | (select.POLLIN if takes_in else 0), None, wake)
             if takes_in and ready & select.POLLIN:
@@ -127,7 +129,7 @@ class TcpStream:
         # A failure is kept for `receive`: the peer may have shut down its sending half only.
         inbound = self._inbound
         with contextlib.suppress(TransferError):
-            while len(inbound.messages) < _MAX_WAITING_MESSAGES and inbound.take_frame() and inbound.extent is None:
+            while inbound.waiting_bytes < _MAX_WAITING_BYTES and inbound.take_frame() and inbound.extent is None:
                 pass
 
     def _send_file(self, descriptor: int, offset: int, length: int) -> int:
@@ -197,7 +199,7 @@ class TcpStream:
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             if left_s == 0 or not self._wait(select.POLLIN, left_s, wake):
                 return None
-        return inbound.messages.popleft()
+        return inbound.next_message()
 
     # Waiting
 
