@@ -1,6 +1,7 @@
 """nettool as its users meet it: processes of its own, their exit codes, and what they say."""
 
 import ctypes
+import io
 import json
 import os
 import re
@@ -10,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from toolkit.cli.main import run
 
 NETTOOL = (sys.executable, "-m", "toolkit.cli.main")
 LIMIT_S = 30.0
@@ -53,6 +56,19 @@ def nettool(
         check=False,
     )
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+def nettool_here(*arguments: str | Path, cwd: Path = Path()) -> Ended:
+    """The same without a process, for what ends before it opens a socket: a start takes a third of a second."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with chdir(cwd), redirect_stdout(stdout), redirect_stderr(stderr):
+            code = run([*map(str, arguments)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Ended(code, stdout.getvalue(), stderr.getvalue())
 
 
 @dataclass

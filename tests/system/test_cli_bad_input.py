@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from cli_process import Receiver, complaint, everything_below, nettool, receiver, without_override
+from cli_process import Receiver, complaint, everything_below, nettool, nettool_here, receiver, without_override
 
 from toolkit.errors import NettoolError
 from toolkit.transfer.channel import Address, Channel, Extent, TransportOptions
@@ -80,7 +80,7 @@ def file(tmp_path: Path) -> Path:
 )
 def test_what_cannot_be_meant(transport: str, arguments: list[str], says: str, tmp_path: Path, file: Path) -> None:
     filled = [word.format(tmp=tmp_path, file=file) for word in arguments]
-    ended = nettool(f"{transport}-send", *filled, "127.0.0.1:9")
+    ended = nettool_here(f"{transport}-send", *filled, "127.0.0.1:9")
     assert ended.code == 2
     assert says.lower() in complaint(ended).lower()
     assert ended.stdout == ""
@@ -88,22 +88,22 @@ def test_what_cannot_be_meant(transport: str, arguments: list[str], says: str, t
 
 @pytest.mark.parametrize("target", ["", "host:", "host:0", "host:99999", "[::1", "a b", "\x1b[0m", "x" * 5000])
 def test_targets_that_are_none(transport: str, target: str, file: Path) -> None:
-    ended = nettool(f"{transport}-send", file, target)
+    ended = nettool_here(f"{transport}-send", file, target)
     assert ended.code in (2, 3)
     complaint(ended)
 
 
 def test_a_forgotten_target(transport: str, file: Path) -> None:
-    ended = nettool(f"{transport}-send", file, file)
+    ended = nettool_here(f"{transport}-send", file, file)
     assert ended.code == 2
     assert "the receiver comes last" in complaint(ended)
-    ended = nettool(f"{transport}-send", file)
+    ended = nettool_here(f"{transport}-send", file)
     assert ended.code == 2
     complaint(ended)
 
 
 def test_json_says_the_same_on_stdout(transport: str) -> None:
-    ended = nettool(f"{transport}-send", "--json", "missing", "127.0.0.1:9")
+    ended = nettool_here(f"{transport}-send", "--json", "missing", "127.0.0.1:9")
     assert ended.code == 2
     assert ended.object["kind"] == "error"
     assert ended.object["exit_code"] == 2
@@ -173,7 +173,7 @@ def test_a_receiver_that_cannot_start(
     command: str, arguments: list[str], code: int, tmp_path: Path, file: Path
 ) -> None:
     filled = [word.format(tmp=tmp_path, file=file) for word in arguments]
-    ended = nettool(command, "--port", "0", *filled, cwd=tmp_path)
+    ended = nettool_here(command, "--port", "0", *filled, cwd=tmp_path)
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("warning: ")]
     assert ended.code == code, ended
     assert len(lines) == 1

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool
+from cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
 
 from toolkit.bench.record import read
 from toolkit.report.tables import comparison
@@ -64,7 +64,7 @@ def test_as_json_it_is_one_object(tmp_path: Path) -> None:
 def test_what_cannot_be_measured(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     filled = [word.format(tmp=tmp_path) for word in arguments]
-    ended = nettool("bench", "loopback", "--size", "1MiB", "--repeat", "1", *filled, cwd=tmp_path)
+    ended = nettool_here("bench", "loopback", "--size", "1MiB", "--repeat", "1", *filled, cwd=tmp_path)
     assert ended.code == code, ended
     assert says in complaint(ended)
     assert everything_below(tmp_path) == ["file"]

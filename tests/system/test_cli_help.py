@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_process import NETTOOL, complaint, nettool
+from cli_process import NETTOOL, complaint, nettool, nettool_here
 
 from toolkit.cli.app import COMMANDS
 
@@ -50,7 +50,7 @@ def test_help_takes_less_than_a_quarter_of_a_second() -> None:
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_has_help_with_examples(path: str) -> None:
-    ended = nettool(*path.split(), "--help")
+    ended = nettool_here(*path.split(), "--help")
     assert (ended.code, ended.stderr) == (0, "")
     examples = [line for line in ended.stdout.splitlines() if f"nettool {path} " in line + " "]
     assert len(examples) >= 2
@@ -58,7 +58,7 @@ def test_every_command_has_help_with_examples(path: str) -> None:
 
 
 def test_without_a_word_it_shows_the_help() -> None:
-    assert nettool().stdout == nettool("--help").stdout
+    assert nettool_here().stdout == nettool_here("--help").stdout
 
 
 def test_the_version() -> None:
@@ -79,6 +79,6 @@ def test_the_version() -> None:
     ],
 )
 def test_slips_point_to_the_help(arguments: list[str], says: str) -> None:
-    ended = nettool(*arguments)
+    ended = nettool_here(*arguments)
     assert ended.code == 2
     assert says in complaint(ended)
