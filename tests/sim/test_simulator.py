@@ -71,6 +71,10 @@ def test_the_limit_ends_what_cannot_end() -> None:
     (flow,) = Simulator(link_of(replace(PLAIN, loss=1.0)), [FlowSpec(size_bytes=1)]).run(SECOND)
     assert (flow.end_ns, flow.landed_bytes, flow.failure) == (SECOND, 0, "the handshake did not complete")
 
+    (flow,) = Simulator(link_of(PLAIN), [FlowSpec(size_bytes=64 << 20)]).run(SECOND)
+    assert "not finished" in flow.failure
+    assert 0 < flow.landed_bytes < 64 << 20
+
 
 def test_an_engine_that_never_sleeps_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.rudp.connection.Connection.poll_timeout", lambda _self: 0)

@@ -98,7 +98,7 @@ def sim(
         return
     flow = FlowSpec(
         size_bytes=_size(size) if size or not duration else None,
-        duration_ns=parse_duration_ns(duration) if duration else None,
+        duration_ns=_duration_ns(duration) if duration else None,
         validates_address=validate,
     )
     stagger_ns = parse_duration_ns(stagger)
@@ -183,6 +183,13 @@ def _size(text: str | None) -> int:
     if not size_bytes:
         raise UsageError("there is nothing to send: --size is one byte or more")
     return size_bytes
+
+
+def _duration_ns(text: str) -> int:
+    duration_ns = parse_duration_ns(text)
+    if not duration_ns:
+        raise UsageError("no time to send in: --duration is longer than nothing")
+    return duration_ns
 
 
 def _known(name: str) -> str:

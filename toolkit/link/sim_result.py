@@ -104,6 +104,8 @@ class FlowResult:
         failure = ""
         if connection is None:
             failure = "the handshake did not complete"
+        elif client.over_ns is None:
+            failure = "it had not finished when the clock stopped"
         elif client.settled_ns is None and client.is_lost:
             failure = connection.close_reason
         sender = connection.sender if connection else None

@@ -18,7 +18,7 @@ Row = tuple[dict[str, str], Outcome]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line for each experiment."""
+    """One line for each experiment, and under them why one failed."""
     varied = list(rows[0][0])
     headers = [
         *varied,
@@ -33,14 +33,19 @@ def table(rows: Sequence[Row]) -> str:
     ]
     lines = [[*names.values(), *_figures(outcome)] for names, outcome in rows]
     align = ["left"] * len(varied) + ["right"] * (len(headers) - len(varied))
-    return tabulate(lines, headers, disable_numparse=True, colalign=align)
+    reasons = [f"{', '.join(names.values())}: {failure}" for names, outcome in rows if (failure := _failure(outcome))]
+    return "\n".join([tabulate(lines, headers, disable_numparse=True, colalign=align), *reasons])
+
+
+def _failure(outcome: Outcome) -> str:
+    """Why the first flow that failed did so; empty where none did."""
+    return next((flow.failure for flow in outcome.flows if flow.failure), "")
 
 
 def _figures(outcome: Outcome) -> list[str]:
     share, ratio, jain = outcome.ideal_share, outcome.retransmission_ratio, outcome.jain_index
-    failure = next((flow.failure for flow in outcome.flows if flow.failure), "")
     return [
-        f"failed: {failure}" if failure else format_duration_ns(outcome.duration_ns),
+        "failed" if _failure(outcome) else format_duration_ns(outcome.duration_ns),
         format_rate(outcome.goodput_bps),
         _NOTHING if share is None else f"{share:.3f}",
         _NOTHING if ratio is None else f"{ratio:.2f}",

@@ -1,0 +1,136 @@
+"""`nettool sim`: what is written becomes links, lists become lines of the table, and nonsense becomes one error."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.cli.app import invoke
+from toolkit.errors import NettoolError, TransferError, UsageError
+from toolkit.link.profiles import PROFILES
+from toolkit.link.scenarios import SCENARIOS
+
+
+def rows_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    assert invoke(["sim", "--json", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    answer = json.loads(lines[0])
+    assert answer["kind"] == "simulation"
+    return list(answer["rows"])
+
+
+def test_every_combination_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(
+        capsys, "--size", "20kB", "--cc", "bbr,cubic", "--rate", "10Mbit,1Gbit", "--rtt", "10ms", "--loss", "0%,1%"
+    )
+    keys = [(row["rate"], row["rtt"], row["loss"], row["cc"]) for row in rows]
+    assert len(set(keys)) == 8
+    assert keys[0] == ("10 Mbit/s", "10 ms", "0%", "bbr")
+    assert all(row["finished"] for row in rows)
+
+
+def test_the_table_shows_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows_of(capsys, "--size", "1MiB", "--seed", "7")
+    assert invoke(["sim", "--size", "1MiB", "--seed", "7"]) == 0
+    table = capsys.readouterr().out
+    assert f"{row['ideal_share']:.3f}" in table
+    assert "seed 7" in table
+    assert "1 flow of 1 MiB" in table
+
+
+def test_a_gigabyte_per_second_over_a_satellite_needs_no_satellite(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows_of(capsys, "--rate", "10Gbit", "--rtt", "300ms", "--size", "64MiB")
+    assert row["finished"]
+    assert row["duration_ns"] > 900e6
+
+
+def test_several_flows_have_an_index(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows_of(
+        capsys, "--rate", "5Mbit", "--flows", "3", "--duration", "5s", "--stagger", "100ms", "--queue", "2bdp"
+    )
+    assert 1 / 3 < row["jain_index"] <= 1
+    assert [flow["start_ns"] for flow in row["flows"]] == [0, 100_000_000, 200_000_000]
+
+
+def test_the_rate_control_is_told_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows_of(capsys, "--cc", "rate", "--rate", "20Mbit", "--loss", "5%", "--size", "4MiB")
+    assert row["ideal_share"] > 0.9
+
+
+def test_validation_takes_a_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
+    (plain,) = rows_of(capsys, "--size", "1kB")
+    (validated,) = rows_of(capsys, "--size", "1kB", "--validate")
+    assert validated["duration_ns"] - plain["duration_ns"] == pytest.approx(40e6, rel=0.01)
+
+
+def test_scenarios_and_links_have_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [row["scenario"] for row in rows_of(capsys, "--scenario", "all", "--size", "10kB")] == list(SCENARIOS)
+    names = [name for name in PROFILES if name != "lan"]
+    assert [row["link"] for row in rows_of(capsys, "--link", ",".join(names), "--size", "10kB")] == names
+    assert invoke(["sim", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(one.name in listed and one.meaning in listed for one in SCENARIOS.values())
+
+
+def test_a_scenario_is_changed_by_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(capsys, "--scenario", "clean", "--rtt", "40ms,80ms", "--size", "10kB")
+    assert [(row["scenario"], row["rtt"]) for row in rows] == [("clean", "40 ms"), ("clean", "80 ms")]
+    assert rows[0]["duration_ns"] < rows[1]["duration_ns"]
+
+
+def test_harm_is_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = rows_of(
+        capsys,
+        *("--size", "4MiB", "--burst", "5%:2ms", "--jitter", "1ms", "--reorder", "1%", "--at", "200ms blackout 50ms"),
+    )
+    assert {"burst", "blackout"} <= set(row["flows"][0]["lost_packets"])
+    assert row["finished"]
+
+
+def test_a_trace_shows_the_course_of_every_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sheet = tmp_path / "course.csv"
+    rows_of(capsys, "--size", "2MiB", "--cc", "bbr,cubic", "--trace", str(sheet))
+    samples = list(csv.DictReader(sheet.read_text("ascii").splitlines()))
+    assert {sample["row"] for sample in samples} == {"1", "2"}
+    times = [int(sample["time_ns"]) for sample in samples if sample["row"] == "1"]
+    assert times[1] - times[0] == 10_000_000
+    assert {"startup", "slow_start"} <= {sample["phase"] for sample in samples}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cc", "nix"], "no congestion control"),
+        (["--scenario", "nix"], "there is no scenario 'nix'"),
+        (["--link", "nix"], "no link is called 'nix'"),
+        (["--link", "lan"], "give the link a --rate"),
+        (["--link", "geo", "--scenario", "clean"], "leave out"),
+        (["--size", "0"], "one byte or more"),
+        (["--rate", "fast"], "is not a rate"),
+        (["--loss", "1%,"], "is not a fraction"),
+        (["--queue", "0bdp"], "holds no packet"),
+        (["--burst", "1%"], "no burst"),
+        (["--duration", "0"], "is not a duration"),
+        (["--duration", "0s"], "longer than nothing"),
+        (["--flows", "0"], "greater than or equal to 1"),
+        (["--seed", str(1 << 64)], "a seed is"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(arguments: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        invoke(["sim", *arguments])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_is_an_object_where_json_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NettoolError):
+        invoke(["sim", "--json", "--size", "0"])
+    assert json.loads(capsys.readouterr().out)["kind"] == "error"
+
+
+def test_a_trace_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="cannot write"):
+        invoke(["sim", "--size", "1kB", "--trace", str(tmp_path / "no" / "course.csv")])
