@@ -65,9 +65,10 @@ class WritingSink:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        self._lock = threading.Lock()
+        self._condition = threading.Condition()
         self.written_bytes = 0
         self.threads: set[int] = set()
+        self.waits_for_threads = 1
 
     @property
     def landed_bytes(self) -> int:
@@ -75,10 +76,13 @@ class WritingSink:
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
         assert file_id == 0
-        os.pwrite(self._file.fileno(), data, offset)
-        with self._lock:
-            self.written_bytes += len(data)
+        with self._condition:
             self.threads.add(threading.get_ident())
+            self._condition.notify_all()
+            assert self._condition.wait_for(lambda: len(self.threads) >= self.waits_for_threads, PATIENCE_S)
+        os.pwrite(self._file.fileno(), data, offset)
+        with self._condition:
+            self.written_bytes += len(data)
 
     def content(self) -> bytes:
         self._file.seek(0)
@@ -392,8 +396,9 @@ def test_content_is_spread_over_all_connections(
     pairs: Pairs, sink: WritingSink, source_of: Callable[[bytes], FileSource], stack: ExitStack
 ) -> None:
     sender, receiver = pairs.channels(streams=4)
-    content = random.Random(3).randbytes(40 * SLICE_BYTES + 12_345)
+    content = random.Random(3).randbytes(64 * SLICE_BYTES + 12_345)  # more than three connections hold
     source = source_of(content)
+    sink.waits_for_threads = 4
     extents = [Extent(0, at, min(7_000_000, len(content) - at)) for at in range(0, len(content), 7_000_000)]
     carried: list[int] = []
 

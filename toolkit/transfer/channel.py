@@ -84,9 +84,9 @@ class DescriptorSink(ExtentSink, Protocol):
     """A sink whose files a channel may also write to by itself, with `splice`."""
 
     def descriptor(self, file_id: int, offset: int, length: int) -> int | None:
-        """Where to put these bytes at `offset`, valid until `landed` has been called for all of them.
+        """Where to put these bytes at `offset`; valid until the next call into the sink or the session.
 
-        None where they have to come by `write`. Raises as `write` does.
+        None where they have to come by `write`. Called by the session's own thread only. Raises as `write` does.
         """
 
     def landed(self, file_id: int, offset: int, length: int) -> None:

@@ -21,7 +21,12 @@ class TcpChannel:
 
     def __init__(self, socks: Sequence[socket.socket], peer: Address, idle_timeout_s: float) -> None:
         self._peer = peer
-        self._streams = [TcpStream(sock, peer, idle_timeout_s, not index) for index, sock in enumerate(socks)]
+        # Only one thread may use a sink's descriptors, and only one may receive on a connection.
+        alone = len(socks) == 1
+        self._streams = [
+            TcpStream(sock, peer, idle_timeout_s, takes_messages_in=not number, may_splice=alone)
+            for number, sock in enumerate(socks)
+        ]
         self._first = self._streams[0]
         self._pool = StreamPool(self._streams) if len(self._streams) > 1 else None
         self._is_closed = False

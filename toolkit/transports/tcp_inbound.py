@@ -31,7 +31,7 @@ class Inbound:
     landed_slices: how many extents have landed whole
     """
 
-    def __init__(self, sock: socket.socket, peer: Address) -> None:
+    def __init__(self, sock: socket.socket, peer: Address, may_splice: bool) -> None:
         self.messages: deque[bytes] = deque()
         self.waiting_bytes = 0
         self.extent: Extent | None = None
@@ -40,6 +40,7 @@ class Inbound:
         self.landed_slices = 0
         self._socket = sock
         self._peer = peer
+        self._can_splice = may_splice and splice.is_available
         self._header = memoryview(bytearray(FRAME_BYTES))
         self._message: memoryview | None = None
         self._filled_bytes = 0  # of the header, the message or the block
@@ -91,7 +92,7 @@ class Inbound:
             raise self.failure
         if sink is not self._sink:
             self._sink = sink
-            self._splicing_sink = sink if splice.is_available and isinstance(sink, DescriptorSink) else None
+            self._splicing_sink = sink if self._can_splice and isinstance(sink, DescriptorSink) else None
         is_blocked = False
         while self.extent is not None and not is_blocked:
             if self._splicing_sink is not None and self._may_splice(self.extent):

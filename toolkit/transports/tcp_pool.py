@@ -4,6 +4,7 @@ The first connection belongs to the channel's own thread, which sends and lands 
 slices from one queue, whichever has room first, so a connection that stalls holds up one slice and not the session.
 """
 
+import os
 import select
 import socket
 import threading
@@ -13,21 +14,36 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import ceil
 
-from toolkit.errors import PeerClosedError, ProtocolError
+from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.transfer.channel import Extent, ExtentSink, ExtentSource
-from toolkit.transports.tcp_stream import SLICE_BYTES, TcpStream
+from toolkit.transports.tcp_stream import SLICE_BYTES, SMALL_BYTES, TcpStream
 
 _BACKLOG_SLICES = 4
 """How many wait for each connection: enough that none runs dry while the channel's own thread sends a slice."""
 
 
 class _Handover:
-    """An extent under way: its source is released when the last slice is off."""
+    """An extent under way: its source is released when the last slice is off.
+
+    A session that fails may close its files while a thread still sends; a descriptor of our own then keeps that thread
+    from sending out of whatever gets the number next.
+    """
 
     def __init__(self, extent: Extent, source: ExtentSource, slices: int) -> None:
         self.extent = extent
         self.source = source
         self.slices_left = slices
+        self.descriptor: int | None = None
+        if extent.length > SMALL_BYTES:
+            try:
+                self.descriptor = os.dup(source.fileno())
+            except OSError as error:
+                raise TransferError(f"no more files can be opened: {(error.strerror or str(error)).lower()}") from error
+
+    def release(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        self.source.release(self.extent)
 
 
 def slices(extent: Extent) -> list[Extent]:
@@ -68,14 +84,18 @@ class StreamPool:
         if not self._senders:
             self._senders = [self._start(self._send, stream) for stream in self._others]
         pieces = slices(extent)
-        handover = _Handover(extent, source, len(pieces))
+        try:
+            handover = _Handover(extent, source, len(pieces))
+        except BaseException:
+            source.release(extent)
+            raise
         with self._condition:
             failure = self._failure
             if failure is None:
                 self._queue.extend((piece, handover) for piece in pieces)
                 self._condition.notify_all()
         if failure is not None or not pieces:
-            source.release(extent)
+            handover.release()
         self._work_off(_BACKLOG_SLICES * len(self._others))
 
     def flush(self) -> None:
@@ -110,7 +130,7 @@ class StreamPool:
             self._busy += 1
         done = [handover]
         try:
-            stream.send_slice(piece, handover.source)
+            stream.send_slice(piece, handover.source, handover.descriptor)
         except Exception as error:
             with self._condition:
                 self._failure = self._failure or error
@@ -124,7 +144,7 @@ class StreamPool:
                 released = [each for each in dict.fromkeys(done) if not each.slices_left]
                 self._condition.notify_all()
             for each in released:
-                each.source.release(each.extent)
+                each.release()
 
     # Receiving
 
@@ -243,6 +263,6 @@ class StreamPool:
         for thread in self._senders + self._receivers:
             thread.join()
         for handover in {handover for _, handover in self._queue}:
-            handover.source.release(handover.extent)
+            handover.release()
         for end in (self._wake_reader, self._wake_writer, self._stop_reader):
             end.close()

@@ -31,7 +31,7 @@ from toolkit.transports.tcp_wire import FRAME_BYTES, encode_extent_header, encod
 SLICE_BYTES: Final = 1 << 20
 """What one frame of content holds at most: little enough to be filled with zeros, much enough to cost nothing."""
 
-_SMALL_BYTES: Final = 1 << 16
+SMALL_BYTES: Final = 1 << 16
 """Up to here content is read and sent together with its header: one system call, where `sendfile` needs three."""
 
 _MAX_WAITING_BYTES: Final = 1 << 24
@@ -57,10 +57,17 @@ class TcpStream:
     """One connection after its preface. One thread at a time sends on it, and one receives.
 
     takes_messages_in: a sender that waits for room receives meanwhile; not where another thread receives
+    may_splice:        all that is received is landed by the thread that the sink belongs to
     """
 
     def __init__(
-        self, sock: socket.socket, peer: Address, idle_timeout_s: float, takes_messages_in: bool = True
+        self,
+        sock: socket.socket,
+        peer: Address,
+        idle_timeout_s: float,
+        *,
+        takes_messages_in: bool = True,
+        may_splice: bool = True,
     ) -> None:
         sock.setblocking(False)
         self.socket = sock
@@ -69,7 +76,7 @@ class TcpStream:
         self._peer = peer
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
-        self._inbound = Inbound(sock, peer)
+        self._inbound = Inbound(sock, peer, may_splice)
         self._is_torn = False  # the peer cannot make sense of anything after what was sent
         self._outgoing_block = memoryview(b"")
 
@@ -79,18 +86,22 @@ class TcpStream:
         """Hand a message over to the kernel. Raises PeerClosedError."""
         self._send_all(memoryview(encode_message_header(len(message)) + message))
 
-    def send_slice(self, piece: Extent, source: ExtentSource) -> None:
-        """Hand over content, at most SLICE_BYTES. Raises PeerClosedError, and what the source raises."""
+    def send_slice(self, piece: Extent, source: ExtentSource, descriptor: int | None = None) -> None:
+        """Hand over content, at most SLICE_BYTES. Raises PeerClosedError, and what the source raises.
+
+        descriptor: what to send out of; the source's own where None
+        """
         if not self._outgoing_block:
-            self._outgoing_block = memoryview(bytearray(FRAME_BYTES + _SMALL_BYTES))
+            self._outgoing_block = memoryview(bytearray(FRAME_BYTES + SMALL_BYTES))
         header = encode_extent_header(piece)
-        if piece.length <= _SMALL_BYTES:
+        if piece.length <= SMALL_BYTES:
             frame = self._outgoing_block[: FRAME_BYTES + piece.length]
             source.read_into(piece.offset, frame[FRAME_BYTES:])
             frame[:FRAME_BYTES] = header
             self._send_all(frame)
             return
-        descriptor = source.fileno()
+        if descriptor is None:
+            descriptor = source.fileno()
         self._send_all(memoryview(header), _MSG_MORE)
         sent = 0
         try:
@@ -99,7 +110,7 @@ class TcpStream:
                 source.moved(piece.offset, sent)
             # The file has ended, or cannot be sent like this: the source knows which, and raises if it must.
             while sent < piece.length:
-                block = self._outgoing_block[: min(_SMALL_BYTES, piece.length - sent)]
+                block = self._outgoing_block[: min(SMALL_BYTES, piece.length - sent)]
                 source.read_into(piece.offset + sent, block)
                 self._send_all(block)
                 sent += len(block)
