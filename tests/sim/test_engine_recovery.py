@@ -1,0 +1,292 @@
+"""Particular misfortunes under the virtual clock: the one packet that matters is lost, or nothing comes for a while."""
+
+from collections.abc import Callable
+
+import pytest
+from engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, packet_type
+
+from toolkit.rudp import wire
+from toolkit.rudp.config import Config
+from toolkit.rudp.state import State
+from toolkit.rudp.wire import PacketType
+
+ONE_WAY_NS = 20 * MS
+RTT_NS = 2 * ONE_WAY_NS
+
+
+def path(**hazards: object) -> Hazards:
+    return Hazards(delay_ns=ONE_WAY_NS, **hazards)  # type: ignore[arg-type]
+
+
+class Nth:
+    """True for the datagrams of one type with these ordinals."""
+
+    def __init__(self, kind: PacketType, *ordinals: int) -> None:
+        self.kind, self.ordinals, self.seen = kind, ordinals, 0
+
+    def __call__(self, datagram: bytes) -> bool:
+        if packet_type(datagram) != self.kind:
+            return False
+        self.seen += 1
+        return self.seen - 1 in self.ordinals
+
+
+def elapsed_ms(pair: Pair) -> float:
+    return (pair.now_ns - SECOND) / MS
+
+
+class TestLoss:
+    def test_sixty_megabytes_through_loss_both_ways(self) -> None:
+        """Long enough for the columns of sent packets to be made compact several times over."""
+        pair = Pair(1, path(loss=0.01), data=60_000_000)
+        pair.near.offer()
+        pair.settle()
+        assert pair.near.connection.sender.packets_retransmitted <= 1.15 * pair.near.dropped_datagrams + 20
+
+    @pytest.mark.parametrize(("control", "round_trips"), [("bbr", 2), ("cubic", 3), ("newreno", 3)])
+    def test_a_packet_lost_twice_costs_two_round_trips_and_no_timeout(self, control: str, round_trips: int) -> None:
+        """And half of one for each time that a controller which halves its window waits for room in it."""
+        drop = DropPosition(30_000, times=2)
+        pair = Pair(2, path(drop=drop), data=300_000, near_config=Config(congestion_control=control))
+        sender = pair.near.connection.sender
+        pair.near.offer()
+        pair.run(lambda: drop.dropped == 1)
+        first_sent_ns = pair.now_ns
+        timeouts = []
+
+        def has_landed() -> bool:
+            timeouts.append(sender.loss.pto_count)
+            return pair.far.connection.landed_position > drop.position
+
+        pair.run(has_landed)
+        assert drop.dropped == 2
+        assert max(timeouts) == 0
+        assert pair.now_ns - first_sent_ns <= round_trips * RTT_NS + ONE_WAY_NS + RTT_NS // 2
+        pair.settle()
+        assert sender.packets_retransmitted == 2
+
+    def test_a_lost_tail_is_probed_for(self) -> None:
+        """Nothing follows that could show the loss: the probe timeout does (RFC 9002 section 6.2)."""
+        drop = DropPosition(0, times=1)
+        pair = Pair(3, path(drop=drop), data=500)
+        pair.near.offer()
+        pair.settle()
+        assert drop.dropped == 1
+        assert elapsed_ms(pair) < 600
+
+    @pytest.mark.parametrize("outage_ns", [200 * MS, 2 * SECOND, 8 * SECOND])
+    def test_a_blackout_is_over_within_half_a_second_of_its_end(self, outage_ns: int) -> None:
+        start_ns = SECOND + 300 * MS
+        end_ns = start_ns + outage_ns
+
+        def is_dark(now_ns: int) -> bool:
+            return start_ns <= now_ns < end_ns
+
+        pair = Pair(4, path(blackout=is_dark, rate_bps=20e6, queue_ns=100 * MS), data=3_000_000)
+        pair.near.offer()
+        pair.run(lambda: pair.now_ns > end_ns)
+        landed = pair.far.landed_bytes
+        pair.run(lambda: pair.far.landed_bytes > landed)
+        assert pair.now_ns - end_ns < 500 * MS
+        pair.settle()
+
+    def test_ten_kilobytes_take_two_round_trips(self) -> None:
+        pair = Pair(5, path(), data=10_000)
+        pair.near.offer()
+        pair.settle()
+        assert elapsed_ms(pair) <= RTT_NS / MS + 5
+
+
+class DropPosition:
+    """Loses the DATA packet that carries a position, a few times."""
+
+    def __init__(self, position: int, times: int) -> None:
+        self.position, self.times, self.dropped = position, times, 0
+
+    def __call__(self, datagram: bytes) -> bool:
+        if packet_type(datagram) != PacketType.DATA or self.dropped == self.times:
+            return False
+        start = wire.DATA.unpack_untrusted(datagram)[4]
+        if start <= self.position < start + len(datagram) - wire.HEADER_BYTES:
+            self.dropped += 1
+            return True
+        return False
+
+
+class TestReordering:
+    def test_the_thresholds_learn_and_the_window_is_given_back(self) -> None:
+        """RFC 9002 section 6.1.1 allows a larger threshold: after the first flights no more losses are imagined."""
+        near = Config(congestion_control="cubic")
+        pair = Pair(6, path(reorder=0.2, reorder_ns=10 * MS, rate_bps=50e6), data=4_000_000, near_config=near)
+        pair.near.offer()
+        sender = pair.near.connection.sender
+        pair.run(lambda: pair.far.landed_bytes >= 2_000_000)
+        early = sender.packets_lost
+        pair.settle()
+        assert pair.near.dropped_datagrams == 0
+        assert sender.loss.packet_threshold > 3
+        assert sender.packets_spurious > 0
+        assert sender.packets_lost - early <= early
+
+    def test_what_is_only_late_lands_once(self) -> None:
+        pair = Pair(7, path(reorder=0.5, reorder_ns=100 * MS, duplicate=0.3), data=500_000)
+        pair.near.offer_all([bytes(100)] * 50)
+        pair.settle()
+        assert pair.far.messages == [bytes(100)] * 50
+
+
+class TestWindow:
+    @pytest.mark.parametrize("lost_updates", [1, 3, 6])
+    def test_a_sender_that_waits_for_a_lost_window_update_asks_again(self, lost_updates: int) -> None:
+        """Everything sent has been acknowledged, so that nothing but the sender's own probe can bring the word."""
+        drop = LostUpdates(lost_updates)
+        window = 1 << 16
+        far = Config(receive_window_bytes=window)
+        pair = Pair(8, path(), path(drop=drop), data=3 * window, far_config=far)
+        pair.far.connection.set_receive_window(0)
+        pair.near.offer()
+        pair.run(lambda: pair.near.connection.sender.data.next_position >= window)
+        pair.run(lambda: pair.near.connection.sender.bytes_in_flight == 0)
+        assert pair.near.connection.sender.data.is_blocked
+        pair.far.connection.set_receive_window(4 * window)
+        drop.is_on = True
+        pair.far.connection.receiver.request_ack(pair.now_ns)
+        pair.settle(20 * SECOND)
+        assert drop.left == 0
+
+    def test_messages_wait_for_an_application_that_takes_none(self) -> None:
+        pair = Pair(9, path())
+        for _ in range(30):
+            pair.near.connection.send_message(bytes(100_000))
+        receiver = pair.far.connection
+        receiver.poll_message = lambda _now_ns: None  # type: ignore[assignment, method-assign]
+        pair.run_for(5 * SECOND)
+        assert not pair.near.connection.is_settled
+        assert pair.near.connection.sender.messages.next_position <= 1 << 20
+        del receiver.poll_message
+        pair.settle()
+        assert pair.far.messages == [bytes(100_000)] * 30
+
+    def test_a_sender_stays_within_what_it_was_told(self) -> None:
+        hole = DropPosition(1000, times=6)
+        far = Config(receive_window_bytes=1 << 17)
+        pair = Pair(10, path(drop=hole, rate_bps=100e6), data=1_000_000, far_config=far)
+        pair.near.offer()
+
+        def is_settled() -> bool:
+            data = pair.near.connection.sender.data
+            assert data.next_position <= data.window <= pair.far.connection.receiver.data_window
+            return pair.is_settled
+
+        pair.run(is_settled)
+        pair.check_data()
+        assert hole.dropped == 6
+
+
+class LostUpdates:
+    """Loses the next acknowledgements, once it is on."""
+
+    def __init__(self, count: int) -> None:
+        self.left, self.is_on = count, False
+
+    def __call__(self, datagram: bytes) -> bool:
+        if self.is_on and self.left and packet_type(datagram) == PacketType.ACK:
+            self.left -= 1
+            return True
+        return False
+
+
+class TestIdleness:
+    def test_keep_alives_hold_a_connection_without_anything_to_say(self) -> None:
+        pair = Pair(11, path(), near_config=Config(idle_timeout_ns=10 * SECOND))
+        pair.run_for(120 * SECOND)
+        assert pair.are_open
+        assert pair.near.sent_datagrams + pair.far.sent_datagrams < 200
+
+    @pytest.mark.parametrize("silent", ["near", "far"])
+    def test_silence_ends_it_at_the_idle_timeout(self, silent: str) -> None:
+        idle = Config(idle_timeout_ns=10 * SECOND)
+        dark_from = SECOND + 5 * SECOND
+
+        def is_dark(now_ns: int) -> bool:
+            return now_ns >= dark_from
+
+        forward = path(blackout=is_dark) if silent == "near" else path()
+        backward = path(blackout=is_dark) if silent == "far" else path()
+        pair = Pair(12, forward, backward, data=1000, near_config=idle, far_config=idle)
+        pair.near.offer()
+        listening = pair.far if silent == "near" else pair.near
+        pair.run(lambda: listening.connection.state is State.CLOSED)
+        assert 6 * SECOND <= pair.now_ns - dark_from <= 10 * SECOND + ONE_WAY_NS  # heard of within a keep-alive
+        assert "nothing was heard" in listening.connection.close_reason
+
+    def test_a_dead_peer_is_not_flooded(self) -> None:
+        pair = Pair(13, path(), path(blackout=lambda now_ns: now_ns > 2 * SECOND), data=10_000_000)
+        pair.near.offer()
+        pair.run_for(3 * SECOND)
+        before = pair.near.sent_bytes
+        pair.run(lambda: pair.near.connection.state is State.CLOSED)
+        assert pair.near.sent_bytes - before < 1_000_000
+
+
+class TestClosing:
+    def close(self, pair: Pair) -> None:
+        pair.near.connection.close(5, "no room")
+
+    @pytest.mark.parametrize("active", [False, True])
+    @pytest.mark.parametrize("losses", [0, 1, 4])
+    def test_a_lost_close_is_said_again_to_a_peer_that_goes_on(self, losses: int, active: bool) -> None:
+        drop = Nth(PacketType.CLOSE, *range(losses))
+        pair = Pair(14, path(drop=drop), back_data=2_000_000 if active else 0)
+        pair.far.offer()
+        pair.run_for(100 * MS)
+        self.close(pair)
+        pair.run(lambda: pair.far.connection.state is State.CLOSED, 25 * SECOND)
+        assert (pair.far.connection.close_code, pair.far.connection.close_reason) == (5, "no room")
+        if active:
+            assert pair.now_ns < 6 * SECOND
+
+    def test_both_ends_may_close_at_once(self) -> None:
+        pair = Pair(15, path())
+        pair.run_for(100 * MS)
+        for end, _ in pair.ends:
+            end.connection.close(0, "")
+        pair.run_for(SECOND)
+        assert [end.connection.state for end, _ in pair.ends] == [State.CLOSED] * 2
+
+
+class TestHandshakePackets:
+    def test_a_lost_accept_is_sent_again_when_the_client_asks_again(self) -> None:
+        """The client's part is played by the test: its connection begins only with the ACCEPT."""
+        pair = Pair(16, path(), path(drop=Nth(PacketType.ACCEPT, 0, 1)))
+        accepts = counted(pair, PacketType.ACCEPT)
+        pair.run_for(10 * MS)
+        for _ in range(2):
+            pair.inject(pair.far, wire.Initial(NEAR_ID, 1472).encode())
+            pair.run_for(200 * MS)
+        assert len(accepts) == 3
+        assert accepts == [wire.Accept(NEAR_ID, FAR_ID, 1472, 4 << 20).encode()] * 3
+        assert pair.are_open
+
+    def test_until_it_is_confirmed_a_server_sends_at_most_three_times_what_it_got(self) -> None:
+        """RFC 9000 section 8.1. The client has gone, or was never there."""
+        pair = Pair(17, path(blackout=lambda _now_ns: True))
+        received = wire.MIN_DATAGRAM_BYTES
+        for _ in range(20):
+            pair.run_for(250 * MS)
+            assert pair.far.sent_bytes <= 3 * received
+        assert not pair.far.connection.is_confirmed
+
+
+def counted(pair: Pair, kind: PacketType) -> list[bytes]:
+    """The datagrams of one type that `far` sends from now on."""
+    found: list[bytes] = []
+    before: Callable[[bytes], bool] = pair.far.hazards.drop
+
+    def look(datagram: bytes) -> bool:
+        if packet_type(datagram) == kind:
+            found.append(datagram)
+        return before(datagram)
+
+    pair.far.hazards.drop = look
+    return found
