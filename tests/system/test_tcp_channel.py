@@ -396,7 +396,7 @@ def test_content_is_spread_over_all_connections(
     pairs: Pairs, sink: WritingSink, source_of: Callable[[bytes], FileSource], stack: ExitStack
 ) -> None:
     sender, receiver = pairs.channels(streams=4)
-    content = random.Random(3).randbytes(64 * SLICE_BYTES + 12_345)  # more than three connections hold
+    content = random.Random(3).randbytes(32 * SLICE_BYTES + 12_345)  # more than three connections hold
     source = source_of(content)
     sink.waits_for_threads = 4
     extents = [Extent(0, at, min(7_000_000, len(content) - at)) for at in range(0, len(content), 7_000_000)]

@@ -138,13 +138,14 @@ class StreamPool:
                 self._queue.clear()
         finally:
             with self._condition:
-                self._busy -= 1
                 for each in done:
                     each.slices_left -= 1
                 released = [each for each in dict.fromkeys(done) if not each.slices_left]
-                self._condition.notify_all()
             for each in released:
                 each.release()
+            with self._condition:
+                self._busy -= 1  # only now: a flush has everything released
+                self._condition.notify_all()
 
     # Receiving
 
