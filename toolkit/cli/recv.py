@@ -148,16 +148,19 @@ class _Job:
         who = f"{channel.peer} ({transport_name})"
         report = ReceiveReport("")
         error: NettoolError | None = None
+        seconds = cpu_seconds = 0.0
         try:
             with closed(channel), drawn.bar(str(channel.peer)) as progress:
-                report = receive(channel, self.directory, self.options, progress, server.closing)
+                try:
+                    report = receive(channel, self.directory, self.options, progress, server.closing)
+                finally:
+                    seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 error = _refusal(report)
         except NettoolError as failure:
             report = failure.report if isinstance(failure.report, ReceiveReport) else report
             error = failure
         except Exception as unexpected:
             error = explained(unexpected)
-        seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
         fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
         self.exit_code = error.exit_code if error else 0
         if error and server.closing.is_set():
