@@ -46,6 +46,7 @@ class Inbound:
         self._filled_bytes = 0  # of the header, the message or the block
         self._block = memoryview(b"")
         self._pipe: splice.SplicePipe | None = None
+        self._is_for_write = False  # the extent that is coming in
         self._sink: ExtentSink | None = None
         self._splicing_sink: DescriptorSink | None = None
 
@@ -71,6 +72,7 @@ class Inbound:
                 raise
             if isinstance(frame, Extent):
                 self.extent = frame
+                self._is_for_write = frame.length < _MIN_SPLICE_BYTES
                 return True
             self._message = memoryview(bytearray(frame.length))
         if not self._fill(self._message):
@@ -95,7 +97,7 @@ class Inbound:
             self._splicing_sink = sink if self._can_splice and isinstance(sink, DescriptorSink) else None
         is_blocked = False
         while self.extent is not None and not is_blocked:
-            if self._splicing_sink is not None and self._may_splice(self.extent):
+            if self._splicing_sink is not None and not self._is_for_write and not self._filled_bytes:
                 is_blocked = not self._splice(self.extent, self._splicing_sink)
             else:
                 is_blocked = not self._land_block(self.extent, sink)
@@ -115,14 +117,11 @@ class Inbound:
             sink.write(extent.file_id, extent.offset, block)
         return True
 
-    def _may_splice(self, extent: Extent) -> bool:
-        return extent.length >= _MIN_SPLICE_BYTES and not self._filled_bytes
-
     def _splice(self, extent: Extent, sink: DescriptorSink) -> bool:
         """Move a pipe full of the extent into its file; False when there is nothing for now."""
         target = sink.descriptor(extent.file_id, extent.offset, extent.length)
         if target is None or not self._has_pipe():
-            self._splicing_sink = None
+            self._is_for_write = True
             return True
         assert self._pipe is not None
         try:
