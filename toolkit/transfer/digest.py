@@ -162,6 +162,18 @@ class ReceivedDigest(Frontier):
         elif data:
             self._keep(offset, offset + len(data))
 
+    def stored(self, offset: int, length: int) -> None:
+        """As `landed`, where the content went to the file without passing by here."""
+        if offset == self.offset:
+            self.reread(offset + length)
+            self._catch_up()
+        elif length:
+            self._keep(offset, offset + length)
+
+    def check_new(self, offset: int) -> None:
+        """Raises ProtocolError where the bytes at `offset` are there already, as far as that is known."""
+        self._check_room(offset)
+
     def hole(self, offset: int, length: int) -> None:
         """`length` zeros from `offset` are not stored. Raises ProtocolError as `landed` does."""
         if offset == self.offset:

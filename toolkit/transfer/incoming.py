@@ -55,7 +55,7 @@ class IncomingFile(CachedFile):
         self._on_complete = on_complete
         self._temporary = b""
         is_whole = entry.content_bytes == entry.size_bytes and entry.content_bytes >= preallocate.MIN_FILE_BYTES
-        self._reserved_bytes = 0 if is_whole and tree.gains_by_reserving else MAX_FILE_BYTES
+        self._reserved_bytes = 0 if is_whole and tree.maps_extents else MAX_FILE_BYTES
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -87,8 +87,7 @@ class IncomingFile(CachedFile):
         with self.lock:
             if self._is_over or not length:
                 return
-            if offset + length > self._size_bytes:
-                raise ProtocolError(f"the peer sent more of a file than it has ({self._size_bytes} bytes)")
+            self._check_end(offset + length)
             descriptor = self._descriptor if self._descriptor >= 0 else self._opened()
             try:
                 if offset + length > self._reserved_bytes:
@@ -99,9 +98,42 @@ class IncomingFile(CachedFile):
             except OSError as error:
                 raise storage_error(error, self.entry.name) from error
             self._digest.landed(offset, data)
-            self.landed_bytes += length
-            if self._digest.offset >= self._size_bytes:
-                self._check_complete()
+            self._count(length)
+
+    def descriptor(self, offset: int, length: int) -> int | None:
+        """See DescriptorSink; for who lands content in one thread only.
+
+        None where a read for the digest, after the splice, costs more than a second copy (tmpfs).
+        """
+        with self.lock:
+            if self._is_over or not self._tree.maps_extents:
+                return None
+            self._check_end(offset + length)
+            self._digest.check_new(offset)
+            try:
+                if offset + length > self._reserved_bytes:
+                    self._reserve(offset + length)
+                descriptor = self._opened()
+            except OSError as error:
+                raise storage_error(error, self.entry.name) from error
+            self._pinned = True
+            return descriptor
+
+    def landed(self, offset: int, length: int) -> None:
+        """See DescriptorSink."""
+        with self.lock:
+            self._pinned = False
+            self._digest.stored(offset, length)
+            self._count(length)
+
+    def _check_end(self, end: int) -> None:
+        if end > self._size_bytes:
+            raise ProtocolError(f"the peer sent more of a file than it has ({self._size_bytes} bytes)")
+
+    def _count(self, length: int) -> None:
+        self.landed_bytes += length
+        if self._digest.offset >= self._size_bytes:
+            self._check_complete()
 
     def _reserve(self, end: int) -> None:
         """Have blocks reserved up to `end` and some way beyond; whoever cannot does without."""
@@ -117,8 +149,7 @@ class IncomingFile(CachedFile):
     def hole(self, offset: int, length: int) -> None:
         """A range is zeros and does not come. Raises ProtocolError."""
         with self.lock:
-            if offset + length > self._size_bytes:
-                raise ProtocolError(f"the peer sent more of a file than it has ({self._size_bytes} bytes)")
+            self._check_end(offset + length)
             self._digest.hole(offset, length)
             self._has_holes = True
             self._check_complete()

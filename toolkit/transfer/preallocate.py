@@ -18,8 +18,8 @@ _XFS_SUPER_MAGIC = 0x58465342
 _FALLOC_FL_KEEP_SIZE = 1
 
 
-def gains(descriptor: int) -> bool:
-    """Whether files on the file system of this descriptor are better reserved before they are written."""
+def maps_extents(descriptor: int) -> bool:
+    """Whether the file system of this descriptor is one of those that gain."""
     if _libc is None:
         return False
     status = (ctypes.c_long * 64)()  # f_type is the first field, the rest does not matter

@@ -1,4 +1,4 @@
-"""Where a receiving session puts what arrives; an ExtentSink.
+"""Where a receiving session puts what arrives; a DescriptorSink.
 
 It decides on every entry that is offered, lands content by file id, and gives verified files their names.
 Content that a sender risked before it had our decision may come before its offer, or after we refused: the
@@ -92,6 +92,17 @@ class Storage:
             file.write(offset, data)
         elif file_id >= self._next_id and data:
             self._keep_early(file_id, offset, data)
+
+    def descriptor(self, file_id: int, offset: int, length: int) -> int | None:
+        """See DescriptorSink."""
+        file = self._files.get(file_id)
+        return None if file is None else file.descriptor(offset, length)
+
+    def landed(self, file_id: int, offset: int, length: int) -> None:
+        """See DescriptorSink."""
+        file = self._files.get(file_id)
+        if file is not None:
+            file.landed(offset, length)
 
     def _keep_early(self, file_id: int, offset: int, data: memoryview) -> None:
         with self._early_lock:

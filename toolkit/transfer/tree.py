@@ -43,7 +43,7 @@ class Tree:
         except OSError as error:
             raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name a directory to receive into") from error
         self._durable = durable
-        self.gains_by_reserving = preallocate.gains(root)
+        self.maps_extents = preallocate.maps_extents(root)
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[tuple[bytes, ...], int, int]] = []
