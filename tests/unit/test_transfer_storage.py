@@ -10,6 +10,7 @@ import pytest
 import xxhash
 
 from toolkit.errors import ProtocolError, TransferError, UsageError
+from toolkit.transfer import preallocate
 from toolkit.transfer.descriptors import OPEN_FILES
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, Kind
@@ -389,3 +390,106 @@ def test_no_directory_is_a_usage_error(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(UsageError, match="name a directory"):
             Storage(path, overwrite=False, durable=False)
+
+
+def spliced(storage: Storage, file_id: int, offset: int, content: bytes) -> None:
+    """Land content as a channel does that splices."""
+    descriptor = storage.descriptor(file_id, offset, len(content))
+    assert descriptor is not None
+    os.pwrite(descriptor, content, offset)
+    storage.landed(file_id, offset, len(content))
+
+
+@pytest.fixture
+def splicing(storage: Storage) -> Storage:
+    """A storage that lets a channel splice, whatever the file system."""
+    storage._tree.maps_extents = True
+    return storage
+
+
+def test_spliced_content_is_verified_like_any(splicing: Storage, root: Path) -> None:
+    content = os.urandom(3 << 20)
+    splicing.offer([file(b"a", len(content))], XXH3)
+    spliced(splicing, 0, 2 << 20, content[2 << 20 :])
+    spliced(splicing, 0, 0, content[: 1 << 20])
+    splicing.write(0, 1 << 20, memoryview(content)[1 << 20 : 2 << 20])
+    splicing.expect(FileDigest(0, len(content), digest_of(content)))
+    assert [found for found, _ in splicing.complete_files()] == [0]
+    assert splicing.commit(0).status is Status.TAKEN
+    assert (root / "a").read_bytes() == content
+
+
+def test_a_descriptor_is_lent_for_new_content_of_a_file_under_way_only(splicing: Storage) -> None:
+    splicing.offer([file(b"a"), file(b"../b"), file(b"c")], XXH3)
+    assert splicing.descriptor(1, 0, 5) is None  # refused
+    assert splicing.descriptor(3, 0, 5) is None  # not offered: `write` will say so
+    with pytest.raises(ProtocolError):
+        splicing.descriptor(0, 3, 3)
+    spliced(splicing, 0, 0, b"hel")
+    spliced(splicing, 2, 3, b"lo")
+    with pytest.raises(ProtocolError):
+        splicing.descriptor(0, 0, 1)
+    with pytest.raises(ProtocolError):
+        splicing.descriptor(2, 3, 1)
+    spliced(splicing, 0, 3, b"lo")
+    splicing.expect(FileDigest(0, 5, digest_of(b"hello")))
+    assert splicing.descriptor(0, 0, 1) is None  # complete
+
+
+def test_a_lent_descriptor_is_not_taken_away(splicing: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OPEN_FILES, "capacity", 1)
+    splicing.offer([file(b"a"), file(b"b")], XXH3)
+    descriptor = splicing.descriptor(0, 0, 5)
+    assert descriptor is not None
+    status = os.fstat(descriptor)
+    splicing.write(1, 0, memoryview(b"hello"))
+    assert os.path.samestat(os.fstat(descriptor), status)
+    os.pwrite(descriptor, b"hello", 0)
+    splicing.landed(0, 0, 5)
+
+
+def test_blocks_are_reserved_for_large_files_that_are_all_content(
+    splicing: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved: list[tuple[int, int]] = []
+    monkeypatch.setattr("toolkit.transfer.preallocate.STEP_BYTES", 1 << 20)
+    monkeypatch.setattr(
+        "toolkit.transfer.preallocate.reserve", lambda _, offset, length: reserved.append((offset, length))
+    )
+    size = 4 << 20
+    splicing.offer([file(b"a", size), file(b"small", 1000), file(b"sparse", size, content=1000)], XXH3)
+    for file_id in range(3):
+        splicing.write(file_id, 0, memoryview(bytes(1000)))
+    assert reserved == [(0, (1 << 20) + 1000)]
+    splicing.write(0, 1000, memoryview(bytes(1 << 20)))
+    assert len(reserved) == 1
+    splicing.write(0, size - 1, memoryview(b"x"))
+    assert reserved[1:] == [((1 << 20) + 1000, size - (1 << 20) - 1000)]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_fatal"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EOPNOTSUPP, False)]
+)
+def test_only_a_full_disk_matters_when_blocks_are_reserved(
+    splicing: Storage, monkeypatch: pytest.MonkeyPatch, number: int, is_fatal: bool
+) -> None:
+    def fail(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("toolkit.transfer.preallocate.reserve", fail)
+    content = os.urandom(1 << 20)
+    splicing.offer([file(b"a", len(content))], XXH3)
+    if is_fatal:
+        with pytest.raises(TransferError, match=r"a: .*(space|quota)"):
+            splicing.write(0, 0, memoryview(content))
+    else:
+        assert land(splicing, 0, content).status is Status.TAKEN
+
+
+def test_reserving_changes_no_size(tmp_path: Path) -> None:
+    with open(tmp_path / "file", "wb") as made:
+        preallocate.reserve(made.fileno(), 0, 1 << 20)
+        assert os.fstat(made.fileno()).st_size == 0
+        assert os.fstat(made.fileno()).st_blocks * 512 >= 1 << 20
+    with pytest.raises(OSError, match="Bad file"):
+        preallocate.reserve(-1, 0, 1)
