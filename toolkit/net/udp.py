@@ -68,6 +68,7 @@ class DatagramSocket:
         self.drop_count = 0
         self.is_drained = True
         self.send_errors = 0
+        self._is_refused = False
         self._segment_bytes = 0  # what UDP_SEGMENT is set to
         self._ecn = 0  # what the IP ECN field is set to
         self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
@@ -116,13 +117,11 @@ class DatagramSocket:
             self._ecn = transmit.ecn
             _try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
             _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
-        if self.can_segment:
-            for piece in transmit.super_packets():
+        for piece in transmit.super_packets():
+            if self.can_segment:
                 self._send_super_packet(piece, transmit.segment_bytes)
-        else:
-            data, step = transmit.data, transmit.segment_bytes
-            for i in range(0, len(data), step):
-                self._send_one(data[i : i + step])
+            else:
+                self._send_each(piece, transmit.segment_bytes)
 
     def send_one(self, datagram: bytes) -> None:
         """Send a single datagram on a connected socket. Raises PeerUnreachableError."""
@@ -144,10 +143,15 @@ class DatagramSocket:
         except _SegmentationRefusedError:
             self.can_segment = False
             self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
-            for i in range(0, len(piece), segment_bytes):
-                self._send_one(piece[i : i + segment_bytes])
+            self._segment_bytes = 0
+            self._send_each(piece, segment_bytes)
+
+    def _send_each(self, piece: memoryview, segment_bytes: int) -> None:
+        for i in range(0, len(piece), segment_bytes):
+            self._send_one(piece[i : i + segment_bytes])
 
     def _send_one(self, data: memoryview) -> None:
+        is_retry = False
         while True:
             try:
                 self.sock.send(data)
@@ -158,11 +162,16 @@ class DatagramSocket:
                 raise PeerUnreachableError from None
             except OSError as error:
                 if error.errno in _TRANSIENT_ERRORS:
-                    self.send_errors += 1
-                    return
-                if self.can_segment and error.errno in (errno.EIO, errno.EINVAL):
+                    # It may be what became of an earlier datagram, told in place of sending this one.
+                    self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if is_retry:
+                        self.send_errors += 1
+                        return
+                    is_retry = True
+                elif self.can_segment and error.errno in (errno.EIO, errno.EINVAL):
                     raise _SegmentationRefusedError from None
-                raise
+                else:
+                    raise
 
     # Receiving
 
@@ -175,6 +184,9 @@ class DatagramSocket:
         start = end = 0
         segment = ecn = 0
         self.is_drained = False
+        if self._is_refused:
+            self._is_refused = False
+            raise PeerUnreachableError
         while end + _RECEIVE_ROOM_BYTES <= MAX_BATCH_BYTES:
             try:
                 size, ancillary, _, _ = self.sock.recvmsg_into([self._buffer[end:]], _ANCILLARY_BYTES)
@@ -182,7 +194,14 @@ class DatagramSocket:
                 self.is_drained = True
                 break
             except ConnectionRefusedError:
-                raise PeerUnreachableError from None
+                if end == 0:
+                    raise PeerUnreachableError from None
+                self._is_refused = True  # first what came before
+                break
+            except OSError as error:
+                if error.errno in _TRANSIENT_ERRORS:
+                    continue  # what became of a datagram that was sent, such as a router's word that it is too long
+                raise
             if size == 0:
                 continue
             new_segment, new_ecn = self._read_ancillary(ancillary, size)
