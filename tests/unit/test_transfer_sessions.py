@@ -148,17 +148,18 @@ def test_of_a_large_file_a_first_flight_is_sent_before_the_answer(
 
 
 def test_a_group_is_offered_before_the_content_of_the_one_before(
-    ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path
+    ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("toolkit.transfer.walk.MAX_GROUP_ENTRIES", 4)
     tree = tmp_path / "tree"
     tree.mkdir()
-    for number in range(2500):
-        (tree / f"{number:04}").write_bytes(b"x")
+    for number in range(10):
+        (tree / str(number)).write_bytes(b"x")
     done = calls_of(ends, [tree], root)
     assert done[:4] == ["BEGIN", "OFFER", "OFFER", "1 bytes of 1"]
     third = [index for index, call in enumerate(done) if call == "OFFER"][2]
-    assert third < done.index("1 bytes of 1024")
-    assert len(list((root / "tree").iterdir())) == 2500
+    assert third < done.index("1 bytes of 4")
+    assert len(list((root / "tree").iterdir())) == 10
 
 
 def test_digests_are_those_that_other_tools_print(
@@ -374,8 +375,8 @@ def test_a_receiver_that_breaks_the_protocol_gets_no_success(
 def test_a_receiver_cannot_have_verified_what_it_was_not_sent(
     ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path
 ) -> None:
-    (tmp_path / "a").write_bytes(bytes(10_000_000))
-    script = [Accept(0, (REFUSED,)), Result(0, (TAKEN,)), Done(1, 10_000_000)]
+    (tmp_path / "a").write_bytes(bytes(2_000_000))
+    script = [Accept(0, (REFUSED,)), Result(0, (TAKEN,)), Done(1, 2_000_000)]
     answered = in_thread(lambda: answers(ends[1], script))
     with pytest.raises(ProtocolError, match="what was not sent"):
         send(ends[0], [tmp_path / "a"])
@@ -402,7 +403,7 @@ def test_what_a_receiver_says_is_fit_for_a_terminal(ends: tuple[MemoryChannel, M
 
 def test_the_reason_is_better_than_the_fact(ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path) -> None:
     """A receiver that says why and goes: the sender, in the middle of content, still hears it."""
-    (tmp_path / "a").write_bytes(bytes(50_000_000))
+    (tmp_path / "a").write_bytes(bytes(8_000_000))
 
     def refuse() -> None:
         answers(ends[1], [Accept(0, (TAKEN,)), Error(Reason.FAILED, "a: no space left")])

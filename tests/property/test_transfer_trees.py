@@ -1,0 +1,68 @@
+"""Whole sessions with random trees, over a channel that shuffles content and lets messages overtake it."""
+
+import os
+import tempfile
+import threading
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.transfer.channel import Address, TransportOptions
+from toolkit.transfer.receiver import ReceiveOptions
+from toolkit.transfer.report import ReceiveReport
+from toolkit.transfer.sender import SendOptions
+from toolkit.transfer.session import receive, send
+from toolkit.transports.memory import MemoryTransport
+
+names = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/-"), min_size=1, max_size=30
+).filter(lambda name: name not in (".", ".."))
+contents = st.binary(max_size=200) | st.builds(
+    lambda seed, times: seed * times, st.binary(min_size=1, max_size=5), st.integers(0, 200_000)
+)
+trees = st.recursive(contents, lambda below: st.dictionaries(names, below, max_size=4), max_leaves=12).filter(
+    lambda tree: isinstance(tree, dict)
+)
+
+
+def build(path: Path, tree: bytes | dict[str, object]) -> None:
+    if isinstance(tree, bytes):
+        path.write_bytes(tree)
+        return
+    path.mkdir()
+    for name, below in tree.items():
+        assert isinstance(below, bytes | dict)
+        build(path / name, below)
+
+
+def read(path: Path) -> bytes | dict[str, object]:
+    return {below.name: read(below) for below in path.iterdir()} if path.is_dir() else path.read_bytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(trees, st.integers(0, 2**32), st.sampled_from(["xxh3-128", "blake3"]), st.booleans())
+def test_every_tree_arrives(tree: dict[str, object], seed: int, digest: str, overwrite: bool) -> None:
+    transport = MemoryTransport(shuffle_seed=seed)
+    listener = transport.listen(Address("", 0), TransportOptions())
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        (root / "received").mkdir()
+        build(root / "sent", tree)
+        sender = transport.connect(listener.address, TransportOptions())
+        receiver = listener.accept(0)
+        assert receiver is not None
+        reports: list[ReceiveReport] = []
+        thread = threading.Thread(
+            target=lambda: reports.append(receive(receiver, root / "received", ReceiveOptions(overwrite=overwrite)))
+        )
+        thread.start()
+        sent = send(sender, [root / "sent"], SendOptions(digest=digest, recursive=True))
+        thread.join()
+        files = sum(len(files) for _, _, files in os.walk(root / "sent"))
+        assert (sent.files, sent.digest) == (reports[0].files, reports[0].digest)
+        assert sent.files == files
+        assert read(root / "received" / "sent") == tree
+    sender.close()
+    receiver.close()
+    listener.close()
