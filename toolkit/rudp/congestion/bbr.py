@@ -13,7 +13,7 @@ Choices of our own (docs/congestion-control.md has the reasons and the measureme
 - CRUISE and DOWN send a little less while a queue stands, where the draft always takes off 1%, and the window is 1.25
   times the product, not twice: a lone flow wastes nothing, several together drain what they have built, and the RTT
   stays below 1.5 times its minimum in a buffer of any depth;
-- Startup also ends when a deep queue is seen, and grows the window by 1.25 times what is acknowledged, which makes up
+- Startup also ends when a deep queue is seen, and grows the window by 1.5 times what is acknowledged, which makes up
   for acknowledgements that come a quarter of a round trip late;
 - UP ends once its 1.25 products are in flight and a queue is seen, and comes every 16 to 24 round trips, not every 2
   to 3 s: a short transfer too must notice that its path has changed;
@@ -35,8 +35,10 @@ _NS_PER_S: Final = 1_000_000_000
 _BITS_PER_BYTE: Final = 8
 _UNBOUNDED: Final = float("inf")
 
-_STARTUP_GROWTH: Final = 1.25
+_STARTUP_GROWTH: Final = 1.5
 """By how much of what is acknowledged the window grows in Startup."""
+_STARTUP_WINDOW_GAIN: Final = 2.0
+"""At least so many windows a round trip are paced in Startup, so that acknowledgements come early in it."""
 _FULL_BW_ROUNDS: Final = 3
 """BBR.full_bw_reached: the pipe is full after three rounds that brought less than a quarter more (section 5.3.1.2)."""
 _EXCESSIVE_ROUNDS: Final = 2
@@ -229,7 +231,7 @@ class Bbr:
         is_excessive = self._loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_rounds = self._excessive_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
-            self._check_startup_done(is_growing)
+            self._check_startup_done(is_growing, sample.in_flight_at_send_bytes)
             is_of_the_path = is_growing and self._queue.was_absent and not is_excessive
         elif self.phase in PROBING:
             if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
@@ -250,7 +252,7 @@ class Bbr:
             self._bounds.end_up_round()
         self._is_round_congested = False
 
-    def _check_startup_done(self, is_growing: bool) -> None:
+    def _check_startup_done(self, is_growing: bool, in_flight_at_send_bytes: int) -> None:
         """The pipe is full after rounds without growth: three, two of which lose too much, or one with a queue."""
         wanted_rounds = _FULL_BW_ROUNDS
         if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
@@ -260,7 +262,8 @@ class Bbr:
         if self._is_round_congested or (not is_growing and self._full_bw.has_plateau(wanted_rounds)):
             self._full_bw_reached = True
             if self._is_round_congested or self._excessive_rounds:
-                self._bounds.set_longterm(max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest))
+                delivered_bytes = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
+                self._bounds.set_longterm_by_startup(in_flight_at_send_bytes, delivered_bytes)
 
     # Phases (section 5.3)
 
@@ -369,8 +372,7 @@ class Bbr:
         rate_bps = self._pacing_gain() * self._bw_bps / (1 - self._loss.share)
         if not self._full_bw_reached:
             # The delivery rate is a round behind the window, which doubles: pace what the window lets go.
-            gain = PACING_GAIN[Phase.STARTUP] / 2
-            rate_bps = max(rate_bps, gain * window_rate_bps(self._window_bytes, smoothed_rtt_ns))
+            rate_bps = max(rate_bps, _STARTUP_WINDOW_GAIN * window_rate_bps(self._window_bytes, smoothed_rtt_ns))
         self._pacing_rate_bps = max(rate_bps, window_rate_bps(self._min_pipe_bytes, smoothed_rtt_ns))
 
     def _set_window(self, sample: AckSample) -> None:

@@ -45,6 +45,13 @@ class CongestionBounds:
         """A probe found that so much was too much; but not less than BBR.Beta of what the model wants."""
         self.set_longterm(max(float(in_flight_at_send_bytes), _BETA * target_bytes))
 
+    def set_longterm_by_startup(self, in_flight_at_send_bytes: int, delivered_bytes: float) -> None:
+        """Startup found that so much was too much, and has seen so much delivered in one round trip.
+
+        The second is low where losses ended Startup early; then BBR.Beta of the first is the better guess.
+        """
+        self.set_longterm(max(delivered_bytes, _BETA * in_flight_at_send_bytes))
+
     def lower(self, max_bw_bps: float, window_bytes: float, bw_latest_bps: float, inflight_latest_bytes: float) -> None:
         """A congested round: follow what is delivered down, by no more than BBR.Beta."""
         bandwidth_bps = min(self.now.bw_shortterm, max_bw_bps)

@@ -59,7 +59,7 @@ PROBING: Final = frozenset({Phase.REFILL, Phase.UP})
 """The phases that mean to find out how much is too much."""
 
 _PROBE_WAIT_ROUNDS: Final = 16
-_FIRST_PROBE_WAIT_ROUNDS: Final = 4
+_FIRST_PROBE_WAIT_ROUNDS: Final = 2
 """The first probe comes early: it repairs a Startup that left too soon."""
 _MIN_PROBE_WAIT_NS: Final = 20_000_000
 _MAX_PROBE_WAIT_NS: Final = 2 * _NS_PER_S
@@ -82,7 +82,7 @@ class ProbeClock:
         self._wait_ns = 0
 
     def start_cycle(self, now_ns: int, is_first: bool) -> None:
-        """Draw how long this cycle lasts: 16 to 24 round trips (the first 4 to 6), 2 to 3 s at the most."""
+        """Draw how long this cycle lasts: 16 to 24 round trips (the first 2 or 3), 2 to 3 s at the most."""
         spread = 1 + _PROBE_WAIT_SPREAD * self._draw()
         self.rounds = 0
         self._start_ns = now_ns
