@@ -24,6 +24,7 @@ from toolkit.link.spec import LinkSpec, PathSpec
 MS = 1_000_000
 NOBODY = 65534
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
+_CLONE_NEWUSER, _PR_CAPBSET_DROP, _CAP_SYS_ADMIN = 0x10000000, 24, 21
 _SOL_UDP, _UDP_SEGMENT = 17, 103
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,17 +107,19 @@ def settled(link: Link) -> Any:
 
 
 @contextmanager
-def becoming_nobody() -> Iterator[Callable[[], None]]:
-    """What a child of root calls to go on as `nobody`, as most machines have it.
+def becoming_nobody(device_mode: int | None = 0o666) -> Iterator[Callable[[], None]]:
+    """What a child of root calls to go on as `nobody`.
 
-    In a mount namespace of its own: the TUN device may be opened by everybody (root makes the node, elsewhere), and
+    In a mount namespace of its own: /dev/net/tun has `device_mode` (that of most machines; None: there is none), and
     the interpreter and this project are reachable even where they lie in a folder of root's.
     """
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        node = Path(folder) / "tun"
-        os.mknod(node, 0o20666, os.makedev(10, 200))
-        os.chmod(node, 0o666)
+        devices = Path(folder) / "net"
+        devices.mkdir(0o755)
+        if device_mode is not None:
+            os.mknod(devices / "tun", 0o20000, os.makedev(10, 200))
+            os.chmod(devices / "tun", device_mode)
         reachable = {
             Path(os.path.realpath(sys.executable)).parents[1],
             Path(sys.prefix),
@@ -127,7 +130,7 @@ def becoming_nobody() -> Iterator[Callable[[], None]]:
         def become() -> None:
             _checked(_libc.unshare(_CLONE_NEWNS))
             _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
-            _checked(_libc.mount(os.fsencode(node), b"/dev/net/tun", None, _MS_BIND, None))
+            _checked(_libc.mount(os.fsencode(devices), b"/dev/net", None, _MS_BIND, None))
             for top, inside in closed.items():
                 kept = [(os.open(path, os.O_PATH), path) for path in inside]
                 _checked(_libc.mount(b"none", os.fsencode(top), b"tmpfs", 0, b"mode=755"))
@@ -142,6 +145,14 @@ def becoming_nobody() -> Iterator[Callable[[], None]]:
             os.setuid(NOBODY)
 
         yield become
+
+
+def without_namespaces() -> None:
+    """What a child of root calls to go on where nobody may make a namespace: in one of users that allows no more."""
+    _checked(_libc.unshare(_CLONE_NEWUSER))
+    Path("/proc/self/uid_map").write_text("0 0 1")
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    _checked(_libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_ADMIN, 0, 0, 0))
 
 
 def _closed_parents(path: Path) -> list[Path]:

@@ -101,7 +101,11 @@ class Holder:
                 devices.append(self._keep(open_tun(interfaces.DEVICE)))
         if not is_tun:
             interfaces.make_veth(netlinks[0], self._networks[FAR])
-        for end, netlink, address, ipv6 in zip((NEAR, FAR), netlinks, addresses[:2], addresses[3:], strict=True):
+        ends = (
+            (NEAR, netlinks[0], addresses.near, addresses.near_ipv6),
+            (FAR, netlinks[1], addresses.far, addresses.far_ipv6),
+        )
+        for end, netlink, address, ipv6 in ends:
             namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls are those of where one is
             interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
         self._backend: _Backend

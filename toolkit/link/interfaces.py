@@ -1,7 +1,8 @@
 """Devices and addresses of a link's two ends, through netlink.
 
 The addresses are those set aside for benchmarks (RFC 2544 section C.2.2 and RFC 5180 section 8), which no
-network should use; where one does all the same, the user picks others.
+network should use; where one does all the same, the user picks others. An IPv6 address is the IPv4 one in the
+last bits of 2001:2::/48.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from toolkit.errors import NettoolError, UsageError, printable
 
 DEVICE = "link0"
 DEFAULT_NETWORK = "198.18.0.0/30"
-_IPV6_NETWORK = IPv6Network("2001:2::/64")
+_IPV6_BASE = int(IPv6Address("2001:2::"))
 _IFA_F_NODAD = 0x02
 _IFF_UP, _IFF_MULTICAST = 0x1, 0x1000
 
@@ -27,8 +28,6 @@ class Addresses(NamedTuple):
     near: IPv4Address
     far: IPv4Address
     prefix: int
-    near_ipv6: IPv6Address = _IPV6_NETWORK[1]
-    far_ipv6: IPv6Address = _IPV6_NETWORK[2]
 
     @classmethod
     def of_network(cls, text: str) -> "Addresses":
@@ -46,6 +45,21 @@ class Addresses(NamedTuple):
         """The one that both ends are in."""
         return IPv4Network((self.near, self.prefix), strict=False)
 
+    @property
+    def network_ipv6(self) -> IPv6Network:
+        """The same for IPv6."""
+        return IPv6Network((_IPV6_BASE + int(self.network.network_address), 96 + self.prefix))
+
+    @property
+    def near_ipv6(self) -> IPv6Address:
+        """Of the near end."""
+        return self.network_ipv6[1]
+
+    @property
+    def far_ipv6(self) -> IPv6Address:
+        """Of the far end."""
+        return self.network_ipv6[2]
+
 
 def refuse_used(addresses: Addresses) -> None:
     """Raise UsageError if this (outer) network namespace has an address in the range of the link's ends.
@@ -57,7 +71,7 @@ def refuse_used(addresses: Addresses) -> None:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
         for entry in netlink.get_addr():
             used = ip_interface(f"{entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}").network
-            for ours in (addresses.network, _IPV6_NETWORK):
+            for ours in (addresses.network, addresses.network_ipv6):
                 if used.version == ours.version and used.overlaps(ours):
                     where = printable(str(names.get(entry["index"])), 20)
                     raise UsageError(
@@ -83,7 +97,7 @@ def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix:
     except NetlinkError as error:
         raise NettoolError(f"the link's end cannot be set up: {printable(str(error))}") from None
     with contextlib.suppress(NetlinkError):  # IPv6 may be off on this machine, or the MTU too small for it
-        netlink.addr("add", index=index, address=str(ipv6), prefixlen=_IPV6_NETWORK.prefixlen, flags=_IFA_F_NODAD)
+        netlink.addr("add", index=index, address=str(ipv6), prefixlen=96 + prefix, flags=_IFA_F_NODAD)
 
 
 def make_veth(netlink: IPRoute, far: int) -> None:

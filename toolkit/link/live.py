@@ -186,7 +186,12 @@ class Link:
 
     def _receive(self, descriptors: int) -> tuple[object, list[int]]:
         assert self._control is not None
-        data, received, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, descriptors, socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, received, _, _ = socket.recv_fds(
+                self._control, MAX_MESSAGE_BYTES, descriptors, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            data, received = b"", []
         if not data:
             raise NettoolError("the link's emulator has ended: start the link anew")
         answer = pickle.loads(data)

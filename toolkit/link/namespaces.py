@@ -22,7 +22,7 @@ from typing import NamedTuple
 from toolkit.errors import NettoolError
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
-_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 NAMES_FOLDER = Path("/run/netns")
 _NAME_PREFIX = "nettool-"
@@ -112,14 +112,16 @@ def name_hosts(names: dict[str, str]) -> None:
         return  # nothing to mount over; the addresses are in the environment all the same
     text = hosts.read_text(errors="surrogateescape")
     added = "".join(f"{address}\t{name}\n" for name, address in names.items())
-    fd, temporary = tempfile.mkstemp(prefix="nettool-hosts-")
+    folder = tempfile.mkdtemp(prefix="nettool-hosts-")
     try:
-        with open(fd, "w", errors="surrogateescape") as file:
-            file.write(f"{added}{text}")
-        os.chmod(temporary, 0o644)
-        _checked(_libc.mount(os.fsencode(temporary), b"/etc/hosts", None, _MS_BIND, None))
+        _checked(_libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"mode=755"))
+        file = Path(folder, "hosts")
+        file.write_text(f"{added}{text}", errors="surrogateescape")
+        file.chmod(0o644)
+        _checked(_libc.mount(os.fsencode(file), b"/etc/hosts", None, _MS_BIND, None))
+        _checked(_libc.umount2(os.fsencode(folder), _MNT_DETACH))  # the other mount holds the file
     finally:
-        os.unlink(temporary)  # the mount holds the file, and goes with the namespace
+        os.rmdir(folder)
 
 
 def publish_names(near: int, far: int) -> list[Path]:
