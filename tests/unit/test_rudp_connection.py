@@ -26,6 +26,10 @@ def server() -> Connection:
     return Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, wire.Accept(PEER, LOCAL, 1472, 1 << 20))
 
 
+def state_of(connection: Connection) -> State:
+    return connection.state
+
+
 def hand_up(connection: Connection, *datagrams: bytes, now_ns: int = START) -> None:
     for datagram in datagrams:
         connection.handle_batch(Batch(memoryview(datagram), len(datagram)), now_ns)
@@ -108,7 +112,7 @@ class TestInvalidPackets:
         hand_up(connection, *noise, now_ns=later)
         assert connection.invalid_packets == len(noise)
         connection.handle_timeout(START + CONFIG.idle_timeout_ns)
-        assert connection.state is State.CLOSED
+        assert state_of(connection) is State.CLOSED
 
     def test_in_a_batch_cost_none_of_their_neighbours(self) -> None:
         connection = client()
@@ -131,9 +135,9 @@ class TestSilence:
     def test_ends_the_connection_after_the_idle_timeout(self) -> None:
         connection = client()
         connection.handle_timeout(START + CONFIG.idle_timeout_ns - 1)
-        assert connection.state is State.ESTABLISHED
+        assert state_of(connection) is State.ESTABLISHED
         connection.handle_timeout(START + CONFIG.idle_timeout_ns)
-        assert connection.state is State.CLOSED
+        assert state_of(connection) is State.CLOSED
         assert connection.close_reason == "nothing was heard of the peer for 30 s"
         assert connection.poll_timeout() is None
         assert sent(connection, START + CONFIG.idle_timeout_ns) == []
@@ -154,9 +158,9 @@ class TestSilence:
         connection = client()
         connection.handle_unreachable(START)
         connection.handle_unreachable(START + REFUSAL_NS - 1)
-        assert connection.state is State.ESTABLISHED
+        assert state_of(connection) is State.ESTABLISHED
         connection.handle_unreachable(START + REFUSAL_NS)
-        assert connection.state is State.CLOSED
+        assert state_of(connection) is State.CLOSED
         assert "port is closed" in connection.close_reason
 
     def test_a_closed_port_is_not_believed_when_the_peer_speaks(self) -> None:
@@ -164,7 +168,7 @@ class TestSilence:
         connection.handle_unreachable(START)
         hand_up(connection, ping(0), now_ns=START + 1)
         connection.handle_unreachable(START + REFUSAL_NS)
-        assert connection.state is State.ESTABLISHED
+        assert state_of(connection) is State.ESTABLISHED
 
     def test_a_closed_port_is_asked_in_measure(self) -> None:
         """Each packet may bring another refusal at once: the answer to one must not be a packet at once."""
@@ -174,7 +178,7 @@ class TestSilence:
             connection.handle_unreachable(now_ns)
             connection.handle_timeout(now_ns)
             packets += len(sent(connection, now_ns))
-        assert connection.state is State.ESTABLISHED
+        assert state_of(connection) is State.ESTABLISHED
         assert 2 <= packets < 20
 
 
@@ -197,7 +201,7 @@ class TestClose:
         connection = client()
         message = wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 1, 0) + b"\0\0\0\x02hi"
         hand_up(connection, message, wire.encode_close(LOCAL, 2, 3, "no"))
-        assert connection.state is State.CLOSED
+        assert state_of(connection) is State.CLOSED
         assert connection.poll_message(START) == b"hi"
         assert (connection.close_code, connection.close_reason) == (3, "no")
         assert sent(connection) == []
@@ -206,7 +210,7 @@ class TestClose:
     def test_needs_the_right_id(self, connection_id: int) -> None:
         connection = client()
         hand_up(connection, wire.encode_close(connection_id, 2, 3, "no"))
-        assert connection.state is State.ESTABLISHED
+        assert state_of(connection) is State.ESTABLISHED
 
 
 class TestPath:

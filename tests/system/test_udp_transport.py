@@ -1,0 +1,357 @@
+"""The UDP transport over real sockets on loopback: transfers, and everything that may be wrong with the other end."""
+
+import errno
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+
+import pytest
+from udp_ends import (
+    PATIENCE_S,
+    Background,
+    BytesSink,
+    BytesSource,
+    connected,
+    receive_all,
+    send_all,
+    wait_for_close,
+)
+
+from toolkit.errors import PeerClosedError, RefusedError, UnreachableError, UsageError
+from toolkit.rudp import wire
+from toolkit.transfer.channel import Address, Extent, TransportOptions
+from toolkit.transports.udp import UdpTransport
+from toolkit.transports.udp_channel import UdpChannel
+from toolkit.transports.udp_listen import UdpListener
+
+OPTIONS = TransportOptions(idle_timeout_s=10.0)
+UDP_SEGMENT = 103
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def listener() -> Iterator[UdpListener]:
+    with closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)) as made:
+        yield made
+
+
+def transfer(listener: UdpListener, options: TransportOptions, contents: list[bytes], host: str | None = None) -> None:
+    address = Address(host, listener.address.port) if host else None
+    client, server = connected(listener, options, address)
+    with closing(client), closing(server):
+        messages = [b"", b"one", bytes(100_000)]
+        sending = Background(lambda: send_all(client, contents, messages))
+        sink, received = receive_all(server, sum(map(len, contents)), len(messages))
+        while sending.is_alive():
+            server.receive(sink, timeout_s=0.01)
+        sources = sending.outcome()
+        assert received == messages
+        assert sink.total == sum(map(len, contents))
+        assert {i: bytes(c) for i, c in sink.files.items()} == {i: c for i, c in enumerate(contents) if c}
+        for source in sources:
+            assert sum(e.length for e in source.released) == len(source.content)
+        statistics = client.statistics()
+        assert float(statistics["packets_sent"]) >= sum(map(len, contents)) / 65_507
+        assert statistics["packets_invalid"] == 0
+
+
+class TestTransfer:
+    @pytest.mark.parametrize("offload", ["auto", "off"])
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+    def test_arrives_whole(self, host: str, offload: str) -> None:
+        options = TransportOptions(offload=offload)
+        contents = [random.Random(n).randbytes(size) for n, size in enumerate((0, 1, 1446, 3_000_000))]
+        with closing(UdpTransport().listen(Address(host, 0), options)) as listener:
+            transfer(listener, options, contents)
+
+    def test_an_end_without_offload_and_one_with_it_understand_each_other(self) -> None:
+        for near, far in (("auto", "off"), ("off", "auto")):
+            with closing(UdpTransport().listen(Address("127.0.0.1", 0), TransportOptions(offload=far))) as listener:
+                transfer(listener, TransportOptions(offload=near), [random.Random(7).randbytes(2_000_000)])
+
+    @pytest.mark.parametrize("control", ["bbr", "cubic", "newreno"])
+    def test_by_each_congestion_control(self, listener: UdpListener, control: str) -> None:
+        transfer(listener, TransportOptions(congestion_control=control), [random.Random(1).randbytes(1_000_000)])
+
+    def test_to_every_address_at_once(self) -> None:
+        with closing(UdpTransport().listen(Address("", 0), OPTIONS)) as listener:
+            for host in ("127.0.0.1", "::1", "localhost"):
+                transfer(listener, OPTIONS, [random.Random(2).randbytes(300_000)], host)
+
+    def test_of_several_clients_at_once(self, listener: UdpListener) -> None:
+        contents = [random.Random(n).randbytes(800_000) for n in range(6)]
+
+        def send(content: bytes) -> None:
+            with closing(UdpTransport().connect(listener.address, OPTIONS)) as client:
+                send_all(client, [content], [content[:10]])
+
+        def serve() -> tuple[bytes, bytes]:
+            server = listener.accept(timeout_s=PATIENCE_S)
+            assert server is not None
+            with closing(server):
+                sink, messages = receive_all(server, 800_000, 1)
+                with suppress(PeerClosedError):
+                    while True:
+                        server.receive(sink, timeout_s=PATIENCE_S)
+                return messages[0], bytes(sink.files[0])
+
+        clients = [Background(partial(send, content)) for content in contents]
+        servers = [Background(serve) for _ in contents]
+        received = dict(server.outcome() for server in servers)
+        for client in clients:
+            client.outcome()
+        assert received == {content[:10]: content for content in contents}
+
+    def test_both_ways_at_once(self, listener: UdpListener) -> None:
+        client, server = connected(listener, OPTIONS)
+        contents = random.Random(3).randbytes(1_500_000), random.Random(4).randbytes(1_500_000)
+        sinks = BytesSink(), BytesSink()
+
+        def exchange(channel: UdpChannel, content: bytes, sink: BytesSink) -> None:
+            source = BytesSource(content)
+            for offset in range(0, len(content), 500_000):
+                channel.send_extent(Extent(0, offset, 500_000), source)
+            while any(s.total < len(content) for s in sinks):  # who has everything still answers the other
+                channel.receive(sink, timeout_s=0.05)
+
+        with closing(client), closing(server):
+            ends = [Background(partial(exchange, *end)) for end in zip((client, server), contents, sinks, strict=True)]
+            for end in ends:
+                end.outcome()
+            assert (bytes(sinks[1].files[0]), bytes(sinks[0].files[0])) == contents
+            assert [sink.total for sink in sinks] == [len(content) for content in contents]
+
+    def test_goes_on_under_a_rain_of_garbage(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        stop = threading.Event()
+        noise = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        rng = random.Random(5)
+
+        def rain() -> int:
+            count = 0
+            while not stop.is_set():
+                kind = rng.choice([*wire.PacketType, 0, 99])
+                datagram = rng.choice(
+                    [
+                        rng.randbytes(rng.randrange(1500)),
+                        wire.COMMON.pack(kind, 0, rng.getrandbits(64), 0) + rng.randbytes(rng.randrange(1300)),
+                        wire.Initial(rng.getrandbits(64), 1472, version=rng.getrandbits(32)).encode(),
+                        b"",
+                    ]
+                )
+                noise.sendto(datagram, listener.address)
+                count += 1
+                time.sleep(0.0001)
+            return count
+
+        raining = Background(rain)
+        try:
+            for seed in range(3):
+                transfer(listener, OPTIONS, [random.Random(seed).randbytes(1_000_000)])
+        finally:
+            stop.set()
+        assert raining.outcome() > 20
+
+
+class Refusing(socket.socket):
+    """A route whose device cannot segment."""
+
+    refused = 0
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        if self.type == socket.SOCK_DGRAM and 0 < self.getsockopt(17, UDP_SEGMENT) < len(data):
+            Refusing.refused += 1
+            raise OSError(errno.EIO, "Input/output error")
+        return super().send(data, flags)
+
+
+def test_segmentation_that_is_refused_at_run_time_is_done_without(
+    listener: UdpListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "socket", Refusing)
+    Refusing.refused = 0
+    transfer(listener, OPTIONS, [random.Random(6).randbytes(2_000_000)])
+    assert Refusing.refused in (0, 1)  # 0 where the kernel has no segmentation
+
+
+class TestNobodyThere:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+    def test_a_closed_port_is_reported_at_once(self, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+            port = sock.getsockname()[1]
+        begun = time.monotonic()
+        with pytest.raises(UnreachableError, match="nothing listens there") as caught:
+            UdpTransport().connect(Address(host, port), OPTIONS)
+        assert time.monotonic() - begun < 2
+        assert str(port) in str(caught.value)
+
+    def test_silence_is_reported_in_time(self, cleanup: ExitStack) -> None:
+        assert TransportOptions().connect_timeout_s <= 5
+        silent = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        silent.bind(("127.0.0.1", 0))
+        begun = time.monotonic()
+        with pytest.raises(UnreachableError, match="nobody answered"):
+            UdpTransport().connect(
+                Address("127.0.0.1", silent.getsockname()[1]), TransportOptions(connect_timeout_s=0.7)
+            )
+        assert 0.6 < time.monotonic() - begun < 2
+        silent.setblocking(False)
+        initials = []
+        with suppress(BlockingIOError):
+            while True:
+                initials.append(silent.recv(2000))
+        assert 2 <= len(initials) <= 4
+        assert len({wire.decode_initial_untrusted(i).client_id for i in initials}) == 1
+
+    def test_garbage_for_an_answer_is_no_answer(self, cleanup: ExitStack) -> None:
+        liar = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        liar.bind(("127.0.0.1", 0))
+        liar.settimeout(PATIENCE_S)
+
+        def lie() -> None:
+            _, client = liar.recvfrom(2000)
+            for datagram in (b"", bytes(5), bytes(2000), wire.Accept(1, 2, 1472, 0).encode()):
+                liar.sendto(datagram, client)
+
+        lying = Background(lie)
+        with pytest.raises(UnreachableError):
+            UdpTransport().connect(Address("127.0.0.1", liar.getsockname()[1]), TransportOptions(connect_timeout_s=0.5))
+        lying.outcome()
+
+    def test_another_version_is_refused_in_words_that_help(self, cleanup: ExitStack) -> None:
+        other = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        other.bind(("127.0.0.1", 0))
+        other.settimeout(PATIENCE_S)
+
+        def answer() -> None:
+            datagram, client = other.recvfrom(2000)
+            client_id = wire.decode_initial_untrusted(datagram).client_id
+            other.sendto(wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, client_id, wire.VERSION + 1), client)
+
+        answering = Background(answer)
+        with pytest.raises(RefusedError, match="install the same nettool"):
+            UdpTransport().connect(Address("127.0.0.1", other.getsockname()[1]), OPTIONS)
+        answering.outcome()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            TransportOptions(streams=2),
+            TransportOptions(congestion_control="nonsense"),
+            TransportOptions(congestion_control="rate"),
+        ],
+    )
+    def test_what_udp_cannot_do_is_refused(self, options: TransportOptions) -> None:
+        with pytest.raises(UsageError):
+            UdpTransport().connect(Address("127.0.0.1", 9), options)
+        with pytest.raises(UsageError):
+            UdpTransport().listen(Address("127.0.0.1", 0), options)
+
+
+SERVER = """
+import sys
+from toolkit.transfer.channel import Address, TransportOptions
+from toolkit.transports.udp import UdpTransport
+from toolkit.transports.udp_channel import UdpChannel
+
+class Sink:
+    def write(self, file_id, offset, data):
+        pass
+
+listener = UdpTransport().listen(Address("127.0.0.1", 0), TransportOptions())
+print(listener.address.port, flush=True)
+channel = listener.accept()
+while True:
+    channel.receive(Sink())
+"""
+
+
+class TestEnd:
+    def test_a_peer_that_was_killed_is_missed_soon(self) -> None:
+        with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                port = int(process.stdout.readline())
+                client = UdpTransport().connect(Address("127.0.0.1", port), OPTIONS)
+                with closing(client):
+                    send_all(client, [bytes(1 << 20)], [])
+                    os.kill(process.pid, signal.SIGKILL)
+                    process.wait()
+                    begun = time.monotonic()
+                    with pytest.raises(PeerClosedError):
+                        send_all(client, [bytes(100 << 20)], [])
+                    assert time.monotonic() - begun < 5
+            finally:
+                process.kill()
+
+    def test_of_one_side_is_the_end_of_the_other(self, listener: UdpListener) -> None:
+        client, server = connected(listener, OPTIONS)
+        with closing(client):
+            server.close()
+            begun = time.monotonic()
+            wait_for_close(client)
+            assert time.monotonic() - begun < 2
+            with pytest.raises(PeerClosedError):
+                client.send_message(b"x")
+
+    def test_an_orderly_one_loses_nothing(self, listener: UdpListener) -> None:
+        client, server = connected(listener, OPTIONS)
+        content = random.Random(8).randbytes(3_000_000)
+
+        def send() -> None:
+            source = BytesSource(content)
+            for offset in range(0, len(content), 1_000_000):
+                client.send_extent(Extent(0, offset, 1_000_000), source)
+            client.send_message(b"bye")
+            client.close()
+
+        with closing(server):
+            sending = Background(send)
+            sink, messages = receive_all(server, len(content), 1)
+            assert bytes(sink.files[0]) == content
+            assert messages == [b"bye"]
+            wait_for_close(server)
+            sending.outcome()
+
+    def test_an_abort_is_told(self, listener: UdpListener) -> None:
+        client, server = connected(listener, OPTIONS)
+        with closing(client):
+            server.abort()
+            server.abort()
+            assert "gave up" in wait_for_close(client)
+
+    def test_silence_is_the_end_after_the_idle_timeout(self, listener: UdpListener) -> None:
+        client, server = connected(listener, TransportOptions(idle_timeout_s=0.5))
+        with closing(client), closing(server):
+            begun = time.monotonic()
+            assert "nothing was heard" in wait_for_close(client)  # nobody drives the server's end
+            assert 0.4 < time.monotonic() - begun < 3
+
+    def test_no_descriptor_is_left_after_two_hundred_sessions(self) -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        with closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)) as listener:
+            for n in range(200):
+                client, server = connected(listener, OPTIONS)
+                client.send_message(b"%d" % n)
+                assert server.receive(BytesSink(), timeout_s=PATIENCE_S) == b"%d" % n
+                if n % 3 == 0:
+                    client.abort()
+                    server.close()
+                else:
+                    server.abort()
+                    client.close()
+        assert set(os.listdir("/proc/self/fd")) == before
