@@ -119,21 +119,21 @@ def window_packets(control: str, rtt_ns: int, loss: float, seconds: int) -> floa
     return landed / PAYLOAD_BYTES * rtt_ns / ((seconds - seconds // 4) * SECOND)
 
 
-@pytest.mark.parametrize("loss", [0.01, 0.001])
+@pytest.mark.parametrize("loss", [0.01, 0.003])
 def test_newreno_follows_the_square_root_of_loss(loss: float) -> None:
     """Mathis et al., equation 3: W = C / sqrt(p), C = sqrt(3/2) with an acknowledgement of every packet.
 
-    nettool sim --cc newreno --rate 2Gbit --loss 1%,0.1% --duration 100s
+    nettool sim --cc newreno --rate 2Gbit --loss 1%,0.3% --duration 60s
     """
     expected = math.sqrt(1.5 / loss)
-    assert 0.75 * expected <= window_packets("newreno", 40 * MS, loss, 100) <= 1.25 * expected
+    assert 0.75 * expected <= window_packets("newreno", 40 * MS, loss, 60) <= 1.25 * expected
 
 
 @pytest.mark.parametrize("loss", [0.003, 0.001])
 def test_cubic_follows_its_response_function(loss: float) -> None:
     """RFC 9438 section 5.1: W = (C (3 + beta) / (4 (1 - beta)))^(1/4) x RTT^(3/4) / p^(3/4), at 200 ms.
 
-    nettool sim --cc cubic --rate 2Gbit --rtt 200ms --loss 0.3%,0.1% --duration 200s
+    nettool sim --cc cubic --rate 2Gbit --rtt 200ms --loss 0.3%,0.1% --duration 150s
     """
     expected = (0.4 * 3.7 / (4 * 0.3)) ** 0.25 * 0.2**0.75 / loss**0.75
-    assert 0.8 * expected <= window_packets("cubic", 200 * MS, loss, 200) <= 1.25 * expected
+    assert 0.8 * expected <= window_packets("cubic", 200 * MS, loss, 150) <= 1.25 * expected
