@@ -81,7 +81,21 @@ class TestAsRoot:
         assert "this machine cannot carry what was asked for: rate" in ended.stdout
 
     def test_netem_works_or_says_why_not(self) -> None:
-        ended = nettool("link", "--emulator", "netem", "--rtt", "10ms", "--", "true")
+        harm = (
+            "--rtt",
+            "10ms",
+            "--rate",
+            "10Mbit",
+            "--jitter",
+            "1ms",
+            "--loss",
+            "1%",
+            "--duplicate",
+            "1%",
+            "--corrupt",
+            "1%",
+        )
+        ended = nettool("link", "--emulator", "netem", *harm, "--", "true")
         if ended.code:
             assert "this kernel has no netem: leave out '--emulator netem'" in complaint(ended)
         else:

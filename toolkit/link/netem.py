@@ -22,14 +22,14 @@ from toolkit.link.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
 KERNEL = "kernel"
 """Why netem dropped: its counter does not tell loss from a full queue."""
 
+_TC_H_ROOT = 0xFFFFFFFF
 _MIN_TBF_BURST_BYTES = 3 * 1514
 _TBF_BURST_S = 0.004  # tokens that the kernel's timer comes too late for are lost
-_HELD_PACKETS = 100_000
-"""Without a rate there is no queue: enough for 1 Gb/s with a second of delay."""
+_HELD_PACKETS = 100_000  # by netem: enough for 1 Gb/s with a second of delay; the queue is tbf's
 
 
-def netem_options(path: PathSpec, rtt_ns: int, mtu_bytes: int) -> dict[str, int | float]:
-    """What netem is told for `path`, in pyroute2's terms: us, percent, bytes a second, packets.
+def netem_options(path: PathSpec) -> dict[str, int | float]:
+    """What netem is told of `path`, but for its rate, in pyroute2's terms: us, percent, packets.
 
     Raises UsageError for what netem, or its netlink interface here, does not offer.
     """
@@ -50,16 +50,12 @@ def netem_options(path: PathSpec, rtt_ns: int, mtu_bytes: int) -> dict[str, int 
             options[key] = value * 100
     if path.jitter_ns:
         options["jitter"] = path.jitter_ns // 1000
-    if path.rate_bps is not None:
-        options["rate"] = int(path.rate_bps / 8)
-        on_the_way = path.rate_bps * path.delay_ns / 8e9
-        options["limit"] = int((queue_limit_bytes(path, rtt_ns) + on_the_way) / mtu_bytes) + 1
     return options
 
 
 def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
-    """Make netem the root discipline of DEVICE. Raises NettoolError where the kernel lacks it."""
-    options = netem_options(path, spec.rtt_ns, spec.mtu_bytes)
+    """Make netem the root discipline of DEVICE, and tbf its child. Raises NettoolError where the kernel lacks it."""
+    options = netem_options(path)
     index = index_of(netlink, DEVICE)
     try:
         netlink.link("set", index=index, gso_max_segs=1)  # netem would delay and drop super-packets whole
@@ -69,6 +65,7 @@ def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
             way_out = "leave out '--emulator netem' (nettool's own emulator needs none), or load sch_netem"
             raise NettoolError(f"this kernel has no netem: {way_out}") from None
         raise NettoolError(f"the kernel refuses this netem: {printable(str(error))}") from None
+    _add_tbf(netlink, path, spec, parent="1:1")
 
 
 def install_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
@@ -76,13 +73,17 @@ def install_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
     plain = PathSpec(rate_bps=path.rate_bps, queue=path.queue)
     if path != plain or path.queue.codel or path.queue.ecn_threshold_ns is not None:
         raise UsageError("a plain LAN has a rate and a queue, and no other impairment: leave out '--link lan'")
+    _add_tbf(netlink, path, spec)
+
+
+def _add_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec, **place: str) -> None:
     if path.rate_bps is None:
         return
     rate = int(path.rate_bps / 8)
     burst = max(_MIN_TBF_BURST_BYTES, int(rate * _TBF_BURST_S))
     limit = max(burst, queue_limit_bytes(path, spec.rtt_ns))
     try:
-        netlink.tc("add", "tbf", index_of(netlink, DEVICE), "1:", rate=rate, burst=burst, limit=limit)
+        netlink.tc("add", "tbf", index_of(netlink, DEVICE), "2:", rate=rate, burst=burst, limit=limit, **place)
     except NetlinkError as error:
         raise NettoolError(f"this kernel gives no tbf: {printable(str(error))}") from None
 
@@ -124,7 +125,7 @@ class KernelBackend:
             "sent_bytes": sent["tx_bytes"],
             "received": received["rx_packets"],
             "received_bytes": received["rx_bytes"],
-            "queue_dropped": sum(_drops(q) for q in sender.get_qdiscs(index_of(sender, DEVICE))),
+            "queue_dropped": _drops(sender),
             "host_dropped": sent["tx_dropped"],
         }
 
@@ -142,7 +143,9 @@ class KernelBackend:
         )
 
 
-def _drops(message: Any) -> int:
-    counters = message.get_attr("TCA_STATS2")
+def _drops(netlink: IPRoute) -> int:
+    """By the root discipline of DEVICE, which counts its child's as well."""
+    (root,) = (q for q in netlink.get_qdiscs(index_of(netlink, DEVICE)) if q["parent"] == _TC_H_ROOT)
+    counters: Any = root.get_attr("TCA_STATS2")
     queue = counters.get_attr("TCA_STATS_QUEUE") if counters is not None else None
     return int(queue["drops"]) if queue is not None else 0
