@@ -68,6 +68,8 @@ class DatagramSocket:
         self.drop_count = 0
         self.is_drained = True
         self.send_errors = 0
+        self.datagrams_sent = 0
+        self.datagrams_received = 0
         self._is_refused = False
         self._segment_bytes = 0  # what UDP_SEGMENT is set to
         self._ecn = 0  # what the IP ECN field is set to
@@ -117,6 +119,7 @@ class DatagramSocket:
             self._ecn = transmit.ecn
             _try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
             _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
+        self.datagrams_sent += -(-len(transmit.data) // transmit.segment_bytes)
         for piece in transmit.super_packets():
             if self.can_segment:
                 self._send_super_packet(piece, transmit.segment_bytes)
@@ -125,6 +128,7 @@ class DatagramSocket:
 
     def send_one(self, datagram: bytes) -> None:
         """Send a single datagram on a connected socket. Raises PeerUnreachableError."""
+        self.datagrams_sent += 1
         self._send_super_packet(memoryview(datagram), len(datagram))
 
     def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
@@ -209,6 +213,7 @@ class DatagramSocket:
                 batches.append(Batch(self._buffer[start:end], segment, ecn))
                 start = end
             segment, ecn = new_segment, new_ecn
+            self.datagrams_received += -(-size // segment)
             end += size
         if end > start:
             batches.append(Batch(self._buffer[start:end], segment, ecn))

@@ -107,6 +107,11 @@ class Sender:
         self._ping_requested = True
 
     @property
+    def delivered_bytes(self) -> int:
+        """Total acknowledged, of datagrams."""
+        return self._delivery.delivered_bytes
+
+    @property
     def is_settled(self) -> bool:
         """All that was handed over has arrived."""
         return self.data.is_settled and self.messages.is_settled

@@ -13,6 +13,7 @@ from toolkit.transports.tcp_pool import StreamPool, slices
 from toolkit.transports.tcp_stream import TcpStream
 
 _LINGER_S: Final = 2.0
+_CA_RECOVERY: Final = 3  # TCP_CA_Recovery; 4 is TCP_CA_Loss (linux/tcp.h)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
 
@@ -106,7 +107,11 @@ class TcpChannel:
             "congestion_control": congestion_control(self._first.socket),
             "rtt_var_ms": total("rttvar") / count / 1e3,
             "data_packets_sent": total("data_segs_out"),
+            "packets_received": total("segs_in"),
             "bytes_sent": total("bytes_sent"),
+            "bytes_delivered": total("bytes_acked"),
+            "congestion_window_bytes": sum(info.get("snd_cwnd", 0) * info.get("snd_mss", 0) for info in infos),
+            "is_recovering": int(any(info.get("ca_state", 0) >= _CA_RECOVERY for info in infos)),
             "bytes_retransmitted": total("bytes_retrans"),
             "delivery_rate_bps": total("delivery_rate") * 8,
             "busy_ms": total("busy_time") / 1e3,
