@@ -37,6 +37,8 @@ from toolkit.transports.udp_qlog import LogFiles
 _MAX_UNCONFIRMED: Final = 16
 _UNCONFIRMED_LIFETIME_NS: Final = 5_000_000_000
 _REMEMBERED_INITIALS: Final = 1024
+_ARRIVALS_PER_ROUND: Final = 256
+"""Then connections that are not confirmed are looked after: a flood of first packets must not starve them."""
 
 
 class UdpListener:
@@ -121,7 +123,10 @@ class UdpListener:
                 channel.abort()
 
     def _take_arrivals(self) -> None:
-        while (arrival := self._socket.receive_from()) is not None:
+        for _ in range(_ARRIVALS_PER_ROUND):
+            arrival = self._socket.receive_from()
+            if arrival is None:
+                return
             batch, origin = arrival
             with contextlib.suppress(ProtocolError):
                 kind, connection_id = wire.connection_id_untrusted(batch.data)
