@@ -54,7 +54,7 @@ class TestClient:
             times.append(now_ns)
             initial_of(handshake, now_ns)
         steps = [later - earlier for earlier, later in itertools.pairwise(times)]
-        assert steps == [FIRST_RETRANSMISSION_NS, 400 * MS, *[MAX_RETRANSMISSION_NS] * 3]
+        assert steps == [FIRST_RETRANSMISSION_NS, 200 * MS, 400 * MS, *[MAX_RETRANSMISSION_NS] * 2]
 
     def test_an_answer_to_one_of_several_initials_measures_nothing(self) -> None:
         """Karn's algorithm, RFC 6298 section 3."""

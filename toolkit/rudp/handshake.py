@@ -19,7 +19,8 @@ from toolkit.errors import ProtocolError, RefusedError
 from toolkit.rudp import wire
 from toolkit.security.cookie import CookieJar
 
-FIRST_RETRANSMISSION_NS: Final = 200_000_000
+FIRST_RETRANSMISSION_NS: Final = 100_000_000
+"""One small datagram more on paths that are longer; where the first was lost, half of the wait."""
 MAX_RETRANSMISSION_NS: Final = 800_000_000
 
 
