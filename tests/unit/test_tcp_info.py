@@ -38,6 +38,12 @@ def test_an_older_kernel_fills_less() -> None:
     assert parse_tcp_info(b"") == {}
 
 
+def test_a_round_trip_that_was_never_measured_is_not_there() -> None:
+    filled = bytearray(NUMBERED)
+    filled[148:152] = b"\xff" * 4
+    assert "min_rtt" not in parse_tcp_info(bytes(filled))
+
+
 def test_a_newer_kernel_fills_more() -> None:
     assert parse_tcp_info(NUMBERED) == parse_tcp_info(NUMBERED[:232])
 

@@ -37,6 +37,9 @@ for _code, _name in _LAYOUT:
 _BUFFER_BYTES: Final = 2 * _end
 """More than any kernel fills today."""
 
+_UNKNOWN_RTT: Final = (1 << 32) - 1
+"""What the kernel has for the minimum before the first sample."""
+
 
 def tcp_info(sock: socket.socket) -> dict[str, int]:
     """The fields that this kernel fills, by name; empty where there is no TCP_INFO."""
@@ -50,11 +53,14 @@ def tcp_info(sock: socket.socket) -> dict[str, int]:
 
 def parse_tcp_info(filled: bytes) -> dict[str, int]:
     """The fields that lie within the bytes that a kernel has filled, whatever its age."""
-    return {
+    info: dict[str, int] = {
         name: field.unpack_from(filled, offset)[0]
         for name, (field, offset) in _FIELDS.items()
         if offset + field.size <= len(filled)
     }
+    if info.get("min_rtt") == _UNKNOWN_RTT:
+        del info["min_rtt"]
+    return info
 
 
 def congestion_control(sock: socket.socket) -> str:

@@ -261,12 +261,7 @@ class TcpListener:
 
     def _join(self, handshake: _Handshake, hello: Hello) -> None:
         gathering = self._gatherings.get(hello.token)
-        if (
-            gathering is None
-            or hello.streams != len(gathering.sockets)
-            or gathering.sockets[hello.stream] is not None
-            or handshake.peer.host != gathering.peer.host
-        ):
+        if gathering is None or hello.streams != len(gathering.sockets) or gathering.sockets[hello.stream] is not None:
             self._refuse(handshake, Kind.REFUSED_SESSION)
             return
         handshake.socket.send(encode_welcome(Welcome(hello.token, b"")))
