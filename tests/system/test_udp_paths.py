@@ -1,0 +1,207 @@
+"""Paths that change or are narrower than they look: a NAT that forgets, a client that moves, a router's smaller MTU."""
+
+import os
+import random
+import select
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from queue import SimpleQueue
+
+import pytest
+from udp_ends import PATIENCE_S, Background, T, connected, receive_all, send_all
+
+from toolkit.link.namespaces import CLONE_NEWNET, unshare
+from toolkit.transfer.channel import Address, TransportOptions
+from toolkit.transports.udp import UdpTransport
+from toolkit.transports.udp_channel import UdpChannel
+
+OPTIONS = TransportOptions(idle_timeout_s=10.0)
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+class Nat:
+    """Passes datagrams between one client and a server; `rebind` gives the client another port at the server."""
+
+    def __init__(self, cleanup: ExitStack, server: Address) -> None:
+        self._server = server
+        self._socks = ExitStack()
+        self.inside = self._new_socket()
+        self._outside = self._new_socket()
+        self._client: tuple[str, int] | None = None
+        self._is_over = threading.Event()
+        self._relaying = Background(self._relay)
+        cleanup.callback(self._stop)
+
+    @property
+    def address(self) -> Address:
+        return Address(*self.inside.getsockname())
+
+    def _new_socket(self) -> socket.socket:
+        sock = self._socks.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sock.bind(("127.0.0.1", 0))
+        return sock
+
+    def rebind(self) -> None:
+        self._outside = self._new_socket()
+
+    def _relay(self) -> None:
+        while not self._is_over.is_set():
+            outside = self._outside
+            for sock in select.select([self.inside, outside], [], [], 0.01)[0]:
+                datagram, origin = sock.recvfrom(65_536)
+                if sock is self.inside:
+                    self._client = origin
+                    outside.sendto(datagram, self._server)
+                elif self._client is not None:
+                    self.inside.sendto(datagram, self._client)
+
+    def _stop(self) -> None:
+        self._is_over.set()
+        with self._socks:
+            self._relaying.outcome()
+
+
+def transfer(near: UdpChannel, far: UdpChannel, content: bytes, meanwhile: Callable[[], None] = lambda: None) -> None:
+    sending = Background(lambda: send_all(near, [content], [b"end"]))
+    meanwhile()
+    sink, messages = receive_all(far, len(content), 1)
+    while sending.is_alive():
+        far.receive(sink, timeout_s=0.01)
+    sending.outcome()
+    assert (bytes(sink.files[0]), messages, sink.total) == (content, [b"end"], len(content))
+
+
+class TestRebinding:
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_a_transfer_survives_a_nat_that_forgets(self, cleanup: ExitStack, times: int) -> None:
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
+        nat = Nat(cleanup, listener.address)
+        near, far = connected(listener, TransportOptions(idle_timeout_s=10.0, offload="off"), nat.address)
+        with closing(near), closing(far):
+            for n in range(times):
+                transfer(near, far, random.Random(n).randbytes(500_000))
+                nat.rebind()
+            transfer(near, far, random.Random(times).randbytes(1_000_000))
+
+    def test_a_stranger_who_knows_no_id_moves_nobody(self, cleanup: ExitStack) -> None:
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
+        near, far = connected(listener, OPTIONS)
+        stranger = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with closing(near), closing(far):
+
+            def interfere() -> None:
+                for n in range(200):
+                    stranger.sendto(b"\x13\0" + os.urandom(8) + bytes([n]) * 24, listener.address)
+
+            transfer(near, far, random.Random(9).randbytes(1_000_000), interfere)
+            stranger.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                stranger.recv(2000)
+
+
+class Host:
+    """A thread in a network namespace of its own, where it does what it is told."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        self.call(lambda: unshare(CLONE_NEWNET))
+        self.thread_id = self.call(threading.get_native_id)
+        self.run("ip link set lo up")
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def call(self, function: Callable[[], T]) -> T:
+        """The function's result, from inside."""
+        results: SimpleQueue[T | BaseException] = SimpleQueue()
+
+        def work() -> None:
+            try:
+                results.put(function())
+            except BaseException as error:
+                results.put(error)
+
+        self._work.put(work)
+        result = results.get(timeout=PATIENCE_S)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def run(self, command: str) -> None:
+        self.call(lambda: subprocess.run(command.split(), check=True, capture_output=True))
+
+    def end(self) -> None:
+        self._work.put(None)
+        self._thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def three_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
+    """near (10.9.1.1) - a router - far (10.9.2.1), by links of 1,500 bytes."""
+    if os.geteuid() != 0:
+        pytest.skip("needs the rights of root to make network namespaces")
+    try:
+        near, router, far = hosts = Host(), Host(), Host()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    for host in hosts:
+        cleanup.callback(host.end)
+    for n, end in ((1, near), (2, far)):
+        end.run(f"ip link add wire type veth peer name down{n} netns {router.thread_id}")
+        end.run(f"ip address add 10.9.{n}.1/24 dev wire")
+        end.run("ip link set wire up")
+        router.run(f"ip address add 10.9.{n}.2/24 dev down{n}")
+        router.run(f"ip link set down{n} up")
+        end.run(f"ip route add default via 10.9.{n}.2")
+    router.run("sysctl -q -w net.ipv4.ip_forward=1")
+    return hosts
+
+
+@pytest.mark.root
+class TestNarrowPath:
+    def test_a_routers_word_about_its_mtu_is_neither_an_error_nor_needed(
+        self, three_hosts: tuple[Host, Host, Host]
+    ) -> None:
+        """The probe of 1,472 bytes is answered by ICMP "fragmentation needed", which the next call is told of."""
+        near, router, far = three_hosts
+        router.run("ip link set down2 mtu 1300")
+        self.check(near, far, 1300)
+
+    def test_a_router_that_says_nothing_is_found_out(self, three_hosts: tuple[Host, Host, Host]) -> None:
+        """What is too long for the interface that it arrives at is dropped there without a word."""
+        near, router, far = three_hosts
+        router.run("ip link set down1 mtu 1300")
+        self.check(near, far, 1304)  # such an interface takes 4 bytes more, for a VLAN's tag
+
+    def test_a_path_that_becomes_narrower_in_the_middle_is_gone_on_with(
+        self, three_hosts: tuple[Host, Host, Host]
+    ) -> None:
+        near, router, far = three_hosts
+        self.check(near, far, 1500, lambda: router.run("ip link set down2 mtu 1300"))
+
+    def check(self, near: Host, far: Host, mtu: int, midway: Callable[[], None] | None = None) -> None:
+        listener = far.call(lambda: UdpTransport().listen(Address("10.9.2.1", 0), OPTIONS))
+        with closing(listener):
+            accepting = Background(lambda: listener.accept(timeout_s=PATIENCE_S))
+            client = near.call(lambda: UdpTransport().connect(listener.address, OPTIONS))
+            server = accepting.outcome()
+            assert server is not None
+            with closing(client), closing(server):
+                transfer(client, server, random.Random(1).randbytes(2_000_000))
+                largest = mtu - 28
+                assert largest - 16 <= int(client.statistics()["datagram_bytes"]) <= largest
+                if midway is not None:
+                    midway()
+                    transfer(client, server, random.Random(2).randbytes(2_000_000))
+                    assert int(client.statistics()["datagram_bytes"]) <= 1300 - 28
