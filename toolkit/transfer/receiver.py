@@ -110,7 +110,7 @@ class Receiver:
         storage: Storage | None = None
         try:
             with self._endpoint.telling():
-                storage = Storage(self._directory, self._options.overwrite, self._options.durable)
+                storage = self._make_storage()
                 self._run(storage)
             report = self._account.report
             raise_for(report, (MISMATCHED, VerificationError), (FAILED, TransferError))
@@ -122,6 +122,9 @@ class Receiver:
         finally:
             if storage is not None:
                 storage.close(complete=False)
+
+    def _make_storage(self) -> Storage:
+        return Storage(self._directory, self._options.overwrite, self._options.durable)
 
     def _run(self, storage: Storage) -> None:
         endpoint = self._endpoint

@@ -8,7 +8,7 @@ former is kept in memory, OPTIMISTIC_BYTES at most, the latter is thrown away.
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from toolkit.errors import ProtocolError
@@ -59,7 +59,7 @@ class Storage:
                     self._check(entry, free_bytes)
                     if entry.kind is Kind.FILE:
                         notify = partial(self._complete.append, file_id)
-                        self._files[file_id] = IncomingFile(self._tree, entry, algorithm, notify)
+                        self._files[file_id] = self._incoming(entry, algorithm, notify)
                         if free_bytes is not None:
                             free_bytes -= entry.content_bytes
                     outcomes.append(TAKEN)
@@ -70,6 +70,9 @@ class Storage:
         for file_id, offset, data in early:
             self.write(file_id, offset, memoryview(data))
         return outcomes
+
+    def _incoming(self, entry: Entry, algorithm: Algorithm, on_complete: Callable[[], None]) -> IncomingFile:
+        return IncomingFile(self._tree, entry, algorithm, on_complete)
 
     def _check(self, entry: Entry, free_bytes: int | None) -> None:
         refusal = refusal_of_untrusted(entry.path)
