@@ -36,7 +36,7 @@ from toolkit.link.spec import LinkSpec
 COALESCE_NS = 400_000
 MAX_HELD_BYTES = 256 << 20
 _LONG_PAUSE_NS, _WAKE_EARLY_NS = 500_000, 120_000
-_READS_PER_TURN = 16
+_READS_PER_TURN, _MAX_DISCARDED = 16, 2000
 _READ_BYTES = (1 << 16) + 64
 _LATE_BUCKET_NS = 10_000
 _LATE_BUCKETS = 1000
@@ -179,8 +179,9 @@ class Emulator:
             _Direction(self._far, self._near, backward),
         )
         for source in (self._near, self._far):
-            while _read(source):
-                pass
+            for _ in range(_MAX_DISCARDED):  # more than a device's ring holds
+                if not _read(source):
+                    break
         self._due: list[_Delivery] = []
         self._sequence = 0
         self._held_bytes = 0
