@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,7 @@ def test_a_stream_arrives(network: Network, destination: Path) -> None:
     assert isinstance(sent, SendReport), sent
     assert sent.size_bytes == len(content)
     assert (destination / "from a pipe").read_bytes() == content
+    assert abs((destination / "from a pipe").stat().st_mtime - time.time()) < 60
 
 
 def test_what_exists_is_kept_and_the_rest_arrives(network: Network, tmp_path: Path, destination: Path) -> None:

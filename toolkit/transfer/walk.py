@@ -7,6 +7,7 @@ left out and reported. What the user named on the command line is followed, as `
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def walk(roots: Iterable[Root], left_out: list[LeftOut]) -> Iterator[Item]:
     """Every item below the roots; what is not sent is added to `left_out`."""
     for root in roots:
         if root.path is None:
-            yield Item(Entry(Kind.FILE, root.name, 0o644, 0, None))
+            yield Item(Entry(Kind.FILE, root.name, 0o644, time.time_ns(), None))
         elif root.status is not None and stat.S_ISDIR(root.status.st_mode):
             yield Item(_directory(root.name, root.status))
             yield from _walk_below(root.path, root.name, left_out)
