@@ -37,6 +37,11 @@ class Batch(NamedTuple):
         return len(self.data) // self.segment_bytes
 
 
+def segments_per_send(segment_bytes: int) -> int:
+    """How many datagrams of that size one UDP_SEGMENT send may carry."""
+    return max(1, min(MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES // segment_bytes))
+
+
 class Transmit(NamedTuple):
     """Datagrams to send, by one super-packet or several; valid until the next call into the connection.
 
@@ -50,7 +55,7 @@ class Transmit(NamedTuple):
 
     def super_packets(self) -> list[memoryview]:
         """Cut so that each piece can go out by one UDP_SEGMENT send."""
-        step = self.segment_bytes * max(1, min(MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES // self.segment_bytes))
+        step = self.segment_bytes * segments_per_send(self.segment_bytes)
         if len(self.data) <= step:
             return [self.data]
         return [self.data[i : i + step] for i in range(0, len(self.data), step)]

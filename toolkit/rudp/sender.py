@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.rudp import wire
-from toolkit.rudp.batch import PacketBuffer, Transmit
+from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.congestion.registry import controller
@@ -34,7 +34,7 @@ from toolkit.rudp.spaces import (
 )
 from toolkit.rudp.trace import Metrics, Timer, Trace
 
-MAX_ROUND_BYTES: Final = 1 << 18
+MAX_ROUND_SUPER_PACKETS: Final = 4
 """What one round may send before the driver looks at its receive side again."""
 ACKS_PER_RTT: Final = 4
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
@@ -73,7 +73,7 @@ class Sender:
         self._message_buffer = MessageBuffer()
         self._delivery = DeliveryEstimator()
         self._pacer = Pacer()
-        self._buffer = PacketBuffer(MAX_ROUND_BYTES + wire.MAX_DATAGRAM_BYTES)
+        self._buffer = PacketBuffer(MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES)
         self._largest_acked = -1
         self._is_window_limited = False
         self._last_sent_time_ns = 0
@@ -320,7 +320,7 @@ class Sender:
                 self._delivery.on_app_limited(self.bytes_in_flight)
             return None
         room = self.controller.congestion_window_bytes - self.bytes_in_flight
-        packets = min(room, MAX_ROUND_BYTES) // self._datagram_bytes
+        packets = min(room // self._datagram_bytes, MAX_ROUND_SUPER_PACKETS * segments_per_send(self._datagram_bytes))
         if packets <= 0:
             self._is_window_limited = True
             return None
