@@ -79,7 +79,7 @@ def check(link: Link) -> Check:
             source(socket.AF_INET, socket.SOCK_DGRAM) as sender,
             sink(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
         ):
-            flow = _Flow(sender, receiver, address, spec.mtu_bytes)
+            flow = Flow(sender, receiver, address, spec.mtu_bytes)
             findings.extend(_loss(link, name, path, flow))
             findings.extend(_rate(link, name, path, flow))
     return Check(tuple(findings))
@@ -89,7 +89,7 @@ def _round_trips(link: Link) -> Iterator[Finding]:
     spec = link.spec
     paths = (spec.forward, spec.backward)
     with link.socket_near(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as probe:
-        round_trips = sorted(_echoes(probe, str(link.addresses.far), spec.rtt_ns))
+        round_trips = sorted(echoes(probe, str(link.addresses.far), spec.rtt_ns))
     is_steady = spec.kind != LAN and not any(p.jitter_ns or p.trace_ms or p.changes or p.reorder for p in paths)
     asked_ns = spec.rtt_ns + sum(_ECHO_BYTES * 8e9 / p.rate_bps for p in paths if p.rate_bps)
     if len(round_trips) < 10:
@@ -106,16 +106,16 @@ def _round_trips(link: Link) -> Iterator[Finding]:
         yield Finding(what, asked, format_duration_ns(measured_ns), is_met)
 
 
-def _echoes(probe: socket.socket, address: str, rtt_ns: int) -> list[int]:
+def echoes(probe: socket.socket, address: str, rtt_ns: int, count: int = _ECHOES) -> list[int]:
     """Send echo requests at a steady pace and return the round-trip times in ns, of those that came back."""
     identifier = 0x6E74
     sent_ns: dict[int, int] = {}
     probe.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     round_trips: list[int] = []
     next_s = time.monotonic()
-    deadline_s = next_s + _ECHOES * _ECHO_INTERVAL_S + 2 * rtt_ns / 1e9 + 0.5
-    while (now_s := time.monotonic()) < deadline_s and len(round_trips) < _ECHOES:
-        if now_s >= next_s and len(sent_ns) < _ECHOES:
+    deadline_s = next_s + count * _ECHO_INTERVAL_S + 2 * rtt_ns / 1e9 + 0.5
+    while (now_s := time.monotonic()) < deadline_s and len(round_trips) < count:
+        if now_s >= next_s and len(sent_ns) < count:
             sequence = len(sent_ns)
             header = struct.pack("!BBHHH", 8, 0, 0, identifier, sequence)
             body = bytes(_ECHO_BYTES - 28)
@@ -123,7 +123,7 @@ def _echoes(probe: socket.socket, address: str, rtt_ns: int) -> list[int]:
             sent_ns[sequence] = time.time_ns()
             probe.sendto(struct.pack("!BBHHH", 8, 0, checksum, identifier, sequence) + body, (address, 0))
             next_s += _ECHO_INTERVAL_S
-        wake_s = next_s if len(sent_ns) < _ECHOES else deadline_s
+        wake_s = next_s if len(sent_ns) < count else deadline_s
         if select.select([probe], [], [], max(0.0, wake_s - time.monotonic()))[0]:
             reply, ancillary, _, _ = probe.recvmsg(2048, 64)
             kind, _, _, its_identifier, sequence = struct.unpack_from("!BBHHH", reply, (reply[0] & 15) * 4)
@@ -134,7 +134,7 @@ def _echoes(probe: socket.socket, address: str, rtt_ns: int) -> list[int]:
     return round_trips
 
 
-class _Flow:
+class Flow:
     """Numbered datagrams that fill the MTU, from one socket to another, as super-packets where the kernel can."""
 
     def __init__(self, sender: socket.socket, receiver: socket.socket, address: str, mtu_bytes: int) -> None:
@@ -157,17 +157,17 @@ class _Flow:
         receiver.bind((address, 0))
         sender.connect(receiver.getsockname())
 
-    def run(self, rate_bps: float, drain_s: float, *, catches_up: bool) -> "_Received":
-        """Send at `rate_bps` for a while, and take what comes until nothing has come for `drain_s`.
+    def run(self, rate_bps: float, drain_s: float, *, catches_up: bool, duration_s: float = _FLOW_S) -> "Received":
+        """Send at `rate_bps` for `duration_s`, and take what comes until nothing has come for `drain_s`.
 
         What is late, because this process had to wait for a processor, is sent after all if it `catches_up`.
         """
         packet_s = self.packet_bytes * 8 / rate_bps
         segments = max(1, min(self._segments, int(0.001 / packet_s)))
         burst = bytearray(self._payload_bytes * segments)
-        received = _Received(self._payload_bytes, self.packet_bytes)
+        received = Received(self._payload_bytes, self.packet_bytes)
         start_s = time.monotonic()
-        end_s = start_s + _FLOW_S
+        end_s = start_s + duration_s
         while (now_s := time.monotonic()) < end_s:
             if not catches_up:
                 start_s = max(start_s, now_s - (received.sent + segments) * packet_s)
@@ -184,7 +184,7 @@ class _Flow:
         return received
 
 
-class _Received:
+class Received:
     """What came of a flow."""
 
     def __init__(self, payload_bytes: int, packet_bytes: int) -> None:
@@ -216,9 +216,9 @@ class _Received:
         return self._bytes * 8e9 / elapsed_ns if elapsed_ns else 0.0
 
 
-def _loss(link: Link, name: str, path: PathSpec, flow: _Flow) -> Iterator[Finding]:
+def _loss(link: Link, name: str, path: PathSpec, flow: Flow) -> Iterator[Finding]:
     rate_bps = path.mean_rate_bps or 1e8
-    received = flow.run(rate_bps / 2, _drain_s(link), catches_up=False)
+    received = flow.run(rate_bps / 2, drain_s(link), catches_up=False)
     share = 1 - len(received.numbers) / received.sent
     asked = 1 - (1 - path.loss) * (1 - path.corrupt)
     spread = LOSS_CONFIDENCE_Z * math.sqrt(asked * (1 - asked) / received.sent) + 1 / received.sent
@@ -228,10 +228,10 @@ def _loss(link: Link, name: str, path: PathSpec, flow: _Flow) -> Iterator[Findin
     yield Finding(f"loss, {name}", shown, f"{format_fraction(share)} of {received.sent} packets", is_met)
 
 
-def _rate(link: Link, name: str, path: PathSpec, flow: _Flow) -> Iterator[Finding]:
+def _rate(link: Link, name: str, path: PathSpec, flow: Flow) -> Iterator[Finding]:
     rate_bps = path.mean_rate_bps
     before = link.ledger()
-    received = flow.run(1.2 * rate_bps if rate_bps else _UNLIMITED_BPS, _drain_s(link), catches_up=True)
+    received = flow.run(1.2 * rate_bps if rate_bps else _UNLIMITED_BPS, drain_s(link), catches_up=True)
     after = link.ledger()
     surviving = (1 - path.loss) * (1 - path.corrupt) * (1 - (path.burst.mean_loss if path.burst else 0.0))
     if after.emulator != TUN:  # the kernel's disciplines count Ethernet's header, and we count IP packets
@@ -250,7 +250,7 @@ def _rate(link: Link, name: str, path: PathSpec, flow: _Flow) -> Iterator[Findin
         yield Finding(f"CPU, {name}", asked, format_fraction(share), is_enough)
 
 
-def _drain_s(link: Link) -> float:
+def drain_s(link: Link) -> float:
     """The longest silence on a link that still has something under way."""
     spec = link.spec
     slowest_bps = min((p.mean_rate_bps for p in (spec.forward, spec.backward) if p.mean_rate_bps), default=1e9)
