@@ -43,6 +43,10 @@ _MAX_WINDOW_BYTES: Final = 1 << 30
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
 _MAX_STRAYS: Final = 256
+MAX_WAITING_BYTES: Final = 16 << 20
+"""Of messages that nobody has asked for yet: two ends that both send first must not block each other too soon."""
+_MESSAGE_BYTES: Final = 64
+"""What each of them takes beside its content."""
 _ROUNDS_PER_PUMP: Final = 8
 """Then the receive side is looked at again: acknowledgements that wait look like a longer path."""
 
@@ -87,13 +91,13 @@ class UdpChannel:
         self._incoming = IncomingExtents()
         self._announcements: list[Extent] = []
         self._messages: deque[bytes] = deque()
+        self._waiting_bytes = 0  # what they take
         self._unpumped_bytes = 0
         self._is_closed = False
         self._has_more = False  # the last pump stopped before everything was sent that may be
         self._window_bytes = connection.config.receive_window_bytes
         self._received_at_growth = 0
         self._drops_at_growth = 0
-        connection.set_accept_limit(self._incoming.accept_limit)
 
     @property
     def peer(self) -> Address:
@@ -136,8 +140,11 @@ class UdpChannel:
         while True:
             if sink is not None and self._incoming.has_stash and self._incoming.land_stash(sink):
                 return None
+            self._take_messages(time.monotonic_ns())
             if self._messages:
-                return self._messages.popleft()
+                message = self._messages.popleft()
+                self._waiting_bytes -= len(message) + _MESSAGE_BYTES
+                return message
             self._check_open()
             landed = self._pump(sink)
             if sink is None and self._incoming.has_stash:
@@ -264,6 +271,7 @@ class UdpChannel:
         """One round of the driver contract, without waiting. Returns whether content has landed in `sink`."""
         connection, sock = self._connection, self._socket
         landed = False
+        connection.set_accept_limit(self._incoming.accept_limit(sink is not None))
         try:
             batches = sock.receive()
             now_ns = time.monotonic_ns()
@@ -290,25 +298,28 @@ class UdpChannel:
 
     def _take_arrived(self, sink: ExtentSink | None, now_ns: int) -> bool:
         """Messages and content of one batch. Returns whether content has landed in `sink`."""
-        connection = self._connection
-        while (message := connection.poll_message(now_ns)) is not None:
-            self._take_message(message)
+        self._take_messages(now_ns)
         landed = False
-        for position, data in connection.landed():
+        for position, data in self._connection.landed():
             if sink is None:
                 self._incoming.stash(position, data)
             else:
                 landed |= self._incoming.land(position, data, sink)
         return landed
 
-    def _take_message(self, message: bytes) -> None:
-        if message[:1] == _APPLICATION:
-            self._messages.append(message[1:])
-        elif message[:1] == _ANNOUNCEMENTS:
-            self._incoming.announce(decode_announcements_untrusted(message[1:]))
-            self._connection.set_accept_limit(self._incoming.accept_limit)
-        else:
-            raise ProtocolError("a message is of a kind that there is not")
+    def _take_messages(self, now_ns: int) -> None:
+        """Those that have come, as long as there is room: else they wait in the engine, and the peer with them."""
+        while self._waiting_bytes < MAX_WAITING_BYTES and self._incoming.has_room:
+            message = self._connection.poll_message(now_ns)
+            if message is None:
+                return
+            if message[:1] == _APPLICATION:
+                self._messages.append(message[1:])
+                self._waiting_bytes += len(message) - 1 + _MESSAGE_BYTES
+            elif message[:1] == _ANNOUNCEMENTS:
+                self._incoming.announce(decode_announcements_untrusted(message[1:]))
+            else:
+                raise ProtocolError("a message is of a kind that there is not")
 
     def _after_arrival(self) -> None:
         """Release what has arrived at the other end, and fit the receive window to what this host keeps up with.

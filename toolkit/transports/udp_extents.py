@@ -18,6 +18,11 @@ from toolkit.transfer.channel import Extent, ExtentSink, ExtentSource
 
 _ANNOUNCEMENT: Final = struct.Struct(">QQQ")
 STASH_BYTES: Final = 16 << 20
+"""What may wait for an announcement or for a sink."""
+_PIECE_BYTES: Final = 128
+"""What each piece of the stash takes beside its content."""
+MAX_EXTENTS: Final = 1 << 18
+"""So many may be announced and not have landed before no more announcements are taken."""
 
 
 def encode_announcements(extents: Iterable[Extent]) -> bytes:
@@ -88,16 +93,24 @@ class IncomingExtents:
         self._extents: list[Extent] = []
         self._end = 0
         self._stash: deque[tuple[int, bytes]] = deque()
+        self.stash_bytes = 0
 
-    @property
-    def accept_limit(self) -> int:
+    def accept_limit(self, has_sink: bool) -> int:
         """Content from this position on is not taken: there would be no place for it."""
+        is_full = self.stash_bytes >= STASH_BYTES
+        if is_full:
+            return self._end if has_sink else 0
         return self._end + STASH_BYTES
 
     @property
     def has_stash(self) -> bool:
         """Something waits for an announcement or a sink."""
         return bool(self._stash)
+
+    @property
+    def has_room(self) -> bool:
+        """More announcements may be taken."""
+        return len(self._extents) < MAX_EXTENTS
 
     def announce(self, extents: list[Extent]) -> None:
         """The sender has laid these behind the ones before."""
@@ -109,12 +122,14 @@ class IncomingExtents:
     def stash(self, position: int, data: memoryview) -> None:
         """Keep a copy until `land_stash`."""
         self._stash.append((position, bytes(data)))
+        self.stash_bytes += len(data) + _PIECE_BYTES
 
     def land_stash(self, sink: ExtentSink) -> bool:
         """Land what can be placed by now; returns whether there was any."""
         landed = False
         for _ in range(len(self._stash)):
             position, data = self._stash.popleft()
+            self.stash_bytes -= len(data) + _PIECE_BYTES
             landed |= self.land(position, memoryview(data), sink)
         return landed
 
