@@ -4,8 +4,8 @@ The engine asks a controller two things, how much may be in flight (`congestion_
 (`pacing_rate_bps`), and tells it what happened. A controller knows no packet, no socket and no clock: everything comes
 as an argument, in bytes and nanoseconds. Payload and header bytes count alike: a size is that of the UDP datagram.
 
-Delivery-rate samples are those of draft-ietf-ccwg-bbr, section 4.1 (before: draft-cheng-iccrg-delivery-rate-estimation):
-the engine stamps every sent packet with `delivered_bytes` and the times, and reports the newest packet's sample.
+Delivery-rate samples are those of draft-ietf-ccwg-bbr, section 4.1: the engine stamps every sent packet with
+`delivered_bytes` and the times, and reports the newest packet's sample.
 """
 
 from collections.abc import Callable

@@ -10,9 +10,9 @@ was in flight when probing caused them; for the rest of the cycle, the bandwidth
 
 Choices of our own (docs/congestion-control.md has the reasons and the measurements):
 - which loss is congestion: see `bbr_loss`;
-- CRUISE and DOWN send a little less while a queue stands, where the draft always takes off 1%, and the window is 1.25
-  times the product, not twice: a lone flow wastes nothing, several together drain what they have built, and the RTT
-  stays below 1.5 times its minimum in a buffer of any depth;
+- CRUISE steers for a short queue and DOWN sends less for a longer one, where the draft always takes off 1%, and the
+  window is 1.25 times the product, not twice: a lone flow wastes nothing, several together drain what they have built,
+  and the RTT stays below 1.5 times its minimum in a buffer of any depth;
 - Startup also ends when a deep queue is seen, and grows the window by 1.5 times what is acknowledged, which makes up
   for acknowledgements that come a quarter of a round trip late;
 - UP ends once its 1.25 products are in flight and a queue is seen, and comes every 16 to 24 round trips, not every 2
@@ -59,11 +59,12 @@ _LAN_GAIN: Final = 2.0
 """Paces at no less than this where the hosts are what takes time: the window is what bounds a LAN."""
 
 _STANDING_QUEUE_DIVISOR: Final = 20
-_STANDING_QUEUE_NS: Final = 1_000_000
-"""The standing queue that is put up with: a twentieth of the RTT and 1 ms."""
+_STANDING_QUEUE_NS: Final = 2_000_000
+"""The queue that CRUISE steers for: a twentieth of the RTT and 2 ms. A sender that its host lets wait for a moment then
+leaves no gap at the bottleneck. Where a loss has shown how short the buffer is, it is only put up with."""
 _QUEUE_SLOPE: Final = 0.5
 _QUEUE_SCALE_NS: Final = 10_000_000
-"""How much less is sent for a queue beyond that, per round trip and 10 ms of it: on a LAN a busy host is no queue."""
+"""How much less is sent for a queue beyond that (and more for one below), per round trip and 10 ms of it."""
 _MAX_QUEUE_REACTION: Final = {Phase.CRUISE: 0.1, Phase.DOWN: 0.15}
 
 
@@ -361,11 +362,12 @@ class Bbr:
     def _pacing_gain(self) -> float:
         gain = PACING_GAIN[self.phase]
         if self._is_lan and self._queue.standing_ns < _HOST_RTT_NS:
-            gain = max(gain, _LAN_GAIN)
-        elif self.phase in _MAX_QUEUE_REACTION:
-            tolerated_ns = _STANDING_QUEUE_NS + self._min_rtt_ns // _STANDING_QUEUE_DIVISOR
-            excess = max(0, self._queue.standing_ns - tolerated_ns) / (self._min_rtt_ns + _QUEUE_SCALE_NS)
-            gain -= min(_QUEUE_SLOPE * excess, _MAX_QUEUE_REACTION[self.phase])
+            return max(gain, _LAN_GAIN)
+        if self.phase in _MAX_QUEUE_REACTION:
+            wanted_ns = _STANDING_QUEUE_NS + self._min_rtt_ns // _STANDING_QUEUE_DIVISOR
+            excess = (self._queue.standing_ns - wanted_ns) / (self._min_rtt_ns + _QUEUE_SCALE_NS)
+            may_fill = self.phase is Phase.CRUISE and not self._bounds.has_longterm
+            gain -= min(_QUEUE_SLOPE * (excess if may_fill else max(excess, 0.0)), _MAX_QUEUE_REACTION[self.phase])
         return gain
 
     def _set_pacing_rate(self, smoothed_rtt_ns: int) -> None:
