@@ -449,3 +449,37 @@ def test_a_wait_ends_soon_after_it_is_cancelled(ends: tuple[MemoryChannel, Memor
     with pytest.raises(TransferError, match="stopped"):
         received()
     assert time.monotonic() - begun < 5
+
+
+class Interrupted(RecordingChannel):
+    """Ctrl-C comes at the third wait."""
+
+    def receive(self, sink: Any = None, timeout_s: float | None = None) -> bytes | None:
+        self.waits += 1
+        if self.waits == 3:
+            raise KeyboardInterrupt
+        return self._channel.receive(sink, timeout_s)
+
+
+def test_an_interrupt_leaves_nothing(ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(8_000_000))
+    sent = in_thread(lambda: send(ends[0], [tmp_path / "a"]))
+    with pytest.raises(KeyboardInterrupt):
+        receive(Interrupted(ends[1]), root)
+    ends[1].abort()
+    with pytest.raises(PeerClosedError):
+        sent()
+    assert not list(root.iterdir())
+
+
+def test_an_interrupted_sender_gives_everything_up(
+    ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(8_000_000))
+    received = in_thread(lambda: receive(ends[1], root))
+    with pytest.raises(KeyboardInterrupt):
+        send(Interrupted(ends[0]), [tmp_path / "a"])
+    ends[0].abort()
+    with pytest.raises(PeerClosedError):
+        received()
+    assert not list(root.iterdir())

@@ -385,6 +385,20 @@ def test_a_stream_ends_where_its_digest_says(storage: Storage, root: Path) -> No
     assert (root / "a").read_bytes() == b"as long as it was"
 
 
+def test_a_stream_holds_nothing_beyond_its_verified_end(storage: Storage, root: Path) -> None:
+    storage.offer([file(b"a", None)], XXH3)
+    storage.write(0, 100, memoryview(b"unverified"))
+    assert land(storage, 0, b"hello").status is Status.TAKEN
+    assert (root / "a").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("mtime_ns", [-(2**63), -1, 0, 2**63 - 1])
+def test_any_time_can_be_offered(storage: Storage, root: Path, mtime_ns: int) -> None:
+    storage.offer([Entry(Kind.FILE, b"a", 0o644, mtime_ns, 5, 5)], XXH3)
+    assert land(storage, 0, b"hello").status is Status.TAKEN
+    assert (root / "a").read_bytes() == b"hello"
+
+
 def test_no_directory_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "missing", tmp_path / "file"):

@@ -5,7 +5,6 @@ The file has its final name only once it is whole and its digest is the sender's
 the file stays sparse.
 """
 
-import contextlib
 import errno
 import os
 import secrets
@@ -31,6 +30,7 @@ class IncomingFile(CachedFile):
         "_expected_digest",
         "_has_holes",
         "_is_over",
+        "_may_reserve",
         "_on_complete",
         "_parts",
         "_reserved_bytes",
@@ -55,7 +55,8 @@ class IncomingFile(CachedFile):
         self._on_complete = on_complete
         self._temporary = b""
         is_whole = entry.content_bytes == entry.size_bytes and entry.content_bytes >= preallocate.MIN_FILE_BYTES
-        self._reserved_bytes = 0 if is_whole and tree.maps_extents else MAX_FILE_BYTES
+        self._may_reserve = is_whole and tree.maps_extents
+        self._reserved_bytes = 0
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -90,7 +91,7 @@ class IncomingFile(CachedFile):
             self._check_end(offset + length)
             descriptor = self._descriptor if self._descriptor >= 0 else self._opened()
             try:
-                if offset + length > self._reserved_bytes:
+                if self._may_reserve and offset + length > self._reserved_bytes:
                     self._reserve(offset + length)
                 written = os.pwrite(descriptor, data, offset)
                 while written < length:
@@ -111,7 +112,7 @@ class IncomingFile(CachedFile):
             self._check_end(offset + length)
             self._digest.check_new(offset)
             try:
-                if offset + length > self._reserved_bytes:
+                if self._may_reserve and offset + length > self._reserved_bytes:
                     self._reserve(offset + length)
                 descriptor = self._opened()
             except OSError as error:
@@ -144,7 +145,7 @@ class IncomingFile(CachedFile):
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self._reserved_bytes = MAX_FILE_BYTES
+            self._may_reserve = False
 
     def hole(self, offset: int, length: int) -> None:
         """A range is zeros and does not come. Raises ProtocolError."""
@@ -165,6 +166,11 @@ class IncomingFile(CachedFile):
             self._size_bytes = size_bytes
             self._expected_digest = digest
             self._check_complete()
+
+    @property
+    def awaited_bytes(self) -> int:
+        """How much room on the disk it still takes."""
+        return max(0, self.entry.content_bytes - max(self.landed_bytes, self._reserved_bytes))
 
     @property
     def is_expected(self) -> bool:
@@ -193,11 +199,10 @@ class IncomingFile(CachedFile):
                 descriptor = self._opened()
                 if self._digest.digest() != self._expected_digest:
                     return Outcome(Status.MISMATCHED, "its digest is not the sender's")
-                if self._has_holes:
-                    os.ftruncate(descriptor, self._size_bytes)
+                if self._has_holes or self.entry.size_bytes is None:
+                    os.ftruncate(descriptor, self._size_bytes)  # a liar's stream may have gone on beyond its end
                 os.fchmod(descriptor, self.entry.mode)
-                with contextlib.suppress(OverflowError):
-                    os.utime(descriptor, ns=(self.entry.mtime_ns, self.entry.mtime_ns))
+                os.utime(descriptor, ns=(self.entry.mtime_ns, self.entry.mtime_ns))
                 if durable:
                     os.fsync(descriptor)
                 self._close()

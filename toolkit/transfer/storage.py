@@ -52,7 +52,7 @@ class Storage:
         with self._early_lock:
             free_bytes = self._tree.free_bytes()
             if free_bytes is not None:
-                free_bytes -= sum(f.entry.content_bytes - f.landed_bytes for f in self._files.values())
+                free_bytes -= sum(file.awaited_bytes for file in self._files.values())
             outcomes = []
             for file_id, entry in enumerate(entries, self._next_id):
                 try:

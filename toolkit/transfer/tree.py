@@ -143,7 +143,7 @@ class Tree:
         files.
         """
         for components, mode, mtime_ns in reversed(self._made):
-            with contextlib.suppress(OSError, OverflowError, NotTakenError):
+            with contextlib.suppress(OSError, NotTakenError):
                 if not complete:
                     with self.at(components[:-1]) as parent, contextlib.suppress(OSError):
                         os.rmdir(components[-1], dir_fd=parent)
