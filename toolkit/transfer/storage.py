@@ -19,7 +19,7 @@ from toolkit.transfer.messages import FileDigest, Hole, Outcome, Status
 from toolkit.transfer.names import refusal_of_untrusted
 from toolkit.transfer.tree import NotTakenError, Tree
 
-OPTIMISTIC_BYTES = 1 << 16  # the first flight of any transport is smaller than that
+OPTIMISTIC_BYTES = 1 << 20  # what a new path takes in the round trips that an answer may cost, a lost packet included
 
 TAKEN = Outcome(Status.TAKEN)
 
