@@ -44,6 +44,7 @@ from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.report import ReceiveReport, SendReport
 from toolkit.transfer.sender import SendOptions
 from toolkit.transfer.session import receive, send
+from toolkit.transfer.storage import OPTIMISTIC_BYTES
 from toolkit.transports.memory import MemoryChannel, MemoryTransport
 
 PATIENCE_S = 20.0
@@ -141,10 +142,10 @@ def test_small_files_need_one_round_trip(ends: tuple[MemoryChannel, MemoryChanne
 def test_of_a_large_file_a_first_flight_is_sent_before_the_answer(
     ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path
 ) -> None:
-    (tmp_path / "a").write_bytes(bytes(200_000))
+    (tmp_path / "a").write_bytes(bytes(3_000_000))
     done = calls_of(ends, [tmp_path / "a"], root)
-    assert done[:4] == ["BEGIN", "OFFER", "65536 bytes of 0", "waits"]
-    assert (root / "a").read_bytes() == bytes(200_000)
+    assert done[:4] == ["BEGIN", "OFFER", f"{OPTIMISTIC_BYTES} bytes of 0", "waits"]
+    assert (root / "a").read_bytes() == bytes(3_000_000)
 
 
 def test_a_group_is_offered_before_the_content_of_the_one_before(
