@@ -6,14 +6,17 @@ import select
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from queue import SimpleQueue
 
 import pytest
-from udp_ends import PATIENCE_S, Background, T, connected, receive_all, send_all
+from udp_ends import PATIENCE_S, Background, T, connected, receive_all, send_all, wait_for_close
 
 from toolkit.link.namespaces import CLONE_NEWNET, unshare
+from toolkit.rudp import wire
+from toolkit.rudp.wire import PacketType
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.udp import UdpTransport
 from toolkit.transports.udp_channel import UdpChannel
@@ -28,10 +31,16 @@ def cleanup() -> Iterator[ExitStack]:
 
 
 class Nat:
-    """Passes datagrams between one client and a server; `rebind` gives the client another port at the server."""
+    """Passes datagrams between one client and a server; `rebind` gives the client another port at the server.
 
-    def __init__(self, cleanup: ExitStack, server: Address) -> None:
+    `lost` says which datagrams do not come through.
+    """
+
+    def __init__(
+        self, cleanup: ExitStack, server: Address, lost: Callable[[bytes], bool] = lambda _datagram: False
+    ) -> None:
         self._server = server
+        self._lost = lost
         self._socks = ExitStack()
         self.inside = self._new_socket()
         self._outside = self._new_socket()
@@ -57,6 +66,8 @@ class Nat:
             outside = self._outside
             for sock in select.select([self.inside, outside], [], [], 0.01)[0]:
                 datagram, origin = sock.recvfrom(65_536)
+                if self._lost(datagram):
+                    continue
                 if sock is self.inside:
                     self._client = origin
                     outside.sendto(datagram, self._server)
@@ -105,6 +116,30 @@ class TestRebinding:
             stranger.setblocking(False)
             with pytest.raises(BlockingIOError):
                 stranger.recv(2000)
+
+
+class TestLostClose:
+    @pytest.mark.parametrize("losses", [1, 3])
+    def test_of_a_server_is_said_again_to_a_client_that_goes_on(self, cleanup: ExitStack, losses: int) -> None:
+        """The connection and its socket are gone by then: the listener has kept the last word."""
+        left = losses
+
+        def is_lost(datagram: bytes) -> bool:
+            nonlocal left
+            left -= datagram[0] == PacketType.CLOSE
+            return datagram[0] == PacketType.CLOSE and left >= 0
+
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
+        nat = Nat(cleanup, listener.address, is_lost)
+        near, far = connected(listener, TransportOptions(idle_timeout_s=10.0, offload="off"), nat.address)
+        with closing(near):
+            far.abort()
+            del far
+            begun = time.monotonic()
+            near.send_message(b"is anybody there?")
+            assert "gave up" in wait_for_close(near)
+            assert time.monotonic() - begun < 5
+            assert left < 0
 
 
 class Host:
@@ -166,6 +201,23 @@ def three_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
         end.run(f"ip route add default via 10.9.{n}.2")
     router.run("sysctl -q -w net.ipv4.ip_forward=1")
     return hosts
+
+
+@pytest.mark.root
+def test_a_listener_answers_by_the_interface_that_a_link_local_client_is_on(
+    three_hosts: tuple[Host, Host, Host],
+) -> None:
+    """fe80:: is on every interface: without its scope the answer has no way back (RFC 4007 section 6)."""
+    near, router, _ = three_hosts
+    for host, device in ((near, "wire"), (router, "down1")):
+        host.run(f"ip -6 address add fe80::{1 if host is near else 2}/64 dev {device} nodad")
+    listener = router.call(lambda: UdpTransport().listen(Address("::", 0), OPTIONS))
+    with closing(listener), near.call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as sock:
+        scope = near.call(lambda: socket.if_nametoindex("wire"))
+        initial = wire.Initial(7, 1232).encode()
+        near.call(lambda: sock.sendto(initial, ("fe80::2", listener.address.port, 0, scope)))
+        assert select.select([sock], [], [], PATIENCE_S)[0]
+        assert wire.decode_accept_untrusted(sock.recv(2000)).client_id == 7
 
 
 @pytest.mark.root

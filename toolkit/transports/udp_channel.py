@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, printable
@@ -78,8 +78,13 @@ class UdpChannel:
         peer: Address,
         wake: tuple[socket.socket, socket.socket] | None = None,
         log: ConnectionLog | None = None,
+        on_end: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`wake` is a connected pair by which a listener's thread can end this channel's waiting."""
+        """`wake` is a connected pair by which a listener's thread can end this channel's waiting.
+
+        `on_end` is told what this side ends with, at last its CLOSE packet, for a peer who does not get it.
+        """
+        self._on_end = on_end
         self._log = log
         self._connection = connection
         self._socket = sock
@@ -367,8 +372,9 @@ class UdpChannel:
         try:
             if self._connection.state is State.ESTABLISHED:
                 self._connection.close(code, reason)
-            transmit = self._connection.poll_transmit(time.monotonic_ns())
-            if transmit is not None:
+            while (transmit := self._connection.poll_transmit(time.monotonic_ns())) is not None:
+                if self._on_end is not None:
+                    self._on_end(bytes(transmit.data))
                 self._socket.send(transmit)
         except (OSError, PeerUnreachableError):
             pass  # nobody is left to tell

@@ -20,12 +20,14 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from functools import partial
 from typing import Final
 
 from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError, UsageError
 from toolkit.net.resolve import resolve
 from toolkit.net.udp import DatagramSocket, Origin, ask_for_local_address, wait_readable
 from toolkit.rudp import wire
+from toolkit.rudp.batch import Batch
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import answer_initial_untrusted
 from toolkit.security.cookie import CookieJar
@@ -37,6 +39,7 @@ from toolkit.transports.udp_qlog import LogFiles
 _MAX_UNCONFIRMED: Final = 16
 _UNCONFIRMED_LIFETIME_NS: Final = 5_000_000_000
 _REMEMBERED_INITIALS: Final = 1024
+_REMEMBERED_ENDS: Final = 1024
 _ARRIVALS_PER_ROUND: Final = 256
 """Then connections that are not confirmed are looked after: a flood of first packets must not starve them."""
 
@@ -59,6 +62,8 @@ class UdpListener:
         self._unconfirmed: dict[UdpChannel, int] = {}  # and when to give it up
         self._seen: OrderedDict[tuple[tuple[str, int], int], None] = OrderedDict()
         self._channels: weakref.WeakValueDictionary[int, UdpChannel] = weakref.WeakValueDictionary()
+        self._ends: OrderedDict[int, bytes] = OrderedDict()  # by our id, the CLOSE that may have been lost
+        self._ends_lock = threading.Lock()
         self._ready: queue.SimpleQueue[UdpChannel | None] = queue.SimpleQueue()  # None: no more come
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._is_closing = threading.Event()
@@ -131,11 +136,27 @@ class UdpListener:
             with contextlib.suppress(ProtocolError):
                 kind, connection_id = wire.connection_id_untrusted(batch.data)
                 if kind >= wire.PacketType.DATA:
-                    channel = self._channels.get(connection_id)
-                    if channel is not None:
-                        channel.post_stray(bytes(batch.data), batch.ecn, origin.peer)
+                    self._pass_on(connection_id, batch, origin)
                 else:
                     self._answer_initial(batch.data, origin)
+
+    def _pass_on(self, connection_id: int, batch: Batch, origin: Origin) -> None:
+        """A packet that came to the listening socket: the client has moved, or its connection has ended meanwhile."""
+        with self._ends_lock:
+            end = self._ends.get(connection_id)
+        channel = self._channels.get(connection_id)
+        if end is not None:
+            if batch.data[0] != wire.PacketType.CLOSE:
+                self._socket.send_to(end, origin.peer)
+        elif channel is not None:
+            channel.post_stray(bytes(batch.data), batch.ecn, origin.peer)
+
+    def _remember_end(self, connection_id: int, close: bytes) -> None:
+        """Called by the thread that ends a channel."""
+        with self._ends_lock:
+            self._ends[connection_id] = close
+            if len(self._ends) > _REMEMBERED_ENDS:
+                self._ends.popitem(last=False)
 
     def _answer_initial(self, datagram: memoryview, origin: Origin) -> None:
         """Raises ProtocolError for anything but an INITIAL."""
@@ -161,7 +182,8 @@ class UdpListener:
                 raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             bound = self._socket.sock.getsockname()
-            raw.bind((origin.local_host or bound[0], bound[1], *bound[2:]))
+            # The peer's scope is ours as well: a link-local address means nothing without its interface.
+            raw.bind((origin.local_host or bound[0], bound[1], *origin.peer[2:]))
             raw.connect(origin.peer)
         except OSError:
             raw.close()
@@ -188,7 +210,7 @@ class UdpListener:
         wake = socket.socketpair()
         for end in wake:
             end.setblocking(False)
-        channel = UdpChannel(connection, sock, outgoing, peer, wake, log)
+        channel = UdpChannel(connection, sock, outgoing, peer, wake, log, partial(self._remember_end, server_id))
         self._channels[server_id] = channel
         return channel
 
