@@ -91,7 +91,7 @@ def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix:
     try:
         netlink.link("set", index=index_of(netlink, "lo"), state="up")
         index = index_of(netlink, DEVICE)
-        netlink.link("set", index=index, mtu=mtu_bytes, txqlen=1000)
+        netlink.link("set", index=index, mtu=mtu_bytes, txqlen=4000)
         netlink.link("set", index=index, flags=_IFF_UP, change=_IFF_UP | _IFF_MULTICAST)
         netlink.addr("add", index=index, address=str(address), prefixlen=prefix)
     except NetlinkError as error:
