@@ -1,0 +1,302 @@
+"""The page: one HTML file that needs nothing beside it, no network, and no program but a browser.
+
+The verdicts come first, then for each campaign its tables, pictures, method and host, and the records
+themselves as a download. A policy in the page forbids every request and every script but its own, for the
+labels and errors in it are whatever a file says. The same records give the same page, byte for byte.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from time import gmtime, strftime
+from typing import Any
+
+from toolkit.bench.record import CONTROL_SUFFIX, Campaign, Probe, Results, Trial, line
+from toolkit.bench.verdict import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, Row, headline, summarise
+from toolkit.errors import TransferError, printable
+from toolkit.report import drawing
+from toolkit.report.drawing import Picture
+from toolkit.report.html import Html, element, join
+from toolkit.report.plots import pictures
+from toolkit.report.tables import Cell, Column, Table, tables
+from toolkit.report.text import caption, started_text
+from toolkit.report.wording import label, ratio, verdict_words
+from toolkit.units import format_size
+
+_TITLE = "TCP and UDP compared"
+_SIGNS = {FASTER: "▲", SLOWER: "▼", NO_DIFFERENCE: "=", NO_CLAIM: "?", BASELINE: "·"}
+_ROW_HEADER = "transport"
+
+
+def write_page(files: Sequence[Results], path: Path, imported: Sequence[Table] = ()) -> None:
+    """One page of these campaigns, and of tables of other programs' runs. Raises TransferError.
+
+    Without matplotlib it has no pictures, and says so.
+    """
+    content = page(files, imported).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another place") from None
+
+
+def page(files: Sequence[Results], imported: Sequence[Table] = ()) -> str:
+    """The page as text."""
+    script = _asset("page.js")
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"nettool: {_TITLE}"),
+        element("link", rel="icon", href="data:,"),
+        element("style", Html(_asset("page.css"))),
+    )
+    names = [f"campaign-{number}" for number in range(1, len(files) + 1)]
+    main = element(
+        "main",
+        *(_verdicts(results) for results in files),
+        *(_campaign(results, name) for results, name in zip(files, names, strict=True)),
+        _imported(imported),
+        id="main",
+    )
+    body = element(
+        "body",
+        element("a", "Skip to the verdicts", class_="skip", href="#main"),
+        _header(files, names, bool(imported)),
+        main,
+        element("footer", element("p", "Made by nettool from the records that this page carries.")),
+        element("script", Html(script)),
+    )
+    return join(Html("<!doctype html>\n"), element("html", head, body, lang="en"), Html("\n"))
+
+
+def _header(files: Sequence[Results], names: Sequence[str], has_imported: bool) -> Html:
+    links = [element("a", _name(results), href=f"#{name}") for results, name in zip(files, names, strict=True)]
+    if has_imported:
+        links.append(element("a", "Other programs' runs", href="#imported"))
+    return element(
+        "header",
+        element("h1", _TITLE),
+        element("nav", *links, aria_label="On this page") if len(links) > 1 else Html(""),
+    )
+
+
+def _name(results: Results) -> str:
+    return label(results.campaign.name)
+
+
+def _verdicts(results: Results) -> Html:
+    """A card for each path and size: what was found, who did how well, and the sentence."""
+    campaign = results.campaign
+    rows = summarise(results)
+    cells = {
+        f"{path}, {format_size(size)}: ": [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
+        for path in campaign.paths
+        for size in campaign.sizes
+    }
+    cards = []
+    for sentence in headline(results):
+        prefix = next((prefix for prefix in cells if sentence.startswith(prefix)), "")
+        chips = [_chip(row) for row in cells.get(prefix, []) if row.verdict != BASELINE and not row.is_control]
+        where = prefix.removesuffix(": ")
+        cards.append(
+            element(
+                "li",
+                element("h3", printable(where)) if where else Html(""),
+                element("p", printable(_capital(sentence.removeprefix(prefix)), 2000), class_="sentence"),
+                element("ul", *chips, class_="chips", aria_label=f"Compared with {label(campaign.baseline)}"),
+            )
+        )
+    title = f"{_capital(_name(results))}: which is better, and how sure that is"
+    return element("section", element("h2", title), element("ol", *cards, class_="verdicts"))
+
+
+def _chip(row: Row) -> Html:
+    text = f"{_SIGNS[row.verdict]} {label(row.transport)}: {row.verdict}"
+    if row.ratio is not None and row.verdict != NO_CLAIM:
+        text += f", {ratio(row.ratio.value)} x"
+    return element("li", text, class_=f"chip {_class(row.verdict)}")
+
+
+def _campaign(results: Results, name: str) -> Html:
+    campaign = results.campaign
+    children = [
+        element("h2", f"{_capital(_name(results))}, {started_text(campaign)}"),
+        element("p", " ".join(caption(results)), class_="note"),
+    ]
+    verdicts = {verdict_words(row): row.verdict for row in summarise(results)}
+    made = tables(results)
+    children.append(_table(made[0], verdicts) if made else Html(""))
+    children.append(_pictures(results, name))
+    children += [_table(table, verdicts) for table in made[1:]]
+    children.append(_provenance(results))
+    return element("section", *children, id=name)
+
+
+def _imported(imported: Sequence[Table]) -> Html:
+    if not imported:
+        return Html("")
+    return element(
+        "section",
+        element("h2", "Other programs' runs"),
+        *(_table(table, {}) for table in imported),
+        id="imported",
+    )
+
+
+def _table(table: Table, verdicts: Mapping[str, str]) -> Html:
+    header = element("tr", *(_heading(column) for column in table.columns))
+    rows = [
+        element(
+            "tr",
+            *(_cell(column, cell, verdicts) for column, cell in zip(table.columns, row, strict=True)),
+            class_="first" if number and row[0].text != table.rows[number - 1][0].text else None,
+        )
+        for number, row in enumerate(table.rows)
+    ]
+    shown = element("table", element("thead", header), element("tbody", *rows), class_="sortable")
+    return element(
+        "section",
+        element("h3", table.title),
+        element("div", shown, class_="scroll", role="region", tabindex="0", aria_label=table.title),
+        element("p", table.note, class_="note"),
+        class_="table",
+    )
+
+
+def _heading(column: Column) -> Html:
+    kinds = {"figure": column.is_figure, "key": column.title == _ROW_HEADER}
+    return element("th", column.title, scope="col", class_=_classes(kinds))
+
+
+def _cell(column: Column, cell: Cell, verdicts: Mapping[str, str]) -> Html:
+    value = None if cell.value is None else (cell.value if isinstance(cell.value, str) else repr(cell.value))
+    verdict = verdicts.get(cell.text, "") if column.title == "verdict" else ""
+    text = f"{_SIGNS[verdict]} {cell.text}" if verdict else cell.text
+    kinds = {"figure": column.is_figure, "prose": column.is_prose, "key": column.title == _ROW_HEADER}
+    if verdict:
+        kinds[_class(verdict)] = True
+    is_header = column.title == _ROW_HEADER
+    return element(
+        "th" if is_header else "td",
+        text,
+        scope="row" if is_header else None,
+        class_=_classes(kinds),
+        data_v=None if value == cell.text else "" if value is None else value,
+    )
+
+
+def _pictures(results: Results, name: str) -> Html:
+    if not drawing.is_available():
+        return element(
+            "p", "Pictures are left out: they need matplotlib, pip install 'nettool[report]'.", class_="note"
+        )
+    groups: dict[str, list[Html]] = {}
+    for number, picture in enumerate(pictures(results), 1):
+        groups.setdefault(picture.group, []).append(_figure(picture, f"{name}-{number}-"))
+    sections = []
+    for group, figures in groups.items():
+        heading = element("h3", group or "Over all paths")
+        sections.append(element("section", heading, element("div", *figures, class_="pictures")))
+    return join(*sections)
+
+
+def _figure(picture: Picture, prefix: str) -> Html:
+    return element(
+        "figure",
+        Html(drawing.inline(picture, prefix)),
+        element("figcaption", element("strong", f"{picture.title}."), " ", picture.caption),
+    )
+
+
+def _provenance(results: Results) -> Html:
+    """How it was measured, on what, and the records."""
+    campaign = results.campaign
+    lines = [element("li", printable(str(text), 1000)) for text in campaign.method]
+    method = element("ul", *lines) if lines else element("p", "The record does not say.")
+    command = " ".join(str(word) for word in campaign.command)
+    asked = element("p", "Asked for by ", element("code", printable(command, 1000))) if command else Html("")
+    facts = [*_facts(campaign.host)]
+    host = element("dl", *(join(element("dt", key), element("dd", value)) for key, value in facts))
+    paths = [
+        join(element("dt", label(path)), element("dd", printable(str(settings.get("text") or "as it is"), 400)))
+        for path, settings in campaign.paths.items()
+    ]
+    return join(
+        element("details", element("summary", "Method"), method, asked, _control_note(results)),
+        element("details", element("summary", "Paths"), element("dl", *paths)),
+        element("details", element("summary", "Host"), host),
+        _download(results),
+    )
+
+
+def _control_note(results: Results) -> Html:
+    campaign = results.campaign
+    control = campaign.baseline + CONTROL_SUFFIX
+    if control not in campaign.transports:
+        return Html("")
+    text = f"{label(control)} is {label(campaign.baseline)} once more: what differs between the two is noise."
+    return element("p", text)
+
+
+def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    facts: list[tuple[str, str]] = []
+    for key, value in host.items():
+        name = f"{prefix}{label(key)}"
+        if isinstance(value, Mapping):
+            facts += _facts(value, f"{name} ")
+        elif str(key).endswith("_bytes") and isinstance(value, int):
+            facts.append((name.removesuffix("_bytes"), format_size(value)))
+        else:
+            facts.append((name, printable(value if isinstance(value, str) else json.dumps(value), 200)))
+    return facts
+
+
+def _download(results: Results) -> Html:
+    """The records as they stand in the file, compressed, inside the link."""
+    records: list[Campaign | Probe | Trial] = [results.campaign, *results.probes]
+    records.extend(sorted(results.trials, key=_position))
+    content = "".join(line(record) + "\n" for record in records).encode()
+    packed = gzip.compress(content, mtime=0)
+    name = (
+        f"{label(results.campaign.name)}{strftime('-%Y%m%d-%H%M%S', gmtime(results.campaign.started_unix_s))}.jsonl.gz"
+    )
+    link = element(
+        "a",
+        f"The records: {name}",
+        download=name,
+        href=f"data:application/gzip;base64,{base64.b64encode(packed).decode()}",
+    )
+    size = f" ({len(results.trials)} trials, {format_size(len(packed))} of JSON lines, compressed)"
+    return element("p", link, size, class_="download")
+
+
+def _position(trial: Trial) -> int:
+    return trial.position
+
+
+def _classes(kinds: Mapping[str, bool]) -> str | None:
+    return " ".join(kind for kind, is_so in kinds.items() if is_so) or None
+
+
+def _class(verdict: str) -> str:
+    return verdict.replace(" ", "-")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _asset(name: str) -> str:
+    return package_files("toolkit.report").joinpath(name).read_text(encoding="utf-8")
