@@ -104,7 +104,7 @@ class IncomingFile(CachedFile):
     def descriptor(self, offset: int, length: int) -> int | None:
         """See DescriptorSink; for who lands content in one thread only.
 
-        None where a read for the digest, after the splice, costs more than a second copy (tmpfs).
+        None where the read for the digest costs as much as the copy that a splice saves (tmpfs).
         """
         with self.lock:
             if self._is_over or not self._tree.maps_extents:

@@ -15,6 +15,7 @@ MIN_FILE_BYTES = 1 << 20  # below it the call costs more than it saves
 
 _EXT4_SUPER_MAGIC = 0xEF53  # statfs(2)
 _XFS_SUPER_MAGIC = 0x58465342
+_OVERLAYFS_SUPER_MAGIC = 0x794C7630  # passes everything on to another one, in containers most often one of these
 _FALLOC_FL_KEEP_SIZE = 1
 
 
@@ -25,7 +26,7 @@ def maps_extents(descriptor: int) -> bool:
     status = (ctypes.c_long * 64)()  # f_type is the first field, the rest does not matter
     if _libc.fstatfs(descriptor, status):
         return False
-    return status[0] in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC)
+    return status[0] in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC, _OVERLAYFS_SUPER_MAGIC)
 
 
 def reserve(descriptor: int, offset: int, length: int) -> None:
