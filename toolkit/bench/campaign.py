@@ -1,80 +1,212 @@
-"""A campaign from what a user asked for to its records, over loopback."""
+"""A campaign from what a user asked for to its records."""
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from toolkit.bench.competitor import Competitor
 from toolkit.bench.fingerprint import host_fingerprint
-from toolkit.bench.matrix import Cell, schedule
-from toolkit.bench.record import Campaign, Results, Trial
-from toolkit.bench.runner import run_trial
-from toolkit.bench.workspace import workspace
-from toolkit.errors import UsageError, printable
-from toolkit.rudp.congestion.registry import DEFAULT as UDP_DEFAULT
+from toolkit.bench.matrix import WARM_UP, Setting, Turn, baseline_of, schedule, with_control
+from toolkit.bench.paths import LINK, LOOPBACK, REMOTE, BenchPath
+from toolkit.bench.places import LinkPlace, Loopback, Place
+from toolkit.bench.record import Campaign, Probe, Results, Trial
+from toolkit.bench.remote import RemotePlace
+from toolkit.bench.runner import DEFAULT_LIMIT_S, run_trial
+from toolkit.bench.stats import MIN_SAMPLES
+from toolkit.bench.theory import expected_bps
+from toolkit.bench.workspace import Workspace, workspace
+from toolkit.errors import UsageError
+from toolkit.transfer.channel import Address
 
-TCP_DEFAULT = "cubic"
-"""Named rather than left to the kernel's default, so that two hosts' figures mean the same."""
-
-MIN_PAYLOAD_BYTES = 1 << 20
+MIN_PAYLOAD_BYTES = 1 << 10
 MAX_REPEATS = 1000
+_TRIAL_S, _PATH_S, _PROBE_S = 1.3, 0.8, 2.5
+_FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9}
+
+_BLOCKS = (
+    "Randomised blocks: each of {repeats} blocks holds every transport once at each size, in an order drawn anew "
+    "(seed {seed}), after a warm-up of each."
+)
+_TIME = (
+    "Time: from the sender's first connect to the receiver's verified digest, for every transport; sender and receiver "
+    "are processes of their own that have loaded everything by then."
+)
+_FIGURES = (
+    "Figures: medians over verified trials; 95% intervals by bootstrap of the median (5,000 resamples), none under "
+    f"{MIN_SAMPLES} samples; ratios are taken within blocks."
+)
+_VERDICTS = (
+    "Verdicts: faster or slower where the whole interval of the ratio lies beyond 1 by more than 2%, and by more than "
+    "the A/A control differs from the baseline; else no difference; no claim without an interval."
+)
+_LINKS = (
+    "Links are emulated by nettool itself, are probed first, and draw the same random numbers for every transport of a "
+    "block; the ledger of packets balances from end to end, or the trial is marked."
+)
+
+Record = Campaign | Probe | Trial
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a loopback campaign is asked to do; the first TCP cell, or else the first, is the baseline."""
+    """What a campaign is asked to do; the first TCP, or else the first transport, is the baseline.
 
-    cells: Sequence[Cell]
-    payload_bytes: int
+    settings:       transports, without the control
+    sizes:          bytes of the file
+    folder:         where the files lie meanwhile; None for memory, where they fit
+    is_controlled:  whether the baseline runs once more, as the A/A control
+    is_probed:      whether links are measured first
+    limit_s:        for one transfer
+    competitor:     a flow beside each transfer
+    remote_address: of `nettool serve`, for the one path of a remote campaign
+    remote_wait_s:  how long a remote `nettool serve` is waited for
+    """
+
+    name: str
+    settings: Sequence[Setting]
+    paths: Sequence[BenchPath]
+    sizes: Sequence[int]
     repeats: int
     seed: int
-    folder: Path | None
+    folder: Path | None = None
+    is_controlled: bool = True
+    is_probed: bool = True
+    limit_s: float = DEFAULT_LIMIT_S
+    competitor: Setting | None = None
+    remote_address: Address | None = None
+    remote_wait_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.payload_bytes < MIN_PAYLOAD_BYTES:
-            raise UsageError("a file under 1MiB measures the start of a transfer only: ask for a larger --size")
+        if not self.settings or not self.paths or not self.sizes:
+            raise UsageError("a campaign needs a transport, a path and a size")
+        if min(self.sizes) < MIN_PAYLOAD_BYTES:
+            raise UsageError("a file under 1KiB measures the handshake only: ask for a larger --size")
+        if len(set(self.sizes)) < len(self.sizes):
+            raise UsageError("--size names a size twice: once is enough, it is repeated anyway")
         if not 0 < self.repeats <= MAX_REPEATS:
             raise UsageError(f"--repeat must be from 1 to {MAX_REPEATS}")
 
     @property
-    def baseline(self) -> str:
-        """The label that ratios are taken to."""
-        return next((cell.label for cell in self.cells if cell.transport == "tcp"), self.cells[0].label)
+    def all_settings(self) -> list[Setting]:
+        """With the control, if there is one."""
+        return with_control(self.settings) if self.is_controlled else list(self.settings)
 
+    @property
+    def turns_per_path(self) -> int:
+        """Trials on each path, the warm-up counted in."""
+        return len(self.all_settings) * (1 + self.repeats * len(self.sizes))
 
-def parse_cells(text: str, tcp_congestion_control: str) -> list[Cell]:
-    """`tcp,udp,udp-cubic`: transports, each with a congestion control or its default. Raises UsageError."""
-    defaults = {"tcp": tcp_congestion_control, "udp": UDP_DEFAULT}
-    cells = []
-    for word in text.split(","):
-        transport, _, chosen = word.strip().partition("-")
-        if transport not in defaults:
-            raise UsageError(f"'{printable(word, 40)}' is no transport: write tcp or udp, or like tcp-bbr")
-        congestion_control = chosen or defaults[transport]
-        cells.append(Cell(f"{transport}-{congestion_control}", transport, congestion_control))
-    if len({cell.label for cell in cells}) < len(cells):
-        raise UsageError(f"'{printable(text, 40)}' names a transport twice: once is enough, it is repeated anyway")
-    return cells
+    @property
+    def turns(self) -> int:
+        """All trials."""
+        return self.turns_per_path * len(self.paths)
 
+    def expected_seconds(self) -> float:
+        """About how long it takes: what loss and rate allow, and what each start costs."""
+        total_s = 0.0
+        for path in self.paths:
+            total_s += _PATH_S + (_PROBE_S if self.is_probed and path.kind != LOOPBACK else 0.0)
+            for setting in self.all_settings:
+                each = [_expected_trial_s(setting, path, size) for size in self.sizes]
+                beside_s = 1.5 if self.competitor is not None else 0.0
+                total_s += each[self.sizes.index(min(self.sizes))] + self.repeats * sum(one + beside_s for one in each)
+        return total_s
 
-def run_loopback(plan: Plan, write: Callable[[Campaign | Trial], None]) -> Results:
-    """Run the plan; each record is handed out as soon as it is there. Raises TransferError."""
-    with workspace(plan.payload_bytes, plan.seed, plan.folder) as place:
-        campaign = Campaign(
-            name="loopback",
+    def campaign(self, storage: str) -> Campaign:
+        """The record's first line."""
+        return Campaign(
+            name=self.name,
             started_unix_s=time.time(),
-            seed=plan.seed,
-            payload_bytes=plan.payload_bytes,
-            repeats=plan.repeats,
-            cells={cell.label: asdict(cell) for cell in plan.cells},
-            baseline=plan.baseline,
-            storage=place.storage,
+            seed=self.seed,
+            repeats=self.repeats,
+            baseline=baseline_of(self.settings).label,
+            transports={setting.label: asdict(setting) for setting in self.all_settings},
+            paths={path.label: path.to_json() for path in self.paths},
+            sizes=list(self.sizes),
+            storage=storage,
             host=host_fingerprint(),
+            method=_method(self),
+            command=["nettool", *sys.argv[1:]],
         )
-        write(campaign)
-        trials = []
-        for position, turn in enumerate(schedule(plan.cells, plan.repeats, plan.seed)):
-            trial = run_trial(turn, position, place)
-            write(trial)
-            trials.append(trial)
-    return Results(campaign, trials)
+
+
+def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None) -> Results:
+    """Run the plan, but for the trials that `done` holds; each record is handed out as soon as it is there.
+
+    Raises NettoolError where a path cannot be made, or nothing can be kept; what was handed out until then stands.
+    """
+    trials = list(done.trials) if done is not None else []
+    probes = list(done.probes) if done is not None else []
+    finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in trials if t.error is None}
+    trials = [t for t in trials if t.error is None]
+    with workspace(plan.sizes, plan.seed, plan.folder) as files:
+        if done is None:
+            campaign = plan.campaign(files.storage)
+            write(campaign)
+        else:
+            campaign = done.campaign
+        for number, path in enumerate(plan.paths):
+            turns = [
+                turn
+                for turn in schedule(plan.all_settings, plan.sizes, plan.repeats, _path_seed(plan.seed, number))
+                if (path.label, turn.block, turn.setting.label, turn.payload_bytes) not in finished
+            ]
+            if all(turn.block == WARM_UP for turn in turns):
+                continue
+            for record in _over(plan, path, number, turns, 1 + max((t.position for t in trials), default=-1), files):
+                write(record)
+                (trials if isinstance(record, Trial) else probes).append(record)  # type: ignore[arg-type]
+    return Results(campaign, trials, probes)
+
+
+def _over(
+    plan: Plan, path: BenchPath, number: int, turns: Sequence[Turn], position: int, files: Workspace
+) -> Iterator[Probe | Trial]:
+    with _place(plan, path) as place:
+        probed = place.probe() if plan.is_probed else None
+        if probed is not None:
+            yield probed
+        competitor = Competitor(plan.competitor) if plan.competitor is not None else None
+        if competitor is not None:
+            competitor.measure_alone(place, link_seed(plan.seed, number, WARM_UP))
+        for turn in turns:
+            seed = link_seed(plan.seed, number, turn.block)
+            yield run_trial(place, turn, position, files, seed, probed, plan.limit_s, competitor)
+            position += 1
+
+
+def _place(plan: Plan, path: BenchPath) -> AbstractContextManager[Place]:
+    if path.kind == LOOPBACK:
+        return Loopback(path)
+    if path.kind == REMOTE:
+        assert plan.remote_address is not None
+        return RemotePlace(path, plan.remote_address, plan.remote_wait_s)
+    return LinkPlace(path)
+
+
+def link_seed(seed: int, path_number: int, block: int) -> int:
+    """Of the link's random draws: the same for every transport and size of a block."""
+    return _path_seed(seed, path_number) * MAX_REPEATS + block + 1
+
+
+def _path_seed(seed: int, path_number: int) -> int:
+    return seed * 1009 + path_number
+
+
+def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
+    fast_bps = _FAST_BPS[setting.transport]
+    ideal_bps = min(path.ideal_bps or fast_bps, fast_bps)
+    rate_bps = expected_bps(setting.congestion_control, ideal_bps, path.loss, path.rtt_s)
+    return _TRIAL_S + 8 * size / rate_bps + 6 * path.rtt_s
+
+
+def _method(plan: Plan) -> list[str]:
+    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, _VERDICTS]
+    if any(path.kind == LINK for path in plan.paths):
+        lines.append(_LINKS)
+    if plan.competitor is not None:
+        lines.append(f"Beside each transfer runs a flow of {plan.competitor.label} that was there before it.")
+    return lines

@@ -216,7 +216,15 @@ def read(path: Path) -> Results:
             ) from None
     if campaign is None:
         raise UsageError(f"{printable(str(path))} holds no campaign; give a file that nettool bench wrote")
-    return Results(campaign, trials, probes)
+    return Results(campaign, _newest(trials), probes)
+
+
+def _newest(trials: Sequence[Trial]) -> list[Trial]:
+    """Of trials that were run again (`--resume`) the later one stands."""
+    kept: dict[tuple[object, ...], Trial] = {}
+    for trial in trials:
+        kept[trial.path, trial.payload_bytes, trial.transport, trial.block] = trial
+    return sorted(kept.values(), key=lambda trial: trial.position)
 
 
 def _entry(text: str) -> dict[str, Any]:

@@ -1,126 +1,208 @@
-"""One trial: a receiver and a sender, each a process of this very program, over loopback.
+"""One trial: a receiver and a sender, each a process of its own, and everything that is to be told of it.
 
-Two processes, because two machines do not share an interpreter either: neither end's work may wait for the
-other's. Their own JSON is the record; what they complain about is kept where a trial fails, and the
-campaign goes on.
+The clock runs from the sender's first connect to the receiver's verified digest. Both ends have loaded everything by
+then. A transfer that fails is a trial as well, which says why; the campaign goes on.
 """
 
-import json
-import os
-import re
-import select
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
-from toolkit.bench.matrix import Cell, Turn
-from toolkit.bench.record import Trial
+from toolkit.bench.competitor import Competitor
+from toolkit.bench.explain import Facts, sentence
+from toolkit.bench.ledger import has_host_drops, is_balanced
+from toolkit.bench.matrix import Setting, Turn
+from toolkit.bench.paths import LINK, PAYLOAD_SHARE, BenchPath
+from toolkit.bench.places import Place
+from toolkit.bench.reasons import busy_share, kept, receiver_on, split
+from toolkit.bench.record import (
+    CPU_BOUND,
+    EMULATOR_LATE,
+    HOST_DROPS,
+    LEDGER_OFF,
+    PROBE_OFF,
+    UNRELIABLE,
+    Probe,
+    Trial,
+)
 from toolkit.bench.workspace import Workspace
-from toolkit.errors import NettoolError, TransferError, printable
+from toolkit.errors import NettoolError, UsageError
+from toolkit.units import rate_of
 
-_LISTENING = re.compile(r"listening on \S*:([0-9]+) ")
-_START_LIMIT_S = 30.0
-_SLOWEST_BPS = 10e6
-_END_LIMIT_S = 5.0
+DEFAULT_LIMIT_S = 300.0
+_RESULT_LIMIT_S = 15.0
+_LATE_MS, _LATE_SHARE = 2.0, 0.05
+_CPU_SHARE, _FULL_SHARE = 0.25, 0.9
 
 
-def run_trial(turn: Turn, position: int, place: Workspace) -> Trial:
+def run_trial(
+    place: Place,
+    turn: Turn,
+    position: int,
+    workspace: Workspace,
+    link_seed: int,
+    probed: Probe | None = None,
+    limit_s: float = DEFAULT_LIMIT_S,
+    competitor: Competitor | None = None,
+) -> Trial:
     """Send the payload once. Never raises for a transfer that fails: the trial says so."""
-    destination = place.folder / "received"
-    destination.mkdir(exist_ok=True)
+    setting, size = turn.setting, turn.payload_bytes
     sender: dict[str, Any] = {}
     receiver: dict[str, Any] = {}
     error: str | None = None
+    pinger = place.pinger()
+    ledger = competition = None
     try:
-        limit_s = _START_LIMIT_S + place.payload.stat().st_size * 8 / _SLOWEST_BPS
-        with _process(_receive_arguments(turn.cell, destination)) as receiving:
-            port = _port(receiving)
-            with _process(_send_arguments(turn.cell, place.payload, port)) as sending:
-                sender = _result(sending, limit_s)
-            receiver = _result(receiving, _START_LIMIT_S)
+        with ExitStack() as running:
+            job = {"role": "receive", "transport": setting.transport, "payload_bytes": size}
+            receiving = running.enter_context(place.receiver(setting, {**job, "directory": str(workspace.received)}))
+            rate_bps = _rate_bps(setting, place.path)
+            job = {
+                "role": "send",
+                "transport": setting.transport,
+                "congestion_control": setting.congestion_control,
+                "rate_bps": rate_bps,
+                "address": [place.host, receiving.await_port()],
+                "payload": str(workspace.payload(size)),
+                "payload_bytes": size,
+            }
+            sending = running.enter_context(place.sender(setting, job))
+            sending.await_ready()
+            place.begin(link_seed)
+            if competitor is not None:
+                running.enter_context(competitor.beside(place))
+            if pinger is not None:
+                running.enter_context(pinger)
+            started_s = time.monotonic()
+            sending.go()
+            sender = sending.result(limit_s)
+            ended_s = time.monotonic()
+            if competitor is not None:
+                competition = competitor.ended(started_s, ended_s, rate_of(size, ended_s - started_s))
+            receiver = receiving.result(_RESULT_LIMIT_S)
+        error = sender.get("error") or receiver.get("error")
+        ledger = place.account(sender, receiver, pinger)
     except NettoolError as caught:
         error = str(caught)
     finally:
-        (destination / place.payload.name).unlink(missing_ok=True)
+        (workspace.received / workspace.payload(size).name).unlink(missing_ok=True)
+    return _trial(turn, position, place.path, sender, receiver, error, ledger, pinger, probed, link_seed, competition)
+
+
+def _rate_bps(setting: Setting, path: BenchPath) -> float | None:
+    """The rate that a setting asks for; the control `rate` holds what the path carries, where nothing was said."""
+    if setting.rate_bps is not None:
+        return setting.rate_bps
+    is_needed = setting.congestion_control == "rate" or setting.label.startswith("iperf3-udp")
+    if not is_needed:
+        return None
+    if path.rate_bps is None:
+        raise UsageError(
+            f"{setting.label} needs a rate, for {path.label} has no limit of its own: {setting.label}=1Gbit"
+        )
+    return path.rate_bps * PAYLOAD_SHARE
+
+
+def _trial(
+    turn: Turn,
+    position: int,
+    path: BenchPath,
+    sender: dict[str, Any],
+    receiver: dict[str, Any],
+    error: str | None,
+    ledger: dict[str, Any] | None,
+    pinger: Any,
+    probed: Probe | None,
+    link_seed: int,
+    competition: Mapping[str, float] | None,
+) -> Trial:
+    size = turn.payload_bytes
+    series, their_series = sender.pop("series", None), receiver.get("series")
+    their_series = receiver_on({**sender}, receiver) if series is not None and their_series is not None else None
+    receiver.pop("series", None)
+    is_same = sender.get("digest") == receiver.get("digest") is not None and sender.get("bytes") == size
+    verified = error is None and (is_same or bool(sender.get("is_delivered")))
+    seconds = float(sender["seconds"]) if verified else None
+    goodput_bps = rate_of(size, seconds) if seconds is not None else None
+    reasons, why, marks = None, "", []
+    if turn.setting.program is not None and sender.get("is_unreliable"):
+        marks.append(UNRELIABLE)
+    if seconds is not None and goodput_bps is not None and series is not None:
+        rtt_s = path.rtt_s or float(sender.get("rtt_min_ms") or 0.0) / 1e3
+        connect_s = float(sender.get("connect_s", 0.0))
+        reasons = split(seconds, connect_s, size, series, their_series, path.ideal_bps, rtt_s)
+        busy = (busy_share(series, seconds), _their_share(receiver, their_series))
+        facts = Facts(
+            congestion_control=str(sender.get("congestion_control", "")),
+            seconds=seconds,
+            goodput_bps=goodput_bps,
+            reasons=reasons,
+            retransmitted_packets=int(sender.get("packets_retransmitted", 0)),
+            ideal_bps=path.ideal_bps,
+            loss=path.loss,
+            rtt_s=rtt_s,
+            window_bytes=max(series["congestion_window_bytes"], default=0),
+            busy_sender=busy[0],
+            busy_receiver=busy[1],
+        )
+        why = sentence(facts)
+        is_slower = path.ideal_bps is not None and goodput_bps < _FULL_SHARE * path.ideal_bps
+        if is_slower and reasons["cpu_bound_s"] > _CPU_SHARE * seconds:
+            marks.append(CPU_BOUND)
+    if ledger is not None:
+        marks += _link_marks(path, ledger, is_compared=competition is None)
+    if probed is not None and probed.is_met is False:
+        marks.append(PROBE_OFF)
+    base_ms = probed.rtt_ms["median"] if probed is not None and probed.rtt_ms is not None else None
     return Trial(
         block=turn.block,
         position=position,
-        cell=turn.cell.label,
-        verified=error is None and sender.get("digest") == receiver.get("digest") is not None,
+        transport=turn.setting.label,
+        path=path.label,
+        payload_bytes=size,
+        verified=verified,
+        seconds=seconds,
+        goodput_bps=goodput_bps,
+        error=error if error is not None or verified else "what arrived is not what was sent",
         sender=sender,
         receiver=receiver,
-        error=error,
+        ledger=ledger,
+        cost=_cost(sender, receiver, ledger, size),
+        retransmitted_packets=sender.get("packets_retransmitted"),
+        reasons={kind: round(value, 6) for kind, value in reasons.items()} if reasons is not None else None,
+        why=why,
+        delay=pinger.delay(base_ms) if pinger is not None else None,
+        competitor=competition,
+        series=kept(series, size) if series is not None and verified else None,
+        marks=list(dict.fromkeys(marks)),
+        link_seed=link_seed if ledger is not None else None,
     )
 
 
-def _receive_arguments(cell: Cell, destination: Path) -> list[str]:
-    return [f"{cell.transport}-recv", "--once", "--json", "--port", "0", "--dir", str(destination)]
+def _their_share(receiver: Mapping[str, Any], series: Mapping[str, Any] | None) -> float:
+    return busy_share(series, float(receiver["seconds"])) if series is not None else 0.0
 
 
-def _send_arguments(cell: Cell, payload: Path, port: int) -> list[str]:
-    chosen = [] if cell.congestion_control is None else ["--cc", cell.congestion_control]
-    return [f"{cell.transport}-send", "--json", *chosen, str(payload), f"127.0.0.1:{port}"]
+def _link_marks(path: BenchPath, ledger: Mapping[str, Any], is_compared: bool) -> list[str]:
+    marks = []
+    if is_compared and not is_balanced(ledger):
+        marks.append(LEDGER_OFF)
+    if has_host_drops(ledger):
+        marks.append(HOST_DROPS)
+    limit_ms = max(_LATE_MS, _LATE_SHARE * path.rtt_s * 1e3)
+    if path.kind == LINK and (ledger["late_p99_ms"] > limit_ms or ledger["dropped_by_emulator"]):
+        marks.append(EMULATOR_LATE)
+    return marks
 
 
-@contextmanager
-def _process(arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A nettool of its own, ended if it is still there when the block is left."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "toolkit.cli.main", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_LIMIT_S)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
-
-
-def _port(receiver: subprocess.Popen[bytes]) -> int:
-    """The port that the receiver says it listens on."""
-    if receiver.stderr is None:
-        raise ValueError("the receiver's stderr is a pipe")
-    deadline = time.monotonic() + _START_LIMIT_S
-    said = b""
-    while not (match := _LISTENING.search(said.decode(errors="replace"))):
-        ready, _, _ = select.select([receiver.stderr], [], [], max(0.0, deadline - time.monotonic()))
-        piece = os.read(receiver.stderr.fileno(), 4096) if ready else b""
-        if not piece:
-            raise TransferError(f"the receiver did not start: {_last_line(said)}")
-        said += piece
-    return int(match[1])
-
-
-def _result(process: subprocess.Popen[bytes], limit_s: float) -> dict[str, Any]:
-    """The JSON object that `process` ends with. Raises TransferError when it fails or takes too long."""
-    try:
-        output, said = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        raise TransferError(f"not done after {limit_s:.0f} s") from None
-    if process.returncode:
-        raise TransferError(f"exit code {process.returncode}: {_last_line(said)}")
-    try:
-        result = json.loads(output)
-    except ValueError:
-        raise TransferError(f"no JSON but {_last_line(output)!r}") from None
-    return dict(result)
-
-
-def _last_line(said: bytes) -> str:
-    lines = said.decode(errors="replace").strip().splitlines()
-    return printable(lines[-1]) if lines else "it said nothing"
+def _cost(
+    sender: Mapping[str, Any], receiver: Mapping[str, Any], ledger: Mapping[str, Any] | None, size: int
+) -> dict[str, float | None]:
+    return {
+        "cpu_seconds_sender": sender.get("cpu_seconds"),
+        "cpu_seconds_receiver": receiver.get("cpu_seconds"),
+        "peak_memory_bytes_sender": sender.get("peak_memory_bytes"),
+        "peak_memory_bytes_receiver": receiver.get("peak_memory_bytes"),
+        "wire_bytes_per_payload_byte": ledger["wire_bytes"] / size if ledger is not None else None,
+    }

@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,24 +26,31 @@ class Workspace:
     """Where the files of a campaign lie; `storage` says it to people."""
 
     folder: Path
-    payload: Path
     storage: str
+
+    def payload(self, size_bytes: int) -> Path:
+        """The file of that size that is sent; one of the sizes that the workspace was made for."""
+        return self.folder / f"payload-{size_bytes}"
+
+    @property
+    def received(self) -> Path:
+        """Where it goes."""
+        return self.folder / "received"
 
 
 @contextmanager
-def workspace(payload_bytes: int, seed: int, parent: Path | None) -> Iterator[Workspace]:
-    """A new folder in `parent`, or where it fits, with a payload of `payload_bytes` that `seed` alone
-    decides.
+def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[Workspace]:
+    """A new folder in `parent`, or where it fits, with a payload of each size that `seed` alone decides.
 
-    There is room for the payload and one copy. Removed at the end, whatever that is. Raises TransferError.
+    There is room for the payloads and one copy. Removed at the end, whatever that is. Raises TransferError.
     """
-    needed_bytes = 2 * payload_bytes + _MARGIN_BYTES
+    needed_bytes = sum(sizes) + max(sizes) + _MARGIN_BYTES
     parent = parent or _roomiest(needed_bytes)
     with ExitStack() as stack:
         try:
             if _free_bytes(parent) < needed_bytes:
                 raise TransferError(
-                    f"{printable(str(parent))} has no room for two files of {format_size(payload_bytes)}; "
+                    f"{printable(str(parent))} has no room for two files of {format_size(max(sizes))}; "
                     "choose another folder with --dir, or a smaller --size"
                 )
             folder = Path(
@@ -51,13 +58,15 @@ def workspace(payload_bytes: int, seed: int, parent: Path | None) -> Iterator[Wo
                     tempfile.TemporaryDirectory(prefix="nettool-bench-", dir=parent, ignore_cleanup_errors=True)
                 )
             )
-            payload = folder / "payload"
-            _fill(payload, payload_bytes, seed)
+            place = Workspace(folder, f"{parent} ({'memory' if _is_memory(parent) else 'disk'})")
+            for size_bytes in sizes:
+                _fill(place.payload(size_bytes), size_bytes, seed)
+            place.received.mkdir()
         except OSError as error:
             raise TransferError(
                 f"cannot use {printable(str(parent))}: {error.strerror}; choose another folder with --dir"
             ) from None
-        yield Workspace(folder, payload, f"{parent} ({'memory' if _is_memory(parent) else 'disk'})")
+        yield place
 
 
 def _roomiest(needed_bytes: int) -> Path:

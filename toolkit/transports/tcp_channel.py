@@ -118,6 +118,7 @@ class TcpChannel:
             "rwnd_limited_ms": total("rwnd_limited") / 1e3,
             "sndbuf_limited_ms": total("sndbuf_limited") / 1e3,
             "reordering_seen": total("reord_seen"),
+            "duplicates_reported": total("dsack_dups"),
             "streams": count,
         }
 
