@@ -11,10 +11,10 @@ import pytest
 from engine_pair import MS, SECOND, Hazards, Pair
 
 from toolkit.rudp.config import Config
+from toolkit.rudp.congestion.registry import NAMES
 
 SCHEDULES = 500
 CHUNK = 25
-CONTROLLERS = ("bbr", "cubic", "newreno")
 MAX_DATA_BYTES = 300_000
 
 
@@ -36,8 +36,10 @@ def random_hazards(rng: random.Random) -> Hazards:
 
 
 def random_config(rng: random.Random) -> Config:
+    control = rng.choice(NAMES)
     return Config(
-        congestion_control=rng.choice(CONTROLLERS),
+        congestion_control=control,
+        rate_bps=rng.choice((2e6, 50e6)) if control == "rate" else rng.choice((None, None, None, 20e6)),
         receive_window_bytes=rng.choice((1 << 16, 1 << 18, 4 << 20)),
         seed=rng.randrange(1 << 32),
     )
