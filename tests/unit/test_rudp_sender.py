@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from toolkit.errors import ProtocolError
+from toolkit.errors import ProtocolError, TransferError
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Transmit
 from toolkit.rudp.config import Config
@@ -134,6 +134,38 @@ class TestOrder:
         bench = warmed(3 * PAYLOAD)
         flags = [bench.packets[n][2] for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
         assert flags == [0, 0, wire.Flags.ACK_NOW]
+
+
+class Shrunk(Zeros):
+    """A file that has become shorter while it was sent."""
+
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        if position + len(buffer) > 20 * PAYLOAD:
+            raise TransferError("the file has shrunk")
+        super().read_into(position, buffer)
+
+
+class TestSourceThatFails:
+    def test_is_reported_once_and_messages_still_go(self) -> None:
+        bench = warmed(40 * PAYLOAD)
+        bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.sender._source = Shrunk()
+        numbers = bench.send(100 * MS)
+        bench.ack(140 * MS, *numbers)
+        bench.controller.congestion_window_bytes = 1 << 30
+        with pytest.raises(TransferError, match="shrunk"):
+            bench.send(140 * MS)
+        bench.sender.queue_message(b"why")
+        numbers = bench.send(150 * MS)
+        assert MESSAGE in bench.kinds(numbers)
+        assert DATA not in bench.kinds(numbers)
+        timeout_ns = bench.sender.timeout_ns()
+        assert timeout_ns is not None
+        bench.sender.on_timeout(timeout_ns)
+        assert DATA not in bench.kinds(bench.send(timeout_ns))
+        assert not bench.sender.is_settled
+        bench.ack(timeout_ns + 40 * MS, *bench.packets)
+        assert bench.sender.is_settled
 
 
 class TestLimits:

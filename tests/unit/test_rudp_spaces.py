@@ -109,6 +109,17 @@ class TestSendSpace:
         space.on_acked([(460, 500)])
         assert space.oldest_unsettled(PAYLOAD) is None
 
+    def test_that_is_abandoned_sends_and_waits_for_nothing(self) -> None:
+        space = space_with(1000)
+        space.take(5, PAYLOAD)
+        space.on_lost([(0, 100)])
+        space.abandon()
+        space.on_lost([(100, 200)])
+        assert space.take(9, PAYLOAD) == []
+        assert space.oldest_unsettled(PAYLOAD) is None
+        assert space.is_settled
+        assert not space.is_blocked
+
 
 def test_segment_positions() -> None:
     assert segment_positions([(0, 250)], 100).tolist() == [0, 100, 200]
