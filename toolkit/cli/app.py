@@ -24,6 +24,7 @@ COMMANDS = {
     "tcp-send": ("toolkit.cli.send:tcp_send", "Send files over TCP."),
     "udp-send": ("toolkit.cli.send:udp_send", "Send files over nettool's reliable protocol on UDP."),
     "bench loopback": ("toolkit.cli.bench:loopback", "Compare TCP and UDP on this machine alone."),
+    "report": ("toolkit.cli.report:report", "Show what campaigns have found: tables, pictures, a page."),
     "link": ("toolkit.cli.link:link", "Run any program behind an emulated link."),
     "sim": ("toolkit.cli.sim:sim", "Simulate congestion controls over any path, in virtual time."),
 }

@@ -1,8 +1,8 @@
 """How a picture is drawn: one style, two file formats, and the same bytes each time.
 
-No meaning hangs on colour alone: a transport has a colour, a marker, a line style and a hatching of its own,
-in the order of the campaign, and is named in words. Colours have a contrast of 3:1 or more to white and to
-the page's dark ground (WCAG 2.2, 1.4.11).
+No meaning hangs on colour alone: a transport has a colour, a marker and a line style of its own, in the order
+of the campaign, and is named in words; areas are told apart by their hatching, too. Colours have a contrast of
+3:1 or more to white and to the page's dark ground (WCAG 2.2, 1.4.11).
 
 Pictures are the same byte for byte because nothing of the place comes in: matplotlib's own defaults and not
 the user's, its own font, no date and no version in the file, ids from a fixed salt, and axes at fixed places.
@@ -70,18 +70,17 @@ class Style:
     color: str
     marker: str
     dash: Any
-    hatch: str
 
 
 STYLES: Sequence[Style] = (
-    Style("#c8660a", "o", "-", ""),
-    Style("#2878cc", "s", (0, (6, 1.5)), "////"),
-    Style("#15906a", "^", (0, (1.5, 1.2)), "...."),
-    Style("#b8489a", "D", (0, (6, 1.5, 1.5, 1.5)), "xxxx"),
-    Style("#7f5fd0", "v", (0, (3, 1.5)), "\\\\\\\\"),
-    Style("#0d8a9c", "P", (0, (8, 1.5, 1.5, 1.5, 1.5, 1.5)), "----"),
-    Style("#d04545", "X", (0, (4, 1, 1, 1)), "++++"),
-    Style("#85800f", "*", (0, (1, 2.5)), "oo"),
+    Style("#c8660a", "o", "-"),
+    Style("#2878cc", "s", (0, (6, 1.5))),
+    Style("#15906a", "^", (0, (1.5, 1.2))),
+    Style("#b8489a", "D", (0, (6, 1.5, 1.5, 1.5))),
+    Style("#7f5fd0", "v", (0, (3, 1.5))),
+    Style("#0d8a9c", "P", (0, (8, 1.5, 1.5, 1.5, 1.5, 1.5))),
+    Style("#d04545", "X", (0, (4, 1, 1, 1))),
+    Style("#85800f", "*", (0, (1, 2.5))),
 )
 
 

@@ -22,7 +22,7 @@ from toolkit.report import drawing
 from toolkit.report.drawing import Picture
 from toolkit.report.html import Html, element, join
 from toolkit.report.plots import pictures
-from toolkit.report.tables import Cell, Column, Table, tables
+from toolkit.report.tables import Cell, Column, Table, imported_tables, tables
 from toolkit.report.text import caption, started_text
 from toolkit.report.wording import label, ratio, verdict_words
 from toolkit.units import format_size
@@ -30,10 +30,12 @@ from toolkit.units import format_size
 _TITLE = "TCP and UDP compared"
 _SIGNS = {FASTER: "▲", SLOWER: "▼", NO_DIFFERENCE: "=", NO_CLAIM: "?", BASELINE: "·"}
 _ROW_HEADER = "transport"
+_OPEN_GROUPS = 6
+"""So many groups of pictures are open from the start; of a large matrix the rest would be a long way to scroll."""
 
 
-def write_page(files: Sequence[Results], path: Path, imported: Sequence[Table] = ()) -> None:
-    """One page of these campaigns, and of tables of other programs' runs. Raises TransferError.
+def write_page(files: Sequence[Results], path: Path, imported: Sequence[Row] = ()) -> None:
+    """One page of these campaigns, and of other programs' runs beside them. Raises TransferError.
 
     Without matplotlib it has no pictures, and says so.
     """
@@ -45,7 +47,7 @@ def write_page(files: Sequence[Results], path: Path, imported: Sequence[Table] =
         raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another place") from None
 
 
-def page(files: Sequence[Results], imported: Sequence[Table] = ()) -> str:
+def page(files: Sequence[Results], imported: Sequence[Row] = ()) -> str:
     """The page as text."""
     script = _asset("page.js")
     policy = (
@@ -114,7 +116,7 @@ def _verdicts(results: Results) -> Html:
             element(
                 "li",
                 element("h3", printable(where)) if where else Html(""),
-                element("p", printable(_capital(sentence.removeprefix(prefix)), 2000), class_="sentence"),
+                element("p", printable(sentence.removeprefix(prefix), 2000), class_="sentence"),
                 element("ul", *chips, class_="chips", aria_label=f"Compared with {label(campaign.baseline)}"),
             )
         )
@@ -125,7 +127,7 @@ def _verdicts(results: Results) -> Html:
 def _chip(row: Row) -> Html:
     text = f"{_SIGNS[row.verdict]} {label(row.transport)}: {row.verdict}"
     if row.ratio is not None and row.verdict != NO_CLAIM:
-        text += f", {ratio(row.ratio.value)} x"
+        text += f", {ratio(row.ratio.value)} ×"
     return element("li", text, class_=f"chip {_class(row.verdict)}")
 
 
@@ -144,13 +146,14 @@ def _campaign(results: Results, name: str) -> Html:
     return element("section", *children, id=name)
 
 
-def _imported(imported: Sequence[Table]) -> Html:
+def _imported(imported: Sequence[Row]) -> Html:
     if not imported:
         return Html("")
+    verdicts = {verdict_words(row): row.verdict for row in imported}
     return element(
         "section",
         element("h2", "Other programs' runs"),
-        *(_table(table, {}) for table in imported),
+        *(_table(table, verdicts) for table in imported_tables(imported)),
         id="imported",
     )
 
@@ -206,9 +209,13 @@ def _pictures(results: Results, name: str) -> Html:
     for number, picture in enumerate(pictures(results), 1):
         groups.setdefault(picture.group, []).append(_figure(picture, f"{name}-{number}-"))
     sections = []
-    for group, figures in groups.items():
-        heading = element("h3", group or "Over all paths")
-        sections.append(element("section", heading, element("div", *figures, class_="pictures")))
+    for position, (group, figures) in enumerate(groups.items()):
+        shown = element("div", *figures, class_="pictures")
+        if group:
+            summary = element("summary", element("h3", group))
+            sections.append(element("details", summary, shown, class_="group", open=position < _OPEN_GROUPS))
+        else:
+            sections.append(element("section", element("h3", "Over all paths"), shown))
     return join(*sections)
 
 
@@ -266,7 +273,8 @@ def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _download(results: Results) -> Html:
     """The records as they stand in the file, compressed, inside the link."""
     records: list[Campaign | Probe | Trial] = [results.campaign, *results.probes]
-    records.extend(sorted(results.trials, key=_position))
+    in_order: list[Trial] = sorted(results.trials, key=lambda trial: trial.position)
+    records += in_order
     content = "".join(line(record) + "\n" for record in records).encode()
     packed = gzip.compress(content, mtime=0)
     name = (
@@ -280,10 +288,6 @@ def _download(results: Results) -> Html:
     )
     size = f" ({len(results.trials)} trials, {format_size(len(packed))} of JSON lines, compressed)"
     return element("p", link, size, class_="download")
-
-
-def _position(trial: Trial) -> int:
-    return trial.position
 
 
 def _classes(kinds: Mapping[str, bool]) -> str | None:

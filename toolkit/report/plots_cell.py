@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _SERIES = {"delivered_bytes": "arrived", "congestion_window_bytes": "congestion window", "rtt_ms": "RTT"}
 _MARKED_POINTS = 7
 _REASON_STYLES = {
-    "handshake_s": ("#7f5fd0", "////"),
-    "ramp_up_s": ("#b5862a", "...."),
-    "recovery_s": ("#c44a4a", "xxxx"),
-    "window_limited_s": ("#b8489a", "\\\\\\\\"),
-    "cpu_bound_s": ("#8a5a3c", "++++"),
+    "handshake_s": ("#7f5fd0", "///"),
+    "ramp_up_s": ("#b5862a", "--"),
+    "recovery_s": ("#c44a4a", "xx"),
+    "window_limited_s": ("#b8489a", "\\\\\\"),
+    "cpu_bound_s": ("#8a5a3c", "++"),
     "steady_s": ("#8fa3b5", ""),
-    "tail_s": ("#4f6d8f", "||||"),
+    "tail_s": ("#4f6d8f", "||"),
 }
 """Other colours than those of the transports; the kind that is most of a good transfer is the quietest."""
 
@@ -96,7 +96,8 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
                     markersize=4.5,
                     label=label(trial.transport),
                 )
-        axes.set_ylim(bottom=0)
+        highest = max(value for trial in trials for _, value in _points(trial.series or {}, key))
+        axes.set_ylim(0, 1.08 * highest or 1.0)
         if key == "rtt_ms":
             axes.set_ylabel("RTT (ms)")
         else:
@@ -136,7 +137,8 @@ def completion(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, S
 def goodput_against_delay(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) -> None:
     """One point a transport, with the interval of its goodput."""
     axes = _legend_axes(figure, len(rows))
-    values, delays_s = [], []
+    values: list[float] = []
+    delays_s: list[float] = []
     for row in rows:
         look = styles[row.transport]
         assert row.goodput_bps is not None
@@ -145,6 +147,7 @@ def goodput_against_delay(figure: "Figure", rows: Sequence[Row], styles: Mapping
         delays_s.append(delay_s)
         values.append(value)
         if interval:
+            values += interval
             axes.plot([delay_s] * 2, list(interval), color=look.color, linewidth=1.2)
         face = look.color if row.unmarked else SURFACE
         axes.plot(

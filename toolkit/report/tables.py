@@ -76,7 +76,7 @@ def tables(results: Results) -> list[Table]:
     """All that a campaign has figures for; the one of speeds first, and always."""
     rows = summarise(results)
     made = [
-        _speed(results, rows),
+        _speed(rows, label(results.campaign.baseline)),
         _reasons(rows),
         _cost(rows),
         _company(rows),
@@ -87,9 +87,13 @@ def tables(results: Results) -> list[Table]:
     return [table for table in made if table.rows]
 
 
-def _speed(results: Results, rows: Sequence[Row]) -> Table:
-    baseline = label(results.campaign.baseline)
-    own: _Spec = [
+def imported_tables(rows: Sequence[Row]) -> list[Table]:
+    """The same columns for other programs' runs, which have neither a baseline nor a verdict."""
+    return [table for table in (_speed(rows, None), _cost(rows)) if table.rows]
+
+
+def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
+    own: list[tuple[Column, _Maker]] = [
         (Column("verdict"), lambda row: _text(verdict_words(row))),
         (Column("goodput", True), _goodput),
         (
@@ -104,10 +108,14 @@ def _speed(results: Results, rows: Sequence[Row]) -> Table:
         (Column("marks"), lambda row: _text(", ".join(printable(mark) for mark in row.marks))),
         (Column("why", is_prose=True), lambda row: _text(printable(row.why, 400))),
     ]
-    note = (
-        f"Medians over verified trials, and what they are of {baseline}'s in the same block; resent: packets. "
-        "Goodput counts from the first connect to the receiver's verified digest."
-    )
+    if baseline is None:
+        own = [(column, make) for column, make in own if column.title != "verified"]
+        note = "One run a row, as the program told of it: for a time, not to a verified digest; resent: packets."
+    else:
+        note = (
+            f"Medians over verified trials, and what they are of {baseline}'s in the same block; resent: packets. "
+            "Goodput counts from the first connect to the receiver's verified digest."
+        )
     marks = sorted({mark for row in rows for mark in row.marks})
     for mark in marks:
         note += f" {printable(mark)}: {mark_meaning(mark)}; counts in no verdict."
@@ -140,7 +148,8 @@ def _cost(rows: Sequence[Row]) -> Table:
     ]
     note = "Medians. Processor seconds (user and system) per 10^9 bytes of payload; the most memory that was resident; "
     note += "bytes of IP packets both ways for each byte of payload."
-    return _build(COST, "What it cost", note, [*_keys(rows), *own], [row for row in rows if row.verified])
+    told = [row for row in rows if row.verified or row.sender_cpu_s_per_gb is not None]
+    return _build(COST, "What it cost", note, [*_keys(rows), *own], told)
 
 
 def _company(rows: Sequence[Row]) -> Table:

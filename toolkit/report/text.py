@@ -20,7 +20,7 @@ from toolkit.bench.record import CONTROL_SUFFIX, Campaign, Results
 from toolkit.bench.stats import MIN_SAMPLES
 from toolkit.bench.verdict import Row, headline, summarise
 from toolkit.errors import printable
-from toolkit.report.tables import COST, SPEED, TROUBLE, Table, tables
+from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables
 from toolkit.report.wording import NOTHING, label
 from toolkit.units import format_size
 
@@ -28,6 +28,7 @@ MARKUP = ("github", "latex", "html")
 TERMINAL = ("simple", "plain", "grid")
 PROGRAMS = ("csv", "json")
 IN_TERMINAL = (SPEED, COST, TROUBLE)
+IMPORTED = "imported"
 FORMATS = (*TERMINAL, *MARKUP, *PROGRAMS)
 
 _MAX_LINE = 2000
@@ -41,20 +42,43 @@ _LATEX = {
 
 def comparison(results: Results, table_format: str = "simple") -> str:
     """A campaign in one of FORMATS. A terminal's hold the tables of IN_TERMINAL only; the page has them all."""
-    if table_format == "json":
-        return json.dumps({"headline": headline(results), "rows": [flat(row) for row in summarise(results)]}, indent=1)
-    if table_format == "csv":
-        return _csv([flat(row) for row in summarise(results)])
-    escape = _ESCAPES.get(table_format, _as_it_is)
+    return comparisons([results], (), table_format)
+
+
+def comparisons(files: Sequence[Results], imported: Sequence[Row], table_format: str = "simple") -> str:
+    """Several campaigns, one after the other, and other programs' runs beside them; for programs, in one list."""
+    if table_format in PROGRAMS:
+        rows = [
+            {"campaign": f.campaign.name, "started_unix_s": f.campaign.started_unix_s, **flat(row)}
+            for f in files
+            for row in summarise(f)
+        ]
+        rows += [{"campaign": IMPORTED, "started_unix_s": None, **flat(row)} for row in imported]
+        if table_format == "csv":
+            return _csv(rows)
+        return json.dumps({"headline": [line for f in files for line in headline(f)], "rows": rows}, indent=1)
+    parts = [_for_people(results, table_format) for results in files]
+    parts += _shown(imported_tables(imported), table_format)
+    return "\n\n".join(parts)
+
+
+def _for_people(results: Results, table_format: str) -> str:
     parts = [_lines(headline(results), table_format)]
-    for table in tables(results):
+    parts += _shown(tables(results), table_format, results.campaign.baseline + CONTROL_SUFFIX)
+    parts.append(_lines(caption(results), table_format))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _shown(made: Sequence[Table], table_format: str, control: str = "") -> list[str]:
+    escape = _ESCAPES.get(table_format, _as_it_is)
+    parts: list[str] = []
+    for table in made:
         if table.name not in IN_TERMINAL and table_format in TERMINAL:
             continue
         parts += [escape(f"{table.title}."), as_text(table, table_format)]
         if table.name == SPEED and table_format in TERMINAL:
-            parts.append("\n".join(_reasons(table, results.campaign.baseline + CONTROL_SUFFIX)))
-    parts.append(_lines(caption(results), table_format))
-    return "\n\n".join(part for part in parts if part)
+            parts.append("\n".join(_reasons(table, control)))
+    return [part for part in parts if part]
 
 
 def as_text(table: Table, table_format: str = "simple") -> str:
