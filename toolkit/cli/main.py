@@ -8,6 +8,7 @@ clearing up.
 Imported first and fast: the signals are in hand before the commands, and what they need, are loaded.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main() -> NoReturn:
     """What the installed `nettool` calls."""
+    # numpy works on columns here and never on matrices: the threads that its BLAS would start only cost.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = run(sys.argv[1:])
         for number in _SIGNALS:  # nothing is left to clear up: from here on they simply end the process

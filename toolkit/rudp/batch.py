@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toolkit.rudp import wire
 
 MAX_SUPER_PACKET_BYTES = 65_507  # what one UDP_SEGMENT send may carry over IPv4
-MAX_BATCH_BYTES = 5 << 16
+MAX_BATCH_BYTES = 9 << 16
 """The longest batch that the engine takes in one round."""
 MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 

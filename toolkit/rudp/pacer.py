@@ -22,7 +22,7 @@ _MAX_QUANTUM_BYTES: Final = 64 * 1024
 _TIMER_LATENESS_NS: Final = 200_000
 """What a timer and the sender's own round of work take at the least: above 2.6 Gb/s a quantum is the rate times this,
 for the sender could not come back any sooner."""
-_MAX_ROUND_BYTES: Final = 4 * _MAX_QUANTUM_BYTES
+_MAX_ROUND_BYTES: Final = 8 * _MAX_QUANTUM_BYTES
 """At most this much per call, however late: the driver looks at its receive side in between."""
 _CATCH_UP_NS: Final = 4_000_000
 """Lateness that is made good: many times the usual 80 us of a timer, and the length of a scheduler's time
@@ -78,7 +78,7 @@ class Pacer:
 
     @staticmethod
     def quantum_bytes(rate_bps: float, datagram_bytes: int) -> int:
-        """The send quantum: `rate_bps` x 1 ms between 2 datagrams and 64 KiB, or 256 KiB where timers are too slow
+        """The send quantum: `rate_bps` x 1 ms between 2 datagrams and 64 KiB, or 512 KiB where timers are too slow
         for that; in whole datagrams."""
         rate_bytes_per_ns = rate_bps / (8 * _NS_PER_S)
         wanted_bytes = min(rate_bytes_per_ns * _QUANTUM_NS, _MAX_QUANTUM_BYTES)

@@ -34,7 +34,7 @@ from toolkit.rudp.spaces import (
 )
 from toolkit.rudp.trace import Metrics, Timer, Trace
 
-MAX_ROUND_SUPER_PACKETS: Final = 4
+MAX_ROUND_SUPER_PACKETS: Final = 8
 """What one round may send before the driver looks at its receive side again."""
 ACKS_PER_RTT: Final = 4
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
