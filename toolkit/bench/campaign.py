@@ -165,7 +165,7 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
 def _over(
     plan: Plan, path: BenchPath, number: int, turns: Sequence[Turn], position: int, files: Workspace
 ) -> Iterator[Probe | Trial]:
-    with _place(plan, path) as place:
+    with place_of(plan, path) as place:
         probed = place.probe() if plan.is_probed else None
         if probed is not None:
             yield probed
@@ -178,7 +178,8 @@ def _over(
             position += 1
 
 
-def _place(plan: Plan, path: BenchPath) -> AbstractContextManager[Place]:
+def place_of(plan: Plan, path: BenchPath) -> AbstractContextManager[Place]:
+    """The place that a path's trials run at."""
     if path.kind == LOOPBACK:
         return Loopback(path)
     if path.kind == REMOTE:

@@ -36,7 +36,7 @@ from toolkit.transfer.channel import (
 from toolkit.transfer.report import Report
 from toolkit.transfer.server import Server, listen_on_one_port
 from toolkit.transfer.storage import OPTIMISTIC_BYTES
-from toolkit.units import rate_of
+from toolkit.units import format_seconds, format_size, rate_of
 
 CONTROL_SCHEMA = 1
 _FIRST_MESSAGE_S = 10.0
@@ -74,9 +74,12 @@ class MeasuringEnd:
         transports: Mapping[str, Transport],
         address: Address,
         limits: Limits,
-        tell: Callable[[str], None],
+        tell: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
-        """`tell` gets a line for each transfer. Raises UnreachableError where the port cannot be had."""
+        """`tell` gets a line for each session that was measured or has failed, and its figures.
+
+        Raises UnreachableError where the port cannot be had.
+        """
         self._limits = limits
         self._tell = tell
         self._results: dict[str, Queue[dict[str, Any]]] = {}
@@ -117,7 +120,7 @@ class MeasuringEnd:
             else:
                 self._measure(name, peeked)
         except NettoolError as error:
-            self._tell(f"{channel.peer} ({name}): {error}")
+            self._tell(f"{channel.peer} ({name}): {error}", {"error": str(error), "verified": False})
             channel.abort()
         except BaseException:
             channel.abort()
@@ -170,6 +173,9 @@ class MeasuringEnd:
             timer.cancel()
         seconds = time.monotonic() - started_s
         told: dict[str, Any] = {
+            "transport": name,
+            "peer": str(channel.peer),
+            "verified": error is None,
             "bytes": report.size_bytes,
             "seconds": seconds,
             "goodput_bps": rate_of(report.size_bytes, seconds),
@@ -182,7 +188,8 @@ class MeasuringEnd:
         if error is not None:
             told["error"] = str(error)
         self._results_of(channel.peer.host).put(told)
-        self._tell(f"{channel.peer} ({name}): {error or f'{report.size_bytes} bytes verified in {seconds:.3f} s'}")
+        what = f"{format_size(report.size_bytes)} verified in {format_seconds(seconds)}"
+        self._tell(f"{channel.peer} ({name}): {error or what}", told)
         if self._limits.transfers is not None and number >= self._limits.transfers:
             signal.setitimer(signal.ITIMER_REAL, _LAST_QUESTIONS_S)
 

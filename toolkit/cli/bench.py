@@ -1,42 +1,87 @@
-"""`nettool bench`: ask for a campaign, keep its records, print its table."""
+"""`nettool bench`: ask for a campaign, keep its records, print its tables."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from toolkit.bench.campaign import TCP_DEFAULT, Plan, parse_cells, run_loopback
-from toolkit.bench.record import Campaign, Trial, Writer
-from toolkit.cli.common import emit, emit_json, is_terminal, say
+from toolkit.bench.asked import Asked, plan_of_record, read_scenario
+from toolkit.bench.campaign import Plan, Record, run
+from toolkit.bench.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
+from toolkit.bench.record import Probe, Results, Trial, Writer, read
+from toolkit.bench.verdict import headline, summarise
+from toolkit.cli.common import emit, emit_json, is_terminal, parse_target, say
 from toolkit.cli.options import Json, Quiet, reported
-from toolkit.errors import TransferError
-from toolkit.report.summary import summarise
-from toolkit.report.tables import comparison
-from toolkit.units import format_rate, parse_size
+from toolkit.errors import TransferError, UsageError
+from toolkit.report.text import comparison
+from toolkit.units import format_rate, format_seconds, format_size
+
+
+def _option(*names: str, metavar: str, text: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text)
+
+
+Size = Annotated[str | None, _option("--size", metavar="LIST", text="The file's sizes, like 64KiB,256MiB.")]
+Repeat = Annotated[int | None, typer.Option(min=1, metavar="N", help="Blocks: turns of each transport. [default: 5]")]
+Transports = Annotated[
+    str | None,
+    _option(
+        "--transports",
+        metavar="LIST",
+        text="Like tcp-cubic,tcp-bbr,udp-bbr,udp-rate=50Mbit,quic,iperf3-tcp. [default: tcp,udp]",
+    ),
+]
+Cc = Annotated[str | None, _option("--cc", metavar="NAME", text="The control of a plain tcp. [default: cubic]")]
+Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Of everything that is drawn. [default: 1]")]
+Output = Annotated[
+    Path | None, _option("--output", metavar="FILE", text="Of the records. [default: results/KIND-DATE-TIME.jsonl]")
+]
+Folder = Annotated[
+    Path | None, _option("--dir", metavar="DIR", text="Where the files lie meanwhile. [default: in memory]")
+]
+Scenario = Annotated[
+    Path | None, _option("--scenario", metavar="FILE", text="A TOML file that says the rest (docs/method.md).")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")]
+Resume = Annotated[
+    Path | None, _option("--resume", metavar="FILE", text="Go on with these records, as they were asked for.")
+]
+NoControl = Annotated[bool, typer.Option("--no-control", help="Without the A/A control.")]
+Limit = Annotated[str | None, _option("--limit", metavar="TIME", text="For one transfer. [default: 5min]")]
+Beside = Annotated[
+    str | None, _option("--competitor", metavar="NAME", text="A flow beside each transfer, like tcp-cubic.")
+]
+Rate = Annotated[str | None, _option("--rate", metavar="LIST", text="Of the bottleneck.")]
+
+
+@dataclass(slots=True)
+class _How:
+    """What to do with a campaign, apart from what it measures."""
+
+    output: Path | None
+    scenario: Path | None
+    resume: Path | None
+    dry_run: bool
+    json: bool
+    quiet: bool
 
 
 @reported
 def loopback(
-    size: Annotated[str, typer.Option(metavar="SIZE", help="The file's size, like 256MiB or 1G.")] = "256MiB",
-    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="How often each transport has its turn.")] = 5,
-    transports: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="What to compare: tcp, udp, or with a congestion control, like tcp-bbr."),
-    ] = "tcp,udp",
-    cc: Annotated[str, typer.Option(metavar="NAME", help="The congestion control of a plain tcp.")] = TCP_DEFAULT,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the order, the payload and the intervals.")] = 1,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Where the records go. [default: results/loopback-DATE-TIME.jsonl]"),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--dir", metavar="DIR", help="Where the files lie meanwhile. [default: in memory, where they fit]"
-        ),
-    ] = None,
+    size: Size = None,
+    repeat: Repeat = None,
+    transports: Transports = None,
+    cc: Cc = None,
+    seed: Seed = None,
+    output: Output = None,
+    folder: Folder = None,
+    scenario: Scenario = None,
+    dry_run: DryRun = False,
+    resume: Resume = None,
+    no_control: NoControl = False,
+    limit: Limit = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -48,29 +93,187 @@ def loopback(
     \b
     nettool bench loopback
     nettool bench loopback --size 1GiB --repeat 10
-    nettool bench loopback --transports tcp-cubic,tcp-bbr,udp-bbr,udp-cubic
+    nettool bench loopback --transports tcp-cubic,tcp-bbr,udp-bbr,udp-cubic,iperf3-tcp
     """
-    plan = Plan(parse_cells(transports, cc), parse_size(size), repeat, seed, folder)
-    path = output or Path("results") / time.strftime("loopback-%Y%m%d-%H%M%S.jsonl")
-    writer = Writer(path)
-    turns = len(plan.cells) * (repeat + 1)
+    asked = _asked(LOOPBACK, size, repeat, transports, cc, seed, folder, no_control, limit, None, {})
+    return _bench(asked, _How(output, scenario, resume, dry_run, json, quiet))
 
-    def write(record: Campaign | Trial) -> None:
-        writer.write(record)
-        if isinstance(record, Trial) and not quiet and (is_terminal() or record.error):
-            say(f"{record.position + 1}/{turns}  {record.cell}: {_outcome(record)}")
 
-    try:
-        results = run_loopback(plan, write)
-    finally:
-        writer.close()
-    if json:
+@reported
+def lan(
+    rate: Rate = None,
+    size: Size = None,
+    repeat: Repeat = None,
+    transports: Transports = None,
+    cc: Cc = None,
+    seed: Seed = None,
+    output: Output = None,
+    folder: Folder = None,
+    scenario: Scenario = None,
+    dry_run: DryRun = False,
+    resume: Resume = None,
+    no_control: NoControl = False,
+    limit: Limit = None,
+    competitor: Beside = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Compare TCP and UDP on a LAN of two network namespaces on this machine.
+
+    A veth pair joins them; with --rate the kernel's tbf limits it. Needs root, or a machine that lets its user
+    make user namespaces.
+
+    \b
+    nettool bench lan
+    nettool bench lan --rate 1Gbit --size 64KiB,128MiB
+    """
+    asked = _asked(LAN_KIND, size, repeat, transports, cc, seed, folder, no_control, limit, competitor, {"rate": rate})
+    return _bench(asked, _How(output, scenario, resume, dry_run, json, quiet))
+
+
+@reported
+def link(
+    name: Annotated[
+        str | None, _option("--link", "--profile", metavar="LIST", text="Links by name (nettool link --list).")
+    ] = None,
+    rate: Annotated[str | None, _option("--rate", metavar="LIST", text="Bottlenecks. [default: 100Mbit]")] = None,
+    rtt: Annotated[str | None, _option("--rtt", metavar="LIST", text="Round trips. [default: 40ms]")] = None,
+    loss: Annotated[str | None, _option("--loss", metavar="LIST", text="Shares lost. [default: 0%]")] = None,
+    burst: Annotated[
+        str | None, _option("--burst", metavar="SHARE:TIME[:LOSS]", text="Bad periods, like 1%:20ms.")
+    ] = None,
+    jitter: Annotated[str | None, _option("--jitter", metavar="TIME", text="Mean of a random delay on top.")] = None,
+    reorder: Annotated[str | None, _option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
+    queue: Annotated[
+        str | None, _option("--queue", metavar="QUEUE", text="500kB, 50ms, codel. [default: rate x rtt]")
+    ] = None,
+    at: Annotated[
+        list[str] | None, _option("--at", metavar="CHANGE", text="'5s rate 20Mbit' and its like; repeatable.")
+    ] = None,
+    both_ways: Annotated[bool, typer.Option("--both-ways", help="Harm the way back as well.")] = False,
+    size: Size = None,
+    repeat: Repeat = None,
+    transports: Transports = None,
+    cc: Cc = None,
+    seed: Seed = None,
+    output: Output = None,
+    folder: Folder = None,
+    scenario: Scenario = None,
+    dry_run: DryRun = False,
+    resume: Resume = None,
+    no_control: NoControl = False,
+    limit: Limit = None,
+    competitor: Beside = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Compare TCP and UDP over emulated links: every combination of the lists is a path.
+
+    Each link is probed first, and each trial's packets are accounted for from end to end; what is not in order is
+    marked, and counts in no verdict. Needs root, or a machine that lets its user make user namespaces.
+
+    \b
+    nettool bench link --loss 0%,0.1%,1%,5%
+    nettool bench link --rate 50Mbit --rtt 10ms,100ms --loss 1% --transports tcp-cubic,tcp-bbr,udp-bbr
+    nettool bench link --link starlink,lte --size 64KiB,16MiB --repeat 10
+    nettool bench link --loss 1% --competitor tcp-cubic
+    nettool bench link --scenario bench/lossy.toml --dry-run
+    """
+    options = {"link": name, "rate": rate, "rtt": rtt, "loss": loss}
+    single = {"burst": burst, "jitter": jitter, "reorder": reorder, "queue": queue, "both_ways": both_ways or None}
+    asked = _asked(LINK, size, repeat, transports, cc, seed, folder, no_control, limit, competitor, options)
+    more: dict[str, list[Any]] = {key: [value] for key, value in single.items() if value is not None}
+    if at:
+        more["changes"] = list(at)
+    asked = Asked(**{**_fields(asked), "link": {**asked.link, **more}})
+    return _bench(asked, _How(output, scenario, resume, dry_run, json, quiet))
+
+
+@reported
+def remote(
+    host: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="Where `nettool serve` runs.")],
+    size: Size = None,
+    repeat: Repeat = None,
+    transports: Transports = None,
+    cc: Cc = None,
+    seed: Seed = None,
+    wait: Annotated[str, _option("--wait", metavar="TIME", text="How long HOST is waited for.")] = "30s",
+    output: Output = None,
+    folder: Folder = None,
+    dry_run: DryRun = False,
+    no_control: NoControl = False,
+    limit: Limit = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Compare TCP and UDP over a real network: `nettool serve` runs on the other machine, and writes no files.
+
+    It may be started later, and may come back after it was gone: it is waited for.
+
+    \b
+    nettool bench remote 192.0.2.7
+    nettool bench remote lab.example:9001 --size 1MiB,1GiB --repeat 10
+    """
+    asked = _asked(REMOTE, size, repeat, transports, cc, seed, folder, no_control, limit, None, {})
+    asked = Asked(**{**_fields(asked), "address": parse_target(host), "wait": wait})
+    return _bench(asked, _How(output, None, None, dry_run, json, quiet))
+
+
+def _asked(
+    kind: str,
+    size: str | None,
+    repeat: int | None,
+    transports: str | None,
+    cc: str | None,
+    seed: int | None,
+    folder: Path | None,
+    no_control: bool,
+    limit: str | None,
+    competitor: str | None,
+    link: dict[str, str | None],
+) -> Asked:
+    return Asked(
+        kind=kind,
+        transports=transports,
+        tcp_congestion_control=cc,
+        sizes=tuple(one.strip() for one in size.split(",")) if size else (),
+        repeats=repeat,
+        seed=seed,
+        folder=folder,
+        control=False if no_control else None,
+        limit=limit,
+        competitor=competitor,
+        link={name: [one.strip() for one in value.split(",")] for name, value in link.items() if value},
+    )
+
+
+def _fields(asked: Asked) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in Asked.__dataclass_fields__}
+
+
+def _bench(asked: Asked, how: _How) -> int:
+    done: Results | None = None
+    if how.resume is not None:
+        done = read(how.resume)
+        if done.campaign.name != asked.kind:
+            raise UsageError(f"those records are of 'nettool bench {done.campaign.name}': resume them with that")
+        plan = plan_of_record(done.campaign, asked.folder)
+    else:
+        plan = (asked.over(read_scenario(how.scenario)) if how.scenario is not None else asked).plan()
+    if how.dry_run:
+        _show_plan(plan, done, how.json)
+        return 0
+    path = how.resume or how.output or Path("results") / time.strftime(f"{asked.kind}-%Y%m%d-%H%M%S.jsonl")
+    results = _run(plan, done, path, how.quiet)
+    if how.json:
         emit_json(
             "comparison",
             {
                 "campaign": asdict(results.campaign),
+                "probes": [asdict(probe) for probe in results.probes],
                 "trials": [asdict(trial) for trial in results.trials],
-                "summary": [asdict(summary) for summary in summarise(results)],
+                "summary": [asdict(row) for row in summarise(results)],
+                "headline": headline(results),
             },
         )
     else:
@@ -78,12 +281,52 @@ def loopback(
         emit(f"Records: {path}")
     failed = sum(not trial.verified for trial in results.trials)
     if failed:
-        say(f"nettool: {failed} of {turns} trials failed; the records say why: {path}")
+        say(f"nettool: {failed} of {plan.turns} trials failed; the records say why: {path}")
     return TransferError.exit_code if failed else 0
 
 
+def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
+    writer = Writer(path, is_resumed=done is not None)
+    count = len(done.trials) if done is not None else 0
+
+    def write(record: Record) -> None:
+        nonlocal count
+        writer.write(record)
+        if isinstance(record, Trial):
+            count += 1
+            if not quiet and (is_terminal() or record.error):
+                say(f"{count}/{plan.turns}  {record.path}, {record.transport}: {_outcome(record)}")
+        elif isinstance(record, Probe) and not quiet and (is_terminal() or record.is_met is False):
+            say(f"{record.path}: {record.text}")
+
+    try:
+        return run(plan, write, done)
+    except KeyboardInterrupt:
+        if not quiet and is_terminal():
+            say(f"stopped; what is done is kept: {path}")
+        raise
+    finally:
+        writer.close()
+
+
+def _show_plan(plan: Plan, done: Results | None, json: bool) -> None:
+    seconds = plan.expected_seconds()
+    left = plan.turns - (len(done.trials) if done is not None else 0)
+    if json:
+        told = {"transports": [s.label for s in plan.all_settings], "paths": [p.label for p in plan.paths]}
+        emit_json(
+            "plan", {**told, "sizes": list(plan.sizes), "repeats": plan.repeats, "trials": left, "seconds": seconds}
+        )
+        return
+    emit(f"transports: {', '.join(setting.label for setting in plan.all_settings)}")
+    emit(f"paths:      {'; '.join(path.label for path in plan.paths)}")
+    emit(f"sizes:      {', '.join(format_size(size) for size in plan.sizes)}")
+    emit(f"{left} trials in {plan.repeats} blocks, a warm-up of each included: about {format_seconds(seconds)}.")
+
+
 def _outcome(trial: Trial) -> str:
-    if trial.error:
-        return trial.error
+    if trial.error or trial.goodput_bps is None:
+        return trial.error or "not verified"
     warm_up = " (warm-up)" if trial.block < 0 else ""
-    return format_rate(trial.sender["goodput_bps"]) + warm_up
+    marks = f" [{', '.join(trial.marks)}]" if trial.marks else ""
+    return format_rate(trial.goodput_bps) + warm_up + marks

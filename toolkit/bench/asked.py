@@ -1,0 +1,188 @@
+"""What a user asks of a campaign, on the command line or in a scenario file, and the plan that it comes to.
+
+A scenario is a TOML file; whatever the command line says goes before it:
+
+    kind = "link"                       # loopback, lan or link
+    transports = ["tcp-cubic", "udp-bbr"]
+    sizes = ["4MiB"]
+    repeats = 5
+    seed = 1
+    competitor = "tcp-cubic"            # beside each transfer
+    control = true                      # the A/A control
+
+    [link]                              # as options of `nettool link`; every combination of the lists is a path
+    rate = "100Mbit"
+    rtt = ["10ms", "40ms"]
+    loss = ["0%", "0.1%", "1%", "5%"]
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from toolkit.bench import paths
+from toolkit.bench.campaign import Plan
+from toolkit.bench.matrix import TCP_DEFAULT, Setting, parse_transports
+from toolkit.bench.record import CONTROL_SUFFIX, Campaign
+from toolkit.bench.runner import DEFAULT_LIMIT_S
+from toolkit.errors import UsageError, printable
+from toolkit.transfer.channel import Address
+from toolkit.units import parse_duration_ns, parse_size, to_seconds
+
+LISTED = ("link", "rate", "rtt", "loss")
+"""What may be a list on the command line; in a scenario everything may."""
+_SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
+_LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
+_REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """None and nothing where nothing was said.
+
+    link:  option of `nettool link` -> its values
+    limit: for one transfer, as a duration
+    wait:  for a remote `nettool serve`, as a duration
+    """
+
+    kind: str
+    transports: str | None = None
+    tcp_congestion_control: str | None = None
+    sizes: Sequence[str] = ()
+    repeats: int | None = None
+    seed: int | None = None
+    folder: Path | None = None
+    control: bool | None = None
+    probes: bool | None = None
+    limit: str | None = None
+    competitor: str | None = None
+    link: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    address: Address | None = None
+    wait: str | None = None
+
+    def over(self, scenario: "Asked") -> "Asked":
+        """This, and from the scenario what this does not say. Raises UsageError where it is of another kind."""
+        if scenario.kind != self.kind:
+            raise UsageError(f"that scenario is for 'nettool bench {scenario.kind}'")
+        said = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, (), {})}
+        return replace(scenario, **{**said, "link": {**scenario.link, **self.link}})
+
+    def plan(self) -> Plan:
+        """Raises UsageError for what makes no sense."""
+        seed = 1 if self.seed is None else self.seed
+        return Plan(
+            name=self.kind,
+            settings=parse_transports(self.transports or "tcp,udp", self.tcp_congestion_control or TCP_DEFAULT),
+            paths=self._paths(seed),
+            sizes=[parse_size(size) for size in self.sizes or [_SIZES[self.kind]]],
+            repeats=_REPEATS if self.repeats is None else self.repeats,
+            seed=seed,
+            folder=self.folder,
+            is_controlled=self.control is not False,
+            is_probed=self.probes is not False,
+            limit_s=DEFAULT_LIMIT_S if self.limit is None else to_seconds(parse_duration_ns(self.limit)),
+            competitor=_competitor(self.competitor),
+            remote_address=self.address,
+            remote_wait_s=0.0 if self.wait is None else to_seconds(parse_duration_ns(self.wait)),
+        )
+
+    def _paths(self, seed: int) -> list[paths.BenchPath]:
+        if self.kind == paths.LOOPBACK:
+            return [paths.loopback()]
+        if self.kind == paths.REMOTE:
+            return [paths.remote(str(self.address))]
+        given = {name: list(values) for name, values in self.link.items() if values}
+        if self.kind == paths.LINK and "link" not in given and "trace" not in given:
+            given = {**{n: v for n, v in _LINK_DEFAULTS.items() if n not in given}, **given}
+        order = [*(name for name in LISTED if name in given), *(name for name in given if name not in LISTED)]
+        changes = {"changes": tuple(given["changes"])} if "changes" in given else {}
+        lists = {name: given[name] for name in order if name != "changes"}
+        return paths.combined(self.kind, lists, changes, seed)
+
+
+def _competitor(text: str | None) -> Setting | None:
+    if text is None:
+        return None
+    settings = parse_transports(text)
+    if len(settings) > 1 or settings[0].program is not None:
+        raise UsageError("--competitor is one of nettool's own transports, like tcp-cubic")
+    return settings[0]
+
+
+def read_scenario(path: Path) -> Asked:
+    """Raises UsageError where the file is none."""
+    shown = printable(str(path), 80)
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {shown}: {(error.strerror or '').lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{shown} is no scenario: {printable(str(error), 100)}") from None
+    link = told.pop("link", {})
+    kind = told.pop("kind", paths.LINK)
+    if kind not in (paths.LOOPBACK, paths.LAN_KIND, paths.LINK) or not isinstance(link, dict):
+        raise UsageError(f"{shown}: kind is loopback, lan or link, and [link] a table")
+    try:
+        asked = Asked(
+            kind=kind,
+            transports=_joined(told.pop("transports", None)),
+            sizes=tuple(_listed(told.pop("sizes", ()))),
+            repeats=_whole(told.pop("repeats", None)),
+            seed=_whole(told.pop("seed", None)),
+            control=told.pop("control", None),
+            probes=told.pop("probes", None),
+            limit=told.pop("limit", None),
+            competitor=told.pop("competitor", None),
+            link={name.replace("-", "_"): _listed(value) for name, value in link.items()},
+        )
+    except (TypeError, ValueError):
+        raise UsageError(f"{shown}: a value is not of its kind; docs/method.md shows a scenario") from None
+    if told:
+        raise UsageError(f"{shown}: nothing is called '{printable(str(next(iter(told))), 40)}' in a scenario")
+    return asked
+
+
+def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
+    """The plan that a campaign was made by. Raises UsageError where that cannot be had again."""
+    if campaign.name == paths.REMOTE:
+        raise UsageError("a remote campaign cannot be gone on with from its record: run 'nettool bench remote' again")
+    settings = [
+        Setting(**{f.name: told[f.name] for f in fields(Setting)})
+        for label, told in campaign.transports.items()
+        if not label.endswith(CONTROL_SUFFIX)
+    ]
+    made = []
+    for label, told in campaign.paths.items():
+        if told["kind"] == paths.LOOPBACK:
+            made.append(paths.loopback())
+        else:
+            made.append(replace(paths.from_text(told["kind"], told["link"], told["seed"]), label=label))
+    return Plan(
+        name=campaign.name,
+        settings=settings,
+        paths=made,
+        sizes=list(campaign.sizes),
+        repeats=campaign.repeats,
+        seed=campaign.seed,
+        folder=folder,
+        is_controlled=any(label.endswith(CONTROL_SUFFIX) for label in campaign.transports),
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, str | bool):
+        return [value]
+    return [str(one) for one in chain(value)]
+
+
+def _joined(value: Any) -> str | None:
+    return None if value is None else ",".join(_listed(value))
+
+
+def _whole(value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(value)
+    return value

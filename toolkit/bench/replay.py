@@ -1,0 +1,30 @@
+"""One trial again, from its record alone: the same bytes, the same link, the same random numbers of the link."""
+
+from pathlib import Path
+
+from toolkit.bench.asked import plan_of_record
+from toolkit.bench.campaign import place_of
+from toolkit.bench.matrix import Turn
+from toolkit.bench.record import Results, Trial
+from toolkit.bench.runner import run_trial
+from toolkit.bench.workspace import workspace
+from toolkit.errors import UsageError
+
+
+def trial_of(results: Results, number: int) -> Trial:
+    """The trial of that number, counted from 1 as tables do. Raises UsageError."""
+    for trial in results.trials:
+        if trial.position + 1 == number:
+            return trial
+    raise UsageError(f"there is no trial {number}: there are {len(results.trials)}, from 1 on")
+
+
+def rerun(results: Results, trial: Trial, folder: Path | None = None) -> Trial:
+    """Run it again. Raises NettoolError where its path cannot be made."""
+    plan = plan_of_record(results.campaign, folder)
+    setting = next(s for s in plan.all_settings if s.label == trial.transport)
+    path = next(path for path in plan.paths if path.label == trial.path)
+    turn = Turn(trial.block, setting, trial.payload_bytes)
+    with workspace([trial.payload_bytes], plan.seed, folder) as files, place_of(plan, path) as place:
+        probed = place.probe()
+        return run_trial(place, turn, trial.position, files, trial.link_seed or 0, probed)

@@ -1,0 +1,60 @@
+"""`nettool diff`: what changed between two files of records."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tabulate import tabulate
+
+from toolkit.bench.diff import Change, compare, differences_of_hosts
+from toolkit.bench.record import read
+from toolkit.bench.stats import MIN_SAMPLES
+from toolkit.cli.common import emit, emit_json
+from toolkit.cli.options import Json, reported
+from toolkit.errors import printable
+from toolkit.units import format_rate, format_size
+
+_HEADERS = ("path", "size", "transport", "old", "new", "new / old", "95% interval", "verdict")
+
+
+@reported
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Records of nettool bench.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Later ones.")],
+    json: Json = False,
+) -> int:
+    """Tell what changed between two campaigns, with intervals.
+
+    \b
+    nettool diff results/before.jsonl results/after.jsonl
+    nettool diff results/lab.jsonl results/office.jsonl --json
+    """
+    before, after = read(old), read(new)
+    changes = compare(before, after)
+    hosts = differences_of_hosts(before, after)
+    if json:
+        emit_json("diff", {"changes": [asdict(change) for change in changes], "hosts": hosts})
+        return 0
+    emit(tabulate([_row(change) for change in changes], _HEADERS, disable_numparse=True))
+    if hosts:
+        emit(f"\nOf the two hosts is different: {printable('; '.join(hosts), 400)}.")
+    if any(change.ratio is not None and change.ratio.interval is None for change in changes):
+        emit(
+            f"\nNo claim is made on fewer than {MIN_SAMPLES} trials in each: --repeat {MIN_SAMPLES} or more gives one."
+        )
+    return 0
+
+
+def _row(change: Change) -> list[str]:
+    interval = change.ratio.interval if change.ratio is not None else None
+    return [
+        printable(change.path),
+        format_size(change.payload_bytes),
+        printable(change.transport),
+        format_rate(change.old_bps) if change.old_bps is not None else "-",
+        format_rate(change.new_bps) if change.new_bps is not None else "-",
+        f"{change.ratio.value:.2f}" if change.ratio is not None else "-",
+        f"{interval.low:.2f} to {interval.high:.2f}" if interval is not None else "-",
+        change.verdict,
+    ]
