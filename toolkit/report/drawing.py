@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import UsageError
 
@@ -30,17 +30,19 @@ TCP_TINT, UDP_TINT = "#f0b27a", "#8fc1ea"
 
 _ON_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", SURFACE: "var(--surface)"}
 _DPI = 160
+WIDTH = 5.0
+"""Inches; on a small phone its text is just large enough then."""
+HANDLE_EMS = 2.8
+_EM, _CHARACTER = 9 / 72, 0.079
+"""Inches, of the font's widest usual text at 9 points."""
 _RC: dict[str, Any] = {
     "svg.hashsalt": "nettool",
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
+    "font.size": 9.5,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
     "axes.facecolor": SURFACE,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,7 +54,9 @@ _RC: dict[str, Any] = {
     "savefig.facecolor": SURFACE,
     "hatch.linewidth": 0.8,
     "legend.frameon": False,
-    "legend.handlelength": 3,
+    "legend.handlelength": HANDLE_EMS,
+    "legend.fontsize": 9,
+    "legend.columnspacing": 1.4,
     "lines.linewidth": 1.8,
     "lines.markersize": 6,
     "text.color": INK,
@@ -81,11 +85,15 @@ STYLES: Sequence[Style] = (
     Style("#0d8a9c", "P", (0, (8, 1.5, 1.5, 1.5, 1.5, 1.5))),
     Style("#d04545", "X", (0, (4, 1, 1, 1))),
     Style("#85800f", "*", (0, (1, 2.5))),
+    Style("#6b7686", "<", (0, (10, 2))),
+    Style("#9a5b3a", ">", (0, (2, 2))),
+    Style("#4f74c9", "p", (0, (7, 1, 2, 1))),
+    Style("#a06f12", "h", (0, (5, 3))),
 )
 
 
 def style(position: int) -> Style:
-    """Of the transport at that position of the campaign; colours come again after the eighth."""
+    """Of the transport at that position of the campaign; they come again after the twelfth."""
     return STYLES[position % len(STYLES)]
 
 
@@ -165,6 +173,28 @@ def inline(picture: Picture, prefix: str) -> str:
     return re.sub(r"\n\s*\n+", "\n", head + rest).strip()
 
 
+def text_inches(names: Sequence[str]) -> float:
+    """How much room the longest of them takes, at most."""
+    return _CHARACTER * max((len(name) for name in names), default=0)
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    """As many as fit side by side."""
+    each = (HANDLE_EMS + 2.4) * _EM + text_inches(names)
+    return max(1, min(len(names), int((WIDTH - 0.1) / each)))
+
+
+def legend_inches(names: Sequence[str]) -> float:
+    """The height of a legend of these names."""
+    return 0.12 + 0.2 * -(-len(names) // legend_columns(names)) if names else 0.0
+
+
+def legend(figure: "Figure", axes: "Axes", place: Literal["upper center", "lower center"]) -> None:
+    """What the axes have named, outside of them, above or below."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc=place, ncols=legend_columns(names), borderaxespad=0.3)
+
+
 def direct_labels(axes: "Axes", labels: Sequence[tuple[float, float, str, str]], gap: float = 0.062) -> None:
     """Names at the right edge, one for each (x, y, text, color), moved apart where they would overlap.
 
@@ -178,7 +208,7 @@ def direct_labels(axes: "Axes", labels: Sequence[tuple[float, float, str, str]],
     places = spread([point[0] for point in points], gap)
     for (height, left, text, color), place in zip(points, places, strict=True):
         axes.plot(
-            [left, 1.015, 1.045],
+            [left, 1.015, 1.04],
             [height, place, place],
             color=color,
             linewidth=0.7,
@@ -186,7 +216,7 @@ def direct_labels(axes: "Axes", labels: Sequence[tuple[float, float, str, str]],
             clip_on=False,
             zorder=1,
         )
-        axes.text(1.055, place, text, transform=axes.transAxes, va="center", ha="left", fontsize=8.5)
+        axes.text(1.05, place, text, transform=axes.transAxes, va="center", ha="left", fontsize=9)
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:

@@ -159,12 +159,13 @@ def _imported(imported: Sequence[Row]) -> Html:
 
 
 def _table(table: Table, verdicts: Mapping[str, str]) -> Html:
+    is_grouped = len({row[0].text for row in table.rows}) < len(table.rows)
     header = element("tr", *(_heading(column) for column in table.columns))
     rows = [
         element(
             "tr",
             *(_cell(column, cell, verdicts) for column, cell in zip(table.columns, row, strict=True)),
-            class_="first" if number and row[0].text != table.rows[number - 1][0].text else None,
+            class_="first" if is_grouped and number and row[0].text != table.rows[number - 1][0].text else None,
         )
         for number, row in enumerate(table.rows)
     ]

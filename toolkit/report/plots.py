@@ -15,12 +15,12 @@ from toolkit.bench.record import CONTROL_SUFFIX, Campaign, Results, Trial
 from toolkit.bench.verdict import Row, summarise
 from toolkit.errors import TransferError, printable
 from toolkit.report import plots_cell, plots_grid
-from toolkit.report.drawing import Picture, Style, render, style
-from toolkit.report.wording import label
+from toolkit.report.drawing import WIDTH, Picture, Style, legend_inches, render, style
+from toolkit.report.wording import label, short_label
 from toolkit.units import format_size
 
 _OWN_TO_A_PATH = ("text", "seed", "ideal_bps", "link", "loss")
-_WIDE = (5.4, 3.5)
+_WIDE = (WIDTH, 3.4)
 
 
 def pictures(results: Results) -> list[Picture]:
@@ -147,6 +147,7 @@ def _of_one_cell(
     many = [trial for trial in trials if sum(other.transport == trial.transport for other in trials) > 1]
     delayed = [row for row in cell if row.delay_ms and row.goodput_bps]
     spaced = 1.0 + 0.42 * len(cell)
+    above = legend_inches([short_label(row.transport) for row in cell])
     made = []
     if not is_covered:
         made.append(
@@ -155,7 +156,7 @@ def _of_one_cell(
                 group,
                 "Goodput",
                 "Median and 95% interval. Hollow points are marked, and count in no verdict.",
-                (5.4, spaced),
+                (WIDTH, spaced),
                 _bound(plots_cell.goodput, cell, styles),
             )
         )
@@ -166,7 +167,7 @@ def _of_one_cell(
                 group,
                 "Where the time went",
                 "The median transfer of each transport, from the first connect to the verified digest.",
-                (5.4, 1.35 + 0.42 * len(timed)),
+                (WIDTH, 0.55 + plots_cell.reasons_inches(timed) + 0.42 * len(timed)),
                 _bound(plots_cell.time_split, timed),
             )
         )
@@ -177,7 +178,7 @@ def _of_one_cell(
                 group,
                 "How the transfer ran",
                 "The median transfer of each transport: what had arrived, the congestion window, and the RTT.",
-                (5.4, 2.0 + 1.45 * plots_cell.panels(middles)),
+                (WIDTH, 0.6 + above + 1.5 * plots_cell.panels(middles)),
                 _bound(plots_cell.course, middles, styles),
             )
         )
@@ -188,7 +189,7 @@ def _of_one_cell(
                 group,
                 "Completion times",
                 "The share of transfers that were done by then; further left is better, steeper is steadier.",
-                _WIDE,
+                (WIDTH, 2.9 + above),
                 _bound(plots_cell.completion, many, styles),
             )
         )
@@ -199,7 +200,7 @@ def _of_one_cell(
                 group,
                 "Goodput against delay",
                 "The 95th percentile of a ping beside the transfer; up and to the left is better.",
-                _WIDE,
+                (WIDTH, 2.9 + above),
                 _bound(plots_cell.goodput_against_delay, delayed, styles),
             )
         )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from toolkit.bench.record import Trial
 from toolkit.bench.verdict import Row
 from toolkit.report.axes import rate_axis, size_axis, time_axis
-from toolkit.report.drawing import INK, SURFACE, Style
-from toolkit.report.wording import REASONS, label
+from toolkit.report.drawing import SURFACE, Style, legend, legend_inches, text_inches
+from toolkit.report.wording import REASONS, short_label
 from toolkit.units import format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def goodput(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) 
 
 def time_split(figure: "Figure", rows: Sequence[Row]) -> None:
     """The whole width is the whole time; the time itself stands beside it."""
-    axes = _bars_axes(figure, rows, bottom=0.85)
-    used = [key for key in REASONS if any((row.reasons or {}).get(key) for row in rows)]
+    axes = _bars_axes(figure, rows, bottom=0.35 + reasons_inches(rows))
+    used = _used(rows)
     for y, row in enumerate(rows):
         reasons = row.reasons or {}
         total, left = sum(reasons.values()) or 1.0, 0.0
@@ -63,7 +63,12 @@ def time_split(figure: "Figure", rows: Sequence[Row]) -> None:
         axes.text(1.02, y, format_seconds(total), transform=axes.get_yaxis_transform(), va="center")
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
-    figure.legend(loc="lower center", ncols=4, fontsize=8, handlelength=2.2, columnspacing=1.4, labelcolor=INK)
+    legend(figure, axes, "lower center")
+
+
+def reasons_inches(rows: Sequence[Row]) -> float:
+    """The height of the legend of `time_split`."""
+    return legend_inches([REASONS[key] for key in _used(rows)])
 
 
 def panels(trials: Sequence[Trial]) -> int:
@@ -75,7 +80,8 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
     """The time-sequence picture, the congestion window and the RTT over one axis of time."""
     told = _told(trials)
     width, height = figure.get_size_inches()
-    top, bottom = 0.15 + 0.2 * _legend_lines(len(trials)), 0.5
+    names = [short_label(trial.transport) for trial in trials]
+    top, bottom = legend_inches(names), 0.5
     each = (height - top - bottom) / len(told)
     ends = [max(t for t in (trial.series or {})["t_s"] if t is not None) for trial in trials]
     for number, key in enumerate(told):
@@ -94,7 +100,7 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
                     markevery=every,
                     linewidth=1.4,
                     markersize=4.5,
-                    label=label(trial.transport),
+                    label=short_label(trial.transport),
                 )
         highest = max(value for trial in trials for _, value in _points(trial.series or {}, key))
         axes.set_ylim(0, 1.08 * highest or 1.0)
@@ -104,8 +110,7 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
             size_axis(axes, "y", _SERIES[key])
         time_axis(axes, "x", [end / 50 for end in ends] + ends if max(ends) > 8 * min(ends) else ends)
         if number == 0:
-            handles, names = axes.get_legend_handles_labels()
-            figure.legend(handles, names, loc="upper center", ncols=4, fontsize=8)
+            legend(figure, axes, "upper center")
         if number < len(told) - 1:
             axes.set_xlabel("")
             axes.tick_params(labelbottom=False)
@@ -115,7 +120,7 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
 def completion(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style]) -> None:
     """The empirical distribution of the time that a transfer takes."""
     names = [name for name in styles if any(trial.transport == name for trial in trials)]
-    axes = _legend_axes(figure, len(names))
+    axes = _legend_axes(figure, [short_label(name) for name in names])
     every = [trial.seconds for trial in trials if trial.seconds is not None]
     time_axis(axes, "x", every)
     low, high = axes.get_xlim()
@@ -127,16 +132,16 @@ def completion(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, S
             [low, *times, high], [0, *shares, 1], where="post", color=look.color, linestyle=look.dash, linewidth=1.4
         )
         axes.plot(times, shares, look.marker, color=look.color, markersize=4.5)
-        axes.plot([], [], look.marker, color=look.color, linestyle=look.dash, label=label(name))
+        axes.plot([], [], look.marker, color=look.color, linestyle=look.dash, label=short_label(name))
     axes.set_ylim(0, 1.04)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     axes.set_ylabel("transfers that are done")
-    figure.legend(loc="upper center", ncols=4, fontsize=8)
+    legend(figure, axes, "upper center")
 
 
 def goodput_against_delay(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) -> None:
     """One point a transport, with the interval of its goodput."""
-    axes = _legend_axes(figure, len(rows))
+    axes = _legend_axes(figure, [short_label(row.transport) for row in rows])
     values: list[float] = []
     delays_s: list[float] = []
     for row in rows:
@@ -157,34 +162,33 @@ def goodput_against_delay(figure: "Figure", rows: Sequence[Row], styles: Mapping
             color=look.color,
             markerfacecolor=face,
             markersize=8,
-            label=label(row.transport),
+            label=short_label(row.transport),
         )
     time_axis(axes, "x", delays_s, "RTT beside the transfer, 95th percentile")
     rate_axis(axes, "y", values)
-    figure.legend(loc="upper center", ncols=4, fontsize=8, handlelength=1.5)
+    legend(figure, axes, "upper center")
+
+
+def _used(rows: Sequence[Row]) -> list[str]:
+    return [key for key in REASONS if any((row.reasons or {}).get(key) for row in rows)]
 
 
 def _bars_axes(figure: "Figure", rows: Sequence[Row], bottom: float) -> "Axes":
     """A line for each transport, named at the left, the first at the top; `bottom` inches are left under them."""
     width, height = figure.get_size_inches()
-    longest = max(len(label(row.transport)) for row in rows)
-    left = min(2.2, 0.25 + 0.078 * longest)
-    axes = figure.add_axes((left / width, bottom / height, 1 - (left + 1.0) / width, 1 - (bottom + 0.1) / height))
-    axes.set_yticks(range(len(rows)), [label(row.transport) for row in rows])
+    left = 0.2 + text_inches([short_label(row.transport) for row in rows])
+    axes = figure.add_axes((left / width, bottom / height, 1 - (left + 1.05) / width, 1 - (bottom + 0.1) / height))
+    axes.set_yticks(range(len(rows)), [short_label(row.transport) for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     return axes
 
 
-def _legend_axes(figure: "Figure", count: int) -> "Axes":
+def _legend_axes(figure: "Figure", names: Sequence[str]) -> "Axes":
     width, height = figure.get_size_inches()
-    top = 0.15 + 0.2 * _legend_lines(count)
+    top = legend_inches(names)
     return figure.add_axes((1.02 / width, 0.5 / height, 1 - 1.22 / width, 1 - (top + 0.55) / height))
-
-
-def _legend_lines(count: int) -> int:
-    return -(-count // 4)
 
 
 def _told(trials: Sequence[Trial]) -> list[str]:

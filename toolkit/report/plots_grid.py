@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 from toolkit.bench.record import Campaign
 from toolkit.bench.verdict import FASTER, NO_CLAIM, Row
 from toolkit.report.axes import rate_axis
-from toolkit.report.drawing import FIXED_INK, MUTED, SURFACE, TCP_TINT, UDP_TINT, Style, direct_labels
-from toolkit.report.wording import label, ratio
+from toolkit.report.drawing import (
+    FIXED_INK,
+    MUTED,
+    SURFACE,
+    TCP_TINT,
+    UDP_TINT,
+    WIDTH,
+    Style,
+    direct_labels,
+    text_inches,
+)
+from toolkit.report.wording import ratio, short_label
 from toolkit.units import format_fraction
 
 if TYPE_CHECKING:
@@ -22,7 +32,9 @@ def goodput_against_loss(
     figure: "Figure", campaign: Campaign, rows: Sequence[Row], styles: Mapping[str, Style]
 ) -> None:
     """Equal steps along x for each rate of loss, so that 0 and 0.1% are apart."""
-    axes = figure.add_axes((0.15, 0.15, 0.62, 0.79))
+    shown = [short_label(row.transport) for row in rows]
+    right = min(0.4 + text_inches(shown), 0.4 * WIDTH) / WIDTH
+    axes = figure.add_axes((0.205, 0.15, 0.795 - right, 0.81))
     losses = sorted({campaign.paths[row.path]["loss"] for row in rows})
     values = [row.goodput_bps.value for row in rows if row.goodput_bps]
     ideal = {campaign.paths[row.path]["loss"]: campaign.paths[row.path].get("ideal_bps") for row in rows}
@@ -46,7 +58,7 @@ def goodput_against_loss(
         if bands:
             lows, highs = [i.low for _, i in bands], [i.high for _, i in bands]
             axes.fill_between([x for x, _ in bands], lows, highs, color=look.color, alpha=0.2, linewidth=0)
-        names.append((xs[-1], ys[-1], label(name), look.color))
+        names.append((xs[-1], ys[-1], short_label(name), look.color))
     rate_axis(axes, "y", [*values, *(bps for _, bps in ideals)])
     axes.set_xticks(range(len(losses)), [format_fraction(loss) for loss in losses])
     axes.set_xlim(-0.15, len(losses) - 0.85)
@@ -59,7 +71,7 @@ def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) ->
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
-    axes = figure.add_axes((0.13, 0.15, 0.84, 0.79))
+    axes = figure.add_axes((0.14, 0.15, 0.84, 0.81))
     told = [(row, row.ratio, campaign.paths[row.path]) for row in rows if row.ratio]
     rtts, losses = sorted({path["rtt_ms"] for _, _, path in told}), sorted({path["loss"] for _, _, path in told})
     grid = [[math.nan] * len(rtts) for _ in losses]

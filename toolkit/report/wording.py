@@ -10,6 +10,8 @@ NOTHING = "-"
 MAX_LABEL = 48
 """A label is the user's or a file's own text; longer ones are cut, so that they break no layout."""
 
+MAX_SHORT_LABEL = 20
+
 REASONS = {
     "handshake_s": "handshake",
     "ramp_up_s": "ramp-up",
@@ -34,6 +36,11 @@ MARKS = {
 def label(text: object) -> str:
     """Anybody's text, fit for one line."""
     return printable(str(text), MAX_LABEL)
+
+
+def short_label(text: object) -> str:
+    """As `label`, for a picture, where there is less room."""
+    return printable(str(text), MAX_SHORT_LABEL)
 
 
 def mark_meaning(mark: str) -> str:
