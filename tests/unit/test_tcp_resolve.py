@@ -36,11 +36,15 @@ def test_families_take_turns_and_ipv6_begins(found: list[SocketAddress], order: 
 
 
 @pytest.mark.parametrize(
-    ("host", "family"),
-    [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6), (f"fe80::1%{LOOPBACK}", socket.AF_INET6)],
+    ("host", "family", "name"),
+    [
+        ("127.0.0.1", socket.AF_INET, ("127.0.0.1", 9000)),
+        ("::1", socket.AF_INET6, ("::1", 9000, 0, 0)),
+        (f"fe80::1%{LOOPBACK}", socket.AF_INET6, ("fe80::1", 9000, 0, LOOPBACK)),
+    ],
 )
-def test_a_literal_address_is_itself(host: str, family: int) -> None:
-    assert resolve(Address(host, 9000), socket.SOCK_STREAM) == [(family, (host, 9000))]
+def test_a_literal_address_is_itself(host: str, family: int, name: tuple[object, ...]) -> None:
+    assert resolve(Address(host, 9000), socket.SOCK_STREAM) == [(family, name)]
 
 
 def test_a_literal_address_asks_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:

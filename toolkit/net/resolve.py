@@ -14,8 +14,8 @@ from typing import Any
 from toolkit.errors import UnreachableError, UsageError, printable
 from toolkit.transfer.channel import Address
 
-SocketAddress = tuple[int, tuple[str, int]]
-"""A family, and what `connect` and `bind` take in it: a numeric host (with its scope, as in fe80::1%2), a port."""
+SocketAddress = tuple[int, tuple[Any, ...]]
+"""A family, and what `connect` and `bind` take in it: a numeric host, a port, and of IPv6 its scope."""
 
 RESOLVE_TIMEOUT_S = 5.0
 
@@ -44,7 +44,7 @@ def interleave(addresses: list[SocketAddress]) -> list[SocketAddress]:
 
 def _look_up(address: Address, kind: int, flags: int = 0) -> list[SocketAddress]:
     found = socket.getaddrinfo(address.host, address.port, type=kind, flags=flags)
-    return [(int(family), (host_of(to), address.port)) for family, _, _, _, to in found]
+    return [(int(family), to) for family, _, _, _, to in found]
 
 
 def host_of(name: tuple[Any, ...]) -> str:

@@ -221,9 +221,7 @@ class Connection:
 
     def offer_data(self, length_bytes: int) -> int:
         """The source has so many more bytes; returns the position of the first of them."""
-        position = self.sender.data.end
-        self.sender.data.end += length_bytes
-        return position
+        return self.sender.data.offer(length_bytes)
 
     def close(self, code: int, reason: str) -> None:
         """End it: CLOSE goes out by the next `poll_transmit`. What was not acknowledged is given up."""

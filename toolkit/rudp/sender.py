@@ -79,6 +79,8 @@ class Sender:
         self._last_sent_time_ns = 0
         self._next_send_time_ns: int | None = None
         self._probes_due = 0
+        self._may_resend_one = False  # whatever the window says: a loss event has just begun (RFC 9002 section 7.3.2)
+        self._loss_event_ns = -1  # when it began
         self._unproven_losses = 0  # packets of the newest loss event that have not turned out spurious
         self._loss_event_first = 0
         self._loss_event_sent_time_ns = 0
@@ -274,6 +276,9 @@ class Sender:
         self.mtu.on_packets_lost(lost.largest_bytes, count, now_ns)
         self._apply_datagram_size()
         state = lost.newest_state
+        if state.sent_time_ns > self._loss_event_ns:
+            self._loss_event_ns = now_ns
+            self._may_resend_one = True
         self._unproven_losses = count
         self._loss_event_first = int(lost.packet_numbers[0])
         self._loss_event_sent_time_ns = state.sent_time_ns
@@ -323,7 +328,10 @@ class Sender:
         packets = min(room // self._datagram_bytes, MAX_ROUND_SUPER_PACKETS * segments_per_send(self._datagram_bytes))
         if packets <= 0:
             self._is_window_limited = True
-            return None
+            if not self._may_resend_one or not (self.data.lost or self.messages.lost):
+                return None
+            packets = 1
+        self._may_resend_one = False
         if self._wants_ping(now_ns):
             return self._ping(now_ns)
         if has_messages:

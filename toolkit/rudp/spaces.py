@@ -42,6 +42,13 @@ class SendSpace:
         self.retransmitted_bytes = 0
         self._is_abandoned = False
 
+    def offer(self, length_bytes: int) -> int:
+        """There are so many more bytes; returns the position of the first. ValueError once the source has failed."""
+        if self._is_abandoned:
+            raise ValueError("the source of this space has failed: nothing more is sent of it")
+        self.end += length_bytes
+        return self.end - length_bytes
+
     def abandon(self) -> None:
         """The source failed: nothing of this space is sent any more, and nothing of it is waited for."""
         self._is_abandoned = True

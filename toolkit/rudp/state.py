@@ -1,6 +1,5 @@
 """The states of a connection as a table; whatever is not in it cannot happen.
 
-CONNECTING (client only)  INITIAL sent, no ACCEPT yet
 ESTABLISHED               data and messages flow
 CLOSING                   this side sent CLOSE and answers stragglers with it
 CLOSED                    over: by the peer's CLOSE, by silence, or by an address that refuses
@@ -11,7 +10,6 @@ from typing import Final
 
 
 class State(Enum):
-    CONNECTING = auto()
     ESTABLISHED = auto()
     CLOSING = auto()
     CLOSED = auto()
@@ -20,16 +18,12 @@ class State(Enum):
 class Event(Enum):
     """What moves a connection from state to state."""
 
-    ACCEPTED = auto()  # the handshake is complete
     CLOSE = auto()  # the application ends it
     PEER_CLOSED = auto()  # CLOSE arrived
     LOST = auto()  # idle timeout, a handshake that nobody answered or that was refused
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
-    (State.CONNECTING, Event.ACCEPTED): State.ESTABLISHED,
-    (State.CONNECTING, Event.CLOSE): State.CLOSED,
-    (State.CONNECTING, Event.LOST): State.CLOSED,
     (State.ESTABLISHED, Event.CLOSE): State.CLOSING,
     (State.ESTABLISHED, Event.PEER_CLOSED): State.CLOSED,
     (State.ESTABLISHED, Event.LOST): State.CLOSED,
