@@ -78,21 +78,21 @@ def enter_ends() -> bool:
     """
     is_user = False
     try:
-        unshare(CLONE_NEWNS)
-    except PermissionError:
-        user, group = os.geteuid(), os.getegid()
         try:
+            unshare(CLONE_NEWNS)
+        except PermissionError:
+            user, group = os.geteuid(), os.getegid()
             unshare(CLONE_NEWUSER | CLONE_NEWNS)
             Path("/proc/self/setgroups").write_text("deny")
             Path("/proc/self/uid_map").write_text(f"0 {user} 1")
             Path("/proc/self/gid_map").write_text(f"0 {group} 1")
-        except OSError as error:
-            way_out = "run the link as root, or allow them: see user.max_user_namespaces in sysctl"
-            if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
-                way_out = "run the link as root, or 'sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'"
-            raise NettoolError(f"this user may make no namespaces ({error.strerror}): {way_out}") from None
-        is_user = True
-    _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+            is_user = True
+        _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
+    except OSError as error:
+        way_out = "run the link as root, or allow them: see user.max_user_namespaces in sysctl"
+        if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
+            way_out = "run the link as root, or 'sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'"
+        raise NettoolError(f"this user may make no namespaces ({error.strerror}): {way_out}") from None
     return is_user
 
 
@@ -126,14 +126,14 @@ def name_hosts(names: dict[str, str]) -> None:
 
 def publish_names(near: int, far: int) -> list[Path]:
     """Name this process's namespaces for `ip netns`; root only. Returns the links, which `unlink` removes."""
-    with contextlib.suppress(FileExistsError):
-        NAMES_FOLDER.mkdir(parents=True)
-    remove_stale_names()
     links = []
-    for end, fd in (("near", near), ("far", far)):
-        link = NAMES_FOLDER / f"{_NAME_PREFIX}{os.getpid()}-{end}"
-        link.symlink_to(f"/proc/{os.getpid()}/fd/{fd}")
-        links.append(link)
+    with contextlib.suppress(OSError):  # a convenience: where /run is not ours, as in a container, there are none
+        NAMES_FOLDER.mkdir(parents=True, exist_ok=True)
+        remove_stale_names()
+        for end, fd in (("near", near), ("far", far)):
+            link = NAMES_FOLDER / f"{_NAME_PREFIX}{os.getpid()}-{end}"
+            link.symlink_to(f"/proc/{os.getpid()}/fd/{fd}")
+            links.append(link)
     return links
 
 
