@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toolkit.bench.competitor import Competitor
 from toolkit.bench.fingerprint import host_fingerprint
-from toolkit.bench.matrix import WARM_UP, Setting, Turn, baseline_of, schedule, with_control
+from toolkit.bench.matrix import WARM_UP, Setting, Turn, baseline_of, refuse_missing, schedule, with_control
 from toolkit.bench.paths import LINK, LOOPBACK, REMOTE, BenchPath
 from toolkit.bench.places import LinkPlace, Loopback, Place
 from toolkit.bench.record import Campaign, Probe, Results, Trial
@@ -82,6 +82,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:
             raise UsageError("a campaign needs a transport, a path and a size")
+        refuse_missing(self.settings)
         if min(self.sizes) < MIN_PAYLOAD_BYTES:
             raise UsageError("a file under 1KiB measures the handshake only: ask for a larger --size")
         if len(set(self.sizes)) < len(self.sizes):

@@ -9,8 +9,10 @@ figure.
 """
 
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from toolkit.bench.record import CONTROL_SUFFIX
@@ -78,6 +80,15 @@ def _parse(word: str, tcp_congestion_control: str) -> Setting:
         raise UsageError(f"'{printable(word, 40)}' is no transport: write {_LIST}")
     control = chosen or defaults[transport]
     return Setting(f"{transport}-{control}{equals}{rate}", transport, control, None, rate_bps)
+
+
+def refuse_missing(settings: Sequence[Setting]) -> None:
+    """Raise UsageError where a program that is to run is not installed."""
+    programs = {setting.program for setting in settings}
+    if IPERF3 in programs and shutil.which(IPERF3) is None:
+        raise UsageError("iperf3 is not installed here: 'apt install iperf3' or its like, or leave it out")
+    if AIOQUIC in programs and find_spec("aioquic") is None:
+        raise UsageError("quic needs aioquic, which is not installed: pip install 'nettool[quic]', or leave it out")
 
 
 def baseline_of(settings: Sequence[Setting]) -> Setting:

@@ -125,6 +125,8 @@ def _trial(
     verified = error is None and (is_same or bool(sender.get("is_delivered")))
     seconds = float(sender["seconds"]) if verified else None
     goodput_bps = rate_of(size, seconds) if seconds is not None else None
+    if goodput_bps is not None and sender.get("is_delivered"):  # such a program says itself what has arrived
+        goodput_bps = float(sender["goodput_bps"])
     reasons, why, marks = None, "", []
     if turn.setting.program is not None and sender.get("is_unreliable"):
         marks.append(UNRELIABLE)
@@ -147,7 +149,8 @@ def _trial(
             busy_receiver=busy[1],
         )
         why = sentence(facts)
-        is_slower = path.ideal_bps is not None and goodput_bps < _FULL_SHARE * path.ideal_bps
+        # Elsewhere the processors are part of what is compared, and the sentence says that they were the limit.
+        is_slower = path.kind == LINK and path.ideal_bps is not None and goodput_bps < _FULL_SHARE * path.ideal_bps
         if is_slower and reasons["cpu_bound_s"] > _CPU_SHARE * seconds:
             marks.append(CPU_BOUND)
     if ledger is not None:
