@@ -148,7 +148,7 @@ def _trial(
             busy_sender=busy[0],
             busy_receiver=busy[1],
         )
-        why = sentence(facts)
+        why = sentence(facts) if competition is None else f"It shared the path with another flow. {sentence(facts)}"
         # Elsewhere the processors are part of what is compared, and the sentence says that they were the limit.
         is_slower = path.kind == LINK and path.ideal_bps is not None and goodput_bps < _FULL_SHARE * path.ideal_bps
         if is_slower and reasons["cpu_bound_s"] > _CPU_SHARE * seconds:
@@ -171,7 +171,7 @@ def _trial(
         sender=sender,
         receiver=receiver,
         ledger=ledger,
-        cost=_cost(sender, receiver, ledger, size),
+        cost=_cost(sender, receiver, ledger if competition is None else None, size),
         retransmitted_packets=sender.get("packets_retransmitted"),
         reasons={kind: round(value, 6) for kind, value in reasons.items()} if reasons is not None else None,
         why=why,
