@@ -43,7 +43,7 @@ def read(path: Path) -> list[Row]:
             if isinstance(run.get("error"), str) and not run.get("end"):
                 raise UsageError(f"{shown}: iperf3 failed: {printable(run['error'])}; leave this run out")
             rows.append(_row(run, path.name))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UsageError(f"{shown}, run {len(rows) + 1}: not what iperf3 -J prints; give its JSON") from None
     if not rows:
         raise UsageError(f"{shown} is empty; give what iperf3 -J printed")

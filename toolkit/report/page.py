@@ -273,9 +273,7 @@ def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def _download(results: Results) -> Html:
     """The records as they stand in the file, compressed, inside the link."""
-    records: list[Campaign | Probe | Trial] = [results.campaign, *results.probes]
-    in_order: list[Trial] = sorted(results.trials, key=lambda trial: trial.position)
-    records += in_order
+    records: list[Campaign | Probe | Trial] = [results.campaign, *results.probes, *results.trials]
     content = "".join(line(record) + "\n" for record in records).encode()
     packed = gzip.compress(content, mtime=0)
     name = (

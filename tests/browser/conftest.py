@@ -1,0 +1,65 @@
+"""A headless Chromium for the page; without one, or without playwright, the tests are skipped and say so."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from report_samples import grid, lossy, one_path, troubled
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserType
+
+_ARGUMENTS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+class Chromium:
+    """Starts a browser with a profile of its own; `launch` gives a context manager's object."""
+
+    def __init__(self, browser_type: "BrowserType", program: str, folder: Path) -> None:
+        self._type, self._program, self._folder = browser_type, program, folder
+        self._started = 0
+
+    def launch(self, width: int = 1280, height: int = 900, is_dark: bool = False):  # type: ignore[no-untyped-def]
+        """A browser context of that size."""
+        self._started += 1
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        return self._type.launch_persistent_context(
+            str(self._folder / str(self._started)),
+            executable_path=self._program,
+            args=[*_ARGUMENTS, *sandbox],
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if is_dark else "light",
+            accept_downloads=True,
+        )
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
+    program = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium here; on Debian: apt install chromium")
+    with sync_api.sync_playwright() as playwright:
+        yield Chromium(playwright.chromium, program, tmp_path_factory.mktemp("chromium"))
+
+
+@pytest.fixture(scope="session")
+def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of four campaigns, one of which is full of trouble."""
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
+    from toolkit.report.page import write_page
+
+    path = tmp_path_factory.mktemp("page") / "out.html"
+    write_page([lossy(), one_path(), grid(), troubled()], path)
+    return path

@@ -1,0 +1,188 @@
+"""The page as a reader has it: in Chromium, on a desk and on a phone, by mouse and by keyboard, light and dark."""
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_samples import LOSSES, grid, lossy, one_path, troubled
+
+from toolkit.bench.verdict import headline
+
+PHONE = 360
+
+
+@pytest.fixture(scope="module")
+def desk(chromium: Any, report_page: Path) -> Iterator[Any]:
+    """The page at 1280 pixels; what the console, the scripts and the network complained of is in `page.complaints`."""
+    context = chromium.launch()
+    yield opened(context, report_page)
+    context.close()
+
+
+def opened(context: Any, report_page: Path) -> Any:
+    page = context.pages[0]
+    page.complaints = []
+    page.requests = []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(report_page.as_uri())
+    return page
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    return list(page.eval_on_selector_all(selector, "nodes => nodes.map(node => node.textContent)"))
+
+
+def column(page: Any, title: str) -> list[str]:
+    """Of the first table."""
+    script = """([table, title]) => {
+        const column = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent === title);
+        return [...table.tBodies[0].rows].map(row => row.cells[column].textContent);
+    }"""
+    return list(page.evaluate(script, [page.query_selector("table"), title]))
+
+
+def heading(page: Any, title: str) -> Any:
+    return page.locator("table").first.locator("thead th", has_text=title).first
+
+
+def test_there_is_nothing_to_complain_of_and_nothing_is_fetched(desk: Any, report_page: Path) -> None:
+    assert desk.complaints == []
+    assert [url for url in desk.requests if not url.startswith("data:")] == [report_page.as_uri()]
+
+
+def test_the_verdict_is_the_first_thing_that_is_read(desk: Any) -> None:
+    said = desk.locator(".verdicts .sentence").first
+    assert said.inner_text() == headline(lossy())[0].partition(": ")[2]
+    box = said.bounding_box()
+    assert box["y"] + box["height"] < 900  # without scrolling
+
+
+def test_every_picture_is_there_and_has_a_name(desk: Any) -> None:
+    from toolkit.report.plots import pictures
+
+    desk.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    expected = [p for results in (lossy(), one_path(), grid(), troubled()) for p in pictures(results)]
+    drawn = desk.locator("figure svg")
+    assert drawn.count() == len(expected)
+    sizes = drawn.evaluate_all(
+        "nodes => nodes.map(node => [node.clientWidth, node.clientHeight, node.children.length])"
+    )
+    assert all(width > 200 and height > 80 and children for width, height, children in sizes)
+    names = drawn.evaluate_all("nodes => nodes.map(node => node.getAttribute('aria-label'))")
+    assert [name.split(". ")[0] for name in names] == [picture.title for picture in expected]
+
+
+def test_a_click_sorts_by_the_figure_and_not_by_its_text(desk: Any) -> None:
+    desk.reload()
+    heading(desk, "time").locator("button").click()
+    times = column(desk, "time")
+    numbers = [float(text.split()[0]) for text in times]
+    assert {text.split()[1] for text in times} == {"s"}
+    assert numbers == sorted(numbers)
+    assert heading(desk, "time").get_attribute("aria-sort") == "ascending"
+    heading(desk, "time").locator("button").click()
+    numbers = [float(text.split()[0]) for text in column(desk, "time")]
+    assert numbers == sorted(numbers, reverse=True)
+    assert heading(desk, "time").get_attribute("aria-sort") == "descending"
+
+
+def test_the_keyboard_sorts_and_missing_figures_stay_last(desk: Any) -> None:
+    desk.reload()
+    button = heading(desk, "x tcp-cubic").locator("button")
+    for key, order in (("Enter", "ascending"), ("Space", "descending")):
+        button.focus()
+        desk.keyboard.press(key)
+        assert heading(desk, "x tcp-cubic").get_attribute("aria-sort") == order
+        ratios = column(desk, "x tcp-cubic")
+        assert ratios[-len(LOSSES) :] == ["-"] * len(LOSSES)
+        known = [float(text) for text in ratios[: -len(LOSSES)]]
+        assert known == sorted(known, reverse=order == "descending")
+    others = desk.locator("table").first.locator("th[aria-sort=none]")
+    assert others.count() == desk.locator("table").first.locator("thead th").count() - 1
+
+
+def test_everything_can_be_reached_with_the_keyboard(desk: Any) -> None:
+    desk.reload()
+    seen = set()
+    for _ in range(60):
+        desk.keyboard.press("Tab")
+        seen.add(desk.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
+    assert {"A.skip", "A.", "BUTTON.", "DIV.scroll"} <= seen
+
+
+def test_the_records_can_be_saved(desk: Any) -> None:
+    with desk.expect_download() as waiting:
+        desk.locator("a[download]").first.click()
+    content = gzip.decompress(Path(waiting.value.path()).read_bytes())
+    assert content.count(b"\n") == 1 + len(lossy().probes) + len(lossy().trials)
+
+
+def test_a_hostile_label_is_text(desk: Any) -> None:
+    assert any("<script>alert(1)</script>" in text for text in texts(desk, "tbody th"))
+    assert desk.locator("script").count() == 1
+
+
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_a_phone_shows_it_all_without_sideways_scrolling(chromium: Any, report_page: Path, is_dark: bool) -> None:
+    context = chromium.launch(PHONE, 740, is_dark)
+    page = opened(context, report_page)
+    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter(node =>
+            !node.closest('.scroll') && !node.closest('svg') && node.className !== 'skip'
+            && node.getBoundingClientRect().right > innerWidth + 0.5).map(node => node.outerHTML.slice(0, 80))"""
+    )
+    assert wide == []
+    assert page.locator(".scroll").first.evaluate("node => node.scrollWidth > node.clientWidth")
+    assert page.complaints == []
+    context.close()
+
+
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_text_has_a_contrast_that_can_be_read(chromium: Any, report_page: Path, is_dark: bool) -> None:
+    """4.5:1 for every text, by the colours that Chromium came to (WCAG 2.2, 1.4.3)."""
+    context = chromium.launch(is_dark=is_dark)
+    page = opened(context, report_page)
+    pairs = page.evaluate(
+        """() => {
+        const light = color => {
+            const [r, g, b] = color.match(/[\\d.]+/g).map(Number).slice(0, 3).map(
+                c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const ground = node => {
+            for (; node; node = node.parentElement) {
+                const color = getComputedStyle(node).backgroundColor;
+                if (!/, 0\\)$|transparent/.test(color)) return color;
+            }
+            return 'rgb(255, 255, 255)';
+        };
+        return [...document.querySelectorAll('p, li, td, th, h1, h2, h3, a, summary, figcaption, dt, dd')].map(node => {
+            const [one, other] = [light(getComputedStyle(node).color), light(ground(node))];
+            return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+        });
+    }"""
+    )
+    assert len(pairs) > 100
+    assert min(pairs) >= 4.5
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(part) for part in background[4:-1].split(",")) < 200) == is_dark
+    ink = page.locator("figure svg text").first.evaluate("node => getComputedStyle(node).fill")
+    assert (sum(int(part) for part in ink[4:-1].split(",")) > 500) == is_dark
+    context.close()
+
+
+def test_it_can_be_printed(chromium: Any, report_page: Path) -> None:
+    context = chromium.launch()
+    page = opened(context, report_page)
+    page.emulate_media(media="print")
+    assert page.locator(".scroll").first.evaluate("node => getComputedStyle(node).overflowX") == "visible"
+    assert page.locator("nav").evaluate("node => getComputedStyle(node).display") == "none"
+    assert page.pdf()[:5] == b"%PDF-"
+    assert page.evaluate("[...document.querySelectorAll('details')].every(node => node.open)")
+    context.close()

@@ -1,0 +1,65 @@
+"""`nettool report` as its users meet it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_process import nettool
+from report_samples import lossy, one_path, save
+
+from toolkit.report.text import FORMATS, comparisons
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[Path]:
+    return [save(lossy(), tmp_path / "link.jsonl"), save(one_path(), tmp_path / "loopback.jsonl")]
+
+
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_tables_are_those_of_the_records(records: list[Path], table_format: str) -> None:
+    ended = nettool("report", *records, "--format", table_format)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert ended.stdout == comparisons([lossy(), one_path()], (), table_format) + "\n"
+
+
+def test_a_page_and_pictures_are_the_same_twice(records: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
+    made = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        ended = nettool("report", records[1], "--html", folder / "out.html", "--pictures", folder / "pictures")
+        assert ended.code == 0, ended
+        assert "Page: " in ended.stderr
+        made.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+    assert made[0] == made[1]
+    assert len(made[0]) == 1 + 2 * 5
+
+
+def test_runs_of_iperf3_are_laid_beside(records: list[Path], tmp_path: Path) -> None:
+    run = {
+        "start": {"test_start": {"protocol": "TCP", "num_streams": 1}},
+        "end": {"sum_sent": {"seconds": 1.0, "bytes": 10**9}, "sum_received": {"seconds": 1.0, "bytes": 10**9}},
+    }
+    (tmp_path / "iperf.json").write_text(json.dumps(run))
+    ended = nettool("report", records[1], "--import", tmp_path / "iperf.json", "--format", "json")
+    assert ended.code == 0, ended
+    rows = json.loads(ended.stdout)["rows"]
+    assert [row["campaign"] for row in rows] == ["loopback"] * 3 + ["imported"]
+    assert rows[-1]["goodput_bps"] == 8e9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "say which records to show"),
+        (["missing.jsonl"], "cannot read missing.jsonl"),
+        (["--format", "word", "x"], "'word' is not a format"),
+        (["--import", "missing.json"], "cannot read missing.json"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_to_do(arguments: list[str], said: str, tmp_path: Path) -> None:
+    ended = nettool("report", *arguments, cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert said in ended.stderr
