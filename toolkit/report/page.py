@@ -64,18 +64,18 @@ def page(files: Sequence[Results], imported: Sequence[Row] = ()) -> str:
         element("link", rel="icon", href="data:,"),
         element("style", Html(_asset("page.css"))),
     )
-    names = [f"campaign-{number}" for number in range(1, len(files) + 1)]
+    names = _names(files)
     main = element(
         "main",
-        *(_verdicts(results) for results in files),
-        *(_campaign(results, name) for results, name in zip(files, names, strict=True)),
+        *(_verdicts(results, name) for results, name in zip(files, names, strict=True)),
+        *(_campaign(results, name, number) for number, (results, name) in enumerate(zip(files, names, strict=True), 1)),
         _imported(imported),
         id="main",
     )
     body = element(
         "body",
         element("a", "Skip to the verdicts", class_="skip", href="#main"),
-        _header(files, names, bool(imported)),
+        _header(names, bool(imported)),
         main,
         element("footer", element("p", "Made by nettool from the records that this page carries.")),
         element("script", Html(script)),
@@ -83,8 +83,8 @@ def page(files: Sequence[Results], imported: Sequence[Row] = ()) -> str:
     return join(Html("<!doctype html>\n"), element("html", head, body, lang="en"), Html("\n"))
 
 
-def _header(files: Sequence[Results], names: Sequence[str], has_imported: bool) -> Html:
-    links = [element("a", _name(results), href=f"#{name}") for results, name in zip(files, names, strict=True)]
+def _header(names: Sequence[str], has_imported: bool) -> Html:
+    links = [element("a", name, href=f"#campaign-{number}") for number, name in enumerate(names, 1)]
     if has_imported:
         links.append(element("a", "Other programs' runs", href="#imported"))
     return element(
@@ -94,11 +94,16 @@ def _header(files: Sequence[Results], names: Sequence[str], has_imported: bool) 
     )
 
 
-def _name(results: Results) -> str:
-    return label(results.campaign.name)
+def _names(files: Sequence[Results]) -> list[str]:
+    """The campaigns' names; those of a kind are numbered."""
+    kinds = [_capital(label(results.campaign.name)) for results in files]
+    return [
+        f"{kind} {kinds[: number + 1].count(kind)}" if kinds.count(kind) > 1 else kind
+        for number, kind in enumerate(kinds)
+    ]
 
 
-def _verdicts(results: Results) -> Html:
+def _verdicts(results: Results, name: str) -> Html:
     """A card for each path and size: what was found, who did how well, and the sentence."""
     campaign = results.campaign
     rows = summarise(results)
@@ -120,8 +125,8 @@ def _verdicts(results: Results) -> Html:
                 element("ul", *chips, class_="chips", aria_label=f"Compared with {label(campaign.baseline)}"),
             )
         )
-    title = f"{_capital(_name(results))}: which is better, and how sure that is"
-    return element("section", element("h2", title), element("ol", *cards, class_="verdicts"))
+    title = element("h2", f"{name}: which is better, and how sure that is")
+    return element("section", title, element("ol", *cards, class_="verdicts"))
 
 
 def _chip(row: Row) -> Html:
@@ -131,19 +136,19 @@ def _chip(row: Row) -> Html:
     return element("li", text, class_=f"chip {_class(row.verdict)}")
 
 
-def _campaign(results: Results, name: str) -> Html:
+def _campaign(results: Results, name: str, number: int) -> Html:
     campaign = results.campaign
     children = [
-        element("h2", f"{_capital(_name(results))}, {started_text(campaign)}"),
+        element("h2", f"{name}, {started_text(campaign)}"),
         element("p", " ".join(caption(results)), class_="note"),
     ]
     verdicts = {verdict_words(row): row.verdict for row in summarise(results)}
     made = tables(results)
     children.append(_table(made[0], verdicts) if made else Html(""))
-    children.append(_pictures(results, name))
+    children.append(_pictures(results, f"campaign-{number}"))
     children += [_table(table, verdicts) for table in made[1:]]
     children.append(_provenance(results))
-    return element("section", *children, id=name)
+    return element("section", *children, id=f"campaign-{number}")
 
 
 def _imported(imported: Sequence[Row]) -> Html:
