@@ -1,58 +1,72 @@
-"""Every cell once a block, in an order that the seed decides; what users may name as a cell."""
+"""Every transport once a block, in an order that the seed decides; what users may name as a transport."""
 
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 
-from toolkit.bench.campaign import Plan, parse_cells
-from toolkit.bench.matrix import WARM_UP, Cell, schedule
+from toolkit.bench.matrix import (
+    AIOQUIC,
+    IPERF3,
+    WARM_UP,
+    Setting,
+    baseline_of,
+    parse_transports,
+    schedule,
+    with_control,
+)
 from toolkit.errors import UsageError
 
-CELLS = [Cell(label, "tcp", label) for label in ("a", "b", "c")]
+SETTINGS = [Setting(label, "tcp", label) for label in ("a", "b", "c")]
+SIZES = [10, 1000]
 
 
 def test_a_block_holds_every_cell_once_and_the_warm_up_comes_first() -> None:
-    turns = list(schedule(CELLS, repeats=4, seed=3))
-    assert [block for block, _ in groupby(turn.block for turn in turns)] == [WARM_UP, 0, 1, 2, 3]
-    for _, block in groupby(turns, key=lambda turn: turn.block):
-        assert sorted(turn.cell.label for turn in block) == ["a", "b", "c"]
+    turns = list(schedule(SETTINGS, SIZES, repeats=4, seed=3))
+    blocks = [(block, list(group)) for block, group in groupby(turns, lambda turn: turn.block)]
+    assert [block for block, _ in blocks] == [WARM_UP, 0, 1, 2, 3]
+    warm_up, *rest = [group for _, group in blocks]
+    assert sorted((turn.setting.label, turn.payload_bytes) for turn in warm_up) == [("a", 10), ("b", 10), ("c", 10)]
+    for group in rest:
+        cells = sorted((turn.setting.label, turn.payload_bytes) for turn in group)
+        assert cells == [(label, size) for label in "abc" for size in SIZES]
 
 
-def test_the_seed_decides_the_order() -> None:
-    orders = {seed: tuple(turn.cell.label for turn in schedule(CELLS, 20, seed)) for seed in range(5)}
-    assert orders[0] == tuple(turn.cell.label for turn in schedule(CELLS, 20, 0))
-    assert len(set(orders.values())) == 5
+def test_the_seed_decides_the_order_and_blocks_differ() -> None:
+    first = list(schedule(SETTINGS, SIZES, repeats=20, seed=3))
+    assert first == list(schedule(SETTINGS, SIZES, repeats=20, seed=3))
+    assert first != list(schedule(SETTINGS, SIZES, repeats=20, seed=4))
+    orders = {tuple(turn.setting.label for turn in first if turn.block == block) for block in range(20)}
+    assert len(orders) > 5
 
 
-def test_the_order_within_blocks_changes() -> None:
-    blocks = {
-        tuple(turn.cell.label for turn in block) for _, block in groupby(schedule(CELLS, 30, 1), lambda t: t.block)
-    }
-    assert len(blocks) == 6
-
-
-def test_cells_are_named_by_transport_and_congestion_control() -> None:
-    cells = parse_cells("tcp, udp,udp-cubic,tcp-bbr", "cubic")
-    assert [cell.label for cell in cells] == ["tcp-cubic", "udp-bbr", "udp-cubic", "tcp-bbr"]
-    assert cells[3] == Cell("tcp-bbr", "tcp", "bbr")
-
-
-@pytest.mark.parametrize("text", ["", "sctp", "tcp,,udp", "tcp,tcp-cubic", "TCP", "\x1b[0m"])
-def test_cells_that_make_no_sense(text: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        parse_cells(text, "cubic")
-    assert str(caught.value).isprintable()
+def test_transports_as_users_write_them() -> None:
+    assert parse_transports("tcp, udp,tcp-bbr,udp-rate=50Mbit") == [
+        Setting("tcp-cubic", "tcp", "cubic"),
+        Setting("udp-bbr", "udp", "bbr"),
+        Setting("tcp-bbr", "tcp", "bbr"),
+        Setting("udp-rate=50Mbit", "udp", "rate", None, 50e6),
+    ]
+    assert parse_transports("tcp", "reno") == [Setting("tcp-reno", "tcp", "reno")]
+    assert parse_transports("quic,iperf3-tcp,iperf3-tcp-bbr,iperf3-udp=1Gbit") == [
+        Setting("quic", "quic", None, AIOQUIC),
+        Setting("iperf3-tcp", "tcp", "cubic", IPERF3),
+        Setting("iperf3-tcp-bbr", "tcp", "bbr", IPERF3),
+        Setting("iperf3-udp=1Gbit", "udp", None, IPERF3, 1e9),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("text", "baseline"), [("udp,tcp", "tcp-cubic"), ("udp,udp-cubic", "udp-bbr"), ("tcp-bbr,tcp", "tcp-bbr")]
+    "text", ["", "pigeon", "tcp,,udp", "tcp,tcp-cubic", "iperf3", "iperf3-sctp", "udp-rate=fast", "iperf3-udp-bbr"]
 )
-def test_the_baseline_is_tcp_where_there_is_one(text: str, baseline: str) -> None:
-    assert Plan(parse_cells(text, "cubic"), 1 << 20, 1, 1, None).baseline == baseline
-
-
-@pytest.mark.parametrize(("payload_bytes", "repeats"), [(1000, 1), (1 << 20, 0), (1 << 20, 10**6)])
-def test_plans_that_make_no_sense(payload_bytes: int, repeats: int) -> None:
+def test_transports_that_are_none(text: str) -> None:
     with pytest.raises(UsageError):
-        Plan(CELLS, payload_bytes, repeats, 1, Path())
+        parse_transports(text)
+
+
+def test_the_baseline_is_the_first_tcp_of_nettool_and_the_control_is_the_same_again() -> None:
+    settings = parse_transports("udp,iperf3-tcp,tcp-bbr,tcp")
+    assert baseline_of(settings).label == "tcp-bbr"
+    assert baseline_of(parse_transports("udp,udp-cubic")).label == "udp-bbr"
+    *same, control = with_control(settings)
+    assert same == settings
+    assert control == Setting("tcp-bbr#2", "tcp", "bbr")

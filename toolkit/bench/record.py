@@ -59,8 +59,8 @@ class Campaign:
     sizes: Sequence[int]
     storage: str
     host: Mapping[str, Any]
-    method: Sequence[str] = ()
-    command: Sequence[str] = ()
+    method: Sequence[str] = field(default_factory=list)
+    command: Sequence[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Trial:
     delay: Mapping[str, float] | None = None
     competitor: Mapping[str, float] | None = None
     series: Mapping[str, Sequence[float | None]] | None = None
-    marks: Sequence[str] = ()
+    marks: Sequence[str] = field(default_factory=list)
     link_seed: int | None = None
 
     @property

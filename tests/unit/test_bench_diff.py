@@ -1,0 +1,56 @@
+"""What changed between two campaigns, made up so that it is known."""
+
+from dataclasses import replace
+
+import pytest
+
+from toolkit.bench.diff import ONLY_NEW, ONLY_OLD, compare, differences_of_hosts
+from toolkit.bench.record import CPU_BOUND, Results
+from toolkit.bench.replay import trial_of
+from toolkit.bench.synthetic import Truth, make_results
+from toolkit.errors import UsageError
+
+
+def campaign(tcp_bps: float, udp_bps: float, seed: int, repeats: int = 12) -> Results:
+    goodputs = {("tcp-cubic", "a"): tcp_bps, ("udp-bbr", "a"): udp_bps}
+    return make_results(Truth(goodputs, repeats=repeats, drift=0.01, with_control=False), seed)
+
+
+def test_a_change_is_named_and_what_stayed_is_not() -> None:
+    changes = compare(campaign(90e6, 90e6, 1), campaign(90e6, 72e6, 2))
+    assert [(change.transport, change.verdict) for change in changes] == [
+        ("tcp-cubic", "no difference"),
+        ("udp-bbr", "slower"),
+    ]
+    ratio = changes[1].ratio
+    assert ratio is not None
+    assert ratio.interval is not None
+    assert ratio.interval.low < 0.8 < ratio.interval.high
+
+
+def test_few_trials_and_marked_ones_make_no_claim() -> None:
+    few = compare(campaign(90e6, 90e6, 1, repeats=3), campaign(45e6, 45e6, 2, repeats=3))
+    assert {change.verdict for change in few} == {"no claim"}
+    old, new = campaign(90e6, 90e6, 1), campaign(90e6, 45e6, 2)
+    marked = replace(new, trials=[replace(t, marks=[CPU_BOUND]) for t in new.trials])
+    assert {change.verdict for change in compare(old, marked)} == {ONLY_OLD}
+
+
+def test_cells_of_one_side_only() -> None:
+    old = campaign(90e6, 90e6, 1)
+    new = replace(old, trials=[replace(t, path="b") for t in old.trials])
+    assert [change.verdict for change in compare(old, new)] == [ONLY_OLD, ONLY_OLD, ONLY_NEW, ONLY_NEW]
+
+
+def test_hosts_are_compared() -> None:
+    old = campaign(90e6, 90e6, 1)
+    assert differences_of_hosts(old, old) == []
+    other = replace(old, campaign=replace(old.campaign, host={**old.campaign.host, "kernel": "6.9"}, storage="disk"))
+    assert differences_of_hosts(old, other) == ["kernel: 6.1 -> 6.9", "files: /dev/shm (memory) -> disk"]
+
+
+def test_a_trial_by_its_number() -> None:
+    results = campaign(90e6, 90e6, 1)
+    assert trial_of(results, 3) == results.trials[2]
+    with pytest.raises(UsageError, match="no trial 1000"):
+        trial_of(results, 1000)
