@@ -166,7 +166,8 @@ def test_what_was_sent_before_a_close_arrives_before_its_error(
         sink = BytesSink()
         assert receive_until(receiver, sink, len(content), 2) == [b"one", b"two"]
         with pytest.raises(PeerClosedError):
-            receiver.receive(sink, PATIENCE_S)
+            for _ in range(3):  # a channel of several streams may still say that the last content has landed
+                receiver.receive(sink, PATIENCE_S)
         receiver.close()
         return sink
 

@@ -68,6 +68,7 @@ class TestAsRoot:
             inode = Path("/run/netns", near).stat().st_ino
             assert inode != Path("/proc/self/ns/net").stat().st_ino
 
+    @pytest.mark.timing
     def test_the_check_measures_a_modest_link(self) -> None:
         ended = nettool("link", "--check", "--json", "--rate", "20Mbit", "--rtt", "10ms", "--loss", "5%")
         findings = {finding["what"]: finding for finding in ended.object["findings"]}
@@ -75,6 +76,7 @@ class TestAsRoot:
         assert findings["loss, near -> far"]["is_met"]
         assert findings["RTT, median"]["measured"].endswith("ms")
 
+    @pytest.mark.timing
     def test_the_check_says_plainly_what_cannot_be_had(self) -> None:
         ended = nettool("link", "--check", "--rate", "90Gbit", "--rtt", "1ms")
         assert ended.code == 4
@@ -186,6 +188,7 @@ class TestAsNobody:
         assert ended.object["exit_code"] == 0, ended
         assert 0 < ended.object["forward"]["dropped_packets"]["loss"] < 30
 
+    @pytest.mark.timing
     def test_the_check(self) -> None:
         with becoming_nobody() as become:
             ended = nettool("link", "--check", "--json", "--rate", "20Mbit", "--rtt", "10ms", before=become)
@@ -195,6 +198,7 @@ class TestAsNobody:
         assert {f["what"]: f["is_met"] for f in ended.object["findings"]}["loss, far -> near"]
 
     @needs("iperf3")
+    @pytest.mark.timing
     def test_tcp_at_a_gigabit(self) -> None:
         with becoming_nobody() as become:
             ended = nettool(

@@ -18,7 +18,7 @@ from toolkit.link.live import Link
 from toolkit.link.models import BURST, LOSS, QUEUE
 from toolkit.link.spec import BurstLoss, LinkSpec, PathSpec, QueueSpec
 
-pytestmark = needs_tun
+pytestmark = [*needs_tun, pytest.mark.timing]
 
 
 def assert_binomial(hits: int, trials: int, probability: float) -> None:
