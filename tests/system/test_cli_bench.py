@@ -1,4 +1,4 @@
-"""The comparison as its user meets it: a table, records that give it again, and nothing left behind."""
+"""The comparison as its user meets it: tables, records that give them again, and nothing left behind."""
 
 import json
 import signal
@@ -9,43 +9,56 @@ from pathlib import Path
 import pytest
 from cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
 
+from toolkit.bench.reasons import KINDS
 from toolkit.bench.record import read
-from toolkit.report.tables import comparison
+from toolkit.report.text import comparison
+
+SMALL = ("--size", "1MiB", "--repeat", "1", "--no-control")
 
 
 def test_a_small_comparison_from_the_command_to_the_table(tmp_path: Path) -> None:
     output = tmp_path / "results" / "small.jsonl"
     ended = nettool(
-        *("bench", "loopback", "--size", "2MiB", "--repeat", "2", "--seed", "9"),
+        *("bench", "loopback", "--size", "64KiB,2MiB", "--repeat", "2", "--seed", "9"),
         *("--output", output, "--dir", tmp_path),
     )
     assert ended.code == 0, ended
     assert ended.stderr == ""
     results = read(output)
     assert ended.stdout == f"{comparison(results)}\nRecords: {output}\n"
-    assert f"2 MiB in {tmp_path} (" in ended.stdout
     assert "seed 9" in ended.stdout
-    for label in ("tcp-cubic", "udp-bbr"):
-        assert any(row.startswith(label) and row.endswith("2/2") for row in ended.stdout.splitlines())
-    assert [trial.block for trial in results.trials] == [-1, -1, 0, 0, 1, 1]
-    assert len({trial.sender["digest"] for trial in results.trials}) == 1
-    assert {trial.sender["bytes"] for trial in results.trials} == {2 << 20}
-    tcp = next(trial for trial in results.trials if trial.cell == "tcp-cubic")
+    assert list(results.campaign.transports) == ["tcp-cubic", "udp-bbr", "tcp-cubic#2"]
+    assert [trial.block for trial in results.trials] == [-1] * 3 + [0] * 6 + [1] * 6
+    for trial in results.trials:
+        assert trial.verified
+        assert trial.sender["digest"] == trial.receiver["digest"]
+        assert trial.seconds is not None
+        assert trial.goodput_bps == pytest.approx(8 * trial.payload_bytes / trial.seconds)
+        assert trial.reasons is not None
+        assert list(trial.reasons) == list(KINDS)
+        assert sum(trial.reasons.values()) == pytest.approx(trial.seconds, abs=1e-5)
+        assert trial.why
+        assert trial.cost["cpu_seconds_sender"]
+        assert trial.cost["peak_memory_bytes_receiver"]
+        assert trial.series is not None
+        assert trial.series["delivered_bytes"][-1] == trial.payload_bytes
+    for size in results.campaign.sizes:
+        assert len({t.sender["digest"] for t in results.trials if t.payload_bytes == size}) == 1
+    tcp = next(trial for trial in results.trials if trial.transport == "tcp-cubic")
     assert tcp.sender["congestion_control"] == "cubic"
+    assert results.campaign.command[1:3] == ["bench", "loopback"]
     assert everything_below(tmp_path) == ["results", "results/small.jsonl"]
 
 
 def test_as_json_it_is_one_object(tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
-    ended = nettool(
-        *("bench", "loopback", "--size", "1MiB", "--repeat", "1", "--transports", "udp,udp-cubic", "--json"),
-        *("--output", output),
-    )
+    ended = nettool("bench", "loopback", *SMALL, "--transports", "udp,udp-cubic", "--json", "--output", output)
     assert ended.code == 0, ended
     told = ended.object
     assert (told["kind"], told["campaign"]["baseline"]) == ("comparison", "udp-bbr")
     assert len(told["trials"]) == 4
-    assert [row["label"] for row in told["summary"]] == ["udp-bbr", "udp-cubic"]
+    assert [row["transport"] for row in told["summary"]] == ["udp-bbr", "udp-cubic"]
+    assert len(told["headline"]) == 1
     assert [json.loads(line)["kind"] for line in output.read_text().splitlines()] == ["campaign"] + ["trial"] * 4
 
 
@@ -53,34 +66,47 @@ def test_as_json_it_is_one_object(tmp_path: Path) -> None:
     ("arguments", "code", "says"),
     [
         (["--size", "tiny"], 2, "write it like 256MiB"),
-        (["--size", "1kB"], 2, "larger --size"),
+        (["--size", "1B"], 2, "larger --size"),
         (["--size", "4000TiB", "--dir", "{tmp}"], 4, "no room"),
         (["--repeat", "0"], 2, "repeat"),
         (["--transports", "pigeon"], 2, "tcp or udp"),
+        (["--limit", "soon"], 2, "write it like"),
         (["--dir", "{tmp}/missing"], 4, "--dir"),
         (["--output", "{tmp}/file/below.jsonl"], 4, "--output"),
+        (["--scenario", "{tmp}/missing.toml"], 2, "cannot read"),
+        (["--resume", "{tmp}/file"], 2, "no campaign"),
     ],
 )
 def test_what_cannot_be_measured(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     filled = [word.format(tmp=tmp_path) for word in arguments]
-    ended = nettool_here("bench", "loopback", "--size", "1MiB", "--repeat", "1", *filled, cwd=tmp_path)
+    ended = nettool("bench", "loopback", "--size", "1MiB", "--repeat", "1", *filled, cwd=tmp_path)
     assert ended.code == code, ended
     assert says in complaint(ended)
     assert everything_below(tmp_path) == ["file"]
 
 
 def test_a_transport_that_fails_is_shown_and_fails_the_command(tmp_path: Path) -> None:
-    ended = nettool(
-        *("bench", "loopback", "--size", "1MiB", "--repeat", "1", "--transports", "tcp,tcp-nosuch"),
-        *("--output", tmp_path / "records.jsonl"),
-    )
+    output = tmp_path / "records.jsonl"
+    ended = nettool("bench", "loopback", *SMALL, "--transports", "tcp,tcp-nosuch", "--output", output)
     assert ended.code == 4
-    row = next(row for row in ended.stdout.splitlines() if row.startswith("tcp-nosuch"))
-    assert row.split()[1] == "failed"
-    assert row.split()[-1] == "0/1"
+    assert "failed" in next(row for row in ended.stdout.splitlines() if " tcp-nosuch " in row)
     assert "2 of 4 trials failed" in ended.stderr
     assert "Traceback" not in ended.stderr
+    errors = [trial.error for trial in read(output).trials if trial.transport == "tcp-nosuch"]
+    assert all(error and "no congestion control nosuch" in error for error in errors)
+
+
+def test_a_dry_run_says_what_and_how_long_and_does_nothing(tmp_path: Path) -> None:
+    arguments = ("bench", "link", "--loss", "0%,1%,5%", "--repeat", "3", "--dry-run")
+    ended = nettool_here(*arguments, cwd=tmp_path)
+    assert ended.code == 0
+    assert "36 trials in 3 blocks" in ended.stdout
+    assert "about " in ended.stdout
+    told = nettool_here(*arguments, "--json", cwd=tmp_path).object
+    assert (told["trials"], len(told["paths"])) == (36, 3)
+    assert 60 < told["seconds"] < 1800
+    assert everything_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -102,3 +128,50 @@ def test_interrupted_it_keeps_its_records_and_nothing_else(number: signal.Signal
     assert everything_below(tmp_path) == ["records.jsonl"]
     assert len(read(output).trials) >= 2
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_a_campaign_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+    output = tmp_path / "records.jsonl"
+    whole = nettool("bench", "loopback", "--size", "1MiB", "--repeat", "2", "--no-control", "--output", output)
+    assert whole.code == 0, whole
+    lines = output.read_text().splitlines(keepends=True)
+    output.write_text("".join(lines[:4]) + lines[4][:50])
+    left = nettool_here("bench", "loopback", "--resume", output, "--dry-run")
+    assert left.stdout.splitlines()[-1].startswith("3 trials")
+    resumed = nettool("bench", "loopback", "--resume", output)
+    assert resumed.code == 0, resumed
+    results = read(output)
+    cells = [(trial.block, trial.transport) for trial in results.trials]
+    assert sorted(cells) == [(block, name) for block in (-1, 0, 1) for name in ("tcp-cubic", "udp-bbr")]
+    assert [trial.position for trial in results.trials] == list(range(6))
+    before = output.read_bytes()
+    assert nettool("bench", "loopback", "--resume", output).code == 0
+    assert output.read_bytes() == before
+    assert "resume them with that" in complaint(nettool_here("bench", "link", "--resume", output))
+
+
+def test_replayed_and_compared(tmp_path: Path) -> None:
+    output, again = tmp_path / "records.jsonl", tmp_path / "again.jsonl"
+    assert nettool("bench", "loopback", *SMALL, "--output", output).code == 0
+    one = nettool("replay", output, "--trial", "3", "--json")
+    assert one.code == 0, one
+    before, after = one.object["before"], one.object["after"]
+    assert (after["transport"], after["payload_bytes"]) == (before["transport"], before["payload_bytes"])
+    assert after["sender"]["digest"] == before["sender"]["digest"]
+    assert "now" in nettool("replay", output, "--trial", "4").stdout
+    every = nettool("replay", output, "--output", again)
+    assert every.code == 0, every
+    first, second = read(output), read(again)
+    order = [(trial.block, trial.transport) for trial in first.trials]
+    assert [(trial.block, trial.transport) for trial in second.trials] == order
+    assert {t.sender["digest"] for t in first.trials} == {t.sender["digest"] for t in second.trials}
+    compared = nettool_here("diff", output, again)
+    assert compared.code == 0
+    assert "tcp-cubic" in compared.stdout
+    assert "No claim" in compared.stdout
+    assert [change["verdict"] for change in nettool_here("diff", output, again, "--json").object["changes"]] == [
+        "no claim",
+        "no claim",
+    ]
+    assert "no trial 99" in complaint(nettool_here("replay", output, "--trial", "99"))
+    assert "cannot read" in complaint(nettool_here("diff", output, tmp_path / "missing"))

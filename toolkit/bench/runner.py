@@ -6,7 +6,7 @@ then. A transfer that fails is a trial as well, which says why; the campaign goe
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from toolkit.bench.competitor import Competitor
@@ -14,7 +14,7 @@ from toolkit.bench.explain import Facts, sentence
 from toolkit.bench.ledger import has_host_drops, is_balanced
 from toolkit.bench.matrix import Setting, Turn
 from toolkit.bench.paths import LINK, PAYLOAD_SHARE, BenchPath
-from toolkit.bench.places import Place
+from toolkit.bench.places import Place, Receiving
 from toolkit.bench.reasons import busy_share, kept, receiver_on, split
 from toolkit.bench.record import (
     CPU_BOUND,
@@ -32,6 +32,7 @@ from toolkit.units import rate_of
 
 DEFAULT_LIMIT_S = 300.0
 _RESULT_LIMIT_S = 15.0
+_FAILED_LIMIT_S = 0.5
 _LATE_MS, _LATE_SHARE = 2.0, 0.05
 _CPU_SHARE, _FULL_SHARE = 0.25, 0.9
 
@@ -80,7 +81,7 @@ def run_trial(
             ended_s = time.monotonic()
             if competitor is not None:
                 competition = competitor.ended(started_s, ended_s, rate_of(size, ended_s - started_s))
-            receiver = receiving.result(_RESULT_LIMIT_S)
+            receiver = _receiver_s(receiving, has_failed="error" in sender)
         error = sender.get("error") or receiver.get("error")
         ledger = place.account(sender, receiver, pinger)
     except NettoolError as caught:
@@ -88,6 +89,15 @@ def run_trial(
     finally:
         (workspace.received / workspace.payload(size).name).unlink(missing_ok=True)
     return _trial(turn, position, place.path, sender, receiver, error, ledger, pinger, probed, link_seed, competition)
+
+
+def _receiver_s(receiving: Receiving, has_failed: bool) -> dict[str, Any]:
+    """What the receiver tells; a sender that has failed says enough by itself, and may never have come to it."""
+    if not has_failed:
+        return receiving.result(_RESULT_LIMIT_S)
+    with suppress(NettoolError):
+        return receiving.result(_FAILED_LIMIT_S)
+    return {}
 
 
 def _rate_bps(setting: Setting, path: BenchPath) -> float | None:
