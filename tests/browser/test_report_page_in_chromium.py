@@ -40,7 +40,8 @@ def column(page: Any, title: str) -> list[str]:
     """Of the first table."""
     script = """([table, title]) => {
         const column = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent === title);
-        return [...table.tBodies[0].rows].map(row => row.cells[column].textContent);
+        return [...table.tBodies[0].rows].filter(row => row.className !== 'prose')
+            .map(row => row.cells[column].textContent);
     }"""
     return list(page.evaluate(script, [page.query_selector("table"), title]))
 
@@ -103,6 +104,21 @@ def test_the_keyboard_sorts_and_missing_figures_stay_last(desk: Any) -> None:
         assert known == sorted(known, reverse=order == "descending")
     others = desk.locator("table").first.locator("th[aria-sort=none]")
     assert others.count() == desk.locator("table").first.locator("thead th").count() - 1
+
+
+def test_a_sentence_stays_under_its_row(desk: Any) -> None:
+    script = """table => [...table.tBodies[0].rows].filter(row => row.className === 'prose').map(row => {
+        const owner = row.previousElementSibling;
+        return [owner.cells[0].textContent, owner.cells[1].textContent, row.textContent];
+    })"""
+    desk.reload()
+    table = desk.locator("table").first
+    before = table.evaluate(script)
+    assert len(before) == 3 * len(LOSSES)
+    heading(desk, "goodput").locator("button").click()
+    after = table.evaluate(script)
+    assert after != before
+    assert sorted(after) == sorted(before)
 
 
 def test_everything_can_be_reached_with_the_keyboard(desk: Any) -> None:

@@ -32,7 +32,7 @@ def grid() -> Results:
             path = f"{rtt_ms} ms, {loss:.1%}"
             speeds["tcp-cubic", path] = 90e6 / (1 + rtt_ms * loss * 20)
             speeds["udp-bbr", path] = 70e6
-            settings[path] = {"rtt_ms": float(rtt_ms), "loss": loss}
+            settings[path] = {"rtt_ms": float(rtt_ms), "loss": loss, "queue": f"{rtt_ms} packets"}
     results = make_results(Truth(speeds, sizes=(5_000_000,), with_control=False), 5)
     paths = {path: {**results.campaign.paths[path], **changed} for path, changed in settings.items()}
     return replace(results, campaign=replace(results.campaign, paths=paths))

@@ -164,21 +164,24 @@ def _imported(imported: Sequence[Row]) -> Html:
 
 
 def _table(table: Table, verdicts: Mapping[str, str]) -> Html:
+    """Sentences have a line of their own under their row, as wide as the table; sorting keeps the two together."""
+    shown = [n for n, column in enumerate(table.columns) if not column.is_prose]
     is_grouped = len({row[0].text for row in table.rows}) < len(table.rows)
-    header = element("tr", *(_heading(column) for column in table.columns))
-    rows = [
-        element(
-            "tr",
-            *(_cell(column, cell, verdicts) for column, cell in zip(table.columns, row, strict=True)),
-            class_="first" if is_grouped and number and row[0].text != table.rows[number - 1][0].text else None,
-        )
-        for number, row in enumerate(table.rows)
-    ]
-    shown = element("table", element("thead", header), element("tbody", *rows), class_="sortable")
+    lines = []
+    for number, row in enumerate(table.rows):
+        is_first = is_grouped and number and row[0].text != table.rows[number - 1][0].text
+        cells = [_cell(table.columns[n], row[n], verdicts) for n in shown]
+        lines.append(element("tr", *cells, class_="first" if is_first else None))
+        said = [row[n].text for n in range(len(row)) if n not in shown and row[n].value is not None]
+        if said:
+            sentence = element("div", " ".join(said))
+            lines.append(element("tr", element("td", sentence, colspan=str(len(shown))), class_="prose"))
+    header = element("tr", *(_heading(table.columns[n]) for n in shown))
+    body = element("table", element("thead", header), element("tbody", *lines), class_="sortable")
     return element(
         "section",
         element("h3", table.title),
-        element("div", shown, class_="scroll", role="region", tabindex="0", aria_label=table.title),
+        element("div", body, class_="scroll", role="region", tabindex="0", aria_label=table.title),
         element("p", table.note, class_="note"),
         class_="table",
     )
@@ -193,7 +196,7 @@ def _cell(column: Column, cell: Cell, verdicts: Mapping[str, str]) -> Html:
     value = None if cell.value is None else (cell.value if isinstance(cell.value, str) else repr(cell.value))
     verdict = verdicts.get(cell.text, "") if column.title == "verdict" else ""
     text = f"{_SIGNS[verdict]} {cell.text}" if verdict else cell.text
-    kinds = {"figure": column.is_figure, "prose": column.is_prose, "key": column.title == _ROW_HEADER}
+    kinds = {"figure": column.is_figure, "key": column.title == _ROW_HEADER}
     if verdict:
         kinds[_class(verdict)] = True
     is_header = column.title == _ROW_HEADER

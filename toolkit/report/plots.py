@@ -106,9 +106,9 @@ def _over_rtt_and_loss(campaign: Campaign, rows: Sequence[Row]) -> list[Picture]
         for name, settings in campaign.transports.items()
         if settings.get("transport") == "udp" and name != campaign.baseline and not name.endswith(CONTROL_SUFFIX)
     ]
-    for paths in _alike(campaign, (*_OWN_TO_A_PATH, "rtt_ms")):
+    for paths in _grids(campaign):
         kinds = [campaign.paths[path] for path in paths]
-        if len({kind["loss"] for kind in kinds}) < 2 or len({kind["rtt_ms"] for kind in kinds}) < 2:
+        if len({kind["loss"] for kind in kinds}) < 2 or len({kind.get("rtt_ms") for kind in kinds} - {None}) < 2:
             continue
         for size in campaign.sizes:
             for rival in rivals:
@@ -223,6 +223,19 @@ def _alike(campaign: Campaign, except_for: Sequence[str]) -> list[list[str]]:
             key = repr(sorted((name, repr(value)) for name, value in settings.items() if name not in except_for))
             groups.setdefault(key, []).append(path)
     return list(groups.values())
+
+
+def _grids(campaign: Campaign) -> list[list[str]]:
+    """Labels of paths that differ in RTT and loss, and in the queue only where that goes with the RTT."""
+    grids = []
+    for paths in _alike(campaign, (*_OWN_TO_A_PATH, "rtt_ms", "queue")):
+        points = {(campaign.paths[path].get("rtt_ms"), campaign.paths[path]["loss"]) for path in paths}
+        if len(points) == len(paths):
+            grids.append(paths)
+        else:
+            queues = {repr(campaign.paths[path].get("queue")): None for path in paths}
+            grids += [[p for p in paths if repr(campaign.paths[p].get("queue")) == queue] for queue in queues]
+    return grids
 
 
 def _where(campaign: Campaign, path: str, size: int) -> str:

@@ -120,7 +120,7 @@ def caption(results: Results) -> list[str]:
     load, cores = host.get("load_1min"), host.get("cores")
     if isinstance(load, int | float) and isinstance(cores, int) and load > cores / 2:
         lines.append(f"The machine was busy when this began (load {load}): expect lower figures, and more spread.")
-    if any(row.ratio is not None and row.ratio.interval is None for row in summarise(results)):
+    if campaign.repeats < MIN_SAMPLES:
         lines.append(f"Fewer than {MIN_SAMPLES} pairs hold no 95% interval; --repeat {MIN_SAMPLES} or more gives one.")
     return lines
 
