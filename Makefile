@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+UNABLE := echo "(not all of this could run here; the line above says why, and the rest goes on)"
 
 .PHONY: help setup test test-system check lint format bench microbench clean
 help:            ## this list
@@ -37,8 +38,15 @@ format: $(STAMP) ## rewrite the files in the project's format
 
 check: lint test ## what CI runs
 
-bench: $(STAMP)  ## compare TCP and UDP, and print the tables
-	$(BIN)/nettool bench loopback --size 256MiB --repeat 5
+bench: $(STAMP)  ## compare TCP and UDP: loopback, a LAN, three lossy links; tables, and a page in results/
+	@mkdir -p results
+	$(BIN)/nettool bench loopback --scenario bench/loopback.toml --output results/loopback.jsonl
+	@rm -f results/lan.jsonl results/lossy.jsonl
+	@$(BIN)/nettool bench lan --scenario bench/lan.toml --output results/lan.jsonl || $(UNABLE)
+	@$(BIN)/nettool bench link --scenario bench/lossy.toml --output results/lossy.jsonl || $(UNABLE)
+	@$(BIN)/nettool report $$(ls results/loopback.jsonl results/lan.jsonl results/lossy.jsonl 2>/dev/null) \
+		--html results/index.html --pictures results/pictures > results/tables.txt
+	@echo "The page: results/index.html; the tables: results/tables.txt; the pictures: results/pictures"
 
 microbench: $(STAMP)  ## time the hot pieces with pytest-benchmark
 	$(BIN)/python -m pytest -q bench --benchmark-only

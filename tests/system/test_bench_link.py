@@ -13,7 +13,7 @@ from toolkit.errors import NettoolError
 from toolkit.link.live import Link
 from toolkit.link.spec import LinkSpec
 
-# The emulator, and it alone, loses every hundredth packet of one protocol and counts it as delivered.
+# The emulator, and it alone, loses one packet in sixty, or more, of one protocol, and counts it as delivered.
 LIAR = """
 import os, sys
 if "toolkit.link.start" in getattr(sys, "orig_argv", []):
@@ -21,8 +21,9 @@ if "toolkit.link.start" in getattr(sys, "orig_argv", []):
     def writev(descriptor, buffers):
         data = b"".join(buffers)
         if len(data) > 600 and any(data[h] >> 4 == 4 and data[h + 9] == 17 for h in (10, 12)):
-            count[0] += 1
-            if count[0] % 60 == 0:
+            count[0] += len(data) // 1400
+            if count[0] >= 60:
+                count[0] = 0
                 return len(data)
         return written(descriptor, buffers)
     os.writev = writev
