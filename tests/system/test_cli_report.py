@@ -7,6 +7,7 @@ import pytest
 from cli_process import nettool
 from report_samples import lossy, one_path, save
 
+from toolkit.bench.verdict import headline
 from toolkit.report.text import FORMATS, comparisons
 
 
@@ -46,6 +47,13 @@ def test_runs_of_iperf3_are_laid_beside(records: list[Path], tmp_path: Path) -> 
     rows = json.loads(ended.stdout)["rows"]
     assert [row["campaign"] for row in rows] == ["loopback"] * 3 + ["imported"]
     assert rows[-1]["goodput_bps"] == 8e9
+
+
+def test_json_is_one_object_on_one_line(records: list[Path]) -> None:
+    ended = nettool("report", *records, "--json")
+    assert ended.object["kind"] == "report"
+    assert ended.object["headline"] == [*headline(lossy()), *headline(one_path())]
+    assert len(ended.object["rows"]) == 15
 
 
 @pytest.mark.parametrize(

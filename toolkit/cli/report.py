@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 
 from toolkit.bench.record import read
-from toolkit.cli.common import emit, say
+from toolkit.cli.common import emit, emit_json, say
+from toolkit.cli.options import Json, reported
 from toolkit.errors import UsageError, printable
 from toolkit.report import iperf3
 from toolkit.report.page import write_page
 from toolkit.report.plots import write_pictures
-from toolkit.report.text import FORMATS, comparisons
+from toolkit.report.text import FORMATS, as_object, comparisons
 
 
+@reported
 def report(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE...]", help="What nettool bench wrote, like results/*.jsonl.")
@@ -31,6 +33,7 @@ def report(
         list[Path] | None,
         typer.Option("--import", metavar="FILE", help="Lay a run beside: what iperf3 -J printed. May be repeated."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Show what campaigns have found, from their records: the verdicts, the tables, the pictures.
 
@@ -54,4 +57,7 @@ def report(
     if html:
         write_page(campaigns, html, runs)
         say(f"Page: {printable(str(html))}")
-    emit(comparisons(campaigns, runs, table_format))
+    if json:
+        emit_json("report", as_object(campaigns, runs))
+    else:
+        emit(comparisons(campaigns, runs, table_format))

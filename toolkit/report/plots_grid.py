@@ -86,11 +86,14 @@ def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) ->
         if hatch:
             axes.add_patch(
                 Rectangle(
-                    (x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#5b87ad", linewidth=0, hatch=hatch, alpha=0.35
+                    (x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#5b87ad", linewidth=0, hatch=hatch, alpha=0.6
                 )
             )
         text = f"({ratio(estimate.value)})" if row.verdict == NO_CLAIM else ratio(estimate.value)
-        axes.text(x, y, text, ha="center", va="center", color=FIXED_INK, fontsize=10, fontweight="bold")
+        ground = {"facecolor": colors(share), "edgecolor": "none", "pad": 1.5}  # the crossover passes beneath
+        axes.text(
+            x, y, text, ha="center", va="center", color=FIXED_INK, fontsize=10, weight="bold", bbox=ground, zorder=4
+        )
     known = [value for line in grid for value in line if not math.isnan(value)]
     if min(len(rtts), len(losses)) > 1 and min(known) < 0 < max(known) and len(known) == len(rtts) * len(losses):
         axes.contour(range(len(rtts)), range(len(losses)), grid, levels=[0], colors=[FIXED_INK], linewidths=3)

@@ -47,19 +47,26 @@ def comparison(results: Results, table_format: str = "simple") -> str:
 
 def comparisons(files: Sequence[Results], imported: Sequence[Row], table_format: str = "simple") -> str:
     """Several campaigns, one after the other, and other programs' runs beside them; for programs, in one list."""
-    if table_format in PROGRAMS:
-        rows = [
-            {"campaign": f.campaign.name, "started_unix_s": f.campaign.started_unix_s, **flat(row)}
-            for f in files
-            for row in summarise(f)
-        ]
-        rows += [{"campaign": IMPORTED, "started_unix_s": None, **flat(row)} for row in imported]
-        if table_format == "csv":
-            return _csv(rows)
-        return json.dumps({"headline": [line for f in files for line in headline(f)], "rows": rows}, indent=1)
+    if table_format == "csv":
+        return _csv(_flat_rows(files, imported))
+    if table_format == "json":
+        return json.dumps(as_object(files, imported), indent=1, allow_nan=False)
     parts = [_for_people(results, table_format) for results in files]
     parts += _shown(imported_tables(imported), table_format)
     return "\n\n".join(parts)
+
+
+def as_object(files: Sequence[Results], imported: Sequence[Row]) -> dict[str, Any]:
+    """`headline`, the verdicts as sentences, and `rows`, plain figures."""
+    return {"headline": [line for file in files for line in headline(file)], "rows": _flat_rows(files, imported)}
+
+
+def _flat_rows(files: Sequence[Results], imported: Sequence[Row]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        source = {"campaign": file.campaign.name, "started_unix_s": file.campaign.started_unix_s}
+        rows += [{**source, **flat(row)} for row in summarise(file)]
+    return rows + [{"campaign": IMPORTED, "started_unix_s": None, **flat(row)} for row in imported]
 
 
 def _for_people(results: Results, table_format: str) -> str:
