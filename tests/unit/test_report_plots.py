@@ -1,5 +1,6 @@
 """Pictures: which there are, that they are the same each time, and that nobody needs to see colours."""
 
+import subprocess
 import sys
 import warnings
 import xml.etree.ElementTree as ET
@@ -132,6 +133,11 @@ def test_without_matplotlib_the_way_to_get_it_is_said(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"pip install 'nettool\[report\]'"):
         write_pictures([one_path()], tmp_path)
+
+
+def test_matplotlib_is_loaded_only_to_draw() -> None:
+    check = "import sys, toolkit.report.page, toolkit.report.text; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_file_names_are_plain_whatever_the_labels() -> None:
