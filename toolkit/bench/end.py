@@ -18,6 +18,7 @@ from typing import Any
 from toolkit.bench.sampler import Sampler
 from toolkit.bench.sink import receive_and_discard
 from toolkit.errors import NettoolError, TransferError, UnreachableError
+from toolkit.rudp.congestion.registry import DEFAULT, controller
 from toolkit.transfer.channel import Address, Channel, TransportOptions
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.report import Report
@@ -89,6 +90,8 @@ def _send(job: dict[str, Any]) -> dict[str, Any]:
     source, session = job["payload"], SendOptions()
     if job.get("is_endless"):
         source, session = "-", SendOptions(stream_name="flow", stream_fd=os.open("/dev/zero", os.O_RDONLY))
+    if job["transport"] == "udp":
+        controller(options.congestion_control or DEFAULT)  # loads it
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
     channel = chosen.connect(address, options)
