@@ -22,6 +22,7 @@ LOST: Final = 2
 SPURIOUS_HISTORY: Final = 4096
 """How many packets below the oldest in flight stay in view for the detection of spurious losses."""
 
+_NEVER: Final = 1 << 63
 _FIRST_CAPACITY: Final = 1 << 14
 _SKIPPED: Final = 0
 """In place of a packet type: settled from the beginning, and not by an acknowledgement."""
@@ -76,6 +77,7 @@ class SentPackets:
         self.next_packet_number = 0
         self.least_unacked = 0  # nothing below is in flight
         self._base = 0
+        self._oldest_lost = _NEVER  # nothing in view below it is LOST
         self._state = np.zeros(_FIRST_CAPACITY, np.uint8)
         self._kind = np.zeros(_FIRST_CAPACITY, np.uint8)
         self._size = np.zeros(_FIRST_CAPACITY, np.int32)
@@ -102,6 +104,9 @@ class SentPackets:
             new[:live] = old[drop:index].copy()
             setattr(self, name, new)
         self._base = floor
+        if self._oldest_lost < floor:
+            still_lost = np.flatnonzero(self._state[:live] == LOST)
+            self._oldest_lost = int(still_lost[0]) + floor if len(still_lost) else _NEVER
         if live:
             oldest_burst = int(self._burst[0])
             del self._states[: oldest_burst - self._first_burst]
@@ -158,7 +163,7 @@ class SentPackets:
         if ranges[0][1] > self.next_packet_number:
             raise ProtocolError("an ACK packet acknowledges what was never sent")
         base = self._base
-        low, high = max(ranges[-1][0], base), ranges[0][1]
+        low, high = max(ranges[-1][0], base, min(self.least_unacked, self._oldest_lost)), ranges[0][1]
         if low >= high:
             return None
         state = self._state[low - base : high - base]
@@ -167,7 +172,7 @@ class SentPackets:
         else:
             edges = np.zeros(high - low + 1, np.int8)
             bounds = np.array(ranges, np.int64)
-            bounds = bounds[bounds[:, 1] > low]  # the others were told before and are out of view
+            bounds = bounds[bounds[:, 1] > low]  # the others were told before
             np.maximum(bounds, low, out=bounds)
             bounds -= low
             edges[bounds[:, 0]] += 1
@@ -214,6 +219,8 @@ class SentPackets:
         sizes = self._size[indices]
         late = np.flatnonzero(self._state[indices] == LOST) if into == SETTLED else indices[:0]
         self._state[indices] = into
+        if into == LOST:
+            self._oldest_lost = min(self._oldest_lost, int(indices[0]) + self._base)
         newest = int(indices[-1])
         kinds = self._kind[indices]
         is_data = kinds == wire.PacketType.DATA
