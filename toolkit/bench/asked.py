@@ -16,8 +16,10 @@ A scenario is a TOML file; whatever the command line says goes before it:
     loss = ["0%", "0.1%", "1%", "5%"]
 """
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -37,6 +39,7 @@ LISTED = ("link", "rate", "rtt", "loss")
 _SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _REPEATS = 5
+_SYSCTL = Path("/proc/sys/net/ipv4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,9 @@ class Asked:
         seed = 1 if self.seed is None else self.seed
         return Plan(
             name=self.kind,
-            settings=parse_transports(self.transports or "tcp,udp", self.tcp_congestion_control or TCP_DEFAULT),
+            settings=parse_transports(
+                self.transports or "tcp,udp", self.tcp_congestion_control or _tcp_default(self.kind)
+            ),
             paths=self._paths(seed),
             sizes=[parse_size(size) for size in self.sizes or [_SIZES[self.kind]]],
             repeats=_REPEATS if self.repeats is None else self.repeats,
@@ -101,6 +106,16 @@ class Asked:
         changes = {"changes": tuple(given["changes"])} if "changes" in given else {}
         lists = {name: given[name] for name in order if name != "changes"}
         return paths.combined(self.kind, lists, changes, seed)
+
+
+def _tcp_default(kind: str) -> str:
+    """TCP_DEFAULT, or where only root may choose it, the kernel's own default. In its own namespaces one is root."""
+    if kind in (paths.LAN_KIND, paths.LINK) or os.geteuid() == 0:
+        return TCP_DEFAULT
+    with suppress(OSError):
+        if TCP_DEFAULT not in (_SYSCTL / "tcp_allowed_congestion_control").read_text().split():
+            return (_SYSCTL / "tcp_congestion_control").read_text().strip()
+    return TCP_DEFAULT
 
 
 def _competitor(text: str | None) -> Setting | None:

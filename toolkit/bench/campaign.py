@@ -144,11 +144,8 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
     finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in trials if t.error is None}
     trials = [t for t in trials if t.error is None]
     with workspace(plan.sizes, plan.seed, plan.folder) as files:
-        if done is None:
-            campaign = plan.campaign(files.storage)
-            write(campaign)
-        else:
-            campaign = done.campaign
+        campaign = plan.campaign(files.storage) if done is None else done.campaign
+        is_written = done is not None
         for number, path in enumerate(plan.paths):
             turns = [
                 turn
@@ -158,6 +155,9 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
             if all(turn.block == WARM_UP for turn in turns):
                 continue
             for record in _over(plan, path, number, turns, 1 + max((t.position for t in trials), default=-1), files):
+                if not is_written:  # not before there is a path to measure
+                    write(campaign)
+                    is_written = True
                 write(record)
                 (trials if isinstance(record, Trial) else probes).append(record)  # type: ignore[arg-type]
     return Results(campaign, trials, probes)

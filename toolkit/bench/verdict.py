@@ -249,7 +249,9 @@ def _sentence(results: Results, cell: Sequence[Row]) -> tuple[str, bool]:
         return f"{where}: no claim ({'; '.join(sorted(reasons)) or 'nothing to compare with'}).", False
     best = max(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
     parts = [_claim(row, base) for row in sorted(judged, key=lambda row: -(row.ratio.value if row.ratio else 0.0))]
-    reason = best.why if best.verdict == FASTER else base.why
+    worst = min(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
+    slowest = base if best.verdict == FASTER else worst if worst.verdict == SLOWER else None
+    reason = f"{slowest.transport}: {slowest.why}" if slowest is not None and slowest.why else ""
     silent = [f"no claim on {row.transport} ({row.no_claim_because})" for row in others if row.verdict == NO_CLAIM]
     text = f"{where}: " + "; ".join([*parts, *silent]) + "."
     return (f"{text} {reason}" if reason else text), True

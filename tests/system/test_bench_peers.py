@@ -1,0 +1,60 @@
+"""Programs from outside, where they are installed: each moves what it is asked to, and says what came of it."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolkit.bench.asked import Asked
+from toolkit.bench.campaign import run
+from toolkit.bench.record import UNRELIABLE, Results
+from toolkit.bench.verdict import NO_CLAIM, summarise
+
+needs_iperf3 = pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
+needs_aioquic = pytest.mark.skipif(importlib.util.find_spec("aioquic") is None, reason="aioquic is not installed")
+
+
+def campaign(transports: str, folder: Path, size: int = 1 << 20) -> Results:
+    asked = Asked(
+        "loopback", transports=transports, sizes=(str(size),), repeats=1, control=False, folder=folder, limit="20s"
+    )
+    return run(asked.plan(), lambda _record: None)
+
+
+@needs_iperf3
+def test_iperf3_over_tcp_is_an_outside_baseline(tmp_path: Path) -> None:
+    for trial in campaign("iperf3-tcp", tmp_path, 64 << 20).trials:
+        assert trial.verified, trial.error
+        assert trial.goodput_bps is not None
+        assert trial.goodput_bps > 0
+        assert trial.retransmitted_packets is not None
+        assert trial.cost["cpu_seconds_sender"] is not None
+
+
+@needs_iperf3
+def test_iperf3_over_udp_repairs_nothing_and_gets_no_verdict(tmp_path: Path) -> None:
+    results = campaign("udp,iperf3-udp=50Mbit", tmp_path)
+    trials = [trial for trial in results.trials if trial.transport == "iperf3-udp=50Mbit"]
+    for trial in trials:
+        assert trial.verified, trial.error
+        assert trial.marks == [UNRELIABLE]
+        assert trial.goodput_bps == pytest.approx(50e6, rel=0.2)
+    row = next(row for row in summarise(results) if row.transport == "iperf3-udp=50Mbit")
+    assert row.verdict == NO_CLAIM
+
+
+@needs_iperf3
+def test_a_rate_is_asked_for_where_the_path_has_none(tmp_path: Path) -> None:
+    for trial in campaign("iperf3-udp", tmp_path).trials:
+        assert trial.error is not None
+        assert "iperf3-udp=1Gbit" in trial.error
+
+
+@needs_aioquic
+def test_quic_moves_the_same_file(tmp_path: Path) -> None:
+    results = campaign("udp,quic,quic-cubic", tmp_path)
+    assert all(trial.verified for trial in results.trials), [trial.error for trial in results.trials]
+    assert len({trial.sender["digest"] for trial in results.trials}) == 1
+    assert {trial.sender["congestion_control"] for trial in results.trials} >= {"reno", "cubic"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == []
