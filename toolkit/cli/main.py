@@ -8,6 +8,7 @@ clearing up.
 Imported first and fast: the signals are in hand before the commands, and what they need, are loaded.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main() -> NoReturn:
     """What the installed `nettool` calls."""
+    # Loading makes objects by the ten thousand that live to the end: looking through them for cycles, over and over,
+    # would cost as much as what they are loaded for.
+    gc.set_threshold(50_000, 20, 20)
     # numpy works on columns here and never on matrices: the threads that its BLAS would start only cost.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
