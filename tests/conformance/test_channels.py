@@ -162,12 +162,15 @@ def test_what_was_sent_before_a_close_arrives_before_its_error(
         sender.close()
         sender.close()
 
+    def receive_on(sink: BytesSink) -> None:
+        for _ in range(3):  # a channel of several streams may still say that the last content has landed
+            receiver.receive(sink, PATIENCE_S)
+
     def receive() -> BytesSink:
         sink = BytesSink()
         assert receive_until(receiver, sink, len(content), 2) == [b"one", b"two"]
         with pytest.raises(PeerClosedError):
-            for _ in range(3):  # a channel of several streams may still say that the last content has landed
-                receiver.receive(sink, PATIENCE_S)
+            receive_on(sink)
         receiver.close()
         return sink
 
