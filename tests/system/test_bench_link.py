@@ -88,7 +88,8 @@ def test_a_link_that_drops_one_side_s_packets_in_secret_is_reported(
         assert (LEDGER_OFF in trial.marks) == is_cheated, trial.ledger["forward"]
         assert (trial.ledger["forward"]["balance"] > 30) == is_cheated
     row = next(row for row in summarise(results) if row.transport == "udp-bbr")
-    assert (row.verdict, row.no_claim_because) == (NO_CLAIM, "marked ledger-off")
+    assert row.verdict == NO_CLAIM
+    assert LEDGER_OFF in row.no_claim_because
 
 
 def test_a_lan_has_ends_of_its_own_and_counts_what_they_say(tmp_path: Path) -> None:

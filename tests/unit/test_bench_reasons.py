@@ -96,7 +96,7 @@ def test_what_is_delivered_is_scaled_to_the_payload_and_thinned_out() -> None:
     assert (thin["delivered_bytes"][0], thin["delivered_bytes"][-1]) == (0, 10**6)
 
 
-FACTS = Facts("cubic", 10.0, 3.5e6, dict.fromkeys(KINDS, 0.0), 33, 95e6, 0.01, 0.04, 1e6, 0.1, 0.1)
+FACTS = Facts("cubic", 10.0, 3.5e6, dict.fromkeys(KINDS, 0.0), 33, 95e6, 0.01, 0.04, 0.1, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,8 @@ class End:
 
     def __exit__(self, *_: object) -> None:
         process = self._process
-        for pipe in (process.stdin,):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()  # it takes that as its end
+        if process.stdin is not None:
+            process.stdin.close()  # it takes that as its end
         with suppress(subprocess.TimeoutExpired):
             if process.poll() is None:
                 process.terminate()
@@ -58,11 +56,6 @@ class End:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
 
     def await_port(self) -> int:
         """The port that a receiver listens at. Raises TransferError."""

@@ -16,7 +16,6 @@ class Facts:
 
     reasons:      `toolkit.bench.reasons.KINDS`; they sum to `seconds`
     ideal_bps, loss, rtt_s: of the path; None, 0 and the measured one where it is not ours
-    window_bytes: the largest congestion window seen; 0 where none is told
     busy_sender, busy_receiver: share of the time that an end had work
     """
 
@@ -28,7 +27,6 @@ class Facts:
     ideal_bps: float | None
     loss: float
     rtt_s: float
-    window_bytes: float
     busy_sender: float
     busy_receiver: float
 

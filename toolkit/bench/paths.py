@@ -13,7 +13,6 @@ from toolkit.link.spec import LAN, LinkSpec, queue_limit_bytes
 from toolkit.units import format_duration_ns, format_fraction, format_rate, format_size
 
 LOOPBACK, LAN_KIND, LINK, REMOTE = "loopback", "lan", "link", "remote"
-KINDS = (LOOPBACK, LAN_KIND, LINK, REMOTE)
 PAYLOAD_SHARE = 1448 / 1500
 """Of an IP packet of 1,500 bytes over TCP with time stamps (RFC 9293, RFC 7323); UDP's is 1,452 at best."""
 _NS_PER_S = 10**9

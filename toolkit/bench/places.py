@@ -123,11 +123,6 @@ class LinkPlace:
     def __exit__(self, *_: object) -> None:
         self._link.close()
 
-    @property
-    def link(self) -> Link:
-        """The link itself."""
-        return self._link
-
     def probe(self) -> Probe:
         """See Place."""
         return probe(self.path, self._link)

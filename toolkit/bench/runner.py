@@ -154,7 +154,6 @@ def _trial(
             ideal_bps=path.ideal_bps,
             loss=path.loss,
             rtt_s=rtt_s,
-            window_bytes=max(series["congestion_window_bytes"], default=0),
             busy_sender=busy[0],
             busy_receiver=busy[1],
         )
