@@ -12,7 +12,7 @@ from toolkit.bench.fingerprint import host_fingerprint
 from toolkit.bench.matrix import WARM_UP, Setting, Turn, baseline_of, refuse_missing, schedule, with_control
 from toolkit.bench.paths import LINK, LOOPBACK, REMOTE, BenchPath
 from toolkit.bench.places import LinkPlace, Loopback, Place
-from toolkit.bench.record import Campaign, Probe, Results, Trial
+from toolkit.bench.record import EMULATOR_LATE, Campaign, Probe, Results, Trial, newest
 from toolkit.bench.remote import RemotePlace
 from toolkit.bench.runner import DEFAULT_LIMIT_S, run_trial
 from toolkit.bench.stats import MIN_SAMPLES
@@ -24,6 +24,8 @@ from toolkit.transfer.channel import Address
 MIN_PAYLOAD_BYTES = 1 << 10
 MAX_REPEATS = 1000
 _TRIAL_S, _PATH_S, _PROBE_S = 1.3, 0.8, 2.5
+_AGAIN = 1
+"""How often a trial is run again at once that something else on this machine has disturbed."""
 _FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9}
 
 _BLOCKS = (
@@ -160,7 +162,7 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
                     is_written = True
                 write(record)
                 (trials if isinstance(record, Trial) else probes).append(record)  # type: ignore[arg-type]
-    return Results(campaign, trials, probes)
+    return Results(campaign, newest(trials), probes)
 
 
 def _over(
@@ -175,8 +177,12 @@ def _over(
             competitor.measure_alone(place, link_seed(plan.seed, number, WARM_UP))
         for turn in turns:
             seed = link_seed(plan.seed, number, turn.block)
-            yield run_trial(place, turn, position, files, seed, probed, plan.limit_s, competitor)
-            position += 1
+            for _ in range(1 + _AGAIN):
+                trial = run_trial(place, turn, position, files, seed, probed, plan.limit_s, competitor)
+                position += 1
+                yield trial
+                if EMULATOR_LATE not in trial.marks or turn.block == WARM_UP:
+                    break
 
 
 def place_of(plan: Plan, path: BenchPath) -> AbstractContextManager[Place]:

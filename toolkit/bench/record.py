@@ -216,11 +216,11 @@ def read(path: Path) -> Results:
             ) from None
     if campaign is None:
         raise UsageError(f"{printable(str(path))} holds no campaign; give a file that nettool bench wrote")
-    return Results(campaign, _newest(trials), probes)
+    return Results(campaign, newest(trials), probes)
 
 
-def _newest(trials: Sequence[Trial]) -> list[Trial]:
-    """Of trials that were run again (`--resume`) the later one stands."""
+def newest(trials: Sequence[Trial]) -> list[Trial]:
+    """Of trials that were run again the later one stands."""
     kept: dict[tuple[object, ...], Trial] = {}
     for trial in trials:
         kept[trial.path, trial.payload_bytes, trial.transport, trial.block] = trial

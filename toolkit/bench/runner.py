@@ -33,7 +33,7 @@ from toolkit.units import rate_of
 DEFAULT_LIMIT_S = 300.0
 _RESULT_LIMIT_S = 15.0
 _FAILED_LIMIT_S = 0.5
-_LATE_MS, _LATE_SHARE = 2.0, 0.05
+_LATE_MS, _LATE_SHARE = 2.0, 0.1
 _CPU_SHARE, _FULL_SHARE = 0.25, 0.9
 
 

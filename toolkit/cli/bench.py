@@ -293,7 +293,7 @@ def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
         nonlocal count
         writer.write(record)
         if isinstance(record, Trial):
-            count += 1
+            count = min(count + 1, plan.turns)
             if not quiet and (is_terminal() or record.error):
                 say(f"{count}/{plan.turns}  {record.path}, {record.transport}: {_outcome(record)}")
         elif isinstance(record, Probe) and not quiet and (is_terminal() or record.is_met is False):
