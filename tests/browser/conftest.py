@@ -44,7 +44,7 @@ class Chromium:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright keeps an event loop running: no test of anything else should meet it
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
     program = next((path for name in _NAMES if (path := shutil.which(name))), None)
