@@ -3,9 +3,9 @@
     python bench/peers.py [--size 1GiB] [--repeat 5] [--folder DIR] [--cc cubic]
 
 Each round runs every tool once, in an order drawn anew: `nettool tcp-send`, `nettool udp-send`, `iperf3` (TCP, memory
-to memory) and Debian's `srt-file-transmit`, as far as they are installed, and aioquic (64 MiB of one stream, memory to
-memory, because it needs minutes for more). nettool and SRT go from file to file; nettool verifies the digest, and its
-time counts from the first connect to the verified digest. SRT is timed as a whole process, as it reports nothing.
+to memory) and Debian's `srt-file-transmit`, as far as they are installed. nettool and SRT go from file to file; nettool
+verifies the digest, and its time counts from the first connect to the verified digest. SRT is timed as a whole process,
+as it reports nothing. (`nettool bench loopback --transports udp,quic` compares with aioquic.)
 """
 
 import argparse
@@ -25,7 +25,6 @@ from tabulate import tabulate
 
 from toolkit.units import format_rate, parse_size
 
-QUIC_BYTES = 64 << 20
 LIMIT_S = 300
 
 
@@ -84,22 +83,6 @@ def srt(source: Path, folder: Path) -> float:
     return source.stat().st_size * 8 / seconds
 
 
-def aioquic() -> float:
-    """Server and client are processes of their own; the client times from connect to the server's last word."""
-    script = Path(__file__).with_name("peer_aioquic.py")
-    with running([sys.executable, str(script), "server", str(QUIC_BYTES)]) as server:
-        assert server.stdout is not None
-        port = server.stdout.readline().strip()
-        client = subprocess.run(
-            [sys.executable, str(script), "client", str(QUIC_BYTES), port],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=True,
-        )
-    return QUIC_BYTES * 8 / float(client.stdout)
-
-
 def tools(source: Path, folder: Path, congestion_control: str) -> dict[str, Callable[[], float]]:
     """What is installed, by name."""
     found: dict[str, Callable[[], float]] = {
@@ -110,12 +93,6 @@ def tools(source: Path, folder: Path, congestion_control: str) -> dict[str, Call
         found[f"iperf3 tcp-{congestion_control}"] = lambda: iperf3(source.stat().st_size, congestion_control)
     if shutil.which("srt-file-transmit"):
         found["srt-file-transmit"] = lambda: srt(source, folder)
-    try:
-        import aioquic as _  # noqa: F401
-    except ImportError:
-        pass
-    else:
-        found["aioquic"] = aioquic
     return found
 
 
