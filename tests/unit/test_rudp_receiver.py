@@ -97,6 +97,41 @@ class TestLanding:
         assert r.receive_data_untrusted(joined[SEGMENT:], wire.HEADER_BYTES + 4, ID, 0) == 1
         assert [(p, len(v)) for p, v in r.landed()] == [(0, PAYLOAD + 4)]
 
+    @pytest.mark.parametrize("at", [0, 7, 19])
+    @pytest.mark.parametrize("byte", range(wire.HEADER_BYTES))
+    def test_every_byte_of_every_header_counts(self, byte: int, at: int) -> None:
+        """In a batch that is otherwise in sequence, none that differs is taken for the one that would follow."""
+        packets = [bytearray(data_packet(n, n * PAYLOAD, pattern(n * PAYLOAD, PAYLOAD))) for n in range(20)]
+        packets[at][byte] ^= 0x01
+        changed = wire.DATA.unpack_untrusted(packets[at])
+        r = receiver()
+        r.on_frequency(0, RELAXED_BYTES, 7 * MS)
+        joined = memoryview(b"".join(packets))
+        taken = 0
+        while taken < 20:
+            r.begin_batch()
+            try:
+                taken += r.receive_data_untrusted(joined[taken * SEGMENT :], SEGMENT, ID, 0)
+            except ProtocolError:
+                taken += 1
+        kind, flags, connection_id, number, position = changed
+        is_taken = kind == wire.PacketType.DATA and connection_id == ID and position <= WINDOW - PAYLOAD
+        is_taken &= number < 1 << 63
+        expected = {n for n in range(20) if n != at} | ({number} if is_taken else set())
+        ranges = acked_ranges(r)
+        assert {n for start, end in ranges for n in range(start, end)} == expected
+        landed = {i for i in range(20) if i * PAYLOAD in r._data}
+        assert (at in landed) == (is_taken and position <= at * PAYLOAD < position + PAYLOAD)
+
+    @pytest.mark.parametrize("at", [0, 7, 19])
+    def test_a_request_anywhere_in_a_batch_is_seen(self, at: int) -> None:
+        r = receiver()
+        r.on_frequency(0, RELAXED_BYTES, 100 * MS)
+        flags = [wire.Flags.ACK_NOW if n == at else 0 for n in range(20)]
+        joined = b"".join(data_packet(n, n * PAYLOAD, bytes(PAYLOAD), flags[n]) for n in range(20))
+        assert r.receive_data_untrusted(memoryview(joined), SEGMENT, ID, 3) == 20
+        assert r.ack_time_ns == 3
+
     def test_a_whole_batch_of_scattered_packets_fits(self) -> None:
         r = receiver(1 << 40)
         size = wire.HEADER_BYTES + 1

@@ -412,6 +412,26 @@ class TestAckFrequency:
         assert self.wanted(1 << 30) == MAX_ACK_EVERY_BYTES
         assert self.wanted(2 * DATAGRAM) == 2 * DATAGRAM
 
+    def test_four_times_the_peers_window_where_that_is_the_smaller(self) -> None:
+        bench = warmed(1 << 30)
+        bench.sender.data.window = 1 << 18
+        bench.sender.request_ping()
+        transmit = bench.sender.poll_transmit(100 * MS)
+        assert transmit is not None
+        *_, ack_every_bytes, _ = wire.PING.unpack_untrusted(transmit.data)
+        assert ack_every_bytes == 1 << 16
+
+    def test_held_by_the_peers_window_it_asks_at_once_only_where_no_acknowledgement_is_on_its_way(self) -> None:
+        def last_flags(window: int) -> int:
+            bench = warmed(1 << 30)
+            bench.sender.data.window = window
+            numbers = bench.send(100 * MS)
+            assert bench.sender.data.is_blocked
+            return bench.packets[[n for n in numbers if bench.packets[n][0] == DATA][-1]][2]
+
+        assert last_flags(window=2 * PAYLOAD) == wire.Flags.ACK_NOW
+        assert last_flags(window=400 * PAYLOAD) == 0
+
     def test_the_peer_is_told_what_is_settled_after_losses(self) -> None:
         bench = warmed(10 * PAYLOAD)
         numbers = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]

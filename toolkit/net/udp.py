@@ -72,6 +72,8 @@ class DatagramSocket:
         self.datagrams_received = 0
         self._is_refused = False
         self._segment_bytes = 0  # what UDP_SEGMENT is set to
+        self._ancillary: list[tuple[int, int, bytes]] = []  # what came with the last arrival, and what it says
+        self._segment_and_ecn = (0, 0)
         self._ecn = 0  # what the IP ECN field is set to
         self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
         sock.setblocking(False)
@@ -120,35 +122,39 @@ class DatagramSocket:
             _try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
             _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
         self.datagrams_sent += -(-len(transmit.data) // transmit.segment_bytes)
-        for piece in transmit.super_packets():
-            if self.can_segment:
-                self._send_super_packet(piece, transmit.segment_bytes)
-            else:
-                self._send_each(piece, transmit.segment_bytes)
+        if self.can_segment:
+            self._send_super_packets(transmit.super_packets(), transmit.segment_bytes)
+        else:
+            self._send_each(transmit.data, transmit.segment_bytes)
 
     def send_one(self, datagram: bytes) -> None:
         """Send a single datagram on a connected socket. Raises PeerUnreachableError."""
         self.datagrams_sent += 1
-        self._send_super_packet(memoryview(datagram), len(datagram))
+        self._send_super_packets([memoryview(datagram)], len(datagram))
 
     def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
         """Answer from an unconnected socket; what cannot be sent now counts as lost."""
         with contextlib.suppress(OSError):
             self.sock.sendto(datagram, peer)
 
-    def _send_super_packet(self, piece: memoryview, segment_bytes: int) -> None:
-        # The option stays set on the socket: it is touched only where it would cut this piece wrongly.
-        would_cut_wrongly = len(piece) > segment_bytes or 0 < self._segment_bytes < len(piece)
+    def _send_super_packets(self, pieces: list[memoryview], segment_bytes: int) -> None:
+        # The option stays set on the socket: it is touched only where it would cut these wrongly.
+        longest = len(pieces[0])
+        would_cut_wrongly = longest > segment_bytes or 0 < self._segment_bytes < longest
         if would_cut_wrongly and self._segment_bytes != segment_bytes:
             self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, segment_bytes)
             self._segment_bytes = segment_bytes
+        sent = 0
         try:
-            self._send_one(piece)
+            for piece in pieces:
+                self._send_one(piece)
+                sent += 1
         except _SegmentationRefusedError:
             self.can_segment = False
             self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
             self._segment_bytes = 0
-            self._send_each(piece, segment_bytes)
+            for piece in pieces[sent:]:
+                self._send_each(piece, segment_bytes)
 
     def _send_each(self, piece: memoryview, segment_bytes: int) -> None:
         for i in range(0, len(piece), segment_bytes):
@@ -229,7 +235,15 @@ class DatagramSocket:
         return Batch(self._buffer[:size], max(segment, 1), ecn), Origin(peer, _local_host(ancillary))
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]], size: int) -> tuple[int, int]:
-        segment, ecn = size, 0
+        if ancillary != self._ancillary:  # nearly always it says what it said before
+            self._ancillary = ancillary
+            self._segment_and_ecn = self._parse_ancillary(ancillary)
+        segment, ecn = self._segment_and_ecn
+        return (min(segment, size) if segment else size), ecn
+
+    def _parse_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
+        """What UDP_GRO has cut the datagrams into, 0 where it says nothing, and the IP ECN field."""
+        segment = ecn = 0
         for level, kind, value in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 segment = _INT32.unpack_from(value)[0]
@@ -239,7 +253,7 @@ class DatagramSocket:
                 level == socket.IPPROTO_IPV6 and kind == _IPV6_TCLASS
             ):
                 ecn = value[0] & 0b11
-        return min(segment, size), ecn
+        return segment, ecn
 
 
 def wait_readable(socks: list[socket.socket], timeout_ns: int | None) -> None:

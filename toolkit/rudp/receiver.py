@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
@@ -29,6 +30,28 @@ FIRST_MAX_ACK_DELAY_NS: Final = 1_000_000
 
 _FULL_REPORT_PACKETS: Final = 3
 """Datagrams of ranges per acknowledgement at the most; what does not fit is older and was told before."""
+
+_MOST_PACKETS: Final = MAX_BATCH_BYTES // wire.MIN_DATAGRAM_BYTES
+
+
+class _ExpectedHeaders:
+    """The headers of DATA packets in a row: what a batch nearly always has, and is compared with as a whole."""
+
+    def __init__(self) -> None:
+        self._header = np.zeros(_MOST_PACKETS, wire.DATA.dtype)
+        self._header["type"] = wire.PacketType.DATA
+
+    def is_next(self, rows: NDArray[np.uint8], connection_id: int, number: int, position: int) -> bool:
+        """Whether every row begins with the header that follows the one of the row before, and no flag is set."""
+        count, segment_bytes = rows.shape
+        if count > _MOST_PACKETS:
+            return False
+        step = segment_bytes - wire.HEADER_BYTES
+        header = self._header[:count]
+        header["connection_id"] = connection_id
+        header["packet_number"] = np.arange(number, number + count)
+        header["position"] = np.arange(position, position + count * step, step)
+        return rows[:, : wire.HEADER_BYTES].tobytes() == header.tobytes()
 
 
 class Receiver:
@@ -58,6 +81,7 @@ class Receiver:
         self._landing_view = memoryview(bytearray(MAX_BATCH_BYTES))
         self._landing = np.frombuffer(self._landing_view, np.uint8)
         self._landing_end = 0
+        self._expected = _ExpectedHeaders()
         self._pieces: list[tuple[int, int, int]] = []  # position, and where in the landing buffer
 
     @property
@@ -102,7 +126,18 @@ class Receiver:
         if payload_bytes <= 0:
             raise ProtocolError("a DATA packet has no payload")
         count = len(data) // segment_bytes
-        rows = np.frombuffer(data, np.uint8, count * segment_bytes)
+        rows = np.frombuffer(data, np.uint8, count * segment_bytes).reshape(count, segment_bytes)
+        payload = rows[:, wire.HEADER_BYTES :]
+        *_, number, position = wire.DATA.unpack_untrusted(data)
+        end = position + count * payload_bytes
+        limit = min(self._advertised_window, self.accept_limit)
+        if (
+            end <= limit
+            and number + count <= wire.MAX_POSITION
+            and self._expected.is_next(rows, connection_id, number, position)
+        ):
+            self._take_run(number, position, payload, segment_bytes, now_ns)
+            return count
         header = np.ndarray((count,), wire.DATA.dtype, rows, 0, (segment_bytes,))
         is_ours = (header["type"] == wire.PacketType.DATA) & (header["connection_id"] == connection_id)
         if not is_ours.all():
@@ -112,8 +147,7 @@ class Receiver:
             header = header[:count]
         numbers = header["packet_number"].astype(np.int64)
         positions = header["position"].astype(np.int64)
-        limit = min(self._advertised_window, self.accept_limit) - payload_bytes
-        is_sound = (positions >= 0) & (positions <= limit) & (numbers >= 0)
+        is_sound = (positions >= 0) & (positions <= limit - payload_bytes) & (numbers >= 0)
         if not is_sound.all():
             count = int(np.argmin(is_sound))
             if count == 0:
@@ -124,23 +158,24 @@ class Receiver:
             self._ack_is_urgent = True
         steps = (np.diff(numbers) != 1) | (np.diff(positions) != payload_bytes)
         cuts = [0, *(np.flatnonzero(steps) + 1).tolist(), count] if steps.any() else [0, count]
-        payload = rows[: count * segment_bytes].reshape(count, segment_bytes)[:, wire.HEADER_BYTES :]
         for first, last in pairwise(cuts):
-            length = last - first
-            number = int(numbers[first])
-            start = int(positions[first])
-            end = start + length * payload_bytes
-            if len(self._data) >= MAX_HOLES and not self._data.touches(start, end):
-                continue  # as if it were lost
-            self._note_packets(number, number + length, length * segment_bytes, now_ns)
-            new = self._data.add(start, end)
-            if new:
-                low = self._landing_end
-                self._landing[low : low + end - start].reshape(length, payload_bytes)[:] = payload[first:last]
-                self._landing_end = low + end - start
-                for new_start, new_end in new:
-                    self._land(new_start, low + new_start - start, low + new_end - start)
+            self._take_run(int(numbers[first]), int(positions[first]), payload[first:last], segment_bytes, now_ns)
         return count
+
+    def _take_run(self, number: int, start: int, payload: NDArray[np.uint8], segment_bytes: int, now_ns: int) -> None:
+        """Packets in a row, of which each brings the bytes behind those of the one before: a row of `payload` each."""
+        length, payload_bytes = payload.shape
+        end = start + length * payload_bytes
+        if len(self._data) >= MAX_HOLES and not self._data.touches(start, end):
+            return  # as if it were lost
+        self._note_packets(number, number + length, length * segment_bytes, now_ns)
+        new = self._data.add(start, end)
+        if new:
+            low = self._landing_end
+            self._landing[low : low + end - start].reshape(length, payload_bytes)[:] = payload
+            self._landing_end = low + end - start
+            for new_start, new_end in new:
+                self._land(new_start, low + new_start - start, low + new_end - start)
 
     def _land(self, position: int, low: int, high: int) -> None:
         """Pass on bytes of the landing buffer, joined to the piece before where they follow it in both places."""

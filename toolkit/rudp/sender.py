@@ -353,8 +353,11 @@ class Sender:
         payload_bytes = self._datagram_bytes - wire.HEADER_BYTES
         runs = space.take(max_packets, payload_bytes)
         self.packets_retransmitted += -(-(space.retransmitted_bytes - lost_bytes) // payload_bytes)
+        # Nothing more may go: ask for an acknowledgement, unless what is in flight brings one anyhow.
         is_last = not space.lost and not space.has_new
-        return self._packets(kind, runs, payload_bytes, is_last, now_ns)
+        in_flight = self.bytes_in_flight + sum(end - start for start, end in runs)
+        ack_now = is_last and (space.next_position == space.end or in_flight < self._ack_every_bytes)
+        return self._packets(kind, runs, payload_bytes, ack_now, now_ns)
 
     def _packets(
         self,
@@ -421,7 +424,8 @@ class Sender:
         return is_stale and self.packets_lost != self._lost_at_ping
 
     def _wanted_ack_every_bytes(self) -> int:
-        window = min(self.controller.congestion_window_bytes, self.data.window)
+        peer_window = self.data.window - self.data.acked.contiguous_end()
+        window = min(self.controller.congestion_window_bytes, peer_window)
         return max(2 * self._datagram_bytes, min(window // ACKS_PER_RTT, MAX_ACK_EVERY_BYTES))
 
     def _ping(self, now_ns: int) -> Transmit:
