@@ -114,7 +114,7 @@ class TestLanding:
                 taken += r.receive_data_untrusted(joined[taken * SEGMENT :], SEGMENT, ID, 0)
             except ProtocolError:
                 taken += 1
-        kind, flags, connection_id, number, position = changed
+        kind, _, connection_id, number, position = changed
         is_taken = kind == wire.PacketType.DATA and connection_id == ID and position <= WINDOW - PAYLOAD
         is_taken &= number < 1 << 63
         expected = {n for n in range(20) if n != at} | ({number} if is_taken else set())
