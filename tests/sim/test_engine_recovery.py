@@ -113,6 +113,35 @@ class DropPosition:
         return False
 
 
+class TestNarrowerPath:
+    @pytest.mark.parametrize("one_way_ns", [MS, 20 * MS, 100 * MS])
+    def test_a_path_that_narrows_under_way_is_noticed_by_the_probe_timeouts(self, one_way_ns: int) -> None:
+        """A black hole for all that carries content (RFC 8899 section 4.3): only what is small shows it."""
+        narrow = Narrow(1300)
+        hazards = Hazards(delay_ns=one_way_ns, rate_bps=50e6, queue_ns=50 * MS, drop=narrow)
+        pair = Pair(20, hazards, data=4_000_000)
+        pair.near.offer()
+        pair.run(lambda: pair.far.landed_bytes > 1_500_000)
+        assert pair.near.connection.sender.mtu.datagram_bytes > narrow.limit_bytes
+        narrow.is_on = True
+        changed_ns = pair.now_ns
+        landed = pair.far.landed_bytes + 200_000  # more than was on its way
+        pair.run(lambda: pair.far.landed_bytes > landed)
+        assert pair.now_ns - changed_ns < 2 * SECOND
+        pair.settle()
+        assert wire.MIN_DATAGRAM_BYTES <= pair.near.connection.sender.mtu.datagram_bytes <= narrow.limit_bytes
+
+
+class Narrow:
+    """Loses what is too large, once it is on."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes, self.is_on = limit_bytes, False
+
+    def __call__(self, datagram: bytes) -> bool:
+        return self.is_on and len(datagram) > self.limit_bytes
+
+
 class TestReordering:
     def test_the_thresholds_learn_and_the_window_is_given_back(self) -> None:
         """RFC 9002 section 6.1.1 allows a larger threshold: after the first flights no more losses are imagined."""

@@ -20,7 +20,7 @@ from toolkit.rudp.congestion.registry import controller
 from toolkit.rudp.delivery import DeliveryEstimator
 from toolkit.rudp.ecn import EcnValidator
 from toolkit.rudp.loss import LossDetector
-from toolkit.rudp.mtu import PathMtu
+from toolkit.rudp.mtu import BASE_DATAGRAM_BYTES, PathMtu
 from toolkit.rudp.pacer import Pacer
 from toolkit.rudp.rtt import RttEstimator
 from toolkit.rudp.sent import SentPackets, Settled
@@ -404,7 +404,13 @@ class Sender:
         return numbers
 
     def _probe(self, now_ns: int) -> Transmit:
-        """One packet beyond the window that will be acknowledged: the oldest bytes that have not arrived."""
+        """One packet beyond the window that will be acknowledged: the oldest bytes that have not arrived.
+
+        The last of a timeout is small where the others are not: in a black hole it is all that gets through, and its
+        acknowledgement shows the large ones lost (RFC 8899 section 4.3).
+        """
+        if not self._probes_due and self._datagram_bytes > BASE_DATAGRAM_BYTES:
+            return self._ping(now_ns)
         for kind, space in ((wire.PacketType.MESSAGE, self.messages), (wire.PacketType.DATA, self.data)):
             if space.lost:
                 return self._send(kind, space, 1, now_ns)
