@@ -199,7 +199,8 @@ class ReceivedDigest(Frontier):
     def _catch_up(self) -> None:
         while True:
             if (end := self._end_of.pop(self.offset, None)) is not None:
-                del self._start_of[end]
+                if self._start_of.pop(end, None) is None:
+                    raise ProtocolError(f"the peer sent the bytes before offset {end} twice")
                 self.reread(end)
             elif (end := self._hole_end_of.pop(self.offset, None)) is not None:
                 self.zeros(end - self.offset)

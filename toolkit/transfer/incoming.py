@@ -28,7 +28,7 @@ class IncomingFile(CachedFile):
     __slots__ = (
         "_digest",
         "_expected_digest",
-        "_has_holes",
+        "_hole_bytes",
         "_is_over",
         "_may_reserve",
         "_on_complete",
@@ -50,7 +50,7 @@ class IncomingFile(CachedFile):
         self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
         self._digest = ReceivedDigest(algorithm, self._read_exactly)
         self._expected_digest: bytes | None = None
-        self._has_holes = False
+        self._hole_bytes = 0
         self._is_over = False
         self._on_complete = on_complete
         self._temporary = b""
@@ -152,7 +152,7 @@ class IncomingFile(CachedFile):
         with self.lock:
             self._check_end(offset + length)
             self._digest.hole(offset, length)
-            self._has_holes = True
+            self._hole_bytes += length
             self._check_complete()
 
     def expect(self, size_bytes: int, digest: bytes) -> None:
@@ -189,6 +189,9 @@ class IncomingFile(CachedFile):
 
     def _check_complete(self) -> None:
         if self._expected_digest is not None and self._digest.offset == self._size_bytes and not self._is_over:
+            # Each byte was hashed once; where more came than that, the file may hold what was not hashed.
+            if self.landed_bytes + self._hole_bytes != self._size_bytes:
+                raise ProtocolError("the peer sent some bytes of a file twice, or bytes beyond its end")
             self._is_over = True
             self._on_complete()
 
@@ -199,8 +202,8 @@ class IncomingFile(CachedFile):
                 descriptor = self._opened()
                 if self._digest.digest() != self._expected_digest:
                     return Outcome(Status.MISMATCHED, "its digest is not the sender's")
-                if self._has_holes or self.entry.size_bytes is None:
-                    os.ftruncate(descriptor, self._size_bytes)  # a liar's stream may have gone on beyond its end
+                if self._hole_bytes:
+                    os.ftruncate(descriptor, self._size_bytes)  # the last of them was never written
                 os.fchmod(descriptor, self.entry.mode)
                 os.utime(descriptor, ns=(self.entry.mtime_ns, self.entry.mtime_ns))
                 if durable:

@@ -1,0 +1,64 @@
+"""Whatever pieces of a file a peer sends, over each other or not: the file is what its digest says, or is not there."""
+
+import os
+import tempfile
+
+import xxhash
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import ProtocolError
+from toolkit.transfer.digest import ALGORITHMS
+from toolkit.transfer.manifest import Entry, Kind
+from toolkit.transfer.messages import FileDigest, Hole, Status
+from toolkit.transfer.storage import Storage
+
+SIZE_BYTES = 8
+
+Piece = tuple[int, int, bool]  # offset, length, whether it is a hole
+
+pieces = st.tuples(st.integers(0, SIZE_BYTES - 1), st.integers(1, SIZE_BYTES), st.booleans()).map(
+    lambda piece: (piece[0], min(piece[1], SIZE_BYTES - piece[0]), piece[2])
+)
+
+
+def lies(sent: list[Piece]) -> bool:
+    """Whether some byte comes more than once."""
+    return sum(length for _, length, _ in sent) > len(
+        {at for start, length, _ in sent for at in range(start, start + length)}
+    )
+
+
+@settings(max_examples=300)
+@given(st.lists(pieces, min_size=1, max_size=8), st.booleans())
+@example([(4, 2, False), (5, 1, False), (6, 2, False), (0, 4, False)], True)
+@example([(2, 2, False), (0, SIZE_BYTES, True)], True)
+@example([(2, 2, True), (2, 1, False), (0, 2, False), (4, 4, False)], True)
+@example([(2, 2, True), (3, 1, False), (0, 2, False), (4, 4, False)], True)
+@example([(6, 2, False), (0, 7, False), (7, 1, False)], False)
+def test_a_file_is_what_its_digest_says_whatever_overlaps(sent: list[Piece], size_is_known: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        storage = Storage(directory, overwrite=False, durable=False)
+        expected = bytearray(SIZE_BYTES)
+        try:
+            size_bytes = SIZE_BYTES if size_is_known else None
+            storage.offer([Entry(Kind.FILE, b"a", 0o644, 0, size_bytes, 0)], ALGORITHMS[0])
+            for number, (offset, length, is_hole) in enumerate(sent, 1):
+                content = bytes(length) if is_hole else bytes([number]) * length
+                expected[offset : offset + length] = content
+                if is_hole:
+                    storage.hole(Hole(0, offset, length))
+                else:
+                    storage.write(0, offset, memoryview(content))
+            storage.expect(FileDigest(0, SIZE_BYTES, xxhash.xxh3_128(expected).digest()))
+            for file_id, _ in storage.complete_files():
+                assert storage.commit(file_id).status is Status.TAKEN
+        except ProtocolError:
+            assert lies(sent)
+        finally:
+            storage.close(complete=False)
+        is_whole = not lies(sent) and sum(length for _, length, _ in sent) == SIZE_BYTES
+        assert os.listdir(directory) == (["a"] if is_whole else [])
+        if is_whole:
+            with open(os.path.join(directory, "a"), "rb") as file:
+                assert file.read() == expected
