@@ -154,6 +154,41 @@ class TestSilence:
         connection.handle_timeout(due_ns)
         assert kinds(sent(connection, due_ns)) == [wire.PacketType.PING]
 
+    def test_of_acknowledgements_ends_the_connection_although_the_peer_speaks(self) -> None:
+        """What this side sends does not arrive, or the peer wants all of it kept for ever."""
+        connection = client()
+        sent(connection)
+        for second in range(1, 30):
+            now_ns = START + second * SECOND
+            hand_up(connection, ping(second), now_ns=now_ns)
+            connection.handle_timeout(now_ns)
+            sent(connection, now_ns)
+        assert state_of(connection) is State.ESTABLISHED
+        end_ns = START + CONFIG.idle_timeout_ns
+        due_ns = connection.poll_timeout()
+        assert due_ns is not None
+        assert due_ns <= end_ns
+        connection.handle_timeout(end_ns)
+        assert state_of(connection) is State.CLOSED
+        assert connection.close_reason == "the peer has acknowledged nothing for 30 s"
+
+    @pytest.mark.parametrize("which", ["oldest", "newest"])
+    def test_of_acknowledgements_is_counted_from_the_oldest_packet_in_flight(self, which: str) -> None:
+        """One of the newest shows the older ones lost; one of the oldest alone leaves the next, which is as old."""
+        connection = client()
+        for second in range(0, 40, 2):
+            now_ns = START + second * SECOND
+            connection.handle_timeout(now_ns)
+            sent(connection, now_ns)
+            packets = connection.sender.sent
+            number = packets.next_packet_number - 1 if which == "newest" else packets.least_unacked
+            ack = wire.Ack([(number, number + 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+            if which == "newest" or second in (10, 20):
+                hand_up(connection, wire.encode_ack(LOCAL, second, ack), now_ns=now_ns)
+            else:
+                hand_up(connection, ping(second), now_ns=now_ns)
+        assert state_of(connection) is (State.ESTABLISHED if which == "newest" else State.CLOSED)
+
     def test_a_closed_port_is_believed_after_a_while(self) -> None:
         connection = client()
         connection.handle_unreachable(START)

@@ -57,6 +57,18 @@ class TestNumbers:
         assert acked(sent, (0, 3)) == [1]
         assert sent.least_unacked == 3
 
+    def test_the_oldest_in_flight_tells_how_long_nothing_was_acknowledged(self) -> None:
+        sent = SentPackets()
+        sent.skip()
+        assert sent.oldest_sent_time_ns is None
+        record(sent, 2, now_ns=5)
+        record(sent, 1, now_ns=7)
+        assert sent.oldest_sent_time_ns == 5
+        acked(sent, (3, 4))
+        assert sent.oldest_sent_time_ns == 5
+        acked(sent, (0, 4))
+        assert sent.oldest_sent_time_ns is None
+
     def test_skipping_alone_keeps_no_memory(self) -> None:
         sent = SentPackets()
         for _ in range(100_000):
@@ -262,4 +274,3 @@ def test_settled_names_its_packets() -> None:
     settled = sent.acknowledge_untrusted([(1, 3)])
     assert isinstance(settled, Settled)
     assert sent.kinds(settled.packet_numbers).tolist() == [wire.PacketType.DATA] * 2
-    assert sent.sent_time_ns(2) == 0

@@ -181,10 +181,11 @@ class Connection:
         """Let the timers that have come do their work."""
         if self.state is not State.ESTABLISHED:
             return
-        if now_ns >= self._last_received_ns + self.config.idle_timeout_ns:
+        silence = self._silence(now_ns)
+        if silence is not None:
             if self._trace is not None:
                 self._trace.timer_expired(now_ns, Timer.IDLE)
-            self._lose(f"nothing was heard of the peer for {self.config.idle_timeout_ns / 1e9:g} s")
+            self._lose(f"{silence} for {self.config.idle_timeout_ns / 1e9:g} s")
             return
         if now_ns >= self._keep_alive_ns():
             self._last_kept_alive_ns = now_ns
@@ -330,6 +331,18 @@ class Connection:
     def unsent_bytes(self) -> int:
         """Of what was offered, how much has never been sent."""
         return self.sender.data.end - self.sender.data.next_position
+
+    def _silence(self, now_ns: int) -> str | None:
+        """What has been missed for the idle timeout, if anything."""
+        since_ns = now_ns - self.config.idle_timeout_ns
+        if self._last_received_ns <= since_ns:
+            return "nothing was heard of the peer"
+        oldest_ns = self.sender.sent.oldest_sent_time_ns
+        if oldest_ns is not None and oldest_ns <= since_ns:
+            # An acknowledgement of anything later would have shown that packet lost: nothing arrives there, or the
+            # peer would have this side remember for ever what it sends.
+            return "the peer has acknowledged nothing"
+        return None
 
     def _keep_alive_ns(self) -> int:
         last = max(self._last_kept_alive_ns, self._last_received_ns)

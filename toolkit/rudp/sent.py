@@ -149,9 +149,12 @@ class SentPackets:
         self.next_packet_number += count
         return np.arange(first, first + count)
 
-    def sent_time_ns(self, packet_number: int) -> int:
-        """When it was sent; the packet is in view (base <= number)."""
-        return int(self._time_ns[packet_number - self._base])
+    @property
+    def oldest_sent_time_ns(self) -> int | None:
+        """When the oldest packet in flight was sent; None when nothing is in flight."""
+        if self.least_unacked == self.next_packet_number:
+            return None
+        return int(self._time_ns[self.least_unacked - self._base])
 
     def kinds(self, packet_numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Their packet types; the packets are in view."""
