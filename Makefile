@@ -1,8 +1,11 @@
-# Every target sets up what it needs in ./.venv; nothing outside this folder is written.
+# Every target sets up what it needs in ./.venv; nothing outside this folder is written. The user's own measurements
+# lie in results/ as well: only what `make bench` itself has put there is replaced or removed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+RECORDS := $(addprefix results/,loopback.jsonl lan.jsonl lossy.jsonl)
+MADE   := $(RECORDS) results/index.html results/tables.txt results/pictures
 UNABLE := echo "(not all of this could run here; the line above says why, and the rest goes on)"
 
 .PHONY: help setup test test-system check lint format bench microbench clean
@@ -40,16 +43,19 @@ check: lint test ## what CI runs
 
 bench: $(STAMP)  ## compare TCP and UDP: loopback, a LAN, three lossy links; tables, and a page in results/
 	@mkdir -p results
+	@rm -f $(RECORDS)
 	$(BIN)/nettool bench loopback --scenario bench/loopback.toml --output results/loopback.jsonl
-	@rm -f results/lan.jsonl results/lossy.jsonl
 	@$(BIN)/nettool bench lan --scenario bench/lan.toml --output results/lan.jsonl || $(UNABLE)
 	@$(BIN)/nettool bench link --scenario bench/lossy.toml --output results/lossy.jsonl || $(UNABLE)
-	@$(BIN)/nettool report $$(ls results/loopback.jsonl results/lan.jsonl results/lossy.jsonl 2>/dev/null) \
+	@$(BIN)/nettool report $$(ls $(RECORDS) 2>/dev/null) \
 		--html results/index.html --pictures results/pictures > results/tables.txt
 	@echo "The page: results/index.html; the tables: results/tables.txt; the pictures: results/pictures"
 
 microbench: $(STAMP)  ## time the hot pieces with pytest-benchmark
 	$(BIN)/python -m pytest -q bench --benchmark-only
 
-clean:           ## remove everything that the other targets made
-	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .benchmarks
+clean:           ## remove everything that the other targets made, and none of your own measurements
+	rm -rf $(VENV) $(MADE) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .benchmarks \
+		.hypothesis
+	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
+	@rmdir results 2>/dev/null || true

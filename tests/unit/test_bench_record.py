@@ -57,6 +57,15 @@ def test_a_file_that_was_cut_short_is_read_and_gone_on_with(cut: int, tmp_path: 
     assert read(path) == RESULTS
 
 
+def test_records_that_are_there_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.touch()
+    write(path, RESULTS)  # a file with nothing in it may have been made for this
+    with pytest.raises(UsageError, match="another --output"):
+        Writer(path)
+    assert read(path) == RESULTS
+
+
 def test_a_trial_that_was_run_again_replaces_the_one_that_failed(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     failed = replace(RESULTS.trials[3], verified=False, seconds=None, goodput_bps=None, error="it went away")

@@ -10,6 +10,7 @@ defaults, so that a file of an earlier minor version is read as well.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -148,7 +149,16 @@ class Writer:
     """Appends records to a file, one flushed line each; the file is made, anew, for the first of them."""
 
     def __init__(self, path: Path, is_resumed: bool = False) -> None:
-        """`is_resumed`: go on at the file's end (a last line that was cut short is dropped)."""
+        """`is_resumed`: go on at the file's end (a last line that was cut short is dropped).
+
+        Raises UsageError where that would be forgotten and the file holds something: measurements take hours.
+        """
+        with suppress(OSError):  # what cannot be looked at cannot be opened either, and `write` says so
+            if not is_resumed and path.stat().st_size:
+                raise UsageError(
+                    f"{printable(str(path))} holds something, and is kept: choose another --output "
+                    "('nettool bench' goes on with records by --resume)"
+                )
         self._path = path
         self._is_resumed = is_resumed
         self._file: TextIO | None = None
