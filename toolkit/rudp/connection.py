@@ -279,6 +279,8 @@ class Connection:
             self._close_due = False
             close = wire.encode_close(self._peer_id, self.sender.sent.skip(), self.close_code, self.close_reason)
             return Transmit(memoryview(close), len(close))
+        if not self.is_confirmed:  # who asked may have forged a victim's address (RFC 9000 section 8.1)
+            return None
         ack_time_ns = self.receiver.ack_time_ns
         if ack_time_ns is not None and now_ns >= ack_time_ns:
             self._acks.extend(self.receiver.make_acks(now_ns, self.sender.mtu.datagram_bytes))
