@@ -289,6 +289,24 @@ class TestPath:
                 total += len(challenge.data)
         assert 0 < total <= 5 * wire.PATH.size
 
+    def test_one_whose_challenges_were_all_lost_is_tried_again_when_something_new_comes_by_it(self) -> None:
+        connection = self.moved()
+        now_ns = START
+        for number in range(1, 60):
+            connection.handle_timeout(now_ns)
+            found = self.challenges(connection, now_ns)
+            if found and wire.PATH.unpack_untrusted(found[0].data)[-1] != 0xC0DE:
+                break
+            now_ns += 500 * MS
+            packet = ping(number)
+            connection.handle_stray(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE + number, now_ns)
+        assert len(found) == 1
+        challenge = found[0]
+        assert challenge.path == self.NEW
+        value = wire.PATH.unpack_untrusted(challenge.data)[-1]
+        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 100, value), now_ns=now_ns)
+        assert connection.active_path == self.NEW
+
     def test_a_replayed_packet_from_elsewhere_starts_nothing(self) -> None:
         connection = server()
         sent(connection)

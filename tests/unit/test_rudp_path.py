@@ -1,19 +1,26 @@
-"""Challenges to a new path are few, and spaced by the probe timeout."""
+"""Challenges to a new path are few, and further and further apart."""
 
-from toolkit.rudp.path import MAX_CHALLENGES, PathValidation
+import pytest
 
-PTO = 300
+from toolkit.rudp.path import INITIAL_PTO_NS, MAX_CHALLENGES, PathValidation
+
+START = 1000
+PATH = ("192.0.2.1", 9)
 
 
-def test_a_challenge_is_repeated_after_a_timeout_and_given_up_after_some() -> None:
-    validation = PathValidation(("192.0.2.1", 9), 0xC0FFEE, now_ns=1000)
+@pytest.mark.parametrize("pto_ns", [1, INITIAL_PTO_NS, 3 * INITIAL_PTO_NS])
+def test_a_challenge_is_repeated_after_timeouts_that_double_and_given_up_after_some(pto_ns: int) -> None:
+    """RFC 9000 section 8.2.1; the path is a new one, and may be longer than the old one's timeout allows for."""
+    validation = PathValidation(PATH, 0xC0FFEE, START)
     sent_at = []
-    now_ns = 1000
     while (due_ns := validation.poll_timeout()) is not None:
-        assert validation.poll_challenge(due_ns - 1, PTO) is None
-        assert validation.poll_challenge(due_ns, PTO) == 0xC0FFEE
-        sent_at.append(due_ns)
-        now_ns = due_ns
-    assert sent_at == [1000 + PTO * i for i in range(MAX_CHALLENGES)]
-    assert validation.is_given_up
-    assert validation.poll_challenge(now_ns + 10 * PTO, PTO) is None
+        assert validation.poll_challenge(due_ns - 1, pto_ns) is None
+        assert validation.poll_challenge(due_ns, pto_ns) == 0xC0FFEE
+        assert not validation.is_given_up(due_ns)
+        sent_at.append(due_ns - START)
+    step_ns = max(pto_ns, INITIAL_PTO_NS)
+    assert sent_at == [step_ns * ((1 << i) - 1) for i in range(MAX_CHALLENGES)]
+    end_ns = START + step_ns * ((1 << MAX_CHALLENGES) - 1)
+    assert not validation.is_given_up(end_ns - 1)  # the last one's answer may still come
+    assert validation.is_given_up(end_ns)
+    assert validation.poll_challenge(end_ns, pto_ns) is None

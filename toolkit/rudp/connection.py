@@ -160,7 +160,8 @@ class Connection:
         before = receiver.received_packets - receiver.duplicate_packets
         self.handle_batch(batch, now_ns)
         is_new = receiver.received_packets - receiver.duplicate_packets > before
-        if is_new and (self._candidate is None or self._candidate.path != path):
+        candidate = self._candidate
+        if is_new and (candidate is None or candidate.path != path or candidate.is_given_up(now_ns)):
             self._candidate = PathValidation(path, challenge, now_ns)
 
     def _on_path_response(self, response: int) -> None:
@@ -287,7 +288,7 @@ class Connection:
         if self._responses:
             return self._path_packet(wire.PacketType.PATH_RESPONSE, self._responses.popleft(), None)
         if self._candidate is not None:
-            challenge = self._candidate.poll_challenge(now_ns, self.sender.loss.pto_ns(0))
+            challenge = self._candidate.poll_challenge(now_ns, self.sender.rtt.pto_ns(0))
             if challenge is not None:
                 return self._path_packet(wire.PacketType.PATH_CHALLENGE, challenge, self._candidate.path)
         if self._acks:

@@ -73,7 +73,7 @@ _CONSTANTS: Final = (
         f"{mtu.PMTU_RAISE_TIMER_NS // (60_000 * _MS)} min",
         "RFC 8899 section 5.1.1",
     ),
-    ("challenges per path", f"{path.MAX_CHALLENGES}", "a probe timeout apart"),
+    ("challenges per path", f"{path.MAX_CHALLENGES}", "a probe timeout apart, then twice as long each time"),
     ("keep-alives", f"{connection.KEEP_ALIVES_PER_IDLE_TIMEOUT} per idle timeout", ""),
     ("refusals before they are believed", f"{connection.REFUSAL_NS // _MS} ms", "of ICMP and nothing else"),
 )
