@@ -204,6 +204,24 @@ def test_cubic_stands_still_while_the_application_has_nothing() -> None:
     assert paused.congestion_window_bytes == pytest.approx(steady.congestion_window_bytes, rel=0.01)
 
 
+def test_cubic_stands_still_while_nothing_is_under_way() -> None:
+    """RFC 9438 section 5.8: after a silence too that ends with a full window, of which every sample is window-limited.
+
+    The next silence counts again, and a window that was sent while another was under way ends none.
+    """
+    idle, steady = Cubic(MSS, None, 0), Cubic(MSS, None, 0)
+    for control in (idle, steady):
+        ack(control, 100 * MS, newly_acked_bytes=990 * MSS)
+        lose(control, 200 * MS, 150 * MS)
+        grow(control, 300 * MS, 500 * MS, 50 * MS)  # the last acknowledgement comes at 450 ms
+    for start_ns in (30 * SECOND, 60 * SECOND):
+        idle.on_sent(start_ns, MSS, 0, is_app_limited=True)
+        idle.on_sent(start_ns, 9 * MSS, MSS, is_app_limited=False)
+        grow(idle, start_ns + 50 * MS, start_ns + 300 * MS, 50 * MS)
+    grow(steady, 500 * MS, 1000 * MS, 50 * MS)
+    assert idle.congestion_window_bytes == pytest.approx(steady.congestion_window_bytes, abs=1)
+
+
 def feed_round(hystart: HyStart, number: int, rtts_ms: list[float]) -> None:
     for rtt_ms in rtts_ms:
         hystart.on_ack(

@@ -68,11 +68,18 @@ class Cubic(LossBasedController):
         super().__init__(datagram_bytes, rate_bps, seed)
         self._curve = _Curve()
         self._curve_before = self._curve
-        self._last_ack_ns = 0
+        self._counted_until_ns = 0
+
+    def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
+        super().on_sent(now_ns, sent_bytes, bytes_in_flight, is_app_limited)
+        if bytes_in_flight == 0:  # a silence ends: the samples of a full window after it do not tell of it
+            self._leave_out_time(now_ns)
 
     def on_ack(self, sample: AckSample) -> None:
+        if not sample.is_window_limited:
+            self._leave_out_time(sample.now_ns)
+        self._counted_until_ns = sample.now_ns
         super().on_ack(sample)
-        self._last_ack_ns = sample.now_ns
 
     def snapshot(self) -> dict[str, float | str]:
         return super().snapshot() | {"w_max": self._curve.w_max * self._datagram_bytes}
@@ -84,9 +91,6 @@ class Cubic(LossBasedController):
         epoch = self._curve.epoch
         assert epoch is not None
         if not sample.is_window_limited:
-            # RFC 9438 section 5.8: the curve stands still while the window is not what limits the sender.
-            unused_ns = sample.now_ns - max(self._last_ack_ns, epoch.start_ns)
-            self._curve = replace(self._curve, epoch=replace(epoch, start_ns=epoch.start_ns + unused_ns))
             return
         segments_acked = sample.newly_acked_bytes / self._datagram_bytes
         alpha = _ALPHA_CUBIC if epoch.w_est < self._curve.cwnd_prior else 1.0
@@ -115,6 +119,17 @@ class Cubic(LossBasedController):
 
     def _on_persistent_congestion(self) -> None:
         self._curve = replace(self._curve, epoch=None)
+
+    def _leave_out_time(self, now_ns: int) -> None:
+        """The curve stands still while the window is not what limits the sender (RFC 9438 section 5.8).
+
+        So it was from what has been counted on until `now_ns`.
+        """
+        epoch = self._curve.epoch
+        if epoch is not None:
+            unused_ns = now_ns - self._counted_until_ns
+            self._curve = replace(self._curve, epoch=replace(epoch, start_ns=epoch.start_ns + unused_ns))
+        self._counted_until_ns = now_ns
 
     def _curve_from(self, now_ns: int, cwnd: float) -> _Curve:
         """The curve of a stage of congestion avoidance that begins now with a window of `cwnd` segments."""
