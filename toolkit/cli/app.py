@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from toolkit import __version__
 from toolkit.cli.common import CONTEXT_SETTINGS, emit
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.errors import UsageError, printable
 
 COMMANDS = {
     "recv": ("toolkit.cli.recv:recv", "Receive files over TCP and UDP, both on one port."),
@@ -47,16 +47,6 @@ class LazyCommand(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """The context of the real command, which is loaded now."""
         return _load(info_name or "", self.target).make_context(info_name, args, parent, **extra)
-
-
-class _LoadedCommand(TyperCommand):
-    """A command whose own broken pipes are its failures, and not a reader of stdout who has gone away."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise TransferError("a connection or a pipe was closed early; run it again") from None
 
 
 def invoke(arguments: Sequence[str]) -> int:
@@ -109,7 +99,7 @@ def _group(name: str, callback: Callable[..., None], help_text: str | None) -> T
 def _load(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT_SETTINGS)
-    app.command(name, cls=_LoadedCommand)(getattr(import_module(module), attribute))
+    app.command(name)(getattr(import_module(module), attribute))
     return get_command(app)
 
 

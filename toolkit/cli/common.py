@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
@@ -75,15 +74,21 @@ def emit_json(kind: str, fields: Mapping[str, Any]) -> None:
 
 
 def explained(error: Exception) -> NettoolError:
-    """`error` as one of the family; the whole story goes to stderr where NETTOOL_TRACEBACK is set."""
-    if os.environ.get("NETTOOL_TRACEBACK") and sys.stderr is not None:
-        traceback.print_exception(error)
+    """`error` as one of the family."""
     if isinstance(error, NettoolError):
         return error
+    if isinstance(error, BrokenPipeError):  # not stdout's: `emit` takes those
+        return TransferError("a connection or a pipe was closed early; run it again")
     return TransferError(
         f"unexpected {type(error).__name__}: {printable(str(error))} "
         "(set NETTOOL_TRACEBACK=1 and run it again to see where; please report it)"
     )
+
+
+def say_where(error: Exception) -> None:
+    """The whole story of `error`, on stderr, where NETTOOL_TRACEBACK is set."""
+    if os.environ.get("NETTOOL_TRACEBACK") and sys.stderr is not None:
+        traceback.print_exception(error)
 
 
 def is_terminal() -> bool:
@@ -99,6 +104,6 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _not_a_target(text: str) -> UsageError:
-    if Path(text).is_file():
+    if os.path.isfile(text):
         return UsageError(f"'{printable(text)}' is a file: the receiver comes last, like FILE... HOST:PORT")
     return UsageError(f"'{printable(text)}' is not a receiver: write HOST, HOST:PORT or [IPv6]:PORT")

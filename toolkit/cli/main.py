@@ -66,8 +66,9 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _report(error: Exception) -> int:
-    from toolkit.cli.common import explained, say
+    from toolkit.cli.common import explained, say, say_where
 
+    say_where(error)
     known = explained(error)
     say(f"nettool: {known}")
     return known.exit_code

@@ -8,8 +8,8 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
-from toolkit.cli.common import DEFAULT_PORT, emit_json
-from toolkit.errors import NettoolError, UsageError
+from toolkit.cli.common import DEFAULT_PORT, emit_json, explained
+from toolkit.errors import UsageError
 from toolkit.units import parse_duration_ns, to_seconds
 
 MIN_IDLE_TIMEOUT_NS = 1_000_000_000  # under this a busy disk looks like a peer that is gone
@@ -79,17 +79,23 @@ def idle_timeout_s(text: str) -> float:
 
 
 def reported(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """With --json a command that fails prints an object too: what stderr says, and the exit code."""
+    """A command that fails raises NettoolError only; with --json it prints an object first, with what stderr will say.
+
+    That goes for a broken pipe, too, which typer would take for a reader of stdout who has gone away.
+    """
 
     @wraps(command)
     def run(*args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
         try:
             return command(*args, **options)
-        except NettoolError as error:
+        except Exception as error:
+            known = explained(error)
             if options.get("json"):
                 from toolkit.cli.results import done_before  # not needed by any help
 
-                emit_json("error", {"error": str(error), "exit_code": error.exit_code, **done_before(error)})
-            raise
+                emit_json("error", {"error": str(known), "exit_code": known.exit_code, **done_before(known)})
+            if known is error:
+                raise
+            raise known from error
 
     return run

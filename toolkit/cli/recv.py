@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.common import emit_json, explained, say
+from toolkit.cli.common import emit_json, explained, say, say_where
 from toolkit.cli.options import (
     DEFAULT_BIND,
     DEFAULT_IDLE_TIMEOUT,
@@ -160,6 +160,7 @@ class _Job:
             report = failure.report if isinstance(failure.report, ReceiveReport) else report
             error = failure
         except Exception as unexpected:
+            say_where(unexpected)
             error = explained(unexpected)
         fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
         self.exit_code = error.exit_code if error else 0
