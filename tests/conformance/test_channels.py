@@ -1,5 +1,6 @@
 """What every channel, listener and transport does (toolkit/transfer/channel.py)."""
 
+import os
 import random
 import tempfile
 import threading
@@ -244,6 +245,51 @@ def test_a_silent_peer_is_lost_after_the_idle_timeout(case: Case) -> None:
         assert 0.3 < time.monotonic() - begun < 5
     finally:
         network.close()
+
+
+def test_a_wait_ends_as_soon_as_something_else_is_readable(network: Network) -> None:
+    sender, receiver = network.pair()
+    reading, writing = os.pipe()
+    begun = time.monotonic()
+    answers = together(lambda: sender.receive(timeout_s=PATIENCE_S, wake=reading), lambda: os.write(writing, b"x"))
+    assert answers[0] is None
+    assert time.monotonic() - begun < PATIENCE_S / 2
+    receiver.send_message(b"what comes is taken all the same")
+    while (message := sender.receive(timeout_s=PATIENCE_S, wake=reading)) is None:
+        assert time.monotonic() - begun < PATIENCE_S
+    assert message == b"what comes is taken all the same"
+    os.close(writing)
+    os.close(reading)
+
+
+def test_what_wakes_a_wait_is_no_sign_of_the_peer(case: Case) -> None:
+    network = Network(case._replace(options=replace(case.options, idle_timeout_s=0.5)))
+    reading, writing = os.pipe()
+    is_lost = threading.Event()
+    try:
+        sender, _ = network.pair()
+        begun = time.monotonic()
+
+        def be_woken() -> None:
+            try:
+                while time.monotonic() - begun < 10:
+                    sender.receive(wake=reading)
+                    os.read(reading, 1)
+            finally:
+                is_lost.set()
+
+        def wake() -> None:
+            while not is_lost.wait(0.05):
+                os.write(writing, b"x")
+
+        with pytest.raises(PeerClosedError):
+            together(be_woken, wake)
+        assert 0.3 < time.monotonic() - begun < 5
+    finally:
+        is_lost.set()
+        network.close()
+        os.close(writing)
+        os.close(reading)
 
 
 def test_content_without_a_sink_is_an_error(network: Network, source_of: Callable[[bytes], BytesSource]) -> None:

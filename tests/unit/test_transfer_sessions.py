@@ -113,11 +113,11 @@ class RecordingChannel:
         self.done.append(f"{extent.length} bytes of {extent.file_id}")
         self._channel.send_extent(extent, source)
 
-    def receive(self, sink: Any = None, timeout_s: float | None = None) -> bytes | None:
+    def receive(self, sink: Any = None, timeout_s: float | None = None, wake: int | None = None) -> bytes | None:
         if timeout_s == 0:
             return None
         self.done.append("waits")
-        return self._channel.receive(sink, timeout_s)
+        return self._channel.receive(sink, timeout_s, wake)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._channel, name)
@@ -235,8 +235,8 @@ def test_a_slow_sync_does_not_look_like_a_loss(
     monkeypatch.setattr("os.fsync", lambda _: heard_alive.wait(PATIENCE_S))
 
     class Listening(RecordingChannel):
-        def receive(self, sink: Any = None, timeout_s: float | None = None) -> bytes | None:
-            message = self._channel.receive(sink, timeout_s)
+        def receive(self, sink: Any = None, timeout_s: float | None = None, wake: int | None = None) -> bytes | None:
+            message = self._channel.receive(sink, timeout_s, wake)
             if message == Alive().encode():
                 heard_alive.set()
             return message
@@ -426,8 +426,8 @@ def test_a_stream_that_pauses_keeps_the_session_alive(
     heard = threading.Event()
 
     class Counting(RecordingChannel):
-        def receive(self, sink: Any = None, timeout_s: float | None = None) -> bytes | None:
-            message = self._channel.receive(sink, timeout_s)
+        def receive(self, sink: Any = None, timeout_s: float | None = None, wake: int | None = None) -> bytes | None:
+            message = self._channel.receive(sink, timeout_s, wake)
             self.waits += message == Alive().encode()
             if self.waits == 3:
                 heard.set()
@@ -457,11 +457,11 @@ def test_a_wait_ends_soon_after_it_is_cancelled(ends: tuple[MemoryChannel, Memor
 class Interrupted(RecordingChannel):
     """Ctrl-C comes at the third wait."""
 
-    def receive(self, sink: Any = None, timeout_s: float | None = None) -> bytes | None:
+    def receive(self, sink: Any = None, timeout_s: float | None = None, wake: int | None = None) -> bytes | None:
         self.waits += 1
         if self.waits == 3:
             raise KeyboardInterrupt
-        return self._channel.receive(sink, timeout_s)
+        return self._channel.receive(sink, timeout_s, wake)
 
 
 def test_an_interrupt_leaves_nothing(ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path) -> None:

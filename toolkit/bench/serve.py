@@ -227,7 +227,9 @@ class _Peeked:
         """See Channel."""
         return self._channel.peer
 
-    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> bytes | None:
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> bytes | None:
         """See Channel."""
         if self._first is not None:
             first, self._first = self._first, None
@@ -237,7 +239,7 @@ class _Peeked:
                 sink.write(file_id, offset, memoryview(data))
             self._landed.clear()
             return None
-        return self._channel.receive(sink, timeout_s)
+        return self._channel.receive(sink, timeout_s, wake)
 
     def send_message(self, message: bytes) -> None:
         """See Channel."""

@@ -14,6 +14,7 @@ import errno
 import select
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
@@ -43,10 +44,12 @@ _ANCILLARY_BYTES: Final = 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
 _UINT32: Final = struct.Struct("=I")
 _INT32: Final = struct.Struct("=i")
 
-# What a path may answer to a datagram while there is still hope for the next one: it counts as lost.
-_TRANSIENT_ERRORS: Final = frozenset(
-    (errno.ENOBUFS, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EMSGSIZE, errno.EPERM, errno.ENETDOWN, errno.EHOSTDOWN)
+# What may be said to a datagram while there is still hope for the next one: it counts as lost. The first say that the
+# way from this address is gone (EINVAL is how Linux says that the address itself is).
+_ROUTE_ERRORS: Final = frozenset(
+    (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 )
+_TRANSIENT_ERRORS: Final = _ROUTE_ERRORS | {errno.ENOBUFS, errno.EMSGSIZE, errno.EPERM, errno.EHOSTDOWN}
 
 
 class PeerUnreachableError(Exception):
@@ -64,21 +67,27 @@ class DatagramSocket:
     """Non-blocking; owns `sock`. `offload` is "auto" (probe) or "off"."""
 
     def __init__(self, sock: socket.socket, offload: str = "auto") -> None:
-        self.sock = sock
         self.drop_count = 0
         self.is_drained = True
+        self.is_route_lost = False  # a send has failed for want of a way from this address, until `follow_route`
         self.send_errors = 0
         self.datagrams_sent = 0
         self.datagrams_received = 0
+        self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
+        self._offload = offload
+        self._adopt(sock)
+
+    def _adopt(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._earlier_drops = self.drop_count  # of the socket before this
         self._is_refused = False
         self._segment_bytes = 0  # what UDP_SEGMENT is set to
         self._ancillary: list[tuple[int, int, bytes]] = []  # what came with the last arrival, and what it says
         self._segment_and_ecn = (0, 0)
         self._ecn = 0  # what the IP ECN field is set to
-        self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
         sock.setblocking(False)
-        self.can_segment = offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
-        self.can_coalesce = offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
+        self.can_segment = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
+        self.can_coalesce = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
         _try_option(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         for level, option in ((socket.IPPROTO_IP, _IP_MTU_DISCOVER), (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)):
             _try_option(sock, level, option, _PMTUDISC_PROBE)
@@ -92,6 +101,28 @@ class DatagramSocket:
 
     def close(self) -> None:
         self.sock.close()
+
+    def follow_route(self) -> bool:
+        """Go on by a fresh socket if the system reaches the connected peer from another address now; returns whether.
+
+        A connected socket keeps the address that it began with, even when no interface has that any more.
+        """
+        self.is_route_lost = False
+        try:
+            fresh = socket.socket(self.sock.family, socket.SOCK_DGRAM)
+        except OSError:
+            return False  # no descriptors left
+        try:
+            fresh.connect(self.sock.getpeername())
+            has_moved: bool = fresh.getsockname()[0] != self.sock.getsockname()[0]
+        except OSError:
+            has_moved = False  # there is no way at all for now
+        if not has_moved:
+            fresh.close()
+            return False
+        self.sock.close()
+        self._adopt(fresh)
+        return True
 
     @property
     def receive_buffer_bytes(self) -> int:
@@ -153,8 +184,10 @@ class DatagramSocket:
             self.can_segment = False
             self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
             self._segment_bytes = 0
+            errors_before = self.send_errors
             for piece in pieces[sent:]:
                 self._send_each(piece, segment_bytes)
+            self.can_segment = self.send_errors > errors_before  # then that is not what was refused
 
     def _send_each(self, piece: memoryview, segment_bytes: int) -> None:
         for i in range(0, len(piece), segment_bytes):
@@ -167,21 +200,23 @@ class DatagramSocket:
                 self.sock.send(data)
                 return
             except BlockingIOError:
-                select.select([], [self.sock], [], 1.0)
+                poll = select.poll()
+                poll.register(self.sock, select.POLLOUT)
+                poll.poll(1000)
             except ConnectionRefusedError:
                 raise PeerUnreachableError from None
             except OSError as error:
-                if error.errno in _TRANSIENT_ERRORS:
-                    # It may be what became of an earlier datagram, told in place of sending this one.
-                    self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    if is_retry:
-                        self.send_errors += 1
-                        return
-                    is_retry = True
-                elif self.can_segment and error.errno in (errno.EIO, errno.EINVAL):
+                if self.can_segment and error.errno in (errno.EIO, errno.EINVAL):
                     raise _SegmentationRefusedError from None
-                else:
+                if error.errno not in _TRANSIENT_ERRORS:
                     raise
+                # It may be what became of an earlier datagram, told in place of sending this one.
+                self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if is_retry:
+                    self.send_errors += 1
+                    self.is_route_lost |= error.errno in _ROUTE_ERRORS
+                    return
+                is_retry = True
 
     # Receiving
 
@@ -248,7 +283,7 @@ class DatagramSocket:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 segment = _INT32.unpack_from(value)[0]
             elif level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL:
-                self.drop_count = _UINT32.unpack_from(value)[0]
+                self.drop_count = self._earlier_drops + _UINT32.unpack_from(value)[0]
             elif (level == socket.IPPROTO_IP and kind == socket.IP_TOS) or (
                 level == socket.IPPROTO_IPV6 and kind == _IPV6_TCLASS
             ):
@@ -256,16 +291,17 @@ class DatagramSocket:
         return segment, ecn
 
 
-def wait_readable(socks: list[socket.socket], timeout_ns: int | None) -> None:
-    """Return when one of `socks` is readable, or after `timeout_ns`, to the microsecond where the system can."""
+def wait_readable(descriptors: Sequence[int], timeout_ns: int | None) -> list[int]:
+    """Wait until some of them are readable, and return those; none after `timeout_ns`, to the microsecond where the
+    system can.
+    """
     timeout_s = None if timeout_ns is None else max(0, timeout_ns) / 1e9
-    if all(sock.fileno() < 1024 for sock in socks):  # FD_SETSIZE
-        select.select(socks, [], [], timeout_s)
-        return
+    if max(descriptors) < 1024:  # FD_SETSIZE
+        return select.select(descriptors, [], [], timeout_s)[0]
     poll = select.poll()
-    for sock in socks:
-        poll.register(sock, select.POLLIN)
-    poll.poll(None if timeout_s is None else timeout_s * 1000)
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)]
 
 
 class _SegmentationRefusedError(Exception):

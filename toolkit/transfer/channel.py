@@ -116,8 +116,11 @@ class Channel(Protocol):
         then undefined.
         """
 
-    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> bytes | None:
-        """The next message; or None after some extents have landed in `sink`, or when `timeout_s` has passed.
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> bytes | None:
+        """The next message; or None after some extents have landed in `sink`, when `timeout_s` has passed, or as
+        soon as the descriptor `wake` is readable.
 
         `timeout_s` 0 looks and does not wait; None waits until the idle timeout of the channel, which counts
         the peer's silence over all calls. While it waits, a channel goes on with whatever it still has to

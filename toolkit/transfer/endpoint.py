@@ -56,7 +56,9 @@ class Endpoint:
         self._channel.send_message(message.encode())
         self._last_sent_s = time.monotonic()
 
-    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> AnyMessage | None:
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> AnyMessage | None:
         """As Channel.receive; ALIVE gives None.
 
         Raises what the peer's ERROR says, and ProtocolError for what may not come now.
@@ -64,7 +66,7 @@ class Endpoint:
         self.check_cancelled()
         if timeout_s is None:
             timeout_s = ALIVE_INTERVAL_S if self._cancel is None else CANCEL_INTERVAL_S
-        data = self._channel.receive(sink, timeout_s)
+        data = self._channel.receive(sink, timeout_s, wake)
         if data is None:
             return None
         message = decode_untrusted(data)

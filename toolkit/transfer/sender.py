@@ -65,7 +65,6 @@ SHORT_SLICE_NS = 50_000_000  # a slice that took less is followed by one of twic
 LONG_SLICE_NS = 200_000_000
 BATCH_FILES = 64  # after so many files, or so much content, digests are sent and messages looked for
 BATCH_BYTES = 1 << 20
-STREAM_WAIT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +218,9 @@ class Sender:
         while group.decisions is None:
             self._wait()
 
-    def _wait(self, timeout_s: float | None = None) -> None:
+    def _wait(self, wake: int | None = None) -> None:
         self._endpoint.stay_alive()
-        self._take(self._endpoint.receive(timeout_s=timeout_s))
+        self._take(self._endpoint.receive(wake=wake))
 
     # Content.
 
@@ -283,7 +282,7 @@ class Sender:
         while True:
             stretch = stream.next_slice()
             if stretch is None:
-                self._wait(STREAM_WAIT_S)
+                self._wait(wake=self._options.stream_fd)
                 continue
             length = len(stretch.data)
             if not length:

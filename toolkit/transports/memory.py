@@ -6,6 +6,7 @@ that the contract of a channel allows and a well-behaved network seldom does.
 """
 
 import random
+import select
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from toolkit.transfer.channel import (
 
 PIECE_BYTES = 1 << 18
 MAX_BACKLOG_BYTES = 1 << 22  # content that waits for the receiver; messages are small and always taken
+GLANCE_S = 0.001  # how often a descriptor is looked at
 
 _Piece = tuple[int, int, bytes]  # file id, offset, content
 
@@ -108,8 +110,10 @@ class MemoryChannel:
         if self._is_lost():
             raise PeerClosedError("the peer has closed the channel")
 
-    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> bytes | None:
-        """See Channel."""
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> bytes | None:
+        """See Channel. A condition and a descriptor cannot be waited for at once: `wake` is looked at now and then."""
         incoming = self._incoming
         now_s = time.monotonic()
         lost_at_s = self._last_heard_s + self._idle_timeout_s
@@ -121,7 +125,12 @@ class MemoryChannel:
                     if time.monotonic() >= lost_at_s:
                         raise PeerClosedError("the peer was silent for longer than the idle timeout")
                     return None
-                self._condition.wait(remaining_s)
+                if wake is None:
+                    self._condition.wait(remaining_s)
+                elif select.select([wake], [], [], 0)[0]:
+                    return None
+                else:
+                    self._condition.wait(min(remaining_s, GLANCE_S))
             self._last_heard_s = time.monotonic()
             pieces_first = self._shuffle is not None and self._shuffle.random() < 0.5
             if incoming.messages and not (pieces_first and incoming.pieces and sink):

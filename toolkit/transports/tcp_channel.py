@@ -54,9 +54,11 @@ class TcpChannel:
         finally:
             source.release(extent)
 
-    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> bytes | None:
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> bytes | None:
         self._check_open()
-        return (self._pool or self._first).receive(sink, timeout_s)
+        return (self._pool or self._first).receive(sink, timeout_s, wake)
 
     def flush(self) -> None:
         self._check_open()

@@ -149,7 +149,7 @@ class StreamPool:
 
     # Receiving
 
-    def receive(self, sink: ExtentSink | None, timeout_s: float | None) -> bytes | None:
+    def receive(self, sink: ExtentSink | None, timeout_s: float | None, wake: int | None = None) -> bytes | None:
         """As Channel.receive."""
         self._sink = sink
         if not self._receivers:
@@ -161,7 +161,7 @@ class StreamPool:
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             has_news = self._is_failing or self._landed_slices != self._told_slices
             try:
-                message = self._first.receive(sink, 0 if has_news else left_s, self._wake_reader.fileno())
+                message = self._first.receive(sink, 0 if has_news else left_s, self._wake_reader.fileno(), wake)
             except PeerClosedError:
                 # The first connection ends with the session; content may still be on its way on the others.
                 if not self._receiving or self._first.is_given_up or not (has_news or self._await_content(left_s)):
@@ -173,7 +173,7 @@ class StreamPool:
             if message is not None:
                 return message
             self._raise_failure_once()
-            if landed_slices != told_slices or left_s == 0:
+            if landed_slices != told_slices or left_s == 0 or (wake is not None and _is_readable(wake)):
                 return None
 
     @property
@@ -240,7 +240,7 @@ class StreamPool:
     def _clear_wake(self) -> None:
         with suppress(BlockingIOError):
             while self._wake_reader.recv(4096):
-                pass
+                self._first.hear()
 
     def drain(self, patience_s: float) -> bool:
         """Wait until everything is sent, while some of it goes every `patience_s`; whether it all went."""
@@ -267,3 +267,9 @@ class StreamPool:
             handover.release()
         for end in (self._wake_reader, self._wake_writer, self._stop_reader):
             end.close()
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -18,7 +18,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Final
 
@@ -128,7 +128,7 @@ class TcpStream:
                 and self._inbound.extent is None
                 and self._inbound.waiting_bytes < _MAX_WAITING_BYTES
             )
-            ready = self._wait(select.POLLOUT | (select.POLLIN if takes_in else 0), None, wake)
+            ready = self._wait(select.POLLOUT | (select.POLLIN if takes_in else 0), None, (wake,))
             if takes_in and ready & select.POLLIN:
                 self._take_messages_in()
             if ready & ~select.POLLIN:
@@ -195,8 +195,8 @@ class TcpStream:
         """How many frames of content have landed."""
         return self._inbound.landed_slices
 
-    def receive(self, sink: ExtentSink | None, timeout_s: float | None, wake: int | None = None) -> bytes | None:
-        """As Channel.receive; also None as soon as the descriptor `wake` is readable."""
+    def receive(self, sink: ExtentSink | None, timeout_s: float | None, *wakes: int | None) -> bytes | None:
+        """As Channel.receive, with any number of descriptors to be woken by."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         inbound = self._inbound
         while not inbound.messages:
@@ -208,18 +208,23 @@ class TcpStream:
                 if inbound.land(sink):
                     return None
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-            if left_s == 0 or not self._wait(select.POLLIN, left_s, wake):
+            if left_s == 0 or not self._wait(select.POLLIN, left_s, wakes):
                 return None
         return inbound.next_message()
 
     # Waiting
 
-    def _wait(self, events: int, timeout_s: float | None, wake: int | None) -> int:
-        """What the socket is ready for; 0 at the timeout, or when only `wake` is readable. Raises PeerClosedError."""
+    def hear(self) -> None:
+        """The peer has given a sign of itself on another connection."""
+        self._silence_s = 0.0
+
+    def _wait(self, events: int, timeout_s: float | None, wakes: Sequence[int | None]) -> int:
+        """What the socket is ready for; 0 at the timeout, or when only `wakes` are readable. Raises PeerClosedError."""
         poll = select.poll()
         poll.register(self.socket, events)
-        if wake is not None:
-            poll.register(wake, select.POLLIN)
+        for wake in wakes:
+            if wake is not None:
+                poll.register(wake, select.POLLIN)
         if self._inbound.is_heard:
             self._inbound.is_heard = False
             self._silence_s = 0.0
@@ -227,12 +232,11 @@ class TcpStream:
         is_last_wait = timeout_s is None or timeout_s >= patience_s
         started_s = time.monotonic()
         ready = dict(poll.poll(ceil((patience_s if is_last_wait else timeout_s or 0.0) * 1e3)))
-        if ready:
+        if found := ready.get(self.socket.fileno(), 0):
             self._silence_s = 0.0
-            found = ready.get(self.socket.fileno(), 0)
             # After an error or a hang-up, the call that was to follow finds out what has happened.
             return found | events if found & (select.POLLERR | select.POLLHUP) else found
-        if is_last_wait:
+        if is_last_wait and not ready:
             self._is_torn = self.is_given_up = True
             failure = self._inbound.failure = PeerClosedError(
                 f"{self._peer} has been silent for {self.idle_timeout_s:g} s and is given up; is the path still up?"

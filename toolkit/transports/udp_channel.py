@@ -50,6 +50,9 @@ _MESSAGE_BYTES: Final = 64
 _ROUNDS_PER_PUMP: Final = 8
 """Then the receive side is looked at again: acknowledgements that wait look like a longer path."""
 
+_PTOS_BEFORE_A_LOOK: Final = 3
+"""With nothing acknowledged between them: only then is it asked whether the system would go another way by now."""
+
 # The first byte of every engine message: whose it is.
 _APPLICATION: Final = b"\x00"
 _ANNOUNCEMENTS: Final = b"\x01"
@@ -139,7 +142,9 @@ class UdpChannel:
             self._wait(None)
             self._pump(None)
 
-    def receive(self, sink: ExtentSink | None = None, timeout_s: float | None = None) -> bytes | None:
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> bytes | None:
         self._announce()
         deadline_ns = None if timeout_s is None else time.monotonic_ns() + int(timeout_s * 1e9)
         while True:
@@ -160,7 +165,8 @@ class UdpChannel:
                 continue
             if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                 return None
-            self._wait(deadline_ns)
+            if self._wait(deadline_ns, wake):
+                return None
 
     def flush(self) -> None:
         self._announce()
@@ -214,6 +220,7 @@ class UdpChannel:
             "is_receiver_limited": int(sender.data.is_blocked),
             "datagrams_sent": self._socket.datagrams_sent,
             "datagrams_received": self._socket.datagrams_received,
+            "send_errors": self._socket.send_errors,
             "packets_lost": sender.packets_lost,
             "packets_spuriously_lost": sender.packets_spurious,
             "packets_received": receiver.received_packets,
@@ -290,16 +297,26 @@ class UdpChannel:
             timeout_ns = connection.poll_timeout()
             if timeout_ns is not None and timeout_ns <= now_ns:
                 connection.handle_timeout(now_ns)
+                if connection.sender.loss.pto_count >= _PTOS_BEFORE_A_LOOK:
+                    self._follow_route()
             for _ in range(_ROUNDS_PER_PUMP):
                 transmit = connection.poll_transmit(now_ns)
                 if transmit is None:
                     break
                 sock.send(transmit)
+                if sock.is_route_lost:
+                    self._follow_route()
                 now_ns = time.monotonic_ns()
             self._has_more = transmit is not None
         except PeerUnreachableError:
             connection.handle_unreachable(time.monotonic_ns())
         return landed
+
+    def _follow_route(self) -> None:
+        """The way in use seems to be gone: a client goes on from another address of its own, if there is one."""
+        is_client = self._connection.active_path is None
+        if is_client and self._socket.follow_route():
+            self._connection.handle_move()
 
     def _take_arrived(self, sink: ExtentSink | None, now_ns: int) -> bool:
         """Messages and content of one batch. Returns whether content has landed in `sink`."""
@@ -352,13 +369,18 @@ class UdpChannel:
             return
         connection.set_receive_window(self._window_bytes)
 
-    def _wait(self, deadline_ns: int | None) -> None:
+    def _wait(self, deadline_ns: int | None, wake: int | None = None) -> bool:
+        """Until there is something to do; whether `wake` is readable."""
         if self._has_more or self._connection.state is not State.ESTABLISHED:
-            return
+            return False
         timeout_ns = self._connection.poll_timeout()
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
-        socks = [self._socket.sock] if self._wake is None else [self._socket.sock, self._wake[1]]
-        wait_readable(socks, min(times) - time.monotonic_ns() if times else None)
+        descriptors = [self._socket.sock.fileno()]
+        if self._wake is not None:
+            descriptors.append(self._wake[1].fileno())
+        if wake is not None:
+            descriptors.append(wake)
+        return wake in wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None)
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -67,7 +67,7 @@ class Attempts:
             if self._waiting:
                 times.append(next_start_ns)
             if self._running:
-                wait_readable([sock.sock for sock, _, _ in self._running], min(times) - time.monotonic_ns())
+                wait_readable([sock.sock.fileno() for sock, _, _ in self._running], min(times) - time.monotonic_ns())
             now_ns = time.monotonic_ns()
         if refused:
             why = "nothing listens there for UDP"

@@ -97,7 +97,9 @@ class UdpListener:
                 self._confirm()
                 socks = [self._socket.sock, self._wake_receiver, *(c.socket for c in self._unconfirmed)]
                 give_up_ns = min(self._unconfirmed.values(), default=None)
-                wait_readable(socks, None if give_up_ns is None else give_up_ns - time.monotonic_ns())
+                wait_readable(
+                    [sock.fileno() for sock in socks], None if give_up_ns is None else give_up_ns - time.monotonic_ns()
+                )
         finally:
             for channel in self._unconfirmed:
                 channel.abort()
