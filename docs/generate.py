@@ -1,6 +1,6 @@
-"""Puts the field tables of toolkit/rudp/wire.py into docs/protocol.md and docs/wireshark/nettool.lua.
+"""Puts the field tables and constants of toolkit/rudp into docs/protocol.md and docs/wireshark/nettool.lua.
 
-Run it after a change of the packets: `python docs/generate.py`. A test fails where it was forgotten.
+Run it after a change of them: `python docs/generate.py`. A test fails where it was forgotten.
 """
 
 from pathlib import Path

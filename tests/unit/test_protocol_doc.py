@@ -33,6 +33,22 @@ def test_tables_are_those_of_the_layouts() -> None:
     assert describe.fill(DISSECTOR, describe.lua_sections(), describe.LUA_COMMENT) == DISSECTOR
 
 
+@pytest.mark.parametrize(
+    ("text", "sections", "comment"),
+    [
+        (PROTOCOL, describe.markdown_sections(), describe.MARKDOWN_COMMENT),
+        (DISSECTOR, describe.lua_sections(), describe.LUA_COMMENT),
+    ],
+    ids=["protocol", "dissector"],
+)
+def test_nothing_is_marked_as_generated_that_is_not(
+    text: str, sections: dict[str, str], comment: tuple[str, str]
+) -> None:
+    opening, closing = (re.escape(part) for part in comment)
+    marks = re.findall(f"^{opening}{re.escape(describe.BEGIN)}(.*?){closing}$", text, re.MULTILINE)
+    assert sorted(marks) == sorted(sections)
+
+
 @pytest.mark.parametrize("kind", list(wire.LAYOUTS), ids=lambda kind: kind.name)
 def test_a_table_adds_up_to_the_bytes_that_are_packed(kind: wire.PacketType) -> None:
     """Read from the document, independent of how it was made."""
