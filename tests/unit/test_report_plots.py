@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from report_samples import HOSTILE, grid, lossy, one_path, save, troubled
 
 from toolkit.bench.record import Results, read
+from toolkit.bench.synthetic import Truth, make_results
 from toolkit.errors import TransferError, UsageError
 from toolkit.report import drawing
 from toolkit.report.drawing import STYLES, inline, legend_columns, render, spread, style
@@ -121,6 +122,15 @@ def test_files_are_written_once_a_picture_and_format(tmp_path: Path) -> None:
     assert len(written) == len(set(written)) == 2 * 2 * len(pictures(results))
     assert all(path.stat().st_size > 1000 for path in written)
     assert {path.suffix for path in written} == {".png", ".svg"}
+
+
+def test_no_picture_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {(name, path): 5e7 for name in ("tcp-cubic", "udp-bbr") for path in ("loss 1%", "loss 5%")}
+    results = make_results(Truth(speeds, sizes=(1_000_000, 9_000_000), repeats=2), 1)
+    assert {"link-goodput-against-loss", "link-goodput-against-loss-2"} <= set(names(results))
+    monkeypatch.setattr("toolkit.report.plots.render", lambda picture, _format: picture.title.encode())
+    written = write_pictures([results, results], tmp_path)
+    assert len(written) == len(set(written)) == len(list(tmp_path.iterdir())) == 2 * 2 * len(pictures(results))
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:

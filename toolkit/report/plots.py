@@ -8,6 +8,7 @@ completion times, and goodput against delay. The A/A control is left out, for it
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,10 @@ def write_pictures(files: Sequence[Results], folder: Path) -> list[Path]:
     Raises TransferError where the folder does not take them.
     """
     drawn = [picture for results in files for picture in pictures(results)]
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     paths = []
     for picture in drawn:
-        taken[picture.name] = count = taken.get(picture.name, 0) + 1
-        stem = picture.name if count == 1 else f"{picture.name}-{count}"
+        stem = _free(picture.name, taken)
         for file_format in ("png", "svg"):
             path = folder / f"{stem}.{file_format}"
             content = render(picture, file_format)
@@ -252,13 +252,20 @@ def _bound(draw: Callable[..., None], *arguments: Any) -> Callable[[Any], None]:
 
 def _named(campaign_name: str, drawn: Sequence[Picture]) -> list[Picture]:
     """Each under a name of its own, made of the campaign's, the group's and the picture's."""
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     named = []
     for picture in drawn:
         name = "-".join(part for part in (_slug(campaign_name), _slug(picture.group), picture.name) if part)
-        taken[name] = count = taken.get(name, 0) + 1
-        named.append(replace(picture, name=name if count == 1 else f"{name}-{count}"))
+        named.append(replace(picture, name=_free(name, taken)))
     return named
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """`name`, or with the first number from 2 on that makes it one that is not taken; it is from now on."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    free = next(one for one in chain([name], numbered) if one not in taken)
+    taken.add(free)
+    return free
 
 
 def _slug(text: str) -> str:
