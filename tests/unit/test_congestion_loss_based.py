@@ -222,6 +222,20 @@ def test_cubic_stands_still_while_nothing_is_under_way() -> None:
     assert idle.congestion_window_bytes == pytest.approx(steady.congestion_window_bytes, abs=1)
 
 
+def test_cubic_goes_on_from_where_slow_start_ends_after_persistent_congestion() -> None:
+    """RFC 9438 section 4.8: K is 0 then and W_max the window, not the plateau of the path before."""
+    control = Cubic(MSS, None, 0)
+    ack(control, 100 * MS, newly_acked_bytes=990 * MSS)
+    lose(control, SECOND, 900 * MS, is_persistent=True)
+    now_ns = 2 * SECOND
+    while control.snapshot()["phase"] == "slow_start":
+        ack(control, now_ns, newly_acked_bytes=100 * MSS)
+        now_ns += 50 * MS
+    window = control.congestion_window_bytes
+    ack(control, now_ns, newly_acked_bytes=MSS)
+    assert control.snapshot()["w_max"] == window
+
+
 def feed_round(hystart: HyStart, number: int, rtts_ms: list[float]) -> None:
     for rtt_ms in rtts_ms:
         hystart.on_ack(

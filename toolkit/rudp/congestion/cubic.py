@@ -8,8 +8,8 @@ to the newcomer that it assumes (fast convergence).
 
 The formulas count in segments and seconds; so do the variables that bear their names.
 
-Read: RFC 9438 sections 4.2 (window), 4.3 (Reno-friendly region), 4.6 (decrease), 4.7 (fast convergence), 4.9
-      (spurious loss), 5.8 (application-limited). HyStart++ for slow start: RFC 9406.
+Read: RFC 9438 sections 4.2 (window), 4.3 (Reno-friendly region), 4.6 (decrease), 4.7 (fast convergence), 4.8
+      (timeout), 4.9 (spurious loss), 5.8 (application-limited). HyStart++ for slow start: RFC 9406.
 """
 
 from dataclasses import dataclass, replace
@@ -118,7 +118,8 @@ class Cubic(LossBasedController):
         self._curve = self._curve_before
 
     def _on_persistent_congestion(self) -> None:
-        self._curve = replace(self._curve, epoch=None)
+        # RFC 9438 section 4.8: the old plateau says nothing now; the curve begins where slow start will end.
+        self._curve = replace(self._curve, w_max=0.0, epoch=None)
 
     def _leave_out_time(self, now_ns: int) -> None:
         """The curve stands still while the window is not what limits the sender (RFC 9438 section 5.8).
