@@ -74,6 +74,39 @@ class TestClient:
         handshake.handle_datagram_untrusted(accept(), 70 * MS)
         assert handshake.rtt_ns == 40 * MS
 
+    def test_a_retry_to_one_of_several_initials_leaves_no_answer_that_measures(self) -> None:
+        """Both INITIALs bring a RETRY, or the second an ACCEPT, as the server is busy no more."""
+        handshake = client()
+        initial_of(handshake, 0)
+        initial_of(handshake, 100 * MS)
+        handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"token"), 150 * MS)
+        assert wire.decode_initial_untrusted(initial_of(handshake, 150 * MS)).token == b"token"
+        handshake.handle_datagram_untrusted(accept(), 250 * MS)
+        assert handshake.accepted is not None
+        assert handshake.rtt_ns is None
+
+    def test_a_later_retry_brings_a_fresh_token_and_hastens_nothing(self) -> None:
+        """A server that never likes what it gets must not be asked once per round trip (RFC 9000 section 17.2.5.2)."""
+        handshake = client()
+        initial_of(handshake, 0)
+        handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"first"), 30 * MS)
+        initial_of(handshake, 30 * MS)
+        due_ns = handshake.poll_timeout()
+        handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"second"), 31 * MS)
+        assert handshake.poll_timeout() == due_ns > 31 * MS
+        assert wire.decode_initial_untrusted(initial_of(handshake, due_ns)).token == b"second"
+        handshake.handle_datagram_untrusted(accept(), due_ns + MS)
+        assert handshake.rtt_ns is None
+
+    def test_a_retry_that_comes_twice_does_not_spoil_the_sample(self) -> None:
+        handshake = client()
+        initial_of(handshake, 0)
+        for now_ns in (30 * MS, 40 * MS):
+            handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"token"), now_ns)
+            handshake.poll_transmit(now_ns)
+        handshake.handle_datagram_untrusted(accept(), 70 * MS)
+        assert handshake.rtt_ns == 40 * MS
+
     def test_another_version_is_refused_in_words_that_help(self) -> None:
         datagram = wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, CLIENT, wire.VERSION + 1)
         with pytest.raises(RefusedError, match="install the same nettool at both ends"):

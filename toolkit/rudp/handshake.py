@@ -8,7 +8,8 @@
     DATA, MESSAGE                     -->
 
 An ACCEPT or RETRY is smaller than the INITIAL that it answers: nothing is amplified (RFC 9000 section 8). Where an
-ACCEPT is lost, the client sends its INITIAL again, and the connection it has already made answers the same.
+ACCEPT is lost, the client sends its INITIAL again, and the connection it has already made answers the same. Unlike
+QUIC (RFC 9000 section 17.2.5.2) a client takes the token of every RETRY, for a token lives only some seconds.
 
 The security field of INITIAL and ACCEPT is empty in this version; it is where keys will be agreed on.
 """
@@ -34,7 +35,7 @@ class ClientHandshake:
         self._interval_ns = FIRST_RETRANSMISSION_NS
         self._next_send_ns = now_ns
         self._sent_time_ns: int | None = None
-        self._is_ambiguous = False  # sent more than once: an answer measures no RTT (Karn, RFC 6298 section 3)
+        self._is_ambiguous = False  # several await an answer: none measures the RTT (Karn, RFC 6298 section 3)
 
     def handle_datagram_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
         """Take an answer. ProtocolError for what is none; RefusedError when the server speaks another version."""
@@ -50,10 +51,12 @@ class ClientHandshake:
                 )
         elif kind == wire.PacketType.RETRY:
             token = wire.decode_retry_untrusted(datagram)
+            if not self._initial.token:
+                # Only the first is answered at once: a server that never agrees would be asked once per round trip.
+                self._next_send_ns = now_ns
+                if not self._is_ambiguous:
+                    self._sent_time_ns = None  # this was the answer to the one INITIAL; the next one measures
             self._initial = wire.Initial(self._initial.client_id, self._initial.datagram_bytes, token)
-            self._next_send_ns = now_ns
-            self._sent_time_ns = None
-            self._is_ambiguous = False
         elif kind == wire.PacketType.ACCEPT:
             self.accepted = wire.decode_accept_untrusted(datagram)
             if self._sent_time_ns is not None and not self._is_ambiguous:
@@ -65,7 +68,7 @@ class ClientHandshake:
         """The INITIAL, when it is time for it."""
         if now_ns < self._next_send_ns or self.accepted is not None:
             return None
-        self._is_ambiguous = self._sent_time_ns is not None
+        self._is_ambiguous |= self._sent_time_ns is not None
         self._sent_time_ns = now_ns
         self._next_send_ns = now_ns + self._interval_ns
         self._interval_ns = min(2 * self._interval_ns, MAX_RETRANSMISSION_NS)
