@@ -66,7 +66,7 @@ local LAYOUTS = {
         { "connection_id", 8, "the receiving side's id for the connection" },
         { "packet_number", 8, "counts up from 0 in each direction, never used twice" },
         { "largest", 8, "largest packet number received" },
-        { "delay_us", 4, "time from the arrival of that packet to this acknowledgement, microseconds" },
+        { "delay_us", 4, "time from the arrival of that packet to this acknowledgement, us; 2^32 - 1: not known" },
         { "data_window", 8, "first position of the data space that may not be sent yet" },
         { "message_window", 8, "the same for the message space" },
         { "ect_count", 4, "packets received with ECT(0) or ECT(1), modulo 2^32" },

@@ -317,6 +317,7 @@ class TestAcknowledgement:
         assert [len(ack.ranges) for ack in acks] == [per_packet] * 3
         ranges = [x for ack in acks for x in ack.ranges]
         assert ranges == sorted(ranges, reverse=True)
+        assert [ack.delay_us for ack in acks] == [1000, wire.UNKNOWN_DELAY_US, wire.UNKNOWN_DELAY_US]
         for ack in acks:
             assert len(wire.encode_ack(1, 0, ack)) <= 1472 - wire.TAG_BYTES
 

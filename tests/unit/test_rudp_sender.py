@@ -232,6 +232,15 @@ class TestAcknowledgements:
         assert bench.controller.acks[-1].rtt_ns is None
         assert bench.sender.rtt.latest_rtt_ns == 40 * MS
 
+    def test_no_sample_is_taken_where_the_peer_does_not_know_how_long_it_waited(self) -> None:
+        """The later part of an acknowledgement in several datagrams, of which the first was lost."""
+        bench = warmed(3 * PAYLOAD)
+        numbers = bench.send(100 * MS)
+        bench.ack(190 * MS, *numbers, delay_us=wire.UNKNOWN_DELAY_US)
+        assert bench.controller.acks[-1].rtt_ns is None
+        assert bench.controller.acks[-1].newly_acked_bytes > 3 * PAYLOAD
+        assert bench.sender.rtt.latest_rtt_ns == 40 * MS
+
     def test_samples_tell_the_controller_what_happened(self) -> None:
         bench = warmed(10 * PAYLOAD)
         numbers = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]

@@ -162,7 +162,7 @@ class TestAck:
     def test_counters_wrap_and_delays_saturate(self) -> None:
         ack = wire.Ack([(0, 1)], 1 << 40, 0, 0, (1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 3)
         decoded = wire.decode_ack_untrusted(wire.encode_ack(1, 0, ack))
-        assert decoded.delay_us == 0xFFFF_FFFF
+        assert decoded.delay_us == wire.UNKNOWN_DELAY_US
         assert (decoded.ect_count, decoded.ce_count, decoded.drop_count) == (1, 2, 3)
 
 

@@ -75,10 +75,11 @@ def _packet(packet: memoryview) -> dict[str, object]:
 def _ack_frames(packet: memoryview) -> Frames:
     ack = wire.decode_ack_untrusted(packet)
     ranges = [[start, end - 1] if end - start > 1 else [start] for start, end in ack.ranges]
+    delay = {} if ack.delay_us == wire.UNKNOWN_DELAY_US else {"ack_delay": ack.delay_us / 1000}
     return [
         {
             "frame_type": "ack",
-            "ack_delay": ack.delay_us / 1000,
+            **delay,
             "acked_ranges": ranges,
             "ect0": ack.ect_count,
             "ce": ack.ce_count,

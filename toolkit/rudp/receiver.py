@@ -244,7 +244,10 @@ class Receiver:
             self.ack_time_ns = now_ns
 
     def make_acks(self, now_ns: int, datagram_bytes: int) -> list[wire.Ack]:
-        """The acknowledgement that is due, in as many datagrams as its ranges need, newest first."""
+        """The acknowledgement that is due, in as many datagrams as its ranges need, newest first.
+
+        When the largest packet of the later ones arrived is not remembered: they tell no delay.
+        """
         per_packet = wire.max_ack_ranges(datagram_bytes)
         limit = per_packet if self._ack_is_urgent else per_packet * _FULL_REPORT_PACKETS
         ranges = self._packets.newest_first(self._floor, limit)
@@ -256,7 +259,7 @@ class Receiver:
         return [
             wire.Ack(
                 ranges[i : i + per_packet],
-                delay_us,
+                wire.UNKNOWN_DELAY_US if i else delay_us,
                 window,
                 message_window,
                 self._ect_count,

@@ -191,7 +191,8 @@ class Sender:
         prior_in_flight = self.bytes_in_flight
         self.bytes_in_flight -= settled.bytes - settled.spurious_bytes
         rtt_ns = None
-        if settled.newest == ack.ranges[0][1] - 1 and settled.newest > self._largest_acked:
+        is_sample = settled.newest == ack.ranges[0][1] - 1 and settled.newest > self._largest_acked
+        if is_sample and ack.delay_us != wire.UNKNOWN_DELAY_US:
             latest_rtt_ns = now_ns - settled.newest_state.sent_time_ns
             self.rtt.update(latest_rtt_ns, ack.delay_us * 1000)
             rtt_ns = max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, self.rtt.min_rtt_ns), 1)

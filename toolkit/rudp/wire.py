@@ -121,7 +121,7 @@ VERSION_LIST: Final = Layout(*PREFIX.fields, Field("version", "I", "a version th
 ACK: Final = Layout(
     *COMMON.fields,
     Field("largest", "Q", "largest packet number received"),
-    Field("delay_us", "I", "time from the arrival of that packet to this acknowledgement, microseconds"),
+    Field("delay_us", "I", "time from the arrival of that packet to this acknowledgement, us; 2^32 - 1: not known"),
     Field("data_window", "Q", "first position of the data space that may not be sent yet"),
     Field("message_window", "Q", "the same for the message space"),
     Field("ect_count", "I", "packets received with ECT(0) or ECT(1), modulo 2^32"),
@@ -270,6 +270,10 @@ MAX_POSITION: Final = (1 << 63) - 1
 """Positions and packet numbers stay below this, so that they fit a signed 64-bit integer with room to add."""
 
 
+UNKNOWN_DELAY_US: Final = 0xFFFF_FFFF
+"""In place of an acknowledgement's delay: it gives no RTT sample. Longer ones are sent as this, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ack:
     """`ranges` are half-open intervals of packet numbers, newest first, disjoint and not adjacent."""
@@ -309,7 +313,7 @@ def encode_ack(connection_id: int, packet_number: int, ack: Ack) -> bytes:
         connection_id,
         packet_number,
         ack.ranges[0][1] - 1,
-        min(ack.delay_us, 0xFFFF_FFFF),
+        min(ack.delay_us, UNKNOWN_DELAY_US),
         ack.data_window,
         ack.message_window,
         ack.ect_count & 0xFFFF_FFFF,
