@@ -279,6 +279,12 @@ class TestPath:
         hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 2, 0xC0DE))
         assert connection.active_path == self.NEW
 
+    def test_what_the_old_one_has_swallowed_is_said_and_asked_again_by_the_new_one(self) -> None:
+        connection = self.moved()
+        sent(connection)
+        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE))
+        assert kinds(sent(connection))[:2] == [wire.PacketType.ACK, wire.PacketType.PING]
+
     def test_nothing_but_small_challenges_goes_to_a_new_one_before(self) -> None:
         connection = self.moved()
         total = 0

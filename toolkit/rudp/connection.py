@@ -141,7 +141,7 @@ class Connection:
             self._responses.append(wire.PATH.unpack_untrusted(datagram)[-1])
             self.receiver.note_silent_packet(number)
         elif kind == wire.PacketType.PATH_RESPONSE:
-            self._on_path_response(wire.PATH.unpack_untrusted(datagram)[-1])
+            self._on_path_response(wire.PATH.unpack_untrusted(datagram)[-1], now_ns)
             if self._trace is not None and self.active_path is not None:
                 self._trace.path_updated(now_ns, self.active_path)
             self.receiver.note_silent_packet(number)
@@ -164,7 +164,7 @@ class Connection:
         if is_new and (candidate is None or candidate.path != path or candidate.is_given_up(now_ns)):
             self._candidate = PathValidation(path, challenge, now_ns)
 
-    def _on_path_response(self, response: int) -> None:
+    def _on_path_response(self, response: int, now_ns: int) -> None:
         if self._candidate is None or response != self._candidate.challenge:
             raise ProtocolError("a PATH_RESPONSE answers no challenge")
         is_same_host = self.active_path is not None and self.active_path[0] == self._candidate.path[0]
@@ -172,6 +172,9 @@ class Connection:
         self._candidate = None
         if not is_same_host:
             self.sender.reset_path()
+        # What was said since the move has gone to where nobody is.
+        self.receiver.request_ack(now_ns)
+        self.sender.request_ping()
 
     def handle_move(self) -> None:
         """This side's own address has changed: what was known of the path is forgotten (RFC 9000 section 9.4)."""
