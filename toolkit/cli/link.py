@@ -92,7 +92,7 @@ def link(
 
     \b
     nettool link --rate 100Mbit --rtt 40ms --far 'iperf3 -s -1' -- iperf3 -c far
-    nettool link --link starlink --far 'nettool recv --bind 0.0.0.0 --once' -- nettool udp-send film.mkv far
+    nettool link --link lte --far 'nettool recv --dir incoming --bind 0.0.0.0 --once' -- nettool udp-send film.mkv far
     nettool link --rate 50Mbit --rtt 80ms --loss 1% --at '5s blackout 300ms' -- ping -c 10 far
     nettool link --check --rate 1Gbit --rtt 10ms
     """
