@@ -4,17 +4,15 @@ import os
 import random
 import select
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from queue import SimpleQueue
 
 import pytest
-from udp_ends import PATIENCE_S, Background, T, connected, receive_all, send_all, wait_for_close
+from hosts import Host, make_hosts
+from udp_ends import PATIENCE_S, Background, connected, receive_all, send_all, wait_for_close
 
-from toolkit.link.namespaces import CLONE_NEWNET, unshare
 from toolkit.rudp import wire
 from toolkit.rudp.wire import PacketType
 from toolkit.transfer.channel import Address, TransportOptions
@@ -142,56 +140,10 @@ class TestLostClose:
             assert left < 0
 
 
-class Host:
-    """A thread in a network namespace of its own, where it does what it is told."""
-
-    def __init__(self) -> None:
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-        self.call(lambda: unshare(CLONE_NEWNET))
-        self.thread_id = self.call(threading.get_native_id)
-        self.run("ip link set lo up")
-
-    def _serve(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
-    def call(self, function: Callable[[], T]) -> T:
-        """The function's result, from inside."""
-        results: SimpleQueue[T | BaseException] = SimpleQueue()
-
-        def work() -> None:
-            try:
-                results.put(function())
-            except BaseException as error:
-                results.put(error)
-
-        self._work.put(work)
-        result = results.get(timeout=PATIENCE_S)
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    def run(self, command: str) -> None:
-        self.call(lambda: subprocess.run(command.split(), check=True, capture_output=True))
-
-    def end(self) -> None:
-        self._work.put(None)
-        self._thread.join(PATIENCE_S)
-
-
 @pytest.fixture
 def three_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
     """near (10.9.1.1) - a router - far (10.9.2.1), by links of 1,500 bytes."""
-    if os.geteuid() != 0:
-        pytest.skip("needs the rights of root to make network namespaces")
-    try:
-        near, router, far = hosts = Host(), Host(), Host()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespaces here: {error}")
-    for host in hosts:
-        cleanup.callback(host.end)
+    near, router, far = hosts = make_hosts(cleanup)
     for n, end in ((1, near), (2, far)):
         end.run(f"ip link add wire type veth peer name down{n} netns {router.thread_id}")
         end.run(f"ip address add 10.9.{n}.1/24 dev wire")
@@ -199,7 +151,6 @@ def three_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
         router.run(f"ip address add 10.9.{n}.2/24 dev down{n}")
         router.run(f"ip link set down{n} up")
         end.run(f"ip route add default via 10.9.{n}.2")
-    router.run("sysctl -q -w net.ipv4.ip_forward=1")
     return hosts
 
 

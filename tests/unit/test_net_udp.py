@@ -4,7 +4,7 @@ import errno
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -266,6 +266,75 @@ class TestErrors:
         sock.send_to(b"x", ("255.255.255.255", 9))  # broadcast is not allowed on this socket
 
 
+class Gone(socket.socket):
+    """No interface has the address any more that this socket is bound to."""
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        del data, flags
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+class TestRoute:
+    def roaming(self, cleanup: ExitStack, kind: type = socket.socket) -> tuple[DatagramSocket, socket.socket]:
+        """One that is connected from 127.0.0.2, which the system would not choose to reach its peer, and the peer."""
+        peer = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        peer.bind(("127.0.0.1", 0))
+        raw = cleanup.enter_context(kind(socket.AF_INET, socket.SOCK_DGRAM))
+        raw.bind(("127.0.0.2", 0))
+        raw.connect(peer.getsockname())
+        return cleanup.enter_context(closing(DatagramSocket(raw))), peer
+
+    def test_is_followed_to_where_the_system_begins_it_now(self, cleanup: ExitStack) -> None:
+        roaming, peer = self.roaming(cleanup)
+        roaming.send_one(b"before")
+        offload = roaming.can_segment, roaming.can_coalesce
+        assert roaming.follow_route()
+        assert not roaming.follow_route()
+        assert roaming.sock.getsockname()[0] == "127.0.0.1"
+        assert (roaming.can_segment, roaming.can_coalesce) == offload
+        roaming.send(Transmit(memoryview(b"after"), 2, 0b10))
+        assert [peer.recvfrom(100) for _ in range(4)][1:] == [
+            (data, roaming.sock.getsockname()) for data in (b"af", b"te", b"r")
+        ]
+        assert roaming.datagrams_sent == 4
+        peer.sendto(b"answer", roaming.sock.getsockname())
+        select.select([roaming.sock], [], [], PATIENCE_S)
+        assert [bytes(batch.data) for batch in roaming.receive()] == [b"answer"]
+
+    def test_drops_of_the_socket_before_are_counted_on(self, cleanup: ExitStack) -> None:
+        roaming, peer = self.roaming(cleanup)
+        roaming.drop_count = 7
+        assert roaming.follow_route()
+        peer.sendto(b"x", roaming.sock.getsockname())
+        select.select([roaming.sock], [], [], PATIENCE_S)
+        roaming.receive()
+        assert roaming.drop_count == 7
+
+    def test_one_that_is_gone_is_noticed_and_is_no_refusal_to_segment(self, cleanup: ExitStack) -> None:
+        roaming, peer = self.roaming(cleanup, Gone)
+        can_segment = roaming.can_segment
+        roaming.send(Transmit(memoryview(b"lost"), 2))
+        assert roaming.is_route_lost
+        assert roaming.send_errors == 2
+        assert roaming.can_segment == can_segment
+        assert roaming.follow_route()
+        assert not roaming.is_route_lost
+        roaming.send_one(b"x")
+        assert peer.recv(100) == b"x"
+
+    def test_what_is_too_long_is_no_such_sign(self, cleanup: ExitStack) -> None:
+        roaming, _ = self.roaming(cleanup)
+        roaming.send_one(bytes(65_508))
+        assert roaming.send_errors == 1
+        assert not roaming.is_route_lost
+
+    def test_of_an_unconnected_socket_is_none(self, cleanup: ExitStack) -> None:
+        sock = DatagramSocket(cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+        before = sock.sock
+        assert not sock.follow_route()
+        assert sock.sock is before
+
+
 class TestOrigin:
     @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
     def test_tells_who_sent_and_to_which_address(self, cleanup: ExitStack, family: int) -> None:
@@ -294,7 +363,38 @@ class TestOrigin:
         assert (bytes(arrival[0].data), arrival[0].segment_bytes) == (b"", 1)
 
 
+class Full(socket.socket):
+    """Its send queue has no room at first."""
+
+    is_full = True
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        if self.is_full:
+            self.is_full = False
+            raise BlockingIOError
+        return super().send(data, flags)
+
+
+def use_up_descriptors(cleanup: ExitStack) -> None:
+    """All those that select(2) can wait for."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1100:
+        pytest.skip("this system allows no so many descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    cleanup.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+    for _ in range(1030):
+        cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+
+
 class TestWaiting:
+    def test_for_room_to_send_works_with_any_descriptor(self, cleanup: ExitStack) -> None:
+        use_up_descriptors(cleanup)
+        pair = Pair(cleanup, sender=Full)
+        assert pair.near.fileno() >= 1024
+        pair.send(b"x")
+        assert wait_readable([pair.far.fileno()], None) == [pair.far.fileno()]
+
     def test_ends_with_the_time(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup)
         assert wait_readable([pair.far.fileno()], 1_000_000) == []
@@ -307,14 +407,7 @@ class TestWaiting:
         assert pair.received(1) == [b"x"]
 
     def test_descriptors_above_the_limit_of_select_are_waited_for(self, cleanup: ExitStack) -> None:
-        resource = pytest.importorskip("resource")
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard < 1100:
-            pytest.skip("this system allows no so many descriptors")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
-        cleanup.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        for _ in range(1030):
-            cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        use_up_descriptors(cleanup)
         pair = Pair(cleanup)
         assert pair.far.fileno() >= 1024
         pair.send(b"x")

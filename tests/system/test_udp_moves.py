@@ -1,0 +1,100 @@
+"""A client that really moves: the address or the interface that it began with goes away in the middle."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from random import Random
+
+import pytest
+from hosts import make_hosts
+from udp_ends import PATIENCE_S, Background, BytesSource, receive_all
+
+from toolkit.transfer.channel import Address, Extent, TransportOptions
+from toolkit.transports.udp import UdpTransport
+from toolkit.transports.udp_channel import UdpChannel
+
+pytestmark = pytest.mark.root
+
+OPTIONS = TransportOptions(idle_timeout_s=10.0)
+PREFIXES = {4: ("10.9.{}.{}", "24"), 6: ("fd09:{}::{}", "64")}
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+class Roaming:
+    """near has two ways to a router, by 10.9.1.1 (preferred) and 10.9.3.1, and far is behind it at 10.9.2.1.
+
+    For IPv6 the same with fd09:1::1, fd09:3::1 and fd09:2::1.
+    """
+
+    def __init__(self, cleanup: ExitStack, version: int) -> None:
+        self.near, self.router, self.far = make_hosts(cleanup)
+        self._version = version
+        if version == 6:
+            self.router.run("sysctl -q -w net.ipv6.conf.all.forwarding=1")
+        for net, end, device in ((1, self.near, "wifi"), (3, self.near, "cable"), (2, self.far, "wire")):
+            end.run(f"ip link add {device} type veth peer name down{net} netns {self.router.thread_id}")
+            for number, (host, name) in enumerate(((end, device), (self.router, f"down{net}")), 1):
+                host.run(f"ip link set {name} up")
+                host.run(f"ip address add {self.address(net, number)}/{PREFIXES[version][1]} dev {name}")
+            end.run(f"ip -{version} route add default via {self.address(net, 2)} metric {net}")
+
+    def address(self, net: int, host: int) -> str:
+        return PREFIXES[self._version][0].format(net, host)
+
+
+class Midway(BytesSource):
+    """Does something, once, when half of it is read; runs in the thread, and so on the host, that sends."""
+
+    def __init__(self, content: bytes, act: Callable[[], object]) -> None:
+        super().__init__(content)
+        self._act: Callable[[], object] | None = act
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if self._act is not None and offset >= len(self.content) // 2:
+            act, self._act = self._act, None
+            act()
+        super().read_into(offset, buffer)
+
+
+@pytest.mark.parametrize(
+    ("version", "command"),
+    [
+        (4, "ip address del 10.9.1.1/24 dev wifi"),  # every send fails from now on
+        (4, "ip link set wifi down"),  # the address stays, and no answer to it comes back
+        (4, "ip link del wifi"),
+        (6, "ip address del fd09:1::1/64 dev wifi"),  # datagrams go on from an address that is none any more
+        (6, "ip link del wifi"),
+    ],
+)
+def test_the_way_in_use_goes_away_in_the_middle_of_a_transfer(cleanup: ExitStack, version: int, command: str) -> None:
+    hosts = Roaming(cleanup, version)
+    far_address = Address(hosts.address(2, 1), 0)
+    listener = cleanup.enter_context(closing(hosts.far.call(lambda: UdpTransport().listen(far_address, OPTIONS))))
+    accepting = Background(lambda: listener.accept(timeout_s=PATIENCE_S))
+    client = hosts.near.call(lambda: UdpTransport().connect(listener.address, OPTIONS))
+    cleanup.callback(client.abort)
+    server = accepting.outcome()
+    assert server is not None
+    cleanup.callback(server.abort)
+    content = Random(version).randbytes(8_000_000)
+    source = Midway(content, lambda: subprocess.run(command.split(), check=True))
+    sending = Background(lambda: hosts.near.call(lambda: send(client, source)))
+    sink, messages = receive_all(server, len(content), 1)
+    while sending.is_alive():
+        server.receive(sink, timeout_s=0.01)
+    sending.outcome()
+    assert (bytes(sink.files[0]), messages, sink.total) == (content, [b"end"], len(content))
+    assert client._socket.sock.getsockname()[0] == hosts.address(3, 1)
+    assert server._socket.sock.getpeername()[:2] == client._socket.sock.getsockname()[:2]
+
+
+def send(channel: UdpChannel, source: BytesSource) -> None:
+    for offset in range(0, len(source.content), 1 << 18):
+        channel.send_extent(Extent(0, offset, min(1 << 18, len(source.content) - offset)), source)
+    channel.send_message(b"end")
+    channel.flush()
