@@ -236,6 +236,25 @@ def test_cubic_goes_on_from_where_slow_start_ends_after_persistent_congestion() 
     assert control.snapshot()["w_max"] == window
 
 
+@pytest.mark.parametrize("kind", CONTROLLERS)
+def test_hystart_judges_the_first_slow_start_alone(kind: type[LossBasedController]) -> None:
+    """RFC 9406 section 4.3: a later one knows from its ssthresh where to end."""
+    control = kind(MSS, None, 0)
+    ack(control, 100 * MS, newly_acked_bytes=990 * MSS)
+    lose(control, SECOND, 900 * MS, is_persistent=True)
+    for number, rtt_ms in enumerate([40, 40, 40, 60, 60, 60, 80, 80, 80]):
+        before = control.congestion_window_bytes
+        ack(
+            control,
+            (1100 + number) * MS,
+            newly_acked_bytes=MSS,
+            rtt_ns=rtt_ms * MS,
+            prior_delivered_bytes=(1 + number // 3) * 1000 * MSS,
+            delivered_bytes=(2 + number // 3) * 1000 * MSS,
+        )
+        assert control.congestion_window_bytes == before + MSS
+
+
 def feed_round(hystart: HyStart, number: int, rtts_ms: list[float]) -> None:
     for rtt_ms in rtts_ms:
         hystart.on_ack(

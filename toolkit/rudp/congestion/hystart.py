@@ -25,7 +25,7 @@ _RTT_SAMPLES: Final = 3
 
 
 class HyStart:
-    """Fed every sample of slow start; then `growth_divisor` tells how slowly to grow and `is_over` whether to leave."""
+    """Fed every sample of the first slow start; tells how slowly to grow (`growth_divisor`) and if it `is_over`."""
 
     def __init__(self) -> None:
         self.is_over = False

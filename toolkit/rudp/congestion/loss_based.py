@@ -3,9 +3,9 @@
 Theory. One loss event per round trip: the first packet lost, or marked by ECN, opens a *recovery period* and
 lowers the window; packets sent before the period began say nothing new, whether they are lost or
 acknowledged, and the period ends when a packet sent within it is acknowledged. Below `ssthresh` the window
-grows by what is acknowledged (slow start), left early where HyStart++ sees the delay rise; above it, as the
-subclass knows (congestion avoidance). A sender that did not use its window has learnt nothing about it and
-leaves it as it is.
+grows by what is acknowledged (slow start); the first time, when there is no `ssthresh` yet, HyStart++ ends
+that early where it sees the delay rise. Above it the window grows as the subclass knows (congestion
+avoidance). A sender that did not use its window has learnt nothing about it and leaves it as it is.
 
 Read: RFC 9002 section 7 and its appendix B; RFC 9406 for HyStart++.
 """
@@ -139,10 +139,14 @@ class LossBasedController:
         return self._recovery_start_ns is not None and sent_time_ns <= self._recovery_start_ns
 
     def _slow_start(self, sample: AckSample) -> None:
-        self._slow_start_exit.on_ack(sample)
+        # RFC 9406 section 4.3: HyStart++ is for the first slow start; a later one ends at its ssthresh.
+        is_first = self._ssthresh_bytes == float("inf")
+        if is_first:
+            self._slow_start_exit.on_ack(sample)
         if sample.is_window_limited:
-            self._window_bytes += sample.newly_acked_bytes / self._slow_start_exit.growth_divisor
-        if self._slow_start_exit.is_over and self._ssthresh_bytes == float("inf"):
+            divisor = self._slow_start_exit.growth_divisor if is_first else 1
+            self._window_bytes += sample.newly_acked_bytes / divisor
+        if is_first and self._slow_start_exit.is_over:
             self._ssthresh_bytes = self._window_bytes
 
     def _on_congestion_event(self, now_ns: int, sent_time_ns: int) -> None:
