@@ -95,6 +95,9 @@ def test_a_transport_that_fails_is_shown_and_fails_the_command(tmp_path: Path) -
     assert "Traceback" not in ended.stderr
     errors = [trial.error for trial in read(output).trials if trial.transport == "tcp-nosuch"]
     assert all(error and "no congestion control nosuch" in error for error in errors)
+    before = output.read_bytes()
+    assert nettool("bench", "loopback", "--resume", output).code == 4
+    assert output.read_bytes() == before  # a failure is an outcome: nothing is tried until it succeeds
 
 
 def test_a_dry_run_says_what_and_how_long_and_does_nothing(tmp_path: Path) -> None:

@@ -5,15 +5,20 @@ from dataclasses import replace
 import pytest
 
 from toolkit.bench.diff import ONLY_NEW, ONLY_OLD, compare, differences_of_hosts
-from toolkit.bench.record import CPU_BOUND, Results
+from toolkit.bench.record import CPU_BOUND, Results, Trial
 from toolkit.bench.replay import trial_of
 from toolkit.bench.synthetic import Truth, make_results
+from toolkit.bench.verdict import plain
 from toolkit.errors import UsageError
 
 
 def campaign(tcp_bps: float, udp_bps: float, seed: int, repeats: int = 12) -> Results:
     goodputs = {("tcp-cubic", "a"): tcp_bps, ("udp-bbr", "a"): udp_bps}
     return make_results(Truth(goodputs, repeats=repeats, drift=0.01, with_control=False), seed)
+
+
+def fail(trial: Trial) -> Trial:
+    return replace(trial, verified=False, seconds=None, goodput_bps=None, error="it went away")
 
 
 def test_a_change_is_named_and_what_stayed_is_not() -> None:
@@ -33,7 +38,19 @@ def test_few_trials_and_marked_ones_make_no_claim() -> None:
     assert {change.verdict for change in few} == {"no claim"}
     old, new = campaign(90e6, 90e6, 1), campaign(90e6, 45e6, 2)
     marked = replace(new, trials=[replace(t, marks=[CPU_BOUND]) for t in new.trials])
-    assert {change.verdict for change in compare(old, marked)} == {ONLY_OLD}
+    assert {change.verdict for change in compare(old, marked)} == {"no claim"}
+
+
+def test_failures_count_in_a_change() -> None:
+    old, new = campaign(90e6, 90e6, 1), campaign(90e6, 99e6, 2)
+    failed = replace(new, trials=[fail(t) if t.block % 4 else t for t in new.trials])
+    assert {(change.verdict, change.new_bps) for change in compare(old, failed)} == {("slower", 0.0)}
+    back = compare(failed, old)[1]
+    ratio, (low, high) = plain(back)["ratio"]
+    assert (back.verdict, ratio, high) == ("faster", None, None)
+    assert low > 1
+    never = replace(new, trials=[fail(t) for t in new.trials])
+    assert {(change.verdict, change.ratio) for change in compare(old, never)} == {("no claim", None)}
 
 
 def test_cells_of_one_side_only() -> None:

@@ -61,7 +61,7 @@ def test_what_failed_or_is_marked_is_said_in_words() -> None:
     made = by_name(troubled())
     speed = made[SPEED]
     verdicts, goodputs = column(speed, "verdict"), column(speed, "goodput")
-    assert verdicts[4] == "no claim: marked cpu-bound"
+    assert verdicts[4] == "no claim: 6 of 6 trials marked cpu-bound"
     assert verdicts[7] == "no claim: no transfer was verified"
     assert goodputs[7] == "failed"
     assert column(speed, "verified")[7] == "0/6"

@@ -96,7 +96,7 @@ def test_a_busy_machine_and_too_few_pairs_are_told_of() -> None:
     assert "busy when this began (load 1.5)" in comparison(Results(busy, results.trials))
     assert "busy" not in comparison(results)
     few = comparison(one_path(repeats=3))
-    assert "--repeat 5" in few
+    assert "--repeat 6" in few
     assert "no claim: too few pairs" in few
     assert "--repeat" not in comparison(results)
 

@@ -5,7 +5,7 @@ A scenario is a TOML file; whatever the command line says goes before it:
     kind = "link"                       # loopback, lan or link
     transports = ["tcp-cubic", "udp-bbr"]
     sizes = ["4MiB"]
-    repeats = 5
+    repeats = 6
     seed = 1
     competitor = "tcp-cubic"            # beside each transfer
     control = true                      # the A/A control
@@ -38,7 +38,7 @@ LISTED = ("link", "rate", "rtt", "loss")
 """What may be a list on the command line; in a scenario everything may."""
 _SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
-_REPEATS = 5
+_REPEATS = 6
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
 

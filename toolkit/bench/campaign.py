@@ -37,12 +37,13 @@ _TIME = (
     "are processes of their own that have loaded everything by then."
 )
 _FIGURES = (
-    "Figures: medians over verified trials; 95% intervals by bootstrap of the median (5,000 resamples), none under "
-    f"{MIN_SAMPLES} samples; ratios are taken within blocks."
+    "Figures: medians over verified trials; 95% intervals from order statistics (Hettmansperger and Sheather), none "
+    f"under {MIN_SAMPLES} samples; ratios are taken within blocks, where a transfer that failed has a goodput of 0."
 )
 _VERDICTS = (
     "Verdicts: faster or slower where the whole interval of the ratio lies beyond 1 by more than 2%, and by more than "
-    "the A/A control differs from the baseline; else no difference; no claim without an interval."
+    "the A/A control differs from the baseline; else no difference; no claim without an interval, nor where more than "
+    "a fifth of a side's trials are marked."
 )
 _LINKS = (
     "Links are emulated by nettool itself, are probed first, and draw the same random numbers for every transport of a "
@@ -143,8 +144,7 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
     """
     trials = list(done.trials) if done is not None else []
     probes = list(done.probes) if done is not None else []
-    finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in trials if t.error is None}
-    trials = [t for t in trials if t.error is None]
+    finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in trials}  # a failure stands as well
     with workspace(plan.sizes, plan.seed, plan.folder) as files:
         campaign = plan.campaign(files.storage) if done is None else done.campaign
         is_written = done is not None

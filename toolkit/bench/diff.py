@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from toolkit.bench.record import Results
+from toolkit.bench.record import Results, Trial
 from toolkit.bench.stats import Estimate, unpaired_ratio
-from toolkit.bench.verdict import MIN_DIFFERENCE, verdict_of
+from toolkit.bench.verdict import MIN_DIFFERENCE, NO_CLAIM, goodput_bps, is_mostly_sound, verdict_of
 
 ONLY_OLD, ONLY_NEW = "only in the old", "only in the new"
 _COMPARED = ("nettool", "python", "kernel", "cpu", "cores")
@@ -18,7 +18,7 @@ _COMPARED = ("nettool", "python", "kernel", "cpu", "cores")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One cell; medians of goodput, None where it is missing or never arrived.
+    """One cell; medians of goodput, where a transfer that failed counts as 0; None where it was not run.
 
     ratio:   new / old
     verdict: as `toolkit.bench.verdict` has them, ONLY_OLD or ONLY_NEW
@@ -34,9 +34,9 @@ class Change:
 
 
 def compare(old: Results, new: Results) -> list[Change]:
-    """Every cell of either, those of the old first; marked trials do not count."""
-    cells = [*_cells(old), *(cell for cell in _cells(new) if cell not in set(_cells(old)))]
-    return [_change(cell, _goodputs(old, cell), _goodputs(new, cell), old.campaign.seed) for cell in cells]
+    """Every cell of either, those of the old first; failures and marks as `toolkit.bench.verdict` has them."""
+    before, after = _cells(old), _cells(new)
+    return [_change(cell, before.get(cell, []), after.get(cell, []), old.campaign.seed) for cell in before | after]
 
 
 def differences_of_hosts(old: Results, new: Results) -> list[str]:
@@ -54,26 +54,20 @@ def differences_of_hosts(old: Results, new: Results) -> list[str]:
 _Cell = tuple[str, int, str]
 
 
-def _cells(results: Results) -> list[_Cell]:
-    return list(dict.fromkeys((t.path, t.payload_bytes, t.transport) for t in results.trials if t.block >= 0))
+def _cells(results: Results) -> dict[_Cell, list[Trial]]:
+    cells: dict[_Cell, list[Trial]] = {}
+    for trial in results.trials:
+        if trial.block >= 0:
+            cells.setdefault((trial.path, trial.payload_bytes, trial.transport), []).append(trial)
+    return cells
 
 
-def _goodputs(results: Results, cell: _Cell) -> list[float]:
-    return [
-        trial.goodput_bps
-        for trial in results.trials
-        if (trial.path, trial.payload_bytes, trial.transport) == cell
-        and trial.is_counted
-        and not trial.marks
-        and trial.goodput_bps
-    ]
-
-
-def _change(cell: _Cell, old: Sequence[float], new: Sequence[float], seed: int) -> Change:
-    ratio = unpaired_ratio(new, old, seed) if old and new else None
-    verdict = verdict_of(ratio, MIN_DIFFERENCE)
-    if old and not new:
+def _change(cell: _Cell, old: Sequence[Trial], new: Sequence[Trial], seed: int) -> Change:
+    before, after = ([goodput_bps(trial) for trial in side] for side in (old, new))
+    ratio = unpaired_ratio(after, before, seed) if any(before) and any(after) else None
+    verdict = verdict_of(ratio, MIN_DIFFERENCE) if is_mostly_sound(old) and is_mostly_sound(new) else NO_CLAIM
+    if not new:
         verdict = ONLY_OLD
-    elif new and not old:
+    elif not old:
         verdict = ONLY_NEW
-    return Change(*cell, median(old) if old else None, median(new) if new else None, ratio, verdict)
+    return Change(*cell, median(before) if old else None, median(after) if new else None, ratio, verdict)

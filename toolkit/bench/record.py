@@ -38,7 +38,7 @@ class Campaign:
 
     name:            the kind of campaign: "loopback", "lan", "link" or "remote"
     started_unix_s:  wall clock
-    seed:            of the order, the payload, the links and the bootstrap
+    seed:            of the order, the payload and the links
     repeats:         blocks
     baseline:        label that ratios are taken to
     transports:      label -> transport, congestion_control, program, rate_bps
@@ -80,7 +80,7 @@ class Trial:
     ledger:         toolkit.bench.ledger; None where no link was emulated
     cost, reasons, delay, competitor, series: docs/data-format.md
     why:            one sentence
-    marks:          of MARKS; a marked trial counts in no verdict
+    marks:          of MARKS; where many trials of a cell are marked, it has no verdict
     link_seed:      of the link's random draws; the same for every transport of a block
     """
 

@@ -7,21 +7,29 @@ between the baseline and the A/A control, which is the baseline once more. What 
 a thing and itself, it cannot claim between two others. The interval alone would be wrong in one comparison
 out of twenty; with the margin two identical transports are told apart far less often.
 
-A marked trial (`toolkit.bench.record.MARKS`) shows in the figures and counts in no verdict.
+No pair that was run is left out, since what would leave it out (a failure, a mark) comes of how it ran: the slow
+would go, and the survivors would look fast. A transfer that failed has a goodput of 0. A marked trial
+(`toolkit.bench.record.MARKS`) counts as it was measured; a median bears some of them, and where they are more than
+MARKED_SHARE of either side's trials, nothing is claimed. Nor is there `no difference` where the interval reaches a
+failure, nor any claim on what never arrived.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 from toolkit.bench.record import CONTROL_SUFFIX, UNRELIABLE, Results, Trial
-from toolkit.bench.stats import Estimate, bootstrap_median, median_absolute_deviation, paired_ratio
+from toolkit.bench.stats import Estimate, estimated_median, median_absolute_deviation, paired_ratio
 from toolkit.units import format_rate, format_seconds, format_size
 
 FASTER, SLOWER, NO_DIFFERENCE, NO_CLAIM = "faster", "slower", "no difference", "no claim"
 BASELINE = "baseline"
 STEADY, SHORT = "steady", "short"
 MIN_DIFFERENCE = 0.02
+MARKED_SHARE = 0.2
+"""How many of one side's trials may be marked where a claim is made."""
 _GIGABYTE = 1e9
 _SHORT_SHARE = 0.5
 
@@ -44,10 +52,12 @@ class Competition:
 class Row:
     """One transport on one path at one size; medians over verified trials, None where there is no figure.
 
+    A ratio or an end of its interval is infinite where trials of the baseline failed.
+
     trials, verified, unmarked: counted without the warm-up; `unmarked` of those that are verified
     goodput_bps, seconds: with their intervals; `deviation_bps` is the median absolute deviation
-    ratio:            of goodput, to the baseline's unmarked trial in the same block
-    margin:           the least difference from 1 that is claimed
+    ratio:            of goodput, to the baseline's trial in the same block, over `pairs` of trials
+    margin:           the least difference from 1 that is claimed; infinite where the A/A control failed
     verdict:          FASTER, SLOWER, NO_DIFFERENCE, NO_CLAIM; BASELINE for the baseline itself
     is_control:       the A/A control
     regime:           STEADY, or SHORT where handshake, ramp-up and tail took most of the time
@@ -68,6 +78,7 @@ class Row:
     deviation_bps: float | None
     seconds: Estimate | None
     ratio: Estimate | None
+    pairs: int
     margin: float
     verdict: str
     no_claim_because: str
@@ -92,8 +103,8 @@ def summarise(results: Results) -> list[Row]:
     for path in campaign.paths:
         for size in campaign.sizes:
             cell = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
-            control = _ratio(cell, campaign.baseline + CONTROL_SUFFIX, campaign.baseline, campaign.seed)
-            margin = max(MIN_DIFFERENCE, abs(control.value - 1) if control else 0.0)
+            control = _ratio(cell, campaign.baseline + CONTROL_SUFFIX, campaign.baseline)
+            margin = max(MIN_DIFFERENCE, _distance(control)) if control else MIN_DIFFERENCE
             rows += [_row(results, cell, path, size, label, margin) for label in campaign.transports]
     return rows
 
@@ -111,29 +122,42 @@ def headline(results: Results) -> list[str]:
     return claims + rest
 
 
+def plain(record: Any) -> dict[str, Any]:
+    """A row, or another dataclass, by its names, with None for what is infinite: JSON has no word for it."""
+    return {name: _finite(value) for name, value in asdict(record).items()}
+
+
 def verdict_of(ratio: Estimate | None, margin: float) -> str:
-    """The verdict that a ratio with its interval allows; NO_CLAIM where there is no interval."""
-    if ratio is None or ratio.interval is None:
+    """The verdict that a ratio with its interval allows; NO_CLAIM where there is none."""
+    if ratio is None or ratio.interval is None or math.isinf(margin):
         return NO_CLAIM
     if ratio.interval.low > 1 + margin:
         return FASTER
     if ratio.interval.high < 1 / (1 + margin):
         return SLOWER
-    return NO_DIFFERENCE
+    return NO_CLAIM if ratio.interval.low == 0 or math.isinf(ratio.interval.high) else NO_DIFFERENCE
+
+
+def is_mostly_sound(trials: Sequence[Trial]) -> bool:
+    """Whether so few of them are marked that their median can be believed."""
+    return sum(bool(trial.marks) for trial in trials) <= MARKED_SHARE * len(trials)
+
+
+def goodput_bps(trial: Trial) -> float:
+    """Of a transfer that failed, 0."""
+    return trial.goodput_bps or 0.0 if trial.is_counted else 0.0
 
 
 def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: str, margin: float) -> Row:
     campaign = results.campaign
     trials = [trial for trial in cell if trial.transport == label]
+    base = [trial for trial in cell if trial.transport == campaign.baseline]
     good = [trial for trial in trials if trial.is_counted]
-    unmarked = [trial for trial in good if not trial.marks]
-    goodputs = [_goodput(trial) for trial in good]
+    goodputs = [goodput_bps(trial) for trial in good]
     seconds = [trial.seconds for trial in good if trial.seconds is not None]
     is_baseline = label == campaign.baseline
-    ratio = None if is_baseline else _ratio(cell, label, campaign.baseline, campaign.seed)
-    shown_ratio = ratio or (None if is_baseline else _ratio(cell, label, campaign.baseline, campaign.seed, True))
-    verdict = BASELINE if is_baseline else verdict_of(ratio, margin)
-    marks = tuple(sorted({mark for trial in trials for mark in trial.marks}))
+    ratio = None if is_baseline else _ratio(cell, label, campaign.baseline)
+    silence = "" if is_baseline else _why_no_claim(trials, base, ratio, margin)
     middle = _median_trial(good)
     return Row(
         path=path,
@@ -141,16 +165,17 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
         transport=label,
         trials=len(trials),
         verified=len(good),
-        unmarked=len(unmarked),
+        unmarked=sum(not trial.marks for trial in good),
         is_control=label == campaign.baseline + CONTROL_SUFFIX,
-        goodput_bps=bootstrap_median(goodputs, campaign.seed) if goodputs else None,
+        goodput_bps=estimated_median(goodputs) if goodputs else None,
         deviation_bps=median_absolute_deviation(goodputs) if goodputs else None,
-        seconds=bootstrap_median(seconds, campaign.seed) if seconds else None,
-        ratio=shown_ratio,
+        seconds=estimated_median(seconds) if seconds else None,
+        ratio=ratio,
+        pairs=0 if is_baseline else len({trial.block for trial in trials} & {trial.block for trial in base}),
         margin=margin,
-        verdict=verdict,
-        no_claim_because=_why_no_claim(verdict, trials, good, unmarked, marks),
-        marks=marks,
+        verdict=BASELINE if is_baseline else NO_CLAIM if silence else verdict_of(ratio, margin),
+        no_claim_because=silence,
+        marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         regime=_regime(middle),
         reasons=dict(middle.reasons) if middle is not None and middle.reasons is not None else None,
         why=middle.why if middle is not None else next((t.error for t in trials if t.error), ""),
@@ -165,41 +190,45 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
     )
 
 
-def _ratio(cell: Sequence[Trial], label: str, baseline: str, seed: int, with_marked: bool = False) -> Estimate | None:
-    """Of the pairs whose trials are both unmarked; None where there is none."""
-    by_block = {
-        (trial.block, trial.transport): _goodput(trial)
-        for trial in cell
-        if trial.is_counted and (with_marked or not trial.marks)
-    }
-    pairs = [
-        (goodput, by_block[block, baseline])
-        for (block, transport), goodput in sorted(by_block.items())
-        if transport == label and (block, baseline) in by_block
-    ]
-    if not pairs:
+def _ratio(cell: Sequence[Trial], label: str, baseline: str) -> Estimate | None:
+    """Over the blocks in which both were run; None where there is none, or one of the two never arrived."""
+    own, base = ({t.block: t for t in cell if t.transport == name} for name in (label, baseline))
+    blocks = sorted(own.keys() & base.keys())
+    if not all(any(side[block].is_counted for block in blocks) for side in (own, base)):
         return None
-    own, base = zip(*pairs, strict=True)
-    return paired_ratio(own, base, seed)
+    return paired_ratio([goodput_bps(own[block]) for block in blocks], [goodput_bps(base[block]) for block in blocks])
 
 
-def _why_no_claim(
-    verdict: str, trials: Sequence[Trial], good: Sequence[Trial], unmarked: Sequence[Trial], marks: Sequence[str]
-) -> str:
-    if verdict != NO_CLAIM:
-        return ""
+def _distance(ratio: Estimate) -> float:
+    """From 1, the same for a ratio and its inverse."""
+    return max(ratio.value, 1 / ratio.value if ratio.value else math.inf) - 1
+
+
+def _why_no_claim(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimate | None, margin: float) -> str:
+    """Why there is no verdict, "" where there is one."""
     if not trials:
         return "not run"
-    if not good:
+    if not any(trial.is_counted for trial in trials):
         return "no transfer was verified"
-    if len(unmarked) < len(good):
-        return f"marked {', '.join(marks)}"
-    return "too few pairs of trials for an interval"
+    if not any(trial.is_counted for trial in base):
+        return "no transfer of the baseline was verified"
+    for side, whose in ((trials, "of "), (base, "of the baseline's ")):
+        if not is_mostly_sound(side):
+            marked = [trial for trial in side if trial.marks]
+            marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
+            return f"{len(marked)} {whose}{len(side)} trials marked {marks}"
+    if ratio is None or ratio.interval is None:
+        return "too few pairs of trials for an interval"
+    if math.isinf(margin):
+        return "the A/A control failed"
+    if verdict_of(ratio, margin) == NO_CLAIM:
+        return f"{_failures(trials)} of its trials failed, and {_failures(base)} of the baseline's"
+    return ""
 
 
 def _median_trial(good: Sequence[Trial]) -> Trial | None:
     """The trial whose goodput is the median of those without marks, or of all where each is marked."""
-    chosen = sorted([t for t in good if not t.marks] or good, key=lambda trial: (_goodput(trial), trial.block))
+    chosen = sorted([t for t in good if not t.marks] or good, key=lambda trial: (goodput_bps(trial), trial.block))
     return chosen[(len(chosen) - 1) // 2] if chosen else None
 
 
@@ -224,8 +253,14 @@ def _competition(good: Sequence[Trial]) -> Competition | None:
     return Competition(*(median(c[name] for c in told) for name in ("goodput_bps_alone", "goodput_bps_beside", "jain")))
 
 
-def _goodput(trial: Trial) -> float:
-    return trial.goodput_bps or 0.0
+def _failures(trials: Sequence[Trial]) -> str:
+    return f"{sum(not trial.is_counted for trial in trials)} of {len(trials)}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_finite(one) for one in value)
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def _per_gigabyte(good: Sequence[Trial], name: str) -> float | None:
@@ -248,7 +283,10 @@ def _sentence(results: Results, cell: Sequence[Row]) -> tuple[str, bool]:
         reasons = {row.no_claim_because for row in others if row.no_claim_because}
         return f"{where}: no claim ({'; '.join(sorted(reasons)) or 'nothing to compare with'}).", False
     best = max(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
-    parts = [_claim(row, base) for row in sorted(judged, key=lambda row: -(row.ratio.value if row.ratio else 0.0))]
+    parts = [
+        _claim(row, base, results.campaign.repeats)
+        for row in sorted(judged, key=lambda row: -(row.ratio.value if row.ratio else 0.0))
+    ]
     worst = min(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
     slowest = base if best.verdict == FASTER else worst if worst.verdict == SLOWER else None
     reason = f"{slowest.transport}: {slowest.why}" if slowest is not None and slowest.why else ""
@@ -257,17 +295,28 @@ def _sentence(results: Results, cell: Sequence[Row]) -> tuple[str, bool]:
     return (f"{text} {reason}" if reason else text), True
 
 
-def _claim(row: Row, base: Row) -> str:
+def _claim(row: Row, base: Row, blocks: int) -> str:
     assert row.ratio is not None
     assert row.ratio.interval is not None
     low, high = row.ratio.interval
-    interval = f"95% interval {low:.2f} to {high:.2f}"
-    if row.verdict == NO_DIFFERENCE:
-        return f"no difference between {row.transport} and {base.transport} ({row.ratio.value:.2f} x, {interval})"
-    figures = f"{row.ratio.value:.2f} x its goodput, {interval}"
-    if row.goodput_bps is not None and base.goodput_bps is not None:
+    pairs = f"{row.pairs} pairs" if row.pairs == blocks else f"{row.pairs} of {blocks} pairs"
+    figures = f"{_number(row.ratio.value)} x its goodput in {pairs}, 95% interval {_number(low)} to {_number(high)}"
+    if row.verdict != NO_DIFFERENCE and row.goodput_bps is not None and base.goodput_bps is not None:
         if row.regime == SHORT and row.seconds is not None and base.seconds is not None:
             figures += f"; {format_seconds(row.seconds.value)} against {format_seconds(base.seconds.value)}"
         else:
             figures += f"; {format_rate(row.goodput_bps.value)} against {format_rate(base.goodput_bps.value)}"
+    for side in (row, base):
+        if side.verified < side.trials:
+            figures += f"; {side.trials - side.verified} of {side.trials} by {side.transport} failed, which count as 0"
+        if side.unmarked < side.verified:
+            figures += f"; {side.verified - side.unmarked} of {side.trials} by {side.transport} are marked"
+    if row.verdict == NO_DIFFERENCE:
+        if verdict_of(row.ratio, MIN_DIFFERENCE) != NO_DIFFERENCE:
+            figures += f"; the A/A control differs by {row.margin:.0%}"
+        return f"no difference between {row.transport} and {base.transport} ({figures})"
     return f"{row.transport} is {row.verdict} than {base.transport} ({figures})"
+
+
+def _number(ratio: float) -> str:
+    return f"{ratio:.2f}" if math.isfinite(ratio) else "∞"

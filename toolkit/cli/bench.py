@@ -11,7 +11,7 @@ from toolkit.bench.asked import Asked, plan_of_record, read_scenario
 from toolkit.bench.campaign import Plan, Record, run
 from toolkit.bench.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.bench.record import Probe, Results, Trial, Writer, read
-from toolkit.bench.verdict import headline, summarise
+from toolkit.bench.verdict import headline, plain, summarise
 from toolkit.cli.common import emit, emit_json, is_terminal, parse_target, say
 from toolkit.cli.options import Json, Quiet, reported
 from toolkit.errors import TransferError, UsageError
@@ -24,7 +24,7 @@ def _option(*names: str, metavar: str, text: str) -> Any:
 
 
 Size = Annotated[str | None, _option("--size", metavar="LIST", text="The file's sizes, like 64KiB,256MiB.")]
-Repeat = Annotated[int | None, typer.Option(min=1, metavar="N", help="Blocks: turns of each transport. [default: 5]")]
+Repeat = Annotated[int | None, typer.Option(min=1, metavar="N", help="Blocks: turns of each transport. [default: 6]")]
 Transports = Annotated[
     str | None,
     _option(
@@ -170,7 +170,7 @@ def link(
     """Compare TCP and UDP over emulated links: every combination of the lists is a path.
 
     Each link is probed first, and each trial's packets are accounted for from end to end; what is not in order is
-    marked, and counts in no verdict. Needs root, or a machine that lets its user make user namespaces.
+    marked, and where much is, nothing is claimed. Needs root, or a machine that lets its user make user namespaces.
 
     \b
     nettool bench link --loss 0%,0.1%,1%,5%
@@ -272,7 +272,7 @@ def _bench(asked: Asked, how: _How) -> int:
                 "campaign": asdict(results.campaign),
                 "probes": [asdict(probe) for probe in results.probes],
                 "trials": [asdict(trial) for trial in results.trials],
-                "summary": [asdict(row) for row in summarise(results)],
+                "summary": [plain(row) for row in summarise(results)],
                 "headline": headline(results),
             },
         )

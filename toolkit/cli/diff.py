@@ -1,6 +1,5 @@
 """`nettool diff`: what changed between two files of records."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,11 @@ from tabulate import tabulate
 from toolkit.bench.diff import Change, compare, differences_of_hosts
 from toolkit.bench.record import read
 from toolkit.bench.stats import MIN_SAMPLES
+from toolkit.bench.verdict import plain
 from toolkit.cli.common import emit, emit_json
 from toolkit.cli.options import Json, reported
 from toolkit.errors import printable
+from toolkit.report.wording import NOTHING, ratio, ratio_interval
 from toolkit.units import format_rate, format_size
 
 _HEADERS = ("path", "size", "transport", "old", "new", "new / old", "95% interval", "verdict")
@@ -34,7 +35,7 @@ def diff(
     changes = compare(before, after)
     hosts = differences_of_hosts(before, after)
     if json:
-        emit_json("diff", {"changes": [asdict(change) for change in changes], "hosts": hosts})
+        emit_json("diff", {"changes": [plain(change) for change in changes], "hosts": hosts})
         return 0
     emit(tabulate([_row(change) for change in changes], _HEADERS, disable_numparse=True))
     if hosts:
@@ -47,14 +48,13 @@ def diff(
 
 
 def _row(change: Change) -> list[str]:
-    interval = change.ratio.interval if change.ratio is not None else None
     return [
         printable(change.path),
         format_size(change.payload_bytes),
         printable(change.transport),
-        format_rate(change.old_bps) if change.old_bps is not None else "-",
-        format_rate(change.new_bps) if change.new_bps is not None else "-",
-        f"{change.ratio.value:.2f}" if change.ratio is not None else "-",
-        f"{interval.low:.2f} to {interval.high:.2f}" if interval is not None else "-",
+        format_rate(change.old_bps) if change.old_bps is not None else NOTHING,
+        format_rate(change.new_bps) if change.new_bps is not None else NOTHING,
+        ratio(change.ratio.value) if change.ratio is not None else NOTHING,
+        ratio_interval(change.ratio),
         change.verdict,
     ]

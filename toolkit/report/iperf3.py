@@ -91,6 +91,7 @@ def _row(run: Fields, file_name: str) -> Row:
         deviation_bps=None,
         seconds=Estimate(seconds, None),
         ratio=None,
+        pairs=0,
         margin=0.0,
         verdict=NO_CLAIM,
         no_claim_because=_NOT_PAIRED,

@@ -90,7 +90,7 @@ def _over_loss(
                 title=f"Goodput against loss, {where}",
                 caption=(
                     "Median goodput of each transport at each rate of loss; the band is the 95% interval. "
-                    "Hollow points are marked, and count in no verdict. The dotted line is what the path carries."
+                    "Hollow points are marked, and have no verdict. The dotted line is what the path carries."
                 ),
                 size=_WIDE,
                 draw=_bound(plots_grid.goodput_against_loss, campaign, chosen, styles),
@@ -155,7 +155,7 @@ def _of_one_cell(
                 "goodput",
                 group,
                 "Goodput",
-                "Median and 95% interval. Hollow points are marked, and count in no verdict.",
+                "Median and 95% interval. Hollow points are marked, and have no verdict.",
                 (WIDTH, spaced),
                 _bound(plots_cell.goodput, cell, styles),
             )

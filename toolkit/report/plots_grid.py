@@ -78,7 +78,7 @@ def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) ->
     colors = LinearSegmentedColormap.from_list("tcp-udp", [TCP_TINT, "#f7f7f5", UDP_TINT])
     for row, estimate, path in told:
         x, y = rtts.index(path["rtt_ms"]), losses.index(path["loss"])
-        grid[y][x] = math.log2(max(estimate.value, 1e-9))
+        grid[y][x] = math.log2(min(max(estimate.value, 1e-9), 1e9))
         share = 0.5 + max(-1.0, min(1.0, grid[y][x] / _MAX_LOG2)) / 2
         hatch = "////" if row.verdict == FASTER else None
         cell = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colors(share), edgecolor="#ffffff", linewidth=1.5)

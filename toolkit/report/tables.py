@@ -118,7 +118,9 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
         )
     marks = sorted({mark for row in rows for mark in row.marks})
     for mark in marks:
-        note += f" {printable(mark)}: {mark_meaning(mark)}; counts in no verdict."
+        note += f" {printable(mark)}: {mark_meaning(mark)}."
+    if marks:
+        note += " Where more than a fifth of the trials are marked, nothing is claimed."
     return _build(SPEED, "Goodput and verdicts", note, [*_keys(rows), *own], rows)
 
 
@@ -217,7 +219,8 @@ def _trouble(results: Results) -> Table:
         (Column("marks"), lambda t: _text(", ".join(printable(mark) for mark in t.marks))),
         (Column("error", is_prose=True), lambda t: _text(printable(t.error or "", 400))),
     ]
-    note = "They count in no verdict."
+    note = "In a verdict a transfer that failed has a goodput of 0; a marked one counts as it was measured, and where "
+    note += "more than a fifth of a side's trials are marked, nothing is claimed."
     return _build(TROUBLE, "Trials that failed or are marked", note, [*_keys(bad), *own], bad)
 
 

@@ -10,7 +10,6 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from time import gmtime, strftime
 from typing import Any
 
@@ -18,7 +17,7 @@ from tabulate import tabulate
 
 from toolkit.bench.record import CONTROL_SUFFIX, Campaign, Results
 from toolkit.bench.stats import MIN_SAMPLES
-from toolkit.bench.verdict import Row, headline, summarise
+from toolkit.bench.verdict import Row, headline, plain, summarise
 from toolkit.errors import printable
 from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables
 from toolkit.report.wording import NOTHING, label
@@ -140,13 +139,11 @@ def started_text(campaign: Campaign) -> str:
 def flat(row: Row) -> dict[str, Any]:
     """A row with one plain value a name: an estimate as its value and `_low`, `_high`, and nested names joined."""
     fields: dict[str, Any] = {}
-    for name, value in asdict(row).items():
+    for name, value in plain(row).items():
         if name in ("goodput_bps", "seconds", "ratio"):
-            estimate = getattr(row, name)
-            interval = estimate.interval if estimate else None
-            fields |= {name: estimate.value if estimate else None}
-            fields |= {f"{name}_low": interval.low if interval else None}
-            fields |= {f"{name}_high": interval.high if interval else None}
+            middle, interval = value or (None, None)
+            low, high = interval or (None, None)
+            fields |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         elif name in _NESTED:
             nested = value or {}
             fields |= {f"{prefix}{key}": nested.get(key) for prefix, key in _NESTED[name]}

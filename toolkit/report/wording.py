@@ -1,5 +1,7 @@
 """Figures and marks as words: what a reader meets in a table, on the page and in the terminal is said one way."""
 
+import math
+
 from toolkit.bench import record, verdict
 from toolkit.bench.stats import Estimate, Interval
 from toolkit.bench.verdict import Row
@@ -44,7 +46,7 @@ def short_label(text: object) -> str:
 
 
 def mark_meaning(mark: str) -> str:
-    """What a mark says; of one that this version does not know, that it counts in no verdict is known all the same."""
+    """What a mark says; one that this version does not know is told apart all the same."""
     return MARKS.get(mark, "a mark of another version of nettool")
 
 
@@ -70,7 +72,9 @@ def seconds_interval(interval: Interval | None) -> str:
 
 
 def ratio(value: float) -> str:
-    """Three digits: `0.93`, `16.2`, `0.012`."""
+    """Three digits: `0.93`, `16.2`, `0.012`; to what failed, `∞`."""
+    if math.isinf(value):
+        return "∞"
     if value >= 100:
         return f"{value:.0f}"
     if value >= 10:
