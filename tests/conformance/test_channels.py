@@ -13,13 +13,15 @@ from itertools import pairwise
 import pytest
 from conformance_network import PATIENCE_S, BytesSink, BytesSource, Case, Network, receive_until, together
 
-from toolkit.errors import PeerClosedError, ProtocolError, TransferError, UnreachableError
+from toolkit.errors import PeerClosedError, ProtocolError, TransferError, UnreachableError, UsageError
 from toolkit.transfer.channel import (
     COMMON_STATISTICS,
+    MAX_IDLE_TIMEOUT_S,
     MAX_MESSAGE_BYTES,
     Address,
     Channel,
     Extent,
+    TransportOptions,
 )
 
 
@@ -245,6 +247,18 @@ def test_a_silent_peer_is_lost_after_the_idle_timeout(case: Case) -> None:
         assert 0.3 < time.monotonic() - begun < 5
     finally:
         network.close()
+
+
+def test_the_longest_idle_timeout_can_be_waited_for(network: Network) -> None:
+    sender, receiver = network.pair(idle_timeout_s=MAX_IDLE_TIMEOUT_S)
+    messages, _ = together(receiver.receive, lambda: sender.send_message(b"in time"))
+    assert messages == b"in time"
+
+
+@pytest.mark.parametrize("idle_timeout_s", [0.0, -1.0, MAX_IDLE_TIMEOUT_S + 1, float("inf"), float("nan")])
+def test_an_idle_timeout_that_no_system_keeps_is_refused(idle_timeout_s: float) -> None:
+    with pytest.raises(UsageError, match="idle timeout"):
+        TransportOptions(idle_timeout_s=idle_timeout_s)
 
 
 def test_a_wait_ends_as_soon_as_something_else_is_readable(network: Network) -> None:

@@ -71,6 +71,7 @@ def file(tmp_path: Path) -> Path:
         (["--rate", "0", "{file}"], "out of range"),
         (["--idle-timeout", "30", "{file}"], "write it like 40ms"),
         (["--idle-timeout", "1ms", "{file}"], "1s is the least"),
+        (["--idle-timeout", "25h", "{file}"], "24h is the most"),
         (["--digest", "md5", "{file}"], "blake3"),
         (["--cc", "no-such-thing", "{file}"], "no-such-thing"),
         (["--streams", "0", "{file}"], "streams"),

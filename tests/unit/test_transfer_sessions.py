@@ -20,7 +20,7 @@ from toolkit.errors import (
     UsageError,
     printable,
 )
-from toolkit.transfer.channel import Address, Channel, Extent, TransportOptions
+from toolkit.transfer.channel import MIN_IDLE_TIMEOUT_S, Address, Channel, Extent, TransportOptions
 from toolkit.transfer.descriptors import OPEN_FILES
 from toolkit.transfer.manifest import MAX_OPEN_GROUPS, Entry, Kind
 from toolkit.transfer.messages import (
@@ -40,7 +40,7 @@ from toolkit.transfer.messages import (
     Status,
     decode_untrusted,
 )
-from toolkit.transfer.receiver import ReceiveOptions
+from toolkit.transfer.receiver import QUICK_COMMIT_BYTES, ReceiveOptions
 from toolkit.transfer.report import ReceiveReport, SendReport
 from toolkit.transfer.sender import SendOptions
 from toolkit.transfer.session import receive, send
@@ -53,11 +53,12 @@ REFUSED = Outcome(Status.REFUSED, "no\x1b[2J")
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[MemoryChannel, MemoryChannel]]:
-    """A sending and a receiving end."""
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[MemoryChannel, MemoryChannel]]:
+    """A sending and a receiving end; options by indirect parametrization."""
+    options = getattr(request, "param", TransportOptions())
     transport = MemoryTransport()
-    listener = transport.listen(Address("", 0), TransportOptions())
-    sender = transport.connect(listener.address, TransportOptions())
+    listener = transport.listen(Address("", 0), options)
+    sender = transport.connect(listener.address, options)
     receiver = listener.accept(0)
     assert receiver is not None
     yield sender, receiver
@@ -226,13 +227,19 @@ def test_a_receiver_without_a_directory_does_not_tell_its_paths(
     assert str(caught.value) == "the receiver says: it was started wrongly"
 
 
-def test_a_slow_sync_does_not_look_like_a_loss(
-    ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("durable", "call", "size_bytes"), [(True, "fsync", 1), (False, "fchmod", QUICK_COMMIT_BYTES)])
+def test_a_disk_that_takes_its_time_does_not_look_like_a_loss(
+    ends: tuple[MemoryChannel, MemoryChannel],
+    tmp_path: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    durable: bool,
+    call: str,
+    size_bytes: int,
 ) -> None:
-    monkeypatch.setattr("toolkit.transfer.receiver.ALIVE_INTERVAL_S", 0.01)
-    monkeypatch.setattr("toolkit.transfer.endpoint.ALIVE_INTERVAL_S", 0.01)
     heard_alive = threading.Event()
-    monkeypatch.setattr("os.fsync", lambda _: heard_alive.wait(PATIENCE_S))
+    in_time: list[bool] = []
+    monkeypatch.setattr(os, call, lambda *_: in_time.append(heard_alive.wait(PATIENCE_S / 2)))
 
     class Listening(RecordingChannel):
         def receive(self, sink: Any = None, timeout_s: float | None = None, wake: int | None = None) -> bytes | None:
@@ -241,11 +248,28 @@ def test_a_slow_sync_does_not_look_like_a_loss(
                 heard_alive.set()
             return message
 
-    (tmp_path / "a").write_bytes(b"x")
-    received = in_thread(lambda: receive(ends[1], root, ReceiveOptions(durable=True)))
+    (tmp_path / "a").touch()
+    os.truncate(tmp_path / "a", size_bytes)
+    received = in_thread(lambda: receive(ends[1], root, ReceiveOptions(durable=durable)))
     assert send(Listening(ends[0]), [tmp_path / "a"]).files == 1
     received()
-    assert heard_alive.is_set()
+    assert in_time
+    assert all(in_time)
+
+
+def test_many_files_on_a_slow_disk_do_not_look_like_a_loss(
+    ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.transfer.endpoint.ALIVE_INTERVAL_S", 0.0)  # as if each file took as long
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"x")
+    recorder = RecordingChannel(ends[1])
+    monkeypatch.setattr(os, "fchmod", lambda *_: recorder.done.append("names a file"))
+    received = in_thread(lambda: receive(recorder, root))
+    send(ends[0], [tmp_path / "a", tmp_path / "b"])
+    received()
+    first, second = (index for index, call in enumerate(recorder.done) if call == "names a file")
+    assert "ALIVE" in recorder.done[first:second]
 
 
 # A sender that lies.
@@ -418,22 +442,26 @@ def test_the_reason_is_better_than_the_fact(ends: tuple[MemoryChannel, MemoryCha
     refused()
 
 
-def test_a_stream_that_pauses_keeps_the_session_alive(
-    ends: tuple[MemoryChannel, MemoryChannel], root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("toolkit.transfer.endpoint.ALIVE_INTERVAL_S", 0.02)
+@pytest.mark.parametrize(
+    "ends",
+    [TransportOptions(idle_timeout_s=MIN_IDLE_TIMEOUT_S)],
+    ids=["least idle timeout"],
+    indirect=True,
+)
+def test_a_stream_that_pauses_keeps_the_session_alive(ends: tuple[MemoryChannel, MemoryChannel], root: Path) -> None:
+    """For longer than the other end would wait in silence, at the least that a user may ask for."""
     reading, writing = os.pipe()
     heard = threading.Event()
+    begun = time.monotonic()
 
-    class Counting(RecordingChannel):
+    class Listening(RecordingChannel):
         def receive(self, sink: Any = None, timeout_s: float | None = None, wake: int | None = None) -> bytes | None:
             message = self._channel.receive(sink, timeout_s, wake)
-            self.waits += message == Alive().encode()
-            if self.waits == 3:
+            if message == Alive().encode() and time.monotonic() - begun > 1.2 * MIN_IDLE_TIMEOUT_S:
                 heard.set()
             return message
 
-    received = in_thread(lambda: receive(Counting(ends[1]), root))
+    received = in_thread(lambda: receive(Listening(ends[1]), root))
     sent = in_thread(lambda: send(ends[0], ["-"], SendOptions(stream_fd=reading)))
     assert heard.wait(PATIENCE_S)
     os.write(writing, b"late")
@@ -442,6 +470,31 @@ def test_a_stream_that_pauses_keeps_the_session_alive(
     assert isinstance(received(), ReceiveReport)
     os.close(reading)
     assert (root / "stdin").read_bytes() == b"late"
+
+
+def test_a_stream_that_goes_on_ends_the_wait_for_it(
+    ends: tuple[MemoryChannel, MemoryChannel], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.transfer.endpoint.ALIVE_INTERVAL_S", 10 * PATIENCE_S)
+    reading, writing = os.pipe()
+    waits = threading.Event()
+
+    class Waiting(RecordingChannel):
+        def receive(self, sink: Any = None, timeout_s: float | None = None, wake: int | None = None) -> bytes | None:
+            if wake is not None:
+                waits.set()
+            return self._channel.receive(sink, timeout_s, wake)
+
+    received = in_thread(lambda: receive(ends[1], root))
+    sent = in_thread(lambda: send(Waiting(ends[0]), ["-"], SendOptions(stream_fd=reading)))
+    for _ in range(3):
+        assert waits.wait(PATIENCE_S)
+        waits.clear()
+        os.write(writing, b"more")
+    os.close(writing)
+    assert sent().size_bytes == 12
+    received()
+    os.close(reading)
 
 
 def test_a_wait_ends_soon_after_it_is_cancelled(ends: tuple[MemoryChannel, MemoryChannel], root: Path) -> None:

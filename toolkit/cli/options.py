@@ -10,9 +10,8 @@ import typer
 
 from toolkit.cli.common import DEFAULT_PORT, emit_json, explained
 from toolkit.errors import UsageError
+from toolkit.transfer.channel import MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
 from toolkit.units import parse_duration_ns, to_seconds
-
-MIN_IDLE_TIMEOUT_NS = 1_000_000_000  # under this a busy disk looks like a peer that is gone
 
 
 class OffloadChoice(StrEnum):
@@ -72,10 +71,12 @@ _Result = TypeVar("_Result")
 
 def idle_timeout_s(text: str) -> float:
     """Seconds. Raises UsageError."""
-    duration_ns = parse_duration_ns(text)
-    if duration_ns < MIN_IDLE_TIMEOUT_NS:
+    duration_s = to_seconds(parse_duration_ns(text))
+    if duration_s < MIN_IDLE_TIMEOUT_S:
         raise UsageError(f"--idle-timeout {text} is too short: 1s is the least, 30s is usual")
-    return to_seconds(duration_ns)
+    if duration_s > MAX_IDLE_TIMEOUT_S:
+        raise UsageError(f"--idle-timeout {text} is too long: 24h is the most, 30s is usual")
+    return duration_s
 
 
 def reported(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

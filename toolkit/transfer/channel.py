@@ -23,7 +23,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from toolkit.errors import UsageError
+
 MAX_MESSAGE_BYTES = 1 << 18
+
+MIN_IDLE_TIMEOUT_S = 1.0  # the least that a user may ask for: under it a busy disk looks like a peer that is gone
+MAX_IDLE_TIMEOUT_S = 86_400.0  # a day; systems count milliseconds in 31 bits (poll(2), TCP_USER_TIMEOUT in tcp(7))
 
 Statistic = int | float | str
 
@@ -180,7 +185,7 @@ class TransportOptions:
     streams:            connections per session
     offload:            UDP: "auto" probes GSO and GRO, "off" sends and takes one datagram a call
     connect_timeout_s:  until somebody must have answered
-    idle_timeout_s:     silence after which the peer is lost
+    idle_timeout_s:     silence after which the peer is lost; above 0 and up to MAX_IDLE_TIMEOUT_S
     qlog:               UDP: the file that each connection is logged to, see docs/protocol.md; None for no log
     """
 
@@ -191,6 +196,10 @@ class TransportOptions:
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 30.0
     qlog: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:
+            raise UsageError(f"an idle timeout of {self.idle_timeout_s:g} s is not possible: choose one up to 24h")
 
 
 class Transport(Protocol):

@@ -18,12 +18,13 @@ from toolkit.errors import (
     UsageError,
     printable,
 )
-from toolkit.transfer.channel import Channel, ExtentSink
+from toolkit.transfer.channel import MIN_IDLE_TIMEOUT_S, Channel, ExtentSink
 from toolkit.transfer.messages import Alive, AnyMessage, Error, Reason, decode_untrusted
 from toolkit.transfer.states import Party, State, advance
 
-ALIVE_INTERVAL_S = 5.0  # well below the idle timeout of any channel
-CANCEL_INTERVAL_S = 0.2  # how soon a wait sees that it shall end
+# How often an end that waits looks up: says something where it has said nothing since, and sees that it shall stop.
+# The idle timeout that counts is the peer's, and unknown here.
+ALIVE_INTERVAL_S = MIN_IDLE_TIMEOUT_S / 4
 LAST_WORDS_TIMEOUT_S = 1.0
 
 
@@ -59,14 +60,12 @@ class Endpoint:
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
     ) -> AnyMessage | None:
-        """As Channel.receive; ALIVE gives None.
+        """As Channel.receive, for ALIVE_INTERVAL_S where no time is given; ALIVE gives None.
 
         Raises what the peer's ERROR says, and ProtocolError for what may not come now.
         """
         self.check_cancelled()
-        if timeout_s is None:
-            timeout_s = ALIVE_INTERVAL_S if self._cancel is None else CANCEL_INTERVAL_S
-        data = self._channel.receive(sink, timeout_s, wake)
+        data = self._channel.receive(sink, ALIVE_INTERVAL_S if timeout_s is None else timeout_s, wake)
         if data is None:
             return None
         message = decode_untrusted(data)
@@ -76,7 +75,7 @@ class Endpoint:
         return None if isinstance(message, Alive) else message
 
     def stay_alive(self) -> None:
-        """Say something if nothing was said for long: the peer may have nothing else to go by."""
+        """Say something if nothing was said for ALIVE_INTERVAL_S: the peer may have nothing else to go by."""
         if time.monotonic() - self._last_sent_s >= ALIVE_INTERVAL_S:
             self.send(Alive())
 

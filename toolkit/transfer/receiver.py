@@ -47,6 +47,7 @@ from toolkit.transfer.states import Party, State
 from toolkit.transfer.storage import Storage
 
 LOOK_UP_INTERVAL_NS = 50_000_000  # how often the loop looks up from content for progress and signs of life
+QUICK_COMMIT_BYTES = 1 << 23  # a file under it is named at once, wherever it lies; a thread for it would cost more
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ class Receiver:
     def _settle(self, storage: Storage) -> None:
         """Commit what is complete, and send the results of groups that are."""
         for file_id, file in storage.complete_files():
-            outcome = self._commit(storage, file_id)
+            outcome = self._commit(storage, file_id, file.size_bytes)
             group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
             group.settle(file_id, outcome, file.size_bytes, file.digest)
             self._name = file.entry.name
@@ -195,10 +196,13 @@ class Receiver:
             self._account.add(settled)
             self._endpoint.send(Result(group.number, tuple(each.outcome for each in settled)))
 
-    def _commit(self, storage: Storage, file_id: int) -> Outcome:
-        if not self._options.durable:
+    def _commit(self, storage: Storage, file_id: int, size_bytes: int) -> Outcome:
+        if not self._options.durable and size_bytes < QUICK_COMMIT_BYTES:
+            self._endpoint.stay_alive()  # many in a row take their time, too
             return storage.commit(file_id)
-        with ThreadPoolExecutor(1) as helper:  # a disk may take longer than the peer would wait in silence
+        # A disk that is to sync, or a remote file system that writes everything back when a file's mode is set or
+        # it is closed, may take longer than the peer would wait in silence.
+        with ThreadPoolExecutor(1) as helper:
             committed = helper.submit(storage.commit, file_id)
             while not wait([committed], ALIVE_INTERVAL_S).done:
                 self._endpoint.stay_alive()
