@@ -1,6 +1,8 @@
 """A client that really moves: the address or the interface that it began with goes away in the middle."""
 
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from random import Random
@@ -9,6 +11,7 @@ import pytest
 from hosts import make_hosts
 from udp_ends import PATIENCE_S, Background, BytesSource, receive_all
 
+from toolkit.link.namespaces import CLONE_NEWNET, join
 from toolkit.transfer.channel import Address, Extent, TransportOptions
 from toolkit.transports.udp import UdpTransport
 from toolkit.transports.udp_channel import UdpChannel
@@ -52,12 +55,13 @@ class Midway(BytesSource):
 
     def __init__(self, content: bytes, act: Callable[[], object]) -> None:
         super().__init__(content)
-        self._act: Callable[[], object] | None = act
+        self._act = act
+        self.has_acted = threading.Event()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        if self._act is not None and offset >= len(self.content) // 2:
-            act, self._act = self._act, None
-            act()
+        if not self.has_acted.is_set() and offset >= len(self.content) // 2:
+            self._act()
+            self.has_acted.set()
         super().read_into(offset, buffer)
 
 
@@ -73,6 +77,30 @@ class Midway(BytesSource):
 )
 def test_the_way_in_use_goes_away_in_the_middle_of_a_transfer(cleanup: ExitStack, version: int, command: str) -> None:
     hosts = Roaming(cleanup, version)
+    check(cleanup, hosts, lambda: subprocess.run(command.split(), check=True))
+
+
+def test_there_is_no_other_way_at_first(cleanup: ExitStack) -> None:
+    """The cable is plugged in when the Wi-Fi is gone."""
+    hosts = Roaming(cleanup, 4)
+    hosts.near.run("ip link set cable down")
+
+    def lose_wifi() -> None:
+        subprocess.run(["ip", "link", "del", "wifi"], check=True)
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock, pytest.raises(OSError, match="unreach"):
+            sock.connect((hosts.address(2, 1), 9))
+
+    def plug_in() -> None:
+        with open(f"/proc/self/task/{hosts.near.thread_id}/ns/net") as namespace:
+            join(namespace.fileno(), CLONE_NEWNET)
+        for command in ("ip link set cable up", f"ip route add default via {hosts.address(3, 2)}"):
+            subprocess.run(command.split(), check=True)
+
+    check(cleanup, hosts, lose_wifi, plug_in)
+
+
+def check(cleanup: ExitStack, hosts: Roaming, act: Callable[[], object], then: Callable[[], object] = bool) -> None:
+    """`act` on near in mid-transfer, `then` in another thread: what near sends arrives whole, at last from 10.9.3.1."""
     far_address = Address(hosts.address(2, 1), 0)
     listener = cleanup.enter_context(closing(hosts.far.call(lambda: UdpTransport().listen(far_address, OPTIONS))))
     accepting = Background(lambda: listener.accept(timeout_s=PATIENCE_S))
@@ -81,14 +109,15 @@ def test_the_way_in_use_goes_away_in_the_middle_of_a_transfer(cleanup: ExitStack
     server = accepting.outcome()
     assert server is not None
     cleanup.callback(server.abort)
-    content = Random(version).randbytes(8_000_000)
-    source = Midway(content, lambda: subprocess.run(command.split(), check=True))
+    source = Midway(Random(1).randbytes(8_000_000), act)
     sending = Background(lambda: hosts.near.call(lambda: send(client, source)))
-    sink, messages = receive_all(server, len(content), 1)
+    waiting = Background(lambda: source.has_acted.wait(PATIENCE_S) and then())
+    sink, messages = receive_all(server, len(source.content), 1)
     while sending.is_alive():
         server.receive(sink, timeout_s=0.01)
     sending.outcome()
-    assert (bytes(sink.files[0]), messages, sink.total) == (content, [b"end"], len(content))
+    waiting.outcome()
+    assert (bytes(sink.files[0]), messages, sink.total) == (source.content, [b"end"], len(source.content))
     assert client._socket.sock.getsockname()[0] == hosts.address(3, 1)
     assert server._socket.sock.getpeername()[:2] == client._socket.sock.getsockname()[:2]
 
