@@ -1,10 +1,12 @@
 """Options that several commands have, spelled and explained once, and what becomes of them."""
 
 from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -77,6 +79,30 @@ def idle_timeout_s(text: str) -> float:
     if duration_s > MAX_IDLE_TIMEOUT_S:
         raise UsageError(f"--idle-timeout {text} is too long: 24h is the most, 30s is usual")
     return duration_s
+
+
+def spread(command: Callable[..., _Result]) -> Callable[..., _Result]:
+    """A command whose parameters that are dataclasses of options are, to typer, one parameter for each field."""
+    asked = signature(command).parameters
+    groups: dict[str, Any] = {name: one.annotation for name, one in asked.items() if is_dataclass(one.annotation)}
+    shown: list[Parameter] = []
+    for name, one in asked.items():
+        if name not in groups:
+            shown.append(one)
+            continue
+        for field in fields(groups[name]):
+            default = Parameter.empty if field.default is MISSING else field.default
+            shown.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=field.type))
+
+    @wraps(command)
+    def run(**options: Any) -> _Result:
+        for name, group in groups.items():
+            options[name] = group(**{field.name: options.pop(field.name) for field in fields(group)})
+        return command(**options)
+
+    vars(run)["__signature__"] = Signature(shown)
+    run.__annotations__ = {one.name: one.annotation for one in shown}
+    return run
 
 
 def reported(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

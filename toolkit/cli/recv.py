@@ -31,6 +31,7 @@ from toolkit.cli.options import (
     Quiet,
     idle_timeout_s,
     reported,
+    spread,
 )
 from toolkit.cli.progress import Bars, bars
 from toolkit.cli.results import closed, describe, failed_entries, result_fields
@@ -54,19 +55,28 @@ class TransportChoice(StrEnum):
     BOTH = "both"
 
 
+@dataclass(frozen=True, slots=True)
+class Receiving:
+    """What every receiver may be told."""
+
+    directory: Directory = Path()
+    bind: Bind = DEFAULT_BIND
+    port: Port = RECV_PORT
+    once: Once = False
+    overwrite: Overwrite = False
+    fsync: Fsync = False
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
+    json: Json = False
+    quiet: Quiet = False
+
+
 @reported
+@spread
 def recv(
-    directory: Directory = Path(),
-    bind: Bind = DEFAULT_BIND,
-    port: Port = RECV_PORT,
+    *,
     transport: Annotated[TransportChoice, typer.Option(help="What to listen for.")] = TransportChoice.BOTH,
-    once: Once = False,
-    overwrite: Overwrite = False,
-    fsync: Fsync = False,
     offload: Offload = OffloadChoice.AUTO,
-    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
-    json: Json = False,
-    quiet: Quiet = False,
+    asked: Receiving,
 ) -> int:
     """Receive files over TCP and UDP, both on one port, from several senders at once.
 
@@ -78,81 +88,52 @@ def recv(
     nettool recv --dir incoming --once --json
     """
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
-    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(idle_timeout))
-    job = _Job(directory, ReceiveOptions(overwrite=overwrite, durable=fsync), once, json, quiet)
-    return _receive(names, Address(bind, port), options, job)
+    return _receive(names, asked, offload)
 
 
 @reported
-def tcp_recv(
-    directory: Directory = Path(),
-    bind: Bind = DEFAULT_BIND,
-    port: Port = RECV_PORT,
-    once: Once = False,
-    overwrite: Overwrite = False,
-    fsync: Fsync = False,
-    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> int:
+@spread
+def tcp_recv(asked: Receiving) -> int:
     """Receive files over TCP only.
 
     \b
     nettool tcp-recv --dir incoming
     nettool tcp-recv --dir incoming --bind :: --once
     """
-    options = TransportOptions(idle_timeout_s=idle_timeout_s(idle_timeout))
-    job = _Job(directory, ReceiveOptions(overwrite=overwrite, durable=fsync), once, json, quiet)
-    return _receive(("tcp",), Address(bind, port), options, job)
+    return _receive(("tcp",), asked)
 
 
 @reported
-def udp_recv(
-    directory: Directory = Path(),
-    bind: Bind = DEFAULT_BIND,
-    port: Port = RECV_PORT,
-    once: Once = False,
-    overwrite: Overwrite = False,
-    fsync: Fsync = False,
-    offload: Offload = OffloadChoice.AUTO,
-    qlog: Qlog = None,
-    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> int:
+@spread
+def udp_recv(*, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None, asked: Receiving) -> int:
     """Receive files over nettool's reliable protocol on UDP only.
 
     \b
     nettool udp-recv --dir incoming
     nettool udp-recv --dir incoming --bind :: --once
     """
-    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(idle_timeout), qlog=qlog)
-    job = _Job(directory, ReceiveOptions(overwrite=overwrite, durable=fsync), once, json, quiet)
-    return _receive(("udp",), Address(bind, port), options, job)
+    return _receive(("udp",), asked, offload, qlog)
 
 
 @dataclass(slots=True)
 class _Job:
     """What to do with a session, and with what it comes to; `exit_code` is that of the last one."""
 
-    directory: Path
-    options: ReceiveOptions
-    once: bool
-    json: bool
-    quiet: bool
+    asked: Receiving
     exit_code: int = field(default=0, init=False)
 
     def run(self, server: Server, drawn: Bars, transport_name: str, channel: Channel) -> None:
         """Receive one session, report it, and end its channel. Raises TransferError when stdout is full."""
         cpu_s, started_s = time.process_time(), time.monotonic()
         who = f"{channel.peer} ({transport_name})"
+        options = ReceiveOptions(overwrite=self.asked.overwrite, durable=self.asked.fsync)
         report = ReceiveReport("")
         error: NettoolError | None = None
         seconds = cpu_seconds = 0.0
         try:
             with closed(channel), drawn.bar(str(channel.peer)) as progress:
                 try:
-                    report = receive(channel, self.directory, self.options, progress, server.closing)
+                    report = receive(channel, self.asked.directory, options, progress, server.closing)
                 finally:
                     seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 error = _refusal(report)
@@ -168,9 +149,9 @@ class _Job:
             return
         if error:
             say(f"nettool: {who}: {error}")
-        elif not self.quiet:
+        elif not self.asked.quiet:
             say(f"received {describe(fields)} from {who}")
-        if self.json:
+        if self.asked.json:
             outcome = {"error": str(error), "exit_code": error.exit_code} if error else {}
             emit_json("receive", {**fields, "verified": not error, "failed": failed_entries(report), **outcome})
 
@@ -183,20 +164,24 @@ def _refusal(report: ReceiveReport) -> RefusedError | None:
     return RefusedError(f"not taken: {refused[0]}{more}")
 
 
-def _receive(names: Sequence[str], address: Address, options: TransportOptions, job: _Job) -> int:
-    _prepare(job.directory)
-    listeners = listen_on_one_port({name: transport(name) for name in names}, address, options)
-    bound = Address(address.host or "0.0.0.0", next(iter(listeners.values())).address.port)
-    with bars(job.quiet) as drawn:
+def _receive(
+    names: Sequence[str], asked: Receiving, offload: OffloadChoice = OffloadChoice.AUTO, qlog: str | None = None
+) -> int:
+    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(asked.idle_timeout), qlog=qlog)
+    _prepare(asked.directory)
+    listeners = listen_on_one_port({name: transport(name) for name in names}, Address(asked.bind, asked.port), options)
+    bound = Address(asked.bind or "0.0.0.0", next(iter(listeners.values())).address.port)
+    job = _Job(asked)
+    with bars(asked.quiet) as drawn:
         server = Server(
             listeners,
             lambda name, channel: job.run(server, drawn, name, channel),
             max_sessions=MAX_SESSIONS,
-            limit=1 if job.once else None,
+            limit=1 if asked.once else None,
         )
         try:
-            if not job.quiet:
-                if not _is_loopback(address.host):
+            if not asked.quiet:
+                if not _is_loopback(asked.bind):
                     say(f"warning: everyone who reaches port {bound.port} of this machine can send it files")
                 say(f"listening on {bound} ({', '.join(names)})")
             server.run()

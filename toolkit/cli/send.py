@@ -1,6 +1,7 @@
 """`nettool tcp-send` and `nettool udp-send`: connect, run a session, say what came of it."""
 
 import time
+from dataclasses import dataclass
 
 from toolkit.cli.common import emit, emit_json, parse_target, say
 from toolkit.cli.options import (
@@ -21,6 +22,7 @@ from toolkit.cli.options import (
     Streams,
     idle_timeout_s,
     reported,
+    spread,
 )
 from toolkit.cli.progress import bars
 from toolkit.cli.results import closed, describe, result_fields
@@ -34,19 +36,25 @@ from toolkit.transports.registry import transport
 from toolkit.units import parse_rate
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What every sender may be told."""
+
+    items: Items
+    cc: CongestionControl = None
+    rate: Rate = None
+    streams: Streams = 1
+    recursive: Recursive = False
+    digest: Digest = DigestChoice.XXH3
+    name: StreamName = "stdin"
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
+    json: Json = False
+    quiet: Quiet = False
+
+
 @reported
-def tcp_send(
-    items: Items,
-    cc: CongestionControl = None,
-    rate: Rate = None,
-    streams: Streams = 1,
-    recursive: Recursive = False,
-    digest: Digest = DigestChoice.XXH3,
-    name: StreamName = "stdin",
-    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@spread
+def tcp_send(asked: Sending) -> None:
     """Send files over TCP to a nettool that receives.
 
     Done, with exit code 0, when the receiver has every file verified under its name.
@@ -57,30 +65,12 @@ def tcp_send(
     nettool tcp-send --cc bbr --streams 4 disk.img host.example
     tar c src | nettool tcp-send --name src.tar - host.example
     """
-    options = TransportOptions(
-        congestion_control=cc,
-        rate_bps=parse_rate(rate) if rate else None,
-        streams=streams,
-        idle_timeout_s=idle_timeout_s(idle_timeout),
-    )
-    _send("tcp", items, options, SendOptions(digest, recursive, name), json=json, quiet=quiet)
+    _send("tcp", asked)
 
 
 @reported
-def udp_send(
-    items: Items,
-    cc: CongestionControl = None,
-    rate: Rate = None,
-    streams: Streams = 1,
-    recursive: Recursive = False,
-    digest: Digest = DigestChoice.XXH3,
-    name: StreamName = "stdin",
-    offload: Offload = OffloadChoice.AUTO,
-    qlog: Qlog = None,
-    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+@spread
+def udp_send(*, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None, asked: Sending) -> None:
     """Send files over nettool's reliable protocol on UDP to a nettool that receives.
 
     Done, with exit code 0, when the receiver has every file verified under its name.
@@ -91,27 +81,28 @@ def udp_send(
     nettool udp-send --cc rate --rate 80Mbit disk.img host.example
     tar c src | nettool udp-send --name src.tar - host.example
     """
-    options = TransportOptions(
-        congestion_control=cc,
-        rate_bps=parse_rate(rate) if rate else None,
-        streams=streams,
-        offload=offload,
-        idle_timeout_s=idle_timeout_s(idle_timeout),
-        qlog=qlog,
-    )
-    _send("udp", items, options, SendOptions(digest, recursive, name), json=json, quiet=quiet)
+    _send("udp", asked, offload, qlog)
 
 
 def _send(
-    transport_name: str, items: list[str], options: TransportOptions, session: SendOptions, json: bool, quiet: bool
+    transport_name: str, asked: Sending, offload: OffloadChoice = OffloadChoice.AUTO, qlog: str | None = None
 ) -> None:
-    *sources, target = items
+    options = TransportOptions(
+        congestion_control=asked.cc,
+        rate_bps=parse_rate(asked.rate) if asked.rate else None,
+        streams=asked.streams,
+        offload=offload,
+        idle_timeout_s=idle_timeout_s(asked.idle_timeout),
+        qlog=qlog,
+    )
+    session = SendOptions(asked.digest, asked.recursive, asked.name)
+    *sources, target = asked.items
     if not sources:
         raise UsageError(f"say what to send, and to whom: nettool {transport_name}-send FILE... HOST[:PORT]")
     address = parse_target(target)
     check_sources(sources, session.recursive, session.stream_name)  # before anybody is bothered
     chosen = transport(transport_name)
-    with bars(quiet) as drawn:
+    with bars(asked.quiet) as drawn:
         cpu_s, started_s = time.process_time(), time.monotonic()  # all that takes time to load is loaded by now
         channel = chosen.connect(address, options)
         with closed(channel), drawn.bar(sources[0]) as progress:
@@ -119,10 +110,10 @@ def _send(
             seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
             fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
     skipped = report.those(SKIPPED)
-    if json:
+    if asked.json:
         emit_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
-    elif not quiet:
+    elif not asked.quiet:
         emit(f"sent {describe(fields)}")
-    if not quiet:
+    if not asked.quiet:
         for entry in skipped:
             say(f"left out {entry}")
