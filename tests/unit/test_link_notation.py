@@ -102,6 +102,8 @@ def test_the_default_queue_is_one_bandwidth_delay_product_and_not_tiny() -> None
         LinkText(rate="1Mbit", queue="10"),
         LinkText(rate="1Mbit", queue="0ms"),
         LinkText(rate="1Mbit", queue="ecn"),
+        LinkText(rate="1Mbit", queue="codel,ecn=5ms"),
+        LinkText(queue="200kB,ecn=5ms"),
         LinkText(rate="1Mbit", queue="10ms,1MB"),
         LinkText(rate="1Mbit", trace=(1,)),
         LinkText(jitter_reorders=True),

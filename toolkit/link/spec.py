@@ -58,7 +58,7 @@ class QueueSpec:
     limit_ns:         the same in time: as many bytes as the rate in force carries in `limit_ns`
     codel:            RFC 8289 on top, with its `target_ns` and `interval_ns`
     ecn:              CoDel marks ECN-capable packets instead of dropping them (RFC 8289 section 3, RFC 3168)
-    ecn_threshold_ns: drop-tail marks what would wait longer than this (step marking, RFC 8257 section 3.1)
+    ecn_threshold_ns: drop-tail alone marks what would wait longer than this (step marking, RFC 8257 section 3.1)
     """
 
     limit_bytes: int | None = None
@@ -134,8 +134,10 @@ class PathSpec:
             raise UsageError(f"a queue of {queue.limit_bytes} bytes holds no packet: make it 3kB or more")
         if min(v for v in (queue.limit_ns, queue.target_ns, queue.interval_ns, 1) if v is not None) <= 0:
             raise UsageError("a queue's times are longer than nothing: write for example 50ms")
-        if queue.codel and self.rate_bps is None and self.trace_ms is None:
-            raise UsageError("CoDel needs a bottleneck to queue before: give the link a rate or a trace")
+        if self.rate_bps is None and self.trace_ms is None and (queue.codel or queue.ecn_threshold_ns is not None):
+            raise UsageError("CoDel and ECN need a bottleneck to queue before: give the link a rate or a trace")
+        if queue.codel and queue.ecn_threshold_ns is not None:
+            raise UsageError("CoDel marks by its own target: write codel,ecn, or a threshold alone, like 200kB,ecn=5ms")
 
     def _check_changes(self) -> None:
         if any(b.at_ns < a.at_ns for a, b in zip(self.changes, self.changes[1:], strict=False)):
