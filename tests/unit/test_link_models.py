@@ -136,6 +136,24 @@ def test_a_queue_in_time_holds_what_the_rate_carries_in_it() -> None:
     assert dropped(path.poll_fates(0), QUEUE) == set(range(50, 100))
 
 
+def test_a_queue_in_time_goes_with_the_rate_that_is_in_force_when_a_packet_comes() -> None:
+    """Not with the one that was at the last packet (idle since), nor with the one that its last packet will meet."""
+    spec = PathSpec(rate_bps=12e6, changes=(Change(SECOND, rate_bps=1.2e6),), queue=QueueSpec(limit_ns=50 * MS))
+    path = Path(spec, 0, 1)
+    path.handle_packets(980 * MS, 1500, 100)  # 20 of them at 12 Mbit/s, 30 at a tenth of it
+    path.handle_packets(981 * MS, 1500, 2)  # one is gone, and 75 kB hold for another while the rate is what it was
+    path.handle_packets(1001 * MS, 1500)  # 7.5 kB hold
+    path.handle_packets(3 * SECOND, 1500, 100)
+    assert dropped(path.poll_fates(3 * SECOND), QUEUE) == {*range(50, 100), 101, 102, *range(108, 203)}
+
+
+def test_codel_is_bounded_by_the_rate_in_force_as_well() -> None:
+    queue = QueueSpec(codel=True, limit_ns=50 * MS)
+    path = Path(PathSpec(rate_bps=12e6, changes=(Change(SECOND, rate_bps=1.2e6),), queue=queue), 0, 1)
+    path.handle_packets(2 * SECOND, 1500, 10)  # one is on its way, five wait
+    assert dropped(path.poll_fates(2 * SECOND), QUEUE) == {6, 7, 8, 9}
+
+
 def test_an_empty_queue_takes_any_packet() -> None:
     path = Path(PathSpec(rate_bps=1e5, queue=QueueSpec(limit_ns=MS)), 0, 1)
     path.handle_packets(0, 1500, 2)
@@ -198,6 +216,19 @@ def test_duplicates_and_damage_have_their_shares(seed: int) -> None:
     assert_binomial(len(damaged), 20_000, 0.05)
     places = [fate.corrupt_at for fate in damaged if fate.corrupt_at is not None]
     assert statistics.mean(places) == pytest.approx(0.5, abs=3.29 * math.sqrt(1 / 12 / len(places)))
+
+
+@pytest.mark.parametrize("reorders", [False, True])
+@pytest.mark.parametrize("jitter_ns", [0, 20 * MS])
+def test_what_is_held_back_comes_later_than_it_would_have(jitter_ns: int, reorders: bool) -> None:
+    """By 5 ms, whatever its delay was: jitter, or a floor that a shorter path has left."""
+    spec = PathSpec(
+        delay_ns=30 * MS, jitter_ns=jitter_ns, jitter_reorders=reorders, changes=(Change(SECOND, delay_ns=5 * MS),)
+    )
+    plain, held = arrivals(send(spec, 2000, MS)), arrivals(send(replace(spec, reorder=0.05), 2000, MS))
+    late = [at - plain[index] for index, at in held.items() if at != plain[index]]
+    assert set(late) == {5 * MS}
+    assert_binomial(len(late), 2000, 0.05)
 
 
 def test_the_rate_changes_on_schedule() -> None:

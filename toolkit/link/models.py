@@ -28,7 +28,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from toolkit.link.impairments import BurstStates, IndexedUniforms, random_stream
-from toolkit.link.queues import CoDel, DropTail, Queue, RateTransmitter, TraceTransmitter, Train, Unlimited
+from toolkit.link.queues import CoDel, DropTail, Queue, RateTransmitter, TraceTransmitter, Train, Transmitter, Unlimited
 from toolkit.link.spec import LinkSpec, PathSpec
 
 QUEUE, AQM, BLACKOUT, BURST, LOSS = "queue", "aqm", "blackout", "burst", "loss"
@@ -129,7 +129,7 @@ def paths(spec: LinkSpec) -> tuple[Path, Path]:
 
 
 def _queue_of(spec: PathSpec, rtt_ns: int) -> Queue:
-    transmitter: RateTransmitter | TraceTransmitter
+    transmitter: Transmitter
     if spec.trace_ms is not None and spec.mean_rate_bps is not None:
         transmitter = TraceTransmitter(spec.trace_ms, spec.mean_rate_bps)
     elif spec.rate_bps is not None:
@@ -225,11 +225,10 @@ class _Wire:
     def _arrive_marked(self, single: Train, marks: set[int], fates: list[Fate]) -> None:
         """One packet that is damaged, repeated, held back, or all of it."""
         place = len(fates)
+        self._arrive(single, fates)
         if _REORDER in marks:
-            arrival_ns = single.first_ns + self._delay_ns + self._spec.reorder_delay_ns
-            fates.append(Fate(single.first, 1, "", arrival_ns, 0.0, single.is_marked))
-        else:
-            self._arrive(single, fates)
+            held_ns = fates[place].first_ns + self._spec.reorder_delay_ns
+            fates[place] = fates[place]._replace(first_ns=held_ns)
         if _CORRUPT in marks:
             fates[place] = fates[place]._replace(corrupt_at=self._bits.value(single.first))
         if _DUPLICATE in marks:

@@ -10,7 +10,7 @@ sixty costs little more than one packet. Times are float ns since the link's sta
 """
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import NamedTuple, Protocol
 
@@ -38,6 +38,9 @@ class Train(NamedTuple):
 class Transmitter(Protocol):
     """Sends one packet after another."""
 
+    def rate_bps(self, now_ns: float) -> float:
+        """The rate in force at `now_ns`; of a trace, on average."""
+
     def ready_ns(self, now_ns: float) -> float:
         """When a packet that comes to the head of the queue at `now_ns` begins to be sent."""
 
@@ -49,9 +52,13 @@ class RateTransmitter:
     """Sends at a rate. A packet goes out at the rate that is in force when its first bit does."""
 
     def __init__(self, rate_bps: float, changes: tuple[Change, ...]) -> None:
-        self.rate_bps = rate_bps
-        self._changes = deque((c.at_ns, c.rate_bps) for c in changes if c.rate_bps is not None)
+        self._changes_ns = [c.at_ns for c in changes if c.rate_bps is not None]
+        self._rates_bps = [rate_bps, *(c.rate_bps for c in changes if c.rate_bps is not None)]
         self._free_ns = 0.0
+
+    def rate_bps(self, now_ns: float) -> float:
+        """As in Transmitter."""
+        return self._rates_bps[bisect_right(self._changes_ns, now_ns)]
 
     def ready_ns(self, now_ns: float) -> float:
         """As in Transmitter."""
@@ -62,12 +69,11 @@ class RateTransmitter:
         trains = []
         while count:
             start_ns = max(now_ns, self._free_ns)
-            while self._changes and self._changes[0][0] <= start_ns:
-                self.rate_bps = self._changes.popleft()[1]
-            gap_ns = packet_bytes * 8e9 / self.rate_bps
+            period = bisect_right(self._changes_ns, start_ns)
+            gap_ns = packet_bytes * 8e9 / self._rates_bps[period]
             sent = count
-            if self._changes:
-                sent = min(count, math.ceil((self._changes[0][0] - start_ns) / gap_ns))
+            if period < len(self._changes_ns):
+                sent = min(count, math.ceil((self._changes_ns[period] - start_ns) / gap_ns))
             trains.append(Train(first, sent, start_ns + gap_ns, gap_ns))
             self._free_ns = start_ns + sent * gap_ns
             first += sent
@@ -79,10 +85,14 @@ class TraceTransmitter:
     """Sends at the opportunities of a mahimahi trace, over and over (`toolkit.link.trace` has the rules)."""
 
     def __init__(self, trace_ms: tuple[int, ...], mean_rate_bps: float) -> None:
-        self.rate_bps = mean_rate_bps
+        self._mean_rate_bps = mean_rate_bps
         self._trace_ms = trace_ms
         self._next = 0  # opportunities since the start, over all rounds
         self._left_bytes = TRACE_OPPORTUNITY_BYTES
+
+    def rate_bps(self, now_ns: float) -> float:  # noqa: ARG002
+        """As in Transmitter."""
+        return self._mean_rate_bps
 
     def _time_ns(self) -> float:
         rounds, place = divmod(self._next, len(self._trace_ms))
@@ -162,7 +172,7 @@ class DropTail:
     The backlog counts every packet until its last bit is sent.
     """
 
-    def __init__(self, transmitter: RateTransmitter | TraceTransmitter, path: PathSpec, rtt_ns: int) -> None:
+    def __init__(self, transmitter: Transmitter, path: PathSpec, rtt_ns: int) -> None:
         self._transmitter = transmitter
         self._path = path
         self._rtt_ns = rtt_ns
@@ -187,7 +197,7 @@ class DropTail:
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """As in Queue."""
         backlog = self.backlog_bytes(now_ns)
-        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps)
+        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
         taken = min(count, max((limit - backlog) // packet_bytes, 0 if backlog else 1))
         if taken:
             for train in self._transmitter.send(now_ns, first, taken, packet_bytes):
@@ -223,7 +233,7 @@ class CoDel:
     Variables are named as in the RFC. With `ecn`, what would be dropped is marked and goes on, if it can be.
     """
 
-    def __init__(self, transmitter: RateTransmitter | TraceTransmitter, path: PathSpec, rtt_ns: int) -> None:
+    def __init__(self, transmitter: Transmitter, path: PathSpec, rtt_ns: int) -> None:
         self._transmitter = transmitter
         self._path = path
         self._rtt_ns = rtt_ns
@@ -241,7 +251,7 @@ class CoDel:
 
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """As in Queue."""
-        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps)
+        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
         can_mark = is_ecn and self._spec.ecn
         self._max_packet_bytes = max(self._max_packet_bytes, packet_bytes)
         for index in range(first, first + count):
