@@ -230,6 +230,18 @@ def test_a_walk_is_sorted_by_whole_paths_and_follows_no_links(tmp_path: Path) ->
         seen.add(path)
 
 
+def test_a_time_beyond_what_a_message_holds_is_told_as_the_nearest(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"x")
+    for path in (tree / "file", tree):
+        os.utime(path, ns=(0, 2**63 + 10**9))  # in the year 2262
+    items = list(walk(check_sources([tree], recursive=True, stream_name=""), []))
+    kept_ns = tree.stat().st_mtime_ns  # not every file system goes so far
+    assert [item.entry.mtime_ns for item in items] == [min(kept_ns, 2**63 - 1)] * 2
+    assert all(item.entry.encode() for item in items)
+
+
 def test_a_very_deep_tree_is_walked(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     try:

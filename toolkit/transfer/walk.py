@@ -159,7 +159,7 @@ def _children(path: bytes, name: bytes, left_out: list[LeftOut]) -> list[os.DirE
 
 
 def _directory(name: bytes, status: os.stat_result) -> Entry:
-    return Entry(Kind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, status.st_mtime_ns)
+    return Entry(Kind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
 
 
 def _file(path: bytes, name: bytes, status: os.stat_result) -> Item:
@@ -174,7 +174,12 @@ def _file(path: bytes, name: bytes, status: os.stat_result) -> Item:
         finally:
             os.close(descriptor)
     mode = status.st_mode & PERMISSION_BITS
-    return Item(Entry(Kind.FILE, name, mode, status.st_mtime_ns, status.st_size, content_bytes), origin)
+    return Item(Entry(Kind.FILE, name, mode, _mtime_ns(status), status.st_size, content_bytes), origin)
+
+
+def _mtime_ns(status: os.stat_result) -> int:
+    """The time of the last change, or the nearest that a message can tell (years 1677 to 2262)."""
+    return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
 
 
 def _what(status: os.stat_result) -> str:
