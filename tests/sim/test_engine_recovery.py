@@ -142,6 +142,29 @@ class Narrow:
         return self.is_on and len(datagram) > self.limit_bytes
 
 
+class TestMove:
+    def test_a_client_that_moves_under_way_begins_anew_and_loses_nothing(self) -> None:
+        """The old path swallows what is on it; the new one is longer and carries less."""
+        swallow = Narrow(0)
+        pair = Pair(21, path(rate_bps=50e6, drop=swallow), data=3_000_000, back_data=500_000)
+        pair.far.offer_all([bytes(5000)] * 20)
+        pair.near.offer_all([bytes(5000)] * 20)
+        pair.run(lambda: pair.far.landed_bytes > 1_000_000)
+        swallow.is_on = True
+        pair.run_for(50 * MS)
+        swallow.is_on = False
+        pair.near.hazards = Hazards(delay_ns=3 * ONE_WAY_NS, rate_bps=10e6)
+        sender = pair.near.connection.sender
+        pair.near.connection.handle_move()
+        assert (sender.bytes_in_flight, sender.mtu.datagram_bytes) == (0, wire.MIN_DATAGRAM_BYTES)
+        moved_ns, landed = pair.now_ns, pair.far.landed_bytes
+        pair.run(lambda: pair.far.landed_bytes > landed)
+        assert pair.now_ns - moved_ns < 4 * ONE_WAY_NS
+        pair.settle()
+        assert pair.far.messages == pair.near.messages == [bytes(5000)] * 20
+        assert sender.mtu.datagram_bytes == 1472
+
+
 class TestReordering:
     def test_the_thresholds_learn_and_the_window_is_given_back(self) -> None:
         """RFC 9002 section 6.1.1 allows a larger threshold: after the first flights no more losses are imagined."""

@@ -103,7 +103,7 @@ class TestLanding:
         """In a batch that is otherwise in sequence, none that differs is taken for the one that would follow."""
         packets = [bytearray(data_packet(n, n * PAYLOAD, pattern(n * PAYLOAD, PAYLOAD))) for n in range(20)]
         packets[at][byte] ^= 0x01
-        changed = wire.DATA.unpack_untrusted(packets[at])
+        changed = wire.DATA.unpack_untrusted(bytes(packets[at]))
         r = receiver()
         r.on_frequency(0, RELAXED_BYTES, 7 * MS)
         joined = memoryview(b"".join(packets))

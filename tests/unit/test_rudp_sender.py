@@ -9,6 +9,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.ecn import NOT_ECT
 from toolkit.rudp.loss import PACKET_THRESHOLD
 from toolkit.rudp.sender import MAX_ACK_EVERY_BYTES, PROBES_PER_TIMEOUT, Sender
 from toolkit.rudp.spaces import FIRST_DATA_WINDOW_BYTES
@@ -349,7 +350,7 @@ class TestTimeouts:
         bench = warmed()
         numbers = flights(bench, 4, 100 * MS, MS)
         timeout_ns = bench.sender.timeout_ns()
-        assert timeout_ns == 103 * MS + bench.sender.loss.pto_ns(bench.sender._max_ack_delay_ns)
+        assert timeout_ns == 103 * MS + bench.sender.loss.pto_ns
         bench.sender.on_timeout(timeout_ns - 1)
         assert bench.send(timeout_ns - 1) == []
         bench.sender.on_timeout(timeout_ns)
@@ -402,6 +403,63 @@ class TestTimeouts:
         assert timeout_ns is not None
         bench.sender.on_timeout(timeout_ns)
         assert set(bench.kinds(bench.send(timeout_ns))) == {PING}
+
+
+class TestNewPath:
+    """RFC 9000 section 9.4: packets sent by the old path say nothing about the new one."""
+
+    def moved(self) -> tuple[Bench, list[int], list[int]]:
+        """One that has just moved, the numbers of the packets that were in flight, of which some were lost before,
+        and those of what it sends then: a PING, as the first of what goes by the new path."""
+        bench = warmed(40 * PAYLOAD)
+        old = bench.send(100 * MS)
+        old += bench.take(bench.sender._control(PROBE, b"", 1400, 100 * MS))
+        bench.ack(140 * MS, *old[10:20])
+        assert bench.sender.packets_lost > 0
+        bench.sender.reset_path()
+        bench.controller = bench.sender.controller = FakeController(congestion_window_bytes=0)
+        bench.sender.request_ping()
+        return bench, old, bench.send(200 * MS)
+
+    def test_what_was_sent_by_the_old_one_is_no_sample_and_no_loss(self) -> None:
+        bench, old, new = self.moved()
+        bench.ack(210 * MS, *old[5:])
+        assert bench.controller.acks == []
+        assert not bench.sender.rtt.has_sample
+        bench.ack(260 * MS, *old, *new)
+        assert [sample.newly_acked_bytes for sample in bench.controller.acks] == [wire.PING.size]
+        assert bench.sender.rtt.smoothed_rtt_ns == 60 * MS
+        assert bench.sender.mtu.datagram_bytes == DATAGRAM
+        assert bench.sender.bytes_in_flight == 0
+        assert (bench.controller.losses, bench.controller.spurious) == ([], [])
+
+    def test_what_was_in_flight_is_sent_again_at_once(self) -> None:
+        bench, old, new = self.moved()
+        bench.controller.congestion_window_bytes = 1 << 30
+        again = bench.send(201 * MS)
+        arrived = {bench.packets[n][1] for n in old[10:20]}
+        assert {bench.packets[n][1] for n in again if bench.packets[n][0] == DATA} == {
+            position for position in range(0, 40 * PAYLOAD, PAYLOAD) if position not in arrived
+        }
+        bench.ack(260 * MS, *new, *again)
+        assert bench.sender.is_settled
+
+    def test_the_peers_counts_of_marks_go_on(self) -> None:
+        bench = warmed(40 * PAYLOAD)
+        numbers = bench.send(100 * MS)
+
+        def ack(now_ns: int, first: int, end: int, ect: int, ce: int) -> None:
+            bench.sender.on_ack_untrusted(wire.Ack([(first, end)], 0, FAR_WINDOW, 1 << 20, ect, ce, 0), now_ns)
+
+        ack(140 * MS, numbers[0], numbers[-1] + 1, 31, 10)
+        assert bench.controller.acks[-1].ecn_ce_count == 10
+        bench.sender.reset_path()
+        bench.controller = bench.sender.controller = FakeController()
+        bench.sender.data.end += 20 * PAYLOAD
+        numbers = bench.send(200 * MS)
+        ack(240 * MS, numbers[0], numbers[-1] + 1, 31, 10)
+        assert bench.controller.acks[-1].ecn_ce_count == 0
+        assert bench.sender.ecn_codepoint == NOT_ECT  # none of twenty marks has arrived
 
 
 class TestAckFrequency:

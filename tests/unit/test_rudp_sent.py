@@ -69,6 +69,25 @@ class TestNumbers:
         acked(sent, (0, 4))
         assert sent.oldest_sent_time_ns is None
 
+    def test_abandoned_ones_can_be_neither_acknowledged_nor_lost_any_more(self) -> None:
+        sent = SentPackets()
+        assert sent.abandon() is None
+        record(sent, 10)
+        record(sent, 2, position=50_000, kind=wire.PacketType.MESSAGE)
+        record(sent, 1, kind=wire.PacketType.PROBE)
+        acked(sent, (8, 9), (5, 6))
+        assert lost(sent, 8) == [0, 1, 2, 3, 4]
+        given_up = sent.abandon()
+        assert given_up is not None
+        assert given_up.packet_numbers.tolist() == [6, 7, 9, 10, 11, 12]
+        assert given_up.data == [(6 * PAYLOAD, 8 * PAYLOAD), (9 * PAYLOAD, 10 * PAYLOAD)]
+        assert given_up.messages == [(50_000, 52_000)]
+        assert acked(sent, (0, 13)) == []
+        assert sent.least_unacked == 13
+        record(sent, 5, now_ns=MS)
+        assert acked(sent, (17, 18), (0, 13)) == [17]
+        assert lost(sent, 17) == [13, 14]
+
     def test_skipping_alone_keeps_no_memory(self) -> None:
         sent = SentPackets()
         for _ in range(100_000):

@@ -56,7 +56,7 @@ _CONSTANTS: Final = (
     ("bytes between acknowledgements at the most", f"{sender.MAX_ACK_EVERY_BYTES:,}", ""),
     (
         "acknowledgement delay asked for",
-        f"{sender.MIN_ACK_DELAY_NS // _MS} to {sender.MAX_ACK_DELAY_NS // _MS} ms",
+        f"{sender.MIN_ACK_DELAY_NS // _MS} to {rtt.MAX_ACK_DELAY_NS // _MS} ms",
         "a quarter of the smoothed RTT",
     ),
     (

@@ -22,9 +22,16 @@ class EcnValidator:
 
     def __init__(self) -> None:
         self.codepoint = ECT_0
-        self._acked_packets = 0
+        self._acked_packets = 0  # by this path
         self._ect_count = 0
         self._ce_count = 0
+        self._counted_before = 0  # by paths before this one
+
+    def on_new_path(self) -> None:
+        """Mark again, until the new path shows what it makes of it; the peer's counts go on."""
+        self.codepoint = ECT_0
+        self._acked_packets = 0
+        self._counted_before = self._ect_count + self._ce_count
 
     def on_ack(self, newly_acked_packets: int, ect_count: int, ce_count: int) -> int:
         """An ACK packet that settled `newly_acked_packets`; returns how many it newly reports as marked."""
@@ -34,7 +41,8 @@ class EcnValidator:
         self._acked_packets += newly_acked_packets
         if self.codepoint == NOT_ECT:
             return 0
-        if self._acked_packets > _TESTING_PACKETS and self._ect_count + self._ce_count < self._acked_packets:
+        counted = self._ect_count + self._ce_count - self._counted_before
+        if self._acked_packets > _TESTING_PACKETS and counted < self._acked_packets:
             self.codepoint = NOT_ECT  # something on the path clears the field
             return 0
         return newly_marked

@@ -40,14 +40,16 @@ class LossDetector:
         rtt = max(self._rtt.smoothed_rtt_ns, self._rtt.latest_rtt_ns)
         return max(rtt * self._time_threshold_eighths // 8, GRANULARITY_NS)
 
-    def pto_ns(self, max_ack_delay_ns: int) -> int:
+    @property
+    def pto_ns(self) -> int:
         """The probe timeout with its back-off."""
-        pto = self._rtt.pto_ns(max_ack_delay_ns)
+        pto = self._rtt.pto_ns(self._rtt.max_ack_delay_ns)
         return max(pto, min(pto << min(self.pto_count, 16), MAX_PTO_NS))
 
-    def persistent_congestion_ns(self, max_ack_delay_ns: int) -> int:
+    @property
+    def persistent_congestion_ns(self) -> int:
         """Losses that span this much time with nothing acknowledged between them (section 7.6.1)."""
-        return self._rtt.pto_ns(max_ack_delay_ns) * PERSISTENT_CONGESTION_PTOS
+        return self._rtt.pto_ns(self._rtt.max_ack_delay_ns) * PERSISTENT_CONGESTION_PTOS
 
     def on_spurious(self, largest_acked: int, oldest_spurious: int) -> None:
         """A packet that was declared lost has arrived, overtaken by those up to `largest_acked`."""

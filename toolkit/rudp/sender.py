@@ -22,7 +22,7 @@ from toolkit.rudp.ecn import EcnValidator
 from toolkit.rudp.loss import LossDetector
 from toolkit.rudp.mtu import BASE_DATAGRAM_BYTES, PathMtu
 from toolkit.rudp.pacer import Pacer
-from toolkit.rudp.rtt import RttEstimator
+from toolkit.rudp.rtt import MAX_ACK_DELAY_NS, RttEstimator
 from toolkit.rudp.sent import SentPackets, Settled
 from toolkit.rudp.spaces import (
     FIRST_DATA_WINDOW_BYTES,
@@ -38,7 +38,6 @@ MAX_ROUND_SUPER_PACKETS: Final = 8
 """What one round may send before the driver looks at its receive side again."""
 ACKS_PER_RTT: Final = 4
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
-MAX_ACK_DELAY_NS: Final = 25_000_000
 MIN_ACK_DELAY_NS: Final = 1_000_000
 PROBES_PER_TIMEOUT: Final = 2  # RFC 9002 section 6.2.4
 
@@ -57,7 +56,8 @@ class Sender:
         self._trace = trace
         self._config = config
         self._max_datagram_bytes = min(config.max_datagram_bytes, peer_datagram_bytes)
-        self.reset_path()
+        self._ecn = EcnValidator()
+        self._begin_path()
         self.sent = SentPackets()
         self.data = SendSpace(FIRST_DATA_WINDOW_BYTES)
         self.messages = SendSpace(MESSAGE_WINDOW_BYTES)
@@ -72,33 +72,44 @@ class Sender:
         self._source = source
         self._message_buffer = MessageBuffer()
         self._delivery = DeliveryEstimator()
-        self._pacer = Pacer()
         self._buffer = PacketBuffer(MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES)
         self._largest_acked = -1
-        self._is_window_limited = False
         self._last_sent_time_ns = 0
         self._next_send_time_ns: int | None = None
-        self._probes_due = 0
-        self._may_resend_one = False  # whatever the window says: a loss event has just begun (RFC 9002 section 7.3.2)
         self._loss_event_ns = -1  # when it began
-        self._unproven_losses = 0  # packets of the newest loss event that have not turned out spurious
         self._loss_event_first = 0
         self._loss_event_sent_time_ns = 0
         self._ack_every_bytes = 0  # as last asked for
-        self._max_ack_delay_ns = MAX_ACK_DELAY_NS
         self._ping_time_ns = 0
         self._lost_at_ping = 0
         self._ping_requested = False
 
     def reset_path(self) -> None:
-        """Begin as on a path of which nothing is known (RFC 9000 section 9.4)."""
+        """Begin as on a path of which nothing is known (RFC 9000 section 9.4).
+
+        What is in flight went by the old one, and what becomes of it says nothing about the new one: it is given up,
+        and sent again.
+        """
+        given_up = self.sent.abandon()
+        if given_up is not None:
+            self.bytes_in_flight -= given_up.bytes
+            self.data.on_lost(given_up.data)
+            self.messages.on_lost(given_up.messages)
+        self._ecn.on_new_path()
+        self._begin_path()
+
+    def _begin_path(self) -> None:
         config = self._config
         self.rtt = RttEstimator()
         self.loss = LossDetector(self.rtt)
         self.mtu = PathMtu(self._max_datagram_bytes)
         self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
         self._datagram_bytes = self.mtu.datagram_bytes
-        self._ecn = EcnValidator()
+        self._pacer = Pacer()
+        self._is_window_limited = False
+        self._probes_due = 0
+        self._may_resend_one = False  # whatever the window says: a loss event has just begun (RFC 9002 section 7.3.2)
+        self._unproven_losses = 0  # packets of the newest loss event that have not turned out spurious
 
     def queue_message(self, message: bytes) -> None:
         """Hand over one message."""
@@ -149,7 +160,7 @@ class Sender:
         """When `on_timeout` or, for the pacer, `poll_transmit` wants to be called."""
         times = [self._next_send_time_ns, self.loss.loss_time_ns, self.mtu.next_timeout_ns]
         if self.bytes_in_flight or self._waits_for_peer_window:
-            times.append(self._last_sent_time_ns + self.loss.pto_ns(self._max_ack_delay_ns))
+            times.append(self._last_sent_time_ns + self.loss.pto_ns)
         return min((t for t in times if t is not None), default=None)
 
     @property
@@ -164,7 +175,7 @@ class Sender:
                 self._trace.timer_expired(now_ns, Timer.LOSS)
             self._detect_lost(now_ns)
         elif (self.bytes_in_flight or self._waits_for_peer_window) and now_ns >= (
-            self._last_sent_time_ns + self.loss.pto_ns(self._max_ack_delay_ns)
+            self._last_sent_time_ns + self.loss.pto_ns
         ):
             self.loss.pto_count += 1
             self._ecn.on_timeout(self.loss.pto_count)
@@ -283,7 +294,7 @@ class Sender:
         self._unproven_losses = count
         self._loss_event_first = int(lost.packet_numbers[0])
         self._loss_event_sent_time_ns = state.sent_time_ns
-        outage_limit_ns = self.loss.persistent_congestion_ns(self._max_ack_delay_ns)
+        outage_limit_ns = self.loss.persistent_congestion_ns
         is_persistent = lost.span_ns > outage_limit_ns and self.sent.outage_ns(lost) > outage_limit_ns
         if is_persistent:
             self.rtt.on_persistent_congestion()
@@ -438,12 +449,11 @@ class Sender:
     def _ping(self, now_ns: int) -> Transmit:
         self._ack_every_bytes = self._wanted_ack_every_bytes()
         wanted_delay_ns = self.rtt.smoothed_rtt_ns // ACKS_PER_RTT if self.rtt.has_sample else MIN_ACK_DELAY_NS
-        self._max_ack_delay_ns = max(MIN_ACK_DELAY_NS, min(wanted_delay_ns, MAX_ACK_DELAY_NS))
-        self.rtt.max_ack_delay_ns = self._max_ack_delay_ns
+        self.rtt.max_ack_delay_ns = max(MIN_ACK_DELAY_NS, min(wanted_delay_ns, MAX_ACK_DELAY_NS))
         self._ping_requested = False
         self._ping_time_ns = now_ns
         self._lost_at_ping = self.packets_lost
-        body = wire.PING_BODY.pack(self.sent.least_unacked, self._ack_every_bytes, self._max_ack_delay_ns // 1000)
+        body = wire.PING_BODY.pack(self.sent.least_unacked, self._ack_every_bytes, self.rtt.max_ack_delay_ns // 1000)
         return self._control(wire.PacketType.PING, body, 0, now_ns)
 
     def _control(self, kind: wire.PacketType, body: bytes, padded_bytes: int, now_ns: int) -> Transmit:

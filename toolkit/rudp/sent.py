@@ -27,7 +27,7 @@ _FIRST_CAPACITY: Final = 1 << 14
 _DATA, _MESSAGE, _PROBE = int(wire.PacketType.DATA), int(wire.PacketType.MESSAGE), int(wire.PacketType.PROBE)
 """Plain integers: numpy takes three times as long to compare a column with a member of an enumeration."""
 _SKIPPED: Final = 0
-"""In place of a packet type: settled from the beginning, and not by an acknowledgement."""
+"""In place of a packet type: settled, and not by an acknowledgement."""
 
 
 class SendState(NamedTuple):
@@ -205,6 +205,17 @@ class SentPackets:
         loss_time_ns = int(waiting[0]) + loss_delay_ns if len(waiting) else None
         lost = indices[is_lost]
         return (self._settle(lost, LOST) if len(lost) else None), loss_time_ns
+
+    def abandon(self) -> Settled | None:
+        """Give up all that is in flight, and forget what was lost: no acknowledgement of it says anything any more."""
+        end = self.next_packet_number - self._base
+        low = self.least_unacked - self._base
+        indices = np.flatnonzero(self._state[low:end] == IN_FLIGHT) + low
+        given_up = self._settle(indices, SETTLED) if len(indices) else None
+        self._state[:end] = SETTLED
+        self._kind[:end] = _SKIPPED
+        self._oldest_lost = _NEVER
+        return given_up
 
     def outage_ns(self, lost: Settled) -> int:
         """The longest time between the sending of two `lost` packets of which nothing sent in between was acknowledged.
