@@ -5,23 +5,39 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from toolkit.errors import NettoolError
 from toolkit.link import tun
 from toolkit.link.ledger import EMULATOR, Ledger
+from toolkit.link.models import paths
+from toolkit.link.offload import GSO_UDP_L4, NEEDS_CSUM, VNET_BYTES, VNET_HEADER
 from toolkit.link.spec import Change, LinkSpec, PathSpec, QueueSpec
 
 MS = 1_000_000
-VNET_BYTES = 10
 
 
 def packet(number: int, size: int = 500) -> bytes:
     """An IPv4 packet without offload, as a device hands it over."""
     header = struct.pack("!BBHHHBBHII", 0x45, 0, size, number, 0, 64, 253, 0, 1, 2)
     return bytes(VNET_BYTES) + (header + struct.pack("!I", number)).ljust(size, b"\0")
+
+
+def super_packet(packets: int, size: int) -> bytes:
+    """UDP over IPv4 under one header, as a device with segmentation offload hands it over."""
+    payload = bytes(packets * (size - 28))
+    header = struct.pack("!BBHHHBBHII", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0, 1, 2)
+    udp = struct.pack("!HHHH", 5000, 5001, 8 + len(payload), 0)
+    return VNET_HEADER.pack(NEEDS_CSUM, GSO_UDP_L4, 28, size - 28, 20, 6) + header + udp + payload
+
+
+def numbers_of(written: bytes) -> range:
+    """The places in their `super_packet` of the packets of one write: no damage meets the IPv4 identification."""
+    _, _, _, segment_bytes, _, _ = VNET_HEADER.unpack_from(written)
+    (first,) = struct.unpack_from("!H", written, VNET_BYTES + 4)
+    return range(first, first + (-(-(len(written) - VNET_BYTES - 28) // segment_bytes) if segment_bytes else 1))
 
 
 class Bench:
@@ -43,12 +59,17 @@ class Bench:
         self.emulator.start(LinkSpec(forward, PathSpec()))
 
     def run_while(self, receive: int) -> tuple[list[bytes], list[int]]:
-        """Let it work until `receive` packets came to the far end: these, and when (ns)."""
+        """Let it work until `receive` writes came to the far end: these, and when (ns)."""
+        return self.run_until(lambda came: len(came) == receive)
+
+    def run_until(self, is_over: Callable[[list[bytes]], bool]) -> tuple[list[bytes], list[int]]:
+        """The same, until they are enough."""
         worker = threading.Thread(target=self.emulator.run, args=(self._control.fileno(),))
         worker.start()
-        came, times = [], []
+        came: list[bytes] = []
+        times: list[int] = []
         try:
-            for _ in range(receive):
+            while not is_over(came):
                 came.append(self.far.recv(1 << 16))
                 times.append(time.monotonic_ns())
         finally:
@@ -121,6 +142,22 @@ def test_codel_decides_while_nothing_comes(bench: Bench) -> None:
     assert numbers == sorted(numbers)
     assert ledger.forward.dropped["aqm"] > 0
     assert ledger.forward.imbalance == 0
+
+
+@pytest.mark.parametrize("harm", [{"duplicate": 0.3}, {"corrupt": 0.3}, {"duplicate": 0.3, "corrupt": 0.3}])
+def test_copies_and_damaged_packets_keep_their_place(bench: Bench, harm: dict[str, float]) -> None:
+    """A copy comes after its original and before the next packet, though thirty packets share a write."""
+    spec = PathSpec(rate_bps=1e8, delay_ns=MS, **harm)  # type: ignore[arg-type]
+    model, _ = paths(LinkSpec(spec, PathSpec()))
+    model.handle_packets(0, 132, 60)
+    expected = sorted(index for fate in model.poll_fates(0) for index, _ in fate.deliveries())
+    bench.start(spec)
+    bench.near.send(super_packet(60, 132))
+    came, _ = bench.run_until(lambda came: sum(len(numbers_of(data)) for data in came) == len(expected))
+    assert [number for data in came for number in numbers_of(data)] == expected
+    ledger = bench.ledger()
+    assert ledger.forward.duplicates + ledger.forward.corrupted > 10
+    assert (ledger.forward.offered, ledger.forward.in_flight, ledger.forward.imbalance) == (60, 0, 0)
 
 
 def test_memory_is_bounded_and_what_is_beyond_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,6 +283,8 @@ class Emulator:
                 direction.ledger.dropped[fate.drop] += fate.packets
                 self._held_bytes -= offered.size_bytes(fate.first, end)
             elif fate.is_duplicate or fate.corrupt_at is not None:
+                self._push_run(direction, run)  # first: a copy must not come before the run with its original
+                run = None
                 self._held_bytes += offered.size_bytes(fate.first, end) if fate.is_duplicate else 0
                 self._push_special(direction, offered, fate)
             else:
