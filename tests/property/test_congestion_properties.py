@@ -169,12 +169,12 @@ def test_the_mtu_search_survives_any_path(events: list[tuple[str, int]], max_byt
             size = mtu.probe_size(now_ns)
             if size is not None:
                 assert BASE_DATAGRAM_BYTES <= size <= max(max_bytes, BASE_DATAGRAM_BYTES)
-                mtu.on_probe_sent(size, now_ns)
+                mtu.on_probe_sent()
                 (mtu.on_probe_acked if value else mtu.on_probe_lost)(size, now_ns)
         elif kind == "acked":
             mtu.on_packet_acked(value)
         elif kind == "lost":
-            mtu.on_packets_lost(value, 5, now_ns)
+            mtu.on_packets_lost(value, 5)
         else:
             now_ns += value * 1_000_000_000
         seen.add(mtu.state)

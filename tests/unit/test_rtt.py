@@ -51,14 +51,11 @@ def test_an_ack_delay_that_leads_below_the_minimum_is_not_believed() -> None:
     assert rtt.smoothed_rtt_ns == 81 * MS
 
 
-def test_more_than_the_agreed_ack_delay_counts_only_before_the_handshake_is_confirmed() -> None:
-    confirmed, unconfirmed = RttEstimator(max_ack_delay_ns=25 * MS), RttEstimator(max_ack_delay_ns=25 * MS)
-    for rtt in (confirmed, unconfirmed):
-        rtt.update(80 * MS, 0)
-    confirmed.update(180 * MS, 60 * MS)
-    unconfirmed.update(180 * MS, 60 * MS, handshake_confirmed=False)
-    assert confirmed.smoothed_rtt_ns == (7 * 80 + 155) * MS // 8
-    assert unconfirmed.smoothed_rtt_ns == (7 * 80 + 120) * MS // 8
+def test_more_than_the_agreed_ack_delay_is_not_believed() -> None:
+    rtt = RttEstimator(max_ack_delay_ns=25 * MS)
+    rtt.update(80 * MS, 0)
+    rtt.update(180 * MS, 60 * MS)
+    assert rtt.smoothed_rtt_ns == (7 * 80 + 155) * MS // 8
 
 
 def test_the_probe_timeout_never_falls_below_the_granularity() -> None:

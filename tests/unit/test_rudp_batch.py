@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toolkit.rudp import wire
-from toolkit.rudp.batch import MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES, Batch, PacketBuffer, Transmit
+from toolkit.rudp.batch import MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES, PacketBuffer, Transmit
 
 ID = 0xFEDC_BA98_7654_3210
 
@@ -65,8 +65,3 @@ class TestTransmit:
         for piece in pieces:
             assert len(piece) <= MAX_SUPER_PACKET_BYTES
             assert len(piece) <= MAX_SEGMENTS * segment_bytes
-
-
-def test_a_batch_counts_its_full_datagrams() -> None:
-    assert Batch(memoryview(bytes(3500)), 1000).full_count == 3
-    assert Batch(memoryview(bytes(10)), 10).full_count == 1

@@ -31,11 +31,6 @@ class Batch(NamedTuple):
     segment_bytes: int
     ecn: int = 0
 
-    @property
-    def full_count(self) -> int:
-        """Datagrams of exactly `segment_bytes`."""
-        return len(self.data) // self.segment_bytes
-
 
 def segments_per_send(segment_bytes: int) -> int:
     """How many datagrams of that size one UDP_SEGMENT send may carry."""

@@ -2,7 +2,7 @@
 
 Theory. A path drops what is too large for it, often without a word, and a word by ICMP can be forged; so the
 size is found by sending padded probe packets and seeing which are acknowledged (packetization-layer path MTU
-discovery). The first probe is as large as the interface allows, which is right on most paths; where it is
+discovery). The first probe is as large as both sides allow, which is right on most paths; where it is
 not, sizes are halved in between. A probe is given up after three losses; a lost probe says nothing about
 congestion.
 
@@ -123,9 +123,8 @@ class PathMtu:
             return self._candidate_bytes if self._state is State.SEARCHING else None
         return None
 
-    def on_probe_sent(self, size_bytes: int, now_ns: int) -> None:
-        """A probe of `size_bytes` is on its way; there is one at a time."""
-        del size_bytes, now_ns
+    def on_probe_sent(self) -> None:
+        """A probe of the size that was asked for is on its way; there is one at a time."""
         self._probe_in_flight = True
 
     def on_probe_acked(self, size_bytes: int, now_ns: int) -> None:
@@ -163,9 +162,8 @@ class PathMtu:
             self._move(Event.BASE_CONFIRMED)
             self._start_search()
 
-    def on_packets_lost(self, size_bytes: int, count: int, now_ns: int) -> None:
+    def on_packets_lost(self, size_bytes: int, count: int) -> None:
         """One look declared `count` packets lost, the largest of `size_bytes`; `datagram_bytes` may have fallen."""
-        del now_ns
         if size_bytes <= BASE_DATAGRAM_BYTES or self._datagram_bytes <= BASE_DATAGRAM_BYTES:
             return
         self._large_looks += 1

@@ -34,8 +34,8 @@ _CATCH_UP_QUANTA: Final = 2
 class Pacer:
     """Ask `budget_bytes`, send no more than that, report it by `on_sent`; wake again at `next_send_time_ns`.
 
-    What need not be paced (acknowledgements, probes of a timeout) is sent without asking, and reported all
-    the same.
+    What need not be paced (acknowledgements, messages, the probes of a timeout and of the path MTU) is sent without
+    asking, and not reported: it is small, or seldom.
     """
 
     def __init__(self) -> None:

@@ -39,10 +39,10 @@ class RttEstimator:
         self.has_sample = False
         self._min_rtt_is_stale = False
 
-    def update(self, latest_rtt_ns: int, ack_delay_ns: int, handshake_confirmed: bool = True) -> None:
+    def update(self, latest_rtt_ns: int, ack_delay_ns: int) -> None:
         """Take one sample; `ack_delay_ns` is what the peer says that it waited (RFC 9002 section 5.3).
 
-        Once the handshake is confirmed, more than `max_ack_delay_ns` of delay is not believed.
+        More than `max_ack_delay_ns` of it is not believed.
         """
         # A clock that stood still between sending and receipt (virtual time) must not make an RTT of nothing.
         latest_rtt_ns = max(latest_rtt_ns, 1)
@@ -56,8 +56,7 @@ class RttEstimator:
             self._min_rtt_is_stale = False
             self.min_rtt_ns = latest_rtt_ns
         self.min_rtt_ns = min(self.min_rtt_ns, latest_rtt_ns)
-        if handshake_confirmed:
-            ack_delay_ns = min(ack_delay_ns, self.max_ack_delay_ns)
+        ack_delay_ns = min(ack_delay_ns, self.max_ack_delay_ns)
         adjusted_rtt_ns = latest_rtt_ns
         if latest_rtt_ns >= self.min_rtt_ns + ack_delay_ns:
             adjusted_rtt_ns -= ack_delay_ns

@@ -285,7 +285,7 @@ class Sender:
         lost_bytes = lost.bytes - sum(lost.probes)
         self.packets_lost += count
         self._delivery.lost_bytes += lost_bytes
-        self.mtu.on_packets_lost(lost.largest_bytes, count, now_ns)
+        self.mtu.on_packets_lost(lost.largest_bytes, count)
         self._apply_datagram_size()
         state = lost.newest_state
         if state.sent_time_ns > self._loss_event_ns:
@@ -330,7 +330,7 @@ class Sender:
         is_first_flight = self._largest_acked < 0 and (has_data or has_messages)
         probe_bytes = None if is_first_flight else self.mtu.probe_size(now_ns)
         if probe_bytes is not None:
-            self.mtu.on_probe_sent(probe_bytes, now_ns)
+            self.mtu.on_probe_sent()
             return self._control(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
         if not has_data and not has_messages:
             if self.bytes_in_flight < self.controller.congestion_window_bytes:

@@ -2,7 +2,7 @@
 
 ESTABLISHED               data and messages flow
 CLOSING                   this side sent CLOSE and answers stragglers with it
-CLOSED                    over: by the peer's CLOSE, by silence, or by an address that refuses
+CLOSED                    over: by the peer's CLOSE, by silence, or by a port that is closed
 """
 
 from enum import Enum, auto
@@ -20,7 +20,7 @@ class Event(Enum):
 
     CLOSE = auto()  # the application ends it
     PEER_CLOSED = auto()  # CLOSE arrived
-    LOST = auto()  # idle timeout, a handshake that nobody answered or that was refused
+    LOST = auto()  # silence for the idle timeout, or a port that is closed
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
