@@ -4,10 +4,12 @@ import json
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
+from report_samples import one_path, save
 
 from toolkit.bench.reasons import KINDS
 from toolkit.bench.record import read
@@ -151,6 +153,13 @@ def test_a_campaign_cut_short_is_gone_on_with(tmp_path: Path) -> None:
     assert nettool("bench", "loopback", "--resume", output).code == 0
     assert output.read_bytes() == before
     assert "resume them with that" in complaint(nettool_here("bench", "link", "--resume", output))
+
+
+def test_a_remote_campaign_is_not_gone_on_with_and_nothing_else_is_advised(tmp_path: Path) -> None:
+    records = one_path()
+    path = save(replace(records, campaign=replace(records.campaign, name="remote")), tmp_path / "remote.jsonl")
+    said = complaint(nettool_here("bench", "link", "--resume", path))
+    assert "run 'nettool bench remote' again" in said
 
 
 def test_replayed_and_compared(tmp_path: Path) -> None:

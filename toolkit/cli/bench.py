@@ -13,78 +13,82 @@ from toolkit.bench.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.bench.record import Probe, Results, Trial, Writer, read
 from toolkit.bench.verdict import headline, plain, summarise
 from toolkit.cli.common import emit, emit_json, is_terminal, parse_target, say
-from toolkit.cli.options import Json, Quiet, reported
+from toolkit.cli.options import Json, Quiet, option, reported, spread
 from toolkit.errors import TransferError, UsageError
 from toolkit.report.text import comparison
 from toolkit.units import format_rate, format_seconds, format_size
 
-
-def _option(*names: str, metavar: str, text: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text)
-
-
-Size = Annotated[str | None, _option("--size", metavar="LIST", text="The file's sizes, like 64KiB,256MiB.")]
-Repeat = Annotated[int | None, typer.Option(min=1, metavar="N", help="Blocks: turns of each transport. [default: 6]")]
-Transports = Annotated[
-    str | None,
-    _option(
-        "--transports",
-        metavar="LIST",
-        text="Like tcp-cubic,tcp-bbr,udp-bbr,udp-rate=50Mbit,quic,iperf3-tcp. [default: tcp,udp]",
-    ),
-]
-Cc = Annotated[str | None, _option("--cc", metavar="NAME", text="The control of a plain tcp. [default: cubic]")]
-Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Of everything that is drawn. [default: 1]")]
-Output = Annotated[
-    Path | None, _option("--output", metavar="FILE", text="Of the records. [default: results/KIND-DATE-TIME.jsonl]")
-]
-Folder = Annotated[
-    Path | None, _option("--dir", metavar="DIR", text="Where the files lie meanwhile. [default: in memory]")
-]
-Scenario = Annotated[
-    Path | None, _option("--scenario", metavar="FILE", text="A TOML file that says the rest (docs/method.md).")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")]
-Resume = Annotated[
-    Path | None, _option("--resume", metavar="FILE", text="Go on with these records, as they were asked for.")
-]
-NoControl = Annotated[bool, typer.Option("--no-control", help="Without the A/A control.")]
-Limit = Annotated[str | None, _option("--limit", metavar="TIME", text="For one transfer. [default: 5min]")]
+Rate = Annotated[str | None, option("--rate", metavar="LIST", text="Of the bottleneck.")]
 Beside = Annotated[
-    str | None, _option("--competitor", metavar="NAME", text="A flow beside each transfer, like tcp-cubic.")
+    str | None, option("--competitor", metavar="NAME", text="A flow beside each transfer, like tcp-cubic.")
 ]
-Rate = Annotated[str | None, _option("--rate", metavar="LIST", text="Of the bottleneck.")]
 
 
-@dataclass(slots=True)
-class _How:
-    """What to do with a campaign, apart from what it measures."""
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """What every campaign may be told."""
 
-    output: Path | None
-    scenario: Path | None
-    resume: Path | None
-    dry_run: bool
-    json: bool
-    quiet: bool
+    size: Annotated[str | None, option("--size", metavar="LIST", text="The file's sizes, like 64KiB,256MiB.")] = None
+    repeat: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Blocks: turns of each transport. [default: 6]")
+    ] = None
+    transports: Annotated[
+        str | None,
+        option(
+            "--transports",
+            metavar="LIST",
+            text="Like tcp-cubic,tcp-bbr,udp-bbr,udp-rate=50Mbit,quic,iperf3-tcp. [default: tcp,udp]",
+        ),
+    ] = None
+    cc: Annotated[str | None, option("--cc", metavar="NAME", text="The control of a plain tcp. [default: cubic]")] = (
+        None
+    )
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Of everything that is drawn. [default: 1]")] = (
+        None
+    )
+    output: Annotated[
+        Path | None, option("--output", metavar="FILE", text="Of the records. [default: results/KIND-DATE-TIME.jsonl]")
+    ] = None
+    folder: Annotated[
+        Path | None, option("--dir", metavar="DIR", text="Where the files lie meanwhile. [default: in memory]")
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long it takes.")] = False
+    no_control: Annotated[bool, typer.Option("--no-control", help="Without the A/A control.")] = False
+    limit: Annotated[str | None, option("--limit", metavar="TIME", text="For one transfer. [default: 5min]")] = None
+    json: Json = False
+    quiet: Quiet = False
+
+    def asked(self, kind: str, **more: Any) -> Asked:
+        """A campaign of that kind, and whatever else that kind may be told."""
+        return Asked(
+            kind=kind,
+            transports=self.transports,
+            tcp_congestion_control=self.cc,
+            sizes=tuple(_listed(self.size)) if self.size else (),
+            repeats=self.repeat,
+            seed=self.seed,
+            folder=self.folder,
+            control=False if self.no_control else None,
+            limit=self.limit,
+            **more,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What a campaign on this machine alone may be told besides."""
+
+    scenario: Annotated[
+        Path | None, option("--scenario", metavar="FILE", text="A TOML file that says the rest (docs/method.md).")
+    ] = None
+    resume: Annotated[
+        Path | None, option("--resume", metavar="FILE", text="Go on with these records, as they were asked for.")
+    ] = None
 
 
 @reported
-def loopback(
-    size: Size = None,
-    repeat: Repeat = None,
-    transports: Transports = None,
-    cc: Cc = None,
-    seed: Seed = None,
-    output: Output = None,
-    folder: Folder = None,
-    scenario: Scenario = None,
-    dry_run: DryRun = False,
-    resume: Resume = None,
-    no_control: NoControl = False,
-    limit: Limit = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> int:
+@spread
+def loopback(local: Local, how: Measuring) -> int:
     """Compare TCP and UDP on this machine alone, a process at each end.
 
     The transports take turns in a random order, and each trial counts from the first connect to the
@@ -95,29 +99,12 @@ def loopback(
     nettool bench loopback --size 1GiB --repeat 10
     nettool bench loopback --transports tcp-cubic,tcp-bbr,udp-bbr,udp-cubic,iperf3-tcp
     """
-    asked = _asked(LOOPBACK, size, repeat, transports, cc, seed, folder, no_control, limit, None, {})
-    return _bench(asked, _How(output, scenario, resume, dry_run, json, quiet))
+    return _bench(how.asked(LOOPBACK), how, local)
 
 
 @reported
-def lan(
-    rate: Rate = None,
-    size: Size = None,
-    repeat: Repeat = None,
-    transports: Transports = None,
-    cc: Cc = None,
-    seed: Seed = None,
-    output: Output = None,
-    folder: Folder = None,
-    scenario: Scenario = None,
-    dry_run: DryRun = False,
-    resume: Resume = None,
-    no_control: NoControl = False,
-    limit: Limit = None,
-    competitor: Beside = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> int:
+@spread
+def lan(*, rate: Rate = None, competitor: Beside = None, local: Local, how: Measuring) -> int:
     """Compare TCP and UDP on a LAN of two network namespaces on this machine.
 
     A veth pair joins them; with --rate the kernel's tbf limits it. Needs root, or a machine that lets its user
@@ -127,45 +114,34 @@ def lan(
     nettool bench lan
     nettool bench lan --rate 1Gbit --size 64KiB,128MiB
     """
-    asked = _asked(LAN_KIND, size, repeat, transports, cc, seed, folder, no_control, limit, competitor, {"rate": rate})
-    return _bench(asked, _How(output, scenario, resume, dry_run, json, quiet))
+    return _bench(how.asked(LAN_KIND, competitor=competitor, link=_lists(rate=rate)), how, local)
 
 
 @reported
+@spread
 def link(
+    *,
     name: Annotated[
-        str | None, _option("--link", "--profile", metavar="LIST", text="Links by name (nettool link --list).")
+        str | None, option("--link", "--profile", metavar="LIST", text="Links by name (nettool link --list).")
     ] = None,
-    rate: Annotated[str | None, _option("--rate", metavar="LIST", text="Bottlenecks. [default: 100Mbit]")] = None,
-    rtt: Annotated[str | None, _option("--rtt", metavar="LIST", text="Round trips. [default: 40ms]")] = None,
-    loss: Annotated[str | None, _option("--loss", metavar="LIST", text="Shares lost. [default: 0%]")] = None,
+    rate: Annotated[str | None, option("--rate", metavar="LIST", text="Bottlenecks. [default: 100Mbit]")] = None,
+    rtt: Annotated[str | None, option("--rtt", metavar="LIST", text="Round trips. [default: 40ms]")] = None,
+    loss: Annotated[str | None, option("--loss", metavar="LIST", text="Shares lost. [default: 0%]")] = None,
     burst: Annotated[
-        str | None, _option("--burst", metavar="SHARE:TIME[:LOSS]", text="Bad periods, like 1%:20ms.")
+        str | None, option("--burst", metavar="SHARE:TIME[:LOSS]", text="Bad periods, like 1%:20ms.")
     ] = None,
-    jitter: Annotated[str | None, _option("--jitter", metavar="TIME", text="Mean of a random delay on top.")] = None,
-    reorder: Annotated[str | None, _option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
+    jitter: Annotated[str | None, option("--jitter", metavar="TIME", text="Mean of a random delay on top.")] = None,
+    reorder: Annotated[str | None, option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
     queue: Annotated[
-        str | None, _option("--queue", metavar="QUEUE", text="500kB, 50ms, codel. [default: rate x rtt]")
+        str | None, option("--queue", metavar="QUEUE", text="500kB, 50ms, codel. [default: rate x rtt]")
     ] = None,
     at: Annotated[
-        list[str] | None, _option("--at", metavar="CHANGE", text="'5s rate 20Mbit' and its like; repeatable.")
+        list[str] | None, option("--at", metavar="CHANGE", text="'5s rate 20Mbit' and its like; repeatable.")
     ] = None,
     both_ways: Annotated[bool, typer.Option("--both-ways", help="Harm the way back as well.")] = False,
-    size: Size = None,
-    repeat: Repeat = None,
-    transports: Transports = None,
-    cc: Cc = None,
-    seed: Seed = None,
-    output: Output = None,
-    folder: Folder = None,
-    scenario: Scenario = None,
-    dry_run: DryRun = False,
-    resume: Resume = None,
-    no_control: NoControl = False,
-    limit: Limit = None,
     competitor: Beside = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    local: Local,
+    how: Measuring,
 ) -> int:
     """Compare TCP and UDP over emulated links: every combination of the lists is a path.
 
@@ -179,32 +155,21 @@ def link(
     nettool bench link --loss 1% --competitor tcp-cubic
     nettool bench link --scenario bench/lossy.toml --dry-run
     """
-    options = {"link": name, "rate": rate, "rtt": rtt, "loss": loss}
     single = {"burst": burst, "jitter": jitter, "reorder": reorder, "queue": queue, "both_ways": both_ways or None}
-    asked = _asked(LINK, size, repeat, transports, cc, seed, folder, no_control, limit, competitor, options)
-    more: dict[str, list[Any]] = {key: [value] for key, value in single.items() if value is not None}
+    paths = _lists(link=name, rate=rate, rtt=rtt, loss=loss)
+    paths |= {key: [value] for key, value in single.items() if value is not None}
     if at:
-        more["changes"] = list(at)
-    asked = Asked(**{**_fields(asked), "link": {**asked.link, **more}})
-    return _bench(asked, _How(output, scenario, resume, dry_run, json, quiet))
+        paths["changes"] = list(at)
+    return _bench(how.asked(LINK, competitor=competitor, link=paths), how, local)
 
 
 @reported
+@spread
 def remote(
+    *,
     host: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="Where `nettool serve` runs.")],
-    size: Size = None,
-    repeat: Repeat = None,
-    transports: Transports = None,
-    cc: Cc = None,
-    seed: Seed = None,
-    wait: Annotated[str, _option("--wait", metavar="TIME", text="How long HOST is waited for.")] = "30s",
-    output: Output = None,
-    folder: Folder = None,
-    dry_run: DryRun = False,
-    no_control: NoControl = False,
-    limit: Limit = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    wait: Annotated[str, option("--wait", metavar="TIME", text="How long HOST is waited for.")] = "30s",
+    how: Measuring,
 ) -> int:
     """Compare TCP and UDP over a real network: `nettool serve` runs on the other machine, and writes no files.
 
@@ -214,56 +179,31 @@ def remote(
     nettool bench remote 192.0.2.7
     nettool bench remote lab.example:9001 --size 1MiB,1GiB --repeat 10
     """
-    asked = _asked(REMOTE, size, repeat, transports, cc, seed, folder, no_control, limit, None, {})
-    asked = Asked(**{**_fields(asked), "address": parse_target(host), "wait": wait})
-    return _bench(asked, _How(output, None, None, dry_run, json, quiet))
+    return _bench(how.asked(REMOTE, address=parse_target(host), wait=wait), how, Local())
 
 
-def _asked(
-    kind: str,
-    size: str | None,
-    repeat: int | None,
-    transports: str | None,
-    cc: str | None,
-    seed: int | None,
-    folder: Path | None,
-    no_control: bool,
-    limit: str | None,
-    competitor: str | None,
-    link: dict[str, str | None],
-) -> Asked:
-    return Asked(
-        kind=kind,
-        transports=transports,
-        tcp_congestion_control=cc,
-        sizes=tuple(one.strip() for one in size.split(",")) if size else (),
-        repeats=repeat,
-        seed=seed,
-        folder=folder,
-        control=False if no_control else None,
-        limit=limit,
-        competitor=competitor,
-        link={name: [one.strip() for one in value.split(",")] for name, value in link.items() if value},
-    )
+def _lists(**options: str | None) -> dict[str, list[Any]]:
+    """Those that were given, each as the list that it is."""
+    return {name: _listed(text) for name, text in options.items() if text}
 
 
-def _fields(asked: Asked) -> dict[str, Any]:
-    return {name: getattr(asked, name) for name in Asked.__dataclass_fields__}
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",")]
 
 
-def _bench(asked: Asked, how: _How) -> int:
+def _bench(asked: Asked, how: Measuring, local: Local) -> int:
     done: Results | None = None
-    if how.resume is not None:
-        done = read(how.resume)
-        if done.campaign.name != asked.kind:
-            raise UsageError(f"those records are of 'nettool bench {done.campaign.name}': resume them with that")
+    if local.resume is not None:
+        done = read(local.resume)
         plan = plan_of_record(done.campaign, asked.folder)
+        if plan.name != asked.kind:
+            raise UsageError(f"those records are of 'nettool bench {plan.name}': resume them with that")
     else:
-        plan = (asked.over(read_scenario(how.scenario)) if how.scenario is not None else asked).plan()
+        plan = (asked.over(read_scenario(local.scenario)) if local.scenario is not None else asked).plan()
     if how.dry_run:
         _show_plan(plan, done, how.json)
         return 0
-    path = how.resume or how.output or Path("results") / time.strftime(f"{asked.kind}-%Y%m%d-%H%M%S.jsonl")
+    path = local.resume or how.output or Path("results") / time.strftime(f"{asked.kind}-%Y%m%d-%H%M%S.jsonl")
     results = _run(plan, done, path, how.quiet)
     if how.json:
         emit_json(

@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tabulate import tabulate
 
 from toolkit.cli.common import emit, emit_json, say
-from toolkit.cli.options import Json, Quiet, reported
+from toolkit.cli.options import Json, Quiet, option, reported
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.link.check import Check
 from toolkit.link.check import check as measure
@@ -21,61 +21,55 @@ from toolkit.link.spec import LAN, LinkSpec, describe_path
 from toolkit.link.trace import parse_trace
 
 
-def _option(*names: str, metavar: str, text: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text)
-
-
 @reported
 def link(
     command: Annotated[
         list[str] | None, typer.Argument(metavar="-- COMMAND...", help="What runs at the near end.")
     ] = None,
     far: Annotated[
-        str | None, _option("--far", metavar="COMMAND", text="What runs at the far end, started first.")
+        str | None, option("--far", metavar="COMMAND", text="What runs at the far end, started first.")
     ] = None,
     name: Annotated[
-        str | None, _option("--link", "--profile", metavar="NAME", text="A link by name, to be changed by the rest.")
+        str | None, option("--link", "--profile", metavar="NAME", text="A link by name, to be changed by the rest.")
     ] = None,
-    rate: Annotated[str | None, _option("--rate", metavar="RATE", text="Of the bottleneck, like 100Mbit.")] = None,
+    rate: Annotated[str | None, option("--rate", metavar="RATE", text="Of the bottleneck, like 100Mbit.")] = None,
     rate_back: Annotated[
-        str | None, _option("--rate-back", metavar="RATE", text="Of the way from far to near, if it differs.")
+        str | None, option("--rate-back", metavar="RATE", text="Of the way from far to near, if it differs.")
     ] = None,
-    rtt: Annotated[str | None, _option("--rtt", metavar="TIME", text="Round trip, half each way, like 40ms.")] = None,
-    jitter: Annotated[str | None, _option("--jitter", metavar="TIME", text="Mean of a random delay on top.")] = None,
+    rtt: Annotated[str | None, option("--rtt", metavar="TIME", text="Round trip, half each way, like 40ms.")] = None,
+    jitter: Annotated[str | None, option("--jitter", metavar="TIME", text="Mean of a random delay on top.")] = None,
     jitter_reorders: Annotated[
         bool, typer.Option("--jitter-reorders", help="Jitter for each packet on its own, which may overtake.")
     ] = False,
-    loss: Annotated[str | None, _option("--loss", metavar="SHARE", text="Of all packets, each on its own.")] = None,
+    loss: Annotated[str | None, option("--loss", metavar="SHARE", text="Of all packets, each on its own.")] = None,
     burst: Annotated[
-        str | None, _option("--burst", metavar="SHARE:TIME[:LOSS]", text="Bad periods: 1%:20ms loses all in them.")
+        str | None, option("--burst", metavar="SHARE:TIME[:LOSS]", text="Bad periods: 1%:20ms loses all in them.")
     ] = None,
-    duplicate: Annotated[str | None, _option("--duplicate", metavar="SHARE", text="Packets that come twice.")] = None,
-    corrupt: Annotated[str | None, _option("--corrupt", metavar="SHARE", text="Packets with a flipped bit.")] = None,
-    reorder: Annotated[str | None, _option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
+    duplicate: Annotated[str | None, option("--duplicate", metavar="SHARE", text="Packets that come twice.")] = None,
+    corrupt: Annotated[str | None, option("--corrupt", metavar="SHARE", text="Packets with a flipped bit.")] = None,
+    reorder: Annotated[str | None, option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
     both_ways: Annotated[
         bool, typer.Option("--both-ways", help="Jitter, loss and other harm from far to near as well.")
     ] = False,
     queue: Annotated[
         str | None,
-        _option("--queue", metavar="QUEUE", text="500kB, 50ms, codel or codel,ecn. [default: rate x rtt]"),
+        option("--queue", metavar="QUEUE", text="500kB, 50ms, codel or codel,ecn. [default: rate x rtt]"),
     ] = None,
-    trace: Annotated[
-        Path | None, _option("--trace", metavar="FILE", text="A mahimahi trace instead of a rate.")
-    ] = None,
+    trace: Annotated[Path | None, option("--trace", metavar="FILE", text="A mahimahi trace instead of a rate.")] = None,
     trace_back: Annotated[
-        Path | None, _option("--trace-back", metavar="FILE", text="The same for the way from far to near.")
+        Path | None, option("--trace-back", metavar="FILE", text="The same for the way from far to near.")
     ] = None,
     at: Annotated[
         list[str] | None,
-        _option("--at", metavar="CHANGE", text="'5s rate 20Mbit', or rtt, loss, blackout; repeatable."),
+        option("--at", metavar="CHANGE", text="'5s rate 20Mbit', or rtt, loss, blackout; repeatable."),
     ] = None,
-    mtu: Annotated[int | None, _option("--mtu", metavar="BYTES", text="Of either end. [default: 1500]")] = None,
-    seed: Annotated[int | None, _option("--seed", metavar="N", text="Of every random draw. [default: 1]")] = None,
+    mtu: Annotated[int | None, option("--mtu", metavar="BYTES", text="Of either end. [default: 1500]")] = None,
+    seed: Annotated[int | None, option("--seed", metavar="N", text="Of every random draw. [default: 1]")] = None,
     emulator: Annotated[
-        str, _option("--emulator", metavar="NAME", text=f"{' or '.join(EMULATORS)}: nettool's, or the kernel's.")
+        str, option("--emulator", metavar="NAME", text=f"{' or '.join(EMULATORS)}: nettool's, or the kernel's.")
     ] = EMULATORS[0],
     addresses: Annotated[
-        str, _option("--addresses", metavar="NETWORK", text="Of the two ends, where the usual are in use.")
+        str, option("--addresses", metavar="NETWORK", text="Of the two ends, where the usual are in use.")
     ] = DEFAULT_NETWORK,
     list_links: Annotated[
         bool, typer.Option("--list", help="Show the links that have names, and their sources.")

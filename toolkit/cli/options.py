@@ -71,6 +71,11 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
+def option(*names: str, metavar: str, text: str) -> Any:
+    """An option that is shown with no default but what `text` says."""
+    return typer.Option(*names, metavar=metavar, help=text)
+
+
 def idle_timeout_s(text: str) -> float:
     """Seconds. Raises UsageError."""
     duration_s = to_seconds(parse_duration_ns(text))

@@ -6,12 +6,12 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from toolkit.cli.common import emit, emit_json, is_terminal, say
-from toolkit.cli.options import Json, reported
+from toolkit.cli.options import Json, option, reported
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.link.notation import LinkText, link_spec
 from toolkit.link.profiles import profile
@@ -38,47 +38,43 @@ _BDP = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)bdp", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
-def _option(*names: str, metavar: str, text: str) -> Any:
-    return typer.Option(*names, metavar=metavar, help=text)
-
-
 @reported
 def sim(
     cc: Annotated[
-        str, _option("--cc", metavar="LIST", text="Congestion controls, like bbr,cubic.")
+        str, option("--cc", metavar="LIST", text="Congestion controls, like bbr,cubic.")
     ] = congestion.DEFAULT,
-    rate: Annotated[str | None, _option("--rate", metavar="LIST", text="Of the bottleneck. [default: 100Mbit]")] = None,
-    rtt: Annotated[str | None, _option("--rtt", metavar="LIST", text="Without any queue. [default: 40ms]")] = None,
-    loss: Annotated[str | None, _option("--loss", metavar="LIST", text="Each way, at random. [default: 0%]")] = None,
+    rate: Annotated[str | None, option("--rate", metavar="LIST", text="Of the bottleneck. [default: 100Mbit]")] = None,
+    rtt: Annotated[str | None, option("--rtt", metavar="LIST", text="Without any queue. [default: 40ms]")] = None,
+    loss: Annotated[str | None, option("--loss", metavar="LIST", text="Each way, at random. [default: 0%]")] = None,
     size: Annotated[
-        str | None, _option("--size", metavar="SIZE", text="Of each flow. [default: 64MiB, without --duration]")
+        str | None, option("--size", metavar="SIZE", text="Of each flow. [default: 64MiB, without --duration]")
     ] = None,
-    duration: Annotated[str | None, _option("--duration", metavar="TIME", text="How long each flow sends.")] = None,
+    duration: Annotated[str | None, option("--duration", metavar="TIME", text="How long each flow sends.")] = None,
     flows: Annotated[int, typer.Option(min=1, max=_MAX_FLOWS, metavar="N", help="How many share the link.")] = 1,
-    stagger: Annotated[str, _option("--stagger", metavar="TIME", text="From one flow's start to the next.")] = "0s",
+    stagger: Annotated[str, option("--stagger", metavar="TIME", text="From one flow's start to the next.")] = "0s",
     queue: Annotated[
-        str | None, _option("--queue", metavar="QUEUE", text="4bdp, 500kB, 50ms, codel or codel,ecn. [default: 1bdp]")
+        str | None, option("--queue", metavar="QUEUE", text="4bdp, 500kB, 50ms, codel or codel,ecn. [default: 1bdp]")
     ] = None,
     burst: Annotated[
-        str | None, _option("--burst", metavar="SHARE:TIME", text="Bad periods: 2%:1ms loses all in them.")
+        str | None, option("--burst", metavar="SHARE:TIME", text="Bad periods: 2%:1ms loses all in them.")
     ] = None,
-    jitter: Annotated[str | None, _option("--jitter", metavar="TIME", text="Mean of a random delay, in order.")] = None,
-    reorder: Annotated[str | None, _option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
+    jitter: Annotated[str | None, option("--jitter", metavar="TIME", text="Mean of a random delay, in order.")] = None,
+    reorder: Annotated[str | None, option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
     at: Annotated[
         list[str] | None,
-        _option("--at", metavar="CHANGE", text="'5s rate 20Mbit', or rtt, loss, blackout; repeatable."),
+        option("--at", metavar="CHANGE", text="'5s rate 20Mbit', or rtt, loss, blackout; repeatable."),
     ] = None,
     link: Annotated[
-        str | None, _option("--link", metavar="LIST", text="Links by name (nettool link --list), changed by the rest.")
+        str | None, option("--link", metavar="LIST", text="Links by name (nettool link --list), changed by the rest.")
     ] = None,
     scenarios: Annotated[
-        str | None, _option("--scenario", metavar="LIST", text="Scenarios by name, or all; changed by the rest.")
+        str | None, option("--scenario", metavar="LIST", text="Scenarios by name, or all; changed by the rest.")
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="Show the scenarios.")] = False,
     validate: Annotated[bool, typer.Option("--validate", help="The receiver demands a proved address first.")] = False,
-    seed: Annotated[int, _option("--seed", metavar="N", text="Of every random draw.")] = 1,
+    seed: Annotated[int, option("--seed", metavar="N", text="Of every random draw.")] = 1,
     trace: Annotated[
-        Path | None, _option("--trace", metavar="FILE", text="Windows, rates and RTTs over time, as CSV.")
+        Path | None, option("--trace", metavar="FILE", text="Windows, rates and RTTs over time, as CSV.")
     ] = None,
     json: Json = False,
 ) -> None:
