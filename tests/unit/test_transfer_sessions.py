@@ -260,11 +260,16 @@ def test_a_disk_that_takes_its_time_does_not_look_like_a_loss(
 def test_many_files_on_a_slow_disk_do_not_look_like_a_loss(
     ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.transfer.endpoint.ALIVE_INTERVAL_S", 0.0)  # as if each file took as long
+    monkeypatch.setattr("toolkit.transfer.endpoint.ALIVE_INTERVAL_S", 0.02)
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"x")
     recorder = RecordingChannel(ends[1])
-    monkeypatch.setattr(os, "fchmod", lambda *_: recorder.done.append("names a file"))
+
+    def take_time(*_: object) -> None:
+        recorder.done.append("names a file")
+        threading.Event().wait(0.03)
+
+    monkeypatch.setattr(os, "fchmod", take_time)
     received = in_thread(lambda: receive(recorder, root))
     send(ends[0], [tmp_path / "a", tmp_path / "b"])
     received()
