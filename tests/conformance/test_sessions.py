@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.report import Progress, ReceiveReport, SendReport
 from toolkit.transfer.sender import SendOptions
 from toolkit.transfer.session import receive, send
+from toolkit.transfer.sources import Stream, StreamSlice
 
 TREE = SendOptions(recursive=True)
 
@@ -161,6 +163,39 @@ def test_a_stream_arrives(network: Network, destination: Path) -> None:
     assert sent.size_bytes == len(content)
     assert (destination / "from a pipe").read_bytes() == content
     assert abs((destination / "from a pipe").stat().st_mtime - time.time()) < 60
+
+
+def test_a_stream_needs_no_room_for_temporary_files(
+    network: Network, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = random.Random(7).randbytes(3_000_001)
+    monkeypatch.setattr("tempfile.tempdir", str(destination / "missing"))
+    with tempfile.TemporaryFile(dir=destination.parent) as file:
+        file.write(content)
+        file.seek(0)
+        sent, _ = transfer(network, [Path("-")], destination, SendOptions(stream_fd=file.fileno()))
+    assert isinstance(sent, SendReport), sent
+    assert (destination / "stdin").read_bytes() == content
+
+
+def test_a_stream_that_cannot_be_read_on_ends_both_with_the_reason(
+    network: Network, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next_slice = Stream.next_slice
+
+    def fail_at_last(self: Stream) -> StreamSlice | None:
+        if self.size_bytes > 20_000_000:
+            raise TransferError("the standard input cannot be read (it broke)")
+        return next_slice(self)
+
+    monkeypatch.setattr(Stream, "next_slice", fail_at_last)
+    with open("/dev/zero", "rb") as zeros:
+        sent, received = transfer(network, [Path("-")], destination, SendOptions(stream_fd=zeros.fileno()))
+    assert isinstance(sent, TransferError)
+    assert "it broke" in str(sent)
+    assert isinstance(received, TransferError)
+    assert "it broke" in str(received)
+    assert not list(destination.iterdir())
 
 
 def test_what_exists_is_kept_and_the_rest_arrives(network: Network, tmp_path: Path, destination: Path) -> None:

@@ -58,8 +58,11 @@ class Address(NamedTuple):
 class ExtentSource(Protocol):
     """Where a sending channel gets the bytes of one file from; safe for several threads."""
 
-    def fileno(self) -> int:
-        """A descriptor open for reading, for `sendfile`; valid until the extents handed over are released."""
+    def fileno(self) -> int | None:
+        """A descriptor open for reading, for `sendfile`; valid until the extents handed over are released.
+
+        None where the content is in no file: `read_into` has it.
+        """
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole of `buffer` from `offset`. May be asked again for the same bytes (retransmission).

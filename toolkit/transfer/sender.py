@@ -120,7 +120,7 @@ class Sender:
         self._groups: dict[int, _Group] = {}  # offered and without a result, in order
         self._next_group = 0
         self._next_id = 0
-        self._sources: list[FileSource | StreamSlice] = []
+        self._sources: list[FileSource] = []
         self._prune_at = BATCH_FILES
         self._risk_bytes = OPTIMISTIC_BYTES
         self._slice_bytes = MIN_SLICE_BYTES
@@ -287,7 +287,6 @@ class Sender:
             length = len(stretch.data)
             if not length:
                 return FileDigest(file_id, stream.size_bytes, stream.digest())
-            self._keep(stretch)
             self._send_extent(Extent(file_id, stretch.offset, length), stretch)
             self._sent(item, length)
             if self._unpolled_bytes >= BATCH_BYTES:
@@ -316,7 +315,7 @@ class Sender:
         if self._progress is not None:
             self._progress(Progress(item.entry.name, self._sent_files, self._sent_bytes, *self._totals))
 
-    def _keep(self, source: FileSource | StreamSlice) -> None:
+    def _keep(self, source: FileSource) -> None:
         """Have the source closed in the end, unless it was released by then."""
         self._sources.append(source)
         if len(self._sources) >= self._prune_at:

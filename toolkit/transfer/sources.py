@@ -8,10 +8,9 @@ of a mixture.
 import errno
 import os
 import select
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from toolkit.errors import TransferError, printable
 from toolkit.transfer.channel import Extent
@@ -207,22 +206,15 @@ class FileSource(CachedFile):
                     self._close()
 
 
+@dataclass(frozen=True, slots=True)
 class StreamSlice:
-    """A stretch of a stream, kept until the channel releases it; an ExtentSource for this one extent."""
+    """A stretch of a stream, which the channel keeps until it releases it; an ExtentSource for this one extent."""
 
-    def __init__(self, offset: int, data: bytes) -> None:
-        self.offset = offset
-        self.data = data
-        self.is_released = False
-        self._spool: BinaryIO | None = None
+    offset: int
+    data: bytes
 
-    def fileno(self) -> int:
-        """See ExtentSource; a spool file without a name, which holds the bytes at their own offset."""
-        if self._spool is None:
-            self._spool = tempfile.TemporaryFile(prefix="nettool-", buffering=0)  # noqa: SIM115 - see close
-            self._spool.seek(self.offset)
-            self._spool.write(self.data)
-        return self._spool.fileno()
+    def fileno(self) -> None:
+        """See ExtentSource; it is in no file."""
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """See ExtentSource."""
@@ -232,16 +224,8 @@ class StreamSlice:
     def moved(self, offset: int, length: int) -> None:
         """See ExtentSource; the stream's digest is taken as it is read."""
 
-    def release(self, extent: Extent) -> None:  # noqa: ARG002 - there is one extent
-        """See ExtentSource."""
-        self.close()
-
-    def close(self) -> None:
-        """Give everything up; idempotent."""
-        self.is_released = True
-        self.data = b""
-        if self._spool is not None:
-            self._spool.close()
+    def release(self, extent: Extent) -> None:
+        """See ExtentSource; nothing else holds on to it."""
 
 
 class Stream:

@@ -34,9 +34,10 @@ class _Handover:
         self.source = source
         self.slices_left = slices
         self.descriptor: int | None = None
-        if extent.length > SMALL_BYTES:
+        descriptor = source.fileno() if extent.length > SMALL_BYTES else None
+        if descriptor is not None:
             try:
-                self.descriptor = os.dup(source.fileno())
+                self.descriptor = os.dup(descriptor)
             except OSError as error:
                 raise TransferError(f"no more files can be opened: {(error.strerror or str(error)).lower()}") from error
 

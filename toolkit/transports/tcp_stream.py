@@ -105,10 +105,11 @@ class TcpStream:
         self._send_all(memoryview(header), _MSG_MORE)
         sent = 0
         try:
-            sent = self._send_file(descriptor, piece.offset, piece.length)
+            if descriptor is not None:
+                sent = self._send_file(descriptor, piece.offset, piece.length)
             if sent:
                 source.moved(piece.offset, sent)
-            # The file has ended, or cannot be sent like this: the source knows which, and raises if it must.
+            # There is no file, or it has ended, or cannot be sent like this: the source knows, and raises if it must.
             while sent < piece.length:
                 block = self._outgoing_block[: min(SMALL_BYTES, piece.length - sent)]
                 source.read_into(piece.offset + sent, block)
