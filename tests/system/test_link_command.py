@@ -81,12 +81,13 @@ class TestAsRoot:
             assert inode != Path("/proc/self/ns/net").stat().st_ino
 
     @pytest.mark.timing
-    def test_the_check_measures_a_modest_link(self) -> None:
-        ended = nettool("link", "--check", "--json", "--rate", "20Mbit", "--rtt", "10ms", "--loss", "5%")
+    @pytest.mark.parametrize("harm", [("--loss", "5%"), ("--duplicate", "10%"), ("--loss", "100%")])
+    def test_the_check_measures_a_modest_link(self, harm: tuple[str, ...]) -> None:
+        ended = nettool("link", "--check", "--json", "--rate", "20Mbit", "--rtt", "10ms", *harm)
         findings = {finding["what"]: finding for finding in ended.object["findings"]}
         assert findings["rate, near -> far"]["is_met"]
         assert findings["loss, near -> far"]["is_met"]
-        assert findings["RTT, median"]["measured"].endswith("ms")
+        assert ended.object["findings"][0]["measured"].endswith("0 of 200 echoes came back" if "100%" in harm else "ms")
 
     @pytest.mark.timing
     def test_the_check_says_plainly_what_cannot_be_had(self) -> None:

@@ -11,7 +11,7 @@ import statistics
 from toolkit.bench.paths import BenchPath
 from toolkit.bench.record import Probe
 from toolkit.bench.stats import quantile
-from toolkit.link.check import CPU_LIMIT, LOSS_CONFIDENCE_Z, Flow, drain_s, echoes
+from toolkit.link.check import CPU_LIMIT, LOSS_CONFIDENCE_Z, Flow, arriving_share, drain_s, echoes
 from toolkit.link.holder import TUN
 from toolkit.link.live import Link
 from toolkit.link.spec import LAN
@@ -71,8 +71,10 @@ def _measured(path: BenchPath, link: Link) -> Probe:
         )
     )
     if rate_bps is not None:
-        asked_bps = rate_bps * (1 - path.loss)
-        is_met = abs(full.rate_bps / asked_bps - 1) <= RATE_TOLERANCE if is_ours and is_steady else None
+        share, spread = arriving_share(forward, max(1, int(rate_bps * FLOW_S / 8 / flow.packet_bytes)))
+        asked_bps = rate_bps * share
+        is_near = abs(full.rate_bps - asked_bps) <= RATE_TOLERANCE * asked_bps + spread * rate_bps
+        is_met = is_near if is_ours and is_steady else None
         findings.append((f"{format_rate(full.rate_bps)} of the {format_rate(asked_bps)} asked for", is_met))
         if is_ours:
             findings.append(

@@ -233,21 +233,28 @@ def _rate(link: Link, name: str, path: PathSpec, flow: Flow) -> Iterator[Finding
     before = link.ledger()
     received = flow.run(1.2 * rate_bps if rate_bps else _UNLIMITED_BPS, drain_s(link), catches_up=True)
     after = link.ledger()
-    surviving = (1 - path.loss) * (1 - path.corrupt) * (1 - (path.burst.mean_loss if path.burst else 0.0))
-    if after.emulator != TUN:  # the kernel's disciplines count Ethernet's header, and we count IP packets
-        surviving *= flow.packet_bytes / (flow.packet_bytes + _ETHERNET_BYTES)
-    asked_bps = rate_bps * surviving if rate_bps else None
-    is_judged = asked_bps is not None and path.burst is None and path.trace_ms is None and not path.changes
-    is_met = None
-    if is_judged and asked_bps is not None:
-        is_met = abs(received.rate_bps / asked_bps - 1) <= RATE_TOLERANCE
-    asked = format_rate(asked_bps) if asked_bps is not None else "no limit"
+    asked, is_met = "no limit", None
+    if rate_bps:
+        if after.emulator != TUN:  # the kernel's disciplines count Ethernet's header, and we count IP packets
+            rate_bps *= flow.packet_bytes / (flow.packet_bytes + _ETHERNET_BYTES)
+        share, spread = arriving_share(path, max(1, int(rate_bps * _FLOW_S / 8 / flow.packet_bytes)))
+        asked = format_rate(rate_bps * share)
+        if path.burst is None and path.trace_ms is None and not path.changes:
+            is_met = abs(received.rate_bps - rate_bps * share) <= rate_bps * (RATE_TOLERANCE * share + spread)
     yield Finding(f"rate, {name}", asked, format_rate(received.rate_bps), is_met)
     if after.emulator == TUN:
         share = (after.cpu_ns - before.cpu_ns) / (after.duration_ns - before.duration_ns)
         is_enough = share <= CPU_LIMIT if rate_bps else None
         asked = f"under {format_fraction(CPU_LIMIT)} of a core"
         yield Finding(f"CPU, {name}", asked, format_fraction(share), is_enough)
+
+
+def arriving_share(path: PathSpec, packets: int) -> tuple[float, float]:
+    """Of `packets` that the bottleneck sends, how many arrive, copies too: their share, and how far chance takes it."""
+    whole = (1 - path.loss) * (1 - path.corrupt) * (1 - (path.burst.mean_loss if path.burst else 0.0))
+    share = whole * (1 + path.duplicate)
+    variance = max(0.0, whole * (1 + 3 * path.duplicate) - share**2)  # of none, one or two for each
+    return share, LOSS_CONFIDENCE_Z * math.sqrt(variance / packets)
 
 
 def drain_s(link: Link) -> float:
