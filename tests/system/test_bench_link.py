@@ -74,6 +74,19 @@ def test_a_lossy_link_from_the_probe_to_the_reasons(tmp_path: Path) -> None:
     assert again.link_seed == results.trials[-1].link_seed
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        {"rate": ["50Mbit"], "rtt": ["20ms"], "loss": ["3%"], "duplicate": ["1%"], "both_ways": [True]},
+        {"rate": ["50Mbit"], "rtt": ["400ms"]},  # more than a dozen pings are on their way when the transfer ends
+    ],
+    ids=["harm on both ways", "a long way"],
+)
+def test_what_a_link_does_by_its_nature_is_no_cheating(link: dict[str, list[object]], tmp_path: Path) -> None:
+    for trial in campaign(tmp_path, sizes=("2MiB",), link=link, probes=False).trials:
+        assert LEDGER_OFF not in trial.marks, (trial.transport, trial.ledger)
+
+
 def test_a_link_that_drops_one_side_s_packets_in_secret_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import statistics
 import struct
 import threading
 import time
+from typing import NamedTuple
 
 from toolkit.bench.stats import quantile
 from toolkit.link.offload import ones_complement_sum
@@ -20,19 +21,34 @@ _SO_TIMESTAMPNS = 35
 _IDENTIFIER = 0x6E62
 _HEADER = struct.Struct("!BBHHH")
 _REQUEST, _REPLY = 8, 0
-_DRAIN_S = 0.05
+
+
+class Pings(NamedTuple):
+    """How many echo requests, how many of them were answered, and how many replies there were, duplicates too."""
+
+    sent: int
+    answered: int
+    replies: int
+
+
+NO_PINGS = Pings(0, 0, 0)
 
 
 class Pinger:
-    """Pings while the block lasts; owns the socket, a raw one or a ping socket (icmp(7))."""
+    """Pings while the block lasts; owns the socket, a raw one or a ping socket (icmp(7)).
+
+    What `stop` and `collect` do at leisure, where each ping has to be accounted for, the block's end does at once.
+    """
 
     def __init__(self, sock: socket.socket, address: str) -> None:
+        self._sent = 0
+        self._replies = 0
         self._sock = sock
         self._address = address
         self._is_raw = sock.type == socket.SOCK_RAW
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        self._sent_ns: dict[int, int] = {}
-        self._answered: dict[int, int] = {}
+        self._awaited_ns: dict[int, int] = {}
+        self._round_trips_ms: list[float] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pinger", daemon=True)
 
@@ -41,27 +57,23 @@ class Pinger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        self.stop()
+        self.collect()
         self._sock.close()
 
-    @property
-    def sent(self) -> int:
-        """How many echo requests."""
-        return len(self._sent_ns)
+    def stop(self) -> None:
+        """Send no more. Idempotent."""
+        self._over.set()
+        self._thread.join()
 
-    @property
-    def answered(self) -> int:
-        """How many replies have come."""
-        return len(self._answered)
-
-    def round_trips_ms(self) -> list[float]:
-        """In the order of sending."""
-        return [rtt_ns / 1e6 for _, rtt_ns in sorted(self._answered.items())]
+    def collect(self) -> Pings:
+        """All that was sent and has come; after `stop`."""
+        self._take(0.0)
+        return Pings(self._sent, len(self._round_trips_ms), self._replies)
 
     def delay(self, base_ms: float | None) -> dict[str, float] | None:
         """The record's `delay`; without a known base the least round trip is it. None without any answer."""
-        round_trips = self.round_trips_ms()
+        round_trips = self._round_trips_ms
         if not round_trips:
             return None
         return {
@@ -78,17 +90,17 @@ class Pinger:
                 self._ping()
                 next_s = max(next_s + INTERVAL_S, now_s)
             self._take(max(0.0, next_s - time.monotonic()))
-        self._take(_DRAIN_S)
 
     def _ping(self) -> None:
-        sequence = len(self._sent_ns) & 0xFFFF
+        sequence = self._sent & 0xFFFF
         body = bytes(ECHO_BYTES - 28)
         checksum = 0xFFFF - ones_complement_sum(_HEADER.pack(_REQUEST, 0, 0, _IDENTIFIER, sequence) + body)
-        self._sent_ns[sequence] = time.time_ns()
+        self._awaited_ns[sequence] = time.time_ns()
         try:
             self._sock.sendto(_HEADER.pack(_REQUEST, 0, checksum, _IDENTIFIER, sequence) + body, (self._address, 0))
+            self._sent += 1
         except OSError:
-            del self._sent_ns[sequence]  # no buffer just now, or no route: there is a next time
+            del self._awaited_ns[sequence]  # no buffer just now, or no route: there is a next time
 
     def _take(self, timeout_s: float) -> None:
         while select.select([self._sock], [], [], timeout_s)[0]:
@@ -102,6 +114,10 @@ class Pinger:
                 continue
             kind, _, _, identifier, sequence = _HEADER.unpack_from(reply, header)
             is_ours = kind == _REPLY and (identifier == _IDENTIFIER or not self._is_raw)
-            if is_ours and sequence in self._sent_ns and sequence not in self._answered and ancillary:
+            if not is_ours:
+                continue
+            self._replies += 1
+            sent_ns = self._awaited_ns.pop(sequence, None)
+            if sent_ns is not None and ancillary:
                 seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2][:16])
-                self._answered[sequence] = max(0, seconds * 10**9 + nanoseconds - self._sent_ns[sequence])
+                self._round_trips_ms.append(max(0, seconds * 10**9 + nanoseconds - sent_ns) / 1e6)

@@ -3,16 +3,25 @@
     sent + duplicated = lost by the link + dropped by its queue + under way + dropped by the hosts + received
 
 The two ends count by themselves, the link counts by itself, and neither knows of the other. UDP counts datagrams at
-its sockets. TCP's sender counts what it sent and what it had to send again; what was resent, and not reported as a
-duplicate (DSACK, RFC 2883), had not arrived. (Its receiver's own count is of no use: the kernel counts a super-packet
-from a TUN device once.) So whatever takes packets away in secret, or is counted by nobody, shows as a balance that
-is not 0. Some packets are outside of every count: what a listener answers before there is a connection, the last
-acknowledgements after a socket was closed. They are few, and TOLERANCE_* allows for them.
+its sockets. What has reached TCP's receiver, its sender tells: it counts what it sent and what it had to send again,
+and what was resent and not reported as a duplicate (DSACK, RFC 2883) had not arrived; what the link itself has
+duplicated came once more, and is reported too. (The receiver's own count is of no use: the kernel counts a super-packet
+from a TUN device once.) On the way back there is hardly anything but acknowledgements, which are never resent, nor
+put together: there the sender counts what came.
+
+Pings beside a trial are counted by no end of it. How many requests arrived nobody tells; it is what balances the way
+there, between the replies and the requests, and the way back is held to as many replies.
+
+So whatever takes packets away in secret, or is counted by nobody, shows as a balance that is not 0. Some packets are
+outside of every count: what a listener answers before there is a connection, the last acknowledgements after a socket
+was closed. They are few, and TOLERANCE_* allows for them.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from toolkit.bench.delay import NO_PINGS, Pings
+from toolkit.link.holder import TUN
 from toolkit.link.ledger import EMULATOR, Ledger, PathLedger
 from toolkit.link.models import AQM, QUEUE
 
@@ -24,16 +33,30 @@ MOST_SEGMENTS = 64
 
 
 def audit(
-    ledger: Ledger, sender: Mapping[str, Any], receiver: Mapping[str, Any], pings_sent: int, pings_answered: int
+    ledger: Ledger, sender: Mapping[str, Any], receiver: Mapping[str, Any], pings: Pings = NO_PINGS
 ) -> dict[str, Any]:
     """The record's `ledger` from the link's own and the two ends' objects.
 
     A link of the kernel's own (veth) counts super-packets, so its figures cannot be compared with the ends': there
     the ends are compared with each other, and what is missing is its queue's and the hosts' drops.
     """
+    there, back = ledger.forward, ledger.backward
+    received = _received_by_tcp(sender, there)
+    if received is None:
+        received = _first(receiver, "datagrams_received", "packets_received")
+    pinged = pings.answered
+    if received is not None:  # a reply more than one to a request tells of one more that arrived
+        most = pings.sent + pings.replies - pings.answered
+        pinged = max(pinged, min(most, there.delivered + there.duplicates - received))
     ways = {
-        "forward": _way(ledger, ledger.forward, sender, receiver, (pings_sent, pings_answered)),
-        "backward": _way(ledger, ledger.backward, receiver, sender, (pings_answered, pings_answered)),
+        "forward": _way(ledger, there, _sent(sender, pings.sent), _plus(received, pinged), receiver),
+        "backward": _way(
+            ledger,
+            back,
+            _sent(receiver, pinged),
+            _plus(_first(sender, "datagrams_received", "packets_received"), pings.replies),
+            sender,
+        ),
     }
     forward = dict(ways["forward"])
     return {
@@ -64,15 +87,11 @@ def tolerance(packets: int) -> float:
 
 
 def _way(
-    ledger: Ledger, link: PathLedger, source: Mapping[str, Any], target: Mapping[str, Any], pings: tuple[int, int]
+    ledger: Ledger, link: PathLedger, sent: int | None, received: int | None, target: Mapping[str, Any]
 ) -> dict[str, int | None]:
-    """`pings` are those that the sending end has sent, and the receiving one got; the kernel counts them for no end."""
-    is_exact = ledger.emulator == "tun"
+    is_exact = ledger.emulator == TUN
     queue_drops = link.dropped.get(QUEUE, 0) + link.dropped.get(AQM, 0)
     lost = link.dropped_packets - queue_drops + link.corrupted
-    sent, received = _sent(source), _received(source, target)
-    sent = None if sent is None else sent + pings[0]
-    received = None if received is None else received + pings[1]
     socket_drops = int(target.get("socket_drops", 0))
     told = {
         "sent": sent,
@@ -96,15 +115,20 @@ def _way(
     return told
 
 
-def _sent(end: Mapping[str, Any]) -> int | None:
-    return _first(end, "datagrams_sent", "packets_sent")
+def _sent(end: Mapping[str, Any], pings: int) -> int | None:
+    return _plus(_first(end, "datagrams_sent", "packets_sent"), pings)
 
 
-def _received(source: Mapping[str, Any], target: Mapping[str, Any]) -> int | None:
-    if "duplicates_reported" in source and "packets_sent" in source:
-        return int(source["packets_sent"] - max(0, source["packets_retransmitted"] - source["duplicates_reported"]))
-    return _first(target, "datagrams_received", "packets_received")
+def _received_by_tcp(sender: Mapping[str, Any], link: PathLedger) -> int | None:
+    if "duplicates_reported" not in sender or "packets_sent" not in sender:
+        return None
+    in_vain = max(0, sender["duplicates_reported"] - link.duplicates)
+    return int(sender["packets_sent"] - max(0, sender["packets_retransmitted"] - in_vain) + link.duplicates)
 
 
 def _first(end: Mapping[str, Any], *names: str) -> int | None:
     return next((int(end[name]) for name in names if name in end), None)
+
+
+def _plus(count: int | None, pings: int) -> int | None:
+    return None if count is None else count + pings

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from toolkit.bench.delay import Pinger
+from toolkit.bench.delay import NO_PINGS, Pinger
 from toolkit.bench.ends import End
 from toolkit.bench.ledger import audit
 from toolkit.bench.matrix import Setting
@@ -66,7 +66,7 @@ class Place(Protocol):
         """Something to measure the delay with; None where it may not."""
 
     def account(self, sender: Mapping[str, Any], receiver: Mapping[str, Any], pinger: Pinger | None) -> Any:
-        """The record's `ledger` of the trial that has just ended; None where nobody counts."""
+        """The record's `ledger` of the trial whose ends are gone; None where nobody counts. The pinger is stopped."""
 
 
 class Loopback:
@@ -144,14 +144,15 @@ class LinkPlace:
         return Pinger(self._link.socket_near(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), self.host)
 
     def account(self, sender: Mapping[str, Any], receiver: Mapping[str, Any], pinger: Pinger | None) -> dict[str, Any]:
-        """See Place. Waits until nothing is under way any more."""
+        """See Place. Waits until nothing is under way any more, and no ping either."""
+        if pinger is not None:
+            pinger.stop()
         deadline_s = time.monotonic() + _SETTLE_LIMIT_S
         ledger = self._link.ledger()
         while (ledger.forward.in_flight or ledger.backward.in_flight) and time.monotonic() < deadline_s:
             time.sleep(_SETTLE_INTERVAL_S)
             ledger = self._link.ledger()
-        pings = (pinger.sent, pinger.answered) if pinger is not None else (0, 0)
-        return audit(ledger, sender, receiver, *pings)
+        return audit(ledger, sender, receiver, pinger.collect() if pinger is not None else NO_PINGS)
 
 
 def popen(arguments: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":

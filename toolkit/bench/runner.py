@@ -55,7 +55,7 @@ def run_trial(
     pinger = place.pinger()
     ledger = competition = None
     try:
-        with ExitStack() as running:
+        with ExitStack() as watching, ExitStack() as running:
             job = {"role": "receive", "transport": setting.transport, "payload_bytes": size}
             receiving = running.enter_context(place.receiver(setting, {**job, "directory": str(workspace.received)}))
             rate_bps = _rate_bps(setting, place.path)
@@ -74,7 +74,7 @@ def run_trial(
             if competitor is not None:
                 running.enter_context(competitor.beside(place))
             if pinger is not None:
-                running.enter_context(pinger)
+                watching.enter_context(pinger)
             started_s = time.monotonic()
             sending.go()
             sender = sending.result(limit_s)
@@ -82,8 +82,9 @@ def run_trial(
             if competitor is not None:
                 competition = competitor.ended(started_s, ended_s, rate_of(size, ended_s - started_s))
             receiver = _receiver_s(receiving, has_failed="error" in sender)
-        error = sender.get("error") or receiver.get("error")
-        ledger = place.account(sender, receiver, pinger)
+            error = sender.get("error") or receiver.get("error")
+            running.close()
+            ledger = place.account(sender, receiver, pinger)
     except NettoolError as caught:
         error = str(caught)
     finally:
