@@ -11,7 +11,8 @@ from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.ecn import NOT_ECT
 from toolkit.rudp.loss import PACKET_THRESHOLD
-from toolkit.rudp.sender import MAX_ACK_EVERY_BYTES, PROBES_PER_TIMEOUT, Sender
+from toolkit.rudp.recovery import PROBES_PER_TIMEOUT
+from toolkit.rudp.sender import MAX_ACK_EVERY_BYTES, Sender
 from toolkit.rudp.spaces import FIRST_DATA_WINDOW_BYTES
 
 MS = 1_000_000

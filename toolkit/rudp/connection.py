@@ -1,7 +1,8 @@
 """One connection: packets and time in, packets and timers out, and nothing else (sans-I/O).
 
 The handshake comes before (`handshake.py`); a `Connection` begins established. What it is made of: `sender.py` (what
-to send, loss, congestion), `receiver.py` (what arrived, acknowledgements), `state.py` (how it ends).
+goes out next) on `recovery.py` (what becomes of it: acknowledged or lost; congestion), `receiver.py` (what arrived,
+acknowledgements), `state.py` (how it ends).
 """
 
 from collections import deque

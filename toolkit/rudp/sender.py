@@ -1,48 +1,34 @@
-"""The sending half of a connection: what goes out next, and what an acknowledgement changes.
+"""The sending half of a connection: what goes out next.
 
 Order of sending: probes of a timeout, messages, lost data, new data. Messages are few and small and everything waits
-for them, so they are held by the congestion window only; data by the window, the pacer and the peer.
+for them, so they are held by the congestion window only; data by the window, the pacer and the peer. What becomes of
+the packets is told in `recovery.py`.
 
-Read: RFC 9002 (loss detection, probe timeout, persistent congestion); draft-ietf-quic-ack-frequency (how often to
-acknowledge).
+Read: RFC 9002 sections 6.2.4 (probes) and 7.7 (pacing); draft-ietf-quic-ack-frequency (how often to acknowledge).
 """
 
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from toolkit.rudp import wire
 from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
 from toolkit.rudp.config import Config
-from toolkit.rudp.congestion.base import AckSample, LossSample
-from toolkit.rudp.congestion.registry import controller
-from toolkit.rudp.delivery import DeliveryEstimator
-from toolkit.rudp.ecn import EcnValidator
-from toolkit.rudp.loss import LossDetector
-from toolkit.rudp.mtu import BASE_DATAGRAM_BYTES, PathMtu
+from toolkit.rudp.mtu import BASE_DATAGRAM_BYTES
 from toolkit.rudp.pacer import Pacer
-from toolkit.rudp.rtt import MAX_ACK_DELAY_NS, RttEstimator
-from toolkit.rudp.sent import SentPackets, Settled
-from toolkit.rudp.spaces import (
-    FIRST_DATA_WINDOW_BYTES,
-    MESSAGE_WINDOW_BYTES,
-    DataSource,
-    MessageBuffer,
-    SendSpace,
-    segment_positions,
-)
-from toolkit.rudp.trace import Metrics, Timer, Trace
+from toolkit.rudp.recovery import Recovery
+from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
+from toolkit.rudp.spaces import DataSource, SendSpace, segment_positions
+from toolkit.rudp.trace import Trace
 
 MAX_ROUND_SUPER_PACKETS: Final = 8
 """What one round may send before the driver looks at its receive side again."""
 ACKS_PER_RTT: Final = 4
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
-PROBES_PER_TIMEOUT: Final = 2  # RFC 9002 section 6.2.4
 
 
-class Sender:
+class Sender(Recovery):
     """`on_ack_untrusted` and `on_timeout` in; `poll_transmit` out. Times in ns, sizes in bytes of datagrams."""
 
     def __init__(
@@ -53,63 +39,21 @@ class Sender:
         peer_datagram_bytes: int,
         trace: Trace | None = None,
     ) -> None:
-        self._trace = trace
-        self._config = config
-        self._max_datagram_bytes = min(config.max_datagram_bytes, peer_datagram_bytes)
-        self._ecn = EcnValidator()
-        self._begin_path()
-        self.sent = SentPackets()
-        self.data = SendSpace(FIRST_DATA_WINDOW_BYTES)
-        self.messages = SendSpace(MESSAGE_WINDOW_BYTES)
-        self.bytes_in_flight = 0
-        self.packets_sent = 0
-        self.bytes_sent = 0
+        super().__init__(config, peer_datagram_bytes, trace)
         self.packets_retransmitted = 0
-        self.packets_lost = 0
-        self.packets_spurious = 0
-        self.peer_drop_count = 0
         self._peer_connection_id = peer_connection_id
         self._source = source
-        self._message_buffer = MessageBuffer()
-        self._delivery = DeliveryEstimator()
+        self._pacer = Pacer()
         self._buffer = PacketBuffer(MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES)
-        self._largest_acked = -1
-        self._last_sent_time_ns = 0
         self._next_send_time_ns: int | None = None
-        self._loss_event_ns = -1  # when it began
-        self._loss_event_first = 0
-        self._loss_event_sent_time_ns = 0
         self._ack_every_bytes = 0  # as last asked for
         self._ping_time_ns = 0
         self._lost_at_ping = 0
         self._ping_requested = False
 
     def reset_path(self) -> None:
-        """Begin as on a path of which nothing is known (RFC 9000 section 9.4).
-
-        What is in flight went by the old one, and what becomes of it says nothing about the new one: it is given up,
-        and sent again.
-        """
-        given_up = self.sent.abandon()
-        if given_up is not None:
-            self.bytes_in_flight -= given_up.bytes
-            self.data.on_lost(given_up.data)
-            self.messages.on_lost(given_up.messages)
-        self._ecn.on_new_path()
-        self._begin_path()
-
-    def _begin_path(self) -> None:
-        config = self._config
-        self.rtt = RttEstimator()
-        self.loss = LossDetector(self.rtt)
-        self.mtu = PathMtu(self._max_datagram_bytes)
-        self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
-        self._datagram_bytes = self.mtu.datagram_bytes
+        super().reset_path()
         self._pacer = Pacer()
-        self._is_window_limited = False
-        self._probes_due = 0
-        self._may_resend_one = False  # whatever the window says: a loss event has just begun (RFC 9002 section 7.3.2)
-        self._unproven_losses = 0  # packets of the newest loss event that have not turned out spurious
 
     def queue_message(self, message: bytes) -> None:
         """Hand over one message."""
@@ -119,202 +63,12 @@ class Sender:
         """Send something that the peer must acknowledge, whatever else there is."""
         self._ping_requested = True
 
-    @property
-    def delivered_bytes(self) -> int:
-        """Total acknowledged, of datagrams."""
-        return self._delivery.delivered_bytes
-
-    @property
-    def is_settled(self) -> bool:
-        """All that was handed over has arrived."""
-        return self.data.is_settled and self.messages.is_settled
-
-    def metrics(self) -> Metrics:
-        """Where it stands now."""
-        return Metrics(
-            latest_rtt_ns=self.rtt.latest_rtt_ns,
-            min_rtt_ns=self.rtt.min_rtt_ns,
-            smoothed_rtt_ns=self.rtt.smoothed_rtt_ns,
-            rttvar_ns=self.rtt.rttvar_ns,
-            pto_count=self.loss.pto_count,
-            packet_threshold=self.loss.packet_threshold,
-            loss_time_ns=self.loss.loss_time_ns,
-            congestion_window_bytes=self.controller.congestion_window_bytes,
-            bytes_in_flight=self.bytes_in_flight,
-            pacing_rate_bps=self.controller.pacing_rate_bps,
-            delivered_bytes=self._delivery.delivered_bytes,
-            lost_bytes=self._delivery.lost_bytes,
-            datagram_bytes=self.mtu.datagram_bytes,
-            is_mtu_found=self.mtu.is_found,
-            congestion=self.controller.snapshot(),
-        )
-
-    @property
-    def ecn_codepoint(self) -> int:
-        """What the IP ECN field is set to now."""
-        return self._ecn.codepoint
-
-    # Timers
-
     def timeout_ns(self) -> int | None:
-        """When `on_timeout` or, for the pacer, `poll_transmit` wants to be called."""
-        times = [self._next_send_time_ns, self.loss.loss_time_ns, self.mtu.next_timeout_ns]
-        if self.bytes_in_flight or self._waits_for_peer_window:
-            times.append(self._last_sent_time_ns + self.loss.pto_ns)
-        return min((t for t in times if t is not None), default=None)
-
-    @property
-    def _waits_for_peer_window(self) -> bool:
-        return self.data.is_blocked or self.messages.is_blocked
-
-    def on_timeout(self, now_ns: int) -> None:
-        """Look for losses that time has made, else probe (RFC 9002 section 6.2)."""
-        loss_time_ns = self.loss.loss_time_ns
-        if loss_time_ns is not None and loss_time_ns <= now_ns:
-            if self._trace is not None:
-                self._trace.timer_expired(now_ns, Timer.LOSS)
-            self._detect_lost(now_ns)
-        elif (self.bytes_in_flight or self._waits_for_peer_window) and now_ns >= (
-            self._last_sent_time_ns + self.loss.pto_ns
-        ):
-            self.loss.pto_count += 1
-            self._ecn.on_timeout(self.loss.pto_count)
-            self._probes_due = PROBES_PER_TIMEOUT
-            self._last_sent_time_ns = now_ns
-            if self._trace is not None:
-                self._trace.timer_expired(now_ns, Timer.PROBE)
-        else:
-            return
-        if self._trace is not None:
-            self._trace.metrics_updated(now_ns, self.metrics())
-
-    # Acknowledgements
-
-    def on_ack_untrusted(self, ack: wire.Ack, now_ns: int) -> None:
-        """Take one ACK packet. Raises ProtocolError where it acknowledges what was never sent."""
-        settled = self.sent.acknowledge_untrusted(ack.ranges)
-        self.data.window = max(self.data.window, ack.data_window)
-        self.messages.window = max(self.messages.window, ack.message_window)
-        self.peer_drop_count = max(self.peer_drop_count, ack.drop_count)
-        if settled is None:
-            return
-        newly_marked = self._ecn.on_ack(settled.packets, ack.ect_count, ack.ce_count)
-        prior_in_flight = self.bytes_in_flight
-        self.bytes_in_flight -= settled.bytes - settled.spurious_bytes
-        rtt_ns = None
-        is_sample = settled.newest == ack.ranges[0][1] - 1 and settled.newest > self._largest_acked
-        if is_sample and ack.delay_us != wire.UNKNOWN_DELAY_US:
-            latest_rtt_ns = now_ns - settled.newest_state.sent_time_ns
-            self.rtt.update(latest_rtt_ns, ack.delay_us * 1000)
-            rtt_ns = max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, self.rtt.min_rtt_ns), 1)
-        self._largest_acked = max(self._largest_acked, settled.newest)
-        self.loss.pto_count = 0
-        self._probes_due = 0
-        self.data.on_acked(settled.data)
-        self.messages.on_acked(settled.messages)
-        self._message_buffer.release(self.messages.acked.contiguous_end())
-        for size in settled.probes:
-            self.mtu.on_probe_acked(size, now_ns)
-        self.mtu.on_packet_acked(settled.largest_bytes)
-        self._delivery.on_delivered(now_ns, settled.bytes)
-        if len(settled.spurious):
-            self._on_spurious(settled, now_ns)
-        else:
-            self.loss.on_acked(self._largest_acked)
-        lost_before = self._delivery.lost_bytes
-        self._detect_lost(now_ns)
-        self._apply_datagram_size()
-        state = settled.newest_state
-        self.controller.on_ack(
-            AckSample(
-                now_ns=now_ns,
-                newly_acked_bytes=settled.bytes,
-                newly_lost_bytes=self._delivery.lost_bytes - lost_before,
-                bytes_in_flight=self.bytes_in_flight,
-                prior_in_flight_bytes=prior_in_flight,
-                delivered_bytes=self._delivery.delivered_bytes,
-                prior_delivered_bytes=state.delivered_bytes,
-                lost_bytes=self._delivery.lost_bytes,
-                lost_since_sent_bytes=self._delivery.lost_bytes - state.lost_bytes,
-                in_flight_at_send_bytes=state.in_flight_bytes,
-                largest_acked_sent_time_ns=state.sent_time_ns,
-                rtt_ns=rtt_ns,
-                smoothed_rtt_ns=self.rtt.smoothed_rtt_ns,
-                min_rtt_ns=self.rtt.min_rtt_ns,
-                delivery_rate_bps=self._delivery.sample_bps(now_ns, state, self.rtt.min_rtt_ns),
-                is_app_limited=state.is_app_limited,
-                is_window_limited=self._is_window_limited,
-                ecn_ce_count=newly_marked,
-            )
-        )
-        self._is_window_limited = False
-        if self._trace is not None:
-            self._trace.metrics_updated(now_ns, self.metrics())
-
-    def _on_spurious(self, settled: Settled, now_ns: int) -> None:
-        self.packets_spurious += len(settled.spurious)
-        self.loss.on_spurious(self._largest_acked, int(settled.spurious[0]))
-        if self._trace is not None:
-            self._trace.losses_spurious(now_ns, len(settled.spurious))
-        if self._unproven_losses:
-            # What is older belongs to a loss event before, and excuses nothing of the newest.
-            self._unproven_losses -= int(np.count_nonzero(settled.spurious >= self._loss_event_first))
-            if self._unproven_losses <= 0:
-                self._unproven_losses = 0
-                self.controller.on_spurious_loss(now_ns, self._loss_event_sent_time_ns)
-
-    def _detect_lost(self, now_ns: int) -> None:
-        lost, self.loss.loss_time_ns = self.sent.detect_lost(
-            self._largest_acked, now_ns, self.loss.loss_delay_ns, self.loss.packet_threshold
-        )
-        if lost is None:
-            return
-        if self._trace is not None:
-            numbers = lost.packet_numbers
-            reordered_below = self._largest_acked - self.loss.packet_threshold + 1
-            self._trace.packets_lost(now_ns, numbers, self.sent.kinds(numbers), reordered_below)
-        self.bytes_in_flight -= lost.bytes
-        self.data.on_lost(lost.data)
-        self.messages.on_lost(lost.messages)
-        for size in lost.probes:
-            self.mtu.on_probe_lost(size, now_ns)
-        # A lost probe of the path MTU says nothing about congestion (RFC 8899 section 3).
-        count = lost.packets - len(lost.probes)
-        if not count:
-            return
-        lost_bytes = lost.bytes - sum(lost.probes)
-        self.packets_lost += count
-        self._delivery.lost_bytes += lost_bytes
-        self.mtu.on_packets_lost(lost.largest_bytes, count)
-        self._apply_datagram_size()
-        state = lost.newest_state
-        if state.sent_time_ns > self._loss_event_ns:
-            self._loss_event_ns = now_ns
-            self._may_resend_one = True
-        self._unproven_losses = count
-        self._loss_event_first = int(lost.packet_numbers[0])
-        self._loss_event_sent_time_ns = state.sent_time_ns
-        outage_limit_ns = self.loss.persistent_congestion_ns
-        is_persistent = lost.span_ns > outage_limit_ns and self.sent.outage_ns(lost) > outage_limit_ns
-        if is_persistent:
-            self.rtt.on_persistent_congestion()
-        self.controller.on_loss(
-            LossSample(
-                now_ns=now_ns,
-                lost_bytes=lost_bytes,
-                bytes_in_flight=self.bytes_in_flight,
-                newest_lost_sent_time_ns=state.sent_time_ns,
-                in_flight_at_send_bytes=state.in_flight_bytes,
-                is_persistent=is_persistent,
-            )
-        )
-
-    def _apply_datagram_size(self) -> None:
-        if self.mtu.datagram_bytes != self._datagram_bytes:
-            self._datagram_bytes = self.mtu.datagram_bytes
-            self.controller.on_datagram_size(self._datagram_bytes)
-
-    # Sending
+        """When `on_timeout` or, for the pacer, `poll_transmit` wants to be called; None for never."""
+        timeout_ns = super().timeout_ns()
+        if timeout_ns is None or self._next_send_time_ns is None:
+            return self._next_send_time_ns if timeout_ns is None else timeout_ns
+        return min(timeout_ns, self._next_send_time_ns)
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
         """The next packets to send; None when nothing may go now. Call until None, then see `timeout_ns`."""
@@ -397,23 +151,6 @@ class Sender:
             kind, self._peer_connection_id, numbers, positions, min(payload_bytes, total), total, ack_now
         )
         return transmit._replace(ecn=self._ecn.codepoint)
-
-    def _record(
-        self,
-        kind: wire.PacketType,
-        positions: NDArray[np.int64],
-        sizes: NDArray[np.int32] | int,
-        size_bytes: int,
-        now_ns: int,
-    ) -> NDArray[np.int64]:
-        state = self._delivery.on_send(now_ns, self.bytes_in_flight, size_bytes)
-        numbers = self.sent.record(kind, positions, sizes, state)
-        self.controller.on_sent(now_ns, size_bytes, self.bytes_in_flight, state.is_app_limited)
-        self.bytes_in_flight += size_bytes
-        self.bytes_sent += size_bytes
-        self.packets_sent += len(positions)
-        self._last_sent_time_ns = now_ns
-        return numbers
 
     def _probe(self, now_ns: int) -> Transmit:
         """One packet beyond the window that will be acknowledged: the oldest bytes that have not arrived.
