@@ -123,6 +123,9 @@ def test_a_competitor_is_measured_alone_and_beside(tmp_path: Path) -> None:
         assert 10e6 < trial.competitor["goodput_bps_alone"] < 21e6
         assert trial.competitor["goodput_bps_beside"] < trial.competitor["goodput_bps_alone"]
         assert 0.5 <= trial.competitor["jain"] <= 1
+    again = rerun(results, results.trials[-1], tmp_path)
+    assert again.competitor is not None
+    assert again.competitor["goodput_bps_alone"] > 10e6
 
 
 def test_a_transfer_that_takes_too_long_is_given_up_and_told(tmp_path: Path) -> None:

@@ -105,12 +105,23 @@ def test_a_plan_comes_back_from_its_record() -> None:
     assert plan_of_record(plan.campaign("memory")) == plan
     without = replace(plan, is_controlled=False)
     assert plan_of_record(without.campaign("memory")) == without
+    more = Asked("link", competitor="tcp-bbr", limit="20s", probes=False).plan()
+    assert plan_of_record(more.campaign("memory")) == more
     lan = Asked("lan", link={"rate": ["1Gbit"]}).plan()
     assert plan_of_record(lan.campaign("memory")) == lan
 
 
 @pytest.mark.parametrize(
-    "changed", [{"sizes": [10]}, {"repeats": 0}, {"repeats": 10**6}, {"settings": []}, {"sizes": [4096, 4096]}]
+    "changed",
+    [
+        {"sizes": [10]},
+        {"repeats": 0},
+        {"repeats": 10**6},
+        {"settings": []},
+        {"sizes": [4096, 4096]},
+        {"seed": 1 << 32},
+        {"seed": -1},
+    ],
 )
 def test_plans_that_make_no_sense(changed: dict[str, object]) -> None:
     plan = Plan("loopback", parse_transports("tcp"), [loopback()], [1 << 20], 1, 1)

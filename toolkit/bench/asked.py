@@ -28,8 +28,7 @@ from typing import Any
 from toolkit.bench import paths
 from toolkit.bench.campaign import Plan
 from toolkit.bench.matrix import TCP_DEFAULT, Setting, parse_transports
-from toolkit.bench.record import CONTROL_SUFFIX, Campaign
-from toolkit.bench.runner import DEFAULT_LIMIT_S
+from toolkit.bench.record import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.channel import Address
 from toolkit.units import parse_duration_ns, parse_size, to_seconds
@@ -164,11 +163,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
     """The plan that a campaign was made by. Raises UsageError where that cannot be had again."""
     if campaign.name == paths.REMOTE:
         raise UsageError("a remote campaign cannot be gone on with from its record: run 'nettool bench remote' again")
-    settings = [
-        Setting(**{f.name: told[f.name] for f in fields(Setting)})
-        for label, told in campaign.transports.items()
-        if not label.endswith(CONTROL_SUFFIX)
-    ]
+    settings = [_setting(told) for label, told in campaign.transports.items() if not label.endswith(CONTROL_SUFFIX)]
     made = []
     for label, told in campaign.paths.items():
         if told["kind"] == paths.LOOPBACK:
@@ -184,7 +179,14 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         seed=campaign.seed,
         folder=folder,
         is_controlled=any(label.endswith(CONTROL_SUFFIX) for label in campaign.transports),
+        is_probed=campaign.is_probed,
+        limit_s=campaign.limit_s,
+        competitor=_setting(campaign.competitor) if campaign.competitor is not None else None,
     )
+
+
+def _setting(told: Mapping[str, Any]) -> Setting:
+    return Setting(**{f.name: told[f.name] for f in fields(Setting)})
 
 
 def _listed(value: Any) -> list[Any]:

@@ -12,9 +12,9 @@ from toolkit.bench.fingerprint import host_fingerprint
 from toolkit.bench.matrix import WARM_UP, Setting, Turn, baseline_of, refuse_missing, schedule, with_control
 from toolkit.bench.paths import LINK, LOOPBACK, REMOTE, BenchPath
 from toolkit.bench.places import LinkPlace, Loopback, Place
-from toolkit.bench.record import EMULATOR_LATE, Campaign, Probe, Results, Trial, newest
+from toolkit.bench.record import DEFAULT_LIMIT_S, EMULATOR_LATE, Campaign, Probe, Results, Trial, newest
 from toolkit.bench.remote import RemotePlace
-from toolkit.bench.runner import DEFAULT_LIMIT_S, run_trial
+from toolkit.bench.runner import run_trial
 from toolkit.bench.stats import MIN_SAMPLES
 from toolkit.bench.theory import expected_bps
 from toolkit.bench.workspace import Workspace, workspace
@@ -23,6 +23,7 @@ from toolkit.transfer.channel import Address
 
 MIN_PAYLOAD_BYTES = 1 << 10
 MAX_REPEATS = 1000
+MAX_SEED = (1 << 32) - 1  # what numpy's generator takes
 _TRIAL_S, _PATH_S, _PROBE_S = 1.3, 0.8, 2.5
 _AGAIN = 1
 """How often a trial is run again at once that something else on this machine has disturbed."""
@@ -92,6 +93,8 @@ class Plan:
             raise UsageError("--size names a size twice: once is enough, it is repeated anyway")
         if not 0 < self.repeats <= MAX_REPEATS:
             raise UsageError(f"--repeat must be from 1 to {MAX_REPEATS}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UsageError(f"--seed must be from 0 to {MAX_SEED}")
 
     @property
     def all_settings(self) -> list[Setting]:
@@ -134,6 +137,9 @@ class Plan:
             host=host_fingerprint(),
             method=_method(self),
             command=["nettool", *sys.argv[1:]],
+            is_probed=self.is_probed,
+            limit_s=self.limit_s,
+            competitor=asdict(self.competitor) if self.competitor is not None else None,
         )
 
 

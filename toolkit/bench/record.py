@@ -29,6 +29,9 @@ HOST_DROPS = "host-drops"  # an end, not the path, lost packets
 UNRELIABLE = "unreliable"  # the program does not see to it that everything arrives
 MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, UNRELIABLE)
 
+DEFAULT_LIMIT_S = 300.0
+"""For one transfer, where nothing was said."""
+
 _Record = TypeVar("_Record")
 
 
@@ -48,6 +51,9 @@ class Campaign:
     host:            toolkit.bench.fingerprint
     method:          how it was measured, in sentences
     command:         what the user typed
+    is_probed:       whether links were measured first
+    limit_s:         for one transfer
+    competitor:      the setting of the flow beside each transfer, as those of `transports`; None for none
     """
 
     name: str
@@ -62,6 +68,9 @@ class Campaign:
     host: Mapping[str, Any]
     method: Sequence[str] = field(default_factory=list)
     command: Sequence[str] = field(default_factory=list)
+    is_probed: bool = True
+    limit_s: float = DEFAULT_LIMIT_S
+    competitor: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

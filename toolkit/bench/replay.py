@@ -4,6 +4,7 @@ from pathlib import Path
 
 from toolkit.bench.asked import plan_of_record
 from toolkit.bench.campaign import place_of
+from toolkit.bench.competitor import Competitor
 from toolkit.bench.matrix import Turn
 from toolkit.bench.record import Results, Trial
 from toolkit.bench.runner import run_trial
@@ -26,5 +27,9 @@ def rerun(results: Results, trial: Trial, folder: Path | None = None) -> Trial:
     path = next(path for path in plan.paths if path.label == trial.path)
     turn = Turn(trial.block, setting, trial.payload_bytes)
     with workspace([trial.payload_bytes], plan.seed, folder) as files, place_of(plan, path) as place:
-        probed = place.probe()
-        return run_trial(place, turn, trial.position, files, trial.link_seed or 0, probed)
+        probed = place.probe() if plan.is_probed else None
+        seed = trial.link_seed or 0
+        competitor = Competitor(plan.competitor) if plan.competitor is not None else None
+        if competitor is not None:
+            competitor.measure_alone(place, seed)
+        return run_trial(place, turn, trial.position, files, seed, probed, plan.limit_s, competitor)

@@ -18,6 +18,7 @@ from toolkit.bench.places import Place, Receiving
 from toolkit.bench.reasons import busy_share, kept, receiver_on, split
 from toolkit.bench.record import (
     CPU_BOUND,
+    DEFAULT_LIMIT_S,
     EMULATOR_LATE,
     HOST_DROPS,
     LEDGER_OFF,
@@ -30,7 +31,6 @@ from toolkit.bench.workspace import Workspace
 from toolkit.errors import NettoolError, UsageError
 from toolkit.units import rate_of
 
-DEFAULT_LIMIT_S = 300.0
 _RESULT_LIMIT_S = 15.0
 _FAILED_LIMIT_S = 0.5
 _LATE_MS, _LATE_SHARE = 2.0, 0.1
