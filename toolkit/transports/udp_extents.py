@@ -8,8 +8,8 @@ content that comes before it waits in a small stash.
 
 import struct
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterable
+from heapq import heappop, heappush
 from typing import Final
 
 from toolkit.errors import ProtocolError
@@ -92,7 +92,7 @@ class IncomingExtents:
         self._starts: list[int] = []
         self._extents: list[Extent] = []
         self._end = 0
-        self._stash: deque[tuple[int, bytes]] = deque()
+        self._stash: list[tuple[int, bytes]] = []  # a heap: what can be placed first is at its head
         self.stash_bytes = 0
 
     def accept_limit(self, has_sink: bool) -> int:
@@ -121,14 +121,14 @@ class IncomingExtents:
 
     def stash(self, position: int, data: memoryview) -> None:
         """Keep a copy until `land_stash`."""
-        self._stash.append((position, bytes(data)))
+        heappush(self._stash, (position, bytes(data)))
         self.stash_bytes += len(data) + _PIECE_BYTES
 
     def land_stash(self, sink: ExtentSink) -> bool:
         """Land what can be placed by now; returns whether there was any."""
         landed = False
-        for _ in range(len(self._stash)):
-            position, data = self._stash.popleft()
+        while self._stash and self._stash[0][0] < self._end:
+            position, data = heappop(self._stash)
             self.stash_bytes -= len(data) + _PIECE_BYTES
             landed |= self.land(position, memoryview(data), sink)
         return landed
