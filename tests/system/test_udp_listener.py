@@ -17,7 +17,7 @@ from toolkit.errors import PeerClosedError, UnreachableError
 from toolkit.rudp import wire
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_listen import UdpListener
+from toolkit.transports.udp_listen import MAX_UNCONFIRMED, MAX_UNCONFIRMED_PER_HOST, UdpListener
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 FORGED = 17
@@ -38,9 +38,9 @@ def listener() -> Iterator[UdpListener]:
 class Client:
     """A bare socket that speaks the first packets by hand."""
 
-    def __init__(self, cleanup: ExitStack, listener: UdpListener) -> None:
+    def __init__(self, cleanup: ExitStack, listener: UdpListener, host: str = "127.0.0.1") -> None:
         self.sock = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        self.sock.bind(("127.0.0.1", 0))
+        self.sock.bind((host, 0))
         self.address = listener.address
         self.client_id = secrets.randbits(64)
 
@@ -59,6 +59,17 @@ class Client:
                 if datagram[0] == kind:
                     return datagram
         raise AssertionError(f"no {kind.name} has come")
+
+    def gets_in(self, listener: UdpListener, witness: "Client") -> bool:
+        """Whether something is kept for its INITIAL, with a token where that is asked for."""
+        before = len(listener._unconfirmed)
+        self.initial()
+        first = self.sock.recv(65_536)
+        if first[0] == wire.PacketType.RETRY:
+            self.initial(wire.decode_retry_untrusted(first))
+        witness.send(wire.Initial(0, 1472, version=wire.VERSION + 1).encode())
+        witness.answer(wire.PacketType.VERSION)  # what came before that is dealt with
+        return len(listener._unconfirmed) > before
 
     def everything(self, duration_s: float) -> list[bytes]:
         """What comes in this time."""
@@ -155,6 +166,16 @@ class TestHalfOpen:
             near.send_message(b"through")
             assert far.receive(BytesSink(), timeout_s=PATIENCE_S) == b"through"
 
+    def test_of_one_host_that_can_prove_its_address_leave_room_for_others(
+        self, listener: UdpListener, cleanup: ExitStack
+    ) -> None:
+        witness = Client(cleanup, listener)
+        greedy = [Client(cleanup, listener).gets_in(listener, witness) for _ in range(40)]
+        assert greedy == [True] * MAX_UNCONFIRMED_PER_HOST + [False] * (40 - MAX_UNCONFIRMED_PER_HOST)
+        others = [Client(cleanup, listener, f"127.0.1.{n}").gets_in(listener, witness) for n in range(40)]
+        room = MAX_UNCONFIRMED - MAX_UNCONFIRMED_PER_HOST
+        assert others == [True] * room + [False] * (40 - room)
+
     def test_a_token_is_good_for_its_address_only(self, listener: UdpListener, cleanup: ExitStack) -> None:
         for _ in range(FORGED - 1):
             client = Client(cleanup, listener)
@@ -182,6 +203,13 @@ class TestHalfOpen:
         while len(os.listdir("/proc/self/fd")) > descriptors + 5:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_an_ipv4_client_of_an_ipv6_socket_is_shown_as_what_it_is() -> None:
+    with closing(UdpTransport().listen(Address("", 0), OPTIONS)) as listener:
+        near, far = connected(listener, OPTIONS, Address("127.0.0.1", listener.address.port))
+        with closing(near), closing(far):
+            assert far.peer == Address(*near._socket.sock.getsockname())
 
 
 class TestPort:

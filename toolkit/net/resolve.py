@@ -53,6 +53,12 @@ def host_of(name: tuple[Any, ...]) -> str:
     return f"{host}%{scope}" if scope and "%" not in host else host
 
 
+def address_of(name: tuple[Any, ...]) -> Address:
+    """The same as an address; an IPv4 host of an IPv6 socket is shown as what it is (RFC 4291 section 2.5.5.2)."""
+    host = host_of(name)
+    return Address(host.removeprefix("::ffff:") if "." in host else host, name[1])
+
+
 def _resolve_name(address: Address, kind: int, timeout_s: float) -> list[SocketAddress]:
     name = printable(address.host)
     answers: queue.SimpleQueue[list[SocketAddress] | Exception] = queue.SimpleQueue()

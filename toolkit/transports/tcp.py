@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from toolkit.errors import ProtocolError, RefusedError, UnreachableError, printable
-from toolkit.net.resolve import SocketAddress, host_of, resolve
+from toolkit.net.resolve import SocketAddress, address_of, resolve
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.tcp_channel import TcpChannel
 from toolkit.transports.tcp_dial import begin, dial, finish
@@ -59,7 +59,7 @@ class TcpTransport:
             try:
                 first = on_failure.enter_context(dial(candidates, set_up, deadline_s))
                 name = first.getpeername()
-                peer = Address(host_of(name), name[1])
+                peer = address_of(name)
                 _greet(first, Hello(NO_TOKEN, options.streams, 0, b""))
                 token = _welcomed(first, address, deadline_s).token
                 others = []

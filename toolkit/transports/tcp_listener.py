@@ -13,10 +13,10 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.net.resolve import SocketAddress, host_of, resolve
+from toolkit.net.resolve import SocketAddress, address_of, resolve
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.tcp_channel import TcpChannel
 from toolkit.transports.tcp_settings import check_options, configure, listen_error
@@ -77,7 +77,7 @@ class TcpListener:
     def __init__(self, address: Address, options: TransportOptions) -> None:
         self._options = options
         self._socket = _listen(address, options)
-        self._address = _address_of(self._socket.getsockname())
+        self._address = address_of(self._socket.getsockname())
         self._lock = threading.Lock()  # held by whoever uses the rest
         self._handshakes: dict[socket.socket, _Handshake] = {}  # oldest first
         self._gatherings: dict[bytes, _Gathering] = {}  # oldest first
@@ -182,7 +182,7 @@ class TcpListener:
             sock.setblocking(False)
             if len(self._handshakes) >= _MAX_HANDSHAKES:
                 self._drop(next(iter(self._handshakes.values())))
-            handshake = _Handshake(sock, _address_of(origin), time.monotonic() + self._options.connect_timeout_s)
+            handshake = _Handshake(sock, address_of(origin), time.monotonic() + self._options.connect_timeout_s)
             self._handshakes[sock] = handshake
             self._selector.register(sock, selectors.EVENT_READ, handshake)
 
@@ -314,9 +314,3 @@ def _listen(address: Address, options: TransportOptions) -> socket.socket:
             return sock
     assert failure is not None
     raise listen_error(address, failure) from failure
-
-
-def _address_of(name: tuple[Any, ...]) -> Address:
-    """From a socket's name; an IPv4 peer of an IPv6 socket is shown as what it is (RFC 4291 section 2.5.5.2)."""
-    host = host_of(name)
-    return Address(host.removeprefix("::ffff:") if "." in host else host, name[1])

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from toolkit.errors import ProtocolError, UnreachableError
-from toolkit.net.resolve import SocketAddress
+from toolkit.net.resolve import SocketAddress, address_of
 from toolkit.net.udp import DatagramSocket, PeerUnreachableError, wait_readable
 from toolkit.rudp import wire
 from toolkit.rudp.connection import Connection
@@ -105,8 +105,8 @@ class Attempts:
         outgoing = OutgoingExtents()
         config = config_of(self._options, sock)
         datagram_bytes = min(accept.datagram_bytes, sock.max_datagram_bytes(accept.datagram_bytes))
-        peer = Address(*sock.sock.getpeername()[:2])
-        log = self._logs.new("client", Address(*sock.sock.getsockname()[:2]), peer) if self._logs else None
+        peer = address_of(sock.sock.getpeername())
+        log = self._logs.new("client", address_of(sock.sock.getsockname()), peer) if self._logs else None
         trace = log.trace if log else None
         connection = Connection(config, outgoing, client_id, accept.server_id, datagram_bytes, now_ns, trace=trace)
         connection.start(accept.data_window, handshake.rtt_ns)

@@ -5,13 +5,15 @@ of many senders into queues of their own and joins each one's (UDP_GRO). The por
 that a second server is refused; only then is it shared with the connections' sockets.
 
 A thread serves the listening socket. A connection is handed out once the client has used the id that it was given: a
-forged first packet costs a socket for some seconds, and from `_MAX_UNCONFIRMED` of them on nothing at all, because
-then every address is validated by a cookie before anything is kept for it. What arrives from a new address with the
-id of a connection (the client has moved, or a NAT has) is passed on to that connection, which validates the path.
+forged first packet costs a socket for some seconds, and from `_UNPROVED_UNCONFIRMED` of them on nothing at all, because
+then every address is validated by a cookie before anything is kept for it; whoever proves his own gets so many and no
+more. What arrives from a new address with the id of a connection (the client has moved, or a NAT has) is passed on to
+that connection, which validates the path.
 """
 
 import contextlib
 import errno
+import ipaddress
 import os
 import queue
 import secrets
@@ -21,10 +23,10 @@ import time
 import weakref
 from collections import OrderedDict
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError, UsageError
-from toolkit.net.resolve import resolve
+from toolkit.net.resolve import address_of, resolve
 from toolkit.net.udp import DatagramSocket, Origin, ask_for_local_address, wait_readable
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch
@@ -36,12 +38,22 @@ from toolkit.transports.udp_channel import UdpChannel, config_of
 from toolkit.transports.udp_extents import OutgoingExtents
 from toolkit.transports.udp_qlog import LogFiles
 
-_MAX_UNCONFIRMED: Final = 16
+_UNPROVED_UNCONFIRMED: Final = 16
+MAX_UNCONFIRMED: Final = 64
+MAX_UNCONFIRMED_PER_HOST: Final = 32
+"""So one host cannot keep all others out. Of IPv6 a host is a whole /64, which is what a subscriber gets at least."""
 _UNCONFIRMED_LIFETIME_NS: Final = 5_000_000_000
 _REMEMBERED_INITIALS: Final = 1024
 _REMEMBERED_ENDS: Final = 1024
 _ARRIVALS_PER_ROUND: Final = 256
 """Then connections that are not confirmed are looked after: a flood of first packets must not starve them."""
+
+
+class _HalfOpen(NamedTuple):
+    """A connection whose client has not shown that it knows its id: whose it is, and when to give it up."""
+
+    host: bytes
+    give_up_ns: int
 
 
 class UdpListener:
@@ -56,10 +68,9 @@ class UdpListener:
             self._socket.close()
             raise
         ask_for_local_address(self._socket.sock)
-        host, port = self._socket.sock.getsockname()[:2]
-        self._address = Address(host, port)
+        self._address = address_of(self._socket.sock.getsockname())
         self._jar = CookieJar(secrets.token_bytes(32))
-        self._unconfirmed: dict[UdpChannel, int] = {}  # and when to give it up
+        self._unconfirmed: dict[UdpChannel, _HalfOpen] = {}
         self._seen: OrderedDict[tuple[tuple[str, int], int], None] = OrderedDict()
         self._channels: weakref.WeakValueDictionary[int, UdpChannel] = weakref.WeakValueDictionary()
         self._ends: OrderedDict[int, bytes] = OrderedDict()  # by our id, the CLOSE that may have been lost
@@ -96,7 +107,7 @@ class UdpListener:
                 self._take_arrivals()
                 self._confirm()
                 socks = [self._socket.sock, self._wake_receiver, *(c.socket for c in self._unconfirmed)]
-                give_up_ns = min(self._unconfirmed.values(), default=None)
+                give_up_ns = min((half.give_up_ns for half in self._unconfirmed.values()), default=None)
                 wait_readable(
                     [sock.fileno() for sock in socks], None if give_up_ns is None else give_up_ns - time.monotonic_ns()
                 )
@@ -116,7 +127,7 @@ class UdpListener:
     def _confirm(self) -> None:
         """Hand out the connections whose clients have answered, and give up those that have not in time."""
         now_ns = time.monotonic_ns()
-        for channel, give_up_ns in list(self._unconfirmed.items()):
+        for channel, (_, give_up_ns) in list(self._unconfirmed.items()):
             try:
                 is_confirmed = channel.pump()
             except (OSError, ProtocolError):
@@ -163,18 +174,22 @@ class UdpListener:
     def _answer_initial(self, datagram: memoryview, origin: Origin) -> None:
         """Raises ProtocolError for anything but an INITIAL."""
         now_ns = time.monotonic_ns()
-        demand = len(self._unconfirmed) >= _MAX_UNCONFIRMED
+        demand = len(self._unconfirmed) >= _UNPROVED_UNCONFIRMED
         answer = answer_initial_untrusted(datagram, repr(origin.peer).encode(), now_ns, self._jar, demand)
         if answer.reply is not None:
             self._socket.send_to(answer.reply, origin.peer)
         if answer.initial is None or (origin.peer, answer.initial.client_id) in self._seen:
+            return
+        host = _host_bytes(origin.peer[0])
+        of_host = sum(half.host == host for half in self._unconfirmed.values())
+        if len(self._unconfirmed) >= MAX_UNCONFIRMED or of_host >= MAX_UNCONFIRMED_PER_HOST:
             return
         with contextlib.suppress(OSError):  # no descriptors left, or the route is gone: the client asks again
             channel = self._make_channel(answer.initial, origin, now_ns)
             self._seen[origin.peer, answer.initial.client_id] = None
             if len(self._seen) > _REMEMBERED_INITIALS:
                 self._seen.popitem(last=False)
-            self._unconfirmed[channel] = now_ns + _UNCONFIRMED_LIFETIME_NS
+            self._unconfirmed[channel] = _HalfOpen(host, now_ns + _UNCONFIRMED_LIFETIME_NS)
 
     def _make_channel(self, initial: wire.Initial, origin: Origin, now_ns: int) -> UdpChannel:
         raw = socket.socket(self._socket.sock.family, socket.SOCK_DGRAM)
@@ -196,8 +211,8 @@ class UdpListener:
         datagram_bytes = max(sock.max_datagram_bytes(config.max_datagram_bytes), wire.MIN_DATAGRAM_BYTES)
         accept = wire.Accept(initial.client_id, server_id, datagram_bytes, config.receive_window_bytes)
         outgoing = OutgoingExtents()
-        peer = Address(*origin.peer[:2])
-        log = self._logs.new("server", Address(*raw.getsockname()[:2]), peer) if self._logs else None
+        peer = address_of(origin.peer)
+        log = self._logs.new("server", address_of(raw.getsockname()), peer) if self._logs else None
         connection = Connection(
             config,
             outgoing,
@@ -215,6 +230,14 @@ class UdpListener:
         channel = UdpChannel(connection, sock, outgoing, peer, wake, log, partial(self._remember_end, server_id))
         self._channels[server_id] = channel
         return channel
+
+
+def _host_bytes(host: str) -> bytes:
+    """What tells one host from another: an IPv4 address, or the first half of an IPv6 one."""
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip.ipv4_mapped.packed if ip.ipv4_mapped else ip.packed[:8]
+    return ip.packed
 
 
 def _bind(address: Address) -> socket.socket:
