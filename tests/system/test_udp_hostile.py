@@ -10,9 +10,9 @@ import pytest
 from udp_ends import PATIENCE_S, Background, BytesSink, BytesSource, connected, receive_all
 
 from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.transfer.channel import Address, Extent, TransportOptions
+from toolkit.transfer.channel import Address, Extent, ExtentSink, TransportOptions
 from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_channel import MAX_WAITING_BYTES, UdpChannel
+from toolkit.transports.udp_channel import BACKLOG_BYTES, MAX_WAITING_BYTES, UdpChannel
 from toolkit.transports.udp_extents import MAX_EXTENTS, STASH_BYTES, IncomingExtents
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
@@ -95,6 +95,27 @@ def test_messages_that_are_not_taken(ends: tuple[UdpChannel, UdpChannel]) -> Non
     assert far._waiting_bytes == 0
 
 
+def test_messages_that_are_not_even_acknowledged(ends: tuple[UdpChannel, UdpChannel]) -> None:
+    near, far = ends
+    message = random.Random(3).randbytes(1 << 17)
+    count = (16 << 20) // len(message)
+    queue = near._connection.sender.messages
+    queued = Stillness(lambda: queue.end - queue.acked.contiguous_end())
+
+    def flood() -> None:
+        for _ in range(count):
+            near.send_message(message)
+        near.flush()
+
+    flooding = Background(flood)
+    while not queued():
+        time.sleep(0.001)
+    assert flooding.is_alive()
+    assert queue.end - queue.acked.contiguous_end() <= BACKLOG_BYTES + SLACK_BYTES
+    assert receive_all(far, 0, count)[1] == [message] * count
+    flooding.outcome()
+
+
 def test_empty_messages_that_are_not_taken(ends: tuple[UdpChannel, UdpChannel]) -> None:
     near, far = ends
     stop = threading.Event()
@@ -153,6 +174,41 @@ class TestIncomingExtents:
         incoming.announce([Extent(1, 0, STASH_BYTES)])
         assert incoming.land_stash(BytesSink())
         assert incoming.accept_limit(has_sink=False) == 5000 + 2 * STASH_BYTES
+
+    def test_a_stash_is_looked_at_only_where_something_can_be_placed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        incoming = IncomingExtents()
+        for position in range(20_000, 0, -2):
+            incoming.stash(position, memoryview(b"x"))
+        landings: list[int] = []
+        land = incoming.land
+
+        def counting(position: int, data: memoryview, sink: ExtentSink) -> bool:
+            landings.append(position)
+            return land(position, data, sink)
+
+        monkeypatch.setattr(incoming, "land", counting)
+        for _ in range(3):
+            assert not incoming.land_stash(BytesSink())
+        assert landings == []
+        incoming.announce([Extent(0, 0, 5)])
+        assert incoming.land_stash(BytesSink())
+        assert landings == [2, 4]
+        assert not incoming.land_stash(BytesSink())
+        incoming.stash(1, memoryview(b"yz"))  # came without a sink, and its place is known
+        sink = BytesSink()
+        assert incoming.land_stash(sink)
+        assert sink.files == {0: bytearray(b"\0yz")}
+
+    def test_a_piece_that_reaches_beyond_what_is_announced_lands_in_parts(self) -> None:
+        incoming = IncomingExtents()
+        sink = BytesSink()
+        incoming.stash(0, memoryview(b"abcdef"))
+        for n in range(2):
+            incoming.announce([Extent(n, 0, 4)])
+            assert incoming.land_stash(sink)
+            assert not incoming.land_stash(sink)
+        assert sink.files == {0: bytearray(b"abcd"), 1: bytearray(b"ef")}
+        assert incoming.stash_bytes == 0
 
     def test_announcements_are_taken_up_to_a_number(self) -> None:
         incoming = IncomingExtents()

@@ -6,14 +6,14 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 
 import pytest
 from hosts import Host, make_hosts
 from udp_ends import PATIENCE_S, Background, connected, receive_all, send_all, wait_for_close
 
-from toolkit.rudp import wire
+from toolkit.net.udp import wait_readable
 from toolkit.rudp.wire import PacketType
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.udp import UdpTransport
@@ -100,6 +100,25 @@ class TestRebinding:
                 nat.rebind()
             transfer(near, far, random.Random(times).randbytes(1_000_000))
 
+    def test_a_wake_up_that_is_late_wakes_once(self, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The listener's thread posts a datagram and then wakes the channel, which may have found it by then."""
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
+        near, far = connected(listener, OPTIONS)
+        waits = 0
+
+        def counting(descriptors: Sequence[int], timeout_ns: int | None) -> list[int]:
+            nonlocal waits
+            waits += 1
+            return wait_readable(descriptors, timeout_ns)
+
+        monkeypatch.setattr("toolkit.transports.udp_channel.wait_readable", counting)
+        with closing(near), closing(far):
+            assert far._wake is not None
+            for _ in range(100):
+                far._wake[0].send(b"\0")
+            far.receive(None, timeout_s=0.2)
+            assert waits < 100
+
     def test_a_stranger_who_knows_no_id_moves_nobody(self, cleanup: ExitStack) -> None:
         listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
         near, far = connected(listener, OPTIONS)
@@ -155,20 +174,22 @@ def three_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
 
 
 @pytest.mark.root
-def test_a_listener_answers_by_the_interface_that_a_link_local_client_is_on(
-    three_hosts: tuple[Host, Host, Host],
-) -> None:
+def test_ends_that_are_link_local_know_each_other_with_the_interface(three_hosts: tuple[Host, Host, Host]) -> None:
     """fe80:: is on every interface: without its scope the answer has no way back (RFC 4007 section 6)."""
     near, router, _ = three_hosts
-    for host, device in ((near, "wire"), (router, "down1")):
-        host.run(f"ip -6 address add fe80::{1 if host is near else 2}/64 dev {device} nodad")
-    listener = router.call(lambda: UdpTransport().listen(Address("::", 0), OPTIONS))
-    with closing(listener), near.call(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as sock:
-        scope = near.call(lambda: socket.if_nametoindex("wire"))
-        initial = wire.Initial(7, 1232).encode()
-        near.call(lambda: sock.sendto(initial, ("fe80::2", listener.address.port, 0, scope)))
-        assert select.select([sock], [], [], PATIENCE_S)[0]
-        assert wire.decode_accept_untrusted(sock.recv(2000)).client_id == 7
+    scopes = {}
+    for number, host, device in ((1, near, "wire"), (2, router, "down1")):
+        host.run(f"ip -6 address add fe80::{number}/64 dev {device}")
+        scopes[host] = host.call(lambda device=device: socket.if_nametoindex(device))
+    with closing(router.call(lambda: UdpTransport().listen(Address("::", 0), OPTIONS))) as listener:
+        accepting = Background(lambda: listener.accept(timeout_s=PATIENCE_S))
+        address = Address(f"fe80::2%{scopes[near]}", listener.address.port)
+        client = near.call(lambda: UdpTransport().connect(address, OPTIONS))
+        server = accepting.outcome()
+        assert server is not None
+        with closing(client), closing(server):
+            assert client.peer == address
+            assert server.peer.host == f"fe80::1%{scopes[router]}"
 
 
 @pytest.mark.root

@@ -35,14 +35,16 @@ from toolkit.transports.udp_extents import (
     encode_announcements,
 )
 from toolkit.transports.udp_qlog import ConnectionLog
+from toolkit.transports.udp_window import ReceiveWindow
 
-_BACKLOG_BYTES: Final = 4 << 20
+BACKLOG_BYTES: Final = 4 << 20
+"""What of content may wait to be sent, and what of messages to be acknowledged, before more is taken."""
 _PUMP_EVERY_BYTES: Final = 1 << 18
 _ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
-_MAX_WINDOW_BYTES: Final = 1 << 30
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
 _MAX_STRAYS: Final = 256
+_WAKE_BYTES: Final = 4096
 MAX_WAITING_BYTES: Final = 16 << 20
 """Of messages that nobody has asked for yet: two ends that both send first must not block each other too soon."""
 _MESSAGE_BYTES: Final = 64
@@ -103,9 +105,7 @@ class UdpChannel:
         self._unpumped_bytes = 0
         self._is_closed = False
         self._has_more = False  # the last pump stopped before everything was sent that may be
-        self._window_bytes = connection.config.receive_window_bytes
-        self._received_at_growth = 0
-        self._drops_at_growth = 0
+        self._window = ReceiveWindow(connection.config.receive_window_bytes)
 
     @property
     def peer(self) -> Address:
@@ -124,7 +124,7 @@ class UdpChannel:
         self._check_open()
         self._announce()
         self._connection.send_message(_APPLICATION + message)
-        self._pump(None)
+        self._pump_while(self._has_message_backlog)
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
         self._check_open()
@@ -136,11 +136,7 @@ class UdpChannel:
             return
         self._unpumped_bytes = 0
         self._announce()
-        self._pump(None)
-        while self._connection.unsent_bytes > _BACKLOG_BYTES:
-            self._check_open()
-            self._wait(None)
-            self._pump(None)
+        self._pump_while(lambda: self._connection.unsent_bytes > BACKLOG_BYTES or self._has_message_backlog())
 
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
@@ -170,11 +166,7 @@ class UdpChannel:
 
     def flush(self) -> None:
         self._announce()
-        self._pump(None)
-        while not self._connection.is_settled:
-            self._check_open()
-            self._wait(None)
-            self._pump(None)
+        self._pump_while(lambda: not self._connection.is_settled)
 
     def close(self) -> None:
         if self._is_closed:
@@ -250,9 +242,6 @@ class UdpChannel:
 
     def _take_strays(self, sink: ExtentSink | None, now_ns: int) -> bool:
         landed = False
-        if self._wake is not None:
-            with contextlib.suppress(BlockingIOError):
-                self._wake[1].recv(_MAX_STRAYS)
         while self._strays:
             datagram, ecn, path = self._strays.popleft()
             batch = Batch(memoryview(datagram), len(datagram), ecn)
@@ -279,6 +268,18 @@ class UdpChannel:
             del self._announcements[:_ANNOUNCEMENTS_PER_MESSAGE]
             self._connection.send_message(_ANNOUNCEMENTS + encode_announcements(batch))
 
+    def _has_message_backlog(self) -> bool:
+        messages = self._connection.sender.messages
+        return messages.end - messages.acked.contiguous_end() > BACKLOG_BYTES
+
+    def _pump_while(self, has_to_wait: Callable[[], bool]) -> None:
+        """At least once."""
+        self._pump(None)
+        while has_to_wait():
+            self._check_open()
+            self._wait(None)
+            self._pump(None)
+
     def _pump(self, sink: ExtentSink | None) -> bool:
         """One round of the driver contract, without waiting. Returns whether content has landed in `sink`."""
         connection, sock = self._connection, self._socket
@@ -293,7 +294,9 @@ class UdpChannel:
             if self._strays:
                 landed |= self._take_strays(sink, now_ns)
             if batches:
-                self._after_arrival()
+                self._outgoing.release(connection.settled_position)
+                self._incoming.forget(connection.landed_position)
+                self._window.fit(connection, sock)
             timeout_ns = connection.poll_timeout()
             if timeout_ns is not None and timeout_ns <= now_ns:
                 connection.handle_timeout(now_ns)
@@ -343,32 +346,6 @@ class UdpChannel:
             else:
                 raise ProtocolError("a message is of a kind that there is not")
 
-    def _after_arrival(self) -> None:
-        """Release what has arrived at the other end, and fit the receive window to what this host keeps up with.
-
-        The window begins at what the socket can queue. It doubles while the peer is held by it and this side empties
-        the socket every time; a drop at the socket halves it (in the spirit of dynamic right-sizing: the window
-        should never be what limits a path, and never more than the host can take).
-        """
-        connection = self._connection
-        self._outgoing.release(connection.settled_position)
-        self._incoming.forget(connection.landed_position)
-        drops = self._socket.drop_count
-        received = connection.receiver.received_bytes
-        if drops != self._drops_at_growth:
-            connection.set_drop_count(drops)
-            self._drops_at_growth = drops
-            self._window_bytes = max(connection.config.receive_window_bytes // 2, self._window_bytes // 2)
-            self._received_at_growth = received
-        elif not self._socket.is_drained:
-            self._received_at_growth = received
-        elif received - self._received_at_growth > self._window_bytes and connection.receiver.is_peer_at_window:
-            self._window_bytes = min(2 * self._window_bytes, _MAX_WINDOW_BYTES)
-            self._received_at_growth = received
-        else:
-            return
-        connection.set_receive_window(self._window_bytes)
-
     def _wait(self, deadline_ns: int | None, wake: int | None = None) -> bool:
         """Until there is something to do; whether `wake` is readable."""
         if self._has_more or self._connection.state is not State.ESTABLISHED:
@@ -380,7 +357,13 @@ class UdpChannel:
             descriptors.append(self._wake[1].fileno())
         if wake is not None:
             descriptors.append(wake)
-        return wake in wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None)
+        readable = wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None)
+        if self._wake is not None and self._wake[1].fileno() in readable:
+            # Before the next look at the strays: each is there when its byte is.
+            with contextlib.suppress(BlockingIOError):
+                while self._wake[1].recv(_WAKE_BYTES):
+                    pass
+        return wake in readable
 
     def _check_open(self) -> None:
         if self._is_closed:
