@@ -13,14 +13,14 @@ from engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, Source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.report.qlog import DETAIL_BYTES, MAX_BYTES, QlogWriter
-from toolkit.report.qlog_packets import describe
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import State
 from toolkit.transfer.channel import Address
+from toolkit.transports.qlog import DETAIL_BYTES, MAX_BYTES, QlogWriter
+from toolkit.transports.qlog_packets import describe
 
 NUMBER = (int, float)
 HEADER = {"packet_type": str, "packet_number": int, "packet_type_bytes": int}

@@ -5,6 +5,6 @@
     toolkit.report.plots.write_pictures([results, ...], folder)   the page's pictures as PNG and SVG
     toolkit.report.iperf3.read(path)                          a run of iperf3 -J, to be laid beside
 
-`simulation` does the same for simulated experiments, and `qlog` writes what a connection saw, packet by packet.
-Pictures need matplotlib (the extra `report`), which only `drawing` imports, and only when it draws.
+`simulation` does the same for simulated experiments. Pictures need matplotlib (the extra `report`), which only
+`drawing` imports, and only when it draws.
 """

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from toolkit.errors import UsageError, printable
-from toolkit.report.qlog import QlogWriter, VantagePoint
 from toolkit.transfer.channel import Address
+from toolkit.transports.qlog import QlogWriter, VantagePoint
 
 _MAX_WAITING_BYTES: Final = 1 << 20
 _LOGGER: Final = logging.getLogger(__name__)

@@ -26,12 +26,12 @@ from typing import Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.report.qlog_packets import describe
 from toolkit.rudp import loss, rtt, wire
 from toolkit.rudp.batch import Batch, Path, Transmit
 from toolkit.rudp.state import Event
 from toolkit.rudp.trace import Metrics, Timer
 from toolkit.transfer.channel import Address
+from toolkit.transports.qlog_packets import describe
 
 DETAIL_BYTES: Final = 64 << 20
 MAX_BYTES: Final = 128 << 20
