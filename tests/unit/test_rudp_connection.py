@@ -67,6 +67,15 @@ class TestHandshake:
         hand_up(connection, wire.Initial(PEER, 1472).encode())
         assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
 
+    def test_who_has_sent_nothing_searches_for_no_mtu(self) -> None:
+        """A server that receives needs no large packets, and its first acknowledgement would wait behind one."""
+        connection = server()
+        hand_up(connection, ping(0))
+        packets = sent(connection)
+        hand_up(connection, data(1))
+        packets += sent(connection, START + SECOND)
+        assert kinds(packets) == [wire.PacketType.ACCEPT, wire.PacketType.ACK]
+
     def test_a_strangers_initial_neither_brings_nor_cancels_an_accept(self) -> None:
         connection = server()
         hand_up(connection, wire.Initial(PEER ^ 1, 1472).encode())

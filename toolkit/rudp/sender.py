@@ -80,9 +80,9 @@ class Sender(Recovery):
             return self._ping(now_ns)
         has_data = bool(self.data.lost) or self.data.has_new
         has_messages = bool(self.messages.lost) or self.messages.has_new
-        # The first flight carries data alone: a probe in its window would cost a small file one more round trip.
-        is_first_flight = self._largest_acked < 0 and (has_data or has_messages)
-        probe_bytes = None if is_first_flight else self.mtu.probe_size(now_ns)
+        # The first flight carries data alone: a probe in its window would cost a small file one more round trip. And
+        # who only receives needs no larger packets.
+        probe_bytes = None if self._largest_acked < 0 else self.mtu.probe_size(now_ns)
         if probe_bytes is not None:
             self.mtu.on_probe_sent()
             return self._control(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
