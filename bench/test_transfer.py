@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, ReceivedDigest
+from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, PendingRanges, ReceivedDigest
 from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, Entry, Kind
 from toolkit.transfer.messages import Digests, FileDigest, Offer, decode_untrusted
 from toolkit.transfer.names import refusal_of_untrusted
@@ -66,7 +66,7 @@ def test_digest_of_pieces_as_they_land(
         buffer[:] = content[offset : offset + len(buffer)]
 
     def land() -> bytes:
-        digest = ReceivedDigest(algorithm, read_into)
+        digest = ReceivedDigest(algorithm, read_into, PendingRanges())
         for offset, piece in pieces:
             digest.landed(offset, piece)
         return digest.digest()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import ProtocolError
-from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, ReceivedDigest
+from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, PendingRanges, ReceivedDigest
 
 STANDARD = {
     "xxh3-128": lambda content: xxhash.xxh3_128(content).digest(),
@@ -35,7 +35,7 @@ def test_any_order_gives_the_standard_digest(algorithm: Algorithm, layout: list[
     def read_into(offset: int, buffer: memoryview) -> None:
         buffer[:] = stored[offset : offset + len(buffer)]
 
-    digest = ReceivedDigest(algorithm, read_into)
+    digest = ReceivedDigest(algorithm, read_into, PendingRanges())
     for offset, piece in layout:
         if isinstance(piece, int):
             digest.hole(offset, piece)
@@ -54,7 +54,7 @@ def unread(_offset: int, _buffer: memoryview) -> None:
 @settings(max_examples=100)
 @given(layouts().filter(bool), st.data())
 def test_bytes_that_come_again_are_an_error(layout: list[tuple[int, bytes | int]], data: st.DataObject) -> None:
-    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     for offset, piece in layout:
         if isinstance(piece, int):
             digest.hole(offset, piece)
@@ -70,7 +70,7 @@ def test_bytes_that_come_again_are_an_error(layout: list[tuple[int, bytes | int]
 @pytest.mark.parametrize("first", ["content", "hole"])
 @pytest.mark.parametrize("second", ["content", "hole"])
 def test_a_range_that_waits_may_not_come_again(first: str, second: str) -> None:
-    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     inputs = {
         "content": lambda: digest.landed(10, memoryview(b"x")),
         "hole": lambda: digest.hole(10, 1),
@@ -80,17 +80,34 @@ def test_a_range_that_waits_may_not_come_again(first: str, second: str) -> None:
         inputs[second]()
 
 
-def test_pieces_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["content", "hole"])
+def test_pieces_that_wait_are_bounded_over_all_files(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("toolkit.transfer.digest.MAX_PENDING_RANGES", 100)
-    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    pending = PendingRanges()
+    files = [ReceivedDigest(ALGORITHMS[0], unread, pending) for _ in range(4)]
+
+    def take(file: ReceivedDigest, offset: int) -> None:
+        if kind == "hole":
+            file.hole(offset, 1)
+        else:
+            file.landed(offset, memoryview(b"x"))
+
     for number in range(100):
-        digest.landed(1 + 2 * number, memoryview(b"x"))
-    with pytest.raises(ProtocolError):
-        digest.landed(1000, memoryview(b"x"))
+        take(files[number % 4], 1 + 2 * number)
+    files[0].landed(0, memoryview(b"x"))  # file 0 goes on up to offset 2: one range less
+    take(files[1], 1000)
+    files[1].forget()
+    for number in range(26):
+        take(files[1], 1 + 2 * number)
+    with pytest.raises(ProtocolError, match="too many separate pieces"):
+        take(files[2], 1000)
+    for file in files:
+        file.forget()
+    assert pending.count == 0
 
 
 def test_neighbours_are_one_range() -> None:
-    digest = ReceivedDigest(ALGORITHMS[0], unread)
+    digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     for offset in (5, 7, 9, 3, 1):
         digest.landed(offset, memoryview(b"xy"))
     assert digest.pending_ranges == 1

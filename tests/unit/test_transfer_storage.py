@@ -15,7 +15,7 @@ from toolkit.transfer.descriptors import OPEN_FILES
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, Kind
 from toolkit.transfer.messages import FileDigest, Hole, Outcome, Status
-from toolkit.transfer.storage import OPTIMISTIC_BYTES, Storage
+from toolkit.transfer.storage import MAX_EARLY_PIECES, OPTIMISTIC_BYTES, Storage
 
 XXH3 = ALGORITHMS[0]
 
@@ -355,6 +355,29 @@ def test_what_comes_early_is_bounded(storage: Storage) -> None:
     storage.write(0, 0, memoryview(bytes(OPTIMISTIC_BYTES)))
     with pytest.raises(ProtocolError):
         storage.write(0, OPTIMISTIC_BYTES, memoryview(b"x"))
+
+
+def test_what_comes_early_is_bounded_in_pieces_too(storage: Storage) -> None:
+    for number in range(MAX_EARLY_PIECES):
+        storage.write(0, number, memoryview(b"x"))
+    with pytest.raises(ProtocolError):
+        storage.write(0, MAX_EARLY_PIECES, memoryview(b"x"))
+
+
+def test_ranges_that_wait_are_counted_over_all_files_under_way(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.transfer.digest.MAX_PENDING_RANGES", 3)
+    storage.offer([file(b"%d" % number) for number in range(8)], XXH3)
+    for file_id in range(3):
+        storage.write(file_id, 3, memoryview(b"lo"))
+        storage.write(file_id, 0, memoryview(b"hel"))
+    for file_id in range(3, 6):
+        storage.write(file_id, 3, memoryview(b"lo"))
+    with pytest.raises(ProtocolError, match="too many separate pieces"):
+        storage.write(6, 3, memoryview(b"lo"))
+    storage.close(complete=False)
+    assert storage._pending.count == 0
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class _DiscardingStorage(Storage):
             self._left_bytes -= entry.size_bytes
 
     def _incoming(self, entry: Entry, algorithm: Algorithm, on_complete: Callable[[], None]) -> IncomingFile:
-        return _DiscardedFile(self._tree, entry, algorithm, on_complete)
+        return _DiscardedFile(self._tree, entry, algorithm, on_complete, self._pending)
 
 
 class _DiscardedFile(IncomingFile):

@@ -10,6 +10,7 @@ xxh3-128 finds every accident and moves tens of GB/s; it does not withstand some
 BLAKE3 does, at a fraction of the speed.
 """
 
+import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -135,13 +136,32 @@ class Frontier:
         return self._hasher.digest()
 
 
+class PendingRanges:
+    """How many ranges wait for their frontiers, over all files of a session. Safe for threads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def change(self, by: int) -> None:
+        """So many more, or fewer. Raises ProtocolError for more than there may be."""
+        with self._lock:
+            self.count += by
+            if by > 0 and self.count > MAX_PENDING_RANGES:
+                raise ProtocolError("the peer sends content in too many separate pieces")
+
+
 class ReceivedDigest(Frontier):
-    """The frontier of a file that arrives: each byte once, in any order."""
+    """The frontier of a file that arrives: each byte once, in any order. Whoever is done with it calls `forget`."""
 
-    __slots__ = ("_end_of", "_hole_end_of", "_start_of")
+    __slots__ = ("_counted", "_end_of", "_hole_end_of", "_pending", "_start_of")
 
-    def __init__(self, algorithm: Algorithm, read_into: Callable[[int, memoryview], None]) -> None:
+    def __init__(
+        self, algorithm: Algorithm, read_into: Callable[[int, memoryview], None], pending: PendingRanges
+    ) -> None:
         super().__init__(algorithm, read_into)
+        self._pending = pending
+        self._counted = 0  # of them are ours
         # Ranges that landed beyond the frontier, neighbours merged, by both their ends; and holes by their
         # start.
         self._end_of: dict[int, int] = {}
@@ -172,7 +192,8 @@ class ReceivedDigest(Frontier):
 
     def check_new(self, offset: int) -> None:
         """Raises ProtocolError where the bytes at `offset` are there already, as far as that is known."""
-        self._check_room(offset)
+        if offset < self.offset or offset in self._end_of or offset in self._hole_end_of:
+            raise ProtocolError(f"the peer sent the bytes at offset {offset} twice")
 
     def hole(self, offset: int, length: int) -> None:
         """`length` zeros from `offset` are not stored. Raises ProtocolError as `landed` does."""
@@ -180,21 +201,30 @@ class ReceivedDigest(Frontier):
             self.zeros(length)
             self._catch_up()
         else:
-            self._check_room(offset)
+            self.check_new(offset)
             self._hole_end_of[offset] = offset + length
+            self._count()
 
-    def _check_room(self, offset: int) -> None:
-        if offset < self.offset or offset in self._end_of or offset in self._hole_end_of:
-            raise ProtocolError(f"the peer sent the bytes at offset {offset} twice")
-        if self.pending_ranges >= MAX_PENDING_RANGES:
-            raise ProtocolError("the peer sends content in too many separate pieces")
+    def forget(self) -> None:
+        """Nothing waits for the frontier any more."""
+        self._end_of.clear()
+        self._start_of.clear()
+        self._hole_end_of.clear()
+        self._count()
+
+    def _count(self) -> None:
+        change = self.pending_ranges - self._counted
+        if change:
+            self._counted += change
+            self._pending.change(change)
 
     def _keep(self, start: int, end: int) -> None:
-        self._check_room(start)
+        self.check_new(start)
         start = self._start_of.pop(start, start)
         end = self._end_of.pop(end, end)
         self._end_of[start] = end
         self._start_of[end] = start
+        self._count()
 
     def _catch_up(self) -> None:
         while True:
@@ -205,4 +235,5 @@ class ReceivedDigest(Frontier):
             elif (end := self._hole_end_of.pop(self.offset, None)) is not None:
                 self.zeros(end - self.offset)
             else:
-                return
+                break
+        self._count()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from toolkit.errors import ProtocolError, TransferError, printable
 from toolkit.transfer import preallocate
 from toolkit.transfer.descriptors import CachedFile
-from toolkit.transfer.digest import Algorithm, ReceivedDigest
+from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
 from toolkit.transfer.messages import Outcome, Status
 from toolkit.transfer.tree import NotTakenError, Tree, reason_of, storage_error
@@ -41,14 +41,21 @@ class IncomingFile(CachedFile):
         "landed_bytes",
     )
 
-    def __init__(self, tree: Tree, entry: Entry, algorithm: Algorithm, on_complete: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        entry: Entry,
+        algorithm: Algorithm,
+        on_complete: Callable[[], None],
+        pending: PendingRanges,
+    ) -> None:
         super().__init__()
         self.entry = entry
         self.landed_bytes = 0
         self._tree = tree
         self._parts = tuple(entry.path.split(b"/"))
         self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
-        self._digest = ReceivedDigest(algorithm, self._read_exactly)
+        self._digest = ReceivedDigest(algorithm, self._read_exactly, pending)
         self._expected_digest: bytes | None = None
         self._hole_bytes = 0
         self._is_over = False
@@ -223,6 +230,7 @@ class IncomingFile(CachedFile):
         """Give the file up, and leave nothing of it but what `commit` has named; idempotent."""
         with self.lock:
             self._is_over = True
+            self._digest.forget()
             self._close()
             if self._temporary:
                 self._tree.remove((*self._parts[:-1], self._temporary))

@@ -2,7 +2,7 @@
 
 It decides on every entry that is offered, lands content by file id, and gives verified files their names.
 Content that a sender risked before it had our decision may come before its offer, or after we refused: the
-former is kept in memory, OPTIMISTIC_BYTES at most, the latter is thrown away.
+former is kept in memory, OPTIMISTIC_BYTES in MAX_EARLY_PIECES at most, the latter is thrown away.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from toolkit.errors import ProtocolError
-from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.digest import Algorithm, PendingRanges
 from toolkit.transfer.incoming import IncomingFile
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, Kind
 from toolkit.transfer.messages import FileDigest, Hole, Outcome, Status
@@ -20,6 +20,7 @@ from toolkit.transfer.names import refusal_of_untrusted
 from toolkit.transfer.tree import NotTakenError, Tree
 
 OPTIMISTIC_BYTES = 1 << 20  # what a new path takes in the round trips that an answer may cost, a lost packet included
+MAX_EARLY_PIECES = 1 << 13  # packets of 1,200 bytes, and the last ones of MAX_GROUP_ENTRIES files, come to a quarter
 
 TAKEN = Outcome(Status.TAKEN)
 
@@ -34,6 +35,7 @@ class Storage:
         self._files: dict[int, IncomingFile] = {}
         self._complete: deque[int] = deque()
         self._next_id = 0
+        self._pending = PendingRanges()
         self._early: list[tuple[int, int, bytes]] = []
         self._early_bytes = 0
         self._early_lock = threading.Lock()
@@ -72,7 +74,7 @@ class Storage:
         return outcomes
 
     def _incoming(self, entry: Entry, algorithm: Algorithm, on_complete: Callable[[], None]) -> IncomingFile:
-        return IncomingFile(self._tree, entry, algorithm, on_complete)
+        return IncomingFile(self._tree, entry, algorithm, on_complete, self._pending)
 
     def _check(self, entry: Entry, free_bytes: int | None) -> None:
         refusal = refusal_of_untrusted(entry.path)
@@ -111,7 +113,8 @@ class Storage:
         with self._early_lock:
             if file_id >= self._next_id:
                 self._early_bytes += len(data)
-                if self._next_id or self._early_bytes > OPTIMISTIC_BYTES:
+                is_too_much = self._early_bytes > OPTIMISTIC_BYTES or len(self._early) >= MAX_EARLY_PIECES
+                if self._next_id or is_too_much:
                     raise ProtocolError("the peer sent content that it never offered")
                 self._early.append((file_id, offset, bytes(data)))
                 return
