@@ -157,11 +157,8 @@ class _Job:
 
 
 def _refusal(report: ReceiveReport) -> RefusedError | None:
-    refused = report.those(REFUSED)
-    if not refused:
-        return None
-    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-    return RefusedError(f"not taken: {refused[0]}{more}")
+    refused = report.summary(REFUSED)
+    return RefusedError(f"not taken: {refused}") if refused else None
 
 
 def _receive(

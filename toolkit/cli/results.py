@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.errors import NettoolError
 from toolkit.transfer.channel import Channel
-from toolkit.transfer.report import SKIPPED, VERIFIED, Report
+from toolkit.transfer.report import SKIPPED, Report
 from toolkit.units import format_rate, format_seconds, format_size, rate_of
 
 
@@ -50,7 +50,7 @@ def failed_entries(report: Report) -> list[dict[str, str]]:
     return [
         {"name": entry.name, "status": entry.status, "reason": entry.reason}
         for entry in report.entries
-        if entry.status not in (VERIFIED, SKIPPED)
+        if entry.status != SKIPPED
     ]
 
 

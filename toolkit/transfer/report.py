@@ -9,14 +9,14 @@ from toolkit.transfer.digest import Algorithm, ListingDigest
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import Outcome, Status
 
-VERIFIED = "verified"
+MAX_LISTED = 1000  # of each status: a peer may offer names that are refused for as long as it likes
+
 REFUSED = "refused"
 MISMATCHED = "mismatched"
 FAILED = "failed"
 SKIPPED = "skipped"
 
 _WORDS = {
-    Status.TAKEN: VERIFIED,
     Status.REFUSED: REFUSED,
     Status.MISMATCHED: MISMATCHED,
     Status.FAILED: FAILED,
@@ -38,15 +38,11 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class FileReport(NamedTuple):
-    """What became of one file or directory: a word, the reason where it is not VERIFIED, its digest where it
-    is.
-    """
+    """What became of one file or directory that is not verified under its name: a word, and the reason."""
 
     name: str
     status: str
-    size_bytes: int = 0
-    digest: str = ""
-    reason: str = ""
+    reason: str
 
     def __str__(self) -> str:
         return f"{printable(self.name)}: {self.reason or self.status}"
@@ -58,8 +54,8 @@ class Report:
 
     files, size_bytes:  verified under their final names (directories do not count; bytes with holes)
     digest:             of the one file, or of the listing of several (see ListingDigest), in hexadecimal
-    entries:            every file, in the order of the manifest as far as they were decided; of directories
-                        only those that were not taken
+    entries:            what was not verified, in the order of the manifest; the first MAX_LISTED of a status
+    unlisted:           how many more there were, by status
     """
 
     algorithm: str
@@ -67,19 +63,34 @@ class Report:
     size_bytes: int = 0
     digest: str = ""
     entries: list[FileReport] = field(default_factory=list)
+    unlisted: dict[str, int] = field(default_factory=dict)
+
+    def add(self, entry: FileReport) -> None:
+        """One more that was not verified."""
+        status = entry.status
+        if status not in self.unlisted and len(self.those(status)) < MAX_LISTED:
+            self.entries.append(entry)
+        else:
+            self.unlisted[status] = self.unlisted.get(status, 0) + 1
 
     def those(self, status: str) -> list[FileReport]:
         """The entries of one status."""
         return [entry for entry in self.entries if entry.status == status]
 
+    def summary(self, status: str) -> str:
+        """The first of one status, and how many more there are; "" for none."""
+        entries = self.those(status)
+        if not entries:
+            return ""
+        more = len(entries) - 1 + self.unlisted.get(status, 0)
+        return f"{entries[0]} (and {more} more {status})" if more else str(entries[0])
+
 
 def raise_for(report: Report, *errors: tuple[str, type[NettoolError]]) -> None:
     """Raise the first of these errors, as pairs of a status and a class, that some entry calls for."""
     for status, error in errors:
-        entries = report.those(status)
-        if entries:
-            others = f" (and {len(entries) - 1} more {status})" if len(entries) > 1 else ""
-            raise error(f"{entries[0]}{others}")
+        if summary := report.summary(status):
+            raise error(summary)
 
 
 class SendReport(Report):
@@ -110,15 +121,10 @@ class Account:
         """The next entries of the manifest."""
         report = self.report
         for entry, outcome, size_bytes, digest in settled:
-            is_verified = outcome.status is Status.TAKEN
-            if is_verified and not digest:
-                continue  # a directory
-            if is_verified:
+            if outcome.status is not Status.TAKEN:
+                report.add(FileReport(entry.name, _WORDS[outcome.status], printable(outcome.reason)))
+            elif digest:  # a directory has none
                 report.files += 1
                 report.size_bytes += size_bytes
                 self._listing.add(entry.path, digest)
-            word = _WORDS[outcome.status]
-            report.entries.append(
-                FileReport(entry.name, word, size_bytes, digest.hex() if is_verified else "", printable(outcome.reason))
-            )
         report.digest = self._listing.hex()

@@ -327,7 +327,7 @@ class Sender:
     def _raise_for(self, report: SendReport) -> None:
         for left_out in self._left_out:
             status = FAILED if left_out.is_failure else SKIPPED
-            report.entries.append(FileReport(display_name(left_out.path), status, reason=left_out.reason))
+            report.entries.append(FileReport(display_name(left_out.path), status, left_out.reason))
         if self._changed:
             raise self._changed[0]
         raise_for(report, (MISMATCHED, VerificationError), (FAILED, TransferError), (REFUSED, RefusedError))
