@@ -197,7 +197,7 @@ def place_of(plan: Plan, path: BenchPath) -> AbstractContextManager[Place]:
         return Loopback(path)
     if path.kind == REMOTE:
         assert plan.remote_address is not None
-        return RemotePlace(path, plan.remote_address, plan.remote_wait_s)
+        return RemotePlace(path, plan.remote_address, plan.remote_wait_s, max(plan.sizes))
     return LinkPlace(path)
 
 

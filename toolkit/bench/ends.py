@@ -75,7 +75,7 @@ class End:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
-    def result(self, limit_s: float) -> dict[str, Any]:
+    def result(self, limit_s: float, _digest: str = "") -> dict[str, Any]:
         """The object that it ends with; its `error` says why it failed. Raises TransferError where there is none."""
         return json.loads(self._line(limit_s))  # type: ignore[no-any-return]
 

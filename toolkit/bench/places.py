@@ -31,8 +31,8 @@ class Receiving(Protocol):
     def await_port(self) -> int:
         """The port that it listens at. Raises TransferError."""
 
-    def result(self, limit_s: float) -> dict[str, Any]:
-        """What came of it. Raises TransferError."""
+    def result(self, limit_s: float, digest: str = "") -> dict[str, Any]:
+        """What came of it; `digest` is the sender's, by which a far end knows it. Raises TransferError."""
 
 
 class Place(Protocol):

@@ -18,25 +18,32 @@ from toolkit.bench.paths import BenchPath
 from toolkit.bench.places import popen
 from toolkit.bench.record import Probe
 from toolkit.bench.serve import CONTROL_SCHEMA
-from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError
+from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
 from toolkit.transfer.channel import Address, TransportOptions
 from toolkit.transports.registry import transport
-from toolkit.units import format_duration_ns
+from toolkit.units import format_duration_ns, format_size
 
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
+_TEXTS = frozenset({"algorithm", "congestion_control", "digest", "error", "peer", "transport"})
+_MAX_FIELDS, _MAX_TEXT, _MAX_FIGURE = 200, 400, 1e18
 
 
 class RemotePlace:
     """See `toolkit.bench.places.Place`."""
 
-    def __init__(self, path: BenchPath, address: Address, wait_s: float) -> None:
-        """`wait_s`: how long the other end is waited for, at the start and whenever it is gone."""
+    def __init__(self, path: BenchPath, address: Address, wait_s: float, most_bytes: int) -> None:
+        """`wait_s`: how long the other end is waited for, at the start and whenever it is gone.
+
+        most_bytes: of the largest file that it will have to take
+        """
         self.path = path
         self.host = address.host
         self._address = address
         self._wait_s = wait_s
+        self._most_bytes = most_bytes
+        self._next = 0
         self._rtt_ms: float | None = None
 
     def __enter__(self) -> "RemotePlace":
@@ -47,12 +54,12 @@ class RemotePlace:
         return
 
     def await_peer(self) -> None:
-        """Return when the other end answers. Raises UnreachableError after `wait_s`."""
+        """Return when the other end answers. Raises UnreachableError after `wait_s`, RefusedError for its limits."""
         deadline_s = time.monotonic() + self._wait_s
         while True:
             try:
-                self._ask("hello")
-                return
+                answer = self._ask({"ask": "hello"}, _ASK_TIMEOUT_S)
+                break
             except (UnreachableError, TransferError) as error:
                 if time.monotonic() >= deadline_s:
                     raise UnreachableError(
@@ -60,6 +67,12 @@ class RemotePlace:
                         "with --wait"
                     ) from None
             time.sleep(_RETRY_S)
+        most_bytes, self._next = (_whole_untrusted(answer, name) for name in ("max_bytes", "next"))
+        if self._most_bytes > most_bytes:
+            raise RefusedError(
+                f"{self._address} takes {format_size(most_bytes)} at the most: ask for a smaller --size, or start "
+                "`nettool serve` there with a larger --max-bytes"
+            )
 
     def probe(self) -> Probe:
         """What the first exchanges have told of the path; nothing was asked for."""
@@ -103,19 +116,17 @@ class RemotePlace:
         """Of the other end."""
         return self._address.port
 
-    def result(self) -> dict[str, Any]:
-        """The receiver's object of the transfer that has just ended. Raises TransferError."""
-        result = self._ask("result").get("result")
-        if not isinstance(result, dict):
-            raise TransferError("the other end has no result of this transfer")
-        return result
+    def result(self, digest: str, limit_s: float) -> dict[str, Any]:
+        """The receiver's object of the transfer that has just ended. Raises TransferError, ProtocolError."""
+        told = self._ask({"ask": "result", "digest": digest, "since": self._next}, limit_s)
+        return _result_untrusted(told.get("result"))
 
-    def _ask(self, what: str) -> dict[str, Any]:
+    def _ask(self, question: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         options = TransportOptions(connect_timeout_s=_CONNECT_S, idle_timeout_s=_ASK_TIMEOUT_S)
         channel = transport("tcp").connect(self._address, options)
         try:
-            channel.send_message(json.dumps({"ask": what}).encode())
-            answer = channel.receive(timeout_s=_ASK_TIMEOUT_S)
+            channel.send_message(json.dumps(question).encode())
+            answer = channel.receive(timeout_s=limit_s)
             rtt_ms = channel.statistics().get("rtt_min_ms")
             self._rtt_ms = float(rtt_ms) if rtt_ms else self._rtt_ms
         except BaseException:
@@ -138,13 +149,13 @@ class _Serving:
         return
 
     def await_port(self) -> int:
-        """Once the other end answers, and has forgotten what was before."""
+        """Once the other end answers."""
         self._place.await_peer()
         return self._place.port
 
-    def result(self, _limit_s: float) -> dict[str, Any]:
-        """See End."""
-        return self._place.result()
+    def result(self, limit_s: float, digest: str = "") -> dict[str, Any]:
+        """See Receiving."""
+        return self._place.result(digest, limit_s)
 
 
 def _decoded_untrusted(answer: bytes | None) -> dict[str, Any]:
@@ -156,3 +167,26 @@ def _decoded_untrusted(answer: bytes | None) -> dict[str, Any]:
         return dict(told)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ProtocolError("the other end does not measure; run `nettool serve` there") from None
+
+
+def _whole_untrusted(answer: Mapping[str, Any], name: str) -> int:
+    if not isinstance(answer.get(name), int):
+        raise ProtocolError("the other end does not measure; run `nettool serve` there")
+    return int(answer[name])
+
+
+def _result_untrusted(told: Any) -> dict[str, Any]:
+    """Figures, and texts under the names that have some. Raises TransferError where there is nothing."""
+    if not isinstance(told, dict):
+        raise TransferError("the other end has no result of this transfer")
+    result: dict[str, Any] = {}
+    for name, value in list(told.items())[:_MAX_FIELDS]:
+        if value is None:  # where the system does not tell
+            continue
+        if name in _TEXTS and isinstance(value, str):
+            result[name] = printable(value, _MAX_TEXT)
+        elif name in _TEXTS or not isinstance(value, int | float) or not abs(value) < _MAX_FIGURE:
+            raise ProtocolError(f"the other end tells nonsense of a transfer: {printable(str(name), 40)}")
+        else:
+            result[printable(name, 40)] = value
+    return result

@@ -81,7 +81,7 @@ def run_trial(
             ended_s = time.monotonic()
             if competitor is not None:
                 competition = competitor.ended(started_s, ended_s, rate_of(size, ended_s - started_s))
-            receiver = _receiver_s(receiving, has_failed="error" in sender)
+            receiver = _receiver_s(receiving, sender)
             error = sender.get("error") or receiver.get("error")
             running.close()
             ledger = place.account(sender, receiver, pinger)
@@ -92,12 +92,13 @@ def run_trial(
     return _trial(turn, position, place.path, sender, receiver, error, ledger, pinger, probed, link_seed, competition)
 
 
-def _receiver_s(receiving: Receiving, has_failed: bool) -> dict[str, Any]:
+def _receiver_s(receiving: Receiving, sender: Mapping[str, Any]) -> dict[str, Any]:
     """What the receiver tells; a sender that has failed says enough by itself, and may never have come to it."""
-    if not has_failed:
-        return receiving.result(_RESULT_LIMIT_S)
+    digest = str(sender.get("digest", ""))
+    if "error" not in sender:
+        return receiving.result(_RESULT_LIMIT_S, digest)
     with suppress(NettoolError):
-        return receiving.result(_FAILED_LIMIT_S)
+        return receiving.result(_FAILED_LIMIT_S, digest)
     return {}
 
 

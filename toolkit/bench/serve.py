@@ -3,26 +3,27 @@
 One port, TCP and UDP. A session that begins as a transfer is one to be measured; one whose first message is a line
 of JSON asks something, and gets a line back:
 
-    {"ask": "hello"}     who this is, its limits; forgets what there was to tell
-    {"ask": "result"}    the receiver's object of the transfer that this host has just made
+    {"ask": "hello"}     its limits, and the number that the next transfer will have
+    {"ask": "result", "digest": "...", "since": NUMBER}
+                         the receiver's object of the newest transfer of this host with that digest
 
-Everything is bounded: the bytes and the time of a transfer, how many there are, and how long it all lasts.
+Everything is bounded: the bytes and the time of a transfer, how many there are, what is kept to be asked for, and how
+long it all lasts.
 """
 
 import json
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from queue import Empty, Queue
 from types import FrameType
 from typing import Any
 
 from toolkit.bench.end import peak_memory_bytes
-from toolkit.bench.fingerprint import host_fingerprint
 from toolkit.bench.sink import receive_and_discard
-from toolkit.errors import NettoolError, ProtocolError
+from toolkit.errors import NettoolError, ProtocolError, printable
 from toolkit.transfer.channel import (
     Address,
     Channel,
@@ -38,13 +39,15 @@ from toolkit.transfer.server import Server, listen_on_one_port
 from toolkit.transfer.storage import OPTIMISTIC_BYTES
 from toolkit.units import format_seconds, format_size, rate_of
 
-CONTROL_SCHEMA = 1
+CONTROL_SCHEMA = 2
 _FIRST_MESSAGE_S = 10.0
 _RESULT_WAIT_S = 10.0
 _LAST_QUESTIONS_S = 5.0
 _GRACE_S = 5.0
 _MAX_AT_A_TIME = 8
 _MAX_HOSTS = 64
+_MAX_RESULTS = 4
+"""Of one host; more than one may measure from there at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,9 @@ class MeasuringEnd:
         """
         self._limits = limits
         self._tell = tell
-        self._results: dict[str, Queue[dict[str, Any]]] = {}
-        self._lock = threading.Lock()  # of the results, and of the count
-        self._taken = 0
+        self._results: dict[str, deque[tuple[int, dict[str, Any]]]] = {}
+        self._kept = threading.Condition()  # of the results, and of the counts
+        self._taken = self._ended = 0
         listeners = listen_on_one_port(transports, address, TransportOptions(idle_timeout_s=15.0))
         self.port = next(iter(listeners.values())).address.port
         self._server = Server(listeners, self._serve, max_sessions=_MAX_AT_A_TIME)
@@ -122,38 +125,44 @@ class MeasuringEnd:
         except NettoolError as error:
             self._tell(f"{channel.peer} ({name}): {error}", {"error": str(error), "verified": False})
             channel.abort()
-        except BaseException:
+        except Exception as unexpected:  # one peer's; the others are served on
+            error_text = f"unexpected {type(unexpected).__name__}: {printable(str(unexpected))}"
+            self._tell(f"{channel.peer} ({name}): {error_text}", {"error": error_text, "verified": False})
             channel.abort()
-            raise
 
     def _answer_untrusted(self, channel: Channel, message: bytes) -> None:
+        answer: dict[str, Any] = {"schema": CONTROL_SCHEMA}
         try:
-            asked = json.loads(message)["ask"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            asked = json.loads(message)
+            if asked["ask"] == "hello":
+                answer |= {"max_bytes": self._limits.bytes_per_transfer, "next": self._taken + 1}
+            elif asked["ask"] == "result":
+                answer["result"] = self._result(channel.peer.host, str(asked["digest"]), int(asked["since"]))
+            else:
+                raise KeyError(asked["ask"])
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             raise ProtocolError("it asks what nobody understands") from None
-        results = self._results_of(channel.peer.host)
-        if asked == "hello":
-            while not results.empty():
-                results.get()
-            answer: dict[str, Any] = {"schema": CONTROL_SCHEMA, "host": host_fingerprint()}
-            answer["max_bytes"] = self._limits.bytes_per_transfer
-        elif asked == "result":
-            try:
-                answer = {"schema": CONTROL_SCHEMA, "result": results.get(timeout=_RESULT_WAIT_S)}
-            except Empty:
-                answer = {"schema": CONTROL_SCHEMA, "result": None}
-        else:
-            raise ProtocolError("it asks what nobody understands")
         channel.send_message(json.dumps(answer).encode())
 
-    def _results_of(self, host: str) -> "Queue[dict[str, Any]]":
-        with self._lock:
+    def _result(self, host: str, digest: str, since: int) -> dict[str, Any] | None:
+        """Of the newest transfer like that; it may be about to end."""
+
+        def newest() -> dict[str, Any] | None:
+            kept = reversed(self._results.get(host, ()))
+            return next((told for number, told in kept if number >= since and told["digest"] == digest), None)
+
+        with self._kept:
+            return self._kept.wait_for(newest, _RESULT_WAIT_S)
+
+    def _keep(self, host: str, number: int, told: dict[str, Any]) -> None:
+        with self._kept:
             if host not in self._results and len(self._results) >= _MAX_HOSTS:
                 del self._results[next(iter(self._results))]
-            return self._results.setdefault(host, Queue())
+            self._results.setdefault(host, deque(maxlen=_MAX_RESULTS)).append((number, told))
+            self._kept.notify_all()
 
     def _measure(self, name: str, channel: "_Peeked") -> None:
-        with self._lock:
+        with self._kept:
             self._taken += 1
             number = self._taken
         over = threading.Event()
@@ -187,11 +196,19 @@ class MeasuringEnd:
         }
         if error is not None:
             told["error"] = str(error)
-        self._results_of(channel.peer.host).put(told)
+        self._keep(channel.peer.host, number, told)
         what = f"{format_size(report.size_bytes)} verified in {format_seconds(seconds)}"
         self._tell(f"{channel.peer} ({name}): {error or what}", told)
-        if self._limits.transfers is not None and number >= self._limits.transfers:
-            signal.setitimer(signal.ITIMER_REAL, _LAST_QUESTIONS_S)
+        if not self._is_beyond(number):
+            self._count_ended()
+
+    def _count_ended(self) -> None:
+        """With the last of its transfers nothing is left to do but to tell of it."""
+        with self._kept:
+            self._ended += 1
+            left_s = signal.getitimer(signal.ITIMER_REAL)[0]
+            if self._ended == self._limits.transfers and left_s > _LAST_QUESTIONS_S:
+                signal.setitimer(signal.ITIMER_REAL, _LAST_QUESTIONS_S)
 
     def _is_beyond(self, number: int) -> bool:
         return self._limits.transfers is not None and number > self._limits.transfers
