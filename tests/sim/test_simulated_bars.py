@@ -7,6 +7,7 @@ the response function of CUBIC, RFC 9438 section 5.
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,17 @@ def test_scenarios(name: str) -> None:
     """nettool sim --scenario all"""
     least_share = 0.93 if name == "clean" else 0.85
     check(run(Experiment(SCENARIOS[name].link, [FlowSpec(size_bytes=SIZE_BYTES)])), least_share)
+
+
+@pytest.mark.parametrize("seed", [10, 14, 19])
+def test_jitter_is_not_taken_for_a_full_pipe(seed: int) -> None:
+    """nettool sim --scenario jitter --seed 10
+
+    Seeds whose first packets are the latest ones: Startup once ended with them, and the transfer took four times as
+    long.
+    """
+    link = replace(SCENARIOS["jitter"].link, seed=seed)
+    check(run(Experiment(link, [FlowSpec(size_bytes=SIZE_BYTES)])), least_share=0.85)
 
 
 def test_start_up_fills_a_long_fat_path_within_twelve_round_trips() -> None:

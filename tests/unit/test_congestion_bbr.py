@@ -121,25 +121,56 @@ def test_a_queue_is_seen_when_the_latest_samples_agree() -> None:
     assert not queue.is_seen
     queue_round(queue, [60])
     assert queue.is_seen
-    assert not queue.is_deep
-    queue_round(queue, [66, 66, 66])
-    assert queue.is_deep
     queue_round(queue, [41])
     assert not queue.is_seen
 
 
+def test_a_deep_queue_is_one_that_grows() -> None:
+    queue = QueueDelay()
+    queue_round(queue, [66, 67, 68])
+    assert queue.is_deep
+    queue_round(queue, [68])
+    assert not queue.is_deep
+
+
+def test_an_rtt_that_goes_up_and_down_shows_no_queue() -> None:
+    """Jitter, by a generator with seed 1: an exponential delay of 10 ms on each way."""
+    rng = random.Random(1)
+    queue = QueueDelay()
+    seen = deep = 0
+    for number in range(2000):
+        queue.update(int((40 + rng.expovariate(0.1) + rng.expovariate(0.1)) * MS), 40 * MS)
+        if number >= 16:  # so many it takes to know
+            seen += queue.is_seen
+            deep += queue.is_deep
+    assert seen < 0.05 * 2000
+    assert deep < 0.005 * 2000
+
+
+def test_a_queue_is_seen_through_jitter_once_it_is_larger() -> None:
+    rng = random.Random(2)
+    queue = QueueDelay()
+    for _ in range(50):
+        queue.update(int((40 + rng.expovariate(0.5)) * MS), 40 * MS)
+    assert not queue.is_seen
+    for _ in range(3):
+        queue.update(int((80 + rng.expovariate(0.5)) * MS), 40 * MS)
+    assert queue.is_seen
+
+
 def test_a_standing_queue_is_what_a_round_never_falls_below() -> None:
     queue = QueueDelay()
-    queue_round(queue, [60, 55, 70])
+    queue_round(queue, [55, 60, 70])
     assert queue.standing_ns == 15 * MS
     assert queue.is_standing(40 * MS)
-    queue_round(queue, [60, 41, 70])
+    queue_round(queue, [60, 50, 41])
+    assert queue.standing_ns == 1 * MS
     assert not queue.is_standing(40 * MS)
 
 
 def test_losses_are_clear_of_a_queue_only_after_two_rounds_without() -> None:
     queue = QueueDelay()
-    queue_round(queue, [60, 55, 70])
+    queue_round(queue, [55, 60, 70])
     queue_round(queue, [40, 41, 40])
     assert not queue.was_absent
     queue_round(queue, [40, 41, 40])
@@ -230,10 +261,10 @@ def test_what_proves_spurious_was_not_lost() -> None:
 
 def test_bounds_follow_what_is_delivered_by_no_more_than_beta() -> None:
     bounds = CongestionBounds()
-    bounds.lower(100e6, 500_000, 20e6, 100_000)
+    bounds.lower(0, 100e6, 500_000, 20e6, 100_000)
     assert bounds.now.bw_shortterm == pytest.approx(70e6)
     assert bounds.now.inflight_shortterm == pytest.approx(350_000)
-    bounds.lower(100e6, 500_000, 60e6, 300_000)
+    bounds.lower(0, 100e6, 500_000, 60e6, 300_000)
     assert bounds.now.bw_shortterm == pytest.approx(60e6)
     bounds.drop_short_term()
     assert bounds.now.bw_shortterm == float("inf")
@@ -241,24 +272,39 @@ def test_bounds_follow_what_is_delivered_by_no_more_than_beta() -> None:
 
 def test_bounds_are_undone_and_only_once() -> None:
     bounds = CongestionBounds()
-    bounds.set_longterm_by_probe(600_000, 500_000)
-    bounds.lower(100e6, 500_000, 20e6, 100_000)
-    bounds.undo()
+    bounds.set_longterm_by_probe(100 * MS, 600_000, 500_000)
+    bounds.lower(200 * MS, 100e6, 500_000, 20e6, 100_000)
+    bounds.undo(150 * MS)
     assert bounds.now.bw_shortterm == float("inf")
     assert bounds.now.inflight_longterm == 600_000
-    bounds.undo()
+    bounds.undo(50 * MS)
+    assert bounds.now.inflight_longterm == 600_000
+
+
+def test_a_spurious_loss_takes_back_nothing_that_was_found_before_it() -> None:
+    bounds = CongestionBounds()
+    bounds.set_longterm(100 * MS, 600_000)
+    bounds.undo(101 * MS)
+    assert bounds.now.inflight_longterm == 600_000
+
+
+def test_nothing_takes_back_what_was_found_by_a_mark() -> None:
+    bounds = CongestionBounds()
+    bounds.set_longterm(100 * MS, 600_000)
+    bounds.confirm()
+    bounds.undo(50 * MS)
     assert bounds.now.inflight_longterm == 600_000
 
 
 def test_up_raises_the_long_term_bound_faster_each_round() -> None:
     bounds = CongestionBounds()
-    bounds.set_longterm(320_000)
+    bounds.set_longterm(0, 320_000)
     bounds.start_up(MSS)
     bounds.raise_longterm(1.0)
-    assert bounds.now.inflight_longterm == 330_000
+    assert bounds.now.inflight_longterm == 340_000
     bounds.end_up_round()
     bounds.raise_longterm(0.5)
-    assert bounds.now.inflight_longterm == 340_000
+    assert bounds.now.inflight_longterm == 360_000
 
 
 def test_probes_come_after_16_to_24_round_trips_and_flows_differ() -> None:

@@ -13,8 +13,8 @@ Choices of our own (docs/congestion-control.md has the reasons and the measureme
 - CRUISE steers for a short queue and DOWN sends less for a longer one, where the draft always takes off 1%, and the
   window is 1.25 times the product, not twice: a lone flow wastes nothing, several together drain what they have built,
   and the RTT stays below 1.5 times its minimum in a buffer of any depth;
-- Startup also ends when a deep queue is seen, and grows the window by 1.5 times what is acknowledged, which makes up
-  for acknowledgements that come a quarter of a round trip late;
+- Startup also ends when a deep queue grows and the rate does not, and grows the window by 1.5 times what is
+  acknowledged, which makes up for acknowledgements that come a quarter of a round trip late;
 - UP ends once its 1.25 products are in flight and a queue is seen, and comes every 16 to 24 round trips, not every 2
   to 3 s: a short transfer too must notice that its path has changed;
 - where the hosts take longer than the path (a LAN, one machine), the window paces, until a loss shows a short buffer.
@@ -148,15 +148,17 @@ class Bbr:
             self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
 
     def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
-        del now_ns, lost_sent_time_ns
+        del now_ns
         self._loss.on_spurious(self._last_lost_bytes)
         self._last_lost_bytes = 0
-        self._bounds.undo()
+        self._bounds.undo(lost_sent_time_ns)
 
     def on_ack(self, sample: AckSample) -> None:
         self._update_model(sample)
         if sample.ecn_ce_count or self._is_loss_congestion(sample.in_flight_at_send_bytes):
             self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
+        if sample.ecn_ce_count:
+            self._bounds.confirm()
         if self._rounds.is_start:
             self._end_round(sample)
         self._update_phase(sample)
@@ -217,7 +219,7 @@ class Bbr:
         self._is_round_congested = True
         if self.phase in PROBING:
             target_bytes = min(self._bdp_bytes(self._bw_bps), self._window_bytes)
-            self._bounds.set_longterm_by_probe(in_flight_at_send_bytes, target_bytes)
+            self._bounds.set_longterm_by_probe(now_ns, in_flight_at_send_bytes, target_bytes)
             self._start_down(now_ns)
 
     # Once a round trip
@@ -232,7 +234,7 @@ class Bbr:
         is_excessive = self._loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_rounds = self._excessive_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
-            self._check_startup_done(is_growing, sample.in_flight_at_send_bytes)
+            self._check_startup_done(sample, is_growing)
             is_of_the_path = is_growing and self._queue.was_absent and not is_excessive
         elif self.phase in PROBING:
             if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
@@ -242,9 +244,11 @@ class Bbr:
             # What UP sent too much is declared lost in the first two rounds of DOWN, and answered already.
             is_of_the_path = self._queue.was_absent and self._probe_clock.rounds >= 2
             if is_excessive and self._is_lan:
-                self._bounds.set_longterm(sample.in_flight_at_send_bytes)
+                self._bounds.set_longterm(sample.now_ns, sample.in_flight_at_send_bytes)
             if self._is_round_congested and self._probe_clock.rounds >= 2:
-                self._bounds.lower(self._max_bw.bps, self._window_bytes, self._bw_latest, self._inflight_latest)
+                self._bounds.lower(
+                    sample.now_ns, self._max_bw.bps, self._window_bytes, self._bw_latest, self._inflight_latest
+                )
         down_rounds = self._phase_rounds if self.phase is Phase.DOWN else self._down_rounds
         self._loss.end_round(is_of_the_path, is_below_capacity=2 <= self._probe_clock.rounds <= 1 + down_rounds)
         if self.phase is not Phase.PROBE_RTT and not self._is_round_congested:
@@ -253,18 +257,16 @@ class Bbr:
             self._bounds.end_up_round()
         self._is_round_congested = False
 
-    def _check_startup_done(self, is_growing: bool, in_flight_at_send_bytes: int) -> None:
-        """The pipe is full after rounds without growth: three, two of which lose too much, or one with a queue."""
-        wanted_rounds = _FULL_BW_ROUNDS
-        if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
-            wanted_rounds = _EXCESSIVE_ROUNDS
-        if self._queue.is_standing(self._min_rtt_ns):
-            wanted_rounds = 1
+    def _check_startup_done(self, sample: AckSample, is_growing: bool) -> None:
+        """The pipe is full after rounds without growth: three, or two where they lose too much or have a queue."""
+        is_hinted = self._excessive_rounds >= _EXCESSIVE_ROUNDS or self._queue.is_standing(self._min_rtt_ns)
+        wanted_rounds = _FULL_BW_ROUNDS - 1 if is_hinted else _FULL_BW_ROUNDS
         if self._is_round_congested or (not is_growing and self._full_bw.has_plateau(wanted_rounds)):
             self._full_bw_reached = True
             if self._is_round_congested or self._excessive_rounds:
-                delivered_bytes = max(self._bdp_bytes(self._max_bw.bps), self._inflight_latest)
-                self._bounds.set_longterm_by_startup(in_flight_at_send_bytes, delivered_bytes)
+                needed_bytes = self._bdp_bytes(self._max_bw.bps) + self._extra_acked.bytes
+                delivered_bytes = max(min(needed_bytes, sample.in_flight_at_send_bytes), self._inflight_latest)
+                self._bounds.set_longterm_by_startup(sample.now_ns, sample.in_flight_at_send_bytes, delivered_bytes)
 
     # Phases (section 5.3)
 
@@ -292,7 +294,7 @@ class Bbr:
         now_ns = sample.now_ns
         bdp_bytes = self._bdp_bytes(self._max_bw.bps)
         if self.phase is Phase.STARTUP:
-            if self._full_bw_reached or self._queue.is_deep:
+            if self._full_bw_reached or (self._queue.is_deep and not self._full_bw.is_growth(self._bw_latest)):
                 self._full_bw_reached = True
                 self._enter(Phase.DRAIN, now_ns)
         elif self.phase is Phase.DRAIN:

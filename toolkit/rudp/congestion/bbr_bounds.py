@@ -9,9 +9,10 @@ from typing import Final
 _UNBOUNDED: Final = float("inf")
 _BETA: Final = 0.7
 """BBR.Beta: what a congested round leaves of the short-term bounds, unless more was measured."""
-_UP_SLOPE_DIVISOR: Final = 32
-"""UP raises the long-term bound by a 32nd in its first round, twice as much in the next, and so on. The draft begins
-with one packet, which takes long on a path that has become much wider; the queue ends UP in any case."""
+_UP_SLOPE_DIVISOR: Final = 16
+"""UP raises the long-term bound by a 16th in its first round, twice as much in the next, and so on. The draft begins
+with one packet, which takes long on a path that has become much wider, or whose jitter made Startup see too little; the
+queue ends UP in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +27,54 @@ class Bounds:
 
 
 class CongestionBounds:
-    """`now` are the bounds that hold; the last change can be undone while nothing else has changed them."""
+    """`now` are the bounds that hold; the last change can be undone while nothing else has changed them.
+
+    Whoever changes them says when it is, so that only a loss from before that can take the change back.
+    """
 
     def __init__(self) -> None:
         self.now = Bounds()
         self._before: Bounds | None = None
+        self._changed_ns = 0
         self._up_slope_bytes = 0.0
 
     @property
     def has_longterm(self) -> bool:
         return self.now.inflight_longterm < _UNBOUNDED
 
-    def set_longterm(self, in_flight_bytes: float) -> None:
+    def set_longterm(self, now_ns: int, in_flight_bytes: float) -> None:
         """So much was too much."""
-        self._set(Bounds(inflight_longterm=in_flight_bytes))
+        self._set(now_ns, Bounds(inflight_longterm=in_flight_bytes))
 
-    def set_longterm_by_probe(self, in_flight_at_send_bytes: int, target_bytes: float) -> None:
+    def set_longterm_by_probe(self, now_ns: int, in_flight_at_send_bytes: int, target_bytes: float) -> None:
         """A probe found that so much was too much; but not less than BBR.Beta of what the model wants."""
-        self.set_longterm(max(float(in_flight_at_send_bytes), _BETA * target_bytes))
+        self.set_longterm(now_ns, max(float(in_flight_at_send_bytes), _BETA * target_bytes))
 
-    def set_longterm_by_startup(self, in_flight_at_send_bytes: int, delivered_bytes: float) -> None:
+    def set_longterm_by_startup(self, now_ns: int, in_flight_at_send_bytes: int, delivered_bytes: float) -> None:
         """Startup found that so much was too much, and has seen so much delivered in one round trip.
 
         The second is low where losses ended Startup early; then BBR.Beta of the first is the better guess.
         """
-        self.set_longterm(max(delivered_bytes, _BETA * in_flight_at_send_bytes))
+        self.set_longterm(now_ns, max(delivered_bytes, _BETA * in_flight_at_send_bytes))
 
-    def lower(self, max_bw_bps: float, window_bytes: float, bw_latest_bps: float, inflight_latest_bytes: float) -> None:
+    def lower(
+        self,
+        now_ns: int,
+        max_bw_bps: float,
+        window_bytes: float,
+        bw_latest_bps: float,
+        inflight_latest_bytes: float,
+    ) -> None:
         """A congested round: follow what is delivered down, by no more than BBR.Beta."""
         bandwidth_bps = min(self.now.bw_shortterm, max_bw_bps)
         inflight_bytes = min(self.now.inflight_shortterm, window_bytes)
         self._set(
+            now_ns,
             Bounds(
                 inflight_longterm=self.now.inflight_longterm,
                 bw_shortterm=max(bw_latest_bps, _BETA * bandwidth_bps),
                 inflight_shortterm=max(inflight_latest_bytes, _BETA * inflight_bytes),
-            )
+            ),
         )
 
     def drop_short_term(self) -> None:
@@ -69,9 +82,13 @@ class CongestionBounds:
         self.now = Bounds(inflight_longterm=self.now.inflight_longterm)
         self._before = None
 
-    def undo(self) -> None:
-        """What the last change was made for has not happened."""
-        if self._before is not None:
+    def confirm(self) -> None:
+        """The last change was made for a mark, which is never taken back."""
+        self._before = None
+
+    def undo(self, lost_sent_time_ns: int) -> None:
+        """A packet that was sent at that time was not lost: neither has happened what a change since was made for."""
+        if self._before is not None and self._changed_ns > lost_sent_time_ns:
             self.now, self._before = self._before, None
 
     def start_up(self, datagram_bytes: int) -> None:
@@ -87,5 +104,5 @@ class CongestionBounds:
         raised_bytes = self.now.inflight_longterm + self._up_slope_bytes * acked_share_of_window
         self.now = replace(self.now, inflight_longterm=raised_bytes)
 
-    def _set(self, bounds: Bounds) -> None:
-        self._before, self.now = self.now, bounds
+    def _set(self, now_ns: int, bounds: Bounds) -> None:
+        self._before, self.now, self._changed_ns = self.now, bounds, now_ns

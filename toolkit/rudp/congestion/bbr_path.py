@@ -25,10 +25,14 @@ _NEAR_MIN_RTT_DIVISOR: Final = 10
 _QUEUE_RTT_DIVISOR: Final = 8
 _QUEUE_NOISE_NS: Final = 1_000_000
 _HOST_NOISE_NS: Final = 4_000_000
-"""An RTT of an eighth and 1 ms above the minimum, but at least of 4 ms above, is taken for a queue: less may be hosts
-that were busy, whose schedulers let a process wait for that long."""
+"""On a path without jitter, an RTT of an eighth and 1 ms above the minimum, but at least of 4 ms above, is taken for a
+queue: less may be hosts that were busy, whose schedulers let a process wait for that long."""
 _DEEP_QUEUE_NOISE_NS: Final = 5_000_000
 _RECENT_SAMPLES: Final = 3
+_NOISE_SAMPLES: Final = 16
+"""Of how many the noise is the mean: older ones weigh less."""
+_NOISE_FACTOR: Final = 4
+"""How many times the noise an RTT must exceed what a quiet path shows, to be taken for a queue."""
 
 
 class MaxBandwidth:
@@ -59,11 +63,15 @@ class FullBandwidth:
 
     def end_round(self, delivery_rate_bps: float) -> bool:
         """A round is over that could tell, `delivery_rate_bps` the best of it; returns whether that was growth."""
-        if delivery_rate_bps >= self._bps * _FULL_BW_GROWTH:
+        if self.is_growth(delivery_rate_bps):
             self.restart(delivery_rate_bps)
             return True
         self._rounds += 1
         return False
+
+    def is_growth(self, delivery_rate_bps: float) -> bool:
+        """Whether that is a quarter more than before."""
+        return delivery_rate_bps >= self._bps * _FULL_BW_GROWTH
 
     def has_plateau(self, rounds: int) -> bool:
         """Whether there was no growth for so many rounds."""
@@ -170,11 +178,13 @@ class Rounds:
 class QueueDelay:
     """What the RTT above its minimum tells of the queue at the bottleneck.
 
+    A queue rises or falls for a while; what turns back from one sample to the next is jitter. By how much it does is
+    the noise, and an RTT shows a queue only where it is well above that.
+
     is_seen:     the latest samples all show one
-    is_deep:     they show one of at least half the minimum RTT
+    is_deep:     they show one of at least half the minimum RTT, and that it grows, as our own does in Startup
     standing_ns: what was never less during the last complete round: the queue that does not drain
-    was_absent:  during the last two complete rounds there was none on average, so that nothing which was
-                 declared
+    was_absent:  during the last two complete rounds there was none on average, so that nothing which was declared
                  lost in the last one, and sent in the one before, was dropped by a full queue
     """
 
@@ -184,6 +194,8 @@ class QueueDelay:
         self.standing_ns = 0
         self.was_absent = True
         self._recent_ns: tuple[int, ...] = ()
+        self._noise_ns = 0.0
+        self._noise_samples = 0
         self._round_min_ns: int | None = None
         self._round_sum_ns = 0
         self._round_samples = 0
@@ -192,16 +204,33 @@ class QueueDelay:
     def update(self, rtt_ns: int, min_rtt_ns: int) -> None:
         delay_ns = max(0, rtt_ns - min_rtt_ns)
         self._recent_ns = (*self._recent_ns[1 - _RECENT_SAMPLES :], delay_ns)
-        least_ns = min(self._recent_ns) if len(self._recent_ns) == _RECENT_SAMPLES else 0
-        self.is_seen = least_ns > _visible_delay_ns(min_rtt_ns)
-        self.is_deep = least_ns > min_rtt_ns // 2 + _DEEP_QUEUE_NOISE_NS
+        least_ns, is_rising = 0, False
+        if len(self._recent_ns) == _RECENT_SAMPLES:
+            oldest_ns, middle_ns, newest_ns = self._recent_ns
+            self._update_noise(middle_ns - oldest_ns, newest_ns - middle_ns)
+            least_ns, is_rising = min(self._recent_ns), oldest_ns < middle_ns < newest_ns
+        self.is_seen = least_ns > self._visible_ns(min_rtt_ns)
+        self.is_deep = is_rising and least_ns > min_rtt_ns // 2 + _DEEP_QUEUE_NOISE_NS + self._jitter_ns
         self._round_min_ns = delay_ns if self._round_min_ns is None else min(self._round_min_ns, delay_ns)
         self._round_sum_ns += delay_ns
         self._round_samples += 1
 
+    def _update_noise(self, step_ns: int, next_step_ns: int) -> None:
+        turn_ns = min(abs(step_ns), abs(next_step_ns)) if step_ns * next_step_ns < 0 else 0
+        self._noise_samples = min(self._noise_samples + 1, _NOISE_SAMPLES)
+        self._noise_ns += (turn_ns - self._noise_ns) / self._noise_samples
+
+    @property
+    def _jitter_ns(self) -> float:
+        return _NOISE_FACTOR * self._noise_ns
+
+    def _visible_ns(self, min_rtt_ns: int) -> float:
+        quiet_ns = max(min_rtt_ns // _QUEUE_RTT_DIVISOR + _QUEUE_NOISE_NS, _HOST_NOISE_NS)
+        return quiet_ns + self._jitter_ns
+
     def end_round(self, min_rtt_ns: int) -> None:
         self.standing_ns = self._round_min_ns or 0
-        is_absent = self._round_sum_ns <= self._round_samples * _visible_delay_ns(min_rtt_ns)
+        is_absent = self._round_sum_ns <= self._round_samples * self._visible_ns(min_rtt_ns)
         self.was_absent = is_absent and self._last_round_was_absent
         self._last_round_was_absent = is_absent
         self._round_min_ns = None
@@ -209,12 +238,8 @@ class QueueDelay:
 
     def is_standing(self, min_rtt_ns: int) -> bool:
         """Whether `standing_ns` is more than noise."""
-        return self.standing_ns > _visible_delay_ns(min_rtt_ns)
+        return self.standing_ns > self._visible_ns(min_rtt_ns)
 
     def forget_standing(self) -> None:
         """The queue was drained on purpose since the last complete round."""
         self.standing_ns = 0
-
-
-def _visible_delay_ns(min_rtt_ns: int) -> int:
-    return max(min_rtt_ns // _QUEUE_RTT_DIVISOR + _QUEUE_NOISE_NS, _HOST_NOISE_NS)
