@@ -5,6 +5,7 @@ leaves out the handshake; over UDP nothing is sent again, and what has arrived i
 """
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,8 @@ _UDP_PAYLOAD_BYTES = 1448
 
 
 def main() -> None:
-    """Do the one job."""
+    """Do the one job; ended by a signal, end iperf3 as well."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     job = json.loads(sys.stdin.readline())
     try:
         result = _send(job) if job["role"] == "send" else _receive(job)
