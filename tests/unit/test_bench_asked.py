@@ -79,6 +79,17 @@ def test_the_command_line_goes_before_the_scenario(tmp_path: Path) -> None:
         ('[link]\nrate = ["1Mbit", "1Mbit"]', "the same"),
         ('sizes = ["1MiB", "1024KiB"]', "twice"),
         ('competitor = "iperf3-tcp"', "--competitor"),
+        ("competitor = 6", "not of its kind"),
+        ("limit = 60", "not of its kind"),
+        ('control = "no"', "not of its kind"),
+        ("probes = 0", "not of its kind"),
+        ('[link]\nmtu = "1400"', "not of its kind"),
+        ("[link]\nmtu = true", "not of its kind"),
+        ("[link]\nloss = [1]", "not of its kind"),
+        ('[link]\nboth_ways = "yes"', "not of its kind"),
+        ("[link]\nloss = []", "not of its kind"),
+        ('[link]\nseed = "7"', "a path has no 'seed'"),
+        ('[link]\ntrace = "f"', "a path has no 'trace'"),
     ],
 )
 def test_scenarios_that_make_no_sense(text: str, says: str, tmp_path: Path) -> None:
@@ -86,6 +97,18 @@ def test_scenarios_that_make_no_sense(text: str, says: str, tmp_path: Path) -> N
     file.write_text(text)
     with pytest.raises(UsageError, match=says):
         read_scenario(file).plan()
+
+
+def test_whatever_differs_is_in_the_label(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text(
+        '[link]\nrate = "1Mbit"\nrtt = "5ms"\njitter = "2ms"\njitter-reorders = [false, true]\n'
+        "both_ways = [false, true]\nmtu = [1400, 1500]\n"
+    )
+    labels = [path.label for path in read_scenario(file).plan().paths]
+    assert len(set(labels)) == len(labels) == 8
+    assert labels[0] == "1 Mbit/s, 5 ms, 0% loss, jitter 2ms, mtu 1400"
+    assert labels[-1] == "1 Mbit/s, 5 ms, 0% loss, jitter 2ms, jitter reorders, both ways, mtu 1500"
 
 
 def test_a_scenario_that_is_not_there() -> None:

@@ -21,9 +21,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from toolkit.bench import paths
 from toolkit.bench.campaign import Plan
@@ -38,6 +37,9 @@ LISTED = ("link", "rate", "rtt", "loss")
 _SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _REPEATS = 6
+_LINK_KINDS: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
+"""Of what is no text in a scenario's [link]."""
+_Kind = TypeVar("_Kind")
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
 
@@ -143,14 +145,14 @@ def read_scenario(path: Path) -> Asked:
         asked = Asked(
             kind=kind,
             transports=_joined(told.pop("transports", None)),
-            sizes=tuple(_listed(told.pop("sizes", ()))),
-            repeats=_whole(told.pop("repeats", None)),
-            seed=_whole(told.pop("seed", None)),
-            control=told.pop("control", None),
-            probes=told.pop("probes", None),
-            limit=told.pop("limit", None),
-            competitor=told.pop("competitor", None),
-            link={name.replace("-", "_"): _listed(value) for name, value in link.items()},
+            sizes=tuple(_listed(told.pop("sizes", []))),
+            repeats=_of(int, told.pop("repeats", None)),
+            seed=_of(int, told.pop("seed", None)),
+            control=_of(bool, told.pop("control", None)),
+            probes=_of(bool, told.pop("probes", None)),
+            limit=_of(str, told.pop("limit", None)),
+            competitor=_of(str, told.pop("competitor", None)),
+            link=_of_link({name.replace("-", "_"): value for name, value in link.items()}),
         )
     except (TypeError, ValueError):
         raise UsageError(f"{shown}: a value is not of its kind; docs/method.md shows a scenario") from None
@@ -189,17 +191,25 @@ def _setting(told: Mapping[str, Any]) -> Setting:
     return Setting(**{f.name: told[f.name] for f in fields(Setting)})
 
 
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, str | bool):
-        return [value]
-    return [str(one) for one in chain(value)]
+def _listed(value: Any, kind: type = str) -> list[Any]:
+    values = value if isinstance(value, list) else [value]
+    for one in values:
+        _of(kind, one)
+    return values
 
 
 def _joined(value: Any) -> str | None:
     return None if value is None else ",".join(_listed(value))
 
 
-def _whole(value: Any) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+def _of_link(told: Mapping[str, Any]) -> dict[str, list[Any]]:
+    if any(value == [] for value in told.values()):
+        raise ValueError(told)
+    return {name: _listed(value, _LINK_KINDS.get(name, str)) for name, value in told.items()}
+
+
+def _of(kind: type[_Kind], value: Any) -> _Kind | None:
+    """The value, where it is of that kind and no other (a bool is an int). Raises TypeError."""
+    if value is not None and type(value) is not kind:
         raise TypeError(value)
     return value

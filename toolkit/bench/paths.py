@@ -109,12 +109,10 @@ def remote(host: str) -> BenchPath:
 
 def from_text(kind: str, text: Mapping[str, Any], seed: int) -> BenchPath:
     """A lan or a link from what was written. Raises UsageError."""
-    known = {f.name for f in fields(LinkText)} | {"link"}
+    known = {f.name for f in fields(LinkText)} - {"trace", "trace_back", "seed"} | {"link"}
     unknown = sorted(set(text) - known)
     if unknown:
-        raise UsageError(
-            f"a path has no '{unknown[0]}': take one of {', '.join(sorted(known - {'trace', 'trace_back'}))}"
-        )
+        raise UsageError(f"a path has no '{unknown[0]}': take one of {', '.join(sorted(known))}")
     written = {name: value for name, value in text.items() if value not in (None, False, ())}
     base = profile("lan").spec if kind == LAN_KIND else None
     if "link" in written:
@@ -149,8 +147,10 @@ def _label(kind: str, written: Mapping[str, Any], spec: LinkSpec) -> str:
         parts.append(format_duration_ns(spec.rtt_ns))
     if kind == LINK and ("link" not in written or "loss" in written):
         parts.append(f"{format_fraction(forward.loss)} loss")
-    for name in ("burst", "jitter", "duplicate", "corrupt", "reorder", "queue", "rate_back"):
-        if name in written:
-            parts.append(f"{name.replace('_', ' ')} {written[name]}")
-    parts.extend(str(change) for change in written.get("changes", ()))
+    for name in (f.name for f in fields(LinkText) if f.name in written and f.name not in ("rate", "rtt", "loss")):
+        if name == "changes":
+            parts.extend(str(change) for change in written["changes"])
+        else:
+            words = name.replace("_", " ")
+            parts.append(words if written[name] is True else f"{words} {written[name]}")
     return ", ".join(parts)
