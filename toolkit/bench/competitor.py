@@ -13,8 +13,8 @@ import numpy as np
 from toolkit.bench.ends import End
 from toolkit.bench.matrix import Setting
 from toolkit.bench.places import Place
-from toolkit.bench.stats import jain
 from toolkit.errors import TransferError
+from toolkit.link.sim_result import jain_index
 
 ALONE_S = 3.0
 SETTLE_S = 1.0
@@ -69,7 +69,7 @@ class Competitor:
         return {
             "goodput_bps_alone": self._alone_bps,
             "goodput_bps_beside": beside_bps,
-            "jain": jain([goodput_bps, beside_bps]),
+            "jain": jain_index([goodput_bps, beside_bps]),
         }
 
     def _stopped(self, started_s: float, ended_s: float) -> float:

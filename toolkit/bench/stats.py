@@ -81,12 +81,6 @@ def unpaired_ratio(samples: Sequence[float], baseline: Sequence[float], seed: in
     return Estimate(value, Interval(drawn[outside], drawn[-1 - outside]))
 
 
-def jain(rates: Sequence[float]) -> float:
-    """Jain's index of fairness: 1 where all have the same, 1/n where one has everything (DEC-TR-301, 1984)."""
-    squares = sum(rate * rate for rate in rates)
-    return sum(rates) ** 2 / (len(rates) * squares) if squares else 1.0
-
-
 def _ratio(sample: float, base: float) -> float:
     """Of two goodputs. Where both transfers failed, neither was the better one."""
     if base:
