@@ -6,6 +6,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -259,6 +260,21 @@ class TestClosing:
         with pytest.raises(PeerClosedError):
             listener.accept()
         listener.close()
+
+    def test_is_no_error_where_its_thread_has_noticed_by_itself(
+        self, listener: UdpListener, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A datagram, or a time that has come, may wake it before it is woken."""
+        flag = listener._is_closing
+
+        def set_and_wait() -> None:
+            threading.Event.set(flag)
+            Client(cleanup, listener).send(b"x")
+            listener._thread.join(PATIENCE_S)
+
+        monkeypatch.setattr(flag, "set", set_and_wait)
+        listener.close()
+        assert not listener._thread.is_alive()
 
     def test_leaves_the_channels_that_were_accepted(self, listener: UdpListener) -> None:
         near, far = connected(listener, OPTIONS)

@@ -98,7 +98,8 @@ class UdpListener:
     def close(self) -> None:
         if not self._is_closing.is_set():
             self._is_closing.set()
-            self._wake_sender.send(b"\0")
+            with contextlib.suppress(OSError):  # the thread has noticed by itself, and has closed it
+                self._wake_sender.send(b"\0")
         self._thread.join()
 
     def _serve(self) -> None:
