@@ -44,7 +44,7 @@ def _receive(job: dict[str, Any]) -> dict[str, Any]:
             _await_listening(port, server)
             cancel = cancelled_with_stdin()
             say({"port": port})
-            while server.poll() is None and not cancel.is_set():
+            while not cancel.is_set():
                 try:
                     output, _ = server.communicate(timeout=0.1)
                     break
