@@ -1,8 +1,8 @@
 """What was sent and is not settled: one numpy column per property, indexed by packet number.
 
 Packet numbers are never reused (RFC 9000 section 13.3), so the columns only ever grow at their end; what is settled
-falls off the front when room is made. An acknowledgement of a thousand ranges over a hundred thousand packets is a
-handful of vector operations over the span that it names, and looking for losses another handful over what is left.
+falls off the front when room is made. An acknowledgement costs a handful of vector operations over what it names for the
+first time, however many ranges it repeats, and looking for losses another handful over what is left.
 
 A packet is IN_FLIGHT until it is acknowledged or declared LOST. LOST packets stay in view for a while, so that an
 acknowledgement that comes late shows the loss to have been spurious.
@@ -87,6 +87,7 @@ class SentPackets:
         self._time_ns = np.zeros(_FIRST_CAPACITY, np.int64)
         self._burst = np.zeros(_FIRST_CAPACITY, np.int64)
         self._states: list[SendState] = []
+        self._told: list[tuple[int, int]] = []  # the ranges of the last acknowledgement
         self._first_burst = 0
 
     def _make_room(self, count: int) -> int:
@@ -167,26 +168,21 @@ class SentPackets:
         """
         if ranges[0][1] > self.next_packet_number:
             raise ProtocolError("an ACK packet acknowledges what was never sent")
-        base = self._base
-        low, high = max(ranges[-1][0], base, min(self.least_unacked, self._oldest_lost)), ranges[0][1]
-        if low >= high:
+        told, self._told = self._told, ranges
+        ranges = _news(ranges, told)
+        if not ranges:
             return None
-        state = self._state[low - base : high - base]
-        if len(ranges) == 1:
-            indices = np.flatnonzero(state)
-        else:
-            edges = np.zeros(high - low + 1, np.int8)
-            bounds = np.array(ranges, np.int64)
-            bounds = bounds[bounds[:, 1] > low]  # the others were told before
-            np.maximum(bounds, low, out=bounds)
-            bounds -= low
-            edges[bounds[:, 0]] += 1
-            edges[bounds[:, 1]] -= 1
-            covered = np.cumsum(edges[:-1], dtype=np.int8)
-            indices = np.flatnonzero(covered & (state != SETTLED))
+        low = max(self._base, min(self.least_unacked, self._oldest_lost))  # nothing below is in flight or lost
+        found = []
+        for start, end in reversed(ranges):
+            if end > low:
+                first = max(start, low) - self._base
+                found.append(np.flatnonzero(self._state[first : end - self._base]) + first)
+        if not found:
+            return None
+        indices = found[0] if len(found) == 1 else np.concatenate(found)
         if not len(indices):
             return None
-        indices += low - base
         return self._settle(indices, SETTLED)
 
     def detect_lost(
@@ -252,14 +248,15 @@ class SentPackets:
             is_message = kinds == _MESSAGE
             messages = _runs(positions[is_message], sizes[is_message])
             probes = sizes[kinds == _PROBE].tolist()
-        self._advance()
+        if first + self._base == self.least_unacked:
+            self._advance()
         return Settled(
             packets=len(indices),
             bytes=int(sizes.sum()),
             largest_bytes=int(sizes.max()),
             span_ns=int(self._time_ns[newest] - self._time_ns[first]),
             spurious=indices[late] + self._base,
-            spurious_bytes=int(sizes[late].sum()) if len(late) else 0,
+            spurious_bytes=int(sizes[late].sum()),
             newest=newest + self._base,
             newest_state=self._states[int(self._burst[newest]) - self._first_burst],
             data=data,
@@ -279,6 +276,15 @@ class SentPackets:
                 return
             index += len(piece)
         self.least_unacked = self.next_packet_number
+
+
+def _news(ranges: list[tuple[int, int]], told: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The first of `ranges`, without those that end both lists: a range is told until it no longer matters."""
+    if len(told) > 1 and told[1] in ranges:
+        first = ranges.index(told[1])
+        if ranges[first:] == told[1 : 1 + len(ranges) - first]:
+            return ranges[:first]
+    return ranges
 
 
 def _runs(starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> list[tuple[int, int]]:
