@@ -1,8 +1,8 @@
 """What was sent and is not settled: one numpy column per property, indexed by packet number.
 
 Packet numbers are never reused (RFC 9000 section 13.3), so the columns only ever grow at their end; what is settled
-falls off the front when room is made. An acknowledgement costs a handful of vector operations over what it names for the
-first time, however many ranges it repeats, and looking for losses another handful over what is left.
+falls off the front when room is made. An acknowledgement costs a handful of vector operations over what it names for
+the first time, however many ranges it repeats, and looking for losses another handful over what is left.
 
 A packet is IN_FLIGHT until it is acknowledged or declared LOST. LOST packets stay in view for a while, so that an
 acknowledgement that comes late shows the loss to have been spurious.
@@ -248,7 +248,7 @@ class SentPackets:
             is_message = kinds == _MESSAGE
             messages = _runs(positions[is_message], sizes[is_message])
             probes = sizes[kinds == _PROBE].tolist()
-        if first + self._base == self.least_unacked:
+        if first + self._base <= self.least_unacked <= newest + self._base:
             self._advance()
         return Settled(
             packets=len(indices),
