@@ -17,6 +17,8 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 
 _SOL_UDP: Final = 17
@@ -73,7 +75,7 @@ class DatagramSocket:
         self.send_errors = 0
         self.datagrams_sent = 0
         self.datagrams_received = 0
-        self._buffer = memoryview(bytearray(MAX_BATCH_BYTES))
+        self._buffer = np.zeros(MAX_BATCH_BYTES, np.uint8).data  # no memory is taken before it is written to
         self._offload = offload
         self._adopt(sock)
 

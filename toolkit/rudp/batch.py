@@ -60,10 +60,11 @@ class PacketBuffer:
     """Room for one round's outgoing DATA packets, with the header fields of each as columns to write into."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._view = memoryview(bytearray(max_bytes))
-        self._bytes = np.frombuffer(self._view, np.uint8)
-        self._scratch = memoryview(bytearray(max_bytes))
-        self._payload = np.frombuffer(self._scratch, np.uint8)
+        # np.zeros, unlike bytearray, takes no memory before it is written to: a small file never needs most of it.
+        self._bytes = np.zeros(max_bytes, np.uint8)
+        self._view = self._bytes.data
+        self._payload = np.zeros(max_bytes, np.uint8)
+        self._scratch = self._payload.data
 
     def scratch(self, size_bytes: int) -> memoryview:
         """Contiguous room for the payload of the next `fill`."""

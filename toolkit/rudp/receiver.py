@@ -78,8 +78,8 @@ class Receiver:
         self._advertised_window = window_bytes
         self._ect_count = 0
         self._ce_count = 0
-        self._landing_view = memoryview(bytearray(MAX_BATCH_BYTES))
-        self._landing = np.frombuffer(self._landing_view, np.uint8)
+        self._landing = np.zeros(MAX_BATCH_BYTES, np.uint8)  # no memory is taken before it is written to
+        self._landing_view = self._landing.data
         self._landing_end = 0
         self._expected = _ExpectedHeaders()
         self._pieces: list[tuple[int, int, int]] = []  # position, and where in the landing buffer
