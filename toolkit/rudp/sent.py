@@ -172,17 +172,26 @@ class SentPackets:
         ranges = _news(ranges, told)
         if not ranges:
             return None
-        low = max(self._base, min(self.least_unacked, self._oldest_lost))  # nothing below is in flight or lost
-        found = []
-        for start, end in reversed(ranges):
-            if end > low:
-                first = max(start, low) - self._base
-                found.append(np.flatnonzero(self._state[first : end - self._base]) + first)
-        if not found:
+        base = self._base
+        low, high = max(ranges[-1][0], base, min(self.least_unacked, self._oldest_lost)), ranges[0][1]
+        if low >= high:
             return None
-        indices = found[0] if len(found) == 1 else np.concatenate(found)
+        state = self._state[low - base : high - base]
+        if len(ranges) == 1:
+            indices = np.flatnonzero(state)
+        else:
+            edges = np.zeros(high - low + 1, np.int8)
+            bounds = np.array(ranges, np.int64)
+            bounds = bounds[bounds[:, 1] > low]
+            np.maximum(bounds, low, out=bounds)
+            bounds -= low
+            edges[bounds[:, 0]] += 1
+            edges[bounds[:, 1]] -= 1
+            covered = np.cumsum(edges[:-1], dtype=np.int8)
+            indices = np.flatnonzero(covered & (state != SETTLED))
         if not len(indices):
             return None
+        indices += low - base
         return self._settle(indices, SETTLED)
 
     def detect_lost(
