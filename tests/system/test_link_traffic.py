@@ -29,19 +29,18 @@ def assert_binomial(hits: int, trials: int, probability: float) -> None:
 
 @needs("ping")
 def test_ping_sees_the_round_trip_that_was_asked_for() -> None:
-    """Never early, and right in the median; the tail may need another try on a machine that does other work."""
+    """Never early; right in the median and in the tail, for which a machine that does other work has eight tries."""
     with Link(simple(None, 40)) as link:
-        for _ in range(4):
+        for _ in range(8):
             with link.popen_near(["ping", "-c", "300", "-i", "0.005", "far"], stdout=subprocess.PIPE) as ping:
                 os.sched_setscheduler(ping.pid, os.SCHED_RR, os.sched_param(1))
                 output = ping.communicate(timeout=30)[0].decode()
             times_ms = sorted(float(found) for found in re.findall(r"time=([\d.]+)", output))
             assert len(times_ms) == 300
             assert times_ms[0] >= 40
-            assert statistics.median(times_ms) <= 40.3
-            if times_ms[int(0.99 * len(times_ms))] <= 41.5:
+            if statistics.median(times_ms) <= 40.3 and times_ms[int(0.99 * len(times_ms))] <= 41.5:
                 return
-    raise AssertionError(times_ms[-4:])
+    raise AssertionError((statistics.median(times_ms), times_ms[-4:]))
 
 
 def echo_losses(link: Link, requests: int) -> int:
