@@ -17,9 +17,9 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, PacketBuffer
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.ranges import RangeSet
+from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.receiver import Receiver
-from toolkit.rudp.sent import SendState, SentPackets
+from toolkit.rudp.sent_packets import SendState, SentPackets
 
 DATAGRAM_BYTES = 1472
 PAYLOAD_BYTES = DATAGRAM_BYTES - wire.HEADER_BYTES

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from report_samples import grid, lossy, one_path, troubled
+
+from tests.support.report_samples import grid, lossy, one_path, troubled
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserType

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import LOSSES, grid, lossy, one_path, troubled
 
-from toolkit.bench.verdict import headline
+from tests.support.report_samples import LOSSES, grid, lossy, one_path, troubled
+from toolkit.compare.comparison import headline
 
 PHONE = 360
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from conformance_network import CASES, Case, Network
+
+from tests.support.conformance_network import CASES, Case, Network
 
 
 @pytest.fixture(params=CASES)

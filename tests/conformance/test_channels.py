@@ -1,4 +1,4 @@
-"""What every channel, listener and transport does (toolkit/transfer/channel.py)."""
+"""What every channel, listener and transport does (toolkit/channel.py)."""
 
 import os
 import random
@@ -11,10 +11,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from conformance_network import PATIENCE_S, BytesSink, BytesSource, Case, Network, receive_until, together
 
-from toolkit.errors import PeerClosedError, ProtocolError, TransferError, UnreachableError, UsageError
-from toolkit.transfer.channel import (
+from tests.support.conformance_network import PATIENCE_S, BytesSink, BytesSource, Case, Network, receive_until, together
+from toolkit.channel import (
     COMMON_STATISTICS,
     MAX_IDLE_TIMEOUT_S,
     MAX_MESSAGE_BYTES,
@@ -23,6 +22,7 @@ from toolkit.transfer.channel import (
     Extent,
     TransportOptions,
 )
+from toolkit.errors import PeerClosedError, ProtocolError, TransferError, UnreachableError, UsageError
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance_network import PATIENCE_S, Network, together
 
+from tests.support.conformance_network import PATIENCE_S, Network, together
+from toolkit.channel import Channel
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
-from toolkit.transfer.channel import Channel
-from toolkit.transfer.descriptors import OPEN_FILES
+from toolkit.transfer import receive, send
+from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.receiver import ReceiveOptions
-from toolkit.transfer.report import Progress, ReceiveReport, SendReport
+from toolkit.transfer.result import Progress, ReceiveReport, SendReport
 from toolkit.transfer.sender import SendOptions
-from toolkit.transfer.session import receive, send
 from toolkit.transfer.sources import Stream, StreamSlice
 
 TREE = SendOptions(recursive=True)

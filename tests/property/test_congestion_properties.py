@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from toolkit.rudp.congestion.base import AckSample, CongestionController, LossSample
 from toolkit.rudp.congestion.bbr import Bbr
 from toolkit.rudp.congestion.registry import NAMES, controller
-from toolkit.rudp.mtu import BASE_DATAGRAM_BYTES, TRANSITIONS, Event, PathMtu, State
 from toolkit.rudp.pacer import Pacer
+from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES, TRANSITIONS, Event, PathMtu, State
 from toolkit.rudp.rtt import RttEstimator
 
 MS = 1_000_000

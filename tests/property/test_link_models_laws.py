@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.link.models import Fate, Path
-from toolkit.link.spec import BurstLoss, Change, PathSpec, QueueSpec
+from toolkit.netmodel.path import Fate, Path
+from toolkit.netmodel.spec import BurstLoss, Change, PathSpec, QueueSpec
 
 MS = 1_000_000
 RTT_NS = 20 * MS

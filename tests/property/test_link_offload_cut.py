@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.link.offload import SuperPacket
+from toolkit.emulator.offload import SuperPacket
 
 VNET = "=BBHHHH"
 NEEDS_CSUM = 1

@@ -6,7 +6,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.rudp.spaces import MessageAssembler, SendSpace, segment_positions
+from toolkit.rudp.streams import MessageAssembler, SendSpace, segment_positions
 
 messages = st.lists(st.binary(max_size=60), max_size=12)
 

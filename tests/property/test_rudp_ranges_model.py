@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from toolkit.rudp.ranges import RangeSet
+from toolkit.rudp.range_set import RangeSet
 
 TOP = 60
 values = st.integers(0, TOP)

@@ -5,8 +5,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from toolkit.rudp import wire
-from toolkit.rudp.ranges import RangeSet
-from toolkit.rudp.sent import SendState, SentPackets
+from toolkit.rudp.range_set import RangeSet
+from toolkit.rudp.sent_packets import SendState, SentPackets
 
 SIZE = 100 + wire.HEADER_BYTES
 

@@ -11,8 +11,8 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import REFUSAL_NS, Connection
-from toolkit.rudp.spaces import MessageBuffer
 from toolkit.rudp.state import TRANSITIONS, Event, State
+from toolkit.rudp.streams import MessageBuffer
 
 LOCAL_ID, PEER_ID = 0x1111, 0x2222
 IDLE_NS = 10_000_000_000

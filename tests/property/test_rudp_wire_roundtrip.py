@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit.channel import Extent
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
-from toolkit.transfer.channel import Extent
-from toolkit.transports.udp_extents import decode_announcements_untrusted, encode_announcements
+from toolkit.transports.udp.extents import decode_announcements_untrusted, encode_announcements
 
 connection_ids = st.integers(0, (1 << 64) - 1)
 packet_numbers = st.integers(0, wire.MAX_POSITION - 1)

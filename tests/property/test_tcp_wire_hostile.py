@@ -5,9 +5,9 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.channel import MAX_MESSAGE_BYTES, Extent
 from toolkit.errors import ProtocolError
-from toolkit.transfer.channel import MAX_MESSAGE_BYTES, Extent
-from toolkit.transports import tcp_wire as wire
+from toolkit.transports.tcp import wire
 
 PREFACES = wire.encode_hello(wire.Hello(bytes(16), 1, 0, b""))
 

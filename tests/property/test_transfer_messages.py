@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from toolkit.channel import MAX_MESSAGE_BYTES
 from toolkit.errors import ProtocolError
-from toolkit.transfer.channel import MAX_MESSAGE_BYTES
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import (
     MAX_GROUP_ENTRIES,

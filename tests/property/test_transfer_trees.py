@@ -8,12 +8,12 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.transfer.channel import Address, TransportOptions
+from tests.support.memory_transport import MemoryTransport
+from toolkit.channel import Address, TransportOptions
+from toolkit.transfer import receive, send
 from toolkit.transfer.receiver import ReceiveOptions
-from toolkit.transfer.report import ReceiveReport
+from toolkit.transfer.result import ReceiveReport
 from toolkit.transfer.sender import SendOptions
-from toolkit.transfer.session import receive, send
-from toolkit.transports.memory import MemoryTransport
 
 names = st.text(
     st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/-"), min_size=1, max_size=30

@@ -6,7 +6,8 @@ Ideal is the link's rate times the payload's share of a packet times what the li
 import random
 
 import pytest
-from congestion_bench import (
+
+from tests.support.congestion_bench import (
     DATAGRAM_BYTES,
     MIB,
     MS,

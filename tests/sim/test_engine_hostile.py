@@ -9,11 +9,11 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from engine_pair import FAR_ID, MS, NEAR_ID, SECOND, End, Hazards, Pair
 
+from tests.support.engine_pair import FAR_ID, MS, NEAR_ID, SECOND, End, Hazards, Pair
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch
-from toolkit.rudp.spaces import MAX_MESSAGE_HOLES
+from toolkit.rudp.streams import MAX_MESSAGE_HOLES
 from toolkit.rudp.wire import PacketType
 
 HOSTILE_CHUNK = 10

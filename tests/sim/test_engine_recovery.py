@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 import pytest
-from engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, packet_type
 
+from tests.support.engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, packet_type
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
 from toolkit.rudp.state import State

@@ -8,8 +8,8 @@ import random
 from itertools import pairwise
 
 import pytest
-from engine_pair import MS, SECOND, Hazards, Pair
 
+from tests.support.engine_pair import MS, SECOND, Hazards, Pair
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.registry import NAMES
 

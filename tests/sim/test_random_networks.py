@@ -6,9 +6,9 @@ makes the same network of it again.
 """
 
 import pytest
-from random_network import LIMIT_NS, random_network
 
-from toolkit.link.simulator import Simulator
+from tests.support.random_network import LIMIT_NS, random_network
+from toolkit.simulator.simulator import Simulator
 
 NETWORKS = 500
 CHUNK = 20

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from toolkit.link.scenarios import SCENARIOS, SIZE_BYTES
-from toolkit.link.sim_experiment import Experiment, Outcome, payload_share, run
-from toolkit.link.simulator import FlowSpec
-from toolkit.link.spec import LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES
+from toolkit.netmodel.spec import LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.wire import HEADER_BYTES
+from toolkit.simulator.experiment import Experiment, Outcome, payload_share, run
+from toolkit.simulator.simulator import FlowSpec
 
 MS = 1_000_000
 SECOND = 1000 * MS

@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 
 from toolkit.errors import UsageError
-from toolkit.link.ideal import ideal_bytes, ideal_ns
-from toolkit.link.models import Fate
-from toolkit.link.sim_experiment import Experiment, run
-from toolkit.link.sim_result import QueueingDelay, jain_index
-from toolkit.link.simulator import CORRUPT, IP_UDP_BYTES, TOO_LARGE, FlowSpec, Simulator
-from toolkit.link.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.ideal import ideal_bytes, ideal_ns
+from toolkit.netmodel.path import Fate
+from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.receiver import Receiver
+from toolkit.simulator.experiment import Experiment, run
+from toolkit.simulator.result import QueueingDelay, jain_index
+from toolkit.simulator.simulator import CORRUPT, IP_UDP_BYTES, TOO_LARGE, FlowSpec, Simulator
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -107,7 +107,7 @@ def test_batches_change_nothing(
     path: PathSpec, control: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Handed up alone or in batches: the same acknowledgements at the same nanoseconds, and so the same course."""
-    monkeypatch.setattr("toolkit.link.sim_host.INTERRUPT_INTERVAL_NS", 0)
+    monkeypatch.setattr("toolkit.simulator.host.INTERRUPT_INTERVAL_NS", 0)
     flows = [FlowSpec(control, size_bytes=1 << 20)]
     (batched,) = Simulator(link_of(path), flows).run()
     request.getfixturevalue("packet_by_packet")

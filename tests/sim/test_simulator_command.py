@@ -9,8 +9,8 @@ import pytest
 
 from toolkit.cli.app import invoke
 from toolkit.errors import NettoolError, TransferError, UsageError
-from toolkit.link.profiles import PROFILES
-from toolkit.link.scenarios import SCENARIOS
+from toolkit.netmodel.profiles import PROFILES
+from toolkit.netmodel.scenarios import SCENARIOS
 
 
 def rows_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.link.sim_result import Sample
-from toolkit.link.simulator import IP_UDP_BYTES, FlowSpec, Simulator
-from toolkit.link.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.congestion.registry import NAMES
+from toolkit.simulator.result import Sample
+from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec, Simulator
 
 MS = 1_000_000
 SECOND = 1000 * MS

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.bench.ends import End
-from toolkit.bench.matrix import IPERF3
-from toolkit.bench.places import popen
+from toolkit.compare.plan import IPERF3
+from toolkit.compare.testbed import popen
+from toolkit.compare.worker_process import End
 
 LIMIT_S = 20.0
 

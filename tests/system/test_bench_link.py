@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.bench.asked import Asked
-from toolkit.bench.campaign import Record, run
-from toolkit.bench.record import LEDGER_OFF, Probe, Results, Trial, newest
-from toolkit.bench.replay import rerun
-from toolkit.bench.verdict import NO_CLAIM, summarise
+from toolkit.compare.campaign import Record, run
+from toolkit.compare.comparison import NO_CLAIM, summarise
+from toolkit.compare.records import LEDGER_OFF, Probe, Results, Trial, newest
+from toolkit.compare.replay import rerun
+from toolkit.compare.scenario import Asked
+from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
-from toolkit.link.live import Link
-from toolkit.link.spec import LinkSpec
+from toolkit.netmodel.spec import LinkSpec
 
 # The emulator, and it alone, loses one packet in sixty, or more, of one protocol, and counts it as delivered.
 LIAR = """
 import os, sys
-if "toolkit.link.start" in getattr(sys, "orig_argv", []):
+if "toolkit.emulator.start" in getattr(sys, "orig_argv", []):
     written, count = os.writev, [0]
     def writev(descriptor, buffers):
         data = b"".join(buffers)

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_process import LIMIT_S, NETTOOL, everything_below, nettool
 
-from toolkit.bench.record import Results, read
+from tests.support.cli_process import LIMIT_S, NETTOOL, everything_below, nettool
+from toolkit.compare.records import Results, read
+from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
-from toolkit.link.live import Link
-from toolkit.link.spec import LAN, LinkSpec
+from toolkit.netmodel.spec import LAN, LinkSpec
 
 Process = subprocess.Popen[bytes]
 

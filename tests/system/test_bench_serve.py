@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_process import LIMIT_S, NETTOOL
 
-from toolkit.bench.paths import remote
-from toolkit.bench.remote import RemotePlace
-from toolkit.bench.serve import CONTROL_SCHEMA, Limits, MeasuringEnd
+from tests.support.cli_process import LIMIT_S, NETTOOL
+from toolkit.channel import Address, TransportOptions
+from toolkit.compare.paths import remote
+from toolkit.compare.remote import RemotePlace
+from toolkit.compare.server import CONTROL_SCHEMA, Limits, MeasuringEnd
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError
-from toolkit.transfer.channel import Address, TransportOptions
+from toolkit.transfer import send
 from toolkit.transfer.sender import SendOptions
-from toolkit.transfer.session import send
 from toolkit.transports.registry import transport
 
 HELLO = {"schema": CONTROL_SCHEMA, "max_bytes": 1 << 40, "next": 1}
@@ -196,7 +196,7 @@ def test_a_defect_that_one_peer_finds_does_not_end_the_service(monkeypatch: pyte
         place_at(address)
         told.append("and it goes on")
 
-    monkeypatch.setattr("toolkit.bench.serve.receive_and_discard", broken)
+    monkeypatch.setattr("toolkit.compare.server.receive_and_discard", broken)
     serve_here(Limits(1 << 20, 60.0, None, 60.0), tell, attack)
     assert "unexpected KeyError" in told[0]
     assert told[1:] == ["and it goes on"]

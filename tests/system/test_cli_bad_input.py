@@ -14,10 +14,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from cli_process import Receiver, complaint, everything_below, nettool, nettool_here, receiver, without_override
 
+from tests.support.cli_process import (
+    Receiver,
+    complaint,
+    everything_below,
+    nettool,
+    nettool_here,
+    receiver,
+    without_override,
+)
+from toolkit.channel import Address, Channel, Extent, TransportOptions
 from toolkit.errors import NettoolError
-from toolkit.transfer.channel import Address, Channel, Extent, TransportOptions
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import Entry, Kind
 from toolkit.transfer.messages import (

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
-from report_samples import one_path, save
 
-from toolkit.bench.reasons import KINDS
-from toolkit.bench.record import read
+from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
+from tests.support.report_samples import one_path, save
+from toolkit.compare.diagnosis import KINDS
+from toolkit.compare.records import read
 from toolkit.report.text import comparison
 
 SMALL = ("--size", "1MiB", "--repeat", "1", "--no-control")

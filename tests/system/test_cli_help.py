@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from cli_process import NETTOOL, complaint, nettool, nettool_here
 
+from tests.support.cli_process import NETTOOL, complaint, nettool, nettool_here
 from toolkit.cli.app import COMMANDS
 
 HEAVY = (
@@ -16,7 +16,7 @@ HEAVY = (
     "xxhash",
     "blake3",
     "pyroute2",
-    "toolkit.transfer.session",
+    "toolkit.transfer",
     "toolkit.rudp.connection",
 )
 

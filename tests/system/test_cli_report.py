@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_process import nettool
-from report_samples import lossy, one_path, save
 
-from toolkit.bench.verdict import headline
+from tests.support.cli_process import nettool
+from tests.support.report_samples import lossy, one_path, save
+from toolkit.compare.comparison import headline
 from toolkit.report.text import FORMATS, comparisons
 
 

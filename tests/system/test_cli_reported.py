@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_process import complaint, nettool_here
 
+from tests.support.cli_process import complaint, nettool_here
 from toolkit.cli.options import reported
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError
 

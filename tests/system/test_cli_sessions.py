@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cli_process import everything_below, receiver
 
-from toolkit.transfer.channel import Address, Channel, TransportOptions
-from toolkit.transfer.session import send
+from tests.support.cli_process import everything_below, receiver
+from toolkit.channel import Address, Channel, TransportOptions
+from toolkit.transfer import send
 from toolkit.transports.registry import transport as transport_named
 
 SESSIONS = 1000

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, receiver
+
+from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, receiver
 
 TRANSPORTS = ("tcp", "udp")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from cli_process import NETTOOL, complaint, nettool
-from link_ends import NOBODY, becoming_nobody, needs, needs_tun, without_namespaces
 
+from tests.support.cli_process import NETTOOL, complaint, nettool
+from tests.support.link_ends import NOBODY, becoming_nobody, needs, needs_tun, without_namespaces
+from toolkit.emulator.link import Link
+from toolkit.emulator.run import run_behind
 from toolkit.errors import UsageError
-from toolkit.link.commands import run_behind
-from toolkit.link.live import Link
-from toolkit.link.spec import LinkSpec
+from toolkit.netmodel.spec import LinkSpec
 
 root_only = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="not root: nobody else can become nobody")]
 with_tun = pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this machine has no /dev/net/tun")

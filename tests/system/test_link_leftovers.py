@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_process import NETTOOL
-from link_ends import needs_tun
 
+from tests.support.cli_process import NETTOOL
+from tests.support.link_ends import needs_tun
+from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
-from toolkit.link.live import Link
-from toolkit.link.spec import LinkSpec
+from toolkit.netmodel.spec import LinkSpec
 
 pytestmark = needs_tun
 LIMIT_S = 20.0
@@ -52,7 +52,7 @@ def holders(owner: int) -> set[int]:
             parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-        if parent == owner and "toolkit.link.start" in line:
+        if parent == owner and "toolkit.emulator.start" in line:
             found.add(pid)
     return found
 
@@ -140,8 +140,8 @@ def test_an_owner_whose_child_keeps_the_socket_is_missed_all_the_same(tmp_path: 
     script = tmp_path / "owner.py"
     script.write_text(
         "import os, time\n"
-        "from toolkit.link.live import Link\n"
-        "from toolkit.link.spec import LinkSpec\n"
+        "from toolkit.emulator.link import Link\n"
+        "from toolkit.netmodel.spec import LinkSpec\n"
         "link = Link(LinkSpec())\n"
         "link.open()\n"
         "if os.fork() == 0:\n"

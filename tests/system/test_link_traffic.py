@@ -12,11 +12,11 @@ import time
 from itertools import pairwise
 
 import pytest
-from link_ends import MS, datagrams, iperf, needs, needs_tun, numbered, settled, simple
 
-from toolkit.link.live import Link
-from toolkit.link.models import BURST, LOSS, QUEUE
-from toolkit.link.spec import BurstLoss, LinkSpec, PathSpec, QueueSpec
+from tests.support.link_ends import MS, datagrams, iperf, needs, needs_tun, numbered, settled, simple
+from toolkit.emulator.link import Link
+from toolkit.netmodel.path import BURST, LOSS, QUEUE
+from toolkit.netmodel.spec import BurstLoss, LinkSpec, PathSpec, QueueSpec
 
 pytestmark = [*needs_tun, pytest.mark.timing]
 

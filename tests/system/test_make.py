@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_process import LIMIT_S, everything_below
+
+from tests.support.cli_process import LIMIT_S, everything_below
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = """#!/bin/sh

@@ -4,7 +4,7 @@ import json
 import signal
 from pathlib import Path
 
-from cli_process import complaint, everything_below, nettool, receiver
+from tests.support.cli_process import complaint, everything_below, nettool, receiver
 
 
 def vantage_point(path: Path) -> str:

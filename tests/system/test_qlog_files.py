@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from toolkit.channel import Address, Channel, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError, UsageError
 from toolkit.rudp import wire
-from toolkit.transfer.channel import Address, Channel, Extent, TransportOptions
-from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_listen import UdpListener
+from toolkit.transports.udp.listener import UdpListener
+from toolkit.transports.udp.transport import UdpTransport
 
 LOOPBACK = Address("127.0.0.1", 0)
 CONTENT = bytes(range(256)) * 2000

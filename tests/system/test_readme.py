@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_process import LIMIT_S, everything_below, nettool_here
 
+from tests.support.cli_process import LIMIT_S, everything_below, nettool_here
 from toolkit.cli.app import COMMANDS
+from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
-from toolkit.link.live import Link
-from toolkit.link.spec import LAN, LinkSpec
+from toolkit.netmodel.spec import LAN, LinkSpec
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")

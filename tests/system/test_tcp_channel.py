@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
+from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
-from toolkit.net import splice
-from toolkit.transfer.channel import MAX_MESSAGE_BYTES, Address, Extent, TransportOptions
-from toolkit.transports import tcp_wire as wire
-from toolkit.transports.tcp import TcpTransport
-from toolkit.transports.tcp_channel import TcpChannel
-from toolkit.transports.tcp_stream import SLICE_BYTES
+from toolkit.transports.tcp import splice, wire
+from toolkit.transports.tcp.channel import TcpChannel
+from toolkit.transports.tcp.stream import SLICE_BYTES
+from toolkit.transports.tcp.transport import TcpTransport
 
 PATIENCE_S = 20.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)

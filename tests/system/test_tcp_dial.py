@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from toolkit.channel import Address, TransportOptions
 from toolkit.errors import RefusedError, UnreachableError, UsageError
-from toolkit.net.resolve import SocketAddress
-from toolkit.transfer.channel import Address, TransportOptions
-from toolkit.transports.tcp import TcpTransport
-from toolkit.transports.tcp_dial import CONNECTION_ATTEMPT_DELAY_S, dial
-from toolkit.transports.tcp_wire import Kind, encode_refusal
+from toolkit.transports.addresses import SocketAddress
+from toolkit.transports.tcp import transport
+from toolkit.transports.tcp.connect import CONNECTION_ATTEMPT_DELAY_S, dial
+from toolkit.transports.tcp.transport import TcpTransport
+from toolkit.transports.tcp.wire import Kind, encode_refusal
 
 OPTIONS = TransportOptions(connect_timeout_s=1.0)
 
@@ -167,9 +168,8 @@ def test_a_strange_answer_is_one_line(
     server: socket.socket, answer: bytes, error: type[Exception], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer waits in the client's buffer before it greets: the server needs no thread."""
-    from toolkit.transports import tcp
 
-    greet = tcp._greet
+    greet = transport._greet
 
     def greet_and_answer(*arguments: object) -> None:
         greet(*arguments)  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ def test_a_strange_answer_is_one_line(
             accepted.recv(1000)
             accepted.sendall(answer)
 
-    monkeypatch.setattr(tcp, "_greet", greet_and_answer)
+    monkeypatch.setattr(transport, "_greet", greet_and_answer)
     before = descriptors()
     with pytest.raises(error, match=line) as caught:
         connect_to(name_of(server))

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, UnreachableError
-from toolkit.transfer.channel import Address, Channel, TransportOptions
-from toolkit.transports import tcp_listener
-from toolkit.transports import tcp_wire as wire
-from toolkit.transports.tcp import TcpTransport
-from toolkit.transports.tcp_listener import TcpListener
+from toolkit.transports.tcp import listener as listener_module
+from toolkit.transports.tcp import transport, wire
+from toolkit.transports.tcp.listener import TcpListener
+from toolkit.transports.tcp.transport import TcpTransport
 
 LOOPBACK = Address("127.0.0.1", 0)
 PATIENCE_S = 20.0
@@ -137,7 +137,7 @@ def test_a_greeting_may_come_byte_by_byte(served: Served) -> None:
 
 
 def test_too_many_handshakes_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp_listener, "_MAX_HANDSHAKES", 8)
+    monkeypatch.setattr(listener_module, "_MAX_HANDSHAKES", 8)
     served = Served(connect_timeout_s=PATIENCE_S)
     try:
         with ExitStack() as clients:
@@ -161,14 +161,13 @@ def test_another_version_is_told_ours(served: Served, version: int) -> None:
 
 def test_a_client_of_another_version_is_refused_in_one_line(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = wire.encode_hello
-    from toolkit.transports import tcp
 
     def of_the_future(hello: wire.Hello) -> bytes:
         data = bytearray(encode(hello))
         data[8:10] = (2).to_bytes(2, "big")
         return bytes(data)
 
-    monkeypatch.setattr(tcp, "encode_hello", of_the_future)
+    monkeypatch.setattr(transport, "encode_hello", of_the_future)
     with pytest.raises(RefusedError, match="speaks version 1 of nettool's TCP protocol"):
         served.connect()
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
 import pytest
-from udp_ends import PATIENCE_S, Background, BytesSink, BytesSource, connected, receive_all
 
+from tests.support.udp_ends import PATIENCE_S, Background, BytesSink, BytesSource, connected, receive_all
+from toolkit.channel import Address, Extent, ExtentSink, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.transfer.channel import Address, Extent, ExtentSink, TransportOptions
-from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_channel import BACKLOG_BYTES, MAX_WAITING_BYTES, UdpChannel
-from toolkit.transports.udp_extents import MAX_EXTENTS, STASH_BYTES, IncomingExtents
+from toolkit.transports.udp.channel import BACKLOG_BYTES, MAX_WAITING_BYTES, UdpChannel
+from toolkit.transports.udp.extents import MAX_EXTENTS, STASH_BYTES, IncomingExtents
+from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 SLACK_BYTES = 1 << 20

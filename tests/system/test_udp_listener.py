@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 
 import pytest
-from udp_ends import PATIENCE_S, Background, BytesSink, connected, receive_all, send_all
 
+from tests.support.udp_ends import PATIENCE_S, Background, BytesSink, connected, receive_all, send_all
+from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError
 from toolkit.rudp import wire
-from toolkit.transfer.channel import Address, TransportOptions
-from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_listen import MAX_UNCONFIRMED, MAX_UNCONFIRMED_PER_HOST, UdpListener
+from toolkit.transports.udp.listener import MAX_UNCONFIRMED, MAX_UNCONFIRMED_PER_HOST, UdpListener
+from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 FORGED = 17
@@ -175,7 +175,7 @@ class TestHalfOpen:
     def test_of_one_host_that_can_prove_its_address_leave_room_for_others(
         self, listener: UdpListener, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("toolkit.transports.udp_listen._UNCONFIRMED_LIFETIME_NS", int(PATIENCE_S * 1e9))
+        monkeypatch.setattr("toolkit.transports.udp.listener._UNCONFIRMED_LIFETIME_NS", int(PATIENCE_S * 1e9))
         greedy = [Client(cleanup, listener).gets_in(listener, Client(cleanup, listener)) for _ in range(40)]
         assert greedy == [True] * MAX_UNCONFIRMED_PER_HOST + [False] * (40 - MAX_UNCONFIRMED_PER_HOST)
         others = [
@@ -199,7 +199,7 @@ class TestHalfOpen:
         honest.answer(wire.PacketType.ACCEPT)
 
     def test_they_are_given_up(self, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("toolkit.transports.udp_listen._UNCONFIRMED_LIFETIME_NS", 200_000_000)
+        monkeypatch.setattr("toolkit.transports.udp.listener._UNCONFIRMED_LIFETIME_NS", 200_000_000)
         listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
         descriptors = len(os.listdir("/proc/self/fd"))
         for _ in range(5):

@@ -8,13 +8,13 @@ from contextlib import ExitStack, closing
 from random import Random
 
 import pytest
-from hosts import make_hosts
-from udp_ends import PATIENCE_S, Background, BytesSource, receive_all
 
-from toolkit.link.namespaces import CLONE_NEWNET, join
-from toolkit.transfer.channel import Address, Extent, TransportOptions
-from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_channel import UdpChannel
+from tests.support.hosts import make_hosts
+from tests.support.udp_ends import PATIENCE_S, Background, BytesSource, receive_all
+from toolkit.channel import Address, Extent, TransportOptions
+from toolkit.emulator.namespaces import CLONE_NEWNET, join
+from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transports.udp.transport import UdpTransport
 
 pytestmark = pytest.mark.root
 

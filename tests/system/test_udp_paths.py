@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 
 import pytest
-from hosts import Host, make_hosts
-from udp_ends import PATIENCE_S, Background, connected, receive_all, send_all, wait_for_close
 
-from toolkit.net.udp import wait_readable
+from tests.support.hosts import Host, make_hosts
+from tests.support.udp_ends import PATIENCE_S, Background, connected, receive_all, send_all, wait_for_close
+from toolkit.channel import Address, TransportOptions
 from toolkit.rudp.wire import PacketType
-from toolkit.transfer.channel import Address, TransportOptions
-from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_channel import UdpChannel
+from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transports.udp.socket import wait_readable
+from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 
@@ -111,7 +111,7 @@ class TestRebinding:
             waits += 1
             return wait_readable(descriptors, timeout_ns)
 
-        monkeypatch.setattr("toolkit.transports.udp_channel.wait_readable", counting)
+        monkeypatch.setattr("toolkit.transports.udp.channel.wait_readable", counting)
         with closing(near), closing(far):
             assert far._wake is not None
             for _ in range(100):

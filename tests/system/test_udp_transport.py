@@ -14,7 +14,8 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 
 import pytest
-from udp_ends import (
+
+from tests.support.udp_ends import (
     PATIENCE_S,
     Background,
     BytesSink,
@@ -24,13 +25,12 @@ from udp_ends import (
     send_all,
     wait_for_close,
 )
-
+from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, RefusedError, UnreachableError, UsageError
 from toolkit.rudp import wire
-from toolkit.transfer.channel import Address, Extent, TransportOptions
-from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_channel import UdpChannel
-from toolkit.transports.udp_listen import UdpListener
+from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transports.udp.listener import UdpListener
+from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 UDP_SEGMENT = 103
@@ -264,9 +264,9 @@ class TestNobodyThere:
 
 SERVER = """
 import sys
-from toolkit.transfer.channel import Address, TransportOptions
-from toolkit.transports.udp import UdpTransport
-from toolkit.transports.udp_channel import UdpChannel
+from toolkit.channel import Address, TransportOptions
+from toolkit.transports.udp.transport import UdpTransport
+from toolkit.transports.udp.channel import UdpChannel
 
 class Sink:
     def write(self, file_id, offset, data):

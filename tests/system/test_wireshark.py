@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_pair import NEAR_ID, End, Hazards, Pair
 
+from tests.support.engine_pair import NEAR_ID, End, Hazards, Pair
 from toolkit.rudp import wire
 from toolkit.rudp.wire import LAYOUTS, PacketType
 

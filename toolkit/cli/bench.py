@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from toolkit.bench.asked import Asked, plan_of_record, read_scenario
-from toolkit.bench.campaign import Plan, Record, run
-from toolkit.bench.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
-from toolkit.bench.record import Probe, Results, Trial, Writer, read
-from toolkit.bench.verdict import headline, plain, summarise
 from toolkit.cli.common import emit, emit_json, is_terminal, parse_target, say
 from toolkit.cli.options import Json, Quiet, option, reported, spread
+from toolkit.compare.campaign import Plan, Record, run
+from toolkit.compare.comparison import headline, plain, summarise
+from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
+from toolkit.compare.records import Probe, Results, Trial, Writer, read
+from toolkit.compare.scenario import Asked, plan_of_record, read_scenario
 from toolkit.errors import TransferError, UsageError
 from toolkit.report.text import comparison
 from toolkit.units import format_rate, format_seconds, format_size

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit import __version__
+from toolkit.channel import Address
 from toolkit.errors import NettoolError, TransferError, UsageError, printable
-from toolkit.transfer.channel import Address
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DEFAULT_PORT = 9000

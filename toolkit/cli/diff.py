@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from toolkit.bench.diff import Change, compare, differences_of_hosts
-from toolkit.bench.record import read
-from toolkit.bench.stats import MIN_SAMPLES
-from toolkit.bench.verdict import plain
 from toolkit.cli.common import emit, emit_json
 from toolkit.cli.options import Json, reported
+from toolkit.compare.comparison import plain
+from toolkit.compare.diff import Change, compare, differences_of_hosts
+from toolkit.compare.records import read
+from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import printable
-from toolkit.report.wording import NOTHING, ratio, ratio_interval
+from toolkit.report.labels import NOTHING, ratio, ratio_interval
 from toolkit.units import format_rate, format_size
 
 _HEADERS = ("path", "size", "transport", "old", "new", "new / old", "95% interval", "verdict")

@@ -9,16 +9,16 @@ from tabulate import tabulate
 
 from toolkit.cli.common import emit, emit_json, say
 from toolkit.cli.options import Json, Quiet, option, reported
+from toolkit.emulator.check import Check
+from toolkit.emulator.check import check as measure
+from toolkit.emulator.interfaces import DEFAULT_NETWORK
+from toolkit.emulator.link import EMULATORS, Link, refuse_missing
+from toolkit.emulator.run import run_behind
 from toolkit.errors import TransferError, UsageError, printable
-from toolkit.link.check import Check
-from toolkit.link.check import check as measure
-from toolkit.link.commands import run_behind
-from toolkit.link.interfaces import DEFAULT_NETWORK
-from toolkit.link.live import EMULATORS, Link, refuse_missing
-from toolkit.link.notation import LinkText, link_spec
-from toolkit.link.profiles import PROFILES, profile
-from toolkit.link.spec import LAN, LinkSpec, describe_path
-from toolkit.link.trace import parse_trace
+from toolkit.netmodel.mahimahi import parse_trace
+from toolkit.netmodel.notation import LinkText, link_spec
+from toolkit.netmodel.profiles import PROFILES, profile
+from toolkit.netmodel.spec import LAN, LinkSpec, describe_path
 
 
 @reported

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
+from toolkit.channel import MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
 from toolkit.cli.common import DEFAULT_PORT, emit_json, explained
 from toolkit.errors import UsageError
-from toolkit.transfer.channel import MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
 from toolkit.units import parse_duration_ns, to_seconds
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.cli.common import emit_json, explained, say, say_where
 from toolkit.cli.options import (
     DEFAULT_BIND,
@@ -36,11 +37,10 @@ from toolkit.cli.options import (
 from toolkit.cli.progress import Bars, bars
 from toolkit.cli.results import closed, describe, failed_entries, result_fields
 from toolkit.errors import NettoolError, RefusedError, UsageError, printable
-from toolkit.transfer.channel import Address, Channel, TransportOptions
+from toolkit.transfer import receive
 from toolkit.transfer.receiver import ReceiveOptions
-from toolkit.transfer.report import REFUSED, ReceiveReport
+from toolkit.transfer.result import REFUSED, ReceiveReport
 from toolkit.transfer.server import Server, listen_on_one_port
-from toolkit.transfer.session import receive
 from toolkit.transports.registry import transport
 
 MAX_SESSIONS = 32  # each may hold a thread, two sockets, and megabytes of windows

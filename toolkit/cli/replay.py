@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from toolkit.bench.asked import plan_of_record
-from toolkit.bench.campaign import run
-from toolkit.bench.record import Trial, Writer, read
-from toolkit.bench.replay import rerun, trial_of
 from toolkit.cli.common import emit, emit_json
 from toolkit.cli.options import Json, reported
+from toolkit.compare.campaign import run
+from toolkit.compare.records import Trial, Writer, read
+from toolkit.compare.replay import rerun, trial_of
+from toolkit.compare.scenario import plan_of_record
 from toolkit.errors import TransferError, printable
 from toolkit.report.text import comparison
 from toolkit.units import format_rate, format_seconds

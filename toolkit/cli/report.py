@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from toolkit.bench.record import read
 from toolkit.cli.common import emit, emit_json, say
 from toolkit.cli.options import Json, reported
+from toolkit.compare.records import read
 from toolkit.errors import UsageError, printable
 from toolkit.report import iperf3
 from toolkit.report.page import write_page

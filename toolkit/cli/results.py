@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from toolkit.channel import Channel
 from toolkit.errors import NettoolError
-from toolkit.transfer.channel import Channel
-from toolkit.transfer.report import SKIPPED, Report
+from toolkit.transfer.result import SKIPPED, Report
 from toolkit.units import format_rate, format_seconds, format_size, rate_of
 
 

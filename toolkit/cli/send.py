@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+from toolkit.channel import TransportOptions
 from toolkit.cli.common import emit, emit_json, parse_target, say
 from toolkit.cli.options import (
     DEFAULT_IDLE_TIMEOUT,
@@ -27,11 +28,10 @@ from toolkit.cli.options import (
 from toolkit.cli.progress import bars
 from toolkit.cli.results import closed, describe, result_fields
 from toolkit.errors import UsageError
-from toolkit.transfer.channel import TransportOptions
-from toolkit.transfer.report import SKIPPED
+from toolkit.transfer import send
+from toolkit.transfer.result import SKIPPED
+from toolkit.transfer.scan import check_sources
 from toolkit.transfer.sender import SendOptions
-from toolkit.transfer.session import send
-from toolkit.transfer.walk import check_sources
 from toolkit.transports.registry import transport
 from toolkit.units import parse_rate
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from toolkit.bench.serve import Limits, MeasuringEnd
+from toolkit.channel import Address
 from toolkit.cli.common import emit_json, say
 from toolkit.cli.options import DEFAULT_BIND, RECV_PORT, Bind, Json, Port, Quiet, reported
+from toolkit.compare.server import Limits, MeasuringEnd
 from toolkit.errors import UsageError
-from toolkit.transfer.channel import Address
 from toolkit.transports.registry import transport
 from toolkit.units import parse_duration_ns, parse_size, to_seconds
 

@@ -13,14 +13,14 @@ import typer
 from toolkit.cli.common import emit, emit_json, is_terminal, say
 from toolkit.cli.options import Json, option, reported
 from toolkit.errors import TransferError, UsageError, printable
-from toolkit.link.notation import LinkText, link_spec
-from toolkit.link.profiles import profile
-from toolkit.link.scenarios import SCENARIOS, SIZE_BYTES, scenario
-from toolkit.link.sim_experiment import Experiment, Outcome, run
-from toolkit.link.simulator import IP_UDP_BYTES, FlowSpec
-from toolkit.link.spec import LinkSpec
+from toolkit.netmodel.notation import LinkText, link_spec
+from toolkit.netmodel.profiles import profile
+from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
+from toolkit.netmodel.spec import LinkSpec
 from toolkit.report.simulation import TRACE_HEADER, Row, as_json, table, trace_lines
 from toolkit.rudp.congestion import registry as congestion
+from toolkit.simulator.experiment import Experiment, Outcome, run
+from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec
 from toolkit.units import (
     format_duration_ns,
     format_fraction,

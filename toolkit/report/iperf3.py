@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.bench.record import UNRELIABLE
-from toolkit.bench.stats import Estimate
-from toolkit.bench.verdict import NO_CLAIM, Row
+from toolkit.compare.comparison import NO_CLAIM, Row
+from toolkit.compare.records import UNRELIABLE
+from toolkit.compare.stats import Estimate
 from toolkit.errors import UsageError, printable
 from toolkit.units import format_fraction, format_rate, format_seconds
 

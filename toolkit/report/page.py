@@ -15,16 +15,16 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
-from toolkit.bench.record import CONTROL_SUFFIX, Campaign, Probe, Results, Trial, line
-from toolkit.bench.verdict import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, Row, headline, summarise
+from toolkit.compare.comparison import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, Row, headline, summarise
+from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Probe, Results, Trial, line
 from toolkit.errors import TransferError, printable
 from toolkit.report import drawing
 from toolkit.report.drawing import Picture
 from toolkit.report.html import Html, element, join
+from toolkit.report.labels import label, ratio, verdict_words
 from toolkit.report.plots import pictures
 from toolkit.report.tables import Cell, Column, Table, imported_tables, tables
 from toolkit.report.text import caption, started_text
-from toolkit.report.wording import label, ratio, verdict_words
 from toolkit.units import format_size
 
 _TITLE = "TCP and UDP compared"

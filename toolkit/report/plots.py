@@ -12,12 +12,12 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from toolkit.bench.record import CONTROL_SUFFIX, Campaign, Results, Trial
-from toolkit.bench.verdict import Row, summarise
+from toolkit.compare.comparison import Row, summarise
+from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results, Trial
 from toolkit.errors import TransferError, printable
 from toolkit.report import plots_cell, plots_grid
 from toolkit.report.drawing import WIDTH, Picture, Style, legend_inches, render, style
-from toolkit.report.wording import label, short_label
+from toolkit.report.labels import label, short_label
 from toolkit.units import format_size
 
 _OWN_TO_A_PATH = ("text", "seed", "ideal_bps", "link", "loss")

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.bench.record import Trial
-from toolkit.bench.verdict import Row
+from toolkit.compare.comparison import Row
+from toolkit.compare.records import Trial
 from toolkit.report.axes import rate_axis, size_axis, time_axis
 from toolkit.report.drawing import SURFACE, Style, legend, legend_inches, text_inches
-from toolkit.report.wording import REASONS, short_label
+from toolkit.report.labels import REASONS, short_label
 from toolkit.units import format_rate, format_seconds
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.bench.record import Campaign
-from toolkit.bench.verdict import FASTER, NO_CLAIM, Row
+from toolkit.compare.comparison import FASTER, NO_CLAIM, Row
+from toolkit.compare.records import Campaign
 from toolkit.report.axes import rate_axis
 from toolkit.report.drawing import (
     FIXED_INK,
@@ -18,7 +18,7 @@ from toolkit.report.drawing import (
     direct_labels,
     text_inches,
 )
-from toolkit.report.wording import ratio, short_label
+from toolkit.report.labels import ratio, short_label
 from toolkit.units import format_fraction
 
 if TYPE_CHECKING:

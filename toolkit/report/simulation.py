@@ -6,8 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from toolkit.link.sim_experiment import Outcome
-from toolkit.link.sim_result import Sample
+from toolkit.simulator.experiment import Outcome
+from toolkit.simulator.result import Sample
 from toolkit.units import format_duration_ns, format_rate, format_size
 
 _NOTHING = "-"

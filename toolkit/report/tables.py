@@ -10,10 +10,10 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from toolkit.bench.record import Results, Trial
-from toolkit.bench.verdict import Row, summarise
+from toolkit.compare.comparison import Row, summarise
+from toolkit.compare.records import Results, Trial
 from toolkit.errors import printable
-from toolkit.report.wording import (
+from toolkit.report.labels import (
     NOTHING,
     REASONS,
     label,

@@ -2,7 +2,7 @@
 
 Everything comes from the records. For people there are tabulate's formats, with the text around them
 escaped as each needs it; for programs CSV and JSON, where a row has plain numbers in bytes, bits per
-second, seconds and milliseconds under the names that docs/data-format.md and `toolkit.bench.verdict.Row` use.
+second, seconds and milliseconds under the names that docs/data-format.md and `toolkit.compare.comparison.Row` use.
 """
 
 import csv
@@ -15,12 +15,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from toolkit.bench.record import CONTROL_SUFFIX, Campaign, Results
-from toolkit.bench.stats import MIN_SAMPLES
-from toolkit.bench.verdict import Row, headline, plain, summarise
+from toolkit.compare.comparison import Row, headline, plain, summarise
+from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
+from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import printable
+from toolkit.report.labels import NOTHING, label
 from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables
-from toolkit.report.wording import NOTHING, label
 from toolkit.units import format_size
 
 MARKUP = ("github", "latex", "html")

@@ -12,12 +12,12 @@ from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Path, Transmit
 from toolkit.rudp.config import Config
+from toolkit.rudp.observer import Timer, Trace
 from toolkit.rudp.path import PathValidation
 from toolkit.rudp.receiver import Receiver
 from toolkit.rudp.sender import Sender
-from toolkit.rudp.spaces import DataSource
 from toolkit.rudp.state import TRANSITIONS, Event, State
-from toolkit.rudp.trace import Timer, Trace
+from toolkit.rudp.streams import DataSource
 
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
 REFUSAL_NS: Final = 500_000_000

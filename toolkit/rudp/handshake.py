@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.rudp import wire
-from toolkit.security.cookie import CookieJar
+from toolkit.rudp.address_validation import CookieJar
 
 FIRST_RETRANSMISSION_NS: Final = 100_000_000
 """One small datagram more on paths that are longer; where the first was lost, half of the wait."""

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
 from toolkit.rudp.batch import MAX_BATCH_BYTES
-from toolkit.rudp.ranges import RangeSet
-from toolkit.rudp.spaces import MessageAssembler
+from toolkit.rudp.range_set import RangeSet
+from toolkit.rudp.streams import MessageAssembler
 
 MAX_HOLES: Final = 1 << 16
 """Ranges kept per set: a peer that sends every other byte must not fill the memory."""

@@ -14,12 +14,12 @@ import numpy as np
 from toolkit.rudp import wire
 from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
 from toolkit.rudp.config import Config
-from toolkit.rudp.mtu import BASE_DATAGRAM_BYTES
+from toolkit.rudp.loss_recovery import Recovery
+from toolkit.rudp.observer import Trace
 from toolkit.rudp.pacer import Pacer
-from toolkit.rudp.recovery import Recovery
+from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES
 from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
-from toolkit.rudp.spaces import DataSource, SendSpace, segment_positions
-from toolkit.rudp.trace import Trace
+from toolkit.rudp.streams import DataSource, SendSpace, segment_positions
 
 MAX_ROUND_SUPER_PACKETS: Final = 8
 """What one round may send before the driver looks at its receive side again."""

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 from toolkit.errors import ProtocolError, TransferError, printable
 from toolkit.transfer import preallocate
-from toolkit.transfer.descriptors import CachedFile
 from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
 from toolkit.transfer.messages import Outcome, Status
+from toolkit.transfer.open_files import CachedFile
 from toolkit.transfer.tree import NotTakenError, Tree, reason_of, storage_error
 
 

@@ -9,8 +9,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from toolkit.channel import MAX_MESSAGE_BYTES
 from toolkit.errors import ProtocolError
-from toolkit.transfer.channel import MAX_MESSAGE_BYTES
 from toolkit.transfer.names import display_name
 from toolkit.transfer.reader import Reader
 

@@ -9,15 +9,14 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from toolkit.channel import Channel
 from toolkit.errors import (
     NettoolError,
     ProtocolError,
     TransferError,
     VerificationError,
 )
-from toolkit.transfer.channel import Channel
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
-from toolkit.transfer.endpoint import ALIVE_INTERVAL_S, Endpoint, VersionError
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, Kind
 from toolkit.transfer.messages import (
     SESSION_VERSION,
@@ -33,7 +32,7 @@ from toolkit.transfer.messages import (
     Result,
     Status,
 )
-from toolkit.transfer.report import (
+from toolkit.transfer.result import (
     FAILED,
     MISMATCHED,
     Account,
@@ -43,6 +42,7 @@ from toolkit.transfer.report import (
     Settled,
     raise_for,
 )
+from toolkit.transfer.session import ALIVE_INTERVAL_S, Endpoint, VersionError
 from toolkit.transfer.states import Party, State
 from toolkit.transfer.storage import Storage
 

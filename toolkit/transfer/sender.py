@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from toolkit.channel import Channel, Extent
 from toolkit.errors import (
     NettoolError,
     ProtocolError,
@@ -22,9 +23,7 @@ from toolkit.errors import (
     TransferError,
     VerificationError,
 )
-from toolkit.transfer.channel import Channel, Extent
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, algorithm_by_name
-from toolkit.transfer.endpoint import Endpoint
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, Kind
 from toolkit.transfer.messages import (
     Accept,
@@ -41,7 +40,7 @@ from toolkit.transfer.messages import (
     Status,
 )
 from toolkit.transfer.names import display_name
-from toolkit.transfer.report import (
+from toolkit.transfer.result import (
     FAILED,
     MISMATCHED,
     REFUSED,
@@ -54,10 +53,11 @@ from toolkit.transfer.report import (
     Settled,
     raise_for,
 )
+from toolkit.transfer.scan import Item, LeftOut, Root, check_sources, in_groups, totals_of, walk
+from toolkit.transfer.session import Endpoint
 from toolkit.transfer.sources import FileSource, Stream, StreamSlice
 from toolkit.transfer.states import Party
 from toolkit.transfer.storage import OPTIMISTIC_BYTES
-from toolkit.transfer.walk import Item, LeftOut, Root, check_sources, in_groups, totals_of, walk
 
 MIN_SLICE_BYTES = 1 << 16
 MAX_SLICE_BYTES = 1 << 24

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from time import monotonic
 
+from toolkit.channel import Address, Channel, Listener, Transport, TransportOptions
 from toolkit.errors import NettoolError, PeerClosedError, UnreachableError
-from toolkit.transfer.channel import Address, Channel, Listener, Transport, TransportOptions
 from toolkit.transfer.messages import Error, Reason
 
 _PORT_ATTEMPTS = 20

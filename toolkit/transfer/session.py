@@ -1,59 +1,149 @@
-"""The shared file-transfer interface: `send` at one end of a channel, `receive` at the other.
+"""What both ends of a session have in common: messages through the state table, and how a session ends badly.
 
-    sender                                receiver
-    BEGIN, OFFER 0, (a little content)  ->
-    OFFER 1                             ->
-                                        <-  ACCEPT 0: what is taken
-    content of group 0 (extents), DIGESTS ->
-                                        <-  RESULT 0: verified under its name, or why not
-    ...                                 ->
-    END                                 ->
-                                        <-  DONE
-
-Either end ends the session with ERROR. Who made the channel closes it: in order after a return or an error of
-the family, at once (`abort`) after anything else, such as KeyboardInterrupt. Nothing of an unfinished file is
-left.
+An end that fails says why (ERROR) and stops; an end that is told so raises what the other said. When the
+channel breaks, the last messages are still looked at: the reason is better than the fact.
 """
 
-import os
+import contextlib
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
 
-from toolkit.transfer.channel import Channel
-from toolkit.transfer.receiver import ReceiveOptions, Receiver
-from toolkit.transfer.report import ProgressCallback, ReceiveReport, SendReport
-from toolkit.transfer.sender import Sender, SendOptions
+from toolkit.channel import MIN_IDLE_TIMEOUT_S, Channel, ExtentSink
+from toolkit.errors import (
+    NettoolError,
+    PeerClosedError,
+    ProtocolError,
+    RefusedError,
+    TransferError,
+    UsageError,
+    printable,
+)
+from toolkit.transfer.messages import Alive, AnyMessage, Error, Reason, decode_untrusted
+from toolkit.transfer.states import Party, State, advance
 
-
-def send(
-    channel: Channel,
-    sources: Sequence[str | os.PathLike[str]],
-    options: SendOptions = SendOptions(),  # noqa: B008 - frozen
-    progress: ProgressCallback | None = None,
-    cancel: threading.Event | None = None,
-) -> SendReport:
-    """Send files and, if the options say so, directories ("-" is the standard input).
-
-    `progress` is called from this thread for every slice of content; `cancel`, once set, ends the session.
-
-    Raises, always with what was done in the error's `report`: UsageError for sources that cannot be sent,
-    before anything is; RefusedError when the receiver did not take something, VerificationError when
-    something arrived otherwise than it was sent, both after the rest was sent; TransferError for everything
-    else.
-    """
-    return Sender(channel, sources, options, progress, cancel).run()
+# How often an end that waits looks up: says something where it has said nothing since, and sees that it shall stop.
+# The idle timeout that counts is the peer's, and unknown here.
+ALIVE_INTERVAL_S = MIN_IDLE_TIMEOUT_S / 4
+LAST_WORDS_TIMEOUT_S = 1.0
 
 
-def receive(
-    channel: Channel,
-    directory: str | os.PathLike[str],
-    options: ReceiveOptions = ReceiveOptions(),  # noqa: B008 - frozen
-    progress: ProgressCallback | None = None,
-    cancel: threading.Event | None = None,
-) -> ReceiveReport:
-    """Receive one session's files into `directory`.
+class _PeerFailure(Exception):  # noqa: N818 - it carries the error that is raised
+    """The peer has ended the session; `error` says why."""
 
-    What was refused is in the report and no error here. Raises, with what was done in the error's `report`:
-    UsageError for a directory that is not there, VerificationError and TransferError as `send` does.
-    """
-    return Receiver(channel, directory, options, progress, cancel).run()
+    def __init__(self, error: NettoolError) -> None:
+        self.error = error
+
+
+class Endpoint:
+    """One end of a session over a channel."""
+
+    def __init__(self, channel: Channel, party: Party, cancel: threading.Event | None) -> None:
+        self._channel = channel
+        self._party = party
+        self._peer = Party.RECEIVER if party is Party.SENDER else Party.SENDER
+        self._cancel = cancel
+        self._last_sent_s = time.monotonic()
+        self.state = State.NEW
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may follow."""
+        return self.state is State.OVER
+
+    def send(self, message: AnyMessage) -> None:
+        """Send, as the state allows. Raises PeerClosedError."""
+        self.state = advance(self.state, self._party, message.TYPE)
+        self._channel.send_message(message.encode())
+        self._last_sent_s = time.monotonic()
+
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> AnyMessage | None:
+        """As Channel.receive, for ALIVE_INTERVAL_S where no time is given; ALIVE gives None.
+
+        Raises what the peer's ERROR says, and ProtocolError for what may not come now.
+        """
+        self.check_cancelled()
+        data = self._channel.receive(sink, ALIVE_INTERVAL_S if timeout_s is None else timeout_s, wake)
+        if data is None:
+            return None
+        message = decode_untrusted(data)
+        self.state = advance(self.state, self._peer, message.TYPE)
+        if isinstance(message, Error):
+            raise _PeerFailure(_said_by(self._peer, message))
+        return None if isinstance(message, Alive) else message
+
+    def stay_alive(self) -> None:
+        """Say something if nothing was said for ALIVE_INTERVAL_S: the peer may have nothing else to go by."""
+        if time.monotonic() - self._last_sent_s >= ALIVE_INTERVAL_S:
+            self.send(Alive())
+
+    def check_cancelled(self) -> None:
+        """Raises TransferError when the caller wants the session to end."""
+        if self._cancel is not None and self._cancel.is_set():
+            raise _CancelledError("the transfer was stopped")
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Whatever goes wrong within is told to the peer, or has come from it; out comes one error of the
+        family.
+        """
+        try:
+            yield
+        except _PeerFailure as failure:
+            raise failure.error from None
+        except PeerClosedError as lost:
+            raise self._last_words() or lost from None
+        except NettoolError as error:
+            # How this end was called, and its paths, are no business of the other.
+            text = "it was started wrongly" if isinstance(error, UsageError) else str(error)
+            self._tell(_reason_for(error), text)
+            raise
+        except OSError as error:
+            failed = TransferError(f"the system refuses: {error.strerror or error}")
+            self._tell(Reason.FAILED, str(failed))
+            raise failed from error
+
+    def _tell(self, reason: Reason, text: str) -> None:
+        if not self.is_over:
+            with contextlib.suppress(NettoolError):
+                self.send(Error(reason, text))
+
+    def _last_words(self) -> NettoolError | None:
+        """Why the peer has closed, if it said so before."""
+        with contextlib.suppress(NettoolError):
+            while (data := self._channel.receive(timeout_s=LAST_WORDS_TIMEOUT_S)) is not None:
+                message = decode_untrusted(data)
+                if isinstance(message, Error):
+                    return _said_by(self._peer, message)
+        return None
+
+
+class VersionError(RefusedError):
+    """The peer speaks another version of the session."""
+
+
+class _CancelledError(TransferError):
+    """The caller of this end wants it to stop."""
+
+
+def _reason_for(error: NettoolError) -> Reason:
+    if isinstance(error, _CancelledError):
+        return Reason.CANCELLED
+    if isinstance(error, VersionError):
+        return Reason.VERSION
+    if isinstance(error, ProtocolError):
+        return Reason.PROTOCOL
+    return Reason.REFUSED if isinstance(error, RefusedError) else Reason.FAILED
+
+
+def _said_by(party: Party, message: Error) -> NettoolError:
+    who, text = f"the {party.value}", printable(message.text)
+    if message.reason is Reason.VERSION:
+        return RefusedError(f"{who} is of another version, use the same on both sides: {text}")
+    if message.reason is Reason.REFUSED:
+        return RefusedError(f"{who} refuses: {text}")
+    if message.reason is Reason.CANCELLED:
+        return TransferError(f"{who} has stopped the transfer")
+    return TransferError(f"{who} says: {text}")

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from toolkit.channel import Extent
 from toolkit.errors import TransferError, printable
-from toolkit.transfer.channel import Extent
-from toolkit.transfer.descriptors import CachedFile
 from toolkit.transfer.digest import Algorithm, Frontier
+from toolkit.transfer.open_files import CachedFile
 
 MIN_HOLE_BYTES = 1 << 16  # a smaller hole is cheaper sent than told of
 STREAM_SLICE_BYTES = 1 << 20

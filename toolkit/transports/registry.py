@@ -7,14 +7,14 @@ makes a `Transport` when it is called without arguments; `pip install` is all th
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
+from toolkit.channel import Transport
 from toolkit.errors import UsageError, printable
-from toolkit.transfer.channel import Transport
 
 ENTRY_POINT_GROUP = "nettool.transports"
 
 _BUILT_IN = {
-    "tcp": ("toolkit.transports.tcp", "TcpTransport"),
-    "udp": ("toolkit.transports.udp", "UdpTransport"),
+    "tcp": ("toolkit.transports.tcp.transport", "TcpTransport"),
+    "udp": ("toolkit.transports.udp.transport", "UdpTransport"),
 }
 
 

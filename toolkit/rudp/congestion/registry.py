@@ -19,7 +19,7 @@ _OWN: Final = {
     "bbr": ("toolkit.rudp.congestion.bbr", "Bbr"),
     "cubic": ("toolkit.rudp.congestion.cubic", "Cubic"),
     "newreno": ("toolkit.rudp.congestion.newreno", "NewReno"),
-    "rate": ("toolkit.rudp.congestion.rate", "FixedRate"),
+    "rate": ("toolkit.rudp.congestion.fixed_rate", "FixedRate"),
 }
 NAMES: Final = tuple(_OWN)
 """The names of nettool's own controllers."""

@@ -1,0 +1,68 @@
+"""Campaigns that reports are tried on: figures made up from a seed, with everything that a campaign can hold."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tests.support.synthetic_campaign import Truth, make_results
+from toolkit.compare.records import Results, Writer
+
+HOSTILE = "<script>alert(1)</script>$x_1$ & \"quotes' \x1b[31m\u202e網"
+LOSSES = ("no loss", "loss 0.1%", "loss 1%", "loss 5%")
+_SPEEDS_BPS = {"tcp-cubic": (94e6, 45e6, 9e6, 2e6), "udp-bbr": (92e6, 91e6, 89e6, 80e6)}
+
+
+def lossy(repeats: int = 6, seed: int = 7) -> Results:
+    """Two transports and the control at four rates of loss."""
+    speeds = {(name, path): bps for name, row in _SPEEDS_BPS.items() for path, bps in zip(LOSSES, row, strict=True)}
+    return make_results(Truth(speeds, sizes=(20_000_000,), repeats=repeats), seed)
+
+
+def one_path(repeats: int = 6) -> Results:
+    """A campaign of one path, where nothing is to be drawn over several."""
+    truth = Truth({("tcp-cubic", "loopback"): 9e9, ("udp-bbr", "loopback"): 4e9}, repeats=repeats)
+    results = make_results(truth, 3)
+    return replace(results, campaign=replace(results.campaign, name="loopback"))
+
+
+def grid() -> Results:
+    """RTT x loss; UDP is slower where both are small, and faster where both are large."""
+    speeds, settings = {}, {}
+    for rtt_ms in (10, 40, 160):
+        for loss in (0.0, 0.001, 0.01):
+            path = f"{rtt_ms} ms, {loss:.1%}"
+            speeds["tcp-cubic", path] = 90e6 / (1 + rtt_ms * loss * 20)
+            speeds["udp-bbr", path] = 70e6
+            settings[path] = {"rtt_ms": float(rtt_ms), "loss": loss, "queue": f"{rtt_ms} packets"}
+    results = make_results(Truth(speeds, sizes=(5_000_000,), with_control=False), 5)
+    paths = {path: {**results.campaign.paths[path], **changed} for path, changed in settings.items()}
+    return replace(results, campaign=replace(results.campaign, paths=paths))
+
+
+def troubled() -> Results:
+    """Failures, marks, an unbalanced ledger, a competing flow, and text that nobody should have written."""
+    hostile = f"udp-bbr {HOSTILE}"
+    results = lossy()
+    trials = []
+    for trial in results.trials:
+        if trial.transport == "udp-bbr":
+            ledger = {**(trial.ledger or {}), "balance": 12 if trial.block == 2 else 0}
+            competitor = {"goodput_bps_alone": 9e7, "goodput_bps_beside": 4.5e7, "jain": 0.9}
+            changed = replace(trial, transport=hostile, ledger=ledger, competitor=competitor, why=f"Because {HOSTILE}.")
+            if trial.path == LOSSES[1]:
+                changed = replace(changed, marks=("cpu-bound",))
+            if trial.path == LOSSES[2]:
+                changed = replace(changed, verified=False, seconds=None, goodput_bps=None, error=f"exit 4: {HOSTILE}")
+            trials.append(changed)
+        else:
+            trials.append(trial)
+    transports = {hostile if name == "udp-bbr" else name: it for name, it in results.campaign.transports.items()}
+    return replace(results, campaign=replace(results.campaign, transports=transports, storage=HOSTILE), trials=trials)
+
+
+def save(results: Results, path: Path) -> Path:
+    """As nettool bench writes them."""
+    writer = Writer(path)
+    for record in (results.campaign, *results.probes, *results.trials):
+        writer.write(record)
+    writer.close()
+    return path

@@ -1,0 +1,75 @@
+"""A receiver that keeps nothing, held to that: by its memory, and by what a hostile peer sends."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from toolkit.compare import discard
+from toolkit.compare.discard import MAX_FILES, MAX_HELD_BYTES, DiscardingStorage
+from toolkit.errors import ProtocolError, TransferError
+from toolkit.transfer.digest import algorithm_by_name
+from toolkit.transfer.manifest import Entry, Kind
+from toolkit.transfer.messages import Status
+
+ALGORITHM = algorithm_by_name("xxh3-128")
+STEP = memoryview(bytes(1 << 20))
+
+
+def storage_of(*sizes_bytes: int) -> DiscardingStorage:
+    storage = DiscardingStorage(None)
+    entries = [Entry(Kind.FILE, b"%d" % n, 0o600, 0, size, size) for n, size in enumerate(sizes_bytes)]
+    assert all(outcome.status is Status.TAKEN for outcome in storage.offer(entries, ALGORITHM))
+    return storage
+
+
+def memory_pages_bytes() -> int:
+    """What the files without a name of this process take."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            if "memfd:nettool" in os.readlink(link):
+                found += os.stat(link).st_blocks * 512
+        except FileNotFoundError:
+            continue  # the listing's own
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no memory without a name on this system")
+def test_content_goes_by_the_digest_and_its_memory_is_given_back() -> None:
+    storage = storage_of(128 << 20)
+    assert storage.descriptor(0, 0, len(STEP)) is None  # nothing lands that is not written, and then given back
+    for offset in range(0, 128 << 20, len(STEP)):
+        storage.write(0, offset, STEP)
+        assert memory_pages_bytes() <= 8 << 20
+    storage.close(complete=False)
+
+
+def test_content_far_ahead_of_what_is_missing_is_refused() -> None:
+    storage = storage_of(1 << 40, 1 << 40)
+    storage.write(0, MAX_HELD_BYTES // 2, STEP[:1])
+    storage.write(1, MAX_HELD_BYTES // 2 - 2, STEP[:1])
+    with pytest.raises(ProtocolError, match="too far ahead"):
+        storage.write(1, MAX_HELD_BYTES // 2 + 10, STEP[:1])
+    storage.close(complete=False)
+
+
+def test_more_files_at_a_time_are_refused() -> None:
+    storage = storage_of(*[1 << 30] * MAX_FILES)
+    (outcome,) = storage.offer([Entry(Kind.FILE, b"more", 0o600, 0, 1, 1)], ALGORITHM)
+    assert outcome.status is Status.REFUSED
+    storage.close(complete=False)
+
+
+def test_what_the_system_refuses_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    opener: Callable[..., int] = full
+    monkeypatch.setattr(discard.os, "memfd_create", opener, raising=False)
+    storage = storage_of(1 << 20)
+    with pytest.raises(TransferError, match="open files"):
+        storage.write(0, 0, STEP)
+    storage.close(complete=False)

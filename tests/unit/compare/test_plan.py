@@ -1,0 +1,72 @@
+"""Every transport once a block, in an order that the seed decides; what users may name as a transport."""
+
+from itertools import groupby
+
+import pytest
+
+from toolkit.compare.plan import (
+    AIOQUIC,
+    IPERF3,
+    WARM_UP,
+    Setting,
+    baseline_of,
+    parse_transports,
+    schedule,
+    with_control,
+)
+from toolkit.errors import UsageError
+
+SETTINGS = [Setting(label, "tcp", label) for label in ("a", "b", "c")]
+SIZES = [10, 1000]
+
+
+def test_a_block_holds_every_cell_once_and_the_warm_up_comes_first() -> None:
+    turns = list(schedule(SETTINGS, SIZES, repeats=4, seed=3))
+    blocks = [(block, list(group)) for block, group in groupby(turns, lambda turn: turn.block)]
+    assert [block for block, _ in blocks] == [WARM_UP, 0, 1, 2, 3]
+    warm_up, *rest = [group for _, group in blocks]
+    assert sorted((turn.setting.label, turn.payload_bytes) for turn in warm_up) == [("a", 10), ("b", 10), ("c", 10)]
+    for group in rest:
+        cells = sorted((turn.setting.label, turn.payload_bytes) for turn in group)
+        assert cells == [(label, size) for label in "abc" for size in SIZES]
+
+
+def test_the_seed_decides_the_order_and_blocks_differ() -> None:
+    first = list(schedule(SETTINGS, SIZES, repeats=20, seed=3))
+    assert first == list(schedule(SETTINGS, SIZES, repeats=20, seed=3))
+    assert first != list(schedule(SETTINGS, SIZES, repeats=20, seed=4))
+    orders = {tuple(turn.setting.label for turn in first if turn.block == block) for block in range(20)}
+    assert len(orders) > 5
+
+
+def test_transports_as_users_write_them() -> None:
+    assert parse_transports("tcp, udp,tcp-bbr,udp-rate=50Mbit") == [
+        Setting("tcp-cubic", "tcp", "cubic"),
+        Setting("udp-bbr", "udp", "bbr"),
+        Setting("tcp-bbr", "tcp", "bbr"),
+        Setting("udp-rate=50Mbit", "udp", "rate", None, 50e6),
+    ]
+    assert parse_transports("tcp", "reno") == [Setting("tcp-reno", "tcp", "reno")]
+    assert parse_transports("quic,iperf3-tcp,iperf3-tcp-bbr,iperf3-udp=1Gbit") == [
+        Setting("quic", "quic", None, AIOQUIC),
+        Setting("iperf3-tcp", "tcp", "cubic", IPERF3),
+        Setting("iperf3-tcp-bbr", "tcp", "bbr", IPERF3),
+        Setting("iperf3-udp=1Gbit", "udp", None, IPERF3, 1e9),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "pigeon", "tcp,,udp", "tcp,tcp-cubic", "iperf3", "iperf3-sctp", "udp-rate=fast", "iperf3-udp-bbr"]
+)
+def test_transports_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_transports(text)
+
+
+def test_the_baseline_is_the_first_tcp_of_nettool_and_the_control_is_the_same_again() -> None:
+    settings = parse_transports("udp,iperf3-tcp,tcp-bbr,tcp")
+    assert baseline_of(settings).label == "tcp-bbr"
+    assert baseline_of(parse_transports("udp,udp-cubic")).label == "udp-bbr"
+    *same, control = with_control(settings)
+    assert same == settings
+    assert control == Setting("tcp-bbr#2", "tcp", "bbr")

@@ -1,0 +1,68 @@
+"""docs/data-format.md names every kind of object that is written for programs, and their fields."""
+
+import ast
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from toolkit.compare.diff import Change
+from toolkit.compare.records import MARKS, Campaign, Probe, Trial
+from toolkit.emulator.accounting import Ledger, PathLedger
+from toolkit.emulator.check import Finding
+from toolkit.netmodel.path import DROP_REASONS
+from toolkit.report.simulation import as_json
+from toolkit.simulator.experiment import Outcome
+from toolkit.simulator.result import FlowResult
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "data-format.md").read_text("utf-8")
+OUTCOME = Outcome([], 1, 1.0, None, 0.0, 0.0, None, [])
+LEDGER = Ledger("tun", 1, PathLedger(), PathLedger(), 1)
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"`([\w.-]+)`", text))
+
+
+def sections() -> dict[str, str]:
+    """Kind -> all that stands under the headings that name it."""
+    found: dict[str, str] = {}
+    for heading, text in re.findall(r"^### ([^\n]*)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL):
+        for kind in words(heading):
+            found[kind] = found.get(kind, "") + text
+    return found
+
+
+def emitted() -> set[str]:
+    """The kinds that commands print."""
+    calls = [
+        node
+        for path in (ROOT / "toolkit" / "cli").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "emit_json"
+    ]
+    kinds = [call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)]
+    assert len(kinds) == len(calls)
+    return {str(kind) for kind in kinds}
+
+
+def test_every_kind_has_a_section_and_every_section_a_kind() -> None:
+    assert set(sections()) == emitted() | {"campaign", "probe", "trial"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("campaign", {field.name for field in fields(Campaign)}),
+        ("probe", {field.name for field in fields(Probe)}),
+        ("trial", {field.name for field in fields(Trial)} | set(MARKS)),
+        ("diff", {field.name for field in fields(Change)}),
+        ("link", {*LEDGER.to_json(), *LEDGER.forward.to_json(), *DROP_REASONS}),
+        ("link-check", set(Finding._fields)),
+        ("simulation", {*as_json({}, OUTCOME), *(field.name for field in fields(FlowResult))} - {"progress"}),
+    ],
+)
+def test_the_section_names_every_field(kind: str, names: set[str]) -> None:
+    assert names - words(sections()[kind]) == set()

@@ -1,0 +1,83 @@
+"""Delivery traces: mahimahi's rules, by hand."""
+
+import pytest
+
+from toolkit.errors import UsageError
+from toolkit.netmodel.mahimahi import parse_trace
+from toolkit.netmodel.path import Path
+from toolkit.netmodel.spec import PathSpec, QueueSpec
+
+MS = 1_000_000
+
+
+def deliveries(trace: tuple[int, ...], offered: list[tuple[float, int]]) -> list[float]:
+    """(time in ms, bytes) of packets -> times of delivery in ms."""
+    path = Path(PathSpec(trace_ms=trace, queue=QueueSpec(limit_bytes=10**9)), 0, 1)
+    came: list[float] = []
+    for at_ms, size in offered:
+        path.handle_packets(at_ms * MS, size)
+        came += [at / MS for fate in path.poll_fates(at_ms * MS) for _, at in fate.deliveries()]
+    return came
+
+
+def test_a_packet_leaves_at_the_next_opportunity() -> None:
+    assert deliveries((3, 7, 10), [(0, 1504), (0, 1504), (0, 1504), (0, 1504)]) == [3, 7, 10, 13]
+
+
+def test_an_opportunity_that_nobody_waits_for_is_lost() -> None:
+    assert deliveries((3, 7, 10), [(5, 1504), (5, 1504)]) == [7, 10]
+    assert deliveries((3, 7, 10), [(7, 1504)]) == [7]
+
+
+def test_what_an_opportunity_has_left_serves_the_next_in_the_queue() -> None:
+    assert deliveries((3, 7, 10), [(0, 500), (0, 1004), (0, 100)]) == [3, 3, 7]
+
+
+def test_what_is_left_does_not_wait() -> None:
+    assert deliveries((3, 7, 10), [(0, 500), (4, 500)]) == [3, 7]
+
+
+def test_a_packet_may_need_several_opportunities() -> None:
+    assert deliveries((3, 7, 10), [(0, 3000), (0, 8)]) == [7, 7]
+
+
+def test_several_opportunities_of_one_time() -> None:
+    assert deliveries((5, 5, 10), [(0, 1504), (0, 1504), (0, 1504)]) == [5, 5, 10]
+
+
+def test_the_trace_begins_anew_at_its_end() -> None:
+    assert deliveries((3, 7, 10), [(1000, 1504), (1000, 1504), (2001, 1504)]) == [1000, 1003, 2003]
+
+
+def test_the_rate_is_that_of_the_trace() -> None:
+    spec = PathSpec(trace_ms=tuple(range(1, 1001)), queue=QueueSpec(limit_bytes=10**9))
+    assert spec.mean_rate_bps == pytest.approx(1504 * 8 * 1000)
+    path = Path(spec, 0, 1)
+    path.handle_packets(0, 1504, 3000)
+    came = [at for fate in path.poll_fates(0) for _, at in fate.deliveries()]
+    assert came == [n * MS for n in range(1, 3001)]
+
+
+def test_a_file_is_read() -> None:
+    assert parse_trace("# from a train\n0\n5\n\n5\n 12 \n") == (0, 5, 5, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no delivery opportunity"),
+        ("0\n0\n", "no delivery opportunity"),
+        ("5\n4\n", "line 2: time goes back"),
+        ("5\nsix\n", "line 2: 'six'"),
+        ("-1\n", "line 1"),
+        ("1.5\n", "line 1"),
+        ("٣\n", "line 1"),
+        ("9" * 13, "line 1"),
+        ("\x1b[2J\n", "line 1"),
+    ],
+)
+def test_nonsense_is_refused_by_its_line(text: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint) as caught:
+        parse_trace(text, "up.trace")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()

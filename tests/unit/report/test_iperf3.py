@@ -1,0 +1,151 @@
+"""What iperf3 -J prints, as rows; and whatever else a file may hold, refused in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.report_samples import one_path
+from toolkit.compare.comparison import NO_CLAIM
+from toolkit.errors import UsageError
+from toolkit.report import iperf3
+from toolkit.report.text import FORMATS, comparisons
+
+TCP: dict[str, Any] = {
+    "start": {
+        "version": "iperf 3.12",
+        "connecting_to": {"host": "192.0.2.7", "port": 5201},
+        "test_start": {"protocol": "TCP", "num_streams": 2, "duration": 10, "reverse": 0, "target_bitrate": 0},
+    },
+    "intervals": [],
+    "end": {
+        "sum_sent": {"seconds": 10.0, "bytes": 1_260_000_000, "retransmits": 31, "sender": True},
+        "sum_received": {"seconds": 10.04, "bytes": 1_255_000_000, "sender": True},
+        "cpu_utilization_percent": {"host_total": 20.0, "remote_total": 40.0},
+        "sender_tcp_congestion": "cubic",
+    },
+}
+UDP: dict[str, Any] = {
+    "start": {"test_start": {"protocol": "UDP", "num_streams": 1, "reverse": 1, "target_bitrate": 50_000_000}},
+    "end": {
+        "sum": {"seconds": 10.0, "bytes": 62_500_000, "lost_packets": 100, "packets": 1000, "jitter_ms": 0.1},
+        "cpu_utilization_percent": {"host_total": 10.0, "remote_total": 30.0},
+    },
+}
+
+
+def write(folder: Path, *runs: object) -> Path:
+    path = folder / "iperf.json"
+    path.write_text("\n".join(json.dumps(run, indent=1) for run in runs))
+    return path
+
+
+def test_a_tcp_run_has_the_receivers_figures(tmp_path: Path) -> None:
+    (row,) = iperf3.read(write(tmp_path, TCP))
+    assert row.goodput_bps is not None
+    assert row.goodput_bps.value == pytest.approx(8 * 1_255_000_000 / 10.04)
+    assert row.goodput_bps.interval is None
+    assert (row.transport, row.payload_bytes) == ("iperf3-tcp-cubic", 1_255_000_000)
+    assert row.path == "to 192.0.2.7, iperf.json"
+    assert row.retransmitted_packets == 31
+    assert row.sender_cpu_s_per_gb == pytest.approx(0.2 * 10.04 / 1.255)
+    assert row.receiver_cpu_s_per_gb == pytest.approx(0.4 * 10.04 / 1.255)
+    assert row.verdict == NO_CLAIM
+    assert row.marks == ()
+    assert "2 streams" in row.why
+
+
+def test_a_udp_run_counts_what_arrived_and_is_marked(tmp_path: Path) -> None:
+    (row,) = iperf3.read(write(tmp_path, UDP))
+    assert row.goodput_bps is not None
+    assert row.goodput_bps.value == pytest.approx(45e6)
+    assert row.marks == ("unreliable",)
+    assert "10% of the datagrams were lost" in row.why
+    assert "no more than 50 Mbit/s" in row.why
+    assert row.sender_cpu_s_per_gb == pytest.approx(0.3 * 10 / 0.0625)  # reversed: the other end has sent
+
+
+def test_a_udp_receiver_that_tells_is_believed(tmp_path: Path) -> None:
+    told = {**UDP, "end": {**UDP["end"], "sum_received": {"seconds": 10.0, "bytes": 56_000_000}}}
+    (row,) = iperf3.read(write(tmp_path, told))
+    assert row.goodput_bps is not None
+    assert row.goodput_bps.value == pytest.approx(44.8e6)
+
+
+def test_several_runs_in_a_file_are_several_rows(tmp_path: Path) -> None:
+    assert [row.transport for row in iperf3.read(write(tmp_path, TCP, UDP, TCP))] == [
+        "iperf3-tcp-cubic",
+        "iperf3-udp",
+        "iperf3-tcp-cubic",
+    ]
+
+
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_rows_stand_beside_a_campaign_in_every_format(tmp_path: Path, table_format: str) -> None:
+    rows = iperf3.read(write(tmp_path, TCP, UDP))
+    shown = comparisons([one_path()], rows, table_format)
+    assert "iperf3-udp" in shown
+    assert "udp-bbr" in shown
+    assert "iperf3-tcp-cubic" in comparisons([], rows, table_format)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n \n",
+        b"not json",
+        b"[1]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"start": {"test_start": 3}, "end": {}}',
+        b'{"error": "unable to connect", "start": {}, "end": {}}',
+        b"[" * 100_000,
+        json.dumps({**TCP, "end": {"sum_sent": {"seconds": 0, "bytes": 1}}}).encode(),
+        json.dumps({**TCP, "end": {"sum_sent": {"seconds": float("nan"), "bytes": 1}}}).encode(),
+        json.dumps({**TCP, "end": {"sum_sent": {"seconds": 1, "bytes": 10**400}}}).encode(),
+        json.dumps({**TCP, "end": {"sum_sent": {"seconds": 1, "bytes": -1}}}).encode(),
+        json.dumps({**TCP, "end": 7}).encode(),
+        json.dumps(TCP).encode()[:-5],
+    ],
+)
+def test_other_content_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "iperf.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"iperf\.json") as caught:
+        iperf3.read(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        iperf3.read(tmp_path / "missing.json")
+
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_value_in_any_place_is_more_than_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    run = json.loads(json.dumps(data.draw(st.sampled_from([TCP, UDP]))))
+    place = run
+    while True:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[key], dict) or not place[key] or data.draw(st.integers(0, 3)) == 0:
+            break
+        place = place[key]
+    place[key] = data.draw(LEAVES)
+    path = write(tmp_path_factory.getbasetemp(), run)
+    try:
+        rows = iperf3.read(path)
+    except UsageError:
+        return
+    assert comparisons([], rows)

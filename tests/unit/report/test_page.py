@@ -1,0 +1,168 @@
+"""The page as text: it needs nothing, hides nothing, runs nothing that it was not made with."""
+
+import base64
+import gzip
+import hashlib
+import re
+from dataclasses import replace
+from functools import cache
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.support.report_samples import lossy, one_path, save, troubled
+from toolkit.compare.comparison import headline
+from toolkit.compare.records import read
+from toolkit.errors import TransferError
+from toolkit.report import drawing
+from toolkit.report.html import Html, element, join
+from toolkit.report.page import page, write_page
+from toolkit.report.plots import pictures
+from toolkit.report.tables import tables
+
+page_of_lossy = cache(lambda: page([lossy()]))
+VOID = {"meta", "link", "br", "hr"}
+
+
+class Outline(HTMLParser):
+    """Checks that elements are nested, and collects their names, links and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+
+def test_the_page_made_again_is_the_same(tmp_path: Path) -> None:
+    results = troubled()
+    path = save(results, tmp_path / "results.jsonl")
+    write_page([results], tmp_path / "one.html")
+    write_page([read(path)], tmp_path / "folder" / "two.html")
+    first = (tmp_path / "one.html").read_bytes()
+    assert first == (tmp_path / "folder" / "two.html").read_bytes()
+    assert first == page([read(path)]).encode()
+
+
+def test_the_verdict_sentence_comes_before_every_table_and_picture() -> None:
+    results = lossy()
+    text = page_of_lossy()
+    first = unescape(re.sub(r"<[^>]+>", "", text[text.index('<ol class="verdicts">') : text.index("</li>")]))
+    sentence = headline(results)[0]
+    where, _, said = sentence.partition(": ")
+    assert where in first
+    assert said in first
+    assert text.index("</ol>") < text.index("<table") < text.index("<svg")
+
+
+def test_all_sentences_tables_and_pictures_are_there() -> None:
+    campaigns = [lossy(), one_path()]
+    text = page(campaigns)
+    outline = Outline(text)
+    tags = [tag for tag, _ in outline.seen]
+    assert tags.count("table") == sum(len(tables(results)) for results in campaigns)
+    if drawing.is_available():
+        assert tags.count("svg") == sum(len(pictures(results)) for results in campaigns)
+    words = " ".join(outline.words)
+    for results in campaigns:
+        for sentence in headline(results):
+            assert sentence.partition(": ")[2] in words
+    ids = [attributes["id"] for _, attributes in outline.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for target in [a["href"] for t, a in outline.seen if t == "a" and (a["href"] or "").startswith("#")]:
+        assert target is not None
+        assert target[1:] in ids
+
+
+def test_nothing_is_fetched() -> None:
+    text = page_of_lossy()
+    addresses = set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<>)]*", re.sub(r"base64,[^\"]*", "", text)))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    for tag, attributes in Outline(text).seen:
+        assert "src" not in attributes
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+
+
+def test_the_policy_lets_only_its_own_script_run() -> None:
+    text = page([one_path()])
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = unescape(re.findall(r'content="(default-src[^"]*)"', text)[0])
+    assert policy.startswith("default-src 'none';")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe-eval" not in policy
+
+
+def test_text_from_a_file_stays_text() -> None:
+    text = page([troubled()])
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "\x1b" not in text
+    outline = Outline(text)
+    assert all(not name.startswith("on") for _, attributes in outline.seen for name in attributes)
+
+
+def test_the_records_are_in_the_page(tmp_path: Path) -> None:
+    results = lossy()
+    text = page_of_lossy()
+    name, packed = re.findall(r'download="([^"]+)" href="data:application/gzip;base64,([^"]+)"', text)[0]
+    assert name == "link-20231114-221320.jsonl.gz"
+    (tmp_path / "again.jsonl").write_bytes(gzip.decompress(base64.b64decode(packed)))
+    assert read(tmp_path / "again.jsonl").trials == read(save(results, tmp_path / "saved.jsonl")).trials
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "saved.jsonl").read_bytes()
+
+
+def test_method_host_and_command_are_there() -> None:
+    results = one_path()
+    told = replace(results.campaign, method=["Blocks & more."], command=["nettool", "bench", "loopback"])
+    text = page([replace(results, campaign=told)])
+    assert "<li>Blocks &amp; more.</li>" in text
+    assert "<code>nettool bench loopback</code>" in text
+    assert "<dt>cpu</dt><dd>A Processor</dd>" in text
+    assert "<dt>memory</dt><dd>8 GiB</dd>" in text
+    assert "tcp-cubic#2 is tcp-cubic once more" in text
+
+
+def test_without_matplotlib_there_is_a_page_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "is_available", lambda: False)
+    text = page([one_path()])
+    assert "<svg" not in text
+    assert "pip install 'nettool[report]'" in text
+
+
+def test_a_page_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="choose another place"):
+        write_page([one_path()], tmp_path)
+
+
+def test_only_elements_make_markup() -> None:
+    assert element("p", "a < b & c", title='"x"', hidden=True, lang=None) == (
+        '<p title="&quot;x&quot;" hidden>a &lt; b &amp; c</p>'
+    )
+    assert element("meta", charset="utf-8") == '<meta charset="utf-8">'
+    assert join(Html("<b>"), "<b>") == "<b>&lt;b&gt;"
+    assert element("td", "1", data_v="2", class_="figure") == '<td data-v="2" class="figure">1</td>'

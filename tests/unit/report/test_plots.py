@@ -1,0 +1,171 @@
+"""Pictures: which there are, that they are the same each time, and that nobody needs to see colours."""
+
+import subprocess
+import sys
+import warnings
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.report_samples import HOSTILE, grid, lossy, one_path, save, troubled
+from tests.support.synthetic_campaign import Truth, make_results
+from toolkit.compare.records import Results, read
+from toolkit.errors import TransferError, UsageError
+from toolkit.report import drawing
+from toolkit.report.drawing import STYLES, inline, legend_columns, render, spread, style
+from toolkit.report.plots import pictures, write_pictures
+
+matplotlib = pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: bytes) -> list[str]:
+    return ["".join(node.itertext()) for node in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def names(results: Results) -> list[str]:
+    return [picture.name for picture in pictures(results)]
+
+
+def test_a_campaign_over_loss_has_its_picture_and_those_of_each_path() -> None:
+    made = names(lossy())
+    assert made[0] == "link-goodput-against-loss"
+    for kind in ("time", "course", "completion", "delay"):
+        assert f"link-loss-5-19.07-mib-{kind}" in made
+    assert len(made) == len(set(made)) == 1 + 4 * 4
+
+
+def test_one_path_shows_its_goodput_and_nothing_over_paths() -> None:
+    made = names(one_path())
+    assert "loopback-loopback-95.37-mib-goodput" in made
+    assert not any("against-loss" in name or "ratio" in name for name in made)
+
+
+def test_a_grid_has_a_heat_map_with_every_ratio_and_the_crossover() -> None:
+    picture = next(p for p in pictures(grid()) if "ratio" in p.name)
+    svg = render(picture, "svg")
+    shown = texts(svg)
+    assert sum(text.replace(".", "").isdigit() for text in shown) == 9
+    assert {"10 ms", "40 ms", "160 ms", "0.1%"} <= set(shown)
+    assert b"hatch" in svg or b"<pattern" in svg
+    assert b"QuadContourSet" in svg
+
+
+@pytest.mark.parametrize("file_format", ["png", "svg"])
+def test_pictures_made_again_are_the_same(tmp_path: Path, file_format: str) -> None:
+    results = troubled()
+    first = [render(picture, file_format) for picture in pictures(results)]
+    again = read(save(results, tmp_path / "results.jsonl"))
+    matplotlib.rcParams.update({"font.size": 20, "svg.hashsalt": None, "lines.linewidth": 7})
+    try:
+        assert [render(picture, file_format) for picture in pictures(again)] == first
+        assert matplotlib.rcParams["font.size"] == 20  # the user's own settings are left alone
+    finally:
+        matplotlib.rcdefaults()
+
+
+def test_transports_are_named_and_differ_in_more_than_colour() -> None:
+    assert len({look.marker for look in STYLES}) == len({str(look.dash) for look in STYLES}) == len(STYLES)
+    assert style(len(STYLES)) == style(0)
+    for picture in pictures(lossy()):
+        shown = texts(render(picture, "svg"))
+        assert {"tcp-cubic", "udp-bbr"} <= set(shown), picture.name
+        assert "tcp-cubic#2" not in shown
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    lights = []
+    for color in (one, other):
+        parts = [int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        red, green, blue = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        lights.append(0.2126 * red + 0.7152 * green + 0.0722 * blue)
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#181c23"])
+def test_lines_stand_out_from_both_grounds(ground: str) -> None:
+    assert all(contrast(look.color, ground) >= 3 for look in STYLES)
+
+
+def test_hostile_labels_are_drawn_as_text_and_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for picture in pictures(troubled()):
+            svg = render(picture, "svg")
+            assert b"<script" not in svg
+            assert b"\x1b" not in svg
+            ET.fromstring(svg)
+            ET.fromstring(inline(picture, "p-"))
+
+
+def test_pictures_of_one_page_share_no_ids_and_follow_its_theme() -> None:
+    picture = pictures(lossy())[1]
+    one, other = inline(picture, "a-"), inline(picture, "b-")
+    assert one.replace("a-", "b-") == other.replace("a-", "b-")
+    ids = [node.get("id") for node in ET.fromstring(one).iter() if node.get("id")]
+    assert ids
+    assert all(identity and identity.startswith("a-") for identity in ids)
+    assert len(ids) == len(set(ids))
+    assert "var(--ink)" in one
+    assert drawing.INK not in one
+    assert "<style" not in one
+
+
+def test_files_are_written_once_a_picture_and_format(tmp_path: Path) -> None:
+    results = one_path()
+    written = write_pictures([results, results], tmp_path / "new" / "pictures")
+    assert len(written) == len(set(written)) == 2 * 2 * len(pictures(results))
+    assert all(path.stat().st_size > 1000 for path in written)
+    assert {path.suffix for path in written} == {".png", ".svg"}
+
+
+def test_no_picture_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {(name, path): 5e7 for name in ("tcp-cubic", "udp-bbr") for path in ("loss 1%", "loss 5%")}
+    results = make_results(Truth(speeds, sizes=(1_000_000, 9_000_000), repeats=2), 1)
+    assert {"link-goodput-against-loss", "link-goodput-against-loss-2"} <= set(names(results))
+    monkeypatch.setattr("toolkit.report.plots.render", lambda picture, _format: picture.title.encode())
+    written = write_pictures([results, results], tmp_path)
+    assert len(written) == len(set(written)) == len(list(tmp_path.iterdir())) == 2 * 2 * len(pictures(results))
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TransferError, match="choose another folder"):
+        write_pictures([one_path()], tmp_path / "file" / "pictures")
+
+
+def test_without_matplotlib_the_way_to_get_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"pip install 'nettool\[report\]'"):
+        write_pictures([one_path()], tmp_path)
+
+
+def test_matplotlib_is_loaded_only_to_draw() -> None:
+    check = "import sys, toolkit.report.page, toolkit.report.text; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_file_names_are_plain_whatever_the_labels() -> None:
+    assert HOSTILE not in "".join(names(troubled()))
+    assert all(name.replace("-", "").replace(".", "").isalnum() and name.isascii() for name in names(troubled()))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.floats(0, 1), max_size=30).map(sorted), st.floats(0.01, 0.2))
+def test_labels_are_moved_apart_in_order_and_stay_inside(places: list[float], gap: float) -> None:
+    moved = spread(places, gap)
+    least = min(gap, 1 / len(places)) if places else gap
+    assert len(moved) == len(places)
+    assert all(b - a >= least - 1e-9 for a, b in pairwise(moved))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
+
+
+def test_a_legend_has_columns_that_fit() -> None:
+    assert legend_columns(["tcp"] * 3) == 3
+    assert legend_columns(["a-very-long-transport"] * 8) == 2
+    assert legend_columns(["x" * 60]) == 1

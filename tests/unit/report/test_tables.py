@@ -1,0 +1,112 @@
+"""Tables from records: what they say, what they leave out, and what they say in words."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.support.report_samples import LOSSES, lossy, one_path, troubled
+from toolkit.compare.comparison import summarise
+from toolkit.compare.records import MARKS, Results
+from toolkit.compare.stats import Interval
+from toolkit.report import labels
+from toolkit.report.tables import COMPANY, COST, LEDGER, PROBES, REASON, SPEED, TROUBLE, Table, tables
+
+
+def by_name(results: Results) -> dict[str, Table]:
+    return {table.name: table for table in tables(results)}
+
+
+def column(table: Table, title: str) -> list[str]:
+    position = [c.title for c in table.columns].index(title)
+    return [row[position].text for row in table.rows]
+
+
+def test_the_table_of_speeds_has_a_row_a_cell_and_the_figures_of_the_summary() -> None:
+    results = lossy()
+    speed = tables(results)[0]
+    assert speed.name == SPEED
+    assert column(speed, "path") == [path for path in LOSSES for _ in range(3)]
+    assert column(speed, "transport") == ["tcp-cubic", "udp-bbr", "tcp-cubic#2"] * 4
+    ratios = [row.ratio for row in summarise(results)]
+    assert column(speed, "x tcp-cubic") == [labels.ratio(r.value) if r else labels.NOTHING for r in ratios]
+    assert column(speed, "verified") == ["6/6"] * 12
+    assert column(speed, "verdict")[7] == "faster"
+    assert column(speed, "verdict")[0] == "baseline"
+    assert column(speed, "verdict")[2] == "no difference (A/A control)"
+    assert all(" to " in text for text in column(speed, "95% interval of goodput"))
+
+
+def test_a_column_or_a_table_without_any_figure_is_left_out() -> None:
+    made = by_name(lossy())
+    titles = [c.title for c in made[SPEED].columns]
+    assert "marks" not in titles
+    assert "size" not in titles
+    assert TROUBLE not in made
+    assert {REASON, COST, COMPANY, LEDGER, PROBES} < set(made)
+    bare = one_path()
+    stripped = [replace(t, ledger=None, delay=None, reasons=None, cost={}) for t in bare.trials]
+    assert LEDGER not in (left := by_name(Results(bare.campaign, stripped)))
+    assert not {REASON, COMPANY, PROBES} & set(left)
+
+
+def test_several_sizes_are_told_apart() -> None:
+    results = one_path()
+    doubled = [replace(trial, payload_bytes=2 * trial.payload_bytes) for trial in results.trials]
+    size = results.campaign.sizes[0]
+    both = Results(replace(results.campaign, sizes=[size, 2 * size]), [*results.trials, *doubled])
+    assert column(by_name(both)[SPEED], "size") == ["95.37 MiB"] * 3 + ["190.7 MiB"] * 3
+
+
+def test_what_failed_or_is_marked_is_said_in_words() -> None:
+    made = by_name(troubled())
+    speed = made[SPEED]
+    verdicts, goodputs = column(speed, "verdict"), column(speed, "goodput")
+    assert verdicts[4] == "no claim: 6 of 6 trials marked cpu-bound"
+    assert verdicts[7] == "no claim: no transfer was verified"
+    assert goodputs[7] == "failed"
+    assert column(speed, "verified")[7] == "0/6"
+    assert "cpu-bound: a processor, and not the path, was the limit" in speed.note
+    trouble = made[TROUBLE]
+    assert len(trouble.rows) == 2 * 7
+    assert "warm-up" in column(trouble, "block")
+    assert any("exit 4" in text for text in column(trouble, "error"))
+
+
+def test_every_mark_of_the_records_has_a_meaning() -> None:
+    assert set(labels.MARKS) == set(MARKS)
+    assert "another version" in labels.mark_meaning("new-mark")
+
+
+def test_the_ledger_shows_the_worst_balance() -> None:
+    balances = column(by_name(troubled())[LEDGER], "balance")
+    assert balances == ["0", "12", "0"] * 4
+
+
+def test_shares_of_time_are_of_the_whole() -> None:
+    table = by_name(lossy())[REASON]
+    start = next(n for n, c in enumerate(table.columns) if c.title == "handshake")
+    end = next(n for n, c in enumerate(table.columns) if c.title == "kind")
+    for row in table.rows:
+        shares = [cell.value for cell in row[start:end] if isinstance(cell.value, float)]
+        assert sum(shares) == pytest.approx(1)
+
+
+def test_no_text_of_a_file_can_break_a_line() -> None:
+    for table in tables(troubled()):
+        for row in table.rows:
+            assert all(cell.text.isprintable() for cell in row)
+        assert table.note.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123, "0.012"), (0.5, "0.50"), (1.0, "1.00"), (16.24, "16.2"), (250.4, "250")]
+)
+def test_ratios_have_three_digits(value: float, text: str) -> None:
+    assert labels.ratio(value) == text
+
+
+def test_intervals_name_a_shared_unit_once() -> None:
+    assert labels.rate_interval(Interval(93.8e6, 94.5e6)) == "93.8 to 94.5 Mbit/s"
+    assert labels.rate_interval(Interval(900e3, 1.1e6)) == "900 kbit/s to 1.1 Mbit/s"
+    assert labels.seconds_interval(Interval(0.5, 2)) == "500 ms to 2 s"
+    assert labels.rate_interval(None) == labels.NOTHING

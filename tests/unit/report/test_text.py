@@ -1,0 +1,106 @@
+"""Campaigns as text, for people and for programs."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.report_samples import HOSTILE, lossy, one_path, save, troubled
+from toolkit.compare.comparison import headline, summarise
+from toolkit.compare.records import Results, read
+from toolkit.report.text import FORMATS, TERMINAL, comparison, comparisons, flat
+
+
+@pytest.mark.parametrize("table_format", FORMATS)
+@pytest.mark.parametrize("make", [lossy, troubled])
+def test_the_same_file_gives_the_same_text(tmp_path: Path, table_format: str, make: object) -> None:
+    assert callable(make)
+    results: Results = make()
+    path = save(results, tmp_path / "results.jsonl")
+    shown = comparison(read(path), table_format)
+    assert shown == comparison(read(path), table_format)
+    assert shown == comparison(results, table_format)
+
+
+@pytest.mark.parametrize("table_format", TERMINAL)
+def test_the_verdicts_come_first(table_format: str) -> None:
+    results = lossy()
+    lines = comparison(results, table_format).split("\n")
+    assert lines[:4] == headline(results)
+
+
+def test_reasons_follow_the_table_but_not_for_the_control() -> None:
+    text = comparison(lossy())
+    assert "loss 5%, udp-bbr: It ran at " in text
+    assert "loss 5%, tcp-cubic#2: It ran" not in text
+
+
+def test_a_terminal_is_never_sent_a_control_character() -> None:
+    for table_format in FORMATS:
+        shown = comparison(troubled(), table_format)
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+        assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+def test_github_cells_and_lines_cannot_be_left() -> None:
+    results = one_path()
+    sly = replace(results.campaign, paths={"a|b *c*": next(iter(results.campaign.paths.values()))})
+    text = comparison(Results(sly, [replace(trial, path="a|b *c*") for trial in results.trials]), "github")
+    rows = [line for line in text.split("\n") if line.startswith("| a")]
+    assert rows
+    assert all(line.startswith("| a\\|b \\*c\\*") for line in rows)
+    assert len({line.replace("\\|", "").count("|") for line in rows[:3]}) == 1
+
+
+def test_html_and_latex_are_escaped() -> None:
+    assert "<script>" not in comparison(troubled(), "html")
+    assert "&lt;script&gt;" in comparison(troubled(), "html")
+    latex = comparison(troubled(), "latex")
+    assert "\\$x\\_1\\$" in latex
+    assert HOSTILE[:8] in latex  # no markup to LaTeX
+
+
+def test_csv_has_the_figures_of_the_summary() -> None:
+    results = lossy()
+    rows = list(csv.DictReader(io.StringIO(comparison(results, "csv"))))
+    summary = summarise(results)
+    assert [row["transport"] for row in rows] == [row.transport for row in summary]
+    for text, row in zip(rows, summary, strict=True):
+        assert row.goodput_bps is not None
+        assert float(text["goodput_bps"]) == row.goodput_bps.value
+        assert float(text["steady_s"]) == (row.reasons or {})["steady_s"]
+        assert text["campaign"] == "link"
+
+
+def test_json_is_one_object_with_the_headline_and_plain_rows() -> None:
+    results = [lossy(), one_path()]
+    shown = json.loads(comparisons(results, (), "json"))
+    assert shown["headline"] == [*headline(results[0]), *headline(results[1])]
+    assert len(shown["rows"]) == 12 + 3
+    assert {row["campaign"] for row in shown["rows"]} == {"link", "loopback"}
+    assert shown["rows"][1]["ratio_low"] < shown["rows"][1]["ratio"] < shown["rows"][1]["ratio_high"]
+
+
+def test_flat_rows_have_the_same_names_whatever_they_hold() -> None:
+    names = {tuple(flat(row)) for results in (lossy(), troubled()) for row in summarise(results)}
+    assert len(names) == 1
+
+
+def test_a_busy_machine_and_too_few_pairs_are_told_of() -> None:
+    results = one_path()
+    busy = replace(results.campaign, host={**results.campaign.host, "load_1min": 1.5})
+    assert "busy when this began (load 1.5)" in comparison(Results(busy, results.trials))
+    assert "busy" not in comparison(results)
+    few = comparison(one_path(repeats=3))
+    assert "--repeat 6" in few
+    assert "no claim: too few pairs" in few
+    assert "--repeat" not in comparison(results)
+
+
+def test_a_host_that_tells_nothing_is_no_error() -> None:
+    results = one_path()
+    assert "unknown" in comparison(replace(results, campaign=replace(results.campaign, host={})))

@@ -1,0 +1,54 @@
+"""Tokens are good for one address and id, for a while, and cannot be made without the key."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.rudp.address_validation import TOKEN_LIFETIME_NS, CookieJar
+
+ADDRESS = b"('192.0.2.1', 4711)"
+CLIENT = 0x1234
+NOW = 5_000_000_000_000
+jar = CookieJar(bytes(range(32)))
+
+
+@given(st.binary(max_size=100), st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 62))
+def test_a_token_that_comes_back_is_valid(address: bytes, client_id: int, now_ns: int) -> None:
+    token = jar.make(address, client_id, now_ns)
+    assert jar.is_valid_untrusted(token, address, client_id, now_ns)
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "is_valid"), [(0, True), (TOKEN_LIFETIME_NS, True), (TOKEN_LIFETIME_NS + 1, False), (-1, False)]
+)
+def test_for_how_long(age_ns: int, is_valid: bool) -> None:
+    assert jar.is_valid_untrusted(jar.make(ADDRESS, CLIENT, NOW), ADDRESS, CLIENT, NOW + age_ns) is is_valid
+
+
+def test_for_no_other_address_id_or_listener() -> None:
+    token = jar.make(ADDRESS, CLIENT, NOW)
+    assert not jar.is_valid_untrusted(token, b"('192.0.2.1', 4712)", CLIENT, NOW)
+    assert not jar.is_valid_untrusted(token, ADDRESS, CLIENT + 1, NOW)
+    assert not CookieJar(bytes(32)).is_valid_untrusted(token, ADDRESS, CLIENT, NOW)
+
+
+def test_an_id_cannot_be_traded_for_a_part_of_the_address() -> None:
+    token = jar.make(b"\x01" + ADDRESS, CLIENT, NOW)
+    assert not jar.is_valid_untrusted(token, ADDRESS, (CLIENT << 8) | 1, NOW)
+
+
+def test_not_one_bit_may_be_wrong() -> None:
+    token = jar.make(ADDRESS, CLIENT, NOW)
+    for bit in range(8 * len(token)):
+        forged = bytearray(token)
+        forged[bit // 8] ^= 1 << bit % 8
+        assert not jar.is_valid_untrusted(bytes(forged), ADDRESS, CLIENT, NOW)
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_not_valid(token: bytes) -> None:
+    assert not jar.is_valid_untrusted(token, ADDRESS, CLIENT, NOW)
+
+
+def test_a_token_fits_its_packet() -> None:
+    assert 0 < len(jar.make(ADDRESS, CLIENT, NOW)) <= 256

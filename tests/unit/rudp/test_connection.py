@@ -1,0 +1,350 @@
+"""A connection alone: what it makes of packets that its driver hands it, and when it wants to be called."""
+
+import pytest
+
+from toolkit.rudp import wire
+from toolkit.rudp.batch import Batch, Transmit
+from toolkit.rudp.config import Config
+from toolkit.rudp.connection import KEEP_ALIVES_PER_IDLE_TIMEOUT, REFUSAL_NS, Connection
+from toolkit.rudp.state import State
+from toolkit.rudp.streams import MessageBuffer
+
+MS = 1_000_000
+SECOND = 1000 * MS
+START = 7 * SECOND
+LOCAL, PEER = 0x1111, 0x2222
+CONFIG = Config(idle_timeout_ns=30 * SECOND)
+
+
+def client() -> Connection:
+    connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START)
+    connection.start(1 << 20, 40 * MS)
+    return connection
+
+
+def server() -> Connection:
+    return Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, wire.Accept(PEER, LOCAL, 1472, 1 << 20))
+
+
+def state_of(connection: Connection) -> State:
+    return connection.state
+
+
+def hand_up(connection: Connection, *datagrams: bytes, now_ns: int = START) -> None:
+    for datagram in datagrams:
+        connection.handle_batch(Batch(memoryview(datagram), len(datagram)), now_ns)
+
+
+def sent(connection: Connection, now_ns: int = START) -> list[bytes]:
+    """What goes out now, one datagram each."""
+    datagrams = []
+    while (transmit := connection.poll_transmit(now_ns)) is not None:
+        datagrams += [bytes(d) for d in cut(transmit)]
+    return datagrams
+
+
+def cut(transmit: Transmit) -> list[memoryview]:
+    return [transmit.data[i : i + transmit.segment_bytes] for i in range(0, len(transmit.data), transmit.segment_bytes)]
+
+
+def kinds(datagrams: list[bytes]) -> list[int]:
+    return [d[0] for d in datagrams]
+
+
+def data(number: int, connection_id: int = LOCAL, position: int = 0) -> bytes:
+    return wire.DATA.pack(wire.PacketType.DATA, 0, connection_id, number, position) + b"x"
+
+
+def ping(number: int) -> bytes:
+    return wire.PING.pack(wire.PacketType.PING, 0, LOCAL, number, 0, 5000, 1000)
+
+
+class TestHandshake:
+    def test_a_server_answers_first_and_again_when_the_client_asks_again(self) -> None:
+        connection = server()
+        assert sent(connection)[0] == wire.Accept(PEER, LOCAL, 1472, 1 << 20).encode()
+        assert wire.PacketType.ACCEPT not in kinds(sent(connection))
+        hand_up(connection, wire.Initial(PEER, 1472).encode())
+        assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
+
+    def test_who_has_sent_nothing_searches_for_no_mtu(self) -> None:
+        """A server that receives needs no large packets, and its first acknowledgement would wait behind one."""
+        connection = server()
+        hand_up(connection, ping(0))
+        packets = sent(connection)
+        hand_up(connection, data(1))
+        packets += sent(connection, START + SECOND)
+        assert kinds(packets) == [wire.PacketType.ACCEPT, wire.PacketType.ACK]
+
+    def test_a_strangers_initial_neither_brings_nor_cancels_an_accept(self) -> None:
+        connection = server()
+        hand_up(connection, wire.Initial(PEER ^ 1, 1472).encode())
+        assert connection.invalid_packets == 1
+        assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
+        hand_up(connection, wire.Initial(PEER ^ 1, 1472).encode())
+        assert wire.PacketType.ACCEPT not in kinds(sent(connection))
+
+    def test_a_server_is_confirmed_by_who_knows_its_id(self) -> None:
+        connection = server()
+        for datagram in (wire.Initial(PEER, 1472).encode(), data(0, LOCAL ^ 1), bytes(100)):
+            hand_up(connection, datagram)
+            assert not connection.is_confirmed
+        hand_up(connection, ping(0))
+        assert connection.is_confirmed
+
+    def test_a_client_uses_the_servers_id_at_once(self) -> None:
+        datagrams = sent(client())
+        assert kinds(datagrams)[0] == wire.PacketType.PING
+        assert all(wire.connection_id_untrusted(d)[1] == PEER for d in datagrams)
+
+    def test_an_accept_that_comes_twice_changes_nothing(self) -> None:
+        connection = client()
+        hand_up(connection, wire.Accept(LOCAL, 99, 1472, 5).encode())
+        assert connection.invalid_packets == 0
+        hand_up(connection, wire.Accept(LOCAL ^ 1, 99, 1472, 5).encode())
+        assert connection.invalid_packets == 1
+
+
+class TestInvalidPackets:
+    def test_are_counted_and_do_not_feign_life(self) -> None:
+        connection = client()
+        later = START + 20 * SECOND
+        noise = [
+            bytes(50),
+            data(1, LOCAL ^ 1),
+            wire.Accept(LOCAL ^ 1, 5, 1472, 0).encode(),
+            wire.Initial(LOCAL ^ 1, 1472).encode(),
+            wire.COMMON.pack(0x55, 0, LOCAL, 5),
+            wire.COMMON.pack(wire.PacketType.PROBE, 0, LOCAL, wire.MAX_POSITION),
+            wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 5, 0),
+        ]
+        hand_up(connection, *noise, now_ns=later)
+        assert connection.invalid_packets == len(noise)
+        connection.handle_timeout(START + CONFIG.idle_timeout_ns)
+        assert state_of(connection) is State.CLOSED
+
+    def test_in_a_batch_cost_none_of_their_neighbours(self) -> None:
+        connection = client()
+        good = [data(n, position=n) for n in range(3)]
+        joined = b"".join((good[0], data(9, LOCAL ^ 1), good[1], data(9, position=1 << 40), good[2], bytes(20)))
+        connection.handle_batch(Batch(memoryview(joined), len(good[0])), START)
+        assert connection.landed_position == 3
+        assert [(p, len(v)) for p, v in connection.landed()] == [(0, 3)]
+        assert connection.invalid_packets == 3
+
+    def test_unacknowledged_numbers_stay_unacknowledged(self) -> None:
+        connection = client()
+        sent(connection)
+        hand_up(connection, data(5, position=1 << 40), ping(6))
+        (ack,) = [d for d in sent(connection, START + SECOND) if d[0] == wire.PacketType.ACK]
+        assert wire.decode_ack_untrusted(ack).ranges == [(6, 7)]
+
+
+class TestSilence:
+    def test_ends_the_connection_after_the_idle_timeout(self) -> None:
+        connection = client()
+        connection.handle_timeout(START + CONFIG.idle_timeout_ns - 1)
+        assert state_of(connection) is State.ESTABLISHED
+        connection.handle_timeout(START + CONFIG.idle_timeout_ns)
+        assert state_of(connection) is State.CLOSED
+        assert connection.close_reason == "nothing was heard of the peer for 30 s"
+        assert connection.poll_timeout() is None
+        assert sent(connection, START + CONFIG.idle_timeout_ns) == []
+
+    def test_is_broken_by_keep_alives(self) -> None:
+        connection = client()
+        for number in range(2):  # the PING of the beginning, then the probe of the path MTU
+            sent(connection)
+            everything = wire.Ack([(0, connection.sender.sent.next_packet_number)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+            hand_up(connection, wire.encode_ack(LOCAL, number, everything))
+        assert sent(connection) == []
+        due_ns = connection.poll_timeout()
+        assert due_ns == START + CONFIG.idle_timeout_ns // KEEP_ALIVES_PER_IDLE_TIMEOUT
+        connection.handle_timeout(due_ns)
+        assert kinds(sent(connection, due_ns)) == [wire.PacketType.PING]
+
+    def test_of_acknowledgements_ends_the_connection_although_the_peer_speaks(self) -> None:
+        """What this side sends does not arrive, or the peer wants all of it kept for ever."""
+        connection = client()
+        sent(connection)
+        for second in range(1, 30):
+            now_ns = START + second * SECOND
+            hand_up(connection, ping(second), now_ns=now_ns)
+            connection.handle_timeout(now_ns)
+            sent(connection, now_ns)
+        assert state_of(connection) is State.ESTABLISHED
+        end_ns = START + CONFIG.idle_timeout_ns
+        due_ns = connection.poll_timeout()
+        assert due_ns is not None
+        assert due_ns <= end_ns
+        connection.handle_timeout(end_ns)
+        assert state_of(connection) is State.CLOSED
+        assert connection.close_reason == "the peer has acknowledged nothing for 30 s"
+
+    @pytest.mark.parametrize("which", ["oldest", "newest"])
+    def test_of_acknowledgements_is_counted_from_the_oldest_packet_in_flight(self, which: str) -> None:
+        """One of the newest shows the older ones lost; one of the oldest alone leaves the next, which is as old."""
+        connection = client()
+        for second in range(0, 40, 2):
+            now_ns = START + second * SECOND
+            connection.handle_timeout(now_ns)
+            sent(connection, now_ns)
+            packets = connection.sender.sent
+            number = packets.next_packet_number - 1 if which == "newest" else packets.least_unacked
+            ack = wire.Ack([(number, number + 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+            if which == "newest" or second in (10, 20):
+                hand_up(connection, wire.encode_ack(LOCAL, second, ack), now_ns=now_ns)
+            else:
+                hand_up(connection, ping(second), now_ns=now_ns)
+        assert state_of(connection) is (State.ESTABLISHED if which == "newest" else State.CLOSED)
+
+    def test_a_closed_port_is_believed_after_a_while(self) -> None:
+        connection = client()
+        connection.handle_unreachable(START)
+        connection.handle_unreachable(START + REFUSAL_NS - 1)
+        assert state_of(connection) is State.ESTABLISHED
+        connection.handle_unreachable(START + REFUSAL_NS)
+        assert state_of(connection) is State.CLOSED
+        assert "port is closed" in connection.close_reason
+
+    def test_a_closed_port_is_not_believed_when_the_peer_speaks(self) -> None:
+        connection = client()
+        connection.handle_unreachable(START)
+        hand_up(connection, ping(0), now_ns=START + 1)
+        connection.handle_unreachable(START + REFUSAL_NS)
+        assert state_of(connection) is State.ESTABLISHED
+
+    def test_a_closed_port_is_asked_in_measure(self) -> None:
+        """Each packet may bring another refusal at once: the answer to one must not be a packet at once."""
+        connection = client()
+        packets = 0
+        for now_ns in range(START, START + REFUSAL_NS, MS):
+            connection.handle_unreachable(now_ns)
+            connection.handle_timeout(now_ns)
+            packets += len(sent(connection, now_ns))
+        assert state_of(connection) is State.ESTABLISHED
+        assert 2 <= packets < 20
+
+
+class TestClose:
+    def test_says_so_once_and_again_to_whoever_has_not_heard(self) -> None:
+        connection = client()
+        sent(connection)
+        connection.close(5, "the disk is full")
+        connection.close(0, "")
+        (close,) = sent(connection)
+        assert wire.decode_close_untrusted(close) == (5, "the disk is full")
+        assert sent(connection) == []
+        for straggler in (data(3), ping(4)):
+            hand_up(connection, straggler)
+            assert kinds(sent(connection)) == [wire.PacketType.CLOSE]
+        hand_up(connection, data(5, LOCAL ^ 1))
+        assert sent(connection) == []
+
+    def test_of_the_peer_leaves_what_came_before_it(self) -> None:
+        connection = client()
+        message = wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 1, 0) + b"\0\0\0\x02hi"
+        hand_up(connection, message, wire.encode_close(LOCAL, 2, 3, "no"))
+        assert state_of(connection) is State.CLOSED
+        assert connection.poll_message(START) == b"hi"
+        assert (connection.close_code, connection.close_reason) == (3, "no")
+        assert sent(connection) == []
+
+    @pytest.mark.parametrize("connection_id", [PEER, LOCAL ^ 1])
+    def test_needs_the_right_id(self, connection_id: int) -> None:
+        connection = client()
+        hand_up(connection, wire.encode_close(connection_id, 2, 3, "no"))
+        assert state_of(connection) is State.ESTABLISHED
+
+
+class TestPath:
+    NEW = ("192.0.2.7", 5555)
+    OLD = ("192.0.2.1", 4444)
+
+    def moved(self) -> Connection:
+        accept = wire.Accept(PEER, LOCAL, 1472, 1 << 20)
+        connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, accept, path=self.OLD)
+        sent(connection)
+        packet = ping(0)
+        connection.handle_stray(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE, START)
+        return connection
+
+    def challenges(self, connection: Connection, now_ns: int = START) -> list[Transmit]:
+        found = []
+        while (transmit := connection.poll_transmit(now_ns)) is not None:
+            if transmit.path is not None:
+                found.append(transmit._replace(data=memoryview(bytes(transmit.data))))
+        return found
+
+    def test_a_new_one_is_used_only_when_its_challenge_has_come_back(self) -> None:
+        connection = self.moved()
+        (challenge,) = self.challenges(connection)
+        assert challenge.path == self.NEW
+        assert wire.PATH.unpack_untrusted(challenge.data)[-1] == 0xC0DE
+        assert connection.active_path == self.OLD
+        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE ^ 1))
+        assert connection.invalid_packets == 1
+        assert connection.active_path == self.OLD
+        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 2, 0xC0DE))
+        assert connection.active_path == self.NEW
+
+    def test_what_the_old_one_has_swallowed_is_said_and_asked_again_by_the_new_one(self) -> None:
+        connection = self.moved()
+        sent(connection)
+        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE))
+        assert kinds(sent(connection))[:2] == [wire.PacketType.ACK, wire.PacketType.PING]
+
+    def test_nothing_but_small_challenges_goes_to_a_new_one_before(self) -> None:
+        connection = self.moved()
+        total = 0
+        for now_ns in range(START, START + 20 * SECOND, 50 * MS):
+            connection.handle_timeout(now_ns)
+            for challenge in self.challenges(connection, now_ns):
+                assert challenge.data[0] == wire.PacketType.PATH_CHALLENGE
+                total += len(challenge.data)
+        assert 0 < total <= 5 * wire.PATH.size
+
+    def test_one_whose_challenges_were_all_lost_is_tried_again_when_something_new_comes_by_it(self) -> None:
+        connection = self.moved()
+        now_ns = START
+        for number in range(1, 60):
+            connection.handle_timeout(now_ns)
+            found = self.challenges(connection, now_ns)
+            if found and wire.PATH.unpack_untrusted(found[0].data)[-1] != 0xC0DE:
+                break
+            now_ns += 500 * MS
+            packet = ping(number)
+            connection.handle_stray(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE + number, now_ns)
+        assert len(found) == 1
+        challenge = found[0]
+        assert challenge.path == self.NEW
+        value = wire.PATH.unpack_untrusted(challenge.data)[-1]
+        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 100, value), now_ns=now_ns)
+        assert connection.active_path == self.NEW
+
+    def test_a_replayed_packet_from_elsewhere_starts_nothing(self) -> None:
+        connection = server()
+        sent(connection)
+        hand_up(connection, ping(0))
+        connection.handle_stray(Batch(memoryview(ping(0)), len(ping(0))), self.NEW, 0xC0DE, START)
+        assert self.challenges(connection) == []
+
+    def test_a_challenge_is_answered_with_its_value(self) -> None:
+        connection = client()
+        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_CHALLENGE, 0, LOCAL, 1, 0xFACE))
+        (response,) = [d for d in sent(connection) if d[0] == wire.PacketType.PATH_RESPONSE]
+        assert wire.PATH.unpack_untrusted(response)[-1] == 0xFACE
+
+    def test_many_challenges_are_not_all_answered(self) -> None:
+        connection = client()
+        for n in range(100):
+            hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_CHALLENGE, 0, LOCAL, n, n))
+        assert kinds(sent(connection)).count(wire.PacketType.PATH_RESPONSE) <= 4
+
+
+def test_received_marks_are_counted_by_packet() -> None:
+    connection = client()
+    joined = b"".join(data(n, position=n) for n in range(10))
+    connection.handle_batch(Batch(memoryview(joined), len(data(0)), ecn=0b11), START)
+    (ack,) = [d for d in sent(connection) if d[0] == wire.PacketType.ACK]
+    assert wire.decode_ack_untrusted(ack).ce_count == 10

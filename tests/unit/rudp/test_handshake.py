@@ -1,0 +1,181 @@
+"""How a connection begins: in one round trip, in two, or not at all."""
+
+import itertools
+
+import pytest
+
+from toolkit.errors import ProtocolError, RefusedError
+from toolkit.rudp import wire
+from toolkit.rudp.address_validation import CookieJar
+from toolkit.rudp.handshake import (
+    FIRST_RETRANSMISSION_NS,
+    MAX_RETRANSMISSION_NS,
+    ClientHandshake,
+    answer_initial_untrusted,
+)
+
+MS = 1_000_000
+CLIENT = 0xAAAA
+SERVER = 0xBBBB
+ADDRESS = b"('192.0.2.1', 4711)"
+JAR = CookieJar(bytes(32))
+
+
+def client() -> ClientHandshake:
+    return ClientHandshake(CLIENT, 1472, now_ns=0)
+
+
+def initial_of(handshake: ClientHandshake, now_ns: int) -> bytes:
+    datagram = handshake.poll_transmit(now_ns)
+    assert datagram is not None
+    return datagram
+
+
+def accept() -> bytes:
+    return wire.Accept(CLIENT, SERVER, 1452, 1 << 20).encode()
+
+
+class TestClient:
+    def test_one_round_trip(self) -> None:
+        handshake = client()
+        assert wire.decode_initial_untrusted(initial_of(handshake, 0)) == wire.Initial(CLIENT, 1472)
+        assert handshake.poll_transmit(1) is None
+        handshake.handle_datagram_untrusted(accept(), 30 * MS)
+        assert handshake.accepted == wire.Accept(CLIENT, SERVER, 1452, 1 << 20)
+        assert handshake.rtt_ns == 30 * MS
+        assert handshake.poll_transmit(1 << 40) is None
+
+    def test_asks_again_with_a_bounded_back_off(self) -> None:
+        handshake = client()
+        times = []
+        now_ns = 0
+        for _ in range(6):
+            now_ns = handshake.poll_timeout()
+            times.append(now_ns)
+            initial_of(handshake, now_ns)
+        steps = [later - earlier for earlier, later in itertools.pairwise(times)]
+        assert steps == [FIRST_RETRANSMISSION_NS, 200 * MS, 400 * MS, *[MAX_RETRANSMISSION_NS] * 2]
+
+    def test_an_answer_to_one_of_several_initials_measures_nothing(self) -> None:
+        """Karn's algorithm, RFC 6298 section 3."""
+        handshake = client()
+        initial_of(handshake, 0)
+        initial_of(handshake, handshake.poll_timeout())
+        handshake.handle_datagram_untrusted(accept(), 210 * MS)
+        assert handshake.accepted is not None
+        assert handshake.rtt_ns is None
+
+    def test_comes_back_at_once_with_the_token_of_a_retry(self) -> None:
+        handshake = client()
+        initial_of(handshake, 0)
+        handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"token"), 30 * MS)
+        assert handshake.poll_timeout() == 30 * MS
+        assert wire.decode_initial_untrusted(initial_of(handshake, 30 * MS)).token == b"token"
+        handshake.handle_datagram_untrusted(accept(), 70 * MS)
+        assert handshake.rtt_ns == 40 * MS
+
+    def test_a_retry_to_one_of_several_initials_leaves_no_answer_that_measures(self) -> None:
+        """Both INITIALs bring a RETRY, or the second an ACCEPT, as the server is busy no more."""
+        handshake = client()
+        initial_of(handshake, 0)
+        initial_of(handshake, 100 * MS)
+        handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"token"), 150 * MS)
+        assert wire.decode_initial_untrusted(initial_of(handshake, 150 * MS)).token == b"token"
+        handshake.handle_datagram_untrusted(accept(), 250 * MS)
+        assert handshake.accepted is not None
+        assert handshake.rtt_ns is None
+
+    def test_a_later_retry_brings_a_fresh_token_and_hastens_nothing(self) -> None:
+        """A server that never likes what it gets must not be asked once per round trip (RFC 9000 section 17.2.5.2)."""
+        handshake = client()
+        initial_of(handshake, 0)
+        handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"first"), 30 * MS)
+        initial_of(handshake, 30 * MS)
+        due_ns = handshake.poll_timeout()
+        handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"second"), 31 * MS)
+        assert handshake.poll_timeout() == due_ns > 31 * MS
+        assert wire.decode_initial_untrusted(initial_of(handshake, due_ns)).token == b"second"
+        handshake.handle_datagram_untrusted(accept(), due_ns + MS)
+        assert handshake.rtt_ns is None
+
+    def test_a_retry_that_comes_twice_does_not_spoil_the_sample(self) -> None:
+        handshake = client()
+        initial_of(handshake, 0)
+        for now_ns in (30 * MS, 40 * MS):
+            handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"token"), now_ns)
+            handshake.poll_transmit(now_ns)
+        handshake.handle_datagram_untrusted(accept(), 70 * MS)
+        assert handshake.rtt_ns == 40 * MS
+
+    def test_another_version_is_refused_in_words_that_help(self) -> None:
+        datagram = wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, CLIENT, wire.VERSION + 1)
+        with pytest.raises(RefusedError, match="install the same nettool at both ends"):
+            client().handle_datagram_untrusted(datagram, 0)
+
+    def test_a_version_answer_that_names_this_version_changes_nothing(self) -> None:
+        handshake = client()
+        handshake.handle_datagram_untrusted(wire.encode_version_list(CLIENT), 0)
+        assert handshake.accepted is None
+
+    @pytest.mark.parametrize(
+        "datagram",
+        [
+            b"",
+            bytes(9),
+            bytes(1200),
+            wire.Initial(CLIENT, 1472).encode(),
+            wire.Accept(CLIENT + 1, SERVER, 1472, 0).encode(),
+            wire.encode_retry(CLIENT + 1, b"token"),
+            wire.encode_retry(CLIENT, b""),
+            wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, CLIENT + 1, 7),
+            wire.DATA.pack(wire.PacketType.DATA, 0, CLIENT, 0, 0) + b"x",
+            accept()[:-1],
+        ],
+    )
+    def test_anything_else_is_a_protocol_error_and_changes_nothing(self, datagram: bytes) -> None:
+        handshake = client()
+        initial_of(handshake, 0)
+        with pytest.raises(ProtocolError):
+            handshake.handle_datagram_untrusted(datagram, 1)
+        assert handshake.accepted is None
+        handshake.handle_datagram_untrusted(accept(), 30 * MS)
+        assert handshake.rtt_ns == 30 * MS
+
+
+class TestListener:
+    def test_takes_an_initial_when_it_is_not_busy(self) -> None:
+        answer = answer_initial_untrusted(wire.Initial(CLIENT, 1472).encode(), ADDRESS, 0, JAR, False)
+        assert answer.reply is None
+        assert answer.initial == wire.Initial(CLIENT, 1472)
+
+    def test_when_busy_keeps_nothing_until_the_address_is_proved(self) -> None:
+        handshake = client()
+        answer = answer_initial_untrusted(initial_of(handshake, 0), ADDRESS, 0, JAR, True)
+        assert answer.initial is None
+        assert answer.reply is not None
+        assert len(answer.reply) < wire.MIN_DATAGRAM_BYTES
+        handshake.handle_datagram_untrusted(answer.reply, MS)
+        second = initial_of(handshake, MS)
+        elsewhere = answer_initial_untrusted(second, b"elsewhere", MS, JAR, True)
+        assert elsewhere.initial is None
+        answer = answer_initial_untrusted(second, ADDRESS, MS, JAR, True)
+        assert answer.reply is None
+        assert answer.initial is not None
+        assert answer.initial.client_id == CLIENT
+
+    def test_answers_another_version_with_its_own_and_keeps_nothing(self) -> None:
+        for demand in (False, True):
+            other = wire.Initial(CLIENT, 1472, version=wire.VERSION ^ 0xFF).encode()
+            answer = answer_initial_untrusted(other, ADDRESS, 0, JAR, demand)
+            assert answer.initial is None
+            assert answer.reply is not None
+            assert wire.decode_version_list_untrusted(answer.reply) == wire.VERSION
+            assert len(answer.reply) < len(other)
+
+    @pytest.mark.parametrize(
+        "datagram",
+        [b"", bytes(1200), accept(), wire.Initial(CLIENT, 1472).encode()[:1199], b"\x10" + bytes(1300)],
+    )
+    def test_anything_else_is_a_protocol_error(self, datagram: bytes) -> None:
+        with pytest.raises(ProtocolError):
+            answer_initial_untrusted(datagram, ADDRESS, 0, JAR, False)

@@ -1,0 +1,101 @@
+"""Thresholds and timers of loss detection: RFC 9002 section 6, and what is our own about them."""
+
+import pytest
+
+from toolkit.rudp.loss_detection import (
+    MAX_PACKET_THRESHOLD,
+    MAX_PTO_NS,
+    MAX_TIME_THRESHOLD_EIGHTHS,
+    PACKET_THRESHOLD,
+    TIME_THRESHOLD_EIGHTHS,
+    LossDetector,
+)
+from toolkit.rudp.rtt import GRANULARITY_NS, RttEstimator
+
+MS = 1_000_000
+CALM_PACKETS = 1 << 15
+
+
+def detector(rtt_ns: int = 80 * MS, max_ack_delay_ns: int = 25 * MS) -> LossDetector:
+    rtt = RttEstimator(max_ack_delay_ns=max_ack_delay_ns)
+    rtt.update(rtt_ns, 0)
+    return LossDetector(rtt)
+
+
+class TestThresholds:
+    def test_begin_at_the_values_of_the_rfc(self) -> None:
+        loss = detector(80 * MS)
+        assert loss.packet_threshold == PACKET_THRESHOLD == 3
+        assert loss.loss_delay_ns == 90 * MS
+
+    def test_the_time_threshold_takes_the_greater_of_smoothed_and_latest_rtt(self) -> None:
+        rtt = RttEstimator()
+        rtt.update(80 * MS, 0)
+        rtt.update(160 * MS, 0)
+        assert LossDetector(rtt).loss_delay_ns == 180 * MS
+        rtt.update(8 * MS, 0)
+        assert LossDetector(rtt).loss_delay_ns == rtt.smoothed_rtt_ns * 9 // 8
+
+    def test_the_time_threshold_is_never_finer_than_a_timer(self) -> None:
+        assert detector(1000).loss_delay_ns == GRANULARITY_NS
+
+
+class TestSpuriousLoss:
+    def test_raises_the_packet_threshold_to_cover_the_reordering(self) -> None:
+        loss = detector()
+        loss.on_spurious(largest_acked=109, oldest_spurious=100)
+        assert loss.packet_threshold == 10  # now 100 is lost only when 110 is acknowledged
+
+    def test_never_raises_it_without_bound(self) -> None:
+        loss = detector()
+        loss.on_spurious(1_000_000, 0)
+        assert loss.packet_threshold == MAX_PACKET_THRESHOLD
+
+    def test_by_time_raises_the_time_threshold_up_to_a_bound(self) -> None:
+        loss = detector(80 * MS)
+        for n in range(2 * MAX_TIME_THRESHOLD_EIGHTHS):
+            loss.on_spurious(n, n)
+        assert loss.packet_threshold == PACKET_THRESHOLD
+        assert loss.loss_delay_ns == 80 * MS * MAX_TIME_THRESHOLD_EIGHTHS // 8
+
+    def test_is_forgotten_step_by_step_when_nothing_more_is_spurious(self) -> None:
+        loss = detector(80 * MS)
+        loss.on_spurious(100, 0)
+        loss.on_spurious(101, 101)
+        loss.on_acked(101 + CALM_PACKETS)
+        assert loss.packet_threshold == 101
+        seen = []
+        largest = 101
+        for _ in range(8):
+            largest += CALM_PACKETS + 1
+            loss.on_acked(largest)
+            seen.append(loss.packet_threshold)
+        assert seen == [50, 25, 12, 6, 3, 3, 3, 3]
+        assert loss.loss_delay_ns == 80 * MS * TIME_THRESHOLD_EIGHTHS // 8
+
+
+class TestProbeTimeout:
+    def test_is_smoothed_rtt_and_four_variations_and_the_ack_delay(self) -> None:
+        """RFC 9002 section 6.2.1."""
+        loss = detector(80 * MS)
+        assert loss.pto_ns == 80 * MS + 4 * 40 * MS + 25 * MS
+
+    def test_doubles_each_time_up_to_the_cap(self) -> None:
+        loss = detector(10 * MS, max_ack_delay_ns=0)  # 30 ms to begin with
+        timeouts = []
+        for loss.pto_count in range(8):
+            timeouts.append(loss.pto_ns)
+        assert timeouts[:4] == [30 * MS, 60 * MS, 120 * MS, 240 * MS]
+        assert timeouts[4:] == [MAX_PTO_NS] * 4
+
+    @pytest.mark.parametrize("count", [0, 1, 5, 16, 17, 1000])
+    def test_is_never_shorter_than_the_path(self, count: int) -> None:
+        loss = detector(600 * MS, max_ack_delay_ns=0)
+        loss.pto_count = count
+        assert loss.pto_ns == 1800 * MS > MAX_PTO_NS
+
+    def test_persistent_congestion_lasts_three_of_them_without_back_off(self) -> None:
+        """RFC 9002 section 7.6.1."""
+        loss = detector(80 * MS)
+        loss.pto_count = 5
+        assert loss.persistent_congestion_ns == 3 * (80 + 160 + 25) * MS

@@ -1,0 +1,508 @@
+"""The sending half: what goes out and in which order, and what acknowledgements and timeouts change."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from toolkit.errors import ProtocolError, TransferError
+from toolkit.rudp import wire
+from toolkit.rudp.batch import Transmit
+from toolkit.rudp.config import Config
+from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.ecn import NOT_ECT
+from toolkit.rudp.loss_detection import PACKET_THRESHOLD
+from toolkit.rudp.loss_recovery import PROBES_PER_TIMEOUT
+from toolkit.rudp.sender import MAX_ACK_EVERY_BYTES, Sender
+from toolkit.rudp.streams import FIRST_DATA_WINDOW_BYTES
+
+MS = 1_000_000
+PEER = 0xBEEF
+DATAGRAM = 1200
+PAYLOAD = DATAGRAM - wire.HEADER_BYTES
+FAR_WINDOW = 1 << 40
+DATA, MESSAGE, PING, PROBE = (
+    wire.PacketType.DATA,
+    wire.PacketType.MESSAGE,
+    wire.PacketType.PING,
+    wire.PacketType.PROBE,
+)
+
+
+@dataclass
+class FakeController:
+    """A window and a rate that a test sets, and a record of what was reported."""
+
+    name: str = "fake"
+    congestion_window_bytes: int = 1 << 30
+    pacing_rate_bps: float = 1e13
+    acks: list[AckSample] = field(default_factory=list)
+    losses: list[LossSample] = field(default_factory=list)
+    spurious: list[int] = field(default_factory=list)
+
+    def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
+        pass
+
+    def on_ack(self, sample: AckSample) -> None:
+        self.acks.append(sample)
+
+    def on_loss(self, sample: LossSample) -> None:
+        self.losses.append(sample)
+
+    def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
+        del now_ns
+        self.spurious.append(lost_sent_time_ns)
+
+    def on_datagram_size(self, datagram_bytes: int) -> None:
+        pass
+
+    def snapshot(self) -> dict[str, float | str]:
+        return {}
+
+
+class Zeros:
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        del position
+        buffer[:] = bytes(len(buffer))
+
+
+class Bench:
+    """A sender of base-sized datagrams, its controller, and the packets that it has sent by number."""
+
+    def __init__(self, data_bytes: int = 0, window: int = FAR_WINDOW) -> None:
+        self.sender = Sender(Config(max_datagram_bytes=DATAGRAM), Zeros(), PEER, DATAGRAM)
+        self.controller = FakeController()
+        self.sender.controller = self.controller
+        self.sender.data.window = window
+        self.sender.data.end = data_bytes
+        self.packets: dict[int, tuple[int, int, int]] = {}  # number: type, position, flags
+
+    def send(self, now_ns: int) -> list[int]:
+        """Everything that may go now; the numbers of the packets."""
+        numbers = []
+        while (transmit := self.sender.poll_transmit(now_ns)) is not None:
+            numbers += self.take(transmit)
+        return numbers
+
+    def take(self, transmit: Transmit) -> list[int]:
+        numbers = []
+        for i in range(0, len(transmit.data), transmit.segment_bytes):
+            datagram = transmit.data[i : i + transmit.segment_bytes]
+            kind, flags, connection_id, number = wire.COMMON.unpack_untrusted(datagram)
+            assert connection_id == PEER
+            position = wire.DATA.unpack_untrusted(datagram)[4] if kind in (DATA, MESSAGE) else -1
+            assert number not in self.packets
+            self.packets[number] = (kind, position, flags)
+            numbers.append(number)
+        return numbers
+
+    def kinds(self, numbers: list[int]) -> list[int]:
+        return [self.packets[n][0] for n in numbers]
+
+    def ack(self, now_ns: int, *numbers: int, delay_us: int = 0, data_window: int = FAR_WINDOW) -> None:
+        ranges: list[tuple[int, int]] = []
+        for n in sorted(numbers, reverse=True):
+            if ranges and ranges[-1][0] == n + 1:
+                ranges[-1] = (n, ranges[-1][1])
+            else:
+                ranges.append((n, n + 1))
+        self.sender.on_ack_untrusted(wire.Ack(ranges, delay_us, data_window, 1 << 20, 0, 0, 0), now_ns)
+
+
+def warmed(data_bytes: int = 0, rtt_ns: int = 40 * MS) -> Bench:
+    """One whose RTT is known and which has nothing in flight."""
+    bench = Bench()
+    bench.sender.request_ping()
+    bench.ack(rtt_ns, *bench.send(0))
+    bench.sender.data.end = data_bytes
+    return bench
+
+
+class TestOrder:
+    def test_messages_go_before_lost_data_and_that_before_new_data(self) -> None:
+        bench = warmed(20 * PAYLOAD)
+        first = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
+        bench.sender.queue_message(b"m" * 2000)
+        bench.sender.data.end += 3 * PAYLOAD
+        bench.ack(140 * MS, *first[5:])
+        numbers = [n for n in bench.send(140 * MS) if bench.packets[n][0] in (DATA, MESSAGE)]
+        assert bench.kinds(numbers) == [MESSAGE] * 2 + [DATA] * 8
+        assert [bench.packets[n][1] // PAYLOAD for n in numbers[2:]] == [0, 1, 2, 3, 4, 20, 21, 22]
+
+    def test_nothing_is_sent_for_nothing(self) -> None:
+        bench = warmed()
+        assert bench.send(100 * MS) == []
+
+    def test_the_last_packet_asks_for_an_acknowledgement_without_delay(self) -> None:
+        bench = warmed(3 * PAYLOAD)
+        flags = [bench.packets[n][2] for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
+        assert flags == [0, 0, wire.Flags.ACK_NOW]
+
+
+class Shrunk(Zeros):
+    """A file that has become shorter while it was sent."""
+
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        if position + len(buffer) > 20 * PAYLOAD:
+            raise TransferError("the file has shrunk")
+        super().read_into(position, buffer)
+
+
+class TestSourceThatFails:
+    def test_is_reported_once_and_messages_still_go(self) -> None:
+        bench = warmed(40 * PAYLOAD)
+        bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.sender._source = Shrunk()
+        numbers = bench.send(100 * MS)
+        bench.ack(140 * MS, *numbers)
+        bench.controller.congestion_window_bytes = 1 << 30
+        with pytest.raises(TransferError, match="shrunk"):
+            bench.send(140 * MS)
+        bench.sender.queue_message(b"why")
+        numbers = bench.send(150 * MS)
+        assert MESSAGE in bench.kinds(numbers)
+        assert DATA not in bench.kinds(numbers)
+        timeout_ns = bench.sender.timeout_ns()
+        assert timeout_ns is not None
+        bench.sender.on_timeout(timeout_ns)
+        assert DATA not in bench.kinds(bench.send(timeout_ns))
+        assert not bench.sender.is_settled
+        bench.ack(timeout_ns + 40 * MS, *bench.packets)
+        assert bench.sender.is_settled
+
+
+class TestLimits:
+    def test_the_congestion_window_holds_messages_and_data(self) -> None:
+        bench = warmed(100 * PAYLOAD)
+        bench.controller.congestion_window_bytes = 5 * DATAGRAM
+        bench.sender.queue_message(bytes(2 * PAYLOAD))
+        bench.send(100 * MS)
+        assert 4 * DATAGRAM < bench.sender.bytes_in_flight <= 5 * DATAGRAM + 100
+
+    def test_the_peers_window_holds_data(self) -> None:
+        bench = Bench(FIRST_DATA_WINDOW_BYTES * 2, window=FIRST_DATA_WINDOW_BYTES)
+        numbers = bench.send(0) + bench.send(MS)
+        assert max(bench.packets[n][1] for n in numbers if bench.packets[n][0] == DATA) < FIRST_DATA_WINDOW_BYTES
+        bench.ack(40 * MS, *numbers, data_window=FIRST_DATA_WINDOW_BYTES)
+        assert [n for n in bench.send(41 * MS) if bench.packets[n][0] == DATA] == []
+        bench.ack(42 * MS, numbers[0], data_window=FIRST_DATA_WINDOW_BYTES + 1)
+        numbers = [n for n in bench.send(43 * MS) if bench.packets[n][0] == DATA]
+        assert len(numbers) == 1
+
+    def test_a_window_that_was_opened_is_never_closed(self) -> None:
+        bench = warmed(10 * PAYLOAD)
+        numbers = bench.send(100 * MS)
+        bench.ack(140 * MS, numbers[0], data_window=5)
+        assert bench.sender.data.window == FAR_WINDOW
+
+    def test_the_pacer_spreads_data(self) -> None:
+        bench = warmed(200 * PAYLOAD)
+        bench.controller.pacing_rate_bps = 100 * DATAGRAM * 8  # a packet in 10 ms
+        now_ns = 1000 * MS
+        sent = 0
+        while now_ns < 2000 * MS:
+            sent += bench.kinds(bench.send(now_ns)).count(DATA)
+            timeout_ns = bench.sender.timeout_ns()
+            assert timeout_ns is not None
+            assert timeout_ns > now_ns
+            now_ns = timeout_ns
+        assert sent == pytest.approx(100, abs=8)
+
+
+class TestAcknowledgements:
+    def test_of_unsent_packets_are_refused_and_change_nothing(self) -> None:
+        bench = warmed(10 * PAYLOAD)
+        numbers = bench.send(100 * MS)
+        before = bench.sender.metrics()
+        with pytest.raises(ProtocolError, match="never sent"):
+            bench.ack(140 * MS, *numbers, numbers[-1] + 1, data_window=FAR_WINDOW + 5)
+        assert bench.sender.metrics() == before
+        assert bench.sender.data.window == FAR_WINDOW
+
+    def test_a_sample_is_taken_from_the_newest_packet_without_the_peers_delay(self) -> None:
+        bench = warmed(2 * PAYLOAD, rtt_ns=40 * MS)
+        numbers = bench.send(100 * MS)
+        bench.ack(145 * MS, *numbers, delay_us=5000)
+        assert bench.controller.acks[-1].rtt_ns == 40 * MS
+        assert bench.sender.rtt.latest_rtt_ns == 45 * MS
+
+    def test_no_sample_is_taken_where_the_largest_is_not_new(self) -> None:
+        """RFC 9002 section 5.1."""
+        bench = warmed(3 * PAYLOAD)
+        numbers = bench.send(100 * MS)
+        bench.ack(140 * MS, numbers[-1])
+        bench.ack(190 * MS, *numbers)
+        assert bench.controller.acks[-1].rtt_ns is None
+        assert bench.sender.rtt.latest_rtt_ns == 40 * MS
+
+    def test_no_sample_is_taken_where_the_peer_does_not_know_how_long_it_waited(self) -> None:
+        """The later part of an acknowledgement in several datagrams, of which the first was lost."""
+        bench = warmed(3 * PAYLOAD)
+        numbers = bench.send(100 * MS)
+        bench.ack(190 * MS, *numbers, delay_us=wire.UNKNOWN_DELAY_US)
+        assert bench.controller.acks[-1].rtt_ns is None
+        assert bench.controller.acks[-1].newly_acked_bytes > 3 * PAYLOAD
+        assert bench.sender.rtt.latest_rtt_ns == 40 * MS
+
+    def test_samples_tell_the_controller_what_happened(self) -> None:
+        bench = warmed(10 * PAYLOAD)
+        numbers = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
+        in_flight = bench.sender.bytes_in_flight
+        bench.ack(140 * MS, *numbers[6:])
+        sample = bench.controller.acks[-1]
+        assert sample.newly_acked_bytes == 4 * DATAGRAM
+        assert sample.newly_lost_bytes == 6 * DATAGRAM
+        assert sample.prior_in_flight_bytes == in_flight
+        assert sample.bytes_in_flight == in_flight - 10 * DATAGRAM == bench.sender.bytes_in_flight
+        assert sample.largest_acked_sent_time_ns == 100 * MS
+        assert bench.controller.losses[-1].lost_bytes == 6 * DATAGRAM
+        assert bench.controller.losses[-1].newest_lost_sent_time_ns == 100 * MS
+
+
+def flights(bench: Bench, count: int, first_ns: int, step_ns: int) -> list[int]:
+    """One DATA packet each `step_ns`, from `first_ns` on."""
+    numbers = []
+    for i in range(count):
+        start = bench.sender.data.end
+        bench.sender.data.end += PAYLOAD
+        numbers += [n for n in bench.send(first_ns + i * step_ns) if bench.packets[n][:2] == (DATA, start)]
+    assert len(numbers) == count
+    return numbers
+
+
+class TestSpuriousLoss:
+    def test_raises_the_threshold_and_tells_the_controller_when_all_of_an_event_has_arrived(self) -> None:
+        bench = warmed()
+        numbers = flights(bench, 10, 100 * MS, MS)
+        bench.ack(145 * MS, *numbers[6:])
+        assert bench.sender.packets_lost == 6
+        bench.ack(146 * MS, *numbers[2:6])
+        assert bench.controller.spurious == []
+        bench.ack(147 * MS, *numbers[:2])
+        assert bench.controller.spurious == [105 * MS]
+        assert bench.sender.packets_spurious == 6
+        assert bench.sender.loss.packet_threshold > PACKET_THRESHOLD
+
+    def test_the_packets_of_an_older_event_do_not_excuse_a_newer_one(self) -> None:
+        bench = warmed()
+        old = flights(bench, 5, 100 * MS, MS)
+        newer = flights(bench, 8, 110 * MS, MS)
+        bench.ack(150 * MS, old[4], newer[0])
+        assert bench.sender.packets_lost > 0
+        lost_before = bench.sender.packets_lost
+        bench.ack(170 * MS, newer[7])
+        assert bench.sender.packets_lost > lost_before
+        bench.ack(171 * MS, *old)
+        assert bench.controller.spurious == []
+
+    def test_is_reported_once_for_each_event(self) -> None:
+        bench = warmed()
+        first = flights(bench, 6, 100 * MS, MS)
+        bench.ack(145 * MS, first[5])
+        second = flights(bench, 10, 150 * MS, MS)
+        bench.ack(195 * MS, second[9])
+        lost = [n for n in second[:9] if n not in (second[7], second[8])]
+        bench.ack(196 * MS, *lost, second[7], second[8])
+        reports = len(bench.controller.spurious)
+        bench.ack(197 * MS, *first)
+        assert len(bench.controller.spurious) == reports <= 1
+
+
+class TestPersistentCongestion:
+    """RFC 9002 section 7.6: a long run of losses with nothing acknowledged in between."""
+
+    def test_losses_over_a_long_time_are_persistent(self) -> None:
+        bench = warmed()
+        numbers = flights(bench, 40, 100 * MS, 20 * MS)
+        bench.ack(1000 * MS, numbers[-1])
+        assert bench.controller.losses[-1].is_persistent
+
+    def test_losses_over_a_short_time_are_not(self) -> None:
+        bench = warmed()
+        numbers = flights(bench, 40, 100 * MS, MS)
+        bench.ack(180 * MS, numbers[-1])
+        assert bench.sender.packets_lost > 30
+        assert not bench.controller.losses[-1].is_persistent
+
+    def test_losses_with_arrivals_in_between_are_not(self) -> None:
+        """The acknowledgements were lost for a while, not the packets."""
+        bench = warmed()
+        numbers = flights(bench, 40, 100 * MS, 20 * MS)
+        bench.ack(1000 * MS, *[n for i, n in enumerate(numbers) if i % 5])
+        assert bench.sender.packets_lost >= 7
+        assert not bench.controller.losses[-1].is_persistent
+
+    def test_lost_probes_of_the_path_mtu_do_not_count(self) -> None:
+        """RFC 8899 section 3: they say nothing about congestion."""
+        bench = warmed()
+        sender = bench.sender
+        probe = sender._control(PROBE, b"", 1400, 100 * MS)
+        bench.take(probe)
+        numbers = flights(bench, 30, 900 * MS, MS)
+        bench.ack(1000 * MS, *numbers[5:])
+        assert bench.controller.losses[-1].lost_bytes == 5 * DATAGRAM
+        assert not bench.controller.losses[-1].is_persistent
+
+
+class TestTimeouts:
+    def test_nothing_in_flight_needs_no_timer(self) -> None:
+        assert warmed().sender.timeout_ns() is None
+
+    def test_a_probe_timeout_resends_the_oldest_and_declares_nothing_lost(self) -> None:
+        bench = warmed()
+        numbers = flights(bench, 4, 100 * MS, MS)
+        timeout_ns = bench.sender.timeout_ns()
+        assert timeout_ns == 103 * MS + bench.sender.loss.pto_ns
+        bench.sender.on_timeout(timeout_ns - 1)
+        assert bench.send(timeout_ns - 1) == []
+        bench.sender.on_timeout(timeout_ns)
+        probes = bench.send(timeout_ns)
+        assert len(probes) == PROBES_PER_TIMEOUT
+        assert {bench.packets[n][1] for n in probes} == {bench.packets[numbers[0]][1]}
+        assert all(bench.packets[n][2] == wire.Flags.ACK_NOW for n in probes)
+        assert bench.sender.packets_lost == 0
+        assert bench.sender.loss.pto_count == 1
+
+    def test_an_acknowledgement_ends_the_back_off_and_pending_probes(self) -> None:
+        bench = warmed()
+        numbers = flights(bench, 4, 100 * MS, MS)
+        timeout_ns = bench.sender.timeout_ns()
+        assert timeout_ns is not None
+        bench.sender.on_timeout(timeout_ns)
+        bench.ack(timeout_ns + 1, *numbers)
+        assert bench.sender.loss.pto_count == 0
+        assert bench.send(timeout_ns + 2) == []
+
+    def test_probes_go_beyond_the_congestion_window(self) -> None:
+        bench = warmed()
+        flights(bench, 4, 100 * MS, MS)
+        bench.controller.congestion_window_bytes = 0
+        timeout_ns = bench.sender.timeout_ns()
+        assert timeout_ns is not None
+        bench.sender.on_timeout(timeout_ns)
+        assert len(bench.send(timeout_ns)) == PROBES_PER_TIMEOUT
+
+    def test_time_makes_losses_without_an_acknowledgement(self) -> None:
+        bench = warmed()
+        numbers = flights(bench, 2, 100 * MS, 30 * MS)
+        bench.ack(131 * MS, numbers[1])
+        assert bench.sender.packets_lost == 0
+        timeout_ns = bench.sender.timeout_ns()
+        assert timeout_ns is not None
+        assert timeout_ns == 100 * MS + bench.sender.loss.loss_delay_ns
+        bench.sender.on_timeout(timeout_ns)
+        assert bench.sender.packets_lost == 1
+
+    def test_a_sender_that_waits_for_the_peers_window_asks_again(self) -> None:
+        bench = Bench(FIRST_DATA_WINDOW_BYTES * 2, window=FIRST_DATA_WINDOW_BYTES)
+        numbers = bench.send(0)
+        bench.ack(40 * MS, *numbers, data_window=FIRST_DATA_WINDOW_BYTES)
+        numbers = bench.send(41 * MS)
+        if numbers:  # what else there was to send has arrived as well
+            bench.ack(80 * MS, *numbers, data_window=FIRST_DATA_WINDOW_BYTES)
+        assert bench.sender.bytes_in_flight == 0
+        timeout_ns = bench.sender.timeout_ns()
+        assert timeout_ns is not None
+        bench.sender.on_timeout(timeout_ns)
+        assert set(bench.kinds(bench.send(timeout_ns))) == {PING}
+
+
+class TestNewPath:
+    """RFC 9000 section 9.4: packets sent by the old path say nothing about the new one."""
+
+    def moved(self) -> tuple[Bench, list[int], list[int]]:
+        """One that has just moved, the numbers of the packets that were in flight, of which some were lost before,
+        and those of what it sends then: a PING, as the first of what goes by the new path."""
+        bench = warmed(40 * PAYLOAD)
+        old = bench.send(100 * MS)
+        old += bench.take(bench.sender._control(PROBE, b"", 1400, 100 * MS))
+        bench.ack(140 * MS, *old[10:20])
+        assert bench.sender.packets_lost > 0
+        bench.sender.reset_path()
+        bench.controller = bench.sender.controller = FakeController(congestion_window_bytes=0)
+        bench.sender.request_ping()
+        return bench, old, bench.send(200 * MS)
+
+    def test_what_was_sent_by_the_old_one_is_no_sample_and_no_loss(self) -> None:
+        bench, old, new = self.moved()
+        bench.ack(210 * MS, *old[5:])
+        assert bench.controller.acks == []
+        assert not bench.sender.rtt.has_sample
+        bench.ack(260 * MS, *old, *new)
+        assert [sample.newly_acked_bytes for sample in bench.controller.acks] == [wire.PING.size]
+        assert bench.sender.rtt.smoothed_rtt_ns == 60 * MS
+        assert bench.sender.mtu.datagram_bytes == DATAGRAM
+        assert bench.sender.bytes_in_flight == 0
+        assert (bench.controller.losses, bench.controller.spurious) == ([], [])
+
+    def test_what_was_in_flight_is_sent_again_at_once(self) -> None:
+        bench, old, new = self.moved()
+        bench.controller.congestion_window_bytes = 1 << 30
+        again = bench.send(201 * MS)
+        arrived = {bench.packets[n][1] for n in old[10:20]}
+        assert {bench.packets[n][1] for n in again if bench.packets[n][0] == DATA} == {
+            position for position in range(0, 40 * PAYLOAD, PAYLOAD) if position not in arrived
+        }
+        bench.ack(260 * MS, *new, *again)
+        assert bench.sender.is_settled
+
+    def test_the_peers_counts_of_marks_go_on(self) -> None:
+        bench = warmed(40 * PAYLOAD)
+        numbers = bench.send(100 * MS)
+
+        def ack(now_ns: int, first: int, end: int, ect: int, ce: int) -> None:
+            bench.sender.on_ack_untrusted(wire.Ack([(first, end)], 0, FAR_WINDOW, 1 << 20, ect, ce, 0), now_ns)
+
+        ack(140 * MS, numbers[0], numbers[-1] + 1, 31, 10)
+        assert bench.controller.acks[-1].ecn_ce_count == 10
+        bench.sender.reset_path()
+        bench.controller = bench.sender.controller = FakeController()
+        bench.sender.data.end += 20 * PAYLOAD
+        numbers = bench.send(200 * MS)
+        ack(240 * MS, numbers[0], numbers[-1] + 1, 31, 10)
+        assert bench.controller.acks[-1].ecn_ce_count == 0
+        assert bench.sender.ecn_codepoint == NOT_ECT  # none of twenty marks has arrived
+
+
+class TestAckFrequency:
+    def wanted(self, window: int) -> int:
+        bench = warmed(1000 * PAYLOAD)
+        bench.controller.congestion_window_bytes = window
+        bench.sender.request_ping()
+        transmit = bench.sender.poll_transmit(100 * MS)
+        assert transmit is not None
+        *_, ack_every_bytes, _ = wire.PING.unpack_untrusted(transmit.data)
+        return ack_every_bytes
+
+    def test_four_times_a_window(self) -> None:
+        assert self.wanted(400_000) == 100_000
+
+    def test_at_least_every_megabyte_and_not_oftener_than_every_second_packet(self) -> None:
+        assert self.wanted(1 << 30) == MAX_ACK_EVERY_BYTES
+        assert self.wanted(2 * DATAGRAM) == 2 * DATAGRAM
+
+    def test_four_times_the_peers_window_where_that_is_the_smaller(self) -> None:
+        bench = warmed(1 << 30)
+        bench.sender.data.window = 1 << 18
+        bench.sender.request_ping()
+        transmit = bench.sender.poll_transmit(100 * MS)
+        assert transmit is not None
+        *_, ack_every_bytes, _ = wire.PING.unpack_untrusted(transmit.data)
+        assert ack_every_bytes == 1 << 16
+
+    def test_held_by_the_peers_window_it_asks_at_once_only_where_no_acknowledgement_is_on_its_way(self) -> None:
+        def last_flags(window: int) -> int:
+            bench = warmed(1 << 30)
+            bench.sender.data.window = window
+            numbers = bench.send(100 * MS)
+            assert bench.sender.data.is_blocked
+            return bench.packets[[n for n in numbers if bench.packets[n][0] == DATA][-1]][2]
+
+        assert last_flags(window=2 * PAYLOAD) == wire.Flags.ACK_NOW
+        assert last_flags(window=400 * PAYLOAD) == 0
+
+    def test_the_peer_is_told_what_is_settled_after_losses(self) -> None:
+        bench = warmed(10 * PAYLOAD)
+        numbers = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
+        bench.ack(140 * MS, *numbers[4:])
+        again = bench.send(300 * MS)
+        assert PING in bench.kinds(again)

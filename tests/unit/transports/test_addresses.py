@@ -1,0 +1,101 @@
+"""Names to addresses: the order of Happy Eyeballs, and names that lead nowhere."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from toolkit.channel import Address
+from toolkit.errors import UnreachableError, UsageError
+from toolkit.transports.addresses import SocketAddress, interleave, resolve
+
+LOOPBACK = socket.if_nametoindex("lo")
+
+
+def v4(number: int) -> SocketAddress:
+    return socket.AF_INET, (f"192.0.2.{number}", 9)
+
+
+def v6(number: int) -> SocketAddress:
+    return socket.AF_INET6, (f"2001:db8::{number}", 9)
+
+
+@pytest.mark.parametrize(
+    ("found", "order"),
+    [
+        ([], []),
+        ([v4(1)], [v4(1)]),
+        ([v4(1), v4(2), v6(1)], [v6(1), v4(1), v4(2)]),
+        ([v6(2), v6(1), v6(3), v4(1)], [v6(2), v4(1), v6(1), v6(3)]),
+        ([v4(1), v4(1), v6(1), v6(1)], [v6(1), v4(1)]),
+    ],
+)
+def test_families_take_turns_and_ipv6_begins(found: list[SocketAddress], order: list[SocketAddress]) -> None:
+    assert interleave(found) == order
+
+
+@pytest.mark.parametrize(
+    ("host", "family", "name"),
+    [
+        ("127.0.0.1", socket.AF_INET, ("127.0.0.1", 9000)),
+        ("::1", socket.AF_INET6, ("::1", 9000, 0, 0)),
+        (f"fe80::1%{LOOPBACK}", socket.AF_INET6, ("fe80::1", 9000, 0, LOOPBACK)),
+    ],
+)
+def test_a_literal_address_is_itself(host: str, family: int, name: tuple[object, ...]) -> None:
+    assert resolve(Address(host, 9000), socket.SOCK_STREAM) == [(family, name)]
+
+
+def test_a_literal_address_asks_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def only_numeric(*args: object, **kwargs: object) -> object:
+        assert kwargs["flags"] == socket.AI_NUMERICHOST
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_numeric)
+    assert resolve(Address("127.0.0.1", 1), socket.SOCK_DGRAM)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "exa mple", "a" * 300, "\x1b[31m", "\udcff", "x..y"])
+def test_a_name_of_nobody_is_one_line_that_says_what_to_do(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UnreachableError, match=r"^no host is known by the name .*; check the spelling") as caught:
+        resolve(Address(host, 9000), socket.SOCK_STREAM)
+    assert str(caught.value).isprintable()
+
+
+def test_an_absent_name_service_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: object, flags: int = 0, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME if flags else socket.EAI_AGAIN, "Temporary failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", down)
+    with pytest.raises(UnreachableError, match="the name service does not answer"):
+        resolve(Address("example", 9000), socket.SOCK_STREAM)
+
+
+def test_a_name_service_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def hang(*_: object, flags: int = 0, **__: object) -> object:
+        if flags:
+            raise socket.gaierror(socket.EAI_NONAME, "no literal")
+        answered.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    begun = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"not resolved within 0\.1 s"):
+        resolve(Address("example", 9000), socket.SOCK_STREAM, timeout_s=0.1)
+    answered.set()
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_there_is_not(port: int) -> None:
+    with pytest.raises(UsageError, match="there is no port"):
+        resolve(Address("127.0.0.1", port), socket.SOCK_STREAM)

@@ -1,0 +1,424 @@
+"""The UDP socket, over loopback: batches out and in, with and without offload, and what the kernel may answer."""
+
+import errno
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+
+from toolkit.rudp.batch import MAX_BATCH_BYTES, Transmit
+from toolkit.transports.udp.socket import (
+    DatagramSocket,
+    PeerUnreachableError,
+    ask_for_local_address,
+    wait_readable,
+)
+
+LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+UDP_SEGMENT = 103
+PATIENCE_S = 5.0
+SEGMENT = 1472
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+class Pair:
+    """Two sockets connected to each other."""
+
+    def __init__(
+        self, cleanup: ExitStack, family: int = socket.AF_INET, offload: str = "auto", sender: type = socket.socket
+    ) -> None:
+        raw = [cleanup.enter_context(kind(family, socket.SOCK_DGRAM)) for kind in (sender, socket.socket)]
+        for sock in raw:
+            sock.bind((LOOPBACK[socket.AddressFamily(family)], 0))
+        raw[0].connect(raw[1].getsockname())
+        raw[1].connect(raw[0].getsockname())
+        self.near, self.far = (DatagramSocket(sock, offload) for sock in raw)
+
+    def send(self, *datagrams: bytes, ecn: int = 0) -> None:
+        """As one transmission: all of one size but the last."""
+        self.near.send(Transmit(memoryview(b"".join(datagrams)), len(datagrams[0]), ecn))
+
+    def received(self, total_bytes: int) -> list[bytes]:
+        """Datagrams, until so many bytes have come."""
+        datagrams: list[bytes] = []
+        while sum(map(len, datagrams)) < total_bytes:
+            assert select.select([self.far.sock], [], [], PATIENCE_S)[0], "nothing comes any more"
+            for batch in self.far.receive():
+                data, step = bytes(batch.data), batch.segment_bytes
+                datagrams += [data[i : i + step] for i in range(0, len(data), step)]
+        return datagrams
+
+
+def numbered(count: int, size: int = SEGMENT, last: int | None = None) -> list[bytes]:
+    sizes = [size] * (count - 1) + [size if last is None else last]
+    return [(b"%08d" % i * (n // 8 + 1))[:n] for i, n in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("offload", ["auto", "off"])
+class TestBatches:
+    @pytest.mark.parametrize(("count", "last"), [(1, None), (1, 1), (2, None), (45, 7), (64, None), (170, 1471)])
+    def test_arrive_as_the_datagrams_that_were_sent(
+        self, cleanup: ExitStack, family: int, offload: str, count: int, last: int | None
+    ) -> None:
+        pair = Pair(cleanup, family, offload)
+        datagrams = numbered(count, last=last)
+        pair.send(*datagrams)
+        assert pair.received(sum(map(len, datagrams))) == datagrams
+
+    def test_of_different_sizes_follow_each_other(self, cleanup: ExitStack, family: int, offload: str) -> None:
+        pair = Pair(cleanup, family, offload)
+        sent = []
+        for size in (1200, 1472, 30, 1472, 1472, 1200, 9):
+            datagrams = numbered(5, size, last=max(1, size - 3))
+            pair.send(*datagrams)
+            sent += datagrams
+        pair.near.send_one(b"alone" * 200)
+        assert pair.received(sum(map(len, sent)) + 1000) == [*sent, b"alone" * 200]
+
+    def test_tell_the_mark_that_they_carried(self, cleanup: ExitStack, family: int, offload: str) -> None:
+        pair = Pair(cleanup, family, offload)
+        marks = []
+        for ecn in (0b10, 0b10, 0b11, 0b00, 0b01):
+            pair.send(*numbered(3), ecn=ecn)
+            select.select([pair.far.sock], [], [], PATIENCE_S)
+            marks += [batch.ecn for batch in pair.far.receive()]
+        assert marks == [0b10, 0b10, 0b11, 0b00, 0b01]
+
+
+class TestReceive:
+    def test_nothing_is_nothing(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup)
+        assert pair.far.receive() == []
+        assert pair.far.is_drained
+
+    @pytest.mark.parametrize("offload", ["auto", "off"])
+    def test_is_bounded_by_the_longest_batch(self, cleanup: ExitStack, offload: str) -> None:
+        pair = Pair(cleanup, offload=offload)
+        total = 3 * MAX_BATCH_BYTES
+        if pair.far.receive_buffer_bytes < 3 * total:
+            pytest.skip("this system's receive buffer is too small")
+        for _ in range(total // (44 * SEGMENT)):
+            pair.send(*numbered(44))
+        batches = pair.far.receive()
+        assert not pair.far.is_drained
+        assert MAX_BATCH_BYTES - (1 << 16) < sum(len(b.data) for b in batches) <= MAX_BATCH_BYTES
+
+    def test_joins_neighbours_of_one_size(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup, offload="off")
+        pair.send(*numbered(10))
+        pair.send(*numbered(3, 100))
+        select.select([pair.far.sock], [], [], PATIENCE_S)
+        assert [(len(b.data), b.segment_bytes) for b in pair.far.receive()] == [(10 * SEGMENT, SEGMENT), (300, 100)]
+
+    def test_a_short_datagram_ends_a_batch(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup, offload="off")
+        for size in (100, 40, 100, 100):
+            pair.near.send_one(bytes(size))
+        assert [len(d) for d in pair.received(340)] == [100, 40, 100, 100]
+
+    def test_skips_empty_datagrams(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup)
+        pair.near.send_one(b"")
+        pair.near.send_one(b"x")
+        assert pair.received(1) == [b"x"]
+
+    def test_counts_what_the_host_dropped(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup, offload="off")
+        pair.far.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(200):
+            pair.send(*numbered(1))
+        kept = len(pair.received(SEGMENT))
+        pair.far.receive()
+        pair.send(*numbered(1))
+        pair.received(SEGMENT)
+        assert kept < 200
+        assert 0 < pair.far.drop_count < 200
+
+
+class Refusing(socket.socket):
+    """A route whose device cannot segment: what was to be cut is refused."""
+
+    refused = 0
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        segment = self.getsockopt(17, UDP_SEGMENT)
+        if 0 < segment < len(data):
+            self.refused += 1
+            raise OSError(errno.EIO, "Input/output error")
+        return super().send(data, flags)
+
+
+class TestRefusedSegmentation:
+    @pytest.mark.parametrize("count", [2, 44, 200])
+    def test_falls_back_to_single_datagrams_and_loses_none(self, cleanup: ExitStack, count: int) -> None:
+        pair = Pair(cleanup, sender=Refusing)
+        if not pair.near.can_segment:
+            pytest.skip("this kernel has no UDP_SEGMENT")
+        datagrams = numbered(count, last=100)
+        pair.send(*datagrams)
+        assert not pair.near.can_segment
+        assert pair.received(sum(map(len, datagrams))) == datagrams
+        pair.send(*datagrams)
+        pair.near.send_one(bytes(3000))
+        assert pair.received(sum(map(len, datagrams)) + 3000) == [*datagrams, bytes(3000)]
+        assert isinstance(pair.near.sock, Refusing)
+        assert pair.near.sock.refused == 1
+
+    def test_other_errors_are_not_taken_for_it(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup, offload="off", sender=Broken)
+        with pytest.raises(OSError, match="Input/output"):
+            pair.send(*numbered(1))
+
+
+class Broken(socket.socket):
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        del data, flags
+        raise OSError(errno.EIO, "Input/output error")
+
+
+class RefusedAfterOne(socket.socket):
+    """One datagram is there, and then the news that the peer has gone."""
+
+    calls = 0
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls == 2:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        return super().recvmsg_into(*arguments)
+
+
+class TestErrors:
+    def test_a_closed_port_is_reported(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup)
+        pair.far.close()
+        pair.send(b"x")
+        select.select([pair.near.sock], [], [], PATIENCE_S)
+        with pytest.raises(PeerUnreachableError):
+            pair.near.receive()
+        assert pair.near.receive() == []
+        pair.send(b"x")
+        select.select([pair.near.sock], [], [], PATIENCE_S)
+        with pytest.raises(PeerUnreachableError):
+            pair.send(b"x")
+
+    def test_a_closed_port_does_not_hide_what_came_before(self, cleanup: ExitStack) -> None:
+        """The last words of a peer and the news that it has gone may be waiting together, in either order."""
+        pair = Pair(cleanup)
+        pair.far.send(Transmit(memoryview(b"last words"), 10))
+        pair.far.close()
+        pair.send(b"x")  # the answer to this is the refusal
+        select.select([pair.near.sock], [], [], PATIENCE_S)
+        received = []
+        refusals = 0
+        for _ in range(3):
+            try:
+                received += [bytes(b.data) for b in pair.near.receive()]
+            except PeerUnreachableError:
+                refusals += 1
+        assert received == [b"last words"]
+        assert refusals == 1
+
+    def test_nor_does_one_that_is_learnt_of_in_the_middle(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup, offload="off")
+        raw = cleanup.enter_context(RefusedAfterOne(socket.AF_INET, socket.SOCK_DGRAM))
+        raw.bind(("127.0.0.1", 0))
+        raw.connect(pair.near.sock.getsockname())
+        pair.near.sock.connect(raw.getsockname())
+        receiver = DatagramSocket(raw, "off")
+        pair.send(b"last words")
+        select.select([raw], [], [], PATIENCE_S)
+        assert [bytes(b.data) for b in receiver.receive()] == [b"last words"]
+        with pytest.raises(PeerUnreachableError):
+            receiver.receive()
+        assert receiver.receive() == []
+
+    def test_what_is_too_long_for_the_path_counts_as_lost_and_costs_no_other(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup)
+        pair.send(bytes(65_508))
+        assert pair.near.send_errors == 1
+        pair.send(b"x")
+        assert pair.received(1) == [b"x"]
+        assert pair.near.receive() == []
+
+    def test_the_word_of_a_router_about_an_earlier_datagram_is_no_error(self, cleanup: ExitStack) -> None:
+        """ICMP "fragmentation needed" is told at the next call of any kind; the engine probes for itself."""
+        pair = Pair(cleanup)
+        with pytest.raises(OSError, match="too long"):
+            pair.near.sock.send(bytes(65_508))  # leaves the same error behind as a router does
+        assert pair.near.receive() == []
+        with pytest.raises(OSError, match="too long"):
+            pair.near.sock.send(bytes(65_508))
+        pair.send(b"x")
+        assert pair.received(1) == [b"x"]
+
+    def test_an_answer_that_cannot_be_sent_is_dropped(self, cleanup: ExitStack) -> None:
+        sock = DatagramSocket(cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+        sock.send_to(b"x", ("255.255.255.255", 9))  # broadcast is not allowed on this socket
+
+
+class Gone(socket.socket):
+    """No interface has the address any more that this socket is bound to."""
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        del data, flags
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+class TestRoute:
+    def roaming(self, cleanup: ExitStack, kind: type = socket.socket) -> tuple[DatagramSocket, socket.socket]:
+        """One that is connected from 127.0.0.2, which the system would not choose to reach its peer, and the peer."""
+        peer = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        peer.bind(("127.0.0.1", 0))
+        raw = cleanup.enter_context(kind(socket.AF_INET, socket.SOCK_DGRAM))
+        raw.bind(("127.0.0.2", 0))
+        raw.connect(peer.getsockname())
+        return cleanup.enter_context(closing(DatagramSocket(raw))), peer
+
+    def test_is_followed_to_where_the_system_begins_it_now(self, cleanup: ExitStack) -> None:
+        roaming, peer = self.roaming(cleanup)
+        roaming.send_one(b"before")
+        offload = roaming.can_segment, roaming.can_coalesce
+        assert roaming.follow_route()
+        assert not roaming.follow_route()
+        assert roaming.sock.getsockname()[0] == "127.0.0.1"
+        assert (roaming.can_segment, roaming.can_coalesce) == offload
+        roaming.send(Transmit(memoryview(b"after"), 2, 0b10))
+        assert [peer.recvfrom(100) for _ in range(4)][1:] == [
+            (data, roaming.sock.getsockname()) for data in (b"af", b"te", b"r")
+        ]
+        assert roaming.datagrams_sent == 4
+        peer.sendto(b"answer", roaming.sock.getsockname())
+        select.select([roaming.sock], [], [], PATIENCE_S)
+        assert [bytes(batch.data) for batch in roaming.receive()] == [b"answer"]
+
+    def test_drops_of_the_socket_before_are_counted_on(self, cleanup: ExitStack) -> None:
+        roaming, peer = self.roaming(cleanup)
+        roaming.drop_count = 7
+        assert roaming.follow_route()
+        peer.sendto(b"x", roaming.sock.getsockname())
+        select.select([roaming.sock], [], [], PATIENCE_S)
+        roaming.receive()
+        assert roaming.drop_count == 7
+
+    def test_one_that_is_gone_is_noticed_and_is_no_refusal_to_segment(self, cleanup: ExitStack) -> None:
+        roaming, peer = self.roaming(cleanup, Gone)
+        can_segment = roaming.can_segment
+        roaming.send(Transmit(memoryview(b"lost"), 2))
+        assert roaming.is_route_lost
+        assert roaming.send_errors == 2
+        assert roaming.can_segment == can_segment
+        assert roaming.follow_route()
+        assert not roaming.is_route_lost
+        roaming.send_one(b"x")
+        assert peer.recv(100) == b"x"
+
+    def test_what_is_too_long_is_no_such_sign(self, cleanup: ExitStack) -> None:
+        roaming, _ = self.roaming(cleanup)
+        roaming.send_one(bytes(65_508))
+        assert roaming.send_errors == 1
+        assert not roaming.is_route_lost
+
+    def test_of_an_unconnected_socket_is_none(self, cleanup: ExitStack) -> None:
+        sock = DatagramSocket(cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+        before = sock.sock
+        assert not sock.follow_route()
+        assert sock.sock is before
+
+
+class TestOrigin:
+    @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+    def test_tells_who_sent_and_to_which_address(self, cleanup: ExitStack, family: int) -> None:
+        anywhere = DatagramSocket(cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM)), "off")
+        ask_for_local_address(anywhere.sock)
+        anywhere.sock.bind(("", 0))
+        host = LOOPBACK[socket.AddressFamily(family)]
+        sender = cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        sender.bind((host, 0))
+        assert anywhere.receive_from() is None
+        sender.sendto(b"hello", (host, anywhere.sock.getsockname()[1]))
+        select.select([anywhere.sock], [], [], PATIENCE_S)
+        arrival = anywhere.receive_from()
+        assert arrival is not None
+        batch, origin = arrival
+        assert (bytes(batch.data), batch.segment_bytes) == (b"hello", 5)
+        assert origin.peer[:2] == (host, sender.getsockname()[1])
+        assert origin.local_host == host
+
+    def test_an_empty_datagram_is_an_empty_batch(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup, offload="off")
+        pair.near.send_one(b"")
+        select.select([pair.far.sock], [], [], PATIENCE_S)
+        arrival = pair.far.receive_from()
+        assert arrival is not None
+        assert (bytes(arrival[0].data), arrival[0].segment_bytes) == (b"", 1)
+
+
+class Full(socket.socket):
+    """Its send queue has no room at first."""
+
+    is_full = True
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        if self.is_full:
+            self.is_full = False
+            raise BlockingIOError
+        return super().send(data, flags)
+
+
+def use_up_descriptors(cleanup: ExitStack) -> None:
+    """All those that select(2) can wait for."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1100:
+        pytest.skip("this system allows no so many descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    cleanup.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+    for _ in range(1030):
+        cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+
+
+class TestWaiting:
+    def test_for_room_to_send_works_with_any_descriptor(self, cleanup: ExitStack) -> None:
+        use_up_descriptors(cleanup)
+        pair = Pair(cleanup, sender=Full)
+        assert pair.near.fileno() >= 1024
+        pair.send(b"x")
+        assert wait_readable([pair.far.fileno()], None) == [pair.far.fileno()]
+
+    def test_ends_with_the_time(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup)
+        assert wait_readable([pair.far.fileno()], 1_000_000) == []
+        assert wait_readable([pair.far.fileno()], -5) == []
+
+    def test_ends_when_one_is_readable(self, cleanup: ExitStack) -> None:
+        pair, other = Pair(cleanup), Pair(cleanup)
+        pair.send(b"x")
+        assert wait_readable([other.far.fileno(), pair.far.fileno()], None) == [pair.far.fileno()]
+        assert pair.received(1) == [b"x"]
+
+    def test_descriptors_above_the_limit_of_select_are_waited_for(self, cleanup: ExitStack) -> None:
+        use_up_descriptors(cleanup)
+        pair = Pair(cleanup)
+        assert pair.far.fileno() >= 1024
+        pair.send(b"x")
+        assert wait_readable([pair.far.fileno()], None) == [pair.far.fileno()]
+        assert wait_readable([pair.near.fileno()], 1_500_000) == []
+
+
+def test_the_largest_datagram_is_what_the_route_takes(cleanup: ExitStack) -> None:
+    for family, largest in ((socket.AF_INET, 65_535 - 28), (socket.AF_INET6, 65_536 - 48)):
+        pair = Pair(cleanup, family)
+        assert pair.near.max_datagram_bytes(1472) == 1472
+        assert pair.near.max_datagram_bytes(1 << 20) == largest
+    unconnected = DatagramSocket(cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+    assert unconnected.max_datagram_bytes(1234) == 1234

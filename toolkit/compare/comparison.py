@@ -1,0 +1,322 @@
+"""What a campaign comes to: a row of figures for each transport on each path at each size, and the verdicts.
+
+Two transports are compared by the ratio of their goodputs block by block. A verdict of `faster` or `slower`
+is given where the whole 95% interval of the median ratio lies on one side of 1, and by more than the
+*margin*: MIN_DIFFERENCE, which nobody would notice, or the difference that the campaign itself has found
+between the baseline and the A/A control, which is the baseline once more. What the method finds between
+a thing and itself, it cannot claim between two others. The interval alone would be wrong in one comparison
+out of twenty; with the margin two identical transports are told apart far less often.
+
+No pair that was run is left out, since what would leave it out (a failure, a mark) comes of how it ran: the slow
+would go, and the survivors would look fast. A transfer that failed has a goodput of 0. A marked trial
+(`toolkit.compare.records.MARKS`) counts as it was measured; a median bears some of them, and where they are more than
+MARKED_SHARE of either side's trials, nothing is claimed. Nor is there `no difference` where the interval reaches a
+failure, nor any claim on what never arrived.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from toolkit.compare.records import CONTROL_SUFFIX, UNRELIABLE, Results, Trial
+from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation, paired_ratio
+from toolkit.units import format_rate, format_seconds, format_size
+
+FASTER, SLOWER, NO_DIFFERENCE, NO_CLAIM = "faster", "slower", "no difference", "no claim"
+BASELINE = "baseline"
+STEADY, SHORT = "steady", "short"
+MIN_DIFFERENCE = 0.02
+MARKED_SHARE = 0.2
+"""How many of one side's trials may be marked where a claim is made."""
+_GIGABYTE = 1e9
+_SHORT_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Competition:
+    """What the transfer did to another flow beside it: medians of that flow's goodput, and Jain's index."""
+
+    goodput_bps_alone: float
+    goodput_bps_beside: float
+    jain: float
+
+    @property
+    def slow_down(self) -> float:
+        """How many times slower the other flow was than alone."""
+        return self.goodput_bps_alone / max(self.goodput_bps_beside, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One transport on one path at one size; medians over verified trials, None where there is no figure.
+
+    A ratio or an end of its interval is infinite where trials of the baseline failed.
+
+    trials, verified, unmarked: counted without the warm-up; `unmarked` of those that are verified
+    goodput_bps, seconds: with their intervals; `deviation_bps` is the median absolute deviation
+    ratio:            of goodput, to the baseline's trial in the same block, over `pairs` of trials
+    margin:           the least difference from 1 that is claimed; infinite where the A/A control failed
+    verdict:          FASTER, SLOWER, NO_DIFFERENCE, NO_CLAIM; BASELINE for the baseline itself
+    is_control:       the A/A control
+    regime:           STEADY, or SHORT where handshake, ramp-up and tail took most of the time
+    reasons:          seconds of the median trial's kinds, as in the record; they sum to its time
+    why:              the sentence of the median trial
+    delay_ms:         {"base", "median", "p95"} of the ping beside the transfer
+    no_claim_because: why there is no verdict, "" where there is one
+    """
+
+    path: str
+    payload_bytes: int
+    transport: str
+    trials: int
+    verified: int
+    unmarked: int
+    is_control: bool
+    goodput_bps: Estimate | None
+    deviation_bps: float | None
+    seconds: Estimate | None
+    ratio: Estimate | None
+    pairs: int
+    margin: float
+    verdict: str
+    no_claim_because: str
+    marks: tuple[str, ...]
+    regime: str | None
+    reasons: dict[str, float] | None
+    why: str
+    retransmitted_packets: float | None
+    wire_bytes_per_payload_byte: float | None
+    sender_cpu_s_per_gb: float | None
+    receiver_cpu_s_per_gb: float | None
+    sender_peak_memory_bytes: float | None
+    receiver_peak_memory_bytes: float | None
+    delay_ms: dict[str, float] | None
+    competition: Competition | None
+
+
+def summarise(results: Results) -> list[Row]:
+    """One row for each path, size and transport, in the campaign's order."""
+    campaign = results.campaign
+    rows = []
+    for path in campaign.paths:
+        for size in campaign.sizes:
+            cell = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
+            control = _ratio(cell, campaign.baseline + CONTROL_SUFFIX, campaign.baseline)
+            margin = max(MIN_DIFFERENCE, _distance(control)) if control else MIN_DIFFERENCE
+            rows += [_row(results, cell, path, size, label, margin) for label in campaign.transports]
+    return rows
+
+
+def headline(results: Results) -> list[str]:
+    """The verdicts as sentences, one for each path and size; those that nothing can be said of come last."""
+    rows = summarise(results)
+    claims: list[str] = []
+    rest: list[str] = []
+    for path in results.campaign.paths:
+        for size in results.campaign.sizes:
+            cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
+            sentence, is_claim = _sentence(results, cell)
+            (claims if is_claim else rest).append(sentence)
+    return claims + rest
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A row, or another dataclass, by its names, with None for what is infinite: JSON has no word for it."""
+    return {name: _finite(value) for name, value in asdict(record).items()}
+
+
+def verdict_of(ratio: Estimate | None, margin: float) -> str:
+    """The verdict that a ratio with its interval allows; NO_CLAIM where there is none."""
+    if ratio is None or ratio.interval is None or math.isinf(margin):
+        return NO_CLAIM
+    if ratio.interval.low > 1 + margin:
+        return FASTER
+    if ratio.interval.high < 1 / (1 + margin):
+        return SLOWER
+    return NO_CLAIM if ratio.interval.low == 0 or math.isinf(ratio.interval.high) else NO_DIFFERENCE
+
+
+def is_mostly_sound(trials: Sequence[Trial]) -> bool:
+    """Whether so few of them are marked that their median can be believed."""
+    return sum(bool(trial.marks) for trial in trials) <= MARKED_SHARE * len(trials)
+
+
+def goodput_bps(trial: Trial) -> float:
+    """Of a transfer that failed, 0."""
+    return trial.goodput_bps or 0.0 if trial.is_counted else 0.0
+
+
+def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: str, margin: float) -> Row:
+    campaign = results.campaign
+    trials = [trial for trial in cell if trial.transport == label]
+    base = [trial for trial in cell if trial.transport == campaign.baseline]
+    good = [trial for trial in trials if trial.is_counted]
+    goodputs = [goodput_bps(trial) for trial in good]
+    seconds = [trial.seconds for trial in good if trial.seconds is not None]
+    is_baseline = label == campaign.baseline
+    ratio = None if is_baseline else _ratio(cell, label, campaign.baseline)
+    silence = "" if is_baseline else _why_no_claim(trials, base, ratio, margin)
+    middle = _median_trial(good)
+    return Row(
+        path=path,
+        payload_bytes=size,
+        transport=label,
+        trials=len(trials),
+        verified=len(good),
+        unmarked=sum(not trial.marks for trial in good),
+        is_control=label == campaign.baseline + CONTROL_SUFFIX,
+        goodput_bps=estimated_median(goodputs) if goodputs else None,
+        deviation_bps=median_absolute_deviation(goodputs) if goodputs else None,
+        seconds=estimated_median(seconds) if seconds else None,
+        ratio=ratio,
+        pairs=0 if is_baseline else len({trial.block for trial in trials} & {trial.block for trial in base}),
+        margin=margin,
+        verdict=BASELINE if is_baseline else NO_CLAIM if silence else verdict_of(ratio, margin),
+        no_claim_because=silence,
+        marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
+        regime=_regime(middle),
+        reasons=dict(middle.reasons) if middle is not None and middle.reasons is not None else None,
+        why=middle.why if middle is not None else next((t.error for t in trials if t.error), ""),
+        retransmitted_packets=_median([t.retransmitted_packets for t in good]),
+        wire_bytes_per_payload_byte=_median([t.cost.get("wire_bytes_per_payload_byte") for t in good]),
+        sender_cpu_s_per_gb=_per_gigabyte(good, "cpu_seconds_sender"),
+        receiver_cpu_s_per_gb=_per_gigabyte(good, "cpu_seconds_receiver"),
+        sender_peak_memory_bytes=_median([t.cost.get("peak_memory_bytes_sender") for t in good]),
+        receiver_peak_memory_bytes=_median([t.cost.get("peak_memory_bytes_receiver") for t in good]),
+        delay_ms=_delay(good),
+        competition=_competition(good),
+    )
+
+
+def _ratio(cell: Sequence[Trial], label: str, baseline: str) -> Estimate | None:
+    """Over the blocks in which both were run; None where there is none, or one of the two never arrived."""
+    own, base = ({t.block: t for t in cell if t.transport == name} for name in (label, baseline))
+    blocks = sorted(own.keys() & base.keys())
+    if not all(any(side[block].is_counted for block in blocks) for side in (own, base)):
+        return None
+    return paired_ratio([goodput_bps(own[block]) for block in blocks], [goodput_bps(base[block]) for block in blocks])
+
+
+def _distance(ratio: Estimate) -> float:
+    """From 1, the same for a ratio and its inverse."""
+    return max(ratio.value, 1 / ratio.value if ratio.value else math.inf) - 1
+
+
+def _why_no_claim(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimate | None, margin: float) -> str:
+    """Why there is no verdict, "" where there is one."""
+    if not trials:
+        return "not run"
+    if not any(trial.is_counted for trial in trials):
+        return "no transfer was verified"
+    if not any(trial.is_counted for trial in base):
+        return "no transfer of the baseline was verified"
+    for side, whose in ((trials, "of "), (base, "of the baseline's ")):
+        if not is_mostly_sound(side):
+            marked = [trial for trial in side if trial.marks]
+            marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
+            return f"{len(marked)} {whose}{len(side)} trials marked {marks}"
+    if ratio is None or ratio.interval is None:
+        return "too few pairs of trials for an interval"
+    if math.isinf(margin):
+        return "the A/A control failed"
+    if verdict_of(ratio, margin) == NO_CLAIM:
+        return f"{_failures(trials)} of its trials failed, and {_failures(base)} of the baseline's"
+    return ""
+
+
+def _median_trial(good: Sequence[Trial]) -> Trial | None:
+    """The trial whose goodput is the median of those without marks, or of all where each is marked."""
+    chosen = sorted([t for t in good if not t.marks] or good, key=lambda trial: (goodput_bps(trial), trial.block))
+    return chosen[(len(chosen) - 1) // 2] if chosen else None
+
+
+def _regime(trial: Trial | None) -> str | None:
+    if trial is None or trial.reasons is None or not trial.seconds:
+        return None
+    start_s = sum(trial.reasons.get(name, 0.0) for name in ("handshake_s", "ramp_up_s", "tail_s"))
+    return SHORT if start_s > _SHORT_SHARE * trial.seconds else STEADY
+
+
+def _delay(good: Sequence[Trial]) -> dict[str, float] | None:
+    told = [trial.delay for trial in good if trial.delay is not None]
+    if not told:
+        return None
+    return {name: median(delay[f"{name}_ms"] for delay in told) for name in ("base", "median", "p95")}
+
+
+def _competition(good: Sequence[Trial]) -> Competition | None:
+    told = [trial.competitor for trial in good if trial.competitor is not None]
+    if not told:
+        return None
+    return Competition(*(median(c[name] for c in told) for name in ("goodput_bps_alone", "goodput_bps_beside", "jain")))
+
+
+def _failures(trials: Sequence[Trial]) -> str:
+    return f"{sum(not trial.is_counted for trial in trials)} of {len(trials)}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_finite(one) for one in value)
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def _per_gigabyte(good: Sequence[Trial], name: str) -> float | None:
+    told = [(trial.cost.get(name), trial.payload_bytes) for trial in good]
+    return _median([cpu_s / (size / _GIGABYTE) if cpu_s is not None else None for cpu_s, size in told])
+
+
+def _median(samples: Sequence[float | None]) -> float | None:
+    told = [sample for sample in samples if sample is not None]
+    return median(told) if told else None
+
+
+def _sentence(results: Results, cell: Sequence[Row]) -> tuple[str, bool]:
+    """What is to be said of one path at one size, and whether it is a claim."""
+    base = next(row for row in cell if row.transport == results.campaign.baseline)
+    where = f"{base.path}, {format_size(base.payload_bytes)}"
+    others = [row for row in cell if not row.is_control and row is not base and UNRELIABLE not in row.marks]
+    judged = [row for row in others if row.verdict != NO_CLAIM and row.ratio is not None]
+    if not judged:
+        reasons = {row.no_claim_because for row in others if row.no_claim_because}
+        return f"{where}: no claim ({'; '.join(sorted(reasons)) or 'nothing to compare with'}).", False
+    best = max(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
+    parts = [
+        _claim(row, base, results.campaign.repeats)
+        for row in sorted(judged, key=lambda row: -(row.ratio.value if row.ratio else 0.0))
+    ]
+    worst = min(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
+    slowest = base if best.verdict == FASTER else worst if worst.verdict == SLOWER else None
+    reason = f"{slowest.transport}: {slowest.why}" if slowest is not None and slowest.why else ""
+    silent = [f"no claim on {row.transport} ({row.no_claim_because})" for row in others if row.verdict == NO_CLAIM]
+    text = f"{where}: " + "; ".join([*parts, *silent]) + "."
+    return (f"{text} {reason}" if reason else text), True
+
+
+def _claim(row: Row, base: Row, blocks: int) -> str:
+    assert row.ratio is not None
+    assert row.ratio.interval is not None
+    low, high = row.ratio.interval
+    pairs = f"{row.pairs} pairs" if row.pairs == blocks else f"{row.pairs} of {blocks} pairs"
+    figures = f"{_number(row.ratio.value)} x its goodput in {pairs}, 95% interval {_number(low)} to {_number(high)}"
+    if row.verdict != NO_DIFFERENCE and row.goodput_bps is not None and base.goodput_bps is not None:
+        if row.regime == SHORT and row.seconds is not None and base.seconds is not None:
+            figures += f"; {format_seconds(row.seconds.value)} against {format_seconds(base.seconds.value)}"
+        else:
+            figures += f"; {format_rate(row.goodput_bps.value)} against {format_rate(base.goodput_bps.value)}"
+    for side in (row, base):
+        if side.verified < side.trials:
+            figures += f"; {side.trials - side.verified} of {side.trials} by {side.transport} failed, which count as 0"
+        if side.unmarked < side.verified:
+            figures += f"; {side.verified - side.unmarked} of {side.trials} by {side.transport} are marked"
+    if row.verdict == NO_DIFFERENCE:
+        if verdict_of(row.ratio, MIN_DIFFERENCE) != NO_DIFFERENCE:
+            figures += f"; the A/A control differs by {row.margin:.0%}"
+        return f"no difference between {row.transport} and {base.transport} ({figures})"
+    return f"{row.transport} is {row.verdict} than {base.transport} ({figures})"
+
+
+def _number(ratio: float) -> str:
+    return f"{ratio:.2f}" if math.isfinite(ratio) else "∞"

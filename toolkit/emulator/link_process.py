@@ -1,0 +1,198 @@
+"""The process that a link lives in: it makes the namespaces and devices, carries the packets, and cleans up.
+
+It is started by `toolkit.emulator.link`, by way of `toolkit.emulator.start`, and answers it over one socket. When that
+socket reaches its end, because the link is closed or because its owner was killed, this process ends everything
+that still runs inside the namespaces and then itself, and with it goes all that it made. A Ctrl-C is the owner's
+business.
+"""
+
+import gc
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Protocol
+
+from pyroute2 import IPRoute
+
+from toolkit.emulator import interfaces, namespaces
+from toolkit.emulator.accounting import Ledger
+from toolkit.emulator.interfaces import Addresses
+from toolkit.emulator.netem import KernelBackend
+from toolkit.emulator.tun import Emulator, open_tun
+from toolkit.errors import NettoolError
+from toolkit.netmodel.spec import LAN, LinkSpec
+
+MAX_MESSAGE_BYTES = 1 << 16
+NEAR, FAR = "near", "far"
+TUN, NETEM = "tun", "netem"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the owner asks for; `emulator` is TUN or NETEM."""
+
+    spec: LinkSpec
+    emulator: str
+    addresses: Addresses
+
+
+class _Backend(Protocol):
+    """What carries the packets."""
+
+    def start(self, spec: LinkSpec) -> None:
+        """Begin anew at time 0."""
+
+    def run(self, control: int) -> None:
+        """Return when `control` is readable."""
+
+    def ledger(self) -> Ledger:
+        """The account since `start`."""
+
+
+class _TunBackend:
+    """The emulator, and what the kernel loses at its devices."""
+
+    def __init__(self, emulator: Emulator, near: IPRoute, far: IPRoute) -> None:
+        self._emulator = emulator
+        self._netlinks = (near, far)
+        self._lost_before = self._lost()
+        self.run = emulator.run
+
+    def start(self, spec: LinkSpec) -> None:
+        self._emulator.start(spec)
+        self._lost_before = self._lost()
+
+    def ledger(self) -> Ledger:
+        ledger = self._emulator.ledger()
+        for path, lost, before in zip((ledger.forward, ledger.backward), self._lost(), self._lost_before, strict=True):
+            path.host_dropped = lost - before
+        return ledger
+
+    def _lost(self) -> list[int]:
+        return [interfaces.statistics(netlink)["tx_dropped"] for netlink in self._netlinks]
+
+
+class Holder:
+    """A link while it lives: made by the constructor, used by `serve`, gone with `close`."""
+
+    def __init__(self) -> None:
+        self._resources = ExitStack()
+        self._networks: dict[str, int] = {}
+        self._user = self._mount = -1
+
+    def make(self, request: Request, is_user: bool) -> None:
+        """Make everything. Raises NettoolError; `close` is due all the same."""
+        self._spec = request.spec
+        addresses = request.addresses
+        names = {NEAR: str(addresses.near), FAR: str(addresses.far), "far6": str(addresses.far_ipv6)}
+        namespaces.name_hosts(names)
+        is_tun = request.emulator == TUN and request.spec.kind != LAN
+        devices, netlinks = [], []
+        for end in (NEAR, FAR):
+            self._networks[end] = self._keep(namespaces.new_network())
+            netlinks.append(self._resources.enter_context(IPRoute()))
+            if is_tun:
+                devices.append(self._keep(open_tun(interfaces.DEVICE)))
+        if not is_tun:
+            interfaces.make_veth(netlinks[0], self._networks[FAR])
+        ends = (
+            (NEAR, netlinks[0], addresses.near, addresses.near_ipv6),
+            (FAR, netlinks[1], addresses.far, addresses.far_ipv6),
+        )
+        for end, netlink, address, ipv6 in ends:
+            namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls are those of where one is
+            interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
+        self._backend: _Backend
+        if is_tun:
+            self._backend = _TunBackend(Emulator(*devices), *netlinks)
+        else:
+            self._backend = KernelBackend(request.spec, *netlinks)
+        if not is_user:
+            for link in namespaces.publish_names(self._networks[NEAR], self._networks[FAR]):
+                self._resources.callback(link.unlink, missing_ok=True)
+        self._user = self._keep(os.open("/proc/self/ns/user", os.O_RDONLY)) if is_user else -1
+        self._mount = self._keep(os.open("/proc/self/ns/mnt", os.O_RDONLY))
+
+    def _keep(self, descriptor: int) -> int:
+        self._resources.callback(os.close, descriptor)
+        return descriptor
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the namespaces: mount, near, far, and that of users if there is one."""
+        kept = [self._mount, self._networks[NEAR], self._networks[FAR]]
+        return kept if self._user < 0 else [*kept, self._user]
+
+    def serve(self, control: socket.socket) -> None:
+        """Answer the owner until he is gone."""
+        answers: dict[str, Callable[..., object]] = {
+            "start": self._start,
+            "ledger": self._backend.ledger,
+            "socket": self._socket,
+        }
+        while True:
+            self._backend.run(control.fileno())
+            message = control.recv(MAX_MESSAGE_BYTES)
+            if not message:
+                return
+            name, *arguments = pickle.loads(message)
+            answer = answers[name](*arguments)
+            if isinstance(answer, socket.socket):
+                socket.send_fds(control, [pickle.dumps(None)], [answer.fileno()])
+                answer.close()
+            else:
+                control.send(pickle.dumps(answer))
+
+    def _start(self, seed: int | None) -> None:
+        if seed is not None:
+            self._spec = replace(self._spec, seed=seed)
+        gc.collect()
+        self._backend.start(self._spec)
+
+    def _socket(self, end: str, family: int, kind: int, protocol: int) -> socket.socket:
+        namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)
+        return socket.socket(family, kind, protocol)
+
+    def close(self) -> None:
+        """End what runs inside, and let go of everything."""
+        namespaces.end_processes(list(self._networks.values()))
+        self._resources.close()
+
+
+def serve_link(control: socket.socket, is_user: bool) -> None:
+    """Serve the link whose request comes, pickled, on standard input, to its end.
+
+    This process is inside `namespaces.enter_ends` already; `is_user` is what that has returned.
+    """
+    owner = os.getppid()
+
+    def end_if_orphaned(_signal: int, _frame: FrameType | None) -> None:
+        # The signal also comes when only the owner's starting thread has ended; and the socket may outlive the
+        # owner in a child of his. Nothing is raised: it could come in the middle of the cleaning up.
+        if os.getppid() != owner:
+            with suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
+
+    signal.signal(signal.SIGTERM, end_if_orphaned)
+    namespaces.end_with_parent(signal.SIGTERM)
+    holder = Holder()
+    try:
+        with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the owner is gone
+            try:
+                holder.make(pickle.load(sys.stdin.buffer), is_user)
+            except NettoolError as error:
+                control.send(pickle.dumps(error))
+                return
+            socket.send_fds(control, [pickle.dumps(None)], holder.descriptors)
+            namespaces.wake_precisely()
+            gc.freeze()
+            gc.disable()
+            holder.serve(control)
+    finally:
+        holder.close()

@@ -1,0 +1,151 @@
+"""The kernel's own emulators on a veth pair: netem for a path, tbf for the rate of a plain LAN.
+
+Both are second choices for a path. The kernel's netem takes a super-packet of 64 KiB for one packet, so offloads are
+turned off at both ends here, which costs speed; its draws cannot be repeated; its jitter is uniform and may
+reorder; and many kernels come without it. A rate counts the bytes of Ethernet frames, 14 more per packet than
+those of IP. To read: tc-netem(8), tc-tbf(8), net/sched/sch_netem.c.
+"""
+
+import select
+import time
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from toolkit.emulator.accounting import Ledger, PathLedger
+from toolkit.emulator.interfaces import DEVICE, index_of, statistics
+from toolkit.errors import NettoolError, UsageError, printable
+from toolkit.netmodel.path import QUEUE
+from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
+
+KERNEL = "kernel"
+"""Why netem dropped: its counter does not tell loss from a full queue."""
+
+_TC_H_ROOT = 0xFFFFFFFF
+_MIN_TBF_BURST_BYTES = 3 * 1514
+_TBF_BURST_S = 0.004  # tokens that the kernel's timer comes too late for are lost
+_HELD_PACKETS = 100_000  # by netem: enough for 1 Gb/s with a second of delay; the queue is tbf's
+
+
+def netem_options(path: PathSpec) -> dict[str, int | float]:
+    """What netem is told of `path`, but for its rate, in pyroute2's terms: us, percent, packets.
+
+    Raises UsageError for what netem, or its netlink interface here, does not offer.
+    """
+    lacking = {
+        "bursts": path.burst is not None,
+        "delivery traces": path.trace_ms is not None,
+        "scheduled changes": bool(path.changes),
+        "CoDel": path.queue.codel,
+        "ECN marking": path.queue.ecn or path.queue.ecn_threshold_ns is not None,
+        "reordering by a delay": bool(path.reorder),
+    }
+    for name, is_asked in lacking.items():
+        if is_asked:
+            raise UsageError(f"the kernel's netem has no {name}: leave out '--emulator netem'")
+    options: dict[str, int | float] = {"delay": path.delay_ns // 1000, "limit": _HELD_PACKETS}
+    for key, value in (("loss", path.loss), ("duplicate", path.duplicate), ("prob_corrupt", path.corrupt)):
+        if value:
+            options[key] = value * 100
+    if path.jitter_ns:
+        options["jitter"] = path.jitter_ns // 1000
+    return options
+
+
+def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
+    """Make netem the root discipline of DEVICE, and tbf its child. Raises NettoolError where the kernel lacks it."""
+    options = netem_options(path)
+    index = index_of(netlink, DEVICE)
+    try:
+        netlink.link("set", index=index, gso_max_segs=1)  # netem would delay and drop super-packets whole
+        netlink.tc("add", "netem", index, "1:", **options)
+    except NetlinkError as error:
+        if error.code in (2, 95):  # ENOENT, EOPNOTSUPP: no such discipline
+            way_out = "leave out '--emulator netem' (nettool's own emulator needs none), or load sch_netem"
+            raise NettoolError(f"this kernel has no netem: {way_out}") from None
+        raise NettoolError(f"the kernel refuses this netem: {printable(str(error))}") from None
+    _add_tbf(netlink, path, spec, parent="1:1")
+
+
+def install_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
+    """Limit DEVICE to the path's rate. Raises UsageError for anything that a plain LAN has not."""
+    plain = PathSpec(rate_bps=path.rate_bps, queue=path.queue)
+    if path != plain or path.queue.codel or path.queue.ecn_threshold_ns is not None:
+        raise UsageError("a plain LAN has a rate and a queue, and no other impairment: leave out '--link lan'")
+    _add_tbf(netlink, path, spec)
+
+
+def _add_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec, **place: str) -> None:
+    if path.rate_bps is None:
+        return
+    rate = int(path.rate_bps / 8)
+    burst = max(_MIN_TBF_BURST_BYTES, int(rate * _TBF_BURST_S))
+    limit = max(burst, queue_limit_bytes(path, spec.rtt_ns))
+    try:
+        netlink.tc("add", "tbf", index_of(netlink, DEVICE), "2:", rate=rate, burst=burst, limit=limit, **place)
+    except NetlinkError as error:
+        raise NettoolError(f"this kernel gives no tbf: {printable(str(error))}") from None
+
+
+class KernelBackend:
+    """A veth pair with disciplines of the kernel's: there is nothing to run."""
+
+    def __init__(self, spec: LinkSpec, near: IPRoute, far: IPRoute) -> None:
+        """Install them at both ends. Raises NettoolError."""
+        is_lan = spec.kind == LAN
+        self._name, self._reason = ("veth", QUEUE) if is_lan else ("netem", KERNEL)
+        self._near, self._far = near, far
+        install = install_tbf if is_lan else install_netem
+        install(near, spec.forward, spec)
+        install(far, spec.backward, spec)
+        self.start(spec)
+
+    def start(self, spec: LinkSpec) -> None:
+        """Count from here on; what the kernel holds stays under way."""
+        self._seed = spec.seed
+        self._start_ns = time.monotonic_ns()
+        self._forward_before = self._counted(self._near, self._far)
+        self._backward_before = self._counted(self._far, self._near)
+
+    def run(self, control: int) -> None:
+        """Wait until `control` is readable."""
+        select.select([control], [], [])
+
+    def ledger(self) -> Ledger:
+        """By the kernel's counters; its packets are super-packets where offloads are on."""
+        forward = self._account(self._counted(self._near, self._far), self._forward_before)
+        backward = self._account(self._counted(self._far, self._near), self._backward_before)
+        return Ledger(self._name, self._seed, forward, backward, time.monotonic_ns() - self._start_ns)
+
+    def _counted(self, sender: IPRoute, receiver: IPRoute) -> dict[str, int]:
+        sent, received = statistics(sender), statistics(receiver)
+        return {
+            "sent": sent["tx_packets"],
+            "sent_bytes": sent["tx_bytes"],
+            "received": received["rx_packets"],
+            "received_bytes": received["rx_bytes"],
+            "queue_dropped": _drops(sender),
+            "host_dropped": sent["tx_dropped"],
+        }
+
+    def _account(self, now: dict[str, int], before: dict[str, int]) -> PathLedger:
+        counted = {name: value - before[name] for name, value in now.items()}
+        # What netem holds back is dequeued, and counted by the device, when it is due: a packet that is under
+        # way is not in `sent` yet, and the two devices of a pair differ by nothing.
+        return PathLedger(
+            offered=counted["sent"] + counted["queue_dropped"],
+            offered_bytes=counted["sent_bytes"],
+            delivered=counted["received"],
+            delivered_bytes=counted["received_bytes"],
+            dropped={self._reason: counted["queue_dropped"]},
+            host_dropped=counted["host_dropped"],
+        )
+
+
+def _drops(netlink: IPRoute) -> int:
+    """By the root discipline of DEVICE, which counts its child's as well."""
+    (root,) = (q for q in netlink.get_qdiscs(index_of(netlink, DEVICE)) if q["parent"] == _TC_H_ROOT)
+    counters: Any = root.get_attr("TCA_STATS2")
+    queue = counters.get_attr("TCA_STATS_QUEUE") if counters is not None else None
+    return int(queue["drops"]) if queue is not None else 0

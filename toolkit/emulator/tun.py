@@ -1,0 +1,388 @@
+"""The models in real time: packets between two TUN devices, each in a network namespace of its own.
+
+What one end sends comes out of its device as super-packets (`toolkit.emulator.offload`), is offered to the path's
+model packet by packet, and is written into the other end's device when the model says that it arrives.
+Neighbours that arrive within `COALESCE_NS` are written together when the last of them is due: no packet is ever
+early, and at a gigabit forty share one system call, as a receiver's interrupt moderation would have it. At low
+rates every packet goes alone.
+
+One process and one thread: it sleeps in `select`, whose microseconds are finer than epoll's milliseconds.
+A processor that has slept for long takes its time to wake up (80 us, measured), so the emulator wakes a little
+early after a long pause and looks at the clock for the rest, and so does no more than that at any load.
+Memory is bounded by `MAX_HELD_BYTES`; what would go beyond is dropped and counted as the emulator's doing.
+CoDel decides at a packet's turn; what it has decided is looked up at most `COALESCE_NS` later.
+
+To read: Documentation/networking/tuntap.rst and include/uapi/linux/if_tun.h of the kernel.
+"""
+
+import fcntl
+import heapq
+import os
+import select
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from toolkit.emulator.accounting import EMULATOR, Ledger, PathLedger
+from toolkit.emulator.offload import SuperPacket
+from toolkit.errors import NettoolError
+from toolkit.netmodel.path import Fate, Path, paths
+from toolkit.netmodel.spec import LinkSpec
+
+COALESCE_NS = 400_000
+MAX_HELD_BYTES = 256 << 20
+_LONG_PAUSE_NS, _WAKE_EARLY_NS = 500_000, 120_000
+_READS_PER_TURN, _MAX_DISCARDED = 16, 8000
+_READ_BYTES = (1 << 16) + 64
+_LATE_BUCKET_NS = 10_000
+_LATE_BUCKETS = 1000
+
+_NODE = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
+_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 0x01, 0x02, 0x04, 0x08
+_TUN_F_USO4, _TUN_F_USO6 = 0x20, 0x40  # since Linux 6.2
+_TCP_OFFLOADS = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN
+
+
+def open_tun(name: str) -> int:
+    """A new TUN device `name` in the current network namespace; it lives as long as the descriptor.
+
+    Raises NettoolError.
+    """
+    try:
+        fd = os.open(_NODE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        way_out = "load it with 'sudo modprobe tun', or give a container '--device /dev/net/tun'"
+        raise NettoolError(f"no {_NODE} here: {way_out}") from None
+    except PermissionError:
+        way_out = f"'sudo chmod 666 {_NODE}' is what most systems have, or run the link as root"
+        raise NettoolError(f"{_NODE} may not be opened by this user: {way_out}") from None
+    except OSError as error:
+        reason = f"{_NODE} cannot be opened ({error.strerror})"
+        raise NettoolError(f"{reason}: load it with 'sudo modprobe tun'") from None
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR))
+        try:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS | _TUN_F_USO4 | _TUN_F_USO6)
+        except OSError:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS)  # before 6.2 the kernel cuts UDP itself, slower
+    except OSError as error:
+        os.close(fd)
+        raise NettoolError(f"{_NODE} gives no TUN device ({error.strerror}): run the link as root") from None
+    return fd
+
+
+class _Offered:
+    """A super-packet whose packets have the numbers from `first` on; `undecided` of them have no fate yet."""
+
+    __slots__ = ("end", "first", "super_packet", "undecided")
+
+    def __init__(self, first: int, super_packet: SuperPacket) -> None:
+        self.first = first
+        self.end = first + super_packet.packets
+        self.undecided = super_packet.packets
+        self.super_packet = super_packet
+
+    def size_bytes(self, first: int, end: int) -> int:
+        """IP bytes of the packets from `first` up to and without `end`."""
+        size = (end - first) * self.super_packet.packet_bytes
+        if end == self.end:
+            size += self.super_packet.last_bytes - self.super_packet.packet_bytes
+        return size
+
+
+class _Direction:
+    """One way across: where packets come from and go to, their model, and the account."""
+
+    def __init__(self, source: int, sink: int, path: Path) -> None:
+        self.source = source
+        self.sink = sink
+        self.path = path
+        self.ledger = PathLedger()
+        self.offered: deque[_Offered] = deque()  # those with undecided packets, in order of their numbers
+
+    def holder_of(self, index: int) -> _Offered:
+        """The super-packet that packet `index` came in."""
+        return next(offered for offered in self.offered if index < offered.end)
+
+    def decide(self, offered: _Offered, packets: int) -> None:
+        """`packets` of `offered` have got their fate."""
+        offered.undecided -= packets
+        while self.offered and not self.offered[0].undecided:
+            self.offered.popleft()
+
+
+@dataclass(slots=True)
+class _Run:
+    """Neighbours in one super-packet that will be written together, at `due_ns`."""
+
+    offered: _Offered
+    first: int
+    end: int
+    first_due_ns: int
+    due_ns: int
+    is_marked: bool
+
+    def takes(self, offered: _Offered, first: int, due_ns: int, is_marked: bool) -> bool:
+        """Whether packets from `first` on, due at `due_ns`, may go with them."""
+        return (
+            offered is self.offered
+            and first == self.end
+            and is_marked == self.is_marked
+            and self.due_ns <= due_ns <= self.first_due_ns + COALESCE_NS
+        )
+
+
+class _Kind(Enum):
+    WHOLE = auto()
+    MARKED = auto()
+    CORRUPTED = auto()
+    DUPLICATE = auto()
+
+
+class _Delivery(NamedTuple):
+    """Packets to be written together at `due_ns`; `sequence` keeps the order among equals."""
+
+    due_ns: int
+    sequence: int
+    direction: _Direction
+    buffers: Sequence[bytes | bytearray | memoryview]
+    packets: int
+    size_bytes: int
+    kind: _Kind
+
+
+class Emulator:
+    """Carries packets between the devices `near` and `far` (descriptors, which stay the caller's).
+
+    `start` sets the clock to 0 with the models in their first state; `run` works until `control` has something
+    to read; `ledger` may be asked for at any time between.
+    """
+
+    def __init__(self, near: int, far: int) -> None:
+        self._near = near
+        self._far = far
+        self.start(LinkSpec())
+
+    def start(self, spec: LinkSpec) -> None:
+        """Forget everything that is under way, and begin anew at time 0."""
+        forward, backward = paths(spec)
+        self._seed = spec.seed
+        self._directions = (
+            _Direction(self._near, self._far, forward),
+            _Direction(self._far, self._near, backward),
+        )
+        for source in (self._near, self._far):
+            for _ in range(_MAX_DISCARDED):  # more than a device's ring holds
+                if not _read(source):
+                    break
+        self._due: list[_Delivery] = []
+        self._sequence = 0
+        self._held_bytes = 0
+        self._woken_early_for_ns = 0.0
+        self._late = [0] * _LATE_BUCKETS
+        self._late_max_ns = 0
+        self._cpu_start_ns = time.process_time_ns()
+        self._start_ns = time.monotonic_ns()
+
+    def run(self, control: int) -> None:
+        """Carry packets until `control` is readable."""
+        sources = [control, self._near, self._far]
+        while True:
+            readable, _, _ = select.select(sources, [], [], self._pause_s())
+            for direction in self._directions:
+                if direction.source in readable:
+                    self._take(direction)
+            self._deliver()
+            if control in readable:
+                return
+
+    def ledger(self) -> Ledger:
+        """The account since `start`."""
+        for direction in self._directions:
+            undecided = sum(offered.undecided for offered in direction.offered)
+            direction.ledger.in_flight = undecided + sum(
+                delivery.packets
+                for delivery in self._due
+                if delivery.direction is direction and delivery.kind is not _Kind.DUPLICATE
+            )
+        return Ledger(
+            emulator="tun",
+            seed=self._seed,
+            forward=self._directions[0].ledger,
+            backward=self._directions[1].ledger,
+            duration_ns=time.monotonic_ns() - self._start_ns,
+            cpu_ns=time.process_time_ns() - self._cpu_start_ns,
+            late_p50_ns=self._late_quantile_ns(0.5),
+            late_p99_ns=self._late_quantile_ns(0.99),
+            late_max_ns=self._late_max_ns,
+        )
+
+    def _now_ns(self) -> int:
+        return time.monotonic_ns() - self._start_ns
+
+    def _pause_s(self) -> float | None:
+        """How long nothing will be due."""
+        wake_ns: float | None = self._due[0].due_ns if self._due else None
+        for direction in self._directions:
+            fate_ns = direction.path.next_fate_ns()
+            if fate_ns is not None and (wake_ns is None or fate_ns + COALESCE_NS < wake_ns):
+                wake_ns = fate_ns + COALESCE_NS
+        if wake_ns is None:
+            return None
+        pause_ns = wake_ns - self._now_ns()
+        if pause_ns > _LONG_PAUSE_NS:
+            self._woken_early_for_ns = wake_ns
+            pause_ns -= _WAKE_EARLY_NS
+        elif pause_ns <= _WAKE_EARLY_NS and wake_ns == self._woken_early_for_ns:
+            pause_ns = 0
+        return max(0.0, pause_ns / 1e9)
+
+    def _take(self, direction: _Direction) -> None:
+        """Offer what the source has to its path, a bounded number of reads."""
+        account = direction.ledger
+        for _ in range(_READS_PER_TURN):
+            data = _read(direction.source)
+            if not data:
+                return
+            try:
+                super_packet = SuperPacket(data)
+            except ValueError:
+                continue  # not IP: nothing that a path of IP packets knows
+            packets = super_packet.packets
+            size_bytes = (packets - 1) * super_packet.packet_bytes + super_packet.last_bytes
+            account.offered += packets
+            account.offered_bytes += size_bytes
+            if self._held_bytes + size_bytes > MAX_HELD_BYTES:
+                account.dropped[EMULATOR] += packets
+                continue
+            self._held_bytes += size_bytes
+            now_ns = self._now_ns()
+            first = direction.path.handle_packets(
+                now_ns, super_packet.packet_bytes, packets, super_packet.last_bytes, super_packet.is_ecn
+            )
+            direction.offered.append(_Offered(first, super_packet))
+            self._schedule(direction, now_ns)
+
+    def _schedule(self, direction: _Direction, now_ns: int) -> None:
+        """Turn the fates that are known into deliveries: neighbours that arrive close together go as one."""
+        run: _Run | None = None
+        offered: _Offered | None = None
+        for fate in direction.path.poll_fates(now_ns):
+            end = fate.first + fate.packets
+            if not fate.is_duplicate or offered is None:  # a duplicate comes right after its original
+                offered = direction.holder_of(fate.first)
+                direction.decide(offered, fate.packets)
+            if fate.drop:
+                direction.ledger.dropped[fate.drop] += fate.packets
+                self._held_bytes -= offered.size_bytes(fate.first, end)
+            elif fate.is_duplicate or fate.corrupt_at is not None:
+                self._push_run(direction, run)  # first: a copy must not come before the run with its original
+                run = None
+                self._held_bytes += offered.size_bytes(fate.first, end) if fate.is_duplicate else 0
+                self._push_special(direction, offered, fate)
+            else:
+                share = max(1, int(COALESCE_NS // fate.gap_ns)) if fate.gap_ns else fate.packets
+                for first in range(fate.first, end, share):
+                    part_end = min(first + share, end)
+                    due_ns = fate.delivery_ns(part_end - 1)
+                    if run is not None and run.takes(offered, first, due_ns, fate.is_marked):
+                        run.end, run.due_ns = part_end, due_ns
+                        continue
+                    self._push_run(direction, run)
+                    first_due_ns = fate.delivery_ns(first)
+                    run = _Run(offered, first, part_end, first_due_ns, due_ns, fate.is_marked)
+        self._push_run(direction, run)
+
+    def _push_run(self, direction: _Direction, run: _Run | None) -> None:
+        if run is not None:
+            offered = run.offered
+            buffers = offered.super_packet.cut(run.first - offered.first, run.end - run.first, run.is_marked)
+            size_bytes = offered.size_bytes(run.first, run.end)
+            kind = _Kind.MARKED if run.is_marked else _Kind.WHOLE
+            self._push(direction, run.due_ns, buffers, run.end - run.first, size_bytes, kind)
+
+    def _push_special(self, direction: _Direction, offered: _Offered, fate: Fate) -> None:
+        """A packet that arrives damaged, or once more."""
+        place = fate.first - offered.first
+        buffers: Sequence[bytes | bytearray | memoryview]
+        if fate.corrupt_at is not None:
+            buffers = [offered.super_packet.damaged(place, fate.corrupt_at)]
+        else:
+            buffers = offered.super_packet.cut(place, fate.packets, fate.is_marked)
+        size_bytes = offered.size_bytes(fate.first, fate.first + fate.packets)
+        due_ns = fate.delivery_ns(fate.first + fate.packets - 1)
+        kind = _Kind.DUPLICATE if fate.is_duplicate else _Kind.CORRUPTED
+        self._push(direction, due_ns, buffers, fate.packets, size_bytes, kind)
+
+    def _push(
+        self,
+        direction: _Direction,
+        due_ns: int,
+        buffers: Sequence[bytes | bytearray | memoryview],
+        packets: int,
+        size_bytes: int,
+        kind: _Kind,
+    ) -> None:
+        self._sequence += 1
+        delivery = _Delivery(due_ns, self._sequence, direction, buffers, packets, size_bytes, kind)
+        heapq.heappush(self._due, delivery)
+
+    def _deliver(self) -> None:
+        """Write everything that is due, and learn the fates that were decided meanwhile."""
+        due = self._due
+        now_ns = self._now_ns()
+        for direction in self._directions:
+            fate_ns = direction.path.next_fate_ns()
+            if fate_ns is not None and fate_ns <= now_ns:
+                self._schedule(direction, now_ns)
+        while due and due[0].due_ns <= now_ns:
+            delivery = heapq.heappop(due)
+            self._held_bytes -= delivery.size_bytes
+            account = delivery.direction.ledger
+            try:
+                os.writev(delivery.direction.sink, delivery.buffers)
+            except OSError:
+                if delivery.kind is not _Kind.DUPLICATE:
+                    account.dropped[EMULATOR] += delivery.packets
+            else:
+                _count(account, delivery)
+            late_ns = now_ns - delivery.due_ns
+            self._late[min(late_ns // _LATE_BUCKET_NS, _LATE_BUCKETS - 1)] += delivery.packets
+            self._late_max_ns = max(self._late_max_ns, late_ns)
+            now_ns = self._now_ns()
+
+    def _late_quantile_ns(self, quantile: float) -> int:
+        """The upper edge of the bucket that holds it."""
+        rest = quantile * sum(self._late)
+        for bucket, packets in enumerate(self._late):
+            rest -= packets
+            if rest <= 0 < packets:
+                return (bucket + 1) * _LATE_BUCKET_NS
+        return 0
+
+
+def _count(account: PathLedger, delivery: _Delivery) -> None:
+    if delivery.kind is _Kind.DUPLICATE:
+        account.duplicates += delivery.packets
+    elif delivery.kind is _Kind.CORRUPTED:
+        account.corrupted += delivery.packets
+    else:
+        account.delivered += delivery.packets
+        account.delivered_bytes += delivery.size_bytes
+        if delivery.kind is _Kind.MARKED:
+            account.marked += delivery.packets
+
+
+def _read(source: int) -> bytes:
+    """The next super-packet of a device, or nothing."""
+    try:
+        return os.read(source, _READ_BYTES)
+    except BlockingIOError:
+        return b""

@@ -1,0 +1,155 @@
+"""Links as people write them, on a command line or in a scenario.
+
+    burst     1%:20ms  or  1%:20ms:50%      share of the time, mean length, loss meanwhile (100%)
+    queue     500kB | 50ms | codel | codel,1MB | codel,ecn | 200kB,ecn=5ms
+    change    at 5s rate 20Mbit | at 5s rtt 80ms | at 5s loss 2% | at 5s blackout 300ms
+
+Rate, RTT, queue, and changes of them, hold for both directions; what harms packets (loss, bursts, jitter,
+duplication, corruption, reordering) for the way from near to far, unless it is asked for both ways. So a
+ping behind `--loss 1%` loses one in a hundred, and a figure on the command line is one figure of the link.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toolkit.errors import UsageError, printable
+from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.units import parse_duration_ns, parse_fraction, parse_rate, parse_size
+
+
+@dataclass(frozen=True, slots=True)
+class LinkText:
+    """What was written about a link; None where nothing was. The names are those of `nettool link`'s options."""
+
+    rate: str | None = None
+    rate_back: str | None = None
+    rtt: str | None = None
+    jitter: str | None = None
+    jitter_reorders: bool = False
+    loss: str | None = None
+    burst: str | None = None
+    duplicate: str | None = None
+    corrupt: str | None = None
+    reorder: str | None = None
+    queue: str | None = None
+    trace: tuple[int, ...] | None = None
+    trace_back: tuple[int, ...] | None = None
+    changes: tuple[str, ...] = ()
+    both_ways: bool = False
+    mtu: int | None = None
+    seed: int | None = None
+
+
+def link_spec(text: LinkText, base: LinkSpec | None = None) -> LinkSpec:
+    """`base` (a profile, or a link without limits) with what was written. Raises UsageError."""
+    base = base or LinkSpec()
+    forward = _limited(base.forward, text.rate, text.trace, text)
+    is_own = text.rate_back is not None or text.trace_back is not None  # else the way back is as the way there
+    backward = _limited(
+        base.backward,
+        text.rate_back if is_own else text.rate,
+        text.trace_back if is_own else text.trace,
+        text,
+    )
+    harm = _harm(text)
+    changes = [parse_change(change) for change in text.changes]
+    forward = replace(forward, **harm, changes=_merged(forward, changes))
+    if text.both_ways:
+        backward = replace(backward, **harm, changes=_merged(backward, changes))
+    else:
+        backward = replace(backward, changes=_merged(backward, (replace(change, loss=None) for change in changes)))
+    return replace(
+        base,
+        forward=forward,
+        backward=backward,
+        mtu_bytes=base.mtu_bytes if text.mtu is None else text.mtu,
+        seed=base.seed if text.seed is None else text.seed,
+    )
+
+
+def _limited(path: PathSpec, rate: str | None, trace: tuple[int, ...] | None, text: LinkText) -> PathSpec:
+    if rate is not None and trace is not None:
+        raise UsageError("a path has a rate or a delivery trace, not both: leave one of them out")
+    if rate is not None:
+        path = replace(path, rate_bps=parse_rate(rate), trace_ms=None)
+    if trace is not None:
+        path = replace(path, rate_bps=None, trace_ms=trace)
+    if text.rtt is not None:
+        path = replace(path, delay_ns=parse_duration_ns(text.rtt) // 2)
+    if text.queue is not None:
+        path = replace(path, queue=parse_queue(text.queue))
+    return path
+
+
+def _harm(text: LinkText) -> dict[str, Any]:
+    harm: dict[str, Any] = {
+        name: parse_fraction(value)
+        for name, value in (
+            ("loss", text.loss),
+            ("duplicate", text.duplicate),
+            ("corrupt", text.corrupt),
+            ("reorder", text.reorder),
+        )
+        if value is not None
+    }
+    if text.jitter is not None:
+        harm |= {"jitter_ns": parse_duration_ns(text.jitter), "jitter_reorders": text.jitter_reorders}
+    elif text.jitter_reorders:
+        raise UsageError("--jitter-reorders says how jitter is meant: give --jitter too, like --jitter 2ms")
+    if text.burst is not None:
+        harm["burst"] = parse_burst(text.burst)
+    return harm
+
+
+def _merged(path: PathSpec, changes: Iterable[Change]) -> tuple[Change, ...]:
+    return tuple(sorted((*path.changes, *changes), key=lambda change: change.at_ns))
+
+
+def parse_burst(text: str) -> BurstLoss:
+    """`SHARE:LENGTH` or `SHARE:LENGTH:LOSS`. Raises UsageError."""
+    share, _, rest = text.partition(":")
+    length, _, loss = rest.partition(":")
+    if not length:
+        raise UsageError(f"'{printable(text, 40)}' is no burst: write its share of time and its length, like 1%:20ms")
+    return BurstLoss.from_share(parse_fraction(share), parse_duration_ns(length), parse_fraction(loss) if loss else 1.0)
+
+
+def parse_queue(text: str) -> QueueSpec:
+    """A size in bytes or time, `codel`, `ecn` or `ecn=TIME`, with commas between. Raises UsageError."""
+    queue = QueueSpec()
+    for word in text.split(","):
+        name, _, value = word.strip().partition("=")
+        if name == "codel" and not value:
+            queue = replace(queue, codel=True)
+        elif name == "ecn" and value:
+            queue = replace(queue, ecn_threshold_ns=parse_duration_ns(value))
+        elif name == "ecn":
+            queue = replace(queue, ecn=True)
+        elif name.endswith("s"):  # every unit of time ends so, and none of size
+            queue = replace(queue, limit_ns=parse_duration_ns(name))
+        else:
+            queue = replace(queue, limit_bytes=parse_size(name))
+    if queue.ecn and not queue.codel:
+        raise UsageError("'ecn' alone belongs to codel: write codel,ecn, or a threshold like 200kB,ecn=5ms")
+    return queue
+
+
+def parse_change(text: str) -> Change:
+    """`at TIME WHAT VALUE`. Raises UsageError."""
+    words = text.split()
+    if words and words[0] == "at":
+        words = words[1:]
+    if len(words) != 3:
+        raise UsageError(f"'{printable(text, 40)}' is no change: write it like 'at 5s rate 20Mbit'")
+    at_ns = parse_duration_ns(words[0])
+    match words[1]:
+        case "rate":
+            return Change(at_ns, rate_bps=parse_rate(words[2]))
+        case "rtt":
+            return Change(at_ns, delay_ns=parse_duration_ns(words[2]) // 2)
+        case "loss":
+            return Change(at_ns, loss=parse_fraction(words[2]))
+        case "blackout":
+            return Change(at_ns, blackout_ns=parse_duration_ns(words[2]))
+    raise UsageError(f"'{printable(words[1], 40)}' does not change: take rate, rtt, loss or blackout")

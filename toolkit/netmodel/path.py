@@ -1,0 +1,314 @@
+"""One direction of a link as a model: packets go in, their fates come out. Pure and seeded.
+
+A packet is offered, meets the bottleneck and its queue (`toolkit.netmodel.queues`), and then crosses the wire,
+which may lose, damage, repeat and delay it:
+
+    offered -> queue (overflow, active management) -> bottleneck -> blackout, bursts, loss -> corruption,
+    duplication -> propagation delay, jitter, reordering -> delivered
+
+What the wire loses has been sent by the bottleneck, as on a real path. The model knows no clock and draws
+only from its seed: the same seed and the same offered packets (times, sizes, ECN) give the same fates, to
+the nanosecond. The draws of an impairment belong to the packet's index, those of bursts and of in-order
+jitter to time (`toolkit.netmodel.impairments`). Time begins at 0 with the link and is in ns; a size is that of
+an IP packet.
+
+The order of calls:
+
+    path.handle_packets(now_ns, packet_bytes)     a packet, or a burst of equal ones, is there
+    path.poll_fates(now_ns)                       the fates that are known by now, each once
+    path.next_fate_ns()                           when to poll again; None: only after more packets
+
+Without CoDel every fate is known at once, though the delivery is later. `now_ns` never goes back.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from toolkit.netmodel.impairments import BurstStates, IndexedUniforms, random_stream
+from toolkit.netmodel.queues import (
+    CoDel,
+    DropTail,
+    Queue,
+    RateTransmitter,
+    TraceTransmitter,
+    Train,
+    Transmitter,
+    Unlimited,
+)
+from toolkit.netmodel.spec import LinkSpec, PathSpec
+
+QUEUE, AQM, BLACKOUT, BURST, LOSS = "queue", "aqm", "blackout", "burst", "loss"
+DROP_REASONS = (QUEUE, AQM, BLACKOUT, BURST, LOSS)
+"""Why a packet never arrives: no room in the queue, CoDel, the link was down, a bad period, chance."""
+
+_LOSS, _BURST, _BURST_GOOD, _BURST_BAD, _CORRUPT, _DUPLICATE, _REORDER, _JITTER, _BIT = range(9)
+
+
+class Fate(NamedTuple):
+    """What becomes of `packets` packets, numbered from `first` on.
+
+    drop:          one of DROP_REASONS, or "" for packets that arrive
+    first_ns:      when the first of them arrives; the others follow every `gap_ns` (`delivery_ns` tells)
+    is_marked:     they arrive with Congestion Experienced
+    corrupt_at:    they arrive damaged: a number in [0, 1) that says which bit, from the first to the last
+    is_duplicate:  this is the second delivery of packets whose first one is a fate of its own
+    """
+
+    first: int
+    packets: int
+    drop: str
+    first_ns: float = 0.0
+    gap_ns: float = 0.0
+    is_marked: bool = False
+    corrupt_at: float | None = None
+    is_duplicate: bool = False
+
+    def delivery_ns(self, index: int) -> int:
+        """When packet `index` arrives, never rounded to before its time."""
+        return math.ceil(self.first_ns + (index - self.first) * self.gap_ns)
+
+    def deliveries(self) -> Iterator[tuple[int, int]]:
+        """(packet number, delivery time in ns) of each packet; nothing if they were dropped."""
+        if not self.drop:
+            for index in range(self.first, self.first + self.packets):
+                yield index, self.delivery_ns(index)
+
+
+class Path:
+    """One direction of a link; see the head of this file."""
+
+    def __init__(self, spec: PathSpec, rtt_ns: int, seed: int, direction: int = 0) -> None:
+        """`rtt_ns` sizes a queue that has no size of its own; `direction` keeps the two ways' draws apart."""
+        self._spec = spec
+        self._queue = _queue_of(spec, rtt_ns)
+        self._wire = _Wire(spec, seed, direction)
+        self._fates: list[Fate] = []
+        self._offered = 0
+
+    @property
+    def offered_packets(self) -> int:
+        """How many packets were offered: the number that the next one gets."""
+        return self._offered
+
+    def handle_packets(
+        self, now_ns: float, packet_bytes: int, count: int = 1, last_bytes: int = 0, is_ecn: bool = False
+    ) -> int:
+        """`count` packets arrive together, each of `packet_bytes` (the last of `last_bytes`, if not 0).
+
+        `is_ecn` says that they carry ECT, so that a queue may mark them. Returns the number of the first;
+        the others have those after it.
+        """
+        first = self._offered
+        self._offered += count
+        if last_bytes and last_bytes != packet_bytes:
+            self._enqueue(now_ns, first, count - 1, packet_bytes, is_ecn)
+            self._enqueue(now_ns, first + count - 1, 1, last_bytes, is_ecn)
+        else:
+            self._enqueue(now_ns, first, count, packet_bytes, is_ecn)
+        return first
+
+    def _enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> None:
+        if not count:
+            return
+        taken = self._queue.enqueue(now_ns, first, count, packet_bytes, is_ecn)
+        if taken < count:
+            self._fates.append(Fate(first + taken, count - taken, QUEUE))
+
+    def poll_fates(self, now_ns: float) -> list[Fate]:
+        """The fates that were decided up to `now_ns`; those of packets that arrive in the order of sending."""
+        trains, dropped = self._queue.dequeue(now_ns)
+        self._fates.extend(Fate(index, 1, AQM) for index in dropped)
+        for train in trains:
+            self._wire.cross(train, self._fates)
+        fates, self._fates = self._fates, []
+        return fates
+
+    def next_fate_ns(self) -> float | None:
+        """When `poll_fates` will have something that it has not now."""
+        return 0.0 if self._fates else self._queue.next_ns()
+
+
+def paths(spec: LinkSpec) -> tuple[Path, Path]:
+    """The forward and the backward path of a link, in their first state."""
+    forward, backward = spec.forward, spec.backward
+    return Path(forward, spec.rtt_ns, spec.seed, 0), Path(backward, spec.rtt_ns, spec.seed, 1)
+
+
+def _queue_of(spec: PathSpec, rtt_ns: int) -> Queue:
+    transmitter: Transmitter
+    if spec.trace_ms is not None and spec.mean_rate_bps is not None:
+        transmitter = TraceTransmitter(spec.trace_ms, spec.mean_rate_bps)
+    elif spec.rate_bps is not None:
+        transmitter = RateTransmitter(spec.rate_bps, spec.changes)
+    else:
+        return Unlimited()
+    return (CoDel if spec.queue.codel else DropTail)(transmitter, spec, rtt_ns)
+
+
+class _Wire:
+    """What lies behind the bottleneck: losses, damage, repetition and delay, for one train after another."""
+
+    def __init__(self, spec: PathSpec, seed: int, direction: int) -> None:
+        def uniforms(impairment: int) -> IndexedUniforms:
+            return IndexedUniforms(random_stream(seed, direction, impairment))
+
+        self._spec = spec
+        self._loss = spec.loss
+        self._delay_ns = float(spec.delay_ns)
+        self._changes = deque(c for c in spec.changes if c.delay_ns is not None or c.loss is not None)
+        self._blackouts = deque(
+            (float(c.at_ns), float(c.at_ns + c.blackout_ns)) for c in spec.changes if c.blackout_ns is not None
+        )
+        self._bursts = None
+        if spec.burst is not None:
+            self._bursts = BurstStates(random_stream(seed, direction, _BURST), spec.burst)
+        self._coins = {impairment: uniforms(impairment) for impairment in (_LOSS, _BURST_GOOD, _BURST_BAD)}
+        self._special = tuple(
+            (impairment, probability, uniforms(impairment))
+            for impairment, probability in (
+                (_CORRUPT, spec.corrupt),
+                (_DUPLICATE, spec.duplicate),
+                (_REORDER, spec.reorder),
+            )
+            if probability
+        )
+        self._bits = uniforms(_BIT)
+        self._jitter = uniforms(_JITTER)
+        self._last_arrival_ns = 0.0
+
+    def cross(self, train: Train, fates: list[Fate]) -> None:
+        """Append what becomes of the packets of `train`."""
+        end = train.first + train.packets
+        while self._changes and self._changes[0].at_ns <= train.time_ns(end - 1):
+            change = self._changes.popleft()
+            before = _first_since(train, change.at_ns)
+            if before > train.first:
+                self._cross(train.part(train.first, before), fates)
+                train = train.part(before, end)
+            self._loss = self._loss if change.loss is None else change.loss
+            self._delay_ns = self._delay_ns if change.delay_ns is None else float(change.delay_ns)
+        self._cross(train, fates)
+
+    def _cross(self, train: Train, fates: list[Fate]) -> None:
+        """The same, while nothing changes."""
+        lost = self._lost(train)
+        marks: dict[int, set[int]] = {}
+        for impairment, probability, uniforms in self._special:
+            for index in uniforms.below(train.first, train.packets, probability):
+                if index not in lost:
+                    marks.setdefault(index, set()).add(impairment)
+        position = train.first
+        for index, drop in sorted({**dict.fromkeys(marks, ""), **lost}.items()) if lost or marks else ():
+            if index > position:
+                self._arrive(train.part(position, index), fates)
+            position = index + 1
+            if not drop:
+                self._arrive_marked(train.part(index, position), marks[index], fates)
+        if position < train.first + train.packets:
+            self._arrive(train.part(position, train.first + train.packets), fates)
+        fates.extend(_lost_fates(lost))
+
+    def _lost(self, train: Train) -> dict[int, str]:
+        """Packet number -> reason; the first reason that a packet meets is the one that counts."""
+        first, count = train.first, train.packets
+        lost: dict[int, str] = {}
+        if self._loss:
+            lost.update(dict.fromkeys(self._coins[_LOSS].below(first, count, self._loss), LOSS))
+        if self._bursts is not None and self._spec.burst is not None:
+            last_ns = train.time_ns(first + count - 1)
+            bad = _within(train, self._bursts.overlapping(train.first_ns, last_ns))
+            hit_bad = self._coins[_BURST_BAD].below(first, count, self._spec.burst.loss_bad) if bad else ()
+            hit_good: Sequence[int] = ()
+            if self._spec.burst.loss_good:
+                hit_good = self._coins[_BURST_GOOD].below(first, count, self._spec.burst.loss_good)
+            lost.update(dict.fromkeys(bad.intersection(hit_bad).union(set(hit_good) - bad), BURST))
+        while self._blackouts and self._blackouts[0][1] <= train.first_ns:
+            self._blackouts.popleft()
+        if self._blackouts:
+            lost.update(dict.fromkeys(_within(train, self._blackouts), BLACKOUT))
+        return lost
+
+    def _arrive_marked(self, single: Train, marks: set[int], fates: list[Fate]) -> None:
+        """One packet that is damaged, repeated, held back, or all of it."""
+        place = len(fates)
+        self._arrive(single, fates)
+        if _REORDER in marks:
+            held_ns = fates[place].first_ns + self._spec.reorder_delay_ns
+            fates[place] = fates[place]._replace(first_ns=held_ns)
+        if _CORRUPT in marks:
+            fates[place] = fates[place]._replace(corrupt_at=self._bits.value(single.first))
+        if _DUPLICATE in marks:
+            fates.append(fates[place]._replace(is_duplicate=True))
+
+    def _arrive(self, train: Train, fates: list[Fate]) -> None:
+        """Delay and jitter; without reordering nobody arrives before who was sent earlier."""
+        spec = self._spec
+        if not spec.jitter_ns:
+            self._arrive_in_order(train, self._delay_ns, fates)
+        elif spec.jitter_reorders:
+            for index in range(train.first, train.first + train.packets):
+                jitter_ns = self._exponential(index)
+                arrival_ns = train.time_ns(index) + self._delay_ns + jitter_ns
+                fates.append(Fate(index, 1, "", arrival_ns, 0.0, train.is_marked))
+        else:
+            # One draw for every stretch of time as long as the mean: packets close in time share their delay.
+            indexes = range(train.first, train.first + train.packets)
+            for slot, group in groupby(indexes, lambda index: int(train.time_ns(index) // spec.jitter_ns)):
+                members = list(group)
+                part = train.part(members[0], members[-1] + 1)
+                self._arrive_in_order(part, self._delay_ns + self._exponential(slot), fates)
+
+    def _exponential(self, index: int) -> float:
+        return -self._spec.jitter_ns * math.log1p(-self._jitter.value(index))
+
+    def _arrive_in_order(self, train: Train, delay_ns: float, fates: list[Fate]) -> None:
+        first_ns = train.first_ns + delay_ns
+        end = train.first + train.packets
+        floor_ns = self._last_arrival_ns
+        if first_ns < floor_ns:  # those that would overtake arrive together with the one before them
+            held = train.packets
+            if train.gap_ns:
+                held = min(held, math.ceil((floor_ns - first_ns) / train.gap_ns))
+            fates.append(Fate(train.first, held, "", floor_ns, 0.0, train.is_marked))
+            train = train.part(train.first + held, end)
+            if not train.packets:
+                return
+        arrivals = Fate(train.first, train.packets, "", train.first_ns + delay_ns, train.gap_ns, train.is_marked)
+        self._last_arrival_ns = arrivals.first_ns + (train.packets - 1) * train.gap_ns
+        fates.append(arrivals)
+
+
+def _within(train: Train, periods: list[tuple[float, float]] | deque[tuple[float, float]]) -> set[int]:
+    """The packets of `train` that are sent within one of `periods` [start, end)."""
+    indexes: set[int] = set()
+    for start_ns, end_ns in periods:
+        indexes.update(range(_first_since(train, start_ns), _first_since(train, end_ns)))
+    return indexes
+
+
+def _first_since(train: Train, at_ns: float) -> int:
+    """The first packet of `train` that is sent at or after `at_ns`; the one behind the last if none is."""
+    end = train.first + train.packets
+    if at_ns <= train.first_ns:
+        return train.first
+    if not train.gap_ns:
+        return end
+    index = min(end, train.first + math.ceil((at_ns - train.first_ns) / train.gap_ns))
+    return index if index == end or train.time_ns(index) >= at_ns else index + 1
+
+
+def _lost_fates(lost: dict[int, str]) -> Iterator[Fate]:
+    """`lost` as few fates: neighbours with one reason share theirs."""
+    run: Fate | None = None
+    for index, drop in sorted(lost.items()):
+        if run is not None and run.drop == drop and run.first + run.packets == index:
+            run = run._replace(packets=run.packets + 1)
+            continue
+        if run is not None:
+            yield run
+        run = Fate(index, 1, drop)
+    if run is not None:
+        yield run

@@ -1,0 +1,341 @@
+"""The bottleneck of a path: what sends packets on at a rate, and the queue before it.
+
+A *transmitter* knows when a packet leaves: at a rate that may change on schedule, or at the opportunities
+of a delivery trace. A *queue* decides which packets get that far. Drop-tail knows a packet's departure as
+soon as it arrives; CoDel (RFC 8289) decides when a packet reaches the head, and then it depends on what has
+come since.
+
+Packets come and go as trains: equal packets of one arrival that leave at equal distances, so that a burst of
+sixty costs little more than one packet. Times are float ns since the link's start, sizes are bytes of IP.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from toolkit.netmodel.spec import TRACE_OPPORTUNITY_BYTES, Change, PathSpec, QueueSpec, queue_limit_bytes
+
+
+class Train(NamedTuple):
+    """`packets` packets, numbered from `first` on, sent every `gap_ns` from `first_ns` on."""
+
+    first: int
+    packets: int
+    first_ns: float
+    gap_ns: float
+    is_marked: bool = False
+
+    def time_ns(self, index: int) -> float:
+        """When packet `index` leaves."""
+        return self.first_ns + (index - self.first) * self.gap_ns
+
+    def part(self, first: int, end: int) -> "Train":
+        """The packets from `first` up to and without `end`."""
+        return Train(first, end - first, self.time_ns(first), self.gap_ns, self.is_marked)
+
+
+class Transmitter(Protocol):
+    """Sends one packet after another."""
+
+    def rate_bps(self, now_ns: float) -> float:
+        """The rate in force at `now_ns`; of a trace, on average."""
+
+    def ready_ns(self, now_ns: float) -> float:
+        """When a packet that comes to the head of the queue at `now_ns` begins to be sent."""
+
+    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[Train]:
+        """The departures of `count` equal packets that are all there at `now_ns`, each after the last."""
+
+
+class RateTransmitter:
+    """Sends at a rate. A packet goes out at the rate that is in force when its first bit does."""
+
+    def __init__(self, rate_bps: float, changes: tuple[Change, ...]) -> None:
+        self._changes_ns = [c.at_ns for c in changes if c.rate_bps is not None]
+        self._rates_bps = [rate_bps, *(c.rate_bps for c in changes if c.rate_bps is not None)]
+        self._free_ns = 0.0
+
+    def rate_bps(self, now_ns: float) -> float:
+        """As in Transmitter."""
+        return self._rates_bps[bisect_right(self._changes_ns, now_ns)]
+
+    def ready_ns(self, now_ns: float) -> float:
+        """As in Transmitter."""
+        return max(now_ns, self._free_ns)
+
+    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[Train]:
+        """As in Transmitter."""
+        trains = []
+        while count:
+            start_ns = max(now_ns, self._free_ns)
+            period = bisect_right(self._changes_ns, start_ns)
+            gap_ns = packet_bytes * 8e9 / self._rates_bps[period]
+            sent = count
+            if period < len(self._changes_ns):
+                sent = min(count, math.ceil((self._changes_ns[period] - start_ns) / gap_ns))
+            trains.append(Train(first, sent, start_ns + gap_ns, gap_ns))
+            self._free_ns = start_ns + sent * gap_ns
+            first += sent
+            count -= sent
+        return trains
+
+
+class TraceTransmitter:
+    """Sends at the opportunities of a mahimahi trace, over and over (`toolkit.netmodel.mahimahi` has the rules)."""
+
+    def __init__(self, trace_ms: tuple[int, ...], mean_rate_bps: float) -> None:
+        self._mean_rate_bps = mean_rate_bps
+        self._trace_ms = trace_ms
+        self._next = 0  # opportunities since the start, over all rounds
+        self._left_bytes = TRACE_OPPORTUNITY_BYTES
+
+    def rate_bps(self, now_ns: float) -> float:  # noqa: ARG002
+        """As in Transmitter."""
+        return self._mean_rate_bps
+
+    def _time_ns(self) -> float:
+        rounds, place = divmod(self._next, len(self._trace_ms))
+        return (rounds * self._trace_ms[-1] + self._trace_ms[place]) * 1e6
+
+    def ready_ns(self, now_ns: float) -> float:
+        """As in Transmitter; what went by before `now_ns` is lost."""
+        if self._time_ns() < now_ns:
+            period_ms = self._trace_ms[-1]
+            now_ms = math.ceil(now_ns / 1e6)
+            rounds, rest_ms = divmod(now_ms, period_ms)
+            if rest_ms == 0:  # the last opportunities of the round before are due at this very time
+                rounds, rest_ms = rounds - 1, period_ms
+            reached = rounds * len(self._trace_ms) + bisect_left(self._trace_ms, rest_ms)
+            if reached > self._next:
+                self._next = reached
+                self._left_bytes = TRACE_OPPORTUNITY_BYTES
+        return self._time_ns()
+
+    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[Train]:
+        """As in Transmitter."""
+        self.ready_ns(now_ns)
+        trains = []
+        for index in range(first, first + count):
+            rest = packet_bytes
+            while True:
+                departure_ns = self._time_ns()
+                taken = min(rest, self._left_bytes)
+                rest -= taken
+                self._left_bytes -= taken
+                if not self._left_bytes:
+                    self._next += 1
+                    self._left_bytes = TRACE_OPPORTUNITY_BYTES
+                if not rest:
+                    break
+            trains.append(Train(index, 1, departure_ns, 0.0))
+        return trains
+
+
+class Queue(Protocol):
+    """What a path puts its packets into. Times never go back."""
+
+    def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
+        """`count` equal packets arrive at once; how many of them are taken (the last ones are not)."""
+
+    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:
+        """What was sent by decisions up to `now_ns`, and the numbers of those that were dropped instead."""
+
+    def next_ns(self) -> float | None:
+        """When `dequeue` will have something; None while nothing waits for a decision."""
+
+
+class Unlimited:
+    """No bottleneck: everything leaves as it comes."""
+
+    def __init__(self) -> None:
+        self._sent: list[Train] = []
+
+    def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:  # noqa: ARG002
+        """As in Queue."""
+        self._sent.append(Train(first, count, now_ns, 0.0))
+        return count
+
+    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:  # noqa: ARG002
+        """As in Queue."""
+        sent, self._sent = self._sent, []
+        return sent, []
+
+    def next_ns(self) -> float | None:
+        """As in Queue."""
+        return self._sent[0].first_ns if self._sent else None
+
+
+class DropTail:
+    """First in, first out; what finds no room is refused. An empty queue takes any packet.
+
+    The backlog counts every packet until its last bit is sent.
+    """
+
+    def __init__(self, transmitter: Transmitter, path: PathSpec, rtt_ns: int) -> None:
+        self._transmitter = transmitter
+        self._path = path
+        self._rtt_ns = rtt_ns
+        self._sent: list[Train] = []
+        self._waiting: deque[tuple[Train, int]] = deque()
+        self._waiting_bytes = 0
+
+    def backlog_bytes(self, now_ns: float) -> int:
+        """Bytes of the packets that have arrived and are not wholly sent at `now_ns`."""
+        waiting = self._waiting
+        while waiting:
+            train, packet_bytes = waiting[0]
+            if train.first_ns > now_ns:
+                break
+            if train.time_ns(train.first + train.packets - 1) > now_ns:
+                gone = int((now_ns - train.first_ns) / train.gap_ns) + 1
+                return self._waiting_bytes - gone * packet_bytes
+            self._waiting_bytes -= train.packets * packet_bytes
+            waiting.popleft()
+        return self._waiting_bytes
+
+    def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
+        """As in Queue."""
+        backlog = self.backlog_bytes(now_ns)
+        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
+        taken = min(count, max((limit - backlog) // packet_bytes, 0 if backlog else 1))
+        if taken:
+            for train in self._transmitter.send(now_ns, first, taken, packet_bytes):
+                self._waiting.append((train, packet_bytes))
+                self._sent.extend(self._marked(train, now_ns) if is_ecn else (train,))
+            self._waiting_bytes += taken * packet_bytes
+        return taken
+
+    def _marked(self, train: Train, now_ns: float) -> list[Train]:
+        threshold_ns = self._path.queue.ecn_threshold_ns
+        if threshold_ns is None:
+            return [train]
+        end = train.first + train.packets
+        index = train.first  # departures rise: the first marked one parts the train
+        while index < end and train.time_ns(index) - now_ns <= threshold_ns:
+            index += 1
+        unmarked, marked = train.part(train.first, index), train.part(index, end)._replace(is_marked=True)
+        return [part for part in (unmarked, marked) if part.packets]
+
+    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:  # noqa: ARG002
+        """As in Queue."""
+        sent, self._sent = self._sent, []
+        return sent, []
+
+    def next_ns(self) -> float | None:
+        """As in Queue."""
+        return self._sent[0].first_ns if self._sent else None
+
+
+class CoDel:
+    """Controlled delay, RFC 8289 section 5, before a transmitter; `limit_bytes` bounds it at the tail.
+
+    Variables are named as in the RFC. With `ecn`, what would be dropped is marked and goes on, if it can be.
+    """
+
+    def __init__(self, transmitter: Transmitter, path: PathSpec, rtt_ns: int) -> None:
+        self._transmitter = transmitter
+        self._path = path
+        self._rtt_ns = rtt_ns
+        self._spec: QueueSpec = path.queue
+        self._packets: deque[tuple[float, int, int, bool]] = deque()  # arrival, index, bytes, can be marked
+        self._bytes = 0
+        self._max_packet_bytes = 0
+        self._first_above_time_ns = 0.0
+        self._drop_next_ns = 0.0
+        self._count = 0
+        self._last_count = 0
+        self._is_dropping = False
+        self._dropped: list[int] = []
+        self._sent: list[Train] = []
+
+    def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
+        """As in Queue."""
+        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
+        can_mark = is_ecn and self._spec.ecn
+        self._max_packet_bytes = max(self._max_packet_bytes, packet_bytes)
+        for index in range(first, first + count):
+            self._serve(now_ns)  # the first may be on its way before the second is there
+            if self._packets and self._bytes + packet_bytes > limit:
+                return index - first
+            self._packets.append((now_ns, index, packet_bytes, can_mark))
+            self._bytes += packet_bytes
+        return count
+
+    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:
+        """As in Queue."""
+        self._serve(now_ns)
+        sent, self._sent = self._sent, []
+        dropped, self._dropped = self._dropped, []
+        return sent, dropped
+
+    def next_ns(self) -> float | None:
+        """As in Queue."""
+        if self._sent or self._dropped:
+            return 0.0
+        return self._transmitter.ready_ns(self._packets[0][0]) if self._packets else None
+
+    def _serve(self, now_ns: float) -> None:
+        """Everything that the transmitter takes up to `now_ns`, each decision at its own time."""
+        while self._packets:
+            start_ns = self._transmitter.ready_ns(self._packets[0][0])
+            if start_ns > now_ns:
+                return
+            packet, is_marked = self._next_packet(start_ns)
+            if packet is not None:
+                for train in self._transmitter.send(start_ns, packet[1], 1, packet[2]):
+                    self._sent.append(train._replace(is_marked=is_marked))
+
+    def _next_packet(self, now_ns: float) -> tuple[tuple[float, int, int, bool] | None, bool]:
+        """The RFC's `dequeue`: the packet to send, if one is left, and whether it carries a mark."""
+        packet, ok_to_drop = self._pop(now_ns)
+        if packet is None:
+            self._is_dropping = False
+            return None, False
+        if self._is_dropping:
+            if not ok_to_drop:
+                self._is_dropping = False
+            while self._is_dropping and packet is not None and now_ns >= self._drop_next_ns:
+                self._count += 1
+                if packet[3]:
+                    self._drop_next_ns = self._control_law(self._drop_next_ns)
+                    return packet, True
+                self._dropped.append(packet[1])
+                packet, ok_to_drop = self._pop(now_ns)
+                if ok_to_drop:
+                    self._drop_next_ns = self._control_law(self._drop_next_ns)
+                else:
+                    self._is_dropping = False
+            return packet, False
+        if not ok_to_drop:
+            return packet, False
+        is_marked = packet[3]
+        if not is_marked:
+            self._dropped.append(packet[1])
+            packet, _ = self._pop(now_ns)
+        self._is_dropping = True
+        # Soon after the last dropping state the rate that controlled the queue then is where to go on from.
+        delta = self._count - self._last_count
+        is_recent = now_ns - self._drop_next_ns < 16 * self._spec.interval_ns
+        self._count = delta if delta > 1 and is_recent else 1
+        self._drop_next_ns = self._control_law(now_ns)
+        self._last_count = self._count
+        return packet, is_marked
+
+    def _pop(self, now_ns: float) -> tuple[tuple[float, int, int, bool] | None, bool]:
+        """The RFC's `dodequeue`: the head, and whether it has been above the target for a whole interval."""
+        if not self._packets:
+            self._first_above_time_ns = 0.0
+            return None, False
+        packet = self._packets.popleft()
+        self._bytes -= packet[2]
+        if now_ns - packet[0] < self._spec.target_ns or self._bytes <= self._max_packet_bytes:
+            self._first_above_time_ns = 0.0
+            return packet, False
+        if self._first_above_time_ns == 0.0:
+            self._first_above_time_ns = now_ns + self._spec.interval_ns
+            return packet, False
+        return packet, now_ns >= self._first_above_time_ns
+
+    def _control_law(self, from_ns: float) -> float:
+        return from_ns + self._spec.interval_ns / math.sqrt(self._count)

@@ -1,0 +1,58 @@
+"""How fast the path delivers: one sample per batch of acknowledgements.
+
+Theory. A sample is what was delivered between the sending of a packet and its acknowledgement, over the longer of
+the time that it took to send this much and the time that it took to be acknowledged: acknowledgements that arrive
+squeezed together cannot make the path look faster than it was fed. Samples from times when there was too little to
+send only say that the path carries at least as much.
+
+Read: draft-ietf-ccwg-bbr section 4.1 (delivery-rate samples).
+"""
+
+from toolkit.rudp.sent_packets import SendState
+
+_NS_PER_S = 1_000_000_000
+
+
+class DeliveryEstimator:
+    """Totals in bytes, times in ns. `on_send` stamps a batch; `sample_bps` reads a stamp when it is acknowledged."""
+
+    def __init__(self) -> None:
+        self.delivered_bytes = 0
+        self.lost_bytes = 0
+        self._delivered_time_ns = 0
+        self._first_sent_time_ns = 0
+        self._app_limited_until = 0
+
+    def on_send(self, now_ns: int, bytes_in_flight: int, sent_bytes: int) -> SendState:
+        """The stamp of a batch of `sent_bytes` that goes out on top of `bytes_in_flight`."""
+        if bytes_in_flight == 0:
+            self._first_sent_time_ns = self._delivered_time_ns = now_ns
+        return SendState(
+            now_ns,
+            self.delivered_bytes,
+            self._delivered_time_ns,
+            self._first_sent_time_ns,
+            self.lost_bytes,
+            bytes_in_flight + sent_bytes,
+            self._app_limited_until > 0,
+        )
+
+    def on_app_limited(self, bytes_in_flight: int) -> None:
+        """There is less to send than may be sent, until what is in flight now has been delivered."""
+        self._app_limited_until = max(1, self.delivered_bytes + bytes_in_flight)
+
+    def on_delivered(self, now_ns: int, newly_acked_bytes: int) -> None:
+        self.delivered_bytes += newly_acked_bytes
+        self._delivered_time_ns = now_ns
+        if self.delivered_bytes > self._app_limited_until:
+            self._app_limited_until = 0
+
+    def sample_bps(self, now_ns: int, state: SendState, min_rtt_ns: int) -> float | None:
+        """Bits per second; None where the interval is below the minimum RTT and cannot be right."""
+        self._first_sent_time_ns = max(self._first_sent_time_ns, state.sent_time_ns)
+        send_elapsed_ns = state.sent_time_ns - state.first_sent_time_ns
+        ack_elapsed_ns = now_ns - state.delivered_time_ns
+        interval_ns = max(send_elapsed_ns, ack_elapsed_ns)
+        if interval_ns < min_rtt_ns or interval_ns <= 0:
+            return None
+        return (self.delivered_bytes - state.delivered_bytes) * 8 * _NS_PER_S / interval_ns

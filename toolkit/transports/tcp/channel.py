@@ -1,0 +1,135 @@
+"""One session over one or more TCP connections; messages go over the first of them, content over all."""
+
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
+from toolkit.errors import PeerClosedError
+from toolkit.transports.tcp.pool import StreamPool, slices
+from toolkit.transports.tcp.stream import TcpStream
+from toolkit.transports.tcp.tcp_info import congestion_control, tcp_info
+
+_LINGER_S: Final = 2.0
+_CA_RECOVERY: Final = 3  # TCP_CA_Recovery; 4 is TCP_CA_Loss (linux/tcp.h)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
+
+
+class TcpChannel:
+    """See `toolkit.channel.Channel`. Takes over the sockets, the first of the session at the front."""
+
+    def __init__(self, socks: Sequence[socket.socket], peer: Address, idle_timeout_s: float) -> None:
+        self._peer = peer
+        # Only one thread may use a sink's descriptors, and only one may receive on a connection.
+        alone = len(socks) == 1
+        self._streams = [
+            TcpStream(sock, peer, idle_timeout_s, takes_messages_in=not number, may_splice=alone)
+            for number, sock in enumerate(socks)
+        ]
+        self._first = self._streams[0]
+        self._pool = StreamPool(self._streams) if len(self._streams) > 1 else None
+        self._is_closed = False
+        self._last_statistics: dict[str, Statistic] = {}
+
+    @property
+    def peer(self) -> Address:
+        return self._peer
+
+    def send_message(self, message: bytes) -> None:
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(message)} bytes is longer than any may be")
+        self._check_open()
+        self._first.send_message(message)
+
+    def send_extent(self, extent: Extent, source: ExtentSource) -> None:
+        self._check_open()
+        if self._pool is not None:
+            self._pool.send_extent(extent, source)
+            return
+        try:
+            for piece in slices(extent):
+                self._first.send_slice(piece, source)
+        finally:
+            source.release(extent)
+
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> bytes | None:
+        self._check_open()
+        return (self._pool or self._first).receive(sink, timeout_s, wake)
+
+    def flush(self) -> None:
+        self._check_open()
+        if self._pool is not None:
+            self._pool.flush()
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        try:
+            if self._pool is not None:
+                self._pool.stop(is_orderly=self._pool.drain(_LINGER_S))
+                self._pool = None
+            for stream in self._streams:
+                stream.shut_down()
+            for stream in self._streams:
+                stream.linger(_LINGER_S / len(self._streams))
+        finally:
+            self._free()
+
+    def abort(self) -> None:
+        if self._is_closed:
+            return
+        try:
+            if self._pool is not None:
+                self._pool.stop(is_orderly=False)
+        finally:
+            for stream in self._streams:
+                with suppress(OSError):
+                    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._free()
+
+    def statistics(self) -> Mapping[str, Statistic]:
+        return self._last_statistics if self._is_closed else self._statistics()
+
+    def _statistics(self) -> dict[str, Statistic]:
+        infos = [tcp_info(stream.socket) for stream in self._streams]
+
+        def total(name: str) -> int:
+            return sum(info.get(name, 0) for info in infos)
+
+        count = len(infos)
+        return {
+            "packets_sent": total("segs_out"),
+            "packets_retransmitted": total("total_retrans"),
+            "rtt_ms": total("rtt") / count / 1e3,
+            "rtt_min_ms": min(info.get("min_rtt", 0) for info in infos) / 1e3,
+            "congestion_control": congestion_control(self._first.socket),
+            "rtt_var_ms": total("rttvar") / count / 1e3,
+            "data_packets_sent": total("data_segs_out"),
+            "packets_received": total("segs_in"),
+            "bytes_sent": total("bytes_sent"),
+            "bytes_delivered": total("bytes_acked"),
+            "congestion_window_bytes": sum(info.get("snd_cwnd", 0) * info.get("snd_mss", 0) for info in infos),
+            "is_recovering": int(any(info.get("ca_state", 0) >= _CA_RECOVERY for info in infos)),
+            "bytes_retransmitted": total("bytes_retrans"),
+            "delivery_rate_bps": total("delivery_rate") * 8,
+            "busy_ms": total("busy_time") / 1e3,
+            "rwnd_limited_ms": total("rwnd_limited") / 1e3,
+            "sndbuf_limited_ms": total("sndbuf_limited") / 1e3,
+            "reordering_seen": total("reord_seen"),
+            "duplicates_reported": total("dsack_dups"),
+            "streams": count,
+        }
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise PeerClosedError("this side has closed the channel")
+
+    def _free(self) -> None:
+        self._last_statistics = self._statistics()
+        self._is_closed = True
+        for stream in self._streams:
+            stream.free()

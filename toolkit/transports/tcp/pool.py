@@ -1,0 +1,276 @@
+"""The connections of a session beyond its first: a thread each way for each of them.
+
+The first connection belongs to the channel's own thread, which sends and lands content on it too. The others take
+slices from one queue, whichever has room first, so a connection that stalls holds up one slice and not the session.
+"""
+
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import ceil
+
+from toolkit.channel import Extent, ExtentSink, ExtentSource
+from toolkit.errors import PeerClosedError, ProtocolError, TransferError
+from toolkit.transports.tcp.stream import SLICE_BYTES, SMALL_BYTES, TcpStream
+
+_BACKLOG_SLICES = 4
+"""How many wait for each connection: enough that none runs dry while the channel's own thread sends a slice."""
+
+
+class _Handover:
+    """An extent under way: its source is released when the last slice is off.
+
+    A session that fails may close its files while a thread still sends; a descriptor of our own then keeps that thread
+    from sending out of whatever gets the number next.
+    """
+
+    def __init__(self, extent: Extent, source: ExtentSource, slices: int) -> None:
+        self.extent = extent
+        self.source = source
+        self.slices_left = slices
+        self.descriptor: int | None = None
+        descriptor = source.fileno() if extent.length > SMALL_BYTES else None
+        if descriptor is not None:
+            try:
+                self.descriptor = os.dup(descriptor)
+            except OSError as error:
+                raise TransferError(f"no more files can be opened: {(error.strerror or str(error)).lower()}") from error
+
+    def release(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        self.source.release(self.extent)
+
+
+def slices(extent: Extent) -> list[Extent]:
+    """The extent in pieces of at most SLICE_BYTES."""
+    file_id, offset, length = extent
+    starts = range(offset, offset + length, SLICE_BYTES)
+    return [Extent(file_id, start, min(SLICE_BYTES, offset + length - start)) for start in starts]
+
+
+class StreamPool:
+    """Sends and receives over all `streams`; the first is used by the calling thread, and by it only."""
+
+    def __init__(self, streams: Sequence[TcpStream]) -> None:
+        self._streams = streams
+        self._first = streams[0]
+        self._others = streams[1:]
+        self._condition = threading.Condition()  # of everything down to the failure
+        self._queue: deque[tuple[Extent, _Handover]] = deque()
+        self._busy = 0
+        self._is_stopping = False
+        self._failure: Exception | None = None
+        self._has_raised = False
+        self._senders: list[threading.Thread] = []
+        self._receivers: list[threading.Thread] = []
+        self._receiving = 0
+        self._told_slices = 0
+        self._given_up_s: float | None = None
+        self._sink: ExtentSink | None = None
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._stop_reader, self._stop_writer = socket.socketpair()
+
+    # Sending
+
+    def send_extent(self, extent: Extent, source: ExtentSource) -> None:
+        """As Channel.send_extent."""
+        if not self._senders:
+            self._senders = [self._start(self._send, stream) for stream in self._others]
+        pieces = slices(extent)
+        try:
+            handover = _Handover(extent, source, len(pieces))
+        except BaseException:
+            source.release(extent)
+            raise
+        with self._condition:
+            failure = self._failure
+            if failure is None:
+                self._queue.extend((piece, handover) for piece in pieces)
+                self._condition.notify_all()
+        if failure is not None or not pieces:
+            handover.release()
+        self._work_off(_BACKLOG_SLICES * len(self._others))
+
+    def flush(self) -> None:
+        """As Channel.flush."""
+        self._work_off(0)
+        with self._condition:
+            self._condition.wait_for(lambda: not self._busy or self._failure is not None)
+        self._raise_failure()
+
+    def _work_off(self, backlog: int) -> None:
+        while len(self._queue) > backlog:
+            if self._first.wait_for_room(self._wake_reader.fileno()):
+                self._send_next(self._first)
+            self._clear_wake()
+            self._raise_failure()
+        self._raise_failure()
+
+    def _send(self, stream: TcpStream) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._queue or self._is_stopping)
+                if self._is_stopping:
+                    return
+            self._send_next(stream)
+            self._wake()
+
+    def _send_next(self, stream: TcpStream) -> None:
+        with self._condition:
+            if not self._queue:
+                return
+            piece, handover = self._queue.popleft()
+            self._busy += 1
+        done = [handover]
+        try:
+            stream.send_slice(piece, handover.source, handover.descriptor)
+        except Exception as error:
+            with self._condition:
+                self._failure = self._failure or error
+                done += [waiting for _, waiting in self._queue]
+                self._queue.clear()
+        finally:
+            with self._condition:
+                for each in done:
+                    each.slices_left -= 1
+                released = [each for each in dict.fromkeys(done) if not each.slices_left]
+            for each in released:
+                each.release()
+            with self._condition:
+                self._busy -= 1  # only now: a flush has everything released
+                self._condition.notify_all()
+
+    # Receiving
+
+    def receive(self, sink: ExtentSink | None, timeout_s: float | None, wake: int | None = None) -> bytes | None:
+        """As Channel.receive."""
+        self._sink = sink
+        if not self._receivers:
+            self._receiving = len(self._others)
+            self._receivers = [self._start(self._receive, stream) for stream in self._others]
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            self._clear_wake()
+            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            has_news = self._is_failing or self._landed_slices != self._told_slices
+            try:
+                message = self._first.receive(sink, 0 if has_news else left_s, self._wake_reader.fileno(), wake)
+            except PeerClosedError:
+                # The first connection ends with the session; content may still be on its way on the others.
+                if not self._receiving or self._first.is_given_up or not (has_news or self._await_content(left_s)):
+                    self._raise_failure_once()
+                    raise
+                message = None
+            landed_slices, told_slices = self._landed_slices, self._told_slices
+            self._told_slices = landed_slices  # whoever gets an answer looks at what has landed
+            if message is not None:
+                return message
+            self._raise_failure_once()
+            if landed_slices != told_slices or left_s == 0 or (wake is not None and _is_readable(wake)):
+                return None
+
+    @property
+    def _landed_slices(self) -> int:
+        return sum(stream.landed_slices for stream in self._streams)
+
+    @property
+    def _is_failing(self) -> bool:
+        return self._failure is not None and not self._has_raised
+
+    def _await_content(self, timeout_s: float | None) -> bool:
+        """Wait until a thread has landed something or ended; False when the peer has been silent for too long."""
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        now_s = time.monotonic()
+        if self._given_up_s is None:
+            self._given_up_s = now_s + self._first.idle_timeout_s
+        left_s = self._given_up_s - now_s
+        if poll.poll(ceil(max(0.0, left_s if timeout_s is None else min(timeout_s, left_s)) * 1e3)):
+            self._given_up_s = None
+            return True
+        return time.monotonic() < self._given_up_s
+
+    def _receive(self, stream: TcpStream) -> None:
+        poll = select.poll()
+        poll.register(stream.socket, select.POLLIN)
+        poll.register(self._stop_reader, select.POLLIN)
+        try:
+            while poll.poll() and not self._is_stopping:
+                if stream.receive(self._sink, 0) is not None:
+                    raise ProtocolError("the peer sends a message on a connection that is for content")
+                self._wake()
+        except Exception as error:
+            is_end = isinstance(error, PeerClosedError) and stream.is_between_frames
+            with self._condition:
+                if not is_end and not self._is_stopping:
+                    self._failure = self._failure or error
+        finally:
+            with self._condition:
+                self._receiving -= 1
+            self._wake()
+
+    # Failures, and the end
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            self._has_raised = True
+            raise self._failure
+
+    def _raise_failure_once(self) -> None:
+        """Once only: what the peer had to say must still be readable after it."""
+        if self._is_failing:
+            self._raise_failure()
+
+    def _start(self, work: Callable[[TcpStream], None], stream: TcpStream) -> threading.Thread:
+        thread = threading.Thread(target=work, args=(stream,), name="tcp stream", daemon=True)
+        thread.start()
+        return thread
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):
+            self._wake_writer.send(b"\0")
+
+    def _clear_wake(self) -> None:
+        with suppress(BlockingIOError):
+            while self._wake_reader.recv(4096):
+                self._first.hear()
+
+    def drain(self, patience_s: float) -> bool:
+        """Wait until everything is sent, while some of it goes every `patience_s`; whether it all went."""
+        with self._condition:
+            while self._failure is None and (waiting := len(self._queue) + self._busy):
+                self._condition.wait(patience_s)
+                if len(self._queue) + self._busy == waiting:
+                    break
+            return self._failure is None and not self._queue and not self._busy
+
+    def stop(self, is_orderly: bool) -> None:
+        """End the threads, those that wait for the peer included unless `is_orderly`. Frees all but the streams."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify_all()
+        self._stop_writer.close()
+        if not is_orderly:
+            for stream in self._others:
+                with suppress(OSError):
+                    stream.socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._senders + self._receivers:
+            thread.join()
+        for handover in {handover for _, handover in self._queue}:
+            handover.release()
+        for end in (self._wake_reader, self._wake_writer, self._stop_reader):
+            end.close()
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

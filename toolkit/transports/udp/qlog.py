@@ -1,0 +1,281 @@
+"""Writes what a connection reports as qlog, the IETF's format for logs of transport protocols, which qvis draws.
+
+Theory. A qlog file is a header and a list of events, each with a time in milliseconds, a name and data. Here it is a
+JSON text sequence: every record begins with the byte RS and ends with a line feed, so that a file that was cut off
+in the middle still reads up to there.
+
+The protocol is not QUIC, but near enough to be told in its words (`qlog_packets.py`); what QUIC has no word for goes
+under the name space `nettool`.
+
+Version 0.3 of qlog is written, because it is the newest that qvis loads; later drafts move the events into one name
+space (`quic:packet_sent`, `quic:recovery_metrics_updated`) and leave their fields nearly as they are.
+
+Size and cost. A packet is about 215 bytes and 1.4 us of CPU, acknowledgements and all. Once the file holds
+DETAIL_BYTES, some 300,000 packets or 450 MB of content, packets are only counted, batch by batch; and beyond MAX_BYTES
+nothing is written but the end. Both is said in the file where it happens.
+
+Read: draft-ietf-quic-qlog-main-schema-02 and draft-ietf-quic-qlog-quic-events-02 (these are qlog 0.3), RFC 7464
+      (JSON text sequences).
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.channel import Address
+from toolkit.rudp import loss_detection, rtt, wire
+from toolkit.rudp.batch import Batch, Path, Transmit
+from toolkit.rudp.observer import Metrics, Timer
+from toolkit.rudp.state import Event
+from toolkit.transports.udp.qlog_packets import describe
+
+DETAIL_BYTES: Final = 64 << 20
+MAX_BYTES: Final = 128 << 20
+_BUFFER_BYTES: Final = 1 << 18
+_NS_PER_MS: Final = 1_000_000
+
+_ENDINGS: Final = {
+    Event.CLOSE: ("local", "application"),
+    Event.PEER_CLOSED: ("remote", "application"),
+    Event.LOST: ("local", "error"),
+}
+_TIMERS: Final = {Timer.LOSS: "ack", Timer.PROBE: "pto", Timer.IDLE: "idle_timeout"}
+_OWN_NAMES: Final = frozenset({"phase", "congestion_window", "pacing_rate", "min_rtt", "ssthresh"})
+"""What a controller's snapshot says that is written under a name of qlog's, or known better from elsewhere."""
+
+VantagePoint = Literal["client", "server"]
+Number = int | float
+
+
+class Writable(Protocol):
+    """A binary file, as far as the writer uses one."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def close(self) -> None: ...
+
+
+class QlogWriter:
+    """A `toolkit.rudp.observer.Trace` that writes one file for one connection; `close` ends and closes the file.
+
+    `wall_clock_ns` is what the clock on the wall (Unix time) shows as the first event comes; every time in the file
+    counts from there.
+
+    A log must not break what it logs: where the file takes no more (the disk is full), writing ends, and only `close`
+    raises that OSError.
+    """
+
+    def __init__(
+        self,
+        file: Writable,
+        vantage_point: VantagePoint,
+        wall_clock_ns: int = 0,
+        local: Address | None = None,
+        remote: Address | None = None,
+        detail_bytes: int = DETAIL_BYTES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._file = file
+        self._local = local
+        self._remote = remote
+        self._detail_bytes = min(detail_bytes, max_bytes)
+        self._max_bytes = max_bytes
+        self._has_detail = True
+        self._is_full = False
+        self._is_closed = False
+        self._error: OSError | None = None
+        self._written_bytes = 0
+        self._buffer: list[str] = []
+        self._buffered_bytes = 0
+        self._start_ns: int | None = None
+        self._metrics: dict[str, Number] = {}
+        self._phase: str | None = None
+        self._datagram_bytes: int | None = None
+        self._is_mtu_found = False
+        self._loss_time_ns: int | None = None
+        self._idle_expired = False
+        header = {
+            "qlog_version": "0.3",
+            "qlog_format": "JSON-SEQ",
+            "title": "nettool",
+            "trace": {
+                "vantage_point": {"name": "nettool", "type": vantage_point},
+                "common_fields": {
+                    "time_format": "relative",
+                    "reference_time": wall_clock_ns / _NS_PER_MS,
+                    "protocol_type": ["nettool"],
+                },
+            },
+        }
+        self._append(json.dumps(header, separators=(",", ":")))
+
+    # The listener
+
+    def connection_started(self, now_ns: int, local_id: int, peer_id: int, congestion_control: str) -> None:
+        self._start_ns = now_ns
+        data: dict[str, object] = {"protocol": "nettool", "src_cid": f"{local_id:016x}", "dst_cid": f"{peer_id:016x}"}
+        for side, address in (("src", self._local), ("dst", self._remote)):
+            if address is not None:
+                data |= {f"{side}_ip": address.host, f"{side}_port": address.port}
+        self._event(now_ns, "connectivity:connection_started", data)
+        self._event(
+            now_ns,
+            "recovery:parameters_set",
+            {
+                "reordering_threshold": loss_detection.PACKET_THRESHOLD,
+                "time_threshold": loss_detection.TIME_THRESHOLD_EIGHTHS / 8,
+                "timer_granularity": rtt.GRANULARITY_NS // _NS_PER_MS,
+                "initial_rtt": rtt.INITIAL_RTT_NS / _NS_PER_MS,
+                "max_datagram_size": wire.MIN_DATAGRAM_BYTES,
+                "persistent_congestion_threshold": loss_detection.PERSISTENT_CONGESTION_PTOS,
+                "congestion_control": congestion_control,
+            },
+        )
+
+    def packets_sent(self, now_ns: int, transmit: Transmit) -> None:
+        self._packets(now_ns, "sent", transmit.data, transmit.segment_bytes)
+
+    def packets_received(self, now_ns: int, batch: Batch) -> None:
+        self._packets(now_ns, "received", batch.data, batch.segment_bytes)
+
+    def packets_lost(
+        self, now_ns: int, packet_numbers: NDArray[np.int64], kinds: NDArray[np.uint8], reordered_below: int
+    ) -> None:
+        for number, kind in zip(packet_numbers.tolist(), kinds.tolist(), strict=True):
+            data: dict[str, object] = {
+                "header": {"packet_type": "1RTT", "packet_number": number},
+                "trigger": "reordering_threshold" if number < reordered_below else "time_threshold",
+            }
+            if kind == wire.PacketType.PROBE:
+                data["is_mtu_probe_packet"] = True
+            self._event(now_ns, "recovery:packet_lost", data)
+
+    def losses_spurious(self, now_ns: int, packets: int) -> None:
+        self._event(now_ns, "nettool:losses_spurious", {"packets": packets})
+
+    def metrics_updated(self, now_ns: int, metrics: Metrics) -> None:
+        new = _metrics_fields(metrics)
+        changed = {name: value for name, value in new.items() if self._metrics.get(name) != value}
+        self._metrics = new
+        if changed:
+            self._event(now_ns, "recovery:metrics_updated", changed)
+        phase = str(metrics.congestion["phase"])
+        if phase != self._phase:
+            old = {} if self._phase is None else {"old": self._phase}
+            self._event(now_ns, "recovery:congestion_state_updated", old | {"new": phase})
+            self._phase = phase
+        if metrics.datagram_bytes != self._datagram_bytes or metrics.is_mtu_found != self._is_mtu_found:
+            before = {} if self._datagram_bytes is None else {"old": self._datagram_bytes}
+            after = {"new": metrics.datagram_bytes, "done": metrics.is_mtu_found}
+            self._event(now_ns, "connectivity:mtu_updated", before | after)
+            self._datagram_bytes, self._is_mtu_found = metrics.datagram_bytes, metrics.is_mtu_found
+        if metrics.loss_time_ns != self._loss_time_ns:
+            timer: dict[str, object] = {"timer_type": "ack", "event_type": "cancelled"}
+            if metrics.loss_time_ns is not None:
+                delta_ms = max(0, metrics.loss_time_ns - now_ns) / _NS_PER_MS
+                timer |= {"event_type": "set", "delta": delta_ms}
+            self._event(now_ns, "recovery:loss_timer_updated", timer)
+            self._loss_time_ns = metrics.loss_time_ns
+
+    def timer_expired(self, now_ns: int, timer: Timer) -> None:
+        self._idle_expired = timer is Timer.IDLE
+        if timer is Timer.LOSS:
+            self._loss_time_ns = None
+        data = {"timer_type": _TIMERS[timer], "event_type": "expired"}
+        self._event(now_ns, "recovery:loss_timer_updated", data)
+
+    def path_updated(self, now_ns: int, path: Path) -> None:
+        self._event(now_ns, "nettool:path_updated", {"dst_ip": path[0], "dst_port": path[1]})
+
+    def connection_closed(self, now_ns: int, ended_by: Event, code: int, reason: str) -> None:
+        owner, trigger = _ENDINGS[ended_by]
+        if self._idle_expired:
+            trigger = "idle_timeout"
+        data = {"owner": owner, "application_code": code, "reason": reason, "trigger": trigger}
+        self._event(now_ns, "connectivity:connection_closed", data, is_last=True)
+
+    def close(self) -> None:
+        """Write out what is buffered and close the file. Raises OSError if not all could be written. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._flush()
+        self._file.close()
+        if self._error is not None:
+            raise self._error
+
+    # Writing
+
+    def _packets(self, now_ns: int, way: str, data: memoryview, segment_bytes: int) -> None:
+        if self._has_detail:
+            time = self._time_ms(now_ns)
+            for packet in describe(data, segment_bytes):
+                self._append(f'{{"time":{time},"name":"transport:packet_{way}","data":{packet}}}')
+            if self._written_bytes + self._buffered_bytes > self._detail_bytes:
+                self._has_detail = False
+                self._warn(now_ns, "the file has grown large: from here on packets are counted and not described")
+            return
+        count = -(-len(data) // segment_bytes)
+        self._event(now_ns, f"transport:datagrams_{way}", {"count": count, "raw": [{"length": len(data)}]})
+
+    def _event(self, now_ns: int, name: str, data: Mapping[str, object], is_last: bool = False) -> None:
+        if self._is_full and not is_last:
+            return
+        body = json.dumps(data, separators=(",", ":"))
+        self._append(f'{{"time":{self._time_ms(now_ns)},"name":"{name}","data":{body}}}')
+        if not self._is_full and self._written_bytes + self._buffered_bytes > self._max_bytes:
+            self._warn(now_ns, "the file is full: from here on nothing is written but the end")
+            self._is_full = True
+
+    def _warn(self, now_ns: int, message: str) -> None:
+        body = json.dumps({"message": message})
+        self._append(f'{{"time":{self._time_ms(now_ns)},"name":"loglevel:warning","data":{body}}}')
+
+    def _time_ms(self, now_ns: int) -> float:
+        assert self._start_ns is not None, "connection_started comes first"
+        return (now_ns - self._start_ns) / _NS_PER_MS
+
+    def _append(self, record: str) -> None:
+        self._buffer.append(f"\x1e{record}\n")
+        self._buffered_bytes += len(record) + 2
+        if self._buffered_bytes >= _BUFFER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        text = "".join(self._buffer)
+        self._buffer.clear()
+        self._written_bytes += len(text)
+        self._buffered_bytes = 0
+        if self._error is None:
+            try:
+                self._file.write(text.encode())
+            except OSError as error:
+                self._error = error
+
+
+def _metrics_fields(metrics: Metrics) -> dict[str, Number]:
+    """By qlog's names: times in milliseconds, rates in bits per second. What is not known yet is left out."""
+    fields: dict[str, Number] = {
+        "min_rtt": metrics.min_rtt_ns / _NS_PER_MS,
+        "smoothed_rtt": metrics.smoothed_rtt_ns / _NS_PER_MS,
+        "latest_rtt": metrics.latest_rtt_ns / _NS_PER_MS,
+        "rtt_variance": metrics.rttvar_ns / _NS_PER_MS,
+        "pto_count": metrics.pto_count,
+        "congestion_window": metrics.congestion_window_bytes,
+        "bytes_in_flight": metrics.bytes_in_flight,
+        "pacing_rate": int(metrics.pacing_rate_bps),
+        "reordering_threshold": metrics.packet_threshold,
+        "delivered_bytes": metrics.delivered_bytes,
+        "lost_bytes": metrics.lost_bytes,
+    }
+    ssthresh = metrics.congestion.get("ssthresh")
+    if isinstance(ssthresh, int | float) and math.isfinite(ssthresh):
+        fields["ssthresh"] = int(ssthresh)
+    for name, value in metrics.congestion.items():
+        if name not in _OWN_NAMES and isinstance(value, int | float) and math.isfinite(value):
+            fields[name] = value
+    return fields
