@@ -4,47 +4,37 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.memory_transport import MemoryTransport
 from toolkit.channel import Address, Channel, Extent, Listener, Transport, TransportOptions
 from toolkit.errors import PeerClosedError
+from toolkit.transports.tcp.transport import TcpTransport
+from toolkit.transports.udp.transport import UdpTransport
 
 PATIENCE_S = 30.0  # after so long something hangs
 
 
 class Case(NamedTuple):
-    """A transport to test: where its class is, what it is made with, where it listens, with which options."""
+    """A transport to test: how to make it, where it listens, and its options."""
 
-    module: str
-    name: str
-    arguments: dict[str, Any]
-    host: str
-    options: TransportOptions
-
-    def make(self) -> Transport:
-        made: Transport = getattr(import_module(self.module), self.name)(**self.arguments)
-        return made
-
-
-def _case(
-    module: str, name: str, arguments: dict[str, Any] | None = None, host: str = "127.0.0.1", **options: Any
-) -> Case:
-    return Case(f"toolkit.transports.{module}", name, arguments or {}, host, TransportOptions(**options))
+    make: Callable[[], Transport]
+    host: str = "127.0.0.1"
+    options: TransportOptions = TransportOptions()
 
 
 CASES = {
-    "memory": _case("memory", "MemoryTransport", host="memory"),
-    "memory-shuffled": _case("memory", "MemoryTransport", {"shuffle_seed": 7}, host="memory"),
-    "tcp": _case("tcp", "TcpTransport"),
-    "tcp-ipv6": _case("tcp", "TcpTransport", host="::1"),
-    "tcp-three-streams": _case("tcp", "TcpTransport", streams=3),
-    "udp": _case("udp", "UdpTransport"),
-    "udp-ipv6": _case("udp", "UdpTransport", host="::1"),
-    "udp-without-offload": _case("udp", "UdpTransport", offload="off"),
+    "memory": Case(MemoryTransport, "memory"),
+    "memory-shuffled": Case(lambda: MemoryTransport(shuffle_seed=7), "memory"),
+    "tcp": Case(TcpTransport),
+    "tcp-ipv6": Case(TcpTransport, "::1"),
+    "tcp-three-streams": Case(TcpTransport, options=TransportOptions(streams=3)),
+    "udp": Case(UdpTransport),
+    "udp-ipv6": Case(UdpTransport, "::1"),
+    "udp-without-offload": Case(UdpTransport, options=TransportOptions(offload="off")),
 }
 
 
