@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.netmodel.path import Fate, Path
-from toolkit.netmodel.spec import BurstLoss, Change, PathSpec, QueueSpec
+from toolkit.netmodel.spec import BurstLoss, LinkChange, PathSpec, QueueSpec
 
 MS = 1_000_000
 RTT_NS = 20 * MS
@@ -35,9 +35,9 @@ PATHS = st.builds(
         [
             (),
             (
-                Change(20 * MS, rate_bps=1e6, delay_ns=MS),
-                Change(40 * MS, loss=0.5),
-                Change(50 * MS, blackout_ns=5 * MS),
+                LinkChange(20 * MS, rate_bps=1e6, delay_ns=MS),
+                LinkChange(40 * MS, loss=0.5),
+                LinkChange(50 * MS, blackout_ns=5 * MS),
             ),
         ]
     ),

@@ -14,7 +14,7 @@ import pytest
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES
 from toolkit.netmodel.spec import LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.wire import HEADER_BYTES
-from toolkit.simulator.experiment import Experiment, Outcome, payload_share, run
+from toolkit.simulator.experiment import Experiment, ExperimentResult, payload_share, run
 from toolkit.simulator.simulator import FlowSpec
 
 MS = 1_000_000
@@ -27,7 +27,7 @@ def link_of(rate_bps: float, rtt_ns: int, loss: float = 0.0, queue: QueueSpec | 
     return LinkSpec(path, path)
 
 
-def check(outcome: Outcome, least_share: float, most_ratio: float = 1.15) -> None:
+def check(outcome: ExperimentResult, least_share: float, most_ratio: float = 1.15) -> None:
     assert outcome.is_finished
     assert outcome.ideal_share is not None
     assert outcome.ideal_share >= least_share

@@ -8,7 +8,7 @@ import pytest
 from toolkit.errors import UsageError
 from toolkit.netmodel.ideal import ideal_bytes, ideal_ns
 from toolkit.netmodel.path import Fate
-from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.receiver import Receiver
 from toolkit.simulator.experiment import Experiment, run
 from toolkit.simulator.result import QueueingDelay, jain_index
@@ -198,7 +198,7 @@ def test_jain_index() -> None:
 
 
 def test_queueing_delay_is_weighted_by_packets() -> None:
-    queueing = QueueingDelay(replace(PLAIN, changes=(Change(SECOND, rate_bps=50e6, delay_ns=30 * MS),)))
+    queueing = QueueingDelay(replace(PLAIN, changes=(LinkChange(SECOND, rate_bps=50e6, delay_ns=30 * MS),)))
     queueing.add(0, Fate(0, 1, "", 20 * MS + 120_000), 1500)
     queueing.add(1, Fate(1, 3, "", 24 * MS + 120_001, 120_000), 1500)
     queueing.add(SECOND, Fate(4, 1, "", SECOND + 30 * MS + 240_000), 1500)
@@ -212,9 +212,9 @@ def test_ideal_of_a_path_that_changes() -> None:
     path = PathSpec(
         rate_bps=8e6,
         changes=(
-            Change(SECOND, rate_bps=4e6),
-            Change(2 * SECOND, blackout_ns=SECOND),
-            Change(3 * SECOND, loss=0.25),
+            LinkChange(SECOND, rate_bps=4e6),
+            LinkChange(2 * SECOND, blackout_ns=SECOND),
+            LinkChange(3 * SECOND, loss=0.25),
         ),
     )
     assert ideal_ns(path, 1.0, 1_000_000, 0) == SECOND

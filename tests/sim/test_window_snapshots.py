@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.congestion.registry import NAMES
 from toolkit.simulator.result import Sample
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec, Simulator
@@ -37,9 +37,9 @@ NETWORKS = {
     "CoDel with ECN": replace(PLAIN, queue=QueueSpec(codel=True, ecn=True)),
     "jitter and reordering": replace(PLAIN, jitter_ns=5 * MS, reorder=0.01),
     "rate halves at 2 s, doubles at 3 s": replace(
-        PLAIN, changes=(Change(2 * SECOND, rate_bps=RATE_BPS / 2), Change(3 * SECOND, rate_bps=RATE_BPS))
+        PLAIN, changes=(LinkChange(2 * SECOND, rate_bps=RATE_BPS / 2), LinkChange(3 * SECOND, rate_bps=RATE_BPS))
     ),
-    "blackout from 2 s to 3 s": replace(PLAIN, changes=(Change(2 * SECOND, blackout_ns=SECOND),)),
+    "blackout from 2 s to 3 s": replace(PLAIN, changes=(LinkChange(2 * SECOND, blackout_ns=SECOND),)),
 }
 
 

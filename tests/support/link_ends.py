@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import toolkit
-from toolkit.emulator.accounting import Ledger
+from toolkit.emulator.accounting import LinkAccounting
 from toolkit.emulator.link import Link
 from toolkit.netmodel.spec import LinkSpec, PathSpec
 
@@ -106,15 +106,15 @@ def _taken(receiver: socket.socket, pause_s: float) -> list[int]:
     return came
 
 
-def settled(link: Link) -> Ledger:
-    """The ledger when nothing is under way any more."""
+def settled(link: Link) -> LinkAccounting:
+    """The accounting when nothing is under way any more."""
     deadline = time.monotonic() + 20
     while True:
-        before, ledger = link.ledger(), link.ledger()
-        is_idle = before.forward == ledger.forward and before.backward == ledger.backward
-        if is_idle and ledger.forward.in_flight == ledger.backward.in_flight == 0:
-            return ledger
-        assert time.monotonic() < deadline, ledger
+        before, accounting = link.accounting(), link.accounting()
+        is_idle = before.forward == accounting.forward and before.backward == accounting.backward
+        if is_idle and accounting.forward.in_flight == accounting.backward.in_flight == 0:
+            return accounting
+        assert time.monotonic() < deadline, accounting
         select.select([], [], [], 0.02)
 
 

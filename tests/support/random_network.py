@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.congestion.registry import NAMES
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec
 
@@ -48,19 +48,19 @@ def random_queue(dice: Dice) -> QueueSpec:
     return QueueSpec(codel=True, ecn=dice.chance(0.5), limit_bytes=int(dice.log_between(50_000, 1_000_000)))
 
 
-def random_changes(dice: Dice, has_rate: bool) -> tuple[Change, ...]:
+def random_changes(dice: Dice, has_rate: bool) -> tuple[LinkChange, ...]:
     changes = []
     for _ in range(dice.below(4)):
         at_ns = int(dice.between(0, 3) * SECOND)
         kind = dice.below(4)
         if kind == 0 and has_rate:
-            changes.append(Change(at_ns, rate_bps=dice.log_between(0.3e6, 300e6)))
+            changes.append(LinkChange(at_ns, rate_bps=dice.log_between(0.3e6, 300e6)))
         elif kind == 1:
-            changes.append(Change(at_ns, delay_ns=int(dice.log_between(1, 150) * MS)))
+            changes.append(LinkChange(at_ns, delay_ns=int(dice.log_between(1, 150) * MS)))
         elif kind == 2:
-            changes.append(Change(at_ns, loss=dice.between(0, 0.2)))
+            changes.append(LinkChange(at_ns, loss=dice.between(0, 0.2)))
         else:
-            changes.append(Change(at_ns, blackout_ns=int(dice.log_between(10, 5000) * MS)))
+            changes.append(LinkChange(at_ns, blackout_ns=int(dice.log_between(10, 5000) * MS)))
     return tuple(sorted(changes, key=lambda change: change.at_ns))
 
 

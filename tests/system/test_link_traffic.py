@@ -1,4 +1,4 @@
-"""The emulator with real packets: what crosses a link is what the models and the ledger say."""
+"""The emulator with real packets: what crosses a link is what the models and the accounting say."""
 
 import math
 import os
@@ -66,20 +66,20 @@ def echo_losses(link: Link, requests: int) -> int:
 def test_a_hundredth_of_the_pings_is_lost(seed: int) -> None:
     with Link(simple(None, 2, loss=0.01, seed=seed)) as link:
         lost = echo_losses(link, 10_000)
-        ledger = settled(link)
+        accounting = settled(link)
     assert_binomial(lost, 10_000, 0.01)
-    assert ledger.forward.dropped[LOSS] == lost
-    assert ledger.forward.offered == 10_000
-    assert ledger.backward.delivered == 10_000 - lost
+    assert accounting.forward.dropped[LOSS] == lost
+    assert accounting.forward.offered == 10_000
+    assert accounting.backward.delivered == 10_000 - lost
 
 
 def test_single_wire_packets_are_lost_and_not_super_packets() -> None:
     with Link(simple(None, 2, loss=0.05)) as link:
         came = numbered(link, 20_000)
-        ledger = settled(link)
+        accounting = settled(link)
     lost = sorted(set(range(20_000)) - set(came))
-    assert ledger.forward.host_dropped == 0
-    assert ledger.forward.dropped[LOSS] == len(lost)
+    assert accounting.forward.host_dropped == 0
+    assert accounting.forward.dropped[LOSS] == len(lost)
     assert_binomial(len(lost), 20_000, 0.05)
     # Were super-packets of 40 lost whole, nearly every lost packet would have a lost neighbour.
     assert_binomial(sum(b - a == 1 for a, b in pairwise(lost)), len(lost), 0.05)
@@ -110,8 +110,8 @@ def test_every_packet_is_accounted_for() -> None:
     )
     with Link(LinkSpec(path, path)) as link:
         came = numbered(link, 20_000)
-        ledger = settled(link)
-    forward = ledger.forward
+        accounting = settled(link)
+    forward = accounting.forward
     assert forward.imbalance == 0
     assert forward.offered == 20_000 - forward.host_dropped
     assert forward.dropped[LOSS]
@@ -159,15 +159,15 @@ def test_tcp_comes_whole_through_loss_damage_and_disorder(family: int) -> None:
     data = b"".join(struct.pack("!I", n) for n in range(500_000))
     with Link(LinkSpec(path, path)) as link:
         assert copied(link, data, family) == data
-        ledger = settled(link)
+        accounting = settled(link)
         with link.popen_far(["cat", "/proc/net/snmp"], stdout=subprocess.PIPE) as reader:
             names, values = (
                 line.split() for line in reader.communicate()[0].decode().splitlines() if line.startswith("Tcp:")
             )
     errors = int(dict(zip(names, values, strict=True))["InCsumErrors"])
-    assert ledger.forward.corrupted > 0
-    assert ledger.forward.corrupted <= errors <= ledger.forward.corrupted + ledger.forward.duplicates
-    assert ledger.forward.imbalance == ledger.backward.imbalance == 0
+    assert accounting.forward.corrupted > 0
+    assert accounting.forward.corrupted <= errors <= accounting.forward.corrupted + accounting.forward.duplicates
+    assert accounting.forward.imbalance == accounting.backward.imbalance == 0
 
 
 def test_a_full_queue_marks_those_that_can_be_marked() -> None:
@@ -181,11 +181,11 @@ def test_a_full_queue_marks_those_that_can_be_marked() -> None:
             for _ in range(50):
                 near.send(bytes(972))  # 8 ms each: the 25th waits for 200 ms
             fields = [far.recvmsg(2000, 64)[1][0][2][0] & 3 for _ in range(50)]
-        ledger = settled(link)
+        accounting = settled(link)
     marked = fields.count(3)
     assert fields == sorted(fields)
     assert 22 <= marked <= 26
-    assert ledger.forward.marked == marked
+    assert accounting.forward.marked == marked
 
 
 def test_the_mtu_is_that_of_the_link() -> None:
@@ -238,12 +238,14 @@ def test_a_gigabit_is_carried() -> None:
     for _ in range(4):
         with Link(simple(1e9, 10)) as link:
             result = iperf(link, "-t", "3", "-O", "1", "-C", "cubic")
-            ledger = link.ledger()
+            accounting = link.accounting()
         carried_bps = max(carried_bps, result["end"]["sum_received"]["bits_per_second"])
-        if carried_bps >= 0.93e9 and ledger.cpu_share < 0.9:
+        if carried_bps >= 0.93e9 and accounting.cpu_share < 0.9:
             return
-    assert carried_bps >= 0.5e9, ledger.to_json()
-    pytest.skip(f"this machine carries {carried_bps / 1e6:.0f} Mbit/s just now, the emulator at {ledger.cpu_share:.2f}")
+    assert carried_bps >= 0.5e9, accounting.to_json()
+    pytest.skip(
+        f"this machine carries {carried_bps / 1e6:.0f} Mbit/s just now, the emulator at {accounting.cpu_share:.2f}"
+    )
 
 
 @needs("iperf3")
@@ -273,11 +275,11 @@ def test_a_plain_lan(rate_bps: float | None) -> None:
     path = PathSpec(rate_bps=rate_bps)
     with Link(LinkSpec(path, path, kind="lan")) as link:
         result = iperf(link, "-t", "1", "-C", "cubic")
-        ledger = link.ledger()
+        accounting = link.accounting()
     measured = result["end"]["sum_received"]["bits_per_second"]
     if rate_bps is None:
         assert measured > 1e9
     else:
         assert measured == pytest.approx(rate_bps * 1448 / 1514, rel=0.05)
-    assert ledger.emulator == "veth"
-    assert ledger.forward.delivered > 0
+    assert accounting.emulator == "veth"
+    assert accounting.forward.delivered > 0

@@ -19,7 +19,7 @@ from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
 from toolkit.netmodel.spec import LinkSpec
 from toolkit.report.simulation import TRACE_HEADER, Row, as_json, table, trace_lines
 from toolkit.rudp.congestion import registry as congestion
-from toolkit.simulator.experiment import Experiment, Outcome, run
+from toolkit.simulator.experiment import Experiment, ExperimentResult, run
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec
 from toolkit.units import (
     format_duration_ns,
@@ -146,7 +146,7 @@ class _Trace:
         """Four samples a round trip, and no more than one a millisecond; None where nobody reads them."""
         return None if self._file is None else max(1_000_000, link.rtt_ns // 4)
 
-    def write(self, row: int, outcome: Outcome) -> None:
+    def write(self, row: int, outcome: ExperimentResult) -> None:
         """The samples of the table's line `row`."""
         self._put(trace_lines(row, outcome.samples))
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.compare.ping import NO_PINGS, Pings
-from toolkit.emulator.accounting import EMULATOR, Ledger, PathLedger
+from toolkit.emulator.accounting import EMULATOR, LinkAccounting, PathAccounting
 from toolkit.emulator.link_process import TUN
 from toolkit.netmodel.path import AQM, QUEUE
 
@@ -33,7 +33,7 @@ MOST_SEGMENTS = 64
 
 
 def audit(
-    ledger: Ledger, sender: Mapping[str, Any], receiver: Mapping[str, Any], pings: Pings = NO_PINGS
+    ledger: LinkAccounting, sender: Mapping[str, Any], receiver: Mapping[str, Any], pings: Pings = NO_PINGS
 ) -> dict[str, Any]:
     """The record's `ledger` from the link's own and the two ends' objects.
 
@@ -87,7 +87,7 @@ def tolerance(packets: int) -> float:
 
 
 def _way(
-    ledger: Ledger, link: PathLedger, sent: int | None, received: int | None, target: Mapping[str, Any]
+    ledger: LinkAccounting, link: PathAccounting, sent: int | None, received: int | None, target: Mapping[str, Any]
 ) -> dict[str, int | None]:
     is_exact = ledger.emulator == TUN
     queue_drops = link.dropped.get(QUEUE, 0) + link.dropped.get(AQM, 0)
@@ -119,7 +119,7 @@ def _sent(end: Mapping[str, Any], pings: int) -> int | None:
     return _plus(_first(end, "datagrams_sent", "packets_sent"), pings)
 
 
-def _received_by_tcp(sender: Mapping[str, Any], link: PathLedger) -> int | None:
+def _received_by_tcp(sender: Mapping[str, Any], link: PathAccounting) -> int | None:
     if "duplicates_reported" not in sender or "packets_sent" not in sender:
         return None
     in_vain = max(0, sender["duplicates_reported"] - link.duplicates)

@@ -47,9 +47,9 @@ def _measured(path: BenchPath, link: Link) -> Probe:
         flow = Flow(sender, receiver, str(link.addresses.far), spec.mtu_bytes)
         rate_bps = forward.mean_rate_bps
         some = flow.run((rate_bps or 1e8) / 2, drain_s(link), catches_up=False, duration_s=FLOW_S)
-        before = link.ledger()
+        before = link.accounting()
         full = flow.run(1.2 * rate_bps if rate_bps else _PLENTY_BPS, drain_s(link), catches_up=True, duration_s=FLOW_S)
-        after = link.ledger()
+        after = link.accounting()
     cpu_share = (after.cpu_ns - before.cpu_ns) / max(1, after.duration_ns - before.duration_ns)
     loss = 1 - len(some.numbers) / max(1, some.sent)
     is_ours = spec.kind != LAN and after.emulator == TUN

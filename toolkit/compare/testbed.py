@@ -148,10 +148,10 @@ class LinkPlace:
         if pinger is not None:
             pinger.stop()
         deadline_s = time.monotonic() + _SETTLE_LIMIT_S
-        ledger = self._link.ledger()
+        ledger = self._link.accounting()
         while (ledger.forward.in_flight or ledger.backward.in_flight) and time.monotonic() < deadline_s:
             time.sleep(_SETTLE_INTERVAL_S)
-            ledger = self._link.ledger()
+            ledger = self._link.accounting()
         return audit(ledger, sender, receiver, pinger.collect() if pinger is not None else NO_PINGS)
 
 

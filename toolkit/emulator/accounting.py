@@ -18,7 +18,7 @@ EMULATOR = "emulator"
 
 
 @dataclass(slots=True)
-class PathLedger:
+class PathAccounting:
     """One direction. All are packets but those named otherwise.
 
     delivered, corrupted: written to the other end, whole or damaged (its kernel drops and counts the damaged)
@@ -69,7 +69,7 @@ class PathLedger:
 
 
 @dataclass(slots=True)
-class Ledger:
+class LinkAccounting:
     """A link's account since its clock was started.
 
     emulator:          what carried the packets: "tun", "netem" or "veth"
@@ -79,8 +79,8 @@ class Ledger:
 
     emulator: str
     seed: int
-    forward: PathLedger
-    backward: PathLedger
+    forward: PathAccounting
+    backward: PathAccounting
     duration_ns: int
     cpu_ns: int = 0
     late_p50_ns: int = 0
@@ -93,7 +93,7 @@ class Ledger:
         return self.cpu_ns / self.duration_ns if self.duration_ns else 0.0
 
     def to_json(self) -> dict[str, object]:
-        """The ledger as `nettool link --json` prints it."""
+        """The accounting as `nettool link --json` prints it."""
         return {
             "schema_version": SCHEMA_VERSION,
             "emulator": self.emulator,

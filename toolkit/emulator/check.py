@@ -230,9 +230,9 @@ def _loss(link: Link, name: str, path: PathSpec, flow: Flow) -> Iterator[Finding
 
 def _rate(link: Link, name: str, path: PathSpec, flow: Flow) -> Iterator[Finding]:
     rate_bps = path.mean_rate_bps
-    before = link.ledger()
+    before = link.accounting()
     received = flow.run(1.2 * rate_bps if rate_bps else _UNLIMITED_BPS, drain_s(link), catches_up=True)
-    after = link.ledger()
+    after = link.accounting()
     asked, is_met = "no limit", None
     if rate_bps:
         if after.emulator != TUN:  # the kernel's disciplines count Ethernet's header, and we count IP packets

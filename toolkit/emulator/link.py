@@ -5,7 +5,7 @@
         link.start_clock()
         client = link.popen_near(["iperf3", "-c", "far"])
         client.wait()
-        print(link.ledger().to_json())
+        print(link.accounting().to_json())
 
 A link needs root, or a machine that lets its user make user namespaces. Commands at the ends are children of this
 process; inside, they are root of a network of their own, resolve `far` and `near`, and find the addresses in
@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from toolkit.emulator import namespaces
-from toolkit.emulator.accounting import Ledger
+from toolkit.emulator.accounting import LinkAccounting
 from toolkit.emulator.interfaces import DEFAULT_NETWORK, Addresses, refuse_used
 from toolkit.emulator.link_process import FAR, MAX_MESSAGE_BYTES, NEAR, NETEM, TUN, Request
 from toolkit.errors import NettoolError, UsageError, printable
@@ -48,7 +48,7 @@ def _no_command(arguments: Sequence[str]) -> UsageError:
 class Link:
     """Enter it (or call `open`), use its ends, leave it (or call `close`).
 
-    Times of the model and of the ledger count from `open`, or from the newest `start_clock`.
+    Times of the model and of the accounting count from `open`, or from the newest `start_clock`.
     """
 
     def __init__(self, spec: LinkSpec, *, emulator: str = TUN, network: str = DEFAULT_NETWORK) -> None:
@@ -117,10 +117,10 @@ class Link:
         """
         self._ask("start", seed)
 
-    def ledger(self) -> Ledger:
+    def accounting(self) -> LinkAccounting:
         """The account since the clock was started."""
-        answer, _ = self._ask("ledger")
-        assert isinstance(answer, Ledger)
+        answer, _ = self._ask("accounting")
+        assert isinstance(answer, LinkAccounting)
         return answer
 
     def popen_near(self, arguments: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":

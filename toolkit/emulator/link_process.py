@@ -21,7 +21,7 @@ from typing import Protocol
 from pyroute2 import IPRoute
 
 from toolkit.emulator import interfaces, namespaces
-from toolkit.emulator.accounting import Ledger
+from toolkit.emulator.accounting import LinkAccounting
 from toolkit.emulator.interfaces import Addresses
 from toolkit.emulator.netem import KernelBackend
 from toolkit.emulator.tun import Emulator, open_tun
@@ -51,7 +51,7 @@ class _Backend(Protocol):
     def run(self, control: int) -> None:
         """Return when `control` is readable."""
 
-    def ledger(self) -> Ledger:
+    def accounting(self) -> LinkAccounting:
         """The account since `start`."""
 
 
@@ -68,17 +68,19 @@ class _TunBackend:
         self._emulator.start(spec)
         self._lost_before = self._lost()
 
-    def ledger(self) -> Ledger:
-        ledger = self._emulator.ledger()
-        for path, lost, before in zip((ledger.forward, ledger.backward), self._lost(), self._lost_before, strict=True):
+    def accounting(self) -> LinkAccounting:
+        accounting = self._emulator.accounting()
+        for path, lost, before in zip(
+            (accounting.forward, accounting.backward), self._lost(), self._lost_before, strict=True
+        ):
             path.host_dropped = lost - before
-        return ledger
+        return accounting
 
     def _lost(self) -> list[int]:
         return [interfaces.statistics(netlink)["tx_dropped"] for netlink in self._netlinks]
 
 
-class Holder:
+class LinkProcess:
     """A link while it lives: made by the constructor, used by `serve`, gone with `close`."""
 
     def __init__(self) -> None:
@@ -133,7 +135,7 @@ class Holder:
         """Answer the owner until he is gone."""
         answers: dict[str, Callable[..., object]] = {
             "start": self._start,
-            "ledger": self._backend.ledger,
+            "accounting": self._backend.accounting,
             "socket": self._socket,
         }
         while True:
@@ -181,18 +183,18 @@ def serve_link(control: socket.socket, is_user: bool) -> None:
 
     signal.signal(signal.SIGTERM, end_if_orphaned)
     namespaces.end_with_parent(signal.SIGTERM)
-    holder = Holder()
+    process = LinkProcess()
     try:
         with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the owner is gone
             try:
-                holder.make(pickle.load(sys.stdin.buffer), is_user)
+                process.make(pickle.load(sys.stdin.buffer), is_user)
             except NettoolError as error:
                 control.send(pickle.dumps(error))
                 return
-            socket.send_fds(control, [pickle.dumps(None)], holder.descriptors)
+            socket.send_fds(control, [pickle.dumps(None)], process.descriptors)
             namespaces.wake_precisely()
             gc.freeze()
             gc.disable()
-            holder.serve(control)
+            process.serve(control)
     finally:
-        holder.close()
+        process.close()

@@ -13,7 +13,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from toolkit.emulator.accounting import Ledger, PathLedger
+from toolkit.emulator.accounting import LinkAccounting, PathAccounting
 from toolkit.emulator.interfaces import DEVICE, index_of, statistics
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.netmodel.path import QUEUE
@@ -112,11 +112,11 @@ class KernelBackend:
         """Wait until `control` is readable."""
         select.select([control], [], [])
 
-    def ledger(self) -> Ledger:
+    def accounting(self) -> LinkAccounting:
         """By the kernel's counters; its packets are super-packets where offloads are on."""
         forward = self._account(self._counted(self._near, self._far), self._forward_before)
         backward = self._account(self._counted(self._far, self._near), self._backward_before)
-        return Ledger(self._name, self._seed, forward, backward, time.monotonic_ns() - self._start_ns)
+        return LinkAccounting(self._name, self._seed, forward, backward, time.monotonic_ns() - self._start_ns)
 
     def _counted(self, sender: IPRoute, receiver: IPRoute) -> dict[str, int]:
         sent, received = statistics(sender), statistics(receiver)
@@ -129,11 +129,11 @@ class KernelBackend:
             "host_dropped": sent["tx_dropped"],
         }
 
-    def _account(self, now: dict[str, int], before: dict[str, int]) -> PathLedger:
+    def _account(self, now: dict[str, int], before: dict[str, int]) -> PathAccounting:
         counted = {name: value - before[name] for name, value in now.items()}
         # What netem holds back is dequeued, and counted by the device, when it is due: a packet that is under
         # way is not in `sent` yet, and the two devices of a pair differ by nothing.
-        return PathLedger(
+        return PathAccounting(
             offered=counted["sent"] + counted["queue_dropped"],
             offered_bytes=counted["sent_bytes"],
             delivered=counted["received"],

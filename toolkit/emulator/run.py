@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TextIO
 
-from toolkit.emulator.accounting import Ledger
+from toolkit.emulator.accounting import LinkAccounting
 from toolkit.emulator.link import Link
 from toolkit.errors import UsageError, printable
 
@@ -23,8 +23,8 @@ _WAITING_STATES = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # st i
 
 def run_behind(
     link: Link, command: Sequence[str], far: str | None = None, output: TextIO | None = None
-) -> tuple[int, Ledger]:
-    """Run `command` at the near end of an open link and return its exit code and the ledger.
+) -> tuple[int, LinkAccounting]:
+    """Run `command` at the near end of an open link and return its exit code and the accounting.
 
     `far` is split as a shell would split it (but no shell runs it), and is started first; `command` follows when
     it listens, and the link's clock begins at 0 then. What `far` prints goes to stderr. An exit code is 128 + n
@@ -49,7 +49,7 @@ def run_behind(
         if server is not None:
             with suppress(subprocess.TimeoutExpired):  # a server for one session ends by itself
                 server.wait(_FAR_GRACE_S)
-        return (128 - code if code < 0 else code), link.ledger()
+        return (128 - code if code < 0 else code), link.accounting()
 
 
 def _words(text: str) -> list[str]:

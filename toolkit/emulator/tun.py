@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from toolkit.emulator.accounting import EMULATOR, Ledger, PathLedger
+from toolkit.emulator.accounting import EMULATOR, LinkAccounting, PathAccounting
 from toolkit.emulator.offload import SuperPacket
 from toolkit.errors import NettoolError
 from toolkit.netmodel.path import Fate, Path, paths
@@ -104,7 +104,7 @@ class _Direction:
         self.source = source
         self.sink = sink
         self.path = path
-        self.ledger = PathLedger()
+        self.accounting = PathAccounting()
         self.offered: deque[_Offered] = deque()  # those with undecided packets, in order of their numbers
 
     def holder_of(self, index: int) -> _Offered:
@@ -162,7 +162,7 @@ class Emulator:
     """Carries packets between the devices `near` and `far` (descriptors, which stay the caller's).
 
     `start` sets the clock to 0 with the models in their first state; `run` works until `control` has something
-    to read; `ledger` may be asked for at any time between.
+    to read; `accounting` may be asked for at any time between.
     """
 
     def __init__(self, near: int, far: int) -> None:
@@ -203,20 +203,20 @@ class Emulator:
             if control in readable:
                 return
 
-    def ledger(self) -> Ledger:
+    def accounting(self) -> LinkAccounting:
         """The account since `start`."""
         for direction in self._directions:
             undecided = sum(offered.undecided for offered in direction.offered)
-            direction.ledger.in_flight = undecided + sum(
+            direction.accounting.in_flight = undecided + sum(
                 delivery.packets
                 for delivery in self._due
                 if delivery.direction is direction and delivery.kind is not _Kind.DUPLICATE
             )
-        return Ledger(
+        return LinkAccounting(
             emulator="tun",
             seed=self._seed,
-            forward=self._directions[0].ledger,
-            backward=self._directions[1].ledger,
+            forward=self._directions[0].accounting,
+            backward=self._directions[1].accounting,
             duration_ns=time.monotonic_ns() - self._start_ns,
             cpu_ns=time.process_time_ns() - self._cpu_start_ns,
             late_p50_ns=self._late_quantile_ns(0.5),
@@ -246,7 +246,7 @@ class Emulator:
 
     def _take(self, direction: _Direction) -> None:
         """Offer what the source has to its path, a bounded number of reads."""
-        account = direction.ledger
+        account = direction.accounting
         for _ in range(_READS_PER_TURN):
             data = _read(direction.source)
             if not data:
@@ -280,7 +280,7 @@ class Emulator:
                 offered = direction.holder_of(fate.first)
                 direction.decide(offered, fate.packets)
             if fate.drop:
-                direction.ledger.dropped[fate.drop] += fate.packets
+                direction.accounting.dropped[fate.drop] += fate.packets
                 self._held_bytes -= offered.size_bytes(fate.first, end)
             elif fate.is_duplicate or fate.corrupt_at is not None:
                 self._push_run(direction, run)  # first: a copy must not come before the run with its original
@@ -345,7 +345,7 @@ class Emulator:
         while due and due[0].due_ns <= now_ns:
             delivery = heapq.heappop(due)
             self._held_bytes -= delivery.size_bytes
-            account = delivery.direction.ledger
+            account = delivery.direction.accounting
             try:
                 os.writev(delivery.direction.sink, delivery.buffers)
             except OSError:
@@ -368,7 +368,7 @@ class Emulator:
         return 0
 
 
-def _count(account: PathLedger, delivery: _Delivery) -> None:
+def _count(account: PathAccounting, delivery: _Delivery) -> None:
     if delivery.kind is _Kind.DUPLICATE:
         account.duplicates += delivery.packets
     elif delivery.kind is _Kind.CORRUPTED:

@@ -7,7 +7,7 @@ nothing. Round trips, handshakes and ramp-up are not taken off: an ideal sender 
 
 from collections.abc import Iterator
 
-from toolkit.netmodel.spec import Change, PathSpec
+from toolkit.netmodel.spec import LinkChange, PathSpec
 
 _FOREVER_NS = float("inf")
 
@@ -16,7 +16,7 @@ def _periods(path: PathSpec) -> Iterator[tuple[float, float, float]]:
     """(from, to, bits of IP packets per second that arrive whole), from time 0 on without end."""
     blackouts = [(c.at_ns, c.at_ns + c.blackout_ns) for c in path.changes if c.blackout_ns is not None]
     edges = sorted({0, *(c.at_ns for c in path.changes), *(end for _, end in blackouts)})
-    changes: list[Change] = list(path.changes)
+    changes: list[LinkChange] = list(path.changes)
     rate, loss = path.mean_rate_bps or 0.0, path.loss
     others = (1 - path.corrupt) * (1 - (path.burst.mean_loss if path.burst else 0.0))
     for start, end in zip(edges, [*edges[1:], _FOREVER_NS], strict=True):

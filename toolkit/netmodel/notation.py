@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolkit.errors import UsageError, printable
-from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
 from toolkit.units import parse_duration_ns, parse_fraction, parse_rate, parse_size
 
 
@@ -102,7 +102,7 @@ def _harm(text: LinkText) -> dict[str, Any]:
     return harm
 
 
-def _merged(path: PathSpec, changes: Iterable[Change]) -> tuple[Change, ...]:
+def _merged(path: PathSpec, changes: Iterable[LinkChange]) -> tuple[LinkChange, ...]:
     return tuple(sorted((*path.changes, *changes), key=lambda change: change.at_ns))
 
 
@@ -135,7 +135,7 @@ def parse_queue(text: str) -> QueueSpec:
     return queue
 
 
-def parse_change(text: str) -> Change:
+def parse_change(text: str) -> LinkChange:
     """`at TIME WHAT VALUE`. Raises UsageError."""
     words = text.split()
     if words and words[0] == "at":
@@ -145,11 +145,11 @@ def parse_change(text: str) -> Change:
     at_ns = parse_duration_ns(words[0])
     match words[1]:
         case "rate":
-            return Change(at_ns, rate_bps=parse_rate(words[2]))
+            return LinkChange(at_ns, rate_bps=parse_rate(words[2]))
         case "rtt":
-            return Change(at_ns, delay_ns=parse_duration_ns(words[2]) // 2)
+            return LinkChange(at_ns, delay_ns=parse_duration_ns(words[2]) // 2)
         case "loss":
-            return Change(at_ns, loss=parse_fraction(words[2]))
+            return LinkChange(at_ns, loss=parse_fraction(words[2]))
         case "blackout":
-            return Change(at_ns, blackout_ns=parse_duration_ns(words[2]))
+            return LinkChange(at_ns, blackout_ns=parse_duration_ns(words[2]))
     raise UsageError(f"'{printable(words[1], 40)}' does not change: take rate, rtt, loss or blackout")

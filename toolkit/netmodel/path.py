@@ -31,10 +31,10 @@ from toolkit.netmodel.impairments import BurstStates, IndexedUniforms, random_st
 from toolkit.netmodel.queues import (
     CoDel,
     DropTail,
+    PacketTrain,
     Queue,
     RateTransmitter,
     TraceTransmitter,
-    Train,
     Transmitter,
     Unlimited,
 )
@@ -179,7 +179,7 @@ class _Wire:
         self._jitter = uniforms(_JITTER)
         self._last_arrival_ns = 0.0
 
-    def cross(self, train: Train, fates: list[Fate]) -> None:
+    def cross(self, train: PacketTrain, fates: list[Fate]) -> None:
         """Append what becomes of the packets of `train`."""
         end = train.first + train.packets
         while self._changes and self._changes[0].at_ns <= train.time_ns(end - 1):
@@ -192,7 +192,7 @@ class _Wire:
             self._delay_ns = self._delay_ns if change.delay_ns is None else float(change.delay_ns)
         self._cross(train, fates)
 
-    def _cross(self, train: Train, fates: list[Fate]) -> None:
+    def _cross(self, train: PacketTrain, fates: list[Fate]) -> None:
         """The same, while nothing changes."""
         lost = self._lost(train)
         marks: dict[int, set[int]] = {}
@@ -211,7 +211,7 @@ class _Wire:
             self._arrive(train.part(position, train.first + train.packets), fates)
         fates.extend(_lost_fates(lost))
 
-    def _lost(self, train: Train) -> dict[int, str]:
+    def _lost(self, train: PacketTrain) -> dict[int, str]:
         """Packet number -> reason; the first reason that a packet meets is the one that counts."""
         first, count = train.first, train.packets
         lost: dict[int, str] = {}
@@ -231,7 +231,7 @@ class _Wire:
             lost.update(dict.fromkeys(_within(train, self._blackouts), BLACKOUT))
         return lost
 
-    def _arrive_marked(self, single: Train, marks: set[int], fates: list[Fate]) -> None:
+    def _arrive_marked(self, single: PacketTrain, marks: set[int], fates: list[Fate]) -> None:
         """One packet that is damaged, repeated, held back, or all of it."""
         place = len(fates)
         self._arrive(single, fates)
@@ -243,7 +243,7 @@ class _Wire:
         if _DUPLICATE in marks:
             fates.append(fates[place]._replace(is_duplicate=True))
 
-    def _arrive(self, train: Train, fates: list[Fate]) -> None:
+    def _arrive(self, train: PacketTrain, fates: list[Fate]) -> None:
         """Delay and jitter; without reordering nobody arrives before who was sent earlier."""
         spec = self._spec
         if not spec.jitter_ns:
@@ -264,7 +264,7 @@ class _Wire:
     def _exponential(self, index: int) -> float:
         return -self._spec.jitter_ns * math.log1p(-self._jitter.value(index))
 
-    def _arrive_in_order(self, train: Train, delay_ns: float, fates: list[Fate]) -> None:
+    def _arrive_in_order(self, train: PacketTrain, delay_ns: float, fates: list[Fate]) -> None:
         first_ns = train.first_ns + delay_ns
         end = train.first + train.packets
         floor_ns = self._last_arrival_ns
@@ -281,7 +281,7 @@ class _Wire:
         fates.append(arrivals)
 
 
-def _within(train: Train, periods: list[tuple[float, float]] | deque[tuple[float, float]]) -> set[int]:
+def _within(train: PacketTrain, periods: list[tuple[float, float]] | deque[tuple[float, float]]) -> set[int]:
     """The packets of `train` that are sent within one of `periods` [start, end)."""
     indexes: set[int] = set()
     for start_ns, end_ns in periods:
@@ -289,7 +289,7 @@ def _within(train: Train, periods: list[tuple[float, float]] | deque[tuple[float
     return indexes
 
 
-def _first_since(train: Train, at_ns: float) -> int:
+def _first_since(train: PacketTrain, at_ns: float) -> int:
     """The first packet of `train` that is sent at or after `at_ns`; the one behind the last if none is."""
     end = train.first + train.packets
     if at_ns <= train.first_ns:

@@ -14,10 +14,10 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import NamedTuple, Protocol
 
-from toolkit.netmodel.spec import TRACE_OPPORTUNITY_BYTES, Change, PathSpec, QueueSpec, queue_limit_bytes
+from toolkit.netmodel.spec import TRACE_OPPORTUNITY_BYTES, LinkChange, PathSpec, QueueSpec, queue_limit_bytes
 
 
-class Train(NamedTuple):
+class PacketTrain(NamedTuple):
     """`packets` packets, numbered from `first` on, sent every `gap_ns` from `first_ns` on."""
 
     first: int
@@ -30,9 +30,9 @@ class Train(NamedTuple):
         """When packet `index` leaves."""
         return self.first_ns + (index - self.first) * self.gap_ns
 
-    def part(self, first: int, end: int) -> "Train":
+    def part(self, first: int, end: int) -> "PacketTrain":
         """The packets from `first` up to and without `end`."""
-        return Train(first, end - first, self.time_ns(first), self.gap_ns, self.is_marked)
+        return PacketTrain(first, end - first, self.time_ns(first), self.gap_ns, self.is_marked)
 
 
 class Transmitter(Protocol):
@@ -44,14 +44,14 @@ class Transmitter(Protocol):
     def ready_ns(self, now_ns: float) -> float:
         """When a packet that comes to the head of the queue at `now_ns` begins to be sent."""
 
-    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[Train]:
+    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[PacketTrain]:
         """The departures of `count` equal packets that are all there at `now_ns`, each after the last."""
 
 
 class RateTransmitter:
     """Sends at a rate. A packet goes out at the rate that is in force when its first bit does."""
 
-    def __init__(self, rate_bps: float, changes: tuple[Change, ...]) -> None:
+    def __init__(self, rate_bps: float, changes: tuple[LinkChange, ...]) -> None:
         self._changes_ns = [c.at_ns for c in changes if c.rate_bps is not None]
         self._rates_bps = [rate_bps, *(c.rate_bps for c in changes if c.rate_bps is not None)]
         self._free_ns = 0.0
@@ -64,7 +64,7 @@ class RateTransmitter:
         """As in Transmitter."""
         return max(now_ns, self._free_ns)
 
-    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[Train]:
+    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[PacketTrain]:
         """As in Transmitter."""
         trains = []
         while count:
@@ -74,7 +74,7 @@ class RateTransmitter:
             sent = count
             if period < len(self._changes_ns):
                 sent = min(count, math.ceil((self._changes_ns[period] - start_ns) / gap_ns))
-            trains.append(Train(first, sent, start_ns + gap_ns, gap_ns))
+            trains.append(PacketTrain(first, sent, start_ns + gap_ns, gap_ns))
             self._free_ns = start_ns + sent * gap_ns
             first += sent
             count -= sent
@@ -112,7 +112,7 @@ class TraceTransmitter:
                 self._left_bytes = TRACE_OPPORTUNITY_BYTES
         return self._time_ns()
 
-    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[Train]:
+    def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[PacketTrain]:
         """As in Transmitter."""
         self.ready_ns(now_ns)
         trains = []
@@ -128,7 +128,7 @@ class TraceTransmitter:
                     self._left_bytes = TRACE_OPPORTUNITY_BYTES
                 if not rest:
                     break
-            trains.append(Train(index, 1, departure_ns, 0.0))
+            trains.append(PacketTrain(index, 1, departure_ns, 0.0))
         return trains
 
 
@@ -138,7 +138,7 @@ class Queue(Protocol):
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """`count` equal packets arrive at once; how many of them are taken (the last ones are not)."""
 
-    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:
+    def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:
         """What was sent by decisions up to `now_ns`, and the numbers of those that were dropped instead."""
 
     def next_ns(self) -> float | None:
@@ -149,14 +149,14 @@ class Unlimited:
     """No bottleneck: everything leaves as it comes."""
 
     def __init__(self) -> None:
-        self._sent: list[Train] = []
+        self._sent: list[PacketTrain] = []
 
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:  # noqa: ARG002
         """As in Queue."""
-        self._sent.append(Train(first, count, now_ns, 0.0))
+        self._sent.append(PacketTrain(first, count, now_ns, 0.0))
         return count
 
-    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:  # noqa: ARG002
+    def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:  # noqa: ARG002
         """As in Queue."""
         sent, self._sent = self._sent, []
         return sent, []
@@ -176,8 +176,8 @@ class DropTail:
         self._transmitter = transmitter
         self._path = path
         self._rtt_ns = rtt_ns
-        self._sent: list[Train] = []
-        self._waiting: deque[tuple[Train, int]] = deque()
+        self._sent: list[PacketTrain] = []
+        self._waiting: deque[tuple[PacketTrain, int]] = deque()
         self._waiting_bytes = 0
 
     def backlog_bytes(self, now_ns: float) -> int:
@@ -206,7 +206,7 @@ class DropTail:
             self._waiting_bytes += taken * packet_bytes
         return taken
 
-    def _marked(self, train: Train, now_ns: float) -> list[Train]:
+    def _marked(self, train: PacketTrain, now_ns: float) -> list[PacketTrain]:
         threshold_ns = self._path.queue.ecn_threshold_ns
         if threshold_ns is None:
             return [train]
@@ -217,7 +217,7 @@ class DropTail:
         unmarked, marked = train.part(train.first, index), train.part(index, end)._replace(is_marked=True)
         return [part for part in (unmarked, marked) if part.packets]
 
-    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:  # noqa: ARG002
+    def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:  # noqa: ARG002
         """As in Queue."""
         sent, self._sent = self._sent, []
         return sent, []
@@ -247,7 +247,7 @@ class CoDel:
         self._last_count = 0
         self._is_dropping = False
         self._dropped: list[int] = []
-        self._sent: list[Train] = []
+        self._sent: list[PacketTrain] = []
 
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """As in Queue."""
@@ -262,7 +262,7 @@ class CoDel:
             self._bytes += packet_bytes
         return count
 
-    def dequeue(self, now_ns: float) -> tuple[list[Train], list[int]]:
+    def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:
         """As in Queue."""
         self._serve(now_ns)
         sent, self._sent = self._sent, []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from toolkit.errors import UsageError, printable
-from toolkit.netmodel.spec import BurstLoss, Change, LinkSpec, PathSpec
+from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec
 
 RATE_BPS: Final = 100e6
 ONE_WAY_NS: Final = 20_000_000
@@ -32,7 +32,7 @@ class Scenario:
         return LinkSpec(self.path, self.path)
 
 
-def _changes(*changes: Change) -> PathSpec:
+def _changes(*changes: LinkChange) -> PathSpec:
     return replace(_PLAIN, changes=changes)
 
 
@@ -52,12 +52,12 @@ SCENARIOS: Final = {
         Scenario(
             "blackout",
             "nothing gets through for 2 s, from 2 s on",
-            _changes(Change(2 * _SECOND_NS, blackout_ns=2 * _SECOND_NS)),
+            _changes(LinkChange(2 * _SECOND_NS, blackout_ns=2 * _SECOND_NS)),
         ),
         Scenario(
             "rate-change",
             "the rate halves at 2 s, doubles at 4 s, halves at 6 s and doubles at 8 s",
-            _changes(*(Change(2 * i * _SECOND_NS, rate_bps=RATE_BPS / (1 + i % 2)) for i in range(1, 5))),
+            _changes(*(LinkChange(2 * i * _SECOND_NS, rate_bps=RATE_BPS / (1 + i % 2)) for i in range(1, 5))),
         ),
     )
 }

@@ -71,7 +71,7 @@ class QueueSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LinkChange:
     """What is different from `at_ns` on (since the link's start); a blackout passes after `blackout_ns`."""
 
     at_ns: int
@@ -109,7 +109,7 @@ class PathSpec:
     reorder: float = 0.0
     reorder_delay_ns: int = 5_000_000
     queue: QueueSpec = field(default_factory=QueueSpec)
-    changes: tuple[Change, ...] = ()
+    changes: tuple[LinkChange, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate_bps is not None:

@@ -6,14 +6,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from toolkit.simulator.experiment import Outcome
+from toolkit.simulator.experiment import ExperimentResult
 from toolkit.simulator.result import Sample
 from toolkit.units import format_duration_ns, format_rate, format_size
 
 _NOTHING = "-"
 TRACE_HEADER = ",".join(("row", *Sample._fields))
 
-Row = tuple[dict[str, str], Outcome]
+Row = tuple[dict[str, str], ExperimentResult]
 """What was varied, by column, and what came of it."""
 
 
@@ -37,12 +37,12 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([tabulate(lines, headers, disable_numparse=True, colalign=align), *reasons])
 
 
-def _failure(outcome: Outcome) -> str:
+def _failure(outcome: ExperimentResult) -> str:
     """Why the first flow that failed did so; empty where none did."""
     return next((flow.failure for flow in outcome.flows if flow.failure), "")
 
 
-def _figures(outcome: Outcome) -> list[str]:
+def _figures(outcome: ExperimentResult) -> list[str]:
     share, ratio, jain = outcome.ideal_share, outcome.retransmission_ratio, outcome.jain_index
     return [
         "failed" if _failure(outcome) else format_duration_ns(outcome.duration_ns),
@@ -56,7 +56,7 @@ def _figures(outcome: Outcome) -> list[str]:
     ]
 
 
-def as_json(names: dict[str, str], outcome: Outcome) -> dict[str, Any]:
+def as_json(names: dict[str, str], outcome: ExperimentResult) -> dict[str, Any]:
     """One row with all that is known of it but its course over time."""
     flows = []
     for flow in outcome.flows:

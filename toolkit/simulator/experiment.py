@@ -21,7 +21,7 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExperimentResult:
     """Rates in bits of payload per second, over all flows; times in ns.
 
     duration_ns:    from the first packet of the first flow to the end of the last
@@ -62,7 +62,7 @@ def payload_share(link: LinkSpec) -> float:
     return (link.mtu_bytes - IP_UDP_BYTES - HEADER_BYTES) / link.mtu_bytes
 
 
-def run(experiment: Experiment, sample_interval_ns: int | None = None) -> Outcome:
+def run(experiment: Experiment, sample_interval_ns: int | None = None) -> ExperimentResult:
     """Simulate it. The same experiment gives the same outcome."""
     link = experiment.link
     simulator = Simulator(link, experiment.flows, sample_interval_ns)
@@ -77,7 +77,7 @@ def run(experiment: Experiment, sample_interval_ns: int | None = None) -> Outcom
     else:
         most_bytes = ideal_bytes(link.forward, payload_share(link), start_ns, end_ns)
         ideal_bps = None if most_bytes is None else rate_of(int(most_bytes), duration_s)
-    return Outcome(
+    return ExperimentResult(
         flows=flows,
         duration_ns=end_ns - start_ns,
         goodput_bps=rate_of(landed_bytes, duration_s),

@@ -156,7 +156,7 @@ class Host:
         return self.connection is not None and self.connection.state is State.CLOSED
 
 
-class Client(Host):
+class ClientHost(Host):
     """Sends `size_bytes` (None: without end) from `start_ns` on, until all is acknowledged or `stop_ns` has come."""
 
     def __init__(
@@ -221,7 +221,7 @@ class Client(Host):
             connection.close(0, "")
 
 
-class Server(Host):
+class ServerHost(Host):
     """Answers the handshake and takes what lands; `progress` is (time, bytes landed so far) for every batch."""
 
     def __init__(

@@ -15,7 +15,7 @@ import numpy as np
 
 from toolkit.netmodel.path import Fate
 from toolkit.netmodel.spec import PathSpec
-from toolkit.simulator.host import Client, Server
+from toolkit.simulator.host import ClientHost, ServerHost
 from toolkit.units import rate_of, to_seconds
 
 
@@ -97,7 +97,7 @@ class FlowResult:
     progress: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, name: str, start_ns: int, client: Client, server: Server, now_ns: int) -> "FlowResult":
+    def of(cls, name: str, start_ns: int, client: ClientHost, server: ServerHost, now_ns: int) -> "FlowResult":
         """Read off the hosts of a flow."""
         connection = client.connection
         end_ns = now_ns if client.over_ns is None else client.over_ns

@@ -25,7 +25,7 @@ from toolkit.netmodel.spec import LinkSpec, PathSpec
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.registry import DEFAULT
-from toolkit.simulator.host import Client, Host, PatternSource, Server
+from toolkit.simulator.host import ClientHost, Host, PatternSource, ServerHost
 from toolkit.simulator.inbox import Datagrams, Run
 from toolkit.simulator.result import FlowResult, QueueingDelay, Sample
 
@@ -156,7 +156,9 @@ class Simulator:
         source = PatternSource(link.seed)
         self._ends = [self._make(spec, source, generator) for spec in flows]
 
-    def _make(self, spec: FlowSpec, source: PatternSource, generator: np.random.Generator) -> tuple[Client, Server]:
+    def _make(
+        self, spec: FlowSpec, source: PatternSource, generator: np.random.Generator
+    ) -> tuple[ClientHost, ServerHost]:
         client_id, server_id, seed = (int(draw) for draw in generator.integers(0, 1 << 63, 3))
         config = Config(
             congestion_control=spec.congestion_control,
@@ -166,8 +168,10 @@ class Simulator:
             seed=seed,
         )
         stop_ns = None if spec.duration_ns is None else spec.start_ns + spec.duration_ns
-        client = Client(self, config, source, client_id, spec.size_bytes, spec.start_ns, stop_ns, spec.extra_delay_ns)
-        server = Server(self, config, source, server_id, spec.validates_address, spec.extra_delay_ns)
+        client = ClientHost(
+            self, config, source, client_id, spec.size_bytes, spec.start_ns, stop_ns, spec.extra_delay_ns
+        )
+        server = ServerHost(self, config, source, server_id, spec.validates_address, spec.extra_delay_ns)
         client.peer, server.peer = server, client
         self.schedule(client)
         return client, server
@@ -191,7 +195,7 @@ class Simulator:
             woken.due_ns = None
             woken.wake(time_ns)
             self.schedule(woken)
-            if isinstance(woken, Client) and woken.over_ns is not None:
+            if isinstance(woken, ClientHost) and woken.over_ns is not None:
                 open_clients = [client for client in open_clients if client.over_ns is None]
         return [
             FlowResult.of(spec.congestion_control, spec.start_ns, client, server, self.now_ns)

@@ -6,17 +6,19 @@ import pytest
 
 from toolkit.compare.packet_audit import audit, has_host_drops, is_balanced, tolerance
 from toolkit.compare.ping import Pings
-from toolkit.emulator.accounting import Ledger, PathLedger
+from toolkit.emulator.accounting import LinkAccounting, PathAccounting
 
 SENT = 10_000
 
 
-def ledger(lost: int = 100, queue: int = 50, emulator: str = "tun", host: int = 0, offered: int = SENT) -> Ledger:
-    forward = PathLedger(offered=offered, offered_bytes=1500 * SENT, host_dropped=host)
+def ledger(
+    lost: int = 100, queue: int = 50, emulator: str = "tun", host: int = 0, offered: int = SENT
+) -> LinkAccounting:
+    forward = PathAccounting(offered=offered, offered_bytes=1500 * SENT, host_dropped=host)
     forward.dropped |= {"loss": lost, "queue": queue}
     forward.delivered = offered - lost - queue
-    backward = PathLedger(offered=500, delivered=500, offered_bytes=30_000)
-    return Ledger(emulator, 1, forward, backward, 10**9)
+    backward = PathAccounting(offered=500, delivered=500, offered_bytes=30_000)
+    return LinkAccounting(emulator, 1, forward, backward, 10**9)
 
 
 def udp(sent: int = SENT, received: int = SENT - 150, drops: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -68,7 +70,7 @@ def test_pings_may_be_lost_on_either_way_and_come_twice() -> None:
     sent, arrived, replies = 1000, 960, 925  # of 950 answered ones some came twice, and 10 requests did
     of_link = ledger(offered=SENT + sent, lost=100 + 50)
     of_link.forward.duplicates = 10
-    of_link.backward = PathLedger(offered=500 + arrived, delivered=500 + replies - 4, duplicates=4)
+    of_link.backward = PathAccounting(offered=500 + arrived, delivered=500 + replies - 4, duplicates=4)
     of_link.backward.dropped["loss"] = arrived - replies + 4
     told = audit(of_link, *udp(received=SENT - 150), Pings(sent, replies - 14, replies))
     assert (told["balance"], told["backward"]["balance"]) == (0, 0)
@@ -78,7 +80,7 @@ def test_pings_may_be_lost_on_either_way_and_come_twice() -> None:
 
 def test_acknowledgements_are_not_resent_and_the_sender_counts_them() -> None:
     of_link = ledger()
-    of_link.backward = PathLedger(offered=5000, delivered=4750, duplicates=40)
+    of_link.backward = PathAccounting(offered=5000, delivered=4750, duplicates=40)
     of_link.backward.dropped["loss"] = 250
     sender = {"packets_sent": SENT, "packets_retransmitted": 150, "duplicates_reported": 0, "packets_received": 4790}
     receiver = {"packets_sent": 5000, "packets_retransmitted": 0, "duplicates_reported": 0, "packets_received": 17}

@@ -9,17 +9,17 @@ import pytest
 
 from toolkit.compare.diff import Change
 from toolkit.compare.records import MARKS, Campaign, Probe, Trial
-from toolkit.emulator.accounting import Ledger, PathLedger
+from toolkit.emulator.accounting import LinkAccounting, PathAccounting
 from toolkit.emulator.check import Finding
 from toolkit.netmodel.path import DROP_REASONS
 from toolkit.report.simulation import as_json
-from toolkit.simulator.experiment import Outcome
+from toolkit.simulator.experiment import ExperimentResult
 from toolkit.simulator.result import FlowResult
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "data-format.md").read_text("utf-8")
-OUTCOME = Outcome([], 1, 1.0, None, 0.0, 0.0, None, [])
-LEDGER = Ledger("tun", 1, PathLedger(), PathLedger(), 1)
+OUTCOME = ExperimentResult([], 1, 1.0, None, 0.0, 0.0, None, [])
+LEDGER = LinkAccounting("tun", 1, PathAccounting(), PathAccounting(), 1)
 
 
 def words(text: str) -> set[str]:

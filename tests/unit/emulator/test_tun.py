@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from toolkit.emulator import tun
-from toolkit.emulator.accounting import EMULATOR, Ledger
+from toolkit.emulator.accounting import EMULATOR, LinkAccounting
 from toolkit.emulator.offload import GSO_UDP_L4, NEEDS_CSUM, VNET_BYTES, VNET_HEADER
 from toolkit.errors import NettoolError
 from toolkit.netmodel.path import paths
-from toolkit.netmodel.spec import Change, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.spec import LinkChange, LinkSpec, PathSpec, QueueSpec
 
 MS = 1_000_000
 
@@ -85,8 +85,8 @@ class Bench:
             worker.join()
         self._control.recv(1)
 
-    def ledger(self) -> Ledger:
-        return self.emulator.ledger()
+    def accounting(self) -> LinkAccounting:
+        return self.emulator.accounting()
 
 
 @pytest.fixture
@@ -105,11 +105,11 @@ def test_packets_arrive_as_they_were_and_not_early(bench: Bench) -> None:
     came, times = bench.run_while(8)
     assert came == [packet(number) for number in range(8)]
     assert all(at - sent_ns >= (6 + index) * MS for index, at in enumerate(times))
-    ledger = bench.ledger()
-    assert (ledger.forward.offered, ledger.forward.delivered, ledger.forward.in_flight) == (8, 8, 0)
-    assert ledger.forward.offered_bytes == ledger.forward.delivered_bytes == 4000
-    assert ledger.forward.imbalance == 0
-    assert ledger.backward.offered == 0
+    accounting = bench.accounting()
+    assert (accounting.forward.offered, accounting.forward.delivered, accounting.forward.in_flight) == (8, 8, 0)
+    assert accounting.forward.offered_bytes == accounting.forward.delivered_bytes == 4000
+    assert accounting.forward.imbalance == 0
+    assert accounting.backward.offered == 0
 
 
 def test_what_is_under_way_is_counted_where_it_is(bench: Bench) -> None:
@@ -117,8 +117,8 @@ def test_what_is_under_way_is_counted_where_it_is(bench: Bench) -> None:
     for number in range(20):
         bench.near.send(packet(number))
         bench.turn()
-    ledger = bench.ledger()
-    assert (ledger.forward.offered, ledger.forward.in_flight, ledger.forward.imbalance) == (20, 20, 0)
+    accounting = bench.accounting()
+    assert (accounting.forward.offered, accounting.forward.in_flight, accounting.forward.imbalance) == (20, 20, 0)
 
 
 def test_undecided_packets_are_under_way_as_well(bench: Bench) -> None:
@@ -126,8 +126,8 @@ def test_undecided_packets_are_under_way_as_well(bench: Bench) -> None:
     for number in range(8):
         bench.near.send(packet(number))
         bench.turn()
-    ledger = bench.ledger()
-    assert (ledger.forward.offered, ledger.forward.in_flight, ledger.forward.imbalance) == (8, 8, 0)
+    accounting = bench.accounting()
+    assert (accounting.forward.offered, accounting.forward.in_flight, accounting.forward.imbalance) == (8, 8, 0)
 
 
 def test_codel_decides_while_nothing_comes(bench: Bench) -> None:
@@ -137,11 +137,11 @@ def test_codel_decides_while_nothing_comes(bench: Bench) -> None:
         bench.near.send(packet(number))
         bench.turn()  # such a socket holds a few packets only
     came, _ = bench.run_while(45)
-    ledger = bench.ledger()
+    accounting = bench.accounting()
     numbers = [struct.unpack_from("!I", data, VNET_BYTES + 20)[0] for data in came]
     assert numbers == sorted(numbers)
-    assert ledger.forward.dropped["aqm"] > 0
-    assert ledger.forward.imbalance == 0
+    assert accounting.forward.dropped["aqm"] > 0
+    assert accounting.forward.imbalance == 0
 
 
 @pytest.mark.parametrize("harm", [{"duplicate": 0.3}, {"corrupt": 0.3}, {"duplicate": 0.3, "corrupt": 0.3}])
@@ -155,9 +155,9 @@ def test_copies_and_damaged_packets_keep_their_place(bench: Bench, harm: dict[st
     bench.near.send(super_packet(60, 132))
     came, _ = bench.run_until(lambda came: sum(len(numbers_of(data)) for data in came) == len(expected))
     assert [number for data in came for number in numbers_of(data)] == expected
-    ledger = bench.ledger()
-    assert ledger.forward.duplicates + ledger.forward.corrupted > 10
-    assert (ledger.forward.offered, ledger.forward.in_flight, ledger.forward.imbalance) == (60, 0, 0)
+    accounting = bench.accounting()
+    assert accounting.forward.duplicates + accounting.forward.corrupted > 10
+    assert (accounting.forward.offered, accounting.forward.in_flight, accounting.forward.imbalance) == (60, 0, 0)
 
 
 def test_memory_is_bounded_and_what_is_beyond_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,9 +168,9 @@ def test_memory_is_bounded_and_what_is_beyond_is_told(bench: Bench, monkeypatch:
         bench.turn()
     came, _ = bench.run_while(5)
     assert came == [packet(number) for number in range(5)]
-    ledger = bench.ledger()
-    assert ledger.forward.dropped[EMULATOR] == 3
-    assert ledger.forward.imbalance == 0
+    accounting = bench.accounting()
+    assert accounting.forward.dropped[EMULATOR] == 3
+    assert accounting.forward.imbalance == 0
     bench.near.send(packet(9))  # what was delivered is held no more
     assert bench.run_while(1)[0] == [packet(9)]
 
@@ -181,8 +181,8 @@ def test_a_device_that_takes_nothing_is_told(bench: Bench) -> None:
     bench.near.send(packet(1))
     bench.turn()
     bench.turn()
-    ledger = bench.ledger()
-    assert (ledger.forward.dropped[EMULATOR], ledger.forward.imbalance) == (1, 0)
+    accounting = bench.accounting()
+    assert (accounting.forward.dropped[EMULATOR], accounting.forward.imbalance) == (1, 0)
 
 
 def test_a_new_start_forgets(bench: Bench) -> None:
@@ -194,7 +194,7 @@ def test_a_new_start_forgets(bench: Bench) -> None:
     bench.near.send(packet(3))
     came, _ = bench.run_while(1)
     assert came == [packet(3)]
-    assert bench.ledger().forward.offered == 1
+    assert bench.accounting().forward.offered == 1
 
 
 def test_what_is_no_packet_is_passed_over(bench: Bench) -> None:
@@ -202,15 +202,15 @@ def test_what_is_no_packet_is_passed_over(bench: Bench) -> None:
     bench.near.send(b"\xff" * 60)
     bench.near.send(packet(1))
     assert bench.run_while(1)[0] == [packet(1)]
-    assert bench.ledger().forward.offered == 1
+    assert bench.accounting().forward.offered == 1
 
 
 def test_changes_count_from_the_start(bench: Bench) -> None:
-    bench.start(PathSpec(changes=(Change(0, blackout_ns=60_000 * MS),)))
+    bench.start(PathSpec(changes=(LinkChange(0, blackout_ns=60_000 * MS),)))
     bench.near.send(packet(1))
     bench.turn()
     bench.turn()
-    assert bench.ledger().forward.dropped["blackout"] == 1
+    assert bench.accounting().forward.dropped["blackout"] == 1
 
 
 def test_lateness_is_told(bench: Bench) -> None:
@@ -219,11 +219,11 @@ def test_lateness_is_told(bench: Bench) -> None:
     bench.turn()
     time.sleep(0.02)  # the emulator is kept from working
     bench.run_while(1)
-    ledger = bench.ledger()
-    assert ledger.late_p50_ns == ledger.late_p99_ns >= 10 * MS
-    assert ledger.late_max_ns >= 10 * MS
-    assert ledger.duration_ns >= 20 * MS
-    assert ledger.cpu_ns > 0
+    accounting = bench.accounting()
+    assert accounting.late_p50_ns == accounting.late_p99_ns >= 10 * MS
+    assert accounting.late_max_ns >= 10 * MS
+    assert accounting.duration_ns >= 20 * MS
+    assert accounting.cpu_ns > 0
 
 
 def test_the_summary_has_what_happened(bench: Bench) -> None:
@@ -231,7 +231,7 @@ def test_the_summary_has_what_happened(bench: Bench) -> None:
     bench.near.send(packet(1))
     bench.turn()
     bench.turn()
-    lines = list(bench.ledger().summary())
+    lines = list(bench.accounting().summary())
     assert lines[0].startswith("near -> far: 1 packets offered, 0 delivered")
     assert "1 dropped: loss (100%)" in lines[0]
     assert "UNACCOUNTED" not in "".join(lines)

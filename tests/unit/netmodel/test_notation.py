@@ -7,7 +7,7 @@ from toolkit.emulator.netem import netem_options
 from toolkit.errors import UsageError
 from toolkit.netmodel.notation import LinkText, link_spec, parse_burst, parse_queue
 from toolkit.netmodel.profiles import PROFILES, profile
-from toolkit.netmodel.spec import LAN, BurstLoss, Change, LinkSpec, PathSpec, QueueSpec, queue_limit_bytes
+from toolkit.netmodel.spec import LAN, BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec, queue_limit_bytes
 
 MS = 1_000_000
 
@@ -50,11 +50,11 @@ def test_changes_are_in_the_order_of_time_and_loss_is_of_one_way() -> None:
     spec = link_spec(LinkText(rate="1Mbit", changes=("at 5s rate 2Mbit", "1s loss 3%", "at 2s rtt 10ms")))
     second = 1000 * MS
     assert spec.forward.changes == (
-        Change(second, loss=0.03),
-        Change(2 * second, delay_ns=5 * MS),
-        Change(5 * second, rate_bps=2e6),
+        LinkChange(second, loss=0.03),
+        LinkChange(2 * second, delay_ns=5 * MS),
+        LinkChange(5 * second, rate_bps=2e6),
     )
-    assert spec.backward.changes[0] == Change(second)
+    assert spec.backward.changes[0] == LinkChange(second)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_netem_is_told_in_its_own_units() -> None:
     [
         PathSpec(burst=BurstLoss(1, 1)),
         PathSpec(trace_ms=(1,)),
-        PathSpec(changes=(Change(1),)),
+        PathSpec(changes=(LinkChange(1),)),
         PathSpec(rate_bps=1e6, queue=QueueSpec(codel=True)),
         PathSpec(rate_bps=1e6, queue=QueueSpec(ecn_threshold_ns=1)),
         PathSpec(reorder=0.1),

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from toolkit.netmodel.path import AQM, BLACKOUT, BURST, LOSS, QUEUE, Fate, Path
-from toolkit.netmodel.spec import BurstLoss, Change, PathSpec, QueueSpec
+from toolkit.netmodel.spec import BurstLoss, LinkChange, PathSpec, QueueSpec
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -138,7 +138,7 @@ def test_a_queue_in_time_holds_what_the_rate_carries_in_it() -> None:
 
 def test_a_queue_in_time_goes_with_the_rate_that_is_in_force_when_a_packet_comes() -> None:
     """Not with the one that was at the last packet (idle since), nor with the one that its last packet will meet."""
-    spec = PathSpec(rate_bps=12e6, changes=(Change(SECOND, rate_bps=1.2e6),), queue=QueueSpec(limit_ns=50 * MS))
+    spec = PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=QueueSpec(limit_ns=50 * MS))
     path = Path(spec, 0, 1)
     path.handle_packets(980 * MS, 1500, 100)  # 20 of them at 12 Mbit/s, 30 at a tenth of it
     path.handle_packets(981 * MS, 1500, 2)  # one is gone, and 75 kB hold for another while the rate is what it was
@@ -149,7 +149,7 @@ def test_a_queue_in_time_goes_with_the_rate_that_is_in_force_when_a_packet_comes
 
 def test_codel_is_bounded_by_the_rate_in_force_as_well() -> None:
     queue = QueueSpec(codel=True, limit_ns=50 * MS)
-    path = Path(PathSpec(rate_bps=12e6, changes=(Change(SECOND, rate_bps=1.2e6),), queue=queue), 0, 1)
+    path = Path(PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=queue), 0, 1)
     path.handle_packets(2 * SECOND, 1500, 10)  # one is on its way, five wait
     assert dropped(path.poll_fates(2 * SECOND), QUEUE) == {6, 7, 8, 9}
 
@@ -223,7 +223,7 @@ def test_duplicates_and_damage_have_their_shares(seed: int) -> None:
 def test_what_is_held_back_comes_later_than_it_would_have(jitter_ns: int, reorders: bool) -> None:
     """By 5 ms, whatever its delay was: jitter, or a floor that a shorter path has left."""
     spec = PathSpec(
-        delay_ns=30 * MS, jitter_ns=jitter_ns, jitter_reorders=reorders, changes=(Change(SECOND, delay_ns=5 * MS),)
+        delay_ns=30 * MS, jitter_ns=jitter_ns, jitter_reorders=reorders, changes=(LinkChange(SECOND, delay_ns=5 * MS),)
     )
     plain, held = arrivals(send(spec, 2000, MS)), arrivals(send(replace(spec, reorder=0.05), 2000, MS))
     late = [at - plain[index] for index, at in held.items() if at != plain[index]]
@@ -232,28 +232,28 @@ def test_what_is_held_back_comes_later_than_it_would_have(jitter_ns: int, reorde
 
 
 def test_the_rate_changes_on_schedule() -> None:
-    spec = PathSpec(rate_bps=12e6, changes=(Change(SECOND, rate_bps=1.2e6),), queue=QueueSpec(limit_bytes=10**8))
+    spec = PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=QueueSpec(limit_bytes=10**8))
     came = sorted(arrivals(send(spec, 3000, MS / 2)).values())
     assert sum(at <= SECOND for at in came) == 1000
     assert sum(SECOND < at <= 2 * SECOND for at in came) == 100
 
 
 def test_delay_and_loss_change_on_schedule() -> None:
-    spec = PathSpec(delay_ns=MS, changes=(Change(SECOND, delay_ns=5 * MS), Change(2 * SECOND, loss=1.0)))
+    spec = PathSpec(delay_ns=MS, changes=(LinkChange(SECOND, delay_ns=5 * MS), LinkChange(2 * SECOND, loss=1.0)))
     came = arrivals(send(spec, 300, 10 * MS))
     assert [came[i] - i * 10 * MS for i in (0, 99, 100, 199)] == [MS, MS, 5 * MS, 5 * MS]
     assert max(came) == 199
 
 
 def test_a_shorter_delay_does_not_overtake() -> None:
-    spec = PathSpec(delay_ns=50 * MS, changes=(Change(SECOND, delay_ns=MS),))
+    spec = PathSpec(delay_ns=50 * MS, changes=(LinkChange(SECOND, delay_ns=MS),))
     came = list(arrivals(send(spec, 200, 10 * MS)).values())
     assert came == sorted(came)
     assert came[-1] == 1990 * MS + MS
 
 
 def test_a_blackout_takes_what_is_sent_in_it() -> None:
-    spec = PathSpec(delay_ns=MS, changes=(Change(SECOND, blackout_ns=200 * MS),))
+    spec = PathSpec(delay_ns=MS, changes=(LinkChange(SECOND, blackout_ns=200 * MS),))
     assert dropped(send(spec, 300, 10 * MS), BLACKOUT) == set(range(100, 120))
 
 
