@@ -100,7 +100,7 @@ def test_a_link_that_drops_one_side_s_packets_in_secret_is_reported(
         is_cheated = trial.transport == "udp-bbr"
         assert (LEDGER_OFF in trial.marks) == is_cheated, trial.ledger["forward"]
         assert (trial.ledger["forward"]["balance"] > 30) == is_cheated
-    row = next(row for row in summarise(results) if row.transport == "udp-bbr")
+    row = next(row for row in summarise(results).rows if row.transport == "udp-bbr")
     assert row.verdict == NO_CLAIM
     assert LEDGER_OFF in row.no_claim_because
 

@@ -40,7 +40,7 @@ def test_iperf3_over_udp_repairs_nothing_and_gets_no_verdict(tmp_path: Path) -> 
         assert trial.verified, trial.error
         assert trial.marks == [UNRELIABLE]
         assert trial.goodput_bps == pytest.approx(50e6, rel=0.2)
-    row = next(row for row in summarise(results) if row.transport == "iperf3-udp=50Mbit")
+    row = next(row for row in summarise(results).rows if row.transport == "iperf3-udp=50Mbit")
     assert row.verdict == NO_CLAIM
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.cli_process import nettool
 from tests.support.report_samples import lossy, one_path, save
-from toolkit.compare.comparison import headline
+from toolkit.compare.comparison import summarise
 from toolkit.report.text import FORMATS, comparisons
 
 
@@ -52,7 +52,7 @@ def test_runs_of_iperf3_are_laid_beside(records: list[Path], tmp_path: Path) -> 
 def test_json_is_one_object_on_one_line(records: list[Path]) -> None:
     ended = nettool("report", *records, "--json")
     assert ended.object["kind"] == "report"
-    assert ended.object["headline"] == [*headline(lossy()), *headline(one_path())]
+    assert ended.object["headline"] == [*summarise(lossy()).headline, *summarise(one_path()).headline]
     assert len(ended.object["rows"]) == 15
 
 

@@ -10,7 +10,7 @@ import typer
 from toolkit.cli.common import emit, emit_json, is_terminal, parse_target, say
 from toolkit.cli.options import Json, Quiet, option, reported, spread
 from toolkit.compare.campaign import Plan, Record, run
-from toolkit.compare.comparison import headline, plain, summarise
+from toolkit.compare.comparison import plain, summarise
 from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.compare.records import Probe, Results, Trial, Writer, read
 from toolkit.compare.scenario import Asked, plan_of_record, read_scenario
@@ -206,14 +206,15 @@ def _bench(asked: Asked, how: Measuring, local: Local) -> int:
     path = local.resume or how.output or Path("results") / time.strftime(f"{asked.kind}-%Y%m%d-%H%M%S.jsonl")
     results = _run(plan, done, path, how.quiet)
     if how.json:
+        summary = summarise(results)
         emit_json(
             "comparison",
             {
                 "campaign": asdict(results.campaign),
                 "probes": [asdict(probe) for probe in results.probes],
                 "trials": [asdict(trial) for trial in results.trials],
-                "summary": [plain(row) for row in summarise(results)],
-                "headline": headline(results),
+                "summary": [plain(row) for row in summary.rows],
+                "headline": summary.headline,
             },
         )
     else:

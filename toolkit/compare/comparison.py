@@ -96,30 +96,60 @@ class Row:
     competition: Competition | None
 
 
-def summarise(results: Results) -> list[Row]:
-    """One row for each path, size and transport, in the campaign's order."""
+@dataclass(frozen=True, slots=True)
+class PathVerdict:
+    """What one path at one size shows: the rows compared there, and the verdicts as one sentence.
+
+    where:    the path and the size, for example "40 ms, 4 MiB"
+    sentence: the verdicts, without `where`
+    is_claim: whether any transport has a verdict other than NO_CLAIM
+    """
+
+    path: str
+    payload_bytes: int
+    rows: Sequence[Row]
+    where: str
+    sentence: str
+    is_claim: bool
+
+    @property
+    def text(self) -> str:
+        """The sentence with the path and the size in front of it."""
+        return f"{self.where}: {self.sentence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything that tables, plots and pages are made from: a campaign's records and what they show.
+
+    rows:     one for each path, size and transport, in the campaign's order
+    verdicts: one for each path and size; those without a claim come last
+    """
+
+    results: Results
+    rows: Sequence[Row]
+    verdicts: Sequence[PathVerdict]
+
+    @property
+    def headline(self) -> list[str]:
+        """The verdicts as sentences."""
+        return [verdict.text for verdict in self.verdicts]
+
+
+def summarise(results: Results) -> Summary:
+    """Compute the rows and verdicts of a campaign. Costly for a long campaign: call it once and pass the result on."""
     campaign = results.campaign
-    rows = []
+    rows: list[Row] = []
+    verdicts: list[PathVerdict] = []
     for path in campaign.paths:
         for size in campaign.sizes:
-            cell = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
-            control = _ratio(cell, campaign.baseline + CONTROL_SUFFIX, campaign.baseline)
+            trials = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
+            control = _ratio(trials, campaign.baseline + CONTROL_SUFFIX, campaign.baseline)
             margin = max(MIN_DIFFERENCE, _distance(control)) if control else MIN_DIFFERENCE
-            rows += [_row(results, cell, path, size, label, margin) for label in campaign.transports]
-    return rows
-
-
-def headline(results: Results) -> list[str]:
-    """The verdicts as sentences, one for each path and size; those that nothing can be said of come last."""
-    rows = summarise(results)
-    claims: list[str] = []
-    rest: list[str] = []
-    for path in results.campaign.paths:
-        for size in results.campaign.sizes:
-            cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
-            sentence, is_claim = _sentence(results, cell)
-            (claims if is_claim else rest).append(sentence)
-    return claims + rest
+            cell = [_row(results, trials, path, size, label, margin) for label in campaign.transports]
+            rows += cell
+            verdicts.append(_path_verdict(results, cell))
+    return Summary(results, rows, sorted(verdicts, key=lambda verdict: not verdict.is_claim))
 
 
 def plain(record: Any) -> dict[str, Any]:
@@ -273,26 +303,26 @@ def _median(samples: Sequence[float | None]) -> float | None:
     return median(told) if told else None
 
 
-def _sentence(results: Results, cell: Sequence[Row]) -> tuple[str, bool]:
-    """What is to be said of one path at one size, and whether it is a claim."""
+def _path_verdict(results: Results, cell: Sequence[Row]) -> PathVerdict:
     base = next(row for row in cell if row.transport == results.campaign.baseline)
+    sentence, is_claim = _sentence(base, cell, results.campaign.repeats)
     where = f"{base.path}, {format_size(base.payload_bytes)}"
+    return PathVerdict(base.path, base.payload_bytes, cell, where, sentence, is_claim)
+
+
+def _sentence(base: Row, cell: Sequence[Row], blocks: int) -> tuple[str, bool]:
+    """The verdicts on the rows of one path and size, and whether any of them is a claim."""
     others = [row for row in cell if not row.is_control and row is not base and UNRELIABLE not in row.marks]
-    judged = [row for row in others if row.verdict != NO_CLAIM and row.ratio is not None]
+    judged = [(row.ratio.value, row) for row in others if row.verdict != NO_CLAIM and row.ratio is not None]
     if not judged:
         reasons = {row.no_claim_because for row in others if row.no_claim_because}
-        return f"{where}: no claim ({'; '.join(sorted(reasons)) or 'nothing to compare with'}).", False
-    best = max(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
-    parts = [
-        _claim(row, base, results.campaign.repeats)
-        for row in sorted(judged, key=lambda row: -(row.ratio.value if row.ratio else 0.0))
-    ]
-    worst = min(judged, key=lambda row: row.ratio.value if row.ratio else 0.0)
-    slowest = base if best.verdict == FASTER else worst if worst.verdict == SLOWER else None
-    reason = f"{slowest.transport}: {slowest.why}" if slowest is not None and slowest.why else ""
-    silent = [f"no claim on {row.transport} ({row.no_claim_because})" for row in others if row.verdict == NO_CLAIM]
-    text = f"{where}: " + "; ".join([*parts, *silent]) + "."
-    return (f"{text} {reason}" if reason else text), True
+        return f"no claim ({'; '.join(sorted(reasons)) or 'nothing to compare with'}).", False
+    ranked = [row for _, row in sorted(judged, key=lambda item: -item[0])]
+    parts = [_claim(row, base, blocks) for row in ranked]
+    parts += [f"no claim on {row.transport} ({row.no_claim_because})" for row in others if row.verdict == NO_CLAIM]
+    slowest = base if ranked[0].verdict == FASTER else ranked[-1] if ranked[-1].verdict == SLOWER else None
+    reason = f" {slowest.transport}: {slowest.why}" if slowest is not None and slowest.why else ""
+    return f"{'; '.join(parts)}.{reason}", True
 
 
 def _claim(row: Row, base: Row, blocks: int) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
-from toolkit.compare.comparison import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, Row, headline, summarise
+from toolkit.compare.comparison import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, Row, summarise
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Probe, Results, Trial, line
 from toolkit.errors import TransferError, printable
 from toolkit.report import drawing
@@ -106,22 +106,14 @@ def _names(files: Sequence[Results]) -> list[str]:
 def _verdicts(results: Results, name: str) -> Html:
     """A card for each path and size: what was found, who did how well, and the sentence."""
     campaign = results.campaign
-    rows = summarise(results)
-    cells = {
-        f"{path}, {format_size(size)}: ": [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
-        for path in campaign.paths
-        for size in campaign.sizes
-    }
     cards = []
-    for sentence in headline(results):
-        prefix = next((prefix for prefix in cells if sentence.startswith(prefix)), "")
-        chips = [_chip(row) for row in cells.get(prefix, []) if row.verdict != BASELINE and not row.is_control]
-        where = prefix.removesuffix(": ")
+    for verdict in summarise(results).verdicts:
+        chips = [_chip(row) for row in verdict.rows if row.verdict != BASELINE and not row.is_control]
         cards.append(
             element(
                 "li",
-                element("h3", printable(where)) if where else Html(""),
-                element("p", printable(sentence.removeprefix(prefix), 2000), class_="sentence"),
+                element("h3", printable(verdict.where)),
+                element("p", printable(verdict.sentence, 2000), class_="sentence"),
                 element("ul", *chips, class_="chips", aria_label=f"Compared with {label(campaign.baseline)}"),
             )
         )
@@ -142,7 +134,7 @@ def _campaign(results: Results, name: str, number: int) -> Html:
         element("h2", f"{name}, {started_text(campaign)}"),
         element("p", " ".join(caption(results)), class_="note"),
     ]
-    verdicts = {verdict_words(row): row.verdict for row in summarise(results)}
+    verdicts = {verdict_words(row): row.verdict for row in summarise(results).rows}
     made = tables(results)
     children.append(_table(made[0], verdicts) if made else Html(""))
     children.append(_pictures(results, f"campaign-{number}"))

@@ -27,7 +27,7 @@ _WIDE = (WIDTH, 3.4)
 def pictures(results: Results) -> list[Picture]:
     """Those that the campaign has figures for, the ones over all paths first."""
     campaign = results.campaign
-    rows = [row for row in summarise(results) if not row.is_control]
+    rows = [row for row in summarise(results).rows if not row.is_control]
     names = [name for name in campaign.transports if not name.endswith(CONTROL_SUFFIX)]
     styles = {name: style(number) for number, name in enumerate(names)}
     made = _over_loss(campaign, rows, styles)

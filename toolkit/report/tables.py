@@ -74,7 +74,7 @@ _Spec = Sequence[tuple[Column, _Maker]]
 
 def tables(results: Results) -> list[Table]:
     """All that a campaign has figures for; the one of speeds first, and always."""
-    rows = summarise(results)
+    rows = summarise(results).rows
     made = [
         _speed(rows, label(results.campaign.baseline)),
         _reasons(rows),

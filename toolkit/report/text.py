@@ -15,7 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from toolkit.compare.comparison import Row, headline, plain, summarise
+from toolkit.compare.comparison import Row, plain, summarise
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import printable
@@ -57,19 +57,22 @@ def comparisons(files: Sequence[Results], imported: Sequence[Row], table_format:
 
 def as_object(files: Sequence[Results], imported: Sequence[Row]) -> dict[str, Any]:
     """`headline`, the verdicts as sentences, and `rows`, plain figures."""
-    return {"headline": [line for file in files for line in headline(file)], "rows": _flat_rows(files, imported)}
+    return {
+        "headline": [line for file in files for line in summarise(file).headline],
+        "rows": _flat_rows(files, imported),
+    }
 
 
 def _flat_rows(files: Sequence[Results], imported: Sequence[Row]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for file in files:
         source = {"campaign": file.campaign.name, "started_unix_s": file.campaign.started_unix_s}
-        rows += [{**source, **flat(row)} for row in summarise(file)]
+        rows += [{**source, **flat(row)} for row in summarise(file).rows]
     return rows + [{"campaign": IMPORTED, "started_unix_s": None, **flat(row)} for row in imported]
 
 
 def _for_people(results: Results, table_format: str) -> str:
-    parts = [_lines(headline(results), table_format)]
+    parts = [_lines(summarise(results).headline, table_format)]
     parts += _shown(tables(results), table_format, results.campaign.baseline + CONTROL_SUFFIX)
     parts.append(_lines(caption(results), table_format))
     return "\n\n".join(part for part in parts if part)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare import comparison
-from toolkit.compare.comparison import Row, headline, plain, summarise, verdict_of
+from toolkit.compare.comparison import Row, plain, summarise, verdict_of
 from toolkit.compare.records import CPU_BOUND, Results
 from toolkit.compare.stats import Estimate, Interval
 from toolkit.report.text import comparison as comparison_text
@@ -26,7 +26,7 @@ def verdicts(planted: Truth) -> list[str]:
 
 
 def row_of(results: Results, transport: str = "udp-bbr") -> Row:
-    return next(row for row in summarise(results) if row.transport == transport)
+    return next(row for row in summarise(results).rows if row.transport == transport)
 
 
 FAILED: dict[str, Any] = {"verified": False, "seconds": None, "goodput_bps": None, "error": "it went away"}
@@ -92,7 +92,7 @@ def test_the_slow_half_is_not_marked_away() -> None:
     few = change(results, 2, marks=[CPU_BOUND], goodput_bps=45e6)
     row = row_of(few)
     assert row.ratio == row_of(change(results, 2, goodput_bps=45e6)).ratio  # they count as they were measured
-    (text,) = headline(few)
+    (text,) = summarise(few).headline
     assert "2 of 10 by udp-bbr are marked" in text
 
 
@@ -111,7 +111,7 @@ def test_the_slow_half_is_not_marked_away() -> None:
 def test_a_failed_transfer_is_worth_nothing(failures: int, factor: float, expected: str) -> None:
     failed = change(make_results(truth(factor, disturbed=0.0), 1), failures, **FAILED)
     assert (row_of(failed).verdict, row_of(failed).pairs) == (expected, 10)
-    (text,) = headline(failed)
+    (text,) = summarise(failed).headline
     assert f"{failures} of " in text
     assert "failed" in text
 
@@ -121,7 +121,7 @@ def test_a_baseline_that_fails_loses() -> None:
     without = replace(results, trials=[trial for trial in results.trials if trial.transport != "tcp-cubic#2"])
     assert row_of(without).verdict == comparison.FASTER
     assert plain(row_of(without))["ratio"] == (None, (None, None))
-    (text,) = headline(without)
+    (text,) = summarise(without).headline
     assert "udp-bbr is faster than tcp-cubic (∞ x its goodput in 10 pairs" in text
     assert "9 of 10 by tcp-cubic failed, which count as 0" in text
     assert "Infinity" not in comparison_text(without, "json")
@@ -138,7 +138,7 @@ def test_only_what_was_not_run_is_left_out() -> None:
     results = make_results(truth(0.5), 1)
     cut = replace(results, trials=[t for t in results.trials if t.block < 7 or t.transport != "udp-bbr"])
     assert row_of(cut).pairs == 7
-    assert "in 7 of 10 pairs" in headline(cut)[0]
+    assert "in 7 of 10 pairs" in summarise(cut).headline[0]
 
 
 @pytest.mark.parametrize("transport", ["udp-bbr", "tcp-cubic"])
@@ -148,20 +148,20 @@ def test_on_what_never_arrives_nothing_is_claimed(transport: str) -> None:
     assert (row.verified, row.goodput_bps, row.ratio, row.why) == (0, None, None, "it went away")
     whose = "of the baseline " if transport == "tcp-cubic" else ""
     assert row_of(failed).no_claim_because == f"no transfer {whose}was verified"
-    assert "no claim" in headline(failed)[0]
+    assert "no claim" in summarise(failed).headline[0]
 
 
 def test_the_warm_up_counts_in_nothing() -> None:
     results = make_results(truth(0.9), 1)
     cold = [replace(t, goodput_bps=1e3, seconds=1e4) if t.block < 0 else t for t in results.trials]
-    assert summarise(replace(results, trials=cold)) == summarise(results)
+    assert summarise(replace(results, trials=cold)).rows == summarise(results).rows
 
 
 def test_sizes_are_results_of_their_own() -> None:
     planted = replace(truth(0.5), sizes=(10_000, 50_000_000))
-    rows = [row for row in summarise(make_results(planted, 1)) if row.transport == "udp-bbr"]
+    rows = [row for row in summarise(make_results(planted, 1)).rows if row.transport == "udp-bbr"]
     assert [(row.payload_bytes, row.regime) for row in rows] == [(10_000, "short"), (50_000_000, "steady")]
-    lines = headline(make_results(planted, 1))
+    lines = summarise(make_results(planted, 1)).headline
     assert any(" ms against " in text for text in lines)
     assert any("Mbit/s against" in text for text in lines)
 
@@ -181,7 +181,7 @@ def test_an_interval_must_lie_beyond_the_margin(low: float, high: float, expecte
 
 
 def test_the_headline_names_both_and_the_interval() -> None:
-    (text,) = headline(make_results(truth(0.5), 1))
+    (text,) = summarise(make_results(truth(0.5), 1)).headline
     assert "udp-bbr is slower than tcp-cubic (0.5" in text
     assert "95% interval" in text
     assert "tcp-cubic#2" not in text

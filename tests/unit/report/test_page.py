@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.report_samples import lossy, one_path, save, troubled
-from toolkit.compare.comparison import headline
+from toolkit.compare.comparison import summarise
 from toolkit.compare.records import read
 from toolkit.errors import TransferError
 from toolkit.report import drawing
@@ -68,7 +68,7 @@ def test_the_verdict_sentence_comes_before_every_table_and_picture() -> None:
     results = lossy()
     text = page_of_lossy()
     first = unescape(re.sub(r"<[^>]+>", "", text[text.index('<ol class="verdicts">') : text.index("</li>")]))
-    sentence = headline(results)[0]
+    sentence = summarise(results).headline[0]
     where, _, said = sentence.partition(": ")
     assert where in first
     assert said in first
@@ -85,7 +85,7 @@ def test_all_sentences_tables_and_pictures_are_there() -> None:
         assert tags.count("svg") == sum(len(pictures(results)) for results in campaigns)
     words = " ".join(outline.words)
     for results in campaigns:
-        for sentence in headline(results):
+        for sentence in summarise(results).headline:
             assert sentence.partition(": ")[2] in words
     ids = [attributes["id"] for _, attributes in outline.seen if "id" in attributes]
     assert len(ids) == len(set(ids))

@@ -27,7 +27,7 @@ def test_the_table_of_speeds_has_a_row_a_cell_and_the_figures_of_the_summary() -
     assert speed.name == SPEED
     assert column(speed, "path") == [path for path in LOSSES for _ in range(3)]
     assert column(speed, "transport") == ["tcp-cubic", "udp-bbr", "tcp-cubic#2"] * 4
-    ratios = [row.ratio for row in summarise(results)]
+    ratios = [row.ratio for row in summarise(results).rows]
     assert column(speed, "x tcp-cubic") == [labels.ratio(r.value) if r else labels.NOTHING for r in ratios]
     assert column(speed, "verified") == ["6/6"] * 12
     assert column(speed, "verdict")[7] == "faster"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.report_samples import HOSTILE, lossy, one_path, save, troubled
-from toolkit.compare.comparison import headline, summarise
+from toolkit.compare.comparison import summarise
 from toolkit.compare.records import Results, read
 from toolkit.report.text import FORMATS, TERMINAL, comparison, comparisons, flat
 
@@ -29,7 +29,7 @@ def test_the_same_file_gives_the_same_text(tmp_path: Path, table_format: str, ma
 def test_the_verdicts_come_first(table_format: str) -> None:
     results = lossy()
     lines = comparison(results, table_format).split("\n")
-    assert lines[:4] == headline(results)
+    assert lines[:4] == summarise(results).headline
 
 
 def test_reasons_follow_the_table_but_not_for_the_control() -> None:
@@ -67,7 +67,7 @@ def test_html_and_latex_are_escaped() -> None:
 def test_csv_has_the_figures_of_the_summary() -> None:
     results = lossy()
     rows = list(csv.DictReader(io.StringIO(comparison(results, "csv"))))
-    summary = summarise(results)
+    summary = summarise(results).rows
     assert [row["transport"] for row in rows] == [row.transport for row in summary]
     for text, row in zip(rows, summary, strict=True):
         assert row.goodput_bps is not None
@@ -79,14 +79,14 @@ def test_csv_has_the_figures_of_the_summary() -> None:
 def test_json_is_one_object_with_the_headline_and_plain_rows() -> None:
     results = [lossy(), one_path()]
     shown = json.loads(comparisons(results, (), "json"))
-    assert shown["headline"] == [*headline(results[0]), *headline(results[1])]
+    assert shown["headline"] == [line for each in results for line in summarise(each).headline]
     assert len(shown["rows"]) == 12 + 3
     assert {row["campaign"] for row in shown["rows"]} == {"link", "loopback"}
     assert shown["rows"][1]["ratio_low"] < shown["rows"][1]["ratio"] < shown["rows"][1]["ratio_high"]
 
 
 def test_flat_rows_have_the_same_names_whatever_they_hold() -> None:
-    names = {tuple(flat(row)) for results in (lossy(), troubled()) for row in summarise(results)}
+    names = {tuple(flat(row)) for results in (lossy(), troubled()) for row in summarise(results).rows}
     assert len(names) == 1
 
 
