@@ -7,14 +7,14 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, PendingRanges, ReceivedDigest
-from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, Entry, Kind
+from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, Entry, EntryKind
 from toolkit.transfer.messages import Digests, FileDigest, Offer, decode_untrusted
 from toolkit.transfer.names import refusal_of_untrusted
 
 PIECE_BYTES = 1400  # a datagram's payload
 PIECES = 2048
 PATHS = [f"photographs/2024/06/IMG_{index:05}.jpeg".encode() for index in range(MAX_GROUP_ENTRIES)]
-OFFER = Offer(7, tuple(Entry(Kind.FILE, path, 0o644, 10**18, 4096, 4096) for path in PATHS))
+OFFER = Offer(7, tuple(Entry(EntryKind.FILE, path, 0o644, 10**18, 4096, 4096) for path in PATHS))
 DIGESTS = Digests(tuple(FileDigest(index, 4096, bytes(16)) for index in range(MAX_GROUP_ENTRIES)))
 
 

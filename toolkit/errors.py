@@ -11,8 +11,8 @@ class NettoolError(Exception):
     """Anything that nettool reports to its user in one line."""
 
     exit_code: ClassVar[int] = 4
-    report: object = None
-    """What was done before it happened, where a session has a report of it."""
+    result: object = None
+    """The TransferResult of the session that failed; None where the error is not about a session."""
 
 
 class UsageError(NettoolError):

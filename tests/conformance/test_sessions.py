@@ -15,11 +15,8 @@ import pytest
 from tests.support.conformance_network import PATIENCE_S, Network, together
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
-from toolkit.transfer import receive, send
+from toolkit.transfer import Progress, ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transfer.open_files import OPEN_FILES
-from toolkit.transfer.receiver import ReceiveOptions
-from toolkit.transfer.result import Progress, ReceiveReport, SendReport
-from toolkit.transfer.sender import SendOptions
 from toolkit.transfer.sources import Stream, StreamSlice
 
 TREE = SendOptions(recursive=True)
@@ -32,7 +29,7 @@ def transfer(
     send_options: SendOptions = TREE,
     receive_options: ReceiveOptions = ReceiveOptions(),  # noqa: B008 - frozen
     **at_sender: Any,
-) -> tuple[SendReport | NettoolError, ReceiveReport | NettoolError]:
+) -> tuple[TransferResult | NettoolError, TransferResult | NettoolError]:
     """One session; for each end its report or its error."""
     sender, receiver = network.pair()
 
@@ -109,8 +106,8 @@ def tree(tmp_path: Path) -> Path:
 def test_a_tree_arrives_as_it_was(network: Network, tree: Path, destination: Path, digest: str) -> None:
     options = SendOptions(recursive=True, digest=digest)
     sent, received = transfer(network, [tree], destination, options)
-    assert isinstance(sent, SendReport), sent
-    assert isinstance(received, ReceiveReport), received
+    assert isinstance(sent, TransferResult), sent
+    assert isinstance(received, TransferResult), received
     assert contents(destination / "tree") == contents(tree)
     assert (sent.files, sent.size_bytes, sent.digest) == (received.files, received.size_bytes, received.digest)
     assert sent.files == 208
@@ -128,8 +125,8 @@ def test_several_groups_arrive(network: Network, tmp_path: Path, destination: Pa
     for number in range(1100):
         (root / f"{number}").write_bytes(b"%d" % number if number % 3 else b"")
     sent, received = transfer(network, [root], destination)
-    assert isinstance(sent, SendReport), sent
-    assert isinstance(received, ReceiveReport), received
+    assert isinstance(sent, TransferResult), sent
+    assert isinstance(received, TransferResult), received
     assert sent.files == received.files == 1100
     assert contents(destination / "many") == contents(root)
 
@@ -139,7 +136,7 @@ def test_a_large_file_arrives_and_progress_is_told(network: Network, tmp_path: P
     (tmp_path / "large").write_bytes(content)
     seen: list[Progress] = []
     sent, _ = transfer(network, [tmp_path / "large"], destination, progress=seen.append)
-    assert isinstance(sent, SendReport), sent
+    assert isinstance(sent, TransferResult), sent
     assert (destination / "large").read_bytes() == content
     assert [progress.size_bytes for progress in seen] == sorted({progress.size_bytes for progress in seen})
     assert seen[-1] == Progress("large", 0, len(content), 1, len(content))
@@ -159,7 +156,7 @@ def test_a_stream_arrives(network: Network, destination: Path) -> None:
     sent, _ = transfer(network, [Path("-")], destination, options)
     writer.join(PATIENCE_S)
     os.close(reading)
-    assert isinstance(sent, SendReport), sent
+    assert isinstance(sent, TransferResult), sent
     assert sent.size_bytes == len(content)
     assert (destination / "from a pipe").read_bytes() == content
     assert abs((destination / "from a pipe").stat().st_mtime - time.time()) < 60
@@ -174,7 +171,7 @@ def test_a_stream_needs_no_room_for_temporary_files(
         file.write(content)
         file.seek(0)
         sent, _ = transfer(network, [Path("-")], destination, SendOptions(stream_fd=file.fileno()))
-    assert isinstance(sent, SendReport), sent
+    assert isinstance(sent, TransferResult), sent
     assert (destination / "stdin").read_bytes() == content
 
 
@@ -206,16 +203,16 @@ def test_what_exists_is_kept_and_the_rest_arrives(network: Network, tmp_path: Pa
     sent, received = transfer(network, sources, destination)
     assert isinstance(sent, RefusedError)
     assert "--overwrite" in str(sent)
-    assert isinstance(sent.report, SendReport)
-    assert [entry.status for entry in sent.report.entries] == ["refused"]
-    assert sent.report.files == 1
-    assert isinstance(received, ReceiveReport)
+    assert isinstance(sent.result, TransferResult)
+    assert [entry.status for entry in sent.result.undelivered] == ["refused"]
+    assert sent.result.files == 1
+    assert isinstance(received, TransferResult)
     assert received.files == 1
     assert (destination / "a").read_bytes() == b"mine"
     assert (destination / "b").read_bytes() == (tmp_path / "b").read_bytes()
 
     sent, _ = transfer(network, sources, destination, receive_options=ReceiveOptions(overwrite=True))
-    assert isinstance(sent, SendReport), sent
+    assert isinstance(sent, TransferResult), sent
     assert contents(destination) == {name: (tmp_path / name.decode()).read_bytes() for name in (b"a", b"b")}
 
 

@@ -12,7 +12,7 @@ from toolkit.transfer.manifest import (
     MAX_HOLE_BYTES,
     MAX_SIZE_BYTES,
     Entry,
-    Kind,
+    EntryKind,
 )
 from toolkit.transfer.messages import (
     Accept,
@@ -22,15 +22,15 @@ from toolkit.transfer.messages import (
     Digests,
     Done,
     End,
-    Error,
+    EntryOutcome,
+    EntryStatus,
+    ErrorMessage,
+    ErrorReason,
     FileDigest,
     Hole,
+    MessageType,
     Offer,
-    Outcome,
-    Reason,
     Result,
-    Status,
-    Type,
     decode_untrusted,
 )
 from toolkit.transfer.reader import MAX_TEXT_BYTES
@@ -47,12 +47,12 @@ times = st.integers(-(2**63), 2**63 - 1)
 def files(draw: st.DrawFn) -> Entry:
     size = draw(st.none() | sizes)
     content = draw(st.integers(0, MAX_SIZE_BYTES if size is None else size))
-    return Entry(Kind.FILE, draw(paths), draw(modes), draw(times), size, content)
+    return Entry(EntryKind.FILE, draw(paths), draw(modes), draw(times), size, content)
 
 
-directories = st.builds(Entry, st.just(Kind.DIRECTORY), paths, modes, times)
-outcomes = st.builds(Outcome, st.sampled_from(Status), texts)
-decisions = st.builds(Outcome, st.sampled_from([Status.TAKEN, Status.REFUSED]), texts)
+directories = st.builds(Entry, st.just(EntryKind.DIRECTORY), paths, modes, times)
+outcomes = st.builds(EntryOutcome, st.sampled_from(EntryStatus), texts)
+decisions = st.builds(EntryOutcome, st.sampled_from([EntryStatus.OK, EntryStatus.REFUSED]), texts)
 
 
 def lists(elements: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
@@ -77,7 +77,7 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
     digests(),
     st.builds(End, st.integers(0, 2**64 - 1)),
     st.builds(Done, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
-    st.builds(Error, st.sampled_from(Reason), texts),
+    st.builds(ErrorMessage, st.sampled_from(ErrorReason), texts),
     st.just(Alive()),
 )
 
@@ -104,7 +104,7 @@ def test_a_damaged_message_raises_or_is_another_canonical_one(message: AnyMessag
         decoded = decode_untrusted(bytes(encoded))
     except ProtocolError:
         return
-    assert action == "flip" or decoded.TYPE is Type.BEGIN
+    assert action == "flip" or decoded.TYPE is MessageType.BEGIN
     if not (isinstance(decoded, Begin) and decoded.version != Begin().version):
         assert decoded.encode() == bytes(encoded)
 
@@ -121,10 +121,10 @@ def test_garbage_raises_exactly_protocol_error(garbage: bytes) -> None:
         assert decoded.encode() == garbage
 
 
-@pytest.mark.parametrize("kind", list(Type))
+@pytest.mark.parametrize("kind", list(MessageType))
 @settings(max_examples=60)
 @given(st.binary(max_size=60))
-def test_garbage_behind_a_type_raises_exactly_protocol_error(kind: Type, garbage: bytes) -> None:
+def test_garbage_behind_a_type_raises_exactly_protocol_error(kind: MessageType, garbage: bytes) -> None:
     try:
         decoded = decode_untrusted(bytes([kind]) + garbage)
     except ProtocolError:
@@ -142,13 +142,13 @@ def test_begin_of_another_version_tells_the_version_whatever_follows() -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        Entry(Kind.FILE, b"x", 0o1000, 0),
-        Entry(Kind.FILE, b"x", 0o4755, 0),
-        Entry(Kind.FILE, b"x", 0, 0, MAX_SIZE_BYTES + 1),
-        Entry(Kind.FILE, b"x", 0, 0, 5, 6),
-        Entry(Kind.FILE, b"x", 0, 0, 0, 1),
-        Entry(Kind.DIRECTORY, b"x", 0, 0, 1),
-        Entry(Kind.DIRECTORY, b"x", 0, 0, None),
+        Entry(EntryKind.FILE, b"x", 0o1000, 0),
+        Entry(EntryKind.FILE, b"x", 0o4755, 0),
+        Entry(EntryKind.FILE, b"x", 0, 0, MAX_SIZE_BYTES + 1),
+        Entry(EntryKind.FILE, b"x", 0, 0, 5, 6),
+        Entry(EntryKind.FILE, b"x", 0, 0, 0, 1),
+        Entry(EntryKind.DIRECTORY, b"x", 0, 0, 1),
+        Entry(EntryKind.DIRECTORY, b"x", 0, 0, None),
         Entry(7, b"x", 0, 0),  # type: ignore[arg-type]
     ],
 )
@@ -158,13 +158,13 @@ def test_impossible_entries_raise(entry: Entry) -> None:
 
 
 def test_lists_are_neither_empty_nor_longer_than_a_group() -> None:
-    entry = Entry(Kind.FILE, b"x", 0, 0)
+    entry = Entry(EntryKind.FILE, b"x", 0, 0)
     assert decode_untrusted(Offer(0, (entry,) * MAX_GROUP_ENTRIES).encode())
     for count in (0, MAX_GROUP_ENTRIES + 1):
         for message in (
             Offer(0, (entry,) * count),
-            Accept(0, (Outcome(Status.TAKEN),) * count),
-            Result(0, (Outcome(Status.TAKEN),) * count),
+            Accept(0, (EntryOutcome(EntryStatus.OK),) * count),
+            Result(0, (EntryOutcome(EntryStatus.OK),) * count),
         ):
             with pytest.raises(ProtocolError):
                 decode_untrusted(message.encode())
@@ -172,11 +172,11 @@ def test_lists_are_neither_empty_nor_longer_than_a_group() -> None:
 
 def test_a_decision_is_no_result() -> None:
     with pytest.raises(ProtocolError):
-        decode_untrusted(Accept(0, (Outcome(Status.MISMATCHED),)).encode())
+        decode_untrusted(Accept(0, (EntryOutcome(EntryStatus.MISMATCHED),)).encode())
 
 
 def test_the_longest_answer_fits_a_message() -> None:
-    longest = Outcome(Status.REFUSED, "é" * MAX_TEXT_BYTES)
+    longest = EntryOutcome(EntryStatus.REFUSED, "é" * MAX_TEXT_BYTES)
     for message in (Accept(0, (longest,) * MAX_GROUP_ENTRIES), Result(0, (longest,) * MAX_GROUP_ENTRIES)):
         encoded = message.encode()
         assert len(encoded) <= MAX_MESSAGE_BYTES
@@ -187,6 +187,6 @@ def test_the_longest_answer_fits_a_message() -> None:
 
 @given(st.text(max_size=300))
 def test_any_text_can_be_sent(text: str) -> None:
-    decoded = decode_untrusted(Error(Reason.FAILED, text).encode())
-    assert isinstance(decoded, Error)
+    decoded = decode_untrusted(ErrorMessage(ErrorReason.FAILED, text).encode())
+    assert isinstance(decoded, ErrorMessage)
     assert len(decoded.text.encode()) <= MAX_TEXT_BYTES

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import ALGORITHMS
-from toolkit.transfer.manifest import Entry, Kind
-from toolkit.transfer.messages import FileDigest, Hole, Status
+from toolkit.transfer.manifest import Entry, EntryKind
+from toolkit.transfer.messages import EntryStatus, FileDigest, Hole
 from toolkit.transfer.storage import Storage
 
 SIZE_BYTES = 8
@@ -42,7 +42,7 @@ def test_a_file_is_what_its_digest_says_whatever_overlaps(sent: list[Piece], siz
         expected = bytearray(SIZE_BYTES)
         try:
             size_bytes = SIZE_BYTES if size_is_known else None
-            storage.offer([Entry(Kind.FILE, b"a", 0o644, 0, size_bytes, 0)], ALGORITHMS[0])
+            storage.offer([Entry(EntryKind.FILE, b"a", 0o644, 0, size_bytes, 0)], ALGORITHMS[0])
             for number, (offset, length, is_hole) in enumerate(sent, 1):
                 content = bytes(length) if is_hole else bytes([number]) * length
                 expected[offset : offset + length] = content
@@ -52,7 +52,7 @@ def test_a_file_is_what_its_digest_says_whatever_overlaps(sent: list[Piece], siz
                     storage.write(0, offset, memoryview(content))
             storage.expect(FileDigest(0, SIZE_BYTES, xxhash.xxh3_128(expected).digest()))
             for file_id, _ in storage.complete_files():
-                assert storage.commit(file_id).status is Status.TAKEN
+                assert storage.commit(file_id).status is EntryStatus.OK
         except ProtocolError:
             assert lies(sent)
         finally:

@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.memory_transport import MemoryTransport
 from toolkit.channel import Address, TransportOptions
-from toolkit.transfer import receive, send
-from toolkit.transfer.receiver import ReceiveOptions
-from toolkit.transfer.result import ReceiveReport
-from toolkit.transfer.sender import SendOptions
+from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
 
 names = st.text(
     st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/-"), min_size=1, max_size=30
@@ -52,7 +49,7 @@ def test_every_tree_arrives(tree: dict[str, object], seed: int, digest: str, ove
         sender = transport.connect(listener.address, TransportOptions())
         receiver = listener.accept(0)
         assert receiver is not None
-        reports: list[ReceiveReport] = []
+        reports: list[TransferResult] = []
         thread = threading.Thread(
             target=lambda: reports.append(receive(receiver, root / "received", ReceiveOptions(overwrite=overwrite)))
         )

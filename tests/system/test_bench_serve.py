@@ -18,8 +18,7 @@ from toolkit.compare.paths import remote
 from toolkit.compare.remote import RemotePlace
 from toolkit.compare.server import CONTROL_SCHEMA, Limits, MeasuringEnd
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError
-from toolkit.transfer import send
-from toolkit.transfer.sender import SendOptions
+from toolkit.transfer import SendOptions, send
 from toolkit.transports.registry import transport
 
 HELLO = {"schema": CONTROL_SCHEMA, "max_bytes": 1 << 40, "next": 1}

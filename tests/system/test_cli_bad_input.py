@@ -27,20 +27,20 @@ from tests.support.cli_process import (
 from toolkit.channel import Address, Channel, Extent, TransportOptions
 from toolkit.errors import NettoolError
 from toolkit.transfer.digest import ALGORITHMS
-from toolkit.transfer.manifest import Entry, Kind
+from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import (
     Accept,
     AnyMessage,
     Begin,
     Digests,
     End,
+    ErrorMessage,
+    ErrorReason,
     FileDigest,
     Offer,
-    Reason,
     Result,
     decode_untrusted,
 )
-from toolkit.transfer.messages import Error as ErrorMessage
 from toolkit.transports.registry import transport as transport_named
 
 TRANSPORTS = ("tcp", "udp")
@@ -436,7 +436,7 @@ def test_a_receiver_of_another_version(transport: str, file: Path) -> None:
         assert channel is not None
         while channel.receive(Discarded(), 10) is None:
             pass
-        channel.send_message(ErrorMessage(Reason.VERSION, "session version 999 here").encode())
+        channel.send_message(ErrorMessage(ErrorReason.VERSION, "session version 999 here").encode())
         channel.close()
 
     thread = threading.Thread(target=refuse)
@@ -468,7 +468,7 @@ def test_a_receiver_of_another_version(transport: str, file: Path) -> None:
     ],
 )
 def test_hostile_names_write_nothing(transport: str, path: bytes, tmp_path: Path, incoming: Path) -> None:
-    entry = Entry(Kind.FILE, path, 0o644, 0, 4, 4)
+    entry = Entry(EntryKind.FILE, path, 0o644, 0, 4, 4)
     with receiver(incoming, "--once") as receiving, connected(transport, receiving) as channel:
         channel.send_message(Begin(total_files=1, total_bytes=4).encode())
         channel.send_message(Offer(0, (entry,)).encode())
@@ -484,7 +484,7 @@ def test_hostile_names_write_nothing(transport: str, path: bytes, tmp_path: Path
 
 @pytest.mark.parametrize("size_bytes", [1 << 45, (1 << 63) - 1, 1 << 63, (1 << 64) - 2])
 def test_absurd_sizes_are_refused(transport: str, size_bytes: int, incoming: Path) -> None:
-    entry = Entry(Kind.FILE, b"huge", 0o644, 0, size_bytes, min(size_bytes, (1 << 63) - 1))
+    entry = Entry(EntryKind.FILE, b"huge", 0o644, 0, size_bytes, min(size_bytes, (1 << 63) - 1))
     with receiver(incoming, "--once") as receiving, connected(transport, receiving) as channel:
         channel.send_message(Begin(total_files=1).encode())
         channel.send_message(Offer(0, (entry,)).encode())
@@ -497,7 +497,7 @@ def test_absurd_sizes_are_refused(transport: str, size_bytes: int, incoming: Pat
 
 def test_a_wrong_digest_is_found_and_nothing_kept(transport: str, incoming: Path) -> None:
     content = b"what was sent"
-    entry = Entry(Kind.FILE, b"file", 0o644, 0, len(content), len(content))
+    entry = Entry(EntryKind.FILE, b"file", 0o644, 0, len(content), len(content))
     with receiver(incoming, "--once", "--json") as receiving, connected(transport, receiving) as channel:
         channel.send_message(Begin(total_files=1).encode())
         channel.send_message(Offer(0, (entry,)).encode())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.cli.common import is_terminal
 from toolkit.errors import printable
-from toolkit.transfer.result import ProgressCallback
+from toolkit.transfer import ProgressCallback
 from toolkit.units import format_rate, format_size
 
 if TYPE_CHECKING:

@@ -37,10 +37,9 @@ from toolkit.cli.options import (
 from toolkit.cli.progress import Bars, bars
 from toolkit.cli.results import closed, describe, failed_entries, result_fields
 from toolkit.errors import NettoolError, RefusedError, UsageError, printable
-from toolkit.transfer import receive
-from toolkit.transfer.receiver import ReceiveOptions
-from toolkit.transfer.result import REFUSED, ReceiveReport
-from toolkit.transfer.server import Server, listen_on_one_port
+from toolkit.transfer import ReceiveOptions, TransferResult, receive
+from toolkit.transfer.result import DeliveryStatus
+from toolkit.transfer.server import SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
 
 MAX_SESSIONS = 32  # each may hold a thread, two sockets, and megabytes of windows
@@ -122,12 +121,12 @@ class _Job:
     asked: Receiving
     exit_code: int = field(default=0, init=False)
 
-    def run(self, server: Server, drawn: Bars, transport_name: str, channel: Channel) -> None:
+    def run(self, server: SessionServer, drawn: Bars, transport_name: str, channel: Channel) -> None:
         """Receive one session, report it, and end its channel. Raises TransferError when stdout is full."""
         cpu_s, started_s = time.process_time(), time.monotonic()
         who = f"{channel.peer} ({transport_name})"
         options = ReceiveOptions(overwrite=self.asked.overwrite, durable=self.asked.fsync)
-        report = ReceiveReport("")
+        report = TransferResult("")
         error: NettoolError | None = None
         seconds = cpu_seconds = 0.0
         try:
@@ -138,7 +137,7 @@ class _Job:
                     seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 error = _refusal(report)
         except NettoolError as failure:
-            report = failure.report if isinstance(failure.report, ReceiveReport) else report
+            report = failure.result if isinstance(failure.result, TransferResult) else report
             error = failure
         except Exception as unexpected:
             say_where(unexpected)
@@ -156,8 +155,8 @@ class _Job:
             emit_json("receive", {**fields, "verified": not error, "failed": failed_entries(report), **outcome})
 
 
-def _refusal(report: ReceiveReport) -> RefusedError | None:
-    refused = report.summary(REFUSED)
+def _refusal(report: TransferResult) -> RefusedError | None:
+    refused = report.summary(DeliveryStatus.REFUSED)
     return RefusedError(f"not taken: {refused}") if refused else None
 
 
@@ -170,7 +169,7 @@ def _receive(
     bound = Address(asked.bind or "0.0.0.0", next(iter(listeners.values())).address.port)
     job = _Job(asked)
     with bars(asked.quiet) as drawn:
-        server = Server(
+        server = SessionServer(
             listeners,
             lambda name, channel: job.run(server, drawn, name, channel),
             max_sessions=MAX_SESSIONS,

@@ -6,7 +6,8 @@ from typing import Any
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError
-from toolkit.transfer.result import SKIPPED, Report
+from toolkit.transfer import TransferResult
+from toolkit.transfer.result import DeliveryStatus
 from toolkit.units import format_rate, format_seconds, format_size, rate_of
 
 
@@ -28,7 +29,7 @@ def closed(channel: Channel) -> Iterator[None]:
 
 
 def result_fields(
-    transport_name: str, channel: Channel, report: Report, seconds: float, cpu_seconds: float
+    transport_name: str, channel: Channel, report: TransferResult, seconds: float, cpu_seconds: float
 ) -> dict[str, Any]:
     """The fields that `send` and `receive` share (docs/data-format.md)."""
     return {
@@ -45,20 +46,20 @@ def result_fields(
     }
 
 
-def failed_entries(report: Report) -> list[dict[str, str]]:
+def failed_entries(report: TransferResult) -> list[dict[str, str]]:
     """What should have arrived and did not."""
     return [
         {"name": entry.name, "status": entry.status, "reason": entry.reason}
-        for entry in report.entries
-        if entry.status != SKIPPED
+        for entry in report.undelivered
+        if entry.status is not DeliveryStatus.SKIPPED
     ]
 
 
 def done_before(error: NettoolError) -> dict[str, Any]:
     """The fields that tell what a session had done before `error` ended it; none where there was no session."""
-    if not isinstance(error.report, Report):
+    if not isinstance(error.result, TransferResult):
         return {}
-    report = error.report
+    report = error.result
     return {"files": report.files, "bytes": report.size_bytes, "failed": failed_entries(report)}
 
 

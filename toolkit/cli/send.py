@@ -28,10 +28,9 @@ from toolkit.cli.options import (
 from toolkit.cli.progress import bars
 from toolkit.cli.results import closed, describe, result_fields
 from toolkit.errors import UsageError
-from toolkit.transfer import send
-from toolkit.transfer.result import SKIPPED
+from toolkit.transfer import SendOptions, send
+from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import check_sources
-from toolkit.transfer.sender import SendOptions
 from toolkit.transports.registry import transport
 from toolkit.units import parse_rate
 
@@ -109,7 +108,7 @@ def _send(
             report = send(channel, sources, session, progress)
             seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
             fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
-    skipped = report.those(SKIPPED)
+    skipped = report.with_status(DeliveryStatus.SKIPPED)
     if asked.json:
         emit_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
     elif not asked.quiet:

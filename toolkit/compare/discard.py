@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 from toolkit.channel import Channel
 from toolkit.errors import ProtocolError
+from toolkit.transfer import ProgressCallback, ReceiveOptions, TransferResult
 from toolkit.transfer.digest import Algorithm, PendingRanges
 from toolkit.transfer.incoming import IncomingFile
-from toolkit.transfer.manifest import Entry, Kind
-from toolkit.transfer.messages import Outcome, Status
-from toolkit.transfer.receiver import ReceiveOptions, Receiver
-from toolkit.transfer.result import ProgressCallback, ReceiveReport
+from toolkit.transfer.manifest import Entry, EntryKind
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.receiver import ReceiveSession
 from toolkit.transfer.storage import Storage
-from toolkit.transfer.tree import NotTakenError, Tree, storage_error
+from toolkit.transfer.tree import RefusedEntryError, Tree, storage_error
 
 MAX_FILES = 64
 MAX_HELD_BYTES = 256 << 20  # of a session; a loss on a path of 5 Gbit/s and 200 ms holds half of it up
@@ -35,12 +35,12 @@ def receive_and_discard(
     limit_bytes: int | None = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
-) -> ReceiveReport:
+) -> TransferResult:
     """As `toolkit.transfer.receive`, and nothing stays; files beyond `limit_bytes` are refused."""
     return _DiscardingReceiver(channel, limit_bytes, progress, cancel).run()
 
 
-class _DiscardingReceiver(Receiver):
+class _DiscardingReceiver(ReceiveSession):
     def __init__(
         self,
         channel: Channel,
@@ -65,13 +65,13 @@ class DiscardingStorage(Storage):
         self._room = _Room()
 
     def _check(self, entry: Entry, _free_bytes: int | None) -> None:
-        if entry.kind is Kind.DIRECTORY:
-            raise NotTakenError("this receiver measures, and keeps no directories")
+        if entry.kind is EntryKind.DIRECTORY:
+            raise RefusedEntryError("this receiver measures, and keeps no directories")
         if len(self._files) >= MAX_FILES:
-            raise NotTakenError(f"this receiver measures, and takes {MAX_FILES} files at a time: send one")
+            raise RefusedEntryError(f"this receiver measures, and takes {MAX_FILES} files at a time: send one")
         if self._left_bytes is not None:
             if entry.size_bytes is None or entry.size_bytes > self._left_bytes:
-                raise NotTakenError("it is more than this receiver takes; see its --max-bytes")
+                raise RefusedEntryError("it is more than this receiver takes; see its --max-bytes")
             self._left_bytes -= entry.size_bytes
 
     def _incoming(self, entry: Entry, algorithm: Algorithm, on_complete: Callable[[], None]) -> IncomingFile:
@@ -140,10 +140,14 @@ class _DiscardedFile(IncomingFile):
         self._room.take(self._punched_bytes - end)
         self._punched_bytes = end
 
-    def commit(self, _overwrite: bool, _durable: bool) -> Outcome:
+    def commit(self, _overwrite: bool, _durable: bool) -> EntryOutcome:
         """Verify, and forget."""
         with self.lock:
             is_same = self._digest.digest() == self._expected_digest
         self.discard()
         self._room.take(self._punched_bytes - self._end)
-        return Outcome(Status.TAKEN) if is_same else Outcome(Status.MISMATCHED, "its digest is not the sender's")
+        return (
+            EntryOutcome(EntryStatus.OK)
+            if is_same
+            else EntryOutcome(EntryStatus.MISMATCHED, "its digest is not the sender's")
+        )

@@ -34,8 +34,8 @@ from toolkit.channel import (
 from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.worker import peak_memory_bytes
 from toolkit.errors import NettoolError, ProtocolError, printable
-from toolkit.transfer.result import Report
-from toolkit.transfer.server import Server, listen_on_one_port
+from toolkit.transfer import TransferResult
+from toolkit.transfer.server import SessionServer, listen_on_one_port
 from toolkit.transfer.storage import OPTIMISTIC_BYTES
 from toolkit.units import format_seconds, format_size, rate_of
 
@@ -90,7 +90,7 @@ class MeasuringEnd:
         self._taken = self._ended = 0
         listeners = listen_on_one_port(transports, address, TransportOptions(idle_timeout_s=15.0))
         self.port = next(iter(listeners.values())).address.port
-        self._server = Server(listeners, self._serve, max_sessions=_MAX_AT_A_TIME)
+        self._server = SessionServer(listeners, self._serve, max_sessions=_MAX_AT_A_TIME)
 
     def run(self) -> None:
         """Serve. Only in the main thread: the time is kept by SIGALRM."""
@@ -171,7 +171,7 @@ class MeasuringEnd:
         timer.start()
         limit = 0 if self._is_beyond(number) else self._limits.bytes_per_transfer
         cpu_s, started_s = time.process_time(), time.monotonic()
-        report, error = Report(""), None
+        report, error = TransferResult(""), None
         try:
             report = receive_and_discard(channel, limit, cancel=over)
             channel.close()

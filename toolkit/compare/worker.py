@@ -20,10 +20,7 @@ from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.sampler import Sampler
 from toolkit.errors import NettoolError, TransferError, UnreachableError
 from toolkit.rudp.congestion.registry import DEFAULT, controller
-from toolkit.transfer import receive, send
-from toolkit.transfer.receiver import ReceiveOptions
-from toolkit.transfer.result import Report
-from toolkit.transfer.sender import SendOptions
+from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transports.registry import transport
 from toolkit.units import rate_of
 
@@ -98,7 +95,7 @@ def _send(job: dict[str, Any]) -> dict[str, Any]:
     connected_s = time.monotonic() - started_s
     sampler = Sampler(started_s, channel.statistics)
     error: NettoolError | None = None
-    report = Report("")
+    report = TransferResult("")
     with sampler:
         try:
             report = send(channel, [source], session, cancel=cancel)
@@ -121,7 +118,7 @@ def _receive(job: dict[str, Any]) -> dict[str, Any]:
         channel = _accepted(listener, cancel)
         cpu_s, started_s = time.process_time(), time.monotonic()
         error: NettoolError | None = None
-        report = Report("")
+        report = TransferResult("")
         with Sampler(started_s) as sampler:
             try:
                 if job.get("directory") is None:
@@ -160,7 +157,7 @@ def _end(channel: Channel, error: NettoolError | None) -> None:
             raise
 
 
-def _told(channel: Channel, report: Report, seconds: float, cpu_seconds: float) -> dict[str, Any]:
+def _told(channel: Channel, report: TransferResult, seconds: float, cpu_seconds: float) -> dict[str, Any]:
     return {
         "bytes": report.size_bytes,
         "seconds": seconds,

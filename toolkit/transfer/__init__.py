@@ -3,16 +3,18 @@
     sender                                receiver
     BEGIN, OFFER 0, (a little content)  ->
     OFFER 1                             ->
-                                        <-  ACCEPT 0: what is taken
+                                        <-  ACCEPT 0: which entries are accepted
     content of group 0 (extents), DIGESTS ->
-                                        <-  RESULT 0: verified under its name, or why not
+                                        <-  RESULT 0: verified under its final name, or the reason why not
     ...                                 ->
     END                                 ->
                                         <-  DONE
 
-Either end ends the session with ERROR. Who made the channel closes it: in order after a return or an error of
-the family, at once (`abort`) after anything else, such as KeyboardInterrupt. Nothing of an unfinished file is
-left.
+Either end may end the session with ERROR. The caller created the channel and closes it: with `close` after a
+return or a NettoolError, with `abort` after any other exception, such as KeyboardInterrupt. A session leaves no
+unfinished file behind.
+
+Start reading in session.py (states, errors), then sender.py and receiver.py. docs/protocol.md has the messages.
 """
 
 import os
@@ -20,9 +22,19 @@ import threading
 from collections.abc import Sequence
 
 from toolkit.channel import Channel
-from toolkit.transfer.receiver import ReceiveOptions, Receiver
-from toolkit.transfer.result import ProgressCallback, ReceiveReport, SendReport
-from toolkit.transfer.sender import Sender, SendOptions
+from toolkit.transfer.receiver import ReceiveOptions, ReceiveSession
+from toolkit.transfer.result import Progress, ProgressCallback, TransferResult
+from toolkit.transfer.sender import SendOptions, SendSession
+
+__all__ = [
+    "Progress",
+    "ProgressCallback",
+    "ReceiveOptions",
+    "SendOptions",
+    "TransferResult",
+    "receive",
+    "send",
+]
 
 
 def send(
@@ -31,17 +43,16 @@ def send(
     options: SendOptions = SendOptions(),  # noqa: B008 - frozen
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
-) -> SendReport:
-    """Send files and, if the options say so, directories ("-" is the standard input).
+) -> TransferResult:
+    """Send files and, with `options.recursive`, directories; "-" is the standard input.
 
-    `progress` is called from this thread for every slice of content; `cancel`, once set, ends the session.
+    `progress` is called from this thread after every slice of content. Setting `cancel` ends the session.
 
-    Raises, always with what was done in the error's `report`: UsageError for sources that cannot be sent,
-    before anything is; RefusedError when the receiver did not take something, VerificationError when
-    something arrived otherwise than it was sent, both after the rest was sent; TransferError for everything
-    else.
+    Raises UsageError, before anything is sent, for a source that cannot be sent. Raises RefusedError if the
+    receiver refused an entry, and VerificationError if an entry arrived damaged, both after every other entry was
+    sent. Raises TransferError for any other failure. The error's `result` is the TransferResult so far.
     """
-    return Sender(channel, sources, options, progress, cancel).run()
+    return SendSession(channel, sources, options, progress, cancel).run()
 
 
 def receive(
@@ -50,10 +61,10 @@ def receive(
     options: ReceiveOptions = ReceiveOptions(),  # noqa: B008 - frozen
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
-) -> ReceiveReport:
-    """Receive one session's files into `directory`.
+) -> TransferResult:
+    """Receive the files of one session into `directory`.
 
-    What was refused is in the report and no error here. Raises, with what was done in the error's `report`:
-    UsageError for a directory that is not there, VerificationError and TransferError as `send` does.
+    Entries that this end refused are listed in the result and raise no error. Raises UsageError if `directory`
+    does not exist, VerificationError and TransferError as `send` does, each with the `result` so far.
     """
-    return Receiver(channel, directory, options, progress, cancel).run()
+    return ReceiveSession(channel, directory, options, progress, cancel).run()

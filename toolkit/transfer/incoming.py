@@ -14,9 +14,9 @@ from toolkit.errors import ProtocolError, TransferError, printable
 from toolkit.transfer import preallocate
 from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
-from toolkit.transfer.messages import Outcome, Status
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.open_files import CachedFile
-from toolkit.transfer.tree import NotTakenError, Tree, reason_of, storage_error
+from toolkit.transfer.tree import RefusedEntryError, Tree, reason_of, storage_error
 
 
 class IncomingFile(CachedFile):
@@ -75,7 +75,7 @@ class IncomingFile(CachedFile):
                 return os.open(self._temporary, flags, 0o600, dir_fd=parent)
         except OSError as error:
             raise storage_error(error, self.entry.name) from error
-        except NotTakenError as error:
+        except RefusedEntryError as error:
             raise TransferError(f"{printable(self.entry.name)}: {error}") from error
 
     def _read_exactly(self, offset: int, buffer: memoryview) -> None:
@@ -202,13 +202,13 @@ class IncomingFile(CachedFile):
             self._is_over = True
             self._on_complete()
 
-    def commit(self, overwrite: bool, durable: bool) -> Outcome:
+    def commit(self, overwrite: bool, durable: bool) -> EntryOutcome:
         """Verify a complete file and give it its name, or remove it."""
         try:
             with self.lock:
                 descriptor = self._opened()
                 if self._digest.digest() != self._expected_digest:
-                    return Outcome(Status.MISMATCHED, "its digest is not the sender's")
+                    return EntryOutcome(EntryStatus.MISMATCHED, "its digest is not the sender's")
                 if self._hole_bytes:
                     os.ftruncate(descriptor, self._size_bytes)  # the last of them was never written
                 os.fchmod(descriptor, self.entry.mode)
@@ -218,11 +218,11 @@ class IncomingFile(CachedFile):
                 self._close()
             self._tree.publish(self._parts, self._temporary, overwrite)
             self._temporary = b""
-            return Outcome(Status.TAKEN)
-        except NotTakenError as error:
-            return Outcome(Status.REFUSED, str(error))
+            return EntryOutcome(EntryStatus.OK)
+        except RefusedEntryError as error:
+            return EntryOutcome(EntryStatus.REFUSED, str(error))
         except OSError as error:
-            return Outcome(Status.FAILED, reason_of(error))
+            return EntryOutcome(EntryStatus.FAILED, reason_of(error))
         finally:
             self.discard()
 

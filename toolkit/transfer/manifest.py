@@ -12,7 +12,7 @@ from enum import IntEnum
 from toolkit.channel import MAX_MESSAGE_BYTES
 from toolkit.errors import ProtocolError
 from toolkit.transfer.names import display_name
-from toolkit.transfer.reader import Reader
+from toolkit.transfer.reader import MessageReader
 
 MAX_GROUP_ENTRIES = 1024
 MAX_GROUP_BYTES = MAX_MESSAGE_BYTES - 64  # the offer's own head is smaller than that
@@ -28,7 +28,7 @@ PERMISSION_BITS = 0o777  # never set-user-id, set-group-id or sticky
 _ENTRY = struct.Struct("!BHqQQH")  # kind, mode, mtime_ns, size, content, length of the path; the path follows
 
 
-class Kind(IntEnum):
+class EntryKind(IntEnum):
     """What an entry is."""
 
     FILE = 0
@@ -47,7 +47,7 @@ class Entry:
     content_bytes:  how much of it is stored and will be sent, the rest being holes; a forecast, not a promise
     """
 
-    kind: Kind
+    kind: EntryKind
     path: bytes
     mode: int
     mtime_ns: int
@@ -71,15 +71,15 @@ class Entry:
         return head + self.path
 
     @classmethod
-    def decode_untrusted(cls, reader: Reader) -> "Entry":
+    def decode_untrusted(cls, reader: MessageReader) -> "Entry":
         """The next entry of a message. Raises ProtocolError."""
         kind, mode, mtime_ns, size, content_bytes, path_bytes = reader.fields(_ENTRY)
         size_bytes = None if size == UNKNOWN_SIZE else size
-        if kind > max(Kind) or mode & ~PERMISSION_BITS:
+        if kind > max(EntryKind) or mode & ~PERMISSION_BITS:
             raise ProtocolError("the peer offers what is neither a file nor a directory")
         limit_bytes = MAX_SIZE_BYTES if size_bytes is None else size_bytes
         if content_bytes > limit_bytes or limit_bytes > MAX_SIZE_BYTES:
             raise ProtocolError("the peer offers a file of an impossible size")
-        if kind == Kind.DIRECTORY and size_bytes != 0:
+        if kind == EntryKind.DIRECTORY and size_bytes != 0:
             raise ProtocolError("the peer offers a directory that has a size")
-        return cls(Kind(kind), reader.octets(path_bytes), mode, mtime_ns, size_bytes, content_bytes)
+        return cls(EntryKind(kind), reader.octets(path_bytes), mode, mtime_ns, size_bytes, content_bytes)

@@ -25,13 +25,13 @@ from typing import ClassVar, Protocol
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import ALGORITHMS, Algorithm, algorithm_by_number_untrusted
 from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, MAX_HOLE_BYTES, MAX_SIZE_BYTES, Entry
-from toolkit.transfer.reader import Reader, encode_text
+from toolkit.transfer.reader import MessageReader, encode_text
 
 SESSION_VERSION = 1
 UNKNOWN_TOTAL = 2**64 - 1
 
 
-class Type(IntEnum):
+class MessageType(IntEnum):
     """The first byte of every message."""
 
     BEGIN = 1
@@ -46,16 +46,16 @@ class Type(IntEnum):
     ALIVE = 10
 
 
-class Status(IntEnum):
+class EntryStatus(IntEnum):
     """What becomes of an entry: the first two in an ACCEPT, all of them in a RESULT."""
 
-    TAKEN = 0  # in a RESULT: whole and verified under its name
+    OK = 0  # accepted (in an ACCEPT), or verified under its final name (in a RESULT)
     REFUSED = 1
     MISMATCHED = 2  # its digest is not the sender's
     FAILED = 3  # could not be stored
 
 
-class Reason(IntEnum):
+class ErrorReason(IntEnum):
     """Why a session ends with an ERROR."""
 
     FAILED = 0
@@ -68,7 +68,7 @@ class Reason(IntEnum):
 class Message(Protocol):
     """What each message below is."""
 
-    TYPE: ClassVar[Type]
+    TYPE: ClassVar[MessageType]
 
     def encode(self) -> bytes:
         """The whole message, type first."""
@@ -78,7 +78,7 @@ class Message(Protocol):
 class Begin:
     """The sender's first message. The fields after the version are those of this version."""
 
-    TYPE: ClassVar = Type.BEGIN
+    TYPE: ClassVar = MessageType.BEGIN
     _LAYOUT: ClassVar = struct.Struct("!BQQ")
     _VERSION: ClassVar = struct.Struct("!H")
 
@@ -94,7 +94,7 @@ class Begin:
         return head + self._LAYOUT.pack(self.algorithm.number, files, total)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Begin":
+    def _decode(cls, reader: MessageReader) -> "Begin":
         (version,) = reader.fields(cls._VERSION)
         if version != SESSION_VERSION:
             return cls(version=version)  # of another version only this much is understood
@@ -108,7 +108,7 @@ class Begin:
 class Offer:
     """A group of entries, numbered from 0; at most MAX_GROUP_ENTRIES, at least one."""
 
-    TYPE: ClassVar = Type.OFFER
+    TYPE: ClassVar = MessageType.OFFER
     _LAYOUT: ClassVar = struct.Struct("!IH")
 
     group: int
@@ -120,7 +120,7 @@ class Offer:
         return head + b"".join(entry.encode() for entry in self.entries)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Offer":
+    def _decode(cls, reader: MessageReader) -> "Offer":
         group, count = reader.fields(cls._LAYOUT)
         _check_count(count)
         entries = tuple(Entry.decode_untrusted(reader) for _ in range(count))
@@ -129,10 +129,10 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EntryOutcome:
     """What becomes of one entry, and why where it was not taken."""
 
-    status: Status
+    status: EntryStatus
     reason: str = ""
 
 
@@ -140,19 +140,19 @@ class Outcome:
 class Accept:
     """For each entry of a group, whether the receiver takes it (TAKEN or REFUSED)."""
 
-    TYPE: ClassVar = Type.ACCEPT
+    TYPE: ClassVar = MessageType.ACCEPT
 
     group: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[EntryOutcome, ...]
 
     def encode(self) -> bytes:
         """See Message."""
         return _encode_outcomes(self.TYPE, self.group, self.outcomes)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Accept":
+    def _decode(cls, reader: MessageReader) -> "Accept":
         group, outcomes = _decode_outcomes(reader)
-        if any(outcome.status > Status.REFUSED for outcome in outcomes):
+        if any(outcome.status > EntryStatus.REFUSED for outcome in outcomes):
             raise ProtocolError("the peer gives results where it was asked for decisions")
         return cls(group, outcomes)
 
@@ -163,17 +163,17 @@ class Result:
     groups.
     """
 
-    TYPE: ClassVar = Type.RESULT
+    TYPE: ClassVar = MessageType.RESULT
 
     group: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[EntryOutcome, ...]
 
     def encode(self) -> bytes:
         """See Message."""
         return _encode_outcomes(self.TYPE, self.group, self.outcomes)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Result":
+    def _decode(cls, reader: MessageReader) -> "Result":
         return cls(*_decode_outcomes(reader))
 
 
@@ -181,7 +181,7 @@ class Result:
 class Hole:
     """A range of a file, at most MAX_HOLE_BYTES, that holds nothing but zeros and is not sent."""
 
-    TYPE: ClassVar = Type.HOLE
+    TYPE: ClassVar = MessageType.HOLE
     _LAYOUT: ClassVar = struct.Struct("!IQQ")
 
     file_id: int
@@ -193,7 +193,7 @@ class Hole:
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.file_id, self.offset, self.length)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Hole":
+    def _decode(cls, reader: MessageReader) -> "Hole":
         file_id, offset, length = reader.fields(cls._LAYOUT)
         reader.finish()
         if not 0 < length <= MAX_HOLE_BYTES or offset + length > MAX_SIZE_BYTES:
@@ -216,7 +216,7 @@ class Digests:
     one.
     """
 
-    TYPE: ClassVar = Type.DIGESTS
+    TYPE: ClassVar = MessageType.DIGESTS
     _LAYOUT: ClassVar = struct.Struct("!HB")
     _FILE: ClassVar = struct.Struct("!IQ")
 
@@ -228,7 +228,7 @@ class Digests:
         return head + b"".join(self._FILE.pack(f.file_id, f.size_bytes) + f.digest for f in self.files)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Digests":
+    def _decode(cls, reader: MessageReader) -> "Digests":
         count, digest_bytes = reader.fields(cls._LAYOUT)
         _check_count(count)
         if digest_bytes not in {a.digest_bytes for a in ALGORITHMS}:
@@ -245,7 +245,7 @@ class Digests:
 class End:
     """No more groups come; so many entries were offered."""
 
-    TYPE: ClassVar = Type.END
+    TYPE: ClassVar = MessageType.END
     _LAYOUT: ClassVar = struct.Struct("!Q")
 
     entries: int
@@ -255,7 +255,7 @@ class End:
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.entries)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "End":
+    def _decode(cls, reader: MessageReader) -> "End":
         (entries,) = reader.fields(cls._LAYOUT)
         reader.finish()
         return cls(entries)
@@ -265,7 +265,7 @@ class End:
 class Done:
     """Every entry was dealt with; so many files and bytes stand verified under their names."""
 
-    TYPE: ClassVar = Type.DONE
+    TYPE: ClassVar = MessageType.DONE
     _LAYOUT: ClassVar = struct.Struct("!QQ")
 
     files: int
@@ -276,20 +276,20 @@ class Done:
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.files, self.size_bytes)
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Done":
+    def _decode(cls, reader: MessageReader) -> "Done":
         files, size_bytes = reader.fields(cls._LAYOUT)
         reader.finish()
         return cls(files, size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class Error:
+class ErrorMessage:
     """The session has failed at the end that sends this. Nothing follows."""
 
-    TYPE: ClassVar = Type.ERROR
+    TYPE: ClassVar = MessageType.ERROR
     _LAYOUT: ClassVar = struct.Struct("!BH")
 
-    reason: Reason
+    reason: ErrorReason
     text: str
 
     def encode(self) -> bytes:
@@ -298,12 +298,12 @@ class Error:
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.reason, len(text)) + text
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Error":
+    def _decode(cls, reader: MessageReader) -> "ErrorMessage":
         reason, length = reader.fields(cls._LAYOUT)
         text = reader.text(length)
         reader.finish()
         try:
-            return cls(Reason(reason), text)
+            return cls(ErrorReason(reason), text)
         except ValueError as error:
             raise ProtocolError("the peer ended the session for an unknown reason") from error
 
@@ -312,22 +312,23 @@ class Error:
 class Alive:
     """The sender of this is busy, and there."""
 
-    TYPE: ClassVar = Type.ALIVE
+    TYPE: ClassVar = MessageType.ALIVE
 
     def encode(self) -> bytes:
         """See Message."""
         return bytes([self.TYPE])
 
     @classmethod
-    def _decode(cls, reader: Reader) -> "Alive":
+    def _decode(cls, reader: MessageReader) -> "Alive":
         reader.finish()
         return cls()
 
 
-AnyMessage = Begin | Offer | Accept | Hole | Digests | Result | End | Done | Error | Alive
+AnyMessage = Begin | Offer | Accept | Hole | Digests | Result | End | Done | ErrorMessage | Alive
 
-_DECODERS: dict[int, Callable[[Reader], AnyMessage]] = {
-    message.TYPE: message._decode for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, Error, Alive)
+_DECODERS: dict[int, Callable[[MessageReader], AnyMessage]] = {
+    message.TYPE: message._decode
+    for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, ErrorMessage, Alive)
 }
 
 
@@ -336,14 +337,14 @@ def decode_untrusted(data: bytes) -> AnyMessage:
     decoder = _DECODERS.get(data[0]) if data else None
     if decoder is None:
         raise ProtocolError("the peer sent a message of an unknown type")
-    return decoder(Reader(data, 1))
+    return decoder(MessageReader(data, 1))
 
 
 _OUTCOMES = struct.Struct("!IH")
 _OUTCOME = struct.Struct("!BB")
 
 
-def _encode_outcomes(kind: Type, group: int, outcomes: tuple[Outcome, ...]) -> bytes:
+def _encode_outcomes(kind: MessageType, group: int, outcomes: tuple[EntryOutcome, ...]) -> bytes:
     parts = [bytes([kind]), _OUTCOMES.pack(group, len(outcomes))]
     for outcome in outcomes:
         reason = encode_text(outcome.reason)
@@ -351,15 +352,15 @@ def _encode_outcomes(kind: Type, group: int, outcomes: tuple[Outcome, ...]) -> b
     return b"".join(parts)
 
 
-def _decode_outcomes(reader: Reader) -> tuple[int, tuple[Outcome, ...]]:
+def _decode_outcomes(reader: MessageReader) -> tuple[int, tuple[EntryOutcome, ...]]:
     group, count = reader.fields(_OUTCOMES)
     _check_count(count)
     outcomes = []
     for _ in range(count):
         status, length = reader.fields(_OUTCOME)
-        if status > max(Status):
+        if status > max(EntryStatus):
             raise ProtocolError("the peer gives an unknown result")
-        outcomes.append(Outcome(Status(status), reader.text(length)))
+        outcomes.append(EntryOutcome(EntryStatus(status), reader.text(length)))
     reader.finish()
     return group, tuple(outcomes)
 

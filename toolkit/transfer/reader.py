@@ -8,7 +8,7 @@ from toolkit.errors import ProtocolError
 MAX_TEXT_BYTES = 200
 
 
-class Reader:
+class MessageReader:
     """A message that is read from its front; whatever it cannot give raises ProtocolError."""
 
     __slots__ = ("_at", "_data")

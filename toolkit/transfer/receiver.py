@@ -17,7 +17,7 @@ from toolkit.errors import (
     VerificationError,
 )
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
-from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, Kind
+from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     SESSION_VERSION,
     Accept,
@@ -26,24 +26,22 @@ from toolkit.transfer.messages import (
     Digests,
     Done,
     End,
+    EntryOutcome,
+    EntryStatus,
     Hole,
     Offer,
-    Outcome,
     Result,
-    Status,
 )
 from toolkit.transfer.result import (
-    FAILED,
-    MISMATCHED,
-    Account,
+    DeliveryStatus,
+    EntryResult,
     Progress,
     ProgressCallback,
-    ReceiveReport,
-    Settled,
-    raise_for,
+    ResultBuilder,
+    TransferResult,
 )
-from toolkit.transfer.session import ALIVE_INTERVAL_S, Endpoint, VersionError
-from toolkit.transfer.states import Party, State
+from toolkit.transfer.session import ALIVE_INTERVAL_S, SessionEndpoint, VersionError
+from toolkit.transfer.states import Role, SessionState
 from toolkit.transfer.storage import Storage
 
 LOOK_UP_INTERVAL_NS = 50_000_000  # how often the loop looks up from content for progress and signs of life
@@ -65,24 +63,24 @@ class ReceiveOptions:
 class _Group:
     """A group that was offered, and what became of its entries so far."""
 
-    def __init__(self, offer: Offer, first_id: int, decisions: list[Outcome]) -> None:
+    def __init__(self, offer: Offer, first_id: int, decisions: list[EntryOutcome]) -> None:
         self.number = offer.group
         self.first_id = first_id
         self.entries = offer.entries
-        self.settled: list[Settled | None] = []
+        self.settled: list[EntryResult | None] = []
         for entry, decision in zip(offer.entries, decisions, strict=True):
-            is_awaited = entry.kind is Kind.FILE and decision.status is Status.TAKEN
-            self.settled.append(None if is_awaited else Settled(entry, decision, 0, b""))
+            is_awaited = entry.kind is EntryKind.FILE and decision.status is EntryStatus.OK
+            self.settled.append(None if is_awaited else EntryResult(entry, decision, 0, b""))
         self.undecided = self.settled.count(None)
 
-    def settle(self, file_id: int, outcome: Outcome, size_bytes: int, digest: bytes) -> None:
+    def settle(self, file_id: int, outcome: EntryOutcome, size_bytes: int, digest: bytes) -> None:
         """The outcome for a file that was awaited."""
         index = file_id - self.first_id
-        self.settled[index] = Settled(self.entries[index], outcome, size_bytes, digest)
+        self.settled[index] = EntryResult(self.entries[index], outcome, size_bytes, digest)
         self.undecided -= 1
 
 
-class Receiver:
+class ReceiveSession:
     """Receives one session's files; `run` once."""
 
     def __init__(
@@ -93,12 +91,12 @@ class Receiver:
         progress: ProgressCallback | None,
         cancel: threading.Event | None,
     ) -> None:
-        self._endpoint = Endpoint(channel, Party.RECEIVER, cancel)
+        self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
         self._directory = directory
         self._options = options
         self._progress = progress
         self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN tells
-        self._account = Account(ReceiveReport(self._algorithm.name), self._algorithm)
+        self._results = ResultBuilder(self._algorithm)
         self._totals: tuple[int | None, int | None] = (None, None)
         self._groups: deque[_Group] = deque()  # offered and without a result, in order
         self._next_group = 0
@@ -106,19 +104,18 @@ class Receiver:
         self._name = ""
         self._looked_up_ns = 0
 
-    def run(self) -> ReceiveReport:
-        """The session from its first message to its last. Raises errors of the family, with the report."""
+    def run(self) -> TransferResult:
+        """The session from its first message to its last. Raises errors of the family, with the result."""
         storage: Storage | None = None
         try:
             with self._endpoint.telling():
                 storage = self._make_storage()
                 self._run(storage)
-            report = self._account.report
-            raise_for(report, (MISMATCHED, VerificationError), (FAILED, TransferError))
-            assert isinstance(report, ReceiveReport)
-            return report
+            result = self._results.result
+            result.raise_for({DeliveryStatus.MISMATCHED: VerificationError, DeliveryStatus.FAILED: TransferError})
+            return result
         except NettoolError as error:
-            error.report = self._account.report
+            error.result = self._results.result
             raise
         finally:
             if storage is not None:
@@ -134,22 +131,22 @@ class Receiver:
             if message is not None:
                 self._take(message, storage)
             self._settle(storage)
-            if endpoint.state is State.ENDED and not self._groups:
+            if endpoint.state is SessionState.ENDED and not self._groups:
                 break
             self._look_up(storage)
         storage.close(complete=True)
-        report = self._account.report
-        endpoint.send(Done(report.files, report.size_bytes))
+        result = self._results.result
+        endpoint.send(Done(result.files, result.size_bytes))
 
     def _look_up(self, storage: Storage) -> None:
         now_ns = time.monotonic_ns()
         if now_ns - self._looked_up_ns < LOOK_UP_INTERVAL_NS:
             return
         self._looked_up_ns = now_ns
-        if self._endpoint.state is not State.NEW:
+        if self._endpoint.state is not SessionState.NEW:
             self._endpoint.stay_alive()
         if self._progress is not None:
-            files = self._account.report.files
+            files = self._results.result.files
             self._progress(Progress(self._name, files, storage.landed_bytes, *self._totals))
 
     def _take(self, message: AnyMessage, storage: Storage) -> None:
@@ -169,7 +166,7 @@ class Receiver:
         if begin.version != SESSION_VERSION:
             raise VersionError(f"session version {SESSION_VERSION} here, {begin.version} there")
         self._algorithm = begin.algorithm
-        self._account = Account(ReceiveReport(begin.algorithm.name), begin.algorithm)
+        self._results = ResultBuilder(begin.algorithm)
         self._totals = (begin.total_files, begin.total_bytes)
 
     def _decide(self, offer: Offer, storage: Storage) -> None:
@@ -193,10 +190,10 @@ class Receiver:
         while self._groups and not self._groups[0].undecided:
             group = self._groups.popleft()
             settled = [each for each in group.settled if each is not None]
-            self._account.add(settled)
+            self._results.add(settled)
             self._endpoint.send(Result(group.number, tuple(each.outcome for each in settled)))
 
-    def _commit(self, storage: Storage, file_id: int, size_bytes: int) -> Outcome:
+    def _commit(self, storage: Storage, file_id: int, size_bytes: int) -> EntryOutcome:
         if not self._options.durable and size_bytes < QUICK_COMMIT_BYTES:
             self._endpoint.stay_alive()  # many in a row take their time, too
             return storage.commit(file_id)

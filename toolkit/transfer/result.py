@@ -1,31 +1,37 @@
-"""What a session tells its caller: progress while it runs, and what became of each file at its end."""
+"""What a session reports to its caller: progress while it runs, and the result of every entry at its end."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from toolkit.errors import NettoolError, printable
 from toolkit.transfer.digest import Algorithm, ListingDigest
 from toolkit.transfer.manifest import Entry
-from toolkit.transfer.messages import Outcome, Status
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
 
-MAX_LISTED = 1000  # of each status: a peer may offer names that are refused for as long as it likes
+MAX_LISTED = 1000  # undelivered entries listed for each status; a peer may offer any number of refused names
 
-REFUSED = "refused"
-MISMATCHED = "mismatched"
-FAILED = "failed"
-SKIPPED = "skipped"
 
-_WORDS = {
-    Status.REFUSED: REFUSED,
-    Status.MISMATCHED: MISMATCHED,
-    Status.FAILED: FAILED,
+class DeliveryStatus(StrEnum):
+    """Why an entry was not delivered; the values appear in `--json` output (docs/data-format.md)."""
+
+    REFUSED = "refused"
+    MISMATCHED = "mismatched"
+    FAILED = "failed"
+    SKIPPED = "skipped"  # at the sender only: symbolic links and special files in a tree
+
+
+_DELIVERY_STATUS = {
+    EntryStatus.REFUSED: DeliveryStatus.REFUSED,
+    EntryStatus.MISMATCHED: DeliveryStatus.MISMATCHED,
+    EntryStatus.FAILED: DeliveryStatus.FAILED,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a session has got; totals are None as long as they are not known. Bytes of content."""
+    """How far a session has got, in files and in bytes of content; a total is None while it is unknown."""
 
     name: str
     files: int
@@ -37,11 +43,11 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-class FileReport(NamedTuple):
-    """What became of one file or directory that is not verified under its name: a word, and the reason."""
+class UndeliveredEntry(NamedTuple):
+    """A file or directory that the receiver does not have under its name: which, why in a word, and the reason."""
 
     name: str
-    status: str
+    status: DeliveryStatus
     reason: str
 
     def __str__(self) -> str:
@@ -49,82 +55,74 @@ class FileReport(NamedTuple):
 
 
 @dataclass(slots=True)
-class Report:
-    """What a session did.
+class TransferResult:
+    """The result of a session, as either side sees it.
 
-    files, size_bytes:  verified under their final names (directories do not count; bytes with holes)
-    digest:             of the one file, or of the listing of several (see ListingDigest), in hexadecimal
-    entries:            what was not verified, in the order of the manifest; the first MAX_LISTED of a status
-    unlisted:           how many more there were, by status
+    files, size_bytes:  files verified under their final names, and their size with holes; directories do not count
+    digest:             hexadecimal digest of the only file, or of the listing of several (see ListingDigest)
+    undelivered:        entries that were not delivered, in manifest order; at most MAX_LISTED of each status
+    omitted:            number of entries left out of `undelivered`, by status
     """
 
     algorithm: str
     files: int = 0
     size_bytes: int = 0
     digest: str = ""
-    entries: list[FileReport] = field(default_factory=list)
-    unlisted: dict[str, int] = field(default_factory=dict)
+    undelivered: list[UndeliveredEntry] = field(default_factory=list)
+    omitted: dict[DeliveryStatus, int] = field(default_factory=dict)
 
-    def add(self, entry: FileReport) -> None:
-        """One more that was not verified."""
+    def add_undelivered(self, entry: UndeliveredEntry) -> None:
+        """Record an entry that was not delivered."""
         status = entry.status
-        if status not in self.unlisted and len(self.those(status)) < MAX_LISTED:
-            self.entries.append(entry)
+        if status not in self.omitted and len(self.with_status(status)) < MAX_LISTED:
+            self.undelivered.append(entry)
         else:
-            self.unlisted[status] = self.unlisted.get(status, 0) + 1
+            self.omitted[status] = self.omitted.get(status, 0) + 1
 
-    def those(self, status: str) -> list[FileReport]:
-        """The entries of one status."""
-        return [entry for entry in self.entries if entry.status == status]
+    def with_status(self, status: DeliveryStatus) -> list[UndeliveredEntry]:
+        """The listed undelivered entries with this status."""
+        return [entry for entry in self.undelivered if entry.status == status]
 
-    def summary(self, status: str) -> str:
-        """The first of one status, and how many more there are; "" for none."""
-        entries = self.those(status)
+    def summary(self, status: DeliveryStatus) -> str:
+        """The first entry with this status and the number of others, as one line; "" if there is none."""
+        entries = self.with_status(status)
         if not entries:
             return ""
-        more = len(entries) - 1 + self.unlisted.get(status, 0)
+        more = len(entries) - 1 + self.omitted.get(status, 0)
         return f"{entries[0]} (and {more} more {status})" if more else str(entries[0])
 
-
-def raise_for(report: Report, *errors: tuple[str, type[NettoolError]]) -> None:
-    """Raise the first of these errors, as pairs of a status and a class, that some entry calls for."""
-    for status, error in errors:
-        if summary := report.summary(status):
-            raise error(summary)
-
-
-class SendReport(Report):
-    """What a sender did; SKIPPED are links and devices in trees."""
+    def raise_for(self, errors: Mapping[DeliveryStatus, type[NettoolError]]) -> None:
+        """Raise the error of the first status in `errors` that some entry has."""
+        for status, error in errors.items():
+            if summary := self.summary(status):
+                raise error(summary)
 
 
-class ReceiveReport(Report):
-    """What a receiver did."""
-
-
-class Settled(NamedTuple):
-    """An entry of which the outcome is known, and for a file its final size and digest."""
+class EntryResult(NamedTuple):
+    """The final outcome of one entry; a delivered file also has its final size and its digest."""
 
     entry: Entry
-    outcome: Outcome
+    outcome: EntryOutcome
     size_bytes: int
     digest: bytes
 
 
-class Account:
-    """Makes a report of what is settled, in the order of the manifest, which the digest of a listing needs."""
+class ResultBuilder:
+    """Builds a TransferResult from entry results in manifest order, which the digest of the listing depends on."""
 
-    def __init__(self, report: Report, algorithm: Algorithm) -> None:
-        self.report = report
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.result = TransferResult(algorithm.name)
         self._listing = ListingDigest(algorithm)
 
-    def add(self, settled: Iterable[Settled]) -> None:
-        """The next entries of the manifest."""
-        report = self.report
-        for entry, outcome, size_bytes, digest in settled:
-            if outcome.status is not Status.TAKEN:
-                report.add(FileReport(entry.name, _WORDS[outcome.status], printable(outcome.reason)))
+    def add(self, entry_results: Iterable[EntryResult]) -> None:
+        """Add the next entries of the manifest."""
+        result = self.result
+        for entry, outcome, size_bytes, digest in entry_results:
+            if outcome.status is not EntryStatus.OK:
+                status = _DELIVERY_STATUS[outcome.status]
+                result.add_undelivered(UndeliveredEntry(entry.name, status, printable(outcome.reason)))
             elif digest:  # a directory has none
-                report.files += 1
-                report.size_bytes += size_bytes
+                result.files += 1
+                result.size_bytes += size_bytes
                 self._listing.add(entry.path, digest)
-        report.digest = self._listing.hex()
+        result.digest = self._listing.hex()

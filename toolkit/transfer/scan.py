@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from toolkit.errors import UsageError, printable
-from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, PERMISSION_BITS, Entry, Kind
+from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, PERMISSION_BITS, Entry, EntryKind
 from toolkit.transfer.names import display_name
 from toolkit.transfer.sources import FileOrigin, Identity, segments_of
 
@@ -28,7 +28,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedEntry:
     """Something in a tree that is not sent; `is_failure` where it should have been."""
 
     path: bytes
@@ -70,11 +70,11 @@ def totals_of(roots: Iterable[Root]) -> tuple[int, int] | tuple[None, None]:
     return files, size_bytes
 
 
-def walk(roots: Iterable[Root], left_out: list[LeftOut]) -> Iterator[Item]:
+def walk(roots: Iterable[Root], left_out: list[SkippedEntry]) -> Iterator[Item]:
     """Every item below the roots; what is not sent is added to `left_out`."""
     for root in roots:
         if root.path is None:
-            yield Item(Entry(Kind.FILE, root.name, 0o644, time.time_ns(), None))
+            yield Item(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None))
         elif root.status is not None and stat.S_ISDIR(root.status.st_mode):
             yield Item(_directory(root.name, root.status))
             yield from _walk_below(root.path, root.name, left_out)
@@ -120,7 +120,7 @@ def _root(source: str, recursive: bool, stream_name: str) -> Root:
     return Root(os.fsencode(source), name, status)
 
 
-def _walk_below(path: bytes, name: bytes, left_out: list[LeftOut]) -> Iterator[Item]:
+def _walk_below(path: bytes, name: bytes, left_out: list[SkippedEntry]) -> Iterator[Item]:
     """The content of the directory at `path`, whose own name in the manifest is `name`."""
     levels = [(name, iter(_children(path, name, left_out)))]  # a stack: a tree may be deeper than Python recurses
     while levels:
@@ -133,20 +133,20 @@ def _walk_below(path: bytes, name: bytes, left_out: list[LeftOut]) -> Iterator[I
         try:
             status = child.stat(follow_symlinks=False)
         except OSError as error:
-            left_out.append(LeftOut(name, _why(error), is_failure=True))
+            left_out.append(SkippedEntry(name, _why(error), is_failure=True))
             continue
         if stat.S_ISDIR(status.st_mode):
             yield Item(_directory(name, status))
             levels.append((name, iter(_children(child.path, name, left_out))))
         elif not stat.S_ISREG(status.st_mode):
-            left_out.append(LeftOut(name, _what(status), is_failure=False))
+            left_out.append(SkippedEntry(name, _what(status), is_failure=False))
         elif not os.access(child.path, os.R_OK):
-            left_out.append(LeftOut(name, "permission denied", is_failure=True))
+            left_out.append(SkippedEntry(name, "permission denied", is_failure=True))
         else:
             yield _file(child.path, name, status)
 
 
-def _children(path: bytes, name: bytes, left_out: list[LeftOut]) -> list[os.DirEntry[bytes]]:
+def _children(path: bytes, name: bytes, left_out: list[SkippedEntry]) -> list[os.DirEntry[bytes]]:
     """What is in a directory, such that whole paths come in the order of their bytes, as `LC_ALL=C sort` has
     them.
     """
@@ -154,12 +154,12 @@ def _children(path: bytes, name: bytes, left_out: list[LeftOut]) -> list[os.DirE
         with os.scandir(path) as found:
             return sorted(found, key=lambda child: child.name + b"/" * child.is_dir(follow_symlinks=False))
     except OSError as error:
-        left_out.append(LeftOut(name, _why(error), is_failure=True))
+        left_out.append(SkippedEntry(name, _why(error), is_failure=True))
         return []
 
 
 def _directory(name: bytes, status: os.stat_result) -> Entry:
-    return Entry(Kind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
+    return Entry(EntryKind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
 
 
 def _file(path: bytes, name: bytes, status: os.stat_result) -> Item:
@@ -174,7 +174,7 @@ def _file(path: bytes, name: bytes, status: os.stat_result) -> Item:
         finally:
             os.close(descriptor)
     mode = status.st_mode & PERMISSION_BITS
-    return Item(Entry(Kind.FILE, name, mode, _mtime_ns(status), status.st_size, content_bytes), origin)
+    return Item(Entry(EntryKind.FILE, name, mode, _mtime_ns(status), status.st_size, content_bytes), origin)
 
 
 def _mtime_ns(status: os.stat_result) -> int:

@@ -6,7 +6,7 @@ receiver has accepted: a congestion window lets hardly more out in the first rou
 needs one only.
 
 Content is handed to the channel in slices that take about a tenth of a second each, whatever the path:
-between them the sender looks whether the receiver has something to say, and reports progress.
+between them the sender looks whether the receiver has something to say, and results progress.
 """
 
 import os
@@ -24,7 +24,7 @@ from toolkit.errors import (
     VerificationError,
 )
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, algorithm_by_name
-from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, Kind
+from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     Accept,
     AnyMessage,
@@ -32,31 +32,27 @@ from toolkit.transfer.messages import (
     Digests,
     Done,
     End,
+    EntryOutcome,
+    EntryStatus,
     FileDigest,
     Hole,
     Offer,
-    Outcome,
     Result,
-    Status,
 )
 from toolkit.transfer.names import display_name
 from toolkit.transfer.result import (
-    FAILED,
-    MISMATCHED,
-    REFUSED,
-    SKIPPED,
-    Account,
-    FileReport,
+    DeliveryStatus,
+    EntryResult,
     Progress,
     ProgressCallback,
-    SendReport,
-    Settled,
-    raise_for,
+    ResultBuilder,
+    TransferResult,
+    UndeliveredEntry,
 )
-from toolkit.transfer.scan import Item, LeftOut, Root, check_sources, in_groups, totals_of, walk
-from toolkit.transfer.session import Endpoint
+from toolkit.transfer.scan import Item, Root, SkippedEntry, check_sources, in_groups, totals_of, walk
+from toolkit.transfer.session import SessionEndpoint
 from toolkit.transfer.sources import FileSource, Stream, StreamSlice
-from toolkit.transfer.states import Party
+from toolkit.transfer.states import Role
 from toolkit.transfer.storage import OPTIMISTIC_BYTES
 
 MIN_SLICE_BYTES = 1 << 16
@@ -90,15 +86,15 @@ class _Group:
     number: int
     first_id: int
     items: list[Item]
-    decisions: tuple[Outcome, ...] | None = None
+    decisions: tuple[EntryOutcome, ...] | None = None
     digests: dict[int, FileDigest] = field(default_factory=dict)
 
     def is_refused(self, index: int) -> bool:
         """Whether the receiver has said that it does not take this entry."""
-        return self.decisions is not None and self.decisions[index].status is Status.REFUSED
+        return self.decisions is not None and self.decisions[index].status is EntryStatus.REFUSED
 
 
-class Sender:
+class SendSession:
     """Sends one session's files; `run` once."""
 
     def __init__(
@@ -113,10 +109,10 @@ class Sender:
         self._algorithm = algorithm_by_name(options.digest)
         self._options = options
         self._channel = channel
-        self._endpoint = Endpoint(channel, Party.SENDER, cancel)
+        self._endpoint = SessionEndpoint(channel, Role.SENDER, cancel)
         self._progress = progress
         self._totals = totals_of(self._roots)
-        self._left_out: list[LeftOut] = []
+        self._left_out: list[SkippedEntry] = []
         self._groups: dict[int, _Group] = {}  # offered and without a result, in order
         self._next_group = 0
         self._next_id = 0
@@ -128,23 +124,22 @@ class Sender:
         self._sent_files = 0
         self._sent_bytes = 0
         self._changed: list[NettoolError] = []
-        self._account = Account(SendReport(options.digest), self._algorithm)
+        self._results = ResultBuilder(self._algorithm)
 
-    def run(self) -> SendReport:
-        """The session from its first message to its last. Raises errors of the family, with the report."""
-        report = self._account.report
-        assert isinstance(report, SendReport)
+    def run(self) -> TransferResult:
+        """The session from its first message to its last. Raises errors of the family, with the result."""
+        result = self._results.result
         try:
             with self._endpoint.telling():
                 self._run()
-            self._raise_for(report)
+            self._raise_for(result)
         except NettoolError as error:
-            error.report = report
+            error.result = result
             raise
         finally:
             for source in self._sources:
                 source.close()
-        return report
+        return result
 
     def _run(self) -> None:
         endpoint = self._endpoint
@@ -184,8 +179,8 @@ class Sender:
         elif isinstance(message, Result):
             self._take_result(message)
         elif isinstance(message, Done):
-            report = self._account.report
-            if self._groups or (message.files, message.size_bytes) != (report.files, report.size_bytes):
+            result = self._results.result
+            if self._groups or (message.files, message.size_bytes) != (result.files, result.size_bytes):
                 raise ProtocolError("the receiver's count of what it has is not ours")
 
     def _take_result(self, result: Result) -> None:
@@ -200,13 +195,13 @@ class Sender:
         settled = []
         for index, (item, outcome) in enumerate(zip(group.items, result.outcomes, strict=True)):
             sent = group.digests.get(index)
-            if outcome.status is Status.TAKEN and item.entry.kind is Kind.FILE and sent is None:
+            if outcome.status is EntryStatus.OK and item.entry.kind is EntryKind.FILE and sent is None:
                 raise ProtocolError("the receiver has verified what was not sent")
-            if outcome.status is Status.MISMATCHED and item.origin and not item.origin.is_unchanged():
+            if outcome.status is EntryStatus.MISMATCHED and item.origin and not item.origin.is_unchanged():
                 self._changed.append(item.origin.changed())
             size_bytes, digest = (sent.size_bytes, sent.digest) if sent else (0, b"")
-            settled.append(Settled(item.entry, outcome, size_bytes, digest))
-        self._account.add(settled)
+            settled.append(EntryResult(item.entry, outcome, size_bytes, digest))
+        self._results.add(settled)
         del self._groups[group.number]
 
     def _poll(self) -> None:
@@ -227,7 +222,7 @@ class Sender:
     def _send_group(self, group: _Group) -> None:
         batch: list[FileDigest] = []
         for index, item in enumerate(group.items):
-            if item.entry.kind is Kind.DIRECTORY:
+            if item.entry.kind is EntryKind.DIRECTORY:
                 continue
             if group.number or item.origin is None:
                 self._await_decisions(group)
@@ -324,10 +319,16 @@ class Sender:
 
     # The end.
 
-    def _raise_for(self, report: SendReport) -> None:
+    def _raise_for(self, result: TransferResult) -> None:
         for left_out in self._left_out:
-            status = FAILED if left_out.is_failure else SKIPPED
-            report.entries.append(FileReport(display_name(left_out.path), status, left_out.reason))
+            status = DeliveryStatus.FAILED if left_out.is_failure else DeliveryStatus.SKIPPED
+            result.undelivered.append(UndeliveredEntry(display_name(left_out.path), status, left_out.reason))
         if self._changed:
             raise self._changed[0]
-        raise_for(report, (MISMATCHED, VerificationError), (FAILED, TransferError), (REFUSED, RefusedError))
+        result.raise_for(
+            {
+                DeliveryStatus.MISMATCHED: VerificationError,
+                DeliveryStatus.FAILED: TransferError,
+                DeliveryStatus.REFUSED: RefusedError,
+            }
+        )

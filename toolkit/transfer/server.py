@@ -12,7 +12,7 @@ from time import monotonic
 
 from toolkit.channel import Address, Channel, Listener, Transport, TransportOptions
 from toolkit.errors import NettoolError, PeerClosedError, UnreachableError
-from toolkit.transfer.messages import Error, Reason
+from toolkit.transfer.messages import ErrorMessage, ErrorReason
 
 _PORT_ATTEMPTS = 20
 _MAX_REFUSALS = 8  # being told why takes a moment; beyond that many at a time, who is refused is only cut off
@@ -44,7 +44,7 @@ def listen_on_one_port(
     return listeners
 
 
-class Server:
+class SessionServer:
     """Hands each accepted channel to `session`, in a thread of its own.
 
     session:       called with the listener's name and the channel, which it ends; what it raises ends the
@@ -138,7 +138,7 @@ class Server:
 
     def _refuse(self, channel: Channel, text: str) -> None:
         try:
-            channel.send_message(Error(Reason.REFUSED, text).encode())
+            channel.send_message(ErrorMessage(ErrorReason.REFUSED, text).encode())
             channel.close()
         except NettoolError:  # it has gone away by itself
             channel.abort()

@@ -19,8 +19,8 @@ from toolkit.errors import (
     UsageError,
     printable,
 )
-from toolkit.transfer.messages import Alive, AnyMessage, Error, Reason, decode_untrusted
-from toolkit.transfer.states import Party, State, advance
+from toolkit.transfer.messages import Alive, AnyMessage, ErrorMessage, ErrorReason, decode_untrusted
+from toolkit.transfer.states import Role, SessionState, advance
 
 # How often an end that waits looks up: says something where it has said nothing since, and sees that it shall stop.
 # The idle timeout that counts is the peer's, and unknown here.
@@ -35,21 +35,21 @@ class _PeerFailure(Exception):  # noqa: N818 - it carries the error that is rais
         self.error = error
 
 
-class Endpoint:
+class SessionEndpoint:
     """One end of a session over a channel."""
 
-    def __init__(self, channel: Channel, party: Party, cancel: threading.Event | None) -> None:
+    def __init__(self, channel: Channel, party: Role, cancel: threading.Event | None) -> None:
         self._channel = channel
         self._party = party
-        self._peer = Party.RECEIVER if party is Party.SENDER else Party.SENDER
+        self._peer = Role.RECEIVER if party is Role.SENDER else Role.SENDER
         self._cancel = cancel
         self._last_sent_s = time.monotonic()
-        self.state = State.NEW
+        self.state = SessionState.NEW
 
     @property
     def is_over(self) -> bool:
         """Whether nothing may follow."""
-        return self.state is State.OVER
+        return self.state is SessionState.OVER
 
     def send(self, message: AnyMessage) -> None:
         """Send, as the state allows. Raises PeerClosedError."""
@@ -70,7 +70,7 @@ class Endpoint:
             return None
         message = decode_untrusted(data)
         self.state = advance(self.state, self._peer, message.TYPE)
-        if isinstance(message, Error):
+        if isinstance(message, ErrorMessage):
             raise _PeerFailure(_said_by(self._peer, message))
         return None if isinstance(message, Alive) else message
 
@@ -102,20 +102,20 @@ class Endpoint:
             raise
         except OSError as error:
             failed = TransferError(f"the system refuses: {error.strerror or error}")
-            self._tell(Reason.FAILED, str(failed))
+            self._tell(ErrorReason.FAILED, str(failed))
             raise failed from error
 
-    def _tell(self, reason: Reason, text: str) -> None:
+    def _tell(self, reason: ErrorReason, text: str) -> None:
         if not self.is_over:
             with contextlib.suppress(NettoolError):
-                self.send(Error(reason, text))
+                self.send(ErrorMessage(reason, text))
 
     def _last_words(self) -> NettoolError | None:
         """Why the peer has closed, if it said so before."""
         with contextlib.suppress(NettoolError):
             while (data := self._channel.receive(timeout_s=LAST_WORDS_TIMEOUT_S)) is not None:
                 message = decode_untrusted(data)
-                if isinstance(message, Error):
+                if isinstance(message, ErrorMessage):
                     return _said_by(self._peer, message)
         return None
 
@@ -128,22 +128,22 @@ class _CancelledError(TransferError):
     """The caller of this end wants it to stop."""
 
 
-def _reason_for(error: NettoolError) -> Reason:
+def _reason_for(error: NettoolError) -> ErrorReason:
     if isinstance(error, _CancelledError):
-        return Reason.CANCELLED
+        return ErrorReason.CANCELLED
     if isinstance(error, VersionError):
-        return Reason.VERSION
+        return ErrorReason.VERSION
     if isinstance(error, ProtocolError):
-        return Reason.PROTOCOL
-    return Reason.REFUSED if isinstance(error, RefusedError) else Reason.FAILED
+        return ErrorReason.PROTOCOL
+    return ErrorReason.REFUSED if isinstance(error, RefusedError) else ErrorReason.FAILED
 
 
-def _said_by(party: Party, message: Error) -> NettoolError:
+def _said_by(party: Role, message: ErrorMessage) -> NettoolError:
     who, text = f"the {party.value}", printable(message.text)
-    if message.reason is Reason.VERSION:
+    if message.reason is ErrorReason.VERSION:
         return RefusedError(f"{who} is of another version, use the same on both sides: {text}")
-    if message.reason is Reason.REFUSED:
+    if message.reason is ErrorReason.REFUSED:
         return RefusedError(f"{who} refuses: {text}")
-    if message.reason is Reason.CANCELLED:
+    if message.reason is ErrorReason.CANCELLED:
         return TransferError(f"{who} has stopped the transfer")
     return TransferError(f"{who} says: {text}")

@@ -7,17 +7,17 @@ is on its way: after its END a sender still gets decisions that were made before
 from enum import Enum
 
 from toolkit.errors import ProtocolError
-from toolkit.transfer.messages import Type
+from toolkit.transfer.messages import MessageType
 
 
-class Party(Enum):
+class Role(Enum):
     """Who a message comes from."""
 
     SENDER = "sender"
     RECEIVER = "receiver"
 
 
-class State(Enum):
+class SessionState(Enum):
     """Of a session, as one end knows it."""
 
     NEW = "new"
@@ -26,32 +26,32 @@ class State(Enum):
     OVER = "over"
 
 
-_SENDER, _RECEIVER = Party.SENDER, Party.RECEIVER
+_SENDER, _RECEIVER = Role.SENDER, Role.RECEIVER
 
-TRANSITIONS: dict[tuple[State, Party, Type], State] = {
-    (State.NEW, _SENDER, Type.BEGIN): State.OPEN,
-    (State.OPEN, _SENDER, Type.OFFER): State.OPEN,
-    (State.OPEN, _SENDER, Type.HOLE): State.OPEN,
-    (State.OPEN, _SENDER, Type.DIGESTS): State.OPEN,
-    (State.OPEN, _SENDER, Type.ALIVE): State.OPEN,
-    (State.OPEN, _SENDER, Type.END): State.ENDED,
-    (State.OPEN, _RECEIVER, Type.ACCEPT): State.OPEN,
-    (State.OPEN, _RECEIVER, Type.RESULT): State.OPEN,
-    (State.OPEN, _RECEIVER, Type.ALIVE): State.OPEN,
-    (State.ENDED, _SENDER, Type.ALIVE): State.ENDED,
-    (State.ENDED, _RECEIVER, Type.ACCEPT): State.ENDED,
-    (State.ENDED, _RECEIVER, Type.RESULT): State.ENDED,
-    (State.ENDED, _RECEIVER, Type.ALIVE): State.ENDED,
-    (State.ENDED, _RECEIVER, Type.DONE): State.OVER,
+TRANSITIONS: dict[tuple[SessionState, Role, MessageType], SessionState] = {
+    (SessionState.NEW, _SENDER, MessageType.BEGIN): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.OFFER): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.HOLE): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.DIGESTS): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.ALIVE): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.END): SessionState.ENDED,
+    (SessionState.OPEN, _RECEIVER, MessageType.ACCEPT): SessionState.OPEN,
+    (SessionState.OPEN, _RECEIVER, MessageType.RESULT): SessionState.OPEN,
+    (SessionState.OPEN, _RECEIVER, MessageType.ALIVE): SessionState.OPEN,
+    (SessionState.ENDED, _SENDER, MessageType.ALIVE): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.ACCEPT): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.RESULT): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.ALIVE): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.DONE): SessionState.OVER,
     **{
-        (state, party, Type.ERROR): State.OVER
-        for state in (State.NEW, State.OPEN, State.ENDED)
-        for party in Party
+        (state, party, MessageType.ERROR): SessionState.OVER
+        for state in (SessionState.NEW, SessionState.OPEN, SessionState.ENDED)
+        for party in Role
     },
 }  # fmt: skip
 
 
-def advance(state: State, party: Party, message: Type) -> State:
+def advance(state: SessionState, party: Role, message: MessageType) -> SessionState:
     """The state after a message of that type from that party. Raises ProtocolError where it may not come."""
     following = TRANSITIONS.get((state, party, message))
     if following is None:

@@ -14,15 +14,15 @@ from functools import partial
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import Algorithm, PendingRanges
 from toolkit.transfer.incoming import IncomingFile
-from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, Kind
-from toolkit.transfer.messages import FileDigest, Hole, Outcome, Status
+from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
+from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 from toolkit.transfer.names import refusal_of_untrusted
-from toolkit.transfer.tree import NotTakenError, Tree
+from toolkit.transfer.tree import RefusedEntryError, Tree
 
 OPTIMISTIC_BYTES = 1 << 20  # what a new path takes in the round trips that an answer may cost, a lost packet included
 MAX_EARLY_PIECES = 1 << 13  # packets of 1,200 bytes, and the last ones of MAX_GROUP_ENTRIES files, come to a quarter
 
-TAKEN = Outcome(Status.TAKEN)
+ACCEPTED = EntryOutcome(EntryStatus.OK)
 
 
 class Storage:
@@ -46,7 +46,7 @@ class Storage:
         """How much content has landed, in files that are verified or under way."""
         return self._finished_bytes + sum(file.landed_bytes for file in self._files.values())
 
-    def offer(self, entries: Sequence[Entry], algorithm: Algorithm) -> list[Outcome]:
+    def offer(self, entries: Sequence[Entry], algorithm: Algorithm) -> list[EntryOutcome]:
         """Decide on the entries, whose ids follow those of the offer before; TAKEN or REFUSED each.
 
         Directories are made at once.
@@ -59,14 +59,14 @@ class Storage:
             for file_id, entry in enumerate(entries, self._next_id):
                 try:
                     self._check(entry, free_bytes)
-                    if entry.kind is Kind.FILE:
+                    if entry.kind is EntryKind.FILE:
                         notify = partial(self._complete.append, file_id)
                         self._files[file_id] = self._incoming(entry, algorithm, notify)
                         if free_bytes is not None:
                             free_bytes -= entry.content_bytes
-                    outcomes.append(TAKEN)
-                except NotTakenError as refusal:
-                    outcomes.append(Outcome(Status.REFUSED, str(refusal)))
+                    outcomes.append(ACCEPTED)
+                except RefusedEntryError as refusal:
+                    outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
             self._next_id += len(entries)
             early, self._early = self._early, []
         for file_id, offset, data in early:
@@ -79,15 +79,15 @@ class Storage:
     def _check(self, entry: Entry, free_bytes: int | None) -> None:
         refusal = refusal_of_untrusted(entry.path)
         if refusal:
-            raise NotTakenError(refusal)
+            raise RefusedEntryError(refusal)
         parts = tuple(entry.path.split(b"/"))
-        if entry.kind is Kind.DIRECTORY:
+        if entry.kind is EntryKind.DIRECTORY:
             self._tree.make(parts, entry.mode, entry.mtime_ns)
             return
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
-            raise NotTakenError(f"its size of {entry.size_bytes} bytes is more than the receiver takes")
+            raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is more than the receiver takes")
         if free_bytes is not None and entry.content_bytes > free_bytes:
-            raise NotTakenError("no space left on the receiver's disk")
+            raise RefusedEntryError("no space left on the receiver's disk")
         self._tree.check(parts, self._overwrite)
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
@@ -147,7 +147,7 @@ class Storage:
             file_id = self._complete.popleft()
             yield file_id, self._files[file_id]
 
-    def commit(self, file_id: int) -> Outcome:
+    def commit(self, file_id: int) -> EntryOutcome:
         """Verify a complete file and give it its name."""
         file = self._files[file_id]
         outcome = file.commit(self._overwrite, self._durable)

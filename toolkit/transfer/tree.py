@@ -26,7 +26,7 @@ _publishing = threading.Lock()
 EXISTS = "it exists already; the receiver replaces files only with --overwrite"
 
 
-class NotTakenError(Exception):
+class RefusedEntryError(Exception):
     """An entry that is refused, and why; the rest goes on."""
 
 
@@ -50,7 +50,7 @@ class Tree:
 
     @contextlib.contextmanager
     def at(self, components: tuple[bytes, ...]) -> Iterator[int]:
-        """A descriptor of the directory at that path. Raises NotTakenError."""
+        """A descriptor of the directory at that path. Raises RefusedEntryError."""
         with self._lock:
             yield self._descriptor(components)
 
@@ -62,7 +62,7 @@ class Tree:
         try:
             descriptor = os.open(components[-1], _DIRECTORY, dir_fd=parent)
         except OSError as error:
-            raise NotTakenError(_why_no_directory(error, parent, components[-1])) from error
+            raise RefusedEntryError(_why_no_directory(error, parent, components[-1])) from error
         if len(self._descriptors) > MAX_OPEN_DIRECTORIES:
             self._forget(next(known for known in self._descriptors if known))
         self._descriptors[components] = descriptor
@@ -78,7 +78,7 @@ class Tree:
         return status.f_bavail * status.f_frsize if status.f_blocks else None
 
     def make(self, components: tuple[bytes, ...], mode: int, mtime_ns: int) -> None:
-        """Make a directory, or find it there. Its mode and time are set by `finish`. Raises NotTakenError."""
+        """Make a directory, or find it there. Its mode and time are set by `finish`. Raises RefusedEntryError."""
         with self.at(components[:-1]) as parent:
             try:
                 os.mkdir(components[-1], 0o700, dir_fd=parent)
@@ -88,24 +88,24 @@ class Tree:
             except FileExistsError:
                 pass
             except OSError as error:
-                raise NotTakenError(reason_of(error)) from error
+                raise RefusedEntryError(reason_of(error)) from error
             self._descriptor(components)
 
     def check(self, components: tuple[bytes, ...], overwrite: bool) -> None:
-        """Whether a file may be put there. Raises NotTakenError."""
+        """Whether a file may be put there. Raises RefusedEntryError."""
         with self.at(components[:-1]) as parent:
             try:
                 status = os.stat(components[-1], dir_fd=parent, follow_symlinks=False)
             except FileNotFoundError:
                 return
             except OSError as error:
-                raise NotTakenError(reason_of(error)) from error
+                raise RefusedEntryError(reason_of(error)) from error
         _check_in_the_way(status, overwrite)
 
     def publish(self, parts: tuple[bytes, ...], temporary: bytes, overwrite: bool) -> None:
         """Give the file `temporary` its final name in the same directory, whole or not at all.
 
-        Nothing is replaced unless `overwrite`, whoever comes in between. Raises NotTakenError, OSError.
+        Nothing is replaced unless `overwrite`, whoever comes in between. Raises RefusedEntryError, OSError.
         """
         name = parts[-1]
         with self.at(parts[:-1]) as parent:
@@ -135,7 +135,7 @@ class Tree:
 
     def remove(self, components: tuple[bytes, ...]) -> None:
         """Remove a file if it is there."""
-        with contextlib.suppress(OSError, NotTakenError), self.at(components[:-1]) as parent:
+        with contextlib.suppress(OSError, RefusedEntryError), self.at(components[:-1]) as parent:
             os.unlink(components[-1], dir_fd=parent)
 
     def finish(self, complete: bool) -> None:
@@ -143,7 +143,7 @@ class Tree:
         files.
         """
         for components, mode, mtime_ns in reversed(self._made):
-            with contextlib.suppress(OSError, NotTakenError):
+            with contextlib.suppress(OSError, RefusedEntryError):
                 if not complete:
                     with self.at(components[:-1]) as parent, contextlib.suppress(OSError):
                         os.rmdir(components[-1], dir_fd=parent)
@@ -192,10 +192,10 @@ def _why_no_directory(error: OSError, parent: int, name: bytes) -> str:
 
 def _check_in_the_way(status: os.stat_result, overwrite: bool) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise NotTakenError("a symbolic link is in the way")
+        raise RefusedEntryError("a symbolic link is in the way")
     if stat.S_ISDIR(status.st_mode):
-        raise NotTakenError("a directory of that name is in the way")
+        raise RefusedEntryError("a directory of that name is in the way")
     if not stat.S_ISREG(status.st_mode):
-        raise NotTakenError("something that is no file is in the way")
+        raise RefusedEntryError("something that is no file is in the way")
     if not overwrite:
-        raise NotTakenError(EXISTS)
+        raise RefusedEntryError(EXISTS)

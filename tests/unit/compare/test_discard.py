@@ -11,8 +11,8 @@ from toolkit.compare import discard
 from toolkit.compare.discard import MAX_FILES, MAX_HELD_BYTES, DiscardingStorage
 from toolkit.errors import ProtocolError, TransferError
 from toolkit.transfer.digest import algorithm_by_name
-from toolkit.transfer.manifest import Entry, Kind
-from toolkit.transfer.messages import Status
+from toolkit.transfer.manifest import Entry, EntryKind
+from toolkit.transfer.messages import EntryStatus
 
 ALGORITHM = algorithm_by_name("xxh3-128")
 STEP = memoryview(bytes(1 << 20))
@@ -20,8 +20,8 @@ STEP = memoryview(bytes(1 << 20))
 
 def storage_of(*sizes_bytes: int) -> DiscardingStorage:
     storage = DiscardingStorage(None)
-    entries = [Entry(Kind.FILE, b"%d" % n, 0o600, 0, size, size) for n, size in enumerate(sizes_bytes)]
-    assert all(outcome.status is Status.TAKEN for outcome in storage.offer(entries, ALGORITHM))
+    entries = [Entry(EntryKind.FILE, b"%d" % n, 0o600, 0, size, size) for n, size in enumerate(sizes_bytes)]
+    assert all(outcome.status is EntryStatus.OK for outcome in storage.offer(entries, ALGORITHM))
     return storage
 
 
@@ -58,8 +58,8 @@ def test_content_far_ahead_of_what_is_missing_is_refused() -> None:
 
 def test_more_files_at_a_time_are_refused() -> None:
     storage = storage_of(*[1 << 30] * MAX_FILES)
-    (outcome,) = storage.offer([Entry(Kind.FILE, b"more", 0o600, 0, 1, 1)], ALGORITHM)
-    assert outcome.status is Status.REFUSED
+    (outcome,) = storage.offer([Entry(EntryKind.FILE, b"more", 0o600, 0, 1, 1)], ALGORITHM)
+    assert outcome.status is EntryStatus.REFUSED
     storage.close(complete=False)
 
 

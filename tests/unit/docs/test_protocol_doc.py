@@ -7,8 +7,8 @@ import pytest
 
 from docs import generate
 from toolkit.rudp import wire
-from toolkit.transfer.messages import Type
-from toolkit.transfer.states import TRANSITIONS, Party, State
+from toolkit.transfer.messages import MessageType
+from toolkit.transfer.states import TRANSITIONS, Role, SessionState
 from toolkit.transports.tcp import wire as tcp_wire
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -93,15 +93,17 @@ def test_files_that_the_document_names_are_there() -> None:
 
 def test_the_session_is_the_one_of_the_code() -> None:
     text = section("The session")
-    assert {(row[0], row[1]) for row in rows(text) if row[0].isdigit()} == {(str(t.value), t.name) for t in Type}
-    stated: set[tuple[str, Party, str, str]] = set()
-    states = {state.name for state in State}
+    assert {(row[0], row[1]) for row in rows(text) if row[0].isdigit()} == {(str(t.value), t.name) for t in MessageType}
+    stated: set[tuple[str, Role, str, str]] = set()
+    states = {state.name for state in SessionState}
     for row in rows(text):
         if len(row) != 4 or row[0] not in states | {"any but OVER"}:
             continue
-        befores = [row[0]] if row[0] in states else [state.name for state in State if state is not State.OVER]
+        befores = (
+            [row[0]] if row[0] in states else [state.name for state in SessionState if state is not SessionState.OVER]
+        )
         for before in befores:
-            for party, said in ((Party.SENDER, row[1]), (Party.RECEIVER, row[2])):
+            for party, said in ((Role.SENDER, row[1]), (Role.RECEIVER, row[2])):
                 stated |= {(before, party, name, row[3]) for name in said.split(", ") if name}
     coded = {(before.name, party, kind.name, after.name) for (before, party, kind), after in TRANSITIONS.items()}
     assert stated == coded

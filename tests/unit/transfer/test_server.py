@@ -9,8 +9,8 @@ import pytest
 from tests.support.memory_transport import MemoryListener, MemoryTransport
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError
-from toolkit.transfer.messages import Error, Reason, decode_untrusted
-from toolkit.transfer.server import Server, listen_on_one_port
+from toolkit.transfer.messages import ErrorMessage, ErrorReason, decode_untrusted
+from toolkit.transfer.server import SessionServer, listen_on_one_port
 
 ANYWHERE = Address("", 0)
 OPTIONS = TransportOptions()
@@ -20,11 +20,11 @@ LIMIT_S = 10.0
 @contextmanager
 def serving(
     session: Callable[[str, Channel], None], max_sessions: int = 8, limit: int | None = None
-) -> Iterator[tuple[Server, Callable[[], Channel], threading.Thread, list[BaseException]]]:
+) -> Iterator[tuple[SessionServer, Callable[[], Channel], threading.Thread, list[BaseException]]]:
     """A server in a thread; how to connect to it; the thread, and what `run` has raised."""
     transport = MemoryTransport()
     listener = transport.listen(ANYWHERE, OPTIONS)
-    server = Server({"memory": listener}, session, max_sessions, limit)
+    server = SessionServer({"memory": listener}, session, max_sessions, limit)
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -52,8 +52,8 @@ def refusal(channel: Channel) -> str:
     message = channel.receive(timeout_s=LIMIT_S)
     assert message is not None
     told = decode_untrusted(message)
-    assert isinstance(told, Error)
-    assert told.reason is Reason.REFUSED
+    assert isinstance(told, ErrorMessage)
+    assert told.reason is ErrorReason.REFUSED
     return told.text
 
 

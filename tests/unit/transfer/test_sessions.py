@@ -22,8 +22,8 @@ from toolkit.errors import (
     UsageError,
     printable,
 )
-from toolkit.transfer import receive, send
-from toolkit.transfer.manifest import MAX_OPEN_GROUPS, Entry, Kind
+from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
+from toolkit.transfer.manifest import MAX_OPEN_GROUPS, Entry, EntryKind
 from toolkit.transfer.messages import (
     Accept,
     Alive,
@@ -31,25 +31,23 @@ from toolkit.transfer.messages import (
     Digests,
     Done,
     End,
-    Error,
+    EntryOutcome,
+    EntryStatus,
+    ErrorMessage,
+    ErrorReason,
     FileDigest,
     Hole,
     Offer,
-    Outcome,
-    Reason,
     Result,
-    Status,
     decode_untrusted,
 )
 from toolkit.transfer.open_files import OPEN_FILES
-from toolkit.transfer.receiver import QUICK_COMMIT_BYTES, ReceiveOptions
-from toolkit.transfer.result import ReceiveReport, Report, SendReport
-from toolkit.transfer.sender import SendOptions
+from toolkit.transfer.receiver import QUICK_COMMIT_BYTES
 from toolkit.transfer.storage import OPTIMISTIC_BYTES
 
 PATIENCE_S = 20.0
-TAKEN = Outcome(Status.TAKEN)
-REFUSED = Outcome(Status.REFUSED, "no\x1b[2J")
+OK = EntryOutcome(EntryStatus.OK)
+REFUSED = EntryOutcome(EntryStatus.REFUSED, "no\x1b[2J")
 
 
 @pytest.fixture
@@ -191,9 +189,9 @@ def test_links_are_reported_and_the_unreadable_is_an_error_after_the_rest(
     received = in_thread(lambda: receive(ends[1], root))
     with pytest.raises(TransferError, match="tree/secret: permission denied") as caught:
         send(ends[0], [tree], SendOptions(recursive=True))
-    report = caught.value.report
-    assert isinstance(report, SendReport)
-    assert [(entry.name, entry.status) for entry in report.entries] == [
+    report = caught.value.result
+    assert isinstance(report, TransferResult)
+    assert [(entry.name, entry.status) for entry in report.undelivered] == [
         ("tree/link", "skipped"),
         ("tree/secret", "failed"),
     ]
@@ -212,11 +210,11 @@ def test_a_report_lists_what_did_not_arrive_and_of_that_not_more_than_fits(
     received = in_thread(lambda: receive(ends[1], root))
     with pytest.raises(RefusedError, match=r"^1: it exists already.* \(and 4 more refused\)$") as caught:
         send(ends[0], sources)
-    for report in (caught.value.report, received()):
-        assert isinstance(report, Report)
+    for report in (caught.value.result, received()):
+        assert isinstance(report, TransferResult)
         assert report.files == 1
-        assert [(entry.name, entry.status) for entry in report.entries] == [("1", "refused"), ("2", "refused")]
-        assert report.unlisted == {"refused": 3}
+        assert [(entry.name, entry.status) for entry in report.undelivered] == [("1", "refused"), ("2", "refused")]
+        assert report.omitted == {"refused": 3}
 
 
 def test_usage_errors_come_before_anything_is_sent(ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path) -> None:
@@ -294,7 +292,7 @@ def test_many_files_on_a_slow_disk_do_not_look_like_a_loss(
 
 # A sender that lies.
 
-FILE = Entry(Kind.FILE, b"a", 0o644, 0, 5, 5)
+FILE = Entry(EntryKind.FILE, b"a", 0o644, 0, 5, 5)
 HELLO = xxhash.xxh3_128(b"hello").digest()
 GOOD_DIGEST = Digests((FileDigest(0, 5, HELLO),))
 
@@ -321,8 +319,8 @@ def hears(channel: Channel) -> list[Any]:
         [Begin(), Offer(0, (FILE,)), GOOD_DIGEST, GOOD_DIGEST],
         [Begin(), Offer(0, (FILE,)), Hole(0, 0, 6)],
         [Begin(), Hole(0, 0, 6)],
-        [Begin(), Accept(0, (TAKEN,))],
-        [Begin(), Result(0, (TAKEN,))],
+        [Begin(), Accept(0, (OK,))],
+        [Begin(), Result(0, (OK,))],
         [Begin(), Done(0, 0)],
         [Begin(), Offer(0, (FILE,)), GOOD_DIGEST, End(1), Offer(1, (FILE,))],
         [Begin(), *(Offer(number, (FILE,)) for number in range(MAX_OPEN_GROUPS + 1))],
@@ -337,8 +335,8 @@ def test_a_sender_that_breaks_the_protocol_is_told_so(
         receive(ends[1], root)
     ends[1].close()
     last = hears(ends[0])[-1]
-    assert isinstance(last, Error)
-    assert last.reason is Reason.PROTOCOL
+    assert isinstance(last, ErrorMessage)
+    assert last.reason is ErrorReason.PROTOCOL
     assert not list(root.iterdir())
 
 
@@ -396,16 +394,16 @@ class _Sink:
     "script",
     [
         [Begin()],
-        [Accept(1, (TAKEN,))],
-        [Accept(0, (TAKEN, TAKEN))],
-        [Accept(0, (TAKEN,)), Accept(0, (TAKEN,))],
-        [Result(0, (TAKEN,))],
-        [Accept(0, (TAKEN,)), Result(1, (TAKEN,))],
-        [Accept(0, (TAKEN,)), Result(0, (TAKEN, TAKEN))],
-        [Accept(0, (TAKEN,)), Result(0, (TAKEN,)), Result(0, (TAKEN,))],
-        [Accept(0, (TAKEN,)), Result(0, (TAKEN,)), Done(2, 5)],
-        [Accept(0, (TAKEN,)), Result(0, (TAKEN,)), Done(1, 6)],
-        [Accept(0, (TAKEN,)), Done(1, 5)],
+        [Accept(1, (OK,))],
+        [Accept(0, (OK, OK))],
+        [Accept(0, (OK,)), Accept(0, (OK,))],
+        [Result(0, (OK,))],
+        [Accept(0, (OK,)), Result(1, (OK,))],
+        [Accept(0, (OK,)), Result(0, (OK, OK))],
+        [Accept(0, (OK,)), Result(0, (OK,)), Result(0, (OK,))],
+        [Accept(0, (OK,)), Result(0, (OK,)), Done(2, 5)],
+        [Accept(0, (OK,)), Result(0, (OK,)), Done(1, 6)],
+        [Accept(0, (OK,)), Done(1, 5)],
         [End(1)],
     ],
 )
@@ -423,7 +421,7 @@ def test_a_receiver_cannot_have_verified_what_it_was_not_sent(
     ends: tuple[MemoryChannel, MemoryChannel], tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(bytes(2_000_000))
-    script = [Accept(0, (REFUSED,)), Result(0, (TAKEN,)), Done(1, 2_000_000)]
+    script = [Accept(0, (REFUSED,)), Result(0, (OK,)), Done(1, 2_000_000)]
     answered = in_thread(lambda: answers(ends[1], script))
     with pytest.raises(ProtocolError, match="what was not sent"):
         send(ends[0], [tmp_path / "a"])
@@ -434,15 +432,16 @@ def test_what_a_receiver_says_is_fit_for_a_terminal(ends: tuple[MemoryChannel, M
     (tmp_path / "a").write_bytes(b"hello")
     answered = in_thread(
         lambda: answers(
-            ends[1], [Accept(0, (REFUSED,)), Result(0, (REFUSED,)), Alive(), Error(Reason.FAILED, "\x1b[2J")]
+            ends[1],
+            [Accept(0, (REFUSED,)), Result(0, (REFUSED,)), Alive(), ErrorMessage(ErrorReason.FAILED, "\x1b[2J")],
         )
     )
     with pytest.raises(TransferError) as caught:
         send(ends[0], [tmp_path / "a"])
     answered()
-    report = caught.value.report
-    assert isinstance(report, SendReport)
-    (entry,) = report.entries
+    report = caught.value.result
+    assert isinstance(report, TransferResult)
+    (entry,) = report.undelivered
     for text in (str(caught.value), str(entry), entry.reason):
         assert printable(text) == text
         assert "[2J" in text
@@ -453,7 +452,7 @@ def test_the_reason_is_better_than_the_fact(ends: tuple[MemoryChannel, MemoryCha
     (tmp_path / "a").write_bytes(bytes(8_000_000))
 
     def refuse() -> None:
-        answers(ends[1], [Accept(0, (TAKEN,)), Error(Reason.FAILED, "a: no space left")])
+        answers(ends[1], [Accept(0, (OK,)), ErrorMessage(ErrorReason.FAILED, "a: no space left")])
         ends[1].close()
 
     refused = in_thread(refuse)
@@ -487,7 +486,7 @@ def test_a_stream_that_pauses_keeps_the_session_alive(ends: tuple[MemoryChannel,
     os.write(writing, b"late")
     os.close(writing)
     assert sent().size_bytes == 4
-    assert isinstance(received(), ReceiveReport)
+    assert isinstance(received(), TransferResult)
     os.close(reading)
     assert (root / "stdin").read_bytes() == b"late"
 

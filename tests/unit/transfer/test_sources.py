@@ -11,9 +11,9 @@ import xxhash
 from toolkit.channel import Extent
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.transfer.digest import ALGORITHMS
-from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, Kind
+from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, EntryKind
 from toolkit.transfer.open_files import OPEN_FILES
-from toolkit.transfer.scan import Item, LeftOut, check_sources, in_groups, totals_of, walk
+from toolkit.transfer.scan import Item, SkippedEntry, check_sources, in_groups, totals_of, walk
 from toolkit.transfer.sources import FileOrigin, FileSource, Identity, Segment, Stream, StreamSlice, segments_of
 
 XXH3 = ALGORITHMS[0]
@@ -205,9 +205,9 @@ def test_a_walk_is_sorted_by_whole_paths_and_follows_no_links(tmp_path: Path) ->
     (root / "empty").mkdir()
     (root / "link").symlink_to("/etc")
     os.mkfifo(root / "fifo")
-    left_out: list[LeftOut] = []
+    left_out: list[SkippedEntry] = []
     items = list(walk(check_sources([root], recursive=True, stream_name=""), left_out))
-    files = [item.entry.path for item in items if item.entry.kind is Kind.FILE]
+    files = [item.entry.path for item in items if item.entry.kind is EntryKind.FILE]
     assert files == sorted(files)
     assert set(files) == {b"root/" + name for name in (b"a/z", b"a-b", b"a.txt", b"b/c/d", b"b/c-d")}
     assert {item.entry.path for item in items} - set(files) == {
@@ -246,7 +246,7 @@ def test_a_very_deep_tree_is_walked(tmp_path: Path) -> None:
             here = below
     finally:
         os.close(here)
-    left_out: list[LeftOut] = []
+    left_out: list[SkippedEntry] = []
     try:
         items = list(walk(check_sources([tmp_path / "d"], recursive=True, stream_name=""), left_out))
     finally:
@@ -261,7 +261,7 @@ def test_what_cannot_be_read_below_is_a_failure(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "open").write_bytes(b"x")
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: b"secret" not in os.fsencode(path) and access(path, mode))
-    left_out: list[LeftOut] = []
+    left_out: list[SkippedEntry] = []
     items = list(walk(check_sources([tmp_path], recursive=True, stream_name=""), left_out))
     assert len(items) == 2
     assert [(found.path.split(b"/")[-1], found.is_failure) for found in left_out] == [(b"secret", True)]

@@ -12,8 +12,8 @@ import xxhash
 from toolkit.errors import ProtocolError, TransferError, UsageError
 from toolkit.transfer import preallocate
 from toolkit.transfer.digest import ALGORITHMS
-from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, Kind
-from toolkit.transfer.messages import FileDigest, Hole, Outcome, Status
+from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
+from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.storage import MAX_EARLY_PIECES, OPTIMISTIC_BYTES, Storage
 
@@ -21,11 +21,11 @@ XXH3 = ALGORITHMS[0]
 
 
 def file(path: bytes, size: int | None = 5, content: int | None = None, mode: int = 0o644) -> Entry:
-    return Entry(Kind.FILE, path, mode, 10**18, size, (size or 0) if content is None else content)
+    return Entry(EntryKind.FILE, path, mode, 10**18, size, (size or 0) if content is None else content)
 
 
 def directory(path: bytes, mode: int = 0o755) -> Entry:
-    return Entry(Kind.DIRECTORY, path, mode, 10**18)
+    return Entry(EntryKind.DIRECTORY, path, mode, 10**18)
 
 
 def digest_of(content: bytes) -> bytes:
@@ -47,7 +47,7 @@ def storage(root: Path) -> Iterator[Storage]:
     assert len(OPEN_FILES) == 0
 
 
-def land(storage: Storage, file_id: int, content: bytes) -> Outcome:
+def land(storage: Storage, file_id: int, content: bytes) -> EntryOutcome:
     """All of a file at once."""
     storage.write(file_id, 0, memoryview(content))
     storage.expect(FileDigest(file_id, len(content), digest_of(content)))
@@ -67,7 +67,7 @@ def test_a_file_has_its_name_only_when_it_is_verified(storage: Storage, root: Pa
     storage.write(0, 0, memoryview(b"hel"))
     assert [found for found, _ in storage.complete_files()] == [0]
     assert not (root / "a").exists()
-    assert storage.commit(0).status is Status.TAKEN
+    assert storage.commit(0).status is EntryStatus.OK
     assert [path.name for path in root.iterdir()] == ["a"]
     assert (root / "a").read_bytes() == b"hello"
     assert (root / "a").stat().st_mtime_ns == 10**18
@@ -78,7 +78,7 @@ def test_a_wrong_digest_leaves_nothing(storage: Storage, root: Path) -> None:
     storage.write(0, 0, memoryview(b"hellO"))
     storage.expect(FileDigest(0, 5, digest_of(b"hello")))
     assert [found for found, _ in storage.complete_files()] == [0]
-    assert storage.commit(0).status is Status.MISMATCHED
+    assert storage.commit(0).status is EntryStatus.MISMATCHED
     assert not list(root.iterdir())
 
 
@@ -91,7 +91,7 @@ def test_special_mode_bits_are_no_part_of_an_entry_and_never_set(storage: Storag
 def test_bad_names_are_refused_and_nothing_is_made(storage: Storage, root: Path) -> None:
     names = [b"../out", b"/out", b"a/../../out", b"-rf", b"a\0", b"a\x1b[2J", b"", b".", b"x" * 256]
     outcomes = storage.offer([entry(name) for name in names for entry in (file, directory)], XXH3)
-    assert {outcome.status for outcome in outcomes} == {Status.REFUSED}
+    assert {outcome.status for outcome in outcomes} == {EntryStatus.REFUSED}
     assert all(outcome.reason for outcome in outcomes)
     assert not list(root.iterdir())
     assert [path.name for path in root.parent.iterdir()] == ["root"]
@@ -112,10 +112,10 @@ def test_links_in_the_way_are_not_followed(storage: Storage, root: Path, tmp_pat
         file(b"dangling"),
     ]
     for outcome in storage.offer(entries, XXH3):
-        assert outcome == Outcome(Status.REFUSED, "a symbolic link is in the way")
+        assert outcome == EntryOutcome(EntryStatus.REFUSED, "a symbolic link is in the way")
     replacing = Storage(root, overwrite=True, durable=False)
     try:
-        assert {outcome.status for outcome in replacing.offer(entries, XXH3)} == {Status.REFUSED}
+        assert {outcome.status for outcome in replacing.offer(entries, XXH3)} == {EntryStatus.REFUSED}
     finally:
         replacing.close(complete=True)
     assert {path.name for path in outside.iterdir()} == {"file"}
@@ -129,8 +129,8 @@ def test_a_link_that_appears_later_is_not_followed(storage: Storage, root: Path,
     os.rename(root / "d", root / "moved")
     (root / "d").symlink_to(outside)
     (root / "b").symlink_to(outside / "b")
-    assert land(storage, 1, b"hello").status is Status.TAKEN
-    assert land(storage, 2, b"hello").status is Status.REFUSED
+    assert land(storage, 1, b"hello").status is EntryStatus.OK
+    assert land(storage, 2, b"hello").status is EntryStatus.REFUSED
     assert not list(outside.iterdir())
     assert (root / "moved" / "a").read_bytes() == b"hello"
 
@@ -148,7 +148,7 @@ def test_what_is_no_file_is_never_replaced(root: Path, overwrite: bool) -> None:
         )
     finally:
         storage.close(complete=True)
-    assert {outcome.status for outcome in outcomes} == {Status.REFUSED}
+    assert {outcome.status for outcome in outcomes} == {EntryStatus.REFUSED}
     assert (root / "file").read_bytes() == b"mine"
 
 
@@ -160,7 +160,7 @@ def test_who_comes_in_between_is_not_replaced(storage: Storage, root: Path) -> N
     storage.expect(FileDigest(0, 5, digest_of(b"hello")))
     assert [found for found, _ in storage.complete_files()] == [0]
     outcome = storage.commit(0)
-    assert outcome.status is Status.REFUSED
+    assert outcome.status is EntryStatus.REFUSED
     assert "exists already" in outcome.reason
     assert (root / "a").read_bytes() == b"mine"
     assert len(list(root.iterdir())) == 1
@@ -174,7 +174,7 @@ def test_of_many_at_once_one_wins_and_none_is_torn(root: Path) -> None:
         storage.write(0, 0, memoryview(content))
         storage.expect(FileDigest(0, 5, digest_of(content)))
     start = threading.Barrier(8)
-    outcomes: list[Outcome] = []
+    outcomes: list[EntryOutcome] = []
 
     def commit(storage: Storage) -> None:
         start.wait()
@@ -187,7 +187,7 @@ def test_of_many_at_once_one_wins_and_none_is_torn(root: Path) -> None:
         thread.join()
     for storage in storages:
         storage.close(complete=True)
-    assert sorted(outcome.status for outcome in outcomes) == [Status.TAKEN] + [Status.REFUSED] * 7
+    assert sorted(outcome.status for outcome in outcomes) == [EntryStatus.OK] + [EntryStatus.REFUSED] * 7
     assert (root / "a").read_bytes() in contents
     assert len(list(root.iterdir())) == 1
 
@@ -200,9 +200,9 @@ def test_a_file_system_without_links_publishes_too(
 
     monkeypatch.setattr(os, "link", no_links)
     storage.offer([file(b"a"), file(b"b")], XXH3)
-    assert land(storage, 0, b"hello").status is Status.TAKEN
+    assert land(storage, 0, b"hello").status is EntryStatus.OK
     (root / "b").write_bytes(b"mine")
-    assert land(storage, 1, b"hello").status is Status.REFUSED
+    assert land(storage, 1, b"hello").status is EntryStatus.REFUSED
     assert (root / "a").read_bytes() == b"hello"
     assert (root / "b").read_bytes() == b"mine"
     assert len(list(root.iterdir())) == 2
@@ -218,7 +218,7 @@ def test_overwriting_replaces_only_by_what_is_verified(root: Path) -> None:
         storage.write(0, 3, memoryview(b"lo"))
         storage.expect(FileDigest(0, 5, digest_of(b"hello")))
         assert [found for found, _ in storage.complete_files()] == [0]
-        assert storage.commit(0).status is Status.TAKEN
+        assert storage.commit(0).status is EntryStatus.OK
     finally:
         storage.close(complete=True)
     assert (root / "a").read_bytes() == b"hello"
@@ -236,11 +236,11 @@ def test_no_space_is_seen_when_it_is_offered(storage: Storage, root: Path) -> No
     ]
     outcomes = storage.offer(entries, XXH3)
     assert [outcome.status for outcome in outcomes] == [
-        Status.REFUSED,
-        Status.TAKEN,
-        Status.TAKEN,
-        Status.REFUSED,
-        Status.REFUSED,
+        EntryStatus.REFUSED,
+        EntryStatus.OK,
+        EntryStatus.OK,
+        EntryStatus.REFUSED,
+        EntryStatus.REFUSED,
     ]
     assert "no space" in outcomes[0].reason
 
@@ -283,7 +283,7 @@ def test_holes_stay_holes(storage: Storage, root: Path) -> None:
     storage.expect(FileDigest(0, size, digest_of(content)))
     storage.expect(FileDigest(1, 1 << 20, digest_of(bytes(1 << 20))))
     assert {found for found, _ in storage.complete_files()} == {0, 1}
-    assert storage.commit(0).status is storage.commit(1).status is Status.TAKEN
+    assert storage.commit(0).status is storage.commit(1).status is EntryStatus.OK
     assert (root / "a").read_bytes() == content
     assert (root / "a").stat().st_blocks * 512 < 100_000
     assert (root / "b").stat().st_size == 1 << 20
@@ -293,7 +293,7 @@ def test_directories_get_their_mode_and_time_in_the_end(root: Path) -> None:
     storage = Storage(root, overwrite=False, durable=False)
     (root / "there").mkdir(mode=0o700)
     storage.offer([directory(b"new", 0o555), directory(b"new/below"), file(b"new/a"), directory(b"there")], XXH3)
-    assert land(storage, 2, b"hello").status is Status.TAKEN
+    assert land(storage, 2, b"hello").status is EntryStatus.OK
     storage.close(complete=True)
     assert (root / "new").stat().st_mode & 0o777 == 0o555
     assert (root / "new").stat().st_mtime_ns == 10**18
@@ -318,7 +318,7 @@ def test_more_directories_than_stay_open(storage: Storage, root: Path) -> None:
     entries = [entry for number in range(50) for entry in (directory(b"d%d" % number), file(b"d%d/a" % number))]
     storage.offer(entries, XXH3)
     for number in range(50):
-        assert land(storage, 2 * number + 1, b"hello").status is Status.TAKEN
+        assert land(storage, 2 * number + 1, b"hello").status is EntryStatus.OK
     assert len(os.listdir("/proc/self/fd")) < before + 20
     assert len(list(root.rglob("a"))) == 50
 
@@ -333,7 +333,7 @@ def test_more_files_under_way_than_descriptors(storage: Storage, root: Path, mon
     for number in range(20):
         storage.expect(FileDigest(number, 2, digest_of(b"xy")))
     for number, _ in storage.complete_files():
-        assert storage.commit(number).status is Status.TAKEN
+        assert storage.commit(number).status is EntryStatus.OK
     assert {path.read_bytes() for path in root.iterdir()} == {b"xy"}
 
 
@@ -345,7 +345,7 @@ def test_content_may_come_before_its_offer_but_not_much(storage: Storage, root: 
     storage.expect(FileDigest(0, 5, digest_of(b"hello")))
     storage.expect(FileDigest(1, 7, digest_of(b"refused")))
     assert [found for found, _ in storage.complete_files()] == [0]
-    assert storage.commit(0).status is Status.TAKEN
+    assert storage.commit(0).status is EntryStatus.OK
     assert [path.name for path in root.iterdir()] == ["a"]
     with pytest.raises(ProtocolError):
         storage.write(2, 0, memoryview(b"never offered"))
@@ -404,7 +404,7 @@ def test_lies_about_sizes_are_protocol_errors(storage: Storage, lie: object) -> 
 
 def test_a_stream_ends_where_its_digest_says(storage: Storage, root: Path) -> None:
     storage.offer([file(b"a", None)], XXH3)
-    assert land(storage, 0, b"as long as it was").status is Status.TAKEN
+    assert land(storage, 0, b"as long as it was").status is EntryStatus.OK
     assert (root / "a").read_bytes() == b"as long as it was"
 
 
@@ -419,8 +419,8 @@ def test_a_stream_holds_nothing_beyond_its_verified_end(storage: Storage, root: 
 
 @pytest.mark.parametrize("mtime_ns", [-(2**63), -1, 0, 2**63 - 1])
 def test_any_time_can_be_offered(storage: Storage, root: Path, mtime_ns: int) -> None:
-    storage.offer([Entry(Kind.FILE, b"a", 0o644, mtime_ns, 5, 5)], XXH3)
-    assert land(storage, 0, b"hello").status is Status.TAKEN
+    storage.offer([Entry(EntryKind.FILE, b"a", 0o644, mtime_ns, 5, 5)], XXH3)
+    assert land(storage, 0, b"hello").status is EntryStatus.OK
     assert (root / "a").read_bytes() == b"hello"
 
 
@@ -454,7 +454,7 @@ def test_spliced_content_is_verified_like_any(splicing: Storage, root: Path) -> 
     splicing.write(0, 1 << 20, memoryview(content)[1 << 20 : 2 << 20])
     splicing.expect(FileDigest(0, len(content), digest_of(content)))
     assert [found for found, _ in splicing.complete_files()] == [0]
-    assert splicing.commit(0).status is Status.TAKEN
+    assert splicing.commit(0).status is EntryStatus.OK
     assert (root / "a").read_bytes() == content
 
 
@@ -522,7 +522,7 @@ def test_only_a_full_disk_matters_when_blocks_are_reserved(
         with pytest.raises(TransferError, match=r"a: .*(space|quota)"):
             splicing.write(0, 0, memoryview(content))
     else:
-        assert land(splicing, 0, content).status is Status.TAKEN
+        assert land(splicing, 0, content).status is EntryStatus.OK
 
 
 def test_reserving_changes_no_size(tmp_path: Path) -> None:
