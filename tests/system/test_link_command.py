@@ -87,14 +87,14 @@ class TestAsRoot:
         findings = {finding["what"]: finding for finding in ended.object["findings"]}
         assert findings["rate, near -> far"]["is_met"]
         assert findings["loss, near -> far"]["is_met"]
-        assert ended.object["findings"][0]["measured"].endswith("0 of 200 echoes came back" if "100%" in harm else "ms")
+        assert ended.object["findings"][0]["measured"].endswith("0 of 200 echoes answered" if "100%" in harm else "ms")
 
     @pytest.mark.timing
     def test_the_check_says_plainly_what_cannot_be_had(self) -> None:
         ended = nettool("link", "--check", "--rate", "90Gbit", "--rtt", "1ms")
         assert ended.code == 4
         verdict = ended.stdout.splitlines()[-1]
-        assert verdict.startswith("this machine cannot carry what was asked for: ")
+        assert verdict.startswith("this machine cannot carry the requested link: ")
         assert "rate, near -> far" in verdict
 
     def test_netem_works_or_says_why_not(self) -> None:

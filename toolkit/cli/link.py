@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from toolkit.cli.common import emit, emit_json, say
 from toolkit.cli.options import Json, Quiet, option, reported
-from toolkit.emulator.check import Check
+from toolkit.emulator.check import LinkCheck
 from toolkit.emulator.check import check as measure
 from toolkit.emulator.interfaces import DEFAULT_NETWORK
 from toolkit.emulator.link import EMULATORS, Link, refuse_missing
@@ -133,16 +133,16 @@ def _check(asked: Link, json: bool) -> int:
     with asked:
         result = measure(asked)
     if json:
-        findings = [finding._asdict() for finding in result.findings]
+        findings = [finding.to_json() for finding in result.findings]
         emit_json("link-check", {"is_met": result.is_met, "verdict": result.verdict, "findings": findings})
     else:
         _show_check(result)
     return 0 if result.is_met else TransferError.exit_code
 
 
-def _show_check(result: Check) -> None:
+def _show_check(result: LinkCheck) -> None:
     shown = {True: "yes", False: "NO", None: "-"}
-    rows = [[f.what, f.asked, f.measured, shown[f.is_met]] for f in result.findings]
+    rows = [[f.metric, f.requested, f.measured, shown[f.is_met]] for f in result.findings]
     emit(tabulate(rows, ["", "asked", "measured", "as asked"], disable_numparse=True))
     emit(f"\n{result.verdict}")
 

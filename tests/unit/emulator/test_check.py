@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolkit.emulator.check import arriving_share
+from toolkit.emulator.check import expected_arrival_share
 from toolkit.netmodel.path import Path
 from toolkit.netmodel.spec import BurstLoss, PathSpec
 
@@ -22,7 +22,7 @@ PACKETS = 2000
     ],
 )
 def test_what_arrives_of_what_the_bottleneck_sends(path: PathSpec, share: float, spread: float) -> None:
-    assert arriving_share(path, PACKETS) == pytest.approx((share, spread))
+    assert expected_arrival_share(path, PACKETS) == pytest.approx((share, spread))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -31,5 +31,5 @@ def test_the_models_stay_within_the_spread(seed: int) -> None:
     model = Path(path, 0, seed)
     model.handle_packets(0, 1500, PACKETS)
     came = sum(fate.packets for fate in model.poll_fates(0) if not fate.drop and fate.corrupt_at is None)
-    share, spread = arriving_share(path, PACKETS)
+    share, spread = expected_arrival_share(path, PACKETS)
     assert abs(came / PACKETS - share) <= spread

@@ -1,0 +1,90 @@
+"""ICMP echo: round-trip times by the clock of the kernel.
+
+The remote kernel answers a request, and the local kernel stamps the reply on arrival (SO_TIMESTAMPNS). The time at
+which the scheduler runs this process is therefore no part of the figure.
+
+To read: RFC 792 (echo and echo reply), RFC 1071 (checksum), icmp(7) for ping sockets.
+"""
+
+import select
+import socket
+import struct
+import time
+
+from toolkit.emulator.offload import ones_complement_sum
+
+ECHO_PACKET_BYTES = 84
+"""Size of an echo request as an IP packet: the default of ping(8)."""
+_IP_ICMP_HEADER_BYTES = 28
+_REQUEST, _REPLY = 8, 0
+_HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
+_TIMESPEC = struct.Struct("=qq")
+_SO_TIMESTAMPNS = 35
+_MAX_REPLY_BYTES, _ANCILLARY_BYTES = 2048, 64
+
+
+class EchoProbe:
+    """Sends echo requests to one address and matches the replies.
+
+    sent:            requests that the kernel accepted
+    replies:         replies that arrived, duplicates included
+    round_trips_ns:  one entry for each answered request, in the order of arrival
+    """
+
+    def __init__(self, sock: socket.socket, address: str, identifier: int) -> None:
+        """`sock` is a raw ICMP socket or a ping socket (icmp(7)); the caller closes it.
+
+        The kernel chooses the identifier of a ping socket itself.
+        """
+        self.sent = 0
+        self.replies = 0
+        self.round_trips_ns: list[int] = []
+        self._sock = sock
+        self._address = address
+        self._identifier = identifier
+        self._is_raw = sock.type == socket.SOCK_RAW
+        self._sent_ns: dict[int, int] = {}  # by sequence number, of the requests without a reply
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+    def send(self) -> None:
+        """Send one request. A request that the kernel refuses (no buffer, no route) does not count."""
+        sequence = self.sent & 0xFFFF
+        self._sent_ns[sequence] = time.time_ns()
+        try:
+            self._sock.sendto(encode_echo_request(self._identifier, sequence), (self._address, 0))
+            self.sent += 1
+        except OSError:
+            del self._sent_ns[sequence]
+
+    def receive(self, timeout_s: float) -> None:
+        """Take every reply that has arrived; wait up to `timeout_s` for the first one."""
+        while select.select([self._sock], [], [], timeout_s)[0]:
+            timeout_s = 0.0
+            try:
+                packet, ancillary, _, _ = self._sock.recvmsg(_MAX_REPLY_BYTES, _ANCILLARY_BYTES)
+            except OSError:
+                return
+            sequence = self._reply_sequence_untrusted(packet)
+            if sequence is None:
+                continue
+            self.replies += 1
+            sent_ns = self._sent_ns.pop(sequence, None)
+            if sent_ns is not None and ancillary:
+                seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
+                self.round_trips_ns.append(max(0, seconds * 10**9 + nanoseconds - sent_ns))
+
+    def _reply_sequence_untrusted(self, packet: bytes) -> int | None:
+        """The sequence number of a reply to this probe; None for any other packet."""
+        offset = (packet[0] & 15) * 4 if self._is_raw and packet else 0
+        if len(packet) < offset + _HEADER.size:
+            return None
+        kind, _, _, identifier, sequence = _HEADER.unpack_from(packet, offset)
+        is_ours = kind == _REPLY and (identifier == self._identifier or not self._is_raw)
+        return int(sequence) if is_ours else None
+
+
+def encode_echo_request(identifier: int, sequence: int) -> bytes:
+    """An echo request whose payload of zeros fills an IP packet of `ECHO_PACKET_BYTES`."""
+    payload = bytes(ECHO_PACKET_BYTES - _IP_ICMP_HEADER_BYTES)
+    checksum = 0xFFFF - ones_complement_sum(_HEADER.pack(_REQUEST, 0, 0, identifier, sequence) + payload)
+    return _HEADER.pack(_REQUEST, 0, checksum, identifier, sequence) + payload
