@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.rudp.congestion.base import AckSample, CongestionController, LossSample
+from toolkit.rudp.congestion.base import (
+    CONTROLLER_NAMES,
+    AckSample,
+    CongestionController,
+    LossSample,
+    controller_factory,
+)
 from toolkit.rudp.congestion.bbr import Bbr
-from toolkit.rudp.congestion.registry import NAMES, controller
 from toolkit.rudp.pacer import Pacer
 from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES, TRANSITIONS, Event, PathMtu, State
 from toolkit.rudp.rtt import RttEstimator
@@ -104,11 +109,11 @@ class Driver:
         self.round_delivered = self.delivered - acked // 2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONTROLLER_NAMES)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(steps, max_size=60), st.integers(0, 2**64 - 1))
 def test_window_and_rate_stay_usable(name: str, happenings: list[Step], seed: int) -> None:
-    driver = Driver(controller(name)(MSS, 50e6, seed))
+    driver = Driver(controller_factory(name)(MSS, 50e6, seed))
     for step in happenings:
         driver.take(step)
         assert driver.control.congestion_window_bytes >= 2 * MSS
@@ -116,11 +121,11 @@ def test_window_and_rate_stay_usable(name: str, happenings: list[Step], seed: in
         assert all(isinstance(v, str) or not math.isnan(v) for v in driver.control.snapshot().values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONTROLLER_NAMES)
 @settings(max_examples=20, deadline=None)
 @given(st.lists(steps, max_size=40), st.integers(0, 1000))
 def test_the_same_samples_and_seed_give_the_same_window(name: str, happenings: list[Step], seed: int) -> None:
-    one, other = (Driver(controller(name)(MSS, 50e6, seed)) for _ in range(2))
+    one, other = (Driver(controller_factory(name)(MSS, 50e6, seed)) for _ in range(2))
     for step in happenings:
         one.take(step)
         other.take(step)

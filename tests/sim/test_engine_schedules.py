@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.engine_pair import MS, SECOND, Hazards, Pair
 from toolkit.rudp.config import Config
-from toolkit.rudp.congestion.registry import NAMES
+from toolkit.rudp.congestion.base import CONTROLLER_NAMES
 
 SCHEDULES = 500
 CHUNK = 25
@@ -36,7 +36,7 @@ def random_hazards(rng: random.Random) -> Hazards:
 
 
 def random_config(rng: random.Random) -> Config:
-    control = rng.choice(NAMES)
+    control = rng.choice(CONTROLLER_NAMES)
     return Config(
         congestion_control=control,
         rate_bps=rng.choice((2e6, 50e6)) if control == "rate" else rng.choice((None, None, None, 20e6)),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
-from toolkit.rudp.congestion.registry import NAMES
+from toolkit.rudp.congestion.base import CONTROLLER_NAMES
 from toolkit.simulator.result import Sample
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec, Simulator
 
@@ -64,7 +64,7 @@ def written(control: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("control", NAMES)
+@pytest.mark.parametrize("control", CONTROLLER_NAMES)
 def test_the_window_over_time_is_as_it_was(control: str) -> None:
     before = (FOLDER / f"{control}.txt").read_text("ascii").splitlines()
     section = ""
@@ -76,5 +76,5 @@ def test_the_window_over_time_is_as_it_was(control: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] != ["--regenerate"]:
         sys.exit(__doc__)
-    for known in NAMES:
+    for known in CONTROLLER_NAMES:
         (FOLDER / f"{known}.txt").write_text(written(known), "ascii")

@@ -13,8 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from toolkit.rudp.congestion.base import AckSample, CongestionController, LossSample
-from toolkit.rudp.congestion.registry import controller
+from toolkit.rudp.congestion.base import AckSample, CongestionController, LossSample, controller_factory
 from toolkit.rudp.pacer import Pacer
 from toolkit.rudp.rtt import RttEstimator
 
@@ -429,7 +428,7 @@ class Bench:
         rate_bps: float | None = None,
         seed: int = 1,
     ) -> Flow:
-        flow = Flow(self, controller(name)(DATAGRAM_BYTES, rate_bps, seed), total_bytes, start_ns, name)
+        flow = Flow(self, controller_factory(name)(DATAGRAM_BYTES, rate_bps, seed), total_bytes, start_ns, name)
         self.flows.append(flow)
         self.at(start_ns, flow.check_timeout, None)
         return flow

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
-from toolkit.rudp.congestion.registry import NAMES
+from toolkit.rudp.congestion.base import CONTROLLER_NAMES
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec
 
 MS = 1_000_000
@@ -97,7 +97,7 @@ def random_network(seed: int) -> tuple[LinkSpec, list[FlowSpec]]:
     link = LinkSpec(random_path(dice), random_path(dice), mtu, seed)
     flows = []
     for _ in range((1, 1, 1, 2, 3)[dice.below(5)]):
-        control = NAMES[dice.below(len(NAMES))]
+        control = CONTROLLER_NAMES[dice.below(len(CONTROLLER_NAMES))]
         target_bps = dice.log_between(1e6, 100e6) * (mtu - IP_UDP_BYTES) / mtu
         flows.append(
             FlowSpec(

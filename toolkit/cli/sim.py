@@ -18,7 +18,7 @@ from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
 from toolkit.netmodel.spec import LinkSpec
 from toolkit.report.simulation import TRACE_HEADER, Row, as_json, table, trace_lines
-from toolkit.rudp.congestion import registry as congestion
+from toolkit.rudp.congestion import base as congestion
 from toolkit.simulator.experiment import Experiment, ExperimentResult, run
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec
 from toolkit.units import (
@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 def sim(
     cc: Annotated[
         str, option("--cc", metavar="LIST", text="Congestion controls, like bbr,cubic.")
-    ] = congestion.DEFAULT,
+    ] = congestion.DEFAULT_CONTROLLER,
     rate: Annotated[str | None, option("--rate", metavar="LIST", text="Of the bottleneck. [default: 100Mbit]")] = None,
     rtt: Annotated[str | None, option("--rtt", metavar="LIST", text="Without any queue. [default: 40ms]")] = None,
     loss: Annotated[str | None, option("--loss", metavar="LIST", text="Each way, at random. [default: 0%]")] = None,
@@ -189,7 +189,7 @@ def _duration_ns(text: str) -> int:
 
 
 def _known(name: str) -> str:
-    congestion.controller(name)
+    congestion.controller_factory(name)
     return name
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from toolkit.compare.records import CONTROL_SUFFIX
 from toolkit.errors import UsageError, printable
-from toolkit.rudp.congestion.registry import DEFAULT as UDP_DEFAULT
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.units import parse_rate
 
 WARM_UP = -1

@@ -19,7 +19,7 @@ from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.sampler import Sampler
 from toolkit.errors import NettoolError, TransferError, UnreachableError
-from toolkit.rudp.congestion.registry import DEFAULT, controller
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transports.registry import transport
 from toolkit.units import rate_of
@@ -88,7 +88,7 @@ def _send(job: dict[str, Any]) -> dict[str, Any]:
     if job.get("is_endless"):
         source, session = "-", SendOptions(stream_name="flow", stream_fd=os.open("/dev/zero", os.O_RDONLY))
     if job["transport"] == "udp":
-        controller(options.congestion_control or DEFAULT)  # loads it
+        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)  # loads it
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
     channel = chosen.connect(address, options)

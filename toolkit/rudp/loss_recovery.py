@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
-from toolkit.rudp.congestion.base import AckSample, LossSample
-from toolkit.rudp.congestion.registry import controller
+from toolkit.rudp.congestion.base import AckSample, LossSample, controller_factory
 from toolkit.rudp.delivery_rate import DeliveryEstimator
 from toolkit.rudp.ecn import EcnValidator
 from toolkit.rudp.loss_detection import LossDetector
@@ -78,7 +77,9 @@ class Recovery:
         self.rtt = RttEstimator()
         self.loss = LossDetector(self.rtt)
         self.mtu = PathMtu(self._max_datagram_bytes)
-        self.controller = controller(config.congestion_control)(self.mtu.datagram_bytes, config.rate_bps, config.seed)
+        self.controller = controller_factory(config.congestion_control)(
+            self.mtu.datagram_bytes, config.rate_bps, config.seed
+        )
         self._datagram_bytes = self.mtu.datagram_bytes
         self._unproven_losses = 0  # packets of the newest loss event that have not turned out spurious
         # What passes between this and who sends:

@@ -24,7 +24,7 @@ from toolkit.netmodel.path import Fate, Path, paths
 from toolkit.netmodel.spec import LinkSpec, PathSpec
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
-from toolkit.rudp.congestion.registry import DEFAULT
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
 from toolkit.simulator.host import ClientHost, Host, PatternSource, ServerHost
 from toolkit.simulator.inbox import Datagrams, Run
 from toolkit.simulator.result import FlowResult, QueueingDelay, Sample
@@ -48,7 +48,7 @@ class FlowSpec:
     validates_address:       the server demands a token first: one round trip more
     """
 
-    congestion_control: str = DEFAULT
+    congestion_control: str = DEFAULT_CONTROLLER
     size_bytes: int | None = None
     duration_ns: int | None = None
     start_ns: int = 0

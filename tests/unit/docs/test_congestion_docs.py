@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support import congestion_bench as bench_module
-from toolkit.rudp.congestion import registry
+from toolkit.rudp.congestion import base
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "congestion-control.md"
 
@@ -22,7 +22,7 @@ def documented_controller() -> Any:
 
 def test_the_documented_controller_fills_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Driven by the bench of the simulations: alone on a path, it is fast and keeps the queue as short as it says."""
-    monkeypatch.setattr(bench_module, "controller", lambda _name: documented_controller())
+    monkeypatch.setattr(bench_module, "controller_factory", lambda _name: documented_controller())
     bench = bench_module.Bench(bench_module.path(20e6, 20, 4))
     flow = bench.add("gentle")
     bench.run(10 * bench_module.SECOND)
@@ -38,5 +38,5 @@ def test_it_is_no_longer_than_it_says() -> None:
 
 def test_the_documents_table_names_every_controller() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    for name in registry.NAMES:
+    for name in base.CONTROLLER_NAMES:
         assert f"| `{name}`" in text

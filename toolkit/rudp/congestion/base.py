@@ -1,38 +1,55 @@
-"""What a congestion controller is: one small Protocol, fed one sample per batch of acknowledgements.
+"""The congestion-controller interface, and the registry that finds a controller by name.
 
-The engine asks a controller two things, how much may be in flight (`congestion_window_bytes`) and how fast to send it
-(`pacing_rate_bps`), and tells it what happened. A controller knows no packet, no socket and no clock: everything comes
-as an argument, in bytes and nanoseconds. Payload and header bytes count alike: a size is that of the UDP datagram.
+The engine reads two values from a controller: how many bytes may be in flight (`congestion_window_bytes`) and how fast
+to send them (`pacing_rate_bps`). It reports what happens through the `on_*` methods: one `AckSample` for each batch of
+acknowledgements, one `LossSample` for each set of packets declared lost. A controller has no packets, socket or clock
+of its own; it receives byte counts and times in nanoseconds. All sizes are those of whole UDP datagrams, header
+included.
 
-Delivery-rate samples are those of draft-ietf-ccwg-bbr, section 4.1: the engine stamps every sent packet with
-`delivered_bytes` and the times, and reports the newest packet's sample.
+The built-in controllers are imported only when they are requested. Another distribution adds a controller through an
+entry point of the group "nettool.congestion"; docs/congestion-control.md shows how.
+
+Read: RFC 9002 sections 7.2 (initial window) and 7.7 (pacing); draft-ietf-ccwg-bbr section 4.1 (delivery-rate samples:
+the engine stamps every packet it sends with the delivery counters and reports the sample of the newest packet
+acknowledged).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Final, Protocol, cast
+
+from toolkit.errors import UsageError, printable
+
+NS_PER_S: Final = 1_000_000_000
+BITS_PER_BYTE: Final = 8
+
+UNMEASURED_RTT_NS: Final = 1_000_000
+"""Used as the RTT before the first sample, so that the initial window is sent at once. RFC 9002 section 7.7 allows it;
+draft-ietf-ccwg-bbr section 5.6.2 does the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class AckSample:
-    """What one batch of acknowledgements has told. Times in ns since the driver's own zero, sizes in bytes.
+    """The result of one batch of acknowledgements. Times are in ns of the driver's clock, sizes in bytes.
 
-    newly_acked_bytes:      acknowledged for the first time by this batch
-    newly_lost_bytes:       declared lost by this batch (congestion signals also come as `on_loss`)
-    bytes_in_flight:        outstanding after the batch
-    prior_in_flight_bytes:  outstanding before it
-    delivered_bytes:        total acknowledged since the connection began, after the batch
-    prior_delivered_bytes:  that total when the newest acknowledged packet was sent (a round trip ends when this
-                            reaches the total at the round's start)
-    lost_bytes:             total declared lost since the connection began
-    lost_since_sent_bytes:  of these, how many were declared lost since the newest acknowledged packet was sent
+    newly_acked_bytes:       acknowledged for the first time by this batch
+    newly_lost_bytes:        declared lost by this batch (`on_loss` has already reported them)
+    bytes_in_flight:         outstanding after the batch
+    prior_in_flight_bytes:   outstanding before the batch
+    delivered_bytes:         total acknowledged since the connection began, after the batch
+    prior_delivered_bytes:   the same total when the newest acknowledged packet was sent; a round trip ends when this
+                             reaches the total at the start of the round
+    lost_bytes:              total declared lost since the connection began
+    lost_since_sent_bytes:   the part of `lost_bytes` declared lost since the newest acknowledged packet was sent
     in_flight_at_send_bytes: outstanding just after the newest acknowledged packet was sent
-    rtt_ns:                 newest RTT sample without the peer's ack delay; None where the batch gave none
-    smoothed_rtt_ns, min_rtt_ns: as in RFC 9002 section 5
-    delivery_rate_bps:      bits per second by the sample; None where the interval was too short to be trusted
-    is_app_limited:         the sample was taken while the sender had too little to send, or the peer's window held it
-    is_window_limited:      the congestion window, not the application or the peer, bounded what was sent
-    ecn_ce_count:           packets newly reported with Congestion Experienced
+    rtt_ns:                  latest RTT sample without the peer's ack delay; None if the batch gave no sample
+    smoothed_rtt_ns, min_rtt_ns: RFC 9002 section 5
+    delivery_rate_bps:       delivery-rate sample in bits per second; None if its interval was too short to be reliable
+    is_app_limited:          the application or the peer's receive window limited the sender during the sample
+    is_window_limited:       the congestion window limited the sender
+    ecn_ce_count:            packets newly reported with the Congestion Experienced mark
     """
 
     now_ns: int
@@ -57,11 +74,11 @@ class AckSample:
 
 @dataclass(frozen=True, slots=True)
 class LossSample:
-    """Packets that one look declared lost; comes before the `AckSample` of the same batch, or alone from a timer.
+    """Packets declared lost together. It precedes the `AckSample` of the same batch, or comes alone from a timer.
 
-    newest_lost_sent_time_ns: when the newest of them was sent (a recovery period ignores losses of older packets)
-    is_persistent:            persistent congestion, RFC 9002 section 7.6
+    newest_lost_sent_time_ns: when the newest lost packet was sent; a recovery period ignores losses of older packets
     in_flight_at_send_bytes:  outstanding just after the newest lost packet was sent
+    is_persistent:            persistent congestion, RFC 9002 section 7.6
     """
 
     now_ns: int
@@ -73,20 +90,20 @@ class LossSample:
 
 
 class CongestionController(Protocol):
-    """Commands `on_*`, then plain getters. One instance serves one path of one connection."""
+    """One instance serves one path of one connection."""
 
     name: str
 
     @property
     def congestion_window_bytes(self) -> int:
-        """How much may be outstanding."""
+        """Maximum number of bytes in flight."""
 
     @property
     def pacing_rate_bps(self) -> float:
-        """At what rate to send, in bits per second of UDP payload; never 0."""
+        """Rate to send at, in bits per second of UDP payload; always positive."""
 
     def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
-        """A batch went out; `bytes_in_flight` is before it."""
+        """A batch was sent. `bytes_in_flight` does not include it."""
 
     def on_ack(self, sample: AckSample) -> None:
         """A batch of acknowledgements was processed."""
@@ -95,14 +112,59 @@ class CongestionController(Protocol):
         """Packets were declared lost."""
 
     def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
-        """Everything that the newest `on_loss` counted has arrived after all: the reaction may be undone."""
+        """All packets of the latest `on_loss` arrived after all; the controller may undo its reaction.
+
+        `lost_sent_time_ns` is when the newest of them was sent.
+        """
 
     def on_datagram_size(self, datagram_bytes: int) -> None:
-        """The path's datagram size has changed."""
+        """The path's datagram size changed."""
 
     def snapshot(self) -> dict[str, float | str]:
-        """State for logs and plots by the field's names: phase, ssthresh, bandwidth estimate, ..."""
+        """State for logs and plots, under the field's usual names: phase, ssthresh, bandwidth estimate and so on."""
 
 
 ControllerFactory = Callable[[int, float | None, int], CongestionController]
-"""(datagram_bytes, rate_bps asked for by the user or None, seed) -> a new controller."""
+"""(datagram_bytes, rate_bps requested by the user or None, seed of all random choices) -> a new controller."""
+
+
+DEFAULT_CONTROLLER: Final = "bbr"
+ENTRY_POINT_GROUP: Final = "nettool.congestion"
+
+_BUILT_IN: Final = {
+    "bbr": ("toolkit.rudp.congestion.bbr", "Bbr"),
+    "cubic": ("toolkit.rudp.congestion.cubic", "Cubic"),
+    "newreno": ("toolkit.rudp.congestion.newreno", "NewReno"),
+    "rate": ("toolkit.rudp.congestion.fixed_rate", "FixedRate"),
+}
+CONTROLLER_NAMES: Final = tuple(_BUILT_IN)
+"""Names of the built-in controllers. An entry point cannot replace one of them."""
+
+
+def controller_factory(name: str) -> ControllerFactory:
+    """Return the factory of the controller `name`.
+
+    Raises UsageError if no such controller exists, or if the one of another distribution cannot be loaded.
+    """
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        return cast(ControllerFactory, getattr(import_module(module), attribute))
+    added = entry_points(group=ENTRY_POINT_GROUP)
+    if name not in added.names:
+        known = ", ".join(sorted(added.names | set(CONTROLLER_NAMES)))
+        raise UsageError(f"unknown congestion control {printable(name)!r}: choose one of {known}")
+    try:
+        return cast(ControllerFactory, added[name].load())
+    except (ImportError, AttributeError) as error:
+        reason = printable(str(error))
+        raise UsageError(f"cannot load congestion control {name!r} ({reason}): reinstall it") from error
+
+
+def initial_window_bytes(datagram_bytes: int) -> int:
+    """Ten datagrams, but at most the larger of 14,720 bytes and two datagrams (RFC 9002 section 7.2)."""
+    return min(10 * datagram_bytes, max(14_720, 2 * datagram_bytes))
+
+
+def window_rate_bps(window_bytes: float, rtt_ns: int) -> float:
+    """The rate that sends one window per round trip."""
+    return window_bytes * BITS_PER_BYTE * NS_PER_S / rtt_ns

@@ -24,12 +24,11 @@ Read: draft-ietf-ccwg-bbr (no RFC yet), section 5; the names are the draft's.
 
 from typing import Final
 
-from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.congestion.base import UNMEASURED_RTT_NS, AckSample, LossSample, initial_window_bytes, window_rate_bps
 from toolkit.rudp.congestion.bbr_bounds import CongestionBounds
 from toolkit.rudp.congestion.bbr_loss import PathLoss
 from toolkit.rudp.congestion.bbr_phases import CWND_GAIN, PACING_GAIN, PROBING, SUCCESSORS, Phase, ProbeClock
 from toolkit.rudp.congestion.path_model import ExtraAcked, FullBandwidth, MaxBandwidth, MinRtt, QueueDelay, Rounds
-from toolkit.rudp.congestion.window import UNMEASURED_RTT_NS, initial_window_bytes, window_rate_bps
 
 _NS_PER_S: Final = 1_000_000_000
 _BITS_PER_BYTE: Final = 8

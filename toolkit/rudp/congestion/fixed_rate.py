@@ -16,9 +16,8 @@ Read: RFC 8085 section 3.1 (what bulk traffic over UDP owes to others); RFC 8084
 from typing import Final
 
 from toolkit.errors import UsageError
-from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.congestion.base import AckSample, LossSample, initial_window_bytes
 from toolkit.rudp.congestion.path_model import MinRtt, QueueDelay, Rounds
-from toolkit.rudp.congestion.window import initial_window_bytes
 
 _NS_PER_S: Final = 1_000_000_000
 _BITS_PER_BYTE: Final = 8

@@ -13,9 +13,8 @@ Read: RFC 9002 section 7 and its appendix B; RFC 9406 for HyStart++.
 from dataclasses import dataclass
 from typing import Final
 
-from toolkit.rudp.congestion.base import AckSample, LossSample
+from toolkit.rudp.congestion.base import UNMEASURED_RTT_NS, AckSample, LossSample, initial_window_bytes, window_rate_bps
 from toolkit.rudp.congestion.hystart import HyStart
-from toolkit.rudp.congestion.window import UNMEASURED_RTT_NS, initial_window_bytes, window_rate_bps
 
 _MINIMUM_WINDOW_DATAGRAMS: Final = 2
 """kMinimumWindow, RFC 9002 section 7.2."""

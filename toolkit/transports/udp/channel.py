@@ -24,7 +24,7 @@ from toolkit.channel import (
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, printable
 from toolkit.rudp.batch import Batch, Path
 from toolkit.rudp.config import Config
-from toolkit.rudp.congestion import registry as congestion
+from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import State
 from toolkit.transports.udp.extents import (
@@ -63,7 +63,7 @@ _ANNOUNCEMENTS: Final = b"\x01"
 def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
     """The engine's configuration for a connection on `sock`. UsageError for what UDP cannot do."""
     return Config(
-        congestion_control=options.congestion_control or congestion.DEFAULT,
+        congestion_control=options.congestion_control or congestion.DEFAULT_CONTROLLER,
         rate_bps=options.rate_bps,
         idle_timeout_ns=int(options.idle_timeout_s * 1e9),
         receive_window_bytes=max(1 << 16, sock.receive_buffer_bytes // 4),

@@ -4,7 +4,7 @@ import socket
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import UsageError
-from toolkit.rudp.congestion import registry as congestion
+from toolkit.rudp.congestion import base as congestion
 from toolkit.transports.addresses import resolve
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.connect import Attempts
@@ -38,7 +38,7 @@ def _check(options: TransportOptions) -> None:
     """Raises UsageError for what this transport cannot do."""
     if options.streams != 1:
         raise UsageError("UDP has one stream per session: --streams is for TCP")
-    name = options.congestion_control or congestion.DEFAULT
-    congestion.controller(name)
+    name = options.congestion_control or congestion.DEFAULT_CONTROLLER
+    congestion.controller_factory(name)
     if name == "rate" and options.rate_bps is None:
         raise UsageError("congestion control 'rate' holds the rate that you give it: add --rate, such as --rate 50Mbit")
