@@ -100,7 +100,7 @@ class TestBatch:
         def receive(data: memoryview) -> int:
             receiver.begin_batch()
             receiver.receive_data_untrusted(data, DATAGRAM_BYTES, FAR_ID, 0)
-            return len(receiver.landed())
+            return len(receiver.received_data())
 
         assert timed(benchmark, receive, arrange, 500) >= 1
 
@@ -175,7 +175,7 @@ class TestAcknowledgement:
             top = first_data + number * every
             newest = [(start, min(end, top)) for start, end in ranges if start < top]
             newest = newest[: wire.max_ack_ranges(DATAGRAM_BYTES)]
-            ack = wire.Ack(newest, 0, WIDE_WINDOW_BYTES, 1 << 20, 0, 0, 0)
+            ack = wire.AckPacket(newest, 0, WIDE_WINDOW_BYTES, 1 << 20, 0, 0, 0)
             packet = wire.encode_ack(NEAR_ID, number, ack)
             return (Batch(memoryview(packet), len(packet)),), {}
 
@@ -184,16 +184,16 @@ class TestAcknowledgement:
 
         timed(benchmark, handle, arrange, 100)
         assert connection.invalid_packets == 0
-        assert connection.sender.packets_lost > 0
+        assert connection.stats().packets_lost > 0
 
     def test_encode(self, benchmark: BenchmarkFixture) -> None:
         ranges = received_ranges(IN_FLIGHT, 4)[: wire.max_ack_ranges(DATAGRAM_BYTES)]
-        ack = wire.Ack(ranges, 0, 1, 1, 1, 1, 1)
+        ack = wire.AckPacket(ranges, 0, 1, 1, 1, 1, 1)
         assert len(benchmark(wire.encode_ack, NEAR_ID, 1, ack)) <= DATAGRAM_BYTES
 
     def test_decode(self, benchmark: BenchmarkFixture) -> None:
         ranges = received_ranges(IN_FLIGHT, 4)[: wire.max_ack_ranges(DATAGRAM_BYTES)]
-        packet = wire.encode_ack(NEAR_ID, 1, wire.Ack(ranges, 0, 1, 1, 1, 1, 1))
+        packet = wire.encode_ack(NEAR_ID, 1, wire.AckPacket(ranges, 0, 1, 1, 1, 1, 1))
         assert benchmark(wire.decode_ack_untrusted, packet).ranges == ranges
 
 

@@ -43,7 +43,7 @@ _LIMITS: Final = (
     (wire.MAX_SECURITY_BYTES, "bytes of a security field at the most"),
     (wire.MAX_REASON_BYTES, "bytes of a reason at the most"),
     (wire.TAG_BYTES, "bytes at the end of a protected packet that the engine leaves free for an authentication tag"),
-    (wire.MAX_POSITION, "packet numbers lie below this, positions and windows not above"),
+    (wire.MAX_OFFSET, "packet numbers lie below this, positions and windows not above"),
 )
 _MS: Final = 1_000_000
 _CONSTANTS: Final = (

@@ -83,7 +83,7 @@ class Model:
         space = self.space
         assert {v for start, end in space.lost for v in range(start, end)} == self.lost
         assert {v for start, end in space.acked for v in range(start, end)} == self.settled
-        assert space.is_settled == (len(self.settled) == space.end)
+        assert space.is_fully_acked == (len(self.settled) == space.end)
         oldest = space.oldest_unsettled(self.payload_bytes)
         unsettled = sorted(set(range(space.next_position)) - self.settled)
         assert (oldest is None) == (not unsettled)
@@ -106,10 +106,10 @@ def test_a_send_space_loses_nothing_and_sends_nothing_for_naught(
         getattr(model, name)(argument)
         model.check()
     for _ in range(10_000):
-        if model.space.is_settled:
+        if model.space.is_fully_acked:
             break
         model.take(50)
         while model.in_flight:
             model.settle(0)
     model.check()
-    assert model.space.is_settled
+    assert model.space.is_fully_acked

@@ -11,7 +11,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import REFUSAL_NS, Connection
-from toolkit.rudp.state import TRANSITIONS, Event, State
+from toolkit.rudp.state import TRANSITIONS, ConnectionEvent, ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
 LOCAL_ID, PEER_ID = 0x1111, 0x2222
@@ -31,29 +31,31 @@ FOREIGN = {
 NOISE = {
     "nothing known": bytes(100),
     "short": b"\x10",
-    "foreign accept": wire.Accept(LOCAL_ID ^ 1, 5, 1472, 0).encode(),
-    "foreign initial": wire.Initial(PEER_ID ^ 1, 1472).encode(),
+    "foreign accept": wire.AcceptPacket(LOCAL_ID ^ 1, 5, 1472, 0).encode(),
+    "foreign initial": wire.InitialPacket(PEER_ID ^ 1, 1472).encode(),
 }
 ABSURD = {
     "unknown type": wire.COMMON.pack(0x7F, 0, LOCAL_ID, 5),
-    "unsent ack": wire.encode_ack(LOCAL_ID, 5, wire.Ack([(1 << 40, 1 << 41)], 0, 0, 0, 0, 0, 0)),
+    "unsent ack": wire.encode_ack(LOCAL_ID, 5, wire.AckPacket([(1 << 40, 1 << 41)], 0, 0, 0, 0, 0, 0)),
     "response": wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL_ID, 6, 1),
 }
 
 
 def test_the_table_has_every_state_and_event() -> None:
-    assert {state for state, _ in TRANSITIONS} == set(State)
-    assert {event for _, event in TRANSITIONS} == set(Event)
-    assert set(TRANSITIONS.values()) <= set(State)
+    assert {state for state, _ in TRANSITIONS} == set(ConnectionState)
+    assert {event for _, event in TRANSITIONS} == set(ConnectionEvent)
+    assert set(TRANSITIONS.values()) <= set(ConnectionState)
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_every_event_can_happen_in_every_state(state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(ConnectionState, ConnectionEvent)))
+def test_every_event_can_happen_in_every_state(state: ConnectionState, event: ConnectionEvent) -> None:
     assert (state, event) in TRANSITIONS
 
 
 def test_closed_is_for_good() -> None:
-    assert {after for (state, _), after in TRANSITIONS.items() if state is State.CLOSED} == {State.CLOSED}
+    assert {after for (state, _), after in TRANSITIONS.items() if state is ConnectionState.CLOSED} == {
+        ConnectionState.CLOSED
+    }
 
 
 class ConnectionWalk(RuleBasedStateMachine):
@@ -62,15 +64,15 @@ class ConnectionWalk(RuleBasedStateMachine):
     @initialize(is_server=st.booleans())
     def begin(self, is_server: bool) -> None:
         self.now_ns = 5_000_000_000
-        accept = wire.Accept(PEER_ID, LOCAL_ID, 1472, 1 << 20) if is_server else None
+        accept = wire.AcceptPacket(PEER_ID, LOCAL_ID, 1472, 1 << 20) if is_server else None
         config = Config(idle_timeout_ns=IDLE_NS)
         self.connection = Connection(config, MessageBuffer(), LOCAL_ID, PEER_ID, 1472, self.now_ns, accept)
-        self.expected = State.ESTABLISHED
+        self.expected = ConnectionState.ESTABLISHED
         self.close_is_owed = False
         self.last_valid_ns = self.now_ns
         self.refused_since_ns: int | None = None
 
-    def on(self, event: Event) -> None:
+    def on(self, event: ConnectionEvent) -> None:
         self.expected = TRANSITIONS[self.expected, event]
 
     def hand_up(self, packet: bytes) -> int:
@@ -87,25 +89,25 @@ class ConnectionWalk(RuleBasedStateMachine):
 
     @rule(times=st.integers(1, 2))
     def close(self, times: int) -> None:
-        self.close_is_owed |= self.expected is State.ESTABLISHED
+        self.close_is_owed |= self.expected is ConnectionState.ESTABLISHED
         for _ in range(times):
             self.connection.close(0, "done")
-            self.on(Event.CLOSE)
+            self.on(ConnectionEvent.CLOSE)
 
     @rule()
     def peer_closes(self) -> None:
         was = self.expected
         assert self.hand_up(wire.encode_close(LOCAL_ID, 2000, 4, "over")) == 0
-        self.on(Event.PEER_CLOSED)
+        self.on(ConnectionEvent.PEER_CLOSED)
         self.close_is_owed = False
-        if was is State.ESTABLISHED:
+        if was is ConnectionState.ESTABLISHED:
             assert (self.connection.close_code, self.connection.close_reason) == (4, "over")
         self.heard()
 
     @rule(name=st.sampled_from(sorted(PACKETS)))
     def packet(self, name: str) -> None:
         assert self.hand_up(PACKETS[name]) == 0
-        self.close_is_owed |= self.expected is State.CLOSING
+        self.close_is_owed |= self.expected is ConnectionState.CLOSING
         self.heard()
 
     @rule(packet=st.sampled_from([*FOREIGN.values(), *NOISE.values()]))
@@ -115,36 +117,36 @@ class ConnectionWalk(RuleBasedStateMachine):
     @rule(packet=st.sampled_from([*ABSURD.values()]))
     def what_no_correct_peer_sends(self, packet: bytes) -> None:
         """Once this side has closed, all that matters about a packet with its id is that the peer is still there."""
-        assert self.hand_up(packet) == (self.expected is State.ESTABLISHED)
-        self.close_is_owed |= self.expected is State.CLOSING
+        assert self.hand_up(packet) == (self.expected is ConnectionState.ESTABLISHED)
+        self.close_is_owed |= self.expected is ConnectionState.CLOSING
 
     @rule()
     def silence(self) -> None:
         self.now_ns += IDLE_NS // 4
         self.connection.handle_timeout(self.now_ns)
-        if self.expected is State.ESTABLISHED and self.now_ns >= self.last_valid_ns + IDLE_NS:
-            self.on(Event.LOST)
+        if self.expected is ConnectionState.ESTABLISHED and self.now_ns >= self.last_valid_ns + IDLE_NS:
+            self.on(ConnectionEvent.LOST)
             assert "nothing was heard" in self.connection.close_reason
 
     @rule()
     def unreachable(self) -> None:
         self.now_ns += REFUSAL_NS // 2
         self.connection.handle_unreachable(self.now_ns)
-        if self.expected is not State.ESTABLISHED:
+        if self.expected is not ConnectionState.ESTABLISHED:
             return
         if self.refused_since_ns is None:
             self.refused_since_ns = self.now_ns
         elif self.now_ns - self.refused_since_ns >= REFUSAL_NS:
-            self.on(Event.LOST)
+            self.on(ConnectionEvent.LOST)
             assert "port is closed" in self.connection.close_reason
 
     @rule()
     def send(self) -> None:
         kinds = [transmit.data[0] for transmit in self.transmitted()]
         kinds = [kind for kind in kinds if kind != wire.PacketType.ACCEPT]
-        if self.expected is State.CLOSED:
+        if self.expected is ConnectionState.CLOSED:
             assert kinds == []
-        elif self.expected is State.CLOSING:
+        elif self.expected is ConnectionState.CLOSING:
             assert kinds == [wire.PacketType.CLOSE] * self.close_is_owed
             self.close_is_owed = False
 
@@ -156,7 +158,7 @@ class ConnectionWalk(RuleBasedStateMachine):
     def is_where_the_table_says(self) -> None:
         assert self.connection.state is self.expected
         timeout_ns = self.connection.poll_timeout()
-        assert (timeout_ns is None) == (self.expected is not State.ESTABLISHED)
+        assert (timeout_ns is None) == (self.expected is not ConnectionState.ESTABLISHED)
 
 
 TestConnectionWalk = ConnectionWalk.TestCase

@@ -13,27 +13,32 @@ from toolkit.rudp import wire
 from toolkit.transports.udp.extents import decode_announcements_untrusted, encode_announcements
 
 connection_ids = st.integers(0, (1 << 64) - 1)
-packet_numbers = st.integers(0, wire.MAX_POSITION - 1)
-windows = st.integers(0, wire.MAX_POSITION)
+packet_numbers = st.integers(0, wire.MAX_OFFSET - 1)
+windows = st.integers(0, wire.MAX_OFFSET)
 datagram_sizes = st.integers(wire.MIN_DATAGRAM_BYTES, wire.MAX_DATAGRAM_BYTES)
 counters = st.integers(0, 0xFFFF_FFFF)
 
 initials = st.builds(
-    wire.Initial,
+    wire.InitialPacket,
     connection_ids,
     datagram_sizes,
     st.binary(max_size=wire.MAX_TOKEN_BYTES),
     st.binary(max_size=wire.MAX_SECURITY_BYTES),
 )
 accepts = st.builds(
-    wire.Accept, connection_ids, connection_ids, datagram_sizes, windows, st.binary(max_size=wire.MAX_SECURITY_BYTES)
+    wire.AcceptPacket,
+    connection_ids,
+    connection_ids,
+    datagram_sizes,
+    windows,
+    st.binary(max_size=wire.MAX_SECURITY_BYTES),
 )
 
 
 @st.composite
 def ack_ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
     steps = draw(st.lists(st.tuples(st.integers(1, 1 << 30), st.integers(1, 1 << 30)), min_size=1, max_size=50))
-    end = draw(st.integers(sum(map(sum, steps)), wire.MAX_POSITION - 1))
+    end = draw(st.integers(sum(map(sum, steps)), wire.MAX_OFFSET - 1))
     ranges = []
     for gap, length in steps:
         ranges.append((end - length, end))
@@ -41,13 +46,13 @@ def ack_ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
     return ranges
 
 
-acks = st.builds(wire.Ack, ack_ranges(), counters, windows, windows, counters, counters, counters)
+acks = st.builds(wire.AckPacket, ack_ranges(), counters, windows, windows, counters, counters, counters)
 closes = st.tuples(st.integers(0, 0xFFFF), st.text(max_size=100))
 extents = st.builds(Extent, st.integers(0, (1 << 32) - 1), st.integers(0, 1 << 62), st.integers(0, (1 << 62) - 1))
 
 
 @given(initials)
-def test_initial(initial: wire.Initial) -> None:
+def test_initial(initial: wire.InitialPacket) -> None:
     datagram = initial.encode()
     assert wire.decode_initial_untrusted(datagram) == initial
     assert wire.connection_id_untrusted(datagram) == (wire.PacketType.INITIAL, initial.client_id)
@@ -61,7 +66,7 @@ def test_retry(client_id: int, token: bytes) -> None:
 
 
 @given(accepts)
-def test_accept(accept: wire.Accept) -> None:
+def test_accept(accept: wire.AcceptPacket) -> None:
     assert wire.decode_accept_untrusted(accept.encode()) == accept
     assert wire.connection_id_untrusted(accept.encode()) == (wire.PacketType.ACCEPT, accept.client_id)
 
@@ -74,7 +79,7 @@ def test_version_list(client_id: int) -> None:
 
 
 @given(connection_ids, packet_numbers, acks)
-def test_ack(connection_id: int, number: int, ack: wire.Ack) -> None:
+def test_ack(connection_id: int, number: int, ack: wire.AckPacket) -> None:
     datagram = wire.encode_ack(connection_id, number, ack)
     assert wire.decode_ack_untrusted(datagram) == ack
     assert wire.COMMON.unpack_untrusted(datagram) == (wire.PacketType.ACK, 0, connection_id, number)
@@ -104,9 +109,9 @@ def test_announcements(listed: list[Extent]) -> None:
 
 DECODERS: list[tuple[Callable[..., object], st.SearchStrategy[bytes]]] = [
     (wire.connection_id_untrusted, st.just(wire.encode_version_list(7))),
-    (wire.decode_initial_untrusted, initials.map(wire.Initial.encode)),
+    (wire.decode_initial_untrusted, initials.map(wire.InitialPacket.encode)),
     (wire.decode_retry_untrusted, st.binary(min_size=1, max_size=256).map(lambda t: wire.encode_retry(7, t))),
-    (wire.decode_accept_untrusted, accepts.map(wire.Accept.encode)),
+    (wire.decode_accept_untrusted, accepts.map(wire.AcceptPacket.encode)),
     (wire.decode_version_list_untrusted, st.just(wire.encode_version_list(7))),
     (wire.decode_ack_untrusted, acks.map(lambda ack: wire.encode_ack(7, 8, ack))),
     (wire.decode_close_untrusted, closes.map(lambda close: wire.encode_close(7, 8, *close))),
@@ -152,6 +157,6 @@ def test_whatever_an_ack_decodes_to_keeps_its_promise(packet: bytes) -> None:
         return
     previous_start = None
     for start, end in ack.ranges:
-        assert 0 <= start < end <= wire.MAX_POSITION
+        assert 0 <= start < end <= wire.MAX_OFFSET
         assert previous_start is None or end < previous_start
         previous_start = start

@@ -7,6 +7,7 @@ open to it to make the engine raise, keep more memory than it has promised, or s
 import random
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -43,7 +44,7 @@ class TestStrangers:
         messages = [rng.randbytes(rng.randrange(3000)) for _ in range(20)]
         pair.near.offer_all(messages)
         injected = 0
-        while not pair.is_settled:
+        while not pair.is_fully_acked:
             pair.run_for(2 * MS)
             for to, recorder in ((pair.far, recorders[0]), (pair.near, recorders[1])):
                 for _ in range(3):
@@ -62,8 +63,8 @@ class TestStrangers:
                 with_id(past, rng.getrandbits(64)) if len(past) >= 10 else past,
                 rng.randbytes(rng.randrange(1500)),
                 b"",
-                wire.Initial(rng.getrandbits(64), 1472).encode(),
-                wire.Accept(rng.getrandbits(64), 1, 1472, 0).encode(),
+                wire.InitialPacket(rng.getrandbits(64), 1472).encode(),
+                wire.AcceptPacket(rng.getrandbits(64), 1, 1472, 0).encode(),
                 wire.encode_retry(rng.getrandbits(64), b"token"),
                 wire.encode_close(rng.getrandbits(64), 0, 0, "go away"),
             ]
@@ -127,7 +128,7 @@ def message(number: int, position: int, payload: bytes = b"x") -> bytes:
 
 
 def ack(number: int, *ranges: tuple[int, int]) -> bytes:
-    return wire.encode_ack(FAR_ID, number, wire.Ack(list(ranges), 0, 0, 0, 0, 0, 0))
+    return wire.encode_ack(FAR_ID, number, wire.AckPacket(list(ranges), 0, 0, 0, 0, 0, 0))
 
 
 class TestHostilePeer:
@@ -157,14 +158,14 @@ class TestHostilePeer:
 
     def test_acknowledgements_of_what_was_never_sent(self) -> None:
         pair = self.pair()
-        sender = pair.far.connection.sender
-        before = sender.metrics()
-        invalid = pair.far.connection.invalid_packets
-        next_number = sender.sent.next_packet_number
-        for top in (next_number + 1, next_number + 1000, 1 << 40, wire.MAX_POSITION):
+        connection = pair.far.connection
+        before = connection.stats()
+        next_number = before.next_packet_number
+        for top in (next_number + 1, next_number + 1000, 1 << 40, wire.MAX_OFFSET):
             feed(pair, iter([ack(10_000, (top - 1, top)), ack(10_001, (top - 1, top), (0, 1))]), 1)
-        assert pair.far.connection.invalid_packets == invalid + 8
-        assert sender.metrics()._replace(congestion={}) == before._replace(congestion={})
+        after = connection.stats()
+        assert after.packets_invalid == before.packets_invalid + 8
+        assert replace(after, congestion={}, packets_invalid=0) == replace(before, congestion={}, packets_invalid=0)
 
     def test_a_message_of_giant_length(self) -> None:
         pair = self.pair()
@@ -180,7 +181,7 @@ class TestHostilePeer:
 
     def test_absurd_positions_and_numbers(self) -> None:
         pair = self.pair()
-        absurd = (1 << 40, 1 << 62, wire.MAX_POSITION - 1, wire.MAX_POSITION, 1 << 63, (1 << 64) - 1)
+        absurd = (1 << 40, 1 << 62, wire.MAX_OFFSET - 1, wire.MAX_OFFSET, 1 << 63, (1 << 64) - 1)
         for value in absurd:
             feed(
                 pair,
@@ -207,15 +208,15 @@ class TestHostilePeer:
         pair.near.offer()
         number = 1 << 20
         for _ in range(5000):
-            if pair.near.connection.is_settled:
+            if pair.near.connection.is_fully_acked:
                 break
             pair.run_for(MS)
-            top = pair.near.connection.sender.sent.next_packet_number
-            everything = wire.Ack([(0, top)], 0, 1 << 30, 1 << 20, 0, 0, 0)
+            top = pair.near.connection.stats().next_packet_number
+            everything = wire.AckPacket([(0, top)], 0, 1 << 30, 1 << 20, 0, 0, 0)
             pair.inject(pair.near, wire.encode_ack(NEAR_ID, number, everything))
             number += 1
-        assert pair.near.connection.is_settled
-        assert pair.near.connection.sender.bytes_in_flight >= 0
+        assert pair.near.connection.is_fully_acked
+        assert pair.near.connection.stats().bytes_in_flight >= 0
 
 
 class Fuzzer:
@@ -227,7 +228,7 @@ class Fuzzer:
 
     def number(self) -> int:
         rng = self.rng
-        near = self.to.connection.sender.sent.next_packet_number
+        near = self.to.connection.stats().next_packet_number
         base = rng.choice((0, near, 1 << 16, 1 << 20, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1))
         return max(0, min(base + rng.randrange(-3, 4), (1 << 64) - 1))
 
@@ -274,5 +275,5 @@ def test_random_packets_with_the_right_id_never_raise(first: int) -> None:
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error!r}") from error
         for end, _ in pair.ends:
-            assert end.connection.sender.bytes_in_flight >= 0, f"seed {seed}"
+            assert end.connection.stats().bytes_in_flight >= 0, f"seed {seed}"
             assert end.sent_bytes < 3_000_000, f"seed {seed}"

@@ -7,7 +7,7 @@ import pytest
 from tests.support.engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, packet_type
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
-from toolkit.rudp.state import State
+from toolkit.rudp.state import ConnectionState
 from toolkit.rudp.wire import PacketType
 
 ONE_WAY_NS = 20 * MS
@@ -41,7 +41,7 @@ class TestLoss:
         pair = Pair(1, path(loss=0.01), data=60_000_000)
         pair.near.offer()
         pair.settle()
-        assert pair.near.connection.sender.packets_retransmitted <= 1.15 * pair.near.dropped_datagrams + 20
+        assert pair.near.connection.stats().packets_retransmitted <= 1.15 * pair.near.dropped_datagrams + 20
 
     @pytest.mark.parametrize(("control", "round_trips"), [("bbr", 2), ("cubic", 3), ("newreno", 3)])
     def test_a_packet_lost_twice_costs_two_round_trips_and_no_timeout(self, control: str, round_trips: int) -> None:
@@ -56,7 +56,7 @@ class TestLoss:
 
         def has_landed() -> bool:
             timeouts.append(sender.loss.pto_count)
-            return pair.far.connection.landed_position > drop.position
+            return pair.far.connection.received_offset > drop.position
 
         pair.run(has_landed)
         assert drop.dropped == 2
@@ -122,14 +122,14 @@ class TestNarrowerPath:
         pair = Pair(20, hazards, data=4_000_000)
         pair.near.offer()
         pair.run(lambda: pair.far.landed_bytes > 1_500_000)
-        assert pair.near.connection.sender.mtu.datagram_bytes > narrow.limit_bytes
+        assert pair.near.connection.stats().datagram_bytes > narrow.limit_bytes
         narrow.is_on = True
         changed_ns = pair.now_ns
         landed = pair.far.landed_bytes + 200_000  # more than was on its way
         pair.run(lambda: pair.far.landed_bytes > landed)
         assert pair.now_ns - changed_ns < 2 * SECOND
         pair.settle()
-        assert wire.MIN_DATAGRAM_BYTES <= pair.near.connection.sender.mtu.datagram_bytes <= narrow.limit_bytes
+        assert wire.MIN_DATAGRAM_BYTES <= pair.near.connection.stats().datagram_bytes <= narrow.limit_bytes
 
 
 class Narrow:
@@ -155,7 +155,7 @@ class TestMove:
         swallow.is_on = False
         pair.near.hazards = Hazards(delay_ns=3 * ONE_WAY_NS, rate_bps=10e6)
         sender = pair.near.connection.sender
-        pair.near.connection.handle_move()
+        pair.near.connection.handle_local_address_change()
         assert (sender.bytes_in_flight, sender.mtu.datagram_bytes) == (0, wire.MIN_DATAGRAM_BYTES)
         moved_ns, landed = pair.now_ns, pair.far.landed_bytes
         pair.run(lambda: pair.far.landed_bytes > landed)
@@ -195,12 +195,12 @@ class TestWindow:
         window = 1 << 16
         far = Config(receive_window_bytes=window)
         pair = Pair(8, path(), path(drop=drop), data=3 * window, far_config=far)
-        pair.far.connection.set_receive_window(0)
+        pair.far.connection.receive_window.window_bytes = 0
         pair.near.offer()
-        pair.run(lambda: pair.near.connection.sender.data.next_position >= window)
-        pair.run(lambda: pair.near.connection.sender.bytes_in_flight == 0)
-        assert pair.near.connection.sender.data.is_blocked
-        pair.far.connection.set_receive_window(4 * window)
+        pair.run(lambda: pair.near.connection.stats().data_sent_bytes >= window)
+        pair.run(lambda: pair.near.connection.stats().bytes_in_flight == 0)
+        assert pair.near.connection.stats().is_data_blocked
+        pair.far.connection.receive_window.window_bytes = 4 * window
         drop.is_on = True
         pair.far.connection.receiver.request_ack(pair.now_ns)
         pair.settle(20 * SECOND)
@@ -213,8 +213,8 @@ class TestWindow:
         receiver = pair.far.connection
         receiver.poll_message = lambda _now_ns: None  # type: ignore[assignment, method-assign]
         pair.run_for(5 * SECOND)
-        assert not pair.near.connection.is_settled
-        assert pair.near.connection.sender.messages.next_position <= 1 << 20
+        assert not pair.near.connection.is_fully_acked
+        assert pair.near.connection.stats().message_sent_bytes <= 1 << 20
         del receiver.poll_message
         pair.settle()
         assert pair.far.messages == [bytes(100_000)] * 30
@@ -225,12 +225,12 @@ class TestWindow:
         pair = Pair(10, path(drop=hole, rate_bps=100e6), data=1_000_000, far_config=far)
         pair.near.offer()
 
-        def is_settled() -> bool:
-            data = pair.near.connection.sender.data
-            assert data.next_position <= data.window <= pair.far.connection.receiver.data_window
-            return pair.is_settled
+        def is_fully_acked() -> bool:
+            near, far = pair.near.connection.stats(), pair.far.connection.stats()
+            assert near.data_sent_bytes <= near.data_send_limit <= far.data_receive_limit
+            return pair.is_fully_acked
 
-        pair.run(is_settled)
+        pair.run(is_fully_acked)
         pair.check_data()
         assert hole.dropped == 6
 
@@ -268,7 +268,7 @@ class TestIdleness:
         pair = Pair(12, forward, backward, data=1000, near_config=idle, far_config=idle)
         pair.near.offer()
         listening = pair.far if silent == "near" else pair.near
-        pair.run(lambda: listening.connection.state is State.CLOSED)
+        pair.run(lambda: listening.connection.state is ConnectionState.CLOSED)
         assert 6 * SECOND <= pair.now_ns - dark_from <= 10 * SECOND + ONE_WAY_NS  # heard of within a keep-alive
         assert "nothing was heard" in listening.connection.close_reason
 
@@ -277,7 +277,7 @@ class TestIdleness:
         pair.near.offer()
         pair.run_for(3 * SECOND)
         before = pair.near.sent_bytes
-        pair.run(lambda: pair.near.connection.state is State.CLOSED)
+        pair.run(lambda: pair.near.connection.state is ConnectionState.CLOSED)
         assert pair.near.sent_bytes - before < 1_000_000
 
 
@@ -293,7 +293,7 @@ class TestClosing:
         pair.far.offer()
         pair.run_for(100 * MS)
         self.close(pair)
-        pair.run(lambda: pair.far.connection.state is State.CLOSED, 25 * SECOND)
+        pair.run(lambda: pair.far.connection.state is ConnectionState.CLOSED, 25 * SECOND)
         assert (pair.far.connection.close_code, pair.far.connection.close_reason) == (5, "no room")
         if active:
             assert pair.now_ns < 6 * SECOND
@@ -304,7 +304,7 @@ class TestClosing:
         for end, _ in pair.ends:
             end.connection.close(0, "")
         pair.run_for(SECOND)
-        assert [end.connection.state for end, _ in pair.ends] == [State.CLOSED] * 2
+        assert [end.connection.state for end, _ in pair.ends] == [ConnectionState.CLOSED] * 2
 
 
 class TestHandshakePackets:
@@ -314,21 +314,21 @@ class TestHandshakePackets:
         accepts = counted(pair, PacketType.ACCEPT)
         pair.run_for(10 * MS)
         for _ in range(2):
-            pair.inject(pair.far, wire.Initial(NEAR_ID, 1472).encode())
+            pair.inject(pair.far, wire.InitialPacket(NEAR_ID, 1472).encode())
             pair.run_for(200 * MS)
         assert len(accepts) == 3
-        assert accepts == [wire.Accept(NEAR_ID, FAR_ID, 1472, 4 << 20).encode()] * 3
+        assert accepts == [wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 4 << 20).encode()] * 3
         assert pair.are_open
 
     def test_until_it_is_confirmed_a_server_answers_initials_and_sends_nothing_else(self) -> None:
         """RFC 9000 section 8.1. The client has gone, or was never there: its address may be a victim's."""
         pair = Pair(17, path(blackout=lambda _now_ns: True), back_data=100_000)
         pair.far.offer_all([b"hello"])
-        accept_bytes = len(wire.Accept(NEAR_ID, FAR_ID, 1472, 0).encode())
+        accept_bytes = len(wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 0).encode())
         for initials in range(1, 4):
             pair.run_for(SECOND)
             assert (pair.far.sent_datagrams, pair.far.sent_bytes) == (initials, initials * accept_bytes)
-            pair.inject(pair.far, wire.Initial(NEAR_ID, 1472).encode())
+            pair.inject(pair.far, wire.InitialPacket(NEAR_ID, 1472).encode())
         pair.run_for(4 * SECOND)
         pair.far.connection.close(4, "the other side gave up")
         before = pair.far.sent_datagrams

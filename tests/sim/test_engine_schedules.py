@@ -79,7 +79,7 @@ def run_schedule(seed: int) -> None:
     assert pair.far.messages == messages[0], f"seed {seed}"
     assert pair.near.messages == messages[1], f"seed {seed}"
     for end, _ in pair.ends:
-        assert end.connection.sender.bytes_in_flight >= 0, f"seed {seed}"
+        assert end.connection.stats().bytes_in_flight >= 0, f"seed {seed}"
 
 
 @pytest.mark.parametrize("first", range(0, SCHEDULES, CHUNK))

@@ -9,7 +9,7 @@ from toolkit.errors import UsageError
 from toolkit.netmodel.ideal import ideal_bytes, ideal_ns
 from toolkit.netmodel.path import Fate
 from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
-from toolkit.rudp.receiver import Receiver
+from toolkit.rudp.connection import Connection
 from toolkit.simulator.experiment import Experiment, run
 from toolkit.simulator.result import QueueingDelay, jain_index
 from toolkit.simulator.simulator import CORRUPT, IP_UDP_BYTES, TOO_LARGE, FlowSpec, Simulator
@@ -88,7 +88,7 @@ def test_an_engine_that_never_sleeps_is_found_out(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def packet_by_packet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No packet waits for the next one, and each interrupts."""
-    monkeypatch.setattr(Receiver, "bytes_until_ack", 0)
+    monkeypatch.setattr(Connection, "bytes_until_ack", 0)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_datagram_that_is_too_large_for_the_path_never_arrives() -> None:
     assert flow.lost_packets[TOO_LARGE] >= 3
     ((client, _),) = simulator._ends
     assert client.connection is not None
-    assert 1250 <= client.connection.sender.mtu.datagram_bytes <= 1300 - IP_UDP_BYTES
+    assert 1250 <= client.connection.stats().datagram_bytes <= 1300 - IP_UDP_BYTES
 
 
 def test_jumbo_packets_are_used_where_the_link_has_them() -> None:

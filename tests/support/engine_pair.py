@@ -18,8 +18,8 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import MAX_SEGMENTS, Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.observer import Trace
-from toolkit.rudp.state import State
+from toolkit.rudp.observer import ConnectionObserver
+from toolkit.rudp.state import ConnectionState
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -107,8 +107,8 @@ class Pair:
         near_config: Config | None = None,
         far_config: Config | None = None,
         gro: bool = True,
-        near_trace: Trace | None = None,
-        far_trace: Trace | None = None,
+        near_observer: ConnectionObserver | None = None,
+        far_observer: ConnectionObserver | None = None,
     ) -> None:
         self.seed = seed
         self.now_ns = SECOND
@@ -116,10 +116,12 @@ class Pair:
         near_config = near_config or Config()
         far_config = far_config or Config()
         near_source, far_source = Source(seed, data), Source(seed + 1, back_data)
-        near = Connection(near_config, near_source, NEAR_ID, FAR_ID, DATAGRAM_BYTES, self.now_ns, trace=near_trace)
+        near = Connection(
+            near_config, near_source, NEAR_ID, FAR_ID, DATAGRAM_BYTES, self.now_ns, observer=near_observer
+        )
         near.start(far_config.receive_window_bytes, None)
-        accept = wire.Accept(NEAR_ID, FAR_ID, DATAGRAM_BYTES, far_config.receive_window_bytes)
-        far = Connection(far_config, far_source, FAR_ID, NEAR_ID, DATAGRAM_BYTES, self.now_ns, accept, far_trace)
+        accept = wire.AcceptPacket(NEAR_ID, FAR_ID, DATAGRAM_BYTES, far_config.receive_window_bytes)
+        far = Connection(far_config, far_source, FAR_ID, NEAR_ID, DATAGRAM_BYTES, self.now_ns, accept, far_observer)
         self.near = End(near, forward, near_source, bytearray(back_data))
         self.far = End(far, backward or forward, far_source, bytearray(data))
         self.ends = ((self.near, self.far), (self.far, self.near))
@@ -195,7 +197,7 @@ class Pair:
         """Give `end` a batch now, and take what it brings."""
         connection = end.connection
         connection.handle_batch(batch, self.now_ns)
-        for position, view in connection.landed():
+        for position, view in connection.received_data():
             end.received[position : position + len(view)] = view
             end.landed_bytes += len(view)
         while (message := connection.poll_message(self.now_ns)) is not None:
@@ -232,13 +234,13 @@ class Pair:
             self.step(deadline_ns)
 
     @property
-    def is_settled(self) -> bool:
+    def is_fully_acked(self) -> bool:
         """All that either end handed over has arrived, as far as it knows."""
-        return self.near.connection.is_settled and self.far.connection.is_settled
+        return self.near.connection.is_fully_acked and self.far.connection.is_fully_acked
 
     def settle(self, limit_ns: int = 600 * SECOND) -> None:
         """Run until everything handed over has arrived, and check that it has, whole and exactly once."""
-        self.run(lambda: self.is_settled, limit_ns)
+        self.run(lambda: self.is_fully_acked, limit_ns)
         self.check_data()
 
     def check_data(self) -> None:
@@ -251,7 +253,7 @@ class Pair:
     @property
     def are_open(self) -> bool:
         """Neither end has ended."""
-        return all(end.connection.state is State.ESTABLISHED for end, _ in self.ends)
+        return all(end.connection.state is ConnectionState.ESTABLISHED for end, _ in self.ends)
 
 
 def packet_type(datagram: bytes) -> int:

@@ -113,7 +113,7 @@ def test_forged_first_packets_make_no_files(listener: UdpListener, tmp_path: Pat
     strangers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(5)]
     for i, stranger in enumerate(strangers):
         stranger.settimeout(10)
-        stranger.sendto(wire.Initial(i, 1472).encode(), listener.address)
+        stranger.sendto(wire.InitialPacket(i, 1472).encode(), listener.address)
         assert stranger.recv(2048)[0] == wire.PacketType.ACCEPT
     transfer(listener, tmp_path / "client.qlog")
     listener.close()

@@ -49,11 +49,11 @@ class Client:
         self.sock.sendto(datagram, self.address)
 
     def initial(self, token: bytes = b"") -> None:
-        self.send(wire.Initial(self.client_id, 1472, token).encode())
+        self.send(wire.InitialPacket(self.client_id, 1472, token).encode())
 
     @property
     def unknown_version(self) -> bytes:
-        return wire.Initial(self.client_id, 1472, version=wire.VERSION + 1).encode()
+        return wire.InitialPacket(self.client_id, 1472, version=wire.VERSION + 1).encode()
 
     def answer(self, kind: wire.PacketType, timeout_s: float = PATIENCE_S) -> bytes:
         """The next datagram of this type."""
@@ -130,7 +130,7 @@ class TestHandshake:
 
     def test_garbage_is_not_answered(self, listener: UdpListener, cleanup: ExitStack) -> None:
         client = Client(cleanup, listener)
-        for datagram in (b"", b"\x01", bytes(1200), os.urandom(1400), wire.Initial(1, 1472).encode()[:1199]):
+        for datagram in (b"", b"\x01", bytes(1200), os.urandom(1400), wire.InitialPacket(1, 1472).encode()[:1199]):
             client.send(datagram)
         for kind in wire.PacketType:
             if kind != wire.PacketType.INITIAL:
@@ -317,7 +317,7 @@ from toolkit.rudp import wire
 socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(100)]
 for sock in socks:
     sock.connect(("127.0.0.1", int(sys.argv[1])))
-initials = [wire.Initial(n, 1472).encode() for n in range(100)]
+initials = [wire.InitialPacket(n, 1472).encode() for n in range(100)]
 print("flooding", flush=True)
 while True:
     for sock, initial in zip(socks, initials):

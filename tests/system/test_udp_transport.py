@@ -147,7 +147,7 @@ class TestTransfer:
                     [
                         rng.randbytes(rng.randrange(1500)),
                         wire.COMMON.pack(kind, 0, rng.getrandbits(64), 0) + rng.randbytes(rng.randrange(1300)),
-                        wire.Initial(rng.getrandbits(64), 1472, version=rng.getrandbits(32)).encode(),
+                        wire.InitialPacket(rng.getrandbits(64), 1472, version=rng.getrandbits(32)).encode(),
                         b"",
                     ]
                 )
@@ -224,7 +224,7 @@ class TestNobodyThere:
 
         def lie() -> None:
             _, client = liar.recvfrom(2000)
-            for datagram in (b"", bytes(5), bytes(2000), wire.Accept(1, 2, 1472, 0).encode()):
+            for datagram in (b"", bytes(5), bytes(2000), wire.AcceptPacket(1, 2, 1472, 0).encode()):
                 liar.sendto(datagram, client)
 
         lying = Background(lie)

@@ -112,7 +112,9 @@ def test_every_field_of_every_type_can_be_filtered_on(
 def test_ranges_are_shown_as_packet_numbers(tmp_path: Path) -> None:
     ranges = [(5_000_000_005, 5_000_000_007), (4_999_999_000, 5_000_000_000), (4_000_000_000, 4_000_000_001)]
     capture = tmp_path / "ack.pcap"
-    write_capture(capture, [(False, wire.encode_ack(CLIENT_ID, 3, wire.Ack(ranges, 12, 1 << 23, 1 << 20, 0, 0, 0)))])
+    write_capture(
+        capture, [(False, wire.encode_ack(CLIENT_ID, 3, wire.AckPacket(ranges, 12, 1 << 23, 1 << 20, 0, 0, 0)))]
+    )
     names = ["nettool.range.first", "nettool.range.last", "nettool.acked_packets"]
     [row] = read_fields(capture, names, "nettool.range.first == 4999999000")
     assert row == {
@@ -127,7 +129,7 @@ def test_a_super_packet_is_taken_apart(tmp_path: Path) -> None:
     false_header = data(1, 100, b"")
     packets = [data(0, 0, false_header[:17].ljust(100, b"x")), data(1, 100, bytes(100)), data(2, 200, b"end", flags=1)]
     capture = tmp_path / "gso.pcap"
-    handshake = [(True, wire.Initial(CLIENT_ID, 1472).encode())]
+    handshake = [(True, wire.InitialPacket(CLIENT_ID, 1472).encode())]
     write_capture(capture, [*handshake, (True, b"".join(packets))])
     names = ["nettool.packet_number", "nettool.position", "nettool.payload_bytes", "nettool.flags.ack_now"]
     [row] = read_fields(capture, names, "nettool.segments == 3")
@@ -136,13 +138,13 @@ def test_a_super_packet_is_taken_apart(tmp_path: Path) -> None:
 
 def test_what_is_notable_is_said(tmp_path: Path) -> None:
     datagrams = [
-        (True, wire.Initial(CLIENT_ID, 1472).encode()),
+        (True, wire.InitialPacket(CLIENT_ID, 1472).encode()),
         (True, data(0, 0, bytes(100))),
         (True, data(2, 200, bytes(100))),
         (True, data(1, 100, bytes(100))),
         (True, data(3, 100, bytes(100))),
         (True, data(3, 100, bytes(100))),
-        (False, wire.encode_ack(CLIENT_ID, 0, wire.Ack([(0, 4)], 0, 9, 9, 0, 0, 7))),
+        (False, wire.encode_ack(CLIENT_ID, 0, wire.AckPacket([(0, 4)], 0, 9, 9, 0, 0, 7))),
         (True, wire.encode_close(SERVER_ID, 4, 4, "disk full")),
         (True, wire.DATA.pack(PacketType.DATA, 0, SERVER_ID, 9, 9)),
     ]
@@ -212,9 +214,9 @@ def test_a_lossy_transfer_is_read_as_it_was(tmp_path: Path) -> None:
     length = 300_000
     pair = RecordingPair(3, Hazards(loss=0.05, rate_bps=50e6), length)
     pair.near.connection.offer_data(length)
-    pair.run(lambda: pair.near.connection.is_settled)
+    pair.run(lambda: pair.near.connection.is_fully_acked)
     capture = tmp_path / "transfer.pcap"
-    write_capture(capture, [(True, wire.Initial(NEAR_ID, 1472).encode()), *pair.sent])
+    write_capture(capture, [(True, wire.InitialPacket(NEAR_ID, 1472).encode()), *pair.sent])
     names = ["nettool.packet_number", "nettool.position", "nettool.payload_bytes", "nettool.retransmission"]
     rows = read_fields(capture, names, "nettool.type == 0x10")
     numbers = [int(n) for row in rows for n in row["nettool.packet_number"]]

@@ -15,7 +15,7 @@ _TIME: Final = struct.Struct(">Q")
 _MAC_BYTES: Final = 16
 
 
-class CookieJar:
+class AddressValidator:
     """`key` is 32 unguessable bytes that live as long as the listener; times come from one monotonic clock."""
 
     def __init__(self, key: bytes) -> None:

@@ -17,8 +17,8 @@ MAX_BATCH_BYTES = 9 << 16
 MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 
 
-Path = tuple[str, int]
-"""What a driver calls a path by: the peer's host and port."""
+PeerAddress = tuple[str, int]
+"""The peer's end of a path: host and port, as the driver names them."""
 
 
 class Batch(NamedTuple):
@@ -40,13 +40,13 @@ def segments_per_send(segment_bytes: int) -> int:
 class Transmit(NamedTuple):
     """Datagrams to send, by one super-packet or several; valid until the next call into the connection.
 
-    `ecn` is what to put into the IP ECN field; `path` is another than the active one, as the driver named it.
+    `ecn` is the codepoint for the IP ECN field. `destination` is None for the peer's current address.
     """
 
     data: memoryview
     segment_bytes: int
     ecn: int = 0
-    path: Path | None = None
+    destination: PeerAddress | None = None
 
     def super_packets(self) -> list[memoryview]:
         """Cut so that each piece can go out by one UDP_SEGMENT send."""

@@ -10,13 +10,14 @@ from typing import Final
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
-from toolkit.rudp.batch import Batch, Path, Transmit
+from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.config import Config
-from toolkit.rudp.observer import Timer, Trace
+from toolkit.rudp.observer import ConnectionObserver, Timer
 from toolkit.rudp.path import PathValidation
 from toolkit.rudp.receiver import Receiver
 from toolkit.rudp.sender import Sender
-from toolkit.rudp.state import TRANSITIONS, Event, State
+from toolkit.rudp.state import TRANSITIONS, ConnectionEvent, ConnectionState
+from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource
 
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
@@ -29,7 +30,7 @@ _MAX_RESPONSES: Final = 4
 class Connection:
     """The order of calls, by a driver that owns the clock and the socket:
 
-    1. `handle_batch` for what has arrived, and after each: `landed`, `poll_message` until None
+    1. `handle_batch` for what has arrived, and after each: `received_data`, `poll_message` until None
     2. `handle_timeout` once `poll_timeout` has come
     3. commands: `send_message`, `offer_data`, `close`
     4. `poll_transmit` until None, sending each result before the next call
@@ -47,38 +48,40 @@ class Connection:
         peer_id: int,
         peer_datagram_bytes: int,
         now_ns: int,
-        accept: wire.Accept | None = None,
-        trace: Trace | None = None,
-        path: Path | None = None,
+        accept: wire.AcceptPacket | None = None,
+        observer: ConnectionObserver | None = None,
+        peer_address: PeerAddress | None = None,
     ) -> None:
         """`accept` is what a server answers, kept in case the client has to ask again; None on the client's side.
 
-        `trace` is told what happens. `path` is where the client is at first, which may change; None on its own side.
+        `observer` is told what happens. `peer_address` is where the client is at first, which may change; None on the
+        client's side.
         """
         self.config = config
         self.local_id = local_id
-        self.state = State.ESTABLISHED
+        self.state = ConnectionState.ESTABLISHED
         self.close_code = 0
         self.close_reason = ""
         self.invalid_packets = 0
-        self.sender = Sender(config, source, peer_id, peer_datagram_bytes, trace)
+        self.sender = Sender(config, source, peer_id, peer_datagram_bytes, observer)
         self.receiver = Receiver(config.receive_window_bytes, config.max_message_bytes)
+        self.receive_window = self.receiver.window
         self._peer_id = peer_id
         self._accept = accept.encode() if accept else None
         self._accept_due = accept is not None
         self._close_due = False
-        self._acks: deque[wire.Ack] = deque()
+        self._acks: deque[wire.AckPacket] = deque()
         self._responses: deque[int] = deque(maxlen=_MAX_RESPONSES)
         self._candidate: PathValidation | None = None
         self._refused_since_ns: int | None = None
-        self.active_path = path
+        self.peer_address = peer_address
         self.is_confirmed = accept is None  # the peer has shown that it knows our id
         self._last_received_ns = now_ns
         self._last_kept_alive_ns = now_ns
-        self._ended_by: Event | None = None
-        self._trace = trace
-        if trace is not None:
-            trace.connection_started(now_ns, local_id, peer_id, self.sender.controller.name)
+        self._ended_by: ConnectionEvent | None = None
+        self._observer = observer
+        if observer is not None:
+            observer.connection_started(now_ns, local_id, peer_id, self.sender.controller.name)
 
     # Inputs
 
@@ -90,7 +93,7 @@ class Connection:
             size = min(segment, len(data))
             taken = 1
             try:
-                if data[0] == wire.PacketType.DATA and self.state is State.ESTABLISHED:
+                if data[0] == wire.PacketType.DATA and self.state is ConnectionState.ESTABLISHED:
                     taken = self.receiver.receive_data_untrusted(data, size, self.local_id, now_ns)
                 else:
                     self._handle_datagram(data[:size], now_ns)
@@ -101,8 +104,8 @@ class Connection:
                 self._refused_since_ns = None
                 self.is_confirmed |= data[0] >= wire.PacketType.DATA
                 self.receiver.note_ecn(batch.ecn, taken, now_ns)
-                if self._trace is not None:
-                    self._trace.packets_received(now_ns, Batch(data[: taken * size], size, batch.ecn))
+                if self._observer is not None:
+                    self._observer.packets_received(now_ns, Batch(data[: taken * size], size, batch.ecn))
             data = data[taken * size :]
 
     def _handle_datagram(self, datagram: memoryview, now_ns: int) -> None:
@@ -117,14 +120,15 @@ class Connection:
         if kind == wire.PacketType.ACCEPT:
             return  # the answer to an INITIAL that was sent twice
         _, flags, _, number = wire.COMMON.unpack_untrusted(datagram)
-        if number >= wire.MAX_POSITION:
+        if number >= wire.MAX_OFFSET:
             raise ProtocolError("a packet number makes no sense")
-        if self.state is State.CLOSING and kind != wire.PacketType.CLOSE:
+        if self.state is ConnectionState.CLOSING and kind != wire.PacketType.CLOSE:
             self._close_due = True
-        elif self.state is State.CLOSED:
+        elif self.state is ConnectionState.CLOSED:
             return
         elif kind == wire.PacketType.ACK:
-            self.sender.on_ack_untrusted(wire.decode_ack_untrusted(datagram), now_ns)
+            if self.sender.on_ack_untrusted(wire.decode_ack_untrusted(datagram), now_ns):
+                self._report_stats(now_ns)
             self.receiver.note_silent_packet(number)
         elif kind == wire.PacketType.MESSAGE:
             *_, position = wire.DATA.unpack_untrusted(datagram)
@@ -143,16 +147,16 @@ class Connection:
             self.receiver.note_silent_packet(number)
         elif kind == wire.PacketType.PATH_RESPONSE:
             self._on_path_response(wire.PATH.unpack_untrusted(datagram)[-1], now_ns)
-            if self._trace is not None and self.active_path is not None:
-                self._trace.path_updated(now_ns, self.active_path)
+            if self._observer is not None and self.peer_address is not None:
+                self._observer.path_validated(now_ns, self.peer_address)
             self.receiver.note_silent_packet(number)
         elif kind == wire.PacketType.CLOSE:
             self.close_code, self.close_reason = wire.decode_close_untrusted(datagram)
-            self._move(Event.PEER_CLOSED)
+            self._move(ConnectionEvent.PEER_CLOSED)
         else:
             raise ProtocolError("a packet is of a type that there is not")
 
-    def handle_stray(self, batch: Batch, path: Path, challenge: int, now_ns: int) -> None:
+    def handle_off_path_batch(self, batch: Batch, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
         """Take datagrams that came by another path than the active one; `challenge` is 64 fresh unguessable bits.
 
         Where they brought anything new, that path is validated, and becomes the active one.
@@ -162,14 +166,14 @@ class Connection:
         self.handle_batch(batch, now_ns)
         is_new = receiver.received_packets - receiver.duplicate_packets > before
         candidate = self._candidate
-        if is_new and (candidate is None or candidate.path != path or candidate.is_given_up(now_ns)):
-            self._candidate = PathValidation(path, challenge, now_ns)
+        if is_new and (candidate is None or candidate.path != peer_address or candidate.is_given_up(now_ns)):
+            self._candidate = PathValidation(peer_address, challenge, now_ns)
 
     def _on_path_response(self, response: int, now_ns: int) -> None:
         if self._candidate is None or response != self._candidate.challenge:
             raise ProtocolError("a PATH_RESPONSE answers no challenge")
-        is_same_host = self.active_path is not None and self.active_path[0] == self._candidate.path[0]
-        self.active_path = self._candidate.path
+        is_same_host = self.peer_address is not None and self.peer_address[0] == self._candidate.path[0]
+        self.peer_address = self._candidate.path
         self._candidate = None
         if not is_same_host:
             self.sender.reset_path()
@@ -177,29 +181,30 @@ class Connection:
         self.receiver.request_ack(now_ns)
         self.sender.request_ping()
 
-    def handle_move(self) -> None:
+    def handle_local_address_change(self) -> None:
         """This side's own address has changed: what was known of the path is forgotten (RFC 9000 section 9.4)."""
         self.sender.reset_path()
         self.sender.request_ping()
 
     def handle_timeout(self, now_ns: int) -> None:
         """Let the timers that have come do their work."""
-        if self.state is not State.ESTABLISHED:
+        if self.state is not ConnectionState.ESTABLISHED:
             return
         silence = self._silence(now_ns)
         if silence is not None:
-            if self._trace is not None:
-                self._trace.timer_expired(now_ns, Timer.IDLE)
+            if self._observer is not None:
+                self._observer.timer_expired(now_ns, Timer.IDLE)
             self._lose(f"{silence} for {self.config.idle_timeout_ns / 1e9:g} s")
             return
         if now_ns >= self._keep_alive_ns():
             self._last_kept_alive_ns = now_ns
             self.sender.request_ping()
-        self.sender.on_timeout(now_ns)
+        if self.sender.on_timeout(now_ns):
+            self._report_stats(now_ns)
 
     def handle_unreachable(self, now_ns: int) -> None:
         """The other host has said that nobody is at that port."""
-        if self.state is not State.ESTABLISHED:
+        if self.state is not ConnectionState.ESTABLISHED:
             return
         if self._refused_since_ns is None:
             self._refused_since_ns = now_ns
@@ -231,28 +236,28 @@ class Connection:
 
     def close(self, code: int, reason: str) -> None:
         """End it: CLOSE goes out by the next `poll_transmit`. What was not acknowledged is given up."""
-        if self.state is State.ESTABLISHED:
+        if self.state is ConnectionState.ESTABLISHED:
             self._close_due = True
             self.close_code, self.close_reason = code, reason
-        self._move(Event.CLOSE)
+        self._move(ConnectionEvent.CLOSE)
 
-    def set_receive_window(self, window_bytes: int) -> None:
-        """How far beyond what has arrived the peer may send; takes effect with the next acknowledgement."""
-        self.receiver.window_bytes = window_bytes
+    def update_receive_window(self, dropped_datagrams: int, is_drained: bool) -> None:
+        """Fit the receive window to the socket; call it after each arrival. The next acknowledgement tells the peer.
 
-    def set_accept_limit(self, position: int) -> None:
+        `dropped_datagrams` is how many the host has dropped at this socket so far (SO_RXQ_OVFL). `is_drained` says
+        that the driver has emptied the socket's queue.
+        """
+        self.receiver.adapt_window(dropped_datagrams, is_drained)
+
+    def set_receive_limit(self, position: int) -> None:
         """Data from `position` on is dropped as if it were lost: the application has no place for it yet."""
         self.receiver.accept_limit = position
 
-    def set_drop_count(self, drop_count: int) -> None:
-        """Datagrams that the host has dropped at this socket so far (SO_RXQ_OVFL)."""
-        self.receiver.drop_count = drop_count
-
     # Outputs
 
-    def landed(self) -> list[tuple[int, memoryview]]:
+    def received_data(self) -> list[tuple[int, memoryview]]:
         """(position, bytes) that the last `handle_batch` brought for the first time; valid until the next one."""
-        return self.receiver.landed()
+        return self.receiver.received_data()
 
     def poll_message(self, now_ns: int) -> bytes | None:
         """The next message in order, None when there is none yet."""
@@ -264,21 +269,21 @@ class Connection:
     def poll_transmit(self, now_ns: int) -> Transmit | None:
         """The next datagrams to send, None when there are none for now. Valid until the next call."""
         transmit = self._next_transmit(now_ns)
-        if self._trace is not None:
+        if self._observer is not None:
             if self._ended_by is not None:
-                self._trace.connection_closed(now_ns, self._ended_by, self.close_code, self.close_reason)
+                self._observer.connection_closed(now_ns, self._ended_by, self.close_code, self.close_reason)
                 self._ended_by = None
             if transmit is not None:
-                self._trace.packets_sent(now_ns, transmit)
+                self._observer.packets_sent(now_ns, transmit)
         return transmit
 
     def _next_transmit(self, now_ns: int) -> Transmit | None:
-        if self.state is State.CLOSED:
+        if self.state is ConnectionState.CLOSED:
             return None
         if self._accept_due and self._accept is not None:
             self._accept_due = False
             return Transmit(memoryview(self._accept), len(self._accept))
-        if self.state is State.CLOSING:
+        if self.state is ConnectionState.CLOSING:
             if not self._close_due:
                 return None
             self._close_due = False
@@ -300,13 +305,13 @@ class Connection:
             return Transmit(memoryview(ack), len(ack), self.sender.ecn_codepoint)
         return self.sender.poll_transmit(now_ns)
 
-    def _path_packet(self, kind: wire.PacketType, value: int, path: Path | None) -> Transmit:
+    def _path_packet(self, kind: wire.PacketType, value: int, destination: PeerAddress | None) -> Transmit:
         packet = wire.PATH.pack(kind, 0, self._peer_id, self.sender.sent.skip(), value)
-        return Transmit(memoryview(packet), len(packet), path=path)
+        return Transmit(memoryview(packet), len(packet), destination=destination)
 
     def poll_timeout(self) -> int | None:
         """When `handle_timeout` and `poll_transmit` want to be called at the latest; None for never."""
-        if self.state is not State.ESTABLISHED:
+        if self.state is not ConnectionState.ESTABLISHED:
             return None
         times = [
             self._last_received_ns + self.config.idle_timeout_ns,
@@ -320,17 +325,17 @@ class Connection:
     # Getters
 
     @property
-    def is_settled(self) -> bool:
+    def is_fully_acked(self) -> bool:
         """All that was handed over has arrived."""
-        return self.sender.is_settled
+        return self.sender.is_fully_acked
 
     @property
-    def landed_position(self) -> int:
+    def received_offset(self) -> int:
         """Everything of the peer's data space below this has landed."""
         return self.receiver.contiguous_end
 
     @property
-    def settled_position(self) -> int:
+    def acked_offset(self) -> int:
         """Everything of the data space below this has arrived and is not asked for again."""
         return self.sender.data.acked.contiguous_end()
 
@@ -338,6 +343,68 @@ class Connection:
     def unsent_bytes(self) -> int:
         """Of what was offered, how much has never been sent."""
         return self.sender.data.end - self.sender.data.next_position
+
+    @property
+    def unacked_message_bytes(self) -> int:
+        """Bytes of messages that were handed over and are not known to have arrived."""
+        return self.sender.messages.end - self.sender.messages.acked.contiguous_end()
+
+    @property
+    def pto_count(self) -> int:
+        """Probe timeouts in a row, with nothing acknowledged in between."""
+        return self.sender.loss.pto_count
+
+    @property
+    def acked_bytes(self) -> int:
+        """Bytes of data and messages that have arrived. O(n) in the holes between them."""
+        return self.sender.data.acked.size() + self.sender.messages.acked.size()
+
+    @property
+    def bytes_until_ack(self) -> int:
+        """How much may still arrive in sequence before an acknowledgement is due; 0 while none is scheduled."""
+        return self.receiver.bytes_until_ack
+
+    def stats(self) -> ConnectionStats:
+        """A snapshot of the path and the counters."""
+        sender, receiver = self.sender, self.receiver
+        return ConnectionStats(
+            latest_rtt_ns=sender.rtt.latest_rtt_ns,
+            min_rtt_ns=sender.rtt.min_rtt_ns,
+            smoothed_rtt_ns=sender.rtt.smoothed_rtt_ns,
+            rttvar_ns=sender.rtt.rttvar_ns,
+            pto_ns=sender.rtt.pto_ns(0),
+            pto_count=sender.loss.pto_count,
+            packet_threshold=sender.loss.packet_threshold,
+            loss_time_ns=sender.loss.loss_time_ns,
+            congestion_control=sender.controller.name,
+            congestion_window_bytes=sender.controller.congestion_window_bytes,
+            pacing_rate_bps=sender.controller.pacing_rate_bps,
+            congestion=sender.controller.snapshot(),
+            datagram_bytes=sender.mtu.datagram_bytes,
+            is_mtu_found=sender.mtu.is_found,
+            next_packet_number=sender.sent.next_packet_number,
+            bytes_in_flight=sender.bytes_in_flight,
+            packets_sent=sender.packets_sent,
+            bytes_sent=sender.bytes_sent,
+            packets_retransmitted=sender.packets_retransmitted,
+            packets_lost=sender.packets_lost,
+            lost_bytes=sender.lost_bytes,
+            packets_spuriously_lost=sender.packets_spurious,
+            delivered_bytes=sender.delivered_bytes,
+            data_sent_bytes=sender.data.next_position,
+            message_sent_bytes=sender.messages.next_position,
+            data_send_limit=sender.data.window,
+            is_data_blocked=sender.data.is_blocked,
+            data_receive_limit=receiver.window.limit,
+            packets_received=receiver.received_packets,
+            packets_duplicate=receiver.duplicate_packets,
+            packets_invalid=self.invalid_packets,
+            peer_dropped_datagrams=sender.peer_drop_count,
+        )
+
+    def _report_stats(self, now_ns: int) -> None:
+        if self._observer is not None:
+            self._observer.stats_updated(now_ns, self.stats())
 
     def _silence(self, now_ns: int) -> str | None:
         """What has been missed for the idle timeout, if anything."""
@@ -357,9 +424,9 @@ class Connection:
 
     def _lose(self, reason: str) -> None:
         self.close_code, self.close_reason = 4, reason
-        self._move(Event.LOST)
+        self._move(ConnectionEvent.LOST)
 
-    def _move(self, event: Event) -> None:
-        if self.state is State.ESTABLISHED:
+    def _move(self, event: ConnectionEvent) -> None:
+        if self.state is ConnectionState.ESTABLISHED:
             self._ended_by = event
         self.state = TRANSITIONS[self.state, event]

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.rudp import wire
-from toolkit.rudp.address_validation import CookieJar
+from toolkit.rudp.address_validation import AddressValidator
 
 FIRST_RETRANSMISSION_NS: Final = 100_000_000
 """One small datagram more on paths that are longer; where the first was lost, half of the wait."""
@@ -29,9 +29,9 @@ class ClientHandshake:
     """Inputs `handle_datagram` and `handle_timeout`; output `poll_transmit`; done when `accepted` is set."""
 
     def __init__(self, client_id: int, datagram_bytes: int, now_ns: int) -> None:
-        self.accepted: wire.Accept | None = None
+        self.accepted: wire.AcceptPacket | None = None
         self.rtt_ns: int | None = None
-        self._initial = wire.Initial(client_id, datagram_bytes)
+        self._initial = wire.InitialPacket(client_id, datagram_bytes)
         self._interval_ns = FIRST_RETRANSMISSION_NS
         self._next_send_ns = now_ns
         self._sent_time_ns: int | None = None
@@ -56,7 +56,7 @@ class ClientHandshake:
                 self._next_send_ns = now_ns
                 if not self._is_ambiguous:
                     self._sent_time_ns = None  # this was the answer to the one INITIAL; the next one measures
-            self._initial = wire.Initial(self._initial.client_id, self._initial.datagram_bytes, token)
+            self._initial = wire.InitialPacket(self._initial.client_id, self._initial.datagram_bytes, token)
         elif kind == wire.PacketType.ACCEPT:
             self.accepted = wire.decode_accept_untrusted(datagram)
             if self._sent_time_ns is not None and not self._is_ambiguous:
@@ -83,11 +83,11 @@ class Answer(NamedTuple):
     """What a listener does about a first packet: send `reply`, if any, and make a connection if `initial` is set."""
 
     reply: bytes | None
-    initial: wire.Initial | None
+    initial: wire.InitialPacket | None
 
 
 def answer_initial_untrusted(
-    datagram: bytes | memoryview, address: bytes, now_ns: int, jar: CookieJar, demand_validation: bool
+    datagram: bytes | memoryview, address: bytes, now_ns: int, jar: AddressValidator, demand_validation: bool
 ) -> Answer:
     """A listener's stateless part. Raises ProtocolError for anything but an INITIAL."""
     kind, client_id = wire.connection_id_untrusted(datagram)

@@ -21,7 +21,7 @@ from toolkit.rudp.congestion.base import AckSample, LossSample, controller_facto
 from toolkit.rudp.delivery_rate import DeliveryEstimator
 from toolkit.rudp.ecn import EcnValidator
 from toolkit.rudp.loss_detection import LossDetector
-from toolkit.rudp.observer import Metrics, Timer, Trace
+from toolkit.rudp.observer import ConnectionObserver, Timer
 from toolkit.rudp.pmtud import PathMtu
 from toolkit.rudp.rtt import RttEstimator
 from toolkit.rudp.sent_packets import SentPackets, Settled
@@ -35,8 +35,8 @@ class Recovery:
     of datagrams. A `Sender` is one that also makes the packets.
     """
 
-    def __init__(self, config: Config, peer_datagram_bytes: int, trace: Trace | None = None) -> None:
-        self._trace = trace
+    def __init__(self, config: Config, peer_datagram_bytes: int, observer: ConnectionObserver | None = None) -> None:
+        self._observer = observer
         self._config = config
         self._max_datagram_bytes = min(config.max_datagram_bytes, peer_datagram_bytes)
         self._ecn = EcnValidator()
@@ -93,29 +93,14 @@ class Recovery:
         return self._delivery.delivered_bytes
 
     @property
-    def is_settled(self) -> bool:
-        """All that was handed over has arrived."""
-        return self.data.is_settled and self.messages.is_settled
+    def lost_bytes(self) -> int:
+        """Total declared lost, of datagrams, without probes of the path MTU."""
+        return self._delivery.lost_bytes
 
-    def metrics(self) -> Metrics:
-        """Where it stands now."""
-        return Metrics(
-            latest_rtt_ns=self.rtt.latest_rtt_ns,
-            min_rtt_ns=self.rtt.min_rtt_ns,
-            smoothed_rtt_ns=self.rtt.smoothed_rtt_ns,
-            rttvar_ns=self.rtt.rttvar_ns,
-            pto_count=self.loss.pto_count,
-            packet_threshold=self.loss.packet_threshold,
-            loss_time_ns=self.loss.loss_time_ns,
-            congestion_window_bytes=self.controller.congestion_window_bytes,
-            bytes_in_flight=self.bytes_in_flight,
-            pacing_rate_bps=self.controller.pacing_rate_bps,
-            delivered_bytes=self._delivery.delivered_bytes,
-            lost_bytes=self._delivery.lost_bytes,
-            datagram_bytes=self.mtu.datagram_bytes,
-            is_mtu_found=self.mtu.is_found,
-            congestion=self.controller.snapshot(),
-        )
+    @property
+    def is_fully_acked(self) -> bool:
+        """All that was handed over has arrived."""
+        return self.data.is_fully_acked and self.messages.is_fully_acked
 
     @property
     def ecn_codepoint(self) -> int:
@@ -153,12 +138,12 @@ class Recovery:
     def _waits_for_peer_window(self) -> bool:
         return self.data.is_blocked or self.messages.is_blocked
 
-    def on_timeout(self, now_ns: int) -> None:
-        """Look for losses that time has made, else probe (RFC 9002 section 6.2)."""
+    def on_timeout(self, now_ns: int) -> bool:
+        """Look for losses that time has made, else probe (RFC 9002 section 6.2); returns whether a timer had come."""
         loss_time_ns = self.loss.loss_time_ns
         if loss_time_ns is not None and loss_time_ns <= now_ns:
-            if self._trace is not None:
-                self._trace.timer_expired(now_ns, Timer.LOSS)
+            if self._observer is not None:
+                self._observer.timer_expired(now_ns, Timer.LOSS)
             self._detect_lost(now_ns)
         elif (self.bytes_in_flight or self._waits_for_peer_window) and now_ns >= (
             self._last_sent_time_ns + self.loss.pto_ns
@@ -167,23 +152,25 @@ class Recovery:
             self._ecn.on_timeout(self.loss.pto_count)
             self._probes_due = PROBES_PER_TIMEOUT
             self._last_sent_time_ns = now_ns
-            if self._trace is not None:
-                self._trace.timer_expired(now_ns, Timer.PROBE)
+            if self._observer is not None:
+                self._observer.timer_expired(now_ns, Timer.PROBE)
         else:
-            return
-        if self._trace is not None:
-            self._trace.metrics_updated(now_ns, self.metrics())
+            return False
+        return True
 
     # Acknowledgements
 
-    def on_ack_untrusted(self, ack: wire.Ack, now_ns: int) -> None:
-        """Take one ACK packet. Raises ProtocolError where it acknowledges what was never sent."""
+    def on_ack_untrusted(self, ack: wire.AckPacket, now_ns: int) -> bool:
+        """Take one ACK packet; returns whether it acknowledges anything new.
+
+        Raises ProtocolError where it acknowledges what was never sent.
+        """
         settled = self.sent.acknowledge_untrusted(ack.ranges)
         self.data.window = max(self.data.window, ack.data_window)
         self.messages.window = max(self.messages.window, ack.message_window)
         self.peer_drop_count = max(self.peer_drop_count, ack.drop_count)
         if settled is None:
-            return
+            return False
         newly_marked = self._ecn.on_ack(settled.packets, ack.ect_count, ack.ce_count)
         prior_in_flight = self.bytes_in_flight
         self.bytes_in_flight -= settled.bytes - settled.spurious_bytes
@@ -234,14 +221,13 @@ class Recovery:
             )
         )
         self._is_window_limited = False
-        if self._trace is not None:
-            self._trace.metrics_updated(now_ns, self.metrics())
+        return True
 
     def _on_spurious(self, settled: Settled, now_ns: int) -> None:
         self.packets_spurious += len(settled.spurious)
         self.loss.on_spurious(self._largest_acked, int(settled.spurious[0]))
-        if self._trace is not None:
-            self._trace.losses_spurious(now_ns, len(settled.spurious))
+        if self._observer is not None:
+            self._observer.spurious_losses_detected(now_ns, len(settled.spurious))
         if self._unproven_losses:
             # What is older belongs to a loss event before, and excuses nothing of the newest.
             self._unproven_losses -= int(np.count_nonzero(settled.spurious >= self._loss_event_first))
@@ -255,10 +241,10 @@ class Recovery:
         )
         if lost is None:
             return
-        if self._trace is not None:
+        if self._observer is not None:
             numbers = lost.packet_numbers
             reordered_below = self._largest_acked - self.loss.packet_threshold + 1
-            self._trace.packets_lost(now_ns, numbers, self.sent.kinds(numbers), reordered_below)
+            self._observer.packets_lost(now_ns, numbers, self.sent.kinds(numbers), reordered_below)
         self.bytes_in_flight -= lost.bytes
         self.data.on_lost(lost.data)
         self.messages.on_lost(lost.messages)

@@ -9,13 +9,14 @@ Views are valid during the call only. Times are those of the driver's clock, in 
 """
 
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.rudp.batch import Batch, Path, Transmit
-from toolkit.rudp.state import Event
+from toolkit.rudp.batch import Batch, PeerAddress, Transmit
+from toolkit.rudp.state import ConnectionEvent
+from toolkit.rudp.stats import ConnectionStats
 
 
 class Timer(Enum):
@@ -26,31 +27,7 @@ class Timer(Enum):
     IDLE = auto()  # the peer was silent for too long
 
 
-class Metrics(NamedTuple):
-    """Where loss detection and congestion control stand. Times in ns, sizes in bytes, rates in bits per second.
-
-    `loss_time_ns` is when the next packet will be old enough to be lost, None for never; `congestion` is the
-    controller's own snapshot, with its `phase`; `delivered_bytes` and `lost_bytes` are totals of datagrams.
-    """
-
-    latest_rtt_ns: int
-    min_rtt_ns: int
-    smoothed_rtt_ns: int
-    rttvar_ns: int
-    pto_count: int
-    packet_threshold: int
-    loss_time_ns: int | None
-    congestion_window_bytes: int
-    bytes_in_flight: int
-    pacing_rate_bps: float
-    delivered_bytes: int
-    lost_bytes: int
-    datagram_bytes: int
-    is_mtu_found: bool
-    congestion: dict[str, float | str]
-
-
-class Trace(Protocol):
+class ConnectionObserver(Protocol):
     """A listener. Every call comes from the thread that drives the connection, in order of time."""
 
     def connection_started(self, now_ns: int, local_id: int, peer_id: int, congestion_control: str) -> None:
@@ -70,17 +47,17 @@ class Trace(Protocol):
         `kinds` are packet types; a lost PROBE of the path MTU counts as no congestion.
         """
 
-    def losses_spurious(self, now_ns: int, packets: int) -> None:
+    def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
         """So many packets that were declared lost have been acknowledged after all."""
 
-    def metrics_updated(self, now_ns: int, metrics: Metrics) -> None:
+    def stats_updated(self, now_ns: int, stats: ConnectionStats) -> None:
         """An acknowledgement or a timer was processed."""
 
     def timer_expired(self, now_ns: int, timer: Timer) -> None:
         """A timer has come; what it leads to is reported next."""
 
-    def path_updated(self, now_ns: int, path: Path) -> None:
+    def path_validated(self, now_ns: int, peer_address: PeerAddress) -> None:
         """The peer has moved, and its new address is validated."""
 
-    def connection_closed(self, now_ns: int, ended_by: Event, code: int, reason: str) -> None:
+    def connection_closed(self, now_ns: int, ended_by: ConnectionEvent, code: int, reason: str) -> None:
         """It is over: by CLOSE of this side, PEER_CLOSED, or LOST. `reason` may be the peer's text."""

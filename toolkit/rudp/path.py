@@ -12,7 +12,7 @@ the path behind it the same (section 9.4).
 
 from typing import Final
 
-from toolkit.rudp.batch import Path
+from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.rtt import RttEstimator
 
 MAX_CHALLENGES: Final = 5
@@ -23,7 +23,7 @@ INITIAL_PTO_NS: Final = RttEstimator().pto_ns(0)
 class PathValidation:
     """One candidate path: `challenge` is an unguessable 64-bit value that its answer must bring back."""
 
-    def __init__(self, path: Path, challenge: int, now_ns: int) -> None:
+    def __init__(self, path: PeerAddress, challenge: int, now_ns: int) -> None:
         self.path = path
         self.challenge = challenge
         self._next_send_ns = now_ns

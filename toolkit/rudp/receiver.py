@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
 from toolkit.rudp.batch import MAX_BATCH_BYTES
+from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.streams import MessageAssembler
 
@@ -59,10 +60,10 @@ class Receiver:
 
     def __init__(self, window_bytes: int, max_message_bytes: int) -> None:
         self.messages = MessageAssembler(max_message_bytes)
-        self.window_bytes = window_bytes
+        self.window = ReceiveWindow(window_bytes)
         self.ack_every_bytes = FIRST_ACK_EVERY_BYTES
         self.max_ack_delay_ns = FIRST_MAX_ACK_DELAY_NS
-        self.accept_limit = wire.MAX_POSITION
+        self.accept_limit = wire.MAX_OFFSET
         self.drop_count = 0
         self.duplicate_packets = 0
         self.received_packets = 0
@@ -75,7 +76,6 @@ class Receiver:
         self._unacked_bytes = 0
         self.ack_time_ns: int | None = None  # when the next acknowledgement is due
         self._ack_is_urgent = False
-        self._advertised_window = window_bytes
         self._ect_count = 0
         self._ce_count = 0
         self._landing = np.zeros(MAX_BATCH_BYTES, np.uint8)  # no memory is taken before it is written to
@@ -87,11 +87,7 @@ class Receiver:
     @property
     def data_window(self) -> int:
         """First position that is not taken yet; it never goes back."""
-        if len(self._data) >= MAX_HOLES:
-            return self._advertised_window
-        end = self._data.last[1] if self._data else 0
-        self._advertised_window = max(self._advertised_window, end + self.window_bytes)
-        return self._advertised_window
+        return self.window.limit if len(self._data) >= MAX_HOLES else self.window.advertise(self._data_end)
 
     @property
     def contiguous_end(self) -> int:
@@ -99,9 +95,13 @@ class Receiver:
         return self._data.contiguous_end()
 
     @property
-    def is_peer_at_window(self) -> bool:
-        """The peer has sent up to what it was told: a wider window would let it send more."""
-        return bool(self._data) and self._data.last[1] + MAX_BATCH_BYTES > self._advertised_window
+    def _data_end(self) -> int:
+        return self._data.last[1] if self._data else 0
+
+    def adapt_window(self, dropped_datagrams: int, is_drained: bool) -> None:
+        """Fit the receive window to what the socket keeps up with."""
+        self.drop_count = dropped_datagrams
+        self.window.adapt(self.received_bytes, self._data_end, dropped_datagrams, is_drained)
 
     @property
     def bytes_until_ack(self) -> int:
@@ -113,7 +113,7 @@ class Receiver:
         self._pieces.clear()
         self._landing_end = 0
 
-    def landed(self) -> list[tuple[int, memoryview]]:
+    def received_data(self) -> list[tuple[int, memoryview]]:
         """(position, bytes) of what is new since `begin_batch`; valid until it is called again."""
         return [(position, self._landing_view[low:high]) for position, low, high in self._pieces]
 
@@ -130,10 +130,10 @@ class Receiver:
         payload = rows[:, wire.HEADER_BYTES :]
         *_, number, position = wire.DATA.unpack_untrusted(data)
         end = position + count * payload_bytes
-        limit = min(self._advertised_window, self.accept_limit)
+        limit = min(self.window.limit, self.accept_limit)
         if (
             end <= limit
-            and number + count <= wire.MAX_POSITION
+            and number + count <= wire.MAX_OFFSET
             and self._expected.is_next(rows, connection_id, number, position)
         ):
             self._take_run(number, position, payload, segment_bytes, now_ns)
@@ -243,7 +243,7 @@ class Receiver:
         if self._largest >= 0:
             self.ack_time_ns = now_ns
 
-    def make_acks(self, now_ns: int, datagram_bytes: int) -> list[wire.Ack]:
+    def make_acks(self, now_ns: int, datagram_bytes: int) -> list[wire.AckPacket]:
         """The acknowledgement that is due, in as many datagrams as its ranges need, newest first.
 
         When the largest packet of the later ones arrived is not remembered: they tell no delay.
@@ -257,7 +257,7 @@ class Receiver:
         window, message_window = self.data_window, self.messages.announce()
         delay_us = max(0, now_ns - self._largest_time_ns) // 1000
         return [
-            wire.Ack(
+            wire.AckPacket(
                 ranges[i : i + per_packet],
                 wire.UNKNOWN_DELAY_US if i else delay_us,
                 window,

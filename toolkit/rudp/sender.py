@@ -15,7 +15,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
 from toolkit.rudp.config import Config
 from toolkit.rudp.loss_recovery import Recovery
-from toolkit.rudp.observer import Trace
+from toolkit.rudp.observer import ConnectionObserver
 from toolkit.rudp.pacer import Pacer
 from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES
 from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
@@ -37,9 +37,9 @@ class Sender(Recovery):
         source: DataSource,
         peer_connection_id: int,
         peer_datagram_bytes: int,
-        trace: Trace | None = None,
+        observer: ConnectionObserver | None = None,
     ) -> None:
-        super().__init__(config, peer_datagram_bytes, trace)
+        super().__init__(config, peer_datagram_bytes, observer)
         self.packets_retransmitted = 0
         self._peer_connection_id = peer_connection_id
         self._source = source

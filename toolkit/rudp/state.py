@@ -9,13 +9,13 @@ from enum import Enum, auto
 from typing import Final
 
 
-class State(Enum):
+class ConnectionState(Enum):
     ESTABLISHED = auto()
     CLOSING = auto()
     CLOSED = auto()
 
 
-class Event(Enum):
+class ConnectionEvent(Enum):
     """What moves a connection from state to state."""
 
     CLOSE = auto()  # the application ends it
@@ -23,14 +23,14 @@ class Event(Enum):
     LOST = auto()  # silence for the idle timeout, or a port that is closed
 
 
-TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
-    (State.ESTABLISHED, Event.CLOSE): State.CLOSING,
-    (State.ESTABLISHED, Event.PEER_CLOSED): State.CLOSED,
-    (State.ESTABLISHED, Event.LOST): State.CLOSED,
-    (State.CLOSING, Event.CLOSE): State.CLOSING,
-    (State.CLOSING, Event.PEER_CLOSED): State.CLOSED,
-    (State.CLOSING, Event.LOST): State.CLOSED,
-    (State.CLOSED, Event.CLOSE): State.CLOSED,
-    (State.CLOSED, Event.PEER_CLOSED): State.CLOSED,
-    (State.CLOSED, Event.LOST): State.CLOSED,
+TRANSITIONS: Final[dict[tuple[ConnectionState, ConnectionEvent], ConnectionState]] = {
+    (ConnectionState.ESTABLISHED, ConnectionEvent.CLOSE): ConnectionState.CLOSING,
+    (ConnectionState.ESTABLISHED, ConnectionEvent.PEER_CLOSED): ConnectionState.CLOSED,
+    (ConnectionState.ESTABLISHED, ConnectionEvent.LOST): ConnectionState.CLOSED,
+    (ConnectionState.CLOSING, ConnectionEvent.CLOSE): ConnectionState.CLOSING,
+    (ConnectionState.CLOSING, ConnectionEvent.PEER_CLOSED): ConnectionState.CLOSED,
+    (ConnectionState.CLOSING, ConnectionEvent.LOST): ConnectionState.CLOSED,
+    (ConnectionState.CLOSED, ConnectionEvent.CLOSE): ConnectionState.CLOSED,
+    (ConnectionState.CLOSED, ConnectionEvent.PEER_CLOSED): ConnectionState.CLOSED,
+    (ConnectionState.CLOSED, ConnectionEvent.LOST): ConnectionState.CLOSED,
 }

@@ -66,7 +66,7 @@ class SendSpace:
         return self.window <= self.next_position < self.end
 
     @property
-    def is_settled(self) -> bool:
+    def is_fully_acked(self) -> bool:
         """Everything handed over has arrived."""
         return self._is_abandoned or self.acked.contiguous_end() == self.end
 

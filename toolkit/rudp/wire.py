@@ -170,7 +170,7 @@ def connection_id_untrusted(datagram: bytes | memoryview) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Initial:
+class InitialPacket:
     """A client's first packet, padded to MIN_DATAGRAM_BYTES so that the answer amplifies nothing."""
 
     client_id: int
@@ -192,20 +192,20 @@ class Initial:
         return (head + self.token + self.security).ljust(MIN_DATAGRAM_BYTES, b"\0")
 
 
-def decode_initial_untrusted(datagram: bytes | memoryview) -> Initial:
+def decode_initial_untrusted(datagram: bytes | memoryview) -> InitialPacket:
     """Reads the version before it trusts any other length: another version's INITIAL only has the same beginning."""
     _, _, client_id, version, datagram_bytes, token_bytes, security_bytes = INITIAL.unpack_untrusted(datagram)
     if len(datagram) < MIN_DATAGRAM_BYTES:
         raise ProtocolError("an INITIAL packet is not padded to 1,200 bytes")
     if version != VERSION:
-        return Initial(client_id, MIN_DATAGRAM_BYTES, version=version)
+        return InitialPacket(client_id, MIN_DATAGRAM_BYTES, version=version)
     end = INITIAL.size + token_bytes + security_bytes
     if token_bytes > MAX_TOKEN_BYTES or security_bytes > MAX_SECURITY_BYTES or end > len(datagram):
         raise ProtocolError("an INITIAL packet's lengths make no sense")
     if not MIN_DATAGRAM_BYTES <= datagram_bytes <= MAX_DATAGRAM_BYTES:
         raise ProtocolError("an INITIAL packet's datagram size makes no sense")
     token = bytes(datagram[INITIAL.size : INITIAL.size + token_bytes])
-    return Initial(client_id, datagram_bytes, token, bytes(datagram[INITIAL.size + token_bytes : end]))
+    return InitialPacket(client_id, datagram_bytes, token, bytes(datagram[INITIAL.size + token_bytes : end]))
 
 
 def encode_retry(client_id: int, token: bytes) -> bytes:
@@ -223,7 +223,7 @@ def decode_retry_untrusted(datagram: bytes | memoryview) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Accept:
+class AcceptPacket:
     """The server's answer: the connection is made."""
 
     client_id: int
@@ -246,14 +246,14 @@ class Accept:
         return head + self.security
 
 
-def decode_accept_untrusted(datagram: bytes | memoryview) -> Accept:
+def decode_accept_untrusted(datagram: bytes | memoryview) -> AcceptPacket:
     _, _, client_id, version, server_id, datagram_bytes, window, security_bytes = ACCEPT.unpack_untrusted(datagram)
     security = bytes(datagram[ACCEPT.size : ACCEPT.size + security_bytes])
     if version != VERSION or security_bytes > MAX_SECURITY_BYTES or len(security) != security_bytes:
         raise ProtocolError("an ACCEPT packet makes no sense")
-    if not MIN_DATAGRAM_BYTES <= datagram_bytes <= MAX_DATAGRAM_BYTES or window > MAX_POSITION:
+    if not MIN_DATAGRAM_BYTES <= datagram_bytes <= MAX_DATAGRAM_BYTES or window > MAX_OFFSET:
         raise ProtocolError("an ACCEPT packet's sizes make no sense")
-    return Accept(client_id, server_id, datagram_bytes, window, security)
+    return AcceptPacket(client_id, server_id, datagram_bytes, window, security)
 
 
 def encode_version_list(client_id: int) -> bytes:
@@ -266,7 +266,7 @@ def decode_version_list_untrusted(datagram: bytes | memoryview) -> int:
     return VERSION_LIST.unpack_untrusted(datagram)[3]
 
 
-MAX_POSITION: Final = (1 << 63) - 1
+MAX_OFFSET: Final = (1 << 63) - 1
 """Positions and packet numbers stay below this, so that they fit a signed 64-bit integer with room to add."""
 
 
@@ -275,7 +275,7 @@ UNKNOWN_DELAY_US: Final = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
+class AckPacket:
     """`ranges` are half-open intervals of packet numbers, newest first, disjoint and not adjacent."""
 
     ranges: list[tuple[int, int]]
@@ -296,7 +296,7 @@ def max_ack_ranges(datagram_bytes: int) -> int:
     return (datagram_bytes - TAG_BYTES - ACK.size) // ACK_RANGE.size
 
 
-def encode_ack(connection_id: int, packet_number: int, ack: Ack) -> bytes:
+def encode_ack(connection_id: int, packet_number: int, ack: AckPacket) -> bytes:
     """Ranges behind a gap or a run that its field cannot tell are left out: a peer that skips numbers gets less."""
     ranges = []
     above = ack.ranges[0][1]
@@ -324,12 +324,12 @@ def encode_ack(connection_id: int, packet_number: int, ack: Ack) -> bytes:
     return head + b"".join(ranges)
 
 
-def decode_ack_untrusted(datagram: bytes | memoryview) -> Ack:
+def decode_ack_untrusted(datagram: bytes | memoryview) -> AckPacket:
     """Ranges are checked to count down and to stay at or above 0; whether they were ever sent, the engine checks."""
     (_, _, _, _, largest, delay_us, data_window, message_window, ect, ce, drops, count) = ACK.unpack_untrusted(datagram)
     if count == 0 or len(datagram) < ACK.size + count * ACK_RANGE.size:
         raise ProtocolError("an ACK packet's ranges are not whole")
-    if largest >= MAX_POSITION or data_window > MAX_POSITION or message_window > MAX_POSITION:
+    if largest >= MAX_OFFSET or data_window > MAX_OFFSET or message_window > MAX_OFFSET:
         raise ProtocolError("an ACK packet's numbers make no sense")
     numbers = struct.unpack_from(f">{2 * count}I", datagram, ACK.size)
     ranges = []
@@ -342,7 +342,7 @@ def decode_ack_untrusted(datagram: bytes | memoryview) -> Ack:
             raise ProtocolError("an ACK packet's ranges make no sense")
         ranges.append((start, end))
         end = start
-    return Ack(ranges, delay_us, data_window, message_window, ect, ce, drops)
+    return AckPacket(ranges, delay_us, data_window, message_window, ect, ce, drops)
 
 
 def encode_close(connection_id: int, packet_number: int, code: int, reason: str) -> bytes:

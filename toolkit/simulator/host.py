@@ -16,13 +16,13 @@ import numpy as np
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
-from toolkit.rudp.address_validation import CookieJar
+from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import ClientHandshake, answer_initial_untrusted
 from toolkit.rudp.range_set import RangeSet
-from toolkit.rudp.state import State
+from toolkit.rudp.state import ConnectionState
 from toolkit.simulator.inbox import Datagrams, Inbox
 
 INTERRUPT_INTERVAL_NS: Final = 50_000
@@ -95,7 +95,7 @@ class Host:
             budget = 0
             timeout_ns = self._idle_timeout_ns()
         else:
-            budget = self.connection.receiver.bytes_until_ack
+            budget = self.connection.bytes_until_ack
             timeout_ns = self.connection.poll_timeout()
         if not self.inbox:
             return timeout_ns
@@ -153,7 +153,7 @@ class Host:
     @property
     def is_lost(self) -> bool:
         """The engine has given the peer up, or was given up."""
-        return self.connection is not None and self.connection.state is State.CLOSED
+        return self.connection is not None and self.connection.state is ConnectionState.CLOSED
 
 
 class ClientHost(Host):
@@ -214,9 +214,9 @@ class ClientHost(Host):
     def _after_round(self, connection: Connection, now_ns: int) -> None:
         if self.over_ns is not None:
             return
-        if connection.is_settled:
+        if connection.is_fully_acked:
             self.settled_ns = now_ns
-        if connection.is_settled or self.is_lost or (self._stop_ns is not None and now_ns >= self._stop_ns):
+        if connection.is_fully_acked or self.is_lost or (self._stop_ns is not None and now_ns >= self._stop_ns):
             self.over_ns = now_ns
             connection.close(0, "")
 
@@ -241,7 +241,7 @@ class ServerHost(Host):
         self._server_id = server_id
         self._demand_validation = demand_validation
         self._landed = RangeSet()
-        self._jar = CookieJar(server_id.to_bytes(32, "big"))
+        self._jar = AddressValidator(server_id.to_bytes(32, "big"))
 
     def _shake_hands(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         for batch, _ in batches:
@@ -251,7 +251,7 @@ class ServerHost(Host):
                 self._send(now_ns, Datagrams(Transmit(memoryview(answer.reply), len(answer.reply)), self.tally.packets))
             if answer.initial is not None:
                 config, initial = self._config, answer.initial
-                accept = wire.Accept(
+                accept = wire.AcceptPacket(
                     initial.client_id, self._server_id, config.max_datagram_bytes, config.receive_window_bytes
                 )
                 size = min(initial.datagram_bytes, config.max_datagram_bytes)
@@ -262,7 +262,7 @@ class ServerHost(Host):
                 return
 
     def _after_batch(self, connection: Connection, now_ns: int) -> None:
-        landed = connection.landed()
+        landed = connection.received_data()
         for position, data in landed:
             end = position + len(data)
             if self._landed.add(position, end) != [(position, end)]:

@@ -108,8 +108,8 @@ class FlowResult:
             failure = "it had not finished when the clock stopped"
         elif client.settled_ns is None and client.is_lost:
             failure = connection.close_reason
-        sender = connection.sender if connection else None
-        unique_bytes = sender.data.next_position if sender else 0
+        stats = connection.stats() if connection else None
+        unique_bytes = stats.data_sent_bytes if stats else 0
         return cls(
             congestion_control=name,
             start_ns=start_ns,
@@ -123,9 +123,9 @@ class FlowResult:
             packets_sent=client.tally.packets,
             lost_packets=dict(client.tally.lost_packets + server.tally.lost_packets),
             acks_sent=server.tally.packets,
-            spurious_losses=sender.packets_spurious if sender else 0,
-            smoothed_rtt_ns=sender.rtt.smoothed_rtt_ns if sender else 0,
-            min_rtt_ns=sender.rtt.min_rtt_ns if sender else 0,
+            spurious_losses=stats.packets_spuriously_lost if stats else 0,
+            smoothed_rtt_ns=stats.smoothed_rtt_ns if stats else 0,
+            min_rtt_ns=stats.min_rtt_ns if stats else 0,
             failure=failure,
             progress=server.progress,
         )

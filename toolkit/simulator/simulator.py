@@ -231,17 +231,16 @@ class Simulator:
     def _take_samples(self, time_ns: int) -> None:
         for flow, (client, server) in enumerate(self._ends):
             if client.connection is not None and client.over_ns is None:
-                sender = client.connection.sender
-                snapshot = sender.controller.snapshot()
+                stats = client.connection.stats()
                 self.samples.append(
                     Sample(
                         time_ns,
                         flow,
-                        sender.controller.congestion_window_bytes,
-                        sender.bytes_in_flight,
-                        sender.controller.pacing_rate_bps,
-                        sender.rtt.smoothed_rtt_ns,
+                        stats.congestion_window_bytes,
+                        stats.bytes_in_flight,
+                        stats.pacing_rate_bps,
+                        stats.smoothed_rtt_ns,
                         server.landed_bytes,
-                        str(snapshot.get("phase", "")),
+                        str(stats.congestion.get("phase", "")),
                     )
                 )

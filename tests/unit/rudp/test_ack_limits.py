@@ -19,5 +19,5 @@ from toolkit.rudp import wire
     ids=["gap too wide", "widest gap", "run too long", "high numbers"],
 )
 def test_ranges_beyond_their_fields_are_left_out(ranges: list[tuple[int, int]], told: list[tuple[int, int]]) -> None:
-    packet = wire.encode_ack(7, 0, wire.Ack(ranges, 0, 0, 0, 0, 0, 0))
+    packet = wire.encode_ack(7, 0, wire.AckPacket(ranges, 0, 0, 0, 0, 0, 0))
     assert wire.decode_ack_untrusted(packet).ranges == told

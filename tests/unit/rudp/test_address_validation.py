@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.rudp.address_validation import TOKEN_LIFETIME_NS, CookieJar
+from toolkit.rudp.address_validation import TOKEN_LIFETIME_NS, AddressValidator
 
 ADDRESS = b"('192.0.2.1', 4711)"
 CLIENT = 0x1234
 NOW = 5_000_000_000_000
-jar = CookieJar(bytes(range(32)))
+jar = AddressValidator(bytes(range(32)))
 
 
 @given(st.binary(max_size=100), st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 62))
@@ -29,7 +29,7 @@ def test_for_no_other_address_id_or_listener() -> None:
     token = jar.make(ADDRESS, CLIENT, NOW)
     assert not jar.is_valid_untrusted(token, b"('192.0.2.1', 4712)", CLIENT, NOW)
     assert not jar.is_valid_untrusted(token, ADDRESS, CLIENT + 1, NOW)
-    assert not CookieJar(bytes(32)).is_valid_untrusted(token, ADDRESS, CLIENT, NOW)
+    assert not AddressValidator(bytes(32)).is_valid_untrusted(token, ADDRESS, CLIENT, NOW)
 
 
 def test_an_id_cannot_be_traded_for_a_part_of_the_address() -> None:

@@ -6,7 +6,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import KEEP_ALIVES_PER_IDLE_TIMEOUT, REFUSAL_NS, Connection
-from toolkit.rudp.state import State
+from toolkit.rudp.state import ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
 MS = 1_000_000
@@ -23,10 +23,10 @@ def client() -> Connection:
 
 
 def server() -> Connection:
-    return Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, wire.Accept(PEER, LOCAL, 1472, 1 << 20))
+    return Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, wire.AcceptPacket(PEER, LOCAL, 1472, 1 << 20))
 
 
-def state_of(connection: Connection) -> State:
+def state_of(connection: Connection) -> ConnectionState:
     return connection.state
 
 
@@ -62,9 +62,9 @@ def ping(number: int) -> bytes:
 class TestHandshake:
     def test_a_server_answers_first_and_again_when_the_client_asks_again(self) -> None:
         connection = server()
-        assert sent(connection)[0] == wire.Accept(PEER, LOCAL, 1472, 1 << 20).encode()
+        assert sent(connection)[0] == wire.AcceptPacket(PEER, LOCAL, 1472, 1 << 20).encode()
         assert wire.PacketType.ACCEPT not in kinds(sent(connection))
-        hand_up(connection, wire.Initial(PEER, 1472).encode())
+        hand_up(connection, wire.InitialPacket(PEER, 1472).encode())
         assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
 
     def test_who_has_sent_nothing_searches_for_no_mtu(self) -> None:
@@ -78,15 +78,15 @@ class TestHandshake:
 
     def test_a_strangers_initial_neither_brings_nor_cancels_an_accept(self) -> None:
         connection = server()
-        hand_up(connection, wire.Initial(PEER ^ 1, 1472).encode())
+        hand_up(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
         assert connection.invalid_packets == 1
         assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
-        hand_up(connection, wire.Initial(PEER ^ 1, 1472).encode())
+        hand_up(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
         assert wire.PacketType.ACCEPT not in kinds(sent(connection))
 
     def test_a_server_is_confirmed_by_who_knows_its_id(self) -> None:
         connection = server()
-        for datagram in (wire.Initial(PEER, 1472).encode(), data(0, LOCAL ^ 1), bytes(100)):
+        for datagram in (wire.InitialPacket(PEER, 1472).encode(), data(0, LOCAL ^ 1), bytes(100)):
             hand_up(connection, datagram)
             assert not connection.is_confirmed
         hand_up(connection, ping(0))
@@ -99,9 +99,9 @@ class TestHandshake:
 
     def test_an_accept_that_comes_twice_changes_nothing(self) -> None:
         connection = client()
-        hand_up(connection, wire.Accept(LOCAL, 99, 1472, 5).encode())
+        hand_up(connection, wire.AcceptPacket(LOCAL, 99, 1472, 5).encode())
         assert connection.invalid_packets == 0
-        hand_up(connection, wire.Accept(LOCAL ^ 1, 99, 1472, 5).encode())
+        hand_up(connection, wire.AcceptPacket(LOCAL ^ 1, 99, 1472, 5).encode())
         assert connection.invalid_packets == 1
 
 
@@ -112,24 +112,24 @@ class TestInvalidPackets:
         noise = [
             bytes(50),
             data(1, LOCAL ^ 1),
-            wire.Accept(LOCAL ^ 1, 5, 1472, 0).encode(),
-            wire.Initial(LOCAL ^ 1, 1472).encode(),
+            wire.AcceptPacket(LOCAL ^ 1, 5, 1472, 0).encode(),
+            wire.InitialPacket(LOCAL ^ 1, 1472).encode(),
             wire.COMMON.pack(0x55, 0, LOCAL, 5),
-            wire.COMMON.pack(wire.PacketType.PROBE, 0, LOCAL, wire.MAX_POSITION),
+            wire.COMMON.pack(wire.PacketType.PROBE, 0, LOCAL, wire.MAX_OFFSET),
             wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 5, 0),
         ]
         hand_up(connection, *noise, now_ns=later)
         assert connection.invalid_packets == len(noise)
         connection.handle_timeout(START + CONFIG.idle_timeout_ns)
-        assert state_of(connection) is State.CLOSED
+        assert state_of(connection) is ConnectionState.CLOSED
 
     def test_in_a_batch_cost_none_of_their_neighbours(self) -> None:
         connection = client()
         good = [data(n, position=n) for n in range(3)]
         joined = b"".join((good[0], data(9, LOCAL ^ 1), good[1], data(9, position=1 << 40), good[2], bytes(20)))
         connection.handle_batch(Batch(memoryview(joined), len(good[0])), START)
-        assert connection.landed_position == 3
-        assert [(p, len(v)) for p, v in connection.landed()] == [(0, 3)]
+        assert connection.received_offset == 3
+        assert [(p, len(v)) for p, v in connection.received_data()] == [(0, 3)]
         assert connection.invalid_packets == 3
 
     def test_unacknowledged_numbers_stay_unacknowledged(self) -> None:
@@ -144,9 +144,9 @@ class TestSilence:
     def test_ends_the_connection_after_the_idle_timeout(self) -> None:
         connection = client()
         connection.handle_timeout(START + CONFIG.idle_timeout_ns - 1)
-        assert state_of(connection) is State.ESTABLISHED
+        assert state_of(connection) is ConnectionState.ESTABLISHED
         connection.handle_timeout(START + CONFIG.idle_timeout_ns)
-        assert state_of(connection) is State.CLOSED
+        assert state_of(connection) is ConnectionState.CLOSED
         assert connection.close_reason == "nothing was heard of the peer for 30 s"
         assert connection.poll_timeout() is None
         assert sent(connection, START + CONFIG.idle_timeout_ns) == []
@@ -155,7 +155,7 @@ class TestSilence:
         connection = client()
         for number in range(2):  # the PING of the beginning, then the probe of the path MTU
             sent(connection)
-            everything = wire.Ack([(0, connection.sender.sent.next_packet_number)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+            everything = wire.AckPacket([(0, connection.sender.sent.next_packet_number)], 0, 1 << 20, 1 << 20, 0, 0, 0)
             hand_up(connection, wire.encode_ack(LOCAL, number, everything))
         assert sent(connection) == []
         due_ns = connection.poll_timeout()
@@ -172,13 +172,13 @@ class TestSilence:
             hand_up(connection, ping(second), now_ns=now_ns)
             connection.handle_timeout(now_ns)
             sent(connection, now_ns)
-        assert state_of(connection) is State.ESTABLISHED
+        assert state_of(connection) is ConnectionState.ESTABLISHED
         end_ns = START + CONFIG.idle_timeout_ns
         due_ns = connection.poll_timeout()
         assert due_ns is not None
         assert due_ns <= end_ns
         connection.handle_timeout(end_ns)
-        assert state_of(connection) is State.CLOSED
+        assert state_of(connection) is ConnectionState.CLOSED
         assert connection.close_reason == "the peer has acknowledged nothing for 30 s"
 
     @pytest.mark.parametrize("which", ["oldest", "newest"])
@@ -191,20 +191,20 @@ class TestSilence:
             sent(connection, now_ns)
             packets = connection.sender.sent
             number = packets.next_packet_number - 1 if which == "newest" else packets.least_unacked
-            ack = wire.Ack([(number, number + 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+            ack = wire.AckPacket([(number, number + 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
             if which == "newest" or second in (10, 20):
                 hand_up(connection, wire.encode_ack(LOCAL, second, ack), now_ns=now_ns)
             else:
                 hand_up(connection, ping(second), now_ns=now_ns)
-        assert state_of(connection) is (State.ESTABLISHED if which == "newest" else State.CLOSED)
+        assert state_of(connection) is (ConnectionState.ESTABLISHED if which == "newest" else ConnectionState.CLOSED)
 
     def test_a_closed_port_is_believed_after_a_while(self) -> None:
         connection = client()
         connection.handle_unreachable(START)
         connection.handle_unreachable(START + REFUSAL_NS - 1)
-        assert state_of(connection) is State.ESTABLISHED
+        assert state_of(connection) is ConnectionState.ESTABLISHED
         connection.handle_unreachable(START + REFUSAL_NS)
-        assert state_of(connection) is State.CLOSED
+        assert state_of(connection) is ConnectionState.CLOSED
         assert "port is closed" in connection.close_reason
 
     def test_a_closed_port_is_not_believed_when_the_peer_speaks(self) -> None:
@@ -212,7 +212,7 @@ class TestSilence:
         connection.handle_unreachable(START)
         hand_up(connection, ping(0), now_ns=START + 1)
         connection.handle_unreachable(START + REFUSAL_NS)
-        assert state_of(connection) is State.ESTABLISHED
+        assert state_of(connection) is ConnectionState.ESTABLISHED
 
     def test_a_closed_port_is_asked_in_measure(self) -> None:
         """Each packet may bring another refusal at once: the answer to one must not be a packet at once."""
@@ -222,7 +222,7 @@ class TestSilence:
             connection.handle_unreachable(now_ns)
             connection.handle_timeout(now_ns)
             packets += len(sent(connection, now_ns))
-        assert state_of(connection) is State.ESTABLISHED
+        assert state_of(connection) is ConnectionState.ESTABLISHED
         assert 2 <= packets < 20
 
 
@@ -245,7 +245,7 @@ class TestClose:
         connection = client()
         message = wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 1, 0) + b"\0\0\0\x02hi"
         hand_up(connection, message, wire.encode_close(LOCAL, 2, 3, "no"))
-        assert state_of(connection) is State.CLOSED
+        assert state_of(connection) is ConnectionState.CLOSED
         assert connection.poll_message(START) == b"hi"
         assert (connection.close_code, connection.close_reason) == (3, "no")
         assert sent(connection) == []
@@ -254,7 +254,7 @@ class TestClose:
     def test_needs_the_right_id(self, connection_id: int) -> None:
         connection = client()
         hand_up(connection, wire.encode_close(connection_id, 2, 3, "no"))
-        assert state_of(connection) is State.ESTABLISHED
+        assert state_of(connection) is ConnectionState.ESTABLISHED
 
 
 class TestPath:
@@ -262,31 +262,31 @@ class TestPath:
     OLD = ("192.0.2.1", 4444)
 
     def moved(self) -> Connection:
-        accept = wire.Accept(PEER, LOCAL, 1472, 1 << 20)
-        connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, accept, path=self.OLD)
+        accept = wire.AcceptPacket(PEER, LOCAL, 1472, 1 << 20)
+        connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, accept, peer_address=self.OLD)
         sent(connection)
         packet = ping(0)
-        connection.handle_stray(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE, START)
+        connection.handle_off_path_batch(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE, START)
         return connection
 
     def challenges(self, connection: Connection, now_ns: int = START) -> list[Transmit]:
         found = []
         while (transmit := connection.poll_transmit(now_ns)) is not None:
-            if transmit.path is not None:
+            if transmit.destination is not None:
                 found.append(transmit._replace(data=memoryview(bytes(transmit.data))))
         return found
 
     def test_a_new_one_is_used_only_when_its_challenge_has_come_back(self) -> None:
         connection = self.moved()
         (challenge,) = self.challenges(connection)
-        assert challenge.path == self.NEW
+        assert challenge.destination == self.NEW
         assert wire.PATH.unpack_untrusted(challenge.data)[-1] == 0xC0DE
-        assert connection.active_path == self.OLD
+        assert connection.peer_address == self.OLD
         hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE ^ 1))
         assert connection.invalid_packets == 1
-        assert connection.active_path == self.OLD
+        assert connection.peer_address == self.OLD
         hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 2, 0xC0DE))
-        assert connection.active_path == self.NEW
+        assert connection.peer_address == self.NEW
 
     def test_what_the_old_one_has_swallowed_is_said_and_asked_again_by_the_new_one(self) -> None:
         connection = self.moved()
@@ -314,19 +314,19 @@ class TestPath:
                 break
             now_ns += 500 * MS
             packet = ping(number)
-            connection.handle_stray(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE + number, now_ns)
+            connection.handle_off_path_batch(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE + number, now_ns)
         assert len(found) == 1
         challenge = found[0]
-        assert challenge.path == self.NEW
+        assert challenge.destination == self.NEW
         value = wire.PATH.unpack_untrusted(challenge.data)[-1]
         hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 100, value), now_ns=now_ns)
-        assert connection.active_path == self.NEW
+        assert connection.peer_address == self.NEW
 
     def test_a_replayed_packet_from_elsewhere_starts_nothing(self) -> None:
         connection = server()
         sent(connection)
         hand_up(connection, ping(0))
-        connection.handle_stray(Batch(memoryview(ping(0)), len(ping(0))), self.NEW, 0xC0DE, START)
+        connection.handle_off_path_batch(Batch(memoryview(ping(0)), len(ping(0))), self.NEW, 0xC0DE, START)
         assert self.challenges(connection) == []
 
     def test_a_challenge_is_answered_with_its_value(self) -> None:

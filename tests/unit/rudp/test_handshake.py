@@ -6,7 +6,7 @@ import pytest
 
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.rudp import wire
-from toolkit.rudp.address_validation import CookieJar
+from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.handshake import (
     FIRST_RETRANSMISSION_NS,
     MAX_RETRANSMISSION_NS,
@@ -18,7 +18,7 @@ MS = 1_000_000
 CLIENT = 0xAAAA
 SERVER = 0xBBBB
 ADDRESS = b"('192.0.2.1', 4711)"
-JAR = CookieJar(bytes(32))
+JAR = AddressValidator(bytes(32))
 
 
 def client() -> ClientHandshake:
@@ -32,16 +32,16 @@ def initial_of(handshake: ClientHandshake, now_ns: int) -> bytes:
 
 
 def accept() -> bytes:
-    return wire.Accept(CLIENT, SERVER, 1452, 1 << 20).encode()
+    return wire.AcceptPacket(CLIENT, SERVER, 1452, 1 << 20).encode()
 
 
 class TestClient:
     def test_one_round_trip(self) -> None:
         handshake = client()
-        assert wire.decode_initial_untrusted(initial_of(handshake, 0)) == wire.Initial(CLIENT, 1472)
+        assert wire.decode_initial_untrusted(initial_of(handshake, 0)) == wire.InitialPacket(CLIENT, 1472)
         assert handshake.poll_transmit(1) is None
         handshake.handle_datagram_untrusted(accept(), 30 * MS)
-        assert handshake.accepted == wire.Accept(CLIENT, SERVER, 1452, 1 << 20)
+        assert handshake.accepted == wire.AcceptPacket(CLIENT, SERVER, 1452, 1 << 20)
         assert handshake.rtt_ns == 30 * MS
         assert handshake.poll_transmit(1 << 40) is None
 
@@ -123,8 +123,8 @@ class TestClient:
             b"",
             bytes(9),
             bytes(1200),
-            wire.Initial(CLIENT, 1472).encode(),
-            wire.Accept(CLIENT + 1, SERVER, 1472, 0).encode(),
+            wire.InitialPacket(CLIENT, 1472).encode(),
+            wire.AcceptPacket(CLIENT + 1, SERVER, 1472, 0).encode(),
             wire.encode_retry(CLIENT + 1, b"token"),
             wire.encode_retry(CLIENT, b""),
             wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, CLIENT + 1, 7),
@@ -144,9 +144,9 @@ class TestClient:
 
 class TestListener:
     def test_takes_an_initial_when_it_is_not_busy(self) -> None:
-        answer = answer_initial_untrusted(wire.Initial(CLIENT, 1472).encode(), ADDRESS, 0, JAR, False)
+        answer = answer_initial_untrusted(wire.InitialPacket(CLIENT, 1472).encode(), ADDRESS, 0, JAR, False)
         assert answer.reply is None
-        assert answer.initial == wire.Initial(CLIENT, 1472)
+        assert answer.initial == wire.InitialPacket(CLIENT, 1472)
 
     def test_when_busy_keeps_nothing_until_the_address_is_proved(self) -> None:
         handshake = client()
@@ -165,7 +165,7 @@ class TestListener:
 
     def test_answers_another_version_with_its_own_and_keeps_nothing(self) -> None:
         for demand in (False, True):
-            other = wire.Initial(CLIENT, 1472, version=wire.VERSION ^ 0xFF).encode()
+            other = wire.InitialPacket(CLIENT, 1472, version=wire.VERSION ^ 0xFF).encode()
             answer = answer_initial_untrusted(other, ADDRESS, 0, JAR, demand)
             assert answer.initial is None
             assert answer.reply is not None
@@ -174,7 +174,7 @@ class TestListener:
 
     @pytest.mark.parametrize(
         "datagram",
-        [b"", bytes(1200), accept(), wire.Initial(CLIENT, 1472).encode()[:1199], b"\x10" + bytes(1300)],
+        [b"", bytes(1200), accept(), wire.InitialPacket(CLIENT, 1472).encode()[:1199], b"\x10" + bytes(1300)],
     )
     def test_anything_else_is_a_protocol_error(self, datagram: bytes) -> None:
         with pytest.raises(ProtocolError):

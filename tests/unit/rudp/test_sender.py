@@ -105,7 +105,7 @@ class Bench:
                 ranges[-1] = (n, ranges[-1][1])
             else:
                 ranges.append((n, n + 1))
-        self.sender.on_ack_untrusted(wire.Ack(ranges, delay_us, data_window, 1 << 20, 0, 0, 0), now_ns)
+        self.sender.on_ack_untrusted(wire.AckPacket(ranges, delay_us, data_window, 1 << 20, 0, 0, 0), now_ns)
 
 
 def warmed(data_bytes: int = 0, rtt_ns: int = 40 * MS) -> Bench:
@@ -165,9 +165,9 @@ class TestSourceThatFails:
         assert timeout_ns is not None
         bench.sender.on_timeout(timeout_ns)
         assert DATA not in bench.kinds(bench.send(timeout_ns))
-        assert not bench.sender.is_settled
+        assert not bench.sender.is_fully_acked
         bench.ack(timeout_ns + 40 * MS, *bench.packets)
-        assert bench.sender.is_settled
+        assert bench.sender.is_fully_acked
 
 
 class TestLimits:
@@ -212,10 +212,10 @@ class TestAcknowledgements:
     def test_of_unsent_packets_are_refused_and_change_nothing(self) -> None:
         bench = warmed(10 * PAYLOAD)
         numbers = bench.send(100 * MS)
-        before = bench.sender.metrics()
+        before = bench.sender.bytes_in_flight, bench.sender.delivered_bytes, bench.sender.lost_bytes
         with pytest.raises(ProtocolError, match="never sent"):
             bench.ack(140 * MS, *numbers, numbers[-1] + 1, data_window=FAR_WINDOW + 5)
-        assert bench.sender.metrics() == before
+        assert (bench.sender.bytes_in_flight, bench.sender.delivered_bytes, bench.sender.lost_bytes) == before
         assert bench.sender.data.window == FAR_WINDOW
 
     def test_a_sample_is_taken_from_the_newest_packet_without_the_peers_delay(self) -> None:
@@ -443,14 +443,14 @@ class TestNewPath:
             position for position in range(0, 40 * PAYLOAD, PAYLOAD) if position not in arrived
         }
         bench.ack(260 * MS, *new, *again)
-        assert bench.sender.is_settled
+        assert bench.sender.is_fully_acked
 
     def test_the_peers_counts_of_marks_go_on(self) -> None:
         bench = warmed(40 * PAYLOAD)
         numbers = bench.send(100 * MS)
 
         def ack(now_ns: int, first: int, end: int, ect: int, ce: int) -> None:
-            bench.sender.on_ack_untrusted(wire.Ack([(first, end)], 0, FAR_WINDOW, 1 << 20, ect, ce, 0), now_ns)
+            bench.sender.on_ack_untrusted(wire.AckPacket([(first, end)], 0, FAR_WINDOW, 1 << 20, ect, ce, 0), now_ns)
 
         ack(140 * MS, numbers[0], numbers[-1] + 1, 31, 10)
         assert bench.controller.acks[-1].ecn_ce_count == 10

@@ -89,13 +89,13 @@ class TestSendSpace:
 
     def test_is_settled_when_everything_has_arrived(self) -> None:
         space = space_with(0)
-        assert space.is_settled
+        assert space.is_fully_acked
         space.end = 300
         space.take(3, PAYLOAD)
         space.on_acked([(100, 300)])
-        assert not space.is_settled
+        assert not space.is_fully_acked
         space.on_acked([(0, 100)])
-        assert space.is_settled
+        assert space.is_fully_acked
 
     def test_knows_the_oldest_bytes_that_have_not_arrived(self) -> None:
         space = space_with(1000)
@@ -117,7 +117,7 @@ class TestSendSpace:
         space.on_lost([(100, 200)])
         assert space.take(9, PAYLOAD) == []
         assert space.oldest_unsettled(PAYLOAD) is None
-        assert space.is_settled
+        assert space.is_fully_acked
         assert not space.is_blocked
 
 

@@ -55,16 +55,16 @@ def test_a_layout_refuses_what_is_too_short(missing: int) -> None:
 
 class TestInitial:
     def test_is_padded_so_that_no_answer_amplifies(self) -> None:
-        assert len(wire.Initial(1, 1472).encode()) == wire.MIN_DATAGRAM_BYTES
-        largest = wire.Initial(1, 1472, bytes(wire.MAX_TOKEN_BYTES), bytes(wire.MAX_SECURITY_BYTES)).encode()
+        assert len(wire.InitialPacket(1, 1472).encode()) == wire.MIN_DATAGRAM_BYTES
+        largest = wire.InitialPacket(1, 1472, bytes(wire.MAX_TOKEN_BYTES), bytes(wire.MAX_SECURITY_BYTES)).encode()
         assert len(largest) == wire.MIN_DATAGRAM_BYTES
 
     def test_unpadded_is_refused(self) -> None:
         with pytest.raises(ProtocolError, match="not padded"):
-            wire.decode_initial_untrusted(wire.Initial(1, 1472).encode()[:-1])
+            wire.decode_initial_untrusted(wire.InitialPacket(1, 1472).encode()[:-1])
 
     def test_of_another_version_is_read_no_further_than_its_version(self) -> None:
-        datagram = bytearray(wire.Initial(7, 1472, version=wire.VERSION + 1).encode())
+        datagram = bytearray(wire.InitialPacket(7, 1472, version=wire.VERSION + 1).encode())
         datagram[14:] = b"\xff" * (len(datagram) - 14)
         initial = wire.decode_initial_untrusted(bytes(datagram))
         assert (initial.client_id, initial.version) == (7, wire.VERSION + 1)
@@ -72,7 +72,7 @@ class TestInitial:
     @pytest.mark.parametrize("datagram_bytes", [0, wire.MIN_DATAGRAM_BYTES - 1, wire.MAX_DATAGRAM_BYTES + 1])
     def test_with_an_absurd_datagram_size_is_refused(self, datagram_bytes: int) -> None:
         with pytest.raises(ProtocolError, match="datagram size"):
-            wire.decode_initial_untrusted(wire.Initial(1, datagram_bytes).encode())
+            wire.decode_initial_untrusted(wire.InitialPacket(1, datagram_bytes).encode())
 
     @pytest.mark.parametrize(("token", "security"), [(257, 0), (0, 513), (0xFFFF, 0xFFFF)])
     def test_with_absurd_lengths_is_refused(self, token: int, security: int) -> None:
@@ -85,7 +85,7 @@ class TestAnswersToAnInitial:
     def test_are_smaller_than_what_they_answer(self) -> None:
         longest = [
             wire.encode_retry(1, bytes(wire.MAX_TOKEN_BYTES)),
-            wire.Accept(1, 2, 1472, 1 << 20, bytes(wire.MAX_SECURITY_BYTES)).encode(),
+            wire.AcceptPacket(1, 2, 1472, 1 << 20, bytes(wire.MAX_SECURITY_BYTES)).encode(),
             wire.encode_version_list(1),
         ]
         assert all(len(answer) < wire.MIN_DATAGRAM_BYTES for answer in longest)
@@ -97,18 +97,18 @@ class TestAnswersToAnInitial:
     @pytest.mark.parametrize(
         "accept",
         [
-            wire.Accept(1, 2, wire.MIN_DATAGRAM_BYTES - 1, 0),
-            wire.Accept(1, 2, wire.MAX_DATAGRAM_BYTES + 1, 0),
-            wire.Accept(1, 2, 1472, wire.MAX_POSITION + 1),
-            wire.Accept(1, 2, 1472, 0, bytes(wire.MAX_SECURITY_BYTES + 1)),
+            wire.AcceptPacket(1, 2, wire.MIN_DATAGRAM_BYTES - 1, 0),
+            wire.AcceptPacket(1, 2, wire.MAX_DATAGRAM_BYTES + 1, 0),
+            wire.AcceptPacket(1, 2, 1472, wire.MAX_OFFSET + 1),
+            wire.AcceptPacket(1, 2, 1472, 0, bytes(wire.MAX_SECURITY_BYTES + 1)),
         ],
     )
-    def test_an_accept_that_makes_no_sense_is_refused(self, accept: wire.Accept) -> None:
+    def test_an_accept_that_makes_no_sense_is_refused(self, accept: wire.AcceptPacket) -> None:
         with pytest.raises(ProtocolError):
             wire.decode_accept_untrusted(accept.encode())
 
     def test_an_accept_of_another_version_is_refused(self) -> None:
-        datagram = bytearray(wire.Accept(1, 2, 1472, 0).encode())
+        datagram = bytearray(wire.AcceptPacket(1, 2, 1472, 0).encode())
         datagram[13] ^= 1
         with pytest.raises(ProtocolError):
             wire.decode_accept_untrusted(bytes(datagram))
@@ -135,7 +135,7 @@ class TestAck:
             (100, [(0, 1), (0, 1)]),  # adjacent: should have been one range
             (100, [(0, 102)]),  # below zero
             (100, [(0, 50), (50, 2)]),
-            (wire.MAX_POSITION, [(0, 1)]),
+            (wire.MAX_OFFSET, [(0, 1)]),
         ],
     )
     def test_what_no_correct_peer_sends_is_refused(self, largest: int, ranges: list[tuple[int, int]]) -> None:
@@ -146,9 +146,9 @@ class TestAck:
         with pytest.raises(ProtocolError, match="not whole"):
             wire.decode_ack_untrusted(ack_packet(100, [(0, 1)], count=0xFFFF))
 
-    @pytest.mark.parametrize("windows", [(wire.MAX_POSITION + 1, 0), (0, wire.MAX_POSITION + 1)])
+    @pytest.mark.parametrize("windows", [(wire.MAX_OFFSET + 1, 0), (0, wire.MAX_OFFSET + 1)])
     def test_absurd_windows_are_refused(self, windows: tuple[int, int]) -> None:
-        ack = wire.Ack([(0, 1)], 0, *windows, 0, 0, 0)
+        ack = wire.AckPacket([(0, 1)], 0, *windows, 0, 0, 0)
         with pytest.raises(ProtocolError, match="numbers"):
             wire.decode_ack_untrusted(wire.encode_ack(1, 0, ack))
 
@@ -156,11 +156,11 @@ class TestAck:
     def test_as_many_ranges_as_are_said_to_fit_do_fit_with_a_tag(self, datagram_bytes: int) -> None:
         count = wire.max_ack_ranges(datagram_bytes)
         ranges = [(2 * i, 2 * i + 1) for i in reversed(range(count))]
-        packet = wire.encode_ack(1, 0, wire.Ack(ranges, 0, 0, 0, 0, 0, 0))
+        packet = wire.encode_ack(1, 0, wire.AckPacket(ranges, 0, 0, 0, 0, 0, 0))
         assert len(packet) + wire.TAG_BYTES <= datagram_bytes < len(packet) + wire.TAG_BYTES + wire.ACK_RANGE.size
 
     def test_counters_wrap_and_delays_saturate(self) -> None:
-        ack = wire.Ack([(0, 1)], 1 << 40, 0, 0, (1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 3)
+        ack = wire.AckPacket([(0, 1)], 1 << 40, 0, 0, (1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 3)
         decoded = wire.decode_ack_untrusted(wire.encode_ack(1, 0, ack))
         assert decoded.delay_us == wire.UNKNOWN_DELAY_US
         assert (decoded.ect_count, decoded.ce_count, decoded.drop_count) == (1, 2, 3)

@@ -22,11 +22,11 @@ from toolkit.channel import (
     TransportOptions,
 )
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, printable
-from toolkit.rudp.batch import Batch, Path
+from toolkit.rudp.batch import Batch, PeerAddress
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.state import State
+from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.extents import (
     IncomingExtents,
     OutgoingExtents,
@@ -34,7 +34,6 @@ from toolkit.transports.udp.extents import (
     encode_announcements,
 )
 from toolkit.transports.udp.qlog_files import ConnectionLog
-from toolkit.transports.udp.receive_window import ReceiveWindow
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
 
 BACKLOG_BYTES: Final = 4 << 20
@@ -96,8 +95,8 @@ class UdpChannel:
         self._outgoing = outgoing
         self._peer = peer
         self._wake = wake
-        self._strays: deque[tuple[bytes, int, Path]] = deque(maxlen=_MAX_STRAYS)
-        self._active_path = connection.active_path
+        self._strays: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_STRAYS)
+        self._active_path = connection.peer_address
         self._incoming = IncomingExtents()
         self._announcements: list[Extent] = []
         self._messages: deque[bytes] = deque()
@@ -105,7 +104,6 @@ class UdpChannel:
         self._unpumped_bytes = 0
         self._is_closed = False
         self._has_more = False  # the last pump stopped before everything was sent that may be
-        self._window = ReceiveWindow(connection.config.receive_window_bytes)
 
     @property
     def peer(self) -> Address:
@@ -166,7 +164,7 @@ class UdpChannel:
 
     def flush(self) -> None:
         self._announce()
-        self._pump_while(lambda: not self._connection.is_settled)
+        self._pump_while(lambda: not self._connection.is_fully_acked)
 
     def close(self) -> None:
         if self._is_closed:
@@ -179,17 +177,16 @@ class UdpChannel:
 
     def _linger(self) -> None:
         """Go on until all has arrived, or until for some time nothing more of it has."""
-        sender = self._connection.sender
-        linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * sender.rtt.pto_ns(0))
+        linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * self._connection.stats().pto_ns)
         deadline_ns = time.monotonic_ns() + linger_ns
-        settled = -1
+        acked_bytes = -1
         while True:
             with contextlib.suppress(TransferError):  # of a source: its session has ended, and messages still go
                 self._pump(None)
-            if self._connection.state is not State.ESTABLISHED or self._connection.is_settled:
+            if self._connection.state is not ConnectionState.ESTABLISHED or self._connection.is_fully_acked:
                 return
-            if sender.data.acked.size() + sender.messages.acked.size() != settled:
-                settled = sender.data.acked.size() + sender.messages.acked.size()
+            if self._connection.acked_bytes != acked_bytes:
+                acked_bytes = self._connection.acked_bytes
                 deadline_ns = time.monotonic_ns() + linger_ns
             if time.monotonic_ns() >= deadline_ns:
                 return
@@ -200,28 +197,28 @@ class UdpChannel:
             self._end(4, "the other side gave up")
 
     def statistics(self) -> Mapping[str, Statistic]:
-        sender, receiver = self._connection.sender, self._connection.receiver
+        stats = self._connection.stats()
         return {
-            "packets_sent": sender.packets_sent,
-            "packets_retransmitted": sender.packets_retransmitted,
-            "rtt_ms": sender.rtt.smoothed_rtt_ns / 1e6,
-            "rtt_min_ms": sender.rtt.min_rtt_ns / 1e6,
-            "congestion_control": sender.controller.name,
-            "bytes_sent": sender.bytes_sent,
-            "bytes_delivered": sender.delivered_bytes,
-            "is_receiver_limited": int(sender.data.is_blocked),
+            "packets_sent": stats.packets_sent,
+            "packets_retransmitted": stats.packets_retransmitted,
+            "rtt_ms": stats.smoothed_rtt_ns / 1e6,
+            "rtt_min_ms": stats.min_rtt_ns / 1e6,
+            "congestion_control": stats.congestion_control,
+            "bytes_sent": stats.bytes_sent,
+            "bytes_delivered": stats.delivered_bytes,
+            "is_receiver_limited": int(stats.is_data_blocked),
             "datagrams_sent": self._socket.datagrams_sent,
             "datagrams_received": self._socket.datagrams_received,
             "send_errors": self._socket.send_errors,
-            "packets_lost": sender.packets_lost,
-            "packets_spuriously_lost": sender.packets_spurious,
-            "packets_received": receiver.received_packets,
-            "packets_duplicate": receiver.duplicate_packets,
-            "packets_invalid": self._connection.invalid_packets,
-            "peer_socket_drops": sender.peer_drop_count,
+            "packets_lost": stats.packets_lost,
+            "packets_spuriously_lost": stats.packets_spuriously_lost,
+            "packets_received": stats.packets_received,
+            "packets_duplicate": stats.packets_duplicate,
+            "packets_invalid": stats.packets_invalid,
+            "peer_socket_drops": stats.peer_dropped_datagrams,
             "socket_drops": self._socket.drop_count,
-            "datagram_bytes": sender.mtu.datagram_bytes,
-            "congestion_window_bytes": sender.controller.congestion_window_bytes,
+            "datagram_bytes": stats.datagram_bytes,
+            "congestion_window_bytes": stats.congestion_window_bytes,
             "segmentation_offload": int(self._socket.can_segment),
             "receive_offload": int(self._socket.can_coalesce),
         }
@@ -233,7 +230,7 @@ class UdpChannel:
         if self._log is not None:
             self._log.begin()
 
-    def post_stray(self, datagram: bytes, ecn: int, path: Path) -> None:
+    def post_stray(self, datagram: bytes, ecn: int, path: PeerAddress) -> None:
         """Datagrams for this connection from an address that is not its peer's. Called by the listener's thread."""
         self._strays.append((datagram, ecn, path))
         if self._wake is not None:
@@ -245,10 +242,10 @@ class UdpChannel:
         while self._strays:
             datagram, ecn, path = self._strays.popleft()
             batch = Batch(memoryview(datagram), len(datagram), ecn)
-            self._connection.handle_stray(batch, path, secrets.randbits(64), now_ns)
+            self._connection.handle_off_path_batch(batch, path, secrets.randbits(64), now_ns)
             landed |= self._take_arrived(sink, now_ns)
-        if self._connection.active_path != self._active_path and self._connection.active_path is not None:
-            self._active_path = self._connection.active_path
+        if self._connection.peer_address != self._active_path and self._connection.peer_address is not None:
+            self._active_path = self._connection.peer_address
             self._socket.sock.connect(self._active_path)
         return landed
 
@@ -260,7 +257,7 @@ class UdpChannel:
     @property
     def is_lost(self) -> bool:
         """The connection is over."""
-        return self._connection.state is State.CLOSED
+        return self._connection.state is ConnectionState.CLOSED
 
     def _announce(self) -> None:
         while self._announcements:
@@ -269,8 +266,7 @@ class UdpChannel:
             self._connection.send_message(_ANNOUNCEMENTS + encode_announcements(batch))
 
     def _has_message_backlog(self) -> bool:
-        messages = self._connection.sender.messages
-        return messages.end - messages.acked.contiguous_end() > BACKLOG_BYTES
+        return self._connection.unacked_message_bytes > BACKLOG_BYTES
 
     def _pump_while(self, has_to_wait: Callable[[], bool]) -> None:
         """At least once."""
@@ -284,7 +280,7 @@ class UdpChannel:
         """One round of the driver contract, without waiting. Returns whether content has landed in `sink`."""
         connection, sock = self._connection, self._socket
         landed = False
-        connection.set_accept_limit(self._incoming.accept_limit(sink is not None))
+        connection.set_receive_limit(self._incoming.accept_limit(sink is not None))
         try:
             batches = sock.receive()
             now_ns = time.monotonic_ns()
@@ -294,13 +290,13 @@ class UdpChannel:
             if self._strays:
                 landed |= self._take_strays(sink, now_ns)
             if batches:
-                self._outgoing.release(connection.settled_position)
-                self._incoming.forget(connection.landed_position)
-                self._window.fit(connection, sock)
+                self._outgoing.release(connection.acked_offset)
+                self._incoming.forget(connection.received_offset)
+                connection.update_receive_window(sock.drop_count, sock.is_drained)
             timeout_ns = connection.poll_timeout()
             if timeout_ns is not None and timeout_ns <= now_ns:
                 connection.handle_timeout(now_ns)
-                if connection.sender.loss.pto_count >= _PTOS_BEFORE_A_LOOK:
+                if connection.pto_count >= _PTOS_BEFORE_A_LOOK:
                     self._follow_route()
             for _ in range(_ROUNDS_PER_PUMP):
                 transmit = connection.poll_transmit(now_ns)
@@ -317,15 +313,15 @@ class UdpChannel:
 
     def _follow_route(self) -> None:
         """The way in use seems to be gone: a client goes on from another address of its own, if there is one."""
-        is_client = self._connection.active_path is None
+        is_client = self._connection.peer_address is None
         if is_client and self._socket.follow_route():
-            self._connection.handle_move()
+            self._connection.handle_local_address_change()
 
     def _take_arrived(self, sink: ExtentSink | None, now_ns: int) -> bool:
         """Messages and content of one batch. Returns whether content has landed in `sink`."""
         self._take_messages(now_ns)
         landed = False
-        for position, data in self._connection.landed():
+        for position, data in self._connection.received_data():
             if sink is None:
                 self._incoming.stash(position, data)
             else:
@@ -348,7 +344,7 @@ class UdpChannel:
 
     def _wait(self, deadline_ns: int | None, wake: int | None = None) -> bool:
         """Until there is something to do; whether `wake` is readable."""
-        if self._has_more or self._connection.state is not State.ESTABLISHED:
+        if self._has_more or self._connection.state is not ConnectionState.ESTABLISHED:
             return False
         timeout_ns = self._connection.poll_timeout()
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
@@ -368,14 +364,14 @@ class UdpChannel:
     def _check_open(self) -> None:
         if self._is_closed:
             raise PeerClosedError("this side has closed the connection")
-        if self._connection.state is not State.ESTABLISHED:
+        if self._connection.state is not ConnectionState.ESTABLISHED:
             why = printable(self._connection.close_reason)
             raise PeerClosedError(why or "the peer has closed the connection")
 
     def _end(self, code: int, reason: str) -> None:
         self._is_closed = True
         try:
-            if self._connection.state is State.ESTABLISHED:
+            if self._connection.state is ConnectionState.ESTABLISHED:
                 self._connection.close(code, reason)
             while (transmit := self._connection.poll_transmit(time.monotonic_ns())) is not None:
                 if self._on_end is not None:

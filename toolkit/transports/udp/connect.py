@@ -107,8 +107,10 @@ class Attempts:
         datagram_bytes = min(accept.datagram_bytes, sock.max_datagram_bytes(accept.datagram_bytes))
         peer = address_of(sock.sock.getpeername())
         log = self._logs.new("client", address_of(sock.sock.getsockname()), peer) if self._logs else None
-        trace = log.trace if log else None
-        connection = Connection(config, outgoing, client_id, accept.server_id, datagram_bytes, now_ns, trace=trace)
+        observer = log.trace if log else None
+        connection = Connection(
+            config, outgoing, client_id, accept.server_id, datagram_bytes, now_ns, observer=observer
+        )
         connection.start(accept.data_window, handshake.rtt_ns)
         channel = UdpChannel(connection, sock, outgoing, peer, log=log)
         channel.begin_log()

@@ -14,7 +14,7 @@ from typing import Final
 
 from toolkit.channel import Extent, ExtentSink, ExtentSource
 from toolkit.errors import ProtocolError
-from toolkit.rudp.wire import MAX_POSITION
+from toolkit.rudp.wire import MAX_OFFSET
 
 _ANNOUNCEMENT: Final = struct.Struct(">QQQ")
 STASH_BYTES: Final = 16 << 20
@@ -35,7 +35,7 @@ def decode_announcements_untrusted(data: bytes) -> list[Extent]:
     if len(data) % _ANNOUNCEMENT.size:
         raise ProtocolError("an announcement of content is not whole")
     extents = [Extent(*fields) for fields in _ANNOUNCEMENT.iter_unpack(data)]
-    if any(max(extent) >= MAX_POSITION or extent.offset + extent.length > MAX_POSITION for extent in extents):
+    if any(max(extent) >= MAX_OFFSET or extent.offset + extent.length > MAX_OFFSET for extent in extents):
         raise ProtocolError("an announcement of content makes no sense")
     return extents
 
@@ -65,11 +65,11 @@ class OutgoingExtents:
                 done += piece
             index += 1
 
-    def release(self, settled_position: int) -> None:
+    def release(self, acked_offset: int) -> None:
         """Everything below has arrived."""
         count = 0
         for start, (extent, source) in zip(self._starts, self._extents, strict=True):
-            if start + extent.length > settled_position:
+            if start + extent.length > acked_offset:
                 break
             source.release(extent)
             count += 1
@@ -150,11 +150,11 @@ class IncomingExtents:
             index += 1
         return done > 0
 
-    def forget(self, landed_position: int) -> None:
+    def forget(self, received_offset: int) -> None:
         """Everything below has landed, or waits in the stash."""
         if self._stash:
             return
-        keep = bisect_right(self._starts, landed_position) - 1
+        keep = bisect_right(self._starts, received_offset) - 1
         if keep > 1024:
             del self._starts[:keep]
             del self._extents[:keep]

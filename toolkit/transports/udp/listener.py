@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError, UsageError
 from toolkit.rudp import wire
-from toolkit.rudp.address_validation import CookieJar
+from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import Batch
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import answer_initial_untrusted
@@ -69,7 +69,7 @@ class UdpListener:
             raise
         ask_for_local_address(self._socket.sock)
         self._address = address_of(self._socket.sock.getsockname())
-        self._jar = CookieJar(secrets.token_bytes(32))
+        self._jar = AddressValidator(secrets.token_bytes(32))
         self._unconfirmed: dict[UdpChannel, _HalfOpen] = {}
         self._seen: OrderedDict[tuple[tuple[str, int], int], None] = OrderedDict()
         self._channels: weakref.WeakValueDictionary[int, UdpChannel] = weakref.WeakValueDictionary()
@@ -192,7 +192,7 @@ class UdpListener:
                 self._seen.popitem(last=False)
             self._unconfirmed[channel] = _HalfOpen(host, now_ns + _UNCONFIRMED_LIFETIME_NS)
 
-    def _make_channel(self, initial: wire.Initial, origin: Origin, now_ns: int) -> UdpChannel:
+    def _make_channel(self, initial: wire.InitialPacket, origin: Origin, now_ns: int) -> UdpChannel:
         raw = socket.socket(self._socket.sock.family, socket.SOCK_DGRAM)
         try:
             if raw.family == socket.AF_INET6:
@@ -210,7 +210,7 @@ class UdpListener:
         config = config_of(self._options, sock)
         server_id = secrets.randbits(64)
         datagram_bytes = max(sock.max_datagram_bytes(config.max_datagram_bytes), wire.MIN_DATAGRAM_BYTES)
-        accept = wire.Accept(initial.client_id, server_id, datagram_bytes, config.receive_window_bytes)
+        accept = wire.AcceptPacket(initial.client_id, server_id, datagram_bytes, config.receive_window_bytes)
         outgoing = OutgoingExtents()
         peer = address_of(origin.peer)
         log = self._logs.new("server", address_of(raw.getsockname()), peer) if self._logs else None
@@ -222,8 +222,8 @@ class UdpListener:
             min(initial.datagram_bytes, datagram_bytes),
             now_ns,
             accept,
-            trace=log.trace if log else None,
-            path=origin.peer,
+            observer=log.trace if log else None,
+            peer_address=origin.peer,
         )
         wake = socket.socketpair()
         for end in wake:

@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 
 from toolkit.channel import Address
 from toolkit.rudp import loss_detection, rtt, wire
-from toolkit.rudp.batch import Batch, Path, Transmit
-from toolkit.rudp.observer import Metrics, Timer
-from toolkit.rudp.state import Event
+from toolkit.rudp.batch import Batch, PeerAddress, Transmit
+from toolkit.rudp.observer import Timer
+from toolkit.rudp.state import ConnectionEvent
+from toolkit.rudp.stats import ConnectionStats
 from toolkit.transports.udp.qlog_packets import describe
 
 DETAIL_BYTES: Final = 64 << 20
@@ -39,9 +40,9 @@ _BUFFER_BYTES: Final = 1 << 18
 _NS_PER_MS: Final = 1_000_000
 
 _ENDINGS: Final = {
-    Event.CLOSE: ("local", "application"),
-    Event.PEER_CLOSED: ("remote", "application"),
-    Event.LOST: ("local", "error"),
+    ConnectionEvent.CLOSE: ("local", "application"),
+    ConnectionEvent.PEER_CLOSED: ("remote", "application"),
+    ConnectionEvent.LOST: ("local", "error"),
 }
 _TIMERS: Final = {Timer.LOSS: "ack", Timer.PROBE: "pto", Timer.IDLE: "idle_timeout"}
 _OWN_NAMES: Final = frozenset({"phase", "congestion_window", "pacing_rate", "min_rtt", "ssthresh"})
@@ -60,7 +61,7 @@ class Writable(Protocol):
 
 
 class QlogWriter:
-    """A `toolkit.rudp.observer.Trace` that writes one file for one connection; `close` ends and closes the file.
+    """A `ConnectionObserver` that writes one file for one connection; `close` ends and closes the file.
 
     `wall_clock_ns` is what the clock on the wall (Unix time) shows as the first event comes; every time in the file
     counts from there.
@@ -154,32 +155,32 @@ class QlogWriter:
                 data["is_mtu_probe_packet"] = True
             self._event(now_ns, "recovery:packet_lost", data)
 
-    def losses_spurious(self, now_ns: int, packets: int) -> None:
+    def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
         self._event(now_ns, "nettool:losses_spurious", {"packets": packets})
 
-    def metrics_updated(self, now_ns: int, metrics: Metrics) -> None:
-        new = _metrics_fields(metrics)
+    def stats_updated(self, now_ns: int, stats: ConnectionStats) -> None:
+        new = _metrics_fields(stats)
         changed = {name: value for name, value in new.items() if self._metrics.get(name) != value}
         self._metrics = new
         if changed:
             self._event(now_ns, "recovery:metrics_updated", changed)
-        phase = str(metrics.congestion["phase"])
+        phase = str(stats.congestion["phase"])
         if phase != self._phase:
             old = {} if self._phase is None else {"old": self._phase}
             self._event(now_ns, "recovery:congestion_state_updated", old | {"new": phase})
             self._phase = phase
-        if metrics.datagram_bytes != self._datagram_bytes or metrics.is_mtu_found != self._is_mtu_found:
+        if stats.datagram_bytes != self._datagram_bytes or stats.is_mtu_found != self._is_mtu_found:
             before = {} if self._datagram_bytes is None else {"old": self._datagram_bytes}
-            after = {"new": metrics.datagram_bytes, "done": metrics.is_mtu_found}
+            after = {"new": stats.datagram_bytes, "done": stats.is_mtu_found}
             self._event(now_ns, "connectivity:mtu_updated", before | after)
-            self._datagram_bytes, self._is_mtu_found = metrics.datagram_bytes, metrics.is_mtu_found
-        if metrics.loss_time_ns != self._loss_time_ns:
+            self._datagram_bytes, self._is_mtu_found = stats.datagram_bytes, stats.is_mtu_found
+        if stats.loss_time_ns != self._loss_time_ns:
             timer: dict[str, object] = {"timer_type": "ack", "event_type": "cancelled"}
-            if metrics.loss_time_ns is not None:
-                delta_ms = max(0, metrics.loss_time_ns - now_ns) / _NS_PER_MS
+            if stats.loss_time_ns is not None:
+                delta_ms = max(0, stats.loss_time_ns - now_ns) / _NS_PER_MS
                 timer |= {"event_type": "set", "delta": delta_ms}
             self._event(now_ns, "recovery:loss_timer_updated", timer)
-            self._loss_time_ns = metrics.loss_time_ns
+            self._loss_time_ns = stats.loss_time_ns
 
     def timer_expired(self, now_ns: int, timer: Timer) -> None:
         self._idle_expired = timer is Timer.IDLE
@@ -188,10 +189,10 @@ class QlogWriter:
         data = {"timer_type": _TIMERS[timer], "event_type": "expired"}
         self._event(now_ns, "recovery:loss_timer_updated", data)
 
-    def path_updated(self, now_ns: int, path: Path) -> None:
-        self._event(now_ns, "nettool:path_updated", {"dst_ip": path[0], "dst_port": path[1]})
+    def path_validated(self, now_ns: int, peer_address: PeerAddress) -> None:
+        self._event(now_ns, "nettool:path_updated", {"dst_ip": peer_address[0], "dst_port": peer_address[1]})
 
-    def connection_closed(self, now_ns: int, ended_by: Event, code: int, reason: str) -> None:
+    def connection_closed(self, now_ns: int, ended_by: ConnectionEvent, code: int, reason: str) -> None:
         owner, trigger = _ENDINGS[ended_by]
         if self._idle_expired:
             trigger = "idle_timeout"
@@ -257,25 +258,25 @@ class QlogWriter:
                 self._error = error
 
 
-def _metrics_fields(metrics: Metrics) -> dict[str, Number]:
+def _metrics_fields(stats: ConnectionStats) -> dict[str, Number]:
     """By qlog's names: times in milliseconds, rates in bits per second. What is not known yet is left out."""
     fields: dict[str, Number] = {
-        "min_rtt": metrics.min_rtt_ns / _NS_PER_MS,
-        "smoothed_rtt": metrics.smoothed_rtt_ns / _NS_PER_MS,
-        "latest_rtt": metrics.latest_rtt_ns / _NS_PER_MS,
-        "rtt_variance": metrics.rttvar_ns / _NS_PER_MS,
-        "pto_count": metrics.pto_count,
-        "congestion_window": metrics.congestion_window_bytes,
-        "bytes_in_flight": metrics.bytes_in_flight,
-        "pacing_rate": int(metrics.pacing_rate_bps),
-        "reordering_threshold": metrics.packet_threshold,
-        "delivered_bytes": metrics.delivered_bytes,
-        "lost_bytes": metrics.lost_bytes,
+        "min_rtt": stats.min_rtt_ns / _NS_PER_MS,
+        "smoothed_rtt": stats.smoothed_rtt_ns / _NS_PER_MS,
+        "latest_rtt": stats.latest_rtt_ns / _NS_PER_MS,
+        "rtt_variance": stats.rttvar_ns / _NS_PER_MS,
+        "pto_count": stats.pto_count,
+        "congestion_window": stats.congestion_window_bytes,
+        "bytes_in_flight": stats.bytes_in_flight,
+        "pacing_rate": int(stats.pacing_rate_bps),
+        "reordering_threshold": stats.packet_threshold,
+        "delivered_bytes": stats.delivered_bytes,
+        "lost_bytes": stats.lost_bytes,
     }
-    ssthresh = metrics.congestion.get("ssthresh")
+    ssthresh = stats.congestion.get("ssthresh")
     if isinstance(ssthresh, int | float) and math.isfinite(ssthresh):
         fields["ssthresh"] = int(ssthresh)
-    for name, value in metrics.congestion.items():
+    for name, value in stats.congestion.items():
         if name not in _OWN_NAMES and isinstance(value, int | float) and math.isfinite(value):
             fields[name] = value
     return fields

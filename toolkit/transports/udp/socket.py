@@ -147,8 +147,8 @@ class DatagramSocket:
 
     def send(self, transmit: Transmit) -> None:
         """Send on a connected socket; what the path refuses counts as lost. Raises PeerUnreachableError."""
-        if transmit.path is not None:
-            self.send_to(bytes(transmit.data), transmit.path)
+        if transmit.destination is not None:
+            self.send_to(bytes(transmit.data), transmit.destination)
             return
         if transmit.ecn != self._ecn:
             self._ecn = transmit.ecn

@@ -18,7 +18,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.state import State
+from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.qlog import DETAIL_BYTES, MAX_BYTES, QlogWriter
 from toolkit.transports.udp.qlog_packets import describe
 
@@ -148,11 +148,11 @@ def transfer(
         files[0], "client", 1_700_000_000 * SECOND, Address("10.0.0.1", 4), Address("10.0.0.2", 5), *limits
     )
     far = QlogWriter(files[1], "server", 0, None, None, *limits)
-    pair = Pair(seed, hazards, data=length, near_config=config, near_trace=near, far_trace=far)
+    pair = Pair(seed, hazards, data=length, near_config=config, near_observer=near, far_observer=far)
     pair.near.offer_all([b"hello"])
-    pair.run(lambda: pair.near.connection.is_settled)
+    pair.run(lambda: pair.near.connection.is_fully_acked)
     pair.near.connection.close(0, "done")
-    pair.run(lambda: pair.far.connection.state is State.CLOSED)
+    pair.run(lambda: pair.far.connection.state is ConnectionState.CLOSED)
     assert pair.far.connection.poll_transmit(pair.now_ns) is None
     for writer in (near, far):
         writer.close()
@@ -167,16 +167,18 @@ LOSSY = Hazards(loss=0.05, reorder=0.02, rate_bps=50e6)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_lossy_transfer_is_told_as_it_was(seed: int, congestion_control: str) -> None:
     pair, near, far = transfer(seed, LOSSY, config=Config(congestion_control=congestion_control))
-    sender = pair.near.connection.sender
+    stats = pair.near.connection.stats()
     check(near)
     check(far)
 
     losses = near.named("recovery:packet_lost")
-    assert sum("is_mtu_probe_packet" not in loss for loss in losses) == sender.packets_lost > 0
-    assert sum(spurious["packets"] for spurious in near.named("nettool:losses_spurious")) == sender.packets_spurious
+    assert sum("is_mtu_probe_packet" not in loss for loss in losses) == stats.packets_lost > 0
+    assert (
+        sum(spurious["packets"] for spurious in near.named("nettool:losses_spurious")) == stats.packets_spuriously_lost
+    )
 
     numbers = [sent["header"].get("packet_number") for sent in near.named("transport:packet_sent")]
-    assert numbers == list(range(sender.sent.next_packet_number))
+    assert numbers == list(range(stats.next_packet_number))
     assert {loss["header"]["packet_number"] for loss in losses} <= set(numbers)
     arrived = Counter(got["header"].get("packet_number") for got in far.named("transport:packet_received"))
     assert set(arrived) <= set(numbers)
@@ -243,13 +245,12 @@ def test_triggers_are_those_of_rfc_9002(seed: int) -> None:
 
 def test_goodput_window_and_rtt_can_be_drawn() -> None:
     pair, near, _ = transfer(5, Hazards(loss=0.01, rate_bps=20e6), length=1_000_000)
-    sender = pair.near.connection.sender
+    stats = pair.near.connection.stats()
     delivered = near.series("delivered_bytes")
     assert all(before[1] < after[1] for before, after in pairwise(delivered))
-    metrics = sender.metrics()
-    assert delivered[-1][1] == metrics.delivered_bytes
-    assert near.series("congestion_window")[-1][1] == metrics.congestion_window_bytes
-    assert near.series("smoothed_rtt")[-1][1] == metrics.smoothed_rtt_ns / MS
+    assert delivered[-1][1] == stats.delivered_bytes
+    assert near.series("congestion_window")[-1][1] == stats.congestion_window_bytes
+    assert near.series("smoothed_rtt")[-1][1] == stats.smoothed_rtt_ns / MS
     assert near.series("bytes_in_flight")[-1][1] == 0
     seconds = (delivered[-1][0] - delivered[0][0]) / 1000
     goodput_bps = 8 * (delivered[-1][1] - delivered[0][1]) / seconds
@@ -289,9 +290,9 @@ def test_silence_and_its_timers_are_told() -> None:
     writer = QlogWriter(file, "client")
     silent_from_ns = SECOND + 20 * MS
     hazards = Hazards(blackout=lambda now_ns: now_ns >= silent_from_ns)
-    pair = Pair(1, hazards, data=100_000, near_config=Config(idle_timeout_ns=3 * SECOND), near_trace=writer)
+    pair = Pair(1, hazards, data=100_000, near_config=Config(idle_timeout_ns=3 * SECOND), near_observer=writer)
     pair.near.offer()
-    pair.run(lambda: pair.near.connection.state is State.CLOSED)
+    pair.run(lambda: pair.near.connection.state is ConnectionState.CLOSED)
     pair.near.connection.poll_transmit(pair.now_ns)
     writer.close()
     log = read(file.content)
@@ -309,12 +310,12 @@ def test_silence_and_its_timers_are_told() -> None:
 def test_a_move_of_the_peer_is_told() -> None:
     file = Kept()
     writer = QlogWriter(file, "server")
-    accept = wire.Accept(NEAR_ID, FAR_ID, 1472, 1 << 22)
+    accept = wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 1 << 22)
     server = Connection(
-        Config(), Source(1, 0), FAR_ID, NEAR_ID, 1472, SECOND, accept, trace=writer, path=("192.0.2.1", 7)
+        Config(), Source(1, 0), FAR_ID, NEAR_ID, 1472, SECOND, accept, observer=writer, peer_address=("192.0.2.1", 7)
     )
     data = wire.DATA.pack(wire.PacketType.DATA, 0, FAR_ID, 0, 0) + b"moved"
-    server.handle_stray(Batch(memoryview(data), len(data)), ("192.0.2.2", 8), 0xC0FFEE, SECOND)
+    server.handle_off_path_batch(Batch(memoryview(data), len(data)), ("192.0.2.2", 8), 0xC0FFEE, SECOND)
     while server.poll_transmit(SECOND) is not None:
         pass
     response = wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, FAR_ID, 1, 0xC0FFEE)
@@ -331,7 +332,7 @@ def test_a_listener_changes_nothing() -> None:
     class Recording(Pair):
         def __init__(self, writer: QlogWriter | None) -> None:
             self.wire: list[bytes] = []
-            super().__init__(7, LOSSY, data=200_000, near_trace=writer)
+            super().__init__(7, LOSSY, data=200_000, near_observer=writer)
 
         def transmit(self, end: Any, peer: Any, datagrams: bytes, segment_bytes: int) -> None:
             self.wire.append(datagrams)
@@ -341,7 +342,7 @@ def test_a_listener_changes_nothing() -> None:
     for writer in (None, QlogWriter(Kept(), "client")):
         pair = Recording(writer)
         pair.near.offer()
-        pair.run(lambda pair=pair: pair.near.connection.is_settled)  # type: ignore[misc]
+        pair.run(lambda pair=pair: pair.near.connection.is_fully_acked)  # type: ignore[misc]
         runs.append(pair.wire)
     assert runs[0] == runs[1]
 
@@ -356,7 +357,7 @@ def test_a_large_file_stays_bounded_and_says_so() -> None:
     described = [sent["header"]["packet_number"] for sent in near.named("transport:packet_sent")]
     assert described == list(range(len(described)))
     counted = sum(sent["count"] for sent in near.named("transport:datagrams_sent"))
-    assert 0 < len(described) + counted < pair.near.connection.sender.sent.next_packet_number
+    assert 0 < len(described) + counted < pair.near.connection.stats().next_packet_number
     assert near.events[-1]["name"] == "connectivity:connection_closed"
 
 
