@@ -10,6 +10,7 @@ What is parsed comes from a user: all that is not plainly one value is a `UsageE
 write it.
 """
 
+import math
 import re
 from decimal import Decimal
 
@@ -140,6 +141,17 @@ def format_seconds(duration_s: float) -> str:
 def format_fraction(fraction: float) -> str:
     """`fraction` (1 is the whole) as a percentage: `0.1%`."""
     return f"{_digits(fraction * 100)}%"
+
+
+def format_ratio(ratio: float) -> str:
+    """`ratio` in three digits: `0.012`, `0.93`, `16.2`, `250`; `∞` for infinity."""
+    if math.isinf(ratio):
+        return "∞"
+    if ratio >= 100:
+        return f"{ratio:.0f}"
+    if ratio >= 10:
+        return f"{ratio:.1f}"
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _digits(value: float) -> str:

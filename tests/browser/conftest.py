@@ -59,8 +59,9 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of four campaigns, one of which is full of trouble."""
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
+    from toolkit.compare.comparison import summarise
     from toolkit.report.page import write_page
 
     path = tmp_path_factory.mktemp("page") / "out.html"
-    write_page([lossy(), one_path(), grid(), troubled()], path)
+    write_page([summarise(results) for results in (lossy(), one_path(), grid(), troubled())], path)
     return path

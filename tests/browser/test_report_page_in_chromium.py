@@ -66,7 +66,7 @@ def test_every_picture_is_there_and_has_a_name(desk: Any) -> None:
     from toolkit.report.plots import pictures
 
     desk.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
-    expected = [p for results in (lossy(), one_path(), grid(), troubled()) for p in pictures(results)]
+    expected = [p for results in (lossy(), one_path(), grid(), troubled()) for p in pictures(summarise(results))]
     drawn = desk.locator("figure svg")
     assert drawn.count() == len(expected)
     sizes = drawn.evaluate_all(

@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
 from tests.support.report_samples import one_path, save
+from toolkit.compare.comparison import summarise
 from toolkit.compare.diagnosis import KINDS
 from toolkit.compare.records import read
-from toolkit.report.text import comparison
+from toolkit.report.text import report_text
 
 SMALL = ("--size", "1MiB", "--repeat", "1", "--no-control")
 
@@ -27,7 +28,7 @@ def test_a_small_comparison_from_the_command_to_the_table(tmp_path: Path) -> Non
     assert ended.code == 0, ended
     assert ended.stderr == ""
     results = read(output)
-    assert ended.stdout == f"{comparison(results)}\nRecords: {output}\n"
+    assert ended.stdout == f"{report_text([summarise(results)])}\nRecords: {output}\n"
     assert "seed 9" in ended.stdout
     assert list(results.campaign.transports) == ["tcp-cubic", "udp-bbr", "tcp-cubic#2"]
     assert [trial.block for trial in results.trials] == [-1] * 3 + [0] * 6 + [1] * 6

@@ -8,7 +8,7 @@ import pytest
 from tests.support.cli_process import nettool
 from tests.support.report_samples import lossy, one_path, save
 from toolkit.compare.comparison import summarise
-from toolkit.report.text import FORMATS, comparisons
+from toolkit.report.text import FORMATS, report_text
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def records(tmp_path: Path) -> list[Path]:
 def test_tables_are_those_of_the_records(records: list[Path], table_format: str) -> None:
     ended = nettool("report", *records, "--format", table_format)
     assert (ended.code, ended.stderr) == (0, "")
-    assert ended.stdout == comparisons([lossy(), one_path()], (), table_format) + "\n"
+    expected = report_text([summarise(lossy()), summarise(one_path())], (), table_format)
+    assert ended.stdout == f"{expected}\n"
 
 
 def test_a_page_and_pictures_are_the_same_twice(records: list[Path], tmp_path: Path) -> None:
@@ -52,7 +53,9 @@ def test_runs_of_iperf3_are_laid_beside(records: list[Path], tmp_path: Path) -> 
 def test_json_is_one_object_on_one_line(records: list[Path]) -> None:
     ended = nettool("report", *records, "--json")
     assert ended.object["kind"] == "report"
-    assert ended.object["headline"] == [*summarise(lossy()).headline, *summarise(one_path()).headline]
+    assert ended.object["headline"] == [
+        sentence for results in (lossy(), one_path()) for sentence in summarise(results).headline
+    ]
     assert len(ended.object["rows"]) == 15
 
 

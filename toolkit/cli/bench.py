@@ -15,7 +15,7 @@ from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.compare.records import Probe, Results, Trial, Writer, read
 from toolkit.compare.scenario import Asked, plan_of_record, read_scenario
 from toolkit.errors import TransferError, UsageError
-from toolkit.report.text import comparison
+from toolkit.report.text import report_text
 from toolkit.units import format_rate, format_seconds, format_size
 
 Rate = Annotated[str | None, option("--rate", metavar="LIST", text="Of the bottleneck.")]
@@ -205,8 +205,8 @@ def _bench(asked: Asked, how: Measuring, local: Local) -> int:
         return 0
     path = local.resume or how.output or Path("results") / time.strftime(f"{asked.kind}-%Y%m%d-%H%M%S.jsonl")
     results = _run(plan, done, path, how.quiet)
+    summary = summarise(results)
     if how.json:
-        summary = summarise(results)
         emit_json(
             "comparison",
             {
@@ -218,7 +218,7 @@ def _bench(asked: Asked, how: Measuring, local: Local) -> int:
             },
         )
     else:
-        emit(comparison(results))
+        emit(report_text([summary]))
         emit(f"Records: {path}")
     failed = sum(not trial.verified for trial in results.trials)
     if failed:

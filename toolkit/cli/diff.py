@@ -13,8 +13,8 @@ from toolkit.compare.diff import Change, compare, differences_of_hosts
 from toolkit.compare.records import read
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import printable
-from toolkit.report.labels import NOTHING, ratio, ratio_interval
-from toolkit.units import format_rate, format_size
+from toolkit.report.labels import NOTHING, ratio_interval
+from toolkit.units import format_rate, format_ratio, format_size
 
 _HEADERS = ("path", "size", "transport", "old", "new", "new / old", "95% interval", "verdict")
 
@@ -54,7 +54,7 @@ def _row(change: Change) -> list[str]:
         printable(change.transport),
         format_rate(change.old_bps) if change.old_bps is not None else NOTHING,
         format_rate(change.new_bps) if change.new_bps is not None else NOTHING,
-        ratio(change.ratio.value) if change.ratio is not None else NOTHING,
+        format_ratio(change.ratio.value) if change.ratio is not None else NOTHING,
         ratio_interval(change.ratio),
         change.verdict,
     ]

@@ -11,11 +11,12 @@ from tabulate import tabulate
 from toolkit.cli.common import emit, emit_json
 from toolkit.cli.options import Json, reported
 from toolkit.compare.campaign import run
+from toolkit.compare.comparison import summarise
 from toolkit.compare.records import Trial, Writer, read
 from toolkit.compare.replay import rerun, trial_of
 from toolkit.compare.scenario import plan_of_record
 from toolkit.errors import TransferError, printable
-from toolkit.report.text import comparison
+from toolkit.report.text import report_text
 from toolkit.units import format_rate, format_seconds
 
 
@@ -51,7 +52,7 @@ def replay(
     if json:
         emit_json("replay", {"records": str(path), "trials": [asdict(one) for one in again.trials]})
     else:
-        emit(comparison(again))
+        emit(report_text([summarise(again)]))
         emit(f"Records: {path}; what changed: nettool diff {printable(str(records))} {path}")
     return 0 if all(one.verified for one in again.trials) else TransferError.exit_code
 

@@ -7,12 +7,13 @@ import typer
 
 from toolkit.cli.common import emit, emit_json, say
 from toolkit.cli.options import Json, reported
+from toolkit.compare.comparison import summarise
 from toolkit.compare.records import read
 from toolkit.errors import UsageError, printable
 from toolkit.report import iperf3
 from toolkit.report.page import write_page
 from toolkit.report.plots import write_pictures
-from toolkit.report.text import FORMATS, as_object, comparisons
+from toolkit.report.text import FORMATS, report_object, report_text
 
 
 @reported
@@ -49,7 +50,7 @@ def report(
         raise UsageError(f"'{printable(table_format, 40)}' is not a format: write one of {', '.join(FORMATS)}")
     if not files and not imported:
         raise UsageError("say which records to show, like results/*.jsonl; nettool bench writes them")
-    campaigns = [read(path) for path in files or ()]
+    campaigns = [summarise(read(path)) for path in files or ()]
     runs = [row for path in imported or () for row in iperf3.read(path)]
     if pictures:
         written = write_pictures(campaigns, pictures)
@@ -58,6 +59,6 @@ def report(
         write_page(campaigns, html, runs)
         say(f"Page: {printable(str(html))}")
     if json:
-        emit_json("report", as_object(campaigns, runs))
+        emit_json("report", report_object(campaigns, runs))
     else:
-        emit(comparisons(campaigns, runs, table_format))
+        emit(report_text(campaigns, runs, table_format))

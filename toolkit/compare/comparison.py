@@ -22,7 +22,7 @@ from typing import Any
 
 from toolkit.compare.records import CONTROL_SUFFIX, UNRELIABLE, Results, Trial
 from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation, paired_ratio
-from toolkit.units import format_rate, format_seconds, format_size
+from toolkit.units import format_rate, format_ratio, format_seconds, format_size
 
 FASTER, SLOWER, NO_DIFFERENCE, NO_CLAIM = "faster", "slower", "no difference", "no claim"
 BASELINE = "baseline"
@@ -188,7 +188,7 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
     is_baseline = label == campaign.baseline
     ratio = None if is_baseline else _ratio(cell, label, campaign.baseline)
     silence = "" if is_baseline else _why_no_claim(trials, base, ratio, margin)
-    middle = _median_trial(good)
+    middle = median_trial(good)
     return Row(
         path=path,
         payload_bytes=size,
@@ -256,7 +256,7 @@ def _why_no_claim(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimat
     return ""
 
 
-def _median_trial(good: Sequence[Trial]) -> Trial | None:
+def median_trial(good: Sequence[Trial]) -> Trial | None:
     """The trial whose goodput is the median of those without marks, or of all where each is marked."""
     chosen = sorted([t for t in good if not t.marks] or good, key=lambda trial: (goodput_bps(trial), trial.block))
     return chosen[(len(chosen) - 1) // 2] if chosen else None
@@ -330,7 +330,8 @@ def _claim(row: Row, base: Row, blocks: int) -> str:
     assert row.ratio.interval is not None
     low, high = row.ratio.interval
     pairs = f"{row.pairs} pairs" if row.pairs == blocks else f"{row.pairs} of {blocks} pairs"
-    figures = f"{_number(row.ratio.value)} x its goodput in {pairs}, 95% interval {_number(low)} to {_number(high)}"
+    interval = f"95% interval {format_ratio(low)} to {format_ratio(high)}"
+    figures = f"{format_ratio(row.ratio.value)} x its goodput in {pairs}, {interval}"
     if row.verdict != NO_DIFFERENCE and row.goodput_bps is not None and base.goodput_bps is not None:
         if row.regime == SHORT and row.seconds is not None and base.seconds is not None:
             figures += f"; {format_seconds(row.seconds.value)} against {format_seconds(base.seconds.value)}"
@@ -346,7 +347,3 @@ def _claim(row: Row, base: Row, blocks: int) -> str:
             figures += f"; the A/A control differs by {row.margin:.0%}"
         return f"no difference between {row.transport} and {base.transport} ({figures})"
     return f"{row.transport} is {row.verdict} than {base.transport} ({figures})"
-
-
-def _number(ratio: float) -> str:
-    return f"{ratio:.2f}" if math.isfinite(ratio) else "∞"

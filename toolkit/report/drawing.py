@@ -1,11 +1,11 @@
-"""How a picture is drawn: one style, two file formats, and the same bytes each time.
+"""What the figures share: one style, axes with units, legends, and rendering that gives the same bytes each time.
 
-No meaning hangs on colour alone: a transport has a colour, a marker and a line style of its own, in the order
-of the campaign, and is named in words; areas are told apart by their hatching, too. Colours have a contrast of
-3:1 or more to white and to the page's dark ground (WCAG 2.2, 1.4.11).
+No meaning depends on colour alone. Each transport has its own colour, marker and line style, in the order of the
+campaign, and is named in words; areas differ in hatching too. Colours have a contrast of at least 3:1 with white and
+with the page's dark background (WCAG 2.2, 1.4.11).
 
-Pictures are the same byte for byte because nothing of the place comes in: matplotlib's own defaults and not
-the user's, its own font, no date and no version in the file, ids from a fixed salt, and axes at fixed places.
+Output is reproducible because nothing depends on the machine: matplotlib's own defaults replace the user's, the font
+ships with matplotlib, files have no date or version, ids come from a fixed salt, and axes have fixed positions.
 """
 
 import html
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import UsageError
+from toolkit.units import format_rate, format_seconds, format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +26,19 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, SURFACE = "#1b1f26", "#5d6674", "#d6dae1", "#fefeff"
 FIXED_INK = "#14171c"
-"""Text on a ground of its own, which is the same on a dark page."""
+"""Text on a background that stays the same on a dark page."""
 TCP_TINT, UDP_TINT = "#f0b27a", "#8fc1ea"
 
 _ON_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", SURFACE: "var(--surface)"}
 _DPI = 160
 WIDTH = 5.0
-"""Inches; on a small phone its text is just large enough then."""
+"""Inches; at this width the text is still legible on a small phone."""
 HANDLE_EMS = 2.8
 _EM, _CHARACTER = 9 / 72, 0.079
-"""Inches, of the font's widest usual text at 9 points."""
+"""Inches, for text of 9 points; the second is the width of a wide character."""
+LOG_FROM = 8
+"""A scale is logarithmic if the largest value is at least this many times the smallest."""
+_TICK_STEPS = (1, 2, 5)
 _RC: dict[str, Any] = {
     "svg.hashsalt": "nettool",
     "svg.fonttype": "none",
@@ -76,6 +80,8 @@ class Style:
     dash: Any
 
 
+Which = Literal["x", "y"]
+
 STYLES: Sequence[Style] = (
     Style("#c8660a", "o", "-"),
     Style("#2878cc", "s", (0, (6, 1.5))),
@@ -93,19 +99,19 @@ STYLES: Sequence[Style] = (
 
 
 def style(position: int) -> Style:
-    """Of the transport at that position of the campaign; they come again after the twelfth."""
+    """The style of the transport at that position in the campaign; styles repeat after the twelfth."""
     return STYLES[position % len(STYLES)]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What can be drawn, again and again.
+    """A picture that can be drawn any number of times.
 
-    name:    of the file, without its ending
-    group:   path and size as text where it is of those only, else ""
-    title, caption: for people; the caption says how to read it
-    size:    width and height, in inches
-    draw:    onto an empty figure
+    name:           file name without suffix
+    group:          the path and size that it shows, or "" for a picture across paths
+    title, caption: what it shows, and how to read it
+    size:           width and height in inches
+    draw:           draws onto an empty figure
     """
 
     name: str
@@ -117,7 +123,7 @@ class Picture:
 
 
 def is_available() -> bool:
-    """Whether pictures can be drawn here."""
+    """Whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -126,7 +132,7 @@ def is_available() -> bool:
 
 
 def render(picture: Picture, file_format: str) -> bytes:
-    """The picture as "png" or "svg". Raises UsageError without matplotlib."""
+    """The picture as a "png" or "svg" file. Raises UsageError without matplotlib."""
     if not is_available():
         raise UsageError("pictures need matplotlib: pip install 'nettool[report]'")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -147,7 +153,7 @@ def _settings() -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a glyph that the font lacks is drawn as a box
+        warnings.simplefilter("ignore")  # matplotlib warns of missing glyphs, which it draws as boxes
         matplotlib.rcdefaults()
         settings: dict[Any, Any] = matplotlib.rcParams
         settings.update(_RC)
@@ -155,7 +161,7 @@ def _settings() -> Iterator[None]:
 
 
 def inline(picture: Picture, prefix: str) -> str:
-    """The picture as an SVG element for a page: its ids under `prefix`, its inks those of the page's theme."""
+    """The picture as an SVG element for a page, with `prefix` before its ids and the colours of the page's theme."""
     text = render(picture, "svg").decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
@@ -165,7 +171,7 @@ def inline(picture: Picture, prefix: str) -> str:
     for color, variable in _ON_PAGE.items():
         text = text.replace(color, variable)
     box = re.search(r'viewBox="[^"]+"', text)
-    assert box is not None, "matplotlib writes a viewBox"
+    assert box is not None
     rest = text[text.index(">") + 1 :]
     links = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
     alt = html.escape(f"{picture.title}. {picture.caption}")
@@ -173,59 +179,143 @@ def inline(picture: Picture, prefix: str) -> str:
     return re.sub(r"\n\s*\n+", "\n", head + rest).strip()
 
 
+def rate_axis(axes: "Axes", which: Which, values_bps: Sequence[float]) -> None:
+    """Scale and label an axis for goodput. A linear scale starts at 0."""
+    _scale(axes, which, values_bps, format_rate)
+    _name(axes, which, "goodput")
+
+
+def time_axis(axes: "Axes", which: Which, values_s: Sequence[float], name: str = "time") -> None:
+    """Scale and label an axis for durations."""
+    is_log = _scale(axes, which, values_s, format_seconds)
+    _name(axes, which, f"{name} (logarithmic)" if is_log else name)
+
+
+def size_axis(axes: "Axes", which: Which, name: str) -> None:
+    """Label an axis of bytes, with ticks at powers of two; its limits must be set."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    low, high = axes.get_ylim() if which == "y" else axes.get_xlim()
+    step = 1.0
+    while step * 4 < high - low:
+        step *= 2
+    axis.set_ticks([step * n for n in range(int(high // step) + 1)])
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_size(value)))
+    _name(axes, which, name)
+
+
+def _scale(axes: "Axes", which: Which, values: Sequence[float], form: Callable[[float], str]) -> bool:
+    """Set limits and ticks. Returns whether the scale is logarithmic."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+    positive = [value for value in values if value > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    set_limits = axes.set_ylim if which == "y" else axes.set_xlim
+    is_log = high / low >= LOG_FROM
+    if is_log:
+        if which == "y":
+            axes.set_yscale("log")
+        else:
+            axes.set_xscale("log")
+        set_limits(low / 1.4, high * 1.4)
+        axis.set_major_locator(FixedLocator(_log_ticks(low / 1.4, high * 1.4)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        set_limits(0, high * 1.12)
+        if which == "x":
+            axis.set_major_locator(FixedLocator(_linear_ticks(high * 1.12)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(round(value, 12)) if value else "0"))
+    return is_log
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 in each decade, or fewer if there would be more than six ticks."""
+    for steps in (_TICK_STEPS, (1, 3), (1,)):
+        exponents = range(-12, 16)
+        ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
+        kept = [tick for tick in ticks if low <= tick <= high]
+        if len(kept) <= 6:
+            break
+    return kept
+
+
+def _linear_ticks(high: float) -> list[float]:
+    """At most six ticks, because labels with units are wide."""
+    step = next(
+        step * 10.0**exponent
+        for exponent in range(-12, 16)
+        for step in _TICK_STEPS
+        if high / (step * 10.0**exponent) <= 5
+    )
+    return [step * n for n in range(int(high / step) + 1)]
+
+
+def _name(axes: "Axes", which: Which, name: str) -> None:
+    if which == "y":
+        axes.set_ylabel(name)
+    else:
+        axes.set_xlabel(name)
+
+
 def text_inches(names: Sequence[str]) -> float:
-    """How much room the longest of them takes, at most."""
+    """Upper bound on the width of the longest name."""
     return _CHARACTER * max((len(name) for name in names), default=0)
 
 
 def legend_columns(names: Sequence[str]) -> int:
-    """As many as fit side by side."""
+    """Number of columns of a legend of these names."""
     each = (HANDLE_EMS + 2.4) * _EM + text_inches(names)
     return max(1, min(len(names), int((WIDTH - 0.1) / each)))
 
 
 def legend_inches(names: Sequence[str]) -> float:
-    """The height of a legend of these names."""
+    """Height of a legend of these names."""
     return 0.12 + 0.2 * -(-len(names) // legend_columns(names)) if names else 0.0
 
 
-def legend(figure: "Figure", axes: "Axes", place: Literal["upper center", "lower center"]) -> None:
-    """What the axes have named, outside of them, above or below."""
+def legend(figure: "Figure", axes: "Axes", where: Literal["upper center", "lower center"]) -> None:
+    """Add a legend of the labelled artists above or below the axes."""
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc=place, ncols=legend_columns(names), borderaxespad=0.3)
+    figure.legend(handles, names, loc=where, ncols=legend_columns(names), borderaxespad=0.3)
 
 
 def direct_labels(axes: "Axes", labels: Sequence[tuple[float, float, str, str]], gap: float = 0.062) -> None:
-    """Names at the right edge, one for each (x, y, text, color), moved apart where they would overlap.
+    """Label points at the right edge of the axes, one for each (x, y, text, color), without overlap.
 
-    The limits of the axes must be final. `gap` is the least distance, as a share of the height.
+    The limits of the axes must be final. `gap` is the minimum distance between labels, as a share of the height.
     """
     points: list[tuple[float, float, str, str]] = []
     for x, y, text, color in labels:
         left, height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         points.append((float(height), float(left), text, color))
     points.sort(key=lambda point: point[0])
-    places = spread([point[0] for point in points], gap)
-    for (height, left, text, color), place in zip(points, places, strict=True):
+    positions = spread([point[0] for point in points], gap)
+    for (height, left, text, color), position in zip(points, positions, strict=True):
         axes.plot(
             [left, 1.015, 1.04],
-            [height, place, place],
+            [height, position, position],
             color=color,
             linewidth=0.7,
             transform=axes.transAxes,
             clip_on=False,
             zorder=1,
         )
-        axes.text(1.05, place, text, transform=axes.transAxes, va="center", ha="left", fontsize=9)
+        axes.text(1.05, position, text, transform=axes.transAxes, va="center", ha="left", fontsize=9)
 
 
-def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places from 0 to 1, moved as little as may be until each is `gap` from the next."""
-    if len(places) * gap > 1:
-        gap = 1 / len(places)
+def spread(positions: Sequence[float], gap: float) -> list[float]:
+    """Move ascending positions between 0 and 1 apart until each is at least `gap` from the next.
+
+    If they do not all fit, they are spaced evenly.
+    """
+    if len(positions) * gap > 1:
+        gap = 1 / len(positions)
     moved: list[float] = []
-    for place in places:
-        moved.append(max(place, moved[-1] + gap) if moved else max(place, 0.0))
+    for position in positions:
+        moved.append(max(position, moved[-1] + gap) if moved else max(position, 0.0))
     limit = 1.0
     for number in range(len(moved) - 1, -1, -1):
         moved[number] = min(moved[number], limit)

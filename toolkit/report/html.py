@@ -1,4 +1,4 @@
-"""HTML that cannot be forgotten to be escaped: text becomes markup only through `element`, and is escaped there."""
+"""HTML construction that cannot forget to escape: only `element` turns text into markup, and it escapes everything."""
 
 from html import escape
 
@@ -6,13 +6,17 @@ VOID = frozenset({"meta", "link", "br", "hr"})
 
 
 class Html(str):
-    """Markup; any other string is text."""
+    """Markup. Any other string is text and gets escaped."""
 
     __slots__ = ()
 
 
 def element(name: str, /, *children: str, **attributes: str | bool | None) -> Html:
-    """An element. Attributes: `class_` for `class`, `data_v` for `data-v`; True has no value, None is none."""
+    """One element with its children.
+
+    Attribute names are Python names: `class_` gives `class`, `data_v` gives `data-v`. True writes the name without a
+    value; False and None leave the attribute out.
+    """
     parts = [f"<{name}"]
     for key, value in attributes.items():
         if value is None or value is False:
@@ -25,6 +29,6 @@ def element(name: str, /, *children: str, **attributes: str | bool | None) -> Ht
     return Html("".join(parts) + join(*children) + f"</{name}>")
 
 
-def join(*children: str, separator: str = "") -> Html:
-    """Markup and text one after the other."""
-    return Html(separator.join(c if isinstance(c, Html) else escape(c, quote=False) for c in children))
+def join(*children: str) -> Html:
+    """Concatenate markup and escaped text."""
+    return Html("".join(c if isinstance(c, Html) else escape(c, quote=False) for c in children))

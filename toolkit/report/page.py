@@ -1,8 +1,10 @@
-"""The page: one HTML file that needs nothing beside it, no network, and no program but a browser.
+"""The report page: one HTML file that needs no other file, no network, and only a browser.
 
-The verdicts come first, then for each campaign its tables, pictures, method and host, and the records
-themselves as a download. A policy in the page forbids every request and every script but its own, for the
-labels and errors in it are whatever a file says. The same records give the same page, byte for byte.
+The verdicts come first. For each campaign, its tables, pictures, method and host follow, with the records as a
+download. Labels and errors come from files and are untrusted, so a content security policy in the page forbids every
+request and every script but the page's own. The same records give the same page, byte for byte.
+
+Read: Content Security Policy Level 3 (https://www.w3.org/TR/CSP3/), sections 6.1 and 8.4.
 """
 
 import base64
@@ -15,46 +17,70 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
-from toolkit.compare.comparison import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, Row, summarise
+from toolkit.compare.comparison import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, PathVerdict, Row, Summary
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Probe, Results, Trial, line
 from toolkit.errors import TransferError, printable
 from toolkit.report import drawing
 from toolkit.report.drawing import Picture
 from toolkit.report.html import Html, element, join
-from toolkit.report.labels import label, ratio, verdict_words
+from toolkit.report.labels import label
 from toolkit.report.plots import pictures
 from toolkit.report.tables import Cell, Column, Table, imported_tables, tables
 from toolkit.report.text import caption, started_text
-from toolkit.units import format_size
+from toolkit.units import format_ratio, format_size
 
 _TITLE = "TCP and UDP compared"
 _SIGNS = {FASTER: "▲", SLOWER: "▼", NO_DIFFERENCE: "=", NO_CLAIM: "?", BASELINE: "·"}
 _ROW_HEADER = "transport"
-_OPEN_GROUPS = 6
-"""So many groups of pictures are open from the start; of a large matrix the rest would be a long way to scroll."""
+_MAX_SENTENCE = 2000
+_MAX_OPEN_GROUPS = 6
+"""How many groups of pictures are expanded at first; a large matrix has too many to scroll past."""
 
 
-def write_page(files: Sequence[Results], path: Path, imported: Sequence[Row] = ()) -> None:
-    """One page of these campaigns, and of other programs' runs beside them. Raises TransferError.
+def write_page(summaries: Sequence[Summary], path: Path, imported: Sequence[Row] = ()) -> None:
+    """Write one page of campaigns and of other programs' runs. Raises TransferError if `path` cannot be written.
 
-    Without matplotlib it has no pictures, and says so.
+    Without matplotlib, the page has a note instead of pictures.
     """
-    content = page(files, imported).encode()
+    content = page(summaries, imported).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
-        raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another place") from None
+        raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None
 
 
-def page(files: Sequence[Results], imported: Sequence[Row] = ()) -> str:
+def page(summaries: Sequence[Summary], imported: Sequence[Row] = ()) -> str:
     """The page as text."""
     script = _asset("page.js")
+    names = _names(summaries)
+    main = element(
+        "main",
+        *(_verdicts(summary, name) for summary, name in zip(summaries, names, strict=True)),
+        *(
+            _campaign(summary, name, f"campaign-{number}")
+            for number, (summary, name) in enumerate(zip(summaries, names, strict=True), 1)
+        ),
+        _imported(imported),
+        id="main",
+    )
+    body = element(
+        "body",
+        element("a", "Skip to the verdicts", class_="skip", href="#main"),
+        _header(names, bool(imported)),
+        main,
+        element("footer", element("p", "Made by nettool from the records that this page contains.")),
+        element("script", Html(script)),
+    )
+    return join(Html("<!doctype html>\n"), element("html", _head(script), body, lang="en"), Html("\n"))
+
+
+def _head(script: str) -> Html:
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     )
-    head = element(
+    return element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
@@ -64,29 +90,12 @@ def page(files: Sequence[Results], imported: Sequence[Row] = ()) -> str:
         element("link", rel="icon", href="data:,"),
         element("style", Html(_asset("page.css"))),
     )
-    names = _names(files)
-    main = element(
-        "main",
-        *(_verdicts(results, name) for results, name in zip(files, names, strict=True)),
-        *(_campaign(results, name, number) for number, (results, name) in enumerate(zip(files, names, strict=True), 1)),
-        _imported(imported),
-        id="main",
-    )
-    body = element(
-        "body",
-        element("a", "Skip to the verdicts", class_="skip", href="#main"),
-        _header(names, bool(imported)),
-        main,
-        element("footer", element("p", "Made by nettool from the records that this page carries.")),
-        element("script", Html(script)),
-    )
-    return join(Html("<!doctype html>\n"), element("html", head, body, lang="en"), Html("\n"))
 
 
 def _header(names: Sequence[str], has_imported: bool) -> Html:
     links = [element("a", name, href=f"#campaign-{number}") for number, name in enumerate(names, 1)]
     if has_imported:
-        links.append(element("a", "Other programs' runs", href="#imported"))
+        links.append(element("a", "Runs of other programs", href="#imported"))
     return element(
         "header",
         element("h1", _TITLE),
@@ -94,79 +103,74 @@ def _header(names: Sequence[str], has_imported: bool) -> Html:
     )
 
 
-def _names(files: Sequence[Results]) -> list[str]:
-    """The campaigns' names; those of a kind are numbered."""
-    kinds = [_capital(label(results.campaign.name)) for results in files]
+def _names(summaries: Sequence[Summary]) -> list[str]:
+    """The names of the campaigns, numbered where they are equal."""
+    kinds = [_capitalized(label(summary.results.campaign.name)) for summary in summaries]
     return [
         f"{kind} {kinds[: number + 1].count(kind)}" if kinds.count(kind) > 1 else kind
         for number, kind in enumerate(kinds)
     ]
 
 
-def _verdicts(results: Results, name: str) -> Html:
-    """A card for each path and size: what was found, who did how well, and the sentence."""
-    campaign = results.campaign
-    cards = []
-    for verdict in summarise(results).verdicts:
-        chips = [_chip(row) for row in verdict.rows if row.verdict != BASELINE and not row.is_control]
-        cards.append(
-            element(
-                "li",
-                element("h3", printable(verdict.where)),
-                element("p", printable(verdict.sentence, 2000), class_="sentence"),
-                element("ul", *chips, class_="chips", aria_label=f"Compared with {label(campaign.baseline)}"),
-            )
-        )
-    title = element("h2", f"{name}: which is better, and how sure that is")
+def _verdicts(summary: Summary, name: str) -> Html:
+    """A card for each path and size."""
+    baseline = label(summary.results.campaign.baseline)
+    cards = [_card(verdict, baseline) for verdict in summary.verdicts]
+    title = element("h2", f"{name}: which transport is faster, and how certain that is")
     return element("section", title, element("ol", *cards, class_="verdicts"))
+
+
+def _card(verdict: PathVerdict, baseline: str) -> Html:
+    chips = [_chip(row) for row in verdict.rows if row.verdict != BASELINE and not row.is_control]
+    return element(
+        "li",
+        element("h3", printable(verdict.where)),
+        element("p", printable(verdict.sentence, _MAX_SENTENCE), class_="sentence"),
+        element("ul", *chips, class_="chips", aria_label=f"Compared with {baseline}"),
+    )
 
 
 def _chip(row: Row) -> Html:
     text = f"{_SIGNS[row.verdict]} {label(row.transport)}: {row.verdict}"
     if row.ratio is not None and row.verdict != NO_CLAIM:
-        text += f", {ratio(row.ratio.value)} ×"
-    return element("li", text, class_=f"chip {_class(row.verdict)}")
+        text += f", {format_ratio(row.ratio.value)} ×"
+    return element("li", text, class_=f"chip {_verdict_class(row.verdict)}")
 
 
-def _campaign(results: Results, name: str, number: int) -> Html:
-    campaign = results.campaign
-    children = [
+def _campaign(summary: Summary, name: str, anchor: str) -> Html:
+    campaign = summary.results.campaign
+    speed, *others = tables(summary)
+    return element(
+        "section",
         element("h2", f"{name}, {started_text(campaign)}"),
-        element("p", " ".join(caption(results)), class_="note"),
-    ]
-    verdicts = {verdict_words(row): row.verdict for row in summarise(results).rows}
-    made = tables(results)
-    children.append(_table(made[0], verdicts) if made else Html(""))
-    children.append(_pictures(results, f"campaign-{number}"))
-    children += [_table(table, verdicts) for table in made[1:]]
-    children.append(_provenance(results))
-    return element("section", *children, id=f"campaign-{number}")
+        element("p", " ".join(caption(campaign)), class_="note"),
+        _table(speed),
+        _pictures(summary, anchor),
+        *(_table(table) for table in others),
+        _provenance(summary.results),
+        id=anchor,
+    )
 
 
 def _imported(imported: Sequence[Row]) -> Html:
     if not imported:
         return Html("")
-    verdicts = {verdict_words(row): row.verdict for row in imported}
-    return element(
-        "section",
-        element("h2", "Other programs' runs"),
-        *(_table(table, verdicts) for table in imported_tables(imported)),
-        id="imported",
-    )
+    shown = [_table(table) for table in imported_tables(imported)]
+    return element("section", element("h2", "Runs of other programs"), *shown, id="imported")
 
 
-def _table(table: Table, verdicts: Mapping[str, str]) -> Html:
-    """Sentences have a line of their own under their row, as wide as the table; sorting keeps the two together."""
+def _table(table: Table) -> Html:
+    """A sortable table. Prose has a row of its own below its data row; sorting moves the two together."""
     shown = [n for n, column in enumerate(table.columns) if not column.is_prose]
     is_grouped = len({row[0].text for row in table.rows}) < len(table.rows)
     lines = []
     for number, row in enumerate(table.rows):
         is_first = is_grouped and number and row[0].text != table.rows[number - 1][0].text
-        cells = [_cell(table.columns[n], row[n], verdicts) for n in shown]
+        cells = [_cell(table.columns[n], row[n]) for n in shown]
         lines.append(element("tr", *cells, class_="first" if is_first else None))
-        said = [row[n].text for n in range(len(row)) if n not in shown and row[n].value is not None]
-        if said:
-            sentence = element("div", " ".join(said))
+        prose = [row[n].text for n in range(len(row)) if n not in shown and row[n].value is not None]
+        if prose:
+            sentence = element("div", " ".join(prose))
             lines.append(element("tr", element("td", sentence, colspan=str(len(shown))), class_="prose"))
     header = element("tr", *(_heading(table.columns[n]) for n in shown))
     body = element("table", element("thead", header), element("tbody", *lines), class_="sortable")
@@ -180,43 +184,42 @@ def _table(table: Table, verdicts: Mapping[str, str]) -> Html:
 
 
 def _heading(column: Column) -> Html:
-    kinds = {"figure": column.is_figure, "key": column.title == _ROW_HEADER}
-    return element("th", column.title, scope="col", class_=_classes(kinds))
+    return element("th", column.title, scope="col", class_=_column_classes(column))
 
 
-def _cell(column: Column, cell: Cell, verdicts: Mapping[str, str]) -> Html:
-    value = None if cell.value is None else (cell.value if isinstance(cell.value, str) else repr(cell.value))
-    verdict = verdicts.get(cell.text, "") if column.title == "verdict" else ""
-    text = f"{_SIGNS[verdict]} {cell.text}" if verdict else cell.text
-    kinds = {"figure": column.is_figure, "key": column.title == _ROW_HEADER}
-    if verdict:
-        kinds[_class(verdict)] = True
+def _cell(column: Column, cell: Cell) -> Html:
     is_header = column.title == _ROW_HEADER
+    key = "" if cell.value is None else cell.value if isinstance(cell.value, str) else repr(cell.value)
     return element(
         "th" if is_header else "td",
-        text,
+        f"{_SIGNS[cell.verdict]} {cell.text}" if cell.verdict else cell.text,
         scope="row" if is_header else None,
-        class_=_classes(kinds),
-        data_v=None if value == cell.text else "" if value is None else value,
+        class_=_column_classes(column, _verdict_class(cell.verdict)),
+        data_v=None if key == cell.text else key,
     )
 
 
-def _pictures(results: Results, name: str) -> Html:
+def _column_classes(column: Column, *more: str) -> str | None:
+    classes = ["figure" if column.is_figure else "", "key" if column.title == _ROW_HEADER else "", *more]
+    return " ".join(filter(None, classes)) or None
+
+
+def _pictures(summary: Summary, anchor: str) -> Html:
     if not drawing.is_available():
         return element(
-            "p", "Pictures are left out: they need matplotlib, pip install 'nettool[report]'.", class_="note"
+            "p", "There are no pictures: they need matplotlib, pip install 'nettool[report]'.", class_="note"
         )
     groups: dict[str, list[Html]] = {}
-    for number, picture in enumerate(pictures(results), 1):
-        groups.setdefault(picture.group, []).append(_figure(picture, f"{name}-{number}-"))
+    for number, picture in enumerate(pictures(summary), 1):
+        groups.setdefault(picture.group, []).append(_figure(picture, f"{anchor}-{number}-"))
     sections = []
     for position, (group, figures) in enumerate(groups.items()):
         shown = element("div", *figures, class_="pictures")
         if group:
-            summary = element("summary", element("h3", group))
-            sections.append(element("details", summary, shown, class_="group", open=position < _OPEN_GROUPS))
+            title = element("summary", element("h3", group))
+            sections.append(element("details", title, shown, class_="group", open=position < _MAX_OPEN_GROUPS))
         else:
-            sections.append(element("section", element("h3", "Over all paths"), shown))
+            sections.append(element("section", element("h3", "All paths"), shown))
     return join(*sections)
 
 
@@ -229,36 +232,39 @@ def _figure(picture: Picture, prefix: str) -> Html:
 
 
 def _provenance(results: Results) -> Html:
-    """How it was measured, on what, and the records."""
+    """How and where the campaign was measured, and its records."""
     campaign = results.campaign
     lines = [element("li", printable(str(text), 1000)) for text in campaign.method]
-    method = element("ul", *lines) if lines else element("p", "The record does not say.")
+    method = element("ul", *lines) if lines else element("p", "The records do not describe the method.")
     command = " ".join(str(word) for word in campaign.command)
-    asked = element("p", "Asked for by ", element("code", printable(command, 1000))) if command else Html("")
-    facts = [*_facts(campaign.host)]
-    host = element("dl", *(join(element("dt", key), element("dd", value)) for key, value in facts))
+    started_by = element("p", "Command: ", element("code", printable(command, 1000))) if command else Html("")
     paths = [
-        join(element("dt", label(path)), element("dd", printable(str(settings.get("text") or "as it is"), 400)))
+        (label(path), printable(str(settings.get("text") or "not emulated"), 400))
         for path, settings in campaign.paths.items()
     ]
     return join(
-        element("details", element("summary", "Method"), method, asked, _control_note(results)),
-        element("details", element("summary", "Paths"), element("dl", *paths)),
-        element("details", element("summary", "Host"), host),
+        element("details", element("summary", "Method"), method, started_by, _control_note(campaign)),
+        element("details", element("summary", "Paths"), _definitions(paths)),
+        element("details", element("summary", "Host"), _definitions(_facts(campaign.host))),
         _download(results),
     )
 
 
-def _control_note(results: Results) -> Html:
-    campaign = results.campaign
+def _definitions(pairs: Sequence[tuple[str, str]]) -> Html:
+    return element("dl", *(join(element("dt", term), element("dd", text)) for term, text in pairs))
+
+
+def _control_note(campaign: Campaign) -> Html:
     control = campaign.baseline + CONTROL_SUFFIX
     if control not in campaign.transports:
         return Html("")
-    text = f"{label(control)} is {label(campaign.baseline)} once more: what differs between the two is noise."
-    return element("p", text)
+    return element(
+        "p", f"{label(control)} is {label(campaign.baseline)} a second time: any difference between the two is noise."
+    )
 
 
 def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The record of the host as names and texts; names of nested fields are joined."""
     facts: list[tuple[str, str]] = []
     for key, value in host.items():
         name = f"{prefix}{label(key)}"
@@ -272,32 +278,22 @@ def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _download(results: Results) -> Html:
-    """The records as they stand in the file, compressed, inside the link."""
-    records: list[Campaign | Probe | Trial] = [results.campaign, *results.probes, *results.trials]
-    content = "".join(line(record) + "\n" for record in records).encode()
-    packed = gzip.compress(content, mtime=0)
-    name = (
-        f"{label(results.campaign.name)}{strftime('-%Y%m%d-%H%M%S', gmtime(results.campaign.started_unix_s))}.jsonl.gz"
-    )
-    link = element(
-        "a",
-        f"The records: {name}",
-        download=name,
-        href=f"data:application/gzip;base64,{base64.b64encode(packed).decode()}",
-    )
-    size = f" ({len(results.trials)} trials, {format_size(len(packed))} of JSON lines, compressed)"
+    """A link that contains the records as in their file, compressed."""
+    campaign = results.campaign
+    records: list[Campaign | Probe | Trial] = [campaign, *results.probes, *results.trials]
+    packed = gzip.compress("".join(line(record) + "\n" for record in records).encode(), mtime=0)
+    name = f"{label(campaign.name)}{strftime('-%Y%m%d-%H%M%S', gmtime(campaign.started_unix_s))}.jsonl.gz"
+    address = f"data:application/gzip;base64,{base64.b64encode(packed).decode()}"
+    link = element("a", f"Download the records: {name}", download=name, href=address)
+    size = f" ({len(results.trials)} trials, {format_size(len(packed))}, JSON lines, compressed)"
     return element("p", link, size, class_="download")
 
 
-def _classes(kinds: Mapping[str, bool]) -> str | None:
-    return " ".join(kind for kind, is_so in kinds.items() if is_so) or None
-
-
-def _class(verdict: str) -> str:
+def _verdict_class(verdict: str) -> str:
     return verdict.replace(" ", "-")
 
 
-def _capital(text: str) -> str:
+def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 

@@ -1,61 +1,64 @@
-"""Which pictures a campaign has, and their files. Like the tables they are made from the records and nothing else.
+"""The pictures of a campaign: which there are, what they are called, and their files.
 
-Over all paths: goodput against loss, and the ratio over RTT and loss, where paths differ in those and in
-nothing else. For one path at one size: goodput with its interval, where the time went, how the transfer ran,
-completion times, and goodput against delay. The A/A control is left out, for it is the baseline.
+Across paths there are goodput against loss, and the ratio over RTT and loss; they need paths that differ in those
+settings only. For one path and size there are goodput with its interval, where the time went, the course of a transfer,
+completion times, and goodput against delay. No picture shows the A/A control, which repeats the baseline.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
-from toolkit.compare.comparison import Row, summarise
-from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results, Trial
+from toolkit.compare.comparison import Row, Summary, median_trial
+from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Trial
 from toolkit.errors import TransferError, printable
-from toolkit.report import plots_cell, plots_grid
+from toolkit.report import figures
 from toolkit.report.drawing import WIDTH, Picture, Style, legend_inches, render, style
 from toolkit.report.labels import label, short_label
 from toolkit.units import format_size
 
-_OWN_TO_A_PATH = ("text", "seed", "ideal_bps", "link", "loss")
-_WIDE = (WIDTH, 3.4)
+_IGNORED_SETTINGS = ("text", "seed", "ideal_bps", "link", "loss")
+"""Settings of a path that may differ between the points of one picture over loss."""
+_ACROSS_PATHS_SIZE = (WIDTH, 3.4)
+_ROW_INCHES = 0.42
+_PLOT_INCHES = 2.9
+
+_CellKey = tuple[str, int]
+"""Path and size."""
 
 
-def pictures(results: Results) -> list[Picture]:
-    """Those that the campaign has figures for, the ones over all paths first."""
-    campaign = results.campaign
-    rows = [row for row in summarise(results).rows if not row.is_control]
+def pictures(summary: Summary) -> list[Picture]:
+    """All pictures that the campaign has figures for; those across paths come first."""
+    campaign = summary.results.campaign
+    rows = [row for row in summary.rows if not row.is_control]
     names = [name for name in campaign.transports if not name.endswith(CONTROL_SUFFIX)]
     styles = {name: style(number) for number, name in enumerate(names)}
-    made = _over_loss(campaign, rows, styles)
-    covered = {(path, size) for _, cells in made for path, size in cells}
-    drawn = [picture for picture, _ in made]
-    drawn += _over_rtt_and_loss(campaign, rows)
+    made, covered = _over_loss(campaign, rows, styles)
+    made += _over_rtt_and_loss(campaign, rows)
     for path in campaign.paths:
         for size in campaign.sizes:
-            cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
             trials = [
                 trial
-                for trial in results.trials
+                for trial in summary.results.trials
                 if (trial.path, trial.payload_bytes) == (path, size) and trial.is_counted and trial.transport in styles
             ]
-            drawn += _of_one_cell(cell, trials, styles, (path, size) in covered)
-    return _named(campaign.name, drawn)
+            in_cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
+            made += _of_one_cell(_Cell(in_cell, trials, styles), has_goodput=(path, size) not in covered)
+    return _with_unique_names(campaign.name, made)
 
 
-def write_pictures(files: Sequence[Results], folder: Path) -> list[Path]:
-    """Each picture as PNG and as SVG; the paths of the files. Raises UsageError without matplotlib.
+def write_pictures(summaries: Sequence[Summary], folder: Path) -> list[Path]:
+    """Write each picture as PNG and as SVG; return the paths of the files.
 
-    Raises TransferError where the folder does not take them.
+    Raises UsageError without matplotlib, and TransferError if a file cannot be written.
     """
-    drawn = [picture for results in files for picture in pictures(results)]
     taken: set[str] = set()
     paths = []
-    for picture in drawn:
-        stem = _free(picture.name, taken)
+    for picture in [picture for summary in summaries for picture in pictures(summary)]:
+        stem = _claim_name(picture.name, taken)
         for file_format in ("png", "svg"):
             path = folder / f"{stem}.{file_format}"
             content = render(picture, file_format)
@@ -72,10 +75,11 @@ def write_pictures(files: Sequence[Results], folder: Path) -> list[Path]:
 
 def _over_loss(
     campaign: Campaign, rows: Sequence[Row], styles: Mapping[str, Style]
-) -> list[tuple[Picture, list[tuple[str, int]]]]:
-    """With the cells that each shows."""
-    made = []
-    for paths in _alike(campaign, _OWN_TO_A_PATH):
+) -> tuple[list[Picture], set[_CellKey]]:
+    """Goodput against loss, and the cells that these pictures show."""
+    made: list[Picture] = []
+    covered: set[_CellKey] = set()
+    for paths in _alike(campaign, _IGNORED_SETTINGS):
         losses = {campaign.paths[path]["loss"]: path for path in reversed(paths)}
         if len(losses) < 2:
             continue
@@ -83,23 +87,25 @@ def _over_loss(
             chosen = [row for row in rows if row.path in losses.values() and row.payload_bytes == size]
             if not any(row.goodput_bps for row in chosen):
                 continue
-            where = _where(campaign, paths[0], size)
-            picture = Picture(
-                name="goodput-against-loss",
-                group="",
-                title=f"Goodput against loss, {where}",
-                caption=(
-                    "Median goodput of each transport at each rate of loss; the band is the 95% interval. "
-                    "Hollow points are marked, and have no verdict. The dotted line is what the path carries."
-                ),
-                size=_WIDE,
-                draw=_bound(plots_grid.goodput_against_loss, campaign, chosen, styles),
+            covered |= {(path, size) for path in losses.values()}
+            made.append(
+                Picture(
+                    name="goodput-against-loss",
+                    group="",
+                    title=f"Goodput against loss, {_rtt_and_size(campaign, paths[0], size)}",
+                    caption=(
+                        "Median goodput of each transport at each loss rate; the band is the 95% interval. "
+                        "Hollow points are marked and have no verdict. The dotted line is the path's capacity."
+                    ),
+                    size=_ACROSS_PATHS_SIZE,
+                    draw=partial(figures.goodput_against_loss, campaign=campaign, rows=chosen, styles=styles),
+                )
             )
-            made.append((picture, [(path, size) for path in losses.values()]))
-    return made
+    return made, covered
 
 
 def _over_rtt_and_loss(campaign: Campaign, rows: Sequence[Row]) -> list[Picture]:
+    """A heat map for each UDP transport."""
     made = []
     rivals = [
         name
@@ -107,128 +113,144 @@ def _over_rtt_and_loss(campaign: Campaign, rows: Sequence[Row]) -> list[Picture]
         if settings.get("transport") == "udp" and name != campaign.baseline and not name.endswith(CONTROL_SUFFIX)
     ]
     for paths in _grids(campaign):
-        kinds = [campaign.paths[path] for path in paths]
-        if len({kind["loss"] for kind in kinds}) < 2 or len({kind.get("rtt_ms") for kind in kinds} - {None}) < 2:
+        settings = [campaign.paths[path] for path in paths]
+        if len({one["loss"] for one in settings}) < 2 or len({one.get("rtt_ms") for one in settings} - {None}) < 2:
             continue
         for size in campaign.sizes:
             for rival in rivals:
                 chosen = [r for r in rows if r.path in paths and r.payload_bytes == size and r.transport == rival]
-                if not any(row.ratio for row in chosen):
-                    continue
-                names = f"{label(rival)} / {label(campaign.baseline)}"
-                made.append(
-                    Picture(
-                        name=f"ratio-{_slug(rival)}",
-                        group="",
-                        title=f"{names} over RTT and loss, {format_size(size)}",
-                        caption=(
-                            f"The ratio of goodputs: above 1, {label(rival)} is the faster one. "
-                            "The thick line is the crossover, where both are alike; hatched: a verdict of faster; "
-                            "in brackets: no claim."
-                        ),
-                        size=_WIDE,
-                        draw=_bound(plots_grid.ratio_heat_map, campaign, chosen),
-                    )
-                )
+                if any(row.ratio for row in chosen):
+                    made.append(_heat_map(campaign, chosen, rival, size))
     return made
 
 
-def _of_one_cell(
-    cell: Sequence[Row],
-    trials: Sequence[Trial],
-    styles: Mapping[str, Style],
-    is_covered: bool,
-) -> list[Picture]:
-    if not any(row.goodput_bps for row in cell):
+def _heat_map(campaign: Campaign, rows: Sequence[Row], rival: str, size: int) -> Picture:
+    return Picture(
+        name=f"ratio-{_slug(rival)}",
+        group="",
+        title=f"{label(rival)} / {label(campaign.baseline)} over RTT and loss, {format_size(size)}",
+        caption=(
+            f"Ratio of goodputs: above 1, {label(rival)} is faster. The thick line is the crossover, where both are "
+            "equal. Hatched cells have the verdict faster; ratios in brackets have no claim."
+        ),
+        size=_ACROSS_PATHS_SIZE,
+        draw=partial(figures.ratio_heat_map, campaign=campaign, rows=rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """What the pictures of one path and size are drawn from. `trials`: verified ones, without the warm-up."""
+
+    rows: Sequence[Row]
+    trials: Sequence[Trial]
+    styles: Mapping[str, Style]
+
+    @property
+    def legend_inches(self) -> float:
+        return legend_inches([short_label(row.transport) for row in self.rows])
+
+
+def _of_one_cell(cell: _Cell, has_goodput: bool) -> list[Picture]:
+    if not any(row.goodput_bps for row in cell.rows):
         return []
-    group = f"{label(cell[0].path)}, {format_size(cell[0].payload_bytes)}"
-    timed = [row for row in cell if row.reasons]
-    middles = [trial for row in cell if (trial := _middle(trials, row.transport)) and (trial.series or {}).get("t_s")]
-    many = [trial for trial in trials if sum(other.transport == trial.transport for other in trials) > 1]
-    delayed = [row for row in cell if row.delay_ms and row.goodput_bps]
-    spaced = 1.0 + 0.42 * len(cell)
-    above = legend_inches([short_label(row.transport) for row in cell])
-    made = []
-    if not is_covered:
-        made.append(
-            Picture(
-                "goodput",
-                group,
-                "Goodput",
-                "Median and 95% interval. Hollow points are marked, and have no verdict.",
-                (WIDTH, spaced),
-                _bound(plots_cell.goodput, cell, styles),
-            )
-        )
-    if timed:
-        made.append(
-            Picture(
-                "time",
-                group,
-                "Where the time went",
-                "The median transfer of each transport, from the first connect to the verified digest.",
-                (WIDTH, 0.55 + plots_cell.reasons_inches(timed) + 0.42 * len(timed)),
-                _bound(plots_cell.time_split, timed),
-            )
-        )
-    if middles:
-        made.append(
-            Picture(
-                "course",
-                group,
-                "How the transfer ran",
-                "The median transfer of each transport: what had arrived, the congestion window, and the RTT.",
-                (WIDTH, 0.6 + above + 1.5 * plots_cell.panels(middles)),
-                _bound(plots_cell.course, middles, styles),
-            )
-        )
-    if many:
-        made.append(
-            Picture(
-                "completion",
-                group,
-                "Completion times",
-                "The share of transfers that were done by then; further left is better, steeper is steadier.",
-                (WIDTH, 2.9 + above),
-                _bound(plots_cell.completion, many, styles),
-            )
-        )
-    if delayed:
-        made.append(
-            Picture(
-                "delay",
-                group,
-                "Goodput against delay",
-                "The 95th percentile of a ping beside the transfer; up and to the left is better.",
-                (WIDTH, 2.9 + above),
-                _bound(plots_cell.goodput_against_delay, delayed, styles),
-            )
-        )
-    return made
+    made = [
+        _goodput(cell) if has_goodput else None,
+        _time_split(cell),
+        _course(cell),
+        _completion(cell),
+        _goodput_against_delay(cell),
+    ]
+    group = f"{label(cell.rows[0].path)}, {format_size(cell.rows[0].payload_bytes)}"
+    return [replace(picture, group=group) for picture in made if picture is not None]
 
 
-def _middle(trials: Sequence[Trial], transport: str) -> Trial | None:
-    """The trial with the median time, of those without marks where there are such."""
-    own = [trial for trial in trials if trial.transport == transport]
-    own = [trial for trial in own if not trial.marks] or own
-    ordered = sorted(own, key=lambda trial: (trial.seconds or 0.0, trial.block))
-    return ordered[len(ordered) // 2] if ordered else None
+def _goodput(cell: _Cell) -> Picture:
+    return Picture(
+        name="goodput",
+        group="",
+        title="Goodput",
+        caption="Median and 95% interval. Hollow points are marked and have no verdict.",
+        size=(WIDTH, 1.0 + _ROW_INCHES * len(cell.rows)),
+        draw=partial(figures.goodput, rows=cell.rows, styles=cell.styles),
+    )
 
 
-def _alike(campaign: Campaign, except_for: Sequence[str]) -> list[list[str]]:
-    """Labels of paths that differ in nothing but that, and have a rate of loss."""
+def _time_split(cell: _Cell) -> Picture | None:
+    rows = [row for row in cell.rows if row.reasons]
+    if not rows:
+        return None
+    return Picture(
+        name="time",
+        group="",
+        title="Where the time went",
+        caption="The median transfer of each transport, from the first connect to the verified digest.",
+        size=(WIDTH, 0.55 + figures.reasons_inches(rows) + _ROW_INCHES * len(rows)),
+        draw=partial(figures.time_split, rows=rows),
+    )
+
+
+def _course(cell: _Cell) -> Picture | None:
+    medians = [median_trial([t for t in cell.trials if t.transport == row.transport]) for row in cell.rows]
+    trials = [trial for trial in medians if trial is not None and (trial.series or {}).get("t_s")]
+    if not trials:
+        return None
+    return Picture(
+        name="course",
+        group="",
+        title="Course of the transfer",
+        caption="The median transfer of each transport: bytes delivered, congestion window, and RTT.",
+        size=(WIDTH, 0.6 + cell.legend_inches + 1.5 * figures.panel_count(trials)),
+        draw=partial(figures.course, trials=trials, styles=cell.styles),
+    )
+
+
+def _completion(cell: _Cell) -> Picture | None:
+    names = [trial.transport for trial in cell.trials]
+    trials = [trial for trial in cell.trials if names.count(trial.transport) > 1]
+    if not trials:
+        return None
+    return Picture(
+        name="completion",
+        group="",
+        title="Completion times",
+        caption="Share of transfers completed by each time. Further left is faster; steeper is more consistent.",
+        size=(WIDTH, _PLOT_INCHES + cell.legend_inches),
+        draw=partial(figures.completion, trials=trials, styles=cell.styles),
+    )
+
+
+def _goodput_against_delay(cell: _Cell) -> Picture | None:
+    rows = [row for row in cell.rows if row.delay_ms and row.goodput_bps]
+    if not rows:
+        return None
+    return Picture(
+        name="delay",
+        group="",
+        title="Goodput against delay",
+        caption="The delay is the 95th percentile of a ping during the transfer. Up and to the left is better.",
+        size=(WIDTH, _PLOT_INCHES + cell.legend_inches),
+        draw=partial(figures.goodput_against_delay, rows=rows, styles=cell.styles),
+    )
+
+
+def _alike(campaign: Campaign, ignored: Sequence[str]) -> list[list[str]]:
+    """Labels of the paths with a loss rate, grouped by all their settings but the ignored ones."""
     groups: dict[str, list[str]] = {}
     for path, settings in campaign.paths.items():
         if isinstance(settings.get("loss"), int | float):
-            key = repr(sorted((name, repr(value)) for name, value in settings.items() if name not in except_for))
+            key = repr(sorted((name, repr(value)) for name, value in settings.items() if name not in ignored))
             groups.setdefault(key, []).append(path)
     return list(groups.values())
 
 
 def _grids(campaign: Campaign) -> list[list[str]]:
-    """Labels of paths that differ in RTT and loss, and in the queue only where that goes with the RTT."""
+    """Labels of the paths, grouped so that each group has one path for each RTT and loss rate.
+
+    The queue may differ within a group if it depends on the RTT alone; otherwise each queue has a group of its own.
+    """
     grids = []
-    for paths in _alike(campaign, (*_OWN_TO_A_PATH, "rtt_ms", "queue")):
+    for paths in _alike(campaign, (*_IGNORED_SETTINGS, "rtt_ms", "queue")):
         points = {(campaign.paths[path].get("rtt_ms"), campaign.paths[path]["loss"]) for path in paths}
         if len(points) == len(paths):
             grids.append(paths)
@@ -238,32 +260,25 @@ def _grids(campaign: Campaign) -> list[list[str]]:
     return grids
 
 
-def _where(campaign: Campaign, path: str, size: int) -> str:
-    settings = campaign.paths[path]
-    parts = []
-    if isinstance(settings.get("rtt_ms"), int | float):
-        parts.append(f"{settings['rtt_ms']:g} ms")
-    return ", ".join([*parts, format_size(size)])
+def _rtt_and_size(campaign: Campaign, path: str, size: int) -> str:
+    rtt_ms = campaign.paths[path].get("rtt_ms")
+    return f"{rtt_ms:g} ms, {format_size(size)}" if isinstance(rtt_ms, int | float) else format_size(size)
 
 
-def _bound(draw: Callable[..., None], *arguments: Any) -> Callable[[Any], None]:
-    return lambda figure: draw(figure, *arguments)
-
-
-def _named(campaign_name: str, drawn: Sequence[Picture]) -> list[Picture]:
-    """Each under a name of its own, made of the campaign's, the group's and the picture's."""
+def _with_unique_names(campaign_name: str, made: Sequence[Picture]) -> list[Picture]:
+    """Each picture under the name of its campaign, its group and itself."""
     taken: set[str] = set()
     named = []
-    for picture in drawn:
+    for picture in made:
         name = "-".join(part for part in (_slug(campaign_name), _slug(picture.group), picture.name) if part)
-        named.append(replace(picture, name=_free(name, taken)))
+        named.append(replace(picture, name=_claim_name(name, taken)))
     return named
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """`name`, or with the first number from 2 on that makes it one that is not taken; it is from now on."""
-    numbered = (f"{name}-{number}" for number in count(2))
-    free = next(one for one in chain([name], numbered) if one not in taken)
+def _claim_name(name: str, taken: set[str]) -> str:
+    """`name`, or `name-2`, `name-3` and so on if it is taken. Adds the result to `taken`."""
+    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
+    free = next(candidate for candidate in candidates if candidate not in taken)
     taken.add(free)
     return free
 

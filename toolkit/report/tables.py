@@ -1,17 +1,18 @@
-"""Tables from records: the same file gives the same table, on any machine and at any time.
+"""Tables of a campaign: cells that hold a text and the figure behind it.
 
-A cell keeps the figure beside its text, so that a page can sort by it. A table, or a column of one, that
-would have nothing to show is left out.
+A page sorts by the figure. Columns and tables that would be empty are left out. The tables depend on the saved records
+only, so the same file gives the same tables on any machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from toolkit.compare.comparison import Row, summarise
-from toolkit.compare.records import Results, Trial
+from toolkit.compare.comparison import Row, Summary
+from toolkit.compare.records import Campaign, Probe, Results, Trial
+from toolkit.compare.stats import Estimate
 from toolkit.errors import printable
 from toolkit.report.labels import (
     NOTHING,
@@ -19,27 +20,31 @@ from toolkit.report.labels import (
     label,
     mark_meaning,
     rate_interval,
-    ratio,
     ratio_interval,
     seconds_interval,
     verdict_words,
 )
-from toolkit.units import format_fraction, format_rate, format_seconds, format_size
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
 
 Value = float | str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text, and what it is sorted by: a number, the text itself, or None where there is no figure."""
+    """One cell of a table.
+
+    value:   the sort key: a number, the text itself, or None if there is no figure
+    verdict: in a verdict column, the verdict without its reason; else ""
+    """
 
     text: str
     value: Value
+    verdict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`is_figure`: numbers, set to the right; `is_prose`: sentences, which may take several lines."""
+    """`is_figure`: numbers, aligned right. `is_prose`: sentences, which may take several lines."""
 
     title: str
     is_figure: bool = False
@@ -48,7 +53,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """name: of SPEED and its like; `note`: how to read it; every row is as long as `columns`."""
+    """`name` is SPEED or one of the constants below it; `note` says how to read the table.
+
+    Each row has one cell for each column.
+    """
 
     name: str
     title: str
@@ -57,30 +65,41 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-SPEED, REASON, COST, COMPANY, LEDGER, PROBES, TROUBLE = (
-    "speed",
-    "reasons",
-    "cost",
-    "company",
-    "ledger",
-    "probes",
-    "trouble",
-)
+SPEED = "speed"
+REASON = "reasons"
+COST = "cost"
+OTHER_TRAFFIC = "other-traffic"
+ACCOUNTING = "accounting"
+PROBES = "probes"
+TROUBLE = "trouble"
+
+
+class _Keyed(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    @property
+    def transport(self) -> str: ...
+
+
+_Item = TypeVar("_Item")
+_KeyedItem = TypeVar("_KeyedItem", bound=_Keyed)
+_Columns = list[tuple[Column, Callable[[_Item], Cell]]]
+"""Each column with the function that makes its cell from a row of data."""
 
 _EMPTY = Cell(NOTHING, None)
-_Maker = Callable[[Any], Cell]
-_Spec = Sequence[tuple[Column, _Maker]]
 
 
-def tables(results: Results) -> list[Table]:
-    """All that a campaign has figures for; the one of speeds first, and always."""
-    rows = summarise(results).rows
+def tables(summary: Summary) -> list[Table]:
+    """All tables that have rows; SPEED is always there and always first."""
+    results, rows = summary.results, summary.rows
     made = [
         _speed(rows, label(results.campaign.baseline)),
         _reasons(rows),
         _cost(rows),
-        _company(rows),
-        _ledger(results),
+        _other_traffic(rows),
+        _accounting(results),
         _probes(results),
         _trouble(results),
     ]
@@ -88,167 +107,164 @@ def tables(results: Results) -> list[Table]:
 
 
 def imported_tables(rows: Sequence[Row]) -> list[Table]:
-    """The same columns for other programs' runs, which have neither a baseline nor a verdict."""
+    """Tables for runs of other programs, which have no baseline and no verdict."""
     return [table for table in (_speed(rows, None), _cost(rows)) if table.rows]
 
 
 def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
-    own: list[tuple[Column, _Maker]] = [
-        (Column("verdict"), lambda row: _text(verdict_words(row))),
+    columns: _Columns[Row] = [
+        (Column("verdict"), lambda row: Cell(verdict_words(row), verdict_words(row), row.verdict)),
         (Column("goodput", True), _goodput),
-        (
-            Column("95% interval of goodput", True),
-            lambda row: _estimated(row.goodput_bps, lambda e: rate_interval(e.interval)),
-        ),
-        (Column(f"x {baseline}", True), lambda row: _estimated(row.ratio, lambda e: ratio(e.value))),
-        (Column("95% interval of ratio", True), lambda row: _estimated(row.ratio, ratio_interval)),
-        (Column("time", True), lambda row: _estimated(row.seconds, lambda e: format_seconds(e.value))),
+        (Column("95% interval of goodput", True), lambda row: _estimate(row.goodput_bps, _rate_interval)),
+        (Column(f"x {baseline}", True), lambda row: _estimate(row.ratio, lambda e: format_ratio(e.value))),
+        (Column("95% interval of ratio", True), lambda row: _estimate(row.ratio, ratio_interval)),
+        (Column("time", True), lambda row: _estimate(row.seconds, lambda e: format_seconds(e.value))),
         (Column("resent", True), lambda row: _number(row.retransmitted_packets, "{:.0f}")),
         (Column("verified", True), lambda row: Cell(f"{row.verified}/{row.trials}", row.verified)),
         (Column("marks"), lambda row: _text(", ".join(printable(mark) for mark in row.marks))),
         (Column("why", is_prose=True), lambda row: _text(printable(row.why, 400))),
     ]
     if baseline is None:
-        own = [(column, make) for column, make in own if column.title != "verified"]
-        note = "One run a row, as the program told of it: for a time, not to a verified digest; resent: packets."
+        columns = [(column, make) for column, make in columns if column.title != "verified"]
+        note = "Each row is one run, as the program reported it: it ran for a fixed time and verified no digest. "
+        note += "Resent counts packets."
     else:
-        note = (
-            f"Medians over verified trials, and what they are of {baseline}'s in the same block; resent: packets. "
-            "Goodput counts from the first connect to the receiver's verified digest."
-        )
+        note = f"Medians over verified trials. Ratios compare with {baseline} in the same block. Goodput is measured "
+        note += "from the first connect to the receiver's verified digest. Resent counts packets."
     marks = sorted({mark for row in rows for mark in row.marks})
     for mark in marks:
         note += f" {printable(mark)}: {mark_meaning(mark)}."
     if marks:
-        note += " Where more than a fifth of the trials are marked, nothing is claimed."
-    return _build(SPEED, "Goodput and verdicts", note, [*_keys(rows), *own], rows)
+        note += " If more than a fifth of the trials are marked, nothing is claimed."
+    return _build(SPEED, "Goodput and verdicts", note, [*_keys(rows), *columns], rows)
 
 
 def _reasons(rows: Sequence[Row]) -> Table:
-    told = [row for row in rows if row.reasons and row.seconds]
-    own: list[tuple[Column, _Maker]] = [
-        (Column("time", True), lambda row: Cell(format_seconds(_total(row)), _total(row))),
-        (Column("95% interval", True), lambda row: _estimated(row.seconds, lambda e: seconds_interval(e.interval))),
+    timed = [row for row in rows if row.reasons and row.seconds]
+    columns: _Columns[Row] = [
+        (Column("time", True), lambda row: Cell(format_seconds(_total_s(row)), _total_s(row))),
+        (Column("95% interval", True), lambda row: _estimate(row.seconds, lambda e: seconds_interval(e.interval))),
+        *((Column(name, True), partial(_share, key=key)) for key, name in REASONS.items()),
+        (Column("regime"), lambda row: _text(row.regime or "")),
     ]
-    for key, name in REASONS.items():
-        own.append((Column(name, True), partial(_share, key=key)))
-    own.append((Column("kind"), lambda row: _text(row.regime or "")))
-    note = (
-        "What the time of the median trial went into, as a share of it. "
-        "Kind: a short transfer spends most of it on handshake, ramp-up and tail."
-    )
-    return _build(REASON, "Where the time went", note, [*_keys(rows), *own], told)
+    note = "Shares of the time of the median trial. "
+    note += "Regime: a short transfer spends most of its time on handshake, ramp-up and tail."
+    return _build(REASON, "Where the time went", note, [*_keys(rows), *columns], timed)
 
 
 def _cost(rows: Sequence[Row]) -> Table:
-    own: _Spec = [
+    columns: _Columns[Row] = [
         (Column("CPU s/GB, sender", True), lambda row: _number(row.sender_cpu_s_per_gb, "{:.2f}")),
         (Column("CPU s/GB, receiver", True), lambda row: _number(row.receiver_cpu_s_per_gb, "{:.2f}")),
-        (Column("memory, sender", True), lambda row: _size(row.sender_peak_memory_bytes)),
-        (Column("memory, receiver", True), lambda row: _size(row.receiver_peak_memory_bytes)),
+        (Column("memory, sender", True), lambda row: _formatted(row.sender_peak_memory_bytes, format_size)),
+        (Column("memory, receiver", True), lambda row: _formatted(row.receiver_peak_memory_bytes, format_size)),
         (Column("wire bytes per byte", True), lambda row: _number(row.wire_bytes_per_payload_byte, "{:.3f}")),
     ]
-    note = "Medians. Processor seconds (user and system) per 10^9 bytes of payload; the most memory that was resident; "
-    note += "bytes of IP packets both ways for each byte of payload."
-    told = [row for row in rows if row.verified or row.sender_cpu_s_per_gb is not None]
-    return _build(COST, "What it cost", note, [*_keys(rows), *own], told)
+    note = "Medians. CPU: seconds of user and system time for 10^9 bytes of payload. Memory: peak resident set. "
+    note += "Wire bytes: IP packets in both directions, for each byte of payload."
+    known = [row for row in rows if row.verified or row.sender_cpu_s_per_gb is not None]
+    return _build(COST, "Cost", note, [*_keys(rows), *columns], known)
 
 
-def _company(rows: Sequence[Row]) -> Table:
-    told = [row for row in rows if row.delay_ms or row.competition]
-    own: _Spec = [
-        (Column("RTT alone", True), lambda row: _delay(row, "base")),
-        (Column("RTT beside", True), lambda row: _delay(row, "median")),
-        (Column("RTT beside, p95", True), lambda row: _delay(row, "p95")),
-        (Column("other flow alone", True), lambda row: _competition(row, "goodput_bps_alone", format_rate)),
-        (Column("other flow beside", True), lambda row: _competition(row, "goodput_bps_beside", format_rate)),
-        (Column("slowed down", True), lambda row: _competition(row, "slow_down", lambda v: f"{ratio(v)} x")),
-        (Column("Jain", True), lambda row: _competition(row, "jain", lambda v: f"{v:.3f}")),
+def _other_traffic(rows: Sequence[Row]) -> Table:
+    known = [row for row in rows if row.delay_ms or row.competition]
+    columns: _Columns[Row] = [
+        (Column("RTT, idle", True), lambda row: _delay(row, "base")),
+        (Column("RTT, loaded", True), lambda row: _delay(row, "median")),
+        (Column("RTT, loaded, p95", True), lambda row: _delay(row, "p95")),
+        (Column("other flow, alone", True), lambda row: _competition(row, "goodput_bps_alone", format_rate)),
+        (Column("other flow, shared", True), lambda row: _competition(row, "goodput_bps_beside", format_rate)),
+        (Column("slow-down", True), lambda row: _competition(row, "slow_down", lambda v: f"{format_ratio(v)} x")),
+        (Column("Jain's index", True), lambda row: _competition(row, "jain", lambda v: f"{v:.3f}")),
     ]
-    note = "RTT of a ping alone and beside the transfer: the difference is the queue that the transfer builds. "
-    note += "The other flow is a TCP one that shares the path; Jain's index is 1 where both get the same."
-    return _build(COMPANY, "What it does to others", note, [*_keys(rows), *own], told)
+    note = "RTT of a ping before and during the transfer: the difference is the queue that the transfer builds. "
+    note += "The other flow is a TCP flow that shares the path. Jain's index is 1 if both flows get the same goodput."
+    return _build(OTHER_TRAFFIC, "Effect on other traffic", note, [*_keys(rows), *columns], known)
 
 
-def _ledger(results: Results) -> Table:
+def _accounting(results: Results) -> Table:
     groups: dict[tuple[str, int, str], list[Trial]] = {}
     for trial in results.trials:
         if trial.ledger is not None and trial.block >= 0:
             groups.setdefault(_cell_key(trial), []).append(trial)
     names = {
         "sent": "sent",
-        "offered": "came to the link",
+        "offered": "reached the link",
         "lost_by_link": "lost by the link",
         "dropped_by_queue": "dropped by its queue",
         "duplicated": "duplicated",
         "dropped_by_host": "dropped by a host",
         "received": "received",
     }
-    own: list[tuple[Column, _Maker]] = [
-        (Column(title, True), partial(_count, name=name)) for name, title in names.items()
+    of_group: _Columns[Sequence[Trial]] = [
+        (Column(title, True), partial(_median_count, name=name)) for name, title in names.items()
     ]
-    own.append((Column("balance", True), _worst_balance))
-    own = [(column, partial(_of_group, make, groups)) for column, make in own]
-    order = {key: position for position, key in enumerate(_order(results))}
+    of_group.append((Column("balance", True), _worst_balance))
+    columns: _Columns[Trial] = [(column, partial(_group_cell, make, groups)) for column, make in of_group]
+    order = {key: position for position, key in enumerate(_cell_keys(results.campaign))}
     firsts = [group[0] for _, group in sorted(groups.items(), key=lambda item: order.get(item[0], len(order)))]
-    note = "Packets from the sender to the receiver, medians; balance: the worst of all trials, 0 where each packet is "
-    note += "accounted for."
-    return _build(LEDGER, "The ledger of packets", note, [*_keys(firsts), *own], firsts)
+    note = "Packets from the sender to the receiver, medians. Balance is the worst of all trials; 0 means that every "
+    note += "packet is accounted for."
+    return _build(ACCOUNTING, "Packet accounting", note, [*_keys(firsts), *columns], firsts)
 
 
 def _probes(results: Results) -> Table:
-    own: _Spec = [
+    columns: _Columns[Probe] = [
         (Column("path"), lambda probe: _text(label(probe.path))),
-        (Column("rate", True), lambda p: _formatted(p.rate_bps, format_rate)),
-        (Column("RTT, median", True), lambda p: _formatted((p.rtt_ms or {}).get("median"), _ms)),
-        (Column("RTT, p99", True), lambda p: _formatted((p.rtt_ms or {}).get("p99"), _ms)),
-        (Column("loss", True), lambda p: _formatted(p.loss, format_fraction)),
-        (Column("emulator's CPU", True), lambda p: _formatted(p.emulator_cpu_share, lambda v: f"{v:.0%}")),
-        (Column("as asked"), lambda p: _text({True: "yes", False: "no"}.get(p.is_met, NOTHING))),
-        (Column("in words", is_prose=True), lambda p: _text(printable(p.text, 400))),
+        (Column("rate", True), lambda probe: _formatted(probe.rate_bps, format_rate)),
+        (Column("RTT, median", True), lambda probe: _formatted((probe.rtt_ms or {}).get("median"), _format_ms)),
+        (Column("RTT, p99", True), lambda probe: _formatted((probe.rtt_ms or {}).get("p99"), _format_ms)),
+        (Column("loss", True), lambda probe: _formatted(probe.loss, format_fraction)),
+        (Column("emulator's CPU", True), lambda probe: _formatted(probe.emulator_cpu_share, lambda v: f"{v:.0%}")),
+        (Column("as specified"), lambda probe: _text("" if probe.is_met is None else "yes" if probe.is_met else "no")),
+        (Column("details", is_prose=True), lambda probe: _text(printable(probe.text, 400))),
     ]
-    note = "Each path, measured before anything was sent over it."
-    return _build(PROBES, "The paths as measured", note, own, results.probes)
+    note = "Each path, measured before the first transfer."
+    return _build(PROBES, "Measured paths", note, columns, results.probes)
 
 
 def _trouble(results: Results) -> Table:
     bad = [trial for trial in results.trials if trial.error or trial.marks]
-    own: _Spec = [
-        (Column("trial", True), lambda t: Cell(str(t.position + 1), t.position)),
-        (Column("block", True), lambda t: Cell("warm-up" if t.block < 0 else str(t.block + 1), t.block)),
-        (Column("marks"), lambda t: _text(", ".join(printable(mark) for mark in t.marks))),
-        (Column("error", is_prose=True), lambda t: _text(printable(t.error or "", 400))),
+    columns: _Columns[Trial] = [
+        (Column("trial", True), lambda trial: Cell(str(trial.position + 1), trial.position)),
+        (
+            Column("block", True),
+            lambda trial: Cell("warm-up" if trial.block < 0 else str(trial.block + 1), trial.block),
+        ),
+        (Column("marks"), lambda trial: _text(", ".join(printable(mark) for mark in trial.marks))),
+        (Column("error", is_prose=True), lambda trial: _text(printable(trial.error or "", 400))),
     ]
-    note = "In a verdict a transfer that failed has a goodput of 0; a marked one counts as it was measured, and where "
-    note += "more than a fifth of a side's trials are marked, nothing is claimed."
-    return _build(TROUBLE, "Trials that failed or are marked", note, [*_keys(bad), *own], bad)
+    note = (
+        "In a verdict, a failed transfer counts as a goodput of 0 and a marked one as measured. If more than a fifth "
+    )
+    note += "of either side's trials are marked, nothing is claimed."
+    return _build(TROUBLE, "Failed or marked trials", note, [*_keys(bad), *columns], bad)
 
 
-def _build(name: str, title: str, note: str, spec: _Spec, items: Sequence[Any]) -> Table:
-    """Columns without any figure are left out."""
-    rows = [[make(item) for _, make in spec] for item in items]
-    kept = [number for number in range(len(spec)) if any(row[number].text != NOTHING for row in rows)]
-    return Table(name, title, note, [spec[number][0] for number in kept], [[row[n] for n in kept] for row in rows])
+def _build(name: str, title: str, note: str, columns: _Columns[_Item], items: Sequence[_Item]) -> Table:
+    """Make the cells and leave out the columns that are empty in every row."""
+    rows = [[make(item) for _, make in columns] for item in items]
+    kept = [number for number in range(len(columns)) if any(row[number].text != NOTHING for row in rows)]
+    return Table(name, title, note, [columns[n][0] for n in kept], [[row[n] for n in kept] for row in rows])
 
 
-def _keys(items: Sequence[Any]) -> list[tuple[Column, _Maker]]:
-    """Path, size and transport; a size that is everywhere the same is said in the caption once."""
-    keys: list[tuple[Column, _Maker]] = [(Column("path"), lambda item: _text(label(item.path)))]
+def _keys(items: Sequence[_KeyedItem]) -> _Columns[_KeyedItem]:
+    """Path, size and transport. A size that all items share is in the caption instead."""
+    keys: _Columns[_KeyedItem] = [(Column("path"), lambda item: _text(label(item.path)))]
     if len({item.payload_bytes for item in items}) > 1:
-        keys.append((Column("size", True), lambda item: _size(item.payload_bytes)))
+        keys.append((Column("size", True), lambda item: _formatted(item.payload_bytes, format_size)))
     return [*keys, (Column("transport"), lambda item: _text(label(item.transport)))]
 
 
-def _order(results: Results) -> list[tuple[str, int, str]]:
-    campaign = results.campaign
-    return [(path, size, label) for path in campaign.paths for size in campaign.sizes for label in campaign.transports]
+def _cell_keys(campaign: Campaign) -> list[tuple[str, int, str]]:
+    return [(path, size, name) for path in campaign.paths for size in campaign.sizes for name in campaign.transports]
 
 
 def _cell_key(trial: Trial) -> tuple[str, int, str]:
     return trial.path, trial.payload_bytes, trial.transport
 
 
-def _of_group(
+def _group_cell(
     make: Callable[[Sequence[Trial]], Cell], groups: Mapping[tuple[str, int, str], Sequence[Trial]], first: Trial
 ) -> Cell:
     return make(groups[_cell_key(first)])
@@ -266,15 +282,15 @@ def _formatted(value: float | None, form: Callable[[float], str]) -> Cell:
     return _EMPTY if value is None else Cell(form(value), value)
 
 
-def _size(value: float | None) -> Cell:
-    return _formatted(value, format_size)
-
-
-def _ms(value: float) -> str:
+def _format_ms(value: float) -> str:
     return format_seconds(value / 1e3)
 
 
-def _estimated(estimate: Any, form: Callable[[Any], str]) -> Cell:
+def _rate_interval(estimate: Estimate) -> str:
+    return rate_interval(estimate.interval)
+
+
+def _estimate(estimate: Estimate | None, form: Callable[[Estimate], str]) -> Cell:
     return _EMPTY if estimate is None else Cell(form(estimate), estimate.value)
 
 
@@ -284,33 +300,33 @@ def _goodput(row: Row) -> Cell:
     return Cell(format_rate(row.goodput_bps.value), row.goodput_bps.value)
 
 
-def _total(row: Row) -> float:
+def _total_s(row: Row) -> float:
     return sum((row.reasons or {}).values())
 
 
 def _share(row: Row, key: str) -> Cell:
-    seconds, total = (row.reasons or {}).get(key, 0.0), _total(row)
+    seconds, total = (row.reasons or {}).get(key, 0.0), _total_s(row)
     return Cell(f"{seconds / total:.0%}", seconds / total) if seconds and total else _EMPTY
 
 
 def _delay(row: Row, name: str) -> Cell:
-    return _formatted((row.delay_ms or {}).get(name), _ms)
+    return _formatted((row.delay_ms or {}).get(name), _format_ms)
 
 
 def _competition(row: Row, name: str, form: Callable[[float], str]) -> Cell:
     return _EMPTY if row.competition is None else _formatted(getattr(row.competition, name), form)
 
 
-def _told(group: Sequence[Trial], name: str) -> list[float]:
+def _counts(group: Sequence[Trial], name: str) -> list[float]:
     ledgers: list[Mapping[str, Any]] = [trial.ledger for trial in group if trial.ledger is not None]
     return [ledger[name] for ledger in ledgers if isinstance(ledger.get(name), int | float)]
 
 
-def _count(group: Sequence[Trial], name: str) -> Cell:
-    told = _told(group, name)
-    return _number(median(told) if told else None, "{:.0f}")
+def _median_count(group: Sequence[Trial], name: str) -> Cell:
+    counts = _counts(group, name)
+    return _number(median(counts) if counts else None, "{:.0f}")
 
 
 def _worst_balance(group: Sequence[Trial]) -> Cell:
-    told = _told(group, "balance")
-    return _number(max(told, key=abs) if told else None, "{:.0f}")
+    balances = _counts(group, "balance")
+    return _number(max(balances, key=abs) if balances else None, "{:.0f}")

@@ -1,8 +1,8 @@
-"""A campaign as text: the verdicts, the tables, how to read them, and what they were measured on.
+"""Campaigns as text: verdicts, tables, and a caption with what was measured and where.
 
-Everything comes from the records. For people there are tabulate's formats, with the text around them
-escaped as each needs it; for programs CSV and JSON, where a row has plain numbers in bytes, bits per
-second, seconds and milliseconds under the names that docs/data-format.md and `toolkit.compare.comparison.Row` use.
+For people there are the table formats of tabulate, with the surrounding text escaped to match. For programs there are
+CSV and JSON: one flat row for each path, size and transport, in bytes, bits per second, seconds and milliseconds, under
+the field names of `toolkit.compare.comparison.Row` (docs/data-format.md).
 """
 
 import csv
@@ -15,132 +15,91 @@ from typing import Any
 
 from tabulate import tabulate
 
-from toolkit.compare.comparison import Row, plain, summarise
-from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
+from toolkit.compare.comparison import Row, Summary, plain
+from toolkit.compare.records import CONTROL_SUFFIX, Campaign
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import printable
-from toolkit.report.labels import NOTHING, label
+from toolkit.report.labels import NOTHING, REASONS, label
 from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables
 from toolkit.units import format_size
 
 MARKUP = ("github", "latex", "html")
 TERMINAL = ("simple", "plain", "grid")
 PROGRAMS = ("csv", "json")
+FORMATS = (*TERMINAL, *MARKUP, *PROGRAMS)
 IN_TERMINAL = (SPEED, COST, TROUBLE)
 IMPORTED = "imported"
-FORMATS = (*TERMINAL, *MARKUP, *PROGRAMS)
 
 _MAX_LINE = 2000
+_MAX_PROSE_WIDTH = 60
+_MAX_HEADER_WIDTH = 12
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     **{c: "\\" + c for c in "&%$#_{}"},
 }
+_NESTED: Mapping[str, Mapping[str, str]] = {
+    "reasons": {key: key for key in REASONS},
+    "delay_ms": {key: f"delay_ms_{key}" for key in ("base", "median", "p95")},
+    "competition": {key: f"competition_{key}" for key in ("goodput_bps_alone", "goodput_bps_beside", "jain")},
+}
+"""Field of a row that is a mapping -> its keys with their names in a flat row."""
 
 
-def comparison(results: Results, table_format: str = "simple") -> str:
-    """A campaign in one of FORMATS. A terminal's hold the tables of IN_TERMINAL only; the page has them all."""
-    return comparisons([results], (), table_format)
+def report_text(summaries: Sequence[Summary], imported: Sequence[Row] = (), table_format: str = "simple") -> str:
+    """Campaigns, followed by the runs of other programs, in one of FORMATS.
 
-
-def comparisons(files: Sequence[Results], imported: Sequence[Row], table_format: str = "simple") -> str:
-    """Several campaigns, one after the other, and other programs' runs beside them; for programs, in one list."""
+    The formats of TERMINAL show only the tables IN_TERMINAL; the page shows all of them.
+    """
     if table_format == "csv":
-        return _csv(_flat_rows(files, imported))
+        return _csv(_flat_rows(summaries, imported))
     if table_format == "json":
-        return json.dumps(as_object(files, imported), indent=1, allow_nan=False)
-    parts = [_for_people(results, table_format) for results in files]
-    parts += _shown(imported_tables(imported), table_format)
+        return json.dumps(report_object(summaries, imported), indent=1, allow_nan=False)
+    parts = [_campaign(summary, table_format) for summary in summaries]
+    parts += _tables(imported_tables(imported), table_format)
     return "\n\n".join(parts)
 
 
-def as_object(files: Sequence[Results], imported: Sequence[Row]) -> dict[str, Any]:
-    """`headline`, the verdicts as sentences, and `rows`, plain figures."""
-    return {
-        "headline": [line for file in files for line in summarise(file).headline],
-        "rows": _flat_rows(files, imported),
-    }
+def report_object(summaries: Sequence[Summary], imported: Sequence[Row]) -> dict[str, Any]:
+    """A JSON object with `headline`, the verdicts as sentences, and `rows`, the flat rows."""
+    sentences = [sentence for summary in summaries for sentence in summary.headline]
+    return {"headline": sentences, "rows": _flat_rows(summaries, imported)}
 
 
-def _flat_rows(files: Sequence[Results], imported: Sequence[Row]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for file in files:
-        source = {"campaign": file.campaign.name, "started_unix_s": file.campaign.started_unix_s}
-        rows += [{**source, **flat(row)} for row in summarise(file).rows]
-    return rows + [{"campaign": IMPORTED, "started_unix_s": None, **flat(row)} for row in imported]
-
-
-def _for_people(results: Results, table_format: str) -> str:
-    parts = [_lines(summarise(results).headline, table_format)]
-    parts += _shown(tables(results), table_format, results.campaign.baseline + CONTROL_SUFFIX)
-    parts.append(_lines(caption(results), table_format))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _shown(made: Sequence[Table], table_format: str, control: str = "") -> list[str]:
-    escape = _ESCAPES.get(table_format, _as_it_is)
-    parts: list[str] = []
-    for table in made:
-        if table.name not in IN_TERMINAL and table_format in TERMINAL:
-            continue
-        parts += [escape(f"{table.title}."), as_text(table, table_format)]
-        if table.name == SPEED and table_format in TERMINAL:
-            parts.append("\n".join(_reasons(table, control)))
-    return [part for part in parts if part]
-
-
-def as_text(table: Table, table_format: str = "simple") -> str:
-    """One table in one of the formats for people. Prose has no room in a terminal, and is left out there."""
-    is_wide = table_format in MARKUP
-    kept = [n for n, column in enumerate(table.columns) if is_wide or not column.is_prose or table.name != SPEED]
-    headers = [table.columns[n].title for n in kept]
-    cells = [[row[n].text for n in kept] for row in table.rows]
-    if table_format in TERMINAL:
-        headers = [_narrow(header) for header in headers]
-        _blank_repeats(cells)
-    if table_format == "github":
-        headers = [_github(header) for header in headers]
-        cells = [[_github(text) for text in row] for row in cells]
-    align = ["right" if table.columns[n].is_figure else "left" for n in kept]
-    widths = [60 if table.columns[n].is_prose and not is_wide else None for n in kept]
-    return tabulate(
-        cells,
-        headers,
-        tablefmt=table_format,
-        disable_numparse=True,
-        colalign=align,
-        maxcolwidths=widths if cells else None,
-    )
-
-
-def caption(results: Results) -> list[str]:
-    """What was measured, on what, and what a reader has to be warned of; a sentence each."""
-    campaign = results.campaign
+def caption(campaign: Campaign) -> list[str]:
+    """Sentences that say what was measured, on which machine, and what to be careful about."""
     host: Mapping[str, Any] = campaign.host
+
+    def known(name: str) -> str:
+        return label(host.get(name, "unknown"))
+
     sizes = ", ".join(format_size(size) for size in campaign.sizes)
-    started = started_text(campaign)
     lines = [
         f"{label(campaign.name)}: one file of {sizes} in {label(campaign.storage)}.",
-        f"{campaign.repeats} blocks in random order (seed {campaign.seed}), after a warm-up of each.",
-        f"{_known(host, 'cores')} cores of {_known(host, 'cpu')}, {_known(host, 'system')} {_known(host, 'kernel')}.",
-        f"nettool {_known(host, 'nettool')}, Python {_known(host, 'python')}, {started}.",
+        f"{campaign.repeats} blocks in random order (seed {campaign.seed}), after one warm-up of each transport.",
+        f"{known('cores')} cores of {known('cpu')}, {known('system')} {known('kernel')}.",
+        f"nettool {known('nettool')}, Python {known('python')}, {started_text(campaign)}.",
     ]
     load, cores = host.get("load_1min"), host.get("cores")
     if isinstance(load, int | float) and isinstance(cores, int) and load > cores / 2:
-        lines.append(f"The machine was busy when this began (load {load}): expect lower figures, and more spread.")
+        lines.append(f"The machine was busy at the start (load {load}): figures are lower and vary more.")
     if campaign.repeats < MIN_SAMPLES:
-        lines.append(f"Fewer than {MIN_SAMPLES} pairs hold no 95% interval; --repeat {MIN_SAMPLES} or more gives one.")
+        lines.append(f"A 95% interval needs {MIN_SAMPLES} pairs of trials: use --repeat {MIN_SAMPLES} or more.")
     return lines
 
 
 def started_text(campaign: Campaign) -> str:
-    """When it began, in UTC."""
+    """The start of the campaign in UTC, to the minute."""
     return strftime("%Y-%m-%d %H:%M UTC", gmtime(campaign.started_unix_s))
 
 
-def flat(row: Row) -> dict[str, Any]:
-    """A row with one plain value a name: an estimate as its value and `_low`, `_high`, and nested names joined."""
+def flat_row(row: Row) -> dict[str, Any]:
+    """A row as plain values.
+
+    An estimate becomes its value and the fields `_low` and `_high`; a mapping becomes one field for each key. Every row
+    has the same fields.
+    """
     fields: dict[str, Any] = {}
     for name, value in plain(row).items():
         if name in ("goodput_bps", "seconds", "ratio"):
@@ -148,8 +107,7 @@ def flat(row: Row) -> dict[str, Any]:
             low, high = interval or (None, None)
             fields |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         elif name in _NESTED:
-            nested = value or {}
-            fields |= {f"{prefix}{key}": nested.get(key) for prefix, key in _NESTED[name]}
+            fields |= {flat_name: (value or {}).get(key) for key, flat_name in _NESTED[name].items()}
         elif name == "marks":
             fields[name] = " ".join(value)
         else:
@@ -157,14 +115,13 @@ def flat(row: Row) -> dict[str, Any]:
     return fields
 
 
-_NESTED: Mapping[str, Sequence[tuple[str, str]]] = {
-    "reasons": [
-        ("", f"{key}_s")
-        for key in ("handshake", "ramp_up", "recovery", "window_limited", "cpu_bound", "steady", "tail")
-    ],
-    "delay_ms": [("delay_ms_", key) for key in ("base", "median", "p95")],
-    "competition": [("competition_", key) for key in ("goodput_bps_alone", "goodput_bps_beside", "jain")],
-}
+def _flat_rows(summaries: Sequence[Summary], imported: Sequence[Row]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for summary in summaries:
+        campaign = summary.results.campaign
+        source = {"campaign": campaign.name, "started_unix_s": campaign.started_unix_s}
+        rows += [{**source, **flat_row(row)} for row in summary.rows]
+    return rows + [{"campaign": IMPORTED, "started_unix_s": None, **flat_row(row)} for row in imported]
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -176,8 +133,52 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def _reasons(table: Table, control: str) -> list[str]:
-    """The sentences that the terminal's table has no room for, each after the row that it is of."""
+def _campaign(summary: Summary, table_format: str) -> str:
+    campaign = summary.results.campaign
+    parts = [_sentences(summary.headline, table_format)]
+    parts += _tables(tables(summary), table_format, campaign.baseline + CONTROL_SUFFIX)
+    parts.append(_sentences(caption(campaign), table_format))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _tables(made: Sequence[Table], table_format: str, control: str = "") -> list[str]:
+    escape = _escape(table_format)
+    parts: list[str] = []
+    for table in made:
+        if table.name not in IN_TERMINAL and table_format in TERMINAL:
+            continue
+        parts += [escape(f"{table.title}."), _table(table, table_format)]
+        if table.name == SPEED and table_format in TERMINAL:
+            parts.append("\n".join(_explanations(table, control)))
+    return [part for part in parts if part]
+
+
+def _table(table: Table, table_format: str) -> str:
+    """One table. A terminal has no room for the prose of SPEED; `_explanations` puts it below the table."""
+    is_wide = table_format in MARKUP
+    kept = [n for n, column in enumerate(table.columns) if is_wide or not column.is_prose or table.name != SPEED]
+    headers = [table.columns[n].title for n in kept]
+    cells = [[row[n].text for n in kept] for row in table.rows]
+    if table_format in TERMINAL:
+        headers = [_wrap_header(header) for header in headers]
+        _blank_repeats(cells)
+    if table_format == "github":
+        headers = [_github(header) for header in headers]
+        cells = [[_github(text) for text in row] for row in cells]
+    align = ["right" if table.columns[n].is_figure else "left" for n in kept]
+    widths = [_MAX_PROSE_WIDTH if table.columns[n].is_prose and not is_wide else None for n in kept]
+    return tabulate(
+        cells,
+        headers,
+        tablefmt=table_format,
+        disable_numparse=True,
+        colalign=align,
+        maxcolwidths=widths if cells else None,
+    )
+
+
+def _explanations(table: Table, control: str) -> list[str]:
+    """The prose of each row but those of the A/A control, each with the keys of its row."""
     prose = next((n for n, column in enumerate(table.columns) if column.is_prose), None)
     if prose is None:
         return []
@@ -190,35 +191,31 @@ def _reasons(table: Table, control: str) -> list[str]:
 
 
 def _blank_repeats(cells: list[list[str]]) -> None:
-    """A path is named in the first of its rows, which makes groups of them."""
+    """Show a path only in the first of its rows, which groups the rows."""
     last = None
     for row in cells:
         last, row[0] = row[0], "" if row[0] == last else row[0]
 
 
-def _narrow(header: str) -> str:
-    """A heading on two lines where it is long."""
-    if len(header) < 12 or " " not in header:
+def _wrap_header(header: str) -> str:
+    """Break a long header into two lines, near its middle."""
+    if len(header) < _MAX_HEADER_WIDTH or " " not in header:
         return header
     middle = min((n for n, c in enumerate(header) if c == " "), key=lambda n: abs(n - len(header) / 2))
     return f"{header[:middle]}\n{header[middle + 1 :]}"
 
 
-def _lines(lines: Sequence[str], table_format: str) -> str:
-    """Sentences, each on its own, escaped for the format."""
-    escape = _ESCAPES.get(table_format, _as_it_is)
+def _sentences(lines: Sequence[str], table_format: str) -> str:
+    """Each sentence on a line of its own, or in a paragraph or list item where the format needs one."""
+    escape = _escape(table_format)
     shown = [escape(printable(line, _MAX_LINE)) for line in lines]
     if table_format == "github":
         return "\n".join(f"- {line}" for line in shown)
     return ("\n\n" if table_format == "latex" else "\n").join(shown)
 
 
-def _known(host: Mapping[str, Any], name: str) -> str:
-    return label(host.get(name, "unknown"))
-
-
-def _as_it_is(text: str) -> str:
-    return text
+def _escape(table_format: str) -> Callable[[str], str]:
+    return {"github": _github, "latex": _latex, "html": _html}.get(table_format, str)
 
 
 def _github(text: str) -> str:
@@ -231,6 +228,3 @@ def _latex(text: str) -> str:
 
 def _html(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
-
-
-_ESCAPES: Mapping[str, Callable[[str], str]] = {"github": _github, "latex": _latex, "html": _html}

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.report_samples import one_path
-from toolkit.compare.comparison import NO_CLAIM
+from toolkit.compare.comparison import NO_CLAIM, summarise
 from toolkit.errors import UsageError
 from toolkit.report import iperf3
-from toolkit.report.text import FORMATS, comparisons
+from toolkit.report.text import FORMATS, report_text
 
 TCP: dict[str, Any] = {
     "start": {
@@ -86,10 +86,10 @@ def test_several_runs_in_a_file_are_several_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_rows_stand_beside_a_campaign_in_every_format(tmp_path: Path, table_format: str) -> None:
     rows = iperf3.read(write(tmp_path, TCP, UDP))
-    shown = comparisons([one_path()], rows, table_format)
+    shown = report_text([summarise(one_path())], rows, table_format)
     assert "iperf3-udp" in shown
     assert "udp-bbr" in shown
-    assert "iperf3-tcp-cubic" in comparisons([], rows, table_format)
+    assert "iperf3-tcp-cubic" in report_text([], rows, table_format)
 
 
 @pytest.mark.parametrize(
@@ -148,4 +148,4 @@ def test_no_value_in_any_place_is_more_than_refused(
         rows = iperf3.read(path)
     except UsageError:
         return
-    assert comparisons([], rows)
+    assert report_text([], rows)

@@ -22,7 +22,7 @@ from toolkit.report.page import page, write_page
 from toolkit.report.plots import pictures
 from toolkit.report.tables import tables
 
-page_of_lossy = cache(lambda: page([lossy()]))
+page_of_lossy = cache(lambda: page([summarise(lossy())]))
 VOID = {"meta", "link", "br", "hr"}
 
 
@@ -57,26 +57,25 @@ class Outline(HTMLParser):
 def test_the_page_made_again_is_the_same(tmp_path: Path) -> None:
     results = troubled()
     path = save(results, tmp_path / "results.jsonl")
-    write_page([results], tmp_path / "one.html")
-    write_page([read(path)], tmp_path / "folder" / "two.html")
+    write_page([summarise(results)], tmp_path / "one.html")
+    write_page([summarise(read(path))], tmp_path / "folder" / "two.html")
     first = (tmp_path / "one.html").read_bytes()
     assert first == (tmp_path / "folder" / "two.html").read_bytes()
-    assert first == page([read(path)]).encode()
+    assert first == page([summarise(read(path))]).encode()
 
 
 def test_the_verdict_sentence_comes_before_every_table_and_picture() -> None:
     results = lossy()
     text = page_of_lossy()
     first = unescape(re.sub(r"<[^>]+>", "", text[text.index('<ol class="verdicts">') : text.index("</li>")]))
-    sentence = summarise(results).headline[0]
-    where, _, said = sentence.partition(": ")
-    assert where in first
-    assert said in first
+    verdict = summarise(results).verdicts[0]
+    assert verdict.where in first
+    assert verdict.sentence in first
     assert text.index("</ol>") < text.index("<table") < text.index("<svg")
 
 
 def test_all_sentences_tables_and_pictures_are_there() -> None:
-    campaigns = [lossy(), one_path()]
+    campaigns = [summarise(lossy()), summarise(one_path())]
     text = page(campaigns)
     outline = Outline(text)
     tags = [tag for tag, _ in outline.seen]
@@ -85,8 +84,8 @@ def test_all_sentences_tables_and_pictures_are_there() -> None:
         assert tags.count("svg") == sum(len(pictures(results)) for results in campaigns)
     words = " ".join(outline.words)
     for results in campaigns:
-        for sentence in summarise(results).headline:
-            assert sentence.partition(": ")[2] in words
+        for verdict in results.verdicts:
+            assert verdict.sentence in words
     ids = [attributes["id"] for _, attributes in outline.seen if "id" in attributes]
     assert len(ids) == len(set(ids))
     for target in [a["href"] for t, a in outline.seen if t == "a" and (a["href"] or "").startswith("#")]:
@@ -107,7 +106,7 @@ def test_nothing_is_fetched() -> None:
 
 
 def test_the_policy_lets_only_its_own_script_run() -> None:
-    text = page([one_path()])
+    text = page([summarise(one_path())])
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     assert len(scripts) == 1
     digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
@@ -118,7 +117,7 @@ def test_the_policy_lets_only_its_own_script_run() -> None:
 
 
 def test_text_from_a_file_stays_text() -> None:
-    text = page([troubled()])
+    text = page([summarise(troubled())])
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert "\x1b" not in text
@@ -139,24 +138,24 @@ def test_the_records_are_in_the_page(tmp_path: Path) -> None:
 def test_method_host_and_command_are_there() -> None:
     results = one_path()
     told = replace(results.campaign, method=["Blocks & more."], command=["nettool", "bench", "loopback"])
-    text = page([replace(results, campaign=told)])
+    text = page([summarise(replace(results, campaign=told))])
     assert "<li>Blocks &amp; more.</li>" in text
     assert "<code>nettool bench loopback</code>" in text
     assert "<dt>cpu</dt><dd>A Processor</dd>" in text
     assert "<dt>memory</dt><dd>8 GiB</dd>" in text
-    assert "tcp-cubic#2 is tcp-cubic once more" in text
+    assert "tcp-cubic#2 is tcp-cubic a second time" in text
 
 
 def test_without_matplotlib_there_is_a_page_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "is_available", lambda: False)
-    text = page([one_path()])
+    text = page([summarise(one_path())])
     assert "<svg" not in text
     assert "pip install 'nettool[report]'" in text
 
 
 def test_a_page_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match="choose another place"):
-        write_page([one_path()], tmp_path)
+    with pytest.raises(TransferError, match="choose another file"):
+        write_page([summarise(one_path())], tmp_path)
 
 
 def test_only_elements_make_markup() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.report_samples import HOSTILE, grid, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
+from toolkit.compare.comparison import summarise
 from toolkit.compare.records import Results, read
 from toolkit.errors import TransferError, UsageError
 from toolkit.report import drawing
@@ -28,7 +29,7 @@ def texts(svg: bytes) -> list[str]:
 
 
 def names(results: Results) -> list[str]:
-    return [picture.name for picture in pictures(results)]
+    return [picture.name for picture in pictures(summarise(results))]
 
 
 def test_a_campaign_over_loss_has_its_picture_and_those_of_each_path() -> None:
@@ -46,7 +47,7 @@ def test_one_path_shows_its_goodput_and_nothing_over_paths() -> None:
 
 
 def test_a_grid_has_a_heat_map_with_every_ratio_and_the_crossover() -> None:
-    picture = next(p for p in pictures(grid()) if "ratio" in p.name)
+    picture = next(p for p in pictures(summarise(grid())) if "ratio" in p.name)
     svg = render(picture, "svg")
     shown = texts(svg)
     assert sum(text.replace(".", "").isdigit() for text in shown) == 9
@@ -58,11 +59,11 @@ def test_a_grid_has_a_heat_map_with_every_ratio_and_the_crossover() -> None:
 @pytest.mark.parametrize("file_format", ["png", "svg"])
 def test_pictures_made_again_are_the_same(tmp_path: Path, file_format: str) -> None:
     results = troubled()
-    first = [render(picture, file_format) for picture in pictures(results)]
+    first = [render(picture, file_format) for picture in pictures(summarise(results))]
     again = read(save(results, tmp_path / "results.jsonl"))
     matplotlib.rcParams.update({"font.size": 20, "svg.hashsalt": None, "lines.linewidth": 7})
     try:
-        assert [render(picture, file_format) for picture in pictures(again)] == first
+        assert [render(picture, file_format) for picture in pictures(summarise(again))] == first
         assert matplotlib.rcParams["font.size"] == 20  # the user's own settings are left alone
     finally:
         matplotlib.rcdefaults()
@@ -71,7 +72,7 @@ def test_pictures_made_again_are_the_same(tmp_path: Path, file_format: str) -> N
 def test_transports_are_named_and_differ_in_more_than_colour() -> None:
     assert len({look.marker for look in STYLES}) == len({str(look.dash) for look in STYLES}) == len(STYLES)
     assert style(len(STYLES)) == style(0)
-    for picture in pictures(lossy()):
+    for picture in pictures(summarise(lossy())):
         shown = texts(render(picture, "svg"))
         assert {"tcp-cubic", "udp-bbr"} <= set(shown), picture.name
         assert "tcp-cubic#2" not in shown
@@ -95,7 +96,7 @@ def test_lines_stand_out_from_both_grounds(ground: str) -> None:
 def test_hostile_labels_are_drawn_as_text_and_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for picture in pictures(troubled()):
+        for picture in pictures(summarise(troubled())):
             svg = render(picture, "svg")
             assert b"<script" not in svg
             assert b"\x1b" not in svg
@@ -104,7 +105,7 @@ def test_hostile_labels_are_drawn_as_text_and_without_a_warning() -> None:
 
 
 def test_pictures_of_one_page_share_no_ids_and_follow_its_theme() -> None:
-    picture = pictures(lossy())[1]
+    picture = pictures(summarise(lossy()))[1]
     one, other = inline(picture, "a-"), inline(picture, "b-")
     assert one.replace("a-", "b-") == other.replace("a-", "b-")
     ids = [node.get("id") for node in ET.fromstring(one).iter() if node.get("id")]
@@ -118,8 +119,8 @@ def test_pictures_of_one_page_share_no_ids_and_follow_its_theme() -> None:
 
 def test_files_are_written_once_a_picture_and_format(tmp_path: Path) -> None:
     results = one_path()
-    written = write_pictures([results, results], tmp_path / "new" / "pictures")
-    assert len(written) == len(set(written)) == 2 * 2 * len(pictures(results))
+    written = write_pictures([summarise(results)] * 2, tmp_path / "new" / "pictures")
+    assert len(written) == len(set(written)) == 2 * 2 * len(pictures(summarise(results)))
     assert all(path.stat().st_size > 1000 for path in written)
     assert {path.suffix for path in written} == {".png", ".svg"}
 
@@ -129,20 +130,21 @@ def test_no_picture_takes_the_place_of_another(tmp_path: Path, monkeypatch: pyte
     results = make_results(Truth(speeds, sizes=(1_000_000, 9_000_000), repeats=2), 1)
     assert {"link-goodput-against-loss", "link-goodput-against-loss-2"} <= set(names(results))
     monkeypatch.setattr("toolkit.report.plots.render", lambda picture, _format: picture.title.encode())
-    written = write_pictures([results, results], tmp_path)
-    assert len(written) == len(set(written)) == len(list(tmp_path.iterdir())) == 2 * 2 * len(pictures(results))
+    written = write_pictures([summarise(results)] * 2, tmp_path)
+    expected = 2 * 2 * len(pictures(summarise(results)))
+    assert len(written) == len(set(written)) == len(list(tmp_path.iterdir())) == expected
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TransferError, match="choose another folder"):
-        write_pictures([one_path()], tmp_path / "file" / "pictures")
+        write_pictures([summarise(one_path())], tmp_path / "file" / "pictures")
 
 
 def test_without_matplotlib_the_way_to_get_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"pip install 'nettool\[report\]'"):
-        write_pictures([one_path()], tmp_path)
+        write_pictures([summarise(one_path())], tmp_path)
 
 
 def test_matplotlib_is_loaded_only_to_draw() -> None:

@@ -9,11 +9,12 @@ from toolkit.compare.comparison import summarise
 from toolkit.compare.records import MARKS, Results
 from toolkit.compare.stats import Interval
 from toolkit.report import labels
-from toolkit.report.tables import COMPANY, COST, LEDGER, PROBES, REASON, SPEED, TROUBLE, Table, tables
+from toolkit.report.tables import ACCOUNTING, COST, OTHER_TRAFFIC, PROBES, REASON, SPEED, TROUBLE, Table, tables
+from toolkit.units import format_ratio
 
 
 def by_name(results: Results) -> dict[str, Table]:
-    return {table.name: table for table in tables(results)}
+    return {table.name: table for table in tables(summarise(results))}
 
 
 def column(table: Table, title: str) -> list[str]:
@@ -23,12 +24,12 @@ def column(table: Table, title: str) -> list[str]:
 
 def test_the_table_of_speeds_has_a_row_a_cell_and_the_figures_of_the_summary() -> None:
     results = lossy()
-    speed = tables(results)[0]
+    speed = tables(summarise(results))[0]
     assert speed.name == SPEED
     assert column(speed, "path") == [path for path in LOSSES for _ in range(3)]
     assert column(speed, "transport") == ["tcp-cubic", "udp-bbr", "tcp-cubic#2"] * 4
     ratios = [row.ratio for row in summarise(results).rows]
-    assert column(speed, "x tcp-cubic") == [labels.ratio(r.value) if r else labels.NOTHING for r in ratios]
+    assert column(speed, "x tcp-cubic") == [format_ratio(r.value) if r else labels.NOTHING for r in ratios]
     assert column(speed, "verified") == ["6/6"] * 12
     assert column(speed, "verdict")[7] == "faster"
     assert column(speed, "verdict")[0] == "baseline"
@@ -42,11 +43,11 @@ def test_a_column_or_a_table_without_any_figure_is_left_out() -> None:
     assert "marks" not in titles
     assert "size" not in titles
     assert TROUBLE not in made
-    assert {REASON, COST, COMPANY, LEDGER, PROBES} < set(made)
+    assert {REASON, COST, OTHER_TRAFFIC, ACCOUNTING, PROBES} < set(made)
     bare = one_path()
     stripped = [replace(t, ledger=None, delay=None, reasons=None, cost={}) for t in bare.trials]
-    assert LEDGER not in (left := by_name(Results(bare.campaign, stripped)))
-    assert not {REASON, COMPANY, PROBES} & set(left)
+    assert ACCOUNTING not in (left := by_name(Results(bare.campaign, stripped)))
+    assert not {REASON, OTHER_TRAFFIC, PROBES} & set(left)
 
 
 def test_several_sizes_are_told_apart() -> None:
@@ -65,7 +66,7 @@ def test_what_failed_or_is_marked_is_said_in_words() -> None:
     assert verdicts[7] == "no claim: no transfer was verified"
     assert goodputs[7] == "failed"
     assert column(speed, "verified")[7] == "0/6"
-    assert "cpu-bound: a processor, and not the path, was the limit" in speed.note
+    assert "cpu-bound: a processor, not the path, was the limit" in speed.note
     trouble = made[TROUBLE]
     assert len(trouble.rows) == 2 * 7
     assert "warm-up" in column(trouble, "block")
@@ -78,31 +79,24 @@ def test_every_mark_of_the_records_has_a_meaning() -> None:
 
 
 def test_the_ledger_shows_the_worst_balance() -> None:
-    balances = column(by_name(troubled())[LEDGER], "balance")
+    balances = column(by_name(troubled())[ACCOUNTING], "balance")
     assert balances == ["0", "12", "0"] * 4
 
 
 def test_shares_of_time_are_of_the_whole() -> None:
     table = by_name(lossy())[REASON]
     start = next(n for n, c in enumerate(table.columns) if c.title == "handshake")
-    end = next(n for n, c in enumerate(table.columns) if c.title == "kind")
+    end = next(n for n, c in enumerate(table.columns) if c.title == "regime")
     for row in table.rows:
         shares = [cell.value for cell in row[start:end] if isinstance(cell.value, float)]
         assert sum(shares) == pytest.approx(1)
 
 
 def test_no_text_of_a_file_can_break_a_line() -> None:
-    for table in tables(troubled()):
+    for table in tables(summarise(troubled())):
         for row in table.rows:
             assert all(cell.text.isprintable() for cell in row)
         assert table.note.isprintable()
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0123, "0.012"), (0.5, "0.50"), (1.0, "1.00"), (16.24, "16.2"), (250.4, "250")]
-)
-def test_ratios_have_three_digits(value: float, text: str) -> None:
-    assert labels.ratio(value) == text
 
 
 def test_intervals_name_a_shared_unit_once() -> None:

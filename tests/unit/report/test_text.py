@@ -11,7 +11,15 @@ import pytest
 from tests.support.report_samples import HOSTILE, lossy, one_path, save, troubled
 from toolkit.compare.comparison import summarise
 from toolkit.compare.records import Results, read
-from toolkit.report.text import FORMATS, TERMINAL, comparison, comparisons, flat
+from toolkit.report.text import FORMATS, TERMINAL, flat_row, report_text
+
+
+def comparison(results: Results, table_format: str = "simple") -> str:
+    return report_text([summarise(results)], (), table_format)
+
+
+def sentences(results: Results) -> list[str]:
+    return summarise(results).headline
 
 
 @pytest.mark.parametrize("table_format", FORMATS)
@@ -29,7 +37,7 @@ def test_the_same_file_gives_the_same_text(tmp_path: Path, table_format: str, ma
 def test_the_verdicts_come_first(table_format: str) -> None:
     results = lossy()
     lines = comparison(results, table_format).split("\n")
-    assert lines[:4] == summarise(results).headline
+    assert lines[:4] == sentences(results)
 
 
 def test_reasons_follow_the_table_but_not_for_the_control() -> None:
@@ -78,22 +86,22 @@ def test_csv_has_the_figures_of_the_summary() -> None:
 
 def test_json_is_one_object_with_the_headline_and_plain_rows() -> None:
     results = [lossy(), one_path()]
-    shown = json.loads(comparisons(results, (), "json"))
-    assert shown["headline"] == [line for each in results for line in summarise(each).headline]
+    shown = json.loads(report_text([summarise(one) for one in results], (), "json"))
+    assert shown["headline"] == [*sentences(results[0]), *sentences(results[1])]
     assert len(shown["rows"]) == 12 + 3
     assert {row["campaign"] for row in shown["rows"]} == {"link", "loopback"}
     assert shown["rows"][1]["ratio_low"] < shown["rows"][1]["ratio"] < shown["rows"][1]["ratio_high"]
 
 
 def test_flat_rows_have_the_same_names_whatever_they_hold() -> None:
-    names = {tuple(flat(row)) for results in (lossy(), troubled()) for row in summarise(results).rows}
+    names = {tuple(flat_row(row)) for results in (lossy(), troubled()) for row in summarise(results).rows}
     assert len(names) == 1
 
 
 def test_a_busy_machine_and_too_few_pairs_are_told_of() -> None:
     results = one_path()
     busy = replace(results.campaign, host={**results.campaign.host, "load_1min": 1.5})
-    assert "busy when this began (load 1.5)" in comparison(Results(busy, results.trials))
+    assert "busy at the start (load 1.5)" in comparison(Results(busy, results.trials))
     assert "busy" not in comparison(results)
     few = comparison(one_path(repeats=3))
     assert "--repeat 6" in few

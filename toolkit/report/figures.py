@@ -1,20 +1,40 @@
-"""Pictures of one path at one size."""
+"""The figures themselves: each function draws one picture onto an empty matplotlib figure.
 
+`plots` decides which are drawn and from what; `drawing` holds the style, axes, legends and labels that they share.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.compare.comparison import Row
-from toolkit.compare.records import Trial
-from toolkit.report.axes import rate_axis, size_axis, time_axis
-from toolkit.report.drawing import SURFACE, Style, legend, legend_inches, text_inches
+from toolkit.compare.comparison import FASTER, NO_CLAIM, Row
+from toolkit.compare.records import Campaign, Trial
+from toolkit.report.drawing import (
+    FIXED_INK,
+    MUTED,
+    SURFACE,
+    TCP_TINT,
+    UDP_TINT,
+    WIDTH,
+    Style,
+    direct_labels,
+    legend,
+    legend_inches,
+    rate_axis,
+    size_axis,
+    text_inches,
+    time_axis,
+)
 from toolkit.report.labels import REASONS, short_label
-from toolkit.units import format_rate, format_seconds
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SERIES = {"delivered_bytes": "arrived", "congestion_window_bytes": "congestion window", "rtt_ms": "RTT"}
+_MAX_LOG2 = 4
+"""The heat map has its strongest colours at a ratio of 2^4 and above."""
+_SERIES = {"delivered_bytes": "delivered", "congestion_window_bytes": "congestion window", "rtt_ms": "RTT"}
 _MARKED_POINTS = 7
 _REASON_STYLES = {
     "handshake_s": ("#7f5fd0", "///"),
@@ -25,11 +45,11 @@ _REASON_STYLES = {
     "steady_s": ("#8fa3b5", ""),
     "tail_s": ("#4f6d8f", "||"),
 }
-"""Other colours than those of the transports; the kind that is most of a good transfer is the quietest."""
+"""Colour and hatching of each kind of time; none is a transport's colour, and the steady kind is the quietest."""
 
 
 def goodput(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) -> None:
-    """A point with its interval for each transport, and the figure beside it."""
+    """Median and interval of each transport, with the median in words at the right."""
     axes = _bars_axes(figure, rows, bottom=0.5)
     for y, row in enumerate(rows):
         look = styles[row.transport]
@@ -48,7 +68,7 @@ def goodput(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) 
 
 
 def time_split(figure: "Figure", rows: Sequence[Row]) -> None:
-    """The whole width is the whole time; the time itself stands beside it."""
+    """A bar for each transport, divided by kind of time; the total time is at the right."""
     axes = _bars_axes(figure, rows, bottom=0.35 + reasons_inches(rows))
     used = _used(rows)
     for y, row in enumerate(rows):
@@ -67,26 +87,26 @@ def time_split(figure: "Figure", rows: Sequence[Row]) -> None:
 
 
 def reasons_inches(rows: Sequence[Row]) -> float:
-    """The height of the legend of `time_split`."""
+    """Height of the legend of `time_split`."""
     return legend_inches([REASONS[key] for key in _used(rows)])
 
 
-def panels(trials: Sequence[Trial]) -> int:
-    """How many of the series any trial has."""
-    return len(_told(trials))
+def panel_count(trials: Sequence[Trial]) -> int:
+    """Number of panels that `course` draws: one for each series that some trial has."""
+    return len(_available_series(trials))
 
 
 def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style]) -> None:
-    """The time-sequence picture, the congestion window and the RTT over one axis of time."""
-    told = _told(trials)
+    """Bytes delivered, congestion window and RTT, in panels that share the time axis."""
+    shown = _available_series(trials)
     width, height = figure.get_size_inches()
     names = [short_label(trial.transport) for trial in trials]
     top, bottom = legend_inches(names), 0.5
-    each = (height - top - bottom) / len(told)
+    each = (height - top - bottom) / len(shown)
     ends = [max(t for t in (trial.series or {})["t_s"] if t is not None) for trial in trials]
-    for number, key in enumerate(told):
-        place = (0.92 / width, (bottom + each * (len(told) - 1 - number) + 0.09) / height)
-        axes = figure.add_axes((*place, 1 - 1.05 / width, (each - 0.18) / height))
+    for number, key in enumerate(shown):
+        corner = (0.92 / width, (bottom + each * (len(shown) - 1 - number) + 0.09) / height)
+        axes = figure.add_axes((*corner, 1 - 1.05 / width, (each - 0.18) / height))
         for trial in trials:
             series, look = trial.series or {}, styles[trial.transport]
             points = _points(series, key)
@@ -111,14 +131,14 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
         time_axis(axes, "x", [end / 50 for end in ends] + ends if max(ends) > 8 * min(ends) else ends)
         if number == 0:
             legend(figure, axes, "upper center")
-        if number < len(told) - 1:
+        if number < len(shown) - 1:
             axes.set_xlabel("")
             axes.tick_params(labelbottom=False)
         axes.yaxis.set_label_coords(-0.74 / (width - 1.05), 0.5)
 
 
 def completion(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style]) -> None:
-    """The empirical distribution of the time that a transfer takes."""
+    """Empirical distribution of completion times."""
     names = [name for name in styles if any(trial.transport == name for trial in trials)]
     axes = _legend_axes(figure, [short_label(name) for name in names])
     every = [trial.seconds for trial in trials if trial.seconds is not None]
@@ -135,12 +155,12 @@ def completion(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, S
         axes.plot([], [], look.marker, color=look.color, linestyle=look.dash, label=short_label(name))
     axes.set_ylim(0, 1.04)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
-    axes.set_ylabel("transfers that are done")
+    axes.set_ylabel("transfers completed")
     legend(figure, axes, "upper center")
 
 
 def goodput_against_delay(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) -> None:
-    """One point a transport, with the interval of its goodput."""
+    """A point for each transport, with the interval of its goodput."""
     axes = _legend_axes(figure, [short_label(row.transport) for row in rows])
     values: list[float] = []
     delays_s: list[float] = []
@@ -164,9 +184,88 @@ def goodput_against_delay(figure: "Figure", rows: Sequence[Row], styles: Mapping
             markersize=8,
             label=short_label(row.transport),
         )
-    time_axis(axes, "x", delays_s, "RTT beside the transfer, 95th percentile")
+    time_axis(axes, "x", delays_s, "RTT during the transfer, 95th percentile")
     rate_axis(axes, "y", values)
     legend(figure, axes, "upper center")
+
+
+def goodput_against_loss(
+    figure: "Figure", campaign: Campaign, rows: Sequence[Row], styles: Mapping[str, Style]
+) -> None:
+    """Loss rates are equally spaced, which keeps 0 and 0.1% apart."""
+    shown = [short_label(row.transport) for row in rows]
+    right = min(0.4 + text_inches(shown), 0.4 * WIDTH) / WIDTH
+    axes = figure.add_axes((0.205, 0.15, 0.795 - right, 0.81))
+    losses = sorted({campaign.paths[row.path]["loss"] for row in rows})
+    values = [row.goodput_bps.value for row in rows if row.goodput_bps]
+    ideal = {campaign.paths[row.path]["loss"]: campaign.paths[row.path].get("ideal_bps") for row in rows}
+    ideals = [(losses.index(loss), bps) for loss, bps in sorted(ideal.items()) if bps]
+    names = []
+    if ideals:
+        axes.plot(*zip(*ideals, strict=True), color=MUTED, linestyle=(0, (1, 1.5)), linewidth=1.2)
+        names.append((*ideals[-1], "the path", MUTED))
+    for name, look in styles.items():
+        own = [(losses.index(campaign.paths[row.path]["loss"]), row) for row in rows if row.transport == name]
+        own.sort(key=lambda point: point[0])
+        points = [(x, row, row.goodput_bps) for x, row in own if row.goodput_bps]
+        if not points:
+            continue
+        xs, ys = [x for x, _, _ in points], [estimate.value for _, _, estimate in points]
+        axes.plot(xs, ys, color=look.color, linestyle=look.dash)
+        for x, row, estimate in points:
+            face = look.color if row.unmarked else SURFACE
+            axes.plot([x], [estimate.value], look.marker, color=look.color, markerfacecolor=face)
+        bands = [(x, e.interval) for x, _, e in points if e.interval]
+        if bands:
+            lows, highs = [i.low for _, i in bands], [i.high for _, i in bands]
+            axes.fill_between([x for x, _ in bands], lows, highs, color=look.color, alpha=0.2, linewidth=0)
+        names.append((xs[-1], ys[-1], short_label(name), look.color))
+    rate_axis(axes, "y", [*values, *(bps for _, bps in ideals)])
+    axes.set_xticks(range(len(losses)), [format_fraction(loss) for loss in losses])
+    axes.set_xlim(-0.15, len(losses) - 0.85)
+    axes.set_xlabel("loss")
+    direct_labels(axes, names)
+
+
+def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) -> None:
+    """A cell for each RTT and loss rate. The crossover is interpolated linearly in the logarithm of the ratio."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
+
+    axes = figure.add_axes((0.14, 0.15, 0.84, 0.81))
+    cells = [(row, row.ratio, campaign.paths[row.path]) for row in rows if row.ratio]
+    rtts, losses = sorted({path["rtt_ms"] for _, _, path in cells}), sorted({path["loss"] for _, _, path in cells})
+    grid = [[math.nan] * len(rtts) for _ in losses]
+    colors = LinearSegmentedColormap.from_list("tcp-udp", [TCP_TINT, "#f7f7f5", UDP_TINT])
+    for row, estimate, path in cells:
+        x, y = rtts.index(path["rtt_ms"]), losses.index(path["loss"])
+        grid[y][x] = math.log2(min(max(estimate.value, 1e-9), 1e9))
+        share = 0.5 + max(-1.0, min(1.0, grid[y][x] / _MAX_LOG2)) / 2
+        hatch = "////" if row.verdict == FASTER else None
+        cell = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colors(share), edgecolor="#ffffff", linewidth=1.5)
+        axes.add_patch(cell)
+        if hatch:
+            axes.add_patch(
+                Rectangle(
+                    (x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#5b87ad", linewidth=0, hatch=hatch, alpha=0.6
+                )
+            )
+        text = f"({format_ratio(estimate.value)})" if row.verdict == NO_CLAIM else format_ratio(estimate.value)
+        ground = {"facecolor": colors(share), "edgecolor": "none", "pad": 1.5}  # covers the crossover line
+        axes.text(
+            x, y, text, ha="center", va="center", color=FIXED_INK, fontsize=10, weight="bold", bbox=ground, zorder=4
+        )
+    known = [value for line in grid for value in line if not math.isnan(value)]
+    if min(len(rtts), len(losses)) > 1 and min(known) < 0 < max(known) and len(known) == len(rtts) * len(losses):
+        axes.contour(range(len(rtts)), range(len(losses)), grid, levels=[0], colors=[FIXED_INK], linewidths=3)
+    axes.set_xticks(range(len(rtts)), [f"{rtt:g} ms" for rtt in rtts])
+    axes.set_yticks(range(len(losses)), [format_fraction(loss) for loss in losses])
+    axes.set_xlim(-0.5, len(rtts) - 0.5)
+    axes.set_ylim(-0.5, len(losses) - 0.5)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("RTT")
+    axes.set_ylabel("loss")
 
 
 def _used(rows: Sequence[Row]) -> list[str]:
@@ -174,7 +273,7 @@ def _used(rows: Sequence[Row]) -> list[str]:
 
 
 def _bars_axes(figure: "Figure", rows: Sequence[Row], bottom: float) -> "Axes":
-    """A line for each transport, named at the left, the first at the top; `bottom` inches are left under them."""
+    """Axes with a line for each transport, the first at the top, and a margin of `bottom` inches below."""
     width, height = figure.get_size_inches()
     left = 0.2 + text_inches([short_label(row.transport) for row in rows])
     axes = figure.add_axes((left / width, bottom / height, 1 - (left + 1.05) / width, 1 - (bottom + 0.1) / height))
@@ -191,7 +290,7 @@ def _legend_axes(figure: "Figure", names: Sequence[str]) -> "Axes":
     return figure.add_axes((1.02 / width, 0.5 / height, 1 - 1.22 / width, 1 - (top + 0.55) / height))
 
 
-def _told(trials: Sequence[Trial]) -> list[str]:
+def _available_series(trials: Sequence[Trial]) -> list[str]:
     return [key for key in _SERIES if any(_points(trial.series or {}, key) for trial in trials)]
 
 
