@@ -62,9 +62,9 @@ def test_json_is_one_object_on_one_line(records: list[Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "say which records to show"),
+        ([], "no records given"),
         (["missing.jsonl"], "cannot read missing.jsonl"),
-        (["--format", "word", "x"], "'word' is not a format"),
+        (["--format", "word", "x"], "unknown format 'word'"),
         (["--import", "missing.json"], "cannot read missing.json"),
     ],
 )

@@ -148,7 +148,7 @@ class TestAsRoot:
     ("arguments", "complaint_holds"),
     [
         (("--", "no-such-command-at-all"), "there is no command 'no-such-command-at-all'"),
-        ((), "say what to run behind the link"),
+        ((), "no command given"),
         (("--link", "moon", "--", "true"), "no link is called 'moon'"),
         (("--rate", "fast", "--", "true"), "is not a rate"),
         (("--loss", "150%", "--", "true"), "more than the whole"),

@@ -1,4 +1,4 @@
-"""`nettool diff`: what changed between two files of records."""
+"""`nettool diff`: show what changed between two files of records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from toolkit.cli.common import emit, emit_json
-from toolkit.cli.options import Json, reported
+from toolkit.cli.command import command
+from toolkit.cli.options import Json
+from toolkit.cli.output import print_json, print_result
 from toolkit.compare.comparison import plain
 from toolkit.compare.diff import Change, compare, differences_of_hosts
 from toolkit.compare.records import read
@@ -19,30 +20,33 @@ from toolkit.units import format_rate, format_ratio, format_size
 _HEADERS = ("path", "size", "transport", "old", "new", "new / old", "95% interval", "verdict")
 
 
-@reported
+@command
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="Records of nettool bench.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Later ones.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Records of the earlier campaign.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Records of the later campaign.")],
     json: Json = False,
 ) -> int:
-    """Tell what changed between two campaigns, with intervals.
+    """Show what changed between two campaigns of nettool bench.
+
+    Each transport on each path gets the ratio of its two median goodputs, with a 95% interval and a verdict.
 
     \b
-    nettool diff results/before.jsonl results/after.jsonl
-    nettool diff results/lab.jsonl results/office.jsonl --json
+    Examples:
+      nettool diff results/before.jsonl results/after.jsonl
+      nettool diff results/lab.jsonl results/office.jsonl --json
     """
     before, after = read(old), read(new)
     changes = compare(before, after)
     hosts = differences_of_hosts(before, after)
     if json:
-        emit_json("diff", {"changes": [plain(change) for change in changes], "hosts": hosts})
+        print_json("diff", {"changes": [plain(change) for change in changes], "hosts": hosts})
         return 0
-    emit(tabulate([_row(change) for change in changes], _HEADERS, disable_numparse=True))
+    print_result(tabulate([_row(change) for change in changes], _HEADERS, disable_numparse=True))
     if hosts:
-        emit(f"\nOf the two hosts is different: {printable('; '.join(hosts), 400)}.")
+        print_result(f"\nThe two hosts differ: {printable('; '.join(hosts), 400)}.")
     if any(change.ratio is not None and change.ratio.interval is None for change in changes):
-        emit(
-            f"\nNo claim is made on fewer than {MIN_SAMPLES} trials in each: --repeat {MIN_SAMPLES} or more gives one."
+        print_result(
+            f"\nA verdict needs at least {MIN_SAMPLES} trials in each campaign: --repeat {MIN_SAMPLES} or more."
         )
     return 0
 

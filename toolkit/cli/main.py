@@ -1,11 +1,10 @@
-"""The entry point: from the shell's arguments to an exit code, whatever happens in between.
+"""The entry point: from command-line arguments to an exit code.
 
-0 done; 2 usage; 3 refused or unreachable; 4 the transfer failed; 5 verification failed; 130 interrupted. An
-error is one line on stderr. The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt in the main thread,
-and what unwinds from there leaves nothing behind; further ones are ignored, so that they cannot break the
-clearing up.
+The exit codes are `toolkit.errors.ExitCode`; each error class carries its own. An error is one line on stderr. The
+first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt in the main thread, and the code that unwinds cleans up.
+Further signals are ignored, so that they cannot interrupt the cleanup.
 
-Imported first and fast: the signals are in hand before the commands, and what they need, are loaded.
+This module imports almost nothing: signals are handled before the commands and their dependencies are loaded.
 """
 
 import gc
@@ -16,44 +15,44 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-INTERRUPTED = 130
-_FAILED = 4
+from toolkit.errors import ExitCode
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> NoReturn:
-    """What the installed `nettool` calls."""
-    # Loading makes objects by the ten thousand that live to the end: looking through them for cycles, over and over,
-    # would cost as much as what they are loaded for.
+    """Run the installed `nettool` command."""
+    # Imports create tens of thousands of objects that live until the end. Scanning them for cycles again and again
+    # would take as long as the imports themselves.
     gc.set_threshold(50_000, 20, 20)
-    # numpy works on columns here and never on matrices: the threads that its BLAS would start only cost.
+    # nettool uses numpy for columns, never for matrices, so the threads of its BLAS library would only cost time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = run(sys.argv[1:])
-        for number in _SIGNALS:  # nothing is left to clear up: from here on they simply end the process
+        for number in _SIGNALS:  # nothing is left to clean up, so a signal may end the process from here on
             if signal.getsignal(number) is _interrupt:
                 signal.signal(number, signal.SIG_DFL)
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = ExitCode.INTERRUPTED
     sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what `arguments` ask for and return the exit code; never raises an Exception."""
+    """Run the command line `arguments` and return the exit code. Never raises an Exception."""
     try:
         _catch_signals()
         from toolkit.cli.app import invoke
 
         code = invoke(arguments)
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except Exception as error:
         code = _report(error)
-    return code if _flushed() else code or _FAILED
+    return code if _flushed() else code or ExitCode.FAILED
 
 
 def _catch_signals() -> None:
-    """Those that our starter has set to be ignored stay so (nohup, a background job of a script)."""
+    """Handle the signals, except those that the parent set to be ignored (nohup, a background job of a script)."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -66,22 +65,22 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _report(error: Exception) -> int:
-    from toolkit.cli.common import explained, say, say_where
+    from toolkit.cli.output import as_nettool_error, print_status, print_traceback_if_requested
 
-    say_where(error)
-    known = explained(error)
-    say(f"nettool: {known}")
-    return known.exit_code
+    print_traceback_if_requested(error)
+    failure = as_nettool_error(error)
+    print_status(f"nettool: {failure}")
+    return failure.exit_code
 
 
 def _flushed() -> bool:
-    """Whether stdout took all that was written; a reader who has gone away is no error."""
+    """Return whether stdout accepted everything. A reader that has gone away does not count as a failure."""
     if sys.stdout is None:
         return True
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = None  # or the interpreter tries again, and complains
+        sys.stdout = None  # otherwise the interpreter flushes again at exit, and prints an error
     except OSError:
         sys.stdout = None
         return False

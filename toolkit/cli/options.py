@@ -1,133 +1,243 @@
-"""Options that several commands have, spelled and explained once, and what becomes of them."""
+"""The options of sending, receiving and comparing; each is worded here once. Link options are in `link_options`."""
 
-from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import wraps
-from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, ClassVar
 
 import typer
 
 from toolkit.channel import MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
-from toolkit.cli.common import DEFAULT_PORT, emit_json, explained
+from toolkit.cli.command import flag, number, option
+from toolkit.cli.help import GENERAL
+from toolkit.cli.target import DEFAULT_PORT
 from toolkit.errors import UsageError
 from toolkit.units import parse_duration_ns, to_seconds
 
+DEFAULT_BIND = "127.0.0.1"
+DEFAULT_IDLE_TIMEOUT = "30s"
+
+# Headings in the help texts.
+FILES = "Files"
+CONNECTION = "Connection"
+RECORDS = "Records"
+
 
 class OffloadChoice(StrEnum):
-    """What --offload takes."""
+    """The values of --offload."""
 
     AUTO = "auto"
     OFF = "off"
 
 
 class DigestChoice(StrEnum):
-    """What --digest takes: `toolkit.transfer.digest.ALGORITHMS`, known here without loading them."""
+    """The values of --digest: those of `toolkit.transfer.digest.ALGORITHMS`, repeated to keep --help fast."""
 
     XXH3 = "xxh3-128"
     BLAKE3 = "blake3"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Offload = Annotated[
-    OffloadChoice, typer.Option(help="UDP in batches: auto uses what the kernel has, off goes packet by packet.")
+Json = Annotated[bool, flag("--json", text="Print results as JSON on stdout, and nothing else there.", panel=GENERAL)]
+Quiet = Annotated[bool, flag("--quiet", "-q", text="Print errors only.", panel=GENERAL)]
+
+Bind = Annotated[
+    str,
+    option(
+        "--bind",
+        metavar="ADDRESS",
+        text="Address to listen on; 0.0.0.0 or :: listens on every interface.",
+        panel=CONNECTION,
+    ),
+]
+Port = Annotated[
+    int,
+    number(
+        "--port",
+        low=0,
+        high=65535,
+        metavar="PORT",
+        text="Port to listen on; 0 picks a free one and prints it.",
+        panel=CONNECTION,
+    ),
 ]
 IdleTimeout = Annotated[
-    str, typer.Option(metavar="TIME", help="Silence after which the other end is given up, like 30s.")
+    str,
+    option(
+        "--idle-timeout",
+        metavar="TIME",
+        text="Silence after which the peer is considered gone, for example 30s.",
+        panel=CONNECTION,
+    ),
 ]
-DEFAULT_IDLE_TIMEOUT = "30s"
-
-Items = Annotated[
-    list[str],
-    typer.Argument(metavar="FILE... HOST[:PORT]", help="What to send (- is standard input), and to whom."),
+Offload = Annotated[
+    OffloadChoice,
+    typer.Option(
+        help="UDP batching: auto uses what the kernel offers, off sends each packet by itself.",
+        rich_help_panel=CONNECTION,
+    ),
 ]
-CongestionControl = Annotated[
-    str | None, typer.Option("--cc", metavar="NAME", help="Congestion control, like cubic or bbr.")
-]
-Rate = Annotated[str | None, typer.Option(metavar="RATE", help="Send no faster than this, like 100Mbit or 12MB/s.")]
-Streams = Annotated[int, typer.Option(min=1, metavar="N", help="Connections to send over.")]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Send directories with all that is in them.")]
-Digest = Annotated[DigestChoice, typer.Option(help="How the receiver verifies: fast, or cryptographic.")]
-StreamName = Annotated[str, typer.Option(metavar="NAME", help="What to call standard input at the receiver.")]
-
-Directory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where files go; made where it is missing.")]
-Bind = Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen at; 0.0.0.0 or :: for every one.")]
 Qlog = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Log the connection as qlog, for qvis; a receiver numbers the later ones."),
+    option(
+        "--qlog",
+        metavar="FILE",
+        text="Write a qlog of the connection, for qvis; a receiver numbers the later ones.",
+        panel=CONNECTION,
+    ),
 ]
 
-DEFAULT_BIND = "127.0.0.1"
-Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one, and says which.")]
-RECV_PORT = DEFAULT_PORT
-Once = Annotated[bool, typer.Option("--once", help="End after one session; 0 only if all of it was verified.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-Fsync = Annotated[bool, typer.Option("--fsync", help="Have each file on the disk before it is called done.")]
 
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
+@dataclass(frozen=True, slots=True)
+class SendArguments:
+    """What `tcp-send` and `udp-send` accept."""
+
+    items: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE... HOST[:PORT]", help="Files to send (- is standard input), then the receiver."),
+    ]
+    recursive: Annotated[
+        bool, flag("--recursive", "-r", text="Send directories with everything in them.", panel=FILES)
+    ] = False
+    name: Annotated[
+        str, option("--name", metavar="NAME", text="File name for standard input at the receiver.", panel=FILES)
+    ] = "stdin"
+    digest: Annotated[
+        DigestChoice,
+        typer.Option(
+            help="Digest that verifies each file: xxh3-128 is fast, blake3 is cryptographic.", rich_help_panel=FILES
+        ),
+    ] = DigestChoice.XXH3
+    cc: Annotated[
+        str | None,
+        option("--cc", metavar="NAME", text="Congestion control, for example cubic or bbr.", panel=CONNECTION),
+    ] = None
+    rate: Annotated[
+        str | None,
+        option("--rate", metavar="RATE", text="Highest sending rate, for example 100Mbit or 12MB/s.", panel=CONNECTION),
+    ] = None
+    streams: Annotated[
+        int, number("--streams", low=1, text="Number of parallel connections (TCP only).", panel=CONNECTION)
+    ] = 1
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
+    json: Json = False
+    quiet: Quiet = False
 
 
-def option(*names: str, metavar: str, text: str) -> Any:
-    """An option that is shown with no default but what `text` says."""
-    return typer.Option(*names, metavar=metavar, help=text)
+@dataclass(frozen=True, slots=True)
+class ReceiveArguments:
+    """What `recv`, `tcp-recv` and `udp-recv` accept."""
+
+    directory: Annotated[
+        Path,
+        option("--dir", metavar="DIR", text="Directory for received files; created if missing.", panel=FILES),
+    ] = Path()
+    overwrite: Annotated[bool, flag("--overwrite", text="Replace existing files.", panel=FILES)] = False
+    fsync: Annotated[
+        bool, flag("--fsync", text="Force each file to disk before reporting it as received.", panel=FILES)
+    ] = False
+    once: Annotated[
+        bool,
+        flag("--once", text="Exit after one session, with code 0 only if every file is verified.", panel=CONNECTION),
+    ] = False
+    bind: Bind = DEFAULT_BIND
+    port: Port = DEFAULT_PORT
+    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
+    json: Json = False
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignArguments:
+    """What every `bench` command accepts."""
+
+    PANEL: ClassVar[str] = "Campaign"
+
+    size: Annotated[
+        str | None, option("--size", metavar="SIZE[,...]", text="File sizes, for example 64KiB,256MiB.")
+    ] = None
+    transports: Annotated[
+        str | None,
+        option(
+            "--transports",
+            metavar="NAME[,...]",
+            text="Transports, for example tcp-bbr,udp-bbr,quic.",
+            default="tcp,udp",
+        ),
+    ] = None
+    cc: Annotated[
+        str | None,
+        option("--cc", metavar="NAME", text="Congestion control of the transport 'tcp'.", default="cubic"),
+    ] = None
+    repeat: Annotated[
+        int | None, number("--repeat", low=1, text="Number of blocks; each runs every transport.", default="6")
+    ] = None
+    seed: Annotated[int | None, number("--seed", low=0, text="Seed of every random choice.", default="1")] = None
+    limit: Annotated[
+        str | None,
+        option("--limit", metavar="TIME", text="Time after which a transfer counts as failed.", default="5min"),
+    ] = None
+    no_control: Annotated[
+        bool, flag("--no-control", text="Skip the A/A control, a second run of the baseline in each block.")
+    ] = False
+    dry_run: Annotated[bool, flag("--dry-run", text="Print the plan and its expected duration, then exit.")] = False
+    output: Annotated[
+        Path | None,
+        option(
+            "--output",
+            metavar="FILE",
+            text="File for the records.",
+            default="a new file in results/",
+            panel=RECORDS,
+        ),
+    ] = None
+    folder: Annotated[
+        Path | None,
+        option("--dir", metavar="DIR", text="Directory for the transferred files.", default="memory", panel=RECORDS),
+    ] = None
+    json: Json = False
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCampaignArguments:
+    """What a campaign on one machine accepts in addition."""
+
+    scenario: Annotated[
+        Path | None,
+        option(
+            "--scenario",
+            metavar="FILE",
+            text="TOML file with the other settings (docs/method.md); options override it.",
+            panel=CampaignArguments.PANEL,
+        ),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        option(
+            "--resume",
+            metavar="FILE",
+            text="Continue the interrupted campaign in this file, with its own settings.",
+            panel=RECORDS,
+        ),
+    ] = None
+
+
+Competitor = Annotated[
+    str | None,
+    option(
+        "--competitor",
+        metavar="NAME",
+        text="Background flow that runs beside each transfer, for example tcp-cubic.",
+        panel=CampaignArguments.PANEL,
+    ),
+]
 
 
 def idle_timeout_s(text: str) -> float:
-    """Seconds. Raises UsageError."""
+    """Parse --idle-timeout into seconds. Raises UsageError."""
     duration_s = to_seconds(parse_duration_ns(text))
     if duration_s < MIN_IDLE_TIMEOUT_S:
-        raise UsageError(f"--idle-timeout {text} is too short: 1s is the least, 30s is usual")
+        raise UsageError(f"--idle-timeout {text} is too short: the minimum is 1s, and 30s is usual")
     if duration_s > MAX_IDLE_TIMEOUT_S:
-        raise UsageError(f"--idle-timeout {text} is too long: 24h is the most, 30s is usual")
+        raise UsageError(f"--idle-timeout {text} is too long: the maximum is 24h, and 30s is usual")
     return duration_s
-
-
-def spread(command: Callable[..., _Result]) -> Callable[..., _Result]:
-    """A command whose parameters that are dataclasses of options are, to typer, one parameter for each field."""
-    asked = signature(command).parameters
-    groups: dict[str, Any] = {name: one.annotation for name, one in asked.items() if is_dataclass(one.annotation)}
-    shown: list[Parameter] = []
-    for name, one in asked.items():
-        if name not in groups:
-            shown.append(one)
-            continue
-        for field in fields(groups[name]):
-            default = Parameter.empty if field.default is MISSING else field.default
-            shown.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=field.type))
-
-    @wraps(command)
-    def run(**options: Any) -> _Result:
-        for name, group in groups.items():
-            options[name] = group(**{field.name: options.pop(field.name) for field in fields(group)})
-        return command(**options)
-
-    vars(run)["__signature__"] = Signature(shown)
-    run.__annotations__ = {one.name: one.annotation for one in shown}
-    return run
-
-
-def reported(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """A command that fails raises NettoolError only; with --json it prints an object first, with what stderr will say.
-
-    That goes for a broken pipe, too, which typer would take for a reader of stdout who has gone away.
-    """
-
-    @wraps(command)
-    def run(*args: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
-        try:
-            return command(*args, **options)
-        except Exception as error:
-            known = explained(error)
-            if options.get("json"):
-                from toolkit.cli.results import done_before  # not needed by any help
-
-                emit_json("error", {"error": str(known), "exit_code": known.exit_code, **done_before(known)})
-            if known is error:
-                raise
-            raise known from error
-
-    return run

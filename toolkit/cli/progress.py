@@ -1,13 +1,13 @@
-"""A progress bar on stderr, with rate and time left; nothing where stderr is no terminal.
+"""Progress bars on stderr, with rate and time left; silent if stderr is not a terminal.
 
-rich takes a tenth of a second to import, so it is imported when there is something to draw on.
+rich takes a tenth of a second to import, so it is imported only when there is a bar to draw.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from toolkit.cli.common import is_terminal
+from toolkit.cli.output import stderr_is_terminal
 from toolkit.errors import printable
 from toolkit.transfer import ProgressCallback
 from toolkit.units import format_rate, format_size
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
 _NAME_LIMIT = 40
-_REFRESHES_PER_S = 5  # each redraw takes the interpreter's lock from the transfer
+_REFRESHES_PER_S = 5  # each redraw takes the interpreter lock away from the transfer
 
 
-class Bars:
-    """One bar a transfer; safe for several threads. Silent without a terminal, or when asked to be."""
+class ProgressBars:
+    """Draws one bar for each transfer. Safe for use by several threads."""
 
     def __init__(self, progress: "Progress | None") -> None:
+        """`progress` is None if nothing is to be drawn."""
         self._progress = progress
 
     @contextmanager
     def bar(self, name: str) -> Iterator[ProgressCallback | None]:
-        """A bar for as long as the block runs, and what a session calls as it goes on; None where none is drawn."""
+        """Show a bar while the block runs, and yield the callback that moves it; None if nothing is drawn."""
         if self._progress is None:
             yield None
             return
@@ -45,29 +46,29 @@ class Bars:
 
 
 @contextmanager
-def bars(quiet: bool) -> Iterator[Bars]:
-    """Room for bars at the bottom of the terminal, cleared away at the end."""
-    if quiet or not is_terminal():
-        yield Bars(None)
+def progress_bars(quiet: bool) -> Iterator[ProgressBars]:
+    """Reserve the bottom of the terminal for bars, and clear it at the end of the block."""
+    if quiet or not stderr_is_terminal():
+        yield ProgressBars(None)
         return
-    with _drawn() as progress:
-        yield Bars(progress)
+    with _rich_progress() as progress:
+        yield ProgressBars(progress)
 
 
-def _drawn() -> "Progress":
+def _rich_progress() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    class Amount(ProgressColumn):
-        """How much has arrived, of how much."""
+    class SizeColumn(ProgressColumn):
+        """Bytes that have arrived, and the total if it is known."""
 
         def render(self, task: "Task") -> Text:
             done = format_size(task.completed)
             return Text(done if task.total is None else f"{done} of {format_size(task.total)}")
 
-    class Rate(ProgressColumn):
-        """Bits per second of payload, over the last moments."""
+    class RateColumn(ProgressColumn):
+        """Payload bits per second over the last moments."""
 
         def render(self, task: "Task") -> Text:
             return Text("" if task.speed is None else format_rate(task.speed * 8))
@@ -75,11 +76,11 @@ def _drawn() -> "Progress":
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        Amount(),
-        Rate(),
+        SizeColumn(),
+        RateColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=False,  # to stderr, which --json must not have
+        redirect_stdout=False,  # rich would redirect it to stderr, and --json needs stdout
         refresh_per_second=_REFRESHES_PER_S,
     )

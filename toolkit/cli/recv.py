@@ -1,4 +1,4 @@
-"""`nettool recv` and its one-transport forms: listen, take sessions, say what came of each."""
+"""`nettool recv`, `tcp-recv` and `udp-recv`: listen, run sessions, print the result of each."""
 
 import ipaddress
 import os
@@ -13,192 +13,168 @@ from typing import Annotated
 import typer
 
 from toolkit.channel import Address, Channel, TransportOptions
-from toolkit.cli.common import emit_json, explained, say, say_where
-from toolkit.cli.options import (
-    DEFAULT_BIND,
-    DEFAULT_IDLE_TIMEOUT,
-    RECV_PORT,
-    Bind,
-    Directory,
-    Fsync,
-    IdleTimeout,
-    Json,
-    Offload,
-    OffloadChoice,
-    Once,
-    Overwrite,
-    Port,
-    Qlog,
-    Quiet,
-    idle_timeout_s,
-    reported,
-    spread,
-)
-from toolkit.cli.progress import Bars, bars
-from toolkit.cli.results import closed, describe, failed_entries, result_fields
-from toolkit.errors import NettoolError, RefusedError, UsageError, printable
+from toolkit.cli.command import command
+from toolkit.cli.options import CONNECTION, Offload, OffloadChoice, Qlog, ReceiveArguments, idle_timeout_s
+from toolkit.cli.output import as_nettool_error, print_json, print_status, print_traceback_if_requested
+from toolkit.cli.progress import ProgressBars, progress_bars
+from toolkit.cli.results import closing, failed_entries, result_fields, summary_line
+from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.transfer import ReceiveOptions, TransferResult, receive
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.server import SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
 
-MAX_SESSIONS = 32  # each may hold a thread, two sockets, and megabytes of windows
-GRACE_S = 5.0  # how long sessions have to clear up when the receiver is stopped
+MAX_SESSIONS = 32  # each may use a thread, two sockets, and megabytes of windows
+SHUTDOWN_GRACE_S = 5.0  # how long running sessions may clean up when the receiver is interrupted
 
 
 class TransportChoice(StrEnum):
-    """What --transport takes."""
+    """The values of --transport."""
 
     TCP = "tcp"
     UDP = "udp"
     BOTH = "both"
 
 
-@dataclass(frozen=True, slots=True)
-class Receiving:
-    """What every receiver may be told."""
-
-    directory: Directory = Path()
-    bind: Bind = DEFAULT_BIND
-    port: Port = RECV_PORT
-    once: Once = False
-    overwrite: Overwrite = False
-    fsync: Fsync = False
-    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
-    json: Json = False
-    quiet: Quiet = False
-
-
-@reported
-@spread
+@command
 def recv(
-    *,
-    transport: Annotated[TransportChoice, typer.Option(help="What to listen for.")] = TransportChoice.BOTH,
+    arguments: ReceiveArguments,
+    transport: Annotated[
+        TransportChoice, typer.Option(help="Transports to accept.", rich_help_panel=CONNECTION)
+    ] = TransportChoice.BOTH,
     offload: Offload = OffloadChoice.AUTO,
-    asked: Receiving,
 ) -> int:
-    """Receive files over TCP and UDP, both on one port, from several senders at once.
+    """Receive files over TCP and UDP, on one port, from several senders at once.
 
-    A file appears under its name when it is whole and verified, and not before; one that exists is kept.
+    A file appears under its name only when it is complete and verified. Existing files are kept.
 
     \b
-    nettool recv --dir incoming
-    nettool recv --dir incoming --bind 0.0.0.0 --port 9001 --overwrite
-    nettool recv --dir incoming --once --json
+    Examples:
+      nettool recv --dir incoming
+      nettool recv --dir incoming --bind 0.0.0.0 --port 9001 --overwrite
+      nettool recv --dir incoming --once --json
     """
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
-    return _receive(names, asked, offload)
+    return _receive(names, arguments, offload)
 
 
-@reported
-@spread
-def tcp_recv(asked: Receiving) -> int:
+@command
+def tcp_recv(arguments: ReceiveArguments) -> int:
     """Receive files over TCP only.
 
+    A file appears under its name only when it is complete and verified. Existing files are kept.
+
     \b
-    nettool tcp-recv --dir incoming
-    nettool tcp-recv --dir incoming --bind :: --once
+    Examples:
+      nettool tcp-recv --dir incoming
+      nettool tcp-recv --dir incoming --bind :: --once
     """
-    return _receive(("tcp",), asked)
+    return _receive(("tcp",), arguments)
 
 
-@reported
-@spread
-def udp_recv(*, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None, asked: Receiving) -> int:
+@command
+def udp_recv(arguments: ReceiveArguments, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None) -> int:
     """Receive files over nettool's reliable protocol on UDP only.
 
+    A file appears under its name only when it is complete and verified. Existing files are kept.
+
     \b
-    nettool udp-recv --dir incoming
-    nettool udp-recv --dir incoming --bind :: --once
+    Examples:
+      nettool udp-recv --dir incoming
+      nettool udp-recv --dir incoming --bind :: --once
     """
-    return _receive(("udp",), asked, offload, qlog)
+    return _receive(("udp",), arguments, offload, qlog)
 
 
 @dataclass(slots=True)
-class _Job:
-    """What to do with a session, and with what it comes to; `exit_code` is that of the last one."""
+class _SessionRunner:
+    """Receives sessions and prints their results. `exit_code` is that of the last session."""
 
-    asked: Receiving
-    exit_code: int = field(default=0, init=False)
+    arguments: ReceiveArguments
+    exit_code: int = field(default=ExitCode.OK, init=False)
 
-    def run(self, server: SessionServer, drawn: Bars, transport_name: str, channel: Channel) -> None:
-        """Receive one session, report it, and end its channel. Raises TransferError when stdout is full."""
-        cpu_s, started_s = time.process_time(), time.monotonic()
-        who = f"{channel.peer} ({transport_name})"
-        options = ReceiveOptions(overwrite=self.asked.overwrite, durable=self.asked.fsync)
-        report = TransferResult("")
+    def run(self, server: SessionServer, bars: ProgressBars, transport_name: str, channel: Channel) -> None:
+        """Receive one session, print its result, and close its channel. Raises TransferError if stdout is full."""
+        started_cpu_s, started_s = time.process_time(), time.monotonic()
+        result = TransferResult("")
         error: NettoolError | None = None
         seconds = cpu_seconds = 0.0
+        options = ReceiveOptions(overwrite=self.arguments.overwrite, durable=self.arguments.fsync)
         try:
-            with closed(channel), drawn.bar(str(channel.peer)) as progress:
+            with closing(channel), bars.bar(str(channel.peer)) as progress:
                 try:
-                    report = receive(channel, self.asked.directory, options, progress, server.closing)
+                    result = receive(channel, self.arguments.directory, options, progress, server.closing)
                 finally:
-                    seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-                error = _refusal(report)
+                    seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - started_cpu_s
+                error = _refusal(result)
         except NettoolError as failure:
-            report = failure.result if isinstance(failure.result, TransferResult) else report
+            result = failure.result if isinstance(failure.result, TransferResult) else result
             error = failure
         except Exception as unexpected:
-            say_where(unexpected)
-            error = explained(unexpected)
-        fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
-        self.exit_code = error.exit_code if error else 0
+            print_traceback_if_requested(unexpected)
+            error = as_nettool_error(unexpected)
+        self.exit_code = error.exit_code if error else ExitCode.OK
         if error and server.closing.is_set():
             return
+        fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
+        peer = f"{channel.peer} ({transport_name})"
         if error:
-            say(f"nettool: {who}: {error}")
-        elif not self.asked.quiet:
-            say(f"received {describe(fields)} from {who}")
-        if self.asked.json:
+            print_status(f"nettool: {peer}: {error}")
+        elif not self.arguments.quiet:
+            print_status(f"received {summary_line(fields)} from {peer}")
+        if self.arguments.json:
             outcome = {"error": str(error), "exit_code": error.exit_code} if error else {}
-            emit_json("receive", {**fields, "verified": not error, "failed": failed_entries(report), **outcome})
+            print_json("receive", {**fields, "verified": not error, "failed": failed_entries(result), **outcome})
 
 
-def _refusal(report: TransferResult) -> RefusedError | None:
-    refused = report.summary(DeliveryStatus.REFUSED)
-    return RefusedError(f"not taken: {refused}") if refused else None
+def _refusal(result: TransferResult) -> RefusedError | None:
+    refused = result.summary(DeliveryStatus.REFUSED)
+    return RefusedError(f"refused {refused}") if refused else None
 
 
 def _receive(
-    names: Sequence[str], asked: Receiving, offload: OffloadChoice = OffloadChoice.AUTO, qlog: str | None = None
+    names: Sequence[str],
+    arguments: ReceiveArguments,
+    offload: OffloadChoice = OffloadChoice.AUTO,
+    qlog: str | None = None,
 ) -> int:
-    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(asked.idle_timeout), qlog=qlog)
-    _prepare(asked.directory)
-    listeners = listen_on_one_port({name: transport(name) for name in names}, Address(asked.bind, asked.port), options)
-    bound = Address(asked.bind or "0.0.0.0", next(iter(listeners.values())).address.port)
-    job = _Job(asked)
-    with bars(asked.quiet) as drawn:
+    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(arguments.idle_timeout), qlog=qlog)
+    _prepare(arguments.directory)
+    transports = {name: transport(name) for name in names}
+    listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
+    bound = Address(arguments.bind or "0.0.0.0", next(iter(listeners.values())).address.port)
+    runner = _SessionRunner(arguments)
+    with progress_bars(arguments.quiet) as bars:
         server = SessionServer(
             listeners,
-            lambda name, channel: job.run(server, drawn, name, channel),
+            lambda name, channel: runner.run(server, bars, name, channel),
             max_sessions=MAX_SESSIONS,
-            limit=1 if asked.once else None,
+            limit=1 if arguments.once else None,
         )
         try:
-            if not asked.quiet:
-                if not _is_loopback(asked.bind):
-                    say(f"warning: everyone who reaches port {bound.port} of this machine can send it files")
-                say(f"listening on {bound} ({', '.join(names)})")
+            if not arguments.quiet:
+                if not _is_loopback(arguments.bind):
+                    print_status(f"warning: anyone who can reach port {bound.port} can send files to this machine")
+                print_status(f"listening on {bound} ({', '.join(names)})")
             server.run()
         finally:
-            server.close(GRACE_S)
-    return job.exit_code
+            server.close(SHUTDOWN_GRACE_S)
+    return runner.exit_code
 
 
 def _prepare(directory: Path) -> None:
-    """Make the directory if it is missing. Raises UsageError where nothing could be received into it."""
+    """Create the directory if it is missing. Raises UsageError if files cannot be written there."""
     shown = printable(str(directory))
     try:
         directory.mkdir(exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{shown}: {(error.strerror or '').lower()}; give --dir a directory") from None
+        raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name a directory with --dir") from None
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise UsageError(f"{shown}: permission denied; give --dir a directory that you may write to")
+        raise UsageError(f"{shown}: permission denied; name a writable directory with --dir")
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether every address that `host` stands for is of this machine alone."""
+    """Return whether every address of `host` is a loopback address."""
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host or None, None)}
         return bool(host) and all(ipaddress.ip_address(address).is_loopback for address in found)

@@ -1,4 +1,4 @@
-"""`nettool replay`: a campaign, or one trial of it, again from its records."""
+"""`nettool replay`: run a campaign, or one of its trials, again from its records."""
 
 import time
 from dataclasses import asdict
@@ -8,41 +8,43 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from toolkit.cli.common import emit, emit_json
-from toolkit.cli.options import Json, reported
+from toolkit.cli.command import command, number, option
+from toolkit.cli.options import Json
+from toolkit.cli.output import print_json, print_result
 from toolkit.compare.campaign import run
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import Trial, Writer, read
+from toolkit.compare.records import Results, Trial, Writer, read
 from toolkit.compare.replay import rerun, trial_of
 from toolkit.compare.scenario import plan_of_record
-from toolkit.errors import TransferError, printable
+from toolkit.errors import ExitCode, printable
 from toolkit.report.text import report_text
 from toolkit.units import format_rate, format_seconds
 
 
-@reported
+@command
 def replay(
-    records: Annotated[Path, typer.Argument(metavar="RESULT", help="Records of nettool bench.")],
+    records: Annotated[Path, typer.Argument(metavar="RECORDS", help="Records that nettool bench wrote.")],
     trial: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="This trial only, by its number. [default: all]")
+        int | None, number("--trial", low=1, text="Number of a single trial to run.", default="all")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of the new records. [default: results/replay-DATE-TIME.jsonl]")
+        Path | None,
+        option("--output", metavar="FILE", text="File for the records.", default="a new file in results/"),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Run a campaign again from its records, or one trial of it: same bytes, same links, same seeds.
+    """Run a campaign, or one of its trials, again from its records.
+
+    The new run uses the same content, the same links and the same seeds.
 
     \b
-    nettool replay results/link.jsonl
-    nettool replay results/link.jsonl --trial 12
+    Examples:
+      nettool replay results/link.jsonl
+      nettool replay results/link.jsonl --trial 12
     """
     results = read(records)
     if trial is not None:
-        before = trial_of(results, trial)
-        after = rerun(results, before)
-        _show(before, after, json)
-        return 0 if after.verified else TransferError.exit_code
+        return _replay_trial(results, trial, json)
     path = output or Path("results") / time.strftime("replay-%Y%m%d-%H%M%S.jsonl")
     writer = Writer(path)
     try:
@@ -50,31 +52,33 @@ def replay(
     finally:
         writer.close()
     if json:
-        emit_json("replay", {"records": str(path), "trials": [asdict(one) for one in again.trials]})
+        print_json("replay", {"records": str(path), "trials": [asdict(one) for one in again.trials]})
     else:
-        emit(report_text([summarise(again)]))
-        emit(f"Records: {path}; what changed: nettool diff {printable(str(records))} {path}")
-    return 0 if all(one.verified for one in again.trials) else TransferError.exit_code
+        print_result(report_text([summarise(again)]))
+        print_result(f"Records: {path}. To compare: nettool diff {printable(str(records))} {path}")
+    return ExitCode.OK if all(one.verified for one in again.trials) else ExitCode.FAILED
 
 
-def _show(before: Trial, after: Trial, json: bool) -> None:
+def _replay_trial(results: Results, number: int, json: bool) -> int:
+    before = trial_of(results, number)
+    after = rerun(results, before)
     if json:
-        emit_json("replay", {"before": asdict(before), "after": asdict(after)})
-        return
-    rows = [(name, *(_told(one)[number] for one in (before, after))) for number, name in enumerate(_NAMES)]
-    emit(f"{printable(before.path)}, {printable(before.transport)}, link seed {before.link_seed}\n")
-    emit(tabulate(rows, ["", "recorded", "now"], disable_numparse=True))
-    emit(f"\nNow: {after.error or after.why}")
+        print_json("replay", {"before": asdict(before), "after": asdict(after)})
+    else:
+        then, now = _figures(before), _figures(after)
+        print_result(f"{printable(before.path)}, {printable(before.transport)}, link seed {before.link_seed}\n")
+        rows = [(name, then[name], now[name]) for name in then]
+        print_result(tabulate(rows, ["", "recorded", "now"], disable_numparse=True))
+        print_result(f"\nNow: {after.error or after.why}")
+    return ExitCode.OK if after.verified else ExitCode.FAILED
 
 
-_NAMES = ("time", "goodput", "resent", "lost by the link", "marks")
-
-
-def _told(trial: Trial) -> list[str]:
-    return [
-        format_seconds(trial.seconds) if trial.seconds is not None else "failed",
-        format_rate(trial.goodput_bps) if trial.goodput_bps is not None else "-",
-        str(trial.retransmitted_packets) if trial.retransmitted_packets is not None else "-",
-        str(trial.ledger["lost_by_link"]) if trial.ledger is not None else "-",
-        ", ".join(trial.marks) or "none",
-    ]
+def _figures(trial: Trial) -> dict[str, str]:
+    resent = trial.retransmitted_packets
+    return {
+        "time": format_seconds(trial.seconds) if trial.seconds is not None else "failed",
+        "goodput": format_rate(trial.goodput_bps) if trial.goodput_bps is not None else "-",
+        "resent": str(resent) if resent is not None else "-",
+        "lost by the link": str(trial.ledger["lost_by_link"]) if trial.ledger is not None else "-",
+        "marks": ", ".join(trial.marks) or "none",
+    }

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.common import emit, emit_json, say
-from toolkit.cli.options import Json, reported
+from toolkit.cli.command import command, option
+from toolkit.cli.options import Json
+from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.compare.comparison import summarise
 from toolkit.compare.records import read
 from toolkit.errors import UsageError, printable
@@ -16,49 +17,50 @@ from toolkit.report.plots import write_pictures
 from toolkit.report.text import FORMATS, report_object, report_text
 
 
-@reported
+@command
 def report(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE...]", help="What nettool bench wrote, like results/*.jsonl.")
+        list[Path] | None,
+        typer.Argument(metavar="[FILE...]", help="Records that nettool bench wrote, for example results/*.jsonl."),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one page of HTML that needs nothing beside it.")
+        Path | None, option("--html", metavar="FILE", text="Write a self-contained HTML page to FILE.")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the pictures there, each as PNG and as SVG.")
+        Path | None, option("--pictures", metavar="DIR", text="Write every picture to DIR, as PNG and SVG.")
     ] = None,
     table_format: Annotated[
-        str, typer.Option("--format", metavar="NAME", help=f"Of the tables on stdout: {', '.join(FORMATS)}.")
+        str, option("--format", metavar="NAME", text=f"Format of the tables on stdout: {', '.join(FORMATS)}.")
     ] = "simple",
     imported: Annotated[
         list[Path] | None,
-        typer.Option("--import", metavar="FILE", help="Lay a run beside: what iperf3 -J printed. May be repeated."),
+        option("--import", metavar="FILE", text="Add a run from the output of 'iperf3 -J'. Repeatable."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what campaigns have found, from their records: the verdicts, the tables, the pictures.
+    """Show the results of campaigns: verdicts, tables, pictures.
 
-    The same records give the same tables, pictures and page. Pictures need matplotlib:
-    pip install 'nettool[report]'.
+    The same records always give the same output. Pictures need matplotlib: pip install 'nettool[report]'.
 
     \b
-    nettool report results/link.jsonl
-    nettool report results/*.jsonl --html out.html --pictures pictures
-    nettool report results/link.jsonl --format github --import iperf3.json
+    Examples:
+      nettool report results/link.jsonl
+      nettool report results/*.jsonl --html out.html --pictures pictures
+      nettool report results/link.jsonl --format github --import iperf3.json
     """
     if table_format not in FORMATS:
-        raise UsageError(f"'{printable(table_format, 40)}' is not a format: write one of {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format '{printable(table_format, 40)}': use one of {', '.join(FORMATS)}")
     if not files and not imported:
-        raise UsageError("say which records to show, like results/*.jsonl; nettool bench writes them")
+        raise UsageError("no records given: name files that nettool bench wrote, for example results/*.jsonl")
     campaigns = [summarise(read(path)) for path in files or ()]
     runs = [row for path in imported or () for row in iperf3.read(path)]
     if pictures:
         written = write_pictures(campaigns, pictures)
-        say(f"Pictures: {len(written)} files in {printable(str(pictures))}")
+        print_status(f"Pictures: {len(written)} files in {printable(str(pictures))}")
     if html:
         write_page(campaigns, html, runs)
-        say(f"Page: {printable(str(html))}")
+        print_status(f"Page: {printable(str(html))}")
     if json:
-        emit_json("report", report_object(campaigns, runs))
+        print_json("report", report_object(campaigns, runs))
     else:
-        emit(report_text(campaigns, runs, table_format))
+        print_result(report_text(campaigns, runs, table_format))

@@ -1,4 +1,4 @@
-"""What a session comes to, for programs and for people."""
+"""The outcome of a session, for programs and for people."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from toolkit.units import format_rate, format_seconds, format_size, rate_of
 
 
 @contextmanager
-def closed(channel: Channel) -> Iterator[None]:
-    """Close the channel at the end of the block; after anything but an error of the family, at once."""
+def closing(channel: Channel) -> Iterator[None]:
+    """Close the channel when the block ends, or abort it if the block raises anything but a NettoolError."""
     try:
         yield
     except NettoolError:
         try:
-            channel.close()  # what the peer is to be told still gets there
-        except Exception:  # content that was on its way, too, and the session has given up its sources
+            channel.close()  # delivers the error message that is still queued for the peer
+        except Exception:  # content may be queued too, and the session has closed its sources
             channel.abort()
         raise
     except BaseException:
@@ -29,42 +29,42 @@ def closed(channel: Channel) -> Iterator[None]:
 
 
 def result_fields(
-    transport_name: str, channel: Channel, report: TransferResult, seconds: float, cpu_seconds: float
+    transport_name: str, channel: Channel, result: TransferResult, seconds: float, cpu_seconds: float
 ) -> dict[str, Any]:
-    """The fields that `send` and `receive` share (docs/data-format.md)."""
+    """Return the fields that `send` and `receive` share (docs/data-format.md)."""
     return {
         "transport": transport_name,
         "peer": str(channel.peer),
-        "files": report.files,
-        "bytes": report.size_bytes,
+        "files": result.files,
+        "bytes": result.size_bytes,
         "seconds": seconds,
-        "goodput_bps": rate_of(report.size_bytes, seconds),
-        "algorithm": report.algorithm,
-        "digest": report.digest,
+        "goodput_bps": rate_of(result.size_bytes, seconds),
+        "algorithm": result.algorithm,
+        "digest": result.digest,
         "cpu_seconds": cpu_seconds,
         **channel.statistics(),
     }
 
 
-def failed_entries(report: TransferResult) -> list[dict[str, str]]:
-    """What should have arrived and did not."""
+def failed_entries(result: TransferResult) -> list[dict[str, str]]:
+    """Return the files that should have arrived and did not, as JSON objects."""
     return [
         {"name": entry.name, "status": entry.status, "reason": entry.reason}
-        for entry in report.undelivered
+        for entry in result.undelivered
         if entry.status is not DeliveryStatus.SKIPPED
     ]
 
 
-def done_before(error: NettoolError) -> dict[str, Any]:
-    """The fields that tell what a session had done before `error` ended it; none where there was no session."""
-    if not isinstance(error.result, TransferResult):
+def partial_result_fields(error: NettoolError) -> dict[str, Any]:
+    """Return what a session had achieved when `error` ended it; an empty dict if the error is not from a session."""
+    result = error.result
+    if not isinstance(result, TransferResult):
         return {}
-    report = error.result
-    return {"files": report.files, "bytes": report.size_bytes, "failed": failed_entries(report)}
+    return {"files": result.files, "bytes": result.size_bytes, "failed": failed_entries(result)}
 
 
-def describe(fields: Mapping[str, Any]) -> str:
-    """The same as one line."""
+def summary_line(fields: Mapping[str, Any]) -> str:
+    """Format the result fields as one line."""
     files = fields["files"]
     line = f"{files} {'file' if files == 1 else 'files'}, {format_size(fields['bytes'])}"
     line += f" in {format_seconds(fields['seconds'])}, {format_rate(fields['goodput_bps'])}"

@@ -1,32 +1,14 @@
-"""`nettool tcp-send` and `nettool udp-send`: connect, run a session, say what came of it."""
+"""`nettool tcp-send` and `nettool udp-send`: connect, run a session, print its result."""
 
 import time
-from dataclasses import dataclass
 
 from toolkit.channel import TransportOptions
-from toolkit.cli.common import emit, emit_json, parse_target, say
-from toolkit.cli.options import (
-    DEFAULT_IDLE_TIMEOUT,
-    CongestionControl,
-    Digest,
-    DigestChoice,
-    IdleTimeout,
-    Items,
-    Json,
-    Offload,
-    OffloadChoice,
-    Qlog,
-    Quiet,
-    Rate,
-    Recursive,
-    StreamName,
-    Streams,
-    idle_timeout_s,
-    reported,
-    spread,
-)
-from toolkit.cli.progress import bars
-from toolkit.cli.results import closed, describe, result_fields
+from toolkit.cli.command import command
+from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s
+from toolkit.cli.output import print_json, print_result, print_status
+from toolkit.cli.progress import progress_bars
+from toolkit.cli.results import closing, result_fields, summary_line
+from toolkit.cli.target import parse_target
 from toolkit.errors import UsageError
 from toolkit.transfer import SendOptions, send
 from toolkit.transfer.result import DeliveryStatus
@@ -35,84 +17,73 @@ from toolkit.transports.registry import transport
 from toolkit.units import parse_rate
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """What every sender may be told."""
+@command
+def tcp_send(arguments: SendArguments) -> None:
+    """Send files over TCP to a machine that runs 'nettool recv'.
 
-    items: Items
-    cc: CongestionControl = None
-    rate: Rate = None
-    streams: Streams = 1
-    recursive: Recursive = False
-    digest: Digest = DigestChoice.XXH3
-    name: StreamName = "stdin"
-    idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
-    json: Json = False
-    quiet: Quiet = False
-
-
-@reported
-@spread
-def tcp_send(asked: Sending) -> None:
-    """Send files over TCP to a nettool that receives.
-
-    Done, with exit code 0, when the receiver has every file verified under its name.
+    The command exits with code 0 once the receiver has verified every file and stored it under its name.
 
     \b
-    nettool tcp-send film.mkv notes.txt 192.0.2.7
-    nettool tcp-send -r photos/ [2001:db8::7]:9001
-    nettool tcp-send --cc bbr --streams 4 disk.img host.example
-    tar c src | nettool tcp-send --name src.tar - host.example
+    Examples:
+      nettool tcp-send film.mkv notes.txt 192.0.2.7
+      nettool tcp-send -r photos/ [2001:db8::7]:9001
+      nettool tcp-send --cc bbr --streams 4 disk.img host.example
+      tar c src | nettool tcp-send --name src.tar - host.example
     """
-    _send("tcp", asked)
+    _send("tcp", arguments)
 
 
-@reported
-@spread
-def udp_send(*, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None, asked: Sending) -> None:
-    """Send files over nettool's reliable protocol on UDP to a nettool that receives.
+@command
+def udp_send(arguments: SendArguments, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None) -> None:
+    """Send files over nettool's reliable protocol on UDP.
 
-    Done, with exit code 0, when the receiver has every file verified under its name.
+    The receiver runs 'nettool recv'. The command exits with code 0 once the receiver has verified every file and stored
+    it under its name.
 
     \b
-    nettool udp-send film.mkv 192.0.2.7
-    nettool udp-send -r photos/ [2001:db8::7]:9001
-    nettool udp-send --cc rate --rate 80Mbit disk.img host.example
-    tar c src | nettool udp-send --name src.tar - host.example
+    Examples:
+      nettool udp-send film.mkv 192.0.2.7
+      nettool udp-send -r photos/ [2001:db8::7]:9001
+      nettool udp-send --cc rate --rate 80Mbit disk.img host.example
+      tar c src | nettool udp-send --name src.tar - host.example
     """
-    _send("udp", asked, offload, qlog)
+    _send("udp", arguments, offload, qlog)
 
 
 def _send(
-    transport_name: str, asked: Sending, offload: OffloadChoice = OffloadChoice.AUTO, qlog: str | None = None
+    transport_name: str,
+    arguments: SendArguments,
+    offload: OffloadChoice = OffloadChoice.AUTO,
+    qlog: str | None = None,
 ) -> None:
-    options = TransportOptions(
-        congestion_control=asked.cc,
-        rate_bps=parse_rate(asked.rate) if asked.rate else None,
-        streams=asked.streams,
+    transport_options = TransportOptions(
+        congestion_control=arguments.cc,
+        rate_bps=parse_rate(arguments.rate) if arguments.rate else None,
+        streams=arguments.streams,
         offload=offload,
-        idle_timeout_s=idle_timeout_s(asked.idle_timeout),
+        idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
     )
-    session = SendOptions(asked.digest, asked.recursive, asked.name)
-    *sources, target = asked.items
+    send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name)
+    *sources, target = arguments.items
     if not sources:
-        raise UsageError(f"say what to send, and to whom: nettool {transport_name}-send FILE... HOST[:PORT]")
+        raise UsageError(f"a file or the receiver is missing: nettool {transport_name}-send FILE... HOST[:PORT]")
     address = parse_target(target)
-    check_sources(sources, session.recursive, session.stream_name)  # before anybody is bothered
+    check_sources(sources, send_options.recursive, send_options.stream_name)  # before contacting the receiver
     chosen = transport(transport_name)
-    with bars(asked.quiet) as drawn:
-        cpu_s, started_s = time.process_time(), time.monotonic()  # all that takes time to load is loaded by now
-        channel = chosen.connect(address, options)
-        with closed(channel), drawn.bar(sources[0]) as progress:
-            report = send(channel, sources, session, progress)
+    with progress_bars(arguments.quiet) as bars:
+        # The clock starts here because every module is loaded by now.
+        cpu_s, started_s = time.process_time(), time.monotonic()
+        channel = chosen.connect(address, transport_options)
+        with closing(channel), bars.bar(sources[0]) as progress:
+            result = send(channel, sources, send_options, progress)
             seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-            fields = result_fields(transport_name, channel, report, seconds, cpu_seconds)
-    skipped = report.with_status(DeliveryStatus.SKIPPED)
-    if asked.json:
-        emit_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
-    elif not asked.quiet:
-        emit(f"sent {describe(fields)}")
-    if not asked.quiet:
+            fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
+    skipped = result.with_status(DeliveryStatus.SKIPPED)
+    if arguments.json:
+        print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
+    elif not arguments.quiet:
+        print_result(f"sent {summary_line(fields)}")
+    if not arguments.quiet:
         for entry in skipped:
-            say(f"left out {entry}")
+            print_status(f"skipped {entry}")

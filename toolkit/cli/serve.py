@@ -1,37 +1,52 @@
-"""`nettool serve`: the other end of `nettool bench remote`."""
+"""`nettool serve`: the remote peer of `nettool bench remote`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
 from toolkit.channel import Address
-from toolkit.cli.common import emit_json, say
-from toolkit.cli.options import DEFAULT_BIND, RECV_PORT, Bind, Json, Port, Quiet, reported
+from toolkit.cli.command import command, number, option
+from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet
+from toolkit.cli.output import print_json, print_status
+from toolkit.cli.target import DEFAULT_PORT
 from toolkit.compare.server import Limits, MeasuringEnd
 from toolkit.errors import UsageError
 from toolkit.transports.registry import transport
 from toolkit.units import parse_duration_ns, parse_size, to_seconds
 
+_LIMITS = "Limits"
 
-@reported
+
+@command
 def serve(
     bind: Bind = DEFAULT_BIND,
-    port: Port = RECV_PORT,
-    max_bytes: Annotated[str, typer.Option("--max-bytes", metavar="SIZE", help="Of one transfer.")] = "16GiB",
-    max_time: Annotated[str, typer.Option("--max-time", metavar="TIME", help="Of one transfer.")] = "10min",
-    transfers: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many.")] = None,
-    lifetime: Annotated[str, typer.Option("--for", metavar="TIME", help="End after this time.")] = "8h",
+    port: Port = DEFAULT_PORT,
+    max_bytes: Annotated[
+        str, option("--max-bytes", metavar="SIZE", text="Largest transfer to accept, for example 1GiB.", panel=_LIMITS)
+    ] = "16GiB",
+    max_time: Annotated[
+        str, option("--max-time", metavar="TIME", text="Longest transfer to accept, for example 5min.", panel=_LIMITS)
+    ] = "10min",
+    transfers: Annotated[
+        int | None,
+        number(
+            "--transfers", low=1, text="Number of transfers after which to exit.", default="no limit", panel=_LIMITS
+        ),
+    ] = None,
+    lifetime: Annotated[
+        str, option("--for", metavar="TIME", text="Time after which to exit, for example 1h.", panel=_LIMITS)
+    ] = "8h",
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Be the other end of `nettool bench remote`: take what comes, verify it, and keep nothing.
+    """Serve as the remote peer of 'nettool bench remote'.
 
-    Writes no files. Transfers are bounded in size and time, and it ends by itself after --for.
+    Receives and verifies transfers, and writes no files. Size and duration of each transfer are limited, and the
+    command exits by itself after the time that --for gives.
 
     \b
-    nettool serve --bind 0.0.0.0
-    nettool serve --bind 192.0.2.7 --port 9001 --for 1h --max-bytes 1GiB
+    Examples:
+      nettool serve --bind 0.0.0.0
+      nettool serve --bind 192.0.2.7 --port 9001 --for 1h --max-bytes 1GiB
     """
     limits = Limits(
         bytes_per_transfer=parse_size(max_bytes),
@@ -40,20 +55,22 @@ def serve(
         seconds=to_seconds(parse_duration_ns(lifetime)),
     )
     if limits.seconds <= 0 or limits.seconds_per_transfer <= 0:
-        raise UsageError("a time to serve is longer than nothing: write it like 1h")
+        raise UsageError("--for and --max-time must be longer than zero, for example 1h")
     transports = {name: transport(name) for name in ("tcp", "udp")}
 
-    def tell(line: str, fields: Mapping[str, Any]) -> None:
+    def report_transfer(line: str, fields: Mapping[str, Any]) -> None:
         if not quiet:
-            say(line)
+            print_status(line)
         if json:
-            emit_json("served", fields)
+            print_json("served", fields)
 
-    end = MeasuringEnd(transports, Address(bind, port), limits, tell)
+    server = MeasuringEnd(transports, Address(bind, port), limits, report_transfer)
     try:
         if not quiet:
-            say(f"listening on {Address(bind or '0.0.0.0', end.port)} (tcp, udp), to measure; nothing is kept")
-        end.run()
+            print_status(
+                f"listening on {Address(bind or '0.0.0.0', server.port)} (tcp, udp); received data is discarded"
+            )
+        server.run()
     finally:
-        end.close()
+        server.close()
     return 0

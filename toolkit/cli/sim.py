@@ -1,17 +1,21 @@
-"""`nettool sim`: paths and congestion controls as lists, one simulated experiment for each combination, and a table."""
+"""`nettool sim`: simulate congestion controls on every combination of the given paths, and print a table.
+
+The command line gives lists; each combination of their values is one experiment of `toolkit.simulator`.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-import typer
-
-from toolkit.cli.common import emit, emit_json, is_terminal, say
-from toolkit.cli.options import Json, option, reported
+from toolkit.cli.command import GroupDisplay, command, flag, number, option
+from toolkit.cli.help import GENERAL
+from toolkit.cli.link_options import DEFAULTS, LIST_FIELDS, PathArguments
+from toolkit.cli.options import Json
+from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.netmodel.notation import LinkText, link_spec
 from toolkit.netmodel.profiles import profile
@@ -32,105 +36,128 @@ from toolkit.units import (
     parse_size,
 )
 
-_DEFAULTS = {"rate": "100Mbit", "rtt": "40ms", "loss": "0%"}
 _MAX_FLOWS = 1000
 _BDP = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)bdp", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
-@reported
-def sim(
-    cc: Annotated[
-        str, option("--cc", metavar="LIST", text="Congestion controls, like bbr,cubic.")
-    ] = congestion.DEFAULT_CONTROLLER,
-    rate: Annotated[str | None, option("--rate", metavar="LIST", text="Of the bottleneck. [default: 100Mbit]")] = None,
-    rtt: Annotated[str | None, option("--rtt", metavar="LIST", text="Without any queue. [default: 40ms]")] = None,
-    loss: Annotated[str | None, option("--loss", metavar="LIST", text="Each way, at random. [default: 0%]")] = None,
+@dataclass(frozen=True, slots=True)
+class FlowArguments:
+    """What the simulated senders do."""
+
+    PANEL: ClassVar[str] = "Flows"
+
+    cc: Annotated[str, option("--cc", metavar="NAME[,...]", text="Congestion controls, for example bbr,cubic.")] = (
+        congestion.DEFAULT_CONTROLLER
+    )
     size: Annotated[
-        str | None, option("--size", metavar="SIZE", text="Of each flow. [default: 64MiB, without --duration]")
-    ] = None,
-    duration: Annotated[str | None, option("--duration", metavar="TIME", text="How long each flow sends.")] = None,
-    flows: Annotated[int, typer.Option(min=1, max=_MAX_FLOWS, metavar="N", help="How many share the link.")] = 1,
-    stagger: Annotated[str, option("--stagger", metavar="TIME", text="From one flow's start to the next.")] = "0s",
-    queue: Annotated[
-        str | None, option("--queue", metavar="QUEUE", text="4bdp, 500kB, 50ms, codel or codel,ecn. [default: 1bdp]")
-    ] = None,
-    burst: Annotated[
-        str | None, option("--burst", metavar="SHARE:TIME", text="Bad periods: 2%:1ms loses all in them.")
-    ] = None,
-    jitter: Annotated[str | None, option("--jitter", metavar="TIME", text="Mean of a random delay, in order.")] = None,
-    reorder: Annotated[str | None, option("--reorder", metavar="SHARE", text="Packets held back by 5 ms.")] = None,
-    at: Annotated[
-        list[str] | None,
-        option("--at", metavar="CHANGE", text="'5s rate 20Mbit', or rtt, loss, blackout; repeatable."),
-    ] = None,
-    link: Annotated[
-        str | None, option("--link", metavar="LIST", text="Links by name (nettool link --list), changed by the rest.")
-    ] = None,
+        str | None,
+        option(
+            "--size", metavar="SIZE", text="Bytes that each flow sends.", default="64MiB, unless --duration is given"
+        ),
+    ] = None
+    duration: Annotated[
+        str | None, option("--duration", metavar="TIME", text="Time that each flow sends, for example 60s.")
+    ] = None
+    flows: Annotated[
+        int, number("--flows", low=1, high=_MAX_FLOWS, text="Number of flows that share the bottleneck.")
+    ] = 1
+    stagger: Annotated[
+        str, option("--stagger", metavar="TIME", text="Delay between the starts of two flows, for example 5s.")
+    ] = "0s"
+    validate: Annotated[
+        bool, flag("--validate", text="Add the round trip in which the receiver validates the sender's address.")
+    ] = False
+    seed: Annotated[int, option("--seed", metavar="N", text="Seed of every random draw.")] = 1
+
+    def spec(self) -> FlowSpec:
+        """Return what one flow sends. Raises UsageError."""
+        return FlowSpec(
+            size_bytes=_size(self.size) if self.size or not self.duration else None,
+            duration_ns=_duration_ns(self.duration) if self.duration else None,
+            validates_address=self.validate,
+        )
+
+
+@command
+def sim(
+    flow: FlowArguments,
+    path: Annotated[PathArguments, GroupDisplay(frozenset(LIST_FIELDS), {**DEFAULTS, "queue": "1bdp"})],
     scenarios: Annotated[
-        str | None, option("--scenario", metavar="LIST", text="Scenarios by name, or all; changed by the rest.")
+        str | None,
+        option(
+            "--scenario",
+            metavar="NAME[,...]",
+            text="Named scenario to start from, or all; the other path options override it.",
+            panel=PathArguments.PANEL,
+        ),
     ] = None,
-    show_list: Annotated[bool, typer.Option("--list", help="Show the scenarios.")] = False,
-    validate: Annotated[bool, typer.Option("--validate", help="The receiver demands a proved address first.")] = False,
-    seed: Annotated[int, option("--seed", metavar="N", text="Of every random draw.")] = 1,
+    show_list: Annotated[bool, flag("--list", text="Print the scenarios, then exit.", panel=GENERAL)] = False,
     trace: Annotated[
-        Path | None, option("--trace", metavar="FILE", text="Windows, rates and RTTs over time, as CSV.")
+        Path | None,
+        option("--trace", metavar="FILE", text="Write windows, rates and RTTs over time as CSV.", panel=GENERAL),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Simulate congestion controls over any path, in virtual time.
+    """Simulate congestion control on any path, in virtual time.
 
-    Runs the protocol's own engine over models of the path: a minute takes seconds, no path is too fast or too
-    long, and the same command gives the same figures. Each combination of the lists is a line of the table.
+    Runs nettool's own protocol engine over models of the path. A minute of traffic takes seconds, every rate and delay
+    is possible, and the same command always prints the same figures. Each combination of the lists is one row.
+    Impairments apply in both directions, and --queue also accepts multiples of the bandwidth-delay product, such as
+    4bdp.
 
     \b
-    nettool sim --cc bbr,cubic,newreno --loss 0%,1%,5%
-    nettool sim --rate 10Gbit --rtt 300ms --size 4GiB
-    nettool sim --flows 2 --duration 60s --queue 4bdp
-    nettool sim --scenario all
+    Examples:
+      nettool sim --cc bbr,cubic,newreno --loss 0%,1%,5%
+      nettool sim --rate 10Gbit --rtt 300ms --size 4GiB
+      nettool sim --flows 2 --duration 60s --queue 4bdp
+      nettool sim --scenario all
     """
     if show_list:
-        _show_list(json)
+        _print_scenarios(json)
         return
-    flow = FlowSpec(
-        size_bytes=_size(size) if size or not duration else None,
-        duration_ns=_duration_ns(duration) if duration else None,
-        validates_address=validate,
-    )
-    stagger_ns = parse_duration_ns(stagger)
-    text = LinkText(
-        burst=burst, jitter=jitter, reorder=reorder, changes=tuple(at or ()), queue=queue, both_ways=True, seed=seed
-    )
-    links = list(_links(text, rate, rtt, loss, list(_bases(link, scenarios))))
-    controls = _list(cc, _known)
-    rows: list[Row] = []
-    with _Trace(trace) as sheet:
-        for (names, spec), control in product(links, controls):
-            if is_terminal():
-                say(", ".join((*names.values(), control)))
-            one = replace(flow, congestion_control=control, rate_bps=_target_bps(control, spec))
-            experiment = Experiment(spec, [replace(one, start_ns=index * stagger_ns) for index in range(flows)])
-            outcome = run(experiment, sheet.interval_ns(spec))
-            rows.append(({**names, "cc": control}, outcome))
-            sheet.write(len(rows), outcome)
+    spec = flow.spec()
+    links = list(_links(path, flow.seed, list(_bases(path.link, scenarios))))
+    controls = _split(flow.cc, _known_control)
+    rows = _run_all(spec, flow, product(links, controls), trace)
     if json:
-        emit_json("simulation", {"seed": seed, "rows": [as_json(names, outcome) for names, outcome in rows]})
+        print_json("simulation", {"seed": flow.seed, "rows": [as_json(names, result) for names, result in rows]})
         return
-    emit(table(rows))
-    emit(
-        f"\n{_payload(flow, flows)}, seed {seed}. Virtual time: the same command gives the same figures.\n"
-        "Goodput counts from the first packet of the handshake to the last acknowledgement; the ideal is what the\n"
-        "bottleneck carries of payload and does not lose. Queue: delay on the way there, beyond propagation."
+    print_result(table(rows))
+    print_result(
+        f"\n{_payload(spec, flow.flows)}, seed {flow.seed}. The same command always prints the same figures.\n"
+        "Goodput counts from the first packet of the handshake to the last acknowledgement. The ideal is the payload\n"
+        "that the bottleneck carries and does not lose. The queue is the forward delay beyond propagation."
     )
 
 
-class _Trace:
-    """The CSV file of --trace, if there is one."""
+def _run_all(
+    spec: FlowSpec,
+    flow: FlowArguments,
+    experiments: Iterable[tuple[tuple[dict[str, str], LinkSpec], str]],
+    trace: Path | None,
+) -> list[Row]:
+    stagger_ns = parse_duration_ns(flow.stagger)
+    rows: list[Row] = []
+    with _TraceFile(trace) as sheet:
+        for (names, link), control in experiments:
+            if stderr_is_terminal():
+                print_status(", ".join((*names.values(), control)))
+            one = replace(spec, congestion_control=control, rate_bps=_fixed_rate_bps(control, link))
+            flows = [replace(one, start_ns=index * stagger_ns) for index in range(flow.flows)]
+            result = run(Experiment(link, flows), sheet.interval_ns(link))
+            rows.append(({**names, "cc": control}, result))
+            sheet.write(len(rows), result)
+    return rows
+
+
+class _TraceFile:
+    """The CSV file of --trace; does nothing if the option is absent."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
-    def __enter__(self) -> "_Trace":
+    def __enter__(self) -> "_TraceFile":
         try:
             self._file = None if self._path is None else self._path.open("w", encoding="ascii")
         except OSError as error:
@@ -143,12 +170,12 @@ class _Trace:
             self._file.close()
 
     def interval_ns(self, link: LinkSpec) -> int | None:
-        """Four samples a round trip, and no more than one a millisecond; None where nobody reads them."""
+        """Return the sampling interval, a quarter of the RTT but at least a millisecond; None without a file."""
         return None if self._file is None else max(1_000_000, link.rtt_ns // 4)
 
-    def write(self, row: int, outcome: ExperimentResult) -> None:
-        """The samples of the table's line `row`."""
-        self._put(trace_lines(row, outcome.samples))
+    def write(self, row: int, result: ExperimentResult) -> None:
+        """Write the samples of row `row` of the table."""
+        self._put(trace_lines(row, result.samples))
 
     def _put(self, lines: Iterable[str]) -> None:
         if self._file is None:
@@ -163,84 +190,82 @@ class _Trace:
         return TransferError(f"cannot write {printable(str(self._path), 80)}: {error.strerror}")
 
 
-def _show_list(json: bool) -> None:
+def _print_scenarios(json: bool) -> None:
     if json:
-        emit_json("scenarios", {"scenarios": {one.name: one.meaning for one in SCENARIOS.values()}})
+        print_json("scenarios", {"scenarios": {one.name: one.meaning for one in SCENARIOS.values()}})
     else:
-        emit("\n".join(f"{one.name:12} {one.meaning}" for one in SCENARIOS.values()))
+        print_result("\n".join(f"{one.name:12} {one.meaning}" for one in SCENARIOS.values()))
 
 
-def _list(text: str, parse: Callable[[str], _T]) -> list[_T]:
+def _split(text: str, parse: Callable[[str], _T]) -> list[_T]:
     return [parse(part.strip()) for part in text.split(",")]
 
 
 def _size(text: str | None) -> int:
     size_bytes = SIZE_BYTES if text is None else parse_size(text)
     if not size_bytes:
-        raise UsageError("there is nothing to send: --size is one byte or more")
+        raise UsageError("nothing to send: --size must be at least one byte")
     return size_bytes
 
 
 def _duration_ns(text: str) -> int:
     duration_ns = parse_duration_ns(text)
     if not duration_ns:
-        raise UsageError("no time to send in: --duration is longer than nothing")
+        raise UsageError("no time to send: --duration must be longer than zero")
     return duration_ns
 
 
-def _known(name: str) -> str:
+def _known_control(name: str) -> str:
     congestion.controller_factory(name)
     return name
 
 
-def _target_bps(control: str, link: LinkSpec) -> float | None:
-    """The controller `rate` is told the rate of the link, as a user who knows the path would."""
+def _fixed_rate_bps(control: str, link: LinkSpec) -> float | None:
+    """Return the rate for the controller `rate`: that of the bottleneck, as a user who knows the path would set it."""
     rate_bps = link.forward.mean_rate_bps
     return rate_bps * (link.mtu_bytes - IP_UDP_BYTES) / link.mtu_bytes if control == "rate" and rate_bps else None
 
 
 def _bases(links: str | None, scenarios: str | None) -> Iterator[tuple[dict[str, str], LinkSpec | None]]:
-    """What the options change: links with names, or scenarios, or nothing."""
+    """Yield the links that the path options change, each with its column in the table; one None if none is named."""
     if links is not None and scenarios is not None:
-        raise UsageError("a scenario brings its own link: leave out --link or --scenario")
+        raise UsageError("a scenario contains a link: use either --link or --scenario")
     if links is not None:
-        for name in _list(links, str):
+        for name in _split(links, str):
             yield {"link": name}, profile(name).spec
     elif scenarios is not None:
-        for name in list(SCENARIOS) if scenarios == "all" else _list(scenarios, str):
+        for name in list(SCENARIOS) if scenarios == "all" else _split(scenarios, str):
             yield {"scenario": name}, scenario(name).link
     else:
         yield {}, None
 
 
 def _links(
-    text: LinkText,
-    rates: str | None,
-    rtts: str | None,
-    losses: str | None,
-    bases: list[tuple[dict[str, str], LinkSpec | None]],
+    path: PathArguments, seed: int, bases: list[tuple[dict[str, str], LinkSpec | None]]
 ) -> Iterator[tuple[dict[str, str], LinkSpec]]:
-    """Every combination of what was written, with the columns that tell it from the others."""
-    asked = {"rate": rates, "rtt": rtts, "loss": losses}
+    """Yield every combination of the lists, each with the table columns that distinguish it."""
+    impairments: dict[str, Any] = {**path.impairments(), "queue": None}
+    text = LinkText(**impairments, changes=tuple(path.at or ()), both_ways=True, seed=seed)
+    lists = {"rate": path.rate, "rtt": path.rtt, "loss": path.loss}
     for column, base in bases:
-        written = {name: value or _DEFAULTS[name] for name, value in asked.items() if value is not None or base is None}
-        for values in product(*(_list(value, str) for value in written.values())):
-            chosen = dict(zip(written, values, strict=True))
-            plain = replace(text, queue=None, rate=chosen.get("rate"), rtt=chosen.get("rtt"), loss=chosen.get("loss"))
-            link = link_spec(replace(plain, queue=_in_bytes(text.queue, link_spec(plain, base))), base)
+        given = {name: value or DEFAULTS[name] for name, value in lists.items() if value is not None or base is None}
+        for values in product(*(_split(value, str) for value in given.values())):
+            chosen = dict(zip(given, values, strict=True))
+            one = replace(text, rate=chosen.get("rate"), rtt=chosen.get("rtt"), loss=chosen.get("loss"))
+            link = link_spec(replace(one, queue=_queue_in_bytes(path.queue, link_spec(one, base))), base)
             if link.forward.mean_rate_bps is None:
-                raise UsageError("without a bottleneck nothing takes time: give the link a --rate, like 1Gbit")
-            yield {**column, **{name: _shown(name, value) for name, value in chosen.items()}}, link
+                raise UsageError("a path without a bottleneck has nothing to simulate: add --rate, for example 1Gbit")
+            yield {**column, **{name: _formatted(name, value) for name, value in chosen.items()}}, link
 
 
-def _shown(name: str, value: str) -> str:
+def _formatted(name: str, value: str) -> str:
     if name == "rate":
         return format_rate(parse_rate(value))
     return format_duration_ns(parse_duration_ns(value)) if name == "rtt" else format_fraction(parse_fraction(value))
 
 
-def _in_bytes(queue: str | None, link: LinkSpec) -> str | None:
-    """`queue` with bandwidth-delay products of `link` turned into bytes."""
+def _queue_in_bytes(queue: str | None, link: LinkSpec) -> str | None:
+    """Replace multiples of the bandwidth-delay product of `link` by bytes."""
     rate_bps = link.forward.mean_rate_bps or 0.0
     return queue and _BDP.sub(lambda found: str(int(float(found[1]) * rate_bps * link.rtt_ns / 8e9)), queue)
 

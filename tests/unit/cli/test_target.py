@@ -1,11 +1,11 @@
-"""How users may write the receiver, and what a slip is answered with."""
+"""How users may write the receiver's address, and how a mistake in it is reported."""
 
 from pathlib import Path
 
 import pytest
 
 from toolkit.channel import Address
-from toolkit.cli.common import parse_target
+from toolkit.cli.target import parse_target
 from toolkit.errors import UsageError
 
 
@@ -22,7 +22,7 @@ from toolkit.errors import UsageError
         ("bücher.example:1", Address("bücher.example", 1)),
     ],
 )
-def test_targets(text: str, address: Address) -> None:
+def test_valid_targets(text: str, address: Address) -> None:
     assert parse_target(text) == address
 
 
@@ -34,14 +34,14 @@ def test_targets(text: str, address: Address) -> None:
         "host:" + "9" * 5000,
     ],
 )
-def test_slips_are_one_printable_line(text: str) -> None:
+def test_invalid_targets_are_reported_in_one_printable_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_target(text)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
 
 
-def test_a_forgotten_receiver_is_recognised(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_receiver_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "film.mkv"
     path.touch()
     with pytest.raises(UsageError, match="the receiver comes last"):

@@ -1,0 +1,69 @@
+"""The two output streams of every command, and how an error is worded.
+
+Results go to stdout and everything else goes to stderr. With `--json`, stdout therefore holds JSON objects only.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit import __version__
+from toolkit.errors import NettoolError, TransferError, printable
+
+JSON_SCHEMA = 1
+
+
+def print_status(line: str) -> None:
+    """Write one line for the user to stderr and flush it. If stderr cannot be written, the line is lost silently."""
+    if sys.stderr is None:  # the parent closed it; print() would fall back to stdout
+        return
+    try:
+        sys.stderr.write(line + "\n")  # one write, because sessions print from their own threads
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
+
+
+def print_result(text: str) -> None:
+    """Write a result to stdout. Ignores a reader that has gone away. Raises TransferError for a full disk."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None
+    except OSError as error:
+        sys.stdout = None
+        raise TransferError(f"cannot write to standard output: {error.strerror}; free some space") from None
+
+
+def print_json(kind: str, fields: Mapping[str, Any]) -> None:
+    """Write one JSON object, on one line, with its kind, schema and version (docs/data-format.md)."""
+    print_result(json.dumps({"schema": JSON_SCHEMA, "kind": kind, "version": __version__, **fields}, allow_nan=False))
+
+
+def stderr_is_terminal() -> bool:
+    """Return whether anybody can see a progress bar."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def as_nettool_error(error: Exception) -> NettoolError:
+    """Return `error` itself if it is a NettoolError, otherwise a TransferError that describes it in one line."""
+    if isinstance(error, NettoolError):
+        return error
+    if isinstance(error, BrokenPipeError):  # not from stdout: `print_result` handles that one
+        return TransferError("a connection or pipe closed early; run the command again")
+    return TransferError(
+        f"unexpected {type(error).__name__}: {printable(str(error))} "
+        "(please report this with the traceback that NETTOOL_TRACEBACK=1 prints)"
+    )
+
+
+def print_traceback_if_requested(error: Exception) -> None:
+    """Print the traceback of `error` to stderr if NETTOOL_TRACEBACK is set."""
+    if os.environ.get("NETTOOL_TRACEBACK") and sys.stderr is not None:
+        traceback.print_exception(error)
