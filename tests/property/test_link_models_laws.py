@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.netmodel.path import Fate, Path
+from toolkit.netmodel.path import Fate, PathModel
 from toolkit.netmodel.spec import BurstLoss, LinkChange, PathSpec, QueueSpec
 
 MS = 1_000_000
@@ -53,7 +53,7 @@ Burst = tuple[int, int, int, int, bool]
 
 def carry(spec: PathSpec, bursts: list[Burst], seed: int, *, one_by_one: bool = False) -> tuple[list[Fate], list[int]]:
     """All fates, and when each packet was offered."""
-    path = Path(spec, RTT_NS, seed)
+    path = PathModel(spec, RTT_NS, seed)
     fates: list[Fate] = []
     offered: list[int] = []
     now_ns = 0

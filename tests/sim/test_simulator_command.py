@@ -104,19 +104,19 @@ def test_a_trace_shows_the_course_of_every_row(capsys: pytest.CaptureFixture[str
     ("arguments", "said"),
     [
         (["--cc", "nix"], "unknown congestion control"),
-        (["--scenario", "nix"], "there is no scenario 'nix'"),
-        (["--link", "nix"], "no link is called 'nix'"),
+        (["--scenario", "nix"], "unknown scenario 'nix'"),
+        (["--link", "nix"], "unknown link 'nix'"),
         (["--link", "lan"], "add --rate"),
         (["--link", "geo", "--scenario", "clean"], "use either"),
         (["--size", "0"], "at least one byte"),
         (["--rate", "fast"], "is not a rate"),
         (["--loss", "1%,"], "is not a fraction"),
         (["--queue", "0bdp"], "holds no packet"),
-        (["--burst", "1%"], "no burst"),
+        (["--burst", "1%"], "not a burst"),
         (["--duration", "0"], "is not a duration"),
         (["--duration", "0s"], "longer than zero"),
         (["--flows", "0"], "use 1 to 1000"),
-        (["--seed", str(1 << 64)], "a seed is"),
+        (["--seed", str(1 << 64)], "a seed must be"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(arguments: list[str], said: str) -> None:

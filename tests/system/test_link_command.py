@@ -149,14 +149,14 @@ class TestAsRoot:
     [
         (("--", "no-such-command-at-all"), "there is no command 'no-such-command-at-all'"),
         ((), "no command given"),
-        (("--link", "moon", "--", "true"), "no link is called 'moon'"),
+        (("--link", "moon", "--", "true"), "unknown link 'moon'"),
         (("--rate", "fast", "--", "true"), "is not a rate"),
         (("--loss", "150%", "--", "true"), "more than the whole"),
         (("--rtt", "40", "--", "true"), "is not a duration"),
         (("--emulator", "magic", "--", "true"), "no emulator 'magic'"),
         (("--addresses", "300.0.0.0/8", "--", "true"), "no IPv4 network"),
         (("--trace", "/no/such/trace", "--", "true"), "cannot be read"),
-        (("--mtu", "9", "--", "true"), "an MTU lies between"),
+        (("--mtu", "9", "--", "true"), "an MTU must lie between"),
         (("--seed", "x", "--", "true"), "seed"),
     ],
 )

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from toolkit.emulator.accounting import EMULATOR, LinkAccounting, PathAccounting
 from toolkit.emulator.offload import SuperPacket
 from toolkit.errors import NettoolError
-from toolkit.netmodel.path import Fate, Path, paths
+from toolkit.netmodel.path import Fate, PathModel, path_models
 from toolkit.netmodel.spec import LinkSpec
 
 COALESCE_NS = 400_000
@@ -100,7 +100,7 @@ class _Offered:
 class _Direction:
     """One way across: where packets come from and go to, their model, and the account."""
 
-    def __init__(self, source: int, sink: int, path: Path) -> None:
+    def __init__(self, source: int, sink: int, path: PathModel) -> None:
         self.source = source
         self.sink = sink
         self.path = path
@@ -172,7 +172,7 @@ class Emulator:
 
     def start(self, spec: LinkSpec) -> None:
         """Forget everything that is under way, and begin anew at time 0."""
-        forward, backward = paths(spec)
+        forward, backward = path_models(spec)
         self._seed = spec.seed
         self._directions = (
             _Direction(self._near, self._far, forward),

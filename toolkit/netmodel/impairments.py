@@ -1,11 +1,11 @@
-"""The random streams of a path: one for each impairment, none of which can disturb another.
+"""The random streams of a path: one independent stream for each impairment.
 
-A draw belongs to the *index* of a packet (its place among all that were offered) or to a slot of *time*,
-never to the order in which somebody asks. So the same seed gives packet number 1,234 the same fate however
-the packets were grouped on their way here, a second impairment leaves the draws of the first as they were,
-and raising a probability adds lost packets to those that were lost before (common random numbers).
+A draw belongs to the *index* of a packet (its number among all offered packets) or to a slot of *time*, never to the
+order of the calls. The same seed therefore gives packet 1,234 the same fate however packets are grouped, a second
+impairment leaves the draws of the first unchanged, and a higher probability loses the same packets and more (common
+random numbers).
 
-Draws come from numpy's PCG64, a block at a time: some nanoseconds per packet.
+Draws come from numpy's PCG64 in blocks, which costs a few nanoseconds per packet.
 """
 
 from bisect import bisect_left
@@ -21,14 +21,14 @@ _BURST_BLOCK = 256
 
 
 def random_stream(seed: int, path: int, impairment: int) -> np.random.Generator:
-    """The generator of one impairment of one direction; statistically independent of all others."""
+    """The generator for one impairment of one path; statistically independent of all others."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, path, impairment))))
 
 
 class IndexedUniforms:
-    """A uniform number in [0, 1) for every index; indexes are asked for in rising order, gaps are free.
+    """A uniform number in [0, 1) for every index. Queries must not go back to an earlier block of indexes.
 
-    `below` is a loss decision for a whole packet train at the price of a comparison.
+    `below` decides for a whole packet train in one call.
     """
 
     def __init__(self, generator: np.random.Generator) -> None:
@@ -38,24 +38,24 @@ class IndexedUniforms:
         self._hits: list[int] = []
         self._probability = -1.0
 
-    def _block_of(self, index: int) -> None:
-        """Make the block of `index` current. Every block is drawn, so that a gap leaves later draws alone."""
+    def _load_block(self, index: int) -> None:
+        """Make the block of `index` current. Skipped blocks are drawn too, so that a gap does not shift later draws."""
         while index >= self._start + BLOCK:
             self._draws = self._generator.random(BLOCK)
             self._start += BLOCK
             self._probability = -1.0
 
     def value(self, index: int) -> float:
-        """The number of `index`."""
-        self._block_of(index)
+        """The number that belongs to `index`."""
+        self._load_block(index)
         return float(self._draws[index - self._start])
 
     def below(self, first: int, count: int, probability: float) -> Sequence[int]:
-        """Those of the `count` indexes from `first` on whose number is below `probability`, in order."""
+        """The indexes in [first, first + count) whose number is below `probability`, in order."""
         found: list[int] = []
         end = first + count
         while first < end:
-            self._block_of(first)
+            self._load_block(first)
             if probability != self._probability:
                 self._hits = (np.flatnonzero(self._draws < probability) + self._start).tolist()
                 self._probability = probability
@@ -70,7 +70,7 @@ class IndexedUniforms:
 
 
 class BurstStates:
-    """The bad periods of a Gilbert-Elliott channel in time: exponential stays, stationary from time 0 on."""
+    """The bad periods of a Gilbert-Elliott channel in continuous time, stationary from time 0 on."""
 
     def __init__(self, generator: np.random.Generator, burst: BurstLoss) -> None:
         self._generator = generator
@@ -78,14 +78,14 @@ class BurstStates:
         self._bad: deque[tuple[float, float]] = deque()
         bad_share = burst.mean_bad_ns / (burst.mean_good_ns + burst.mean_bad_ns)
         self._drawn_until_ns = 0.0
-        if generator.random() < bad_share:  # an exponential stay has no memory: its rest is as long as a whole
+        if generator.random() < bad_share:  # memoryless: the rest of a sojourn is distributed like a whole one
             self._drawn_until_ns = float(generator.exponential(burst.mean_bad_ns))
             self._bad.append((0.0, self._drawn_until_ns))
 
     def overlapping(self, first_ns: float, last_ns: float) -> list[tuple[float, float]]:
-        """The bad periods [start, end) that meet [first, last]; `first_ns` never goes back between calls."""
+        """The bad periods [start, end) that overlap [first, last]; `first_ns` never decreases between calls."""
         while self._drawn_until_ns <= last_ns:
-            self._draw()
+            self._draw_block()
         while self._bad and self._bad[0][1] <= first_ns:
             self._bad.popleft()
         found = []
@@ -95,7 +95,7 @@ class BurstStates:
             found.append(period)
         return found
 
-    def _draw(self) -> None:
+    def _draw_block(self) -> None:
         good = self._generator.exponential(self._burst.mean_good_ns, _BURST_BLOCK)
         bad = self._generator.exponential(self._burst.mean_bad_ns, _BURST_BLOCK)
         ends = self._drawn_until_ns + np.cumsum(good + bad)

@@ -1,10 +1,11 @@
-"""Delivery traces in mahimahi's format: when a real (cellular) link let how much through.
+"""Parse delivery traces in mahimahi's format: recordings of how much a real (cellular) link delivered when.
 
-Each line is a whole number of milliseconds, at which one opportunity lets 1,504 bytes through; several lines
-of one time are several opportunities. The lines do not go back, and after the last one the trace begins anew
-with that time as its zero. An opportunity that nobody waits for is lost; what it has left serves the next
-packet in the queue, and a packet that it cannot finish goes on with the next opportunity
-(Netravali et al., "Mahimahi: accurate record-and-replay for HTTP", USENIX ATC 2015, section 4).
+Each line is a time in whole milliseconds at which one delivery opportunity of 1,504 bytes occurs. Several lines with
+the same time are several opportunities. Times never decrease. After the last line the trace repeats, with that time as
+its new zero. An opportunity with an empty queue is lost. The rest of an opportunity serves the next packet in the
+queue, and a packet that does not fit continues with the next opportunity.
+
+To read: Netravali et al., "Mahimahi: accurate record-and-replay for HTTP", USENIX ATC 2015, section 4.
 """
 
 from toolkit.errors import UsageError, printable
@@ -13,7 +14,7 @@ MAX_TRACE_LINES = 10_000_000
 
 
 def parse_trace(text: str, name: str = "trace") -> tuple[int, ...]:
-    """The opportunities of a trace in ms. Raises UsageError that names the line."""
+    """The opportunities of a trace, in ms. Raises UsageError, which names the line."""
     times: list[int] = []
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
@@ -26,7 +27,7 @@ def parse_trace(text: str, name: str = "trace") -> tuple[int, ...]:
             raise UsageError(f"{printable(name)}, line {number}: time goes back; sort the lines")
         times.append(int(line))
         if len(times) > MAX_TRACE_LINES:
-            raise UsageError(f"{printable(name)} has more than {MAX_TRACE_LINES} lines: cut it")
+            raise UsageError(f"{printable(name)} has more than {MAX_TRACE_LINES} lines: shorten it")
     if not times or times[-1] == 0:
-        raise UsageError(f"{printable(name)} has no delivery opportunity after its first millisecond")
+        raise UsageError(f"{printable(name)} has no delivery opportunity after time 0: add one")
     return tuple(times)

@@ -1,12 +1,11 @@
-"""Links as people write them, on a command line or in a scenario.
+"""Parse links as users write them, on a command line or in a scenario file.
 
-    burst     1%:20ms  or  1%:20ms:50%      share of the time, mean length, loss meanwhile (100%)
+    burst     1%:20ms  or  1%:20ms:50%      share of the time, mean length, loss in a burst (default 100%)
     queue     500kB | 50ms | codel | codel,1MB | codel,ecn | 200kB,ecn=5ms
     change    at 5s rate 20Mbit | at 5s rtt 80ms | at 5s loss 2% | at 5s blackout 300ms
 
-Rate, RTT, queue, and changes of them, hold for both directions; what harms packets (loss, bursts, jitter,
-duplication, corruption, reordering) for the way from near to far, unless it is asked for both ways. So a
-ping behind `--loss 1%` loses one in a hundred, and a figure on the command line is one figure of the link.
+Rate, RTT, queue and their changes apply to both directions. Impairments (loss, bursts, jitter, duplication, corruption,
+reordering) apply from near to far only, unless `both_ways` is set: `--loss 1%` then costs a ping 1% and not 2%.
 """
 
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from toolkit.units import parse_duration_ns, parse_fraction, parse_rate, parse_s
 
 @dataclass(frozen=True, slots=True)
 class LinkText:
-    """What was written about a link; None where nothing was. The names are those of `nettool link`'s options."""
+    """A link as its user wrote it, named like the options of `nettool link`; None for an option not given."""
 
     rate: str | None = None
     rate_back: str | None = None
@@ -42,23 +41,24 @@ class LinkText:
 
 
 def link_spec(text: LinkText, base: LinkSpec | None = None) -> LinkSpec:
-    """`base` (a profile, or a link without limits) with what was written. Raises UsageError."""
+    """`base` (default: a link without limits) with the options of `text` applied. Raises UsageError."""
     base = base or LinkSpec()
-    forward = _limited(base.forward, text.rate, text.trace, text)
-    is_own = text.rate_back is not None or text.trace_back is not None  # else the way back is as the way there
-    backward = _limited(
+    forward = _with_limits(base.forward, text.rate, text.trace, text)
+    is_asymmetric = text.rate_back is not None or text.trace_back is not None
+    backward = _with_limits(
         base.backward,
-        text.rate_back if is_own else text.rate,
-        text.trace_back if is_own else text.trace,
+        text.rate_back if is_asymmetric else text.rate,
+        text.trace_back if is_asymmetric else text.trace,
         text,
     )
-    harm = _harm(text)
+    impairments = _impairments(text)
     changes = [parse_change(change) for change in text.changes]
-    forward = replace(forward, **harm, changes=_merged(forward, changes))
+    forward = replace(forward, **impairments, changes=_merge_changes(forward, changes))
     if text.both_ways:
-        backward = replace(backward, **harm, changes=_merged(backward, changes))
+        backward = replace(backward, **impairments, changes=_merge_changes(backward, changes))
     else:
-        backward = replace(backward, changes=_merged(backward, (replace(change, loss=None) for change in changes)))
+        lossless = [replace(change, loss=None) for change in changes]
+        backward = replace(backward, changes=_merge_changes(backward, lossless))
     return replace(
         base,
         forward=forward,
@@ -68,7 +68,7 @@ def link_spec(text: LinkText, base: LinkSpec | None = None) -> LinkSpec:
     )
 
 
-def _limited(path: PathSpec, rate: str | None, trace: tuple[int, ...] | None, text: LinkText) -> PathSpec:
+def _with_limits(path: PathSpec, rate: str | None, trace: tuple[int, ...] | None, text: LinkText) -> PathSpec:
     if rate is not None and trace is not None:
         raise UsageError("a path has a rate or a delivery trace, not both: leave one of them out")
     if rate is not None:
@@ -82,8 +82,9 @@ def _limited(path: PathSpec, rate: str | None, trace: tuple[int, ...] | None, te
     return path
 
 
-def _harm(text: LinkText) -> dict[str, Any]:
-    harm: dict[str, Any] = {
+def _impairments(text: LinkText) -> dict[str, Any]:
+    """The impairments in `text` as fields of a PathSpec."""
+    impairments: dict[str, Any] = {
         name: parse_fraction(value)
         for name, value in (
             ("loss", text.loss),
@@ -94,15 +95,15 @@ def _harm(text: LinkText) -> dict[str, Any]:
         if value is not None
     }
     if text.jitter is not None:
-        harm |= {"jitter_ns": parse_duration_ns(text.jitter), "jitter_reorders": text.jitter_reorders}
+        impairments |= {"jitter_ns": parse_duration_ns(text.jitter), "jitter_reorders": text.jitter_reorders}
     elif text.jitter_reorders:
-        raise UsageError("--jitter-reorders says how jitter is meant: give --jitter too, like --jitter 2ms")
+        raise UsageError("--jitter-reorders needs --jitter: add it, for example --jitter 2ms")
     if text.burst is not None:
-        harm["burst"] = parse_burst(text.burst)
-    return harm
+        impairments["burst"] = parse_burst(text.burst)
+    return impairments
 
 
-def _merged(path: PathSpec, changes: Iterable[LinkChange]) -> tuple[LinkChange, ...]:
+def _merge_changes(path: PathSpec, changes: Iterable[LinkChange]) -> tuple[LinkChange, ...]:
     return tuple(sorted((*path.changes, *changes), key=lambda change: change.at_ns))
 
 
@@ -111,12 +112,13 @@ def parse_burst(text: str) -> BurstLoss:
     share, _, rest = text.partition(":")
     length, _, loss = rest.partition(":")
     if not length:
-        raise UsageError(f"'{printable(text, 40)}' is no burst: write its share of time and its length, like 1%:20ms")
+        shown = printable(text, 40)
+        raise UsageError(f"'{shown}' is not a burst: write its share of the time and its mean length, like 1%:20ms")
     return BurstLoss.from_share(parse_fraction(share), parse_duration_ns(length), parse_fraction(loss) if loss else 1.0)
 
 
 def parse_queue(text: str) -> QueueSpec:
-    """A size in bytes or time, `codel`, `ecn` or `ecn=TIME`, with commas between. Raises UsageError."""
+    """Comma-separated: a size in bytes or in time, `codel`, `ecn` or `ecn=TIME`. Raises UsageError."""
     queue = QueueSpec()
     for word in text.split(","):
         name, _, value = word.strip().partition("=")
@@ -126,22 +128,22 @@ def parse_queue(text: str) -> QueueSpec:
             queue = replace(queue, ecn_threshold_ns=parse_duration_ns(value))
         elif name == "ecn":
             queue = replace(queue, ecn=True)
-        elif name.endswith("s"):  # every unit of time ends so, and none of size
+        elif name.endswith("s"):  # every unit of time ends in s, no unit of size does
             queue = replace(queue, limit_ns=parse_duration_ns(name))
         else:
             queue = replace(queue, limit_bytes=parse_size(name))
     if queue.ecn and not queue.codel:
-        raise UsageError("'ecn' alone belongs to codel: write codel,ecn, or a threshold like 200kB,ecn=5ms")
+        raise UsageError("'ecn' without a threshold needs CoDel: write codel,ecn, or a threshold like 200kB,ecn=5ms")
     return queue
 
 
 def parse_change(text: str) -> LinkChange:
-    """`at TIME WHAT VALUE`. Raises UsageError."""
+    """`at TIME WHAT VALUE`, the word `at` being optional. Raises UsageError."""
     words = text.split()
     if words and words[0] == "at":
         words = words[1:]
     if len(words) != 3:
-        raise UsageError(f"'{printable(text, 40)}' is no change: write it like 'at 5s rate 20Mbit'")
+        raise UsageError(f"'{printable(text, 40)}' is not a change: write it like 'at 5s rate 20Mbit'")
     at_ns = parse_duration_ns(words[0])
     match words[1]:
         case "rate":
@@ -152,4 +154,4 @@ def parse_change(text: str) -> LinkChange:
             return LinkChange(at_ns, loss=parse_fraction(words[2]))
         case "blackout":
             return LinkChange(at_ns, blackout_ns=parse_duration_ns(words[2]))
-    raise UsageError(f"'{printable(words[1], 40)}' does not change: take rate, rtt, loss or blackout")
+    raise UsageError(f"'{printable(words[1], 40)}' cannot change: choose rate, rtt, loss or blackout")

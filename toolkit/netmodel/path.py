@@ -1,24 +1,23 @@
-"""One direction of a link as a model: packets go in, their fates come out. Pure and seeded.
+"""One direction of a link as a model: packets in, fates out. Pure and seeded.
 
-A packet is offered, meets the bottleneck and its queue (`toolkit.netmodel.queues`), and then crosses the wire,
-which may lose, damage, repeat and delay it:
+A packet enters the queue of the bottleneck (`toolkit.netmodel.queues`) and then passes the impairments, which may drop,
+corrupt, duplicate and delay it:
 
     offered -> queue (overflow, active management) -> bottleneck -> blackout, bursts, loss -> corruption,
     duplication -> propagation delay, jitter, reordering -> delivered
 
-What the wire loses has been sent by the bottleneck, as on a real path. The model knows no clock and draws
-only from its seed: the same seed and the same offered packets (times, sizes, ECN) give the same fates, to
-the nanosecond. The draws of an impairment belong to the packet's index, those of bursts and of in-order
-jitter to time (`toolkit.netmodel.impairments`). Time begins at 0 with the link and is in ns; a size is that of
-an IP packet.
+Packets lost behind the bottleneck have used its capacity, as on a real path. The model has no clock and draws only from
+its seed: the same seed and the same offered packets (times, sizes, ECN) give the same fates, to the nanosecond. The
+draws of an impairment belong to the packet's index, those of bursts and of in-order jitter to time
+(`toolkit.netmodel.impairments`). Times are ns since the start of the link; sizes are those of IP packets.
 
-The order of calls:
+The driver contract:
 
-    path.handle_packets(now_ns, packet_bytes)     a packet, or a burst of equal ones, is there
-    path.poll_fates(now_ns)                       the fates that are known by now, each once
-    path.next_fate_ns()                           when to poll again; None: only after more packets
+    path.handle_packets(now_ns, packet_bytes)     one packet, or a burst of equal packets, arrives
+    path.poll_fates(now_ns)                       the fates decided by now, each once
+    path.next_fate_ns()                           when to poll again; None: not before the next packet
 
-Without CoDel every fate is known at once, though the delivery is later. `now_ns` never goes back.
+Without CoDel every fate is decided at once, even if the delivery is later. `now_ns` never decreases.
 """
 
 import math
@@ -42,19 +41,19 @@ from toolkit.netmodel.spec import LinkSpec, PathSpec
 
 QUEUE, AQM, BLACKOUT, BURST, LOSS = "queue", "aqm", "blackout", "burst", "loss"
 DROP_REASONS = (QUEUE, AQM, BLACKOUT, BURST, LOSS)
-"""Why a packet never arrives: no room in the queue, CoDel, the link was down, a bad period, chance."""
+"""Why a packet never arrives: full queue, CoDel, blackout, bad period of a burst channel, independent loss."""
 
 _LOSS, _BURST, _BURST_GOOD, _BURST_BAD, _CORRUPT, _DUPLICATE, _REORDER, _JITTER, _BIT = range(9)
 
 
 class Fate(NamedTuple):
-    """What becomes of `packets` packets, numbered from `first` on.
+    """The common fate of `packets` packets, numbered from `first` on.
 
     drop:          one of DROP_REASONS, or "" for packets that arrive
-    first_ns:      when the first of them arrives; the others follow every `gap_ns` (`delivery_ns` tells)
-    is_marked:     they arrive with Congestion Experienced
-    corrupt_at:    they arrive damaged: a number in [0, 1) that says which bit, from the first to the last
-    is_duplicate:  this is the second delivery of packets whose first one is a fate of its own
+    first_ns:      arrival of the first packet; the others follow every `gap_ns` (see `delivery_ns`)
+    is_marked:     the packets arrive with Congestion Experienced
+    corrupt_at:    the packets arrive with one bit flipped: its position as a number in [0, 1)
+    is_duplicate:  the second delivery of packets; their first delivery is another Fate
     """
 
     first: int
@@ -67,39 +66,38 @@ class Fate(NamedTuple):
     is_duplicate: bool = False
 
     def delivery_ns(self, index: int) -> int:
-        """When packet `index` arrives, never rounded to before its time."""
+        """When packet `index` arrives, rounded up: never early."""
         return math.ceil(self.first_ns + (index - self.first) * self.gap_ns)
 
     def deliveries(self) -> Iterator[tuple[int, int]]:
-        """(packet number, delivery time in ns) of each packet; nothing if they were dropped."""
+        """(packet number, delivery time in ns) of each packet; empty for dropped packets."""
         if not self.drop:
             for index in range(self.first, self.first + self.packets):
                 yield index, self.delivery_ns(index)
 
 
-class Path:
-    """One direction of a link; see the head of this file."""
+class PathModel:
+    """One direction of a link; the module docstring has the driver contract."""
 
     def __init__(self, spec: PathSpec, rtt_ns: int, seed: int, direction: int = 0) -> None:
-        """`rtt_ns` sizes a queue that has no size of its own; `direction` keeps the two ways' draws apart."""
+        """`rtt_ns` sizes a queue without a limit; `direction` gives each direction its own random streams."""
         self._spec = spec
         self._queue = _queue_of(spec, rtt_ns)
-        self._wire = _Wire(spec, seed, direction)
+        self._impairments = _ImpairmentStage(spec, seed, direction)
         self._fates: list[Fate] = []
         self._offered = 0
 
     @property
     def offered_packets(self) -> int:
-        """How many packets were offered: the number that the next one gets."""
+        """Packets offered so far, which is the number of the next packet."""
         return self._offered
 
     def handle_packets(
         self, now_ns: float, packet_bytes: int, count: int = 1, last_bytes: int = 0, is_ecn: bool = False
     ) -> int:
-        """`count` packets arrive together, each of `packet_bytes` (the last of `last_bytes`, if not 0).
+        """Offer `count` simultaneous packets of `packet_bytes` each (the last of `last_bytes`, if not 0).
 
-        `is_ecn` says that they carry ECT, so that a queue may mark them. Returns the number of the first;
-        the others have those after it.
+        A queue may mark packets that carry ECT (`is_ecn`). Returns the number of the first packet; the others follow.
         """
         first = self._offered
         self._offered += count
@@ -113,28 +111,28 @@ class Path:
     def _enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> None:
         if not count:
             return
-        taken = self._queue.enqueue(now_ns, first, count, packet_bytes, is_ecn)
-        if taken < count:
-            self._fates.append(Fate(first + taken, count - taken, QUEUE))
+        accepted = self._queue.enqueue(now_ns, first, count, packet_bytes, is_ecn)
+        if accepted < count:
+            self._fates.append(Fate(first + accepted, count - accepted, QUEUE))
 
     def poll_fates(self, now_ns: float) -> list[Fate]:
-        """The fates that were decided up to `now_ns`; those of packets that arrive in the order of sending."""
+        """The fates decided up to `now_ns`; arrivals are in the order of departure from the bottleneck."""
         trains, dropped = self._queue.dequeue(now_ns)
         self._fates.extend(Fate(index, 1, AQM) for index in dropped)
         for train in trains:
-            self._wire.cross(train, self._fates)
+            self._impairments.apply(train, self._fates)
         fates, self._fates = self._fates, []
         return fates
 
     def next_fate_ns(self) -> float | None:
-        """When `poll_fates` will have something that it has not now."""
+        """When `poll_fates` will next return a fate; None: not before another packet is offered."""
         return 0.0 if self._fates else self._queue.next_ns()
 
 
-def paths(spec: LinkSpec) -> tuple[Path, Path]:
-    """The forward and the backward path of a link, in their first state."""
+def path_models(spec: LinkSpec) -> tuple[PathModel, PathModel]:
+    """The forward and the backward path of a link at time 0."""
     forward, backward = spec.forward, spec.backward
-    return Path(forward, spec.rtt_ns, spec.seed, 0), Path(backward, spec.rtt_ns, spec.seed, 1)
+    return PathModel(forward, spec.rtt_ns, spec.seed, 0), PathModel(backward, spec.rtt_ns, spec.seed, 1)
 
 
 def _queue_of(spec: PathSpec, rtt_ns: int) -> Queue:
@@ -148,8 +146,8 @@ def _queue_of(spec: PathSpec, rtt_ns: int) -> Queue:
     return (CoDel if spec.queue.codel else DropTail)(transmitter, spec, rtt_ns)
 
 
-class _Wire:
-    """What lies behind the bottleneck: losses, damage, repetition and delay, for one train after another."""
+class _ImpairmentStage:
+    """Everything behind the bottleneck: loss, corruption, duplication and delay, train by train."""
 
     def __init__(self, spec: PathSpec, seed: int, direction: int) -> None:
         def uniforms(impairment: int) -> IndexedUniforms:
@@ -165,8 +163,8 @@ class _Wire:
         self._bursts = None
         if spec.burst is not None:
             self._bursts = BurstStates(random_stream(seed, direction, _BURST), spec.burst)
-        self._coins = {impairment: uniforms(impairment) for impairment in (_LOSS, _BURST_GOOD, _BURST_BAD)}
-        self._special = tuple(
+        self._loss_uniforms = {impairment: uniforms(impairment) for impairment in (_LOSS, _BURST_GOOD, _BURST_BAD)}
+        self._per_packet = tuple(
             (impairment, probability, uniforms(impairment))
             for impairment, probability in (
                 (_CORRUPT, spec.corrupt),
@@ -179,51 +177,51 @@ class _Wire:
         self._jitter = uniforms(_JITTER)
         self._last_arrival_ns = 0.0
 
-    def cross(self, train: PacketTrain, fates: list[Fate]) -> None:
-        """Append what becomes of the packets of `train`."""
+    def apply(self, train: PacketTrain, fates: list[Fate]) -> None:
+        """Append the fates of the packets of `train`."""
         end = train.first + train.packets
         while self._changes and self._changes[0].at_ns <= train.time_ns(end - 1):
             change = self._changes.popleft()
             before = _first_since(train, change.at_ns)
             if before > train.first:
-                self._cross(train.part(train.first, before), fates)
+                self._apply_unchanged(train.part(train.first, before), fates)
                 train = train.part(before, end)
             self._loss = self._loss if change.loss is None else change.loss
             self._delay_ns = self._delay_ns if change.delay_ns is None else float(change.delay_ns)
-        self._cross(train, fates)
+        self._apply_unchanged(train, fates)
 
-    def _cross(self, train: PacketTrain, fates: list[Fate]) -> None:
-        """The same, while nothing changes."""
+    def _apply_unchanged(self, train: PacketTrain, fates: list[Fate]) -> None:
+        """As `apply`, for a train within which no scheduled change occurs."""
         lost = self._lost(train)
-        marks: dict[int, set[int]] = {}
-        for impairment, probability, uniforms in self._special:
+        impaired: dict[int, set[int]] = {}
+        for impairment, probability, uniforms in self._per_packet:
             for index in uniforms.below(train.first, train.packets, probability):
                 if index not in lost:
-                    marks.setdefault(index, set()).add(impairment)
-        position = train.first
-        for index, drop in sorted({**dict.fromkeys(marks, ""), **lost}.items()) if lost or marks else ():
-            if index > position:
-                self._arrive(train.part(position, index), fates)
-            position = index + 1
+                    impaired.setdefault(index, set()).add(impairment)
+        next_index = train.first
+        for index, drop in sorted({**dict.fromkeys(impaired, ""), **lost}.items()) if lost or impaired else ():
+            if index > next_index:
+                self._arrive(train.part(next_index, index), fates)
+            next_index = index + 1
             if not drop:
-                self._arrive_marked(train.part(index, position), marks[index], fates)
-        if position < train.first + train.packets:
-            self._arrive(train.part(position, train.first + train.packets), fates)
+                self._arrive_impaired(train.part(index, next_index), impaired[index], fates)
+        if next_index < train.first + train.packets:
+            self._arrive(train.part(next_index, train.first + train.packets), fates)
         fates.extend(_lost_fates(lost))
 
     def _lost(self, train: PacketTrain) -> dict[int, str]:
-        """Packet number -> reason; the first reason that a packet meets is the one that counts."""
+        """Packet number -> reason. Of several reasons the first on the path counts: blackout, burst, loss."""
         first, count = train.first, train.packets
         lost: dict[int, str] = {}
         if self._loss:
-            lost.update(dict.fromkeys(self._coins[_LOSS].below(first, count, self._loss), LOSS))
+            lost.update(dict.fromkeys(self._loss_uniforms[_LOSS].below(first, count, self._loss), LOSS))
         if self._bursts is not None and self._spec.burst is not None:
             last_ns = train.time_ns(first + count - 1)
             bad = _within(train, self._bursts.overlapping(train.first_ns, last_ns))
-            hit_bad = self._coins[_BURST_BAD].below(first, count, self._spec.burst.loss_bad) if bad else ()
+            hit_bad = self._loss_uniforms[_BURST_BAD].below(first, count, self._spec.burst.loss_bad) if bad else ()
             hit_good: Sequence[int] = ()
             if self._spec.burst.loss_good:
-                hit_good = self._coins[_BURST_GOOD].below(first, count, self._spec.burst.loss_good)
+                hit_good = self._loss_uniforms[_BURST_GOOD].below(first, count, self._spec.burst.loss_good)
             lost.update(dict.fromkeys(bad.intersection(hit_bad).union(set(hit_good) - bad), BURST))
         while self._blackouts and self._blackouts[0][1] <= train.first_ns:
             self._blackouts.popleft()
@@ -231,20 +229,20 @@ class _Wire:
             lost.update(dict.fromkeys(_within(train, self._blackouts), BLACKOUT))
         return lost
 
-    def _arrive_marked(self, single: PacketTrain, marks: set[int], fates: list[Fate]) -> None:
-        """One packet that is damaged, repeated, held back, or all of it."""
-        place = len(fates)
+    def _arrive_impaired(self, single: PacketTrain, impairments: set[int], fates: list[Fate]) -> None:
+        """The fates of one packet that is corrupted, duplicated or held back, or several of these."""
+        at = len(fates)
         self._arrive(single, fates)
-        if _REORDER in marks:
-            held_ns = fates[place].first_ns + self._spec.reorder_delay_ns
-            fates[place] = fates[place]._replace(first_ns=held_ns)
-        if _CORRUPT in marks:
-            fates[place] = fates[place]._replace(corrupt_at=self._bits.value(single.first))
-        if _DUPLICATE in marks:
-            fates.append(fates[place]._replace(is_duplicate=True))
+        if _REORDER in impairments:
+            held_ns = fates[at].first_ns + self._spec.reorder_delay_ns
+            fates[at] = fates[at]._replace(first_ns=held_ns)
+        if _CORRUPT in impairments:
+            fates[at] = fates[at]._replace(corrupt_at=self._bits.value(single.first))
+        if _DUPLICATE in impairments:
+            fates.append(fates[at]._replace(is_duplicate=True))
 
     def _arrive(self, train: PacketTrain, fates: list[Fate]) -> None:
-        """Delay and jitter; without reordering nobody arrives before who was sent earlier."""
+        """Delay and jitter; without reordering, packets arrive in the order in which they were sent."""
         spec = self._spec
         if not spec.jitter_ns:
             self._arrive_in_order(train, self._delay_ns, fates)
@@ -254,7 +252,7 @@ class _Wire:
                 arrival_ns = train.time_ns(index) + self._delay_ns + jitter_ns
                 fates.append(Fate(index, 1, "", arrival_ns, 0.0, train.is_marked))
         else:
-            # One draw for every stretch of time as long as the mean: packets close in time share their delay.
+            # One draw for each slot of time as long as the mean: packets close in time share their delay.
             indexes = range(train.first, train.first + train.packets)
             for slot, group in groupby(indexes, lambda index: int(train.time_ns(index) // spec.jitter_ns)):
                 members = list(group)
@@ -268,7 +266,7 @@ class _Wire:
         first_ns = train.first_ns + delay_ns
         end = train.first + train.packets
         floor_ns = self._last_arrival_ns
-        if first_ns < floor_ns:  # those that would overtake arrive together with the one before them
+        if first_ns < floor_ns:  # packets that would overtake arrive together with their predecessor
             held = train.packets
             if train.gap_ns:
                 held = min(held, math.ceil((floor_ns - first_ns) / train.gap_ns))
@@ -282,7 +280,7 @@ class _Wire:
 
 
 def _within(train: PacketTrain, periods: list[tuple[float, float]] | deque[tuple[float, float]]) -> set[int]:
-    """The packets of `train` that are sent within one of `periods` [start, end)."""
+    """The packets of `train` that depart within one of `periods` [start, end)."""
     indexes: set[int] = set()
     for start_ns, end_ns in periods:
         indexes.update(range(_first_since(train, start_ns), _first_since(train, end_ns)))
@@ -290,7 +288,7 @@ def _within(train: PacketTrain, periods: list[tuple[float, float]] | deque[tuple
 
 
 def _first_since(train: PacketTrain, at_ns: float) -> int:
-    """The first packet of `train` that is sent at or after `at_ns`; the one behind the last if none is."""
+    """The number of the first packet of `train` that departs at or after `at_ns`; the end of the train if none does."""
     end = train.first + train.packets
     if at_ns <= train.first_ns:
         return train.first
@@ -301,7 +299,7 @@ def _first_since(train: PacketTrain, at_ns: float) -> int:
 
 
 def _lost_fates(lost: dict[int, str]) -> Iterator[Fate]:
-    """`lost` as few fates: neighbours with one reason share theirs."""
+    """`lost` as few fates: neighbours with the same reason share one."""
     run: Fate | None = None
     for index, drop in sorted(lost.items()):
         if run is not None and run.drop == drop and run.first + run.packets == index:

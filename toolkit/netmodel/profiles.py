@@ -1,7 +1,7 @@
-"""Links with names, and where their figures come from.
+"""Named links and the sources of their figures.
 
-Near is the subscriber: the forward path is his upload. A figure without a source says so: what the sources
-do not give is an assumption, and docs/link.md repeats it.
+Near is the subscriber, so the forward path is the upload. Figures that the sources do not give are marked as assumed,
+here and in docs/link.md.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _MS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A link by name: what it stands for, its figures, and their sources."""
+    """A named link: what it stands for, its specification, and the sources of its figures."""
 
     name: str
     stands_for: str
@@ -31,9 +31,9 @@ _HANDOVERS = BurstLoss.from_share(0.005, 75 * _MS, loss_bad=0.5)
 _ALL = (
     Profile(
         "lan",
-        "two machines on one switch, as fast as this kernel is",
+        "two machines on one switch, as fast as this kernel",
         LinkSpec(kind=LAN),
-        ("a veth pair of this machine: nothing is emulated; --rate adds the kernel's tbf",),
+        ("a veth pair, nothing emulated; --rate adds the kernel's tbf",),
     ),
     Profile(
         "wifi",
@@ -44,8 +44,8 @@ _ALL = (
         ),
         (
             "delay: Sui et al., Characterizing and Improving WiFi Latency, MobiSys 2016: median 3 ms, p90 20 ms",
-            "rate: IEEE 802.11-2020, HT MCS 15 at 20 MHz is 144.4 Mbit/s; 60% of it after the MAC's overhead",
-            "jitter's shape and the queue: assumed",
+            "rate: IEEE 802.11-2020, HT MCS 15 at 20 MHz is 144.4 Mbit/s; 60% remains after MAC overhead",
+            "shape of the jitter, queue: assumed",
         ),
     ),
     Profile(
@@ -63,41 +63,41 @@ _ALL = (
     ),
     Profile(
         "lte",
-        "a 4G telephone in a city",
+        "a 4G phone in a city",
         LinkSpec(
             PathSpec(rate_bps=13.6e6, delay_ns=22_500_000, jitter_ns=4 * _MS, queue=QueueSpec(limit_ns=500 * _MS)),
             PathSpec(rate_bps=14.7e6, delay_ns=22_500_000, jitter_ns=4 * _MS, queue=QueueSpec(limit_ns=500 * _MS)),
         ),
         (
             "rate and RTT (53 ms on average): Ofcom, Measuring mobile broadband performance in the UK, April 2015",
-            "jitter: retransmissions by HARQ after 8 ms, 3GPP TS 36.321; they also hide the loss",
-            "queue: Jiang et al., Tackling Bufferbloat in 3G/4G Networks, IMC 2012: deep; its 500 ms: assumed",
+            "jitter: HARQ retransmissions after 8 ms, 3GPP TS 36.321, which also hide loss",
+            "queue: Jiang et al., Tackling Bufferbloat in 3G/4G Networks, IMC 2012: deep; the 500 ms are assumed",
         ),
     ),
     Profile(
         "starlink",
-        "a dish under low satellites",
+        "a terminal for satellites in low orbit",
         LinkSpec(
             PathSpec(rate_bps=17e6, delay_ns=21 * _MS, jitter_ns=4 * _MS, burst=_HANDOVERS),
             PathSpec(rate_bps=178e6, delay_ns=21 * _MS, jitter_ns=4 * _MS, burst=_HANDOVERS),
         ),
         (
             "rates and RTT (median 50 ms): Michel et al., A First Look at Starlink Performance, IMC 2022",
-            "losses of up to half the packets at handovers: Kassem et al., A Browser-side View of Starlink, IMC 2022",
-            "every 15 s on average: Mohan et al., A Multifaceted Look at Starlink Performance, WWW 2024",
-            "their length of 75 ms, and the queue of one bandwidth-delay product: assumed",
+            "loss of up to half the packets at handovers: Kassem et al., A Browser-side View of Starlink, IMC 2022",
+            "a handover every 15 s on average: Mohan et al., A Multifaceted Look at Starlink Performance, WWW 2024",
+            "handovers of 75 ms, a queue of one bandwidth-delay product: assumed",
         ),
     ),
     Profile(
         "geo",
-        "a geostationary satellite without a proxy",
+        "a geostationary satellite without a performance-enhancing proxy",
         LinkSpec(
             PathSpec(rate_bps=10e6, delay_ns=300 * _MS),
             PathSpec(rate_bps=100e6, delay_ns=300 * _MS),
         ),
         (
             "rates (100/10) and RTT (600 ms at least): the SatCom access in Michel et al., IMC 2022",
-            "queue of one bandwidth-delay product, and no loss: assumed",
+            "a queue of one bandwidth-delay product, no loss: assumed",
         ),
     ),
     Profile(
@@ -106,12 +106,12 @@ _ALL = (
         _both(PathSpec(rate_bps=1e9, delay_ns=37_500_000, loss=1e-5)),
         (
             "RTT: between the 60 ms of the newest cables and the 90 ms of Verizon's service level agreement",
-            "rate of a usual server's port; loss of 0.001%: assumed",
+            "rate of a common server port, loss of 0.001%: assumed",
         ),
     ),
     Profile(
         "lossy-wan",
-        "a long path with loss that is not congestion",
+        "a long path with random loss",
         LinkSpec(
             PathSpec(rate_bps=100e6, delay_ns=50 * _MS, loss=0.01),
             PathSpec(rate_bps=100e6, delay_ns=50 * _MS),
@@ -124,8 +124,8 @@ PROFILES = {profile.name: profile for profile in _ALL}
 
 
 def profile(name: str) -> Profile:
-    """The profile of that name. Raises UsageError that lists them."""
+    """The profile called `name`. Raises UsageError, which lists them all."""
     try:
         return PROFILES[name]
     except KeyError:
-        raise UsageError(f"no link is called '{printable(name, 40)}': take one of {', '.join(PROFILES)}") from None
+        raise UsageError(f"unknown link '{printable(name, 40)}': choose from {', '.join(PROFILES)}") from None

@@ -1,12 +1,11 @@
-"""The bottleneck of a path: what sends packets on at a rate, and the queue before it.
+"""The bottleneck of a path: a transmitter and the queue in front of it.
 
-A *transmitter* knows when a packet leaves: at a rate that may change on schedule, or at the opportunities
-of a delivery trace. A *queue* decides which packets get that far. Drop-tail knows a packet's departure as
-soon as it arrives; CoDel (RFC 8289) decides when a packet reaches the head, and then it depends on what has
-come since.
+A *transmitter* determines when a packet departs: at a rate that may change on schedule, or at the opportunities of a
+delivery trace. A *queue* determines which packets reach it. Drop-tail knows the departure of a packet when it arrives.
+CoDel (RFC 8289) decides when the packet reaches the head of the queue, by the packets that have arrived since.
 
-Packets come and go as trains: equal packets of one arrival that leave at equal distances, so that a burst of
-sixty costs little more than one packet. Times are float ns since the link's start, sizes are bytes of IP.
+Packets are handled as trains: equal packets that arrived together and depart at equal intervals. A burst of sixty
+packets costs little more than one. Times are float ns since the start of the link; sizes are bytes of IP packets.
 """
 
 import math
@@ -18,7 +17,7 @@ from toolkit.netmodel.spec import TRACE_OPPORTUNITY_BYTES, LinkChange, PathSpec,
 
 
 class PacketTrain(NamedTuple):
-    """`packets` packets, numbered from `first` on, sent every `gap_ns` from `first_ns` on."""
+    """`packets` packets, numbered from `first` on, that depart every `gap_ns` from `first_ns` on."""
 
     first: int
     packets: int
@@ -27,29 +26,29 @@ class PacketTrain(NamedTuple):
     is_marked: bool = False
 
     def time_ns(self, index: int) -> float:
-        """When packet `index` leaves."""
+        """When packet `index` departs."""
         return self.first_ns + (index - self.first) * self.gap_ns
 
     def part(self, first: int, end: int) -> "PacketTrain":
-        """The packets from `first` up to and without `end`."""
+        """The packets in [first, end)."""
         return PacketTrain(first, end - first, self.time_ns(first), self.gap_ns, self.is_marked)
 
 
 class Transmitter(Protocol):
-    """Sends one packet after another."""
+    """Sends packets one after another."""
 
     def rate_bps(self, now_ns: float) -> float:
-        """The rate in force at `now_ns`; of a trace, on average."""
+        """The rate at `now_ns`; for a trace, its average rate."""
 
     def ready_ns(self, now_ns: float) -> float:
-        """When a packet that comes to the head of the queue at `now_ns` begins to be sent."""
+        """When the transmission of a packet that reaches the head of the queue at `now_ns` begins."""
 
     def send(self, now_ns: float, first: int, count: int, packet_bytes: int) -> list[PacketTrain]:
-        """The departures of `count` equal packets that are all there at `now_ns`, each after the last."""
+        """The departures of `count` equal packets that are all queued at `now_ns`."""
 
 
 class RateTransmitter:
-    """Sends at a rate. A packet goes out at the rate that is in force when its first bit does."""
+    """Sends at a rate. The rate at the first bit of a packet applies to the whole packet."""
 
     def __init__(self, rate_bps: float, changes: tuple[LinkChange, ...]) -> None:
         self._changes_ns = [c.at_ns for c in changes if c.rate_bps is not None]
@@ -82,12 +81,12 @@ class RateTransmitter:
 
 
 class TraceTransmitter:
-    """Sends at the opportunities of a mahimahi trace, over and over (`toolkit.netmodel.mahimahi` has the rules)."""
+    """Sends at the opportunities of a repeating mahimahi trace (`toolkit.netmodel.mahimahi` has the rules)."""
 
     def __init__(self, trace_ms: tuple[int, ...], mean_rate_bps: float) -> None:
         self._mean_rate_bps = mean_rate_bps
         self._trace_ms = trace_ms
-        self._next = 0  # opportunities since the start, over all rounds
+        self._next = 0  # number of the next opportunity, counted over all repetitions
         self._left_bytes = TRACE_OPPORTUNITY_BYTES
 
     def rate_bps(self, now_ns: float) -> float:  # noqa: ARG002
@@ -95,16 +94,16 @@ class TraceTransmitter:
         return self._mean_rate_bps
 
     def _time_ns(self) -> float:
-        rounds, place = divmod(self._next, len(self._trace_ms))
-        return (rounds * self._trace_ms[-1] + self._trace_ms[place]) * 1e6
+        rounds, line = divmod(self._next, len(self._trace_ms))
+        return (rounds * self._trace_ms[-1] + self._trace_ms[line]) * 1e6
 
     def ready_ns(self, now_ns: float) -> float:
-        """As in Transmitter; what went by before `now_ns` is lost."""
+        """As in Transmitter. Opportunities before `now_ns` are lost."""
         if self._time_ns() < now_ns:
             period_ms = self._trace_ms[-1]
             now_ms = math.ceil(now_ns / 1e6)
             rounds, rest_ms = divmod(now_ms, period_ms)
-            if rest_ms == 0:  # the last opportunities of the round before are due at this very time
+            if rest_ms == 0:  # the last opportunities of the previous round occur at this time
                 rounds, rest_ms = rounds - 1, period_ms
             reached = rounds * len(self._trace_ms) + bisect_left(self._trace_ms, rest_ms)
             if reached > self._next:
@@ -120,9 +119,9 @@ class TraceTransmitter:
             rest = packet_bytes
             while True:
                 departure_ns = self._time_ns()
-                taken = min(rest, self._left_bytes)
-                rest -= taken
-                self._left_bytes -= taken
+                used = min(rest, self._left_bytes)
+                rest -= used
+                self._left_bytes -= used
                 if not self._left_bytes:
                     self._next += 1
                     self._left_bytes = TRACE_OPPORTUNITY_BYTES
@@ -133,20 +132,20 @@ class TraceTransmitter:
 
 
 class Queue(Protocol):
-    """What a path puts its packets into. Times never go back."""
+    """The queue of a path. `now_ns` never decreases."""
 
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
-        """`count` equal packets arrive at once; how many of them are taken (the last ones are not)."""
+        """Offer `count` equal, simultaneous packets. Returns how many are accepted; the last ones are refused."""
 
     def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:
-        """What was sent by decisions up to `now_ns`, and the numbers of those that were dropped instead."""
+        """The trains sent and the numbers of the packets dropped by decisions up to `now_ns`."""
 
     def next_ns(self) -> float | None:
-        """When `dequeue` will have something; None while nothing waits for a decision."""
+        """When `dequeue` will next return something; None while no packet awaits a decision."""
 
 
 class Unlimited:
-    """No bottleneck: everything leaves as it comes."""
+    """No bottleneck: packets depart when they arrive."""
 
     def __init__(self) -> None:
         self._sent: list[PacketTrain] = []
@@ -167,9 +166,9 @@ class Unlimited:
 
 
 class DropTail:
-    """First in, first out; what finds no room is refused. An empty queue takes any packet.
+    """First in, first out, with a limit. An empty queue accepts any packet.
 
-    The backlog counts every packet until its last bit is sent.
+    A packet belongs to the backlog until its last bit is sent.
     """
 
     def __init__(self, transmitter: Transmitter, path: PathSpec, rtt_ns: int) -> None:
@@ -181,7 +180,7 @@ class DropTail:
         self._waiting_bytes = 0
 
     def backlog_bytes(self, now_ns: float) -> int:
-        """Bytes of the packets that have arrived and are not wholly sent at `now_ns`."""
+        """Bytes of the accepted packets that are not fully sent at `now_ns`."""
         waiting = self._waiting
         while waiting:
             train, packet_bytes = waiting[0]
@@ -198,20 +197,20 @@ class DropTail:
         """As in Queue."""
         backlog = self.backlog_bytes(now_ns)
         limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
-        taken = min(count, max((limit - backlog) // packet_bytes, 0 if backlog else 1))
-        if taken:
-            for train in self._transmitter.send(now_ns, first, taken, packet_bytes):
+        accepted = min(count, max((limit - backlog) // packet_bytes, 0 if backlog else 1))
+        if accepted:
+            for train in self._transmitter.send(now_ns, first, accepted, packet_bytes):
                 self._waiting.append((train, packet_bytes))
-                self._sent.extend(self._marked(train, now_ns) if is_ecn else (train,))
-            self._waiting_bytes += taken * packet_bytes
-        return taken
+                self._sent.extend(self._mark_late_packets(train, now_ns) if is_ecn else (train,))
+            self._waiting_bytes += accepted * packet_bytes
+        return accepted
 
-    def _marked(self, train: PacketTrain, now_ns: float) -> list[PacketTrain]:
+    def _mark_late_packets(self, train: PacketTrain, now_ns: float) -> list[PacketTrain]:
         threshold_ns = self._path.queue.ecn_threshold_ns
         if threshold_ns is None:
             return [train]
         end = train.first + train.packets
-        index = train.first  # departures rise: the first marked one parts the train
+        index = train.first  # departures increase, so that the first marked packet splits the train
         while index < end and train.time_ns(index) - now_ns <= threshold_ns:
             index += 1
         unmarked, marked = train.part(train.first, index), train.part(index, end)._replace(is_marked=True)
@@ -228,9 +227,9 @@ class DropTail:
 
 
 class CoDel:
-    """Controlled delay, RFC 8289 section 5, before a transmitter; `limit_bytes` bounds it at the tail.
+    """Controlled delay (RFC 8289 section 5) with a drop-tail limit. Variables are named as in the RFC.
 
-    Variables are named as in the RFC. With `ecn`, what would be dropped is marked and goes on, if it can be.
+    With `ecn`, an ECN-capable packet is marked and sent where CoDel would drop it.
     """
 
     def __init__(self, transmitter: Transmitter, path: PathSpec, rtt_ns: int) -> None:
@@ -238,7 +237,7 @@ class CoDel:
         self._path = path
         self._rtt_ns = rtt_ns
         self._spec: QueueSpec = path.queue
-        self._packets: deque[tuple[float, int, int, bool]] = deque()  # arrival, index, bytes, can be marked
+        self._packets: deque[tuple[float, int, int, bool]] = deque()  # arrival, index, bytes, whether it can be marked
         self._bytes = 0
         self._max_packet_bytes = 0
         self._first_above_time_ns = 0.0
@@ -255,7 +254,7 @@ class CoDel:
         can_mark = is_ecn and self._spec.ecn
         self._max_packet_bytes = max(self._max_packet_bytes, packet_bytes)
         for index in range(first, first + count):
-            self._serve(now_ns)  # the first may be on its way before the second is there
+            self._serve(now_ns)  # the transmitter may take the first packet before the second is queued
             if self._packets and self._bytes + packet_bytes > limit:
                 return index - first
             self._packets.append((now_ns, index, packet_bytes, can_mark))
@@ -276,7 +275,7 @@ class CoDel:
         return self._transmitter.ready_ns(self._packets[0][0]) if self._packets else None
 
     def _serve(self, now_ns: float) -> None:
-        """Everything that the transmitter takes up to `now_ns`, each decision at its own time."""
+        """Let the transmitter take packets up to `now_ns`, deciding on each at its own time."""
         while self._packets:
             start_ns = self._transmitter.ready_ns(self._packets[0][0])
             if start_ns > now_ns:
@@ -287,7 +286,7 @@ class CoDel:
                     self._sent.append(train._replace(is_marked=is_marked))
 
     def _next_packet(self, now_ns: float) -> tuple[tuple[float, int, int, bool] | None, bool]:
-        """The RFC's `dequeue`: the packet to send, if one is left, and whether it carries a mark."""
+        """`dequeue` of the RFC: the packet to send, if any is left, and whether it is marked."""
         packet, ok_to_drop = self._pop(now_ns)
         if packet is None:
             self._is_dropping = False
@@ -314,7 +313,7 @@ class CoDel:
             self._dropped.append(packet[1])
             packet, _ = self._pop(now_ns)
         self._is_dropping = True
-        # Soon after the last dropping state the rate that controlled the queue then is where to go on from.
+        # Soon after the last dropping state, resume near the drop rate that controlled the queue then.
         delta = self._count - self._last_count
         is_recent = now_ns - self._drop_next_ns < 16 * self._spec.interval_ns
         self._count = delta if delta > 1 and is_recent else 1
@@ -323,7 +322,7 @@ class CoDel:
         return packet, is_marked
 
     def _pop(self, now_ns: float) -> tuple[tuple[float, int, int, bool] | None, bool]:
-        """The RFC's `dodequeue`: the head, and whether it has been above the target for a whole interval."""
+        """`dodequeue` of the RFC: the head, and whether the delay was above target for a whole interval."""
         if not self._packets:
             self._first_above_time_ns = 0.0
             return None, False

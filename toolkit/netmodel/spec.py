@@ -1,11 +1,11 @@
-"""What a link is asked to be: plain values, checked once, for both of its directions.
+"""The specification of a link: plain values for both directions, validated on construction.
 
-A link has two ends, `near` (where the user's command runs) and `far`. The path from near to far is the
-*forward* one. Every figure is that of the network layer: a rate counts the bytes of IP packets, as netem
-and tbf count them, without Ethernet framing; a delay is that of one direction.
+A link has two ends, `near` (where the user's command runs) and `far`. The path from near to far is the *forward* path.
+All figures are those of the network layer: a rate counts the bytes of IP packets, without Ethernet framing; a delay is
+one-way.
 
-A queue without a size of its own gets one bandwidth-delay product (Villamizar and Song, "High performance
-TCP in ANSNET", 1994), and never less than a hundred full packets.
+A queue without a size of its own holds one bandwidth-delay product (Villamizar and Song, "High performance TCP in
+ANSNET", 1994), and at least a hundred full packets.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from toolkit.errors import UsageError
 from toolkit.units import format_duration_ns, format_rate, format_size
 
-MIN_QUEUE_BYTES = 150_000  # a hundred packets of 1,500 bytes: two 64 KiB bursts of a sender with offload fit
+MIN_QUEUE_BYTES = 150_000  # a hundred packets of 1,500 bytes: room for two 64 KiB super-packets
 MIN_RATE_BPS = 1e3
 MAX_RATE_BPS = 1e11
 MAX_DELAY_NS = 60 * 10**9
@@ -23,10 +23,10 @@ WAN, LAN = "wan", "lan"
 
 @dataclass(frozen=True, slots=True)
 class BurstLoss:
-    """Gilbert-Elliott loss in time: exponential stays of these means; probabilities of loss in either state.
+    """Gilbert-Elliott loss in continuous time: mean sojourn times of the two states, loss probability in each.
 
-    The sequence of states depends on the seed and on time alone, so every protocol that crosses the link
-    meets the same bad moments (Gilbert 1960; Elliott 1963; the continuous-time form of Yajnik et al. 1999).
+    Sojourn times are exponential. The sequence of states depends only on the seed and on time, so every protocol that
+    crosses the link meets the same bad periods (Gilbert 1960; Elliott 1963; in continuous time: Yajnik et al. 1999).
     """
 
     mean_good_ns: int
@@ -38,14 +38,14 @@ class BurstLoss:
     def from_share(cls, bad_share: float, mean_bad_ns: int, loss_bad: float = 1.0) -> "BurstLoss":
         """Bad for `bad_share` of the time, in bursts of `mean_bad_ns` on average. Raises UsageError."""
         if not 0 < bad_share < 1:
-            raise UsageError("a burst's share of the time lies between 0% and 100%; write for example 1%:20ms")
+            raise UsageError("the share of the time of a burst must lie between 0% and 100%: write for example 1%:20ms")
         if mean_bad_ns <= 0:
-            raise UsageError("a burst lasts longer than nothing; write for example 1%:20ms")
+            raise UsageError("the mean length of a burst must be more than 0: write for example 1%:20ms")
         return cls(round(mean_bad_ns * (1 - bad_share) / bad_share), mean_bad_ns, 0.0, loss_bad)
 
     @property
     def mean_loss(self) -> float:
-        """The share of evenly spread packets that is lost in the long run."""
+        """The long-run loss ratio of evenly spaced packets."""
         bad = self.mean_bad_ns / (self.mean_bad_ns + self.mean_good_ns)
         return bad * self.loss_bad + (1 - bad) * self.loss_good
 
@@ -54,11 +54,11 @@ class BurstLoss:
 class QueueSpec:
     """The queue before the bottleneck.
 
-    limit_bytes:      drop-tail beyond this backlog; if `limit_ns` is None too, one bandwidth-delay product
-    limit_ns:         the same in time: as many bytes as the rate in force carries in `limit_ns`
-    codel:            RFC 8289 on top, with its `target_ns` and `interval_ns`
+    limit_bytes:      drop-tail limit of the backlog; without any limit, one bandwidth-delay product
+    limit_ns:         the same limit in time: the bytes that the current rate carries in `limit_ns`
+    codel:            CoDel (RFC 8289) with `target_ns` and `interval_ns`, in addition to the limit
     ecn:              CoDel marks ECN-capable packets instead of dropping them (RFC 8289 section 3, RFC 3168)
-    ecn_threshold_ns: drop-tail alone marks what would wait longer than this (step marking, RFC 8257 section 3.1)
+    ecn_threshold_ns: without CoDel: mark packets that will wait longer (step marking, RFC 8257 section 3.1)
     """
 
     limit_bytes: int | None = None
@@ -72,7 +72,10 @@ class QueueSpec:
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """What is different from `at_ns` on (since the link's start); a blackout passes after `blackout_ns`."""
+    """A scheduled change: the fields that are not None apply from `at_ns` on; a blackout lasts `blackout_ns`.
+
+    Times count from the start of the link.
+    """
 
     at_ns: int
     rate_bps: float | None = None
@@ -85,16 +88,16 @@ class LinkChange:
 class PathSpec:
     """One direction of a link.
 
-    rate_bps:         of the bottleneck, in bits of IP packets per second; None for no bottleneck
-    trace_ms:         instead of a rate: the opportunities of a mahimahi trace (`toolkit.netmodel.mahimahi`)
+    rate_bps:         bottleneck rate in bits of IP packets per second; None for no bottleneck
+    trace_ms:         a delivery trace instead of a rate (`toolkit.netmodel.mahimahi`)
     delay_ns:         one-way propagation delay
-    jitter_ns:        mean of an exponential delay on top; in order, and the same for all packets of one
-                      moment, unless `jitter_reorders`: then each packet draws its own and may overtake
-    loss:             probability that a packet is lost, each on its own
-    burst:            Gilbert-Elliott loss in time
-    duplicate, corrupt: probabilities for each packet; a corrupted one arrives with a flipped bit
+    jitter_ns:        mean of an additional exponential delay. Packets keep their order, and packets close in time
+                      share one draw, unless `jitter_reorders`: then each packet draws its own and may overtake
+    loss:             independent loss probability of each packet
+    burst:            Gilbert-Elliott loss
+    duplicate, corrupt: independent probabilities of each packet; a corrupted packet arrives with one bit flipped
     reorder:          probability that a packet is held back by `reorder_delay_ns`
-    queue, changes:   see there; the changes in the order of their time
+    changes:          in order of time
     """
 
     rate_bps: float | None = None
@@ -129,25 +132,25 @@ class PathSpec:
     def _check_queue(self) -> None:
         queue = self.queue
         if queue.limit_bytes is not None and queue.limit_ns is not None:
-            raise UsageError("a queue has a size in bytes or in time, not both: leave one of them out")
+            raise UsageError("a queue has a limit in bytes or in time, not both: leave one of them out")
         if queue.limit_bytes is not None and queue.limit_bytes < MIN_MTU_BYTES:
             raise UsageError(f"a queue of {queue.limit_bytes} bytes holds no packet: make it 3kB or more")
         if min(v for v in (queue.limit_ns, queue.target_ns, queue.interval_ns, 1) if v is not None) <= 0:
-            raise UsageError("a queue's times are longer than nothing: write for example 50ms")
+            raise UsageError("the times of a queue must be more than 0: write for example 50ms")
         if self.rate_bps is None and self.trace_ms is None and (queue.codel or queue.ecn_threshold_ns is not None):
-            raise UsageError("CoDel and ECN need a bottleneck to queue before: give the link a rate or a trace")
+            raise UsageError("CoDel and ECN need a bottleneck: give the link a rate or a trace")
         if queue.codel and queue.ecn_threshold_ns is not None:
-            raise UsageError("CoDel marks by its own target: write codel,ecn, or a threshold alone, like 200kB,ecn=5ms")
+            raise UsageError("CoDel marks at its own target: write codel,ecn, or a threshold like 200kB,ecn=5ms")
 
     def _check_changes(self) -> None:
         if any(b.at_ns < a.at_ns for a, b in zip(self.changes, self.changes[1:], strict=False)):
-            raise UsageError("changes come in the order of their time")
+            raise UsageError("changes must be in order of time: sort them")
         for change in self.changes:
             if change.at_ns < 0 or (change.blackout_ns is not None and change.blackout_ns <= 0):
-                raise UsageError("a change comes after the start, and a blackout lasts longer than nothing")
+                raise UsageError("a change needs a time of 0 or later, and a blackout a length of more than 0")
             if change.rate_bps is not None:
                 if self.rate_bps is None:
-                    raise UsageError("a change of rate needs a link with a rate: give it one from the start")
+                    raise UsageError("a change of rate needs a link with a rate: add --rate")
                 _check_rate(change.rate_bps)
             if change.delay_ns is not None:
                 _check_delay(change.delay_ns)
@@ -156,21 +159,21 @@ class PathSpec:
 
     @property
     def mean_rate_bps(self) -> float | None:
-        """The rate at the start, or that of the trace on average; None without a bottleneck."""
+        """The initial rate, or the average rate of the trace; None without a bottleneck."""
         if self.trace_ms is None:
             return self.rate_bps
         return len(self.trace_ms) * TRACE_OPPORTUNITY_BYTES * 8e3 / self.trace_ms[-1]
 
 
 TRACE_OPPORTUNITY_BYTES = 1504
-"""What one line of a mahimahi trace lets through: `PACKET_SIZE` in its src/packet/packetshell.hh."""
+"""Bytes that one line of a mahimahi trace delivers: `PACKET_SIZE` in its src/packet/packetshell.hh."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSpec:
-    """Both directions, the MTU of either end, and the seed of every random draw.
+    """Both directions, the MTU of both ends, and the seed of all random draws.
 
-    kind: WAN is emulated packet by packet; LAN is a veth pair, with the kernel's tbf where it has a rate.
+    kind: WAN is emulated packet by packet; LAN is a veth pair, with the kernel's tbf if it has a rate
     """
 
     forward: PathSpec = field(default_factory=PathSpec)
@@ -181,18 +184,18 @@ class LinkSpec:
 
     def __post_init__(self) -> None:
         if not MIN_MTU_BYTES <= self.mtu_bytes <= MAX_MTU_BYTES:
-            raise UsageError(f"an MTU lies between {MIN_MTU_BYTES} and {MAX_MTU_BYTES} bytes")
+            raise UsageError(f"an MTU must lie between {MIN_MTU_BYTES} and {MAX_MTU_BYTES} bytes")
         if not 0 <= self.seed < 1 << 64:
-            raise UsageError("a seed is a whole number from 0 to 18446744073709551615")
+            raise UsageError("a seed must be a whole number from 0 to 18446744073709551615")
 
     @property
     def rtt_ns(self) -> int:
-        """The propagation delay of both directions together."""
+        """The propagation delay of both directions, without queues."""
         return self.forward.delay_ns + self.backward.delay_ns
 
 
 def queue_limit_bytes(path: PathSpec, rtt_ns: int, rate_bps: float | None = None) -> int:
-    """How many bytes the queue of `path` holds at `rate_bps` (None: its mean rate) and `rtt_ns`."""
+    """The capacity of the queue of `path` at `rate_bps` (default: mean rate) and `rtt_ns`; 0 without a bottleneck."""
     if path.queue.limit_bytes is not None:
         return path.queue.limit_bytes
     rate_bps = path.mean_rate_bps if rate_bps is None else rate_bps
@@ -204,7 +207,7 @@ def queue_limit_bytes(path: PathSpec, rtt_ns: int, rate_bps: float | None = None
 
 
 def describe_path(path: PathSpec, rtt_ns: int) -> str:
-    """`path` in one line for a person, with the size that its queue comes to."""
+    """`path` in one line for users, with the resulting size of its queue."""
     parts = []
     if path.trace_ms is not None and path.mean_rate_bps is not None:
         parts.append(f"trace of {format_rate(path.mean_rate_bps)} on average")
@@ -229,14 +232,14 @@ def describe_path(path: PathSpec, rtt_ns: int) -> str:
 
 def _check_rate(rate_bps: float) -> None:
     if not MIN_RATE_BPS <= rate_bps <= MAX_RATE_BPS:
-        raise UsageError("a link's rate lies between 1kbit and 100Gbit per second")
+        raise UsageError("the rate of a link must lie between 1kbit and 100Gbit")
 
 
 def _check_delay(delay_ns: int) -> None:
     if not 0 <= delay_ns <= MAX_DELAY_NS:
-        raise UsageError("a delay lies between 0ms and 60s")
+        raise UsageError("a delay must lie between 0ms and 60s")
 
 
 def _check_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise UsageError(f"{name} is a share from 0% to 100%")
+        raise UsageError(f"{name} must lie between 0% and 100%")

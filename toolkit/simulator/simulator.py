@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from toolkit.errors import UsageError
-from toolkit.netmodel.path import Fate, Path, paths
+from toolkit.netmodel.path import Fate, PathModel, path_models
 from toolkit.netmodel.spec import LinkSpec, PathSpec
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
@@ -75,7 +75,7 @@ class _Offer:
 class _SharedPath:
     """One direction: tells whose datagrams a fate is about. Woken like a host where fates come later (CoDel)."""
 
-    def __init__(self, path: Path, spec: PathSpec, mtu_bytes: int, simulator: "Simulator") -> None:
+    def __init__(self, path: PathModel, spec: PathSpec, mtu_bytes: int, simulator: "Simulator") -> None:
         self.due_ns: int | None = None
         self.queueing = QueueingDelay(spec)
         self._path = path
@@ -145,7 +145,7 @@ class Simulator:
         self.link = link
         self.now_ns = 0
         self.samples: list[Sample] = []
-        forward, backward = paths(link)
+        forward, backward = path_models(link)
         self._forward = _SharedPath(forward, link.forward, link.mtu_bytes, self)
         self._backward = _SharedPath(backward, link.backward, link.mtu_bytes, self)
         self._events: list[tuple[int, int, Host | _SharedPath]] = []

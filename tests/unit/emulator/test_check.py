@@ -3,7 +3,7 @@
 import pytest
 
 from toolkit.emulator.check import expected_arrival_share
-from toolkit.netmodel.path import Path
+from toolkit.netmodel.path import PathModel
 from toolkit.netmodel.spec import BurstLoss, PathSpec
 
 PACKETS = 2000
@@ -28,7 +28,7 @@ def test_what_arrives_of_what_the_bottleneck_sends(path: PathSpec, share: float,
 @pytest.mark.parametrize("seed", range(20))
 def test_the_models_stay_within_the_spread(seed: int) -> None:
     path = PathSpec(loss=0.05, corrupt=0.05, duplicate=0.1)
-    model = Path(path, 0, seed)
+    model = PathModel(path, 0, seed)
     model.handle_packets(0, 1500, PACKETS)
     came = sum(fate.packets for fate in model.poll_fates(0) if not fate.drop and fate.corrupt_at is None)
     share, spread = expected_arrival_share(path, PACKETS)

@@ -13,7 +13,7 @@ from toolkit.emulator import tun
 from toolkit.emulator.accounting import EMULATOR, LinkAccounting
 from toolkit.emulator.offload import GSO_UDP_L4, NEEDS_CSUM, VNET_BYTES, VNET_HEADER
 from toolkit.errors import NettoolError
-from toolkit.netmodel.path import paths
+from toolkit.netmodel.path import path_models
 from toolkit.netmodel.spec import LinkChange, LinkSpec, PathSpec, QueueSpec
 
 MS = 1_000_000
@@ -148,7 +148,7 @@ def test_codel_decides_while_nothing_comes(bench: Bench) -> None:
 def test_copies_and_damaged_packets_keep_their_place(bench: Bench, harm: dict[str, float]) -> None:
     """A copy comes after its original and before the next packet, though thirty packets share a write."""
     spec = PathSpec(rate_bps=1e8, delay_ns=MS, **harm)  # type: ignore[arg-type]
-    model, _ = paths(LinkSpec(spec, PathSpec()))
+    model, _ = path_models(LinkSpec(spec, PathSpec()))
     model.handle_packets(0, 132, 60)
     expected = sorted(index for fate in model.poll_fates(0) for index, _ in fate.deliveries())
     bench.start(spec)

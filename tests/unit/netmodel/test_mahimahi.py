@@ -4,7 +4,7 @@ import pytest
 
 from toolkit.errors import UsageError
 from toolkit.netmodel.mahimahi import parse_trace
-from toolkit.netmodel.path import Path
+from toolkit.netmodel.path import PathModel
 from toolkit.netmodel.spec import PathSpec, QueueSpec
 
 MS = 1_000_000
@@ -12,7 +12,7 @@ MS = 1_000_000
 
 def deliveries(trace: tuple[int, ...], offered: list[tuple[float, int]]) -> list[float]:
     """(time in ms, bytes) of packets -> times of delivery in ms."""
-    path = Path(PathSpec(trace_ms=trace, queue=QueueSpec(limit_bytes=10**9)), 0, 1)
+    path = PathModel(PathSpec(trace_ms=trace, queue=QueueSpec(limit_bytes=10**9)), 0, 1)
     came: list[float] = []
     for at_ms, size in offered:
         path.handle_packets(at_ms * MS, size)
@@ -52,7 +52,7 @@ def test_the_trace_begins_anew_at_its_end() -> None:
 def test_the_rate_is_that_of_the_trace() -> None:
     spec = PathSpec(trace_ms=tuple(range(1, 1001)), queue=QueueSpec(limit_bytes=10**9))
     assert spec.mean_rate_bps == pytest.approx(1504 * 8 * 1000)
-    path = Path(spec, 0, 1)
+    path = PathModel(spec, 0, 1)
     path.handle_packets(0, 1504, 3000)
     came = [at for fate in path.poll_fates(0) for _, at in fate.deliveries()]
     assert came == [n * MS for n in range(1, 3001)]

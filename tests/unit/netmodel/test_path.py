@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from toolkit.netmodel.path import AQM, BLACKOUT, BURST, LOSS, QUEUE, Fate, Path
+from toolkit.netmodel.path import AQM, BLACKOUT, BURST, LOSS, QUEUE, Fate, PathModel
 from toolkit.netmodel.spec import BurstLoss, LinkChange, PathSpec, QueueSpec
 
 MS = 1_000_000
@@ -19,7 +19,7 @@ def send(
     spec: PathSpec, packets: int, gap_ns: float, *, seed: int = 1, size: int = 1500, rtt_ns: int = 0
 ) -> list[Fate]:
     """`packets` of `size` bytes, one every `gap_ns`; all fates, in the order in which they were told."""
-    path = Path(spec, rtt_ns, seed)
+    path = PathModel(spec, rtt_ns, seed)
     fates = []
     for index in range(packets):
         path.handle_packets(index * gap_ns, size)
@@ -68,7 +68,7 @@ def test_more_loss_loses_the_same_packets_and_more() -> None:
 
 
 def test_the_two_directions_draw_apart() -> None:
-    there, back = Path(PathSpec(loss=0.1), 0, 7, 0), Path(PathSpec(loss=0.1), 0, 7, 1)
+    there, back = PathModel(PathSpec(loss=0.1), 0, 7, 0), PathModel(PathSpec(loss=0.1), 0, 7, 1)
     for path in (there, back):
         path.handle_packets(0, 100, 1000)
     assert there.poll_fates(0) != back.poll_fates(0)
@@ -77,7 +77,7 @@ def test_the_two_directions_draw_apart() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bursts_have_their_mean_length_and_share(seed: int) -> None:
     burst = BurstLoss.from_share(0.05, 20 * MS)
-    path = Path(PathSpec(rate_bps=1.6e6, burst=burst, queue=QueueSpec(limit_bytes=10**9)), 0, seed)
+    path = PathModel(PathSpec(rate_bps=1.6e6, burst=burst, queue=QueueSpec(limit_bytes=10**9)), 0, seed)
     lost: list[int] = []
     for _ in range(600):  # trains of packets that leave every half millisecond
         path.handle_packets(0, 100, 1000)
@@ -121,7 +121,7 @@ def test_an_idle_path_adds_transmission_and_propagation() -> None:
 
 
 def test_a_full_queue_refuses_what_comes_last() -> None:
-    path = Path(PathSpec(rate_bps=1e6, queue=QueueSpec(limit_bytes=15_000)), 0, 1)
+    path = PathModel(PathSpec(rate_bps=1e6, queue=QueueSpec(limit_bytes=15_000)), 0, 1)
     path.handle_packets(0, 1500, 20)
     assert dropped(path.poll_fates(0), QUEUE) == set(range(10, 20))
     path.handle_packets(12 * MS, 1500, 2)  # one has been sent meanwhile
@@ -131,7 +131,7 @@ def test_a_full_queue_refuses_what_comes_last() -> None:
 
 
 def test_a_queue_in_time_holds_what_the_rate_carries_in_it() -> None:
-    path = Path(PathSpec(rate_bps=12e6, queue=QueueSpec(limit_ns=50 * MS)), 0, 1)
+    path = PathModel(PathSpec(rate_bps=12e6, queue=QueueSpec(limit_ns=50 * MS)), 0, 1)
     path.handle_packets(0, 1500, 100)
     assert dropped(path.poll_fates(0), QUEUE) == set(range(50, 100))
 
@@ -139,7 +139,7 @@ def test_a_queue_in_time_holds_what_the_rate_carries_in_it() -> None:
 def test_a_queue_in_time_goes_with_the_rate_that_is_in_force_when_a_packet_comes() -> None:
     """Not with the one that was at the last packet (idle since), nor with the one that its last packet will meet."""
     spec = PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=QueueSpec(limit_ns=50 * MS))
-    path = Path(spec, 0, 1)
+    path = PathModel(spec, 0, 1)
     path.handle_packets(980 * MS, 1500, 100)  # 20 of them at 12 Mbit/s, 30 at a tenth of it
     path.handle_packets(981 * MS, 1500, 2)  # one is gone, and 75 kB hold for another while the rate is what it was
     path.handle_packets(1001 * MS, 1500)  # 7.5 kB hold
@@ -149,31 +149,31 @@ def test_a_queue_in_time_goes_with_the_rate_that_is_in_force_when_a_packet_comes
 
 def test_codel_is_bounded_by_the_rate_in_force_as_well() -> None:
     queue = QueueSpec(codel=True, limit_ns=50 * MS)
-    path = Path(PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=queue), 0, 1)
+    path = PathModel(PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=queue), 0, 1)
     path.handle_packets(2 * SECOND, 1500, 10)  # one is on its way, five wait
     assert dropped(path.poll_fates(2 * SECOND), QUEUE) == {6, 7, 8, 9}
 
 
 def test_an_empty_queue_takes_any_packet() -> None:
-    path = Path(PathSpec(rate_bps=1e5, queue=QueueSpec(limit_ns=MS)), 0, 1)
+    path = PathModel(PathSpec(rate_bps=1e5, queue=QueueSpec(limit_ns=MS)), 0, 1)
     path.handle_packets(0, 1500, 2)
     assert dropped(path.poll_fates(0), QUEUE) == {1}
 
 
 def test_a_queue_without_a_size_has_the_bandwidth_delay_product() -> None:
-    path = Path(PathSpec(rate_bps=1e8), 40 * MS, 1)
+    path = PathModel(PathSpec(rate_bps=1e8), 40 * MS, 1)
     path.handle_packets(0, 1500, 1000)
     assert dropped(path.poll_fates(0), QUEUE) == set(range(500_000 // 1500, 1000))
 
 
 def test_a_short_last_packet_takes_its_own_time() -> None:
-    path = Path(PathSpec(rate_bps=8e6), 0, 1)
+    path = PathModel(PathSpec(rate_bps=8e6), 0, 1)
     path.handle_packets(0, 1000, 3, last_bytes=500)
     assert arrivals(path.poll_fates(0)) == {0: MS, 1: 2 * MS, 2: 2 * MS + MS // 2}
 
 
 def test_drop_tail_marks_what_would_wait_too_long() -> None:
-    path = Path(PathSpec(rate_bps=12e6, queue=QueueSpec(ecn_threshold_ns=5 * MS)), 0, 1)
+    path = PathModel(PathSpec(rate_bps=12e6, queue=QueueSpec(ecn_threshold_ns=5 * MS)), 0, 1)
     path.handle_packets(0, 1500, 10, is_ecn=True)
     marked = {i for f in path.poll_fates(0) if f.is_marked for i, _ in f.deliveries()}
     assert marked == {5, 6, 7, 8, 9}
@@ -257,10 +257,10 @@ def test_a_blackout_takes_what_is_sent_in_it() -> None:
     assert dropped(send(spec, 300, 10 * MS), BLACKOUT) == set(range(100, 120))
 
 
-def codel_drops(**queue: object) -> tuple[Path, list[tuple[float, int]], list[Fate]]:
+def codel_drops(**queue: object) -> tuple[PathModel, list[tuple[float, int]], list[Fate]]:
     """An unresponsive sender at 1.25 times the rate before CoDel, for 2 s: (time, packet) of drops, all fates."""
     spec = PathSpec(rate_bps=12e6, queue=QueueSpec(codel=True, limit_bytes=10**9, **queue))  # type: ignore[arg-type]
-    path = Path(spec, 0, 1)
+    path = PathModel(spec, 0, 1)
     drops, fates = [], []
     for step in range(20_000):  # every 0.1 ms
         now_ns = step * MS / 10
@@ -298,7 +298,7 @@ def test_codel_leaves_a_short_queue_alone() -> None:
 
 def test_codel_controls_a_responsive_sender() -> None:
     """A window that halves at a drop and grows by one a round trip: the standing queue comes near the target."""
-    path = Path(PathSpec(rate_bps=12e6, delay_ns=20 * MS, queue=QueueSpec(codel=True, limit_bytes=10**9)), 0, 1)
+    path = PathModel(PathSpec(rate_bps=12e6, delay_ns=20 * MS, queue=QueueSpec(codel=True, limit_bytes=10**9)), 0, 1)
     window, in_flight, now_ns, next_cut_ns = 200.0, 0, 0.0, 0.0
     sent_at: dict[int, float] = {}
     due: list[tuple[int, int]] = []
