@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, PendingRanges, ReceivedDigest
+from toolkit.transfer.digest import ALGORITHMS, Algorithm, PendingRanges, ReceivedDigest, RunningDigest
 from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, Entry, EntryKind
 from toolkit.transfer.messages import Digests, FileDigest, Offer, decode_untrusted
-from toolkit.transfer.names import refusal_of_untrusted
+from toolkit.transfer.names import refusal_reason_untrusted
 
 PIECE_BYTES = 1400  # a datagram's payload
 PIECES = 2048
@@ -30,7 +30,7 @@ def test_decode(benchmark: BenchmarkFixture, message: Offer | Digests) -> None:
 
 
 def test_check_1024_names(benchmark: BenchmarkFixture) -> None:
-    assert benchmark(lambda: [refusal_of_untrusted(path) for path in PATHS]) == [None] * len(PATHS)
+    assert benchmark(lambda: [refusal_reason_untrusted(path) for path in PATHS]) == [None] * len(PATHS)
 
 
 def in_order(count: int) -> list[int]:
@@ -56,7 +56,7 @@ def shuffled(count: int) -> list[int]:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
 @pytest.mark.parametrize("order", [in_order, with_holes, shuffled], ids=lambda order: order.__name__)
-def test_digest_of_pieces_as_they_land(
+def test_digest_of_pieces_as_they_arrive(
     benchmark: BenchmarkFixture, algorithm: Algorithm, order: Callable[[int], list[int]]
 ) -> None:
     content = memoryview(random.Random(2).randbytes(PIECE_BYTES * PIECES))
@@ -65,12 +65,12 @@ def test_digest_of_pieces_as_they_land(
     def read_into(offset: int, buffer: memoryview) -> None:
         buffer[:] = content[offset : offset + len(buffer)]
 
-    def land() -> bytes:
+    def receive() -> bytes:
         digest = ReceivedDigest(algorithm, read_into, PendingRanges())
         for offset, piece in pieces:
-            digest.landed(offset, piece)
+            digest.on_data(offset, piece)
         return digest.digest()
 
-    whole = Frontier(algorithm, read_into)
+    whole = RunningDigest(algorithm, read_into)
     whole.update(content)
-    assert benchmark(land) == whole.digest()
+    assert benchmark(receive) == whole.digest()

@@ -17,7 +17,7 @@ from toolkit.channel import Channel
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
 from toolkit.transfer import Progress, ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transfer.open_files import OPEN_FILES
-from toolkit.transfer.sources import Stream, StreamSlice
+from toolkit.transfer.sources import StreamSlice, StreamSource
 
 TREE = SendOptions(recursive=True)
 
@@ -178,14 +178,14 @@ def test_a_stream_needs_no_room_for_temporary_files(
 def test_a_stream_that_cannot_be_read_on_ends_both_with_the_reason(
     network: Network, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    next_slice = Stream.next_slice
+    next_slice = StreamSource.next_slice
 
-    def fail_at_last(self: Stream) -> StreamSlice | None:
+    def fail_at_last(self: StreamSource) -> StreamSlice | None:
         if self.size_bytes > 20_000_000:
             raise TransferError("the standard input cannot be read (it broke)")
         return next_slice(self)
 
-    monkeypatch.setattr(Stream, "next_slice", fail_at_last)
+    monkeypatch.setattr(StreamSource, "next_slice", fail_at_last)
     with open("/dev/zero", "rb") as zeros:
         sent, received = transfer(network, [Path("-")], destination, SendOptions(stream_fd=zeros.fileno()))
     assert isinstance(sent, TransferError)
@@ -270,12 +270,12 @@ def test_either_end_may_be_stopped(network: Network, tmp_path: Path, destination
     sender, receiver = network.pair()
 
     def run_sender() -> None:
-        with pytest.raises(TransferError, match="stopped"):
+        with pytest.raises(TransferError, match="cancelled"):
             send(sender, [tmp_path / "large"], progress=seen, cancel=stop if end == "sender" else None)
         sender.close()
 
     def run_receiver() -> None:
-        with pytest.raises(TransferError, match="stopped"):
+        with pytest.raises(TransferError, match="cancelled"):
             receive(receiver, destination, cancel=stop if end == "receiver" else None)
         receiver.close()
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import ProtocolError
-from toolkit.transfer.digest import ALGORITHMS, Algorithm, Frontier, PendingRanges, ReceivedDigest
+from toolkit.transfer.digest import ALGORITHMS, Algorithm, PendingRanges, ReceivedDigest, RunningDigest
 
 STANDARD = {
     "xxh3-128": lambda content: xxhash.xxh3_128(content).digest(),
@@ -38,10 +38,10 @@ def test_any_order_gives_the_standard_digest(algorithm: Algorithm, layout: list[
     digest = ReceivedDigest(algorithm, read_into, PendingRanges())
     for offset, piece in layout:
         if isinstance(piece, int):
-            digest.hole(offset, piece)
+            digest.on_hole(offset, piece)
         else:
             stored[offset : offset + len(piece)] = piece
-            digest.landed(offset, memoryview(piece))
+            digest.on_data(offset, memoryview(piece))
     assert digest.offset == len(stored)
     assert digest.pending_ranges == 0
     assert digest.digest() == STANDARD[algorithm.name](bytes(stored))
@@ -57,14 +57,14 @@ def test_bytes_that_come_again_are_an_error(layout: list[tuple[int, bytes | int]
     digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     for offset, piece in layout:
         if isinstance(piece, int):
-            digest.hole(offset, piece)
+            digest.on_hole(offset, piece)
         else:
-            digest.landed(offset, memoryview(piece))
+            digest.on_data(offset, memoryview(piece))
     offset, _ = data.draw(st.sampled_from(layout))
     with pytest.raises(ProtocolError):
-        digest.landed(offset, memoryview(b"again"))
+        digest.on_data(offset, memoryview(b"again"))
     with pytest.raises(ProtocolError):
-        digest.hole(offset, 1)
+        digest.on_hole(offset, 1)
 
 
 @pytest.mark.parametrize("first", ["content", "hole"])
@@ -72,8 +72,8 @@ def test_bytes_that_come_again_are_an_error(layout: list[tuple[int, bytes | int]
 def test_a_range_that_waits_may_not_come_again(first: str, second: str) -> None:
     digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     inputs = {
-        "content": lambda: digest.landed(10, memoryview(b"x")),
-        "hole": lambda: digest.hole(10, 1),
+        "content": lambda: digest.on_data(10, memoryview(b"x")),
+        "hole": lambda: digest.on_hole(10, 1),
     }
     inputs[first]()
     with pytest.raises(ProtocolError):
@@ -88,37 +88,37 @@ def test_pieces_that_wait_are_bounded_over_all_files(monkeypatch: pytest.MonkeyP
 
     def take(file: ReceivedDigest, offset: int) -> None:
         if kind == "hole":
-            file.hole(offset, 1)
+            file.on_hole(offset, 1)
         else:
-            file.landed(offset, memoryview(b"x"))
+            file.on_data(offset, memoryview(b"x"))
 
     for number in range(100):
         take(files[number % 4], 1 + 2 * number)
-    files[0].landed(0, memoryview(b"x"))  # file 0 goes on up to offset 2: one range less
+    files[0].on_data(0, memoryview(b"x"))  # file 0 goes on up to offset 2: one range less
     take(files[1], 1000)
-    files[1].forget()
+    files[1].clear()
     for number in range(26):
         take(files[1], 1 + 2 * number)
     with pytest.raises(ProtocolError, match="too many separate pieces"):
         take(files[2], 1000)
     for file in files:
-        file.forget()
+        file.clear()
     assert pending.count == 0
 
 
 def test_neighbours_are_one_range() -> None:
     digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     for offset in (5, 7, 9, 3, 1):
-        digest.landed(offset, memoryview(b"xy"))
+        digest.on_data(offset, memoryview(b"xy"))
     assert digest.pending_ranges == 1
-    digest.landed(0, memoryview(b"x"))
+    digest.on_data(0, memoryview(b"x"))
     assert digest.offset == 11
     assert digest.pending_ranges == 0
 
 
 @pytest.mark.parametrize("length", [1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
 def test_zeros_are_those_of_a_file(length: int) -> None:
-    frontier = Frontier(ALGORITHMS[0], unread)
-    frontier.zeros(length)
+    frontier = RunningDigest(ALGORITHMS[0], unread)
+    frontier.update_zeros(length)
     assert frontier.digest() == xxhash.xxh3_128(bytes(length)).digest()
     assert frontier.offset == length

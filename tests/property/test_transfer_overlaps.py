@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import ALGORITHMS
+from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryStatus, FileDigest, Hole
 from toolkit.transfer.storage import Storage
@@ -38,7 +39,7 @@ def lies(sent: list[Piece]) -> bool:
 @example([(6, 2, False), (0, 7, False), (7, 1, False)], False)
 def test_a_file_is_what_its_digest_says_whatever_overlaps(sent: list[Piece], size_is_known: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        storage = Storage(directory, overwrite=False, durable=False)
+        storage = IncomingFiles(Storage(directory, overwrite=False, durable=False))
         expected = bytearray(SIZE_BYTES)
         try:
             size_bytes = SIZE_BYTES if size_is_known else None
@@ -47,7 +48,7 @@ def test_a_file_is_what_its_digest_says_whatever_overlaps(sent: list[Piece], siz
                 content = bytes(length) if is_hole else bytes([number]) * length
                 expected[offset : offset + length] = content
                 if is_hole:
-                    storage.hole(Hole(0, offset, length))
+                    storage.write_hole(Hole(0, offset, length))
                 else:
                     storage.write(0, offset, memoryview(content))
             storage.expect(FileDigest(0, SIZE_BYTES, xxhash.xxh3_128(expected).digest()))

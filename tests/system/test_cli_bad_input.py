@@ -73,7 +73,7 @@ def file(tmp_path: Path) -> Path:
     [
         (["missing"], "no such file"),
         (["{tmp}"], "-r"),
-        (["{file}", "{file}"], "two of the sources"),
+        (["{file}", "{file}"], "two sources have"),
         (["-r", "/"], "no name"),
         (["--rate", "fast", "{file}"], "write it like 100Mbit"),
         (["--rate", "0", "{file}"], "out of range"),

@@ -1,116 +1,122 @@
-"""A receiver that keeps nothing: what arrives is hashed, compared with the sender's digest, and forgotten.
+"""A destination that keeps nothing: content is hashed, compared with the sender's digest, and dropped.
 
-It is the session of `nettool recv` in everything else. Content lands in memory without a name (memfd_create(2)),
-because it comes in any order and the digest wants it in one; what the digest has passed is given back to the
-system (fallocate(2), FALLOC_FL_PUNCH_HOLE), so that a transfer of any size takes some megabytes. What a peer may have
-held at a time is bounded: in MAX_FILES files, and MAX_HELD_BYTES from what is missing first to what came last.
+Everything else is the session of `nettool recv`. Content goes to an anonymous file in memory (memfd_create(2)),
+because it arrives in any order and the digest needs it in one order. The memory behind the digest's frontier is
+released (FALLOC_FL_PUNCH_HOLE of fallocate(2)), so that a transfer of any size needs some megabytes. A peer can make a
+session hold MAX_FILES files, and MAX_HELD_BYTES between the first missing and the last received byte of each.
 """
 
 import ctypes
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from toolkit.channel import Channel
 from toolkit.errors import ProtocolError
-from toolkit.transfer import ProgressCallback, ReceiveOptions, TransferResult
+from toolkit.transfer import TransferResult
+from toolkit.transfer.destination import (
+    ACCEPTED,
+    MISMATCHED,
+    VERIFIED,
+    IncomingFile,
+    RefusedEntryError,
+    storage_error,
+)
 from toolkit.transfer.digest import Algorithm, PendingRanges
-from toolkit.transfer.incoming import IncomingFile
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.receiver import ReceiveSession
-from toolkit.transfer.storage import Storage
-from toolkit.transfer.tree import RefusedEntryError, Tree, storage_error
 
 MAX_FILES = 64
-MAX_HELD_BYTES = 256 << 20  # of a session; a loss on a path of 5 Gbit/s and 200 ms holds half of it up
+MAX_HELD_BYTES = 256 << 20  # of all files of a session; a loss at 5 Gbit/s and 200 ms holds up half of it
 _PUNCH_BYTES = 4 << 20
 _KEEP_SIZE_AND_PUNCH = 0x01 | 0x02
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def receive_and_discard(
-    channel: Channel,
-    limit_bytes: int | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: threading.Event | None = None,
+    channel: Channel, limit_bytes: int | None = None, cancel: threading.Event | None = None
 ) -> TransferResult:
-    """As `toolkit.transfer.receive`, and nothing stays; files beyond `limit_bytes` are refused."""
-    return _DiscardingReceiver(channel, limit_bytes, progress, cancel).run()
+    """As `toolkit.transfer.receive`, but keep nothing; files beyond `limit_bytes` in all are refused."""
+    return ReceiveSession(channel, lambda: DiscardingDestination(limit_bytes), None, cancel).run()
 
 
-class _DiscardingReceiver(ReceiveSession):
-    def __init__(
-        self,
-        channel: Channel,
-        limit_bytes: int | None,
-        progress: ProgressCallback | None,
-        cancel: threading.Event | None,
-    ) -> None:
-        super().__init__(channel, os.sep, ReceiveOptions(overwrite=True), progress, cancel)
-        self._limit_bytes = limit_bytes
-
-    def _make_storage(self) -> Storage:
-        return DiscardingStorage(self._limit_bytes)
-
-
-class DiscardingStorage(Storage):
-    """Takes files as long as they come to `limit_bytes` at most."""
+class DiscardingDestination:
+    """Verifies files and keeps none; accepts files of `limit_bytes` in all. A Destination."""
 
     def __init__(self, limit_bytes: int | None) -> None:
-        super().__init__(os.sep, overwrite=True, durable=False)
-        self._tree.maps_extents = False  # a splice would land content that nobody gives back
-        self._left_bytes = limit_bytes
-        self._room = _Room()
+        self._remaining_bytes = limit_bytes
+        self._budget = _MemoryBudget()
 
-    def _check(self, entry: Entry, _free_bytes: int | None) -> None:
+    def accept(self, entries: Sequence[Entry], unfinished: Collection[IncomingFile]) -> list[EntryOutcome]:
+        """See Destination."""
+        outcomes: list[EntryOutcome] = []
+        files = len(unfinished)
+        for entry in entries:
+            try:
+                self._check(entry, files)
+            except RefusedEntryError as refusal:
+                outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
+            else:
+                files += 1
+                outcomes.append(ACCEPTED)
+        return outcomes
+
+    def create(
+        self, entry: Entry, algorithm: Algorithm, pending: PendingRanges, on_complete: Callable[[], None]
+    ) -> IncomingFile:
+        """See Destination."""
+        return _DiscardedFile(self._budget, entry, algorithm, pending, on_complete)
+
+    def close(self, complete: bool) -> None:
+        """See Destination; nothing is left to close."""
+
+    def _check(self, entry: Entry, files: int) -> None:
         if entry.kind is EntryKind.DIRECTORY:
-            raise RefusedEntryError("this receiver measures, and keeps no directories")
-        if len(self._files) >= MAX_FILES:
-            raise RefusedEntryError(f"this receiver measures, and takes {MAX_FILES} files at a time: send one")
-        if self._left_bytes is not None:
-            if entry.size_bytes is None or entry.size_bytes > self._left_bytes:
-                raise RefusedEntryError("it is more than this receiver takes; see its --max-bytes")
-            self._left_bytes -= entry.size_bytes
-
-    def _incoming(self, entry: Entry, algorithm: Algorithm, on_complete: Callable[[], None]) -> IncomingFile:
-        return _DiscardedFile(self._tree, entry, algorithm, on_complete, self._pending, self._room)
+            raise RefusedEntryError("this receiver only measures and accepts no directories")
+        if files >= MAX_FILES:
+            raise RefusedEntryError(f"this receiver only measures and accepts {MAX_FILES} files at a time: send one")
+        if self._remaining_bytes is not None:
+            if entry.size_bytes is None or entry.size_bytes > self._remaining_bytes:
+                raise RefusedEntryError("it is larger than this receiver accepts; see its --max-bytes")
+            self._remaining_bytes -= entry.size_bytes
 
 
-class _Room:
-    """What the files of a session hold, MAX_HELD_BYTES at most."""
+class _MemoryBudget:
+    """The memory that the files of a session hold, at most MAX_HELD_BYTES."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held_bytes = 0
 
-    def take(self, size_bytes: int) -> None:
-        """Less than nothing gives back. Raises ProtocolError."""
+    def add(self, size_bytes: int) -> None:
+        """Hold more, or release some if negative. Raises ProtocolError."""
         with self._lock:
             self._held_bytes += size_bytes
             if self._held_bytes > MAX_HELD_BYTES:
-                raise ProtocolError("the peer sends too far ahead of what is missing")
+                raise ProtocolError("the peer sent content too far ahead of the first missing byte")
 
 
 class _DiscardedFile(IncomingFile):
-    __slots__ = ("_end", "_punched_bytes", "_room")
+    """A file in memory. It is never spliced into: nothing would release that memory."""
+
+    __slots__ = ("_budget", "_end", "_released_bytes")
 
     def __init__(
         self,
-        tree: Tree,
+        budget: _MemoryBudget,
         entry: Entry,
         algorithm: Algorithm,
-        on_complete: Callable[[], None],
         pending: PendingRanges,
-        room: _Room,
+        on_complete: Callable[[], None],
     ) -> None:
-        super().__init__(tree, entry, algorithm, on_complete, pending)
-        self._room = room
-        self._end = self._punched_bytes = 0
+        super().__init__(entry, algorithm, pending, on_complete)
+        self._budget = budget
+        self._end = self._released_bytes = 0
 
     def _open(self) -> int:
-        self._pinned = True  # what was written is in the descriptor only: the cache may not take it
+        self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
         try:
             if hasattr(os, "memfd_create"):
                 return os.memfd_create("nettool")
@@ -124,30 +130,27 @@ class _DiscardedFile(IncomingFile):
         with self.lock:
             end = offset + len(data)
             if end > self._end:
-                self._room.take(end - self._end)
+                self._budget.add(end - self._end)
                 self._end = end
         super().write(offset, data)
         with self.lock:
-            passed_bytes = self._digest.offset
-            if self._descriptor >= 0 and passed_bytes - self._punched_bytes >= _PUNCH_BYTES:
-                self._punch(passed_bytes)
+            hashed_bytes = self._digest.offset
+            if self._descriptor >= 0 and hashed_bytes - self._released_bytes >= _PUNCH_BYTES:
+                self._release(hashed_bytes)
 
-    def _punch(self, end: int) -> None:
-        start = ctypes.c_int64(self._punched_bytes)
-        length = ctypes.c_int64(end - self._punched_bytes)
+    def commit(self) -> EntryOutcome:
+        """Verify the file, and drop it."""
+        with self.lock:
+            outcome = VERIFIED if self._is_verified() else MISMATCHED
+        self.discard()
+        self._budget.add(self._released_bytes - self._end)
+        return outcome
+
+    def _release(self, end: int) -> None:
+        """Release the memory of the content before `end`."""
+        start = ctypes.c_int64(self._released_bytes)
+        length = ctypes.c_int64(end - self._released_bytes)
         if hasattr(_libc, "fallocate64"):
             _libc.fallocate64(self._descriptor, _KEEP_SIZE_AND_PUNCH, start, length)
-        self._room.take(self._punched_bytes - end)
-        self._punched_bytes = end
-
-    def commit(self, _overwrite: bool, _durable: bool) -> EntryOutcome:
-        """Verify, and forget."""
-        with self.lock:
-            is_same = self._digest.digest() == self._expected_digest
-        self.discard()
-        self._room.take(self._punched_bytes - self._end)
-        return (
-            EntryOutcome(EntryStatus.OK)
-            if is_same
-            else EntryOutcome(EntryStatus.MISMATCHED, "its digest is not the sender's")
-        )
+        self._budget.add(self._released_bytes - end)
+        self._released_bytes = end

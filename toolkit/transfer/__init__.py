@@ -20,11 +20,13 @@ Start reading in session.py (states, errors), then sender.py and receiver.py. do
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from toolkit.channel import Channel
 from toolkit.transfer.receiver import ReceiveOptions, ReceiveSession
 from toolkit.transfer.result import Progress, ProgressCallback, TransferResult
 from toolkit.transfer.sender import SendOptions, SendSession
+from toolkit.transfer.storage import Storage
 
 __all__ = [
     "Progress",
@@ -67,4 +69,5 @@ def receive(
     Entries that this end refused are listed in the result and raise no error. Raises UsageError if `directory`
     does not exist, VerificationError and TransferError as `send` does, each with the `result` so far.
     """
-    return ReceiveSession(channel, directory, options, progress, cancel).run()
+    open_storage = partial(Storage, directory, options.overwrite, options.durable)
+    return ReceiveSession(channel, open_storage, progress, cancel).run()

@@ -1,13 +1,13 @@
-"""Digests computed alongside a transfer, while the bytes are in the cache, whatever order they come in.
+"""Digests computed during a transfer, while the bytes are in the cache, whatever order they arrive in.
 
-A digest of a file is the standard one of its whole content, which its user can compute again with `xxhsum
--H2` or `b3sum`. Both are serial: bytes go in from the first to the last. So each side keeps a *frontier*, the
-offset up to which everything has been hashed. What lands at the frontier is hashed from memory; what lands
-beyond it is kept in mind as a range, and read back (from the page cache, as a rule) when the frontier gets
-there. Holes are hashed from a static block of zeros and never read.
+The digest of a file is the standard one of its whole content, as `xxhsum -H2` or `b3sum` prints it. Both algorithms
+are serial: they take the bytes from the first to the last. Each side therefore keeps a *frontier*, the offset up to
+which everything is hashed. Bytes that arrive at the frontier are hashed from memory. Bytes beyond it are recorded as
+a pending range and read back, usually from the page cache, when the frontier reaches them. Holes are hashed from a
+static block of zeros and never read.
 
-xxh3-128 finds every accident and moves tens of GB/s; it does not withstand someone who looks for a collision.
-BLAKE3 does, at a fraction of the speed.
+XXH3 (128 bits) detects every accidental change and hashes tens of GB/s; it does not resist an attacker who searches
+for collisions. BLAKE3 does, at a fraction of the speed.
 """
 
 import threading
@@ -19,24 +19,24 @@ import xxhash
 
 from toolkit.errors import ProtocolError, UsageError
 
-REREAD_BYTES = 1 << 18  # stays in the second-level cache between the read and the hash
-MAX_PENDING_RANGES = 1 << 17  # about 20 MB of bookkeeping; a window of 180 MB in packets with every second one lost
+REREAD_BYTES = 1 << 18  # stays in the second-level cache between read and hash
+MAX_PENDING_RANGES = 1 << 17  # about 20 MB of memory; enough for a window of 180 MB with every second packet lost
 
 _ZEROS = memoryview(bytes(1 << 20))
 
 
 class Hasher(Protocol):
-    """The part of hashlib's interface that both libraries have."""
+    """The part of the hashlib interface that both libraries implement."""
 
     def update(self, data: memoryview | bytes, /) -> object:
-        """Hash `data` after what came before."""
+        """Hash `data` after everything before."""
 
     def digest(self) -> bytes:
         """The digest of everything so far."""
 
 
 class Algorithm(NamedTuple):
-    """A digest algorithm: its name for users, its number in messages, its size."""
+    """A digest algorithm: its name for users, its number in messages, the size of a digest, the constructor."""
 
     name: str
     number: int
@@ -52,50 +52,51 @@ DEFAULT_ALGORITHM = ALGORITHMS[0].name
 
 
 def algorithm_by_name(name: str) -> Algorithm:
-    """Raises UsageError for a name that is not in `ALGORITHMS`."""
+    """The algorithm that a user named. Raises UsageError for an unknown name."""
     for algorithm in ALGORITHMS:
         if algorithm.name == name:
             return algorithm
-    raise UsageError(f"no digest is called {name!r}: choose from {', '.join(a.name for a in ALGORITHMS)}")
+    raise UsageError(f"unknown digest {name!r}: choose from {', '.join(a.name for a in ALGORITHMS)}")
 
 
 def algorithm_by_number_untrusted(number: int) -> Algorithm:
-    """Raises ProtocolError for a number that is not in `ALGORITHMS`."""
+    """The algorithm that a peer numbered. Raises ProtocolError for an unknown number."""
     for algorithm in ALGORITHMS:
         if algorithm.number == number:
             return algorithm
-    raise ProtocolError(f"the peer asks for an unknown digest algorithm ({number})")
+    raise ProtocolError(f"the peer asked for an unknown digest algorithm ({number})")
 
 
 class ListingDigest:
-    """One digest for several files: that of the listing which `xxhsum -H2` or `b3sum` prints for them.
+    """One digest for several files: the digest of the listing that `xxhsum -H2` or `b3sum` prints for them.
 
-    A line `HEX  PATH` per file, in the order sent, hashed with the same algorithm: whoever has the files can
-    compute it by piping the tool's output into the tool.
+    The listing has one line `HEX  PATH` for each file, in the order sent, and is hashed with the same algorithm.
+    A user computes it by piping the output of the tool into the tool.
     """
 
     def __init__(self, algorithm: Algorithm) -> None:
         self._hasher = algorithm.new()
         self._files = 0
-        self._only = b""
+        self._last_digest = b""
 
     def add(self, path: bytes, digest: bytes) -> None:
-        """The next file."""
+        """Add the next file."""
         self._files += 1
-        self._only = digest
+        self._last_digest = digest
         self._hasher.update(digest.hex().encode() + b"  " + path + b"\n")
 
     def hex(self) -> str:
-        """The file's own digest for one file, the listing's for several, "" for none."""
+        """The digest of the file itself if there is only one, otherwise that of the listing; "" for no file."""
         if self._files == 0:
             return ""
-        return (self._only if self._files == 1 else self._hasher.digest()).hex()
+        return (self._last_digest if self._files == 1 else self._hasher.digest()).hex()
 
 
-class Frontier:
-    """The running digest of one file, and how far it has got. Not safe for threads: its owner holds a lock.
+class RunningDigest:
+    """The digest of one file up to its frontier, `offset`. Not thread-safe: the owner holds a lock.
 
-    read_into(offset, buffer) fills `buffer` from the file; it raises TransferError when it cannot.
+    offset:    everything before it has been hashed
+    read_into: called as `read_into(offset, buffer)` to fill `buffer` from the file; raises TransferError
     """
 
     __slots__ = ("_hasher", "_read_into", "offset")
@@ -104,15 +105,14 @@ class Frontier:
         self._hasher = algorithm.new()
         self._read_into = read_into
         self.offset = 0
-        """Everything before it has been hashed."""
 
     def update(self, data: memoryview | bytes) -> None:
-        """The bytes at the frontier."""
+        """Hash `data`, the bytes at the frontier."""
         self._hasher.update(data)
         self.offset += len(data)
 
-    def zeros(self, length: int) -> None:
-        """`length` bytes of a hole at the frontier."""
+    def update_zeros(self, length: int) -> None:
+        """Hash `length` zeros at the frontier."""
         self.offset += length
         while length > 0:
             step = min(length, len(_ZEROS))
@@ -120,7 +120,7 @@ class Frontier:
             length -= step
 
     def reread(self, end: int) -> None:
-        """Move the frontier to `end` by reading the file."""
+        """Advance the frontier to `end` by reading the file. Raises TransferError."""
         remaining = end - self.offset
         if remaining <= 0:
             return
@@ -137,22 +137,22 @@ class Frontier:
 
 
 class PendingRanges:
-    """How many ranges wait for their frontiers, over all files of a session. Safe for threads."""
+    """The number of pending ranges over all files of a session. Thread-safe."""
 
     def __init__(self) -> None:
         self.count = 0
         self._lock = threading.Lock()
 
-    def change(self, by: int) -> None:
-        """So many more, or fewer. Raises ProtocolError for more than there may be."""
+    def add(self, ranges: int) -> None:
+        """Count more ranges, or fewer if negative. Raises ProtocolError beyond MAX_PENDING_RANGES."""
         with self._lock:
-            self.count += by
-            if by > 0 and self.count > MAX_PENDING_RANGES:
-                raise ProtocolError("the peer sends content in too many separate pieces")
+            self.count += ranges
+            if ranges > 0 and self.count > MAX_PENDING_RANGES:
+                raise ProtocolError("the peer sent content in too many separate pieces")
 
 
-class ReceivedDigest(Frontier):
-    """The frontier of a file that arrives: each byte once, in any order. Whoever is done with it calls `forget`."""
+class ReceivedDigest(RunningDigest):
+    """The digest of a file that arrives: each byte once, in any order. The owner calls `clear` when it is done."""
 
     __slots__ = ("_counted", "_end_of", "_hole_end_of", "_pending", "_start_of")
 
@@ -161,79 +161,79 @@ class ReceivedDigest(Frontier):
     ) -> None:
         super().__init__(algorithm, read_into)
         self._pending = pending
-        self._counted = 0  # of them are ours
-        # Ranges that landed beyond the frontier, neighbours merged, by both their ends; and holes by their
-        # start.
+        self._counted = 0  # this file's share of pending.count
+        # Ranges beyond the frontier, with neighbours merged, by their start and by their end; holes by their start.
         self._end_of: dict[int, int] = {}
         self._start_of: dict[int, int] = {}
         self._hole_end_of: dict[int, int] = {}
 
     @property
     def pending_ranges(self) -> int:
-        """How many ranges wait for the frontier."""
+        """The number of ranges beyond the frontier."""
         return len(self._end_of) + len(self._hole_end_of)
 
-    def landed(self, offset: int, data: memoryview) -> None:
-        """`data` was written at `offset`. Raises ProtocolError for bytes that were there before."""
+    def on_data(self, offset: int, data: memoryview) -> None:
+        """Take note that `data` was written at `offset`. Raises ProtocolError for bytes that came before."""
         if offset == self.offset:
             self.update(data)
             if self._end_of or self._hole_end_of:
                 self._catch_up()
         elif data:
-            self._keep(offset, offset + len(data))
+            self._add_range(offset, offset + len(data))
 
-    def stored(self, offset: int, length: int) -> None:
-        """As `landed`, where the content went to the file without passing by here."""
+    def on_stored(self, offset: int, length: int) -> None:
+        """As `on_data`, for content that went to the file without passing through this process's memory."""
         if offset == self.offset:
             self.reread(offset + length)
             self._catch_up()
         elif length:
-            self._keep(offset, offset + length)
+            self._add_range(offset, offset + length)
 
-    def check_new(self, offset: int) -> None:
-        """Raises ProtocolError where the bytes at `offset` are there already, as far as that is known."""
-        if offset < self.offset or offset in self._end_of or offset in self._hole_end_of:
-            raise ProtocolError(f"the peer sent the bytes at offset {offset} twice")
-
-    def hole(self, offset: int, length: int) -> None:
-        """`length` zeros from `offset` are not stored. Raises ProtocolError as `landed` does."""
+    def on_hole(self, offset: int, length: int) -> None:
+        """As `on_data`, for `length` zeros that are not stored."""
         if offset == self.offset:
-            self.zeros(length)
+            self.update_zeros(length)
             self._catch_up()
         else:
             self.check_new(offset)
             self._hole_end_of[offset] = offset + length
-            self._count()
+            self._update_count()
 
-    def forget(self) -> None:
-        """Nothing waits for the frontier any more."""
+    def check_new(self, offset: int) -> None:
+        """Raise ProtocolError if the byte at `offset` is known to have come before."""
+        if offset < self.offset or offset in self._end_of or offset in self._hole_end_of:
+            raise ProtocolError(f"the peer sent the bytes at offset {offset} twice")
+
+    def clear(self) -> None:
+        """Drop all pending ranges; idempotent."""
         self._end_of.clear()
         self._start_of.clear()
         self._hole_end_of.clear()
-        self._count()
+        self._update_count()
 
-    def _count(self) -> None:
+    def _update_count(self) -> None:
         change = self.pending_ranges - self._counted
         if change:
             self._counted += change
-            self._pending.change(change)
+            self._pending.add(change)
 
-    def _keep(self, start: int, end: int) -> None:
+    def _add_range(self, start: int, end: int) -> None:
         self.check_new(start)
         start = self._start_of.pop(start, start)
         end = self._end_of.pop(end, end)
         self._end_of[start] = end
         self._start_of[end] = start
-        self._count()
+        self._update_count()
 
     def _catch_up(self) -> None:
+        """Advance the frontier over the pending ranges that it has reached."""
         while True:
             if (end := self._end_of.pop(self.offset, None)) is not None:
                 if self._start_of.pop(end, None) is None:
                     raise ProtocolError(f"the peer sent the bytes before offset {end} twice")
                 self.reread(end)
             elif (end := self._hole_end_of.pop(self.offset, None)) is not None:
-                self.zeros(end - self.offset)
+                self.update_zeros(end - self.offset)
             else:
                 break
-        self._count()
+        self._update_count()

@@ -1,237 +1,137 @@
-"""One file that arrives: a temporary file beside its final place, a running digest, and a rename at the end.
+"""The files of a receive session by their ids: the sink that a channel writes to.
 
-The file has its final name only once it is whole and its digest is the sender's. Until then it is
-`.nettool-*.part`, readable by its owner alone, and it is removed whatever goes wrong. Holes are not written:
-the file stays sparse.
+A sender may send OPTIMISTIC_BYTES of content before it has the receiver's decision. Such content may arrive before
+its offer, and is then kept in memory up to this size and up to MAX_EARLY_PIECES pieces. Content of an entry that was
+refused is dropped.
 """
 
-import errno
-import os
-import secrets
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from toolkit.errors import ProtocolError, TransferError, printable
-from toolkit.transfer import preallocate
-from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
-from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
-from toolkit.transfer.messages import EntryOutcome, EntryStatus
-from toolkit.transfer.open_files import CachedFile
-from toolkit.transfer.tree import RefusedEntryError, Tree, reason_of, storage_error
+from toolkit.errors import ProtocolError
+from toolkit.transfer.destination import Destination, IncomingFile
+from toolkit.transfer.digest import Algorithm, PendingRanges
+from toolkit.transfer.manifest import Entry, EntryKind
+from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
+
+OPTIMISTIC_BYTES = 1 << 20  # what a new path carries in the round trips of an answer, even if a packet is lost
+MAX_EARLY_PIECES = (
+    1 << 13
+)  # four times as many as packets of 1,200 bytes and the last pieces of MAX_GROUP_ENTRIES files
 
 
-class IncomingFile(CachedFile):
-    """A file on its way in; `write` may come from any thread, the rest from the session's.
+class IncomingFiles:
+    """The files of one session; a DescriptorSink.
 
-    on_complete() is called once, from whichever thread, when everything has landed and the digest has come.
+    `write` may be called from any thread, everything else from the session's thread.
     """
 
-    __slots__ = (
-        "_digest",
-        "_expected_digest",
-        "_hole_bytes",
-        "_is_over",
-        "_may_reserve",
-        "_on_complete",
-        "_parts",
-        "_reserved_bytes",
-        "_size_bytes",
-        "_temporary",
-        "_tree",
-        "entry",
-        "landed_bytes",
-    )
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._files: dict[int, IncomingFile] = {}
+        self._complete: deque[int] = deque()
+        self._next_id = 0
+        self._pending = PendingRanges()
+        self._early: list[tuple[int, int, bytes]] = []
+        self._early_bytes = 0
+        self._early_lock = threading.Lock()
+        self._committed_bytes = 0
 
-    def __init__(
-        self,
-        tree: Tree,
-        entry: Entry,
-        algorithm: Algorithm,
-        on_complete: Callable[[], None],
-        pending: PendingRanges,
-    ) -> None:
-        super().__init__()
-        self.entry = entry
-        self.landed_bytes = 0
-        self._tree = tree
-        self._parts = tuple(entry.path.split(b"/"))
-        self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
-        self._digest = ReceivedDigest(algorithm, self._read_exactly, pending)
-        self._expected_digest: bytes | None = None
-        self._hole_bytes = 0
-        self._is_over = False
-        self._on_complete = on_complete
-        self._temporary = b""
-        is_whole = entry.content_bytes == entry.size_bytes and entry.content_bytes >= preallocate.MIN_FILE_BYTES
-        self._may_reserve = is_whole and tree.maps_extents
-        self._reserved_bytes = 0
+    @property
+    def received_bytes(self) -> int:
+        """How much content has arrived, of files that are verified or under way."""
+        return self._committed_bytes + sum(file.received_bytes for file in self._files.values())
 
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-        if not self._temporary:
-            self._temporary = f".nettool-{secrets.token_hex(8)}.part".encode()
-            flags |= os.O_CREAT | os.O_EXCL
-        try:
-            with self._tree.at(self._parts[:-1]) as parent:
-                return os.open(self._temporary, flags, 0o600, dir_fd=parent)
-        except OSError as error:
-            raise storage_error(error, self.entry.name) from error
-        except RefusedEntryError as error:
-            raise TransferError(f"{printable(self.entry.name)}: {error}") from error
+    @property
+    def pending_ranges(self) -> int:
+        """The number of ranges, over all files, that wait for bytes before them."""
+        return self._pending.count
 
-    def _read_exactly(self, offset: int, buffer: memoryview) -> None:
-        try:
-            taken = os.preadv(self._opened(), (buffer,), offset)
-            while taken < len(buffer):
-                more = os.preadv(self._opened(), (buffer[taken:],), offset + taken)
-                if not more:
-                    raise OSError(0, "it was changed while it arrived")
-                taken += more
-        except OSError as error:
-            raise storage_error(error, self.entry.name) from error
+    def offer(self, entries: Sequence[Entry], algorithm: Algorithm) -> list[EntryOutcome]:
+        """Decide on the entries of an offer, whose ids follow those of the offer before: OK or REFUSED each."""
+        with self._early_lock:
+            outcomes = self._destination.accept(entries, self._files.values())
+            for file_id, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True), self._next_id):
+                if outcome.status is EntryStatus.OK and entry.kind is EntryKind.FILE:
+                    on_complete = partial(self._complete.append, file_id)
+                    self._files[file_id] = self._destination.create(entry, algorithm, self._pending, on_complete)
+            self._next_id += len(entries)
+            early, self._early = self._early, []
+        for file_id, offset, data in early:
+            self.write(file_id, offset, memoryview(data))
+        return outcomes
 
-    def write(self, offset: int, data: memoryview) -> None:
-        """Land content. Raises ProtocolError, TransferError."""
-        length = len(data)
-        with self.lock:
-            if self._is_over or not length:
-                return
-            self._check_end(offset + length)
-            descriptor = self._descriptor if self._descriptor >= 0 else self._opened()
-            try:
-                if self._may_reserve and offset + length > self._reserved_bytes:
-                    self._reserve(offset + length)
-                written = os.pwrite(descriptor, data, offset)
-                while written < length:
-                    written += os.pwrite(descriptor, data[written:], offset + written)
-            except OSError as error:
-                raise storage_error(error, self.entry.name) from error
-            self._digest.landed(offset, data)
-            self._count(length)
+    def write(self, file_id: int, offset: int, data: memoryview) -> None:
+        """See ExtentSink."""
+        file = self._files.get(file_id)
+        if file is not None:
+            file.write(offset, data)
+        elif file_id >= self._next_id and data:
+            self._keep_early(file_id, offset, data)
 
-    def descriptor(self, offset: int, length: int) -> int | None:
-        """See DescriptorSink; for who lands content in one thread only.
-
-        None where the read for the digest costs as much as the copy that a splice saves (tmpfs).
-        """
-        with self.lock:
-            if self._is_over or not self._tree.maps_extents:
-                return None
-            self._check_end(offset + length)
-            self._digest.check_new(offset)
-            try:
-                if self._may_reserve and offset + length > self._reserved_bytes:
-                    self._reserve(offset + length)
-                descriptor = self._opened()
-            except OSError as error:
-                raise storage_error(error, self.entry.name) from error
-            self._pinned = True
-            return descriptor
-
-    def landed(self, offset: int, length: int) -> None:
+    def descriptor(self, file_id: int, offset: int, length: int) -> int | None:
         """See DescriptorSink."""
-        with self.lock:
-            self._pinned = False
-            self._digest.stored(offset, length)
-            self._count(length)
+        file = self._files.get(file_id)
+        return None if file is None else file.descriptor(offset, length)
 
-    def _check_end(self, end: int) -> None:
-        if end > self._size_bytes:
-            raise ProtocolError(f"the peer sent more of a file than it has ({self._size_bytes} bytes)")
+    def landed(self, file_id: int, offset: int, length: int) -> None:
+        """See DescriptorSink."""
+        file = self._files.get(file_id)
+        if file is not None:
+            file.landed(offset, length)
 
-    def _count(self, length: int) -> None:
-        self.landed_bytes += length
-        if self._digest.offset >= self._size_bytes:
-            self._check_complete()
+    def write_hole(self, hole: Hole) -> None:
+        """See IncomingFile.write_hole."""
+        file = self._offered_file(hole.file_id)
+        if file is not None:
+            file.write_hole(hole.offset, hole.length)
 
-    def _reserve(self, end: int) -> None:
-        """Have blocks reserved up to `end` and some way beyond; whoever cannot does without."""
-        following = min(end + preallocate.STEP_BYTES, self._size_bytes)
-        try:
-            preallocate.reserve(self._opened(), self._reserved_bytes, following - self._reserved_bytes)
-            self._reserved_bytes = following
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            self._may_reserve = False
+    def expect(self, digest: FileDigest) -> None:
+        """See IncomingFile.expect."""
+        file = self._offered_file(digest.file_id)
+        if file is not None:
+            file.expect(digest.size_bytes, digest.digest)
 
-    def hole(self, offset: int, length: int) -> None:
-        """A range is zeros and does not come. Raises ProtocolError."""
-        with self.lock:
-            self._check_end(offset + length)
-            self._digest.hole(offset, length)
-            self._hole_bytes += length
-            self._check_complete()
+    def awaits_digests(self) -> bool:
+        """Whether the sender's digest of some file has not come yet."""
+        return any(not file.has_expected_digest for file in self._files.values())
 
-    def expect(self, size_bytes: int, digest: bytes) -> None:
-        """The sender's last word on the file. Raises ProtocolError where it contradicts what came before."""
-        with self.lock:
-            offered = self.entry.size_bytes
-            if self._expected_digest is not None or (offered is not None and offered != size_bytes):
-                raise ProtocolError("the peer contradicts itself about a file's size")
-            if not self._digest.offset <= size_bytes <= self._size_bytes:
-                raise ProtocolError(f"the peer sent more of a file than it has ({size_bytes} bytes)")
-            self._size_bytes = size_bytes
-            self._expected_digest = digest
-            self._check_complete()
+    def complete_files(self) -> Iterator[tuple[int, IncomingFile]]:
+        """The files that have become complete, once each, with their ids; the caller passes each to `commit`."""
+        while self._complete:
+            file_id = self._complete.popleft()
+            yield file_id, self._files[file_id]
 
-    @property
-    def awaited_bytes(self) -> int:
-        """How much room on the disk it still takes."""
-        return max(0, self.entry.content_bytes - max(self.landed_bytes, self._reserved_bytes))
+    def commit(self, file_id: int) -> EntryOutcome:
+        """See IncomingFile.commit."""
+        file = self._files[file_id]
+        outcome = file.commit()
+        del self._files[file_id]
+        self._committed_bytes += file.received_bytes
+        return outcome
 
-    @property
-    def is_expected(self) -> bool:
-        """Whether `expect` was called."""
-        return self._expected_digest is not None
+    def close(self, complete: bool) -> None:
+        """End the session: discard every file that is not committed. Idempotent."""
+        for file in self._files.values():
+            file.discard()
+        self._files.clear()
+        self._destination.close(complete)
 
-    @property
-    def size_bytes(self) -> int:
-        """The final size, once it is known."""
-        return self._size_bytes
+    def _keep_early(self, file_id: int, offset: int, data: memoryview) -> None:
+        with self._early_lock:
+            if file_id >= self._next_id:
+                self._early_bytes += len(data)
+                is_too_much = self._early_bytes > OPTIMISTIC_BYTES or len(self._early) >= MAX_EARLY_PIECES
+                if self._next_id or is_too_much:
+                    raise ProtocolError("the peer sent content of a file that it did not offer")
+                self._early.append((file_id, offset, bytes(data)))
+                return
+        self.write(file_id, offset, data)  # the offer arrived in the meantime
 
-    @property
-    def digest(self) -> bytes:
-        """The digest of what has landed."""
-        return self._digest.digest()
-
-    def _check_complete(self) -> None:
-        if self._expected_digest is not None and self._digest.offset == self._size_bytes and not self._is_over:
-            # Each byte was hashed once; where more came than that, the file may hold what was not hashed.
-            if self.landed_bytes + self._hole_bytes != self._size_bytes:
-                raise ProtocolError("the peer sent some bytes of a file twice, or bytes beyond its end")
-            self._is_over = True
-            self._on_complete()
-
-    def commit(self, overwrite: bool, durable: bool) -> EntryOutcome:
-        """Verify a complete file and give it its name, or remove it."""
-        try:
-            with self.lock:
-                descriptor = self._opened()
-                if self._digest.digest() != self._expected_digest:
-                    return EntryOutcome(EntryStatus.MISMATCHED, "its digest is not the sender's")
-                if self._hole_bytes:
-                    os.ftruncate(descriptor, self._size_bytes)  # the last of them was never written
-                os.fchmod(descriptor, self.entry.mode)
-                os.utime(descriptor, ns=(self.entry.mtime_ns, self.entry.mtime_ns))
-                if durable:
-                    os.fsync(descriptor)
-                self._close()
-            self._tree.publish(self._parts, self._temporary, overwrite)
-            self._temporary = b""
-            return EntryOutcome(EntryStatus.OK)
-        except RefusedEntryError as error:
-            return EntryOutcome(EntryStatus.REFUSED, str(error))
-        except OSError as error:
-            return EntryOutcome(EntryStatus.FAILED, reason_of(error))
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Give the file up, and leave nothing of it but what `commit` has named; idempotent."""
-        with self.lock:
-            self._is_over = True
-            self._digest.forget()
-            self._close()
-            if self._temporary:
-                self._tree.remove((*self._parts[:-1], self._temporary))
-                self._temporary = b""
+    def _offered_file(self, file_id: int) -> IncomingFile | None:
+        """The file with that id; None if its entry was refused or it is already complete."""
+        if file_id >= self._next_id:
+            raise ProtocolError("the peer refers to a file that it did not offer")
+        return self._files.get(file_id)

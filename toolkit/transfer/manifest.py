@@ -1,7 +1,7 @@
-"""What is sent: the entries of an offer, and the one binary encoding that they have.
+"""The entries of an offer, with their binary encoding.
 
-An entry describes a file or a directory: its relative path in bytes, its permission bits, its time, its size.
-Entries travel in groups that fit one message each, so that a tree of any size costs little memory and few
+An entry describes a file or a directory: relative path in bytes, permission bits, modification time, size.
+Entries travel in groups, each of which fits one message, so that a tree of any size needs little memory and few
 round trips.
 """
 
@@ -15,21 +15,21 @@ from toolkit.transfer.names import display_name
 from toolkit.transfer.reader import MessageReader
 
 MAX_GROUP_ENTRIES = 1024
-MAX_GROUP_BYTES = MAX_MESSAGE_BYTES - 64  # the offer's own head is smaller than that
+MAX_GROUP_BYTES = MAX_MESSAGE_BYTES - 64  # leaves room for the header of the OFFER message
 
 MAX_FILE_IDS = 2**32
-MAX_OPEN_GROUPS = 32  # offered and without a result; bounds what either end keeps in mind
+MAX_OPEN_GROUPS = 32  # groups offered and without a RESULT; bounds the memory of both ends
 MAX_SIZE_BYTES = 2**63 - 1  # off_t
-MAX_FILE_BYTES = 2**44  # 16 TiB, what ext4 takes; a hole of this size is hashed in minutes, one of 2**63 never
-MAX_HOLE_BYTES = 2**30  # told of at a time, so that zeros are hashed in a fraction of a second
+MAX_FILE_BYTES = 2**44  # 16 TiB, the limit of ext4; hashing a hole of this size takes minutes, of 2**63 bytes for ever
+MAX_HOLE_BYTES = 2**30  # in one HOLE message; its zeros are hashed in a fraction of a second
 UNKNOWN_SIZE = 2**64 - 1
-PERMISSION_BITS = 0o777  # never set-user-id, set-group-id or sticky
+PERMISSION_BITS = 0o777  # never set-user-ID, set-group-ID or sticky
 
 _ENTRY = struct.Struct("!BHqQQH")  # kind, mode, mtime_ns, size, content, length of the path; the path follows
 
 
 class EntryKind(IntEnum):
-    """What an entry is."""
+    """The kind of an entry, as encoded."""
 
     FILE = 0
     DIRECTORY = 1
@@ -40,11 +40,11 @@ class Entry:
     """One file or directory of an offer.
 
     kind:           FILE or DIRECTORY
-    path:           relative, components joined by `/`; a receiver checks it before it uses it
+    path:           relative, with `/` between components; the receiver validates it before use
     mode:           permission bits
-    mtime_ns:       time of the last change, ns since the epoch
-    size_bytes:     of the whole file; None where it shows only at the end (a stream)
-    content_bytes:  how much of it is stored and will be sent, the rest being holes; a forecast, not a promise
+    mtime_ns:       modification time, ns since the epoch
+    size_bytes:     size of the whole file; None if it is known only at the end (a stream)
+    content_bytes:  how much of the size is stored and will be sent, the rest being holes; an estimate
     """
 
     kind: EntryKind
@@ -61,11 +61,11 @@ class Entry:
 
     @property
     def encoded_bytes(self) -> int:
-        """How long `encode` is."""
+        """The length of `encode()`."""
         return _ENTRY.size + len(self.path)
 
     def encode(self) -> bytes:
-        """The entry as it stands in a message."""
+        """The entry as it appears in an OFFER message."""
         size = UNKNOWN_SIZE if self.size_bytes is None else self.size_bytes
         head = _ENTRY.pack(self.kind, self.mode, self.mtime_ns, size, self.content_bytes, len(self.path))
         return head + self.path
@@ -76,10 +76,10 @@ class Entry:
         kind, mode, mtime_ns, size, content_bytes, path_bytes = reader.fields(_ENTRY)
         size_bytes = None if size == UNKNOWN_SIZE else size
         if kind > max(EntryKind) or mode & ~PERMISSION_BITS:
-            raise ProtocolError("the peer offers what is neither a file nor a directory")
+            raise ProtocolError("the peer offered an entry of unknown kind or mode")
         limit_bytes = MAX_SIZE_BYTES if size_bytes is None else size_bytes
         if content_bytes > limit_bytes or limit_bytes > MAX_SIZE_BYTES:
-            raise ProtocolError("the peer offers a file of an impossible size")
+            raise ProtocolError("the peer offered a file of invalid size")
         if kind == EntryKind.DIRECTORY and size_bytes != 0:
-            raise ProtocolError("the peer offers a directory that has a size")
+            raise ProtocolError("the peer offered a directory with a size")
         return cls(EntryKind(kind), reader.octets(path_bytes), mode, mtime_ns, size_bytes, content_bytes)

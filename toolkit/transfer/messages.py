@@ -1,19 +1,19 @@
-"""The messages of a session: one canonical binary encoding, written once.
+"""The messages of a session, in one canonical binary encoding.
 
-Integers are in network byte order. A message begins with its type (one byte); what has a variable length is
-preceded by its length; nothing may follow. The encoding is canonical: a message that decodes encodes to the
-same bytes. Whatever does not decode raises ProtocolError, and nothing else.
+Integers are in network byte order. A message begins with its type (one byte). A field of variable length follows its
+length. Nothing may follow the last field. The encoding is canonical: a message that decodes encodes to the same
+bytes. Bytes that do not decode raise ProtocolError and nothing else.
 
     BEGIN   ->   version, digest algorithm, totals if known
     OFFER   ->   a group of entries; file ids count up from 0 over all groups
-            <-   ACCEPT  what is taken of a group
-    HOLE    ->   a range of a file that is zeros and not sent
+            <-   ACCEPT  which entries of a group are accepted
+    HOLE    ->   a range of a file that is zeros and is not sent
     DIGESTS ->   final sizes and digests of files that were sent
-            <-   RESULT  what became of the entries of a group
+            <-   RESULT  the outcome of every entry of a group
     END     ->   no more groups
-            <-   DONE    everything was dealt with
+            <-   DONE    every entry has an outcome
     ERROR   <->  the session ends here, and why
-    ALIVE   <->  nothing, so that a wait is not taken for a loss
+    ALIVE   <->  nothing; shows that the sender of the message still runs
 """
 
 import struct
@@ -32,7 +32,7 @@ UNKNOWN_TOTAL = 2**64 - 1
 
 
 class MessageType(IntEnum):
-    """The first byte of every message."""
+    """The type of a message, its first byte."""
 
     BEGIN = 1
     OFFER = 2
@@ -47,16 +47,16 @@ class MessageType(IntEnum):
 
 
 class EntryStatus(IntEnum):
-    """What becomes of an entry: the first two in an ACCEPT, all of them in a RESULT."""
+    """The status of an entry. An ACCEPT has only OK and REFUSED."""
 
     OK = 0  # accepted (in an ACCEPT), or verified under its final name (in a RESULT)
     REFUSED = 1
-    MISMATCHED = 2  # its digest is not the sender's
-    FAILED = 3  # could not be stored
+    MISMATCHED = 2  # the digest differs from the sender's
+    FAILED = 3  # the receiver could not store it
 
 
 class ErrorReason(IntEnum):
-    """Why a session ends with an ERROR."""
+    """Why a session ends with ERROR."""
 
     FAILED = 0
     VERSION = 1
@@ -66,17 +66,17 @@ class ErrorReason(IntEnum):
 
 
 class Message(Protocol):
-    """What each message below is."""
+    """The interface of the messages below."""
 
     TYPE: ClassVar[MessageType]
 
     def encode(self) -> bytes:
-        """The whole message, type first."""
+        """The encoded message, with its type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The sender's first message. The fields after the version are those of this version."""
+    """The first message of a sender. Other versions may have other fields after the version."""
 
     TYPE: ClassVar = MessageType.BEGIN
     _LAYOUT: ClassVar = struct.Struct("!BQQ")
@@ -97,7 +97,7 @@ class Begin:
     def _decode(cls, reader: MessageReader) -> "Begin":
         (version,) = reader.fields(cls._VERSION)
         if version != SESSION_VERSION:
-            return cls(version=version)  # of another version only this much is understood
+            return cls(version=version)  # the other fields are unknown in another version
         number, files, total = reader.fields(cls._LAYOUT)
         reader.finish()
         known = [None if n == UNKNOWN_TOTAL else n for n in (files, total)]
@@ -106,7 +106,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A group of entries, numbered from 0; at most MAX_GROUP_ENTRIES, at least one."""
+    """A group of 1 to MAX_GROUP_ENTRIES entries; groups are numbered from 0."""
 
     TYPE: ClassVar = MessageType.OFFER
     _LAYOUT: ClassVar = struct.Struct("!IH")
@@ -130,7 +130,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class EntryOutcome:
-    """What becomes of one entry, and why where it was not taken."""
+    """The status of one entry, with a reason unless it is OK."""
 
     status: EntryStatus
     reason: str = ""
@@ -138,7 +138,7 @@ class EntryOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """For each entry of a group, whether the receiver takes it (TAKEN or REFUSED)."""
+    """The receiver's decision on each entry of a group: OK or REFUSED."""
 
     TYPE: ClassVar = MessageType.ACCEPT
 
@@ -153,15 +153,13 @@ class Accept:
     def _decode(cls, reader: MessageReader) -> "Accept":
         group, outcomes = _decode_outcomes(reader)
         if any(outcome.status > EntryStatus.REFUSED for outcome in outcomes):
-            raise ProtocolError("the peer gives results where it was asked for decisions")
+            raise ProtocolError("the peer sent a result in an ACCEPT message")
         return cls(group, outcomes)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """For each entry of a group, what became of it; sent once all of them are decided, in the order of the
-    groups.
-    """
+    """The final outcome of each entry of a group; sent in the order of the groups, when all outcomes are known."""
 
     TYPE: ClassVar = MessageType.RESULT
 
@@ -179,7 +177,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A range of a file, at most MAX_HOLE_BYTES, that holds nothing but zeros and is not sent."""
+    """A range of a file, of at most MAX_HOLE_BYTES, that holds only zeros and is not sent."""
 
     TYPE: ClassVar = MessageType.HOLE
     _LAYOUT: ClassVar = struct.Struct("!IQQ")
@@ -197,13 +195,13 @@ class Hole:
         file_id, offset, length = reader.fields(cls._LAYOUT)
         reader.finish()
         if not 0 < length <= MAX_HOLE_BYTES or offset + length > MAX_SIZE_BYTES:
-            raise ProtocolError("the peer tells of an impossible hole")
+            raise ProtocolError("the peer sent a hole of invalid offset or length")
         return cls(file_id, offset, length)
 
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """The final size of a file in bytes, and its digest."""
+    """The final size and the digest of a file."""
 
     file_id: int
     size_bytes: int
@@ -212,9 +210,7 @@ class FileDigest:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Digests of files whose content was handed over; all of one length, at most MAX_GROUP_ENTRIES, at least
-    one.
-    """
+    """Digests of 1 to MAX_GROUP_ENTRIES files whose content was sent; all digests have the same length."""
 
     TYPE: ClassVar = MessageType.DIGESTS
     _LAYOUT: ClassVar = struct.Struct("!HB")
@@ -232,7 +228,7 @@ class Digests:
         count, digest_bytes = reader.fields(cls._LAYOUT)
         _check_count(count)
         if digest_bytes not in {a.digest_bytes for a in ALGORITHMS}:
-            raise ProtocolError("the peer sends a digest of an impossible length")
+            raise ProtocolError("the peer sent digests of invalid length")
         files = []
         for _ in range(count):
             file_id, size_bytes = reader.fields(cls._FILE)
@@ -243,7 +239,7 @@ class Digests:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """No more groups come; so many entries were offered."""
+    """No more groups follow; `entries` is the number of entries offered."""
 
     TYPE: ClassVar = MessageType.END
     _LAYOUT: ClassVar = struct.Struct("!Q")
@@ -263,7 +259,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Every entry was dealt with; so many files and bytes stand verified under their names."""
+    """Every entry has an outcome; counts the files, and their bytes, that are verified under their final names."""
 
     TYPE: ClassVar = MessageType.DONE
     _LAYOUT: ClassVar = struct.Struct("!QQ")
@@ -284,7 +280,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """The session has failed at the end that sends this. Nothing follows."""
+    """The session has failed at the end that sends this message. No message follows."""
 
     TYPE: ClassVar = MessageType.ERROR
     _LAYOUT: ClassVar = struct.Struct("!BH")
@@ -305,12 +301,12 @@ class ErrorMessage:
         try:
             return cls(ErrorReason(reason), text)
         except ValueError as error:
-            raise ProtocolError("the peer ended the session for an unknown reason") from error
+            raise ProtocolError("the peer sent an unknown error reason") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The sender of this is busy, and there."""
+    """The end that sends this is busy and still runs."""
 
     TYPE: ClassVar = MessageType.ALIVE
 
@@ -333,10 +329,12 @@ _DECODERS: dict[int, Callable[[MessageReader], AnyMessage]] = {
 
 
 def decode_untrusted(data: bytes) -> AnyMessage:
-    """The message in `data`. Raises ProtocolError."""
-    decoder = _DECODERS.get(data[0]) if data else None
+    """Decode a message. Raises ProtocolError."""
+    if not data:
+        raise ProtocolError("the peer sent an empty message")
+    decoder = _DECODERS.get(data[0])
     if decoder is None:
-        raise ProtocolError("the peer sent a message of an unknown type")
+        raise ProtocolError(f"the peer sent an unknown message type {data[0]:#04x}")
     return decoder(MessageReader(data, 1))
 
 
@@ -344,8 +342,8 @@ _OUTCOMES = struct.Struct("!IH")
 _OUTCOME = struct.Struct("!BB")
 
 
-def _encode_outcomes(kind: MessageType, group: int, outcomes: tuple[EntryOutcome, ...]) -> bytes:
-    parts = [bytes([kind]), _OUTCOMES.pack(group, len(outcomes))]
+def _encode_outcomes(message_type: MessageType, group: int, outcomes: tuple[EntryOutcome, ...]) -> bytes:
+    parts = [bytes([message_type]), _OUTCOMES.pack(group, len(outcomes))]
     for outcome in outcomes:
         reason = encode_text(outcome.reason)
         parts += (_OUTCOME.pack(outcome.status, len(reason)), reason)
@@ -359,7 +357,7 @@ def _decode_outcomes(reader: MessageReader) -> tuple[int, tuple[EntryOutcome, ..
     for _ in range(count):
         status, length = reader.fields(_OUTCOME)
         if status > max(EntryStatus):
-            raise ProtocolError("the peer gives an unknown result")
+            raise ProtocolError("the peer sent an unknown entry status")
         outcomes.append(EntryOutcome(EntryStatus(status), reader.text(length)))
     reader.finish()
     return group, tuple(outcomes)
@@ -367,4 +365,4 @@ def _decode_outcomes(reader: MessageReader) -> tuple[int, tuple[EntryOutcome, ..
 
 def _check_count(count: int) -> None:
     if not 1 <= count <= MAX_GROUP_ENTRIES:
-        raise ProtocolError("the peer sent a list of an impossible length")
+        raise ProtocolError(f"the peer sent a list of {count} items (1 to {MAX_GROUP_ENTRIES} are allowed)")

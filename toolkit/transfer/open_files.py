@@ -1,19 +1,22 @@
-"""Files whose descriptors come and go: a session of thousands of files needs few descriptors at a time.
+"""A cache of file descriptors: a session of thousands of files keeps few of them open at a time.
 
-The limit on descriptors is one of the process, so all sessions of a process share one cache. A file opens its
-descriptor when it needs it and opens it again after it was taken away; whoever opened longest ago goes first.
-Content is sent file after file, so this order is nearly that of the last use, and a use costs nothing.
+The limit on open descriptors applies to the process, so all sessions of a process share one cache. A file opens its
+descriptor on first use and opens it again after the cache has closed it. The cache closes the descriptor that was
+opened first. Content is sent file after file, so this is nearly the least recently used one, and a use costs nothing.
 """
 
 import os
 import resource
 import threading
 
-MOST_DESCRIPTORS = 256
+MAX_DESCRIPTORS = 256
 
 
 class CachedFile:
-    """A file with a descriptor that may be taken away whenever `lock` is free and nothing has pinned it."""
+    """A file whose descriptor the cache may close whenever `lock` is free and the file is not pinned.
+
+    Subclasses set `_pinned` while a caller outside holds the descriptor.
+    """
 
     __slots__ = ("_descriptor", "_pinned", "lock")
 
@@ -23,25 +26,25 @@ class CachedFile:
         self._pinned = False
 
     def _open(self) -> int:
-        """A new descriptor of the file; called with `lock` held."""
+        """Open the file and return a new descriptor; called with `lock` held."""
         raise NotImplementedError
 
-    def _opened(self) -> int:
-        """The descriptor, opened if need be; called with `lock` held."""
+    def _ensure_open(self) -> int:
+        """The descriptor, opened if necessary; called with `lock` held."""
         if self._descriptor < 0:
             self._descriptor = self._open()
             OPEN_FILES.add(self)
         return self._descriptor
 
     def _close(self) -> None:
-        """Give the descriptor up; called with `lock` held."""
+        """Close the descriptor if it is open; called with `lock` held."""
         if self._descriptor >= 0:
-            OPEN_FILES.forget(self)
+            OPEN_FILES.remove(self)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
-    def give_up(self) -> bool:
-        """Close the descriptor if nobody is using it now; whether that was so. Called by the cache only."""
+    def try_close(self) -> bool:
+        """Close the descriptor unless it is in use; returns whether it is closed. Called by the cache only."""
         if not self.lock.acquire(blocking=False):
             return False
         try:
@@ -56,7 +59,7 @@ class CachedFile:
 
 
 class DescriptorCache:
-    """Which files have a descriptor open, in the order of opening; at most `capacity` unless all are in use."""
+    """The files with an open descriptor, in the order of opening; more than `capacity` only if all are in use."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -67,28 +70,28 @@ class DescriptorCache:
         return len(self._files)
 
     def add(self, file: CachedFile) -> None:
-        """`file` has just opened its descriptor, and holds its own lock."""
+        """Add `file`, which has just opened its descriptor and holds its own lock."""
         with self._lock:
             if len(self._files) >= self.capacity:
                 excess = len(self._files) - self.capacity + 1
                 for other in list(self._files):
-                    if other.give_up():
+                    if other.try_close():
                         del self._files[other]
                         excess -= 1
                         if not excess:
                             break
             self._files[file] = None
 
-    def forget(self, file: CachedFile) -> None:
-        """`file` is about to close its descriptor itself, and holds its own lock."""
+    def remove(self, file: CachedFile) -> None:
+        """Remove `file`, which is about to close its descriptor and holds its own lock."""
         with self._lock:
             self._files.pop(file, None)
 
 
 def _capacity() -> int:
-    """A quarter of what the process may open: sockets, directories and the caller need theirs."""
+    """A quarter of the process's limit: sockets, directories and the caller need descriptors too."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else max(16, min(MOST_DESCRIPTORS, soft // 4))
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else max(16, min(MAX_DESCRIPTORS, soft // 4))
 
 
 OPEN_FILES = DescriptorCache(_capacity())

@@ -1,4 +1,4 @@
-"""Takes the fields of a message apart, and raises ProtocolError where it is not well-formed."""
+"""Parses the fields of a received message; anything malformed raises ProtocolError."""
 
 import struct
 from typing import Any
@@ -9,46 +9,46 @@ MAX_TEXT_BYTES = 200
 
 
 class MessageReader:
-    """A message that is read from its front; whatever it cannot give raises ProtocolError."""
+    """Reads a message field by field, from its front."""
 
-    __slots__ = ("_at", "_data")
+    __slots__ = ("_data", "_offset")
 
-    def __init__(self, data: bytes, at: int = 0) -> None:
+    def __init__(self, data: bytes, offset: int = 0) -> None:
         self._data = data
-        self._at = at
+        self._offset = offset
 
     def fields(self, layout: struct.Struct) -> tuple[Any, ...]:
-        """The next fields, as `layout` has them."""
+        """The next fields, unpacked by `layout`. Raises ProtocolError."""
         try:
-            values = layout.unpack_from(self._data, self._at)
+            values = layout.unpack_from(self._data, self._offset)
         except struct.error as error:
-            raise ProtocolError("a message of the peer is too short") from error
-        self._at += layout.size
+            raise ProtocolError("the peer sent a truncated message") from error
+        self._offset += layout.size
         return values
 
     def octets(self, length: int) -> bytes:
-        """The next `length` bytes."""
-        taken = self._data[self._at : self._at + length]
-        if len(taken) != length:
-            raise ProtocolError("a message of the peer is too short")
-        self._at += length
-        return taken
+        """The next `length` bytes. Raises ProtocolError."""
+        octets = self._data[self._offset : self._offset + length]
+        if len(octets) != length:
+            raise ProtocolError("the peer sent a truncated message")
+        self._offset += length
+        return octets
 
     def text(self, length: int) -> str:
-        """The next `length` bytes as UTF-8."""
+        """The next `length` bytes, decoded as UTF-8. Raises ProtocolError."""
         if length > MAX_TEXT_BYTES:
-            raise ProtocolError("a text of the peer is too long")
+            raise ProtocolError(f"the peer sent a text of {length} bytes (at most {MAX_TEXT_BYTES} are allowed)")
         try:
             return self.octets(length).decode()
         except UnicodeDecodeError as error:
-            raise ProtocolError("a text of the peer is no UTF-8") from error
+            raise ProtocolError("the peer sent a text that is not valid UTF-8") from error
 
     def finish(self) -> None:
-        """Nothing may follow."""
-        if self._at != len(self._data):
-            raise ProtocolError("a message of the peer is too long")
+        """Check that the message ends here. Raises ProtocolError."""
+        if self._offset != len(self._data):
+            raise ProtocolError("the peer sent a message with trailing bytes")
 
 
 def encode_text(text: str) -> bytes:
-    """UTF-8 of at most MAX_TEXT_BYTES, cut where a character ends."""
+    """`text` as UTF-8, cut at a character boundary to MAX_TEXT_BYTES at most."""
     return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()

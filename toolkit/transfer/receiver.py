@@ -1,22 +1,17 @@
-"""The receiving end of a session: decides on what is offered, lands content, verifies, and says what became
-of it.
-"""
+"""The receiving end of a session: decides on offers, stores and verifies content, and reports every outcome."""
 
-import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from toolkit.channel import Channel
-from toolkit.errors import (
-    NettoolError,
-    ProtocolError,
-    TransferError,
-    VerificationError,
-)
+from toolkit.errors import NettoolError, ProtocolError, TransferError, VerificationError
+from toolkit.transfer.destination import Destination, IncomingFile
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
+from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     SESSION_VERSION,
@@ -40,77 +35,78 @@ from toolkit.transfer.result import (
     ResultBuilder,
     TransferResult,
 )
-from toolkit.transfer.session import ALIVE_INTERVAL_S, SessionEndpoint, VersionError
-from toolkit.transfer.states import Role, SessionState
-from toolkit.transfer.storage import Storage
+from toolkit.transfer.session import ALIVE_INTERVAL_S, Role, SessionEndpoint, SessionState, VersionError
 
-LOOK_UP_INTERVAL_NS = 50_000_000  # how often the loop looks up from content for progress and signs of life
-QUICK_COMMIT_BYTES = 1 << 23  # a file under it is named at once, wherever it lies; a thread for it would cost more
+PROGRESS_INTERVAL_NS = 50_000_000  # how often the receive loop reports progress and checks whether to send ALIVE
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiveOptions:
     """How to receive.
 
-    overwrite: whether files of the same name are replaced, when the new one is whole and verified
-    durable:   whether a file is on the disk (fsync) before the sender is told that it is verified
+    overwrite: whether a file replaces one of the same name, once it is whole and verified
+    durable:   whether a file is on the disk (fsync) before the sender learns that it is verified
     """
 
     overwrite: bool = False
     durable: bool = False
 
 
-class _Group:
-    """A group that was offered, and what became of its entries so far."""
+class _ReceivedGroup:
+    """An offered group and the results of its entries so far."""
 
     def __init__(self, offer: Offer, first_id: int, decisions: list[EntryOutcome]) -> None:
         self.number = offer.group
         self.first_id = first_id
         self.entries = offer.entries
-        self.settled: list[EntryResult | None] = []
+        self.results: list[EntryResult | None] = []
         for entry, decision in zip(offer.entries, decisions, strict=True):
             is_awaited = entry.kind is EntryKind.FILE and decision.status is EntryStatus.OK
-            self.settled.append(None if is_awaited else EntryResult(entry, decision, 0, b""))
-        self.undecided = self.settled.count(None)
+            self.results.append(None if is_awaited else EntryResult(entry, decision, 0, b""))
+        self.missing_results = self.results.count(None)
 
-    def settle(self, file_id: int, outcome: EntryOutcome, size_bytes: int, digest: bytes) -> None:
-        """The outcome for a file that was awaited."""
+    def set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
+        """Set the result of a file that was awaited."""
         index = file_id - self.first_id
-        self.settled[index] = EntryResult(self.entries[index], outcome, size_bytes, digest)
-        self.undecided -= 1
+        self.results[index] = EntryResult(self.entries[index], outcome, file.size_bytes, file.digest)
+        self.missing_results -= 1
 
 
 class ReceiveSession:
-    """Receives one session's files; `run` once."""
+    """Receives the files of one session into a destination; call `run` once.
+
+    open_destination: makes the destination; called by `run`, so that the peer learns of a failure
+    """
 
     def __init__(
         self,
         channel: Channel,
-        directory: str | os.PathLike[str],
-        options: ReceiveOptions,
+        open_destination: Callable[[], Destination],
         progress: ProgressCallback | None,
         cancel: threading.Event | None,
     ) -> None:
         self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
-        self._directory = directory
-        self._options = options
+        self._open_destination = open_destination
         self._progress = progress
-        self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN tells
+        self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN arrives
         self._results = ResultBuilder(self._algorithm)
         self._totals: tuple[int | None, int | None] = (None, None)
-        self._groups: deque[_Group] = deque()  # offered and without a result, in order
+        self._groups: deque[_ReceivedGroup] = deque()  # groups without a RESULT, in order
         self._next_group = 0
         self._next_id = 0
-        self._name = ""
-        self._looked_up_ns = 0
+        self._last_name = ""
+        self._last_progress_ns = 0
 
     def run(self) -> TransferResult:
-        """The session from its first message to its last. Raises errors of the family, with the result."""
-        storage: Storage | None = None
+        """Run the session from its first message to its last.
+
+        Raises NettoolError with the `result` so far; an entry that this end refused is no error.
+        """
+        files: IncomingFiles | None = None
         try:
-            with self._endpoint.telling():
-                storage = self._make_storage()
-                self._run(storage)
+            with self._endpoint.reporting_failures():
+                files = IncomingFiles(self._open_destination())
+                self._receive_all(files)
             result = self._results.result
             result.raise_for({DeliveryStatus.MISMATCHED: VerificationError, DeliveryStatus.FAILED: TransferError})
             return result
@@ -118,89 +114,88 @@ class ReceiveSession:
             error.result = self._results.result
             raise
         finally:
-            if storage is not None:
-                storage.close(complete=False)
+            if files is not None:
+                files.close(complete=False)
 
-    def _make_storage(self) -> Storage:
-        return Storage(self._directory, self._options.overwrite, self._options.durable)
-
-    def _run(self, storage: Storage) -> None:
+    def _receive_all(self, files: IncomingFiles) -> None:
         endpoint = self._endpoint
         while True:
-            message = endpoint.receive(storage)
+            message = endpoint.receive(files)
             if message is not None:
-                self._take(message, storage)
-            self._settle(storage)
+                self._handle(message, files)
+            self._commit_complete_files(files)
+            self._send_results()
             if endpoint.state is SessionState.ENDED and not self._groups:
                 break
-            self._look_up(storage)
-        storage.close(complete=True)
+            self._report_progress(files)
+        files.close(complete=True)
         result = self._results.result
         endpoint.send(Done(result.files, result.size_bytes))
 
-    def _look_up(self, storage: Storage) -> None:
+    def _report_progress(self, files: IncomingFiles) -> None:
         now_ns = time.monotonic_ns()
-        if now_ns - self._looked_up_ns < LOOK_UP_INTERVAL_NS:
+        if now_ns - self._last_progress_ns < PROGRESS_INTERVAL_NS:
             return
-        self._looked_up_ns = now_ns
+        self._last_progress_ns = now_ns
         if self._endpoint.state is not SessionState.NEW:
-            self._endpoint.stay_alive()
+            self._endpoint.keep_alive()
         if self._progress is not None:
-            files = self._results.result.files
-            self._progress(Progress(self._name, files, storage.landed_bytes, *self._totals))
+            count = self._results.result.files
+            self._progress(Progress(self._last_name, count, files.received_bytes, *self._totals))
 
-    def _take(self, message: AnyMessage, storage: Storage) -> None:
+    def _handle(self, message: AnyMessage, files: IncomingFiles) -> None:
         if isinstance(message, Begin):
-            self._begin(message)
+            self._on_begin(message)
         elif isinstance(message, Offer):
-            self._decide(message, storage)
+            self._on_offer(message, files)
         elif isinstance(message, Hole):
-            storage.hole(message)
+            files.write_hole(message)
         elif isinstance(message, Digests):
             for digest in message.files:
-                storage.expect(digest)
-        elif isinstance(message, End) and (message.entries != self._next_id or storage.is_waiting_for_digests()):
-            raise ProtocolError("the sender ends before it has sent what it offered")
+                files.expect(digest)
+        elif isinstance(message, End) and (message.entries != self._next_id or files.awaits_digests()):
+            raise ProtocolError("the sender ended the session before it sent everything that it offered")
 
-    def _begin(self, begin: Begin) -> None:
+    def _on_begin(self, begin: Begin) -> None:
         if begin.version != SESSION_VERSION:
-            raise VersionError(f"session version {SESSION_VERSION} here, {begin.version} there")
+            raise VersionError(f"session version {begin.version} at the sender, {SESSION_VERSION} at the receiver")
         self._algorithm = begin.algorithm
         self._results = ResultBuilder(begin.algorithm)
         self._totals = (begin.total_files, begin.total_bytes)
 
-    def _decide(self, offer: Offer, storage: Storage) -> None:
+    def _on_offer(self, offer: Offer, files: IncomingFiles) -> None:
         if offer.group != self._next_group or self._next_id + len(offer.entries) > MAX_FILE_IDS:
-            raise ProtocolError("the sender numbers its offers wrongly")
+            raise ProtocolError("the sender sent an offer with a wrong number")
         if len(self._groups) >= MAX_OPEN_GROUPS:
-            raise ProtocolError("the sender offers too much at a time")
-        decisions = storage.offer(offer.entries, self._algorithm)
+            raise ProtocolError(f"the sender offered more than {MAX_OPEN_GROUPS} groups at a time")
+        decisions = files.offer(offer.entries, self._algorithm)
         self._endpoint.send(Accept(offer.group, tuple(decisions)))
-        self._groups.append(_Group(offer, self._next_id, decisions))
+        self._groups.append(_ReceivedGroup(offer, self._next_id, decisions))
         self._next_group += 1
         self._next_id += len(offer.entries)
 
-    def _settle(self, storage: Storage) -> None:
-        """Commit what is complete, and send the results of groups that are."""
-        for file_id, file in storage.complete_files():
-            outcome = self._commit(storage, file_id, file.size_bytes)
+    def _commit_complete_files(self, files: IncomingFiles) -> None:
+        for file_id, file in files.complete_files():
+            outcome = self._commit(files, file_id, file)
             group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
-            group.settle(file_id, outcome, file.size_bytes, file.digest)
-            self._name = file.entry.name
-        while self._groups and not self._groups[0].undecided:
-            group = self._groups.popleft()
-            settled = [each for each in group.settled if each is not None]
-            self._results.add(settled)
-            self._endpoint.send(Result(group.number, tuple(each.outcome for each in settled)))
+            group.set_result(file_id, outcome, file)
+            self._last_name = file.entry.name
 
-    def _commit(self, storage: Storage, file_id: int, size_bytes: int) -> EntryOutcome:
-        if not self._options.durable and size_bytes < QUICK_COMMIT_BYTES:
-            self._endpoint.stay_alive()  # many in a row take their time, too
-            return storage.commit(file_id)
-        # A disk that is to sync, or a remote file system that writes everything back when a file's mode is set or
-        # it is closed, may take longer than the peer would wait in silence.
-        with ThreadPoolExecutor(1) as helper:
-            committed = helper.submit(storage.commit, file_id)
+    def _commit(self, files: IncomingFiles, file_id: int, file: IncomingFile) -> EntryOutcome:
+        """Commit a file, and send ALIVE meanwhile if that takes long."""
+        if file.commits_quickly():
+            self._endpoint.keep_alive()  # many quick commits in a row take long, too
+            return files.commit(file_id)
+        with ThreadPoolExecutor(1) as executor:
+            committed = executor.submit(files.commit, file_id)
             while not wait([committed], ALIVE_INTERVAL_S).done:
-                self._endpoint.stay_alive()
+                self._endpoint.keep_alive()
             return committed.result()
+
+    def _send_results(self) -> None:
+        """Send the RESULT of every group that is finished, in the order of the groups."""
+        while self._groups and not self._groups[0].missing_results:
+            group = self._groups.popleft()
+            results = [result for result in group.results if result is not None]
+            self._results.add(results)
+            self._endpoint.send(Result(group.number, tuple(result.outcome for result in results)))

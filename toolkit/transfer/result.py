@@ -1,4 +1,4 @@
-"""What a session reports to its caller: progress while it runs, and the result of every entry at its end."""
+"""What the caller of a session gets: progress while it runs, and the result of every entry at its end."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""From what a user names to the entries that are offered, lazily and in a fixed order.
+"""From the sources that a user names to the entries of the offers, lazily and in a fixed order.
 
-The files of a tree come in the order of the bytes of their paths, each directory before what is in it.
-Symbolic links inside a tree are not followed: they, and whatever else is neither a file nor a directory, are
-left out and reported. What the user named on the command line is followed, as `cp` does.
+The files of a tree come in the byte order of their paths, each directory before its content. Symbolic links inside a
+tree are not followed: they are skipped and reported, as are special files. A link that the user names as a source is
+followed, as `cp` does.
 """
 
 import os
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, PERMISSION_BITS, Entry, EntryKind
 from toolkit.transfer.names import display_name
-from toolkit.transfer.sources import FileOrigin, Identity, segments_of
+from toolkit.transfer.sources import FileIdentity, FileOrigin, os_error_text, segments_of
 
 STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """An entry, and where its content comes from: a file, or the standard input (None), or nowhere."""
+class SourceEntry:
+    """An entry and the file with its content; `origin` is None for a directory and for standard input."""
 
     entry: Entry
     origin: FileOrigin | None = None
@@ -29,7 +29,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class SkippedEntry:
-    """Something in a tree that is not sent; `is_failure` where it should have been."""
+    """A path in a tree that is not sent; `is_failure` if it was meant to be sent and could not be read."""
 
     path: bytes
     reason: str
@@ -37,30 +37,30 @@ class SkippedEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
-    """One of the sources that a user named, checked; `path` is None for the standard input."""
+class SourceRoot:
+    """A source that the user named, checked; `path` and `status` are None for standard input."""
 
     path: bytes | None
     name: bytes
     status: os.stat_result | None
 
 
-def check_sources(sources: Sequence[str | os.PathLike[str]], recursive: bool, stream_name: str) -> list[Root]:
-    """The sources, each of which can be sent as far as one look tells. Raises UsageError."""
+def check_sources(sources: Sequence[str | os.PathLike[str]], recursive: bool, stream_name: str) -> list[SourceRoot]:
+    """The sources, each with the name that it has at the receiver. Raises UsageError if one cannot be sent."""
     if not sources:
-        raise UsageError("there is nothing to send: name at least one file")
-    roots = [_root(os.fspath(source), recursive, stream_name) for source in sources]
+        raise UsageError("nothing to send: name at least one file")
+    roots = [_check_source(os.fspath(source), recursive, stream_name) for source in sources]
     names = set()
     for root in roots:
         if root.name in names:
             name = printable(os.fsdecode(root.name))
-            raise UsageError(f"two of the sources are called {name}: send them one after the other")
+            raise UsageError(f"two sources have the name {name}: send them one after the other")
         names.add(root.name)
     return roots
 
 
-def totals_of(roots: Iterable[Root]) -> tuple[int, int] | tuple[None, None]:
-    """How many files and bytes that is, where no walk and no stream is needed to tell."""
+def totals_of(roots: Iterable[SourceRoot]) -> tuple[int, int] | tuple[None, None]:
+    """The number of files and bytes; None for both if that takes a scan or the end of a stream to know."""
     files = size_bytes = 0
     for root in roots:
         if root.status is None or stat.S_ISDIR(root.status.st_mode):
@@ -70,59 +70,59 @@ def totals_of(roots: Iterable[Root]) -> tuple[int, int] | tuple[None, None]:
     return files, size_bytes
 
 
-def walk(roots: Iterable[Root], left_out: list[SkippedEntry]) -> Iterator[Item]:
-    """Every item below the roots; what is not sent is added to `left_out`."""
+def scan(roots: Iterable[SourceRoot], skipped: list[SkippedEntry]) -> Iterator[SourceEntry]:
+    """Every entry of the roots; paths that are not sent are added to `skipped`."""
     for root in roots:
         if root.path is None:
-            yield Item(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None))
+            yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None))
         elif root.status is not None and stat.S_ISDIR(root.status.st_mode):
-            yield Item(_directory(root.name, root.status))
-            yield from _walk_below(root.path, root.name, left_out)
+            yield SourceEntry(_directory(root.name, root.status))
+            yield from _scan_directory(root.path, root.name, skipped)
         elif root.status is not None:
             yield _file(root.path, root.name, root.status)
 
 
-def in_groups(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """The items in groups that fit one offer each."""
-    group: list[Item] = []
+def in_groups(entries: Iterable[SourceEntry]) -> Iterator[list[SourceEntry]]:
+    """The entries in groups, each of which fits one offer."""
+    group: list[SourceEntry] = []
     room_bytes = MAX_GROUP_BYTES
-    for item in items:
-        if len(group) == MAX_GROUP_ENTRIES or item.entry.encoded_bytes > room_bytes:
+    for source in entries:
+        if len(group) == MAX_GROUP_ENTRIES or source.entry.encoded_bytes > room_bytes:
             yield group
             group, room_bytes = [], MAX_GROUP_BYTES
-        group.append(item)
-        room_bytes -= item.entry.encoded_bytes
+        group.append(source)
+        room_bytes -= source.entry.encoded_bytes
     if group:
         yield group
 
 
-def _root(source: str, recursive: bool, stream_name: str) -> Root:
+def _check_source(source: str, recursive: bool, stream_name: str) -> SourceRoot:
     if source == STANDARD_INPUT:
-        return Root(None, os.fsencode(stream_name), None)
+        return SourceRoot(None, os.fsencode(stream_name), None)
     shown = printable(source) or '""'
     try:
         status = os.stat(source)
-        readable = os.access(source, os.R_OK)
+        is_readable = os.access(source, os.R_OK)
     except OSError as error:
-        raise UsageError(f"{shown}: {(error.strerror or 'cannot be read').lower()}") from error
-    except ValueError as error:  # NUL in the name
-        raise UsageError(f"{shown}: no file can have this name") from error
-    if not readable:
+        raise UsageError(f"{shown}: {os_error_text(error)}") from error
+    except ValueError as error:  # the name contains NUL
+        raise UsageError(f"{shown}: not a valid file name") from error
+    if not is_readable:
         raise UsageError(f"{shown}: permission denied")
     name = os.fsencode(os.path.basename(os.path.abspath(source)))
     if stat.S_ISDIR(status.st_mode):
         if not recursive:
-            raise UsageError(f"{shown}: is a directory; -r sends it with everything in it")
+            raise UsageError(f"{shown}: is a directory; use -r to send it with everything in it")
         if not name:
-            raise UsageError(f"{shown}: the root directory has no name to send it under")
+            raise UsageError(f"{shown}: the root directory has no name to send it under; name a directory below it")
     elif not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{shown}: is neither a file nor a directory; - sends what is piped in")
-    return Root(os.fsencode(source), name, status)
+        raise UsageError(f"{shown}: is neither a file nor a directory; use - to send standard input")
+    return SourceRoot(os.fsencode(source), name, status)
 
 
-def _walk_below(path: bytes, name: bytes, left_out: list[SkippedEntry]) -> Iterator[Item]:
-    """The content of the directory at `path`, whose own name in the manifest is `name`."""
-    levels = [(name, iter(_children(path, name, left_out)))]  # a stack: a tree may be deeper than Python recurses
+def _scan_directory(path: bytes, name: bytes, skipped: list[SkippedEntry]) -> Iterator[SourceEntry]:
+    """The content of the directory at `path`, whose path in the manifest is `name`."""
+    levels = [(name, iter(_children(path, name, skipped)))]  # a stack: a tree may be deeper than Python recurses
     while levels:
         parent, children = levels[-1]
         child = next(children, None)
@@ -133,28 +133,27 @@ def _walk_below(path: bytes, name: bytes, left_out: list[SkippedEntry]) -> Itera
         try:
             status = child.stat(follow_symlinks=False)
         except OSError as error:
-            left_out.append(SkippedEntry(name, _why(error), is_failure=True))
+            skipped.append(SkippedEntry(name, os_error_text(error), is_failure=True))
             continue
         if stat.S_ISDIR(status.st_mode):
-            yield Item(_directory(name, status))
-            levels.append((name, iter(_children(child.path, name, left_out))))
+            yield SourceEntry(_directory(name, status))
+            levels.append((name, iter(_children(child.path, name, skipped))))
         elif not stat.S_ISREG(status.st_mode):
-            left_out.append(SkippedEntry(name, _what(status), is_failure=False))
+            reason = "symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
+            skipped.append(SkippedEntry(name, reason, is_failure=False))
         elif not os.access(child.path, os.R_OK):
-            left_out.append(SkippedEntry(name, "permission denied", is_failure=True))
+            skipped.append(SkippedEntry(name, "permission denied", is_failure=True))
         else:
             yield _file(child.path, name, status)
 
 
-def _children(path: bytes, name: bytes, left_out: list[SkippedEntry]) -> list[os.DirEntry[bytes]]:
-    """What is in a directory, such that whole paths come in the order of their bytes, as `LC_ALL=C sort` has
-    them.
-    """
+def _children(path: bytes, name: bytes, skipped: list[SkippedEntry]) -> list[os.DirEntry[bytes]]:
+    """The children of a directory, sorted so that whole paths come in byte order, as `LC_ALL=C sort` has them."""
     try:
         with os.scandir(path) as found:
             return sorted(found, key=lambda child: child.name + b"/" * child.is_dir(follow_symlinks=False))
     except OSError as error:
-        left_out.append(SkippedEntry(name, _why(error), is_failure=True))
+        skipped.append(SkippedEntry(name, os_error_text(error), is_failure=True))
         return []
 
 
@@ -162,9 +161,9 @@ def _directory(name: bytes, status: os.stat_result) -> Entry:
     return Entry(EntryKind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
 
 
-def _file(path: bytes, name: bytes, status: os.stat_result) -> Item:
+def _file(path: bytes, name: bytes, status: os.stat_result) -> SourceEntry:
     is_sparse = status.st_blocks * 512 < status.st_size
-    origin = FileOrigin(path, display_name(name), Identity.of(status), is_sparse)
+    origin = FileOrigin(path, display_name(name), FileIdentity.of(status), is_sparse)
     content_bytes = status.st_size
     if is_sparse:
         descriptor = origin.open()
@@ -174,17 +173,10 @@ def _file(path: bytes, name: bytes, status: os.stat_result) -> Item:
         finally:
             os.close(descriptor)
     mode = status.st_mode & PERMISSION_BITS
-    return Item(Entry(EntryKind.FILE, name, mode, _mtime_ns(status), status.st_size, content_bytes), origin)
+    entry = Entry(EntryKind.FILE, name, mode, _mtime_ns(status), status.st_size, content_bytes)
+    return SourceEntry(entry, origin)
 
 
 def _mtime_ns(status: os.stat_result) -> int:
-    """The time of the last change, or the nearest that a message can tell (years 1677 to 2262)."""
+    """The modification time, clamped to what a message can hold (years 1677 to 2262)."""
     return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
-
-
-def _what(status: os.stat_result) -> str:
-    return "a symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or "cannot be read").lower()

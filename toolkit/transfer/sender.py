@@ -1,12 +1,11 @@
 """The sending end of a session.
 
-Entries are offered in groups, one group ahead of the content, so that the round trip of an offer is hidden
-behind the content of the group before. Of the first group OPTIMISTIC_BYTES of content are risked before the
-receiver has accepted: a congestion window lets hardly more out in the first round trip, and a small file then
-needs one only.
+The sender offers entries in groups and stays one group ahead of the content, so that the content of a group hides the
+round trip of the next offer. It sends up to OPTIMISTIC_BYTES of the first group before the receiver has accepted it:
+a congestion window lets hardly more out in the first round trip, and a small file then takes only one round trip.
 
-Content is handed to the channel in slices that take about a tenth of a second each, whatever the path:
-between them the sender looks whether the receiver has something to say, and results progress.
+Content goes to the channel in slices that take about a tenth of a second each, whatever the path. Between slices the
+sender handles messages from the receiver and reports progress.
 """
 
 import os
@@ -16,14 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from toolkit.channel import Channel, Extent
-from toolkit.errors import (
-    NettoolError,
-    ProtocolError,
-    RefusedError,
-    TransferError,
-    VerificationError,
-)
+from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, algorithm_by_name
+from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     Accept,
@@ -49,17 +43,15 @@ from toolkit.transfer.result import (
     TransferResult,
     UndeliveredEntry,
 )
-from toolkit.transfer.scan import Item, Root, SkippedEntry, check_sources, in_groups, totals_of, walk
-from toolkit.transfer.session import SessionEndpoint
-from toolkit.transfer.sources import FileSource, Stream, StreamSlice
-from toolkit.transfer.states import Role
-from toolkit.transfer.storage import OPTIMISTIC_BYTES
+from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.session import Role, SessionEndpoint, SessionState
+from toolkit.transfer.sources import FileSource, StreamSlice, StreamSource
 
 MIN_SLICE_BYTES = 1 << 16
 MAX_SLICE_BYTES = 1 << 24
-SHORT_SLICE_NS = 50_000_000  # a slice that took less is followed by one of twice the size
-LONG_SLICE_NS = 200_000_000
-BATCH_FILES = 64  # after so many files, or so much content, digests are sent and messages looked for
+SHORT_SLICE_NS = 50_000_000  # a slice that takes less time doubles the slice size
+LONG_SLICE_NS = 200_000_000  # a slice that takes more time halves it
+BATCH_FILES = 64  # after this many files, or BATCH_BYTES, digests are sent and messages are handled
 BATCH_BYTES = 1 << 20
 
 
@@ -69,8 +61,8 @@ class SendOptions:
 
     digest:      the name of an algorithm in `digest.ALGORITHMS`
     recursive:   whether directories are sent, with everything in them
-    stream_name: what the standard input, given as "-", is to be called at the receiver
-    stream_fd:   the descriptor to read it from
+    stream_name: the name that standard input, given as "-", has at the receiver
+    stream_fd:   the descriptor to read standard input from
     """
 
     digest: str = DEFAULT_ALGORITHM
@@ -80,22 +72,22 @@ class SendOptions:
 
 
 @dataclass(slots=True)
-class _Group:
-    """A group that was offered: its ids begin at `first_id`; digests by index, as they are sent."""
+class _OfferedGroup:
+    """An offered group: the receiver's decisions, None until they arrive, and the digests sent, by index."""
 
     number: int
     first_id: int
-    items: list[Item]
+    sources: list[SourceEntry]
     decisions: tuple[EntryOutcome, ...] | None = None
     digests: dict[int, FileDigest] = field(default_factory=dict)
 
     def is_refused(self, index: int) -> bool:
-        """Whether the receiver has said that it does not take this entry."""
+        """Whether the receiver has refused this entry."""
         return self.decisions is not None and self.decisions[index].status is EntryStatus.REFUSED
 
 
 class SendSession:
-    """Sends one session's files; `run` once."""
+    """Sends the files of one session; call `run` once. Raises UsageError for sources that cannot be sent."""
 
     def __init__(
         self,
@@ -105,20 +97,20 @@ class SendSession:
         progress: ProgressCallback | None,
         cancel: threading.Event | None,
     ) -> None:
-        self._roots: list[Root] = check_sources(sources, options.recursive, options.stream_name)
+        self._roots = check_sources(sources, options.recursive, options.stream_name)
         self._algorithm = algorithm_by_name(options.digest)
         self._options = options
         self._channel = channel
         self._endpoint = SessionEndpoint(channel, Role.SENDER, cancel)
         self._progress = progress
         self._totals = totals_of(self._roots)
-        self._left_out: list[SkippedEntry] = []
-        self._groups: dict[int, _Group] = {}  # offered and without a result, in order
+        self._skipped: list[SkippedEntry] = []
+        self._groups: dict[int, _OfferedGroup] = {}  # groups without a RESULT, in order
         self._next_group = 0
         self._next_id = 0
-        self._sources: list[FileSource] = []
+        self._open_sources: list[FileSource] = []
         self._prune_at = BATCH_FILES
-        self._risk_bytes = OPTIMISTIC_BYTES
+        self._optimistic_bytes = OPTIMISTIC_BYTES  # how much may still be sent before a decision
         self._slice_bytes = MIN_SLICE_BYTES
         self._unpolled_bytes = 0
         self._sent_files = 0
@@ -127,108 +119,109 @@ class SendSession:
         self._results = ResultBuilder(self._algorithm)
 
     def run(self) -> TransferResult:
-        """The session from its first message to its last. Raises errors of the family, with the result."""
+        """Run the session from its first message to its last. Raises NettoolError with the `result` so far."""
         result = self._results.result
         try:
-            with self._endpoint.telling():
-                self._run()
-            self._raise_for(result)
+            with self._endpoint.reporting_failures():
+                self._send_all()
+            self._raise_for_undelivered(result)
         except NettoolError as error:
             error.result = result
             raise
         finally:
-            for source in self._sources:
+            for source in self._open_sources:
                 source.close()
         return result
 
-    def _run(self) -> None:
+    def _send_all(self) -> None:
         endpoint = self._endpoint
         endpoint.send(Begin(self._algorithm, *self._totals))
-        groups = in_groups(walk(self._roots, self._left_out))
-        upcoming = self._offer(groups)
+        groups = in_groups(scan(self._roots, self._skipped))
+        upcoming = self._offer_next(groups)
         while upcoming is not None:
-            group, upcoming = upcoming, self._offer(groups)
+            group, upcoming = upcoming, self._offer_next(groups)
             self._send_group(group)
         endpoint.send(End(self._next_id))
-        while not endpoint.is_over:
+        while endpoint.state is not SessionState.CLOSED:
             self._wait()
 
-    def _offer(self, groups: Iterator[list[Item]]) -> _Group | None:
-        items = next(groups, None)
-        if items is None:
+    def _offer_next(self, groups: Iterator[list[SourceEntry]]) -> _OfferedGroup | None:
+        """Offer the next group; None if there is none."""
+        sources = next(groups, None)
+        if sources is None:
             return None
         while len(self._groups) >= MAX_OPEN_GROUPS:
             self._wait()
-        group = _Group(self._next_group, self._next_id, items)
+        group = _OfferedGroup(self._next_group, self._next_id, sources)
         self._next_group += 1
-        self._next_id += len(items)
+        self._next_id += len(sources)
         if self._next_id > MAX_FILE_IDS:
-            raise TransferError("more files than one session can number: send them in parts")
+            raise TransferError(f"too many files for one session (at most {MAX_FILE_IDS}): send them in parts")
         self._groups[group.number] = group
-        self._endpoint.send(Offer(group.number, tuple(item.entry for item in items)))
+        self._endpoint.send(Offer(group.number, tuple(source.entry for source in sources)))
         return group
 
-    # What the receiver says.
+    # Messages from the receiver.
 
-    def _take(self, message: AnyMessage | None) -> None:
+    def _handle(self, message: AnyMessage | None) -> None:
         if isinstance(message, Accept):
             group = self._groups.get(message.group)
-            if group is None or group.decisions or len(message.outcomes) != len(group.items):
-                raise ProtocolError("the receiver decides on what it was not offered")
+            if group is None or group.decisions or len(message.outcomes) != len(group.sources):
+                raise ProtocolError("the receiver sent an ACCEPT that matches no offer")
             group.decisions = message.outcomes
         elif isinstance(message, Result):
-            self._take_result(message)
+            self._on_result(message)
         elif isinstance(message, Done):
             result = self._results.result
             if self._groups or (message.files, message.size_bytes) != (result.files, result.size_bytes):
-                raise ProtocolError("the receiver's count of what it has is not ours")
+                raise ProtocolError("the receiver's final count of files or bytes is wrong")
 
-    def _take_result(self, result: Result) -> None:
+    def _on_result(self, message: Result) -> None:
         group = next(iter(self._groups.values()), None)
         if (
             group is None
             or group.decisions is None
-            or group.number != result.group
-            or len(result.outcomes) != len(group.items)
+            or group.number != message.group
+            or len(message.outcomes) != len(group.sources)
         ):
-            raise ProtocolError("the receiver gives results that it cannot have")
-        settled = []
-        for index, (item, outcome) in enumerate(zip(group.items, result.outcomes, strict=True)):
+            raise ProtocolError("the receiver sent a RESULT that matches no accepted group")
+        results = []
+        for index, (source, outcome) in enumerate(zip(group.sources, message.outcomes, strict=True)):
             sent = group.digests.get(index)
-            if outcome.status is EntryStatus.OK and item.entry.kind is EntryKind.FILE and sent is None:
-                raise ProtocolError("the receiver has verified what was not sent")
-            if outcome.status is EntryStatus.MISMATCHED and item.origin and not item.origin.is_unchanged():
-                self._changed.append(item.origin.changed())
+            if outcome.status is EntryStatus.OK and source.entry.kind is EntryKind.FILE and sent is None:
+                raise ProtocolError("the receiver verified a file that was not sent")
+            if outcome.status is EntryStatus.MISMATCHED and source.origin and not source.origin.is_unchanged():
+                self._changed.append(source.origin.changed_error())
             size_bytes, digest = (sent.size_bytes, sent.digest) if sent else (0, b"")
-            settled.append(EntryResult(item.entry, outcome, size_bytes, digest))
-        self._results.add(settled)
+            results.append(EntryResult(source.entry, outcome, size_bytes, digest))
+        self._results.add(results)
         del self._groups[group.number]
 
     def _poll(self) -> None:
         self._unpolled_bytes = 0
         while (message := self._endpoint.receive(timeout_s=0)) is not None:
-            self._take(message)
+            self._handle(message)
 
-    def _await_decisions(self, group: _Group) -> None:
+    def _wait_for_decisions(self, group: _OfferedGroup) -> None:
         while group.decisions is None:
             self._wait()
 
     def _wait(self, wake: int | None = None) -> None:
-        self._endpoint.stay_alive()
-        self._take(self._endpoint.receive(wake=wake))
+        self._endpoint.keep_alive()
+        self._handle(self._endpoint.receive(wake=wake))
 
     # Content.
 
-    def _send_group(self, group: _Group) -> None:
+    def _send_group(self, group: _OfferedGroup) -> None:
         batch: list[FileDigest] = []
-        for index, item in enumerate(group.items):
-            if item.entry.kind is EntryKind.DIRECTORY:
+        for index, source in enumerate(group.sources):
+            if source.entry.kind is EntryKind.DIRECTORY:
                 continue
-            if group.number or item.origin is None:
-                self._await_decisions(group)
+            if group.number or source.origin is None:
+                self._wait_for_decisions(group)
             if group.is_refused(index):
                 continue
-            digest = self._send_stream(group, index) if item.origin is None else self._send_file(group, index)
+            digest = self._send_stream(group, index) if source.origin is None else self._send_file(group, index)
             if digest is None:
                 continue
             group.digests[index] = digest
@@ -244,85 +237,82 @@ class SendSession:
             batch.clear()
         self._poll()
 
-    def _send_file(self, group: _Group, index: int) -> FileDigest | None:
-        """Hand over the content of a file; its digest, or None when the receiver refuses it by now."""
-        item, file_id = group.items[index], group.first_id + index
-        assert item.origin is not None
-        source = FileSource(item.origin, self._algorithm)
-        self._keep(source)
+    def _send_file(self, group: _OfferedGroup, index: int) -> FileDigest | None:
+        """Hand the content of a file to the channel; its digest, or None if the receiver has refused it meanwhile."""
+        entry, origin, file_id = group.sources[index].entry, group.sources[index].origin, group.first_id + index
+        assert origin is not None
+        source = FileSource(origin, self._algorithm)
+        self._close_later(source)
         for segment in source.segments():
             offset, end = segment.offset, segment.offset + segment.length
             while offset < end:
                 if segment.is_hole:
                     length = min(end - offset, MAX_HOLE_BYTES)
                     self._endpoint.send(Hole(file_id, offset, length))
-                    source.hole(offset, length)
-                    self._sent(item, length)
+                    source.hash_hole(offset, length)
                 else:
-                    length = min(end - offset, self._allowed(group))
+                    length = min(end - offset, self._allowed_bytes(group))
                     if group.is_refused(index):
                         source.close()
                         return None
-                    source.hand_over()
+                    source.retain()
                     self._send_extent(Extent(file_id, offset, length), source)
-                    self._sent(item, length)
+                self._count_sent(entry.name, length)
                 offset += length
                 if self._unpolled_bytes >= BATCH_BYTES:
                     self._poll()
-        return FileDigest(file_id, item.origin.identity.size_bytes, source.finish())
+        return FileDigest(file_id, origin.identity.size_bytes, source.finish())
 
-    def _send_stream(self, group: _Group, index: int) -> FileDigest:
-        item, file_id = group.items[index], group.first_id + index
-        stream = Stream(self._options.stream_fd, self._algorithm)
+    def _send_stream(self, group: _OfferedGroup, index: int) -> FileDigest:
+        entry, file_id = group.sources[index].entry, group.first_id + index
+        stream = StreamSource(self._options.stream_fd, self._algorithm)
         while True:
-            stretch = stream.next_slice()
-            if stretch is None:
+            stream_slice = stream.next_slice()
+            if stream_slice is None:
                 self._wait(wake=self._options.stream_fd)
                 continue
-            length = len(stretch.data)
+            length = len(stream_slice.data)
             if not length:
                 return FileDigest(file_id, stream.size_bytes, stream.digest())
-            self._send_extent(Extent(file_id, stretch.offset, length), stretch)
-            self._sent(item, length)
+            self._send_extent(Extent(file_id, stream_slice.offset, length), stream_slice)
+            self._count_sent(entry.name, length)
             if self._unpolled_bytes >= BATCH_BYTES:
                 self._poll()
 
-    def _allowed(self, group: _Group) -> int:
-        """How much content may be handed over now; waits for the receiver where nothing more is risked."""
-        if group.decisions is None and not self._risk_bytes:
-            self._await_decisions(group)
-        return self._slice_bytes if group.decisions else min(self._slice_bytes, self._risk_bytes)
+    def _allowed_bytes(self, group: _OfferedGroup) -> int:
+        """How much content may be sent now; waits for the decisions if the optimistic content is used up."""
+        if group.decisions is None and not self._optimistic_bytes:
+            self._wait_for_decisions(group)
+        return self._slice_bytes if group.decisions else min(self._slice_bytes, self._optimistic_bytes)
 
     def _send_extent(self, extent: Extent, source: FileSource | StreamSlice) -> None:
         started_ns = time.monotonic_ns()
         self._channel.send_extent(extent, source)
-        took_ns = time.monotonic_ns() - started_ns
-        self._risk_bytes = max(0, self._risk_bytes - extent.length)
-        if extent.length >= self._slice_bytes and took_ns < SHORT_SLICE_NS:
+        duration_ns = time.monotonic_ns() - started_ns
+        self._optimistic_bytes = max(0, self._optimistic_bytes - extent.length)
+        if extent.length >= self._slice_bytes and duration_ns < SHORT_SLICE_NS:
             self._slice_bytes = min(self._slice_bytes * 2, MAX_SLICE_BYTES)
-        elif took_ns > LONG_SLICE_NS:
+        elif duration_ns > LONG_SLICE_NS:
             self._slice_bytes = max(self._slice_bytes // 2, MIN_SLICE_BYTES)
 
-    def _sent(self, item: Item, length: int) -> None:
-        """Keep count of what was handed over or told of."""
+    def _count_sent(self, name: str, length: int) -> None:
+        """Count content and holes that were sent, and report progress."""
         self._sent_bytes += length
         self._unpolled_bytes += length
         if self._progress is not None:
-            self._progress(Progress(item.entry.name, self._sent_files, self._sent_bytes, *self._totals))
+            self._progress(Progress(name, self._sent_files, self._sent_bytes, *self._totals))
 
-    def _keep(self, source: FileSource) -> None:
-        """Have the source closed in the end, unless it was released by then."""
-        self._sources.append(source)
-        if len(self._sources) >= self._prune_at:
-            self._sources = [source for source in self._sources if not source.is_released]
-            self._prune_at = 2 * len(self._sources) + BATCH_FILES
+    def _close_later(self, source: FileSource) -> None:
+        """Close `source` at the end of the session, unless it was released before."""
+        self._open_sources.append(source)
+        if len(self._open_sources) >= self._prune_at:
+            self._open_sources = [source for source in self._open_sources if not source.is_released]
+            self._prune_at = 2 * len(self._open_sources) + BATCH_FILES
 
-    # The end.
-
-    def _raise_for(self, result: TransferResult) -> None:
-        for left_out in self._left_out:
-            status = DeliveryStatus.FAILED if left_out.is_failure else DeliveryStatus.SKIPPED
-            result.undelivered.append(UndeliveredEntry(display_name(left_out.path), status, left_out.reason))
+    def _raise_for_undelivered(self, result: TransferResult) -> None:
+        for skipped in self._skipped:
+            status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED
+            result.undelivered.append(UndeliveredEntry(display_name(skipped.path), status, skipped.reason))
         if self._changed:
             raise self._changed[0]
         result.raise_for(

@@ -1,8 +1,8 @@
-"""One process, several listeners, several senders at once: a thread for each session, and a bound on them.
+"""Serves several listeners and several senders in one process: a bounded number of sessions, one thread each.
 
-The thread that runs the server only waits, so that a signal finds it at once. It cannot reach into the
-sessions, since a channel belongs to one thread; so it sets `closing`, which a session takes as its `cancel`,
-and what then unwinds in the session's own thread leaves nothing half done.
+The thread that runs the server only waits, so that it handles a signal at once. It cannot end the sessions itself,
+because a channel belongs to one thread. It sets `closing` instead, which every session takes as its `cancel`; each
+session then ends in its own thread and cleans up there.
 """
 
 import threading
@@ -15,16 +15,16 @@ from toolkit.errors import NettoolError, PeerClosedError, UnreachableError
 from toolkit.transfer.messages import ErrorMessage, ErrorReason
 
 _PORT_ATTEMPTS = 20
-_MAX_REFUSALS = 8  # being told why takes a moment; beyond that many at a time, who is refused is only cut off
+_MAX_REFUSALS = 8  # concurrent refusals with a reason, which take a round trip; further channels are aborted
 
 
 def listen_on_one_port(
     transports: Mapping[str, Transport], address: Address, options: TransportOptions
 ) -> dict[str, Listener]:
-    """A listener a transport, all on the same port, also where that is 0. Raises UnreachableError.
+    """A listener for each transport, all on the same port. Raises UnreachableError.
 
-    The system picks a port that is free for the first transport; where another has it taken, a new one is
-    asked for.
+    For port 0 the system chooses a port that is free for the first transport. If it is taken for another transport,
+    the system is asked for a new one.
     """
     for attempt in range(_PORT_ATTEMPTS):
         listeners: dict[str, Listener] = {}
@@ -45,12 +45,13 @@ def listen_on_one_port(
 
 
 class SessionServer:
-    """Hands each accepted channel to `session`, in a thread of its own.
+    """Runs `session` for each accepted channel, in a thread of its own.
 
-    session:       called with the listener's name and the channel, which it ends; what it raises ends the
-                   server
-    max_sessions:  how many may run at a time; who comes on top of that is refused, and told so
-    limit:         how many sessions there are in all; None for no end
+    listeners:     by name
+    session:       called with the name of the listener and the channel, which it closes; an exception that it
+                   raises ends the server
+    max_sessions:  how many may run at a time; the peers of further channels are refused with a reason
+    limit:         how many sessions to run in all; None for no limit
 
     Call order: run -> close.
     """
@@ -66,11 +67,11 @@ class SessionServer:
         self._listeners = listeners
         self._session = session
         self._max_sessions = max_sessions
-        self._lock = threading.Lock()  # of the next two
-        self._left = limit
+        self._limit = limit
+        self._lock = threading.Lock()  # guards the next two
+        self._remaining = limit
         self._running: set[threading.Thread] = set()
         self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._limit = limit
         self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
 
     def run(self) -> None:
@@ -85,15 +86,15 @@ class SessionServer:
             ended += 1
 
     def close(self, grace_s: float) -> None:
-        """Stop listening, interrupt the sessions, and wait for them, at most `grace_s`. Idempotent."""
+        """Stop listening, cancel the sessions, and wait for them for at most `grace_s`. Idempotent."""
         self.closing.set()
         for listener in self._listeners.values():
             listener.close()
-        deadline = monotonic() + grace_s
+        deadline_s = monotonic() + grace_s
         with self._lock:
             running = list(self._running)
         for thread in running:
-            thread.join(max(0.0, deadline - monotonic()))
+            thread.join(max(0.0, deadline_s - monotonic()))
 
     def _accept(self, name: str, listener: Listener) -> None:
         try:
@@ -108,16 +109,16 @@ class SessionServer:
     def _start(self, name: str, channel: Channel) -> None:
         with self._lock:
             if self.closing.is_set():
-                refusal = "the receiver is going away"
-            elif self._left == 0:
-                refusal = "the receiver takes no more sessions; start it without --once"
+                refusal = "the receiver is shutting down"
+            elif self._remaining == 0:
+                refusal = "the receiver accepts no more sessions; start it without --once"
             elif len(self._running) >= self._max_sessions:
                 refusal = f"the receiver is busy with {self._max_sessions} sessions; try again later"
             else:
                 refusal = ""
-                if self._left is not None:
-                    self._left -= 1
-                thread = threading.Thread(target=self._serve, args=(name, channel), daemon=True)
+                if self._remaining is not None:
+                    self._remaining -= 1
+                thread = threading.Thread(target=self._run_session, args=(name, channel), daemon=True)
                 self._running.add(thread)
                 thread.start()
         if refusal and self._refusals.acquire(blocking=False):
@@ -125,7 +126,7 @@ class SessionServer:
         elif refusal:
             channel.abort()
 
-    def _serve(self, name: str, channel: Channel) -> None:
+    def _run_session(self, name: str, channel: Channel) -> None:
         failure: BaseException | None = None
         try:
             self._session(name, channel)
@@ -136,11 +137,11 @@ class SessionServer:
                 self._running.discard(threading.current_thread())
             self._ended.put(failure)
 
-    def _refuse(self, channel: Channel, text: str) -> None:
+    def _refuse(self, channel: Channel, reason: str) -> None:
         try:
-            channel.send_message(ErrorMessage(ErrorReason.REFUSED, text).encode())
+            channel.send_message(ErrorMessage(ErrorReason.REFUSED, reason).encode())
             channel.close()
-        except NettoolError:  # it has gone away by itself
+        except NettoolError:  # the peer has gone
             channel.abort()
         finally:
             self._refusals.release()

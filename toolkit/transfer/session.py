@@ -1,13 +1,14 @@
-"""What both ends of a session have in common: messages through the state table, and how a session ends badly.
+"""What both ends of a session share: the state table, messages checked against it, and how a session fails.
 
-An end that fails says why (ERROR) and stops; an end that is told so raises what the other said. When the
-channel breaks, the last messages are still looked at: the reason is better than the fact.
+An end that fails sends ERROR with the reason and stops; the other end raises that reason. If the channel breaks,
+the messages that have already arrived are searched for an ERROR, which explains more than "connection lost".
 """
 
 import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from enum import Enum
 
 from toolkit.channel import MIN_IDLE_TIMEOUT_S, Channel, ExtentSink
 from toolkit.errors import (
@@ -19,113 +20,177 @@ from toolkit.errors import (
     UsageError,
     printable,
 )
-from toolkit.transfer.messages import Alive, AnyMessage, ErrorMessage, ErrorReason, decode_untrusted
-from toolkit.transfer.states import Role, SessionState, advance
+from toolkit.transfer.messages import Alive, AnyMessage, ErrorMessage, ErrorReason, MessageType, decode_untrusted
 
-# How often an end that waits looks up: says something where it has said nothing since, and sees that it shall stop.
-# The idle timeout that counts is the peer's, and unknown here.
+# How often a waiting end wakes up, to send ALIVE if it has sent nothing since and to check for cancellation. The
+# relevant idle timeout is the peer's, which this end does not know.
 ALIVE_INTERVAL_S = MIN_IDLE_TIMEOUT_S / 4
-LAST_WORDS_TIMEOUT_S = 1.0
+FINAL_MESSAGE_TIMEOUT_S = 1.0
+
+
+class Role(Enum):
+    """The two ends of a session."""
+
+    SENDER = "sender"
+    RECEIVER = "receiver"
+
+    @property
+    def peer(self) -> "Role":
+        """The other end."""
+        return Role.RECEIVER if self is Role.SENDER else Role.SENDER
+
+
+class SessionState(Enum):
+    """The state of a session, as one end knows it."""
+
+    NEW = "new"
+    OPEN = "open"  # offers and content
+    ENDED = "ended"  # the sender has offered and sent everything
+    CLOSED = "closed"  # DONE or ERROR
+
+
+_SENDER, _RECEIVER = Role.SENDER, Role.RECEIVER
+
+# Both ends keep the state and advance it with every message that they send or receive. The table allows for messages
+# in flight: after END, a sender still receives decisions and results that the receiver sent before END arrived.
+TRANSITIONS: dict[tuple[SessionState, Role, MessageType], SessionState] = {
+    (SessionState.NEW, _SENDER, MessageType.BEGIN): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.OFFER): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.HOLE): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.DIGESTS): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.ALIVE): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.END): SessionState.ENDED,
+    (SessionState.OPEN, _RECEIVER, MessageType.ACCEPT): SessionState.OPEN,
+    (SessionState.OPEN, _RECEIVER, MessageType.RESULT): SessionState.OPEN,
+    (SessionState.OPEN, _RECEIVER, MessageType.ALIVE): SessionState.OPEN,
+    (SessionState.ENDED, _SENDER, MessageType.ALIVE): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.ACCEPT): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.RESULT): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.ALIVE): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.DONE): SessionState.CLOSED,
+    **{
+        (state, role, MessageType.ERROR): SessionState.CLOSED
+        for state in (SessionState.NEW, SessionState.OPEN, SessionState.ENDED)
+        for role in Role
+    },
+}  # fmt: skip
+
+
+def advance(state: SessionState, role: Role, message: MessageType) -> SessionState:
+    """The state after `role` sends a message of this type. Raises ProtocolError if `state` does not allow it."""
+    following = TRANSITIONS.get((state, role, message))
+    if following is None:
+        raise ProtocolError(f"the {role.value} sent {message.name} in session state {state.name}")
+    return following
+
+
+class VersionError(RefusedError):
+    """The peer uses another version of the session protocol."""
+
+
+class _CancelledError(TransferError):
+    """The caller of this end cancelled the session."""
 
 
 class _PeerFailure(Exception):  # noqa: N818 - it carries the error that is raised
-    """The peer has ended the session; `error` says why."""
+    """The peer ended the session with ERROR; `error` is what this end raises."""
 
     def __init__(self, error: NettoolError) -> None:
         self.error = error
 
 
 class SessionEndpoint:
-    """One end of a session over a channel."""
+    """One end of a session over a channel.
 
-    def __init__(self, channel: Channel, party: Role, cancel: threading.Event | None) -> None:
+    state: the state of the session; advanced by `send` and `receive` only
+    """
+
+    def __init__(self, channel: Channel, role: Role, cancel: threading.Event | None) -> None:
+        self.state = SessionState.NEW
         self._channel = channel
-        self._party = party
-        self._peer = Role.RECEIVER if party is Role.SENDER else Role.SENDER
+        self._role = role
         self._cancel = cancel
         self._last_sent_s = time.monotonic()
-        self.state = SessionState.NEW
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing may follow."""
-        return self.state is SessionState.OVER
 
     def send(self, message: AnyMessage) -> None:
-        """Send, as the state allows. Raises PeerClosedError."""
-        self.state = advance(self.state, self._party, message.TYPE)
+        """Send a message that the state allows. Raises PeerClosedError."""
+        self.state = advance(self.state, self._role, message.TYPE)
         self._channel.send_message(message.encode())
         self._last_sent_s = time.monotonic()
 
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
     ) -> AnyMessage | None:
-        """As Channel.receive, for ALIVE_INTERVAL_S where no time is given; ALIVE gives None.
+        """The next message, as Channel.receive returns it; None also for ALIVE.
 
-        Raises what the peer's ERROR says, and ProtocolError for what may not come now.
+        `timeout_s` None waits for ALIVE_INTERVAL_S. Raises ProtocolError for a message that the state does not
+        allow, and TransferError if the session was cancelled. An ERROR of the peer leaves
+        `reporting_failures` as the error that it stands for.
         """
-        self.check_cancelled()
+        self._check_cancelled()
         data = self._channel.receive(sink, ALIVE_INTERVAL_S if timeout_s is None else timeout_s, wake)
         if data is None:
             return None
         message = decode_untrusted(data)
-        self.state = advance(self.state, self._peer, message.TYPE)
+        self.state = advance(self.state, self._role.peer, message.TYPE)
         if isinstance(message, ErrorMessage):
-            raise _PeerFailure(_said_by(self._peer, message))
+            raise _PeerFailure(self._peer_error(message))
         return None if isinstance(message, Alive) else message
 
-    def stay_alive(self) -> None:
-        """Say something if nothing was said for ALIVE_INTERVAL_S: the peer may have nothing else to go by."""
+    def keep_alive(self) -> None:
+        """Send ALIVE if this end has sent no message for ALIVE_INTERVAL_S."""
         if time.monotonic() - self._last_sent_s >= ALIVE_INTERVAL_S:
             self.send(Alive())
 
-    def check_cancelled(self) -> None:
-        """Raises TransferError when the caller wants the session to end."""
-        if self._cancel is not None and self._cancel.is_set():
-            raise _CancelledError("the transfer was stopped")
-
     @contextlib.contextmanager
-    def telling(self) -> Iterator[None]:
-        """Whatever goes wrong within is told to the peer, or has come from it; out comes one error of the
-        family.
+    def reporting_failures(self) -> Iterator[None]:
+        """Report any failure in the block to the peer and re-raise it as a NettoolError.
+
+        A failure that the peer reported is raised as it came, and not sent back.
         """
         try:
             yield
         except _PeerFailure as failure:
             raise failure.error from None
         except PeerClosedError as lost:
-            raise self._last_words() or lost from None
+            raise self._pending_peer_error() or lost from None
         except NettoolError as error:
-            # How this end was called, and its paths, are no business of the other.
-            text = "it was started wrongly" if isinstance(error, UsageError) else str(error)
-            self._tell(_reason_for(error), text)
+            # A usage error names local options and paths, which do not concern the peer.
+            text = "it was started with invalid arguments" if isinstance(error, UsageError) else str(error)
+            self._send_error(_reason_for(error), text)
             raise
         except OSError as error:
-            failed = TransferError(f"the system refuses: {error.strerror or error}")
-            self._tell(ErrorReason.FAILED, str(failed))
+            failed = TransferError(f"operating system error: {error.strerror or error}")
+            self._send_error(ErrorReason.FAILED, str(failed))
             raise failed from error
 
-    def _tell(self, reason: ErrorReason, text: str) -> None:
-        if not self.is_over:
+    def _check_cancelled(self) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise _CancelledError("the transfer was cancelled")
+
+    def _send_error(self, reason: ErrorReason, text: str) -> None:
+        if self.state is not SessionState.CLOSED:
             with contextlib.suppress(NettoolError):
                 self.send(ErrorMessage(reason, text))
 
-    def _last_words(self) -> NettoolError | None:
-        """Why the peer has closed, if it said so before."""
+    def _pending_peer_error(self) -> NettoolError | None:
+        """The error that the peer sent before it closed the channel, if it did."""
         with contextlib.suppress(NettoolError):
-            while (data := self._channel.receive(timeout_s=LAST_WORDS_TIMEOUT_S)) is not None:
+            while (data := self._channel.receive(timeout_s=FINAL_MESSAGE_TIMEOUT_S)) is not None:
                 message = decode_untrusted(data)
                 if isinstance(message, ErrorMessage):
-                    return _said_by(self._peer, message)
+                    return self._peer_error(message)
         return None
 
-
-class VersionError(RefusedError):
-    """The peer speaks another version of the session."""
-
-
-class _CancelledError(TransferError):
-    """The caller of this end wants it to stop."""
+    def _peer_error(self, message: ErrorMessage) -> NettoolError:
+        peer, text = f"the {self._role.peer.value}", printable(message.text)
+        if message.reason is ErrorReason.VERSION:
+            return RefusedError(f"{peer} has an incompatible version; use the same one on both sides ({text})")
+        if message.reason is ErrorReason.REFUSED:
+            return RefusedError(f"{peer} refused the session: {text}")
+        if message.reason is ErrorReason.CANCELLED:
+            return TransferError(f"{peer} cancelled the transfer")
+        return TransferError(f"{peer} failed: {text}")
 
 
 def _reason_for(error: NettoolError) -> ErrorReason:
@@ -136,14 +201,3 @@ def _reason_for(error: NettoolError) -> ErrorReason:
     if isinstance(error, ProtocolError):
         return ErrorReason.PROTOCOL
     return ErrorReason.REFUSED if isinstance(error, RefusedError) else ErrorReason.FAILED
-
-
-def _said_by(party: Role, message: ErrorMessage) -> NettoolError:
-    who, text = f"the {party.value}", printable(message.text)
-    if message.reason is ErrorReason.VERSION:
-        return RefusedError(f"{who} is of another version, use the same on both sides: {text}")
-    if message.reason is ErrorReason.REFUSED:
-        return RefusedError(f"{who} refuses: {text}")
-    if message.reason is ErrorReason.CANCELLED:
-        return TransferError(f"{who} has stopped the transfer")
-    return TransferError(f"{who} says: {text}")

@@ -1,8 +1,8 @@
-"""What a sender reads from: files, checked against what was offered, and a stream.
+"""What a sender reads from: files, checked against what was offered, and streams.
 
-A file may be changed by others while it is sent. It is known by device, inode, size and time of change;
-whatever differs at any opening, or after the last byte was read, ends the transfer with a clear error instead
-of a mixture.
+Another process may change a file while it is sent. A file is identified by device, inode, size and modification time.
+If any of these differs whenever the file is opened, or after its last byte was read, the transfer ends with an error
+instead of sending a mixture of two versions.
 """
 
 import errno
@@ -14,14 +14,14 @@ from typing import NamedTuple, Self
 
 from toolkit.channel import Extent
 from toolkit.errors import TransferError, printable
-from toolkit.transfer.digest import Algorithm, Frontier
+from toolkit.transfer.digest import Algorithm, RunningDigest
 from toolkit.transfer.open_files import CachedFile
 
-MIN_HOLE_BYTES = 1 << 16  # a smaller hole is cheaper sent than told of
+MIN_HOLE_BYTES = 1 << 16  # sending the zeros of a smaller hole is cheaper than a HOLE message
 STREAM_SLICE_BYTES = 1 << 20
 
 
-class Identity(NamedTuple):
+class FileIdentity(NamedTuple):
     """What must not change while a file is sent. Bytes and nanoseconds."""
 
     device: int
@@ -31,12 +31,12 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        """From a stat."""
+        """The identity in the result of a stat call."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Segment(NamedTuple):
-    """A stretch of a file: content, or a hole. Bytes."""
+    """A range of a file, in bytes: content or a hole."""
 
     offset: int
     length: int
@@ -44,75 +44,72 @@ class Segment(NamedTuple):
 
 
 def segments_of(descriptor: int, size_bytes: int) -> Iterator[Segment]:
-    """The file from its first byte to its last, as content and holes of at least MIN_HOLE_BYTES (lseek(2))."""
-    begun = at = 0
-    while at < size_bytes:
+    """The file from first byte to last, as content and holes of at least MIN_HOLE_BYTES (SEEK_HOLE of lseek(2))."""
+    begun = offset = 0
+    while offset < size_bytes:
         try:
-            data = os.lseek(descriptor, at, os.SEEK_DATA)
+            data = os.lseek(descriptor, offset, os.SEEK_DATA)
         except OSError as error:
-            # ENXIO: no content up to the end. Anything else: the file system does not tell, so all is
-            # content.
-            data = size_bytes if error.errno == errno.ENXIO else at
+            # ENXIO: only a hole up to the end. Any other error: no support, so everything counts as content.
+            data = size_bytes if error.errno == errno.ENXIO else offset
         data = min(data, size_bytes)
-        if data - at >= MIN_HOLE_BYTES:
-            if at > begun:
-                yield Segment(begun, at - begun, False)
-            yield Segment(at, data - at, True)
+        if data - offset >= MIN_HOLE_BYTES:
+            if offset > begun:
+                yield Segment(begun, offset - begun, False)
+            yield Segment(offset, data - offset, True)
             begun = data
         if data == size_bytes:
-            at = data
             break
         try:
-            at = min(os.lseek(descriptor, data, os.SEEK_HOLE), size_bytes)
+            offset = min(os.lseek(descriptor, data, os.SEEK_HOLE), size_bytes)
         except OSError:
-            at = size_bytes
+            offset = size_bytes
     if size_bytes > begun:
         yield Segment(begun, size_bytes - begun, False)
 
 
 @dataclass(frozen=True, slots=True)
 class FileOrigin:
-    """Where a file that is offered lies, under which name both users know it, and what it was then."""
+    """An offered file: its local path, the name that both users know, and its identity when it was offered."""
 
     path: bytes
     name: str
-    identity: Identity
+    identity: FileIdentity
     is_sparse: bool
 
     def open(self) -> int:
-        """A descriptor of that very file. Raises TransferError when it is another by now, or gone."""
+        """A descriptor of that file. Raises TransferError if it is gone or its identity has changed."""
         try:
-            # Without O_NONBLOCK a FIFO that took the file's place would block here.
+            # O_NONBLOCK: without it, opening a FIFO that has replaced the file would block.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise TransferError(f"{printable(self.name)}: {_why_not(error)} any more") from error
-        if Identity.of(os.fstat(descriptor)) != self.identity:
+            raise TransferError(f"{printable(self.name)}: can no longer be read ({os_error_text(error)})") from error
+        if FileIdentity.of(os.fstat(descriptor)) != self.identity:
             os.close(descriptor)
-            raise self.changed()
+            raise self.changed_error()
         return descriptor
 
     def is_unchanged(self) -> bool:
-        """Whether the file of that name is still the one that was offered."""
+        """Whether the path still leads to the file that was offered."""
         try:
-            return Identity.of(os.stat(self.path)) == self.identity
+            return FileIdentity.of(os.stat(self.path)) == self.identity
         except OSError:
             return False
 
-    def changed(self) -> TransferError:
-        """The error to raise when it is not."""
-        advice = "changed while it was sent; send it again when nothing writes to it"
-        return TransferError(f"{printable(self.name)}: {advice}")
+    def changed_error(self) -> TransferError:
+        """The error to raise if the file has changed."""
+        return TransferError(f"{printable(self.name)}: changed while it was sent; send it again when it is complete")
 
 
 class FileSource(CachedFile):
     """The content of one file, and its digest; an ExtentSource."""
 
-    __slots__ = ("_frontier", "_is_finished", "_origin", "_outstanding")
+    __slots__ = ("_digest", "_is_finished", "_origin", "_outstanding")
 
     def __init__(self, origin: FileOrigin, algorithm: Algorithm) -> None:
         super().__init__()
         self._origin = origin
-        self._frontier = Frontier(algorithm, self._read_exactly)
+        self._digest = RunningDigest(algorithm, self._read_exactly)
         self._outstanding = 0
         self._is_finished = False
 
@@ -120,57 +117,55 @@ class FileSource(CachedFile):
         return self._origin.open()
 
     def _read_exactly(self, offset: int, buffer: memoryview) -> None:
-        descriptor = self._opened()
+        descriptor = self._ensure_open()
         try:
-            taken = os.preadv(descriptor, (buffer,), offset)
-            while taken < len(buffer):
-                more = os.preadv(descriptor, (buffer[taken:],), offset + taken)
+            count = os.preadv(descriptor, (buffer,), offset)
+            while count < len(buffer):
+                more = os.preadv(descriptor, (buffer[count:],), offset + count)
                 if not more:
-                    raise self._origin.changed()
-                taken += more
+                    raise self._origin.changed_error()
+                count += more
         except OSError as error:
-            raise TransferError(f"{printable(self._origin.name)}: {_why_not(error)}") from error
+            raise TransferError(f"{printable(self._origin.name)}: cannot be read ({os_error_text(error)})") from error
 
     def segments(self) -> Iterator[Segment]:
-        """What to send and what to tell of as holes, in order."""
+        """The content and the holes of the file, in order."""
         size_bytes = self._origin.identity.size_bytes
         if not self._origin.is_sparse:
             return iter((Segment(0, size_bytes, False),) if size_bytes else ())
         with self.lock:
-            return iter(list(segments_of(self._opened(), size_bytes)))
+            return iter(list(segments_of(self._ensure_open(), size_bytes)))
 
-    def hand_over(self) -> None:
-        """An extent of this file is about to go to a channel, which will release it."""
+    def retain(self) -> None:
+        """Count an extent of this file that is about to be handed to a channel, which will release it."""
         with self.lock:
             self._outstanding += 1
 
-    def hole(self, offset: int, length: int) -> None:
-        """The next segment is a hole: everything before it is hashed, and then its zeros."""
+    def hash_hole(self, offset: int, length: int) -> None:
+        """Hash everything before the hole at `offset`, then its zeros."""
         with self.lock:
-            self._frontier.reread(offset)
-            self._frontier.zeros(length)
+            self._digest.reread(offset)
+            self._digest.update_zeros(length)
 
     def finish(self) -> bytes:
-        """The digest, once everything was handed over. Raises TransferError when the file has changed."""
+        """The digest, after everything was handed to the channel. Raises TransferError if the file has changed."""
         with self.lock:
             identity = self._origin.identity
-            self._frontier.reread(identity.size_bytes)
-            if Identity.of(os.fstat(self._opened())) != identity:
-                raise self._origin.changed()
+            self._digest.reread(identity.size_bytes)
+            if FileIdentity.of(os.fstat(self._ensure_open())) != identity:
+                raise self._origin.changed_error()
             self._is_finished = True
             if not self._outstanding:
                 self._close()
-            return self._frontier.digest()
+            return self._digest.digest()
 
     @property
     def is_released(self) -> bool:
-        """Whether neither the session nor the channel needs it any more."""
+        """Whether neither the session nor the channel needs the file any more."""
         return self._is_finished and not self._outstanding
 
     def close(self) -> None:
-        """Give everything up; idempotent. A channel that still sends what it was given may open the file
-        again.
-        """
+        """Close the file; idempotent. A channel that still sends extents of it may open it again."""
         with self.lock:
             self._is_finished = True
             self._pinned = False
@@ -179,7 +174,7 @@ class FileSource(CachedFile):
     def fileno(self) -> int:
         """See ExtentSource."""
         with self.lock:
-            descriptor = self._opened()
+            descriptor = self._ensure_open()
             self._pinned = True
             return descriptor
 
@@ -187,16 +182,16 @@ class FileSource(CachedFile):
         """See ExtentSource."""
         with self.lock:
             self._read_exactly(offset, buffer)
-            frontier = self._frontier.offset
+            frontier = self._digest.offset
             if offset <= frontier < offset + len(buffer):
-                self._frontier.update(buffer[frontier - offset :])
+                self._digest.update(buffer[frontier - offset :])
 
     def moved(self, offset: int, length: int) -> None:
         """See ExtentSource."""
         with self.lock:
-            self._frontier.reread(offset + length)
+            self._digest.reread(offset + length)
 
-    def release(self, extent: Extent) -> None:  # noqa: ARG002 - all extents of a file count alike
+    def release(self, extent: Extent) -> None:  # noqa: ARG002 - which extent does not matter
         """See ExtentSource."""
         with self.lock:
             self._outstanding -= 1
@@ -208,66 +203,68 @@ class FileSource(CachedFile):
 
 @dataclass(frozen=True, slots=True)
 class StreamSlice:
-    """A stretch of a stream, which the channel keeps until it releases it; an ExtentSource for this one extent."""
+    """A range of a stream, kept in memory until the channel releases it; an ExtentSource for this one extent."""
 
     offset: int
     data: bytes
 
     def fileno(self) -> None:
-        """See ExtentSource; it is in no file."""
+        """See ExtentSource; the content is in no file."""
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """See ExtentSource."""
-        at = offset - self.offset
-        buffer[:] = self.data[at : at + len(buffer)]
+        start = offset - self.offset
+        buffer[:] = self.data[start : start + len(buffer)]
 
     def moved(self, offset: int, length: int) -> None:
-        """See ExtentSource; the stream's digest is taken as it is read."""
+        """See ExtentSource; never called, as there is no descriptor."""
 
     def release(self, extent: Extent) -> None:
-        """See ExtentSource; nothing else holds on to it."""
+        """See ExtentSource; the channel holds the only reference."""
 
 
-class Stream:
-    """A source that can be read once, whose size shows at its end."""
+class StreamSource:
+    """A source that can be read only once and whose size is known only at its end.
+
+    size_bytes: how much was read so far
+    """
 
     def __init__(self, descriptor: int, algorithm: Algorithm) -> None:
+        self.size_bytes = 0
         self._descriptor = descriptor
         self._hasher = algorithm.new()
         self._buffer = memoryview(bytearray(STREAM_SLICE_BYTES))
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
-        self.size_bytes = 0
-        """How much was read so far."""
 
     def next_slice(self) -> StreamSlice | None:
-        """What there is to read now, at most STREAM_SLICE_BYTES; None if nothing yet, an empty one at the
-        end.
+        """What can be read now, at most STREAM_SLICE_BYTES; None if nothing yet, an empty slice at the end.
 
-        Does not wait. Raises TransferError.
+        Does not block. Raises TransferError.
         """
-        buffer, taken = self._buffer, 0
+        buffer, filled = self._buffer, 0
         try:
-            while taken < len(buffer) and self._poll.poll(0):
-                count = os.readv(self._descriptor, (buffer[taken:],))
+            while filled < len(buffer) and self._poll.poll(0):
+                count = os.readv(self._descriptor, (buffer[filled:],))
                 if not count:
                     break
-                taken += count
+                filled += count
             else:
-                if not taken:
+                if not filled:
                     return None
         except OSError as error:
-            raise TransferError(f"the standard input {_why_not(error)}") from error
-        data = bytes(buffer[:taken])
+            raise TransferError(f"standard input cannot be read ({os_error_text(error)})") from error
+        data = bytes(buffer[:filled])
         self._hasher.update(data)
-        stretch = StreamSlice(self.size_bytes, data)
-        self.size_bytes += taken
-        return stretch
+        stream_slice = StreamSlice(self.size_bytes, data)
+        self.size_bytes += filled
+        return stream_slice
 
     def digest(self) -> bytes:
         """The digest of everything read."""
         return self._hasher.digest()
 
 
-def _why_not(error: OSError) -> str:
-    return f"cannot be read ({(error.strerror or 'no reason given').lower()})"
+def os_error_text(error: OSError) -> str:
+    """The system's text for an error, as part of a sentence."""
+    return (error.strerror or "unknown error").lower()

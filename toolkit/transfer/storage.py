@@ -1,164 +1,159 @@
-"""Where a receiving session puts what arrives; a DescriptorSink.
+"""The destination that writes files below a directory.
 
-It decides on every entry that is offered, lands content by file id, and gives verified files their names.
-Content that a sender risked before it had our decision may come before its offer, or after we refused: the
-former is kept in memory, OPTIMISTIC_BYTES in MAX_EARLY_PIECES at most, the latter is thrown away.
+A file has its final name only when it is whole and its digest is the sender's. Until then it is called
+`.nettool-*.part`, lies in the same directory and is readable by its owner only; a failed session removes it. Holes
+are not written, so that the file stays sparse.
 """
 
 import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+import secrets
+from collections.abc import Callable, Collection, Sequence
 
-from toolkit.errors import ProtocolError
+from toolkit.errors import TransferError, printable
+from toolkit.transfer.destination import (
+    ACCEPTED,
+    MISMATCHED,
+    VERIFIED,
+    IncomingFile,
+    RefusedEntryError,
+    storage_error,
+    storage_reason,
+)
 from toolkit.transfer.digest import Algorithm, PendingRanges
-from toolkit.transfer.incoming import IncomingFile
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
-from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
-from toolkit.transfer.names import refusal_of_untrusted
-from toolkit.transfer.tree import RefusedEntryError, Tree
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.names import refusal_reason_untrusted
+from toolkit.transfer.tree import Tree
 
-OPTIMISTIC_BYTES = 1 << 20  # what a new path takes in the round trips that an answer may cost, a lost packet included
-MAX_EARLY_PIECES = 1 << 13  # packets of 1,200 bytes, and the last ones of MAX_GROUP_ENTRIES files, come to a quarter
-
-ACCEPTED = EntryOutcome(EntryStatus.OK)
+QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
 
 
 class Storage:
-    """The files of one session. `write` may come from any thread, everything else from the session's."""
+    """The files of one session below `directory`; a Destination.
+
+    overwrite: whether a file replaces one of the same name
+    durable:   whether files and names are on the disk (fsync) before the sender learns that they are verified
+
+    Raises UsageError if `directory` cannot be opened.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], overwrite: bool, durable: bool) -> None:
         self._tree = Tree(directory, durable)
         self._overwrite = overwrite
         self._durable = durable
-        self._files: dict[int, IncomingFile] = {}
-        self._complete: deque[int] = deque()
-        self._next_id = 0
-        self._pending = PendingRanges()
-        self._early: list[tuple[int, int, bytes]] = []
-        self._early_bytes = 0
-        self._early_lock = threading.Lock()
-        self._finished_bytes = 0
 
-    @property
-    def landed_bytes(self) -> int:
-        """How much content has landed, in files that are verified or under way."""
-        return self._finished_bytes + sum(file.landed_bytes for file in self._files.values())
-
-    def offer(self, entries: Sequence[Entry], algorithm: Algorithm) -> list[EntryOutcome]:
-        """Decide on the entries, whose ids follow those of the offer before; TAKEN or REFUSED each.
-
-        Directories are made at once.
-        """
-        with self._early_lock:
-            free_bytes = self._tree.free_bytes()
-            if free_bytes is not None:
-                free_bytes -= sum(file.awaited_bytes for file in self._files.values())
-            outcomes = []
-            for file_id, entry in enumerate(entries, self._next_id):
-                try:
-                    self._check(entry, free_bytes)
-                    if entry.kind is EntryKind.FILE:
-                        notify = partial(self._complete.append, file_id)
-                        self._files[file_id] = self._incoming(entry, algorithm, notify)
-                        if free_bytes is not None:
-                            free_bytes -= entry.content_bytes
-                    outcomes.append(ACCEPTED)
-                except RefusedEntryError as refusal:
-                    outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
-            self._next_id += len(entries)
-            early, self._early = self._early, []
-        for file_id, offset, data in early:
-            self.write(file_id, offset, memoryview(data))
+    def accept(self, entries: Sequence[Entry], unfinished: Collection[IncomingFile]) -> list[EntryOutcome]:
+        """See Destination."""
+        free_bytes = self._tree.free_bytes()
+        if free_bytes is not None:
+            free_bytes -= sum(file.awaited_bytes for file in unfinished)
+        outcomes = []
+        for entry in entries:
+            try:
+                self._check(entry, free_bytes)
+            except RefusedEntryError as refusal:
+                outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
+                continue
+            if free_bytes is not None and entry.kind is EntryKind.FILE:
+                free_bytes -= entry.content_bytes
+            outcomes.append(ACCEPTED)
         return outcomes
 
-    def _incoming(self, entry: Entry, algorithm: Algorithm, on_complete: Callable[[], None]) -> IncomingFile:
-        return IncomingFile(self._tree, entry, algorithm, on_complete, self._pending)
-
-    def _check(self, entry: Entry, free_bytes: int | None) -> None:
-        refusal = refusal_of_untrusted(entry.path)
-        if refusal:
-            raise RefusedEntryError(refusal)
-        parts = tuple(entry.path.split(b"/"))
-        if entry.kind is EntryKind.DIRECTORY:
-            self._tree.make(parts, entry.mode, entry.mtime_ns)
-            return
-        if (entry.size_bytes or 0) > MAX_FILE_BYTES:
-            raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is more than the receiver takes")
-        if free_bytes is not None and entry.content_bytes > free_bytes:
-            raise RefusedEntryError("no space left on the receiver's disk")
-        self._tree.check(parts, self._overwrite)
-
-    def write(self, file_id: int, offset: int, data: memoryview) -> None:
-        """See ExtentSink."""
-        file = self._files.get(file_id)
-        if file is not None:
-            file.write(offset, data)
-        elif file_id >= self._next_id and data:
-            self._keep_early(file_id, offset, data)
-
-    def descriptor(self, file_id: int, offset: int, length: int) -> int | None:
-        """See DescriptorSink."""
-        file = self._files.get(file_id)
-        return None if file is None else file.descriptor(offset, length)
-
-    def landed(self, file_id: int, offset: int, length: int) -> None:
-        """See DescriptorSink."""
-        file = self._files.get(file_id)
-        if file is not None:
-            file.landed(offset, length)
-
-    def _keep_early(self, file_id: int, offset: int, data: memoryview) -> None:
-        with self._early_lock:
-            if file_id >= self._next_id:
-                self._early_bytes += len(data)
-                is_too_much = self._early_bytes > OPTIMISTIC_BYTES or len(self._early) >= MAX_EARLY_PIECES
-                if self._next_id or is_too_much:
-                    raise ProtocolError("the peer sent content that it never offered")
-                self._early.append((file_id, offset, bytes(data)))
-                return
-        self.write(file_id, offset, data)  # the offer came in between
-
-    def hole(self, hole: Hole) -> None:
-        """See IncomingFile.hole."""
-        file = self._known(hole.file_id)
-        if file is not None:
-            file.hole(hole.offset, hole.length)
-
-    def expect(self, digest: FileDigest) -> None:
-        """See IncomingFile.expect."""
-        file = self._known(digest.file_id)
-        if file is not None:
-            file.expect(digest.size_bytes, digest.digest)
-
-    def _known(self, file_id: int) -> IncomingFile | None:
-        if file_id >= self._next_id:
-            raise ProtocolError("the peer tells of a file that it never offered")
-        return self._files.get(file_id)
-
-    def is_waiting_for_digests(self) -> bool:
-        """Whether there is a file of which the sender has not yet told the digest."""
-        return any(not file.is_expected for file in self._files.values())
-
-    def complete_files(self) -> Iterator[tuple[int, IncomingFile]]:
-        """Files of which everything has come, each once; to be committed."""
-        while self._complete:
-            file_id = self._complete.popleft()
-            yield file_id, self._files[file_id]
-
-    def commit(self, file_id: int) -> EntryOutcome:
-        """Verify a complete file and give it its name."""
-        file = self._files[file_id]
-        outcome = file.commit(self._overwrite, self._durable)
-        del self._files[file_id]
-        self._finished_bytes += file.landed_bytes
-        return outcome
+    def create(
+        self, entry: Entry, algorithm: Algorithm, pending: PendingRanges, on_complete: Callable[[], None]
+    ) -> IncomingFile:
+        """See Destination."""
+        return _StoredFile(self._tree, self._overwrite, self._durable, entry, algorithm, pending, on_complete)
 
     def close(self, complete: bool) -> None:
-        """The session is over: nothing stays of what is not verified. Idempotent."""
-        for file in self._files.values():
-            file.discard()
-        self._files.clear()
+        """See Destination; a session that failed also removes the directories that it made and that are empty."""
         self._tree.finish(complete)
         self._tree.close()
+
+    def _check(self, entry: Entry, free_bytes: int | None) -> None:
+        """Check an entry; make it if it is a directory. Raises RefusedEntryError."""
+        refusal = refusal_reason_untrusted(entry.path)
+        if refusal:
+            raise RefusedEntryError(refusal)
+        components = tuple(entry.path.split(b"/"))
+        if entry.kind is EntryKind.DIRECTORY:
+            self._tree.make_directory(components, entry.mode, entry.mtime_ns)
+            return
+        if (entry.size_bytes or 0) > MAX_FILE_BYTES:
+            raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
+        if free_bytes is not None and entry.content_bytes > free_bytes:
+            raise RefusedEntryError("no space left on the receiver's disk")
+        self._tree.check_file(components, self._overwrite)
+
+
+class _StoredFile(IncomingFile):
+    """A temporary file beside its final name."""
+
+    __slots__ = ("_components", "_durable", "_overwrite", "_temporary", "_tree")
+
+    def __init__(
+        self,
+        tree: Tree,
+        overwrite: bool,
+        durable: bool,
+        entry: Entry,
+        algorithm: Algorithm,
+        pending: PendingRanges,
+        on_complete: Callable[[], None],
+    ) -> None:
+        super().__init__(entry, algorithm, pending, on_complete, tree.maps_extents)
+        self._tree = tree
+        self._overwrite = overwrite
+        self._durable = durable
+        self._components = tuple(entry.path.split(b"/"))
+        self._temporary = b""  # created on first use
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        if not self._temporary:
+            self._temporary = f".nettool-{secrets.token_hex(8)}.part".encode()
+            flags |= os.O_CREAT | os.O_EXCL
+        try:
+            with self._tree.directory(self._components[:-1]) as parent:
+                return os.open(self._temporary, flags, 0o600, dir_fd=parent)
+        except OSError as error:
+            raise storage_error(error, self.entry.name) from error
+        except RefusedEntryError as error:
+            raise TransferError(f"{printable(self.entry.name)}: {error}") from error
+
+    def commits_quickly(self) -> bool:
+        """See IncomingFile.
+
+        fsync may take longer than the peer waits in silence, and so may a remote file system, which writes a file
+        back when its mode is set or when it is closed.
+        """
+        return not self._durable and self.size_bytes < QUICK_COMMIT_BYTES
+
+    def commit(self) -> EntryOutcome:
+        """See IncomingFile."""
+        try:
+            with self.lock:
+                descriptor = self._ensure_open()
+                if not self._is_verified():
+                    return MISMATCHED
+                if self._hole_bytes:
+                    os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
+                os.fchmod(descriptor, self.entry.mode)
+                os.utime(descriptor, ns=(self.entry.mtime_ns, self.entry.mtime_ns))
+                if self._durable:
+                    os.fsync(descriptor)
+                self._close()
+            self._tree.publish(self._components, self._temporary, self._overwrite)
+            self._temporary = b""
+            return VERIFIED
+        except RefusedEntryError as error:
+            return EntryOutcome(EntryStatus.REFUSED, str(error))
+        except OSError as error:
+            return EntryOutcome(EntryStatus.FAILED, storage_reason(error))
+        finally:
+            self.discard()
+
+    def _remove(self) -> None:
+        if self._temporary:
+            self._tree.remove((*self._components[:-1], self._temporary))
+            self._temporary = b""

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from toolkit.compare import discard
-from toolkit.compare.discard import MAX_FILES, MAX_HELD_BYTES, DiscardingStorage
+from toolkit.compare.discard import MAX_FILES, MAX_HELD_BYTES, DiscardingDestination
 from toolkit.errors import ProtocolError, TransferError
 from toolkit.transfer.digest import algorithm_by_name
+from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryStatus
 
@@ -18,8 +19,8 @@ ALGORITHM = algorithm_by_name("xxh3-128")
 STEP = memoryview(bytes(1 << 20))
 
 
-def storage_of(*sizes_bytes: int) -> DiscardingStorage:
-    storage = DiscardingStorage(None)
+def storage_of(*sizes_bytes: int) -> IncomingFiles:
+    storage = IncomingFiles(DiscardingDestination(None))
     entries = [Entry(EntryKind.FILE, b"%d" % n, 0o600, 0, size, size) for n, size in enumerate(sizes_bytes)]
     assert all(outcome.status is EntryStatus.OK for outcome in storage.offer(entries, ALGORITHM))
     return storage

@@ -8,7 +8,7 @@ import pytest
 from docs import generate
 from toolkit.rudp import wire
 from toolkit.transfer.messages import MessageType
-from toolkit.transfer.states import TRANSITIONS, Role, SessionState
+from toolkit.transfer.session import TRANSITIONS, Role, SessionState
 from toolkit.transports.tcp import wire as tcp_wire
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -97,10 +97,10 @@ def test_the_session_is_the_one_of_the_code() -> None:
     stated: set[tuple[str, Role, str, str]] = set()
     states = {state.name for state in SessionState}
     for row in rows(text):
-        if len(row) != 4 or row[0] not in states | {"any but OVER"}:
+        if len(row) != 4 or row[0] not in states | {"any but CLOSED"}:
             continue
         befores = (
-            [row[0]] if row[0] in states else [state.name for state in SessionState if state is not SessionState.OVER]
+            [row[0]] if row[0] in states else [state.name for state in SessionState if state is not SessionState.CLOSED]
         )
         for before in befores:
             for party, said in ((Role.SENDER, row[1]), (Role.RECEIVER, row[2])):

@@ -3,7 +3,7 @@
 import pytest
 
 from toolkit.errors import printable
-from toolkit.transfer.names import MAX_COMPONENTS, MAX_PATH_BYTES, display_name, refusal_of_untrusted
+from toolkit.transfer.names import MAX_COMPONENTS, MAX_PATH_BYTES, display_name, refusal_reason_untrusted
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from toolkit.transfer.names import MAX_COMPONENTS, MAX_PATH_BYTES, display_name,
     ],
 )
 def test_taken(path: bytes) -> None:
-    assert refusal_of_untrusted(path) is None
+    assert refusal_reason_untrusted(path) is None
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_taken(path: bytes) -> None:
         (b"a\x7f", "control"),
         ("a\u009b31m".encode(), "control"),
         (b"x" * 256, "255 bytes"),
-        (b"a/" * MAX_COMPONENTS + b"a", "deep"),
+        (b"a/" * MAX_COMPONENTS + b"a", "components"),
         (b"x" * 200 + b"/" + b"y" * MAX_PATH_BYTES, "longer than"),
     ],
 )
 def test_refused_in_printable_words(path: bytes, words: str) -> None:
-    reason = refusal_of_untrusted(path)
+    reason = refusal_reason_untrusted(path)
     assert reason is not None
     assert words in reason
     assert printable(reason) == reason

@@ -13,8 +13,16 @@ from toolkit.errors import TransferError, UsageError, printable
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, EntryKind
 from toolkit.transfer.open_files import OPEN_FILES
-from toolkit.transfer.scan import Item, SkippedEntry, check_sources, in_groups, totals_of, walk
-from toolkit.transfer.sources import FileOrigin, FileSource, Identity, Segment, Stream, StreamSlice, segments_of
+from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.sources import (
+    FileIdentity,
+    FileOrigin,
+    FileSource,
+    Segment,
+    StreamSlice,
+    StreamSource,
+    segments_of,
+)
 
 XXH3 = ALGORITHMS[0]
 
@@ -22,7 +30,7 @@ XXH3 = ALGORITHMS[0]
 def origin_of(path: Path) -> FileOrigin:
     status = path.stat()
     is_sparse = status.st_blocks * 512 < status.st_size
-    return FileOrigin(os.fsencode(path), path.name, Identity.of(status), is_sparse)
+    return FileOrigin(os.fsencode(path), path.name, FileIdentity.of(status), is_sparse)
 
 
 @pytest.fixture
@@ -68,7 +76,7 @@ def test_a_descriptor_stays_while_extents_are_out(path: Path, monkeypatch: pytes
     monkeypatch.setattr(OPEN_FILES, "capacity", 1)
     source, other = FileSource(origin_of(path), XXH3), FileSource(origin_of(path), XXH3)
     extent = Extent(0, 0, 10)
-    source.hand_over()
+    source.retain()
     descriptor = source.fileno()
     other.read_into(0, memoryview(bytearray(1)))
     assert os.fstat(descriptor).st_ino == path.stat().st_ino
@@ -146,7 +154,7 @@ def test_holes_are_found_and_small_ones_are_not_worth_it(tmp_path: Path) -> None
     assert list(source.segments()) == segments
     for segment in segments:
         if segment.is_hole:
-            source.hole(segment.offset, segment.length)
+            source.hash_hole(segment.offset, segment.length)
     assert source.finish() == xxhash.xxh3_128(path.read_bytes()).digest()
     source.close()
 
@@ -166,7 +174,7 @@ def test_a_file_without_holes_or_without_content_is_one_segment_or_none(tmp_path
 
 def test_a_stream_gives_what_there_is_and_an_end() -> None:
     reading, writing = os.pipe()
-    stream = Stream(reading, XXH3)
+    stream = StreamSource(reading, XXH3)
     assert stream.next_slice() is None
     os.write(writing, b"hello")
     first = stream.next_slice()
@@ -193,7 +201,7 @@ def test_a_slice_is_in_no_file() -> None:
     assert stretch.fileno() is None
 
 
-def paths_of(items: list[Item]) -> list[bytes]:
+def paths_of(items: list[SourceEntry]) -> list[bytes]:
     return [item.entry.path for item in items]
 
 
@@ -206,7 +214,7 @@ def test_a_walk_is_sorted_by_whole_paths_and_follows_no_links(tmp_path: Path) ->
     (root / "link").symlink_to("/etc")
     os.mkfifo(root / "fifo")
     left_out: list[SkippedEntry] = []
-    items = list(walk(check_sources([root], recursive=True, stream_name=""), left_out))
+    items = list(scan(check_sources([root], recursive=True, stream_name=""), left_out))
     files = [item.entry.path for item in items if item.entry.kind is EntryKind.FILE]
     assert files == sorted(files)
     assert set(files) == {b"root/" + name for name in (b"a/z", b"a-b", b"a.txt", b"b/c/d", b"b/c-d")}
@@ -230,7 +238,7 @@ def test_a_time_beyond_what_a_message_holds_is_told_as_the_nearest(tmp_path: Pat
     (tree / "file").write_bytes(b"x")
     for path in (tree / "file", tree):
         os.utime(path, ns=(0, 2**63 + 10**9))  # in the year 2262
-    items = list(walk(check_sources([tree], recursive=True, stream_name=""), []))
+    items = list(scan(check_sources([tree], recursive=True, stream_name=""), []))
     kept_ns = tree.stat().st_mtime_ns  # not every file system goes so far
     assert [item.entry.mtime_ns for item in items] == [min(kept_ns, 2**63 - 1)] * 2
     assert all(item.entry.encode() for item in items)
@@ -248,7 +256,7 @@ def test_a_very_deep_tree_is_walked(tmp_path: Path) -> None:
         os.close(here)
     left_out: list[SkippedEntry] = []
     try:
-        items = list(walk(check_sources([tmp_path / "d"], recursive=True, stream_name=""), left_out))
+        items = list(scan(check_sources([tmp_path / "d"], recursive=True, stream_name=""), left_out))
     finally:
         subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # deeper than shutil and pytest recurse
     assert len(items) == 1500
@@ -262,7 +270,7 @@ def test_what_cannot_be_read_below_is_a_failure(tmp_path: Path, monkeypatch: pyt
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: b"secret" not in os.fsencode(path) and access(path, mode))
     left_out: list[SkippedEntry] = []
-    items = list(walk(check_sources([tmp_path], recursive=True, stream_name=""), left_out))
+    items = list(scan(check_sources([tmp_path], recursive=True, stream_name=""), left_out))
     assert len(items) == 2
     assert [(found.path.split(b"/")[-1], found.is_failure) for found in left_out] == [(b"secret", True)]
     with pytest.raises(UsageError, match="permission denied"):
@@ -273,7 +281,7 @@ def test_what_cannot_be_read_below_is_a_failure(tmp_path: Path, monkeypatch: pyt
     ("make", "words"),
     [
         (lambda _: None, "no such file"),
-        (lambda path: path.mkdir(), "-r sends it"),
+        (lambda path: path.mkdir(), "use -r"),
         (os.mkfifo, "neither a file nor a directory"),
         (lambda path: path.symlink_to("nowhere"), "no such file"),
     ],
@@ -307,7 +315,7 @@ def test_names_are_those_of_the_last_component(tmp_path: Path, monkeypatch: pyte
 def test_groups_fit_an_offer(tmp_path: Path) -> None:
     for number in range(1500):
         (tmp_path / f"{number:0200d}").touch()
-    groups = list(in_groups(walk(check_sources([tmp_path], recursive=True, stream_name=""), [])))
+    groups = list(in_groups(scan(check_sources([tmp_path], recursive=True, stream_name=""), [])))
     assert sum(map(len, groups)) == 1501
     for group in groups:
         assert 1 <= len(group) <= MAX_GROUP_ENTRIES

@@ -12,10 +12,11 @@ import xxhash
 from toolkit.errors import ProtocolError, TransferError, UsageError
 from toolkit.transfer import preallocate
 from toolkit.transfer.digest import ALGORITHMS
+from toolkit.transfer.incoming import MAX_EARLY_PIECES, OPTIMISTIC_BYTES, IncomingFiles
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 from toolkit.transfer.open_files import OPEN_FILES
-from toolkit.transfer.storage import MAX_EARLY_PIECES, OPTIMISTIC_BYTES, Storage
+from toolkit.transfer.storage import Storage
 
 XXH3 = ALGORITHMS[0]
 
@@ -40,14 +41,14 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def storage(root: Path) -> Iterator[Storage]:
-    made = Storage(root, overwrite=False, durable=False)
+def storage(root: Path) -> Iterator[IncomingFiles]:
+    made = IncomingFiles(Storage(root, overwrite=False, durable=False))
     yield made
     made.close(complete=False)
     assert len(OPEN_FILES) == 0
 
 
-def land(storage: Storage, file_id: int, content: bytes) -> EntryOutcome:
+def land(storage: IncomingFiles, file_id: int, content: bytes) -> EntryOutcome:
     """All of a file at once."""
     storage.write(file_id, 0, memoryview(content))
     storage.expect(FileDigest(file_id, len(content), digest_of(content)))
@@ -55,7 +56,7 @@ def land(storage: Storage, file_id: int, content: bytes) -> EntryOutcome:
     return storage.commit(file_id)
 
 
-def test_a_file_has_its_name_only_when_it_is_verified(storage: Storage, root: Path) -> None:
+def test_a_file_has_its_name_only_when_it_is_verified(storage: IncomingFiles, root: Path) -> None:
     storage.offer([file(b"a", mode=0o600)], XXH3)
     assert not list(root.iterdir())
     storage.write(0, 3, memoryview(b"lo"))
@@ -73,7 +74,7 @@ def test_a_file_has_its_name_only_when_it_is_verified(storage: Storage, root: Pa
     assert (root / "a").stat().st_mtime_ns == 10**18
 
 
-def test_a_wrong_digest_leaves_nothing(storage: Storage, root: Path) -> None:
+def test_a_wrong_digest_leaves_nothing(storage: IncomingFiles, root: Path) -> None:
     storage.offer([file(b"a")], XXH3)
     storage.write(0, 0, memoryview(b"hellO"))
     storage.expect(FileDigest(0, 5, digest_of(b"hello")))
@@ -82,13 +83,13 @@ def test_a_wrong_digest_leaves_nothing(storage: Storage, root: Path) -> None:
     assert not list(root.iterdir())
 
 
-def test_special_mode_bits_are_no_part_of_an_entry_and_never_set(storage: Storage, root: Path) -> None:
+def test_special_mode_bits_are_no_part_of_an_entry_and_never_set(storage: IncomingFiles, root: Path) -> None:
     storage.offer([file(b"a", mode=0o777)], XXH3)
     land(storage, 0, b"hello")
     assert (root / "a").stat().st_mode & 0o7777 == 0o777
 
 
-def test_bad_names_are_refused_and_nothing_is_made(storage: Storage, root: Path) -> None:
+def test_bad_names_are_refused_and_nothing_is_made(storage: IncomingFiles, root: Path) -> None:
     names = [b"../out", b"/out", b"a/../../out", b"-rf", b"a\0", b"a\x1b[2J", b"", b".", b"x" * 256]
     outcomes = storage.offer([entry(name) for name in names for entry in (file, directory)], XXH3)
     assert {outcome.status for outcome in outcomes} == {EntryStatus.REFUSED}
@@ -97,7 +98,7 @@ def test_bad_names_are_refused_and_nothing_is_made(storage: Storage, root: Path)
     assert [path.name for path in root.parent.iterdir()] == ["root"]
 
 
-def test_links_in_the_way_are_not_followed(storage: Storage, root: Path, tmp_path: Path) -> None:
+def test_links_in_the_way_are_not_followed(storage: IncomingFiles, root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"theirs")
@@ -113,7 +114,7 @@ def test_links_in_the_way_are_not_followed(storage: Storage, root: Path, tmp_pat
     ]
     for outcome in storage.offer(entries, XXH3):
         assert outcome == EntryOutcome(EntryStatus.REFUSED, "a symbolic link is in the way")
-    replacing = Storage(root, overwrite=True, durable=False)
+    replacing = IncomingFiles(Storage(root, overwrite=True, durable=False))
     try:
         assert {outcome.status for outcome in replacing.offer(entries, XXH3)} == {EntryStatus.REFUSED}
     finally:
@@ -122,7 +123,7 @@ def test_links_in_the_way_are_not_followed(storage: Storage, root: Path, tmp_pat
     assert (outside / "file").read_bytes() == b"theirs"
 
 
-def test_a_link_that_appears_later_is_not_followed(storage: Storage, root: Path, tmp_path: Path) -> None:
+def test_a_link_that_appears_later_is_not_followed(storage: IncomingFiles, root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     storage.offer([directory(b"d"), file(b"d/a"), file(b"b")], XXH3)
@@ -140,7 +141,7 @@ def test_what_is_no_file_is_never_replaced(root: Path, overwrite: bool) -> None:
     (root / "directory").mkdir()
     os.mkfifo(root / "fifo")
     (root / "file").write_bytes(b"mine")
-    storage = Storage(root, overwrite, durable=False)
+    storage = IncomingFiles(Storage(root, overwrite, durable=False))
     try:
         outcomes = storage.offer(
             [file(b"directory"), file(b"fifo"), directory(b"file"), file(b"file/below"), file(b"nowhere/a")],
@@ -152,7 +153,7 @@ def test_what_is_no_file_is_never_replaced(root: Path, overwrite: bool) -> None:
     assert (root / "file").read_bytes() == b"mine"
 
 
-def test_who_comes_in_between_is_not_replaced(storage: Storage, root: Path) -> None:
+def test_who_comes_in_between_is_not_replaced(storage: IncomingFiles, root: Path) -> None:
     storage.offer([file(b"a")], XXH3)
     storage.write(0, 0, memoryview(b"hel"))
     (root / "a").write_bytes(b"mine")
@@ -161,13 +162,13 @@ def test_who_comes_in_between_is_not_replaced(storage: Storage, root: Path) -> N
     assert [found for found, _ in storage.complete_files()] == [0]
     outcome = storage.commit(0)
     assert outcome.status is EntryStatus.REFUSED
-    assert "exists already" in outcome.reason
+    assert "already exists" in outcome.reason
     assert (root / "a").read_bytes() == b"mine"
     assert len(list(root.iterdir())) == 1
 
 
 def test_of_many_at_once_one_wins_and_none_is_torn(root: Path) -> None:
-    storages = [Storage(root, overwrite=False, durable=False) for _ in range(8)]
+    storages = [IncomingFiles(Storage(root, overwrite=False, durable=False)) for _ in range(8)]
     contents = [b"%05d" % number for number in range(8)]
     for storage, content in zip(storages, contents, strict=True):
         storage.offer([file(b"a")], XXH3)
@@ -176,7 +177,7 @@ def test_of_many_at_once_one_wins_and_none_is_torn(root: Path) -> None:
     start = threading.Barrier(8)
     outcomes: list[EntryOutcome] = []
 
-    def commit(storage: Storage) -> None:
+    def commit(storage: IncomingFiles) -> None:
         start.wait()
         outcomes.append(storage.commit(0))
 
@@ -193,7 +194,7 @@ def test_of_many_at_once_one_wins_and_none_is_torn(root: Path) -> None:
 
 
 def test_a_file_system_without_links_publishes_too(
-    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+    storage: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_links(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -210,7 +211,7 @@ def test_a_file_system_without_links_publishes_too(
 
 def test_overwriting_replaces_only_by_what_is_verified(root: Path) -> None:
     (root / "a").write_bytes(b"old")
-    storage = Storage(root, overwrite=True, durable=True)
+    storage = IncomingFiles(Storage(root, overwrite=True, durable=True))
     try:
         storage.offer([file(b"a")], XXH3)
         storage.write(0, 0, memoryview(b"hel"))
@@ -224,7 +225,7 @@ def test_overwriting_replaces_only_by_what_is_verified(root: Path) -> None:
     assert (root / "a").read_bytes() == b"hello"
 
 
-def test_no_space_is_seen_when_it_is_offered(storage: Storage, root: Path) -> None:
+def test_no_space_is_seen_when_it_is_offered(storage: IncomingFiles, root: Path) -> None:
     status = os.statvfs(root)
     free = status.f_bavail * status.f_frsize
     entries = [
@@ -247,7 +248,7 @@ def test_no_space_is_seen_when_it_is_offered(storage: Storage, root: Path) -> No
 
 @pytest.mark.parametrize("failing", ["pwrite", "open"])
 def test_a_disk_that_fills_ends_the_session_with_a_clear_error(
-    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    storage: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     storage.offer([file(b"a")], XXH3)
     if failing == "pwrite":
@@ -264,7 +265,7 @@ def test_a_disk_that_fills_ends_the_session_with_a_clear_error(
     assert not list(root.iterdir())
 
 
-def test_a_short_write_is_continued(storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(storage: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:2], offset))
     storage.offer([file(b"a")], XXH3)
@@ -272,13 +273,13 @@ def test_a_short_write_is_continued(storage: Storage, root: Path, monkeypatch: p
     assert (root / "a").read_bytes() == b"hello"
 
 
-def test_holes_stay_holes(storage: Storage, root: Path) -> None:
+def test_holes_stay_holes(storage: IncomingFiles, root: Path) -> None:
     size = 10 << 20
     storage.offer([file(b"a", size, content=5), file(b"b", 1 << 20, content=0)], XXH3)
-    storage.hole(Hole(0, (1 << 20) + 5, size - (1 << 20) - 5))
+    storage.write_hole(Hole(0, (1 << 20) + 5, size - (1 << 20) - 5))
     storage.write(0, 1 << 20, memoryview(b"hello"))
-    storage.hole(Hole(0, 0, 1 << 20))
-    storage.hole(Hole(1, 0, 1 << 20))
+    storage.write_hole(Hole(0, 0, 1 << 20))
+    storage.write_hole(Hole(1, 0, 1 << 20))
     content = bytes(1 << 20) + b"hello" + bytes(size - (1 << 20) - 5)
     storage.expect(FileDigest(0, size, digest_of(content)))
     storage.expect(FileDigest(1, 1 << 20, digest_of(bytes(1 << 20))))
@@ -290,7 +291,7 @@ def test_holes_stay_holes(storage: Storage, root: Path) -> None:
 
 
 def test_directories_get_their_mode_and_time_in_the_end(root: Path) -> None:
-    storage = Storage(root, overwrite=False, durable=False)
+    storage = IncomingFiles(Storage(root, overwrite=False, durable=False))
     (root / "there").mkdir(mode=0o700)
     storage.offer([directory(b"new", 0o555), directory(b"new/below"), file(b"new/a"), directory(b"there")], XXH3)
     assert land(storage, 2, b"hello").status is EntryStatus.OK
@@ -301,7 +302,7 @@ def test_directories_get_their_mode_and_time_in_the_end(root: Path) -> None:
     assert (root / "there").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_failed_session_keeps_what_is_verified_and_nothing_else(storage: Storage, root: Path) -> None:
+def test_a_failed_session_keeps_what_is_verified_and_nothing_else(storage: IncomingFiles, root: Path) -> None:
     (root / "there").mkdir()
     storage.offer(
         [directory(b"d"), file(b"d/a"), file(b"d/b"), directory(b"e"), directory(b"e/f"), directory(b"there")],
@@ -313,7 +314,7 @@ def test_a_failed_session_keeps_what_is_verified_and_nothing_else(storage: Stora
     assert sorted(str(path.relative_to(root)) for path in root.rglob("*")) == ["d", "d/a", "there"]
 
 
-def test_more_directories_than_stay_open(storage: Storage, root: Path) -> None:
+def test_more_directories_than_stay_open(storage: IncomingFiles, root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     entries = [entry for number in range(50) for entry in (directory(b"d%d" % number), file(b"d%d/a" % number))]
     storage.offer(entries, XXH3)
@@ -323,7 +324,9 @@ def test_more_directories_than_stay_open(storage: Storage, root: Path) -> None:
     assert len(list(root.rglob("a"))) == 50
 
 
-def test_more_files_under_way_than_descriptors(storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_files_under_way_than_descriptors(
+    storage: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(OPEN_FILES, "capacity", 4)
     storage.offer([file(b"%d" % number, 2) for number in range(20)], XXH3)
     for offset in (1, 0):
@@ -337,7 +340,7 @@ def test_more_files_under_way_than_descriptors(storage: Storage, root: Path, mon
     assert {path.read_bytes() for path in root.iterdir()} == {b"xy"}
 
 
-def test_content_may_come_before_its_offer_but_not_much(storage: Storage, root: Path) -> None:
+def test_content_may_come_before_its_offer_but_not_much(storage: IncomingFiles, root: Path) -> None:
     storage.write(0, 0, memoryview(b"hello"))
     storage.write(1, 0, memoryview(b"refused"))
     storage.offer([file(b"a"), file(b"../b", 7)], XXH3)
@@ -351,13 +354,13 @@ def test_content_may_come_before_its_offer_but_not_much(storage: Storage, root: 
         storage.write(2, 0, memoryview(b"never offered"))
 
 
-def test_what_comes_early_is_bounded(storage: Storage) -> None:
+def test_what_comes_early_is_bounded(storage: IncomingFiles) -> None:
     storage.write(0, 0, memoryview(bytes(OPTIMISTIC_BYTES)))
     with pytest.raises(ProtocolError):
         storage.write(0, OPTIMISTIC_BYTES, memoryview(b"x"))
 
 
-def test_what_comes_early_is_bounded_in_pieces_too(storage: Storage) -> None:
+def test_what_comes_early_is_bounded_in_pieces_too(storage: IncomingFiles) -> None:
     for number in range(MAX_EARLY_PIECES):
         storage.write(0, number, memoryview(b"x"))
     with pytest.raises(ProtocolError):
@@ -365,7 +368,7 @@ def test_what_comes_early_is_bounded_in_pieces_too(storage: Storage) -> None:
 
 
 def test_ranges_that_wait_are_counted_over_all_files_under_way(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    storage: IncomingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toolkit.transfer.digest.MAX_PENDING_RANGES", 3)
     storage.offer([file(b"%d" % number) for number in range(8)], XXH3)
@@ -377,7 +380,7 @@ def test_ranges_that_wait_are_counted_over_all_files_under_way(
     with pytest.raises(ProtocolError, match="too many separate pieces"):
         storage.write(6, 3, memoryview(b"lo"))
     storage.close(complete=False)
-    assert storage._pending.count == 0
+    assert storage.pending_ranges == 0
 
 
 @pytest.mark.parametrize(
@@ -385,8 +388,8 @@ def test_ranges_that_wait_are_counted_over_all_files_under_way(
     [
         lambda storage: storage.write(0, 3, memoryview(b"xyz")),
         lambda storage: storage.write(0, 1 << 62, memoryview(b"x")),
-        lambda storage: storage.hole(Hole(0, 0, 6)),
-        lambda storage: storage.hole(Hole(2, 0, 1)),
+        lambda storage: storage.write_hole(Hole(0, 0, 6)),
+        lambda storage: storage.write_hole(Hole(2, 0, 1)),
         lambda storage: storage.expect(FileDigest(0, 4, bytes(16))),
         lambda storage: storage.expect(FileDigest(2, 0, bytes(16))),
         lambda storage: storage.expect(FileDigest(1, MAX_FILE_BYTES + 1, bytes(16))),
@@ -395,20 +398,20 @@ def test_ranges_that_wait_are_counted_over_all_files_under_way(
         lambda storage: [storage.write(0, 0, memoryview(b"x")) for _ in range(2)],
     ],
 )
-def test_lies_about_sizes_are_protocol_errors(storage: Storage, lie: object) -> None:
+def test_lies_about_sizes_are_protocol_errors(storage: IncomingFiles, lie: object) -> None:
     storage.offer([file(b"a"), file(b"stream", None)], XXH3)
     assert callable(lie)
     with pytest.raises(ProtocolError):
         lie(storage)
 
 
-def test_a_stream_ends_where_its_digest_says(storage: Storage, root: Path) -> None:
+def test_a_stream_ends_where_its_digest_says(storage: IncomingFiles, root: Path) -> None:
     storage.offer([file(b"a", None)], XXH3)
     assert land(storage, 0, b"as long as it was").status is EntryStatus.OK
     assert (root / "a").read_bytes() == b"as long as it was"
 
 
-def test_a_stream_holds_nothing_beyond_its_verified_end(storage: Storage, root: Path) -> None:
+def test_a_stream_holds_nothing_beyond_its_verified_end(storage: IncomingFiles, root: Path) -> None:
     storage.offer([file(b"a", None)], XXH3)
     storage.write(0, 100, memoryview(b"unverified"))
     with pytest.raises(ProtocolError, match="beyond its end"):
@@ -418,7 +421,7 @@ def test_a_stream_holds_nothing_beyond_its_verified_end(storage: Storage, root: 
 
 
 @pytest.mark.parametrize("mtime_ns", [-(2**63), -1, 0, 2**63 - 1])
-def test_any_time_can_be_offered(storage: Storage, root: Path, mtime_ns: int) -> None:
+def test_any_time_can_be_offered(storage: IncomingFiles, root: Path, mtime_ns: int) -> None:
     storage.offer([Entry(EntryKind.FILE, b"a", 0o644, mtime_ns, 5, 5)], XXH3)
     assert land(storage, 0, b"hello").status is EntryStatus.OK
     assert (root / "a").read_bytes() == b"hello"
@@ -427,11 +430,11 @@ def test_any_time_can_be_offered(storage: Storage, root: Path, mtime_ns: int) ->
 def test_no_directory_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "missing", tmp_path / "file"):
-        with pytest.raises(UsageError, match="name a directory"):
-            Storage(path, overwrite=False, durable=False)
+        with pytest.raises(UsageError, match="name an existing directory"):
+            IncomingFiles(Storage(path, overwrite=False, durable=False))
 
 
-def spliced(storage: Storage, file_id: int, offset: int, content: bytes) -> None:
+def spliced(storage: IncomingFiles, file_id: int, offset: int, content: bytes) -> None:
     """Land content as a channel does that splices."""
     descriptor = storage.descriptor(file_id, offset, len(content))
     assert descriptor is not None
@@ -440,13 +443,16 @@ def spliced(storage: Storage, file_id: int, offset: int, content: bytes) -> None
 
 
 @pytest.fixture
-def splicing(storage: Storage) -> Storage:
+def splicing(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IncomingFiles]:
     """A storage that lets a channel splice, whatever the file system."""
-    storage._tree.maps_extents = True
-    return storage
+    monkeypatch.setattr(preallocate, "maps_extents", lambda _: True)
+    files = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    yield files
+    files.close(complete=False)
+    assert len(OPEN_FILES) == 0
 
 
-def test_spliced_content_is_verified_like_any(splicing: Storage, root: Path) -> None:
+def test_spliced_content_is_verified_like_any(splicing: IncomingFiles, root: Path) -> None:
     content = os.urandom(3 << 20)
     splicing.offer([file(b"a", len(content))], XXH3)
     spliced(splicing, 0, 2 << 20, content[2 << 20 :])
@@ -458,7 +464,7 @@ def test_spliced_content_is_verified_like_any(splicing: Storage, root: Path) -> 
     assert (root / "a").read_bytes() == content
 
 
-def test_a_descriptor_is_lent_for_new_content_of_a_file_under_way_only(splicing: Storage) -> None:
+def test_a_descriptor_is_lent_for_new_content_of_a_file_under_way_only(splicing: IncomingFiles) -> None:
     splicing.offer([file(b"a"), file(b"../b"), file(b"c")], XXH3)
     assert splicing.descriptor(1, 0, 5) is None  # refused
     assert splicing.descriptor(3, 0, 5) is None  # not offered: `write` will say so
@@ -475,7 +481,7 @@ def test_a_descriptor_is_lent_for_new_content_of_a_file_under_way_only(splicing:
     assert splicing.descriptor(0, 0, 1) is None  # complete
 
 
-def test_a_lent_descriptor_is_not_taken_away(splicing: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lent_descriptor_is_not_taken_away(splicing: IncomingFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OPEN_FILES, "capacity", 1)
     splicing.offer([file(b"a"), file(b"b")], XXH3)
     descriptor = splicing.descriptor(0, 0, 5)
@@ -488,7 +494,7 @@ def test_a_lent_descriptor_is_not_taken_away(splicing: Storage, monkeypatch: pyt
 
 
 def test_blocks_are_reserved_for_large_files_that_are_all_content(
-    splicing: Storage, monkeypatch: pytest.MonkeyPatch
+    splicing: IncomingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reserved: list[tuple[int, int]] = []
     monkeypatch.setattr("toolkit.transfer.preallocate.STEP_BYTES", 1 << 20)
@@ -510,7 +516,7 @@ def test_blocks_are_reserved_for_large_files_that_are_all_content(
     ("number", "is_fatal"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EOPNOTSUPP, False)]
 )
 def test_only_a_full_disk_matters_when_blocks_are_reserved(
-    splicing: Storage, monkeypatch: pytest.MonkeyPatch, number: int, is_fatal: bool
+    splicing: IncomingFiles, monkeypatch: pytest.MonkeyPatch, number: int, is_fatal: bool
 ) -> None:
     def fail(*_: int) -> None:
         raise OSError(number, os.strerror(number))

@@ -1,0 +1,257 @@
+"""Where a receive session puts what arrives: the Destination protocol, and the files that a destination creates.
+
+`storage.Storage` writes a directory tree; `toolkit.compare.discard` verifies the content and keeps none of it. A
+destination decides which entries are accepted and says where the content of each file goes. Hashing, counting and
+completeness are the same for every destination and are here, in IncomingFile.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from toolkit.errors import ProtocolError, TransferError, printable
+from toolkit.transfer import preallocate
+from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
+from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.open_files import CachedFile
+
+ACCEPTED = EntryOutcome(EntryStatus.OK)
+VERIFIED = EntryOutcome(EntryStatus.OK)
+MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs from the sender's")
+
+
+class RefusedEntryError(Exception):
+    """An entry is refused, for the reason in the message; the session goes on without it."""
+
+
+class IncomingFile(CachedFile):
+    """A file that arrives, into a descriptor: `write` may be called from any thread, the rest from the session's.
+
+    A subclass opens the descriptor (`_open`), and verifies and keeps the content (`commit`).
+
+    on_complete:  called once, from any thread, when all content and the sender's digest are there
+    maps_extents: whether the file system gains by reserved blocks and by splicing (see preallocate.py)
+    """
+
+    __slots__ = (
+        "_digest",
+        "_expected_digest",
+        "_hole_bytes",
+        "_is_closed",
+        "_maps_extents",
+        "_may_reserve",
+        "_on_complete",
+        "_reserved_bytes",
+        "_size_bytes",
+        "entry",
+        "received_bytes",
+    )
+
+    def __init__(
+        self,
+        entry: Entry,
+        algorithm: Algorithm,
+        pending: PendingRanges,
+        on_complete: Callable[[], None],
+        maps_extents: bool = False,
+    ) -> None:
+        super().__init__()
+        self.entry = entry
+        self.received_bytes = 0
+        self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
+        self._digest = ReceivedDigest(algorithm, self._read_exactly, pending)
+        self._expected_digest: bytes | None = None
+        self._hole_bytes = 0
+        self._is_closed = False  # complete or discarded: further content is ignored
+        self._on_complete = on_complete
+        self._maps_extents = maps_extents
+        has_no_holes = entry.content_bytes == entry.size_bytes
+        self._may_reserve = maps_extents and has_no_holes and entry.content_bytes >= preallocate.MIN_FILE_BYTES
+        self._reserved_bytes = 0
+
+    @property
+    def awaited_bytes(self) -> int:
+        """How much space the content still needs on the disk."""
+        return max(0, self.entry.content_bytes - max(self.received_bytes, self._reserved_bytes))
+
+    @property
+    def has_expected_digest(self) -> bool:
+        """Whether the sender's digest has come."""
+        return self._expected_digest is not None
+
+    @property
+    def size_bytes(self) -> int:
+        """The final size, once it is known."""
+        return self._size_bytes
+
+    @property
+    def digest(self) -> bytes:
+        """The digest of the content up to the first missing byte."""
+        return self._digest.digest()
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Store content. Raises ProtocolError, TransferError."""
+        length = len(data)
+        with self.lock:
+            if self._is_closed or not length:
+                return
+            self._check_end(offset + length)
+            descriptor = self._descriptor if self._descriptor >= 0 else self._ensure_open()
+            try:
+                if self._may_reserve and offset + length > self._reserved_bytes:
+                    self._reserve(offset + length)
+                written = os.pwrite(descriptor, data, offset)
+                while written < length:
+                    written += os.pwrite(descriptor, data[written:], offset + written)
+            except OSError as error:
+                raise storage_error(error, self.entry.name) from error
+            self._digest.on_data(offset, data)
+            self._count(length)
+
+    def descriptor(self, offset: int, length: int) -> int | None:
+        """See DescriptorSink; for a channel that writes the content in one thread only.
+
+        None where reading the content back for the digest costs as much as the copy that a splice saves (tmpfs).
+        """
+        with self.lock:
+            if self._is_closed or not self._maps_extents:
+                return None
+            self._check_end(offset + length)
+            self._digest.check_new(offset)
+            try:
+                if self._may_reserve and offset + length > self._reserved_bytes:
+                    self._reserve(offset + length)
+                descriptor = self._ensure_open()
+            except OSError as error:
+                raise storage_error(error, self.entry.name) from error
+            self._pinned = True
+            return descriptor
+
+    def landed(self, offset: int, length: int) -> None:
+        """See DescriptorSink."""
+        with self.lock:
+            self._pinned = False
+            self._digest.on_stored(offset, length)
+            self._count(length)
+
+    def write_hole(self, offset: int, length: int) -> None:
+        """Take note of a range of zeros that is not sent, and not written. Raises ProtocolError."""
+        with self.lock:
+            self._check_end(offset + length)
+            self._digest.on_hole(offset, length)
+            self._hole_bytes += length
+            self._check_complete()
+
+    def expect(self, size_bytes: int, digest: bytes) -> None:
+        """Take the sender's final size and digest. Raises ProtocolError if they contradict what came before."""
+        with self.lock:
+            offered = self.entry.size_bytes
+            if self._expected_digest is not None or (offered is not None and offered != size_bytes):
+                raise ProtocolError("the peer changed the size or the digest of a file that it offered")
+            if not self._digest.offset <= size_bytes <= self._size_bytes:
+                raise ProtocolError(f"the peer sent content beyond the end of a file ({size_bytes} bytes)")
+            self._size_bytes = size_bytes
+            self._expected_digest = digest
+            self._check_complete()
+
+    def commits_quickly(self) -> bool:
+        """Whether `commit` returns at once; if not, the session stays alive meanwhile."""
+        return True
+
+    def commit(self) -> EntryOutcome:
+        """Verify a complete file; keep it under its final name, or discard it."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Give up the file: nothing remains of it unless `commit` has kept it. Idempotent."""
+        with self.lock:
+            self._is_closed = True
+            self._digest.clear()
+            self._close()
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove what was stored and not kept; called with `lock` held."""
+
+    def _is_verified(self) -> bool:
+        """Whether the digest of a complete file is the sender's; called with `lock` held."""
+        return self._digest.digest() == self._expected_digest
+
+    def _read_exactly(self, offset: int, buffer: memoryview) -> None:
+        try:
+            count = os.preadv(self._ensure_open(), (buffer,), offset)
+            while count < len(buffer):
+                more = os.preadv(self._ensure_open(), (buffer[count:],), offset + count)
+                if not more:
+                    raise OSError(0, "another process truncated it")
+                count += more
+        except OSError as error:
+            raise storage_error(error, self.entry.name) from error
+
+    def _check_end(self, end: int) -> None:
+        if end > self._size_bytes:
+            raise ProtocolError(f"the peer sent content beyond the end of a file ({self._size_bytes} bytes)")
+
+    def _count(self, length: int) -> None:
+        self.received_bytes += length
+        if self._digest.offset >= self._size_bytes:
+            self._check_complete()
+
+    def _check_complete(self) -> None:
+        if self._expected_digest is not None and self._digest.offset == self._size_bytes and not self._is_closed:
+            # Each byte was hashed once. If more bytes came than that, the file may hold some that were not hashed.
+            if self.received_bytes + self._hole_bytes != self._size_bytes:
+                raise ProtocolError("the peer sent bytes of a file twice, or beyond its end")
+            self._is_closed = True
+            self._on_complete()
+
+    def _reserve(self, end: int) -> None:
+        """Reserve blocks up to `end` and one step beyond; a file system that cannot is not asked again."""
+        following = min(end + preallocate.STEP_BYTES, self._size_bytes)
+        try:
+            preallocate.reserve(self._ensure_open(), self._reserved_bytes, following - self._reserved_bytes)
+            self._reserved_bytes = following
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._may_reserve = False
+
+
+class Destination(Protocol):
+    """Where a receive session puts its files. Called from the session's thread."""
+
+    def accept(self, entries: Sequence[Entry], unfinished: Collection[IncomingFile]) -> list[EntryOutcome]:
+        """Decide on the entries of an offer: an outcome each, OK or REFUSED with a reason. Creates directories.
+
+        `unfinished` are the session's files that are neither committed nor discarded.
+        """
+
+    def create(
+        self, entry: Entry, algorithm: Algorithm, pending: PendingRanges, on_complete: Callable[[], None]
+    ) -> IncomingFile:
+        """The file for an accepted FILE entry; the arguments are those of IncomingFile."""
+
+    def close(self, complete: bool) -> None:
+        """End the session, after every file was committed or discarded; `complete` unless it failed. Idempotent."""
+
+
+def storage_error(error: OSError, name: str) -> TransferError:
+    """The error that ends a session in which a file cannot be written."""
+    return TransferError(f"{printable(name)}: {storage_reason(error)}")
+
+
+def storage_reason(error: OSError) -> str:
+    """Why the receiver cannot store an entry, in words for both users."""
+    reasons = {
+        errno.ENOSPC: "no space left on the receiver's disk",
+        errno.EDQUOT: "the receiver's disk quota is exceeded",
+        errno.EFBIG: "too large for the receiver's file system",
+        errno.EROFS: "the receiver's file system is read-only",
+        errno.EACCES: "the receiver has no permission to write there",
+        errno.EPERM: "the receiver has no permission to write there",
+        errno.ENAMETOOLONG: "its name is too long for the receiver's file system",
+        errno.EILSEQ: "the receiver's file system does not allow its name",
+    }
+    return reasons.get(error.errno or 0) or f"the receiver cannot store it ({error.strerror})"
