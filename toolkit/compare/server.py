@@ -236,7 +236,7 @@ class _Peeked:
         """As an ExtentSink, for what comes before the first message."""
         self._landed_bytes += len(data)
         if self._landed_bytes > OPTIMISTIC_BYTES:
-            raise ProtocolError("the peer sent content that it never offered")
+            raise ProtocolError("the peer sent content of a file that it did not offer")
         self._landed.append((file_id, offset, bytes(data)))
 
     @property
