@@ -1,4 +1,4 @@
-"""A headless Chromium for the page; without one, or without playwright, the tests are skipped and say so."""
+"""A headless Chromium for the tests of the page, which are skipped without Chromium or playwright."""
 
 import os
 import shutil
@@ -25,14 +25,14 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Chromium:
-    """Starts a browser with a profile of its own; `launch` gives a context manager's object."""
+    """Starts browsers, each with its own empty profile."""
 
     def __init__(self, browser_type: "BrowserType", program: str, folder: Path) -> None:
         self._type, self._program, self._folder = browser_type, program, folder
         self._started = 0
 
     def launch(self, width: int = 1280, height: int = 900, is_dark: bool = False):  # type: ignore[no-untyped-def]
-        """A browser context of that size."""
+        """Start a browser with a viewport of that size; returns its context, which the caller closes."""
         self._started += 1
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         return self._type.launch_persistent_context(
@@ -45,19 +45,19 @@ class Chromium:
         )
 
 
-@pytest.fixture(scope="module")  # playwright keeps an event loop running: no test of anything else should meet it
+@pytest.fixture(scope="module")  # playwright keeps an event loop running, which must not outlive these tests
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
     program = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if program is None:
-        pytest.skip("no Chromium here; on Debian: apt install chromium")
+        pytest.skip("Chromium is not installed; on Debian: apt install chromium")
     with sync_api.sync_playwright() as playwright:
         yield Chromium(playwright.chromium, program, tmp_path_factory.mktemp("chromium"))
 
 
 @pytest.fixture(scope="session")
 def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of four campaigns, one of which is full of trouble."""
+    """A page of four campaigns; the last has failures, marks and hostile text."""
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
     from toolkit.compare.comparison import summarise
     from toolkit.report.page import write_page

@@ -1,4 +1,4 @@
-"""The page as a reader has it: in Chromium, on a desk and on a phone, by mouse and by keyboard, light and dark."""
+"""The page in Chromium: on a desktop and a phone, with mouse and keyboard, in light and dark mode."""
 
 import gzip
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ PHONE = 360
 
 
 @pytest.fixture(scope="module")
-def desk(chromium: Any, report_page: Path) -> Iterator[Any]:
-    """The page at 1280 pixels; what the console, the scripts and the network complained of is in `page.complaints`."""
+def desktop(chromium: Any, report_page: Path) -> Iterator[Any]:
+    """The page at 1280 pixels; `page.complaints` collects console messages and script errors."""
     context = chromium.launch()
     yield opened(context, report_page)
     context.close()
@@ -37,7 +37,7 @@ def texts(page: Any, selector: str) -> list[str]:
 
 
 def column(page: Any, title: str) -> list[str]:
-    """Of the first table."""
+    """The texts of one column of the first table."""
     script = """([table, title]) => {
         const column = [...table.tHead.rows[0].cells].findIndex(cell => cell.textContent === title);
         return [...table.tBodies[0].rows].filter(row => row.className !== 'prose')
@@ -50,24 +50,24 @@ def heading(page: Any, title: str) -> Any:
     return page.locator("table").first.locator("thead th", has_text=title).first
 
 
-def test_there_is_nothing_to_complain_of_and_nothing_is_fetched(desk: Any, report_page: Path) -> None:
-    assert desk.complaints == []
-    assert [url for url in desk.requests if not url.startswith("data:")] == [report_page.as_uri()]
+def test_the_page_causes_no_errors_and_no_requests(desktop: Any, report_page: Path) -> None:
+    assert desktop.complaints == []
+    assert [url for url in desktop.requests if not url.startswith("data:")] == [report_page.as_uri()]
 
 
-def test_the_verdict_is_the_first_thing_that_is_read(desk: Any) -> None:
-    said = desk.locator(".verdicts .sentence").first
-    assert said.inner_text() == summarise(lossy()).verdicts[0].sentence
-    box = said.bounding_box()
-    assert box["y"] + box["height"] < 900  # without scrolling
+def test_the_first_verdict_is_visible_without_scrolling(desktop: Any) -> None:
+    sentence = desktop.locator(".verdicts .sentence").first
+    assert sentence.inner_text() == summarise(lossy()).verdicts[0].sentence
+    box = sentence.bounding_box()
+    assert box["y"] + box["height"] < 900
 
 
-def test_every_picture_is_there_and_has_a_name(desk: Any) -> None:
+def test_every_picture_is_drawn_and_has_a_label(desktop: Any) -> None:
     from toolkit.report.plots import pictures
 
-    desk.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    desktop.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
     expected = [p for results in (lossy(), one_path(), grid(), troubled()) for p in pictures(summarise(results))]
-    drawn = desk.locator("figure svg")
+    drawn = desktop.locator("figure svg")
     assert drawn.count() == len(expected)
     sizes = drawn.evaluate_all(
         "nodes => nodes.map(node => [node.clientWidth, node.clientHeight, node.children.length])"
@@ -77,73 +77,73 @@ def test_every_picture_is_there_and_has_a_name(desk: Any) -> None:
     assert [name.split(". ")[0] for name in names] == [picture.title for picture in expected]
 
 
-def test_a_click_sorts_by_the_figure_and_not_by_its_text(desk: Any) -> None:
-    desk.reload()
-    heading(desk, "time").locator("button").click()
-    times = column(desk, "time")
+def test_a_click_sorts_by_the_figure_behind_the_text(desktop: Any) -> None:
+    desktop.reload()
+    heading(desktop, "time").locator("button").click()
+    times = column(desktop, "time")
     numbers = [float(text.split()[0]) for text in times]
     assert {text.split()[1] for text in times} == {"s"}
     assert numbers == sorted(numbers)
-    assert heading(desk, "time").get_attribute("aria-sort") == "ascending"
-    heading(desk, "time").locator("button").click()
-    numbers = [float(text.split()[0]) for text in column(desk, "time")]
+    assert heading(desktop, "time").get_attribute("aria-sort") == "ascending"
+    heading(desktop, "time").locator("button").click()
+    numbers = [float(text.split()[0]) for text in column(desktop, "time")]
     assert numbers == sorted(numbers, reverse=True)
-    assert heading(desk, "time").get_attribute("aria-sort") == "descending"
+    assert heading(desktop, "time").get_attribute("aria-sort") == "descending"
 
 
-def test_the_keyboard_sorts_and_missing_figures_stay_last(desk: Any) -> None:
-    desk.reload()
-    button = heading(desk, "x tcp-cubic").locator("button")
+def test_the_keyboard_sorts_and_missing_figures_stay_last(desktop: Any) -> None:
+    desktop.reload()
+    button = heading(desktop, "x tcp-cubic").locator("button")
     for key, order in (("Enter", "ascending"), ("Space", "descending")):
         button.focus()
-        desk.keyboard.press(key)
-        assert heading(desk, "x tcp-cubic").get_attribute("aria-sort") == order
-        ratios = column(desk, "x tcp-cubic")
+        desktop.keyboard.press(key)
+        assert heading(desktop, "x tcp-cubic").get_attribute("aria-sort") == order
+        ratios = column(desktop, "x tcp-cubic")
         assert ratios[-len(LOSSES) :] == ["-"] * len(LOSSES)
         known = [float(text) for text in ratios[: -len(LOSSES)]]
         assert known == sorted(known, reverse=order == "descending")
-    others = desk.locator("table").first.locator("th[aria-sort=none]")
-    assert others.count() == desk.locator("table").first.locator("thead th").count() - 1
+    others = desktop.locator("table").first.locator("th[aria-sort=none]")
+    assert others.count() == desktop.locator("table").first.locator("thead th").count() - 1
 
 
-def test_a_sentence_stays_under_its_row(desk: Any) -> None:
+def test_prose_stays_below_its_row(desktop: Any) -> None:
     script = """table => [...table.tBodies[0].rows].filter(row => row.className === 'prose').map(row => {
         const owner = row.previousElementSibling;
         return [owner.cells[0].textContent, owner.cells[1].textContent, row.textContent];
     })"""
-    desk.reload()
-    table = desk.locator("table").first
+    desktop.reload()
+    table = desktop.locator("table").first
     before = table.evaluate(script)
     assert len(before) == 3 * len(LOSSES)
-    heading(desk, "goodput").locator("button").click()
+    heading(desktop, "goodput").locator("button").click()
     after = table.evaluate(script)
     assert after != before
     assert sorted(after) == sorted(before)
 
 
-def test_everything_can_be_reached_with_the_keyboard(desk: Any) -> None:
-    desk.reload()
+def test_every_control_can_be_reached_with_the_keyboard(desktop: Any) -> None:
+    desktop.reload()
     seen = set()
     for _ in range(60):
-        desk.keyboard.press("Tab")
-        seen.add(desk.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
+        desktop.keyboard.press("Tab")
+        seen.add(desktop.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
     assert {"A.skip", "A.", "BUTTON.", "DIV.scroll"} <= seen
 
 
-def test_the_records_can_be_saved(desk: Any) -> None:
-    with desk.expect_download() as waiting:
-        desk.locator("a[download]").first.click()
+def test_the_records_can_be_downloaded(desktop: Any) -> None:
+    with desktop.expect_download() as waiting:
+        desktop.locator("a[download]").first.click()
     content = gzip.decompress(Path(waiting.value.path()).read_bytes())
     assert content.count(b"\n") == 1 + len(lossy().probes) + len(lossy().trials)
 
 
-def test_a_hostile_label_is_text(desk: Any) -> None:
-    assert any("<script>alert(1)</script>" in text for text in texts(desk, "tbody th"))
-    assert desk.locator("script").count() == 1
+def test_a_hostile_label_is_shown_as_text(desktop: Any) -> None:
+    assert any("<script>alert(1)</script>" in text for text in texts(desktop, "tbody th"))
+    assert desktop.locator("script").count() == 1
 
 
 @pytest.mark.parametrize("is_dark", [False, True])
-def test_a_phone_shows_it_all_without_sideways_scrolling(chromium: Any, report_page: Path, is_dark: bool) -> None:
+def test_a_phone_scrolls_only_tables_sideways(chromium: Any, report_page: Path, is_dark: bool) -> None:
     context = chromium.launch(PHONE, 740, is_dark)
     page = opened(context, report_page)
     page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
@@ -160,8 +160,8 @@ def test_a_phone_shows_it_all_without_sideways_scrolling(chromium: Any, report_p
 
 
 @pytest.mark.parametrize("is_dark", [False, True])
-def test_text_has_a_contrast_that_can_be_read(chromium: Any, report_page: Path, is_dark: bool) -> None:
-    """4.5:1 for every text, by the colours that Chromium came to (WCAG 2.2, 1.4.3)."""
+def test_text_has_sufficient_contrast(chromium: Any, report_page: Path, is_dark: bool) -> None:
+    """At least 4.5:1 for every text, from the colours that Chromium computed (WCAG 2.2, 1.4.3)."""
     context = chromium.launch(is_dark=is_dark)
     page = opened(context, report_page)
     pairs = page.evaluate(
@@ -193,7 +193,7 @@ def test_text_has_a_contrast_that_can_be_read(chromium: Any, report_page: Path, 
     context.close()
 
 
-def test_it_can_be_printed(chromium: Any, report_page: Path) -> None:
+def test_the_page_can_be_printed(chromium: Any, report_page: Path) -> None:
     context = chromium.launch()
     page = opened(context, report_page)
     page.emulate_media(media="print")

@@ -1,4 +1,4 @@
-"""Campaigns that reports are tried on: figures made up from a seed, with everything that a campaign can hold."""
+"""Synthetic campaigns for the tests of reports; together they have everything that a campaign can contain."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +12,20 @@ _SPEEDS_BPS = {"tcp-cubic": (94e6, 45e6, 9e6, 2e6), "udp-bbr": (92e6, 91e6, 89e6
 
 
 def lossy(repeats: int = 6, seed: int = 7) -> Results:
-    """Two transports and the control at four rates of loss."""
+    """Two transports and the A/A control at four loss rates."""
     speeds = {(name, path): bps for name, row in _SPEEDS_BPS.items() for path, bps in zip(LOSSES, row, strict=True)}
     return make_results(Truth(speeds, sizes=(20_000_000,), repeats=repeats), seed)
 
 
 def one_path(repeats: int = 6) -> Results:
-    """A campaign of one path, where nothing is to be drawn over several."""
+    """A campaign of a single path, which has no pictures across paths."""
     truth = Truth({("tcp-cubic", "loopback"): 9e9, ("udp-bbr", "loopback"): 4e9}, repeats=repeats)
     results = make_results(truth, 3)
     return replace(results, campaign=replace(results.campaign, name="loopback"))
 
 
 def grid() -> Results:
-    """RTT x loss; UDP is slower where both are small, and faster where both are large."""
+    """A grid of RTT and loss, in which UDP is slower if both are low and faster if both are high."""
     speeds, settings = {}, {}
     for rtt_ms in (10, 40, 160):
         for loss in (0.0, 0.001, 0.01):
@@ -39,7 +39,7 @@ def grid() -> Results:
 
 
 def troubled() -> Results:
-    """Failures, marks, an unbalanced ledger, a competing flow, and text that nobody should have written."""
+    """Failures, marks, unbalanced packet accounting, a competing flow, and hostile text."""
     hostile = f"udp-bbr {HOSTILE}"
     results = lossy()
     trials = []
@@ -60,7 +60,7 @@ def troubled() -> Results:
 
 
 def save(results: Results, path: Path) -> Path:
-    """As nettool bench writes them."""
+    """Write the records as `nettool bench` does."""
     writer = Writer(path)
     for record in (results.campaign, *results.probes, *results.trials):
         writer.write(record)

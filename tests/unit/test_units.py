@@ -146,6 +146,11 @@ def test_the_complaint_is_one_short_printable_line(text: str) -> None:
         (units.format_fraction(0.01), "1%"),
         (units.format_fraction(0.000001), "0.0001%"),
         (units.format_fraction(0.00000012), "0.000012%"),
+        (units.format_ratio(0.0123), "0.012"),
+        (units.format_ratio(0.5), "0.50"),
+        (units.format_ratio(16.24), "16.2"),
+        (units.format_ratio(250.4), "250"),
+        (units.format_ratio(float("inf")), "∞"),
     ],
 )
 def test_formats(formatted: str, text: str) -> None:

@@ -21,7 +21,7 @@ from toolkit.netmodel.notation import LinkText, link_spec
 from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
 from toolkit.netmodel.spec import LinkSpec
-from toolkit.report.simulation import TRACE_HEADER, Row, as_json, table, trace_lines
+from toolkit.report.simulation import TRACE_HEADER, SimulationRow, as_json, table, trace_lines
 from toolkit.rudp.congestion import base as congestion
 from toolkit.simulator.experiment import Experiment, ExperimentResult, run
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec
@@ -136,9 +136,9 @@ def _run_all(
     flow: FlowArguments,
     experiments: Iterable[tuple[tuple[dict[str, str], LinkSpec], str]],
     trace: Path | None,
-) -> list[Row]:
+) -> list[SimulationRow]:
     stagger_ns = parse_duration_ns(flow.stagger)
-    rows: list[Row] = []
+    rows: list[SimulationRow] = []
     with _TraceFile(trace) as sheet:
         for (names, link), control in experiments:
             if stderr_is_terminal():

@@ -1,10 +1,11 @@
-"""Reports: everything here is made from saved records, so that it can be made again, byte for byte.
+"""Reports: text, tables, pictures and pages from the saved records of campaigns.
 
-    toolkit.report.text.summary(results, table_format)     what a terminal, a README or a program is shown
-    toolkit.report.page.write_page([results, ...], path)      one page of HTML that needs nothing beside it
-    toolkit.report.plots.write_pictures([results, ...], folder)   the page's pictures as PNG and SVG
-    toolkit.report.iperf3.read(path)                          a run of iperf3 -J, to be laid beside
+    text.report_text([summary, ...])                text for a terminal, a document or a program
+    page.write_page([summary, ...], path)           one self-contained HTML page
+    plots.write_pictures([summary, ...], folder)    the pictures of the page as PNG and SVG files
+    iperf3.read(path)                               runs of iperf3, to show beside a campaign
+    simulation                                      tables of simulated experiments
 
-`simulation` does the same for simulated experiments. Pictures need matplotlib (the extra `report`), which only
-`drawing` imports, and only when it draws.
+A summary comes from `toolkit.compare.comparison.summarise`. The same records give the same report, byte for byte.
+Pictures need matplotlib (the extra `report`); only `drawing` and `figures` import it, when they draw.
 """

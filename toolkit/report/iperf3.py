@@ -1,10 +1,11 @@
-"""Runs of iperf3, from the JSON that `iperf3 -J` prints, as rows to lay beside a campaign's.
+"""Runs of iperf3, from the output of `iperf3 -J`, as rows to show beside a campaign.
 
-An iperf3 run has no file, no digest and no partner in a block: it measures for a time, not to an end. So its
-row has figures and never a verdict. Goodput is the receiver's where that is told, since what was sent need
-not have arrived; processor time is iperf3's `cpu_utilization_percent`, of one core, over the run's seconds.
+An iperf3 run sends no file, verifies no digest, and has no partner in a block: it runs for a fixed time. Its row
+therefore has figures and never a verdict. Goodput is what the receiver counted if it reported that, because what was
+sent may not have arrived. Processor time is `cpu_utilization_percent`, which is in percent of one core, over the
+duration of the run.
 
-Read: the iperf3 documentation, "Output" (https://software.es.net/iperf), and `iperf_api.c`, which prints it.
+Read: the iperf3 documentation, "Output" (https://software.es.net/iperf), and `iperf_api.c`, which writes the JSON.
 """
 
 import json
@@ -27,16 +28,19 @@ Fields = Mapping[str, Any]
 
 
 def read(path: Path) -> list[Row]:
-    """A row for each run in the file, which may hold several one after the other. Raises UsageError."""
+    """One row for each run in the file, which may contain several in sequence.
+
+    Raises UsageError if the file cannot be read or is not the output of `iperf3 -J`.
+    """
     shown = printable(str(path))
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UsageError(f"{shown} is too large to be what iperf3 -J printed: at most 256 MiB are read")
+            raise UsageError(f"{shown} is larger than 256 MiB; give the output of iperf3 -J")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot read {shown}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{shown} is not text; give what iperf3 -J printed") from None
+        raise UsageError(f"{shown} is not text; give the output of iperf3 -J") from None
     rows = []
     try:
         for run in _runs(text):
@@ -44,9 +48,9 @@ def read(path: Path) -> list[Row]:
                 raise UsageError(f"{shown}: iperf3 failed: {printable(run['error'])}; leave this run out")
             rows.append(_row(run, path.name))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise UsageError(f"{shown}, run {len(rows) + 1}: not what iperf3 -J prints; give its JSON") from None
+        raise UsageError(f"{shown}, run {len(rows) + 1}: not the output of iperf3 -J; give its JSON") from None
     if not rows:
-        raise UsageError(f"{shown} is empty; give what iperf3 -J printed")
+        raise UsageError(f"{shown} is empty; give the output of iperf3 -J")
     return rows
 
 
@@ -67,17 +71,17 @@ def _row(run: Fields, file_name: str) -> Row:
     protocol = str(test["protocol"]).lower()
     is_udp = protocol == "udp"
     sent, received = end.get("sum_sent") or end["sum"], end.get("sum_received") or {}
-    is_told = bool(received.get("bytes"))  # by the receiver; before iperf3 3.10 a UDP one did not tell
-    if not is_told:
+    has_receiver = bool(received.get("bytes"))  # before iperf3 3.10, UDP receivers did not report their count
+    if not has_receiver:
         received = sent
     seconds, size_bytes = _figure(received, "seconds"), int(_figure(received, "bytes"))
     if seconds <= 0:
         raise ValueError(seconds)
     goodput_bps = 8 * size_bytes / seconds
-    if is_udp and not is_told:
+    if is_udp and not has_receiver:
         goodput_bps *= 1 - _lost(end["sum"])
     cpu = end.get("cpu_utilization_percent") or {}
-    own, other = ("remote_total", "host_total") if test.get("reverse") else ("host_total", "remote_total")
+    sender, receiver = ("remote_total", "host_total") if test.get("reverse") else ("host_total", "remote_total")
     gigabytes = size_bytes / _GIGABYTE
     return Row(
         path=f"to {target.get('host', 'somewhere')}, {file_name}",
@@ -101,8 +105,8 @@ def _row(run: Fields, file_name: str) -> Row:
         why=_why(test, end, is_udp, seconds),
         retransmitted_packets=_optional(sent, "retransmits"),
         wire_bytes_per_payload_byte=None,
-        sender_cpu_s_per_gb=_cpu_s_per_gb(cpu, own, seconds, gigabytes),
-        receiver_cpu_s_per_gb=_cpu_s_per_gb(cpu, other, seconds, gigabytes),
+        sender_cpu_s_per_gb=_cpu_s_per_gb(cpu, sender, seconds, gigabytes),
+        receiver_cpu_s_per_gb=_cpu_s_per_gb(cpu, receiver, seconds, gigabytes),
         sender_peak_memory_bytes=None,
         receiver_peak_memory_bytes=None,
         delay_ms=None,
@@ -121,7 +125,7 @@ def _why(test: Fields, end: Fields, is_udp: bool, seconds: float) -> str:
     words = f"iperf3 sent for {format_seconds(seconds)} over {streams} {'stream' if streams == 1 else 'streams'}"
     target_bps = _optional(test, "target_bitrate")
     if target_bps:
-        words += f", at no more than {format_rate(target_bps)} each"
+        words += f", limited to {format_rate(target_bps)} each"
     if is_udp:
         words += f"; {format_fraction(_lost(end['sum']))} of the datagrams were lost"
     return f"{words}."

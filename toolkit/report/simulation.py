@@ -1,4 +1,4 @@
-"""Simulated experiments as a table, as a JSON object, and their course over time as CSV."""
+"""Simulated experiments as a table, as JSON objects, and as a CSV trace over time."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -6,22 +6,22 @@ from typing import Any
 
 from tabulate import tabulate
 
+from toolkit.report.labels import NOTHING
 from toolkit.simulator.experiment import ExperimentResult
 from toolkit.simulator.result import Sample
 from toolkit.units import format_duration_ns, format_rate, format_size
 
-_NOTHING = "-"
 TRACE_HEADER = ",".join(("row", *Sample._fields))
 
-Row = tuple[dict[str, str], ExperimentResult]
-"""What was varied, by column, and what came of it."""
+SimulationRow = tuple[dict[str, str], ExperimentResult]
+"""The varied parameters by column title, and the result."""
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One line for each experiment, and under them why one failed."""
-    varied = list(rows[0][0])
+def table(experiments: Sequence[SimulationRow]) -> str:
+    """One line for each experiment, followed by the reasons of those that failed."""
+    parameters = list(experiments[0][0])
     headers = [
-        *varied,
+        *parameters,
         "time",
         "goodput",
         "of ideal",
@@ -31,54 +31,56 @@ def table(rows: Sequence[Row]) -> str:
         "queue\np95",
         "Jain",
     ]
-    lines = [[*names.values(), *_figures(outcome)] for names, outcome in rows]
-    align = ["left"] * len(varied) + ["right"] * (len(headers) - len(varied))
-    reasons = [f"{', '.join(names.values())}: {failure}" for names, outcome in rows if (failure := _failure(outcome))]
-    return "\n".join([tabulate(lines, headers, disable_numparse=True, colalign=align), *reasons])
-
-
-def _failure(outcome: ExperimentResult) -> str:
-    """Why the first flow that failed did so; empty where none did."""
-    return next((flow.failure for flow in outcome.flows if flow.failure), "")
-
-
-def _figures(outcome: ExperimentResult) -> list[str]:
-    share, ratio, jain = outcome.ideal_share, outcome.retransmission_ratio, outcome.jain_index
-    return [
-        "failed" if _failure(outcome) else format_duration_ns(outcome.duration_ns),
-        format_rate(outcome.goodput_bps),
-        _NOTHING if share is None else f"{share:.3f}",
-        _NOTHING if ratio is None else f"{ratio:.2f}",
-        format_size(sum(flow.lost_bytes for flow in outcome.flows)),
-        format_duration_ns(outcome.queue_mean_ns),
-        format_duration_ns(outcome.queue_p95_ns),
-        _NOTHING if jain is None else f"{jain:.3f}",
+    lines = [[*values.values(), *_figures(result)] for values, result in experiments]
+    align = ["left"] * len(parameters) + ["right"] * (len(headers) - len(parameters))
+    failures = [
+        f"{', '.join(values.values())}: {failure}" for values, result in experiments if (failure := _failure(result))
     ]
+    return "\n".join([tabulate(lines, headers, disable_numparse=True, colalign=align), *failures])
 
 
-def as_json(names: dict[str, str], outcome: ExperimentResult) -> dict[str, Any]:
-    """One row with all that is known of it but its course over time."""
+def as_json(parameters: dict[str, str], result: ExperimentResult) -> dict[str, Any]:
+    """One experiment as a JSON object, without its trace over time."""
     flows = []
-    for flow in outcome.flows:
+    for flow in result.flows:
         fields = asdict(flow)
         del fields["progress"]
         flows.append({**fields, "goodput_bps": flow.goodput_bps})
     return {
-        **names,
-        "duration_ns": outcome.duration_ns,
-        "goodput_bps": outcome.goodput_bps,
-        "ideal_bps": outcome.ideal_bps,
-        "ideal_share": outcome.ideal_share,
-        "retransmission_ratio": outcome.retransmission_ratio,
-        "queue_mean_ns": outcome.queue_mean_ns,
-        "queue_p95_ns": outcome.queue_p95_ns,
-        "jain_index": outcome.jain_index,
-        "finished": outcome.is_finished,
+        **parameters,
+        "duration_ns": result.duration_ns,
+        "goodput_bps": result.goodput_bps,
+        "ideal_bps": result.ideal_bps,
+        "ideal_share": result.ideal_share,
+        "retransmission_ratio": result.retransmission_ratio,
+        "queue_mean_ns": result.queue_mean_ns,
+        "queue_p95_ns": result.queue_p95_ns,
+        "jain_index": result.jain_index,
+        "finished": result.is_finished,
         "flows": flows,
     }
 
 
 def trace_lines(row: int, samples: Iterable[Sample]) -> Iterable[str]:
-    """The samples of one row as CSV."""
+    """The samples of the experiment in table row `row` as lines of CSV, in the order of TRACE_HEADER."""
     for sample in samples:
         yield ",".join(str(round(value) if isinstance(value, float) else value) for value in (row, *sample))
+
+
+def _failure(result: ExperimentResult) -> str:
+    """The failure of the first flow that failed, or ""."""
+    return next((flow.failure for flow in result.flows if flow.failure), "")
+
+
+def _figures(result: ExperimentResult) -> list[str]:
+    share, ratio, jain = result.ideal_share, result.retransmission_ratio, result.jain_index
+    return [
+        "failed" if _failure(result) else format_duration_ns(result.duration_ns),
+        format_rate(result.goodput_bps),
+        NOTHING if share is None else f"{share:.3f}",
+        NOTHING if ratio is None else f"{ratio:.2f}",
+        format_size(sum(flow.lost_bytes for flow in result.flows)),
+        format_duration_ns(result.queue_mean_ns),
+        format_duration_ns(result.queue_p95_ns),
+        NOTHING if jain is None else f"{jain:.3f}",
+    ]

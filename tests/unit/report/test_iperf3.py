@@ -1,4 +1,4 @@
-"""What iperf3 -J prints, as rows; and whatever else a file may hold, refused in one line."""
+"""The import of iperf3 runs, and the refusal of any other file in one line."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def write(folder: Path, *runs: object) -> Path:
     return path
 
 
-def test_a_tcp_run_has_the_receivers_figures(tmp_path: Path) -> None:
+def test_tcp_goodput_is_what_the_receiver_counted(tmp_path: Path) -> None:
     (row,) = iperf3.read(write(tmp_path, TCP))
     assert row.goodput_bps is not None
     assert row.goodput_bps.value == pytest.approx(8 * 1_255_000_000 / 10.04)
@@ -58,24 +58,24 @@ def test_a_tcp_run_has_the_receivers_figures(tmp_path: Path) -> None:
     assert "2 streams" in row.why
 
 
-def test_a_udp_run_counts_what_arrived_and_is_marked(tmp_path: Path) -> None:
+def test_udp_goodput_excludes_lost_datagrams_and_is_marked_unreliable(tmp_path: Path) -> None:
     (row,) = iperf3.read(write(tmp_path, UDP))
     assert row.goodput_bps is not None
     assert row.goodput_bps.value == pytest.approx(45e6)
     assert row.marks == ("unreliable",)
     assert "10% of the datagrams were lost" in row.why
-    assert "no more than 50 Mbit/s" in row.why
-    assert row.sender_cpu_s_per_gb == pytest.approx(0.3 * 10 / 0.0625)  # reversed: the other end has sent
+    assert "limited to 50 Mbit/s" in row.why
+    assert row.sender_cpu_s_per_gb == pytest.approx(0.3 * 10 / 0.0625)  # reversed: the remote side was the sender
 
 
-def test_a_udp_receiver_that_tells_is_believed(tmp_path: Path) -> None:
-    told = {**UDP, "end": {**UDP["end"], "sum_received": {"seconds": 10.0, "bytes": 56_000_000}}}
-    (row,) = iperf3.read(write(tmp_path, told))
+def test_udp_goodput_is_what_the_receiver_counted_if_it_reported_that(tmp_path: Path) -> None:
+    reported = {**UDP, "end": {**UDP["end"], "sum_received": {"seconds": 10.0, "bytes": 56_000_000}}}
+    (row,) = iperf3.read(write(tmp_path, reported))
     assert row.goodput_bps is not None
     assert row.goodput_bps.value == pytest.approx(44.8e6)
 
 
-def test_several_runs_in_a_file_are_several_rows(tmp_path: Path) -> None:
+def test_each_run_in_a_file_is_a_row(tmp_path: Path) -> None:
     assert [row.transport for row in iperf3.read(write(tmp_path, TCP, UDP, TCP))] == [
         "iperf3-tcp-cubic",
         "iperf3-udp",
@@ -84,7 +84,7 @@ def test_several_runs_in_a_file_are_several_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table_format", FORMATS)
-def test_rows_stand_beside_a_campaign_in_every_format(tmp_path: Path, table_format: str) -> None:
+def test_every_format_shows_imported_rows(tmp_path: Path, table_format: str) -> None:
     rows = iperf3.read(write(tmp_path, TCP, UDP))
     shown = report_text([summarise(one_path())], rows, table_format)
     assert "iperf3-udp" in shown
@@ -112,7 +112,7 @@ def test_rows_stand_beside_a_campaign_in_every_format(tmp_path: Path, table_form
         json.dumps(TCP).encode()[:-5],
     ],
 )
-def test_other_content_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_invalid_content_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "iperf.json"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"iperf\.json") as caught:
@@ -120,7 +120,7 @@ def test_other_content_is_refused_in_one_line(tmp_path: Path, content: bytes) ->
     assert str(caught.value).isprintable()
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         iperf3.read(tmp_path / "missing.json")
 
@@ -132,17 +132,17 @@ LEAVES = (
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_no_value_in_any_place_is_more_than_refused(
+def test_a_run_with_one_replaced_value_is_shown_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     run = json.loads(json.dumps(data.draw(st.sampled_from([TCP, UDP]))))
-    place = run
+    node = run
     while True:
-        key = data.draw(st.sampled_from(sorted(place)))
-        if not isinstance(place[key], dict) or not place[key] or data.draw(st.integers(0, 3)) == 0:
+        key = data.draw(st.sampled_from(sorted(node)))
+        if not isinstance(node[key], dict) or not node[key] or data.draw(st.integers(0, 3)) == 0:
             break
-        place = place[key]
-    place[key] = data.draw(LEAVES)
+        node = node[key]
+    node[key] = data.draw(LEAVES)
     path = write(tmp_path_factory.getbasetemp(), run)
     try:
         rows = iperf3.read(path)

@@ -1,4 +1,4 @@
-"""The page as text: it needs nothing, hides nothing, runs nothing that it was not made with."""
+"""The text of the page: complete, self-contained, escaped, and the same each time."""
 
 import base64
 import gzip
@@ -27,7 +27,7 @@ VOID = {"meta", "link", "br", "hr"}
 
 
 class Outline(HTMLParser):
-    """Checks that elements are nested, and collects their names, links and text."""
+    """Checks that elements are properly nested, and collects their names, attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Outline(HTMLParser):
             self.words.append(data)
 
 
-def test_the_page_made_again_is_the_same(tmp_path: Path) -> None:
+def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     results = troubled()
     path = save(results, tmp_path / "results.jsonl")
     write_page([summarise(results)], tmp_path / "one.html")
@@ -64,7 +64,7 @@ def test_the_page_made_again_is_the_same(tmp_path: Path) -> None:
     assert first == page([summarise(read(path))]).encode()
 
 
-def test_the_verdict_sentence_comes_before_every_table_and_picture() -> None:
+def test_verdicts_come_before_tables_and_pictures() -> None:
     results = lossy()
     text = page_of_lossy()
     first = unescape(re.sub(r"<[^>]+>", "", text[text.index('<ol class="verdicts">') : text.index("</li>")]))
@@ -74,7 +74,7 @@ def test_the_verdict_sentence_comes_before_every_table_and_picture() -> None:
     assert text.index("</ol>") < text.index("<table") < text.index("<svg")
 
 
-def test_all_sentences_tables_and_pictures_are_there() -> None:
+def test_the_page_has_every_verdict_table_and_picture() -> None:
     campaigns = [summarise(lossy()), summarise(one_path())]
     text = page(campaigns)
     outline = Outline(text)
@@ -93,7 +93,7 @@ def test_all_sentences_tables_and_pictures_are_there() -> None:
         assert target[1:] in ids
 
 
-def test_nothing_is_fetched() -> None:
+def test_the_page_requests_nothing() -> None:
     text = page_of_lossy()
     addresses = set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<>)]*", re.sub(r"base64,[^\"]*", "", text)))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -105,7 +105,7 @@ def test_nothing_is_fetched() -> None:
             assert attributes["href"] == "data:,"
 
 
-def test_the_policy_lets_only_its_own_script_run() -> None:
+def test_the_policy_allows_only_the_script_of_the_page() -> None:
     text = page([summarise(one_path())])
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     assert len(scripts) == 1
@@ -116,7 +116,7 @@ def test_the_policy_lets_only_its_own_script_run() -> None:
     assert "unsafe-eval" not in policy
 
 
-def test_text_from_a_file_stays_text() -> None:
+def test_text_from_records_is_escaped() -> None:
     text = page([summarise(troubled())])
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
@@ -125,7 +125,7 @@ def test_text_from_a_file_stays_text() -> None:
     assert all(not name.startswith("on") for _, attributes in outline.seen for name in attributes)
 
 
-def test_the_records_are_in_the_page(tmp_path: Path) -> None:
+def test_the_page_contains_the_records(tmp_path: Path) -> None:
     results = lossy()
     text = page_of_lossy()
     name, packed = re.findall(r'download="([^"]+)" href="data:application/gzip;base64,([^"]+)"', text)[0]
@@ -135,10 +135,10 @@ def test_the_records_are_in_the_page(tmp_path: Path) -> None:
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "saved.jsonl").read_bytes()
 
 
-def test_method_host_and_command_are_there() -> None:
+def test_the_page_shows_method_host_and_command() -> None:
     results = one_path()
-    told = replace(results.campaign, method=["Blocks & more."], command=["nettool", "bench", "loopback"])
-    text = page([summarise(replace(results, campaign=told))])
+    described = replace(results.campaign, method=["Blocks & more."], command=["nettool", "bench", "loopback"])
+    text = page([summarise(replace(results, campaign=described))])
     assert "<li>Blocks &amp; more.</li>" in text
     assert "<code>nettool bench loopback</code>" in text
     assert "<dt>cpu</dt><dd>A Processor</dd>" in text
@@ -146,19 +146,19 @@ def test_method_host_and_command_are_there() -> None:
     assert "tcp-cubic#2 is tcp-cubic a second time" in text
 
 
-def test_without_matplotlib_there_is_a_page_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_page_says_how_to_get_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "is_available", lambda: False)
     text = page([summarise(one_path())])
     assert "<svg" not in text
     assert "pip install 'nettool[report]'" in text
 
 
-def test_a_page_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+def test_an_unwritable_page_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TransferError, match="choose another file"):
         write_page([summarise(one_path())], tmp_path)
 
 
-def test_only_elements_make_markup() -> None:
+def test_text_is_escaped_in_elements_and_attributes() -> None:
     assert element("p", "a < b & c", title='"x"', hidden=True, lang=None) == (
         '<p title="&quot;x&quot;" hidden>a &lt; b &amp; c</p>'
     )

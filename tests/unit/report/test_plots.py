@@ -1,4 +1,4 @@
-"""Pictures: which there are, that they are the same each time, and that nobody needs to see colours."""
+"""Which pictures a campaign has; that they are reproducible and readable without colour."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def names(results: Results) -> list[str]:
     return [picture.name for picture in pictures(summarise(results))]
 
 
-def test_a_campaign_over_loss_has_its_picture_and_those_of_each_path() -> None:
+def test_paths_that_differ_in_loss_share_a_picture_and_have_their_own() -> None:
     made = names(lossy())
     assert made[0] == "link-goodput-against-loss"
     for kind in ("time", "course", "completion", "delay"):
@@ -40,13 +40,13 @@ def test_a_campaign_over_loss_has_its_picture_and_those_of_each_path() -> None:
     assert len(made) == len(set(made)) == 1 + 4 * 4
 
 
-def test_one_path_shows_its_goodput_and_nothing_over_paths() -> None:
+def test_a_single_path_has_a_goodput_picture_and_none_across_paths() -> None:
     made = names(one_path())
     assert "loopback-loopback-95.37-mib-goodput" in made
     assert not any("against-loss" in name or "ratio" in name for name in made)
 
 
-def test_a_grid_has_a_heat_map_with_every_ratio_and_the_crossover() -> None:
+def test_a_grid_of_rtt_and_loss_has_a_heat_map_with_ratios_and_crossover() -> None:
     picture = next(p for p in pictures(summarise(grid())) if "ratio" in p.name)
     svg = render(picture, "svg")
     shown = texts(svg)
@@ -57,19 +57,19 @@ def test_a_grid_has_a_heat_map_with_every_ratio_and_the_crossover() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["png", "svg"])
-def test_pictures_made_again_are_the_same(tmp_path: Path, file_format: str) -> None:
+def test_the_same_records_give_the_same_pictures(tmp_path: Path, file_format: str) -> None:
     results = troubled()
     first = [render(picture, file_format) for picture in pictures(summarise(results))]
     again = read(save(results, tmp_path / "results.jsonl"))
     matplotlib.rcParams.update({"font.size": 20, "svg.hashsalt": None, "lines.linewidth": 7})
     try:
         assert [render(picture, file_format) for picture in pictures(summarise(again))] == first
-        assert matplotlib.rcParams["font.size"] == 20  # the user's own settings are left alone
+        assert matplotlib.rcParams["font.size"] == 20  # drawing does not change the user's settings
     finally:
         matplotlib.rcdefaults()
 
 
-def test_transports_are_named_and_differ_in_more_than_colour() -> None:
+def test_transports_are_named_and_differ_in_marker_and_dash() -> None:
     assert len({look.marker for look in STYLES}) == len({str(look.dash) for look in STYLES}) == len(STYLES)
     assert style(len(STYLES)) == style(0)
     for picture in pictures(summarise(lossy())):
@@ -79,7 +79,7 @@ def test_transports_are_named_and_differ_in_more_than_colour() -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2.2, relative luminance."""
+    """Contrast ratio by relative luminance, WCAG 2.2."""
     lights = []
     for color in (one, other):
         parts = [int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)]
@@ -88,12 +88,12 @@ def contrast(one: str, other: str) -> float:
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
-@pytest.mark.parametrize("ground", ["#ffffff", "#181c23"])
-def test_lines_stand_out_from_both_grounds(ground: str) -> None:
-    assert all(contrast(look.color, ground) >= 3 for look in STYLES)
+@pytest.mark.parametrize("background", ["#ffffff", "#181c23"])
+def test_lines_contrast_with_light_and_dark_backgrounds(background: str) -> None:
+    assert all(contrast(look.color, background) >= 3 for look in STYLES)
 
 
-def test_hostile_labels_are_drawn_as_text_and_without_a_warning() -> None:
+def test_hostile_labels_are_drawn_as_text_without_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for picture in pictures(summarise(troubled())):
@@ -104,7 +104,7 @@ def test_hostile_labels_are_drawn_as_text_and_without_a_warning() -> None:
             ET.fromstring(inline(picture, "p-"))
 
 
-def test_pictures_of_one_page_share_no_ids_and_follow_its_theme() -> None:
+def test_inline_pictures_have_distinct_ids_and_the_theme_of_the_page() -> None:
     picture = pictures(summarise(lossy()))[1]
     one, other = inline(picture, "a-"), inline(picture, "b-")
     assert one.replace("a-", "b-") == other.replace("a-", "b-")
@@ -117,7 +117,7 @@ def test_pictures_of_one_page_share_no_ids_and_follow_its_theme() -> None:
     assert "<style" not in one
 
 
-def test_files_are_written_once_a_picture_and_format(tmp_path: Path) -> None:
+def test_each_picture_is_written_once_in_each_format(tmp_path: Path) -> None:
     results = one_path()
     written = write_pictures([summarise(results)] * 2, tmp_path / "new" / "pictures")
     assert len(written) == len(set(written)) == 2 * 2 * len(pictures(summarise(results)))
@@ -125,7 +125,9 @@ def test_files_are_written_once_a_picture_and_format(tmp_path: Path) -> None:
     assert {path.suffix for path in written} == {".png", ".svg"}
 
 
-def test_no_picture_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_several_campaigns_do_not_overwrite_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     speeds = {(name, path): 5e7 for name in ("tcp-cubic", "udp-bbr") for path in ("loss 1%", "loss 5%")}
     results = make_results(Truth(speeds, sizes=(1_000_000, 9_000_000), repeats=2), 1)
     assert {"link-goodput-against-loss", "link-goodput-against-loss-2"} <= set(names(results))
@@ -135,31 +137,31 @@ def test_no_picture_takes_the_place_of_another(tmp_path: Path, monkeypatch: pyte
     assert len(written) == len(set(written)) == len(list(tmp_path.iterdir())) == expected
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TransferError, match="choose another folder"):
         write_pictures([summarise(one_path())], tmp_path / "file" / "pictures")
 
 
-def test_without_matplotlib_the_way_to_get_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"pip install 'nettool\[report\]'"):
         write_pictures([summarise(one_path())], tmp_path)
 
 
-def test_matplotlib_is_loaded_only_to_draw() -> None:
+def test_matplotlib_is_imported_only_for_drawing() -> None:
     check = "import sys, toolkit.report.page, toolkit.report.text; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_file_names_are_plain_whatever_the_labels() -> None:
+def test_file_names_are_ascii_for_any_label() -> None:
     assert HOSTILE not in "".join(names(troubled()))
     assert all(name.replace("-", "").replace(".", "").isalnum() and name.isascii() for name in names(troubled()))
 
 
 @settings(max_examples=60)
 @given(st.lists(st.floats(0, 1), max_size=30).map(sorted), st.floats(0.01, 0.2))
-def test_labels_are_moved_apart_in_order_and_stay_inside(places: list[float], gap: float) -> None:
+def test_spread_keeps_order_gaps_and_limits(places: list[float], gap: float) -> None:
     moved = spread(places, gap)
     least = min(gap, 1 / len(places)) if places else gap
     assert len(moved) == len(places)
@@ -167,7 +169,7 @@ def test_labels_are_moved_apart_in_order_and_stay_inside(places: list[float], ga
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
 
 
-def test_a_legend_has_columns_that_fit() -> None:
+def test_a_legend_has_as_many_columns_as_fit() -> None:
     assert legend_columns(["tcp"] * 3) == 3
     assert legend_columns(["a-very-long-transport"] * 8) == 2
     assert legend_columns(["x" * 60]) == 1

@@ -1,4 +1,4 @@
-"""Tables from records: what they say, what they leave out, and what they say in words."""
+"""Tables of a campaign: their cells, what they leave out, and how they word figures and failures."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def column(table: Table, title: str) -> list[str]:
     return [row[position].text for row in table.rows]
 
 
-def test_the_table_of_speeds_has_a_row_a_cell_and_the_figures_of_the_summary() -> None:
+def test_the_speed_table_has_the_rows_and_figures_of_the_summary() -> None:
     results = lossy()
     speed = tables(summarise(results))[0]
     assert speed.name == SPEED
@@ -37,7 +37,7 @@ def test_the_table_of_speeds_has_a_row_a_cell_and_the_figures_of_the_summary() -
     assert all(" to " in text for text in column(speed, "95% interval of goodput"))
 
 
-def test_a_column_or_a_table_without_any_figure_is_left_out() -> None:
+def test_empty_columns_and_tables_are_left_out() -> None:
     made = by_name(lossy())
     titles = [c.title for c in made[SPEED].columns]
     assert "marks" not in titles
@@ -50,7 +50,7 @@ def test_a_column_or_a_table_without_any_figure_is_left_out() -> None:
     assert not {REASON, OTHER_TRAFFIC, PROBES} & set(left)
 
 
-def test_several_sizes_are_told_apart() -> None:
+def test_several_sizes_have_a_size_column() -> None:
     results = one_path()
     doubled = [replace(trial, payload_bytes=2 * trial.payload_bytes) for trial in results.trials]
     size = results.campaign.sizes[0]
@@ -58,7 +58,7 @@ def test_several_sizes_are_told_apart() -> None:
     assert column(by_name(both)[SPEED], "size") == ["95.37 MiB"] * 3 + ["190.7 MiB"] * 3
 
 
-def test_what_failed_or_is_marked_is_said_in_words() -> None:
+def test_failures_and_marks_are_explained() -> None:
     made = by_name(troubled())
     speed = made[SPEED]
     verdicts, goodputs = column(speed, "verdict"), column(speed, "goodput")
@@ -73,17 +73,17 @@ def test_what_failed_or_is_marked_is_said_in_words() -> None:
     assert any("exit 4" in text for text in column(trouble, "error"))
 
 
-def test_every_mark_of_the_records_has_a_meaning() -> None:
+def test_every_mark_has_an_explanation() -> None:
     assert set(labels.MARKS) == set(MARKS)
     assert "another version" in labels.mark_meaning("new-mark")
 
 
-def test_the_ledger_shows_the_worst_balance() -> None:
+def test_packet_accounting_shows_the_worst_balance() -> None:
     balances = column(by_name(troubled())[ACCOUNTING], "balance")
     assert balances == ["0", "12", "0"] * 4
 
 
-def test_shares_of_time_are_of_the_whole() -> None:
+def test_shares_of_time_add_up_to_one() -> None:
     table = by_name(lossy())[REASON]
     start = next(n for n, c in enumerate(table.columns) if c.title == "handshake")
     end = next(n for n, c in enumerate(table.columns) if c.title == "regime")
@@ -92,14 +92,14 @@ def test_shares_of_time_are_of_the_whole() -> None:
         assert sum(shares) == pytest.approx(1)
 
 
-def test_no_text_of_a_file_can_break_a_line() -> None:
+def test_cells_are_printable_for_any_label() -> None:
     for table in tables(summarise(troubled())):
         for row in table.rows:
             assert all(cell.text.isprintable() for cell in row)
         assert table.note.isprintable()
 
 
-def test_intervals_name_a_shared_unit_once() -> None:
+def test_intervals_show_a_shared_unit_once() -> None:
     assert labels.rate_interval(Interval(93.8e6, 94.5e6)) == "93.8 to 94.5 Mbit/s"
     assert labels.rate_interval(Interval(900e3, 1.1e6)) == "900 kbit/s to 1.1 Mbit/s"
     assert labels.seconds_interval(Interval(0.5, 2)) == "500 ms to 2 s"

@@ -1,4 +1,4 @@
-"""Campaigns as text, for people and for programs."""
+"""Campaigns as text for people and for programs."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ def sentences(results: Results) -> list[str]:
 
 @pytest.mark.parametrize("table_format", FORMATS)
 @pytest.mark.parametrize("make", [lossy, troubled])
-def test_the_same_file_gives_the_same_text(tmp_path: Path, table_format: str, make: object) -> None:
+def test_the_same_records_give_the_same_text(tmp_path: Path, table_format: str, make: object) -> None:
     assert callable(make)
     results: Results = make()
     path = save(results, tmp_path / "results.jsonl")
@@ -40,13 +40,13 @@ def test_the_verdicts_come_first(table_format: str) -> None:
     assert lines[:4] == sentences(results)
 
 
-def test_reasons_follow_the_table_but_not_for_the_control() -> None:
+def test_explanations_follow_the_table_but_not_for_the_control() -> None:
     text = comparison(lossy())
     assert "loss 5%, udp-bbr: It ran at " in text
     assert "loss 5%, tcp-cubic#2: It ran" not in text
 
 
-def test_a_terminal_is_never_sent_a_control_character() -> None:
+def test_no_format_contains_control_characters() -> None:
     for table_format in FORMATS:
         shown = comparison(troubled(), table_format)
         assert "\x1b" not in shown
@@ -54,22 +54,22 @@ def test_a_terminal_is_never_sent_a_control_character() -> None:
         assert all(c.isprintable() or c == "\n" for c in shown)
 
 
-def test_github_cells_and_lines_cannot_be_left() -> None:
+def test_github_markup_in_labels_is_escaped() -> None:
     results = one_path()
-    sly = replace(results.campaign, paths={"a|b *c*": next(iter(results.campaign.paths.values()))})
-    text = comparison(Results(sly, [replace(trial, path="a|b *c*") for trial in results.trials]), "github")
+    hostile = replace(results.campaign, paths={"a|b *c*": next(iter(results.campaign.paths.values()))})
+    text = comparison(Results(hostile, [replace(trial, path="a|b *c*") for trial in results.trials]), "github")
     rows = [line for line in text.split("\n") if line.startswith("| a")]
     assert rows
     assert all(line.startswith("| a\\|b \\*c\\*") for line in rows)
     assert len({line.replace("\\|", "").count("|") for line in rows[:3]}) == 1
 
 
-def test_html_and_latex_are_escaped() -> None:
+def test_html_and_latex_markup_in_labels_is_escaped() -> None:
     assert "<script>" not in comparison(troubled(), "html")
     assert "&lt;script&gt;" in comparison(troubled(), "html")
     latex = comparison(troubled(), "latex")
     assert "\\$x\\_1\\$" in latex
-    assert HOSTILE[:8] in latex  # no markup to LaTeX
+    assert HOSTILE[:8] in latex  # < and > are no markup in LaTeX
 
 
 def test_csv_has_the_figures_of_the_summary() -> None:
@@ -84,7 +84,7 @@ def test_csv_has_the_figures_of_the_summary() -> None:
         assert text["campaign"] == "link"
 
 
-def test_json_is_one_object_with_the_headline_and_plain_rows() -> None:
+def test_json_is_one_object_with_headline_and_flat_rows() -> None:
     results = [lossy(), one_path()]
     shown = json.loads(report_text([summarise(one) for one in results], (), "json"))
     assert shown["headline"] == [*sentences(results[0]), *sentences(results[1])]
@@ -93,12 +93,12 @@ def test_json_is_one_object_with_the_headline_and_plain_rows() -> None:
     assert shown["rows"][1]["ratio_low"] < shown["rows"][1]["ratio"] < shown["rows"][1]["ratio_high"]
 
 
-def test_flat_rows_have_the_same_names_whatever_they_hold() -> None:
+def test_every_flat_row_has_the_same_fields() -> None:
     names = {tuple(flat_row(row)) for results in (lossy(), troubled()) for row in summarise(results).rows}
     assert len(names) == 1
 
 
-def test_a_busy_machine_and_too_few_pairs_are_told_of() -> None:
+def test_the_caption_warns_of_a_busy_machine_and_too_few_pairs() -> None:
     results = one_path()
     busy = replace(results.campaign, host={**results.campaign.host, "load_1min": 1.5})
     assert "busy at the start (load 1.5)" in comparison(Results(busy, results.trials))
@@ -109,6 +109,6 @@ def test_a_busy_machine_and_too_few_pairs_are_told_of() -> None:
     assert "--repeat" not in comparison(results)
 
 
-def test_a_host_that_tells_nothing_is_no_error() -> None:
+def test_an_empty_host_record_is_shown_as_unknown() -> None:
     results = one_path()
     assert "unknown" in comparison(replace(results, campaign=replace(results.campaign, host={})))
