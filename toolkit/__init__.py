@@ -1,3 +1,3 @@
-"""nettool: files over TCP and over a reliable protocol on UDP, and figures that tell which serves a path better."""
+"""nettool: file transfer over TCP and over a reliable protocol on UDP, with an honest comparison of the two."""
 
 __version__ = "0.1.0"
