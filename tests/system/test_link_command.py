@@ -260,7 +260,7 @@ class TestAsNobody:
     def test_a_machine_without_user_namespaces(self) -> None:
         ended = nettool("link", "--", "true", before=without_namespaces)
         assert ended.code == 4
-        assert "this user may make no namespaces" in complaint(ended)
+        assert "this user cannot make namespaces" in complaint(ended)
 
 
 def owned_by_nobody() -> set[int]:

@@ -15,7 +15,7 @@ from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.emulator.check import LinkCheck
 from toolkit.emulator.check import check as measure
 from toolkit.emulator.interfaces import DEFAULT_NETWORK
-from toolkit.emulator.link import EMULATORS, Link, refuse_missing
+from toolkit.emulator.link import EMULATORS, Link, require_program
 from toolkit.emulator.run import run_behind
 from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.netmodel.mahimahi import parse_trace
@@ -80,7 +80,7 @@ def link(
         return _check(emulated, json)
     if not ends.command:
         raise UsageError("no command given: name a program to run, for example: nettool link --rtt 40ms -- ping far")
-    refuse_missing(ends.command)
+    require_program(ends.command)
     with emulated:
         code, accounting = run_behind(emulated, ends.command, ends.far, sys.stderr if json else None)
     if json:

@@ -1,9 +1,9 @@
-"""What became of every packet that was offered to a link: counters that must balance.
+"""Account for every packet offered to a link, with counters that must balance:
 
-    offered = delivered + corrupted + every reason for a drop + what is still under way
+    offered = delivered + corrupted + dropped (by reason) + in flight
 
-All of these count packets as a wire would carry them. What the link adds (second deliveries) and what the
-host's kernel loses before the link sees it (a full device ring) stand beside the sum, under their own names.
+All counters count packets as a wire would carry them. Duplicates, which the link adds, and packets that the host's
+kernel loses before the link sees them (full device ring) have counters of their own outside the balance.
 """
 
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from toolkit.units import format_duration_ns, format_fraction, format_rate
 
 SCHEMA_VERSION = 1
 EMULATOR = "emulator"
-"""Dropped because the emulator may hold no more in memory, or because the other end's device took it not."""
+"""Drop reason: the emulator's memory limit was reached, or the far device rejected the packet."""
 
 
 @dataclass(slots=True)
 class PathAccounting:
-    """One direction. All are packets but those named otherwise.
+    """The packet counters of one direction.
 
-    delivered, corrupted: written to the other end, whole or damaged (its kernel drops and counts the damaged)
-    dropped:              by reason: those of `toolkit.netmodel.path.DROP_REASONS`, and EMULATOR
+    delivered, corrupted: written to the far device, intact or with a flipped bit (its kernel drops the latter)
+    dropped:              by reason, one of `toolkit.netmodel.path.DROP_REASONS` or EMULATOR
     in_flight:            offered, and neither delivered nor dropped yet
     duplicates:           second deliveries
-    marked:               those of the delivered that carry Congestion Experienced by this link
-    host_dropped:         lost in the sending end's device ring before they were offered (in super-packets)
-    offered_bytes, delivered_bytes: of IP packets; what is delivered twice counts once
+    marked:               delivered packets that this link marked Congestion Experienced
+    host_dropped:         super-packets lost in the device ring of the sending end before the link saw them
+    offered_bytes, delivered_bytes: bytes of IP packets; duplicates do not count
     """
 
     offered: int = 0
@@ -43,16 +43,16 @@ class PathAccounting:
 
     @property
     def dropped_packets(self) -> int:
-        """Over all reasons."""
+        """Dropped packets, for any reason."""
         return sum(self.dropped.values())
 
     @property
     def imbalance(self) -> int:
-        """Packets that nobody accounts for: 0, or the emulator has a defect."""
+        """Packets unaccounted for. Anything but 0 is a defect of the emulator."""
         return self.offered - self.delivered - self.corrupted - self.dropped_packets - self.in_flight
 
     def to_json(self) -> dict[str, object]:
-        """The counters by name, with the balance."""
+        """The counters as `nettool link --json` prints them."""
         return {
             "offered_packets": self.offered,
             "offered_bytes": self.offered_bytes,
@@ -70,11 +70,11 @@ class PathAccounting:
 
 @dataclass(slots=True)
 class LinkAccounting:
-    """A link's account since its clock was started.
+    """The counters of a link since the last start of its clock.
 
-    emulator:          what carried the packets: "tun", "netem" or "veth"
-    cpu_ns:            CPU time of the emulator's process, and none of the two ends'
-    late_p50_ns, late_p99_ns, late_max_ns: by how much packets were delivered after they were due
+    emulator:          what carries the packets: "tun", "netem" or "veth"
+    cpu_ns:            CPU time of the emulator process alone
+    late_p50_ns, late_p99_ns, late_max_ns: how long after their due time packets were delivered
     """
 
     emulator: str
@@ -89,11 +89,11 @@ class LinkAccounting:
 
     @property
     def cpu_share(self) -> float:
-        """Of one core."""
+        """CPU time as a share of one core."""
         return self.cpu_ns / self.duration_ns if self.duration_ns else 0.0
 
     def to_json(self) -> dict[str, object]:
-        """The accounting as `nettool link --json` prints it."""
+        """The counters as `nettool link --json` prints them."""
         return {
             "schema_version": SCHEMA_VERSION,
             "emulator": self.emulator,
@@ -109,7 +109,7 @@ class LinkAccounting:
         }
 
     def summary(self) -> Iterator[str]:
-        """A few lines for a person."""
+        """The counters as a few lines of text."""
         for name, path in (("near -> far", self.forward), ("far -> near", self.backward)):
             parts = [f"{path.offered} packets offered", f"{path.delivered} delivered"]
             if self.duration_ns:
@@ -121,8 +121,8 @@ class LinkAccounting:
                 (path.corrupted, "corrupted"),
                 (path.duplicates, "duplicated"),
                 (path.marked, "marked CE"),
-                (path.in_flight, "still under way"),
-                (path.host_dropped, "super-packets lost by the host before the link"),
+                (path.in_flight, "in flight"),
+                (path.host_dropped, "super-packets dropped by the host before the link"),
                 (path.imbalance, "UNACCOUNTED FOR"),
             ):
                 if packets:

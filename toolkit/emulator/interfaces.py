@@ -1,8 +1,8 @@
-"""Devices and addresses of a link's two ends, through netlink.
+"""Devices and addresses of the two ends of a link, configured through netlink.
 
-The addresses are those set aside for benchmarks (RFC 2544 section C.2.2 and RFC 5180 section 8), which no
-network should use; where one does all the same, the user picks others. An IPv6 address is the IPv4 one in the
-last bits of 2001:2::/48.
+The default addresses are reserved for benchmarks (RFC 2544 section C.2.2, RFC 5180 section 8) and should be in use
+nowhere; a user whose network uses them chooses others. An IPv6 address carries the IPv4 address in the last bits of
+2001:2::/48.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _IFF_UP, _IFF_MULTICAST = 0x1, 0x1000
 
 
 class Addresses(NamedTuple):
-    """Of both ends, and the length of their prefixes."""
+    """The IPv4 addresses of both ends, and their prefix length."""
 
     near: IPv4Address
     far: IPv4Address
@@ -35,37 +35,37 @@ class Addresses(NamedTuple):
         try:
             network = IPv4Network(text)
         except ValueError:
-            raise UsageError(f"'{printable(text, 40)}' is no IPv4 network: write it like 10.9.8.0/30") from None
+            raise UsageError(f"'{printable(text, 40)}' is not an IPv4 network: write it like 10.9.8.0/30") from None
         if network.prefixlen > 30:
-            raise UsageError(f"{network} has no room for two ends: write it like 10.9.8.0/30")
+            raise UsageError(f"{network} has no room for two addresses: use a /30 or larger, like 10.9.8.0/30")
         return cls(network[1], network[2], network.prefixlen)
 
     @property
     def network(self) -> IPv4Network:
-        """The one that both ends are in."""
+        """The network that both ends are in."""
         return IPv4Network((self.near, self.prefix), strict=False)
 
     @property
     def network_ipv6(self) -> IPv6Network:
-        """The same for IPv6."""
+        """The IPv6 network that both ends are in."""
         return IPv6Network((_IPV6_BASE + int(self.network.network_address), 96 + self.prefix))
 
     @property
     def near_ipv6(self) -> IPv6Address:
-        """Of the near end."""
+        """The IPv6 address of the near end."""
         return self.network_ipv6[1]
 
     @property
     def far_ipv6(self) -> IPv6Address:
-        """Of the far end."""
+        """The IPv6 address of the far end."""
         return self.network_ipv6[2]
 
 
-def refuse_used(addresses: Addresses) -> None:
-    """Raise UsageError if this (outer) network namespace has an address in the range of the link's ends.
+def require_unused(addresses: Addresses) -> None:
+    """Raise UsageError if this (outer) network namespace uses an address in the range of the link.
 
-    Nothing would break, for the ends are apart from it; but a command that means the outer one would reach
-    the link's end instead, and its figures would be another path's.
+    The link would work, but a command meant for the outer host would reach the end of the link instead and measure the
+    wrong path.
     """
     with IPRoute() as netlink:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
@@ -82,11 +82,11 @@ def refuse_used(addresses: Addresses) -> None:
 def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix: int, mtu_bytes: int) -> None:
     """Bring up the loopback and DEVICE in the namespace of `netlink`. Raises NettoolError.
 
-    No multicast, no link-local address: a link carries what the commands send, and no chatter of the kernel's.
+    Multicast and link-local addresses are off, so that the link carries only what the commands send.
     """
     settings = Path(f"/proc/sys/net/ipv6/conf/{DEVICE}")
     for name, value in (("addr_gen_mode", "1"), ("accept_ra", "0")):
-        with contextlib.suppress(OSError):  # without IPv6, or with /proc/sys read-only: a little chatter
+        with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only: the kernel may send a few packets
             (settings / name).write_text(value)
     try:
         netlink.link("set", index=index_of(netlink, "lo"), state="up")
@@ -95,25 +95,25 @@ def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix:
         netlink.link("set", index=index, flags=_IFF_UP, change=_IFF_UP | _IFF_MULTICAST)
         netlink.addr("add", index=index, address=str(address), prefixlen=prefix)
     except NetlinkError as error:
-        raise NettoolError(f"the link's end cannot be set up: {printable(str(error))}") from None
-    with contextlib.suppress(NetlinkError):  # IPv6 may be off on this machine, or the MTU too small for it
+        raise NettoolError(f"cannot configure an end of the link: {printable(str(error))}") from None
+    with contextlib.suppress(NetlinkError):  # IPv6 is off, or the MTU is too small for it
         netlink.addr("add", index=index, address=str(ipv6), prefixlen=96 + prefix, flags=_IFA_F_NODAD)
 
 
 def make_veth(netlink: IPRoute, far: int) -> None:
-    """A veth pair: DEVICE here, DEVICE in the namespace of the descriptor `far`. Raises NettoolError."""
+    """Make a veth pair: DEVICE here and DEVICE in the namespace of descriptor `far`. Raises NettoolError."""
     try:
         netlink.link("add", ifname=DEVICE, kind="veth", peer={"ifname": DEVICE, "net_ns_fd": far})
     except NetlinkError as error:
-        raise NettoolError(f"this kernel gives no veth pair: {printable(str(error))}") from None
+        raise NettoolError(f"cannot make a veth pair: {printable(str(error))}") from None
 
 
 def statistics(netlink: IPRoute) -> dict[str, int]:
-    """The kernel's counters of DEVICE (struct rtnl_link_stats64)."""
+    """The kernel counters of DEVICE (struct rtnl_link_stats64)."""
     (link,) = netlink.get_links(index_of(netlink, DEVICE))
     return dict(link.get_attr("IFLA_STATS64"))
 
 
 def index_of(netlink: IPRoute, name: str) -> int:
-    """The index of an interface that exists."""
+    """The index of an existing interface."""
     return int(netlink.link_lookup(ifname=name)[0])

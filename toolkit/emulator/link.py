@@ -26,8 +26,8 @@ from typing import Any, Self
 
 from toolkit.emulator import namespaces
 from toolkit.emulator.accounting import LinkAccounting
-from toolkit.emulator.interfaces import DEFAULT_NETWORK, Addresses, refuse_used
-from toolkit.emulator.link_process import FAR, MAX_MESSAGE_BYTES, NEAR, NETEM, TUN, Request
+from toolkit.emulator.interfaces import DEFAULT_NETWORK, Addresses, require_unused
+from toolkit.emulator.link_process import FAR, MAX_MESSAGE_BYTES, NEAR, NETEM, TUN, LinkRequest
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.netmodel.spec import LinkSpec
 
@@ -35,7 +35,7 @@ EMULATORS = (TUN, NETEM)
 _END_TIMEOUT_S = 10.0
 
 
-def refuse_missing(arguments: Sequence[str]) -> None:
+def require_program(arguments: Sequence[str]) -> None:
     """Raise UsageError if there is no such program: sooner than `popen_near`, which does so too."""
     if shutil.which(arguments[0]) is None:
         raise _no_command(arguments)
@@ -57,7 +57,7 @@ class Link:
             raise UsageError(f"no emulator '{printable(emulator, 40)}': take one of {', '.join(EMULATORS)}")
         self.spec = spec
         self.addresses = Addresses.of_network(network)
-        self._request = Request(spec, emulator, self.addresses)
+        self._request = LinkRequest(spec, emulator, self.addresses)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._descriptors: list[int] = []
@@ -73,7 +73,7 @@ class Link:
 
     def open(self) -> None:
         """Make the link. Raises UsageError and NettoolError, and then nothing is left of it."""
-        refuse_used(self.addresses)
+        require_unused(self.addresses)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:

@@ -34,7 +34,7 @@ TUN, NETEM = "tun", "netem"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LinkRequest:
     """What the owner asks for; `emulator` is TUN or NETEM."""
 
     spec: LinkSpec
@@ -88,12 +88,12 @@ class LinkProcess:
         self._networks: dict[str, int] = {}
         self._user = self._mount = -1
 
-    def make(self, request: Request, is_user: bool) -> None:
+    def make(self, request: LinkRequest, is_user: bool) -> None:
         """Make everything. Raises NettoolError; `close` is due all the same."""
         self._spec = request.spec
         addresses = request.addresses
         names = {NEAR: str(addresses.near), FAR: str(addresses.far), "far6": str(addresses.far_ipv6)}
-        namespaces.name_hosts(names)
+        namespaces.add_hosts_entries(names)
         is_tun = request.emulator == TUN and request.spec.kind != LAN
         devices, netlinks = [], []
         for end in (NEAR, FAR):
@@ -116,7 +116,7 @@ class LinkProcess:
         else:
             self._backend = KernelBackend(request.spec, *netlinks)
         if not is_user:
-            for link in namespaces.publish_names(self._networks[NEAR], self._networks[FAR]):
+            for link in namespaces.register_netns_names(self._networks[NEAR], self._networks[FAR]):
                 self._resources.callback(link.unlink, missing_ok=True)
         self._user = self._keep(os.open("/proc/self/ns/user", os.O_RDONLY)) if is_user else -1
         self._mount = self._keep(os.open("/proc/self/ns/mnt", os.O_RDONLY))
@@ -163,14 +163,14 @@ class LinkProcess:
 
     def close(self) -> None:
         """End what runs inside, and let go of everything."""
-        namespaces.end_processes(list(self._networks.values()))
+        namespaces.terminate_processes(list(self._networks.values()))
         self._resources.close()
 
 
 def serve_link(control: socket.socket, is_user: bool) -> None:
     """Serve the link whose request comes, pickled, on standard input, to its end.
 
-    This process is inside `namespaces.enter_ends` already; `is_user` is what that has returned.
+    This process is inside `namespaces.enter_private_namespaces` already; `is_user` is what that has returned.
     """
     owner = os.getppid()
 
@@ -182,7 +182,7 @@ def serve_link(control: socket.socket, is_user: bool) -> None:
                 control.shutdown(socket.SHUT_RDWR)
 
     signal.signal(signal.SIGTERM, end_if_orphaned)
-    namespaces.end_with_parent(signal.SIGTERM)
+    namespaces.set_parent_death_signal(signal.SIGTERM)
     process = LinkProcess()
     try:
         with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the owner is gone
@@ -192,7 +192,7 @@ def serve_link(control: socket.socket, is_user: bool) -> None:
                 control.send(pickle.dumps(error))
                 return
             socket.send_fds(control, [pickle.dumps(None)], process.descriptors)
-            namespaces.wake_precisely()
+            namespaces.raise_scheduling_priority()
             gc.freeze()
             gc.disable()
             process.serve(control)

@@ -1,11 +1,10 @@
-"""The two ends of a link: network namespaces, and what must be gone when the link is.
+"""Network namespaces for the two ends of a link, and their removal.
 
-Root makes network namespaces directly; anybody else first makes a user namespace, in which he is root
-(user_namespaces(7)). A mount namespace gives the commands inside an /etc/hosts of their own, where `far` has
-a name. Nothing of this is kept by a mount or a file: namespaces, devices and routes live as long as a process
-or a descriptor refers to them, so the kernel itself takes them back, however their owner ended. For root there
-are names besides, for `ip netns exec`: symbolic links in /run/netns to the owner's descriptors. Those that an
-owner could not remove point nowhere, and the next link removes them.
+Root makes network namespaces directly; any other user first enters a user namespace in which they are root
+(user_namespaces(7)). A mount namespace gives the commands a private /etc/hosts in which `far` has an entry. No mount or
+file keeps any of this alive: namespaces, devices and routes exist while a process or a descriptor refers to them, so
+the kernel removes them however their owner ends. Root also gets names for `ip netns exec`: symbolic links in /run/netns
+to the descriptors of the owner. A name whose owner was killed dangles, and the next link removes it.
 
 To read: namespaces(7), setns(2), mount_namespaces(7), ip-netns(8).
 """
@@ -17,7 +16,6 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from toolkit.errors import NettoolError
 
@@ -29,15 +27,6 @@ _NAME_PREFIX = "nettool-"
 _END_GRACE_S = 1.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Ends(NamedTuple):
-    """Descriptors of a link's namespaces; `user` is -1 where there is no namespace of users (root)."""
-
-    user: int
-    mount: int
-    near: int
-    far: int
 
 
 def _checked(result: int) -> None:
@@ -52,29 +41,29 @@ def unshare(flags: int) -> None:
 
 
 def join(namespace: int, kind: int) -> None:
-    """setns(2) for this process (for the calling thread, if it is a network namespace). Raises OSError."""
+    """setns(2) for this process; for a network namespace, for the calling thread only. Raises OSError."""
     _checked(_libc.setns(namespace, kind))
 
 
-def end_with_parent(signal_number: int) -> None:
-    """Have the kernel send this process `signal_number` when its parent dies."""
+def set_parent_death_signal(signal_number: int) -> None:
+    """Have the kernel send `signal_number` to this process when its parent dies."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0))
 
 
-def wake_precisely() -> None:
-    """Let timers not be put off to share an interrupt, and, where that is allowed, run before other processes.
+def raise_scheduling_priority() -> None:
+    """Set the timer slack to its minimum and, where permitted, switch to real-time scheduling.
 
-    A wire does not wait for a processor either: what two busy ends leave over would make the link's delay theirs.
+    Otherwise busy commands at the two ends would add their scheduling latency to the delay of the link.
     """
     _checked(_libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0))
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
-def enter_ends() -> bool:
-    """Give this process namespaces of users (unless it may do without) and mounts, all private to it.
+def enter_private_namespaces() -> bool:
+    """Move this process into a private mount namespace and, unless it is privileged, a user namespace.
 
-    True if there is a namespace of users now. Raises NettoolError where this machine allows neither.
+    Returns whether it is in a new user namespace. Raises NettoolError where this machine permits neither.
     """
     is_user = False
     try:
@@ -89,27 +78,27 @@ def enter_ends() -> bool:
             is_user = True
         _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
     except OSError as error:
-        way_out = "run the link as root, or allow them: see user.max_user_namespaces in sysctl"
+        remedy = "run as root, or allow user namespaces: see user.max_user_namespaces in sysctl"
         if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
-            way_out = "run the link as root, or 'sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'"
-        raise NettoolError(f"this user may make no namespaces ({error.strerror}): {way_out}") from None
+            remedy = "run as root, or run 'sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'"
+        raise NettoolError(f"this user cannot make namespaces ({error.strerror}): {remedy}") from None
     return is_user
 
 
 def new_network() -> int:
-    """Move this process into a new network namespace; the descriptor that keeps it. Raises NettoolError."""
+    """Move this process into a new network namespace. Returns a descriptor of it. Raises NettoolError."""
     try:
         unshare(CLONE_NEWNET)
         return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise NettoolError(f"no network namespace can be made ({error.strerror}): run the link as root") from None
+        raise NettoolError(f"cannot make a network namespace ({error.strerror}): run as root") from None
 
 
-def name_hosts(names: dict[str, str]) -> None:
-    """Let this mount namespace's /etc/hosts also hold `names` (host name -> address)."""
+def add_hosts_entries(names: dict[str, str]) -> None:
+    """Add `names` (host name -> address) to /etc/hosts as this mount namespace sees it."""
     hosts = Path("/etc/hosts")
     if not hosts.exists():
-        return  # nothing to mount over; the addresses are in the environment all the same
+        return  # no file to mount over; commands find the addresses in their environment
     text = hosts.read_text(errors="surrogateescape")
     added = "".join(f"{address}\t{name}\n" for name, address in names.items())
     folder = tempfile.mkdtemp(prefix="nettool-hosts-")
@@ -119,15 +108,16 @@ def name_hosts(names: dict[str, str]) -> None:
         file.write_text(f"{added}{text}", errors="surrogateescape")
         file.chmod(0o644)
         _checked(_libc.mount(os.fsencode(file), b"/etc/hosts", None, _MS_BIND, None))
-        _checked(_libc.umount2(os.fsencode(folder), _MNT_DETACH))  # the other mount holds the file
+        _checked(_libc.umount2(os.fsencode(folder), _MNT_DETACH))  # the bind mount keeps the file
     finally:
         os.rmdir(folder)
 
 
-def publish_names(near: int, far: int) -> list[Path]:
-    """Name this process's namespaces for `ip netns`; root only. Returns the links, which `unlink` removes."""
+def register_netns_names(near: int, far: int) -> list[Path]:
+    """Name the namespaces (descriptors) for `ip netns`; root only. Returns the symbolic links made."""
     links = []
-    with contextlib.suppress(OSError):  # a convenience: where /run is not ours, as in a container, there are none
+    with contextlib.suppress(OSError):  # a convenience: without write access to /run, as in a container, there are no
+    names
         NAMES_FOLDER.mkdir(parents=True, exist_ok=True)
         remove_stale_names()
         for end, fd in (("near", near), ("far", far)):
@@ -138,22 +128,22 @@ def publish_names(near: int, far: int) -> list[Path]:
 
 
 def remove_stale_names() -> None:
-    """Remove names whose owner is gone."""
+    """Remove names whose owner has exited."""
     for link in NAMES_FOLDER.glob(f"{_NAME_PREFIX}*"):
         with contextlib.suppress(OSError):
             if link.is_symlink() and not link.exists():
                 link.unlink()
 
 
-def end_processes(namespaces: list[int]) -> None:
-    """End every process, but this one, that is inside one of the network namespaces (descriptors).
+def terminate_processes(namespaces: list[int]) -> None:
+    """Terminate every other process inside one of the network namespaces (descriptors).
 
-    They get SIGTERM, and after a second SIGKILL. A process is known by where it is, never by its name.
+    Processes get SIGTERM, then SIGKILL after a second. They are found by their namespace, never by name.
     """
     inodes = {os.fstat(fd).st_ino for fd in namespaces}
     deadline = time.monotonic() + _END_GRACE_S
     signal_number = signal.SIGTERM
-    while pids := _inside(inodes):
+    while pids := _pids_inside(inodes):
         if time.monotonic() > deadline:
             signal_number = signal.SIGKILL
         for pid in pids:
@@ -161,7 +151,7 @@ def end_processes(namespaces: list[int]) -> None:
         time.sleep(0.01)
 
 
-def _inside(inodes: set[int]) -> list[int]:
+def _pids_inside(inodes: set[int]) -> list[int]:
     own = os.getpid()
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
     return [pid for pid in pids if pid != own and _is_inside(pid, inodes)]
@@ -170,7 +160,7 @@ def _inside(inodes: set[int]) -> list[int]:
 def _is_inside(pid: int, inodes: set[int]) -> bool:
     try:
         return os.stat(f"/proc/{pid}/ns/net").st_ino in inodes
-    except OSError:  # it is gone, a zombie, or somebody else's
+    except OSError:  # it has exited, is a zombie, or belongs to another user
         return False
 
 
@@ -180,7 +170,7 @@ def _signal_if_inside(pid: int, inodes: set[int], signal_number: int) -> None:
     except OSError:
         return
     try:
-        if _is_inside(pid, inodes):  # the handle is to a process, the number might be another's by now
+        if _is_inside(pid, inodes):  # the pid may have been reused before the handle was opened
             signal.pidfd_send_signal(handle, signal_number)
     except OSError:
         pass

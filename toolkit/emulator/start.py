@@ -18,7 +18,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as control:
         try:
-            is_user = namespaces.enter_ends()
+            is_user = namespaces.enter_private_namespaces()
         except NettoolError as error:
             control.send(pickle.dumps(error))
             return

@@ -119,7 +119,7 @@ class _Direction:
 
 
 @dataclass(slots=True)
-class _Run:
+class _WriteRun:
     """Neighbours in one super-packet that will be written together, at `due_ns`."""
 
     offered: _Offered
@@ -272,7 +272,7 @@ class Emulator:
 
     def _schedule(self, direction: _Direction, now_ns: int) -> None:
         """Turn the fates that are known into deliveries: neighbours that arrive close together go as one."""
-        run: _Run | None = None
+        run: _WriteRun | None = None
         offered: _Offered | None = None
         for fate in direction.path.poll_fates(now_ns):
             end = fate.first + fate.packets
@@ -297,10 +297,10 @@ class Emulator:
                         continue
                     self._push_run(direction, run)
                     first_due_ns = fate.delivery_ns(first)
-                    run = _Run(offered, first, part_end, first_due_ns, due_ns, fate.is_marked)
+                    run = _WriteRun(offered, first, part_end, first_due_ns, due_ns, fate.is_marked)
         self._push_run(direction, run)
 
-    def _push_run(self, direction: _Direction, run: _Run | None) -> None:
+    def _push_run(self, direction: _Direction, run: _WriteRun | None) -> None:
         if run is not None:
             offered = run.offered
             buffers = offered.super_packet.cut(run.first - offered.first, run.end - run.first, run.is_marked)

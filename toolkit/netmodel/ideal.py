@@ -1,8 +1,9 @@
 """The upper bound of goodput on a path, whatever the protocol.
 
-A bottleneck of rate R delivers at most R x p/P x (1 - L), where p of the P bytes of a packet are payload and a share L of
-the packets is lost behind the bottleneck. For a path that changes, the bound is summed over its periods; a blackout
-contributes nothing. Round trips, handshakes and ramp-up are not deducted: the ideal sender runs at full rate from the first nanosecond.
+A bottleneck of rate R delivers at most R x p/P x (1 - L), where p of the P bytes of a packet are payload and a share L
+of the packets is lost behind the bottleneck. For a path that changes, the bound is summed over its periods; a blackout
+contributes nothing. Round trips, handshakes and ramp-up are not deducted: the ideal sender runs at full rate from the
+first nanosecond.
 """
 
 from collections.abc import Iterator
