@@ -134,7 +134,7 @@ class TestAsRoot:
                 assert json.loads(process.communicate(timeout=20)[0])["exit_code"] == 0
 
     def test_a_far_command_that_fails_is_told(self) -> None:
-        with Link(LinkSpec()) as link, pytest.raises(UsageError, match="has ended with 1"):
+        with Link(LinkSpec()) as link, pytest.raises(UsageError, match="exited with 1"):
             run_behind(link, ["true"], "false")
 
     @pytest.mark.parametrize("far", ["", "'", "no-such-command-at-all"])
@@ -147,14 +147,14 @@ class TestAsRoot:
 @pytest.mark.parametrize(
     ("arguments", "complaint_holds"),
     [
-        (("--", "no-such-command-at-all"), "there is no command 'no-such-command-at-all'"),
+        (("--", "no-such-command-at-all"), "command 'no-such-command-at-all' not found"),
         ((), "no command given"),
         (("--link", "moon", "--", "true"), "unknown link 'moon'"),
         (("--rate", "fast", "--", "true"), "is not a rate"),
         (("--loss", "150%", "--", "true"), "more than the whole"),
         (("--rtt", "40", "--", "true"), "is not a duration"),
-        (("--emulator", "magic", "--", "true"), "no emulator 'magic'"),
-        (("--addresses", "300.0.0.0/8", "--", "true"), "no IPv4 network"),
+        (("--emulator", "magic", "--", "true"), "unknown emulator 'magic'"),
+        (("--addresses", "300.0.0.0/8", "--", "true"), "not an IPv4 network"),
         (("--trace", "/no/such/trace", "--", "true"), "cannot be read"),
         (("--mtu", "9", "--", "true"), "an MTU must lie between"),
         (("--seed", "x", "--", "true"), "seed"),

@@ -131,7 +131,7 @@ def test_a_killed_emulator_is_noticed_and_its_names_go() -> None:
         (pid,) = holders(os.getpid())
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        with pytest.raises(NettoolError, match="has ended"):
+        with pytest.raises(NettoolError, match="has exited"):
             link.accounting()
     await_nothing_left({pid}, set())
 

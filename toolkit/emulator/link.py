@@ -1,4 +1,4 @@
-"""A link that runs: two ends on this machine with a path between them, for commands, sockets and tests.
+"""A live link: two network ends on this machine with an emulated path between them, for commands, sockets and tests.
 
     with Link(LinkSpec(forward=PathSpec(rate_bps=1e8, delay_ns=20_000_000), ...)) as link:
         server = link.popen_far(["iperf3", "-s", "-1"])
@@ -7,10 +7,10 @@
         client.wait()
         print(link.accounting().to_json())
 
-A link needs root, or a machine that lets its user make user namespaces. Commands at the ends are children of this
-process; inside, they are root of a network of their own, resolve `far` and `near`, and find the addresses in
-$NETTOOL_FAR, $NETTOOL_FAR6 and $NETTOOL_NEAR. The packets are carried by a process of their own
-(`toolkit.emulator.link_process`), which ends with this one, even if that is killed.
+A link needs root or permission to make user namespaces. Commands at the ends are children of this process. They are
+root of a private network, resolve `far` and `near`, and find the addresses in $NETTOOL_FAR, $NETTOOL_FAR6 and
+$NETTOOL_NEAR. A separate process carries the packets (`toolkit.emulator.link_process`). It ends with this process, even
+if this process is killed.
 """
 
 import os
@@ -36,25 +36,25 @@ _END_TIMEOUT_S = 10.0
 
 
 def require_program(arguments: Sequence[str]) -> None:
-    """Raise UsageError if there is no such program: sooner than `popen_near`, which does so too."""
+    """Raise UsageError if there is no such program, before a link is made for it."""
     if shutil.which(arguments[0]) is None:
-        raise _no_command(arguments)
+        raise _command_not_found(arguments)
 
 
-def _no_command(arguments: Sequence[str]) -> UsageError:
-    return UsageError(f"there is no command '{printable(arguments[0], 60)}': check the spelling, or install it")
+def _command_not_found(arguments: Sequence[str]) -> UsageError:
+    return UsageError(f"command '{printable(arguments[0], 60)}' not found: check the spelling, or install it")
 
 
 class Link:
-    """Enter it (or call `open`), use its ends, leave it (or call `close`).
+    """A context manager: enter it or call `open`, use the ends, leave it or call `close`.
 
-    Times of the model and of the accounting count from `open`, or from the newest `start_clock`.
+    Times of the model and of the accounting count from the last `start_clock`, or from `open`.
     """
 
     def __init__(self, spec: LinkSpec, *, emulator: str = TUN, network: str = DEFAULT_NETWORK) -> None:
-        """`network` is the IPv4 range of the two ends. Raises UsageError."""
+        """`emulator` is one of EMULATORS; `network` is the IPv4 range of the two ends. Raises UsageError."""
         if emulator not in EMULATORS:
-            raise UsageError(f"no emulator '{printable(emulator, 40)}': take one of {', '.join(EMULATORS)}")
+            raise UsageError(f"unknown emulator '{printable(emulator, 40)}': choose from {', '.join(EMULATORS)}")
         self.spec = spec
         self.addresses = Addresses.of_network(network)
         self._request = LinkRequest(spec, emulator, self.addresses)
@@ -72,20 +72,20 @@ class Link:
         self.close()
 
     def open(self) -> None:
-        """Make the link. Raises UsageError and NettoolError, and then nothing is left of it."""
+        """Make the link. Raises UsageError and NettoolError; nothing remains after a failure."""
         require_unused(self.addresses)
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with theirs:
+            with child:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "toolkit.emulator.start", str(theirs.fileno())],
+                    [sys.executable, "-m", "toolkit.emulator.start", str(child.fileno())],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # a Ctrl-C at the terminal reaches the commands, not the link
+                    pass_fds=[child.fileno()],
+                    start_new_session=True,  # Ctrl-C at a terminal must reach the commands only
                 )
             assert self._process.stdin is not None
-            with suppress(BrokenPipeError), self._process.stdin as request:  # it says why on the socket
+            with suppress(BrokenPipeError), self._process.stdin as request:  # it reports failures on the socket
                 pickle.dump(self._request, request)
             _, self._descriptors = self._receive(4)
             self.start_clock()
@@ -94,7 +94,7 @@ class Link:
             raise
 
     def close(self) -> None:
-        """End everything that runs inside, and take the link away. Idempotent."""
+        """Terminate every process inside and remove the link. Idempotent."""
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -111,28 +111,28 @@ class Link:
             namespaces.remove_stale_names()
 
     def start_clock(self, seed: int | None = None) -> None:
-        """Drop what is under way and begin again at time 0 in the first state, with `seed` if one is given.
+        """Discard packets in flight and restart the model at time 0, with `seed` or the previous seed.
 
-        Every trial that begins so meets the same bad moments.
+        Trials that start with the same seed meet the same bad periods.
         """
-        self._ask("start", seed)
+        self._call("start", seed)
 
     def accounting(self) -> LinkAccounting:
-        """The account since the clock was started."""
-        answer, _ = self._ask("accounting")
+        """The packet counters since the start of the clock."""
+        answer, _ = self._call("accounting")
         assert isinstance(answer, LinkAccounting)
         return answer
 
     def popen_near(self, arguments: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        """As subprocess.Popen, at the near end. Raises UsageError if there is no such program."""
+        """Run a command at the near end; `options` are those of subprocess.Popen. Raises UsageError."""
         return self._popen(NEAR, arguments, options)
 
     def popen_far(self, arguments: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        """As subprocess.Popen, at the far end. Raises UsageError if there is no such program."""
+        """Run a command at the far end; `options` are those of subprocess.Popen. Raises UsageError."""
         return self._popen(FAR, arguments, options)
 
     def socket_near(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket of this process at the near end; also a raw one, for which a user has no right outside."""
+        """A socket of this process at the near end. Raw sockets work for every user."""
         return self._socket(NEAR, family, kind, protocol)
 
     def socket_far(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -140,7 +140,7 @@ class Link:
         return self._socket(FAR, family, kind, protocol)
 
     def environment(self) -> dict[str, str]:
-        """What a command at either end finds in its environment, besides that of this process."""
+        """The environment variables that commands at the ends get in addition to those of this process."""
         return {
             "NETTOOL_FAR": str(self.addresses.far),
             "NETTOOL_FAR6": str(self.addresses.far_ipv6),
@@ -150,14 +150,14 @@ class Link:
     def _popen(self, end: str, arguments: Sequence[str], options: dict[str, Any]) -> "subprocess.Popen[Any]":
         options["env"] = {**options.get("env", os.environ), **self.environment()}
         try:
-            return subprocess.Popen(arguments, preexec_fn=self._joining(end), **options)
+            return subprocess.Popen(arguments, preexec_fn=self._mover_to(end), **options)
         except (FileNotFoundError, NotADirectoryError):
-            raise _no_command(arguments) from None
+            raise _command_not_found(arguments) from None
         except OSError as error:
-            raise UsageError(f"'{printable(arguments[0], 60)}' cannot be run: {error.strerror}") from None
+            raise UsageError(f"cannot run '{printable(arguments[0], 60)}': {error.strerror}") from None
 
-    def _joining(self, end: str) -> Callable[[], None]:
-        """What a new child does before it becomes the command."""
+    def _mover_to(self, end: str) -> Callable[[], None]:
+        """A function that moves a new child process to `end`."""
         mount, near, far, *user = self._descriptors
         network = near if end == NEAR else far
 
@@ -166,22 +166,22 @@ class Link:
             for descriptor in user:
                 namespaces.join(descriptor, namespaces.CLONE_NEWUSER)
             namespaces.join(network, namespaces.CLONE_NEWNET)
-            namespaces.join(mount, namespaces.CLONE_NEWNS)  # which moves this process to the root folder
+            namespaces.join(mount, namespaces.CLONE_NEWNS)  # setns changes the working directory to /
             os.chdir(folder)
 
         return enter
 
     def _socket(self, end: str, family: int, kind: int, protocol: int) -> socket.socket:
-        _, descriptors = self._ask("socket", end, int(family), int(kind), protocol)
+        _, descriptors = self._call("socket", end, int(family), int(kind), protocol)
         return socket.socket(fileno=descriptors[0])
 
-    def _ask(self, name: str, *arguments: object) -> tuple[object, list[int]]:
+    def _call(self, name: str, *arguments: object) -> tuple[object, list[int]]:
         if self._control is None:
             raise UsageError("the link is not open")
         try:
             self._control.send(pickle.dumps((name, *arguments)))
         except OSError:
-            raise NettoolError("the link's emulator has ended: start the link anew") from None
+            raise _emulator_exited() from None
         return self._receive(1)
 
     def _receive(self, descriptors: int) -> tuple[object, list[int]]:
@@ -193,8 +193,12 @@ class Link:
         except ConnectionResetError:
             data, received = b"", []
         if not data:
-            raise NettoolError("the link's emulator has ended: start the link anew")
+            raise _emulator_exited()
         answer = pickle.loads(data)
         if isinstance(answer, NettoolError):
             raise answer
         return answer, received
+
+
+def _emulator_exited() -> NettoolError:
+    return NettoolError("the emulator of the link has exited: open the link again")

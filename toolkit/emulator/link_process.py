@@ -1,9 +1,8 @@
-"""The process that a link lives in: it makes the namespaces and devices, carries the packets, and cleans up.
+"""The process behind a link: it makes the namespaces and devices, carries the packets, and cleans up.
 
-It is started by `toolkit.emulator.link`, by way of `toolkit.emulator.start`, and answers it over one socket. When that
-socket reaches its end, because the link is closed or because its owner was killed, this process ends everything
-that still runs inside the namespaces and then itself, and with it goes all that it made. A Ctrl-C is the owner's
-business.
+`toolkit.emulator.link` starts it through `toolkit.emulator.start` and sends it requests over one socket. When that
+socket closes, because the link was closed or its owner was killed, this process terminates every process inside the
+namespaces and then exits; the kernel removes everything it made. It ignores Ctrl-C, which is for its owner to handle.
 """
 
 import gc
@@ -35,7 +34,7 @@ TUN, NETEM = "tun", "netem"
 
 @dataclass(frozen=True, slots=True)
 class LinkRequest:
-    """What the owner asks for; `emulator` is TUN or NETEM."""
+    """The link to make; `emulator` is TUN or NETEM."""
 
     spec: LinkSpec
     emulator: str
@@ -43,45 +42,45 @@ class LinkRequest:
 
 
 class _Backend(Protocol):
-    """What carries the packets."""
+    """Carries the packets."""
 
     def start(self, spec: LinkSpec) -> None:
-        """Begin anew at time 0."""
+        """Restart at time 0."""
 
     def run(self, control: int) -> None:
-        """Return when `control` is readable."""
+        """Carry packets until `control` is readable."""
 
     def accounting(self) -> LinkAccounting:
-        """The account since `start`."""
+        """The packet counters since `start`."""
 
 
 class _TunBackend:
-    """The emulator, and what the kernel loses at its devices."""
+    """The emulator, and the packets that the kernel drops at its devices."""
 
     def __init__(self, emulator: Emulator, near: IPRoute, far: IPRoute) -> None:
         self._emulator = emulator
         self._netlinks = (near, far)
-        self._lost_before = self._lost()
+        self._dropped_before = self._dropped()
         self.run = emulator.run
 
     def start(self, spec: LinkSpec) -> None:
         self._emulator.start(spec)
-        self._lost_before = self._lost()
+        self._dropped_before = self._dropped()
 
     def accounting(self) -> LinkAccounting:
         accounting = self._emulator.accounting()
-        for path, lost, before in zip(
-            (accounting.forward, accounting.backward), self._lost(), self._lost_before, strict=True
+        for path, dropped, before in zip(
+            (accounting.forward, accounting.backward), self._dropped(), self._dropped_before, strict=True
         ):
-            path.host_dropped = lost - before
+            path.host_dropped = dropped - before
         return accounting
 
-    def _lost(self) -> list[int]:
+    def _dropped(self) -> list[int]:
         return [interfaces.statistics(netlink)["tx_dropped"] for netlink in self._netlinks]
 
 
 class LinkProcess:
-    """A link while it lives: made by the constructor, used by `serve`, gone with `close`."""
+    """The namespaces, devices and backend of one link: `make`, then `serve`, then `close`."""
 
     def __init__(self) -> None:
         self._resources = ExitStack()
@@ -89,7 +88,7 @@ class LinkProcess:
         self._user = self._mount = -1
 
     def make(self, request: LinkRequest, is_user: bool) -> None:
-        """Make everything. Raises NettoolError; `close` is due all the same."""
+        """Make everything. Raises NettoolError; call `close` in that case too."""
         self._spec = request.spec
         addresses = request.addresses
         names = {NEAR: str(addresses.near), FAR: str(addresses.far), "far6": str(addresses.far_ipv6)}
@@ -108,7 +107,7 @@ class LinkProcess:
             (FAR, netlinks[1], addresses.far, addresses.far_ipv6),
         )
         for end, netlink, address, ipv6 in ends:
-            namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls are those of where one is
+            namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls apply to the current namespace
             interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
         self._backend: _Backend
         if is_tun:
@@ -127,13 +126,13 @@ class LinkProcess:
 
     @property
     def descriptors(self) -> list[int]:
-        """Of the namespaces: mount, near, far, and that of users if there is one."""
+        """Descriptors of the namespaces: mount, near, far, and user if there is one."""
         kept = [self._mount, self._networks[NEAR], self._networks[FAR]]
         return kept if self._user < 0 else [*kept, self._user]
 
     def serve(self, control: socket.socket) -> None:
-        """Answer the owner until he is gone."""
-        answers: dict[str, Callable[..., object]] = {
+        """Serve requests until the owner closes `control`."""
+        handlers: dict[str, Callable[..., object]] = {
             "start": self._start,
             "accounting": self._backend.accounting,
             "socket": self._socket,
@@ -144,7 +143,7 @@ class LinkProcess:
             if not message:
                 return
             name, *arguments = pickle.loads(message)
-            answer = answers[name](*arguments)
+            answer = handlers[name](*arguments)
             if isinstance(answer, socket.socket):
                 socket.send_fds(control, [pickle.dumps(None)], [answer.fileno()])
                 answer.close()
@@ -162,21 +161,21 @@ class LinkProcess:
         return socket.socket(family, kind, protocol)
 
     def close(self) -> None:
-        """End what runs inside, and let go of everything."""
+        """Terminate the processes inside and release every resource."""
         namespaces.terminate_processes(list(self._networks.values()))
         self._resources.close()
 
 
 def serve_link(control: socket.socket, is_user: bool) -> None:
-    """Serve the link whose request comes, pickled, on standard input, to its end.
+    """Make the link that is requested, pickled, on standard input, and serve it until its owner is gone.
 
-    This process is inside `namespaces.enter_private_namespaces` already; `is_user` is what that has returned.
+    This process has called `namespaces.enter_private_namespaces` already, which returned `is_user`.
     """
     owner = os.getppid()
 
     def end_if_orphaned(_signal: int, _frame: FrameType | None) -> None:
-        # The signal also comes when only the owner's starting thread has ended; and the socket may outlive the
-        # owner in a child of his. Nothing is raised: it could come in the middle of the cleaning up.
+        # The signal also arrives when only the thread that started this process has exited, and a child of the owner
+        # may keep the socket open. Raising here could interrupt the clean-up, so the socket is shut down instead.
         if os.getppid() != owner:
             with suppress(OSError):
                 control.shutdown(socket.SHUT_RDWR)
@@ -185,7 +184,7 @@ def serve_link(control: socket.socket, is_user: bool) -> None:
     namespaces.set_parent_death_signal(signal.SIGTERM)
     process = LinkProcess()
     try:
-        with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the owner is gone
+        with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the owner has exited
             try:
                 process.make(pickle.load(sys.stdin.buffer), is_user)
             except NettoolError as error:

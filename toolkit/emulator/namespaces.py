@@ -116,8 +116,7 @@ def add_hosts_entries(names: dict[str, str]) -> None:
 def register_netns_names(near: int, far: int) -> list[Path]:
     """Name the namespaces (descriptors) for `ip netns`; root only. Returns the symbolic links made."""
     links = []
-    with contextlib.suppress(OSError):  # a convenience: without write access to /run, as in a container, there are no
-    names
+    with contextlib.suppress(OSError):  # no write access to /run, as in a container: no names
         NAMES_FOLDER.mkdir(parents=True, exist_ok=True)
         remove_stale_names()
         for end, fd in (("near", near), ("far", far)):

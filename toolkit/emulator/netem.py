@@ -1,9 +1,10 @@
-"""The kernel's own emulators on a veth pair: netem for a path, tbf for the rate of a plain LAN.
+"""The kernel's emulators on a veth pair: netem for a path, tbf for the rate of a plain LAN.
 
-Both are second choices for a path. The kernel's netem takes a super-packet of 64 KiB for one packet, so offloads are
-turned off at both ends here, which costs speed; its draws cannot be repeated; its jitter is uniform and may
-reorder; and many kernels come without it. A rate counts the bytes of Ethernet frames, 14 more per packet than
-those of IP. To read: tc-netem(8), tc-tbf(8), net/sched/sch_netem.c.
+netem is the second choice for a path. It treats a super-packet of 64 KiB as one packet, so offloads must be off at both
+ends, which costs speed; its random draws cannot be repeated; its jitter is uniform and may reorder; and many kernels
+lack it. Its rate counts the bytes of Ethernet frames, 14 more per packet than IP.
+
+To read: tc-netem(8), tc-tbf(8), net/sched/sch_netem.c.
 """
 
 import select
@@ -20,20 +21,20 @@ from toolkit.netmodel.path import QUEUE
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
 
 KERNEL = "kernel"
-"""Why netem dropped: its counter does not tell loss from a full queue."""
+"""Drop reason of netem, whose counter does not distinguish loss from a full queue."""
 
 _TC_H_ROOT = 0xFFFFFFFF
 _MIN_TBF_BURST_BYTES = 3 * 1514
-_TBF_BURST_S = 0.004  # tokens that the kernel's timer comes too late for are lost
-_HELD_PACKETS = 100_000  # by netem: enough for 1 Gb/s with a second of delay; the queue is tbf's
+_TBF_BURST_S = 0.004  # long enough that a late kernel timer loses no tokens
+_HELD_PACKETS = 100_000  # in netem: enough for a second of delay at 1 Gbit/s; the queue is in tbf
 
 
 def netem_options(path: PathSpec) -> dict[str, int | float]:
-    """What netem is told of `path`, but for its rate, in pyroute2's terms: us, percent, packets.
+    """The netem options for `path` without its rate, in the units of pyroute2: us, percent, packets.
 
     Raises UsageError for what netem, or its netlink interface here, does not offer.
     """
-    lacking = {
+    unsupported = {
         "bursts": path.burst is not None,
         "delivery traces": path.trace_ms is not None,
         "scheduled changes": bool(path.changes),
@@ -41,9 +42,9 @@ def netem_options(path: PathSpec) -> dict[str, int | float]:
         "ECN marking": path.queue.ecn or path.queue.ecn_threshold_ns is not None,
         "reordering by a delay": bool(path.reorder),
     }
-    for name, is_asked in lacking.items():
-        if is_asked:
-            raise UsageError(f"the kernel's netem has no {name}: leave out '--emulator netem'")
+    for name, is_requested in unsupported.items():
+        if is_requested:
+            raise UsageError(f"the kernel's netem does not support {name}: leave out '--emulator netem'")
     options: dict[str, int | float] = {"delay": path.delay_ns // 1000, "limit": _HELD_PACKETS}
     for key, value in (("loss", path.loss), ("duplicate", path.duplicate), ("prob_corrupt", path.corrupt)):
         if value:
@@ -54,25 +55,25 @@ def netem_options(path: PathSpec) -> dict[str, int | float]:
 
 
 def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
-    """Make netem the root discipline of DEVICE, and tbf its child. Raises NettoolError where the kernel lacks it."""
+    """Make netem the root discipline of DEVICE and tbf its child. Raises NettoolError if the kernel lacks them."""
     options = netem_options(path)
     index = index_of(netlink, DEVICE)
     try:
-        netlink.link("set", index=index, gso_max_segs=1)  # netem would delay and drop super-packets whole
+        netlink.link("set", index=index, gso_max_segs=1)  # otherwise netem delays and drops whole super-packets
         netlink.tc("add", "netem", index, "1:", **options)
     except NetlinkError as error:
         if error.code in (2, 95):  # ENOENT, EOPNOTSUPP: no such discipline
-            way_out = "leave out '--emulator netem' (nettool's own emulator needs none), or load sch_netem"
-            raise NettoolError(f"this kernel has no netem: {way_out}") from None
-        raise NettoolError(f"the kernel refuses this netem: {printable(str(error))}") from None
+            remedy = "leave out '--emulator netem' (nettool's own emulator does not need it), or load sch_netem"
+            raise NettoolError(f"this kernel has no netem: {remedy}") from None
+        raise NettoolError(f"the kernel rejects these netem options: {printable(str(error))}") from None
     _add_tbf(netlink, path, spec, parent="1:1")
 
 
 def install_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
-    """Limit DEVICE to the path's rate. Raises UsageError for anything that a plain LAN has not."""
+    """Limit DEVICE to the rate of `path`. Raises UsageError for anything but a rate and a queue."""
     plain = PathSpec(rate_bps=path.rate_bps, queue=path.queue)
     if path != plain or path.queue.codel or path.queue.ecn_threshold_ns is not None:
-        raise UsageError("a plain LAN has a rate and a queue, and no other impairment: leave out '--link lan'")
+        raise UsageError("a LAN supports a rate and a queue and no other impairment: leave out '--link lan'")
     _add_tbf(netlink, path, spec)
 
 
@@ -85,14 +86,14 @@ def _add_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec, **place: str) -> 
     try:
         netlink.tc("add", "tbf", index_of(netlink, DEVICE), "2:", rate=rate, burst=burst, limit=limit, **place)
     except NetlinkError as error:
-        raise NettoolError(f"this kernel gives no tbf: {printable(str(error))}") from None
+        raise NettoolError(f"this kernel has no tbf: {printable(str(error))}") from None
 
 
 class KernelBackend:
-    """A veth pair with disciplines of the kernel's: there is nothing to run."""
+    """A veth pair with queueing disciplines: the kernel does all the work."""
 
     def __init__(self, spec: LinkSpec, near: IPRoute, far: IPRoute) -> None:
-        """Install them at both ends. Raises NettoolError."""
+        """Install the disciplines at both ends. Raises UsageError and NettoolError."""
         is_lan = spec.kind == LAN
         self._name, self._reason = ("veth", QUEUE) if is_lan else ("netem", KERNEL)
         self._near, self._far = near, far
@@ -102,7 +103,7 @@ class KernelBackend:
         self.start(spec)
 
     def start(self, spec: LinkSpec) -> None:
-        """Count from here on; what the kernel holds stays under way."""
+        """Restart the counters. Packets that the kernel holds stay in flight."""
         self._seed = spec.seed
         self._start_ns = time.monotonic_ns()
         self._forward_before = self._counted(self._near, self._far)
@@ -113,7 +114,7 @@ class KernelBackend:
         select.select([control], [], [])
 
     def accounting(self) -> LinkAccounting:
-        """By the kernel's counters; its packets are super-packets where offloads are on."""
+        """From the counters of the kernel, which count super-packets where offloads are on."""
         forward = self._account(self._counted(self._near, self._far), self._forward_before)
         backward = self._account(self._counted(self._far, self._near), self._backward_before)
         return LinkAccounting(self._name, self._seed, forward, backward, time.monotonic_ns() - self._start_ns)
@@ -131,8 +132,8 @@ class KernelBackend:
 
     def _account(self, now: dict[str, int], before: dict[str, int]) -> PathAccounting:
         counted = {name: value - before[name] for name, value in now.items()}
-        # What netem holds back is dequeued, and counted by the device, when it is due: a packet that is under
-        # way is not in `sent` yet, and the two devices of a pair differ by nothing.
+        # The device counts a packet when netem dequeues it, that is, when it is due. A packet in flight is not in
+        # `sent` yet, and the counters of the two devices of a pair agree.
         return PathAccounting(
             offered=counted["sent"] + counted["queue_dropped"],
             offered_bytes=counted["sent_bytes"],
@@ -144,7 +145,7 @@ class KernelBackend:
 
 
 def _drops(netlink: IPRoute) -> int:
-    """By the root discipline of DEVICE, which counts its child's as well."""
+    """Packets dropped by the root discipline of DEVICE, its child included."""
     (root,) = (q for q in netlink.get_qdiscs(index_of(netlink, DEVICE)) if q["parent"] == _TC_H_ROOT)
     counters: Any = root.get_attr("TCA_STATS2")
     queue = counters.get_attr("TCA_STATS_QUEUE") if counters is not None else None

@@ -1,4 +1,7 @@
-"""Any program behind a link: one command near, and, if asked for, one far that is there before it."""
+"""Run a command at the near end of a link and, optionally, a server at the far end that is started first.
+
+This is the body of `nettool link -- COMMAND`; tests and comparisons start their processes themselves.
+"""
 
 import select
 import shlex
@@ -15,7 +18,7 @@ from toolkit.emulator.link import Link
 from toolkit.errors import UsageError, printable
 
 _LISTEN_TIMEOUT_S = 3.0
-_FAR_GRACE_S = 3.0
+_SERVER_GRACE_S = 3.0
 _INTERRUPT_GRACE_S, _TERMINATE_GRACE_S = 1.0, 5.0
 _POLL_S = 0.01
 _WAITING_STATES = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # st in /proc/net/*: listening, unconnected
@@ -24,46 +27,46 @@ _WAITING_STATES = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # st i
 def run_behind(
     link: Link, command: Sequence[str], far: str | None = None, output: TextIO | None = None
 ) -> tuple[int, LinkAccounting]:
-    """Run `command` at the near end of an open link and return its exit code and the accounting.
+    """Run `command` at the near end of an open link. Returns its exit code and the packet counters.
 
-    `far` is split as a shell would split it (but no shell runs it), and is started first; `command` follows when
-    it listens, and the link's clock begins at 0 then. What `far` prints goes to stderr. An exit code is 128 + n
-    for a command that signal n has ended. `output` is where `command` prints, if not to stdout. Raises UsageError
-    where a command cannot be run. A KeyboardInterrupt passes through when both commands have ended.
+    `far` is split into words like a shell command (no shell runs it) and started first; its output goes to stderr. When
+    it listens, the clock of the link starts at 0 and `command` runs, with its output on `output` (default: stdout). The
+    exit code is 128 + n for a command that signal n has terminated. Raises UsageError if a command cannot be run. A
+    KeyboardInterrupt propagates after both commands have ended.
     """
     with ExitStack() as running:
         server = None
         if far is not None:
-            server = link.popen_far(_words(far), stdin=subprocess.DEVNULL, stdout=sys.stderr)
-            running.callback(_end, server)
+            server = link.popen_far(_split_command(far), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            running.callback(_terminate, server)
             _await_listener(server, far)
         link.start_clock()
         client = link.popen_near(list(command), stdout=output)
-        running.callback(_end, client)
+        running.callback(_terminate, client)
         try:
             code = client.wait()
         except KeyboardInterrupt:
-            with suppress(subprocess.TimeoutExpired):  # a terminal has interrupted the command as well
+            with suppress(subprocess.TimeoutExpired):  # the terminal has interrupted the command too
                 client.wait(_INTERRUPT_GRACE_S)
             raise
         if server is not None:
-            with suppress(subprocess.TimeoutExpired):  # a server for one session ends by itself
-                server.wait(_FAR_GRACE_S)
+            with suppress(subprocess.TimeoutExpired):  # a server for one session exits by itself
+                server.wait(_SERVER_GRACE_S)
         return (128 - code if code < 0 else code), link.accounting()
 
 
-def _words(text: str) -> list[str]:
+def _split_command(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"--far '{printable(text, 60)}' is no command: {error}") from None
+        raise UsageError(f"--far '{printable(text, 60)}' is not a command: {error}") from None
     if not words:
-        raise UsageError("--far is empty: give it a command, like --far 'iperf3 -s -1'")
+        raise UsageError("--far is empty: give it a command, for example --far 'iperf3 -s -1'")
     return words
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Let a process end in its own way for a moment, and then have it ended."""
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
+    """Send SIGTERM and, if the process does not exit in time, SIGKILL."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -74,19 +77,21 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _await_listener(server: "subprocess.Popen[bytes]", text: str) -> None:
-    """Return when `server` has a socket to answer at, or has ended well, or may not want to listen at all."""
+    """Return when `server` listens, has exited with 0, or has had time enough: it may not be a server at all."""
     deadline = time.monotonic() + _LISTEN_TIMEOUT_S
     while time.monotonic() < deadline and not _is_listening(server.pid):
         if server.poll() is not None:
             if server.returncode:
                 name = printable(text, 60)
-                raise UsageError(f"the far command '{name}' has ended with {server.returncode}: try it by itself")
+                raise UsageError(
+                    f"the far command '{name}' exited with {server.returncode}: run it by itself to see why"
+                )
             return
         select.select([], [], [], _POLL_S)
 
 
 def _is_listening(pid: int) -> bool:
-    """Whether anything in the network namespace of `pid` waits for a peer; a link's is empty to begin with."""
+    """Whether any socket in the network namespace of `pid` waits for a peer; a new link has none."""
     for protocol, state in _WAITING_STATES.items():
         with suppress(OSError):
             lines = Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]

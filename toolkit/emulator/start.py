@@ -1,7 +1,7 @@
-"""The first steps of a link's process (`toolkit.emulator.link_process`): into its namespaces, before anything else.
+"""Entry point of the process behind a link (`toolkit.emulator.link_process`).
 
-The kernel lets nobody make a namespace of users who has more than one thread, and to import numpy starts some. So
-this file imports little, and the rest only after that.
+The process must enter its namespaces first: the kernel refuses a user namespace to a multi-threaded process, and
+importing numpy starts threads. Hence this file, which imports little and loads the rest afterwards.
 """
 
 import pickle
@@ -14,7 +14,7 @@ from toolkit.errors import NettoolError
 
 
 def main() -> None:
-    """Become the process of a link; the argument is the number of the socket to its owner."""
+    """Run the process behind a link; the argument is the descriptor of the socket to its owner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as control:
         try:
