@@ -148,7 +148,7 @@ def test_damage_is_one_bit_that_the_checksum_catches(original: Original, data: s
     seen = SuperPacket(original.super_packet())
     index = data.draw(st.integers(0, seen.packets - 1))
     place = data.draw(st.floats(0, 1, exclude_max=True))
-    written = bytes(seen.damaged(index, place))
+    written = bytes(seen.corrupted(index, place))
     assert written[:10] == bytes(10)  # the receiver's kernel is to check it
     whole = original.packet(index, 1)
     differences = [a ^ b for a, b in zip(written[10:], whole, strict=True)]
@@ -164,7 +164,7 @@ def test_a_packet_without_offload_goes_as_it_came() -> None:
     assert seen.cut(0, 1) == [packet]
     marked = b"".join(seen.cut(0, 1, is_marked=True))
     assert marked[10:] == Original(False, UDP, 1000, bytes(300)).packet(0, 1, is_marked=True)
-    damaged = bytes(seen.damaged(0, 0.5))
+    damaged = bytes(seen.corrupted(0, 0.5))
     assert sum((a ^ b).bit_count() for a, b in zip(damaged, packet, strict=True)) == 1
 
 

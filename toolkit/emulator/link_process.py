@@ -111,7 +111,7 @@ class LinkProcess:
             interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
         self._backend: _Backend
         if is_tun:
-            self._backend = _TunBackend(Emulator(*devices), *netlinks)
+            self._backend = _TunBackend(Emulator(devices[0], devices[1]), *netlinks)
         else:
             self._backend = KernelBackend(request.spec, *netlinks)
         if not is_user:

@@ -1,16 +1,16 @@
-"""Super-packets: what a TUN device hands over with offloads on, seen and cut as the packets of a wire.
+"""Super-packets: the reads of a TUN device with offloads, split into the packets that a wire would carry.
 
-With IFF_VNET_HDR every read begins with a `virtio_net_hdr` (virtio 1.2, section 5.1.6). A sender with
-segmentation offload leaves up to 64 KiB under one IP header; the header's `gso_size` says how the device would
-have cut it. A wire carries, delays and loses each of those packets on its own, and so the emulator must know
-them; but writing the survivors one by one would cost a system call each. So a run of neighbours goes on as a
-shorter super-packet: lengths, the IPv4 identification, the TCP sequence number and flags become those that the
-run would have had, and the kernel at the other end takes it as it takes its own (as GRO does).
+With IFF_VNET_HDR every read begins with a `virtio_net_hdr` (virtio 1.2, section 5.1.6). A sender with segmentation
+offload puts up to 64 KiB under one IP header; `gso_size` in the virtio header says how the device would segment it. The
+emulator has to treat each of these segments as a packet of its own, but writing the surviving packets one by one would
+cost a system call each. A run of neighbours is therefore written as a shorter super-packet: its lengths, IPv4
+identification, TCP sequence number and flags become those that the run would have had, and the kernel at the other end
+accepts it like a packet from its own GRO.
 
-Checksums: a packet with VIRTIO_NET_HDR_F_NEEDS_CSUM carries the sum of its pseudo header only, and whoever
-puts it on a wire completes it. Between two namespaces nobody does, for no bit can flip in between; where the
-model damages a packet, its checksum is completed first, so that the receiver's kernel finds the damage as it
-would in life. Sums are those of RFC 1071: that of 16-bit words is the whole as one number modulo 65,535.
+A packet with VIRTIO_NET_HDR_F_NEEDS_CSUM carries only the sum of its pseudo-header; the network card completes the
+checksum. Between two namespaces that is not necessary. Before the model corrupts a packet, its checksum is completed,
+so that the receiving kernel detects the corruption. Sums are those of RFC 1071: the ones' complement sum of 16-bit
+words is the whole data as one number modulo 65,535.
 """
 
 import struct
@@ -28,9 +28,9 @@ _MAX_IP_HEADER_BYTES, _IPV6_HEADER_BYTES = 60, 40
 
 
 class SuperPacket:
-    """One read from a TUN device, as `packets` packets of `packet_bytes` each, the last of `last_bytes`.
+    """One read from a TUN device: `packets` packets of `packet_bytes` each, the last of `last_bytes`.
 
-    Sizes are those of the IP packets. `is_ecn`: they are ECN-capable and not marked yet.
+    Sizes are those of IP packets. `is_ecn`: the packets are ECN-capable and not marked yet.
     """
 
     __slots__ = (
@@ -48,7 +48,7 @@ class SuperPacket:
     )
 
     def __init__(self, data: bytes) -> None:
-        """`data` is what was read, with its virtio_net_hdr. Raises ValueError where it is no sane IP packet."""
+        """`data` is one read, with its virtio_net_hdr. Raises ValueError if it is not a valid IP packet."""
         self._data = data
         self._view = memoryview(data)
         if len(data) < VNET_BYTES + 20:
@@ -79,26 +79,26 @@ class SuperPacket:
             self.last_bytes = size - (self.packets - 1) * gso_size
 
     def cut(self, first: int, count: int, is_marked: bool = False) -> list[bytes | bytearray | memoryview]:
-        """What to write (as one vector) for `count` packets from number `first` on; marked with CE if asked."""
+        """The buffers to write, in one writev, for `count` packets from `first` on; `is_marked` sets CE."""
         if count == self.packets:
             if not is_marked:
                 return [self._data]
             header = bytearray(self._data[: VNET_BYTES + _MAX_IP_HEADER_BYTES])
             rest = self._view[VNET_BYTES + _MAX_IP_HEADER_BYTES :]
         else:
-            header, rest = self._run(first, count)
+            header, rest = self._cut_run(first, count)
         if is_marked:
             _mark(header, self._is_ipv6)
         return [header, rest]
 
-    def damaged(self, index: int, corrupt_at: float) -> bytearray:
-        """Packet `index` alone, with one bit of its IP payload flipped: `corrupt_at` (0 to 1) says which."""
+    def corrupted(self, index: int, corrupt_at: float) -> bytearray:
+        """Packet `index` with one bit of its IP payload flipped, at the relative position `corrupt_at` in [0, 1)."""
         packet = bytearray().join(self.cut(index, 1))
         flags, _, _, _, csum_start, csum_offset = VNET_HEADER.unpack_from(packet)
         if flags & NEEDS_CSUM:
             start = VNET_BYTES + csum_start
             total = ones_complement_sum(packet[start:])
-            checksum = 0xFFFF - total or 0xFFFF  # 0 would say "none" in UDP, and is the same number to all
+            checksum = 0xFFFF - total or 0xFFFF  # in UDP 0 means "no checksum"; 0xFFFF is the same sum
             _UINT16.pack_into(packet, start + csum_offset, checksum)
         VNET_HEADER.pack_into(packet, 0, 0, GSO_NONE, 0, 0, 0, 0)
         begin = VNET_BYTES + (_IPV6_HEADER_BYTES if self._is_ipv6 else (packet[VNET_BYTES] & 15) * 4)
@@ -108,8 +108,8 @@ class SuperPacket:
             packet[at // 8] ^= 0x80 >> at % 8
         return packet
 
-    def _run(self, first: int, count: int) -> tuple[bytearray, memoryview]:
-        """Header and payload of a part of a super-packet."""
+    def _cut_run(self, first: int, count: int) -> tuple[bytearray, memoryview]:
+        """The header and the payload of a run of packets."""
         begin = VNET_BYTES + self._header_bytes
         start = begin + first * self.segment_bytes
         payload = self._view[start : start + count * self.segment_bytes]
@@ -140,13 +140,13 @@ class SuperPacket:
                 header[transport + 13] &= ~_TCP_CWR
                 header[1] &= ~GSO_ECN
         (pseudo_sum,) = _UINT16.unpack_from(header, transport + csum_offset)
-        pseudo_sum = (pseudo_sum - whole + size) % 0xFFFF or 0xFFFF  # the pseudo header holds the length
+        pseudo_sum = (pseudo_sum - whole + size) % 0xFFFF or 0xFFFF  # the pseudo-header contains the length
         _UINT16.pack_into(header, transport + csum_offset, pseudo_sum)
         return header, payload
 
 
 def ones_complement_sum(data: bytes | bytearray | memoryview) -> int:
-    """The RFC 1071 sum of `data` as 16-bit words (padded with a zero byte), 1 to 0xFFFF; 0 only for zeros."""
+    """The RFC 1071 sum of `data` as 16-bit words, padded with a zero byte: 1 to 0xFFFF, or 0 if all bytes are 0."""
     padded = bytes(data) + b"\0" * (len(data) % 2)
     value = int.from_bytes(padded)
     return value % 0xFFFF or (0xFFFF if value else 0)

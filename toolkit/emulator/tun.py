@@ -1,16 +1,15 @@
-"""The models in real time: packets between two TUN devices, each in a network namespace of its own.
+"""The models in real time: carry packets between two TUN devices, each in a network namespace of its own.
 
-What one end sends comes out of its device as super-packets (`toolkit.emulator.offload`), is offered to the path's
-model packet by packet, and is written into the other end's device when the model says that it arrives.
-Neighbours that arrive within `COALESCE_NS` are written together when the last of them is due: no packet is ever
-early, and at a gigabit forty share one system call, as a receiver's interrupt moderation would have it. At low
-rates every packet goes alone.
+The device of one end yields super-packets (`toolkit.emulator.offload`). Their packets are offered to the model of the
+path and written to the device of the other end when the model says that they arrive. Neighbours that arrive within
+`COALESCE_NS` are written together when the last of them is due: no packet is early, and at 1 Gbit/s forty packets share
+one system call, much as with interrupt moderation. At low rates every packet is written alone.
 
-One process and one thread: it sleeps in `select`, whose microseconds are finer than epoll's milliseconds.
-A processor that has slept for long takes its time to wake up (80 us, measured), so the emulator wakes a little
-early after a long pause and looks at the clock for the rest, and so does no more than that at any load.
-Memory is bounded by `MAX_HELD_BYTES`; what would go beyond is dropped and counted as the emulator's doing.
-CoDel decides at a packet's turn; what it has decided is looked up at most `COALESCE_NS` later.
+The emulator is one process with one thread. It sleeps in `select`, whose timeout has microseconds where epoll's has
+milliseconds. A CPU that was idle for long takes time to wake up (80 us, measured); after a long pause the emulator
+therefore wakes a little early and polls the clock for the rest. Memory is bounded by `MAX_HELD_BYTES`; packets beyond
+that are dropped and counted as EMULATOR drops. Decisions of CoDel are picked up at most `COALESCE_NS` after they fall
+due.
 
 To read: Documentation/networking/tuntap.rst and include/uapi/linux/if_tun.h of the kernel.
 """
@@ -22,7 +21,7 @@ import select
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
@@ -41,7 +40,7 @@ _READ_BYTES = (1 << 16) + 64
 _LATE_BUCKET_NS = 10_000
 _LATE_BUCKETS = 1000
 
-_NODE = "/dev/net/tun"
+TUN_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
@@ -51,35 +50,36 @@ _TCP_OFFLOADS = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN
 
 
 def open_tun(name: str) -> int:
-    """A new TUN device `name` in the current network namespace; it lives as long as the descriptor.
+    """Make the TUN device `name` in the current network namespace. It exists until the descriptor is closed.
 
     Raises NettoolError.
     """
     try:
-        fd = os.open(_NODE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        way_out = "load it with 'sudo modprobe tun', or give a container '--device /dev/net/tun'"
-        raise NettoolError(f"no {_NODE} here: {way_out}") from None
+        remedy = "load it with 'sudo modprobe tun', or start the container with '--device /dev/net/tun'"
+        raise NettoolError(f"no {TUN_DEVICE} on this machine: {remedy}") from None
     except PermissionError:
-        way_out = f"'sudo chmod 666 {_NODE}' is what most systems have, or run the link as root"
-        raise NettoolError(f"{_NODE} may not be opened by this user: {way_out}") from None
+        remedy = f"run 'sudo chmod 666 {TUN_DEVICE}', the mode that most systems use, or run as root"
+        raise NettoolError(f"this user cannot open {TUN_DEVICE}: {remedy}") from None
     except OSError as error:
-        reason = f"{_NODE} cannot be opened ({error.strerror})"
-        raise NettoolError(f"{reason}: load it with 'sudo modprobe tun'") from None
+        raise NettoolError(f"cannot open {TUN_DEVICE} ({error.strerror}): load it with 'sudo modprobe tun'") from None
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR))
         try:
             fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS | _TUN_F_USO4 | _TUN_F_USO6)
         except OSError:
-            fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS)  # before 6.2 the kernel cuts UDP itself, slower
+            fcntl.ioctl(
+                fd, _TUNSETOFFLOAD, _TCP_OFFLOADS
+            )  # before Linux 6.2 the kernel segments UDP itself, which is slower
     except OSError as error:
         os.close(fd)
-        raise NettoolError(f"{_NODE} gives no TUN device ({error.strerror}): run the link as root") from None
+        raise NettoolError(f"{TUN_DEVICE} refuses a TUN device ({error.strerror}): run as root") from None
     return fd
 
 
 class _Offered:
-    """A super-packet whose packets have the numbers from `first` on; `undecided` of them have no fate yet."""
+    """A super-packet whose packets are numbered from `first` on; `undecided` of them have no fate yet."""
 
     __slots__ = ("end", "first", "super_packet", "undecided")
 
@@ -90,7 +90,7 @@ class _Offered:
         self.super_packet = super_packet
 
     def size_bytes(self, first: int, end: int) -> int:
-        """IP bytes of the packets from `first` up to and without `end`."""
+        """IP bytes of the packets in [first, end)."""
         size = (end - first) * self.super_packet.packet_bytes
         if end == self.end:
             size += self.super_packet.last_bytes - self.super_packet.packet_bytes
@@ -98,21 +98,21 @@ class _Offered:
 
 
 class _Direction:
-    """One way across: where packets come from and go to, their model, and the account."""
+    """One direction: source and sink (descriptors), the model in between, and the counters."""
 
     def __init__(self, source: int, sink: int, path: PathModel) -> None:
         self.source = source
         self.sink = sink
         self.path = path
         self.accounting = PathAccounting()
-        self.offered: deque[_Offered] = deque()  # those with undecided packets, in order of their numbers
+        self.offered: deque[_Offered] = deque()  # super-packets with undecided packets, in order
 
-    def holder_of(self, index: int) -> _Offered:
-        """The super-packet that packet `index` came in."""
+    def super_packet_of(self, index: int) -> _Offered:
+        """The super-packet that contains packet `index`."""
         return next(offered for offered in self.offered if index < offered.end)
 
-    def decide(self, offered: _Offered, packets: int) -> None:
-        """`packets` of `offered` have got their fate."""
+    def on_decided(self, offered: _Offered, packets: int) -> None:
+        """Note that `packets` of `offered` have a fate now."""
         offered.undecided -= packets
         while self.offered and not self.offered[0].undecided:
             self.offered.popleft()
@@ -120,7 +120,7 @@ class _Direction:
 
 @dataclass(slots=True)
 class _WriteRun:
-    """Neighbours in one super-packet that will be written together, at `due_ns`."""
+    """Neighbours of one super-packet, to be written together at `due_ns`."""
 
     offered: _Offered
     first: int
@@ -129,8 +129,8 @@ class _WriteRun:
     due_ns: int
     is_marked: bool
 
-    def takes(self, offered: _Offered, first: int, due_ns: int, is_marked: bool) -> bool:
-        """Whether packets from `first` on, due at `due_ns`, may go with them."""
+    def can_append(self, offered: _Offered, first: int, due_ns: int, is_marked: bool) -> bool:
+        """Whether the packets from `first` on, due at `due_ns`, can be written with this run."""
         return (
             offered is self.offered
             and first == self.end
@@ -147,7 +147,7 @@ class _Kind(Enum):
 
 
 class _Delivery(NamedTuple):
-    """Packets to be written together at `due_ns`; `sequence` keeps the order among equals."""
+    """Packets to write together at `due_ns`; `sequence` keeps deliveries with equal times in order."""
 
     due_ns: int
     sequence: int
@@ -159,19 +159,21 @@ class _Delivery(NamedTuple):
 
 
 class Emulator:
-    """Carries packets between the devices `near` and `far` (descriptors, which stay the caller's).
+    """Carries packets between the devices `near` and `far` (descriptors, which the caller closes).
 
-    `start` sets the clock to 0 with the models in their first state; `run` works until `control` has something
-    to read; `accounting` may be asked for at any time between.
+    `start` sets the clock and the models to time 0; `run` works until `control` is readable; `accounting` returns the
+    counters at any time in between.
     """
 
-    def __init__(self, near: int, far: int) -> None:
+    def __init__(self, near: int, far: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        """`clock` returns ns and never goes back; tests pass a virtual one."""
         self._near = near
         self._far = far
+        self._clock = clock
         self.start(LinkSpec())
 
     def start(self, spec: LinkSpec) -> None:
-        """Forget everything that is under way, and begin anew at time 0."""
+        """Discard everything in flight and restart at time 0."""
         forward, backward = path_models(spec)
         self._seed = spec.seed
         self._directions = (
@@ -179,7 +181,7 @@ class Emulator:
             _Direction(self._far, self._near, backward),
         )
         for source in (self._near, self._far):
-            for _ in range(_MAX_DISCARDED):  # more than a device's ring holds
+            for _ in range(_MAX_DISCARDED):  # more than the ring of a device holds
                 if not _read(source):
                     break
         self._due: list[_Delivery] = []
@@ -189,7 +191,7 @@ class Emulator:
         self._late = [0] * _LATE_BUCKETS
         self._late_max_ns = 0
         self._cpu_start_ns = time.process_time_ns()
-        self._start_ns = time.monotonic_ns()
+        self._start_ns = self._clock()
 
     def run(self, control: int) -> None:
         """Carry packets until `control` is readable."""
@@ -198,13 +200,13 @@ class Emulator:
             readable, _, _ = select.select(sources, [], [], self._pause_s())
             for direction in self._directions:
                 if direction.source in readable:
-                    self._take(direction)
+                    self._read_packets(direction)
             self._deliver()
             if control in readable:
                 return
 
     def accounting(self) -> LinkAccounting:
-        """The account since `start`."""
+        """The packet counters since `start`."""
         for direction in self._directions:
             undecided = sum(offered.undecided for offered in direction.offered)
             direction.accounting.in_flight = undecided + sum(
@@ -217,7 +219,7 @@ class Emulator:
             seed=self._seed,
             forward=self._directions[0].accounting,
             backward=self._directions[1].accounting,
-            duration_ns=time.monotonic_ns() - self._start_ns,
+            duration_ns=self._now_ns(),
             cpu_ns=time.process_time_ns() - self._cpu_start_ns,
             late_p50_ns=self._late_quantile_ns(0.5),
             late_p99_ns=self._late_quantile_ns(0.99),
@@ -225,10 +227,10 @@ class Emulator:
         )
 
     def _now_ns(self) -> int:
-        return time.monotonic_ns() - self._start_ns
+        return self._clock() - self._start_ns
 
     def _pause_s(self) -> float | None:
-        """How long nothing will be due."""
+        """How long to sleep until something is due; None for ever."""
         wake_ns: float | None = self._due[0].due_ns if self._due else None
         for direction in self._directions:
             fate_ns = direction.path.next_fate_ns()
@@ -244,9 +246,9 @@ class Emulator:
             pause_ns = 0
         return max(0.0, pause_ns / 1e9)
 
-    def _take(self, direction: _Direction) -> None:
-        """Offer what the source has to its path, a bounded number of reads."""
-        account = direction.accounting
+    def _read_packets(self, direction: _Direction) -> None:
+        """Offer the packets of the source to the model, in a bounded number of reads."""
+        counters = direction.accounting
         for _ in range(_READS_PER_TURN):
             data = _read(direction.source)
             if not data:
@@ -254,13 +256,13 @@ class Emulator:
             try:
                 super_packet = SuperPacket(data)
             except ValueError:
-                continue  # not IP: nothing that a path of IP packets knows
+                continue  # not an IP packet
             packets = super_packet.packets
             size_bytes = (packets - 1) * super_packet.packet_bytes + super_packet.last_bytes
-            account.offered += packets
-            account.offered_bytes += size_bytes
+            counters.offered += packets
+            counters.offered_bytes += size_bytes
             if self._held_bytes + size_bytes > MAX_HELD_BYTES:
-                account.dropped[EMULATOR] += packets
+                counters.dropped[EMULATOR] += packets
                 continue
             self._held_bytes += size_bytes
             now_ns = self._now_ns()
@@ -271,19 +273,19 @@ class Emulator:
             self._schedule(direction, now_ns)
 
     def _schedule(self, direction: _Direction, now_ns: int) -> None:
-        """Turn the fates that are known into deliveries: neighbours that arrive close together go as one."""
+        """Turn the decided fates into deliveries, one for neighbours that arrive close together."""
         run: _WriteRun | None = None
         offered: _Offered | None = None
         for fate in direction.path.poll_fates(now_ns):
             end = fate.first + fate.packets
-            if not fate.is_duplicate or offered is None:  # a duplicate comes right after its original
-                offered = direction.holder_of(fate.first)
-                direction.decide(offered, fate.packets)
+            if not fate.is_duplicate or offered is None:  # a duplicate directly follows its original
+                offered = direction.super_packet_of(fate.first)
+                direction.on_decided(offered, fate.packets)
             if fate.drop:
                 direction.accounting.dropped[fate.drop] += fate.packets
                 self._held_bytes -= offered.size_bytes(fate.first, end)
             elif fate.is_duplicate or fate.corrupt_at is not None:
-                self._push_run(direction, run)  # first: a copy must not come before the run with its original
+                self._push_run(direction, run)  # first: a copy must follow the run with its original
                 run = None
                 self._held_bytes += offered.size_bytes(fate.first, end) if fate.is_duplicate else 0
                 self._push_special(direction, offered, fate)
@@ -292,7 +294,7 @@ class Emulator:
                 for first in range(fate.first, end, share):
                     part_end = min(first + share, end)
                     due_ns = fate.delivery_ns(part_end - 1)
-                    if run is not None and run.takes(offered, first, due_ns, fate.is_marked):
+                    if run is not None and run.can_append(offered, first, due_ns, fate.is_marked):
                         run.end, run.due_ns = part_end, due_ns
                         continue
                     self._push_run(direction, run)
@@ -309,13 +311,13 @@ class Emulator:
             self._push(direction, run.due_ns, buffers, run.end - run.first, size_bytes, kind)
 
     def _push_special(self, direction: _Direction, offered: _Offered, fate: Fate) -> None:
-        """A packet that arrives damaged, or once more."""
-        place = fate.first - offered.first
+        """Schedule a packet that arrives corrupted, or a second time."""
+        index = fate.first - offered.first
         buffers: Sequence[bytes | bytearray | memoryview]
         if fate.corrupt_at is not None:
-            buffers = [offered.super_packet.damaged(place, fate.corrupt_at)]
+            buffers = [offered.super_packet.corrupted(index, fate.corrupt_at)]
         else:
-            buffers = offered.super_packet.cut(place, fate.packets, fate.is_marked)
+            buffers = offered.super_packet.cut(index, fate.packets, fate.is_marked)
         size_bytes = offered.size_bytes(fate.first, fate.first + fate.packets)
         due_ns = fate.delivery_ns(fate.first + fate.packets - 1)
         kind = _Kind.DUPLICATE if fate.is_duplicate else _Kind.CORRUPTED
@@ -335,7 +337,7 @@ class Emulator:
         heapq.heappush(self._due, delivery)
 
     def _deliver(self) -> None:
-        """Write everything that is due, and learn the fates that were decided meanwhile."""
+        """Write everything that is due, and pick up the fates decided meanwhile."""
         due = self._due
         now_ns = self._now_ns()
         for direction in self._directions:
@@ -345,21 +347,21 @@ class Emulator:
         while due and due[0].due_ns <= now_ns:
             delivery = heapq.heappop(due)
             self._held_bytes -= delivery.size_bytes
-            account = delivery.direction.accounting
+            counters = delivery.direction.accounting
             try:
                 os.writev(delivery.direction.sink, delivery.buffers)
             except OSError:
                 if delivery.kind is not _Kind.DUPLICATE:
-                    account.dropped[EMULATOR] += delivery.packets
+                    counters.dropped[EMULATOR] += delivery.packets
             else:
-                _count(account, delivery)
+                _count(counters, delivery)
             late_ns = now_ns - delivery.due_ns
             self._late[min(late_ns // _LATE_BUCKET_NS, _LATE_BUCKETS - 1)] += delivery.packets
             self._late_max_ns = max(self._late_max_ns, late_ns)
             now_ns = self._now_ns()
 
     def _late_quantile_ns(self, quantile: float) -> int:
-        """The upper edge of the bucket that holds it."""
+        """The quantile of the lateness histogram, as the upper edge of its bucket."""
         rest = quantile * sum(self._late)
         for bucket, packets in enumerate(self._late):
             rest -= packets
@@ -368,20 +370,21 @@ class Emulator:
         return 0
 
 
-def _count(account: PathAccounting, delivery: _Delivery) -> None:
+def _count(counters: PathAccounting, delivery: _Delivery) -> None:
+    """Count a delivery that was written."""
     if delivery.kind is _Kind.DUPLICATE:
-        account.duplicates += delivery.packets
+        counters.duplicates += delivery.packets
     elif delivery.kind is _Kind.CORRUPTED:
-        account.corrupted += delivery.packets
+        counters.corrupted += delivery.packets
     else:
-        account.delivered += delivery.packets
-        account.delivered_bytes += delivery.size_bytes
+        counters.delivered += delivery.packets
+        counters.delivered_bytes += delivery.size_bytes
         if delivery.kind is _Kind.MARKED:
-            account.marked += delivery.packets
+            counters.marked += delivery.packets
 
 
 def _read(source: int) -> bytes:
-    """The next super-packet of a device, or nothing."""
+    """The next read of a device; empty if there is none."""
     try:
         return os.read(source, _READ_BYTES)
     except BlockingIOError:
