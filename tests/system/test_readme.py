@@ -119,8 +119,8 @@ def test_every_block_that_is_marked_runs(reader: Reader) -> None:
 
 
 def test_the_transfer_in_the_help_of_link_runs(reader: Reader) -> None:
-    shown = nettool_here("link", "--help").stdout.splitlines()
-    example = next(line.strip() for line in shown if "udp-send" in line)
+    shown = re.sub(r" \\\n\s+", " ", nettool_here("link", "--help").stdout)  # join continued lines
+    example = next(line.strip() for line in shown.splitlines() if "udp-send" in line)
     code, said = reader.see_it_end(reader.begin(example))
     assert code == 0, said
     assert everything_below(reader.folder / "incoming") == ["film.mkv"]
