@@ -1,299 +1,266 @@
-"""BBR: sends at the rate that the path has shown it can deliver, and probes now and then whether it can more.
+"""BBR: sends at the rate the path has shown it can deliver, and probes from time to time for more.
 
-Theory. A path has a bandwidth and a round-trip time; with their product in flight it is full and no queue stands. Both
-are measured, but not at once: more bandwidth shows only when the queue is filled, the minimum RTT only when it is
-empty. So BBR takes turns. *Startup* doubles the rate until it no longer rises; *Drain* lets the queue go again that
-this has built; *ProbeBW* cycles through DOWN (a tenth less, until the queue is gone), CRUISE (at the rate), REFILL (one
-round to fill the pipe) and UP (a quarter more, to see whether it is delivered). *ProbeRTT* halves what is in flight for
-200 ms where the queue was not seen empty for 5 s. Losses and marks that mean congestion lower bounds: for long, what
-was in flight when probing caused them; for the rest of the cycle, the bandwidth and volume measured.
+Theory. With one bandwidth-delay product (BDP) in flight, a path is full and has no queue. Bandwidth and minimum RTT
+cannot be measured at the same time: more bandwidth shows only while the queue fills, the minimum RTT only while it is
+empty. BBR therefore alternates between phases:
 
-Choices of our own (docs/congestion-control.md has the reasons and the measurements):
-- which loss is congestion: see `bbr_loss`;
-- CRUISE steers for a short queue and DOWN sends less for a longer one, where the draft always takes off 1%, and the
-  window is 1.25 times the product, not twice: a lone flow wastes nothing, several together drain what they have built,
-  and the RTT stays below 1.5 times its minimum in a buffer of any depth;
-- Startup also ends when a deep queue grows and the rate does not, and grows the window by 1.5 times what is
-  acknowledged, which makes up for acknowledgements that come a quarter of a round trip late;
-- UP ends once its 1.25 products are in flight and a queue is seen, and comes every 16 to 24 round trips, not every 2
-  to 3 s: a short transfer too must notice that its path has changed;
-- where the hosts take longer than the path (a LAN, one machine), the window paces, until a loss shows a short buffer.
+- *Startup* doubles the rate each round until the delivery rate stops growing.
+- *Drain* empties the queue that Startup built.
+- *ProbeBW* cycles through DOWN (send a tenth less until the queue is gone), CRUISE (send at the estimated bandwidth),
+  REFILL (fill the pipe for one round) and UP (send a quarter more and see whether it is delivered).
+- *ProbeRTT* halves the volume in flight for 200 ms if no empty queue has been seen for 5 s.
 
-Read: draft-ietf-ccwg-bbr (no RFC yet), section 5; the names are the draft's.
+Losses and ECN marks that indicate congestion set bounds: a long-term bound on the volume in flight if a probe caused
+them, short-term bounds on bandwidth and volume until the next probe otherwise.
+
+Deviations from the draft (reasons and measurements are in docs/congestion-control.md):
+
+- Which losses count as congestion: see `bbr_model`.
+- CRUISE aims for a short queue and DOWN sends less the longer the queue is; the draft always paces at 99%. The window
+  is 1.25 BDP, not 2. A single flow then wastes nothing, several flows drain what they have built together, and the RTT
+  stays below 1.5 times its minimum in a buffer of any depth.
+- Startup also ends when a deep queue grows and the delivery rate does not. It grows the window by 1.5 times what is
+  acknowledged, because acknowledgements arrive up to a quarter of a round trip late.
+- UP ends once 1.25 BDP are in flight and a queue is seen. It starts every 16 to 24 round trips, not every 2 to 3 s, so
+  that short transfers also notice a changed path.
+- After Drain and ProbeRTT nothing is left to drain, so ProbeBW starts with CRUISE instead of DOWN.
+- If the hosts take longer than the path (a LAN, or a single machine), the window limits the flow rather than the pacing
+  rate, until a loss reveals a short buffer.
+
+Read: draft-ietf-ccwg-bbr section 5, whose names are used here.
 """
 
-from typing import Final
+from enum import Enum
+from typing import Final, NamedTuple
 
-from toolkit.rudp.congestion.base import UNMEASURED_RTT_NS, AckSample, LossSample, initial_window_bytes, window_rate_bps
-from toolkit.rudp.congestion.bbr_bounds import CongestionBounds
-from toolkit.rudp.congestion.bbr_loss import PathLoss
-from toolkit.rudp.congestion.bbr_phases import CWND_GAIN, PACING_GAIN, PROBING, SUCCESSORS, Phase, ProbeClock
-from toolkit.rudp.congestion.path_model import ExtraAcked, FullBandwidth, MaxBandwidth, MinRtt, QueueDelay, Rounds
+from toolkit.rudp.congestion.base import (
+    UNMEASURED_RTT_NS,
+    AckSample,
+    LossSample,
+    initial_window_bytes,
+    window_rate_bps,
+)
+from toolkit.rudp.congestion.bbr_model import HOST_RTT_NS, UNBOUNDED, BbrModel, ProbeTimer
 
-_NS_PER_S: Final = 1_000_000_000
-_BITS_PER_BYTE: Final = 8
-_UNBOUNDED: Final = float("inf")
 
-_STARTUP_GROWTH: Final = 1.5
-"""By how much of what is acknowledged the window grows in Startup."""
-_STARTUP_WINDOW_GAIN: Final = 2.0
-"""At least so many windows a round trip are paced in Startup, so that acknowledgements come early in it."""
+class Phase(Enum):
+    """States of the state machine, draft sections 5.3.1 to 5.3.4. Four of them make up ProbeBW."""
+
+    STARTUP = "startup"
+    DRAIN = "drain"
+    DOWN = "probe_bw_down"
+    CRUISE = "probe_bw_cruise"
+    REFILL = "probe_bw_refill"
+    UP = "probe_bw_up"
+    PROBE_RTT = "probe_rtt"
+
+
+class PhaseSpec(NamedTuple):
+    """pacing_gain: multiplies the bandwidth (draft section 5.6.1)
+    cwnd_gain:   multiplies the BDP; the volume that acknowledgements aggregate is added
+    successors:  the phases that may follow
+    """
+
+    pacing_gain: float
+    cwnd_gain: float
+    successors: frozenset[Phase]
+
+
+PHASES: Final = {
+    # 2.77 = 4 ln 2 is the smallest gain that doubles the delivery rate each round.
+    Phase.STARTUP: PhaseSpec(2.77, 2.5, frozenset({Phase.DRAIN})),
+    Phase.DRAIN: PhaseSpec(0.5, 2.0, frozenset({Phase.CRUISE, Phase.PROBE_RTT})),
+    Phase.DOWN: PhaseSpec(0.9, 1.25, frozenset({Phase.CRUISE, Phase.REFILL, Phase.PROBE_RTT})),
+    Phase.CRUISE: PhaseSpec(1.0, 1.25, frozenset({Phase.REFILL, Phase.PROBE_RTT})),
+    Phase.REFILL: PhaseSpec(1.0, 1.25, frozenset({Phase.UP, Phase.DOWN, Phase.PROBE_RTT})),
+    Phase.UP: PhaseSpec(1.25, 1.3, frozenset({Phase.DOWN, Phase.PROBE_RTT})),
+    Phase.PROBE_RTT: PhaseSpec(1.0, 0.5, frozenset({Phase.CRUISE})),
+}
+_PROBING: Final = frozenset({Phase.REFILL, Phase.UP})
+"""Phases that send more in order to find out how much is too much."""
+
+_STARTUP_CWND_GROWTH: Final = 1.5
+"""How much the window grows in Startup per byte acknowledged."""
+_STARTUP_WINDOWS_PER_RTT: Final = 2.0
+"""Startup paces at least this many windows per round trip, so that acknowledgements come early in it."""
 _FULL_BW_ROUNDS: Final = 3
-"""BBR.full_bw_reached: the pipe is full after three rounds that brought less than a quarter more (section 5.3.1.2)."""
-_EXCESSIVE_ROUNDS: Final = 2
-"""Excessive loss without a queue counts when two rounds on end show it, in which more is being sent: one may be a
-burst of the path's own, two are a policer or a buffer of a few packets."""
+"""BBR.full_bw_reached: the pipe is full after this many rounds without 25% growth (section 5.3.1.2)."""
+_EXCESSIVE_LOSS_ROUNDS: Final = 2
+"""Excessive loss without a queue is congestion if this many successive rounds of a probe show it. One round may be a
+loss burst of the path; two are a policer or a buffer of a few packets."""
 _DRAIN_ROUNDS: Final = 3
-"""Whatever does not drain within so many is not our queue."""
-_HEADROOM: Final = 0.15
-"""BBR.Headroom: the part of the long-term bound that is left to others while cruising."""
-_MIN_PIPE_DATAGRAMS: Final = 4
-"""BBR.MinPipeCwnd."""
+"""A queue that has not drained after this many rounds is not ours."""
 _PROBE_RTT_NS: Final = 200_000_000
 """BBR.ProbeRTTDuration."""
-_HOST_RTT_NS: Final = 8_000_000
-"""A product of bandwidth and delay is made with no shorter RTT: on a LAN, and between two processes of one machine,
-what two busy hosts take to handle a batch is most of the RTT, and is not in its minimum."""
-_LAN_GAIN: Final = 2.0
-"""Paces at no less than this where the hosts are what takes time: the window is what bounds a LAN."""
+_LAN_PACING_GAIN: Final = 2.0
+"""Minimum pacing gain where the hosts take longer than the path: the window limits the flow there."""
 
-_STANDING_QUEUE_DIVISOR: Final = 20
-_STANDING_QUEUE_NS: Final = 2_000_000
-"""The queue that CRUISE steers for: a twentieth of the RTT and 2 ms. A sender that its host lets wait for a moment then
-leaves no gap at the bottleneck. Where a loss has shown how short the buffer is, it is only put up with."""
+_TARGET_QUEUE_RTT_DIVISOR: Final = 20
+_TARGET_QUEUE_NS: Final = 2_000_000
+"""CRUISE aims for a queue of a twentieth of the RTT plus 2 ms, so that the bottleneck stays busy when the host delays
+the sender for a moment. Once a loss has revealed a short buffer, such a queue is tolerated but not aimed for."""
 _QUEUE_SLOPE: Final = 0.5
 _QUEUE_SCALE_NS: Final = 10_000_000
-"""How much less is sent for a queue beyond that (and more for one below), per round trip and 10 ms of it."""
+"""The pacing gain changes by _QUEUE_SLOPE per queueing delay of one RTT plus 10 ms beyond the target."""
 _MAX_QUEUE_REACTION: Final = {Phase.CRUISE: 0.1, Phase.DOWN: 0.15}
+"""Largest such change of the pacing gain, in the phases that react to the queue."""
 
 
 class Bbr:
-    """See `base.CongestionController`; (datagram_bytes, rate_bps or None as a bound, seed of the probe times)."""
+    """Implements `base.CongestionController`. `rate_bps` limits the pacing rate; `seed` varies the probe times."""
 
     name = "bbr"
 
     def __init__(self, datagram_bytes: int, rate_bps: float | None, seed: int) -> None:
-        self._datagram_bytes = datagram_bytes
-        self._rate_bound_bps = rate_bps
-        self._probe_clock = ProbeClock(seed)
         self.phase = Phase.STARTUP
-
-        self._max_bw = MaxBandwidth()
-        self._min_rtt = MinRtt()
-        self._extra_acked = ExtraAcked()
-        self._rounds = Rounds()
-        self._queue = QueueDelay()
-        self._loss = PathLoss(datagram_bytes)
-        self._bounds = CongestionBounds()
-        self._last_lost_bytes = 0
-        self._bw_latest = 0.0
-        self._inflight_latest = 0
-        self._is_round_congested = False
-        self._excessive_rounds = 0
-
-        self._full_bw = FullBandwidth()
+        self._rate_limit_bps = rate_bps or UNBOUNDED
+        self._model = BbrModel(datagram_bytes)
+        self._probe_timer = ProbeTimer(seed)
         self._full_bw_reached = False
-
+        self._is_round_congested = False
+        self._excessive_loss_rounds = 0
+        self._last_lost_bytes = 0
         self._phase_start_ns = 0
         self._phase_rounds = 0
         self._down_rounds = 0
         self._probe_rtt_done_ns: int | None = None
 
-        self._window_bytes = float(initial_window_bytes(datagram_bytes))
-        self._prior_window_bytes = 0.0
-        gain = PACING_GAIN[Phase.STARTUP]
-        self._pacing_rate_bps = gain * window_rate_bps(self._window_bytes, UNMEASURED_RTT_NS)
+        self._cwnd_bytes = float(initial_window_bytes(datagram_bytes))
+        self._prior_cwnd_bytes = 0.0
+        startup_gain = PHASES[Phase.STARTUP].pacing_gain
+        self._pacing_rate_bps = startup_gain * window_rate_bps(self._cwnd_bytes, UNMEASURED_RTT_NS)
 
     @property
     def congestion_window_bytes(self) -> int:
-        return int(self._window_bytes)
+        return int(self._cwnd_bytes)
 
     @property
     def pacing_rate_bps(self) -> float:
-        return min(self._pacing_rate_bps, self._rate_bound_bps or _UNBOUNDED)
+        return min(self._pacing_rate_bps, self._rate_limit_bps)
 
     def snapshot(self) -> dict[str, float | str]:
+        model = self._model
         return {
             "phase": self.phase.value,
-            "congestion_window": self._window_bytes,
-            "max_bw": self._max_bw.bps,
-            "min_rtt": float(self._min_rtt.ns or 0),
-            "extra_acked": self._extra_acked.bytes,
-            "path_loss": self._loss.share,
-            "inflight_longterm": self._bounds.now.inflight_longterm,
-            "bw_shortterm": self._bounds.now.bw_shortterm,
-            "inflight_shortterm": self._bounds.now.inflight_shortterm,
+            "congestion_window": self._cwnd_bytes,
+            "max_bw": model.max_bw.bps,
+            "min_rtt": float(model.min_rtt.ns or 0),
+            "extra_acked": model.extra_acked.bytes,
+            "path_loss": model.loss.ratio,
+            "inflight_longterm": model.bounds.current.inflight_longterm,
+            "bw_shortterm": model.bounds.current.bw_shortterm,
+            "inflight_shortterm": model.bounds.current.inflight_shortterm,
         }
 
     def on_datagram_size(self, datagram_bytes: int) -> None:
-        self._datagram_bytes = self._loss.datagram_bytes = datagram_bytes
-        self._window_bytes = max(self._window_bytes, self._min_pipe_bytes)
+        self._model.set_datagram_bytes(datagram_bytes)
+        self._cwnd_bytes = max(self._cwnd_bytes, self._model.min_pipe_bytes)
 
     def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
         del sent_bytes
         if bytes_in_flight == 0 and is_app_limited:
-            self._min_rtt.postpone_probe(now_ns)
+            self._model.min_rtt.postpone_probe(now_ns)
 
     def on_loss(self, sample: LossSample) -> None:
+        model = self._model
         if sample.is_persistent:
-            # A silence, not a queue: start carefully, and take the window up again after one good round.
-            self._prior_window_bytes = max(self._prior_window_bytes, self._window_bytes)
-            self._window_bytes = float(max(sample.bytes_in_flight, self._min_pipe_bytes))
-            self._loss.forget_round()
+            # An outage, not a queue: restart with a small window, and restore the old one after one good round.
+            self._save_cwnd()
+            self._cwnd_bytes = float(max(sample.bytes_in_flight, model.min_pipe_bytes))
+            model.loss.discard_round()
             return
         self._last_lost_bytes = sample.lost_bytes
-        self._loss.on_lost(sample.lost_bytes)
-        if self._is_loss_congestion(sample.in_flight_at_send_bytes):
+        model.loss.on_lost(sample.lost_bytes)
+        if model.is_loss_congestion(sample.in_flight_at_send_bytes):
             self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
 
     def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
         del now_ns
-        self._loss.on_spurious(self._last_lost_bytes)
+        self._model.loss.on_spurious(self._last_lost_bytes)
         self._last_lost_bytes = 0
-        self._bounds.undo(lost_sent_time_ns)
+        self._model.bounds.undo(lost_sent_time_ns)
 
     def on_ack(self, sample: AckSample) -> None:
-        self._update_model(sample)
-        if sample.ecn_ce_count or self._is_loss_congestion(sample.in_flight_at_send_bytes):
+        model = self._model
+        model.update(sample, self.congestion_window_bytes)
+        if sample.ecn_ce_count or model.is_loss_congestion(sample.in_flight_at_send_bytes):
             self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
         if sample.ecn_ce_count:
-            self._bounds.confirm()
-        if self._rounds.is_start:
+            model.bounds.confirm()
+        if model.rounds.is_start:
             self._end_round(sample)
         self._update_phase(sample)
-        if self._rounds.is_start:
-            self._bw_latest = sample.delivery_rate_bps or 0.0
-            self._inflight_latest = sample.delivered_bytes - sample.prior_delivered_bytes
-        self._set_window(sample)
+        if model.rounds.is_start:
+            model.start_round(sample)
+        self._set_cwnd(sample)
         self._set_pacing_rate(sample.smoothed_rtt_ns)
 
-    # The model of the path (section 5.5)
-
-    def _update_model(self, sample: AckSample) -> None:
-        if sample.rtt_ns is not None or self._min_rtt.ns is None:
-            rtt_ns = sample.rtt_ns or sample.min_rtt_ns
-            self._min_rtt.update(sample.now_ns, rtt_ns)
-            self._queue.update(rtt_ns, self._min_rtt_ns)
-        self._rounds.update(sample)
-        self._loss.on_acked(sample.newly_acked_bytes)
-        rate_bps = sample.delivery_rate_bps
-        if rate_bps is not None:
-            self._bw_latest = max(self._bw_latest, rate_bps)
-            if not sample.is_app_limited or rate_bps >= self._max_bw.bps:
-                self._max_bw.update(rate_bps)
-        self._inflight_latest = max(self._inflight_latest, sample.delivered_bytes - sample.prior_delivered_bytes)
-        self._extra_acked.update(sample, self._bw_bps, self.congestion_window_bytes, self._rounds.is_start)
-
-    @property
-    def _min_rtt_ns(self) -> int:
-        return self._min_rtt.ns or UNMEASURED_RTT_NS
-
-    @property
-    def _bw_bps(self) -> float:
-        """BBR.bw: what the model says that the path delivers."""
-        return min(self._max_bw.bps, self._bounds.now.bw_shortterm)
-
-    def _bdp_bytes(self, bandwidth_bps: float, gain: float = 1.0) -> float:
-        """What must be in flight for `bandwidth_bps` to be delivered, the part that the path loses included."""
-        rtt_ns = max(self._min_rtt_ns, _HOST_RTT_NS)
-        delivered = bandwidth_bps * rtt_ns / (_BITS_PER_BYTE * _NS_PER_S)
-        return gain * delivered / (1 - self._loss.share)
-
-    @property
-    def _is_lan(self) -> bool:
-        """The hosts take longer than the path, and it has never dropped for want of room."""
-        return self._min_rtt_ns < _HOST_RTT_NS // 8 and not self._bounds.has_longterm
-
-    @property
-    def _min_pipe_bytes(self) -> int:
-        return _MIN_PIPE_DATAGRAMS * self._datagram_bytes
-
-    # Congestion (sections 5.5.10 and 5.5.11)
-
-    def _is_loss_congestion(self, flight_bytes: int) -> bool:
-        return self._queue.is_seen and self._loss.is_excessive(flight_bytes)
+    # Congestion signals (section 5.5.10)
 
     def _on_congestion(self, now_ns: int, in_flight_at_send_bytes: int) -> None:
-        """Too much was sent. Whoever was probing has found the bound; the others act once, when the round ends."""
+        """Too much was sent. A probe has found the long-term bound; the other phases react when the round ends."""
         self._is_round_congested = True
-        if self.phase in PROBING:
-            target_bytes = min(self._bdp_bytes(self._bw_bps), self._window_bytes)
-            self._bounds.set_longterm_by_probe(now_ns, in_flight_at_send_bytes, target_bytes)
+        if self.phase in _PROBING:
+            model = self._model
+            target_bytes = min(model.bdp_bytes(model.bw_bps), self._cwnd_bytes)
+            model.bounds.set_longterm_after_probe(now_ns, in_flight_at_send_bytes, target_bytes)
             self._start_down(now_ns)
 
-    # Once a round trip
-
     def _end_round(self, sample: AckSample) -> None:
+        model = self._model
         self._phase_rounds += 1
-        self._probe_clock.rounds += 1
-        self._queue.end_round(self._min_rtt_ns)
+        self._probe_timer.rounds += 1
+        model.queue.end_round(model.min_rtt_ns)
         is_growing = False
         if sample.delivery_rate_bps is not None and not sample.is_app_limited:
-            is_growing = self._full_bw.end_round(self._bw_latest)
-        is_excessive = self._loss.is_excessive(sample.in_flight_at_send_bytes)
-        self._excessive_rounds = self._excessive_rounds + 1 if is_excessive else 0
+            is_growing = model.full_bw.end_round(model.bw_latest)
+        is_excessive = model.loss.is_excessive(sample.in_flight_at_send_bytes)
+        self._excessive_loss_rounds = self._excessive_loss_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
             self._check_startup_done(sample, is_growing)
-            is_of_the_path = is_growing and self._queue.was_absent and not is_excessive
-        elif self.phase in PROBING:
-            if self._excessive_rounds >= _EXCESSIVE_ROUNDS:
+            is_random = is_growing and model.queue.was_absent and not is_excessive
+        elif self.phase in _PROBING:
+            if self._excessive_loss_rounds >= _EXCESSIVE_LOSS_ROUNDS:
                 self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
-            is_of_the_path = False
+            is_random = False
         else:
-            # What UP sent too much is declared lost in the first two rounds of DOWN, and answered already.
-            is_of_the_path = self._queue.was_absent and self._probe_clock.rounds >= 2
-            if is_excessive and self._is_lan:
-                self._bounds.set_longterm(sample.now_ns, sample.in_flight_at_send_bytes)
-            if self._is_round_congested and self._probe_clock.rounds >= 2:
-                self._bounds.lower(
-                    sample.now_ns, self._max_bw.bps, self._window_bytes, self._bw_latest, self._inflight_latest
+            # The excess that UP sent is declared lost in the first two rounds of DOWN; BBR has already reacted to it.
+            is_after_probe = self._probe_timer.rounds >= 2
+            is_random = model.queue.was_absent and is_after_probe
+            if is_excessive and model.is_lan:
+                model.bounds.set_longterm(sample.now_ns, sample.in_flight_at_send_bytes)
+            if self._is_round_congested and is_after_probe:
+                model.bounds.lower_shortterm(
+                    sample.now_ns, model.max_bw.bps, self._cwnd_bytes, model.bw_latest, model.inflight_latest
                 )
         down_rounds = self._phase_rounds if self.phase is Phase.DOWN else self._down_rounds
-        self._loss.end_round(is_of_the_path, is_below_capacity=2 <= self._probe_clock.rounds <= 1 + down_rounds)
+        model.loss.end_round(is_random, is_below_capacity=2 <= self._probe_timer.rounds <= 1 + down_rounds)
         if self.phase is not Phase.PROBE_RTT and not self._is_round_congested:
-            self._restore_window()
+            self._restore_cwnd()
         if self.phase is Phase.UP:
-            self._bounds.end_up_round()
+            model.bounds.end_up_round()
         self._is_round_congested = False
 
     def _check_startup_done(self, sample: AckSample, is_growing: bool) -> None:
-        """The pipe is full after rounds without growth: three, or two where they lose too much or have a queue."""
-        is_hinted = self._excessive_rounds >= _EXCESSIVE_ROUNDS or self._queue.is_standing(self._min_rtt_ns)
-        wanted_rounds = _FULL_BW_ROUNDS - 1 if is_hinted else _FULL_BW_ROUNDS
-        if self._is_round_congested or (not is_growing and self._full_bw.has_plateau(wanted_rounds)):
+        """The pipe is full after three rounds without growth, or two if they show excessive loss or a queue."""
+        model = self._model
+        has_hint = self._excessive_loss_rounds >= _EXCESSIVE_LOSS_ROUNDS or model.queue.is_standing(model.min_rtt_ns)
+        required_rounds = _FULL_BW_ROUNDS - 1 if has_hint else _FULL_BW_ROUNDS
+        if self._is_round_congested or (not is_growing and model.full_bw.has_plateau(required_rounds)):
             self._full_bw_reached = True
-            if self._is_round_congested or self._excessive_rounds:
-                needed_bytes = self._bdp_bytes(self._max_bw.bps) + self._extra_acked.bytes
-                delivered_bytes = max(min(needed_bytes, sample.in_flight_at_send_bytes), self._inflight_latest)
-                self._bounds.set_longterm_by_startup(sample.now_ns, sample.in_flight_at_send_bytes, delivered_bytes)
+            if self._is_round_congested or self._excessive_loss_rounds:
+                needed_bytes = model.bdp_bytes(model.max_bw.bps) + model.extra_acked.bytes
+                delivered_bytes = max(min(needed_bytes, sample.in_flight_at_send_bytes), model.inflight_latest)
+                in_flight_bytes = sample.in_flight_at_send_bytes
+                model.bounds.set_longterm_after_startup(sample.now_ns, in_flight_bytes, delivered_bytes)
 
-    # Phases (section 5.3)
-
-    def _enter(self, phase: Phase, now_ns: int) -> None:
-        if phase not in SUCCESSORS[self.phase]:
-            raise AssertionError(f"{phase} does not follow {self.phase}")
-        self.phase = phase
-        self._phase_start_ns = now_ns
-        self._phase_rounds = 0
-        self._queue.forget_standing()
-
-    def _start_down(self, now_ns: int) -> None:
-        self._enter(Phase.DOWN, now_ns)
-        self._probe_clock.start_cycle(now_ns, is_first=False)
-        self._down_rounds = 0
-        self._rounds.restart()
-
-    def _start_first_cruise(self, now_ns: int) -> None:
-        """After Drain and ProbeRTT there is nothing left to drain."""
-        self._enter(Phase.CRUISE, now_ns)
-        self._probe_clock.start_cycle(now_ns, is_first=True)
-        self._down_rounds = 0
+    # State machine (section 5.3)
 
     def _update_phase(self, sample: AckSample) -> None:
-        now_ns = sample.now_ns
-        bdp_bytes = self._bdp_bytes(self._max_bw.bps)
+        model, now_ns = self._model, sample.now_ns
+        bdp_bytes = model.bdp_bytes(model.max_bw.bps)
         if self.phase is Phase.STARTUP:
-            if self._full_bw_reached or (self._queue.is_deep and not self._full_bw.is_growth(self._bw_latest)):
+            if self._full_bw_reached or (model.queue.is_deep and not model.full_bw.is_growth(model.bw_latest)):
                 self._full_bw_reached = True
                 self._enter(Phase.DRAIN, now_ns)
         elif self.phase is Phase.DRAIN:
@@ -302,111 +269,133 @@ class Bbr:
         elif self.phase is Phase.DOWN:
             self._update_down(sample, bdp_bytes)
         elif self.phase is Phase.CRUISE:
-            if self._probe_clock.is_due(now_ns):
+            if self._probe_timer.is_due(now_ns):
                 self._start_refill(now_ns)
         elif self.phase is Phase.REFILL:
-            if self._rounds.is_start and self._phase_rounds >= 1:
+            if model.rounds.is_start and self._phase_rounds >= 1:
                 self._start_up(sample)
         elif self.phase is Phase.UP:
             self._update_up(sample, bdp_bytes)
         self._update_probe_rtt(sample)
 
+    def _enter(self, phase: Phase, now_ns: int) -> None:
+        if phase not in PHASES[self.phase].successors:
+            raise AssertionError(f"{phase} does not follow {self.phase}")
+        self.phase = phase
+        self._phase_start_ns = now_ns
+        self._phase_rounds = 0
+        self._model.queue.reset_standing()
+
+    def _start_first_cruise(self, now_ns: int) -> None:
+        self._enter(Phase.CRUISE, now_ns)
+        self._probe_timer.start_cycle(now_ns, is_first=True)
+        self._down_rounds = 0
+
+    def _start_down(self, now_ns: int) -> None:
+        self._enter(Phase.DOWN, now_ns)
+        self._probe_timer.start_cycle(now_ns, is_first=False)
+        self._down_rounds = 0
+        self._model.rounds.restart()
+
     def _update_down(self, sample: AckSample, bdp_bytes: float) -> None:
-        if self._rounds.is_start and self._phase_rounds == 1:
-            self._max_bw.advance()  # what UP sent is acknowledged now
-        if self._probe_clock.is_due(sample.now_ns):
+        model = self._model
+        if model.rounds.is_start and self._phase_rounds == 1:
+            model.max_bw.advance()  # everything that UP sent has been acknowledged
+        if self._probe_timer.is_due(sample.now_ns):
             self._start_refill(sample.now_ns)
-        elif self._phase_rounds >= 1 and sample.bytes_in_flight <= min(bdp_bytes, self._inflight_with_headroom()):
+        elif self._phase_rounds >= 1 and sample.bytes_in_flight <= min(bdp_bytes, model.inflight_with_headroom()):
             self._down_rounds = self._phase_rounds
             self._enter(Phase.CRUISE, sample.now_ns)
 
     def _start_refill(self, now_ns: int) -> None:
-        self._bounds.drop_short_term()
+        self._model.bounds.reset_shortterm()
         self._enter(Phase.REFILL, now_ns)
-        self._rounds.restart()
+        self._model.rounds.restart()
 
     def _start_up(self, sample: AckSample) -> None:
         self._enter(Phase.UP, sample.now_ns)
-        self._full_bw.restart(sample.delivery_rate_bps or 0.0)
-        self._bounds.start_up(self._datagram_bytes)
+        self._model.full_bw.restart(sample.delivery_rate_bps or 0.0)
+        self._model.bounds.start_up(self._model.datagram_bytes)
 
     def _update_up(self, sample: AckSample, bdp_bytes: float) -> None:
-        """Raise the long-term bound while it is what holds us, and leave when there is no more to find."""
-        if sample.is_window_limited and self._window_bytes >= self._bounds.now.inflight_longterm:
-            self._bounds.raise_longterm(sample.newly_acked_bytes / self._window_bytes)
-            self._full_bw.restart(sample.delivery_rate_bps or 0.0)
-        has_probed = sample.now_ns >= self._phase_start_ns + self._min_rtt_ns
-        is_full = sample.prior_in_flight_bytes >= PACING_GAIN[Phase.UP] * bdp_bytes and self._queue.is_seen
-        if self._full_bw.has_plateau(_FULL_BW_ROUNDS) or (has_probed and is_full):
+        """Raise the long-term bound while it is the limit; leave UP when there is no more bandwidth to find."""
+        model = self._model
+        if sample.is_window_limited and self._cwnd_bytes >= model.bounds.current.inflight_longterm:
+            model.bounds.raise_longterm(sample.newly_acked_bytes / self._cwnd_bytes)
+            model.full_bw.restart(sample.delivery_rate_bps or 0.0)
+        has_probed = sample.now_ns >= self._phase_start_ns + model.min_rtt_ns
+        is_full = sample.prior_in_flight_bytes >= PHASES[Phase.UP].pacing_gain * bdp_bytes and model.queue.is_seen
+        if model.full_bw.has_plateau(_FULL_BW_ROUNDS) or (has_probed and is_full):
             self._start_down(sample.now_ns)
 
     def _update_probe_rtt(self, sample: AckSample) -> None:
+        model = self._model
         if self.phase is not Phase.PROBE_RTT:
-            if self._min_rtt.is_probe_due and self._full_bw_reached and sample.bytes_in_flight:
+            if model.min_rtt.is_probe_due and self._full_bw_reached and sample.bytes_in_flight:
                 self._enter(Phase.PROBE_RTT, sample.now_ns)
-                self._prior_window_bytes = max(self._prior_window_bytes, self._window_bytes)
+                self._save_cwnd()
                 self._probe_rtt_done_ns = None
         elif self._probe_rtt_done_ns is None:
-            if sample.bytes_in_flight <= self._probe_rtt_window_bytes():
+            if sample.bytes_in_flight <= self._probe_rtt_cwnd_bytes():
                 self._probe_rtt_done_ns = sample.now_ns + _PROBE_RTT_NS
                 self._phase_rounds = 0
-                self._rounds.restart()
-                self._min_rtt.start_probe(sample.rtt_ns or sample.smoothed_rtt_ns)
+                model.rounds.restart()
+                model.min_rtt.start_probe(sample.rtt_ns or sample.smoothed_rtt_ns)
         elif self._phase_rounds >= 1 and sample.now_ns > self._probe_rtt_done_ns:
-            self._min_rtt.end_probe(sample.now_ns)
-            self._restore_window()
-            self._bounds.drop_short_term()
+            model.min_rtt.end_probe(sample.now_ns)
+            self._restore_cwnd()
+            model.bounds.reset_shortterm()
             self._start_first_cruise(sample.now_ns)
 
-    # Control (section 5.6)
+    # Control parameters (section 5.6)
 
     def _pacing_gain(self) -> float:
-        gain = PACING_GAIN[self.phase]
-        if self._is_lan and self._queue.standing_ns < _HOST_RTT_NS:
-            return max(gain, _LAN_GAIN)
+        model = self._model
+        gain = PHASES[self.phase].pacing_gain
+        if model.is_lan and model.queue.standing_ns < HOST_RTT_NS:
+            return max(gain, _LAN_PACING_GAIN)
         if self.phase in _MAX_QUEUE_REACTION:
-            wanted_ns = _STANDING_QUEUE_NS + self._min_rtt_ns // _STANDING_QUEUE_DIVISOR
-            excess = (self._queue.standing_ns - wanted_ns) / (self._min_rtt_ns + _QUEUE_SCALE_NS)
-            may_fill = self.phase is Phase.CRUISE and not self._bounds.has_longterm
+            target_ns = _TARGET_QUEUE_NS + model.min_rtt_ns // _TARGET_QUEUE_RTT_DIVISOR
+            excess = (model.queue.standing_ns - target_ns) / (model.min_rtt_ns + _QUEUE_SCALE_NS)
+            may_fill = self.phase is Phase.CRUISE and not model.bounds.has_longterm
             gain -= min(_QUEUE_SLOPE * (excess if may_fill else max(excess, 0.0)), _MAX_QUEUE_REACTION[self.phase])
         return gain
 
     def _set_pacing_rate(self, smoothed_rtt_ns: int) -> None:
-        rate_bps = self._pacing_gain() * self._bw_bps / (1 - self._loss.share)
+        model = self._model
+        rate_bps = self._pacing_gain() * model.bw_bps / (1 - model.loss.ratio)
         if not self._full_bw_reached:
-            # The delivery rate is a round behind the window, which doubles: pace what the window lets go.
-            rate_bps = max(rate_bps, _STARTUP_WINDOW_GAIN * window_rate_bps(self._window_bytes, smoothed_rtt_ns))
-        self._pacing_rate_bps = max(rate_bps, window_rate_bps(self._min_pipe_bytes, smoothed_rtt_ns))
+            # The delivery rate lags a round behind the window, which doubles; pacing must not hold the window back.
+            rate_bps = max(rate_bps, _STARTUP_WINDOWS_PER_RTT * window_rate_bps(self._cwnd_bytes, smoothed_rtt_ns))
+        self._pacing_rate_bps = max(rate_bps, window_rate_bps(model.min_pipe_bytes, smoothed_rtt_ns))
 
-    def _set_window(self, sample: AckSample) -> None:
-        most_bytes = self._bdp_bytes(self._bw_bps, CWND_GAIN[self.phase]) + self._extra_acked.bytes
-        window_bytes = self._window_bytes
+    def _set_cwnd(self, sample: AckSample) -> None:
+        model = self._model
+        max_bytes = model.bdp_bytes(model.bw_bps, PHASES[self.phase].cwnd_gain) + model.extra_acked.bytes
+        cwnd_bytes = self._cwnd_bytes
         if self._full_bw_reached:
-            window_bytes = min(window_bytes + sample.newly_acked_bytes, most_bytes)
-        elif window_bytes < most_bytes or sample.delivery_rate_bps is None:
-            window_bytes += _STARTUP_GROWTH * sample.newly_acked_bytes / (1 - self._loss.share)
-        self._window_bytes = max(min(window_bytes, self._window_bound_bytes()), self._min_pipe_bytes)
+            cwnd_bytes = min(cwnd_bytes + sample.newly_acked_bytes, max_bytes)
+        elif cwnd_bytes < max_bytes or sample.delivery_rate_bps is None:
+            cwnd_bytes += _STARTUP_CWND_GROWTH * sample.newly_acked_bytes / (1 - model.loss.ratio)
+        self._cwnd_bytes = max(min(cwnd_bytes, self._cwnd_bound_bytes()), model.min_pipe_bytes)
 
-    def _window_bound_bytes(self) -> float:
+    def _cwnd_bound_bytes(self) -> float:
+        model, bounds = self._model, self._model.bounds.current
         if self.phase in (Phase.STARTUP, Phase.DRAIN):
-            return self._bounds.now.inflight_shortterm
+            return bounds.inflight_shortterm
         if self.phase is Phase.PROBE_RTT:
-            return min(self._probe_rtt_window_bytes(), self._inflight_with_headroom())
+            return min(self._probe_rtt_cwnd_bytes(), model.inflight_with_headroom())
         if self.phase is Phase.CRUISE:
-            return min(self._bounds.now.inflight_shortterm, self._inflight_with_headroom())
-        return min(self._bounds.now.inflight_shortterm, self._bounds.now.inflight_longterm)
+            return min(bounds.inflight_shortterm, model.inflight_with_headroom())
+        return min(bounds.inflight_shortterm, bounds.inflight_longterm)
 
-    def _inflight_with_headroom(self) -> float:
-        """Leave a part of the long-term bound to others, but not so much that our own bandwidth has no room."""
-        if not self._bounds.has_longterm:
-            return _UNBOUNDED
-        longterm_bytes = self._bounds.now.inflight_longterm
-        needed_bytes = min(longterm_bytes, self._bdp_bytes(self._bw_bps) + self._extra_acked.bytes)
-        return max((1 - _HEADROOM) * longterm_bytes, needed_bytes, self._min_pipe_bytes)
+    def _probe_rtt_cwnd_bytes(self) -> float:
+        model = self._model
+        return max(model.bdp_bytes(model.bw_bps, PHASES[Phase.PROBE_RTT].cwnd_gain), model.min_pipe_bytes)
 
-    def _probe_rtt_window_bytes(self) -> float:
-        return max(self._bdp_bytes(self._bw_bps, CWND_GAIN[Phase.PROBE_RTT]), self._min_pipe_bytes)
+    def _save_cwnd(self) -> None:
+        self._prior_cwnd_bytes = max(self._prior_cwnd_bytes, self._cwnd_bytes)
 
-    def _restore_window(self) -> None:
-        self._window_bytes = max(self._window_bytes, self._prior_window_bytes)
-        self._prior_window_bytes = 0.0
+    def _restore_cwnd(self) -> None:
+        self._cwnd_bytes = max(self._cwnd_bytes, self._prior_cwnd_bytes)
+        self._prior_cwnd_bytes = 0.0

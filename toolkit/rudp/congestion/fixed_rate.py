@@ -1,51 +1,47 @@
-"""Rate: sends at the rate that the user asked for, through any loss, unless the path is really full.
+"""Fixed rate: sends at the rate the user requests, whatever is lost, unless the path is full.
 
-Theory. Who knows their path (a lossy radio link of so many Mb/s, a reserved circuit) wants that rate held, and no
-controller that takes a lost packet for a full queue. But a rate that the path cannot carry must not be forced upon
-everybody who shares it. Full is a path that delivers less than is sent *and* shows it: a queue stands for a whole
-round trip, or most of what is sent is lost. Three such rounds on end are one too many for an accident; then the rate
-falls to nine tenths of what was delivered, which drains the queue, and rises again by a fortieth of the target a round
-as soon as the path is not full. It never falls below a tenth of the target: what is left must be enough to find
-out that the path has room again.
+Theory. Users who know their path (a lossy radio link of a given capacity, a reserved circuit) want that rate held, not
+a controller that takes every lost packet for a full queue. But a rate that the path cannot carry must not be forced on
+everyone who shares it. A path is *full* if it delivers less than is sent and also shows a cause: a queue that stands
+for a whole round trip, or the loss of most packets; an ECN mark alone is enough. After three full rounds in a row the
+rate drops to nine tenths of what was delivered, which drains the queue. As long as the path is not full, it rises by a
+fortieth of the target per round. It never falls below a tenth of the target, so that the controller can find out when
+the path has room again.
 
-The measures of a queue are BBR's (`bbr_path`).
-
-Read: RFC 8085 section 3.1 (what bulk traffic over UDP owes to others); RFC 8084 (circuit breakers).
+Read: RFC 8085 section 3.1 (what bulk transfers over UDP owe to other traffic); RFC 8084 (circuit breakers).
 """
 
 from typing import Final
 
 from toolkit.errors import UsageError
-from toolkit.rudp.congestion.base import AckSample, LossSample, initial_window_bytes
+from toolkit.rudp.congestion.base import BITS_PER_BYTE, NS_PER_S, AckSample, LossSample, initial_window_bytes
 from toolkit.rudp.congestion.path_model import MinRtt, QueueDelay, Rounds
 
-_NS_PER_S: Final = 1_000_000_000
-_BITS_PER_BYTE: Final = 8
-
-_DELIVERED_SHARE: Final = 0.95
-"""Less than this of what is sent must arrive for the path to count as full."""
-_BREAKING_LOSS: Final = 0.5
-"""So much loss means a full path even where no queue is seen (a policer, or a buffer of a few packets)."""
+_FULL_DELIVERY_SHARE: Final = 0.95
+"""A path can be full only if it delivers less than this share of the sending rate."""
+_FULL_LOSS_SHARE: Final = 0.5
+"""More loss than this shows a full path even without a queue (a policer, or a buffer of a few packets)."""
 _FULL_ROUNDS: Final = 3
+"""Full rounds in a row before the rate drops; fewer may be an accident."""
 _BACK_OFF: Final = 0.9
 _RECOVERY_STEPS: Final = 40
-"""Rounds from nothing to the target."""
-_FLOOR_SHARE: Final = 0.1
+"""Rounds it takes to rise from zero to the target."""
+_MIN_RATE_SHARE: Final = 0.1
 _WINDOW_RTTS: Final = 2.0
 _ACK_DELAY_NS: Final = 50_000_000
-"""The window covers two round trips and acknowledgements that come late by twice the usual limit of 25 ms: it is there
-to stop a sender that nobody answers, not to set its rate."""
+"""The window covers two round trips plus twice the usual max ack delay of 25 ms. Its purpose is to stop a sender whose
+packets nobody acknowledges, not to limit the rate."""
 
 
 class FixedRate:
-    """See `base.CongestionController`; (datagram_bytes, rate_bps, seed). Raises UsageError where there is no rate."""
+    """Implements `base.CongestionController`. Raises UsageError without a positive `rate_bps`."""
 
     name = "rate"
 
     def __init__(self, datagram_bytes: int, rate_bps: float | None, seed: int) -> None:
         del seed
         if rate_bps is None or rate_bps <= 0:
-            raise UsageError("congestion control 'rate' holds a rate: say which one, with --rate")
+            raise UsageError("congestion control 'rate' needs a rate: add --rate, for example --rate 50Mbit")
         self._datagram_bytes = datagram_bytes
         self._target_bps = rate_bps
         self._rate_bps = rate_bps
@@ -62,7 +58,7 @@ class FixedRate:
     @property
     def congestion_window_bytes(self) -> int:
         window_ns = _WINDOW_RTTS * (self._min_rtt.ns or 0) + _ACK_DELAY_NS
-        window_bytes = self._rate_bps * window_ns / (_BITS_PER_BYTE * _NS_PER_S)
+        window_bytes = self._rate_bps * window_ns / (BITS_PER_BYTE * NS_PER_S)
         return max(int(window_bytes), initial_window_bytes(self._datagram_bytes))
 
     @property
@@ -70,13 +66,13 @@ class FixedRate:
         return self._rate_bps
 
     def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
-        """Nothing to learn from sending."""
+        """Sending teaches this controller nothing."""
 
     def on_loss(self, sample: LossSample) -> None:
         self._round_lost_bytes += sample.lost_bytes
 
     def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
-        """A round's losses are judged at its end; what proves spurious later is not worth going back for."""
+        """Ignored: the losses of a round are judged when it ends, and a single round changes nothing."""
 
     def on_datagram_size(self, datagram_bytes: int) -> None:
         self._datagram_bytes = datagram_bytes
@@ -103,12 +99,11 @@ class FixedRate:
 
     def _end_round(self, min_rtt_ns: int) -> None:
         self._queue.end_round(self._min_rtt.ns or min_rtt_ns)
-        is_full = self._is_path_full(min_rtt_ns)
-        if is_full:
+        if self._is_path_full(min_rtt_ns):
             self._full_rounds += 1
             if self._full_rounds >= _FULL_ROUNDS:
                 self._full_rounds = 0
-                self._rate_bps = max(_BACK_OFF * self._round_delivered_bps, _FLOOR_SHARE * self._target_bps)
+                self._rate_bps = max(_BACK_OFF * self._round_delivered_bps, _MIN_RATE_SHARE * self._target_bps)
         else:
             self._full_rounds = 0
             if not self._is_round_app_limited:
@@ -118,11 +113,11 @@ class FixedRate:
         self._is_round_app_limited = self._is_round_marked = False
 
     def _is_path_full(self, min_rtt_ns: int) -> bool:
-        """Whether this round got less than was sent, and delay, loss or marks say that the path is why."""
+        """Whether this round delivered less than was sent, and a queue, loss or an ECN mark shows the path is full."""
         if self._is_round_app_limited or not self._round_delivered_bps:
             return False
         has_queue = self._queue.is_standing(self._min_rtt.ns or min_rtt_ns)
         total_bytes = self._round_lost_bytes + self._round_acked_bytes
-        is_broken = self._round_lost_bytes > _BREAKING_LOSS * total_bytes
-        is_short = self._round_delivered_bps < _DELIVERED_SHARE * self._rate_bps
-        return (is_short and (has_queue or is_broken)) or self._is_round_marked
+        loses_most = self._round_lost_bytes > _FULL_LOSS_SHARE * total_bytes
+        delivers_less = self._round_delivered_bps < _FULL_DELIVERY_SHARE * self._rate_bps
+        return (delivers_less and (has_queue or loses_most)) or self._is_round_marked

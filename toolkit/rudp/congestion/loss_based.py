@@ -1,58 +1,63 @@
-"""What every loss-based controller shares: recovery periods, undo of a spurious one, slow start, and pacing.
+"""The common part of the loss-based controllers: slow start, recovery periods, undo after spurious losses, pacing.
 
-Theory. One loss event per round trip: the first packet lost, or marked by ECN, opens a *recovery period* and
-lowers the window; packets sent before the period began say nothing new, whether they are lost or
-acknowledged, and the period ends when a packet sent within it is acknowledged. Below `ssthresh` the window
-grows by what is acknowledged (slow start); the first time, when there is no `ssthresh` yet, HyStart++ ends
-that early where it sees the delay rise. Above it the window grows as the subclass knows (congestion
-avoidance). A sender that did not use its window has learnt nothing about it and leaves it as it is.
+Theory. The window shrinks at most once per round trip: the first packet that is lost, or marked by ECN, starts a
+*recovery period* and reduces the window. Packets sent before the period began carry no new information, whether they
+are lost or acknowledged; the period ends when a packet sent within it is acknowledged. Below `ssthresh` the window
+grows by the bytes acknowledged (slow start). In the first slow start, where no `ssthresh` is known, HyStart++ ends it
+early if the delay rises. Above `ssthresh` the subclass decides how the window grows (congestion avoidance). If the
+sender did not use its window, the acknowledgements show nothing about it and it stays unchanged.
 
-Read: RFC 9002 section 7 and its appendix B; RFC 9406 for HyStart++.
+Read: RFC 9002 section 7 and appendix B; RFC 9406 (HyStart++).
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from toolkit.rudp.congestion.base import UNMEASURED_RTT_NS, AckSample, LossSample, initial_window_bytes, window_rate_bps
+from toolkit.rudp.congestion.base import (
+    UNMEASURED_RTT_NS,
+    AckSample,
+    LossSample,
+    initial_window_bytes,
+    window_rate_bps,
+)
 from toolkit.rudp.congestion.hystart import HyStart
 
 _MINIMUM_WINDOW_DATAGRAMS: Final = 2
 """kMinimumWindow, RFC 9002 section 7.2."""
 _SLOW_START_PACING_GAIN: Final = 2.0
-"""The window doubles within the round trip; pacing slower would be what limits it."""
+"""The window doubles within a round trip, so pacing must allow two windows."""
 _AVOIDANCE_PACING_GAIN: Final = 1.25
-"""N of RFC 9002 section 7.7: small variations of the RTT must not leave the window unused."""
+"""N in RFC 9002 section 7.7: the window is used up even if the RTT varies slightly."""
 
 
 @dataclass(frozen=True, slots=True)
 class _BeforeRecovery:
-    """What a spurious recovery period is undone to."""
+    """The state to restore if a recovery period proves spurious."""
 
     window_bytes: float
     ssthresh_bytes: float
 
 
 class LossBasedController:
-    """The common part; a subclass says how the window grows in congestion avoidance and what one loss event
-    makes of it.
+    """Implements `base.CongestionController` except for congestion avoidance, which a subclass adds.
 
-    Windows are floats inside, in bytes, so that growth of less than a byte per acknowledgement is not lost.
+    Windows are floats, in bytes, so that growth of less than a byte per acknowledgement is not lost.
     """
 
     name: str
 
     def __init__(self, datagram_bytes: int, rate_bps: float | None, seed: int) -> None:
-        """`rate_bps` bounds the pacing rate; `seed` is not used, no choice here is random."""
+        """`rate_bps` limits the pacing rate. `seed` is unused because no choice here is random."""
         del seed
         self._datagram_bytes = datagram_bytes
-        self._rate_bound_bps = rate_bps
+        self._rate_limit_bps = rate_bps
         self._window_bytes = float(initial_window_bytes(datagram_bytes))
         self._ssthresh_bytes = float("inf")
         self._smoothed_rtt_ns = UNMEASURED_RTT_NS
         self._recovery_start_ns: int | None = None
         self._before_recovery: _BeforeRecovery | None = None
-        self._signals_in_period = 0
-        self._slow_start_exit = HyStart()
+        self._events_in_period = 0
+        self._hystart = HyStart()
 
     @property
     def congestion_window_bytes(self) -> int:
@@ -62,10 +67,10 @@ class LossBasedController:
     def pacing_rate_bps(self) -> float:
         gain = _SLOW_START_PACING_GAIN if self._in_slow_start else _AVOIDANCE_PACING_GAIN
         rate_bps = gain * window_rate_bps(self._window_bytes, self._smoothed_rtt_ns)
-        return rate_bps if self._rate_bound_bps is None else min(rate_bps, self._rate_bound_bps)
+        return rate_bps if self._rate_limit_bps is None else min(rate_bps, self._rate_limit_bps)
 
     def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
-        """Nothing to learn from sending."""
+        """Sending teaches this controller nothing."""
 
     def on_ack(self, sample: AckSample) -> None:
         self._smoothed_rtt_ns = sample.smoothed_rtt_ns
@@ -81,7 +86,7 @@ class LossBasedController:
     def on_loss(self, sample: LossSample) -> None:
         self._on_congestion_event(sample.now_ns, sample.newest_lost_sent_time_ns)
         if sample.is_persistent:
-            # RFC 9002 section 7.6.2: start over, as TCP does after a timeout; the open period ends with it.
+            # RFC 9002 section 7.6.2: start over, as TCP does after a timeout; this ends the recovery period.
             self._window_bytes = float(self._minimum_window_bytes)
             self._recovery_start_ns = None
             self._before_recovery = None
@@ -92,14 +97,14 @@ class LossBasedController:
         before = self._before_recovery
         if before is None or not self._was_sent_before_recovery(lost_sent_time_ns):
             return
-        self._signals_in_period -= 1
-        if self._signals_in_period > 0:
+        self._events_in_period -= 1
+        if self._events_in_period > 0:
             return
         self._window_bytes = max(self._window_bytes, before.window_bytes)
         self._ssthresh_bytes = before.ssthresh_bytes
         self._recovery_start_ns = None
         self._before_recovery = None
-        self._restore()
+        self._undo_reduction()
 
     def on_datagram_size(self, datagram_bytes: int) -> None:
         self._datagram_bytes = datagram_bytes
@@ -113,18 +118,18 @@ class LossBasedController:
         }
 
     def _avoid_congestion(self, sample: AckSample) -> None:
-        """Grow the window by what `sample` acknowledged, outside of slow start and recovery."""
+        """Grow the window after an acknowledgement in congestion avoidance."""
         raise NotImplementedError
 
     def _reduced_window_bytes(self) -> float:
-        """One loss event: note what is needed of it, and return the window after it."""
+        """Return the window after a congestion event, and save what `_undo_reduction` needs."""
         raise NotImplementedError
 
-    def _restore(self) -> None:
-        """The newest loss event was none: put back what `_reduced_window_bytes` noted."""
+    def _undo_reduction(self) -> None:
+        """The latest congestion event was spurious: restore what `_reduced_window_bytes` saved."""
 
     def _on_persistent_congestion(self) -> None:
-        """The window is at its minimum: forget what was known about the path."""
+        """The window is at its minimum: forget what the controller knows about the path."""
 
     @property
     def _in_slow_start(self) -> bool:
@@ -138,21 +143,21 @@ class LossBasedController:
         return self._recovery_start_ns is not None and sent_time_ns <= self._recovery_start_ns
 
     def _slow_start(self, sample: AckSample) -> None:
-        # RFC 9406 section 4.3: HyStart++ is for the first slow start; a later one ends at its ssthresh.
+        # RFC 9406 section 4.3: HyStart++ applies to the first slow start only; later ones end at ssthresh.
         is_first = self._ssthresh_bytes == float("inf")
         if is_first:
-            self._slow_start_exit.on_ack(sample)
+            self._hystart.on_ack(sample)
         if sample.is_window_limited:
-            divisor = self._slow_start_exit.growth_divisor if is_first else 1
+            divisor = self._hystart.growth_divisor if is_first else 1
             self._window_bytes += sample.newly_acked_bytes / divisor
-        if is_first and self._slow_start_exit.is_over:
+        if is_first and self._hystart.is_done:
             self._ssthresh_bytes = self._window_bytes
 
     def _on_congestion_event(self, now_ns: int, sent_time_ns: int) -> None:
         if self._was_sent_before_recovery(sent_time_ns):
-            self._signals_in_period += 1
+            self._events_in_period += 1
             return
-        self._signals_in_period = 1
+        self._events_in_period = 1
         self._before_recovery = _BeforeRecovery(self._window_bytes, self._ssthresh_bytes)
         self._recovery_start_ns = now_ns
         self._window_bytes = max(self._reduced_window_bytes(), self._minimum_window_bytes)

@@ -1,8 +1,7 @@
-"""NewReno: the plain loss-based controller of RFC 9002, the yardstick for the others.
+"""NewReno: the loss-based controller of RFC 9002, the baseline for comparing the others.
 
-Theory. In congestion avoidance the window grows by one datagram per round trip, and one loss event halves it
-(additive increase, multiplicative decrease). Everything else is common to the loss-based ones and lives in
-`loss_based`.
+Theory. In congestion avoidance the window grows by one datagram per round trip; a congestion event halves it (additive
+increase, multiplicative decrease). `loss_based` contains the rest.
 
 Read: RFC 9002 section 7.3 and appendix B.
 """
@@ -17,7 +16,7 @@ _LOSS_REDUCTION_FACTOR: Final = 0.5
 
 
 class NewReno(LossBasedController):
-    """See `base.CongestionController`; (datagram_bytes, rate_bps or None as a bound, seed)."""
+    """Implements `base.CongestionController`. `rate_bps` limits the pacing rate; `seed` is unused."""
 
     name = "newreno"
 
