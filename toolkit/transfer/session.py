@@ -138,9 +138,14 @@ class SessionEndpoint:
         return None if isinstance(message, Alive) else message
 
     def keep_alive(self) -> None:
-        """Send ALIVE if this end has sent no message for ALIVE_INTERVAL_S."""
+        """Send ALIVE if this end has sent no message for ALIVE_INTERVAL_S.
+
+        If the peer has just closed the channel, its last messages may still be unread: the next `receive` returns
+        them, and then reports the end.
+        """
         if time.monotonic() - self._last_sent_s >= ALIVE_INTERVAL_S:
-            self.send(Alive())
+            with contextlib.suppress(PeerClosedError):
+                self.send(Alive())
 
     @contextlib.contextmanager
     def reporting_failures(self) -> Iterator[None]:
