@@ -1,22 +1,27 @@
-"""What a transport must offer: the common ground of TCP and UDP.
+"""The interface between file transfer and transports: Transport, Listener, Channel, and the sources and sinks they use.
 
-A byte stream would be the wrong common ground: it would deny TCP `sendfile`, and would make UDP wait for the
-oldest hole. A **Channel** carries two things instead:
+A byte stream would be the wrong common ground of TCP and UDP: it would deny TCP `sendfile`, and it would make UDP wait
+for the oldest gap. A **Channel** carries two things instead:
 
-- *messages*: small (at most MAX_MESSAGE_BYTES), reliable, in order, each way: offers, decisions, digests;
-- *extents*: `(file id, offset, length)`, content that the sending side reads from an `ExtentSource` and the
-  receiving side lands in an `ExtentSink` at its own offset, in any order, every byte exactly once.
+- *messages*: reliable, in order, at most MAX_MESSAGE_BYTES each, in both directions: offers, decisions, digests;
+- *extents*: `(file id, offset, length)`, content that the sending side reads from an `ExtentSource`. The receiving
+  side writes it to an `ExtentSink` at its own offset, in any order, every byte exactly once.
 
-Extents and messages are not ordered among each other: a message may overtake an extent that was handed over
-before it, and the other way round. Whoever needs to know that content is complete counts the bytes that have
-landed.
+Messages and extents are not ordered relative to each other: either may overtake the other. To know that content is
+complete, count the bytes that the sink has received.
 
-A channel belongs to one thread. Its calls block; there are no callbacks other than into source and sink, and
-those come from the calling thread or, in a transport with several streams, from one thread a stream: sources
-and sinks are safe for that. Time is `time.monotonic_ns`.
+Threads. A channel belongs to one thread, and its calls block. It calls nothing but its source and its sink: from the
+calling thread or, in a transport with several connections, from one thread per connection. Sources and sinks are
+therefore safe for concurrent use, except where noted.
 
-Call order, sending side:    connect -> send_message / send_extent / receive ... -> flush -> close
-Call order, receiving side:  Listener.accept -> receive ... / send_message ... -> close
+Units. Sizes and offsets are in bytes, `*_s` is in seconds (float), `*_bps` in bits per second. The clock is
+`time.monotonic`.
+
+Errors. All are from `toolkit.errors`. A channel raises PeerClosedError when the peer has closed the session or is
+lost, and ProtocolError for bytes that no correct peer sends.
+
+Order of calls, sender:    connect -> send_message / send_extent / receive ... -> flush -> close
+Order of calls, receiver:  Listener.accept -> receive ... / send_message ... -> close
 """
 
 from collections.abc import Mapping
@@ -27,17 +32,19 @@ from toolkit.errors import UsageError
 
 MAX_MESSAGE_BYTES = 1 << 18
 
-MIN_IDLE_TIMEOUT_S = 1.0  # the least that a user may ask for: under it a busy disk looks like a peer that is gone
-MAX_IDLE_TIMEOUT_S = 86_400.0  # a day; systems count milliseconds in 31 bits (poll(2), TCP_USER_TIMEOUT in tcp(7))
+MIN_IDLE_TIMEOUT_S = 1.0
+"""The smallest idle timeout that a user may choose: below it, a busy disk looks like a lost peer."""
+MAX_IDLE_TIMEOUT_S = 86_400.0
+"""One day: systems count milliseconds in 31 bits (poll(2), TCP_USER_TIMEOUT in tcp(7))."""
 
 Statistic = int | float | str
 
 
 class Extent(NamedTuple):
-    """`length` bytes of file `file_id` from `offset` on.
+    """`length` bytes of the file `file_id`, starting at `offset`.
 
-    The id is the sender's, from its manifest, and less than 2**32; `offset + length` is less than 2**63
-    (bytes). An extent may be empty: nothing lands then.
+    file_id: chosen by the sender in its manifest, less than 2**32
+    offset, length: in bytes; their sum is less than 2**63. An extent of length 0 is allowed and writes nothing.
     """
 
     file_id: int
@@ -46,7 +53,11 @@ class Extent(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An end as a user writes it: a host name or a literal IPv4 or IPv6 address (no brackets), and a port."""
+    """An endpoint as a user writes it.
+
+    host: a host name, or a literal IPv4 or IPv6 address without brackets; "" for every address of this machine
+    port: 0 to 65535; 0 lets the system choose one when listening
+    """
 
     host: str
     port: int
@@ -56,140 +67,166 @@ class Address(NamedTuple):
 
 
 class ExtentSource(Protocol):
-    """Where a sending channel gets the bytes of one file from; safe for several threads."""
+    """The content of one file, for a channel that sends it. Safe for concurrent use."""
 
     def fileno(self) -> int | None:
-        """A descriptor open for reading, for `sendfile`; valid until the extents handed over are released.
+        """Return a descriptor open for reading, for `sendfile`; None if the content is in no file.
 
-        None where the content is in no file: `read_into` has it.
+        The descriptor stays valid until every extent that was handed over is released.
         """
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill the whole of `buffer` from `offset`. May be asked again for the same bytes (retransmission).
+        """Fill all of `buffer` with the bytes from `offset` on. May be called again for the same bytes.
 
-        Raises TransferError when the file no longer holds them (it shrank or changed).
+        Raises TransferError if the file no longer holds them: it shrank or changed.
         """
 
-    def moved(self, offset: int, length: int) -> None:
-        """Bytes went out through `fileno`, not `read_into`: the source reads them for its digest."""
+    def on_sendfile(self, offset: int, length: int) -> None:
+        """The channel has sent these bytes from the descriptor, without `read_into`.
+
+        The source reads them itself if it computes a digest.
+        """
 
     def release(self, extent: Extent) -> None:
-        """The channel will not ask for this extent's bytes again. Called once per extent handed over."""
+        """The channel no longer needs this extent. Called exactly once for each `send_extent`."""
 
 
 class ExtentSink(Protocol):
-    """Where a receiving channel lands what arrives."""
+    """Takes the content that a channel receives. Safe for concurrent use."""
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
-        """Land `data`, and have read it on return; each byte lands at most once, the order is free.
+        """Write `data` to a file at `offset`. The buffer is reused after the call returns.
 
-        Raises ProtocolError for bytes that were never offered, TransferError where they cannot be written.
+        Calls come in any order, and each byte at most once. Raises ProtocolError for bytes that the peer did not
+        offer, TransferError if they cannot be written.
         """
 
 
 @runtime_checkable
 class DescriptorSink(ExtentSink, Protocol):
-    """A sink whose files a channel may also write to by itself, with `splice`."""
+    """A sink whose files the channel may also write by itself, with `splice`.
+
+    Only the channel's own thread calls the two methods below.
+    """
 
     def descriptor(self, file_id: int, offset: int, length: int) -> int | None:
-        """Where to put these bytes at `offset`; valid until the next call into the sink or the session.
+        """Return a descriptor to write these bytes to, at `offset`; None if they must go through `write`.
 
-        None where they have to come by `write`. Called by the session's own thread only. Raises as `write` does.
+        The descriptor is valid until the next call of the sink or the session. Raises as `write` does.
         """
 
-    def landed(self, file_id: int, offset: int, length: int) -> None:
-        """Some more of the bytes, in order, are in the file: the sink reads them for its digest."""
+    def on_spliced(self, file_id: int, offset: int, length: int) -> None:
+        """The channel has written these bytes to the descriptor. They are the first of the bytes that it was for.
+
+        The sink reads them back if it computes a digest. Raises as `write` does.
+        """
 
 
 class Channel(Protocol):
-    """One session with one peer."""
+    """One session with one peer. Belongs to one thread."""
 
     @property
     def peer(self) -> Address:
-        """Who is at the other end."""
+        """The peer's numeric host and port."""
 
     def send_message(self, message: bytes) -> None:
-        """Hand over one message; returns when it is buffered or gone. Raises PeerClosedError.
+        """Send one message; returns once it is buffered or sent.
 
-        A call that has to wait for room, here or in `send_extent`, takes in messages meanwhile and keeps them
-        for `receive`: two ends that both send cannot block each other.
+        A call that waits for room, here or in `send_extent`, meanwhile reads messages and keeps them for `receive`:
+        two peers that both send cannot block each other.
+
+        Raises PeerClosedError, and ValueError for more than MAX_MESSAGE_BYTES.
         """
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
-        """Hand over content; returns when the backlog has room again, so that progress is near the truth.
+        """Send content; returns once the send backlog has room again, so that progress reports are close to the truth.
 
-        Reads `source` until it has called `source.release(extent)`. Raises what the source raises (after
-        telling the peer nothing: the session does), and PeerClosedError. After an error of the source
-        messages still go through, for the session to say why; what lands of that extent at the other end is
-        then undefined.
+        The channel reads from `source` until it calls `source.release(extent)`, also if it fails.
+
+        Raises PeerClosedError, and what the source raises. After an error of the source, messages still get through:
+        the session uses one to tell the peer why. What the peer's sink receives of that extent is then undefined.
         """
 
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
     ) -> bytes | None:
-        """The next message; or None after some extents have landed in `sink`, when `timeout_s` has passed, or as
-        soon as the descriptor `wake` is readable.
+        """Return the next message; None once `sink` has received content, `timeout_s` is over or `wake` is readable.
 
-        `timeout_s` 0 looks and does not wait; None waits until the idle timeout of the channel, which counts
-        the peer's silence over all calls. While it waits, a channel goes on with whatever it still has to
-        send. Extents without a sink are a ProtocolError. Raises what the sink raises, and PeerClosedError
-        when the peer has closed or is lost and every message before that was returned.
+        sink:      where content goes; content without a sink is a ProtocolError
+        timeout_s: 0 does not wait; None waits until the idle timeout, which counts the peer's silence over all calls
+        wake:      a descriptor that ends the wait when it is readable
+
+        While it waits, the channel continues to send what it still has.
+
+        Raises what the sink raises, ProtocolError, and PeerClosedError once every message from before the peer's end
+        was returned.
         """
 
     def flush(self) -> None:
-        """Return when everything handed over was taken by the peer's transport (UDP) or the kernel (TCP)."""
+        """Wait until the peer's transport (UDP) or the kernel (TCP) has all that was sent, and all is released.
+
+        Raises PeerClosedError, and what a source raises.
+        """
 
     def close(self) -> None:
-        """Orderly end: what was handed over still arrives (in a bounded linger). Frees all; idempotent.
+        """End the session in an orderly way and free everything. Idempotent.
 
-        What the peer still sends meanwhile is taken and thrown away, so that the last message, which may be
-        the reason for the end, gets through to a peer that is in the middle of sending.
+        What was sent before still arrives, if the peer takes it within a bounded time. What the peer sends meanwhile
+        is discarded, so that the last message, which may explain the end, reaches a peer that is busy sending.
         """
 
     def abort(self) -> None:
-        """End at once, freeing everything; the peer sees PeerClosedError. Idempotent."""
+        """End the session at once and free everything; the peer gets PeerClosedError. Idempotent."""
 
     def statistics(self) -> Mapping[str, Statistic]:
-        """Counters by their JSON names: the common ones of `COMMON_STATISTICS` and the transport's own."""
+        """Return counters by their JSON names: those of COMMON_STATISTICS and the transport's own.
+
+        May be called after `close` and `abort`.
+        """
 
 
 COMMON_STATISTICS = (
     "packets_sent",
     "packets_retransmitted",
-    "rtt_ms",  # smoothed, at the end
+    "rtt_ms",  # smoothed, at the time of the call
     "rtt_min_ms",
     "congestion_control",
 )
+"""The names in `Channel.statistics` that every transport provides."""
 
 
 class Listener(Protocol):
-    """A bound port that hands out one Channel per session."""
+    """A bound port that accepts sessions."""
 
     @property
     def address(self) -> Address:
-        """Where it listens, with the port that the system picked when 0 was asked for."""
+        """The bound address, with the port that the system chose if it was asked for port 0."""
 
     def accept(self, timeout_s: float | None = None) -> Channel | None:
-        """The next session, after the transport's own handshake (no garbage); None at the timeout.
+        """Return the next session whose handshake is complete; None after `timeout_s`.
 
-        Raises PeerClosedError after `close`, which may come from another thread.
+        timeout_s: 0 does not wait; None waits without limit.
+
+        Raises PeerClosedError after `close`, also if another thread called it meanwhile.
         """
 
     def close(self) -> None:
-        """Stop listening; channels that were accepted go on. Idempotent, and callable from any thread."""
+        """Stop listening. Accepted channels stay open. Idempotent; any thread may call it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransportOptions:
-    """What a user may set; a transport refuses with UsageError what it cannot do.
+    """A user's choices; a transport raises UsageError for those that it does not support.
 
-    congestion_control: the name of one, None for the transport's default
-    rate_bps:           an upper bound on the sending rate (bits of payload per second), None for no bound
-    streams:            connections per session
-    offload:            UDP: "auto" probes GSO and GRO, "off" sends and takes one datagram a call
-    connect_timeout_s:  until somebody must have answered
-    idle_timeout_s:     silence after which the peer is lost; above 0 and up to MAX_IDLE_TIMEOUT_S
-    qlog:               UDP: the file that each connection is logged to, see docs/protocol.md; None for no log
+    congestion_control: the name of an algorithm; None for the transport's default
+    rate_bps:           the maximum sending rate, in bits of payload per second; None for no limit
+    streams:            TCP: the number of connections per session
+    offload:            UDP: "auto" uses GSO and GRO if the system has them, "off" one datagram per system call
+    connect_timeout_s:  how long to wait for a peer to accept the session
+    idle_timeout_s:     the silence after which the peer is considered lost, at most MAX_IDLE_TIMEOUT_S
+    qlog:               UDP: the file to log each connection to, see docs/protocol.md; None for no log
+
+    Raises UsageError for an idle timeout out of range.
     """
 
     congestion_control: str | None = None
@@ -206,12 +243,20 @@ class TransportOptions:
 
 
 class Transport(Protocol):
-    """A way to make channels; chosen by name in `toolkit.transports.registry`."""
+    """A way to make channels. `toolkit.transports.registry` finds one by its name."""
 
     name: str
 
     def connect(self, address: Address, options: TransportOptions) -> Channel:
-        """A channel to who listens there. Raises UnreachableError, UsageError, RefusedError (version)."""
+        """Connect to the listener at `address`.
+
+        Raises UnreachableError if none answers, RefusedError if it declines (another version), UsageError for
+        options that the transport does not support.
+        """
 
     def listen(self, address: Address, options: TransportOptions) -> Listener:
-        """Bind and listen; "" means every address, port 0 one of the system's. Raises UnreachableError."""
+        """Bind `address` and listen.
+
+        Raises UnreachableError if the address cannot be bound, UsageError for options that the transport does not
+        support.
+        """

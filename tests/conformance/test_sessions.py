@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.conformance_network import PATIENCE_S, Network, together
+from tests.support.background import PATIENCE_S, together
+from tests.support.conformance_network import Network
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
 from toolkit.transfer import Progress, ReceiveOptions, SendOptions, TransferResult, receive, send

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from tests.support.udp_ends import PATIENCE_S, T
+from tests.support.background import PATIENCE_S, T
 from toolkit.emulator.namespaces import CLONE_NEWNET, unshare
 
 

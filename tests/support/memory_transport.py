@@ -1,8 +1,8 @@
-"""A transport without a network: two ends in one process, for tests and to learn the interface from.
+"""A transport without a network: two channels in one process, for tests and as an example of the interface.
 
-Each direction is a queue under one lock. Messages keep their order; content goes in pieces. With a seed the
-pieces of content are taken in a shuffled order, and may be overtaken by messages or overtake them: everything
-that the contract of a channel allows and a well-behaved network seldom does.
+Each direction is a queue under one lock. Messages keep their order; content is cut into pieces. With a seed, the
+receiver gets the pieces in a shuffled order, and messages and pieces overtake each other: everything that the contract
+of a channel allows and that a well-behaved network seldom does.
 """
 
 import random
@@ -24,39 +24,39 @@ from toolkit.channel import (
 from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError, UsageError
 
 PIECE_BYTES = 1 << 18
-MAX_BACKLOG_BYTES = 1 << 22  # content that waits for the receiver; messages are small and always taken
-GLANCE_S = 0.001  # how often a descriptor is looked at
+MAX_BACKLOG_BYTES = 1 << 22  # content that waits for the receiver; messages are small and never wait
+POLL_INTERVAL_S = 0.001  # for the `wake` descriptor
 
 _Piece = tuple[int, int, bytes]  # file id, offset, content
 
 
-class _Direction:
-    """What is on its way from one end to the other; guarded by the pair's condition."""
+class _Queue:
+    """The queues from one channel to the other; guarded by the pair's condition."""
 
     def __init__(self) -> None:
         self.messages: deque[bytes] = deque()
         self.pieces: list[_Piece] = []
         self.backlog_bytes = 0
-        self.is_closed = False  # the sending end puts in nothing more
-        self.is_abandoned = False  # the receiving end takes nothing more
+        self.is_closed = False  # the sending channel adds nothing more
+        self.is_abandoned = False  # the receiving channel takes nothing more
 
 
 class MemoryChannel:
-    """One end of a pair; see Channel."""
+    """One channel of a pair; see Channel."""
 
     def __init__(
         self,
         peer: Address,
         condition: threading.Condition,
-        directions: tuple[_Direction, _Direction],
+        queues: tuple[_Queue, _Queue],
         options: TransportOptions,
         shuffle: random.Random | None,
     ) -> None:
         self._peer = peer
         self._condition = condition
-        self._outgoing, self._incoming = directions
+        self._outgoing, self._incoming = queues
         self._idle_timeout_s = options.idle_timeout_s
-        self._last_heard_s = time.monotonic()
+        self._silence_s = 0.0  # how long `receive` has waited since the peer's last sign
         self._shuffle = shuffle
         self._sent = 0
         self._is_closed = False
@@ -69,7 +69,7 @@ class MemoryChannel:
     def send_message(self, message: bytes) -> None:
         """See Channel."""
         if len(message) > MAX_MESSAGE_BYTES:
-            raise ValueError(f"a message of {len(message)} bytes is too long")
+            raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         with self._condition:
             self._check_open()
             self._outgoing.messages.append(bytes(message))
@@ -94,7 +94,7 @@ class MemoryChannel:
             self._condition.wait_for(lambda: self._has_room() or self._is_lost(), self._idle_timeout_s)
             self._check_open()
             if not self._has_room():
-                raise PeerClosedError("the peer has taken nothing for longer than the idle timeout")
+                raise PeerClosedError("the peer has received nothing for longer than the idle timeout")
             self._outgoing.pieces.append(piece)
             self._outgoing.backlog_bytes += len(piece[2])
             self._sent += 1
@@ -113,25 +113,22 @@ class MemoryChannel:
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
     ) -> bytes | None:
-        """See Channel. A condition and a descriptor cannot be waited for at once: `wake` is looked at now and then."""
+        """See Channel. A condition and a descriptor cannot be waited for together: this polls `wake`."""
         incoming = self._incoming
-        now_s = time.monotonic()
-        lost_at_s = self._last_heard_s + self._idle_timeout_s
-        until_s = lost_at_s if timeout_s is None else min(now_s + timeout_s, lost_at_s)
         with self._condition:
+            begin_s = time.monotonic()
+            lost_at_s = begin_s + self._idle_timeout_s - self._silence_s
+            until_s = lost_at_s if timeout_s is None else min(begin_s + timeout_s, lost_at_s)
             while not (incoming.messages or incoming.pieces or incoming.is_closed or self._is_closed):
-                remaining_s = until_s - time.monotonic()
-                if remaining_s <= 0:
-                    if time.monotonic() >= lost_at_s:
+                now_s = time.monotonic()
+                is_woken = wake is not None and select.select([wake], [], [], 0)[0]
+                if now_s >= until_s or is_woken:
+                    self._silence_s += now_s - begin_s
+                    if now_s >= lost_at_s:
                         raise PeerClosedError("the peer was silent for longer than the idle timeout")
                     return None
-                if wake is None:
-                    self._condition.wait(remaining_s)
-                elif select.select([wake], [], [], 0)[0]:
-                    return None
-                else:
-                    self._condition.wait(min(remaining_s, GLANCE_S))
-            self._last_heard_s = time.monotonic()
+                self._condition.wait(until_s - now_s if wake is None else min(until_s - now_s, POLL_INTERVAL_S))
+            self._silence_s = 0.0
             pieces_first = self._shuffle is not None and self._shuffle.random() < 0.5
             if incoming.messages and not (pieces_first and incoming.pieces and sink):
                 return incoming.messages.popleft()
@@ -141,7 +138,7 @@ class MemoryChannel:
             incoming.backlog_bytes = 0
             self._condition.notify_all()
         if sink is None:
-            raise ProtocolError("the peer sends content where none is expected")
+            raise ProtocolError("the peer sent content, and none is expected")
         if self._shuffle is not None:
             self._shuffle.shuffle(pieces)
         for file_id, offset, data in pieces:
@@ -149,26 +146,26 @@ class MemoryChannel:
         return None
 
     def flush(self) -> None:
-        """See Channel; the queue is the peer's."""
+        """See Channel; what is queued belongs to the peer."""
         with self._condition:
             self._check_open()
 
     def close(self) -> None:
         """See Channel."""
-        self._end(drop=False)
+        self._close(drops_sent=False)
 
     def abort(self) -> None:
         """See Channel."""
-        self._end(drop=True)
+        self._close(drops_sent=True)
 
-    def _end(self, drop: bool) -> None:
+    def _close(self, drops_sent: bool) -> None:
         with self._condition:
             self._is_closed = True
             self._outgoing.is_closed = True
             self._incoming.is_abandoned = True
-            for direction in (self._incoming, self._outgoing) if drop else (self._incoming,):
-                direction.messages.clear()
-                direction.pieces.clear()
+            for queue in (self._incoming, self._outgoing) if drops_sent else (self._incoming,):
+                queue.messages.clear()
+                queue.pieces.clear()
             self._condition.notify_all()
 
     def statistics(self) -> Mapping[str, Statistic]:
@@ -222,9 +219,9 @@ class MemoryListener:
 
 
 class MemoryTransport:
-    """See Transport. Every instance is a network of its own; hosts are names, ports count up.
+    """See Transport. Every instance is a network of its own; hosts are names, and ports count up.
 
-    shuffle_seed: takes content in a shuffled order, by this seed
+    shuffle_seed: the seed of the order in which content is received; None for the order in which it was sent
     """
 
     name = "memory"
@@ -242,8 +239,8 @@ class MemoryTransport:
             listener = self._listeners.get(address.port)
             number, self._next_port = self._next_port, self._next_port + 1
         if listener is None:
-            raise UnreachableError(f"{address}: nobody listens there")
-        condition, there, back = threading.Condition(), _Direction(), _Direction()
+            raise UnreachableError(f"nothing listens at {address}")
+        condition, there, back = threading.Condition(), _Queue(), _Queue()
         ours = MemoryChannel(address, condition, (there, back), options, self._random(2 * number))
         here = Address("memory", number)
         listener._offer(MemoryChannel(here, condition, (back, there), options, self._random(2 * number + 1)))
@@ -258,7 +255,7 @@ class MemoryTransport:
         with self._lock:
             port = address.port or next(port for port in range(1, 1 << 16) if port not in self._listeners)
             if port in self._listeners:
-                raise UnreachableError(f"{address}: somebody else listens there")
+                raise UnreachableError(f"port {address.port} is in use")
             listener = self._listeners[port] = MemoryListener(self, Address(address.host or "memory", port))
         return listener
 
@@ -269,4 +266,4 @@ class MemoryTransport:
 
 def _check(options: TransportOptions) -> None:
     if options.congestion_control or options.rate_bps or options.streams != 1:
-        raise UsageError("the memory transport has no congestion control, rate or streams to choose")
+        raise UsageError("the memory transport has no congestion control, rate or streams")

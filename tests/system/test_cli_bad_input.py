@@ -529,7 +529,7 @@ class _Bytes:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self._content[offset : offset + len(buffer)]
 
-    def moved(self, offset: int, length: int) -> None:
+    def on_sendfile(self, offset: int, length: int) -> None:
         pass
 
     def release(self, _extent: Extent) -> None:

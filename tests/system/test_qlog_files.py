@@ -12,8 +12,8 @@ import pytest
 from toolkit.channel import Address, Channel, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError, UsageError
 from toolkit.rudp import wire
+from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
-from toolkit.transports.udp.transport import UdpTransport
 
 LOOPBACK = Address("127.0.0.1", 0)
 CONTENT = bytes(range(256)) * 2000
@@ -26,7 +26,7 @@ class Source:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = CONTENT[offset : offset + len(buffer)]
 
-    def moved(self, offset: int, length: int) -> None:
+    def on_sendfile(self, offset: int, length: int) -> None:
         raise AssertionError(f"UDP has read {length} bytes from {offset} by itself")
 
     def release(self, extent: Extent) -> None:

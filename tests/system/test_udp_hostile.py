@@ -8,12 +8,14 @@ from contextlib import closing, suppress
 
 import pytest
 
-from tests.support.udp_ends import PATIENCE_S, Background, BytesSink, BytesSource, connected, receive_all
+from tests.support.background import PATIENCE_S, Background
+from tests.support.content import BytesSink, BytesSource
+from tests.support.udp_channels import connected, receive_all
 from toolkit.channel import Address, Extent, ExtentSink, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
 from toolkit.transports.udp.channel import BACKLOG_BYTES, MAX_WAITING_BYTES, UdpChannel
+from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.extents import MAX_EXTENTS, STASH_BYTES, IncomingExtents
-from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 SLACK_BYTES = 1 << 20
@@ -65,11 +67,11 @@ def test_content_without_a_sink(ends: tuple[UdpChannel, UdpChannel]) -> None:
     talk_until(far, Stillness(lambda: far._incoming.stash_bytes))
     assert STASH_BYTES <= far._incoming.stash_bytes <= STASH_BYTES + SLACK_BYTES
     sink = BytesSink()
-    while flooding.is_alive() or sink.total < count * len(content):
+    while flooding.is_alive() or sink.written_bytes < count * len(content):
         far.receive(sink, timeout_s=0.05)
     flooding.outcome()
-    assert sink.total == count * len(content)
-    assert all(bytes(sink.files[n]) == content for n in range(count))
+    assert sink.written_bytes == count * len(content)
+    assert all(sink.content(n) == content for n in range(count))
     assert far._incoming.stash_bytes == 0
 
 
@@ -196,7 +198,7 @@ class TestIncomingExtents:
         incoming.stash(1, memoryview(b"yz"))  # came without a sink, and its place is known
         sink = BytesSink()
         assert incoming.land_stash(sink)
-        assert sink.files == {0: bytearray(b"\0yz")}
+        assert sink.pieces == {0: {1: b"yz"}}
 
     def test_a_piece_that_reaches_beyond_what_is_announced_lands_in_parts(self) -> None:
         incoming = IncomingExtents()
@@ -206,7 +208,7 @@ class TestIncomingExtents:
             incoming.announce([Extent(n, 0, 4)])
             assert incoming.land_stash(sink)
             assert not incoming.land_stash(sink)
-        assert sink.files == {0: bytearray(b"abcd"), 1: bytearray(b"ef")}
+        assert (sink.content(0), sink.content(1)) == (b"abcd", b"ef")
         assert incoming.stash_bytes == 0
 
     def test_announcements_are_taken_up_to_a_number(self) -> None:

@@ -13,12 +13,14 @@ from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from tests.support.udp_ends import PATIENCE_S, Background, BytesSink, connected, receive_all, send_all
+from tests.support.background import PATIENCE_S, Background
+from tests.support.content import BytesSink
+from tests.support.udp_channels import connected, receive_all, send_all
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError
 from toolkit.rudp import wire
+from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import MAX_UNCONFIRMED, MAX_UNCONFIRMED_PER_HOST, UdpListener
-from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 FORGED = 17
@@ -227,7 +229,7 @@ class TestPort:
             port = first.address.port
             near, far = connected(first, OPTIONS, Address(host or "127.0.0.1", port))
             for other in {host, "", "127.0.0.1" if ":" not in host else "::1"}:
-                with pytest.raises(UnreachableError, match=f"{port} is taken"):
+                with pytest.raises(UnreachableError, match=f"{port} is in use"):
                     UdpTransport().listen(Address(other, port), OPTIONS)
             near.abort()
             far.abort()
@@ -242,7 +244,7 @@ class TestPort:
             assert second.address == Address("127.0.0.1", port)
 
     def test_of_an_address_that_is_not_this_machines_is_refused(self) -> None:
-        with pytest.raises(UnreachableError, match="no address of this machine"):
+        with pytest.raises(UnreachableError, match="is not an address of this machine"):
             UdpTransport().listen(Address("192.0.2.1", 0), OPTIONS)
 
 
@@ -340,7 +342,7 @@ def test_a_flood_of_first_packets_disturbs_no_session_and_ends_with_the_listener
             content = os.urandom(1_000_000)
             sending = Background(lambda: send_all(near, [content], [b"end"]))
             sink, messages = receive_all(far, len(content), 1)
-            assert (bytes(sink.files[0]), messages) == (content, [b"end"])
+            assert (sink.content(0), messages) == (content, [b"end"])
             while sending.is_alive():
                 far.receive(sink, timeout_s=0.01)
             sending.outcome()

@@ -9,12 +9,14 @@ from random import Random
 
 import pytest
 
+from tests.support.background import PATIENCE_S, Background
+from tests.support.content import BytesSource
 from tests.support.hosts import make_hosts
-from tests.support.udp_ends import PATIENCE_S, Background, BytesSource, receive_all
+from tests.support.udp_channels import receive_all
 from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.emulator.namespaces import CLONE_NEWNET, join
 from toolkit.transports.udp.channel import UdpChannel
-from toolkit.transports.udp.transport import UdpTransport
+from toolkit.transports.udp.connect import UdpTransport
 
 pytestmark = pytest.mark.root
 
@@ -117,7 +119,7 @@ def check(cleanup: ExitStack, hosts: Roaming, act: Callable[[], object], then: C
         server.receive(sink, timeout_s=0.01)
     sending.outcome()
     waiting.outcome()
-    assert (bytes(sink.files[0]), messages, sink.total) == (source.content, [b"end"], len(source.content))
+    assert (sink.content(0), messages, sink.written_bytes) == (source.content, [b"end"], len(source.content))
     assert client._socket.sock.getsockname()[0] == hosts.address(3, 1)
     assert server._socket.sock.getpeername()[:2] == client._socket.sock.getsockname()[:2]
 

@@ -11,13 +11,14 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from tests.support.background import PATIENCE_S, Background
 from tests.support.hosts import Host, make_hosts
-from tests.support.udp_ends import PATIENCE_S, Background, connected, receive_all, send_all, wait_for_close
+from tests.support.udp_channels import connected, receive_all, send_all, wait_for_close
 from toolkit.channel import Address, TransportOptions
 from toolkit.rudp.wire import PacketType
 from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.socket import wait_readable
-from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 
@@ -85,7 +86,7 @@ def transfer(near: UdpChannel, far: UdpChannel, content: bytes, meanwhile: Calla
     while sending.is_alive():
         far.receive(sink, timeout_s=0.01)
     sending.outcome()
-    assert (bytes(sink.files[0]), messages, sink.total) == (content, [b"end"], len(content))
+    assert (sink.content(0), messages, sink.written_bytes) == (content, [b"end"], len(content))
 
 
 class TestRebinding:

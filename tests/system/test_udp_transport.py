@@ -15,22 +15,15 @@ from functools import partial
 
 import pytest
 
-from tests.support.udp_ends import (
-    PATIENCE_S,
-    Background,
-    BytesSink,
-    BytesSource,
-    connected,
-    receive_all,
-    send_all,
-    wait_for_close,
-)
+from tests.support.background import PATIENCE_S, Background
+from tests.support.content import BytesSink, BytesSource
+from tests.support.udp_channels import connected, receive_all, send_all, wait_for_close
 from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, RefusedError, UnreachableError, UsageError
 from toolkit.rudp import wire
 from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
-from toolkit.transports.udp.transport import UdpTransport
 
 OPTIONS = TransportOptions(idle_timeout_s=10.0)
 UDP_SEGMENT = 103
@@ -59,8 +52,8 @@ def transfer(listener: UdpListener, options: TransportOptions, contents: list[by
             server.receive(sink, timeout_s=0.01)
         sources = sending.outcome()
         assert received == messages
-        assert sink.total == sum(map(len, contents))
-        assert {i: bytes(c) for i, c in sink.files.items()} == {i: c for i, c in enumerate(contents) if c}
+        assert sink.written_bytes == sum(map(len, contents))
+        assert {i: sink.content(i) for i in sink.pieces} == {i: c for i, c in enumerate(contents) if c}
         for source in sources:
             assert sum(e.length for e in source.released) == len(source.content)
         statistics = client.statistics()
@@ -106,7 +99,7 @@ class TestTransfer:
                 with suppress(PeerClosedError):
                     while True:
                         server.receive(sink, timeout_s=PATIENCE_S)
-                return messages[0], bytes(sink.files[0])
+                return messages[0], sink.content(0)
 
         clients = [Background(partial(send, content)) for content in contents]
         servers = [Background(serve) for _ in contents]
@@ -124,15 +117,15 @@ class TestTransfer:
             source = BytesSource(content)
             for offset in range(0, len(content), 500_000):
                 channel.send_extent(Extent(0, offset, 500_000), source)
-            while any(s.total < len(content) for s in sinks):  # who has everything still answers the other
+            while any(s.written_bytes < len(content) for s in sinks):  # who has everything still answers the other
                 channel.receive(sink, timeout_s=0.05)
 
         with closing(client), closing(server):
             ends = [Background(partial(exchange, *end)) for end in zip((client, server), contents, sinks, strict=True)]
             for end in ends:
                 end.outcome()
-            assert (bytes(sinks[1].files[0]), bytes(sinks[0].files[0])) == contents
-            assert [sink.total for sink in sinks] == [len(content) for content in contents]
+            assert (sinks[1].content(0), sinks[0].content(0)) == contents
+            assert [sink.written_bytes for sink in sinks] == [len(content) for content in contents]
 
     def test_goes_on_under_a_rain_of_garbage(self, listener: UdpListener, cleanup: ExitStack) -> None:
         stop = threading.Event()
@@ -194,7 +187,7 @@ class TestNobodyThere:
             sock.bind((host, 0))
             port = sock.getsockname()[1]
         begun = time.monotonic()
-        with pytest.raises(UnreachableError, match="nothing listens there") as caught:
+        with pytest.raises(UnreachableError, match="nothing listens at") as caught:
             UdpTransport().connect(Address(host, port), OPTIONS)
         assert time.monotonic() - begun < 2
         assert str(port) in str(caught.value)
@@ -204,7 +197,7 @@ class TestNobodyThere:
         silent = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         silent.bind(("127.0.0.1", 0))
         begun = time.monotonic()
-        with pytest.raises(UnreachableError, match="nobody answered"):
+        with pytest.raises(UnreachableError, match="does not answer over UDP"):
             UdpTransport().connect(
                 Address("127.0.0.1", silent.getsockname()[1]), TransportOptions(connect_timeout_s=0.7)
             )
@@ -265,7 +258,7 @@ class TestNobodyThere:
 SERVER = """
 import sys
 from toolkit.channel import Address, TransportOptions
-from toolkit.transports.udp.transport import UdpTransport
+from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.channel import UdpChannel
 
 class Sink:
@@ -322,7 +315,7 @@ class TestEnd:
         with closing(server):
             sending = Background(send)
             sink, messages = receive_all(server, len(content), 1)
-            assert bytes(sink.files[0]) == content
+            assert sink.content(0) == content
             assert messages == [b"bye"]
             wait_for_close(server)
             sending.outcome()

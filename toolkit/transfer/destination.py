@@ -129,7 +129,7 @@ class IncomingFile(CachedFile):
             self._pinned = True
             return descriptor
 
-    def landed(self, offset: int, length: int) -> None:
+    def on_spliced(self, offset: int, length: int) -> None:
         """See DescriptorSink."""
         with self.lock:
             self._pinned = False

@@ -76,11 +76,11 @@ class IncomingFiles:
         file = self._files.get(file_id)
         return None if file is None else file.descriptor(offset, length)
 
-    def landed(self, file_id: int, offset: int, length: int) -> None:
+    def on_spliced(self, file_id: int, offset: int, length: int) -> None:
         """See DescriptorSink."""
         file = self._files.get(file_id)
         if file is not None:
-            file.landed(offset, length)
+            file.on_spliced(offset, length)
 
     def write_hole(self, hole: Hole) -> None:
         """See IncomingFile.write_hole."""

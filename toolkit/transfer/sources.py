@@ -186,7 +186,7 @@ class FileSource(CachedFile):
             if offset <= frontier < offset + len(buffer):
                 self._digest.update(buffer[frontier - offset :])
 
-    def moved(self, offset: int, length: int) -> None:
+    def on_sendfile(self, offset: int, length: int) -> None:
         """See ExtentSource."""
         with self.lock:
             self._digest.reread(offset + length)
@@ -216,7 +216,7 @@ class StreamSlice:
         start = offset - self.offset
         buffer[:] = self.data[start : start + len(buffer)]
 
-    def moved(self, offset: int, length: int) -> None:
+    def on_sendfile(self, offset: int, length: int) -> None:
         """See ExtentSource; never called, as there is no descriptor."""
 
     def release(self, extent: Extent) -> None:

@@ -13,8 +13,8 @@ from toolkit.errors import UsageError, printable
 ENTRY_POINT_GROUP = "nettool.transports"
 
 _BUILT_IN = {
-    "tcp": ("toolkit.transports.tcp.transport", "TcpTransport"),
-    "udp": ("toolkit.transports.udp.transport", "UdpTransport"),
+    "tcp": ("toolkit.transports.tcp.connect", "TcpTransport"),
+    "udp": ("toolkit.transports.udp.connect", "UdpTransport"),
 }
 
 

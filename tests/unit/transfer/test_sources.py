@@ -59,7 +59,7 @@ def test_the_digest_is_that_of_the_content_however_it_was_read(path: Path, conte
     def by_moving(source: FileSource) -> None:
         for offset, length in ((500_000, 500_003), (0, 500_000)):
             assert os.pread(source.fileno(), length, offset) == content[offset : offset + length]
-            source.moved(offset, length)
+            source.on_sendfile(offset, length)
 
     def not_at_all(_: FileSource) -> None:
         pass

@@ -439,7 +439,7 @@ def spliced(storage: IncomingFiles, file_id: int, offset: int, content: bytes) -
     descriptor = storage.descriptor(file_id, offset, len(content))
     assert descriptor is not None
     os.pwrite(descriptor, content, offset)
-    storage.landed(file_id, offset, len(content))
+    storage.on_spliced(file_id, offset, len(content))
 
 
 @pytest.fixture
@@ -490,7 +490,7 @@ def test_a_lent_descriptor_is_not_taken_away(splicing: IncomingFiles, monkeypatc
     splicing.write(1, 0, memoryview(b"hello"))
     assert os.path.samestat(os.fstat(descriptor), status)
     os.pwrite(descriptor, b"hello", 0)
-    splicing.landed(0, 0, 5)
+    splicing.on_spliced(0, 0, 5)
 
 
 def test_blocks_are_reserved_for_large_files_that_are_all_content(

@@ -97,5 +97,5 @@ def test_a_name_service_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_that_there_is_not(port: int) -> None:
-    with pytest.raises(UsageError, match="there is no port"):
+    with pytest.raises(UsageError, match="does not exist"):
         resolve(Address("127.0.0.1", port), socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""One session over one or more TCP connections; messages go over the first of them, content over all."""
+"""A session over one or more TCP connections: messages use the first connection, content uses all of them."""
 
 import socket
 import struct
@@ -14,18 +14,18 @@ from toolkit.transports.tcp.tcp_info import congestion_control, tcp_info
 
 _LINGER_S: Final = 2.0
 _CA_RECOVERY: Final = 3  # TCP_CA_Recovery; 4 is TCP_CA_Loss (linux/tcp.h)
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, zero seconds
 
 
 class TcpChannel:
-    """See `toolkit.channel.Channel`. Takes over the sockets, the first of the session at the front."""
+    """See `toolkit.channel.Channel`. Owns the sockets; the first of the session comes first."""
 
     def __init__(self, socks: Sequence[socket.socket], peer: Address, idle_timeout_s: float) -> None:
         self._peer = peer
-        # Only one thread may use a sink's descriptors, and only one may receive on a connection.
-        alone = len(socks) == 1
+        # A sink's descriptors may be used by one thread only, and one thread only may receive on a connection.
+        is_single = len(socks) == 1
         self._streams = [
-            TcpStream(sock, peer, idle_timeout_s, takes_messages_in=not number, may_splice=alone)
+            TcpStream(sock, peer, idle_timeout_s, reads_while_sending=not number, may_splice=is_single)
             for number, sock in enumerate(socks)
         ]
         self._first = self._streams[0]
@@ -37,9 +37,14 @@ class TcpChannel:
     def peer(self) -> Address:
         return self._peer
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The sockets of the session's connections, the first connection's first."""
+        return [stream.socket for stream in self._streams]
+
     def send_message(self, message: bytes) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
-            raise ValueError(f"a message of {len(message)} bytes is longer than any may be")
+            raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         self._check_open()
         self._first.send_message(message)
 
@@ -86,16 +91,16 @@ class TcpChannel:
             if self._pool is not None:
                 self._pool.stop(is_orderly=False)
         finally:
-            for stream in self._streams:
+            for sock in self.sockets:
                 with suppress(OSError):
-                    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._free()
 
     def statistics(self) -> Mapping[str, Statistic]:
-        return self._last_statistics if self._is_closed else self._statistics()
+        return self._last_statistics if self._is_closed else self._read_statistics()
 
-    def _statistics(self) -> dict[str, Statistic]:
-        infos = [tcp_info(stream.socket) for stream in self._streams]
+    def _read_statistics(self) -> dict[str, Statistic]:
+        infos = [tcp_info(sock) for sock in self.sockets]
 
         def total(name: str) -> int:
             return sum(info.get(name, 0) for info in infos)
@@ -129,7 +134,7 @@ class TcpChannel:
             raise PeerClosedError("this side has closed the channel")
 
     def _free(self) -> None:
-        self._last_statistics = self._statistics()
+        self._last_statistics = self._read_statistics()
         self._is_closed = True
         for stream in self._streams:
             stream.free()

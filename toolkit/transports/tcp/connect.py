@@ -1,101 +1,183 @@
-"""Happy Eyeballs (RFC 8305): try the addresses of a name staggered, keep the connection that is there first.
+"""The TCP transport: one connection per session, or several that share its content.
 
-The next attempt begins 250 ms after the last one (section 5), or at once when none is left running. Addresses come in
-the order of section 4, from `toolkit.transports.addresses`.
+`TcpTransport.connect` connects to the addresses of a name in parallel (`toolkit.transports.addresses`), then exchanges
+prefaces (`wire`). A peer that answers in another protocol or version, or not at all, is reported in one line.
 """
 
-import errno
+import os
 import select
-import selectors
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from math import ceil
+from collections.abc import Callable
+from contextlib import ExitStack
+from errno import EAGAIN, EALREADY, ECONNREFUSED, EINPROGRESS
 from typing import Final
 
-from toolkit.transports.addresses import SocketAddress
+from toolkit.channel import Address, TransportOptions
+from toolkit.errors import ProtocolError, RefusedError, UnreachableError, printable
+from toolkit.transports.addresses import (
+    SocketAddress,
+    address_of,
+    connect_error,
+    connect_first,
+    finish_connecting,
+    resolve,
+)
+from toolkit.transports.tcp.channel import TcpChannel
+from toolkit.transports.tcp.listener import TcpListener
+from toolkit.transports.tcp.settings import check_options, configure
+from toolkit.transports.tcp.wire import (
+    NO_TOKEN,
+    PREFACE_BYTES,
+    VERSION,
+    Hello,
+    PrefaceType,
+    Welcome,
+    decode_preface_untrusted,
+    decode_welcome_untrusted,
+    encode_hello,
+)
 
-CONNECTION_ATTEMPT_DELAY_S: Final = 0.25
-_UNDER_WAY: Final = frozenset((0, errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK))
+_IN_PROGRESS: Final = frozenset((0, EINPROGRESS, EALREADY, EAGAIN))
+_REFUSALS: Final[dict[int, str]] = {
+    PrefaceType.REFUSED_SESSION: "has no session that waits for another connection; send again",
+    PrefaceType.REFUSED_STREAMS: "does not accept this many streams; choose fewer with --streams",
+    PrefaceType.REFUSED_SECURITY: "does not support authentication or encryption; send without",
+}
 
-Configure = Callable[[socket.socket], None]
+Resolver = Callable[[Address, int], list[SocketAddress]]
 
 
-def dial(candidates: Sequence[SocketAddress], configure: Configure, deadline_s: float) -> socket.socket:
-    """The first connection to come about, non-blocking; every other attempt is closed.
+class TcpTransport:
+    """See `toolkit.channel.Transport`.
 
-    configure(sock) is called for each socket before it connects. deadline_s is of the monotonic clock. Raises
-    TimeoutError when it passes, and otherwise the OSError of the attempt that tells most: a refusal before the rest.
+    resolver: finds the socket addresses of a host; called with an Address and socket.SOCK_STREAM
     """
-    waiting = deque(candidates)
-    running: list[socket.socket] = []
-    failures: list[OSError] = []
-    next_start_s = time.monotonic()
-    winner: socket.socket | None = None
-    with selectors.DefaultSelector() as selector:
+
+    name = "tcp"
+
+    def __init__(self, resolver: Resolver = resolve) -> None:
+        self._resolver = resolver
+
+    def connect(self, address: Address, options: TransportOptions) -> TcpChannel:
+        check_options(options)
+        candidates = self._resolver(address, socket.SOCK_STREAM)
+        deadline_s = time.monotonic() + options.connect_timeout_s
+        with ExitStack() as on_failure:
+            try:
+                first = connect_first(candidates, lambda name: TcpAttempt(name, options), deadline_s).socket
+                on_failure.enter_context(first)
+                peer = address_of(first.getpeername())
+                _send_hello(first, Hello(NO_TOKEN, options.streams, 0, b""))
+                token = _receive_welcome(first, address, deadline_s).token
+                others: list[TcpAttempt] = []
+                for _ in range(1, options.streams):
+                    # All at once: many streams then cost the round trips of one.
+                    others.append(TcpAttempt((first.family, (peer.host, peer.port)), options))
+                    on_failure.callback(others[-1].close)
+                for number, attempt in enumerate(others, 1):
+                    finish_connecting(attempt, deadline_s)
+                    _send_hello(attempt.socket, Hello(token, options.streams, number, b""))
+                for attempt in others:
+                    _receive_welcome(attempt.socket, address, deadline_s)
+            except OSError as error:
+                raise connect_error(address, socket.SOCK_STREAM, error) from error
+            channel = TcpChannel([first, *(attempt.socket for attempt in others)], peer, options.idle_timeout_s)
+            on_failure.pop_all()
+        return channel
+
+    def listen(self, address: Address, options: TransportOptions) -> TcpListener:
+        return TcpListener(address, options)
+
+
+class TcpAttempt:
+    """A ConnectionAttempt: a non-blocking socket that is connecting."""
+
+    events = select.POLLOUT
+
+    def __init__(self, candidate: SocketAddress, options: TransportOptions) -> None:
+        """Raises OSError, and UsageError for options that the system does not support."""
+        family, name = candidate
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
         try:
-            while winner is None and (waiting or running) and (now_s := time.monotonic()) < deadline_s:
-                if waiting and (now_s >= next_start_s or not running):
-                    next_start_s = now_s + CONNECTION_ATTEMPT_DELAY_S
-                    try:
-                        sock = begin(waiting.popleft(), configure)
-                    except OSError as error:
-                        failures.append(error)
-                        continue
-                    running.append(sock)
-                    selector.register(sock, selectors.EVENT_WRITE, sock)
-                until_s = min(deadline_s, next_start_s) if waiting else deadline_s
-                for key, _ in selector.select(max(0.0, until_s - now_s)):
-                    sock = key.data
-                    try:
-                        check(sock)
-                        winner = winner or sock
-                    except OSError as error:
-                        failures.append(error)
-                        selector.unregister(sock)
-                        running.remove(sock)
-                        sock.close()
-        finally:
-            for sock in running:
-                if sock is not winner:
-                    sock.close()
-    if winner is not None:
-        return winner
-    refusal = next((failure for failure in failures if failure.errno == errno.ECONNREFUSED), None)
-    raise refusal or (TimeoutError("nobody answered in time") if running or not failures else failures[-1])
+            self.socket.setblocking(False)
+            configure(self.socket, options)
+            code = self.socket.connect_ex(name)
+            if code not in _IN_PROGRESS:
+                raise OSError(code, os.strerror(code))
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def advance(self) -> bool:
+        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code:
+            try:
+                peer = self.socket.getpeername()
+            except OSError:
+                return False  # still connecting
+            if self.socket.getsockname() == peer:
+                # A connection to a closed port in the ephemeral range can connect to itself (RFC 9293 section 3.5).
+                code = ECONNREFUSED
+        if code:
+            raise OSError(code, os.strerror(code))
+        return True
+
+    def deadline_s(self) -> float | None:
+        return None
+
+    def close(self) -> None:
+        self.socket.close()
 
 
-def begin(candidate: SocketAddress, configure: Configure) -> socket.socket:
-    """A non-blocking socket that has begun to connect. Raises OSError."""
-    family, to = candidate
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _send_hello(sock: socket.socket, hello: Hello) -> None:
+    sock.send(encode_hello(hello))  # the send buffer is empty: it fits
+
+
+def _receive_welcome(sock: socket.socket, address: Address, deadline_s: float) -> Welcome:
+    """Wait for the peer's preface. Raises RefusedError, UnreachableError, OSError."""
+    peer = printable(str(address))
     try:
-        sock.setblocking(False)
-        configure(sock)
-        code = sock.connect_ex(to)
-        if code not in _UNDER_WAY:
-            raise OSError(code, "connect failed")
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        data = _receive_exactly(sock, PREFACE_BYTES, deadline_s, decode_preface_untrusted)
+        preface = decode_preface_untrusted(data)
+        assert preface is not None
+        if preface.version != VERSION or preface.preface_type == PrefaceType.REFUSED_VERSION:
+            raise RefusedError(
+                f"{peer} speaks version {preface.version} of nettool's TCP protocol, and this is version {VERSION}; "
+                "install the same nettool at both ends"
+            )
+        body = _receive_exactly(sock, preface.body_bytes, deadline_s)
+        if preface.preface_type in _REFUSALS:
+            raise RefusedError(f"{peer} {_REFUSALS[preface.preface_type]}")
+        if preface.preface_type != PrefaceType.WELCOME:
+            raise ProtocolError(f"unexpected preface type {preface.preface_type:#04x}")
+        return decode_welcome_untrusted(body)
+    except ProtocolError as error:
+        raise RefusedError(f"the program that listens at {peer} is not nettool; check the port") from error
+    except TimeoutError as error:
+        raise UnreachableError(
+            f"{peer} accepted the connection but does not answer; is it `nettool recv`, and not busy with another "
+            "session?"
+        ) from error
+    except (EOFError, ConnectionError) as error:
+        raise UnreachableError(
+            f"{peer} closed the connection without an answer; is it `nettool recv` that listens there?"
+        ) from error
 
 
-def finish(sock: socket.socket, deadline_s: float) -> None:
-    """Wait until a socket from `begin` is connected. Raises TimeoutError, OSError."""
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
-    if not poll.poll(ceil(max(0.0, deadline_s - time.monotonic()) * 1e3)):
-        raise TimeoutError("nobody answered in time")
-    check(sock)
-
-
-def check(sock: socket.socket) -> None:
-    """Raises OSError when a socket that is writable has not become a connection."""
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if not code and sock.getsockname() == sock.getpeername():
-        # A port from the ephemeral range, where nothing listens, can be connected with itself (RFC 9293 section 3.5).
-        code = errno.ECONNREFUSED
-    if code:
-        raise OSError(code, "connect failed")
+def _receive_exactly(
+    sock: socket.socket, count: int, deadline_s: float, check_untrusted: Callable[[bytes], object] = len
+) -> bytes:
+    """Receive `count` bytes. `check_untrusted` gets the bytes so far after each read, and may raise to stop early."""
+    data = b""
+    while len(data) < count:
+        sock.settimeout(max(1e-3, deadline_s - time.monotonic()))
+        piece = sock.recv(count - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+        check_untrusted(data)
+    return data

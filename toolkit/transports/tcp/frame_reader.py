@@ -1,8 +1,8 @@
-"""What comes in over one TCP connection: frames out of a socket that does not block, content into a sink.
+"""Reads frames from one non-blocking TCP socket: messages into a queue, content into a sink.
 
-Content lands in one of two ways. By `splice`, where the sink lets its files be written to: the kernel then copies each
-byte once, from page to page. Else through a block that fits the second-level cache, so that the sink writes and hashes
-what is still there.
+Content takes one of two ways. If the sink offers the descriptors of its files, `splice` moves it: the kernel then
+copies each byte once, from page to page. Otherwise it passes through a block that fits the second-level cache, so that
+the sink writes and hashes bytes that are still there.
 """
 
 import socket
@@ -17,27 +17,27 @@ from toolkit.transports.tcp.wire import FRAME_BYTES, decode_frame_untrusted
 
 BLOCK_BYTES: Final = 1 << 19
 _MIN_SPLICE_BYTES: Final = 1 << 17
-"""Less is done sooner by one read and one write than by two splices and a read for the digest."""
+"""Shorter extents are faster with one read and one write than with two splices and a read for the digest."""
 
 
-class Inbound:
-    """Takes what has come, and never waits.
+class FrameReader:
+    """Reads what has arrived, and never waits.
 
-    messages:      those that are complete, to be taken by `next_message`
-    waiting_bytes: what they take
-    extent:        what is still to land of the extent that is coming in
-    failure:       why nothing more can come
-    is_heard:      something came; for whoever watches for silence to reset
-    landed_slices: how many extents have landed whole
+    messages:       complete messages, to be taken with `next_message`
+    queued_bytes:   the size of `messages`
+    extent:         the rest of the extent whose content is being received, None between extents
+    failure:        the reason why nothing more can be read
+    has_read:       set when bytes are read; the owner resets it to watch for silence
+    extents_read:   how many extents were received completely
     """
 
     def __init__(self, sock: socket.socket, peer: Address, may_splice: bool) -> None:
         self.messages: deque[bytes] = deque()
-        self.waiting_bytes = 0
+        self.queued_bytes = 0
         self.extent: Extent | None = None
         self.failure: TransferError | None = None
-        self.is_heard = False
-        self.landed_slices = 0
+        self.has_read = False
+        self.extents_read = 0
         self._socket = sock
         self._peer = peer
         self._can_splice = may_splice and splice.is_available
@@ -46,19 +46,19 @@ class Inbound:
         self._filled_bytes = 0  # of the header, the message or the block
         self._block = memoryview(b"")
         self._pipe: splice.SplicePipe | None = None
-        self._is_for_write = False  # the extent that is coming in
+        self._must_write = False  # the current extent is not spliced
         self._sink: ExtentSink | None = None
         self._splicing_sink: DescriptorSink | None = None
 
     @property
     def is_between_frames(self) -> bool:
-        """Nothing has come in halfway."""
+        """Whether no frame has been read in part."""
         return self._message is None and self.extent is None and not self._filled_bytes
 
-    def take_frame(self) -> bool:
-        """Take in a whole message or the header of an extent; False when there is no more for now.
+    def read_frame(self) -> bool:
+        """Read a whole message or the header of an extent; False if neither has arrived.
 
-        Raises PeerClosedError, ProtocolError; the same again at every call thereafter.
+        Raises PeerClosedError or ProtocolError, and the same error again on every later call.
         """
         if self.failure is not None:
             raise self.failure
@@ -72,24 +72,27 @@ class Inbound:
                 raise
             if isinstance(frame, Extent):
                 self.extent = frame
-                self._is_for_write = frame.length < _MIN_SPLICE_BYTES
+                self._must_write = frame.length < _MIN_SPLICE_BYTES
                 return True
             self._message = memoryview(bytearray(frame.length))
         if not self._fill(self._message):
             return False
         self.messages.append(self._message.tobytes())
-        self.waiting_bytes += FRAME_BYTES + len(self._message)
+        self.queued_bytes += FRAME_BYTES + len(self._message)
         self._message = None
         return True
 
     def next_message(self) -> bytes:
-        """The oldest of `messages`."""
+        """Take the oldest of `messages`."""
         message = self.messages.popleft()
-        self.waiting_bytes -= FRAME_BYTES + len(message)
+        self.queued_bytes -= FRAME_BYTES + len(message)
         return message
 
-    def land(self, sink: ExtentSink) -> bool:
-        """Land what there is of the current extent; whether that was all of it. Raises also what the sink raises."""
+    def read_content(self, sink: ExtentSink) -> bool:
+        """Pass what has arrived of the current extent to `sink`; return whether the extent is complete.
+
+        Raises as `read_frame` does, and what the sink raises.
+        """
         if self.failure is not None:
             raise self.failure
         if sink is not self._sink:
@@ -97,16 +100,17 @@ class Inbound:
             self._splicing_sink = sink if self._can_splice and isinstance(sink, DescriptorSink) else None
         is_blocked = False
         while self.extent is not None and not is_blocked:
-            if self._splicing_sink is not None and not self._is_for_write and not self._filled_bytes:
+            if self._splicing_sink is not None and not self._must_write and not self._filled_bytes:
                 is_blocked = not self._splice(self.extent, self._splicing_sink)
             else:
-                is_blocked = not self._land_block(self.extent, sink)
+                is_blocked = not self._write_block(self.extent, sink)
         if is_blocked:
             return False
-        self.landed_slices += 1
+        self.extents_read += 1
         return True
 
-    def _land_block(self, extent: Extent, sink: ExtentSink) -> bool:
+    def _write_block(self, extent: Extent, sink: ExtentSink) -> bool:
+        """Write a whole block of the extent to the sink; False if it has not arrived."""
         if not self._block:
             self._block = memoryview(bytearray(BLOCK_BYTES))
         block = self._block[: extent.length]
@@ -118,44 +122,44 @@ class Inbound:
         return True
 
     def _splice(self, extent: Extent, sink: DescriptorSink) -> bool:
-        """Move a pipe full of the extent into its file; False when there is nothing for now."""
+        """Move up to one pipe of the extent into its file; False if nothing has arrived."""
         target = sink.descriptor(extent.file_id, extent.offset, extent.length)
         if target is None or not self._has_pipe():
-            self._is_for_write = True
+            self._must_write = True
             return True
         assert self._pipe is not None
         try:
-            taken = self._pipe.fill(self._socket.fileno(), extent.length)
+            length = self._pipe.fill(self._socket.fileno(), extent.length)
         except BlockingIOError:
             return False
         except OSError as error:
             self._fail(error)
-        if not taken:
+        if not length:
             self._fail(None)
-        self.is_heard = True
-        self._advance(extent, taken)
-        landed = 0
+        self.has_read = True
+        self._advance(extent, length)
+        written = 0
         try:
             try:
-                while landed < taken:
-                    landed += self._pipe.empty_into(target, extent.offset + landed, taken - landed)
+                while written < length:
+                    written += self._pipe.empty_into(target, extent.offset + written, length - written)
             except OSError:
-                # No space, or no splice on this file system: by `write` the sink gets to know, and says what it is.
+                # No space, or no splice on this file system: `write` hits the same problem, and the sink reports it.
                 self._splicing_sink = None
-            if landed:
-                sink.landed(extent.file_id, extent.offset, landed)
-            while landed < taken:
-                data = self._pipe.read(taken - landed)
-                sink.write(extent.file_id, extent.offset + landed, memoryview(data))
-                landed += len(data)
+            if written:
+                sink.on_spliced(extent.file_id, extent.offset, written)
+            while written < length:
+                data = self._pipe.read(length - written)
+                sink.write(extent.file_id, extent.offset + written, memoryview(data))
+                written += len(data)
         except BaseException:
-            self.close()  # what is left in the pipe belongs nowhere
+            self.close()  # the rest of the pipe belongs to no file
             raise
         return True
 
     def _has_pipe(self) -> bool:
         if self._pipe is None:
-            with suppress(OSError):  # no descriptors left: it goes without
+            with suppress(OSError):  # no descriptors left: `write` needs none
                 self._pipe = splice.SplicePipe()
         return self._pipe is not None
 
@@ -164,7 +168,7 @@ class Inbound:
         self.extent = Extent(file_id, offset + length, left - length) if left > length else None
 
     def _fill(self, target: memoryview) -> bool:
-        """Receive until `target` is full, in as many calls as that takes; False when there is no more for now."""
+        """Receive until `target` is full, over as many calls as that takes; False if more has to arrive."""
         while self._filled_bytes < len(target):
             try:
                 count = self._socket.recv_into(target[self._filled_bytes :])
@@ -174,24 +178,24 @@ class Inbound:
                 self._fail(error)
             if not count:
                 self._fail(None)
-            self.is_heard = True
+            self.has_read = True
             self._filled_bytes += count
         self._filled_bytes = 0
         return True
 
     def _fail(self, error: OSError | None) -> NoReturn:
-        self.failure = lost(self._peer, error)
+        self.failure = connection_lost_error(self._peer, error)
         raise self.failure from error
 
     def close(self) -> None:
-        """Frees everything but the socket."""
+        """Free everything but the socket."""
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
 
 
-def lost(peer: Address, error: OSError | None) -> PeerClosedError:
-    """What to raise when the connection has ended, and `error` has told so if there was one."""
+def connection_lost_error(peer: Address, error: OSError | None) -> PeerClosedError:
+    """Return the error for a connection that has ended: with `error`, or because the peer closed it if None."""
     if error is None:
         return PeerClosedError(f"{peer} closed the connection before the end")
     return PeerClosedError(f"the connection to {peer} was lost: {(error.strerror or str(error)).lower()}")

@@ -1,8 +1,8 @@
-"""A bound TCP port: prefaces are exchanged here, so that only whole sessions get to whoever accepts.
+"""A bound TCP port. It performs the handshakes, so that `accept` returns complete sessions only.
 
-One selector serves all handshakes under way, in the thread that is in `accept`: a client that is slow or silent holds
-up nobody, is given up after a while, and is the first to go when there are too many. Garbage ends a connection at its
-first wrong byte.
+One selector serves all pending handshakes, in the thread that calls `accept`. A slow or silent client delays nobody:
+it is dropped after the connect timeout, and the oldest handshake is dropped when there are too many. A client that
+sends anything but nettool's preface is dropped at the first wrong byte.
 """
 
 import errno
@@ -17,9 +17,9 @@ from typing import Final
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.transports.addresses import SocketAddress, address_of, resolve
+from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.tcp.channel import TcpChannel
-from toolkit.transports.tcp.settings import check_options, configure, listen_error
+from toolkit.transports.tcp.settings import check_options, configure
 from toolkit.transports.tcp.wire import (
     MAX_STREAMS,
     NO_TOKEN,
@@ -27,7 +27,7 @@ from toolkit.transports.tcp.wire import (
     TOKEN_BYTES,
     VERSION,
     Hello,
-    Kind,
+    PrefaceType,
     Welcome,
     decode_hello_untrusted,
     decode_preface_untrusted,
@@ -35,10 +35,10 @@ from toolkit.transports.tcp.wire import (
     encode_welcome,
 )
 
-_MAX_HANDSHAKES: Final = 256
-_MAX_GATHERINGS: Final = 16
-_ACCEPTS_AT_A_TIME: Final = 64
-_REFUSAL_PATIENCE_S: Final = 1.0
+MAX_HANDSHAKES: Final = 256
+_MAX_PENDING_SESSIONS: Final = 16
+_ACCEPTS_PER_ROUND: Final = 64
+_REFUSAL_LINGER_S: Final = 1.0
 _SHORTAGE_PAUSE_S: Final = 0.1
 _SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _WAKE: Final = "wake"
@@ -46,19 +46,19 @@ _LISTEN: Final = "listen"
 
 
 class _Handshake:
-    """A connection whose preface is not complete, or whose refusal is on its way."""
+    """A connection whose preface is incomplete, or whose refusal is being delivered."""
 
     def __init__(self, sock: socket.socket, peer: Address, deadline_s: float) -> None:
         self.socket = sock
         self.peer = peer
         self.deadline_s = deadline_s
         self.received = b""
-        self.wanted_bytes = PREFACE_BYTES
+        self.expected_bytes = PREFACE_BYTES
         self.is_refused = False
 
 
-class _Gathering:
-    """A session of several connections, of which some are still to come."""
+class _PendingSession:
+    """A session of several connections, some of which are missing."""
 
     def __init__(self, first: socket.socket, peer: Address, streams: int, deadline_s: float) -> None:
         self.peer = peer
@@ -75,12 +75,15 @@ class TcpListener:
     """See `toolkit.channel.Listener`."""
 
     def __init__(self, address: Address, options: TransportOptions) -> None:
+        check_options(options)
         self._options = options
-        self._socket = _listen(address, options)
+        self._socket = bind_first(
+            address, socket.SOCK_STREAM, self._configure, lambda sock: sock.listen(socket.SOMAXCONN)
+        )
         self._address = address_of(self._socket.getsockname())
-        self._lock = threading.Lock()  # held by whoever uses the rest
+        self._lock = threading.Lock()  # guards everything below
         self._handshakes: dict[socket.socket, _Handshake] = {}  # oldest first
-        self._gatherings: dict[bytes, _Gathering] = {}  # oldest first
+        self._pending: dict[bytes, _PendingSession] = {}  # by token, oldest first
         self._ready: deque[TcpChannel] = deque()
         self._shortage_until_s: float | None = None
         self._is_closed = False
@@ -89,6 +92,11 @@ class TcpListener:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_reader, selectors.EVENT_READ, _WAKE)
         self._selector.register(self._socket, selectors.EVENT_READ, _LISTEN)
+
+    def _configure(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        configure(sock, self._options)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
     @property
     def address(self) -> Address:
@@ -111,7 +119,7 @@ class TcpListener:
         raise PeerClosedError("this side has stopped listening")
 
     def close(self) -> None:
-        """A thread that is in `accept` frees what it uses; the port itself is free on return."""
+        """The port is free on return. A thread that is in `accept` frees the rest when it leaves."""
         self._is_closed = True
         self._socket.close()
         with suppress(OSError):
@@ -120,14 +128,14 @@ class TcpListener:
 
     def _free(self) -> None:
         if not self._lock.acquire(blocking=False):
-            return  # whoever holds it comes here next
+            return  # the thread that holds it calls this method next
         try:
             if not self._is_freed:
                 self._is_freed = True
                 for handshake in self._handshakes.values():
                     handshake.socket.close()
-                for gathering in self._gatherings.values():
-                    gathering.close()
+                for session in self._pending.values():
+                    session.close()
                 for channel in self._ready:
                     channel.abort()
                 self._selector.close()
@@ -141,13 +149,13 @@ class TcpListener:
     def _step(self, timeout_s: float | None) -> None:
         now_s = time.monotonic()
         self._expire(now_s)
-        times_s = [handshake.deadline_s for handshake in self._handshakes.values()]
-        times_s += [gathering.deadline_s for gathering in self._gatherings.values()]
+        deadlines_s = [handshake.deadline_s for handshake in self._handshakes.values()]
+        deadlines_s += [session.deadline_s for session in self._pending.values()]
         if self._shortage_until_s is not None:
-            times_s.append(self._shortage_until_s)
+            deadlines_s.append(self._shortage_until_s)
         waits_s = [timeout_s] if timeout_s is not None else []
-        if times_s:
-            waits_s.append(min(times_s) - now_s)
+        if deadlines_s:
+            waits_s.append(min(deadlines_s) - now_s)
         for key, _ in self._selector.select(max(0.0, min(waits_s)) if waits_s else None):
             if self._is_closed:
                 return
@@ -159,45 +167,45 @@ class TcpListener:
     def _expire(self, now_s: float) -> None:
         for handshake in [h for h in self._handshakes.values() if now_s >= h.deadline_s]:
             self._drop(handshake)
-        for token in [token for token, gathering in self._gatherings.items() if now_s >= gathering.deadline_s]:
-            self._gatherings.pop(token).close()
+        for token in [token for token, session in self._pending.items() if now_s >= session.deadline_s]:
+            self._pending.pop(token).close()
         if self._shortage_until_s is not None and now_s >= self._shortage_until_s:
             self._shortage_until_s = None
-            with suppress(ValueError):  # closed by another thread a moment ago
+            with suppress(ValueError):  # another thread has just closed it
                 self._selector.register(self._socket, selectors.EVENT_READ, _LISTEN)
 
     def _accept_connections(self) -> None:
-        for _ in range(_ACCEPTS_AT_A_TIME):
+        for _ in range(_ACCEPTS_PER_ROUND):
             try:
                 sock, origin = self._socket.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _SHORTAGES and not self._is_closed:
-                    self._bear_shortage()
+                    self._pause_accepting()
                     return
                 if self._is_closed:
                     return
-                continue  # the client has gone already
+                continue  # the client has already gone
             sock.setblocking(False)
-            if len(self._handshakes) >= _MAX_HANDSHAKES:
+            if len(self._handshakes) >= MAX_HANDSHAKES:
                 self._drop(next(iter(self._handshakes.values())))
             handshake = _Handshake(sock, address_of(origin), time.monotonic() + self._options.connect_timeout_s)
             self._handshakes[sock] = handshake
             self._selector.register(sock, selectors.EVENT_READ, handshake)
 
-    def _bear_shortage(self) -> None:
-        """No descriptors: give up the slowest handshake, and let the next connections wait in the kernel's queue."""
+    def _pause_accepting(self) -> None:
+        """No descriptors left: drop the oldest handshake, and leave new connections in the kernel's queue for now."""
         if self._handshakes:
             self._drop(next(iter(self._handshakes.values())))
         self._selector.unregister(self._socket)
         self._shortage_until_s = time.monotonic() + _SHORTAGE_PAUSE_S
 
     def _drop(self, handshake: _Handshake) -> None:
-        self._detach(handshake)
-        handshake.socket.close()
+        self._detach(handshake).close()
 
     def _detach(self, handshake: _Handshake) -> socket.socket:
+        """End the handshake; returns its socket, which belongs to the caller now."""
         self._selector.unregister(handshake.socket)
         del self._handshakes[handshake.socket]
         return handshake.socket
@@ -206,7 +214,7 @@ class TcpListener:
 
     def _advance(self, handshake: _Handshake) -> None:
         try:
-            data = handshake.socket.recv(handshake.wanted_bytes - len(handshake.received))
+            data = handshake.socket.recv(handshake.expected_bytes - len(handshake.received))
             if not data:
                 self._drop(handshake)
                 return
@@ -222,95 +230,62 @@ class TcpListener:
         preface = decode_preface_untrusted(handshake.received[:PREFACE_BYTES])
         if preface is None:
             return
-        handshake.wanted_bytes = PREFACE_BYTES + preface.body_bytes
-        if len(handshake.received) < handshake.wanted_bytes:
+        handshake.expected_bytes = PREFACE_BYTES + preface.body_bytes
+        if len(handshake.received) < handshake.expected_bytes:
             return
         if preface.version != VERSION:
-            self._refuse(handshake, Kind.REFUSED_VERSION)
+            self._refuse(handshake, PrefaceType.REFUSED_VERSION)
             return
-        if preface.kind != Kind.HELLO:
-            raise ProtocolError("a connection begins with something else than a greeting")
+        if preface.preface_type != PrefaceType.HELLO:
+            raise ProtocolError(f"unexpected preface type {preface.preface_type:#04x}")
         hello = decode_hello_untrusted(handshake.received[PREFACE_BYTES:])
         if hello.security:
-            self._refuse(handshake, Kind.REFUSED_SECURITY)
+            self._refuse(handshake, PrefaceType.REFUSED_SECURITY)
         elif hello.token != NO_TOKEN:
-            self._join(handshake, hello)
+            self._join_session(handshake, hello)
         elif not 1 <= hello.streams <= MAX_STREAMS or hello.stream:
-            self._refuse(handshake, Kind.REFUSED_STREAMS)
+            self._refuse(handshake, PrefaceType.REFUSED_STREAMS)
         else:
-            self._begin(handshake, hello)
+            self._begin_session(handshake, hello)
 
-    def _refuse(self, handshake: _Handshake, kind: Kind) -> None:
-        """Say why, and wait for the client to close: a reset could destroy what was said."""
-        handshake.socket.send(encode_refusal(kind))
+    def _refuse(self, handshake: _Handshake, preface_type: PrefaceType) -> None:
+        """Send the reason and wait for the client to close: a reset could destroy the reason on its way."""
+        handshake.socket.send(encode_refusal(preface_type))
         handshake.socket.shutdown(socket.SHUT_WR)
         handshake.is_refused = True
-        handshake.wanted_bytes = len(handshake.received) + (1 << 12)
-        handshake.deadline_s = min(handshake.deadline_s, time.monotonic() + _REFUSAL_PATIENCE_S)
+        handshake.expected_bytes = len(handshake.received) + (1 << 12)
+        handshake.deadline_s = min(handshake.deadline_s, time.monotonic() + _REFUSAL_LINGER_S)
 
-    def _begin(self, handshake: _Handshake, hello: Hello) -> None:
+    def _begin_session(self, handshake: _Handshake, hello: Hello) -> None:
         token = secrets.token_bytes(TOKEN_BYTES)
         handshake.socket.send(encode_welcome(Welcome(token, b"")))
         sock = self._detach(handshake)
         if hello.streams == 1:
-            self._hand_out([sock], handshake.peer)
+            self._add_channel([sock], handshake.peer)
             return
-        if len(self._gatherings) >= _MAX_GATHERINGS:
-            self._gatherings.pop(next(iter(self._gatherings))).close()
-        self._gatherings[token] = _Gathering(sock, handshake.peer, hello.streams, handshake.deadline_s)
+        if len(self._pending) >= _MAX_PENDING_SESSIONS:
+            self._pending.pop(next(iter(self._pending))).close()
+        self._pending[token] = _PendingSession(sock, handshake.peer, hello.streams, handshake.deadline_s)
 
-    def _join(self, handshake: _Handshake, hello: Hello) -> None:
-        gathering = self._gatherings.get(hello.token)
-        if gathering is None or hello.streams != len(gathering.sockets) or gathering.sockets[hello.stream] is not None:
-            self._refuse(handshake, Kind.REFUSED_SESSION)
+    def _join_session(self, handshake: _Handshake, hello: Hello) -> None:
+        session = self._pending.get(hello.token)
+        if session is None or hello.streams != len(session.sockets) or session.sockets[hello.stream] is not None:
+            self._refuse(handshake, PrefaceType.REFUSED_SESSION)
             return
         handshake.socket.send(encode_welcome(Welcome(hello.token, b"")))
-        gathering.sockets[hello.stream] = self._detach(handshake)
-        socks = [sock for sock in gathering.sockets if sock is not None]
+        session.sockets[hello.stream] = self._detach(handshake)
+        socks = [sock for sock in session.sockets if sock is not None]
         if len(socks) == hello.streams:
-            del self._gatherings[hello.token]
-            self._hand_out(socks, gathering.peer)
+            del self._pending[hello.token]
+            self._add_channel(socks, session.peer)
 
-    def _hand_out(self, socks: list[socket.socket], peer: Address) -> None:
+    def _add_channel(self, socks: list[socket.socket], peer: Address) -> None:
         try:
             self._ready.append(TcpChannel(socks, peer, self._options.idle_timeout_s))
-        except OSError:  # no descriptors for what a channel needs besides its sockets
+        except OSError:  # no descriptors left for what a channel needs besides its sockets
             for sock in socks:
                 sock.close()
 
 
-def _listen(address: Address, options: TransportOptions) -> socket.socket:
-    """A listening socket at the first of the address's socket addresses that can be had."""
-    check_options(options)
-    candidates: list[SocketAddress]
-    if address.host:
-        candidates = resolve(address, socket.SOCK_STREAM)
-    else:
-        candidates = [(socket.AF_INET6, ("::", address.port)), (socket.AF_INET, ("0.0.0.0", address.port))]
-    failure: OSError | None = None
-    for family, at in candidates:
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            failure = failure or error
-            continue
-        try:
-            sock.setblocking(False)
-            configure(sock, options)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address.host)))
-            sock.bind(at)
-            sock.listen(socket.SOMAXCONN)
-        except OSError as error:
-            sock.close()
-            failure = failure or error
-            if error.errno == errno.EADDRINUSE:
-                break
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    assert failure is not None
-    raise listen_error(address, failure) from failure
+def _listen(sock: socket.socket) -> None:
+    sock.listen(socket.SOMAXCONN)

@@ -1,7 +1,7 @@
-"""The connections of a session beyond its first: a thread each way for each of them.
+"""Spreads a session over several connections: two threads, one each way, for every connection beyond the first.
 
-The first connection belongs to the channel's own thread, which sends and lands content on it too. The others take
-slices from one queue, whichever has room first, so a connection that stalls holds up one slice and not the session.
+The channel's own thread uses the first connection, and sends and receives content on it too. All connections take
+slices from one queue as soon as they have room, so a connection that stalls delays one slice and not the session.
 """
 
 import os
@@ -19,14 +19,14 @@ from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.transports.tcp.stream import SLICE_BYTES, SMALL_BYTES, TcpStream
 
 _BACKLOG_SLICES = 4
-"""How many wait for each connection: enough that none runs dry while the channel's own thread sends a slice."""
+"""Queued slices per connection: enough that none runs dry while the channel's own thread sends a slice."""
 
 
-class _Handover:
-    """An extent under way: its source is released when the last slice is off.
+class _ExtentInFlight:
+    """An extent whose slices are queued or being sent; its source is released after the last slice.
 
-    A session that fails may close its files while a thread still sends; a descriptor of our own then keeps that thread
-    from sending out of whatever gets the number next.
+    A session that fails may close its files while a thread still sends. A duplicate of the descriptor keeps that
+    thread from sending from whichever file gets the number next.
     """
 
     def __init__(self, extent: Extent, source: ExtentSource, slices: int) -> None:
@@ -39,7 +39,7 @@ class _Handover:
             try:
                 self.descriptor = os.dup(descriptor)
             except OSError as error:
-                raise TransferError(f"no more files can be opened: {(error.strerror or str(error)).lower()}") from error
+                raise TransferError(f"cannot open another file: {(error.strerror or str(error)).lower()}") from error
 
     def release(self) -> None:
         if self.descriptor is not None:
@@ -48,30 +48,30 @@ class _Handover:
 
 
 def slices(extent: Extent) -> list[Extent]:
-    """The extent in pieces of at most SLICE_BYTES."""
+    """Cut an extent into pieces of at most SLICE_BYTES."""
     file_id, offset, length = extent
     starts = range(offset, offset + length, SLICE_BYTES)
     return [Extent(file_id, start, min(SLICE_BYTES, offset + length - start)) for start in starts]
 
 
 class StreamPool:
-    """Sends and receives over all `streams`; the first is used by the calling thread, and by it only."""
+    """Sends and receives over all `streams`; only the calling thread uses the first."""
 
     def __init__(self, streams: Sequence[TcpStream]) -> None:
         self._streams = streams
         self._first = streams[0]
         self._others = streams[1:]
-        self._condition = threading.Condition()  # of everything down to the failure
-        self._queue: deque[tuple[Extent, _Handover]] = deque()
-        self._busy = 0
+        self._condition = threading.Condition()  # guards everything down to `_failure`
+        self._queue: deque[tuple[Extent, _ExtentInFlight]] = deque()
+        self._busy = 0  # slices being sent
         self._is_stopping = False
         self._failure: Exception | None = None
         self._has_raised = False
         self._senders: list[threading.Thread] = []
         self._receivers: list[threading.Thread] = []
-        self._receiving = 0
-        self._told_slices = 0
-        self._given_up_s: float | None = None
+        self._receiving = 0  # threads that still receive
+        self._reported_extents = 0
+        self._give_up_s: float | None = None
         self._sink: ExtentSink | None = None
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -86,27 +86,27 @@ class StreamPool:
             self._senders = [self._start(self._send, stream) for stream in self._others]
         pieces = slices(extent)
         try:
-            handover = _Handover(extent, source, len(pieces))
+            in_flight = _ExtentInFlight(extent, source, len(pieces))
         except BaseException:
             source.release(extent)
             raise
         with self._condition:
             failure = self._failure
             if failure is None:
-                self._queue.extend((piece, handover) for piece in pieces)
+                self._queue.extend((piece, in_flight) for piece in pieces)
                 self._condition.notify_all()
         if failure is not None or not pieces:
-            handover.release()
-        self._work_off(_BACKLOG_SLICES * len(self._others))
+            in_flight.release()
+        self._shrink_queue(_BACKLOG_SLICES * len(self._others))
 
     def flush(self) -> None:
         """As Channel.flush."""
-        self._work_off(0)
+        self._shrink_queue(0)
         with self._condition:
             self._condition.wait_for(lambda: not self._busy or self._failure is not None)
         self._raise_failure()
 
-    def _work_off(self, backlog: int) -> None:
+    def _shrink_queue(self, backlog: int) -> None:
         while len(self._queue) > backlog:
             if self._first.wait_for_room(self._wake_reader.fileno()):
                 self._send_next(self._first)
@@ -127,11 +127,11 @@ class StreamPool:
         with self._condition:
             if not self._queue:
                 return
-            piece, handover = self._queue.popleft()
+            piece, in_flight = self._queue.popleft()
             self._busy += 1
-        done = [handover]
+        done = [in_flight]
         try:
-            stream.send_slice(piece, handover.source, handover.descriptor)
+            stream.send_slice(piece, in_flight.source, in_flight.descriptor)
         except Exception as error:
             with self._condition:
                 self._failure = self._failure or error
@@ -145,7 +145,7 @@ class StreamPool:
             for each in released:
                 each.release()
             with self._condition:
-                self._busy -= 1  # only now: a flush has everything released
+                self._busy -= 1  # after the release: `flush` promises that everything is released
                 self._condition.notify_all()
 
     # Receiving
@@ -160,43 +160,43 @@ class StreamPool:
         while True:
             self._clear_wake()
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-            has_news = self._is_failing or self._landed_slices != self._told_slices
+            has_news = self._is_failing or self._extents_read != self._reported_extents
             try:
                 message = self._first.receive(sink, 0 if has_news else left_s, self._wake_reader.fileno(), wake)
             except PeerClosedError:
-                # The first connection ends with the session; content may still be on its way on the others.
+                # The peer closes the first connection with the session; the others may still hold content.
                 if not self._receiving or self._first.is_given_up or not (has_news or self._await_content(left_s)):
                     self._raise_failure_once()
                     raise
                 message = None
-            landed_slices, told_slices = self._landed_slices, self._told_slices
-            self._told_slices = landed_slices  # whoever gets an answer looks at what has landed
+            extents_read, reported_extents = self._extents_read, self._reported_extents
+            self._reported_extents = extents_read  # the caller of `receive` looks at all content so far
             if message is not None:
                 return message
             self._raise_failure_once()
-            if landed_slices != told_slices or left_s == 0 or (wake is not None and _is_readable(wake)):
+            if extents_read != reported_extents or left_s == 0 or (wake is not None and _is_readable(wake)):
                 return None
 
     @property
-    def _landed_slices(self) -> int:
-        return sum(stream.landed_slices for stream in self._streams)
+    def _extents_read(self) -> int:
+        return sum(stream.extents_read for stream in self._streams)
 
     @property
     def _is_failing(self) -> bool:
         return self._failure is not None and not self._has_raised
 
     def _await_content(self, timeout_s: float | None) -> bool:
-        """Wait until a thread has landed something or ended; False when the peer has been silent for too long."""
+        """Wait until a thread has received content or ended; False once the peer was silent for the idle timeout."""
         poll = select.poll()
         poll.register(self._wake_reader, select.POLLIN)
         now_s = time.monotonic()
-        if self._given_up_s is None:
-            self._given_up_s = now_s + self._first.idle_timeout_s
-        left_s = self._given_up_s - now_s
+        if self._give_up_s is None:
+            self._give_up_s = now_s + self._first.idle_timeout_s
+        left_s = self._give_up_s - now_s
         if poll.poll(ceil(max(0.0, left_s if timeout_s is None else min(timeout_s, left_s)) * 1e3)):
-            self._given_up_s = None
+            self._give_up_s = None
             return True
-        return time.monotonic() < self._given_up_s
+        return time.monotonic() < self._give_up_s
 
     def _receive(self, stream: TcpStream) -> None:
         poll = select.poll()
@@ -205,7 +205,7 @@ class StreamPool:
         try:
             while poll.poll() and not self._is_stopping:
                 if stream.receive(self._sink, 0) is not None:
-                    raise ProtocolError("the peer sends a message on a connection that is for content")
+                    raise ProtocolError("the peer sent a message on a connection that carries content only")
                 self._wake()
         except Exception as error:
             is_end = isinstance(error, PeerClosedError) and stream.is_between_frames
@@ -217,7 +217,7 @@ class StreamPool:
                 self._receiving -= 1
             self._wake()
 
-    # Failures, and the end
+    # Failures and closing
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -225,7 +225,7 @@ class StreamPool:
             raise self._failure
 
     def _raise_failure_once(self) -> None:
-        """Once only: what the peer had to say must still be readable after it."""
+        """Raise only once, so that the messages before the failure can still be read."""
         if self._is_failing:
             self._raise_failure()
 
@@ -241,10 +241,10 @@ class StreamPool:
     def _clear_wake(self) -> None:
         with suppress(BlockingIOError):
             while self._wake_reader.recv(4096):
-                self._first.hear()
+                self._first.reset_silence()
 
     def drain(self, patience_s: float) -> bool:
-        """Wait until everything is sent, while some of it goes every `patience_s`; whether it all went."""
+        """Wait until everything is sent, unless nothing is sent for `patience_s`; return whether everything was."""
         with self._condition:
             while self._failure is None and (waiting := len(self._queue) + self._busy):
                 self._condition.wait(patience_s)
@@ -253,7 +253,7 @@ class StreamPool:
             return self._failure is None and not self._queue and not self._busy
 
     def stop(self, is_orderly: bool) -> None:
-        """End the threads, those that wait for the peer included unless `is_orderly`. Frees all but the streams."""
+        """End the threads, and free everything but the streams. Unless `is_orderly`, interrupts threads that send."""
         with self._condition:
             self._is_stopping = True
             self._condition.notify_all()
@@ -264,10 +264,10 @@ class StreamPool:
                     stream.socket.shutdown(socket.SHUT_RDWR)
         for thread in self._senders + self._receivers:
             thread.join()
-        for handover in {handover for _, handover in self._queue}:
-            handover.release()
-        for end in (self._wake_reader, self._wake_writer, self._stop_reader):
-            end.close()
+        for in_flight in {in_flight for _, in_flight in self._queue}:
+            in_flight.release()
+        for sock in (self._wake_reader, self._wake_writer, self._stop_reader):
+            sock.close()
 
 
 def _is_readable(descriptor: int) -> bool:

@@ -1,11 +1,11 @@
-"""Frames over one TCP connection: messages and extents out of files and into a sink.
+"""Sends and receives frames over one TCP connection: messages, and extents from files and into a sink.
 
-The socket does not block; whoever has to wait polls. While a sender waits for room it also takes in messages, so
-that two ends which both send cannot block each other. Content goes out by `sendfile`, in slices that are announced
-one by one: where a file ends too early, the rest of the slice is filled with zeros, and the connection still serves to
-tell the peer why. What comes in is `tcp_inbound`'s.
+The socket is non-blocking; a call that has to wait polls. A sender that waits for room also reads messages, so that
+two peers that both send cannot block each other. Content is sent with `sendfile`, in slices with a header each: if a
+file ends too early, zeros fill the rest of the slice, and the connection can still carry the reason to the peer.
+`frame_reader` does the receiving.
 
-Silence: the time that this end waited, over all calls, since the peer last sent or took something.
+Silence is the time that this side has waited, over all calls, since the peer last sent or acknowledged something.
 """
 
 import contextlib
@@ -24,20 +24,22 @@ from typing import Final
 
 from toolkit.channel import Address, Extent, ExtentSink, ExtentSource
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
-from toolkit.transports.tcp.frame_reader import BLOCK_BYTES, Inbound, lost
+from toolkit.transports.tcp.frame_reader import BLOCK_BYTES, FrameReader, connection_lost_error
 from toolkit.transports.tcp.tcp_info import tcp_info
 from toolkit.transports.tcp.wire import FRAME_BYTES, encode_extent_header, encode_message_header
 
 SLICE_BYTES: Final = 1 << 20
-"""What one frame of content holds at most: little enough to be filled with zeros, much enough to cost nothing."""
+"""The most content that one frame holds: small enough to fill with zeros, large enough to cost nothing."""
 
 SMALL_BYTES: Final = 1 << 16
-"""Up to here content is read and sent together with its header: one system call, where `sendfile` needs three."""
+"""Up to this size, content is read and sent with its header in one system call, where `sendfile` needs three."""
 
-_MAX_WAITING_BYTES: Final = 1 << 24
-"""Of messages that came in while this end was sending: beyond it, the peer has to wait until they are looked at."""
+_MAX_QUEUED_BYTES: Final = 1 << 24
+"""Most bytes of messages to read while sending; beyond it, the peer has to wait until `receive` takes them."""
 
-_QUIET_S: Final = 0.02
+_MIN_QUIET_S: Final = 0.02
+"""`linger` considers the peer quiet after this time, or two round trips if they are longer."""
+
 _PEER_ERRORS: Final = frozenset(
     (
         errno.EPIPE,
@@ -54,10 +56,11 @@ _MSG_MORE: Final = getattr(socket, "MSG_MORE", 0)
 
 
 class TcpStream:
-    """One connection after its preface. One thread at a time sends on it, and one receives.
+    """One connection after its preface. At most one thread sends on it at a time, and at most one receives.
 
-    takes_messages_in: a sender that waits for room receives meanwhile; not where another thread receives
-    may_splice:        all that is received is landed by the thread that the sink belongs to
+    reads_while_sending: whether a sender that waits for room reads messages; no if another thread receives
+    may_splice:          whether the receiving thread is the one that the sink belongs to
+    is_given_up:         whether the peer was silent for the idle timeout
     """
 
     def __init__(
@@ -66,30 +69,30 @@ class TcpStream:
         peer: Address,
         idle_timeout_s: float,
         *,
-        takes_messages_in: bool = True,
+        reads_while_sending: bool = True,
         may_splice: bool = True,
     ) -> None:
         sock.setblocking(False)
         self.socket = sock
         self.is_given_up = False
-        self._takes_messages_in = takes_messages_in
+        self._reads_while_sending = reads_while_sending
         self._peer = peer
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
-        self._inbound = Inbound(sock, peer, may_splice)
-        self._is_torn = False  # the peer cannot make sense of anything after what was sent
+        self._reader = FrameReader(sock, peer, may_splice)
+        self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
         self._outgoing_block = memoryview(b"")
 
     # Sending
 
     def send_message(self, message: bytes) -> None:
-        """Hand a message over to the kernel. Raises PeerClosedError."""
+        """Hand a message to the kernel. Raises PeerClosedError."""
         self._send_all(memoryview(encode_message_header(len(message)) + message))
 
     def send_slice(self, piece: Extent, source: ExtentSource, descriptor: int | None = None) -> None:
-        """Hand over content, at most SLICE_BYTES. Raises PeerClosedError, and what the source raises.
+        """Hand at most SLICE_BYTES of content to the kernel. Raises PeerClosedError, and what the source raises.
 
-        descriptor: what to send out of; the source's own where None
+        descriptor: the file to send from; None for the source's own
         """
         if not self._outgoing_block:
             self._outgoing_block = memoryview(bytearray(FRAME_BYTES + SMALL_BYTES))
@@ -108,44 +111,44 @@ class TcpStream:
             if descriptor is not None:
                 sent = self._send_file(descriptor, piece.offset, piece.length)
             if sent:
-                source.moved(piece.offset, sent)
-            # There is no file, or it has ended, or cannot be sent like this: the source knows, and raises if it must.
+                source.on_sendfile(piece.offset, sent)
+            # No file, or it has ended, or `sendfile` cannot read it: the source reads it, or raises the error.
             while sent < piece.length:
                 block = self._outgoing_block[: min(SMALL_BYTES, piece.length - sent)]
                 source.read_into(piece.offset + sent, block)
                 self._send_all(block)
                 sent += len(block)
         except Exception:
-            if not self._is_torn:
+            if not self._is_send_broken:
                 self._send_all(memoryview(bytes(piece.length - sent)))
             raise
 
     def wait_for_room(self, wake: int | None = None) -> bool:
-        """Wait until something can be sent, and take in messages meanwhile; False when `wake` is readable before."""
+        """Wait until the socket is writable, and read messages meanwhile; False if `wake` is readable first."""
         while True:
-            takes_in = (
-                self._takes_messages_in
-                and self._inbound.failure is None
-                and self._inbound.extent is None
-                and self._inbound.waiting_bytes < _MAX_WAITING_BYTES
+            reads = (
+                self._reads_while_sending
+                and self._reader.failure is None
+                and self._reader.extent is None
+                and self._reader.queued_bytes < _MAX_QUEUED_BYTES
             )
-            ready = self._wait(select.POLLOUT | (select.POLLIN if takes_in else 0), None, (wake,))
-            if takes_in and ready & select.POLLIN:
-                self._take_messages_in()
+            ready = self._wait(select.POLLOUT | (select.POLLIN if reads else 0), None, (wake,))
+            if reads and ready & select.POLLIN:
+                self._read_messages()
             if ready & ~select.POLLIN:
                 return True
             if not ready:
                 return False
 
-    def _take_messages_in(self) -> None:
-        # A failure is kept for `receive`: the peer may have shut down its sending half only.
-        inbound = self._inbound
+    def _read_messages(self) -> None:
+        # `receive` reports a failure: the peer may have shut down only its sending half.
+        reader = self._reader
         with contextlib.suppress(TransferError):
-            while inbound.waiting_bytes < _MAX_WAITING_BYTES and inbound.take_frame() and inbound.extent is None:
+            while reader.queued_bytes < _MAX_QUEUED_BYTES and reader.read_frame() and reader.extent is None:
                 pass
 
     def _send_file(self, descriptor: int, offset: int, length: int) -> int:
-        """Send out of a file; returns how much, less than `length` where `sendfile` goes no further."""
+        """Send from a file; returns how many bytes, fewer than `length` if `sendfile` stops there."""
         sent = 0
         with self._sending():
             while sent < length:
@@ -173,95 +176,98 @@ class TcpStream:
 
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
-        if self._is_torn:
-            raise lost(self._peer, None)
+        if self._is_send_broken:
+            raise connection_lost_error(self._peer, None)
         try:
             yield
         except OSError as error:
-            self._is_torn = True
-            raise lost(self._peer, error) from error
+            self._is_send_broken = True
+            raise connection_lost_error(self._peer, error) from error
         except BaseException:
-            self._is_torn = True
+            self._is_send_broken = True
             raise
 
     # Receiving
 
     @property
     def is_between_frames(self) -> bool:
-        """Nothing has come in halfway."""
-        return self._inbound.is_between_frames
+        """Whether no frame has been read in part."""
+        return self._reader.is_between_frames
 
     @property
-    def landed_slices(self) -> int:
-        """How many frames of content have landed."""
-        return self._inbound.landed_slices
+    def extents_read(self) -> int:
+        """How many frames of content were received completely."""
+        return self._reader.extents_read
 
     def receive(self, sink: ExtentSink | None, timeout_s: float | None, *wakes: int | None) -> bytes | None:
-        """As Channel.receive, with any number of descriptors to be woken by."""
+        """As Channel.receive; each of `wakes` that is not None ends the wait when it is readable."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        inbound = self._inbound
-        while not inbound.messages:
-            if inbound.extent is not None or inbound.take_frame():
-                if inbound.extent is None:
+        reader = self._reader
+        while not reader.messages:
+            if reader.extent is not None or reader.read_frame():
+                if reader.extent is None:
                     break
                 if sink is None:
-                    raise ProtocolError("the peer sends content that nobody asked for")
-                if inbound.land(sink):
+                    raise ProtocolError("the peer sent content, and none is expected")
+                if reader.read_content(sink):
                     return None
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             if left_s == 0 or not self._wait(select.POLLIN, left_s, wakes):
                 return None
-        return inbound.next_message()
+        return reader.next_message()
 
     # Waiting
 
-    def hear(self) -> None:
-        """The peer has given a sign of itself on another connection."""
+    def reset_silence(self) -> None:
+        """The peer was heard on another connection."""
         self._silence_s = 0.0
 
     def _wait(self, events: int, timeout_s: float | None, wakes: Sequence[int | None]) -> int:
-        """What the socket is ready for; 0 at the timeout, or when only `wakes` are readable. Raises PeerClosedError."""
+        """Return the events that the socket is ready for: 0 at the timeout, or if only `wakes` are readable.
+
+        Raises PeerClosedError once the peer has been silent for the idle timeout.
+        """
         poll = select.poll()
         poll.register(self.socket, events)
         for wake in wakes:
             if wake is not None:
                 poll.register(wake, select.POLLIN)
-        if self._inbound.is_heard:
-            self._inbound.is_heard = False
+        if self._reader.has_read:
+            self._reader.has_read = False
             self._silence_s = 0.0
-        patience_s = max(0.0, self.idle_timeout_s - self._silence_s)
-        is_last_wait = timeout_s is None or timeout_s >= patience_s
+        left_s = max(0.0, self.idle_timeout_s - self._silence_s)
+        is_last_wait = timeout_s is None or timeout_s >= left_s
         started_s = time.monotonic()
-        ready = dict(poll.poll(ceil((patience_s if is_last_wait else timeout_s or 0.0) * 1e3)))
+        ready = dict(poll.poll(ceil((left_s if is_last_wait else timeout_s or 0.0) * 1e3)))
         if found := ready.get(self.socket.fileno(), 0):
             self._silence_s = 0.0
-            # After an error or a hang-up, the call that was to follow finds out what has happened.
+            # After an error or a hang-up, the next send or receive reports what has happened.
             return found | events if found & (select.POLLERR | select.POLLHUP) else found
         if is_last_wait and not ready:
-            self._is_torn = self.is_given_up = True
-            failure = self._inbound.failure = PeerClosedError(
-                f"{self._peer} has been silent for {self.idle_timeout_s:g} s and is given up; is the path still up?"
+            self._is_send_broken = self.is_given_up = True
+            failure = self._reader.failure = PeerClosedError(
+                f"{self._peer} was silent for {self.idle_timeout_s:g} s; check that it and the path to it are still up"
             )
             raise failure
         self._silence_s += time.monotonic() - started_s
         return 0
 
-    # The end
+    # Closing
 
     def shut_down(self) -> None:
-        """Tell the peer that nothing more comes. Never fails."""
+        """Tell the peer that nothing more follows. Never fails."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
     def linger(self, patience_s: float) -> None:
-        """After `shut_down`: wait until the peer's kernel has everything, and throw away what comes in.
+        """After `shut_down`, wait until the peer's kernel has everything, and discard what arrives.
 
-        A socket that is closed with bytes unread, or that bytes still come to, resets the connection, and with it
-        what the peer has not got yet. Ends when the peer has closed too, when everything is acknowledged and the
-        peer has gone quiet, or `patience_s` after the peer last acknowledged something.
+        Closing a socket with unread bytes, or with bytes still arriving, resets the connection, and the peer loses
+        what it has not read yet. Returns when the peer has closed too, when everything is acknowledged and the peer is
+        quiet, or `patience_s` after the peer last acknowledged something.
         """
-        trash = bytearray(BLOCK_BYTES)
-        quiet_s = max(_QUIET_S, 2e-6 * tcp_info(self.socket).get("rtt", 0))
+        discarded = bytearray(BLOCK_BYTES)
+        quiet_s = max(_MIN_QUIET_S, 2e-6 * tcp_info(self.socket).get("rtt", 0))
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         fewest_bytes = sys.maxsize
@@ -270,7 +276,7 @@ class TcpStream:
             while (now_s := time.monotonic()) < deadline_s:
                 if poll.poll(ceil(min(quiet_s, deadline_s - now_s) * 1e3)):
                     try:
-                        if not self.socket.recv_into(trash):
+                        if not self.socket.recv_into(discarded):
                             return
                     except BlockingIOError:
                         continue
@@ -282,8 +288,8 @@ class TcpStream:
                         fewest_bytes, deadline_s = count, now_s + patience_s
 
     def free(self) -> None:
-        """Close the socket, and give back everything else."""
-        self._inbound.close()
+        """Close the socket and free everything else."""
+        self._reader.close()
         self.socket.close()
 
     def _unacknowledged_bytes(self) -> int:

@@ -1,8 +1,10 @@
-"""What the kernel knows of a TCP connection: `struct tcp_info` (linux/tcp.h), read with TCP_INFO.
+"""The kernel's view of a TCP connection: `struct tcp_info`, read with the socket option TCP_INFO.
 
-The structure has grown with every few kernels, always at its end. So the layout is a table, and a field that the
-running kernel does not fill is simply not there: nothing here depends on the kernel's age. Other systems number and
-shape TCP_INFO differently; there, nothing is known.
+The structure grows at its end with every few kernels. The layout is therefore a table, and a field that the running
+kernel does not fill is absent: nothing here depends on the kernel's version. Other systems number and shape TCP_INFO
+differently; no fields are known there.
+
+Read: linux/tcp.h, tcp(7).
 """
 
 import socket
@@ -10,8 +12,8 @@ import struct
 import sys
 from typing import Final
 
-# In the order of linux/tcp.h; times in microseconds unless named _ms, rates in bytes per second. Names are the
-# kernel's without their prefix. None stands for bit fields.
+# In the order of linux/tcp.h, under the kernel's names without their prefix; None stands for bit fields. Times are in
+# microseconds unless the name ends in _ms, rates in bytes per second.
 _LAYOUT: Final = (
     *(("B", name) for name in ("state", "ca_state", "retransmits", "probes", "backoff", "options", None, None)),
     *(("I", name) for name in ("rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans", "fackets")),
@@ -26,7 +28,7 @@ _LAYOUT: Final = (
     *(("I", name) for name in ("dsack_dups", "reord_seen", "rcv_ooopack", "snd_wnd")),
 )
 
-# Every field is aligned to its own size, and the compiler has found no gap to fill: the table needs no padding.
+# Every field happens to be aligned to its own size, so the compiler adds no padding and neither does the table.
 _FIELDS: Final[dict[str, tuple[struct.Struct, int]]] = {}
 _end = 0
 for _code, _name in _LAYOUT:
@@ -38,11 +40,11 @@ _BUFFER_BYTES: Final = 2 * _end
 """More than any kernel fills today."""
 
 _UNKNOWN_RTT: Final = (1 << 32) - 1
-"""What the kernel has for the minimum before the first sample."""
+"""The kernel's minimum RTT before the first sample."""
 
 
 def tcp_info(sock: socket.socket) -> dict[str, int]:
-    """The fields that this kernel fills, by name; empty where there is no TCP_INFO."""
+    """Return the fields that this kernel fills, by name; empty where TCP_INFO is not available."""
     if not sys.platform.startswith("linux"):
         return {}
     try:
@@ -52,7 +54,7 @@ def tcp_info(sock: socket.socket) -> dict[str, int]:
 
 
 def parse_tcp_info(filled: bytes) -> dict[str, int]:
-    """The fields that lie within the bytes that a kernel has filled, whatever its age."""
+    """Return the fields that lie within the bytes that a kernel of any version has filled."""
     info: dict[str, int] = {
         name: field.unpack_from(filled, offset)[0]
         for name, (field, offset) in _FIELDS.items()
@@ -64,7 +66,7 @@ def parse_tcp_info(filled: bytes) -> dict[str, int]:
 
 
 def congestion_control(sock: socket.socket) -> str:
-    """The name of the congestion control in use; "" where the system does not tell."""
+    """Return the name of the congestion control in use; "" if the system does not report it."""
     if not hasattr(socket, "TCP_CONGESTION"):
         return ""
     try:

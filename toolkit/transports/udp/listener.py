@@ -12,9 +12,7 @@ that connection, which validates the path.
 """
 
 import contextlib
-import errno
 import ipaddress
-import os
 import queue
 import secrets
 import socket
@@ -26,13 +24,13 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError, UsageError
+from toolkit.errors import PeerClosedError, ProtocolError, UsageError
 from toolkit.rudp import wire
 from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import Batch
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import answer_initial_untrusted
-from toolkit.transports.addresses import address_of, resolve
+from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.qlog_files import LogFiles
@@ -61,7 +59,7 @@ class UdpListener:
 
     def __init__(self, address: Address, options: TransportOptions) -> None:
         self._options = options
-        self._socket = DatagramSocket(_bind(address), "off")
+        self._socket = DatagramSocket(bind_first(address, socket.SOCK_DGRAM, finish=_share_port), "off")
         try:
             self._logs = LogFiles(options.qlog) if options.qlog is not None else None
         except UsageError:
@@ -241,41 +239,6 @@ def _host_bytes(host: str) -> bytes:
     return ip.packed
 
 
-def _bind(address: Address) -> socket.socket:
-    """A socket bound exclusively, whose port is then shared with the sockets of connections (see the file's head)."""
-    if address.host:
-        candidates = resolve(address, socket.SOCK_DGRAM)
-    else:
-        candidates = [(socket.AF_INET6, ("::", address.port)), (socket.AF_INET, ("0.0.0.0", address.port))]
-    failure: OSError | None = None
-    for family, socket_address in candidates:
-        try:
-            sock = socket.socket(family, socket.SOCK_DGRAM)
-        except OSError as error:
-            failure = error
-            continue
-        try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address.host)))
-            sock.bind(socket_address)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        except OSError as error:
-            sock.close()
-            failure = error
-            if error.errno == errno.EADDRINUSE:
-                break
-            continue
-        return sock
-    assert failure is not None
-    raise listen_error(address, failure)
-
-
-def listen_error(address: Address, error: OSError) -> UnreachableError:
-    """Why `address` cannot be listened on, and what to do."""
-    if error.errno == errno.EADDRINUSE:
-        return UnreachableError(f"UDP port {address.port} is taken by another program: choose one with --port")
-    if error.errno == errno.EACCES:
-        return UnreachableError(f"UDP port {address.port} needs the rights of root: choose one above 1023 with --port")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return UnreachableError(f"{address.host} is no address of this machine: choose one with --bind")
-    return UnreachableError(f"cannot listen on {address} by UDP: {os.strerror(error.errno or 0).lower()}")
+def _share_port(sock: socket.socket) -> None:
+    """Let the sockets of connections bind the port too (see the head of this file)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -11,7 +11,7 @@ HELLO = wire.Hello(bytes(range(16)), 3, 2, b"")
 
 def test_a_hello_is_read_as_written() -> None:
     data = wire.encode_hello(HELLO)
-    assert wire.decode_preface_untrusted(data) == (wire.VERSION, wire.Kind.HELLO, len(data) - wire.PREFACE_BYTES)
+    assert wire.decode_preface_untrusted(data) == (wire.VERSION, wire.PrefaceType.HELLO, len(data) - wire.PREFACE_BYTES)
     assert wire.decode_hello_untrusted(data[wire.PREFACE_BYTES :]) == HELLO
 
 
@@ -21,8 +21,8 @@ def test_a_welcome_is_read_as_written() -> None:
     assert wire.decode_welcome_untrusted(data[wire.PREFACE_BYTES :]) == welcome
 
 
-@pytest.mark.parametrize("kind", [kind for kind in wire.Kind if kind.name.startswith("REFUSED")])
-def test_a_refusal_has_no_body(kind: wire.Kind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in wire.PrefaceType if kind.name.startswith("REFUSED")])
+def test_a_refusal_has_no_body(kind: wire.PrefaceType) -> None:
     assert wire.decode_preface_untrusted(wire.encode_refusal(kind)) == (wire.VERSION, kind, 0)
 
 
@@ -41,11 +41,11 @@ def test_another_protocol_shows_at_its_first_wrong_byte(data: bytes) -> None:
 
 
 def test_the_first_fields_are_at_the_same_place_in_every_version() -> None:
-    assert wire.encode_refusal(wire.Kind.REFUSED_VERSION)[:11] == b"\x8eNETTOOL\x00\x01\x03"
+    assert wire.encode_refusal(wire.PrefaceType.REFUSED_VERSION)[:11] == b"\x8eNETTOOL\x00\x01\x03"
 
 
 def test_a_preface_announces_no_more_than_it_may() -> None:
-    data = bytearray(wire.encode_refusal(wire.Kind.REFUSED_VERSION))
+    data = bytearray(wire.encode_refusal(wire.PrefaceType.REFUSED_VERSION))
     data[-2:] = (wire.MAX_BODY_BYTES + 1).to_bytes(2, "big")
     with pytest.raises(ProtocolError):
         wire.decode_preface_untrusted(bytes(data))
