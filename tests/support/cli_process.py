@@ -1,4 +1,4 @@
-"""nettool as its users meet it: processes of its own, their exit codes, and what they say."""
+"""nettool as users meet it: processes, their exit codes, and their output."""
 
 import ctypes
 import io
@@ -16,17 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked_cli import ForkedCli
 from toolkit.cli.main import run
 
 NETTOOL = (sys.executable, "-m", "toolkit.cli.main")
-LIMIT_S = 30.0
+LIMIT_S = 60.0  # a guard against hangs, far above what anything takes on a busy machine
 _PR_CAPBSET_DROP = 24
 _OVERRIDES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
 @dataclass
 class Ended:
-    """A process that is over."""
+    """The outcome of a process."""
 
     code: int
     stdout: str
@@ -45,9 +46,17 @@ def nettool(
     before: Callable[[], None] | None = None,
     cwd: Path | None = None,
 ) -> Ended:
-    """Run it to its end."""
+    """Run a command to its end.
+
+    before: called between fork and exec, in a process that starts Python anew; others are forked (`forked_cli`)
+    """
+    words = [str(word) for word in arguments]
+    if before is None:
+        process = ForkedCli(words, stdin, cwd)
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
+        return Ended(process.wait(), stdout.decode(), stderr.decode())
     ended = subprocess.run(
-        [*NETTOOL, *map(str, arguments)],
+        [*NETTOOL, *words],
         input=stdin if stdin is not None else b"",
         capture_output=True,
         timeout=LIMIT_S,
@@ -59,7 +68,7 @@ def nettool(
 
 
 def nettool_here(*arguments: str | Path, cwd: Path = Path()) -> Ended:
-    """The same without a process, for what ends before it opens a socket: a start takes a third of a second."""
+    """Run a command in this process: the quickest way, for commands that end before they open a socket."""
     stdout, stderr = io.StringIO(), io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -73,20 +82,20 @@ def nettool_here(*arguments: str | Path, cwd: Path = Path()) -> Ended:
 
 @dataclass
 class Receiver:
-    """A nettool that receives, and what it has said so far."""
+    """A nettool that receives, and what it has printed to stderr so far."""
 
-    process: subprocess.Popen[bytes]
+    process: "subprocess.Popen[bytes] | ForkedCli"
     port: int = 0
     said: str = ""
-    _over: Ended | None = field(default=None, repr=False)
+    _ended: Ended | None = field(default=None, repr=False)
 
     @property
     def target(self) -> str:
-        """What a sender calls it."""
+        """The receiver's address for a sender."""
         return f"127.0.0.1:{self.port}"
 
     def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
-        """Read stderr until `pattern` was there `count` times; the last match."""
+        """Read stderr until it holds `pattern` `count` times, and return the last match."""
         assert self.process.stderr is not None
         deadline = time.monotonic() + LIMIT_S
         while len(found := list(re.finditer(pattern, self.said))) < count:
@@ -97,13 +106,13 @@ class Receiver:
         return found[count - 1]
 
     def end(self, number: signal.Signals | None = None) -> Ended:
-        """Wait for its end, which a signal may bring about; all that it has said."""
-        if self._over is None:
+        """Wait for the end, after sending a signal if `number` is given, and return all of the output."""
+        if self._ended is None:
             if number is not None:
                 self.process.send_signal(number)
             output, rest = self.process.communicate(timeout=LIMIT_S)
-            self._over = Ended(self.process.returncode, output.decode(), self.said + rest.decode())
-        return self._over
+            self._ended = Ended(self.process.wait(), output.decode(), self.said + rest.decode())
+        return self._ended
 
 
 @contextmanager
@@ -114,16 +123,24 @@ def receiver(
     wrapper: Sequence[str] = (),
     before: Callable[[], None] | None = None,
 ) -> Iterator[Receiver]:
-    """A receiver that listens by now on a port of the system's choice; ended with the block."""
-    process = subprocess.Popen(
-        [*wrapper, *NETTOOL, command, "--dir", str(directory), "--port", "0", *options],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        preexec_fn=before,
+    """Start a receiver that listens on a free port, and kill it at the end of the block.
+
+    wrapper, before: a command prefix, and a function to call between fork and exec; either starts Python anew
+    """
+    words = [command, "--dir", str(directory), "--port", "0", *options]
+    started = Receiver(
+        subprocess.Popen(
+            [*wrapper, *NETTOOL, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            preexec_fn=before,
+        )
+        if wrapper or before
+        else ForkedCli(words)
     )
-    started = Receiver(process)
+    process = started.process
     try:
         started.port = int(started.wait_for(r"listening on \S+:([0-9]+) ")[1])
         yield started
@@ -134,7 +151,7 @@ def receiver(
 
 
 def without_override() -> None:
-    """Between fork and exec: even root is held to the permission bits from here on."""
+    """Subject even root to the permission bits; called between fork and exec."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         for capability in _OVERRIDES:
@@ -143,7 +160,7 @@ def without_override() -> None:
 
 
 def complaint(ended: Ended) -> str:
-    """The one line on stderr of a command that failed, which is fit for a terminal."""
+    """Return the one line on stderr of a command that failed, and check that it is fit for a terminal."""
     lines = ended.stderr.splitlines()
     assert len(lines) == 1, ended
     assert lines[0].startswith("nettool: "), ended
@@ -154,5 +171,5 @@ def complaint(ended: Ended) -> str:
 
 
 def everything_below(directory: Path) -> list[str]:
-    """Relative paths of all that is there, hidden or not."""
+    """Return the relative paths of everything in a directory, hidden files included."""
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, receiver
+from tests.support.forked_cli import ForkedCli
 
 TRANSPORTS = ("tcp", "udp")
 
@@ -106,10 +107,11 @@ def test_one_receiver_takes_both_transports_on_one_port_and_many_senders(tmp_pat
     with receiver(incoming) as receiving:
         assert "(tcp, udp)" in receiving.said
         senders = [
-            subprocess.Popen([*NETTOOL, f"{transport}-send", "-q", path, receiving.target])
+            ForkedCli([f"{transport}-send", "-q", str(path), receiving.target])
             for transport, path in zip(TRANSPORTS * 3, paths, strict=True)
         ]
-        assert [sender.wait(LIMIT_S) for sender in senders] == [0] * 6
+        assert [sender.communicate(LIMIT_S) for sender in senders] == [(b"", b"")] * 6
+        assert [sender.returncode for sender in senders] == [0] * 6
         receiving.wait_for("received 1 file", count=6)
         ended = receiving.end(signal.SIGTERM)
     assert ended.code == 130
@@ -159,24 +161,22 @@ def test_interrupting_either_end_leaves_nothing(
     transport: str, number: signal.Signals, tmp_path: Path, incoming: Path
 ) -> None:
     path = make_file(tmp_path / "large", 30_000_000)
-    command = [*NETTOOL, f"{transport}-send", "--rate", "20Mbit", path]
+    command = [f"{transport}-send", "--rate", "20Mbit", str(path)]
     with receiver(incoming) as receiving:
-        with subprocess.Popen([*command, receiving.target], stderr=subprocess.PIPE) as sending:
+        with ForkedCli([*command, receiving.target]) as sending:
             _wait_until(lambda: everything_below(incoming) != [])
             sending.send_signal(number)
             sending.send_signal(number)
             assert sending.wait(LIMIT_S) == 130
-            assert sending.stderr is not None
             assert sending.stderr.read() == b""
         receiving.wait_for(rf"nettool: \S+ \({transport}\): ")
         assert everything_below(incoming) == []
 
-        with subprocess.Popen([*command, receiving.target], stderr=subprocess.PIPE) as sending:
+        with ForkedCli([*command, receiving.target]) as sending:
             _wait_until(lambda: everything_below(incoming) != [])
             receiving.process.send_signal(number)
             ended = receiving.end(number)
             assert sending.wait(LIMIT_S) == 4
-            assert sending.stderr is not None
             assert sending.stderr.read().count(b"\n") == 1
     assert ended.code == 130
     assert "Traceback" not in ended.stderr
@@ -220,10 +220,11 @@ def test_a_second_sender_to_once_is_told(tmp_path: Path, incoming: Path) -> None
     path = make_file(tmp_path / "large", 30_000_000)
     other = make_file(tmp_path / "other", 10)
     with receiver(incoming, "--once") as receiving:
-        with subprocess.Popen([*NETTOOL, "udp-send", "--rate", "50Mbit", path, receiving.target]) as sending:
+        with ForkedCli(["udp-send", "--rate", "50Mbit", str(path), receiving.target]) as sending:
             _wait_until(lambda: everything_below(incoming) != [])
             refused = nettool("tcp-send", other, receiving.target)
             sending.send_signal(signal.SIGINT)
+            sending.wait(LIMIT_S)
         assert refused.code == 3
         assert "--once" in complaint(refused)
         assert receiving.end().code == 4
