@@ -1,4 +1,4 @@
-"""The running digest of a file whose bytes come in any order is the standard one of its content."""
+"""The digest of a file whose bytes arrive in any order is the standard one of its content."""
 
 import blake3
 import pytest
@@ -17,7 +17,7 @@ STANDARD = {
 
 @st.composite
 def layouts(draw: st.DrawFn) -> list[tuple[int, bytes | int]]:
-    """A file cut into pieces, content or holes (their length), shuffled."""
+    """A file cut into pieces, each content or the length of a hole, in shuffled order."""
     pieces: list[tuple[int, bytes | int]] = []
     offset = 0
     for piece in draw(st.lists(st.binary(min_size=1, max_size=20) | st.integers(1, 50), max_size=30)):
@@ -48,12 +48,12 @@ def test_any_order_gives_the_standard_digest(algorithm: Algorithm, layout: list[
 
 
 def unread(_offset: int, _buffer: memoryview) -> None:
-    """For files whose content does not matter."""
+    """A `read_into` for files whose content does not matter."""
 
 
 @settings(max_examples=100)
 @given(layouts().filter(bool), st.data())
-def test_bytes_that_come_again_are_an_error(layout: list[tuple[int, bytes | int]], data: st.DataObject) -> None:
+def test_bytes_that_come_twice_are_an_error(layout: list[tuple[int, bytes | int]], data: st.DataObject) -> None:
     digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     for offset, piece in layout:
         if isinstance(piece, int):
@@ -69,7 +69,7 @@ def test_bytes_that_come_again_are_an_error(layout: list[tuple[int, bytes | int]
 
 @pytest.mark.parametrize("first", ["content", "hole"])
 @pytest.mark.parametrize("second", ["content", "hole"])
-def test_a_range_that_waits_may_not_come_again(first: str, second: str) -> None:
+def test_a_pending_range_that_comes_twice_is_an_error(first: str, second: str) -> None:
     digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     inputs = {
         "content": lambda: digest.on_data(10, memoryview(b"x")),
@@ -81,32 +81,32 @@ def test_a_range_that_waits_may_not_come_again(first: str, second: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["content", "hole"])
-def test_pieces_that_wait_are_bounded_over_all_files(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_pending_ranges_are_bounded_over_all_files(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("toolkit.transfer.digest.MAX_PENDING_RANGES", 100)
     pending = PendingRanges()
     files = [ReceivedDigest(ALGORITHMS[0], unread, pending) for _ in range(4)]
 
-    def take(file: ReceivedDigest, offset: int) -> None:
+    def receive(file: ReceivedDigest, offset: int) -> None:
         if kind == "hole":
             file.on_hole(offset, 1)
         else:
             file.on_data(offset, memoryview(b"x"))
 
     for number in range(100):
-        take(files[number % 4], 1 + 2 * number)
-    files[0].on_data(0, memoryview(b"x"))  # file 0 goes on up to offset 2: one range less
-    take(files[1], 1000)
+        receive(files[number % 4], 1 + 2 * number)
+    files[0].on_data(0, memoryview(b"x"))  # file 0 advances to offset 2: one pending range less
+    receive(files[1], 1000)
     files[1].clear()
     for number in range(26):
-        take(files[1], 1 + 2 * number)
+        receive(files[1], 1 + 2 * number)
     with pytest.raises(ProtocolError, match="too many separate pieces"):
-        take(files[2], 1000)
+        receive(files[2], 1000)
     for file in files:
         file.clear()
     assert pending.count == 0
 
 
-def test_neighbours_are_one_range() -> None:
+def test_adjacent_ranges_are_merged() -> None:
     digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
     for offset in (5, 7, 9, 3, 1):
         digest.on_data(offset, memoryview(b"xy"))
@@ -117,8 +117,8 @@ def test_neighbours_are_one_range() -> None:
 
 
 @pytest.mark.parametrize("length", [1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])
-def test_zeros_are_those_of_a_file(length: int) -> None:
-    frontier = RunningDigest(ALGORITHMS[0], unread)
-    frontier.update_zeros(length)
-    assert frontier.digest() == xxhash.xxh3_128(bytes(length)).digest()
-    assert frontier.offset == length
+def test_zeros_are_hashed_as_those_of_a_file(length: int) -> None:
+    digest = RunningDigest(ALGORITHMS[0], unread)
+    digest.update_zeros(length)
+    assert digest.digest() == xxhash.xxh3_128(bytes(length)).digest()
+    assert digest.offset == length

@@ -1,4 +1,4 @@
-"""Messages: what was encoded decodes to the same, what decodes encodes to the same, and nothing else comes out."""
+"""Messages: encoding and decoding are inverse, and malformed bytes raise ProtocolError and nothing else."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -84,13 +84,13 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
 
 @settings(max_examples=300)
 @given(messages)
-def test_a_message_decodes_to_what_was_encoded(message: AnyMessage) -> None:
+def test_a_decoded_message_equals_the_encoded_one(message: AnyMessage) -> None:
     assert decode_untrusted(message.encode()) == message
 
 
 @settings(max_examples=300)
 @given(messages, st.data())
-def test_a_damaged_message_raises_or_is_another_canonical_one(message: AnyMessage, data: st.DataObject) -> None:
+def test_a_damaged_message_raises_or_decodes_to_another_canonical_one(message: AnyMessage, data: st.DataObject) -> None:
     encoded = bytearray(message.encode())
     action = data.draw(st.sampled_from(["flip", "cut", "append"]))
     if action == "flip":
@@ -112,7 +112,7 @@ def test_a_damaged_message_raises_or_is_another_canonical_one(message: AnyMessag
 @settings(max_examples=500)
 @given(st.binary(max_size=80))
 @example(b"")
-def test_garbage_raises_exactly_protocol_error(garbage: bytes) -> None:
+def test_garbage_raises_only_protocol_error(garbage: bytes) -> None:
     try:
         decoded = decode_untrusted(garbage)
     except ProtocolError:
@@ -124,7 +124,7 @@ def test_garbage_raises_exactly_protocol_error(garbage: bytes) -> None:
 @pytest.mark.parametrize("kind", list(MessageType))
 @settings(max_examples=60)
 @given(st.binary(max_size=60))
-def test_garbage_behind_a_type_raises_exactly_protocol_error(kind: MessageType, garbage: bytes) -> None:
+def test_garbage_after_a_type_raises_only_protocol_error(kind: MessageType, garbage: bytes) -> None:
     try:
         decoded = decode_untrusted(bytes([kind]) + garbage)
     except ProtocolError:
@@ -132,7 +132,7 @@ def test_garbage_behind_a_type_raises_exactly_protocol_error(kind: MessageType, 
     assert decoded.TYPE is kind
 
 
-def test_begin_of_another_version_tells_the_version_whatever_follows() -> None:
+def test_begin_of_another_version_decodes_whatever_follows_the_version() -> None:
     future = Begin(version=77).encode() + b"fields of the future"
     assert decode_untrusted(future) == Begin(version=77)
     with pytest.raises(ProtocolError):
@@ -152,12 +152,12 @@ def test_begin_of_another_version_tells_the_version_whatever_follows() -> None:
         Entry(7, b"x", 0, 0),  # type: ignore[arg-type]
     ],
 )
-def test_impossible_entries_raise(entry: Entry) -> None:
+def test_invalid_entries_raise(entry: Entry) -> None:
     with pytest.raises(ProtocolError):
         decode_untrusted(Offer(0, (entry,)).encode())
 
 
-def test_lists_are_neither_empty_nor_longer_than_a_group() -> None:
+def test_a_list_has_one_to_max_group_entries_items() -> None:
     entry = Entry(EntryKind.FILE, b"x", 0, 0)
     assert decode_untrusted(Offer(0, (entry,) * MAX_GROUP_ENTRIES).encode())
     for count in (0, MAX_GROUP_ENTRIES + 1):
@@ -170,7 +170,7 @@ def test_lists_are_neither_empty_nor_longer_than_a_group() -> None:
                 decode_untrusted(message.encode())
 
 
-def test_a_decision_is_no_result() -> None:
+def test_an_accept_may_not_contain_a_result() -> None:
     with pytest.raises(ProtocolError):
         decode_untrusted(Accept(0, (EntryOutcome(EntryStatus.MISMATCHED),)).encode())
 
@@ -186,7 +186,7 @@ def test_the_longest_answer_fits_a_message() -> None:
 
 
 @given(st.text(max_size=300))
-def test_any_text_can_be_sent(text: str) -> None:
+def test_any_text_can_be_encoded(text: str) -> None:
     decoded = decode_untrusted(ErrorMessage(ErrorReason.FAILED, text).encode())
     assert isinstance(decoded, ErrorMessage)
     assert len(decoded.text.encode()) <= MAX_TEXT_BYTES

@@ -1,4 +1,4 @@
-"""Whatever pieces of a file a peer sends, over each other or not: the file is what its digest says, or is not there."""
+"""Whatever pieces of a file a peer sends, overlapping or not: the stored file matches its digest or does not exist."""
 
 import os
 import tempfile
@@ -23,8 +23,8 @@ pieces = st.tuples(st.integers(0, SIZE_BYTES - 1), st.integers(1, SIZE_BYTES), s
 )
 
 
-def lies(sent: list[Piece]) -> bool:
-    """Whether some byte comes more than once."""
+def overlap(sent: list[Piece]) -> bool:
+    """Whether some byte is sent more than once."""
     return sum(length for _, length, _ in sent) > len(
         {at for start, length, _ in sent for at in range(start, start + length)}
     )
@@ -37,28 +37,28 @@ def lies(sent: list[Piece]) -> bool:
 @example([(2, 2, True), (2, 1, False), (0, 2, False), (4, 4, False)], True)
 @example([(2, 2, True), (3, 1, False), (0, 2, False), (4, 4, False)], True)
 @example([(6, 2, False), (0, 7, False), (7, 1, False)], False)
-def test_a_file_is_what_its_digest_says_whatever_overlaps(sent: list[Piece], size_is_known: bool) -> None:
+def test_a_stored_file_matches_its_digest_whatever_overlaps(sent: list[Piece], size_is_known: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        storage = IncomingFiles(Storage(directory, overwrite=False, durable=False))
+        files = IncomingFiles(Storage(directory, overwrite=False, durable=False))
         expected = bytearray(SIZE_BYTES)
         try:
             size_bytes = SIZE_BYTES if size_is_known else None
-            storage.offer([Entry(EntryKind.FILE, b"a", 0o644, 0, size_bytes, 0)], ALGORITHMS[0])
+            files.offer([Entry(EntryKind.FILE, b"a", 0o644, 0, size_bytes, 0)], ALGORITHMS[0])
             for number, (offset, length, is_hole) in enumerate(sent, 1):
                 content = bytes(length) if is_hole else bytes([number]) * length
                 expected[offset : offset + length] = content
                 if is_hole:
-                    storage.write_hole(Hole(0, offset, length))
+                    files.write_hole(Hole(0, offset, length))
                 else:
-                    storage.write(0, offset, memoryview(content))
-            storage.expect(FileDigest(0, SIZE_BYTES, xxhash.xxh3_128(expected).digest()))
-            for file_id, _ in storage.complete_files():
-                assert storage.commit(file_id).status is EntryStatus.OK
+                    files.write(0, offset, memoryview(content))
+            files.expect(FileDigest(0, SIZE_BYTES, xxhash.xxh3_128(expected).digest()))
+            for file_id, _ in files.complete_files():
+                assert files.commit(file_id).status is EntryStatus.OK
         except ProtocolError:
-            assert lies(sent)
+            assert overlap(sent)
         finally:
-            storage.close(complete=False)
-        is_whole = not lies(sent) and sum(length for _, length, _ in sent) == SIZE_BYTES
+            files.close(complete=False)
+        is_whole = not overlap(sent) and sum(length for _, length, _ in sent) == SIZE_BYTES
         assert os.listdir(directory) == (["a"] if is_whole else [])
         if is_whole:
             with open(os.path.join(directory, "a"), "rb") as file:

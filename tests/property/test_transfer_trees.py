@@ -1,16 +1,15 @@
-"""Whole sessions with random trees, over a channel that shuffles content and lets messages overtake it."""
+"""Whole sessions with random trees, over a channel that reorders content and messages."""
 
 import os
 import tempfile
-import threading
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.memory_transport import MemoryTransport
-from toolkit.channel import Address, TransportOptions
-from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
+from tests.support.background import Background
+from tests.support.sessions import channel_pair
+from toolkit.transfer import ReceiveOptions, SendOptions, receive, send
 
 names = st.text(
     st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/-"), min_size=1, max_size=30
@@ -40,26 +39,14 @@ def read(path: Path) -> bytes | dict[str, object]:
 @settings(max_examples=40, deadline=None)
 @given(trees, st.integers(0, 2**32), st.sampled_from(["xxh3-128", "blake3"]), st.booleans())
 def test_every_tree_arrives(tree: dict[str, object], seed: int, digest: str, overwrite: bool) -> None:
-    transport = MemoryTransport(shuffle_seed=seed)
-    listener = transport.listen(Address("", 0), TransportOptions())
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, channel_pair(shuffle_seed=seed) as (sender, receiver):
         root = Path(scratch)
         (root / "received").mkdir()
         build(root / "sent", tree)
-        sender = transport.connect(listener.address, TransportOptions())
-        receiver = listener.accept(0)
-        assert receiver is not None
-        reports: list[TransferResult] = []
-        thread = threading.Thread(
-            target=lambda: reports.append(receive(receiver, root / "received", ReceiveOptions(overwrite=overwrite)))
-        )
-        thread.start()
+        options = ReceiveOptions(overwrite=overwrite)
+        received = Background(lambda: receive(receiver, root / "received", options))
         sent = send(sender, [root / "sent"], SendOptions(digest=digest, recursive=True))
-        thread.join()
-        files = sum(len(files) for _, _, files in os.walk(root / "sent"))
-        assert (sent.files, sent.digest) == (reports[0].files, reports[0].digest)
-        assert sent.files == files
+        result = received.outcome()
+        assert (sent.files, sent.digest) == (result.files, result.digest)
+        assert sent.files == sum(len(files) for _, _, files in os.walk(root / "sent"))
         assert read(root / "received" / "sent") == tree
-    sender.close()
-    receiver.close()
-    listener.close()

@@ -1,4 +1,4 @@
-"""Which names a receiver takes."""
+"""Which names a receiver accepts."""
 
 import pytest
 
@@ -24,7 +24,7 @@ from toolkit.transfer.names import MAX_COMPONENTS, MAX_PATH_BYTES, display_name,
         "emoji 👩‍🔬 with a joiner".encode(),
     ],
 )
-def test_taken(path: bytes) -> None:
+def test_accepted_names(path: bytes) -> None:
     assert refusal_reason_untrusted(path) is None
 
 
@@ -54,12 +54,12 @@ def test_taken(path: bytes) -> None:
         (b"x" * 200 + b"/" + b"y" * MAX_PATH_BYTES, "longer than"),
     ],
 )
-def test_refused_in_printable_words(path: bytes, words: str) -> None:
+def test_refused_names_have_a_printable_reason(path: bytes, words: str) -> None:
     reason = refusal_reason_untrusted(path)
     assert reason is not None
     assert words in reason
     assert printable(reason) == reason
 
 
-def test_names_that_are_no_utf_8_come_back_unchanged() -> None:
+def test_bytes_that_are_not_utf_8_survive_the_conversion_to_text() -> None:
     assert display_name(b"\xff\xfe").encode("utf-8", "surrogateescape") == b"\xff\xfe"

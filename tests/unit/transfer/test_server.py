@@ -3,128 +3,128 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
+from tests.support.background import PATIENCE_S, Background
 from tests.support.memory_transport import MemoryListener, MemoryTransport
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError
 from toolkit.transfer.messages import ErrorMessage, ErrorReason, decode_untrusted
 from toolkit.transfer.server import SessionServer, listen_on_one_port
 
-ANYWHERE = Address("", 0)
+ANY_PORT = Address("", 0)
 OPTIONS = TransportOptions()
-LIMIT_S = 10.0
+
+
+@dataclass
+class RunningServer:
+    """A server, its `run` in a thread, and a way to connect to it."""
+
+    server: SessionServer
+    run: Background[None]
+    connect: Callable[[], Channel]
 
 
 @contextmanager
 def serving(
     session: Callable[[str, Channel], None], max_sessions: int = 8, limit: int | None = None
-) -> Iterator[tuple[SessionServer, Callable[[], Channel], threading.Thread, list[BaseException]]]:
-    """A server in a thread; how to connect to it; the thread, and what `run` has raised."""
+) -> Iterator[RunningServer]:
+    """A server that is closed at the end of the block."""
     transport = MemoryTransport()
-    listener = transport.listen(ANYWHERE, OPTIONS)
+    listener = transport.listen(ANY_PORT, OPTIONS)
     server = SessionServer({"memory": listener}, session, max_sessions, limit)
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            server.run()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
     try:
-        yield server, lambda: transport.connect(listener.address, OPTIONS), thread, raised
+        yield RunningServer(server, Background(server.run), lambda: transport.connect(listener.address, OPTIONS))
     finally:
-        server.close(LIMIT_S)
+        server.close(PATIENCE_S)
 
 
 def echo(_name: str, channel: Channel) -> None:
-    message = channel.receive(timeout_s=LIMIT_S)
+    """A session that sends its first message back."""
+    message = channel.receive(timeout_s=PATIENCE_S)
     if message:
         channel.send_message(message)
     channel.close()
 
 
 def refusal(channel: Channel) -> str:
-    message = channel.receive(timeout_s=LIMIT_S)
-    assert message is not None
-    told = decode_untrusted(message)
-    assert isinstance(told, ErrorMessage)
-    assert told.reason is ErrorReason.REFUSED
-    return told.text
+    """The reason with which the server refuses a channel."""
+    data = channel.receive(timeout_s=PATIENCE_S)
+    assert data is not None
+    message = decode_untrusted(data)
+    assert isinstance(message, ErrorMessage)
+    assert message.reason is ErrorReason.REFUSED
+    return message.text
 
 
-def test_sessions_run_beside_each_other() -> None:
-    both_there = threading.Barrier(2, timeout=LIMIT_S)
+def test_sessions_run_concurrently() -> None:
+    both_running = threading.Barrier(2, timeout=PATIENCE_S)
 
     def session(name: str, channel: Channel) -> None:
-        both_there.wait()
+        both_running.wait()
         echo(name, channel)
 
-    with serving(session) as (_, connect, _, _):
-        channels = [connect(), connect()]
+    with serving(session) as running:
+        channels = [running.connect(), running.connect()]
         for channel in channels:
             channel.send_message(b"hello")
-        assert [channel.receive(timeout_s=LIMIT_S) for channel in channels] == [b"hello", b"hello"]
+        assert [channel.receive(timeout_s=PATIENCE_S) for channel in channels] == [b"hello", b"hello"]
 
 
-def test_it_ends_after_its_limit_and_refuses_who_comes_meanwhile() -> None:
-    with serving(echo, limit=1) as (_, connect, thread, raised):
-        first, second = connect(), connect()
+def test_the_server_ends_after_its_limit_and_refuses_further_sessions() -> None:
+    with serving(echo, limit=1) as running:
+        first, second = running.connect(), running.connect()
         assert "--once" in refusal(second)
         first.send_message(b"x")
-        assert first.receive(timeout_s=LIMIT_S) == b"x"
-        thread.join(LIMIT_S)
-        assert not thread.is_alive()
-        assert raised == []
+        assert first.receive(timeout_s=PATIENCE_S) == b"x"
+        running.run.outcome()
 
 
-def test_more_than_it_may_hold_are_told_to_come_back() -> None:
-    with serving(echo, max_sessions=2) as (_, connect, _, _):
-        channels = [connect(), connect()]
-        assert "busy with 2" in refusal(connect())
+def test_sessions_beyond_the_maximum_are_refused_as_busy() -> None:
+    with serving(echo, max_sessions=2) as running:
+        channels = [running.connect(), running.connect()]
+        assert "busy with 2" in refusal(running.connect())
         for channel in channels:
             channel.send_message(b"x")
-            assert channel.receive(timeout_s=LIMIT_S) == b"x"
+            assert channel.receive(timeout_s=PATIENCE_S) == b"x"
             with pytest.raises(PeerClosedError):
-                channel.receive(timeout_s=LIMIT_S)
+                channel.receive(timeout_s=PATIENCE_S)
 
 
-def test_closing_interrupts_the_sessions_and_waits_for_them() -> None:
-    begun = threading.Event()
-    ended: list[bool] = []
+def test_close_cancels_the_sessions_and_waits_for_them() -> None:
+    started = threading.Event()
+    cancelled: list[bool] = []
 
     def session(_name: str, channel: Channel) -> None:
-        begun.set()
-        ended.append(server.closing.wait(LIMIT_S))
+        started.set()
+        cancelled.append(running.server.closing.wait(PATIENCE_S))
         channel.abort()
 
-    with serving(session) as (server, connect, _, raised):
-        channel = connect()
-        assert begun.wait(LIMIT_S)
-        server.close(LIMIT_S)
-        assert ended == [True]
-        assert raised == []
+    with serving(session) as running:
+        channel = running.connect()
+        assert started.wait(PATIENCE_S)
+        running.server.close(PATIENCE_S)
+        assert cancelled == [True]
+        assert running.run.error is None
         with pytest.raises(PeerClosedError):
-            channel.receive(timeout_s=LIMIT_S)
+            channel.receive(timeout_s=PATIENCE_S)
 
 
-def test_what_a_session_raises_ends_the_server() -> None:
+def test_an_exception_of_a_session_ends_the_server() -> None:
     def session(_name: str, channel: Channel) -> None:
         channel.abort()
         raise ZeroDivisionError
 
-    with serving(session) as (_, connect, thread, raised):
-        connect()
-        thread.join(LIMIT_S)
-        assert [type(error) for error in raised] == [ZeroDivisionError]
+    with serving(session) as running:
+        running.connect()
+        with pytest.raises(ZeroDivisionError):
+            running.run.outcome()
 
 
-class Crowded(MemoryTransport):
-    """Has the first few ports that it is asked for taken."""
+class CrowdedTransport(MemoryTransport):
+    """A transport for which the first ports that it is asked for are taken."""
 
     def __init__(self, taken: int) -> None:
         super().__init__()
@@ -137,18 +137,18 @@ class Crowded(MemoryTransport):
         return super().listen(address, options)
 
 
-def test_one_port_for_all_is_found_also_when_some_are_taken() -> None:
-    listeners = listen_on_one_port({"a": MemoryTransport(), "b": Crowded(taken=5)}, ANYWHERE, OPTIONS)
+def test_a_port_that_is_taken_for_one_transport_is_tried_again() -> None:
+    listeners = listen_on_one_port({"a": MemoryTransport(), "b": CrowdedTransport(taken=5)}, ANY_PORT, OPTIONS)
     assert listeners["a"].address.port == listeners["b"].address.port
     for listener in listeners.values():
         listener.close()
 
 
-@pytest.mark.parametrize("address", [ANYWHERE, Address("", 7)])
-def test_one_port_that_cannot_be_had_leaves_no_listener(address: Address) -> None:
+@pytest.mark.parametrize("address", [ANY_PORT, Address("", 7)])
+def test_no_listener_is_left_if_no_port_is_free_for_all_transports(address: Address) -> None:
     free = MemoryTransport()
     with pytest.raises(UnreachableError):
-        listen_on_one_port({"a": free, "b": Crowded(taken=1000)}, address, OPTIONS)
+        listen_on_one_port({"a": free, "b": CrowdedTransport(taken=1000)}, address, OPTIONS)
     with pytest.raises(UnreachableError):
         free.connect(Address("", 7), OPTIONS)
     free.listen(Address("", 1), OPTIONS).close()

@@ -1,0 +1,61 @@
+"""The receiving directory: no symbolic link leads out of it, and few directories stay open."""
+
+import os
+from pathlib import Path
+
+from tests.support.sessions import XXH3, deliver, directory_entry, file_entry
+from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.storage import Storage
+
+
+def test_symbolic_links_are_not_followed(files: IncomingFiles, root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"theirs")
+    (root / "to-directory").symlink_to(outside)
+    (root / "to-file").symlink_to(outside / "file")
+    (root / "dangling").symlink_to(outside / "new")
+    entries = [
+        directory_entry(b"to-directory"),
+        file_entry(b"to-directory/new"),
+        file_entry(b"to-directory/file"),
+        file_entry(b"to-file"),
+        file_entry(b"dangling"),
+    ]
+    for outcome in files.offer(entries, XXH3):
+        assert outcome == EntryOutcome(EntryStatus.REFUSED, "a symbolic link is in the way")
+    overwriting = IncomingFiles(Storage(root, overwrite=True, durable=False))
+    try:
+        assert {outcome.status for outcome in overwriting.offer(entries, XXH3)} == {EntryStatus.REFUSED}
+    finally:
+        overwriting.close(complete=True)
+    assert {path.name for path in outside.iterdir()} == {"file"}
+    assert (outside / "file").read_bytes() == b"theirs"
+
+
+def test_a_symbolic_link_created_after_the_offer_is_not_followed(
+    files: IncomingFiles, root: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    files.offer([directory_entry(b"d"), file_entry(b"d/a"), file_entry(b"b")], XXH3)
+    os.rename(root / "d", root / "moved")
+    (root / "d").symlink_to(outside)
+    (root / "b").symlink_to(outside / "b")
+    assert deliver(files, 1, b"hello").status is EntryStatus.OK
+    assert deliver(files, 2, b"hello").status is EntryStatus.REFUSED
+    assert not list(outside.iterdir())
+    assert (root / "moved" / "a").read_bytes() == b"hello"
+
+
+def test_few_directories_stay_open(files: IncomingFiles, root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    entries = [
+        entry for number in range(50) for entry in (directory_entry(b"d%d" % number), file_entry(b"d%d/a" % number))
+    ]
+    files.offer(entries, XXH3)
+    for number in range(50):
+        assert deliver(files, 2 * number + 1, b"hello").status is EntryStatus.OK
+    assert len(os.listdir("/proc/self/fd")) < before + 20
+    assert len(list(root.rglob("a"))) == 50
