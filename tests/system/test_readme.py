@@ -1,8 +1,9 @@
-"""What the README tells its reader to type works as it stands there, one block after the other.
+"""The README's commands work as written, one block after another.
 
-Blocks marked `sh` are run; the others take minutes, or another machine. One that begins with `nettool recv` is the
-reader's other terminal: it is there when it listens, and with --once it ends well before the README goes on. All of it
-happens in a network of its own, where the usual port is free, and in a copy of the project.
+Blocks marked `sh` are run; the others take minutes or another machine. A block that starts with `nettool recv` runs in
+the background: the test goes on when the receiver listens, and a receiver with --once must exit with code 0 before the
+block after the transfer. Everything runs in a network namespace, where the default port is free, and in a copy of the
+project.
 """
 
 import os
@@ -30,15 +31,15 @@ Shell = subprocess.Popen[bytes]
 
 
 class Reader:
-    """Somebody in a folder with a network of their own, who has as many terminals as it takes."""
+    """A user of the README, in a folder and a network namespace, with any number of terminals."""
 
     def __init__(self, network: Link, folder: Path) -> None:
         self.folder = folder
         self._network = network
         self._terminals: list[Shell] = []
 
-    def begin(self, script: str) -> Shell:
-        """Type it into a new terminal."""
+    def start(self, script: str) -> Shell:
+        """Run a script in a new terminal."""
         path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
         process = self._network.popen_near(
             ["sh", "-e", "-c", script],
@@ -52,15 +53,15 @@ class Reader:
         self._terminals.append(process)
         return process
 
-    def see_it_end(self, process: Shell, number: signal.Signals | None = None) -> tuple[int, str]:
-        """Its exit code, and what it has said on stderr; `number` is what the reader's keyboard sends."""
+    def wait_for_exit(self, process: Shell, number: signal.Signals | None = None) -> tuple[int, str]:
+        """Send signal `number`, if any, to the process group; return the exit code and the text on stderr."""
         if number is not None:
             os.killpg(process.pid, number)
-        _, said = process.communicate(timeout=LIMIT_S)
-        return process.returncode, said.decode()
+        _, errors = process.communicate(timeout=LIMIT_S)
+        return process.returncode, errors.decode()
 
-    def leave(self) -> None:
-        """Close every terminal, whatever runs there."""
+    def close(self) -> None:
+        """Kill whatever still runs in the terminals."""
         for process in self._terminals:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -69,51 +70,53 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    """In a copy of the project, with a file that stands for one of the reader's own."""
+    """A reader in a copy of the project, with film.mkv as a file of the reader."""
     if not Path("/dev/net/tun").exists():
         pytest.skip("this machine has no /dev/net/tun")
-    link = Link(LinkSpec(kind=LAN), network="10.9.8.0/30")  # the usual addresses are for what the README makes
+    link = Link(
+        LinkSpec(kind=LAN), network="10.9.8.0/30"
+    )  # the default addresses are for the links that the README creates
     try:
         link.open()
     except NettoolError as error:
-        pytest.skip(f"no namespaces here: {error}")
-    unwanted = shutil.ignore_patterns(".*", "results", "build", "*.egg-info", "__pycache__", "tests")
-    folder = Path(shutil.copytree(ROOT, tmp_path / "project", ignore=unwanted))
+        pytest.skip(f"network namespaces are not available: {error}")
+    ignored = shutil.ignore_patterns(".*", "results", "build", "*.egg-info", "__pycache__", "tests")
+    folder = Path(shutil.copytree(ROOT, tmp_path / "project", ignore=ignored))
     (folder / "film.mkv").write_bytes(os.urandom(1_000_000))
     reader = Reader(link, folder)
     try:
         yield reader
     finally:
-        reader.leave()
+        reader.close()
         link.close()
 
 
-def wait_until_it_listens(process: Shell) -> None:
+def wait_until_listening(process: Shell) -> None:
     assert process.stderr is not None
-    said = b""
-    while b"listening on" not in said:
+    errors = b""
+    while b"listening on" not in errors:
         ready, _, _ = select.select([process.stderr], [], [], LIMIT_S)
         piece = os.read(process.stderr.fileno(), 1 << 16) if ready else b""
-        assert piece, said
-        said += piece
+        assert piece, errors
+        errors += piece
 
 
-def test_every_block_that_is_marked_runs(reader: Reader) -> None:
-    listening: Shell | None = None
+def test_blocks_marked_sh_run_in_order(reader: Reader) -> None:
+    receiver: Shell | None = None
     is_once = False
     for block in BLOCKS:
-        process = reader.begin(block)
+        process = reader.start(block)
         if block.startswith("nettool recv "):
-            wait_until_it_listens(process)
-            listening, is_once = process, "--once" in block
+            wait_until_listening(process)
+            receiver, is_once = process, "--once" in block
             continue
-        code, said = reader.see_it_end(process)
-        assert code == 0, (block, said)
-        if listening is not None and is_once:
-            assert reader.see_it_end(listening)[0] == 0, block
-            listening = None
-    assert listening is not None
-    assert reader.see_it_end(listening, signal.SIGINT)[0] in (130, -signal.SIGINT)  # of nettool, or of the shell
+        code, errors = reader.wait_for_exit(process)
+        assert code == 0, (block, errors)
+        if receiver is not None and is_once:
+            assert reader.wait_for_exit(receiver)[0] == 0, block
+            receiver = None
+    assert receiver is not None
+    assert reader.wait_for_exit(receiver, signal.SIGINT)[0] in (130, -signal.SIGINT)  # from nettool or from the shell
     for name in ("README.md", "docs/design.md", "film.mkv"):
         assert (reader.folder / "incoming" / name).read_bytes() == (reader.folder / name).read_bytes()
 
@@ -121,12 +124,12 @@ def test_every_block_that_is_marked_runs(reader: Reader) -> None:
 def test_the_transfer_in_the_help_of_link_runs(reader: Reader) -> None:
     shown = re.sub(r" \\\n\s+", " ", nettool_here("link", "--help").stdout)  # join continued lines
     example = next(line.strip() for line in shown.splitlines() if "udp-send" in line)
-    code, said = reader.see_it_end(reader.begin(example))
-    assert code == 0, said
+    code, errors = reader.wait_for_exit(reader.start(example))
+    assert code == 0, errors
     assert everything_below(reader.folder / "incoming") == ["film.mkv"]
 
 
-def test_every_option_that_is_named_is_one() -> None:
+def test_every_option_in_the_readme_exists() -> None:
     known = {option for path in COMMANDS for option in options_of(nettool_here(*path.split(), "--help").stdout)}
     assert options_of(README)
     assert options_of(README) <= known
@@ -136,7 +139,15 @@ def options_of(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
 
 
-def test_every_file_that_is_linked_to_is_there() -> None:
+def test_every_linked_file_exists() -> None:
     linked = re.findall(r"\]\(([^)#]+)\)", README)
     assert linked
     assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
+def test_the_first_screen_has_a_command_to_install_to_send_and_to_compare() -> None:
+    """A screen is a terminal of 80 columns and 40 lines."""
+    screen = README.splitlines()[:40]
+    assert all(len(line) <= 80 for line in screen)
+    for command in ("make bench", "pip install .", "nettool recv ", "nettool tcp-send ", "nettool bench "):
+        assert any(line.startswith(command) for line in screen), command
