@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.records import Results, Writer
+from toolkit.compare.record_file import Writer
+from toolkit.compare.records import CompetitionResult, PathRecord, Results
 
 HOSTILE = "<script>alert(1)</script>$x_1$ & \"quotes' \x1b[31m\u202e網"
 LOSSES = ("no loss", "loss 0.1%", "loss 1%", "loss 5%")
@@ -26,16 +27,21 @@ def one_path(repeats: int = 6) -> Results:
 
 def grid() -> Results:
     """A grid of RTT and loss, in which UDP is slower if both are low and faster if both are high."""
-    speeds, settings = {}, {}
+    speeds: dict[tuple[str, str], float] = {}
+    changes: dict[str, tuple[float, float]] = {}
     for rtt_ms in (10, 40, 160):
         for loss in (0.0, 0.001, 0.01):
             path = f"{rtt_ms} ms, {loss:.1%}"
             speeds["tcp-cubic", path] = 90e6 / (1 + rtt_ms * loss * 20)
             speeds["udp-bbr", path] = 70e6
-            settings[path] = {"rtt_ms": float(rtt_ms), "loss": loss, "queue": f"{rtt_ms} packets"}
+            changes[path] = (float(rtt_ms), loss)
     results = make_results(Truth(speeds, sizes=(5_000_000,), with_control=False), 5)
-    paths = {path: {**results.campaign.paths[path], **changed} for path, changed in settings.items()}
+    paths = {path: _changed(results.campaign.paths[path], *change) for path, change in changes.items()}
     return replace(results, campaign=replace(results.campaign, paths=paths))
+
+
+def _changed(path: PathRecord, rtt_ms: float, loss: float) -> PathRecord:
+    return replace(path, rtt_ms=rtt_ms, loss=loss, queue=f"{rtt_ms} packets")
 
 
 def troubled() -> Results:
@@ -45,8 +51,10 @@ def troubled() -> Results:
     trials = []
     for trial in results.trials:
         if trial.transport == "udp-bbr":
-            ledger = {**(trial.ledger or {}), "balance": 12 if trial.block == 2 else 0}
-            competitor = {"goodput_bps_alone": 9e7, "goodput_bps_beside": 4.5e7, "jain": 0.9}
+            assert trial.ledger is not None
+            forward = replace(trial.ledger.forward, balance=12 if trial.block == 2 else 0)
+            ledger = replace(trial.ledger, forward=forward)
+            competitor = CompetitionResult(9e7, 4.5e7, 0.9)
             changed = replace(trial, transport=hostile, ledger=ledger, competitor=competitor, why=f"Because {HOSTILE}.")
             if trial.path == LOSSES[1]:
                 changed = replace(changed, marks=("cpu-bound",))

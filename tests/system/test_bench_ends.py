@@ -9,7 +9,8 @@ import pytest
 
 from toolkit.compare.plan import IPERF3
 from toolkit.compare.testbed import popen
-from toolkit.compare.worker_process import End
+from toolkit.compare.worker_process import WorkerProcess
+from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 
 LIMIT_S = 20.0
 
@@ -30,13 +31,15 @@ def test_an_outside_program_ends_with_a_trial_that_is_given_up(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        job = {"role": role, "transport": "tcp", "payload_bytes": 1, "address": ["127.0.0.1", 9], "bind": "127.0.0.1"}
-        with End(popen, IPERF3, job) as end:
+        job: SendJob | ReceiveJob = SendJob("tcp", None, None, "127.0.0.1", 9, None, 1)
+        if role == "receive":
+            job = ReceiveJob("tcp", None, "127.0.0.1", 1)
+        with WorkerProcess(popen, IPERF3, job) as worker:
             if role == "send":
-                end.await_ready()
-                end.go()
+                worker.await_ready()
+                worker.go()
             else:
-                end.await_port()
+                worker.await_port()
             assert select.select([reader], [], [], LIMIT_S)[0]
             assert os.read(reader, 1) == b"."
         assert select.select([reader], [], [], LIMIT_S)[0]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.compare.campaign import Record, run
+from toolkit.compare.campaign import rerun, run
 from toolkit.compare.comparison import NO_CLAIM, summarise
-from toolkit.compare.records import LEDGER_OFF, Probe, Results, Trial, newest
-from toolkit.compare.replay import rerun
-from toolkit.compare.scenario import Asked
+from toolkit.compare.record_file import Record, newest
+from toolkit.compare.records import LEDGER_OFF, Probe, Results, Trial
+from toolkit.compare.scenario import Scenario
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LinkSpec
@@ -42,7 +42,7 @@ def _namespaces() -> None:
 def campaign(tmp_path: Path, kind: str = "link", **asked: object) -> Results:
     records: list[Record] = []
     settings = {"transports": "tcp,udp", "repeats": 1, "control": False, "folder": tmp_path, **asked}
-    results = run(Asked(kind, **settings).plan(), records.append)  # type: ignore[arg-type]
+    results = run(Scenario(kind, **settings).plan(), records.append)  # type: ignore[arg-type]
     assert newest([r for r in records if isinstance(r, Trial)]) == results.trials
     assert [r for r in records if isinstance(r, Probe)] == results.probes
     assert all(trial.verified for trial in results.trials), [trial.error for trial in results.trials]
@@ -54,7 +54,7 @@ def test_a_lossy_link_from_the_probe_to_the_reasons(tmp_path: Path) -> None:
     results = campaign(tmp_path, sizes=("2MiB",), link=link)
     (probe,) = results.probes
     assert probe.rtt_ms is not None
-    assert 19.5 < probe.rtt_ms["median"] < 25
+    assert 19.5 < probe.rtt_ms.median < 25
     assert probe.loss == pytest.approx(0.01, abs=0.01)
     seeds = {(trial.block, trial.link_seed) for trial in results.trials}
     assert len(seeds) == len({block for block, _ in seeds}) == 2  # one a block, whatever the transport
@@ -62,12 +62,12 @@ def test_a_lossy_link_from_the_probe_to_the_reasons(tmp_path: Path) -> None:
         ledger = trial.ledger
         assert ledger is not None
         assert LEDGER_OFF not in trial.marks, ledger
-        assert ledger["forward"]["lost_by_link"] > 0
-        assert ledger["forward"]["sent"] is not None
-        assert ledger["forward"]["received"] is not None
-        assert 1.03 < (trial.cost["wire_bytes_per_payload_byte"] or 0) < 2
+        assert ledger.forward.lost_by_link > 0
+        assert ledger.forward.sent is not None
+        assert ledger.forward.received is not None
+        assert 1.03 < (trial.cost.wire_bytes_per_payload_byte or 0) < 2
         assert trial.delay is not None
-        assert trial.delay["median_ms"] > 19
+        assert trial.delay.median_ms > 19
         assert trial.retransmitted_packets
     again = rerun(results, results.trials[-1], tmp_path)
     assert again.verified
@@ -98,8 +98,8 @@ def test_a_link_that_drops_one_side_s_packets_in_secret_is_reported(
     for trial in results.trials:
         assert trial.ledger is not None
         is_cheated = trial.transport == "udp-bbr"
-        assert (LEDGER_OFF in trial.marks) == is_cheated, trial.ledger["forward"]
-        assert (trial.ledger["forward"]["balance"] > 30) == is_cheated
+        assert (LEDGER_OFF in trial.marks) == is_cheated, trial.ledger.forward
+        assert (trial.ledger.forward.balance > 30) == is_cheated
     row = next(row for row in summarise(results).rows if row.transport == "udp-bbr")
     assert row.verdict == NO_CLAIM
     assert LEDGER_OFF in row.no_claim_because
@@ -120,18 +120,18 @@ def test_a_competitor_is_measured_alone_and_beside(tmp_path: Path) -> None:
     results = campaign(tmp_path, transports="tcp", sizes=("1MiB",), link=link, competitor="tcp-cubic", probes=False)
     for trial in results.trials:
         assert trial.competitor is not None
-        assert 10e6 < trial.competitor["goodput_bps_alone"] < 21e6
-        assert trial.competitor["goodput_bps_beside"] < trial.competitor["goodput_bps_alone"]
-        assert 0.5 <= trial.competitor["jain"] <= 1
+        assert 10e6 < trial.competitor.goodput_bps_alone < 21e6
+        assert trial.competitor.goodput_bps_beside < trial.competitor.goodput_bps_alone
+        assert 0.5 <= trial.competitor.jain <= 1
     again = rerun(results, results.trials[-1], tmp_path)
     assert again.competitor is not None
-    assert again.competitor["goodput_bps_alone"] > 10e6
+    assert again.competitor.goodput_bps_alone > 10e6
 
 
 def test_a_transfer_that_takes_too_long_is_given_up_and_told(tmp_path: Path) -> None:
     link = {"rate": ["1Mbit"], "rtt": ["10ms"]}
     settings = {"transports": "udp", "sizes": ("4MiB",), "repeats": 1, "control": False, "probes": False}
-    plan = Asked("link", folder=tmp_path, limit="1s", link=link, **settings).plan()  # type: ignore[arg-type]
+    plan = Scenario("link", folder=tmp_path, limit="1s", link=link, **settings).plan()  # type: ignore[arg-type]
     results = run(plan, lambda _record: None)
     assert {trial.error for trial in results.trials} == {"the sender was not done after 1 s"}
     assert not any(trial.verified for trial in results.trials)

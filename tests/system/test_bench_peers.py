@@ -9,14 +9,14 @@ import pytest
 from toolkit.compare.campaign import run
 from toolkit.compare.comparison import NO_CLAIM, summarise
 from toolkit.compare.records import UNRELIABLE, Results
-from toolkit.compare.scenario import Asked
+from toolkit.compare.scenario import Scenario
 
 needs_iperf3 = pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
 needs_aioquic = pytest.mark.skipif(importlib.util.find_spec("aioquic") is None, reason="aioquic is not installed")
 
 
 def campaign(transports: str, folder: Path, size: int = 1 << 20) -> Results:
-    asked = Asked(
+    asked = Scenario(
         "loopback", transports=transports, sizes=(str(size),), repeats=1, control=False, folder=folder, limit="20s"
     )
     return run(asked.plan(), lambda _record: None)
@@ -29,7 +29,7 @@ def test_iperf3_over_tcp_is_an_outside_baseline(tmp_path: Path) -> None:
         assert trial.goodput_bps is not None
         assert trial.goodput_bps > 0
         assert trial.retransmitted_packets is not None
-        assert trial.cost["cpu_seconds_sender"] is not None
+        assert trial.cost.cpu_seconds_sender is not None
 
 
 @needs_iperf3
@@ -55,6 +55,6 @@ def test_a_rate_is_asked_for_where_the_path_has_none(tmp_path: Path) -> None:
 def test_quic_moves_the_same_file(tmp_path: Path) -> None:
     results = campaign("udp,quic,quic-cubic", tmp_path)
     assert all(trial.verified for trial in results.trials), [trial.error for trial in results.trials]
-    assert len({trial.sender["digest"] for trial in results.trials}) == 1
-    assert {trial.sender["congestion_control"] for trial in results.trials} >= {"reno", "cubic"}
+    assert len({trial.sender.digest for trial in results.trials}) == 1
+    assert {trial.sender.congestion_control for trial in results.trials} >= {"reno", "cubic"}
     assert sorted(path.name for path in tmp_path.iterdir()) == []

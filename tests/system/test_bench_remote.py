@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_process import LIMIT_S, NETTOOL, everything_below, nettool
-from toolkit.compare.records import Results, read
+from toolkit.compare.record_file import read
+from toolkit.compare.records import Results
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LAN, LinkSpec
@@ -105,15 +106,15 @@ def test_serve_first_and_it_keeps_nothing(wire: Link, tmp_path: Path) -> None:
         assert code == 0, (shown, said)
         results = read(output)
         assert results.campaign.name == "remote"
-        assert [path["kind"] for path in results.campaign.paths.values()] == ["remote"]
+        assert [path.kind for path in results.campaign.paths.values()] == ["remote"]
         assert len(results.trials) == 3 + 2 * 3
         for trial in results.trials:
             assert trial.verified
-            assert trial.sender["digest"] == trial.receiver["digest"]
-            assert trial.receiver["bytes"] == trial.payload_bytes
-            assert trial.receiver["cpu_seconds"] > 0
+            assert trial.sender.digest == trial.receiver.digest
+            assert trial.receiver.size_bytes == trial.payload_bytes
+            assert trial.receiver.cpu_seconds
         assert results.probes[0].rtt_ms is not None
-        assert results.probes[0].rtt_ms["median"] > 0
+        assert results.probes[0].rtt_ms.median > 0
     finally:
         code, told, said = end(served, signal.SIGINT)
     assert code == 130

@@ -14,9 +14,10 @@ import pytest
 
 from tests.support.cli_process import LIMIT_S, NETTOOL
 from toolkit.channel import Address, TransportOptions
+from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.paths import remote
-from toolkit.compare.remote import RemotePlace
-from toolkit.compare.server import CONTROL_SCHEMA, Limits, MeasuringEnd
+from toolkit.compare.remote import RemoteTestbed
+from toolkit.compare.server import CONTROL_SCHEMA, MeasuringServer, ServerLimits
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError
 from toolkit.transfer import SendOptions, send
 from toolkit.transports.registry import transport
@@ -42,8 +43,8 @@ def serving(*options: str) -> Iterator[Address]:
         process.communicate(timeout=LIMIT_S)
 
 
-def place_at(address: Address) -> RemotePlace:
-    place = RemotePlace(remote(address.host), address, 0.0, 1 << 20)
+def place_at(address: Address) -> RemoteTestbed:
+    place = RemoteTestbed(remote(address.host), address, 0.0, 1 << 20)
     place.await_peer()
     return place
 
@@ -68,9 +69,9 @@ def test_each_gets_the_result_of_its_own_transfer(tmp_path: Path) -> None:
         one, other = place_at(address), place_at(address)
         small = digest_of(b"small", address, tmp_path)
         large = digest_of(b"larger", address, tmp_path)
-        assert other.result(large, LIMIT_S)["bytes"] == 6
-        assert one.result(small, LIMIT_S)["bytes"] == 5
-        assert earlier.result(same, LIMIT_S)["bytes"] == 4
+        assert other.result(large, LIMIT_S).size_bytes == 6
+        assert one.result(small, LIMIT_S).size_bytes == 5
+        assert earlier.result(same, LIMIT_S).size_bytes == 4
         with pytest.raises(ProtocolError):  # that transfer was before it said hello, and nothing comes any more
             one.result(same, 0.5)
 
@@ -112,7 +113,7 @@ def test_nonsense_of_the_other_end_is_not_believed(told: str) -> None:
     answer = f'{{"schema": {CONTROL_SCHEMA}, "result": {told}}}'.encode()
     with answering(json.dumps(HELLO).encode(), answer) as address:
         place = place_at(address)
-        with pytest.raises(ProtocolError, match="nonsense"):
+        with pytest.raises(ProtocolError, match="invalid"):
             place.result("", LIMIT_S)
 
 
@@ -121,9 +122,10 @@ def test_its_texts_are_fit_to_be_printed() -> None:
     answer = json.dumps({"schema": CONTROL_SCHEMA, "result": result}).encode()
     with answering(json.dumps(HELLO).encode(), answer) as address:
         told = place_at(address).result("", LIMIT_S)
-    assert told["error"].isprintable()
-    assert len(told.pop("error")) < 1000
-    assert told == {"digest": "00", "bytes": 5}
+    assert told.error is not None
+    assert told.error.isprintable()
+    assert len(told.error) < 1000
+    assert told == EndpointResult(size_bytes=5, digest="00", error=told.error)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +163,9 @@ def test_a_peer_that_asks_nonsense_is_not_served_and_the_next_one_is(question: b
         place_at(address)
 
 
-def serve_here(limits: Limits, tell: Callable[[str, object], None], client: Callable[[Address], None]) -> None:
+def serve_here(limits: ServerLimits, tell: Callable[[str, object], None], client: Callable[[Address], None]) -> None:
     """Serve in this process as long as the client takes."""
-    end = MeasuringEnd({"tcp": transport("tcp")}, Address("127.0.0.1", 0), limits, tell)
+    end = MeasuringServer({"tcp": transport("tcp")}, Address("127.0.0.1", 0), limits, tell)
 
     def run() -> None:
         try:
@@ -196,7 +198,7 @@ def test_a_defect_that_one_peer_finds_does_not_end_the_service(monkeypatch: pyte
         told.append("and it goes on")
 
     monkeypatch.setattr("toolkit.compare.server.receive_and_discard", broken)
-    serve_here(Limits(1 << 20, 60.0, None, 60.0), tell, attack)
+    serve_here(ServerLimits(1 << 20, 60.0, None, 60.0), tell, attack)
     assert "unexpected KeyError" in told[0]
     assert told[1:] == ["and it goes on"]
 
@@ -218,5 +220,5 @@ def test_after_its_last_transfer_it_ends_soon_and_never_later_than_it_was_to(
         for _ in range(3):
             assert told.acquire(timeout=LIMIT_S)
 
-    serve_here(Limits(1 << 20, 60.0, 1, 60.0), lambda _line, _fields: told.release(), ask_for_more)
+    serve_here(ServerLimits(1 << 20, 60.0, 1, 60.0), lambda _line, _fields: told.release(), ask_for_more)
     assert set_s == timers_s

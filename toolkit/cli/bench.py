@@ -4,7 +4,6 @@ Each command turns its options into a scenario, which a file may complete; `tool
 """
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +14,14 @@ from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArgumen
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments
 from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
 from toolkit.cli.target import parse_target
-from toolkit.compare.campaign import Plan, Record, run
+from toolkit.compare.campaign import run
 from toolkit.compare.comparison import Summary, plain, summarise
+from toolkit.compare.json_codec import encode
 from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
-from toolkit.compare.records import Probe, Results, Trial, Writer, read
-from toolkit.compare.scenario import Asked, plan_of_record, read_scenario
+from toolkit.compare.plan import Plan
+from toolkit.compare.record_file import Record, Writer, read
+from toolkit.compare.records import Probe, Results, Trial
+from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
 from toolkit.errors import ExitCode, UsageError
 from toolkit.report.text import report_text
 from toolkit.units import format_rate, format_seconds, format_size
@@ -122,8 +124,8 @@ def remote(
     return _bench(scenario, campaign, LocalCampaignArguments())
 
 
-def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Asked:
-    return Asked(
+def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
+    return Scenario(
         kind=kind,
         transports=campaign.transports,
         tcp_congestion_control=campaign.cc,
@@ -146,7 +148,7 @@ def _split(text: str) -> list[str]:
     return [one.strip() for one in text.split(",")]
 
 
-def _bench(scenario: Asked, campaign: CampaignArguments, local: LocalCampaignArguments) -> int:
+def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaignArguments) -> int:
     done: Results | None = None
     if local.resume is not None:
         done = read(local.resume)
@@ -154,7 +156,7 @@ def _bench(scenario: Asked, campaign: CampaignArguments, local: LocalCampaignArg
         if plan.name != scenario.kind:
             raise UsageError(f"these are records of another command: resume them with 'nettool bench {plan.name}'")
     else:
-        plan = (scenario.over(read_scenario(local.scenario)) if local.scenario is not None else scenario).plan()
+        plan = (scenario.merged_with(read_scenario(local.scenario)) if local.scenario is not None else scenario).plan()
     if campaign.dry_run:
         _print_plan(plan, done, campaign.json)
         return ExitCode.OK
@@ -169,7 +171,7 @@ def _bench(scenario: Asked, campaign: CampaignArguments, local: LocalCampaignArg
         print_result(f"Records: {path}")
     failed = sum(not trial.verified for trial in results.trials)
     if failed:
-        print_status(f"nettool: {failed} of {plan.turns} trials failed; for the reasons see {path}")
+        print_status(f"nettool: {failed} of {plan.trial_count} trials failed; for the reasons see {path}")
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
@@ -182,10 +184,10 @@ def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
         nonlocal count
         writer.write(record)
         if isinstance(record, Trial):
-            count = min(count + 1, plan.turns)
+            count = min(count + 1, plan.trial_count)
             if not quiet and (stderr_is_terminal() or record.error):
                 outcome = _outcome(record)
-                print_status(f"{count}/{plan.turns}  {record.path}, {record.transport}: {outcome}")
+                print_status(f"{count}/{plan.trial_count}  {record.path}, {record.transport}: {outcome}")
         elif isinstance(record, Probe) and not quiet and (stderr_is_terminal() or record.is_met is False):
             print_status(f"{record.path}: {record.text}")
 
@@ -201,7 +203,7 @@ def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
 
 def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     seconds = plan.expected_seconds()
-    left = plan.turns - (len(done.trials) if done is not None else 0)
+    left = plan.trial_count - (len(done.trials) if done is not None else 0)
     if json:
         print_json(
             "plan",
@@ -225,9 +227,9 @@ def _print_json(results: Results, summary: Summary) -> None:
     print_json(
         "comparison",
         {
-            "campaign": asdict(results.campaign),
-            "probes": [asdict(probe) for probe in results.probes],
-            "trials": [asdict(trial) for trial in results.trials],
+            "campaign": encode(results.campaign),
+            "probes": [encode(probe) for probe in results.probes],
+            "trials": [encode(trial) for trial in results.trials],
             "summary": [plain(row) for row in summary.rows],
             "headline": summary.headline,
         },

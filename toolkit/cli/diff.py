@@ -10,8 +10,8 @@ from toolkit.cli.command import command
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result
 from toolkit.compare.comparison import plain
-from toolkit.compare.diff import Change, compare, differences_of_hosts
-from toolkit.compare.records import read
+from toolkit.compare.diff import CellChange, compare, differences_of_hosts
+from toolkit.compare.record_file import read
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import printable
 from toolkit.report.labels import NOTHING, ratio_interval
@@ -51,7 +51,7 @@ def diff(
     return 0
 
 
-def _row(change: Change) -> list[str]:
+def _row(change: CellChange) -> list[str]:
     return [
         printable(change.path),
         format_size(change.payload_bytes),

@@ -1,7 +1,6 @@
 """`nettool replay`: run a campaign, or one of its trials, again from its records."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +10,11 @@ from tabulate import tabulate
 from toolkit.cli.command import command, number, option
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result
-from toolkit.compare.campaign import run
+from toolkit.compare.campaign import rerun, run, trial_of
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import Results, Trial, Writer, read
-from toolkit.compare.replay import rerun, trial_of
+from toolkit.compare.json_codec import encode
+from toolkit.compare.record_file import Writer, read
+from toolkit.compare.records import Results, Trial
 from toolkit.compare.scenario import plan_of_record
 from toolkit.errors import ExitCode, printable
 from toolkit.report.text import report_text
@@ -52,7 +52,7 @@ def replay(
     finally:
         writer.close()
     if json:
-        print_json("replay", {"records": str(path), "trials": [asdict(one) for one in again.trials]})
+        print_json("replay", {"records": str(path), "trials": [encode(one) for one in again.trials]})
     else:
         print_result(report_text([summarise(again)]))
         print_result(f"Records: {path}. To compare: nettool diff {printable(str(records))} {path}")
@@ -63,7 +63,7 @@ def _replay_trial(results: Results, number: int, json: bool) -> int:
     before = trial_of(results, number)
     after = rerun(results, before)
     if json:
-        print_json("replay", {"before": asdict(before), "after": asdict(after)})
+        print_json("replay", {"before": encode(before), "after": encode(after)})
     else:
         then, now = _figures(before), _figures(after)
         print_result(f"{printable(before.path)}, {printable(before.transport)}, link seed {before.link_seed}\n")
@@ -79,6 +79,6 @@ def _figures(trial: Trial) -> dict[str, str]:
         "time": format_seconds(trial.seconds) if trial.seconds is not None else "failed",
         "goodput": format_rate(trial.goodput_bps) if trial.goodput_bps is not None else "-",
         "resent": str(resent) if resent is not None else "-",
-        "lost by the link": str(trial.ledger["lost_by_link"]) if trial.ledger is not None else "-",
+        "lost by the link": str(trial.ledger.forward.lost_by_link) if trial.ledger is not None else "-",
         "marks": ", ".join(trial.marks) or "none",
     }

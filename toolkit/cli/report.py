@@ -9,7 +9,7 @@ from toolkit.cli.command import command, option
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import read
+from toolkit.compare.record_file import read
 from toolkit.errors import UsageError, printable
 from toolkit.report import iperf3
 from toolkit.report.page import write_page

@@ -1,14 +1,13 @@
 """`nettool serve`: the remote peer of `nettool bench remote`."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from toolkit.channel import Address
 from toolkit.cli.command import command, number, option
 from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet
 from toolkit.cli.output import print_json, print_status
 from toolkit.cli.target import DEFAULT_PORT
-from toolkit.compare.server import Limits, MeasuringEnd
+from toolkit.compare.server import MeasuringServer, ServedSession, ServerLimits
 from toolkit.errors import UsageError
 from toolkit.transports.registry import transport
 from toolkit.units import parse_duration_ns, parse_size, to_seconds
@@ -48,7 +47,7 @@ def serve(
       nettool serve --bind 0.0.0.0
       nettool serve --bind 192.0.2.7 --port 9001 --for 1h --max-bytes 1GiB
     """
-    limits = Limits(
+    limits = ServerLimits(
         bytes_per_transfer=parse_size(max_bytes),
         seconds_per_transfer=to_seconds(parse_duration_ns(max_time)),
         transfers=transfers,
@@ -58,13 +57,13 @@ def serve(
         raise UsageError("--for and --max-time must be longer than zero, for example 1h")
     transports = {name: transport(name) for name in ("tcp", "udp")}
 
-    def report_transfer(line: str, fields: Mapping[str, Any]) -> None:
+    def report_session(line: str, session: ServedSession) -> None:
         if not quiet:
             print_status(line)
         if json:
-            print_json("served", fields)
+            print_json("served", session.to_json())
 
-    server = MeasuringEnd(transports, Address(bind, port), limits, report_transfer)
+    server = MeasuringServer(transports, Address(bind, port), limits, report_session)
     try:
         if not quiet:
             print_status(

@@ -1,17 +1,17 @@
-"""What a campaign comes to: a row of figures for each transport on each path at each size, and the verdicts.
+"""What a campaign shows: a row of figures for each transport on each path at each size, and the verdicts.
 
-Two transports are compared by the ratio of their goodputs block by block. A verdict of `faster` or `slower`
-is given where the whole 95% interval of the median ratio lies on one side of 1, and by more than the
-*margin*: MIN_DIFFERENCE, which nobody would notice, or the difference that the campaign itself has found
-between the baseline and the A/A control, which is the baseline once more. What the method finds between
-a thing and itself, it cannot claim between two others. The interval alone would be wrong in one comparison
-out of twenty; with the margin two identical transports are told apart far less often.
+Two transports are compared by the ratio of their goodputs, block by block. The verdict is `faster` or `slower` if the
+whole 95% interval of the median ratio lies on one side of 1, and by more than the *margin*: MIN_DIFFERENCE, which no
+user would notice, or the difference between the baseline and the A/A control if that is larger. The control is the
+baseline run a second time: a difference that the method finds between a transport and itself, it cannot claim between
+two others. The interval alone would be wrong in one of twenty comparisons; with the margin, identical transports are
+told apart far less often.
 
-No pair that was run is left out, since what would leave it out (a failure, a mark) comes of how it ran: the slow
-would go, and the survivors would look fast. A transfer that failed has a goodput of 0. A marked trial
-(`toolkit.compare.records.MARKS`) counts as it was measured; a median bears some of them, and where they are more than
-MARKED_SHARE of either side's trials, nothing is claimed. Nor is there `no difference` where the interval reaches a
-failure, nor any claim on what never arrived.
+No pair that was run is left out, because what would leave it out (a failure, a mark) depends on how it ran: slow trials
+would disappear, and the survivors would look fast. A failed transfer has a goodput of 0. A marked trial
+(`toolkit.compare.records.MARKS`) counts as measured. A median tolerates some of them; if more than MARKED_SHARE of
+either side's trials are marked, there is no claim. There is no claim either if the interval includes a failure and
+therefore cannot show `no difference`, or if no transfer of either side arrived.
 """
 
 import math
@@ -20,7 +20,14 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from toolkit.compare.records import CONTROL_SUFFIX, UNRELIABLE, Results, Trial
+from toolkit.compare.records import (
+    CONTROL_SUFFIX,
+    UNRELIABLE,
+    CompetitionResult,
+    Results,
+    TimeSplit,
+    Trial,
+)
 from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation, paired_ratio
 from toolkit.units import format_rate, format_ratio, format_seconds, format_size
 
@@ -29,42 +36,35 @@ BASELINE = "baseline"
 STEADY, SHORT = "steady", "short"
 MIN_DIFFERENCE = 0.02
 MARKED_SHARE = 0.2
-"""How many of one side's trials may be marked where a claim is made."""
+"""Largest share of one side's trials that may be marked if there is to be a claim."""
 _GIGABYTE = 1e9
 _SHORT_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Competition:
-    """What the transfer did to another flow beside it: medians of that flow's goodput, and Jain's index."""
+class RowDelay:
+    """Medians over trials of the round trip of a ping, in milliseconds: without a queue, and beside the transfer."""
 
-    goodput_bps_alone: float
-    goodput_bps_beside: float
-    jain: float
-
-    @property
-    def slow_down(self) -> float:
-        """How many times slower the other flow was than alone."""
-        return self.goodput_bps_alone / max(self.goodput_bps_beside, 1.0)
+    base: float
+    median: float
+    p95: float
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One transport on one path at one size; medians over verified trials, None where there is no figure.
+    """One transport on one path at one size: medians over verified trials, None where there is no figure.
 
-    A ratio or an end of its interval is infinite where trials of the baseline failed.
+    A ratio, or an end of its interval, is infinite where trials of the baseline failed.
 
-    trials, verified, unmarked: counted without the warm-up; `unmarked` of those that are verified
+    trials, verified, unmarked: counted without the warm-up; `unmarked` is a part of `verified`
     goodput_bps, seconds: with their intervals; `deviation_bps` is the median absolute deviation
-    ratio:            of goodput, to the baseline's trial in the same block, over `pairs` of trials
-    margin:           the least difference from 1 that is claimed; infinite where the A/A control failed
-    verdict:          FASTER, SLOWER, NO_DIFFERENCE, NO_CLAIM; BASELINE for the baseline itself
-    is_control:       the A/A control
-    regime:           STEADY, or SHORT where handshake, ramp-up and tail took most of the time
-    reasons:          seconds of the median trial's kinds, as in the record; they sum to its time
-    why:              the sentence of the median trial
-    delay_ms:         {"base", "median", "p95"} of the ping beside the transfer
-    no_claim_because: why there is no verdict, "" where there is one
+    ratio:            goodput relative to the baseline's trial in the same block, over `pairs` of trials
+    margin:           smallest difference from 1 that is claimed; infinite where the A/A control failed
+    verdict:          FASTER, SLOWER, NO_DIFFERENCE or NO_CLAIM; BASELINE for the baseline itself
+    is_control:       whether this is the A/A control
+    regime:           SHORT where handshake, ramp-up and tail took most of the time, else STEADY
+    reasons, why:     where the time of the median trial went, and the sentence that explains it
+    no_claim_because: why there is no verdict; empty where there is one
     """
 
     path: str
@@ -84,7 +84,7 @@ class Row:
     no_claim_because: str
     marks: tuple[str, ...]
     regime: str | None
-    reasons: dict[str, float] | None
+    reasons: TimeSplit | None
     why: str
     retransmitted_packets: float | None
     wire_bytes_per_payload_byte: float | None
@@ -92,8 +92,8 @@ class Row:
     receiver_cpu_s_per_gb: float | None
     sender_peak_memory_bytes: float | None
     receiver_peak_memory_bytes: float | None
-    delay_ms: dict[str, float] | None
-    competition: Competition | None
+    delay_ms: RowDelay | None
+    competition: CompetitionResult | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +153,12 @@ def summarise(results: Results) -> Summary:
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """A row, or another dataclass, by its names, with None for what is infinite: JSON has no word for it."""
+    """A row, or another dataclass, as a JSON object, with None for infinite values, which JSON cannot express."""
     return {name: _finite(value) for name, value in asdict(record).items()}
 
 
 def verdict_of(ratio: Estimate | None, margin: float) -> str:
-    """The verdict that a ratio with its interval allows; NO_CLAIM where there is none."""
+    """The verdict that a ratio with its interval allows; NO_CLAIM without an interval."""
     if ratio is None or ratio.interval is None or math.isinf(margin):
         return NO_CLAIM
     if ratio.interval.low > 1 + margin:
@@ -169,12 +169,12 @@ def verdict_of(ratio: Estimate | None, margin: float) -> str:
 
 
 def is_mostly_sound(trials: Sequence[Trial]) -> bool:
-    """Whether so few of them are marked that their median can be believed."""
+    """Whether few enough trials are marked for their median to be trusted."""
     return sum(bool(trial.marks) for trial in trials) <= MARKED_SHARE * len(trials)
 
 
 def goodput_bps(trial: Trial) -> float:
-    """Of a transfer that failed, 0."""
+    """The goodput of a trial; 0 if the transfer failed."""
     return trial.goodput_bps or 0.0 if trial.is_counted else 0.0
 
 
@@ -207,21 +207,21 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
         no_claim_because=silence,
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         regime=_regime(middle),
-        reasons=dict(middle.reasons) if middle is not None and middle.reasons is not None else None,
+        reasons=middle.reasons if middle is not None else None,
         why=middle.why if middle is not None else next((t.error for t in trials if t.error), ""),
         retransmitted_packets=_median([t.retransmitted_packets for t in good]),
-        wire_bytes_per_payload_byte=_median([t.cost.get("wire_bytes_per_payload_byte") for t in good]),
-        sender_cpu_s_per_gb=_per_gigabyte(good, "cpu_seconds_sender"),
-        receiver_cpu_s_per_gb=_per_gigabyte(good, "cpu_seconds_receiver"),
-        sender_peak_memory_bytes=_median([t.cost.get("peak_memory_bytes_sender") for t in good]),
-        receiver_peak_memory_bytes=_median([t.cost.get("peak_memory_bytes_receiver") for t in good]),
+        wire_bytes_per_payload_byte=_median([t.cost.wire_bytes_per_payload_byte for t in good]),
+        sender_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_sender, t.payload_bytes) for t in good]),
+        receiver_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_receiver, t.payload_bytes) for t in good]),
+        sender_peak_memory_bytes=_median([t.cost.peak_memory_bytes_sender for t in good]),
+        receiver_peak_memory_bytes=_median([t.cost.peak_memory_bytes_receiver for t in good]),
         delay_ms=_delay(good),
         competition=_competition(good),
     )
 
 
 def _ratio(cell: Sequence[Trial], label: str, baseline: str) -> Estimate | None:
-    """Over the blocks in which both were run; None where there is none, or one of the two never arrived."""
+    """Ratio over the blocks in which both were run; None if there is no such block, or one of the two never arrived."""
     own, base = ({t.block: t for t in cell if t.transport == name} for name in (label, baseline))
     blocks = sorted(own.keys() & base.keys())
     if not all(any(side[block].is_counted for block in blocks) for side in (own, base)):
@@ -230,12 +230,12 @@ def _ratio(cell: Sequence[Trial], label: str, baseline: str) -> Estimate | None:
 
 
 def _distance(ratio: Estimate) -> float:
-    """From 1, the same for a ratio and its inverse."""
+    """Distance from 1; the same for a ratio and its inverse."""
     return max(ratio.value, 1 / ratio.value if ratio.value else math.inf) - 1
 
 
 def _why_no_claim(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimate | None, margin: float) -> str:
-    """Why there is no verdict, "" where there is one."""
+    """Why there is no verdict; empty where there is one."""
     if not trials:
         return "not run"
     if not any(trial.is_counted for trial in trials):
@@ -257,7 +257,7 @@ def _why_no_claim(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimat
 
 
 def median_trial(good: Sequence[Trial]) -> Trial | None:
-    """The trial whose goodput is the median of those without marks, or of all where each is marked."""
+    """The trial whose goodput is the median of the unmarked trials, or of all if every trial is marked."""
     chosen = sorted([t for t in good if not t.marks] or good, key=lambda trial: (goodput_bps(trial), trial.block))
     return chosen[(len(chosen) - 1) // 2] if chosen else None
 
@@ -265,22 +265,29 @@ def median_trial(good: Sequence[Trial]) -> Trial | None:
 def _regime(trial: Trial | None) -> str | None:
     if trial is None or trial.reasons is None or not trial.seconds:
         return None
-    start_s = sum(trial.reasons.get(name, 0.0) for name in ("handshake_s", "ramp_up_s", "tail_s"))
-    return SHORT if start_s > _SHORT_SHARE * trial.seconds else STEADY
+    return SHORT if trial.reasons.startup_s > _SHORT_SHARE * trial.seconds else STEADY
 
 
-def _delay(good: Sequence[Trial]) -> dict[str, float] | None:
-    told = [trial.delay for trial in good if trial.delay is not None]
-    if not told:
+def _delay(good: Sequence[Trial]) -> RowDelay | None:
+    delays = [trial.delay for trial in good if trial.delay is not None]
+    if not delays:
         return None
-    return {name: median(delay[f"{name}_ms"] for delay in told) for name in ("base", "median", "p95")}
+    return RowDelay(
+        base=median(delay.base_ms for delay in delays),
+        median=median(delay.median_ms for delay in delays),
+        p95=median(delay.p95_ms for delay in delays),
+    )
 
 
-def _competition(good: Sequence[Trial]) -> Competition | None:
-    told = [trial.competitor for trial in good if trial.competitor is not None]
-    if not told:
+def _competition(good: Sequence[Trial]) -> CompetitionResult | None:
+    results = [trial.competitor for trial in good if trial.competitor is not None]
+    if not results:
         return None
-    return Competition(*(median(c[name] for c in told) for name in ("goodput_bps_alone", "goodput_bps_beside", "jain")))
+    return CompetitionResult(
+        goodput_bps_alone=median(result.goodput_bps_alone for result in results),
+        goodput_bps_beside=median(result.goodput_bps_beside for result in results),
+        jain=median(result.jain for result in results),
+    )
 
 
 def _failures(trials: Sequence[Trial]) -> str:
@@ -289,18 +296,18 @@ def _failures(trials: Sequence[Trial]) -> str:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(_finite(one) for one in value)
+        return tuple(_finite(each) for each in value)
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
-def _per_gigabyte(good: Sequence[Trial], name: str) -> float | None:
-    told = [(trial.cost.get(name), trial.payload_bytes) for trial in good]
-    return _median([cpu_s / (size / _GIGABYTE) if cpu_s is not None else None for cpu_s, size in told])
+def _per_gigabyte(costs: Sequence[tuple[float | None, int]]) -> float | None:
+    """Median of cost per gigabyte, from pairs of cost and payload size."""
+    return _median([cost / (size / _GIGABYTE) if cost is not None else None for cost, size in costs])
 
 
 def _median(samples: Sequence[float | None]) -> float | None:
-    told = [sample for sample in samples if sample is not None]
-    return median(told) if told else None
+    known = [sample for sample in samples if sample is not None]
+    return median(known) if known else None
 
 
 def _path_verdict(results: Results, cell: Sequence[Row]) -> PathVerdict:
@@ -339,7 +346,7 @@ def _claim(row: Row, base: Row, blocks: int) -> str:
             figures += f"; {format_rate(row.goodput_bps.value)} against {format_rate(base.goodput_bps.value)}"
     for side in (row, base):
         if side.verified < side.trials:
-            figures += f"; {side.trials - side.verified} of {side.trials} by {side.transport} failed, which count as 0"
+            figures += f"; {side.trials - side.verified} of {side.trials} by {side.transport} failed and count as 0"
         if side.unmarked < side.verified:
             figures += f"; {side.verified - side.unmarked} of {side.trials} by {side.transport} are marked"
     if row.verdict == NO_DIFFERENCE:

@@ -1,7 +1,7 @@
-"""What changed between two campaigns: the same transport on the same path at the same size, then and now.
+"""What changed between two campaigns: the same transport on the same path at the same size, before and after.
 
-The trials of two campaigns are no pairs, so the interval is that of the ratio of two medians. What else is different
-(the kernel, the versions, the machine) stands beside it: a change of the figures may be a change of the host.
+The trials of two campaigns are not pairs, so the interval is that of the ratio of two medians. What else differs (the
+kernel, the versions, the machine) is listed as well: different figures may have different hosts as their cause.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,14 @@ from toolkit.compare.records import Results, Trial
 from toolkit.compare.stats import Estimate, unpaired_ratio
 
 ONLY_OLD, ONLY_NEW = "only in the old", "only in the new"
-_COMPARED = ("nettool", "python", "kernel", "cpu", "cores")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One cell; medians of goodput, where a transfer that failed counts as 0; None where it was not run.
+class CellChange:
+    """One cell in two campaigns: medians of goodput, where a failed transfer counts as 0; None where it was not run.
 
     ratio:   new / old
-    verdict: as `toolkit.compare.comparison` has them, ONLY_OLD or ONLY_NEW
+    verdict: as in `toolkit.compare.comparison`, or ONLY_OLD, or ONLY_NEW
     """
 
     path: str
@@ -33,22 +32,24 @@ class Change:
     verdict: str
 
 
-def compare(old: Results, new: Results) -> list[Change]:
-    """Every cell of either, those of the old first; failures and marks as `toolkit.compare.comparison` has them."""
+def compare(old: Results, new: Results) -> list[CellChange]:
+    """Every cell of either campaign, those of the old one first."""
     before, after = _cells(old), _cells(new)
     return [_change(cell, before.get(cell, []), after.get(cell, []), old.campaign.seed) for cell in before | after]
 
 
 def differences_of_hosts(old: Results, new: Results) -> list[str]:
-    """What is different about the machines, as `name: old -> new`."""
-    told = [
-        f"{name}: {old.campaign.host.get(name)} -> {new.campaign.host.get(name)}"
-        for name in _COMPARED
-        if old.campaign.host.get(name) != new.campaign.host.get(name)
-    ]
-    if old.campaign.storage != new.campaign.storage:
-        told.append(f"files: {old.campaign.storage} -> {new.campaign.storage}")
-    return told
+    """How the hosts differ, as `name: old -> new`."""
+    a, b = old.campaign.host, new.campaign.host
+    compared = (
+        ("nettool", a.nettool, b.nettool),
+        ("python", a.python, b.python),
+        ("kernel", a.kernel, b.kernel),
+        ("cpu", a.cpu, b.cpu),
+        ("cores", a.cores, b.cores),
+        ("files", old.campaign.storage, new.campaign.storage),
+    )
+    return [f"{name}: {before} -> {after}" for name, before, after in compared if before != after]
 
 
 _Cell = tuple[str, int, str]
@@ -62,7 +63,7 @@ def _cells(results: Results) -> dict[_Cell, list[Trial]]:
     return cells
 
 
-def _change(cell: _Cell, old: Sequence[Trial], new: Sequence[Trial], seed: int) -> Change:
+def _change(cell: _Cell, old: Sequence[Trial], new: Sequence[Trial], seed: int) -> CellChange:
     before, after = ([goodput_bps(trial) for trial in side] for side in (old, new))
     ratio = unpaired_ratio(after, before, seed) if any(before) and any(after) else None
     verdict = verdict_of(ratio, MIN_DIFFERENCE) if is_mostly_sound(old) and is_mostly_sound(new) else NO_CLAIM
@@ -70,4 +71,4 @@ def _change(cell: _Cell, old: Sequence[Trial], new: Sequence[Trial], seed: int) 
         verdict = ONLY_OLD
     elif not old:
         verdict = ONLY_NEW
-    return Change(*cell, median(before) if old else None, median(after) if new else None, ratio, verdict)
+    return CellChange(*cell, median(before) if old else None, median(after) if new else None, ratio, verdict)

@@ -1,7 +1,9 @@
-"""What kind of machine a figure comes from: enough to judge it by, and no names."""
+"""What kind of machine a figure comes from: enough to judge the figure, and nothing that identifies the machine."""
 
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit import __version__
@@ -19,20 +21,44 @@ _SYSCTLS = (
 )
 
 
-def host_fingerprint() -> dict[str, object]:
-    """Kernel, processor, cores that this process may use, load, versions, sysctls; JSON types only."""
-    return {
-        "nettool": __version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "cpu": _cpu_model(),
-        "cores": _usable_cores(),
-        "memory_bytes": _memory_bytes(),
-        "load_1min": round(os.getloadavg()[0], 2),
-        "sysctl": {name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None},
-    }
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """A host as a campaign records it; None where a record does not say.
+
+    nettool, python: versions
+    system, kernel, machine, cpu: for example "Linux", "6.1.0", "x86_64" and the processor's model name
+    cores:           processors that the process may use
+    memory_bytes:    installed memory
+    load_1min:       load average when the campaign began
+    sysctl:          network settings of the kernel, by name
+    """
+
+    nettool: str | None = None
+    python: str | None = None
+    system: str | None = None
+    kernel: str | None = None
+    machine: str | None = None
+    cpu: str | None = None
+    cores: int | None = None
+    memory_bytes: int | None = None
+    load_1min: float | None = None
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+
+
+def host_info() -> HostInfo:
+    """This host, now."""
+    return HostInfo(
+        nettool=__version__,
+        python=platform.python_version(),
+        system=platform.system(),
+        kernel=platform.release(),
+        machine=platform.machine(),
+        cpu=_cpu_model(),
+        cores=_usable_cores(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        load_1min=round(os.getloadavg()[0], 2),
+        sysctl={name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None},
+    )
 
 
 def _usable_cores() -> int:
@@ -47,10 +73,6 @@ def _cpu_model() -> str:
         if key.strip() == "model name":
             return value.strip()
     return platform.processor() or "unknown"
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _sysctl(name: str) -> str | None:

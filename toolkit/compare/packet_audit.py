@@ -1,26 +1,25 @@
-"""The account of a trial's packets, from the sending end to the receiving one: it balances, or the cell is marked.
+"""The audit of a trial's packets, from the sending endpoint to the receiving one: it balances, or the trial is marked.
 
-    sent + duplicated = lost by the link + dropped by its queue + under way + dropped by the hosts + received
+    sent + duplicated = lost by the link + dropped by its queue + in flight + dropped by hosts + received
 
-The two ends count by themselves, the link counts by itself, and neither knows of the other. UDP counts datagrams at
-its sockets. What has reached TCP's receiver, its sender tells: it counts what it sent and what it had to send again,
-and what was resent and not reported as a duplicate (DSACK, RFC 2883) had not arrived; what the link itself has
-duplicated came once more, and is reported too. (The receiver's own count is of no use: the kernel counts a super-packet
-from a TUN device once.) On the way back there is hardly anything but acknowledgements, which are never resent, nor
-put together: there the sender counts what came.
+The two endpoints and the link count independently. UDP counts datagrams at its sockets. How many segments reached the
+receiver of TCP follows from the sender's counters: segments sent, minus those it had to retransmit. If DSACK (RFC 2883)
+reports a retransmission as a duplicate, the original had arrived. Duplicates that the link itself made are reported as
+well, and add to what was received. (The receiver's own count is of no use: the kernel counts a super-packet from a TUN
+device once.) The way back carries hardly anything but acknowledgements, which are neither retransmitted nor merged:
+there the sender counts what arrived.
 
-Pings beside a trial are counted by no end of it. How many requests arrived nobody tells; it is what balances the way
-there, between the replies and the requests, and the way back is held to as many replies.
+Pings beside a trial are counted by no endpoint, and nobody knows how many requests arrived. The audit takes the number
+that balances the forward direction, between the answered and the sent ones, and holds the way back to as many replies.
 
-So whatever takes packets away in secret, or is counted by nobody, shows as a balance that is not 0. Some packets are
-outside of every count: what a listener answers before there is a connection, the last acknowledgements after a socket
-was closed. They are few, and TOLERANCE_* allows for them.
+Whatever drops packets silently, or forgets to count them, shows up as a balance other than 0. A few packets are outside
+every count: what a listener answers before there is a connection, the last acknowledgements after a socket was closed.
+TOLERANCE_PACKETS and TOLERANCE_SHARE allow for them.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
+from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.ping import NO_PINGS, Pings
+from toolkit.compare.records import DirectionAudit, PacketAudit
 from toolkit.emulator.accounting import EMULATOR, LinkAccounting, PathAccounting
 from toolkit.emulator.link_process import TUN
 from toolkit.netmodel.path import AQM, QUEUE
@@ -28,106 +27,95 @@ from toolkit.netmodel.path import AQM, QUEUE
 TOLERANCE_PACKETS = 12
 TOLERANCE_SHARE = 0.002
 HOST_DROP_SHARE = 0.01
-MOST_SEGMENTS = 64
-"""Of one super-packet: a drop that the host counts once may be so many packets."""
+MAX_SEGMENTS = 64
+"""Segments in one super-packet: a drop that a host counts once may stand for as many packets."""
 
 
 def audit(
-    ledger: LinkAccounting, sender: Mapping[str, Any], receiver: Mapping[str, Any], pings: Pings = NO_PINGS
-) -> dict[str, Any]:
-    """The record's `ledger` from the link's own and the two ends' objects.
+    link: LinkAccounting, sender: EndpointResult, receiver: EndpointResult, pings: Pings = NO_PINGS
+) -> PacketAudit:
+    """The audit of one trial from the counters of the link and the results of the two endpoints.
 
-    A link of the kernel's own (veth) counts super-packets, so its figures cannot be compared with the ends': there
-    the ends are compared with each other, and what is missing is its queue's and the hosts' drops.
+    A veth link of the kernel counts super-packets, so its figures cannot be compared with those of the endpoints. There
+    the endpoints are compared with each other, and drops of the queue and of the hosts explain what is missing.
     """
-    there, back = ledger.forward, ledger.backward
-    received = _received_by_tcp(sender, there)
+    forward, backward = link.forward, link.backward
+    received = _received_by_tcp(sender, forward)
     if received is None:
-        received = _first(receiver, "datagrams_received", "packets_received")
-    pinged = pings.answered
-    if received is not None:  # a reply more than one to a request tells of one more that arrived
+        received = _first(receiver.datagrams_received, receiver.packets_received)
+    requests_arrived = pings.answered
+    if received is not None:  # a second reply to a request shows that the request arrived twice
         most = pings.sent + pings.replies - pings.answered
-        pinged = max(pinged, min(most, there.delivered + there.duplicates - received))
-    ways = {
-        "forward": _way(ledger, there, _sent(sender, pings.sent), _plus(received, pinged), receiver),
-        "backward": _way(
-            ledger,
-            back,
-            _sent(receiver, pinged),
-            _plus(_first(sender, "datagrams_received", "packets_received"), pings.replies),
-            sender,
+        requests_arrived = max(requests_arrived, min(most, forward.delivered + forward.duplicates - received))
+    acknowledged = _first(sender.datagrams_received, sender.packets_received)
+    return PacketAudit(
+        forward=_direction(link, forward, _sent(sender, pings.sent), _plus(received, requests_arrived), receiver),
+        backward=_direction(
+            link, backward, _sent(receiver, requests_arrived), _plus(acknowledged, pings.replies), sender
         ),
-    }
-    forward = dict(ways["forward"])
-    return {
-        **forward,
-        "wire_bytes": ledger.forward.offered_bytes + ledger.backward.offered_bytes,
-        "late_p99_ms": ledger.late_p99_ns / 1e6,
-        "emulator_cpu_share": round(ledger.cpu_share, 4),
-        "dropped_by_emulator": ledger.forward.dropped.get(EMULATOR, 0) + ledger.backward.dropped.get(EMULATOR, 0),
-        **ways,
-    }
+        wire_bytes=forward.offered_bytes + backward.offered_bytes,
+        late_p99_ms=link.late_p99_ns / 1e6,
+        emulator_cpu_share=round(link.cpu_share, 4),
+        dropped_by_emulator=forward.dropped.get(EMULATOR, 0) + backward.dropped.get(EMULATOR, 0),
+    )
 
 
-def is_balanced(audited: Mapping[str, Any]) -> bool:
-    """Whether both ways balance, within what is outside of every count."""
-    ways = (audited["forward"], audited["backward"])
-    return all(abs(way["balance"] or 0) <= tolerance(way["sent"] or way["offered"]) for way in ways)
+def is_balanced(audited: PacketAudit) -> bool:
+    """Whether both directions balance, within the tolerance."""
+    return all(abs(each.balance) <= tolerance(each.packets) for each in (audited.forward, audited.backward))
 
 
-def has_host_drops(audited: Mapping[str, Any]) -> bool:
-    """Whether an end, and not the path, has lost more than a share that matters."""
-    ways = (audited["forward"], audited["backward"])
-    return any(way["dropped_by_host"] > HOST_DROP_SHARE * max(1, way["sent"] or way["offered"]) for way in ways)
+def has_host_drops(audited: PacketAudit) -> bool:
+    """Whether the endpoints' hosts, and not the path, lost a share of packets that matters."""
+    directions = (audited.forward, audited.backward)
+    return any(each.dropped_by_host > HOST_DROP_SHARE * max(1, each.packets) for each in directions)
 
 
 def tolerance(packets: int) -> float:
-    """How many packets may be missing, of so many."""
+    """How many of so many packets may be missing."""
     return max(TOLERANCE_PACKETS, TOLERANCE_SHARE * packets)
 
 
-def _way(
-    ledger: LinkAccounting, link: PathAccounting, sent: int | None, received: int | None, target: Mapping[str, Any]
-) -> dict[str, int | None]:
-    is_exact = ledger.emulator == TUN
-    queue_drops = link.dropped.get(QUEUE, 0) + link.dropped.get(AQM, 0)
-    lost = link.dropped_packets - queue_drops + link.corrupted
-    socket_drops = int(target.get("socket_drops", 0))
-    told = {
-        "sent": sent,
-        "offered": link.offered,
-        "lost_by_link": lost,
-        "dropped_by_queue": queue_drops,
-        "duplicated": link.duplicates,
-        "in_flight": link.in_flight,
-        "delivered": link.delivered,
-        "received": received,
-    }
-    missing_before = sent - link.offered if sent is not None and is_exact else 0
-    missing_after = link.delivered + link.duplicates - received if received is not None and is_exact else 0
+def _direction(
+    link: LinkAccounting, path: PathAccounting, sent: int | None, received: int | None, target: EndpointResult
+) -> DirectionAudit:
+    is_exact = link.emulator == TUN
+    queue_drops = path.dropped.get(QUEUE, 0) + path.dropped.get(AQM, 0)
+    missing_before = sent - path.offered if sent is not None and is_exact else 0
+    missing_after = path.delivered + path.duplicates - received if received is not None and is_exact else 0
     if not is_exact and sent is not None and received is not None:
         missing_after = sent - received
-    # What the kernels say they dropped, in super-packets, explains up to so many packets of what is missing.
-    before = min(max(0, missing_before), link.host_dropped * MOST_SEGMENTS)
-    after = min(max(0, missing_after), (socket_drops + (0 if is_exact else queue_drops)) * MOST_SEGMENTS)
-    told["dropped_by_host"] = before + (after if is_exact else 0)
-    told["balance"] = missing_before + missing_after - before - after + link.imbalance * is_exact
-    return told
+    # The kernels count their drops in super-packets: each explains up to MAX_SEGMENTS missing packets.
+    before = min(max(0, missing_before), path.host_dropped * MAX_SEGMENTS)
+    known_drops = (target.socket_drops or 0) + (0 if is_exact else queue_drops)
+    after = min(max(0, missing_after), known_drops * MAX_SEGMENTS)
+    return DirectionAudit(
+        sent=sent,
+        offered=path.offered,
+        lost_by_link=path.dropped_packets - queue_drops + path.corrupted,
+        dropped_by_queue=queue_drops,
+        duplicated=path.duplicates,
+        in_flight=path.in_flight,
+        delivered=path.delivered,
+        received=received,
+        dropped_by_host=before + (after if is_exact else 0),
+        balance=missing_before + missing_after - before - after + path.imbalance * is_exact,
+    )
 
 
-def _sent(end: Mapping[str, Any], pings: int) -> int | None:
-    return _plus(_first(end, "datagrams_sent", "packets_sent"), pings)
+def _sent(endpoint: EndpointResult, pings: int) -> int | None:
+    return _plus(_first(endpoint.datagrams_sent, endpoint.packets_sent), pings)
 
 
-def _received_by_tcp(sender: Mapping[str, Any], link: PathAccounting) -> int | None:
-    if "duplicates_reported" not in sender or "packets_sent" not in sender:
+def _received_by_tcp(sender: EndpointResult, path: PathAccounting) -> int | None:
+    if sender.duplicates_reported is None or sender.packets_sent is None:
         return None
-    in_vain = max(0, sender["duplicates_reported"] - link.duplicates)
-    return int(sender["packets_sent"] - max(0, sender["packets_retransmitted"] - in_vain) + link.duplicates)
+    in_vain = max(0, sender.duplicates_reported - path.duplicates)
+    return sender.packets_sent - max(0, (sender.packets_retransmitted or 0) - in_vain) + path.duplicates
 
 
-def _first(end: Mapping[str, Any], *names: str) -> int | None:
-    return next((int(end[name]) for name in names if name in end), None)
+def _first(*counts: int | None) -> int | None:
+    return next((count for count in counts if count is not None), None)
 
 
 def _plus(count: int | None, pings: int) -> int | None:

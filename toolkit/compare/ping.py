@@ -1,7 +1,7 @@
 """The queueing delay that a transfer causes: an ICMP echo beside it every 20 ms, from a thread of its own.
 
-The kernel at the other end answers, and the kernel here stamps the answer on its arrival, so that neither waits for
-a process. What the median is above the path's own round trip is the queue that every other flow would wait in.
+The kernel at the far end answers, and the local kernel timestamps the reply on arrival, so that neither waits for a
+process. By how much the median exceeds the path's own round trip is the queue that every other flow would wait in.
 """
 
 import socket
@@ -10,6 +10,7 @@ import threading
 import time
 from typing import NamedTuple
 
+from toolkit.compare.records import DelaySummary
 from toolkit.compare.stats import quantile
 from toolkit.emulator.icmp import EchoProbe
 
@@ -18,7 +19,7 @@ _IDENTIFIER = 0x6E62
 
 
 class Pings(NamedTuple):
-    """How many echo requests, how many of them were answered, and how many replies there were, duplicates too."""
+    """Number of echo requests, of those answered, and of replies, duplicates included."""
 
     sent: int
     answered: int
@@ -31,13 +32,13 @@ NO_PINGS = Pings(0, 0, 0)
 class Pinger:
     """Pings while the block lasts; owns the socket, a raw one or a ping socket (icmp(7)).
 
-    What `stop` and `collect` do at leisure, where each ping has to be accounted for, the block's end does at once.
+    Leaving the block stops it. Where every ping has to be accounted for, call `stop` and `collect` before that.
     """
 
     def __init__(self, sock: socket.socket, address: str) -> None:
         self._sock = sock
         self._probe = EchoProbe(sock, address, _IDENTIFIER)
-        self._over = threading.Event()
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pinger", daemon=True)
 
     def __enter__(self) -> "Pinger":
@@ -50,8 +51,8 @@ class Pinger:
         self._sock.close()
 
     def stop(self) -> None:
-        """Send no more. Idempotent."""
-        self._over.set()
+        """Send no more requests. Idempotent."""
+        self._is_over.set()
         self._thread.join()
 
     def collect(self) -> Pings:
@@ -59,20 +60,20 @@ class Pinger:
         self._probe.receive(0.0)
         return Pings(self._probe.sent, len(self._probe.round_trips_ns), self._probe.replies)
 
-    def delay(self, base_ms: float | None) -> dict[str, float] | None:
-        """The record's `delay`. `base_ms` defaults to the shortest round trip. None without any reply."""
+    def delay(self, base_ms: float | None) -> DelaySummary | None:
+        """The round trips so far; None without any reply. `base_ms` defaults to the shortest round trip."""
         round_trips_ms = [round_trip_ns / 1e6 for round_trip_ns in self._probe.round_trips_ns]
         if not round_trips_ms:
             return None
-        return {
-            "base_ms": min(round_trips_ms) if base_ms is None else base_ms,
-            "median_ms": statistics.median(round_trips_ms),
-            "p95_ms": quantile(round_trips_ms, 0.95),
-        }
+        return DelaySummary(
+            base_ms=min(round_trips_ms) if base_ms is None else base_ms,
+            median_ms=statistics.median(round_trips_ms),
+            p95_ms=quantile(round_trips_ms, 0.95),
+        )
 
     def _run(self) -> None:
         next_s = time.monotonic()
-        while not self._over.is_set():
+        while not self._is_over.is_set():
             now_s = time.monotonic()
             if now_s >= next_s:
                 self._probe.send()

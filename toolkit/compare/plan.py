@@ -1,64 +1,166 @@
 """What a campaign measures, and in which order.
 
-A **cell** is one transport on one path at one size. A **block** holds every transport at every size once, on
-one path; its trials run one after the other in an order drawn anew for each block, so that whatever drifts
-(heat, other work, the page cache) falls on all alike, and so that the results of a block are pairs
-(randomised complete block design). The link draws the same random numbers in every trial of a block. Each
-transport runs once before the first block, to warm up; that trial is kept in the record and counts in no
-figure.
+A **cell** is one transport on one path at one size. A **block** holds every transport at every size once, on one path.
+The trials of a block run one after the other, in an order drawn anew for each block, so that whatever drifts (heat,
+other work, the page cache) affects all transports alike, and the results of a block are pairs: a randomised complete
+block design. The link draws the same random numbers in every trial of a block. Each transport runs once before the
+first block, to warm up; that trial is recorded but counts in no figure.
 """
 
 import random
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
-from toolkit.compare.records import CONTROL_SUFFIX
+from toolkit.channel import Address
+from toolkit.compare.diagnosis import expected_bps
+from toolkit.compare.host_info import host_info
+from toolkit.compare.paths import LINK, LOOPBACK, BenchPath
+from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, Setting
+from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.units import parse_rate
 
 WARM_UP = -1
 TCP_DEFAULT = "cubic"
-"""Named rather than left to the kernel's default, so that two hosts' figures mean the same."""
+"""Named explicitly rather than left to the kernel's default, so that figures from two hosts mean the same."""
 IPERF3, AIOQUIC = "iperf3", "aioquic"
-_LIST = "tcp or udp, with a congestion control like tcp-bbr or udp-cubic, or quic, iperf3-tcp, iperf3-udp"
+MIN_PAYLOAD_BYTES = 1 << 10
+MAX_REPEATS = 1000
+MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
+_TRANSPORTS = "tcp or udp, with a congestion control like tcp-bbr or udp-cubic, or quic, iperf3-tcp, iperf3-udp"
+_TRIAL_S, _PATH_S, _PROBE_S, _BACKGROUND_FLOW_S = 1.3, 0.8, 2.5, 1.5
+_FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9}
+"""Goodput to expect where the path sets no limit."""
+
+_BLOCKS = (
+    "Randomised blocks: each of {repeats} blocks runs every transport once at each size, in a new random order "
+    "(seed {seed}), after a warm-up of each transport."
+)
+_TIME = (
+    "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "
+    "are separate processes that have loaded everything before the clock starts."
+)
+_FIGURES = (
+    "Figures: medians over verified trials; 95% intervals from order statistics (Hettmansperger and Sheather), none "
+    f"for fewer than {MIN_SAMPLES} samples; ratios are taken within blocks, where a failed transfer has a goodput of 0."
+)
+_VERDICTS = (
+    "Verdicts: faster or slower if the whole interval of the ratio lies beyond 1 by more than 2%, and by more than the "
+    "A/A control differs from the baseline; else no difference; no claim without an interval, or if more than a fifth "
+    "of either side's trials are marked."
+)
+_LINKS = (
+    "Links: emulated by nettool itself, probed before the first trial, and driven by the same random numbers for every "
+    "transport of a block. A trial whose packets do not balance from end to end is marked."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One transport with its settings.
-
-    label:              its name in tables, `tcp-cubic`
-    transport:          "tcp", "udp" or "quic"
-    congestion_control: its name; None for the program's default
-    program:            None for nettool itself, else IPERF3 or AIOQUIC
-    rate_bps:           an upper bound on the sending rate, or the target where the control is `rate`; None
-                        for none, or for what the path carries
-    """
-
-    label: str
-    transport: str
-    congestion_control: str | None
-    program: str | None = None
-    rate_bps: float | None = None
-
-
-class Turn(NamedTuple):
-    """One trial to be run; `block` is WARM_UP, or counts from 0."""
+class TrialSpec(NamedTuple):
+    """One trial to run; `block` is WARM_UP, or counts from 0."""
 
     block: int
     setting: Setting
     payload_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a campaign has to do. The first TCP transport, or else the first transport, is the baseline.
+
+    settings:       transports, without the control
+    sizes:          file sizes in bytes
+    folder:         where the files are kept meanwhile; None for memory, if they fit
+    is_controlled:  whether the baseline runs a second time, as the A/A control
+    is_probed:      whether links are measured before the first trial
+    limit_s:        time limit of one transfer
+    competitor:     setting of the background flow beside each transfer
+    remote_address: of `nettool serve`, for the one path of a remote campaign
+    remote_wait_s:  how long to wait for the remote `nettool serve`
+
+    Raises UsageError if the plan makes no sense.
+    """
+
+    name: str
+    settings: Sequence[Setting]
+    paths: Sequence[BenchPath]
+    sizes: Sequence[int]
+    repeats: int
+    seed: int
+    folder: Path | None = None
+    is_controlled: bool = True
+    is_probed: bool = True
+    limit_s: float = DEFAULT_LIMIT_S
+    competitor: Setting | None = None
+    remote_address: Address | None = None
+    remote_wait_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.settings or not self.paths or not self.sizes:
+            raise UsageError("a campaign needs a transport, a path and a size")
+        _require_installed(self.settings)
+        if min(self.sizes) < MIN_PAYLOAD_BYTES:
+            raise UsageError("a file under 1KiB measures only the handshake: ask for a larger --size")
+        if len(set(self.sizes)) < len(self.sizes):
+            raise UsageError("--size lists a size twice: once is enough, --repeat repeats every trial")
+        if not 0 < self.repeats <= MAX_REPEATS:
+            raise UsageError(f"--repeat must be from 1 to {MAX_REPEATS}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UsageError(f"--seed must be from 0 to {MAX_SEED}")
+
+    @property
+    def all_settings(self) -> list[Setting]:
+        """The settings and, after them, the control if there is one."""
+        return with_control(self.settings) if self.is_controlled else list(self.settings)
+
+    @property
+    def trial_count(self) -> int:
+        """Number of all trials, warm-ups included."""
+        return len(self.paths) * len(self.all_settings) * (1 + self.repeats * len(self.sizes))
+
+    def expected_seconds(self) -> float:
+        """Rough duration: what loss and rate allow, and what starting each trial costs."""
+        total_s = 0.0
+        for path in self.paths:
+            total_s += _PATH_S + (_PROBE_S if self.is_probed and path.kind != LOOPBACK else 0.0)
+            for setting in self.all_settings:
+                each = [_expected_trial_s(setting, path, size) for size in self.sizes]
+                beside_s = _BACKGROUND_FLOW_S if self.competitor is not None else 0.0
+                total_s += each[self.sizes.index(min(self.sizes))] + self.repeats * sum(one + beside_s for one in each)
+        return total_s
+
+    def campaign(self, storage: str) -> Campaign:
+        """The first record of the campaign."""
+        return Campaign(
+            name=self.name,
+            started_unix_s=time.time(),
+            seed=self.seed,
+            repeats=self.repeats,
+            baseline=baseline_of(self.settings).label,
+            transports={setting.label: setting for setting in self.all_settings},
+            paths={path.label: path.record() for path in self.paths},
+            sizes=list(self.sizes),
+            storage=storage,
+            host=host_info(),
+            method=_method(self),
+            command=["nettool", *sys.argv[1:]],
+            is_probed=self.is_probed,
+            limit_s=self.limit_s,
+            competitor=self.competitor,
+        )
+
+
 def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> list[Setting]:
-    """`tcp,udp,udp-rate=50Mbit,quic`: see `_LIST`; a rate may follow each. Raises UsageError."""
+    """Parse a list like `tcp,udp,udp-rate=50Mbit,quic`; a rate may follow each name. Raises UsageError."""
     settings = [_parse(word.strip(), tcp_congestion_control) for word in text.split(",")]
     if len({setting.label for setting in settings}) < len(settings):
-        raise UsageError(f"'{printable(text, 40)}' names a transport twice: once is enough, it is repeated anyway")
+        raise UsageError(f"'{printable(text, 40)}' lists a transport twice: once is enough, --repeat repeats it")
     return settings
 
 
@@ -77,22 +179,13 @@ def _parse(word: str, tcp_congestion_control: str) -> Setting:
     transport, _, chosen = name.partition("-")
     defaults = {"tcp": tcp_congestion_control, "udp": UDP_DEFAULT}
     if transport not in defaults:
-        raise UsageError(f"'{printable(word, 40)}' is no transport: write {_LIST}")
+        raise UsageError(f"unknown transport '{printable(word, 40)}': write {_TRANSPORTS}")
     control = chosen or defaults[transport]
     return Setting(f"{transport}-{control}{equals}{rate}", transport, control, None, rate_bps)
 
 
-def refuse_missing(settings: Sequence[Setting]) -> None:
-    """Raise UsageError where a program that is to run is not installed."""
-    programs = {setting.program for setting in settings}
-    if IPERF3 in programs and shutil.which(IPERF3) is None:
-        raise UsageError("iperf3 is not installed here: 'apt install iperf3' or its like, or leave it out")
-    if AIOQUIC in programs and find_spec("aioquic") is None:
-        raise UsageError("quic needs aioquic, which is not installed: pip install 'nettool[quic]', or leave it out")
-
-
 def baseline_of(settings: Sequence[Setting]) -> Setting:
-    """What ratios are taken to: nettool's first TCP, or else the first."""
+    """The setting that ratios are relative to: nettool's first TCP, or else the first."""
     own = (s for s in settings if s.transport == "tcp" and s.program is None)
     return next(own, settings[0])
 
@@ -103,12 +196,36 @@ def with_control(settings: Sequence[Setting]) -> list[Setting]:
     return [*settings, replace(base, label=base.label + CONTROL_SUFFIX)]
 
 
-def schedule(settings: Sequence[Setting], sizes: Sequence[int], repeats: int, seed: int) -> Iterator[Turn]:
-    """Every transport once to warm up, at the least size, then `repeats` blocks; the same seed, the same order."""
+def schedule(settings: Sequence[Setting], sizes: Sequence[int], repeats: int, seed: int) -> Iterator[TrialSpec]:
+    """A warm-up of every transport at the smallest size, then `repeats` blocks; the same seed gives the same order."""
     generator = random.Random(seed)
     for setting in generator.sample(settings, len(settings)):
-        yield Turn(WARM_UP, setting, min(sizes))
-    turns = [(setting, size) for setting in settings for size in sizes]
+        yield TrialSpec(WARM_UP, setting, min(sizes))
+    cells = [(setting, size) for setting in settings for size in sizes]
     for block in range(repeats):
-        for setting, size in generator.sample(turns, len(turns)):
-            yield Turn(block, setting, size)
+        for setting, size in generator.sample(cells, len(cells)):
+            yield TrialSpec(block, setting, size)
+
+
+def _require_installed(settings: Sequence[Setting]) -> None:
+    programs = {setting.program for setting in settings}
+    if IPERF3 in programs and shutil.which(IPERF3) is None:
+        raise UsageError("iperf3 is not installed: install it (apt install iperf3), or leave it out of --transports")
+    if AIOQUIC in programs and find_spec("aioquic") is None:
+        raise UsageError("quic needs aioquic, which is not installed: pip install 'nettool[quic]', or leave quic out")
+
+
+def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
+    fast_bps = _FAST_BPS[setting.transport]
+    ideal_bps = min(path.ideal_bps or fast_bps, fast_bps)
+    rate_bps = expected_bps(setting.congestion_control, ideal_bps, path.loss, path.rtt_s)
+    return _TRIAL_S + 8 * size / rate_bps + 6 * path.rtt_s
+
+
+def _method(plan: Plan) -> list[str]:
+    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, _VERDICTS]
+    if any(path.kind == LINK for path in plan.paths):
+        lines.append(_LINKS)
+    if plan.competitor is not None:
+        lines.append(f"Background flow: {plan.competitor.label} shares the path, and starts before each transfer.")
+    return lines

@@ -3,7 +3,7 @@
 import statistics
 
 from toolkit.compare.paths import BenchPath
-from toolkit.compare.records import Probe
+from toolkit.compare.records import Probe, RoundTrips
 from toolkit.compare.stats import quantile
 from toolkit.emulator.check import QUICK_CHECK, LinkCheck, check
 from toolkit.emulator.link import Link
@@ -29,7 +29,7 @@ def _record(path: BenchPath, result: LinkCheck, is_emulated: bool) -> Probe:
     rtt_ms = None
     if result.round_trips_ns:
         round_trips_ms = [round_trip_ns / 1e6 for round_trip_ns in result.round_trips_ns]
-        rtt_ms = {"median": statistics.median(round_trips_ms), "p99": quantile(round_trips_ms, 0.99)}
+        rtt_ms = RoundTrips(statistics.median(round_trips_ms), quantile(round_trips_ms, 0.99))
     return Probe(
         path=path.label,
         rate_bps=forward.rate_bps,

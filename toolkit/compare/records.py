@@ -1,59 +1,100 @@
-"""Results as data: JSON lines that every table can be made from again, without the machine that they came
-from.
+"""Results as data: the objects in a file of records, from which every table and plot can be made again.
 
-A file holds one `campaign` line (what was asked for, the seed, the host), then a `probe` line for each path
-as soon as it was measured and a `trial` line for each trial as soon as it is over, so that a campaign cut
-short keeps what it has, and can be gone on with. docs/data-format.md describes each field. A reader takes
-lines of its own SCHEMA only, and skips kinds and fields that it does not know; a trial's later fields have
-defaults, so that a file of an earlier minor version is read as well.
+docs/data-format.md describes each field; `toolkit.compare.record_file` reads and writes the files. Fields that were
+added later have defaults, so that a file of an earlier minor version can be read.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.host_info import HostInfo
+from toolkit.compare.json_codec import encode, encode_fields
 
-SCHEMA = 2
 CONTROL_SUFFIX = "#2"
-"""The A/A control is the baseline once more, under this label."""
+"""The A/A control is the baseline run a second time, under its own label with this suffix."""
 
 CPU_BOUND = "cpu-bound"  # a processor, not the path, was the limit
-EMULATOR_LATE = "emulator-late"  # the emulated link did not keep its own times
-LEDGER_OFF = "ledger-off"  # packets are missing that nobody accounts for
-PROBE_OFF = "probe-off"  # the link, measured before, is not what was asked for
-HOST_DROPS = "host-drops"  # an end, not the path, lost packets
-UNRELIABLE = "unreliable"  # the program does not see to it that everything arrives
+EMULATOR_LATE = "emulator-late"  # the emulated link did not keep its own schedule
+LEDGER_OFF = "ledger-off"  # packets are missing that no counter accounts for
+PROBE_OFF = "probe-off"  # the link, measured beforehand, is not what was asked for
+HOST_DROPS = "host-drops"  # an endpoint's host, not the path, lost packets
+UNRELIABLE = "unreliable"  # the program does not repair losses
 MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, UNRELIABLE)
 
 DEFAULT_LIMIT_S = 300.0
-"""For one transfer, where nothing was said."""
+"""Time limit of one transfer, where the user sets none."""
 
-_Record = TypeVar("_Record")
+LinkOption = str | int | bool | Sequence[str]
+"""Value of an option of `nettool link`, as the user wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One transport with its settings.
+
+    label:              its name in tables, for example "tcp-cubic"
+    transport:          "tcp", "udp" or "quic"
+    congestion_control: its name; None for the program's default
+    program:            None for nettool itself, else "iperf3" or "aioquic"
+    rate_bps:           upper bound on the sending rate, or the target of the congestion control `rate`; None for no
+                        bound, or for the rate of the path
+    """
+
+    label: str
+    transport: str
+    congestion_control: str | None
+    program: str | None = None
+    rate_bps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathRecord:
+    """A path as its campaign records it; None where a field does not apply.
+
+    kind:      "loopback", "lan", "link" or "remote"
+    rate_bps:  rate of the bottleneck, in bits of IP packets
+    rtt_ms:    round trip without any queue
+    loss:      share of packets lost on the way from the sender to the receiver, bursts included
+    burst, queue: as text
+    text:      the command line of `nettool link` that makes this path
+    seed:      of the link's random draws
+    ideal_bps: payload rate that no transport can exceed
+    link:      options of `nettool link`, as the user wrote them
+    """
+
+    kind: str
+    rate_bps: float | None = None
+    rtt_ms: float | None = None
+    loss: float | None = None
+    burst: str | None = None
+    jitter_ms: float | None = None
+    queue: str | None = None
+    text: str | None = None
+    seed: int | None = None
+    ideal_bps: float | None = None
+    link: Mapping[str, LinkOption] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What was asked for, and where.
+    """What was asked for, and on which host.
 
-    name:            the kind of campaign: "loopback", "lan", "link" or "remote"
+    name:            kind of campaign: "loopback", "lan", "link" or "remote"
     started_unix_s:  wall clock
-    seed:            of the order, the payload and the links
-    repeats:         blocks
-    baseline:        label that ratios are taken to
-    transports:      label -> transport, congestion_control, program, rate_bps
-    paths:           label -> kind, rate_bps, rtt_ms, loss, ..., text, ideal_bps
-    sizes:           bytes of the file, each moved by every transport over every path
-    storage:         where the files lay: "memory" or "disk"
-    host:            toolkit.compare.host_info
-    method:          how it was measured, in sentences
+    seed:            of the order of trials, the payload and the links
+    repeats:         number of blocks
+    baseline:        label of the transport that ratios are relative to
+    transports:      label -> setting
+    paths:           label -> path
+    sizes:           file sizes in bytes; every transport moves each over every path
+    storage:         where the files were kept, for example "/dev/shm (memory)"
+    method:          how it was measured, as sentences
     command:         what the user typed
-    is_probed:       whether links were measured first
-    limit_s:         for one transfer
-    competitor:      the setting of the flow beside each transfer, as those of `transports`; None for none
+    is_probed:       whether links were measured before the first trial
+    limit_s:         time limit of one transfer
+    competitor:      setting of the background flow beside each transfer; None for none
     """
 
     name: str
@@ -61,36 +102,191 @@ class Campaign:
     seed: int
     repeats: int
     baseline: str
-    transports: Mapping[str, Mapping[str, Any]]
-    paths: Mapping[str, Mapping[str, Any]]
+    transports: Mapping[str, Setting]
+    paths: Mapping[str, PathRecord]
     sizes: Sequence[int]
     storage: str
-    host: Mapping[str, Any]
+    host: HostInfo
     method: Sequence[str] = field(default_factory=list)
     command: Sequence[str] = field(default_factory=list)
     is_probed: bool = True
     limit_s: float = DEFAULT_LIMIT_S
-    competitor: Mapping[str, Any] | None = None
+    competitor: Setting | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """Round-trip times in milliseconds."""
+
+    median: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A path as measured before the first trial; None where a figure was not measured, or cannot be judged.
+
+    emulator_cpu_share: of one core, at the full rate of the path
+    is_met:             whether the path is what was asked for
+    text:               the findings as one sentence
+    """
+
+    path: str
+    rate_bps: float | None
+    rtt_ms: RoundTrips | None
+    loss: float | None
+    emulator_cpu_share: float | None
+    is_met: bool | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionAudit:
+    """Packets of one direction, counted at the endpoints and by the link between them (`toolkit.compare.packet_audit`).
+
+    sent, received:   counted by the endpoints; None where an endpoint does not know
+    offered:          packets that reached the link
+    lost_by_link:     lost or corrupted by the link
+    dropped_by_queue: dropped by the link's queue
+    duplicated:       extra copies made by the link
+    in_flight:        still on the link when it was read
+    delivered:        left the link, extra copies not counted
+    dropped_by_host:  lost by the endpoints' own kernels
+    balance:          packets that no counter accounts for; 0 when all is well
+    """
+
+    sent: int | None = None
+    offered: int = 0
+    lost_by_link: int = 0
+    dropped_by_queue: int = 0
+    duplicated: int = 0
+    in_flight: int = 0
+    delivered: int = 0
+    received: int | None = None
+    dropped_by_host: int = 0
+    balance: int = 0
+
+    @property
+    def packets(self) -> int:
+        """Packets sent, as far as anybody knows."""
+        return self.sent or self.offered
+
+
+@dataclass(frozen=True, slots=True)
+class PacketAudit:
+    """The `ledger` of a trial.
+
+    forward, backward:   from the sender to the receiver, and back
+    wire_bytes:          bytes of IP packets offered, both directions
+    late_p99_ms:         99th percentile of how late the emulator delivered packets
+    emulator_cpu_share:  of one core
+    dropped_by_emulator: packets that the emulator dropped for its own reasons
+    """
+
+    forward: DirectionAudit
+    backward: DirectionAudit
+    wire_bytes: int = 0
+    late_p99_ms: float = 0.0
+    emulator_cpu_share: float = 0.0
+    dropped_by_emulator: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The forward counts stand at the top level as well."""
+        return {**encode(self.forward), **encode_fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class TrialCost:
+    """What a transfer cost each endpoint, and the wire; None where a figure is not known.
+
+    wire_bytes_per_payload_byte: bytes of IP packets in both directions
+    """
+
+    cpu_seconds_sender: float | None = None
+    cpu_seconds_receiver: float | None = None
+    peak_memory_bytes_sender: float | None = None
+    peak_memory_bytes_receiver: float | None = None
+    wire_bytes_per_payload_byte: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSplit:
+    """Where the time of a transfer went (`toolkit.compare.diagnosis`); the parts sum to the whole time."""
+
+    handshake_s: float = 0.0
+    ramp_up_s: float = 0.0
+    recovery_s: float = 0.0
+    window_limited_s: float = 0.0
+    cpu_bound_s: float = 0.0
+    tail_s: float = 0.0
+    steady_s: float = 0.0
+
+    @property
+    def startup_s(self) -> float:
+        """Time that a transfer takes whatever its size: handshake, ramp-up and tail."""
+        return self.handshake_s + self.ramp_up_s + self.tail_s
+
+    def by_kind(self) -> dict[str, float]:
+        """Name of the field -> seconds."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class DelaySummary:
+    """Round trips of a ping beside the transfer. base_ms: without any queue."""
+
+    base_ms: float
+    median_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class CompetitionResult:
+    """What the transfer did to the background flow beside it.
+
+    goodput_bps_alone, goodput_bps_beside: of the background flow
+    jain: Jain's fairness index of the two flows
+    """
+
+    goodput_bps_alone: float
+    goodput_bps_beside: float
+    jain: float
+
+    @property
+    def slow_down(self) -> float:
+        """How many times slower the background flow was than alone."""
+        return self.goodput_bps_alone / max(self.goodput_bps_beside, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSeries:
+    """The course of a transfer for plots: columns of equal length, None where a value is not known.
+
+    delivered_bytes: payload acknowledged so far
+    """
+
+    t_s: Sequence[float]
+    delivered_bytes: Sequence[float | None] = ()
+    congestion_window_bytes: Sequence[float | None] = ()
+    rtt_ms: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One transfer.
 
-    block:          toolkit.compare.plan; WARM_UP is -1
-    position:       of all trials, in the order of time
+    block:           see `toolkit.compare.plan`; WARM_UP is -1
+    position:        among all trials, in order of time
     transport, path: labels of the campaign
-    payload_bytes:  the file's size
-    verified:       the receiver has the sender's digest, and both ends ended well
-    seconds:        from the first connect to the receiver's verified digest; None where it failed
-    goodput_bps:    8 x payload_bytes / seconds
-    error:          the complaint of an end, where the trial failed
-    sender, receiver: their own JSON objects; empty where there is none
-    ledger:         toolkit.compare.packet_audit; None where no link was emulated
-    cost, reasons, delay, competitor, series: docs/data-format.md
-    why:            one sentence
-    marks:          of MARKS; where many trials of a cell are marked, it has no verdict
-    link_seed:      of the link's random draws; the same for every transport of a block
+    payload_bytes:   file size
+    verified:        the receiver has the sender's digest, and both endpoints ended without an error
+    seconds:         from the first connect to the receiver's verified digest; None where the transfer failed
+    goodput_bps:     8 x payload_bytes / seconds
+    error:           why the transfer failed
+    ledger:          where each packet went; None where no link is ours to count
+    why:             one sentence that explains the time
+    marks:           subset of MARKS; a cell with many marked trials gets no verdict
+    link_seed:       of the link's random draws; the same for every transport of a block
     """
 
     block: int
@@ -102,161 +298,29 @@ class Trial:
     seconds: float | None
     goodput_bps: float | None
     error: str | None = None
-    sender: Mapping[str, Any] = field(default_factory=dict)
-    receiver: Mapping[str, Any] = field(default_factory=dict)
-    ledger: Mapping[str, Any] | None = None
-    cost: Mapping[str, float | None] = field(default_factory=dict)
+    sender: EndpointResult = field(default_factory=EndpointResult)
+    receiver: EndpointResult = field(default_factory=EndpointResult)
+    ledger: PacketAudit | None = None
+    cost: TrialCost = field(default_factory=TrialCost)
     retransmitted_packets: int | None = None
-    reasons: Mapping[str, float] | None = None
+    reasons: TimeSplit | None = None
     why: str = ""
-    delay: Mapping[str, float] | None = None
-    competitor: Mapping[str, float] | None = None
-    series: Mapping[str, Sequence[float | None]] | None = None
+    delay: DelaySummary | None = None
+    competitor: CompetitionResult | None = None
+    series: TrialSeries | None = None
     marks: Sequence[str] = field(default_factory=list)
     link_seed: int | None = None
 
     @property
     def is_counted(self) -> bool:
-        """Whether it counts in figures: it has arrived whole, and is no warm-up."""
+        """Whether it counts in figures: it was verified, and it is not a warm-up."""
         return self.verified and self.block >= 0 and self.seconds is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """A path as it was measured before anything was sent over it; None where it was not, or cannot be judged.
-
-    rtt_ms:  {"median": ..., "p99": ...}
-    is_met:  whether it is what was asked for
-    text:    what was found, in a sentence
-    """
-
-    path: str
-    rate_bps: float | None
-    rtt_ms: Mapping[str, float] | None
-    loss: float | None
-    emulator_cpu_share: float | None
-    is_met: bool | None
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Results:
-    """One file's content."""
+    """The content of one file of records."""
 
     campaign: Campaign
     trials: Sequence[Trial]
     probes: Sequence[Probe] = ()
-
-
-def line(record: Campaign | Trial | Probe) -> str:
-    """One record as its line of JSON, without the line's end."""
-    kind = type(record).__name__.lower()
-    return json.dumps({"schema": SCHEMA, "kind": kind, **asdict(record)}, allow_nan=False)
-
-
-class Writer:
-    """Appends records to a file, one flushed line each; the file is made, anew, for the first of them."""
-
-    def __init__(self, path: Path, is_resumed: bool = False) -> None:
-        """`is_resumed`: go on at the file's end (a last line that was cut short is dropped).
-
-        Raises UsageError where that would be forgotten and the file holds something: measurements take hours.
-        """
-        with suppress(OSError):  # what cannot be looked at cannot be opened either, and `write` says so
-            if not is_resumed and path.stat().st_size:
-                raise UsageError(
-                    f"{printable(str(path))} holds something, and is kept: choose another --output "
-                    "('nettool bench' goes on with records by --resume)"
-                )
-        self._path = path
-        self._is_resumed = is_resumed
-        self._file: TextIO | None = None
-
-    def write(self, record: Campaign | Trial | Probe) -> None:
-        """Raises TransferError where the file cannot be made, or the disk does not take it."""
-        try:
-            if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._open()
-            self._file.write(line(record) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise TransferError(
-                f"cannot write {printable(str(self._path))}: {error.strerror}; choose another --output"
-            ) from None
-
-    def _open(self) -> TextIO:
-        if not self._is_resumed:
-            return self._path.open("w", encoding="utf-8")
-        file = self._path.open("r+", encoding="utf-8", newline="")
-        content = file.read()
-        file.seek(len(content[: content.rfind("\n") + 1].encode()))
-        file.truncate()
-        return file
-
-    def close(self) -> None:
-        """Idempotent."""
-        if self._file is not None:
-            self._file.close()
-
-
-def read(path: Path) -> Results:
-    """The records of a file; a last line without its end is one that was cut short, and left out.
-
-    Raises UsageError that names the first line that is none of this schema's.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{printable(str(path))} is not text; give a file that nettool bench wrote") from None
-    campaign: Campaign | None = None
-    trials: list[Trial] = []
-    probes: list[Probe] = []
-    lines = text.split("\n")
-    for number, entry_text in enumerate(lines, 1):
-        if not entry_text and number == len(lines):
-            break
-        try:
-            entry = _entry(entry_text)
-            if entry["kind"] == "campaign":
-                campaign = _build(Campaign, entry)
-            elif entry["kind"] == "trial":
-                trials.append(_build(Trial, entry))
-            elif entry["kind"] == "probe":
-                probes.append(_build(Probe, entry))
-        except (ValueError, TypeError, KeyError):
-            if number == len(lines) and campaign is not None:
-                break
-            raise UsageError(
-                f"{printable(str(path))}, line {number}: not a record of schema {SCHEMA}; "
-                "give a file that nettool bench wrote"
-            ) from None
-    if campaign is None:
-        raise UsageError(f"{printable(str(path))} holds no campaign; give a file that nettool bench wrote")
-    return Results(campaign, newest(trials), probes)
-
-
-def newest(trials: Sequence[Trial]) -> list[Trial]:
-    """Of trials that were run again the later one stands."""
-    kept: dict[tuple[object, ...], Trial] = {}
-    for trial in trials:
-        kept[trial.path, trial.payload_bytes, trial.transport, trial.block] = trial
-    return sorted(kept.values(), key=lambda trial: trial.position)
-
-
-def _entry(text: str) -> dict[str, Any]:
-    entry = json.loads(text)
-    if entry["schema"] != SCHEMA:
-        raise ValueError(entry["schema"])
-    return dict(entry)
-
-
-def _build(kind: type[_Record], entry: Mapping[str, Any]) -> _Record:
-    """The fields that the record knows; those that a later version added are left out."""
-    known = fields(kind)  # type: ignore[arg-type]
-    missing = [f.name for f in known if f.name not in entry and f.default is MISSING and f.default_factory is MISSING]
-    if missing:
-        raise KeyError(missing[0])
-    return kind(**{f.name: entry[f.name] for f in known if f.name in entry})

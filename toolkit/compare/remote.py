@@ -1,7 +1,7 @@
-"""A path to another machine, where `nettool serve` is the receiving end.
+"""A path to another machine, where `nettool serve` is the receiving endpoint.
 
-The other end may be started later, and may go away and come back: before each trial it is asked whether it is there,
-and waited for.
+The other machine may start to serve later, and may disappear and come back: before each trial it is asked whether it is
+there, and waited for.
 """
 
 import json
@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 from toolkit.channel import Address, TransportOptions
+from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.ping import Pinger
-from toolkit.compare.plan import Setting
-from toolkit.compare.records import Probe
+from toolkit.compare.records import Probe, RoundTrips, Setting
 from toolkit.compare.server import CONTROL_SCHEMA
 from toolkit.compare.testbed import popen
-from toolkit.compare.worker_process import End
+from toolkit.compare.worker_process import WorkerProcess
+from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
 from toolkit.transports.registry import transport
 from toolkit.units import format_duration_ns, format_size
@@ -26,27 +27,27 @@ from toolkit.units import format_duration_ns, format_size
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
-_TEXTS = frozenset({"algorithm", "congestion_control", "digest", "error", "peer", "transport"})
 _MAX_FIELDS, _MAX_TEXT, _MAX_FIGURE = 200, 400, 1e18
+_NOT_SERVING = "the other machine does not answer as a measuring receiver; run `nettool serve` there"
 
 
-class RemotePlace:
-    """See `toolkit.compare.testbed.Place`."""
+class RemoteTestbed:
+    """See `toolkit.compare.testbed.Testbed`."""
 
-    def __init__(self, path: BenchPath, address: Address, wait_s: float, most_bytes: int) -> None:
-        """`wait_s`: how long the other end is waited for, at the start and whenever it is gone.
+    def __init__(self, path: BenchPath, address: Address, wait_s: float, max_size_bytes: int) -> None:
+        """`wait_s`: how long to wait for the other machine, at the start and whenever it has disappeared.
 
-        most_bytes: of the largest file that it will have to take
+        max_size_bytes: size of the largest file that it will have to accept
         """
         self.path = path
         self.host = address.host
         self._address = address
         self._wait_s = wait_s
-        self._most_bytes = most_bytes
+        self._max_size_bytes = max_size_bytes
         self._next = 0
         self._rtt_ms: float | None = None
 
-    def __enter__(self) -> "RemotePlace":
+    def __enter__(self) -> "RemoteTestbed":
         self.await_peer()
         return self
 
@@ -54,7 +55,10 @@ class RemotePlace:
         return
 
     def await_peer(self) -> None:
-        """Return when the other end answers. Raises UnreachableError after `wait_s`, RefusedError for its limits."""
+        """Return when the other machine answers.
+
+        Raises UnreachableError after `wait_s`, and RefusedError if its limits are too low.
+        """
         deadline_s = time.monotonic() + self._wait_s
         while True:
             try:
@@ -63,65 +67,66 @@ class RemotePlace:
             except (UnreachableError, TransferError) as error:
                 if time.monotonic() >= deadline_s:
                     raise UnreachableError(
-                        f"{self._address} does not serve ({error}); run `nettool serve` there, or wait longer "
-                        "with --wait"
+                        f"{self._address} does not serve ({error}); run `nettool serve` there, or raise --wait"
                     ) from None
             time.sleep(_RETRY_S)
-        most_bytes, self._next = (_whole_untrusted(answer, name) for name in ("max_bytes", "next"))
-        if self._most_bytes > most_bytes:
+        max_bytes, self._next = (_integer_untrusted(answer, name) for name in ("max_bytes", "next"))
+        if self._max_size_bytes > max_bytes:
             raise RefusedError(
-                f"{self._address} takes {format_size(most_bytes)} at the most: ask for a smaller --size, or start "
+                f"{self._address} accepts at most {format_size(max_bytes)}: ask for a smaller --size, or start "
                 "`nettool serve` there with a larger --max-bytes"
             )
 
     def probe(self) -> Probe:
-        """What the first exchanges have told of the path; nothing was asked for."""
-        rtt = self._rtt_ms
+        """The round trip of the first exchanges. Nothing is asked of the path, so it cannot fail to meet it."""
+        rtt_ms = self._rtt_ms
         return Probe(
             path=self.path.label,
             rate_bps=None,
-            rtt_ms={"median": rtt, "p99": rtt} if rtt is not None else None,
+            rtt_ms=RoundTrips(rtt_ms, rtt_ms) if rtt_ms is not None else None,
             loss=None,
             emulator_cpu_share=None,
             is_met=None,
-            text=f"round trip {format_duration_ns(rtt * 1e6)}" if rtt is not None else "not measured",
+            text=f"round trip {format_duration_ns(rtt_ms * 1e6)}" if rtt_ms is not None else "not measured",
         )
 
-    def receiver(self, setting: Setting, _job: Mapping[str, Any]) -> "_Serving":
-        """See Place."""
+    def receiver(self, setting: Setting, _job: ReceiveJob) -> "_RemoteReceiver":
+        """See Testbed. The other machine needs no job: it accepts whatever arrives."""
         if setting.program is not None:
-            raise UsageError(f"{setting.label} needs its own server: over a remote path nettool's tcp and udp run")
-        return _Serving(self)
+            raise UsageError(
+                f"{setting.label} needs a server of its own: only nettool's tcp and udp run over a remote path"
+            )
+        return _RemoteReceiver(self)
 
-    def sender(self, setting: Setting, job: Mapping[str, Any]) -> End:
-        """See Place."""
-        return End(popen, setting.program, job)
+    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
+        """See Testbed."""
+        return WorkerProcess(popen, setting.program, job)
 
     def begin(self, _seed: int) -> None:
-        """The link is as it is."""
+        """A real path cannot be restarted."""
 
     def pinger(self) -> Pinger | None:
-        """By a ping socket where this user may have one, else by a raw one, else none."""
+        """A pinger on a ping socket if this user may open one, else on a raw socket, else None."""
         for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
             with suppress(OSError):
                 return Pinger(socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP), self.host)
         return None
 
     def account(self, *_: object) -> None:
-        """The path is not ours to count."""
+        """Nobody counts the packets of a real path."""
         return
 
     @property
     def port(self) -> int:
-        """Of the other end."""
+        """Port of the other machine's `nettool serve`."""
         return self._address.port
 
-    def result(self, digest: str, limit_s: float) -> dict[str, Any]:
-        """The receiver's object of the transfer that has just ended. Raises TransferError, ProtocolError."""
-        told = self._ask({"ask": "result", "digest": digest, "since": self._next}, limit_s)
-        return _result_untrusted(told.get("result"))
+    def result(self, digest: str, limit_s: float) -> EndpointResult:
+        """The receiver's result of the transfer that has just ended. Raises TransferError, ProtocolError."""
+        answer = self._ask({"ask": "result", "digest": digest, "since": self._next}, limit_s)
+        return _result_untrusted(answer.get("result"))
 
-    def _ask(self, question: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+    def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, Any]:
         options = TransportOptions(connect_timeout_s=_CONNECT_S, idle_timeout_s=_ASK_TIMEOUT_S)
         channel = transport("tcp").connect(self._address, options)
         try:
@@ -133,60 +138,63 @@ class RemotePlace:
             channel.abort()
             raise
         channel.close()
-        return _decoded_untrusted(answer)
+        return _answer_untrusted(answer)
 
 
-class _Serving:
-    """The receiving end of one trial."""
+class _RemoteReceiver:
+    """The other machine as the receiving endpoint of one trial."""
 
-    def __init__(self, place: RemotePlace) -> None:
-        self._place = place
+    def __init__(self, testbed: RemoteTestbed) -> None:
+        self._testbed = testbed
 
-    def __enter__(self) -> "_Serving":
+    def __enter__(self) -> "_RemoteReceiver":
         return self
 
     def __exit__(self, *_: object) -> None:
         return
 
     def await_port(self) -> int:
-        """Once the other end answers."""
-        self._place.await_peer()
-        return self._place.port
+        """The port, as soon as the other machine answers."""
+        self._testbed.await_peer()
+        return self._testbed.port
 
-    def result(self, limit_s: float, digest: str = "") -> dict[str, Any]:
-        """See Receiving."""
-        return self._place.result(digest, limit_s)
+    def result(self, limit_s: float, digest: str = "") -> EndpointResult:
+        """See ReceiverHandle."""
+        return self._testbed.result(digest, limit_s)
 
 
-def _decoded_untrusted(answer: bytes | None) -> dict[str, Any]:
-    """Raises RefusedError for another version's, ProtocolError for what no nettool says."""
+def _answer_untrusted(answer: bytes | None) -> Mapping[str, Any]:
+    """Raises RefusedError for another version's answer, ProtocolError for anything that is not an answer."""
     try:
-        told = json.loads(answer or b"")
-        if told["schema"] != CONTROL_SCHEMA:
-            raise RefusedError("the other end is of another version; install the same nettool at both ends")
-        return dict(told)
+        fields = json.loads(answer or b"")
+        if fields["schema"] != CONTROL_SCHEMA:
+            raise RefusedError("the other machine runs another version; install the same nettool on both")
+        return dict(fields)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ProtocolError("the other end does not measure; run `nettool serve` there") from None
+        raise ProtocolError(_NOT_SERVING) from None
 
 
-def _whole_untrusted(answer: Mapping[str, Any], name: str) -> int:
+def _integer_untrusted(answer: Mapping[str, Any], name: str) -> int:
     if not isinstance(answer.get(name), int):
-        raise ProtocolError("the other end does not measure; run `nettool serve` there")
+        raise ProtocolError(_NOT_SERVING)
     return int(answer[name])
 
 
-def _result_untrusted(told: Any) -> dict[str, Any]:
-    """Figures, and texts under the names that have some. Raises TransferError where there is nothing."""
-    if not isinstance(told, dict):
-        raise TransferError("the other end has no result of this transfer")
-    result: dict[str, Any] = {}
-    for name, value in list(told.items())[:_MAX_FIELDS]:
-        if value is None:  # where the system does not tell
+def _result_untrusted(fields: Any) -> EndpointResult:
+    """The result, with texts made printable. Raises TransferError if there is none, ProtocolError if it is invalid."""
+    if not isinstance(fields, dict):
+        raise TransferError("the other machine has no result of this transfer")
+    checked: dict[str, int | float | str] = {}
+    for name, value in list(fields.items())[:_MAX_FIELDS]:
+        if value is None:  # a figure that its system does not tell
             continue
-        if name in _TEXTS and isinstance(value, str):
-            result[name] = printable(value, _MAX_TEXT)
-        elif name in _TEXTS or not isinstance(value, int | float) or not abs(value) < _MAX_FIGURE:
-            raise ProtocolError(f"the other end tells nonsense of a transfer: {printable(str(name), 40)}")
+        if isinstance(value, str):
+            checked[printable(name, 40)] = printable(value, _MAX_TEXT)
+        elif isinstance(value, int | float) and abs(value) < _MAX_FIGURE:
+            checked[printable(name, 40)] = value
         else:
-            result[printable(name, 40)] = value
-    return result
+            raise ProtocolError(f"the other machine reported an invalid '{printable(name, 40)}'")
+    try:
+        return EndpointResult.from_json(checked)
+    except ValueError as error:
+        raise ProtocolError(f"the other machine reported an invalid result: {error}") from None

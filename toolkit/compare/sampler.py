@@ -1,33 +1,24 @@
-"""What happened in the course of a transfer: one thread that looks at an end every few milliseconds.
+"""What happens in the course of a transfer: a thread that samples an endpoint every few milliseconds.
 
-Times and counts are kept as running totals, so that half of the samples can be dropped whenever there are
-too many: what is left still sums up what happened in between. The thread only reads; the channel stays its
-owner's.
+Times and counts are running totals, so that half of the samples can be dropped whenever there are too many: what is
+left still sums up what happened in between. The thread only reads; the channel belongs to the thread that uses it.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from toolkit.channel import Statistic
+from toolkit.compare.endpoint_result import Samples
 
 FIRST_INTERVAL_S = 0.005
 MAX_SAMPLES = 400
-COLUMNS = (
-    "t_s",
-    "delivered_bytes",
-    "congestion_window_bytes",
-    "rtt_ms",
-    "retransmitted_packets",
-    "recovering_s",
-    "receiver_limited_s",
-    "busy_s",
-)
 _SCHEDSTAT = Path("/proc/self/schedstat")
 
 
 def busy_seconds() -> float:
-    """How long this process has had work so far: on a processor, and waiting for one."""
+    """How long this process has had work so far: time on a processor, and time waiting for one."""
     try:
         waiting_ns = int(_SCHEDSTAT.read_text().split()[1])
     except (OSError, IndexError, ValueError):
@@ -36,61 +27,61 @@ def busy_seconds() -> float:
 
 
 class Sampler:
-    """Samples until the block is left. Without `statistics` it keeps times and processor only."""
+    """Samples until the block is left. Without `statistics` it records only times and processor use."""
 
-    def __init__(self, origin_s: float, statistics: Callable[[], Mapping[str, Any]] | None = None) -> None:
-        """`origin_s` of the monotonic clock is time 0; `statistics` is a channel's."""
+    def __init__(self, origin_s: float, statistics: Callable[[], Mapping[str, Statistic]] | None = None) -> None:
+        """`origin_s` on the monotonic clock is time 0; `statistics` is that of a channel."""
         self._origin_s = origin_s
         self._statistics = statistics
         self._interval_s = FIRST_INTERVAL_S
         self._rows: list[tuple[float, ...]] = []
         self._busy_origin_s = busy_seconds()
         self._recovering_s = self._receiver_limited_s = 0.0
-        self._retransmitted = 0
+        self._retransmitted = 0.0
         self._recovering_until_s = 0.0
         self._last_s = 0.0
-        self._over = threading.Event()
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def __enter__(self) -> "Sampler":
-        self._sample()
+        self.sample()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._is_over.set()
         self._thread.join()
-        self._sample()
+        self.sample()
 
-    def series(self) -> dict[str, list[float]]:
-        """The columns by name, each as long as the others."""
-        columns = list(zip(*self._rows, strict=True))
-        return {name: list(column) for name, column in zip(COLUMNS, columns, strict=True)}
+    def series(self) -> Samples:
+        """The samples so far, column by column."""
+        return Samples(*(list(column) for column in zip(*self._rows, strict=True)))
 
-    def _run(self) -> None:
-        while not self._over.wait(self._interval_s):
-            self._sample()
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Take one sample now. Inside the block the thread does it."""
         now_s = time.monotonic() - self._origin_s
-        told = self._statistics() if self._statistics is not None else {}
+        statistics = self._statistics() if self._statistics is not None else {}
+
+        def figure(name: str, default: float = 0.0) -> float:
+            value = statistics.get(name, default)
+            return default if isinstance(value, str) else value
+
         elapsed_s, self._last_s = now_s - self._last_s, now_s
-        retransmitted = told.get("packets_retransmitted", 0)
-        rtt_ms = told.get("rtt_ms", 0.0)
+        retransmitted, rtt_ms = figure("packets_retransmitted"), figure("rtt_ms")
         if retransmitted > self._retransmitted:
             self._recovering_until_s = now_s + rtt_ms / 1e3
         self._retransmitted = retransmitted
-        if told.get("is_recovering", now_s < self._recovering_until_s):
+        if figure("is_recovering", now_s < self._recovering_until_s):
             self._recovering_s += elapsed_s
-        if "rwnd_limited_ms" in told:
-            self._receiver_limited_s = (told["rwnd_limited_ms"] + told["sndbuf_limited_ms"]) / 1e3
-        elif told.get("is_receiver_limited"):
+        if "rwnd_limited_ms" in statistics:  # the kernel's own total
+            self._receiver_limited_s = (figure("rwnd_limited_ms") + figure("sndbuf_limited_ms")) / 1e3
+        elif figure("is_receiver_limited"):
             self._receiver_limited_s += elapsed_s
         self._rows.append(
             (
                 now_s,
-                told.get("bytes_delivered", 0),
-                told.get("congestion_window_bytes", 0),
+                figure("bytes_delivered"),
+                figure("congestion_window_bytes"),
                 rtt_ms,
                 retransmitted,
                 self._recovering_s,
@@ -101,3 +92,7 @@ class Sampler:
         if len(self._rows) >= MAX_SAMPLES:
             del self._rows[1::2]
             self._interval_s *= 2
+
+    def _run(self) -> None:
+        while not self._is_over.wait(self._interval_s):
+            self.sample()

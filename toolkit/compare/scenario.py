@@ -1,16 +1,16 @@
-"""What a user asks of a campaign, on the command line or in a scenario file, and the plan that it comes to.
+"""What a user asks of a campaign, on the command line or in a scenario file, and the plan that follows from it.
 
-A scenario is a TOML file; whatever the command line says goes before it:
+A scenario is a TOML file. The command line takes precedence over it:
 
     kind = "link"                       # loopback, lan or link
     transports = ["tcp-cubic", "udp-bbr"]
     sizes = ["4MiB"]
     repeats = 6
     seed = 1
-    competitor = "tcp-cubic"            # beside each transfer
+    competitor = "tcp-cubic"            # a background flow beside each transfer
     control = true                      # the A/A control
 
-    [link]                              # as options of `nettool link`; every combination of the lists is a path
+    [link]                              # options of `nettool link`; every combination of the lists is a path
     rate = "100Mbit"
     rtt = ["10ms", "40ms"]
     loss = ["0%", "0.1%", "1%", "5%"]
@@ -26,30 +26,29 @@ from typing import Any, TypeVar
 
 from toolkit.channel import Address
 from toolkit.compare import paths
-from toolkit.compare.campaign import Plan
-from toolkit.compare.plan import TCP_DEFAULT, Setting, parse_transports
-from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign
+from toolkit.compare.plan import TCP_DEFAULT, Plan, parse_transports
+from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.errors import UsageError, printable
 from toolkit.units import parse_duration_ns, parse_size, to_seconds
 
 LISTED = ("link", "rate", "rtt", "loss")
-"""What may be a list on the command line; in a scenario everything may."""
+"""Options that may be lists on the command line; in a scenario file every option may."""
 _SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _REPEATS = 6
-_LINK_KINDS: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
-"""Of what is no text in a scenario's [link]."""
-_Kind = TypeVar("_Kind")
+_LINK_TYPES: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
+"""Types of the options in [link] that are not text."""
+_Value = TypeVar("_Value")
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """None and nothing where nothing was said.
+class Scenario:
+    """What the user asks for; None or empty where the user says nothing.
 
     link:  option of `nettool link` -> its values
-    limit: for one transfer, as a duration
-    wait:  for a remote `nettool serve`, as a duration
+    limit: time limit of one transfer, as a duration
+    wait:  how long to wait for a remote `nettool serve`, as a duration
     """
 
     kind: str
@@ -63,19 +62,19 @@ class Asked:
     probes: bool | None = None
     limit: str | None = None
     competitor: str | None = None
-    link: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    link: Mapping[str, Sequence[LinkOption]] = field(default_factory=dict)
     address: Address | None = None
     wait: str | None = None
 
-    def over(self, scenario: "Asked") -> "Asked":
-        """This, and from the scenario what this does not say. Raises UsageError where it is of another kind."""
-        if scenario.kind != self.kind:
-            raise UsageError(f"that scenario is for 'nettool bench {scenario.kind}'")
-        said = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, (), {})}
-        return replace(scenario, **{**said, "link": {**scenario.link, **self.link}})
+    def merged_with(self, other: "Scenario") -> "Scenario":
+        """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
+        if other.kind != self.kind:
+            raise UsageError(f"that scenario is for 'nettool bench {other.kind}'")
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, (), {})}
+        return replace(other, **{**given, "link": {**other.link, **self.link}})
 
     def plan(self) -> Plan:
-        """Raises UsageError for what makes no sense."""
+        """Raises UsageError if the scenario makes no sense."""
         seed = 1 if self.seed is None else self.seed
         return Plan(
             name=self.kind,
@@ -100,17 +99,20 @@ class Asked:
             return [paths.loopback()]
         if self.kind == paths.REMOTE:
             return [paths.remote(str(self.address))]
-        given = {name: list(values) for name, values in self.link.items() if values}
+        given: dict[str, list[LinkOption]] = {name: list(values) for name, values in self.link.items() if values}
         if self.kind == paths.LINK and "link" not in given and "trace" not in given:
-            given = {**{n: v for n, v in _LINK_DEFAULTS.items() if n not in given}, **given}
+            given = {**{n: list(v) for n, v in _LINK_DEFAULTS.items() if n not in given}, **given}
         order = [*(name for name in LISTED if name in given), *(name for name in given if name not in LISTED)]
-        changes = {"changes": tuple(given["changes"])} if "changes" in given else {}
+        changes = {"changes": tuple(str(each) for each in given["changes"])} if "changes" in given else {}
         lists = {name: given[name] for name in order if name != "changes"}
         return paths.combined(self.kind, lists, changes, seed)
 
 
 def _tcp_default(kind: str) -> str:
-    """TCP_DEFAULT, or where only root may choose it, the kernel's own default. In its own namespaces one is root."""
+    """TCP_DEFAULT, or the kernel's default where only root may choose TCP_DEFAULT.
+
+    In the namespaces of a lan or link campaign the process is root.
+    """
     if kind in (paths.LAN_KIND, paths.LINK) or os.geteuid() == 0:
         return TCP_DEFAULT
     with suppress(OSError):
@@ -124,58 +126,57 @@ def _competitor(text: str | None) -> Setting | None:
         return None
     settings = parse_transports(text)
     if len(settings) > 1 or settings[0].program is not None:
-        raise UsageError("--competitor is one of nettool's own transports, like tcp-cubic")
+        raise UsageError("--competitor takes one of nettool's own transports, like tcp-cubic")
     return settings[0]
 
 
-def read_scenario(path: Path) -> Asked:
-    """Raises UsageError where the file is none."""
+def read_scenario(path: Path) -> Scenario:
+    """Raises UsageError if the file is not a scenario."""
     shown = printable(str(path), 80)
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {shown}: {(error.strerror or '').lower()}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{shown} is no scenario: {printable(str(error), 100)}") from None
-    link = told.pop("link", {})
-    kind = told.pop("kind", paths.LINK)
+        raise UsageError(f"{shown} is not a scenario: {printable(str(error), 100)}") from None
+    link = values.pop("link", {})
+    kind = values.pop("kind", paths.LINK)
     if kind not in (paths.LOOPBACK, paths.LAN_KIND, paths.LINK) or not isinstance(link, dict):
-        raise UsageError(f"{shown}: kind is loopback, lan or link, and [link] a table")
+        raise UsageError(f"{shown}: kind must be loopback, lan or link, and [link] a table")
     try:
-        asked = Asked(
+        scenario = Scenario(
             kind=kind,
-            transports=_joined(told.pop("transports", None)),
-            sizes=tuple(_listed(told.pop("sizes", []))),
-            repeats=_of(int, told.pop("repeats", None)),
-            seed=_of(int, told.pop("seed", None)),
-            control=_of(bool, told.pop("control", None)),
-            probes=_of(bool, told.pop("probes", None)),
-            limit=_of(str, told.pop("limit", None)),
-            competitor=_of(str, told.pop("competitor", None)),
-            link=_of_link({name.replace("-", "_"): value for name, value in link.items()}),
+            transports=_joined(values.pop("transports", None)),
+            sizes=tuple(_list_of(str, values.pop("sizes", []))),
+            repeats=_checked(int, values.pop("repeats", None)),
+            seed=_checked(int, values.pop("seed", None)),
+            control=_checked(bool, values.pop("control", None)),
+            probes=_checked(bool, values.pop("probes", None)),
+            limit=_checked(str, values.pop("limit", None)),
+            competitor=_checked(str, values.pop("competitor", None)),
+            link=_link_options({name.replace("-", "_"): value for name, value in link.items()}),
         )
     except (TypeError, ValueError):
-        raise UsageError(f"{shown}: a value is not of its kind; docs/method.md shows a scenario") from None
-    if told:
-        raise UsageError(f"{shown}: nothing is called '{printable(str(next(iter(told))), 40)}' in a scenario")
-    return asked
+        raise UsageError(f"{shown}: a value has the wrong type; docs/method.md shows a scenario") from None
+    if values:
+        raise UsageError(f"{shown}: unknown key '{printable(str(next(iter(values))), 40)}' in a scenario")
+    return scenario
 
 
 def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
-    """The plan that a campaign was made by. Raises UsageError where that cannot be had again."""
+    """The plan that a recorded campaign followed. Raises UsageError if it cannot be restored."""
     if campaign.name == paths.REMOTE:
-        raise UsageError("a remote campaign cannot be gone on with from its record: run 'nettool bench remote' again")
-    settings = [_setting(told) for label, told in campaign.transports.items() if not label.endswith(CONTROL_SUFFIX)]
-    made = []
-    for label, told in campaign.paths.items():
-        if told["kind"] == paths.LOOPBACK:
-            made.append(paths.loopback())
+        raise UsageError("a remote campaign cannot be resumed from its records: run 'nettool bench remote' again")
+    restored = []
+    for label, path in campaign.paths.items():
+        if path.kind == paths.LOOPBACK:
+            restored.append(paths.loopback())
         else:
-            made.append(replace(paths.from_text(told["kind"], told["link"], told["seed"]), label=label))
+            restored.append(replace(paths.from_options(path.kind, path.link, path.seed or 0), label=label))
     return Plan(
         name=campaign.name,
-        settings=settings,
-        paths=made,
+        settings=[each for label, each in campaign.transports.items() if not label.endswith(CONTROL_SUFFIX)],
+        paths=restored,
         sizes=list(campaign.sizes),
         repeats=campaign.repeats,
         seed=campaign.seed,
@@ -183,33 +184,27 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         is_controlled=any(label.endswith(CONTROL_SUFFIX) for label in campaign.transports),
         is_probed=campaign.is_probed,
         limit_s=campaign.limit_s,
-        competitor=_setting(campaign.competitor) if campaign.competitor is not None else None,
+        competitor=campaign.competitor,
     )
 
 
-def _setting(told: Mapping[str, Any]) -> Setting:
-    return Setting(**{f.name: told[f.name] for f in fields(Setting)})
-
-
-def _listed(value: Any, kind: type = str) -> list[Any]:
+def _list_of(kind: type[_Value], value: Any) -> list[_Value]:
     values = value if isinstance(value, list) else [value]
-    for one in values:
-        _of(kind, one)
-    return values
+    return [each for each in values if _checked(kind, each) is not None]
 
 
 def _joined(value: Any) -> str | None:
-    return None if value is None else ",".join(_listed(value))
+    return None if value is None else ",".join(_list_of(str, value))
 
 
-def _of_link(told: Mapping[str, Any]) -> dict[str, list[Any]]:
-    if any(value == [] for value in told.values()):
-        raise ValueError(told)
-    return {name: _listed(value, _LINK_KINDS.get(name, str)) for name, value in told.items()}
+def _link_options(options: Mapping[str, Any]) -> dict[str, list[Any]]:
+    if any(value == [] for value in options.values()):
+        raise ValueError("an empty list")
+    return {name: _list_of(_LINK_TYPES.get(name, str), value) for name, value in options.items()}
 
 
-def _of(kind: type[_Kind], value: Any) -> _Kind | None:
-    """The value, where it is of that kind and no other (a bool is an int). Raises TypeError."""
+def _checked(kind: type[_Value], value: Any) -> _Value | None:
+    """The value, if its type is exactly `kind` (a bool is not an int). Raises TypeError."""
     if value is not None and type(value) is not kind:
         raise TypeError(value)
     return value

@@ -1,14 +1,13 @@
-"""The other end of `nettool bench remote`: takes what is sent, verifies it, keeps nothing, and tells what it cost.
+"""The receiving endpoint of `nettool bench remote`: accepts files, verifies and discards them, and reports the cost.
 
-One port, TCP and UDP. A session that begins as a transfer is one to be measured; one whose first message is a line
-of JSON asks something, and gets a line back:
+One port serves TCP and UDP. A session that begins as a transfer is measured. A session whose first message is a JSON
+object asks a question, and gets a JSON object back:
 
-    {"ask": "hello"}     its limits, and the number that the next transfer will have
+    {"ask": "hello"}     the limits, and the number that the next transfer will have
     {"ask": "result", "digest": "...", "since": NUMBER}
-                         the receiver's object of the newest transfer of this host with that digest
+                         the EndpointResult of the newest transfer from this host with that digest
 
-Everything is bounded: the bytes and the time of a transfer, how many there are, what is kept to be asked for, and how
-long it all lasts.
+Everything is bounded: bytes and time of a transfer, the number of transfers, the results kept, and the total time.
 """
 
 import json
@@ -17,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -32,7 +31,8 @@ from toolkit.channel import (
     TransportOptions,
 )
 from toolkit.compare.discard import receive_and_discard
-from toolkit.compare.worker import peak_memory_bytes
+from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.worker_protocol import peak_memory_bytes
 from toolkit.errors import NettoolError, ProtocolError, printable
 from toolkit.transfer import TransferResult
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
@@ -44,18 +44,18 @@ _FIRST_MESSAGE_S = 10.0
 _RESULT_WAIT_S = 10.0
 _LAST_QUESTIONS_S = 5.0
 _GRACE_S = 5.0
-_MAX_AT_A_TIME = 8
+_MAX_SESSIONS = 8
 _MAX_HOSTS = 64
 _MAX_RESULTS = 4
-"""Of one host; more than one may measure from there at a time."""
+"""Results kept for each host; more than one user may measure from it at a time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a serving end takes.
+class ServerLimits:
+    """What a measuring server accepts.
 
-    bytes_per_transfer, seconds_per_transfer: of one
-    transfers: how many in all; None for no end but the time's
+    bytes_per_transfer, seconds_per_transfer: of one transfer
+    transfers: number of transfers; None for no limit
     seconds:   how long it serves
     """
 
@@ -65,40 +65,55 @@ class Limits:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class ServedSession:
+    """One session that was measured, or that failed. `transport` and `peer` are None if nothing could be measured."""
+
+    verified: bool
+    result: EndpointResult
+    transport: str | None = None
+    peer: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The `served` object of docs/data-format.md."""
+        who = {} if self.transport is None else {"transport": self.transport, "peer": self.peer}
+        return {**who, "verified": self.verified, **self.result.to_json()}
+
+
 class _TimeIsUpError(Exception):
-    """It has served as long as it was to."""
+    """The server has served as long as it was asked to."""
 
 
-class MeasuringEnd:
-    """Serves from `run` on, until its limits, or until a signal ends the process."""
+class MeasuringServer:
+    """Serves from `run` on, until a limit is reached or a signal ends the process."""
 
     def __init__(
         self,
         transports: Mapping[str, Transport],
         address: Address,
-        limits: Limits,
-        tell: Callable[[str, Mapping[str, Any]], None],
+        limits: ServerLimits,
+        on_session: Callable[[str, ServedSession], None],
     ) -> None:
-        """`tell` gets a line for each session that was measured or has failed, and its figures.
+        """`on_session` gets each session that was measured or has failed, with a line that describes it.
 
-        Raises UnreachableError where the port cannot be had.
+        Raises UnreachableError if the port is not available.
         """
         self._limits = limits
-        self._tell = tell
-        self._results: dict[str, deque[tuple[int, dict[str, Any]]]] = {}
-        self._kept = threading.Condition()  # of the results, and of the counts
-        self._taken = self._ended = 0
+        self._on_session = on_session
+        self._results: dict[str, deque[tuple[int, EndpointResult]]] = {}
+        self._changed = threading.Condition()  # guards the results and the counts
+        self._begun = self._ended = 0
         listeners = listen_on_one_port(transports, address, TransportOptions(idle_timeout_s=15.0))
         self.port = next(iter(listeners.values())).address.port
-        self._server = SessionServer(listeners, self._serve, max_sessions=_MAX_AT_A_TIME)
+        self._server = SessionServer(listeners, self._serve, max_sessions=_MAX_SESSIONS)
 
     def run(self) -> None:
-        """Serve. Only in the main thread: the time is kept by SIGALRM."""
+        """Serve. Only in the main thread, because SIGALRM enforces the time limit."""
 
-        def end(_number: int, _frame: FrameType | None) -> None:
+        def stop(_number: int, _frame: FrameType | None) -> None:
             raise _TimeIsUpError
 
-        before = signal.signal(signal.SIGALRM, end)
+        previous = signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, self._limits.seconds)
         try:
             self._server.run()
@@ -106,16 +121,16 @@ class MeasuringEnd:
             pass
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, previous)
             self._server.close(_GRACE_S)
 
     def close(self) -> None:
-        """Stop listening, and end what runs. Idempotent."""
+        """Stop listening, and end the sessions. Idempotent."""
         self._server.close(_GRACE_S)
 
     def _serve(self, name: str, channel: Channel) -> None:
         try:
-            peeked = _Peeked(channel)
+            peeked = _PeekedChannel(channel)
             first = peeked.peek(_FIRST_MESSAGE_S)
             if first[:1] == b"{":
                 self._answer_untrusted(channel, first)
@@ -123,57 +138,68 @@ class MeasuringEnd:
             else:
                 self._measure(name, peeked)
         except NettoolError as error:
-            self._tell(f"{channel.peer} ({name}): {error}", {"error": str(error), "verified": False})
-            channel.abort()
-        except Exception as unexpected:  # one peer's; the others are served on
-            error_text = f"unexpected {type(unexpected).__name__}: {printable(str(unexpected))}"
-            self._tell(f"{channel.peer} ({name}): {error_text}", {"error": error_text, "verified": False})
-            channel.abort()
+            self._report_failure(name, channel, str(error))
+        except Exception as unexpected:  # a defect that one peer triggers must not end the service for the others
+            text = f"unexpected {type(unexpected).__name__}: {printable(str(unexpected))}"
+            self._report_failure(name, channel, text)
+
+    def _report_failure(self, name: str, channel: Channel, error: str) -> None:
+        self._on_session(f"{channel.peer} ({name}): {error}", ServedSession(False, EndpointResult(error=error)))
+        channel.abort()
 
     def _answer_untrusted(self, channel: Channel, message: bytes) -> None:
         answer: dict[str, Any] = {"schema": CONTROL_SCHEMA}
         try:
-            asked = json.loads(message)
-            if asked["ask"] == "hello":
-                answer |= {"max_bytes": self._limits.bytes_per_transfer, "next": self._taken + 1}
-            elif asked["ask"] == "result":
-                answer["result"] = self._result(channel.peer.host, str(asked["digest"]), int(asked["since"]))
+            question = json.loads(message)
+            if question["ask"] == "hello":
+                answer |= {"max_bytes": self._limits.bytes_per_transfer, "next": self._begun + 1}
+            elif question["ask"] == "result":
+                result = self._result(channel.peer.host, str(question["digest"]), int(question["since"]))
+                answer["result"] = result.to_json() if result is not None else None
             else:
-                raise KeyError(asked["ask"])
+                raise KeyError(question["ask"])
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            raise ProtocolError("it asks what nobody understands") from None
+            raise ProtocolError("the peer sent an unknown question") from None
         channel.send_message(json.dumps(answer).encode())
 
-    def _result(self, host: str, digest: str, since: int) -> dict[str, Any] | None:
-        """Of the newest transfer like that; it may be about to end."""
+    def _result(self, host: str, digest: str, since: int) -> EndpointResult | None:
+        """Result of the newest transfer that matches; waits for one that is about to end."""
 
-        def newest() -> dict[str, Any] | None:
+        def newest() -> EndpointResult | None:
             kept = reversed(self._results.get(host, ()))
-            return next((told for number, told in kept if number >= since and told["digest"] == digest), None)
+            return next((result for number, result in kept if number >= since and result.digest == digest), None)
 
-        with self._kept:
-            return self._kept.wait_for(newest, _RESULT_WAIT_S)
+        with self._changed:
+            return self._changed.wait_for(newest, _RESULT_WAIT_S)
 
-    def _keep(self, host: str, number: int, told: dict[str, Any]) -> None:
-        with self._kept:
+    def _keep(self, host: str, number: int, result: EndpointResult) -> None:
+        with self._changed:
             if host not in self._results and len(self._results) >= _MAX_HOSTS:
                 del self._results[next(iter(self._results))]
-            self._results.setdefault(host, deque(maxlen=_MAX_RESULTS)).append((number, told))
-            self._kept.notify_all()
+            self._results.setdefault(host, deque(maxlen=_MAX_RESULTS)).append((number, result))
+            self._changed.notify_all()
 
-    def _measure(self, name: str, channel: "_Peeked") -> None:
-        with self._kept:
-            self._taken += 1
-            number = self._taken
-        over = threading.Event()
-        timer = threading.Timer(self._limits.seconds_per_transfer, over.set)
+    def _measure(self, name: str, channel: "_PeekedChannel") -> None:
+        with self._changed:
+            self._begun += 1
+            number = self._begun
+        result = self._received(channel, 0 if self._is_beyond(number) else self._limits.bytes_per_transfer)
+        session = ServedSession(result.error is None, result, name, str(channel.peer))
+        self._keep(channel.peer.host, number, result)
+        what = f"{format_size(result.size_bytes or 0)} verified in {format_seconds(result.seconds or 0.0)}"
+        self._on_session(f"{channel.peer} ({name}): {result.error or what}", session)
+        if not self._is_beyond(number):
+            self._count_ended()
+
+    def _received(self, channel: "_PeekedChannel", limit_bytes: int) -> EndpointResult:
+        is_over = threading.Event()
+        timer = threading.Timer(self._limits.seconds_per_transfer, is_over.set)
         timer.daemon = True
         timer.start()
-        limit = 0 if self._is_beyond(number) else self._limits.bytes_per_transfer
         cpu_s, started_s = time.process_time(), time.monotonic()
         report, error = TransferResult(""), None
         try:
-            report = receive_and_discard(channel, limit, cancel=over)
+            report = receive_and_discard(channel, limit_bytes, cancel=is_over)
             channel.close()
         except NettoolError as failure:
             error = failure
@@ -181,30 +207,20 @@ class MeasuringEnd:
         finally:
             timer.cancel()
         seconds = time.monotonic() - started_s
-        told: dict[str, Any] = {
-            "transport": name,
-            "peer": str(channel.peer),
-            "verified": error is None,
-            "bytes": report.size_bytes,
-            "seconds": seconds,
-            "goodput_bps": rate_of(report.size_bytes, seconds),
-            "algorithm": report.algorithm,
-            "digest": report.digest,
-            "cpu_seconds": time.process_time() - cpu_s,
-            "peak_memory_bytes": peak_memory_bytes(),
-            **channel.statistics(),
-        }
-        if error is not None:
-            told["error"] = str(error)
-        self._keep(channel.peer.host, number, told)
-        what = f"{format_size(report.size_bytes)} verified in {format_seconds(seconds)}"
-        self._tell(f"{channel.peer} ({name}): {error or what}", told)
-        if not self._is_beyond(number):
-            self._count_ended()
+        result = EndpointResult(
+            size_bytes=report.size_bytes,
+            seconds=seconds,
+            goodput_bps=rate_of(report.size_bytes, seconds),
+            algorithm=report.algorithm,
+            digest=report.digest,
+            cpu_seconds=time.process_time() - cpu_s,
+            peak_memory_bytes=peak_memory_bytes(),
+        ).with_statistics(channel.statistics())
+        return result if error is None else replace(result, error=str(error))
 
     def _count_ended(self) -> None:
-        """With the last of its transfers nothing is left to do but to tell of it."""
-        with self._kept:
+        """After its last transfer the server stays only to answer questions about it."""
+        with self._changed:
             self._ended += 1
             left_s = signal.getitimer(signal.ITIMER_REAL)[0]
             if self._ended == self._limits.transfers and left_s > _LAST_QUESTIONS_S:
@@ -214,30 +230,30 @@ class MeasuringEnd:
         return self._limits.transfers is not None and number > self._limits.transfers
 
 
-class _Peeked:
-    """A channel whose first message can be looked at before it is received; what lands meanwhile is kept."""
+class _PeekedChannel:
+    """A channel whose first message can be examined before it is received; content that arrives meanwhile is kept."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._first: bytes | None = None
-        self._landed: list[tuple[int, int, bytes]] = []
-        self._landed_bytes = 0
+        self._early: list[tuple[int, int, bytes]] = []
+        self._early_bytes = 0
 
     def peek(self, timeout_s: float) -> bytes:
-        """The first message. Raises ProtocolError when there is none in time."""
+        """The first message. Raises ProtocolError if none arrives in time."""
         deadline_s = time.monotonic() + timeout_s
         while self._first is None and (left_s := deadline_s - time.monotonic()) > 0:
             self._first = self._channel.receive(self, left_s)
         if self._first is None:
-            raise ProtocolError("it connected and said nothing")
+            raise ProtocolError("the peer connected and sent nothing")
         return self._first
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
-        """As an ExtentSink, for what comes before the first message."""
-        self._landed_bytes += len(data)
-        if self._landed_bytes > OPTIMISTIC_BYTES:
+        """As an ExtentSink, for content that precedes the first message."""
+        self._early_bytes += len(data)
+        if self._early_bytes > OPTIMISTIC_BYTES:
             raise ProtocolError("the peer sent content of a file that it did not offer")
-        self._landed.append((file_id, offset, bytes(data)))
+        self._early.append((file_id, offset, bytes(data)))
 
     @property
     def peer(self) -> Address:
@@ -251,10 +267,10 @@ class _Peeked:
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        if sink is not None and self._landed:
-            for file_id, offset, data in self._landed:
+        if sink is not None and self._early:
+            for file_id, offset, data in self._early:
                 sink.write(file_id, offset, memoryview(data))
-            self._landed.clear()
+            self._early.clear()
             return None
         return self._channel.receive(sink, timeout_s, wake)
 

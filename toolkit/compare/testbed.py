@@ -1,114 +1,116 @@
-"""Where the two ends of a trial run, and what lies between them: one interface for every kind of path."""
+"""Testbeds: where the two endpoints of a trial run, and the path between them. One interface for every kind of path."""
 
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
+from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.packet_audit import audit
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.ping import NO_PINGS, Pinger
-from toolkit.compare.plan import Setting
 from toolkit.compare.probe import probe
-from toolkit.compare.records import Probe
-from toolkit.compare.worker_process import End
+from toolkit.compare.records import PacketAudit, Probe, Setting
+from toolkit.compare.worker_process import WorkerProcess
+from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 from toolkit.emulator.link import Link
 
-_SETTLE_LIMIT_S = 3.0
-_SETTLE_INTERVAL_S = 0.02
+_DRAIN_LIMIT_S = 3.0
+_DRAIN_INTERVAL_S = 0.02
 
 
-class Receiving(Protocol):
-    """The receiving end of one trial; a context manager that ends it."""
+class ReceiverHandle(Protocol):
+    """The receiving endpoint of one trial; a context manager that ends it."""
 
-    def __enter__(self) -> "Receiving":
+    def __enter__(self) -> "ReceiverHandle":
         """Start it."""
 
     def __exit__(self, *_: object) -> None:
-        """End it, if it has not ended."""
+        """End it, unless it has ended."""
 
     def await_port(self) -> int:
-        """The port that it listens at. Raises TransferError."""
+        """The port that it listens on. Raises TransferError."""
 
-    def result(self, limit_s: float, digest: str = "") -> dict[str, Any]:
-        """What came of it; `digest` is the sender's, by which a far end knows it. Raises TransferError."""
+    def result(self, limit_s: float, digest: str = "") -> EndpointResult:
+        """Its result. A remote receiver finds it by the sender's `digest`. Raises TransferError."""
 
 
-class Place(Protocol):
-    """A path that is there, with both its ends; a context manager that takes it away.
+class Testbed(Protocol):
+    """A path with both its endpoints; a context manager that creates and removes it.
 
-    host: what the sending end calls the receiving one
+    host: address of the receiving endpoint, as the sending one reaches it
     """
 
     host: str
     path: BenchPath
 
-    def __enter__(self) -> "Place":
-        """Make it. Raises NettoolError."""
+    def __enter__(self) -> "Testbed":
+        """Create it. Raises NettoolError."""
 
     def __exit__(self, *_: object) -> None:
-        """Take it away."""
+        """Remove it."""
 
     def probe(self) -> Probe | None:
-        """Measure it; None where there is nothing to hold it to."""
+        """Measure the path; None if there is nothing to measure."""
 
-    def receiver(self, setting: Setting, job: Mapping[str, Any]) -> Receiving:
-        """Start a receiving end."""
+    def receiver(self, setting: Setting, job: ReceiveJob) -> ReceiverHandle:
+        """Start a receiving endpoint."""
 
-    def sender(self, setting: Setting, job: Mapping[str, Any]) -> End:
-        """Start a sending end."""
+    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
+        """Start a sending endpoint."""
 
     def begin(self, seed: int) -> None:
-        """A trial begins: the link starts anew with that seed."""
+        """Begin a trial: restart the link with this seed."""
 
     def pinger(self) -> Pinger | None:
-        """Something to measure the delay with; None where it may not."""
+        """A pinger to measure the delay with; None where pings are not possible, or show nothing."""
 
-    def account(self, sender: Mapping[str, Any], receiver: Mapping[str, Any], pinger: Pinger | None) -> Any:
-        """The record's `ledger` of the trial whose ends are gone; None where nobody counts. The pinger is stopped."""
+    def account(self, sender: EndpointResult, receiver: EndpointResult, pinger: Pinger | None) -> PacketAudit | None:
+        """Audit the packets of the trial whose endpoints have ended, and stop the pinger; None without a link."""
 
 
-class Loopback:
-    """Both ends on this machine."""
+class LoopbackTestbed:
+    """Both endpoints on this machine, over its loopback interface."""
 
     host = "127.0.0.1"
 
     def __init__(self, path: BenchPath) -> None:
         self.path = path
 
-    def __enter__(self) -> "Loopback":
+    def __enter__(self) -> "LoopbackTestbed":
         return self
 
     def __exit__(self, *_: object) -> None:
         return
 
     def probe(self) -> Probe | None:
-        """Nothing was asked for."""
+        """See Testbed."""
         return None
 
-    def receiver(self, setting: Setting, job: Mapping[str, Any]) -> End:
-        """See Place."""
-        return End(popen, setting.program, {**job, "bind": self.host})
+    def receiver(self, setting: Setting, job: ReceiveJob) -> WorkerProcess:
+        """See Testbed."""
+        return WorkerProcess(popen, setting.program, replace(job, bind=self.host))
 
-    def sender(self, setting: Setting, job: Mapping[str, Any]) -> End:
-        """See Place."""
-        return End(popen, setting.program, job)
+    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
+        """See Testbed."""
+        return WorkerProcess(popen, setting.program, job)
 
     def begin(self, _seed: int) -> None:
-        """There is no link."""
+        """There is no link to restart."""
 
     def pinger(self) -> Pinger | None:
-        """Its queue is the receiver's socket: a ping passes by it."""
+        """None: the only queue is the receiver's socket, which a ping does not pass."""
         return None
 
     def account(self, *_: object) -> None:
-        """No link, no ledger."""
+        """There is no link to audit."""
         return
 
 
-class LinkPlace:
-    """The two ends of a link on this machine, a LAN or an emulated one."""
+class EmulatedTestbed:
+    """The two namespaces of a link on this machine: a LAN or an emulated link."""
 
     def __init__(self, path: BenchPath) -> None:
         assert path.spec is not None
@@ -116,7 +118,7 @@ class LinkPlace:
         self._link = Link(path.spec)
         self.host = str(self._link.addresses.far)
 
-    def __enter__(self) -> "LinkPlace":
+    def __enter__(self) -> "EmulatedTestbed":
         self._link.open()
         return self
 
@@ -124,37 +126,37 @@ class LinkPlace:
         self._link.close()
 
     def probe(self) -> Probe:
-        """See Place."""
+        """See Testbed."""
         return probe(self.path, self._link)
 
-    def receiver(self, setting: Setting, job: Mapping[str, Any]) -> End:
-        """See Place."""
-        return End(self._link.popen_far, setting.program, {**job, "bind": self.host})
+    def receiver(self, setting: Setting, job: ReceiveJob) -> WorkerProcess:
+        """See Testbed."""
+        return WorkerProcess(self._link.popen_far, setting.program, replace(job, bind=self.host))
 
-    def sender(self, setting: Setting, job: Mapping[str, Any]) -> End:
-        """See Place."""
-        return End(self._link.popen_near, setting.program, job)
+    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
+        """See Testbed."""
+        return WorkerProcess(self._link.popen_near, setting.program, job)
 
     def begin(self, seed: int) -> None:
-        """See Place."""
+        """See Testbed."""
         self._link.start_clock(seed)
 
     def pinger(self) -> Pinger:
-        """See Place."""
+        """See Testbed."""
         return Pinger(self._link.socket_near(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), self.host)
 
-    def account(self, sender: Mapping[str, Any], receiver: Mapping[str, Any], pinger: Pinger | None) -> dict[str, Any]:
-        """See Place. Waits until nothing is under way any more, and no ping either."""
+    def account(self, sender: EndpointResult, receiver: EndpointResult, pinger: Pinger | None) -> PacketAudit:
+        """See Testbed. Waits until no packet and no ping is in flight."""
         if pinger is not None:
             pinger.stop()
-        deadline_s = time.monotonic() + _SETTLE_LIMIT_S
-        ledger = self._link.accounting()
-        while (ledger.forward.in_flight or ledger.backward.in_flight) and time.monotonic() < deadline_s:
-            time.sleep(_SETTLE_INTERVAL_S)
-            ledger = self._link.accounting()
-        return audit(ledger, sender, receiver, pinger.collect() if pinger is not None else NO_PINGS)
+        deadline_s = time.monotonic() + _DRAIN_LIMIT_S
+        counts = self._link.accounting()
+        while (counts.forward.in_flight or counts.backward.in_flight) and time.monotonic() < deadline_s:
+            time.sleep(_DRAIN_INTERVAL_S)
+            counts = self._link.accounting()
+        return audit(counts, sender, receiver, pinger.collect() if pinger is not None else NO_PINGS)
 
 
 def popen(arguments: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
-    """A process of this machine, where this one is."""
+    """Start a process on this machine, in the namespace of this process."""
     return subprocess.Popen(arguments, **options)

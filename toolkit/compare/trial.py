@@ -1,20 +1,21 @@
-"""One trial: a receiver and a sender, each a process of its own, and everything that is to be told of it.
+"""One trial: a receiver and a sender, each in a process of its own, and what is recorded about them.
 
-The clock runs from the sender's first connect to the receiver's verified digest. Both ends have loaded everything by
-then. A transfer that fails is a trial as well, which says why; the campaign goes on.
+The clock runs from the sender's first connect to the receiver's verified digest; both endpoints have loaded everything
+before it starts. A transfer that fails is a trial as well, and its record says why; the campaign goes on.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from typing import Any
+from dataclasses import dataclass, replace
 
-from toolkit.compare.background_flow import Competitor
-from toolkit.compare.diagnosis import busy_share, kept, receiver_on, split
-from toolkit.compare.explain import Facts, sentence
+from toolkit.compare.background_flow import BackgroundFlow
+from toolkit.compare.diagnosis import Facts, busy_share, explanation, on_sender_clock, split_time, thinned
+from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.packet_audit import has_host_drops, is_balanced
 from toolkit.compare.paths import LINK, PAYLOAD_SHARE, BenchPath
-from toolkit.compare.plan import Setting, Turn
+from toolkit.compare.ping import Pinger
+from toolkit.compare.plan import TrialSpec
 from toolkit.compare.records import (
     CPU_BOUND,
     DEFAULT_LIMIT_S,
@@ -23,10 +24,16 @@ from toolkit.compare.records import (
     LEDGER_OFF,
     PROBE_OFF,
     UNRELIABLE,
+    CompetitionResult,
+    PacketAudit,
     Probe,
+    Setting,
+    TimeSplit,
     Trial,
+    TrialCost,
 )
-from toolkit.compare.testbed import Place, Receiving
+from toolkit.compare.testbed import ReceiverHandle, Testbed
+from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 from toolkit.compare.workspace import Workspace
 from toolkit.errors import NettoolError, UsageError
 from toolkit.units import rate_of
@@ -34,189 +41,200 @@ from toolkit.units import rate_of
 _RESULT_LIMIT_S = 15.0
 _FAILED_LIMIT_S = 0.5
 _LATE_MS, _LATE_SHARE = 2.0, 0.1
-_CPU_SHARE, _FULL_SHARE = 0.25, 0.9
+_CPU_SHARE, _FILLED_SHARE = 0.25, 0.9
 
 
-def run_trial(
-    place: Place,
-    turn: Turn,
-    position: int,
-    workspace: Workspace,
-    link_seed: int,
-    probed: Probe | None = None,
-    limit_s: float = DEFAULT_LIMIT_S,
-    competitor: Competitor | None = None,
-) -> Trial:
-    """Send the payload once. Never raises for a transfer that fails: the trial says so."""
-    setting, size = turn.setting, turn.payload_bytes
-    sender: dict[str, Any] = {}
-    receiver: dict[str, Any] = {}
+@dataclass(slots=True)
+class _Outcome:
+    """What is known about a trial so far; a trial that fails keeps what it has."""
+
+    sender: EndpointResult
+    receiver: EndpointResult
     error: str | None = None
-    pinger = place.pinger()
-    ledger = competition = None
-    try:
-        with ExitStack() as watching, ExitStack() as running:
-            job = {"role": "receive", "transport": setting.transport, "payload_bytes": size}
-            receiving = running.enter_context(place.receiver(setting, {**job, "directory": str(workspace.received)}))
-            rate_bps = _rate_bps(setting, place.path)
-            job = {
-                "role": "send",
-                "transport": setting.transport,
-                "congestion_control": setting.congestion_control,
-                "rate_bps": rate_bps,
-                "address": [place.host, receiving.await_port()],
-                "payload": str(workspace.payload(size)),
-                "payload_bytes": size,
-            }
-            sending = running.enter_context(place.sender(setting, job))
-            sending.await_ready()
-            place.begin(link_seed)
-            if competitor is not None:
-                running.enter_context(competitor.beside(place))
-            if pinger is not None:
-                watching.enter_context(pinger)
-            started_s = time.monotonic()
-            sending.go()
-            sender = sending.result(limit_s)
-            ended_s = time.monotonic()
-            if competitor is not None:
-                competition = competitor.ended(started_s, ended_s, rate_of(size, ended_s - started_s))
-            receiver = _receiver_s(receiving, sender)
-            error = sender.get("error") or receiver.get("error")
-            running.close()
-            ledger = place.account(sender, receiver, pinger)
-    except NettoolError as caught:
-        error = str(caught)
-    finally:
-        (workspace.received / workspace.payload(size).name).unlink(missing_ok=True)
-    return _trial(turn, position, place.path, sender, receiver, error, ledger, pinger, probed, link_seed, competition)
+    ledger: PacketAudit | None = None
+    competition: CompetitionResult | None = None
 
 
-def _receiver_s(receiving: Receiving, sender: Mapping[str, Any]) -> dict[str, Any]:
-    """What the receiver tells; a sender that has failed says enough by itself, and may never have come to it."""
-    digest = str(sender.get("digest", ""))
-    if "error" not in sender:
-        return receiving.result(_RESULT_LIMIT_S, digest)
+@dataclass(frozen=True, slots=True)
+class TrialRunner:
+    """Runs the trials of one path.
+
+    probe:      of the path, if it was measured
+    limit_s:    time limit of one transfer
+    background: flow beside each transfer, measured alone already
+    """
+
+    testbed: Testbed
+    workspace: Workspace
+    probe: Probe | None = None
+    limit_s: float = DEFAULT_LIMIT_S
+    background: BackgroundFlow | None = None
+
+    def run(self, spec: TrialSpec, position: int, link_seed: int) -> Trial:
+        """Send the payload once. A transfer that fails is recorded, and raises nothing."""
+        outcome = _Outcome(EndpointResult(), EndpointResult())
+        pinger = self.testbed.pinger()
+        try:
+            with ExitStack() as watching, ExitStack() as running:
+                receiver, sender_job = self._start_receiver(spec, running)
+                sender = running.enter_context(self.testbed.sender(spec.setting, sender_job))
+                sender.await_ready()
+                self.testbed.begin(link_seed)
+                if self.background is not None:
+                    running.enter_context(self.background.beside(self.testbed))
+                if pinger is not None:
+                    watching.enter_context(pinger)
+                started_s = time.monotonic()
+                sender.go()
+                outcome.sender = sender.result(self.limit_s)
+                ended_s = time.monotonic()
+                if self.background is not None:
+                    goodput_bps = rate_of(spec.payload_bytes, ended_s - started_s)
+                    outcome.competition = self.background.finish(started_s, ended_s, goodput_bps)
+                outcome.receiver = _receiver_result(receiver, outcome.sender)
+                outcome.error = outcome.sender.error or outcome.receiver.error
+                running.close()
+                outcome.ledger = self.testbed.account(outcome.sender, outcome.receiver, pinger)
+        except NettoolError as error:
+            outcome.error = str(error)
+        finally:
+            (self.workspace.received / self.workspace.payload(spec.payload_bytes).name).unlink(missing_ok=True)
+        return self._record(spec, position, link_seed, outcome, pinger)
+
+    def _start_receiver(self, spec: TrialSpec, running: ExitStack) -> tuple[ReceiverHandle, SendJob]:
+        """Start the receiver; the handle, and the job of a sender to it. Raises NettoolError."""
+        setting, size = spec.setting, spec.payload_bytes
+        directory = str(self.workspace.received)
+        job = ReceiveJob(setting.transport, directory, payload_bytes=size)
+        receiver = running.enter_context(self.testbed.receiver(setting, job))
+        return receiver, SendJob(
+            transport=setting.transport,
+            congestion_control=setting.congestion_control,
+            rate_bps=_rate_bps(setting, self.testbed.path),
+            host=self.testbed.host,
+            port=receiver.await_port(),
+            payload=str(self.workspace.payload(size)),
+            payload_bytes=size,
+        )
+
+    def _record(
+        self, spec: TrialSpec, position: int, link_seed: int, outcome: _Outcome, pinger: Pinger | None
+    ) -> Trial:
+        sender, receiver, path = outcome.sender, outcome.receiver, self.testbed.path
+        size, ledger = spec.payload_bytes, outcome.ledger
+        is_same = sender.digest is not None and sender.digest == receiver.digest and sender.size_bytes == size
+        is_verified = outcome.error is None and (is_same or bool(sender.is_delivered))
+        seconds = sender.seconds if is_verified else None
+        goodput_bps = rate_of(size, seconds) if seconds is not None else None
+        if goodput_bps is not None and sender.is_delivered:  # the program itself reports how much has arrived
+            goodput_bps = sender.goodput_bps
+        facts = None
+        if seconds is not None and goodput_bps is not None and sender.series is not None:
+            facts = _facts(path, size, seconds, goodput_bps, sender.series, outcome)
+        why = explanation(facts) if facts is not None else ""
+        if facts is not None and outcome.competition is not None:
+            why = f"It shared the path with another flow. {why}"
+        rtt_ms = self.probe.rtt_ms if self.probe is not None else None
+        return Trial(
+            block=spec.block,
+            position=position,
+            transport=spec.setting.label,
+            path=path.label,
+            payload_bytes=size,
+            verified=is_verified,
+            seconds=seconds,
+            goodput_bps=goodput_bps,
+            error=outcome.error if outcome.error is not None or is_verified else "the received content differs",
+            sender=replace(sender, series=None),
+            receiver=replace(receiver, series=None),
+            ledger=ledger,
+            cost=_cost(outcome, size),
+            retransmitted_packets=sender.packets_retransmitted,
+            reasons=_rounded(facts.reasons) if facts is not None else None,
+            why=why,
+            delay=pinger.delay(rtt_ms.median if rtt_ms is not None else None) if pinger is not None else None,
+            competitor=outcome.competition,
+            series=thinned(sender.series, size) if sender.series is not None and is_verified else None,
+            marks=list(self._marks(spec.setting, facts, outcome)),
+            link_seed=link_seed if ledger is not None else None,
+        )
+
+    def _marks(self, setting: Setting, facts: Facts | None, outcome: _Outcome) -> Iterator[str]:
+        """What makes the trial less trustworthy (docs/data-format.md)."""
+        path, ledger = self.testbed.path, outcome.ledger
+        if setting.program is not None and outcome.sender.is_unreliable:
+            yield UNRELIABLE
+        # On other paths the processors are part of what is compared, and the explanation says that they were the limit.
+        if facts is not None and path.kind == LINK and facts.ideal_bps is not None:
+            is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
+            if is_slower and facts.reasons.cpu_bound_s > _CPU_SHARE * facts.seconds:
+                yield CPU_BOUND
+        if ledger is not None:
+            if outcome.competition is None and not is_balanced(ledger):  # the background flow's packets are not counted
+                yield LEDGER_OFF
+            if has_host_drops(ledger):
+                yield HOST_DROPS
+            limit_ms = max(_LATE_MS, _LATE_SHARE * path.rtt_s * 1e3)
+            if path.kind == LINK and (ledger.late_p99_ms > limit_ms or ledger.dropped_by_emulator):
+                yield EMULATOR_LATE
+        if self.probe is not None and self.probe.is_met is False:
+            yield PROBE_OFF
+
+
+def _receiver_result(receiver: ReceiverHandle, sender: EndpointResult) -> EndpointResult:
+    """The receiver's result. A sender that failed explains enough, and may never have reached the receiver."""
+    digest = sender.digest or ""
+    if sender.error is None:
+        return receiver.result(_RESULT_LIMIT_S, digest)
     with suppress(NettoolError):
-        return receiving.result(_FAILED_LIMIT_S, digest)
-    return {}
+        return receiver.result(_FAILED_LIMIT_S, digest)
+    return EndpointResult()
 
 
 def _rate_bps(setting: Setting, path: BenchPath) -> float | None:
-    """The rate that a setting asks for; the control `rate` holds what the path carries, where nothing was said."""
+    """The rate that a setting asks for. Without one, the congestion control `rate` takes what the path carries."""
     if setting.rate_bps is not None:
         return setting.rate_bps
     is_needed = setting.congestion_control == "rate" or setting.label.startswith("iperf3-udp")
     if not is_needed:
         return None
     if path.rate_bps is None:
-        raise UsageError(
-            f"{setting.label} needs a rate, for {path.label} has no limit of its own: {setting.label}=1Gbit"
-        )
+        raise UsageError(f"{setting.label} needs a rate, because {path.label} has none: write {setting.label}=1Gbit")
     return path.rate_bps * PAYLOAD_SHARE
 
 
-def _trial(
-    turn: Turn,
-    position: int,
-    path: BenchPath,
-    sender: dict[str, Any],
-    receiver: dict[str, Any],
-    error: str | None,
-    ledger: dict[str, Any] | None,
-    pinger: Any,
-    probed: Probe | None,
-    link_seed: int,
-    competition: Mapping[str, float] | None,
-) -> Trial:
-    size = turn.payload_bytes
-    series, their_series = sender.pop("series", None), receiver.get("series")
-    their_series = receiver_on({**sender}, receiver) if series is not None and their_series is not None else None
-    receiver.pop("series", None)
-    is_same = sender.get("digest") == receiver.get("digest") is not None and sender.get("bytes") == size
-    verified = error is None and (is_same or bool(sender.get("is_delivered")))
-    seconds = float(sender["seconds"]) if verified else None
-    goodput_bps = rate_of(size, seconds) if seconds is not None else None
-    if goodput_bps is not None and sender.get("is_delivered"):  # such a program says itself what has arrived
-        goodput_bps = float(sender["goodput_bps"])
-    reasons, why, marks = None, "", []
-    if turn.setting.program is not None and sender.get("is_unreliable"):
-        marks.append(UNRELIABLE)
-    if seconds is not None and goodput_bps is not None and series is not None:
-        rtt_s = path.rtt_s or float(sender.get("rtt_min_ms") or 0.0) / 1e3
-        connect_s = float(sender.get("connect_s", 0.0))
-        reasons = split(seconds, connect_s, size, series, their_series, path.ideal_bps, rtt_s)
-        busy = (busy_share(series, seconds), _their_share(receiver, their_series))
-        facts = Facts(
-            congestion_control=str(sender.get("congestion_control", "")),
-            seconds=seconds,
-            goodput_bps=goodput_bps,
-            reasons=reasons,
-            retransmitted_packets=int(sender.get("packets_retransmitted", 0)),
-            ideal_bps=path.ideal_bps,
-            loss=path.loss,
-            rtt_s=rtt_s,
-            busy_sender=busy[0],
-            busy_receiver=busy[1],
-        )
-        why = sentence(facts) if competition is None else f"It shared the path with another flow. {sentence(facts)}"
-        # Elsewhere the processors are part of what is compared, and the sentence says that they were the limit.
-        is_slower = path.kind == LINK and path.ideal_bps is not None and goodput_bps < _FULL_SHARE * path.ideal_bps
-        if is_slower and reasons["cpu_bound_s"] > _CPU_SHARE * seconds:
-            marks.append(CPU_BOUND)
-    if ledger is not None:
-        marks += _link_marks(path, ledger, is_compared=competition is None)
-    if probed is not None and probed.is_met is False:
-        marks.append(PROBE_OFF)
-    base_ms = probed.rtt_ms["median"] if probed is not None and probed.rtt_ms is not None else None
-    return Trial(
-        block=turn.block,
-        position=position,
-        transport=turn.setting.label,
-        path=path.label,
-        payload_bytes=size,
-        verified=verified,
+def _facts(path: BenchPath, size: int, seconds: float, goodput_bps: float, series: Samples, outcome: _Outcome) -> Facts:
+    sender, receiver = outcome.sender, outcome.receiver
+    receiver_series = on_sender_clock(sender, receiver)
+    rtt_s = path.rtt_s or (sender.rtt_min_ms or 0.0) / 1e3
+    busy_receiver = 0.0
+    if receiver_series is not None and receiver.seconds is not None:
+        busy_receiver = busy_share(receiver_series, receiver.seconds)
+    return Facts(
+        congestion_control=sender.congestion_control or "",
         seconds=seconds,
         goodput_bps=goodput_bps,
-        error=error if error is not None or verified else "what arrived is not what was sent",
-        sender=sender,
-        receiver=receiver,
-        ledger=ledger,
-        cost=_cost(sender, receiver, ledger if competition is None else None, size),
-        retransmitted_packets=sender.get("packets_retransmitted"),
-        reasons={kind: round(value, 6) for kind, value in reasons.items()} if reasons is not None else None,
-        why=why,
-        delay=pinger.delay(base_ms) if pinger is not None else None,
-        competitor=competition,
-        series=kept(series, size) if series is not None and verified else None,
-        marks=list(dict.fromkeys(marks)),
-        link_seed=link_seed if ledger is not None else None,
+        reasons=split_time(seconds, sender.connect_s or 0.0, size, series, receiver_series, path.ideal_bps, rtt_s),
+        retransmitted_packets=sender.packets_retransmitted or 0,
+        ideal_bps=path.ideal_bps,
+        loss=path.loss,
+        rtt_s=rtt_s,
+        busy_sender=busy_share(series, seconds),
+        busy_receiver=busy_receiver,
     )
 
 
-def _their_share(receiver: Mapping[str, Any], series: Mapping[str, Any] | None) -> float:
-    return busy_share(series, float(receiver["seconds"])) if series is not None else 0.0
+def _cost(outcome: _Outcome, size: int) -> TrialCost:
+    sender, receiver = outcome.sender, outcome.receiver
+    is_alone = outcome.competition is None  # beside another flow the wire's bytes are not the transfer's own
+    return TrialCost(
+        cpu_seconds_sender=sender.cpu_seconds,
+        cpu_seconds_receiver=receiver.cpu_seconds,
+        peak_memory_bytes_sender=sender.peak_memory_bytes,
+        peak_memory_bytes_receiver=receiver.peak_memory_bytes,
+        wire_bytes_per_payload_byte=outcome.ledger.wire_bytes / size if outcome.ledger and is_alone else None,
+    )
 
 
-def _link_marks(path: BenchPath, ledger: Mapping[str, Any], is_compared: bool) -> list[str]:
-    marks = []
-    if is_compared and not is_balanced(ledger):
-        marks.append(LEDGER_OFF)
-    if has_host_drops(ledger):
-        marks.append(HOST_DROPS)
-    limit_ms = max(_LATE_MS, _LATE_SHARE * path.rtt_s * 1e3)
-    if path.kind == LINK and (ledger["late_p99_ms"] > limit_ms or ledger["dropped_by_emulator"]):
-        marks.append(EMULATOR_LATE)
-    return marks
-
-
-def _cost(
-    sender: Mapping[str, Any], receiver: Mapping[str, Any], ledger: Mapping[str, Any] | None, size: int
-) -> dict[str, float | None]:
-    return {
-        "cpu_seconds_sender": sender.get("cpu_seconds"),
-        "cpu_seconds_receiver": receiver.get("cpu_seconds"),
-        "peak_memory_bytes_sender": sender.get("peak_memory_bytes"),
-        "peak_memory_bytes_receiver": receiver.get("peak_memory_bytes"),
-        "wire_bytes_per_payload_byte": ledger["wire_bytes"] / size if ledger is not None else None,
-    }
+def _rounded(reasons: TimeSplit) -> TimeSplit:
+    return TimeSplit(**{kind: round(value, 6) for kind, value in reasons.by_kind().items()})

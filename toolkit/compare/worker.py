@@ -1,24 +1,31 @@
-"""One end of a trial, as a process: `python -m toolkit.compare.worker`, started by `toolkit.compare.worker_process`.
+"""One endpoint of a trial, as a process: `python -m toolkit.compare.worker`, which `worker_process` starts.
 
-Two processes, because two machines do not share an interpreter either: neither end's work may wait for the
-other's. It speaks lines of JSON: a job on standard input; on standard output `{"port": ...}` when it listens,
-or `{"ready": true}` when everything is loaded and it waits for a line before it connects; and in the end one
-object with what came of it. When standard input ends, the job is given up. docs/data-format.md describes
-the objects (`sender` and `receiver` of a trial).
+Sender and receiver are separate processes because two machines do not share an interpreter either: neither endpoint may
+wait for the other's work. `toolkit.compare.worker_protocol` defines what a worker reads and writes.
 """
 
-import json
 import os
-import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-from toolkit.channel import Address, Channel, TransportOptions
+from toolkit.channel import Address, Channel, Listener, TransportOptions
 from toolkit.compare.discard import receive_and_discard
+from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.sampler import Sampler
-from toolkit.errors import NettoolError, TransferError, UnreachableError
+from toolkit.compare.worker_protocol import (
+    ReceiveJob,
+    SendJob,
+    cancelled_with_stdin,
+    failure,
+    peak_memory_bytes,
+    read_job,
+    report,
+    report_port,
+    wait_for_go,
+)
+from toolkit.errors import NettoolError, UnreachableError
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transports.registry import transport
@@ -28,146 +35,98 @@ _ACCEPT_TIMEOUT_S = 60.0
 
 
 def main() -> None:
-    """Do the one job."""
-    job = json.loads(sys.stdin.readline())
+    """Read the job, do it, and report the result."""
     try:
-        result = (_send if job["role"] == "send" else _receive)(job)
+        job = read_job()
+        result = _send(job) if isinstance(job, SendJob) else _receive(job)
     except NettoolError as error:
-        result = {"error": str(error), "exit_code": error.exit_code}
+        result = failure(error)
     except KeyboardInterrupt:
-        result = {"error": "interrupted", "exit_code": 130}
-    say(result)
+        result = EndpointResult(error="interrupted", exit_code=130)
+    report(result)
 
 
-def say(answer: dict[str, Any]) -> None:
-    """One line to who started this process; nobody may be there any more."""
-    try:
-        print(json.dumps(answer, allow_nan=False), flush=True)  # noqa: T201
-    except BrokenPipeError:
-        os._exit(1)
-
-
-def peak_memory_bytes() -> int | None:
-    """The most that was resident, of this program since it was loaded; None where the system does not tell."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def wait_for_go() -> threading.Event:
-    """Say that everything is ready, and return at the next line; the event is set when standard input ends."""
-    say({"ready": True})
-    if not sys.stdin.readline():
-        raise TransferError("given up before it began")
-    return cancelled_with_stdin()
-
-
-def cancelled_with_stdin() -> threading.Event:
-    """An event that is set when standard input ends."""
-    over = threading.Event()
-
-    def watch() -> None:
-        sys.stdin.read()
-        over.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    return over
-
-
-def _options(job: dict[str, Any]) -> TransportOptions:
-    return TransportOptions(congestion_control=job.get("congestion_control"), rate_bps=job.get("rate_bps"))
-
-
-def _send(job: dict[str, Any]) -> dict[str, Any]:
-    chosen, address, options = transport(job["transport"]), Address(*job["address"]), _options(job)
-    source, session = job["payload"], SendOptions()
-    if job.get("is_endless"):
+def _send(job: SendJob) -> EndpointResult:
+    options = TransportOptions(congestion_control=job.congestion_control, rate_bps=job.rate_bps)
+    chosen = transport(job.transport)
+    if job.payload is None:
         source, session = "-", SendOptions(stream_name="flow", stream_fd=os.open("/dev/zero", os.O_RDONLY))
-    if job["transport"] == "udp":
-        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)  # loads it
+    else:
+        source, session = job.payload, SendOptions()
+    if job.transport == "udp":
+        controller_factory(options.congestion_control or DEFAULT_CONTROLLER)  # loads its module
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
-    channel = chosen.connect(address, options)
-    connected_s = time.monotonic() - started_s
+    channel = chosen.connect(Address(job.host, job.port), options)
+    connect_s = time.monotonic() - started_s
     sampler = Sampler(started_s, channel.statistics)
-    error: NettoolError | None = None
-    report = TransferResult("")
-    with sampler:
-        try:
-            report = send(channel, [source], session, cancel=cancel)
-        except NettoolError as failure:
-            error = failure
-        seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-    _end(channel, error)
-    told = _told(channel, report, seconds, cpu_seconds)
-    told |= {"started_s": started_s, "connect_s": connected_s, "series": sampler.series()}
-    if error is not None:
-        told |= {"error": str(error), "exit_code": error.exit_code}
-    return told
+    result = _measured(channel, sampler, lambda: send(channel, [source], session, cancel=cancel), cpu_s, started_s)
+    return replace(result, connect_s=connect_s)
 
 
-def _receive(job: dict[str, Any]) -> dict[str, Any]:
-    listener = transport(job["transport"]).listen(Address(job["bind"], 0), _options(job))
+def _receive(job: ReceiveJob) -> EndpointResult:
+    listener = transport(job.transport).listen(Address(job.bind, 0), TransportOptions())
     try:
-        say({"port": listener.address.port})
+        report_port(listener.address.port)
         cancel = cancelled_with_stdin()
         channel = _accepted(listener, cancel)
         cpu_s, started_s = time.process_time(), time.monotonic()
-        error: NettoolError | None = None
-        report = TransferResult("")
-        with Sampler(started_s) as sampler:
-            try:
-                if job.get("directory") is None:
-                    report = receive_and_discard(channel, cancel=cancel)
-                else:
-                    report = receive(channel, job["directory"], ReceiveOptions(overwrite=True), cancel=cancel)
-            except NettoolError as failure:
-                error = failure
-            seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-        _end(channel, error)
+
+        def transfer() -> TransferResult:
+            if job.directory is None:
+                return receive_and_discard(channel, cancel=cancel)
+            return receive(channel, job.directory, ReceiveOptions(overwrite=True), cancel=cancel)
+
+        return _measured(channel, Sampler(started_s), transfer, cpu_s, started_s)
     finally:
         listener.close()
-    told = _told(channel, report, seconds, cpu_seconds)
-    series = sampler.series()
-    told |= {"started_s": started_s, "series": {name: series[name] for name in ("t_s", "busy_s")}}
-    if error is not None:
-        told |= {"error": str(error), "exit_code": error.exit_code}
-    return told
 
 
-def _accepted(listener: Any, cancel: threading.Event) -> Channel:
+def _accepted(listener: Listener, cancel: threading.Event) -> Channel:
     deadline_s = time.monotonic() + _ACCEPT_TIMEOUT_S
     while time.monotonic() < deadline_s and not cancel.is_set():
-        channel: Channel | None = listener.accept(0.2)
+        channel = listener.accept(0.2)
         if channel is not None:
             return channel
-    raise UnreachableError("no sender came")
+    raise UnreachableError("no sender connected")
 
 
-def _end(channel: Channel, error: NettoolError | None) -> None:
+def _measured(
+    channel: Channel, sampler: Sampler, transfer: Callable[[], TransferResult], cpu_s: float, started_s: float
+) -> EndpointResult:
+    """Run the transfer, close the channel, and report both. The clocks `cpu_s` and `started_s` have started before."""
+    error: NettoolError | None = None
+    done = TransferResult("")
+    with sampler:
+        try:
+            done = transfer()
+        except NettoolError as caught:
+            error = caught
+        seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
+    _close(channel, error)
+    result = EndpointResult() if error is None else failure(error)
+    result = replace(
+        result,
+        size_bytes=done.size_bytes,
+        seconds=seconds,
+        goodput_bps=rate_of(done.size_bytes, seconds),
+        algorithm=done.algorithm,
+        digest=done.digest,
+        cpu_seconds=cpu_seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+        started_s=started_s,
+        series=sampler.series(),
+    )
+    return result.with_statistics(channel.statistics())
+
+
+def _close(channel: Channel, error: NettoolError | None) -> None:
     try:
         channel.close()
     except NettoolError:
         channel.abort()
         if error is None:
             raise
-
-
-def _told(channel: Channel, report: TransferResult, seconds: float, cpu_seconds: float) -> dict[str, Any]:
-    return {
-        "bytes": report.size_bytes,
-        "seconds": seconds,
-        "goodput_bps": rate_of(report.size_bytes, seconds),
-        "algorithm": report.algorithm,
-        "digest": report.digest,
-        "cpu_seconds": cpu_seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
-        **channel.statistics(),
-    }
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""The processes at the two ends of a trial, as their starter sees them (`toolkit.compare.worker` is the inside).
+"""The worker processes of a trial, as the process that starts them sees them.
 
-Whatever moves the bytes speaks the same few lines: nettool's own end, and the programs in `toolkit.bench.peers`
-that stand for others.
+Whatever program moves the bytes, its worker speaks `toolkit.compare.worker_protocol`: nettool's own, and those in
+`toolkit.compare.peers` that stand for other programs.
 """
 
-import json
 import os
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
+from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.plan import AIOQUIC, IPERF3
+from toolkit.compare.worker_protocol import SendJob, WorkerJob, job_line, read_answer, read_result
 from toolkit.errors import TransferError, printable
 
 _START_LIMIT_S = 30.0
-_END_LIMIT_S = 3.0
+_EXIT_LIMIT_S = 3.0
 _MODULES: Mapping[str | None, str] = {
     None: "toolkit.compare.worker",
     IPERF3: "toolkit.compare.peers.iperf3",
@@ -28,28 +28,27 @@ _MODULES: Mapping[str | None, str] = {
 Popen = Callable[..., "subprocess.Popen[bytes]"]
 
 
-class End:
-    """One process; ended when the block is left."""
+class WorkerProcess:
+    """One worker; it is ended when the block is left."""
 
-    def __init__(self, popen: Popen, program: str | None, job: Mapping[str, Any]) -> None:
-        """`popen` starts a command at the place where this end is to be; `job` is the process's own."""
-        self._name = "the sender" if job["role"] == "send" else "the receiver"
-        command: Sequence[str] = [sys.executable, "-m", _MODULES[program]]
+    def __init__(self, popen: Popen, program: str | None, job: WorkerJob) -> None:
+        """`popen` starts a command on the host, or in the namespace, where this endpoint belongs."""
+        self._name = "the sender" if isinstance(job, SendJob) else "the receiver"
+        command = [sys.executable, "-m", _MODULES[program]]
         self._process = popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         self._received = b""
-        self._tell(json.dumps(job))
+        self._write(job_line(job))
 
-    def __enter__(self) -> "End":
+    def __enter__(self) -> "WorkerProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
         process = self._process
-        if process.stdin is not None:
-            process.stdin.close()  # it takes that as its end
+        self.stop()
         with suppress(subprocess.TimeoutExpired):
             if process.poll() is None:
                 process.terminate()
-            process.wait(_END_LIMIT_S)
+            process.wait(_EXIT_LIMIT_S)
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -58,37 +57,34 @@ class End:
                 pipe.close()
 
     def await_port(self) -> int:
-        """The port that a receiver listens at. Raises TransferError."""
-        return int(self._told(self._line(_START_LIMIT_S))["port"])
+        """The port that a receiver listens on. Raises TransferError."""
+        port = read_answer(self._line(_START_LIMIT_S), self._name).get("port")
+        if not isinstance(port, int):
+            raise TransferError(f"{self._name} did not report its port")
+        return port
 
     def await_ready(self) -> None:
         """Return when a sender has loaded everything. Raises TransferError."""
-        if not self._told(self._line(_START_LIMIT_S)).get("ready"):
-            raise TransferError(f"{self._name} does not say that it is ready")
+        if read_answer(self._line(_START_LIMIT_S), self._name).get("ready") is not True:
+            raise TransferError(f"{self._name} did not report that it is ready")
 
     def go(self) -> None:
         """Let a sender connect."""
-        self._tell("go")
+        self._write("go")
 
     def stop(self) -> None:
-        """Have it give up, or come to an end if it has none of its own."""
+        """Let the worker give up, or end a transfer that has no end of its own."""
         if self._process.stdin is not None:
             self._process.stdin.close()
 
-    def result(self, limit_s: float, _digest: str = "") -> dict[str, Any]:
-        """The object that it ends with; its `error` says why it failed. Raises TransferError where there is none."""
-        return json.loads(self._line(limit_s))  # type: ignore[no-any-return]
+    def result(self, limit_s: float, _digest: str = "") -> EndpointResult:
+        """The worker's result; its `error` says why the transfer failed. Raises TransferError if there is none."""
+        return read_result(self._line(limit_s), self._name)
 
-    def _tell(self, text: str) -> None:
+    def _write(self, text: str) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # why it has ended is about to be read
+        with suppress(BrokenPipeError):  # reading its answer will show why it has ended
             self._process.stdin.write(text.encode() + b"\n")
-
-    def _told(self, line: str) -> dict[str, Any]:
-        told = dict(json.loads(line))
-        if "error" in told:
-            raise TransferError(f"{self._name}: {told['error']}")
-        return told
 
     def _line(self, limit_s: float) -> str:
         assert self._process.stdout is not None
@@ -107,7 +103,7 @@ class End:
     def _last_words(self) -> str:
         assert self._process.stderr is not None
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_LIMIT_S)
+            self._process.wait(_EXIT_LIMIT_S)
         os.set_blocking(self._process.stderr.fileno(), False)
-        said = (self._process.stderr.read(1 << 16) or b"").decode(errors="replace").strip().splitlines()
-        return printable(said[-1]) if said else f"exit code {self._process.poll()}, and it said nothing"
+        lines = (self._process.stderr.read(1 << 16) or b"").decode(errors="replace").strip().splitlines()
+        return printable(lines[-1]) if lines else f"exit code {self._process.poll()}, no message on stderr"

@@ -72,7 +72,7 @@ def time_split(figure: "Figure", rows: Sequence[Row]) -> None:
     axes = _bars_axes(figure, rows, bottom=0.35 + reasons_inches(rows))
     used = _used(rows)
     for y, row in enumerate(rows):
-        reasons = row.reasons or {}
+        reasons = row.reasons.by_kind() if row.reasons is not None else {}
         total, left = sum(reasons.values()) or 1.0, 0.0
         for key in used:
             color, hatch = _REASON_STYLES[key]
@@ -103,13 +103,12 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
     names = [short_label(trial.transport) for trial in trials]
     top, bottom = legend_inches(names), 0.5
     each = (height - top - bottom) / len(shown)
-    ends = [max(t for t in (trial.series or {})["t_s"] if t is not None) for trial in trials]
+    ends = [max(trial.series.t_s) for trial in trials if trial.series is not None]
     for number, key in enumerate(shown):
         corner = (0.92 / width, (bottom + each * (len(shown) - 1 - number) + 0.09) / height)
         axes = figure.add_axes((*corner, 1 - 1.05 / width, (each - 0.18) / height))
         for trial in trials:
-            series, look = trial.series or {}, styles[trial.transport]
-            points = _points(series, key)
+            look, points = styles[trial.transport], _points(trial, key)
             if points:
                 every = max(1, len(points) // _MARKED_POINTS)
                 axes.plot(
@@ -122,7 +121,7 @@ def course(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style
                     markersize=4.5,
                     label=short_label(trial.transport),
                 )
-        highest = max(value for trial in trials for _, value in _points(trial.series or {}, key))
+        highest = max(value for trial in trials for _, value in _points(trial, key))
         axes.set_ylim(0, 1.08 * highest or 1.0)
         if key == "rtt_ms":
             axes.set_ylabel("RTT (ms)")
@@ -168,7 +167,7 @@ def goodput_against_delay(figure: "Figure", rows: Sequence[Row], styles: Mapping
         look = styles[row.transport]
         assert row.goodput_bps is not None
         assert row.delay_ms is not None
-        delay_s, (value, interval) = row.delay_ms["p95"] / 1e3, row.goodput_bps
+        delay_s, (value, interval) = row.delay_ms.p95 / 1e3, row.goodput_bps
         delays_s.append(delay_s)
         values.append(value)
         if interval:
@@ -196,16 +195,16 @@ def goodput_against_loss(
     shown = [short_label(row.transport) for row in rows]
     right = min(0.4 + text_inches(shown), 0.4 * WIDTH) / WIDTH
     axes = figure.add_axes((0.205, 0.15, 0.795 - right, 0.81))
-    losses = sorted({campaign.paths[row.path]["loss"] for row in rows})
+    losses = sorted({campaign.paths[row.path].loss or 0.0 for row in rows})
     values = [row.goodput_bps.value for row in rows if row.goodput_bps]
-    ideal = {campaign.paths[row.path]["loss"]: campaign.paths[row.path].get("ideal_bps") for row in rows}
+    ideal = {campaign.paths[row.path].loss or 0.0: campaign.paths[row.path].ideal_bps for row in rows}
     ideals = [(losses.index(loss), bps) for loss, bps in sorted(ideal.items()) if bps]
     names = []
     if ideals:
         axes.plot(*zip(*ideals, strict=True), color=MUTED, linestyle=(0, (1, 1.5)), linewidth=1.2)
         names.append((*ideals[-1], "the path", MUTED))
     for name, look in styles.items():
-        own = [(losses.index(campaign.paths[row.path]["loss"]), row) for row in rows if row.transport == name]
+        own = [(losses.index(campaign.paths[row.path].loss or 0.0), row) for row in rows if row.transport == name]
         own.sort(key=lambda point: point[0])
         points = [(x, row, row.goodput_bps) for x, row in own if row.goodput_bps]
         if not points:
@@ -234,11 +233,12 @@ def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) ->
 
     axes = figure.add_axes((0.14, 0.15, 0.84, 0.81))
     cells = [(row, row.ratio, campaign.paths[row.path]) for row in rows if row.ratio]
-    rtts, losses = sorted({path["rtt_ms"] for _, _, path in cells}), sorted({path["loss"] for _, _, path in cells})
+    rtts = sorted({path.rtt_ms or 0.0 for _, _, path in cells})
+    losses = sorted({path.loss or 0.0 for _, _, path in cells})
     grid = [[math.nan] * len(rtts) for _ in losses]
     colors = LinearSegmentedColormap.from_list("tcp-udp", [TCP_TINT, "#f7f7f5", UDP_TINT])
     for row, estimate, path in cells:
-        x, y = rtts.index(path["rtt_ms"]), losses.index(path["loss"])
+        x, y = rtts.index(path.rtt_ms or 0.0), losses.index(path.loss or 0.0)
         grid[y][x] = math.log2(min(max(estimate.value, 1e-9), 1e9))
         share = 0.5 + max(-1.0, min(1.0, grid[y][x] / _MAX_LOG2)) / 2
         hatch = "////" if row.verdict == FASTER else None
@@ -269,7 +269,7 @@ def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) ->
 
 
 def _used(rows: Sequence[Row]) -> list[str]:
-    return [key for key in REASONS if any((row.reasons or {}).get(key) for row in rows)]
+    return [key for key in REASONS if any(row.reasons is not None and row.reasons.by_kind()[key] for row in rows)]
 
 
 def _bars_axes(figure: "Figure", rows: Sequence[Row], bottom: float) -> "Axes":
@@ -291,9 +291,11 @@ def _legend_axes(figure: "Figure", names: Sequence[str]) -> "Axes":
 
 
 def _available_series(trials: Sequence[Trial]) -> list[str]:
-    return [key for key in _SERIES if any(_points(trial.series or {}, key) for trial in trials)]
+    return [key for key in _SERIES if any(_points(trial, key) for trial in trials)]
 
 
-def _points(series: Mapping[str, Sequence[float | None]], key: str) -> list[tuple[float, float]]:
-    pairs = zip(series.get("t_s") or (), series.get(key) or (), strict=False)
-    return [(t, value) for t, value in pairs if t is not None and value is not None]
+def _points(trial: Trial, key: str) -> list[tuple[float, float]]:
+    if trial.series is None:
+        return []
+    values: Sequence[float | None] = getattr(trial.series, key)
+    return [(t, value) for t, value in zip(trial.series.t_s, values, strict=False) if value is not None]

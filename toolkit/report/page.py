@@ -18,7 +18,9 @@ from time import gmtime, strftime
 from typing import Any
 
 from toolkit.compare.comparison import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, PathVerdict, Row, Summary
-from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Probe, Results, Trial, line
+from toolkit.compare.json_codec import encode
+from toolkit.compare.record_file import Record, line
+from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.errors import TransferError, printable
 from toolkit.report import drawing
 from toolkit.report.drawing import Picture
@@ -239,13 +241,12 @@ def _provenance(results: Results) -> Html:
     command = " ".join(str(word) for word in campaign.command)
     started_by = element("p", "Command: ", element("code", printable(command, 1000))) if command else Html("")
     paths = [
-        (label(path), printable(str(settings.get("text") or "not emulated"), 400))
-        for path, settings in campaign.paths.items()
+        (label(path), printable(str(settings.text or "not emulated"), 400)) for path, settings in campaign.paths.items()
     ]
     return join(
         element("details", element("summary", "Method"), method, started_by, _control_note(campaign)),
         element("details", element("summary", "Paths"), _definitions(paths)),
-        element("details", element("summary", "Host"), _definitions(_facts(campaign.host))),
+        element("details", element("summary", "Host"), _definitions(_facts(encode(campaign.host)))),
         _download(results),
     )
 
@@ -267,6 +268,8 @@ def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """The record of the host as names and texts; names of nested fields are joined."""
     facts: list[tuple[str, str]] = []
     for key, value in host.items():
+        if value is None:
+            continue
         name = f"{prefix}{label(key)}"
         if isinstance(value, Mapping):
             facts += _facts(value, f"{name} ")
@@ -280,7 +283,7 @@ def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _download(results: Results) -> Html:
     """A link that contains the records as in their file, compressed."""
     campaign = results.campaign
-    records: list[Campaign | Probe | Trial] = [campaign, *results.probes, *results.trials]
+    records: list[Record] = [campaign, *results.probes, *results.trials]
     packed = gzip.compress("".join(line(record) + "\n" for record in records).encode(), mtime=0)
     name = f"{label(campaign.name)}{strftime('-%Y%m%d-%H%M%S', gmtime(campaign.started_unix_s))}.jsonl.gz"
     address = f"data:application/gzip;base64,{base64.b64encode(packed).decode()}"

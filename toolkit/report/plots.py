@@ -7,7 +7,7 @@ completion times, and goodput against delay. No picture shows the A/A control, w
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
@@ -80,7 +80,7 @@ def _over_loss(
     made: list[Picture] = []
     covered: set[_CellKey] = set()
     for paths in _alike(campaign, _IGNORED_SETTINGS):
-        losses = {campaign.paths[path]["loss"]: path for path in reversed(paths)}
+        losses = {campaign.paths[path].loss: path for path in reversed(paths)}
         if len(losses) < 2:
             continue
         for size in campaign.sizes:
@@ -110,11 +110,11 @@ def _over_rtt_and_loss(campaign: Campaign, rows: Sequence[Row]) -> list[Picture]
     rivals = [
         name
         for name, settings in campaign.transports.items()
-        if settings.get("transport") == "udp" and name != campaign.baseline and not name.endswith(CONTROL_SUFFIX)
+        if settings.transport == "udp" and name != campaign.baseline and not name.endswith(CONTROL_SUFFIX)
     ]
     for paths in _grids(campaign):
         settings = [campaign.paths[path] for path in paths]
-        if len({one["loss"] for one in settings}) < 2 or len({one.get("rtt_ms") for one in settings} - {None}) < 2:
+        if len({one.loss for one in settings}) < 2 or len({one.rtt_ms for one in settings} - {None}) < 2:
             continue
         for size in campaign.sizes:
             for rival in rivals:
@@ -192,7 +192,7 @@ def _time_split(cell: _Cell) -> Picture | None:
 
 def _course(cell: _Cell) -> Picture | None:
     medians = [median_trial([t for t in cell.trials if t.transport == row.transport]) for row in cell.rows]
-    trials = [trial for trial in medians if trial is not None and (trial.series or {}).get("t_s")]
+    trials = [trial for trial in medians if trial is not None and trial.series is not None and trial.series.t_s]
     if not trials:
         return None
     return Picture(
@@ -238,8 +238,8 @@ def _alike(campaign: Campaign, ignored: Sequence[str]) -> list[list[str]]:
     """Labels of the paths with a loss rate, grouped by all their settings but the ignored ones."""
     groups: dict[str, list[str]] = {}
     for path, settings in campaign.paths.items():
-        if isinstance(settings.get("loss"), int | float):
-            key = repr(sorted((name, repr(value)) for name, value in settings.items() if name not in ignored))
+        if settings.loss is not None:
+            key = repr([(name, value) for name, value in asdict(settings).items() if name not in ignored])
             groups.setdefault(key, []).append(path)
     return list(groups.values())
 
@@ -251,18 +251,18 @@ def _grids(campaign: Campaign) -> list[list[str]]:
     """
     grids = []
     for paths in _alike(campaign, (*_IGNORED_SETTINGS, "rtt_ms", "queue")):
-        points = {(campaign.paths[path].get("rtt_ms"), campaign.paths[path]["loss"]) for path in paths}
+        points = {(campaign.paths[path].rtt_ms, campaign.paths[path].loss) for path in paths}
         if len(points) == len(paths):
             grids.append(paths)
         else:
-            queues = {repr(campaign.paths[path].get("queue")): None for path in paths}
-            grids += [[p for p in paths if repr(campaign.paths[p].get("queue")) == queue] for queue in queues]
+            queues = {campaign.paths[path].queue: None for path in paths}
+            grids += [[p for p in paths if campaign.paths[p].queue == queue] for queue in queues]
     return grids
 
 
 def _rtt_and_size(campaign: Campaign, path: str, size: int) -> str:
-    rtt_ms = campaign.paths[path].get("rtt_ms")
-    return f"{rtt_ms:g} ms, {format_size(size)}" if isinstance(rtt_ms, int | float) else format_size(size)
+    rtt_ms = campaign.paths[path].rtt_ms
+    return f"{rtt_ms:g} ms, {format_size(size)}" if rtt_ms is not None else format_size(size)
 
 
 def _with_unique_names(campaign_name: str, made: Sequence[Picture]) -> list[Picture]:

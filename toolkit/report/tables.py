@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from toolkit.compare.comparison import Row, Summary
 from toolkit.compare.records import Campaign, Probe, Results, Trial
@@ -169,9 +169,15 @@ def _cost(rows: Sequence[Row]) -> Table:
 def _other_traffic(rows: Sequence[Row]) -> Table:
     known = [row for row in rows if row.delay_ms or row.competition]
     columns: _Columns[Row] = [
-        (Column("RTT, idle", True), lambda row: _delay(row, "base")),
-        (Column("RTT, loaded", True), lambda row: _delay(row, "median")),
-        (Column("RTT, loaded, p95", True), lambda row: _delay(row, "p95")),
+        (Column("RTT, idle", True), lambda row: _formatted(row.delay_ms.base if row.delay_ms else None, _format_ms)),
+        (
+            Column("RTT, loaded", True),
+            lambda row: _formatted(row.delay_ms.median if row.delay_ms else None, _format_ms),
+        ),
+        (
+            Column("RTT, loaded, p95", True),
+            lambda row: _formatted(row.delay_ms.p95 if row.delay_ms else None, _format_ms),
+        ),
         (Column("other flow, alone", True), lambda row: _competition(row, "goodput_bps_alone", format_rate)),
         (Column("other flow, shared", True), lambda row: _competition(row, "goodput_bps_beside", format_rate)),
         (Column("slow-down", True), lambda row: _competition(row, "slow_down", lambda v: f"{format_ratio(v)} x")),
@@ -212,8 +218,11 @@ def _probes(results: Results) -> Table:
     columns: _Columns[Probe] = [
         (Column("path"), lambda probe: _text(label(probe.path))),
         (Column("rate", True), lambda probe: _formatted(probe.rate_bps, format_rate)),
-        (Column("RTT, median", True), lambda probe: _formatted((probe.rtt_ms or {}).get("median"), _format_ms)),
-        (Column("RTT, p99", True), lambda probe: _formatted((probe.rtt_ms or {}).get("p99"), _format_ms)),
+        (
+            Column("RTT, median", True),
+            lambda probe: _formatted(probe.rtt_ms.median if probe.rtt_ms else None, _format_ms),
+        ),
+        (Column("RTT, p99", True), lambda probe: _formatted(probe.rtt_ms.p99 if probe.rtt_ms else None, _format_ms)),
         (Column("loss", True), lambda probe: _formatted(probe.loss, format_fraction)),
         (Column("emulator's CPU", True), lambda probe: _formatted(probe.emulator_cpu_share, lambda v: f"{v:.0%}")),
         (Column("as specified"), lambda probe: _text("" if probe.is_met is None else "yes" if probe.is_met else "no")),
@@ -301,16 +310,12 @@ def _goodput(row: Row) -> Cell:
 
 
 def _total_s(row: Row) -> float:
-    return sum((row.reasons or {}).values())
+    return sum(row.reasons.by_kind().values()) if row.reasons is not None else 0.0
 
 
 def _share(row: Row, key: str) -> Cell:
-    seconds, total = (row.reasons or {}).get(key, 0.0), _total_s(row)
+    seconds, total = row.reasons.by_kind()[key] if row.reasons is not None else 0.0, _total_s(row)
     return Cell(f"{seconds / total:.0%}", seconds / total) if seconds and total else _EMPTY
-
-
-def _delay(row: Row, name: str) -> Cell:
-    return _formatted((row.delay_ms or {}).get(name), _format_ms)
 
 
 def _competition(row: Row, name: str, form: Callable[[float], str]) -> Cell:
@@ -318,8 +323,8 @@ def _competition(row: Row, name: str, form: Callable[[float], str]) -> Cell:
 
 
 def _counts(group: Sequence[Trial], name: str) -> list[float]:
-    ledgers: list[Mapping[str, Any]] = [trial.ledger for trial in group if trial.ledger is not None]
-    return [ledger[name] for ledger in ledgers if isinstance(ledger.get(name), int | float)]
+    counts = [getattr(trial.ledger.forward, name) for trial in group if trial.ledger is not None]
+    return [count for count in counts if count is not None]
 
 
 def _median_count(group: Sequence[Trial], name: str) -> Cell:

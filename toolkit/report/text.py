@@ -69,21 +69,20 @@ def report_object(summaries: Sequence[Summary], imported: Sequence[Row]) -> dict
 
 def caption(campaign: Campaign) -> list[str]:
     """Sentences that say what was measured, on which machine, and what to be careful about."""
-    host: Mapping[str, Any] = campaign.host
+    host = campaign.host
 
-    def known(name: str) -> str:
-        return label(host.get(name, "unknown"))
+    def known(value: object) -> str:
+        return "unknown" if value is None else label(value)
 
     sizes = ", ".join(format_size(size) for size in campaign.sizes)
     lines = [
         f"{label(campaign.name)}: one file of {sizes} in {label(campaign.storage)}.",
         f"{campaign.repeats} blocks in random order (seed {campaign.seed}), after one warm-up of each transport.",
-        f"{known('cores')} cores of {known('cpu')}, {known('system')} {known('kernel')}.",
-        f"nettool {known('nettool')}, Python {known('python')}, {started_text(campaign)}.",
+        f"{known(host.cores)} cores of {known(host.cpu)}, {known(host.system)} {known(host.kernel)}.",
+        f"nettool {known(host.nettool)}, Python {known(host.python)}, {started_text(campaign)}.",
     ]
-    load, cores = host.get("load_1min"), host.get("cores")
-    if isinstance(load, int | float) and isinstance(cores, int) and load > cores / 2:
-        lines.append(f"The machine was busy at the start (load {load}): figures are lower and vary more.")
+    if host.load_1min is not None and host.cores is not None and host.load_1min > host.cores / 2:
+        lines.append(f"The machine was busy at the start (load {host.load_1min}): figures are lower and vary more.")
     if campaign.repeats < MIN_SAMPLES:
         lines.append(f"A 95% interval needs {MIN_SAMPLES} pairs of trials: use --repeat {MIN_SAMPLES} or more.")
     return lines

@@ -1,4 +1,4 @@
-"""A planted truth is found: campaigns that were made up, so that what they should come to is known."""
+"""Verdicts on synthetic campaigns, whose truth is known."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,27 +29,27 @@ def row_of(results: Results, transport: str = "udp-bbr") -> Row:
     return next(row for row in summarise(results).rows if row.transport == transport)
 
 
-FAILED: dict[str, Any] = {"verified": False, "seconds": None, "goodput_bps": None, "error": "it went away"}
+FAILED: dict[str, Any] = {"verified": False, "seconds": None, "goodput_bps": None, "error": "the peer disappeared"}
 
 
 def change(results: Results, count: int, transport: str = "udp-bbr", **changed: Any) -> Results:
-    """The same with the trials of one transport in the first blocks changed."""
+    """The results with the trials of one transport in the first blocks changed."""
     trials = [replace(t, **changed) if t.transport == transport and 0 <= t.block < count else t for t in results.trials]
     return replace(results, trials=trials)
 
 
 @pytest.mark.parametrize("disturbed", [0.0, 0.05])
-def test_two_identical_transports_show_no_difference(disturbed: float) -> None:
+def test_identical_transports_show_no_difference(disturbed: float) -> None:
     assert verdicts(truth(1.0, disturbed=disturbed)).count(comparison.NO_DIFFERENCE) >= 95
 
 
 @pytest.mark.parametrize(("factor", "named"), [(0.9, comparison.SLOWER), (1 / 0.9, comparison.FASTER)])
 @pytest.mark.parametrize("disturbed", [0.0, 0.05])
-def test_ten_per_cent_are_named(factor: float, named: str, disturbed: float) -> None:
+def test_a_difference_of_ten_per_cent_is_found(factor: float, named: str, disturbed: float) -> None:
     assert verdicts(truth(factor, disturbed=disturbed)).count(named) >= 90
 
 
-def test_a_control_that_differs_forbids_claims_of_that_size() -> None:
+def test_a_difference_of_the_control_widens_the_margin() -> None:
     results = make_results(truth(0.9, disturbed=0.0), 1)
     assert row_of(results).verdict == comparison.SLOWER
     off = [
@@ -70,7 +70,7 @@ def test_few_trials_make_no_claim(repeats: int) -> None:
 
 
 @pytest.mark.parametrize("marked", ["udp-bbr", "tcp-cubic"])
-def test_where_more_than_a_fifth_are_marked_nothing_is_claimed(marked: str) -> None:
+def test_no_claim_if_more_than_a_fifth_are_marked(marked: str) -> None:
     results = make_results(truth(0.5), 1)
 
     def row(count: int) -> Row:
@@ -85,13 +85,13 @@ def test_where_more_than_a_fifth_are_marked_nothing_is_claimed(marked: str) -> N
         assert row(10).goodput_bps is not None
 
 
-def test_the_slow_half_is_not_marked_away() -> None:
+def test_marks_do_not_hide_slow_trials() -> None:
     results = make_results(truth(1.1, disturbed=0.0), 1)
     slow = change(results, 5, marks=[CPU_BOUND], goodput_bps=45e6)
     assert row_of(slow).verdict == comparison.NO_CLAIM
     few = change(results, 2, marks=[CPU_BOUND], goodput_bps=45e6)
     row = row_of(few)
-    assert row.ratio == row_of(change(results, 2, goodput_bps=45e6)).ratio  # they count as they were measured
+    assert row.ratio == row_of(change(results, 2, goodput_bps=45e6)).ratio  # marked trials count as measured
     (text,) = summarise(few).headline
     assert "2 of 10 by udp-bbr are marked" in text
 
@@ -108,7 +108,7 @@ def test_the_slow_half_is_not_marked_away() -> None:
         (1, 1.0, comparison.NO_DIFFERENCE),
     ],
 )
-def test_a_failed_transfer_is_worth_nothing(failures: int, factor: float, expected: str) -> None:
+def test_a_failed_transfer_counts_as_zero(failures: int, factor: float, expected: str) -> None:
     failed = change(make_results(truth(factor, disturbed=0.0), 1), failures, **FAILED)
     assert (row_of(failed).verdict, row_of(failed).pairs) == (expected, 10)
     (text,) = summarise(failed).headline
@@ -116,25 +116,25 @@ def test_a_failed_transfer_is_worth_nothing(failures: int, factor: float, expect
     assert "failed" in text
 
 
-def test_a_baseline_that_fails_loses() -> None:
+def test_a_failing_baseline_is_slower() -> None:
     results = change(make_results(truth(0.8, disturbed=0.0), 1), 9, "tcp-cubic", **FAILED)
     without = replace(results, trials=[trial for trial in results.trials if trial.transport != "tcp-cubic#2"])
     assert row_of(without).verdict == comparison.FASTER
     assert plain(row_of(without))["ratio"] == (None, (None, None))
     (text,) = summarise(without).headline
     assert "udp-bbr is faster than tcp-cubic (∞ x its goodput in 10 pairs" in text
-    assert "9 of 10 by tcp-cubic failed, which count as 0" in text
+    assert "9 of 10 by tcp-cubic failed and count as 0" in text
     assert "Infinity" not in report_text([summarise(without)], (), "json")
-    assert row_of(results).no_claim_because == "the A/A control failed"  # or it, beside a baseline that did
+    assert row_of(results).no_claim_because == "the A/A control failed"  # it failed along with the baseline
 
 
-def test_neither_is_better_where_both_fail() -> None:
+def test_neither_is_better_if_both_fail() -> None:
     results = make_results(truth(1.0, disturbed=0.0), 1)
     both = change(change(results, 4, **FAILED), 4, "tcp-cubic", **FAILED)
     assert row_of(change(both, 4, "tcp-cubic#2", **FAILED)).verdict == comparison.NO_DIFFERENCE
 
 
-def test_only_what_was_not_run_is_left_out() -> None:
+def test_only_trials_that_were_not_run_are_left_out() -> None:
     results = make_results(truth(0.5), 1)
     cut = replace(results, trials=[t for t in results.trials if t.block < 7 or t.transport != "udp-bbr"])
     assert row_of(cut).pairs == 7
@@ -142,22 +142,22 @@ def test_only_what_was_not_run_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("transport", ["udp-bbr", "tcp-cubic"])
-def test_on_what_never_arrives_nothing_is_claimed(transport: str) -> None:
+def test_no_claim_on_a_transport_that_never_arrives(transport: str) -> None:
     failed = change(make_results(truth(1.0), 1), 10, transport, **FAILED)
     row = row_of(failed, transport)
-    assert (row.verified, row.goodput_bps, row.ratio, row.why) == (0, None, None, "it went away")
+    assert (row.verified, row.goodput_bps, row.ratio, row.why) == (0, None, None, "the peer disappeared")
     whose = "of the baseline " if transport == "tcp-cubic" else ""
     assert row_of(failed).no_claim_because == f"no transfer {whose}was verified"
     assert "no claim" in summarise(failed).headline[0]
 
 
-def test_the_warm_up_counts_in_nothing() -> None:
+def test_the_warm_up_does_not_count() -> None:
     results = make_results(truth(0.9), 1)
     cold = [replace(t, goodput_bps=1e3, seconds=1e4) if t.block < 0 else t for t in results.trials]
     assert summarise(replace(results, trials=cold)).rows == summarise(results).rows
 
 
-def test_sizes_are_results_of_their_own() -> None:
+def test_each_size_is_judged_separately() -> None:
     planted = replace(truth(0.5), sizes=(10_000, 50_000_000))
     rows = [row for row in summarise(make_results(planted, 1)).rows if row.transport == "udp-bbr"]
     assert [(row.payload_bytes, row.regime) for row in rows] == [(10_000, "short"), (50_000_000, "steady")]

@@ -1,121 +1,133 @@
-"""Where the time went: series with a known story, and the sentence that is made of it."""
+"""Where the time of a transfer goes: samples with a known story, and the sentence made from them."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
-from toolkit.compare.diagnosis import KINDS, kept, scaled, split
-from toolkit.compare.explain import Facts, sentence
-from toolkit.compare.theory import loss_response_bps
+from toolkit.compare.diagnosis import Facts, explanation, loss_response_bps, scale_to_payload, split_time, thinned
+from toolkit.compare.endpoint_result import Samples
+from toolkit.compare.records import TimeSplit
 
 POINTS = 401
 SECONDS, CONNECT_S, RTT_S = 4.0, 0.08, 0.04
-Series = dict[str, list[float]]
-
-
-def series(rate: object = 90e6, **changed: object) -> Series:
-    """A transfer that begins at CONNECT_S and goes on at `rate` to SECONDS."""
-    times = np.linspace(0, SECONDS, POINTS)
-    rates = np.broadcast_to(np.asarray(rate, float), times.shape) * (times > CONNECT_S)
-    delivered = np.cumsum(rates) * (times[1] - times[0]) / 8
-    told = {
-        "t_s": times,
-        "delivered_bytes": delivered,
-        "congestion_window_bytes": np.full(POINTS, 1e6),
-        "rtt_ms": np.full(POINTS, 40.0),
-        "retransmitted_packets": np.zeros(POINTS),
-        "recovering_s": np.zeros(POINTS),
-        "receiver_limited_s": np.zeros(POINTS),
-        "busy_s": 0.1 * times,
-    }
-    told |= {name: np.broadcast_to(np.asarray(value, float), times.shape) for name, value in changed.items()}
-    return {name: [float(value) for value in column] for name, column in told.items()}
-
-
-def kinds(told: Series, ideal_bps: float | None = 95e6, seconds: float = SECONDS) -> dict[str, float]:
-    split_up = split(seconds, CONNECT_S, int(told["delivered_bytes"][-1]), told, None, ideal_bps, RTT_S)
-    assert sum(split_up.values()) == pytest.approx(seconds)
-    assert list(split_up) == list(KINDS)
-    return split_up
-
-
 TIMES = np.linspace(0, SECONDS, POINTS)
 
 
+def samples(rate: ArrayLike = 90e6, **changed: ArrayLike) -> Samples:
+    """A transfer that starts at CONNECT_S and runs at `rate`, in bits per second, until SECONDS."""
+    rates = np.broadcast_to(np.asarray(rate, float), TIMES.shape) * (TIMES > CONNECT_S)
+    columns: dict[str, ArrayLike] = {
+        "t_s": TIMES,
+        "delivered_bytes": np.cumsum(rates) * (TIMES[1] - TIMES[0]) / 8,
+        "congestion_window_bytes": 1e6,
+        "rtt_ms": 40.0,
+        "retransmitted_packets": 0.0,
+        "recovering_s": 0.0,
+        "receiver_limited_s": 0.0,
+        "busy_s": 0.1 * TIMES,
+        **changed,
+    }
+    return Samples(**{name: as_column(value) for name, value in columns.items()})
+
+
+def as_column(value: ArrayLike) -> Sequence[float]:
+    return [float(each) for each in np.broadcast_to(np.asarray(value, float), TIMES.shape)]
+
+
+def split(sender: Samples, ideal_bps: float | None = 95e6, receiver: Samples | None = None) -> TimeSplit:
+    size = int(sender.delivered_bytes[-1])
+    reasons = split_time(SECONDS, CONNECT_S, size, sender, receiver, ideal_bps, RTT_S)
+    assert sum(reasons.by_kind().values()) == pytest.approx(SECONDS)
+    return reasons
+
+
 def test_a_transfer_at_full_rate_is_steady() -> None:
-    told = kinds(series())
-    assert told["handshake_s"] == CONNECT_S
-    assert told["steady_s"] > 0.95 * (SECONDS - CONNECT_S)
+    reasons = split(samples())
+    assert reasons.handshake_s == CONNECT_S
+    assert reasons.steady_s > 0.95 * (SECONDS - CONNECT_S)
 
 
-def test_the_way_up_ends_where_it_is_as_fast_as_later() -> None:
-    told = kinds(series(np.minimum(90e6, 90e6 * (TIMES / 1.5) ** 2)))
-    assert told["ramp_up_s"] == pytest.approx(1.4, abs=0.15)
+def test_ramp_up_ends_when_the_rate_reaches_its_later_average() -> None:
+    reasons = split(samples(np.minimum(90e6, 90e6 * (TIMES / 1.5) ** 2)))
+    assert reasons.ramp_up_s == pytest.approx(1.4, abs=0.15)
 
 
-def test_a_rate_that_loss_holds_down_is_recovery_and_without_loss_it_is_not() -> None:
+def test_a_low_rate_is_recovery_only_with_losses() -> None:
     resent = np.floor(TIMES * 10)
-    assert kinds(series(5e6, retransmitted_packets=resent))["recovery_s"] > 0.9 * SECONDS
-    assert kinds(series(5e6))["recovery_s"] == 0
-    assert kinds(series(90e6, retransmitted_packets=resent))["recovery_s"] == 0
+    assert split(samples(5e6, retransmitted_packets=resent)).recovery_s > 0.9 * SECONDS
+    assert split(samples(5e6)).recovery_s == 0
+    assert split(samples(90e6, retransmitted_packets=resent)).recovery_s == 0
 
 
-def test_without_a_known_limit_the_transport_tells_when_it_recovers() -> None:
+def test_on_a_path_without_a_limit_the_transport_says_when_it_recovers() -> None:
     recovering = np.clip(TIMES - 1, 0, 1)
-    told = kinds(series(recovering_s=recovering, retransmitted_packets=TIMES), ideal_bps=None)
-    assert told["recovery_s"] == pytest.approx(1.0, abs=0.05)
+    reasons = split(samples(recovering_s=recovering, retransmitted_packets=TIMES), ideal_bps=None)
+    assert reasons.recovery_s == pytest.approx(1.0, abs=0.05)
 
 
-def test_windows_and_processors() -> None:
-    assert kinds(series(20e6, receiver_limited_s=0.9 * TIMES))["window_limited_s"] > 0.9 * SECONDS
-    assert kinds(series(20e6, busy_s=0.97 * TIMES))["cpu_bound_s"] > 0.9 * SECONDS
-    receiver = {"t_s": list(TIMES), "busy_s": list(0.95 * TIMES)}
-    told = series(20e6)
-    split_up = split(SECONDS, CONNECT_S, int(told["delivered_bytes"][-1]), told, receiver, 95e6, RTT_S)
-    assert split_up["cpu_bound_s"] > 0.9 * SECONDS
+def test_limits_by_window_and_by_processor() -> None:
+    assert split(samples(20e6, receiver_limited_s=0.9 * TIMES)).window_limited_s > 0.9 * SECONDS
+    assert split(samples(20e6, busy_s=0.97 * TIMES)).cpu_bound_s > 0.9 * SECONDS
+    assert split(samples(20e6), receiver=samples(busy_s=0.95 * TIMES)).cpu_bound_s > 0.9 * SECONDS
 
 
 def test_the_tail_follows_the_last_acknowledgement() -> None:
-    told = kinds(series(90e6 * (TIMES < 3)))
-    assert told["tail_s"] == pytest.approx(1.0, abs=0.05)
+    assert split(samples(90e6 * (TIMES < 3))).tail_s == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_transfer_too_short_for_samples(count: int) -> None:
-    told = {name: column[:1] + column[-1:] * (count - 1) for name, column in series().items()}
-    split_up = split(0.001, 0.002, 1000, told, None, 95e6, RTT_S)
-    assert sum(split_up.values()) == pytest.approx(0.001)
+def test_a_transfer_too_short_for_many_samples(count: int) -> None:
+    whole = samples()
+    first_and_last = {
+        each.name: [*getattr(whole, each.name)[:1], *getattr(whole, each.name)[-1:] * (count - 1)]
+        for each in fields(Samples)
+    }
+    reasons = split_time(0.001, 0.002, 1000, Samples(**first_and_last), None, 95e6, RTT_S)
+    assert sum(reasons.by_kind().values()) == pytest.approx(0.001)
 
 
-def test_what_is_delivered_is_scaled_to_the_payload_and_thinned_out() -> None:
-    assert list(scaled([0, 500, 1100], 1000)) == pytest.approx([0, 454.5, 1000], abs=0.1)
-    assert list(scaled([0, 0], 1000)) == [0, 0]
-    thin = kept(series(), 10**6)
-    assert {len(column) for column in thin.values()} == {200}
-    assert (thin["delivered_bytes"][0], thin["delivered_bytes"][-1]) == (0, 10**6)
+def test_delivered_bytes_are_scaled_to_the_payload() -> None:
+    assert list(scale_to_payload([0, 500, 1100], 1000)) == pytest.approx([0, 454.5, 1000], abs=0.1)
+    assert list(scale_to_payload([0, 0], 1000)) == [0, 0]
 
 
-FACTS = Facts("cubic", 10.0, 3.5e6, dict.fromkeys(KINDS, 0.0), 33, 95e6, 0.01, 0.04, 0.1, 0.1)
+def test_a_recorded_series_has_at_most_200_points_and_both_ends() -> None:
+    series = thinned(samples(), 10**6)
+    columns = (series.t_s, series.delivered_bytes, series.congestion_window_bytes, series.rtt_ms)
+    assert {len(column) for column in columns} == {200}
+    assert (series.delivered_bytes[0], series.delivered_bytes[-1]) == (0, 10**6)
+
+
+FACTS = Facts("cubic", 10.0, 3.5e6, TimeSplit(), 33, 95e6, 0.01, 0.04, 0.1, 0.1)
+LOSSY = TimeSplit(ramp_up_s=0.5, recovery_s=9.5)
+STEADY = TimeSplit(steady_s=10.0)
 
 
 @pytest.mark.parametrize(
-    ("reasons", "changed", "says"),
+    ("facts", "says"),
     [
-        ({"recovery_s": 9.5, "ramp_up_s": 0.5}, {}, "cubic at 1% loss and 40 ms is good for 3.51 Mbit/s"),
-        ({"recovery_s": 9.5, "ramp_up_s": 0.5}, {"loss": 0.0}, "its queue overflowed"),
-        ({"recovery_s": 9.5, "ramp_up_s": 0.5}, {"congestion_control": "bbr"}, "33 packets resent"),
-        ({"cpu_bound_s": 8.0, "steady_s": 2.0}, {"busy_receiver": 0.97}, "the receiver had work for 97%"),
-        ({"handshake_s": 3.0, "ramp_up_s": 6.0, "steady_s": 1.0}, {}, "over before it was up to speed"),
-        ({"window_limited_s": 7.0, "steady_s": 3.0}, {}, "it takes 463.9 KiB"),
-        ({"steady_s": 10.0}, {"goodput_bps": 94e6}, "It filled the path: 99%"),
-        ({"steady_s": 10.0}, {"ideal_bps": None}, "the two ends set the pace"),
-        ({"steady_s": 10.0}, {"goodput_bps": 50e6}, "53% of what the path carries"),
+        (replace(FACTS, reasons=LOSSY), "at 1% loss and 40 ms, cubic can reach 3.51 Mbit/s"),
+        (replace(FACTS, reasons=LOSSY, loss=0.0), "its queue overflowed"),
+        (replace(FACTS, reasons=LOSSY, congestion_control="bbr"), "33 packets resent"),
+        (
+            replace(FACTS, reasons=TimeSplit(cpu_bound_s=8.0, steady_s=2.0), busy_receiver=0.97),
+            "the receiver was busy for 97%",
+        ),
+        (
+            replace(FACTS, reasons=TimeSplit(handshake_s=3.0, ramp_up_s=6.0, steady_s=1.0)),
+            "ended before it reached full speed",
+        ),
+        (replace(FACTS, reasons=TimeSplit(window_limited_s=7.0, steady_s=3.0)), "filling the path takes 463.9 KiB"),
+        (replace(FACTS, reasons=STEADY, goodput_bps=94e6), "It filled the path: 99%"),
+        (replace(FACTS, reasons=STEADY, ideal_bps=None), "the two endpoints set the pace"),
+        (replace(FACTS, reasons=STEADY, goodput_bps=50e6), "53% of what the path carries"),
     ],
 )
-def test_the_sentence_says_the_largest_part(reasons: dict[str, float], changed: dict[str, object], says: str) -> None:
-    facts = replace(FACTS, reasons={**FACTS.reasons, **reasons}, **changed)  # type: ignore[arg-type]
-    text = sentence(facts)
+def test_the_explanation_names_the_largest_part(facts: Facts, says: str) -> None:
+    text = explanation(facts)
     assert says in text
     assert text.endswith(".")
 
@@ -124,9 +136,7 @@ def test_the_models_give_the_published_figures() -> None:
     def segments(control: str, loss: float, rtt_s: float) -> float:
         return (loss_response_bps(control, loss, rtt_s) or 0) / (1 - loss) * rtt_s / (8 * 1448)
 
-    assert segments("newreno", 1e-4, 0.1) == pytest.approx(
-        1.2247 / 1e-2, rel=1e-3
-    )  # Mathis et al.: sqrt(3/2) / sqrt(p)
+    assert segments("newreno", 1e-4, 0.1) == pytest.approx(1.2247 / 1e-2, rel=1e-3)  # Mathis et al.: sqrt(3 / 2p)
     assert segments("cubic", 1e-6, 0.1) == pytest.approx(1.054 * 0.1**0.75 / 1e-6**0.75, rel=1e-2)  # RFC 9438 5.1
     assert segments("cubic", 1e-2, 0.04) == segments("reno", 1e-2, 0.04)  # never slower than Reno
     assert loss_response_bps("bbr", 0.01, 0.04) is None

@@ -1,4 +1,4 @@
-"""A receiver that keeps nothing, held to that: by its memory, and by what a hostile peer sends."""
+"""The discarding receiver: its memory stays bounded, whatever a hostile peer sends."""
 
 import errno
 import os
@@ -27,28 +27,28 @@ def storage_of(*sizes_bytes: int) -> IncomingFiles:
 
 
 def memory_pages_bytes() -> int:
-    """What the files without a name of this process take."""
+    """Memory that the anonymous files of this process occupy."""
     found = 0
     for link in Path("/proc/self/fd").iterdir():
         try:
             if "memfd:nettool" in os.readlink(link):
                 found += os.stat(link).st_blocks * 512
         except FileNotFoundError:
-            continue  # the listing's own
+            continue  # the descriptor of the listing itself
     return found
 
 
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no memory without a name on this system")
-def test_content_goes_by_the_digest_and_its_memory_is_given_back() -> None:
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memfd_create")
+def test_memory_is_returned_when_the_digest_has_passed() -> None:
     storage = storage_of(128 << 20)
-    assert storage.descriptor(0, 0, len(STEP)) is None  # nothing lands that is not written, and then given back
+    assert storage.descriptor(0, 0, len(STEP)) is None  # content must pass through write, which returns its memory
     for offset in range(0, 128 << 20, len(STEP)):
         storage.write(0, offset, STEP)
         assert memory_pages_bytes() <= 8 << 20
     storage.close(complete=False)
 
 
-def test_content_far_ahead_of_what_is_missing_is_refused() -> None:
+def test_content_too_far_ahead_of_missing_content_is_refused() -> None:
     storage = storage_of(1 << 40, 1 << 40)
     storage.write(0, MAX_HELD_BYTES // 2, STEP[:1])
     storage.write(1, MAX_HELD_BYTES // 2 - 2, STEP[:1])
@@ -57,14 +57,14 @@ def test_content_far_ahead_of_what_is_missing_is_refused() -> None:
     storage.close(complete=False)
 
 
-def test_more_files_at_a_time_are_refused() -> None:
+def test_too_many_files_at_a_time_are_refused() -> None:
     storage = storage_of(*[1 << 30] * MAX_FILES)
     (outcome,) = storage.offer([Entry(EntryKind.FILE, b"more", 0o600, 0, 1, 1)], ALGORITHM)
     assert outcome.status is EntryStatus.REFUSED
     storage.close(complete=False)
 
 
-def test_what_the_system_refuses_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_system_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 

@@ -1,4 +1,4 @@
-"""Every transport once a block, in an order that the seed decides; what users may name as a transport."""
+"""Every transport runs once in each block, in an order that the seed decides; names of transports."""
 
 from itertools import groupby
 
@@ -8,38 +8,38 @@ from toolkit.compare.plan import (
     AIOQUIC,
     IPERF3,
     WARM_UP,
-    Setting,
     baseline_of,
     parse_transports,
     schedule,
     with_control,
 )
+from toolkit.compare.records import Setting
 from toolkit.errors import UsageError
 
 SETTINGS = [Setting(label, "tcp", label) for label in ("a", "b", "c")]
 SIZES = [10, 1000]
 
 
-def test_a_block_holds_every_cell_once_and_the_warm_up_comes_first() -> None:
-    turns = list(schedule(SETTINGS, SIZES, repeats=4, seed=3))
-    blocks = [(block, list(group)) for block, group in groupby(turns, lambda turn: turn.block)]
+def test_the_warm_up_comes_first_and_each_block_holds_every_cell_once() -> None:
+    specs = list(schedule(SETTINGS, SIZES, repeats=4, seed=3))
+    blocks = [(block, list(group)) for block, group in groupby(specs, lambda spec: spec.block)]
     assert [block for block, _ in blocks] == [WARM_UP, 0, 1, 2, 3]
     warm_up, *rest = [group for _, group in blocks]
-    assert sorted((turn.setting.label, turn.payload_bytes) for turn in warm_up) == [("a", 10), ("b", 10), ("c", 10)]
+    assert sorted((spec.setting.label, spec.payload_bytes) for spec in warm_up) == [("a", 10), ("b", 10), ("c", 10)]
     for group in rest:
-        cells = sorted((turn.setting.label, turn.payload_bytes) for turn in group)
+        cells = sorted((spec.setting.label, spec.payload_bytes) for spec in group)
         assert cells == [(label, size) for label in "abc" for size in SIZES]
 
 
-def test_the_seed_decides_the_order_and_blocks_differ() -> None:
+def test_the_seed_decides_the_order_which_differs_between_blocks() -> None:
     first = list(schedule(SETTINGS, SIZES, repeats=20, seed=3))
     assert first == list(schedule(SETTINGS, SIZES, repeats=20, seed=3))
     assert first != list(schedule(SETTINGS, SIZES, repeats=20, seed=4))
-    orders = {tuple(turn.setting.label for turn in first if turn.block == block) for block in range(20)}
+    orders = {tuple(spec.setting.label for spec in first if spec.block == block) for block in range(20)}
     assert len(orders) > 5
 
 
-def test_transports_as_users_write_them() -> None:
+def test_names_of_transports() -> None:
     assert parse_transports("tcp, udp,tcp-bbr,udp-rate=50Mbit") == [
         Setting("tcp-cubic", "tcp", "cubic"),
         Setting("udp-bbr", "udp", "bbr"),
@@ -58,12 +58,12 @@ def test_transports_as_users_write_them() -> None:
 @pytest.mark.parametrize(
     "text", ["", "pigeon", "tcp,,udp", "tcp,tcp-cubic", "iperf3", "iperf3-sctp", "udp-rate=fast", "iperf3-udp-bbr"]
 )
-def test_transports_that_are_none(text: str) -> None:
+def test_invalid_names_of_transports(text: str) -> None:
     with pytest.raises(UsageError):
         parse_transports(text)
 
 
-def test_the_baseline_is_the_first_tcp_of_nettool_and_the_control_is_the_same_again() -> None:
+def test_the_baseline_is_the_first_tcp_of_nettool_and_the_control_repeats_it() -> None:
     settings = parse_transports("udp,iperf3-tcp,tcp-bbr,tcp")
     assert baseline_of(settings).label == "tcp-bbr"
     assert baseline_of(parse_transports("udp,udp-cubic")).label == "udp-bbr"

@@ -1,4 +1,4 @@
-"""The statistics against values worked out by hand, and the intervals against what they promise."""
+"""The statistics against hand-computed values, and the coverage of the intervals."""
 
 import math
 import random
@@ -22,7 +22,7 @@ def test_quantiles_lie_between_order_statistics() -> None:
     assert stats.quantile([7.0], 0.975) == 7
 
 
-def test_too_few_samples_give_a_value_and_no_interval() -> None:
+def test_too_few_samples_have_no_interval() -> None:
     estimate = stats.estimated_median([3.0, 1.0, 5.0, 2.0, 4.0])
     assert estimate.value == 3
     assert estimate.interval is None
@@ -30,7 +30,7 @@ def test_too_few_samples_give_a_value_and_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("count", "low", "high", "share"),
-    [  # from the binomial tables: the ranks that cover 95% and a little more, and how far it is to the next ones
+    [  # from binomial tables: the ranks that just cover 95%, and the fraction of the way to the next ranks
         (6, 1, 6, 0.357),
         (8, 1, 8, 0.936),
         (10, 2, 9, 0.658),
@@ -45,7 +45,7 @@ def test_the_interval_lies_between_two_order_statistics(count: int, low: int, hi
     assert math.log2(estimate.interval.high) == pytest.approx(high - share, abs=0.001)
 
 
-def test_a_ratio_is_taken_pair_by_pair() -> None:
+def test_a_ratio_is_the_median_of_the_ratios_of_pairs() -> None:
     fast_and_slow_blocks = [100.0, 10.0, 50.0, 20.0, 80.0, 40.0]
     twice = [2 * sample for sample in fast_and_slow_blocks]
     estimate = stats.paired_ratio(twice, fast_and_slow_blocks)
@@ -54,7 +54,7 @@ def test_a_ratio_is_taken_pair_by_pair() -> None:
         stats.paired_ratio(twice, fast_and_slow_blocks[1:])
 
 
-def test_failures_take_part_on_either_side() -> None:
+def test_failures_count_on_either_side() -> None:
     sound = [1.0] * 6
     once = stats.paired_ratio([0.0, 1.1, 1.1, 1.1, 1.1, 1.1], sound)
     assert once.value == 1.1
@@ -73,7 +73,7 @@ def test_failures_take_part_on_either_side() -> None:
 
 
 @pytest.mark.parametrize("count", [6, 7, 10])
-def test_the_interval_covers_the_true_ratio_as_often_as_it_says(count: int) -> None:
+def test_95_per_cent_of_the_intervals_cover_the_true_ratio(count: int) -> None:
     generator = random.Random(20)
     covered = 0
     campaigns = 2000

@@ -1,4 +1,4 @@
-"""Where a campaign's files lie, and that they are gone afterwards."""
+"""The folder for the files of a campaign, and its removal."""
 
 from pathlib import Path
 
@@ -8,21 +8,21 @@ from toolkit.compare.workspace import workspace
 from toolkit.errors import TransferError
 
 
-def test_the_payload_is_decided_by_its_seed(tmp_path: Path) -> None:
+def test_the_seed_decides_the_payload(tmp_path: Path) -> None:
     contents = []
     for seed in (1, 1, 2):
-        with workspace([3_000_001, 10], seed, tmp_path) as place:
-            assert place.payload(10).stat().st_size == 10
-            contents.append(place.payload(3_000_001).read_bytes())
+        with workspace([3_000_001, 10], seed, tmp_path) as files:
+            assert files.payload(10).stat().st_size == 10
+            contents.append(files.payload(3_000_001).read_bytes())
     assert [len(content) for content in contents] == [3_000_001] * 3
     assert contents[0] == contents[1] != contents[2]
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, TransferError, None])
-def test_it_is_removed_whatever_the_end(end: type[BaseException] | None, tmp_path: Path) -> None:
+def test_it_is_removed_however_the_campaign_ends(end: type[BaseException] | None, tmp_path: Path) -> None:
     def use() -> None:
-        with workspace([1000], 1, tmp_path) as place:
-            (place.received / "payload").touch()
+        with workspace([1000], 1, tmp_path) as files:
+            (files.received / "payload").touch()
             if end:
                 raise end
 
@@ -34,13 +34,13 @@ def test_it_is_removed_whatever_the_end(end: type[BaseException] | None, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_room_it_says_so_and_what_to_do(tmp_path: Path) -> None:
+def test_too_little_space_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TransferError, match=r"no room .* --dir"), workspace([1 << 60], 1, tmp_path):
         pass
     with pytest.raises(TransferError, match="--dir"), workspace([1 << 20], 1, tmp_path / "missing"):
         pass
 
 
-def test_an_error_of_the_campaign_is_not_taken_for_one_of_the_folder(tmp_path: Path) -> None:
+def test_errors_of_the_campaign_pass_through(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), workspace([1000], 1, tmp_path):
         (tmp_path / "missing").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.compare.diff import Change
+from toolkit.compare.diff import CellChange
 from toolkit.compare.records import MARKS, Campaign, Probe, Trial
 from toolkit.emulator.accounting import LinkAccounting, PathAccounting
 from toolkit.emulator.check import Finding
@@ -41,7 +41,7 @@ def emitted() -> set[str]:
         node
         for path in (ROOT / "toolkit" / "cli").glob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "emit_json"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print_json"
     ]
     kinds = [call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)]
     assert len(kinds) == len(calls)
@@ -58,7 +58,7 @@ def test_every_kind_has_a_section_and_every_section_a_kind() -> None:
         ("campaign", {field.name for field in fields(Campaign)}),
         ("probe", {field.name for field in fields(Probe)}),
         ("trial", {field.name for field in fields(Trial)} | set(MARKS)),
-        ("diff", {field.name for field in fields(Change)}),
+        ("diff", {field.name for field in fields(CellChange)}),
         ("link", {*LEDGER.to_json(), *LEDGER.forward.to_json(), *DROP_REASONS}),
         ("link-check", set(Finding("", "", "", None).to_json())),
         ("simulation", {*as_json({}, OUTCOME), *(field.name for field in fields(FlowResult))} - {"progress"}),

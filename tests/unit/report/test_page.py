@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.report_samples import lossy, one_path, save, troubled
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import read
+from toolkit.compare.record_file import read
 from toolkit.errors import TransferError
 from toolkit.report import drawing
 from toolkit.report.html import Html, element, join

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.support.report_samples import HOSTILE, grid, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import Results, read
+from toolkit.compare.record_file import read
+from toolkit.compare.records import Results
 from toolkit.errors import TransferError, UsageError
 from toolkit.report import drawing
 from toolkit.report.drawing import STYLES, inline, legend_columns, render, spread, style

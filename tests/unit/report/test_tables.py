@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.report_samples import LOSSES, lossy, one_path, troubled
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import MARKS, Results
+from toolkit.compare.records import MARKS, Results, TrialCost
 from toolkit.compare.stats import Interval
 from toolkit.report import labels
 from toolkit.report.tables import ACCOUNTING, COST, OTHER_TRAFFIC, PROBES, REASON, SPEED, TROUBLE, Table, tables
@@ -45,7 +45,7 @@ def test_empty_columns_and_tables_are_left_out() -> None:
     assert TROUBLE not in made
     assert {REASON, COST, OTHER_TRAFFIC, ACCOUNTING, PROBES} < set(made)
     bare = one_path()
-    stripped = [replace(t, ledger=None, delay=None, reasons=None, cost={}) for t in bare.trials]
+    stripped = [replace(t, ledger=None, delay=None, reasons=None, cost=TrialCost()) for t in bare.trials]
     assert ACCOUNTING not in (left := by_name(Results(bare.campaign, stripped)))
     assert not {REASON, OTHER_TRAFFIC, PROBES} & set(left)
 

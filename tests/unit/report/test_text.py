@@ -10,7 +10,9 @@ import pytest
 
 from tests.support.report_samples import HOSTILE, lossy, one_path, save, troubled
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import Results, read
+from toolkit.compare.host_info import HostInfo
+from toolkit.compare.record_file import read
+from toolkit.compare.records import Results, TimeSplit
 from toolkit.report.text import FORMATS, TERMINAL, flat_row, report_text
 
 
@@ -80,7 +82,7 @@ def test_csv_has_the_figures_of_the_summary() -> None:
     for text, row in zip(rows, summary, strict=True):
         assert row.goodput_bps is not None
         assert float(text["goodput_bps"]) == row.goodput_bps.value
-        assert float(text["steady_s"]) == (row.reasons or {})["steady_s"]
+        assert float(text["steady_s"]) == (row.reasons or TimeSplit()).steady_s
         assert text["campaign"] == "link"
 
 
@@ -100,7 +102,7 @@ def test_every_flat_row_has_the_same_fields() -> None:
 
 def test_the_caption_warns_of_a_busy_machine_and_too_few_pairs() -> None:
     results = one_path()
-    busy = replace(results.campaign, host={**results.campaign.host, "load_1min": 1.5})
+    busy = replace(results.campaign, host=replace(results.campaign.host, load_1min=1.5))
     assert "busy at the start (load 1.5)" in comparison(Results(busy, results.trials))
     assert "busy" not in comparison(results)
     few = comparison(one_path(repeats=3))
@@ -111,4 +113,4 @@ def test_the_caption_warns_of_a_busy_machine_and_too_few_pairs() -> None:
 
 def test_an_empty_host_record_is_shown_as_unknown() -> None:
     results = one_path()
-    assert "unknown" in comparison(replace(results, campaign=replace(results.campaign, host={})))
+    assert "unknown" in comparison(replace(results, campaign=replace(results.campaign, host=HostInfo())))

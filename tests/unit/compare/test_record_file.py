@@ -1,4 +1,4 @@
-"""Records to a file and back: whole, cut short, gone on with, and of another version."""
+"""Records to a file and back: complete, cut short, resumed, and of another version."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.records import Results, Writer, line, read
+from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.record_file import Writer, line, read
+from toolkit.compare.records import Results
 from toolkit.errors import TransferError, UsageError
 
 RESULTS = make_results(Truth({("tcp-cubic", "a"): 90e6, ("udp-bbr", "a"): 80e6}, repeats=2), 1)
@@ -20,36 +22,54 @@ def write(path: Path, results: Results, is_resumed: bool = False) -> None:
     writer.close()
 
 
-def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+def test_records_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "results.jsonl"
     write(path, RESULTS)
     assert read(path) == RESULTS
 
 
-def test_a_later_minor_version_may_add_kinds_and_fields(tmp_path: Path) -> None:
+def test_counters_of_a_transport_stand_beside_the_fields_of_an_endpoint(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    sender = EndpointResult(size_bytes=5, packets_sent=7, counters={"acks_sent": 3, "path": "a"})
+    write(path, Results(RESULTS.campaign, [replace(RESULTS.trials[0], sender=sender)]))
+    entry = json.loads(path.read_text().splitlines()[-1])
+    assert entry["sender"] == {"bytes": 5, "packets_sent": 7, "acks_sent": 3, "path": "a"}
+    assert read(path).trials[0].sender == sender
+
+
+def test_the_ledger_repeats_the_forward_counts_at_its_top_level(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, RESULTS)
+    ledger = json.loads(path.read_text().splitlines()[-1])["ledger"]
+    assert ledger["forward"].items() <= ledger.items()
+
+
+def test_kinds_and_fields_of_a_later_minor_version_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     write(path, RESULTS)
     lines = [json.loads(text) | {"added_later": 1} for text in path.read_text().splitlines()]
+    lines[-1]["ledger"]["added_later"] = {"nested": True}
     lines.append({"schema": 2, "kind": "weather"})
     path.write_text("\n".join(json.dumps(entry) for entry in lines) + "\n")
     assert read(path) == RESULTS
 
 
-def test_an_earlier_minor_version_may_lack_what_came_later(tmp_path: Path) -> None:
+def test_fields_that_an_earlier_minor_version_lacks_have_defaults(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     trial = json.loads(line(RESULTS.trials[0]))
-    short = {name: trial[name] for name in trial if name not in ("delay", "series", "link_seed", "why")}
+    short = {name: trial[name] for name in trial if name not in ("delay", "series", "link_seed", "why", "sender")}
     path.write_text(f"{line(RESULTS.campaign)}\n{json.dumps(short)}\n")
     read_back = read(path).trials[0]
     assert (read_back.delay, read_back.series, read_back.link_seed, read_back.why) == (None, None, None, "")
+    assert read_back.sender == EndpointResult()
 
 
 @pytest.mark.parametrize("cut", [1, 30, 200])
-def test_a_file_that_was_cut_short_is_read_and_gone_on_with(cut: int, tmp_path: Path) -> None:
+def test_a_file_that_was_cut_short_can_be_read_and_resumed(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     write(path, RESULTS)
     path.write_bytes(path.read_bytes()[:-cut])
-    # A last line that lacks nothing but its end is as good as whole; appending must not run into it all the same.
+    # A last line that lacks only its newline is complete, but appending must not run into it.
     assert [t.position for t in read(path).trials][: len(RESULTS.trials) - 1] == [t.position for t in RESULTS.trials][
         :-1
     ]
@@ -57,18 +77,18 @@ def test_a_file_that_was_cut_short_is_read_and_gone_on_with(cut: int, tmp_path: 
     assert read(path) == RESULTS
 
 
-def test_records_that_are_there_are_kept(tmp_path: Path) -> None:
+def test_existing_records_are_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.touch()
-    write(path, RESULTS)  # a file with nothing in it may have been made for this
+    write(path, RESULTS)  # an empty file may have been created for this
     with pytest.raises(UsageError, match="another --output"):
         Writer(path)
     assert read(path) == RESULTS
 
 
-def test_a_trial_that_was_run_again_replaces_the_one_that_failed(tmp_path: Path) -> None:
+def test_a_repeated_trial_replaces_the_earlier_one(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    failed = replace(RESULTS.trials[3], verified=False, seconds=None, goodput_bps=None, error="it went away")
+    failed = replace(RESULTS.trials[3], verified=False, seconds=None, goodput_bps=None, error="the peer disappeared")
     again = replace(RESULTS.trials[3], position=99)
     write(path, Results(RESULTS.campaign, [*RESULTS.trials[:3], failed, *RESULTS.trials[4:], again]))
     trials = read(path).trials
@@ -86,7 +106,9 @@ def test_a_trial_that_was_run_again_replaces_the_one_that_failed(tmp_path: Path)
         b'{"schema": 1, "kind": "campaign"}\n',
         b'{"schema": 2, "kind": "campaign"}\n',
         b'{"schema": 2, "kind": "trial", "block": 1}\n',
+        b'{"schema": 2, "kind": []}\n',
         b"\xff\xfe\n",
+        b"[" * 100_000,
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
@@ -96,7 +118,28 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes) -> 
         read(path)
 
 
-def test_a_file_that_is_not_there_and_one_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("block", "first"),
+        ("verified", 1),
+        ("seconds", [1.0]),
+        ("marks", "cpu-bound"),
+        ("reasons", {"steady_s": "long"}),
+        ("sender", {"cpu_seconds": {}}),
+        ("series", {"t_s": [0.0, "later"]}),
+        ("ledger", {"forward": {}, "backward": 5}),
+    ],
+)
+def test_an_error_names_the_line_and_the_field(field: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    trial = json.loads(line(RESULTS.trials[0])) | {field: value}
+    path.write_text(f"{line(RESULTS.campaign)}\n{json.dumps(trial)}\n")
+    with pytest.raises(UsageError, match=f"line 2: .*{field}"):
+        read(path)
+
+
+def test_a_file_that_cannot_be_read_or_created(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read(tmp_path / "missing")
     (tmp_path / "file").touch()
