@@ -1,7 +1,7 @@
-"""The engine's hot pieces, timed: `make microbench`.
+"""Micro-benchmarks of the engine's hot paths: `make microbench`.
 
-One batch is what UDP_SEGMENT and UDP_GRO move in one call: 44 datagrams of 1,472 bytes. Divide by 44 for the cost of
-a packet; 1 Gb/s of payload is 86,000 packets a second.
+A batch is what UDP_SEGMENT and UDP_GRO move in one call: 44 datagrams of 1,472 bytes. Divide by 44 for the cost per
+packet; 1 Gbit/s of payload is 86,000 packets per second.
 """
 
 import random
@@ -14,11 +14,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from toolkit.rudp import wire
+from toolkit.rudp.ack_tracker import AckTracker
+from toolkit.rudp.assembler import DataAssembler
 from toolkit.rudp.batch import Batch, PacketBuffer
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.range_set import RangeSet
-from toolkit.rudp.receiver import Receiver
 from toolkit.rudp.sent_packets import SendState, SentPackets
 
 DATAGRAM_BYTES = 1472
@@ -32,7 +34,7 @@ WIDE_WINDOW_BYTES = 1 << 50
 
 
 def timed(benchmark: BenchmarkFixture, call: Callable[..., Any], setup: Callable[[], Any], rounds: int) -> Any:
-    """Time `call` on what `setup` makes anew for each round; the last result."""
+    """Time `call` on fresh arguments from `setup` for each round; return the last result."""
     return benchmark.pedantic(call, setup=setup, rounds=rounds)  # type: ignore[no-untyped-call]
 
 
@@ -49,13 +51,13 @@ class TestBatch:
         """Headers and payload of one batch into one buffer (`PacketBuffer.fill`)."""
         buffer = PacketBuffer(1 << 18)
         numbers = np.arange(BATCH)
-        positions = numbers * PAYLOAD_BYTES
+        offsets = numbers * PAYLOAD_BYTES
         size = BATCH * PAYLOAD_BYTES
-        transmit = benchmark(buffer.fill, wire.PacketType.DATA, FAR_ID, numbers, positions, PAYLOAD_BYTES, size, False)
+        transmit = benchmark(buffer.fill, wire.PacketType.DATA, FAR_ID, numbers, offsets, PAYLOAD_BYTES, size, False)
         assert len(transmit.data) == BATCH * DATAGRAM_BYTES
 
     def test_encode_headers_one_by_one(self, benchmark: BenchmarkFixture) -> None:
-        """What `struct` needs for the headers alone, for comparison."""
+        """The headers alone, packed one by one with `struct`, for comparison."""
         data = bytearray(BATCH * DATAGRAM_BYTES)
 
         def encode() -> None:
@@ -65,7 +67,7 @@ class TestBatch:
         benchmark(encode)
 
     def test_decode_headers(self, benchmark: BenchmarkFixture) -> None:
-        """The columns of a batch, read by the structured dtype."""
+        """The header columns of a batch, read through the structured dtype."""
         data = bytes(batch_of(FAR_ID, 0, PacketBuffer(1 << 18)))
 
         def decode() -> tuple[int, int]:
@@ -73,14 +75,14 @@ class TestBatch:
             header = np.ndarray((BATCH,), wire.DATA.dtype, rows, 0, (DATAGRAM_BYTES,))
             is_ours = (header["type"] == wire.PacketType.DATA) & (header["connection_id"] == FAR_ID)
             assert is_ours.all()
-            return int(header["packet_number"].astype(np.int64)[-1]), int(header["position"].astype(np.int64)[-1])
+            return int(header["packet_number"].astype(np.int64)[-1]), int(header["offset"].astype(np.int64)[-1])
 
         assert benchmark(decode) == (BATCH - 1, (BATCH - 1) * PAYLOAD_BYTES)
 
     @pytest.mark.parametrize("order", ["in order", "1% lost", "reversed"])
     def test_receive(self, benchmark: BenchmarkFixture, order: str) -> None:
-        """Take one batch in: check, acknowledge, gather, land."""
-        receiver = Receiver(WIDE_WINDOW_BYTES, 1 << 18)
+        """Receive one batch: check it, note what to acknowledge, gather the payload."""
+        assembler = DataAssembler(FAR_ID, ReceiveWindow(WIDE_WINDOW_BYTES), AckTracker())
         buffer = PacketBuffer(1 << 18)
         rng = random.Random(1)
         first = 0
@@ -98,9 +100,9 @@ class TestBatch:
             return (memoryview(b"".join(packets)),), {}
 
         def receive(data: memoryview) -> int:
-            receiver.begin_batch()
-            receiver.receive_data_untrusted(data, DATAGRAM_BYTES, FAR_ID, 0)
-            return len(receiver.received_data())
+            assembler.begin_batch()
+            assembler.receive_untrusted(data, DATAGRAM_BYTES, 0)
+            return len(assembler.received())
 
         assert timed(benchmark, receive, arrange, 500) >= 1
 
@@ -110,13 +112,13 @@ def in_flight() -> SentPackets:
     sent = SentPackets()
     sizes = np.full(BATCH, DATAGRAM_BYTES, np.int32)
     for first in range(0, IN_FLIGHT, BATCH):
-        positions = PAYLOAD_BYTES * np.arange(first, first + BATCH)
-        sent.record(wire.PacketType.DATA, positions, sizes, SendState(first * 1000, 0, 0, 0, 0, 0, False))
+        offsets = PAYLOAD_BYTES * np.arange(first, first + BATCH)
+        sent.record(wire.PacketType.DATA, offsets, sizes, SendState(first * 1000, 0, 0, 0, 0, 0, False))
     return sent
 
 
 def received_ranges(count: int, seed: int) -> list[tuple[int, int]]:
-    """What a receiver of `count` packets at 1% loss has, newest first."""
+    """The packet ranges that a receiver of `count` packets with 1% loss has, newest first."""
     rng = np.random.default_rng(seed)
     holes = np.flatnonzero(rng.random(count - 1) < LOSS)
     edges = np.concatenate(([-1], holes, [count]))
@@ -126,23 +128,23 @@ def received_ranges(count: int, seed: int) -> list[tuple[int, int]]:
 
 class TestAcknowledgement:
     def test_of_all_at_once(self, benchmark: BenchmarkFixture) -> None:
-        """One acknowledgement of a thousand ranges settles 99,000 packets of 100,000 in flight."""
+        """One acknowledgement of a thousand ranges covers 99,000 of 100,000 packets in flight."""
         ranges = received_ranges(IN_FLIGHT, 1)
 
         def arrange() -> tuple[tuple[SentPackets], dict[str, object]]:
             return (in_flight(),), {}
 
-        def settle(sent: SentPackets) -> int:
-            settled = sent.acknowledge_untrusted(ranges)
+        def acknowledge(sent: SentPackets) -> int:
+            acked = sent.acknowledge_untrusted(ranges)
             lost, _ = sent.detect_lost(IN_FLIGHT - 1, 1 << 40, 1 << 50, 3)
-            assert settled is not None
+            assert acked is not None
             assert lost is not None
-            return settled.packets + lost.packets
+            return acked.packets + lost.packets
 
-        assert timed(benchmark, settle, arrange, 10) == IN_FLIGHT
+        assert timed(benchmark, acknowledge, arrange, 10) == IN_FLIGHT
 
     def test_of_a_megabyte(self, benchmark: BenchmarkFixture) -> None:
-        """The next of the acknowledgements that come every megabyte, 100,000 packets behind what is sent."""
+        """One of the acknowledgements that arrive every megabyte, with 100,000 packets in flight at first."""
         every = (1 << 20) // DATAGRAM_BYTES
         ranges = received_ranges(IN_FLIGHT, 2)
         sent = in_flight()
@@ -156,14 +158,14 @@ class TestAcknowledgement:
             newest = [(start, min(end, acked_up_to)) for start, end in ranges if start < acked_up_to]
             return (newest[: wire.max_ack_ranges(DATAGRAM_BYTES)],), {}
 
-        def settle(newest: list[tuple[int, int]]) -> None:
+        def acknowledge(newest: list[tuple[int, int]]) -> None:
             sent.acknowledge_untrusted(newest)
             sent.detect_lost(newest[0][1] - 1, 1 << 40, 1 << 50, 3)
 
-        timed(benchmark, settle, arrange, 130)
+        timed(benchmark, acknowledge, arrange, 130)
 
     def test_by_the_whole_sender(self, benchmark: BenchmarkFixture) -> None:
-        """The same through `Connection.handle_batch`: decoding, estimators and congestion control included."""
+        """The same through `Connection.handle_batch`, including decoding, estimators and congestion control."""
         every = (1 << 20) // DATAGRAM_BYTES
         connection, first_data = flooding_connection()
         ranges = [(a + first_data, b + first_data) for a, b in received_ranges(IN_FLIGHT, 3)]
@@ -183,7 +185,7 @@ class TestAcknowledgement:
             connection.handle_batch(batch, 10_000 * MS + number * MS)
 
         timed(benchmark, handle, arrange, 100)
-        assert connection.invalid_packets == 0
+        assert connection.stats().packets_invalid == 0
         assert connection.stats().packets_lost > 0
 
     def test_encode(self, benchmark: BenchmarkFixture) -> None:
@@ -198,33 +200,32 @@ class TestAcknowledgement:
 
 
 class Zeros:
-    """A data space of nothing but zeros."""
+    """A data stream whose content does not matter."""
 
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        del position, buffer
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        del offset, buffer
 
 
 def flooding_connection() -> tuple[Connection, int]:
-    """One that has 100,000 packets in flight, and the number of the first of them."""
+    """A connection with 100,000 packets in flight, and the packet number of the first."""
     config = Config(congestion_control="newreno")
     connection = Connection(config, Zeros(), NEAR_ID, FAR_ID, DATAGRAM_BYTES, 0)
     connection.start(WIDE_WINDOW_BYTES, 10_000 * MS)
     while connection.poll_transmit(0) is not None:
         pass
-    sent = connection.sender.sent
-    first_data = sent.next_packet_number
+    first_data = connection.stats().next_packet_number
     sizes = np.full(1000, DATAGRAM_BYTES, np.int32)
     connection.offer_data(IN_FLIGHT * PAYLOAD_BYTES)
-    connection.sender.data.next_position = IN_FLIGHT * PAYLOAD_BYTES
+    connection.sender.streams.data.next_offset = IN_FLIGHT * PAYLOAD_BYTES
     for first in range(0, IN_FLIGHT, 1000):
-        positions = PAYLOAD_BYTES * np.arange(first, first + 1000)
-        connection.sender._record(wire.PacketType.DATA, positions, sizes, 1000 * DATAGRAM_BYTES, first)
+        offsets = PAYLOAD_BYTES * np.arange(first, first + 1000)
+        connection.sender.recovery.on_sent(wire.PacketType.DATA, offsets, sizes, 1000 * DATAGRAM_BYTES, first)
     return connection, first_data
 
 
 class TestRangeSet:
     def test_append(self, benchmark: BenchmarkFixture) -> None:
-        """The common case: what comes next."""
+        """The common case: the next range."""
         ranges = RangeSet()
         ranges.add(0, 1)
         end = 1
@@ -237,7 +238,7 @@ class TestRangeSet:
         benchmark(append)
 
     def test_fill_holes(self, benchmark: BenchmarkFixture) -> None:
-        """A thousand holes among 100,000, filled in random order."""
+        """A thousand holes in 100,000 numbers, filled in random order."""
         holes = np.flatnonzero(np.random.default_rng(5).random(IN_FLIGHT) < LOSS).tolist()
         random.Random(5).shuffle(holes)
 

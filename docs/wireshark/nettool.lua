@@ -51,14 +51,14 @@ local LAYOUTS = {
         { "flags", 1, "bit 0: acknowledge without delay" },
         { "connection_id", 8, "the receiving side's id for the connection" },
         { "packet_number", 8, "counts up from 0 in each direction, never used twice" },
-        { "position", 8, "where the payload belongs in the byte space of data or of messages" },
+        { "offset", 8, "where the payload belongs in the byte space of data or of messages" },
     } },
     [0x11] = { name = "MESSAGE", fields = {
         { "type", 1, "packet type" },
         { "flags", 1, "bit 0: acknowledge without delay" },
         { "connection_id", 8, "the receiving side's id for the connection" },
         { "packet_number", 8, "counts up from 0 in each direction, never used twice" },
-        { "position", 8, "where the payload belongs in the byte space of data or of messages" },
+        { "offset", 8, "where the payload belongs in the byte space of data or of messages" },
     } },
     [0x12] = { name = "ACK", fields = {
         { "type", 1, "packet type" },
@@ -119,7 +119,7 @@ local ACK_RANGE = {
 local FLAGS = {
     { "ack_now", 0x01 },
 }
--- end of what is generated
+-- end of generated text
 
 -- Fields: one for each name in the layouts, and some that are worked out.
 

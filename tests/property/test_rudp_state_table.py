@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
-from toolkit.rudp.connection import REFUSAL_NS, Connection
+from toolkit.rudp.connection import UNREACHABLE_NS, Connection
 from toolkit.rudp.state import TRANSITIONS, ConnectionEvent, ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
@@ -76,9 +76,9 @@ class ConnectionWalk(RuleBasedStateMachine):
         self.expected = TRANSITIONS[self.expected, event]
 
     def hand_up(self, packet: bytes) -> int:
-        before = self.connection.invalid_packets
+        before = self.connection.stats().packets_invalid
         self.connection.handle_batch(Batch(memoryview(packet), len(packet)), self.now_ns)
-        return self.connection.invalid_packets - before
+        return self.connection.stats().packets_invalid - before
 
     def transmitted(self) -> list[Transmit]:
         sent = []
@@ -130,13 +130,13 @@ class ConnectionWalk(RuleBasedStateMachine):
 
     @rule()
     def unreachable(self) -> None:
-        self.now_ns += REFUSAL_NS // 2
+        self.now_ns += UNREACHABLE_NS // 2
         self.connection.handle_unreachable(self.now_ns)
         if self.expected is not ConnectionState.ESTABLISHED:
             return
         if self.refused_since_ns is None:
             self.refused_since_ns = self.now_ns
-        elif self.now_ns - self.refused_since_ns >= REFUSAL_NS:
+        elif self.now_ns - self.refused_since_ns >= UNREACHABLE_NS:
             self.on(ConnectionEvent.LOST)
             assert "port is closed" in self.connection.close_reason
 

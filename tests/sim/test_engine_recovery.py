@@ -48,14 +48,13 @@ class TestLoss:
         """And half of one for each time that a controller which halves its window waits for room in it."""
         drop = DropPosition(30_000, times=2)
         pair = Pair(2, path(drop=drop), data=300_000, near_config=Config(congestion_control=control))
-        sender = pair.near.connection.sender
         pair.near.offer()
         pair.run(lambda: drop.dropped == 1)
         first_sent_ns = pair.now_ns
         timeouts = []
 
         def has_landed() -> bool:
-            timeouts.append(sender.loss.pto_count)
+            timeouts.append(pair.near.connection.pto_count)
             return pair.far.connection.received_offset > drop.position
 
         pair.run(has_landed)
@@ -63,7 +62,7 @@ class TestLoss:
         assert max(timeouts) == 0
         assert pair.now_ns - first_sent_ns <= round_trips * RTT_NS + ONE_WAY_NS + RTT_NS // 2
         pair.settle()
-        assert sender.packets_retransmitted == 2
+        assert pair.near.connection.stats().packets_retransmitted == 2
 
     def test_a_lost_tail_is_probed_for(self) -> None:
         """Nothing follows that could show the loss: the probe timeout does (RFC 9002 section 6.2)."""
@@ -154,15 +153,15 @@ class TestMove:
         pair.run_for(50 * MS)
         swallow.is_on = False
         pair.near.hazards = Hazards(delay_ns=3 * ONE_WAY_NS, rate_bps=10e6)
-        sender = pair.near.connection.sender
         pair.near.connection.handle_local_address_change()
-        assert (sender.bytes_in_flight, sender.mtu.datagram_bytes) == (0, wire.MIN_DATAGRAM_BYTES)
+        stats = pair.near.connection.stats()
+        assert (stats.bytes_in_flight, stats.datagram_bytes) == (0, wire.MIN_DATAGRAM_BYTES)
         moved_ns, landed = pair.now_ns, pair.far.landed_bytes
         pair.run(lambda: pair.far.landed_bytes > landed)
         assert pair.now_ns - moved_ns < 4 * ONE_WAY_NS
         pair.settle()
         assert pair.far.messages == pair.near.messages == [bytes(5000)] * 20
-        assert sender.mtu.datagram_bytes == 1472
+        assert pair.near.connection.stats().datagram_bytes == 1472
 
 
 class TestReordering:
@@ -171,14 +170,14 @@ class TestReordering:
         near = Config(congestion_control="cubic")
         pair = Pair(6, path(reorder=0.2, reorder_ns=10 * MS, rate_bps=50e6), data=4_000_000, near_config=near)
         pair.near.offer()
-        sender = pair.near.connection.sender
         pair.run(lambda: pair.far.landed_bytes >= 2_000_000)
-        early = sender.packets_lost
+        early = pair.near.connection.stats().packets_lost
         pair.settle()
+        stats = pair.near.connection.stats()
         assert pair.near.dropped_datagrams == 0
-        assert sender.loss.packet_threshold > 3
-        assert sender.packets_spurious > 0
-        assert sender.packets_lost - early <= early
+        assert stats.packet_threshold > 3
+        assert stats.packets_spuriously_lost > 0
+        assert stats.packets_lost - early <= early
 
     def test_what_is_only_late_lands_once(self) -> None:
         pair = Pair(7, path(reorder=0.5, reorder_ns=100 * MS, duplicate=0.3), data=500_000)
@@ -202,7 +201,7 @@ class TestWindow:
         assert pair.near.connection.stats().is_data_blocked
         pair.far.connection.receive_window.window_bytes = 4 * window
         drop.is_on = True
-        pair.far.connection.receiver.request_ack(pair.now_ns)
+        pair.far.connection.acks.request_ack(pair.now_ns)
         pair.settle(20 * SECOND)
         assert drop.left == 0
 

@@ -75,7 +75,7 @@ class PacketBuffer:
         kind: wire.PacketType,
         connection_id: int,
         packet_numbers: NDArray[np.int64],
-        positions: NDArray[np.int64],
+        offsets: NDArray[np.int64],
         payload_bytes: int,
         total_bytes: int,
         ack_now: bool,
@@ -88,7 +88,7 @@ class PacketBuffer:
         header["flags"] = 0
         header["connection_id"] = connection_id
         header["packet_number"] = packet_numbers
-        header["position"] = positions
+        header["offset"] = offsets
         if ack_now:
             header["flags"][-1] = wire.Flags.ACK_NOW
         full = total_bytes // payload_bytes

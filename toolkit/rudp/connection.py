@@ -1,43 +1,57 @@
-"""One connection: packets and time in, packets and timers out, and nothing else (sans-I/O).
+"""One connection as a sans-I/O engine: datagrams and times in, datagrams and timeouts out.
 
-The handshake comes before (`handshake.py`); a `Connection` begins established. What it is made of: `sender.py` (what
-goes out next) on `recovery.py` (what becomes of it: acknowledged or lost; congestion), `receiver.py` (what arrived,
-acknowledgements), `state.py` (how it ends).
+`handshake.py` establishes a connection; a `Connection` begins established. It consists of:
+
+    sender.py             what to send next
+    loss_recovery.py      what was sent: acknowledged, lost, or in flight; owns the path in use (path.py)
+    ack_tracker.py        which packets have arrived, and when to acknowledge them
+    assembler.py          the received data and messages
+    flow_control.py       how much the peer may send
+    state.py              how the connection ends
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
+from toolkit.rudp.ack_tracker import AckTracker
+from toolkit.rudp.assembler import DataAssembler, MessageAssembler
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.config import Config
+from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.observer import ConnectionObserver, Timer
-from toolkit.rudp.path import PathValidation
-from toolkit.rudp.receiver import Receiver
+from toolkit.rudp.path import PathState
 from toolkit.rudp.sender import Sender
 from toolkit.rudp.state import TRANSITIONS, ConnectionEvent, ConnectionState
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource
+from toolkit.rudp.wire import PacketType
 
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
-REFUSAL_NS: Final = 500_000_000
-"""So long the other host must say that nobody is there, while nothing else comes, before it is believed: a client that
-moves leaves a closed port behind, and an ICMP message can be forged."""
-_MAX_RESPONSES: Final = 4
+UNREACHABLE_NS: Final = 500_000_000
+"""How long ICMP "port unreachable" must persist, with no packet arriving in between, before the peer is considered
+gone. A client that moves leaves a closed port behind, and ICMP messages can be forged."""
+LOST_PEER_CODE: Final = 4
+_MAX_PENDING_RESPONSES: Final = 4
 
 
 class Connection:
-    """The order of calls, by a driver that owns the clock and the socket:
+    """An established connection. A driver owns the clock and the socket, and calls in this order:
 
-    1. `handle_batch` for what has arrived, and after each: `received_data`, `poll_message` until None
-    2. `handle_timeout` once `poll_timeout` has come
+    1. `handle_batch` for each received batch, and after each: `received_data`, and `poll_message` until None
+    2. `handle_timeout` once the time of `poll_timeout` has come
     3. commands: `send_message`, `offer_data`, `close`
     4. `poll_transmit` until None, sending each result before the next call
     5. wait for a datagram, at most until `poll_timeout`
 
-    All times are nanoseconds of one clock that never goes back. Bytes of the data space are read from `source` when
-    they are sent, as often as they must be.
+    Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
+    whenever they are sent or retransmitted.
+
+    state:          see `ConnectionState`; `close_code` and `close_reason` say why the connection ended
+    is_confirmed:   the peer has shown that it knows this side's connection id
+    sender, acks, receive_window: parts of the engine, for tests; drivers use the methods below
     """
 
     def __init__(
@@ -52,227 +66,228 @@ class Connection:
         observer: ConnectionObserver | None = None,
         peer_address: PeerAddress | None = None,
     ) -> None:
-        """`accept` is what a server answers, kept in case the client has to ask again; None on the client's side.
+        """`accept` is a server's ACCEPT packet, sent again if the client repeats its INITIAL; None on a client.
 
-        `observer` is told what happens. `peer_address` is where the client is at first, which may change; None on the
-        client's side.
+        `peer_address` is the client's address, which may change; None on a client. `observer` is told of events.
         """
         self.config = config
         self.local_id = local_id
         self.state = ConnectionState.ESTABLISHED
         self.close_code = 0
         self.close_reason = ""
-        self.invalid_packets = 0
-        self.sender = Sender(config, source, peer_id, peer_datagram_bytes, observer)
-        self.receiver = Receiver(config.receive_window_bytes, config.max_message_bytes)
-        self.receive_window = self.receiver.window
+        self.is_confirmed = accept is None
+        path = PathState(config, peer_datagram_bytes, peer_address)
+        self.sender = Sender(path, source, peer_id, observer)
+        self.acks = AckTracker()
+        self.receive_window = ReceiveWindow(config.receive_window_bytes)
+        self._recovery = self.sender.recovery
+        self._data = DataAssembler(local_id, self.receive_window, self.acks)
+        self._messages = MessageAssembler(config.max_message_bytes)
+        self._packets_invalid = 0
         self._peer_id = peer_id
         self._accept = accept.encode() if accept else None
-        self._accept_due = accept is not None
-        self._close_due = False
-        self._acks: deque[wire.AckPacket] = deque()
-        self._responses: deque[int] = deque(maxlen=_MAX_RESPONSES)
-        self._candidate: PathValidation | None = None
-        self._refused_since_ns: int | None = None
-        self.peer_address = peer_address
-        self.is_confirmed = accept is None  # the peer has shown that it knows our id
+        self._is_accept_due = accept is not None
+        self._is_close_due = False
+        self._pending_acks: deque[wire.AckPacket] = deque()
+        self._pending_responses: deque[int] = deque(maxlen=_MAX_PENDING_RESPONSES)
+        self._unreachable_since_ns: int | None = None
         self._last_received_ns = now_ns
-        self._last_kept_alive_ns = now_ns
-        self._ended_by: ConnectionEvent | None = None
+        self._last_keep_alive_ns = now_ns
+        self._unreported_end: ConnectionEvent | None = None
         self._observer = observer
         if observer is not None:
-            observer.connection_started(now_ns, local_id, peer_id, self.sender.controller.name)
+            observer.connection_started(now_ns, local_id, peer_id, path.controller.name)
 
     # Inputs
 
     def handle_batch(self, batch: Batch, now_ns: int) -> None:
-        """Take datagrams of one sender. What no correct peer sends is counted and dropped."""
-        self.receiver.begin_batch()
-        data, segment = batch.data, batch.segment_bytes
+        """Take datagrams from the peer. Invalid ones are counted and dropped."""
+        self._data.begin_batch()
+        data, segment_bytes = batch.data, batch.segment_bytes
         while data:
-            size = min(segment, len(data))
+            size = min(segment_bytes, len(data))
             taken = 1
             try:
-                if data[0] == wire.PacketType.DATA and self.state is ConnectionState.ESTABLISHED:
-                    taken = self.receiver.receive_data_untrusted(data, size, self.local_id, now_ns)
+                if data[0] == PacketType.DATA and self.state is ConnectionState.ESTABLISHED:
+                    taken = self._data.receive_untrusted(data, size, now_ns)
                 else:
-                    self._handle_datagram(data[:size], now_ns)
+                    self._handle_datagram_untrusted(data[:size], now_ns)
             except ProtocolError:
-                self.invalid_packets += 1
+                self._packets_invalid += 1
             else:
                 self._last_received_ns = now_ns
-                self._refused_since_ns = None
-                self.is_confirmed |= data[0] >= wire.PacketType.DATA
-                self.receiver.note_ecn(batch.ecn, taken, now_ns)
+                self._unreachable_since_ns = None
+                self.is_confirmed |= data[0] >= PacketType.DATA
+                self.acks.on_ecn(batch.ecn, taken, now_ns)
                 if self._observer is not None:
                     self._observer.packets_received(now_ns, Batch(data[: taken * size], size, batch.ecn))
             data = data[taken * size :]
 
-    def _handle_datagram(self, datagram: memoryview, now_ns: int) -> None:
-        kind, connection_id = wire.connection_id_untrusted(datagram)
-        if kind == wire.PacketType.INITIAL and self._accept is not None:
+    def _handle_datagram_untrusted(self, datagram: memoryview, now_ns: int) -> None:
+        packet_type, connection_id = wire.connection_id_untrusted(datagram)
+        if packet_type == PacketType.INITIAL and self._accept is not None:
             if wire.decode_initial_untrusted(datagram).client_id != self._peer_id:
-                raise ProtocolError("an INITIAL packet of another client")
-            self._accept_due = True
+                raise ProtocolError("INITIAL packet of another client")
+            self._is_accept_due = True
             return
         if connection_id != self.local_id:
-            raise ProtocolError("a packet carries a connection id that is not this one's")
-        if kind == wire.PacketType.ACCEPT:
-            return  # the answer to an INITIAL that was sent twice
+            raise ProtocolError("packet with an unknown connection id")
+        if packet_type == PacketType.ACCEPT:
+            return  # the answer to a repeated INITIAL
         _, flags, _, number = wire.COMMON.unpack_untrusted(datagram)
         if number >= wire.MAX_OFFSET:
-            raise ProtocolError("a packet number makes no sense")
-        if self.state is ConnectionState.CLOSING and kind != wire.PacketType.CLOSE:
-            self._close_due = True
-        elif self.state is ConnectionState.CLOSED:
+            raise ProtocolError("packet number out of range")
+        if self.state is ConnectionState.CLOSING and packet_type != PacketType.CLOSE:
+            self._is_close_due = True
             return
-        elif kind == wire.PacketType.ACK:
-            if self.sender.on_ack_untrusted(wire.decode_ack_untrusted(datagram), now_ns):
-                self._report_stats(now_ns)
-            self.receiver.note_silent_packet(number)
-        elif kind == wire.PacketType.MESSAGE:
-            *_, position = wire.DATA.unpack_untrusted(datagram)
-            if len(datagram) == wire.HEADER_BYTES:
-                raise ProtocolError("a MESSAGE packet has no payload")
-            self.receiver.messages.receive_untrusted(position, datagram[wire.HEADER_BYTES :])
-            self.receiver.note_packet(number, flags, len(datagram), now_ns)
-        elif kind == wire.PacketType.PING:
-            *_, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
-            self.receiver.on_frequency(least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
-            self.receiver.note_packet(number, flags, len(datagram), now_ns)
-        elif kind == wire.PacketType.PROBE:
-            self.receiver.note_packet(number, flags, len(datagram), now_ns)
-        elif kind == wire.PacketType.PATH_CHALLENGE:
-            self._responses.append(wire.PATH.unpack_untrusted(datagram)[-1])
-            self.receiver.note_silent_packet(number)
-        elif kind == wire.PacketType.PATH_RESPONSE:
-            self._on_path_response(wire.PATH.unpack_untrusted(datagram)[-1], now_ns)
-            if self._observer is not None and self.peer_address is not None:
-                self._observer.path_validated(now_ns, self.peer_address)
-            self.receiver.note_silent_packet(number)
-        elif kind == wire.PacketType.CLOSE:
-            self.close_code, self.close_reason = wire.decode_close_untrusted(datagram)
-            self._move(ConnectionEvent.PEER_CLOSED)
+        if self.state is ConnectionState.CLOSED:
+            return
+        handler = _HANDLERS.get(packet_type)
+        if handler is None:
+            raise ProtocolError(f"unknown packet type {packet_type:#04x}")
+        handler(self, datagram, now_ns)
+        if packet_type in _ACK_ELICITING:
+            self.acks.on_packet(number, flags, len(datagram), now_ns)
         else:
-            raise ProtocolError("a packet is of a type that there is not")
+            self.acks.on_non_eliciting_packet(number)
+
+    def _on_ack_untrusted(self, datagram: memoryview, now_ns: int) -> None:
+        if self._recovery.on_ack_untrusted(wire.decode_ack_untrusted(datagram), now_ns):
+            self._report_stats(now_ns)
+
+    def _on_message_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
+        *_, offset = wire.DATA.unpack_untrusted(datagram)
+        if len(datagram) == wire.HEADER_BYTES:
+            raise ProtocolError("MESSAGE packet without payload")
+        self._messages.receive_untrusted(offset, datagram[wire.HEADER_BYTES :])
+
+    def _on_ping_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
+        *_, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
+        self.acks.on_ack_frequency(least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
+
+    def _on_probe(self, _datagram: memoryview, _now_ns: int) -> None:
+        """A PROBE only elicits an acknowledgement."""
+
+    def _on_path_challenge_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
+        self._pending_responses.append(wire.PATH.unpack_untrusted(datagram)[-1])
+
+    def _on_path_response_untrusted(self, datagram: memoryview, now_ns: int) -> None:
+        path = self._recovery.path.validate_untrusted(wire.PATH.unpack_untrusted(datagram)[-1])
+        if path is not self._recovery.path:
+            self._recovery.change_path(path)
+        # What was sent since the peer moved has gone to its old address.
+        self.acks.request_ack(now_ns)
+        self.sender.request_ping()
+        if self._observer is not None and path.peer_address is not None:
+            self._observer.path_validated(now_ns, path.peer_address)
+
+    def _on_close_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
+        self.close_code, self.close_reason = wire.decode_close_untrusted(datagram)
+        self._move(ConnectionEvent.PEER_CLOSED)
 
     def handle_off_path_batch(self, batch: Batch, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
-        """Take datagrams that came by another path than the active one; `challenge` is 64 fresh unguessable bits.
+        """Take datagrams that came from another address than the peer's current one.
 
-        Where they brought anything new, that path is validated, and becomes the active one.
+        If they contain anything new, that path is validated, and then used. `challenge` is 64 fresh random bits.
         """
-        receiver = self.receiver
-        before = receiver.received_packets - receiver.duplicate_packets
+        acks = self.acks
+        before = acks.packets_received - acks.packets_duplicate
         self.handle_batch(batch, now_ns)
-        is_new = receiver.received_packets - receiver.duplicate_packets > before
-        candidate = self._candidate
-        if is_new and (candidate is None or candidate.path != peer_address or candidate.is_given_up(now_ns)):
-            self._candidate = PathValidation(peer_address, challenge, now_ns)
-
-    def _on_path_response(self, response: int, now_ns: int) -> None:
-        if self._candidate is None or response != self._candidate.challenge:
-            raise ProtocolError("a PATH_RESPONSE answers no challenge")
-        is_same_host = self.peer_address is not None and self.peer_address[0] == self._candidate.path[0]
-        self.peer_address = self._candidate.path
-        self._candidate = None
-        if not is_same_host:
-            self.sender.reset_path()
-        # What was said since the move has gone to where nobody is.
-        self.receiver.request_ack(now_ns)
-        self.sender.request_ping()
+        if acks.packets_received - acks.packets_duplicate > before:
+            self._recovery.path.propose(peer_address, challenge, now_ns)
 
     def handle_local_address_change(self) -> None:
-        """This side's own address has changed: what was known of the path is forgotten (RFC 9000 section 9.4)."""
-        self.sender.reset_path()
+        """This side's own address has changed: use a new path (RFC 9000 section 9.4)."""
+        self._recovery.change_path(self._recovery.path.successor(self.peer_address))
         self.sender.request_ping()
 
     def handle_timeout(self, now_ns: int) -> None:
-        """Let the timers that have come do their work."""
+        """Act on the timers that have expired."""
         if self.state is not ConnectionState.ESTABLISHED:
             return
-        silence = self._silence(now_ns)
-        if silence is not None:
+        reason = self._idle_reason(now_ns)
+        if reason is not None:
             if self._observer is not None:
                 self._observer.timer_expired(now_ns, Timer.IDLE)
-            self._lose(f"{silence} for {self.config.idle_timeout_ns / 1e9:g} s")
+            self._give_up(f"{reason} for {self.config.idle_timeout_ns / 1e9:g} s")
             return
-        if now_ns >= self._keep_alive_ns():
-            self._last_kept_alive_ns = now_ns
+        if now_ns >= self._keep_alive_time_ns():
+            self._last_keep_alive_ns = now_ns
             self.sender.request_ping()
-        if self.sender.on_timeout(now_ns):
+        if self._recovery.on_timeout(now_ns):
             self._report_stats(now_ns)
 
     def handle_unreachable(self, now_ns: int) -> None:
-        """The other host has said that nobody is at that port."""
+        """The host of the peer has reported that its port is closed (ICMP "port unreachable")."""
         if self.state is not ConnectionState.ESTABLISHED:
             return
-        if self._refused_since_ns is None:
-            self._refused_since_ns = now_ns
-        elif now_ns - self._refused_since_ns >= REFUSAL_NS:
-            self._lose("the peer is gone: its port is closed")
+        if self._unreachable_since_ns is None:
+            self._unreachable_since_ns = now_ns
+        elif now_ns - self._unreachable_since_ns >= UNREACHABLE_NS:
+            self._give_up("the peer is gone: its port is closed")
             return
-        if not self.sender.bytes_in_flight:  # what is in flight is probed for anyhow, and not in a tight loop
+        if not self._recovery.bytes_in_flight:  # otherwise the probe timeout asks again, at a lower rate
             self.sender.request_ping()
 
     # Commands
 
-    def start(self, data_window: int, rtt_ns: int | None) -> None:
-        """What a client has learnt from the handshake: how much may be sent, and the first RTT sample, if any.
+    def start(self, data_limit: int, rtt_ns: int | None) -> None:
+        """Begin on a client, with the results of the handshake: the send limit, and the first RTT sample, if any.
 
-        It answers at once with a PING: the server hands a connection out when the client has used its id.
+        The client sends a PING at once: the server hands a connection out when the client has used its id.
         """
-        self.sender.data.window = data_window
+        self.sender.streams.data.limit = data_limit
         self.sender.request_ping()
         if rtt_ns is not None:
-            self.sender.rtt.update(rtt_ns, 0)
+            self._recovery.path.rtt.update(rtt_ns, 0)
 
     def send_message(self, message: bytes) -> None:
-        """Queue a message (at most `config.max_message_bytes`)."""
+        """Queue a message of at most `config.max_message_bytes`."""
         self.sender.queue_message(message)
 
     def offer_data(self, length_bytes: int) -> int:
-        """The source has so many more bytes; returns the position of the first of them."""
-        return self.sender.data.offer(length_bytes)
+        """Add bytes to the data stream, to be read from the source; return the stream offset of the first."""
+        return self.sender.streams.data.offer(length_bytes)
 
     def close(self, code: int, reason: str) -> None:
-        """End it: CLOSE goes out by the next `poll_transmit`. What was not acknowledged is given up."""
+        """End the connection: the next `poll_transmit` returns CLOSE. What was not acknowledged is given up."""
         if self.state is ConnectionState.ESTABLISHED:
-            self._close_due = True
+            self._is_close_due = True
             self.close_code, self.close_reason = code, reason
         self._move(ConnectionEvent.CLOSE)
 
     def update_receive_window(self, dropped_datagrams: int, is_drained: bool) -> None:
-        """Fit the receive window to the socket; call it after each arrival. The next acknowledgement tells the peer.
+        """Adapt the receive window to the socket; call it after each arrival. The next acknowledgement tells the peer.
 
         `dropped_datagrams` is how many the host has dropped at this socket so far (SO_RXQ_OVFL). `is_drained` says
-        that the driver has emptied the socket's queue.
+        that the driver has emptied the queue of the socket.
         """
-        self.receiver.adapt_window(dropped_datagrams, is_drained)
+        self.receive_window.adapt(self.acks.bytes_received, self._data.received_end, dropped_datagrams, is_drained)
 
-    def set_receive_limit(self, position: int) -> None:
-        """Data from `position` on is dropped as if it were lost: the application has no place for it yet."""
-        self.receiver.accept_limit = position
+    def set_receive_limit(self, offset: int) -> None:
+        """Drop data from stream offset `offset` on as if it were lost: the application has no room for it yet."""
+        self._data.receive_limit = offset
 
     # Outputs
 
     def received_data(self) -> list[tuple[int, memoryview]]:
-        """(position, bytes) that the last `handle_batch` brought for the first time; valid until the next one."""
-        return self.receiver.received_data()
+        """(stream offset, bytes) of the data that is new in the last batch; valid until the next batch."""
+        return self._data.received()
 
     def poll_message(self, now_ns: int) -> bytes | None:
-        """The next message in order, None when there is none yet."""
-        message = self.receiver.messages.poll()
-        if message is not None and self.receiver.messages.wants_update:
-            self.receiver.request_ack(now_ns)
+        """The next message in order; None until it is complete."""
+        message = self._messages.poll()
+        if message is not None and self._messages.window.wants_update:
+            self.acks.request_ack(now_ns)
         return message
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
-        """The next datagrams to send, None when there are none for now. Valid until the next call."""
+        """The next datagrams to send; None if nothing may be sent now. Valid until the next call."""
         transmit = self._next_transmit(now_ns)
         if self._observer is not None:
-            if self._ended_by is not None:
-                self._observer.connection_closed(now_ns, self._ended_by, self.close_code, self.close_reason)
-                self._ended_by = None
+            if self._unreported_end is not None:
+                end, self._unreported_end = self._unreported_end, None
+                self._observer.connection_closed(now_ns, end, self.close_code, self.close_reason)
             if transmit is not None:
                 self._observer.packets_sent(now_ns, transmit)
         return transmit
@@ -280,153 +295,186 @@ class Connection:
     def _next_transmit(self, now_ns: int) -> Transmit | None:
         if self.state is ConnectionState.CLOSED:
             return None
-        if self._accept_due and self._accept is not None:
-            self._accept_due = False
+        if self._is_accept_due and self._accept is not None:
+            self._is_accept_due = False
             return Transmit(memoryview(self._accept), len(self._accept))
         if self.state is ConnectionState.CLOSING:
-            if not self._close_due:
+            if not self._is_close_due:
                 return None
-            self._close_due = False
-            close = wire.encode_close(self._peer_id, self.sender.sent.skip(), self.close_code, self.close_reason)
+            self._is_close_due = False
+            number = self._recovery.sent.number_non_eliciting()
+            close = wire.encode_close(self._peer_id, number, self.close_code, self.close_reason)
             return Transmit(memoryview(close), len(close))
-        if not self.is_confirmed:  # who asked may have forged a victim's address (RFC 9000 section 8.1)
+        if not self.is_confirmed:  # the address of the client may be forged (RFC 9000 section 8.1)
             return None
-        ack_time_ns = self.receiver.ack_time_ns
-        if ack_time_ns is not None and now_ns >= ack_time_ns:
-            self._acks.extend(self.receiver.make_acks(now_ns, self.sender.mtu.datagram_bytes))
-        if self._responses:
-            return self._path_packet(wire.PacketType.PATH_RESPONSE, self._responses.popleft(), None)
-        if self._candidate is not None:
-            challenge = self._candidate.poll_challenge(now_ns, self.sender.rtt.pto_ns(0))
+        path = self._recovery.path
+        if self.acks.ack_time_ns is not None and now_ns >= self.acks.ack_time_ns:
+            self._make_acks(now_ns)
+        if self._pending_responses:
+            return self._path_packet(PacketType.PATH_RESPONSE, self._pending_responses.popleft(), None)
+        if path.candidate is not None:
+            challenge = path.candidate.poll_challenge(now_ns, path.rtt.pto_ns(0))
             if challenge is not None:
-                return self._path_packet(wire.PacketType.PATH_CHALLENGE, challenge, self._candidate.path)
-        if self._acks:
-            ack = wire.encode_ack(self._peer_id, self.sender.sent.skip(), self._acks.popleft())
-            return Transmit(memoryview(ack), len(ack), self.sender.ecn_codepoint)
+                return self._path_packet(PacketType.PATH_CHALLENGE, challenge, path.candidate.peer_address)
+        if self._pending_acks:
+            number = self._recovery.sent.number_non_eliciting()
+            ack = wire.encode_ack(self._peer_id, number, self._pending_acks.popleft())
+            return Transmit(memoryview(ack), len(ack), path.ecn.codepoint)
         return self.sender.poll_transmit(now_ns)
 
-    def _path_packet(self, kind: wire.PacketType, value: int, destination: PeerAddress | None) -> Transmit:
-        packet = wire.PATH.pack(kind, 0, self._peer_id, self.sender.sent.skip(), value)
+    def _make_acks(self, now_ns: int) -> None:
+        acks = self.acks.make_acks(
+            now_ns,
+            self._recovery.path.mtu.datagram_bytes,
+            self._data.advertise_limit(),
+            self._messages.window.advertise(),
+            self.receive_window.dropped_datagrams,
+        )
+        self._pending_acks.extend(acks)
+
+    def _path_packet(self, packet_type: PacketType, value: int, destination: PeerAddress | None) -> Transmit:
+        number = self._recovery.sent.number_non_eliciting()
+        packet = wire.PATH.pack(packet_type, 0, self._peer_id, number, value)
         return Transmit(memoryview(packet), len(packet), destination=destination)
 
     def poll_timeout(self) -> int | None:
-        """When `handle_timeout` and `poll_transmit` want to be called at the latest; None for never."""
+        """When to call `handle_timeout` and `poll_transmit` at the latest; None for never."""
         if self.state is not ConnectionState.ESTABLISHED:
             return None
+        candidate = self._recovery.path.candidate
         times = [
             self._last_received_ns + self.config.idle_timeout_ns,
-            self._keep_alive_ns(),
-            self.sender.timeout_ns(),
-            self.receiver.ack_time_ns,
-            self._candidate.poll_timeout() if self._candidate else None,
+            self._keep_alive_time_ns(),
+            self.sender.poll_timeout(),
+            self.acks.ack_time_ns,
+            candidate.poll_timeout() if candidate else None,
         ]
         return min(time for time in times if time is not None)
 
     # Getters
 
     @property
+    def peer_address(self) -> PeerAddress | None:
+        """Where the peer is; None on a client, whose peer does not move."""
+        return self._recovery.path.peer_address
+
+    @property
     def is_fully_acked(self) -> bool:
-        """All that was handed over has arrived."""
-        return self.sender.is_fully_acked
+        """All data and messages that were handed over have arrived."""
+        return self.sender.streams.is_fully_acked
 
     @property
     def received_offset(self) -> int:
-        """Everything of the peer's data space below this has landed."""
-        return self.receiver.contiguous_end
+        """The stream offset below which all data from the peer has arrived."""
+        return self._data.contiguous_end
 
     @property
     def acked_offset(self) -> int:
-        """Everything of the data space below this has arrived and is not asked for again."""
-        return self.sender.data.acked.contiguous_end()
+        """The stream offset below which all data has arrived at the peer; it will not be read again."""
+        return self.sender.streams.data.acked.contiguous_end()
 
     @property
     def unsent_bytes(self) -> int:
-        """Of what was offered, how much has never been sent."""
-        return self.sender.data.end - self.sender.data.next_position
+        """Bytes of data that were offered and never sent."""
+        return self.sender.streams.data.end - self.sender.streams.data.next_offset
 
     @property
     def unacked_message_bytes(self) -> int:
-        """Bytes of messages that were handed over and are not known to have arrived."""
-        return self.sender.messages.end - self.sender.messages.acked.contiguous_end()
+        """Bytes of messages that were handed over and not acknowledged."""
+        return self.sender.streams.messages.end - self.sender.streams.messages.acked.contiguous_end()
+
+    @property
+    def acked_bytes(self) -> int:
+        """Bytes of data and messages that were acknowledged. O(n) in the number of gaps between them."""
+        return self.sender.streams.data.acked.size() + self.sender.streams.messages.acked.size()
 
     @property
     def pto_count(self) -> int:
         """Probe timeouts in a row, with nothing acknowledged in between."""
-        return self.sender.loss.pto_count
-
-    @property
-    def acked_bytes(self) -> int:
-        """Bytes of data and messages that have arrived. O(n) in the holes between them."""
-        return self.sender.data.acked.size() + self.sender.messages.acked.size()
+        return self._recovery.path.loss.pto_count
 
     @property
     def bytes_until_ack(self) -> int:
         """How much may still arrive in sequence before an acknowledgement is due; 0 while none is scheduled."""
-        return self.receiver.bytes_until_ack
+        return self.acks.bytes_until_ack
 
     def stats(self) -> ConnectionStats:
         """A snapshot of the path and the counters."""
-        sender, receiver = self.sender, self.receiver
+        recovery, path, streams, acks = self._recovery, self._recovery.path, self.sender.streams, self.acks
         return ConnectionStats(
-            latest_rtt_ns=sender.rtt.latest_rtt_ns,
-            min_rtt_ns=sender.rtt.min_rtt_ns,
-            smoothed_rtt_ns=sender.rtt.smoothed_rtt_ns,
-            rttvar_ns=sender.rtt.rttvar_ns,
-            pto_ns=sender.rtt.pto_ns(0),
-            pto_count=sender.loss.pto_count,
-            packet_threshold=sender.loss.packet_threshold,
-            loss_time_ns=sender.loss.loss_time_ns,
-            congestion_control=sender.controller.name,
-            congestion_window_bytes=sender.controller.congestion_window_bytes,
-            pacing_rate_bps=sender.controller.pacing_rate_bps,
-            congestion=sender.controller.snapshot(),
-            datagram_bytes=sender.mtu.datagram_bytes,
-            is_mtu_found=sender.mtu.is_found,
-            next_packet_number=sender.sent.next_packet_number,
-            bytes_in_flight=sender.bytes_in_flight,
-            packets_sent=sender.packets_sent,
-            bytes_sent=sender.bytes_sent,
-            packets_retransmitted=sender.packets_retransmitted,
-            packets_lost=sender.packets_lost,
-            lost_bytes=sender.lost_bytes,
-            packets_spuriously_lost=sender.packets_spurious,
-            delivered_bytes=sender.delivered_bytes,
-            data_sent_bytes=sender.data.next_position,
-            message_sent_bytes=sender.messages.next_position,
-            data_send_limit=sender.data.window,
-            is_data_blocked=sender.data.is_blocked,
-            data_receive_limit=receiver.window.limit,
-            packets_received=receiver.received_packets,
-            packets_duplicate=receiver.duplicate_packets,
-            packets_invalid=self.invalid_packets,
-            peer_dropped_datagrams=sender.peer_drop_count,
+            latest_rtt_ns=path.rtt.latest_rtt_ns,
+            min_rtt_ns=path.rtt.min_rtt_ns,
+            smoothed_rtt_ns=path.rtt.smoothed_rtt_ns,
+            rttvar_ns=path.rtt.rttvar_ns,
+            pto_ns=path.rtt.pto_ns(0),
+            pto_count=path.loss.pto_count,
+            packet_threshold=path.loss.packet_threshold,
+            loss_time_ns=path.loss.loss_time_ns,
+            congestion_control=path.controller.name,
+            congestion_window_bytes=path.controller.congestion_window_bytes,
+            pacing_rate_bps=path.controller.pacing_rate_bps,
+            congestion=path.controller.snapshot(),
+            datagram_bytes=path.mtu.datagram_bytes,
+            is_mtu_found=path.mtu.is_found,
+            next_packet_number=recovery.sent.next_packet_number,
+            bytes_in_flight=recovery.bytes_in_flight,
+            packets_sent=recovery.packets_sent,
+            bytes_sent=recovery.bytes_sent,
+            packets_retransmitted=self.sender.packets_retransmitted,
+            packets_lost=recovery.packets_lost,
+            lost_bytes=recovery.delivery.lost_bytes,
+            packets_spuriously_lost=recovery.packets_spuriously_lost,
+            delivered_bytes=recovery.delivery.delivered_bytes,
+            data_sent_bytes=streams.data.next_offset,
+            message_sent_bytes=streams.messages.next_offset,
+            data_send_limit=streams.data.limit,
+            is_data_blocked=streams.data.is_blocked,
+            data_receive_limit=self.receive_window.limit,
+            packets_received=acks.packets_received,
+            packets_duplicate=acks.packets_duplicate,
+            packets_invalid=self._packets_invalid,
+            peer_dropped_datagrams=recovery.peer_dropped_datagrams,
         )
+
+    # Helpers
 
     def _report_stats(self, now_ns: int) -> None:
         if self._observer is not None:
             self._observer.stats_updated(now_ns, self.stats())
 
-    def _silence(self, now_ns: int) -> str | None:
-        """What has been missed for the idle timeout, if anything."""
+    def _idle_reason(self, now_ns: int) -> str | None:
+        """Why the idle timeout has expired; None if it has not."""
         since_ns = now_ns - self.config.idle_timeout_ns
         if self._last_received_ns <= since_ns:
             return "nothing was heard of the peer"
-        oldest_ns = self.sender.sent.oldest_sent_time_ns
+        oldest_ns = self._recovery.sent.oldest_sent_time_ns
         if oldest_ns is not None and oldest_ns <= since_ns:
-            # An acknowledgement of anything later would have shown that packet lost: nothing arrives there, or the
-            # peer would have this side remember for ever what it sends.
+            # An acknowledgement of any later packet would have shown this one lost. Either nothing arrives at the
+            # peer, or the peer acknowledges nothing, which would make this side remember its packets for ever.
             return "the peer has acknowledged nothing"
         return None
 
-    def _keep_alive_ns(self) -> int:
-        last = max(self._last_kept_alive_ns, self._last_received_ns)
-        return last + self.config.idle_timeout_ns // KEEP_ALIVES_PER_IDLE_TIMEOUT
+    def _keep_alive_time_ns(self) -> int:
+        last_ns = max(self._last_keep_alive_ns, self._last_received_ns)
+        return last_ns + self.config.idle_timeout_ns // KEEP_ALIVES_PER_IDLE_TIMEOUT
 
-    def _lose(self, reason: str) -> None:
-        self.close_code, self.close_reason = 4, reason
+    def _give_up(self, reason: str) -> None:
+        self.close_code, self.close_reason = LOST_PEER_CODE, reason
         self._move(ConnectionEvent.LOST)
 
     def _move(self, event: ConnectionEvent) -> None:
         if self.state is ConnectionState.ESTABLISHED:
-            self._ended_by = event
+            self._unreported_end = event
         self.state = TRANSITIONS[self.state, event]
+
+
+_HANDLERS: Final[dict[int, Callable[[Connection, memoryview, int], None]]] = {
+    PacketType.ACK: Connection._on_ack_untrusted,
+    PacketType.MESSAGE: Connection._on_message_untrusted,
+    PacketType.PING: Connection._on_ping_untrusted,
+    PacketType.PROBE: Connection._on_probe,
+    PacketType.PATH_CHALLENGE: Connection._on_path_challenge_untrusted,
+    PacketType.PATH_RESPONSE: Connection._on_path_response_untrusted,
+    PacketType.CLOSE: Connection._on_close_untrusted,
+}
+_ACK_ELICITING: Final = frozenset({PacketType.MESSAGE, PacketType.PING, PacketType.PROBE})

@@ -1,46 +1,131 @@
-"""Validation of a path that a client has moved to, or that a NAT has moved it to.
+"""One network path: everything that is known about it, and the validation of another path.
 
-Packets that carry the right connection id from a new address are taken, but nothing is sent there except challenges
-until one has come back: else who can read a packet could have the connection's answers sent to a victim. A challenge
-is small, and there are few, further and further apart. The new path may be longer than the old one, so the time that
-an answer may take is at least that of a path of which nothing is known (RFC 9000 sections 8.2 and 9.3). When all of
-them are lost the path is given up, until something new comes by it.
+Packets with the right connection id are accepted from any address. Such a new address is only a candidate, though:
+until it has echoed a challenge, nothing but challenges is sent there. Otherwise an attacker who can read one packet
+could direct the connection's packets at a victim. Challenges are small and few, and their intervals grow. The candidate
+may be a longer path than the current one, so the first interval is at least the probe timeout of an unknown path. When
+all challenges are lost, the candidate is dropped until something new arrives from there.
 
-After the move to another host all that was known of the path is forgotten; a new port alone is most likely a NAT, and
-the path behind it the same (section 9.4).
+A validated address on another host is a new path, of which nothing is known: it gets a new `PathState`. A new port of
+the same host is most likely a NAT rebinding, and the path stays the same.
+
+Read: RFC 9000 sections 8.2 (path validation), 9.3 and 9.4 (migration). quinn's `PathData` is the model of `PathState`.
 """
 
 from typing import Final
 
+from toolkit.errors import ProtocolError
 from toolkit.rudp.batch import PeerAddress
+from toolkit.rudp.config import Config
+from toolkit.rudp.congestion.base import controller_factory
+from toolkit.rudp.ecn import EcnValidator
+from toolkit.rudp.loss_detection import LossDetector
+from toolkit.rudp.pacer import Pacer
+from toolkit.rudp.pmtud import PathMtu
 from toolkit.rudp.rtt import RttEstimator
 
 MAX_CHALLENGES: Final = 5
 INITIAL_PTO_NS: Final = RttEstimator().pto_ns(0)
-"""The probe timeout of a path of which nothing is known."""
+"""The probe timeout of an unknown path."""
 
 
 class PathValidation:
-    """One candidate path: `challenge` is an unguessable 64-bit value that its answer must bring back."""
+    """The validation of one candidate path."""
 
-    def __init__(self, path: PeerAddress, challenge: int, now_ns: int) -> None:
-        self.path = path
+    def __init__(self, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
+        """`challenge` is an unguessable 64-bit value, which the response must echo."""
+        self.peer_address = peer_address
         self.challenge = challenge
         self._next_send_ns = now_ns
         self._sent = 0
 
-    def is_given_up(self, now_ns: int) -> bool:
-        """Every challenge was lost, or nobody is there who could answer."""
+    def has_failed(self, now_ns: int) -> bool:
+        """No response has come, and no challenge is left."""
         return self._sent >= MAX_CHALLENGES and now_ns >= self._next_send_ns
 
     def poll_timeout(self) -> int | None:
-        """When the next challenge is due; None when there is none left."""
+        """When the next challenge is due; None if none is left."""
         return None if self._sent >= MAX_CHALLENGES else self._next_send_ns
 
     def poll_challenge(self, now_ns: int, pto_ns: int) -> int | None:
-        """The challenge, when it is time to send it (again). `pto_ns` is the active path's, without back-off."""
+        """The challenge, if it is due. `pto_ns` is the probe timeout of the current path, without back-off."""
         if self._sent >= MAX_CHALLENGES or now_ns < self._next_send_ns:
             return None
         self._next_send_ns = now_ns + (max(pto_ns, INITIAL_PTO_NS) << self._sent)
         self._sent += 1
         return self.challenge
+
+
+class PathState:
+    """Everything known about the path in use. A change of path means a new object, by `successor`.
+
+    peer_address:       the peer's address as the driver names it; None on a client, whose socket is connected
+    candidate:          another address of the peer, while it is validated
+    rtt, loss, mtu, controller, pacer, ecn: the estimators and state machines of the path
+    datagram_bytes:     datagram size in use, which the controller knows of
+    unproven_losses:    packets of the latest loss report that have not turned out spurious
+    loss_report_first:  lowest packet number of that report
+    loss_report_sent_time_ns: when its newest packet was sent
+    loss_event_ns:      when the current loss event began; losses of packets sent before belong to it
+    may_retransmit_one: a loss event has just begun, so one packet may exceed the window (RFC 9002 section 7.3.2)
+    probes_due:         probes of a timeout that are still to be sent, whatever the window
+    is_window_limited:  there was more to send than the congestion window allowed
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        max_datagram_bytes: int,
+        peer_address: PeerAddress | None = None,
+        ecn: EcnValidator | None = None,
+    ) -> None:
+        """`max_datagram_bytes` is the limit of the peer; that of `config` applies too."""
+        self.peer_address = peer_address
+        self.candidate: PathValidation | None = None
+        self.rtt = RttEstimator()
+        self.loss = LossDetector(self.rtt)
+        self.mtu = PathMtu(min(config.max_datagram_bytes, max_datagram_bytes))
+        self.datagram_bytes = self.mtu.datagram_bytes
+        new_controller = controller_factory(config.congestion_control)
+        self.controller = new_controller(self.datagram_bytes, config.rate_bps, config.seed)
+        self.pacer = Pacer()
+        self.ecn = ecn or EcnValidator()
+        self.unproven_losses = 0
+        self.loss_report_first = 0
+        self.loss_report_sent_time_ns = 0
+        self.loss_event_ns = -1
+        self.may_retransmit_one = False
+        self.probes_due = 0
+        self.is_window_limited = False
+        self._config = config
+        self._max_datagram_bytes = max_datagram_bytes
+
+    def successor(self, peer_address: PeerAddress | None) -> "PathState":
+        """Return a new path, of which nothing is known. Only the peer's ECN counts continue."""
+        return PathState(self._config, self._max_datagram_bytes, peer_address, self.ecn.for_new_path())
+
+    def propose(self, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
+        """Something new has arrived from `peer_address`: validate that path, unless this is under way."""
+        candidate = self.candidate
+        if candidate is None or candidate.peer_address != peer_address or candidate.has_failed(now_ns):
+            self.candidate = PathValidation(peer_address, challenge, now_ns)
+
+    def validate_untrusted(self, response: int) -> "PathState":
+        """Take a PATH_RESPONSE; return the path to use from now on, which may be this one with a new address.
+
+        Raises ProtocolError if it answers no challenge.
+        """
+        candidate = self.candidate
+        if candidate is None or response != candidate.challenge:
+            raise ProtocolError("PATH_RESPONSE without a matching PATH_CHALLENGE")
+        if self.peer_address is None or self.peer_address[0] != candidate.peer_address[0]:
+            return self.successor(candidate.peer_address)
+        self.candidate = None
+        self.peer_address = candidate.peer_address
+        return self
+
+    def apply_datagram_size(self) -> None:
+        """Use the size that the MTU search has found, or fallen back to, and tell the controller."""
+        if self.mtu.datagram_bytes != self.datagram_bytes:
+            self.datagram_bytes = self.mtu.datagram_bytes
+            self.controller.on_datagram_size(self.datagram_bytes)

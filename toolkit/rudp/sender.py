@@ -1,10 +1,10 @@
-"""The sending half of a connection: what goes out next.
+"""Send side: which packets go out next.
 
-Order of sending: probes of a timeout, messages, lost data, new data. Messages are few and small and everything waits
-for them, so they are held by the congestion window only; data by the window, the pacer and the peer. What becomes of
-the packets is told in `recovery.py`.
+The order is: probes of a timeout, PING, a probe of the path MTU, messages, lost data, new data. Messages are few and
+small, and everything waits for them, so only the congestion window limits them. Data is limited by the congestion
+window, the pacer and the peer's receive window. `loss_recovery.py` takes over once packets are sent.
 
-Read: RFC 9002 sections 6.2.4 (probes) and 7.7 (pacing); draft-ietf-quic-ack-frequency (how often to acknowledge).
+Read: RFC 9002 sections 6.2.4 (probes) and 7.7 (pacing), draft-ietf-quic-ack-frequency (frequency of acknowledgements).
 """
 
 from typing import Final
@@ -13,189 +13,212 @@ import numpy as np
 
 from toolkit.rudp import wire
 from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
-from toolkit.rudp.config import Config
-from toolkit.rudp.loss_recovery import Recovery
+from toolkit.rudp.loss_recovery import LossRecovery
 from toolkit.rudp.observer import ConnectionObserver
-from toolkit.rudp.pacer import Pacer
+from toolkit.rudp.path import PathState
 from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES
 from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
-from toolkit.rudp.streams import DataSource, SendSpace, segment_positions
+from toolkit.rudp.streams import DataSource, SendStream, SendStreams, segment_offsets
 
 MAX_ROUND_SUPER_PACKETS: Final = 8
-"""What one round may send before the driver looks at its receive side again."""
+"""Maximum sent by one `poll_transmit`, so that the driver returns to receiving."""
 ACKS_PER_RTT: Final = 4
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
 
 
-class Sender(Recovery):
-    """`on_ack_untrusted` and `on_timeout` in; `poll_transmit` out. Times in ns, sizes in bytes of datagrams."""
+class Sender:
+    """Call `poll_transmit` until None. Times are in ns, sizes in bytes of datagrams.
+
+    streams:               what is to be sent
+    recovery:              what was sent, and the path in use
+    packets_retransmitted: packets that carried retransmitted bytes
+    """
 
     def __init__(
         self,
-        config: Config,
+        path: PathState,
         source: DataSource,
         peer_connection_id: int,
-        peer_datagram_bytes: int,
         observer: ConnectionObserver | None = None,
     ) -> None:
-        super().__init__(config, peer_datagram_bytes, observer)
+        self.streams = SendStreams()
+        self.recovery = LossRecovery(path, self.streams, observer)
         self.packets_retransmitted = 0
-        self._peer_connection_id = peer_connection_id
         self._source = source
-        self._pacer = Pacer()
+        self._peer_connection_id = peer_connection_id
         self._buffer = PacketBuffer(MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES)
         self._next_send_time_ns: int | None = None
-        self._ack_every_bytes = 0  # as last asked for
+        self._ack_every_bytes = 0  # as last requested by a PING
         self._ping_time_ns = 0
-        self._lost_at_ping = 0
-        self._ping_requested = False
-
-    def reset_path(self) -> None:
-        super().reset_path()
-        self._pacer = Pacer()
+        self._packets_lost_at_ping = 0
+        self._is_ping_requested = False
 
     def queue_message(self, message: bytes) -> None:
-        """Hand over one message."""
-        self.messages.end = self._message_buffer.append(message)
+        """Queue one message."""
+        self.streams.messages.end = self.streams.message_buffer.append(message)
 
     def request_ping(self) -> None:
-        """Send something that the peer must acknowledge, whatever else there is."""
-        self._ping_requested = True
+        """Send a packet that the peer must acknowledge, whether or not there is anything else to send."""
+        self._is_ping_requested = True
 
-    def timeout_ns(self) -> int | None:
-        """When `on_timeout` or, for the pacer, `poll_transmit` wants to be called; None for never."""
-        timeout_ns = super().timeout_ns()
+    def poll_timeout(self) -> int | None:
+        """When to call `recovery.on_timeout` and `poll_transmit`; None for never."""
+        timeout_ns = self.recovery.poll_timeout()
         if timeout_ns is None or self._next_send_time_ns is None:
             return self._next_send_time_ns if timeout_ns is None else timeout_ns
         return min(timeout_ns, self._next_send_time_ns)
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
-        """The next packets to send; None when nothing may go now. Call until None, then see `timeout_ns`."""
+        """The next packets to send; None if nothing may be sent now."""
         self._next_send_time_ns = None
-        if self._probes_due:
-            self._probes_due -= 1
+        recovery, path = self.recovery, self.recovery.path
+        if path.probes_due:
+            path.probes_due -= 1
             return self._probe(now_ns)
-        if self._ping_requested:
+        if self._is_ping_requested:
             return self._ping(now_ns)
-        has_data = bool(self.data.lost) or self.data.has_new
-        has_messages = bool(self.messages.lost) or self.messages.has_new
-        # The first flight carries data alone: a probe in its window would cost a small file one more round trip. And
-        # who only receives needs no larger packets.
-        probe_bytes = None if self._largest_acked < 0 else self.mtu.probe_size(now_ns)
+        # No MTU probe before the first acknowledgement: it would take the place of data in the initial window, which
+        # may cost a small file a round trip.
+        probe_bytes = None if recovery.largest_acked < 0 else path.mtu.probe_size(now_ns)
         if probe_bytes is not None:
-            self.mtu.on_probe_sent()
-            return self._control(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
-        if not has_data and not has_messages:
-            if self.bytes_in_flight < self.controller.congestion_window_bytes:
-                self._delivery.on_app_limited(self.bytes_in_flight)
+            path.mtu.on_probe_sent()
+            return self._control_packet(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
+        data, messages = self.streams.data, self.streams.messages
+        has_messages = bool(messages.lost) or messages.has_new
+        if not has_messages and not data.lost and not data.has_new:
+            if recovery.bytes_in_flight < path.controller.congestion_window_bytes:
+                recovery.delivery.on_app_limited(recovery.bytes_in_flight)
             return None
-        room = self.controller.congestion_window_bytes - self.bytes_in_flight
-        packets = min(room // self._datagram_bytes, MAX_ROUND_SUPER_PACKETS * segments_per_send(self._datagram_bytes))
-        if packets <= 0:
-            self._is_window_limited = True
-            if not self._may_resend_one or not (self.data.lost or self.messages.lost):
-                return None
-            packets = 1
-        self._may_resend_one = False
+        packets = self._packets_allowed()
+        if packets == 0:
+            return None
         if self._wants_ping(now_ns):
             return self._ping(now_ns)
         if has_messages:
-            return self._send(wire.PacketType.MESSAGE, self.messages, packets, now_ns)
-        rate_bps = self.controller.pacing_rate_bps
-        budget_bytes = self._pacer.budget_bytes(now_ns, rate_bps, self._datagram_bytes)
-        if budget_bytes < self._datagram_bytes:
-            self._next_send_time_ns = self._pacer.next_send_time_ns()
+            return self._send_stream(wire.PacketType.MESSAGE, messages, packets, now_ns)
+        return self._send_paced_data(packets, now_ns)
+
+    def _packets_allowed(self) -> int:
+        """How many full packets the congestion window has room for, within the limit of one round."""
+        path = self.recovery.path
+        room_bytes = path.controller.congestion_window_bytes - self.recovery.bytes_in_flight
+        max_packets = MAX_ROUND_SUPER_PACKETS * segments_per_send(path.datagram_bytes)
+        packets = min(room_bytes // path.datagram_bytes, max_packets)
+        if packets <= 0:
+            path.is_window_limited = True
+            if not path.may_retransmit_one or not (self.streams.data.lost or self.streams.messages.lost):
+                return 0
+            packets = 1
+        path.may_retransmit_one = False
+        return packets
+
+    def _send_paced_data(self, packets: int, now_ns: int) -> Transmit | None:
+        path = self.recovery.path
+        rate_bps = path.controller.pacing_rate_bps
+        budget_bytes = path.pacer.budget_bytes(now_ns, rate_bps, path.datagram_bytes)
+        if budget_bytes < path.datagram_bytes:
+            self._next_send_time_ns = path.pacer.next_send_time_ns()
             return None
-        transmit = self._send(
-            wire.PacketType.DATA, self.data, min(packets, budget_bytes // self._datagram_bytes), now_ns
-        )
-        self._pacer.on_sent(now_ns, len(transmit.data), rate_bps)
+        packets = min(packets, budget_bytes // path.datagram_bytes)
+        transmit = self._send_stream(wire.PacketType.DATA, self.streams.data, packets, now_ns)
+        path.pacer.on_sent(now_ns, len(transmit.data), rate_bps)
         return transmit
 
-    def _send(self, kind: wire.PacketType, space: SendSpace, max_packets: int, now_ns: int) -> Transmit:
-        """Packets from one space, which has something to send."""
-        lost_bytes = space.retransmitted_bytes
-        payload_bytes = self._datagram_bytes - wire.HEADER_BYTES
-        runs = space.take(max_packets, payload_bytes)
-        self.packets_retransmitted += -(-(space.retransmitted_bytes - lost_bytes) // payload_bytes)
-        # Nothing more may go: ask for an acknowledgement, unless what is in flight brings one anyhow.
-        is_last = not space.lost and not space.has_new
-        in_flight = self.bytes_in_flight + sum(end - start for start, end in runs)
-        ack_now = is_last and (space.next_position == space.end or in_flight < self._ack_every_bytes)
-        return self._packets(kind, runs, payload_bytes, ack_now, now_ns)
+    def _send_stream(self, packet_type: wire.PacketType, stream: SendStream, max_packets: int, now_ns: int) -> Transmit:
+        """Packets of one stream, which has something to send."""
+        retransmitted_bytes = stream.retransmitted_bytes
+        payload_bytes = self.recovery.path.datagram_bytes - wire.HEADER_BYTES
+        runs = stream.take(max_packets, payload_bytes)
+        self.packets_retransmitted += -(-(stream.retransmitted_bytes - retransmitted_bytes) // payload_bytes)
+        # If nothing more may be sent, ask for an acknowledgement, unless the bytes in flight cause one anyway.
+        is_last = not stream.lost and not stream.has_new
+        in_flight = self.recovery.bytes_in_flight + sum(end - start for start, end in runs)
+        ack_now = is_last and (stream.next_offset == stream.end or in_flight < self._ack_every_bytes)
+        return self._stream_packets(packet_type, runs, payload_bytes, ack_now, now_ns)
 
-    def _packets(
+    def _stream_packets(
         self,
-        kind: wire.PacketType,
+        packet_type: wire.PacketType,
         runs: list[tuple[int, int]],
         payload_bytes: int,
         ack_now: bool,
         now_ns: int,
     ) -> Transmit:
-        source: DataSource = self._source if kind == wire.PacketType.DATA else self._message_buffer
-        positions = segment_positions(runs, payload_bytes)
+        is_data = packet_type == wire.PacketType.DATA
+        source: DataSource = self._source if is_data else self.streams.message_buffer
+        offsets = segment_offsets(runs, payload_bytes)
         total = 0
-        scratch = self._buffer.scratch(len(positions) * payload_bytes)
+        scratch = self._buffer.scratch(len(offsets) * payload_bytes)
         try:
             for start, end in runs:
                 source.read_into(start, scratch[total : total + end - start])
                 total += end - start
         except Exception:
-            self.data.abandon()
+            self.streams.data.abandon()
             raise
-        sizes = np.full(len(positions), payload_bytes + wire.HEADER_BYTES, np.int32)
-        sizes[-1] -= len(positions) * payload_bytes - total
-        numbers = self._record(kind, positions, sizes, total + len(positions) * wire.HEADER_BYTES, now_ns)
+        sizes = np.full(len(offsets), payload_bytes + wire.HEADER_BYTES, np.int32)
+        sizes[-1] -= len(offsets) * payload_bytes - total
+        total_bytes = total + len(offsets) * wire.HEADER_BYTES
+        numbers = self.recovery.on_sent(packet_type, offsets, sizes, total_bytes, now_ns)
         transmit = self._buffer.fill(
-            kind, self._peer_connection_id, numbers, positions, min(payload_bytes, total), total, ack_now
+            packet_type, self._peer_connection_id, numbers, offsets, min(payload_bytes, total), total, ack_now
         )
-        return transmit._replace(ecn=self._ecn.codepoint)
+        return transmit._replace(ecn=self.recovery.path.ecn.codepoint)
 
     def _probe(self, now_ns: int) -> Transmit:
-        """One packet beyond the window that will be acknowledged: the oldest bytes that have not arrived.
+        """One packet beyond the congestion window, with the oldest bytes that were not acknowledged.
 
-        The last of a timeout is small where the others are not: in a black hole it is all that gets through, and its
-        acknowledgement shows the large ones lost (RFC 8899 section 4.3).
+        The last probe of a timeout is a small PING if packets are larger than the base size: in a black hole only small
+        packets arrive, and their acknowledgement shows that the large ones are lost (RFC 8899 section 4.3).
         """
-        if not self._probes_due and self._datagram_bytes > BASE_DATAGRAM_BYTES:
+        path = self.recovery.path
+        if not path.probes_due and path.datagram_bytes > BASE_DATAGRAM_BYTES:
             return self._ping(now_ns)
-        for kind, space in ((wire.PacketType.MESSAGE, self.messages), (wire.PacketType.DATA, self.data)):
-            if space.lost:
-                return self._send(kind, space, 1, now_ns)
-            payload_bytes = self._datagram_bytes - wire.HEADER_BYTES
-            run = space.oldest_unsettled(payload_bytes)
+        payload_bytes = path.datagram_bytes - wire.HEADER_BYTES
+        for packet_type, stream in (
+            (wire.PacketType.MESSAGE, self.streams.messages),
+            (wire.PacketType.DATA, self.streams.data),
+        ):
+            if stream.lost:
+                return self._send_stream(packet_type, stream, 1, now_ns)
+            run = stream.oldest_unacked(payload_bytes)
             if run is not None:
                 self.packets_retransmitted += 1
-                return self._packets(kind, [run], payload_bytes, True, now_ns)
+                return self._stream_packets(packet_type, [run], payload_bytes, True, now_ns)
         return self._ping(now_ns)
 
+    # Acknowledgement frequency
+
     def _wants_ping(self, now_ns: int) -> bool:
-        """The peer should acknowledge in another rhythm, or forget about packets that are settled."""
-        wanted = self._wanted_ack_every_bytes()
-        if not 2 * wanted // 3 <= self._ack_every_bytes <= 3 * wanted // 2:
+        """The peer should acknowledge at another frequency, or can drop ranges of packets that are no longer needed."""
+        wanted_bytes = self._wanted_ack_every_bytes()
+        if not 2 * wanted_bytes // 3 <= self._ack_every_bytes <= 3 * wanted_bytes // 2:
             return True
-        is_stale = now_ns - self._ping_time_ns > self.rtt.smoothed_rtt_ns
-        return is_stale and self.packets_lost != self._lost_at_ping
+        is_stale = now_ns - self._ping_time_ns > self.recovery.path.rtt.smoothed_rtt_ns
+        return is_stale and self.recovery.packets_lost != self._packets_lost_at_ping
 
     def _wanted_ack_every_bytes(self) -> int:
-        peer_window = self.data.window - self.data.acked.contiguous_end()
-        window = min(self.controller.congestion_window_bytes, peer_window)
-        return max(2 * self._datagram_bytes, min(window // ACKS_PER_RTT, MAX_ACK_EVERY_BYTES))
+        path, data = self.recovery.path, self.streams.data
+        peer_window_bytes = data.limit - data.acked.contiguous_end()
+        window_bytes = min(path.controller.congestion_window_bytes, peer_window_bytes)
+        return max(2 * path.datagram_bytes, min(window_bytes // ACKS_PER_RTT, MAX_ACK_EVERY_BYTES))
 
     def _ping(self, now_ns: int) -> Transmit:
+        rtt = self.recovery.path.rtt
         self._ack_every_bytes = self._wanted_ack_every_bytes()
-        wanted_delay_ns = self.rtt.smoothed_rtt_ns // ACKS_PER_RTT if self.rtt.has_sample else MIN_ACK_DELAY_NS
-        self.rtt.max_ack_delay_ns = max(MIN_ACK_DELAY_NS, min(wanted_delay_ns, MAX_ACK_DELAY_NS))
-        self._ping_requested = False
+        wanted_delay_ns = rtt.smoothed_rtt_ns // ACKS_PER_RTT if rtt.has_sample else MIN_ACK_DELAY_NS
+        rtt.max_ack_delay_ns = max(MIN_ACK_DELAY_NS, min(wanted_delay_ns, MAX_ACK_DELAY_NS))
+        self._is_ping_requested = False
         self._ping_time_ns = now_ns
-        self._lost_at_ping = self.packets_lost
-        body = wire.PING_BODY.pack(self.sent.least_unacked, self._ack_every_bytes, self.rtt.max_ack_delay_ns // 1000)
-        return self._control(wire.PacketType.PING, body, 0, now_ns)
+        self._packets_lost_at_ping = self.recovery.packets_lost
+        least_unacked = self.recovery.sent.least_unacked
+        body = wire.PING_BODY.pack(least_unacked, self._ack_every_bytes, rtt.max_ack_delay_ns // 1000)
+        return self._control_packet(wire.PacketType.PING, body, 0, now_ns)
 
-    def _control(self, kind: wire.PacketType, body: bytes, padded_bytes: int, now_ns: int) -> Transmit:
-        """A packet without a place in either space that wants an acknowledgement."""
+    def _control_packet(self, packet_type: wire.PacketType, body: bytes, padded_bytes: int, now_ns: int) -> Transmit:
+        """An ack-eliciting packet that belongs to neither stream, padded to `padded_bytes`."""
         size = max(wire.COMMON.size + len(body), padded_bytes)
-        number = int(self._record(kind, np.zeros(1, np.int64), size, size, now_ns)[0])
-        head = wire.COMMON.pack(kind, 0, self._peer_connection_id, number)
-        return Transmit(memoryview((head + body).ljust(size, b"\0")), size, self._ecn.codepoint)
+        number = int(self.recovery.on_sent(packet_type, np.zeros(1, np.int64), size, size, now_ns)[0])
+        header = wire.COMMON.pack(packet_type, 0, self._peer_connection_id, number)
+        return Transmit(memoryview((header + body).ljust(size, b"\0")), size, self.recovery.path.ecn.codepoint)

@@ -1,11 +1,14 @@
-"""What was sent and is not settled: one numpy column per property, indexed by packet number.
+"""The packets that were sent: one numpy column per property, indexed by packet number.
 
-Packet numbers are never reused (RFC 9000 section 13.3), so the columns only ever grow at their end; what is settled
-falls off the front when room is made. An acknowledgement costs a handful of vector operations over what it names for
-the first time, however many ranges it repeats, and looking for losses another handful over what is left.
+Packet numbers are never reused (RFC 9000 section 12.3), so the columns grow only at their end. Old packets are
+dropped from the front when room is made. Processing an acknowledgement takes a handful of vector operations over the
+packets that it names for the first time, however many ranges it repeats. Loss detection takes another handful over
+the packets that are left.
 
-A packet is IN_FLIGHT until it is acknowledged or declared LOST. LOST packets stay in view for a while, so that an
-acknowledgement that comes late shows the loss to have been spurious.
+A packet is IN_FLIGHT until it is acknowledged (ACKED) or declared LOST. LOST packets are kept for a while, so that a
+late acknowledgement shows that the loss was spurious.
+
+Read: RFC 9002 sections 6.1 (loss detection) and 7.6 (persistent congestion).
 """
 
 from typing import Final, NamedTuple
@@ -16,22 +19,23 @@ from numpy.typing import NDArray
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
 
-SETTLED: Final = 0
+ACKED: Final = 0
+"""Acknowledged, or of no interest any more."""
 IN_FLIGHT: Final = 1
 LOST: Final = 2
-SPURIOUS_HISTORY: Final = 4096
-"""How many packets below the oldest in flight stay in view for the detection of spurious losses."""
+SPURIOUS_LOSS_HISTORY: Final = 4096
+"""How many packets below the oldest in flight are kept for the detection of spurious losses."""
 
 _NEVER: Final = 1 << 63
-_FIRST_CAPACITY: Final = 1 << 14
+_INITIAL_CAPACITY: Final = 1 << 14
 _DATA, _MESSAGE, _PROBE = int(wire.PacketType.DATA), int(wire.PacketType.MESSAGE), int(wire.PacketType.PROBE)
 """Plain integers: numpy takes three times as long to compare a column with a member of an enumeration."""
-_SKIPPED: Final = 0
-"""In place of a packet type: settled, and not by an acknowledgement."""
+_NON_ELICITING: Final = 0
+"""Stands in the type column for a packet that no acknowledgement is expected for."""
 
 
 class SendState(NamedTuple):
-    """What the connection stood at when a batch was sent (delivery-rate estimation, draft-ietf-ccwg-bbr 4.1.2)."""
+    """The state of the connection when a batch was sent (draft-ietf-ccwg-bbr section 4.1.2, delivery-rate samples)."""
 
     sent_time_ns: int
     delivered_bytes: int
@@ -42,14 +46,19 @@ class SendState(NamedTuple):
     is_app_limited: bool
 
 
-class Settled(NamedTuple):
-    """Packets that an acknowledgement or a look for losses has settled.
+class PacketGroup(NamedTuple):
+    """Packets that were acknowledged together, or declared lost together. Sizes and counts are of datagrams.
 
-    `data` and `messages` are runs [start, end) of positions, in order of packet number. `spurious` are the numbers of
-    packets that had been declared lost before, in increasing order; their `spurious_bytes` of the `bytes` are not in
-    flight. `newest` is the highest packet number, `span_ns` the time between the sending of the first and of the last.
-    Sizes and counts are of datagrams; `probes` are the sizes of path MTU probes. `indices` count from the packet
-    number `base`.
+    packets, bytes:  number and total size
+    largest_bytes:   size of the largest
+    span_ns:         time between sending the first and the last
+    spurious:        packet numbers that had been declared lost before, in increasing order
+    spurious_bytes:  their size; they were not in flight any more
+    newest:          highest packet number
+    newest_state:    state of the connection when that packet was sent
+    data, messages:  stream ranges [start, end) that they carried, in order of packet number
+    probes:          sizes of path MTU probes
+    indices, base:   packet numbers, as indices that count from `base`
     """
 
     packets: int
@@ -73,55 +82,59 @@ class Settled(NamedTuple):
 
 
 class SentPackets:
-    """Every packet number from `base` to `next_packet_number`, settled or not."""
+    """Every packet number from `base` to `next_packet_number`.
+
+    base:          lowest packet number that is kept
+    least_unacked: packet number below which nothing is in flight
+    """
 
     def __init__(self) -> None:
         self.next_packet_number = 0
-        self.least_unacked = 0  # nothing below is in flight
-        self._base = 0
-        self._oldest_lost = _NEVER  # nothing in view below it is LOST
-        self._state = np.zeros(_FIRST_CAPACITY, np.uint8)
-        self._kind = np.zeros(_FIRST_CAPACITY, np.uint8)
-        self._size = np.zeros(_FIRST_CAPACITY, np.int32)
-        self._position = np.zeros(_FIRST_CAPACITY, np.int64)
-        self._time_ns = np.zeros(_FIRST_CAPACITY, np.int64)
-        self._burst = np.zeros(_FIRST_CAPACITY, np.int64)
-        self._states: list[SendState] = []
-        self._told: list[tuple[int, int]] = []  # the ranges of the last acknowledgement
-        self._first_burst = 0
+        self.least_unacked = 0
+        self.base = 0
+        self._oldest_lost = _NEVER  # no packet below it is LOST
+        self._state = np.zeros(_INITIAL_CAPACITY, np.uint8)
+        self._kind = np.zeros(_INITIAL_CAPACITY, np.uint8)
+        self._size = np.zeros(_INITIAL_CAPACITY, np.int32)
+        self._offset = np.zeros(_INITIAL_CAPACITY, np.int64)
+        self._time_ns = np.zeros(_INITIAL_CAPACITY, np.int64)
+        self._batch = np.zeros(_INITIAL_CAPACITY, np.int64)
+        self._send_states: list[SendState] = []  # one per batch
+        self._last_ranges: list[tuple[int, int]] = []  # of the last acknowledgement
+        self._first_batch = 0
 
     def _make_room(self, count: int) -> int:
-        """The index of the next packet number, with room for `count` from there on."""
-        index = self.next_packet_number - self._base
+        """Return the index of the next packet number, with room for `count` packets from there on."""
+        index = self.next_packet_number - self.base
         if index + count <= len(self._state):
             return index
-        floor = max(self._base, self.least_unacked - SPURIOUS_HISTORY)
-        drop = floor - self._base
+        floor = max(self.base, self.least_unacked - SPURIOUS_LOSS_HISTORY)
+        drop = floor - self.base
         live = index - drop
         capacity = len(self._state)
         while live + count > capacity // 2:
             capacity *= 2
-        for name in ("_state", "_kind", "_size", "_position", "_time_ns", "_burst"):
+        for name in ("_state", "_kind", "_size", "_offset", "_time_ns", "_batch"):
             old = getattr(self, name)
             new = old if capacity == len(old) else np.zeros(capacity, old.dtype)
             new[:live] = old[drop:index].copy()
             setattr(self, name, new)
-        self._base = floor
+        self.base = floor
         if self._oldest_lost < floor:
             still_lost = np.flatnonzero(self._state[:live] == LOST)
             self._oldest_lost = int(still_lost[0]) + floor if len(still_lost) else _NEVER
         if live:
-            oldest_burst = int(self._burst[0])
-            del self._states[: oldest_burst - self._first_burst]
-            self._first_burst = oldest_burst
+            oldest_batch = int(self._batch[0])
+            del self._send_states[: oldest_batch - self._first_batch]
+            self._first_batch = oldest_batch
         return live
 
-    def skip(self) -> int:
-        """A packet number for a packet that nobody acknowledges (an ACK, a CLOSE)."""
+    def number_non_eliciting(self) -> int:
+        """Return the packet number for a packet that elicits no acknowledgement (ACK, PATH_CHALLENGE, CLOSE)."""
         index = self._make_room(1)
-        self._state[index] = SETTLED
-        self._kind[index] = _SKIPPED
-        self._burst[index] = self._first_burst + max(0, len(self._states) - 1)
+        self._state[index] = ACKED
+        self._kind[index] = _NON_ELICITING
+        self._batch[index] = self._first_batch + max(0, len(self._send_states) - 1)
         number = self.next_packet_number
         self.next_packet_number += 1
         if self.least_unacked == number:
@@ -131,48 +144,48 @@ class SentPackets:
     def record(
         self,
         kind: wire.PacketType,
-        positions: NDArray[np.int64],
+        offsets: NDArray[np.int64],
         sizes: NDArray[np.int32] | int,
         state: SendState,
     ) -> NDArray[np.int64]:
-        """Packets of one batch, sent together; returns their packet numbers. Sizes are of datagrams, in bytes."""
-        count = len(positions)
+        """Record packets that are sent together; return their packet numbers. Sizes are of datagrams, in bytes."""
+        count = len(offsets)
         low = self._make_room(count)
         high = low + count
         self._state[low:high] = IN_FLIGHT
         self._kind[low:high] = kind
         self._size[low:high] = sizes
-        self._position[low:high] = positions
+        self._offset[low:high] = offsets
         self._time_ns[low:high] = state.sent_time_ns
-        self._burst[low:high] = self._first_burst + len(self._states)
-        self._states.append(state)
+        self._batch[low:high] = self._first_batch + len(self._send_states)
+        self._send_states.append(state)
         first = self.next_packet_number
         self.next_packet_number += count
         return np.arange(first, first + count)
 
     @property
     def oldest_sent_time_ns(self) -> int | None:
-        """When the oldest packet in flight was sent; None when nothing is in flight."""
+        """When the oldest packet in flight was sent; None if nothing is in flight."""
         if self.least_unacked == self.next_packet_number:
             return None
-        return int(self._time_ns[self.least_unacked - self._base])
+        return int(self._time_ns[self.least_unacked - self.base])
 
     def kinds(self, packet_numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Their packet types; the packets are in view."""
-        return self._kind[packet_numbers - self._base]
+        """Their packet types. The packets must be recent enough to be kept."""
+        return self._kind[packet_numbers - self.base]
 
-    def acknowledge_untrusted(self, ranges: list[tuple[int, int]]) -> Settled | None:
-        """Settle the packets of `ranges` (newest first); None where that settles nothing new.
+    def acknowledge_untrusted(self, ranges: list[tuple[int, int]]) -> PacketGroup | None:
+        """Mark the packets of `ranges` (newest first) as acknowledged; None if that acknowledges nothing new.
 
         Raises ProtocolError for a packet number that was never sent.
         """
         if ranges[0][1] > self.next_packet_number:
-            raise ProtocolError("an ACK packet acknowledges what was never sent")
-        told, self._told = self._told, ranges
-        ranges = _news(ranges, told)
+            raise ProtocolError("ACK of a packet that was never sent")
+        last_ranges, self._last_ranges = self._last_ranges, ranges
+        ranges = _without_repeated(ranges, last_ranges)
         if not ranges:
             return None
-        base = self._base
+        base = self.base
         low, high = max(ranges[-1][0], base, min(self.least_unacked, self._oldest_lost)), ranges[0][1]
         if low >= high:
             return None
@@ -188,17 +201,21 @@ class SentPackets:
             edges[bounds[:, 0]] += 1
             edges[bounds[:, 1]] -= 1
             covered = np.cumsum(edges[:-1], dtype=np.int8)
-            indices = np.flatnonzero(covered & (state != SETTLED))
+            indices = np.flatnonzero(covered & (state != ACKED))
         if not len(indices):
             return None
         indices += low - base
-        return self._settle(indices, SETTLED)
+        return self._mark(indices, ACKED)
 
     def detect_lost(
         self, largest_acked: int, now_ns: int, loss_delay_ns: int, packet_threshold: int
-    ) -> tuple[Settled | None, int | None]:
-        """Declare lost what RFC 9002 section 6.1 says is lost; and when to look again, None for never."""
-        base, low = self._base, self.least_unacked
+    ) -> tuple[PacketGroup | None, int | None]:
+        """Declare packets lost by RFC 9002 section 6.1. Also return when to call again, None for never.
+
+        A packet is lost if it was sent `packet_threshold` packets or `loss_delay_ns` before, and a later one was
+        acknowledged.
+        """
+        base, low = self.base, self.least_unacked
         if low > largest_acked:
             return None, None
         indices = np.flatnonzero(self._state[low - base : largest_acked + 1 - base] == IN_FLIGHT) + (low - base)
@@ -206,98 +223,98 @@ class SentPackets:
             return None, None
         times = self._time_ns[indices]
         is_lost = (times <= now_ns - loss_delay_ns) | (indices <= largest_acked - base - packet_threshold)
-        waiting = times[~is_lost]
-        loss_time_ns = int(waiting[0]) + loss_delay_ns if len(waiting) else None
+        pending = times[~is_lost]
+        loss_time_ns = int(pending[0]) + loss_delay_ns if len(pending) else None
         lost = indices[is_lost]
-        return (self._settle(lost, LOST) if len(lost) else None), loss_time_ns
+        return (self._mark(lost, LOST) if len(lost) else None), loss_time_ns
 
-    def abandon(self) -> Settled | None:
-        """Give up all that is in flight, and forget what was lost: no acknowledgement of it says anything any more."""
-        end = self.next_packet_number - self._base
-        low = self.least_unacked - self._base
+    def abandon(self) -> PacketGroup | None:
+        """Give up everything in flight and forget losses: acknowledgements of these packets no longer count."""
+        end = self.next_packet_number - self.base
+        low = self.least_unacked - self.base
         indices = np.flatnonzero(self._state[low:end] == IN_FLIGHT) + low
-        given_up = self._settle(indices, SETTLED) if len(indices) else None
-        self._state[:end] = SETTLED
-        self._kind[:end] = _SKIPPED
+        abandoned = self._mark(indices, ACKED) if len(indices) else None
+        self._state[:end] = ACKED
+        self._kind[:end] = _NON_ELICITING
         self._oldest_lost = _NEVER
-        return given_up
+        return abandoned
 
-    def outage_ns(self, lost: Settled) -> int:
-        """The longest time between the sending of two `lost` packets of which nothing sent in between was acknowledged.
+    def outage_ns(self, lost: PacketGroup) -> int:
+        """The longest time between sending two of the `lost` packets with no acknowledged packet between them.
 
         Probes of the path MTU do not count (RFC 9002 section 7.6.2, RFC 8899 section 3).
         """
         indices = lost.indices[self._kind[lost.indices] != _PROBE]
         low, high = indices[0], indices[-1] + 1
-        was_acked = (self._state[low:high] == SETTLED) & (self._kind[low:high] != _SKIPPED)
+        was_acked = (self._state[low:high] == ACKED) & (self._kind[low:high] != _NON_ELICITING)
         outage = np.cumsum(was_acked)[indices - low]  # which run of losses each packet belongs to
         cuts = np.flatnonzero(np.diff(outage)) + 1
         firsts = np.concatenate((indices[:1], indices[cuts]))
         lasts = np.concatenate((indices[cuts - 1], indices[-1:]))
         return int((self._time_ns[lasts] - self._time_ns[firsts]).max())
 
-    def _settle(self, indices: NDArray[np.int64], into: int) -> Settled:
+    def _mark(self, indices: NDArray[np.int64], state: int) -> PacketGroup:
         first, newest = int(indices[0]), int(indices[-1])
-        # Packets in a row, as most are, are looked at in place and not gathered.
-        those = slice(first, newest + 1) if newest - first + 1 == len(indices) else indices
-        sizes, kinds, positions = self._size[those], self._kind[those], self._position[those]
-        late = indices[:0]
-        if into == LOST:
-            self._oldest_lost = min(self._oldest_lost, first + self._base)
-        elif self._oldest_lost <= newest + self._base:
-            late = np.flatnonzero(self._state[those] == LOST)
-        self._state[those] = into
+        # Consecutive packets, the common case, are read in place and not gathered.
+        selected = slice(first, newest + 1) if newest - first + 1 == len(indices) else indices
+        sizes, kinds, offsets = self._size[selected], self._kind[selected], self._offset[selected]
+        spurious = indices[:0]
+        if state == LOST:
+            self._oldest_lost = min(self._oldest_lost, first + self.base)
+        elif self._oldest_lost <= newest + self.base:
+            spurious = np.flatnonzero(self._state[selected] == LOST)
+        self._state[selected] = state
         is_data = kinds == _DATA
         messages: list[tuple[int, int]] = []
         probes: list[int] = []
         if is_data.all():
-            data = _runs(positions, sizes)
+            data = _runs(offsets, sizes)
         else:
-            data = _runs(positions[is_data], sizes[is_data])
+            data = _runs(offsets[is_data], sizes[is_data])
             is_message = kinds == _MESSAGE
-            messages = _runs(positions[is_message], sizes[is_message])
+            messages = _runs(offsets[is_message], sizes[is_message])
             probes = sizes[kinds == _PROBE].tolist()
-        if first + self._base <= self.least_unacked <= newest + self._base:
-            self._advance()
-        return Settled(
+        if first + self.base <= self.least_unacked <= newest + self.base:
+            self._advance_least_unacked()
+        return PacketGroup(
             packets=len(indices),
             bytes=int(sizes.sum()),
             largest_bytes=int(sizes.max()),
             span_ns=int(self._time_ns[newest] - self._time_ns[first]),
-            spurious=indices[late] + self._base,
-            spurious_bytes=int(sizes[late].sum()),
-            newest=newest + self._base,
-            newest_state=self._states[int(self._burst[newest]) - self._first_burst],
+            spurious=indices[spurious] + self.base,
+            spurious_bytes=int(sizes[spurious].sum()),
+            newest=newest + self.base,
+            newest_state=self._send_states[int(self._batch[newest]) - self._first_batch],
             data=data,
             messages=messages,
             probes=probes,
             indices=indices,
-            base=self._base,
+            base=self.base,
         )
 
-    def _advance(self) -> None:
-        index, end = self.least_unacked - self._base, self.next_packet_number - self._base
+    def _advance_least_unacked(self) -> None:
+        index, end = self.least_unacked - self.base, self.next_packet_number - self.base
         while index < end:
             piece = self._state[index : min(index + 4096, end)] == IN_FLIGHT
             first = int(np.argmax(piece))
             if piece[first]:
-                self.least_unacked = index + first + self._base
+                self.least_unacked = index + first + self.base
                 return
             index += len(piece)
         self.least_unacked = self.next_packet_number
 
 
-def _news(ranges: list[tuple[int, int]], told: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The first of `ranges`, without those that end both lists: a range is told until it no longer matters."""
-    if len(told) > 1 and told[1] in ranges:
-        first = ranges.index(told[1])
-        if ranges[first:] == told[1 : 1 + len(ranges) - first]:
+def _without_repeated(ranges: list[tuple[int, int]], last: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """`ranges` without the tail that the last acknowledgement had too: a peer repeats ranges until it may drop them."""
+    if len(last) > 1 and last[1] in ranges:
+        first = ranges.index(last[1])
+        if ranges[first:] == last[1 : 1 + len(ranges) - first]:
             return ranges[:first]
     return ranges
 
 
 def _runs(starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> list[tuple[int, int]]:
-    """The bytes of datagrams of these sizes whose payload begins at these positions, adjacent ones joined."""
+    """The stream ranges of datagrams of these sizes whose payload begins at `starts`; adjacent ranges are joined."""
     if not len(starts):
         return []
     ends = starts + (sizes - wire.HEADER_BYTES)

@@ -1,219 +1,195 @@
-"""The two byte spaces of a connection, as their sender and their receiver see them.
+"""Send side of the two streams: what is to be sent, what was lost, and what has been acknowledged.
 
-DATA carries extents and may land in any order; MESSAGE carries length-prefixed messages that are delivered in order.
-Both number their bytes from 0 (RFC 9000 section 2.2 calls this an offset), so that a retransmission is a range of
-positions under a new packet number, cut into packets afresh.
+The data stream carries file content, which the peer may take in any order. The message stream carries
+length-prefixed messages, which the peer delivers in order. Each numbers its bytes from 0. A retransmission is a range
+of offsets, sent under a new packet number and cut into packets afresh.
+
+Read: RFC 9000 sections 2.2 (offsets), 4.1 (flow control) and 13.3 (retransmission of information).
 """
 
 import struct
-from collections import deque
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.errors import ProtocolError
+from toolkit.rudp.flow_control import INITIAL_DATA_WINDOW_BYTES, MESSAGE_WINDOW_BYTES
 from toolkit.rudp.range_set import RangeSet
+from toolkit.rudp.sent_packets import PacketGroup
 
-MESSAGE_WINDOW_BYTES: Final = 1 << 20
-MAX_MESSAGE_HOLES: Final = 1 << 12
-"""A window of whole packets leaves fewer; a peer that sends every other byte must not fill the memory."""
-FIRST_DATA_WINDOW_BYTES: Final = 1 << 16
-"""What either side takes before it has said how much; no receive window is smaller."""
-_LENGTH: Final = struct.Struct(">I")
+MESSAGE_LENGTH: Final = struct.Struct(">I")
+"""Precedes each message in the message stream."""
 
 
 class DataSource(Protocol):
-    """Where the engine gets the bytes of the data space from; asked again for what was lost."""
+    """Where the engine reads the bytes of a stream when it sends them, and again when it retransmits them."""
 
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        """Fill the whole of `buffer` from `position` on."""
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill all of `buffer` with the bytes from stream offset `offset` on."""
 
 
-class SendSpace:
-    """What there is to send, what of it is lost and what has arrived. All in bytes."""
+class SendStream:
+    """One stream. All offsets and sizes are in bytes.
 
-    def __init__(self, window: int) -> None:
-        self.end = 0  # what the application has handed over
-        self.next_position = 0  # first byte never sent
-        self.window = window  # first byte that the peer does not take yet
+    end:         end of what the application has handed over
+    next_offset: first byte that was never sent
+    limit:       first byte that the peer does not accept yet
+    acked, lost: ranges of offsets; lost ones wait for retransmission
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.end = 0
+        self.next_offset = 0
+        self.limit = limit
         self.acked = RangeSet()
         self.lost = RangeSet()
         self.retransmitted_bytes = 0
         self._is_abandoned = False
 
     def offer(self, length_bytes: int) -> int:
-        """There are so many more bytes; returns the position of the first. ValueError once the source has failed."""
+        """Add bytes to send; return the offset of the first. Raises ValueError after `abandon`."""
         if self._is_abandoned:
-            raise ValueError("the source of this space has failed: nothing more is sent of it")
+            raise ValueError("the source of this stream has failed: nothing more is sent from it")
         self.end += length_bytes
         return self.end - length_bytes
 
     def abandon(self) -> None:
-        """The source failed: nothing of this space is sent any more, and nothing of it is waited for."""
+        """The source has failed: send nothing more of this stream, and wait for nothing of it."""
         self._is_abandoned = True
-        self.end = self.next_position
+        self.end = self.next_offset
         self.lost = RangeSet()
 
     @property
     def has_new(self) -> bool:
-        """Something new may be sent now."""
-        return self.next_position < min(self.end, self.window)
+        """Bytes that were never sent may be sent now."""
+        return self.next_offset < min(self.end, self.limit)
 
     @property
     def is_blocked(self) -> bool:
-        """There is something new, and only the peer's window holds it back."""
-        return self.window <= self.next_position < self.end
+        """There are bytes to send, and only the peer's receive window holds them back."""
+        return self.limit <= self.next_offset < self.end
 
     @property
     def is_fully_acked(self) -> bool:
-        """Everything handed over has arrived."""
+        """Everything that was handed over has arrived."""
         return self._is_abandoned or self.acked.contiguous_end() == self.end
 
-    def on_lost(self, runs: list[tuple[int, int]]) -> None:
-        """Queue for retransmission what has not arrived by another packet."""
-        if self._is_abandoned:
-            return
-        for start, end in runs:
-            cursor = start
-            while cursor < end:
-                cursor = self.acked.contiguous_end(cursor)
-                if cursor >= end:
-                    break
-                stop = self.acked.next_start(cursor, end)
-                self.lost.add(cursor, stop)
-                cursor = stop
-
     def on_acked(self, runs: list[tuple[int, int]]) -> None:
-        """Settle what has arrived; a loss that proves spurious is not sent again."""
+        """These ranges have arrived. What was declared lost of them is not sent again."""
         for start, end in runs:
             self.acked.add(start, end)
             if self.lost:
                 self.lost.remove(start, end)
 
-    def oldest_unsettled(self, limit_bytes: int) -> tuple[int, int] | None:
-        """The first bytes that were sent and have not arrived, at most `limit_bytes`; None when all have."""
+    def on_lost(self, runs: list[tuple[int, int]]) -> None:
+        """Queue for retransmission what has not arrived in another packet."""
+        if self._is_abandoned:
+            return
+        for start, end in runs:
+            missing = start
+            while missing < end:
+                missing = self.acked.contiguous_end(missing)
+                if missing >= end:
+                    break
+                missing_end = self.acked.next_start(missing, end)
+                self.lost.add(missing, missing_end)
+                missing = missing_end
+
+    def oldest_unacked(self, limit_bytes: int) -> tuple[int, int] | None:
+        """The first bytes that were sent and not acknowledged, at most `limit_bytes`; None if there are none."""
         start = self.acked.contiguous_end()
-        if start >= self.next_position or self._is_abandoned:
+        if start >= self.next_offset or self._is_abandoned:
             return None
-        return start, self.acked.next_start(start, min(start + limit_bytes, self.next_position))
+        return start, self.acked.next_start(start, min(start + limit_bytes, self.next_offset))
 
     def take(self, max_packets: int, payload_bytes: int) -> list[tuple[int, int]]:
-        """What to send next, lost bytes first: runs whose lengths are multiples of `payload_bytes` but for the last."""
+        """Return the ranges to send next, lost bytes first, and count them as sent.
+
+        The length of each range but the last is a multiple of `payload_bytes`.
+        """
         runs = []
         room = max_packets
         while room and self.lost:
-            start, end = self.lost.first
-            stop = min(end, start + room * payload_bytes)
-            self.lost.remove(start, stop)
-            self.retransmitted_bytes += stop - start
-            runs.append((start, stop))
-            room -= -(-(stop - start) // payload_bytes)
-            if (stop - start) % payload_bytes:
+            start, lost_end = self.lost.first
+            end = min(lost_end, start + room * payload_bytes)
+            self.lost.remove(start, end)
+            self.retransmitted_bytes += end - start
+            runs.append((start, end))
+            room -= -(-(end - start) // payload_bytes)
+            if (end - start) % payload_bytes:
                 return runs
         if room and self.has_new:
-            start = self.next_position
-            stop = min(self.end, self.window, start + room * payload_bytes)
-            self.next_position = stop
+            start = self.next_offset
+            end = min(self.end, self.limit, start + room * payload_bytes)
+            self.next_offset = end
             if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], stop)
+                runs[-1] = (runs[-1][0], end)
             else:
-                runs.append((start, stop))
+                runs.append((start, end))
         return runs
 
 
-def segment_positions(runs: list[tuple[int, int]], payload_bytes: int) -> NDArray[np.int64]:
-    """Where each packet's payload begins."""
-    if len(runs) == 1:
-        return np.arange(runs[0][0], runs[0][1], payload_bytes)
-    return np.concatenate([np.arange(start, end, payload_bytes) for start, end in runs])
-
-
 class MessageBuffer:
-    """The messages that were handed over and are not acknowledged, as the source of the message space."""
+    """Messages that are not acknowledged yet: the source of the message stream."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
         self._base = 0
 
     def append(self, message: bytes) -> int:
-        """Queue a message; returns the new end of the space."""
-        self._bytes += _LENGTH.pack(len(message))
+        """Queue a message; return the new end of the stream."""
+        self._bytes += MESSAGE_LENGTH.pack(len(message))
         self._bytes += message
         return self._base + len(self._bytes)
 
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        start = position - self._base
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        start = offset - self._base
         buffer[:] = self._bytes[start : start + len(buffer)]
 
-    def release(self, position: int) -> None:
-        """Nothing below `position` is asked for again."""
-        if position > self._base:
-            del self._bytes[: position - self._base]
-            self._base = position
+    def release(self, offset: int) -> None:
+        """Free everything below `offset`: it will not be read again."""
+        if offset > self._base:
+            del self._bytes[: offset - self._base]
+            self._base = offset
 
 
-class MessageAssembler:
-    """Received pieces of the message space, put in order and cut into messages."""
+class SendStreams:
+    """Both streams of a connection, and the buffer of unacknowledged messages."""
 
-    def __init__(self, max_message_bytes: int) -> None:
-        self._max_message_bytes = max_message_bytes
-        self._received = RangeSet()
-        self._bytes = bytearray()
-        self._base = 0  # position of the first byte of _bytes: all before it has become messages
-        self._consumed = 0  # of that, what the application has taken
-        self._announced = MESSAGE_WINDOW_BYTES
-        self._ready: deque[tuple[bytes, int]] = deque()
+    def __init__(self) -> None:
+        self.data = SendStream(INITIAL_DATA_WINDOW_BYTES)
+        self.messages = SendStream(MESSAGE_WINDOW_BYTES)
+        self.message_buffer = MessageBuffer()
 
     @property
-    def window(self) -> int:
-        """First position that is not taken yet."""
-        return self._consumed + MESSAGE_WINDOW_BYTES
-
-    def receive_untrusted(self, position: int, payload: memoryview) -> None:
-        """Put a piece in. ProtocolError when it is beyond the window or spells an absurd length."""
-        end = position + len(payload)
-        if end > self.window:
-            raise ProtocolError("a MESSAGE packet is beyond its window")
-        if len(self._received) >= MAX_MESSAGE_HOLES and not self._received.touches(position, end):
-            raise ProtocolError("MESSAGE packets leave more holes than a window has packets")
-        for start, stop in self._received.add(position, end):
-            short = stop - self._base - len(self._bytes)
-            if short > 0:
-                self._bytes.extend(bytes(short))
-            self._bytes[start - self._base : stop - self._base] = payload[start - position : stop - position]
-        whole = self._received.contiguous_end() - self._base
-        cursor = 0
-        while whole - cursor >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._bytes, cursor)
-            if length > self._max_message_bytes:
-                self._drop(cursor)
-                raise ProtocolError(f"a message of {length} bytes is longer than any may be")
-            stop = cursor + _LENGTH.size + length
-            if stop > whole:
-                break
-            self._ready.append((bytes(self._bytes[cursor + _LENGTH.size : stop]), self._base + stop))
-            cursor = stop
-        self._drop(cursor)
-
-    def _drop(self, count: int) -> None:
-        """The first `count` bytes have become messages."""
-        del self._bytes[:count]
-        self._base += count
-
-    def poll(self) -> bytes | None:
-        """The next message in order."""
-        if not self._ready:
-            return None
-        message, self._consumed = self._ready.popleft()
-        return message
+    def is_fully_acked(self) -> bool:
+        """Everything that was handed over has arrived."""
+        return self.data.is_fully_acked and self.messages.is_fully_acked
 
     @property
-    def wants_update(self) -> bool:
-        """Half of the window that the peer knows of was used up: it should hear of more."""
-        return self.window - self._announced > MESSAGE_WINDOW_BYTES // 2
+    def is_blocked(self) -> bool:
+        """The peer's receive window holds one of them back."""
+        return self.data.is_blocked or self.messages.is_blocked
 
-    def announce(self) -> int:
-        """The window, as it is told to the peer now."""
-        self._announced = self.window
-        return self._announced
+    def raise_limits(self, data_limit: int, message_limit: int) -> None:
+        """Take the receive limits that the peer has advertised; a limit never decreases."""
+        self.data.limit = max(self.data.limit, data_limit)
+        self.messages.limit = max(self.messages.limit, message_limit)
+
+    def on_acked(self, packets: PacketGroup) -> None:
+        """These packets were acknowledged."""
+        self.data.on_acked(packets.data)
+        self.messages.on_acked(packets.messages)
+        self.message_buffer.release(self.messages.acked.contiguous_end())
+
+    def on_lost(self, packets: PacketGroup) -> None:
+        """These packets were declared lost, or are given up."""
+        self.data.on_lost(packets.data)
+        self.messages.on_lost(packets.messages)
+
+
+def segment_offsets(runs: list[tuple[int, int]], payload_bytes: int) -> NDArray[np.int64]:
+    """The stream offset of each packet that carries `payload_bytes` of these ranges."""
+    if len(runs) == 1:
+        return np.arange(runs[0][0], runs[0][1], payload_bytes)
+    return np.concatenate([np.arange(start, end, payload_bytes) for start, end in runs])

@@ -97,7 +97,7 @@ PREFIX: Final = Layout(_TYPE, _FLAGS, _CONNECTION_ID)
 COMMON: Final = Layout(_TYPE, _FLAGS, _CONNECTION_ID, _PACKET_NUMBER)
 DATA: Final = Layout(
     *COMMON.fields,
-    Field("position", "Q", "where the payload belongs in the byte space of data or of messages"),
+    Field("offset", "Q", "where the payload belongs in the byte space of data or of messages"),
 )
 INITIAL: Final = Layout(
     _TYPE,

@@ -5,7 +5,7 @@ import pytest
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
-from toolkit.rudp.connection import KEEP_ALIVES_PER_IDLE_TIMEOUT, REFUSAL_NS, Connection
+from toolkit.rudp.connection import KEEP_ALIVES_PER_IDLE_TIMEOUT, UNREACHABLE_NS, Connection
 from toolkit.rudp.state import ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
@@ -79,7 +79,7 @@ class TestHandshake:
     def test_a_strangers_initial_neither_brings_nor_cancels_an_accept(self) -> None:
         connection = server()
         hand_up(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
-        assert connection.invalid_packets == 1
+        assert connection.stats().packets_invalid == 1
         assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
         hand_up(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
         assert wire.PacketType.ACCEPT not in kinds(sent(connection))
@@ -100,9 +100,9 @@ class TestHandshake:
     def test_an_accept_that_comes_twice_changes_nothing(self) -> None:
         connection = client()
         hand_up(connection, wire.AcceptPacket(LOCAL, 99, 1472, 5).encode())
-        assert connection.invalid_packets == 0
+        assert connection.stats().packets_invalid == 0
         hand_up(connection, wire.AcceptPacket(LOCAL ^ 1, 99, 1472, 5).encode())
-        assert connection.invalid_packets == 1
+        assert connection.stats().packets_invalid == 1
 
 
 class TestInvalidPackets:
@@ -119,7 +119,7 @@ class TestInvalidPackets:
             wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 5, 0),
         ]
         hand_up(connection, *noise, now_ns=later)
-        assert connection.invalid_packets == len(noise)
+        assert connection.stats().packets_invalid == len(noise)
         connection.handle_timeout(START + CONFIG.idle_timeout_ns)
         assert state_of(connection) is ConnectionState.CLOSED
 
@@ -130,7 +130,7 @@ class TestInvalidPackets:
         connection.handle_batch(Batch(memoryview(joined), len(good[0])), START)
         assert connection.received_offset == 3
         assert [(p, len(v)) for p, v in connection.received_data()] == [(0, 3)]
-        assert connection.invalid_packets == 3
+        assert connection.stats().packets_invalid == 3
 
     def test_unacknowledged_numbers_stay_unacknowledged(self) -> None:
         connection = client()
@@ -155,7 +155,7 @@ class TestSilence:
         connection = client()
         for number in range(2):  # the PING of the beginning, then the probe of the path MTU
             sent(connection)
-            everything = wire.AckPacket([(0, connection.sender.sent.next_packet_number)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+            everything = wire.AckPacket([(0, connection.stats().next_packet_number)], 0, 1 << 20, 1 << 20, 0, 0, 0)
             hand_up(connection, wire.encode_ack(LOCAL, number, everything))
         assert sent(connection) == []
         due_ns = connection.poll_timeout()
@@ -189,8 +189,10 @@ class TestSilence:
             now_ns = START + second * SECOND
             connection.handle_timeout(now_ns)
             sent(connection, now_ns)
-            packets = connection.sender.sent
-            number = packets.next_packet_number - 1 if which == "newest" else packets.least_unacked
+            if which == "newest":
+                number = connection.stats().next_packet_number - 1
+            else:
+                number = connection.sender.recovery.sent.least_unacked
             ack = wire.AckPacket([(number, number + 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
             if which == "newest" or second in (10, 20):
                 hand_up(connection, wire.encode_ack(LOCAL, second, ack), now_ns=now_ns)
@@ -201,9 +203,9 @@ class TestSilence:
     def test_a_closed_port_is_believed_after_a_while(self) -> None:
         connection = client()
         connection.handle_unreachable(START)
-        connection.handle_unreachable(START + REFUSAL_NS - 1)
+        connection.handle_unreachable(START + UNREACHABLE_NS - 1)
         assert state_of(connection) is ConnectionState.ESTABLISHED
-        connection.handle_unreachable(START + REFUSAL_NS)
+        connection.handle_unreachable(START + UNREACHABLE_NS)
         assert state_of(connection) is ConnectionState.CLOSED
         assert "port is closed" in connection.close_reason
 
@@ -211,14 +213,14 @@ class TestSilence:
         connection = client()
         connection.handle_unreachable(START)
         hand_up(connection, ping(0), now_ns=START + 1)
-        connection.handle_unreachable(START + REFUSAL_NS)
+        connection.handle_unreachable(START + UNREACHABLE_NS)
         assert state_of(connection) is ConnectionState.ESTABLISHED
 
     def test_a_closed_port_is_asked_in_measure(self) -> None:
         """Each packet may bring another refusal at once: the answer to one must not be a packet at once."""
         connection = client()
         packets = 0
-        for now_ns in range(START, START + REFUSAL_NS, MS):
+        for now_ns in range(START, START + UNREACHABLE_NS, MS):
             connection.handle_unreachable(now_ns)
             connection.handle_timeout(now_ns)
             packets += len(sent(connection, now_ns))
@@ -283,7 +285,7 @@ class TestPath:
         assert wire.PATH.unpack_untrusted(challenge.data)[-1] == 0xC0DE
         assert connection.peer_address == self.OLD
         hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE ^ 1))
-        assert connection.invalid_packets == 1
+        assert connection.stats().packets_invalid == 1
         assert connection.peer_address == self.OLD
         hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 2, 0xC0DE))
         assert connection.peer_address == self.NEW

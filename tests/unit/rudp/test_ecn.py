@@ -50,12 +50,12 @@ def test_a_new_path_is_judged_by_what_comes_by_it() -> None:
     """The peer's counts are totals of the connection: those of the old path neither excuse nor signal anything."""
     ecn = EcnValidator()
     ecn.on_ack(1000, 990, 10)
-    ecn.on_new_path()
+    ecn = ecn.for_new_path()
     assert ecn.on_ack(20, 1009, 11) == 1
     assert ecn.codepoint == ECT_0
     ecn.on_ack(20, 1009, 11)
     assert ecn.codepoint == NOT_ECT
-    ecn.on_new_path()
+    ecn = ecn.for_new_path()
     assert ecn.codepoint == ECT_0
     ecn.on_timeout(2)
     assert ecn.codepoint == NOT_ECT

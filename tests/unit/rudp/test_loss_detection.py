@@ -43,25 +43,25 @@ class TestThresholds:
 class TestSpuriousLoss:
     def test_raises_the_packet_threshold_to_cover_the_reordering(self) -> None:
         loss = detector()
-        loss.on_spurious(largest_acked=109, oldest_spurious=100)
+        loss.on_spurious_loss(largest_acked=109, oldest_spurious=100)
         assert loss.packet_threshold == 10  # now 100 is lost only when 110 is acknowledged
 
     def test_never_raises_it_without_bound(self) -> None:
         loss = detector()
-        loss.on_spurious(1_000_000, 0)
+        loss.on_spurious_loss(1_000_000, 0)
         assert loss.packet_threshold == MAX_PACKET_THRESHOLD
 
     def test_by_time_raises_the_time_threshold_up_to_a_bound(self) -> None:
         loss = detector(80 * MS)
         for n in range(2 * MAX_TIME_THRESHOLD_EIGHTHS):
-            loss.on_spurious(n, n)
+            loss.on_spurious_loss(n, n)
         assert loss.packet_threshold == PACKET_THRESHOLD
         assert loss.loss_delay_ns == 80 * MS * MAX_TIME_THRESHOLD_EIGHTHS // 8
 
     def test_is_forgotten_step_by_step_when_nothing_more_is_spurious(self) -> None:
         loss = detector(80 * MS)
-        loss.on_spurious(100, 0)
-        loss.on_spurious(101, 101)
+        loss.on_spurious_loss(100, 0)
+        loss.on_spurious_loss(101, 101)
         loss.on_acked(101 + CALM_PACKETS)
         assert loss.packet_threshold == 101
         seen = []

@@ -16,11 +16,11 @@ def test_a_challenge_is_repeated_after_timeouts_that_double_and_given_up_after_s
     while (due_ns := validation.poll_timeout()) is not None:
         assert validation.poll_challenge(due_ns - 1, pto_ns) is None
         assert validation.poll_challenge(due_ns, pto_ns) == 0xC0FFEE
-        assert not validation.is_given_up(due_ns)
+        assert not validation.has_failed(due_ns)
         sent_at.append(due_ns - START)
     step_ns = max(pto_ns, INITIAL_PTO_NS)
     assert sent_at == [step_ns * ((1 << i) - 1) for i in range(MAX_CHALLENGES)]
     end_ns = START + step_ns * ((1 << MAX_CHALLENGES) - 1)
-    assert not validation.is_given_up(end_ns - 1)  # the last one's answer may still come
-    assert validation.is_given_up(end_ns)
+    assert not validation.has_failed(end_ns - 1)  # the last response may still arrive
+    assert validation.has_failed(end_ns)
     assert validation.poll_challenge(end_ns, pto_ns) is None

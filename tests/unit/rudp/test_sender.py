@@ -1,4 +1,4 @@
-"""The sending half: what goes out and in which order, and what acknowledgements and timeouts change."""
+"""What is sent and in which order, and the effect of acknowledgements, timeouts and changes of path."""
 
 from dataclasses import dataclass, field
 
@@ -10,10 +10,12 @@ from toolkit.rudp.batch import Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.ecn import NOT_ECT
+from toolkit.rudp.flow_control import INITIAL_DATA_WINDOW_BYTES
 from toolkit.rudp.loss_detection import PACKET_THRESHOLD
 from toolkit.rudp.loss_recovery import PROBES_PER_TIMEOUT
+from toolkit.rudp.path import PathState
 from toolkit.rudp.sender import MAX_ACK_EVERY_BYTES, Sender
-from toolkit.rudp.streams import FIRST_DATA_WINDOW_BYTES
+from toolkit.rudp.streams import DataSource
 
 MS = 1_000_000
 PEER = 0xBEEF
@@ -30,7 +32,7 @@ DATA, MESSAGE, PING, PROBE = (
 
 @dataclass
 class FakeController:
-    """A window and a rate that a test sets, and a record of what was reported."""
+    """A window and a rate that the test sets, and a record of what was reported."""
 
     name: str = "fake"
     congestion_window_bytes: int = 1 << 30
@@ -60,24 +62,43 @@ class FakeController:
 
 
 class Zeros:
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        del position
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        del offset
         buffer[:] = bytes(len(buffer))
 
 
 class Bench:
-    """A sender of base-sized datagrams, its controller, and the packets that it has sent by number."""
+    """A sender of base-sized datagrams, its controller, and the packets that it has sent, by number.
 
-    def __init__(self, data_bytes: int = 0, window: int = FAR_WINDOW) -> None:
-        self.sender = Sender(Config(max_datagram_bytes=DATAGRAM), Zeros(), PEER, DATAGRAM)
+    It probes the path MTU if `max_datagram_bytes` is larger than the base size.
+    """
+
+    def __init__(
+        self,
+        data_bytes: int = 0,
+        window: int = FAR_WINDOW,
+        source: DataSource | None = None,
+        max_datagram_bytes: int = DATAGRAM,
+    ) -> None:
         self.controller = FakeController()
-        self.sender.controller = self.controller
-        self.sender.data.window = window
-        self.sender.data.end = data_bytes
-        self.packets: dict[int, tuple[int, int, int]] = {}  # number: type, position, flags
+        path = PathState(Config(), max_datagram_bytes)
+        path.controller = self.controller
+        self.sender = Sender(path, source or Zeros(), PEER)
+        self.recovery = self.sender.recovery
+        self.data = self.sender.streams.data
+        self.data.limit = window
+        self.data.end = data_bytes
+        self.packets: dict[int, tuple[int, int, int]] = {}  # number: type, offset, flags
+
+    def change_path(self, congestion_window_bytes: int = 1 << 30) -> None:
+        """Go on over another path, with a new controller."""
+        self.controller = FakeController(congestion_window_bytes=congestion_window_bytes)
+        path = self.recovery.path.successor(None)
+        path.controller = self.controller
+        self.recovery.change_path(path)
 
     def send(self, now_ns: int) -> list[int]:
-        """Everything that may go now; the numbers of the packets."""
+        """Send everything that may be sent now; return the packet numbers."""
         numbers = []
         while (transmit := self.sender.poll_transmit(now_ns)) is not None:
             numbers += self.take(transmit)
@@ -89,9 +110,9 @@ class Bench:
             datagram = transmit.data[i : i + transmit.segment_bytes]
             kind, flags, connection_id, number = wire.COMMON.unpack_untrusted(datagram)
             assert connection_id == PEER
-            position = wire.DATA.unpack_untrusted(datagram)[4] if kind in (DATA, MESSAGE) else -1
+            offset = wire.DATA.unpack_untrusted(datagram)[4] if kind in (DATA, MESSAGE) else -1
             assert number not in self.packets
-            self.packets[number] = (kind, position, flags)
+            self.packets[number] = (kind, offset, flags)
             numbers.append(number)
         return numbers
 
@@ -105,53 +126,57 @@ class Bench:
                 ranges[-1] = (n, ranges[-1][1])
             else:
                 ranges.append((n, n + 1))
-        self.sender.on_ack_untrusted(wire.AckPacket(ranges, delay_us, data_window, 1 << 20, 0, 0, 0), now_ns)
+        self.recovery.on_ack_untrusted(wire.AckPacket(ranges, delay_us, data_window, 1 << 20, 0, 0, 0), now_ns)
 
 
-def warmed(data_bytes: int = 0, rtt_ns: int = 40 * MS) -> Bench:
-    """One whose RTT is known and which has nothing in flight."""
-    bench = Bench()
+def warmed(
+    data_bytes: int = 0,
+    rtt_ns: int = 40 * MS,
+    source: DataSource | None = None,
+    max_datagram_bytes: int = DATAGRAM,
+) -> Bench:
+    """A bench whose RTT is known and which has nothing in flight."""
+    bench = Bench(source=source, max_datagram_bytes=max_datagram_bytes)
     bench.sender.request_ping()
     bench.ack(rtt_ns, *bench.send(0))
-    bench.sender.data.end = data_bytes
+    bench.data.end = data_bytes
     return bench
 
 
 class TestOrder:
-    def test_messages_go_before_lost_data_and_that_before_new_data(self) -> None:
+    def test_messages_are_sent_before_lost_data_and_lost_data_before_new_data(self) -> None:
         bench = warmed(20 * PAYLOAD)
         first = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
         bench.sender.queue_message(b"m" * 2000)
-        bench.sender.data.end += 3 * PAYLOAD
+        bench.data.end += 3 * PAYLOAD
         bench.ack(140 * MS, *first[5:])
         numbers = [n for n in bench.send(140 * MS) if bench.packets[n][0] in (DATA, MESSAGE)]
         assert bench.kinds(numbers) == [MESSAGE] * 2 + [DATA] * 8
         assert [bench.packets[n][1] // PAYLOAD for n in numbers[2:]] == [0, 1, 2, 3, 4, 20, 21, 22]
 
-    def test_nothing_is_sent_for_nothing(self) -> None:
+    def test_sends_nothing_if_there_is_nothing_to_send(self) -> None:
         bench = warmed()
         assert bench.send(100 * MS) == []
 
-    def test_the_last_packet_asks_for_an_acknowledgement_without_delay(self) -> None:
+    def test_the_last_packet_requests_an_immediate_acknowledgement(self) -> None:
         bench = warmed(3 * PAYLOAD)
         flags = [bench.packets[n][2] for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
         assert flags == [0, 0, wire.Flags.ACK_NOW]
 
 
 class Shrunk(Zeros):
-    """A file that has become shorter while it was sent."""
+    """A file that becomes shorter while it is sent."""
 
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        if position + len(buffer) > 20 * PAYLOAD:
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if offset + len(buffer) > 20 * PAYLOAD:
             raise TransferError("the file has shrunk")
-        super().read_into(position, buffer)
+        super().read_into(offset, buffer)
 
 
 class TestSourceThatFails:
-    def test_is_reported_once_and_messages_still_go(self) -> None:
-        bench = warmed(40 * PAYLOAD)
+    def test_is_reported_once_and_messages_are_still_sent(self) -> None:
+        bench = warmed(40 * PAYLOAD, source=Shrunk())
         bench.controller.congestion_window_bytes = 10 * DATAGRAM
-        bench.sender._source = Shrunk()
         numbers = bench.send(100 * MS)
         bench.ack(140 * MS, *numbers)
         bench.controller.congestion_window_bytes = 1 << 30
@@ -161,38 +186,38 @@ class TestSourceThatFails:
         numbers = bench.send(150 * MS)
         assert MESSAGE in bench.kinds(numbers)
         assert DATA not in bench.kinds(numbers)
-        timeout_ns = bench.sender.timeout_ns()
+        timeout_ns = bench.sender.poll_timeout()
         assert timeout_ns is not None
-        bench.sender.on_timeout(timeout_ns)
+        bench.recovery.on_timeout(timeout_ns)
         assert DATA not in bench.kinds(bench.send(timeout_ns))
-        assert not bench.sender.is_fully_acked
+        assert not bench.sender.streams.is_fully_acked
         bench.ack(timeout_ns + 40 * MS, *bench.packets)
-        assert bench.sender.is_fully_acked
+        assert bench.sender.streams.is_fully_acked
 
 
 class TestLimits:
-    def test_the_congestion_window_holds_messages_and_data(self) -> None:
+    def test_the_congestion_window_limits_messages_and_data(self) -> None:
         bench = warmed(100 * PAYLOAD)
         bench.controller.congestion_window_bytes = 5 * DATAGRAM
         bench.sender.queue_message(bytes(2 * PAYLOAD))
         bench.send(100 * MS)
-        assert 4 * DATAGRAM < bench.sender.bytes_in_flight <= 5 * DATAGRAM + 100
+        assert 4 * DATAGRAM < bench.recovery.bytes_in_flight <= 5 * DATAGRAM + 100
 
-    def test_the_peers_window_holds_data(self) -> None:
-        bench = Bench(FIRST_DATA_WINDOW_BYTES * 2, window=FIRST_DATA_WINDOW_BYTES)
+    def test_the_peers_receive_window_limits_data(self) -> None:
+        bench = Bench(INITIAL_DATA_WINDOW_BYTES * 2, window=INITIAL_DATA_WINDOW_BYTES)
         numbers = bench.send(0) + bench.send(MS)
-        assert max(bench.packets[n][1] for n in numbers if bench.packets[n][0] == DATA) < FIRST_DATA_WINDOW_BYTES
-        bench.ack(40 * MS, *numbers, data_window=FIRST_DATA_WINDOW_BYTES)
+        assert max(bench.packets[n][1] for n in numbers if bench.packets[n][0] == DATA) < INITIAL_DATA_WINDOW_BYTES
+        bench.ack(40 * MS, *numbers, data_window=INITIAL_DATA_WINDOW_BYTES)
         assert [n for n in bench.send(41 * MS) if bench.packets[n][0] == DATA] == []
-        bench.ack(42 * MS, numbers[0], data_window=FIRST_DATA_WINDOW_BYTES + 1)
+        bench.ack(42 * MS, numbers[0], data_window=INITIAL_DATA_WINDOW_BYTES + 1)
         numbers = [n for n in bench.send(43 * MS) if bench.packets[n][0] == DATA]
         assert len(numbers) == 1
 
-    def test_a_window_that_was_opened_is_never_closed(self) -> None:
+    def test_a_receive_limit_is_never_withdrawn(self) -> None:
         bench = warmed(10 * PAYLOAD)
         numbers = bench.send(100 * MS)
         bench.ack(140 * MS, numbers[0], data_window=5)
-        assert bench.sender.data.window == FAR_WINDOW
+        assert bench.data.limit == FAR_WINDOW
 
     def test_the_pacer_spreads_data(self) -> None:
         bench = warmed(200 * PAYLOAD)
@@ -201,7 +226,7 @@ class TestLimits:
         sent = 0
         while now_ns < 2000 * MS:
             sent += bench.kinds(bench.send(now_ns)).count(DATA)
-            timeout_ns = bench.sender.timeout_ns()
+            timeout_ns = bench.sender.poll_timeout()
             assert timeout_ns is not None
             assert timeout_ns > now_ns
             now_ns = timeout_ns
@@ -209,92 +234,96 @@ class TestLimits:
 
 
 class TestAcknowledgements:
-    def test_of_unsent_packets_are_refused_and_change_nothing(self) -> None:
+    def test_of_packets_never_sent_is_refused_and_changes_nothing(self) -> None:
         bench = warmed(10 * PAYLOAD)
         numbers = bench.send(100 * MS)
-        before = bench.sender.bytes_in_flight, bench.sender.delivered_bytes, bench.sender.lost_bytes
+        before = bench.recovery.bytes_in_flight, bench.recovery.delivery.delivered_bytes, bench.recovery.packets_lost
         with pytest.raises(ProtocolError, match="never sent"):
             bench.ack(140 * MS, *numbers, numbers[-1] + 1, data_window=FAR_WINDOW + 5)
-        assert (bench.sender.bytes_in_flight, bench.sender.delivered_bytes, bench.sender.lost_bytes) == before
-        assert bench.sender.data.window == FAR_WINDOW
+        assert (
+            bench.recovery.bytes_in_flight,
+            bench.recovery.delivery.delivered_bytes,
+            bench.recovery.packets_lost,
+        ) == before
+        assert bench.data.limit == FAR_WINDOW
 
-    def test_a_sample_is_taken_from_the_newest_packet_without_the_peers_delay(self) -> None:
+    def test_the_rtt_sample_is_that_of_the_largest_packet_without_the_peers_delay(self) -> None:
         bench = warmed(2 * PAYLOAD, rtt_ns=40 * MS)
         numbers = bench.send(100 * MS)
         bench.ack(145 * MS, *numbers, delay_us=5000)
         assert bench.controller.acks[-1].rtt_ns == 40 * MS
-        assert bench.sender.rtt.latest_rtt_ns == 45 * MS
+        assert bench.recovery.path.rtt.latest_rtt_ns == 45 * MS
 
-    def test_no_sample_is_taken_where_the_largest_is_not_new(self) -> None:
+    def test_gives_no_rtt_sample_if_the_largest_packet_was_acknowledged_before(self) -> None:
         """RFC 9002 section 5.1."""
         bench = warmed(3 * PAYLOAD)
         numbers = bench.send(100 * MS)
         bench.ack(140 * MS, numbers[-1])
         bench.ack(190 * MS, *numbers)
         assert bench.controller.acks[-1].rtt_ns is None
-        assert bench.sender.rtt.latest_rtt_ns == 40 * MS
+        assert bench.recovery.path.rtt.latest_rtt_ns == 40 * MS
 
-    def test_no_sample_is_taken_where_the_peer_does_not_know_how_long_it_waited(self) -> None:
-        """The later part of an acknowledgement in several datagrams, of which the first was lost."""
+    def test_gives_no_rtt_sample_if_the_delay_is_unknown(self) -> None:
+        """The second of several ACK packets of one acknowledgement; the first was lost."""
         bench = warmed(3 * PAYLOAD)
         numbers = bench.send(100 * MS)
         bench.ack(190 * MS, *numbers, delay_us=wire.UNKNOWN_DELAY_US)
         assert bench.controller.acks[-1].rtt_ns is None
         assert bench.controller.acks[-1].newly_acked_bytes > 3 * PAYLOAD
-        assert bench.sender.rtt.latest_rtt_ns == 40 * MS
+        assert bench.recovery.path.rtt.latest_rtt_ns == 40 * MS
 
-    def test_samples_tell_the_controller_what_happened(self) -> None:
+    def test_the_controller_gets_complete_samples(self) -> None:
         bench = warmed(10 * PAYLOAD)
         numbers = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
-        in_flight = bench.sender.bytes_in_flight
+        in_flight = bench.recovery.bytes_in_flight
         bench.ack(140 * MS, *numbers[6:])
         sample = bench.controller.acks[-1]
         assert sample.newly_acked_bytes == 4 * DATAGRAM
         assert sample.newly_lost_bytes == 6 * DATAGRAM
         assert sample.prior_in_flight_bytes == in_flight
-        assert sample.bytes_in_flight == in_flight - 10 * DATAGRAM == bench.sender.bytes_in_flight
+        assert sample.bytes_in_flight == in_flight - 10 * DATAGRAM == bench.recovery.bytes_in_flight
         assert sample.largest_acked_sent_time_ns == 100 * MS
         assert bench.controller.losses[-1].lost_bytes == 6 * DATAGRAM
         assert bench.controller.losses[-1].newest_lost_sent_time_ns == 100 * MS
 
 
 def flights(bench: Bench, count: int, first_ns: int, step_ns: int) -> list[int]:
-    """One DATA packet each `step_ns`, from `first_ns` on."""
+    """Send one DATA packet every `step_ns`, beginning at `first_ns`."""
     numbers = []
     for i in range(count):
-        start = bench.sender.data.end
-        bench.sender.data.end += PAYLOAD
+        start = bench.data.end
+        bench.data.end += PAYLOAD
         numbers += [n for n in bench.send(first_ns + i * step_ns) if bench.packets[n][:2] == (DATA, start)]
     assert len(numbers) == count
     return numbers
 
 
 class TestSpuriousLoss:
-    def test_raises_the_threshold_and_tells_the_controller_when_all_of_an_event_has_arrived(self) -> None:
+    def test_raises_the_threshold_and_is_reported_once_all_lost_packets_have_arrived(self) -> None:
         bench = warmed()
         numbers = flights(bench, 10, 100 * MS, MS)
         bench.ack(145 * MS, *numbers[6:])
-        assert bench.sender.packets_lost == 6
+        assert bench.recovery.packets_lost == 6
         bench.ack(146 * MS, *numbers[2:6])
         assert bench.controller.spurious == []
         bench.ack(147 * MS, *numbers[:2])
         assert bench.controller.spurious == [105 * MS]
-        assert bench.sender.packets_spurious == 6
-        assert bench.sender.loss.packet_threshold > PACKET_THRESHOLD
+        assert bench.recovery.packets_spuriously_lost == 6
+        assert bench.recovery.path.loss.packet_threshold > PACKET_THRESHOLD
 
-    def test_the_packets_of_an_older_event_do_not_excuse_a_newer_one(self) -> None:
+    def test_packets_of_an_older_loss_do_not_disprove_a_newer_one(self) -> None:
         bench = warmed()
         old = flights(bench, 5, 100 * MS, MS)
         newer = flights(bench, 8, 110 * MS, MS)
         bench.ack(150 * MS, old[4], newer[0])
-        assert bench.sender.packets_lost > 0
-        lost_before = bench.sender.packets_lost
+        assert bench.recovery.packets_lost > 0
+        lost_before = bench.recovery.packets_lost
         bench.ack(170 * MS, newer[7])
-        assert bench.sender.packets_lost > lost_before
+        assert bench.recovery.packets_lost > lost_before
         bench.ack(171 * MS, *old)
         assert bench.controller.spurious == []
 
-    def test_is_reported_once_for_each_event(self) -> None:
+    def test_is_reported_once_for_each_loss(self) -> None:
         bench = warmed()
         first = flights(bench, 6, 100 * MS, MS)
         bench.ack(145 * MS, first[5])
@@ -308,7 +337,7 @@ class TestSpuriousLoss:
 
 
 class TestPersistentCongestion:
-    """RFC 9002 section 7.6: a long run of losses with nothing acknowledged in between."""
+    """RFC 9002 section 7.6: losses over a long time with nothing acknowledged in between."""
 
     def test_losses_over_a_long_time_are_persistent(self) -> None:
         bench = warmed()
@@ -320,23 +349,21 @@ class TestPersistentCongestion:
         bench = warmed()
         numbers = flights(bench, 40, 100 * MS, MS)
         bench.ack(180 * MS, numbers[-1])
-        assert bench.sender.packets_lost > 30
+        assert bench.recovery.packets_lost > 30
         assert not bench.controller.losses[-1].is_persistent
 
-    def test_losses_with_arrivals_in_between_are_not(self) -> None:
+    def test_losses_with_acknowledged_packets_in_between_are_not(self) -> None:
         """The acknowledgements were lost for a while, not the packets."""
         bench = warmed()
         numbers = flights(bench, 40, 100 * MS, 20 * MS)
         bench.ack(1000 * MS, *[n for i, n in enumerate(numbers) if i % 5])
-        assert bench.sender.packets_lost >= 7
+        assert bench.recovery.packets_lost >= 7
         assert not bench.controller.losses[-1].is_persistent
 
     def test_lost_probes_of_the_path_mtu_do_not_count(self) -> None:
-        """RFC 8899 section 3: they say nothing about congestion."""
-        bench = warmed()
-        sender = bench.sender
-        probe = sender._control(PROBE, b"", 1400, 100 * MS)
-        bench.take(probe)
+        """RFC 8899 section 3: they are no sign of congestion."""
+        bench = warmed(max_datagram_bytes=1400)
+        assert bench.kinds(bench.send(100 * MS)) == [PROBE]
         numbers = flights(bench, 30, 900 * MS, MS)
         bench.ack(1000 * MS, *numbers[5:])
         assert bench.controller.losses[-1].lost_bytes == 5 * DATAGRAM
@@ -344,123 +371,123 @@ class TestPersistentCongestion:
 
 
 class TestTimeouts:
-    def test_nothing_in_flight_needs_no_timer(self) -> None:
-        assert warmed().sender.timeout_ns() is None
+    def test_no_timer_runs_with_nothing_in_flight(self) -> None:
+        assert warmed().sender.poll_timeout() is None
 
-    def test_a_probe_timeout_resends_the_oldest_and_declares_nothing_lost(self) -> None:
+    def test_a_probe_timeout_retransmits_the_oldest_bytes_and_declares_nothing_lost(self) -> None:
         bench = warmed()
         numbers = flights(bench, 4, 100 * MS, MS)
-        timeout_ns = bench.sender.timeout_ns()
-        assert timeout_ns == 103 * MS + bench.sender.loss.pto_ns
-        bench.sender.on_timeout(timeout_ns - 1)
+        timeout_ns = bench.sender.poll_timeout()
+        assert timeout_ns == 103 * MS + bench.recovery.path.loss.pto_ns
+        bench.recovery.on_timeout(timeout_ns - 1)
         assert bench.send(timeout_ns - 1) == []
-        bench.sender.on_timeout(timeout_ns)
+        bench.recovery.on_timeout(timeout_ns)
         probes = bench.send(timeout_ns)
         assert len(probes) == PROBES_PER_TIMEOUT
         assert {bench.packets[n][1] for n in probes} == {bench.packets[numbers[0]][1]}
         assert all(bench.packets[n][2] == wire.Flags.ACK_NOW for n in probes)
-        assert bench.sender.packets_lost == 0
-        assert bench.sender.loss.pto_count == 1
+        assert bench.recovery.packets_lost == 0
+        assert bench.recovery.path.loss.pto_count == 1
 
     def test_an_acknowledgement_ends_the_back_off_and_pending_probes(self) -> None:
         bench = warmed()
         numbers = flights(bench, 4, 100 * MS, MS)
-        timeout_ns = bench.sender.timeout_ns()
+        timeout_ns = bench.sender.poll_timeout()
         assert timeout_ns is not None
-        bench.sender.on_timeout(timeout_ns)
+        bench.recovery.on_timeout(timeout_ns)
         bench.ack(timeout_ns + 1, *numbers)
-        assert bench.sender.loss.pto_count == 0
+        assert bench.recovery.path.loss.pto_count == 0
         assert bench.send(timeout_ns + 2) == []
 
-    def test_probes_go_beyond_the_congestion_window(self) -> None:
+    def test_probes_may_exceed_the_congestion_window(self) -> None:
         bench = warmed()
         flights(bench, 4, 100 * MS, MS)
         bench.controller.congestion_window_bytes = 0
-        timeout_ns = bench.sender.timeout_ns()
+        timeout_ns = bench.sender.poll_timeout()
         assert timeout_ns is not None
-        bench.sender.on_timeout(timeout_ns)
+        bench.recovery.on_timeout(timeout_ns)
         assert len(bench.send(timeout_ns)) == PROBES_PER_TIMEOUT
 
-    def test_time_makes_losses_without_an_acknowledgement(self) -> None:
+    def test_packets_are_declared_lost_by_time(self) -> None:
         bench = warmed()
         numbers = flights(bench, 2, 100 * MS, 30 * MS)
         bench.ack(131 * MS, numbers[1])
-        assert bench.sender.packets_lost == 0
-        timeout_ns = bench.sender.timeout_ns()
+        assert bench.recovery.packets_lost == 0
+        timeout_ns = bench.sender.poll_timeout()
         assert timeout_ns is not None
-        assert timeout_ns == 100 * MS + bench.sender.loss.loss_delay_ns
-        bench.sender.on_timeout(timeout_ns)
-        assert bench.sender.packets_lost == 1
+        assert timeout_ns == 100 * MS + bench.recovery.path.loss.loss_delay_ns
+        bench.recovery.on_timeout(timeout_ns)
+        assert bench.recovery.packets_lost == 1
 
-    def test_a_sender_that_waits_for_the_peers_window_asks_again(self) -> None:
-        bench = Bench(FIRST_DATA_WINDOW_BYTES * 2, window=FIRST_DATA_WINDOW_BYTES)
+    def test_a_sender_blocked_by_the_peers_window_probes(self) -> None:
+        bench = Bench(INITIAL_DATA_WINDOW_BYTES * 2, window=INITIAL_DATA_WINDOW_BYTES)
         numbers = bench.send(0)
-        bench.ack(40 * MS, *numbers, data_window=FIRST_DATA_WINDOW_BYTES)
+        bench.ack(40 * MS, *numbers, data_window=INITIAL_DATA_WINDOW_BYTES)
         numbers = bench.send(41 * MS)
-        if numbers:  # what else there was to send has arrived as well
-            bench.ack(80 * MS, *numbers, data_window=FIRST_DATA_WINDOW_BYTES)
-        assert bench.sender.bytes_in_flight == 0
-        timeout_ns = bench.sender.timeout_ns()
+        if numbers:  # what was left to send has arrived too
+            bench.ack(80 * MS, *numbers, data_window=INITIAL_DATA_WINDOW_BYTES)
+        assert bench.recovery.bytes_in_flight == 0
+        timeout_ns = bench.sender.poll_timeout()
         assert timeout_ns is not None
-        bench.sender.on_timeout(timeout_ns)
+        bench.recovery.on_timeout(timeout_ns)
         assert set(bench.kinds(bench.send(timeout_ns))) == {PING}
 
 
 class TestNewPath:
-    """RFC 9000 section 9.4: packets sent by the old path say nothing about the new one."""
+    """RFC 9000 section 9.4: packets sent over the old path say nothing about the new one."""
 
     def moved(self) -> tuple[Bench, list[int], list[int]]:
-        """One that has just moved, the numbers of the packets that were in flight, of which some were lost before,
-        and those of what it sends then: a PING, as the first of what goes by the new path."""
-        bench = warmed(40 * PAYLOAD)
+        """A bench that has just moved, the packets that were in flight (some of them lost before, one a probe of the
+        path MTU), and the PING that it sends first over the new path."""
+        bench = warmed(40 * PAYLOAD, max_datagram_bytes=1400)
         old = bench.send(100 * MS)
-        old += bench.take(bench.sender._control(PROBE, b"", 1400, 100 * MS))
+        assert PROBE in bench.kinds(old)
         bench.ack(140 * MS, *old[10:20])
-        assert bench.sender.packets_lost > 0
-        bench.sender.reset_path()
-        bench.controller = bench.sender.controller = FakeController(congestion_window_bytes=0)
+        assert bench.recovery.packets_lost > 0
+        bench.change_path(congestion_window_bytes=0)
         bench.sender.request_ping()
-        return bench, old, bench.send(200 * MS)
+        ping, probe = bench.send(200 * MS)
+        assert bench.kinds([ping, probe]) == [PING, PROBE]
+        return bench, old, [ping]
 
-    def test_what_was_sent_by_the_old_one_is_no_sample_and_no_loss(self) -> None:
+    def test_packets_of_the_old_path_give_no_sample_and_no_loss(self) -> None:
         bench, old, new = self.moved()
         bench.ack(210 * MS, *old[5:])
         assert bench.controller.acks == []
-        assert not bench.sender.rtt.has_sample
+        assert not bench.recovery.path.rtt.has_sample
         bench.ack(260 * MS, *old, *new)
         assert [sample.newly_acked_bytes for sample in bench.controller.acks] == [wire.PING.size]
-        assert bench.sender.rtt.smoothed_rtt_ns == 60 * MS
-        assert bench.sender.mtu.datagram_bytes == DATAGRAM
-        assert bench.sender.bytes_in_flight == 0
+        assert bench.recovery.path.rtt.smoothed_rtt_ns == 60 * MS
+        assert bench.recovery.path.mtu.datagram_bytes == DATAGRAM
+        assert bench.recovery.bytes_in_flight == 1400
         assert (bench.controller.losses, bench.controller.spurious) == ([], [])
 
-    def test_what_was_in_flight_is_sent_again_at_once(self) -> None:
+    def test_what_was_in_flight_is_retransmitted_at_once(self) -> None:
         bench, old, new = self.moved()
         bench.controller.congestion_window_bytes = 1 << 30
         again = bench.send(201 * MS)
         arrived = {bench.packets[n][1] for n in old[10:20]}
         assert {bench.packets[n][1] for n in again if bench.packets[n][0] == DATA} == {
-            position for position in range(0, 40 * PAYLOAD, PAYLOAD) if position not in arrived
+            offset for offset in range(0, 40 * PAYLOAD, PAYLOAD) if offset not in arrived
         }
         bench.ack(260 * MS, *new, *again)
-        assert bench.sender.is_fully_acked
+        assert bench.sender.streams.is_fully_acked
 
-    def test_the_peers_counts_of_marks_go_on(self) -> None:
+    def test_the_peers_ecn_counts_continue(self) -> None:
         bench = warmed(40 * PAYLOAD)
         numbers = bench.send(100 * MS)
 
         def ack(now_ns: int, first: int, end: int, ect: int, ce: int) -> None:
-            bench.sender.on_ack_untrusted(wire.AckPacket([(first, end)], 0, FAR_WINDOW, 1 << 20, ect, ce, 0), now_ns)
+            bench.recovery.on_ack_untrusted(wire.AckPacket([(first, end)], 0, FAR_WINDOW, 1 << 20, ect, ce, 0), now_ns)
 
         ack(140 * MS, numbers[0], numbers[-1] + 1, 31, 10)
         assert bench.controller.acks[-1].ecn_ce_count == 10
-        bench.sender.reset_path()
-        bench.controller = bench.sender.controller = FakeController()
-        bench.sender.data.end += 20 * PAYLOAD
+        bench.change_path()
+        bench.data.end += 20 * PAYLOAD
         numbers = bench.send(200 * MS)
         ack(240 * MS, numbers[0], numbers[-1] + 1, 31, 10)
         assert bench.controller.acks[-1].ecn_ce_count == 0
-        assert bench.sender.ecn_codepoint == NOT_ECT  # none of twenty marks has arrived
+        assert bench.recovery.path.ecn.codepoint == NOT_ECT  # none of twenty marks has arrived
 
 
 class TestAckFrequency:
@@ -473,34 +500,34 @@ class TestAckFrequency:
         *_, ack_every_bytes, _ = wire.PING.unpack_untrusted(transmit.data)
         return ack_every_bytes
 
-    def test_four_times_a_window(self) -> None:
+    def test_four_acknowledgements_per_window(self) -> None:
         assert self.wanted(400_000) == 100_000
 
-    def test_at_least_every_megabyte_and_not_oftener_than_every_second_packet(self) -> None:
+    def test_at_least_every_megabyte_and_at_most_every_second_packet(self) -> None:
         assert self.wanted(1 << 30) == MAX_ACK_EVERY_BYTES
         assert self.wanted(2 * DATAGRAM) == 2 * DATAGRAM
 
-    def test_four_times_the_peers_window_where_that_is_the_smaller(self) -> None:
+    def test_four_acknowledgements_per_receive_window_if_that_is_smaller(self) -> None:
         bench = warmed(1 << 30)
-        bench.sender.data.window = 1 << 18
+        bench.data.limit = 1 << 18
         bench.sender.request_ping()
         transmit = bench.sender.poll_transmit(100 * MS)
         assert transmit is not None
         *_, ack_every_bytes, _ = wire.PING.unpack_untrusted(transmit.data)
         assert ack_every_bytes == 1 << 16
 
-    def test_held_by_the_peers_window_it_asks_at_once_only_where_no_acknowledgement_is_on_its_way(self) -> None:
+    def test_a_blocked_sender_requests_an_immediate_acknowledgement_only_if_none_is_coming(self) -> None:
         def last_flags(window: int) -> int:
             bench = warmed(1 << 30)
-            bench.sender.data.window = window
+            bench.data.limit = window
             numbers = bench.send(100 * MS)
-            assert bench.sender.data.is_blocked
+            assert bench.data.is_blocked
             return bench.packets[[n for n in numbers if bench.packets[n][0] == DATA][-1]][2]
 
         assert last_flags(window=2 * PAYLOAD) == wire.Flags.ACK_NOW
         assert last_flags(window=400 * PAYLOAD) == 0
 
-    def test_the_peer_is_told_what_is_settled_after_losses(self) -> None:
+    def test_a_ping_after_losses_tells_the_peer_which_ranges_to_drop(self) -> None:
         bench = warmed(10 * PAYLOAD)
         numbers = [n for n in bench.send(100 * MS) if bench.packets[n][0] == DATA]
         bench.ack(140 * MS, *numbers[4:])

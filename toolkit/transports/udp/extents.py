@@ -53,7 +53,7 @@ class OutgoingExtents:
         self._extents.append((extent, source))
 
     def read_into(self, position: int, buffer: memoryview) -> None:
-        """See `rudp.spaces.DataSource`."""
+        """See `toolkit.rudp.streams.DataSource`."""
         index = bisect_right(self._starts, position) - 1
         done = 0
         while done < len(buffer):

@@ -46,7 +46,7 @@ def _stream_packets(data: memoryview, segment_bytes: int, stream_id: int) -> Ite
     count = len(data) // segment_bytes
     header = np.ndarray((count,), wire.DATA.dtype, data, 0, (segment_bytes,))
     payload_bytes = segment_bytes - wire.HEADER_BYTES
-    for number, position in zip(header["packet_number"].tolist(), header["position"].tolist(), strict=True):
+    for number, position in zip(header["packet_number"].tolist(), header["offset"].tolist(), strict=True):
         yield (
             f'{{"header":{{"packet_type":"1RTT","packet_number":{number}}},"raw":{{"length":{segment_bytes}}},'
             f'"frames":[{{"frame_type":"stream","stream_id":{stream_id},"offset":{position},'

@@ -1,0 +1,225 @@
+"""Receive side, part two: what has arrived of the two streams.
+
+DATA may be delivered in any order, so only the first copy of each byte is passed on, at its offset. MESSAGE carries
+length-prefixed messages, which are delivered in order.
+
+DATA is handled a batch at a time. The headers of consecutive packets are checked as numpy columns, and their payload
+is gathered once into one contiguous buffer. Nearly every batch is a run of consecutive packets; it is recognised by
+one comparison of all headers with the expected ones.
+
+Read: RFC 9000 sections 2.2 (offsets) and 4.1 (flow control).
+"""
+
+from collections import deque
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import ProtocolError
+from toolkit.rudp import wire
+from toolkit.rudp.ack_tracker import AckTracker
+from toolkit.rudp.batch import MAX_BATCH_BYTES
+from toolkit.rudp.flow_control import MessageWindow, ReceiveWindow
+from toolkit.rudp.range_set import RangeSet
+from toolkit.rudp.streams import MESSAGE_LENGTH
+
+MAX_DATA_HOLES: Final = 1 << 16
+MAX_MESSAGE_HOLES: Final = 1 << 12
+"""Maximum number of ranges kept per stream, so that a peer that sends every other byte cannot exhaust memory. A window
+of full packets leaves fewer."""
+
+_MAX_PACKETS: Final = MAX_BATCH_BYTES // wire.MIN_DATAGRAM_BYTES
+
+
+class DataAssembler:
+    """The data stream of the peer. Call `begin_batch`, `receive_untrusted` until the batch ends, then `received`."""
+
+    def __init__(self, connection_id: int, window: ReceiveWindow, acks: AckTracker) -> None:
+        """Packets that are accepted are reported to `acks`."""
+        self.receive_limit = wire.MAX_OFFSET
+        self._connection_id = connection_id
+        self._window = window
+        self._acks = acks
+        self._ranges = RangeSet()
+        self._expected = _ExpectedHeaders(connection_id)
+        self._buffer = np.zeros(MAX_BATCH_BYTES, np.uint8)  # takes no memory before it is written to
+        self._buffer_view = self._buffer.data
+        self._buffer_end = 0
+        self._pieces: list[tuple[int, int, int]] = []  # stream offset, start and end in the buffer
+
+    @property
+    def contiguous_end(self) -> int:
+        """The stream offset below which everything has arrived."""
+        return self._ranges.contiguous_end()
+
+    @property
+    def received_end(self) -> int:
+        """The end of the highest byte that has arrived."""
+        return self._ranges.last[1] if self._ranges else 0
+
+    def advertise_limit(self) -> int:
+        """The stream offset to advertise as the receive limit. It does not grow while there are too many holes."""
+        return self._window.limit if len(self._ranges) >= MAX_DATA_HOLES else self._window.advertise(self.received_end)
+
+    def begin_batch(self) -> None:
+        """Reuse the buffer: what `received` returned before is no longer valid."""
+        self._pieces.clear()
+        self._buffer_end = 0
+
+    def received(self) -> list[tuple[int, memoryview]]:
+        """(stream offset, bytes) of the data that is new since `begin_batch`; valid until the next call of that."""
+        return [(offset, self._buffer_view[start:end]) for offset, start, end in self._pieces]
+
+    def receive_untrusted(self, data: memoryview, segment_bytes: int, now_ns: int) -> int:
+        """Take DATA packets of `segment_bytes` each from the front of `data`; return how many were taken.
+
+        The next one is of another kind or invalid. Raises ProtocolError if the first packet is invalid.
+        """
+        payload_bytes = segment_bytes - wire.HEADER_BYTES
+        if payload_bytes <= 0:
+            raise ProtocolError("DATA packet without payload")
+        count = len(data) // segment_bytes
+        rows = np.frombuffer(data, np.uint8, count * segment_bytes).reshape(count, segment_bytes)
+        payload = rows[:, wire.HEADER_BYTES :]
+        *_, number, offset = wire.DATA.unpack_untrusted(data)
+        limit = min(self._window.limit, self.receive_limit)
+        if (
+            offset + count * payload_bytes <= limit
+            and number + count <= wire.MAX_OFFSET
+            and self._expected.match(rows, number, offset)
+        ):
+            self._receive_run(number, offset, payload, segment_bytes, now_ns)
+            return count
+        header = np.ndarray((count,), wire.DATA.dtype, rows, 0, (segment_bytes,))
+        return self._receive_columns_untrusted(header, payload, limit, now_ns)
+
+    def _receive_columns_untrusted(
+        self, header: NDArray[np.void], payload: NDArray[np.uint8], limit: int, now_ns: int
+    ) -> int:
+        """The general case of `receive_untrusted`: packets in any order, some of them perhaps invalid."""
+        count, payload_bytes = len(header), payload.shape[1]
+        is_ours = (header["type"] == wire.PacketType.DATA) & (header["connection_id"] == self._connection_id)
+        if not is_ours.all():
+            count = int(np.argmin(is_ours))
+            if count == 0:
+                raise ProtocolError("packet with an unknown connection id")
+            header = header[:count]
+        numbers = header["packet_number"].astype(np.int64)
+        offsets = header["offset"].astype(np.int64)
+        is_valid = (offsets >= 0) & (offsets <= limit - payload_bytes) & (numbers >= 0)
+        if not is_valid.all():
+            count = int(np.argmin(is_valid))
+            if count == 0:
+                too_large = "packet number out of range" if numbers[0] < 0 else "DATA packet beyond the receive window"
+                raise ProtocolError(too_large)
+            header, numbers, offsets = header[:count], numbers[:count], offsets[:count]
+        if (header["flags"] & wire.Flags.ACK_NOW).any():
+            self._acks.on_ack_now()
+        is_cut = (np.diff(numbers) != 1) | (np.diff(offsets) != payload_bytes)
+        cuts = [0, *(np.flatnonzero(is_cut) + 1).tolist(), count] if is_cut.any() else [0, count]
+        segment_bytes = payload_bytes + wire.HEADER_BYTES
+        for first, end in pairwise(cuts):
+            self._receive_run(int(numbers[first]), int(offsets[first]), payload[first:end], segment_bytes, now_ns)
+        return count
+
+    def _receive_run(
+        self, number: int, start: int, payload: NDArray[np.uint8], segment_bytes: int, now_ns: int
+    ) -> None:
+        """Take packets with consecutive numbers and offsets; each row of `payload` is the payload of one."""
+        count, payload_bytes = payload.shape
+        end = start + count * payload_bytes
+        if len(self._ranges) >= MAX_DATA_HOLES and not self._ranges.touches(start, end):
+            return  # not acknowledged, as if it were lost
+        self._acks.on_packets(number, number + count, count * segment_bytes, now_ns)
+        new = self._ranges.add(start, end)
+        if new:
+            low = self._buffer_end
+            self._buffer[low : low + end - start].reshape(count, payload_bytes)[:] = payload
+            self._buffer_end = low + end - start
+            for new_start, new_end in new:
+                self._add_piece(new_start, low + new_start - start, low + new_end - start)
+
+    def _add_piece(self, offset: int, start: int, end: int) -> None:
+        """Pass on [start, end) of the buffer, joined to the piece before if it continues that one in both."""
+        if self._pieces:
+            last_offset, last_start, last_end = self._pieces[-1]
+            if last_end == start and last_offset + last_end - last_start == offset:
+                self._pieces[-1] = (last_offset, last_start, end)
+                return
+        self._pieces.append((offset, start, end))
+
+
+class _ExpectedHeaders:
+    """The headers of consecutive DATA packets without flags, to compare a whole batch with."""
+
+    def __init__(self, connection_id: int) -> None:
+        self._header = np.zeros(_MAX_PACKETS, wire.DATA.dtype)
+        self._header["type"] = wire.PacketType.DATA
+        self._header["connection_id"] = connection_id
+
+    def match(self, rows: NDArray[np.uint8], number: int, offset: int) -> bool:
+        """Whether the packets in `rows` are consecutive, starting with this packet number and stream offset."""
+        count, segment_bytes = rows.shape
+        if count > _MAX_PACKETS:
+            return False
+        payload_bytes = segment_bytes - wire.HEADER_BYTES
+        header = self._header[:count]
+        header["packet_number"] = np.arange(number, number + count)
+        header["offset"] = np.arange(offset, offset + count * payload_bytes, payload_bytes)
+        return rows[:, : wire.HEADER_BYTES].tobytes() == header.tobytes()
+
+
+class MessageAssembler:
+    """The message stream of the peer: pieces in, whole messages out in order."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self.window = MessageWindow()
+        self._max_message_bytes = max_message_bytes
+        self._ranges = RangeSet()
+        self._bytes = bytearray()
+        self._base = 0  # stream offset of the first byte of _bytes; all before it has become messages
+        self._ready: deque[tuple[bytes, int]] = deque()  # message, stream offset of its end
+
+    def receive_untrusted(self, offset: int, payload: memoryview) -> None:
+        """Take one piece. Raises ProtocolError if it is beyond the window or makes a message too long."""
+        end = offset + len(payload)
+        if end > self.window.limit:
+            raise ProtocolError("MESSAGE packet beyond the receive window")
+        if len(self._ranges) >= MAX_MESSAGE_HOLES and not self._ranges.touches(offset, end):
+            raise ProtocolError("too many gaps between MESSAGE packets")
+        for new_start, new_end in self._ranges.add(offset, end):
+            missing = new_end - self._base - len(self._bytes)
+            if missing > 0:
+                self._bytes.extend(bytes(missing))
+            self._bytes[new_start - self._base : new_end - self._base] = payload[new_start - offset : new_end - offset]
+        self._split_untrusted()
+
+    def poll(self) -> bytes | None:
+        """The next message in order; None until it is complete."""
+        if not self._ready:
+            return None
+        message, end = self._ready.popleft()
+        self.window.on_consumed(end)
+        return message
+
+    def _split_untrusted(self) -> None:
+        """Move complete messages from the bytes to the queue."""
+        available = self._ranges.contiguous_end() - self._base
+        start = 0
+        while available - start >= MESSAGE_LENGTH.size:
+            (length,) = MESSAGE_LENGTH.unpack_from(self._bytes, start)
+            if length > self._max_message_bytes:
+                self._remove(start)
+                raise ProtocolError(f"message of {length} bytes is too long")
+            end = start + MESSAGE_LENGTH.size + length
+            if end > available:
+                break
+            self._ready.append((bytes(self._bytes[start + MESSAGE_LENGTH.size : end]), self._base + end))
+            start = end
+        self._remove(start)
+
+    def _remove(self, count: int) -> None:
+        del self._bytes[:count]
+        self._base += count
