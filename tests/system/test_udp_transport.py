@@ -1,4 +1,4 @@
-"""The UDP transport over real sockets on loopback: transfers, and everything that may be wrong with the other end."""
+"""The UDP transport over real sockets on loopback: transfers, and everything that may be wrong with the peer."""
 
 import errno
 import os
@@ -16,8 +16,8 @@ from functools import partial
 import pytest
 
 from tests.support.background import PATIENCE_S, Background
-from tests.support.content import BytesSink, BytesSource
-from tests.support.udp_channels import connected, receive_all, send_all, wait_for_close
+from tests.support.content import BytesSink, BytesSource, receive_until
+from tests.support.udp_channels import connected, send_all, transfer, wait_for_close
 from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, RefusedError, UnreachableError, UsageError
 from toolkit.rudp import wire
@@ -25,7 +25,7 @@ from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
 
-OPTIONS = TransportOptions(idle_timeout_s=10.0)
+OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 UDP_SEGMENT = 103
 
 
@@ -41,21 +41,16 @@ def listener() -> Iterator[UdpListener]:
         yield made
 
 
-def transfer(listener: UdpListener, options: TransportOptions, contents: list[bytes], host: str | None = None) -> None:
+def transfer_through(
+    listener: UdpListener, options: TransportOptions, contents: list[bytes], host: str | None = None
+) -> None:
+    """Send contents and messages over a new connection, and check what arrives and what the channel reports."""
     address = Address(host, listener.address.port) if host else None
     client, server = connected(listener, options, address)
     with closing(client), closing(server):
-        messages = [b"", b"one", bytes(100_000)]
-        sending = Background(lambda: send_all(client, contents, messages))
-        sink, received = receive_all(server, sum(map(len, contents)), len(messages))
-        while sending.is_alive():
-            server.receive(sink, timeout_s=0.01)
-        sources = sending.outcome()
-        assert received == messages
-        assert sink.written_bytes == sum(map(len, contents))
-        assert {i: sink.content(i) for i in sink.pieces} == {i: c for i, c in enumerate(contents) if c}
+        sources, _ = transfer(client, server, contents, [b"", b"one", bytes(100_000)])
         for source in sources:
-            assert sum(e.length for e in source.released) == len(source.content)
+            assert sum(extent.length for extent in source.released) == len(source.content)
         statistics = client.statistics()
         assert float(statistics["packets_sent"]) >= sum(map(len, contents)) / 65_507
         assert statistics["packets_invalid"] == 0
@@ -64,27 +59,39 @@ def transfer(listener: UdpListener, options: TransportOptions, contents: list[by
 class TestTransfer:
     @pytest.mark.parametrize("offload", ["auto", "off"])
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-    def test_arrives_whole(self, host: str, offload: str) -> None:
-        options = TransportOptions(offload=offload)
+    def test_arrives_unchanged(self, host: str, offload: str) -> None:
+        options = TransportOptions(connect_timeout_s=PATIENCE_S, offload=offload)
         contents = [random.Random(n).randbytes(size) for n, size in enumerate((0, 1, 1446, 3_000_000))]
         with closing(UdpTransport().listen(Address(host, 0), options)) as listener:
-            transfer(listener, options, contents)
+            transfer_through(listener, options, contents)
 
-    def test_an_end_without_offload_and_one_with_it_understand_each_other(self) -> None:
+    def test_peers_with_and_without_offload_understand_each_other(self) -> None:
         for near, far in (("auto", "off"), ("off", "auto")):
-            with closing(UdpTransport().listen(Address("127.0.0.1", 0), TransportOptions(offload=far))) as listener:
-                transfer(listener, TransportOptions(offload=near), [random.Random(7).randbytes(2_000_000)])
+            with closing(
+                UdpTransport().listen(
+                    Address("127.0.0.1", 0), TransportOptions(connect_timeout_s=PATIENCE_S, offload=far)
+                )
+            ) as listener:
+                transfer_through(
+                    listener,
+                    TransportOptions(connect_timeout_s=PATIENCE_S, offload=near),
+                    [random.Random(7).randbytes(2_000_000)],
+                )
 
     @pytest.mark.parametrize("control", ["bbr", "cubic", "newreno"])
-    def test_by_each_congestion_control(self, listener: UdpListener, control: str) -> None:
-        transfer(listener, TransportOptions(congestion_control=control), [random.Random(1).randbytes(1_000_000)])
+    def test_with_each_congestion_control(self, listener: UdpListener, control: str) -> None:
+        transfer_through(
+            listener,
+            TransportOptions(connect_timeout_s=PATIENCE_S, congestion_control=control),
+            [random.Random(1).randbytes(1_000_000)],
+        )
 
-    def test_to_every_address_at_once(self) -> None:
+    def test_to_a_listener_on_every_address(self) -> None:
         with closing(UdpTransport().listen(Address("", 0), OPTIONS)) as listener:
             for host in ("127.0.0.1", "::1", "localhost"):
-                transfer(listener, OPTIONS, [random.Random(2).randbytes(300_000)], host)
+                transfer_through(listener, OPTIONS, [random.Random(2).randbytes(300_000)], host)
 
-    def test_of_several_clients_at_once(self, listener: UdpListener) -> None:
+    def test_from_several_clients_at_once(self, listener: UdpListener) -> None:
         contents = [random.Random(n).randbytes(800_000) for n in range(6)]
 
         def send(content: bytes) -> None:
@@ -95,7 +102,8 @@ class TestTransfer:
             server = listener.accept(timeout_s=PATIENCE_S)
             assert server is not None
             with closing(server):
-                sink, messages = receive_all(server, 800_000, 1)
+                sink = BytesSink()
+                messages = receive_until(server, sink, 800_000, 1)
                 with suppress(PeerClosedError):
                     while True:
                         server.receive(sink, timeout_s=PATIENCE_S)
@@ -117,22 +125,24 @@ class TestTransfer:
             source = BytesSource(content)
             for offset in range(0, len(content), 500_000):
                 channel.send_extent(Extent(0, offset, 500_000), source)
-            while any(s.written_bytes < len(content) for s in sinks):  # who has everything still answers the other
+            while any(s.written_bytes < len(content) for s in sinks):  # the peer needs acknowledgements
                 channel.receive(sink, timeout_s=0.05)
 
         with closing(client), closing(server):
-            ends = [Background(partial(exchange, *end)) for end in zip((client, server), contents, sinks, strict=True)]
-            for end in ends:
-                end.outcome()
+            calls = [
+                Background(partial(exchange, *side)) for side in zip((client, server), contents, sinks, strict=True)
+            ]
+            for call in calls:
+                call.outcome()
             assert (sinks[1].content(0), sinks[0].content(0)) == contents
             assert [sink.written_bytes for sink in sinks] == [len(content) for content in contents]
 
-    def test_goes_on_under_a_rain_of_garbage(self, listener: UdpListener, cleanup: ExitStack) -> None:
+    def test_is_not_disturbed_by_garbage(self, listener: UdpListener, cleanup: ExitStack) -> None:
         stop = threading.Event()
         noise = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         rng = random.Random(5)
 
-        def rain() -> int:
+        def send_garbage() -> int:
             count = 0
             while not stop.is_set():
                 kind = rng.choice([*wire.PacketType, 0, 99])
@@ -149,68 +159,65 @@ class TestTransfer:
                 time.sleep(0.0001)
             return count
 
-        raining = Background(rain)
+        sending = Background(send_garbage)
         try:
             for seed in range(3):
-                transfer(listener, OPTIONS, [random.Random(seed).randbytes(1_000_000)])
+                transfer_through(listener, OPTIONS, [random.Random(seed).randbytes(1_000_000)])
         finally:
             stop.set()
-        assert raining.outcome() > 20
+        assert sending.outcome() > 20
 
 
-class Refusing(socket.socket):
-    """A route whose device cannot segment."""
+class RefusingSocket(socket.socket):
+    """A socket whose route leads to a device that cannot segment."""
 
     refused = 0
 
     def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
         if self.type == socket.SOCK_DGRAM and 0 < self.getsockopt(17, UDP_SEGMENT) < len(data):
-            Refusing.refused += 1
+            RefusingSocket.refused += 1
             raise OSError(errno.EIO, "Input/output error")
         return super().send(data, flags)
 
 
-def test_segmentation_that_is_refused_at_run_time_is_done_without(
+def test_refused_segmentation_is_replaced_by_single_datagrams(
     listener: UdpListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket, "socket", Refusing)
-    Refusing.refused = 0
-    transfer(listener, OPTIONS, [random.Random(6).randbytes(2_000_000)])
-    assert Refusing.refused in (0, 1)  # 0 where the kernel has no segmentation
+    monkeypatch.setattr(socket, "socket", RefusingSocket)
+    RefusingSocket.refused = 0
+    transfer_through(listener, OPTIONS, [random.Random(6).randbytes(2_000_000)])
+    assert RefusingSocket.refused in (0, 1)  # 0 where the kernel has no segmentation
 
 
-class TestNobodyThere:
+class TestUnreachable:
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-    def test_a_closed_port_is_reported_at_once(self, host: str) -> None:
+    def test_a_closed_port_is_reported_before_the_timeout(self, host: str) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.bind((host, 0))
             port = sock.getsockname()[1]
-        begun = time.monotonic()
-        with pytest.raises(UnreachableError, match="nothing listens at") as caught:
-            UdpTransport().connect(Address(host, port), OPTIONS)
-        assert time.monotonic() - begun < 2
-        assert str(port) in str(caught.value)
+        with pytest.raises(UnreachableError, match=rf"nothing listens at .*{port} for UDP"):
+            UdpTransport().connect(Address(host, port), TransportOptions(connect_timeout_s=2 * PATIENCE_S))
 
-    def test_silence_is_reported_in_time(self, cleanup: ExitStack) -> None:
+    def test_silence_is_reported_at_the_timeout(self, cleanup: ExitStack) -> None:
         assert TransportOptions().connect_timeout_s <= 5
         silent = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         silent.bind(("127.0.0.1", 0))
-        begun = time.monotonic()
+        begin_s = time.monotonic()
         with pytest.raises(UnreachableError, match="does not answer over UDP"):
             UdpTransport().connect(
                 Address("127.0.0.1", silent.getsockname()[1]), TransportOptions(connect_timeout_s=0.7)
             )
-        assert 0.6 < time.monotonic() - begun < 2
+        assert time.monotonic() - begin_s > 0.6
         silent.setblocking(False)
         initials = []
         with suppress(BlockingIOError):
             while True:
                 initials.append(silent.recv(2000))
-        assert 2 <= len(initials) <= 4
+        assert 1 <= len(initials) <= 4  # the interval between them doubles; a busy machine sends fewer
         assert len({wire.decode_initial_untrusted(i).client_id for i in initials}) == 1
 
-    def test_garbage_for_an_answer_is_no_answer(self, cleanup: ExitStack) -> None:
+    def test_a_garbage_answer_is_ignored(self, cleanup: ExitStack) -> None:
         liar = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         liar.bind(("127.0.0.1", 0))
         liar.settimeout(PATIENCE_S)
@@ -225,7 +232,7 @@ class TestNobodyThere:
             UdpTransport().connect(Address("127.0.0.1", liar.getsockname()[1]), TransportOptions(connect_timeout_s=0.5))
         lying.outcome()
 
-    def test_another_version_is_refused_in_words_that_help(self, cleanup: ExitStack) -> None:
+    def test_another_version_is_refused_with_advice(self, cleanup: ExitStack) -> None:
         other = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         other.bind(("127.0.0.1", 0))
         other.settimeout(PATIENCE_S)
@@ -248,7 +255,7 @@ class TestNobodyThere:
             TransportOptions(congestion_control="rate"),
         ],
     )
-    def test_what_udp_cannot_do_is_refused(self, options: TransportOptions) -> None:
+    def test_impossible_options_are_a_usage_error(self, options: TransportOptions) -> None:
         with pytest.raises(UsageError):
             UdpTransport().connect(Address("127.0.0.1", 9), options)
         with pytest.raises(UsageError):
@@ -273,35 +280,32 @@ while True:
 """
 
 
-class TestEnd:
-    def test_a_peer_that_was_killed_is_missed_soon(self) -> None:
+class TestClosing:
+    def test_a_killed_peer_is_noticed_before_the_idle_timeout(self) -> None:
         with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
                 port = int(process.stdout.readline())
-                client = UdpTransport().connect(Address("127.0.0.1", port), OPTIONS)
-                with closing(client):
+                options = TransportOptions(connect_timeout_s=PATIENCE_S, idle_timeout_s=10 * PATIENCE_S)
+                with closing(UdpTransport().connect(Address("127.0.0.1", port), options)) as client:
                     send_all(client, [bytes(1 << 20)], [])
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
-                    begun = time.monotonic()
+                    sending = Background(lambda: send_all(client, [bytes(100 << 20)], []))
                     with pytest.raises(PeerClosedError):
-                        send_all(client, [bytes(100 << 20)], [])
-                    assert time.monotonic() - begun < 5
+                        sending.outcome()
             finally:
                 process.kill()
 
-    def test_of_one_side_is_the_end_of_the_other(self, listener: UdpListener) -> None:
-        client, server = connected(listener, OPTIONS)
+    def test_a_close_ends_the_peers_channel(self, listener: UdpListener) -> None:
+        client, server = connected(listener, TransportOptions(idle_timeout_s=10 * PATIENCE_S))
         with closing(client):
             server.close()
-            begun = time.monotonic()
             wait_for_close(client)
-            assert time.monotonic() - begun < 2
             with pytest.raises(PeerClosedError):
                 client.send_message(b"x")
 
-    def test_an_orderly_one_loses_nothing(self, listener: UdpListener) -> None:
+    def test_a_close_loses_nothing(self, listener: UdpListener) -> None:
         client, server = connected(listener, OPTIONS)
         content = random.Random(8).randbytes(3_000_000)
 
@@ -314,27 +318,28 @@ class TestEnd:
 
         with closing(server):
             sending = Background(send)
-            sink, messages = receive_all(server, len(content), 1)
+            sink = BytesSink()
+            assert receive_until(server, sink, len(content), 1) == [b"bye"]
             assert sink.content(0) == content
-            assert messages == [b"bye"]
             wait_for_close(server)
             sending.outcome()
 
-    def test_an_abort_is_told(self, listener: UdpListener) -> None:
+    def test_an_abort_is_reported_to_the_peer(self, listener: UdpListener) -> None:
         client, server = connected(listener, OPTIONS)
         with closing(client):
             server.abort()
             server.abort()
-            assert "gave up" in wait_for_close(client)
+            assert "aborted the session" in wait_for_close(client)
 
-    def test_silence_is_the_end_after_the_idle_timeout(self, listener: UdpListener) -> None:
+    def test_silence_ends_the_channel_after_the_idle_timeout(self, listener: UdpListener) -> None:
+        begin_s = time.monotonic()
         client, server = connected(listener, TransportOptions(idle_timeout_s=0.5))
         with closing(client), closing(server):
-            begun = time.monotonic()
-            assert "nothing was heard" in wait_for_close(client)  # nobody drives the server's end
-            assert 0.4 < time.monotonic() - begun < 3
+            reason = wait_for_close(client)  # nothing drives the server's channel
+            assert "nothing was heard" in reason
+            assert time.monotonic() - begin_s > 0.4
 
-    def test_no_descriptor_is_left_after_two_hundred_sessions(self) -> None:
+    def test_two_hundred_sessions_leave_no_descriptors(self) -> None:
         before = set(os.listdir("/proc/self/fd"))
         with closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)) as listener:
             for n in range(200):

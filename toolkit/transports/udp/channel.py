@@ -1,7 +1,8 @@
 """A channel over one reliable-UDP connection: the engine of `toolkit.rudp` with a real clock and a real socket.
 
-The calls of a channel drive the engine: whoever sends, receives or flushes takes what has arrived, lets timers work,
-sends what may go and waits for whichever comes first. There is no thread behind it.
+The calls of a channel drive the engine: each call that sends, receives or flushes handles what has arrived, runs the
+timers that have expired, sends what may be sent, and waits for whichever event comes first. There is no thread behind
+a channel.
 """
 
 import contextlib
@@ -37,30 +38,29 @@ from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
 
 BACKLOG_BYTES: Final = 4 << 20
-"""What of content may wait to be sent, and what of messages to be acknowledged, before more is taken."""
+"""A send waits while more content than this is unsent, or more bytes of messages are unacknowledged."""
+MAX_QUEUED_BYTES: Final = 16 << 20
+"""Most bytes of messages to queue for `receive`; further messages stay in the engine, which blocks the peer."""
+_MESSAGE_OVERHEAD_BYTES: Final = 64
+"""The memory that a queued message takes besides its content."""
 _PUMP_EVERY_BYTES: Final = 1 << 18
 _ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
-_MAX_STRAYS: Final = 256
+_MAX_OFF_PATH_DATAGRAMS: Final = 256
 _WAKE_BYTES: Final = 4096
-MAX_WAITING_BYTES: Final = 16 << 20
-"""Of messages that nobody has asked for yet: two ends that both send first must not block each other too soon."""
-_MESSAGE_BYTES: Final = 64
-"""What each of them takes beside its content."""
-_ROUNDS_PER_PUMP: Final = 8
-"""Then the receive side is looked at again: acknowledgements that wait look like a longer path."""
+_TRANSMITS_PER_PUMP: Final = 8
+"""Then the socket is read again: acknowledgements that wait in it look like a longer path."""
+_PTOS_BEFORE_ROUTE_CHECK: Final = 3
+"""Consecutive probe timeouts after which a client checks whether the system has another route."""
 
-_PTOS_BEFORE_A_LOOK: Final = 3
-"""With nothing acknowledged between them: only then is it asked whether the system would go another way by now."""
-
-# The first byte of every engine message: whose it is.
+# The first byte of every engine message says what it is.
 _APPLICATION: Final = b"\x00"
 _ANNOUNCEMENTS: Final = b"\x01"
 
 
 def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
-    """The engine's configuration for a connection on `sock`. UsageError for what UDP cannot do."""
+    """Return the engine's configuration for a connection on `sock`. Raises UsageError for impossible options."""
     return Config(
         congestion_control=options.congestion_control or congestion.DEFAULT_CONTROLLER,
         rate_bps=options.rate_bps,
@@ -80,30 +80,32 @@ class UdpChannel:
         sock: DatagramSocket,
         outgoing: OutgoingExtents,
         peer: Address,
-        wake: tuple[socket.socket, socket.socket] | None = None,
+        wake_pair: tuple[socket.socket, socket.socket] | None = None,
         log: ConnectionLog | None = None,
-        on_end: Callable[[bytes], None] | None = None,
+        on_close_sent: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`wake` is a connected pair by which a listener's thread can end this channel's waiting.
+        """The channel owns everything that it is given.
 
-        `on_end` is told what this side ends with, at last its CLOSE packet, for a peer who does not get it.
+        outgoing:      the data source of `connection`
+        wake_pair:     connected sockets with which a listener's thread ends this channel's wait; None for a client
+        on_close_sent: is given this side's last packets, at the end the CLOSE, to repeat for a peer that misses it
         """
-        self._on_end = on_end
-        self._log = log
         self._connection = connection
         self._socket = sock
         self._outgoing = outgoing
         self._peer = peer
-        self._wake = wake
-        self._strays: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_STRAYS)
-        self._active_path = connection.peer_address
+        self._wake_pair = wake_pair
+        self._log = log
+        self._on_close_sent = on_close_sent
+        self._off_path: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_OFF_PATH_DATAGRAMS)
+        self._peer_address = connection.peer_address
         self._incoming = IncomingExtents()
         self._announcements: list[Extent] = []
         self._messages: deque[bytes] = deque()
-        self._waiting_bytes = 0  # what they take
+        self._queued_bytes = 0  # of `_messages`
         self._unpumped_bytes = 0
         self._is_closed = False
-        self._has_more = False  # the last pump stopped before everything was sent that may be
+        self._has_more = False  # the last pump stopped before it had sent everything that may be sent
 
     @property
     def peer(self) -> Address:
@@ -111,14 +113,19 @@ class UdpChannel:
 
     @property
     def socket(self) -> socket.socket:
-        """For a listener that waits for several channels."""
+        """The connection's socket, connected to the peer. It is another one after a change of the route."""
         return self._socket.sock
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The memory taken by content and messages that have arrived and wait for `receive`."""
+        return self._incoming.stash_bytes + self._queued_bytes
 
     # The Channel protocol
 
     def send_message(self, message: bytes) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
-            raise ValueError(f"a message of {len(message)} bytes is longer than any may be")
+            raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         self._check_open()
         self._announce()
         self._connection.send_message(_APPLICATION + message)
@@ -126,8 +133,8 @@ class UdpChannel:
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
         self._check_open()
-        position = self._connection.offer_data(extent.length)
-        self._outgoing.add(position, extent, source)
+        data_offset = self._connection.offer_data(extent.length)
+        self._outgoing.add(data_offset, extent, source)
         self._announcements.append(extent)
         self._unpumped_bytes += extent.length
         if len(self._announcements) < _ANNOUNCEMENTS_PER_MESSAGE and self._unpumped_bytes < _PUMP_EVERY_BYTES:
@@ -142,20 +149,20 @@ class UdpChannel:
         self._announce()
         deadline_ns = None if timeout_s is None else time.monotonic_ns() + int(timeout_s * 1e9)
         while True:
-            if sink is not None and self._incoming.has_stash and self._incoming.land_stash(sink):
+            if sink is not None and self._incoming.has_stash and self._incoming.deliver_stash(sink):
                 return None
-            self._take_messages(time.monotonic_ns())
+            self._read_messages(time.monotonic_ns())
             if self._messages:
                 message = self._messages.popleft()
-                self._waiting_bytes -= len(message) + _MESSAGE_BYTES
+                self._queued_bytes -= len(message) + _MESSAGE_OVERHEAD_BYTES
                 return message
             self._check_open()
-            landed = self._pump(sink)
+            has_delivered = self._pump(sink)
             if sink is None and self._incoming.has_stash:
-                raise ProtocolError("the peer sends content that nobody asked for")
-            if landed:
+                raise ProtocolError("the peer sent content, and none is expected")
+            if has_delivered:
                 return None
-            if self._messages or self.is_lost:
+            if self._messages or self.is_over:
                 continue
             if deadline_ns is not None and time.monotonic_ns() >= deadline_ns:
                 return None
@@ -176,12 +183,12 @@ class UdpChannel:
             self._end(0, "")
 
     def _linger(self) -> None:
-        """Go on until all has arrived, or until for some time nothing more of it has."""
+        """Drive the engine until the peer has acknowledged everything, or nothing more for some time."""
         linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * self._connection.stats().pto_ns)
         deadline_ns = time.monotonic_ns() + linger_ns
         acked_bytes = -1
         while True:
-            with contextlib.suppress(TransferError):  # of a source: its session has ended, and messages still go
+            with contextlib.suppress(TransferError):  # a source fails after its session; messages can still be sent
                 self._pump(None)
             if self._connection.state is not ConnectionState.ESTABLISHED or self._connection.is_fully_acked:
                 return
@@ -194,7 +201,7 @@ class UdpChannel:
 
     def abort(self) -> None:
         if not self._is_closed:
-            self._end(4, "the other side gave up")
+            self._end(4, "the peer has aborted the session")
 
     def statistics(self) -> Mapping[str, Statistic]:
         stats = self._connection.stats()
@@ -223,40 +230,44 @@ class UdpChannel:
             "receive_offload": int(self._socket.can_coalesce),
         }
 
-    # The driver
+    # Driving the engine
 
     def begin_log(self) -> None:
-        """The connection is confirmed: what its log holds may be written."""
+        """The connection is confirmed: its log may be written to a file."""
         if self._log is not None:
             self._log.begin()
 
-    def post_stray(self, datagram: bytes, ecn: int, path: PeerAddress) -> None:
-        """Datagrams for this connection from an address that is not its peer's. Called by the listener's thread."""
-        self._strays.append((datagram, ecn, path))
-        if self._wake is not None:
+    def post_off_path(self, datagram: bytes, ecn: int, peer_address: PeerAddress) -> None:
+        """Add a datagram of this connection that came from another address. The listener's thread calls this."""
+        self._off_path.append((datagram, ecn, peer_address))
+        if self._wake_pair is not None:
             with contextlib.suppress(OSError):  # full: it is awake already; closed: it is over
-                self._wake[0].send(b"\0")
+                self._wake_pair[0].send(b"\0")
 
-    def _take_strays(self, sink: ExtentSink | None, now_ns: int) -> bool:
-        landed = False
-        while self._strays:
-            datagram, ecn, path = self._strays.popleft()
+    def _handle_off_path(self, sink: ExtentSink | None, now_ns: int) -> bool:
+        """Returns whether content was delivered to `sink`."""
+        has_delivered = False
+        while self._off_path:
+            datagram, ecn, peer_address = self._off_path.popleft()
             batch = Batch(memoryview(datagram), len(datagram), ecn)
-            self._connection.handle_off_path_batch(batch, path, secrets.randbits(64), now_ns)
-            landed |= self._take_arrived(sink, now_ns)
-        if self._connection.peer_address != self._active_path and self._connection.peer_address is not None:
-            self._active_path = self._connection.peer_address
-            self._socket.sock.connect(self._active_path)
-        return landed
+            self._connection.handle_off_path_batch(batch, peer_address, secrets.randbits(64), now_ns)
+            has_delivered |= self._deliver(sink, now_ns)
+        if self._connection.peer_address != self._peer_address and self._connection.peer_address is not None:
+            self._peer_address = self._connection.peer_address
+            self._socket.sock.connect(self._peer_address)
+        return has_delivered
 
     def pump(self) -> bool:
-        """Take what has arrived and send what may go; returns whether the client has shown that it knows its id."""
+        """Handle what has arrived and send what may be sent; return whether the connection is confirmed.
+
+        A server's connection is confirmed once the client has used the connection id that it was given.
+        """
         self._pump(None)
         return self._connection.is_confirmed
 
     @property
-    def is_lost(self) -> bool:
-        """The connection is over."""
+    def is_over(self) -> bool:
+        """Whether the connection has ended."""
         return self._connection.state is ConnectionState.CLOSED
 
     def _announce(self) -> None:
@@ -269,7 +280,7 @@ class UdpChannel:
         return self._connection.unacked_message_bytes > BACKLOG_BYTES
 
     def _pump_while(self, has_to_wait: Callable[[], bool]) -> None:
-        """At least once."""
+        """Pump once, and again until `has_to_wait` is false. Raises PeerClosedError."""
         self._pump(None)
         while has_to_wait():
             self._check_open()
@@ -277,18 +288,18 @@ class UdpChannel:
             self._pump(None)
 
     def _pump(self, sink: ExtentSink | None) -> bool:
-        """One round of the driver contract, without waiting. Returns whether content has landed in `sink`."""
+        """Run one round of the driver contract without waiting; return whether content was delivered to `sink`."""
         connection, sock = self._connection, self._socket
-        landed = False
+        has_delivered = False
         connection.set_receive_limit(self._incoming.accept_limit(sink is not None))
         try:
             batches = sock.receive()
             now_ns = time.monotonic_ns()
             for batch in batches:
                 connection.handle_batch(batch, now_ns)
-                landed |= self._take_arrived(sink, now_ns)
-            if self._strays:
-                landed |= self._take_strays(sink, now_ns)
+                has_delivered |= self._deliver(sink, now_ns)
+            if self._off_path:
+                has_delivered |= self._handle_off_path(sink, now_ns)
             if batches:
                 self._outgoing.release(connection.acked_offset)
                 self._incoming.forget(connection.received_offset)
@@ -296,9 +307,9 @@ class UdpChannel:
             timeout_ns = connection.poll_timeout()
             if timeout_ns is not None and timeout_ns <= now_ns:
                 connection.handle_timeout(now_ns)
-                if connection.pto_count >= _PTOS_BEFORE_A_LOOK:
+                if connection.pto_count >= _PTOS_BEFORE_ROUTE_CHECK:
                     self._follow_route()
-            for _ in range(_ROUNDS_PER_PUMP):
+            for _ in range(_TRANSMITS_PER_PUMP):
                 transmit = connection.poll_transmit(now_ns)
                 if transmit is None:
                     break
@@ -309,55 +320,56 @@ class UdpChannel:
             self._has_more = transmit is not None
         except PeerUnreachableError:
             connection.handle_unreachable(time.monotonic_ns())
-        return landed
+        return has_delivered
 
     def _follow_route(self) -> None:
-        """The way in use seems to be gone: a client goes on from another address of its own, if there is one."""
+        """The route seems to be gone: a client continues from another local address if the system has a route."""
         is_client = self._connection.peer_address is None
         if is_client and self._socket.follow_route():
             self._connection.handle_local_address_change()
 
-    def _take_arrived(self, sink: ExtentSink | None, now_ns: int) -> bool:
-        """Messages and content of one batch. Returns whether content has landed in `sink`."""
-        self._take_messages(now_ns)
-        landed = False
-        for position, data in self._connection.received_data():
+    def _deliver(self, sink: ExtentSink | None, now_ns: int) -> bool:
+        """Take the messages and content of one batch; return whether content was delivered to `sink`."""
+        self._read_messages(now_ns)
+        has_delivered = False
+        for data_offset, data in self._connection.received_data():
             if sink is None:
-                self._incoming.stash(position, data)
+                self._incoming.stash(data_offset, data)
             else:
-                landed |= self._incoming.land(position, data, sink)
-        return landed
+                has_delivered |= self._incoming.deliver(data_offset, data, sink)
+        return has_delivered
 
-    def _take_messages(self, now_ns: int) -> None:
-        """Those that have come, as long as there is room: else they wait in the engine, and the peer with them."""
-        while self._waiting_bytes < MAX_WAITING_BYTES and self._incoming.has_room:
+    def _read_messages(self, now_ns: int) -> None:
+        """Take messages from the engine while there is room; the others stay there, and block the peer."""
+        while self._queued_bytes < MAX_QUEUED_BYTES and self._incoming.has_room:
             message = self._connection.poll_message(now_ns)
             if message is None:
                 return
-            if message[:1] == _APPLICATION:
+            message_type = message[:1]
+            if message_type == _APPLICATION:
                 self._messages.append(message[1:])
-                self._waiting_bytes += len(message) - 1 + _MESSAGE_BYTES
-            elif message[:1] == _ANNOUNCEMENTS:
+                self._queued_bytes += len(message) - 1 + _MESSAGE_OVERHEAD_BYTES
+            elif message_type == _ANNOUNCEMENTS:
                 self._incoming.announce(decode_announcements_untrusted(message[1:]))
             else:
-                raise ProtocolError("a message is of a kind that there is not")
+                raise ProtocolError(f"the peer sent an unknown message type 0x{message_type.hex()}")
 
     def _wait(self, deadline_ns: int | None, wake: int | None = None) -> bool:
-        """Until there is something to do; whether `wake` is readable."""
+        """Wait until there is something to do; return whether `wake` is readable."""
         if self._has_more or self._connection.state is not ConnectionState.ESTABLISHED:
             return False
         timeout_ns = self._connection.poll_timeout()
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
         descriptors = [self._socket.sock.fileno()]
-        if self._wake is not None:
-            descriptors.append(self._wake[1].fileno())
+        if self._wake_pair is not None:
+            descriptors.append(self._wake_pair[1].fileno())
         if wake is not None:
             descriptors.append(wake)
         readable = wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None)
-        if self._wake is not None and self._wake[1].fileno() in readable:
-            # Before the next look at the strays: each is there when its byte is.
+        if self._wake_pair is not None and self._wake_pair[1].fileno() in readable:
+            # Clear it before looking at the datagrams: each is queued before its byte is sent.
             with contextlib.suppress(BlockingIOError):
-                while self._wake[1].recv(_WAKE_BYTES):
+                while self._wake_pair[1].recv(_WAKE_BYTES):
                     pass
         return wake in readable
 
@@ -365,24 +377,25 @@ class UdpChannel:
         if self._is_closed:
             raise PeerClosedError("this side has closed the connection")
         if self._connection.state is not ConnectionState.ESTABLISHED:
-            why = printable(self._connection.close_reason)
-            raise PeerClosedError(why or "the peer has closed the connection")
+            reason = printable(self._connection.close_reason)
+            raise PeerClosedError(reason or "the peer has closed the connection")
 
     def _end(self, code: int, reason: str) -> None:
+        """Close the connection with this code and reason, and free everything."""
         self._is_closed = True
         try:
             if self._connection.state is ConnectionState.ESTABLISHED:
                 self._connection.close(code, reason)
             while (transmit := self._connection.poll_transmit(time.monotonic_ns())) is not None:
-                if self._on_end is not None:
-                    self._on_end(bytes(transmit.data))
+                if self._on_close_sent is not None:
+                    self._on_close_sent(bytes(transmit.data))
                 self._socket.send(transmit)
         except (OSError, PeerUnreachableError):
-            pass  # nobody is left to tell
+            pass  # the peer is not there any more
         finally:
             self._outgoing.release_all()
             self._socket.close()
-            for sock in self._wake or ():
+            for sock in self._wake_pair or ():
                 sock.close()
             if self._log is not None:
                 self._log.close()

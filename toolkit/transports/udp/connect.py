@@ -111,22 +111,22 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     """Return the channel of a completed handshake; it owns the attempt's socket."""
     sock, accept = attempt.socket, attempt.handshake.accepted
     assert accept is not None
-    extents = OutgoingExtents()
+    outgoing = OutgoingExtents()
     config = config_of(options, sock)
     datagram_bytes = min(accept.datagram_bytes, sock.max_datagram_bytes(accept.datagram_bytes))
     peer = address_of(sock.sock.getpeername())
     log = logs.new("client", address_of(sock.sock.getsockname()), peer) if logs is not None else None
     connection = Connection(
         config,
-        extents,
+        outgoing,
         attempt.client_id,
         accept.server_id,
         datagram_bytes,
         time.monotonic_ns(),
-        observer=log.trace if log is not None else None,
+        observer=log.observer if log is not None else None,
     )
     connection.start(accept.data_window, attempt.handshake.rtt_ns)
-    channel = UdpChannel(connection, sock, extents, peer, log=log)
+    channel = UdpChannel(connection, sock, outgoing, peer, log=log)
     channel.begin_log()
     channel.pump()
     return channel

@@ -1,9 +1,9 @@
-"""Files laid into the data space of a reliable-UDP connection, and found again at the other end.
+"""Lays the extents of files into the data space of a reliable-UDP connection, and finds them again at the receiver.
 
-The engine moves one space of bytes. The sending channel lays each extent behind the one before and says so by an
-announcement, a message of its own: (file id, offset, length). The receiving channel lays them out in the same way, so
-that both know which file a position belongs to. Announcements are sent ahead of the content; where one is late (lost),
-content that comes before it waits in a small stash.
+The engine moves one space of bytes and knows no files. The sending channel lays each extent after the previous one and
+announces it in a message: (file id, offset, length). The receiving channel lays the announced extents out in the same
+way, so both sides know which file each offset of the data space belongs to. Announcements are sent ahead of their
+content; content that overtakes a lost announcement waits in a bounded stash.
 """
 
 import struct
@@ -18,55 +18,56 @@ from toolkit.rudp.wire import MAX_OFFSET
 
 _ANNOUNCEMENT: Final = struct.Struct(">QQQ")
 STASH_BYTES: Final = 16 << 20
-"""What may wait for an announcement or for a sink."""
-_PIECE_BYTES: Final = 128
-"""What each piece of the stash takes beside its content."""
+"""Most memory for content that waits for its announcement or for a sink."""
+_PIECE_OVERHEAD_BYTES: Final = 128
+"""The memory that a piece of the stash takes besides its content."""
 MAX_EXTENTS: Final = 1 << 18
-"""So many may be announced and not have landed before no more announcements are taken."""
+"""Maximum number of announced extents that have not arrived yet; further announcements wait."""
+_FORGET_AT_LEAST: Final = 1024
 
 
 def encode_announcements(extents: Iterable[Extent]) -> bytes:
-    """Extents in the order in which they lie in the data space."""
+    """Encode extents in the order in which they lie in the data space."""
     return b"".join(_ANNOUNCEMENT.pack(*extent) for extent in extents)
 
 
 def decode_announcements_untrusted(data: bytes) -> list[Extent]:
-    """Raises ProtocolError for anything else."""
+    """Decode announced extents. Raises ProtocolError."""
     if len(data) % _ANNOUNCEMENT.size:
-        raise ProtocolError("an announcement of content is not whole")
+        raise ProtocolError(f"the peer's announcements have {len(data)} bytes, not a multiple of {_ANNOUNCEMENT.size}")
     extents = [Extent(*fields) for fields in _ANNOUNCEMENT.iter_unpack(data)]
     if any(max(extent) >= MAX_OFFSET or extent.offset + extent.length > MAX_OFFSET for extent in extents):
-        raise ProtocolError("an announcement of content makes no sense")
+        raise ProtocolError("the peer announced an extent that is out of range")
     return extents
 
 
 class OutgoingExtents:
-    """The engine's data source: positions back to files. Extents leave it once they have arrived."""
+    """The engine's data source: reads offsets of the data space from files, and releases extents that have arrived."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._extents: list[tuple[Extent, ExtentSource]] = []
 
-    def add(self, position: int, extent: Extent, source: ExtentSource) -> None:
-        """`extent` begins at `position`, the end of what was added before."""
-        self._starts.append(position)
+    def add(self, data_offset: int, extent: Extent, source: ExtentSource) -> None:
+        """Add an extent at `data_offset`, which is the end of the previous one."""
+        self._starts.append(data_offset)
         self._extents.append((extent, source))
 
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        """See `toolkit.rudp.streams.DataSource`."""
-        index = bisect_right(self._starts, position) - 1
+    def read_into(self, data_offset: int, buffer: memoryview) -> None:
+        """See `toolkit.rudp.streams.DataSource`. Raises what the source raises."""
+        index = bisect_right(self._starts, data_offset) - 1
         done = 0
         while done < len(buffer):
             extent, source = self._extents[index]
-            skip = position + done - self._starts[index]
-            piece = min(len(buffer) - done, extent.length - skip)
-            if piece > 0:
-                source.read_into(extent.offset + skip, buffer[done : done + piece])
-                done += piece
+            skip = data_offset + done - self._starts[index]
+            length = min(len(buffer) - done, extent.length - skip)
+            if length > 0:
+                source.read_into(extent.offset + skip, buffer[done : done + length])
+                done += length
             index += 1
 
     def release(self, acked_offset: int) -> None:
-        """Everything below has arrived."""
+        """Release the extents that lie below `acked_offset`: they have arrived."""
         count = 0
         for start, (extent, source) in zip(self._starts, self._extents, strict=True):
             if start + extent.length > acked_offset:
@@ -78,7 +79,7 @@ class OutgoingExtents:
             del self._extents[:count]
 
     def release_all(self) -> None:
-        """The connection is over: nothing is read any more."""
+        """Release every extent: the connection is over."""
         for extent, source in self._extents:
             source.release(extent)
         self._starts.clear()
@@ -86,75 +87,80 @@ class OutgoingExtents:
 
 
 class IncomingExtents:
-    """Positions forward to files, and the stash of what cannot be placed yet."""
+    """Delivers data to the files that it belongs to, and stashes data that has no place yet.
+
+    stash_bytes: the memory that the stash takes
+    """
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._extents: list[Extent] = []
-        self._end = 0
-        self._stash: list[tuple[int, bytes]] = []  # a heap: what can be placed first is at its head
+        self._end = 0  # of the announced part of the data space
+        self._stash: list[tuple[int, bytes]] = []  # a heap by data offset
         self.stash_bytes = 0
 
     def accept_limit(self, has_sink: bool) -> int:
-        """Content from this position on is not taken: there would be no place for it."""
-        is_full = self.stash_bytes >= STASH_BYTES
-        if is_full:
-            return self._end if has_sink else 0
-        return self._end + STASH_BYTES
+        """Return the data offset from which on data must not be accepted, for lack of memory to keep it."""
+        if self.stash_bytes < STASH_BYTES:
+            return self._end + STASH_BYTES
+        return self._end if has_sink else 0
 
     @property
     def has_stash(self) -> bool:
-        """Something waits for an announcement or a sink."""
+        """Whether data waits for an announcement or a sink."""
         return bool(self._stash)
 
     @property
     def has_room(self) -> bool:
-        """More announcements may be taken."""
+        """Whether more announcements may be added."""
         return len(self._extents) < MAX_EXTENTS
 
     def announce(self, extents: list[Extent]) -> None:
-        """The sender has laid these behind the ones before."""
+        """Add extents that the sender has laid after the previous ones."""
         for extent in extents:
             self._starts.append(self._end)
             self._extents.append(extent)
             self._end += extent.length
 
-    def stash(self, position: int, data: memoryview) -> None:
-        """Keep a copy until `land_stash`."""
-        heappush(self._stash, (position, bytes(data)))
-        self.stash_bytes += len(data) + _PIECE_BYTES
+    def stash(self, data_offset: int, data: memoryview) -> None:
+        """Keep a copy of the data until `deliver_stash`."""
+        heappush(self._stash, (data_offset, bytes(data)))
+        self.stash_bytes += len(data) + _PIECE_OVERHEAD_BYTES
 
-    def land_stash(self, sink: ExtentSink) -> bool:
-        """Land what can be placed by now; returns whether there was any."""
-        landed = False
+    def deliver_stash(self, sink: ExtentSink) -> bool:
+        """Write to `sink` what has a place by now; return whether there was any. Raises what the sink raises."""
+        has_delivered = False
         while self._stash and self._stash[0][0] < self._end:
-            position, data = heappop(self._stash)
-            self.stash_bytes -= len(data) + _PIECE_BYTES
-            landed |= self.land(position, memoryview(data), sink)
-        return landed
+            data_offset, data = heappop(self._stash)
+            self.stash_bytes -= len(data) + _PIECE_OVERHEAD_BYTES
+            has_delivered |= self.deliver(data_offset, memoryview(data), sink)
+        return has_delivered
 
-    def land(self, position: int, data: memoryview, sink: ExtentSink) -> bool:
-        """Pass bytes on to where they belong; what was not announced is stashed. Returns whether any was passed on."""
-        placed = min(len(data), self._end - position)
-        if placed < len(data):
-            self.stash(max(position, self._end), data[max(placed, 0) :])
+    def deliver(self, data_offset: int, data: memoryview, sink: ExtentSink) -> bool:
+        """Write announced data to `sink` and stash the rest; return whether any was written.
+
+        Raises what the sink raises.
+        """
+        announced = min(len(data), self._end - data_offset)
+        if announced < len(data):
+            self.stash(max(data_offset, self._end), data[max(announced, 0) :])
         done = 0
-        index = bisect_right(self._starts, position) - 1
-        while done < placed:
+        index = bisect_right(self._starts, data_offset) - 1
+        while done < announced:
             extent = self._extents[index]
-            skip = position + done - self._starts[index]
-            piece = min(placed - done, extent.length - skip)
-            if piece > 0:
-                sink.write(extent.file_id, extent.offset + skip, data[done : done + piece])
-                done += piece
+            skip = data_offset + done - self._starts[index]
+            length = min(announced - done, extent.length - skip)
+            if length > 0:
+                sink.write(extent.file_id, extent.offset + skip, data[done : done + length])
+                done += length
             index += 1
         return done > 0
 
     def forget(self, received_offset: int) -> None:
-        """Everything below has landed, or waits in the stash."""
+        """Drop the extents that lie below `received_offset`: all their data has been received."""
         if self._stash:
-            return
-        keep = bisect_right(self._starts, received_offset) - 1
-        if keep > 1024:
-            del self._starts[:keep]
-            del self._extents[:keep]
+            return  # stashed data may belong to them
+        count = bisect_right(self._starts, received_offset) - 1
+        if count > _FORGET_AT_LEAST:
+            del self._starts[:count]
+            del self._extents[:count]

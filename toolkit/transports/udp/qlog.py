@@ -1,20 +1,20 @@
-"""Writes what a connection reports as qlog, the IETF's format for logs of transport protocols, which qvis draws.
+"""Writes what a connection reports as qlog, the IETF's format for logs of transport protocols, which qvis can draw.
 
-Theory. A qlog file is a header and a list of events, each with a time in milliseconds, a name and data. Here it is a
-JSON text sequence: every record begins with the byte RS and ends with a line feed, so that a file that was cut off
-in the middle still reads up to there.
+A qlog file is a header and a list of events; each event has a time in milliseconds, a name and data. This writer uses
+JSON text sequences: every record begins with the byte RS and ends with a line feed, so a truncated file can be read up
+to its last whole record.
 
-The protocol is not QUIC, but near enough to be told in its words (`qlog_packets.py`); what QUIC has no word for goes
-under the name space `nettool`.
+The protocol is not QUIC, but close enough to be described in QUIC's terms (`qlog_packets.py`). What QUIC has no term
+for has names of the form `nettool:...`.
 
-Version 0.3 of qlog is written, because it is the newest that qvis loads; later drafts move the events into one name
-space (`quic:packet_sent`, `quic:recovery_metrics_updated`) and leave their fields nearly as they are.
+The version is 0.3, the newest that qvis loads. Later drafts move the events into one name space
+(`quic:packet_sent`, `quic:recovery_metrics_updated`) and keep nearly all fields.
 
-Size and cost. A packet is about 215 bytes and 1.4 us of CPU, acknowledgements and all. Once the file holds
-DETAIL_BYTES, some 300,000 packets or 450 MB of content, packets are only counted, batch by batch; and beyond MAX_BYTES
-nothing is written but the end. Both is said in the file where it happens.
+Size and cost: a packet takes about 215 bytes and 1.4 us of CPU, with its share of the acknowledgements. After
+DETAIL_BYTES, some 300,000 packets or 450 MB of content, the file holds counts of packets per batch only; after
+MAX_BYTES it holds only the end. A warning event marks each limit.
 
-Read: draft-ietf-quic-qlog-main-schema-02 and draft-ietf-quic-qlog-quic-events-02 (these are qlog 0.3), RFC 7464
+Read: draft-ietf-quic-qlog-main-schema-02 and draft-ietf-quic-qlog-quic-events-02 (these two are qlog 0.3), RFC 7464
       (JSON text sequences).
 """
 
@@ -46,14 +46,14 @@ _ENDINGS: Final = {
 }
 _TIMERS: Final = {Timer.LOSS: "ack", Timer.PROBE: "pto", Timer.IDLE: "idle_timeout"}
 _OWN_NAMES: Final = frozenset({"phase", "congestion_window", "pacing_rate", "min_rtt", "ssthresh"})
-"""What a controller's snapshot says that is written under a name of qlog's, or known better from elsewhere."""
+"""Values of a controller's snapshot that are written under qlog's own names."""
 
 VantagePoint = Literal["client", "server"]
 Number = int | float
 
 
 class Writable(Protocol):
-    """A binary file, as far as the writer uses one."""
+    """The methods of a binary file that the writer uses."""
 
     def write(self, data: bytes, /) -> object: ...
 
@@ -63,10 +63,11 @@ class Writable(Protocol):
 class QlogWriter:
     """A `ConnectionObserver` that writes one file for one connection; `close` ends and closes the file.
 
-    `wall_clock_ns` is what the clock on the wall (Unix time) shows as the first event comes; every time in the file
-    counts from there.
+    wall_clock_ns: the wall clock (Unix time) at the first event; the times in the file are relative to it
+    detail_bytes:  the size of the file from which on packets are only counted
+    max_bytes:     the size of the file from which on only the end is written
 
-    A log must not break what it logs: where the file takes no more (the disk is full), writing ends, and only `close`
+    A log must not break what it logs: if the file cannot be written (the disk is full), the log ends, and only `close`
     raises that OSError.
     """
 
@@ -114,7 +115,7 @@ class QlogWriter:
         }
         self._append(json.dumps(header, separators=(",", ":")))
 
-    # The listener
+    # The ConnectionObserver protocol
 
     def connection_started(self, now_ns: int, local_id: int, peer_id: int, congestion_control: str) -> None:
         self._start_ns = now_ns
@@ -200,7 +201,7 @@ class QlogWriter:
         self._event(now_ns, "connectivity:connection_closed", data, is_last=True)
 
     def close(self) -> None:
-        """Write out what is buffered and close the file. Raises OSError if not all could be written. Idempotent."""
+        """Write what is buffered and close the file. Raises OSError if the log is incomplete. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -211,17 +212,17 @@ class QlogWriter:
 
     # Writing
 
-    def _packets(self, now_ns: int, way: str, data: memoryview, segment_bytes: int) -> None:
+    def _packets(self, now_ns: int, direction: str, data: memoryview, segment_bytes: int) -> None:
         if self._has_detail:
             time = self._time_ms(now_ns)
             for packet in describe(data, segment_bytes):
-                self._append(f'{{"time":{time},"name":"transport:packet_{way}","data":{packet}}}')
+                self._append(f'{{"time":{time},"name":"transport:packet_{direction}","data":{packet}}}')
             if self._written_bytes + self._buffered_bytes > self._detail_bytes:
                 self._has_detail = False
-                self._warn(now_ns, "the file has grown large: from here on packets are counted and not described")
+                self._warn(now_ns, "the file has grown large: from here on, packets are only counted")
             return
         count = -(-len(data) // segment_bytes)
-        self._event(now_ns, f"transport:datagrams_{way}", {"count": count, "raw": [{"length": len(data)}]})
+        self._event(now_ns, f"transport:datagrams_{direction}", {"count": count, "raw": [{"length": len(data)}]})
 
     def _event(self, now_ns: int, name: str, data: Mapping[str, object], is_last: bool = False) -> None:
         if self._is_full and not is_last:
@@ -229,7 +230,7 @@ class QlogWriter:
         body = json.dumps(data, separators=(",", ":"))
         self._append(f'{{"time":{self._time_ms(now_ns)},"name":"{name}","data":{body}}}')
         if not self._is_full and self._written_bytes + self._buffered_bytes > self._max_bytes:
-            self._warn(now_ns, "the file is full: from here on nothing is written but the end")
+            self._warn(now_ns, "the file is full: from here on, only the end is written")
             self._is_full = True
 
     def _warn(self, now_ns: int, message: str) -> None:
@@ -259,7 +260,7 @@ class QlogWriter:
 
 
 def _metrics_fields(stats: ConnectionStats) -> dict[str, Number]:
-    """By qlog's names: times in milliseconds, rates in bits per second. What is not known yet is left out."""
+    """Return the metrics by qlog's names: times in milliseconds, rates in bits per second. Unknown ones are absent."""
     fields: dict[str, Number] = {
         "min_rtt": stats.min_rtt_ns / _NS_PER_MS,
         "smoothed_rtt": stats.smoothed_rtt_ns / _NS_PER_MS,

@@ -1,8 +1,8 @@
-"""Packets as qlog tells of them: the `data` of a packet_sent or packet_received event, as JSON.
+"""Packets as qlog describes them: the `data` of packet_sent and packet_received events, as JSON.
 
-DATA is shown as QUIC's stream 0 and MESSAGE as stream 4, an ACK packet as an `ack` frame with the windows as `max_data`
-and `max_stream_data`, and so on, so that tools made for QUIC draw what they draw for QUIC. Fields of ours are added to
-the frames, which qlog allows.
+DATA appears as QUIC's stream 0 and MESSAGE as stream 4; an ACK packet becomes an `ack` frame, with the windows as
+`max_data` and `max_stream_data`, and so on. Tools made for QUIC then draw what they draw for QUIC. Some frames have
+fields of this protocol's own, which qlog allows.
 
 Read: draft-ietf-quic-qlog-quic-events-02, appendix A (headers and frames).
 """
@@ -26,14 +26,14 @@ _PACKET_TYPES: Final = {
     wire.PacketType.ACCEPT: "handshake",
     wire.PacketType.VERSION: "version_negotiation",
 }
-"""Of the handshake; every other packet is a `1RTT` one."""
+"""The packets of the handshake; every other packet is a `1RTT` packet."""
 _KINDS: Final = frozenset(wire.PacketType)
 
 Frames = list[dict[str, object]]
 
 
 def describe(data: memoryview, segment_bytes: int) -> Iterator[str]:
-    """One JSON object for each packet of a batch. Takes any bytes: a packet that makes no sense has no frames."""
+    """Return one JSON object per packet of a batch. Any bytes are allowed: an invalid packet has no frames."""
     if data[0] in _STREAMS and segment_bytes > wire.HEADER_BYTES:
         yield from _stream_packets(data, segment_bytes, _STREAMS[wire.PacketType(data[0])])
         return
@@ -42,7 +42,7 @@ def describe(data: memoryview, segment_bytes: int) -> Iterator[str]:
 
 
 def _stream_packets(data: memoryview, segment_bytes: int, stream_id: int) -> Iterator[str]:
-    """DATA and MESSAGE, which are nearly all there is."""
+    """Describe DATA and MESSAGE packets, which are nearly all packets."""
     count = len(data) // segment_bytes
     header = np.ndarray((count,), wire.DATA.dtype, data, 0, (segment_bytes,))
     payload_bytes = segment_bytes - wire.HEADER_BYTES
@@ -92,8 +92,8 @@ def _ack_frames(packet: memoryview) -> Frames:
 
 def _ping_frames(packet: memoryview) -> Frames:
     values = wire.PING_BODY.unpack_untrusted(packet, wire.COMMON.size)
-    asked = dict(zip((field.name for field in wire.PING_BODY.fields), values, strict=True))
-    return [{"frame_type": "ping", **asked}]
+    fields = dict(zip((field.name for field in wire.PING_BODY.fields), values, strict=True))
+    return [{"frame_type": "ping", **fields}]
 
 
 def _probe_frames(packet: memoryview) -> Frames:

@@ -1,12 +1,14 @@
-"""A UDP socket that moves batches: UDP_SEGMENT out, UDP_GRO in, both probed, and one datagram a call without them.
+"""A UDP socket that sends and receives batches: with UDP_SEGMENT and UDP_GRO if available, else one datagram a call.
 
-Theory. What a datagram costs is mostly the trip through the kernel. UDP_SEGMENT hands the kernel up to 64 equal
-datagrams in one call, which are cut apart as late as possible (in the card, or never on loopback); UDP_GRO joins
-received ones of a flow again and says by a control message how long each was. Linux has the first since 4.18 and the
-second since 5.0; everywhere else `offload` is off and the same code sends and takes one datagram a call.
+Most of a datagram's cost is its trip through the kernel. UDP_SEGMENT (GSO) takes up to 64 equal datagrams in one call;
+the kernel splits them as late as possible (in the network card, or never on loopback). UDP_GRO joins received datagrams
+of a flow and reports their size in a control message. Linux has the first since 4.18, the second since 5.0. Both are
+probed: `DatagramSocket` sets `can_segment` and `can_coalesce`, and works without them.
 
-IP_MTU_DISCOVER is PROBE: datagrams carry "don't fragment", and what routers claim about the path is not believed
-(RFC 8899 section 4.6.2; the engine probes for itself). SO_RXQ_OVFL counts what the host dropped at this socket.
+IP_MTU_DISCOVER is set to PROBE: datagrams carry "don't fragment", and the path MTU that routers report is ignored (RFC
+8899 section 4.6.2; the engine probes for itself). SO_RXQ_OVFL counts the datagrams that the host drops at this socket.
+
+Read: udp(7), ip(7), linux/udp.h, linux/in.h, linux/in6.h.
 """
 
 import contextlib
@@ -41,13 +43,13 @@ _PMTUDISC_PROBE: Final = 3
 
 _WANTED_BUFFER_BYTES: Final = 16 << 20
 _RECEIVE_ROOM_BYTES: Final = 1 << 16
-"""Each `recvmsg` needs this much: the most that UDP_GRO joins."""
+"""The room that each `recvmsg` needs: the most that UDP_GRO joins."""
 _ANCILLARY_BYTES: Final = 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
 _UINT32: Final = struct.Struct("=I")
 _INT32: Final = struct.Struct("=i")
 
-# What may be said to a datagram while there is still hope for the next one: it counts as lost. The first say that the
-# way from this address is gone (EINVAL is how Linux says that the address itself is).
+# Errors that concern one datagram, which then counts as lost. The first ones mean that there is no route from the local
+# address (EINVAL is Linux's answer if the address itself is gone).
 _ROUTE_ERRORS: Final = frozenset(
     (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 )
@@ -55,38 +57,47 @@ _TRANSIENT_ERRORS: Final = _ROUTE_ERRORS | {errno.ENOBUFS, errno.EMSGSIZE, errno
 
 
 class PeerUnreachableError(Exception):
-    """The other host says that nothing listens at that port (ICMP port unreachable)."""
+    """The peer's host reports that nothing listens at the port (ICMP port unreachable)."""
 
 
 class Origin(NamedTuple):
-    """Where a datagram came from and which local address it was sent to (None where the system does not tell)."""
+    """Where a datagram came from, and the local address it was sent to (None if the system does not report it)."""
 
     peer: tuple[str, int]
     local_host: str | None
 
 
 class DatagramSocket:
-    """Non-blocking; owns `sock`. `offload` is "auto" (probe) or "off"."""
+    """A non-blocking UDP socket; owns `sock`.
+
+    offload:            "auto" uses what the kernel offers, "off" nothing
+    can_segment:        whether UDP_SEGMENT is in use
+    can_coalesce:       whether UDP_GRO is in use
+    drop_count:         datagrams that the host has dropped at this socket and those before it
+    is_drained:         whether the last `receive` has emptied the queue
+    is_route_lost:      whether a send failed because there is no route, until `follow_route`
+    send_errors, datagrams_sent, datagrams_received: counters
+    """
 
     def __init__(self, sock: socket.socket, offload: str = "auto") -> None:
         self.drop_count = 0
         self.is_drained = True
-        self.is_route_lost = False  # a send has failed for want of a way from this address, until `follow_route`
+        self.is_route_lost = False
         self.send_errors = 0
         self.datagrams_sent = 0
         self.datagrams_received = 0
-        self._buffer = np.zeros(MAX_BATCH_BYTES, np.uint8).data  # no memory is taken before it is written to
+        self._buffer = np.zeros(MAX_BATCH_BYTES, np.uint8).data  # takes no memory before it is written to
         self._offload = offload
         self._adopt(sock)
 
     def _adopt(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._earlier_drops = self.drop_count  # of the socket before this
+        self._earlier_drops = self.drop_count  # at the previous socket
         self._is_refused = False
-        self._segment_bytes = 0  # what UDP_SEGMENT is set to
-        self._ancillary: list[tuple[int, int, bytes]] = []  # what came with the last arrival, and what it says
-        self._segment_and_ecn = (0, 0)
-        self._ecn = 0  # what the IP ECN field is set to
+        self._segment_bytes = 0  # the value of UDP_SEGMENT
+        self._ancillary: list[tuple[int, int, bytes]] = []  # of the last arrival
+        self._segment_and_ecn = (0, 0)  # parsed from it
+        self._ecn = 0  # of outgoing datagrams
         sock.setblocking(False)
         self.can_segment = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
         self.can_coalesce = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
@@ -105,34 +116,37 @@ class DatagramSocket:
         self.sock.close()
 
     def follow_route(self) -> bool:
-        """Go on by a fresh socket if the system reaches the connected peer from another address now; returns whether.
+        """Change to a new socket if the system's route to the peer starts at another local address; return whether.
 
-        A connected socket keeps the address that it began with, even when no interface has that any more.
+        A connected socket keeps its first local address, even if no interface has it any more.
         """
         self.is_route_lost = False
         try:
-            fresh = socket.socket(self.sock.family, socket.SOCK_DGRAM)
+            new_socket = socket.socket(self.sock.family, socket.SOCK_DGRAM)
         except OSError:
             return False  # no descriptors left
         try:
-            fresh.connect(self.sock.getpeername())
-            has_moved: bool = fresh.getsockname()[0] != self.sock.getsockname()[0]
+            new_socket.connect(self.sock.getpeername())
+            has_changed: bool = new_socket.getsockname()[0] != self.sock.getsockname()[0]
         except OSError:
-            has_moved = False  # there is no way at all for now
-        if not has_moved:
-            fresh.close()
+            has_changed = False  # no route at all for now
+        if not has_changed:
+            new_socket.close()
             return False
         self.sock.close()
-        self._adopt(fresh)
+        self._adopt(new_socket)
         return True
 
     @property
     def receive_buffer_bytes(self) -> int:
-        """What the kernel queues before it drops, its own overhead counted in."""
+        """How much the kernel queues before it drops, with its own overhead."""
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
-    def max_datagram_bytes(self, otherwise: int) -> int:
-        """The largest UDP payload that the connected socket's route takes unfragmented, at most `otherwise`."""
+    def max_datagram_bytes(self, limit: int) -> int:
+        """Return the largest UDP payload that the route's interface sends unfragmented, at most `limit`.
+
+        Returns `limit` if the socket is not connected.
+        """
         is_ipv6 = self.sock.family == socket.AF_INET6
         try:
             if is_ipv6:
@@ -140,13 +154,16 @@ class DatagramSocket:
             else:
                 mtu = self.sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
         except OSError:
-            return otherwise
-        return min(otherwise, mtu - (48 if is_ipv6 else 28))
+            return limit
+        return min(limit, mtu - (48 if is_ipv6 else 28))
 
     # Sending
 
     def send(self, transmit: Transmit) -> None:
-        """Send on a connected socket; what the path refuses counts as lost. Raises PeerUnreachableError."""
+        """Send a batch on a connected socket; a datagram that the path rejects counts as lost.
+
+        Raises PeerUnreachableError.
+        """
         if transmit.destination is not None:
             self.send_to(bytes(transmit.data), transmit.destination)
             return
@@ -161,20 +178,20 @@ class DatagramSocket:
             self._send_each(transmit.data, transmit.segment_bytes)
 
     def send_one(self, datagram: bytes) -> None:
-        """Send a single datagram on a connected socket. Raises PeerUnreachableError."""
+        """Send one datagram on a connected socket. Raises PeerUnreachableError."""
         self.datagrams_sent += 1
         self._send_super_packets([memoryview(datagram)], len(datagram))
 
     def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
-        """Answer from an unconnected socket; what cannot be sent now counts as lost."""
+        """Send one datagram to any address; if it cannot be sent now, it counts as lost."""
         with contextlib.suppress(OSError):
             self.sock.sendto(datagram, peer)
 
     def _send_super_packets(self, pieces: list[memoryview], segment_bytes: int) -> None:
-        # The option stays set on the socket: it is touched only where it would cut these wrongly.
+        # The option stays set on the socket; it changes only if it would split these pieces wrongly.
         longest = len(pieces[0])
-        would_cut_wrongly = longest > segment_bytes or 0 < self._segment_bytes < longest
-        if would_cut_wrongly and self._segment_bytes != segment_bytes:
+        would_split_wrongly = longest > segment_bytes or 0 < self._segment_bytes < longest
+        if would_split_wrongly and self._segment_bytes != segment_bytes:
             self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, segment_bytes)
             self._segment_bytes = segment_bytes
         sent = 0
@@ -189,7 +206,7 @@ class DatagramSocket:
             errors_before = self.send_errors
             for piece in pieces[sent:]:
                 self._send_each(piece, segment_bytes)
-            self.can_segment = self.send_errors > errors_before  # then that is not what was refused
+            self.can_segment = self.send_errors > errors_before  # segmentation was not the reason
 
     def _send_each(self, piece: memoryview, segment_bytes: int) -> None:
         for i in range(0, len(piece), segment_bytes):
@@ -212,7 +229,7 @@ class DatagramSocket:
                     raise _SegmentationRefusedError from None
                 if error.errno not in _TRANSIENT_ERRORS:
                     raise
-                # It may be what became of an earlier datagram, told in place of sending this one.
+                # The error may belong to an earlier datagram: clear it, and try again.
                 self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if is_retry:
                     self.send_errors += 1
@@ -223,9 +240,9 @@ class DatagramSocket:
     # Receiving
 
     def receive(self) -> list[Batch]:
-        """What has arrived, at most MAX_BATCH_BYTES; [] for nothing. Valid until the next call.
+        """Return what has arrived, at most MAX_BATCH_BYTES; [] for nothing. Valid until the next call.
 
-        Neighbours of one size are one batch. Raises PeerUnreachableError.
+        Consecutive datagrams of one size form one batch. Raises PeerUnreachableError.
         """
         batches: list[Batch] = []
         start = end = 0
@@ -243,11 +260,11 @@ class DatagramSocket:
             except ConnectionRefusedError:
                 if end == 0:
                     raise PeerUnreachableError from None
-                self._is_refused = True  # first what came before
+                self._is_refused = True  # reported by the next call, after what came before it
                 break
             except OSError as error:
                 if error.errno in _TRANSIENT_ERRORS:
-                    continue  # what became of a datagram that was sent, such as a router's word that it is too long
+                    continue  # it concerns a datagram that was sent, such as a router's report that it is too long
                 raise
             if size == 0:
                 continue
@@ -263,7 +280,7 @@ class DatagramSocket:
         return batches
 
     def receive_from(self) -> tuple[Batch, Origin] | None:
-        """One arrival at an unconnected socket, with its origin; None for nothing."""
+        """Return one arrival at an unconnected socket with its origin; None for nothing."""
         try:
             size, ancillary, _, peer = self.sock.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
         except (BlockingIOError, ConnectionRefusedError):
@@ -272,14 +289,14 @@ class DatagramSocket:
         return Batch(self._buffer[:size], max(segment, 1), ecn), Origin(peer, _local_host(ancillary))
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]], size: int) -> tuple[int, int]:
-        if ancillary != self._ancillary:  # nearly always it says what it said before
+        if ancillary != self._ancillary:  # it is nearly always the same as before
             self._ancillary = ancillary
             self._segment_and_ecn = self._parse_ancillary(ancillary)
         segment, ecn = self._segment_and_ecn
         return (min(segment, size) if segment else size), ecn
 
     def _parse_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
-        """What UDP_GRO has cut the datagrams into, 0 where it says nothing, and the IP ECN field."""
+        """Return the size of the datagrams that UDP_GRO has joined, 0 if there is none, and the IP ECN field."""
         segment = ecn = 0
         for level, kind, value in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
@@ -294,8 +311,9 @@ class DatagramSocket:
 
 
 def wait_readable(descriptors: Sequence[int], timeout_ns: int | None) -> list[int]:
-    """Wait until some of them are readable, and return those; none after `timeout_ns`, to the microsecond where the
-    system can.
+    """Wait until some descriptors are readable, and return those; none after `timeout_ns`.
+
+    The timeout is exact to the microsecond if all descriptors are small enough for select(2).
     """
     timeout_s = None if timeout_ns is None else max(0, timeout_ns) / 1e9
     if max(descriptors) < 1024:  # FD_SETSIZE
@@ -307,11 +325,11 @@ def wait_readable(descriptors: Sequence[int], timeout_ns: int | None) -> list[in
 
 
 class _SegmentationRefusedError(Exception):
-    """The route's device cannot do it: older virtual devices, some tunnels."""
+    """The device of the route cannot segment: older virtual devices, some tunnels."""
 
 
-def ask_for_local_address(sock: socket.socket) -> None:
-    """Let `receive_from` tell which local address a datagram was sent to."""
+def report_local_address(sock: socket.socket) -> None:
+    """Let `receive_from` report the local address that a datagram was sent to."""
     _try_option(sock, socket.IPPROTO_IP, _IP_PKTINFO, 1)
     _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
 

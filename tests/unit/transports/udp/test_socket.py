@@ -13,7 +13,7 @@ from toolkit.rudp.batch import MAX_BATCH_BYTES, Transmit
 from toolkit.transports.udp.socket import (
     DatagramSocket,
     PeerUnreachableError,
-    ask_for_local_address,
+    report_local_address,
     wait_readable,
 )
 
@@ -339,7 +339,7 @@ class TestOrigin:
     @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
     def test_tells_who_sent_and_to_which_address(self, cleanup: ExitStack, family: int) -> None:
         anywhere = DatagramSocket(cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM)), "off")
-        ask_for_local_address(anywhere.sock)
+        report_local_address(anywhere.sock)
         anywhere.sock.bind(("", 0))
         host = LOOPBACK[socket.AddressFamily(family)]
         sender = cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM))
