@@ -112,7 +112,7 @@ def test_the_session_is_the_one_of_the_code() -> None:
 def test_the_tcp_framing_is_the_one_of_the_code() -> None:
     text = section("TCP: preface and frames")
     kinds = {(row[0], row[1]) for row in rows(text) if len(row) == 3 and row[0].isdigit()}
-    assert kinds == {(str(kind.value), kind.name) for kind in tcp_wire.Kind}
+    assert kinds == {(str(kind.value), kind.name) for kind in tcp_wire.PrefaceType}
     ends = [int(row[0]) + int(row[1]) for row in rows(text) if len(row) == 4 and row[0].isdigit()]
     assert tcp_wire.PREFACE_BYTES in ends
     assert tcp_wire.FRAME_BYTES in ends
