@@ -1,20 +1,20 @@
-"""Files from one process to another: what arrives, what is said, and what is left when it is interrupted."""
+"""Files from one process to another: what arrives, what both ends print, and what an interrupt leaves behind."""
 
 import os
 import random
 import signal
 import stat
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.background import wait_until
 from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, receiver
 from tests.support.forked_cli import ForkedCli
 
 TRANSPORTS = ("tcp", "udp")
+SLOW = "4Mbit"  # a transfer of 30 MB takes a minute: it is still running when a test interrupts it
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -36,7 +36,9 @@ def make_file(path: Path, size_bytes: int, seed: int = 1) -> Path:
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 1_000_003, 20_000_000])
-def test_a_file_arrives_and_both_ends_agree(transport: str, size_bytes: int, tmp_path: Path, incoming: Path) -> None:
+def test_a_file_arrives_and_both_ends_print_the_same_result(
+    transport: str, size_bytes: int, tmp_path: Path, incoming: Path
+) -> None:
     path = make_file(tmp_path / "файл 1.bin", size_bytes)
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
     path.chmod(0o640)
@@ -65,7 +67,7 @@ def test_a_file_arrives_and_both_ends_agree(transport: str, size_bytes: int, tmp
     assert ours["skipped"] == []
 
 
-def test_a_tree_arrives_whole_and_links_are_named_as_left_out(transport: str, tmp_path: Path, incoming: Path) -> None:
+def test_a_tree_arrives_and_skipped_links_are_named(transport: str, tmp_path: Path, incoming: Path) -> None:
     tree = tmp_path / "tree"
     for index in range(300):
         make_file(tree / f"{index % 7}" / f"{index}.txt", index * 13, index)
@@ -81,7 +83,7 @@ def test_a_tree_arrives_whole_and_links_are_named_as_left_out(transport: str, tm
     assert subprocess.run(["diff", "-r", tree, incoming / "tree"], check=False).returncode == 0
 
 
-def test_standard_input_arrives_under_the_name_asked_for(transport: str, incoming: Path) -> None:
+def test_standard_input_arrives_under_the_given_name(transport: str, incoming: Path) -> None:
     content = random.Random(5).randbytes(3_000_000)
     with receiver(incoming, "--once") as receiving:
         sent = nettool(f"{transport}-send", "--name", "piped.bin", "-", receiving.target, stdin=content)
@@ -92,7 +94,9 @@ def test_standard_input_arrives_under_the_name_asked_for(transport: str, incomin
 
 
 @pytest.mark.parametrize("target", ["[::1]:{}", "localhost:{}"])
-def test_ipv6_and_names(transport: str, target: str, tmp_path: Path, incoming: Path) -> None:
+def test_a_target_may_be_an_ipv6_address_or_a_host_name(
+    transport: str, target: str, tmp_path: Path, incoming: Path
+) -> None:
     path = make_file(tmp_path / "a", 100_000)
     bind = "::1" if "::1" in target else "127.0.0.1"
     with receiver(incoming, "--once", "--bind", bind) as receiving:
@@ -102,7 +106,7 @@ def test_ipv6_and_names(transport: str, target: str, tmp_path: Path, incoming: P
     assert (incoming / "a").read_bytes() == path.read_bytes()
 
 
-def test_one_receiver_takes_both_transports_on_one_port_and_many_senders(tmp_path: Path, incoming: Path) -> None:
+def test_one_port_serves_both_transports_and_several_senders(tmp_path: Path, incoming: Path) -> None:
     paths = [make_file(tmp_path / f"{index}", 3_000_000, index) for index in range(6)]
     with receiver(incoming) as receiving:
         assert "(tcp, udp)" in receiving.said
@@ -119,7 +123,7 @@ def test_one_receiver_takes_both_transports_on_one_port_and_many_senders(tmp_pat
         assert (incoming / path.name).read_bytes() == path.read_bytes()
 
 
-def test_without_once_each_session_is_a_line_of_json(tmp_path: Path, incoming: Path) -> None:
+def test_every_session_prints_a_line_of_json(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "a", 1000)
     with receiver(incoming, "--json") as receiving:
         assert nettool("tcp-send", path, receiving.target).code == 0
@@ -134,7 +138,7 @@ def test_without_once_each_session_is_a_line_of_json(tmp_path: Path, incoming: P
 
 
 @pytest.mark.parametrize("command", ["tcp-recv", "udp-recv"])
-def test_one_transport_forms_and_options(command: str, tmp_path: Path, incoming: Path) -> None:
+def test_receivers_for_one_transport_and_their_options(command: str, tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "a", 500_000)
     sender = command.replace("recv", "send")
     with receiver(incoming, "--once", "--fsync", "--idle-timeout", "10s", command=command) as receiving:
@@ -157,14 +161,14 @@ def test_udp_without_offload(tmp_path: Path, incoming: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_either_end_leaves_nothing(
+def test_interrupting_either_end_leaves_no_file(
     transport: str, number: signal.Signals, tmp_path: Path, incoming: Path
 ) -> None:
     path = make_file(tmp_path / "large", 30_000_000)
-    command = [f"{transport}-send", "--rate", "20Mbit", str(path)]
+    command = [f"{transport}-send", "--rate", SLOW, str(path)]
     with receiver(incoming) as receiving:
         with ForkedCli([*command, receiving.target]) as sending:
-            _wait_until(lambda: everything_below(incoming) != [])
+            wait_until(lambda: everything_below(incoming) != [], "content arrives")
             sending.send_signal(number)
             sending.send_signal(number)
             assert sending.wait(LIMIT_S) == 130
@@ -173,7 +177,7 @@ def test_interrupting_either_end_leaves_nothing(
         assert everything_below(incoming) == []
 
         with ForkedCli([*command, receiving.target]) as sending:
-            _wait_until(lambda: everything_below(incoming) != [])
+            wait_until(lambda: everything_below(incoming) != [], "content arrives")
             receiving.process.send_signal(number)
             ended = receiving.end(number)
             assert sending.wait(LIMIT_S) == 4
@@ -183,7 +187,7 @@ def test_interrupting_either_end_leaves_nothing(
     assert everything_below(incoming) == []
 
 
-def test_a_signal_that_the_starter_ignores_stays_ignored(tmp_path: Path, incoming: Path) -> None:
+def test_a_signal_that_the_parent_process_ignores_stays_ignored(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "a", 1000)
     with receiver(incoming, "--once", before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as receiving:
         receiving.process.send_signal(signal.SIGHUP)
@@ -191,7 +195,7 @@ def test_a_signal_that_the_starter_ignores_stays_ignored(tmp_path: Path, incomin
         assert receiving.end().code == 0
 
 
-def test_a_reader_of_stdout_who_goes_away_is_no_error(tmp_path: Path, incoming: Path) -> None:
+def test_a_closed_stdout_is_no_error(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "a", 1000)
     reading, writing = os.pipe()
     os.close(reading)
@@ -209,29 +213,22 @@ def test_a_reader_of_stdout_who_goes_away_is_no_error(tmp_path: Path, incoming: 
     assert (sent.returncode, sent.stderr) == (0, b"")
 
 
-def test_listening_beyond_loopback_is_warned_about(incoming: Path) -> None:
+def test_listening_beyond_loopback_prints_a_warning(incoming: Path) -> None:
     with receiver(incoming, "--bind", "0.0.0.0") as receiving:
         assert "warning: anyone who can reach port" in receiving.end(signal.SIGINT).stderr
     with receiver(incoming, "--bind", "localhost") as receiving:
         assert "warning" not in receiving.end(signal.SIGINT).stderr
 
 
-def test_a_second_sender_to_once_is_told(tmp_path: Path, incoming: Path) -> None:
+def test_a_second_sender_is_refused_by_a_receiver_started_with_once(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "large", 30_000_000)
     other = make_file(tmp_path / "other", 10)
     with receiver(incoming, "--once") as receiving:
-        with ForkedCli(["udp-send", "--rate", "50Mbit", str(path), receiving.target]) as sending:
-            _wait_until(lambda: everything_below(incoming) != [])
+        with ForkedCli(["udp-send", "--rate", SLOW, str(path), receiving.target]) as sending:
+            wait_until(lambda: everything_below(incoming) != [], "content arrives")
             refused = nettool("tcp-send", other, receiving.target)
             sending.send_signal(signal.SIGINT)
             sending.wait(LIMIT_S)
         assert refused.code == 3
         assert "--once" in complaint(refused)
         assert receiving.end().code == 4
-
-
-def _wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
