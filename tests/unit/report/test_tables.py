@@ -80,7 +80,7 @@ def test_every_mark_has_an_explanation() -> None:
 
 def test_packet_accounting_shows_the_worst_balance() -> None:
     balances = column(by_name(troubled())[ACCOUNTING], "balance")
-    assert balances == ["0", "12", "0"] * 4
+    assert balances == ["0", "12", "0"] * 3
 
 
 def test_shares_of_time_add_up_to_one() -> None:
