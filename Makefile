@@ -22,9 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## make the environment in ./.venv
 
-test: $(STAMP)   ## every test (under five minutes on two cores)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not timing"
-	$(BIN)/python -m pytest -q -m timing
+test: $(STAMP)   ## every test (under four minutes on two cores)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-system: $(STAMP)  ## only the tests with real sockets, processes and namespaces
 	$(BIN)/python -m pytest -q tests/system

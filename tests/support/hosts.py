@@ -1,4 +1,4 @@
-"""Hosts made of network namespaces: each is a thread of this process in a namespace of its own."""
+"""Hosts for the tests: threads of this process, each in a network namespace of its own."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from toolkit.emulator.namespaces import CLONE_NEWNET, unshare
 
 
 class Host:
-    """A thread in a network namespace of its own, where it does what it is told."""
+    """A thread in its own network namespace that runs functions and commands there."""
 
     def __init__(self) -> None:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -23,7 +23,7 @@ class Host:
         self.call(lambda: unshare(CLONE_NEWNET))
         self.thread_id = self.call(threading.get_native_id)
         self.run("ip link set lo up")
-        # Addresses may be used at once.
+        # Without duplicate address detection, addresses are usable at once.
         self.run("sysctl -q -w net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
 
     def _serve(self) -> None:
@@ -31,7 +31,7 @@ class Host:
             work()
 
     def call(self, function: Callable[[], T]) -> T:
-        """The function's result, from inside."""
+        """Run `function` inside and return its result, or raise its error."""
         results: SimpleQueue[T | BaseException] = SimpleQueue()
 
         def work() -> None:
@@ -47,21 +47,23 @@ class Host:
         return result
 
     def run(self, command: str) -> None:
+        """Run a command inside. Raises CalledProcessError."""
         self.call(lambda: subprocess.run(command.split(), check=True, capture_output=True))
 
     def end(self) -> None:
+        """Stop the thread; the kernel removes the namespace."""
         self._work.put(None)
         self._thread.join(PATIENCE_S)
 
 
 def make_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
-    """near, router and far, with nothing between them. Skips the test where they cannot be made."""
+    """Near host, router and far host, not connected yet. Skips the test where namespaces are unavailable."""
     if os.geteuid() != 0:
-        pytest.skip("needs the rights of root to make network namespaces")
+        pytest.skip("needs root to make network namespaces")
     try:
         hosts = Host(), Host(), Host()
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespaces here: {error}")
+        pytest.skip(f"network namespaces are unavailable: {error}")
     for host in hosts:
         cleanup.callback(host.end)
     hosts[1].run("sysctl -q -w net.ipv4.ip_forward=1")

@@ -1,4 +1,4 @@
-"""Links for the tests: when they can be had, what runs on them, and an ordinary user to have them."""
+"""Emulated links for the tests: when they are available, traffic over them, and an unprivileged user to make them."""
 
 import ctypes
 import json
@@ -24,21 +24,58 @@ from toolkit.emulator.link import Link
 from toolkit.netmodel.spec import LinkSpec, PathSpec
 
 MS = 1_000_000
+PATIENCE_S = 120.0  # for an event that an overloaded machine delays
 NOBODY = 65534
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 _CLONE_NEWUSER, _PR_CAPBSET_DROP, _CAP_SYS_ADMIN = 0x10000000, 24, 21
 _SOL_UDP, _UDP_SEGMENT = 17, 103
+_SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES = 33, 32 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 needs_tun = [
     pytest.mark.root,
-    pytest.mark.skipif(os.geteuid() != 0, reason="not root: other tests have the link of an ordinary user"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="not root (other tests run a link as an unprivileged user)"),
     pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this machine has no /dev/net/tun"),
 ]
 
 
 def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
+
+
+def eventually(condition: Callable[[], bool], pause_s: float = 0.0) -> bool:
+    """Whether `condition` becomes true. For what sends no event, and for figures that other load can only worsen."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(pause_s)
+    return True
+
+
+def processes() -> dict[int, str]:
+    """Pid -> command line, of all processes."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+    return found
+
+
+def link_processes(owner: int) -> set[int]:
+    """The pids of the processes behind the links of `owner`."""
+    found = set()
+    for pid, line in processes().items():
+        try:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == owner and "toolkit.emulator.start" in line:
+            found.add(pid)
+    return found
 
 
 def simple(rate_bps: float | None, rtt_ms: float, loss: float = 0.0, seed: int = 1) -> LinkSpec:
@@ -51,7 +88,7 @@ def simple(rate_bps: float | None, rtt_ms: float, loss: float = 0.0, seed: int =
 
 
 def iperf(link: Link, *options: str) -> dict[str, Any]:
-    """iperf3 from near to far; its JSON."""
+    """Run iperf3 from near to far; return its JSON."""
     with link.popen_far(["iperf3", "-s", "-1", "--forceflush"], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         for line in server.stdout:
@@ -59,71 +96,67 @@ def iperf(link: Link, *options: str) -> dict[str, Any]:
                 break
         link.start_clock()
         with link.popen_near(["iperf3", "-c", "far", "-J", *options], stdout=subprocess.PIPE) as client:
-            output, _ = client.communicate(timeout=60)
-        server.communicate(timeout=10)
+            output, _ = client.communicate(timeout=PATIENCE_S)
+        server.communicate(timeout=PATIENCE_S)
     result = json.loads(output)
     assert "error" not in result, result["error"]
     return dict(result)
 
 
+def enlarge_receive_buffer(sock: socket.socket) -> None:
+    """Give a socket room for every packet of a test, so that the host loses none when this process is held up."""
+    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+
+
 def datagrams(link: Link, family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
-    """A connected UDP socket near, and the one far that it sends to."""
+    """A UDP socket at the near end, connected to one at the far end."""
     near, far = link.socket_near(family, socket.SOCK_DGRAM), link.socket_far(family, socket.SOCK_DGRAM)
     far.bind((str(link.addresses.far_ipv6 if family == socket.AF_INET6 else link.addresses.far), 0))
-    far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    enlarge_receive_buffer(far)
     near.connect(far.getsockname())
     return near, far
 
 
-def numbered(link: Link, packets: int, *, payload_bytes: int = 1000, segments: int = 40) -> list[int]:
-    """Send numbered datagrams as super-packets, and return the numbers that arrived, in their order.
+def send_at_once(sender: socket.socket, packets: int, payload_bytes: int, segments: int = 40) -> None:
+    """Send numbered datagrams as super-packets of up to `segments` datagrams."""
+    sender.setsockopt(_SOL_UDP, _UDP_SEGMENT, payload_bytes)
+    for first in range(0, packets, segments):
+        count = min(segments, packets - first)
+        sender.send(b"".join(struct.pack("!I", first + i).ljust(payload_bytes, b"\0") for i in range(count)))
 
-    No more than a few hundred are under way at a time: what overflowed in the host would be no loss of the link's.
+
+def send_numbered(link: Link, packets: int) -> list[int]:
+    """Send numbered datagrams of 1,000 bytes from near to far; return the numbers in the order of arrival.
+
+    At most 5,000: more could overflow a buffer of the host, which would not be a loss of the link.
     """
     near, far = datagrams(link)
-    came: list[int] = []
+    arrived: list[int] = []
     with near, far:
-        near.setsockopt(_SOL_UDP, _UDP_SEGMENT, payload_bytes)
-        far.setblocking(False)
-        for first in range(0, packets, segments):
-            count = min(segments, packets - first)
-            near.send(b"".join(struct.pack("!I", first + i).ljust(payload_bytes, b"\0") for i in range(count)))
-            came += _taken(far, 0)
-            while max(came, default=0) < first - 400 and (more := _taken(far, 0.05)):
-                came += more
-        settled(link)
-        came += _taken(far, 0.05)
-    return came
+        send_at_once(near, packets, 1000)
+        idle_accounting(link)
+        while select.select([far], [], [], 0)[0]:
+            with suppress(BlockingIOError):  # a wrong checksum: the kernel discarded the datagram
+                arrived.append(struct.unpack_from("!I", far.recv(2000, socket.MSG_DONTWAIT))[0])
+    return arrived
 
 
-def _taken(receiver: socket.socket, pause_s: float) -> list[int]:
-    """What is there by now, or comes within a pause."""
-    came = []
-    while select.select([receiver], [], [], pause_s)[0]:
-        with suppress(BlockingIOError):  # what was there had a wrong checksum
-            came.append(struct.unpack_from("!I", receiver.recv(2000))[0])
-        pause_s = 0
-    return came
-
-
-def settled(link: Link) -> LinkAccounting:
-    """The accounting when nothing is under way any more."""
-    deadline = time.monotonic() + 20
+def idle_accounting(link: Link) -> LinkAccounting:
+    """The counters once nothing is in flight."""
     while True:
         before, accounting = link.accounting(), link.accounting()
         is_idle = before.forward == accounting.forward and before.backward == accounting.backward
         if is_idle and accounting.forward.in_flight == accounting.backward.in_flight == 0:
             return accounting
-        assert time.monotonic() < deadline, accounting
-        select.select([], [], [], 0.02)
+        time.sleep(0.02)
 
 
 @contextmanager
 def becoming_nobody(device_mode: int | None = 0o666) -> Iterator[Callable[[], None]]:
-    """What a child of root calls to go on as `nobody`.
+    """A function that a child of root calls to continue as `nobody`.
 
-    In a mount namespace of its own: /dev/net/tun has `device_mode` (that of most machines; None: there is none), and
-    the interpreter and this project are reachable even where they lie in a folder of root's.
+    It enters a mount namespace in which /dev/net/tun has `device_mode` (the default is that of most machines; None
+    removes the device), and in which the interpreter and this project are reachable even inside a folder of root.
     """
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
@@ -160,7 +193,7 @@ def becoming_nobody(device_mode: int | None = 0o666) -> Iterator[Callable[[], No
 
 
 def without_namespaces() -> None:
-    """What a child of root calls to go on where nobody may make a namespace: in one of users that allows no more."""
+    """Called by a child of root: continue inside a user namespace that permits no further namespaces."""
     _checked(_libc.unshare(_CLONE_NEWUSER))
     Path("/proc/self/uid_map").write_text("0 0 1")
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
@@ -168,7 +201,7 @@ def without_namespaces() -> None:
 
 
 def _closed_parents(path: Path) -> list[Path]:
-    """The topmost folder on the way to `path` that not everybody may pass, if there is one."""
+    """The topmost parent of `path` that other users cannot traverse, if any."""
     closed = [parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001]
     return closed[:1]
 
