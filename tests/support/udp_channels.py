@@ -1,6 +1,7 @@
 """Pairs of UDP channels over real sockets, and transfers between them."""
 
 import time
+from typing import Any
 
 from tests.support.background import PATIENCE_S, Background
 from tests.support.content import BytesSink, BytesSource, receive_until
@@ -51,17 +52,11 @@ def transfer(
     return sending.outcome(), sink
 
 
-def serve_until_done(channel: Channel, sink: BytesSink, peer_call: Background[list[BytesSource]]) -> None:
+def serve_until_done(channel: Channel, sink: BytesSink, peer_call: Background[Any]) -> None:
     """Drive the channel until a call at the other end returns: its flush needs acknowledgements."""
     deadline_s = time.monotonic() + PATIENCE_S
     while peer_call.is_alive() and time.monotonic() < deadline_s:
         channel.receive(sink, timeout_s=0.01)
-
-
-def receive_all(channel: Channel, written_bytes: int, messages: int) -> tuple[BytesSink, list[bytes]]:
-    """As `receive_until`, with a new sink."""
-    sink = BytesSink()
-    return sink, receive_until(channel, sink, written_bytes, messages)
 
 
 def wait_for_close(channel: Channel) -> str:

@@ -1,4 +1,4 @@
-"""--qlog on the command line: one file an end and a session, and one line where it cannot be written."""
+"""--qlog on the command line: one file per side and session, and a one-line error if it cannot be written."""
 
 import json
 import signal
@@ -8,14 +8,14 @@ from tests.support.cli_process import complaint, everything_below, nettool, rece
 
 
 def vantage_point(path: Path) -> str:
-    """Of a log that goes on until the connection has ended without an error (either end may be the first to close)."""
+    """Return the vantage point of a log, which must end with a close without an error; either side may close first."""
     records = [json.loads(record) for record in path.read_bytes().split(b"\x1e")[1:]]
     [closed] = [record["data"] for record in records[1:] if record["name"] == "connectivity:connection_closed"]
     assert closed["application_code"] == 0
     return str(records[0]["trace"]["vantage_point"]["type"])
 
 
-def test_each_end_and_session_has_a_log(tmp_path: Path) -> None:
+def test_each_side_and_session_has_a_log(tmp_path: Path) -> None:
     incoming, logs = tmp_path / "incoming", tmp_path / "logs"
     incoming.mkdir()
     logs.mkdir()

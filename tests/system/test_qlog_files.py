@@ -1,4 +1,4 @@
-"""qlog files of real connections over loopback: which are made, when, and what a server writes for strangers."""
+"""The qlog files of real connections over loopback: which are made and when, and what unknown clients leave."""
 
 import json
 import logging
@@ -9,37 +9,16 @@ from typing import Any
 
 import pytest
 
-from toolkit.channel import Address, Channel, Extent, TransportOptions
-from toolkit.errors import PeerClosedError, UnreachableError, UsageError
+from tests.support.background import PATIENCE_S
+from tests.support.udp_channels import connected, transfer, wait_for_close
+from toolkit.channel import Address, TransportOptions
+from toolkit.errors import UnreachableError, UsageError
 from toolkit.rudp import wire
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
 
 LOOPBACK = Address("127.0.0.1", 0)
 CONTENT = bytes(range(256)) * 2000
-
-
-class Source:
-    def fileno(self) -> int:
-        raise AssertionError("UDP reads by read_into")
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        buffer[:] = CONTENT[offset : offset + len(buffer)]
-
-    def on_sendfile(self, offset: int, length: int) -> None:
-        raise AssertionError(f"UDP has read {length} bytes from {offset} by itself")
-
-    def release(self, extent: Extent) -> None:
-        pass
-
-
-class Sink:
-    def __init__(self) -> None:
-        self.landed_bytes = 0
-
-    def write(self, file_id: int, offset: int, data: memoryview) -> None:
-        assert (file_id, bytes(data)) == (0, CONTENT[offset : offset + len(data)])
-        self.landed_bytes += len(data)
 
 
 def events(path: Path) -> list[dict[str, Any]]:
@@ -57,27 +36,12 @@ def listener(tmp_path: Path) -> Iterator[UdpListener]:
     made.close()
 
 
-def accept(listener: UdpListener) -> Channel:
-    channel = listener.accept(10)
-    assert channel is not None
-    return channel
-
-
-def transfer(listener: UdpListener, log: Path) -> tuple[int, int]:
-    """Send CONTENT through a new connection; returns the packets that the client sent and lost."""
-    client = UdpTransport().connect(listener.address, TransportOptions(qlog=str(log)))
-    server = accept(listener)
-    sink = Sink()
-    client.send_extent(Extent(0, 0, len(CONTENT)), Source())
-    client.send_message(b"sent")
-    messages: list[bytes] = []
-    while sink.landed_bytes < len(CONTENT) or not messages:
-        message = server.receive(sink, timeout_s=0.01)
-        messages += [message] if message is not None else []
-        client.receive(timeout_s=0)
+def log_transfer(listener: UdpListener, log: Path) -> tuple[int, int]:
+    """Send CONTENT through a new connection with a log; returns the packets that the client sent and lost."""
+    client, server = connected(listener, TransportOptions(connect_timeout_s=PATIENCE_S, qlog=str(log)))
+    transfer(client, server, [CONTENT], [b"sent"])
     client.close()
-    with pytest.raises(PeerClosedError):
-        server.receive(timeout_s=10)
+    wait_for_close(server)
     server.close()
     statistics = client.statistics()
     return int(statistics["packets_sent"]), int(statistics["packets_lost"])
@@ -86,7 +50,7 @@ def transfer(listener: UdpListener, log: Path) -> tuple[int, int]:
 def test_each_connection_has_a_file_of_its_own(listener: UdpListener, tmp_path: Path) -> None:
     for session in (1, 2, 3):
         near = tmp_path / f"client-{session}.qlog"
-        packets, lost = transfer(listener, near)
+        packets, lost = log_transfer(listener, near)
         far = tmp_path / ("server.sqlog" if session == 1 else f"server-{session}.sqlog")
         sent = named(near, "transport:packet_sent")
         eliciting = [p for p in sent if not {f["frame_type"] for f in p["frames"]} & {"ack", "connection_close"}]
@@ -112,10 +76,10 @@ def test_each_connection_has_a_file_of_its_own(listener: UdpListener, tmp_path: 
 def test_forged_first_packets_make_no_files(listener: UdpListener, tmp_path: Path) -> None:
     strangers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(5)]
     for i, stranger in enumerate(strangers):
-        stranger.settimeout(10)
+        stranger.settimeout(PATIENCE_S)
         stranger.sendto(wire.InitialPacket(i, 1472).encode(), listener.address)
         assert stranger.recv(2048)[0] == wire.PacketType.ACCEPT
-    transfer(listener, tmp_path / "client.qlog")
+    log_transfer(listener, tmp_path / "client.qlog")
     listener.close()
     for stranger in strangers:
         stranger.close()
@@ -123,7 +87,7 @@ def test_forged_first_packets_make_no_files(listener: UdpListener, tmp_path: Pat
     assert named(tmp_path / "server.sqlog", "connectivity:connection_closed")
 
 
-def test_a_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     options = TransportOptions(qlog=str(tmp_path / "missing" / "a.qlog"))
     with pytest.raises(UsageError, match="no such file or directory; choose another file with --qlog"):
         UdpTransport().listen(LOOPBACK, options)
@@ -131,7 +95,7 @@ def test_a_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
         UdpTransport().connect(Address("127.0.0.1", 9), options)
 
 
-def test_nobody_there_leaves_no_file_open(tmp_path: Path) -> None:
+def test_a_failed_connection_leaves_no_file_open(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(LOOPBACK)
         port = taken.getsockname()[1]
@@ -140,10 +104,10 @@ def test_nobody_there_leaves_no_file_open(tmp_path: Path) -> None:
         UdpTransport().connect(Address("127.0.0.1", port), options)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     listener = UdpTransport().listen(LOOPBACK, TransportOptions())
     with caplog.at_level(logging.WARNING):
-        transfer(listener, Path("/dev/full"))
+        log_transfer(listener, Path("/dev/full"))
     listener.close()
     assert [record.message for record in caplog.records] == ["the qlog is incomplete: no space left on device"]

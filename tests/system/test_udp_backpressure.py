@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.background import PATIENCE_S, Background, wait_until
 from tests.support.content import BytesSink, BytesSource, receive_until
-from tests.support.udp_channels import connected
-from toolkit.channel import Address, Channel, Extent, TransportOptions
+from tests.support.udp_channels import connected, serve_until_done
+from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
 from toolkit.transports.udp.channel import BACKLOG_BYTES, MAX_QUEUED_BYTES, UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
@@ -45,14 +45,6 @@ def send_for(channel: UdpChannel, duration_s: float) -> None:
     send_until(channel, lambda: time.monotonic() >= end_s)
 
 
-def receive_while(channel: Channel, sink: BytesSink, call: Background[None]) -> None:
-    """Receive until the peer's call has returned."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while call.is_alive() and time.monotonic() < deadline_s:
-        channel.receive(sink, timeout_s=0.01)
-    call.outcome()
-
-
 def test_content_without_a_sink_is_stashed_up_to_a_limit(pair: tuple[UdpChannel, UdpChannel]) -> None:
     near, far = pair
     content = random.Random(1).randbytes(1 << 20)
@@ -70,7 +62,8 @@ def test_content_without_a_sink_is_stashed_up_to_a_limit(pair: tuple[UdpChannel,
     assert far.buffered_bytes <= STASH_BYTES + SLACK_BYTES
     sink = BytesSink()
     receive_until(far, sink, count * len(content), 0)
-    receive_while(far, sink, flooding)
+    serve_until_done(far, sink, flooding)
+    flooding.outcome()
     assert sink.written_bytes == count * len(content)
     assert all(sink.content(file_id) == content for file_id in range(count))
     assert far.buffered_bytes == 0
@@ -92,7 +85,8 @@ def test_messages_are_queued_up_to_a_limit(pair: tuple[UdpChannel, UdpChannel]) 
     assert far.buffered_bytes <= MAX_QUEUED_BYTES + SLACK_BYTES
     assert flooding.is_alive()
     received = receive_until(far, BytesSink(), 0, count)
-    receive_while(far, BytesSink(), flooding)
+    serve_until_done(far, BytesSink(), flooding)
+    flooding.outcome()
     assert [len(m) for m in received] == [len(message) - number for number in range(count)]
     assert far.buffered_bytes == 0
 
@@ -116,7 +110,8 @@ def test_a_sender_waits_while_too_much_is_unacknowledged(pair: tuple[UdpChannel,
     assert flooding.is_alive()
     assert sent * len(message) <= BACKLOG_BYTES + SLACK_BYTES
     assert receive_until(far, BytesSink(), 0, count) == [message] * count
-    receive_while(far, BytesSink(), flooding)
+    serve_until_done(far, BytesSink(), flooding)
+    flooding.outcome()
 
 
 def test_empty_messages_count_with_their_overhead(pair: tuple[UdpChannel, UdpChannel]) -> None:

@@ -1,4 +1,4 @@
-"""The listening end over real sockets: who gets in, what half-open handshakes cost, and how it ends."""
+"""The UDP listener over real sockets: which connections it accepts, what unconfirmed ones cost, and its end."""
 
 import os
 import secrets
@@ -9,21 +9,22 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 
 import pytest
 
-from tests.support.background import PATIENCE_S, Background
+from tests.support.background import PATIENCE_S, Background, wait_until
 from tests.support.content import BytesSink
-from tests.support.udp_channels import connected, receive_all, send_all
+from tests.support.udp_channels import connected, transfer
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError
 from toolkit.rudp import wire
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import MAX_UNCONFIRMED, MAX_UNCONFIRMED_PER_HOST, UdpListener
 
-OPTIONS = TransportOptions(idle_timeout_s=10.0)
-FORGED = 17
+OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
+MAX_WITHOUT_TOKEN = 16
+"""From this number of unconfirmed connections on, every client has to validate its address."""
 
 
 @pytest.fixture
@@ -38,63 +39,74 @@ def listener() -> Iterator[UdpListener]:
         yield made
 
 
+@pytest.fixture
+def long_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unconfirmed connections outlive the test, however slow the machine."""
+    monkeypatch.setattr("toolkit.transports.udp.listener.UNCONFIRMED_LIFETIME_NS", int(10 * PATIENCE_S * 1e9))
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 class Client:
-    """A bare socket that speaks the first packets by hand."""
+    """A bare socket that sends the first packets of a connection."""
 
     def __init__(self, cleanup: ExitStack, listener: UdpListener, host: str = "127.0.0.1") -> None:
         self.sock = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self.sock.bind((host, 0))
+        self.sock.settimeout(PATIENCE_S)
         self.address = listener.address
         self.client_id = secrets.randbits(64)
 
     def send(self, datagram: bytes) -> None:
         self.sock.sendto(datagram, self.address)
 
-    def initial(self, token: bytes = b"") -> None:
+    def send_initial(self, token: bytes = b"") -> None:
         self.send(wire.InitialPacket(self.client_id, 1472, token).encode())
 
     @property
     def unknown_version(self) -> bytes:
         return wire.InitialPacket(self.client_id, 1472, version=wire.VERSION + 1).encode()
 
-    def answer(self, kind: wire.PacketType, timeout_s: float = PATIENCE_S) -> bytes:
-        """The next datagram of this type."""
-        deadline = time.monotonic() + timeout_s
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.sock], [], [], left)[0]:
-                datagram = self.sock.recv(65_536)
-                if datagram[0] == kind:
-                    return datagram
-        raise AssertionError(f"no {kind.name} has come")
+    def answer(self, packet_type: wire.PacketType) -> bytes:
+        """Return the next datagram of this type."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline_s:
+            datagram = self.sock.recv(65_536)
+            if datagram[0] == packet_type:
+                return datagram
+        raise AssertionError(f"no {packet_type.name} has arrived")
 
-    def gets_in(self, listener: UdpListener, witness: "Client") -> bool:
-        """Whether something is kept for its INITIAL, with a token where that is asked for."""
-        before = len(listener._unconfirmed)
-        self.initial()
+    def gets_in(self, witness: "Client") -> bool:
+        """Return whether the listener makes a connection (and sockets) for its INITIAL, with a token if required."""
+        before = descriptors()
+        self.send_initial()
         first = self.sock.recv(65_536)
         if first[0] == wire.PacketType.RETRY:
-            self.initial(wire.decode_retry_untrusted(first))
+            self.send_initial(wire.decode_retry_untrusted(first))
+        # Once the witness has its answer, the listener has handled everything that came before.
         witness.send(witness.unknown_version)
         while not select.select([witness.sock], [], [], 0.1)[0]:
-            witness.send(witness.unknown_version)  # the other has got to a socket that was about to be connected
-        return len(listener._unconfirmed) > before  # what came before the witness is dealt with
+            witness.send(witness.unknown_version)  # the first went to a socket that was about to be connected
+        return descriptors() > before
 
-    def everything(self, duration_s: float) -> list[bytes]:
-        """What comes in this time."""
-        deadline = time.monotonic() + duration_s
+    def receive_for(self, duration_s: float) -> list[bytes]:
+        """Return what arrives in this time."""
+        deadline_s = time.monotonic() + duration_s
         datagrams = []
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.sock], [], [], left)[0]:
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if select.select([self.sock], [], [], left_s)[0]:
                 datagrams.append(self.sock.recv(65_536))
         return datagrams
 
 
 class TestHandshake:
-    def test_a_client_is_handed_out_when_it_has_used_the_id_that_it_was_given(
+    def test_a_connection_is_accepted_once_the_client_uses_its_id(
         self, listener: UdpListener, cleanup: ExitStack
     ) -> None:
         client = Client(cleanup, listener)
-        client.initial()
+        client.send_initial()
         accept = wire.decode_accept_untrusted(client.answer(wire.PacketType.ACCEPT))
         assert accept.client_id == client.client_id
         assert listener.accept(timeout_s=0.1) is None
@@ -105,22 +117,23 @@ class TestHandshake:
         assert channel is not None
         channel.abort()
 
-    def test_an_initial_that_comes_twice_makes_one_connection_and_the_same_answer(
+    @pytest.mark.usefixtures("long_lifetime")
+    def test_a_repeated_initial_gets_the_same_answer_and_no_second_connection(
         self, listener: UdpListener, cleanup: ExitStack
     ) -> None:
         client = Client(cleanup, listener)
-        client.initial()
+        client.send_initial()
         first = client.answer(wire.PacketType.ACCEPT)
-        client.initial()
+        before = descriptors()
+        client.send_initial()
         assert client.answer(wire.PacketType.ACCEPT) == first
-        assert len(listener._unconfirmed) == 1
+        assert descriptors() == before
 
     def test_answers_amplify_nothing(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        """RFC 9000 section 8.1, over the first second: the engine's tests look at all of the time."""
+        """RFC 9000 section 8.1, over the first second; the engine's tests cover the rest of the time."""
         client = Client(cleanup, listener)
-        client.initial()
-        received = client.everything(1.0)
-        assert received
+        client.send_initial()
+        received = [client.answer(wire.PacketType.ACCEPT), *client.receive_for(1.0)]
         assert sum(map(len, received)) <= 3 * wire.MIN_DATAGRAM_BYTES
 
     def test_another_version_is_answered_with_this_one(self, listener: UdpListener, cleanup: ExitStack) -> None:
@@ -134,97 +147,87 @@ class TestHandshake:
         client = Client(cleanup, listener)
         for datagram in (b"", b"\x01", bytes(1200), os.urandom(1400), wire.InitialPacket(1, 1472).encode()[:1199]):
             client.send(datagram)
-        for kind in wire.PacketType:
-            if kind != wire.PacketType.INITIAL:
-                client.send(wire.COMMON.pack(kind, 0, secrets.randbits(64), 0).ljust(1200, b"\0"))
-        assert client.everything(0.2) == []
+        for packet_type in wire.PacketType:
+            if packet_type != wire.PacketType.INITIAL:
+                client.send(wire.COMMON.pack(packet_type, 0, secrets.randbits(64), 0).ljust(1200, b"\0"))
+        assert client.receive_for(0.2) == []
         near, far = connected(listener, OPTIONS)
         near.abort()
         far.abort()
 
 
-class TestHalfOpen:
-    def test_many_of_them_make_every_address_prove_itself_and_cost_nothing_more(
+class TestUnconfirmed:
+    @pytest.fixture
+    def crowd(self, listener: UdpListener, cleanup: ExitStack, long_lifetime: None) -> None:  # noqa: ARG002
+        """As many unconfirmed connections as are allowed without validation."""
+        for _ in range(MAX_WITHOUT_TOKEN):
+            client = Client(cleanup, listener)
+            client.send_initial()
+            client.answer(wire.PacketType.ACCEPT)
+
+    @pytest.mark.usefixtures("crowd")
+    def test_many_make_every_client_validate_its_address_and_cost_nothing_more(
         self, listener: UdpListener, cleanup: ExitStack
     ) -> None:
-        forged = [Client(cleanup, listener) for _ in range(FORGED)]
-        for client in forged[:-1]:
-            client.initial()
-            client.answer(wire.PacketType.ACCEPT)
-        descriptors = len(os.listdir("/proc/self/fd"))
-        forged[-1].initial()
-        retry = forged[-1].answer(wire.PacketType.RETRY)
-        assert len(retry) < wire.MIN_DATAGRAM_BYTES
+        client = Client(cleanup, listener)
+        before = descriptors()
+        client.send_initial()
+        assert len(client.answer(wire.PacketType.RETRY)) < wire.MIN_DATAGRAM_BYTES
         for _ in range(50):
-            forged[-1].client_id = secrets.randbits(64)
-            forged[-1].initial(token=os.urandom(24))
-            forged[-1].answer(wire.PacketType.RETRY)
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+            client.client_id = secrets.randbits(64)
+            client.send_initial(token=os.urandom(24))
+            client.answer(wire.PacketType.RETRY)
+        assert descriptors() == before
 
-    def test_an_honest_client_gets_in_all_the_same(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        for _ in range(FORGED):
-            client = Client(cleanup, listener)
-            client.initial()
-            with suppress(AssertionError):
-                client.answer(wire.PacketType.ACCEPT, timeout_s=0.2)
-        begun = time.monotonic()
+    @pytest.mark.usefixtures("crowd")
+    def test_a_real_client_still_gets_in(self, listener: UdpListener) -> None:
         near, far = connected(listener, OPTIONS)
-        assert time.monotonic() - begun < 2
         with closing(near), closing(far):
             near.send_message(b"through")
             assert far.receive(BytesSink(), timeout_s=PATIENCE_S) == b"through"
 
-    def test_of_one_host_that_can_prove_its_address_leave_room_for_others(
-        self, listener: UdpListener, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("toolkit.transports.udp.listener._UNCONFIRMED_LIFETIME_NS", int(PATIENCE_S * 1e9))
-        greedy = [Client(cleanup, listener).gets_in(listener, Client(cleanup, listener)) for _ in range(40)]
+    @pytest.mark.usefixtures("long_lifetime")
+    def test_one_host_leaves_room_for_others(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        """Even if it validates its address."""
+        greedy = [Client(cleanup, listener).gets_in(Client(cleanup, listener)) for _ in range(40)]
         assert greedy == [True] * MAX_UNCONFIRMED_PER_HOST + [False] * (40 - MAX_UNCONFIRMED_PER_HOST)
-        others = [
-            Client(cleanup, listener, f"127.0.1.{n}").gets_in(listener, Client(cleanup, listener)) for n in range(40)
-        ]
+        others = [Client(cleanup, listener, f"127.0.1.{n}").gets_in(Client(cleanup, listener)) for n in range(40)]
         room = MAX_UNCONFIRMED - MAX_UNCONFIRMED_PER_HOST
         assert others == [True] * room + [False] * (40 - room)
 
-    def test_a_token_is_good_for_its_address_only(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        for _ in range(FORGED - 1):
-            client = Client(cleanup, listener)
-            client.initial()
-            client.answer(wire.PacketType.ACCEPT)
+    @pytest.mark.usefixtures("crowd")
+    def test_a_token_is_valid_for_its_address_only(self, listener: UdpListener, cleanup: ExitStack) -> None:
         honest, thief = Client(cleanup, listener), Client(cleanup, listener)
-        honest.initial()
+        honest.send_initial()
         token = wire.decode_retry_untrusted(honest.answer(wire.PacketType.RETRY))
         thief.client_id = honest.client_id
-        thief.initial(token)
+        thief.send_initial(token)
         thief.answer(wire.PacketType.RETRY)
-        honest.initial(token)
+        honest.send_initial(token)
         honest.answer(wire.PacketType.ACCEPT)
 
     def test_they_are_given_up(self, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("toolkit.transports.udp.listener._UNCONFIRMED_LIFETIME_NS", 200_000_000)
+        monkeypatch.setattr("toolkit.transports.udp.listener.UNCONFIRMED_LIFETIME_NS", 200_000_000)
         listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
-        descriptors = len(os.listdir("/proc/self/fd"))
-        for _ in range(5):
-            client = Client(cleanup, listener)
-            client.initial()
+        clients = [Client(cleanup, listener) for _ in range(5)]
+        before = descriptors()
+        for client in clients:
+            client.send_initial()
             client.answer(wire.PacketType.ACCEPT)
-        client.answer(wire.PacketType.CLOSE)
-        deadline = time.monotonic() + PATIENCE_S
-        while len(os.listdir("/proc/self/fd")) > descriptors + 5:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        clients[-1].answer(wire.PacketType.CLOSE)
+        wait_until(lambda: descriptors() <= before, "the end of the connections")
 
 
-def test_an_ipv4_client_of_an_ipv6_socket_is_shown_as_what_it_is() -> None:
+def test_an_ipv4_client_of_an_ipv6_socket_has_an_ipv4_address() -> None:
     with closing(UdpTransport().listen(Address("", 0), OPTIONS)) as listener:
         near, far = connected(listener, OPTIONS, Address("127.0.0.1", listener.address.port))
         with closing(near), closing(far):
-            assert far.peer == Address(*near._socket.sock.getsockname())
+            assert far.peer == Address(*near.socket.getsockname())
 
 
 class TestPort:
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1", ""])
-    def test_is_for_one_listener(self, host: str) -> None:
+    def test_has_one_listener(self, host: str) -> None:
         with closing(UdpTransport().listen(Address(host, 0), OPTIONS)) as first:
             port = first.address.port
             near, far = connected(first, OPTIONS, Address(host or "127.0.0.1", port))
@@ -234,7 +237,7 @@ class TestPort:
             near.abort()
             far.abort()
 
-    def test_is_free_again_when_all_is_closed(self) -> None:
+    def test_is_free_after_everything_is_closed(self) -> None:
         with closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)) as first:
             port = first.address.port
             near, far = connected(first, OPTIONS)
@@ -243,42 +246,42 @@ class TestPort:
         with closing(UdpTransport().listen(Address("127.0.0.1", port), OPTIONS)) as second:
             assert second.address == Address("127.0.0.1", port)
 
-    def test_of_an_address_that_is_not_this_machines_is_refused(self) -> None:
+    def test_of_a_foreign_address_is_refused(self) -> None:
         with pytest.raises(UnreachableError, match="is not an address of this machine"):
             UdpTransport().listen(Address("192.0.2.1", 0), OPTIONS)
 
 
 class TestClosing:
     @pytest.mark.parametrize("waiting", [1, 3])
-    def test_from_another_thread_wakes_who_waits(self, listener: UdpListener, waiting: int) -> None:
-        accepting = [Background(lambda: listener.accept(timeout_s=PATIENCE_S)) for _ in range(waiting)]
-        time.sleep(0.05)
-        begun = time.monotonic()
+    def test_from_another_thread_wakes_accept(self, listener: UdpListener, waiting: int) -> None:
+        accepting = [Background(lambda: listener.accept(timeout_s=4 * PATIENCE_S)) for _ in range(waiting)]
+        time.sleep(0.05)  # most threads are in `accept` by then; one that is late gets the same error
         listener.close()
         for call in accepting:
             with pytest.raises(PeerClosedError, match="stopped listening"):
                 call.outcome()
-        assert time.monotonic() - begun < 2
         with pytest.raises(PeerClosedError):
             listener.accept()
         listener.close()
 
-    def test_is_no_error_where_its_thread_has_noticed_by_itself(
-        self, listener: UdpListener, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A datagram, or a time that has come, may wake it before it is woken."""
-        flag = listener._is_closing
+    def test_is_no_error_if_the_thread_wakes_up_meanwhile(self) -> None:
+        """A datagram may wake the listener's thread, which frees its sockets, before `close` wakes it."""
+        for _ in range(50):
+            listener = UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)
+            with ExitStack() as stack:
+                client = Client(stack, listener)
+                is_over = threading.Event()
 
-        def set_and_wait() -> None:
-            threading.Event.set(flag)
-            Client(cleanup, listener).send(b"x")
-            listener._thread.join(PATIENCE_S)
+                def disturb(client: Client = client, is_over: threading.Event = is_over) -> None:
+                    while not is_over.is_set():
+                        client.send(b"x")
 
-        monkeypatch.setattr(flag, "set", set_and_wait)
-        listener.close()
-        assert not listener._thread.is_alive()
+                disturbing = Background(disturb)
+                listener.close()
+                is_over.set()
+                disturbing.outcome()
 
-    def test_leaves_the_channels_that_were_accepted(self, listener: UdpListener) -> None:
+    def test_leaves_accepted_channels_open(self, listener: UdpListener) -> None:
         near, far = connected(listener, OPTIONS)
         listener.close()
         with closing(near), closing(far):
@@ -287,7 +290,7 @@ class TestClosing:
             far.send_message(b"me too")
             assert near.receive(BytesSink(), timeout_s=PATIENCE_S) == b"me too"
 
-    def test_tells_those_that_were_never_accepted(self, listener: UdpListener) -> None:
+    def test_closes_channels_that_were_not_accepted(self, listener: UdpListener) -> None:
         near = UdpTransport().connect(listener.address, OPTIONS)
         with closing(near):
             near.send_message(b"hello?")
@@ -300,16 +303,15 @@ class TestClosing:
         listener = UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)
         with ExitStack() as clients:
             for _ in range(3):
-                Client(clients, listener).initial()
+                Client(clients, listener).send_initial()
             near = UdpTransport().connect(listener.address, OPTIONS)
             listener.close()
             near.abort()
         assert set(os.listdir("/proc/self/fd")) == before
 
-    def test_a_look_does_not_wait(self, listener: UdpListener) -> None:
-        begun = time.monotonic()
-        assert listener.accept(timeout_s=0) is None
-        assert time.monotonic() - begun < 0.5
+
+def test_accept_without_a_timeout_does_not_wait(listener: UdpListener) -> None:
+    assert listener.accept(timeout_s=0) is None
 
 
 FLOOD = """
@@ -330,24 +332,15 @@ while True:
 """
 
 
-def test_a_flood_of_first_packets_disturbs_no_session_and_ends_with_the_listener(listener: UdpListener) -> None:
-    """From another process, faster than they can be answered."""
+def test_a_flood_of_first_packets_disturbs_neither_a_session_nor_close(listener: UdpListener) -> None:
+    """Another process sends them faster than they can be answered."""
     near, far = connected(listener, OPTIONS)
     command = [sys.executable, "-c", FLOOD, str(listener.address.port)]
     with closing(near), closing(far), subprocess.Popen(command, stdout=subprocess.PIPE) as flood:
         try:
             assert flood.stdout is not None
             flood.stdout.readline()
-            time.sleep(0.2)
-            content = os.urandom(1_000_000)
-            sending = Background(lambda: send_all(near, [content], [b"end"]))
-            sink, messages = receive_all(far, len(content), 1)
-            assert (sink.content(0), messages) == (content, [b"end"])
-            while sending.is_alive():
-                far.receive(sink, timeout_s=0.01)
-            sending.outcome()
-            begun = time.monotonic()
-            listener.close()
-            assert time.monotonic() - begun < 2
+            transfer(near, far, [os.urandom(1_000_000)], [b"end"])
+            Background(listener.close).outcome()
         finally:
             flood.kill()

@@ -1,4 +1,4 @@
-"""A client that really moves: the address or the interface that it began with goes away in the middle."""
+"""A client that changes its address: the address or the interface that it started with goes away in mid-transfer."""
 
 import socket
 import subprocess
@@ -10,9 +10,9 @@ from random import Random
 import pytest
 
 from tests.support.background import PATIENCE_S, Background
-from tests.support.content import BytesSource
+from tests.support.content import BytesSink, BytesSource, receive_until
 from tests.support.hosts import make_hosts
-from tests.support.udp_channels import receive_all
+from tests.support.udp_channels import serve_until_done
 from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.emulator.namespaces import CLONE_NEWNET, join
 from toolkit.transports.udp.channel import UdpChannel
@@ -20,7 +20,7 @@ from toolkit.transports.udp.connect import UdpTransport
 
 pytestmark = pytest.mark.root
 
-OPTIONS = TransportOptions(idle_timeout_s=10.0)
+OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 PREFIXES = {4: ("10.9.{}.{}", "24"), 6: ("fd09:{}::{}", "64")}
 
 
@@ -31,9 +31,9 @@ def cleanup() -> Iterator[ExitStack]:
 
 
 class Roaming:
-    """near has two ways to a router, by 10.9.1.1 (preferred) and 10.9.3.1, and far is behind it at 10.9.2.1.
+    """near has two routes to a router, from 10.9.1.1 (preferred) and 10.9.3.1; far is behind it at 10.9.2.1.
 
-    For IPv6 the same with fd09:1::1, fd09:3::1 and fd09:2::1.
+    With IPv6, the addresses are fd09:1::1, fd09:3::1 and fd09:2::1.
     """
 
     def __init__(self, cleanup: ExitStack, version: int) -> None:
@@ -41,19 +41,19 @@ class Roaming:
         self._version = version
         if version == 6:
             self.router.run("sysctl -q -w net.ipv6.conf.all.forwarding=1")
-        for net, end, device in ((1, self.near, "wifi"), (3, self.near, "cable"), (2, self.far, "wire")):
-            end.run(f"ip link add {device} type veth peer name down{net} netns {self.router.thread_id}")
-            for number, (host, name) in enumerate(((end, device), (self.router, f"down{net}")), 1):
-                host.run(f"ip link set {name} up")
-                host.run(f"ip address add {self.address(net, number)}/{PREFIXES[version][1]} dev {name}")
-            end.run(f"ip -{version} route add default via {self.address(net, 2)} metric {net}")
+        for net, host, device in ((1, self.near, "wifi"), (3, self.near, "cable"), (2, self.far, "wire")):
+            host.run(f"ip link add {device} type veth peer name down{net} netns {self.router.thread_id}")
+            for number, (side, name) in enumerate(((host, device), (self.router, f"down{net}")), 1):
+                side.run(f"ip link set {name} up")
+                side.run(f"ip address add {self.address(net, number)}/{PREFIXES[version][1]} dev {name}")
+            host.run(f"ip -{version} route add default via {self.address(net, 2)} metric {net}")
 
     def address(self, net: int, host: int) -> str:
         return PREFIXES[self._version][0].format(net, host)
 
 
-class Midway(BytesSource):
-    """Does something, once, when half of it is read; runs in the thread, and so on the host, that sends."""
+class MidwaySource(BytesSource):
+    """Calls `act` once when half of the content is read, in the thread, and so on the host, that sends."""
 
     def __init__(self, content: bytes, act: Callable[[], object]) -> None:
         super().__init__(content)
@@ -70,19 +70,19 @@ class Midway(BytesSource):
 @pytest.mark.parametrize(
     ("version", "command"),
     [
-        (4, "ip address del 10.9.1.1/24 dev wifi"),  # every send fails from now on
-        (4, "ip link set wifi down"),  # the address stays, and no answer to it comes back
+        (4, "ip address del 10.9.1.1/24 dev wifi"),  # every send fails from then on
+        (4, "ip link set wifi down"),  # the address stays, but no answer arrives
         (4, "ip link del wifi"),
-        (6, "ip address del fd09:1::1/64 dev wifi"),  # datagrams go on from an address that is none any more
+        (6, "ip address del fd09:1::1/64 dev wifi"),  # datagrams still leave from the removed address
         (6, "ip link del wifi"),
     ],
 )
-def test_the_way_in_use_goes_away_in_the_middle_of_a_transfer(cleanup: ExitStack, version: int, command: str) -> None:
+def test_the_route_in_use_goes_away_in_mid_transfer(cleanup: ExitStack, version: int, command: str) -> None:
     hosts = Roaming(cleanup, version)
     check(cleanup, hosts, lambda: subprocess.run(command.split(), check=True))
 
 
-def test_there_is_no_other_way_at_first(cleanup: ExitStack) -> None:
+def test_the_other_route_appears_later(cleanup: ExitStack) -> None:
     """The cable is plugged in when the Wi-Fi is gone."""
     hosts = Roaming(cleanup, 4)
     hosts.near.run("ip link set cable down")
@@ -102,7 +102,7 @@ def test_there_is_no_other_way_at_first(cleanup: ExitStack) -> None:
 
 
 def check(cleanup: ExitStack, hosts: Roaming, act: Callable[[], object], then: Callable[[], object] = bool) -> None:
-    """`act` on near in mid-transfer, `then` in another thread: what near sends arrives whole, at last from 10.9.3.1."""
+    """Run `act` on near in mid-transfer and `then` in another thread: everything arrives, in the end from 10.9.3.1."""
     far_address = Address(hosts.address(2, 1), 0)
     listener = cleanup.enter_context(closing(hosts.far.call(lambda: UdpTransport().listen(far_address, OPTIONS))))
     accepting = Background(lambda: listener.accept(timeout_s=PATIENCE_S))
@@ -111,17 +111,17 @@ def check(cleanup: ExitStack, hosts: Roaming, act: Callable[[], object], then: C
     server = accepting.outcome()
     assert server is not None
     cleanup.callback(server.abort)
-    source = Midway(Random(1).randbytes(8_000_000), act)
+    source = MidwaySource(Random(1).randbytes(8_000_000), act)
     sending = Background(lambda: hosts.near.call(lambda: send(client, source)))
     waiting = Background(lambda: source.has_acted.wait(PATIENCE_S) and then())
-    sink, messages = receive_all(server, len(source.content), 1)
-    while sending.is_alive():
-        server.receive(sink, timeout_s=0.01)
+    sink = BytesSink()
+    assert receive_until(server, sink, len(source.content), 1) == [b"end"]
+    serve_until_done(server, sink, sending)
     sending.outcome()
     waiting.outcome()
-    assert (sink.content(0), messages, sink.written_bytes) == (source.content, [b"end"], len(source.content))
-    assert client._socket.sock.getsockname()[0] == hosts.address(3, 1)
-    assert server._socket.sock.getpeername()[:2] == client._socket.sock.getsockname()[:2]
+    assert (sink.content(0), sink.written_bytes) == (source.content, len(source.content))
+    assert client.socket.getsockname()[0] == hosts.address(3, 1)
+    assert server.socket.getpeername()[:2] == client.socket.getsockname()[:2]
 
 
 def send(channel: UdpChannel, source: BytesSource) -> None:

@@ -43,7 +43,7 @@ _UNVALIDATED_LIMIT: Final = 16
 MAX_UNCONFIRMED: Final = 64
 MAX_UNCONFIRMED_PER_HOST: Final = 32
 """One host cannot lock all others out. An IPv6 host is a whole /64, the smallest prefix of a subscriber."""
-_UNCONFIRMED_LIFETIME_NS: Final = 5_000_000_000
+UNCONFIRMED_LIFETIME_NS: Final = 5_000_000_000
 _REMEMBERED_INITIALS: Final = 1024
 _REMEMBERED_CLOSES: Final = 1024
 _DATAGRAMS_PER_ROUND: Final = 256
@@ -191,7 +191,7 @@ class UdpListener:
             self._seen[origin.peer, answer.initial.client_id] = None
             if len(self._seen) > _REMEMBERED_INITIALS:
                 self._seen.popitem(last=False)
-            self._unconfirmed[channel] = _Unconfirmed(host, now_ns + _UNCONFIRMED_LIFETIME_NS)
+            self._unconfirmed[channel] = _Unconfirmed(host, now_ns + UNCONFIRMED_LIFETIME_NS)
 
     def _make_channel(self, initial: wire.InitialPacket, origin: Origin, now_ns: int) -> UdpChannel:
         """Raises OSError."""
