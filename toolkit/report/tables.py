@@ -4,14 +4,14 @@ A page sorts by the figure. Columns and tables that would be empty are left out.
 only, so the same file gives the same tables on any machine.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Protocol, TypeVar
 
-from toolkit.compare.comparison import Row, Summary
-from toolkit.compare.records import Campaign, Probe, Results, Trial
+from toolkit.compare.comparison import Row, RowDelay, Summary
+from toolkit.compare.records import CompetitionResult, DirectionAudit, Probe, Results, Trial
 from toolkit.compare.stats import Estimate
 from toolkit.errors import printable
 from toolkit.report.labels import (
@@ -168,50 +168,64 @@ def _cost(rows: Sequence[Row]) -> Table:
 
 def _other_traffic(rows: Sequence[Row]) -> Table:
     known = [row for row in rows if row.delay_ms or row.competition]
+    delays: list[tuple[str, Callable[[RowDelay], float]]] = [
+        ("RTT, idle", lambda delay: delay.base),
+        ("RTT, loaded", lambda delay: delay.median),
+        ("RTT, loaded, p95", lambda delay: delay.p95),
+    ]
+    competitions: list[tuple[str, Callable[[CompetitionResult], float], Callable[[float], str]]] = [
+        ("other flow, alone", lambda flow: flow.goodput_bps_alone, format_rate),
+        ("other flow, shared", lambda flow: flow.goodput_bps_beside, format_rate),
+        ("slow-down", lambda flow: flow.slow_down, lambda value: f"{format_ratio(value)} x"),
+        ("Jain's index", lambda flow: flow.jain, lambda value: f"{value:.3f}"),
+    ]
     columns: _Columns[Row] = [
-        (Column("RTT, idle", True), lambda row: _formatted(row.delay_ms.base if row.delay_ms else None, _format_ms)),
-        (
-            Column("RTT, loaded", True),
-            lambda row: _formatted(row.delay_ms.median if row.delay_ms else None, _format_ms),
-        ),
-        (
-            Column("RTT, loaded, p95", True),
-            lambda row: _formatted(row.delay_ms.p95 if row.delay_ms else None, _format_ms),
-        ),
-        (Column("other flow, alone", True), lambda row: _competition(row, "goodput_bps_alone", format_rate)),
-        (Column("other flow, shared", True), lambda row: _competition(row, "goodput_bps_beside", format_rate)),
-        (Column("slow-down", True), lambda row: _competition(row, "slow_down", lambda v: f"{format_ratio(v)} x")),
-        (Column("Jain's index", True), lambda row: _competition(row, "jain", lambda v: f"{v:.3f}")),
+        *((Column(title, True), partial(_delay, value=value)) for title, value in delays),
+        *((Column(title, True), partial(_competition, value=value, form=form)) for title, value, form in competitions),
     ]
     note = "RTT of a ping before and during the transfer: the difference is the queue that the transfer builds. "
     note += "The other flow is a TCP flow that shares the path. Jain's index is 1 if both flows get the same goodput."
     return _build(OTHER_TRAFFIC, "Effect on other traffic", note, [*_keys(rows), *columns], known)
 
 
+@dataclass(frozen=True, slots=True)
+class _AuditGroup:
+    """Where the packets from the sender to the receiver went, in each trial of one cell."""
+
+    path: str
+    payload_bytes: int
+    transport: str
+    audits: list[DirectionAudit]
+
+
 def _accounting(results: Results) -> Table:
-    groups: dict[tuple[str, int, str], list[Trial]] = {}
-    for trial in results.trials:
-        if trial.ledger is not None and trial.block >= 0:
-            groups.setdefault(_cell_key(trial), []).append(trial)
-    names = {
-        "sent": "sent",
-        "offered": "reached the link",
-        "lost_by_link": "lost by the link",
-        "dropped_by_queue": "dropped by its queue",
-        "duplicated": "duplicated",
-        "dropped_by_host": "dropped by a host",
-        "received": "received",
+    cells = {
+        (path, size, name): _AuditGroup(path, size, name, [])
+        for path in results.campaign.paths
+        for size in results.campaign.sizes
+        for name in results.campaign.transports
     }
-    of_group: _Columns[Sequence[Trial]] = [
-        (Column(title, True), partial(_median_count, name=name)) for name, title in names.items()
+    for trial in results.trials:
+        cell = cells.get((trial.path, trial.payload_bytes, trial.transport))
+        if trial.ledger is not None and trial.block >= 0 and cell is not None:
+            cell.audits.append(trial.ledger.forward)
+    counts: list[tuple[str, Callable[[DirectionAudit], int | None]]] = [
+        ("sent", lambda audit: audit.sent),
+        ("reached the link", lambda audit: audit.offered),
+        ("lost by the link", lambda audit: audit.lost_by_link),
+        ("dropped by its queue", lambda audit: audit.dropped_by_queue),
+        ("duplicated", lambda audit: audit.duplicated),
+        ("dropped by a host", lambda audit: audit.dropped_by_host),
+        ("received", lambda audit: audit.received),
     ]
-    of_group.append((Column("balance", True), _worst_balance))
-    columns: _Columns[Trial] = [(column, partial(_group_cell, make, groups)) for column, make in of_group]
-    order = {key: position for position, key in enumerate(_cell_keys(results.campaign))}
-    firsts = [group[0] for _, group in sorted(groups.items(), key=lambda item: order.get(item[0], len(order)))]
+    columns: _Columns[_AuditGroup] = [
+        *((Column(title, True), partial(_median_count, count=count)) for title, count in counts),
+        (Column("balance", True), lambda group: _number(max((a.balance for a in group.audits), key=abs), "{:.0f}")),
+    ]
+    groups = [group for group in cells.values() if group.audits]
     note = "Packets from the sender to the receiver, medians. Balance is the worst of all trials; 0 means that every "
     note += "packet is accounted for."
-    return _build(ACCOUNTING, "Packet accounting", note, [*_keys(firsts), *columns], firsts)
+    return _build(ACCOUNTING, "Packet accounting", note, [*_keys(groups), *columns], groups)
 
 
 def _probes(results: Results) -> Table:
@@ -244,7 +258,7 @@ def _trouble(results: Results) -> Table:
         (Column("error", is_prose=True), lambda trial: _text(printable(trial.error or "", 400))),
     ]
     note = (
-        "In a verdict, a failed transfer counts as a goodput of 0 and a marked one as measured. If more than a fifth "
+        "In a verdict, a failed transfer has a goodput of 0 and a marked one counts as measured. If more than a fifth "
     )
     note += "of either side's trials are marked, nothing is claimed."
     return _build(TROUBLE, "Failed or marked trials", note, [*_keys(bad), *columns], bad)
@@ -263,20 +277,6 @@ def _keys(items: Sequence[_KeyedItem]) -> _Columns[_KeyedItem]:
     if len({item.payload_bytes for item in items}) > 1:
         keys.append((Column("size", True), lambda item: _formatted(item.payload_bytes, format_size)))
     return [*keys, (Column("transport"), lambda item: _text(label(item.transport)))]
-
-
-def _cell_keys(campaign: Campaign) -> list[tuple[str, int, str]]:
-    return [(path, size, name) for path in campaign.paths for size in campaign.sizes for name in campaign.transports]
-
-
-def _cell_key(trial: Trial) -> tuple[str, int, str]:
-    return trial.path, trial.payload_bytes, trial.transport
-
-
-def _group_cell(
-    make: Callable[[Sequence[Trial]], Cell], groups: Mapping[tuple[str, int, str], Sequence[Trial]], first: Trial
-) -> Cell:
-    return make(groups[_cell_key(first)])
 
 
 def _text(text: str) -> Cell:
@@ -318,20 +318,14 @@ def _share(row: Row, key: str) -> Cell:
     return Cell(f"{seconds / total:.0%}", seconds / total) if seconds and total else _EMPTY
 
 
-def _competition(row: Row, name: str, form: Callable[[float], str]) -> Cell:
-    return _EMPTY if row.competition is None else _formatted(getattr(row.competition, name), form)
+def _delay(row: Row, value: Callable[[RowDelay], float]) -> Cell:
+    return _EMPTY if row.delay_ms is None else _formatted(value(row.delay_ms), _format_ms)
 
 
-def _counts(group: Sequence[Trial], name: str) -> list[float]:
-    counts = [getattr(trial.ledger.forward, name) for trial in group if trial.ledger is not None]
-    return [count for count in counts if count is not None]
+def _competition(row: Row, value: Callable[[CompetitionResult], float], form: Callable[[float], str]) -> Cell:
+    return _EMPTY if row.competition is None else _formatted(value(row.competition), form)
 
 
-def _median_count(group: Sequence[Trial], name: str) -> Cell:
-    counts = _counts(group, name)
+def _median_count(group: _AuditGroup, count: Callable[[DirectionAudit], int | None]) -> Cell:
+    counts = [number for audit in group.audits if (number := count(audit)) is not None]
     return _number(median(counts) if counts else None, "{:.0f}")
-
-
-def _worst_balance(group: Sequence[Trial]) -> Cell:
-    balances = _counts(group, "balance")
-    return _number(max(balances, key=abs) if balances else None, "{:.0f}")
