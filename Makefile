@@ -1,15 +1,15 @@
-# Every target sets up what it needs in ./.venv; nothing outside this folder is written. The user's own measurements
-# lie in results/ as well: only what `make bench` itself has put there is replaced or removed.
+# Every target sets up what it needs in ./.venv, and writes nothing outside this folder. Users keep their own
+# measurements in results/ too, so targets replace and remove only what `make bench` itself wrote there.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 RECORDS := $(addprefix results/,loopback.jsonl lan.jsonl lossy.jsonl)
 MADE   := $(RECORDS) results/index.html results/tables.txt results/pictures
-UNABLE := echo "(not all of this could run here; the line above says why, and the rest goes on)"
+UNABLE := echo "(this part cannot run here; the line above says why; continuing)"
 
 .PHONY: help setup test test-system check lint format bench microbench clean
-help:            ## this list
+help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
@@ -20,27 +20,27 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-setup: $(STAMP)  ## make the environment in ./.venv
+setup: $(STAMP)  ## create the environment in ./.venv
 
-test: $(STAMP)   ## every test (under four minutes on two cores)
+test: $(STAMP)   ## run every test (under four minutes on two cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-system: $(STAMP)  ## only the tests with real sockets, processes and namespaces
+test-system: $(STAMP)  ## run only the tests with real sockets, processes and namespaces
 	$(BIN)/python -m pytest -q tests/system
 
-lint: $(STAMP)   ## formatting, lint, types, import contracts
+lint: $(STAMP)   ## check formatting, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## rewrite the files in the project's format
+format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-check: lint test ## what CI runs
+check: lint test ## run what CI runs
 
-bench: $(STAMP)  ## compare TCP and UDP: loopback, a LAN, three lossy links; tables, and a page in results/
+bench: $(STAMP)  ## compare TCP and UDP on loopback, a LAN and three lossy links; tables and a page in results/
 	@mkdir -p results
 	@rm -f $(RECORDS)
 	$(BIN)/nettool bench loopback --scenario bench/loopback.toml --output results/loopback.jsonl
@@ -50,10 +50,10 @@ bench: $(STAMP)  ## compare TCP and UDP: loopback, a LAN, three lossy links; tab
 		--html results/index.html --pictures results/pictures > results/tables.txt
 	@echo "The page: results/index.html; the tables: results/tables.txt; the pictures: results/pictures"
 
-microbench: $(STAMP)  ## time the hot pieces with pytest-benchmark
+microbench: $(STAMP)  ## time the hot functions with pytest-benchmark
 	$(BIN)/python -m pytest -q bench --benchmark-only
 
-clean:           ## remove everything that the other targets made, and none of your own measurements
+clean:           ## remove what the other targets wrote, but not your own measurements
 	rm -rf $(VENV) $(MADE) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .benchmarks \
 		.hypothesis
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
