@@ -17,18 +17,6 @@ TRANSPORTS = ("tcp", "udp")
 SLOW = "4Mbit"  # a transfer of 30 MB takes a minute: it is still running when a test interrupts it
 
 
-@pytest.fixture(params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def incoming(tmp_path: Path) -> Path:
-    path = tmp_path / "incoming"
-    path.mkdir()
-    return path
-
-
 def make_file(path: Path, size_bytes: int, seed: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(random.Random(seed).randbytes(size_bytes))

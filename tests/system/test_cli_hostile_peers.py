@@ -1,0 +1,216 @@
+"""Peers that are not nettool, or that break the protocol: the command fails cleanly and leaves nothing behind."""
+
+import random
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli_process import (
+    LIMIT_S,
+    Receiver,
+    complaint,
+    everything_below,
+    nettool,
+    receiver,
+)
+from tests.support.content import BytesSink, BytesSource
+from toolkit.channel import Address, Channel, Extent, TransportOptions
+from toolkit.errors import NettoolError
+from toolkit.transfer.digest import ALGORITHMS
+from toolkit.transfer.manifest import Entry, EntryKind
+from toolkit.transfer.messages import (
+    Accept,
+    AnyMessage,
+    Begin,
+    Digests,
+    End,
+    ErrorMessage,
+    ErrorReason,
+    FileDigest,
+    Offer,
+    Result,
+    decode_untrusted,
+)
+from toolkit.transports.registry import transport as transport_named
+
+
+@contextmanager
+def connected(transport: str, receiving: Receiver) -> Iterator[Channel]:
+    channel = transport_named(transport).connect(Address("127.0.0.1", receiving.port), TransportOptions())
+    try:
+        yield channel
+    finally:
+        channel.abort()
+
+
+def answer(channel: Channel) -> AnyMessage | None:
+    """Return the next message from the receiver; None if it has closed the connection."""
+    try:
+        data = channel.receive(timeout_s=LIMIT_S)
+    except NettoolError:
+        return None
+    return decode_untrusted(data) if data is not None else None
+
+
+def test_garbage_on_the_port_disturbs_no_session(transport: str, file: Path, incoming: Path) -> None:
+    generator = random.Random(99)
+    with receiver(incoming) as receiving:
+        address = ("127.0.0.1", receiving.port)
+        for size_bytes in (0, 1, 3, 16, 40, 300, 1200, 1472, 9000, 60_000):
+            noise = generator.randbytes(size_bytes)
+            if transport == "tcp":
+                with socket.create_connection(address) as connection:
+                    connection.sendall(noise)
+            else:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    sock.sendto(noise, address)
+        for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x02\x00\x01"):
+            with socket.create_connection(address) as connection:
+                connection.sendall(greeting)
+        with socket.create_connection(address):  # a connected client that stays silent
+            assert nettool(f"{transport}-send", file, receiving.target).code == 0
+        ended = receiving.end(signal.SIGTERM)
+    assert ended.code == 130
+    assert "Traceback" not in ended.stderr
+    assert "unexpected" not in ended.stderr
+    assert all(line.isprintable() for line in ended.stderr.splitlines())
+    assert everything_below(incoming) == ["file"]
+
+
+def test_a_server_of_another_protocol(transport: str, file: Path) -> None:
+    """The sender recognises a peer that answers with noise."""
+    kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
+    noise = random.Random(7).randbytes(1400)
+    over = threading.Event()
+    with socket.socket(socket.AF_INET, kind) as other:
+        other.bind(("127.0.0.1", 0))
+
+        def chatter() -> None:
+            if transport == "tcp":
+                connection, _ = other.accept()
+                with connection:
+                    connection.sendall(noise)
+                    over.wait()
+                return
+            other.settimeout(0.1)
+            while not over.is_set():
+                with suppress(OSError):
+                    _, sender = other.recvfrom(1 << 16)
+                    other.sendto(noise, sender)
+
+        if transport == "tcp":
+            other.listen()
+        thread = threading.Thread(target=chatter)
+        thread.start()
+        try:
+            ended = nettool(f"{transport}-send", file, f"127.0.0.1:{other.getsockname()[1]}")
+        finally:
+            over.set()
+            thread.join()
+    assert ended.code in (3, 4)
+    complaint(ended)
+
+
+def test_a_sender_of_another_version(transport: str, incoming: Path) -> None:
+    with receiver(incoming, "--once") as receiving:
+        with connected(transport, receiving) as channel:
+            channel.send_message(Begin(version=999).encode())
+            reply = answer(channel)
+        ended = receiving.end()
+    assert isinstance(reply, ErrorMessage)
+    assert "version" in reply.text
+    assert ended.code == 3
+    assert "version" in ended.stderr
+
+
+def test_a_receiver_of_another_version(transport: str, file: Path) -> None:
+    listener = transport_named(transport).listen(Address("127.0.0.1", 0), TransportOptions())
+
+    def refuse() -> None:
+        channel = listener.accept(LIMIT_S)
+        assert channel is not None
+        while channel.receive(BytesSink(), LIMIT_S) is None:
+            pass
+        channel.send_message(ErrorMessage(ErrorReason.VERSION, "session version 999 here").encode())
+        channel.close()
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    try:
+        ended = nettool(f"{transport}-send", file, str(listener.address))
+        thread.join()
+    finally:
+        listener.close()
+    assert ended.code == 3
+    assert "version" in complaint(ended)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"../evil",
+        b"/etc/evil",
+        b"a/../../evil",
+        b"..",
+        b".",
+        b"-evil",
+        b"ev\x00il",
+        b"ev\x1b[31mil",
+        b"ev\nil",
+        b"a//b",
+        b"x" * 256,
+        b"d/" * 2000 + b"x",
+    ],
+)
+def test_hostile_names_create_no_file(transport: str, path: bytes, tmp_path: Path, incoming: Path) -> None:
+    entry = Entry(EntryKind.FILE, path, 0o644, 0, 4, 4)
+    with receiver(incoming, "--once") as receiving, connected(transport, receiving) as channel:
+        channel.send_message(Begin(total_files=1, total_bytes=4).encode())
+        channel.send_message(Offer(0, (entry,)).encode())
+        reply = answer(channel)
+        assert isinstance(reply, Accept)
+        assert reply.outcomes[0].reason.isprintable()
+        channel.abort()
+        ended = receiving.end()
+    assert ended.code in (3, 4)
+    assert all(line.isprintable() for line in ended.stderr.splitlines())
+    assert everything_below(tmp_path) == ["incoming"]
+
+
+@pytest.mark.parametrize("size_bytes", [1 << 45, (1 << 63) - 1, 1 << 63, (1 << 64) - 2])
+def test_absurd_sizes_are_refused(transport: str, size_bytes: int, incoming: Path) -> None:
+    entry = Entry(EntryKind.FILE, b"huge", 0o644, 0, size_bytes, min(size_bytes, (1 << 63) - 1))
+    with receiver(incoming, "--once") as receiving, connected(transport, receiving) as channel:
+        channel.send_message(Begin(total_files=1).encode())
+        channel.send_message(Offer(0, (entry,)).encode())
+        reply = answer(channel)
+        assert isinstance(reply, Accept | ErrorMessage)
+        channel.abort()
+        assert receiving.end().code in (3, 4)
+    assert everything_below(incoming) == []
+
+
+def test_a_wrong_digest_is_detected_and_the_file_removed(transport: str, incoming: Path) -> None:
+    content = b"what was sent"
+    entry = Entry(EntryKind.FILE, b"file", 0o644, 0, len(content), len(content))
+    with receiver(incoming, "--once", "--json") as receiving, connected(transport, receiving) as channel:
+        channel.send_message(Begin(total_files=1).encode())
+        channel.send_message(Offer(0, (entry,)).encode())
+        assert isinstance(answer(channel), Accept)
+        channel.send_extent(Extent(0, 0, len(content)), BytesSource(content))
+        wrong = bytes(ALGORITHMS[0].digest_bytes)
+        channel.send_message(Digests((FileDigest(0, len(content), wrong),)).encode())
+        assert isinstance(answer(channel), Result)
+        channel.send_message(End(1).encode())
+        ended = receiving.end()
+    assert ended.code == 5
+    assert ended.object["verified"] is False
+    assert ended.object["exit_code"] == 5
+    assert re.search(r"^nettool: .*file", ended.stderr, re.MULTILINE)
+    assert everything_below(incoming) == []
