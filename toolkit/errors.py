@@ -25,48 +25,48 @@ class NettoolError(Exception):
 
     exit_code: ClassVar[int] = ExitCode.FAILED
     result: object = None
-    """The TransferResult of the session that failed; None where the error is not about a session."""
+    """The TransferResult of the session that failed; None if the error does not concern a session."""
 
 
 class UsageError(NettoolError):
-    """What was asked for makes no sense as it stands (exit code 2)."""
+    """The command, an option or its value is impossible as given (exit code 2)."""
 
     exit_code: ClassVar[int] = ExitCode.USAGE
 
 
 class UnreachableError(NettoolError):
-    """Nobody answered, a name did not resolve, a port was refused (exit code 3)."""
+    """Nothing answers, a name does not resolve, or a port cannot be bound (exit code 3)."""
 
     exit_code: ClassVar[int] = ExitCode.UNREACHABLE
 
 
 class RefusedError(NettoolError):
-    """The peer is there and said no: another version, a name it will not take, a file that exists (exit code 3)."""
+    """The peer declines: its version differs, it rejects a name, or a file exists (exit code 3)."""
 
     exit_code: ClassVar[int] = ExitCode.UNREACHABLE
 
 
 class TransferError(NettoolError):
-    """The transfer began and could not be finished (exit code 4)."""
+    """The transfer started but could not be completed (exit code 4)."""
 
     exit_code: ClassVar[int] = ExitCode.FAILED
 
 
 class ProtocolError(TransferError):
-    """Bytes from a peer that no correct nettool sends; what every `*_untrusted` decoder raises, and nothing else."""
+    """The peer sent bytes that no correct nettool sends. Every `*_untrusted` decoder raises this, and nothing else."""
 
 
 class PeerClosedError(TransferError):
-    """The peer went away in the middle (closed, reset, or silent for longer than the idle timeout)."""
+    """The connection ended early: the peer closed or reset it, or was silent for the idle timeout."""
 
 
 class VerificationError(NettoolError):
-    """Everything arrived, and its digest is not the sender's (exit code 5)."""
+    """Everything arrived, but its digest differs from the sender's (exit code 5)."""
 
     exit_code: ClassVar[int] = ExitCode.UNVERIFIED
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """`text` fit for one line of a terminal: escapes for whatever is not printable, cut after `limit` characters."""
+    """Return `text` safe for one line of a terminal: escapes unprintable characters, and cuts at `limit` characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,13 +1,11 @@
-"""Sizes, rates, durations and fractions, from what people write to numbers and back.
+"""Sizes, rates, durations and fractions: from what people write to numbers, and back.
 
-Prefixes are those of the International System and of IEC 80000-13: `k M G T` are powers of 1000 and `Ki
-Mi Gi Ti` powers of 1024, in either case of the letters; a silent guess between the two is 7% wrong at a
-gigabyte. In a rate a `b` is a bit and a `B` a byte, as on every data sheet. Inside the program a size is
-an `int` of bytes, a rate a `float` of bits per second, a duration an `int` of nanoseconds, a fraction a
-`float` from 0 to 1, and nothing outside this file converts.
+Prefixes follow the International System and IEC 80000-13, in either case: `k M G T` are powers of 1000, `Ki Mi Gi Ti`
+powers of 1024. They are not interchangeable: at a gigabyte they differ by 7%. In a rate, `b` is a bit and `B` a byte,
+as on every data sheet. Inside the program, a size is an `int` of bytes, a rate a `float` of bits per second, a duration
+an `int` of nanoseconds, and a fraction a `float` from 0 to 1. No other file converts units.
 
-What is parsed comes from a user: all that is not plainly one value is a `UsageError` that shows how to
-write it.
+The parsers read what a user has typed: anything ambiguous is a `UsageError` that shows how to write the value.
 """
 
 import math
@@ -16,10 +14,11 @@ from decimal import Decimal
 
 from toolkit.errors import UsageError, printable
 
-MAX_INT = (1 << 63) - 1  # what the kernel's own offsets and nanoseconds hold
+MAX_INT = (1 << 63) - 1  # the largest of the kernel's offsets and nanoseconds
 MAX_RATE_BPS = 1e15
 
-_QUANTITY = re.compile(r"([0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}) *([A-Za-zµμ/%]*)")  # both micro signs
+# U+00B5 and U+03BC are both micro signs.
+_QUANTITY = re.compile(r"([0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30}) *([A-Za-zµμ/%]*)")
 _SCALES = {
     "": 1,
     "k": 10**3,
@@ -46,67 +45,65 @@ _NS_PER = {
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `256MiB`, `1G`, `10kB` or a plain number; a part of a byte is rounded. Raises UsageError."""
+    """Return the bytes of `256MiB`, `1G`, `10kB` or a plain number, rounded to a whole byte. Raises UsageError."""
     number, unit = _split(text, "size", "256MiB, 10kB or 4096")
     prefix, base = _prefix_and_base(unit)
     if base not in ("", "B", "b"):
-        raise _nonsense(text, "size", "256MiB, 10kB or 4096")
+        raise _not_a(text, "size", "256MiB, 10kB or 4096")
     return _bounded_int(text, number * _SCALES[prefix], "size")
 
 
 def parse_rate(text: str) -> float:
-    """Bits per second, more than 0, from `100Mbit`, `1Gbit/s`, `500k` or `12MB/s`. Raises UsageError."""
+    """Return the bits per second, more than 0, of `100Mbit`, `1Gbit/s`, `500k` or `12MB/s`. Raises UsageError."""
     example = "100Mbit, 1Gbit/s or 12MB/s"
     number, unit = _split(text, "rate", example)
     prefix, base = _prefix_and_base(unit)
     scale = _BITS_PER.get(base)
-    if scale is None:  # any case is welcome where it does not decide between bits and bytes
+    if scale is None:  # any case is allowed unless it distinguishes bits from bytes
         scale = None if "B" in base and base.upper() in ("B", "B/S", "BPS") else _BITS_PER.get(base.lower())
     if scale is None:
-        raise _nonsense(text, "rate", example)
+        raise _not_a(text, "rate", example)
     rate = float(number * scale * _SCALES[prefix])
     if not 0 < rate <= MAX_RATE_BPS:
-        raise UsageError(f"rate '{printable(text, 40)}' is out of range: write one above 0 and up to 1000Tbit")
+        raise UsageError(f"rate '{printable(text, 40)}' is out of range: choose one above 0 and up to 1000Tbit")
     return rate
 
 
 def parse_duration_ns(text: str) -> int:
-    """Nanoseconds from `40ms`, `1.5s`, `300us` or `2min`; the unit must be there. Raises UsageError."""
+    """Return the nanoseconds of `40ms`, `1.5s`, `300us` or `2min`; the unit is required. Raises UsageError."""
     example = "40ms, 1.5s or 300us"
     number, unit = _split(text, "duration", example)
     scale = _NS_PER.get(unit) or _NS_PER.get(unit.lower())
     if scale is None:
-        raise _nonsense(text, "duration", example)
+        raise _not_a(text, "duration", example)
     return _bounded_int(text, number * scale, "duration")
 
 
 def parse_fraction(text: str) -> float:
-    """A part of a whole, 0 to 1, from `1%` or `0.01`. Raises UsageError, also for a bare 1."""
+    """Return the fraction, 0 to 1, of `1%` or `0.01`. Raises UsageError, also for an ambiguous 1."""
     number, unit = _split(text, "fraction", "1% or 0.01")
     if unit not in ("", "%"):
-        raise _nonsense(text, "fraction", "1% or 0.01")
+        raise _not_a(text, "fraction", "1% or 0.01")
     if unit == "" and number == 1:
-        raise UsageError("fraction '1' could mean two things: write 1% or 100%")
+        raise UsageError("fraction '1' is ambiguous: write 1% or 100%")
     fraction = float(number / 100 if unit else number)
     if fraction > 1:
-        raise UsageError(
-            f"fraction '{printable(text, 40)}' is more than the whole: write it with a percent sign, like 1%"
-        )
+        raise UsageError(f"fraction '{printable(text, 40)}' is more than 100%: write it with a percent sign, like 1%")
     return fraction
 
 
 def to_seconds(duration_ns: int) -> float:
-    """Seconds, for interfaces that want them."""
+    """Convert nanoseconds to seconds."""
     return duration_ns / _NS_PER["s"]
 
 
 def rate_of(size_bytes: int, duration_s: float) -> float:
-    """Bits per second; 0 where no time has passed."""
+    """Return the rate in bits per second; 0 if no time has passed."""
     return 8 * size_bytes / duration_s if duration_s > 0 else 0.0
 
 
 def format_size(size_bytes: float) -> str:
-    """`size_bytes` in the binary unit that suits it: `256 MiB`."""
+    """Format a size with a binary unit: `256 MiB`."""
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
@@ -116,7 +113,7 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_rate(rate_bps: float) -> str:
-    """`rate_bps` in the decimal unit that suits it: `94.3 Mbit/s`."""
+    """Format a rate with a decimal unit: `94.3 Mbit/s`."""
     value = float(rate_bps)
     for unit in ("bit/s", "kbit/s", "Mbit/s", "Gbit/s"):
         if value < 999.95:
@@ -126,7 +123,7 @@ def format_rate(rate_bps: float) -> str:
 
 
 def format_duration_ns(duration_ns: float) -> str:
-    """`duration_ns` in the unit that suits it: `40 ms`, `1.5 s`, `12.3 min`."""
+    """Format a duration: `40 ms`, `1.5 s`, `12.3 min`."""
     for unit, limit in (("ns", 1e3), ("us", 1e6), ("ms", 1e9), ("s", 120e9), ("min", 7200e9)):
         if duration_ns < limit:
             return f"{_digits(duration_ns / _NS_PER[unit])} {unit}"
@@ -134,17 +131,17 @@ def format_duration_ns(duration_ns: float) -> str:
 
 
 def format_seconds(duration_s: float) -> str:
-    """As `format_duration_ns`."""
+    """Format a duration in seconds, as `format_duration_ns` does."""
     return format_duration_ns(duration_s * _NS_PER["s"])
 
 
 def format_fraction(fraction: float) -> str:
-    """`fraction` (1 is the whole) as a percentage: `0.1%`."""
+    """Format a fraction (1 is 100%) as a percentage: `0.1%`."""
     return f"{_digits(fraction * 100)}%"
 
 
 def format_ratio(ratio: float) -> str:
-    """`ratio` in three digits: `0.012`, `0.93`, `16.2`, `250`; `∞` for infinity."""
+    """Format a ratio with three digits: `0.012`, `0.93`, `16.2`, `250`; `∞` for infinity."""
     if math.isinf(ratio):
         return "∞"
     if ratio >= 100:
@@ -155,7 +152,7 @@ def format_ratio(ratio: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Four digits where they mean something, and neither an exponent nor idle zeros."""
+    """Format a number with at most four significant digits, no exponent and no trailing zeros."""
     if abs(value) < 1e-15:
         return "0"
     if abs(value) >= 1000:
@@ -167,22 +164,22 @@ def _digits(value: float) -> str:
 def _split(text: str, kind: str, example: str) -> tuple[Decimal, str]:
     match = _QUANTITY.fullmatch(text.strip(" "))
     if match is None:
-        raise _nonsense(text, kind, example)
+        raise _not_a(text, kind, example)
     return Decimal(match[1]), match[2]
 
 
 def _prefix_and_base(unit: str) -> tuple[str, str]:
     match = _PREFIXED.fullmatch(unit)
-    if match is None:  # the pattern takes every string without a line break, and `_split` lets none through
+    if match is None:  # the pattern matches every string without a line break, and `_split` rejects those
         raise AssertionError(unit)
     return match[1].lower(), match[2]
 
 
 def _bounded_int(text: str, value: Decimal, kind: str) -> int:
     if value > MAX_INT:
-        raise UsageError(f"{kind} '{printable(text, 40)}' is too large: nothing here is counted past 2^63")
+        raise UsageError(f"{kind} '{printable(text, 40)}' is too large: the limit is 2^63")
     return int(value.to_integral_value())
 
 
-def _nonsense(text: str, kind: str, example: str) -> UsageError:
+def _not_a(text: str, kind: str, example: str) -> UsageError:
     return UsageError(f"'{printable(text, 40)}' is not a {kind}: write it like {example}")

@@ -1,4 +1,4 @@
-"""Whatever is formatted can be parsed again and means nearly the same; nothing typed is another error."""
+"""Formatted values can be parsed again with nearly the same result; any text parses or is a UsageError."""
 
 from collections.abc import Callable
 
@@ -11,22 +11,22 @@ from toolkit.errors import UsageError
 
 
 @given(st.integers(0, units.MAX_INT // 2))
-def test_sizes_come_back(size_bytes: int) -> None:
+def test_a_formatted_size_parses(size_bytes: int) -> None:
     assert units.parse_size(units.format_size(size_bytes)) == pytest.approx(size_bytes, rel=1e-3)
 
 
 @given(st.floats(0.5, units.MAX_RATE_BPS))
-def test_rates_come_back(rate_bps: float) -> None:
+def test_a_formatted_rate_parses(rate_bps: float) -> None:
     assert units.parse_rate(units.format_rate(rate_bps)) == pytest.approx(rate_bps, rel=1e-3)
 
 
 @given(st.integers(0, units.MAX_INT // 2))
-def test_durations_come_back(duration_ns: int) -> None:
+def test_a_formatted_duration_parses(duration_ns: int) -> None:
     assert units.parse_duration_ns(units.format_duration_ns(duration_ns)) == pytest.approx(duration_ns, rel=1e-3)
 
 
 @given(st.floats(0, 1))
-def test_fractions_come_back(fraction: float) -> None:
+def test_a_formatted_fraction_parses(fraction: float) -> None:
     assert units.parse_fraction(units.format_fraction(fraction)) == pytest.approx(fraction, rel=1e-3, abs=1e-17)
 
 
@@ -42,8 +42,6 @@ def test_anything_parses_or_is_a_usage_error(text: str, parse: Callable[[str], f
     try:
         value = parse(text)
     except UsageError as error:
-        value, complaint = 0.0, str(error)
+        assert str(error).isprintable()
     else:
-        complaint = ""
-    assert 0 <= value < float("inf")
-    assert complaint == "" or complaint.isprintable()
+        assert 0 <= value < float("inf")

@@ -144,7 +144,7 @@ class TestAsRoot:
         ((), "no command given"),
         (("--link", "moon", "--", "true"), "unknown link 'moon'"),
         (("--rate", "fast", "--", "true"), "is not a rate"),
-        (("--loss", "150%", "--", "true"), "more than the whole"),
+        (("--loss", "150%", "--", "true"), "is more than 100%"),
         (("--rtt", "40", "--", "true"), "is not a duration"),
         (("--emulator", "magic", "--", "true"), "unknown emulator 'magic'"),
         (("--addresses", "300.0.0.0/8", "--", "true"), "not an IPv4 network"),

@@ -1,4 +1,4 @@
-"""What users may write for sizes, rates, durations and fractions, and what each of it means."""
+"""Parsing and formatting of sizes, rates, durations and fractions."""
 
 import pytest
 
@@ -22,7 +22,7 @@ from toolkit.errors import UsageError
         ("9223372036854775807", (1 << 63) - 1),
     ],
 )
-def test_sizes(text: str, size_bytes: int) -> None:
+def test_sizes_are_parsed(text: str, size_bytes: int) -> None:
     assert units.parse_size(text) == size_bytes
 
 
@@ -41,7 +41,7 @@ def test_sizes(text: str, size_bytes: int) -> None:
         ("1Mibit", 1048576.0),
     ],
 )
-def test_rates(text: str, rate_bps: float) -> None:
+def test_rates_are_parsed(text: str, rate_bps: float) -> None:
     assert units.parse_rate(text) == rate_bps
 
 
@@ -58,7 +58,7 @@ def test_rates(text: str, rate_bps: float) -> None:
         ("0s", 0),
     ],
 )
-def test_durations(text: str, duration_ns: int) -> None:
+def test_durations_are_parsed(text: str, duration_ns: int) -> None:
     assert units.parse_duration_ns(text) == duration_ns
 
 
@@ -66,16 +66,16 @@ def test_durations(text: str, duration_ns: int) -> None:
     ("text", "fraction"),
     [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("100%", 1.0), ("0.1 %", 0.001), (".5", 0.5)],
 )
-def test_fractions(text: str, fraction: float) -> None:
+def test_fractions_are_parsed(text: str, fraction: float) -> None:
     assert units.parse_fraction(text) == fraction
 
 
-def test_a_rate_is_bits_over_seconds_even_when_none_have_passed() -> None:
+def test_a_rate_is_bits_per_second_and_zero_if_no_time_has_passed() -> None:
     assert units.rate_of(1_000_000, units.to_seconds(500_000_000)) == 16e6
     assert units.rate_of(5, 0.0) == 0.0
 
 
-NONSENSE = [
+INVALID = [
     "",
     " ",
     "nan",
@@ -95,32 +95,32 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize("text", [*NONSENSE, "1Mbit", "1MM", "1s", "5%", "9223372036854775808"])
-def test_nonsense_sizes(text: str) -> None:
+@pytest.mark.parametrize("text", [*INVALID, "1Mbit", "1MM", "1s", "5%", "9223372036854775808"])
+def test_invalid_sizes_are_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
         units.parse_size(text)
 
 
-@pytest.mark.parametrize("text", [*NONSENSE, "0", "0Mbit", "10MB", "1MBps", "1GBPS", "1s", "1001Tbit"])
-def test_nonsense_rates(text: str) -> None:
+@pytest.mark.parametrize("text", [*INVALID, "0", "0Mbit", "10MB", "1MBps", "1GBPS", "1s", "1001Tbit"])
+def test_invalid_rates_are_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
         units.parse_rate(text)
 
 
-@pytest.mark.parametrize("text", [*NONSENSE, "40", "40m", "1d", "1Mbit", "9223372036854775808ns", "99999999999h"])
-def test_nonsense_durations(text: str) -> None:
+@pytest.mark.parametrize("text", [*INVALID, "40", "40m", "1d", "1Mbit", "9223372036854775808ns", "99999999999h"])
+def test_invalid_durations_are_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
         units.parse_duration_ns(text)
 
 
-@pytest.mark.parametrize("text", [*NONSENSE, "1", "1.0", "5", "101%", "-1%", "1%%", "1ms"])
-def test_nonsense_fractions(text: str) -> None:
+@pytest.mark.parametrize("text", [*INVALID, "1", "1.0", "5", "101%", "-1%", "1%%", "1ms"])
+def test_invalid_fractions_are_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
         units.parse_fraction(text)
 
 
 @pytest.mark.parametrize("text", ["\x1b[31m5\x1b[0m", "5\nMiB", "\x00", "9" * 10_000])
-def test_the_complaint_is_one_short_printable_line(text: str) -> None:
+def test_the_error_is_one_short_printable_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         units.parse_size(text)
     assert str(caught.value).isprintable()
@@ -153,5 +153,5 @@ def test_the_complaint_is_one_short_printable_line(text: str) -> None:
         (units.format_ratio(float("inf")), "∞"),
     ],
 )
-def test_formats(formatted: str, text: str) -> None:
+def test_values_are_formatted(formatted: str, text: str) -> None:
     assert formatted == text

@@ -1,7 +1,7 @@
-"""Transports by name: our own, loaded when they are asked for, and those that other packages bring.
+"""Transports by name: nettool's own, which are loaded on first use, and those of other distributions.
 
-Another package offers a transport as an entry point of the group "nettool.transports", a class or function that
-makes a `Transport` when it is called without arguments; `pip install` is all that a user does.
+Another distribution offers a transport as an entry point of the group "nettool.transports": a class or function that
+returns a `Transport` when called without arguments. Users only have to `pip install` the distribution.
 """
 
 from importlib import import_module
@@ -19,14 +19,14 @@ _BUILT_IN = {
 
 
 def transport(name: str) -> Transport:
-    """A new transport of that name. Raises UsageError for an unknown one, or one that cannot be loaded."""
+    """Return a new transport. Raises UsageError if the name is unknown or the transport cannot be loaded."""
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
         made: Transport = getattr(import_module(module), attribute)()
         return made
     found = _third_party().get(name)
     if found is None:
-        raise UsageError(f"no transport is called {printable(name)}: choose from {', '.join(transport_names())}")
+        raise UsageError(f"unknown transport {printable(name)}: choose from {', '.join(transport_names())}")
     try:
         made = found.load()()
     except Exception as error:
@@ -37,7 +37,7 @@ def transport(name: str) -> Transport:
 
 
 def transport_names() -> list[str]:
-    """Every name that `transport` takes, our own first."""
+    """Return every name that `transport` accepts, nettool's own first."""
     return [*_BUILT_IN, *sorted(set(_third_party()) - set(_BUILT_IN))]
 
 

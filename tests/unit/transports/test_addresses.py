@@ -1,8 +1,7 @@
-"""Names to addresses: the order of Happy Eyeballs, and names that lead nowhere."""
+"""Name resolution: the order of the addresses (RFC 8305), and names that do not resolve."""
 
 import socket
 import threading
-import time
 
 import pytest
 
@@ -31,7 +30,7 @@ def v6(number: int) -> SocketAddress:
         ([v4(1), v4(1), v6(1), v6(1)], [v6(1), v4(1)]),
     ],
 )
-def test_families_take_turns_and_ipv6_begins(found: list[SocketAddress], order: list[SocketAddress]) -> None:
+def test_families_alternate_and_ipv6_comes_first(found: list[SocketAddress], order: list[SocketAddress]) -> None:
     assert interleave(found) == order
 
 
@@ -43,11 +42,11 @@ def test_families_take_turns_and_ipv6_begins(found: list[SocketAddress], order: 
         (f"fe80::1%{LOOPBACK}", socket.AF_INET6, ("fe80::1", 9000, 0, LOOPBACK)),
     ],
 )
-def test_a_literal_address_is_itself(host: str, family: int, name: tuple[object, ...]) -> None:
+def test_a_literal_address_resolves_to_itself(host: str, family: int, name: tuple[object, ...]) -> None:
     assert resolve(Address(host, 9000), socket.SOCK_STREAM) == [(family, name)]
 
 
-def test_a_literal_address_asks_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_literal_address_needs_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
     def only_numeric(*args: object, **kwargs: object) -> object:
@@ -59,7 +58,7 @@ def test_a_literal_address_asks_no_name_service(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "exa mple", "a" * 300, "\x1b[31m", "\udcff", "x..y"])
-def test_a_name_of_nobody_is_one_line_that_says_what_to_do(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_name_is_one_line_that_says_what_to_do(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> object:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -69,7 +68,7 @@ def test_a_name_of_nobody_is_one_line_that_says_what_to_do(host: str, monkeypatc
     assert str(caught.value).isprintable()
 
 
-def test_an_absent_name_service_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_name_service_has_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def down(*_: object, flags: int = 0, **__: object) -> object:
         raise socket.gaierror(socket.EAI_NONAME if flags else socket.EAI_AGAIN, "Temporary failure")
 
@@ -78,24 +77,22 @@ def test_an_absent_name_service_is_told_apart(monkeypatch: pytest.MonkeyPatch) -
         resolve(Address("example", 9000), socket.SOCK_STREAM)
 
 
-def test_a_name_service_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_service_that_hangs_is_given_up_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
 
     def hang(*_: object, flags: int = 0, **__: object) -> object:
         if flags:
             raise socket.gaierror(socket.EAI_NONAME, "no literal")
-        answered.wait(30)
+        answered.wait()
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    begun = time.monotonic()
     with pytest.raises(UnreachableError, match=r"not resolved within 0\.1 s"):
         resolve(Address("example", 9000), socket.SOCK_STREAM, timeout_s=0.1)
     answered.set()
-    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-def test_a_port_that_there_is_not(port: int) -> None:
+def test_a_port_that_does_not_exist_is_a_usage_error(port: int) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         resolve(Address("127.0.0.1", port), socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""The layouts of the TCP transport: what is written is read, and what is not ours is told apart early."""
+"""The layouts of the TCP transport: encoding and decoding, and bytes that are not nettool's."""
 
 import pytest
 
@@ -9,24 +9,24 @@ from toolkit.transports.tcp import wire
 HELLO = wire.Hello(bytes(range(16)), 3, 2, b"")
 
 
-def test_a_hello_is_read_as_written() -> None:
+def test_a_hello_is_decoded_as_encoded() -> None:
     data = wire.encode_hello(HELLO)
     assert wire.decode_preface_untrusted(data) == (wire.VERSION, wire.PrefaceType.HELLO, len(data) - wire.PREFACE_BYTES)
     assert wire.decode_hello_untrusted(data[wire.PREFACE_BYTES :]) == HELLO
 
 
-def test_a_welcome_is_read_as_written() -> None:
+def test_a_welcome_is_decoded_as_encoded() -> None:
     welcome = wire.Welcome(bytes(range(16)), b"later")
     data = wire.encode_welcome(welcome)
     assert wire.decode_welcome_untrusted(data[wire.PREFACE_BYTES :]) == welcome
 
 
-@pytest.mark.parametrize("kind", [kind for kind in wire.PrefaceType if kind.name.startswith("REFUSED")])
-def test_a_refusal_has_no_body(kind: wire.PrefaceType) -> None:
-    assert wire.decode_preface_untrusted(wire.encode_refusal(kind)) == (wire.VERSION, kind, 0)
+@pytest.mark.parametrize("refusal", [t for t in wire.PrefaceType if t.name.startswith("REFUSED")])
+def test_a_refusal_has_no_body(refusal: wire.PrefaceType) -> None:
+    assert wire.decode_preface_untrusted(wire.encode_refusal(refusal)) == (wire.VERSION, refusal, 0)
 
 
-def test_a_preface_may_come_byte_by_byte_and_have_more_behind_it() -> None:
+def test_a_preface_may_arrive_byte_by_byte_and_with_more_after_it() -> None:
     data = wire.encode_hello(HELLO)
     for count in range(wire.PREFACE_BYTES):
         assert wire.decode_preface_untrusted(data[:count]) is None
@@ -35,16 +35,16 @@ def test_a_preface_may_come_byte_by_byte_and_have_more_behind_it() -> None:
 
 
 @pytest.mark.parametrize("data", [b"G", b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-", bytes(64), b"\x8eNETT00L"])
-def test_another_protocol_shows_at_its_first_wrong_byte(data: bytes) -> None:
+def test_another_protocol_is_rejected_at_its_first_wrong_byte(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         wire.decode_preface_untrusted(data)
 
 
-def test_the_first_fields_are_at_the_same_place_in_every_version() -> None:
+def test_the_fixed_part_of_a_preface_never_changes() -> None:
     assert wire.encode_refusal(wire.PrefaceType.REFUSED_VERSION)[:11] == b"\x8eNETTOOL\x00\x01\x03"
 
 
-def test_a_preface_announces_no_more_than_it_may() -> None:
+def test_the_length_of_a_body_is_limited() -> None:
     data = bytearray(wire.encode_refusal(wire.PrefaceType.REFUSED_VERSION))
     data[-2:] = (wire.MAX_BODY_BYTES + 1).to_bytes(2, "big")
     with pytest.raises(ProtocolError):
@@ -61,13 +61,13 @@ def test_a_preface_announces_no_more_than_it_may() -> None:
         wire.encode_hello(HELLO._replace(security=b"key"))[wire.PREFACE_BYTES : -1],
     ],
 )
-def test_a_hello_that_contradicts_itself_is_refused(body: bytes) -> None:
+def test_an_inconsistent_hello_is_rejected(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         wire.decode_hello_untrusted(body)
 
 
 @pytest.mark.parametrize("body", [b"", bytes(17), bytes(19), bytes(16) + b"\x00\x02x"])
-def test_a_welcome_that_contradicts_itself_is_refused(body: bytes) -> None:
+def test_an_inconsistent_welcome_is_rejected(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         wire.decode_welcome_untrusted(body)
 
@@ -75,14 +75,14 @@ def test_a_welcome_that_contradicts_itself_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize(
     "extent", [Extent(0, 0, 0), Extent(2**32 - 1, 2**63 - 2, 1), Extent(7, 123_456_789_012, 1 << 20)]
 )
-def test_an_extent_is_read_as_written(extent: Extent) -> None:
+def test_an_extent_is_decoded_as_encoded(extent: Extent) -> None:
     header = wire.encode_extent_header(extent)
     assert len(header) == wire.FRAME_BYTES
     assert wire.decode_frame_untrusted(header) == extent
 
 
 @pytest.mark.parametrize("length", [0, 1, MAX_MESSAGE_BYTES])
-def test_a_message_header_is_read_as_written(length: int) -> None:
+def test_a_message_header_is_decoded_as_encoded(length: int) -> None:
     assert wire.decode_frame_untrusted(wire.encode_message_header(length)) == wire.MessageHeader(length)
 
 
@@ -97,6 +97,6 @@ def test_a_message_header_is_read_as_written(length: int) -> None:
         b"\x03" + bytes(23),
     ],
 )
-def test_a_frame_that_nobody_sends_is_refused(header: bytes) -> None:
+def test_an_invalid_frame_is_rejected(header: bytes) -> None:
     with pytest.raises(ProtocolError):
         wire.decode_frame_untrusted(header)
