@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import ALGORITHMS, Algorithm, algorithm_by_number_untrusted
@@ -65,15 +65,6 @@ class ErrorReason(IntEnum):
     CANCELLED = 4
 
 
-class Message(Protocol):
-    """The interface of the messages below."""
-
-    TYPE: ClassVar[MessageType]
-
-    def encode(self) -> bytes:
-        """The encoded message, with its type."""
-
-
 @dataclass(frozen=True, slots=True)
 class Begin:
     """The first message of a sender. Other versions may have other fields after the version."""
@@ -88,7 +79,7 @@ class Begin:
     version: int = SESSION_VERSION
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         files, total = (UNKNOWN_TOTAL if n is None else n for n in (self.total_files, self.total_bytes))
         head = bytes([self.TYPE]) + self._VERSION.pack(self.version)
         return head + self._LAYOUT.pack(self.algorithm.number, files, total)
@@ -115,7 +106,7 @@ class Offer:
     entries: tuple[Entry, ...]
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         head = bytes([self.TYPE]) + self._LAYOUT.pack(self.group, len(self.entries))
         return head + b"".join(entry.encode() for entry in self.entries)
 
@@ -146,7 +137,7 @@ class Accept:
     outcomes: tuple[EntryOutcome, ...]
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         return _encode_outcomes(self.TYPE, self.group, self.outcomes)
 
     @classmethod
@@ -167,7 +158,7 @@ class Result:
     outcomes: tuple[EntryOutcome, ...]
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         return _encode_outcomes(self.TYPE, self.group, self.outcomes)
 
     @classmethod
@@ -187,7 +178,7 @@ class Hole:
     length: int
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.file_id, self.offset, self.length)
 
     @classmethod
@@ -219,7 +210,7 @@ class Digests:
     files: tuple[FileDigest, ...]
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         head = bytes([self.TYPE]) + self._LAYOUT.pack(len(self.files), len(self.files[0].digest))
         return head + b"".join(self._FILE.pack(f.file_id, f.size_bytes) + f.digest for f in self.files)
 
@@ -247,7 +238,7 @@ class End:
     entries: int
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.entries)
 
     @classmethod
@@ -268,7 +259,7 @@ class Done:
     size_bytes: int
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.files, self.size_bytes)
 
     @classmethod
@@ -289,7 +280,7 @@ class ErrorMessage:
     text: str
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         text = encode_text(self.text)
         return bytes([self.TYPE]) + self._LAYOUT.pack(self.reason, len(text)) + text
 
@@ -311,7 +302,7 @@ class Alive:
     TYPE: ClassVar = MessageType.ALIVE
 
     def encode(self) -> bytes:
-        """See Message."""
+        """The encoded message, with its type."""
         return bytes([self.TYPE])
 
     @classmethod
