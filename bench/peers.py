@@ -1,11 +1,11 @@
-"""nettool beside the tools that people use today: one file over loopback, in turn, as ratios.
+"""Compare nettool with other tools: one file over loopback, in turns, as ratios.
 
     python bench/peers.py [--size 1GiB] [--repeat 5] [--folder DIR] [--cc cubic]
 
-Each round runs every tool once, in an order drawn anew: `nettool tcp-send`, `nettool udp-send`, `iperf3` (TCP, memory
-to memory) and Debian's `srt-file-transmit`, as far as they are installed. nettool and SRT go from file to file; nettool
-verifies the digest, and its time counts from the first connect to the verified digest. SRT is timed as a whole process,
-as it reports nothing. (`nettool bench loopback --transports udp,quic` compares with aioquic.)
+Each round runs every tool once, in random order: `nettool tcp-send`, `nettool udp-send`, and, if installed, `iperf3`
+(TCP, memory to memory) and Debian's `srt-file-transmit`. nettool and SRT copy from file to file. nettool verifies the
+digest, and its time ends with the verified digest. SRT reports nothing, so its time is that of the whole process.
+(`nettool bench loopback --transports udp,quic` compares with aioquic.)
 """
 
 import argparse
@@ -40,7 +40,7 @@ def running(arguments: list[str], **options: object) -> Iterator[subprocess.Pope
 
 
 def nettool(transport: str, source: Path, folder: Path, *options: str) -> float:
-    """Goodput, bits per second."""
+    """Send `source` to a new receiver; return the goodput in bits per second."""
     command = [sys.executable, "-m", "toolkit.cli.main"]
     with running([*command, f"{transport}-recv", "--once", "--port", "0", "--dir", str(folder)]) as receiver:
         assert receiver.stderr is not None
@@ -70,7 +70,7 @@ def iperf3(size_bytes: int, congestion_control: str) -> float:
 def srt(source: Path, folder: Path) -> float:
     to = ["srt-file-transmit", "-q", "srt://127.0.0.1:5298?mode=listener", f"file://{folder}/"]
     with running(to) as receiver:
-        time.sleep(0.3)  # it says nothing when it listens; not counted
+        time.sleep(0.3)  # it does not report when it listens; not part of the measured time
         start = time.monotonic()
         sender = ["srt-file-transmit", "-q", f"file://{source}", "srt://127.0.0.1:5298"]
         subprocess.run(sender, capture_output=True, timeout=LIMIT_S, check=True)
@@ -84,7 +84,7 @@ def srt(source: Path, folder: Path) -> float:
 
 
 def tools(source: Path, folder: Path, congestion_control: str) -> dict[str, Callable[[], float]]:
-    """What is installed, by name."""
+    """The installed tools by name, each as a function that runs it once and returns bits per second."""
     found: dict[str, Callable[[], float]] = {
         f"nettool tcp-{congestion_control}": lambda: nettool("tcp", source, folder, "--cc", congestion_control),
         "nettool udp": lambda: nettool("udp", source, folder),
@@ -114,7 +114,7 @@ def main() -> None:
                 file.write(generator.randbytes(1 << 20))
         found = tools(source, received, arguments.cc)
         samples: dict[str, list[float]] = {tool: [] for tool in found}
-        for turn in range(-1, arguments.repeat):  # the first is to warm up
+        for turn in range(-1, arguments.repeat):  # the first round is a warm-up
             for tool in generator.sample(list(found), len(found)):
                 figure = found[tool]()
                 if turn >= 0:

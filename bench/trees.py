@@ -1,10 +1,10 @@
-"""Two checkouts of nettool beside each other: does a change make a transfer faster or slower?
+"""Compare two checkouts of nettool: does a change make a transfer faster or slower?
 
     python bench/trees.py OLD NEW [--size 1GiB] [--repeat 10] [--folder DIR]
 
 OLD and NEW are checkouts in which `make setup` has run. Each round sends one file over loopback by every transport from
-either tree, in an order drawn anew, from file to verified file. The first round warms the memory and is not counted.
-A ratio is that of the two runs of one round, so that a machine whose speed drifts affects both alike.
+either tree, in random order, from file to verified file. The first round is a warm-up. Ratios are computed within a
+round, so that a machine whose speed drifts affects both trees alike.
 """
 
 import argparse
