@@ -1,19 +1,25 @@
-"""Campaigns over links of this machine: probed, accounted for from end to end, and honest where something is amiss."""
+"""Trials over links of this machine: probed, audited from end to end, and honest where something is wrong."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from toolkit.compare.campaign import rerun, run
+from toolkit.compare import background_flow
+from toolkit.compare.campaign import open_testbed, rerun, run
 from toolkit.compare.comparison import NO_CLAIM, summarise
+from toolkit.compare.plan import Plan, TrialSpec
 from toolkit.compare.record_file import Record, newest
 from toolkit.compare.records import LEDGER_OFF, Probe, Results, Trial
 from toolkit.compare.scenario import Scenario
+from toolkit.compare.trial import TrialRunner
+from toolkit.compare.workspace import workspace
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LinkSpec
 
-# The emulator, and it alone, loses one packet in sixty, or more, of one protocol, and counts it as delivered.
+# The emulator, and it alone, loses one packet in sixty, or more, of UDP, and counts the packet as delivered.
 LIAR = """
 import os, sys
 if "toolkit.emulator.start" in getattr(sys, "orig_argv", []):
@@ -28,9 +34,12 @@ if "toolkit.emulator.start" in getattr(sys, "orig_argv", []):
         return written(descriptor, buffers)
     os.writev = writev
 """
+KIB = 1 << 10
+
+LinkOptions = Mapping[str, Sequence[str | bool]]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _namespaces() -> None:
     try:
         with Link(LinkSpec()):
@@ -39,99 +48,147 @@ def _namespaces() -> None:
         pytest.skip(f"no links here: {error}")
 
 
-def campaign(tmp_path: Path, kind: str = "link", **asked: object) -> Results:
+def plan(link: LinkOptions, folder: Path, kind: str = "link", transports: str = "tcp,udp", **more: str) -> Plan:
+    """One block over one path, with probes and without the control."""
+    scenario = Scenario(kind, transports, repeats=1, control=False, folder=folder, link=link, **more)  # type: ignore[arg-type]
+    return scenario.plan()
+
+
+def one_of_each(planned: Plan, size_bytes: int, limit_s: float = 60.0) -> list[Trial]:
+    """One trial of each transport, without a warm-up and without a probe."""
+    (path,) = planned.paths
+    with workspace([size_bytes], planned.seed, planned.folder) as files, open_testbed(planned, path) as testbed:
+        runner = TrialRunner(testbed, files, limit_s=limit_s)
+        specs = [TrialSpec(0, setting, size_bytes) for setting in planned.settings]
+        return [runner.run(spec, position, link_seed=1) for position, spec in enumerate(specs)]
+
+
+@pytest.fixture(scope="module")
+def lossy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Record]]:
+    """A whole campaign over a lossy link, and the records that it wrote."""
     records: list[Record] = []
-    settings = {"transports": "tcp,udp", "repeats": 1, "control": False, "folder": tmp_path, **asked}
-    results = run(Scenario(kind, **settings).plan(), records.append)  # type: ignore[arg-type]
-    assert newest([r for r in records if isinstance(r, Trial)]) == results.trials
-    assert [r for r in records if isinstance(r, Probe)] == results.probes
-    assert all(trial.verified for trial in results.trials), [trial.error for trial in results.trials]
-    return results
-
-
-def test_a_lossy_link_from_the_probe_to_the_reasons(tmp_path: Path) -> None:
     link = {"rate": ["50Mbit"], "rtt": ["20ms"], "loss": ["1%"]}
-    results = campaign(tmp_path, sizes=("2MiB",), link=link)
-    (probe,) = results.probes
+    planned = replace(plan(link, tmp_path_factory.mktemp("lossy")), sizes=[1024 * KIB])
+    return run(planned, records.append), records
+
+
+def test_every_record_is_written_as_soon_as_it_is_known(lossy: tuple[Results, list[Record]]) -> None:
+    results, records = lossy
+    assert records[0] == results.campaign
+    assert newest([record for record in records if isinstance(record, Trial)]) == results.trials
+    assert [record for record in records if isinstance(record, Probe)] == results.probes
+
+
+def test_the_probe_measures_the_link(lossy: tuple[Results, list[Record]]) -> None:
+    (probe,) = lossy[0].probes
     assert probe.rtt_ms is not None
-    assert 19.5 < probe.rtt_ms.median < 25
-    assert probe.loss == pytest.approx(0.01, abs=0.01)
-    seeds = {(trial.block, trial.link_seed) for trial in results.trials}
-    assert len(seeds) == len({block for block, _ in seeds}) == 2  # one a block, whatever the transport
-    for trial in results.trials:
-        ledger = trial.ledger
-        assert ledger is not None
-        assert LEDGER_OFF not in trial.marks, ledger
-        assert ledger.forward.lost_by_link > 0
-        assert ledger.forward.sent is not None
-        assert ledger.forward.received is not None
-        assert 1.03 < (trial.cost.wire_bytes_per_payload_byte or 0) < 2
+    assert probe.rtt_ms.median > 19.5
+    assert probe.loss is not None
+    assert probe.loss > 0
+
+
+def test_all_transports_of_a_block_share_the_seed_of_the_link(lossy: tuple[Results, list[Record]]) -> None:
+    seeds = {(trial.block, trial.link_seed) for trial in lossy[0].trials}
+    assert len(seeds) == len({block for block, _ in seeds}) == 2
+
+
+def test_trials_over_a_lossy_link_are_verified_and_audited(lossy: tuple[Results, list[Record]]) -> None:
+    for trial in lossy[0].trials:
+        assert trial.verified, trial.error
+        assert trial.ledger is not None
+        assert LEDGER_OFF not in trial.marks, trial.ledger
+        assert trial.ledger.forward.lost_by_link > 0
+        assert trial.ledger.forward.sent is not None
+        assert trial.ledger.forward.received is not None
+        assert trial.cost.wire_bytes_per_payload_byte is not None
+        assert trial.cost.wire_bytes_per_payload_byte > 1.03
         assert trial.delay is not None
         assert trial.delay.median_ms > 19
         assert trial.retransmitted_packets
-    again = rerun(results, results.trials[-1], tmp_path)
-    assert again.verified
-    assert again.link_seed == results.trials[-1].link_seed
+
+
+def test_a_recorded_trial_can_be_run_again(lossy: tuple[Results, list[Record]], tmp_path: Path) -> None:
+    results, _ = lossy
+    recorded = results.trials[-1]
+    again = rerun(replace(results, campaign=replace(results.campaign, is_probed=False)), recorded, tmp_path)
+    assert again.verified, again.error
+    assert again.link_seed == recorded.link_seed
+    assert again.sender.digest == recorded.sender.digest
 
 
 @pytest.mark.parametrize(
-    "link",
+    ("link", "size_bytes"),
     [
-        {"rate": ["50Mbit"], "rtt": ["20ms"], "loss": ["3%"], "duplicate": ["1%"], "both_ways": [True]},
-        {"rate": ["50Mbit"], "rtt": ["400ms"]},  # more than a dozen pings are on their way when the transfer ends
+        (
+            {"rate": ["50Mbit"], "rtt": ["20ms"], "loss": ["3%"], "duplicate": ["3%"], "both_ways": [True]},
+            1024 * KIB,
+        ),
+        ({"rate": ["50Mbit"], "rtt": ["400ms"]}, 256 * KIB),  # some 20 pings are in flight when the transfer ends
     ],
-    ids=["harm on both ways", "a long way"],
+    ids=["impairments in both directions", "a long round trip"],
 )
-def test_what_a_link_does_by_its_nature_is_no_cheating(link: dict[str, list[object]], tmp_path: Path) -> None:
-    for trial in campaign(tmp_path, sizes=("2MiB",), link=link, probes=False).trials:
+def test_impairments_of_the_link_do_not_disturb_the_audit(link: LinkOptions, size_bytes: int, tmp_path: Path) -> None:
+    for trial in one_of_each(plan(link, tmp_path), size_bytes):
+        assert trial.verified, trial.error
         assert LEDGER_OFF not in trial.marks, (trial.transport, trial.ledger)
 
 
-def test_a_link_that_drops_one_side_s_packets_in_secret_is_reported(
+def test_a_link_that_silently_drops_packets_of_one_transport_is_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "lies").mkdir()
-    (tmp_path / "lies" / "sitecustomize.py").write_text(LIAR)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lies"))
-    link = {"rate": ["100Mbit"], "rtt": ["10ms"]}
-    results = campaign(tmp_path, sizes=("6MiB",), link=link, probes=False)
-    for trial in results.trials:
+    (tmp_path / "liar").mkdir()
+    (tmp_path / "liar" / "sitecustomize.py").write_text(LIAR)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "liar"))
+    planned = plan({"rate": ["100Mbit"], "rtt": ["10ms"]}, tmp_path)
+    trials = one_of_each(planned, 4096 * KIB)
+    for trial in trials:
         assert trial.ledger is not None
         is_cheated = trial.transport == "udp-bbr"
         assert (LEDGER_OFF in trial.marks) == is_cheated, trial.ledger.forward
         assert (trial.ledger.forward.balance > 30) == is_cheated
-    row = next(row for row in summarise(results).rows if row.transport == "udp-bbr")
+    campaign = replace(planned.campaign("memory"), sizes=[4096 * KIB])
+    row = next(row for row in summarise(Results(campaign, trials)).rows if row.transport == "udp-bbr")
     assert row.verdict == NO_CLAIM
     assert LEDGER_OFF in row.no_claim_because
 
 
-def test_a_lan_has_ends_of_its_own_and_counts_what_they_say(tmp_path: Path) -> None:
-    results = campaign(tmp_path, "lan", sizes=("4MiB",), link={"rate": ["1Gbit"]})
-    assert results.probes[0].is_met is None
-    for trial in results.trials:
+def test_a_lan_compares_the_counts_of_its_endpoints(tmp_path: Path) -> None:
+    for trial in one_of_each(plan({"rate": ["1Gbit"]}, tmp_path, "lan"), 4096 * KIB):
+        assert trial.verified, trial.error
         assert trial.ledger is not None
         assert LEDGER_OFF not in trial.marks, trial.ledger
+        assert trial.ledger.forward.sent is not None
         assert trial.goodput_bps is not None
         assert trial.goodput_bps < 1e9
 
 
-def test_a_competitor_is_measured_alone_and_beside(tmp_path: Path) -> None:
-    link = {"rate": ["20Mbit"], "rtt": ["10ms"]}
-    results = campaign(tmp_path, transports="tcp", sizes=("1MiB",), link=link, competitor="tcp-cubic", probes=False)
-    for trial in results.trials:
-        assert trial.competitor is not None
-        assert 10e6 < trial.competitor.goodput_bps_alone < 21e6
-        assert trial.competitor.goodput_bps_beside < trial.competitor.goodput_bps_alone
-        assert 0.5 <= trial.competitor.jain <= 1
-    again = rerun(results, results.trials[-1], tmp_path)
-    assert again.competitor is not None
-    assert again.competitor.goodput_bps_alone > 10e6
+def test_the_probe_of_a_lan_has_nothing_to_meet(tmp_path: Path) -> None:
+    planned = plan({"rate": ["1Gbit"]}, tmp_path, "lan")
+    with open_testbed(planned, planned.paths[0]) as testbed:
+        probe = testbed.probe()
+    assert probe is not None
+    assert probe.is_met is None
+    assert probe.rate_bps is not None
 
 
-def test_a_transfer_that_takes_too_long_is_given_up_and_told(tmp_path: Path) -> None:
-    link = {"rate": ["1Mbit"], "rtt": ["10ms"]}
-    settings = {"transports": "udp", "sizes": ("4MiB",), "repeats": 1, "control": False, "probes": False}
-    plan = Scenario("link", folder=tmp_path, limit="1s", link=link, **settings).plan()  # type: ignore[arg-type]
-    results = run(plan, lambda _record: None)
-    assert {trial.error for trial in results.trials} == {"the sender was not done after 1 s"}
-    assert not any(trial.verified for trial in results.trials)
+def test_a_background_flow_is_measured_alone_and_beside_the_transfer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_flow, "ALONE_S", 1.0)
+    link = {"rate": ["10Mbit"], "rtt": ["10ms"]}
+    planned = replace(plan(link, tmp_path, transports="tcp", competitor="tcp-cubic"), is_probed=False)
+    spec = TrialSpec(0, planned.settings[0], 512 * KIB)
+    recorded = Trial(0, 0, spec.setting.label, planned.paths[0].label, spec.payload_bytes, True, 1.0, 1e6, link_seed=1)
+    trial = rerun(Results(planned.campaign("memory"), [recorded]), recorded, tmp_path)
+    assert trial.verified, trial.error
+    assert trial.competitor is not None
+    assert 0 < trial.competitor.goodput_bps_beside < trial.competitor.goodput_bps_alone < 10.5e6
+    assert 0.5 <= trial.competitor.jain <= 1
+    assert "shared the path" in trial.why
+
+
+def test_a_transfer_beyond_its_time_limit_is_recorded_as_failed(tmp_path: Path) -> None:
+    planned = plan({"rate": ["1Mbit"], "rtt": ["10ms"]}, tmp_path, transports="udp")
+    (trial,) = one_of_each(planned, 4096 * KIB, limit_s=1.0)
+    assert trial.error == "the sender was not done after 1 s"
+    assert not trial.verified

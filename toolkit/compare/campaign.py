@@ -71,9 +71,8 @@ def rerun(results: Results, trial: Trial, folder: Path | None = None) -> Trial:
     spec = TrialSpec(trial.block, setting, trial.payload_bytes)
     seed = trial.link_seed or 0
     with workspace([trial.payload_bytes], plan.seed, folder) as files, open_testbed(plan, path) as testbed:
-        return _runner(plan, testbed, files, testbed.probe() if plan.is_probed else None, seed).run(
-            spec, trial.position, seed
-        )
+        probed = testbed.probe() if plan.is_probed else None
+        return _runner(plan, testbed, files, probed, seed).run(spec, trial.position, seed)
 
 
 def open_testbed(plan: Plan, path: BenchPath) -> AbstractContextManager[Testbed]:

@@ -109,6 +109,7 @@ def _decoded_union(choices: Sequence[Any], value: object, name: str) -> Any:
 
 def _fits(kind: type, value: object) -> bool:
     """Whether the value is of that kind. A bool is not a number; NaN, infinities and absurdly large integers fail."""
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MAX_FIGURE
-    return type(value) is kind and (not isinstance(value, int) or abs(value) < _MAX_FIGURE)
+    if kind in (int, float):
+        accepted = int if kind is int else int | float
+        return isinstance(value, accepted) and not isinstance(value, bool) and abs(value) < _MAX_FIGURE
+    return type(value) is kind

@@ -83,7 +83,7 @@ def report(result: EndpointResult) -> None:
 
 def failure(error: NettoolError) -> EndpointResult:
     """The result of an endpoint that failed with this error."""
-    return EndpointResult(error=str(error), exit_code=error.exit_code)
+    return EndpointResult(error=str(error), exit_code=int(error.exit_code))
 
 
 def wait_for_go() -> threading.Event:
