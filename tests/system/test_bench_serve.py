@@ -1,4 +1,4 @@
-"""What `nettool serve` and `nettool bench remote` say to each other, and what neither believes of the other."""
+"""The questions that `nettool bench remote` asks `nettool serve`, and the answers that neither accepts."""
 
 import json
 import os
@@ -25,10 +25,11 @@ from toolkit.transports.registry import transport
 HELLO = {"schema": CONTROL_SCHEMA, "max_bytes": 1 << 40, "next": 1}
 
 
-@contextmanager
-def serving(*options: str) -> Iterator[Address]:
+@pytest.fixture(scope="module")
+def address() -> Iterator[Address]:
+    """Where a `nettool serve` of its own process listens."""
     process = subprocess.Popen(
-        [*NETTOOL, "serve", "--port", "0", *options],
+        [*NETTOOL, "serve", "--port", "0"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -38,18 +39,19 @@ def serving(*options: str) -> Iterator[Address]:
         assert process.stderr is not None
         port = process.stderr.readline().split()[2].rpartition(":")[2]
         yield Address("127.0.0.1", int(port))
-        process.terminate()
     finally:
-        process.communicate(timeout=LIMIT_S)
+        process.kill()
+        process.communicate()
 
 
-def place_at(address: Address) -> RemoteTestbed:
-    place = RemoteTestbed(remote(address.host), address, 0.0, 1 << 20)
-    place.await_peer()
-    return place
+def connected_testbed(address: Address) -> RemoteTestbed:
+    testbed = RemoteTestbed(remote(address.host), address, 0.0, 1 << 20)
+    testbed.await_peer()
+    return testbed
 
 
 def digest_of(content: bytes, address: Address, folder: Path) -> str:
+    """Send the content; its digest."""
     file = folder / "file"
     file.write_bytes(content)
     channel = transport("tcp").connect(address, TransportOptions())
@@ -62,23 +64,22 @@ def digest_of(content: bytes, address: Address, folder: Path) -> str:
     return report.digest
 
 
-def test_each_gets_the_result_of_its_own_transfer(tmp_path: Path) -> None:
-    with serving() as address:
-        earlier = place_at(address)
-        same = digest_of(b"same", address, tmp_path)
-        one, other = place_at(address), place_at(address)
-        small = digest_of(b"small", address, tmp_path)
-        large = digest_of(b"larger", address, tmp_path)
-        assert other.result(large, LIMIT_S).size_bytes == 6
-        assert one.result(small, LIMIT_S).size_bytes == 5
-        assert earlier.result(same, LIMIT_S).size_bytes == 4
-        with pytest.raises(ProtocolError):  # that transfer was before it said hello, and nothing comes any more
-            one.result(same, 0.5)
+def test_each_gets_the_result_of_its_own_transfer(address: Address, tmp_path: Path) -> None:
+    earlier = connected_testbed(address)
+    same = digest_of(b"same", address, tmp_path)
+    one, other = connected_testbed(address), connected_testbed(address)
+    small = digest_of(b"small", address, tmp_path)
+    large = digest_of(b"larger", address, tmp_path)
+    assert other.result(large, LIMIT_S).size_bytes == 6
+    assert one.result(small, LIMIT_S).size_bytes == 5
+    assert earlier.result(same, LIMIT_S).size_bytes == 4
+    with pytest.raises(ProtocolError):  # that transfer ended before this testbed asked, and no other follows
+        one.result(same, 0.5)
 
 
 @contextmanager
 def answering(*answers: bytes) -> Iterator[Address]:
-    """Somebody else's server, one answer a session."""
+    """A server that gives one of the answers in each session."""
     listener = transport("tcp").listen(Address("127.0.0.1", 0), TransportOptions())
 
     def serve() -> None:
@@ -99,7 +100,7 @@ def answering(*answers: bytes) -> Iterator[Address]:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "result",
     [
         '{"cpu_seconds": NaN}',
         '{"cpu_seconds": 1e999}',
@@ -109,23 +110,23 @@ def answering(*answers: bytes) -> Iterator[Address]:
         '{"bytes": 1' + "0" * 400 + "}",
     ],
 )
-def test_nonsense_of_the_other_end_is_not_believed(told: str) -> None:
-    answer = f'{{"schema": {CONTROL_SCHEMA}, "result": {told}}}'.encode()
-    with answering(json.dumps(HELLO).encode(), answer) as address:
-        place = place_at(address)
+def test_an_invalid_result_is_refused(result: str) -> None:
+    answer = f'{{"schema": {CONTROL_SCHEMA}, "result": {result}}}'.encode()
+    with answering(json.dumps(HELLO).encode(), answer) as impostor:
+        testbed = connected_testbed(impostor)
         with pytest.raises(ProtocolError, match="invalid"):
-            place.result("", LIMIT_S)
+            testbed.result("", LIMIT_S)
 
 
-def test_its_texts_are_fit_to_be_printed() -> None:
+def test_texts_of_a_result_are_made_printable() -> None:
     result = {"error": "\x1b[31mred" + "x" * 10_000, "digest": "00", "bytes": 5, "peak_memory_bytes": None}
     answer = json.dumps({"schema": CONTROL_SCHEMA, "result": result}).encode()
-    with answering(json.dumps(HELLO).encode(), answer) as address:
-        told = place_at(address).result("", LIMIT_S)
-    assert told.error is not None
-    assert told.error.isprintable()
-    assert len(told.error) < 1000
-    assert told == EndpointResult(size_bytes=5, digest="00", error=told.error)
+    with answering(json.dumps(HELLO).encode(), answer) as impostor:
+        received = connected_testbed(impostor).result("", LIMIT_S)
+    assert received.error is not None
+    assert received.error.isprintable()
+    assert len(received.error) < 1000
+    assert received == EndpointResult(size_bytes=5, digest="00", error=received.error)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +138,9 @@ def test_its_texts_are_fit_to_be_printed() -> None:
         ({**HELLO, "schema": 1}, RefusedError),
     ],
 )
-def test_an_end_that_cannot_serve_is_refused_at_once(hello: dict[str, Any], kind: type[NettoolError]) -> None:
-    with answering(json.dumps(hello).encode()) as address, pytest.raises(kind):
-        place_at(address)
+def test_a_server_that_cannot_measure_is_refused_at_once(hello: dict[str, Any], kind: type[NettoolError]) -> None:
+    with answering(json.dumps(hello).encode()) as impostor, pytest.raises(kind):
+        connected_testbed(impostor)
 
 
 @pytest.mark.parametrize(
@@ -153,39 +154,42 @@ def test_an_end_that_cannot_serve_is_refused_at_once(hello: dict[str, Any], kind
         b"{" * 10_000,
     ],
 )
-def test_a_peer_that_asks_nonsense_is_not_served_and_the_next_one_is(question: bytes) -> None:
-    with serving() as address:
-        channel = transport("tcp").connect(address, TransportOptions())
-        channel.send_message(question)
-        with pytest.raises(TransferError):
-            channel.receive(timeout_s=LIMIT_S)
-        channel.abort()
-        place_at(address)
+def test_an_invalid_question_is_refused_and_the_next_peer_is_served(question: bytes, address: Address) -> None:
+    channel = transport("tcp").connect(address, TransportOptions())
+    channel.send_message(question)
+    with pytest.raises(TransferError):
+        channel.receive(timeout_s=LIMIT_S)
+    channel.abort()
+    connected_testbed(address)
 
 
-def serve_here(limits: ServerLimits, tell: Callable[[str, object], None], client: Callable[[Address], None]) -> None:
-    """Serve in this process as long as the client takes."""
-    end = MeasuringServer({"tcp": transport("tcp")}, Address("127.0.0.1", 0), limits, tell)
+def serve_here(
+    limits: ServerLimits, on_session: Callable[[str, object], None], client: Callable[[Address], None]
+) -> None:
+    """Serve in this process until the client returns."""
+    server = MeasuringServer({"tcp": transport("tcp")}, Address("127.0.0.1", 0), limits, on_session)
 
     def run() -> None:
         try:
-            client(Address("127.0.0.1", end.port))
+            client(Address("127.0.0.1", server.port))
         finally:
-            os.kill(os.getpid(), signal.SIGALRM)  # its time is up
+            os.kill(os.getpid(), signal.SIGALRM)  # the time limit
 
     thread = threading.Thread(target=run)
     thread.start()
-    end.run()
+    server.run()
     thread.join()
 
 
-def test_a_defect_that_one_peer_finds_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told: list[str] = []
-    is_told = threading.Event()
+def test_a_defect_that_one_peer_triggers_does_not_end_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    is_reported = threading.Event()
 
-    def tell(line: str, _fields: object) -> None:
-        told.append(line)
-        is_told.set()
+    def on_session(line: str, _session: object) -> None:
+        lines.append(line)
+        is_reported.set()
 
     def broken(*_: object, **__: object) -> None:
         raise KeyError(5)
@@ -193,32 +197,32 @@ def test_a_defect_that_one_peer_finds_does_not_end_the_service(monkeypatch: pyte
     def attack(address: Address) -> None:
         with pytest.raises(TransferError):
             digest_of(b"x", address, tmp_path)
-        is_told.wait(LIMIT_S)
-        place_at(address)
-        told.append("and it goes on")
+        is_reported.wait(LIMIT_S)
+        connected_testbed(address)
+        lines.append("the service goes on")
 
     monkeypatch.setattr("toolkit.compare.server.receive_and_discard", broken)
-    serve_here(ServerLimits(1 << 20, 60.0, None, 60.0), tell, attack)
-    assert "unexpected KeyError" in told[0]
-    assert told[1:] == ["and it goes on"]
+    serve_here(ServerLimits(1 << 20, 60.0, None, 60.0), on_session, attack)
+    assert "unexpected KeyError" in lines[0]
+    assert lines[1:] == ["the service goes on"]
 
 
 @pytest.mark.parametrize(("left_s", "timers_s"), [(60.0, [60.0, 5.0, 0]), (3.0, [60.0, 0])])
-def test_after_its_last_transfer_it_ends_soon_and_never_later_than_it_was_to(
+def test_after_its_last_transfer_it_exits_soon_and_never_after_its_time_limit(
     left_s: float, timers_s: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     set_s: list[float] = []
     monkeypatch.setattr(signal, "setitimer", lambda _kind, seconds: set_s.append(seconds))
     monkeypatch.setattr(signal, "getitimer", lambda _kind: (left_s, 0.0))
-    told = threading.Semaphore(0)
+    reported = threading.Semaphore(0)
 
-    def ask_for_more(address: Address) -> None:
+    def send_too_often(address: Address) -> None:
         digest_of(b"x", address, tmp_path)
         for _ in range(2):
             with pytest.raises(NettoolError):
                 digest_of(b"x", address, tmp_path)
         for _ in range(3):
-            assert told.acquire(timeout=LIMIT_S)
+            assert reported.acquire(timeout=LIMIT_S)
 
-    serve_here(ServerLimits(1 << 20, 60.0, 1, 60.0), lambda _line, _fields: told.release(), ask_for_more)
+    serve_here(ServerLimits(1 << 20, 60.0, 1, 60.0), lambda _line, _session: reported.release(), send_too_often)
     assert set_s == timers_s

@@ -1,4 +1,4 @@
-"""The processes at the ends of a trial, and what becomes of those that they start."""
+"""The worker processes of a trial, and what happens to the programs that they start."""
 
 import os
 import select
@@ -16,12 +16,10 @@ LIMIT_S = 20.0
 
 
 @pytest.mark.parametrize("role", ["send", "receive"])
-def test_an_outside_program_ends_with_a_trial_that_is_given_up(
-    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outside_program_ends_with_its_worker(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fifo = tmp_path / "alive"
     os.mkfifo(fifo)
-    program = tmp_path / IPERF3  # holds the pipe open as long as it lives, and listens where it is asked to
+    program = tmp_path / IPERF3  # holds the pipe open while it runs, and listens if asked to
     program.write_text(
         f"#!{sys.executable}\nimport signal, socket, sys\nalive = open({str(fifo)!r}, 'w')\nalive.write('.')\n"
         "alive.flush()\nif '-s' in sys.argv:\n"
@@ -43,6 +41,6 @@ def test_an_outside_program_ends_with_a_trial_that_is_given_up(
             assert select.select([reader], [], [], LIMIT_S)[0]
             assert os.read(reader, 1) == b"."
         assert select.select([reader], [], [], LIMIT_S)[0]
-        assert os.read(reader, 1) == b""  # nobody holds it any more
+        assert os.read(reader, 1) == b""  # the program has ended
     finally:
         os.close(reader)
