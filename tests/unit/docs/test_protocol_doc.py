@@ -1,4 +1,4 @@
-"""docs/protocol.md and the Wireshark dissector say what the code does."""
+"""docs/protocol.md and the Wireshark dissector match the code."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ DISSECTOR = (DOCS / "wireshark" / "nettool.lua").read_text("utf-8")
 def section(title: str) -> str:
     """The text under a heading of the second level."""
     _, _, rest = PROTOCOL.partition(f"\n## {title}\n")
-    assert rest, f"there is no section {title!r}"
+    assert rest, f"docs/protocol.md has no section {title!r}"
     return rest.partition("\n## ")[0]
 
 
@@ -28,8 +28,8 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
-def test_tables_are_those_of_the_layouts() -> None:
-    """If this fails: python docs/generate.py"""
+def test_generated_tables_are_up_to_date() -> None:
+    """If this fails, run `python docs/generate.py`."""
     assert generate.fill(PROTOCOL, generate.markdown_sections(), generate.MARKDOWN_COMMENT) == PROTOCOL
     assert generate.fill(DISSECTOR, generate.lua_sections(), generate.LUA_COMMENT) == DISSECTOR
 
@@ -42,7 +42,7 @@ def test_tables_are_those_of_the_layouts() -> None:
     ],
     ids=["protocol", "dissector"],
 )
-def test_nothing_is_marked_as_generated_that_is_not(
+def test_every_section_marked_as_generated_is_generated(
     text: str, sections: dict[str, str], comment: tuple[str, str]
 ) -> None:
     opening, closing = (re.escape(part) for part in comment)
@@ -51,8 +51,8 @@ def test_nothing_is_marked_as_generated_that_is_not(
 
 
 @pytest.mark.parametrize("kind", list(wire.LAYOUTS), ids=lambda kind: kind.name)
-def test_a_table_adds_up_to_the_bytes_that_are_packed(kind: wire.PacketType) -> None:
-    """Read from the document, independent of how it was made."""
+def test_the_fields_of_a_table_add_up_to_the_size_of_the_packet(kind: wire.PacketType) -> None:
+    """Reads the document itself, independently of the generator."""
     _, _, rest = PROTOCOL.partition(f"\n### {kind.name}\n")
     table = [
         row for row in rows(rest.partition("\n### ")[0].partition("\n## ")[0]) if row[0].isdigit() and len(row) == 4
@@ -65,7 +65,7 @@ def test_a_table_adds_up_to_the_bytes_that_are_packed(kind: wire.PacketType) -> 
     assert [row[2].strip("`") for row in table] == [field.name for field in layout.fields]
 
 
-def test_marks_must_be_there_exactly_once() -> None:
+def test_each_mark_must_occur_exactly_once() -> None:
     blank = f"a\n<!-- {generate.BEGIN}x -->\n<!-- {generate.END} -->\nb"
     marked = generate.fill(blank, {"x": "new"}, generate.MARKDOWN_COMMENT)
     assert "\nnew\n" in marked
@@ -75,7 +75,7 @@ def test_marks_must_be_there_exactly_once() -> None:
             generate.fill(broken, {"x": "new"}, generate.MARKDOWN_COMMENT)
 
 
-def test_links_within_the_document_lead_somewhere() -> None:
+def test_links_in_the_document_have_targets() -> None:
     headings = re.findall(r"^#+ (.+)$", PROTOCOL, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     links = re.findall(r"\]\(#([^)]+)\)", PROTOCOL)
@@ -85,13 +85,13 @@ def test_links_within_the_document_lead_somewhere() -> None:
         assert (DOCS / path).exists(), path
 
 
-def test_files_that_the_document_names_are_there() -> None:
+def test_files_named_in_the_document_exist() -> None:
     named = set(re.findall(r"`((?:toolkit|docs)/[\w/]+\.\w+)`", PROTOCOL))
     assert named
     assert [path for path in sorted(named) if not (DOCS.parent / path).exists()] == []
 
 
-def test_the_session_is_the_one_of_the_code() -> None:
+def test_messages_and_transitions_match_the_code() -> None:
     text = section("The session")
     assert {(row[0], row[1]) for row in rows(text) if row[0].isdigit()} == {(str(t.value), t.name) for t in MessageType}
     stated: set[tuple[str, Role, str, str]] = set()
@@ -109,7 +109,7 @@ def test_the_session_is_the_one_of_the_code() -> None:
     assert stated == coded
 
 
-def test_the_tcp_framing_is_the_one_of_the_code() -> None:
+def test_tcp_frames_and_preface_match_the_code() -> None:
     text = section("TCP: preface and frames")
     kinds = {(row[0], row[1]) for row in rows(text) if len(row) == 3 and row[0].isdigit()}
     assert kinds == {(str(kind.value), kind.name) for kind in tcp_wire.PrefaceType}
