@@ -16,7 +16,7 @@ from toolkit.rudp.congestion.base import (
 )
 from toolkit.rudp.congestion.bbr import Bbr
 from toolkit.rudp.pacer import Pacer
-from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES, TRANSITIONS, Event, PathMtu, State
+from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES, TRANSITIONS, MtuSearchEvent, MtuSearchState, PathMtu
 from toolkit.rudp.rtt import RttEstimator
 
 MS = 1_000_000
@@ -184,12 +184,12 @@ def test_the_mtu_search_survives_any_path(events: list[tuple[str, int]], max_byt
             now_ns += value * 1_000_000_000
         seen.add(mtu.state)
         assert BASE_DATAGRAM_BYTES <= mtu.datagram_bytes <= max(max_bytes, BASE_DATAGRAM_BYTES)
-    assert seen <= set(State)
+    assert seen <= set(MtuSearchState)
 
 
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("event", Event)
-def test_what_the_mtu_table_does_not_know_is_an_error(state: State, event: Event) -> None:
+@pytest.mark.parametrize("state", MtuSearchState)
+@pytest.mark.parametrize("event", MtuSearchEvent)
+def test_what_the_mtu_table_does_not_know_is_an_error(state: MtuSearchState, event: MtuSearchEvent) -> None:
     mtu = PathMtu(1472)
     mtu._state = state
     if (state, event) in TRANSITIONS:

@@ -1,1 +1,1 @@
-"""The reliable-UDP engine: sans-I/O, no socket, clock or randomness of its own. Start reading at `connection.py`."""
+"""The reliable-UDP engine: sans-I/O, without socket, clock or randomness of its own. Start at `connection.py`."""

@@ -1,7 +1,7 @@
-"""A batch of datagrams as a type: equal segments in one buffer, only the last of which may be short.
+"""A batch of datagrams: equal segments in one buffer, of which only the last may be shorter.
 
-That is what the kernel's UDP_GRO hands up and what UDP_SEGMENT takes down; without these a batch is one datagram.
-All vector work of the engine is over batches: one Python round a batch, not a packet.
+This is what UDP_GRO delivers and what UDP_SEGMENT accepts; without them a batch is one datagram. The engine works on
+whole batches with numpy: one round of Python per batch, not per packet.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from toolkit.rudp import wire
 
-MAX_SUPER_PACKET_BYTES = 65_507  # what one UDP_SEGMENT send may carry over IPv4
+MAX_SUPER_PACKET_BYTES = 65_507  # maximum payload of one UDP_SEGMENT send over IPv4
 MAX_BATCH_BYTES = 9 << 16
-"""The longest batch that the engine takes in one round."""
+"""Maximum size of a batch that the engine accepts."""
 MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of kernels before 6.9
 
 
@@ -22,9 +22,9 @@ PeerAddress = tuple[str, int]
 
 
 class Batch(NamedTuple):
-    """Received datagrams, at most MAX_BATCH_BYTES: `data` is cut every `segment_bytes`.
+    """Received datagrams, at most MAX_BATCH_BYTES. A datagram begins every `segment_bytes` of `data`.
 
-    `ecn` is the IP ECN field that all of them carried.
+    `ecn` is the IP ECN field of all of them.
     """
 
     data: memoryview
@@ -33,12 +33,12 @@ class Batch(NamedTuple):
 
 
 def segments_per_send(segment_bytes: int) -> int:
-    """How many datagrams of that size one UDP_SEGMENT send may carry."""
+    """How many datagrams of this size one UDP_SEGMENT send may carry."""
     return max(1, min(MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES // segment_bytes))
 
 
 class Transmit(NamedTuple):
-    """Datagrams to send, by one super-packet or several; valid until the next call into the connection.
+    """Datagrams to send, in one or more super-packets. Valid until the next call into the connection.
 
     `ecn` is the codepoint for the IP ECN field. `destination` is None for the peer's current address.
     """
@@ -49,7 +49,7 @@ class Transmit(NamedTuple):
     destination: PeerAddress | None = None
 
     def super_packets(self) -> list[memoryview]:
-        """Cut so that each piece can go out by one UDP_SEGMENT send."""
+        """Return pieces that each fit one UDP_SEGMENT send."""
         step = self.segment_bytes * segments_per_send(self.segment_bytes)
         if len(self.data) <= step:
             return [self.data]
@@ -57,22 +57,22 @@ class Transmit(NamedTuple):
 
 
 class PacketBuffer:
-    """Room for one round's outgoing DATA packets, with the header fields of each as columns to write into."""
+    """Buffers for the stream packets of one `Transmit`. Header fields are written as columns."""
 
     def __init__(self, max_bytes: int) -> None:
-        # np.zeros, unlike bytearray, takes no memory before it is written to: a small file never needs most of it.
+        # Unlike bytearray, np.zeros takes no memory before it is written to: a small file uses little of it.
         self._bytes = np.zeros(max_bytes, np.uint8)
         self._view = self._bytes.data
         self._payload = np.zeros(max_bytes, np.uint8)
         self._scratch = self._payload.data
 
     def scratch(self, size_bytes: int) -> memoryview:
-        """Contiguous room for the payload of the next `fill`."""
+        """Return contiguous memory for the payload of the next `fill`."""
         return self._scratch[:size_bytes]
 
     def fill(
         self,
-        kind: wire.PacketType,
+        packet_type: wire.PacketType,
         connection_id: int,
         packet_numbers: NDArray[np.int64],
         offsets: NDArray[np.int64],
@@ -80,11 +80,11 @@ class PacketBuffer:
         total_bytes: int,
         ack_now: bool,
     ) -> Transmit:
-        """Headers from the columns, payload from `scratch`: segments of `payload_bytes`, the last may be shorter."""
+        """Build packets with `payload_bytes` of payload each, the last perhaps shorter, from `scratch`."""
         count = len(packet_numbers)
         segment = wire.HEADER_BYTES + payload_bytes
         header = np.ndarray((count,), wire.DATA.dtype, self._bytes, 0, (segment,))
-        header["type"] = kind
+        header["type"] = packet_type
         header["flags"] = 0
         header["connection_id"] = connection_id
         header["packet_number"] = packet_numbers

@@ -1,24 +1,24 @@
-"""What a connection is told before it begins; each figure with its reason."""
+"""The settings of a connection."""
 
 from dataclasses import dataclass
 
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
 
 DEFAULT_DATAGRAM_BYTES = 1472
-"""What fills a 1,500-byte IPv4 packet: 20 bytes of IP and 8 of UDP go off."""
+"""Fills a 1,500-byte IPv4 packet, with 20 bytes of IP header and 8 of UDP header."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """Times in nanoseconds, sizes in bytes, rates in bits per second of UDP payload.
 
-    congestion_control:   a name known to `toolkit.rudp.congestion.base`
-    rate_bps:             an upper bound (for the controller `rate`: the target), None for none
-    max_datagram_bytes:   the largest UDP payload that is tried; the path may carry less
-    idle_timeout_ns:      silence after which the peer is lost
-    receive_window_bytes: how far beyond what has arrived the peer may send, to begin with
-    max_message_bytes:    a longer message is a protocol error
-    seed:                 for whatever a congestion control draws at random
+    congestion_control:   name of a controller, see `toolkit.rudp.congestion.base`
+    rate_bps:             maximum sending rate (for the controller `rate`: the rate); None for no limit
+    max_datagram_bytes:   largest UDP payload to try; the path may carry less
+    idle_timeout_ns:      silence after which the peer is considered gone
+    receive_window_bytes: initial receive window of the data stream
+    max_message_bytes:    maximum length of a message; a longer one is a protocol error
+    seed:                 seed of the random choices of the congestion controller
     """
 
     congestion_control: str = DEFAULT_CONTROLLER

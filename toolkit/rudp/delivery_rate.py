@@ -1,9 +1,9 @@
-"""How fast the path delivers: one sample per batch of acknowledgements.
+"""The delivery rate of the path: one sample per batch of acknowledgements.
 
-Theory. A sample is what was delivered between the sending of a packet and its acknowledgement, over the longer of
-the time that it took to send this much and the time that it took to be acknowledged: acknowledgements that arrive
-squeezed together cannot make the path look faster than it was fed. Samples from times when there was too little to
-send only say that the path carries at least as much.
+A sample is the data delivered between the sending of a packet and its acknowledgement, divided by the longer of two
+times: that of sending this data, and that of acknowledging it. Acknowledgements that arrive compressed can therefore
+not make the path look faster than the sender fed it. Samples taken while the sender had too little to send are only
+lower bounds.
 
 Read: draft-ietf-ccwg-bbr section 4.1 (delivery-rate samples).
 """
@@ -14,7 +14,7 @@ _NS_PER_S = 1_000_000_000
 
 
 class DeliveryEstimator:
-    """Totals in bytes, times in ns. `on_send` stamps a batch; `sample_bps` reads a stamp when it is acknowledged."""
+    """`on_send` stamps a batch; `sample_bps` samples the rate once it is acknowledged. Totals in bytes, times in ns."""
 
     def __init__(self) -> None:
         self.delivered_bytes = 0
@@ -24,7 +24,7 @@ class DeliveryEstimator:
         self._app_limited_until = 0
 
     def on_send(self, now_ns: int, bytes_in_flight: int, sent_bytes: int) -> SendState:
-        """The stamp of a batch of `sent_bytes` that goes out on top of `bytes_in_flight`."""
+        """Return the stamp of a batch of `sent_bytes` that is sent while `bytes_in_flight` are outstanding."""
         if bytes_in_flight == 0:
             self._first_sent_time_ns = self._delivered_time_ns = now_ns
         return SendState(
@@ -38,17 +38,18 @@ class DeliveryEstimator:
         )
 
     def on_app_limited(self, bytes_in_flight: int) -> None:
-        """There is less to send than may be sent, until what is in flight now has been delivered."""
+        """The sender has too little to send. Samples are app-limited until what is in flight now was delivered."""
         self._app_limited_until = max(1, self.delivered_bytes + bytes_in_flight)
 
     def on_delivered(self, now_ns: int, newly_acked_bytes: int) -> None:
+        """These bytes were acknowledged."""
         self.delivered_bytes += newly_acked_bytes
         self._delivered_time_ns = now_ns
         if self.delivered_bytes > self._app_limited_until:
             self._app_limited_until = 0
 
     def sample_bps(self, now_ns: int, state: SendState, min_rtt_ns: int) -> float | None:
-        """Bits per second; None where the interval is below the minimum RTT and cannot be right."""
+        """Return bits per second; None if the interval is shorter than the minimum RTT, so that it cannot be right."""
         self._first_sent_time_ns = max(self._first_sent_time_ns, state.sent_time_ns)
         send_elapsed_ns = state.sent_time_ns - state.first_sent_time_ns
         ack_elapsed_ns = now_ns - state.delivered_time_ns

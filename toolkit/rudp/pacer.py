@@ -1,41 +1,41 @@
-"""When to send how much: bursts at a rate, exact in the long run even where timers are late.
+"""Pacing: sends bursts at a rate that is exact in the long run, even if timers are late.
 
-Theory. Sending each packet by its own timer is too dear at high rates, and sending a whole window at once
-overflows queues. So the pacer releases a *send quantum* at a time: what the rate makes of 1 ms, but no less
-than two datagrams and no more than 64 KiB, what one segmentation-offloaded send can carry. (RFC 9002 section
-7.7 asks for pacing; draft-ietf-ccwg-bbr section 4.6.3 has the same quantum.)
+One timer per packet costs too much at high rates, and a whole window at once overflows queues. The pacer therefore
+releases one *send quantum* at a time: the bytes of 1 ms at the given rate, but at least two datagrams and at most
+64 KiB, which is what one segmentation-offloaded send can carry.
 
-`_release_ns` is a virtual time: when all that was sent so far would be on the wire at exactly the rate. A
-quantum may go as soon as it has come. A timer that fires late has earned more than one quantum meanwhile, and
-the virtual time, not the clock, is what the next send counts from; so late timers cost no rate. That holds
-only while the pacer is what the sender waits for: a sender that was held by its window or had nothing to
-send has earned nothing, for what it would send at once then, no queue has room for.
+`_release_ns` is a virtual time: when everything sent so far would have left at exactly the given rate. The next
+quantum may be sent once that time has come. A late timer has earned more than one quantum, and the next send counts
+from the virtual time, not from the clock; so late timers cost no rate. This holds only while the sender waits for the
+pacer. A sender that was limited by its window, or had nothing to send, earns nothing meanwhile: no queue would have
+room for the burst.
+
+Read: RFC 9002 section 7.7 (pacing), draft-ietf-ccwg-bbr section 4.6.3 (send quantum).
 """
 
 from typing import Final
 
 _NS_PER_S: Final = 1_000_000_000
 _QUANTUM_NS: Final = 1_000_000
-"""A quantum is the rate times this."""
+"""A quantum is the rate times this duration."""
 _MIN_QUANTUM_DATAGRAMS: Final = 2
 _MAX_QUANTUM_BYTES: Final = 64 * 1024
 _TIMER_LATENESS_NS: Final = 200_000
-"""What a timer and the sender's own round of work take at the least: above 2.6 Gb/s a quantum is the rate times this,
-for the sender could not come back any sooner."""
+"""Minimum time for a timer and one round of the sender. Above 2.6 Gbit/s a quantum is the rate times this duration,
+because the sender cannot return sooner."""
 _MAX_ROUND_BYTES: Final = 8 * _MAX_QUANTUM_BYTES
-"""At most this much per call, however late: the driver looks at its receive side in between."""
+"""Maximum per call, however late it is, so that the driver returns to receiving."""
 _CATCH_UP_NS: Final = 4_000_000
-"""Lateness that is made good: many times the usual 80 us of a timer, and the length of a scheduler's time
-slice. The burst after it is what the bottleneck could have carried meanwhile, so it adds at most this to the queue."""
+"""Maximum lateness that is made up for: many times the usual 80 us of a timer, and the length of a scheduler's time
+slice. The bottleneck could have carried the burst meanwhile, so that it adds at most this delay to the queue."""
 _CATCH_UP_QUANTA: Final = 2
-"""The same bound for low rates, where two datagrams take longer than `_CATCH_UP_NS`."""
+"""The same limit for low rates, at which two datagrams take longer than `_CATCH_UP_NS`."""
 
 
 class Pacer:
-    """Ask `budget_bytes`, send no more than that, report it by `on_sent`; wake again at `next_send_time_ns`.
+    """Send at most `budget_bytes`, report it by `on_sent`, and return at `next_send_time_ns`.
 
-    What need not be paced (acknowledgements, messages, the probes of a timeout and of the path MTU) is sent without
-    asking, and not reported: it is small, or seldom.
+    Acknowledgements, messages, and probes are neither paced nor reported: they are small or rare.
     """
 
     def __init__(self) -> None:
@@ -45,10 +45,10 @@ class Pacer:
         self._granted_bytes = 0
 
     def budget_bytes(self, now_ns: int, rate_bps: float, datagram_bytes: int) -> int:
-        """How many bytes may go now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 when it is too early.
+        """How many bytes may be sent now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 if it is too early.
 
-        Ask only when there is something to send and the window has room for it: an answer of 0 means that the
-        sender waits for the pacer from now on.
+        Call it only if there is something to send and the window has room for it: after a result of 0 the pacer
+        assumes that the sender waits for it.
         """
         late_ns = now_ns - self._release_ns
         if late_ns < 0:
@@ -65,21 +65,23 @@ class Pacer:
         return self._granted_bytes
 
     def on_sent(self, now_ns: int, sent_bytes: int, rate_bps: float) -> None:
-        """`sent_bytes` went out at `now_ns`, while the rate was `rate_bps` (> 0)."""
+        """`sent_bytes` were sent at `now_ns`, at a rate of `rate_bps` (> 0)."""
         start_ns = max(self._release_ns, now_ns - self._lateness_ns)
         self._release_ns = start_ns + round(sent_bytes * 8 * _NS_PER_S / rate_bps)
-        # Who took less than was granted is held by something else; who took all of it may still be owed the rest.
+        # A sender that used less than it was granted is limited by something else, and has no claim to the rest.
         is_owed = sent_bytes >= self._granted_bytes
         self._lateness_ns = max(0, now_ns - self._release_ns) if is_owed else 0
 
     def next_send_time_ns(self) -> int:
-        """When the next quantum may go; not later than now when one may go at once."""
+        """When the next quantum may be sent; in the past if it may be sent at once."""
         return self._release_ns
 
     @staticmethod
     def quantum_bytes(rate_bps: float, datagram_bytes: int) -> int:
-        """The send quantum: `rate_bps` x 1 ms between 2 datagrams and 64 KiB, or 512 KiB where timers are too slow
-        for that; in whole datagrams."""
+        """The send quantum in whole datagrams: `rate_bps` x 1 ms between 2 datagrams and 64 KiB.
+
+        At rates for which timers are too slow it is `rate_bps` x 200 us, up to 512 KiB.
+        """
         rate_bytes_per_ns = rate_bps / (8 * _NS_PER_S)
         wanted_bytes = min(rate_bytes_per_ns * _QUANTUM_NS, _MAX_QUANTUM_BYTES)
         wanted_bytes = max(wanted_bytes, min(rate_bytes_per_ns * _TIMER_LATENESS_NS, _MAX_ROUND_BYTES))

@@ -1,40 +1,37 @@
-"""The path's datagram size, found by probing from 1,200 bytes upward.
+"""Path MTU discovery: finds the largest datagram that the path carries, from 1,200 bytes upward.
 
-Theory. A path drops what is too large for it, often without a word, and a word by ICMP can be forged; so the
-size is found by sending padded probe packets and seeing which are acknowledged (packetization-layer path MTU
-discovery). The first probe is as large as both sides allow, which is right on most paths; where it is
-not, sizes are halved in between. A probe is given up after three losses; a lost probe says nothing about
-congestion.
+A path drops datagrams that are too large, often silently, and ICMP messages about it can be forged. The size is
+therefore found by padded probe packets: those that are acknowledged fit (packetization-layer path MTU discovery). The
+first probe is as large as both sides allow, which fits most paths; after that the search bisects. A size is given up
+after three lost probes. A lost probe is no sign of congestion.
 
-A route may change to a narrower one while large packets are in use: then all of those are lost while small
-ones get through, a *black hole*, and the search starts over from the base size.
+A route may change to a narrower one while large packets are in use. Then all large packets are lost while small ones
+arrive: a *black hole*. The search then starts again from the base size.
 
-Sizes are UDP payloads, without IP and UDP headers. Sans-I/O: the engine's loss detection tells the fate of a
-probe.
+Sizes are those of UDP payloads, without IP and UDP headers.
 
-Read: RFC 8899 sections 5.1 (constants, timers), 5.2 (states), 4.3 (black holes), RFC 9000 sections 14.1 and
-      14.3.
+Read: RFC 8899 sections 5.1 (constants, timers), 5.2 (states) and 4.3 (black holes); RFC 9000 sections 14.1 and 14.3.
 """
 
 from enum import Enum, auto
 from typing import Final
 
 BASE_DATAGRAM_BYTES: Final = 1200
-"""BASE_PLPMTU: what every path of QUIC, and of ours, must carry (RFC 9000 section 14.1)."""
+"""BASE_PLPMTU: the size that every path must carry (RFC 9000 section 14.1)."""
 MAX_PROBES: Final = 3
-"""Losses of one size after which it counts as too large (RFC 8899 section 5.1.2)."""
+"""Number of lost probes after which a size is too large (RFC 8899 section 5.1.2)."""
 PMTU_RAISE_TIMER_NS: Final = 600_000_000_000
-"""How long to be content with less than the interface allows (RFC 8899 section 5.1.1)."""
+"""How long to wait before searching again for a size above the one found (RFC 8899 section 5.1.1)."""
 _SEARCH_STEP_BYTES: Final = 16
-"""Nearer than this the search does not look: a hundredth of a packet gains nothing."""
-_BLACK_HOLE_LOOKS: Final = 3
-"""Loss detection must have reported large packets lost this often without one of them acknowledged. Counted
-in looks, a round trip or so apart, and not in packets: a burst of random loss takes many packets at once."""
+"""Resolution of the search: one percent of a packet is not worth another probe."""
+_BLACK_HOLE_REPORTS: Final = 3
+"""A black hole needs this many reports of lost large packets, with none of them acknowledged in between. Reports are
+about a round trip apart; a burst of random loss may take many packets but makes only one report."""
 _BLACK_HOLE_PACKETS: Final = 6
-"""And at least this many packets must have been lost, so that a slow sender's three do not suffice."""
+"""It also needs this many lost packets, so that three packets of a slow sender do not suffice."""
 
 
-class State(Enum):
+class MtuSearchState(Enum):
     """RFC 8899 section 5.2, figure 5."""
 
     BASE = auto()
@@ -43,7 +40,7 @@ class State(Enum):
     ERROR = auto()
 
 
-class Event(Enum):
+class MtuSearchEvent(Enum):
     """What moves the search from state to state."""
 
     BASE_CONFIRMED = auto()
@@ -54,35 +51,35 @@ class Event(Enum):
 
 
 TRANSITIONS: Final = {
-    (State.BASE, Event.BASE_CONFIRMED): State.SEARCHING,
-    (State.BASE, Event.BASE_LOST): State.ERROR,
-    (State.SEARCHING, Event.SIZE_FOUND): State.SEARCH_COMPLETE,
-    (State.SEARCHING, Event.BLACK_HOLE): State.BASE,
-    (State.SEARCH_COMPLETE, Event.RAISE_TIMER): State.SEARCHING,
-    (State.SEARCH_COMPLETE, Event.BLACK_HOLE): State.BASE,
-    (State.ERROR, Event.BASE_CONFIRMED): State.SEARCHING,
+    (MtuSearchState.BASE, MtuSearchEvent.BASE_CONFIRMED): MtuSearchState.SEARCHING,
+    (MtuSearchState.BASE, MtuSearchEvent.BASE_LOST): MtuSearchState.ERROR,
+    (MtuSearchState.SEARCHING, MtuSearchEvent.SIZE_FOUND): MtuSearchState.SEARCH_COMPLETE,
+    (MtuSearchState.SEARCHING, MtuSearchEvent.BLACK_HOLE): MtuSearchState.BASE,
+    (MtuSearchState.SEARCH_COMPLETE, MtuSearchEvent.RAISE_TIMER): MtuSearchState.SEARCHING,
+    (MtuSearchState.SEARCH_COMPLETE, MtuSearchEvent.BLACK_HOLE): MtuSearchState.BASE,
+    (MtuSearchState.ERROR, MtuSearchEvent.BASE_CONFIRMED): MtuSearchState.SEARCHING,
 }
-"""Any other pair is a mistake of the caller's, and raises KeyError."""
+"""Any other pair is a mistake of the caller, and raises KeyError."""
 
 
 class PathMtu:
-    """Ask `probe_size` after the handshake and whenever something was acknowledged or `next_timeout_ns` has
-    come; send a probe of that size if it gives one; report probes by `on_probe_*`, all other packets by
-    `on_packet*`.
+    """The MTU search on one path.
 
-    The engine's handshake packets are padded to the base size, so that a connection begins with that one
-    confirmed.
+    Call `probe_size` after the handshake, after each acknowledgement, and once `next_timeout_ns` has come. Send a probe
+    of the returned size, if any. Report the fate of probes by `on_probe_*`, and of other packets by `on_packet*`.
+
+    The base size is confirmed from the beginning, because the INITIAL packet is padded to it.
     """
 
     def __init__(self, max_datagram_bytes: int) -> None:
-        """`max_datagram_bytes`: what interface and peer allow at most; below the base size there is no search."""
+        """`max_datagram_bytes` is the limit of interface and peer; up to the base size there is nothing to search."""
         self._max_bytes = max(max_datagram_bytes, BASE_DATAGRAM_BYTES)
         self._datagram_bytes = BASE_DATAGRAM_BYTES
-        self._state = State.SEARCHING
+        self._state = MtuSearchState.SEARCHING
         self._raise_at_ns: int | None = None
-        self._large_looks = 0
-        self._large_lost = 0
-        self._small_got_through = False
+        self._large_loss_reports = 0
+        self._large_packets_lost = 0
+        self._has_small_arrived = False
         self._too_large_bytes: int
         self._candidate_bytes: int
         self._losses: int
@@ -90,116 +87,117 @@ class PathMtu:
         self._start_search()
 
     @property
-    def state(self) -> State:
+    def state(self) -> MtuSearchState:
+        """Where the search stands."""
         return self._state
 
     @property
     def datagram_bytes(self) -> int:
-        """The largest size known to get through."""
+        """The largest size that is known to fit."""
         return self._datagram_bytes
 
     @property
     def is_found(self) -> bool:
-        """The search is over for now."""
-        return self._state is State.SEARCH_COMPLETE
+        """Whether the search has ended for now."""
+        return self._state is MtuSearchState.SEARCH_COMPLETE
 
     @property
     def next_timeout_ns(self) -> int | None:
-        """When to ask `probe_size` again even if nothing was acknowledged; None when there is no such time."""
+        """When to call `probe_size` even if nothing is acknowledged; None for never."""
         return self._raise_at_ns
 
     def probe_size(self, now_ns: int) -> int | None:
-        """The size of the probe to send now, in bytes of UDP payload; None while there is none to send."""
+        """The size of the probe to send now, in bytes of UDP payload; None if no probe is due."""
         if self._raise_at_ns is not None and now_ns >= self._raise_at_ns:
             self._raise_at_ns = None
-            self._move(Event.RAISE_TIMER)
+            self._move(MtuSearchEvent.RAISE_TIMER)
             self._start_search()
         if self._probe_in_flight:
             return None
-        if self._state is State.BASE:
+        if self._state is MtuSearchState.BASE:
             return BASE_DATAGRAM_BYTES
-        if self._state is State.SEARCHING:
-            self._settle(now_ns)
-            return self._candidate_bytes if self._state is State.SEARCHING else None
+        if self._state is MtuSearchState.SEARCHING:
+            self._finish_if_found(now_ns)
+            return self._candidate_bytes if self._state is MtuSearchState.SEARCHING else None
         return None
 
     def on_probe_sent(self) -> None:
-        """A probe of the size that was asked for is on its way; there is one at a time."""
+        """A probe of the returned size was sent. There is one at a time."""
         self._probe_in_flight = True
 
     def on_probe_acked(self, size_bytes: int, now_ns: int) -> None:
-        """A probe arrived; `datagram_bytes` may have grown."""
+        """A probe has arrived; `datagram_bytes` may have grown."""
         self._probe_in_flight = False
         self.on_packet_acked(size_bytes)
-        if self._state is State.SEARCHING and size_bytes > self._datagram_bytes:
+        if self._state is MtuSearchState.SEARCHING and size_bytes > self._datagram_bytes:
             self._datagram_bytes = size_bytes
             self._next_candidate()
-            self._settle(now_ns)
+            self._finish_if_found(now_ns)
 
     def on_probe_lost(self, size_bytes: int, now_ns: int) -> None:
-        """A probe was declared lost, which is not a signal of congestion."""
+        """A probe was declared lost."""
         self._probe_in_flight = False
-        if size_bytes != (BASE_DATAGRAM_BYTES if self._state is State.BASE else self._candidate_bytes):
-            return  # left over from before a black hole
+        if size_bytes != (BASE_DATAGRAM_BYTES if self._state is MtuSearchState.BASE else self._candidate_bytes):
+            return  # sent before a black hole was found
         self._losses += 1
         if self._losses < MAX_PROBES:
             return
-        if self._state is State.BASE:
-            self._move(Event.BASE_LOST)
-        elif self._state is State.SEARCHING:
+        if self._state is MtuSearchState.BASE:
+            self._move(MtuSearchEvent.BASE_LOST)
+        elif self._state is MtuSearchState.SEARCHING:
             self._too_large_bytes = size_bytes
             self._next_candidate()
-            self._settle(now_ns)
+            self._finish_if_found(now_ns)
 
     def on_packet_acked(self, size_bytes: int) -> None:
-        """A packet of `size_bytes` (the largest of a batch is enough) got through."""
+        """Packets have arrived, the largest of `size_bytes`."""
         if size_bytes > BASE_DATAGRAM_BYTES:
-            self._large_looks = self._large_lost = 0
-            self._small_got_through = False
+            self._large_loss_reports = self._large_packets_lost = 0
+            self._has_small_arrived = False
         else:
-            self._small_got_through = True
-        if self._state in (State.BASE, State.ERROR) and size_bytes >= BASE_DATAGRAM_BYTES:
-            self._move(Event.BASE_CONFIRMED)
+            self._has_small_arrived = True
+        if self._state in (MtuSearchState.BASE, MtuSearchState.ERROR) and size_bytes >= BASE_DATAGRAM_BYTES:
+            self._move(MtuSearchEvent.BASE_CONFIRMED)
             self._start_search()
 
     def on_packets_lost(self, size_bytes: int, count: int) -> None:
-        """One look declared `count` packets lost, the largest of `size_bytes`; `datagram_bytes` may have fallen."""
+        """`count` packets, the largest of `size_bytes`, were declared lost; `datagram_bytes` may have fallen."""
         if size_bytes <= BASE_DATAGRAM_BYTES or self._datagram_bytes <= BASE_DATAGRAM_BYTES:
             return
-        self._large_looks += 1
-        self._large_lost += count
+        self._large_loss_reports += 1
+        self._large_packets_lost += count
         if (
-            self._small_got_through
-            and self._large_looks >= _BLACK_HOLE_LOOKS
-            and self._large_lost >= _BLACK_HOLE_PACKETS
+            self._has_small_arrived
+            and self._large_loss_reports >= _BLACK_HOLE_REPORTS
+            and self._large_packets_lost >= _BLACK_HOLE_PACKETS
         ):
-            self._move(Event.BLACK_HOLE)
+            self._move(MtuSearchEvent.BLACK_HOLE)
             self._datagram_bytes = BASE_DATAGRAM_BYTES
             self._raise_at_ns = None
-            self._large_looks = self._large_lost = 0
-            self._small_got_through = False
+            self._large_loss_reports = self._large_packets_lost = 0
+            self._has_small_arrived = False
             self._start_search()
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: MtuSearchEvent) -> None:
         self._state = TRANSITIONS[self._state, event]
 
     def _start_search(self) -> None:
-        """Forget which sizes were too large; the first to be tried is the largest."""
+        """Forget which sizes were too large, and begin with the largest."""
         self._too_large_bytes = self._max_bytes + 1
         self._candidate_bytes = self._max_bytes
         self._losses = 0
         self._probe_in_flight = False
 
     def _next_candidate(self) -> None:
-        """Between what is known to get through and what is known not to."""
+        """Bisect between the largest size that fits and the smallest that does not."""
         self._candidate_bytes = (self._datagram_bytes + self._too_large_bytes) // 2
         self._losses = 0
 
-    def _settle(self, now_ns: int) -> None:
-        """End the search when there is nothing left to find, and wake up later if it found less than the most."""
-        if self._state is not State.SEARCHING:
+    def _finish_if_found(self, now_ns: int) -> None:
+        """End the search once its resolution is reached; search again later if a larger size may fit some day."""
+        if self._state is not MtuSearchState.SEARCHING:
             return
         is_largest = self._datagram_bytes == self._max_bytes
         if is_largest or self._candidate_bytes - self._datagram_bytes < _SEARCH_STEP_BYTES // 2:
-            self._move(Event.SIZE_FOUND)
+            self._move(MtuSearchEvent.SIZE_FOUND)
             self._raise_at_ns = None if is_largest else now_ns + PMTU_RAISE_TIMER_NS

@@ -1,7 +1,7 @@
-"""Sets of integers as sorted, disjoint, half-open intervals: packet numbers received, bytes acknowledged, bytes lost.
+"""Sets of integers as sorted, disjoint, half-open intervals: packet numbers, and ranges of stream offsets.
 
-Nearly every addition extends the last interval, which costs O(1); anything else is a bisection and a splice of a
-list, O(log n) comparisons and a memmove, n being the number of holes and not of packets.
+Nearly every addition extends the last interval, in O(1). Any other takes a bisection and a splice of a list:
+O(log n) comparisons and a memmove, where n is the number of intervals.
 """
 
 from bisect import bisect_left, bisect_right
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class RangeSet:
-    """A set of integers. `add` and `remove` say what they really changed."""
+    """A set of integers. `add` and `remove` return what they changed."""
 
     __slots__ = ("_ends", "_starts")
 
@@ -33,35 +33,35 @@ class RangeSet:
 
     @property
     def first(self) -> tuple[int, int]:
-        """The lowest interval. IndexError when empty."""
+        """The lowest interval. Raises IndexError if the set is empty."""
         return self._starts[0], self._ends[0]
 
     @property
     def last(self) -> tuple[int, int]:
-        """The highest interval. IndexError when empty."""
+        """The highest interval. Raises IndexError if the set is empty."""
         return self._starts[-1], self._ends[-1]
 
     def size(self) -> int:
-        """How many integers it holds. O(n)."""
+        """The number of integers in the set. O(n)."""
         return sum(self._ends) - sum(self._starts)
 
     def contiguous_end(self, start: int = 0) -> int:
-        """The first integer from `start` on that is not in the set."""
+        """The first integer at or after `start` that is not in the set."""
         i = bisect_right(self._starts, start) - 1
         return max(start, self._ends[i]) if i >= 0 else start
 
     def next_start(self, value: int, limit: int) -> int:
-        """The first integer in [value, limit) that is in the set, `limit` where there is none."""
+        """The first integer in [value, limit) that is in the set; `limit` if there is none."""
         i = bisect_right(self._ends, value)
         return min(limit, max(value, self._starts[i])) if i < len(self._starts) else limit
 
     def touches(self, start: int, end: int) -> bool:
-        """[start, end) overlaps or adjoins an interval: adding it makes no further one."""
+        """Whether [start, end) overlaps or adjoins an interval, so that adding it makes no new one."""
         low = bisect_left(self._ends, start)
         return low < len(self._starts) and self._starts[low] <= end
 
     def newest_first(self, floor: int, limit: int) -> list[tuple[int, int]]:
-        """At most `limit` intervals from the highest down, none that ends at or below `floor`."""
+        """At most `limit` intervals in descending order, without those that end at or below `floor`."""
         taken: list[tuple[int, int]] = []
         for i in range(len(self._starts) - 1, -1, -1):
             if len(taken) == limit or self._ends[i] <= floor:
@@ -70,7 +70,7 @@ class RangeSet:
         return taken
 
     def add(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Put [start, end) in; returns the parts that were not in it before, in order."""
+        """Add [start, end); return the parts that are new, in order."""
         starts, ends = self._starts, self._ends
         if start >= end:
             return []
@@ -81,8 +81,8 @@ class RangeSet:
         if start == ends[-1]:
             ends[-1] = end
             return [(start, end)]
-        low = bisect_left(ends, start)  # first interval that reaches start
-        high = bisect_right(starts, end)  # first interval beyond end
+        low = bisect_left(ends, start)  # first interval that ends at or after start
+        high = bisect_right(starts, end)  # first interval that begins after end
         added = []
         cursor = start
         for i in range(low, high):
@@ -99,12 +99,12 @@ class RangeSet:
         return added
 
     def remove(self, start: int, end: int) -> int:
-        """Take [start, end) out; returns how many integers that took."""
+        """Remove [start, end); return how many integers that removed."""
         starts, ends = self._starts, self._ends
         if start >= end or not starts:
             return 0
-        low = bisect_right(ends, start)  # first interval that ends beyond start
-        high = bisect_left(starts, end)  # first interval that begins at or beyond end
+        low = bisect_right(ends, start)  # first interval that ends after start
+        high = bisect_left(starts, end)  # first interval that begins at or after end
         if low >= high:
             return 0
         before = sum(ends[low:high]) - sum(starts[low:high])

@@ -1,8 +1,8 @@
-"""The states of a connection as a table; whatever is not in it cannot happen.
+"""The states of a connection, as a table; a transition that is not in it is an error.
 
-ESTABLISHED               data and messages flow
-CLOSING                   this side sent CLOSE and answers stragglers with it
-CLOSED                    over: by the peer's CLOSE, by silence, or by a port that is closed
+ESTABLISHED  data and messages flow
+CLOSING      this side has sent CLOSE, and answers late packets with it
+CLOSED       ended by the peer's CLOSE, by the idle timeout, or by a closed port
 """
 
 from enum import Enum, auto
@@ -10,6 +10,8 @@ from typing import Final
 
 
 class ConnectionState(Enum):
+    """What a connection can do now."""
+
     ESTABLISHED = auto()
     CLOSING = auto()
     CLOSED = auto()
@@ -18,9 +20,9 @@ class ConnectionState(Enum):
 class ConnectionEvent(Enum):
     """What moves a connection from state to state."""
 
-    CLOSE = auto()  # the application ends it
-    PEER_CLOSED = auto()  # CLOSE arrived
-    LOST = auto()  # silence for the idle timeout, or a port that is closed
+    CLOSE = auto()  # the application closes the connection
+    PEER_CLOSED = auto()  # CLOSE has arrived
+    LOST = auto()  # the idle timeout has expired, or the peer's port is closed
 
 
 TRANSITIONS: Final[dict[tuple[ConnectionState, ConnectionEvent], ConnectionState]] = {

@@ -1,20 +1,20 @@
-"""The packets, each written once as a field table that gives the struct, the numpy dtype and docs/protocol.md.
+"""Packet layouts. Each is one table of fields, from which the struct, the numpy dtype and docs/protocol.md are made.
 
-Every packet begins with the same ten bytes, type, flags and connection id, whatever its version; every packet after
-the handshake goes on with its packet number. All integers are in network byte order.
+Every packet begins with the same ten bytes, whatever its version: type, flags, connection id. Every packet after the
+handshake continues with its packet number. All integers are in network byte order.
 
-    handshake   INITIAL, RETRY, ACCEPT, VERSION     version and a security field that is empty today
-    protected   DATA, MESSAGE                       payload at a 64-bit position of its own byte space
-                ACK                                 SACK ranges, windows, counters
+    handshake   INITIAL, RETRY, ACCEPT, VERSION     version, and a security field that is empty today
+    protected   DATA, MESSAGE                       payload at a 64-bit offset of its stream
+                ACK                                 ranges of packet numbers, receive windows, counters
                 PING, PROBE                         elicit an ACK; PROBE is padded (path MTU discovery, RFC 8899)
                 PATH_CHALLENGE, PATH_RESPONSE       path validation (RFC 9000 section 8.2)
                 CLOSE
 
-A DATA header is 26 bytes: of a 1,500-byte IPv4 packet 1,446 are payload, and 1,430 (95.3%) once a 16-byte
-authentication tag ends each packet. The connection id of the receiving side authenticates nothing against who can
-read the path; it keeps everybody else out (64 unguessable bits).
+A DATA header takes 26 bytes. A 1,500-byte IPv4 packet therefore carries 1,446 bytes of payload, and 1,430 (95.3%) once
+each packet ends with a 16-byte authentication tag. The 64 random bits of the connection id keep out attackers who
+cannot read the path; they are no protection against those who can.
 
-Hostile bytes: each `*_untrusted` decoder raises ProtocolError and nothing else.
+Each `*_untrusted` decoder raises ProtocolError for invalid bytes, and nothing else.
 """
 
 import struct
@@ -26,13 +26,19 @@ import numpy as np
 
 from toolkit.errors import ProtocolError
 
-VERSION: Final = 0x4E54_0001  # "NT" and the number of the version
-MIN_DATAGRAM_BYTES: Final = 1200  # what every path must carry (RFC 9000 section 14)
+VERSION: Final = 0x4E54_0001  # "NT" and a version number
+MIN_DATAGRAM_BYTES: Final = 1200  # every path must carry this size (RFC 9000 section 14)
 MAX_DATAGRAM_BYTES: Final = 65_507
-TAG_BYTES: Final = 16  # room for an AEAD tag, kept free at the end of each protected packet by the security layer
+TAG_BYTES: Final = 16  # room for an AEAD tag at the end of each protected packet
 MAX_TOKEN_BYTES: Final = 256
 MAX_SECURITY_BYTES: Final = 512
 MAX_REASON_BYTES: Final = 512
+_MAX_RUN: Final = 0xFFFF_FFFF
+"""Maximum value of the fields of a range."""
+UNKNOWN_DELAY_US: Final = 0xFFFF_FFFF
+"""The delay of an acknowledgement that gives no RTT sample. Longer delays are encoded as this, too."""
+MAX_OFFSET: Final = (1 << 63) - 1
+"""Stream offsets do not exceed this, and packet numbers stay below, so that both fit a signed 64-bit integer."""
 
 
 class PacketType(IntEnum):
@@ -55,11 +61,11 @@ class PacketType(IntEnum):
 class Flags(IntEnum):
     """The second byte; unknown bits are ignored."""
 
-    ACK_NOW = 0x01  # the sender has nothing more to send for now: do not delay the acknowledgement
+    ACK_NOW = 0x01  # do not delay the acknowledgement: the sender has nothing more to send for now
 
 
 class Field(NamedTuple):
-    """One field: its name, its struct code, and what it means (docs/protocol.md is made from these)."""
+    """One field: its name, struct code, and meaning as shown in docs/protocol.md."""
 
     name: str
     code: str
@@ -70,7 +76,7 @@ _NUMPY_CODES: Final = {"B": "u1", "H": ">u2", "I": ">u4", "Q": ">u8"}
 
 
 class Layout:
-    """A run of fixed fields: a compiled struct, and the dtype of the same bytes."""
+    """Consecutive fixed fields: a compiled struct, and the numpy dtype of the same bytes."""
 
     def __init__(self, *fields: Field) -> None:
         self.fields = fields
@@ -81,69 +87,71 @@ class Layout:
         self.dtype = np.dtype([(f.name, _NUMPY_CODES[f.code]) for f in fields])
 
     def unpack_untrusted(self, data: bytes | memoryview, offset: int = 0) -> tuple[int, ...]:
-        """The fields' values; ProtocolError where `data` is too short."""
+        """Return the values of the fields. Raises ProtocolError if `data` is too short."""
         if len(data) - offset < self.size:
-            raise ProtocolError(f"a packet of {len(data)} bytes is too short for its type")
+            raise ProtocolError(f"packet of {len(data)} bytes is too short for its type")
         return self._struct.unpack_from(data, offset)
 
 
 _TYPE = Field("type", "B", "packet type")
 _FLAGS = Field("flags", "B", "bit 0: acknowledge without delay")
-_CONNECTION_ID = Field("connection_id", "Q", "the receiving side's id for the connection")
-_PACKET_NUMBER = Field("packet_number", "Q", "counts up from 0 in each direction, never used twice")
-_VERSION = Field("version", "I", "protocol version, 0x4E54 and a number")
+_CONNECTION_ID = Field("connection_id", "Q", "connection id, chosen by the receiver of the packet")
+_PACKET_NUMBER = Field("packet_number", "Q", "increases from 0 in each direction, never used twice")
+_VERSION = Field("version", "I", "protocol version: 0x4E54 and a number")
 
 PREFIX: Final = Layout(_TYPE, _FLAGS, _CONNECTION_ID)
 COMMON: Final = Layout(_TYPE, _FLAGS, _CONNECTION_ID, _PACKET_NUMBER)
 DATA: Final = Layout(
     *COMMON.fields,
-    Field("offset", "Q", "where the payload belongs in the byte space of data or of messages"),
+    Field("offset", "Q", "stream offset of the payload, in the data or message stream"),
 )
 INITIAL: Final = Layout(
     _TYPE,
     _FLAGS,
-    Field("connection_id", "Q", "the client's id, chosen at random"),
+    Field("connection_id", "Q", "the client's connection id, chosen at random"),
     _VERSION,
-    Field("datagram_bytes", "H", "largest datagram that the sender can take"),
+    Field("datagram_bytes", "H", "largest datagram that the sender of this packet accepts"),
     Field("token_bytes", "H", "length of the address-validation token that follows"),
-    Field("security_bytes", "H", "length of the security field behind it; the rest is padding"),
+    Field("security_bytes", "H", "length of the security field after the token; the rest is padding"),
 )
-RETRY: Final = Layout(*PREFIX.fields, _VERSION, Field("token_bytes", "H", "length of the token to come back with"))
+RETRY: Final = Layout(
+    *PREFIX.fields, _VERSION, Field("token_bytes", "H", "length of the token that the client returns")
+)
 ACCEPT: Final = Layout(
     *PREFIX.fields,
     _VERSION,
-    Field("server_connection_id", "Q", "the server's id, chosen at random"),
-    Field("datagram_bytes", "H", "largest datagram that the sender can take"),
-    Field("data_window", "Q", "first position of the data space that may not be sent yet"),
+    Field("server_connection_id", "Q", "the server's connection id, chosen at random"),
+    Field("datagram_bytes", "H", "largest datagram that the sender of this packet accepts"),
+    Field("data_window", "Q", "first offset of the data stream that may not be sent yet"),
     Field("security_bytes", "H", "length of the security field that follows"),
 )
-VERSION_LIST: Final = Layout(*PREFIX.fields, Field("version", "I", "a version that the server speaks"))
+VERSION_LIST: Final = Layout(*PREFIX.fields, Field("version", "I", "a version that the server supports"))
 ACK: Final = Layout(
     *COMMON.fields,
     Field("largest", "Q", "largest packet number received"),
-    Field("delay_us", "I", "time from the arrival of that packet to this acknowledgement, us; 2^32 - 1: not known"),
-    Field("data_window", "Q", "first position of the data space that may not be sent yet"),
-    Field("message_window", "Q", "the same for the message space"),
+    Field("delay_us", "I", "time from the arrival of that packet to this acknowledgement, in us; 2^32 - 1 if unknown"),
+    Field("data_window", "Q", "first offset of the data stream that may not be sent yet"),
+    Field("message_window", "Q", "first offset of the message stream that may not be sent yet"),
     Field("ect_count", "I", "packets received with ECT(0) or ECT(1), modulo 2^32"),
     Field("ce_count", "I", "packets received with Congestion Experienced, modulo 2^32"),
-    Field("drop_count", "I", "datagrams that the receiving host dropped at its socket, modulo 2^32"),
-    Field("range_count", "H", "ranges that follow"),
+    Field("drop_count", "I", "datagrams that the host dropped at its socket, modulo 2^32"),
+    Field("range_count", "H", "number of ranges that follow"),
 )
 ACK_RANGE: Final = Layout(
-    Field("gap", "I", "packets not received between the range before and this one (0 for the first)"),
-    Field("length", "I", "packets received in a row, counting down"),
+    Field("gap", "I", "missing packets between the range before and this one (0 for the first)"),
+    Field("length", "I", "received packets in a row, in descending order"),
 )
 PING_BODY: Final = Layout(
-    Field("least_unacked", "Q", "packets below are settled: they need no more acknowledging"),
-    Field("ack_every_bytes", "I", "how many bytes may arrive before an acknowledgement"),
-    Field("max_ack_delay_us", "I", "how long an acknowledgement may wait, microseconds"),
+    Field("least_unacked", "Q", "packets below this number need no more acknowledgement"),
+    Field("ack_every_bytes", "I", "bytes that may arrive before an acknowledgement"),
+    Field("max_ack_delay_us", "I", "maximum delay of an acknowledgement, in us"),
 )
 PING: Final = Layout(*COMMON.fields, *PING_BODY.fields)
-PATH: Final = Layout(*COMMON.fields, Field("challenge", "Q", "an unguessable value, echoed by the response"))
+PATH: Final = Layout(*COMMON.fields, Field("challenge", "Q", "random value, echoed by the response"))
 CLOSE: Final = Layout(
     *COMMON.fields,
-    Field("code", "H", "0: all is well; otherwise the exit code of the side that closes"),
-    Field("reason_bytes", "H", "length of a reason in UTF-8 that follows"),
+    Field("code", "H", "0 for success, otherwise the exit code of the closing side"),
+    Field("reason_bytes", "H", "length of the reason that follows, in UTF-8"),
 )
 
 LAYOUTS: Final = {
@@ -164,14 +172,14 @@ HEADER_BYTES: Final = DATA.size
 
 
 def connection_id_untrusted(datagram: bytes | memoryview) -> tuple[int, int]:
-    """(type, connection id) of any datagram of any version."""
-    kind, _, connection_id = PREFIX.unpack_untrusted(datagram)
-    return kind, connection_id
+    """Return (type, connection id) of a datagram of any version."""
+    packet_type, _, connection_id = PREFIX.unpack_untrusted(datagram)
+    return packet_type, connection_id
 
 
 @dataclass(frozen=True, slots=True)
 class InitialPacket:
-    """A client's first packet, padded to MIN_DATAGRAM_BYTES so that the answer amplifies nothing."""
+    """A client's first packet, padded to MIN_DATAGRAM_BYTES so that no answer amplifies it."""
 
     client_id: int
     datagram_bytes: int
@@ -180,6 +188,7 @@ class InitialPacket:
     version: int = VERSION
 
     def encode(self) -> bytes:
+        """Return the padded packet."""
         head = INITIAL.pack(
             PacketType.INITIAL,
             0,
@@ -193,38 +202,38 @@ class InitialPacket:
 
 
 def decode_initial_untrusted(datagram: bytes | memoryview) -> InitialPacket:
-    """Reads the version before it trusts any other length: another version's INITIAL only has the same beginning."""
+    """Decode an INITIAL. Of another version, only the version and the client id are returned."""
     _, _, client_id, version, datagram_bytes, token_bytes, security_bytes = INITIAL.unpack_untrusted(datagram)
     if len(datagram) < MIN_DATAGRAM_BYTES:
-        raise ProtocolError("an INITIAL packet is not padded to 1,200 bytes")
+        raise ProtocolError("INITIAL packet is not padded to 1,200 bytes")
     if version != VERSION:
         return InitialPacket(client_id, MIN_DATAGRAM_BYTES, version=version)
     end = INITIAL.size + token_bytes + security_bytes
     if token_bytes > MAX_TOKEN_BYTES or security_bytes > MAX_SECURITY_BYTES or end > len(datagram):
-        raise ProtocolError("an INITIAL packet's lengths make no sense")
+        raise ProtocolError("INITIAL packet with invalid lengths")
     if not MIN_DATAGRAM_BYTES <= datagram_bytes <= MAX_DATAGRAM_BYTES:
-        raise ProtocolError("an INITIAL packet's datagram size makes no sense")
+        raise ProtocolError("INITIAL packet with an invalid datagram size")
     token = bytes(datagram[INITIAL.size : INITIAL.size + token_bytes])
     return InitialPacket(client_id, datagram_bytes, token, bytes(datagram[INITIAL.size + token_bytes : end]))
 
 
 def encode_retry(client_id: int, token: bytes) -> bytes:
-    """The stateless answer to an INITIAL from an address that is not validated."""
+    """Encode the stateless answer to an INITIAL from an address that is not validated."""
     return RETRY.pack(PacketType.RETRY, 0, client_id, VERSION, len(token)) + token
 
 
 def decode_retry_untrusted(datagram: bytes | memoryview) -> bytes:
-    """The token."""
+    """Decode a RETRY; return its token."""
     *_, token_bytes = RETRY.unpack_untrusted(datagram)
     token = bytes(datagram[RETRY.size : RETRY.size + token_bytes])
     if not 0 < token_bytes <= MAX_TOKEN_BYTES or len(token) != token_bytes:
-        raise ProtocolError("a RETRY packet's token is not whole")
+        raise ProtocolError("RETRY packet with an incomplete token")
     return token
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptPacket:
-    """The server's answer: the connection is made."""
+    """The server's answer that establishes the connection."""
 
     client_id: int
     server_id: int
@@ -233,6 +242,7 @@ class AcceptPacket:
     security: bytes = b""
 
     def encode(self) -> bytes:
+        """Return the packet."""
         head = ACCEPT.pack(
             PacketType.ACCEPT,
             0,
@@ -247,36 +257,29 @@ class AcceptPacket:
 
 
 def decode_accept_untrusted(datagram: bytes | memoryview) -> AcceptPacket:
+    """Decode an ACCEPT of this version."""
     _, _, client_id, version, server_id, datagram_bytes, window, security_bytes = ACCEPT.unpack_untrusted(datagram)
     security = bytes(datagram[ACCEPT.size : ACCEPT.size + security_bytes])
     if version != VERSION or security_bytes > MAX_SECURITY_BYTES or len(security) != security_bytes:
-        raise ProtocolError("an ACCEPT packet makes no sense")
+        raise ProtocolError("ACCEPT packet with an invalid version or security field")
     if not MIN_DATAGRAM_BYTES <= datagram_bytes <= MAX_DATAGRAM_BYTES or window > MAX_OFFSET:
-        raise ProtocolError("an ACCEPT packet's sizes make no sense")
+        raise ProtocolError("ACCEPT packet with an invalid datagram size or window")
     return AcceptPacket(client_id, server_id, datagram_bytes, window, security)
 
 
 def encode_version_list(client_id: int) -> bytes:
-    """The answer to an INITIAL of a version that is not spoken here."""
+    """Encode the answer to an INITIAL of an unsupported version."""
     return VERSION_LIST.pack(PacketType.VERSION, 0, client_id, VERSION)
 
 
 def decode_version_list_untrusted(datagram: bytes | memoryview) -> int:
-    """The version that the server speaks."""
+    """Decode a VERSION packet; return the version that the server supports."""
     return VERSION_LIST.unpack_untrusted(datagram)[3]
-
-
-MAX_OFFSET: Final = (1 << 63) - 1
-"""Positions and packet numbers stay below this, so that they fit a signed 64-bit integer with room to add."""
-
-
-UNKNOWN_DELAY_US: Final = 0xFFFF_FFFF
-"""In place of an acknowledgement's delay: it gives no RTT sample. Longer ones are sent as this, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class AckPacket:
-    """`ranges` are half-open intervals of packet numbers, newest first, disjoint and not adjacent."""
+    """An acknowledgement; see `ACK`. `ranges` are half-open, newest first, disjoint and not adjacent."""
 
     ranges: list[tuple[int, int]]
     delay_us: int
@@ -287,17 +290,13 @@ class AckPacket:
     drop_count: int
 
 
-_MAX_RUN: Final = 0xFFFF_FFFF
-"""What the fields of a range hold."""
-
-
 def max_ack_ranges(datagram_bytes: int) -> int:
-    """How many ranges fit one datagram, with the room for a tag left free."""
+    """How many ranges fit one datagram, with room left for an authentication tag."""
     return (datagram_bytes - TAG_BYTES - ACK.size) // ACK_RANGE.size
 
 
 def encode_ack(connection_id: int, packet_number: int, ack: AckPacket) -> bytes:
-    """Ranges behind a gap or a run that its field cannot tell are left out: a peer that skips numbers gets less."""
+    """Encode an ACK. Ranges after a gap or length that does not fit its field are left out."""
     ranges = []
     above = ack.ranges[0][1]
     for start, end in ack.ranges:
@@ -325,12 +324,12 @@ def encode_ack(connection_id: int, packet_number: int, ack: AckPacket) -> bytes:
 
 
 def decode_ack_untrusted(datagram: bytes | memoryview) -> AckPacket:
-    """Ranges are checked to count down and to stay at or above 0; whether they were ever sent, the engine checks."""
+    """Decode an ACK. Ranges are checked to descend and not to be negative; the engine checks whether they were sent."""
     (_, _, _, _, largest, delay_us, data_window, message_window, ect, ce, drops, count) = ACK.unpack_untrusted(datagram)
     if count == 0 or len(datagram) < ACK.size + count * ACK_RANGE.size:
-        raise ProtocolError("an ACK packet's ranges are not whole")
+        raise ProtocolError("ACK packet with incomplete ranges")
     if largest >= MAX_OFFSET or data_window > MAX_OFFSET or message_window > MAX_OFFSET:
-        raise ProtocolError("an ACK packet's numbers make no sense")
+        raise ProtocolError("ACK packet with a number out of range")
     numbers = struct.unpack_from(f">{2 * count}I", datagram, ACK.size)
     ranges = []
     end = largest + 1
@@ -339,21 +338,22 @@ def decode_ack_untrusted(datagram: bytes | memoryview) -> AckPacket:
         end -= gap
         start = end - length
         if length == 0 or start < 0 or (gap == 0) != (i == 0):
-            raise ProtocolError("an ACK packet's ranges make no sense")
+            raise ProtocolError("ACK packet with invalid ranges")
         ranges.append((start, end))
         end = start
     return AckPacket(ranges, delay_us, data_window, message_window, ect, ce, drops)
 
 
 def encode_close(connection_id: int, packet_number: int, code: int, reason: str) -> bytes:
+    """Encode a CLOSE; a long reason is cut."""
     text = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
     return CLOSE.pack(PacketType.CLOSE, 0, connection_id, packet_number, code, len(text)) + text
 
 
 def decode_close_untrusted(datagram: bytes | memoryview) -> tuple[int, str]:
-    """(code, reason); the reason is a peer's text and goes through `printable` before it is shown."""
+    """Decode a CLOSE; return (code, reason). The reason is the peer's text: pass it through `printable` to show it."""
     *_, code, reason_bytes = CLOSE.unpack_untrusted(datagram)
     text = bytes(datagram[CLOSE.size : CLOSE.size + reason_bytes])
     if reason_bytes > MAX_REASON_BYTES or len(text) != reason_bytes:
-        raise ProtocolError("a CLOSE packet's reason is not whole")
+        raise ProtocolError("CLOSE packet with an incomplete reason")
     return code, text.decode("utf-8", "replace")

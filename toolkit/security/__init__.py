@@ -1,0 +1,1 @@
+"""Identities, key agreement and packet protection, shared by both transports. Nothing is implemented yet."""

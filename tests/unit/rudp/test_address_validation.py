@@ -9,46 +9,49 @@ from toolkit.rudp.address_validation import TOKEN_LIFETIME_NS, AddressValidator
 ADDRESS = b"('192.0.2.1', 4711)"
 CLIENT = 0x1234
 NOW = 5_000_000_000_000
-jar = AddressValidator(bytes(range(32)))
+validator = AddressValidator(bytes(range(32)))
 
 
 @given(st.binary(max_size=100), st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 62))
 def test_a_token_that_comes_back_is_valid(address: bytes, client_id: int, now_ns: int) -> None:
-    token = jar.make(address, client_id, now_ns)
-    assert jar.is_valid_untrusted(token, address, client_id, now_ns)
+    token = validator.make_token(address, client_id, now_ns)
+    assert validator.is_valid_untrusted(token, address, client_id, now_ns)
 
 
 @pytest.mark.parametrize(
     ("age_ns", "is_valid"), [(0, True), (TOKEN_LIFETIME_NS, True), (TOKEN_LIFETIME_NS + 1, False), (-1, False)]
 )
 def test_for_how_long(age_ns: int, is_valid: bool) -> None:
-    assert jar.is_valid_untrusted(jar.make(ADDRESS, CLIENT, NOW), ADDRESS, CLIENT, NOW + age_ns) is is_valid
+    assert (
+        validator.is_valid_untrusted(validator.make_token(ADDRESS, CLIENT, NOW), ADDRESS, CLIENT, NOW + age_ns)
+        is is_valid
+    )
 
 
 def test_for_no_other_address_id_or_listener() -> None:
-    token = jar.make(ADDRESS, CLIENT, NOW)
-    assert not jar.is_valid_untrusted(token, b"('192.0.2.1', 4712)", CLIENT, NOW)
-    assert not jar.is_valid_untrusted(token, ADDRESS, CLIENT + 1, NOW)
+    token = validator.make_token(ADDRESS, CLIENT, NOW)
+    assert not validator.is_valid_untrusted(token, b"('192.0.2.1', 4712)", CLIENT, NOW)
+    assert not validator.is_valid_untrusted(token, ADDRESS, CLIENT + 1, NOW)
     assert not AddressValidator(bytes(32)).is_valid_untrusted(token, ADDRESS, CLIENT, NOW)
 
 
 def test_an_id_cannot_be_traded_for_a_part_of_the_address() -> None:
-    token = jar.make(b"\x01" + ADDRESS, CLIENT, NOW)
-    assert not jar.is_valid_untrusted(token, ADDRESS, (CLIENT << 8) | 1, NOW)
+    token = validator.make_token(b"\x01" + ADDRESS, CLIENT, NOW)
+    assert not validator.is_valid_untrusted(token, ADDRESS, (CLIENT << 8) | 1, NOW)
 
 
 def test_not_one_bit_may_be_wrong() -> None:
-    token = jar.make(ADDRESS, CLIENT, NOW)
+    token = validator.make_token(ADDRESS, CLIENT, NOW)
     for bit in range(8 * len(token)):
         forged = bytearray(token)
         forged[bit // 8] ^= 1 << bit % 8
-        assert not jar.is_valid_untrusted(bytes(forged), ADDRESS, CLIENT, NOW)
+        assert not validator.is_valid_untrusted(bytes(forged), ADDRESS, CLIENT, NOW)
 
 
 @given(st.binary(max_size=300))
 def test_noise_is_not_valid(token: bytes) -> None:
-    assert not jar.is_valid_untrusted(token, ADDRESS, CLIENT, NOW)
+    assert not validator.is_valid_untrusted(token, ADDRESS, CLIENT, NOW)
 
 
 def test_a_token_fits_its_packet() -> None:
-    assert 0 < len(jar.make(ADDRESS, CLIENT, NOW)) <= 256
+    assert 0 < len(validator.make_token(ADDRESS, CLIENT, NOW)) <= 256

@@ -18,7 +18,7 @@ MS = 1_000_000
 CLIENT = 0xAAAA
 SERVER = 0xBBBB
 ADDRESS = b"('192.0.2.1', 4711)"
-JAR = AddressValidator(bytes(32))
+VALIDATOR = AddressValidator(bytes(32))
 
 
 def client() -> ClientHandshake:
@@ -144,21 +144,21 @@ class TestClient:
 
 class TestListener:
     def test_takes_an_initial_when_it_is_not_busy(self) -> None:
-        answer = answer_initial_untrusted(wire.InitialPacket(CLIENT, 1472).encode(), ADDRESS, 0, JAR, False)
+        answer = answer_initial_untrusted(wire.InitialPacket(CLIENT, 1472).encode(), ADDRESS, 0, VALIDATOR, False)
         assert answer.reply is None
         assert answer.initial == wire.InitialPacket(CLIENT, 1472)
 
     def test_when_busy_keeps_nothing_until_the_address_is_proved(self) -> None:
         handshake = client()
-        answer = answer_initial_untrusted(initial_of(handshake, 0), ADDRESS, 0, JAR, True)
+        answer = answer_initial_untrusted(initial_of(handshake, 0), ADDRESS, 0, VALIDATOR, True)
         assert answer.initial is None
         assert answer.reply is not None
         assert len(answer.reply) < wire.MIN_DATAGRAM_BYTES
         handshake.handle_datagram_untrusted(answer.reply, MS)
         second = initial_of(handshake, MS)
-        elsewhere = answer_initial_untrusted(second, b"elsewhere", MS, JAR, True)
+        elsewhere = answer_initial_untrusted(second, b"elsewhere", MS, VALIDATOR, True)
         assert elsewhere.initial is None
-        answer = answer_initial_untrusted(second, ADDRESS, MS, JAR, True)
+        answer = answer_initial_untrusted(second, ADDRESS, MS, VALIDATOR, True)
         assert answer.reply is None
         assert answer.initial is not None
         assert answer.initial.client_id == CLIENT
@@ -166,7 +166,7 @@ class TestListener:
     def test_answers_another_version_with_its_own_and_keeps_nothing(self) -> None:
         for demand in (False, True):
             other = wire.InitialPacket(CLIENT, 1472, version=wire.VERSION ^ 0xFF).encode()
-            answer = answer_initial_untrusted(other, ADDRESS, 0, JAR, demand)
+            answer = answer_initial_untrusted(other, ADDRESS, 0, VALIDATOR, demand)
             assert answer.initial is None
             assert answer.reply is not None
             assert wire.decode_version_list_untrusted(answer.reply) == wire.VERSION
@@ -178,4 +178,4 @@ class TestListener:
     )
     def test_anything_else_is_a_protocol_error(self, datagram: bytes) -> None:
         with pytest.raises(ProtocolError):
-            answer_initial_untrusted(datagram, ADDRESS, 0, JAR, False)
+            answer_initial_untrusted(datagram, ADDRESS, 0, VALIDATOR, False)

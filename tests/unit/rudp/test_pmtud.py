@@ -7,9 +7,9 @@ from toolkit.rudp.pmtud import (
     MAX_PROBES,
     PMTU_RAISE_TIMER_NS,
     TRANSITIONS,
-    Event,
+    MtuSearchEvent,
+    MtuSearchState,
     PathMtu,
-    State,
 )
 
 NOW = 5_000_000_000
@@ -33,7 +33,7 @@ def test_a_path_as_wide_as_the_interface_takes_one_probe() -> None:
     mtu = PathMtu(1472)
     assert mtu.datagram_bytes == BASE_DATAGRAM_BYTES
     assert search(mtu, 1472) == [1472]
-    assert (mtu.datagram_bytes, mtu.state) == (1472, State.SEARCH_COMPLETE)
+    assert (mtu.datagram_bytes, mtu.state) == (1472, MtuSearchState.SEARCH_COMPLETE)
     assert mtu.next_timeout_ns is None
 
 
@@ -55,7 +55,7 @@ def test_a_jumbo_interface_on_an_ordinary_path() -> None:
 def test_an_interface_below_the_base_size_is_not_searched() -> None:
     mtu = PathMtu(1000)
     assert mtu.probe_size(NOW) is None
-    assert (mtu.datagram_bytes, mtu.state) == (BASE_DATAGRAM_BYTES, State.SEARCH_COMPLETE)
+    assert (mtu.datagram_bytes, mtu.state) == (BASE_DATAGRAM_BYTES, MtuSearchState.SEARCH_COMPLETE)
 
 
 def test_one_probe_at_a_time() -> None:
@@ -91,7 +91,7 @@ def test_a_black_hole_leads_back_to_the_base_size_and_a_new_search() -> None:
     for _ in range(3):
         mtu.on_packet_acked(BASE_DATAGRAM_BYTES)
         mtu.on_packets_lost(1472, 10)
-    assert (mtu.datagram_bytes, mtu.state) == (BASE_DATAGRAM_BYTES, State.BASE)
+    assert (mtu.datagram_bytes, mtu.state) == (BASE_DATAGRAM_BYTES, MtuSearchState.BASE)
     assert search(mtu, 1400)[0] == BASE_DATAGRAM_BYTES
     assert 1384 < mtu.datagram_bytes <= 1400
 
@@ -123,9 +123,9 @@ def test_a_path_that_does_not_carry_the_base_size_is_an_error_until_it_does() ->
         mtu.on_packet_acked(400)
         mtu.on_packets_lost(1472, 10)
     search(mtu, 1000)
-    assert (mtu.datagram_bytes, mtu.state) == (BASE_DATAGRAM_BYTES, State.ERROR)
+    assert (mtu.datagram_bytes, mtu.state) == (BASE_DATAGRAM_BYTES, MtuSearchState.ERROR)
     mtu.on_packet_acked(BASE_DATAGRAM_BYTES)
-    assert mtu.state is State.SEARCHING
+    assert mtu.state is MtuSearchState.SEARCHING
 
 
 def test_a_probe_from_before_a_black_hole_settles_nothing_of_the_new_search() -> None:
@@ -137,9 +137,9 @@ def test_a_probe_from_before_a_black_hole_settles_nothing_of_the_new_search() ->
         mtu.on_packets_lost(1472, 10)
     for _ in range(MAX_PROBES):
         mtu.on_probe_lost(1472, NOW)
-    assert mtu.state is State.BASE
+    assert mtu.state is MtuSearchState.BASE
 
 
 def test_every_state_has_a_way_out() -> None:
-    assert {state for state, _ in TRANSITIONS} == set(State)
-    assert {event for _, event in TRANSITIONS} == set(Event)
+    assert {state for state, _ in TRANSITIONS} == set(MtuSearchState)
+    assert {event for _, event in TRANSITIONS} == set(MtuSearchEvent)

@@ -143,13 +143,13 @@ class TestAck:
             wire.decode_ack_untrusted(ack_packet(largest, ranges))
 
     def test_fewer_ranges_than_announced_are_refused(self) -> None:
-        with pytest.raises(ProtocolError, match="not whole"):
+        with pytest.raises(ProtocolError, match="incomplete ranges"):
             wire.decode_ack_untrusted(ack_packet(100, [(0, 1)], count=0xFFFF))
 
     @pytest.mark.parametrize("windows", [(wire.MAX_OFFSET + 1, 0), (0, wire.MAX_OFFSET + 1)])
     def test_absurd_windows_are_refused(self, windows: tuple[int, int]) -> None:
         ack = wire.AckPacket([(0, 1)], 0, *windows, 0, 0, 0)
-        with pytest.raises(ProtocolError, match="numbers"):
+        with pytest.raises(ProtocolError, match="out of range"):
             wire.decode_ack_untrusted(wire.encode_ack(1, 0, ack))
 
     @pytest.mark.parametrize("datagram_bytes", [1200, 1472, 65_507])
