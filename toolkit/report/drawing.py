@@ -80,8 +80,6 @@ class Style:
     dash: Any
 
 
-Which = Literal["x", "y"]
-
 STYLES: Sequence[Style] = (
     Style("#c8660a", "o", "-"),
     Style("#2878cc", "s", (0, (6, 1.5))),
@@ -177,6 +175,9 @@ def inline(picture: Picture, prefix: str) -> str:
     alt = html.escape(f"{picture.title}. {picture.caption}")
     head = f'<svg {box[0]} role="img" aria-label="{alt}" xmlns="http://www.w3.org/2000/svg" {links}>'
     return re.sub(r"\n\s*\n+", "\n", head + rest).strip()
+
+
+Which = Literal["x", "y"]
 
 
 def rate_axis(axes: "Axes", which: Which, values_bps: Sequence[float]) -> None:
