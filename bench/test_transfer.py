@@ -1,4 +1,4 @@
-"""The hot pieces of a session: messages, names, and the digest that keeps up with what arrives."""
+"""Benchmarks of a session's hot code: messages, names, and the digest of content as it arrives."""
 
 import random
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def in_order(count: int) -> list[int]:
 
 
 def with_holes(count: int) -> list[int]:
-    """Every tenth piece is lost and comes again a hundred pieces later."""
+    """Every tenth piece is lost, and arrives a hundred pieces later."""
     order = []
     for index in range(count + 100):
         if index < count and index % 10:

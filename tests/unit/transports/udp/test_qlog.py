@@ -1,4 +1,4 @@
-"""qlog files of simulated transfers: their form by the rules of the drafts, and that what they say is what happened."""
+"""qlog files of simulated transfers: they follow the drafts, and they describe what happened."""
 
 import io
 import json
@@ -72,7 +72,7 @@ EVENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @dataclass
 class Log:
-    """A file and what was read back from it."""
+    """A file and its records."""
 
     data: bytes = b""
     header: dict[str, Any] = field(default_factory=dict)
@@ -82,13 +82,13 @@ class Log:
         return [event["data"] for event in self.events if event["name"] == name]
 
     def series(self, name: str) -> list[tuple[float, Any]]:
-        """A metric over time."""
+        """Return a metric over time."""
         updates = [event for event in self.events if event["name"] == "recovery:metrics_updated"]
         return [(event["time"], event["data"][name]) for event in updates if name in event["data"]]
 
 
-class Kept(io.BytesIO):
-    """A file whose content survives its closing."""
+class KeptFile(io.BytesIO):
+    """A file that keeps its content after it is closed."""
 
     content = b""
 
@@ -99,7 +99,7 @@ class Kept(io.BytesIO):
 
 
 def read(data: bytes) -> Log:
-    """As RFC 7464 section 2.1 reads a sequence."""
+    """Read a JSON text sequence (RFC 7464 section 2.1)."""
     assert data.startswith(b"\x1e")
     assert data.endswith(b"\n")
     records = data[1:].split(b"\x1e")
@@ -109,7 +109,7 @@ def read(data: bytes) -> Log:
 
 
 def check(log: Log) -> None:
-    """The rules of the schema: header, order of time, names, and the types of all fields."""
+    """Check the rules of the schema: the header, the order of times, the names, and the types of all fields."""
     assert (log.header["qlog_version"], log.header["qlog_format"]) == ("0.3", "JSON-SEQ")
     assert log.header["trace"]["vantage_point"]["type"] in ("client", "server")
     assert log.header["trace"]["common_fields"]["time_format"] == "relative"
@@ -142,8 +142,8 @@ def transfer(
     config: Config | None = None,
     limits: tuple[int, int] = (DETAIL_BYTES, MAX_BYTES),
 ) -> tuple[Pair, Log, Log]:
-    """Content and a message from near to far, and an orderly end."""
-    files = Kept(), Kept()
+    """Send content and a message from near to far, and close."""
+    files = KeptFile(), KeptFile()
     near = QlogWriter(
         files[0], "client", 1_700_000_000 * SECOND, Address("10.0.0.1", 4), Address("10.0.0.2", 5), *limits
     )
@@ -165,7 +165,7 @@ LOSSY = Hazards(loss=0.05, reorder=0.02, rate_bps=50e6)
 
 @pytest.mark.parametrize("congestion_control", ["bbr", "cubic", "newreno"])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_lossy_transfer_is_told_as_it_was(seed: int, congestion_control: str) -> None:
+def test_a_lossy_transfer_is_logged_as_it_happened(seed: int, congestion_control: str) -> None:
     pair, near, far = transfer(seed, LOSSY, config=Config(congestion_control=congestion_control))
     stats = pair.near.connection.stats()
     check(near)
@@ -198,8 +198,8 @@ def test_a_lossy_transfer_is_told_as_it_was(seed: int, congestion_control: str) 
     assert acked <= set(arrived)
 
 
-def test_a_loss_names_its_trigger() -> None:
-    file = Kept()
+def test_a_loss_has_its_trigger() -> None:
+    file = KeptFile()
     writer = QlogWriter(file, "client")
     writer.connection_started(0, 1, 2, "bbr")
     kinds = np.array([wire.PacketType.DATA, wire.PacketType.PROBE, wire.PacketType.MESSAGE], np.uint8)
@@ -216,7 +216,7 @@ def test_a_loss_names_its_trigger() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_triggers_are_those_of_rfc_9002(seed: int) -> None:
-    """Section 6.1: worked out again from the acknowledgements that the same file holds."""
+    """Section 6.1: the triggers follow from the acknowledgements in the same file."""
     _, near, _ = transfer(seed, LOSSY, length=1_000_000)
     triggers: Counter[str] = Counter()
     largest_acked, threshold, by_timer = -1, 3, False
@@ -230,7 +230,7 @@ def test_triggers_are_those_of_rfc_9002(seed: int) -> None:
         elif event["name"] == "recovery:metrics_updated":
             threshold = data.get("reordering_threshold", threshold)
             is_over, by_timer = by_timer, False
-        elif event["name"] == "transport:packet_received":  # what an acknowledgement has led to is told before it
+        elif event["name"] == "transport:packet_received":  # its consequences are logged before it
             acked = [r[-1] for f in data.get("frames", []) if f["frame_type"] == "ack" for r in f["acked_ranges"]]
             largest_acked = max([largest_acked, *acked])
             is_over = True
@@ -265,7 +265,7 @@ def test_phases_follow_each_other() -> None:
     assert all(before["new"] == after["old"] != after["new"] for before, after in pairwise(phases))
 
 
-def test_the_ends_are_told_from_both_sides() -> None:
+def test_both_sides_log_the_start_and_the_end() -> None:
     _, near, far = transfer(1, Hazards())
     assert near.named("connectivity:connection_started")[0] | {"src_cid": "", "dst_cid": ""} == {
         "protocol": "nettool",
@@ -285,8 +285,8 @@ def test_the_ends_are_told_from_both_sides() -> None:
     ) == [{"new": 1472, "done": True}]
 
 
-def test_silence_and_its_timers_are_told() -> None:
-    file = Kept()
+def test_silence_and_its_timers_are_logged() -> None:
+    file = KeptFile()
     writer = QlogWriter(file, "client")
     silent_from_ns = SECOND + 20 * MS
     hazards = Hazards(blackout=lambda now_ns: now_ns >= silent_from_ns)
@@ -307,8 +307,8 @@ def test_silence_and_its_timers_are_told() -> None:
     assert max(value for _, value in log.series("pto_count")) == expired["pto"]
 
 
-def test_a_move_of_the_peer_is_told() -> None:
-    file = Kept()
+def test_a_new_peer_address_is_logged() -> None:
+    file = KeptFile()
     writer = QlogWriter(file, "server")
     accept = wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 1 << 22)
     server = Connection(
@@ -328,7 +328,7 @@ def test_a_move_of_the_peer_is_told() -> None:
     assert {"frame_type": "path_challenge", "data": "0000000000c0ffee"} in frames
 
 
-def test_a_listener_changes_nothing() -> None:
+def test_an_observer_changes_nothing() -> None:
     class Recording(Pair):
         def __init__(self, writer: QlogWriter | None) -> None:
             self.wire: list[bytes] = []
@@ -339,7 +339,7 @@ def test_a_listener_changes_nothing() -> None:
             super().transmit(end, peer, datagrams, segment_bytes)
 
     runs = []
-    for writer in (None, QlogWriter(Kept(), "client")):
+    for writer in (None, QlogWriter(KeptFile(), "client")):
         pair = Recording(writer)
         pair.near.offer()
         pair.run(lambda pair=pair: pair.near.connection.is_fully_acked)  # type: ignore[misc]
@@ -347,7 +347,7 @@ def test_a_listener_changes_nothing() -> None:
     assert runs[0] == runs[1]
 
 
-def test_a_large_file_stays_bounded_and_says_so() -> None:
+def test_the_size_of_a_file_is_limited_and_it_says_so() -> None:
     pair, near, _ = transfer(4, LOSSY, length=2_000_000, limits=(40_000, 60_000))
     check(near)
     assert len(near.data) < 62_000
@@ -361,13 +361,13 @@ def test_a_large_file_stays_bounded_and_says_so() -> None:
     assert near.events[-1]["name"] == "connectivity:connection_closed"
 
 
-def test_a_file_that_was_cut_off_reads_up_to_there() -> None:
+def test_a_truncated_file_can_be_read() -> None:
     _, near, _ = transfer(1, Hazards())
     cut = near.data[: len(near.data) * 2 // 3].rpartition(b"\x1e")[0]
     assert read(cut).events == near.events[: len(read(cut).events)]
 
 
-def test_a_full_disk_ends_the_log_and_not_the_transfer() -> None:
+def test_a_full_disk_ends_the_log_but_not_the_transfer() -> None:
     class Full(io.BytesIO):
         writes = 0
 

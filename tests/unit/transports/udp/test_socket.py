@@ -1,4 +1,4 @@
-"""The UDP socket, over loopback: batches out and in, with and without offload, and what the kernel may answer."""
+"""The UDP socket over loopback: sending and receiving batches, with and without offload, and the kernel's errors."""
 
 import errno
 import select
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.background import PATIENCE_S
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Transmit
 from toolkit.transports.udp.socket import (
     DatagramSocket,
@@ -19,7 +20,6 @@ from toolkit.transports.udp.socket import (
 
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 UDP_SEGMENT = 103
-PATIENCE_S = 5.0
 SEGMENT = 1472
 
 
@@ -43,14 +43,14 @@ class Pair:
         self.near, self.far = (DatagramSocket(sock, offload) for sock in raw)
 
     def send(self, *datagrams: bytes, ecn: int = 0) -> None:
-        """As one transmission: all of one size but the last."""
+        """Send as one batch: all but the last have one size."""
         self.near.send(Transmit(memoryview(b"".join(datagrams)), len(datagrams[0]), ecn))
 
     def received(self, total_bytes: int) -> list[bytes]:
-        """Datagrams, until so many bytes have come."""
+        """Receive datagrams until `total_bytes` have arrived."""
         datagrams: list[bytes] = []
         while sum(map(len, datagrams)) < total_bytes:
-            assert select.select([self.far.sock], [], [], PATIENCE_S)[0], "nothing comes any more"
+            assert select.select([self.far.sock], [], [], PATIENCE_S)[0], "nothing more arrives"
             for batch in self.far.receive():
                 data, step = bytes(batch.data), batch.segment_bytes
                 datagrams += [data[i : i + step] for i in range(0, len(data), step)]
@@ -66,7 +66,7 @@ def numbered(count: int, size: int = SEGMENT, last: int | None = None) -> list[b
 @pytest.mark.parametrize("offload", ["auto", "off"])
 class TestBatches:
     @pytest.mark.parametrize(("count", "last"), [(1, None), (1, 1), (2, None), (45, 7), (64, None), (170, 1471)])
-    def test_arrive_as_the_datagrams_that_were_sent(
+    def test_arrive_as_the_same_datagrams(
         self, cleanup: ExitStack, family: int, offload: str, count: int, last: int | None
     ) -> None:
         pair = Pair(cleanup, family, offload)
@@ -74,7 +74,7 @@ class TestBatches:
         pair.send(*datagrams)
         assert pair.received(sum(map(len, datagrams))) == datagrams
 
-    def test_of_different_sizes_follow_each_other(self, cleanup: ExitStack, family: int, offload: str) -> None:
+    def test_of_different_sizes_arrive_in_order(self, cleanup: ExitStack, family: int, offload: str) -> None:
         pair = Pair(cleanup, family, offload)
         sent = []
         for size in (1200, 1472, 30, 1472, 1472, 1200, 9):
@@ -84,24 +84,24 @@ class TestBatches:
         pair.near.send_one(b"alone" * 200)
         assert pair.received(sum(map(len, sent)) + 1000) == [*sent, b"alone" * 200]
 
-    def test_tell_the_mark_that_they_carried(self, cleanup: ExitStack, family: int, offload: str) -> None:
+    def test_carry_their_ecn_field(self, cleanup: ExitStack, family: int, offload: str) -> None:
         pair = Pair(cleanup, family, offload)
-        marks = []
+        ecns = []
         for ecn in (0b10, 0b10, 0b11, 0b00, 0b01):
             pair.send(*numbered(3), ecn=ecn)
             select.select([pair.far.sock], [], [], PATIENCE_S)
-            marks += [batch.ecn for batch in pair.far.receive()]
-        assert marks == [0b10, 0b10, 0b11, 0b00, 0b01]
+            ecns += [batch.ecn for batch in pair.far.receive()]
+        assert ecns == [0b10, 0b10, 0b11, 0b00, 0b01]
 
 
 class TestReceive:
-    def test_nothing_is_nothing(self, cleanup: ExitStack) -> None:
+    def test_returns_nothing_from_an_empty_queue(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup)
         assert pair.far.receive() == []
         assert pair.far.is_drained
 
     @pytest.mark.parametrize("offload", ["auto", "off"])
-    def test_is_bounded_by_the_longest_batch(self, cleanup: ExitStack, offload: str) -> None:
+    def test_returns_at_most_one_batch_of_the_maximum_size(self, cleanup: ExitStack, offload: str) -> None:
         pair = Pair(cleanup, offload=offload)
         total = 3 * MAX_BATCH_BYTES
         if pair.far.receive_buffer_bytes < 3 * total:
@@ -112,7 +112,7 @@ class TestReceive:
         assert not pair.far.is_drained
         assert MAX_BATCH_BYTES - (1 << 16) < sum(len(b.data) for b in batches) <= MAX_BATCH_BYTES
 
-    def test_joins_neighbours_of_one_size(self, cleanup: ExitStack) -> None:
+    def test_joins_consecutive_datagrams_of_one_size(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup, offload="off")
         pair.send(*numbered(10))
         pair.send(*numbered(3, 100))
@@ -131,7 +131,7 @@ class TestReceive:
         pair.near.send_one(b"x")
         assert pair.received(1) == [b"x"]
 
-    def test_counts_what_the_host_dropped(self, cleanup: ExitStack) -> None:
+    def test_counts_datagrams_that_the_host_dropped(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup, offload="off")
         pair.far.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for _ in range(200):
@@ -144,8 +144,8 @@ class TestReceive:
         assert 0 < pair.far.drop_count < 200
 
 
-class Refusing(socket.socket):
-    """A route whose device cannot segment: what was to be cut is refused."""
+class RefusingSocket(socket.socket):
+    """A socket whose route leads to a device that cannot segment."""
 
     refused = 0
 
@@ -159,8 +159,8 @@ class Refusing(socket.socket):
 
 class TestRefusedSegmentation:
     @pytest.mark.parametrize("count", [2, 44, 200])
-    def test_falls_back_to_single_datagrams_and_loses_none(self, cleanup: ExitStack, count: int) -> None:
-        pair = Pair(cleanup, sender=Refusing)
+    def test_is_replaced_by_single_datagrams_without_loss(self, cleanup: ExitStack, count: int) -> None:
+        pair = Pair(cleanup, sender=RefusingSocket)
         if not pair.near.can_segment:
             pytest.skip("this kernel has no UDP_SEGMENT")
         datagrams = numbered(count, last=100)
@@ -170,23 +170,23 @@ class TestRefusedSegmentation:
         pair.send(*datagrams)
         pair.near.send_one(bytes(3000))
         assert pair.received(sum(map(len, datagrams)) + 3000) == [*datagrams, bytes(3000)]
-        assert isinstance(pair.near.sock, Refusing)
+        assert isinstance(pair.near.sock, RefusingSocket)
         assert pair.near.sock.refused == 1
 
-    def test_other_errors_are_not_taken_for_it(self, cleanup: ExitStack) -> None:
-        pair = Pair(cleanup, offload="off", sender=Broken)
+    def test_another_error_is_raised(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup, offload="off", sender=BrokenSocket)
         with pytest.raises(OSError, match="Input/output"):
             pair.send(*numbered(1))
 
 
-class Broken(socket.socket):
+class BrokenSocket(socket.socket):
     def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
         del data, flags
         raise OSError(errno.EIO, "Input/output error")
 
 
 class RefusedAfterOne(socket.socket):
-    """One datagram is there, and then the news that the peer has gone."""
+    """Returns one datagram, and then reports that the peer has gone."""
 
     calls = 0
 
@@ -211,12 +211,12 @@ class TestErrors:
         with pytest.raises(PeerUnreachableError):
             pair.send(b"x")
 
-    def test_a_closed_port_does_not_hide_what_came_before(self, cleanup: ExitStack) -> None:
-        """The last words of a peer and the news that it has gone may be waiting together, in either order."""
+    def test_a_closed_port_does_not_hide_earlier_datagrams(self, cleanup: ExitStack) -> None:
+        """The last datagram of a peer and the report that it has gone may wait together, in either order."""
         pair = Pair(cleanup)
         pair.far.send(Transmit(memoryview(b"last words"), 10))
         pair.far.close()
-        pair.send(b"x")  # the answer to this is the refusal
+        pair.send(b"x")  # the answer is the ICMP report
         select.select([pair.near.sock], [], [], PATIENCE_S)
         received = []
         refusals = 0
@@ -228,7 +228,7 @@ class TestErrors:
         assert received == [b"last words"]
         assert refusals == 1
 
-    def test_nor_does_one_that_is_learnt_of_in_the_middle(self, cleanup: ExitStack) -> None:
+    def test_a_closed_port_does_not_hide_datagrams_of_the_same_call(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup, offload="off")
         raw = cleanup.enter_context(RefusedAfterOne(socket.AF_INET, socket.SOCK_DGRAM))
         raw.bind(("127.0.0.1", 0))
@@ -242,7 +242,7 @@ class TestErrors:
             receiver.receive()
         assert receiver.receive() == []
 
-    def test_what_is_too_long_for_the_path_counts_as_lost_and_costs_no_other(self, cleanup: ExitStack) -> None:
+    def test_a_datagram_that_is_too_long_is_lost_and_no_other_is(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup)
         pair.send(bytes(65_508))
         assert pair.near.send_errors == 1
@@ -250,24 +250,24 @@ class TestErrors:
         assert pair.received(1) == [b"x"]
         assert pair.near.receive() == []
 
-    def test_the_word_of_a_router_about_an_earlier_datagram_is_no_error(self, cleanup: ExitStack) -> None:
-        """ICMP "fragmentation needed" is told at the next call of any kind; the engine probes for itself."""
+    def test_a_routers_report_about_an_earlier_datagram_is_no_error(self, cleanup: ExitStack) -> None:
+        """The next call of any kind returns ICMP "fragmentation needed"; the engine probes for itself."""
         pair = Pair(cleanup)
         with pytest.raises(OSError, match="too long"):
-            pair.near.sock.send(bytes(65_508))  # leaves the same error behind as a router does
+            pair.near.sock.send(bytes(65_508))  # leaves the same error as a router's report
         assert pair.near.receive() == []
         with pytest.raises(OSError, match="too long"):
             pair.near.sock.send(bytes(65_508))
         pair.send(b"x")
         assert pair.received(1) == [b"x"]
 
-    def test_an_answer_that_cannot_be_sent_is_dropped(self, cleanup: ExitStack) -> None:
+    def test_a_datagram_that_cannot_be_sent_is_dropped(self, cleanup: ExitStack) -> None:
         sock = DatagramSocket(cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
         sock.send_to(b"x", ("255.255.255.255", 9))  # broadcast is not allowed on this socket
 
 
-class Gone(socket.socket):
-    """No interface has the address any more that this socket is bound to."""
+class AddressGoneSocket(socket.socket):
+    """A socket whose local address no interface has any more."""
 
     def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
         del data, flags
@@ -276,7 +276,7 @@ class Gone(socket.socket):
 
 class TestRoute:
     def roaming(self, cleanup: ExitStack, kind: type = socket.socket) -> tuple[DatagramSocket, socket.socket]:
-        """One that is connected from 127.0.0.2, which the system would not choose to reach its peer, and the peer."""
+        """Return a socket connected from 127.0.0.2, which the system would not choose now, and its peer."""
         peer = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         peer.bind(("127.0.0.1", 0))
         raw = cleanup.enter_context(kind(socket.AF_INET, socket.SOCK_DGRAM))
@@ -284,7 +284,7 @@ class TestRoute:
         raw.connect(peer.getsockname())
         return cleanup.enter_context(closing(DatagramSocket(raw))), peer
 
-    def test_is_followed_to_where_the_system_begins_it_now(self, cleanup: ExitStack) -> None:
+    def test_is_followed_to_the_systems_local_address(self, cleanup: ExitStack) -> None:
         roaming, peer = self.roaming(cleanup)
         roaming.send_one(b"before")
         offload = roaming.can_segment, roaming.can_coalesce
@@ -301,7 +301,7 @@ class TestRoute:
         select.select([roaming.sock], [], [], PATIENCE_S)
         assert [bytes(batch.data) for batch in roaming.receive()] == [b"answer"]
 
-    def test_drops_of_the_socket_before_are_counted_on(self, cleanup: ExitStack) -> None:
+    def test_the_drop_count_survives_a_change(self, cleanup: ExitStack) -> None:
         roaming, peer = self.roaming(cleanup)
         roaming.drop_count = 7
         assert roaming.follow_route()
@@ -310,8 +310,8 @@ class TestRoute:
         roaming.receive()
         assert roaming.drop_count == 7
 
-    def test_one_that_is_gone_is_noticed_and_is_no_refusal_to_segment(self, cleanup: ExitStack) -> None:
-        roaming, peer = self.roaming(cleanup, Gone)
+    def test_a_lost_route_is_not_taken_for_refused_segmentation(self, cleanup: ExitStack) -> None:
+        roaming, peer = self.roaming(cleanup, AddressGoneSocket)
         can_segment = roaming.can_segment
         roaming.send(Transmit(memoryview(b"lost"), 2))
         assert roaming.is_route_lost
@@ -322,13 +322,13 @@ class TestRoute:
         roaming.send_one(b"x")
         assert peer.recv(100) == b"x"
 
-    def test_what_is_too_long_is_no_such_sign(self, cleanup: ExitStack) -> None:
+    def test_a_datagram_that_is_too_long_is_no_lost_route(self, cleanup: ExitStack) -> None:
         roaming, _ = self.roaming(cleanup)
         roaming.send_one(bytes(65_508))
         assert roaming.send_errors == 1
         assert not roaming.is_route_lost
 
-    def test_of_an_unconnected_socket_is_none(self, cleanup: ExitStack) -> None:
+    def test_an_unconnected_socket_has_no_route(self, cleanup: ExitStack) -> None:
         sock = DatagramSocket(cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
         before = sock.sock
         assert not sock.follow_route()
@@ -337,7 +337,7 @@ class TestRoute:
 
 class TestOrigin:
     @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-    def test_tells_who_sent_and_to_which_address(self, cleanup: ExitStack, family: int) -> None:
+    def test_has_the_peer_and_the_local_address(self, cleanup: ExitStack, family: int) -> None:
         anywhere = DatagramSocket(cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM)), "off")
         report_local_address(anywhere.sock)
         anywhere.sock.bind(("", 0))
@@ -363,8 +363,8 @@ class TestOrigin:
         assert (bytes(arrival[0].data), arrival[0].segment_bytes) == (b"", 1)
 
 
-class Full(socket.socket):
-    """Its send queue has no room at first."""
+class FullSocket(socket.socket):
+    """A socket whose send queue is full at first."""
 
     is_full = True
 
@@ -376,11 +376,11 @@ class Full(socket.socket):
 
 
 def use_up_descriptors(cleanup: ExitStack) -> None:
-    """All those that select(2) can wait for."""
+    """Open every descriptor that select(2) can wait for."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 1100:
-        pytest.skip("this system allows no so many descriptors")
+        pytest.skip("this system does not allow that many descriptors")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
     cleanup.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
     for _ in range(1030):
@@ -388,14 +388,14 @@ def use_up_descriptors(cleanup: ExitStack) -> None:
 
 
 class TestWaiting:
-    def test_for_room_to_send_works_with_any_descriptor(self, cleanup: ExitStack) -> None:
+    def test_for_room_works_with_any_descriptor(self, cleanup: ExitStack) -> None:
         use_up_descriptors(cleanup)
-        pair = Pair(cleanup, sender=Full)
+        pair = Pair(cleanup, sender=FullSocket)
         assert pair.near.fileno() >= 1024
         pair.send(b"x")
         assert wait_readable([pair.far.fileno()], None) == [pair.far.fileno()]
 
-    def test_ends_with_the_time(self, cleanup: ExitStack) -> None:
+    def test_ends_at_the_timeout(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup)
         assert wait_readable([pair.far.fileno()], 1_000_000) == []
         assert wait_readable([pair.far.fileno()], -5) == []
@@ -406,7 +406,7 @@ class TestWaiting:
         assert wait_readable([other.far.fileno(), pair.far.fileno()], None) == [pair.far.fileno()]
         assert pair.received(1) == [b"x"]
 
-    def test_descriptors_above_the_limit_of_select_are_waited_for(self, cleanup: ExitStack) -> None:
+    def test_works_with_descriptors_above_the_limit_of_select(self, cleanup: ExitStack) -> None:
         use_up_descriptors(cleanup)
         pair = Pair(cleanup)
         assert pair.far.fileno() >= 1024
@@ -415,7 +415,7 @@ class TestWaiting:
         assert wait_readable([pair.near.fileno()], 1_500_000) == []
 
 
-def test_the_largest_datagram_is_what_the_route_takes(cleanup: ExitStack) -> None:
+def test_the_largest_datagram_is_that_of_the_routes_interface(cleanup: ExitStack) -> None:
     for family, largest in ((socket.AF_INET, 65_535 - 28), (socket.AF_INET6, 65_536 - 48)):
         pair = Pair(cleanup, family)
         assert pair.near.max_datagram_bytes(1472) == 1472
