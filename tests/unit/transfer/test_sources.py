@@ -30,13 +30,13 @@ def test_the_digest_does_not_depend_on_how_the_file_was_read(path: Path, content
         for offset in range(0, len(content), 100_000):
             source.read_into(offset, memoryview(bytearray(min(100_000, len(content) - offset))))
 
-    def again_and_out_of_order(source: FileSource) -> None:
+    def repeatedly_and_out_of_order(source: FileSource) -> None:
         for offset, length in ((500_000, 10), (0, 70_000), (60_000, 20_000), (0, 100)):
             buffer = memoryview(bytearray(length))
             source.read_into(offset, buffer)
             assert buffer == content[offset : offset + length]
 
-    def by_moving(source: FileSource) -> None:
+    def by_sendfile(source: FileSource) -> None:
         for offset, length in ((500_000, 500_003), (0, 500_000)):
             assert os.pread(source.fileno(), length, offset) == content[offset : offset + length]
             source.on_sendfile(offset, length)
@@ -44,7 +44,7 @@ def test_the_digest_does_not_depend_on_how_the_file_was_read(path: Path, content
     def not_at_all(_: FileSource) -> None:
         pass
 
-    for read in (by_reading, again_and_out_of_order, by_moving, not_at_all):
+    for read in (by_reading, repeatedly_and_out_of_order, by_sendfile, not_at_all):
         source = FileSource(origin_of(path), XXH3)
         read(source)
         assert source.finish() == xxhash.xxh3_128(content).digest()
