@@ -3,11 +3,11 @@
 -- Install: copy it to the folder that Help > About > Folders calls "Personal Lua Plugins", or load it once with
 --     wireshark -X lua_script:nettool.lua capture.pcapng
 --
--- A conversation is recognised by its handshake, on any port; on port 9000 also from the middle on. Elsewhere, and
--- without the handshake in the capture, say Analyze > Decode As > NETTOOL.
+-- A conversation is recognised by its handshake, on any port. On port 9000 it is recognised without the handshake, too.
+-- Elsewhere, if the capture does not contain the handshake, use Analyze > Decode As > NETTOOL.
 --
--- One UDP payload may hold several packets: what Linux captures is the super-packet before it is cut up
--- (UDP_SEGMENT) or after it was joined (UDP_GRO). Such a payload is cut where the next header is found.
+-- One UDP payload may hold several packets: Linux captures the super-packet before it is segmented (UDP_SEGMENT) or
+-- after it was coalesced (UDP_GRO). The dissector splits it where it finds the next header.
 
 local nettool = Proto("nettool", "nettool reliable UDP")
 
@@ -121,7 +121,7 @@ local FLAGS = {
 }
 -- end of generated text
 
--- Fields: one for each name in the layouts, and some that are worked out.
+-- Fields: one for each name in the layouts, and some that are computed.
 
 local HEXADECIMAL = { version = true, connection_id = true, server_connection_id = true, challenge = true, flags = true }
 local INTEGER = { [1] = ProtoField.uint8, [2] = ProtoField.uint16, [4] = ProtoField.uint32, [8] = ProtoField.uint64 }
@@ -164,15 +164,15 @@ f.reason = ProtoField.string("nettool.reason", "reason")
 f.range = ProtoField.none("nettool.range", "range")
 f.range_first = ProtoField.uint64("nettool.range.first", "lowest packet number of the range")
 f.range_last = ProtoField.uint64("nettool.range.last", "highest packet number of the range")
-f.acked_packets = ProtoField.uint64("nettool.acked_packets", "packets that the ranges cover")
+f.acked_packets = ProtoField.uint64("nettool.acked_packets", "packets in the ranges")
 f.retransmission = ProtoField.bool("nettool.retransmission", "retransmission")
-f.segment = ProtoField.uint32("nettool.segment", "place in the super-packet")
+f.segment = ProtoField.uint32("nettool.segment", "index in the super-packet")
 f.segments = ProtoField.uint32("nettool.segments", "packets in the super-packet")
 nettool.fields = f
 
 local e = {
     malformed = ProtoExpert.new("nettool.malformed", "Malformed packet", expert.group.MALFORMED, expert.severity.ERROR),
-    version = ProtoExpert.new("nettool.version.unknown", "Another version of the protocol", expert.group.PROTOCOL,
+    version = ProtoExpert.new("nettool.version.unknown", "Unsupported protocol version", expert.group.PROTOCOL,
         expert.severity.WARN),
     retransmission = ProtoExpert.new("nettool.expert.retransmission", "Retransmission", expert.group.SEQUENCE,
         expert.severity.NOTE),
@@ -191,11 +191,11 @@ for _, info in pairs(e) do
 end
 nettool.experts = experts
 
--- What was seen before, by connection id (it tells the direction as well); found out once, in order of the capture.
+-- What was seen before, by connection id, which also determines the direction. Filled once, in order of the capture.
 
 local DATA, MESSAGE, ACK = 0x10, 0x11, 0x12
-local connections = {} -- connection id -> largest packet number, ends of the byte spaces, drop count
-local verdicts = {} -- frame number .. offset -> what the first pass has found
+local connections = {} -- connection id -> largest packet number, ends of the streams, drop count
+local verdicts = {} -- frame number .. offset -> result of the first pass
 
 function nettool.init()
     connections = {}
@@ -213,15 +213,15 @@ local function look_back(packet)
         verdict.duplicate = true
     elseif packet.number < connection.largest then
         verdict.out_of_order = true
-    elseif packet.position ~= nil and packet.position < connection.ends[packet.code] then
-        -- Sent later than what reached farther: these bytes go out again, under a new packet number.
+    elseif packet.stream_offset ~= nil and packet.stream_offset < connection.ends[packet.code] then
+        -- Later bytes were sent before, so these are retransmitted under a new packet number.
         verdict.retransmission = true
     end
     connection.seen[packet.number] = true
     connection.largest = math.max(connection.largest, packet.number)
-    if packet.position ~= nil then
-        local reaches = packet.position + packet.payload_bytes
-        connection.ends[packet.code] = math.max(connection.ends[packet.code], reaches)
+    if packet.stream_offset ~= nil then
+        local payload_end = packet.stream_offset + packet.payload_bytes
+        connection.ends[packet.code] = math.max(connection.ends[packet.code], payload_end)
     end
     if packet.drops ~= nil and packet.drops > connection.drops then
         connection.drops = packet.drops
@@ -256,7 +256,7 @@ end
 
 local function take(tree, tvb, offset, length, field)
     if offset + length > tvb:len() then
-        malformed(tree, "a length reaches beyond the packet")
+        malformed(tree, "length beyond the end of the packet")
         return nil
     end
     if length > 0 then
@@ -275,18 +275,18 @@ local function add_ranges(tree, tvb, offset, values)
     local above = values.largest + 1
     local covered, shown = 0, {}
     if values.range_count == 0 then
-        return malformed(tree, "an acknowledgement of nothing")
+        return malformed(tree, "ACK without ranges")
     end
     for i = 1, values.range_count do
         if offset + 8 > tvb:len() then
-            return malformed(tree, "the ranges are not whole")
+            return malformed(tree, "incomplete ranges")
         end
         local branch = tree:add(f.range, tvb(offset, 8))
         local range = add_fields(branch, tvb, offset, ACK_RANGE)
         local last = above - range.gap - 1
         local first = last - range.length + 1
         if range.length == 0 or first < 0 or (range.gap == 0) ~= (i == 1) then
-            return malformed(branch, "a range that cannot be")
+            return malformed(branch, "invalid range")
         end
         branch:add(f.range_first, tvb(offset, 8), UInt64.new(first % 2 ^ 32, math.floor(first / 2 ^ 32)))
         branch:add(f.range_last, tvb(offset, 8), UInt64.new(last % 2 ^ 32, math.floor(last / 2 ^ 32)))
@@ -304,7 +304,7 @@ local function add_ranges(tree, tvb, offset, values)
     return "acknowledges " .. table.concat(shown, ", ") .. more
 end
 
--- What follows the fixed fields of each type; returns a line for the Info column.
+-- What follows the fixed fields of each type. Each function returns a line for the Info column.
 local rest = {
     INITIAL = function(tree, tvb, offset, values)
         if values.version ~= VERSION then
@@ -320,14 +320,14 @@ local rest = {
     end,
     RETRY = function(tree, tvb, offset, values)
         take(tree, tvb, offset, values.token_bytes, f.token)
-        return "prove your address"
+        return "validate your address"
     end,
     ACCEPT = function(tree, tvb, offset, values)
         take(tree, tvb, offset, values.security_bytes, f.security)
         return string.format("datagrams of %d, window %.0f", values.datagram_bytes, values.data_window)
     end,
     VERSION = function(_, _, _, values)
-        return string.format("speaks 0x%08x", values.version)
+        return string.format("supports 0x%08x", values.version)
     end,
     ACK = add_ranges,
     PING = function(_, _, _, values)
@@ -356,7 +356,7 @@ local function add_payload(tree, tvb, offset, values)
     end
     tree:add(f.payload_bytes, tvb(offset), length):set_generated()
     tree:add(f.payload, tvb(offset))
-    return string.format("position %.0f, %d bytes", values.position, length)
+    return string.format("offset %.0f, %d bytes", values.offset, length)
 end
 rest.DATA = add_payload
 rest.MESSAGE = add_payload
@@ -379,7 +379,7 @@ local function dissect_packet(tvb, pinfo, tree, key)
     local code = tvb(0, 1):uint()
     local layout = LAYOUTS[code]
     if layout == nil then
-        return malformed(tree, string.format("type 0x%02x, which there is not", code))
+        return malformed(tree, string.format("unknown type 0x%02x", code))
     end
     local size = layout_bytes(layout)
     if tvb:len() < size then
@@ -396,7 +396,7 @@ local function dissect_packet(tvb, pinfo, tree, key)
             code = code,
             connection_id = tvb(2, 8):bytes():tohex(),
             number = values.packet_number,
-            position = values.position,
+            stream_offset = values.offset,
             payload_bytes = tvb:len() - size,
             drops = values.drop_count,
         })
@@ -420,7 +420,7 @@ local function dissect_packet(tvb, pinfo, tree, key)
     return string.format("%s %.0f, %s%s", layout.name, values.packet_number, detail, mark)
 end
 
--- The length of the packets in a payload: all are equal but the last, carry the same id and count up by one.
+-- The length of the packets in a payload. All but the last are equal; they have one id and consecutive numbers.
 local function segment_bytes(tvb)
     local code = tvb(0, 1):uint()
     if tvb:len() < 2 * 26 or (code ~= DATA and code ~= MESSAGE) then
@@ -431,7 +431,7 @@ local function segment_bytes(tvb)
     local number = tvb(10, 8):uint64()
     local at = raw:find(id, 11, true)
     while at ~= nil do
-        local start = at - 3 -- counted from 0, where the packet of this id would begin
+        local start = at - 3 -- counted from 0: where the packet with this id would begin
         if start >= 27 and raw:byte(start + 1) == code and start + 18 <= tvb:len() then
             if tvb(start + 10, 8):uint64() == number + 1 then
                 return start
@@ -456,7 +456,7 @@ function nettool.dissector(tvb, pinfo, tree)
         local branch = tree:add(nettool, part())
         local line
         if part:len() < 10 then
-            line = malformed(branch, "too short for any packet")
+            line = malformed(branch, "too short for a packet")
         else
             line = dissect_packet(part, pinfo, branch, pinfo.number .. "/" .. offset)
         end
@@ -475,7 +475,7 @@ function nettool.dissector(tvb, pinfo, tree)
     return tvb:len()
 end
 
--- Sure signs only, for any port: the version of a handshake, or an ACK or PING whose length fits to the byte.
+-- On any port, recognise only certain signs: the version of a handshake, or an ACK or PING of the exact length.
 local function recognise(tvb, pinfo, tree)
     if tvb:len() < 14 or tvb(1, 1):uint() > 1 then
         return false

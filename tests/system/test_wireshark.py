@@ -1,7 +1,7 @@
-"""The Wireshark dissector, run by tshark on captures that are made here: every packet type, and a lossy transfer.
+"""The Wireshark dissector, run by tshark on generated captures: every packet type, and a lossy transfer.
 
-A capture is written from datagrams that the wire format's own encoders and a simulated transfer have made, so that
-it needs no rights and is the same every time.
+A capture is written from datagrams of the encoders and of a simulated transfer. It needs no privileges, and is the
+same every time.
 """
 
 import re
@@ -26,11 +26,11 @@ CLIENT_ID, SERVER_ID = 0x1122_3344_5566_7788, 0x99AA_BBCC_DDEE_FF00
 HEXADECIMAL = {"type", "flags", "version", "connection_id", "server_connection_id", "challenge"}
 
 Datagram = tuple[bool, bytes]
-"""Whether the client sent it, and its UDP payload."""
+"""(sent by the client, UDP payload)"""
 
 
 def write_capture(path: Path, datagrams: Iterable[Datagram], server_port: int = 50000) -> None:
-    """A pcap file of raw IPv4 packets (link type 101), one a millisecond."""
+    """Write a pcap file of raw IPv4 packets (link type 101), one per millisecond."""
     client, server = (b"\x0a\0\0\x01", 40000), (b"\x0a\0\0\x02", server_port)
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 101))
@@ -51,7 +51,7 @@ def tshark(capture: Path, *arguments: str) -> str:
 
 
 def read_fields(capture: Path, names: list[str], display_filter: str = "nettool") -> list[dict[str, list[str]]]:
-    """For each frame that passes the filter, all values of each field."""
+    """Return, for each frame that passes the filter, all values of each field."""
     arguments = ["-Y", display_filter, "-T", "fields", "-E", "separator=|", "-E", "occurrence=a", "-E", "aggregator=;"]
     for name in names:
         arguments += ["-e", name]
@@ -59,12 +59,12 @@ def read_fields(capture: Path, names: list[str], display_filter: str = "nettool"
     return [{name: value.split(";") if value else [] for name, value in zip(names, row, strict=True)} for row in rows]
 
 
-def data(number: int, position: int, payload: bytes, flags: int = 0, kind: PacketType = PacketType.DATA) -> bytes:
-    return wire.DATA.pack(kind, flags, SERVER_ID, number, position) + payload
+def data(number: int, offset: int, payload: bytes, flags: int = 0, kind: PacketType = PacketType.DATA) -> bytes:
+    return wire.DATA.pack(kind, flags, SERVER_ID, number, offset) + payload
 
 
 def sample(kind: PacketType) -> tuple[bytes, dict[str, int]]:
-    """A packet whose every field has a value of its own."""
+    """A packet in which every field has a different value, and these values."""
     layout = LAYOUTS[kind]
     chosen = {"type": kind, "flags": 1, "connection_id": CLIENT_ID, "version": wire.VERSION}
     tail = b"payload"
@@ -124,19 +124,19 @@ def test_ranges_are_shown_as_packet_numbers(tmp_path: Path) -> None:
     }
 
 
-def test_a_super_packet_is_taken_apart(tmp_path: Path) -> None:
-    """Also where the payload holds bytes that look like the next header."""
+def test_a_super_packet_is_split(tmp_path: Path) -> None:
+    """The payload contains bytes that look like the next header."""
     false_header = data(1, 100, b"")
     packets = [data(0, 0, false_header[:17].ljust(100, b"x")), data(1, 100, bytes(100)), data(2, 200, b"end", flags=1)]
     capture = tmp_path / "gso.pcap"
     handshake = [(True, wire.InitialPacket(CLIENT_ID, 1472).encode())]
     write_capture(capture, [*handshake, (True, b"".join(packets))])
-    names = ["nettool.packet_number", "nettool.position", "nettool.payload_bytes", "nettool.flags.ack_now"]
+    names = ["nettool.packet_number", "nettool.offset", "nettool.payload_bytes", "nettool.flags.ack_now"]
     [row] = read_fields(capture, names, "nettool.segments == 3")
     assert list(row.values()) == [["0", "1", "2"], ["0", "100", "200"], ["100", "100", "3"], ["0", "0", "1"]]
 
 
-def test_what_is_notable_is_said(tmp_path: Path) -> None:
+def test_notable_packets_are_marked(tmp_path: Path) -> None:
     datagrams = [
         (True, wire.InitialPacket(CLIENT_ID, 1472).encode()),
         (True, data(0, 0, bytes(100))),
@@ -150,11 +150,11 @@ def test_what_is_notable_is_said(tmp_path: Path) -> None:
     ]
     capture = tmp_path / "notable.pcap"
     write_capture(capture, datagrams)
-    said = {}
+    marked = {}
     for name in ("out_of_order", "retransmission", "duplicate", "socket_drops", "closed"):
         rows = read_fields(capture, ["frame.number"], f"nettool.expert.{name}")
-        said[name] = [row["frame.number"] for row in rows]
-    assert said == {
+        marked[name] = [row["frame.number"] for row in rows]
+    assert marked == {
         "out_of_order": [["4"]],
         "retransmission": [["5"]],
         "duplicate": [["6"]],
@@ -164,7 +164,7 @@ def test_what_is_notable_is_said(tmp_path: Path) -> None:
     assert read_fields(capture, ["frame.number"], "nettool.malformed") == [{"frame.number": ["9"]}]
 
 
-def test_another_protocol_is_left_alone(tmp_path: Path) -> None:
+def test_another_protocol_is_not_recognised(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
     capture = tmp_path / "other.pcap"
     write_capture(capture, [(True, random.bytes(int(size))) for size in random.integers(1, 200, 500)])
@@ -172,8 +172,8 @@ def test_another_protocol_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_hostile_bytes_only_make_malformed_packets(tmp_path: Path, seed: int) -> None:
-    """Cut and changed packets of every type, on the port that is always ours."""
+def test_hostile_bytes_are_malformed_packets(tmp_path: Path, seed: int) -> None:
+    """Truncated and changed packets of every type, on the port that is always dissected."""
     random = np.random.default_rng(seed)
     datagrams = []
     for kind in LAYOUTS:
@@ -191,40 +191,40 @@ def test_hostile_bytes_only_make_malformed_packets(tmp_path: Path, seed: int) ->
 
 
 class RecordingPair(Pair):
-    """Keeps what is sent, super-packets whole, as a capture at the sender's side would."""
+    """Records what is sent, with whole super-packets, like a capture at the sender."""
 
     def __init__(self, seed: int, hazards: Hazards, length: int) -> None:
         self.sent: list[Datagram] = []
         self.retransmissions = 0
-        self._reached = 0
+        self._highest_end = 0
         super().__init__(seed, hazards, data=length)
 
     def transmit(self, end: End, peer: End, datagrams: bytes, segment_bytes: int) -> None:
         self.sent.append((end is self.near, datagrams))
         for i in range(0, len(datagrams), segment_bytes):
             if datagrams[i] == PacketType.DATA:
-                *_, position = wire.DATA.unpack_untrusted(datagrams, i)
-                self.retransmissions += position < self._reached
-                end_of_payload = position + min(segment_bytes, len(datagrams) - i) - wire.HEADER_BYTES
-                self._reached = max(self._reached, end_of_payload)
+                *_, offset = wire.DATA.unpack_untrusted(datagrams, i)
+                self.retransmissions += offset < self._highest_end
+                payload_end = offset + min(segment_bytes, len(datagrams) - i) - wire.HEADER_BYTES
+                self._highest_end = max(self._highest_end, payload_end)
         super().transmit(end, peer, datagrams, segment_bytes)
 
 
-def test_a_lossy_transfer_is_read_as_it_was(tmp_path: Path) -> None:
+def test_a_lossy_transfer_is_dissected_correctly(tmp_path: Path) -> None:
     length = 300_000
     pair = RecordingPair(3, Hazards(loss=0.05, rate_bps=50e6), length)
     pair.near.connection.offer_data(length)
     pair.run(lambda: pair.near.connection.is_fully_acked)
     capture = tmp_path / "transfer.pcap"
     write_capture(capture, [(True, wire.InitialPacket(NEAR_ID, 1472).encode()), *pair.sent])
-    names = ["nettool.packet_number", "nettool.position", "nettool.payload_bytes", "nettool.retransmission"]
+    names = ["nettool.packet_number", "nettool.offset", "nettool.payload_bytes", "nettool.retransmission"]
     rows = read_fields(capture, names, "nettool.type == 0x10")
     numbers = [int(n) for row in rows for n in row["nettool.packet_number"]]
     retransmitted = sum(len(row["nettool.retransmission"]) for row in rows)
     arrived = np.zeros(length, np.uint8)
     for row in rows:
-        for position, size in zip(row["nettool.position"], row["nettool.payload_bytes"], strict=True):
-            arrived[int(position) : int(position) + int(size)] += 1
+        for offset, size in zip(row["nettool.offset"], row["nettool.payload_bytes"], strict=True):
+            arrived[int(offset) : int(offset) + int(size)] += 1
     assert numbers == sorted(set(numbers))
     assert arrived.min() == 1
     assert retransmitted == pair.retransmissions > 0
