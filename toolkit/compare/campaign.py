@@ -23,7 +23,7 @@ _RETRIES = 1
 def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None) -> Results:
     """Run the plan, except for the trials in `done`, and `write` each record as soon as it is known.
 
-    Raises NettoolError if a path cannot be created, or a record cannot be written; what was written before then stands.
+    Raises NettoolError if a path cannot be created, or a record cannot be written; earlier records remain in the file.
     """
     trials = list(done.trials) if done is not None else []
     probes = list(done.probes) if done is not None else []

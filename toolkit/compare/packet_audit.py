@@ -9,8 +9,9 @@ well, and add to what was received. (The receiver's own count is of no use: the 
 device once.) The way back carries hardly anything but acknowledgements, which are neither retransmitted nor merged:
 there the sender counts what arrived.
 
-Pings beside a trial are counted by no endpoint, and nobody knows how many requests arrived. The audit takes the number
-that balances the forward direction, between the answered and the sent ones, and holds the way back to as many replies.
+Pings beside a trial are counted by no endpoint, so the number of requests that arrived is unknown. The audit takes the
+number that balances the forward direction, between the answered and the sent ones, and holds the way back to as many
+replies.
 
 Whatever drops packets silently, or forgets to count them, shows up as a balance other than 0. A few packets are outside
 every count: what a listener answers before there is a connection, the last acknowledgements after a socket was closed.
@@ -72,7 +73,7 @@ def has_host_drops(audited: PacketAudit) -> bool:
 
 
 def tolerance(packets: int) -> float:
-    """How many of so many packets may be missing."""
+    """Number of missing packets that is tolerated, given the number of packets sent."""
     return max(TOLERANCE_PACKETS, TOLERANCE_SHARE * packets)
 
 

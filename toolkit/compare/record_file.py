@@ -32,7 +32,7 @@ class Writer:
     def __init__(self, path: Path, is_resumed: bool = False) -> None:
         """`is_resumed`: append to an existing file, after dropping a last line that was cut short.
 
-        Raises UsageError if a new file is asked for and the existing one is not empty: measurements take hours.
+        Raises UsageError if it is False and the file is not empty: measurements take hours.
         """
         with suppress(OSError):  # a file that cannot be examined cannot be opened either: `write` reports that
             if not is_resumed and path.stat().st_size:

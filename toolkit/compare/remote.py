@@ -1,7 +1,6 @@
 """A path to another machine, where `nettool serve` is the receiving endpoint.
 
-The other machine may start to serve later, and may disappear and come back: before each trial it is asked whether it is
-there, and waited for.
+The other machine may start to serve later, and may disappear and come back: each trial waits until it answers.
 """
 
 import json
@@ -78,7 +77,7 @@ class RemoteTestbed:
             )
 
     def probe(self) -> Probe:
-        """The round trip of the first exchanges. Nothing is asked of the path, so it cannot fail to meet it."""
+        """The round trip of the first exchanges. A real path has no specification that it could miss."""
         rtt_ms = self._rtt_ms
         return Probe(
             path=self.path.label,
@@ -186,7 +185,7 @@ def _result_untrusted(fields: Any) -> EndpointResult:
         raise TransferError("the other machine has no result of this transfer")
     checked: dict[str, int | float | str] = {}
     for name, value in list(fields.items())[:_MAX_FIELDS]:
-        if value is None:  # a figure that its system does not tell
+        if value is None:  # a figure that its system does not report
             continue
         if isinstance(value, str):
             checked[printable(name, 40)] = printable(value, _MAX_TEXT)

@@ -81,7 +81,7 @@ class ServedSession:
 
 
 class _TimeIsUpError(Exception):
-    """The server has served as long as it was asked to."""
+    """The time limit of the server is reached."""
 
 
 class MeasuringServer:

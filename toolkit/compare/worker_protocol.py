@@ -110,7 +110,7 @@ def cancelled_with_stdin() -> threading.Event:
 
 
 def peak_memory_bytes() -> int | None:
-    """Largest resident size of this process since it was loaded; None where the system does not tell."""
+    """Largest resident size of this process since it was loaded; None where the system does not report it."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,7 +1,7 @@
-"""A folder for a campaign's files, in memory where there is room, and gone when the campaign is over.
+"""A folder for the files of a campaign: in memory if there is room, and removed when the campaign ends.
 
-A comparison of transports should not measure a disk: in a memory-backed file system both pay the same copy.
-Where there is no room for that the campaign goes to the system's temporary folder, and its caption says so.
+A comparison of transports should not measure a disk: in a memory-backed file system both transports pay for the same
+copy. Without room in memory the campaign uses the system's temporary folder, and its caption says so.
 """
 
 import os
@@ -23,29 +23,29 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where the files of a campaign lie; `storage` says it to people."""
+    """The files of a campaign; `storage` says where they are, for people."""
 
     folder: Path
     storage: str
 
     def payload(self, size_bytes: int) -> Path:
-        """The file of that size that is sent; one of the sizes that the workspace was made for."""
+        """The file of that size to send; one of the sizes that the workspace was made for."""
         return self.folder / f"payload-{size_bytes}"
 
     @property
     def received(self) -> Path:
-        """Where it goes."""
+        """The folder to receive it in."""
         return self.folder / "received"
 
 
 @contextmanager
 def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[Workspace]:
-    """A new folder in `parent`, or where it fits, with a payload of each size that `seed` alone decides.
+    """A new folder in `parent`, or in memory if it fits, with a payload of each size that depends only on `seed`.
 
-    There is room for the payloads and one copy. Removed at the end, whatever that is. Raises TransferError.
+    There is room for the payloads and one copy. The folder is removed however the block ends. Raises TransferError.
     """
     needed_bytes = sum(sizes) + max(sizes) + _MARGIN_BYTES
-    parent = parent or _roomiest(needed_bytes)
+    parent = parent or _default_folder(needed_bytes)
     with ExitStack() as stack:
         try:
             if _free_bytes(parent) < needed_bytes:
@@ -58,26 +58,26 @@ def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[
                     tempfile.TemporaryDirectory(prefix="nettool-bench-", dir=parent, ignore_cleanup_errors=True)
                 )
             )
-            place = Workspace(folder, f"{parent} ({'memory' if _is_memory(parent) else 'disk'})")
+            files = Workspace(folder, f"{parent} ({'memory' if _is_memory(parent) else 'disk'})")
             for size_bytes in sizes:
-                _fill(place.payload(size_bytes), size_bytes, seed)
-            place.received.mkdir()
+                _fill(files.payload(size_bytes), size_bytes, seed)
+            files.received.mkdir()
         except OSError as error:
             raise TransferError(
                 f"cannot use {printable(str(parent))}: {error.strerror}; choose another folder with --dir"
             ) from None
-        yield place
+        yield files
 
 
-def _roomiest(needed_bytes: int) -> Path:
-    usable = _is_memory(_MEMORY_FOLDER) and os.access(_MEMORY_FOLDER, os.W_OK)
-    if usable and min(_free_bytes(_MEMORY_FOLDER), _available_memory_bytes() // 2) >= needed_bytes:
+def _default_folder(needed_bytes: int) -> Path:
+    is_usable = _is_memory(_MEMORY_FOLDER) and os.access(_MEMORY_FOLDER, os.W_OK)
+    if is_usable and min(_free_bytes(_MEMORY_FOLDER), _available_memory_bytes() // 2) >= needed_bytes:
         return _MEMORY_FOLDER
     return Path(tempfile.gettempdir())
 
 
 def _is_memory(folder: Path) -> bool:
-    """Whether the innermost mount that holds `folder` is a file system without a disk (Linux; else False)."""
+    """Whether the innermost mount that holds `folder` is a memory-backed file system (Linux only; else False)."""
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
     except OSError:
