@@ -1,4 +1,4 @@
-"""One suite for every transport: what each must do to carry a session, and whole sessions over it."""
+"""One suite for every transport: the contract of a channel, and complete sessions over it."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Property tests are the same on every run and on every machine: a failure is replayed by running the test again.
+"""Property tests draw the same examples on every run and machine, so running a test again reproduces its failure.
 
 To look for new counterexamples: `pytest tests/property --hypothesis-profile explore`.
 """

@@ -1,14 +1,14 @@
-"""The comparison as its user meets it: tables, records that give them again, and nothing left behind."""
+"""`nettool bench`, `replay` and `diff` as commands: tables, reproducible records, and nothing else left behind."""
 
 import json
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.background import wait_until
 from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
 from tests.support.report_samples import one_path, save
 from toolkit.compare.comparison import summarise
@@ -18,7 +18,7 @@ from toolkit.report.text import report_text
 SMALL = ("--size", "1MiB", "--repeat", "1", "--no-control")
 
 
-def test_a_small_comparison_from_the_command_to_the_table(tmp_path: Path) -> None:
+def test_a_small_campaign_from_the_command_to_the_table(tmp_path: Path) -> None:
     output = tmp_path / "results" / "small.jsonl"
     ended = nettool(
         *("bench", "loopback", "--size", "64KiB,2MiB", "--repeat", "2", "--seed", "9"),
@@ -51,20 +51,20 @@ def test_a_small_comparison_from_the_command_to_the_table(tmp_path: Path) -> Non
     assert everything_below(tmp_path) == ["results", "results/small.jsonl"]
 
 
-def test_as_json_it_is_one_object(tmp_path: Path) -> None:
+def test_with_json_it_prints_one_object(tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
     ended = nettool("bench", "loopback", *SMALL, "--transports", "udp,udp-cubic", "--json", "--output", output)
     assert ended.code == 0, ended
-    told = ended.object
-    assert (told["kind"], told["campaign"]["baseline"]) == ("comparison", "udp-bbr")
-    assert len(told["trials"]) == 4
-    assert [row["transport"] for row in told["summary"]] == ["udp-bbr", "udp-cubic"]
-    assert len(told["headline"]) == 1
+    printed = ended.object
+    assert (printed["kind"], printed["campaign"]["baseline"]) == ("comparison", "udp-bbr")
+    assert len(printed["trials"]) == 4
+    assert [row["transport"] for row in printed["summary"]] == ["udp-bbr", "udp-cubic"]
+    assert len(printed["headline"]) == 1
     assert [json.loads(line)["kind"] for line in output.read_text().splitlines()] == ["campaign"] + ["trial"] * 4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["--size", "tiny"], 2, "write it like 256MiB"),
         (["--size", "1B"], 2, "larger --size"),
@@ -78,16 +78,16 @@ def test_as_json_it_is_one_object(tmp_path: Path) -> None:
         (["--resume", "{tmp}/file"], 2, "no campaign"),
     ],
 )
-def test_what_cannot_be_measured(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
+def test_campaigns_that_cannot_run(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     filled = [word.format(tmp=tmp_path) for word in arguments]
     ended = nettool("bench", "loopback", "--size", "1MiB", "--repeat", "1", *filled, cwd=tmp_path)
     assert ended.code == code, ended
-    assert says in complaint(ended)
+    assert message in complaint(ended)
     assert everything_below(tmp_path) == ["file"]
 
 
-def test_a_transport_that_fails_is_shown_and_fails_the_command(tmp_path: Path) -> None:
+def test_a_failing_transport_is_listed_and_fails_the_command(tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
     ended = nettool("bench", "loopback", *SMALL, "--transports", "tcp,tcp-nosuch", "--output", output)
     assert ended.code == 4
@@ -98,32 +98,29 @@ def test_a_transport_that_fails_is_shown_and_fails_the_command(tmp_path: Path) -
     assert all(error and "no congestion control nosuch" in error for error in errors)
     before = output.read_bytes()
     assert nettool("bench", "loopback", "--resume", output).code == 4
-    assert output.read_bytes() == before  # a failure is an outcome: nothing is tried until it succeeds
+    assert output.read_bytes() == before  # a failure is an outcome: --resume does not repeat it
 
 
-def test_a_dry_run_says_what_and_how_long_and_does_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
     arguments = ("bench", "link", "--loss", "0%,1%,5%", "--repeat", "3", "--dry-run")
     ended = nettool_here(*arguments, cwd=tmp_path)
     assert ended.code == 0
     assert "36 trials in 3 blocks" in ended.stdout
     assert "about " in ended.stdout
-    told = nettool_here(*arguments, "--json", cwd=tmp_path).object
-    assert (told["trials"], len(told["paths"])) == (36, 3)
-    assert 60 < told["seconds"] < 1800
+    printed = nettool_here(*arguments, "--json", cwd=tmp_path).object
+    assert (printed["trials"], len(printed["paths"])) == (36, 3)
+    assert 60 < printed["seconds"] < 1800
     assert everything_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_keeps_its_records_and_nothing_else(number: signal.Signals, tmp_path: Path) -> None:
+def test_an_interrupted_campaign_keeps_its_records_and_nothing_else(number: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
     command = [*NETTOOL, "bench", "loopback", "--size", "32MiB", "--repeat", "500"]
     with subprocess.Popen(
         [*command, "--dir", tmp_path, "--output", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        deadline = time.monotonic() + LIMIT_S
-        while not output.exists() or output.read_text().count("\n") < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: output.exists() and output.read_text().count("\n") >= 3, "three records are written")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=LIMIT_S)
@@ -131,10 +128,10 @@ def test_interrupted_it_keeps_its_records_and_nothing_else(number: signal.Signal
     assert (stdout, stderr) == (b"", b"")
     assert everything_below(tmp_path) == ["records.jsonl"]
     assert len(read(output).trials) >= 2
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    wait_until(lambda: not any(map(is_running, children)), "the worker processes end")
 
 
-def test_a_campaign_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_campaign_can_be_resumed(tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
     whole = nettool("bench", "loopback", "--size", "1MiB", "--repeat", "2", "--no-control", "--output", output)
     assert whole.code == 0, whole
@@ -154,14 +151,13 @@ def test_a_campaign_cut_short_is_gone_on_with(tmp_path: Path) -> None:
     assert "resume them with" in complaint(nettool_here("bench", "link", "--resume", output))
 
 
-def test_a_remote_campaign_is_not_gone_on_with_and_nothing_else_is_advised(tmp_path: Path) -> None:
+def test_a_remote_campaign_cannot_be_resumed(tmp_path: Path) -> None:
     records = one_path()
     path = save(replace(records, campaign=replace(records.campaign, name="remote")), tmp_path / "remote.jsonl")
-    said = complaint(nettool_here("bench", "link", "--resume", path))
-    assert "run 'nettool bench remote' again" in said
+    assert "run 'nettool bench remote' again" in complaint(nettool_here("bench", "link", "--resume", path))
 
 
-def test_replayed_and_compared(tmp_path: Path) -> None:
+def test_replay_and_diff(tmp_path: Path) -> None:
     output, again = tmp_path / "records.jsonl", tmp_path / "again.jsonl"
     assert nettool("bench", "loopback", *SMALL, "--output", output).code == 0
     one = nettool("replay", output, "--trial", "3", "--json")
@@ -186,3 +182,12 @@ def test_replayed_and_compared(tmp_path: Path) -> None:
     ]
     assert "no trial 99" in complaint(nettool_here("replay", output, "--trial", "99"))
     assert "cannot read" in complaint(nettool_here("diff", output, tmp_path / "missing"))
+
+
+def is_running(process_id: str) -> bool:
+    """Return whether the process has not ended; one that its new parent has not reaped yet has ended."""
+    try:
+        stat = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

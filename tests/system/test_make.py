@@ -1,4 +1,4 @@
-"""`make bench` may be run again, and `make clean` takes away what make has made and nothing of its user's."""
+"""`make bench` can run again and again, and `make clean` removes what make created but no measurements of the user."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the project that is set up, with a nettool that measures nothing and keeps existing records."""
+    """A copy of the project that is set up, with a stand-in for nettool that only writes files."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     nettool = tmp_path / ".venv" / "bin" / "nettool"
@@ -42,7 +42,7 @@ def make(folder: Path, target: str) -> None:
     subprocess.run(["make", target], cwd=folder, env=clear, check=True, capture_output=True, timeout=LIMIT_S)
 
 
-def test_the_users_own_measurements_outlive_bench_and_clean(folder: Path) -> None:
+def test_bench_and_clean_keep_the_users_own_measurements(folder: Path) -> None:
     (folder / "results").mkdir()
     mine = folder / "results" / "link-20260102-030405.jsonl"
     mine.write_text("records")
@@ -54,7 +54,7 @@ def test_the_users_own_measurements_outlive_bench_and_clean(folder: Path) -> Non
     assert mine.read_text() == "records"
 
 
-def test_clean_leaves_nothing_that_make_has_made(folder: Path) -> None:
+def test_clean_removes_everything_that_make_created(folder: Path) -> None:
     before = set(everything_below(folder)) - {".venv", ".venv/.installed", ".venv/bin", ".venv/bin/nettool"}
     make(folder, "bench")
     for made in (".hypothesis/examples", "toolkit/__pycache__", ".pytest_cache"):
