@@ -53,7 +53,7 @@ def transfer(
 
 
 def serve_until_done(channel: Channel, sink: BytesSink, peer_call: Background[Any]) -> None:
-    """Drive the channel until a call at the other end returns: its flush needs acknowledgements."""
+    """Drive the channel until the peer's call returns: its flush needs acknowledgements."""
     deadline_s = time.monotonic() + PATIENCE_S
     while peer_call.is_alive() and time.monotonic() < deadline_s:
         channel.receive(sink, timeout_s=0.01)

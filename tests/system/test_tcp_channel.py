@@ -30,7 +30,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class MeetingSink(BytesSink):
-    """A sink whose first writes wait until so many threads have come to write."""
+    """A sink whose first writes wait until the given number of threads is writing."""
 
     def __init__(self, threads: int) -> None:
         super().__init__()

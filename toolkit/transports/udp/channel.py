@@ -13,15 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from toolkit.channel import (
-    MAX_MESSAGE_BYTES,
-    Address,
-    Extent,
-    ExtentSink,
-    ExtentSource,
-    Statistic,
-    TransportOptions,
-)
+from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, printable
 from toolkit.rudp.batch import Batch, PeerAddress
 from toolkit.rudp.config import Config

@@ -21,7 +21,7 @@ from toolkit.transports.addresses import SocketAddress, address_of, connect_erro
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.listener import UdpListener
-from toolkit.transports.udp.qlog_files import LogFiles
+from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError
 
 
@@ -115,7 +115,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     config = config_of(options, sock)
     datagram_bytes = min(accept.datagram_bytes, sock.max_datagram_bytes(accept.datagram_bytes))
     peer = address_of(sock.sock.getpeername())
-    log = logs.new("client", address_of(sock.sock.getsockname()), peer) if logs is not None else None
+    log = ConnectionLog(logs, "client", address_of(sock.sock.getsockname()), peer) if logs is not None else None
     connection = Connection(
         config,
         outgoing,

@@ -35,7 +35,7 @@ from toolkit.rudp.handshake import answer_initial_untrusted
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
-from toolkit.transports.udp.qlog_files import LogFiles
+from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, Origin, report_local_address, wait_readable
 
 _UNVALIDATED_LIMIT: Final = 16
@@ -202,7 +202,7 @@ class UdpListener:
         accept = wire.AcceptPacket(initial.client_id, server_id, datagram_bytes, config.receive_window_bytes)
         outgoing = OutgoingExtents()
         peer = address_of(origin.peer)
-        log = self._logs.new("server", address_of(sock.sock.getsockname()), peer) if self._logs else None
+        log = ConnectionLog(self._logs, "server", address_of(sock.sock.getsockname()), peer) if self._logs else None
         connection = Connection(
             config,
             outgoing,

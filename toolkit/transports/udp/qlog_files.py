@@ -32,10 +32,6 @@ class LogFiles:
             reason = os.strerror(error.errno or 0).lower()
             raise UsageError(f"cannot write {printable(path)}: {reason}; choose another file with --qlog") from error
 
-    def new(self, vantage_point: VantagePoint, local: Address, remote: Address) -> "ConnectionLog":
-        """Return the log of a new connection."""
-        return ConnectionLog(self, vantage_point, local, remote)
-
     def open_next(self) -> BinaryIO:
         """Open the file of the next confirmed connection. Raises OSError."""
         self._count += 1
