@@ -10,7 +10,6 @@ from typing import Final
 from toolkit.rudp import (
     ack_tracker,
     assembler,
-    connection,
     flow_control,
     handshake,
     loss_detection,
@@ -19,6 +18,7 @@ from toolkit.rudp import (
     pmtud,
     rtt,
     sender,
+    state,
     wire,
 )
 from toolkit.rudp.wire import Layout, PacketType
@@ -94,10 +94,10 @@ _CONSTANTS: Final = (
         "RFC 8899 section 5.1.1",
     ),
     ("challenges per path", f"{path.MAX_CHALLENGES}", "a probe timeout apart, and the interval doubles each time"),
-    ("keep-alives", f"{connection.KEEP_ALIVES_PER_IDLE_TIMEOUT} per idle timeout", ""),
+    ("keep-alives", f"{state.KEEP_ALIVES_PER_IDLE_TIMEOUT} per idle timeout", ""),
     (
         "time until ICMP port unreachable ends a connection",
-        f"{connection.UNREACHABLE_NS // _MS} ms",
+        f"{state.UNREACHABLE_NS // _MS} ms",
         "with no packet arriving in between",
     ),
 )

@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
-from toolkit.rudp.connection import UNREACHABLE_NS, Connection
-from toolkit.rudp.state import TRANSITIONS, ConnectionEvent, ConnectionState
+from toolkit.rudp.connection import Connection
+from toolkit.rudp.state import TRANSITIONS, UNREACHABLE_NS, ConnectionEvent, ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
 LOCAL_ID, PEER_ID = 0x1111, 0x2222

@@ -7,7 +7,7 @@
     ack_tracker.py        which packets have arrived, and when to acknowledge them
     assembler.py          the received data and messages
     flow_control.py       how much the peer may send
-    state.py              how the connection ends
+    state.py              the states of the connection, and the timers that end it
 """
 
 from collections import deque
@@ -24,16 +24,11 @@ from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.observer import ConnectionObserver, Timer
 from toolkit.rudp.path import PathState
 from toolkit.rudp.sender import Sender
-from toolkit.rudp.state import TRANSITIONS, ConnectionEvent, ConnectionState
+from toolkit.rudp.state import ConnectionLifetime, ConnectionState
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource
 from toolkit.rudp.wire import PacketType
 
-KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
-UNREACHABLE_NS: Final = 500_000_000
-"""How long ICMP "port unreachable" must persist, with no packet arriving in between, before the peer is considered
-gone. A client that moves leaves a closed port behind, and ICMP messages can be forged."""
-LOST_PEER_CODE: Final = 4
 _MAX_PENDING_RESPONSES: Final = 4
 
 
@@ -49,7 +44,6 @@ class Connection:
     Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
     whenever they are sent or retransmitted.
 
-    state:          see `ConnectionState`; `close_code` and `close_reason` say why the connection ended
     is_confirmed:   the peer has shown that it knows this side's connection id
     sender, acks, receive_window: parts of the engine, for tests; drivers use the methods below
     """
@@ -72,9 +66,6 @@ class Connection:
         """
         self.config = config
         self.local_id = local_id
-        self.state = ConnectionState.ESTABLISHED
-        self.close_code = 0
-        self.close_reason = ""
         self.is_confirmed = accept is None
         path = PathState(config, peer_datagram_bytes, peer_address)
         self.sender = Sender(path, source, peer_id, observer)
@@ -83,6 +74,7 @@ class Connection:
         self._recovery = self.sender.recovery
         self._data = DataAssembler(local_id, self.receive_window, self.acks)
         self._messages = MessageAssembler(config.max_message_bytes)
+        self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
         self._packets_invalid = 0
         self._peer_id = peer_id
         self._accept = accept.encode() if accept else None
@@ -90,10 +82,6 @@ class Connection:
         self._is_close_due = False
         self._pending_acks: deque[wire.AckPacket] = deque()
         self._pending_responses: deque[int] = deque(maxlen=_MAX_PENDING_RESPONSES)
-        self._unreachable_since_ns: int | None = None
-        self._last_received_ns = now_ns
-        self._last_keep_alive_ns = now_ns
-        self._unreported_end: ConnectionEvent | None = None
         self._observer = observer
         if observer is not None:
             observer.connection_started(now_ns, local_id, peer_id, path.controller.name)
@@ -108,15 +96,14 @@ class Connection:
             size = min(segment_bytes, len(data))
             taken = 1
             try:
-                if data[0] == PacketType.DATA and self.state is ConnectionState.ESTABLISHED:
+                if data[0] == PacketType.DATA and self._lifetime.state is ConnectionState.ESTABLISHED:
                     taken = self._data.receive_untrusted(data, size, now_ns)
                 else:
                     self._handle_datagram_untrusted(data[:size], now_ns)
             except ProtocolError:
                 self._packets_invalid += 1
             else:
-                self._last_received_ns = now_ns
-                self._unreachable_since_ns = None
+                self._lifetime.on_received(now_ns)
                 self.is_confirmed |= data[0] >= PacketType.DATA
                 self.acks.on_ecn(batch.ecn, taken, now_ns)
                 if self._observer is not None:
@@ -182,8 +169,7 @@ class Connection:
             self._observer.path_validated(now_ns, path.peer_address)
 
     def _on_close_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        self.close_code, self.close_reason = wire.decode_close_untrusted(datagram)
-        self._move(ConnectionEvent.PEER_CLOSED)
+        self._lifetime.on_peer_close(*wire.decode_close_untrusted(datagram))
 
     def handle_off_path_batch(self, batch: Batch, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
         """Take datagrams that came from another address than the peer's current one.
@@ -205,14 +191,11 @@ class Connection:
         """Act on the timers that have expired."""
         if self.state is not ConnectionState.ESTABLISHED:
             return
-        reason = self._idle_reason(now_ns)
-        if reason is not None:
+        if self._lifetime.expire_idle(now_ns, self._recovery.sent.oldest_sent_time_ns):
             if self._observer is not None:
                 self._observer.timer_expired(now_ns, Timer.IDLE)
-            self._give_up(f"{reason} for {self.config.idle_timeout_ns / 1e9:g} s")
             return
-        if now_ns >= self._keep_alive_time_ns():
-            self._last_keep_alive_ns = now_ns
+        if self._lifetime.take_keep_alive(now_ns):
             self.sender.request_ping()
         if self._recovery.on_timeout(now_ns):
             self._report_stats(now_ns)
@@ -221,11 +204,7 @@ class Connection:
         """The host of the peer has reported that its port is closed (ICMP "port unreachable")."""
         if self.state is not ConnectionState.ESTABLISHED:
             return
-        if self._unreachable_since_ns is None:
-            self._unreachable_since_ns = now_ns
-        elif now_ns - self._unreachable_since_ns >= UNREACHABLE_NS:
-            self._give_up("the peer is gone: its port is closed")
-            return
+        self._lifetime.on_unreachable(now_ns)
         if not self._recovery.bytes_in_flight:  # otherwise the probe timeout asks again, at a lower rate
             self.sender.request_ping()
 
@@ -251,10 +230,8 @@ class Connection:
 
     def close(self, code: int, reason: str) -> None:
         """End the connection: the next `poll_transmit` returns CLOSE. What was not acknowledged is given up."""
-        if self.state is ConnectionState.ESTABLISHED:
-            self._is_close_due = True
-            self.close_code, self.close_reason = code, reason
-        self._move(ConnectionEvent.CLOSE)
+        self._is_close_due |= self.state is ConnectionState.ESTABLISHED
+        self._lifetime.close(code, reason)
 
     def update_receive_window(self, dropped_datagrams: int, is_drained: bool) -> None:
         """Adapt the receive window to the socket; call it after each arrival. The next acknowledgement tells the peer.
@@ -285,8 +262,8 @@ class Connection:
         """The next datagrams to send; None if nothing may be sent now. Valid until the next call."""
         transmit = self._next_transmit(now_ns)
         if self._observer is not None:
-            if self._unreported_end is not None:
-                end, self._unreported_end = self._unreported_end, None
+            end = self._lifetime.take_unreported_end()
+            if end is not None:
                 self._observer.connection_closed(now_ns, end, self.close_code, self.close_reason)
             if transmit is not None:
                 self._observer.packets_sent(now_ns, transmit)
@@ -343,8 +320,7 @@ class Connection:
             return None
         candidate = self._recovery.path.candidate
         times = [
-            self._last_received_ns + self.config.idle_timeout_ns,
-            self._keep_alive_time_ns(),
+            self._lifetime.poll_timeout(),
             self.sender.poll_timeout(),
             self.acks.ack_time_ns,
             candidate.poll_timeout() if candidate else None,
@@ -352,6 +328,21 @@ class Connection:
         return min(time for time in times if time is not None)
 
     # Getters
+
+    @property
+    def state(self) -> ConnectionState:
+        """ESTABLISHED, CLOSING or CLOSED."""
+        return self._lifetime.state
+
+    @property
+    def close_code(self) -> int:
+        """Why the connection has ended: 0, or the exit code of the side that has ended it."""
+        return self._lifetime.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """Why the connection has ended; perhaps the peer's text."""
+        return self._lifetime.close_reason
 
     @property
     def peer_address(self) -> PeerAddress | None:
@@ -441,31 +432,6 @@ class Connection:
     def _report_stats(self, now_ns: int) -> None:
         if self._observer is not None:
             self._observer.stats_updated(now_ns, self.stats())
-
-    def _idle_reason(self, now_ns: int) -> str | None:
-        """Why the idle timeout has expired; None if it has not."""
-        since_ns = now_ns - self.config.idle_timeout_ns
-        if self._last_received_ns <= since_ns:
-            return "nothing was heard of the peer"
-        oldest_ns = self._recovery.sent.oldest_sent_time_ns
-        if oldest_ns is not None and oldest_ns <= since_ns:
-            # An acknowledgement of any later packet would have shown this one lost. Either nothing arrives at the
-            # peer, or the peer acknowledges nothing, which would make this side remember its packets for ever.
-            return "the peer has acknowledged nothing"
-        return None
-
-    def _keep_alive_time_ns(self) -> int:
-        last_ns = max(self._last_keep_alive_ns, self._last_received_ns)
-        return last_ns + self.config.idle_timeout_ns // KEEP_ALIVES_PER_IDLE_TIMEOUT
-
-    def _give_up(self, reason: str) -> None:
-        self.close_code, self.close_reason = LOST_PEER_CODE, reason
-        self._move(ConnectionEvent.LOST)
-
-    def _move(self, event: ConnectionEvent) -> None:
-        if self.state is ConnectionState.ESTABLISHED:
-            self._unreported_end = event
-        self.state = TRANSITIONS[self.state, event]
 
 
 _HANDLERS: Final[dict[int, Callable[[Connection, memoryview, int], None]]] = {

@@ -1,12 +1,22 @@
-"""The states of a connection, as a table; a transition that is not in it is an error.
+"""The states of a connection as a table, and the timers that end it.
 
 ESTABLISHED  data and messages flow
 CLOSING      this side has sent CLOSE, and answers late packets with it
 CLOSED       ended by the peer's CLOSE, by the idle timeout, or by a closed port
+
+A transition that is not in the table is an error.
+
+Read: RFC 9000 section 10 (connection termination).
 """
 
 from enum import Enum, auto
 from typing import Final
+
+KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3
+UNREACHABLE_NS: Final = 500_000_000
+"""How long ICMP "port unreachable" must persist, with no packet arriving in between, before the peer is considered
+gone. A client that moves leaves a closed port behind, and ICMP messages can be forged."""
+LOST_PEER_CODE: Final = 4
 
 
 class ConnectionState(Enum):
@@ -36,3 +46,85 @@ TRANSITIONS: Final[dict[tuple[ConnectionState, ConnectionEvent], ConnectionState
     (ConnectionState.CLOSED, ConnectionEvent.PEER_CLOSED): ConnectionState.CLOSED,
     (ConnectionState.CLOSED, ConnectionEvent.LOST): ConnectionState.CLOSED,
 }
+
+
+class ConnectionLifetime:
+    """The state of one connection, and why and when it ends.
+
+    `close_code` and `close_reason` say why, once the connection is not ESTABLISHED any more.
+    """
+
+    def __init__(self, idle_timeout_ns: int, now_ns: int) -> None:
+        self.state = ConnectionState.ESTABLISHED
+        self.close_code = 0
+        self.close_reason = ""
+        self._idle_timeout_ns = idle_timeout_ns
+        self._last_received_ns = now_ns
+        self._last_keep_alive_ns = now_ns
+        self._unreachable_since_ns: int | None = None
+        self._unreported_end: ConnectionEvent | None = None
+
+    def poll_timeout(self) -> int:
+        """When to call `expire_idle` and `take_keep_alive`."""
+        return min(self._last_received_ns + self._idle_timeout_ns, self._keep_alive_time_ns)
+
+    def on_received(self, now_ns: int) -> None:
+        """A valid packet has arrived."""
+        self._last_received_ns = now_ns
+        self._unreachable_since_ns = None
+
+    def on_unreachable(self, now_ns: int) -> None:
+        """The peer's host has reported that the port is closed: end the connection if this persists."""
+        if self._unreachable_since_ns is None:
+            self._unreachable_since_ns = now_ns
+        elif now_ns - self._unreachable_since_ns >= UNREACHABLE_NS:
+            self._end(ConnectionEvent.LOST, LOST_PEER_CODE, "the peer is gone: its port is closed")
+
+    def expire_idle(self, now_ns: int, oldest_sent_time_ns: int | None) -> bool:
+        """End the connection if the idle timeout has expired; return whether it has.
+
+        `oldest_sent_time_ns` is when the oldest packet in flight was sent. An acknowledgement of any later packet would
+        have shown it lost. If it is too old, nothing arrives at the peer, or the peer acknowledges nothing, which would
+        make this side remember its packets for ever.
+        """
+        since_ns = now_ns - self._idle_timeout_ns
+        if self._last_received_ns <= since_ns:
+            reason = "nothing was heard of the peer"
+        elif oldest_sent_time_ns is not None and oldest_sent_time_ns <= since_ns:
+            reason = "the peer has acknowledged nothing"
+        else:
+            return False
+        self._end(ConnectionEvent.LOST, LOST_PEER_CODE, f"{reason} for {self._idle_timeout_ns / 1e9:g} s")
+        return True
+
+    def take_keep_alive(self, now_ns: int) -> bool:
+        """Whether a keep-alive is due now; the next one is due an interval later."""
+        if now_ns < self._keep_alive_time_ns:
+            return False
+        self._last_keep_alive_ns = now_ns
+        return True
+
+    def close(self, code: int, reason: str) -> None:
+        """The application ends the connection."""
+        self._end(ConnectionEvent.CLOSE, code, reason)
+
+    def on_peer_close(self, code: int, reason: str) -> None:
+        """CLOSE has arrived."""
+        self.close_code, self.close_reason = code, reason
+        self._end(ConnectionEvent.PEER_CLOSED, code, reason)
+
+    def take_unreported_end(self) -> ConnectionEvent | None:
+        """What has ended the connection, if this was not returned before."""
+        end, self._unreported_end = self._unreported_end, None
+        return end
+
+    @property
+    def _keep_alive_time_ns(self) -> int:
+        last_ns = max(self._last_keep_alive_ns, self._last_received_ns)
+        return last_ns + self._idle_timeout_ns // KEEP_ALIVES_PER_IDLE_TIMEOUT
+
+    def _end(self, event: ConnectionEvent, code: int, reason: str) -> None:
+        if self.state is ConnectionState.ESTABLISHED:
+            self._unreported_end = event
+            self.close_code, self.close_reason = code, reason
+        self.state = TRANSITIONS[self.state, event]

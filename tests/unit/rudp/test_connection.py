@@ -5,8 +5,8 @@ import pytest
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
-from toolkit.rudp.connection import KEEP_ALIVES_PER_IDLE_TIMEOUT, UNREACHABLE_NS, Connection
-from toolkit.rudp.state import ConnectionState
+from toolkit.rudp.connection import Connection
+from toolkit.rudp.state import KEEP_ALIVES_PER_IDLE_TIMEOUT, UNREACHABLE_NS, ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
 MS = 1_000_000
