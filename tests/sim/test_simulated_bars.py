@@ -14,8 +14,8 @@ import pytest
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES
 from toolkit.netmodel.spec import LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.wire import HEADER_BYTES
-from toolkit.simulator.experiment import Experiment, ExperimentResult, payload_share, run
-from toolkit.simulator.simulator import FlowSpec
+from toolkit.simulator.result import ExperimentResult
+from toolkit.simulator.simulator import Experiment, FlowSpec, payload_share, run
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -78,7 +78,7 @@ def test_start_up_fills_a_long_fat_path_within_twelve_round_trips() -> None:
     """
     link = link_of(1e9, 100 * MS)
     (flow,) = run(Experiment(link, [FlowSpec(duration_ns=2 * SECOND)])).flows
-    landed = flow.landed_between(1200 * MS, 1300 * MS)
+    landed = flow.delivered_between(1200 * MS, 1300 * MS)
     assert landed * 8 / 0.1 >= 0.9 * 1e9 * payload_share(link)
 
 
@@ -127,7 +127,7 @@ def window_packets(control: str, rtt_ns: int, loss: float, seconds: int) -> floa
     backward = PathSpec(rate_bps=2e9, delay_ns=rtt_ns // 2)
     outcome = run(Experiment(LinkSpec(forward, backward), [FlowSpec(control, duration_ns=seconds * SECOND)]))
     (flow,) = outcome.flows
-    landed = flow.landed_between((seconds // 4) * SECOND, seconds * SECOND)
+    landed = flow.delivered_between((seconds // 4) * SECOND, seconds * SECOND)
     return landed / PAYLOAD_BYTES * rtt_ns / ((seconds - seconds // 4) * SECOND)
 
 

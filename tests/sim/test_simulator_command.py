@@ -1,4 +1,4 @@
-"""`nettool sim`: what is written becomes links, lists become lines of the table, and nonsense becomes one error."""
+"""`nettool sim`: options become links, lists become rows of the table, and bad input becomes one line."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ def rows_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[st
     return list(answer["rows"])
 
 
-def test_every_combination_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_combination_is_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     rows = rows_of(
         capsys, "--size", "20kB", "--cc", "bbr,cubic", "--rate", "10Mbit,1Gbit", "--rtt", "10ms", "--loss", "0%,1%"
     )
@@ -32,7 +32,7 @@ def test_every_combination_is_a_line(capsys: pytest.CaptureFixture[str]) -> None
     assert all(row["finished"] for row in rows)
 
 
-def test_the_table_shows_what_json_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_agrees_with_the_json(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows_of(capsys, "--size", "1MiB", "--seed", "7")
     assert invoke(["sim", "--size", "1MiB", "--seed", "7"]) == 0
     table = capsys.readouterr().out
@@ -41,13 +41,13 @@ def test_the_table_shows_what_json_says(capsys: pytest.CaptureFixture[str]) -> N
     assert "1 flow of 1 MiB" in table
 
 
-def test_a_gigabyte_per_second_over_a_satellite_needs_no_satellite(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fast_satellite_path(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows_of(capsys, "--rate", "10Gbit", "--rtt", "300ms", "--size", "64MiB")
     assert row["finished"]
     assert row["duration_ns"] > 900e6
 
 
-def test_several_flows_have_an_index(capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_flows_have_a_jain_index(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows_of(
         capsys, "--rate", "5Mbit", "--flows", "3", "--duration", "5s", "--stagger", "100ms", "--queue", "2bdp"
     )
@@ -55,18 +55,18 @@ def test_several_flows_have_an_index(capsys: pytest.CaptureFixture[str]) -> None
     assert [flow["start_ns"] for flow in row["flows"]] == [0, 100_000_000, 200_000_000]
 
 
-def test_the_rate_control_is_told_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_fixed_rate_controller_gets_the_rate_of_the_link(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows_of(capsys, "--cc", "rate", "--rate", "20Mbit", "--loss", "5%", "--size", "4MiB")
     assert row["ideal_share"] > 0.9
 
 
-def test_validation_takes_a_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
+def test_address_validation_takes_a_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
     (plain,) = rows_of(capsys, "--size", "1kB")
     (validated,) = rows_of(capsys, "--size", "1kB", "--validate")
     assert validated["duration_ns"] - plain["duration_ns"] == pytest.approx(40e6, rel=0.01)
 
 
-def test_scenarios_and_links_have_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_scenarios_and_links_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["scenario"] for row in rows_of(capsys, "--scenario", "all", "--size", "10kB")] == list(SCENARIOS)
     names = [name for name in PROFILES if name != "lan"]
     assert [row["link"] for row in rows_of(capsys, "--link", ",".join(names), "--size", "10kB")] == names
@@ -75,13 +75,13 @@ def test_scenarios_and_links_have_names(capsys: pytest.CaptureFixture[str]) -> N
     assert all(one.name in listed and one.meaning in listed for one in SCENARIOS.values())
 
 
-def test_a_scenario_is_changed_by_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_modify_a_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     rows = rows_of(capsys, "--scenario", "clean", "--rtt", "40ms,80ms", "--size", "10kB")
     assert [(row["scenario"], row["rtt"]) for row in rows] == [("clean", "40 ms"), ("clean", "80 ms")]
     assert rows[0]["duration_ns"] < rows[1]["duration_ns"]
 
 
-def test_harm_is_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_impairments_reach_the_link(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows_of(
         capsys,
         *("--size", "4MiB", "--burst", "5%:2ms", "--jitter", "1ms", "--reorder", "1%", "--at", "200ms blackout 50ms"),
@@ -90,7 +90,7 @@ def test_harm_is_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["finished"]
 
 
-def test_a_trace_shows_the_course_of_every_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_trace_has_samples_of_every_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     sheet = tmp_path / "course.csv"
     rows_of(capsys, "--size", "2MiB", "--cc", "bbr,cubic", "--trace", str(sheet))
     samples = list(csv.DictReader(sheet.read_text("ascii").splitlines()))
@@ -101,7 +101,7 @@ def test_a_trace_shows_the_course_of_every_row(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--cc", "nix"], "unknown congestion control"),
         (["--scenario", "nix"], "unknown scenario 'nix'"),
@@ -119,13 +119,13 @@ def test_a_trace_shows_the_course_of_every_row(capsys: pytest.CaptureFixture[str
         (["--seed", str(1 << 64)], "a seed must be"),
     ],
 )
-def test_nonsense_is_refused_in_one_line(arguments: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+def test_bad_input_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         invoke(["sim", *arguments])
     assert "\n" not in str(caught.value)
 
 
-def test_an_error_is_an_object_where_json_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_an_object_with_json(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NettoolError):
         invoke(["sim", "--json", "--size", "0"])
     assert json.loads(capsys.readouterr().out)["kind"] == "error"

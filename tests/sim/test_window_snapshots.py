@@ -15,7 +15,7 @@ import pytest
 
 from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.congestion.base import CONTROLLER_NAMES
-from toolkit.simulator.result import Sample
+from toolkit.simulator.result import FlowSample
 from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec, Simulator
 
 MS = 1_000_000
@@ -43,7 +43,7 @@ NETWORKS = {
 }
 
 
-def course(control: str, path: PathSpec) -> list[Sample]:
+def course(control: str, path: PathSpec) -> list[FlowSample]:
     target_bps = RATE_BPS * (1500 - IP_UDP_BYTES) / 1500 if control == "rate" else None
     flow = FlowSpec(control, duration_ns=DURATION_NS, rate_bps=target_bps)
     simulator = Simulator(LinkSpec(path, path), [flow], INTERVAL_NS)

@@ -23,8 +23,8 @@ from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
 from toolkit.netmodel.spec import LinkSpec
 from toolkit.report.simulation import TRACE_HEADER, SimulationRow, as_json, table, trace_lines
 from toolkit.rudp.congestion import base as congestion
-from toolkit.simulator.experiment import Experiment, ExperimentResult, run
-from toolkit.simulator.simulator import IP_UDP_BYTES, FlowSpec
+from toolkit.simulator.result import ExperimentResult
+from toolkit.simulator.simulator import IP_UDP_BYTES, Experiment, FlowSpec, run
 from toolkit.units import (
     format_duration_ns,
     format_fraction,

@@ -7,11 +7,10 @@ from typing import Any
 from tabulate import tabulate
 
 from toolkit.report.labels import NOTHING
-from toolkit.simulator.experiment import ExperimentResult
-from toolkit.simulator.result import Sample
+from toolkit.simulator.result import ExperimentResult, FlowSample
 from toolkit.units import format_duration_ns, format_rate, format_size
 
-TRACE_HEADER = ",".join(("row", *Sample._fields))
+TRACE_HEADER = ",".join(("row", *FlowSample._fields))
 
 SimulationRow = tuple[dict[str, str], ExperimentResult]
 """The varied parameters by column title, and the result."""
@@ -61,7 +60,7 @@ def as_json(parameters: dict[str, str], result: ExperimentResult) -> dict[str, A
     }
 
 
-def trace_lines(row: int, samples: Iterable[Sample]) -> Iterable[str]:
+def trace_lines(row: int, samples: Iterable[FlowSample]) -> Iterable[str]:
     """The samples of the experiment in table row `row` as lines of CSV, in the order of TRACE_HEADER."""
     for sample in samples:
         yield ",".join(str(round(value) if isinstance(value, float) else value) for value in (row, *sample))

@@ -1,10 +1,10 @@
-"""The two hosts of a simulated flow: drivers of the real engine and the real handshake under virtual time.
+"""The two hosts of a simulated flow: drivers of the real engine and the real handshake in virtual time.
 
-A host does what the socket driver does: it takes what has arrived, lets timers work, sends until there is nothing to
-send, and sleeps until the engine or the network wants it. It has no processor to be short of and no socket buffer to
-overflow; like a network card with interrupt moderation it is not woken by arrivals more often than every 50 us.
+A host does what the socket driver does: it handles what has arrived, lets timers fire, sends until nothing is left to
+send, and sleeps until the engine or the network wakes it. Its CPU and its socket buffer are unlimited. Like a network
+card with interrupt moderation, it is woken by arrivals at most every 50 us.
 
-What a path has damaged never gets to the engine: a flipped bit is always seen by the UDP checksum (RFC 768).
+Corrupted datagrams never reach the engine: the UDP checksum detects every flipped bit (RFC 768).
 """
 
 from collections import Counter
@@ -26,13 +26,13 @@ from toolkit.rudp.state import ConnectionState
 from toolkit.simulator.inbox import Datagrams, Inbox
 
 INTERRUPT_INTERVAL_NS: Final = 50_000
-"""Arrivals wake a host no more often than this, as interrupt moderation of network cards has it (rx-usecs)."""
+"""Minimum interval between wake-ups by arrivals, like the interrupt moderation of network cards (rx-usecs)."""
 _MAX_WAKES_AT_ONCE: Final = 10_000
-_PERIOD_BYTES: Final = 1_048_573  # prime: what lands at a wrong place differs
+_PERIOD_BYTES: Final = 1_048_573  # prime: data at a wrong offset differs
 
 
 class PatternSource:
-    """A data space of any length whose bytes follow from their position and the seed."""
+    """A data space of any length whose bytes are determined by their offset and the seed."""
 
     def __init__(self, seed: int) -> None:
         generator = np.random.Generator(np.random.PCG64(seed))
@@ -40,48 +40,43 @@ class PatternSource:
         self._bytes = np.concatenate((period, period[: MAX_BATCH_BYTES + wire.MAX_DATAGRAM_BYTES]))
         self._view = memoryview(self._bytes.tobytes())
 
-    def read_into(self, position: int, buffer: memoryview) -> None:
+    def read_into(self, offset: int, buffer: memoryview) -> None:
         """As in `toolkit.rudp.streams.DataSource`."""
-        start = position % _PERIOD_BYTES
+        start = offset % _PERIOD_BYTES
         buffer[:] = self._view[start : start + len(buffer)]
 
-    def matches(self, position: int, data: memoryview) -> bool:
-        """Whether `data` is what belongs at `position`."""
-        start = position % _PERIOD_BYTES
+    def matches(self, offset: int, data: memoryview) -> bool:
+        """Whether `data` is the content at `offset`."""
+        start = offset % _PERIOD_BYTES
         return np.array_equal(np.frombuffer(data, np.uint8), self._bytes[start : start + len(data)])
 
 
 @dataclass
-class Tally:
-    """What one host has put on the wire and what became of it; payload is that of DATA packets, in bytes."""
+class HostCounters:
+    """What one host has sent, and what the link lost of it. Payload is that of DATA packets."""
 
     packets: int = 0
     payload_bytes: int = 0
     lost_payload_bytes: int = 0
     lost_packets: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def lost(self) -> int:
-        """Packets that never got there whole, for whatever reason."""
-        return sum(self.lost_packets.values())
-
 
 class Network(Protocol):
-    """What a host sends through."""
+    """What a host sends to."""
 
     def send(self, now_ns: int, host: "Host", datagrams: Datagrams) -> None:
-        """Put `datagrams` on the path that begins at `host`."""
+        """Put `datagrams` on the path that starts at `host`."""
 
 
 class Host:
-    """`wake` when `next_ns` has come; what arrives is put into `inbox` by the network."""
+    """The simulator calls `wake` at `next_ns`; the network puts arrivals into `inbox`."""
 
     def __init__(self, network: Network, extra_delay_ns: int) -> None:
         self.connection: Connection | None = None
         self.inbox = Inbox()
-        self.tally = Tally()
+        self.counters = HostCounters()
         self.peer: Host = self
-        self.due_ns: int | None = None  # when the simulator has it down for
+        self.due_ns: int | None = None  # the scheduled wake-up
         self.extra_delay_ns = extra_delay_ns
         self.is_forward = False
         self._network = network
@@ -90,10 +85,10 @@ class Host:
         self._wakes_at_once = 0
 
     def next_ns(self) -> int | None:
-        """When the host has something to do; None for never."""
+        """When the host next has something to do; None for never."""
         if self.connection is None:
             budget = 0
-            timeout_ns = self._idle_timeout_ns()
+            timeout_ns = self._handshake_timeout_ns()
         else:
             budget = self.connection.bytes_until_ack
             timeout_ns = self.connection.poll_timeout()
@@ -105,29 +100,29 @@ class Host:
         arrival_ns = max(arrival_ns, self._quiet_until_ns)
         return arrival_ns if timeout_ns is None else min(arrival_ns, timeout_ns)
 
-    def _idle_timeout_ns(self) -> int | None:
-        """As `next_ns`, before there is a connection."""
+    def _handshake_timeout_ns(self) -> int | None:
+        """When the handshake needs attention; None for never."""
         return None
 
     def wake(self, now_ns: int) -> None:
-        """Do all that there is to do at `now_ns`."""
+        """Do everything that is due at `now_ns`."""
         self._wakes_at_once = self._wakes_at_once + 1 if now_ns == self._last_wake_ns else 0
         self._last_wake_ns = now_ns
         if self._wakes_at_once > _MAX_WAKES_AT_ONCE:
-            raise RuntimeError(f"the engine asks to be called for ever at {now_ns} ns")
+            raise RuntimeError(f"the engine never sleeps: it asks for another call at {now_ns} ns")
         batches = self.inbox.take(now_ns)
         if batches:
             self._quiet_until_ns = now_ns + INTERRUPT_INTERVAL_NS
         if self.connection is None:
-            self._shake_hands(batches, now_ns)
+            self._handle_handshake(batches, now_ns)
         else:
-            self._pump(self.connection, batches, now_ns)
+            self._drive(self.connection, batches, now_ns)
 
-    def _shake_hands(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
-        """Take `batches` before there is a connection."""
+    def _handle_handshake(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
+        """Handle `batches` before the connection exists."""
         raise NotImplementedError
 
-    def _pump(self, connection: Connection, batches: list[tuple[Batch, int]], now_ns: int) -> None:
+    def _drive(self, connection: Connection, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         """One round of the driver contract of `Connection`."""
         for batch, arrival_ns in batches:
             connection.handle_batch(batch, arrival_ns)
@@ -137,27 +132,27 @@ class Host:
             connection.handle_timeout(now_ns)
         self._after_round(connection, now_ns)
         while (transmit := connection.poll_transmit(now_ns)) is not None:
-            self._send(now_ns, Datagrams(transmit, self.tally.packets))
+            self._send(now_ns, Datagrams(transmit, self.counters.packets))
 
     def _after_batch(self, connection: Connection, now_ns: int) -> None:
-        """What the application does with what has landed."""
+        """Let the application handle received data."""
 
     def _after_round(self, connection: Connection, now_ns: int) -> None:
-        """What the application decides before it sends."""
+        """Let the application act before the host sends."""
 
     def _send(self, now_ns: int, datagrams: Datagrams) -> None:
-        self.tally.packets += datagrams.count
-        self.tally.payload_bytes += datagrams.payload_bytes(0, datagrams.count)
+        self.counters.packets += datagrams.count
+        self.counters.payload_bytes += datagrams.payload_bytes(0, datagrams.count)
         self._network.send(now_ns, self, datagrams)
 
     @property
-    def is_lost(self) -> bool:
-        """The engine has given the peer up, or was given up."""
+    def is_closed(self) -> bool:
+        """Whether the connection is closed, by either side."""
         return self.connection is not None and self.connection.state is ConnectionState.CLOSED
 
 
 class ClientHost(Host):
-    """Sends `size_bytes` (None: without end) from `start_ns` on, until all is acknowledged or `stop_ns` has come."""
+    """Sends `size_bytes` (None: without end) from `start_ns` until every byte is acknowledged, or until `stop_ns`."""
 
     def __init__(
         self,
@@ -173,8 +168,8 @@ class ClientHost(Host):
         super().__init__(network, extra_delay_ns)
         self.is_forward = True
         self.first_packet_ns: int | None = None
-        self.settled_ns: int | None = None
-        self.over_ns: int | None = None
+        self.finished_ns: int | None = None
+        self.ended_ns: int | None = None
         self._config = config
         self._source = source
         self._client_id = client_id
@@ -185,17 +180,17 @@ class ClientHost(Host):
     def next_ns(self) -> int | None:
         """As in Host."""
         due_ns = super().next_ns()
-        if self._stop_ns is None or self.over_ns is not None:
+        if self._stop_ns is None or self.ended_ns is not None:
             return due_ns
         return self._stop_ns if due_ns is None else min(due_ns, self._stop_ns)
 
-    def _idle_timeout_ns(self) -> int:
+    def _handshake_timeout_ns(self) -> int:
         return self._handshake.poll_timeout()
 
-    def _shake_hands(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
+    def _handle_handshake(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         handshake = self._handshake
         for batch, _ in batches:
-            with suppress(ProtocolError):  # what has overtaken the ACCEPT
+            with suppress(ProtocolError):  # packets that overtook the ACCEPT
                 handshake.handle_datagram_untrusted(batch.data[: batch.segment_bytes], now_ns)
         if handshake.accepted is not None:
             accept = handshake.accepted
@@ -204,25 +199,28 @@ class ClientHost(Host):
             connection.start(accept.data_window, handshake.rtt_ns)
             connection.offer_data(1 << 60 if self._size_bytes is None else self._size_bytes)
             self.connection = connection
-            self._pump(connection, [], now_ns)
+            self._drive(connection, [], now_ns)
         elif self._stop_ns is not None and now_ns >= self._stop_ns:
-            self.over_ns = now_ns
+            self.ended_ns = now_ns
         elif (initial := handshake.poll_transmit(now_ns)) is not None:
             self.first_packet_ns = now_ns if self.first_packet_ns is None else self.first_packet_ns
-            self._send(now_ns, Datagrams(Transmit(memoryview(initial), len(initial)), self.tally.packets))
+            self._send(now_ns, Datagrams(Transmit(memoryview(initial), len(initial)), self.counters.packets))
 
     def _after_round(self, connection: Connection, now_ns: int) -> None:
-        if self.over_ns is not None:
+        if self.ended_ns is not None:
             return
         if connection.is_fully_acked:
-            self.settled_ns = now_ns
-        if connection.is_fully_acked or self.is_lost or (self._stop_ns is not None and now_ns >= self._stop_ns):
-            self.over_ns = now_ns
+            self.finished_ns = now_ns
+        if connection.is_fully_acked or self.is_closed or (self._stop_ns is not None and now_ns >= self._stop_ns):
+            self.ended_ns = now_ns
             connection.close(0, "")
 
 
 class ServerHost(Host):
-    """Answers the handshake and takes what lands; `progress` is (time, bytes landed so far) for every batch."""
+    """Answers the handshake, and receives and verifies the data.
+
+    progress: (time, bytes delivered so far) after every batch
+    """
 
     def __init__(
         self,
@@ -234,21 +232,23 @@ class ServerHost(Host):
         extra_delay_ns: int,
     ) -> None:
         super().__init__(network, extra_delay_ns)
-        self.landed_bytes = 0
+        self.delivered_bytes = 0
         self.progress: list[tuple[int, int]] = []
         self._config = config
         self._source = source
         self._server_id = server_id
         self._demand_validation = demand_validation
-        self._landed = RangeSet()
-        self._jar = AddressValidator(server_id.to_bytes(32, "big"))
+        self._received = RangeSet()
+        self._validator = AddressValidator(server_id.to_bytes(32, "big"))
 
-    def _shake_hands(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
+    def _handle_handshake(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         for batch, _ in batches:
             datagram = batch.data[: batch.segment_bytes]
-            answer = answer_initial_untrusted(datagram, b"client", now_ns, self._jar, self._demand_validation)
+            answer = answer_initial_untrusted(datagram, b"client", now_ns, self._validator, self._demand_validation)
             if answer.reply is not None:
-                self._send(now_ns, Datagrams(Transmit(memoryview(answer.reply), len(answer.reply)), self.tally.packets))
+                self._send(
+                    now_ns, Datagrams(Transmit(memoryview(answer.reply), len(answer.reply)), self.counters.packets)
+                )
             if answer.initial is not None:
                 config, initial = self._config, answer.initial
                 accept = wire.AcceptPacket(
@@ -258,17 +258,17 @@ class ServerHost(Host):
                 self.connection = Connection(
                     config, self._source, self._server_id, initial.client_id, size, now_ns, accept
                 )
-                self._pump(self.connection, [], now_ns)
+                self._drive(self.connection, [], now_ns)
                 return
 
     def _after_batch(self, connection: Connection, now_ns: int) -> None:
-        landed = connection.received_data()
-        for position, data in landed:
-            end = position + len(data)
-            if self._landed.add(position, end) != [(position, end)]:
-                raise RuntimeError(f"bytes from {position} to {end} were delivered twice")
-            if not self._source.matches(position, data):
-                raise RuntimeError(f"bytes from {position} to {end} are not what was sent")
-            self.landed_bytes += len(data)
-        if landed:
-            self.progress.append((now_ns, self.landed_bytes))
+        pieces = connection.received_data()
+        for offset, data in pieces:
+            end = offset + len(data)
+            if self._received.add(offset, end) != [(offset, end)]:
+                raise RuntimeError(f"bytes from {offset} to {end} were delivered twice")
+            if not self._source.matches(offset, data):
+                raise RuntimeError(f"bytes from {offset} to {end} are not what was sent")
+            self.delivered_bytes += len(data)
+        if pieces:
+            self.progress.append((now_ns, self.delivered_bytes))

@@ -1,13 +1,13 @@
-"""Datagrams on their way through the simulator, and the queue in which a host finds them.
+"""Datagrams in flight through the simulator, and the queue from which a host receives them.
 
-Theory. To hand the engine one packet at a time would cost most of a simulation and change nothing: DATA that follows in
-sequence while an acknowledgement is scheduled anyway cannot be noticed by anybody until that acknowledgement is due.
-So a host is woken for the packet that makes a difference (the first, the one that fills the acknowledgement's byte
-budget, the one after a gap, anything that is not DATA), and is then handed all that has arrived, in batches as UDP_GRO
-would make them, each with the time at which its last packet arrived. Acknowledgements leave at the nanosecond at which
-they would have left packet by packet, and say the same.
+Handing the engine one packet at a time would take most of the time of a simulation and change nothing: DATA that
+arrives in sequence while an acknowledgement is scheduled anyway has no effect until that acknowledgement is due. A host
+is therefore woken only for a packet that matters: the first, the one that exhausts the byte budget of the
+acknowledgement, one after a gap, or anything but DATA. It then receives everything that has arrived, in batches like
+those of UDP_GRO, each with the arrival time of its last packet. Acknowledgements leave at the same nanosecond and with
+the same content as packet by packet.
 
-What arrives is kept as runs: neighbours of one transmit that arrive at equal distances.
+Arrivals are stored as runs: neighbours of one transmit that arrive at equal intervals.
 """
 
 import math
@@ -22,7 +22,7 @@ _CE = 0b11
 
 
 class Datagrams:
-    """What one `poll_transmit` gave, copied; `sequence` counts the datagrams of the sending host before it."""
+    """A copy of one transmit of the engine; `sequence` is the number of datagrams that its host sent before."""
 
     __slots__ = ("count", "ecn", "ends_sequence", "is_data", "segment_bytes", "sequence", "view")
 
@@ -43,20 +43,20 @@ class Datagrams:
 
     @property
     def last_bytes(self) -> int:
-        """Size of the last one, which may be short."""
+        """Size of the last datagram, which may be short."""
         return len(self.view) - (self.count - 1) * self.segment_bytes
 
     def part(self, first: int, end: int) -> memoryview:
-        """The datagrams from `first` up to and without `end`."""
+        """The datagrams in [first, end)."""
         return self.view[first * self.segment_bytes : end * self.segment_bytes]
 
     def payload_bytes(self, first: int, end: int) -> int:
-        """How many bytes of the data space these carry."""
+        """Bytes of the data space in the datagrams [first, end)."""
         return len(self.part(first, end)) - (end - first) * wire.HEADER_BYTES if self.is_data else 0
 
 
-class Run(NamedTuple):
-    """Datagrams `first` up to `end` of one transmit: the first arrives at `first_ns`, each other `gap_ns` later."""
+class DatagramRun(NamedTuple):
+    """Datagrams [first, end) of one transmit: the first arrives at `first_ns`, the others every `gap_ns`."""
 
     datagrams: Datagrams
     first: int
@@ -67,7 +67,7 @@ class Run(NamedTuple):
 
     @property
     def head_ns(self) -> int:
-        """When the first has arrived, as a time of the clock."""
+        """When the first datagram has arrived, as clock time."""
         return math.ceil(self.first_ns)
 
     def time_ns(self, index: int) -> int:
@@ -75,37 +75,37 @@ class Run(NamedTuple):
         return math.ceil(self.first_ns + (index - self.first) * self.gap_ns)
 
     def arrived(self, now_ns: float) -> int:
-        """The end of those that are there by `now_ns`; the first is."""
+        """The end of the datagrams that have arrived by `now_ns`, which include the first."""
         if not self.gap_ns:
             return self.end
         return min(self.end, self.first + 1 + max(0, int((now_ns - self.first_ns) / self.gap_ns)))
 
 
 class Inbox:
-    """Runs in the order of their first datagram's arrival."""
+    """Runs in order of the arrival of their first datagram."""
 
     def __init__(self) -> None:
-        self._runs: deque[Run] = deque()
+        self._runs: deque[DatagramRun] = deque()
         self._next_sequence = 0
 
     def __bool__(self) -> bool:
         return bool(self._runs)
 
-    def put(self, run: Run) -> None:
-        """Add what will arrive; among equals it comes last."""
+    def put(self, run: DatagramRun) -> None:
+        """Add a run, after those with the same arrival time."""
         runs = self._runs
         if not runs or runs[-1].first_ns <= run.first_ns:
             runs.append(run)
             return
-        place = len(runs)
-        while place and runs[place - 1].first_ns > run.first_ns:
-            place -= 1
-        runs.insert(place, run)
+        index = len(runs)
+        while index and runs[index - 1].first_ns > run.first_ns:
+            index -= 1
+        runs.insert(index, run)
 
     def due_ns(self, budget_bytes: int) -> int | None:
-        """When the first packet arrives that matters; None while there is none.
+        """When the first packet that matters arrives; None if there is none.
 
-        `budget_bytes` of DATA in sequence do not, but for the packet that exceeds them.
+        DATA in sequence does not matter, except for the packet that exhausts `budget_bytes`.
         """
         expected = self._next_sequence
         matters_ns: int | None = None
@@ -130,9 +130,9 @@ class Inbox:
         return matters_ns
 
     def take(self, now_ns: int) -> list[tuple[Batch, int]]:
-        """What has arrived by `now_ns`, in order, each batch with the time to handle it at.
+        """Everything that has arrived by `now_ns`, in order, as (batch, time at which to handle it).
 
-        That is the arrival of the last packet for DATA, which may have waited here, and now for all else.
+        For DATA, which may have waited here, that is the arrival of the last packet; for all else it is `now_ns`.
         """
         batches: list[tuple[Batch, int]] = []
         pieces: list[memoryview] = []
@@ -166,7 +166,7 @@ class Inbox:
             batches.append((_joined(pieces, segment, ecn), time_ns))
         return batches
 
-    def _put_back(self, run: Run) -> None:
+    def _put_back(self, run: DatagramRun) -> None:
         if self._runs and run.first_ns >= self._runs[0].first_ns:
             self.put(run)
         else:

@@ -1,13 +1,14 @@
-"""Virtual time: flows of the real engine over the link's models, as fast as the computer can.
+"""Simulate flows of the real engine over the link models in virtual time.
 
-Two hosts for each flow, one path in either direction that all of them share (`toolkit.netmodel.path`), and a list of
-who wants to be woken when. Nothing waits, nothing is drawn but from the seed: the same link and flows give the same
-packets at the same nanoseconds, on any machine. Time counts from 0, when the link begins.
+Each flow has two hosts (`toolkit.simulator.host`). All flows share one path in each direction
+(`toolkit.netmodel.path`). The simulator keeps a heap of wake-up times and jumps from one to the next. Every random draw
+comes from the seed: the same link and flows give the same packets at the same nanoseconds on any machine. Time 0 is the
+start of the link.
 
-    Simulator(link, [FlowSpec("bbr", size_bytes=64 << 20)]).run() -> a FlowResult for each flow
+    run(Experiment(link, [FlowSpec("bbr", size_bytes=64 << 20)])) -> ExperimentResult
 
-A flow begins with its handshake, and its time counts from its first packet. It ends when everything was acknowledged,
-or after its duration. Sizes of the link count IP packets: 28 bytes more than the datagram (IPv4 and UDP).
+A flow starts with its handshake, and its time counts from its first packet. It ends when every byte is acknowledged or
+when its duration is over. Link sizes count IP packets: 28 bytes more than the datagram (IPv4 and UDP headers).
 """
 
 import heapq
@@ -20,18 +21,20 @@ from typing import Final
 import numpy as np
 
 from toolkit.errors import UsageError
+from toolkit.netmodel.ideal import ideal_bytes, ideal_ns
 from toolkit.netmodel.path import Fate, PathModel, path_models
 from toolkit.netmodel.spec import LinkSpec, PathSpec
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
 from toolkit.simulator.host import ClientHost, Host, PatternSource, ServerHost
-from toolkit.simulator.inbox import Datagrams, Run
-from toolkit.simulator.result import FlowResult, QueueingDelay, Sample
+from toolkit.simulator.inbox import DatagramRun, Datagrams
+from toolkit.simulator.result import ExperimentResult, FlowResult, FlowSample, QueueingDelay, jain_index_of
+from toolkit.units import rate_of, to_seconds
 
 IP_UDP_BYTES: Final = 28
 RECEIVE_WINDOW_BYTES: Final = 1 << 30
-"""What the socket driver's window grows to on a host that keeps up: here every host does."""
+"""The receive window of the socket driver on a host that keeps up, as every simulated host does."""
 DEFAULT_LIMIT_NS: Final = 3600 * 10**9
 CORRUPT: Final = "corrupt"
 TOO_LARGE: Final = "too large"
@@ -39,13 +42,14 @@ TOO_LARGE: Final = "too large"
 
 @dataclass(frozen=True, slots=True)
 class FlowSpec:
-    """One transfer from the near end to the far one.
+    """One transfer from near to far.
 
-    size_bytes, duration_ns: how much, or for how long, or whichever ends first; one of them is needed
+    size_bytes, duration_ns: the flow ends at whichever comes first; one of them is required
     start_ns:                when its first packet is sent
-    extra_delay_ns:          one-way delay of its own in each direction, on top of the link's
+    extra_delay_ns:          additional one-way delay of this flow in each direction
     rate_bps:                as in `toolkit.rudp.config.Config`
-    validates_address:       the server demands a token first: one round trip more
+    validates_address:       the server demands a token first, which costs one round trip
+    host_mtu_bytes:          the MTU that the hosts assume; None: that of the link
     """
 
     congestion_control: str = DEFAULT_CONTROLLER
@@ -55,15 +59,16 @@ class FlowSpec:
     extra_delay_ns: int = 0
     rate_bps: float | None = None
     validates_address: bool = False
+    host_mtu_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.size_bytes is None and self.duration_ns is None:
-            raise UsageError("a simulated flow needs a size or a duration: it would never end")
+            raise UsageError("a simulated flow without a size or a duration never ends: give it one")
 
 
 @dataclass(slots=True)
 class _Offer:
-    """Datagrams on a path: the number of the first there, how many fates are still to come, and when they came."""
+    """Datagrams on a path: the packet number of the first, and how many packets have no fate yet."""
 
     first: int
     open_fates: int
@@ -73,7 +78,7 @@ class _Offer:
 
 
 class _SharedPath:
-    """One direction: tells whose datagrams a fate is about. Woken like a host where fates come later (CoDel)."""
+    """One direction: maps fates back to the datagrams of their senders. Woken like a host for the fates of CoDel."""
 
     def __init__(self, path: PathModel, spec: PathSpec, mtu_bytes: int, simulator: "Simulator") -> None:
         self.due_ns: int | None = None
@@ -87,7 +92,7 @@ class _SharedPath:
     def send(self, now_ns: int, host: Host, datagrams: Datagrams) -> None:
         packet_bytes = datagrams.segment_bytes + IP_UDP_BYTES
         if packet_bytes > self._mtu_bytes:
-            _lose(host, datagrams, 0, datagrams.count, TOO_LARGE)
+            _count_lost(host, datagrams, 0, datagrams.count, TOO_LARGE)
             return
         first = self._path.handle_packets(
             now_ns, packet_bytes, datagrams.count, datagrams.last_bytes + IP_UDP_BYTES, datagrams.is_ecn_capable
@@ -98,12 +103,12 @@ class _SharedPath:
         self._simulator.schedule(self)
 
     def next_ns(self) -> int | None:
-        """When more fates are known."""
+        """When the next fate is decided; None for never."""
         next_ns = self._path.next_fate_ns() if self._offers else None
         return None if next_ns is None else int(-(-next_ns // 1))
 
     def wake(self, now_ns: int) -> None:
-        """Hand out the fates that are known."""
+        """Apply the fates decided by now."""
         offers = self._offers
         for fate in self._path.poll_fates(now_ns):
             offer = offers[bisect_right(self._firsts, fate.first) - 1] if len(offers) > 1 else offers[0]
@@ -120,31 +125,33 @@ class _SharedPath:
         first = fate.first - offer.first
         end = first + fate.packets
         if fate.drop:
-            _lose(sender, datagrams, first, end, fate.drop)
+            _count_lost(sender, datagrams, first, end, fate.drop)
             return
         if not fate.is_duplicate:
             size = datagrams.segment_bytes + IP_UDP_BYTES
             self.queueing.add(offer.offered_ns, fate, size)
         if fate.corrupt_at is not None:
             if not fate.is_duplicate:
-                _lose(sender, datagrams, first, end, CORRUPT)
+                _count_lost(sender, datagrams, first, end, CORRUPT)
             return
         arrival_ns = fate.first_ns + sender.extra_delay_ns
-        self._simulator.deliver(sender.peer, Run(datagrams, first, end, arrival_ns, fate.gap_ns, fate.is_marked))
+        self._simulator.deliver(
+            sender.peer, DatagramRun(datagrams, first, end, arrival_ns, fate.gap_ns, fate.is_marked)
+        )
 
 
-def _lose(host: Host, datagrams: Datagrams, first: int, end: int, reason: str) -> None:
-    host.tally.lost_packets[reason] += end - first
-    host.tally.lost_payload_bytes += datagrams.payload_bytes(first, end)
+def _count_lost(host: Host, datagrams: Datagrams, first: int, end: int, reason: str) -> None:
+    host.counters.lost_packets[reason] += end - first
+    host.counters.lost_payload_bytes += datagrams.payload_bytes(first, end)
 
 
 class Simulator:
-    """Built once, run once. `sample_interval_ns` asks for a `Sample` of every flow at these distances."""
+    """Runs once. With `sample_interval_ns`, `samples` has a FlowSample of every active flow at each interval."""
 
     def __init__(self, link: LinkSpec, flows: Sequence[FlowSpec], sample_interval_ns: int | None = None) -> None:
         self.link = link
         self.now_ns = 0
-        self.samples: list[Sample] = []
+        self.samples: list[FlowSample] = []
         forward, backward = path_models(link)
         self._forward = _SharedPath(forward, link.forward, link.mtu_bytes, self)
         self._backward = _SharedPath(backward, link.backward, link.mtu_bytes, self)
@@ -154,16 +161,17 @@ class Simulator:
         self._sample_interval_ns = sample_interval_ns
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((link.seed, len(flows)))))
         source = PatternSource(link.seed)
-        self._ends = [self._make(spec, source, generator) for spec in flows]
+        self._hosts = [self._make_hosts(spec, source, generator) for spec in flows]
 
-    def _make(
+    def _make_hosts(
         self, spec: FlowSpec, source: PatternSource, generator: np.random.Generator
     ) -> tuple[ClientHost, ServerHost]:
+        mtu_bytes = self.link.mtu_bytes if spec.host_mtu_bytes is None else spec.host_mtu_bytes
         client_id, server_id, seed = (int(draw) for draw in generator.integers(0, 1 << 63, 3))
         config = Config(
             congestion_control=spec.congestion_control,
             rate_bps=spec.rate_bps,
-            max_datagram_bytes=max(self.link.mtu_bytes - IP_UDP_BYTES, wire.MIN_DATAGRAM_BYTES),
+            max_datagram_bytes=max(mtu_bytes - IP_UDP_BYTES, wire.MIN_DATAGRAM_BYTES),
             receive_window_bytes=RECEIVE_WINDOW_BYTES,
             seed=seed,
         )
@@ -177,14 +185,14 @@ class Simulator:
         return client, server
 
     def run(self, limit_ns: int = DEFAULT_LIMIT_NS) -> list[FlowResult]:
-        """Until every flow is over, or the clock shows `limit_ns`."""
-        open_clients = [client for client, _ in self._ends]
+        """Run until every flow has ended, or the clock reaches `limit_ns`."""
+        open_clients = [client for client, _ in self._hosts]
         sample_ns = 0
         events = self._events
         while events and open_clients:
             time_ns, _, woken = heapq.heappop(events)
             if woken.due_ns != time_ns:
-                continue  # it was put off, or brought forward
+                continue  # rescheduled since
             if time_ns > limit_ns:
                 self.now_ns = limit_ns
                 break
@@ -195,30 +203,30 @@ class Simulator:
             woken.due_ns = None
             woken.wake(time_ns)
             self.schedule(woken)
-            if isinstance(woken, ClientHost) and woken.over_ns is not None:
-                open_clients = [client for client in open_clients if client.over_ns is None]
+            if isinstance(woken, ClientHost) and woken.ended_ns is not None:
+                open_clients = [client for client in open_clients if client.ended_ns is None]
         return [
             FlowResult.of(spec.congestion_control, spec.start_ns, client, server, self.now_ns)
-            for spec, (client, server) in zip(self._specs, self._ends, strict=True)
+            for spec, (client, server) in zip(self._specs, self._hosts, strict=True)
         ]
 
     @property
     def queueing(self) -> QueueingDelay:
-        """Of the forward path."""
+        """The queueing delay on the forward path."""
         return self._forward.queueing
 
     def send(self, now_ns: int, host: Host, datagrams: Datagrams) -> None:
         """As in `toolkit.simulator.host.Network`."""
         (self._forward if host.is_forward else self._backward).send(now_ns, host, datagrams)
 
-    def deliver(self, host: Host, run: Run) -> None:
-        """`run` will arrive at `host`."""
+    def deliver(self, host: Host, run: DatagramRun) -> None:
+        """Let `run` arrive at `host` at its times."""
         host.inbox.put(run)
         if host.due_ns is None or run.first_ns < host.due_ns:
             self.schedule(host)
 
     def schedule(self, woken: Host | _SharedPath) -> None:
-        """Ask `woken` when it wants to be woken, and note it."""
+        """Schedule the next wake-up of `woken`."""
         next_ns = woken.next_ns()
         if next_ns is None:
             woken.due_ns = None
@@ -229,18 +237,59 @@ class Simulator:
             heapq.heappush(self._events, (next_ns, next(self._order), woken))
 
     def _take_samples(self, time_ns: int) -> None:
-        for flow, (client, server) in enumerate(self._ends):
-            if client.connection is not None and client.over_ns is None:
+        for flow, (client, server) in enumerate(self._hosts):
+            if client.connection is not None and client.ended_ns is None:
                 stats = client.connection.stats()
                 self.samples.append(
-                    Sample(
+                    FlowSample(
                         time_ns,
                         flow,
                         stats.congestion_window_bytes,
                         stats.bytes_in_flight,
                         stats.pacing_rate_bps,
                         stats.smoothed_rtt_ns,
-                        server.landed_bytes,
+                        server.delivered_bytes,
                         str(stats.congestion.get("phase", "")),
                     )
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A link and the flows over it. The experiment ends after `limit_ns` of virtual time, finished or not."""
+
+    link: LinkSpec
+    flows: Sequence[FlowSpec]
+    limit_ns: int = DEFAULT_LIMIT_NS
+
+
+def payload_share(link: LinkSpec) -> float:
+    """The share of payload in a full IP packet on `link`."""
+    return (link.mtu_bytes - IP_UDP_BYTES - wire.HEADER_BYTES) / link.mtu_bytes
+
+
+def run(experiment: Experiment, sample_interval_ns: int | None = None) -> ExperimentResult:
+    """Simulate an experiment. The same experiment always gives the same result."""
+    link = experiment.link
+    simulator = Simulator(link, experiment.flows, sample_interval_ns)
+    flows = simulator.run(experiment.limit_ns)
+    start_ns = min(flow.start_ns for flow in flows)
+    end_ns = max(flow.end_ns for flow in flows)
+    delivered_bytes = sum(flow.landed_bytes for flow in flows)
+    duration_s = to_seconds(end_ns - start_ns)
+    if all(flow.finished_ns is not None for flow in flows):
+        shortest_ns = ideal_ns(link.forward, payload_share(link), delivered_bytes, start_ns)
+        ideal_bps = None if shortest_ns is None else rate_of(delivered_bytes, shortest_ns / 1e9)
+    else:
+        most_bytes = ideal_bytes(link.forward, payload_share(link), start_ns, end_ns)
+        ideal_bps = None if most_bytes is None else rate_of(int(most_bytes), duration_s)
+    return ExperimentResult(
+        flows=flows,
+        duration_ns=end_ns - start_ns,
+        goodput_bps=rate_of(delivered_bytes, duration_s),
+        ideal_bps=ideal_bps,
+        queue_mean_ns=simulator.queueing.mean_ns,
+        queue_p95_ns=simulator.queueing.percentile_ns(95),
+        jain_index=jain_index_of(flows),
+        samples=simulator.samples,
+    )

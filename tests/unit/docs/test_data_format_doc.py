@@ -13,8 +13,7 @@ from toolkit.emulator.accounting import LinkAccounting, PathAccounting
 from toolkit.emulator.check import Finding
 from toolkit.netmodel.path import DROP_REASONS
 from toolkit.report.simulation import as_json
-from toolkit.simulator.experiment import ExperimentResult
-from toolkit.simulator.result import FlowResult
+from toolkit.simulator.result import ExperimentResult, FlowResult
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "data-format.md").read_text("utf-8")
