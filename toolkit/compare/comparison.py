@@ -152,7 +152,7 @@ def summarise(results: Results) -> Summary:
     return Summary(results, rows, sorted(verdicts, key=lambda verdict: not verdict.is_claim))
 
 
-def plain(record: Any) -> dict[str, Any]:
+def plain(record: Any) -> dict[str, object]:
     """A row, or another dataclass, as a JSON object, with None for infinite values, which JSON cannot express."""
     return {name: _finite(value) for name, value in asdict(record).items()}
 

@@ -6,7 +6,6 @@ record keeps both.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from toolkit.channel import Statistic
 from toolkit.compare.json_codec import decode_fields, encode_fields
@@ -90,16 +89,16 @@ class EndpointResult:
         """This result together with what `Channel.statistics` returned."""
         return EndpointResult.from_json({**self.to_json(), **statistics})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """One flat object; fields that are None are left out."""
         members = {name: value for name, value in encode_fields(self).items() if value is not None}
-        counters = members.pop("counters")
+        del members["counters"]
         if self.size_bytes is not None:
             members = {_SIZE: members.pop("size_bytes"), **members}
-        return {**members, **counters}
+        return {**members, **self.counters}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "EndpointResult":
+    def from_json(cls, value: Mapping[str, object]) -> "EndpointResult":
         """Raises FieldError. Unknown members that are neither a number nor text are ignored."""
         members = {name: each for name, each in value.items() if each is not None}
         if _SIZE in members:

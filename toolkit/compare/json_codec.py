@@ -20,14 +20,14 @@ class FieldError(ValueError):
     """A JSON value does not fit the field it is meant for; the message names the field."""
 
 
-def encode(record: Any) -> dict[str, Any]:
+def encode(record: Any) -> dict[str, object]:
     """The JSON object of a dataclass, nested dataclasses included."""
     if hasattr(record, "to_json"):
         return dict(record.to_json())
     return encode_fields(record)
 
 
-def encode_fields(record: Any) -> dict[str, Any]:
+def encode_fields(record: Any) -> dict[str, object]:
     """As `encode`, for the use of a `to_json` method: one JSON member for each field."""
     return {field.name: _encoded(getattr(record, field.name)) for field in fields(record)}
 

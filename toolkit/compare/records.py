@@ -6,7 +6,6 @@ added later have defaults, so that a file of an earlier minor version can be rea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.host_info import HostInfo
@@ -190,7 +189,7 @@ class PacketAudit:
     emulator_cpu_share: float = 0.0
     dropped_by_emulator: int = 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The forward counts stand at the top level as well."""
         return {**encode(self.forward), **encode_fields(self)}
 

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.compare.endpoint_result import EndpointResult
@@ -125,7 +124,7 @@ class RemoteTestbed:
         answer = self._ask({"ask": "result", "digest": digest, "since": self._next}, limit_s)
         return _result_untrusted(answer.get("result"))
 
-    def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, Any]:
+    def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
         options = TransportOptions(connect_timeout_s=_CONNECT_S, idle_timeout_s=_ASK_TIMEOUT_S)
         channel = transport("tcp").connect(self._address, options)
         try:
@@ -162,7 +161,7 @@ class _RemoteReceiver:
         return self._testbed.result(digest, limit_s)
 
 
-def _answer_untrusted(answer: bytes | None) -> Mapping[str, Any]:
+def _answer_untrusted(answer: bytes | None) -> Mapping[str, object]:
     """Raises RefusedError for another version's answer, ProtocolError for anything that is not an answer."""
     try:
         fields = json.loads(answer or b"")
@@ -173,13 +172,14 @@ def _answer_untrusted(answer: bytes | None) -> Mapping[str, Any]:
         raise ProtocolError(_NOT_SERVING) from None
 
 
-def _integer_untrusted(answer: Mapping[str, Any], name: str) -> int:
-    if not isinstance(answer.get(name), int):
+def _integer_untrusted(answer: Mapping[str, object], name: str) -> int:
+    value = answer.get(name)
+    if not isinstance(value, int):
         raise ProtocolError(_NOT_SERVING)
-    return int(answer[name])
+    return value
 
 
-def _result_untrusted(fields: Any) -> EndpointResult:
+def _result_untrusted(fields: object) -> EndpointResult:
     """The result, with texts made printable. Raises TransferError if there is none, ProtocolError if it is invalid."""
     if not isinstance(fields, dict):
         raise TransferError("the other machine has no result of this transfer")

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
 
 from toolkit.channel import (
     Address,
@@ -74,7 +73,7 @@ class ServedSession:
     transport: str | None = None
     peer: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The `served` object of docs/data-format.md."""
         who = {} if self.transport is None else {"transport": self.transport, "peer": self.peer}
         return {**who, "verified": self.verified, **self.result.to_json()}
@@ -148,7 +147,7 @@ class MeasuringServer:
         channel.abort()
 
     def _answer_untrusted(self, channel: Channel, message: bytes) -> None:
-        answer: dict[str, Any] = {"schema": CONTROL_SCHEMA}
+        answer: dict[str, object] = {"schema": CONTROL_SCHEMA}
         try:
             question = json.loads(message)
             if question["ask"] == "hello":

@@ -93,21 +93,22 @@ def started_text(campaign: Campaign) -> str:
     return strftime("%Y-%m-%d %H:%M UTC", gmtime(campaign.started_unix_s))
 
 
-def flat_row(row: Row) -> dict[str, Any]:
+def flat_row(row: Row) -> dict[str, object]:
     """A row as plain values.
 
     An estimate becomes its value and the fields `_low` and `_high`; a mapping becomes one field for each key. Every row
     has the same fields.
     """
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for name, value in plain(row).items():
         if name in ("goodput_bps", "seconds", "ratio"):
-            middle, interval = value or (None, None)
+            middle, interval = value if isinstance(value, tuple) else (None, None)
             low, high = interval or (None, None)
             fields |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         elif name in _NESTED:
-            fields |= {flat_name: (value or {}).get(key) for key, flat_name in _NESTED[name].items()}
-        elif name == "marks":
+            nested = value if isinstance(value, dict) else {}
+            fields |= {flat_name: nested.get(key) for key, flat_name in _NESTED[name].items()}
+        elif isinstance(value, tuple):
             fields[name] = " ".join(value)
         else:
             fields[name] = value

@@ -1,0 +1,203 @@
+"""What the record of a trial says about transfers with a known outcome; no process and no path is involved."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import pytest
+
+from toolkit.compare.endpoint_result import EndpointResult, Samples
+from toolkit.compare.paths import BenchPath, from_options, loopback
+from toolkit.compare.plan import TrialSpec, parse_transports
+from toolkit.compare.records import (
+    CPU_BOUND,
+    EMULATOR_LATE,
+    HOST_DROPS,
+    LEDGER_OFF,
+    PROBE_OFF,
+    UNRELIABLE,
+    DirectionAudit,
+    PacketAudit,
+    Probe,
+    Setting,
+    Trial,
+)
+from toolkit.compare.trial import TrialRunner
+from toolkit.compare.workspace import Workspace
+from toolkit.errors import TransferError
+
+SIZE = 1_000_000
+LINK = from_options("link", {"rate": "100Mbit", "rtt": "40ms"}, seed=1)
+TIMES = [point / 100 for point in range(101)]
+SENDER = EndpointResult(
+    size_bytes=SIZE,
+    seconds=1.0,
+    digest="00",
+    connect_s=0.05,
+    started_s=100.0,
+    packets_retransmitted=3,
+    congestion_control="bbr",
+    series=Samples(
+        t_s=TIMES,
+        delivered_bytes=[SIZE * t for t in TIMES],
+        congestion_window_bytes=[1e5] * 101,
+        rtt_ms=[40.0] * 101,
+        retransmitted_packets=[0.0] * 101,
+        recovering_s=[0.0] * 101,
+        receiver_limited_s=[0.0] * 101,
+        busy_s=[0.1 * t for t in TIMES],
+    ),
+)
+RECEIVER = EndpointResult(size_bytes=SIZE, seconds=0.95, digest="00", started_s=100.05)
+BALANCED = PacketAudit(DirectionAudit(700, 700, delivered=700, received=700), DirectionAudit(70, 70), 1_100_000)
+NOT_MET = Probe("a", None, None, None, None, False, "too slow")
+
+
+class FakeEndpoint:
+    """Stands for a worker process: ready at once, with a fixed result, or an error instead."""
+
+    def __init__(self, result: EndpointResult | TransferError) -> None:
+        self._result = result
+
+    def __enter__(self) -> "FakeEndpoint":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return
+
+    def await_port(self) -> int:
+        return 9
+
+    def await_ready(self) -> None:
+        return
+
+    def go(self) -> None:
+        return
+
+    def result(self, _limit_s: float, _digest: str = "") -> EndpointResult:
+        if isinstance(self._result, TransferError):
+            raise self._result
+        return self._result
+
+
+class FakeTestbed:
+    """A testbed whose endpoints and audit have a fixed outcome."""
+
+    host = "192.0.2.1"
+
+    def __init__(
+        self,
+        path: BenchPath,
+        sender: EndpointResult | TransferError,
+        receiver: EndpointResult | TransferError,
+        ledger: PacketAudit | None,
+    ) -> None:
+        self.path = path
+        self._sender, self._receiver, self._ledger = sender, receiver, ledger
+
+    def receiver(self, *_: object) -> FakeEndpoint:
+        return FakeEndpoint(self._receiver)
+
+    def sender(self, *_: object) -> FakeEndpoint:
+        return FakeEndpoint(self._sender)
+
+    def begin(self, _seed: int) -> None:
+        return
+
+    def pinger(self) -> None:
+        return
+
+    def account(self, *_: object) -> PacketAudit | None:
+        return self._ledger
+
+
+def trial(
+    tmp_path: Path,
+    sender: EndpointResult | TransferError = SENDER,
+    receiver: EndpointResult | TransferError = RECEIVER,
+    ledger: PacketAudit | None = BALANCED,
+    path: BenchPath = LINK,
+    probe: Probe | None = None,
+    setting: Setting = parse_transports("udp")[0],  # noqa: B008 - frozen
+) -> Trial:
+    testbed = cast(Any, FakeTestbed(path, sender, receiver, ledger))
+    runner = TrialRunner(testbed, Workspace(tmp_path, "memory"), probe)
+    return runner.run(TrialSpec(2, setting, SIZE), 7, link_seed=5)
+
+
+def test_a_verified_transfer(tmp_path: Path) -> None:
+    recorded = trial(tmp_path)
+    assert (recorded.block, recorded.position, recorded.transport, recorded.link_seed) == (2, 7, "udp-bbr", 5)
+    assert recorded.verified
+    assert (recorded.seconds, recorded.goodput_bps, recorded.error) == (1.0, 8 * SIZE, None)
+    assert recorded.marks == []
+    assert recorded.cost.wire_bytes_per_payload_byte == pytest.approx(1.1)
+    assert recorded.reasons is not None
+    assert recorded.reasons.handshake_s == 0.05
+    assert "of what the path carries" in recorded.why
+    assert recorded.series is not None
+    assert recorded.series.delivered_bytes[-1] == SIZE
+    assert recorded.sender == replace(SENDER, series=None)
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "error"),
+    [
+        (SENDER, replace(RECEIVER, digest="01"), "the received content differs"),
+        (replace(SENDER, digest=None), replace(RECEIVER, digest=None), "the received content differs"),
+        (replace(SENDER, error="connection lost"), RECEIVER, "connection lost"),
+        (SENDER, replace(RECEIVER, error="disk full"), "disk full"),
+        (SENDER, TransferError("the receiver was not done"), "the receiver was not done"),
+        (TransferError("the sender has ended"), RECEIVER, "the sender has ended"),
+    ],
+)
+def test_a_failed_transfer_is_recorded_with_its_reason(
+    sender: EndpointResult | TransferError, receiver: EndpointResult | TransferError, error: str, tmp_path: Path
+) -> None:
+    recorded = trial(tmp_path, sender, receiver)
+    assert (recorded.verified, recorded.seconds, recorded.goodput_bps) == (False, None, None)
+    assert recorded.error == error
+    assert recorded.series is None
+
+
+def test_a_failed_sender_explains_a_receiver_without_result(tmp_path: Path) -> None:
+    failed = replace(SENDER, error="connection lost")
+    recorded = trial(tmp_path, failed, TransferError("the receiver was not done"))
+    assert recorded.error == "connection lost"
+    assert recorded.receiver == EndpointResult()
+
+
+def test_marks_of_the_link(tmp_path: Path) -> None:
+    off = replace(BALANCED, forward=replace(BALANCED.forward, balance=50))
+    assert trial(tmp_path, ledger=off).marks == [LEDGER_OFF]
+    drops = replace(BALANCED, forward=replace(BALANCED.forward, dropped_by_host=50))
+    assert trial(tmp_path, ledger=drops).marks == [HOST_DROPS]
+    assert trial(tmp_path, ledger=replace(BALANCED, late_p99_ms=3.9)).marks == []
+    assert trial(tmp_path, ledger=replace(BALANCED, late_p99_ms=4.1)).marks == [EMULATOR_LATE]
+    assert trial(tmp_path, ledger=replace(BALANCED, dropped_by_emulator=1)).marks == [EMULATOR_LATE]
+    assert trial(tmp_path, probe=NOT_MET).marks == [PROBE_OFF]
+
+
+def test_a_busy_processor_is_a_mark_only_on_an_emulated_link(tmp_path: Path) -> None:
+    assert SENDER.series is not None
+    busy = replace(SENDER, series=replace(SENDER.series, busy_s=[0.95 * t for t in TIMES]))
+    assert trial(tmp_path, busy).marks == [CPU_BOUND]
+    recorded = trial(tmp_path, busy, path=loopback(), ledger=None)
+    assert recorded.marks == []
+    assert "A processor was the limit" in recorded.why
+
+
+def test_an_outside_program_without_a_digest_reports_its_own_figures(tmp_path: Path) -> None:
+    iperf3 = parse_transports("iperf3-udp=50Mbit")[0]
+    sender = EndpointResult(size_bytes=900, seconds=2.0, goodput_bps=4e6, is_delivered=True, is_unreliable=True)
+    recorded = trial(tmp_path, sender, EndpointResult(), setting=iperf3)
+    assert recorded.verified
+    assert (recorded.seconds, recorded.goodput_bps, recorded.marks) == (2.0, 4e6, [UNRELIABLE])
+
+
+def test_a_setting_without_a_rate_needs_a_path_with_one(tmp_path: Path) -> None:
+    iperf3 = parse_transports("iperf3-udp")[0]
+    recorded = trial(tmp_path, path=loopback(), ledger=None, setting=iperf3)
+    assert recorded.error is not None
+    assert "iperf3-udp=1Gbit" in recorded.error
