@@ -17,7 +17,7 @@ def framed(sent: list[bytes]) -> bytes:
 
 
 @given(messages, st.data())
-def test_messages_survive_any_cutting_order_overlap_and_repetition(sent: list[bytes], data: st.DataObject) -> None:
+def test_messages_survive_any_order_overlap_and_repetition(sent: list[bytes], data: st.DataObject) -> None:
     stream = framed(sent)
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=20))
     edges = sorted({0, len(stream), *cuts})

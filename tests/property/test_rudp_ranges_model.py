@@ -1,4 +1,4 @@
-"""RangeSet against a plain set of integers, over sequences of operations."""
+"""RangeSet agrees with a plain set of integers over sequences of operations."""
 
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ class RangeSetMachine(RuleBasedStateMachine):
 
     @rule(length=st.integers(1, 3))
     def append(self, length: int) -> None:
-        """The common case: what comes next."""
+        """The common case: the next range."""
         start = max(self.model, default=-1) + 1
         assert self.ranges.add(start, start + length) == [(start, start + length)]
         self.model |= set(range(start, start + length))
@@ -89,7 +89,7 @@ TestRangeSet.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 62), st.integers(1, 1 << 20)), max_size=40))
-def test_intervals_stay_sorted_disjoint_and_apart(added: list[tuple[int, int]]) -> None:
+def test_intervals_stay_sorted_and_disjoint(added: list[tuple[int, int]]) -> None:
     ranges = RangeSet()
     for start, length in added:
         ranges.add(start, start + length)

@@ -87,7 +87,7 @@ rounds = st.lists(
 # Shrinking would take minutes, and a counterexample is readable without it.
 @settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.integers(0, 2**32), rounds)
-def test_it_agrees_with_a_model(seed: int, steps: list[dict[str, float]]) -> None:
+def test_agrees_with_a_model(seed: int, steps: list[dict[str, float]]) -> None:
     model = Model(seed)
     for step in steps:
         model.record(int(step["count"]))

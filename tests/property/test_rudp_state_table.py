@@ -1,4 +1,4 @@
-"""The table of states, walked: each input in each state leads where the table says, and nowhere else."""
+"""A connection follows the state table: every input in every state leads to the state in the table."""
 
 from itertools import product
 
@@ -52,14 +52,14 @@ def test_every_event_can_happen_in_every_state(state: ConnectionState, event: Co
     assert (state, event) in TRANSITIONS
 
 
-def test_closed_is_for_good() -> None:
+def test_closed_is_final() -> None:
     assert {after for (state, _), after in TRANSITIONS.items() if state is ConnectionState.CLOSED} == {
         ConnectionState.CLOSED
     }
 
 
 class ConnectionWalk(RuleBasedStateMachine):
-    """Inputs in any order; `expected` follows the table."""
+    """Inputs in any order; `expected` is the state by the table."""
 
     @initialize(is_server=st.booleans())
     def begin(self, is_server: bool) -> None:
@@ -75,7 +75,7 @@ class ConnectionWalk(RuleBasedStateMachine):
     def on(self, event: ConnectionEvent) -> None:
         self.expected = TRANSITIONS[self.expected, event]
 
-    def hand_up(self, packet: bytes) -> int:
+    def receive(self, packet: bytes) -> int:
         before = self.connection.stats().packets_invalid
         self.connection.handle_batch(Batch(memoryview(packet), len(packet)), self.now_ns)
         return self.connection.stats().packets_invalid - before
@@ -97,7 +97,7 @@ class ConnectionWalk(RuleBasedStateMachine):
     @rule()
     def peer_closes(self) -> None:
         was = self.expected
-        assert self.hand_up(wire.encode_close(LOCAL_ID, 2000, 4, "over")) == 0
+        assert self.receive(wire.encode_close(LOCAL_ID, 2000, 4, "over")) == 0
         self.on(ConnectionEvent.PEER_CLOSED)
         self.close_is_owed = False
         if was is ConnectionState.ESTABLISHED:
@@ -106,18 +106,18 @@ class ConnectionWalk(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(PACKETS)))
     def packet(self, name: str) -> None:
-        assert self.hand_up(PACKETS[name]) == 0
+        assert self.receive(PACKETS[name]) == 0
         self.close_is_owed |= self.expected is ConnectionState.CLOSING
         self.heard()
 
     @rule(packet=st.sampled_from([*FOREIGN.values(), *NOISE.values()]))
-    def what_somebody_else_sends(self, packet: bytes) -> None:
-        assert self.hand_up(packet) == 1
+    def packet_of_another_connection(self, packet: bytes) -> None:
+        assert self.receive(packet) == 1
 
     @rule(packet=st.sampled_from([*ABSURD.values()]))
-    def what_no_correct_peer_sends(self, packet: bytes) -> None:
-        """Once this side has closed, all that matters about a packet with its id is that the peer is still there."""
-        assert self.hand_up(packet) == (self.expected is ConnectionState.ESTABLISHED)
+    def invalid_packet(self, packet: bytes) -> None:
+        """After this side has closed, any packet with its id only shows that the peer is still there."""
+        assert self.receive(packet) == (self.expected is ConnectionState.ESTABLISHED)
         self.close_is_owed |= self.expected is ConnectionState.CLOSING
 
     @rule()
@@ -155,7 +155,7 @@ class ConnectionWalk(RuleBasedStateMachine):
         self.refused_since_ns = None
 
     @invariant()
-    def is_where_the_table_says(self) -> None:
+    def is_in_the_state_of_the_table(self) -> None:
         assert self.connection.state is self.expected
         timeout_ns = self.connection.poll_timeout()
         assert (timeout_ns is None) == (self.expected is not ConnectionState.ESTABLISHED)

@@ -1,4 +1,4 @@
-"""Every packet type there and back, and hostile bytes at every decoder: ProtocolError or a value, nothing else."""
+"""Every packet type survives encoding and decoding; hostile bytes give ProtocolError or a value at every decoder."""
 
 import contextlib
 from collections.abc import Callable
@@ -121,7 +121,7 @@ DECODERS: list[tuple[Callable[..., object], st.SearchStrategy[bytes]]] = [
 
 @st.composite
 def damaged(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
-    """Noise, or a valid packet that was cut short, made longer, or had bits flipped."""
+    """Random bytes, or a valid packet that was truncated, extended, or had bits flipped."""
     how = draw(st.sampled_from(["noise", "cut", "longer", "flipped"]))
     if how == "noise":
         return draw(st.binary(max_size=2000))
@@ -150,7 +150,7 @@ def test_hostile_bytes_raise_protocol_error_and_nothing_else(
 
 
 @given(damaged(acks.map(lambda ack: wire.encode_ack(7, 8, ack))))
-def test_whatever_an_ack_decodes_to_keeps_its_promise(packet: bytes) -> None:
+def test_a_decoded_ack_has_valid_ranges(packet: bytes) -> None:
     try:
         ack = wire.decode_ack_untrusted(packet)
     except ProtocolError:

@@ -1,4 +1,4 @@
-"""Strangers and hostile peers under the virtual clock.
+"""Attackers off the path and hostile peers, in virtual time.
 
 A stranger knows no connection id and must not be able to do anything. A hostile peer knows the ids, and no way is
 open to it to make the engine raise, keep more memory than it has promised, or send without end.
@@ -25,7 +25,7 @@ def with_id(datagram: bytes, connection_id: int) -> bytes:
 
 
 class Recorder:
-    """Remembers what passed."""
+    """Records the datagrams that pass."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -35,9 +35,9 @@ class Recorder:
         return False
 
 
-class TestStrangers:
+class TestOffPathAttackers:
     @pytest.mark.parametrize("seed", range(5))
-    def test_noise_foreign_ids_and_replays_break_nothing(self, seed: int) -> None:
+    def test_noise_foreign_ids_and_replays_do_no_harm(self, seed: int) -> None:
         rng = random.Random(seed)
         recorders = Recorder(), Recorder()
         pair = Pair(seed, Hazards(loss=0.02, drop=recorders[0]), Hazards(loss=0.02, drop=recorders[1]), data=400_000)
@@ -70,12 +70,12 @@ class TestStrangers:
             ]
         )
 
-    def test_everything_that_ever_passed_may_come_again_later(self) -> None:
+    def test_every_datagram_may_be_replayed_later(self) -> None:
         recorders = Recorder(), Recorder()
         pair = Pair(3, Hazards(drop=recorders[0]), Hazards(drop=recorders[1]), data=300_000, back_data=100_000)
         for end, _ in pair.ends:
             end.offer_all([b"one", b"two"])
-        pair.settle()
+        pair.run_until_acked()
         for to, recorder in ((pair.far, recorders[0]), (pair.near, recorders[1])):
             for i, datagram in enumerate(list(recorder.seen)):
                 pair.inject(to, datagram, i * MS // 10)
@@ -88,24 +88,24 @@ class TestStrangers:
 
     def test_foreign_datagrams_are_not_answered(self) -> None:
         pair = Pair(4, Hazards())
-        pair.settle()
+        pair.run_until_acked()
         pair.run_for(SECOND)
         before = pair.far.sent_datagrams
         for kind in PacketType:
             packet = wire.COMMON.pack(kind, 1, FAR_ID ^ 1, 5).ljust(1200, b"\0")
-            pair.hand_up(pair.far, Batch(memoryview(packet), len(packet)))
+            pair.receive(pair.far, Batch(memoryview(packet), len(packet)))
             pair.pump(pair.far, pair.near)
         assert pair.far.sent_datagrams == before
         assert pair.far.connection.stats().packets_invalid == len(PacketType)
 
 
 def feed(pair: Pair, packets: Iterator[bytes], batch_size: int = 64) -> None:
-    """Hand equal packets to `far` in batches, and let it answer into nowhere."""
+    """Pass packets of equal size to `far` in batches, and discard its answers."""
     batch: list[bytes] = []
 
     def flush() -> None:
         joined = b"".join(batch)
-        pair.hand_up(pair.far, Batch(memoryview(joined), len(batch[0])))
+        pair.receive(pair.far, Batch(memoryview(joined), len(batch[0])))
         pair.now_ns += MS
         while pair.far.connection.poll_transmit(pair.now_ns) is not None:
             pass
@@ -119,12 +119,12 @@ def feed(pair: Pair, packets: Iterator[bytes], batch_size: int = 64) -> None:
         flush()
 
 
-def data(number: int, position: int, payload: bytes = b"x") -> bytes:
-    return wire.DATA.pack(PacketType.DATA, 0, FAR_ID, number, position) + payload
+def data(number: int, offset: int, payload: bytes = b"x") -> bytes:
+    return wire.DATA.pack(PacketType.DATA, 0, FAR_ID, number, offset) + payload
 
 
-def message(number: int, position: int, payload: bytes = b"x") -> bytes:
-    return wire.DATA.pack(PacketType.MESSAGE, 0, FAR_ID, number, position) + payload
+def message(number: int, offset: int, payload: bytes = b"x") -> bytes:
+    return wire.DATA.pack(PacketType.MESSAGE, 0, FAR_ID, number, offset) + payload
 
 
 def ack(number: int, *ranges: tuple[int, int]) -> bytes:
@@ -137,7 +137,7 @@ class TestHostilePeer:
         pair.run_for(100 * MS)
         return pair
 
-    def test_every_second_byte_and_packet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_every_second_byte_and_packet_do_not_exhaust_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every store of ranges has a bound, lowered here so that it is reached soon."""
         max_holes = 1 << 12
         monkeypatch.setattr("toolkit.rudp.ack_tracker.MAX_RANGES", max_holes)
@@ -153,7 +153,7 @@ class TestHostilePeer:
         assert kept_bytes < 2 << 20
         assert pair.are_open
 
-    def test_acknowledgements_of_what_was_never_sent(self) -> None:
+    def test_acknowledgements_of_packets_never_sent(self) -> None:
         pair = self.pair()
         connection = pair.far.connection
         before = connection.stats()
@@ -164,7 +164,7 @@ class TestHostilePeer:
         assert after.packets_invalid == before.packets_invalid + 8
         assert replace(after, congestion={}, packets_invalid=0) == replace(before, congestion={}, packets_invalid=0)
 
-    def test_a_message_of_giant_length(self) -> None:
+    def test_a_message_of_excessive_length(self) -> None:
         pair = self.pair()
         head = b"\0\0\0\2hi" + (0xFFFF_FFFF).to_bytes(4, "big")
         tracemalloc.start()
@@ -176,7 +176,7 @@ class TestHostilePeer:
         assert kept_bytes < 4 << 20
         assert pair.are_open
 
-    def test_absurd_positions_and_numbers(self) -> None:
+    def test_offsets_and_packet_numbers_out_of_range(self) -> None:
         pair = self.pair()
         absurd = (1 << 40, 1 << 62, wire.MAX_OFFSET - 1, wire.MAX_OFFSET, 1 << 63, (1 << 64) - 1)
         for value in absurd:
@@ -190,7 +190,7 @@ class TestHostilePeer:
         pair.run_for(SECOND)
         assert pair.are_open
 
-    def test_a_ping_that_asks_for_silence_or_for_a_storm(self) -> None:
+    def test_a_ping_that_requests_too_few_or_too_many_acknowledgements(self) -> None:
         pair = self.pair()
         for every_bytes, delay_us in ((0, 0), (0xFFFF_FFFF, 0xFFFF_FFFF)):
             feed(pair, iter([wire.PING.pack(PacketType.PING, 0, FAR_ID, 100, 0, every_bytes, delay_us)]))
@@ -200,7 +200,7 @@ class TestHostilePeer:
         assert pair.are_open
 
     def test_optimistic_acknowledgements_do_not_break_the_sender(self) -> None:
-        """A receiver that acknowledges what it never got cheats itself of the content, and nobody else."""
+        """A receiver that acknowledges what has not arrived loses content, and harms nobody else."""
         pair = Pair(6, Hazards(loss=0.5, rate_bps=10e6), data=500_000)
         pair.near.offer()
         number = 1 << 20
@@ -217,7 +217,7 @@ class TestHostilePeer:
 
 
 class Fuzzer:
-    """Packets with the right id whose fields are likely to be wrong in an interesting way."""
+    """Packets with the right id and fields at or near their limits."""
 
     def __init__(self, seed: int, to: End) -> None:
         self.rng = random.Random(seed)
@@ -247,7 +247,7 @@ class Fuzzer:
         if kind == PacketType.PING:
             return head + wire.PING_BODY.pack(self.number(), self.small(), self.small())
         if kind == PacketType.CLOSE:
-            return head + rng.randbytes(3)  # never a whole one, which would end it
+            return head + rng.randbytes(3)  # never a complete one, which would end the connection
         return head + rng.randbytes(rng.choice((0, 8, 1400)))
 
     def ack_fields(self) -> list[int]:

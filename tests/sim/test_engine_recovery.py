@@ -1,4 +1,4 @@
-"""Particular misfortunes under the virtual clock: the one packet that matters is lost, or nothing comes for a while."""
+"""Particular failures in virtual time: one important packet is lost, or nothing arrives for a while."""
 
 from collections.abc import Callable
 
@@ -37,44 +37,44 @@ def elapsed_ms(pair: Pair) -> float:
 
 class TestLoss:
     def test_sixty_megabytes_through_loss_both_ways(self) -> None:
-        """Long enough for the columns of sent packets to be made compact several times over."""
+        """Long enough for the columns of sent packets to be compacted several times."""
         pair = Pair(1, path(loss=0.01), data=60_000_000)
         pair.near.offer()
-        pair.settle()
+        pair.run_until_acked()
         assert pair.near.connection.stats().packets_retransmitted <= 1.15 * pair.near.dropped_datagrams + 20
 
     @pytest.mark.parametrize(("control", "round_trips"), [("bbr", 2), ("cubic", 3), ("newreno", 3)])
     def test_a_packet_lost_twice_costs_two_round_trips_and_no_timeout(self, control: str, round_trips: int) -> None:
-        """And half of one for each time that a controller which halves its window waits for room in it."""
-        drop = DropPosition(30_000, times=2)
+        """A controller that halves its window waits another half round trip for room, each time."""
+        drop = DropOffset(30_000, times=2)
         pair = Pair(2, path(drop=drop), data=300_000, near_config=Config(congestion_control=control))
         pair.near.offer()
         pair.run(lambda: drop.dropped == 1)
         first_sent_ns = pair.now_ns
         timeouts = []
 
-        def has_landed() -> bool:
+        def has_arrived() -> bool:
             timeouts.append(pair.near.connection.pto_count)
-            return pair.far.connection.received_offset > drop.position
+            return pair.far.connection.received_offset > drop.offset
 
-        pair.run(has_landed)
+        pair.run(has_arrived)
         assert drop.dropped == 2
         assert max(timeouts) == 0
         assert pair.now_ns - first_sent_ns <= round_trips * RTT_NS + ONE_WAY_NS + RTT_NS // 2
-        pair.settle()
+        pair.run_until_acked()
         assert pair.near.connection.stats().packets_retransmitted == 2
 
-    def test_a_lost_tail_is_probed_for(self) -> None:
-        """Nothing follows that could show the loss: the probe timeout does (RFC 9002 section 6.2)."""
-        drop = DropPosition(0, times=1)
+    def test_a_lost_tail_is_found_by_a_probe(self) -> None:
+        """No later packet shows the loss, so the probe timeout does (RFC 9002 section 6.2)."""
+        drop = DropOffset(0, times=1)
         pair = Pair(3, path(drop=drop), data=500)
         pair.near.offer()
-        pair.settle()
+        pair.run_until_acked()
         assert drop.dropped == 1
         assert elapsed_ms(pair) < 600
 
     @pytest.mark.parametrize("outage_ns", [200 * MS, 2 * SECOND, 8 * SECOND])
-    def test_a_blackout_is_over_within_half_a_second_of_its_end(self, outage_ns: int) -> None:
+    def test_a_transfer_continues_within_half_a_second_of_a_blackout(self, outage_ns: int) -> None:
         start_ns = SECOND + 300 * MS
         end_ns = start_ns + outage_ns
 
@@ -84,29 +84,29 @@ class TestLoss:
         pair = Pair(4, path(blackout=is_dark, rate_bps=20e6, queue_ns=100 * MS), data=3_000_000)
         pair.near.offer()
         pair.run(lambda: pair.now_ns > end_ns)
-        landed = pair.far.landed_bytes
-        pair.run(lambda: pair.far.landed_bytes > landed)
+        landed = pair.far.delivered_bytes
+        pair.run(lambda: pair.far.delivered_bytes > landed)
         assert pair.now_ns - end_ns < 500 * MS
-        pair.settle()
+        pair.run_until_acked()
 
     def test_ten_kilobytes_take_two_round_trips(self) -> None:
         pair = Pair(5, path(), data=10_000)
         pair.near.offer()
-        pair.settle()
+        pair.run_until_acked()
         assert elapsed_ms(pair) <= RTT_NS / MS + 5
 
 
-class DropPosition:
-    """Loses the DATA packet that carries a position, a few times."""
+class DropOffset:
+    """Drops the DATA packet that carries a stream offset, a given number of times."""
 
-    def __init__(self, position: int, times: int) -> None:
-        self.position, self.times, self.dropped = position, times, 0
+    def __init__(self, offset: int, times: int) -> None:
+        self.offset, self.times, self.dropped = offset, times, 0
 
     def __call__(self, datagram: bytes) -> bool:
         if packet_type(datagram) != PacketType.DATA or self.dropped == self.times:
             return False
         start = wire.DATA.unpack_untrusted(datagram)[4]
-        if start <= self.position < start + len(datagram) - wire.HEADER_BYTES:
+        if start <= self.offset < start + len(datagram) - wire.HEADER_BYTES:
             self.dropped += 1
             return True
         return False
@@ -114,25 +114,25 @@ class DropPosition:
 
 class TestNarrowerPath:
     @pytest.mark.parametrize("one_way_ns", [MS, 20 * MS, 100 * MS])
-    def test_a_path_that_narrows_under_way_is_noticed_by_the_probe_timeouts(self, one_way_ns: int) -> None:
-        """A black hole for all that carries content (RFC 8899 section 4.3): only what is small shows it."""
+    def test_a_path_that_becomes_narrower_is_noticed_by_probe_timeouts(self, one_way_ns: int) -> None:
+        """A black hole for all packets with content (RFC 8899 section 4.3); only small packets show it."""
         narrow = Narrow(1300)
         hazards = Hazards(delay_ns=one_way_ns, rate_bps=50e6, queue_ns=50 * MS, drop=narrow)
         pair = Pair(20, hazards, data=4_000_000)
         pair.near.offer()
-        pair.run(lambda: pair.far.landed_bytes > 1_500_000)
+        pair.run(lambda: pair.far.delivered_bytes > 1_500_000)
         assert pair.near.connection.stats().datagram_bytes > narrow.limit_bytes
         narrow.is_on = True
         changed_ns = pair.now_ns
-        landed = pair.far.landed_bytes + 200_000  # more than was on its way
-        pair.run(lambda: pair.far.landed_bytes > landed)
+        landed = pair.far.delivered_bytes + 200_000  # more than was in flight
+        pair.run(lambda: pair.far.delivered_bytes > landed)
         assert pair.now_ns - changed_ns < 2 * SECOND
-        pair.settle()
+        pair.run_until_acked()
         assert wire.MIN_DATAGRAM_BYTES <= pair.near.connection.stats().datagram_bytes <= narrow.limit_bytes
 
 
 class Narrow:
-    """Loses what is too large, once it is on."""
+    """Drops large datagrams once it is on."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes, self.is_on = limit_bytes, False
@@ -141,14 +141,14 @@ class Narrow:
         return self.is_on and len(datagram) > self.limit_bytes
 
 
-class TestMove:
-    def test_a_client_that_moves_under_way_begins_anew_and_loses_nothing(self) -> None:
-        """The old path swallows what is on it; the new one is longer and carries less."""
+class TestLocalAddressChange:
+    def test_a_client_that_moves_starts_a_new_path_and_loses_nothing(self) -> None:
+        """The old path loses everything in flight; the new one is longer and carries less."""
         swallow = Narrow(0)
         pair = Pair(21, path(rate_bps=50e6, drop=swallow), data=3_000_000, back_data=500_000)
         pair.far.offer_all([bytes(5000)] * 20)
         pair.near.offer_all([bytes(5000)] * 20)
-        pair.run(lambda: pair.far.landed_bytes > 1_000_000)
+        pair.run(lambda: pair.far.delivered_bytes > 1_000_000)
         swallow.is_on = True
         pair.run_for(50 * MS)
         swallow.is_on = False
@@ -156,40 +156,40 @@ class TestMove:
         pair.near.connection.handle_local_address_change()
         stats = pair.near.connection.stats()
         assert (stats.bytes_in_flight, stats.datagram_bytes) == (0, wire.MIN_DATAGRAM_BYTES)
-        moved_ns, landed = pair.now_ns, pair.far.landed_bytes
-        pair.run(lambda: pair.far.landed_bytes > landed)
+        moved_ns, landed = pair.now_ns, pair.far.delivered_bytes
+        pair.run(lambda: pair.far.delivered_bytes > landed)
         assert pair.now_ns - moved_ns < 4 * ONE_WAY_NS
-        pair.settle()
+        pair.run_until_acked()
         assert pair.far.messages == pair.near.messages == [bytes(5000)] * 20
         assert pair.near.connection.stats().datagram_bytes == 1472
 
 
 class TestReordering:
-    def test_the_thresholds_learn_and_the_window_is_given_back(self) -> None:
-        """RFC 9002 section 6.1.1 allows a larger threshold: after the first flights no more losses are imagined."""
+    def test_the_thresholds_adapt_and_the_window_is_restored(self) -> None:
+        """RFC 9002 section 6.1.1 permits a larger threshold: after the first flights, few losses are spurious."""
         near = Config(congestion_control="cubic")
         pair = Pair(6, path(reorder=0.2, reorder_ns=10 * MS, rate_bps=50e6), data=4_000_000, near_config=near)
         pair.near.offer()
-        pair.run(lambda: pair.far.landed_bytes >= 2_000_000)
+        pair.run(lambda: pair.far.delivered_bytes >= 2_000_000)
         early = pair.near.connection.stats().packets_lost
-        pair.settle()
+        pair.run_until_acked()
         stats = pair.near.connection.stats()
         assert pair.near.dropped_datagrams == 0
         assert stats.packet_threshold > 3
         assert stats.packets_spuriously_lost > 0
         assert stats.packets_lost - early <= early
 
-    def test_what_is_only_late_lands_once(self) -> None:
+    def test_late_packets_are_delivered_once(self) -> None:
         pair = Pair(7, path(reorder=0.5, reorder_ns=100 * MS, duplicate=0.3), data=500_000)
         pair.near.offer_all([bytes(100)] * 50)
-        pair.settle()
+        pair.run_until_acked()
         assert pair.far.messages == [bytes(100)] * 50
 
 
 class TestWindow:
     @pytest.mark.parametrize("lost_updates", [1, 3, 6])
-    def test_a_sender_that_waits_for_a_lost_window_update_asks_again(self, lost_updates: int) -> None:
-        """Everything sent has been acknowledged, so that nothing but the sender's own probe can bring the word."""
+    def test_a_sender_blocked_by_a_lost_window_update_probes(self, lost_updates: int) -> None:
+        """Everything sent is acknowledged, so only a probe of the sender causes another window update."""
         drop = LostUpdates(lost_updates)
         window = 1 << 16
         far = Config(receive_window_bytes=window)
@@ -202,10 +202,10 @@ class TestWindow:
         pair.far.connection.receive_window.window_bytes = 4 * window
         drop.is_on = True
         pair.far.connection.acks.request_ack(pair.now_ns)
-        pair.settle(20 * SECOND)
+        pair.run_until_acked(20 * SECOND)
         assert drop.left == 0
 
-    def test_messages_wait_for_an_application_that_takes_none(self) -> None:
+    def test_messages_wait_while_the_application_takes_none(self) -> None:
         pair = Pair(9, path())
         for _ in range(30):
             pair.near.connection.send_message(bytes(100_000))
@@ -215,11 +215,11 @@ class TestWindow:
         assert not pair.near.connection.is_fully_acked
         assert pair.near.connection.stats().message_sent_bytes <= 1 << 20
         del receiver.poll_message
-        pair.settle()
+        pair.run_until_acked()
         assert pair.far.messages == [bytes(100_000)] * 30
 
-    def test_a_sender_stays_within_what_it_was_told(self) -> None:
-        hole = DropPosition(1000, times=6)
+    def test_a_sender_stays_within_the_advertised_window(self) -> None:
+        hole = DropOffset(1000, times=6)
         far = Config(receive_window_bytes=1 << 17)
         pair = Pair(10, path(drop=hole, rate_bps=100e6), data=1_000_000, far_config=far)
         pair.near.offer()
@@ -235,7 +235,7 @@ class TestWindow:
 
 
 class LostUpdates:
-    """Loses the next acknowledgements, once it is on."""
+    """Drops the next acknowledgements once it is on."""
 
     def __init__(self, count: int) -> None:
         self.left, self.is_on = count, False
@@ -248,14 +248,14 @@ class LostUpdates:
 
 
 class TestIdleness:
-    def test_keep_alives_hold_a_connection_without_anything_to_say(self) -> None:
+    def test_keep_alives_maintain_an_idle_connection(self) -> None:
         pair = Pair(11, path(), near_config=Config(idle_timeout_ns=10 * SECOND))
         pair.run_for(120 * SECOND)
         assert pair.are_open
         assert pair.near.sent_datagrams + pair.far.sent_datagrams < 200
 
     @pytest.mark.parametrize("silent", ["near", "far"])
-    def test_silence_ends_it_at_the_idle_timeout(self, silent: str) -> None:
+    def test_silence_ends_a_connection_at_the_idle_timeout(self, silent: str) -> None:
         idle = Config(idle_timeout_ns=10 * SECOND)
         dark_from = SECOND + 5 * SECOND
 
@@ -268,7 +268,7 @@ class TestIdleness:
         pair.near.offer()
         listening = pair.far if silent == "near" else pair.near
         pair.run(lambda: listening.connection.state is ConnectionState.CLOSED)
-        assert 6 * SECOND <= pair.now_ns - dark_from <= 10 * SECOND + ONE_WAY_NS  # heard of within a keep-alive
+        assert 6 * SECOND <= pair.now_ns - dark_from <= 10 * SECOND + ONE_WAY_NS  # a keep-alive arrived shortly before
         assert "nothing was heard" in listening.connection.close_reason
 
     def test_a_dead_peer_is_not_flooded(self) -> None:
@@ -286,7 +286,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("active", [False, True])
     @pytest.mark.parametrize("losses", [0, 1, 4])
-    def test_a_lost_close_is_said_again_to_a_peer_that_goes_on(self, losses: int, active: bool) -> None:
+    def test_a_lost_close_is_repeated_for_a_peer_that_continues(self, losses: int, active: bool) -> None:
         drop = Nth(PacketType.CLOSE, *range(losses))
         pair = Pair(14, path(drop=drop), back_data=2_000_000 if active else 0)
         pair.far.offer()
@@ -297,7 +297,7 @@ class TestClosing:
         if active:
             assert pair.now_ns < 6 * SECOND
 
-    def test_both_ends_may_close_at_once(self) -> None:
+    def test_both_sides_may_close_at_once(self) -> None:
         pair = Pair(15, path())
         pair.run_for(100 * MS)
         for end, _ in pair.ends:
@@ -307,8 +307,8 @@ class TestClosing:
 
 
 class TestHandshakePackets:
-    def test_a_lost_accept_is_sent_again_when_the_client_asks_again(self) -> None:
-        """The client's part is played by the test: its connection begins only with the ACCEPT."""
+    def test_a_lost_accept_is_repeated_for_a_repeated_initial(self) -> None:
+        """The test acts as the client, whose connection begins only with the ACCEPT."""
         pair = Pair(16, path(), path(drop=Nth(PacketType.ACCEPT, 0, 1)))
         accepts = counted(pair, PacketType.ACCEPT)
         pair.run_for(10 * MS)
@@ -319,8 +319,8 @@ class TestHandshakePackets:
         assert accepts == [wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 4 << 20).encode()] * 3
         assert pair.are_open
 
-    def test_until_it_is_confirmed_a_server_answers_initials_and_sends_nothing_else(self) -> None:
-        """RFC 9000 section 8.1. The client has gone, or was never there: its address may be a victim's."""
+    def test_an_unconfirmed_server_only_answers_initials(self) -> None:
+        """RFC 9000 section 8.1. The client's address may be forged."""
         pair = Pair(17, path(blackout=lambda _now_ns: True), back_data=100_000)
         pair.far.offer_all([b"hello"])
         accept_bytes = len(wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 0).encode())
@@ -337,7 +337,7 @@ class TestHandshakePackets:
 
 
 def counted(pair: Pair, kind: PacketType) -> list[bytes]:
-    """The datagrams of one type that `far` sends from now on."""
+    """Record the datagrams of one type that `far` sends from now on."""
     found: list[bytes] = []
     before: Callable[[bytes], bool] = pair.far.hazards.drop
 

@@ -1,4 +1,4 @@
-"""Five hundred random networks under the virtual clock: whatever they do, everything arrives exactly.
+"""Five hundred random networks in virtual time: everything arrives, exactly once.
 
 A schedule is made from its seed alone. To replay one that failed: `pytest -k 'exactly and 123'` runs its chunk, and
 `run_schedule(seed)` the schedule itself.
@@ -19,7 +19,7 @@ MAX_DATA_BYTES = 300_000
 
 
 def random_hazards(rng: random.Random) -> Hazards:
-    """A path that may be clean or terrible, of any delay and rate."""
+    """A path of any delay, rate and quality."""
     starts_ns = sorted(SECOND + rng.randrange(3 * SECOND) for _ in range(rng.choice((0, 0, 1, 2))))
     blackouts = [(start, start + rng.randrange(50 * MS, 2 * SECOND)) for start in starts_ns]
     return Hazards(
@@ -51,7 +51,7 @@ def random_messages(rng: random.Random) -> list[bytes]:
 
 
 def run_schedule(seed: int) -> None:
-    """One network, one transfer each way, messages both ways, handed over at random moments."""
+    """One network, with a transfer and messages in each direction, handed over at random times."""
     rng = random.Random(seed)
     pair = Pair(
         seed,
@@ -75,7 +75,7 @@ def run_schedule(seed: int) -> None:
             for _ in range(min(len(queue), rng.randrange(1, 6))):
                 end.connection.send_message(queue.pop(0))
         pair.run_for(rng.randrange(50 * MS))
-    pair.settle()
+    pair.run_until_acked()
     assert pair.far.messages == messages[0], f"seed {seed}"
     assert pair.near.messages == messages[1], f"seed {seed}"
     for end, _ in pair.ends:
@@ -83,7 +83,7 @@ def run_schedule(seed: int) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, SCHEDULES, CHUNK))
-def test_every_schedule_delivers_exactly(first: int) -> None:
+def test_every_schedule_delivers_everything_exactly_once(first: int) -> None:
     for seed in range(first, first + CHUNK):
         try:
             run_schedule(seed)
@@ -91,12 +91,12 @@ def test_every_schedule_delivers_exactly(first: int) -> None:
             raise AssertionError(f"schedule {seed} failed: {error}") from error
 
 
-def test_a_schedule_is_made_from_its_seed_alone() -> None:
-    def trace(seed: int) -> list[tuple[int, int]]:
+def test_a_schedule_depends_only_on_its_seed() -> None:
+    def transmissions(seed: int) -> list[tuple[int, int]]:
         pair = Pair(seed, Hazards(loss=0.2, reorder=0.1, duplicate=0.1), data=100_000)
         pair.near.offer()
-        pair.settle()
+        pair.run_until_acked()
         return [(end.sent_datagrams, end.dropped_datagrams) for end, _ in pair.ends] + [(pair.now_ns, 0)]
 
-    assert trace(7) == trace(7)
-    assert trace(7) != trace(8)
+    assert transmissions(7) == transmissions(7)
+    assert transmissions(7) != transmissions(8)

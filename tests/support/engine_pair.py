@@ -1,4 +1,4 @@
-"""Two connections and a network between them under one virtual clock: the bench that the engine is tested on.
+"""Two connections and a network between them in virtual time: the test bench of the engine.
 
 The network is a list of seeded hazards per datagram (loss, duplication, corruption, delay with reordering, a rate with
 a queue), so that a failing schedule is replayed by its seed alone. Datagrams are handed up one by one, or in runs as
@@ -38,7 +38,7 @@ def nothing(_datagram: bytes) -> bool:
 
 @dataclass
 class Hazards:
-    """What may happen to a datagram in one direction; probabilities in [0, 1], times in ns, rate in bits/s.
+    """What may happen to datagrams in one direction. Probabilities in [0, 1], times in ns, rate in bits per second.
 
     `blackout` says when everything is lost, `drop` which datagrams are (a test picks those that it is about).
     """
@@ -56,24 +56,24 @@ class Hazards:
 
 
 class Source:
-    """A data space whose every byte is known from its position."""
+    """A data stream of random bytes that depend only on the seed."""
 
     def __init__(self, seed: int, length: int) -> None:
         self.content = np.random.default_rng(seed).bytes(length)
 
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        buffer[:] = self.content[position : position + len(buffer)]
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.content[offset : offset + len(buffer)]
 
 
 @dataclass
 class End:
-    """One connection, what it sends from and what it has received."""
+    """One connection, its source, and what it has received."""
 
     connection: Connection
     hazards: Hazards
     source: Source
     received: bytearray = field(default_factory=bytearray)
-    landed_bytes: int = 0
+    delivered_bytes: int = 0
     messages: list[bytes] = field(default_factory=list)
     wire_free_ns: int = 0
     sent_datagrams: int = 0
@@ -81,18 +81,18 @@ class End:
     dropped_datagrams: int = 0
 
     def offer(self) -> None:
-        """Hand over all of the data space."""
+        """Offer all of the data."""
         self.connection.offer_data(len(self.source.content))
 
     def offer_all(self, messages: list[bytes]) -> None:
-        """Hand over all of the data space and these messages."""
+        """Offer all of the data and these messages."""
         self.offer()
         for message in messages:
             self.connection.send_message(message)
 
 
 class Pair:
-    """`near` is the client, `far` the server; `run` until a condition holds or virtual time is up.
+    """`near` is the client, `far` the server. `run` advances virtual time until a condition holds.
 
     `data` and `back_data` are how many random bytes each of them has in its data space, `offer` hands them over.
     """
@@ -130,11 +130,11 @@ class Pair:
         self._order = count()
 
     def inject(self, to: End, datagram: bytes, delay_ns: int = 0) -> None:
-        """A datagram that the other end has not sent."""
+        """Deliver a datagram that the other end has not sent."""
         heapq.heappush(self._events, (self.now_ns + delay_ns, next(self._order), to, datagram))
 
     def transmit(self, end: End, peer: End, datagrams: bytes, segment_bytes: int) -> None:
-        """Put datagrams of `segment_bytes`, the last perhaps shorter, on their way from `end` to `peer`."""
+        """Send datagrams of `segment_bytes`, the last perhaps shorter, from `end` to `peer`."""
         hazards = end.hazards
         for i in range(0, len(datagrams), segment_bytes):
             datagram = datagrams[i : i + segment_bytes]
@@ -161,7 +161,7 @@ class Pair:
                 heapq.heappush(self._events, (arrival_ns + 1000, next(self._order), peer, datagram))
 
     def _corrupted(self, datagram: bytes) -> bytes:
-        """Noise, or a connection id that is not quite right.
+        """Return random bytes, or the datagram with a wrong bit in its connection id.
 
         The rest of a packet is guarded by the UDP checksum and by the digest of the file, and is authenticated by
         nothing in this version: damage there that passes the checksum cannot be survived, only noticed.
@@ -173,7 +173,7 @@ class Pair:
         return datagram[:2] + struct.pack(">Q", connection_id ^ flip) + datagram[10:]
 
     def pump(self, end: End, peer: End) -> None:
-        """Send all that may go now."""
+        """Send everything that may be sent now."""
         connection = end.connection
         while (transmit := connection.poll_transmit(self.now_ns)) is not None:
             self.transmit(end, peer, bytes(transmit.data), transmit.segment_bytes)
@@ -190,21 +190,21 @@ class Pair:
                 and len(datagrams[stop - 1]) == size >= len(datagrams[stop]) > 0
             ):
                 stop += 1
-            self.hand_up(end, Batch(memoryview(b"".join(datagrams[index:stop])), max(size, 1)))
+            self.receive(end, Batch(memoryview(b"".join(datagrams[index:stop])), max(size, 1)))
             index = stop
 
-    def hand_up(self, end: End, batch: Batch) -> None:
-        """Give `end` a batch now, and take what it brings."""
+    def receive(self, end: End, batch: Batch) -> None:
+        """Pass a batch to `end`, and take the data and messages in it."""
         connection = end.connection
         connection.handle_batch(batch, self.now_ns)
-        for position, view in connection.received_data():
-            end.received[position : position + len(view)] = view
-            end.landed_bytes += len(view)
+        for offset, view in connection.received_data():
+            end.received[offset : offset + len(view)] = view
+            end.delivered_bytes += len(view)
         while (message := connection.poll_message(self.now_ns)) is not None:
             end.messages.append(message)
 
     def step(self, deadline_ns: int) -> None:
-        """On to the next event, at most to `deadline_ns`."""
+        """Advance to the next event, at most to `deadline_ns`."""
         for end, peer in self.ends:
             self.pump(end, peer)
         times = [self._events[0][0]] if self._events else []
@@ -221,38 +221,40 @@ class Pair:
                 end.connection.handle_timeout(self.now_ns)
 
     def run(self, until: Callable[[], bool], limit_ns: int = 600 * SECOND) -> None:
-        """Advance the clock from event to event. AssertionError when `until` does not come true in time."""
+        """Advance from event to event. Raises AssertionError if `until` is not true in time."""
         deadline_ns = self.now_ns + limit_ns
         while not until():
-            assert self.now_ns < deadline_ns, f"virtual time is up (seed {self.seed})"
+            assert self.now_ns < deadline_ns, f"time limit of the simulation reached (seed {self.seed})"
             self.step(deadline_ns)
 
     def run_for(self, duration_ns: int) -> None:
-        """Advance the clock by so much."""
+        """Advance the clock by `duration_ns`."""
         deadline_ns = self.now_ns + duration_ns
         while self.now_ns < deadline_ns:
             self.step(deadline_ns)
 
     @property
     def is_fully_acked(self) -> bool:
-        """All that either end handed over has arrived, as far as it knows."""
+        """Everything that either side handed over is acknowledged."""
         return self.near.connection.is_fully_acked and self.far.connection.is_fully_acked
 
-    def settle(self, limit_ns: int = 600 * SECOND) -> None:
-        """Run until everything handed over has arrived, and check that it has, whole and exactly once."""
+    def run_until_acked(self, limit_ns: int = 600 * SECOND) -> None:
+        """Run until everything is acknowledged, and check that all data has arrived exactly once."""
         self.run(lambda: self.is_fully_acked, limit_ns)
         self.check_data()
 
     def check_data(self) -> None:
-        """Every byte of both data spaces has landed, and landed once: random bytes are not right by accident."""
+        """Check that every byte of both data streams has arrived, and exactly once."""
         for end, peer in self.ends:
             content = peer.source.content
-            assert end.landed_bytes == len(content), f"{end.landed_bytes} of {len(content)} landed (seed {self.seed})"
+            assert end.delivered_bytes == len(content), (
+                f"{end.delivered_bytes} of {len(content)} delivered (seed {self.seed})"
+            )
             assert end.received == content, f"the bytes differ (seed {self.seed})"
 
     @property
     def are_open(self) -> bool:
-        """Neither end has ended."""
+        """Neither connection has ended."""
         return all(end.connection.state is ConnectionState.ESTABLISHED for end, _ in self.ends)
 
 

@@ -1,4 +1,4 @@
-"""A network and its flows drawn from a seed: every model of the link, mixed, and every congestion control.
+"""A random network and its flows, drawn from a seed: all link models combined, and every congestion controller.
 
 The draws favour what is nasty (much loss, long outages, queues of three packets) over what is usual, within what a
 transfer can survive: an outage is shorter than the idle timeout, and a path carries the smallest datagram.
@@ -18,7 +18,7 @@ LIMIT_NS = 900 * SECOND
 
 
 class Dice:
-    """Draws by name, from one stream of the seed."""
+    """Random draws from one seed."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, 500))))
@@ -91,7 +91,7 @@ def random_path(dice: Dice) -> PathSpec:
 
 
 def random_network(seed: int) -> tuple[LinkSpec, list[FlowSpec]]:
-    """The link and one to three flows of 1 byte to 3 MB."""
+    """Return the link, and one to three flows of 1 byte to 3 MB."""
     dice = Dice(seed)
     mtu = (1500, 1500, 1280, 9000)[dice.below(4)]
     link = LinkSpec(random_path(dice), random_path(dice), mtu, seed)

@@ -6,7 +6,7 @@ from toolkit.rudp import wire
 
 
 @pytest.mark.parametrize(
-    ("ranges", "told"),
+    ("ranges", "encoded"),
     [
         ([(1 << 40, (1 << 40) + 1), (0, 1)], [(1 << 40, (1 << 40) + 1)]),
         ([(1 << 32, (1 << 32) + 1), (0, 1)], [(1 << 32, (1 << 32) + 1), (0, 1)]),
@@ -18,6 +18,8 @@ from toolkit.rudp import wire
     ],
     ids=["gap too wide", "widest gap", "run too long", "high numbers"],
 )
-def test_ranges_beyond_their_fields_are_left_out(ranges: list[tuple[int, int]], told: list[tuple[int, int]]) -> None:
+def test_ranges_that_do_not_fit_their_fields_are_left_out(
+    ranges: list[tuple[int, int]], encoded: list[tuple[int, int]]
+) -> None:
     packet = wire.encode_ack(7, 0, wire.AckPacket(ranges, 0, 0, 0, 0, 0, 0))
-    assert wire.decode_ack_untrusted(packet).ranges == told
+    assert wire.decode_ack_untrusted(packet).ranges == encoded

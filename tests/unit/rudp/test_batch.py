@@ -24,7 +24,7 @@ def filled(payload_bytes: int, total_bytes: int, ack_now: bool = False) -> tuple
 
 class TestPacketBuffer:
     @pytest.mark.parametrize("total_bytes", [1, 999, 1000, 1001, 5000, 44_444])
-    def test_is_the_packets_one_after_the_other(self, total_bytes: int) -> None:
+    def test_builds_the_packets_one_after_the_other(self, total_bytes: int) -> None:
         transmit, content = filled(1000, total_bytes)
         segment = transmit.segment_bytes
         assert segment == 1000 + wire.HEADER_BYTES
@@ -34,12 +34,12 @@ class TestPacketBuffer:
         assert b"".join(d[wire.HEADER_BYTES :] for d in datagrams) == content
 
     @pytest.mark.parametrize("total_bytes", [500, 1000, 3500])
-    def test_asks_by_its_last_packet_for_an_acknowledgement(self, total_bytes: int) -> None:
+    def test_ack_now_is_set_on_the_last_packet(self, total_bytes: int) -> None:
         transmit, _ = filled(1000, total_bytes, ack_now=True)
         flags = [transmit.data[i + 1] for i in range(0, len(transmit.data), transmit.segment_bytes)]
         assert flags == [0] * (len(flags) - 1) + [wire.Flags.ACK_NOW]
 
-    def test_leaves_nothing_of_what_it_held_before(self) -> None:
+    def test_overwrites_everything_from_before(self) -> None:
         buffer = PacketBuffer(1 << 16)
         for fill, flags in ((b"\xff", True), (b"\x11", False)):
             buffer.scratch(3000)[:] = fill * 3000
@@ -54,9 +54,7 @@ class TestPacketBuffer:
 class TestTransmit:
     @pytest.mark.parametrize("segment_bytes", [30, 1200, 1472, 9000, 65_507])
     @pytest.mark.parametrize("datagrams", [1, 2, 44, 45, 63, 64, 65, 200])
-    def test_super_packets_are_whole_datagrams_that_one_send_may_carry(
-        self, segment_bytes: int, datagrams: int
-    ) -> None:
+    def test_super_packets_are_whole_datagrams_that_fit_one_send(self, segment_bytes: int, datagrams: int) -> None:
         data = np.random.default_rng(1).bytes(segment_bytes * datagrams - 7)
         pieces = Transmit(memoryview(data), segment_bytes).super_packets()
         assert b"".join(pieces) == data

@@ -30,13 +30,13 @@ def state_of(connection: Connection) -> ConnectionState:
     return connection.state
 
 
-def hand_up(connection: Connection, *datagrams: bytes, now_ns: int = START) -> None:
+def receive(connection: Connection, *datagrams: bytes, now_ns: int = START) -> None:
     for datagram in datagrams:
         connection.handle_batch(Batch(memoryview(datagram), len(datagram)), now_ns)
 
 
 def sent(connection: Connection, now_ns: int = START) -> list[bytes]:
-    """What goes out now, one datagram each."""
+    """The datagrams that are sent now."""
     datagrams = []
     while (transmit := connection.poll_transmit(now_ns)) is not None:
         datagrams += [bytes(d) for d in cut(transmit)]
@@ -60,36 +60,36 @@ def ping(number: int) -> bytes:
 
 
 class TestHandshake:
-    def test_a_server_answers_first_and_again_when_the_client_asks_again(self) -> None:
+    def test_a_server_sends_accept_and_repeats_it_for_a_repeated_initial(self) -> None:
         connection = server()
         assert sent(connection)[0] == wire.AcceptPacket(PEER, LOCAL, 1472, 1 << 20).encode()
         assert wire.PacketType.ACCEPT not in kinds(sent(connection))
-        hand_up(connection, wire.InitialPacket(PEER, 1472).encode())
+        receive(connection, wire.InitialPacket(PEER, 1472).encode())
         assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
 
-    def test_who_has_sent_nothing_searches_for_no_mtu(self) -> None:
-        """A server that receives needs no large packets, and its first acknowledgement would wait behind one."""
+    def test_a_side_that_has_sent_nothing_does_not_search_for_the_mtu(self) -> None:
+        """A server that only receives needs no large packets, and a probe would delay its first acknowledgement."""
         connection = server()
-        hand_up(connection, ping(0))
+        receive(connection, ping(0))
         packets = sent(connection)
-        hand_up(connection, data(1))
+        receive(connection, data(1))
         packets += sent(connection, START + SECOND)
         assert kinds(packets) == [wire.PacketType.ACCEPT, wire.PacketType.ACK]
 
-    def test_a_strangers_initial_neither_brings_nor_cancels_an_accept(self) -> None:
+    def test_an_initial_of_another_client_neither_causes_nor_cancels_an_accept(self) -> None:
         connection = server()
-        hand_up(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
+        receive(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
         assert connection.stats().packets_invalid == 1
         assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
-        hand_up(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
+        receive(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
         assert wire.PacketType.ACCEPT not in kinds(sent(connection))
 
-    def test_a_server_is_confirmed_by_who_knows_its_id(self) -> None:
+    def test_a_server_is_confirmed_by_a_packet_with_its_id(self) -> None:
         connection = server()
         for datagram in (wire.InitialPacket(PEER, 1472).encode(), data(0, LOCAL ^ 1), bytes(100)):
-            hand_up(connection, datagram)
+            receive(connection, datagram)
             assert not connection.is_confirmed
-        hand_up(connection, ping(0))
+        receive(connection, ping(0))
         assert connection.is_confirmed
 
     def test_a_client_uses_the_servers_id_at_once(self) -> None:
@@ -97,16 +97,16 @@ class TestHandshake:
         assert kinds(datagrams)[0] == wire.PacketType.PING
         assert all(wire.connection_id_untrusted(d)[1] == PEER for d in datagrams)
 
-    def test_an_accept_that_comes_twice_changes_nothing(self) -> None:
+    def test_a_repeated_accept_changes_nothing(self) -> None:
         connection = client()
-        hand_up(connection, wire.AcceptPacket(LOCAL, 99, 1472, 5).encode())
+        receive(connection, wire.AcceptPacket(LOCAL, 99, 1472, 5).encode())
         assert connection.stats().packets_invalid == 0
-        hand_up(connection, wire.AcceptPacket(LOCAL ^ 1, 99, 1472, 5).encode())
+        receive(connection, wire.AcceptPacket(LOCAL ^ 1, 99, 1472, 5).encode())
         assert connection.stats().packets_invalid == 1
 
 
 class TestInvalidPackets:
-    def test_are_counted_and_do_not_feign_life(self) -> None:
+    def test_are_counted_and_do_not_keep_the_connection_alive(self) -> None:
         connection = client()
         later = START + 20 * SECOND
         noise = [
@@ -118,12 +118,12 @@ class TestInvalidPackets:
             wire.COMMON.pack(wire.PacketType.PROBE, 0, LOCAL, wire.MAX_OFFSET),
             wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 5, 0),
         ]
-        hand_up(connection, *noise, now_ns=later)
+        receive(connection, *noise, now_ns=later)
         assert connection.stats().packets_invalid == len(noise)
         connection.handle_timeout(START + CONFIG.idle_timeout_ns)
         assert state_of(connection) is ConnectionState.CLOSED
 
-    def test_in_a_batch_cost_none_of_their_neighbours(self) -> None:
+    def test_do_not_affect_the_other_packets_of_a_batch(self) -> None:
         connection = client()
         good = [data(n, position=n) for n in range(3)]
         joined = b"".join((good[0], data(9, LOCAL ^ 1), good[1], data(9, position=1 << 40), good[2], bytes(20)))
@@ -132,10 +132,10 @@ class TestInvalidPackets:
         assert [(p, len(v)) for p, v in connection.received_data()] == [(0, 3)]
         assert connection.stats().packets_invalid == 3
 
-    def test_unacknowledged_numbers_stay_unacknowledged(self) -> None:
+    def test_packets_that_need_no_acknowledgement_cause_none(self) -> None:
         connection = client()
         sent(connection)
-        hand_up(connection, data(5, position=1 << 40), ping(6))
+        receive(connection, data(5, position=1 << 40), ping(6))
         (ack,) = [d for d in sent(connection, START + SECOND) if d[0] == wire.PacketType.ACK]
         assert wire.decode_ack_untrusted(ack).ranges == [(6, 7)]
 
@@ -151,25 +151,25 @@ class TestSilence:
         assert connection.poll_timeout() is None
         assert sent(connection, START + CONFIG.idle_timeout_ns) == []
 
-    def test_is_broken_by_keep_alives(self) -> None:
+    def test_is_prevented_by_keep_alives(self) -> None:
         connection = client()
         for number in range(2):  # the PING of the beginning, then the probe of the path MTU
             sent(connection)
             everything = wire.AckPacket([(0, connection.stats().next_packet_number)], 0, 1 << 20, 1 << 20, 0, 0, 0)
-            hand_up(connection, wire.encode_ack(LOCAL, number, everything))
+            receive(connection, wire.encode_ack(LOCAL, number, everything))
         assert sent(connection) == []
         due_ns = connection.poll_timeout()
         assert due_ns == START + CONFIG.idle_timeout_ns // KEEP_ALIVES_PER_IDLE_TIMEOUT
         connection.handle_timeout(due_ns)
         assert kinds(sent(connection, due_ns)) == [wire.PacketType.PING]
 
-    def test_of_acknowledgements_ends_the_connection_although_the_peer_speaks(self) -> None:
-        """What this side sends does not arrive, or the peer wants all of it kept for ever."""
+    def test_a_peer_that_acknowledges_nothing_is_given_up(self) -> None:
+        """Nothing arrives at the peer, or the peer would make this side remember its packets for ever."""
         connection = client()
         sent(connection)
         for second in range(1, 30):
             now_ns = START + second * SECOND
-            hand_up(connection, ping(second), now_ns=now_ns)
+            receive(connection, ping(second), now_ns=now_ns)
             connection.handle_timeout(now_ns)
             sent(connection, now_ns)
         assert state_of(connection) is ConnectionState.ESTABLISHED
@@ -182,8 +182,8 @@ class TestSilence:
         assert connection.close_reason == "the peer has acknowledged nothing for 30 s"
 
     @pytest.mark.parametrize("which", ["oldest", "newest"])
-    def test_of_acknowledgements_is_counted_from_the_oldest_packet_in_flight(self, which: str) -> None:
-        """One of the newest shows the older ones lost; one of the oldest alone leaves the next, which is as old."""
+    def test_the_time_without_acknowledgement_counts_from_the_oldest_packet_in_flight(self, which: str) -> None:
+        """An ACK of the newest packet shows older ones lost; an ACK of the oldest does not."""
         connection = client()
         for second in range(0, 40, 2):
             now_ns = START + second * SECOND
@@ -195,12 +195,12 @@ class TestSilence:
                 number = connection.sender.recovery.sent.least_unacked
             ack = wire.AckPacket([(number, number + 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
             if which == "newest" or second in (10, 20):
-                hand_up(connection, wire.encode_ack(LOCAL, second, ack), now_ns=now_ns)
+                receive(connection, wire.encode_ack(LOCAL, second, ack), now_ns=now_ns)
             else:
-                hand_up(connection, ping(second), now_ns=now_ns)
+                receive(connection, ping(second), now_ns=now_ns)
         assert state_of(connection) is (ConnectionState.ESTABLISHED if which == "newest" else ConnectionState.CLOSED)
 
-    def test_a_closed_port_is_believed_after_a_while(self) -> None:
+    def test_a_closed_port_ends_the_connection_if_it_persists(self) -> None:
         connection = client()
         connection.handle_unreachable(START)
         connection.handle_unreachable(START + UNREACHABLE_NS - 1)
@@ -209,15 +209,15 @@ class TestSilence:
         assert state_of(connection) is ConnectionState.CLOSED
         assert "port is closed" in connection.close_reason
 
-    def test_a_closed_port_is_not_believed_when_the_peer_speaks(self) -> None:
+    def test_a_closed_port_is_ignored_if_packets_arrive(self) -> None:
         connection = client()
         connection.handle_unreachable(START)
-        hand_up(connection, ping(0), now_ns=START + 1)
+        receive(connection, ping(0), now_ns=START + 1)
         connection.handle_unreachable(START + UNREACHABLE_NS)
         assert state_of(connection) is ConnectionState.ESTABLISHED
 
-    def test_a_closed_port_is_asked_in_measure(self) -> None:
-        """Each packet may bring another refusal at once: the answer to one must not be a packet at once."""
+    def test_a_closed_port_is_probed_at_a_limited_rate(self) -> None:
+        """Each packet may cause another ICMP message at once, so an ICMP message must not cause a packet at once."""
         connection = client()
         packets = 0
         for now_ns in range(START, START + UNREACHABLE_NS, MS):
@@ -229,7 +229,7 @@ class TestSilence:
 
 
 class TestClose:
-    def test_says_so_once_and_again_to_whoever_has_not_heard(self) -> None:
+    def test_is_sent_once_and_again_in_answer_to_late_packets(self) -> None:
         connection = client()
         sent(connection)
         connection.close(5, "the disk is full")
@@ -238,24 +238,24 @@ class TestClose:
         assert wire.decode_close_untrusted(close) == (5, "the disk is full")
         assert sent(connection) == []
         for straggler in (data(3), ping(4)):
-            hand_up(connection, straggler)
+            receive(connection, straggler)
             assert kinds(sent(connection)) == [wire.PacketType.CLOSE]
-        hand_up(connection, data(5, LOCAL ^ 1))
+        receive(connection, data(5, LOCAL ^ 1))
         assert sent(connection) == []
 
-    def test_of_the_peer_leaves_what_came_before_it(self) -> None:
+    def test_of_the_peer_keeps_what_arrived_before(self) -> None:
         connection = client()
         message = wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 1, 0) + b"\0\0\0\x02hi"
-        hand_up(connection, message, wire.encode_close(LOCAL, 2, 3, "no"))
+        receive(connection, message, wire.encode_close(LOCAL, 2, 3, "no"))
         assert state_of(connection) is ConnectionState.CLOSED
         assert connection.poll_message(START) == b"hi"
         assert (connection.close_code, connection.close_reason) == (3, "no")
         assert sent(connection) == []
 
     @pytest.mark.parametrize("connection_id", [PEER, LOCAL ^ 1])
-    def test_needs_the_right_id(self, connection_id: int) -> None:
+    def test_requires_the_right_connection_id(self, connection_id: int) -> None:
         connection = client()
-        hand_up(connection, wire.encode_close(connection_id, 2, 3, "no"))
+        receive(connection, wire.encode_close(connection_id, 2, 3, "no"))
         assert state_of(connection) is ConnectionState.ESTABLISHED
 
 
@@ -278,25 +278,25 @@ class TestPath:
                 found.append(transmit._replace(data=memoryview(bytes(transmit.data))))
         return found
 
-    def test_a_new_one_is_used_only_when_its_challenge_has_come_back(self) -> None:
+    def test_a_new_path_is_used_only_after_validation(self) -> None:
         connection = self.moved()
         (challenge,) = self.challenges(connection)
         assert challenge.destination == self.NEW
         assert wire.PATH.unpack_untrusted(challenge.data)[-1] == 0xC0DE
         assert connection.peer_address == self.OLD
-        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE ^ 1))
+        receive(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE ^ 1))
         assert connection.stats().packets_invalid == 1
         assert connection.peer_address == self.OLD
-        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 2, 0xC0DE))
+        receive(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 2, 0xC0DE))
         assert connection.peer_address == self.NEW
 
-    def test_what_the_old_one_has_swallowed_is_said_and_asked_again_by_the_new_one(self) -> None:
+    def test_a_new_path_begins_with_an_acknowledgement_and_a_ping(self) -> None:
         connection = self.moved()
         sent(connection)
-        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE))
+        receive(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 1, 0xC0DE))
         assert kinds(sent(connection))[:2] == [wire.PacketType.ACK, wire.PacketType.PING]
 
-    def test_nothing_but_small_challenges_goes_to_a_new_one_before(self) -> None:
+    def test_only_small_challenges_are_sent_to_an_unvalidated_address(self) -> None:
         connection = self.moved()
         total = 0
         for now_ns in range(START, START + 20 * SECOND, 50 * MS):
@@ -306,7 +306,7 @@ class TestPath:
                 total += len(challenge.data)
         assert 0 < total <= 5 * wire.PATH.size
 
-    def test_one_whose_challenges_were_all_lost_is_tried_again_when_something_new_comes_by_it(self) -> None:
+    def test_a_failed_candidate_is_tried_again_when_something_new_arrives_from_it(self) -> None:
         connection = self.moved()
         now_ns = START
         for number in range(1, 60):
@@ -321,30 +321,30 @@ class TestPath:
         challenge = found[0]
         assert challenge.destination == self.NEW
         value = wire.PATH.unpack_untrusted(challenge.data)[-1]
-        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 100, value), now_ns=now_ns)
+        receive(connection, wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL, 100, value), now_ns=now_ns)
         assert connection.peer_address == self.NEW
 
-    def test_a_replayed_packet_from_elsewhere_starts_nothing(self) -> None:
+    def test_a_replayed_packet_from_another_address_starts_no_validation(self) -> None:
         connection = server()
         sent(connection)
-        hand_up(connection, ping(0))
+        receive(connection, ping(0))
         connection.handle_off_path_batch(Batch(memoryview(ping(0)), len(ping(0))), self.NEW, 0xC0DE, START)
         assert self.challenges(connection) == []
 
-    def test_a_challenge_is_answered_with_its_value(self) -> None:
+    def test_a_challenge_is_answered_by_its_value(self) -> None:
         connection = client()
-        hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_CHALLENGE, 0, LOCAL, 1, 0xFACE))
+        receive(connection, wire.PATH.pack(wire.PacketType.PATH_CHALLENGE, 0, LOCAL, 1, 0xFACE))
         (response,) = [d for d in sent(connection) if d[0] == wire.PacketType.PATH_RESPONSE]
         assert wire.PATH.unpack_untrusted(response)[-1] == 0xFACE
 
-    def test_many_challenges_are_not_all_answered(self) -> None:
+    def test_the_number_of_pending_responses_is_limited(self) -> None:
         connection = client()
         for n in range(100):
-            hand_up(connection, wire.PATH.pack(wire.PacketType.PATH_CHALLENGE, 0, LOCAL, n, n))
+            receive(connection, wire.PATH.pack(wire.PacketType.PATH_CHALLENGE, 0, LOCAL, n, n))
         assert kinds(sent(connection)).count(wire.PacketType.PATH_RESPONSE) <= 4
 
 
-def test_received_marks_are_counted_by_packet() -> None:
+def test_received_ecn_marks_are_counted_per_packet() -> None:
     connection = client()
     joined = b"".join(data(n, position=n) for n in range(10))
     connection.handle_batch(Batch(memoryview(joined), len(data(0)), ecn=0b11), START)

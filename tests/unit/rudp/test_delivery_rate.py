@@ -8,7 +8,7 @@ KB = 1000
 
 
 def test_a_steady_path_is_measured_at_its_rate() -> None:
-    """1,000 bytes a millisecond, 10 ms there and back: 8 Mb/s from the second round trip on."""
+    """1,000 bytes per ms and an RTT of 10 ms: 8 Mbit/s from the second round trip on."""
     estimator = DeliveryEstimator()
     states: dict[int, SendState] = {}
     for ms in range(40):
@@ -20,8 +20,8 @@ def test_a_steady_path_is_measured_at_its_rate() -> None:
         states[ms] = estimator.on_send(ms * MS, min(ms, 10) * KB, KB)
 
 
-def test_squeezed_acknowledgements_do_not_look_like_a_faster_path() -> None:
-    """1,000 bytes a millisecond; acknowledgements are held back until 30 ms, then come in bursts."""
+def test_compressed_acknowledgements_do_not_raise_the_rate() -> None:
+    """1,000 bytes per ms; acknowledgements are held until 30 ms, then arrive in bursts."""
     estimator = DeliveryEstimator()
     states = [estimator.on_send(ms * MS, ms * KB, KB) for ms in range(30)]
     estimator.on_delivered(30 * MS, 21 * KB)
@@ -39,14 +39,14 @@ def test_an_interval_below_the_minimum_rtt_gives_no_sample() -> None:
     assert estimator.sample_bps(10 * MS, state, 10 * MS) == KB * 8 * 100
 
 
-def test_a_clock_that_stood_still_gives_no_sample() -> None:
+def test_a_clock_that_stands_still_gives_no_sample() -> None:
     estimator = DeliveryEstimator()
     state = estimator.on_send(5, 0, KB)
     estimator.on_delivered(5, KB)
     assert estimator.sample_bps(5, state, 0) is None
 
 
-def test_an_idle_time_is_not_part_of_the_next_sample() -> None:
+def test_idle_time_is_not_part_of_the_next_sample() -> None:
     estimator = DeliveryEstimator()
     state = estimator.on_send(0, 0, KB)
     estimator.on_delivered(10 * MS, KB)
@@ -56,14 +56,14 @@ def test_an_idle_time_is_not_part_of_the_next_sample() -> None:
     assert estimator.sample_bps(5010 * MS, state, MS) == KB * 8 * 100
 
 
-def test_a_stamp_tells_what_was_outstanding_and_lost() -> None:
+def test_a_stamp_holds_the_bytes_in_flight_and_lost() -> None:
     estimator = DeliveryEstimator()
     estimator.lost_bytes = 7
     state = estimator.on_send(3, 4000, 1000)
     assert (state.sent_time_ns, state.in_flight_bytes, state.lost_bytes, state.delivered_bytes) == (3, 5000, 7, 0)
 
 
-def test_app_limited_ends_when_what_was_in_flight_then_is_delivered() -> None:
+def test_app_limited_ends_once_what_was_in_flight_is_delivered() -> None:
     estimator = DeliveryEstimator()
     assert not estimator.on_send(0, 0, 2 * KB).is_app_limited
     estimator.on_app_limited(2 * KB)
@@ -74,7 +74,7 @@ def test_app_limited_ends_when_what_was_in_flight_then_is_delivered() -> None:
     assert not estimator.on_send(5, KB, KB).is_app_limited
 
 
-def test_app_limited_with_nothing_in_flight_still_marks_the_next_packets() -> None:
+def test_app_limited_with_nothing_in_flight_marks_the_next_packets() -> None:
     estimator = DeliveryEstimator()
     estimator.on_app_limited(0)
     assert estimator.on_send(0, 0, KB).is_app_limited

@@ -3,7 +3,7 @@
 from toolkit.rudp.ecn import ECT_0, NOT_ECT, EcnValidator
 
 
-def test_marks_that_arrive_keep_the_marking_on() -> None:
+def test_marking_continues_while_marks_arrive() -> None:
     ecn = EcnValidator()
     total = 0
     for _ in range(100):
@@ -21,7 +21,7 @@ def test_newly_marked_packets_are_counted_once() -> None:
     assert ecn.codepoint == ECT_0
 
 
-def test_a_path_that_clears_the_field_ends_the_marking() -> None:
+def test_marking_ends_on_a_path_that_clears_the_field() -> None:
     """RFC 9000 section 13.4.2.1: fewer marks than newly acknowledged packets."""
     ecn = EcnValidator()
     ecn.on_ack(5, 0, 0)
@@ -31,7 +31,7 @@ def test_a_path_that_clears_the_field_ends_the_marking() -> None:
     assert ecn.on_ack(20, 20, 20) == 0
 
 
-def test_silence_from_the_beginning_ends_the_marking() -> None:
+def test_marking_ends_if_nothing_is_ever_acknowledged() -> None:
     ecn = EcnValidator()
     ecn.on_timeout(1)
     assert ecn.codepoint == ECT_0
@@ -39,15 +39,15 @@ def test_silence_from_the_beginning_ends_the_marking() -> None:
     assert ecn.codepoint == NOT_ECT
 
 
-def test_silence_after_something_arrived_does_not() -> None:
+def test_marking_continues_through_later_timeouts() -> None:
     ecn = EcnValidator()
     ecn.on_ack(1, 1, 0)
     ecn.on_timeout(9)
     assert ecn.codepoint == ECT_0
 
 
-def test_a_new_path_is_judged_by_what_comes_by_it() -> None:
-    """The peer's counts are totals of the connection: those of the old path neither excuse nor signal anything."""
+def test_a_new_path_is_validated_by_its_own_packets() -> None:
+    """The peer's counts are totals of the connection; those of the old path do not count for the new one."""
     ecn = EcnValidator()
     ecn.on_ack(1000, 990, 10)
     ecn = ecn.for_new_path()

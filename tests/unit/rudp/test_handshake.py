@@ -45,7 +45,7 @@ class TestClient:
         assert handshake.rtt_ns == 30 * MS
         assert handshake.poll_transmit(1 << 40) is None
 
-    def test_asks_again_with_a_bounded_back_off(self) -> None:
+    def test_repeats_the_initial_with_a_limited_back_off(self) -> None:
         handshake = client()
         times = []
         now_ns = 0
@@ -56,7 +56,7 @@ class TestClient:
         steps = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert steps == [FIRST_RETRANSMISSION_NS, 200 * MS, 400 * MS, *[MAX_RETRANSMISSION_NS] * 2]
 
-    def test_an_answer_to_one_of_several_initials_measures_nothing(self) -> None:
+    def test_an_answer_to_one_of_several_initials_gives_no_rtt_sample(self) -> None:
         """Karn's algorithm, RFC 6298 section 3."""
         handshake = client()
         initial_of(handshake, 0)
@@ -65,7 +65,7 @@ class TestClient:
         assert handshake.accepted is not None
         assert handshake.rtt_ns is None
 
-    def test_comes_back_at_once_with_the_token_of_a_retry(self) -> None:
+    def test_answers_a_retry_at_once_with_its_token(self) -> None:
         handshake = client()
         initial_of(handshake, 0)
         handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"token"), 30 * MS)
@@ -74,8 +74,8 @@ class TestClient:
         handshake.handle_datagram_untrusted(accept(), 70 * MS)
         assert handshake.rtt_ns == 40 * MS
 
-    def test_a_retry_to_one_of_several_initials_leaves_no_answer_that_measures(self) -> None:
-        """Both INITIALs bring a RETRY, or the second an ACCEPT, as the server is busy no more."""
+    def test_a_retry_to_one_of_several_initials_gives_no_later_rtt_sample(self) -> None:
+        """Both INITIALs cause a RETRY, or the second one an ACCEPT, if the server is no longer busy."""
         handshake = client()
         initial_of(handshake, 0)
         initial_of(handshake, 100 * MS)
@@ -85,8 +85,8 @@ class TestClient:
         assert handshake.accepted is not None
         assert handshake.rtt_ns is None
 
-    def test_a_later_retry_brings_a_fresh_token_and_hastens_nothing(self) -> None:
-        """A server that never likes what it gets must not be asked once per round trip (RFC 9000 section 17.2.5.2)."""
+    def test_a_later_retry_renews_the_token_and_keeps_the_schedule(self) -> None:
+        """A server that always retries must not cause an INITIAL per round trip (RFC 9000 section 17.2.5.2)."""
         handshake = client()
         initial_of(handshake, 0)
         handshake.handle_datagram_untrusted(wire.encode_retry(CLIENT, b"first"), 30 * MS)
@@ -98,7 +98,7 @@ class TestClient:
         handshake.handle_datagram_untrusted(accept(), due_ns + MS)
         assert handshake.rtt_ns is None
 
-    def test_a_retry_that_comes_twice_does_not_spoil_the_sample(self) -> None:
+    def test_a_duplicate_retry_keeps_the_rtt_sample(self) -> None:
         handshake = client()
         initial_of(handshake, 0)
         for now_ns in (30 * MS, 40 * MS):
@@ -107,12 +107,12 @@ class TestClient:
         handshake.handle_datagram_untrusted(accept(), 70 * MS)
         assert handshake.rtt_ns == 40 * MS
 
-    def test_another_version_is_refused_in_words_that_help(self) -> None:
+    def test_another_version_is_refused_with_advice(self) -> None:
         datagram = wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, CLIENT, wire.VERSION + 1)
         with pytest.raises(RefusedError, match="install the same nettool at both ends"):
             client().handle_datagram_untrusted(datagram, 0)
 
-    def test_a_version_answer_that_names_this_version_changes_nothing(self) -> None:
+    def test_a_version_packet_with_this_version_changes_nothing(self) -> None:
         handshake = client()
         handshake.handle_datagram_untrusted(wire.encode_version_list(CLIENT), 0)
         assert handshake.accepted is None
@@ -132,7 +132,7 @@ class TestClient:
             accept()[:-1],
         ],
     )
-    def test_anything_else_is_a_protocol_error_and_changes_nothing(self, datagram: bytes) -> None:
+    def test_any_other_packet_is_a_protocol_error_and_changes_nothing(self, datagram: bytes) -> None:
         handshake = client()
         initial_of(handshake, 0)
         with pytest.raises(ProtocolError):
@@ -143,12 +143,12 @@ class TestClient:
 
 
 class TestListener:
-    def test_takes_an_initial_when_it_is_not_busy(self) -> None:
+    def test_accepts_an_initial_if_it_is_not_busy(self) -> None:
         answer = answer_initial_untrusted(wire.InitialPacket(CLIENT, 1472).encode(), ADDRESS, 0, VALIDATOR, False)
         assert answer.reply is None
         assert answer.initial == wire.InitialPacket(CLIENT, 1472)
 
-    def test_when_busy_keeps_nothing_until_the_address_is_proved(self) -> None:
+    def test_if_busy_keeps_no_state_until_the_address_is_validated(self) -> None:
         handshake = client()
         answer = answer_initial_untrusted(initial_of(handshake, 0), ADDRESS, 0, VALIDATOR, True)
         assert answer.initial is None
@@ -163,7 +163,7 @@ class TestListener:
         assert answer.initial is not None
         assert answer.initial.client_id == CLIENT
 
-    def test_answers_another_version_with_its_own_and_keeps_nothing(self) -> None:
+    def test_answers_another_version_with_its_own_and_keeps_no_state(self) -> None:
         for demand in (False, True):
             other = wire.InitialPacket(CLIENT, 1472, version=wire.VERSION ^ 0xFF).encode()
             answer = answer_initial_untrusted(other, ADDRESS, 0, VALIDATOR, demand)
@@ -176,6 +176,6 @@ class TestListener:
         "datagram",
         [b"", bytes(1200), accept(), wire.InitialPacket(CLIENT, 1472).encode()[:1199], b"\x10" + bytes(1300)],
     )
-    def test_anything_else_is_a_protocol_error(self, datagram: bytes) -> None:
+    def test_any_other_packet_is_a_protocol_error(self, datagram: bytes) -> None:
         with pytest.raises(ProtocolError):
             answer_initial_untrusted(datagram, ADDRESS, 0, VALIDATOR, False)

@@ -23,12 +23,12 @@ def detector(rtt_ns: int = 80 * MS, max_ack_delay_ns: int = 25 * MS) -> LossDete
 
 
 class TestThresholds:
-    def test_begin_at_the_values_of_the_rfc(self) -> None:
+    def test_begin_at_the_values_of_rfc_9002(self) -> None:
         loss = detector(80 * MS)
         assert loss.packet_threshold == PACKET_THRESHOLD == 3
         assert loss.loss_delay_ns == 90 * MS
 
-    def test_the_time_threshold_takes_the_greater_of_smoothed_and_latest_rtt(self) -> None:
+    def test_the_time_threshold_uses_the_larger_of_smoothed_and_latest_rtt(self) -> None:
         rtt = RttEstimator()
         rtt.update(80 * MS, 0)
         rtt.update(160 * MS, 0)
@@ -36,7 +36,7 @@ class TestThresholds:
         rtt.update(8 * MS, 0)
         assert LossDetector(rtt).loss_delay_ns == rtt.smoothed_rtt_ns * 9 // 8
 
-    def test_the_time_threshold_is_never_finer_than_a_timer(self) -> None:
+    def test_the_time_threshold_is_at_least_the_timer_granularity(self) -> None:
         assert detector(1000).loss_delay_ns == GRANULARITY_NS
 
 
@@ -46,19 +46,19 @@ class TestSpuriousLoss:
         loss.on_spurious_loss(largest_acked=109, oldest_spurious=100)
         assert loss.packet_threshold == 10  # now 100 is lost only when 110 is acknowledged
 
-    def test_never_raises_it_without_bound(self) -> None:
+    def test_raises_it_up_to_a_limit(self) -> None:
         loss = detector()
         loss.on_spurious_loss(1_000_000, 0)
         assert loss.packet_threshold == MAX_PACKET_THRESHOLD
 
-    def test_by_time_raises_the_time_threshold_up_to_a_bound(self) -> None:
+    def test_by_time_raises_the_time_threshold_up_to_a_limit(self) -> None:
         loss = detector(80 * MS)
         for n in range(2 * MAX_TIME_THRESHOLD_EIGHTHS):
             loss.on_spurious_loss(n, n)
         assert loss.packet_threshold == PACKET_THRESHOLD
         assert loss.loss_delay_ns == 80 * MS * MAX_TIME_THRESHOLD_EIGHTHS // 8
 
-    def test_is_forgotten_step_by_step_when_nothing_more_is_spurious(self) -> None:
+    def test_thresholds_shrink_step_by_step_without_further_spurious_losses(self) -> None:
         loss = detector(80 * MS)
         loss.on_spurious_loss(100, 0)
         loss.on_spurious_loss(101, 101)
@@ -75,12 +75,12 @@ class TestSpuriousLoss:
 
 
 class TestProbeTimeout:
-    def test_is_smoothed_rtt_and_four_variations_and_the_ack_delay(self) -> None:
+    def test_is_smoothed_rtt_plus_four_variations_plus_ack_delay(self) -> None:
         """RFC 9002 section 6.2.1."""
         loss = detector(80 * MS)
         assert loss.pto_ns == 80 * MS + 4 * 40 * MS + 25 * MS
 
-    def test_doubles_each_time_up_to_the_cap(self) -> None:
+    def test_doubles_each_time_up_to_the_maximum(self) -> None:
         loss = detector(10 * MS, max_ack_delay_ns=0)  # 30 ms to begin with
         timeouts = []
         for loss.pto_count in range(8):
@@ -89,12 +89,12 @@ class TestProbeTimeout:
         assert timeouts[4:] == [MAX_PTO_NS] * 4
 
     @pytest.mark.parametrize("count", [0, 1, 5, 16, 17, 1000])
-    def test_is_never_shorter_than_the_path(self, count: int) -> None:
+    def test_is_never_shorter_than_without_back_off(self, count: int) -> None:
         loss = detector(600 * MS, max_ack_delay_ns=0)
         loss.pto_count = count
         assert loss.pto_ns == 1800 * MS > MAX_PTO_NS
 
-    def test_persistent_congestion_lasts_three_of_them_without_back_off(self) -> None:
+    def test_persistent_congestion_lasts_three_timeouts_without_back_off(self) -> None:
         """RFC 9002 section 7.6.1."""
         loss = detector(80 * MS)
         loss.pto_count = 5

@@ -15,7 +15,10 @@ KIB = 1024
 def send_for(
     pacer: Pacer, rate_bps: float, duration_ns: int, overshoot_ns: int, seed: int = 1
 ) -> list[tuple[int, int]]:
-    """A sender that always has something, woken late by up to twice `overshoot_ns`; (when, bytes) of each send."""
+    """Simulate a sender that always has data and whose timers are late by up to twice `overshoot_ns`.
+
+    Returns (time, bytes) of each send.
+    """
     rng = random.Random(seed)
     now_ns = 0
     sends = []
@@ -31,7 +34,7 @@ def send_for(
 
 @pytest.mark.parametrize("overshoot_ns", [0, 80_000, 400_000])
 @pytest.mark.parametrize("rate_bps", [1e6, 100e6, 1e9, 10e9, 40e9])
-def test_the_long_run_rate_is_exact(rate_bps: float, overshoot_ns: int) -> None:
+def test_the_long_term_rate_is_exact(rate_bps: float, overshoot_ns: int) -> None:
     duration_ns = 20 * SECOND if rate_bps < 1e9 else SECOND // 2
     sent = sum(size for _, size in send_for(Pacer(), rate_bps, duration_ns, overshoot_ns))
     assert sent * 8e9 / duration_ns == pytest.approx(rate_bps, rel=0.005)
@@ -47,14 +50,12 @@ def test_the_long_run_rate_is_exact(rate_bps: float, overshoot_ns: int) -> None:
         (100e9, 356 * DATAGRAM),  # 512 KiB
     ],
 )
-def test_the_quantum_is_a_millisecond_between_two_datagrams_and_64_kib_or_what_timers_can(
-    rate_bps: float, quantum: int
-) -> None:
+def test_the_quantum_is_limited_by_two_datagrams_and_64_kib_or_by_timers(rate_bps: float, quantum: int) -> None:
     assert Pacer.quantum_bytes(rate_bps, DATAGRAM) == quantum
     assert Pacer().budget_bytes(0, rate_bps, DATAGRAM) == quantum
 
 
-def test_a_quantum_goes_only_when_the_one_before_is_through() -> None:
+def test_a_quantum_is_released_only_after_the_one_before() -> None:
     pacer = Pacer()
     quantum = pacer.budget_bytes(0, 100e6, DATAGRAM)
     pacer.on_sent(0, quantum, 100e6)
@@ -64,7 +65,7 @@ def test_a_quantum_goes_only_when_the_one_before_is_through() -> None:
     assert pacer.budget_bytes(due_ns, 100e6, DATAGRAM) == quantum
 
 
-def test_a_late_timer_at_a_high_rate_gets_several_quanta_at_once_but_no_more_than_512_kib() -> None:
+def test_a_late_timer_at_a_high_rate_releases_several_quanta_up_to_512_kib() -> None:
     pacer = Pacer()
     pacer.on_sent(0, pacer.budget_bytes(0, 2e9, DATAGRAM), 2e9)
     assert pacer.budget_bytes(1000, 2e9, DATAGRAM) == 0
@@ -75,8 +76,8 @@ def test_a_late_timer_at_a_high_rate_gets_several_quanta_at_once_but_no_more_tha
 
 
 @pytest.mark.parametrize("pause_ns", [10 * MS, SECOND, 3600 * SECOND])
-def test_who_was_held_by_something_else_gets_one_quantum_not_the_pause(pause_ns: int) -> None:
-    """A sender whose window opens again, or who has something to send again, has not earned what it did not send."""
+def test_a_sender_limited_by_something_else_gets_one_quantum_after_a_pause(pause_ns: int) -> None:
+    """A sender whose window opens again, or that has data again, earns nothing for the pause."""
     pacer = Pacer()
     pacer.on_sent(0, pacer.budget_bytes(0, 100e6, DATAGRAM), 100e6)
     quantum = pacer.budget_bytes(pause_ns, 100e6, DATAGRAM)
@@ -85,7 +86,7 @@ def test_who_was_held_by_something_else_gets_one_quantum_not_the_pause(pause_ns:
     assert pacer.budget_bytes(pause_ns, 100e6, DATAGRAM) == 0
 
 
-def test_lateness_is_made_good_only_up_to_a_bound() -> None:
+def test_lateness_is_made_up_for_only_up_to_a_limit() -> None:
     pacer = Pacer()
     pacer.on_sent(0, pacer.budget_bytes(0, 100e6, DATAGRAM), 100e6)
     assert pacer.budget_bytes(1, 100e6, DATAGRAM) == 0
@@ -97,7 +98,7 @@ def test_lateness_is_made_good_only_up_to_a_bound() -> None:
     assert burst <= 100e6 / 8 * 0.004 + 2 * Pacer.quantum_bytes(100e6, DATAGRAM)
 
 
-def test_what_was_sent_without_asking_is_paid_for_afterwards() -> None:
+def test_bytes_sent_beyond_the_budget_delay_the_next_quantum() -> None:
     pacer = Pacer()
     pacer.on_sent(0, 1_000_000, 100e6)
     assert pacer.next_send_time_ns() == 80 * MS

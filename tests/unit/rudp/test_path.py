@@ -9,8 +9,8 @@ PATH = ("192.0.2.1", 9)
 
 
 @pytest.mark.parametrize("pto_ns", [1, INITIAL_PTO_NS, 3 * INITIAL_PTO_NS])
-def test_a_challenge_is_repeated_after_timeouts_that_double_and_given_up_after_some(pto_ns: int) -> None:
-    """RFC 9000 section 8.2.1; the path is a new one, and may be longer than the old one's timeout allows for."""
+def test_a_challenge_is_repeated_with_doubling_intervals_and_then_given_up(pto_ns: int) -> None:
+    """RFC 9000 section 8.2.1. The candidate path may be longer than the current one."""
     validation = PathValidation(PATH, 0xC0FFEE, START)
     sent_at = []
     while (due_ns := validation.poll_timeout()) is not None:

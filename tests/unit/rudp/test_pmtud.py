@@ -16,7 +16,7 @@ NOW = 5_000_000_000
 
 
 def search(mtu: PathMtu, path_bytes: int, now_ns: int = NOW) -> list[int]:
-    """Answer probes as a path of `path_bytes` would, until there is none; the sizes that were tried."""
+    """Answer probes like a path that carries `path_bytes`, until the search ends; return the probed sizes."""
     tried: list[int] = []
     while (size := mtu.probe_size(now_ns)) is not None:
         assert len(tried) < 100, "the search does not end"
@@ -29,7 +29,7 @@ def search(mtu: PathMtu, path_bytes: int, now_ns: int = NOW) -> list[int]:
     return tried
 
 
-def test_a_path_as_wide_as_the_interface_takes_one_probe() -> None:
+def test_a_path_as_large_as_the_interface_takes_one_probe() -> None:
     mtu = PathMtu(1472)
     assert mtu.datagram_bytes == BASE_DATAGRAM_BYTES
     assert search(mtu, 1472) == [1472]
@@ -38,7 +38,7 @@ def test_a_path_as_wide_as_the_interface_takes_one_probe() -> None:
 
 
 @pytest.mark.parametrize("path_bytes", [1200, 1201, 1215, 1252, 1392, 1432, 1452, 1464, 1471])
-def test_a_narrower_path_is_found_to_within_a_hundredth(path_bytes: int) -> None:
+def test_a_narrower_path_is_found_to_within_one_percent(path_bytes: int) -> None:
     mtu = PathMtu(1472)
     tried = search(mtu, path_bytes)
     assert path_bytes - 16 < mtu.datagram_bytes <= path_bytes
@@ -66,7 +66,7 @@ def test_one_probe_at_a_time() -> None:
     assert mtu.probe_size(NOW) is None
 
 
-def test_a_probe_lost_by_chance_is_tried_again() -> None:
+def test_a_probe_lost_by_chance_is_repeated() -> None:
     mtu = PathMtu(1472)
     for _ in range(MAX_PROBES - 1):
         mtu.on_probe_sent()
@@ -75,7 +75,7 @@ def test_a_probe_lost_by_chance_is_tried_again() -> None:
     assert mtu.datagram_bytes == 1472
 
 
-def test_what_was_too_large_is_tried_again_after_ten_minutes() -> None:
+def test_a_larger_size_is_tried_again_after_ten_minutes() -> None:
     mtu = PathMtu(1472)
     search(mtu, 1400)
     due_ns = NOW + PMTU_RAISE_TIMER_NS
@@ -85,7 +85,7 @@ def test_what_was_too_large_is_tried_again_after_ten_minutes() -> None:
     assert mtu.datagram_bytes == 1472
 
 
-def test_a_black_hole_leads_back_to_the_base_size_and_a_new_search() -> None:
+def test_a_black_hole_restarts_the_search_from_the_base_size() -> None:
     mtu = PathMtu(1472)
     search(mtu, 1472)
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_a_burst_of_random_loss_is_no_black_hole() -> None:
 
 
 def test_a_dead_path_is_no_black_hole() -> None:
-    """Nothing gets through, small or large: it is not the size."""
+    """Nothing arrives, small or large, so the size is not the cause."""
     mtu = PathMtu(1472)
     search(mtu, 1472)
     for _ in range(50):
@@ -128,7 +128,7 @@ def test_a_path_that_does_not_carry_the_base_size_is_an_error_until_it_does() ->
     assert mtu.state is MtuSearchState.SEARCHING
 
 
-def test_a_probe_from_before_a_black_hole_settles_nothing_of_the_new_search() -> None:
+def test_a_probe_from_before_a_black_hole_does_not_affect_the_new_search() -> None:
     mtu = PathMtu(1472)
     mtu.on_probe_sent()
     mtu.on_probe_acked(1472, NOW)

@@ -37,7 +37,9 @@ def test_an_empty_set_has_no_first_and_no_last() -> None:
         ((0, 99), [(0, 10), (20, 30), (40, 99)], [(0, 99)]),
     ],
 )
-def test_add_says_what_is_new(added: tuple[int, int], new: list[tuple[int, int]], after: list[tuple[int, int]]) -> None:
+def test_add_returns_what_is_new(
+    added: tuple[int, int], new: list[tuple[int, int]], after: list[tuple[int, int]]
+) -> None:
     ranges = ranges_of((10, 20), (30, 40))
     assert ranges.add(*added) == new
     assert list(ranges) == after
@@ -54,7 +56,9 @@ def test_add_says_what_is_new(added: tuple[int, int], new: list[tuple[int, int]]
         ((0, 1 << 62), 20, []),
     ],
 )
-def test_remove_says_how_many_went(removed: tuple[int, int], count: int, after: list[tuple[int, int]]) -> None:
+def test_remove_returns_how_many_were_removed(
+    removed: tuple[int, int], count: int, after: list[tuple[int, int]]
+) -> None:
     ranges = ranges_of((10, 20), (30, 40))
     assert ranges.remove(*removed) == count
     assert list(ranges) == after

@@ -5,7 +5,7 @@ from toolkit.rudp.rtt import GRANULARITY_NS, INITIAL_RTT_NS, RttEstimator
 MS = 1_000_000
 
 
-def test_before_the_first_sample_it_has_the_initial_rtt() -> None:
+def test_the_initial_rtt_applies_before_the_first_sample() -> None:
     rtt = RttEstimator()
     assert not rtt.has_sample
     assert (rtt.smoothed_rtt_ns, rtt.rttvar_ns) == (INITIAL_RTT_NS, INITIAL_RTT_NS // 2)
@@ -27,7 +27,7 @@ def test_later_samples_are_smoothed_by_an_eighth_and_a_quarter() -> None:
 
 
 def test_the_variation_is_measured_from_the_smoothed_rtt() -> None:
-    """A queue that stands lifts the RTT far above its minimum, but is no variation."""
+    """A standing queue raises the RTT far above its minimum, but is no variation."""
     rtt = RttEstimator()
     rtt.update(10 * MS, 0)
     for _ in range(200):
@@ -36,7 +36,7 @@ def test_the_variation_is_measured_from_the_smoothed_rtt() -> None:
     assert rtt.rttvar_ns < MS
 
 
-def test_the_ack_delay_is_taken_off() -> None:
+def test_the_ack_delay_is_subtracted() -> None:
     rtt = RttEstimator()
     rtt.update(80 * MS, 0)
     rtt.update(100 * MS, 20 * MS)
@@ -44,21 +44,21 @@ def test_the_ack_delay_is_taken_off() -> None:
     assert rtt.latest_rtt_ns == 100 * MS
 
 
-def test_an_ack_delay_that_leads_below_the_minimum_is_not_believed() -> None:
+def test_an_ack_delay_that_leads_below_the_minimum_is_ignored() -> None:
     rtt = RttEstimator()
     rtt.update(80 * MS, 0)
     rtt.update(88 * MS, 20 * MS)
     assert rtt.smoothed_rtt_ns == 81 * MS
 
 
-def test_more_than_the_agreed_ack_delay_is_not_believed() -> None:
+def test_no_more_than_the_maximum_ack_delay_is_subtracted() -> None:
     rtt = RttEstimator(max_ack_delay_ns=25 * MS)
     rtt.update(80 * MS, 0)
     rtt.update(180 * MS, 60 * MS)
     assert rtt.smoothed_rtt_ns == (7 * 80 + 155) * MS // 8
 
 
-def test_the_probe_timeout_never_falls_below_the_granularity() -> None:
+def test_the_probe_timeout_includes_at_least_the_granularity() -> None:
     rtt = RttEstimator()
     for _ in range(100):
         rtt.update(50 * MS, 0)
@@ -66,7 +66,7 @@ def test_the_probe_timeout_never_falls_below_the_granularity() -> None:
     assert rtt.pto_ns(5 * MS) == rtt.smoothed_rtt_ns + GRANULARITY_NS + 5 * MS
 
 
-def test_persistent_congestion_lets_the_next_sample_be_the_minimum() -> None:
+def test_persistent_congestion_restarts_the_minimum() -> None:
     rtt = RttEstimator()
     rtt.update(20 * MS, 0)
     rtt.update(60 * MS, 0)
@@ -77,7 +77,7 @@ def test_persistent_congestion_lets_the_next_sample_be_the_minimum() -> None:
     assert rtt.min_rtt_ns == 60 * MS
 
 
-def test_a_clock_that_stands_still_makes_no_rtt_of_nothing() -> None:
+def test_a_clock_that_stands_still_gives_a_positive_rtt() -> None:
     rtt = RttEstimator()
     rtt.update(0, 0)
     assert rtt.smoothed_rtt_ns > 0

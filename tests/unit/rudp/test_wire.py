@@ -21,7 +21,7 @@ def test_payload_is_95_percent_of_an_ethernet_packet_with_room_for_a_tag() -> No
 
 
 @pytest.mark.parametrize("kind", list(wire.PacketType))
-def test_every_type_has_a_layout_that_struct_and_numpy_read_alike(kind: wire.PacketType) -> None:
+def test_struct_and_numpy_read_every_layout_alike(kind: wire.PacketType) -> None:
     layout = wire.LAYOUTS[kind]
     values = tuple(range(1, len(layout.fields) + 1))
     row = np.frombuffer(layout.pack(*values), layout.dtype)[0]
@@ -31,12 +31,12 @@ def test_every_type_has_a_layout_that_struct_and_numpy_read_alike(kind: wire.Pac
 
 
 @pytest.mark.parametrize("kind", list(wire.PacketType))
-def test_every_packet_of_any_version_begins_with_type_flags_and_connection_id(kind: wire.PacketType) -> None:
+def test_every_packet_begins_with_type_flags_and_connection_id(kind: wire.PacketType) -> None:
     assert [f.name for f in wire.LAYOUTS[kind].fields[:3]] == ["type", "flags", "connection_id"]
 
 
 @pytest.mark.parametrize("kind", [k for k in wire.PacketType if k >= wire.PacketType.DATA])
-def test_every_packet_after_the_handshake_goes_on_with_its_number(kind: wire.PacketType) -> None:
+def test_every_packet_after_the_handshake_continues_with_its_number(kind: wire.PacketType) -> None:
     assert wire.LAYOUTS[kind].fields[3].name == "packet_number"
 
 
@@ -46,7 +46,7 @@ def test_integers_are_in_network_byte_order() -> None:
 
 
 @pytest.mark.parametrize("missing", [1, 10, 26])
-def test_a_layout_refuses_what_is_too_short(missing: int) -> None:
+def test_a_layout_refuses_short_data(missing: int) -> None:
     with pytest.raises(ProtocolError, match="too short"):
         wire.DATA.unpack_untrusted(bytes(26 - missing))
     with pytest.raises(ProtocolError, match="too short"):
@@ -63,26 +63,26 @@ class TestInitial:
         with pytest.raises(ProtocolError, match="not padded"):
             wire.decode_initial_untrusted(wire.InitialPacket(1, 1472).encode()[:-1])
 
-    def test_of_another_version_is_read_no_further_than_its_version(self) -> None:
+    def test_of_another_version_is_read_only_up_to_its_version(self) -> None:
         datagram = bytearray(wire.InitialPacket(7, 1472, version=wire.VERSION + 1).encode())
         datagram[14:] = b"\xff" * (len(datagram) - 14)
         initial = wire.decode_initial_untrusted(bytes(datagram))
         assert (initial.client_id, initial.version) == (7, wire.VERSION + 1)
 
     @pytest.mark.parametrize("datagram_bytes", [0, wire.MIN_DATAGRAM_BYTES - 1, wire.MAX_DATAGRAM_BYTES + 1])
-    def test_with_an_absurd_datagram_size_is_refused(self, datagram_bytes: int) -> None:
+    def test_with_an_invalid_datagram_size_is_refused(self, datagram_bytes: int) -> None:
         with pytest.raises(ProtocolError, match="datagram size"):
             wire.decode_initial_untrusted(wire.InitialPacket(1, datagram_bytes).encode())
 
     @pytest.mark.parametrize(("token", "security"), [(257, 0), (0, 513), (0xFFFF, 0xFFFF)])
-    def test_with_absurd_lengths_is_refused(self, token: int, security: int) -> None:
+    def test_with_invalid_lengths_is_refused(self, token: int, security: int) -> None:
         head = wire.INITIAL.pack(wire.PacketType.INITIAL, 0, 1, wire.VERSION, 1472, token, security)
         with pytest.raises(ProtocolError, match="lengths"):
             wire.decode_initial_untrusted(head.ljust(wire.MIN_DATAGRAM_BYTES, b"\0"))
 
 
 class TestAnswersToAnInitial:
-    def test_are_smaller_than_what_they_answer(self) -> None:
+    def test_are_smaller_than_the_initial(self) -> None:
         longest = [
             wire.encode_retry(1, bytes(wire.MAX_TOKEN_BYTES)),
             wire.AcceptPacket(1, 2, 1472, 1 << 20, bytes(wire.MAX_SECURITY_BYTES)).encode(),
@@ -103,7 +103,7 @@ class TestAnswersToAnInitial:
             wire.AcceptPacket(1, 2, 1472, 0, bytes(wire.MAX_SECURITY_BYTES + 1)),
         ],
     )
-    def test_an_accept_that_makes_no_sense_is_refused(self, accept: wire.AcceptPacket) -> None:
+    def test_an_invalid_accept_is_refused(self, accept: wire.AcceptPacket) -> None:
         with pytest.raises(ProtocolError):
             wire.decode_accept_untrusted(accept.encode())
 
@@ -122,7 +122,7 @@ def ack_packet(largest: int, ranges: list[tuple[int, int]], count: int | None = 
 
 
 class TestAck:
-    def test_ranges_count_down_from_the_largest(self) -> None:
+    def test_ranges_descend_from_the_largest(self) -> None:
         ack = wire.decode_ack_untrusted(ack_packet(100, [(0, 1), (10, 20), (1, 5)]))
         assert ack.ranges == [(100, 101), (70, 90), (64, 69)]
 
@@ -138,7 +138,7 @@ class TestAck:
             (wire.MAX_OFFSET, [(0, 1)]),
         ],
     )
-    def test_what_no_correct_peer_sends_is_refused(self, largest: int, ranges: list[tuple[int, int]]) -> None:
+    def test_invalid_ranges_are_refused(self, largest: int, ranges: list[tuple[int, int]]) -> None:
         with pytest.raises(ProtocolError):
             wire.decode_ack_untrusted(ack_packet(largest, ranges))
 
@@ -147,13 +147,13 @@ class TestAck:
             wire.decode_ack_untrusted(ack_packet(100, [(0, 1)], count=0xFFFF))
 
     @pytest.mark.parametrize("windows", [(wire.MAX_OFFSET + 1, 0), (0, wire.MAX_OFFSET + 1)])
-    def test_absurd_windows_are_refused(self, windows: tuple[int, int]) -> None:
+    def test_windows_out_of_range_are_refused(self, windows: tuple[int, int]) -> None:
         ack = wire.AckPacket([(0, 1)], 0, *windows, 0, 0, 0)
         with pytest.raises(ProtocolError, match="out of range"):
             wire.decode_ack_untrusted(wire.encode_ack(1, 0, ack))
 
     @pytest.mark.parametrize("datagram_bytes", [1200, 1472, 65_507])
-    def test_as_many_ranges_as_are_said_to_fit_do_fit_with_a_tag(self, datagram_bytes: int) -> None:
+    def test_the_maximum_number_of_ranges_fits_with_a_tag(self, datagram_bytes: int) -> None:
         count = wire.max_ack_ranges(datagram_bytes)
         ranges = [(2 * i, 2 * i + 1) for i in reversed(range(count))]
         packet = wire.encode_ack(1, 0, wire.AckPacket(ranges, 0, 0, 0, 0, 0, 0))
@@ -171,12 +171,12 @@ class TestClose:
         _, reason = wire.decode_close_untrusted(wire.encode_close(1, 0, 4, "ü" * 1000))
         assert reason == "ü" * (wire.MAX_REASON_BYTES // 2)
 
-    def test_bytes_that_are_no_utf8_become_replacement_characters(self) -> None:
+    def test_invalid_utf_8_becomes_replacement_characters(self) -> None:
         packet = wire.CLOSE.pack(wire.PacketType.CLOSE, 0, 1, 0, 4, 2) + b"\xff\xfe"
         assert wire.decode_close_untrusted(packet) == (4, "\ufffd\ufffd")
 
     @pytest.mark.parametrize("reason_bytes", [3, 513, 0xFFFF])
-    def test_a_reason_that_is_not_whole_is_refused(self, reason_bytes: int) -> None:
+    def test_an_incomplete_reason_is_refused(self, reason_bytes: int) -> None:
         packet = wire.CLOSE.pack(wire.PacketType.CLOSE, 0, 1, 0, 4, reason_bytes) + b"ab"
         with pytest.raises(ProtocolError, match="reason"):
             wire.decode_close_untrusted(packet)
