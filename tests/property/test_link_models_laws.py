@@ -1,4 +1,4 @@
-"""Laws that hold for every path and every traffic: nothing is lost without a word, early, or by chance."""
+"""Invariants of the path model for every path and all traffic: complete, causal and deterministic."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ Burst = tuple[int, int, int, int, bool]
 
 
 def carry(spec: PathSpec, bursts: list[Burst], seed: int, *, one_by_one: bool = False) -> tuple[list[Fate], list[int]]:
-    """All fates, and when each packet was offered."""
+    """Send `bursts` over a path; return all fates, and when each packet was offered."""
     path = PathModel(spec, RTT_NS, seed)
     fates: list[Fate] = []
     offered: list[int] = []
@@ -73,7 +73,7 @@ def carry(spec: PathSpec, bursts: list[Burst], seed: int, *, one_by_one: bool = 
 
 
 def by_packet(fates: list[Fate]) -> dict[tuple[int, bool], tuple[str, int, bool, float | None]]:
-    """(number, is it a duplicate) -> what became of it, whatever the grouping was."""
+    """(packet number, is duplicate) -> its fate, independent of the grouping into Fates."""
     return {
         (index, fate.is_duplicate): (
             fate.drop,
@@ -98,7 +98,7 @@ def test_every_packet_has_exactly_one_fate(spec: PathSpec, bursts: list[Burst], 
 
 @given(PATHS, BURSTS, st.integers(0, 1000))
 @settings(max_examples=60)
-def test_nothing_arrives_before_the_wire_could_bring_it(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
+def test_nothing_arrives_before_transmission_and_propagation(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     fates, offered = carry(spec, bursts, seed)
     fastest_bps = max([spec.rate_bps or 0, *(c.rate_bps or 0 for c in spec.changes)])
     shortest_ns = min([spec.delay_ns, *(c.delay_ns for c in spec.changes if c.delay_ns is not None)])
@@ -110,7 +110,7 @@ def test_nothing_arrives_before_the_wire_could_bring_it(spec: PathSpec, bursts: 
 
 @given(PATHS, BURSTS, st.integers(0, 1000))
 @settings(max_examples=60)
-def test_order_is_kept_unless_reordering_was_asked_for(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
+def test_packets_keep_their_order_without_reordering(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     fates, _ = carry(replace(spec, reorder=0.0, jitter_reorders=False), bursts, seed)
     came = [at for fate in fates for _, at in fate.deliveries()]
     assert came == sorted(came)
@@ -124,13 +124,11 @@ def test_the_same_seed_and_packets_give_the_same_fates(spec: PathSpec, bursts: l
 
 @given(PATHS, BURSTS, st.integers(0, 1000))
 @settings(max_examples=80)
-def test_a_burst_meets_the_fates_that_its_packets_would_meet_alone(
-    spec: PathSpec, bursts: list[Burst], seed: int
-) -> None:
+def test_a_burst_has_the_fates_of_its_packets_offered_alone(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     together, _ = carry(spec, bursts, seed)
     alone, _ = carry(spec, bursts, seed, one_by_one=True)
     grouped, single = by_packet(together), by_packet(alone)
     assert grouped.keys() == single.keys()
     for packet, (drop, at, is_marked, corrupt_at) in grouped.items():
         assert (drop, is_marked, corrupt_at) == (single[packet][0], *single[packet][2:]), packet
-        assert abs(at - single[packet][1]) <= 1, packet  # a product and a sum of floats may differ in the last digit
+        assert abs(at - single[packet][1]) <= 1, packet  # a product and a sum of floats may differ by rounding

@@ -1,7 +1,7 @@
-"""Super-packets cut into runs and singles: what comes out is what a device would have put on the wire.
+"""Super-packets cut into runs and single packets give what a device would have put on the wire.
 
-The reference is written apart from the code under test: it builds each wire packet from the fields of the original,
-with whole checksums, and compares after the same has been completed in what was cut.
+The reference is independent of the code under test: it builds each wire packet from the fields of the original, with
+complete checksums. The checksums of the cut packets are completed before the comparison.
 """
 
 import struct
@@ -34,7 +34,7 @@ def checksum(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Original:
-    """What a sender hands to its device."""
+    """A TCP or UDP super-packet as its sender made it."""
 
     is_ipv6: bool
     protocol: int
@@ -47,7 +47,7 @@ class Original:
     options: bytes = b""
 
     def packet(self, index: int, count: int, *, is_marked: bool = False) -> bytes:
-        """Packets `index` up to `index + count` in one, as IP, with a whole checksum."""
+        """Packets [index, index + count) as one IP packet with a complete checksum."""
         payload = self.payload[index * self.segment : (index + count) * self.segment]
         is_last = (index + count) * self.segment >= len(self.payload)
         flags = self.flags if is_last else self.flags & ~(FIN | PSH)
@@ -80,7 +80,7 @@ class Original:
         return header[:10] + struct.pack("!H", value) + ENDS_V4
 
     def super_packet(self) -> bytes:
-        """As TUN hands it over: one IP header over all, and the sum of the pseudo header for a checksum."""
+        """As TUN yields it: one IP header, and the sum of the pseudo-header in place of the checksum."""
         ip = 40 if self.is_ipv6 else 20
         whole = bytearray(self._packet(self.payload, self.identification, self.sequence, self.flags, False))
         at = ip + (16 if self.protocol == TCP else 6)
@@ -93,7 +93,7 @@ class Original:
 
 
 def completed(written: bytes) -> tuple[bytes, int, int]:
-    """What was written, with its checksum completed as a device does; its gso_type and gso_size."""
+    """A write with its checksum completed as a device does, its gso_type and its gso_size."""
     flags, kind, _, size, start, offset = struct.unpack_from(VNET, written)
     packet = bytearray(written[10:])
     assert flags == NEEDS_CSUM
@@ -118,7 +118,7 @@ ORIGINALS = st.builds(
 
 @given(ORIGINALS)
 @settings(max_examples=100)
-def test_a_super_packet_knows_its_packets(original: Original) -> None:
+def test_a_super_packet_has_the_sizes_of_its_packets(original: Original) -> None:
     seen = SuperPacket(original.super_packet())
     singles = -(-len(original.payload) // original.segment)
     assert seen.packets == singles
@@ -129,7 +129,7 @@ def test_a_super_packet_knows_its_packets(original: Original) -> None:
 
 @given(ORIGINALS, st.data(), st.booleans())
 @settings(max_examples=200)
-def test_a_cut_is_what_the_wire_would_have_carried(original: Original, data: st.DataObject, is_marked: bool) -> None:
+def test_a_cut_equals_what_the_wire_would_carry(original: Original, data: st.DataObject, is_marked: bool) -> None:
     seen = SuperPacket(original.super_packet())
     cuts = data.draw(st.sets(st.integers(1, seen.packets), max_size=4)) | {0, seen.packets}
     for first, end in pairwise(sorted(cuts)):
@@ -144,12 +144,12 @@ def test_a_cut_is_what_the_wire_would_have_carried(original: Original, data: st.
 
 @given(ORIGINALS, st.data())
 @settings(max_examples=200)
-def test_damage_is_one_bit_that_the_checksum_catches(original: Original, data: st.DataObject) -> None:
+def test_corruption_flips_one_bit_of_a_packet_with_a_complete_checksum(original: Original, data: st.DataObject) -> None:
     seen = SuperPacket(original.super_packet())
     index = data.draw(st.integers(0, seen.packets - 1))
     place = data.draw(st.floats(0, 1, exclude_max=True))
     written = bytes(seen.corrupted(index, place))
-    assert written[:10] == bytes(10)  # the receiver's kernel is to check it
+    assert written[:10] == bytes(10)  # the receiving kernel has to verify the checksum
     whole = original.packet(index, 1)
     differences = [a ^ b for a, b in zip(written[10:], whole, strict=True)]
     assert sum(d.bit_count() for d in differences) == 1
@@ -157,7 +157,7 @@ def test_damage_is_one_bit_that_the_checksum_catches(original: Original, data: s
     assert not any(differences[:ip])
 
 
-def test_a_packet_without_offload_goes_as_it_came() -> None:
+def test_a_packet_without_offload_passes_unchanged() -> None:
     packet = bytes(10) + Original(False, UDP, 1000, bytes(300)).packet(0, 1)
     seen = SuperPacket(packet)
     assert (seen.packets, seen.packet_bytes, seen.last_bytes) == (1, 328, 328)
@@ -179,6 +179,6 @@ def test_a_packet_without_offload_goes_as_it_came() -> None:
         struct.pack(VNET, 1, TCPV4, 40, 1448, 200, 16) + b"\x45" + bytes(80),
     ],
 )
-def test_what_is_no_ip_packet_is_refused(data: bytes) -> None:
+def test_data_that_is_not_an_ip_packet_is_rejected(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         SuperPacket(data)

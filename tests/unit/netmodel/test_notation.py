@@ -1,4 +1,4 @@
-"""Links as people write them, the links that have names, and what nonsense gets."""
+"""Parsing of links, named links, and the errors for bad input."""
 
 import pytest
 
@@ -6,13 +6,13 @@ from toolkit.emulator.interfaces import Addresses
 from toolkit.emulator.netem import netem_options
 from toolkit.errors import UsageError
 from toolkit.netmodel.notation import LinkText, link_spec, parse_burst, parse_queue
-from toolkit.netmodel.profiles import PROFILES, profile
+from toolkit.netmodel.profiles import PROFILES, Profile, profile
 from toolkit.netmodel.spec import LAN, BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec, queue_limit_bytes
 
 MS = 1_000_000
 
 
-def test_rate_and_rtt_are_of_both_ways_and_loss_is_of_the_way_there() -> None:
+def test_rate_and_rtt_apply_to_both_directions_and_loss_to_one() -> None:
     spec = link_spec(LinkText(rate="100Mbit", rtt="40ms", loss="1%", seed=7, mtu=1400))
     assert spec == LinkSpec(
         PathSpec(rate_bps=1e8, delay_ns=20 * MS, loss=0.01),
@@ -23,20 +23,20 @@ def test_rate_and_rtt_are_of_both_ways_and_loss_is_of_the_way_there() -> None:
     assert spec.rtt_ns == 40 * MS
 
 
-def test_harm_may_be_both_ways() -> None:
+def test_impairments_may_apply_to_both_directions() -> None:
     spec = link_spec(LinkText(loss="1%", jitter="2ms", duplicate="2%", corrupt="3%", reorder="4%", both_ways=True))
     assert spec.forward == spec.backward
     assert spec.backward == PathSpec(loss=0.01, jitter_ns=2 * MS, duplicate=0.02, corrupt=0.03, reorder=0.04)
 
 
-def test_the_way_back_may_have_its_own_rate_or_trace() -> None:
+def test_the_backward_path_may_have_its_own_rate_or_trace() -> None:
     assert link_spec(LinkText(rate="10Mbit", rate_back="50Mbit")).backward.rate_bps == 5e7
     mixed = link_spec(LinkText(trace=(1, 2), rate_back="5Mbit"))
     assert (mixed.forward.trace_ms, mixed.backward.rate_bps, mixed.backward.trace_ms) == ((1, 2), 5e6, None)
     assert link_spec(LinkText(trace=(1, 2))).backward.trace_ms == (1, 2)
 
 
-def test_a_profile_is_changed_by_what_is_written() -> None:
+def test_options_modify_a_profile() -> None:
     starlink = profile("starlink").spec
     changed = link_spec(LinkText(rtt="60ms", queue="codel"), starlink)
     assert changed.forward.rate_bps == starlink.forward.rate_bps
@@ -46,7 +46,7 @@ def test_a_profile_is_changed_by_what_is_written() -> None:
     assert link_spec(LinkText(), starlink) == starlink
 
 
-def test_changes_are_in_the_order_of_time_and_loss_is_of_one_way() -> None:
+def test_changes_are_sorted_by_time_and_loss_applies_to_one_direction() -> None:
     spec = link_spec(LinkText(rate="1Mbit", changes=("at 5s rate 2Mbit", "1s loss 3%", "at 2s rtt 10ms")))
     second = 1000 * MS
     assert spec.forward.changes == (
@@ -78,7 +78,7 @@ def test_bursts() -> None:
     assert parse_burst("1%:20ms:50%").mean_loss == pytest.approx(0.005)
 
 
-def test_the_default_queue_is_one_bandwidth_delay_product_and_not_tiny() -> None:
+def test_the_default_queue_is_one_bandwidth_delay_product_with_a_minimum() -> None:
     assert queue_limit_bytes(PathSpec(rate_bps=1e8), 40 * MS) == 500_000
     assert queue_limit_bytes(PathSpec(rate_bps=1e6), 10 * MS) == 150_000
 
@@ -116,40 +116,40 @@ def test_the_default_queue_is_one_bandwidth_delay_product_and_not_tiny() -> None
         LinkText(seed=-1),
     ],
 )
-def test_nonsense_gets_one_line(text: LinkText) -> None:
+def test_an_error_is_one_line(text: LinkText) -> None:
     with pytest.raises(UsageError) as caught:
         link_spec(text)
     assert str(caught.value).isprintable()
 
 
-def test_an_unknown_name_gets_the_list() -> None:
+def test_the_error_for_an_unknown_link_lists_all_links() -> None:
     with pytest.raises(UsageError, match="starlink"):
         profile("\x1bsatellite")
 
 
 @pytest.mark.parametrize("known", PROFILES.values(), ids=PROFILES)
-def test_every_named_link_names_its_sources(known: object) -> None:
-    assert known.sources  # type: ignore[attr-defined]
-    assert PROFILES[known.name] is known  # type: ignore[attr-defined]
+def test_every_named_link_has_sources(known: Profile) -> None:
+    assert known.sources
+    assert PROFILES[known.name] is known
 
 
-def test_the_names_that_were_promised() -> None:
+def test_the_named_links() -> None:
     assert list(PROFILES) == ["lan", "wifi", "dsl", "lte", "starlink", "geo", "transatlantic", "lossy-wan"]
     assert profile("lan").spec.kind == LAN
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0", "10.0.0.0/31", "10.0.0.1/24", "fd00::/64", "x", "10.0.0.0/33"])
-def test_addresses_that_make_no_sense(text: str) -> None:
+def test_bad_address_ranges_are_rejected(text: str) -> None:
     with pytest.raises(UsageError):
         Addresses.of_network(text)
 
 
-def test_the_first_two_addresses_are_the_ends() -> None:
+def test_the_ends_get_the_first_two_addresses() -> None:
     ends = Addresses.of_network("10.9.8.0/24")
     assert (str(ends.near), str(ends.far), ends.prefix) == ("10.9.8.1", "10.9.8.2", 24)
 
 
-def test_netem_is_told_in_its_own_units() -> None:
+def test_netem_options_have_the_units_of_netem() -> None:
     path = PathSpec(delay_ns=20 * MS, loss=0.01, jitter_ns=MS, duplicate=0.02, corrupt=0.03)
     assert netem_options(path) == {
         "delay": 20_000,
@@ -172,6 +172,6 @@ def test_netem_is_told_in_its_own_units() -> None:
         PathSpec(reorder=0.1),
     ],
 )
-def test_what_netem_has_not_is_refused(path: PathSpec) -> None:
+def test_unsupported_netem_options_are_rejected(path: PathSpec) -> None:
     with pytest.raises(UsageError, match="leave out '--emulator netem'"):
         netem_options(path)

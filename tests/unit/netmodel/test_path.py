@@ -1,4 +1,4 @@
-"""The link's models against their own mathematics; every seed is in the test's name."""
+"""The path model against its mathematics; parametrised seeds are part of the test names."""
 
 import math
 import statistics
@@ -18,7 +18,7 @@ SEEDS = (1, 2, 3)
 def send(
     spec: PathSpec, packets: int, gap_ns: float, *, seed: int = 1, size: int = 1500, rtt_ns: int = 0
 ) -> list[Fate]:
-    """`packets` of `size` bytes, one every `gap_ns`; all fates, in the order in which they were told."""
+    """Send `packets` packets of `size` bytes, one every `gap_ns`; return all fates in the order of polling."""
     path = PathModel(spec, rtt_ns, seed)
     fates = []
     for index in range(packets):
@@ -28,7 +28,7 @@ def send(
 
 
 def arrivals(fates: list[Fate]) -> dict[int, int]:
-    """Packet number -> when it arrived first."""
+    """Packet number -> first arrival."""
     return {index: at for fate in fates if not fate.is_duplicate for index, at in fate.deliveries()}
 
 
@@ -37,7 +37,7 @@ def dropped(fates: list[Fate], reason: str) -> set[int]:
 
 
 def assert_binomial(hits: int, trials: int, probability: float) -> None:
-    """Within the two-sided 99.9% interval (normal approximation, all tests have enough hits for it)."""
+    """Within the two-sided 99.9% interval (normal approximation: every test has enough hits for it)."""
     spread = 3.29 * math.sqrt(trials * probability * (1 - probability))
     assert abs(hits - trials * probability) <= spread, f"{hits} of {trials} at {probability}"
 
@@ -50,24 +50,24 @@ def test_loss_is_binomial(seed: int, probability: float) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_losses_are_independent_of_their_predecessors(seed: int) -> None:
+def test_losses_are_independent_of_each_other(seed: int) -> None:
     lost = dropped(send(PathSpec(loss=0.2), 50_000, MS, seed=seed), LOSS)
     pairs = sum(index + 1 in lost for index in lost)
     assert_binomial(pairs, len(lost), 0.2)
 
 
-def test_a_second_impairment_leaves_the_draws_of_the_first_alone() -> None:
+def test_a_second_impairment_does_not_change_the_draws_of_the_first() -> None:
     plain = PathSpec(loss=0.02)
     busy = replace(plain, duplicate=0.1, corrupt=0.1, reorder=0.1, jitter_ns=3 * MS, jitter_reorders=True)
     assert dropped(send(plain, 5000, MS), LOSS) == dropped(send(busy, 5000, MS), LOSS)
 
 
-def test_more_loss_loses_the_same_packets_and_more() -> None:
+def test_a_higher_probability_loses_the_same_packets_and_more() -> None:
     few, many = (dropped(send(PathSpec(loss=p), 20_000, MS), LOSS) for p in (0.01, 0.03))
     assert few < many
 
 
-def test_the_two_directions_draw_apart() -> None:
+def test_the_two_directions_have_independent_draws() -> None:
     there, back = PathModel(PathSpec(loss=0.1), 0, 7, 0), PathModel(PathSpec(loss=0.1), 0, 7, 1)
     for path in (there, back):
         path.handle_packets(0, 100, 1000)
@@ -91,7 +91,7 @@ def test_bursts_have_their_mean_length_and_share(seed: int) -> None:
     assert burst.mean_loss == pytest.approx(0.05)
 
 
-def test_bursts_belong_to_time_and_not_to_packets() -> None:
+def test_bursts_depend_on_time_and_not_on_packets() -> None:
     spec = PathSpec(burst=BurstLoss.from_share(0.1, 20 * MS))
     dense = dropped(send(spec, 40_000, MS), BURST)
     sparse = dropped(send(spec, 4_000, 10 * MS, size=40), BURST)
@@ -100,7 +100,7 @@ def test_bursts_belong_to_time_and_not_to_packets() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_burst_may_lose_only_some(seed: int) -> None:
+def test_a_burst_may_lose_only_a_share(seed: int) -> None:
     burst = BurstLoss(mean_good_ns=1, mean_bad_ns=10**15, loss_good=0.0, loss_bad=0.3)
     lost = dropped(send(PathSpec(burst=burst), 20_000, MS, seed=seed), BURST)
     assert_binomial(len(lost), 20_000, 0.3)
@@ -115,64 +115,64 @@ def test_the_rate_is_kept(rate_bps: float) -> None:
     assert measured == pytest.approx(rate_bps, rel=1e-4)
 
 
-def test_an_idle_path_adds_transmission_and_propagation() -> None:
+def test_an_idle_path_adds_transmission_and_propagation_only() -> None:
     came = arrivals(send(PathSpec(rate_bps=1e8, delay_ns=20 * MS), 5, SECOND))
     assert came == {index: index * SECOND + 20 * MS + 120_000 for index in range(5)}
 
 
-def test_a_full_queue_refuses_what_comes_last() -> None:
+def test_a_full_queue_refuses_the_last_packets() -> None:
     path = PathModel(PathSpec(rate_bps=1e6, queue=QueueSpec(limit_bytes=15_000)), 0, 1)
     path.handle_packets(0, 1500, 20)
     assert dropped(path.poll_fates(0), QUEUE) == set(range(10, 20))
-    path.handle_packets(12 * MS, 1500, 2)  # one has been sent meanwhile
+    path.handle_packets(12 * MS, 1500, 2)  # one packet has been sent since
     assert dropped(path.poll_fates(12 * MS), QUEUE) == {21}
     path.handle_packets(12 * MS, 100)
     assert dropped(path.poll_fates(12 * MS), QUEUE) == {22}
 
 
-def test_a_queue_in_time_holds_what_the_rate_carries_in_it() -> None:
+def test_a_queue_in_time_holds_what_the_rate_carries_in_that_time() -> None:
     path = PathModel(PathSpec(rate_bps=12e6, queue=QueueSpec(limit_ns=50 * MS)), 0, 1)
     path.handle_packets(0, 1500, 100)
     assert dropped(path.poll_fates(0), QUEUE) == set(range(50, 100))
 
 
-def test_a_queue_in_time_goes_with_the_rate_that_is_in_force_when_a_packet_comes() -> None:
-    """Not with the one that was at the last packet (idle since), nor with the one that its last packet will meet."""
+def test_a_queue_in_time_follows_the_rate_at_the_arrival_of_a_packet() -> None:
+    """Not the rate at the previous packet, nor the rate at which the packet will depart."""
     spec = PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=QueueSpec(limit_ns=50 * MS))
     path = PathModel(spec, 0, 1)
     path.handle_packets(980 * MS, 1500, 100)  # 20 of them at 12 Mbit/s, 30 at a tenth of it
-    path.handle_packets(981 * MS, 1500, 2)  # one is gone, and 75 kB hold for another while the rate is what it was
-    path.handle_packets(1001 * MS, 1500)  # 7.5 kB hold
+    path.handle_packets(981 * MS, 1500, 2)  # one packet has left, and the limit of 75 kB still applies
+    path.handle_packets(1001 * MS, 1500)  # the limit is 7.5 kB
     path.handle_packets(3 * SECOND, 1500, 100)
     assert dropped(path.poll_fates(3 * SECOND), QUEUE) == {*range(50, 100), 101, 102, *range(108, 203)}
 
 
-def test_codel_is_bounded_by_the_rate_in_force_as_well() -> None:
+def test_the_limit_of_codel_follows_the_rate_too() -> None:
     queue = QueueSpec(codel=True, limit_ns=50 * MS)
     path = PathModel(PathSpec(rate_bps=12e6, changes=(LinkChange(SECOND, rate_bps=1.2e6),), queue=queue), 0, 1)
-    path.handle_packets(2 * SECOND, 1500, 10)  # one is on its way, five wait
+    path.handle_packets(2 * SECOND, 1500, 10)  # one is being sent, five wait
     assert dropped(path.poll_fates(2 * SECOND), QUEUE) == {6, 7, 8, 9}
 
 
-def test_an_empty_queue_takes_any_packet() -> None:
+def test_an_empty_queue_accepts_any_packet() -> None:
     path = PathModel(PathSpec(rate_bps=1e5, queue=QueueSpec(limit_ns=MS)), 0, 1)
     path.handle_packets(0, 1500, 2)
     assert dropped(path.poll_fates(0), QUEUE) == {1}
 
 
-def test_a_queue_without_a_size_has_the_bandwidth_delay_product() -> None:
+def test_a_queue_without_a_size_holds_one_bandwidth_delay_product() -> None:
     path = PathModel(PathSpec(rate_bps=1e8), 40 * MS, 1)
     path.handle_packets(0, 1500, 1000)
     assert dropped(path.poll_fates(0), QUEUE) == set(range(500_000 // 1500, 1000))
 
 
-def test_a_short_last_packet_takes_its_own_time() -> None:
+def test_a_short_last_packet_takes_less_time() -> None:
     path = PathModel(PathSpec(rate_bps=8e6), 0, 1)
     path.handle_packets(0, 1000, 3, last_bytes=500)
     assert arrivals(path.poll_fates(0)) == {0: MS, 1: 2 * MS, 2: 2 * MS + MS // 2}
 
 
-def test_drop_tail_marks_what_would_wait_too_long() -> None:
+def test_drop_tail_marks_packets_that_would_wait_too_long() -> None:
     path = PathModel(PathSpec(rate_bps=12e6, queue=QueueSpec(ecn_threshold_ns=5 * MS)), 0, 1)
     path.handle_packets(0, 1500, 10, is_ecn=True)
     marked = {i for f in path.poll_fates(0) if f.is_marked for i, _ in f.deliveries()}
@@ -191,7 +191,7 @@ def test_jitter_is_exponential(seed: int) -> None:
     assert_binomial(sum(e > 2 * math.log(10) for e in extra_ms), 20_000, 0.1)
 
 
-def test_jitter_keeps_the_order_unless_it_is_asked_not_to() -> None:
+def test_jitter_keeps_the_order_unless_it_may_reorder() -> None:
     in_order = list(arrivals(send(PathSpec(jitter_ns=5 * MS), 5000, MS)).values())
     assert in_order == sorted(in_order)
     free = list(arrivals(send(PathSpec(jitter_ns=5 * MS, jitter_reorders=True), 5000, MS)).values())
@@ -199,7 +199,7 @@ def test_jitter_keeps_the_order_unless_it_is_asked_not_to() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_reordering_holds_back_its_share(seed: int) -> None:
+def test_reordering_holds_back_the_requested_share(seed: int) -> None:
     spec = PathSpec(delay_ns=10 * MS, reorder=0.02, reorder_delay_ns=3 * MS)
     came = arrivals(send(spec, 20_000, MS, seed=seed))
     extra = [at - index * MS - 10 * MS for index, at in came.items()]
@@ -208,7 +208,7 @@ def test_reordering_holds_back_its_share(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_duplicates_and_damage_have_their_shares(seed: int) -> None:
+def test_duplicates_and_corruption_have_the_requested_shares(seed: int) -> None:
     fates = send(PathSpec(duplicate=0.03, corrupt=0.05), 20_000, MS, seed=seed)
     assert len(arrivals(fates)) == 20_000
     assert_binomial(sum(fate.is_duplicate for fate in fates), 20_000, 0.03)
@@ -220,8 +220,8 @@ def test_duplicates_and_damage_have_their_shares(seed: int) -> None:
 
 @pytest.mark.parametrize("reorders", [False, True])
 @pytest.mark.parametrize("jitter_ns", [0, 20 * MS])
-def test_what_is_held_back_comes_later_than_it_would_have(jitter_ns: int, reorders: bool) -> None:
-    """By 5 ms, whatever its delay was: jitter, or a floor that a shorter path has left."""
+def test_a_packet_held_back_arrives_later_than_without(jitter_ns: int, reorders: bool) -> None:
+    """By 5 ms, whatever its delay is: jitter, or the order after the path has become shorter."""
     spec = PathSpec(
         delay_ns=30 * MS, jitter_ns=jitter_ns, jitter_reorders=reorders, changes=(LinkChange(SECOND, delay_ns=5 * MS),)
     )
@@ -258,7 +258,7 @@ def test_a_blackout_takes_what_is_sent_in_it() -> None:
 
 
 def codel_drops(**queue: object) -> tuple[PathModel, list[tuple[float, int]], list[Fate]]:
-    """An unresponsive sender at 1.25 times the rate before CoDel, for 2 s: (time, packet) of drops, all fates."""
+    """An unresponsive sender at 1.25 times the rate for 2 s: the path, (time, packet) of the drops, all fates."""
     spec = PathSpec(rate_bps=12e6, queue=QueueSpec(codel=True, limit_bytes=10**9, **queue))  # type: ignore[arg-type]
     path = PathModel(spec, 0, 1)
     drops, fates = [], []
@@ -273,10 +273,10 @@ def codel_drops(**queue: object) -> tuple[PathModel, list[tuple[float, int]], li
     return path, drops, fates
 
 
-def test_codel_drops_at_its_control_law() -> None:
+def test_codel_drops_by_its_control_law() -> None:
     _, drops, _ = codel_drops()
     times_ms = [at / MS for at, _ in drops]
-    # The wait grows by 0.25 ms with each ms: 5 ms are reached at 20 ms, and an interval later the first one goes.
+    # The delay grows by 0.25 ms per ms: it reaches 5 ms at 20 ms, and the first drop follows one interval later.
     assert times_ms[0] == pytest.approx(5 / 0.25 + 5 + 100, abs=3)
     for n, (a, b) in enumerate(pairwise(times_ms[:15]), 1):
         assert b - a == pytest.approx(100 / math.sqrt(n), abs=1.2), n
@@ -290,14 +290,14 @@ def test_codel_marks_instead_of_dropping() -> None:
     assert len(arrivals(fates)) == sum(fate.packets for fate in fates)
 
 
-def test_codel_leaves_a_short_queue_alone() -> None:
+def test_codel_does_not_drop_from_a_short_queue() -> None:
     spec = PathSpec(rate_bps=12e6, queue=QueueSpec(codel=True))
     fates = send(spec, 5000, 1.01 * MS)
     assert len(arrivals(fates)) == 5000
 
 
 def test_codel_controls_a_responsive_sender() -> None:
-    """A window that halves at a drop and grows by one a round trip: the standing queue comes near the target."""
+    """A window that halves at a drop and grows by one per round trip keeps the standing queue near the target."""
     path = PathModel(PathSpec(rate_bps=12e6, delay_ns=20 * MS, queue=QueueSpec(codel=True, limit_bytes=10**9)), 0, 1)
     window, in_flight, now_ns, next_cut_ns = 200.0, 0, 0.0, 0.0
     sent_at: dict[int, float] = {}
@@ -325,7 +325,7 @@ def test_codel_controls_a_responsive_sender() -> None:
     assert len(waits_ms) > 0.8 * 15_000
 
 
-def test_the_same_packets_and_seed_meet_the_same_fates_and_another_seed_others() -> None:
+def test_the_seed_determines_the_fates() -> None:
     spec = PathSpec(
         rate_bps=5e6,
         jitter_ns=MS,
