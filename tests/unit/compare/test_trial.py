@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import pytest
 
+from tests.support.fake_testbed import FakeTestbed
 from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.paths import BenchPath, from_options, loopback
 from toolkit.compare.plan import TrialSpec, parse_transports
@@ -52,64 +52,6 @@ SENDER = EndpointResult(
 RECEIVER = EndpointResult(size_bytes=SIZE, seconds=0.95, digest="00", started_s=100.05)
 BALANCED = PacketAudit(DirectionAudit(700, 700, delivered=700, received=700), DirectionAudit(70, 70), 1_100_000)
 NOT_MET = Probe("a", None, None, None, None, False, "too slow")
-
-
-class FakeEndpoint:
-    """Stands for a worker process: ready at once, with a fixed result, or an error instead."""
-
-    def __init__(self, result: EndpointResult | TransferError) -> None:
-        self._result = result
-
-    def __enter__(self) -> "FakeEndpoint":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        return
-
-    def await_port(self) -> int:
-        return 9
-
-    def await_ready(self) -> None:
-        return
-
-    def go(self) -> None:
-        return
-
-    def result(self, _limit_s: float, _digest: str = "") -> EndpointResult:
-        if isinstance(self._result, TransferError):
-            raise self._result
-        return self._result
-
-
-class FakeTestbed:
-    """A testbed whose endpoints and audit have a fixed outcome."""
-
-    host = "192.0.2.1"
-
-    def __init__(
-        self,
-        path: BenchPath,
-        sender: EndpointResult | TransferError,
-        receiver: EndpointResult | TransferError,
-        ledger: PacketAudit | None,
-    ) -> None:
-        self.path = path
-        self._sender, self._receiver, self._ledger = sender, receiver, ledger
-
-    def receiver(self, *_: object) -> FakeEndpoint:
-        return FakeEndpoint(self._receiver)
-
-    def sender(self, *_: object) -> FakeEndpoint:
-        return FakeEndpoint(self._sender)
-
-    def begin(self, _seed: int) -> None:
-        return
-
-    def pinger(self) -> None:
-        return
-
-    def account(self, *_: object) -> PacketAudit | None:
-        return self._ledger
 
 
 def trial(
