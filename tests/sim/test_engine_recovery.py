@@ -84,8 +84,8 @@ class TestLoss:
         pair = Pair(4, path(blackout=is_dark, rate_bps=20e6, queue_ns=100 * MS), data=3_000_000)
         pair.near.offer()
         pair.run(lambda: pair.now_ns > end_ns)
-        landed = pair.far.delivered_bytes
-        pair.run(lambda: pair.far.delivered_bytes > landed)
+        delivered = pair.far.delivered_bytes
+        pair.run(lambda: pair.far.delivered_bytes > delivered)
         assert pair.now_ns - end_ns < 500 * MS
         pair.run_until_acked()
 
@@ -124,8 +124,8 @@ class TestNarrowerPath:
         assert pair.near.connection.stats().datagram_bytes > narrow.limit_bytes
         narrow.is_on = True
         changed_ns = pair.now_ns
-        landed = pair.far.delivered_bytes + 200_000  # more than was in flight
-        pair.run(lambda: pair.far.delivered_bytes > landed)
+        delivered = pair.far.delivered_bytes + 200_000  # more than was in flight
+        pair.run(lambda: pair.far.delivered_bytes > delivered)
         assert pair.now_ns - changed_ns < 2 * SECOND
         pair.run_until_acked()
         assert wire.MIN_DATAGRAM_BYTES <= pair.near.connection.stats().datagram_bytes <= narrow.limit_bytes
@@ -156,8 +156,8 @@ class TestLocalAddressChange:
         pair.near.connection.handle_local_address_change()
         stats = pair.near.connection.stats()
         assert (stats.bytes_in_flight, stats.datagram_bytes) == (0, wire.MIN_DATAGRAM_BYTES)
-        moved_ns, landed = pair.now_ns, pair.far.delivered_bytes
-        pair.run(lambda: pair.far.delivered_bytes > landed)
+        moved_ns, delivered = pair.now_ns, pair.far.delivered_bytes
+        pair.run(lambda: pair.far.delivered_bytes > delivered)
         assert pair.now_ns - moved_ns < 4 * ONE_WAY_NS
         pair.run_until_acked()
         assert pair.far.messages == pair.near.messages == [bytes(5000)] * 20

@@ -2,8 +2,7 @@
 
 The network is a list of seeded hazards per datagram (loss, duplication, corruption, delay with reordering, a rate with
 a queue), so that a failing schedule is replayed by its seed alone. Datagrams are handed up one by one, or in runs as
-UDP_GRO would. A test that wants one particular datagram lost says so by `drop`, and one that wants a hostile peer
-hands in datagrams of its own by `inject`.
+UDP_GRO would. A test selects particular datagrams to lose by `drop`, and acts as a hostile peer by `inject`.
 """
 
 import heapq
@@ -40,7 +39,7 @@ def nothing(_datagram: bytes) -> bool:
 class Hazards:
     """What may happen to datagrams in one direction. Probabilities in [0, 1], times in ns, rate in bits per second.
 
-    `blackout` says when everything is lost, `drop` which datagrams are (a test picks those that it is about).
+    `blackout` says when everything is lost; `drop` selects the datagrams to lose.
     """
 
     delay_ns: int = 5 * MS
@@ -94,7 +93,7 @@ class End:
 class Pair:
     """`near` is the client, `far` the server. `run` advances virtual time until a condition holds.
 
-    `data` and `back_data` are how many random bytes each of them has in its data space, `offer` hands them over.
+    `data` and `back_data` are how many random bytes each of them has to send; `offer` hands them over.
     """
 
     def __init__(

@@ -21,11 +21,12 @@ from toolkit.rudp.assembler import DataAssembler, MessageAssembler
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.flow_control import ReceiveWindow
-from toolkit.rudp.observer import ConnectionObserver, Timer
+from toolkit.rudp.loss_recovery import Timer
+from toolkit.rudp.observer import ConnectionObserver
 from toolkit.rudp.path import PathState
 from toolkit.rudp.sender import Sender
 from toolkit.rudp.state import ConnectionLifetime, ConnectionState
-from toolkit.rudp.stats import ConnectionStats
+from toolkit.rudp.stats import ConnectionStats, take_stats
 from toolkit.rudp.streams import DataSource
 from toolkit.rudp.wire import PacketType
 
@@ -64,7 +65,6 @@ class Connection:
 
         `peer_address` is the client's address, which may change; None on a client. `observer` is told of events.
         """
-        self.config = config
         self.local_id = local_id
         self.is_confirmed = accept is None
         path = PathState(config, peer_datagram_bytes, peer_address)
@@ -152,9 +152,6 @@ class Connection:
         *_, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
         self.acks.on_ack_frequency(least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
 
-    def _on_probe(self, _datagram: memoryview, _now_ns: int) -> None:
-        """A PROBE only elicits an acknowledgement."""
-
     def _on_path_challenge_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
         self._pending_responses.append(wire.PATH.unpack_untrusted(datagram)[-1])
 
@@ -236,8 +233,7 @@ class Connection:
     def update_receive_window(self, dropped_datagrams: int, is_drained: bool) -> None:
         """Adapt the receive window to the socket; call it after each arrival. The next acknowledgement tells the peer.
 
-        `dropped_datagrams` is how many the host has dropped at this socket so far (SO_RXQ_OVFL). `is_drained` says
-        that the driver has emptied the queue of the socket.
+        `dropped_datagrams` is a total (SO_RXQ_OVFL); `is_drained` says that the driver has emptied the socket's queue.
         """
         self.receive_window.adapt(self.acks.bytes_received, self._data.received_end, dropped_datagrams, is_drained)
 
@@ -300,18 +296,16 @@ class Connection:
         return self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
-        acks = self.acks.make_acks(
+        self._pending_acks += self.acks.make_acks(
             now_ns,
             self._recovery.path.mtu.datagram_bytes,
             self._data.advertise_limit(),
             self._messages.window.advertise(),
             self.receive_window.dropped_datagrams,
         )
-        self._pending_acks.extend(acks)
 
     def _path_packet(self, packet_type: PacketType, value: int, destination: PeerAddress | None) -> Transmit:
-        number = self._recovery.sent.number_non_eliciting()
-        packet = wire.PATH.pack(packet_type, 0, self._peer_id, number, value)
+        packet = wire.PATH.pack(packet_type, 0, self._peer_id, self._recovery.sent.number_non_eliciting(), value)
         return Transmit(memoryview(packet), len(packet), destination=destination)
 
     def poll_timeout(self) -> int | None:
@@ -319,12 +313,8 @@ class Connection:
         if self.state is not ConnectionState.ESTABLISHED:
             return None
         candidate = self._recovery.path.candidate
-        times = [
-            self._lifetime.poll_timeout(),
-            self.sender.poll_timeout(),
-            self.acks.ack_time_ns,
-            candidate.poll_timeout() if candidate else None,
-        ]
+        challenge_ns = candidate.poll_timeout() if candidate else None
+        times = (self._lifetime.poll_timeout(), self.sender.poll_timeout(), self.acks.ack_time_ns, challenge_ns)
         return min(time for time in times if time is not None)
 
     # Getters
@@ -391,43 +381,7 @@ class Connection:
 
     def stats(self) -> ConnectionStats:
         """A snapshot of the path and the counters."""
-        recovery, path, streams, acks = self._recovery, self._recovery.path, self.sender.streams, self.acks
-        return ConnectionStats(
-            latest_rtt_ns=path.rtt.latest_rtt_ns,
-            min_rtt_ns=path.rtt.min_rtt_ns,
-            smoothed_rtt_ns=path.rtt.smoothed_rtt_ns,
-            rttvar_ns=path.rtt.rttvar_ns,
-            pto_ns=path.rtt.pto_ns(0),
-            pto_count=path.loss.pto_count,
-            packet_threshold=path.loss.packet_threshold,
-            loss_time_ns=path.loss.loss_time_ns,
-            congestion_control=path.controller.name,
-            congestion_window_bytes=path.controller.congestion_window_bytes,
-            pacing_rate_bps=path.controller.pacing_rate_bps,
-            congestion=path.controller.snapshot(),
-            datagram_bytes=path.mtu.datagram_bytes,
-            is_mtu_found=path.mtu.is_found,
-            next_packet_number=recovery.sent.next_packet_number,
-            bytes_in_flight=recovery.bytes_in_flight,
-            packets_sent=recovery.packets_sent,
-            bytes_sent=recovery.bytes_sent,
-            packets_retransmitted=self.sender.packets_retransmitted,
-            packets_lost=recovery.packets_lost,
-            lost_bytes=recovery.delivery.lost_bytes,
-            packets_spuriously_lost=recovery.packets_spuriously_lost,
-            delivered_bytes=recovery.delivery.delivered_bytes,
-            data_sent_bytes=streams.data.next_offset,
-            message_sent_bytes=streams.messages.next_offset,
-            data_send_limit=streams.data.limit,
-            is_data_blocked=streams.data.is_blocked,
-            data_receive_limit=self.receive_window.limit,
-            packets_received=acks.packets_received,
-            packets_duplicate=acks.packets_duplicate,
-            packets_invalid=self._packets_invalid,
-            peer_dropped_datagrams=recovery.peer_dropped_datagrams,
-        )
-
-    # Helpers
+        return take_stats(self.sender, self.acks, self.receive_window, self._packets_invalid)
 
     def _report_stats(self, now_ns: int) -> None:
         if self._observer is not None:
@@ -438,7 +392,7 @@ _HANDLERS: Final[dict[int, Callable[[Connection, memoryview, int], None]]] = {
     PacketType.ACK: Connection._on_ack_untrusted,
     PacketType.MESSAGE: Connection._on_message_untrusted,
     PacketType.PING: Connection._on_ping_untrusted,
-    PacketType.PROBE: Connection._on_probe,
+    PacketType.PROBE: lambda *_: None,  # only elicits an acknowledgement
     PacketType.PATH_CHALLENGE: Connection._on_path_challenge_untrusted,
     PacketType.PATH_RESPONSE: Connection._on_path_response_untrusted,
     PacketType.CLOSE: Connection._on_close_untrusted,

@@ -7,27 +7,19 @@ a snapshot of the state) and formats nothing. An observer cannot change anything
 Views of datagrams are valid only during the call. Times are nanoseconds of the driver's clock.
 """
 
-from enum import Enum, auto
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
+from toolkit.rudp.loss_recovery import LossObserver
 from toolkit.rudp.state import ConnectionEvent
 from toolkit.rudp.stats import ConnectionStats
 
 
-class Timer(Enum):
-    """The timers whose expiry is reported."""
+class ConnectionObserver(LossObserver, Protocol):
+    """Observes one connection, including the losses and timers of `LossObserver`.
 
-    LOSS = auto()  # a packet is old enough to be declared lost (RFC 9002 section 6.1.2)
-    PROBE = auto()  # nothing was acknowledged for a probe timeout (section 6.2)
-    IDLE = auto()  # the peer was silent for the idle timeout
-
-
-class ConnectionObserver(Protocol):
-    """Observes one connection. All calls come from the thread that drives the connection, in order of time."""
+    All calls come from the thread that drives the connection, in order of time.
+    """
 
     def connection_started(self, now_ns: int, local_id: int, peer_id: int, congestion_control: str) -> None:
         """The handshake is complete. The ids are the connection ids of each side."""
@@ -38,22 +30,8 @@ class ConnectionObserver(Protocol):
     def packets_received(self, now_ns: int, batch: Batch) -> None:
         """These datagrams have arrived and are valid, duplicates included."""
 
-    def packets_lost(
-        self, now_ns: int, packet_numbers: NDArray[np.int64], kinds: NDArray[np.uint8], reordered_below: int
-    ) -> None:
-        """These packets were declared lost: below `reordered_below` by the packet threshold, the others by time.
-
-        `kinds` are packet types. The loss of a PROBE of the path MTU is no sign of congestion.
-        """
-
-    def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
-        """This many packets that were declared lost have been acknowledged after all."""
-
     def stats_updated(self, now_ns: int, stats: ConnectionStats) -> None:
         """An acknowledgement or a timer was processed."""
-
-    def timer_expired(self, now_ns: int, timer: Timer) -> None:
-        """A timer has expired; its consequences are reported next."""
 
     def path_validated(self, now_ns: int, peer_address: PeerAddress) -> None:
         """The peer has moved, and its new address is in use."""

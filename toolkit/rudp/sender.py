@@ -13,8 +13,7 @@ import numpy as np
 
 from toolkit.rudp import wire
 from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
-from toolkit.rudp.loss_recovery import LossRecovery
-from toolkit.rudp.observer import ConnectionObserver
+from toolkit.rudp.loss_recovery import LossObserver, LossRecovery
 from toolkit.rudp.path import PathState
 from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES
 from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
@@ -40,7 +39,7 @@ class Sender:
         path: PathState,
         source: DataSource,
         peer_connection_id: int,
-        observer: ConnectionObserver | None = None,
+        observer: LossObserver | None = None,
     ) -> None:
         self.streams = SendStreams()
         self.recovery = LossRecovery(path, self.streams, observer)

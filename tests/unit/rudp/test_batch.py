@@ -15,9 +15,9 @@ def filled(payload_bytes: int, total_bytes: int, ack_now: bool = False) -> tuple
     buffer.scratch(total_bytes)[:] = content
     count = -(-total_bytes // payload_bytes)
     numbers = np.arange(1000, 1000 + count)
-    positions = 7 + payload_bytes * np.arange(count)
+    offsets = 7 + payload_bytes * np.arange(count)
     return (
-        buffer.fill(wire.PacketType.DATA, ID, numbers, positions, payload_bytes, total_bytes, ack_now),
+        buffer.fill(wire.PacketType.DATA, ID, numbers, offsets, payload_bytes, total_bytes, ack_now),
         content,
     )
 

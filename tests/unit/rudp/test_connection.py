@@ -51,8 +51,8 @@ def kinds(datagrams: list[bytes]) -> list[int]:
     return [d[0] for d in datagrams]
 
 
-def data(number: int, connection_id: int = LOCAL, position: int = 0) -> bytes:
-    return wire.DATA.pack(wire.PacketType.DATA, 0, connection_id, number, position) + b"x"
+def data(number: int, connection_id: int = LOCAL, offset: int = 0) -> bytes:
+    return wire.DATA.pack(wire.PacketType.DATA, 0, connection_id, number, offset) + b"x"
 
 
 def ping(number: int) -> bytes:
@@ -125,8 +125,8 @@ class TestInvalidPackets:
 
     def test_do_not_affect_the_other_packets_of_a_batch(self) -> None:
         connection = client()
-        good = [data(n, position=n) for n in range(3)]
-        joined = b"".join((good[0], data(9, LOCAL ^ 1), good[1], data(9, position=1 << 40), good[2], bytes(20)))
+        good = [data(n, offset=n) for n in range(3)]
+        joined = b"".join((good[0], data(9, LOCAL ^ 1), good[1], data(9, offset=1 << 40), good[2], bytes(20)))
         connection.handle_batch(Batch(memoryview(joined), len(good[0])), START)
         assert connection.received_offset == 3
         assert [(p, len(v)) for p, v in connection.received_data()] == [(0, 3)]
@@ -135,7 +135,7 @@ class TestInvalidPackets:
     def test_packets_that_need_no_acknowledgement_cause_none(self) -> None:
         connection = client()
         sent(connection)
-        receive(connection, data(5, position=1 << 40), ping(6))
+        receive(connection, data(5, offset=1 << 40), ping(6))
         (ack,) = [d for d in sent(connection, START + SECOND) if d[0] == wire.PacketType.ACK]
         assert wire.decode_ack_untrusted(ack).ranges == [(6, 7)]
 
@@ -346,7 +346,7 @@ class TestPath:
 
 def test_received_ecn_marks_are_counted_per_packet() -> None:
     connection = client()
-    joined = b"".join(data(n, position=n) for n in range(10))
+    joined = b"".join(data(n, offset=n) for n in range(10))
     connection.handle_batch(Batch(memoryview(joined), len(data(0)), ecn=0b11), START)
     (ack,) = [d for d in sent(connection) if d[0] == wire.PacketType.ACK]
     assert wire.decode_ack_untrusted(ack).ce_count == 10

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from toolkit.channel import Address
 from toolkit.rudp import loss_detection, rtt, wire
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
-from toolkit.rudp.observer import Timer
+from toolkit.rudp.loss_recovery import Timer
 from toolkit.rudp.state import ConnectionEvent
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.transports.udp.qlog_packets import describe
