@@ -107,6 +107,7 @@ def answering(*answers: bytes) -> Iterator[Address]:
         '{"cpu_seconds": "much"}',
         '{"seconds": [1]}',
         '{"digest": 7}',
+        '{"unknown": "text"}',
         '{"bytes": 1' + "0" * 400 + "}",
     ],
 )

@@ -25,6 +25,8 @@ from toolkit.units import format_duration_ns, format_size
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
+_TEXTS = frozenset({"algorithm", "congestion_control", "digest", "error", "peer", "transport"})
+"""Fields of a result that may be text; all others are numbers."""
 _MAX_FIELDS, _MAX_TEXT, _MAX_FIGURE = 200, 400, 1e18
 _NOT_SERVING = "the other machine does not answer as a measuring receiver; run `nettool serve` there"
 
@@ -187,9 +189,9 @@ def _result_untrusted(fields: object) -> EndpointResult:
     for name, value in list(fields.items())[:_MAX_FIELDS]:
         if value is None:  # a figure that its system does not report
             continue
-        if isinstance(value, str):
+        if name in _TEXTS and isinstance(value, str):
             checked[printable(name, 40)] = printable(value, _MAX_TEXT)
-        elif isinstance(value, int | float) and abs(value) < _MAX_FIGURE:
+        elif name not in _TEXTS and isinstance(value, int | float) and abs(value) < _MAX_FIGURE:
             checked[printable(name, 40)] = value
         else:
             raise ProtocolError(f"the other machine reported an invalid '{printable(name, 40)}'")
