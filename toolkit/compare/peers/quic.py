@@ -51,7 +51,7 @@ def main() -> None:
 
 
 async def _receive(job: ReceiveJob) -> None:
-    from aioquic.asyncio import serve
+    from aioquic.asyncio.server import serve
     from aioquic.quic.configuration import QuicConfiguration
 
     assert job.directory is not None
@@ -87,6 +87,7 @@ async def _receive(job: ReceiveJob) -> None:
 
     server = await serve(job.bind, 0, configuration=configuration, stream_handler=on_stream)
     try:
+        assert server._transport is not None
         report_port(server._transport.get_extra_info("sockname")[1])
         report(await asyncio.wait_for(done, _ACCEPT_LIMIT_S + job.payload_bytes / 1e5))
         await asyncio.to_thread(sys.stdin.read)  # the digest may still get lost: stay until the trial is over
@@ -95,7 +96,7 @@ async def _receive(job: ReceiveJob) -> None:
 
 
 async def _send(job: SendJob) -> EndpointResult:
-    from aioquic.asyncio import connect
+    from aioquic.asyncio.client import connect
     from aioquic.quic.configuration import QuicConfiguration
 
     assert job.payload is not None
