@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """How long a test waits for an event before it fails: long enough for a busy machine, and a hang still ends."""
 
 T = TypeVar("T")

@@ -12,13 +12,15 @@ from toolkit.errors import PeerClosedError
 from toolkit.transports.tcp.connect import TcpTransport
 from toolkit.transports.udp.connect import UdpTransport
 
+OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
+
 
 class Case(NamedTuple):
     """A transport to test: how to make it, the host that it listens on, and its options."""
 
     make: Callable[[], Transport]
     host: str = "127.0.0.1"
-    options: TransportOptions = TransportOptions()
+    options: TransportOptions = OPTIONS
 
 
 CASES = {
@@ -26,10 +28,10 @@ CASES = {
     "memory-shuffled": Case(lambda: MemoryTransport(shuffle_seed=7), "memory"),
     "tcp": Case(TcpTransport),
     "tcp-ipv6": Case(TcpTransport, "::1"),
-    "tcp-three-streams": Case(TcpTransport, options=TransportOptions(streams=3)),
+    "tcp-three-streams": Case(TcpTransport, options=replace(OPTIONS, streams=3)),
     "udp": Case(UdpTransport),
     "udp-ipv6": Case(UdpTransport, "::1"),
-    "udp-without-offload": Case(UdpTransport, options=TransportOptions(offload="off")),
+    "udp-without-offload": Case(UdpTransport, options=replace(OPTIONS, offload="off")),
 }
 
 

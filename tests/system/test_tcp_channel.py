@@ -99,9 +99,10 @@ class Pairs:
 
     def channels(self, **options: Any) -> tuple[TcpChannel, TcpChannel]:
         """The connecting and the accepted channel."""
-        listener = TcpTransport().listen(Address("127.0.0.1", 0), TransportOptions(**options))
+        chosen = TransportOptions(**{"connect_timeout_s": PATIENCE_S} | options)
+        listener = TcpTransport().listen(Address("127.0.0.1", 0), chosen)
         accepting = Background(lambda: listener.accept(PATIENCE_S))
-        sender = TcpTransport().connect(listener.address, TransportOptions(**options))
+        sender = TcpTransport().connect(listener.address, chosen)
         receiver = accepting.outcome()
         listener.close()
         assert receiver is not None
@@ -111,7 +112,8 @@ class Pairs:
 
     def raw(self, **options: Any) -> tuple[socket.socket, TcpChannel]:
         """A client's socket after the handshake, and the accepted channel."""
-        listener = TcpTransport().listen(Address("127.0.0.1", 0), TransportOptions(**options))
+        chosen = TransportOptions(**{"connect_timeout_s": PATIENCE_S} | options)
+        listener = TcpTransport().listen(Address("127.0.0.1", 0), chosen)
         client = self._stack.enter_context(socket.create_connection(listener.address))
         client.settimeout(PATIENCE_S)
         client.sendall(wire.encode_hello(wire.Hello(wire.NO_TOKEN, 1, 0, b"")))

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.root
 
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 PREFIXES = {4: ("10.9.{}.{}", "24"), 6: ("fd09:{}::{}", "64")}
+FLAGS = {4: "", 6: " nodad"}  # a tentative address cannot be bound yet
 
 
 @pytest.fixture
@@ -45,7 +46,9 @@ class Roaming:
             host.run(f"ip link add {device} type veth peer name down{net} netns {self.router.thread_id}")
             for number, (side, name) in enumerate(((host, device), (self.router, f"down{net}")), 1):
                 side.run(f"ip link set {name} up")
-                side.run(f"ip address add {self.address(net, number)}/{PREFIXES[version][1]} dev {name}")
+                side.run(
+                    f"ip address add {self.address(net, number)}/{PREFIXES[version][1]} dev {name}{FLAGS[version]}"
+                )
             host.run(f"ip -{version} route add default via {self.address(net, 2)} metric {net}")
 
     def address(self, net: int, host: int) -> str:

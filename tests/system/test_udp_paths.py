@@ -175,7 +175,7 @@ def test_link_local_peers_know_each_others_interface(three_hosts: tuple[Host, Ho
     near, router, _ = three_hosts
     scopes = {}
     for number, host, device in ((1, near, "wire"), (2, router, "down1")):
-        host.run(f"ip -6 address add fe80::{number}/64 dev {device}")
+        host.run(f"ip -6 address add fe80::{number}/64 dev {device} nodad")
         scopes[host] = host.call(lambda device=device: socket.if_nametoindex(device))
     with closing(router.call(lambda: UdpTransport().listen(Address("::", 0), OPTIONS))) as listener:
         accepting = Background(lambda: listener.accept(timeout_s=PATIENCE_S))
