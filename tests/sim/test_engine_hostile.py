@@ -1,7 +1,7 @@
 """Attackers off the path and hostile peers, in virtual time.
 
-A stranger knows no connection id and must not be able to do anything. A hostile peer knows the ids, and no way is
-open to it to make the engine raise, keep more memory than it has promised, or send without end.
+An attacker off the path knows no connection id, and must have no effect. A hostile peer knows the ids, but must not make
+the engine raise an exception, exceed its memory limits, or send without end.
 """
 
 import random

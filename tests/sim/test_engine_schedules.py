@@ -1,7 +1,7 @@
 """Five hundred random networks in virtual time: everything arrives, exactly once.
 
-A schedule is made from its seed alone. To replay one that failed: `pytest -k 'exactly and 123'` runs its chunk, and
-`run_schedule(seed)` the schedule itself.
+A schedule depends only on its seed. To replay a failure, run its chunk with `pytest -k 'exactly and 123'`, or call
+`run_schedule(seed)`.
 """
 
 import random

@@ -1,8 +1,8 @@
 """Two connections and a network between them in virtual time: the test bench of the engine.
 
-The network is a list of seeded hazards per datagram (loss, duplication, corruption, delay with reordering, a rate with
-a queue), so that a failing schedule is replayed by its seed alone. Datagrams are handed up one by one, or in runs as
-UDP_GRO would. A test selects particular datagrams to lose by `drop`, and acts as a hostile peer by `inject`.
+The network applies seeded hazards to each datagram (loss, duplication, corruption, delay with reordering, a rate with a
+queue), so the seed is enough to replay a failing schedule. Datagrams are delivered one by one, or in batches as by
+UDP_GRO. A test selects particular datagrams to lose by `drop`, and acts as a hostile peer by `inject`.
 """
 
 import heapq
@@ -162,8 +162,8 @@ class Pair:
     def _corrupted(self, datagram: bytes) -> bytes:
         """Return random bytes, or the datagram with a wrong bit in its connection id.
 
-        The rest of a packet is guarded by the UDP checksum and by the digest of the file, and is authenticated by
-        nothing in this version: damage there that passes the checksum cannot be survived, only noticed.
+        The UDP checksum and the file's digest protect the rest of a packet; nothing authenticates it in this version.
+        Damage there that passes the checksum can only be detected.
         """
         if self.random.random() < 0.5:
             return self.random.bytes(int(self.random.integers(0, DATAGRAM_BYTES)))

@@ -1,7 +1,7 @@
 """A random network and its flows, drawn from a seed: all link models combined, and every congestion controller.
 
-The draws favour what is nasty (much loss, long outages, queues of three packets) over what is usual, within what a
-transfer can survive: an outage is shorter than the idle timeout, and a path carries the smallest datagram.
+The draws favour bad conditions (much loss, long outages, queues of three packets) over common ones, within what a
+transfer can survive: an outage is shorter than the idle timeout, and a path carries the minimum datagram.
 """
 
 from dataclasses import replace

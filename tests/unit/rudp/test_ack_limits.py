@@ -1,4 +1,4 @@
-"""What an ACK range cannot express: a peer may skip packet numbers as it likes, and must not break who acknowledges."""
+"""Gaps and ranges that do not fit an ACK packet: a peer that skips packet numbers must not break the receiver."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""When an acknowledgement is due, and what it says."""
+"""When an acknowledgement is due, and what it contains."""
 
 import pytest
 
@@ -146,7 +146,7 @@ class TestTiming:
         acks = AckTracker()
         per_packet = wire.max_ack_ranges(1472)
         arrive(acks, *range(0, 6 * per_packet, 2))
-        assert len(make_acks(acks)) == 1  # an immediate one is kept short: the newest ranges matter
+        assert len(make_acks(acks)) == 1  # an immediate one is short: only the newest ranges matter
         arrive(acks, 6 * per_packet - 1, now_ns=MS)
         packets = make_acks(acks, 2 * MS)
         assert [len(ack.ranges) for ack in packets] == [per_packet] * 3

@@ -1,4 +1,4 @@
-"""Tokens are good for one address and id, for a while, and cannot be made without the key."""
+"""A token is valid for one address and id, for a limited time, and cannot be made without the key."""
 
 import pytest
 from hypothesis import given

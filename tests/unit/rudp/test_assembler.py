@@ -231,8 +231,8 @@ class TestHostilePeer:
             r.data.begin_batch()
             r.data.receive_untrusted(memoryview(joined), size, 0)
         frozen = r.data.advertise_limit()
-        assert r.data.received_end == 2 * MAX_DATA_HOLES - 1  # what lies beyond was dropped as if it were lost
-        arrive(r, (MAX_DATA_HOLES + 5000, 2 * MAX_DATA_HOLES - 1))  # joins the last range, and leaves as many
+        assert r.data.received_end == 2 * MAX_DATA_HOLES - 1  # data beyond it was dropped as if it were lost
+        arrive(r, (MAX_DATA_HOLES + 5000, 2 * MAX_DATA_HOLES - 1))  # extends the last range
         assert r.data.advertise_limit() == frozen
         arrive(r, (MAX_DATA_HOLES + 5001, 0))  # fills hundreds of holes
         assert r.data.advertise_limit() > frozen

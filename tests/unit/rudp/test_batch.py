@@ -1,4 +1,4 @@
-"""Batches: headers and payload of many packets in one buffer, and how a buffer is cut for the kernel."""
+"""Batches: headers and payload of many packets in one buffer, and its division into super-packets."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A connection alone: what it makes of packets that its driver hands it, and when it wants to be called."""
+"""A single connection: how it handles packets, and when its timers expire."""
 
 import pytest
 
@@ -153,7 +153,7 @@ class TestSilence:
 
     def test_is_prevented_by_keep_alives(self) -> None:
         connection = client()
-        for number in range(2):  # the PING of the beginning, then the probe of the path MTU
+        for number in range(2):  # the initial PING, then the probe of the path MTU
             sent(connection)
             everything = wire.AckPacket([(0, connection.stats().next_packet_number)], 0, 1 << 20, 1 << 20, 0, 0, 0)
             receive(connection, wire.encode_ack(LOCAL, number, everything))

@@ -1,4 +1,4 @@
-"""Delivery-rate samples: what was delivered, over the longer of sending and acknowledging it."""
+"""Delivery-rate samples: delivered bytes, divided by the longer of the times for sending and acknowledging them."""
 
 from toolkit.rudp.delivery_rate import DeliveryEstimator
 from toolkit.rudp.sent_packets import SendState
@@ -27,8 +27,8 @@ def test_compressed_acknowledgements_do_not_raise_the_rate() -> None:
     estimator.on_delivered(30 * MS, 21 * KB)
     estimator.sample_bps(30 * MS, states[20], 10 * MS)
     state = estimator.on_send(32 * MS, 10 * KB, KB)
-    estimator.on_delivered(40 * MS, 12 * KB)  # 12 KB in the 10 ms since the acknowledgement before: 9.6 Mb/s
-    assert estimator.sample_bps(40 * MS, state, 8 * MS) == 8e6  # but it took 12 ms to send them
+    estimator.on_delivered(40 * MS, 12 * KB)  # 12 KB in the 10 ms since the last acknowledgement: 9.6 Mbit/s
+    assert estimator.sample_bps(40 * MS, state, 8 * MS) == 8e6  # but sending them took 12 ms
 
 
 def test_an_interval_below_the_minimum_rtt_gives_no_sample() -> None:

@@ -1,4 +1,4 @@
-"""Marks that arrive are obeyed, marks that are cleared on the way end the marking."""
+"""Reported CE marks are counted; marking ends if the path clears the marks."""
 
 from toolkit.rudp.ecn import ECT_0, NOT_ECT, EcnValidator
 
@@ -16,7 +16,7 @@ def test_newly_marked_packets_are_counted_once() -> None:
     ecn = EcnValidator()
     assert ecn.on_ack(20, 17, 3) == 3
     assert ecn.on_ack(20, 35, 5) == 2
-    assert ecn.on_ack(0, 30, 4) == 0  # an acknowledgement that was overtaken takes nothing back
+    assert ecn.on_ack(0, 30, 4) == 0  # an older acknowledgement changes nothing
     assert ecn.on_ack(10, 45, 5) == 0
     assert ecn.codepoint == ECT_0
 
@@ -25,7 +25,7 @@ def test_marking_ends_on_a_path_that_clears_the_field() -> None:
     """RFC 9000 section 13.4.2.1: fewer marks than newly acknowledged packets."""
     ecn = EcnValidator()
     ecn.on_ack(5, 0, 0)
-    assert ecn.codepoint == ECT_0  # too few to judge
+    assert ecn.codepoint == ECT_0  # too few to decide
     ecn.on_ack(20, 0, 0)
     assert ecn.codepoint == NOT_ECT
     assert ecn.on_ack(20, 20, 20) == 0

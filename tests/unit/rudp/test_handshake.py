@@ -1,4 +1,4 @@
-"""How a connection begins: in one round trip, in two, or not at all."""
+"""The handshake: one round trip, two, or a failure."""
 
 import itertools
 

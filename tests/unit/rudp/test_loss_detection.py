@@ -1,4 +1,4 @@
-"""Thresholds and timers of loss detection: RFC 9002 section 6, and what is our own about them."""
+"""Thresholds and timers of loss detection: RFC 9002 section 6, and their adaptation."""
 
 import pytest
 
@@ -44,7 +44,7 @@ class TestSpuriousLoss:
     def test_raises_the_packet_threshold_to_cover_the_reordering(self) -> None:
         loss = detector()
         loss.on_spurious_loss(largest_acked=109, oldest_spurious=100)
-        assert loss.packet_threshold == 10  # now 100 is lost only when 110 is acknowledged
+        assert loss.packet_threshold == 10  # 100 is lost only if 110 is acknowledged
 
     def test_raises_it_up_to_a_limit(self) -> None:
         loss = detector()
@@ -81,7 +81,7 @@ class TestProbeTimeout:
         assert loss.pto_ns == 80 * MS + 4 * 40 * MS + 25 * MS
 
     def test_doubles_each_time_up_to_the_maximum(self) -> None:
-        loss = detector(10 * MS, max_ack_delay_ns=0)  # 30 ms to begin with
+        loss = detector(10 * MS, max_ack_delay_ns=0)  # 30 ms initially
         timeouts = []
         for loss.pto_count in range(8):
             timeouts.append(loss.pto_ns)

@@ -1,4 +1,4 @@
-"""The pacer in virtual time: exact in the long run, however late timers are, and never a burst nobody has room for."""
+"""The pacer in virtual time: its rate is exact in the long run despite late timers, and its bursts are limited."""
 
 import random
 
@@ -43,10 +43,10 @@ def test_the_long_term_rate_is_exact(rate_bps: float, overshoot_ns: int) -> None
 @pytest.mark.parametrize(
     ("rate_bps", "quantum"),
     [
-        (1e6, 2 * DATAGRAM),  # 1 ms of it would be 125 bytes
+        (1e6, 2 * DATAGRAM),  # 1 ms at this rate is 125 bytes
         (100e6, 8 * DATAGRAM),  # 12,500 bytes
         (1e9, 44 * DATAGRAM),  # 64 KiB
-        (10e9, 169 * DATAGRAM),  # 200 us of it: no timer is sooner
+        (10e9, 169 * DATAGRAM),  # 200 us at this rate, the resolution of timers
         (100e9, 356 * DATAGRAM),  # 512 KiB
     ],
 )

@@ -1,4 +1,4 @@
-"""Challenges to a new path are few, and further and further apart."""
+"""Challenges to a candidate path are few, and their intervals grow."""
 
 import pytest
 

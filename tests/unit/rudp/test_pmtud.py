@@ -1,4 +1,4 @@
-"""The search for the path's datagram size, against paths that carry no more than so much."""
+"""The path MTU search on paths of different sizes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Edges of RangeSet; its behaviour as a set is checked against a model in the property tests."""
+"""Edge cases of RangeSet; the property tests compare it with a model."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_an_empty_set_has_no_first_and_no_last() -> None:
 @pytest.mark.parametrize(
     ("added", "new", "after"),
     [
-        ((5, 5), [], [(10, 20), (30, 40)]),  # nothing
+        ((5, 5), [], [(10, 20), (30, 40)]),  # empty
         ((9, 5), [], [(10, 20), (30, 40)]),
         ((40, 50), [(40, 50)], [(10, 20), (30, 50)]),  # the common case
         ((50, 60), [(50, 60)], [(10, 20), (30, 40), (50, 60)]),
@@ -50,7 +50,7 @@ def test_add_returns_what_is_new(
     [
         ((0, 10), 0, [(10, 20), (30, 40)]),
         ((20, 30), 0, [(10, 20), (30, 40)]),
-        ((12, 15), 3, [(10, 12), (15, 20), (30, 40)]),  # a hole where there was none
+        ((12, 15), 3, [(10, 12), (15, 20), (30, 40)]),  # a new hole
         ((15, 35), 10, [(10, 15), (35, 40)]),
         ((10, 40), 20, []),
         ((0, 1 << 62), 20, []),

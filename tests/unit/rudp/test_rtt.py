@@ -1,4 +1,4 @@
-"""The RTT estimator against the arithmetic of RFC 9002 section 5, worked by hand."""
+"""The RTT estimator, compared with RFC 9002 section 5 computed by hand."""
 
 from toolkit.rudp.rtt import GRANULARITY_NS, INITIAL_RTT_NS, RttEstimator
 

@@ -221,7 +221,7 @@ class TestLimits:
 
     def test_the_pacer_spreads_data(self) -> None:
         bench = warmed(200 * PAYLOAD)
-        bench.controller.pacing_rate_bps = 100 * DATAGRAM * 8  # a packet in 10 ms
+        bench.controller.pacing_rate_bps = 100 * DATAGRAM * 8  # a packet every 10 ms
         now_ns = 1000 * MS
         sent = 0
         while now_ns < 2000 * MS:

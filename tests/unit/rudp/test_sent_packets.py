@@ -218,7 +218,7 @@ class TestDetectLost:
                 sent.number_non_eliciting()
         sent.record(wire.PacketType.PROBE, np.zeros(1, np.int64), 1472, state_at(500 * MS))
         record(sent, 5, now_ns=600 * MS)
-        acked(sent, (15, 17), (6, 7))  # the packet of 50 ms, and the end
+        acked(sent, (15, 17), (6, 7))  # the packet sent at 50 ms, and the last ones
         group, _ = sent.detect_lost(16, 0, NEVER_NS, 1)
         assert group is not None
         assert group.packet_numbers.tolist() == [0, 1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14]

@@ -1,4 +1,4 @@
-"""The packets as they lie in memory: sizes, layouts, limits. Round trips and fuzz are property tests."""
+"""Packet layouts: sizes, fields and limits. Round trips and hostile bytes are property tests."""
 
 import numpy as np
 import pytest
@@ -132,7 +132,7 @@ class TestAck:
             (100, []),
             (100, [(0, 0)]),  # nothing received
             (100, [(1, 1)]),  # a gap above the largest
-            (100, [(0, 1), (0, 1)]),  # adjacent: should have been one range
+            (100, [(0, 1), (0, 1)]),  # adjacent: must be one range
             (100, [(0, 102)]),  # below zero
             (100, [(0, 50), (50, 2)]),
             (wire.MAX_OFFSET, [(0, 1)]),
