@@ -1,7 +1,7 @@
 """Attackers off the path and hostile peers, in virtual time.
 
-An attacker off the path knows no connection id, and must have no effect. A hostile peer knows the ids, but must not make
-the engine raise an exception, exceed its memory limits, or send without end.
+An attacker off the path knows no connection id, and must have no effect. A hostile peer knows the ids, but must not
+make the engine raise an exception, exceed its memory limits, or send without end.
 """
 
 import random
