@@ -78,12 +78,12 @@ def link_processes(owner: int) -> set[int]:
     return found
 
 
-def simple(rate_bps: float | None, rtt_ms: float, loss: float = 0.0, seed: int = 1) -> LinkSpec:
+def simple(rate_bps: float | None, rtt_ms: float, loss: float = 0.0) -> LinkSpec:
+    """A link with the same rate and half the RTT in each direction, and loss from near to far."""
     delay_ns = round(rtt_ms * MS / 2)
     return LinkSpec(
         PathSpec(rate_bps=rate_bps, delay_ns=delay_ns, loss=loss),
         PathSpec(rate_bps=rate_bps, delay_ns=delay_ns),
-        seed=seed,
     )
 
 
@@ -108,10 +108,11 @@ def enlarge_receive_buffer(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
 
 
-def datagrams(link: Link, family: int = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
+def datagrams(link: Link) -> tuple[socket.socket, socket.socket]:
     """A UDP socket at the near end, connected to one at the far end."""
-    near, far = link.socket_near(family, socket.SOCK_DGRAM), link.socket_far(family, socket.SOCK_DGRAM)
-    far.bind((str(link.addresses.far_ipv6 if family == socket.AF_INET6 else link.addresses.far), 0))
+    near = link.socket_near(socket.AF_INET, socket.SOCK_DGRAM)
+    far = link.socket_far(socket.AF_INET, socket.SOCK_DGRAM)
+    far.bind((str(link.addresses.far), 0))
     enlarge_receive_buffer(far)
     near.connect(far.getsockname())
     return near, far

@@ -179,7 +179,7 @@ class DropTail:
         self._waiting: deque[tuple[PacketTrain, int]] = deque()
         self._waiting_bytes = 0
 
-    def backlog_bytes(self, now_ns: float) -> int:
+    def _backlog_bytes(self, now_ns: float) -> int:
         """Bytes of the accepted packets that are not fully sent at `now_ns`."""
         waiting = self._waiting
         while waiting:
@@ -195,7 +195,7 @@ class DropTail:
 
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """As in Queue."""
-        backlog = self.backlog_bytes(now_ns)
+        backlog = self._backlog_bytes(now_ns)
         limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
         accepted = min(count, max((limit - backlog) // packet_bytes, 0 if backlog else 1))
         if accepted:
