@@ -22,10 +22,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## create the environment in ./.venv
 
-# Many system tests wait for timers, so three workers use two cores better than two. Each file runs in one worker: its
-# tests share fixtures, and those that look for leftover processes do not see another test's.
+# Many system tests wait for timers, so three workers use two cores better than two. tests/conftest.py says which tests
+# stay together in one worker.
 test: $(STAMP)   ## run every test (under four minutes on two cores)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup
 
 test-system: $(STAMP)  ## run only the tests with real sockets, processes and namespaces
 	$(BIN)/python -m pytest -q tests/system
