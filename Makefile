@@ -22,10 +22,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## create the environment in ./.venv
 
-# Many system tests wait for timers, so three workers use two cores better than two. tests/conftest.py says which tests
-# stay together in one worker.
+# Many system tests wait for timers, so three workers use two cores better than two. The tests of a file stay together,
+# because they share fixtures and some look for leftover processes. In the order of the folders, the long files come
+# first and the many short ones of tests/unit fill the workers at the end.
 test: $(STAMP)   ## run every test (under four minutes on two cores)
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-system: $(STAMP)  ## run only the tests with real sockets, processes and namespaces
 	$(BIN)/python -m pytest -q tests/system
