@@ -167,7 +167,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Enter a folder that holds the scenarios, with everything stubbed that does more than parse and read."""
     for name in ("recv.listen_on_one_port", "send.check_sources", "send.transport", "serve.MeasuringServer", "sim.run"):
         monkeypatch.setattr(f"toolkit.cli.{name}", executed)
-    for name in ("bench.run", "replay.plan_of_record", "replay.rerun", "report.write_page", "report.write_pictures"):
+    for name in (
+        "bench.run",
+        "bench.plan_of_record",
+        "replay.plan_of_record",
+        "replay.rerun",
+        "report.write_page",
+        "report.write_pictures",
+    ):
         monkeypatch.setattr(f"toolkit.cli.{name}", executed)
     monkeypatch.setattr("toolkit.cli.link.require_program", lambda _command: None)
     monkeypatch.setattr("toolkit.cli.link.Link.__enter__", executed)
@@ -206,8 +213,7 @@ def parse(words: list[str], folder: Path) -> None:
     """Run a command up to its execution. A mere mention, without arguments or with '...', only has to exist."""
     if "|" in words:
         words = words[: words.index("|")]
-    if words[:1] == ["COMMAND"]:
-        words = ["link", *words[1:]]
+    words = [{"COMMAND": "link", "KIND": "loopback"}.get(word, word) for word in words[:2]] + words[2:]
     path = words[0] if words[0] not in GROUPS else " ".join(words[:2])
     is_mention = len(words) == len(path.split()) or any(word in ("...", "…") for word in words)
     if is_mention and not words[0].startswith("-"):
