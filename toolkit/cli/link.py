@@ -92,6 +92,7 @@ def link(
 
 
 def _link_text(path: LinkArguments) -> LinkText:
+    # `impairments` gives queue, burst, jitter and reorder, which `link` shares with `bench` and `sim`.
     return LinkText(
         rate=path.rate,
         rate_back=path.rate_back,

@@ -15,6 +15,8 @@ from toolkit.units import format_duration_ns, format_fraction, format_rate
 SCHEMA_VERSION = 1
 EMULATOR = "emulator"
 """Drop reason: the emulator's memory limit was reached, or the far device rejected the packet."""
+KERNEL = "kernel"
+"""Drop reason: the kernel's netem, whose counter does not distinguish loss from a full queue."""
 
 
 @dataclass(slots=True)
@@ -22,7 +24,7 @@ class PathAccounting:
     """The packet counters of one direction.
 
     delivered, corrupted: written to the far device, intact or with a flipped bit (its kernel drops the latter)
-    dropped:              by reason, one of `toolkit.netmodel.path.DROP_REASONS` or EMULATOR
+    dropped:              by reason, one of `toolkit.netmodel.path.DROP_REASONS`, EMULATOR or KERNEL
     in_flight:            offered, and neither delivered nor dropped yet
     duplicates:           second deliveries
     marked:               delivered packets that this link marked Congestion Experienced

@@ -14,14 +14,11 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from toolkit.emulator.accounting import LinkAccounting, PathAccounting
+from toolkit.emulator.accounting import KERNEL, LinkAccounting, PathAccounting
 from toolkit.emulator.interfaces import DEVICE, index_of, statistics
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.netmodel.path import QUEUE
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
-
-KERNEL = "kernel"
-"""Drop reason of netem, whose counter does not distinguish loss from a full queue."""
 
 _TC_H_ROOT = 0xFFFFFFFF
 _MIN_TBF_BURST_BYTES = 3 * 1514

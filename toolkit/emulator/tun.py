@@ -8,8 +8,8 @@ one system call, much as with interrupt moderation. At low rates every packet is
 The emulator is one process with one thread. It sleeps in `select`, whose timeout has microseconds where epoll's has
 milliseconds. A CPU that was idle for long takes time to wake up (80 us, measured); after a long pause the emulator
 therefore wakes a little early and polls the clock for the rest. Memory is bounded by `MAX_HELD_BYTES`; packets beyond
-that are dropped and counted as EMULATOR drops. Decisions of CoDel are picked up at most `COALESCE_NS` after they fall
-due.
+that are dropped and counted as EMULATOR drops. CoDel decides whether to drop a packet when the packet leaves the queue;
+the emulator polls for this decision at most `COALESCE_NS` after its time.
 
 To read: Documentation/networking/tuntap.rst and include/uapi/linux/if_tun.h of the kernel.
 """

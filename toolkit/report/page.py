@@ -215,8 +215,8 @@ def _pictures(summary: Summary, anchor: str) -> Html:
     for number, picture in enumerate(pictures(summary), 1):
         groups.setdefault(picture.group, []).append(_figure(picture, f"{anchor}-{number}-"))
     sections = []
-    for position, (group, figures) in enumerate(groups.items()):
-        shown = element("div", *figures, class_="pictures")
+    for position, (group, elements) in enumerate(groups.items()):
+        shown = element("div", *elements, class_="pictures")
         if group:
             title = element("summary", element("h3", group))
             sections.append(element("details", title, shown, class_="group", open=position < _MAX_OPEN_GROUPS))

@@ -78,7 +78,11 @@ class _Offer:
 
 
 class _SharedPath:
-    """One direction: maps fates back to the datagrams of their senders. Woken like a host for the fates of CoDel."""
+    """One direction of the link: assigns each fate to its datagrams, which are then delivered or counted as lost.
+
+    CoDel decides whether to drop a packet when the packet leaves the queue. The simulator therefore wakes the path at
+    the time of the next decision, as it wakes a host at its next timer.
+    """
 
     def __init__(self, path: PathModel, spec: PathSpec, mtu_bytes: int, simulator: "Simulator") -> None:
         self.due_ns: int | None = None

@@ -1,0 +1,1 @@
+"""Congestion controllers. Start at `base.py`, the interface and the registry. See docs/congestion-control.md."""
