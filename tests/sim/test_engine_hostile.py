@@ -200,7 +200,7 @@ class TestHostilePeer:
         assert pair.are_open
 
     def test_optimistic_acknowledgements_do_not_break_the_sender(self) -> None:
-        """A receiver that acknowledges what has not arrived loses content, and harms nobody else."""
+        """A receiver that acknowledges what has not arrived loses content, and affects no other connection."""
         pair = Pair(6, Hazards(loss=0.5, rate_bps=10e6), data=500_000)
         pair.near.offer()
         number = 1 << 20

@@ -1,4 +1,4 @@
-"""Content for the tests of channels: extent sources and sinks that record what was asked of them."""
+"""Content for the tests of channels: extent sources and sinks that record the calls they get."""
 
 import os
 import tempfile
@@ -29,7 +29,7 @@ class BytesSource:
         buffer[:] = self.content[offset : offset + len(buffer)]
 
     def on_sendfile(self, offset: int, length: int) -> None:
-        raise AssertionError(f"{length} bytes from {offset} were sent from a descriptor, and there is none")
+        raise AssertionError(f"{length} bytes from {offset} were sent from a descriptor that does not exist")
 
     def release(self, extent: Extent) -> None:
         self.released.append(extent)

@@ -88,7 +88,7 @@ def make_results(truth: Truth, seed: int) -> Results:
                     goodput_bps /= 1 + generator.random()
                 trials.append(_trial(truth, path, block, len(trials), label, size, goodput_bps))
     rtt_ms = RoundTrips(truth.rtt_ms + 0.1, truth.rtt_ms + 0.6)
-    probes = [Probe(path, truth.rate_bps, rtt_ms, 0.0, 0.1, True, "as asked") for path in paths]
+    probes = [Probe(path, truth.rate_bps, rtt_ms, 0.0, 0.1, True, "as specified") for path in paths]
     return Results(campaign, trials, probes)
 
 

@@ -384,7 +384,7 @@ def _count(counters: PathAccounting, delivery: _Delivery) -> None:
 
 
 def _read(source: int) -> bytes:
-    """The next read of a device; empty if there is none."""
+    """The next super-packet of a device; empty if none is waiting."""
     try:
         return os.read(source, _READ_BYTES)
     except BlockingIOError:

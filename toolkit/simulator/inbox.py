@@ -103,7 +103,7 @@ class Inbox:
         runs.insert(index, run)
 
     def due_ns(self, budget_bytes: int) -> int | None:
-        """When the first packet that matters arrives; None if there is none.
+        """When the first packet that matters arrives; None if no such packet is on its way.
 
         DATA in sequence does not matter, except for the packet that exhausts `budget_bytes`.
         """
