@@ -1,8 +1,11 @@
-"""Calls in other threads, for tests whose two ends have to run at the same time."""
+"""Calls in other threads, and commands in other processes, for tests whose two ends have to run at the same time."""
 
+import os
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 PATIENCE_S = 60.0
@@ -55,6 +58,19 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
             if call.error is not None:
                 raise call.error
     return [call.outcome(0) for call in running]
+
+
+@contextmanager
+def running(command: Sequence[str | os.PathLike[str]], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """Start a process, with the options of Popen; kill it, if it still runs, and reap it when the block ends.
+
+    The block of a Popen alone waits for the process: after a failed assertion that may take for ever.
+    """
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.background import running
 from tests.support.cli_process import LIMIT_S, NETTOOL
 from toolkit.channel import Address, TransportOptions
 from toolkit.compare.endpoint_result import EndpointResult
@@ -28,20 +29,12 @@ HELLO = {"schema": CONTROL_SCHEMA, "max_bytes": 1 << 40, "next": 1}
 @pytest.fixture(scope="module")
 def address() -> Iterator[Address]:
     """Where a `nettool serve` of its own process listens."""
-    process = subprocess.Popen(
-        [*NETTOOL, "serve", "--port", "0"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    command = [*NETTOOL, "serve", "--port", "0"]
+    null = subprocess.DEVNULL
+    with running(command, stdin=null, stdout=null, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         port = process.stderr.readline().split()[2].rpartition(":")[2]
         yield Address("127.0.0.1", int(port))
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def connected_testbed(address: Address) -> RemoteTestbed:

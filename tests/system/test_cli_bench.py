@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.background import wait_until
+from tests.support.background import running, wait_until
 from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, nettool_here
 from tests.support.report_samples import one_path, save
 from toolkit.compare.comparison import summarise
@@ -117,9 +117,8 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
 def test_an_interrupted_campaign_keeps_its_records_and_nothing_else(number: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
     command = [*NETTOOL, "bench", "loopback", "--size", "32MiB", "--repeat", "500"]
-    with subprocess.Popen(
-        [*command, "--dir", tmp_path, "--output", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    command += ["--dir", str(tmp_path), "--output", str(output)]
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_until(lambda: output.exists() and output.read_text().count("\n") >= 3, "three records are written")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(number)
@@ -128,7 +127,7 @@ def test_an_interrupted_campaign_keeps_its_records_and_nothing_else(number: sign
     assert (stdout, stderr) == (b"", b"")
     assert everything_below(tmp_path) == ["records.jsonl"]
     assert len(read(output).trials) >= 2
-    wait_until(lambda: not any(map(is_running, children)), "the worker processes end")
+    assert not [child for child in children if is_running(child)]
 
 
 def test_an_interrupted_campaign_can_be_resumed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from tests.support.background import running
 from tests.support.cli_process import NETTOOL, complaint, nettool, nettool_here
 from tests.support.links import (
     NOBODY,
@@ -209,19 +210,12 @@ class TestAsNobody:
 
     def test_nothing_remains_of_a_killed_link(self) -> None:
         with becoming_nobody() as become:
-            process = subprocess.Popen(
-                [*NETTOOL, "link", "--", "sh", "-c", f"setsid sleep 4712.{os.getpid()} & echo ready; sleep 60"],
-                stdout=subprocess.PIPE,
-                preexec_fn=become,
-            )
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            try:
+            command = [*NETTOOL, "link", "--", "sh", "-c", f"setsid sleep 4712.{os.getpid()} & echo ready; sleep 60"]
+            with running(command, stdout=subprocess.PIPE, preexec_fn=become) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"ready\n"
                 assert eventually(lambda: len(owned_by_nobody()) >= 4)
                 theirs = owned_by_nobody()
-            finally:
-                process.kill()
-                process.communicate()
             assert eventually(lambda: not owned_by_nobody() & theirs)
 
     def test_a_device_that_only_root_can_open(self) -> None:

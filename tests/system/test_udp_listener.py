@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tests.support.background import PATIENCE_S, Background, wait_until
+from tests.support.background import PATIENCE_S, Background, running, wait_until
 from tests.support.content import BytesSink
 from tests.support.udp_channels import connected, transfer
 from toolkit.channel import Address, TransportOptions
@@ -336,11 +336,8 @@ def test_a_flood_of_first_packets_disturbs_neither_a_session_nor_close(listener:
     """Another process sends them faster than they can be answered."""
     near, far = connected(listener, OPTIONS)
     command = [sys.executable, "-c", FLOOD, str(listener.address.port)]
-    with closing(near), closing(far), subprocess.Popen(command, stdout=subprocess.PIPE) as flood:
-        try:
-            assert flood.stdout is not None
-            flood.stdout.readline()
-            transfer(near, far, [os.urandom(1_000_000)], [b"end"])
-            Background(listener.close).outcome()
-        finally:
-            flood.kill()
+    with closing(near), closing(far), running(command, stdout=subprocess.PIPE) as flood:
+        assert flood.stdout is not None
+        flood.stdout.readline()
+        transfer(near, far, [os.urandom(1_000_000)], [b"end"])
+        Background(listener.close).outcome()

@@ -3,7 +3,6 @@
 import errno
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.background import PATIENCE_S, Background
+from tests.support.background import PATIENCE_S, Background, running
 from tests.support.content import BytesSink, BytesSource, receive_until
 from tests.support.udp_channels import connected, send_all, transfer, wait_for_close
 from toolkit.channel import Address, Extent, TransportOptions
@@ -282,20 +281,17 @@ while True:
 
 class TestClosing:
     def test_a_killed_peer_is_noticed_before_the_idle_timeout(self) -> None:
-        with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                port = int(process.stdout.readline())
-                options = TransportOptions(connect_timeout_s=PATIENCE_S, idle_timeout_s=10 * PATIENCE_S)
-                with closing(UdpTransport().connect(Address("127.0.0.1", port), options)) as client:
-                    send_all(client, [bytes(1 << 20)], [])
-                    os.kill(process.pid, signal.SIGKILL)
-                    process.wait()
-                    sending = Background(lambda: send_all(client, [bytes(100 << 20)], []))
-                    with pytest.raises(PeerClosedError):
-                        sending.outcome()
-            finally:
+        with running([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            options = TransportOptions(connect_timeout_s=PATIENCE_S, idle_timeout_s=10 * PATIENCE_S)
+            with closing(UdpTransport().connect(Address("127.0.0.1", port), options)) as client:
+                send_all(client, [bytes(1 << 20)], [])
                 process.kill()
+                process.wait()
+                sending = Background(lambda: send_all(client, [bytes(100 << 20)], []))
+                with pytest.raises(PeerClosedError):
+                    sending.outcome()
 
     def test_a_close_ends_the_peers_channel(self, listener: UdpListener) -> None:
         client, server = connected(listener, TransportOptions(idle_timeout_s=10 * PATIENCE_S))
