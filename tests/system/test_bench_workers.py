@@ -2,8 +2,11 @@
 
 import os
 import select
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,7 @@ LIMIT_S = 20.0
 def test_an_outside_program_ends_with_its_worker(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fifo = tmp_path / "alive"
     os.mkfifo(fifo)
-    program = tmp_path / IPERF3  # holds the pipe open while it runs, and listens if asked to
+    program = tmp_path / IPERF3  # holds the pipe open while it runs, and listens with -s
     program.write_text(
         f"#!{sys.executable}\nimport signal, socket, sys\nalive = open({str(fifo)!r}, 'w')\nalive.write('.')\n"
         "alive.flush()\nif '-s' in sys.argv:\n"
@@ -44,3 +47,21 @@ def test_an_outside_program_ends_with_its_worker(role: str, tmp_path: Path, monk
         assert os.read(reader, 1) == b""  # the program has ended
     finally:
         os.close(reader)
+
+
+def test_an_interrupt_while_a_worker_starts_ends_the_worker() -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted_popen(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        started.append(subprocess.Popen(*arguments, **options))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            WorkerProcess(interrupted_popen, None, ReceiveJob("tcp", None))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert started[0].returncode is not None

@@ -6,11 +6,13 @@ Whatever program moves the bytes, its worker speaks `toolkit.compare.worker_prot
 
 import os
 import select
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.plan import AIOQUIC, IPERF3
@@ -35,9 +37,17 @@ class WorkerProcess:
         """`popen` starts a command on the host, or in the namespace, where this endpoint belongs."""
         self._name = "the sender" if isinstance(job, SendJob) else "the receiver"
         command = [sys.executable, "-m", _MODULES[program]]
-        self._process = popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        pipe = subprocess.PIPE
         self._received = b""
-        self._write(job_line(job))
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with _deferred_signals():
+                process = self._process = popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
+            self._write(job_line(job))
+        except BaseException:
+            if process is not None:
+                self.__exit__()
+            raise
 
     def __enter__(self) -> "WorkerProcess":
         return self
@@ -107,3 +117,26 @@ class WorkerProcess:
         os.set_blocking(self._process.stderr.fileno(), False)
         lines = (self._process.stderr.read(1 << 16) or b"").decode(errors="replace").strip().splitlines()
         return printable(lines[-1]) if lines else f"exit code {self._process.poll()}, no message on stderr"
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[None]:
+    """Handle signals only after the block: an exception of a handler inside Popen would lose the new process.
+
+    Does nothing in other threads than the main one, which handles all signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers if callable(signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda caught, _frame: pending.append(caught))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if pending:
+            signal.raise_signal(pending[0])
