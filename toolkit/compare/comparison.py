@@ -5,7 +5,7 @@ whole 95% interval of the median ratio lies on one side of 1, and by more than t
 user would notice, or the difference between the baseline and the A/A control if that is larger. The control is the
 baseline run a second time: a difference that the method finds between a transport and itself, it cannot claim between
 two others. The interval alone would be wrong in one of twenty comparisons; with the margin, identical transports are
-told apart far less often.
+distinguished far less often.
 
 No pair that was run is left out, because what would leave it out (a failure, a mark) depends on how it ran: slow trials
 would disappear, and the survivors would look fast. A failed transfer has a goodput of 0. A marked trial
@@ -187,7 +187,8 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
     seconds = [trial.seconds for trial in good if trial.seconds is not None]
     is_baseline = label == campaign.baseline
     ratio = None if is_baseline else _ratio(cell, label, campaign.baseline)
-    silence = "" if is_baseline else _why_no_claim(trials, base, ratio, margin)
+    no_claim_because = "" if is_baseline else _why_no_claim(trials, base, ratio, margin)
+    verdict = BASELINE if is_baseline else NO_CLAIM if no_claim_because else verdict_of(ratio, margin)
     middle = median_trial(good)
     return Row(
         path=path,
@@ -203,8 +204,8 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
         ratio=ratio,
         pairs=0 if is_baseline else len({trial.block for trial in trials} & {trial.block for trial in base}),
         margin=margin,
-        verdict=BASELINE if is_baseline else NO_CLAIM if silence else verdict_of(ratio, margin),
-        no_claim_because=silence,
+        verdict=verdict,
+        no_claim_because=no_claim_because,
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         regime=_regime(middle),
         reasons=middle.reasons if middle is not None else None,
@@ -251,7 +252,7 @@ def _why_no_claim(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimat
         return "too few pairs of trials for an interval"
     if math.isinf(margin):
         return "the A/A control failed"
-    if verdict_of(ratio, margin) == NO_CLAIM:
+    if verdict_of(ratio, margin) == NO_CLAIM:  # the interval includes a failure, whose ratio is 0 or infinite
         return f"{_failures(trials)} of its trials failed, and {_failures(base)} of the baseline's"
     return ""
 

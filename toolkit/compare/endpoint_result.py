@@ -39,7 +39,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class EndpointResult:
-    """One endpoint's report; None where the endpoint does not know. All fields are None where it never reported.
+    """One endpoint's report; None where the endpoint does not know. One that never reported has only defaults.
 
     size_bytes:           payload transferred and verified; `bytes` in JSON
     seconds, goodput_bps: by the endpoint's own clock

@@ -25,7 +25,7 @@ from toolkit.compare.worker_protocol import (
     report_port,
     wait_for_go,
 )
-from toolkit.errors import NettoolError, UnreachableError
+from toolkit.errors import ExitCode, NettoolError, UnreachableError
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transports.registry import transport
@@ -42,7 +42,7 @@ def main() -> None:
     except NettoolError as error:
         result = failure(error)
     except KeyboardInterrupt:
-        result = EndpointResult(error="interrupted", exit_code=130)
+        result = EndpointResult(error="interrupted", exit_code=int(ExitCode.INTERRUPTED))
     report(result)
 
 
