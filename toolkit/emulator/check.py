@@ -114,7 +114,7 @@ class LinkCheck:
 
 
 def check(link: Link, plan: CheckPlan = FULL_CHECK) -> LinkCheck:
-    """Measure an open link for a few seconds. Raises NettoolError if the link closes meanwhile."""
+    """Measure an open link for a few seconds. Raises NettoolError if the link closes before the end."""
     link.start_clock()
     spec = link.spec
     with link.socket_near(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:

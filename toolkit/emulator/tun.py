@@ -230,7 +230,7 @@ class Emulator:
         return self._clock() - self._start_ns
 
     def _pause_s(self) -> float | None:
-        """How long to sleep until something is due; None for ever."""
+        """How long to sleep until something is due, in seconds; None: until a packet or command comes."""
         wake_ns: float | None = self._due[0].due_ns if self._due else None
         for direction in self._directions:
             fate_ns = direction.path.next_fate_ns()
@@ -337,7 +337,7 @@ class Emulator:
         heapq.heappush(self._due, delivery)
 
     def _deliver(self) -> None:
-        """Write everything that is due, and pick up the fates decided meanwhile."""
+        """Poll the paths for new fates, then write everything that is due."""
         due = self._due
         now_ns = self._now_ns()
         for direction in self._directions:
