@@ -71,6 +71,7 @@ class ConnectionWalk(RuleBasedStateMachine):
         self.close_is_owed = False
         self.last_valid_ns = self.now_ns
         self.refused_since_ns: int | None = None
+        self.oldest_sent_ns = 1 << 62  # of the packets in flight; the peer of this test acknowledges nothing
 
     def on(self, event: ConnectionEvent) -> None:
         self.expected = TRANSITIONS[self.expected, event]
@@ -126,7 +127,10 @@ class ConnectionWalk(RuleBasedStateMachine):
         self.connection.handle_timeout(self.now_ns)
         if self.expected is ConnectionState.ESTABLISHED and self.now_ns >= self.last_valid_ns + IDLE_NS:
             self.on(ConnectionEvent.LOST)
-            assert "nothing was heard" in self.connection.close_reason
+            assert "was silent for" in self.connection.close_reason
+        elif self.expected is ConnectionState.ESTABLISHED and self.now_ns >= self.oldest_sent_ns + IDLE_NS:
+            self.on(ConnectionEvent.LOST)
+            assert "acknowledged nothing for" in self.connection.close_reason
 
     @rule()
     def unreachable(self) -> None:
@@ -143,6 +147,8 @@ class ConnectionWalk(RuleBasedStateMachine):
     @rule()
     def send(self) -> None:
         kinds = [transmit.data[0] for transmit in self.transmitted()]
+        if self.connection.stats().bytes_in_flight:
+            self.oldest_sent_ns = min(self.oldest_sent_ns, self.now_ns)
         kinds = [kind for kind in kinds if kind != wire.PacketType.ACCEPT]
         if self.expected is ConnectionState.CLOSED:
             assert kinds == []

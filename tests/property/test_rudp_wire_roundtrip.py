@@ -72,9 +72,9 @@ def test_accept(accept: wire.AcceptPacket) -> None:
 
 
 @given(connection_ids)
-def test_version_list(client_id: int) -> None:
-    datagram = wire.encode_version_list(client_id)
-    assert wire.decode_version_list_untrusted(datagram) == wire.VERSION
+def test_version(client_id: int) -> None:
+    datagram = wire.encode_version(client_id)
+    assert wire.decode_version_untrusted(datagram) == wire.VERSION
     assert wire.connection_id_untrusted(datagram) == (wire.PacketType.VERSION, client_id)
 
 
@@ -108,11 +108,11 @@ def test_announcements(listed: list[Extent]) -> None:
 
 
 DECODERS: list[tuple[Callable[..., object], st.SearchStrategy[bytes]]] = [
-    (wire.connection_id_untrusted, st.just(wire.encode_version_list(7))),
+    (wire.connection_id_untrusted, st.just(wire.encode_version(7))),
     (wire.decode_initial_untrusted, initials.map(wire.InitialPacket.encode)),
     (wire.decode_retry_untrusted, st.binary(min_size=1, max_size=256).map(lambda t: wire.encode_retry(7, t))),
     (wire.decode_accept_untrusted, accepts.map(wire.AcceptPacket.encode)),
-    (wire.decode_version_list_untrusted, st.just(wire.encode_version_list(7))),
+    (wire.decode_version_untrusted, st.just(wire.encode_version(7))),
     (wire.decode_ack_untrusted, acks.map(lambda ack: wire.encode_ack(7, 8, ack))),
     (wire.decode_close_untrusted, closes.map(lambda close: wire.encode_close(7, 8, *close))),
     (decode_announcements_untrusted, st.lists(extents, max_size=5).map(encode_announcements)),

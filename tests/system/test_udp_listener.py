@@ -140,7 +140,7 @@ class TestHandshake:
         client = Client(cleanup, listener)
         client.send(client.unknown_version)
         answer = client.answer(wire.PacketType.VERSION)
-        assert wire.decode_version_list_untrusted(answer) == wire.VERSION
+        assert wire.decode_version_untrusted(answer) == wire.VERSION
         assert wire.connection_id_untrusted(answer)[1] == client.client_id
 
     def test_garbage_is_not_answered(self, listener: UdpListener, cleanup: ExitStack) -> None:

@@ -239,7 +239,7 @@ class TestUnreachable:
         def answer() -> None:
             datagram, client = other.recvfrom(2000)
             client_id = wire.decode_initial_untrusted(datagram).client_id
-            other.sendto(wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, client_id, wire.VERSION + 1), client)
+            other.sendto(wire.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, client_id, wire.VERSION + 1), client)
 
         answering = Background(answer)
         with pytest.raises(RefusedError, match="install the same nettool"):
@@ -332,7 +332,7 @@ class TestClosing:
         client, server = connected(listener, TransportOptions(idle_timeout_s=0.5))
         with closing(client), closing(server):
             reason = wait_for_close(client)  # nothing drives the server's channel
-            assert "nothing was heard" in reason
+            assert "was silent for" in reason
             assert time.monotonic() - begin_s > 0.4
 
     def test_two_hundred_sessions_leave_no_descriptors(self) -> None:

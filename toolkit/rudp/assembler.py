@@ -34,11 +34,14 @@ _MAX_PACKETS: Final = MAX_BATCH_BYTES // wire.MIN_DATAGRAM_BYTES
 
 
 class DataAssembler:
-    """The data stream of the peer. Call `begin_batch`, `receive_untrusted` until the batch ends, then `received`."""
+    """The data stream of the peer. Call `begin_batch`, `receive_untrusted` until the batch ends, then `received`.
+
+    accept_limit: stream offset from which on data is dropped as if it were lost, for lack of room in the application
+    """
 
     def __init__(self, connection_id: int, window: ReceiveWindow, acks: AckTracker) -> None:
         """Packets that are accepted are reported to `acks`."""
-        self.receive_limit = wire.MAX_OFFSET
+        self.accept_limit = wire.MAX_OFFSET
         self._connection_id = connection_id
         self._window = window
         self._acks = acks
@@ -84,7 +87,7 @@ class DataAssembler:
         rows = np.frombuffer(data, np.uint8, count * segment_bytes).reshape(count, segment_bytes)
         payload = rows[:, wire.HEADER_BYTES :]
         *_, number, offset = wire.DATA.unpack_untrusted(data)
-        limit = min(self._window.limit, self.receive_limit)
+        limit = min(self._window.limit, self.accept_limit)
         if (
             offset + count * payload_bytes <= limit
             and number + count <= wire.MAX_OFFSET
@@ -127,7 +130,10 @@ class DataAssembler:
     def _receive_run(
         self, number: int, start: int, payload: NDArray[np.uint8], segment_bytes: int, now_ns: int
     ) -> None:
-        """Take packets with consecutive numbers and offsets; each row of `payload` is the payload of one."""
+        """Take packets with consecutive numbers and offsets; each row of `payload` is the payload of one.
+
+        Only bytes that have not arrived before are passed on.
+        """
         count, payload_bytes = payload.shape
         end = start + count * payload_bytes
         if len(self._ranges) >= MAX_DATA_HOLES and not self._ranges.touches(start, end):

@@ -21,12 +21,11 @@ from toolkit.rudp.assembler import DataAssembler, MessageAssembler
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.flow_control import ReceiveWindow
-from toolkit.rudp.loss_recovery import Timer
-from toolkit.rudp.observer import ConnectionObserver
+from toolkit.rudp.observer import ConnectionObserver, Timer
 from toolkit.rudp.path import PathState
-from toolkit.rudp.sender import Sender
+from toolkit.rudp.sender import Sender, take_stats
 from toolkit.rudp.state import ConnectionLifetime, ConnectionState
-from toolkit.rudp.stats import ConnectionStats, take_stats
+from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource
 from toolkit.rudp.wire import PacketType
 
@@ -63,7 +62,7 @@ class Connection:
     ) -> None:
         """`accept` is a server's ACCEPT packet, sent again if the client repeats its INITIAL; None on a client.
 
-        `peer_address` is the client's address, which may change; None on a client. `observer` is told of events.
+        `peer_address` is the client's address, which may change; None on a client. `observer` receives the events.
         """
         self.local_id = local_id
         self.is_confirmed = accept is None
@@ -237,9 +236,9 @@ class Connection:
         """
         self.receive_window.adapt(self.acks.bytes_received, self._data.received_end, dropped_datagrams, is_drained)
 
-    def set_receive_limit(self, offset: int) -> None:
+    def set_accept_limit(self, offset: int) -> None:
         """Drop data from stream offset `offset` on as if it were lost: the application has no room for it yet."""
-        self._data.receive_limit = offset
+        self._data.accept_limit = offset
 
     # Outputs
 

@@ -2,7 +2,8 @@
 
 The window of the data stream fits the socket, not the memory: data is handed to the application at once, so what can
 overflow is the queue of the socket. The window begins at a part of that queue. It doubles while the peer uses all of
-it and the driver drains the queue every time. Every drop at the socket halves it. This follows dynamic right-sizing
+it and the driver drains the queue every time. Every drop at the socket halves it, down to half the initial window. This
+follows dynamic right-sizing
 of TCP: the window should never limit a path, and never exceed what the host can take.
 
 The window of the message stream is fixed, and counts from what the application has taken.
@@ -15,7 +16,7 @@ from typing import Final
 from toolkit.rudp.batch import MAX_BATCH_BYTES
 
 INITIAL_DATA_WINDOW_BYTES: Final = 1 << 16
-"""Send limit of the data stream before the peer has advertised one; no receive window is smaller."""
+"""Send limit of the data stream before the peer has advertised one."""
 MAX_RECEIVE_WINDOW_BYTES: Final = 1 << 30
 MESSAGE_WINDOW_BYTES: Final = 1 << 20
 

@@ -1,4 +1,4 @@
-"""The handshake: one round trip, or two if the server wants the client's address validated first.
+"""The handshake: one round trip, or two if the server validates the client's address first.
 
     client                                  server
     INITIAL (padded to 1,200 bytes)   -->
@@ -7,9 +7,12 @@
                                       <--   ACCEPT (server id)    both sides are connected
     DATA, MESSAGE                     -->
 
-ACCEPT and RETRY are smaller than the INITIAL that they answer, so nothing is amplified (RFC 9000 section 8). If an
-ACCEPT is lost, the client repeats its INITIAL, and the connection that exists already repeats its ACCEPT. Unlike in
-QUIC (RFC 9000 section 17.2.5.2), a client accepts the token of every RETRY, because a token is valid only for a few
+    INITIAL (unsupported version)     -->
+                                      <--   VERSION               the version of the server; the client gives up
+
+ACCEPT, RETRY and VERSION are smaller than the INITIAL that they answer, so nothing is amplified (RFC 9000 section 8).
+If an ACCEPT is lost, the client repeats its INITIAL, and the connection that exists already repeats its ACCEPT. Unlike
+in QUIC (RFC 9000 section 17.2.5.2), a client accepts the token of every RETRY, because a token is valid only for a few
 seconds.
 
 The security field of INITIAL and ACCEPT is empty in this version; it is reserved for key agreement.
@@ -22,7 +25,8 @@ from toolkit.rudp import wire
 from toolkit.rudp.address_validation import AddressValidator
 
 FIRST_RETRANSMISSION_NS: Final = 100_000_000
-"""On a longer path this costs one small extra datagram; after a loss it saves most of the usual wait."""
+"""After a loss, this saves most of the usual wait. If the RTT is longer, it costs one extra INITIAL, which is padded to
+1,200 bytes, and two if the RTT is above 300 ms."""
 MAX_RETRANSMISSION_NS: Final = 800_000_000
 
 
@@ -48,7 +52,7 @@ class ClientHandshake:
         if connection_id != self._initial.client_id:
             raise ProtocolError("answer to another handshake")
         if packet_type == wire.PacketType.VERSION:
-            version = wire.decode_version_list_untrusted(datagram)
+            version = wire.decode_version_untrusted(datagram)
             if version != wire.VERSION:
                 raise RefusedError(
                     f"the receiver speaks protocol version {version:#x}, this side {wire.VERSION:#x}: "
@@ -97,15 +101,15 @@ def answer_initial_untrusted(
 ) -> InitialAnswer:
     """The stateless part of a listener. Raises ProtocolError for anything but an INITIAL.
 
-    `address` identifies the client's address. With `require_validation`, an INITIAL without a valid token is
-    answered by a RETRY.
+    `address` identifies the client's address. An INITIAL of an unsupported version is answered by a VERSION packet.
+    With `require_validation`, an INITIAL without a valid token is answered by a RETRY.
     """
     packet_type, client_id = wire.connection_id_untrusted(datagram)
     if packet_type != wire.PacketType.INITIAL:
         raise ProtocolError("the first packet is not an INITIAL")
     initial = wire.decode_initial_untrusted(datagram)
     if initial.version != wire.VERSION:
-        return InitialAnswer(wire.encode_version_list(client_id), None)
+        return InitialAnswer(wire.encode_version(client_id), None)
     if require_validation and not validator.is_valid_untrusted(initial.token, address, client_id, now_ns):
         return InitialAnswer(wire.encode_retry(client_id, validator.make_token(address, client_id, now_ns)), None)
     return InitialAnswer(None, initial)

@@ -10,8 +10,7 @@ Read: RFC 9002 sections 5 to 7 and appendices A and B (loss detection, probe tim
 section 9.4 (change of path).
 """
 
-from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,37 +18,12 @@ from numpy.typing import NDArray
 from toolkit.rudp import wire
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.delivery_rate import DeliveryEstimator
+from toolkit.rudp.observer import LossObserver, Timer
 from toolkit.rudp.path import PathState
 from toolkit.rudp.sent_packets import PacketGroup, SentPackets
 from toolkit.rudp.streams import SendStreams
 
 PROBES_PER_TIMEOUT: Final = 2  # RFC 9002 section 6.2.4
-
-
-class Timer(Enum):
-    """The timers whose expiry is reported."""
-
-    LOSS = auto()  # a packet is old enough to be declared lost (RFC 9002 section 6.1.2)
-    PROBE = auto()  # nothing was acknowledged for a probe timeout (section 6.2)
-    IDLE = auto()  # the peer was silent for the idle timeout
-
-
-class LossObserver(Protocol):
-    """The events that loss recovery reports; `ConnectionObserver` has the others."""
-
-    def packets_lost(
-        self, now_ns: int, packet_numbers: NDArray[np.int64], kinds: NDArray[np.uint8], reordered_below: int
-    ) -> None:
-        """These packets were declared lost: below `reordered_below` by the packet threshold, the others by time.
-
-        `kinds` are packet types. The loss of a PROBE of the path MTU is no sign of congestion.
-        """
-
-    def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
-        """This many packets that were declared lost have been acknowledged after all."""
-
-    def timer_expired(self, now_ns: int, timer: Timer) -> None:
-        """A timer has expired; its consequences are reported next."""
 
 
 class LossRecovery:

@@ -7,12 +7,41 @@ a snapshot of the state) and formats nothing. An observer cannot change anything
 Views of datagrams are valid only during the call. Times are nanoseconds of the driver's clock.
 """
 
+from enum import Enum, auto
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
-from toolkit.rudp.loss_recovery import LossObserver
 from toolkit.rudp.state import ConnectionEvent
 from toolkit.rudp.stats import ConnectionStats
+
+
+class Timer(Enum):
+    """The timers whose expiry is reported."""
+
+    LOSS = auto()  # a packet is old enough to be declared lost (RFC 9002 section 6.1.2)
+    PROBE = auto()  # nothing was acknowledged for a probe timeout (section 6.2)
+    IDLE = auto()  # nothing arrived for the idle timeout, or nothing in flight was acknowledged for that long
+
+
+class LossObserver(Protocol):
+    """The events that loss recovery reports; `ConnectionObserver` has the others."""
+
+    def packets_lost(
+        self, now_ns: int, packet_numbers: NDArray[np.int64], kinds: NDArray[np.uint8], reordered_below: int
+    ) -> None:
+        """These packets were declared lost: below `reordered_below` by the packet threshold, the others by time.
+
+        `kinds` are packet types. The loss of a PROBE of the path MTU is no sign of congestion.
+        """
+
+    def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
+        """This many packets that were declared lost have been acknowledged after all."""
+
+    def timer_expired(self, now_ns: int, timer: Timer) -> None:
+        """A timer has expired; its consequences are reported next."""
 
 
 class ConnectionObserver(LossObserver, Protocol):

@@ -2,7 +2,8 @@
 
 One timer per packet costs too much at high rates, and a whole window at once overflows queues. The pacer therefore
 releases one *send quantum* at a time: the bytes of 1 ms at the given rate, but at least two datagrams and at most
-64 KiB, which is what one segmentation-offloaded send can carry.
+64 KiB, which is what one segmentation-offloaded send can carry. Above 2.6 Gbit/s, timers are too slow for that: the
+quantum is then the bytes of 200 us, at most 512 KiB.
 
 `_release_ns` is a virtual time: when everything sent so far would have left at exactly the given rate. The next
 quantum may be sent once that time has come. A late timer has earned more than one quantum, and the next send counts
@@ -20,9 +21,9 @@ _QUANTUM_NS: Final = 1_000_000
 """A quantum is the rate times this duration."""
 _MIN_QUANTUM_DATAGRAMS: Final = 2
 _MAX_QUANTUM_BYTES: Final = 64 * 1024
-_TIMER_LATENESS_NS: Final = 200_000
-"""Minimum time for a timer and one round of the sender. Above 2.6 Gbit/s a quantum is the rate times this duration,
-because the sender cannot return sooner."""
+_MIN_ROUND_NS: Final = 200_000
+"""Minimum time between two rounds of the sender, which a timer and the round itself take. Above 2.6 Gbit/s a quantum is
+the rate times this duration."""
 _MAX_ROUND_BYTES: Final = 8 * _MAX_QUANTUM_BYTES
 """Maximum per call, however late it is, so that the driver returns to receiving."""
 _CATCH_UP_NS: Final = 4_000_000
@@ -84,5 +85,5 @@ class Pacer:
         """
         rate_bytes_per_ns = rate_bps / (8 * _NS_PER_S)
         wanted_bytes = min(rate_bytes_per_ns * _QUANTUM_NS, _MAX_QUANTUM_BYTES)
-        wanted_bytes = max(wanted_bytes, min(rate_bytes_per_ns * _TIMER_LATENESS_NS, _MAX_ROUND_BYTES))
+        wanted_bytes = max(wanted_bytes, min(rate_bytes_per_ns * _MIN_ROUND_NS, _MAX_ROUND_BYTES))
         return max(int(wanted_bytes // datagram_bytes), _MIN_QUANTUM_DATAGRAMS) * datagram_bytes

@@ -19,7 +19,7 @@ from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import controller_factory
 from toolkit.rudp.ecn import EcnValidator
-from toolkit.rudp.loss_detection import LossDetector
+from toolkit.rudp.loss_thresholds import LossThresholds
 from toolkit.rudp.pacer import Pacer
 from toolkit.rudp.pmtud import PathMtu
 from toolkit.rudp.rtt import RttEstimator
@@ -83,7 +83,7 @@ class PathState:
         self.peer_address = peer_address
         self.candidate: PathValidation | None = None
         self.rtt = RttEstimator()
-        self.loss = LossDetector(self.rtt)
+        self.loss = LossThresholds(self.rtt)
         self.mtu = PathMtu(min(config.max_datagram_bytes, max_datagram_bytes))
         self.datagram_bytes = self.mtu.datagram_bytes
         new_controller = controller_factory(config.congestion_control)

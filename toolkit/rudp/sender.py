@@ -1,8 +1,9 @@
 """Send side: which packets go out next.
 
 The order is: probes of a timeout, PING, a probe of the path MTU, messages, lost data, new data. Messages are few and
-small, and everything waits for them, so only the congestion window limits them. Data is limited by the congestion
-window, the pacer and the peer's receive window. `loss_recovery.py` takes over once packets are sent.
+small, and everything waits for them, so the pacer does not delay them: they are limited by the congestion window and
+the peer's message window. Data is limited by the congestion window, the pacer and the peer's data window.
+`loss_recovery.py` takes over once packets are sent.
 
 Read: RFC 9002 sections 6.2.4 (probes) and 7.7 (pacing), draft-ietf-quic-ack-frequency (frequency of acknowledgements).
 """
@@ -12,11 +13,15 @@ from typing import Final
 import numpy as np
 
 from toolkit.rudp import wire
+from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
-from toolkit.rudp.loss_recovery import LossObserver, LossRecovery
+from toolkit.rudp.flow_control import ReceiveWindow
+from toolkit.rudp.loss_recovery import LossRecovery
+from toolkit.rudp.observer import LossObserver
 from toolkit.rudp.path import PathState
 from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES
 from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
+from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource, SendStream, SendStreams, segment_offsets
 
 MAX_ROUND_SUPER_PACKETS: Final = 8
@@ -221,3 +226,42 @@ class Sender:
         number = int(self.recovery.on_sent(packet_type, np.zeros(1, np.int64), size, size, now_ns)[0])
         header = wire.COMMON.pack(packet_type, 0, self._peer_connection_id, number)
         return Transmit(memoryview((header + body).ljust(size, b"\0")), size, self.recovery.path.ecn.codepoint)
+
+
+def take_stats(sender: Sender, acks: AckTracker, window: ReceiveWindow, packets_invalid: int) -> ConnectionStats:
+    """Return a snapshot of a connection: of its sender, and of the parts of its receive side."""
+    recovery, path, streams = sender.recovery, sender.recovery.path, sender.streams
+    return ConnectionStats(
+        latest_rtt_ns=path.rtt.latest_rtt_ns,
+        min_rtt_ns=path.rtt.min_rtt_ns,
+        smoothed_rtt_ns=path.rtt.smoothed_rtt_ns,
+        rttvar_ns=path.rtt.rttvar_ns,
+        pto_ns=path.rtt.pto_ns(0),
+        pto_count=path.loss.pto_count,
+        packet_threshold=path.loss.packet_threshold,
+        loss_time_ns=path.loss.loss_time_ns,
+        congestion_control=path.controller.name,
+        congestion_window_bytes=path.controller.congestion_window_bytes,
+        pacing_rate_bps=path.controller.pacing_rate_bps,
+        congestion=path.controller.snapshot(),
+        datagram_bytes=path.mtu.datagram_bytes,
+        is_mtu_found=path.mtu.is_found,
+        next_packet_number=recovery.sent.next_packet_number,
+        bytes_in_flight=recovery.bytes_in_flight,
+        packets_sent=recovery.packets_sent,
+        bytes_sent=recovery.bytes_sent,
+        packets_retransmitted=sender.packets_retransmitted,
+        packets_lost=recovery.packets_lost,
+        lost_bytes=recovery.delivery.lost_bytes,
+        packets_spuriously_lost=recovery.packets_spuriously_lost,
+        delivered_bytes=recovery.delivery.delivered_bytes,
+        data_sent_bytes=streams.data.next_offset,
+        message_sent_bytes=streams.messages.next_offset,
+        data_send_limit=streams.data.limit,
+        is_data_blocked=streams.data.is_blocked,
+        data_receive_limit=window.limit,
+        packets_received=acks.packets_received,
+        packets_duplicate=acks.packets_duplicate,
+        packets_invalid=packets_invalid,
+        peer_dropped_datagrams=recovery.peer_dropped_datagrams,
+    )

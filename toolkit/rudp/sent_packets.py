@@ -212,8 +212,8 @@ class SentPackets:
     ) -> tuple[PacketGroup | None, int | None]:
         """Declare packets lost by RFC 9002 section 6.1. Also return when to call again, None for never.
 
-        A packet is lost if it was sent `packet_threshold` packets or `loss_delay_ns` before, and a later one was
-        acknowledged.
+        A packet in flight is lost once a packet is acknowledged that was sent `packet_threshold` or more packets later,
+        or once it was sent at least `loss_delay_ns` ago and any later packet is acknowledged.
         """
         base, low = self.base, self.least_unacked
         if low > largest_acked:

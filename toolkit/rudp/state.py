@@ -4,7 +4,8 @@ ESTABLISHED  data and messages flow
 CLOSING      this side has sent CLOSE, and answers late packets with it
 CLOSED       ended by the peer's CLOSE, by the idle timeout, or by a closed port
 
-A transition that is not in the table is an error.
+The idle timeout expires if nothing has arrived for its duration, or if the peer sends but acknowledges nothing of what
+has been in flight for that long. Every event is possible in every state.
 
 Read: RFC 9000 section 10 (connection termination).
 """
@@ -32,7 +33,7 @@ class ConnectionEvent(Enum):
 
     CLOSE = auto()  # the application closes the connection
     PEER_CLOSED = auto()  # CLOSE has arrived
-    LOST = auto()  # the idle timeout has expired, or the peer's port is closed
+    LOST = auto()  # the idle timeout has expired (see above), or the peer's port is closed
 
 
 TRANSITIONS: Final[dict[tuple[ConnectionState, ConnectionEvent], ConnectionState]] = {
@@ -84,17 +85,19 @@ class ConnectionLifetime:
         """End the connection if the idle timeout has expired; return whether it has.
 
         `oldest_sent_time_ns` is when the oldest packet in flight was sent. An acknowledgement of any later packet would
-        have shown it lost. If it is too old, nothing arrives at the peer, or the peer acknowledges nothing, which would
-        make this side remember its packets for ever.
+        have shown it lost. If it is older than the timeout, nothing arrives at the peer, or the peer sends packets but
+        acknowledges nothing, which would make this side remember its packets for ever.
         """
         since_ns = now_ns - self._idle_timeout_ns
         if self._last_received_ns <= since_ns:
-            reason = "nothing was heard of the peer"
+            reason = "the peer was silent"
         elif oldest_sent_time_ns is not None and oldest_sent_time_ns <= since_ns:
-            reason = "the peer has acknowledged nothing"
+            reason = "the peer acknowledged nothing"
         else:
             return False
-        self._end(ConnectionEvent.LOST, LOST_PEER_CODE, f"{reason} for {self._idle_timeout_ns / 1e9:g} s")
+        advice = "check that it and the path to it are still up"
+        reason = f"{reason} for {self._idle_timeout_ns / 1e9:g} s; {advice}"
+        self._end(ConnectionEvent.LOST, LOST_PEER_CODE, reason)
         return True
 
     def take_keep_alive(self, now_ns: int) -> bool:

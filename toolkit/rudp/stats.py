@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 
-from toolkit.rudp.ack_tracker import AckTracker
-from toolkit.rudp.flow_control import ReceiveWindow
-from toolkit.rudp.sender import Sender
-
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
@@ -84,42 +80,3 @@ class ConnectionStats:
     packets_duplicate: int
     packets_invalid: int
     peer_dropped_datagrams: int
-
-
-def take_stats(sender: Sender, acks: AckTracker, window: ReceiveWindow, packets_invalid: int) -> ConnectionStats:
-    """Return a snapshot of the parts of a connection."""
-    recovery, path, streams = sender.recovery, sender.recovery.path, sender.streams
-    return ConnectionStats(
-        latest_rtt_ns=path.rtt.latest_rtt_ns,
-        min_rtt_ns=path.rtt.min_rtt_ns,
-        smoothed_rtt_ns=path.rtt.smoothed_rtt_ns,
-        rttvar_ns=path.rtt.rttvar_ns,
-        pto_ns=path.rtt.pto_ns(0),
-        pto_count=path.loss.pto_count,
-        packet_threshold=path.loss.packet_threshold,
-        loss_time_ns=path.loss.loss_time_ns,
-        congestion_control=path.controller.name,
-        congestion_window_bytes=path.controller.congestion_window_bytes,
-        pacing_rate_bps=path.controller.pacing_rate_bps,
-        congestion=path.controller.snapshot(),
-        datagram_bytes=path.mtu.datagram_bytes,
-        is_mtu_found=path.mtu.is_found,
-        next_packet_number=recovery.sent.next_packet_number,
-        bytes_in_flight=recovery.bytes_in_flight,
-        packets_sent=recovery.packets_sent,
-        bytes_sent=recovery.bytes_sent,
-        packets_retransmitted=sender.packets_retransmitted,
-        packets_lost=recovery.packets_lost,
-        lost_bytes=recovery.delivery.lost_bytes,
-        packets_spuriously_lost=recovery.packets_spuriously_lost,
-        delivered_bytes=recovery.delivery.delivered_bytes,
-        data_sent_bytes=streams.data.next_offset,
-        message_sent_bytes=streams.messages.next_offset,
-        data_send_limit=streams.data.limit,
-        is_data_blocked=streams.data.is_blocked,
-        data_receive_limit=window.limit,
-        packets_received=acks.packets_received,
-        packets_duplicate=acks.packets_duplicate,
-        packets_invalid=packets_invalid,
-        peer_dropped_datagrams=recovery.peer_dropped_datagrams,
-    )

@@ -125,7 +125,7 @@ ACCEPT: Final = Layout(
     Field("data_window", "Q", "first offset of the data stream that may not be sent yet"),
     Field("security_bytes", "H", "length of the security field that follows"),
 )
-VERSION_LIST: Final = Layout(*PREFIX.fields, Field("version", "I", "a version that the server supports"))
+VERSION_ANSWER: Final = Layout(*PREFIX.fields, Field("version", "I", "a version that the server supports"))
 ACK: Final = Layout(
     *COMMON.fields,
     Field("largest", "Q", "largest packet number received"),
@@ -158,7 +158,7 @@ LAYOUTS: Final = {
     PacketType.INITIAL: INITIAL,
     PacketType.RETRY: RETRY,
     PacketType.ACCEPT: ACCEPT,
-    PacketType.VERSION: VERSION_LIST,
+    PacketType.VERSION: VERSION_ANSWER,
     PacketType.DATA: DATA,
     PacketType.MESSAGE: DATA,
     PacketType.ACK: ACK,
@@ -267,14 +267,14 @@ def decode_accept_untrusted(datagram: bytes | memoryview) -> AcceptPacket:
     return AcceptPacket(client_id, server_id, datagram_bytes, window, security)
 
 
-def encode_version_list(client_id: int) -> bytes:
+def encode_version(client_id: int) -> bytes:
     """Encode the answer to an INITIAL of an unsupported version."""
-    return VERSION_LIST.pack(PacketType.VERSION, 0, client_id, VERSION)
+    return VERSION_ANSWER.pack(PacketType.VERSION, 0, client_id, VERSION)
 
 
-def decode_version_list_untrusted(datagram: bytes | memoryview) -> int:
+def decode_version_untrusted(datagram: bytes | memoryview) -> int:
     """Decode a VERSION packet; return the version that the server supports."""
-    return VERSION_LIST.unpack_untrusted(datagram)[3]
+    return VERSION_ANSWER.unpack_untrusted(datagram)[3]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _PERIOD_BYTES: Final = 1_048_573  # prime: data at a wrong offset differs
 
 
 class PatternSource:
-    """A data space of any length whose bytes are determined by their offset and the seed."""
+    """A data stream of any length whose bytes are determined by their offset and the seed."""
 
     def __init__(self, seed: int) -> None:
         generator = np.random.Generator(np.random.PCG64(seed))

@@ -51,7 +51,7 @@ class Datagrams:
         return self.view[first * self.segment_bytes : end * self.segment_bytes]
 
     def payload_bytes(self, first: int, end: int) -> int:
-        """Bytes of the data space in the datagrams [first, end)."""
+        """Bytes of the data stream in the datagrams [first, end)."""
         return len(self.part(first, end)) - (end - first) * wire.HEADER_BYTES if self.is_data else 0
 
 

@@ -174,14 +174,14 @@ class TestRefusal:
 
     def test_beyond_the_limit_of_the_application(self) -> None:
         r = receiver()
-        r.data.receive_limit = 5000
+        r.data.accept_limit = 5000
         with pytest.raises(ProtocolError, match="window"):
             arrive(r, (0, 5000))
         arrive(r, (0, 4000))
 
     def test_of_one_packet_keeps_those_before_it(self) -> None:
         r = receiver()
-        r.data.receive_limit = 3000
+        r.data.accept_limit = 3000
         joined = memoryview(b"".join(data_packet(n, n * PAYLOAD, bytes(PAYLOAD)) for n in range(5)))
         r.data.begin_batch()
         assert r.data.receive_untrusted(joined, SEGMENT, 0) == 3

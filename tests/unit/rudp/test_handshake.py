@@ -108,13 +108,13 @@ class TestClient:
         assert handshake.rtt_ns == 40 * MS
 
     def test_another_version_is_refused_with_advice(self) -> None:
-        datagram = wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, CLIENT, wire.VERSION + 1)
+        datagram = wire.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, CLIENT, wire.VERSION + 1)
         with pytest.raises(RefusedError, match="install the same nettool at both ends"):
             client().handle_datagram_untrusted(datagram, 0)
 
     def test_a_version_packet_with_this_version_changes_nothing(self) -> None:
         handshake = client()
-        handshake.handle_datagram_untrusted(wire.encode_version_list(CLIENT), 0)
+        handshake.handle_datagram_untrusted(wire.encode_version(CLIENT), 0)
         assert handshake.accepted is None
 
     @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ class TestClient:
             wire.AcceptPacket(CLIENT + 1, SERVER, 1472, 0).encode(),
             wire.encode_retry(CLIENT + 1, b"token"),
             wire.encode_retry(CLIENT, b""),
-            wire.VERSION_LIST.pack(wire.PacketType.VERSION, 0, CLIENT + 1, 7),
+            wire.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, CLIENT + 1, 7),
             wire.DATA.pack(wire.PacketType.DATA, 0, CLIENT, 0, 0) + b"x",
             accept()[:-1],
         ],
@@ -169,7 +169,7 @@ class TestListener:
             answer = answer_initial_untrusted(other, ADDRESS, 0, VALIDATOR, demand)
             assert answer.initial is None
             assert answer.reply is not None
-            assert wire.decode_version_list_untrusted(answer.reply) == wire.VERSION
+            assert wire.decode_version_untrusted(answer.reply) == wire.VERSION
             assert len(answer.reply) < len(other)
 
     @pytest.mark.parametrize(

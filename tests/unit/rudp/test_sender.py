@@ -11,8 +11,8 @@ from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.ecn import NOT_ECT
 from toolkit.rudp.flow_control import INITIAL_DATA_WINDOW_BYTES
-from toolkit.rudp.loss_detection import PACKET_THRESHOLD
 from toolkit.rudp.loss_recovery import PROBES_PER_TIMEOUT
+from toolkit.rudp.loss_thresholds import PACKET_THRESHOLD
 from toolkit.rudp.path import PathState
 from toolkit.rudp.sender import MAX_ACK_EVERY_BYTES, Sender
 from toolkit.rudp.streams import DataSource

@@ -86,7 +86,7 @@ class TestAnswersToAnInitial:
         longest = [
             wire.encode_retry(1, bytes(wire.MAX_TOKEN_BYTES)),
             wire.AcceptPacket(1, 2, 1472, 1 << 20, bytes(wire.MAX_SECURITY_BYTES)).encode(),
-            wire.encode_version_list(1),
+            wire.encode_version(1),
         ]
         assert all(len(answer) < wire.MIN_DATAGRAM_BYTES for answer in longest)
 

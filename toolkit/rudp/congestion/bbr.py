@@ -19,13 +19,12 @@ Deviations from the draft (reasons and measurements are in docs/congestion-contr
 - CRUISE aims for a short queue and DOWN sends less the longer the queue is; the draft always paces at 99%. The window
   is 1.25 BDP, not 2. A single flow then wastes nothing, several flows drain what they have built together, and the RTT
   stays below 1.5 times its minimum in a buffer of any depth.
-- Startup also ends when a deep queue grows and the delivery rate does not. It grows the window by 1.5 times what is
+- Startup has more exits than in the draft (`_update_startup` lists them), and grows the window by 1.5 times what is
   acknowledged, because acknowledgements arrive up to a quarter of a round trip late.
 - UP ends once 1.25 BDP are in flight and a queue is seen. It starts every 16 to 24 round trips, not every 2 to 3 s, so
   that short transfers also notice a changed path.
 - After Drain and ProbeRTT nothing is left to drain, so ProbeBW starts with CRUISE instead of DOWN.
-- If the hosts take longer than the path (a LAN, or a single machine), the window limits the flow rather than the pacing
-  rate, until a loss reveals a short buffer.
+- On a LAN, the window limits the flow rather than the pacing rate, until a loss reveals a short buffer.
 
 Read: draft-ietf-ccwg-bbr section 5, whose names are used here.
 """
@@ -33,13 +32,7 @@ Read: draft-ietf-ccwg-bbr section 5, whose names are used here.
 from enum import Enum
 from typing import Final, NamedTuple
 
-from toolkit.rudp.congestion.base import (
-    UNMEASURED_RTT_NS,
-    AckSample,
-    LossSample,
-    initial_window_bytes,
-    window_rate_bps,
-)
+from toolkit.rudp.congestion.base import UNMEASURED_RTT_NS, AckSample, LossSample, initial_window_bytes, window_rate_bps
 from toolkit.rudp.congestion.bbr_model import HOST_RTT_NS, UNBOUNDED, BbrModel, ProbeTimer
 
 
@@ -124,11 +117,10 @@ class Bbr:
         self._phase_rounds = 0
         self._down_rounds = 0
         self._probe_rtt_done_ns: int | None = None
-
         self._cwnd_bytes = float(initial_window_bytes(datagram_bytes))
         self._prior_cwnd_bytes = 0.0
-        startup_gain = PHASES[Phase.STARTUP].pacing_gain
-        self._pacing_rate_bps = startup_gain * window_rate_bps(self._cwnd_bytes, UNMEASURED_RTT_NS)
+        initial_rate_bps = window_rate_bps(self._cwnd_bytes, UNMEASURED_RTT_NS)
+        self._pacing_rate_bps = PHASES[Phase.STARTUP].pacing_gain * initial_rate_bps
 
     @property
     def congestion_window_bytes(self) -> int:
@@ -191,6 +183,7 @@ class Bbr:
             self._end_round(sample)
         self._update_phase(sample)
         if model.rounds.is_start:
+            self._is_round_congested = False
             model.start_round(sample)
         self._set_cwnd(sample)
         self._set_pacing_rate(sample.smoothed_rtt_ns)
@@ -217,7 +210,6 @@ class Bbr:
         is_excessive = model.loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_loss_rounds = self._excessive_loss_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
-            self._check_startup_done(sample, is_growing)
             is_random = is_growing and model.queue.was_absent and not is_excessive
         elif self.phase in _PROBING:
             if self._excessive_loss_rounds >= _EXCESSIVE_LOSS_ROUNDS:
@@ -239,20 +231,6 @@ class Bbr:
             self._restore_cwnd()
         if self.phase is Phase.UP:
             model.bounds.end_up_round()
-        self._is_round_congested = False
-
-    def _check_startup_done(self, sample: AckSample, is_growing: bool) -> None:
-        """The pipe is full after three rounds without growth, or two if they show excessive loss or a queue."""
-        model = self._model
-        has_hint = self._excessive_loss_rounds >= _EXCESSIVE_LOSS_ROUNDS or model.queue.is_standing(model.min_rtt_ns)
-        required_rounds = _FULL_BW_ROUNDS - 1 if has_hint else _FULL_BW_ROUNDS
-        if self._is_round_congested or (not is_growing and model.full_bw.has_plateau(required_rounds)):
-            self._full_bw_reached = True
-            if self._is_round_congested or self._excessive_loss_rounds:
-                needed_bytes = model.bdp_bytes(model.max_bw.bps) + model.extra_acked.bytes
-                delivered_bytes = max(min(needed_bytes, sample.in_flight_at_send_bytes), model.inflight_latest)
-                in_flight_bytes = sample.in_flight_at_send_bytes
-                model.bounds.set_longterm_after_startup(sample.now_ns, in_flight_bytes, delivered_bytes)
 
     # State machine (section 5.3)
 
@@ -260,9 +238,7 @@ class Bbr:
         model, now_ns = self._model, sample.now_ns
         bdp_bytes = model.bdp_bytes(model.max_bw.bps)
         if self.phase is Phase.STARTUP:
-            if self._full_bw_reached or (model.queue.is_deep and not model.full_bw.is_growth(model.bw_latest)):
-                self._full_bw_reached = True
-                self._enter(Phase.DRAIN, now_ns)
+            self._update_startup(sample)
         elif self.phase is Phase.DRAIN:
             if sample.bytes_in_flight <= bdp_bytes or self._phase_rounds > _DRAIN_ROUNDS:
                 self._start_first_cruise(now_ns)
@@ -285,6 +261,26 @@ class Bbr:
         self._phase_start_ns = now_ns
         self._phase_rounds = 0
         self._model.queue.reset_standing()
+
+    def _update_startup(self, sample: AckSample) -> None:
+        """Leave Startup once the pipe is full, as any of these shows:
+
+        - A deep queue grows and the delivery rate does not (at any time; the others at the end of a round).
+        - The round was congested: ECN marks, or losses that `bbr_model` counts as congestion.
+        - Three rounds have brought no growth, or two if there is a standing queue or excessive loss in two rounds.
+        """
+        model = self._model
+        has_hint = self._excessive_loss_rounds >= _EXCESSIVE_LOSS_ROUNDS or model.queue.is_standing(model.min_rtt_ns)
+        has_plateau = model.full_bw.has_plateau(_FULL_BW_ROUNDS - 1 if has_hint else _FULL_BW_ROUNDS)
+        is_full = model.rounds.is_start and (self._is_round_congested or has_plateau)
+        if is_full and (self._is_round_congested or self._excessive_loss_rounds):
+            needed_bytes = model.bdp_bytes(model.max_bw.bps) + model.extra_acked.bytes
+            in_flight_bytes = sample.in_flight_at_send_bytes
+            delivered_bytes = max(min(needed_bytes, in_flight_bytes), model.inflight_latest)
+            model.bounds.set_longterm_after_startup(sample.now_ns, in_flight_bytes, delivered_bytes)
+        if is_full or (model.queue.is_deep and not model.full_bw.is_growth(model.bw_latest)):
+            self._full_bw_reached = True
+            self._enter(Phase.DRAIN, sample.now_ns)
 
     def _start_first_cruise(self, now_ns: int) -> None:
         self._enter(Phase.CRUISE, now_ns)

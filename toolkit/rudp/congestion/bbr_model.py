@@ -39,9 +39,9 @@ _HEADROOM: Final = 0.15
 _BETA: Final = 0.7
 """BBR.Beta: a congested round lowers the short-term bounds to this share, unless more was measured."""
 _UP_SLOPE_DIVISOR: Final = 16
-"""ProbeBW_UP raises the long-term bound by a 16th in its first round, by two 16ths in the second, and so on. The draft
-starts with one packet, which is slow on a path that has become much wider, or where jitter ended Startup early. A queue
-ends ProbeBW_UP in any case."""
+"""ProbeBW_UP raises the long-term bound by a 16th in its first round, and doubles the step in each further round. The
+draft starts with one packet, which is slow on a path that has become much wider, or where jitter ended Startup early. A
+queue ends ProbeBW_UP in any case."""
 
 MAX_RANDOM_LOSS: Final = 0.3
 """The largest ratio of random loss that BBR compensates for."""

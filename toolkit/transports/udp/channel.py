@@ -283,7 +283,7 @@ class UdpChannel:
         """Run one round of the driver contract without waiting; return whether content was delivered to `sink`."""
         connection, sock = self._connection, self._socket
         has_delivered = False
-        connection.set_receive_limit(self._incoming.accept_limit(sink is not None))
+        connection.set_accept_limit(self._incoming.accept_limit(sink is not None))
         try:
             batches = sock.receive()
             now_ns = time.monotonic_ns()

@@ -1,8 +1,8 @@
-"""Lays the extents of files into the data space of a reliable-UDP connection, and finds them again at the receiver.
+"""Lays the extents of files into the data stream of a reliable-UDP connection, and finds them again at the receiver.
 
-The engine moves one space of bytes and knows no files. The sending channel lays each extent after the previous one and
+The engine moves one stream of bytes and knows no files. The sending channel lays each extent after the previous one and
 announces it in a message: (file id, offset, length). The receiving channel lays the announced extents out in the same
-way, so both sides know which file each offset of the data space belongs to. Announcements are sent ahead of their
+way, so both sides know which file each offset of the data stream belongs to. Announcements are sent ahead of their
 content; content that overtakes a lost announcement waits in a bounded stash.
 """
 
@@ -27,7 +27,7 @@ _FORGET_AT_LEAST: Final = 1024
 
 
 def encode_announcements(extents: Iterable[Extent]) -> bytes:
-    """Encode extents in the order in which they lie in the data space."""
+    """Encode extents in the order in which they lie in the data stream."""
     return b"".join(_ANNOUNCEMENT.pack(*extent) for extent in extents)
 
 
@@ -42,7 +42,7 @@ def decode_announcements_untrusted(data: bytes) -> list[Extent]:
 
 
 class OutgoingExtents:
-    """The engine's data source: reads offsets of the data space from files, and releases extents that have arrived."""
+    """The engine's data source: reads offsets of the data stream from files, and releases extents that have arrived."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -95,7 +95,7 @@ class IncomingExtents:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._extents: list[Extent] = []
-        self._end = 0  # of the announced part of the data space
+        self._end = 0  # of the announced part of the data stream
         self._stash: list[tuple[int, bytes]] = []  # a heap by data offset
         self.stash_bytes = 0
 

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.channel import Address
-from toolkit.rudp import loss_detection, rtt, wire
+from toolkit.rudp import loss_thresholds, rtt, wire
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
-from toolkit.rudp.loss_recovery import Timer
+from toolkit.rudp.observer import Timer
 from toolkit.rudp.state import ConnectionEvent
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.transports.udp.qlog_packets import describe
@@ -128,12 +128,12 @@ class QlogWriter:
             now_ns,
             "recovery:parameters_set",
             {
-                "reordering_threshold": loss_detection.PACKET_THRESHOLD,
-                "time_threshold": loss_detection.TIME_THRESHOLD_EIGHTHS / 8,
+                "reordering_threshold": loss_thresholds.PACKET_THRESHOLD,
+                "time_threshold": loss_thresholds.TIME_THRESHOLD_EIGHTHS / 8,
                 "timer_granularity": rtt.GRANULARITY_NS // _NS_PER_MS,
                 "initial_rtt": rtt.INITIAL_RTT_NS / _NS_PER_MS,
                 "max_datagram_size": wire.MIN_DATAGRAM_BYTES,
-                "persistent_congestion_threshold": loss_detection.PERSISTENT_CONGESTION_PTOS,
+                "persistent_congestion_threshold": loss_thresholds.PERSISTENT_CONGESTION_PTOS,
                 "congestion_control": congestion_control,
             },
         )

@@ -1,4 +1,4 @@
-"""Extents in the data space of a connection: announcements, the stash, and what is delivered when."""
+"""Extents in the data stream of a connection: announcements, the stash, and what is delivered when."""
 
 import pytest
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from toolkit.rudp.loss_detection import (
+from toolkit.rudp.loss_thresholds import (
     MAX_PACKET_THRESHOLD,
     MAX_PTO_NS,
     MAX_TIME_THRESHOLD_EIGHTHS,
     PACKET_THRESHOLD,
     TIME_THRESHOLD_EIGHTHS,
-    LossDetector,
+    LossThresholds,
 )
 from toolkit.rudp.rtt import GRANULARITY_NS, RttEstimator
 
@@ -16,15 +16,15 @@ MS = 1_000_000
 CALM_PACKETS = 1 << 15
 
 
-def detector(rtt_ns: int = 80 * MS, max_ack_delay_ns: int = 25 * MS) -> LossDetector:
+def thresholds(rtt_ns: int = 80 * MS, max_ack_delay_ns: int = 25 * MS) -> LossThresholds:
     rtt = RttEstimator(max_ack_delay_ns=max_ack_delay_ns)
     rtt.update(rtt_ns, 0)
-    return LossDetector(rtt)
+    return LossThresholds(rtt)
 
 
 class TestThresholds:
     def test_begin_at_the_values_of_rfc_9002(self) -> None:
-        loss = detector(80 * MS)
+        loss = thresholds(80 * MS)
         assert loss.packet_threshold == PACKET_THRESHOLD == 3
         assert loss.loss_delay_ns == 90 * MS
 
@@ -32,34 +32,34 @@ class TestThresholds:
         rtt = RttEstimator()
         rtt.update(80 * MS, 0)
         rtt.update(160 * MS, 0)
-        assert LossDetector(rtt).loss_delay_ns == 180 * MS
+        assert LossThresholds(rtt).loss_delay_ns == 180 * MS
         rtt.update(8 * MS, 0)
-        assert LossDetector(rtt).loss_delay_ns == rtt.smoothed_rtt_ns * 9 // 8
+        assert LossThresholds(rtt).loss_delay_ns == rtt.smoothed_rtt_ns * 9 // 8
 
     def test_the_time_threshold_is_at_least_the_timer_granularity(self) -> None:
-        assert detector(1000).loss_delay_ns == GRANULARITY_NS
+        assert thresholds(1000).loss_delay_ns == GRANULARITY_NS
 
 
 class TestSpuriousLoss:
     def test_raises_the_packet_threshold_to_cover_the_reordering(self) -> None:
-        loss = detector()
+        loss = thresholds()
         loss.on_spurious_loss(largest_acked=109, oldest_spurious=100)
         assert loss.packet_threshold == 10  # 100 is lost only if 110 is acknowledged
 
     def test_raises_it_up_to_a_limit(self) -> None:
-        loss = detector()
+        loss = thresholds()
         loss.on_spurious_loss(1_000_000, 0)
         assert loss.packet_threshold == MAX_PACKET_THRESHOLD
 
     def test_by_time_raises_the_time_threshold_up_to_a_limit(self) -> None:
-        loss = detector(80 * MS)
+        loss = thresholds(80 * MS)
         for n in range(2 * MAX_TIME_THRESHOLD_EIGHTHS):
             loss.on_spurious_loss(n, n)
         assert loss.packet_threshold == PACKET_THRESHOLD
         assert loss.loss_delay_ns == 80 * MS * MAX_TIME_THRESHOLD_EIGHTHS // 8
 
     def test_thresholds_shrink_step_by_step_without_further_spurious_losses(self) -> None:
-        loss = detector(80 * MS)
+        loss = thresholds(80 * MS)
         loss.on_spurious_loss(100, 0)
         loss.on_spurious_loss(101, 101)
         loss.on_acked(101 + CALM_PACKETS)
@@ -77,11 +77,11 @@ class TestSpuriousLoss:
 class TestProbeTimeout:
     def test_is_smoothed_rtt_plus_four_variations_plus_ack_delay(self) -> None:
         """RFC 9002 section 6.2.1."""
-        loss = detector(80 * MS)
+        loss = thresholds(80 * MS)
         assert loss.pto_ns == 80 * MS + 4 * 40 * MS + 25 * MS
 
     def test_doubles_each_time_up_to_the_maximum(self) -> None:
-        loss = detector(10 * MS, max_ack_delay_ns=0)  # 30 ms initially
+        loss = thresholds(10 * MS, max_ack_delay_ns=0)  # 30 ms initially
         timeouts = []
         for loss.pto_count in range(8):
             timeouts.append(loss.pto_ns)
@@ -90,12 +90,12 @@ class TestProbeTimeout:
 
     @pytest.mark.parametrize("count", [0, 1, 5, 16, 17, 1000])
     def test_is_never_shorter_than_without_back_off(self, count: int) -> None:
-        loss = detector(600 * MS, max_ack_delay_ns=0)
+        loss = thresholds(600 * MS, max_ack_delay_ns=0)
         loss.pto_count = count
         assert loss.pto_ns == 1800 * MS > MAX_PTO_NS
 
     def test_persistent_congestion_lasts_three_timeouts_without_back_off(self) -> None:
         """RFC 9002 section 7.6.1."""
-        loss = detector(80 * MS)
+        loss = thresholds(80 * MS)
         loss.pto_count = 5
         assert loss.persistent_congestion_ns == 3 * (80 + 160 + 25) * MS

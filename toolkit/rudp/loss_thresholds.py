@@ -1,6 +1,7 @@
-"""When a packet is lost and when to probe: the thresholds and timers of one path.
+"""The thresholds and timers of one path that say when a packet is lost and when to probe.
 
-`SentPackets.detect_lost` applies these thresholds to the packets, and `LossRecovery` acts on the result.
+Nothing is declared lost here: `SentPackets.detect_lost` (sent_packets.py) applies these thresholds to the packets in
+flight, and `LossRecovery` acts on the result.
 
 A packet is lost once a packet sent `packet_threshold` later is acknowledged, or once it is older than a multiple of
 the RTT (`loss_delay_ns`) and a later packet is acknowledged. Both thresholds begin at the values of RFC 9002. A
@@ -10,7 +11,7 @@ spurious.
 
 A probe timeout declares nothing lost. It makes the sender send packets that elicit an acknowledgement, and the
 acknowledgement shows what was lost. The back-off of the timeout is capped, so that a path that returns after seconds
-is used again soon: one small packet every 400 ms harms nobody.
+is used again soon. One small packet every 400 ms is no load for any path.
 
 Read: RFC 9002 sections 6.1 (loss detection), 6.2 (probe timeout) and 7.6 (persistent congestion).
 """
@@ -29,7 +30,7 @@ _DECAY_PACKETS: Final = 1 << 15
 """The thresholds shrink after this many packets without a spurious loss."""
 
 
-class LossDetector:
+class LossThresholds:
     """The thresholds and timers of loss detection on one path.
 
     packet_threshold: reordering threshold in packets
