@@ -200,7 +200,7 @@ class Listener(Protocol):
 
     @property
     def address(self) -> Address:
-        """The bound address, with the port that the system chose if it was asked for port 0."""
+        """The bound address, with the port that the system chose if port 0 was requested."""
 
     def accept(self, timeout_s: float | None = None) -> Channel | None:
         """Return the next session whose handshake is complete; None after `timeout_s`.

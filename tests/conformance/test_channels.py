@@ -222,7 +222,7 @@ def test_a_silent_peer_is_lost_after_the_idle_timeout(impatient: Network) -> Non
         while time.monotonic() < begin_s + PATIENCE_S:
             sender.receive(timeout_s=0.05)
 
-    with pytest.raises(PeerClosedError):
+    with pytest.raises(PeerClosedError, match="was silent for"):
         wait_in_parts()
     assert time.monotonic() - begin_s > 0.4
     sender.abort()

@@ -65,7 +65,7 @@ def rtt_percentile_ms(result: ExperimentResult, percent: int, from_ns: int) -> f
 
 
 def install_controller(monkeypatch: pytest.MonkeyPatch, name: str, factory: ControllerFactory) -> None:
-    """Make `factory` available as the congestion control `name`, as the entry point of a distribution would."""
+    """Make `factory` available as the congestion control `name`, as the entry point of another package would."""
 
     class LoadedEntryPoint(EntryPoint):
         def load(self) -> ControllerFactory:

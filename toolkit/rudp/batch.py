@@ -1,4 +1,4 @@
-"""A batch of datagrams: equal segments in one buffer, of which only the last may be shorter.
+"""A batch of datagrams: equal segments in one buffer; only the last one may be shorter.
 
 This is what UDP_GRO delivers and what UDP_SEGMENT accepts; without them a batch is one datagram. The engine works on
 whole batches with numpy: one round of Python per batch, not per packet.

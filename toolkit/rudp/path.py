@@ -6,7 +6,7 @@ could direct the connection's packets at a victim. Challenges are small and few,
 may be a longer path than the current one, so the first interval is at least the probe timeout of an unknown path. When
 all challenges are lost, the candidate is dropped until something new arrives from there.
 
-A validated address on another host is a new path, of which nothing is known: it gets a new `PathState`. A new port of
+A validated address on another host is a new, unknown path: it gets a new `PathState`. A new port of
 the same host is most likely a NAT rebinding, and the path stays the same.
 
 Read: RFC 9000 sections 8.2 (path validation), 9.3 and 9.4 (migration). quinn's `PathData` is the model of `PathState`.
@@ -101,7 +101,7 @@ class PathState:
         self._max_datagram_bytes = max_datagram_bytes
 
     def successor(self, peer_address: PeerAddress | None) -> "PathState":
-        """Return a new path, of which nothing is known. Only the peer's ECN counts continue."""
+        """Return a new path about which nothing is known. Only the peer's ECN counts continue."""
         return PathState(self._config, self._max_datagram_bytes, peer_address, self.ecn.for_new_path())
 
     def propose(self, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:

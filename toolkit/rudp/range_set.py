@@ -51,7 +51,7 @@ class RangeSet:
         return max(start, self._ends[i]) if i >= 0 else start
 
     def next_start(self, value: int, limit: int) -> int:
-        """The first integer in [value, limit) that is in the set; `limit` if there is none."""
+        """The first integer in [value, limit) that is in the set; `limit` if the set contains no such integer."""
         i = bisect_right(self._ends, value)
         return min(limit, max(value, self._starts[i])) if i < len(self._starts) else limit
 

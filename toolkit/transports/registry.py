@@ -1,7 +1,7 @@
-"""Transports by name: nettool's own, which are loaded on first use, and those of other distributions.
+"""Transports by name: nettool's own, which are loaded on first use, and those of other Python packages.
 
-Another distribution offers a transport as an entry point of the group "nettool.transports": a class or function that
-returns a `Transport` when called without arguments. Users only have to `pip install` the distribution.
+Another Python package offers a transport as an entry point of the group "nettool.transports": a class or function that
+returns a `Transport` when called without arguments. Users only have to `pip install` the package.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Transports by name: nettool's own, those of other distributions, and unknown names."""
+"""Transports by name: nettool's own, those of other Python packages, and unknown names."""
 
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def entry_point(name: str, value: str) -> EntryPoint:
     return EntryPoint(name, value, registry.ENTRY_POINT_GROUP)
 
 
-def test_other_distributions_add_transports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_packages_add_transports(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [entry_point("pigeon", "types:SimpleNamespace"), entry_point("tcp", "types:SimpleNamespace")]
     monkeypatch.setattr(registry, "entry_points", lambda group: found if group == registry.ENTRY_POINT_GROUP else [])
     assert isinstance(registry.transport("pigeon"), SimpleNamespace)

@@ -6,7 +6,7 @@ acknowledgements, one `LossSample` for each set of packets declared lost. A cont
 of its own; it receives byte counts and times in nanoseconds. All sizes are those of whole UDP datagrams, header
 included.
 
-The built-in controllers are imported only when they are requested. Another distribution adds a controller through an
+The built-in controllers are imported only when they are requested. Another Python package adds a controller through an
 entry point of the group "nettool.congestion"; docs/congestion-control.md shows how.
 
 Read: RFC 9002 sections 7.2 (initial window) and 7.7 (pacing); draft-ietf-ccwg-bbr section 4.1 (delivery-rate samples:
@@ -144,7 +144,7 @@ CONTROLLER_NAMES: Final = tuple(_BUILT_IN)
 def controller_factory(name: str) -> ControllerFactory:
     """Return the factory of the controller `name`.
 
-    Raises UsageError if no such controller exists, or if the one of another distribution cannot be loaded.
+    Raises UsageError if no such controller exists, or if the one of another Python package cannot be loaded.
     """
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]

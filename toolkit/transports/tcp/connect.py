@@ -41,7 +41,7 @@ from toolkit.transports.tcp.wire import (
 _IN_PROGRESS: Final = frozenset((0, EINPROGRESS, EALREADY, EAGAIN))
 _REFUSALS: Final[dict[int, str]] = {
     PrefaceType.REFUSED_SESSION: "has no session that waits for another connection; send again",
-    PrefaceType.REFUSED_STREAMS: "does not accept this many streams; choose fewer with --streams",
+    PrefaceType.REFUSED_STREAMS: "does not accept this many connections; choose fewer with --streams",
     PrefaceType.REFUSED_SECURITY: "does not support authentication or encryption; send without",
 }
 
@@ -72,7 +72,7 @@ class TcpTransport:
                 token = _receive_welcome(first, address, deadline_s).token
                 others: list[TcpAttempt] = []
                 for _ in range(1, options.streams):
-                    # All at once: many streams then cost the round trips of one.
+                    # All at once: many connections then cost the round trips of one.
                     others.append(TcpAttempt((first.family, (peer.host, peer.port)), options))
                     on_failure.callback(others[-1].close)
                 for number, attempt in enumerate(others, 1):

@@ -58,7 +58,7 @@ class _Handshake:
 
 
 class _PendingSession:
-    """A session of several connections, some of which are missing."""
+    """A session of several connections that are not all there yet."""
 
     def __init__(self, first: socket.socket, peer: Address, streams: int, deadline_s: float) -> None:
         self.peer = peer
@@ -285,7 +285,3 @@ class TcpListener:
         except OSError:  # no descriptors left for what a channel needs besides its sockets
             for sock in socks:
                 sock.close()
-
-
-def _listen(sock: socket.socket) -> None:
-    sock.listen(socket.SOMAXCONN)

@@ -22,7 +22,9 @@ _MAX_NAME_BYTES: Final = 15  # TCP_CA_NAME_MAX - 1
 def check_options(options: TransportOptions) -> None:
     """Raises UsageError for options that no TCP connection can have."""
     if not 1 <= options.streams <= MAX_STREAMS:
-        raise UsageError(f"{options.streams} streams are not possible: choose from 1 to {MAX_STREAMS}")
+        raise UsageError(
+            f"{options.streams} connections are not possible: choose from 1 to {MAX_STREAMS} with --streams"
+        )
     if options.rate_bps is not None and options.rate_bps < 8 * options.streams:
         raise UsageError(f"a rate of {options.rate_bps:g} bit/s is too low to send anything: choose a higher one")
 

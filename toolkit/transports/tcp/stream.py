@@ -5,7 +5,10 @@ two peers that both send cannot block each other. Content is sent with `sendfile
 file ends too early, zeros fill the rest of the slice, and the connection can still carry the reason to the peer.
 `frame_reader` does the receiving.
 
-Silence is the time that this side has waited, over all calls, since the peer last sent or acknowledged something.
+Silence is the time that this side has waited, over all calls, since the peer last sent or acknowledged something. Time
+between calls does not count, because no thread reads then. UDP counts from the last packet that arrived. Two other
+places apply the idle timeout: `pool.py` while the channel waits for content on further connections, and `settings.py`,
+which sets TCP_USER_TIMEOUT for data that the peer's kernel does not acknowledge.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The bytes of a TCP connection: a preface each way, then frames. This file alone defines their layout.
 
-    connecting side:  preface HELLO    token, streams, stream number, security
+    connecting side:  preface HELLO    token, connections, connection number, security
     listening side:   preface WELCOME  token, security                          or a preface that refuses
     then each way:    frames: a fixed header and the message or content that it announces
 
@@ -24,7 +24,7 @@ NO_TOKEN: Final = bytes(TOKEN_BYTES)
 
 _MAGIC: Final = b"\x8eNETTOOL"  # text protocols do not begin with a byte outside ASCII
 _PREFACE: Final = struct.Struct("!8sHBxH")  # magic, version, type, length of the body
-_HELLO: Final = struct.Struct(f"!{TOKEN_BYTES}sHHH")  # token, streams, stream number, length of security
+_HELLO: Final = struct.Struct(f"!{TOKEN_BYTES}sHHH")  # token, connections, connection number, length of security
 _WELCOME: Final = struct.Struct(f"!{TOKEN_BYTES}sH")  # token, length of security
 _FRAME: Final = struct.Struct("!B3xIQQ")  # type, file id, offset, length
 
@@ -41,7 +41,7 @@ class PrefaceType(IntEnum):
     HELLO = 1
     WELCOME = 2
     REFUSED_VERSION = 3
-    REFUSED_SESSION = 4  # no session with this token waits for this stream
+    REFUSED_SESSION = 4  # no session with this token waits for this connection
     REFUSED_STREAMS = 5
     REFUSED_SECURITY = 6
 
@@ -116,7 +116,7 @@ def decode_hello_untrusted(body: bytes) -> Hello:
     if len(body) != _HELLO.size + security_bytes:
         raise ProtocolError(f"the peer's HELLO has {len(body)} bytes, not the length that it states")
     if stream >= max(streams, 1):
-        raise ProtocolError(f"the peer's HELLO is for stream {stream} of {streams}")
+        raise ProtocolError(f"the peer's HELLO is for connection {stream} of {streams}")
     return Hello(token, streams, stream, body[_HELLO.size :])
 
 

@@ -56,7 +56,7 @@ class UdpTransport:
 def _check_options(options: TransportOptions) -> None:
     """Raises UsageError for what this transport does not support."""
     if options.streams != 1:
-        raise UsageError("UDP has one stream per session: --streams is for TCP")
+        raise UsageError("a session over UDP has no parallel connections: --streams is for TCP")
     name = options.congestion_control or congestion.DEFAULT_CONTROLLER
     congestion.controller_factory(name)
     if name == "rate" and options.rate_bps is None:
@@ -95,7 +95,7 @@ class UdpAttempt:
                     continue  # not from this address's server
             initial = self.handshake.poll_transmit(now_ns)
             if initial is not None:
-                self.socket.send_one(initial)
+                self.socket.send_datagram(initial)
         except PeerUnreachableError:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)) from None
         return self.handshake.accepted is not None

@@ -194,7 +194,7 @@ class UdpListener:
             self._unconfirmed[channel] = _Unconfirmed(host, now_ns + UNCONFIRMED_LIFETIME_NS)
 
     def _make_channel(self, initial: wire.InitialPacket, origin: Origin, now_ns: int) -> UdpChannel:
-        """Raises OSError."""
+        """Make the channel of a new client. Raises OSError if no descriptors are left."""
         sock = DatagramSocket(self._connected_socket(origin), self._options.offload)
         config = config_of(self._options, sock)
         server_id = secrets.randbits(64)
@@ -214,7 +214,11 @@ class UdpListener:
             observer=log.observer if log else None,
             peer_address=origin.peer,
         )
-        wake_pair = socket.socketpair()
+        try:
+            wake_pair = socket.socketpair()
+        except OSError:  # no descriptors left
+            sock.close()
+            raise
         for wake in wake_pair:
             wake.setblocking(False)
         on_close_sent = partial(self._remember_close, server_id)
@@ -249,5 +253,5 @@ def _host_bytes(host: str) -> bytes:
 
 
 def _share_port(sock: socket.socket) -> None:
-    """Let the sockets of connections bind the same port."""
+    """Allow the sockets of connections to bind the same port."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,4 +1,4 @@
-"""The files of qlogs: the first connection's log goes to the file that was asked for, later ones to numbered files.
+"""The files of qlogs: the first connection's log goes to the chosen file, later ones to numbered files.
 
 A server makes a connection for a first packet, which may be forged. Its log therefore stays in memory until the client
 has answered, and only then gets a file. A failure of a file ends the log, not the transfer; a warning reports it.

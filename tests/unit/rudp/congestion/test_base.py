@@ -1,4 +1,4 @@
-"""The controller registry: the built-in controllers and those of other distributions."""
+"""The controller registry: the built-in controllers and those of other Python packages."""
 
 import importlib.metadata
 import subprocess

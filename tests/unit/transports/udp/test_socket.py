@@ -81,7 +81,7 @@ class TestBatches:
             datagrams = numbered(5, size, last=max(1, size - 3))
             pair.send(*datagrams)
             sent += datagrams
-        pair.near.send_one(b"alone" * 200)
+        pair.near.send_datagram(b"alone" * 200)
         assert pair.received(sum(map(len, sent)) + 1000) == [*sent, b"alone" * 200]
 
     def test_carry_their_ecn_field(self, cleanup: ExitStack, family: int, offload: str) -> None:
@@ -122,13 +122,13 @@ class TestReceive:
     def test_a_short_datagram_ends_a_batch(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup, offload="off")
         for size in (100, 40, 100, 100):
-            pair.near.send_one(bytes(size))
+            pair.near.send_datagram(bytes(size))
         assert [len(d) for d in pair.received(340)] == [100, 40, 100, 100]
 
     def test_skips_empty_datagrams(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup)
-        pair.near.send_one(b"")
-        pair.near.send_one(b"x")
+        pair.near.send_datagram(b"")
+        pair.near.send_datagram(b"x")
         assert pair.received(1) == [b"x"]
 
     def test_counts_datagrams_that_the_host_dropped(self, cleanup: ExitStack) -> None:
@@ -168,7 +168,7 @@ class TestRefusedSegmentation:
         assert not pair.near.can_segment
         assert pair.received(sum(map(len, datagrams))) == datagrams
         pair.send(*datagrams)
-        pair.near.send_one(bytes(3000))
+        pair.near.send_datagram(bytes(3000))
         assert pair.received(sum(map(len, datagrams)) + 3000) == [*datagrams, bytes(3000)]
         assert isinstance(pair.near.sock, RefusingSocket)
         assert pair.near.sock.refused == 1
@@ -286,7 +286,7 @@ class TestRoute:
 
     def test_is_followed_to_the_systems_local_address(self, cleanup: ExitStack) -> None:
         roaming, peer = self.roaming(cleanup)
-        roaming.send_one(b"before")
+        roaming.send_datagram(b"before")
         offload = roaming.can_segment, roaming.can_coalesce
         assert roaming.follow_route()
         assert not roaming.follow_route()
@@ -319,12 +319,12 @@ class TestRoute:
         assert roaming.can_segment == can_segment
         assert roaming.follow_route()
         assert not roaming.is_route_lost
-        roaming.send_one(b"x")
+        roaming.send_datagram(b"x")
         assert peer.recv(100) == b"x"
 
     def test_a_datagram_that_is_too_long_is_no_lost_route(self, cleanup: ExitStack) -> None:
         roaming, _ = self.roaming(cleanup)
-        roaming.send_one(bytes(65_508))
+        roaming.send_datagram(bytes(65_508))
         assert roaming.send_errors == 1
         assert not roaming.is_route_lost
 
@@ -356,7 +356,7 @@ class TestOrigin:
 
     def test_an_empty_datagram_is_an_empty_batch(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup, offload="off")
-        pair.near.send_one(b"")
+        pair.near.send_datagram(b"")
         select.select([pair.far.sock], [], [], PATIENCE_S)
         arrival = pair.far.receive_from()
         assert arrival is not None
@@ -422,3 +422,28 @@ def test_the_largest_datagram_is_that_of_the_routes_interface(cleanup: ExitStack
         assert pair.near.max_datagram_bytes(1 << 20) == largest
     unconnected = DatagramSocket(cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
     assert unconnected.max_datagram_bytes(1234) == 1234
+
+
+class LargeBuffers(socket.socket):
+    """A socket whose default buffers are larger than the wanted ones; records the options that are set."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
+        self.options_set: set[tuple[int, int]] = set()
+
+    def getsockopt(self, level: int, option: int, *length: int) -> Any:
+        if level == socket.SOL_SOCKET and option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            return 1 << 30
+        return super().getsockopt(level, option, *length)
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        self.options_set.add((level, option))
+        super().setsockopt(level, option, *value)
+
+
+def test_larger_default_buffers_are_kept() -> None:
+    forced = {32, 33}  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
+    with LargeBuffers() as sock:
+        assert DatagramSocket(sock).receive_buffer_bytes == 1 << 30
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF, *forced):
+            assert (socket.SOL_SOCKET, option) not in sock.options_set
