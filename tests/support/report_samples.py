@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.record_file import Writer
-from toolkit.compare.records import CompetitionResult, PathRecord, Results
+from toolkit.compare.records import BackgroundFlowResult, PathRecord, Results
 
 HOSTILE = "<script>alert(1)</script>$x_1$ & \"quotes' \x1b[31m\u202e網"
 LOSSES = ("no loss", "loss 0.1%", "loss 1%", "loss 5%")
@@ -55,7 +55,7 @@ def troubled() -> Results:
             assert trial.ledger is not None
             forward = replace(trial.ledger.forward, balance=12 if trial.block == 2 else 0)
             ledger = replace(trial.ledger, forward=forward)
-            competitor = CompetitionResult(9e7, 4.5e7, 0.9)
+            competitor = BackgroundFlowResult(9e7, 4.5e7, 0.9)
             changed = replace(trial, transport=hostile, ledger=ledger, competitor=competitor, why=f"Because {HOSTILE}.")
             if trial.path == LOSSES[1]:
                 changed = replace(changed, marks=("cpu-bound",))

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from toolkit.compare.records import CompetitionResult, Setting
+from toolkit.compare.records import BackgroundFlowResult, Setting
 from toolkit.compare.testbed import Testbed
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
@@ -23,7 +23,10 @@ _STOP_LIMIT_S = 15.0
 
 
 class BackgroundFlow:
-    """One endless flow of one setting. Call `measure_alone` once, then `beside` and `finish` for each trial."""
+    """One endless flow of one setting.
+
+    Call `measure_alone` once. Then, for each trial, enter `running`, and call `finish` inside its block.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -33,17 +36,17 @@ class BackgroundFlow:
     def measure_alone(self, testbed: Testbed, seed: int) -> None:
         """Run the flow alone for a while, to learn its goodput. Raises TransferError."""
         testbed.begin(seed)
-        with self.beside(testbed):
+        with self.running(testbed):
             started_s = time.monotonic()
             time.sleep(ALONE_S)
             self._alone_bps = self._stop(started_s, time.monotonic())
 
     @contextmanager
-    def beside(self, testbed: Testbed) -> Iterator[None]:
-        """Run the flow, at full speed from the beginning of the block to its end. Raises TransferError."""
+    def running(self, testbed: Testbed) -> Iterator[None]:
+        """Start the flow and wait until it runs at full speed; it ends with the block. Raises TransferError."""
         setting = self.setting
-        with ExitStack() as running:
-            receiver = running.enter_context(testbed.receiver(setting, ReceiveJob(setting.transport, directory=None)))
+        with ExitStack() as stack:
+            receiver = stack.enter_context(testbed.receiver(setting, ReceiveJob(setting.transport, directory=None)))
             job = SendJob(
                 transport=setting.transport,
                 congestion_control=setting.congestion_control,
@@ -52,20 +55,20 @@ class BackgroundFlow:
                 port=receiver.await_port(),
                 payload=None,
             )
-            self._sender = running.enter_context(testbed.sender(setting, job))
+            self._sender = stack.enter_context(testbed.sender(setting, job))
             self._sender.await_ready()
             self._sender.go()
             time.sleep(max(RAMP_UP_S, _RAMP_UP_ROUND_TRIPS * testbed.path.rtt_s))
             yield
             self._sender = None
 
-    def finish(self, started_s: float, ended_s: float, goodput_bps: float) -> CompetitionResult:
+    def finish(self, started_s: float, ended_s: float, goodput_bps: float) -> BackgroundFlowResult:
         """Stop the flow beside a transfer that ran between these times of the monotonic clock. Raises TransferError.
 
         goodput_bps: of the transfer
         """
         beside_bps = self._stop(started_s, ended_s)
-        return CompetitionResult(self._alone_bps, beside_bps, jain_index([goodput_bps, beside_bps]))
+        return BackgroundFlowResult(self._alone_bps, beside_bps, jain_index([goodput_bps, beside_bps]))
 
     def _stop(self, started_s: float, ended_s: float) -> float:
         """Stop the flow; its goodput between two times of the monotonic clock, in bits per second."""

@@ -110,10 +110,10 @@ def _run_path(
 
 def _runner(plan: Plan, testbed: Testbed, files: Workspace, probed: Probe | None, seed: int) -> TrialRunner:
     """A runner for the plan's trials; the background flow, if any, is measured alone first."""
-    background = BackgroundFlow(plan.competitor) if plan.competitor is not None else None
-    if background is not None:
-        background.measure_alone(testbed, seed)
-    return TrialRunner(testbed, files, probed, plan.limit_s, background)
+    background_flow = BackgroundFlow(plan.background_flow) if plan.background_flow is not None else None
+    if background_flow is not None:
+        background_flow.measure_alone(testbed, seed)
+    return TrialRunner(testbed, files, probed, plan.limit_s, background_flow)
 
 
 def _path_seed(seed: int, path_number: int) -> int:

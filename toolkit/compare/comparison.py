@@ -23,7 +23,7 @@ from typing import Any
 from toolkit.compare.records import (
     CONTROL_SUFFIX,
     UNRELIABLE,
-    CompetitionResult,
+    BackgroundFlowResult,
     Results,
     TimeSplit,
     Trial,
@@ -93,7 +93,7 @@ class Row:
     sender_peak_memory_bytes: float | None
     receiver_peak_memory_bytes: float | None
     delay_ms: RowDelay | None
-    competition: CompetitionResult | None
+    competition: BackgroundFlowResult | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
         sender_peak_memory_bytes=_median([t.cost.peak_memory_bytes_sender for t in good]),
         receiver_peak_memory_bytes=_median([t.cost.peak_memory_bytes_receiver for t in good]),
         delay_ms=_delay(good),
-        competition=_competition(good),
+        competition=_background_flow(good),
     )
 
 
@@ -280,11 +280,11 @@ def _delay(good: Sequence[Trial]) -> RowDelay | None:
     )
 
 
-def _competition(good: Sequence[Trial]) -> CompetitionResult | None:
+def _background_flow(good: Sequence[Trial]) -> BackgroundFlowResult | None:
     results = [trial.competitor for trial in good if trial.competitor is not None]
     if not results:
         return None
-    return CompetitionResult(
+    return BackgroundFlowResult(
         goodput_bps_alone=median(result.goodput_bps_alone for result in results),
         goodput_bps_beside=median(result.goodput_bps_beside for result in results),
         jain=median(result.jain for result in results),

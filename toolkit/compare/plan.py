@@ -74,15 +74,15 @@ class TrialSpec(NamedTuple):
 class Plan:
     """What a campaign has to do. The first TCP transport, or else the first transport, is the baseline.
 
-    settings:       transports, without the control
-    sizes:          file sizes in bytes
-    folder:         where the files are kept meanwhile; None for memory, if they fit
-    is_controlled:  whether the baseline runs a second time, as the A/A control
-    is_probed:      whether links are measured before the first trial
-    limit_s:        time limit of one transfer
-    competitor:     setting of the background flow beside each transfer
-    remote_address: of `nettool serve`, for the one path of a remote campaign
-    remote_wait_s:  how long to wait for the remote `nettool serve`
+    settings:        transports, without the control
+    sizes:           file sizes in bytes
+    folder:          where the files are kept meanwhile; None for memory, if they fit
+    is_controlled:   whether the baseline runs a second time, as the A/A control
+    is_probed:       whether links are measured before the first trial
+    limit_s:         time limit of one transfer
+    background_flow: setting of the flow that shares the path with each transfer; None for none
+    remote_address:  of `nettool serve`, for the one path of a remote campaign
+    remote_wait_s:   how long to wait for the remote `nettool serve`
 
     Raises UsageError if the plan makes no sense.
     """
@@ -97,7 +97,7 @@ class Plan:
     is_controlled: bool = True
     is_probed: bool = True
     limit_s: float = DEFAULT_LIMIT_S
-    competitor: Setting | None = None
+    background_flow: Setting | None = None
     remote_address: Address | None = None
     remote_wait_s: float = 0.0
 
@@ -131,7 +131,7 @@ class Plan:
             total_s += _PATH_S + (_PROBE_S if self.is_probed and path.kind != LOOPBACK else 0.0)
             for setting in self.all_settings:
                 each = [_expected_trial_s(setting, path, size) for size in self.sizes]
-                beside_s = _BACKGROUND_FLOW_S if self.competitor is not None else 0.0
+                beside_s = _BACKGROUND_FLOW_S if self.background_flow is not None else 0.0
                 total_s += each[self.sizes.index(min(self.sizes))] + self.repeats * sum(one + beside_s for one in each)
         return total_s
 
@@ -152,7 +152,7 @@ class Plan:
             command=["nettool", *sys.argv[1:]],
             is_probed=self.is_probed,
             limit_s=self.limit_s,
-            competitor=self.competitor,
+            competitor=self.background_flow,
         )
 
 
@@ -226,6 +226,6 @@ def _method(plan: Plan) -> list[str]:
     lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, _VERDICTS]
     if any(path.kind == LINK for path in plan.paths):
         lines.append(_LINKS)
-    if plan.competitor is not None:
-        lines.append(f"Background flow: {plan.competitor.label} shares the path, and starts before each transfer.")
+    if plan.background_flow is not None:
+        lines.append(f"Background flow: {plan.background_flow.label} shares the path, and starts before each transfer.")
     return lines

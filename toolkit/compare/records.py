@@ -93,7 +93,7 @@ class Campaign:
     command:         what the user typed
     is_probed:       whether links were measured before the first trial
     limit_s:         time limit of one transfer
-    competitor:      setting of the background flow beside each transfer; None for none
+    competitor:      setting of the background flow that shares the path with each transfer; None for none
     """
 
     name: str
@@ -240,7 +240,7 @@ class DelaySummary:
 
 
 @dataclass(frozen=True, slots=True)
-class CompetitionResult:
+class BackgroundFlowResult:
     """What the transfer did to the background flow beside it.
 
     goodput_bps_alone, goodput_bps_beside: of the background flow
@@ -274,18 +274,28 @@ class TrialSeries:
 class Trial:
     """One transfer.
 
-    block:           see `toolkit.compare.plan`; WARM_UP is -1
-    position:        among all trials, in order of time
-    transport, path: labels of the campaign
-    payload_bytes:   file size
-    verified:        the receiver has the sender's digest, and both endpoints ended without an error
-    seconds:         from the first connect to the receiver's verified digest; None where the transfer failed
-    goodput_bps:     8 x payload_bytes / seconds
-    error:           why the transfer failed
-    ledger:          where each packet went; None where no link is ours to count
-    why:             one sentence that explains the time
-    marks:           subset of MARKS; a cell with many marked trials gets no verdict
-    link_seed:       of the link's random draws; the same for every transport of a block
+    The fields have their names in JSON. Three of them are called otherwise in code: `ledger` is the packet audit,
+    `reasons` the time split, and `competitor` the result of the background flow (in a Campaign: its setting).
+
+    block:                 see `toolkit.compare.plan`; WARM_UP is -1
+    position:              among all trials, in order of time
+    transport, path:       labels of the campaign
+    payload_bytes:         file size
+    verified:              the receiver has the sender's digest, and both endpoints ended without an error
+    seconds:               from the first connect to the receiver's verified digest; None where the transfer failed
+    goodput_bps:           8 x payload_bytes / seconds
+    error:                 why the transfer failed
+    sender, receiver:      what the two endpoints report
+    ledger:                where each packet went; None without an emulated link
+    cost:                  processor time, memory, and bytes on the wire
+    retransmitted_packets: by the sender
+    reasons:               where the time went; None where the transfer failed, or its sender reported no samples
+    why:                   one sentence that explains the time
+    delay:                 of a ping beside the transfer; None where it was not measured
+    competitor:            what the transfer did to the background flow; None without one
+    series:                the course of the transfer, for plots; None where it is not known
+    marks:                 subset of MARKS; a cell with many marked trials gets no verdict
+    link_seed:             of the link's random draws; the same for every transport of a block
     """
 
     block: int
@@ -305,7 +315,7 @@ class Trial:
     reasons: TimeSplit | None = None
     why: str = ""
     delay: DelaySummary | None = None
-    competitor: CompetitionResult | None = None
+    competitor: BackgroundFlowResult | None = None
     series: TrialSeries | None = None
     marks: Sequence[str] = field(default_factory=list)
     link_seed: int | None = None

@@ -89,7 +89,7 @@ class Scenario:
             is_controlled=self.control is not False,
             is_probed=self.probes is not False,
             limit_s=DEFAULT_LIMIT_S if self.limit is None else to_seconds(parse_duration_ns(self.limit)),
-            competitor=_competitor(self.competitor),
+            background_flow=_background_flow(self.competitor),
             remote_address=self.address,
             remote_wait_s=0.0 if self.wait is None else to_seconds(parse_duration_ns(self.wait)),
         )
@@ -121,7 +121,7 @@ def _tcp_default(kind: str) -> str:
     return TCP_DEFAULT
 
 
-def _competitor(text: str | None) -> Setting | None:
+def _background_flow(text: str | None) -> Setting | None:
     if text is None:
         return None
     settings = parse_transports(text)
@@ -184,7 +184,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         is_controlled=any(label.endswith(CONTROL_SUFFIX) for label in campaign.transports),
         is_probed=campaign.is_probed,
         limit_s=campaign.limit_s,
-        competitor=campaign.competitor,
+        background_flow=campaign.competitor,
     )
 
 

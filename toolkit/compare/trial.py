@@ -1,7 +1,7 @@
 """One trial: a receiver and a sender, each in a process of its own, and what is recorded about them.
 
 The clock runs from the sender's first connect to the receiver's verified digest; both endpoints have loaded everything
-before it starts. A transfer that fails is a trial as well, and its record says why; the campaign goes on.
+before it starts. A transfer that fails is a trial as well, its record says why, and the campaign continues.
 """
 
 import time
@@ -24,7 +24,7 @@ from toolkit.compare.records import (
     LEDGER_OFF,
     PROBE_OFF,
     UNRELIABLE,
-    CompetitionResult,
+    BackgroundFlowResult,
     PacketAudit,
     Probe,
     Setting,
@@ -52,23 +52,23 @@ class _Outcome:
     receiver: EndpointResult
     error: str | None = None
     ledger: PacketAudit | None = None
-    competition: CompetitionResult | None = None
+    background_flow: BackgroundFlowResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRunner:
     """Runs the trials of one path.
 
-    probe:      of the path, if it was measured
-    limit_s:    time limit of one transfer
-    background: flow beside each transfer, measured alone already
+    probe:           of the path, if it was measured
+    limit_s:         time limit of one transfer
+    background_flow: shares the path with each transfer; its `measure_alone` has been called
     """
 
     testbed: Testbed
     workspace: Workspace
     probe: Probe | None = None
     limit_s: float = DEFAULT_LIMIT_S
-    background: BackgroundFlow | None = None
+    background_flow: BackgroundFlow | None = None
 
     def run(self, spec: TrialSpec, position: int, link_seed: int) -> Trial:
         """Send the payload once. A transfer that fails is recorded, and raises nothing."""
@@ -80,17 +80,17 @@ class TrialRunner:
                 sender = running.enter_context(self.testbed.sender(spec.setting, sender_job))
                 sender.await_ready()
                 self.testbed.begin(link_seed)
-                if self.background is not None:
-                    running.enter_context(self.background.beside(self.testbed))
+                if self.background_flow is not None:
+                    running.enter_context(self.background_flow.running(self.testbed))
                 if pinger is not None:
                     watching.enter_context(pinger)
                 started_s = time.monotonic()
                 sender.go()
                 outcome.sender = sender.result(self.limit_s)
                 ended_s = time.monotonic()
-                if self.background is not None:
+                if self.background_flow is not None:
                     goodput_bps = rate_of(spec.payload_bytes, ended_s - started_s)
-                    outcome.competition = self.background.finish(started_s, ended_s, goodput_bps)
+                    outcome.background_flow = self.background_flow.finish(started_s, ended_s, goodput_bps)
                 outcome.receiver = _receiver_result(receiver, outcome.sender)
                 outcome.error = outcome.sender.error or outcome.receiver.error
                 running.close()
@@ -132,7 +132,7 @@ class TrialRunner:
         if seconds is not None and goodput_bps is not None and sender.series is not None:
             facts = _facts(path, size, seconds, goodput_bps, sender.series, outcome)
         why = explanation(facts) if facts is not None else ""
-        if facts is not None and outcome.competition is not None:
+        if facts is not None and outcome.background_flow is not None:
             why = f"It shared the path with another flow. {why}"
         rtt_ms = self.probe.rtt_ms if self.probe is not None else None
         return Trial(
@@ -153,7 +153,7 @@ class TrialRunner:
             reasons=_rounded(facts.reasons) if facts is not None else None,
             why=why,
             delay=pinger.delay(rtt_ms.median if rtt_ms is not None else None) if pinger is not None else None,
-            competitor=outcome.competition,
+            competitor=outcome.background_flow,
             series=thinned(sender.series, size) if sender.series is not None and is_verified else None,
             marks=list(self._marks(spec.setting, facts, outcome)),
             link_seed=link_seed if ledger is not None else None,
@@ -170,7 +170,9 @@ class TrialRunner:
             if is_slower and facts.reasons.cpu_bound_s > _CPU_SHARE * facts.seconds:
                 yield CPU_BOUND
         if ledger is not None:
-            if outcome.competition is None and not is_balanced(ledger):  # the background flow's packets are not counted
+            if outcome.background_flow is None and not is_balanced(
+                ledger
+            ):  # the background flow's packets are not counted
                 yield LEDGER_OFF
             if has_host_drops(ledger):
                 yield HOST_DROPS
@@ -226,7 +228,7 @@ def _facts(path: BenchPath, size: int, seconds: float, goodput_bps: float, serie
 
 def _cost(outcome: _Outcome, size: int) -> TrialCost:
     sender, receiver = outcome.sender, outcome.receiver
-    is_alone = outcome.competition is None  # beside another flow the wire's bytes are not the transfer's own
+    is_alone = outcome.background_flow is None  # beside another flow the wire's bytes are not the transfer's own
     return TrialCost(
         cpu_seconds_sender=sender.cpu_seconds,
         cpu_seconds_receiver=receiver.cpu_seconds,

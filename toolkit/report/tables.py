@@ -11,7 +11,7 @@ from statistics import median
 from typing import Protocol, TypeVar
 
 from toolkit.compare.comparison import Row, RowDelay, Summary
-from toolkit.compare.records import CompetitionResult, DirectionAudit, Probe, Results, Trial
+from toolkit.compare.records import BackgroundFlowResult, DirectionAudit, Probe, Results, Trial
 from toolkit.compare.stats import Estimate
 from toolkit.errors import printable
 from toolkit.report.labels import (
@@ -173,7 +173,7 @@ def _other_traffic(rows: Sequence[Row]) -> Table:
         ("RTT, loaded", lambda delay: delay.median),
         ("RTT, loaded, p95", lambda delay: delay.p95),
     ]
-    competitions: list[tuple[str, Callable[[CompetitionResult], float], Callable[[float], str]]] = [
+    competitions: list[tuple[str, Callable[[BackgroundFlowResult], float], Callable[[float], str]]] = [
         ("other flow, alone", lambda flow: flow.goodput_bps_alone, format_rate),
         ("other flow, shared", lambda flow: flow.goodput_bps_beside, format_rate),
         ("slow-down", lambda flow: flow.slow_down, lambda value: f"{format_ratio(value)} x"),
@@ -322,7 +322,7 @@ def _delay(row: Row, value: Callable[[RowDelay], float]) -> Cell:
     return _EMPTY if row.delay_ms is None else _formatted(value(row.delay_ms), _format_ms)
 
 
-def _competition(row: Row, value: Callable[[CompetitionResult], float], form: Callable[[float], str]) -> Cell:
+def _competition(row: Row, value: Callable[[BackgroundFlowResult], float], form: Callable[[float], str]) -> Cell:
     return _EMPTY if row.competition is None else _formatted(value(row.competition), form)
 
 

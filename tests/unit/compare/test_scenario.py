@@ -53,8 +53,8 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
     plan = Scenario("link", repeats=2, link={"loss": ["5%"]}).merged_with(read_scenario(file)).plan()
     assert [s.label for s in plan.all_settings] == ["tcp-cubic", "udp-cubic"]
     assert (plan.repeats, plan.sizes) == (2, [1 << 20])
-    assert plan.competitor is not None
-    assert plan.competitor.label == "tcp-bbr"
+    assert plan.background_flow is not None
+    assert plan.background_flow.label == "tcp-bbr"
     (path,) = plan.paths
     assert path.spec is not None
     assert path.spec.forward.loss == 0.05
