@@ -21,7 +21,7 @@ from toolkit.cli.results import closing, failed_entries, result_fields, summary_
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.transfer import ReceiveOptions, TransferResult, receive
 from toolkit.transfer.result import DeliveryStatus
-from toolkit.transfer.server import SessionServer, listen_on_one_port
+from toolkit.transfer.session_server import SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
 
 MAX_SESSIONS = 32  # each may use a thread, two sockets, and megabytes of windows
@@ -150,6 +150,7 @@ def _receive(
             lambda name, channel: runner.run(server, bars, name, channel),
             max_sessions=MAX_SESSIONS,
             limit=1 if arguments.once else None,
+            limit_refusal="the receiver accepts no more sessions; start it without --once",
         )
         try:
             if not arguments.quiet:

@@ -35,7 +35,7 @@ from toolkit.compare.worker_protocol import peak_memory_bytes
 from toolkit.errors import NettoolError, ProtocolError, printable
 from toolkit.transfer import TransferResult
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
-from toolkit.transfer.server import SessionServer, listen_on_one_port
+from toolkit.transfer.session_server import SessionServer, listen_on_one_port
 from toolkit.units import format_seconds, format_size, rate_of
 
 CONTROL_SCHEMA = 2

@@ -12,7 +12,7 @@ from tests.support.memory_transport import MemoryListener, MemoryTransport
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError
 from toolkit.transfer.messages import ErrorMessage, ErrorReason, decode_untrusted
-from toolkit.transfer.server import SessionServer, listen_on_one_port
+from toolkit.transfer.session_server import SessionServer, listen_on_one_port
 
 ANY_PORT = Address("", 0)
 OPTIONS = TransportOptions()
@@ -76,7 +76,7 @@ def test_sessions_run_concurrently() -> None:
 def test_the_server_ends_after_its_limit_and_refuses_further_sessions() -> None:
     with serving(echo, limit=1) as running:
         first, second = running.connect(), running.connect()
-        assert "--once" in refusal(second)
+        assert "accepts no more sessions" in refusal(second)
         first.send_message(b"x")
         assert first.receive(timeout_s=PATIENCE_S) == b"x"
         running.run.outcome()
@@ -124,7 +124,7 @@ def test_an_exception_of_a_session_ends_the_server() -> None:
 
 
 class CrowdedTransport(MemoryTransport):
-    """A transport for which the first ports that it is asked for are taken."""
+    """A transport that finds the first ports taken."""
 
     def __init__(self, taken: int) -> None:
         super().__init__()

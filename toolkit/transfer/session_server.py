@@ -24,7 +24,7 @@ def listen_on_one_port(
     """A listener for each transport, all on the same port. Raises UnreachableError.
 
     For port 0 the system chooses a port that is free for the first transport. If it is taken for another transport,
-    the system is asked for a new one.
+    this function tries again with a new one.
     """
     for attempt in range(_PORT_ATTEMPTS):
         listeners: dict[str, Listener] = {}
@@ -52,6 +52,7 @@ class SessionServer:
                    raises ends the server
     max_sessions:  how many may run at a time; the peers of further channels are refused with a reason
     limit:         how many sessions to run in all; None for no limit
+    limit_refusal: the reason that the peers of channels beyond `limit` receive
 
     Call order: run -> close.
     """
@@ -62,12 +63,14 @@ class SessionServer:
         session: Callable[[str, Channel], None],
         max_sessions: int,
         limit: int | None = None,
+        limit_refusal: str = "the receiver accepts no more sessions",
     ) -> None:
         self.closing = threading.Event()
         self._listeners = listeners
         self._session = session
         self._max_sessions = max_sessions
         self._limit = limit
+        self._limit_refusal = limit_refusal
         self._lock = threading.Lock()  # guards the next two
         self._remaining = limit
         self._running: set[threading.Thread] = set()
@@ -111,7 +114,7 @@ class SessionServer:
             if self.closing.is_set():
                 refusal = "the receiver is shutting down"
             elif self._remaining == 0:
-                refusal = "the receiver accepts no more sessions; start it without --once"
+                refusal = self._limit_refusal
             elif len(self._running) >= self._max_sessions:
                 refusal = f"the receiver is busy with {self._max_sessions} sessions; try again later"
             else:
