@@ -14,7 +14,8 @@ Either end may end the session with ERROR. The caller created the channel and cl
 return or a NettoolError, with `abort` after any other exception, such as KeyboardInterrupt. A session leaves no
 unfinished file behind.
 
-Start reading in session.py (states, errors), then sender.py and receiver.py. docs/protocol.md has the messages.
+Start reading in session.py (states, errors), then sender.py and receiver.py. Received files are written and verified in
+storage.py, and get their final names in tree.py. docs/protocol.md has the messages.
 """
 
 import os

@@ -23,7 +23,7 @@ MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs from the s
 
 
 class RefusedEntryError(Exception):
-    """An entry is refused, for the reason in the message; the session goes on without it."""
+    """An entry is refused, for the reason in the message; the session continues without it."""
 
 
 class IncomingFile(CachedFile):
@@ -208,7 +208,7 @@ class IncomingFile(CachedFile):
             self._on_complete()
 
     def _reserve(self, end: int) -> None:
-        """Reserve blocks up to `end` and one step beyond; a file system that cannot is not asked again."""
+        """Reserve blocks up to `end` and one step beyond; a file system that cannot is not tried again."""
         following = min(end + preallocate.STEP_BYTES, self._size_bytes)
         try:
             preallocate.reserve(self._ensure_open(), self._reserved_bytes, following - self._reserved_bytes)

@@ -64,7 +64,7 @@ def algorithm_by_number_untrusted(number: int) -> Algorithm:
     for algorithm in ALGORITHMS:
         if algorithm.number == number:
             return algorithm
-    raise ProtocolError(f"the peer asked for an unknown digest algorithm ({number})")
+    raise ProtocolError(f"the peer requests an unknown digest algorithm ({number})")
 
 
 class ListingDigest:

@@ -1,4 +1,6 @@
-"""The files of a receive session by their ids: the sink that a channel writes to.
+"""The files of a receive session by their ids (IncomingFiles): the sink that a channel writes to.
+
+One file that arrives is an IncomingFile, in destination.py.
 
 A sender may send OPTIMISTIC_BYTES of content before it has the receiver's decision. Such content may arrive before
 its offer, and is then kept in memory up to this size and up to MAX_EARLY_PIECES pieces. Content of an entry that was
@@ -17,9 +19,11 @@ from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 
 OPTIMISTIC_BYTES = 1 << 20  # what a new path carries in the round trips of an answer, even if a packet is lost
-MAX_EARLY_PIECES = (
-    1 << 13
-)  # four times as many as packets of 1,200 bytes and the last pieces of MAX_GROUP_ENTRIES files
+MAX_EARLY_PIECES = 1 << 13
+"""How many writes to files that are not offered yet are kept.
+
+OPTIMISTIC_BYTES in packets of 1,200 bytes, and one last short piece for each of MAX_GROUP_ENTRIES files, are a quarter.
+"""
 
 
 class IncomingFiles:

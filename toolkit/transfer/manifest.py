@@ -1,8 +1,7 @@
 """The entries of an offer, with their binary encoding.
 
 An entry describes a file or a directory: relative path in bytes, permission bits, modification time, size.
-Entries travel in groups, each of which fits one message, so that a tree of any size needs little memory and few
-round trips.
+Entries travel in groups that fit one message each: a tree of any size needs little memory and few round trips.
 """
 
 import struct
@@ -21,6 +20,7 @@ MAX_FILE_IDS = 2**32
 MAX_OPEN_GROUPS = 32  # groups offered and without a RESULT; bounds the memory of both ends
 MAX_SIZE_BYTES = 2**63 - 1  # off_t
 MAX_FILE_BYTES = 2**44  # 16 TiB, the limit of ext4; hashing a hole of this size takes minutes, of 2**63 bytes for ever
+MIN_HOLE_BYTES = 2**16  # sending the zeros of a smaller hole is cheaper than a HOLE message
 MAX_HOLE_BYTES = 2**30  # in one HOLE message; its zeros are hashed in a fraction of a second
 UNKNOWN_SIZE = 2**64 - 1
 PERMISSION_BITS = 0o777  # never set-user-ID, set-group-ID or sticky

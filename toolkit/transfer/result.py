@@ -84,7 +84,7 @@ class TransferResult:
         return [entry for entry in self.undelivered if entry.status == status]
 
     def summary(self, status: DeliveryStatus) -> str:
-        """The first entry with this status and the number of others, as one line; "" if there is none."""
+        """The first entry with this status and the number of others, as one line; "" without one."""
         entries = self.with_status(status)
         if not entries:
             return ""

@@ -83,7 +83,7 @@ def scan(roots: Iterable[SourceRoot], skipped: list[SkippedEntry]) -> Iterator[S
 
 
 def in_groups(entries: Iterable[SourceEntry]) -> Iterator[list[SourceEntry]]:
-    """The entries in groups, each of which fits one offer."""
+    """The entries in groups that fit one offer each."""
     group: list[SourceEntry] = []
     room_bytes = MAX_GROUP_BYTES
     for source in entries:

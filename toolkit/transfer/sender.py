@@ -146,7 +146,7 @@ class SendSession:
             self._wait()
 
     def _offer_next(self, groups: Iterator[list[SourceEntry]]) -> _OfferedGroup | None:
-        """Offer the next group; None if there is none."""
+        """Offer the next group; None after the last one."""
         sources = next(groups, None)
         if sources is None:
             return None

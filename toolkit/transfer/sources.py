@@ -15,9 +15,9 @@ from typing import NamedTuple, Self
 from toolkit.channel import Extent
 from toolkit.errors import TransferError, printable
 from toolkit.transfer.digest import Algorithm, RunningDigest
+from toolkit.transfer.manifest import MIN_HOLE_BYTES
 from toolkit.transfer.open_files import CachedFile
 
-MIN_HOLE_BYTES = 1 << 16  # sending the zeros of a smaller hole is cheaper than a HOLE message
 STREAM_SLICE_BYTES = 1 << 20
 
 

@@ -1,8 +1,8 @@
 """The destination that writes files below a directory.
 
-A file has its final name only when it is whole and its digest is the sender's. Until then it is called
-`.nettool-*.part`, lies in the same directory and is readable by its owner only; a failed session removes it. Holes
-are not written, so that the file stays sparse.
+A file gets its final name, from `Tree.publish` (tree.py), only when it is whole and its digest is the sender's. Until
+then it is called `.nettool-*.part`, is in the same directory and readable by its owner only; a failed session removes
+it. Holes are not written, which keeps the file sparse.
 """
 
 import os

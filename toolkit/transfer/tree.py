@@ -3,6 +3,8 @@
 A path that the kernel resolves as one string may leave the directory through a symbolic link. Here each directory is
 opened relative to the descriptor of its parent, with O_NOFOLLOW (openat(2)), and files are named relative to such a
 descriptor. Nothing outside the directory can be reached, whatever the names and the links.
+
+`Tree.publish` gives a file that storage.py has written and verified its final name.
 """
 
 import contextlib
