@@ -1,10 +1,9 @@
 """Receive-side flow control: how far ahead of the received bytes the peer may send, for each of the two streams.
 
 The window of the data stream fits the socket, not the memory: data is handed to the application at once, so what can
-overflow is the queue of the socket. The window begins at a part of that queue. It doubles while the peer uses all of
-it and the driver drains the queue every time. Every drop at the socket halves it, down to half the initial window. This
-follows dynamic right-sizing
-of TCP: the window should never limit a path, and never exceed what the host can take.
+overflow is the queue of the socket. The window begins at a part of that queue. It doubles while the peer uses all of it
+and the driver drains the queue every time. Every drop at the socket halves it, down to half the initial window. This
+follows dynamic right-sizing of TCP: the window should never limit a path, and never exceed what the host can take.
 
 The window of the message stream is fixed, and counts from what the application has taken.
 

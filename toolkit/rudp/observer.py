@@ -38,7 +38,7 @@ class LossObserver(Protocol):
         """
 
     def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
-        """This many packets that were declared lost have been acknowledged after all."""
+        """This many packets that were declared lost have been acknowledged later."""
 
     def timer_expired(self, now_ns: int, timer: Timer) -> None:
         """A timer has expired; its consequences are reported next."""

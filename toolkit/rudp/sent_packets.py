@@ -20,7 +20,7 @@ from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
 
 ACKED: Final = 0
-"""Acknowledged, or of no interest any more."""
+"""Acknowledged, or no longer of interest."""
 IN_FLIGHT: Final = 1
 LOST: Final = 2
 SPURIOUS_LOSS_HISTORY: Final = 4096
@@ -53,7 +53,7 @@ class PacketGroup(NamedTuple):
     largest_bytes:   size of the largest
     span_ns:         time between sending the first and the last
     spurious:        packet numbers that had been declared lost before, in increasing order
-    spurious_bytes:  their size; they were not in flight any more
+    spurious_bytes:  their size; they were no longer in flight
     newest:          highest packet number
     newest_state:    state of the connection when that packet was sent
     data, messages:  stream ranges [start, end) that they carried, in order of packet number

@@ -52,7 +52,7 @@ TRANSITIONS: Final[dict[tuple[ConnectionState, ConnectionEvent], ConnectionState
 class ConnectionLifetime:
     """The state of one connection, and why and when it ends.
 
-    `close_code` and `close_reason` say why, once the connection is not ESTABLISHED any more.
+    `close_code` and `close_reason` say why, once the connection is no longer ESTABLISHED.
     """
 
     def __init__(self, idle_timeout_ns: int, now_ns: int) -> None:
@@ -86,7 +86,7 @@ class ConnectionLifetime:
 
         `oldest_sent_time_ns` is when the oldest packet in flight was sent. An acknowledgement of any later packet would
         have shown it lost. If it is older than the timeout, nothing arrives at the peer, or the peer sends packets but
-        acknowledges nothing, which would make this side remember its packets for ever.
+        acknowledges nothing, which would make this side remember its packets forever.
         """
         since_ns = now_ns - self._idle_timeout_ns
         if self._last_received_ns <= since_ns:

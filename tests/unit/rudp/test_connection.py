@@ -164,7 +164,7 @@ class TestSilence:
         assert kinds(sent(connection, due_ns)) == [wire.PacketType.PING]
 
     def test_a_peer_that_acknowledges_nothing_is_given_up(self) -> None:
-        """Nothing arrives at the peer, or the peer would make this side remember its packets for ever."""
+        """Nothing arrives at the peer, or the peer would make this side remember its packets forever."""
         connection = client()
         sent(connection)
         for second in range(1, 30):

@@ -112,7 +112,7 @@ class CongestionController(Protocol):
         """Packets were declared lost."""
 
     def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
-        """All packets of the latest `on_loss` arrived after all; the controller may undo its reaction.
+        """All packets of the latest `on_loss` have arrived; the controller may undo its reaction.
 
         `lost_sent_time_ns` is when the newest of them was sent.
         """

@@ -383,7 +383,7 @@ class UdpChannel:
                     self._on_close_sent(bytes(transmit.data))
                 self._socket.send(transmit)
         except (OSError, PeerUnreachableError):
-            pass  # the peer is not there any more
+            pass  # the peer is gone
         finally:
             self._outgoing.release_all()
             self._socket.close()

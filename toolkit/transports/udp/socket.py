@@ -122,7 +122,7 @@ class DatagramSocket:
     def follow_route(self) -> bool:
         """Change to a new socket if the system's route to the peer starts at another local address; return whether.
 
-        A connected socket keeps its first local address, even if no interface has it any more.
+        A connected socket keeps its first local address, even if no interface has it any longer.
         """
         self.is_route_lost = False
         try:

@@ -267,7 +267,7 @@ class TestErrors:
 
 
 class AddressGoneSocket(socket.socket):
-    """A socket whose local address no interface has any more."""
+    """A socket whose local address no longer belongs to any interface."""
 
     def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
         del data, flags
