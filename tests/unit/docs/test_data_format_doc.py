@@ -2,18 +2,22 @@
 
 import ast
 import re
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from tests.support.background import PATIENCE_S, together
+from toolkit.channel import Address, TransportOptions
 from toolkit.compare.diff import CellChange
 from toolkit.compare.records import MARKS, Campaign, Probe, Trial
-from toolkit.emulator.accounting import LinkAccounting, PathAccounting
+from toolkit.emulator.accounting import EMULATOR, KERNEL, LinkAccounting, PathAccounting
 from toolkit.emulator.check import Finding
 from toolkit.netmodel.path import DROP_REASONS
 from toolkit.report.simulation import as_json
 from toolkit.simulator.result import ExperimentResult, FlowResult
+from toolkit.transports.registry import transport
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "data-format.md").read_text("utf-8")
@@ -58,10 +62,25 @@ def test_every_kind_has_a_section_and_every_section_a_kind() -> None:
         ("probe", {field.name for field in fields(Probe)}),
         ("trial", {field.name for field in fields(Trial)} | set(MARKS)),
         ("diff", {field.name for field in fields(CellChange)}),
-        ("link", {*LEDGER.to_json(), *LEDGER.forward.to_json(), *DROP_REASONS}),
+        ("link", {*LEDGER.to_json(), *LEDGER.forward.to_json(), *DROP_REASONS, EMULATOR, KERNEL}),
         ("link-check", set(Finding("", "", "", None).to_json())),
         ("simulation", {*as_json({}, OUTCOME), *(field.name for field in fields(FlowResult))} - {"progress"}),
     ],
 )
 def test_the_section_names_every_field(kind: str, names: set[str]) -> None:
     assert names - words(sections()[kind]) == set()
+
+
+@pytest.mark.parametrize("name", ["tcp", "udp"])
+def test_the_table_names_exactly_the_counters_of_each_transport(name: str) -> None:
+    section = PAGE.partition("## Counters of the transports\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| `")]
+    listed = {counter for names, transports, *_ in rows if name.upper() in transports for counter in words(names)}
+    listener = transport(name).listen(Address("127.0.0.1", 0), TransportOptions())
+    with closing(listener):
+        channels = together(
+            lambda: transport(name).connect(listener.address, TransportOptions()), lambda: listener.accept(PATIENCE_S)
+        )
+        for channel in channels:
+            with closing(channel):
+                assert set(channel.statistics()) == listed
