@@ -1,4 +1,4 @@
-"""Outside programs, where they are installed: each transfers what it is asked to, and reports the result."""
+"""Outside programs, where they are installed: each transfers what its job names, and reports the result."""
 
 import importlib.util
 import shutil

@@ -66,7 +66,7 @@ def test_each_gets_the_result_of_its_own_transfer(address: Address, tmp_path: Pa
     assert other.result(large, LIMIT_S).size_bytes == 6
     assert one.result(small, LIMIT_S).size_bytes == 5
     assert earlier.result(same, LIMIT_S).size_bytes == 4
-    with pytest.raises(ProtocolError):  # that transfer ended before this testbed asked, and no other follows
+    with pytest.raises(ProtocolError):  # that transfer ended before this testbed connected, and no other follows
         one.result(same, 0.5)
 
 
@@ -193,12 +193,12 @@ def test_a_defect_that_one_peer_triggers_does_not_end_the_service(
             digest_of(b"x", address, tmp_path)
         is_reported.wait(LIMIT_S)
         connected_testbed(address)
-        lines.append("the service goes on")
+        lines.append("the service continues")
 
     monkeypatch.setattr("toolkit.compare.server.receive_and_discard", broken)
     serve_here(ServerLimits(1 << 20, 60.0, None, 60.0), on_session, attack)
     assert "unexpected KeyError" in lines[0]
-    assert lines[1:] == ["the service goes on"]
+    assert lines[1:] == ["the service continues"]
 
 
 @pytest.mark.parametrize(("left_s", "timers_s"), [(60.0, [60.0, 5.0, 0]), (3.0, [60.0, 0])])

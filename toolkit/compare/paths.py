@@ -25,7 +25,7 @@ class BenchPath:
 
     label:   its name in tables
     kind:    LOOPBACK, LAN_KIND, LINK or REMOTE
-    options: what was asked for, as options of `nettool link` by name; `link` names a profile
+    options: the path's specification, as options of `nettool link` by name; `link` names a profile
     spec:    the link that the options describe; None for a path that nettool does not create
     """
 

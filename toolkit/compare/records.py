@@ -17,7 +17,7 @@ CONTROL_SUFFIX = "#2"
 CPU_BOUND = "cpu-bound"  # a processor, not the path, was the limit
 EMULATOR_LATE = "emulator-late"  # the emulated link did not keep its own schedule
 LEDGER_OFF = "ledger-off"  # packets are missing that no counter accounts for
-PROBE_OFF = "probe-off"  # the link, measured beforehand, is not what was asked for
+PROBE_OFF = "probe-off"  # the link, measured beforehand, is not what was specified
 HOST_DROPS = "host-drops"  # an endpoint's host, not the path, lost packets
 UNRELIABLE = "unreliable"  # the program does not repair losses
 MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, UNRELIABLE)
@@ -78,7 +78,7 @@ class PathRecord:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What was asked for, and on which host.
+    """What was measured, how, and on which host.
 
     name:            kind of campaign: "loopback", "lan", "link" or "remote"
     started_unix_s:  wall clock
@@ -126,7 +126,7 @@ class Probe:
     """A path as measured before the first trial; None where a figure was not measured, or cannot be judged.
 
     emulator_cpu_share: of one core, at the full rate of the path
-    is_met:             whether the path is what was asked for
+    is_met:             whether the path is what was specified
     text:               the findings as one sentence
     """
 

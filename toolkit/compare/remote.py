@@ -182,7 +182,7 @@ def _integer_untrusted(answer: Mapping[str, object], name: str) -> int:
 
 
 def _result_untrusted(fields: object) -> EndpointResult:
-    """The result, with texts made printable. Raises TransferError if there is none, ProtocolError if it is invalid."""
+    """The result, with texts made printable. Raises TransferError without one, ProtocolError if it is invalid."""
     if not isinstance(fields, dict):
         raise TransferError("the other machine has no result of this transfer")
     checked: dict[str, int | float | str] = {}

@@ -6,7 +6,7 @@ probability that the interval from the k-th smallest to the k-th largest sample 
 Order Statistics, section 7.1). No k gives exactly 95%. The interval therefore lies between the two nearest ones, by the
 rule of Hettmansperger and Sheather (Statistics and Probability Letters 4, 1986), which holds 95% at every n. (A
 percentile bootstrap of the median holds 87% at seven samples.) With five samples no interval holds more than 94%: below
-MIN_SAMPLES there is none.
+MIN_SAMPLES there is no interval.
 
 Two transports are compared by the ratios within blocks, because what disturbs one trial of a block often disturbs its
 neighbours too. The interval of the ratio decides, never the overlap of two separate intervals. A failed transfer counts

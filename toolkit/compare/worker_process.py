@@ -88,7 +88,7 @@ class WorkerProcess:
             self._process.stdin.close()
 
     def result(self, limit_s: float, _digest: str = "") -> EndpointResult:
-        """The worker's result; its `error` says why the transfer failed. Raises TransferError if there is none."""
+        """The worker's result; its `error` says why the transfer failed. Raises TransferError without one."""
         return read_result(self._line(limit_s), self._name)
 
     def _write(self, text: str) -> None:

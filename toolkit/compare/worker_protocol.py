@@ -2,7 +2,7 @@
 
 The worker reads one job from standard input. A receiver answers `{"port": ...}` when it listens. A sender answers
 `{"ready": true}` when everything is loaded, and waits for a further line before it connects. Each ends with one
-EndpointResult, or with an object whose `error` says why there is none. When standard input ends, the worker gives up.
+EndpointResult, or with an object whose `error` says why it failed. When standard input ends, the worker gives up.
 
 nettool's own worker (`toolkit.compare.worker`) and those in `toolkit.compare.peers`, which stand for other programs,
 share this module.
@@ -121,7 +121,7 @@ def peak_memory_bytes() -> int | None:
 
 
 def read_answer(line: str, who: str) -> Mapping[str, object]:
-    """A worker's line as an object. Raises TransferError if it is not one, or if its `error` says why there is none."""
+    """A worker's line as an object. Raises TransferError if it is not one, or if it reports an `error`."""
     try:
         answer = json.loads(line)
     except ValueError:
