@@ -1,5 +1,6 @@
 """The UDP listener over real sockets: which connections it accepts, what unconfirmed ones cost, and its end."""
 
+import errno
 import os
 import secrets
 import select
@@ -21,6 +22,7 @@ from toolkit.errors import PeerClosedError, UnreachableError
 from toolkit.rudp import wire
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import MAX_UNCONFIRMED, MAX_UNCONFIRMED_PER_HOST, UdpListener
+from toolkit.transports.udp.socket import DatagramSocket
 
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 MAX_WITHOUT_TOKEN = 16
@@ -308,6 +310,28 @@ class TestClosing:
             listener.close()
             near.abort()
         assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_shortage_of_descriptors_leaks_no_socket(
+    listener: UdpListener, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[DatagramSocket] = []
+
+    def make(sock: socket.socket, offload: str) -> DatagramSocket:
+        made.append(DatagramSocket(sock, offload))
+        return made[-1]
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("toolkit.transports.udp.listener.DatagramSocket", make)
+    with monkeypatch.context() as shortage:
+        shortage.setattr(socket, "socketpair", fail)
+        client = Client(cleanup, listener)
+        client.send_initial()
+        wait_until(lambda: bool(made) and made[0].fileno() == -1, "the end of the socket")
+    client.send_initial()
+    client.answer(wire.PacketType.ACCEPT)
 
 
 def test_accept_without_a_timeout_does_not_wait(listener: UdpListener) -> None:
