@@ -187,8 +187,7 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
     seconds = [trial.seconds for trial in good if trial.seconds is not None]
     is_baseline = label == campaign.baseline
     ratio = None if is_baseline else _ratio(cell, label, campaign.baseline)
-    no_claim_because = "" if is_baseline else _why_no_claim(trials, base, ratio, margin)
-    verdict = BASELINE if is_baseline else NO_CLAIM if no_claim_because else verdict_of(ratio, margin)
+    verdict, no_claim_because = (BASELINE, "") if is_baseline else _verdict(trials, base, ratio, margin)
     middle = median_trial(good)
     return Row(
         path=path,
@@ -235,26 +234,27 @@ def _distance(ratio: Estimate) -> float:
     return max(ratio.value, 1 / ratio.value if ratio.value else math.inf) - 1
 
 
-def _why_no_claim(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimate | None, margin: float) -> str:
-    """Why there is no verdict; empty where there is one."""
+def _verdict(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimate | None, margin: float) -> tuple[str, str]:
+    """The verdict on a transport against the baseline, and, if it is NO_CLAIM, the reason."""
     if not trials:
-        return "not run"
+        return NO_CLAIM, "not run"
     if not any(trial.is_counted for trial in trials):
-        return "no transfer was verified"
+        return NO_CLAIM, "no transfer was verified"
     if not any(trial.is_counted for trial in base):
-        return "no transfer of the baseline was verified"
+        return NO_CLAIM, "no transfer of the baseline was verified"
     for side, whose in ((trials, "of "), (base, "of the baseline's ")):
         if not is_mostly_sound(side):
             marked = [trial for trial in side if trial.marks]
             marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
-            return f"{len(marked)} {whose}{len(side)} trials marked {marks}"
+            return NO_CLAIM, f"{len(marked)} {whose}{len(side)} trials marked {marks}"
     if ratio is None or ratio.interval is None:
-        return "too few pairs of trials for an interval"
+        return NO_CLAIM, "too few pairs of trials for an interval"
     if math.isinf(margin):
-        return "the A/A control failed"
-    if verdict_of(ratio, margin) == NO_CLAIM:  # the interval includes a failure, whose ratio is 0 or infinite
-        return f"{_failures(trials)} of its trials failed, and {_failures(base)} of the baseline's"
-    return ""
+        return NO_CLAIM, "the A/A control failed"
+    verdict = verdict_of(ratio, margin)
+    if verdict == NO_CLAIM:  # the interval includes a failure, whose ratio is 0 or infinite
+        return NO_CLAIM, f"{_failures(trials)} of its trials failed, and {_failures(base)} of the baseline's"
+    return verdict, ""
 
 
 def median_trial(good: Sequence[Trial]) -> Trial | None:

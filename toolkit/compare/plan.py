@@ -106,7 +106,7 @@ class Plan:
             raise UsageError("a campaign needs a transport, a path and a size")
         _require_installed(self.settings)
         if min(self.sizes) < MIN_PAYLOAD_BYTES:
-            raise UsageError("a file under 1KiB measures only the handshake: ask for a larger --size")
+            raise UsageError("a file under 1KiB measures only the handshake: choose a larger --size")
         if len(set(self.sizes)) < len(self.sizes):
             raise UsageError("--size lists a size twice: once is enough, --repeat repeats every trial")
         if not 0 < self.repeats <= MAX_REPEATS:

@@ -73,7 +73,7 @@ class RemoteTestbed:
         max_bytes, self._next = (_integer_untrusted(answer, name) for name in ("max_bytes", "next"))
         if self._max_size_bytes > max_bytes:
             raise RefusedError(
-                f"{self._address} accepts at most {format_size(max_bytes)}: ask for a smaller --size, or start "
+                f"{self._address} accepts at most {format_size(max_bytes)}: choose a smaller --size, or start "
                 "`nettool serve` there with a larger --max-bytes"
             )
 
