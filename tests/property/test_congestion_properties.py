@@ -133,7 +133,7 @@ def test_equal_samples_and_seeds_give_equal_windows(name: str, history: list[Ste
     assert one.control.pacing_rate_bps == other.control.pacing_rate_bps
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(steps, min_size=10, max_size=40))
 def test_bbr_uses_a_clean_path_after_any_history(history: list[Step]) -> None:
     """After any steps, 1,500 clean round trips lead to a window and a rate that use the path."""

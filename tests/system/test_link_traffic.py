@@ -284,7 +284,7 @@ def test_a_lan_is_a_veth_pair_with_tbf_for_its_rate(rate_bps: float | None) -> N
     if rate_bps is not None:
         assert result["end"]["sum_received"]["bits_per_second"] <= rate_bps * 1448 / 1514 * 1.05
     assert accounting.emulator == "veth"
-    assert accounting.forward.delivered_bytes > 20e6
+    assert accounting.forward.delivered_bytes >= result["end"]["sum_received"]["bytes"] > 0
 
 
 def test_a_quick_check_measures_what_the_link_does() -> None:
