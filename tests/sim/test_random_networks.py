@@ -1,7 +1,8 @@
 """Random networks: every byte arrives once, at its offset, whatever the path does.
 
 The simulated receiver checks every byte, and that none is delivered twice. These tests check that nothing is missing
-and that the counters agree. A failure names its seed, from which `random_network` makes the same network again. More seeds: `NETTOOL_NETWORKS=5000 pytest` on this file.
+and that the counters agree. A failure names its seed, from which `random_network` makes the same network again.
+More seeds: `NETTOOL_NETWORKS=5000 pytest` on this file.
 """
 
 import os
@@ -11,7 +12,7 @@ import pytest
 from tests.support.random_network import LIMIT_NS, random_network
 from toolkit.simulator.simulator import Simulator
 
-NETWORKS = int(os.environ.get("NETTOOL_NETWORKS", "200"))
+NETWORKS = int(os.environ.get("NETTOOL_NETWORKS", "120"))
 CHUNK = 20
 
 
