@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.report_samples import grid, lossy, one_path, troubled
+from tests.support.report_samples import LOSSES, grid, lossy, one_path, troubled
+from toolkit.compare.records import Results
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserType
@@ -56,12 +57,18 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 
 @pytest.fixture(scope="session")
-def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of four campaigns; the last has failures, marks and hostile text."""
+def report_campaigns() -> list[Results]:
+    """Small campaigns that have every kind of picture; the last has failures, marks and hostile text."""
+    return [lossy(LOSSES[2:]), one_path(), grid(rtts_ms=(10, 160), losses=(0.0, 0.01)), troubled()]
+
+
+@pytest.fixture(scope="session")
+def report_page(tmp_path_factory: pytest.TempPathFactory, report_campaigns: list[Results]) -> Path:
+    """A page of `report_campaigns`."""
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
     from toolkit.compare.comparison import summarise
     from toolkit.report.page import write_page
 
     path = tmp_path_factory.mktemp("page") / "out.html"
-    write_page([summarise(results) for results in (lossy(), one_path(), grid(), troubled())], path)
+    write_page([summarise(results) for results in report_campaigns], path)
     return path

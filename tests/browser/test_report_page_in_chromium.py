@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.report_samples import LOSSES, grid, lossy, one_path, troubled
 from toolkit.compare.comparison import summarise
+from toolkit.compare.records import Results
 
 PHONE = 360
 
@@ -55,18 +55,18 @@ def test_the_page_causes_no_errors_and_no_requests(desktop: Any, report_page: Pa
     assert [url for url in desktop.requests if not url.startswith("data:")] == [report_page.as_uri()]
 
 
-def test_the_first_verdict_is_visible_without_scrolling(desktop: Any) -> None:
+def test_the_first_verdict_is_visible_without_scrolling(desktop: Any, report_campaigns: list[Results]) -> None:
     sentence = desktop.locator(".verdicts .sentence").first
-    assert sentence.inner_text() == summarise(lossy()).verdicts[0].sentence
+    assert sentence.inner_text() == summarise(report_campaigns[0]).verdicts[0].sentence
     box = sentence.bounding_box()
     assert box["y"] + box["height"] < 900
 
 
-def test_every_picture_is_drawn_and_has_a_label(desktop: Any) -> None:
+def test_every_picture_is_drawn_and_has_a_label(desktop: Any, report_campaigns: list[Results]) -> None:
     from toolkit.report.plots import pictures
 
     desktop.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
-    expected = [p for results in (lossy(), one_path(), grid(), troubled()) for p in pictures(summarise(results))]
+    expected = [p for results in report_campaigns for p in pictures(summarise(results))]
     drawn = desktop.locator("figure svg")
     assert drawn.count() == len(expected)
     sizes = drawn.evaluate_all(
@@ -91,22 +91,23 @@ def test_a_click_sorts_by_the_figure_behind_the_text(desktop: Any) -> None:
     assert heading(desktop, "time").get_attribute("aria-sort") == "descending"
 
 
-def test_the_keyboard_sorts_and_missing_figures_stay_last(desktop: Any) -> None:
+def test_the_keyboard_sorts_and_missing_figures_stay_last(desktop: Any, report_campaigns: list[Results]) -> None:
     desktop.reload()
+    paths = len(report_campaigns[0].campaign.paths)
     button = heading(desktop, "x tcp-cubic").locator("button")
     for key, order in (("Enter", "ascending"), ("Space", "descending")):
         button.focus()
         desktop.keyboard.press(key)
         assert heading(desktop, "x tcp-cubic").get_attribute("aria-sort") == order
         ratios = column(desktop, "x tcp-cubic")
-        assert ratios[-len(LOSSES) :] == ["-"] * len(LOSSES)
-        known = [float(text) for text in ratios[: -len(LOSSES)]]
+        assert ratios[-paths:] == ["-"] * paths
+        known = [float(text) for text in ratios[:-paths]]
         assert known == sorted(known, reverse=order == "descending")
     others = desktop.locator("table").first.locator("th[aria-sort=none]")
     assert others.count() == desktop.locator("table").first.locator("thead th").count() - 1
 
 
-def test_prose_stays_below_its_row(desktop: Any) -> None:
+def test_prose_stays_below_its_row(desktop: Any, report_campaigns: list[Results]) -> None:
     script = """table => [...table.tBodies[0].rows].filter(row => row.className === 'prose').map(row => {
         const owner = row.previousElementSibling;
         return [owner.cells[0].textContent, owner.cells[1].textContent, row.textContent];
@@ -114,7 +115,7 @@ def test_prose_stays_below_its_row(desktop: Any) -> None:
     desktop.reload()
     table = desktop.locator("table").first
     before = table.evaluate(script)
-    assert len(before) == 3 * len(LOSSES)
+    assert len(before) == 3 * len(report_campaigns[0].campaign.paths)
     heading(desktop, "goodput").locator("button").click()
     after = table.evaluate(script)
     assert after != before
@@ -130,11 +131,11 @@ def test_every_control_can_be_reached_with_the_keyboard(desktop: Any) -> None:
     assert {"A.skip", "A.", "BUTTON.", "DIV.scroll"} <= seen
 
 
-def test_the_records_can_be_downloaded(desktop: Any) -> None:
+def test_the_records_can_be_downloaded(desktop: Any, report_campaigns: list[Results]) -> None:
     with desktop.expect_download() as waiting:
         desktop.locator("a[download]").first.click()
     content = gzip.decompress(Path(waiting.value.path()).read_bytes())
-    assert content.count(b"\n") == 1 + len(lossy().probes) + len(lossy().trials)
+    assert content.count(b"\n") == 1 + len(report_campaigns[0].probes) + len(report_campaigns[0].trials)
 
 
 def test_a_hostile_label_is_shown_as_text(desktop: Any) -> None:

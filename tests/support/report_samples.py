@@ -26,12 +26,12 @@ def one_path(repeats: int = 6) -> Results:
     return replace(results, campaign=replace(results.campaign, name="loopback"))
 
 
-def grid() -> Results:
+def grid(rtts_ms: Sequence[int] = (10, 40, 160), losses: Sequence[float] = (0.0, 0.001, 0.01)) -> Results:
     """A grid of RTT and loss, in which UDP is slower if both are low and faster if both are high."""
     speeds: dict[tuple[str, str], float] = {}
     changes: dict[str, tuple[float, float]] = {}
-    for rtt_ms in (10, 40, 160):
-        for loss in (0.0, 0.001, 0.01):
+    for rtt_ms in rtts_ms:
+        for loss in losses:
             path = f"{rtt_ms} ms, {loss:.1%}"
             speeds["tcp-cubic", path] = 90e6 / (1 + rtt_ms * loss * 20)
             speeds["udp-bbr", path] = 70e6

@@ -121,9 +121,9 @@ def test_a_recorded_trial_can_be_run_again(lossy: tuple[Results, list[Record]], 
     [
         (
             {"rate": ["50Mbit"], "rtt": ["20ms"], "loss": ["3%"], "duplicate": ["3%"], "both_ways": [True]},
-            1024 * KIB,
+            512 * KIB,
         ),
-        ({"rate": ["50Mbit"], "rtt": ["400ms"]}, 256 * KIB),  # some 20 pings are in flight when the transfer ends
+        ({"rate": ["50Mbit"], "rtt": ["400ms"]}, 64 * KIB),  # some 20 pings are in flight when the transfer ends
     ],
     ids=["impairments in both directions", "a long round trip"],
 )
@@ -175,6 +175,7 @@ def test_a_background_flow_is_measured_alone_and_beside_the_transfer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background_flow, "ALONE_S", 1.0)
+    monkeypatch.setattr(background_flow, "RAMP_UP_S", 0.3)
     link = {"rate": ["10Mbit"], "rtt": ["10ms"]}
     planned = replace(plan(link, tmp_path, transports="tcp", competitor="tcp-cubic"), is_probed=False)
     spec = TrialSpec(0, planned.settings[0], 512 * KIB)

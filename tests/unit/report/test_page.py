@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.report_samples import lossy, one_path, save, troubled
+from tests.support.report_samples import LOSSES, lossy, one_path, save, troubled
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
 from toolkit.errors import TransferError
@@ -22,7 +22,8 @@ from toolkit.report.page import page, write_page
 from toolkit.report.plots import pictures
 from toolkit.report.tables import tables
 
-page_of_lossy = cache(lambda: page([summarise(lossy())]))
+two_losses = cache(lambda: lossy(LOSSES[2:]))
+page_of_two = cache(lambda: page([summarise(two_losses()), summarise(one_path())]))
 page_of_troubled = cache(lambda: page([summarise(troubled())]))
 VOID = {"meta", "link", "br", "hr"}
 
@@ -56,15 +57,15 @@ class Outline(HTMLParser):
 
 
 def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
-    records = save(troubled(), tmp_path / "results.jsonl")
+    saved = [save(two_losses(), tmp_path / "link.jsonl"), save(one_path(), tmp_path / "loopback.jsonl")]
     path = tmp_path / "folder" / "page.html"
-    write_page([summarise(read(records))], path)
-    assert path.read_bytes() == page_of_troubled().encode()
+    write_page([summarise(read(records)) for records in saved], path)
+    assert path.read_bytes() == page_of_two().encode()
 
 
 def test_verdicts_come_before_tables_and_pictures() -> None:
-    results = lossy()
-    text = page_of_lossy()
+    results = two_losses()
+    text = page_of_two()
     first = unescape(re.sub(r"<[^>]+>", "", text[text.index('<ol class="verdicts">') : text.index("</li>")]))
     verdict = summarise(results).verdicts[0]
     assert verdict.where in first
@@ -73,8 +74,8 @@ def test_verdicts_come_before_tables_and_pictures() -> None:
 
 
 def test_the_page_has_every_verdict_table_and_picture() -> None:
-    campaigns = [summarise(lossy()), summarise(one_path())]
-    text = page(campaigns)
+    campaigns = [summarise(two_losses()), summarise(one_path())]
+    text = page_of_two()
     outline = Outline(text)
     tags = [tag for tag, _ in outline.seen]
     assert tags.count("table") == sum(len(tables(results)) for results in campaigns)
@@ -92,7 +93,7 @@ def test_the_page_has_every_verdict_table_and_picture() -> None:
 
 
 def test_the_page_requests_nothing() -> None:
-    text = page_of_lossy()
+    text = page_of_two()
     addresses = set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<>)]*", re.sub(r"base64,[^\"]*", "", text)))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert "@import" not in text
@@ -104,7 +105,7 @@ def test_the_page_requests_nothing() -> None:
 
 
 def test_the_policy_allows_only_the_script_of_the_page() -> None:
-    text = page([summarise(one_path())])
+    text = page_of_two()
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     assert len(scripts) == 1
     digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
@@ -124,8 +125,8 @@ def test_text_from_records_is_escaped() -> None:
 
 
 def test_the_page_contains_the_records(tmp_path: Path) -> None:
-    results = lossy()
-    text = page_of_lossy()
+    results = two_losses()
+    text = page_of_two()
     name, packed = re.findall(r'download="([^"]+)" href="data:application/gzip;base64,([^"]+)"', text)[0]
     assert name == "link-20231114-221320.jsonl.gz"
     (tmp_path / "again.jsonl").write_bytes(gzip.decompress(base64.b64decode(packed)))
@@ -133,7 +134,8 @@ def test_the_page_contains_the_records(tmp_path: Path) -> None:
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "saved.jsonl").read_bytes()
 
 
-def test_the_page_shows_method_host_and_command() -> None:
+def test_the_page_shows_method_host_and_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "is_available", lambda: False)  # pictures take the most time, and do not matter here
     results = one_path()
     described = replace(results.campaign, method=["Blocks & more."], command=["nettool", "bench", "loopback"])
     text = page([summarise(replace(results, campaign=described))])
