@@ -59,7 +59,7 @@ def test_scenarios(name: str) -> None:
     check(run(Experiment(SCENARIOS[name].link, [FlowSpec(size_bytes=SIZE_BYTES)])), 0.85)
 
 
-@pytest.mark.parametrize("seed", [10, 14, 19])
+@pytest.mark.parametrize("seed", [10, 14])
 def test_jitter_is_not_taken_for_a_full_pipe(seed: int) -> None:
     """nettool sim --scenario jitter --seed 10
 
@@ -83,11 +83,11 @@ def test_startup_fills_a_long_fat_path_within_twelve_round_trips(loss: float) ->
 
 @pytest.mark.parametrize("control", ["bbr", "cubic", "newreno"])
 def test_a_late_flow_gets_its_share(control: str) -> None:
-    """nettool sim --rate 5Mbit --queue 1bdp --flows 2 --stagger 2s --duration 30s --cc bbr,cubic,newreno
+    """nettool sim --rate 5Mbit --queue 1bdp --flows 2 --stagger 2s --duration 20s --cc bbr,cubic,newreno
 
     Fairness is measured while both flows are active. Two flows that start together converge sooner.
     """
-    flows = [FlowSpec(control, duration_ns=30 * SECOND, start_ns=start_ns) for start_ns in (0, 2 * SECOND)]
+    flows = [FlowSpec(control, duration_ns=20 * SECOND, start_ns=start_ns) for start_ns in (0, 2 * SECOND)]
     result = run(Experiment(link_of(5e6), flows))
     assert result.ideal_share is not None
     assert result.ideal_share >= 0.9
@@ -116,17 +116,17 @@ def mean_window_packets(control: str, rtt_ns: int, loss: float, duration_ns: int
 def test_newreno_follows_the_square_root_of_loss(loss: float) -> None:
     """Mathis et al., equation 3: W = C / sqrt(p), where C = sqrt(3/2) if every packet is acknowledged.
 
-    nettool sim --cc newreno --rate 2Gbit --loss 1%,0.3% --duration 30s
+    nettool sim --cc newreno --rate 2Gbit --loss 1%,0.3% --duration 15s
     """
     expected = math.sqrt(1.5 / loss)
-    assert 0.75 * expected <= mean_window_packets("newreno", 40 * MS, loss, 30 * SECOND) <= 1.25 * expected
+    assert 0.75 * expected <= mean_window_packets("newreno", 40 * MS, loss, 15 * SECOND) <= 1.25 * expected
 
 
 @pytest.mark.parametrize("loss", [0.003, 0.001])
 def test_cubic_follows_its_response_function(loss: float) -> None:
     """RFC 9438 section 5.1: W = (C (3 + beta) / (4 (1 - beta)))^(1/4) x RTT^(3/4) / p^(3/4), at 200 ms.
 
-    nettool sim --cc cubic --rate 2Gbit --rtt 200ms --loss 0.3%,0.1% --duration 70s
+    nettool sim --cc cubic --rate 2Gbit --rtt 200ms --loss 0.3%,0.1% --duration 40s
     """
     expected = (0.4 * 3.7 / (4 * 0.3)) ** 0.25 * 0.2**0.75 / loss**0.75
-    assert 0.8 * expected <= mean_window_packets("cubic", 200 * MS, loss, 70 * SECOND) <= 1.25 * expected
+    assert 0.8 * expected <= mean_window_packets("cubic", 200 * MS, loss, 40 * SECOND) <= 1.25 * expected
