@@ -59,7 +59,7 @@ def test_scenarios(name: str) -> None:
     check(run(Experiment(SCENARIOS[name].link, [FlowSpec(size_bytes=SIZE_BYTES)])), 0.85)
 
 
-@pytest.mark.parametrize("seed", [10, 14])
+@pytest.mark.parametrize("seed", [10, 14, 19])
 def test_jitter_is_not_taken_for_a_full_pipe(seed: int) -> None:
     """nettool sim --scenario jitter --seed 10
 
