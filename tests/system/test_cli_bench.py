@@ -11,12 +11,15 @@ import pytest
 from tests.support.background import running, wait_until
 from tests.support.cli_process import LIMIT_S, NETTOOL, Ended, complaint, everything_below, nettool, nettool_here
 from tests.support.report_samples import one_path, save
+from tests.support.tcp_controls import default_control
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
 from toolkit.compare.records import Results
 from toolkit.report.text import report_text
 
-NAMES = ["tcp-cubic", "udp-bbr", "tcp-cubic#2"]
+CONTROL = default_control()
+TCP = f"tcp-{CONTROL}"
+NAMES = [TCP, "udp-bbr", f"{TCP}#2"]
 
 
 @dataclass
@@ -61,8 +64,8 @@ def test_a_small_campaign_from_the_command_to_the_table(whole: Whole) -> None:
         assert trial.series is not None
         assert trial.series.delivered_bytes[-1] == trial.payload_bytes
     assert len({trial.sender.digest for trial in results.trials}) == 1
-    tcp = next(trial for trial in results.trials if trial.transport == "tcp-cubic")
-    assert tcp.sender.congestion_control == "cubic"
+    tcp = next(trial for trial in results.trials if trial.transport == TCP)
+    assert tcp.sender.congestion_control == CONTROL
     assert results.campaign.command[1:3] == ["bench", "loopback"]
     assert whole.left == ["results", "results/small.jsonl"]
 
@@ -193,7 +196,7 @@ def test_replay_and_diff(whole: Whole, tmp_path: Path) -> None:
     assert {t.sender.digest for t in first.trials} == {t.sender.digest for t in second.trials}
     compared = nettool_here("diff", output, again)
     assert compared.code == 0
-    assert "tcp-cubic" in compared.stdout
+    assert TCP in compared.stdout
     assert "A verdict needs" in compared.stdout
     changes = nettool_here("diff", output, again, "--json").object["changes"]
     assert [change["verdict"] for change in changes] == ["no claim"] * 3

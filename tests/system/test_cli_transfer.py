@@ -12,6 +12,7 @@ import pytest
 from tests.support.background import wait_until
 from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, receiver
 from tests.support.forked_cli import ForkedCli
+from tests.support.tcp_controls import default_control
 
 TRANSPORTS = ("tcp", "udp")
 SLOW = "4Mbit"  # a transfer of 30 MB takes a minute: it is still running when a test interrupts it
@@ -135,8 +136,9 @@ def test_receivers_for_one_transport_and_their_options(command: str, tmp_path: P
     assert sent.object["algorithm"] == "blake3"
     assert len(sent.object["digest"]) == 64
     assert sent.object["goodput_bps"] <= 440e6
+    control = default_control() if sender == "tcp-send" else "cubic"
     with receiver(incoming, "--once", "--overwrite", command=command) as receiving:
-        assert nettool(sender, "--cc", "cubic", path, receiving.target).code == 0
+        assert nettool(sender, "--cc", control, path, receiving.target).code == 0
 
 
 def test_udp_without_offload(tmp_path: Path, incoming: Path) -> None:

@@ -89,8 +89,8 @@ class Reader:
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
     """Yield a reader in a copy of the project that also holds a file of the reader's own."""
-    if not Path("/dev/net/tun").exists():
-        pytest.skip("this machine has no /dev/net/tun")
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("this user cannot open /dev/net/tun")
     link = Link(LinkSpec(kind=LAN), network="10.9.8.0/30")  # the documents' own links use the default addresses
     try:
         link.open()

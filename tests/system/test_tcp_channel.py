@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.background import PATIENCE_S, Background
 from tests.support.content import BytesSink, BytesSource, FileSource, receive_until
+from tests.support.tcp_controls import selectable_controls
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.transports.tcp import splice, wire
@@ -433,8 +433,7 @@ def test_an_abort_releases_what_was_not_sent(pairs: Pairs, source_of: Callable[[
 
 
 def test_both_peers_use_the_chosen_congestion_control(pairs: Pairs) -> None:
-    available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
-    for name in available:
+    for name in selectable_controls():
         for channel in pairs.channels(congestion_control=name):
             assert channel.statistics()["congestion_control"] == name
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tcp_controls import default_control
 from toolkit.compare import plan as plan_module
 from toolkit.compare.paths import loopback
 from toolkit.compare.plan import Plan, parse_transports
@@ -29,7 +30,8 @@ def test_defaults_for_each_kind() -> None:
     assert [path.label for path in Scenario("link").plan().paths] == ["100 Mbit/s, 40 ms, 0% loss"]
     assert [path.label for path in Scenario("lan").plan().paths] == ["lan"]
     plan = Scenario("loopback").plan()
-    assert ([s.label for s in plan.all_settings], plan.sizes) == (["tcp-cubic", "udp-bbr", "tcp-cubic#2"], [256 << 20])
+    tcp = f"tcp-{default_control()}"
+    assert ([s.label for s in plan.all_settings], plan.sizes) == ([tcp, "udp-bbr", f"{tcp}#2"], [256 << 20])
     named = Scenario("link", link={"link": ["starlink", "dsl"], "loss": ["2%"]}).plan()
     assert [path.label for path in named.paths] == ["starlink, 2% loss", "dsl, 2% loss"]
 
