@@ -1,1 +1,1 @@
-"""Identities, key agreement and packet protection, shared by both transports. Nothing is implemented yet."""
+"""Who may come in, key agreement, and the keys of a session: one implementation for both transports."""

@@ -1,0 +1,76 @@
+"""Whom a receiver lets in."""
+
+from enum import IntEnum
+from typing import Protocol
+
+
+class Method(IntEnum):
+    """What a receiver asks of its clients, as sent in a handshake."""
+
+    NONE = 0
+    KEY = 1
+    CODE = 2
+
+
+class Admission(Protocol):
+    """The rules of one receiver. Thread-safe. `host` is the peer's address without its port, as bytes."""
+
+    @property
+    def method(self) -> Method:
+        """What the receiver asks for; it never changes."""
+
+    def psk(self) -> bytes:
+        """Return the 32-byte key that both ends know; 32 zero bytes for Method.NONE. Not called for Method.CODE."""
+
+    def password(self, nameplate: bytes) -> bytes | None:
+        """Return the password of the code with this nameplate, or None if there is no such code (any more)."""
+
+    def may_try(self, host: bytes, now_ns: int) -> bool:
+        """Count one attempt with a code by `host`; return whether the limits allow it (one PAKE costs milliseconds)."""
+
+    def record_wrong(self, nameplate: bytes, host: bytes) -> None:
+        """Count a wrong try of the code with this nameplate."""
+
+    def record_success(self, nameplate: bytes) -> bool:
+        """Use the code once. Return False if it has ended meanwhile, so that this use is not allowed."""
+
+
+class OpenAdmission:
+    """Everybody may come in."""
+
+    method = Method.NONE
+
+    def psk(self) -> bytes:
+        """Return the key that everybody knows."""
+        return bytes(32)
+
+    def password(self, nameplate: bytes) -> bytes | None:  # noqa: ARG002
+        """Return None: there are no codes."""
+        return None
+
+    def may_try(self, host: bytes, now_ns: int) -> bool:  # noqa: ARG002
+        """Return False: there are no codes to try."""
+        return False
+
+    def record_wrong(self, nameplate: bytes, host: bytes) -> None:
+        """Do nothing: there are no codes."""
+
+    def record_success(self, nameplate: bytes) -> bool:  # noqa: ARG002
+        """Return False: there are no codes."""
+        return False
+
+
+class KeyAdmission(OpenAdmission):
+    """Whoever has the same key file may come in."""
+
+    method = Method.KEY
+
+    def __init__(self, key: bytes) -> None:
+        """Admit clients with this key of 32 bytes. Raises ValueError if it has another length."""
+        if len(key) != 32:
+            raise ValueError(f"a key has 32 bytes, not {len(key)}")
+        self._key = key
+
+    def psk(self) -> bytes:
+        """Return the key."""
+        return self._key
