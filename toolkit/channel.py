@@ -78,7 +78,8 @@ class ExtentSource(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill all of `buffer` with the bytes from `offset` on. May be called again for the same bytes.
 
-        Raises TransferError if the file no longer holds them: it shrank or changed.
+        If the file no longer holds them, because it shrank or changed, a source may fill in anything or raise
+        TransferError. The latter ends the session.
         """
 
     def on_sendfile(self, offset: int, length: int) -> None:

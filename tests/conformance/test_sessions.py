@@ -278,6 +278,44 @@ def test_a_file_that_grows_leaves_nothing(network: Network, tmp_path: Path, dest
     assert not list(destination.iterdir())
 
 
+def test_the_rest_of_a_tree_arrives_if_some_of_its_files_change_or_vanish(
+    network: Network, tmp_path: Path, destination: Path
+) -> None:
+    """They do so after they were offered: one before it is opened, one in the middle, one without a trace of it."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    kept = {f"{number}": random.Random(number).randbytes(50_000) for number in range(20)}
+    for name, content in kept.items():
+        (tree / name).write_bytes(content)
+    (tree / "0-shrinks").write_bytes(bytes(8_000_000))
+    (tree / "5-vanishes").write_bytes(bytes(200_000))
+    (tree / "6-becomes a FIFO").write_bytes(bytes(200_000))
+    before = (tree / "0-shrinks").stat()
+
+    def change(progress: Progress) -> None:
+        if progress.size_bytes < 1_000_000 or not (tree / "5-vanishes").exists():
+            return
+        os.truncate(tree / "0-shrinks", 500_000)
+        os.utime(tree / "0-shrinks", ns=(before.st_atime_ns, before.st_mtime_ns))
+        (tree / "5-vanishes").unlink()
+        (tree / "6-becomes a FIFO").unlink()
+        os.mkfifo(tree / "6-becomes a FIFO")
+
+    sent, received = transfer(network, [tree], destination, progress=change)
+    for end in (sent, received):
+        assert isinstance(end, TransferError)
+        assert isinstance(end.result, TransferResult)
+        assert end.result.files == 20
+        undelivered = {
+            entry.name.removeprefix("tree/"): (entry.status, entry.reason) for entry in end.result.undelivered
+        }
+        assert set(undelivered) == {"0-shrinks", "5-vanishes", "6-becomes a FIFO"}
+        assert {status for status, _ in undelivered.values()} == {"failed"}
+        assert "changed" in undelivered["0-shrinks"][1]
+        assert "no such file" in undelivered["5-vanishes"][1]
+    assert {path.name: path.read_bytes() for path in (destination / "tree").iterdir()} == kept
+
+
 def test_a_changed_byte_is_never_verified(network: Network, tmp_path: Path, destination: Path) -> None:
     """Sizes and times are right, and only the digest shows the change."""
     (tmp_path / "good").write_bytes(b"good")

@@ -31,6 +31,7 @@ from toolkit.transfer.messages import (
     MessageType,
     Offer,
     Result,
+    Withdraw,
     decode_untrusted,
 )
 from toolkit.transfer.reader import MAX_TEXT_BYTES
@@ -79,6 +80,7 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
     st.builds(Done, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
     st.builds(ErrorMessage, st.sampled_from(ErrorReason), texts),
     st.just(Alive()),
+    st.builds(Withdraw, ids, texts),
 )
 
 

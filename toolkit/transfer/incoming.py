@@ -98,6 +98,18 @@ class IncomingFiles:
         if file is not None:
             file.expect(digest.size_bytes, digest.digest)
 
+    def withdraw(self, file_id: int) -> IncomingFile | None:
+        """Discard a file that the sender cannot send; None if its entry was refused. Raises ProtocolError."""
+        file = self._offered_file(file_id)
+        if file is None:
+            return None
+        if file.has_expected_digest:
+            raise ProtocolError("the peer withdrew a file after its digest")
+        file.discard()
+        del self._files[file_id]
+        self._committed_bytes += file.received_bytes
+        return file
+
     def awaits_digests(self) -> bool:
         """Whether the sender's digest of some file has not come yet."""
         return any(not file.has_expected_digest for file in self._files.values())

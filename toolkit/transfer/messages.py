@@ -9,6 +9,7 @@ bytes. Bytes that do not decode raise ProtocolError and nothing else.
             <-   ACCEPT  which entries of a group are accepted
     HOLE    ->   a range of a file that is zeros and is not sent
     DIGESTS ->   final sizes and digests of files that were sent
+    WITHDRAW ->  a file that was offered is not sent after all, and why
             <-   RESULT  the outcome of every entry of a group
     END     ->   no more groups
             <-   DONE    every entry has an outcome
@@ -44,6 +45,7 @@ class MessageType(IntEnum):
     DONE = 8
     ERROR = 9
     ALIVE = 10
+    WITHDRAW = 11
 
 
 class EntryStatus(IntEnum):
@@ -229,6 +231,29 @@ class Digests:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The sender cannot send a file that it offered, for example because the file has changed. No digest follows."""
+
+    TYPE: ClassVar = MessageType.WITHDRAW
+    _LAYOUT: ClassVar = struct.Struct("!IH")
+
+    file_id: int
+    reason: str
+
+    def encode(self) -> bytes:
+        """The encoded message, with its type."""
+        reason = encode_text(self.reason)
+        return bytes([self.TYPE]) + self._LAYOUT.pack(self.file_id, len(reason)) + reason
+
+    @classmethod
+    def _decode(cls, reader: MessageReader) -> "Withdraw":
+        file_id, length = reader.fields(cls._LAYOUT)
+        reason = reader.text(length)
+        reader.finish()
+        return cls(file_id, reason)
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """No more groups follow; `entries` is the number of entries offered."""
 
@@ -311,11 +336,11 @@ class Alive:
         return cls()
 
 
-AnyMessage = Begin | Offer | Accept | Hole | Digests | Result | End | Done | ErrorMessage | Alive
+AnyMessage = Begin | Offer | Accept | Hole | Digests | Result | End | Done | ErrorMessage | Alive | Withdraw
 
 _DECODERS: dict[int, Callable[[MessageReader], AnyMessage]] = {
     message.TYPE: message._decode
-    for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, ErrorMessage, Alive)
+    for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, ErrorMessage, Alive, Withdraw)
 }
 
 

@@ -26,6 +26,7 @@ from toolkit.transfer.messages import (
     Hole,
     Offer,
     Result,
+    Withdraw,
 )
 from toolkit.transfer.result import (
     DeliveryStatus,
@@ -153,6 +154,10 @@ class ReceiveSession:
         elif isinstance(message, Digests):
             for digest in message.files:
                 files.expect(digest)
+        elif isinstance(message, Withdraw):
+            file = files.withdraw(message.file_id)
+            if file is not None:
+                self._set_result(message.file_id, EntryOutcome(EntryStatus.FAILED, message.reason), file)
         elif isinstance(message, End) and (message.entries != self._next_id or files.awaits_digests()):
             raise ProtocolError("the sender ended the session before it sent everything that it offered")
 
@@ -176,10 +181,12 @@ class ReceiveSession:
 
     def _commit_complete_files(self, files: IncomingFiles) -> None:
         for file_id, file in files.complete_files():
-            outcome = self._commit(files, file_id, file)
-            group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
-            group.set_result(file_id, outcome, file)
-            self._last_name = file.entry.name
+            self._set_result(file_id, self._commit(files, file_id, file), file)
+
+    def _set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
+        group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
+        group.set_result(file_id, outcome, file)
+        self._last_name = file.entry.name
 
     def _commit(self, files: IncomingFiles, file_id: int, file: IncomingFile) -> EntryOutcome:
         """Commit a file, and send ALIVE meanwhile if that takes long."""

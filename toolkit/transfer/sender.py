@@ -32,6 +32,7 @@ from toolkit.transfer.messages import (
     Hole,
     Offer,
     Result,
+    Withdraw,
 )
 from toolkit.transfer.names import display_name
 from toolkit.transfer.result import (
@@ -45,7 +46,7 @@ from toolkit.transfer.result import (
 )
 from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
 from toolkit.transfer.session import Role, SessionEndpoint, SessionState
-from toolkit.transfer.sources import FileSource, StreamSlice, StreamSource
+from toolkit.transfer.sources import CHANGED, FileSource, SourceChangedError, StreamSlice, StreamSource
 
 MIN_SLICE_BYTES = 1 << 16
 MAX_SLICE_BYTES = 1 << 24
@@ -115,7 +116,6 @@ class SendSession:
         self._unpolled_bytes = 0
         self._sent_files = 0
         self._sent_bytes = 0
-        self._changed: list[NettoolError] = []
         self._results = ResultBuilder(self._algorithm)
 
     def run(self) -> TransferResult:
@@ -191,7 +191,7 @@ class SendSession:
             if outcome.status is EntryStatus.OK and source.entry.kind is EntryKind.FILE and sent is None:
                 raise ProtocolError("the receiver verified a file that was not sent")
             if outcome.status is EntryStatus.MISMATCHED and source.origin and not source.origin.is_unchanged():
-                self._changed.append(source.origin.changed_error())
+                outcome = EntryOutcome(EntryStatus.FAILED, CHANGED)  # while it was read for the second time
             size_bytes, digest = (sent.size_bytes, sent.digest) if sent else (0, b"")
             results.append(EntryResult(source.entry, outcome, size_bytes, digest))
         self._results.add(results)
@@ -238,11 +238,23 @@ class SendSession:
         self._poll()
 
     def _send_file(self, group: _OfferedGroup, index: int) -> FileDigest | None:
-        """Hand the content of a file to the channel; its digest, or None if the receiver has refused it meanwhile."""
-        entry, origin, file_id = group.sources[index].entry, group.sources[index].origin, group.first_id + index
+        """Hand the content of a file to the channel; its digest.
+
+        None if it does not arrive: the receiver has refused it meanwhile, or it has changed and is withdrawn.
+        """
+        origin = group.sources[index].origin
         assert origin is not None
         source = FileSource(origin, self._algorithm)
         self._close_later(source)
+        try:
+            return self._send_content(group, index, source)
+        except SourceChangedError as error:
+            source.close()
+            self._endpoint.send(Withdraw(group.first_id + index, error.reason))
+            return None
+
+    def _send_content(self, group: _OfferedGroup, index: int, source: FileSource) -> FileDigest | None:
+        entry, file_id = group.sources[index].entry, group.first_id + index
         for segment in source.segments():
             offset, end = segment.offset, segment.offset + segment.length
             while offset < end:
@@ -261,7 +273,7 @@ class SendSession:
                 offset += length
                 if self._unpolled_bytes >= BATCH_BYTES:
                     self._poll()
-        return FileDigest(file_id, origin.identity.size_bytes, source.finish())
+        return FileDigest(file_id, source.size_bytes, source.finish())
 
     def _send_stream(self, group: _OfferedGroup, index: int) -> FileDigest:
         entry, file_id = group.sources[index].entry, group.first_id + index
@@ -313,8 +325,6 @@ class SendSession:
         for skipped in self._skipped:
             status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED
             result.undelivered.append(UndeliveredEntry(display_name(skipped.path), status, skipped.reason))
-        if self._changed:
-            raise self._changed[0]
         result.raise_for(
             {
                 DeliveryStatus.MISMATCHED: VerificationError,

@@ -58,6 +58,7 @@ TRANSITIONS: dict[tuple[SessionState, Role, MessageType], SessionState] = {
     (SessionState.OPEN, _SENDER, MessageType.OFFER): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.HOLE): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.DIGESTS): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.WITHDRAW): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.ALIVE): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.END): SessionState.ENDED,
     (SessionState.OPEN, _RECEIVER, MessageType.ACCEPT): SessionState.OPEN,

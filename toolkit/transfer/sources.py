@@ -1,8 +1,8 @@
 """What a sender reads from: files, checked against what was offered, and streams.
 
-Another process may change a file while it is sent. A file is identified by device, inode, size and modification time.
-If any of these differs whenever the file is opened, or after its last byte was read, the transfer ends with an error
-instead of sending a mixture of two versions.
+Another process may change a file while it is sent. A file is identified by device, inode, size, modification time and
+change time (ctime, which no program can set). If any of these differs whenever the file is opened, or after its last
+byte was read, the file is not delivered, so that no mixture of two versions arrives. The other files still are.
 """
 
 import errno
@@ -19,6 +19,15 @@ from toolkit.transfer.manifest import MIN_HOLE_BYTES
 from toolkit.transfer.open_files import CachedFile
 
 STREAM_SLICE_BYTES = 1 << 20
+CHANGED = "changed while it was sent; send it again when it is complete"
+
+
+class SourceChangedError(TransferError):
+    """An offered file can no longer be sent, for this `reason`; the session continues without it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{printable(name)}: {reason}")
+        self.reason = reason
 
 
 class FileIdentity(NamedTuple):
@@ -28,11 +37,12 @@ class FileIdentity(NamedTuple):
     inode: int
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
         """The identity in the result of a stat call."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Segment(NamedTuple):
@@ -78,15 +88,15 @@ class FileOrigin:
     is_sparse: bool
 
     def open(self) -> int:
-        """A descriptor of that file. Raises TransferError if it is gone or its identity has changed."""
+        """A descriptor of that file. Raises SourceChangedError if it is gone or its identity has changed."""
         try:
             # O_NONBLOCK: without it, opening a FIFO that has replaced the file would block.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise TransferError(f"{printable(self.name)}: can no longer be read ({os_error_text(error)})") from error
+            raise SourceChangedError(self.name, f"can no longer be read ({os_error_text(error)})") from error
         if FileIdentity.of(os.fstat(descriptor)) != self.identity:
             os.close(descriptor)
-            raise self.changed_error()
+            raise SourceChangedError(self.name, CHANGED)
         return descriptor
 
     def is_unchanged(self) -> bool:
@@ -96,15 +106,16 @@ class FileOrigin:
         except OSError:
             return False
 
-    def changed_error(self) -> TransferError:
-        """The error to raise if the file has changed."""
-        return TransferError(f"{printable(self.name)}: changed while it was sent; send it again when it is complete")
-
 
 class FileSource(CachedFile):
-    """The content of one file, and its digest; an ExtentSource."""
+    """The content of one file, and its digest; an ExtentSource.
 
-    __slots__ = ("_digest", "_is_finished", "_origin", "_outstanding")
+    The session's calls raise SourceChangedError if the file can no longer be sent. A channel's calls raise nothing, so
+    that the session can go on with other files: zeros take the place of what cannot be read, and the next call of the
+    session raises the error.
+    """
+
+    __slots__ = ("_digest", "_failure", "_is_finished", "_origin", "_outstanding")
 
     def __init__(self, origin: FileOrigin, algorithm: Algorithm) -> None:
         super().__init__()
@@ -112,6 +123,12 @@ class FileSource(CachedFile):
         self._digest = RunningDigest(algorithm, self._read_exactly)
         self._outstanding = 0
         self._is_finished = False
+        self._failure: SourceChangedError | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file when it was offered."""
+        return self._origin.identity.size_bytes
 
     def _open(self) -> int:
         return self._origin.open()
@@ -123,10 +140,15 @@ class FileSource(CachedFile):
             while count < len(buffer):
                 more = os.preadv(descriptor, (buffer[count:],), offset + count)
                 if not more:
-                    raise self._origin.changed_error()
+                    raise SourceChangedError(self._origin.name, CHANGED)
                 count += more
         except OSError as error:
-            raise TransferError(f"{printable(self._origin.name)}: cannot be read ({os_error_text(error)})") from error
+            raise SourceChangedError(self._origin.name, f"cannot be read ({os_error_text(error)})") from error
+
+    def _check(self) -> None:
+        """Raise the error that a channel's call has met; called with `lock` held."""
+        if self._failure is not None:
+            raise self._failure
 
     def segments(self) -> Iterator[Segment]:
         """The content and the holes of the file, in order."""
@@ -139,6 +161,7 @@ class FileSource(CachedFile):
     def retain(self) -> None:
         """Count an extent of this file that is about to be handed to a channel, which will release it."""
         with self.lock:
+            self._check()
             self._outstanding += 1
 
     def hash_hole(self, offset: int, length: int) -> None:
@@ -148,12 +171,13 @@ class FileSource(CachedFile):
             self._digest.update_zeros(length)
 
     def finish(self) -> bytes:
-        """The digest, after everything was handed to the channel. Raises TransferError if the file has changed."""
+        """The digest, after everything was handed to the channel."""
         with self.lock:
+            self._check()
             identity = self._origin.identity
             self._digest.reread(identity.size_bytes)
             if FileIdentity.of(os.fstat(self._ensure_open())) != identity:
-                raise self._origin.changed_error()
+                raise SourceChangedError(self._origin.name, CHANGED)
             self._is_finished = True
             if not self._outstanding:
                 self._close()
@@ -171,17 +195,26 @@ class FileSource(CachedFile):
             self._pinned = False
             self._close()
 
-    def fileno(self) -> int:
+    def fileno(self) -> int | None:
         """See ExtentSource."""
         with self.lock:
-            descriptor = self._ensure_open()
+            try:
+                descriptor = self._ensure_open()
+            except SourceChangedError as error:
+                self._failure = error
+                return None
             self._pinned = True
             return descriptor
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """See ExtentSource."""
         with self.lock:
-            self._read_exactly(offset, buffer)
+            try:
+                self._read_exactly(offset, buffer)
+            except SourceChangedError as error:
+                self._failure = error
+                buffer[:] = bytes(len(buffer))
+                return
             frontier = self._digest.offset
             if offset <= frontier < offset + len(buffer):
                 self._digest.update(buffer[frontier - offset :])
@@ -189,7 +222,10 @@ class FileSource(CachedFile):
     def on_sendfile(self, offset: int, length: int) -> None:
         """See ExtentSource."""
         with self.lock:
-            self._digest.reread(offset + length)
+            try:
+                self._digest.reread(offset + length)
+            except SourceChangedError as error:
+                self._failure = error
 
     def release(self, extent: Extent) -> None:  # noqa: ARG002 - which extent does not matter
         """See ExtentSource."""

@@ -26,6 +26,18 @@ def test_content_of_a_refused_entry_is_dropped(files: IncomingFiles, root: Path)
     assert not list(root.iterdir())
 
 
+def test_nothing_is_left_of_a_withdrawn_file_whose_content_still_arrives(files: IncomingFiles, root: Path) -> None:
+    files.offer([file_entry(b"a"), file_entry(b"../refused")], XXH3)
+    files.write(0, 0, memoryview(b"hel"))
+    assert files.withdraw(0) is not None
+    assert not list(root.iterdir())
+    files.write(0, 3, memoryview(b"lo"))
+    assert files.withdraw(0) is None
+    assert files.withdraw(1) is None
+    assert not files.awaits_digests()
+    assert not list(root.iterdir())
+
+
 def test_content_after_the_first_offer_needs_an_offer(files: IncomingFiles) -> None:
     files.offer([file_entry(b"a")], XXH3)
     with pytest.raises(ProtocolError, match="did not offer"):

@@ -29,6 +29,7 @@ from toolkit.transfer.messages import (
     Hole,
     Offer,
     Result,
+    Withdraw,
 )
 from toolkit.transfer.storage import QUICK_COMMIT_BYTES
 
@@ -50,6 +51,9 @@ DIGESTS = Digests((FileDigest(0, 5, xxh3(b"hello")),))
         [Begin(), OFFER, DIGESTS, DIGESTS],
         [Begin(), OFFER, Hole(0, 0, 6)],
         [Begin(), Hole(0, 0, 6)],
+        [Begin(), Withdraw(0, "")],
+        [Begin(), OFFER, DIGESTS, Withdraw(0, "")],
+        [Begin(), OFFER, Withdraw(0, ""), Withdraw(1, "")],
         [Begin(), Accept(0, (OK,))],
         [Begin(), Result(0, (OK,))],
         [Begin(), Done(0, 0)],
