@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from toolkit.errors import UsageError
+from toolkit.security.admission import Admission, OpenAdmission
+from toolkit.security.credentials import Credential, NoCredential
 
 MAX_MESSAGE_BYTES = 1 << 18
 
@@ -38,6 +40,8 @@ MAX_IDLE_TIMEOUT_S = 86_400.0
 """One day: systems count milliseconds in 31 bits (poll(2), TCP_USER_TIMEOUT in tcp(7))."""
 
 Statistic = int | float | str
+
+_NO_CREDENTIAL, _OPEN = NoCredential(), OpenAdmission()
 
 
 class Extent(NamedTuple):
@@ -226,6 +230,9 @@ class TransportOptions:
     connect_timeout_s:  how long to wait for a peer to accept the session
     idle_timeout_s:     the silence after which the peer is considered lost, at most MAX_IDLE_TIMEOUT_S
     qlog:               UDP: the file to log each connection to, see docs/protocol.md; None for no log
+    credential:         connect: what proves to the receiver that this sender may come in
+    admission:          listen: whom to let in
+    plaintext:          connect: ask for a session without encryption; listen: allow such sessions
 
     Raises UsageError for an idle timeout out of range.
     """
@@ -237,6 +244,9 @@ class TransportOptions:
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 30.0
     qlog: str | None = None
+    credential: Credential = _NO_CREDENTIAL
+    admission: Admission = _OPEN
+    plaintext: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:
@@ -251,8 +261,9 @@ class Transport(Protocol):
     def connect(self, address: Address, options: TransportOptions) -> Channel:
         """Connect to the listener at `address`.
 
-        Raises UnreachableError if none answers, RefusedError if it declines (another version), UsageError for
-        options that the transport does not support.
+        Raises UnreachableError if none answers, RefusedError if it declines (another version, a wrong code),
+        CredentialRequiredError if it asks for a code or key and `options` has none, UsageError for options that the
+        transport does not support.
         """
 
     def listen(self, address: Address, options: TransportOptions) -> Listener:

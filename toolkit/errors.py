@@ -46,6 +46,17 @@ class RefusedError(NettoolError):
     exit_code: ClassVar[int] = ExitCode.UNREACHABLE
 
 
+class CredentialRequiredError(RefusedError):
+    """The peer admits nobody without a code or a key, and none was given (exit code 3).
+
+    is_code: whether the peer asks for a code, which a person can type; otherwise for a key file
+    """
+
+    def __init__(self, message: str, *, is_code: bool) -> None:
+        super().__init__(message)
+        self.is_code = is_code
+
+
 class TransferError(NettoolError):
     """The transfer started but could not be completed (exit code 4)."""
 

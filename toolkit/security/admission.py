@@ -13,17 +13,23 @@ class Method(IntEnum):
 
 
 class Admission(Protocol):
-    """The rules of one receiver. Thread-safe. `host` is the peer's address without its port, as bytes."""
+    """The rules of one receiver. Thread-safe. `host` is the peer's packed IP address, of 4 or 16 bytes."""
 
     @property
     def method(self) -> Method:
         """What the receiver asks for; it never changes."""
 
+    def admits(self, method: Method) -> bool:
+        """Return whether a client may come in by this method: `method`, and sometimes another."""
+
     def psk(self) -> bytes:
-        """Return the 32-byte key that both ends know; 32 zero bytes for Method.NONE. Not called for Method.CODE."""
+        """Return the 32-byte key that both ends know; 32 zero bytes for Method.NONE. Not without an admitted key."""
 
     def password(self, nameplate: bytes) -> bytes | None:
         """Return the password of the code with this nameplate, or None if there is no such code (any more)."""
+
+    def has_ended(self, nameplate: bytes) -> bool:
+        """Return whether the code with this nameplate was valid once."""
 
     def may_try(self, host: bytes, now_ns: int) -> bool:
         """Count one attempt with a code by `host`; return whether the limits allow it (one PAKE costs milliseconds)."""
@@ -40,6 +46,10 @@ class OpenAdmission:
 
     method = Method.NONE
 
+    def admits(self, method: Method) -> bool:
+        """Return whether this is the method that the receiver asks for."""
+        return method == self.method
+
     def psk(self) -> bytes:
         """Return the key that everybody knows."""
         return bytes(32)
@@ -47,6 +57,10 @@ class OpenAdmission:
     def password(self, nameplate: bytes) -> bytes | None:  # noqa: ARG002
         """Return None: there are no codes."""
         return None
+
+    def has_ended(self, nameplate: bytes) -> bool:  # noqa: ARG002
+        """Return False: there are no codes."""
+        return False
 
     def may_try(self, host: bytes, now_ns: int) -> bool:  # noqa: ARG002
         """Return False: there are no codes to try."""

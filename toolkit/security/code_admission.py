@@ -1,0 +1,212 @@
+"""Admission by codes: which code is valid now, when it ends, and how often it may be tried.
+
+Three things protect a code of 33 bits. A try takes the receiver's part in the exchange, so nobody can test words
+without it (PAKE). The third wrong try ends the code, and the receiver's user sees why. And tries are limited, for each
+host and for all hosts together, because each costs the receiver about 20 ms of processor time.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from toolkit.security.admission import Method
+from toolkit.security.code_words import Code, first_nameplate, new_code, next_nameplate
+
+MAX_WRONG_TRIES = 3
+"""Enough for a slip of the pen; whoever guesses has one chance in 2.8 billion before the code ends."""
+
+_SECOND_NS = 1_000_000_000
+_HOST_TRIES = 12
+"""Tries that one host has at once. An attempt counts twice (both flights of the handshake), or more with losses."""
+_HOST_INTERVAL_NS = 5 * _SECOND_NS
+"""After that a host has one more every 5 s."""
+_WRONG_COST = 2
+"""What a wrong code counts in addition, so that one host ends at most one code a minute."""
+_ALL_TRIES = 40
+_ALL_INTERVAL_NS = _SECOND_NS // 10
+"""10 tries a second take at most a fifth of one core, whatever the number of hosts."""
+_MAX_HOSTS = 1024
+"""Hosts that are remembered, 100 KiB of memory; beyond that, the one that has tried least recently is forgotten."""
+_REMEMBERED_CODES = 64
+
+
+class CodeEnd(Enum):
+    """Why a code is no longer valid."""
+
+    USED = auto()
+    WRONG_TRIES = auto()
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """Tries that are left, refilled one by one (a token bucket)."""
+
+    capacity: int
+    interval_ns: int
+    left: float
+    counted_ns: int
+
+    @classmethod
+    def full(cls, capacity: int, interval_ns: int, now_ns: int) -> "_Allowance":
+        return cls(capacity, interval_ns, capacity, now_ns)
+
+    def refill(self, now_ns: int) -> None:
+        gained = max(0, now_ns - self.counted_ns) / self.interval_ns
+        self.left = min(self.capacity, self.left + gained)
+        self.counted_ns = max(now_ns, self.counted_ns)
+
+
+class _Attempts:
+    """Limits tries for each host and in all. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._all: _Allowance | None = None
+        self._hosts: OrderedDict[bytes, _Allowance] = OrderedDict()
+
+    def take(self, host: bytes, now_ns: int) -> bool:
+        """Count one try; False if there is none left."""
+        if self._all is None:
+            self._all = _Allowance.full(_ALL_TRIES, _ALL_INTERVAL_NS, now_ns)
+        name = _network_of(host)
+        own = self._hosts.pop(name, None) or _Allowance.full(_HOST_TRIES, _HOST_INTERVAL_NS, now_ns)
+        self._hosts[name] = own
+        if len(self._hosts) > _MAX_HOSTS:
+            self._hosts.popitem(last=False)
+        for allowance in (own, self._all):
+            allowance.refill(now_ns)
+        if own.left < 1 or self._all.left < 1:
+            return False
+        own.left -= 1
+        self._all.left -= 1
+        return True
+
+    def penalise(self, host: bytes) -> None:
+        """Count a wrong try in addition."""
+        own = self._hosts.get(_network_of(host))
+        if own is not None:
+            own.left -= _WRONG_COST
+
+
+def _network_of(host: bytes) -> bytes:
+    """Return what the limits apply to: an IPv4 address, or the /64 of an IPv6 address, which is one site's to use."""
+    if len(host) != 16:
+        return host
+    return host[12:] if host[:12] == bytes(10) + b"\xff\xff" else host[:8]
+
+
+class CodeAdmission:
+    """Admits whoever knows the code that is valid at the moment. Thread-safe.
+
+    Callbacks run in the thread that ends a code, without any lock held.
+    """
+
+    method = Method.CODE
+
+    def __init__(
+        self,
+        on_code_ended: Callable[[Code, CodeEnd], None],
+        on_new_code: Callable[[Code], None],
+        *,
+        uses: int = 1,
+        is_renewed: bool = True,
+        session_key: bytes | None = None,
+        make_code: Callable[[int], Code] = new_code,
+    ) -> None:
+        """Make the first code, without a callback; read it from `code`.
+
+        on_code_ended, on_new_code: called when a code ends, and with the one that replaces it, in this order
+        uses:        sessions that one code admits
+        is_renewed:  whether another code follows one that was used; one always follows wrong tries
+        session_key: a key of 32 bytes that admits as well: the receiver gives it to those whom a code has let in
+        make_code:   makes a code with this nameplate; a test may replace it
+        """
+        self._on_code_ended, self._on_new_code = on_code_ended, on_new_code
+        self._uses, self._is_renewed = uses, is_renewed
+        self._session_key = session_key
+        self._make_code = make_code
+        self._lock = threading.Lock()  # guards everything below
+        self._attempts = _Attempts()
+        self._code: Code | None = make_code(first_nameplate())
+        self._uses_left, self._wrong_tries = uses, 0
+        self._ended: OrderedDict[bytes, None] = OrderedDict()
+
+    @property
+    def code(self) -> Code | None:
+        """The code that is valid now; None after the last one was used."""
+        with self._lock:
+            return self._code
+
+    def admits(self, method: Method) -> bool:
+        """Return whether a client may use this method."""
+        return method == Method.CODE or (method == Method.KEY and self._session_key is not None)
+
+    def psk(self) -> bytes:
+        """Return the session key. Raises ValueError if there is none."""
+        if self._session_key is None:
+            raise ValueError("this receiver admits by code only")
+        return self._session_key
+
+    def password(self, nameplate: bytes) -> bytes | None:
+        """Return the password of the code with this nameplate, or None if it is not valid (any more)."""
+        with self._lock:
+            code = self._code
+            return code.credential.password if code is not None and self._is_current(nameplate) else None
+
+    def has_ended(self, nameplate: bytes) -> bool:
+        """Return whether the code with this nameplate was valid once."""
+        with self._lock:
+            return nameplate in self._ended
+
+    def may_try(self, host: bytes, now_ns: int) -> bool:
+        """Count one attempt with a code by `host`; return whether the limits allow it.
+
+        host: the peer's packed address, 4 or 16 bytes
+        """
+        with self._lock:
+            return self._attempts.take(host, now_ns)
+
+    def record_wrong(self, nameplate: bytes, host: bytes) -> None:
+        """Count a wrong try of the code with this nameplate, and end it with the third."""
+        with self._lock:
+            self._attempts.penalise(host)
+            if not self._is_current(nameplate):
+                return
+            self._wrong_tries += 1
+            if self._wrong_tries < MAX_WRONG_TRIES:
+                return
+            ended, follows = self._end(CodeEnd.WRONG_TRIES)
+        self._tell(ended, CodeEnd.WRONG_TRIES, follows)
+
+    def record_success(self, nameplate: bytes) -> bool:
+        """Use the code once. Return False if it has ended meanwhile, so that this use is not allowed."""
+        with self._lock:
+            if not self._is_current(nameplate):
+                return False
+            self._uses_left -= 1
+            if self._uses_left:
+                return True
+            ended, follows = self._end(CodeEnd.USED)
+        self._tell(ended, CodeEnd.USED, follows)
+        return True
+
+    def _is_current(self, nameplate: bytes) -> bool:
+        return self._code is not None and nameplate == self._code.credential.nameplate
+
+    def _end(self, reason: CodeEnd) -> tuple[Code, Code | None]:
+        """End the current code; return it, and the one that follows."""
+        assert self._code is not None
+        ended = self._code
+        self._ended[ended.credential.nameplate] = None
+        if len(self._ended) > _REMEMBERED_CODES:
+            self._ended.popitem(last=False)
+        is_last = reason is CodeEnd.USED and not self._is_renewed
+        self._code = None if is_last else self._make_code(next_nameplate(ended.nameplate))
+        self._uses_left, self._wrong_tries = self._uses, 0
+        return ended, self._code
+
+    def _tell(self, ended: Code, reason: CodeEnd, follows: Code | None) -> None:
+        self._on_code_ended(ended, reason)
+        if follows is not None:
+            self._on_new_code(follows)
