@@ -178,12 +178,13 @@ class TestLimits:
 
     def test_one_host_ends_at_most_a_code_a_minute(self) -> None:
         receiver = Receiver()
-        for now_s in range(0, 3600):
-            while receiver.admission.may_try(HOST, now_s * SECOND_NS) and receiver.admission.may_try(
-                HOST, now_s * SECOND_NS
-            ):
-                receiver.admission.record_wrong(receiver.nameplate, HOST)
-        assert 30 <= len(receiver.ended) <= 61
+        flights = 0
+        for now_s in range(3600):
+            while receiver.admission.may_try(HOST, now_s * SECOND_NS):
+                flights += 1
+                if flights % 2 == 0:
+                    receiver.admission.record_wrong(receiver.nameplate, HOST)
+        assert 55 <= len(receiver.ended) <= 61
 
     def test_a_clock_that_stands_still_or_goes_back_gives_no_tries(self) -> None:
         receiver = Receiver()
