@@ -1,0 +1,376 @@
+"""The handshake: from a credential to the keys of a session. Sans-I/O; a transport carries the messages.
+
+`toolkit/security/noise.py` describes the Noise pattern, `messages.py` the layout. With a code, SPAKE2 makes the psk in
+one more round trip, before M1. The prologue of the Noise handshake covers the transport's own prologue (everything that
+was negotiated in the clear) and every other field of M1, so nothing of that can be altered unnoticed.
+
+    Initiator                        Responder
+    first_message  -- P1 -->  open_untrusted       only with a code
+    receive_retry_untrusted  <-- P2 --  Reply
+                   -- M1 -->  open_untrusted       M1 shows that the initiator knows the psk
+    receive_accept_untrusted  <-- M2 --  OpenedHandshake.accept
+                   -- M3 -->  OpenedHandshake.finish_untrusted
+
+The initiator may send protected data right behind M3. The responder keeps nothing about an initiator before M1 opened.
+Messages may be repeated and forged ones may come between: what does not open changes nothing.
+"""
+
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from toolkit.errors import ProtocolError
+from toolkit.parameters import (
+    decode_parameters_untrusted,
+    decode_uint_untrusted,
+    encode_parameters,
+)
+from toolkit.security.admission import Admission, Method
+from toolkit.security.aead import (
+    AEAD_IDS,
+    Speeds,
+    choose_aead,
+    decode_aead_untrusted,
+    decode_speeds_untrusted,
+    encode_speeds,
+    measured_speeds,
+)
+from toolkit.security.credentials import CodeCredential, Credential, KeyCredential
+from toolkit.security.keys import SECRET_BYTES, AeadName, SessionKeys
+from toolkit.security.messages import (
+    MAX_NAMEPLATE_BYTES,
+    HandshakeRefusedError,
+    Refusal,
+    SealedField,
+    SecurityField,
+    encode_sealed,
+    field_untrusted,
+    flag_untrusted,
+)
+from toolkit.security.noise import NN_HFR_PSK0, PSK_BYTES, HandshakeState, NotAuthenticError, RandomBytes
+from toolkit.security.pake import PakeInitiator, PakeResponder
+from toolkit.security.transcript import digest, noise_prologue, session_keys
+
+_NEEDED = {
+    Method.NONE: Refusal.NOTHING_NEEDED,
+    Method.KEY: Refusal.KEY_NEEDED,
+    Method.CODE: Refusal.CODE_NEEDED,
+}
+_NOT_OPENED = {Method.NONE: Refusal.ALTERED, Method.KEY: Refusal.WRONG_KEY, Method.CODE: Refusal.WRONG_CODE}
+_MAX_REMEMBERED_MESSAGES = 256
+
+
+@dataclass(frozen=True)
+class AcceptedHandshake:
+    """The initiator's handshake is complete."""
+
+    finish: bytes
+    """M3; the responder needs it before it can open anything."""
+    parameters: bytes
+    """The responder's parameters of the transport."""
+    keys: SessionKeys | None
+    """None if both sides agreed on plaintext."""
+    exporter: bytes = field(repr=False)
+    """A secret of SECRET_BYTES bytes that both ends have, also with plaintext; the same as `keys.exporter`."""
+
+
+class Initiator:
+    """The side that connects: one object for each attempt."""
+
+    def __init__(
+        self,
+        credential: Credential,
+        prologue: bytes,
+        parameters: bytes,
+        *,
+        wants_plaintext: bool = False,
+        random_bytes: RandomBytes = secrets.token_bytes,
+        speeds: Speeds | None = None,
+    ) -> None:
+        """`prologue` holds all that the transport negotiates in the clear, `parameters` what it sends sealed in M1.
+
+        `speeds` are this machine's speeds of the AEADs; measured if None.
+        """
+        self._credential = credential
+        self._prologue = prologue
+        self._parameters = parameters
+        self._wants_plaintext = wants_plaintext
+        self._random_bytes = random_bytes
+        self._speeds = measured_speeds() if speeds is None else speeds
+        self._noise: HandshakeState | None = None
+        self._clear_fields: dict[int, bytes] = {}
+        self._pake: PakeInitiator | None = None
+        self._retry: bytes | None = None
+        self._message = self._begin()
+
+    def first_message(self) -> bytes:
+        """Return P1 with a code, M1 otherwise. A repetition returns the same bytes."""
+        return self._message
+
+    def receive_retry_untrusted(self, message: bytes) -> bytes:
+        """Take P2, return M1; or take the same P2 again, return the same M1.
+
+        Raises HandshakeRefusedError for a refusal, ProtocolError for anything else. Only the first well-formed P2 is
+        taken: each one tests a password, and an impostor must not test more than one.
+        """
+        fields = _fields_unless_refused_untrusted(message)
+        if self._retry is not None:
+            if message != self._retry:
+                raise ProtocolError("a second answer to the code")
+            return self._message
+        if self._pake is None:
+            raise ProtocolError("an answer to a code, but there is none")
+        answer = field_untrusted(fields, SecurityField.PAKE)
+        self._message = self._make_m1(self._pake.finish_untrusted(answer), answer)
+        self._retry = message
+        return self._message
+
+    def receive_accept_untrusted(self, message: bytes) -> AcceptedHandshake:
+        """Take M2. Call it until it returns once: M3 is made once.
+
+        Raises HandshakeRefusedError for a refusal. Raises ProtocolError for anything else, above all if the responder
+        does not prove that it knows the key or code; the true M2 may still come.
+        """
+        fields = _fields_unless_refused_untrusted(message)
+        noise_message = field_untrusted(fields, SecurityField.NOISE)
+        noise = self._noise
+        if noise is None:
+            raise ProtocolError("an answer that no message asked for")
+        try:
+            payload = noise.read_message_untrusted(noise_message)
+        except NotAuthenticError:
+            raise ProtocolError(
+                "the receiver's answer is not authentic: something between the hosts altered it or answers in its place"
+            ) from None
+        self._noise = None
+        sealed = decode_parameters_untrusted(payload)
+        aead_name = decode_aead_untrusted(field_untrusted(sealed, SealedField.AEAD))
+        is_plaintext = flag_untrusted(sealed, SealedField.PLAINTEXT)
+        if aead_name not in self._speeds or is_plaintext != self._wants_plaintext:
+            raise ProtocolError("the receiver chose what was not offered")
+        parameters = field_untrusted(sealed, SealedField.TRANSPORT)
+        finish = encode_parameters({SecurityField.NOISE: noise.write_message()})
+        keys = session_keys(noise, aead_name)
+        return AcceptedHandshake(finish, parameters, None if is_plaintext else keys, keys.exporter)
+
+    def _begin(self) -> bytes:
+        if isinstance(self._credential, CodeCredential):
+            self._clear_fields[SecurityField.METHOD] = bytes([Method.CODE])
+            self._clear_fields[SecurityField.NAMEPLATE] = self._credential.nameplate
+            self._pake = PakeInitiator(self._credential.password, self._random_bytes)
+            self._clear_fields[SecurityField.PAKE] = self._pake.element
+            return encode_parameters(self._clear_fields)
+        if isinstance(self._credential, KeyCredential):
+            self._clear_fields[SecurityField.METHOD] = bytes([Method.KEY])
+            return self._make_m1(self._credential.key)
+        self._clear_fields[SecurityField.METHOD] = bytes([Method.NONE])
+        return self._make_m1(bytes(PSK_BYTES))
+
+    def _make_m1(self, psk: bytes, answer: bytes = b"") -> bytes:
+        prologue = noise_prologue(self._prologue, self._clear_fields, answer)
+        self._noise = HandshakeState(
+            NN_HFR_PSK0, is_initiator=True, prologue=prologue, psk=psk, random_bytes=self._random_bytes
+        )
+        sealed: dict[int, bytes] = {
+            SealedField.AEAD_SPEEDS: encode_speeds(self._speeds),
+            SealedField.PLAINTEXT: bytes([self._wants_plaintext]),
+            SealedField.TRANSPORT: self._parameters,
+        }
+        noise_message = self._noise.write_message(encode_sealed(sealed, self._random_bytes))
+        return encode_parameters({**self._clear_fields, SecurityField.NOISE: noise_message})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to send back to an initiator, about which nothing is kept: P2, or a refusal."""
+
+    message: bytes
+    refusal: Refusal | None = None
+    """Why the initiator is not let in; None for P2."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether this ends the attempt."""
+        return self.refusal is not None
+
+
+class OpenedHandshake:
+    """M1 has opened: the initiator knows the psk, unless M1 is a replay. One object for each attempt."""
+
+    def __init__(
+        self,
+        noise: HandshakeState,
+        method: Method,
+        parameters: bytes,
+        aead_name: AeadName,
+        is_plaintext: bool,
+        admission: Admission,
+        nameplate: bytes,
+        random_bytes: RandomBytes,
+    ) -> None:
+        self.method = method
+        """How the initiator is authenticated once the handshake is finished."""
+        self.parameters = parameters
+        """The initiator's parameters of the transport."""
+        self.is_plaintext = is_plaintext
+        """Whether both sides want plaintext."""
+        self._noise = noise
+        self._aead_name = aead_name
+        self._admission = admission
+        self._nameplate = nameplate
+        self._random_bytes = random_bytes
+        self._exporter: bytes | None = None
+
+    @property
+    def exporter(self) -> bytes:
+        """AcceptedHandshake.exporter of the initiator. Raises ValueError before the handshake is finished."""
+        if self._exporter is None:
+            raise ValueError("the handshake is not finished")
+        return self._exporter
+
+    def accept(self, parameters: bytes) -> bytes:
+        """Return M2, with the transport's `parameters` sealed in it. Call it once; the transport repeats the bytes."""
+        sealed: dict[int, bytes] = {
+            SealedField.AEAD: bytes([AEAD_IDS[self._aead_name]]),
+            SealedField.PLAINTEXT: bytes([self.is_plaintext]),
+            SealedField.TRANSPORT: parameters,
+        }
+        message = self._noise.write_message(encode_sealed(sealed, self._random_bytes))
+        return encode_parameters({SecurityField.NOISE: message})
+
+    def finish_untrusted(self, message: bytes) -> SessionKeys | None:
+        """Take M3; return the keys, or None for plaintext. The code counts as used from here.
+
+        Raises ProtocolError if M3 is malformed, not authentic or out of turn, or if the code has ended meanwhile; a
+        forged M3 does not keep the true one from being taken.
+        """
+        if self._noise.is_finished:
+            raise ProtocolError("the handshake is finished already")
+        noise_message = field_untrusted(decode_parameters_untrusted(message), SecurityField.NOISE)
+        self._noise.read_message_untrusted(noise_message)
+        if self.method is Method.CODE and not self._admission.record_success(self._nameplate):
+            raise ProtocolError("the code has ended before the handshake was finished")
+        keys = session_keys(self._noise, self._aead_name)
+        self._exporter = keys.exporter
+        return None if self.is_plaintext else keys
+
+
+class Responder:
+    """The side that listens: one object for each listener. Thread-safe."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        *,
+        allows_plaintext: bool = False,
+        random_bytes: RandomBytes = secrets.token_bytes,
+        speeds: Speeds | None = None,
+    ) -> None:
+        """`speeds` are this machine's speeds of the AEADs; measured with the first handshake if None."""
+        self._admission = admission
+        self._allows_plaintext = allows_plaintext
+        self._random_bytes = random_bytes
+        self._speeds = speeds
+        self._pake = PakeResponder(random_bytes(SECRET_BYTES))
+        self._wrong_messages: OrderedDict[bytes, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open_untrusted(self, message: bytes, prologue: bytes, host: bytes, now_ns: int) -> Reply | OpenedHandshake:
+        """Take P1 or M1 from `host` (its address as bytes), which must have shown that it receives there.
+
+        Raises ProtocolError, and nothing else, if the message is malformed; it then deserves no answer.
+        """
+        fields = decode_parameters_untrusted(message)
+        method = decode_uint_untrusted(field_untrusted(fields, SecurityField.METHOD), 1)
+        if method != self._admission.method:
+            return _refuse(_NEEDED[self._admission.method])
+        noise_message = fields.pop(SecurityField.NOISE, None)
+        if method == Method.CODE:
+            return self._open_code_untrusted(fields, noise_message, message, prologue, host, now_ns)
+        if noise_message is None:
+            raise ProtocolError("a handshake message has no NOISE")
+        opened = self._open_m1_untrusted(self._admission.psk(), fields, b"", noise_message, prologue)
+        return opened or _refuse(_NOT_OPENED[self._admission.method])
+
+    def _open_code_untrusted(
+        self,
+        fields: dict[int, bytes],
+        noise_message: bytes | None,
+        message: bytes,
+        prologue: bytes,
+        host: bytes,
+        now_ns: int,
+    ) -> Reply | OpenedHandshake:
+        nameplate = field_untrusted(fields, SecurityField.NAMEPLATE)
+        element = field_untrusted(fields, SecurityField.PAKE)
+        if not 0 < len(nameplate) <= MAX_NAMEPLATE_BYTES:
+            raise ProtocolError(f"a nameplate of {len(nameplate)} bytes")
+        if self._is_known_to_be_wrong(message, prologue):
+            return _refuse(Refusal.WRONG_CODE)
+        if not self._admission.may_try(host, now_ns):
+            return _refuse(Refusal.TRY_LATER)
+        password = self._admission.password(nameplate)
+        if password is None:
+            return _refuse(Refusal.UNKNOWN_CODE)
+        context = noise_prologue(prologue, fields)
+        if noise_message is None:
+            answer = self._pake.answer_untrusted(password, element, context)
+            return Reply(encode_parameters({SecurityField.PAKE: answer}))
+        answer, psk = self._pake.finish_untrusted(password, element, context)
+        opened = self._open_m1_untrusted(psk, fields, answer, noise_message, prologue)
+        if opened is None:
+            self._remember_wrong(message, prologue)
+            self._admission.record_wrong(nameplate, host)
+            return _refuse(Refusal.WRONG_CODE)
+        return opened
+
+    def _open_m1_untrusted(
+        self, psk: bytes, fields: dict[int, bytes], answer: bytes, noise_message: bytes, prologue: bytes
+    ) -> Reply | OpenedHandshake | None:
+        """Return None if M1 is not authentic: the initiator has another psk, or what it sent was altered."""
+        noise = HandshakeState(
+            NN_HFR_PSK0,
+            is_initiator=False,
+            prologue=noise_prologue(prologue, fields, answer),
+            psk=psk,
+            random_bytes=self._random_bytes,
+        )
+        try:
+            sealed = decode_parameters_untrusted(noise.read_message_untrusted(noise_message))
+        except NotAuthenticError:
+            return None
+        theirs = decode_speeds_untrusted(field_untrusted(sealed, SealedField.AEAD_SPEEDS))
+        aead_name = choose_aead(measured_speeds() if self._speeds is None else self._speeds, theirs)
+        is_plaintext = flag_untrusted(sealed, SealedField.PLAINTEXT)
+        if is_plaintext and not self._allows_plaintext:
+            return _refuse(Refusal.PLAINTEXT)
+        parameters = field_untrusted(sealed, SealedField.TRANSPORT)
+        nameplate = fields.get(SecurityField.NAMEPLATE, b"")
+        method = self._admission.method
+        return OpenedHandshake(
+            noise, method, parameters, aead_name, is_plaintext, self._admission, nameplate, self._random_bytes
+        )
+
+    def _is_known_to_be_wrong(self, message: bytes, prologue: bytes) -> bool:
+        with self._lock:
+            return digest(message, prologue) in self._wrong_messages
+
+    def _remember_wrong(self, message: bytes, prologue: bytes) -> None:
+        """Remember an M1 with a wrong code, so that a repetition on the network counts as one try and costs nothing."""
+        with self._lock:
+            self._wrong_messages[digest(message, prologue)] = None
+            while len(self._wrong_messages) > _MAX_REMEMBERED_MESSAGES:
+                self._wrong_messages.popitem(last=False)
+
+
+def _refuse(refusal: Refusal) -> Reply:
+    return Reply(encode_parameters({SecurityField.REFUSAL: bytes([refusal])}), refusal)
+
+
+def _fields_unless_refused_untrusted(message: bytes) -> dict[int, bytes]:
+    """Return the fields of the responder's message. Raises HandshakeRefusedError, or ProtocolError if malformed."""
+    fields = decode_parameters_untrusted(message)
+    if SecurityField.REFUSAL in fields:
+        raise HandshakeRefusedError(decode_uint_untrusted(fields[SecurityField.REFUSAL], 1))
+    return fields
