@@ -133,7 +133,7 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("digest", ["xxh3-128", "blake3"])
 def test_a_tree_arrives_unchanged(network: Network, tree: Path, destination: Path, digest: str) -> None:
     options = SendOptions(recursive=True, digest=digest)
-    sent, received = transfer(network, [tree], destination, options)
+    sent, received = transfer(network, [tree], destination, options, ReceiveOptions(preserve_modes=True))
     assert isinstance(sent, TransferResult), sent
     assert isinstance(received, TransferResult), received
     assert contents(destination / "tree") == contents(tree)

@@ -123,9 +123,10 @@ def test_a_silent_port(transport: str, file: Path) -> None:
         (["--dir", "{tmp}/no/such"], 2),
         (["--port", "70000"], 2),
         (["--port", "x"], 2),
-        (["--bind", "no-such-host.invalid"], 3),
-        (["--bind", "192.0.2.1"], 3),
-        (["--bind", "\x1b[0m"], 3),
+        (["--bind", "no-such-host.invalid", "--dir", "."], 3),
+        (["--bind", "192.0.2.1", "--dir", "."], 3),
+        (["--bind", "\x1b[0m", "--dir", "."], 3),
+        (["--bind", "\x1b[0m"], 2),
         (["--idle-timeout", "soon"], 2),
         (["surplus"], 2),
     ],
@@ -142,6 +143,15 @@ def test_a_receiver_that_cannot_start(
     assert lines[0].startswith("nettool: ")
     assert lines[0].isprintable()
     assert everything_below(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.0.2.1", ""])
+@pytest.mark.parametrize("command", ["recv", "tcp-recv", "udp-recv"])
+def test_a_receiver_beyond_loopback_needs_a_directory(command: str, bind: str, tmp_path: Path) -> None:
+    ended = nettool_here(command, "--json", "--port", "0", "--bind", bind, cwd=tmp_path)
+    assert ended.code == ended.object["exit_code"] == 2
+    assert "name a directory with --dir" in complaint(ended)
+    assert everything_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])

@@ -72,6 +72,31 @@ def test_a_tree_arrives_and_skipped_links_are_named(transport: str, tmp_path: Pa
     assert subprocess.run(["diff", "-r", tree, incoming / "tree"], check=False).returncode == 0
 
 
+def test_hidden_names_and_execute_bits_need_the_receivers_consent(
+    transport: str, tmp_path: Path, incoming: Path
+) -> None:
+    program = make_file(tmp_path / "program", 100)
+    program.chmod(0o755)
+    keys = make_file(tmp_path / ".ssh" / "authorized_keys", 100)
+    arguments = (f"{transport}-send", "-r", program, keys.parent)
+    with receiver(incoming, "--once") as receiving:
+        sent = nettool(*arguments, receiving.target)
+        received = receiving.end()
+    assert (sent.code, received.code) == (3, 3)
+    assert ".ssh: the name begins with a dot; the receiver accepts it only with --dotfiles" in complaint(sent)
+    assert "--dotfiles" in received.stderr
+    assert everything_below(incoming) == ["program"]
+    assert (incoming / "program").stat().st_mode & 0o111 == 0
+
+    options = ("--once", "--dotfiles", "--preserve-modes", "--overwrite")
+    with receiver(incoming, *options, before=lambda: os.umask(0o027)) as receiving:
+        assert nettool(*arguments, receiving.target).code == 0
+        assert receiving.end().code == 0
+    assert everything_below(incoming) == [".ssh", ".ssh/authorized_keys", "program"]
+    assert stat.S_IMODE((incoming / "program").stat().st_mode) == 0o750
+    assert stat.S_IMODE((incoming / ".ssh" / "authorized_keys").stat().st_mode) == 0o640
+
+
 def test_standard_input_arrives_under_the_given_name(transport: str, incoming: Path) -> None:
     content = random.Random(5).randbytes(3_000_000)
     with receiver(incoming, "--once") as receiving:

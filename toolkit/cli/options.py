@@ -128,10 +128,22 @@ class ReceiveArguments:
     """What `recv`, `tcp-recv` and `udp-recv` accept."""
 
     directory: Annotated[
-        Path,
-        option("--dir", metavar="DIR", text="Directory for received files; created if missing.", panel=FILES),
-    ] = Path()
+        Path | None,
+        option(
+            "--dir",
+            metavar="DIR",
+            text="Directory for received files; created if missing. Required with --bind beyond loopback.",
+            default="the current one",
+            panel=FILES,
+        ),
+    ] = None
     overwrite: Annotated[bool, flag("--overwrite", text="Replace existing files.", panel=FILES)] = False
+    dotfiles: Annotated[
+        bool, flag("--dotfiles", text="Accept names that begin with a dot, such as .bashrc.", panel=FILES)
+    ] = False
+    preserve_modes: Annotated[
+        bool, flag("--preserve-modes", text="Keep files executable; the umask still applies.", panel=FILES)
+    ] = False
     fsync: Annotated[
         bool, flag("--fsync", text="Force each file to disk before reporting it as received.", panel=FILES)
     ] = False

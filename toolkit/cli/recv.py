@@ -91,6 +91,7 @@ class _SessionRunner:
     """Receives sessions and prints their results. `exit_code` is that of the last session."""
 
     arguments: ReceiveArguments
+    directory: Path
     exit_code: int = field(default=ExitCode.OK, init=False)
 
     def run(self, server: SessionServer, bars: ProgressBars, transport_name: str, channel: Channel) -> None:
@@ -99,11 +100,16 @@ class _SessionRunner:
         result = TransferResult("")
         error: NettoolError | None = None
         seconds = cpu_seconds = 0.0
-        options = ReceiveOptions(overwrite=self.arguments.overwrite, durable=self.arguments.fsync)
+        options = ReceiveOptions(
+            overwrite=self.arguments.overwrite,
+            durable=self.arguments.fsync,
+            dotfiles=self.arguments.dotfiles,
+            preserve_modes=self.arguments.preserve_modes,
+        )
         try:
             with closing(channel), bars.bar(str(channel.peer)) as progress:
                 try:
-                    result = receive(channel, self.arguments.directory, options, progress, server.closing)
+                    result = receive(channel, self.directory, options, progress, server.closing)
                 finally:
                     seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - started_cpu_s
                 error = _refusal(result)
@@ -139,11 +145,11 @@ def _receive(
     qlog: str | None = None,
 ) -> int:
     options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(arguments.idle_timeout), qlog=qlog)
-    _prepare(arguments.directory)
+    directory = _directory(arguments)
     transports = {name: transport(name) for name in names}
     listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
     bound = Address(arguments.bind or "0.0.0.0", next(iter(listeners.values())).address.port)
-    runner = _SessionRunner(arguments)
+    runner = _SessionRunner(arguments, directory)
     with progress_bars(arguments.quiet) as bars:
         server = SessionServer(
             listeners,
@@ -163,8 +169,14 @@ def _receive(
     return runner.exit_code
 
 
-def _prepare(directory: Path) -> None:
-    """Create the directory if it is missing. Raises UsageError if files cannot be written there."""
+def _directory(arguments: ReceiveArguments) -> Path:
+    """The directory for received files, created if missing. Raises UsageError if files cannot be written there.
+
+    Other machines do not get to write into whatever directory the receiver happens to be started in.
+    """
+    if arguments.directory is None and not _is_loopback(arguments.bind):
+        raise UsageError(f"--bind {printable(arguments.bind)} lets other machines send: name a directory with --dir")
+    directory = arguments.directory or Path()
     shown = printable(str(directory))
     try:
         directory.mkdir(exist_ok=True)
@@ -172,6 +184,7 @@ def _prepare(directory: Path) -> None:
         raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name a directory with --dir") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{shown}: permission denied; name a writable directory with --dir")
+    return directory
 
 
 def _is_loopback(host: str) -> bool:

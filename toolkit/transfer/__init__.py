@@ -70,5 +70,7 @@ def receive(
     Entries that this end refused are listed in the result and raise no error. Raises UsageError if `directory`
     does not exist, VerificationError and TransferError as `send` does, each with the `result` so far.
     """
-    open_storage = partial(Storage, directory, options.overwrite, options.durable)
+    open_storage = partial(
+        Storage, directory, options.overwrite, options.durable, options.dotfiles, options.preserve_modes
+    )
     return ReceiveSession(channel, open_storage, progress, cancel).run()

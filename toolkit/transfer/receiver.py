@@ -47,10 +47,14 @@ class ReceiveOptions:
 
     overwrite: whether a file replaces one of the same name, once it is whole and verified
     durable:   whether a file is on the disk (fsync) before the sender learns that it is verified
+    dotfiles:  whether names may begin with a dot
+    preserve_modes: whether files may be executable
     """
 
     overwrite: bool = False
     durable: bool = False
+    dotfiles: bool = False
+    preserve_modes: bool = False
 
 
 class _ReceivedGroup:

@@ -22,6 +22,7 @@ from toolkit.transfer.destination import (
 from toolkit.transfer.digest import Algorithm, PendingRanges
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.modes import apply_attributes, directory_mode, file_mode, process_umask
 from toolkit.transfer.names import refusal_reason_untrusted
 from toolkit.transfer.tree import Tree
 
@@ -33,14 +34,26 @@ class Storage:
 
     overwrite: whether a file replaces one of the same name
     durable:   whether files and names are on the disk (fsync) before the sender learns that they are verified
+    dotfiles:  whether names may begin with a dot (names.py)
+    preserve_modes: whether files may be executable (modes.py)
 
     Raises UsageError if `directory` cannot be opened.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], overwrite: bool, durable: bool) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        overwrite: bool,
+        durable: bool,
+        dotfiles: bool = False,
+        preserve_modes: bool = False,
+    ) -> None:
         self._tree = Tree(directory, durable)
         self._overwrite = overwrite
         self._durable = durable
+        self._dotfiles = dotfiles
+        self._preserve_modes = preserve_modes
+        self._umask = process_umask()
 
     def accept(self, entries: Sequence[Entry], unfinished: Collection[IncomingFile]) -> list[EntryOutcome]:
         """See Destination."""
@@ -63,7 +76,8 @@ class Storage:
         self, entry: Entry, algorithm: Algorithm, pending: PendingRanges, on_complete: Callable[[], None]
     ) -> IncomingFile:
         """See Destination."""
-        return _StoredFile(self._tree, self._overwrite, self._durable, entry, algorithm, pending, on_complete)
+        mode = file_mode(entry.mode, self._umask, self._preserve_modes)
+        return _StoredFile(self._tree, self._overwrite, self._durable, mode, entry, algorithm, pending, on_complete)
 
     def close(self, complete: bool) -> None:
         """See Destination; a session that failed also removes the directories that it made and that are empty."""
@@ -72,12 +86,12 @@ class Storage:
 
     def _check(self, entry: Entry, free_bytes: int | None) -> None:
         """Check an entry; make it if it is a directory. Raises RefusedEntryError."""
-        refusal = refusal_reason_untrusted(entry.path)
+        refusal = refusal_reason_untrusted(entry.path, self._dotfiles)
         if refusal:
             raise RefusedEntryError(refusal)
         components = tuple(entry.path.split(b"/"))
         if entry.kind is EntryKind.DIRECTORY:
-            self._tree.make_directory(components, entry.mode, entry.mtime_ns)
+            self._tree.make_directory(components, directory_mode(entry.mode, self._umask), entry.mtime_ns)
             return
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
@@ -89,13 +103,14 @@ class Storage:
 class _StoredFile(IncomingFile):
     """A temporary file beside its final name."""
 
-    __slots__ = ("_components", "_durable", "_overwrite", "_temporary", "_tree")
+    __slots__ = ("_components", "_durable", "_inode", "_mode", "_overwrite", "_temporary", "_tree")
 
     def __init__(
         self,
         tree: Tree,
         overwrite: bool,
         durable: bool,
+        mode: int,
         entry: Entry,
         algorithm: Algorithm,
         pending: PendingRanges,
@@ -105,8 +120,10 @@ class _StoredFile(IncomingFile):
         self._tree = tree
         self._overwrite = overwrite
         self._durable = durable
+        self._mode = mode
         self._components = tuple(entry.path.split(b"/"))
         self._temporary = b""  # created on first use
+        self._inode = 0
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -115,11 +132,18 @@ class _StoredFile(IncomingFile):
             flags |= os.O_CREAT | os.O_EXCL
         try:
             with self._tree.directory(self._components[:-1]) as parent:
-                return os.open(self._temporary, flags, 0o600, dir_fd=parent)
+                descriptor = os.open(self._temporary, flags, 0o600, dir_fd=parent)
         except OSError as error:
             raise storage_error(error, self.entry.name) from error
         except RefusedEntryError as error:
             raise TransferError(f"{printable(self.entry.name)}: {error}") from error
+        inode = os.fstat(descriptor).st_ino
+        if flags & os.O_CREAT:
+            self._inode = inode
+        elif inode != self._inode:  # possible only in a directory that others may write to
+            os.close(descriptor)
+            raise TransferError(f"{printable(self.entry.name)}: another process replaced its temporary file")
+        return descriptor
 
     def commits_quickly(self) -> bool:
         """See IncomingFile.
@@ -138,8 +162,7 @@ class _StoredFile(IncomingFile):
                     return MISMATCHED
                 if self._hole_bytes:
                     os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
-                os.fchmod(descriptor, self.entry.mode)
-                os.utime(descriptor, ns=(self.entry.mtime_ns, self.entry.mtime_ns))
+                apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
                 if self._durable:
                     os.fsync(descriptor)
                 self._close()

@@ -8,6 +8,7 @@ descriptor. Nothing outside the directory can be reached, whatever the names and
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
@@ -17,15 +18,19 @@ from collections.abc import Iterator
 from toolkit.errors import UsageError, printable
 from toolkit.transfer import preallocate
 from toolkit.transfer.destination import RefusedEntryError, storage_reason
+from toolkit.transfer.modes import apply_attributes
 
 MAX_OPEN_DIRECTORIES = 16
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without hard links only rename publishes a file atomically, and rename replaces. Sessions of this process therefore
-# check and rename one at a time.
+_RENAME_NOREPLACE = 1
+_NOT_SUPPORTED = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+# The last way to publish a file, plain rename, replaces. Sessions of this process therefore check and rename one at a
+# time; only a file that another process creates between the two is lost.
 _publishing = threading.Lock()
 
 EXISTS = "already exists; the receiver replaces files only with --overwrite"
+SAME_FILE = "the receiver's file system takes its name for that of another file of this session"
 
 
 class Tree:
@@ -48,6 +53,7 @@ class Tree:
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[tuple[bytes, ...], int, int]] = []
+        self._published: set[tuple[int, int]] = set()  # device and inode, if files may be replaced
 
     @contextlib.contextmanager
     def directory(self, components: tuple[bytes, ...]) -> Iterator[int]:
@@ -93,7 +99,11 @@ class Tree:
             self._descriptor(components)
 
     def check_file(self, components: tuple[bytes, ...], overwrite: bool) -> None:
-        """Check that a file may be put there. Raises RefusedEntryError."""
+        """Check that a file may be put there. Raises RefusedEntryError.
+
+        A file of this session is never replaced, even with `overwrite`: where `A` and `a` are one name, or two ways to
+        encode a letter, the first file would be lost although the sender was told that it is stored.
+        """
         with self.directory(components[:-1]) as parent:
             try:
                 status = os.stat(components[-1], dir_fd=parent, follow_symlinks=False)
@@ -102,6 +112,8 @@ class Tree:
             except OSError as error:
                 raise RefusedEntryError(storage_reason(error)) from error
         _check_existing(status, overwrite)
+        if (status.st_dev, status.st_ino) in self._published:
+            raise RefusedEntryError(SAME_FILE)
 
     def publish(self, components: tuple[bytes, ...], temporary: bytes, overwrite: bool) -> None:
         """Give the file `temporary` its final name in the same directory, atomically.
@@ -113,27 +125,30 @@ class Tree:
         with self.directory(components[:-1]) as parent:
             if overwrite:
                 self.check_file(components, overwrite=True)
+                status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                self._published.add((status.st_dev, status.st_ino))
             else:
                 self._publish_new(parent, components, temporary)
             if self._durable:
                 os.fsync(parent)
 
     def _publish_new(self, parent: int, components: tuple[bytes, ...], temporary: bytes) -> None:
+        """Publish a file unless the name exists: atomically by renameat2(2) or link(2), where there is one of them."""
         name = components[-1]
-        try:
-            os.link(temporary, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
-        except FileExistsError:
-            self.check_file(components, overwrite=False)  # refuses with the reason
-            raise
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+        for publish in (rename_new, _link_new):
+            try:
+                publish(parent, temporary, name)
+                return
+            except FileExistsError:
+                self.check_file(components, overwrite=False)  # refuses with the reason
                 raise
-            with _publishing:
-                self.check_file(components, overwrite=False)
-                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        else:
-            os.unlink(temporary, dir_fd=parent)
+            except OSError as error:
+                if error.errno not in _NOT_SUPPORTED:
+                    raise
+        with _publishing:
+            self.check_file(components, overwrite=False)
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
     def remove(self, components: tuple[bytes, ...]) -> None:
         """Remove a file if it exists."""
@@ -148,8 +163,9 @@ class Tree:
                     with self.directory(components[:-1]) as parent, contextlib.suppress(OSError):
                         os.rmdir(components[-1], dir_fd=parent)
                 with self.directory(components) as descriptor:
-                    os.fchmod(descriptor, mode)
-                    os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+                    apply_attributes(descriptor, mode, mtime_ns)
+                    if self._durable:
+                        os.fsync(descriptor)
         self._made.clear()
 
     def close(self) -> None:
@@ -157,6 +173,36 @@ class Tree:
         with self._lock:
             while self._descriptors:
                 self._close_directory(next(iter(self._descriptors)))
+
+
+def rename_new(directory: int, old: bytes, new: bytes) -> None:
+    """Rename a file within a directory; never replaces one. Raises OSError, with EEXIST if the new name exists.
+
+    The error is ENOSYS or EINVAL where the system or the file system has no such call (NFS).
+    """
+    if _libc is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _link_new(directory: int, old: bytes, new: bytes) -> None:
+    os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    os.unlink(old, dir_fd=directory)
+
+
+def _load() -> ctypes.CDLL | None:
+    """The C library, if it has renameat2(2), which Python does not offer."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        library.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+_libc = _load()
 
 
 def _directory_refusal(error: OSError, parent: int, name: bytes) -> str:

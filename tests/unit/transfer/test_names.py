@@ -14,9 +14,10 @@ from toolkit.transfer.names import MAX_COMPONENTS, MAX_PATH_BYTES, display_name,
         "κατάλογος/目录/ملف".encode(),
         b"not utf-8 \xff\xfe",
         b" ",
-        b".hidden",
-        b"...",
         b"a-b",
+        b"a/-rf",
+        b"project/.git/config",
+        b"a/...",
         b"with space/and 'quotes'\"",
         b"back\\slash",
         b"x" * 255,
@@ -25,7 +26,13 @@ from toolkit.transfer.names import MAX_COMPONENTS, MAX_PATH_BYTES, display_name,
     ],
 )
 def test_accepted_names(path: bytes) -> None:
-    assert refusal_reason_untrusted(path) is None
+    assert refusal_reason_untrusted(path, dotfiles=False) is None
+
+
+@pytest.mark.parametrize("path", [b".bashrc", b".ssh/authorized_keys", b".ssh", b"...", b"..a", b".nettool-1.part"])
+def test_names_that_begin_with_a_dot_have_to_be_asked_for(path: bytes) -> None:
+    assert "--dotfiles" in (refusal_reason_untrusted(path, dotfiles=False) or "")
+    assert refusal_reason_untrusted(path, dotfiles=True) is None
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,6 @@ def test_accepted_names(path: bytes) -> None:
         (b"a//b", '""'),
         (b"a/", '""'),
         (b"-rf", "begins with -"),
-        (b"a/-rf", "begins with -"),
         (b"-d/a", "begins with -"),
         (b"a\0b", "control"),
         (b"a\nb", "control"),
@@ -55,10 +61,11 @@ def test_accepted_names(path: bytes) -> None:
     ],
 )
 def test_refused_names_have_a_printable_reason(path: bytes, words: str) -> None:
-    reason = refusal_reason_untrusted(path)
-    assert reason is not None
-    assert words in reason
-    assert printable(reason) == reason
+    for dotfiles in (False, True):
+        reason = refusal_reason_untrusted(path, dotfiles)
+        assert reason is not None
+        assert words in reason
+        assert printable(reason) == reason
 
 
 def test_bytes_that_are_not_utf_8_survive_the_conversion_to_text() -> None:

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,15 @@ from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.storage import Storage
+from toolkit.transfer.tree import Tree, rename_new
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """The usual umask, whatever the user has."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def test_a_file_gets_its_name_when_it_is_verified(files: IncomingFiles, root: Path) -> None:
@@ -38,10 +50,86 @@ def test_a_file_with_a_wrong_digest_is_removed(files: IncomingFiles, root: Path)
     assert not list(root.iterdir())
 
 
-def test_permission_bits_are_set_and_special_bits_are_not(files: IncomingFiles, root: Path) -> None:
-    files.offer([file_entry(b"a", mode=0o777)], XXH3)
-    deliver(files, 0, b"hello")
-    assert (root / "a").stat().st_mode & 0o7777 == 0o777
+@pytest.mark.parametrize(
+    ("umask", "offered", "preserves", "file", "directory"),
+    [
+        (0o022, 0o777, False, 0o644, 0o755),
+        (0o022, 0o777, True, 0o755, 0o755),
+        (0o077, 0o755, False, 0o600, 0o700),
+        (0o077, 0o755, True, 0o700, 0o700),
+        (0o027, 0o640, False, 0o640, 0o640),
+        (0o002, 0o666, False, 0o664, 0o664),
+    ],
+)
+def test_modes_are_masked_and_files_are_executable_only_on_request(
+    root: Path, umask: int, offered: int, preserves: bool, file: int, directory: int
+) -> None:
+    os.umask(umask)
+    files = IncomingFiles(Storage(root, overwrite=False, durable=False, preserve_modes=preserves))
+    files.offer([file_entry(b"a", mode=offered), directory_entry(b"d", offered)], XXH3)
+    assert deliver(files, 0, b"hello").status is EntryStatus.OK
+    files.close(complete=True)
+    assert (root / "a").stat().st_mode & 0o7777 == file
+    assert (root / "d").stat().st_mode & 0o7777 == directory
+
+
+def test_a_directory_inherits_the_group_and_the_bit_of_a_shared_directory(root: Path) -> None:
+    root.chmod(0o2775)
+    if not root.stat().st_mode & stat.S_ISGID:
+        pytest.skip("this user cannot set the set-group-ID bit here")
+    files = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    files.offer([directory_entry(b"d"), directory_entry(b"d/e"), file_entry(b"d/a")], XXH3)
+    assert deliver(files, 2, b"hello").status is EntryStatus.OK
+    files.close(complete=True)
+    for path, mode in ((root / "d", 0o2755), (root / "d" / "e", 0o2755), (root / "d" / "a", 0o644)):
+        assert path.stat().st_mode & 0o7777 == mode
+        assert path.stat().st_gid == root.stat().st_gid
+
+
+@pytest.mark.parametrize("failing", ["fchmod", "utime"])
+def test_a_verified_file_is_kept_where_modes_or_times_cannot_be_set(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """As on FAT, or on a share of another user."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, failing, refuse)
+    files.offer([file_entry(b"a")], XXH3)
+    assert deliver(files, 0, b"hello").status is EntryStatus.OK
+    assert (root / "a").read_bytes() == b"hello"
+
+
+def test_a_write_error_that_shows_when_the_mode_is_set_is_a_failure(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, which writes a file back before it sets the mode."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fchmod", full)
+    files.offer([file_entry(b"a")], XXH3)
+    assert deliver(files, 0, b"hello").status is EntryStatus.FAILED
+    assert not list(root.iterdir())
+
+
+def test_names_that_begin_with_a_dot_are_refused_unless_asked_for(root: Path) -> None:
+    entries = [file_entry(b".bashrc"), directory_entry(b".ssh"), file_entry(b".ssh/authorized_keys")]
+    for dotfiles in (False, True):
+        files = IncomingFiles(Storage(root, overwrite=False, durable=False, dotfiles=dotfiles))
+        outcomes = files.offer([*entries, directory_entry(b"project"), directory_entry(b"project/.git")], XXH3)
+        assert [outcome.status for outcome in outcomes] == [
+            *[EntryStatus.OK if dotfiles else EntryStatus.REFUSED] * 3,
+            *[EntryStatus.OK] * 2,
+        ]
+        if not dotfiles:
+            assert {outcome.reason for outcome in outcomes[:3]} == {
+                "the name begins with a dot; the receiver accepts it only with --dotfiles"
+            }
+        files.close(complete=False)
+        assert not list(root.iterdir())
 
 
 @pytest.mark.parametrize("mtime_ns", [-(2**63), -1, 0, 2**63 - 1])
@@ -122,6 +210,92 @@ def test_a_file_system_without_hard_links_publishes_by_rename(
     assert (root / "a").read_bytes() == b"hello"
     assert (root / "b").read_bytes() == b"mine"
     assert len(list(root.iterdir())) == 2
+
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_a_file_that_another_process_creates_at_the_last_moment_is_not_replaced(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, renames: bool
+) -> None:
+    """One way to publish without replacing is missing; the check that the name is free has just been made."""
+    check_file = Tree.check_file
+
+    def create(*_: object, **__: object) -> None:
+        (root / "a").write_bytes(b"mine")
+        monkeypatch.setattr(Tree, "check_file", lambda *_, **__: monkeypatch.setattr(Tree, "check_file", check_file))
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    files.offer([file_entry(b"a")], XXH3)
+    monkeypatch.setattr(*((os, "link") if renames else ("toolkit.transfer.tree.rename_new",)), create)
+    if renames:
+        (root / "a").write_bytes(b"mine")
+    assert deliver(files, 0, b"hello").status is not EntryStatus.OK
+    assert (root / "a").read_bytes() == b"mine"
+    assert len(list(root.iterdir())) == 1
+
+
+class CaselessNames:
+    """A file system that does not tell upper from lower case, as far as files of a session notice.
+
+    Every name that `os` is given relative to a directory is taken for the lower-case one.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("stat", "rename", "link", "mkdir", "open"):
+            monkeypatch.setattr(os, name, self._folding(getattr(os, name)))
+        monkeypatch.setattr("toolkit.transfer.tree.rename_new", self._folding(rename_new))
+
+    def _folding(self, call: Any) -> Any:
+        def folded(*names: Any, **options: Any) -> Any:
+            return call(*(name.lower() if isinstance(name, bytes) else name for name in names), **options)
+
+        return folded
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("names", [(b"README", b"readme"), (b"D/a", b"d/A"), (b"a", b"a")])
+def test_two_names_that_are_one_file_here_do_not_overwrite_each_other(
+    root: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, names: tuple[bytes, bytes]
+) -> None:
+    if names[0] != names[1]:
+        CaselessNames(monkeypatch)
+    files = IncomingFiles(Storage(root, overwrite=overwrite, durable=False))
+    directories = [directory_entry(name[:1]) for name in names if b"/" in name]
+    try:
+        files.offer([*directories, file_entry(names[0]), file_entry(names[1])], XXH3)
+        first = len(directories)
+        assert deliver(files, first, b"hello").status is EntryStatus.OK
+        second = deliver(files, first + 1, b"world")
+        late = files.offer([file_entry(names[1])], XXH3)
+    finally:
+        files.close(complete=True)
+    for outcome in (second, *late):
+        assert outcome.status is EntryStatus.REFUSED
+        assert ("of this session" if overwrite else "already exists") in outcome.reason
+    (stored,) = (path for path in root.rglob("*") if path.is_file())
+    assert stored.read_bytes() == b"hello"
+
+
+def test_another_session_may_replace_what_an_earlier_one_has_stored(root: Path) -> None:
+    for content in (b"first", b"again"):
+        files = IncomingFiles(Storage(root, overwrite=True, durable=False))
+        files.offer([file_entry(b"a")], XXH3)
+        assert deliver(files, 0, content).status is EntryStatus.OK
+        files.close(complete=True)
+        assert (root / "a").read_bytes() == content
+
+
+def test_a_temporary_file_that_another_process_replaces_is_noticed(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPEN_FILES, "capacity", 1)
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    files.write(0, 0, memoryview(b"hel"))
+    (part,) = root.iterdir()
+    files.write(1, 0, memoryview(b"hel"))  # closes the first one
+    (root / "theirs").write_bytes(b"hel")
+    os.rename(root / "theirs", part)
+    with pytest.raises(TransferError, match="another process replaced"):
+        files.write(0, 3, memoryview(b"lo"))
 
 
 def test_overwrite_replaces_a_file_only_by_a_verified_one(root: Path) -> None:

@@ -1,0 +1,63 @@
+"""Which permission bits a received file or directory gets, and how they are set.
+
+As with `cp`, the bits are the sender's without those of the receiver's umask(2). A file is executable only if the
+receiver asks for that (`--preserve-modes`): a program that a stranger sends must not run by a slip of the Tab key.
+Set-user-ID, set-group-ID and sticky bits never come from a sender; manifest.py rejects them.
+"""
+
+import errno
+import os
+import stat
+import threading
+
+EXECUTE_BITS = 0o111
+_DIRECTORY_INHERITS = stat.S_ISGID  # mkdir(2) takes it from the parent; shared directories depend on it
+_NOT_SUPPORTED = frozenset(
+    {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EOVERFLOW}
+)
+_swapping = threading.Lock()
+
+
+def process_umask() -> int:
+    """The umask of this process."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except (OSError, ValueError, IndexError):
+        pass
+    with _swapping:  # umask(2) can only be read by setting it; what other threads create meanwhile is private
+        umask = os.umask(0o077)
+        os.umask(umask)
+    return umask
+
+
+def file_mode(offered: int, umask: int, keeps_execute: bool) -> int:
+    """The mode of a file that was offered with the bits `offered`."""
+    return offered & ~umask & (0o777 if keeps_execute else ~EXECUTE_BITS)
+
+
+def directory_mode(offered: int, umask: int) -> int:
+    """The mode of a directory that was offered with the bits `offered`; search bits are execute bits, and are kept."""
+    return offered & ~umask
+
+
+def apply_attributes(descriptor: int, mode: int, mtime_ns: int) -> None:
+    """Set mode and modification time, as far as the file system has them; a directory keeps an inherited set-group-ID.
+
+    Raises OSError for any other failure: a remote file system may report a failed write here.
+    """
+    status = os.fstat(descriptor)
+    if stat.S_ISDIR(status.st_mode):
+        mode |= status.st_mode & _DIRECTORY_INHERITS
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    try:
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
