@@ -36,17 +36,17 @@ from toolkit.security.aead import (
     encode_speeds,
     measured_speeds,
 )
-from toolkit.security.credentials import CodeCredential, Credential, KeyCredential
+from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
 from toolkit.security.keys import SECRET_BYTES, AeadName, SessionKeys
 from toolkit.security.messages import (
     MAX_NAMEPLATE_BYTES,
-    HandshakeRefusedError,
     Refusal,
     SealedField,
     SecurityField,
     encode_sealed,
     field_untrusted,
     flag_untrusted,
+    refusal_error,
 )
 from toolkit.security.noise import NN_HFR_PSK0, PSK_BYTES, HandshakeState, NotAuthenticError, RandomBytes
 from toolkit.security.pake import PakeInitiator, PakeResponder
@@ -111,10 +111,10 @@ class Initiator:
     def receive_retry_untrusted(self, message: bytes) -> bytes:
         """Take P2, return M1; or take the same P2 again, return the same M1.
 
-        Raises HandshakeRefusedError for a refusal, ProtocolError for anything else. Only the first well-formed P2 is
+        Raises RefusedError for a refusal, ProtocolError for anything else. Only the first well-formed P2 is
         taken: each one tests a password, and an impostor must not test more than one.
         """
-        fields = _fields_unless_refused_untrusted(message)
+        fields = self._fields_unless_refused_untrusted(message)
         if self._retry is not None:
             if message != self._retry:
                 raise ProtocolError("a second answer to the code")
@@ -129,10 +129,10 @@ class Initiator:
     def receive_accept_untrusted(self, message: bytes) -> AcceptedHandshake:
         """Take M2. Call it until it returns once: M3 is made once.
 
-        Raises HandshakeRefusedError for a refusal. Raises ProtocolError for anything else, above all if the responder
+        Raises RefusedError for a refusal. Raises ProtocolError for anything else, above all if the responder
         does not prove that it knows the key or code; the true M2 may still come.
         """
-        fields = _fields_unless_refused_untrusted(message)
+        fields = self._fields_unless_refused_untrusted(message)
         noise_message = field_untrusted(fields, SecurityField.NOISE)
         noise = self._noise
         if noise is None:
@@ -153,6 +153,13 @@ class Initiator:
         finish = encode_parameters({SecurityField.NOISE: noise.write_message()})
         keys = session_keys(noise, aead_name)
         return AcceptedHandshake(finish, parameters, None if is_plaintext else keys, keys.exporter)
+
+    def _fields_unless_refused_untrusted(self, message: bytes) -> dict[int, bytes]:
+        fields = decode_parameters_untrusted(message)
+        if SecurityField.REFUSAL in fields:
+            code = decode_uint_untrusted(fields[SecurityField.REFUSAL], 1)
+            raise refusal_error(code, not isinstance(self._credential, NoCredential))
+        return fields
 
     def _begin(self) -> bytes:
         if isinstance(self._credential, CodeCredential):
@@ -200,11 +207,12 @@ class OpenedHandshake:
 
     def __init__(
         self,
+        *,
         noise: HandshakeState,
         method: Method,
         parameters: bytes,
-        aead_name: AeadName,
         is_plaintext: bool,
+        aead_name: AeadName,
         admission: Admission,
         nameplate: bytes,
         random_bytes: RandomBytes,
@@ -277,100 +285,109 @@ class Responder:
         self._lock = threading.Lock()
 
     def open_untrusted(self, message: bytes, prologue: bytes, host: bytes, now_ns: int) -> Reply | OpenedHandshake:
-        """Take P1 or M1 from `host` (its address as bytes), which must have shown that it receives there.
+        """Take P1 or M1 from `host` (its packed address), which must have shown that it receives there.
 
         Raises ProtocolError, and nothing else, if the message is malformed; it then deserves no answer.
         """
-        fields = decode_parameters_untrusted(message)
-        method = decode_uint_untrusted(field_untrusted(fields, SecurityField.METHOD), 1)
-        if method != self._admission.method:
+        received = _FirstMessage.decode_untrusted(message, prologue)
+        if received.method is None or not self._admission.admits(received.method):
             return _refuse(_NEEDED[self._admission.method])
-        noise_message = fields.pop(SecurityField.NOISE, None)
-        if method == Method.CODE:
-            return self._open_code_untrusted(fields, noise_message, message, prologue, host, now_ns)
-        if noise_message is None:
+        if received.method is Method.CODE:
+            return self._open_code_untrusted(received, host, now_ns)
+        if received.noise_message is None:
             raise ProtocolError("a handshake message has no NOISE")
-        opened = self._open_m1_untrusted(self._admission.psk(), fields, b"", noise_message, prologue)
-        return opened or _refuse(_NOT_OPENED[self._admission.method])
+        opened = self._open_m1_untrusted(received, received.noise_message, self._psk(received.method))
+        return opened or _refuse(_NOT_OPENED[received.method])
 
-    def _open_code_untrusted(
-        self,
-        fields: dict[int, bytes],
-        noise_message: bytes | None,
-        message: bytes,
-        prologue: bytes,
-        host: bytes,
-        now_ns: int,
-    ) -> Reply | OpenedHandshake:
-        nameplate = field_untrusted(fields, SecurityField.NAMEPLATE)
-        element = field_untrusted(fields, SecurityField.PAKE)
+    def _psk(self, method: Method) -> bytes:
+        return self._admission.psk() if method is Method.KEY else bytes(PSK_BYTES)
+
+    def _open_code_untrusted(self, received: "_FirstMessage", host: bytes, now_ns: int) -> Reply | OpenedHandshake:
+        nameplate = field_untrusted(received.clear_fields, SecurityField.NAMEPLATE)
+        element = field_untrusted(received.clear_fields, SecurityField.PAKE)
         if not 0 < len(nameplate) <= MAX_NAMEPLATE_BYTES:
             raise ProtocolError(f"a nameplate of {len(nameplate)} bytes")
-        if self._is_known_to_be_wrong(message, prologue):
+        if self._is_known_to_be_wrong(received):
             return _refuse(Refusal.WRONG_CODE)
         if not self._admission.may_try(host, now_ns):
             return _refuse(Refusal.TRY_LATER)
         password = self._admission.password(nameplate)
         if password is None:
-            return _refuse(Refusal.UNKNOWN_CODE)
-        context = noise_prologue(prologue, fields)
-        if noise_message is None:
+            return _refuse(Refusal.ENDED_CODE if self._admission.has_ended(nameplate) else Refusal.UNKNOWN_CODE)
+        context = noise_prologue(received.prologue, received.clear_fields)
+        if received.noise_message is None:
             answer = self._pake.answer_untrusted(password, element, context)
             return Reply(encode_parameters({SecurityField.PAKE: answer}))
         answer, psk = self._pake.finish_untrusted(password, element, context)
-        opened = self._open_m1_untrusted(psk, fields, answer, noise_message, prologue)
+        opened = self._open_m1_untrusted(received, received.noise_message, psk, answer)
         if opened is None:
-            self._remember_wrong(message, prologue)
+            self._remember_wrong(received)
             self._admission.record_wrong(nameplate, host)
             return _refuse(Refusal.WRONG_CODE)
         return opened
 
     def _open_m1_untrusted(
-        self, psk: bytes, fields: dict[int, bytes], answer: bytes, noise_message: bytes, prologue: bytes
+        self, received: "_FirstMessage", noise_message: bytes, psk: bytes, answer: bytes = b""
     ) -> Reply | OpenedHandshake | None:
         """Return None if M1 is not authentic: the initiator has another psk, or what it sent was altered."""
+        prologue = noise_prologue(received.prologue, received.clear_fields, answer)
         noise = HandshakeState(
-            NN_HFR_PSK0,
-            is_initiator=False,
-            prologue=noise_prologue(prologue, fields, answer),
-            psk=psk,
-            random_bytes=self._random_bytes,
+            NN_HFR_PSK0, is_initiator=False, prologue=prologue, psk=psk, random_bytes=self._random_bytes
         )
         try:
             sealed = decode_parameters_untrusted(noise.read_message_untrusted(noise_message))
         except NotAuthenticError:
             return None
-        theirs = decode_speeds_untrusted(field_untrusted(sealed, SealedField.AEAD_SPEEDS))
-        aead_name = choose_aead(measured_speeds() if self._speeds is None else self._speeds, theirs)
-        is_plaintext = flag_untrusted(sealed, SealedField.PLAINTEXT)
-        if is_plaintext and not self._allows_plaintext:
-            return _refuse(Refusal.PLAINTEXT)
-        parameters = field_untrusted(sealed, SealedField.TRANSPORT)
-        nameplate = fields.get(SecurityField.NAMEPLATE, b"")
-        method = self._admission.method
-        return OpenedHandshake(
-            noise, method, parameters, aead_name, is_plaintext, self._admission, nameplate, self._random_bytes
+        opened = OpenedHandshake(
+            noise=noise,
+            method=Method.NONE if received.method is None else received.method,
+            parameters=field_untrusted(sealed, SealedField.TRANSPORT),
+            is_plaintext=flag_untrusted(sealed, SealedField.PLAINTEXT),
+            aead_name=self._choose_aead_untrusted(field_untrusted(sealed, SealedField.AEAD_SPEEDS)),
+            admission=self._admission,
+            nameplate=received.clear_fields.get(SecurityField.NAMEPLATE, b""),
+            random_bytes=self._random_bytes,
         )
+        return _refuse(Refusal.PLAINTEXT) if opened.is_plaintext and not self._allows_plaintext else opened
 
-    def _is_known_to_be_wrong(self, message: bytes, prologue: bytes) -> bool:
+    def _choose_aead_untrusted(self, speeds: bytes) -> AeadName:
+        ours = measured_speeds() if self._speeds is None else self._speeds
+        return choose_aead(ours, decode_speeds_untrusted(speeds))
+
+    def _is_known_to_be_wrong(self, received: "_FirstMessage") -> bool:
         with self._lock:
-            return digest(message, prologue) in self._wrong_messages
+            return received.digest in self._wrong_messages
 
-    def _remember_wrong(self, message: bytes, prologue: bytes) -> None:
+    def _remember_wrong(self, received: "_FirstMessage") -> None:
         """Remember an M1 with a wrong code, so that a repetition on the network counts as one try and costs nothing."""
         with self._lock:
-            self._wrong_messages[digest(message, prologue)] = None
-            while len(self._wrong_messages) > _MAX_REMEMBERED_MESSAGES:
+            self._wrong_messages[received.digest] = None
+            if len(self._wrong_messages) > _MAX_REMEMBERED_MESSAGES:
                 self._wrong_messages.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class _FirstMessage:
+    """P1 or M1 as received."""
+
+    method: Method | None
+    """None if this version does not know it."""
+    clear_fields: dict[int, bytes]
+    """All fields except NOISE, known or not."""
+    noise_message: bytes | None
+    """None in P1."""
+    prologue: bytes
+    digest: bytes
+
+    @classmethod
+    def decode_untrusted(cls, message: bytes, prologue: bytes) -> "_FirstMessage":
+        """Raises ProtocolError."""
+        fields = decode_parameters_untrusted(message)
+        noise_message = fields.pop(SecurityField.NOISE, None)
+        number = decode_uint_untrusted(field_untrusted(fields, SecurityField.METHOD), 1)
+        method = next((method for method in Method if method == number), None)
+        return cls(method, fields, noise_message, prologue, digest(message, prologue))
 
 
 def _refuse(refusal: Refusal) -> Reply:
     return Reply(encode_parameters({SecurityField.REFUSAL: bytes([refusal])}), refusal)
-
-
-def _fields_unless_refused_untrusted(message: bytes) -> dict[int, bytes]:
-    """Return the fields of the responder's message. Raises HandshakeRefusedError, or ProtocolError if malformed."""
-    fields = decode_parameters_untrusted(message)
-    if SecurityField.REFUSAL in fields:
-        raise HandshakeRefusedError(decode_uint_untrusted(fields[SecurityField.REFUSAL], 1))
-    return fields

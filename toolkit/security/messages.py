@@ -12,7 +12,7 @@ The payloads of the Noise messages M1 and M2 are parameters too (SealedField), a
 
 from enum import IntEnum
 
-from toolkit.errors import ProtocolError, RefusedError
+from toolkit.errors import CredentialRequiredError, ProtocolError, RefusedError
 from toolkit.parameters import encode_parameters, grease
 from toolkit.security.noise import RandomBytes
 
@@ -55,37 +55,40 @@ class Refusal(IntEnum):
     NOTHING_NEEDED = 3
     WRONG_CODE = 4
     UNKNOWN_CODE = 5
-    WRONG_KEY = 6
-    ALTERED = 7
-    PLAINTEXT = 8
-    TRY_LATER = 9
+    ENDED_CODE = 6
+    WRONG_KEY = 7
+    ALTERED = 8
+    PLAINTEXT = 9
+    TRY_LATER = 10
 
 
-_TEXTS = {
+_TEXTS: dict[int, str] = {
     Refusal.CODE_NEEDED: "the receiver asks for a code: add --code with the code that it shows, or set NETTOOL_CODE",
     Refusal.KEY_NEEDED: "the receiver asks for a key: copy its key file to this host and add --key FILE",
-    Refusal.NOTHING_NEEDED: "the receiver asks for no code and no key, so it cannot prove who it is: start it with the "
-    "same --key, or with a code; leave out --code and --key only if you trust the network",
+    Refusal.NOTHING_NEEDED: "the receiver asks for no code and no key, so it cannot prove who it is: start it with a "
+    "code or the same --key; leave out --code and --key only if you trust the network",
     Refusal.WRONG_CODE: "the code is wrong: compare it with the one that the receiver shows (a few wrong tries end it)",
-    Refusal.UNKNOWN_CODE: "the receiver has no such code: it was used, has ended, or its number is wrong; "
-    "take the code that the receiver shows now",
+    Refusal.UNKNOWN_CODE: "the receiver has no code with this number: compare it with the code that the receiver shows",
+    Refusal.ENDED_CODE: "this code has ended, because it was used or because of wrong tries: take the code that the "
+    "receiver shows now",
     Refusal.WRONG_KEY: "the receiver has a different key: copy its key file to this host and pass it with --key",
     Refusal.ALTERED: "the receiver cannot open the handshake, which was altered on its way: check what lies between "
     "the hosts, and that both run the same version of nettool",
     Refusal.PLAINTEXT: "the receiver does not allow plaintext: leave out --plaintext, or start it with --plaintext too",
-    Refusal.TRY_LATER: "the receiver limits how often a code is tried: try again in a minute",
+    Refusal.TRY_LATER: "the receiver limits how often codes are tried: try again in a minute",
 }
 _UNKNOWN_TEXT = "the receiver refuses, for a reason that this version does not know: update nettool on this host"
 
 
-class HandshakeRefusedError(RefusedError):
-    """The responder does not let us in; the message says what to do about it."""
+def refusal_error(code: int, has_credential: bool) -> RefusedError:
+    """Return the error for a refusal as received, known or not. It says what to do about it.
 
-    def __init__(self, code: int) -> None:
-        """Take the refusal as received."""
-        self.refusal = Refusal(code) if code in _TEXTS else None
-        """The reason; None if this version does not know it."""
-        super().__init__(_TEXTS[self.refusal] if self.refusal is not None else _UNKNOWN_TEXT)
+    A CredentialRequiredError says that a credential is needed and there is none.
+    """
+    text = _TEXTS.get(code, _UNKNOWN_TEXT)
+    if code in (Refusal.CODE_NEEDED, Refusal.KEY_NEEDED) and not has_credential:
+        return CredentialRequiredError(text, is_code=code == Refusal.CODE_NEEDED)
+    return RefusedError(text)
 
 
 def field_untrusted(fields: dict[int, bytes], identifier: SecurityField | SealedField) -> bytes:
