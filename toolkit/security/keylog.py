@@ -1,0 +1,50 @@
+"""The key log: for debugging, NETTOOL_KEYLOG names a file to which the keys of every session are appended.
+
+Whoever reads the file can decrypt the recorded packets. A line is one generation of one direction's keys:
+
+    NETTOOL udp|tcp CONNECTION GENERATION AEAD KEY IV
+
+CONNECTION, KEY and IV are hexadecimal; CONNECTION is the connection id of the packets that the keys seal (UDP) or the
+token of the session (TCP). docs/wireshark reads it.
+"""
+
+import logging
+import os
+from functools import cache
+
+from toolkit.errors import printable
+from toolkit.security.keys import TrafficKeys
+
+VARIABLE = "NETTOOL_KEYLOG"
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def log_keys(transport: str, connection: bytes, keys: TrafficKeys) -> None:
+    """Append `keys` if NETTOOL_KEYLOG is set; otherwise do nothing. Never fails: a warning reports what goes wrong.
+
+    transport:  `udp` or `tcp`
+    connection: what identifies the connection in its packets
+    """
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    line = (
+        f"NETTOOL {transport} {connection.hex()} {keys.generation} {keys.aead_name} {keys.key.hex()} {keys.iv.hex()}\n"
+    )
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line.encode())  # one write, because sessions log from their own threads and processes
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        _warn_once(f"{VARIABLE}: cannot write {printable(path)}: {reason}; the keys are not logged")
+    else:
+        _warn_once(f"{VARIABLE} is set: whoever reads {printable(path)} can decrypt this process's sessions")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    _LOGGER.warning("%s", message)
