@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import ProtocolError
-from toolkit.transfer.digest import ALGORITHMS, Algorithm, PendingRanges, ReceivedDigest, RunningDigest
+from toolkit.transfer.digest import (
+    ALGORITHMS,
+    Algorithm,
+    PendingRanges,
+    ReceivedDigest,
+    RunningDigest,
+    ZeroHashing,
+)
 
 STANDARD = {
     "xxh3-128": lambda content: xxhash.xxh3_128(content).digest(),
@@ -26,10 +33,18 @@ def layouts(draw: st.DrawFn) -> list[tuple[int, bytes | int]]:
     return draw(st.permutations(pieces))
 
 
+def hash_holes(digest: ReceivedDigest) -> None:
+    """Hash every hole that the frontier reaches, in steps that end within holes."""
+    while digest.is_at_hole:
+        digest.hash_hole(7)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
 @settings(max_examples=150)
-@given(layouts())
-def test_any_order_gives_the_standard_digest(algorithm: Algorithm, layout: list[tuple[int, bytes | int]]) -> None:
+@given(layouts(), st.booleans())
+def test_any_order_gives_the_standard_digest(
+    algorithm: Algorithm, layout: list[tuple[int, bytes | int]], hashes_holes_at_once: bool
+) -> None:
     stored = bytearray(sum(piece if isinstance(piece, int) else len(piece) for _, piece in layout))
 
     def read_into(offset: int, buffer: memoryview) -> None:
@@ -42,6 +57,9 @@ def test_any_order_gives_the_standard_digest(algorithm: Algorithm, layout: list[
         else:
             stored[offset : offset + len(piece)] = piece
             digest.on_data(offset, memoryview(piece))
+        if hashes_holes_at_once:
+            hash_holes(digest)
+    hash_holes(digest)
     assert digest.offset == len(stored)
     assert digest.pending_ranges == 0
     assert digest.digest() == STANDARD[algorithm.name](bytes(stored))
@@ -60,6 +78,7 @@ def test_bytes_that_come_twice_are_an_error(layout: list[tuple[int, bytes | int]
             digest.on_hole(offset, piece)
         else:
             digest.on_data(offset, memoryview(piece))
+    hash_holes(digest)
     offset, _ = data.draw(st.sampled_from(layout))
     with pytest.raises(ProtocolError):
         digest.on_data(offset, memoryview(b"again"))
@@ -94,7 +113,8 @@ def test_pending_ranges_are_bounded_over_all_files(monkeypatch: pytest.MonkeyPat
 
     for number in range(100):
         receive(files[number % 4], 1 + 2 * number)
-    files[0].on_data(0, memoryview(b"x"))  # file 0 advances to offset 2: one pending range less
+    files[0].on_data(0, memoryview(b"x"))
+    hash_holes(files[0])  # file 0 advances to offset 2: one pending range less
     receive(files[1], 1000)
     files[1].clear()
     for number in range(26):
@@ -114,6 +134,36 @@ def test_adjacent_ranges_are_merged() -> None:
     digest.on_data(0, memoryview(b"x"))
     assert digest.offset == 11
     assert digest.pending_ranges == 0
+
+
+def test_a_hole_is_hashed_in_steps_and_not_when_it_is_announced() -> None:
+    digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())
+    for start in (2, 0, 1):
+        digest.on_hole(start << 30, 1 << 30)
+    assert (digest.offset, digest.pending_ranges) == (0, 1)
+    digest.on_data(3 << 30, memoryview(b"content"))
+    digest.hash_hole(1 << 20)
+    assert digest.offset == 1 << 20
+    with pytest.raises(ProtocolError, match="twice"):
+        digest.on_data(1 << 20, memoryview(b"x"))
+
+
+def test_zeros_are_hashed_for_half_of_the_time_at_most() -> None:
+    now_s = 0.0
+    zeros = ZeroHashing(lambda: now_s)
+
+    def step() -> None:
+        nonlocal now_s
+        assert not zeros.run(step)  # another session meanwhile
+        now_s += 0.25
+
+    assert zeros.run(step)
+    assert zeros.wait_s() == 0.25
+    now_s += 0.2
+    assert not zeros.run(step)
+    now_s += 0.05
+    assert zeros.wait_s() == 0
+    assert zeros.run(step)
 
 
 @pytest.mark.parametrize("length", [1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])

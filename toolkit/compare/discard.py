@@ -10,7 +10,7 @@ import ctypes
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from toolkit.channel import Channel
 from toolkit.errors import ProtocolError
@@ -21,9 +21,11 @@ from toolkit.transfer.destination import (
     VERIFIED,
     IncomingFile,
     RefusedEntryError,
+    SessionBudget,
     storage_error,
 )
-from toolkit.transfer.digest import Algorithm, PendingRanges
+from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.limits import ByteBudget, SessionLimits
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.receiver import ReceiveSession
@@ -36,26 +38,27 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def receive_and_discard(
-    channel: Channel, limit_bytes: int | None = None, cancel: threading.Event | None = None
+    channel: Channel,
+    limits: SessionLimits = SessionLimits(),  # noqa: B008 - frozen
+    cancel: threading.Event | None = None,
 ) -> TransferResult:
-    """As `toolkit.transfer.receive`, but keep nothing; files beyond `limit_bytes` in all are refused."""
-    return ReceiveSession(channel, lambda: DiscardingDestination(limit_bytes), None, cancel).run()
+    """As `toolkit.transfer.receive`, but keep nothing."""
+    return ReceiveSession(channel, DiscardingDestination, limits, None, cancel).run()
 
 
 class DiscardingDestination:
-    """Verifies files and keeps none; accepts files of `limit_bytes` in all. A Destination."""
+    """Verifies files and keeps none. A Destination."""
 
-    def __init__(self, limit_bytes: int | None) -> None:
-        self._remaining_bytes = limit_bytes
-        self._budget = _MemoryBudget()
+    def __init__(self) -> None:
+        self._memory = _MemoryBudget()
 
-    def accept(self, entries: Sequence[Entry], unfinished: Collection[IncomingFile]) -> list[EntryOutcome]:
+    def accept(self, entries: Sequence[Entry], budget: ByteBudget) -> list[EntryOutcome]:
         """See Destination."""
         outcomes: list[EntryOutcome] = []
-        files = len(unfinished)
+        files = self._memory.files
         for entry in entries:
             try:
-                self._check(entry, files)
+                self._check(entry, files, budget)
             except RefusedEntryError as refusal:
                 outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
             else:
@@ -64,29 +67,28 @@ class DiscardingDestination:
         return outcomes
 
     def create(
-        self, entry: Entry, algorithm: Algorithm, pending: PendingRanges, on_complete: Callable[[], None]
+        self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
         """See Destination."""
-        return _DiscardedFile(self._budget, entry, algorithm, pending, on_complete)
+        return _DiscardedFile(self._memory, entry, algorithm, budget, on_complete)
 
     def close(self, complete: bool) -> None:
         """See Destination; nothing is left to close."""
 
-    def _check(self, entry: Entry, files: int) -> None:
+    def _check(self, entry: Entry, files: int, budget: ByteBudget) -> None:
         if entry.kind is EntryKind.DIRECTORY:
             raise RefusedEntryError("this receiver only measures and accepts no directories")
         if files >= MAX_FILES:
             raise RefusedEntryError(f"this receiver only measures and accepts {MAX_FILES} files at a time: send one")
-        if self._remaining_bytes is not None:
-            if entry.size_bytes is None or entry.size_bytes > self._remaining_bytes:
-                raise RefusedEntryError("it is larger than this receiver accepts; see its --max-bytes")
-            self._remaining_bytes -= entry.size_bytes
+        if not budget.try_take(entry.size_bytes or 0):
+            raise RefusedEntryError(budget.refusal)
 
 
 class _MemoryBudget:
-    """The memory that the files of a session hold, at most MAX_HELD_BYTES."""
+    """The memory that the files of a session hold, at most MAX_HELD_BYTES; `files` counts those that may hold some."""
 
     def __init__(self) -> None:
+        self.files = 0
         self._lock = threading.Lock()
         self._held_bytes = 0
 
@@ -101,18 +103,20 @@ class _MemoryBudget:
 class _DiscardedFile(IncomingFile):
     """A file in memory. It is never spliced into: nothing would release that memory."""
 
-    __slots__ = ("_budget", "_end", "_released_bytes")
+    __slots__ = ("_end", "_is_counted", "_memory", "_released_bytes")
 
     def __init__(
         self,
-        budget: _MemoryBudget,
+        memory: _MemoryBudget,
         entry: Entry,
         algorithm: Algorithm,
-        pending: PendingRanges,
+        budget: SessionBudget,
         on_complete: Callable[[], None],
     ) -> None:
-        super().__init__(entry, algorithm, pending, on_complete)
-        self._budget = budget
+        super().__init__(entry, algorithm, budget, on_complete)
+        self._memory = memory
+        self._memory.files += 1
+        self._is_counted = True
         self._end = self._released_bytes = 0
 
     def _open(self) -> int:
@@ -130,7 +134,7 @@ class _DiscardedFile(IncomingFile):
         with self.lock:
             end = offset + len(data)
             if end > self._end:
-                self._budget.add(end - self._end)
+                self._memory.add(end - self._end)
                 self._end = end
         super().write(offset, data)
         with self.lock:
@@ -143,8 +147,12 @@ class _DiscardedFile(IncomingFile):
         with self.lock:
             outcome = VERIFIED if self._is_verified() else MISMATCHED
         self.discard()
-        self._budget.add(self._released_bytes - self._end)
+        self._memory.add(self._released_bytes - self._end)
         return outcome
+
+    def _remove(self) -> None:
+        self._memory.files -= self._is_counted
+        self._is_counted = False
 
     def _release(self, end: int) -> None:
         """Release the memory of the content before `end`."""
@@ -152,5 +160,5 @@ class _DiscardedFile(IncomingFile):
         length = ctypes.c_int64(end - self._released_bytes)
         if hasattr(_libc, "fallocate64"):
             _libc.fallocate64(self._descriptor, _KEEP_SIZE_AND_PUNCH, start, length)
-        self._budget.add(self._released_bytes - end)
+        self._memory.add(self._released_bytes - end)
         self._released_bytes = end

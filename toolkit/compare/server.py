@@ -35,6 +35,7 @@ from toolkit.compare.worker_protocol import peak_memory_bytes
 from toolkit.errors import NettoolError, ProtocolError, printable
 from toolkit.transfer import TransferResult
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
+from toolkit.transfer.limits import SessionLimits
 from toolkit.transfer.session_server import SessionServer, listen_on_one_port
 from toolkit.units import format_seconds, format_size, rate_of
 
@@ -191,20 +192,15 @@ class MeasuringServer:
             self._count_ended()
 
     def _received(self, channel: "_PeekedChannel", limit_bytes: int) -> EndpointResult:
-        is_over = threading.Event()
-        timer = threading.Timer(self._limits.seconds_per_transfer, is_over.set)
-        timer.daemon = True
-        timer.start()
+        limits = SessionLimits(max_bytes=limit_bytes, max_seconds=self._limits.seconds_per_transfer)
         cpu_s, started_s = time.process_time(), time.monotonic()
         report, error = TransferResult(""), None
         try:
-            report = receive_and_discard(channel, limit_bytes, cancel=is_over)
+            report = receive_and_discard(channel, limits, self._server.closing)
             channel.close()
         except NettoolError as failure:
             error = failure
             channel.close()
-        finally:
-            timer.cancel()
         seconds = time.monotonic() - started_s
         result = EndpointResult(
             size_bytes=report.size_bytes,

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from toolkit.channel import Channel
+from toolkit.transfer.limits import SessionLimits
 from toolkit.transfer.receiver import ReceiveOptions, ReceiveSession
 from toolkit.transfer.result import Progress, ProgressCallback, TransferResult
 from toolkit.transfer.sender import SendOptions, SendSession
@@ -34,6 +35,7 @@ __all__ = [
     "ProgressCallback",
     "ReceiveOptions",
     "SendOptions",
+    "SessionLimits",
     "TransferResult",
     "receive",
     "send",
@@ -73,4 +75,4 @@ def receive(
     open_storage = partial(
         Storage, directory, options.overwrite, options.durable, options.dotfiles, options.preserve_modes
     )
-    return ReceiveSession(channel, open_storage, progress, cancel).run()
+    return ReceiveSession(channel, open_storage, options.limits, progress, cancel).run()

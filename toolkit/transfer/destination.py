@@ -7,12 +7,14 @@ completeness are the same for every destination and are here, in IncomingFile.
 
 import errno
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from toolkit.errors import ProtocolError, TransferError, printable
 from toolkit.transfer import preallocate
 from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
+from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.open_files import CachedFile
@@ -26,20 +28,40 @@ class RefusedEntryError(Exception):
     """An entry is refused, for the reason in the message; the session continues without it."""
 
 
+class SessionBudget:
+    """What the files of a session share.
+
+    ranges:   the pending ranges of their digests
+    content:  the bytes that the session may still bring
+    at_holes: files whose digest has reached a hole, which the session hashes (IncomingFile.hash_hole)
+    """
+
+    __slots__ = ("at_holes", "content", "ranges")
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.ranges = PendingRanges()
+        self.content = ByteBudget(limit_bytes)
+        self.at_holes: deque[IncomingFile] = deque()
+
+
 class IncomingFile(CachedFile):
     """A file that arrives, into a descriptor: `write` may be called from any thread, the rest from the session's.
 
     A subclass opens the descriptor (`_open`), and verifies and keeps the content (`commit`).
 
+    budget:       what it shares with the other files of its session
     on_complete:  called once, from any thread, when all content and the sender's digest are there
     maps_extents: whether the file system gains by reserved blocks and by splicing (see preallocate.py)
     """
 
     __slots__ = (
+        "_budget",
         "_digest",
         "_expected_digest",
         "_hole_bytes",
+        "_is_at_hole",
         "_is_closed",
+        "_is_stream",
         "_maps_extents",
         "_may_reserve",
         "_on_complete",
@@ -53,17 +75,20 @@ class IncomingFile(CachedFile):
         self,
         entry: Entry,
         algorithm: Algorithm,
-        pending: PendingRanges,
+        budget: SessionBudget,
         on_complete: Callable[[], None],
         maps_extents: bool = False,
     ) -> None:
         super().__init__()
         self.entry = entry
         self.received_bytes = 0
+        self._budget = budget
+        self._is_stream = entry.size_bytes is None
         self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
-        self._digest = ReceivedDigest(algorithm, self._read_exactly, pending)
+        self._digest = ReceivedDigest(algorithm, self._read_exactly, budget.ranges)
         self._expected_digest: bytes | None = None
         self._hole_bytes = 0
+        self._is_at_hole = False  # and therefore in `budget.at_holes`
         self._is_closed = False  # complete or discarded: further content is ignored
         self._on_complete = on_complete
         self._maps_extents = maps_extents
@@ -92,16 +117,18 @@ class IncomingFile(CachedFile):
         return self._digest.digest()
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Store content. Raises ProtocolError, TransferError."""
+        """Store content. Raises ProtocolError, LimitError, TransferError."""
         length = len(data)
         with self.lock:
             if self._is_closed or not length:
                 return
             self._check_end(offset + length)
+            if self._is_stream:
+                self._budget.content.take(length)
             descriptor = self._descriptor if self._descriptor >= 0 else self._ensure_open()
             try:
-                if self._may_reserve and offset + length > self._reserved_bytes:
-                    self._reserve(offset + length)
+                if self._may_reserve and self.received_bytes + length > self._reserved_bytes:
+                    self._reserve(self.received_bytes + length)
                 written = os.pwrite(descriptor, data, offset)
                 while written < length:
                     written += os.pwrite(descriptor, data[written:], offset + written)
@@ -121,8 +148,8 @@ class IncomingFile(CachedFile):
             self._check_end(offset + length)
             self._digest.check_new(offset)
             try:
-                if self._may_reserve and offset + length > self._reserved_bytes:
-                    self._reserve(offset + length)
+                if self._may_reserve and self.received_bytes > self._reserved_bytes:
+                    self._reserve(self.received_bytes)
                 descriptor = self._ensure_open()
             except OSError as error:
                 raise storage_error(error, self.entry.name) from error
@@ -133,15 +160,31 @@ class IncomingFile(CachedFile):
         """See DescriptorSink."""
         with self.lock:
             self._pinned = False
+            if self._is_stream:
+                self._budget.content.take(length)
             self._digest.on_stored(offset, length)
             self._count(length)
 
     def write_hole(self, offset: int, length: int) -> None:
-        """Take note of a range of zeros that is not sent, and not written. Raises ProtocolError."""
+        """Take note of a range of zeros that is not sent, and not written. Raises ProtocolError, LimitError."""
         with self.lock:
+            if self._is_closed:
+                return
             self._check_end(offset + length)
+            if self._is_stream:
+                self._budget.content.take(length)
             self._digest.on_hole(offset, length)
             self._hole_bytes += length
+            self._notice_hole()
+
+    def hash_hole(self, length: int) -> None:
+        """Hash up to `length` zeros of the hole that the digest has reached. Raises ProtocolError, TransferError."""
+        with self.lock:
+            self._is_at_hole = False
+            if self._is_closed:
+                return
+            self._digest.hash_hole(length)
+            self._notice_hole()
             self._check_complete()
 
     def expect(self, size_bytes: int, digest: bytes) -> None:
@@ -196,6 +239,7 @@ class IncomingFile(CachedFile):
 
     def _count(self, length: int) -> None:
         self.received_bytes += length
+        self._notice_hole()
         if self._digest.offset >= self._size_bytes:
             self._check_complete()
 
@@ -207,9 +251,20 @@ class IncomingFile(CachedFile):
             self._is_closed = True
             self._on_complete()
 
-    def _reserve(self, end: int) -> None:
-        """Reserve blocks up to `end` and one step beyond; a file system that cannot is not tried again."""
-        following = min(end + preallocate.STEP_BYTES, self._size_bytes)
+    def _notice_hole(self) -> None:
+        if self._digest.is_at_hole and not self._is_at_hole:
+            self._is_at_hole = True
+            self._budget.at_holes.append(self)
+
+    def _reserve(self, arrived_bytes: int) -> None:
+        """Reserve blocks for what has arrived and as much again, by one step at most.
+
+        Never by what a peer has announced: one that announces much and sends little would take every free block. A
+        file system that cannot reserve is not tried again.
+        """
+        if arrived_bytes < preallocate.MIN_FILE_BYTES:
+            return
+        following = min(arrived_bytes + min(arrived_bytes, preallocate.STEP_BYTES), self._size_bytes)
         try:
             preallocate.reserve(self._ensure_open(), self._reserved_bytes, following - self._reserved_bytes)
             self._reserved_bytes = following
@@ -222,14 +277,14 @@ class IncomingFile(CachedFile):
 class Destination(Protocol):
     """Where a receive session puts its files. Called from the session's thread."""
 
-    def accept(self, entries: Sequence[Entry], unfinished: Collection[IncomingFile]) -> list[EntryOutcome]:
+    def accept(self, entries: Sequence[Entry], budget: ByteBudget) -> list[EntryOutcome]:
         """Decide on the entries of an offer: an outcome each, OK or REFUSED with a reason. Creates directories.
 
-        `unfinished` are the session's files that are neither committed nor discarded.
+        The size of every accepted file is taken from `budget`; a stream is charged as it arrives.
         """
 
     def create(
-        self, entry: Entry, algorithm: Algorithm, pending: PendingRanges, on_complete: Callable[[], None]
+        self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
         """The file for an accepted FILE entry; the arguments are those of IncomingFile."""
 

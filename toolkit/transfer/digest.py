@@ -3,14 +3,18 @@
 The digest of a file is the standard one of its whole content, as `xxhsum -H2` or `b3sum` prints it. Both algorithms
 are serial: they take the bytes from the first to the last. Each side therefore keeps a *frontier*, the offset up to
 which everything is hashed. Bytes that arrive at the frontier are hashed from memory. Bytes beyond it are recorded as
-a pending range and read back, usually from the page cache, when the frontier reaches them. Holes are hashed from a
-static block of zeros and never read.
+a pending range and read back, usually from the page cache, when the frontier reaches them.
+
+Holes are hashed from a static block of zeros and never read. A message of 25 bytes announces a hole of a gigabyte, so a
+hole is not hashed when it is announced: the frontier stops at it, and the session hashes it in steps, which
+`ZeroHashing` limits over all sessions of the process.
 
 XXH3 (128 bits) detects every accidental change and hashes tens of GB/s; it does not resist an attacker who searches
 for collisions. BLAKE3 does, at a fraction of the speed.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -22,6 +26,9 @@ from toolkit.errors import ProtocolError, UsageError
 REREAD_BYTES = 1 << 18  # stays in the second-level cache between read and hash
 MAX_PENDING_RANGES = 1 << 17  # about 20 MB of memory; enough for a window of 180 MB with every second packet lost
 
+ZERO_STEP_BYTES = 1 << 24  # of a hole hashed at a time: 1 ms with XXH3, about 10 ms with BLAKE3
+
+_BUSY_WAIT_S = 0.005  # about the duration of a step
 _ZEROS = memoryview(bytes(1 << 20))
 
 
@@ -151,10 +158,49 @@ class PendingRanges:
                 raise ProtocolError("the peer sent content in too many separate pieces")
 
 
-class ReceivedDigest(RunningDigest):
-    """The digest of a file that arrives: each byte once, in any order. The owner calls `clear` when it is done."""
+class ZeroHashing:
+    """Decides when a session may hash zeros: one session at a time, and half of the time at most. Thread-safe.
 
-    __slots__ = ("_counted", "_end_of", "_hole_end_of", "_pending", "_start_of")
+    However many holes the peers of a process announce, hashing them takes at most half of one processor.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # held during a step
+        self._next_s = 0.0
+
+    def wait_s(self) -> float:
+        """How long until the next step may begin, or until it is worth while to ask again."""
+        return max(_BUSY_WAIT_S if self._lock.locked() else 0.0, self._next_s - self._clock())
+
+    def run(self, step: Callable[[], None]) -> bool:
+        """Run `step`, which hashes ZERO_STEP_BYTES at most, unless it has to wait; returns whether it was run."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            started_s = self._clock()
+            if started_s < self._next_s:
+                return False
+            try:
+                step()
+            finally:
+                ended_s = self._clock()
+                self._next_s = ended_s + (ended_s - started_s)
+            return True
+        finally:
+            self._lock.release()
+
+
+ZERO_HASHING = ZeroHashing()
+
+
+class ReceivedDigest(RunningDigest):
+    """The digest of a file that arrives: each byte once, in any order. The owner calls `clear` when it is done.
+
+    The frontier stops at a hole (`is_at_hole`) until the owner has called `hash_hole` often enough.
+    """
+
+    __slots__ = ("_counted", "_end_of", "_hole_end_of", "_hole_start_of", "_pending", "_start_of")
 
     def __init__(
         self, algorithm: Algorithm, read_into: Callable[[int, memoryview], None], pending: PendingRanges
@@ -162,19 +208,25 @@ class ReceivedDigest(RunningDigest):
         super().__init__(algorithm, read_into)
         self._pending = pending
         self._counted = 0  # this file's share of pending.count
-        # Ranges beyond the frontier, with neighbours merged, by their start and by their end; holes by their start.
+        # Ranges from the frontier on, with neighbours merged, by their start and by their end.
         self._end_of: dict[int, int] = {}
         self._start_of: dict[int, int] = {}
         self._hole_end_of: dict[int, int] = {}
+        self._hole_start_of: dict[int, int] = {}
 
     @property
     def pending_ranges(self) -> int:
-        """The number of ranges beyond the frontier."""
+        """The number of ranges from the frontier on that are not hashed."""
         return len(self._end_of) + len(self._hole_end_of)
+
+    @property
+    def is_at_hole(self) -> bool:
+        """Whether the bytes at the frontier are a hole, which `hash_hole` hashes."""
+        return self.offset in self._hole_end_of
 
     def on_data(self, offset: int, data: memoryview) -> None:
         """Take note that `data` was written at `offset`. Raises ProtocolError for bytes that came before."""
-        if offset == self.offset:
+        if offset == self.offset and offset not in self._hole_end_of:
             self.update(data)
             if self._end_of or self._hole_end_of:
                 self._catch_up()
@@ -183,21 +235,36 @@ class ReceivedDigest(RunningDigest):
 
     def on_stored(self, offset: int, length: int) -> None:
         """As `on_data`, for content that went to the file without passing through this process's memory."""
-        if offset == self.offset:
+        if offset == self.offset and offset not in self._hole_end_of:
             self.reread(offset + length)
             self._catch_up()
         elif length:
             self._add_range(offset, offset + length)
 
     def on_hole(self, offset: int, length: int) -> None:
-        """As `on_data`, for `length` zeros that are not stored."""
-        if offset == self.offset:
-            self.update_zeros(length)
-            self._catch_up()
+        """As `on_data`, for `length` zeros that are not stored. They are hashed by `hash_hole`."""
+        self.check_new(offset)
+        end = offset + length
+        if end in self._hole_end_of:
+            following = end
+            end = self._hole_end_of.pop(following)
+            self._hole_start_of.pop(end, None)  # absent if the peer sent holes that overlap
+        start = self._hole_start_of.pop(offset, offset)
+        self._hole_end_of[start] = end
+        self._hole_start_of[end] = start
+        self._update_count()
+
+    def hash_hole(self, length: int) -> None:
+        """Hash up to `length` zeros of the hole at the frontier, and what follows the hole if that ends it."""
+        end = self._hole_end_of.pop(self.offset)
+        stop = min(end, self.offset + length)
+        self.update_zeros(stop - self.offset)
+        if stop < end:
+            self._hole_end_of[stop] = end
+            self._hole_start_of[end] = stop
         else:
-            self.check_new(offset)
-            self._hole_end_of[offset] = offset + length
-            self._update_count()
+            self._hole_start_of.pop(end, None)
+            self._catch_up()
 
     def check_new(self, offset: int) -> None:
         """Raise ProtocolError if the byte at `offset` is known to have come before."""
@@ -206,9 +273,8 @@ class ReceivedDigest(RunningDigest):
 
     def clear(self) -> None:
         """Drop all pending ranges; idempotent."""
-        self._end_of.clear()
-        self._start_of.clear()
-        self._hole_end_of.clear()
+        for ranges in (self._end_of, self._start_of, self._hole_end_of, self._hole_start_of):
+            ranges.clear()
         self._update_count()
 
     def _update_count(self) -> None:
@@ -226,14 +292,9 @@ class ReceivedDigest(RunningDigest):
         self._update_count()
 
     def _catch_up(self) -> None:
-        """Advance the frontier over the pending ranges that it has reached."""
-        while True:
-            if (end := self._end_of.pop(self.offset, None)) is not None:
-                if self._start_of.pop(end, None) is None:
-                    raise ProtocolError(f"the peer sent the bytes before offset {end} twice")
-                self.reread(end)
-            elif (end := self._hole_end_of.pop(self.offset, None)) is not None:
-                self.update_zeros(end - self.offset)
-            else:
-                break
+        """Advance the frontier over the pending ranges that it has reached, up to the next hole."""
+        while (end := self._end_of.pop(self.offset, None)) is not None:
+            if self._start_of.pop(end, None) is None:
+                raise ProtocolError(f"the peer sent the bytes before offset {end} twice")
+            self.reread(end)
         self._update_count()

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from toolkit.errors import ProtocolError
-from toolkit.transfer.destination import Destination, IncomingFile
-from toolkit.transfer.digest import Algorithm, PendingRanges
+from toolkit.transfer.destination import Destination, IncomingFile, SessionBudget
+from toolkit.transfer.digest import ZERO_HASHING, ZERO_STEP_BYTES, Algorithm
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 
@@ -30,14 +30,16 @@ class IncomingFiles:
     """The files of one session; a DescriptorSink.
 
     `write` may be called from any thread, everything else from the session's thread.
+
+    limit_bytes: size of all files that are accepted, with their holes; None for no limit
     """
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: Destination, limit_bytes: int | None = None) -> None:
         self._destination = destination
         self._files: dict[int, IncomingFile] = {}
         self._complete: deque[int] = deque()
         self._next_id = 0
-        self._pending = PendingRanges()
+        self._budget = SessionBudget(limit_bytes)
         self._early: list[tuple[int, int, bytes]] = []
         self._early_bytes = 0
         self._early_lock = threading.Lock()
@@ -51,16 +53,16 @@ class IncomingFiles:
     @property
     def pending_ranges(self) -> int:
         """The number of ranges, over all files, that wait for bytes before them."""
-        return self._pending.count
+        return self._budget.ranges.count
 
     def offer(self, entries: Sequence[Entry], algorithm: Algorithm) -> list[EntryOutcome]:
         """Decide on the entries of an offer, whose ids follow those of the offer before: OK or REFUSED each."""
         with self._early_lock:
-            outcomes = self._destination.accept(entries, self._files.values())
+            outcomes = self._destination.accept(entries, self._budget.content)
             for file_id, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True), self._next_id):
                 if outcome.status is EntryStatus.OK and entry.kind is EntryKind.FILE:
                     on_complete = partial(self._complete.append, file_id)
-                    self._files[file_id] = self._destination.create(entry, algorithm, self._pending, on_complete)
+                    self._files[file_id] = self._destination.create(entry, algorithm, self._budget, on_complete)
             self._next_id += len(entries)
             early, self._early = self._early, []
         for file_id, offset, data in early:
@@ -91,6 +93,16 @@ class IncomingFiles:
         file = self._offered_file(hole.file_id)
         if file is not None:
             file.write_hole(hole.offset, hole.length)
+
+    @property
+    def zeros_wait_s(self) -> float | None:
+        """How long until `hash_zeros` can do something; None if no file waits for it."""
+        return ZERO_HASHING.wait_s() if self._budget.at_holes else None
+
+    def hash_zeros(self) -> None:
+        """Hash a step of a hole that some digest has reached, if it is this session's turn."""
+        if self._budget.at_holes:
+            ZERO_HASHING.run(lambda: self._budget.at_holes.popleft().hash_hole(ZERO_STEP_BYTES))
 
     def expect(self, digest: FileDigest) -> None:
         """See IncomingFile.expect."""

@@ -17,11 +17,11 @@ MAX_GROUP_ENTRIES = 1024
 MAX_GROUP_BYTES = MAX_MESSAGE_BYTES - 64  # leaves room for the header of the OFFER message
 
 MAX_FILE_IDS = 2**32
-MAX_OPEN_GROUPS = 32  # groups offered and without a RESULT; bounds the memory of both ends
+MAX_OPEN_GROUPS = 8  # groups offered and without a RESULT; bounds the memory of both ends, see docs/protocol.md
 MAX_SIZE_BYTES = 2**63 - 1  # off_t
 MAX_FILE_BYTES = 2**44  # 16 TiB, the limit of ext4; hashing a hole of this size takes minutes, of 2**63 bytes for ever
 MIN_HOLE_BYTES = 2**16  # sending the zeros of a smaller hole is cheaper than a HOLE message
-MAX_HOLE_BYTES = 2**30  # in one HOLE message; its zeros are hashed in a fraction of a second
+MAX_HOLE_BYTES = 2**30  # in one HOLE message
 UNKNOWN_SIZE = 2**64 - 1
 PERMISSION_BITS = 0o777  # never set-user-ID, set-group-ID or sticky
 

@@ -4,14 +4,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, TransferError, VerificationError
 from toolkit.transfer.destination import Destination, IncomingFile
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
 from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.limits import LimitError, SessionLimits, SessionWatch
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     SESSION_VERSION,
@@ -38,7 +39,8 @@ from toolkit.transfer.result import (
 )
 from toolkit.transfer.session import ALIVE_INTERVAL_S, Role, SessionEndpoint, SessionState, VersionError
 
-PROGRESS_INTERVAL_NS = 50_000_000  # how often the receive loop reports progress and checks whether to send ALIVE
+PROGRESS_INTERVAL_NS = 50_000_000  # how often the receive loop reports progress, sends ALIVE if due, and checks limits
+QUICK_OFFER_ENTRIES = 16  # names of a smaller offer are checked at once on any file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,14 @@ class ReceiveOptions:
     durable:   whether a file is on the disk (fsync) before the sender learns that it is verified
     dotfiles:  whether names may begin with a dot
     preserve_modes: whether files may be executable
+    limits:    what the session may take
     """
 
     overwrite: bool = False
     durable: bool = False
     dotfiles: bool = False
     preserve_modes: bool = False
+    limits: SessionLimits = field(default_factory=SessionLimits)
 
 
 class _ReceivedGroup:
@@ -87,11 +91,15 @@ class ReceiveSession:
         self,
         channel: Channel,
         open_destination: Callable[[], Destination],
+        limits: SessionLimits,
         progress: ProgressCallback | None,
         cancel: threading.Event | None,
     ) -> None:
         self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
         self._open_destination = open_destination
+        self._limits = limits
+        self._watch = SessionWatch(limits)
+        self._steps = 0  # holes, and entries with an outcome
         self._progress = progress
         self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN arrives
         self._results = ResultBuilder(self._algorithm)
@@ -107,42 +115,59 @@ class ReceiveSession:
 
         Raises NettoolError with the `result` so far; an entry that this end refused is no error.
         """
-        files: IncomingFiles | None = None
         try:
             with self._endpoint.reporting_failures():
-                files = IncomingFiles(self._open_destination())
-                self._receive_all(files)
+                self._receive_all(IncomingFiles(self._open_destination(), self._limits.max_bytes))
             result = self._results.result
             result.raise_for({DeliveryStatus.MISMATCHED: VerificationError, DeliveryStatus.FAILED: TransferError})
             return result
         except NettoolError as error:
             error.result = self._results.result
             raise
-        finally:
-            if files is not None:
-                files.close(complete=False)
 
     def _receive_all(self, files: IncomingFiles) -> None:
-        endpoint = self._endpoint
-        while True:
-            message = endpoint.receive(files)
-            if message is not None:
-                self._handle(message, files)
-            self._commit_complete_files(files)
-            self._send_results()
-            if endpoint.state is SessionState.ENDED and not self._groups:
-                break
-            self._report_progress(files)
-        files.close(complete=True)
+        """Receive until the last group has its RESULT. Unfinished files are gone when this returns or raises.
+
+        The peer is told of a failure after that, so that nothing is left behind if it ends this process in answer.
+        """
+        try:
+            while self._endpoint.state is not SessionState.ENDED or self._groups:
+                message = self._receive(files)
+                if message is not None:
+                    self._handle(message, files)
+                files.hash_zeros()
+                self._commit_complete_files(files)
+                self._send_results()
+                self._report_progress(files)
+            self._endpoint.run_alive(lambda: files.close(complete=True))
+        except Exception:
+            with suppress(NettoolError):  # the channel is broken, which is why
+                self._endpoint.run_alive(lambda: files.close(complete=False))
+            raise
+        except BaseException:
+            files.close(complete=False)
+            raise
         result = self._results.result
-        endpoint.send(Done(result.files, result.size_bytes))
+        self._endpoint.send(Done(result.files, result.size_bytes))
+
+    def _receive(self, files: IncomingFiles) -> AnyMessage | None:
+        """The next message. Counts the time that the peer lets this end wait; a receive takes longer if it is busy."""
+        zeros_wait_s = files.zeros_wait_s
+        if zeros_wait_s is not None:
+            return self._endpoint.receive(files, min(zeros_wait_s, ALIVE_INTERVAL_S))
+        started_ns = time.monotonic_ns()
+        message = self._endpoint.receive(files)
+        self._watch.on_waited(min((time.monotonic_ns() - started_ns) / 1e9, ALIVE_INTERVAL_S))
+        return message
 
     def _report_progress(self, files: IncomingFiles) -> None:
         now_ns = time.monotonic_ns()
         if now_ns - self._last_progress_ns < PROGRESS_INTERVAL_NS:
             return
         self._last_progress_ns = now_ns
-        if self._endpoint.state is not SessionState.NEW:
+        has_begun = self._endpoint.state is not SessionState.NEW
+        self._watch.check(has_begun, files.received_bytes, self._steps)
+        if has_begun:
             self._endpoint.keep_alive()
         if self._progress is not None:
             count = self._results.result.files
@@ -155,6 +180,7 @@ class ReceiveSession:
             self._on_offer(message, files)
         elif isinstance(message, Hole):
             files.write_hole(message)
+            self._steps += 1
         elif isinstance(message, Digests):
             for digest in message.files:
                 files.expect(digest)
@@ -171,17 +197,31 @@ class ReceiveSession:
         self._algorithm = begin.algorithm
         self._results = ResultBuilder(begin.algorithm)
         self._totals = (begin.total_files, begin.total_bytes)
+        if (begin.total_files or 0) > self._limits.max_files:
+            raise self._too_many_files()
+
+    def _too_many_files(self) -> LimitError:
+        return LimitError(f"a session may bring {self._limits.max_files} files (the receiver's --max-files)")
 
     def _on_offer(self, offer: Offer, files: IncomingFiles) -> None:
         if offer.group != self._next_group or self._next_id + len(offer.entries) > MAX_FILE_IDS:
             raise ProtocolError("the sender sent an offer with a wrong number")
         if len(self._groups) >= MAX_OPEN_GROUPS:
             raise ProtocolError(f"the sender offered more than {MAX_OPEN_GROUPS} groups at a time")
-        decisions = files.offer(offer.entries, self._algorithm)
+        if self._next_id + len(offer.entries) > self._limits.max_files:
+            raise self._too_many_files()
+        decisions = self._decide(offer, files)
         self._endpoint.send(Accept(offer.group, tuple(decisions)))
         self._groups.append(_ReceivedGroup(offer, self._next_id, decisions))
         self._next_group += 1
         self._next_id += len(offer.entries)
+
+    def _decide(self, offer: Offer, files: IncomingFiles) -> list[EntryOutcome]:
+        """Accept or refuse the entries of an offer. Many checks take long on a remote disk, and so does an fsync."""
+        has_directories = any(entry.kind is EntryKind.DIRECTORY for entry in offer.entries)
+        if len(offer.entries) <= QUICK_OFFER_ENTRIES and not has_directories:
+            return files.offer(offer.entries, self._algorithm)
+        return self._endpoint.run_alive(lambda: files.offer(offer.entries, self._algorithm))
 
     def _commit_complete_files(self, files: IncomingFiles) -> None:
         for file_id, file in files.complete_files():
@@ -190,6 +230,7 @@ class ReceiveSession:
     def _set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
         group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
         group.set_result(file_id, outcome, file)
+        self._steps += 1
         self._last_name = file.entry.name
 
     def _commit(self, files: IncomingFiles, file_id: int, file: IncomingFile) -> EntryOutcome:
@@ -197,11 +238,7 @@ class ReceiveSession:
         if file.commits_quickly():
             self._endpoint.keep_alive()  # many quick commits in a row take long, too
             return files.commit(file_id)
-        with ThreadPoolExecutor(1) as executor:
-            committed = executor.submit(files.commit, file_id)
-            while not wait([committed], ALIVE_INTERVAL_S).done:
-                self._endpoint.keep_alive()
-            return committed.result()
+        return self._endpoint.run_alive(lambda: files.commit(file_id))
 
     def _send_results(self) -> None:
         """Send the RESULT of every group that is finished, in the order of the groups."""

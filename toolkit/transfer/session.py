@@ -7,8 +7,10 @@ the messages that have already arrived are searched for an ERROR, which explains
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import Enum
+from typing import TypeVar
 
 from toolkit.channel import MIN_IDLE_TIMEOUT_S, Channel, ExtentSink
 from toolkit.errors import (
@@ -26,6 +28,9 @@ from toolkit.transfer.messages import Alive, AnyMessage, ErrorMessage, ErrorReas
 # relevant idle timeout is the peer's, which this end does not know.
 ALIVE_INTERVAL_S = MIN_IDLE_TIMEOUT_S / 4
 FINAL_MESSAGE_TIMEOUT_S = 1.0
+
+
+_Result = TypeVar("_Result")
 
 
 class Role(Enum):
@@ -144,9 +149,24 @@ class SessionEndpoint:
         If the peer has just closed the channel, its last messages may still be unread: the next `receive` returns
         them, and then reports the end.
         """
-        if time.monotonic() - self._last_sent_s >= ALIVE_INTERVAL_S:
+        if self.state is not SessionState.CLOSED and time.monotonic() - self._last_sent_s >= ALIVE_INTERVAL_S:
             with contextlib.suppress(PeerClosedError):
                 self.send(Alive())
+
+    def run_alive(self, work: Callable[[], _Result]) -> _Result:
+        """Do something that may take longer than the peer waits in silence: send ALIVE meanwhile.
+
+        `work` is run in another thread, and uses nothing of this endpoint. Returns and raises what it does.
+        """
+        with ThreadPoolExecutor(1) as executor:
+            future: Future[_Result]
+            try:
+                future = executor.submit(work)
+            except RuntimeError:  # no thread is left: better silence than a failure
+                return work()
+            while not wait([future], ALIVE_INTERVAL_S).done:
+                self.keep_alive()
+            return future.result()
 
     @contextlib.contextmanager
     def reporting_failures(self) -> Iterator[None]:

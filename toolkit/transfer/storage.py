@@ -7,7 +7,7 @@ it. Holes are not written, which keeps the file sparse.
 
 import os
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from toolkit.errors import TransferError, printable
 from toolkit.transfer.destination import (
@@ -16,14 +16,17 @@ from toolkit.transfer.destination import (
     VERIFIED,
     IncomingFile,
     RefusedEntryError,
+    SessionBudget,
     storage_error,
     storage_reason,
 )
-from toolkit.transfer.digest import Algorithm, PendingRanges
+from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.modes import apply_attributes, directory_mode, file_mode, process_umask
 from toolkit.transfer.names import refusal_reason_untrusted
+from toolkit.transfer.space import PromisedSpace, promised_space
 from toolkit.transfer.tree import Tree
 
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
@@ -54,37 +57,54 @@ class Storage:
         self._dotfiles = dotfiles
         self._preserve_modes = preserve_modes
         self._umask = process_umask()
+        self._space = promised_space(self._tree.device)
+        self._uncreated_bytes = 0  # of accepted files
 
-    def accept(self, entries: Sequence[Entry], unfinished: Collection[IncomingFile]) -> list[EntryOutcome]:
+    def accept(self, entries: Sequence[Entry], budget: ByteBudget) -> list[EntryOutcome]:
         """See Destination."""
-        free_bytes = self._tree.free_bytes()
-        if free_bytes is not None:
-            free_bytes -= sum(file.awaited_bytes for file in unfinished)
         outcomes = []
         for entry in entries:
             try:
-                self._check(entry, free_bytes)
+                self._check(entry, budget)
             except RefusedEntryError as refusal:
                 outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
-                continue
-            if free_bytes is not None and entry.kind is EntryKind.FILE:
-                free_bytes -= entry.content_bytes
-            outcomes.append(ACCEPTED)
+            else:
+                outcomes.append(ACCEPTED)
+        accepted = [
+            index
+            for index, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True))
+            if entry.kind is EntryKind.FILE and outcome is ACCEPTED
+        ]
+        sizes_bytes = [entries[index].content_bytes for index in accepted]
+        fits = self._space.promise(sizes_bytes, self._tree.free_bytes)
+        for index, size_bytes, does_fit in zip(accepted, sizes_bytes, fits, strict=True):
+            if does_fit:
+                self._uncreated_bytes += size_bytes
+            else:
+                outcomes[index] = EntryOutcome(EntryStatus.REFUSED, "no space left on the receiver's disk")
+                budget.give_back(entries[index].size_bytes or 0)
         return outcomes
 
     def create(
-        self, entry: Entry, algorithm: Algorithm, pending: PendingRanges, on_complete: Callable[[], None]
+        self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
         """See Destination."""
         mode = file_mode(entry.mode, self._umask, self._preserve_modes)
-        return _StoredFile(self._tree, self._overwrite, self._durable, mode, entry, algorithm, pending, on_complete)
+        file = _StoredFile(
+            self._tree, self._space, self._overwrite, self._durable, mode, entry, algorithm, budget, on_complete
+        )
+        self._space.add(file, entry.content_bytes)
+        self._uncreated_bytes -= entry.content_bytes
+        return file
 
     def close(self, complete: bool) -> None:
         """See Destination; a session that failed also removes the directories that it made and that are empty."""
+        self._space.give_back(self._uncreated_bytes)
+        self._uncreated_bytes = 0
         self._tree.finish(complete)
         self._tree.close()
 
-    def _check(self, entry: Entry, free_bytes: int | None) -> None:
+    def _check(self, entry: Entry, budget: ByteBudget) -> None:
         """Check an entry; make it if it is a directory. Raises RefusedEntryError."""
         refusal = refusal_reason_untrusted(entry.path, self._dotfiles)
         if refusal:
@@ -95,29 +115,31 @@ class Storage:
             return
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
-        if free_bytes is not None and entry.content_bytes > free_bytes:
-            raise RefusedEntryError("no space left on the receiver's disk")
         self._tree.check_file(components, self._overwrite)
+        if not budget.try_take(entry.size_bytes or 0):
+            raise RefusedEntryError(budget.refusal)
 
 
 class _StoredFile(IncomingFile):
     """A temporary file beside its final name."""
 
-    __slots__ = ("_components", "_durable", "_inode", "_mode", "_overwrite", "_temporary", "_tree")
+    __slots__ = ("_components", "_durable", "_inode", "_mode", "_overwrite", "_space", "_temporary", "_tree")
 
     def __init__(
         self,
         tree: Tree,
+        space: PromisedSpace,
         overwrite: bool,
         durable: bool,
         mode: int,
         entry: Entry,
         algorithm: Algorithm,
-        pending: PendingRanges,
+        budget: SessionBudget,
         on_complete: Callable[[], None],
     ) -> None:
-        super().__init__(entry, algorithm, pending, on_complete, tree.maps_extents)
+        super().__init__(entry, algorithm, budget, on_complete, tree.maps_extents)
         self._tree = tree
+        self._space = space
         self._overwrite = overwrite
         self._durable = durable
         self._mode = mode
@@ -177,6 +199,7 @@ class _StoredFile(IncomingFile):
             self.discard()
 
     def _remove(self) -> None:
+        self._space.remove(self)
         if self._temporary:
             self._tree.remove((*self._components[:-1], self._temporary))
             self._temporary = b""

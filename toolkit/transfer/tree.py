@@ -38,6 +38,7 @@ class Tree:
 
     durable:      whether a name is on the disk (fsync of its directory) when the call that made it returns
     maps_extents: see preallocate.py
+    device:       the `st_dev` of the directory's file system
 
     Raises UsageError if the directory cannot be opened.
     """
@@ -50,6 +51,7 @@ class Tree:
             raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name an existing directory") from error
         self._durable = durable
         self.maps_extents = preallocate.maps_extents(root)
+        self.device = os.fstat(root).st_dev
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[tuple[bytes, ...], int, int]] = []

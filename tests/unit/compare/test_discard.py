@@ -20,7 +20,7 @@ STEP = memoryview(bytes(1 << 20))
 
 
 def storage_of(*sizes_bytes: int) -> IncomingFiles:
-    storage = IncomingFiles(DiscardingDestination(None))
+    storage = IncomingFiles(DiscardingDestination())
     entries = [Entry(EntryKind.FILE, b"%d" % n, 0o600, 0, size, size) for n, size in enumerate(sizes_bytes)]
     assert all(outcome.status is EntryStatus.OK for outcome in storage.offer(entries, ALGORITHM))
     return storage

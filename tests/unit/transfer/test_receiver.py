@@ -2,17 +2,20 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.background import PATIENCE_S, Background
 from tests.support.content import BytesSource
-from tests.support.sessions import Ends, ObservedChannel, file_entry, messages_until_close, xxh3
+from tests.support.sessions import Ends, ObservedChannel, directory_entry, file_entry, messages_until_close, xxh3
 from toolkit.channel import Extent
-from toolkit.errors import ProtocolError, VerificationError
-from toolkit.transfer import ReceiveOptions, receive, send
-from toolkit.transfer.manifest import MAX_OPEN_GROUPS
+from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, TransferError, VerificationError
+from toolkit.transfer import ReceiveOptions, SendOptions, SessionLimits, receive, send
+from toolkit.transfer.digest import ALGORITHMS
+from toolkit.transfer.limits import MIN_PROGRESS_BYTES, LimitError
+from toolkit.transfer.manifest import MAX_HOLE_BYTES, MAX_OPEN_GROUPS
 from toolkit.transfer.messages import (
     Accept,
     Alive,
@@ -30,6 +33,7 @@ from toolkit.transfer.messages import (
     Offer,
     Result,
     Withdraw,
+    decode_untrusted,
 )
 from toolkit.transfer.storage import QUICK_COMMIT_BYTES
 
@@ -91,6 +95,111 @@ def test_a_digest_of_another_algorithm_never_verifies(ends: Ends, root: Path) ->
     assert not list(root.iterdir())
 
 
+# Limits.
+
+
+def limited(ends: Ends, root: Path, limits: SessionLimits) -> Background[object]:
+    """A receiver with these limits, in the background; its peer hears its last message."""
+
+    def run() -> object:
+        try:
+            return receive(ends[1], root, ReceiveOptions(limits=limits))
+        finally:
+            ends[1].close()
+
+    return Background(run)
+
+
+def repeat_until_closed(action: Callable[[], object]) -> None:
+    """Until the receiver has ended the session, however long that takes."""
+
+    def repeat() -> None:
+        while True:
+            action()
+            threading.Event().wait(0.001)
+
+    with pytest.raises(PeerClosedError):
+        repeat()
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        (SessionLimits(stall_seconds=0.1), "no progress for 100 ms (the receiver's --stall-timeout)"),
+        (SessionLimits(max_seconds=0.1), "a session may last 100 ms (the receiver's --max-time)"),
+    ],
+    ids=["stall", "time"],
+)
+def test_a_peer_that_only_says_that_it_is_alive_does_not_hold_a_session(
+    ends: Ends, root: Path, limits: SessionLimits, text: str
+) -> None:
+    received = limited(ends, root, limits)
+    ends[0].send_message(Begin().encode())
+    repeat_until_closed(lambda: ends[0].send_message(Alive().encode()))
+    with pytest.raises(LimitError) as caught:
+        received.outcome()
+    assert str(caught.value) == text
+    assert messages_until_close(ends[0])[-1] == ErrorMessage(ErrorReason.REFUSED, text)
+
+
+def test_a_byte_now_and_then_is_no_progress(ends: Ends, root: Path) -> None:
+    received = limited(ends, root, SessionLimits(stall_seconds=0.1))
+    size = 1 << 30
+    for message in (Begin(), Offer(0, (file_entry(b"a", size),))):
+        ends[0].send_message(message.encode())
+    offsets = iter(range(MIN_PROGRESS_BYTES - 1))
+    repeat_until_closed(lambda: ends[0].send_extent(Extent(0, next(offsets), 1), BytesSource(bytes(size >> 12))))
+    with pytest.raises(LimitError, match="no progress"):
+        received.outcome()
+    assert not list(root.iterdir())
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_more_files_than_allowed_are_refused_and_both_ends_learn_the_limit(
+    ends: Ends, tmp_path: Path, root: Path, is_announced: bool
+) -> None:
+    (tmp_path / "tree").mkdir()
+    for number in range(6):
+        (tmp_path / "tree" / f"{number}").write_bytes(b"x")
+    received = limited(ends, root, SessionLimits(max_files=5))
+    sources = sorted((tmp_path / "tree").iterdir()) if is_announced else [tmp_path / "tree"]
+    with pytest.raises(RefusedError, match=r"refused the session: a session may bring 5 files .*--max-files"):
+        send(ends[0], sources, SendOptions(recursive=True))
+    with pytest.raises(LimitError):
+        received.outcome()
+
+
+def test_holes_cost_no_hashing_before_the_peer_can_be_stopped(
+    ends: Ends, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terabyte of zeros in 25 kB of messages, and then an end: little of it is hashed."""
+    hashed_bytes = 0
+
+    class CountingHasher:
+        def update(self, data: memoryview | bytes, /) -> None:
+            nonlocal hashed_bytes
+            hashed_bytes += len(data)
+
+        def digest(self) -> bytes:
+            return bytes(16)
+
+    monkeypatch.setattr(
+        "toolkit.transfer.digest.ALGORITHMS", (ALGORITHMS[0]._replace(new=CountingHasher), ALGORITHMS[1])
+    )
+    steps = 1000
+    ends[0].send_message(Begin().encode())
+    ends[0].send_message(Offer(0, (file_entry(b"a", steps * MAX_HOLE_BYTES, content=0),)).encode())
+    for number in range(steps):
+        ends[0].send_message(Hole(0, number * MAX_HOLE_BYTES, MAX_HOLE_BYTES).encode())
+    ends[0].send_message(ErrorMessage(ErrorReason.CANCELLED, "").encode())
+    with pytest.raises(TransferError, match="cancelled"):
+        receive(ends[1], root)
+    assert hashed_bytes < steps * MAX_HOLE_BYTES / 50
+
+
+# Signs of life.
+
+
 @pytest.mark.parametrize(("durable", "call", "size_bytes"), [(True, "fsync", 1), (False, "fchmod", QUICK_COMMIT_BYTES)])
 def test_the_receiver_sends_alive_during_a_slow_commit(
     ends: Ends,
@@ -116,3 +225,49 @@ def test_the_receiver_sends_alive_during_a_slow_commit(
     received.outcome()
     assert waits
     assert all(waits)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "rmdir"])
+def test_the_receiver_sends_alive_while_it_makes_and_removes_directories(
+    ends: Ends, root: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A disk that is slow when directories of an offer are made, or when those of a failed session are removed."""
+    heard_alive = threading.Event()
+    waits: list[bool] = []
+    original = getattr(os, call)
+
+    def slow(*arguments: object, **options: object) -> None:
+        waits.append(heard_alive.wait(PATIENCE_S / 2))
+        original(*arguments, **options)
+
+    monkeypatch.setattr(os, call, slow)
+    received = limited(ends, root, SessionLimits())
+    for message in (Begin(), Offer(0, (directory_entry(b"d"),)), Offer(7, (directory_entry(b"e"),))):
+        ends[0].send_message(message.encode())
+    listener = ObservedChannel(ends[0], lambda message: isinstance(message, Alive) and heard_alive.set())
+    messages_until_close(listener)
+    with pytest.raises(ProtocolError, match="wrong number"):
+        received.outcome()
+    assert waits == [True]
+
+
+def test_a_peer_learns_of_a_failure_after_unfinished_files_are_gone(ends: Ends, root: Path) -> None:
+    received = limited(ends, root, SessionLimits())
+    for message in (Begin(), OFFER):
+        ends[0].send_message(message.encode())
+    ends[0].send_extent(Extent(0, 0, 3), BytesSource(b"hel"))
+    while not list(root.iterdir()):
+        threading.Event().wait(0.001)
+    found: list[list[Path]] = []
+    send_message = ends[1].send_message
+
+    def watch(message: bytes) -> None:
+        if isinstance(decode_untrusted(message), ErrorMessage):
+            found.append(list(root.iterdir()))
+        send_message(message)
+
+    ends[1].send_message = watch  # type: ignore[method-assign]
+    ends[0].send_message(Offer(9, OFFER.entries).encode())
+    with pytest.raises(ProtocolError):
+        received.outcome()
+    assert found == [[]]

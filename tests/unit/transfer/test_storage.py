@@ -13,8 +13,9 @@ import pytest
 from tests.support.sessions import MTIME_NS, XXH3, commit, deliver, directory_entry, file_entry
 from toolkit.errors import TransferError, UsageError
 from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.limits import LimitError
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
-from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.messages import EntryOutcome, EntryStatus, Hole
 from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.storage import Storage
 from toolkit.transfer.tree import Tree, rename_new
@@ -357,6 +358,49 @@ def test_an_offer_that_does_not_fit_on_the_disk_is_refused(files: IncomingFiles,
         EntryStatus.REFUSED,
     ]
     assert "no space" in outcomes[0].reason
+
+
+def test_two_sessions_are_not_promised_the_same_space(files: IncomingFiles, root: Path) -> None:
+    status = os.statvfs(root)
+    most = status.f_bavail * status.f_frsize * 2 // 3
+    other = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    (first,) = files.offer([file_entry(b"a", most)], XXH3)
+    (second,) = other.offer([file_entry(b"b", most)], XXH3)
+    assert first.status is EntryStatus.OK
+    assert second.status is EntryStatus.REFUSED
+    assert "no space" in second.reason
+    files.close(complete=False)
+    (third,) = other.offer([file_entry(b"b", most)], XXH3)
+    assert third.status is EntryStatus.OK
+    other.close(complete=False)
+
+
+def test_space_that_was_promised_is_free_again_when_the_file_has_arrived(files: IncomingFiles, root: Path) -> None:
+    status = os.statvfs(root)
+    most = status.f_bavail * status.f_frsize * 2 // 3
+    for number in range(3):
+        (outcome,) = files.offer([file_entry(b"%d" % number, None, content=most)], XXH3)
+        assert outcome.status is EntryStatus.OK
+        deliver(files, number, b"hello")
+
+
+def test_a_session_may_not_bring_more_bytes_than_its_limit(root: Path) -> None:
+    files = IncomingFiles(Storage(root, overwrite=False, durable=False), limit_bytes=20)
+    entries = [file_entry(b"a", 15), file_entry(b"large", 6), file_entry(b"stream", None), file_entry(b"b", 1)]
+    outcomes = files.offer(entries, XXH3)
+    assert [outcome.status for outcome in outcomes] == [
+        EntryStatus.OK,
+        EntryStatus.REFUSED,
+        EntryStatus.OK,
+        EntryStatus.OK,
+    ]
+    assert "20 B in a session (its --max-bytes)" in outcomes[1].reason
+    files.write(2, 0, memoryview(b"1234"))
+    with pytest.raises(LimitError, match="--max-bytes"):
+        files.write(2, 4, memoryview(b"5"))
+    with pytest.raises(LimitError, match="--max-bytes"):
+        files.write_hole(Hole(2, 4, 1))
+    files.close(complete=False)
 
 
 @pytest.mark.parametrize("failing", ["pwrite", "open"])

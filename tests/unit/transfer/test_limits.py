@@ -1,0 +1,67 @@
+"""The limits of a session: time, and progress that only a waiting receiver asks for."""
+
+import pytest
+
+from toolkit.transfer.limits import (
+    FIRST_MESSAGE_S,
+    MIN_PROGRESS_BYTES,
+    ByteBudget,
+    LimitError,
+    SessionLimits,
+    SessionWatch,
+)
+
+LIMITS = SessionLimits(max_seconds=1000, stall_seconds=60)
+
+
+def test_a_session_ends_after_its_time() -> None:
+    now_s = 5.0
+    watch = SessionWatch(LIMITS, lambda: now_s)
+    now_s = 1004.0
+    watch.check(True, 0, 0)
+    now_s = 1005.0
+    with pytest.raises(LimitError, match=r"16.67 min .*--max-time"):
+        watch.check(True, 0, 0)
+
+
+def test_time_that_this_end_takes_is_no_stall() -> None:
+    now_s = 0.0
+    watch = SessionWatch(LIMITS, lambda: now_s)
+    now_s = 900.0
+    watch.on_waited(59.0)
+    watch.check(True, 0, 0)
+    watch.on_waited(1.0)
+    with pytest.raises(LimitError, match=r"no progress for 60 s .*--stall-timeout"):
+        watch.check(True, 0, 0)
+
+
+def test_progress_is_enough_content_or_a_step() -> None:
+    watch = SessionWatch(LIMITS)
+    for received_bytes, steps in ((MIN_PROGRESS_BYTES, 0), (MIN_PROGRESS_BYTES + 1, 1), (2 * MIN_PROGRESS_BYTES, 2)):
+        watch.on_waited(59.0)
+        watch.check(True, received_bytes, steps)
+    watch.on_waited(59.0)
+    watch.check(True, 3 * MIN_PROGRESS_BYTES - 1, 2)
+    watch.on_waited(1.0)
+    with pytest.raises(LimitError):
+        watch.check(True, 3 * MIN_PROGRESS_BYTES - 1, 2)
+
+
+def test_a_peer_that_connects_must_begin_soon() -> None:
+    watch = SessionWatch(LIMITS)
+    watch.on_waited(FIRST_MESSAGE_S - 1)
+    watch.check(False, 0, 0)
+    watch.on_waited(1)
+    with pytest.raises(LimitError, match="sent nothing for 30 s"):
+        watch.check(False, 0, 0)
+
+
+def test_a_budget_gives_what_it_has_and_takes_back() -> None:
+    budget = ByteBudget(10)
+    assert budget.try_take(6)
+    assert not budget.try_take(5)
+    budget.give_back(6)
+    budget.take(10)
+    with pytest.raises(LimitError, match="10 B in a session"):
+        budget.take(1)
+    assert ByteBudget(None).try_take(1 << 62)
