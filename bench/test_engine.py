@@ -20,6 +20,7 @@ from toolkit.rudp.batch import Batch, PacketBuffer
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.flow_control import ReceiveWindow
+from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.sent_packets import SendState, SentPackets
 
@@ -49,7 +50,7 @@ def batch_of(connection_id: int, first_number: int, buffer: PacketBuffer) -> mem
 class TestBatch:
     def test_build(self, benchmark: BenchmarkFixture) -> None:
         """Headers and payload of one batch into one buffer (`PacketBuffer.fill`)."""
-        buffer = PacketBuffer(1 << 18)
+        buffer = PacketBuffer(1 << 18, Unprotected())
         numbers = np.arange(BATCH)
         offsets = numbers * PAYLOAD_BYTES
         size = BATCH * PAYLOAD_BYTES
@@ -68,7 +69,7 @@ class TestBatch:
 
     def test_decode_headers(self, benchmark: BenchmarkFixture) -> None:
         """The header columns of a batch, read through the structured dtype."""
-        data = bytes(batch_of(FAR_ID, 0, PacketBuffer(1 << 18)))
+        data = bytes(batch_of(FAR_ID, 0, PacketBuffer(1 << 18, Unprotected())))
 
         def decode() -> tuple[int, int]:
             rows = np.frombuffer(data, np.uint8)
@@ -82,8 +83,8 @@ class TestBatch:
     @pytest.mark.parametrize("order", ["in order", "1% lost", "reversed"])
     def test_receive(self, benchmark: BenchmarkFixture, order: str) -> None:
         """Receive one batch: check it, note what to acknowledge, gather the payload."""
-        assembler = DataAssembler(FAR_ID, ReceiveWindow(WIDE_WINDOW_BYTES), AckTracker())
-        buffer = PacketBuffer(1 << 18)
+        assembler = DataAssembler(FAR_ID, ReceiveWindow(WIDE_WINDOW_BYTES), AckTracker(), Unprotected())
+        buffer = PacketBuffer(1 << 18, Unprotected())
         rng = random.Random(1)
         first = 0
 
@@ -101,7 +102,7 @@ class TestBatch:
 
         def receive(data: memoryview) -> int:
             assembler.begin_batch()
-            assembler.receive_untrusted(data, DATAGRAM_BYTES, 0)
+            assembler.receive_untrusted(data, DATAGRAM_BYTES, 0, Unprotected())
             return len(assembler.received())
 
         assert timed(benchmark, receive, arrange, 500) >= 1
@@ -109,7 +110,7 @@ class TestBatch:
 
 def in_flight() -> SentPackets:
     """100,000 packets, sent in batches."""
-    sent = SentPackets()
+    sent = SentPackets(wire.HEADER_BYTES)
     sizes = np.full(BATCH, DATAGRAM_BYTES, np.int32)
     for first in range(0, IN_FLIGHT, BATCH):
         offsets = PAYLOAD_BYTES * np.arange(first, first + BATCH)
@@ -209,7 +210,7 @@ class Zeros:
 def flooding_connection() -> tuple[Connection, int]:
     """A connection with 100,000 packets in flight, and the packet number of the first."""
     config = Config(congestion_control="newreno")
-    connection = Connection(config, Zeros(), NEAR_ID, FAR_ID, DATAGRAM_BYTES, 0)
+    connection = Connection(config, Zeros(), NEAR_ID, FAR_ID, DATAGRAM_BYTES, 0, Unprotected())
     connection.start(WIDE_WINDOW_BYTES, 10_000 * MS)
     while connection.poll_transmit(0) is not None:
         pass

@@ -16,7 +16,7 @@ class Model:
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
-        self.sent = SentPackets()
+        self.sent = SentPackets(wire.HEADER_BYTES)
         self.in_flight: set[int] = set()
         self.lost: set[int] = set()
         self.received = RangeSet()

@@ -11,11 +11,13 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.state import TRANSITIONS, UNREACHABLE_NS, ConnectionEvent, ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
 LOCAL_ID, PEER_ID = 0x1111, 0x2222
 IDLE_NS = 10_000_000_000
+FIRST_NUMBER = 2000
 
 PACKETS = {
     "data": wire.DATA.pack(wire.PacketType.DATA, 0, LOCAL_ID, 1000, 0) + b"x",
@@ -31,14 +33,18 @@ FOREIGN = {
 NOISE = {
     "nothing known": bytes(100),
     "short": b"\x10",
-    "foreign accept": wire.AcceptPacket(LOCAL_ID ^ 1, 5, 1472, 0).encode(),
-    "foreign initial": wire.InitialPacket(PEER_ID ^ 1, 1472).encode(),
 }
+LATE_HANDSHAKE = [wire.PREFIX.pack(kind, 0, LOCAL_ID) + bytes(1190) for kind in range(1, wire.PacketType.DATA)]
 ABSURD = {
     "unknown type": wire.COMMON.pack(0x7F, 0, LOCAL_ID, 5),
     "unsent ack": wire.encode_ack(LOCAL_ID, 5, wire.AckPacket([(1 << 40, 1 << 41)], 0, 0, 0, 0, 0, 0)),
     "response": wire.PATH.pack(wire.PacketType.PATH_RESPONSE, 0, LOCAL_ID, 6, 1),
 }
+
+
+def numbered(packet: bytes, number: int) -> bytes:
+    """The packet with this packet number."""
+    return packet[:10] + number.to_bytes(8, "big") + packet[18:]
 
 
 def test_the_table_has_every_state_and_event() -> None:
@@ -61,14 +67,14 @@ def test_closed_is_final() -> None:
 class ConnectionWalk(RuleBasedStateMachine):
     """Inputs in any order; `expected` is the state by the table."""
 
-    @initialize(is_server=st.booleans())
-    def begin(self, is_server: bool) -> None:
+    @initialize()
+    def begin(self) -> None:
         self.now_ns = 5_000_000_000
-        accept = wire.AcceptPacket(PEER_ID, LOCAL_ID, 1472, 1 << 20) if is_server else None
         config = Config(idle_timeout_ns=IDLE_NS)
-        self.connection = Connection(config, MessageBuffer(), LOCAL_ID, PEER_ID, 1472, self.now_ns, accept)
+        self.connection = Connection(config, MessageBuffer(), LOCAL_ID, PEER_ID, 1472, self.now_ns, Unprotected())
         self.expected = ConnectionState.ESTABLISHED
         self.close_is_owed = False
+        self.number = FIRST_NUMBER
         self.last_valid_ns = self.now_ns
         self.refused_since_ns: int | None = None
         self.oldest_sent_ns = 1 << 62  # of the packets in flight; the peer of this test acknowledges nothing
@@ -98,7 +104,8 @@ class ConnectionWalk(RuleBasedStateMachine):
     @rule()
     def peer_closes(self) -> None:
         was = self.expected
-        assert self.receive(wire.encode_close(LOCAL_ID, 2000, 4, "over")) == 0
+        self.number += 1
+        assert self.receive(wire.encode_close(LOCAL_ID, self.number, 4, "over")) == 0
         self.on(ConnectionEvent.PEER_CLOSED)
         self.close_is_owed = False
         if was is ConnectionState.ESTABLISHED:
@@ -107,9 +114,21 @@ class ConnectionWalk(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(PACKETS)))
     def packet(self, name: str) -> None:
-        assert self.receive(PACKETS[name]) == 0
+        self.number += 1
+        assert self.receive(numbered(PACKETS[name], self.number)) == 0
         self.close_is_owed |= self.expected is ConnectionState.CLOSING
         self.heard()
+
+    @rule(name=st.sampled_from(sorted(PACKETS)))
+    def repeated_packet(self, name: str) -> None:
+        """A repeated packet does not show that the peer is still there: anyone on the path can repeat it."""
+        if self.number > FIRST_NUMBER:
+            assert self.receive(numbered(PACKETS[name], self.number)) == 0
+            self.close_is_owed |= self.expected is ConnectionState.CLOSING
+
+    @rule(packet=st.sampled_from(LATE_HANDSHAKE))
+    def late_packet_of_the_handshake(self, packet: bytes) -> None:
+        assert self.receive(packet) == 0
 
     @rule(packet=st.sampled_from([*FOREIGN.values(), *NOISE.values()]))
     def packet_of_another_connection(self, packet: bytes) -> None:

@@ -5,6 +5,7 @@ queue), so the seed is enough to replay a failing schedule. Datagrams are delive
 UDP_GRO. A test selects particular datagrams to lose by `drop`, and acts as a hostile peer by `inject`.
 """
 
+import hashlib
 import heapq
 import struct
 from collections.abc import Callable
@@ -12,12 +13,14 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from toolkit.rudp import wire
 from toolkit.rudp.batch import MAX_SEGMENTS, Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.observer import ConnectionObserver
+from toolkit.rudp.protection import KEY_UPDATE_PACKETS, AeadProtection, PacketProtection, Unprotected
 from toolkit.rudp.state import ConnectionState
 
 MS = 1_000_000
@@ -25,6 +28,25 @@ SECOND = 1000 * MS
 NEAR_ID = 0x1111_2222_3333_4444
 FAR_ID = 0x5555_6666_7777_8888
 DATAGRAM_BYTES = 1472
+FINISH = wire.PREFIX.pack(0x06, 0, FAR_ID) + bytes(100)
+
+
+class FixedKeys:
+    """Keys of one generation, made from a number; the next generation has the next number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.iv = hashlib.sha256(b"iv %d" % number).digest()[:12]
+        self.aead = AESGCM(hashlib.sha256(b"key %d" % number).digest())
+
+    def next(self) -> "FixedKeys":
+        return FixedKeys(self.number + 1)
+
+
+def sealed_pair(update_after: int = KEY_UPDATE_PACKETS) -> tuple[AeadProtection, AeadProtection]:
+    """The protections of both ends of a connection, which update their keys after this many packets."""
+    there, back = FixedKeys(1000), FixedKeys(2000)
+    return AeadProtection(there, back, update_after), AeadProtection(back, there, update_after)
 
 
 def never(_now_ns: int) -> bool:
@@ -93,7 +115,8 @@ class End:
 class Pair:
     """`near` is the client, `far` the server. `run` advances virtual time until a condition holds.
 
-    `data` and `back_data` are how many random bytes each of them has to send; `offer` hands them over.
+    `data` and `back_data` are how many random bytes each of them has to send; `offer` hands them over. `protections`
+    are those of `near` and `far`; None for packets in the clear.
     """
 
     def __init__(
@@ -108,6 +131,7 @@ class Pair:
         gro: bool = True,
         near_observer: ConnectionObserver | None = None,
         far_observer: ConnectionObserver | None = None,
+        protections: tuple[PacketProtection, PacketProtection] | None = None,
     ) -> None:
         self.seed = seed
         self.now_ns = SECOND
@@ -115,12 +139,29 @@ class Pair:
         near_config = near_config or Config()
         far_config = far_config or Config()
         near_source, far_source = Source(seed, data), Source(seed + 1, back_data)
+        near_protection, far_protection = protections or (Unprotected(), Unprotected())
         near = Connection(
-            near_config, near_source, NEAR_ID, FAR_ID, DATAGRAM_BYTES, self.now_ns, observer=near_observer
+            near_config,
+            near_source,
+            NEAR_ID,
+            FAR_ID,
+            DATAGRAM_BYTES,
+            self.now_ns,
+            near_protection,
+            FINISH,
+            near_observer,
         )
         near.start(far_config.receive_window_bytes, None)
-        accept = wire.AcceptPacket(NEAR_ID, FAR_ID, DATAGRAM_BYTES, far_config.receive_window_bytes)
-        far = Connection(far_config, far_source, FAR_ID, NEAR_ID, DATAGRAM_BYTES, self.now_ns, accept, far_observer)
+        far = Connection(
+            far_config,
+            far_source,
+            FAR_ID,
+            NEAR_ID,
+            DATAGRAM_BYTES,
+            self.now_ns,
+            far_protection,
+            observer=far_observer,
+        )
         self.near = End(near, forward, near_source, bytearray(back_data))
         self.far = End(far, backward or forward, far_source, bytearray(data))
         self.ends = ((self.near, self.far), (self.far, self.near))

@@ -27,21 +27,30 @@ _MAX_ACK_PACKETS: Final = 3
 class AckTracker:
     """Report arrivals by the `on_*` methods; `make_acks` once `ack_time_ns` has come.
 
+    A packet whose number has arrived before is a duplicate, or so old that its number is no longer kept (RFC 9000
+    section 12.3). Nothing follows from it.
+
     ack_time_ns:       when the next acknowledgement is due; None while none is
     packets_received:  ack-eliciting packets, duplicates included
     packets_duplicate: those of them that had arrived before
-    bytes_received:    size of the ack-eliciting datagrams
+    packets_accepted:  packets of any type without duplicates
+    bytes_received:    size of the ack-eliciting datagrams, without duplicates
+    largest_eliciting: highest packet number of all, when an ack-eliciting packet had it last
     """
 
     def __init__(self) -> None:
         self.ack_time_ns: int | None = None
         self.packets_received = 0
         self.packets_duplicate = 0
+        self.packets_accepted = 0
         self.bytes_received = 0
+        self.largest_eliciting = -1
         self._ack_every_bytes = INITIAL_ACK_EVERY_BYTES
         self._max_ack_delay_ns = INITIAL_MAX_ACK_DELAY_NS
         self._received = RangeSet()
+        self._floor = 0  # every packet number below it is a duplicate
         self._least_unacked = 0  # the sender needs no acknowledgement below this packet number
+        self._frequency_number = -1  # packet number of the PING that has set the frequency
         self._largest = -1
         self._largest_time_ns = 0
         self._unacked_bytes = 0
@@ -60,33 +69,51 @@ class AckTracker:
             self._is_immediate = True
         self.on_packets(packet_number, packet_number + 1, size_bytes, now_ns)
 
-    def on_packets(self, start: int, end: int, size_bytes: int, now_ns: int) -> None:
-        """The ack-eliciting packets [start, end) have arrived in order, `size_bytes` in total."""
+    def on_packets(self, start: int, end: int, size_bytes: int, now_ns: int) -> bool:
+        """The ack-eliciting packets [start, end) have arrived in order, `size_bytes` in total; return if any is new."""
         count = end - start
         self.packets_received += count
-        self.bytes_received += size_bytes
         new = self._add(start, end)
         if not new or new[0] != (start, end):
-            self.packets_duplicate += count - sum(new_end - new_start for new_start, new_end in new)
+            accepted = sum(new_end - new_start for new_start, new_end in new)
+            self.packets_duplicate += count - accepted
+            if not accepted:
+                return False
+            self.packets_accepted += accepted
+        else:
+            self.packets_accepted += count
+        self.bytes_received += size_bytes
         if start > self._largest + 1 or end <= self._largest:
             self._is_immediate = True  # a new gap, or a late packet that fills one (RFC 9000 section 13.2.1)
         if end > self._largest + 1:
-            self._largest = end - 1
+            self._largest = self.largest_eliciting = end - 1
             self._largest_time_ns = now_ns
         self._unacked_bytes += size_bytes
         if self._is_immediate or self._unacked_bytes >= self._ack_every_bytes:
             self.ack_time_ns = now_ns
         elif self.ack_time_ns is None:
             self.ack_time_ns = now_ns + self._max_ack_delay_ns
+        return True
+
+    def is_duplicate(self, packet_number: int) -> bool:
+        """Whether a packet with this number has arrived before, or is too old to know."""
+        return packet_number <= self._largest and (packet_number < self._floor or packet_number in self._received)
+
+    def on_duplicate(self, is_eliciting: bool) -> None:
+        """A packet has arrived whose number is a duplicate."""
+        self.packets_received += is_eliciting
+        self.packets_duplicate += is_eliciting
 
     def on_non_eliciting_packet(self, packet_number: int) -> None:
         """A packet that needs no acknowledgement has arrived. Its number is kept, so that it leaves no gap."""
         self._add(packet_number, packet_number + 1)
+        self.packets_accepted += 1
         self._largest = max(self._largest, packet_number)
 
-    def on_ack_now(self) -> None:
-        """One of the packets that arrive now carries ACK_NOW."""
+    def on_ack_now(self, now_ns: int) -> None:
+        """One of the packets that were just reported carries ACK_NOW."""
         self._is_immediate = True
+        self.ack_time_ns = now_ns
 
     def on_ecn(self, ecn: int, count: int, now_ns: int) -> None:
         """Count the IP ECN field of `count` packets that were reported before. A CE mark is acknowledged at once."""
@@ -97,10 +124,15 @@ class AckTracker:
         elif ecn:
             self._ect_count += count
 
-    def on_ack_frequency(self, least_unacked: int, ack_every_bytes: int, max_ack_delay_ns: int) -> None:
-        """Take the contents of the sender's PING."""
+    def on_ack_frequency(
+        self, packet_number: int, least_unacked: int, ack_every_bytes: int, max_ack_delay_ns: int
+    ) -> None:
+        """Take the contents of the sender's PING. A PING that was overtaken by another one changes nothing."""
+        if packet_number <= self._frequency_number:
+            return
+        self._frequency_number = packet_number
         self._least_unacked = max(self._least_unacked, least_unacked)
-        self._received.remove(0, min(self._least_unacked, self._largest))
+        self._forget(min(self._least_unacked, self._largest))
         self._ack_every_bytes = ack_every_bytes
         self._max_ack_delay_ns = max_ack_delay_ns
 
@@ -114,6 +146,7 @@ class AckTracker:
     ) -> list[wire.AckPacket]:
         """Return the due acknowledgement in as many packets as its ranges need, newest ranges first.
 
+        `datagram_bytes` is the room in a datagram, without the authentication tag.
         Only the first packet states a delay: the arrival time of older packets is not kept.
         """
         per_packet = wire.max_ack_ranges(datagram_bytes)
@@ -138,7 +171,13 @@ class AckTracker:
 
     def _add(self, start: int, end: int) -> list[tuple[int, int]]:
         """Add packet numbers and return the new ones. If there are too many ranges, the oldest half is dropped."""
-        new = self._received.add(start, end)
+        new = self._received.add(max(start, self._floor), end)
         if len(self._received) > MAX_RANGES:
-            self._received.remove(0, self._received.newest_first(0, MAX_RANGES // 2)[-1][0])
+            self._forget(self._received.newest_first(0, MAX_RANGES // 2)[-1][0])
         return new
+
+    def _forget(self, floor: int) -> None:
+        """Keep no packet numbers below `floor` any longer: all of them count as duplicates."""
+        if floor > self._floor:
+            self._floor = floor
+            self._received.remove(0, floor)

@@ -4,8 +4,9 @@ DATA may be delivered in any order, so only the first copy of each byte is passe
 length-prefixed messages, which are delivered in order.
 
 DATA is handled a batch at a time. The headers of consecutive packets are checked as numpy columns, and their payload
-is gathered once into one contiguous buffer. Nearly every batch is a run of consecutive packets; it is recognised by
-one comparison of all headers with the expected ones.
+is opened into one contiguous buffer, which costs no copy of its own. Nearly every batch is a run of consecutive
+packets; it is recognised by one comparison of all headers with the expected ones. The comparison only selects what to
+open; nothing is recorded of a packet that does not open.
 
 Read: RFC 9000 sections 2.2 (offsets) and 4.1 (flow control).
 """
@@ -22,6 +23,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.rudp.batch import MAX_BATCH_BYTES
 from toolkit.rudp.flow_control import MessageWindow, ReceiveWindow
+from toolkit.rudp.protection import PacketProtection
 from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.streams import MESSAGE_LENGTH
 
@@ -39,12 +41,15 @@ class DataAssembler:
     accept_limit: stream offset from which on data is dropped as if it were lost, for lack of room in the application
     """
 
-    def __init__(self, connection_id: int, window: ReceiveWindow, acks: AckTracker) -> None:
-        """Packets that are accepted are reported to `acks`."""
+    def __init__(
+        self, connection_id: int, window: ReceiveWindow, acks: AckTracker, protection: PacketProtection
+    ) -> None:
+        """`protection` opens the packets; those that are accepted are reported to `acks`."""
         self.accept_limit = wire.MAX_OFFSET
         self._connection_id = connection_id
         self._window = window
         self._acks = acks
+        self._protection = protection
         self._ranges = RangeSet()
         self._expected = _ExpectedHeaders(connection_id)
         self._buffer = np.zeros(MAX_BATCH_BYTES, np.uint8)  # takes no memory before it is written to
@@ -78,31 +83,33 @@ class DataAssembler:
     def receive_untrusted(self, data: memoryview, segment_bytes: int, now_ns: int) -> int:
         """Take DATA packets of `segment_bytes` each from the front of `data`; return how many were taken.
 
-        The next one is of another kind or invalid. Raises ProtocolError if the first packet is invalid.
+        The next one is of another kind, invalid or forged. Raises ProtocolError if the first packet is.
         """
-        payload_bytes = segment_bytes - wire.HEADER_BYTES
+        payload_bytes = segment_bytes - self._protection.stream_overhead_bytes
         if payload_bytes <= 0:
             raise ProtocolError("DATA packet without payload")
         count = len(data) // segment_bytes
         rows = np.frombuffer(data, np.uint8, count * segment_bytes).reshape(count, segment_bytes)
-        payload = rows[:, wire.HEADER_BYTES :]
-        *_, number, offset = wire.DATA.unpack_untrusted(data)
+        _, flags, _, number, offset = wire.DATA.unpack_untrusted(data)
         limit = min(self._window.limit, self.accept_limit)
+        end = number + count
         if (
             offset + count * payload_bytes <= limit
-            and number + count <= wire.MAX_OFFSET
-            and self._expected.match(rows, number, offset)
+            and end <= wire.MAX_OFFSET
+            and self._expected.match(rows, flags & wire.Flags.KEY_PHASE, number, offset, payload_bytes)
         ):
-            self._receive_run(number, offset, payload, segment_bytes, now_ns)
-            return count
+            opened = self._open_untrusted(rows, np.arange(number, end))
+            self._receive_run(number, offset, opened, self._buffer_end, segment_bytes, now_ns)
+            return opened
         header = np.ndarray((count,), wire.DATA.dtype, rows, 0, (segment_bytes,))
-        return self._receive_columns_untrusted(header, payload, limit, now_ns)
+        return self._receive_columns_untrusted(header, rows, limit, now_ns)
 
     def _receive_columns_untrusted(
-        self, header: NDArray[np.void], payload: NDArray[np.uint8], limit: int, now_ns: int
+        self, header: NDArray[np.void], rows: NDArray[np.uint8], limit: int, now_ns: int
     ) -> int:
         """The general case of `receive_untrusted`: packets in any order, some of them perhaps invalid."""
-        count, payload_bytes = len(header), payload.shape[1]
+        count, segment_bytes = rows.shape
+        payload_bytes = segment_bytes - self._protection.stream_overhead_bytes
         is_ours = (header["type"] == wire.PacketType.DATA) & (header["connection_id"] == self._connection_id)
         if not is_ours.all():
             count = int(np.argmin(is_ours))
@@ -117,35 +124,39 @@ class DataAssembler:
             if count == 0:
                 too_large = "packet number out of range" if numbers[0] < 0 else "DATA packet beyond the receive window"
                 raise ProtocolError(too_large)
-            header, numbers, offsets = header[:count], numbers[:count], offsets[:count]
-        if (header["flags"] & wire.Flags.ACK_NOW).any():
-            self._acks.on_ack_now()
+        count = self._open_untrusted(rows[:count], numbers)
+        header, numbers, offsets = header[:count], numbers[:count], offsets[:count]
         is_cut = (np.diff(numbers) != 1) | (np.diff(offsets) != payload_bytes)
         cuts = [0, *(np.flatnonzero(is_cut) + 1).tolist(), count] if is_cut.any() else [0, count]
-        segment_bytes = payload_bytes + wire.HEADER_BYTES
+        accepted_before = self._acks.packets_accepted
+        low = self._buffer_end
         for first, end in pairwise(cuts):
-            self._receive_run(int(numbers[first]), int(offsets[first]), payload[first:end], segment_bytes, now_ns)
+            number, offset, at = int(numbers[first]), int(offsets[first]), low + first * payload_bytes
+            self._receive_run(number, offset, end - first, at, segment_bytes, now_ns)
+        if self._acks.packets_accepted > accepted_before and (header["flags"] & wire.Flags.ACK_NOW).any():
+            self._acks.on_ack_now(now_ns)
         return count
 
-    def _receive_run(
-        self, number: int, start: int, payload: NDArray[np.uint8], segment_bytes: int, now_ns: int
-    ) -> None:
-        """Take packets with consecutive numbers and offsets; each row of `payload` is the payload of one.
+    def _open_untrusted(self, rows: NDArray[np.uint8], numbers: NDArray[np.int64]) -> int:
+        """Open packets into the free part of the buffer; return how many. Raises ProtocolError if the first fails."""
+        opened = self._protection.open_stream(rows, numbers, self._buffer, self._buffer_end)
+        if opened == 0:
+            raise ProtocolError("DATA packet that is forged or damaged")
+        return opened
+
+    def _receive_run(self, number: int, start: int, count: int, low: int, segment_bytes: int, now_ns: int) -> None:
+        """Take opened packets with consecutive numbers and offsets, whose payload begins at `low` in the buffer.
 
         Only bytes that have not arrived before are passed on.
         """
-        count, payload_bytes = payload.shape
-        end = start + count * payload_bytes
+        end = start + count * (segment_bytes - self._protection.stream_overhead_bytes)
         if len(self._ranges) >= MAX_DATA_HOLES and not self._ranges.touches(start, end):
             return  # not acknowledged, as if it were lost
-        self._acks.on_packets(number, number + count, count * segment_bytes, now_ns)
-        new = self._ranges.add(start, end)
-        if new:
-            low = self._buffer_end
-            self._buffer[low : low + end - start].reshape(count, payload_bytes)[:] = payload
+        if not self._acks.on_packets(number, number + count, count * segment_bytes, now_ns):
+            return
+        for new_start, new_end in self._ranges.add(start, end):
             self._buffer_end = low + end - start
-            for new_start, new_end in new:
-                self._add_piece(new_start, low + new_start - start, low + new_end - start)
+            self._add_piece(new_start, low + new_start - start, low + new_end - start)
 
     def _add_piece(self, offset: int, start: int, end: int) -> None:
         """Pass on [start, end) of the buffer, joined to the piece before if it continues that one in both."""
@@ -158,19 +169,22 @@ class DataAssembler:
 
 
 class _ExpectedHeaders:
-    """The headers of consecutive DATA packets without flags, to compare a whole batch with."""
+    """The headers of consecutive DATA packets with the same flags, to compare a whole batch with."""
 
     def __init__(self, connection_id: int) -> None:
+        self._flags = 0
         self._header = np.zeros(_MAX_PACKETS, wire.DATA.dtype)
         self._header["type"] = wire.PacketType.DATA
         self._header["connection_id"] = connection_id
 
-    def match(self, rows: NDArray[np.uint8], number: int, offset: int) -> bool:
+    def match(self, rows: NDArray[np.uint8], flags: int, number: int, offset: int, payload_bytes: int) -> bool:
         """Whether the packets in `rows` are consecutive, starting with this packet number and stream offset."""
-        count, segment_bytes = rows.shape
+        count = len(rows)
         if count > _MAX_PACKETS:
             return False
-        payload_bytes = segment_bytes - wire.HEADER_BYTES
+        if flags != self._flags:
+            self._flags = flags
+            self._header["flags"] = flags
         header = self._header[:count]
         header["packet_number"] = np.arange(number, number + count)
         header["offset"] = np.arange(offset, offset + count * payload_bytes, payload_bytes)

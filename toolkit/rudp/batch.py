@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.rudp import wire
+from toolkit.rudp.protection import PacketProtection, StreamMemory
 
 MAX_SUPER_PACKET_BYTES = 65_507  # maximum payload of one UDP_SEGMENT send over IPv4
 MAX_BATCH_BYTES = 9 << 16
@@ -59,12 +60,11 @@ class Transmit(NamedTuple):
 class PacketBuffer:
     """Buffers for the stream packets of one `Transmit`. Header fields are written as columns."""
 
-    def __init__(self, max_bytes: int) -> None:
-        # Unlike bytearray, np.zeros takes no memory before it is written to: a small file uses little of it.
-        self._bytes = np.zeros(max_bytes, np.uint8)
-        self._view = self._bytes.data
-        self._payload = np.zeros(max_bytes, np.uint8)
-        self._scratch = self._payload.data
+    def __init__(self, max_bytes: int, protection: PacketProtection) -> None:
+        self._protection = protection
+        self._memory = StreamMemory(max_bytes)
+        self._scratch = self._memory.payload.data
+        self._view = self._memory.packets.data
 
     def scratch(self, size_bytes: int) -> memoryview:
         """Return contiguous memory for the payload of the next `fill`."""
@@ -80,25 +80,17 @@ class PacketBuffer:
         total_bytes: int,
         ack_now: bool,
     ) -> Transmit:
-        """Build packets with `payload_bytes` of payload each, the last perhaps shorter, from `scratch`."""
+        """Seal packets with `payload_bytes` of payload each, the last perhaps shorter, from `scratch`."""
+        protection, memory = self._protection, self._memory
         count = len(packet_numbers)
-        segment = wire.HEADER_BYTES + payload_bytes
-        header = np.ndarray((count,), wire.DATA.dtype, self._bytes, 0, (segment,))
+        segment = protection.stream_overhead_bytes + payload_bytes
+        header = np.ndarray((count,), wire.DATA.dtype, memory.packets, 0, (segment,))
         header["type"] = packet_type
-        header["flags"] = 0
+        header["flags"] = protection.phase_flags
         header["connection_id"] = connection_id
         header["packet_number"] = packet_numbers
         header["offset"] = offsets
         if ack_now:
-            header["flags"][-1] = wire.Flags.ACK_NOW
-        full = total_bytes // payload_bytes
-        if full:
-            rows = self._bytes[: full * segment].reshape(full, segment)
-            rows[:, wire.HEADER_BYTES :] = self._payload[: full * payload_bytes].reshape(full, payload_bytes)
-        end = full * segment
-        if full < count:
-            rest = total_bytes - full * payload_bytes
-            start = end + wire.HEADER_BYTES
-            self._bytes[start : start + rest] = self._payload[full * payload_bytes : total_bytes]
-            end = start + rest
+            header["flags"][-1] |= wire.Flags.ACK_NOW
+        end = protection.seal_stream(memory, packet_numbers, payload_bytes, total_bytes)
         return Transmit(self._view[:end], segment)

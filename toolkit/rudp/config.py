@@ -18,7 +18,7 @@ class Config:
     idle_timeout_ns:      silence after which the peer is considered gone
     receive_window_bytes: initial receive window of the data stream
     max_message_bytes:    maximum length of a message; a longer one is a protocol error
-    seed:                 seed of the random choices of the congestion controller
+    seed:                 seed of all random choices: of the congestion controller, and of the packet numbers to skip
     """
 
     congestion_control: str = DEFAULT_CONTROLLER

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from toolkit.errors import ProtocolError
+from toolkit.errors import ExitCode, ProtocolError
 from toolkit.rudp import wire
 from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.rudp.assembler import DataAssembler, MessageAssembler
@@ -22,8 +22,10 @@ from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.observer import ConnectionObserver, Timer
-from toolkit.rudp.path import PathState
+from toolkit.rudp.path import MAX_AMPLIFICATION, PathState
+from toolkit.rudp.protection import PacketProtection
 from toolkit.rudp.sender import Sender, take_stats
+from toolkit.rudp.skipped_numbers import SkippedPacketError
 from toolkit.rudp.state import ConnectionLifetime, ConnectionState
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource
@@ -44,7 +46,6 @@ class Connection:
     Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
     whenever they are sent or retransmitted.
 
-    is_confirmed:   the peer has shown that it knows this side's connection id
     sender, acks, receive_window: parts of the engine, for tests; drivers use the methods below
     """
 
@@ -56,103 +57,122 @@ class Connection:
         peer_id: int,
         peer_datagram_bytes: int,
         now_ns: int,
-        accept: wire.AcceptPacket | None = None,
+        protection: PacketProtection,
+        finish: bytes | None = None,
         observer: ConnectionObserver | None = None,
         peer_address: PeerAddress | None = None,
     ) -> None:
-        """`accept` is a server's ACCEPT packet, sent again if the client repeats its INITIAL; None on a client.
+        """`protection` seals and opens every packet. `observer` receives the events.
 
-        `peer_address` is the client's address, which may change; None on a client. `observer` receives the events.
+        `finish` is a client's last packet of the handshake. It is sent first, and again with every probe timeout until
+        a packet of the server has opened. `peer_address` is the client's address, which may change; None on a client.
         """
         self.local_id = local_id
-        self.is_confirmed = accept is None
         path = PathState(config, peer_datagram_bytes, peer_address)
-        self.sender = Sender(path, source, peer_id, observer)
+        self.sender = Sender(path, source, peer_id, protection, config.seed, observer)
         self.acks = AckTracker()
         self.receive_window = ReceiveWindow(config.receive_window_bytes)
         self._recovery = self.sender.recovery
-        self._data = DataAssembler(local_id, self.receive_window, self.acks)
+        self._data = DataAssembler(local_id, self.receive_window, self.acks, protection)
         self._messages = MessageAssembler(config.max_message_bytes)
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
         self._packets_invalid = 0
         self._peer_id = peer_id
-        self._accept = accept.encode() if accept else None
-        self._is_accept_due = accept is not None
+        self._protection = protection
+        self._tag_room = bytes(protection.tag_bytes)
+        self._finish = finish
+        self._is_finish_due = finish is not None
         self._is_close_due = False
         self._pending_acks: deque[wire.AckPacket] = deque()
-        self._pending_responses: deque[int] = deque(maxlen=_MAX_PENDING_RESPONSES)
+        self._pending_responses: deque[tuple[int, int]] = deque(maxlen=_MAX_PENDING_RESPONSES)  # with sizes
+        largest_bytes = max(min(config.max_datagram_bytes, peer_datagram_bytes), wire.MIN_DATAGRAM_BYTES)
+        self._max_ack_ranges = wire.max_ack_ranges(largest_bytes - protection.tag_bytes)
         self._observer = observer
         if observer is not None:
-            observer.connection_started(now_ns, local_id, peer_id, path.controller.name)
+            observer.connection_started(now_ns, local_id, peer_id, path.controller.name, protection.tag_bytes)
 
     # Inputs
 
     def handle_batch(self, batch: Batch, now_ns: int) -> None:
-        """Take datagrams from the peer. Invalid ones are counted and dropped."""
+        """Take datagrams from the peer. Those that do not open or are invalid are counted and dropped.
+
+        Nothing believes a packet before it has opened. Duplicates have no effect, and packets of the handshake that
+        are late neither.
+        """
         self._data.begin_batch()
+        acks = self.acks
         data, segment_bytes = batch.data, batch.segment_bytes
         while data:
             size = min(segment_bytes, len(data))
             taken = 1
+            accepted_before = acks.packets_accepted
             try:
                 if data[0] == PacketType.DATA and self._lifetime.state is ConnectionState.ESTABLISHED:
                     taken = self._data.receive_untrusted(data, size, now_ns)
-                else:
-                    self._handle_datagram_untrusted(data[:size], now_ns)
+                    if self._observer is not None:
+                        self._observer.packets_received(now_ns, Batch(data[: taken * size], size, batch.ecn))
+                elif not PacketType.INITIAL <= data[0] < PacketType.DATA:
+                    packet = self._handle_packet_untrusted(data[:size], now_ns)
+                    if self._observer is not None:
+                        whole = memoryview(bytes(packet) + self._tag_room)
+                        self._observer.packets_received(now_ns, Batch(whole, size, batch.ecn))
             except ProtocolError:
                 self._packets_invalid += 1
-            else:
+            accepted = acks.packets_accepted - accepted_before
+            if accepted:
+                self._finish = None
                 self._lifetime.on_received(now_ns)
-                self.is_confirmed |= data[0] >= PacketType.DATA
-                self.acks.on_ecn(batch.ecn, taken, now_ns)
-                if self._observer is not None:
-                    self._observer.packets_received(now_ns, Batch(data[: taken * size], size, batch.ecn))
+                acks.on_ecn(batch.ecn, accepted, now_ns)
             data = data[taken * size :]
 
-    def _handle_datagram_untrusted(self, datagram: memoryview, now_ns: int) -> None:
-        packet_type, connection_id = wire.connection_id_untrusted(datagram)
-        if packet_type == PacketType.INITIAL and self._accept is not None:
-            if wire.decode_initial_untrusted(datagram).client_id != self._peer_id:
-                raise ProtocolError("INITIAL packet of another client")
-            self._is_accept_due = True
-            return
+    def _handle_packet_untrusted(self, datagram: memoryview, now_ns: int) -> memoryview:
+        """Open one packet and handle it; return it in the clear, without tag."""
+        packet_type, flags, connection_id, number = wire.COMMON.unpack_untrusted(datagram)
         if connection_id != self.local_id:
             raise ProtocolError("packet with an unknown connection id")
-        if packet_type == PacketType.ACCEPT:
-            return  # the answer to a repeated INITIAL
-        _, flags, _, number = wire.COMMON.unpack_untrusted(datagram)
         if number >= wire.MAX_OFFSET:
             raise ProtocolError("packet number out of range")
-        if self.state is ConnectionState.CLOSING and packet_type != PacketType.CLOSE:
-            self._is_close_due = True
-            return
-        if self.state is ConnectionState.CLOSED:
-            return
+        packet = self._protection.open_untrusted(datagram)
+        if self.state is not ConnectionState.ESTABLISHED and packet_type != PacketType.CLOSE:
+            self._is_close_due |= self.state is ConnectionState.CLOSING
+            return packet
+        is_eliciting = packet_type in _ACK_ELICITING
+        if self.acks.is_duplicate(number):
+            self.acks.on_duplicate(is_eliciting)
+            return packet
         handler = _HANDLERS.get(packet_type)
         if handler is None:
             raise ProtocolError(f"unknown packet type {packet_type:#04x}")
-        handler(self, datagram, now_ns)
-        if packet_type in _ACK_ELICITING:
+        handler(self, packet, now_ns)
+        if is_eliciting:
             self.acks.on_packet(number, flags, len(datagram), now_ns)
         else:
             self.acks.on_non_eliciting_packet(number)
+        return packet
 
     def _on_ack_untrusted(self, datagram: memoryview, now_ns: int) -> None:
-        if self._recovery.on_ack_untrusted(wire.decode_ack_untrusted(datagram), now_ns):
+        ack = wire.decode_ack_untrusted(datagram, self._max_ack_ranges)
+        try:
+            is_new = self._recovery.on_ack_untrusted(ack, now_ns)
+        except SkippedPacketError as error:
+            self.close(ExitCode.FAILED, str(error))
+            raise
+        if is_new:
             self._report_stats(now_ns)
 
     def _on_message_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
         *_, offset = wire.DATA.unpack_untrusted(datagram)
-        if len(datagram) == wire.HEADER_BYTES:
+        if len(datagram) <= wire.HEADER_BYTES:
             raise ProtocolError("MESSAGE packet without payload")
         self._messages.receive_untrusted(offset, datagram[wire.HEADER_BYTES :])
 
     def _on_ping_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        *_, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
-        self.acks.on_ack_frequency(least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
+        *_, number, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
+        self.acks.on_ack_frequency(number, least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
 
     def _on_path_challenge_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        self._pending_responses.append(wire.PATH.unpack_untrusted(datagram)[-1])
+        size_bytes = len(datagram) + self._protection.tag_bytes
+        self._pending_responses.append((wire.PATH.unpack_untrusted(datagram)[-1], size_bytes))
 
     def _on_path_response_untrusted(self, datagram: memoryview, now_ns: int) -> None:
         path = self._recovery.path.validate_untrusted(wire.PATH.unpack_untrusted(datagram)[-1])
@@ -170,13 +190,17 @@ class Connection:
     def handle_off_path_batch(self, batch: Batch, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
         """Take datagrams that came from another address than the peer's current one.
 
-        If they contain anything new, that path is validated, and then used. `challenge` is 64 fresh random bits.
+        If an ack-eliciting one has the highest packet number so far, that path is validated, and then used (RFC 9000
+        section 9.3). `challenge` is 64 fresh random bits.
         """
-        acks = self.acks
-        before = acks.packets_received - acks.packets_duplicate
+        before = self.acks.largest_eliciting
+        accepted_before = self.acks.packets_accepted
         self.handle_batch(batch, now_ns)
-        if acks.packets_received - acks.packets_duplicate > before:
-            self._recovery.path.propose(peer_address, challenge, now_ns)
+        path = self._recovery.path
+        if self.acks.largest_eliciting > before:
+            path.propose(peer_address, challenge, now_ns)
+        if path.candidate is not None and self.acks.packets_accepted > accepted_before:
+            path.candidate.on_received(peer_address, len(batch.data))
 
     def handle_local_address_change(self) -> None:
         """This side's own address has changed: use a new path (RFC 9000 section 9.4)."""
@@ -194,6 +218,7 @@ class Connection:
         if self._lifetime.take_keep_alive(now_ns):
             self.sender.request_ping()
         if self._recovery.on_timeout(now_ns):
+            self._is_finish_due = self._finish is not None
             self._report_stats(now_ns)
 
     def handle_unreachable(self, now_ns: int) -> None:
@@ -209,7 +234,7 @@ class Connection:
     def start(self, data_limit: int, rtt_ns: int | None) -> None:
         """Begin on a client, with the results of the handshake: the send limit, and the first RTT sample, if any.
 
-        The client sends a PING at once: the server hands a connection out when the client has used its id.
+        The client sends a PING at once: the answer shows that the server has received FINISH.
         """
         self.sender.streams.data.limit = data_limit
         self.sender.request_ping()
@@ -262,50 +287,69 @@ class Connection:
                 self._observer.connection_closed(now_ns, end, self.close_code, self.close_reason)
             if transmit is not None:
                 self._observer.packets_sent(now_ns, transmit)
-        return transmit
+        if transmit is None or transmit.data[0] in _SEALED_AS_BATCH or transmit.data[0] < PacketType.DATA:
+            return transmit
+        return transmit._replace(data=memoryview(self._protection.seal(bytes(transmit.data))))
 
     def _next_transmit(self, now_ns: int) -> Transmit | None:
         if self.state is ConnectionState.CLOSED:
             return None
-        if self._is_accept_due and self._accept is not None:
-            self._is_accept_due = False
-            return Transmit(memoryview(self._accept), len(self._accept))
         if self.state is ConnectionState.CLOSING:
             if not self._is_close_due:
                 return None
             self._is_close_due = False
             number = self._recovery.sent.number_non_eliciting()
-            close = wire.encode_close(self._peer_id, number, self.close_code, self.close_reason)
+            close = wire.encode_close(self._peer_id, number, self.close_code, self.close_reason) + self._tag_room
             return Transmit(memoryview(close), len(close))
-        if not self.is_confirmed:  # the address of the client may be forged (RFC 9000 section 8.1)
-            return None
+        if self._is_finish_due and self._finish is not None:
+            self._is_finish_due = False
+            return Transmit(memoryview(self._finish), len(self._finish))
+        self._update_keys()
+        if self.state is not ConnectionState.ESTABLISHED:
+            return self._next_transmit(now_ns)
         path = self._recovery.path
         if self.acks.ack_time_ns is not None and now_ns >= self.acks.ack_time_ns:
             self._make_acks(now_ns)
         if self._pending_responses:
-            return self._path_packet(PacketType.PATH_RESPONSE, self._pending_responses.popleft(), None)
+            challenge, size_bytes = self._pending_responses.popleft()
+            return self._path_packet(PacketType.PATH_RESPONSE, challenge, MAX_AMPLIFICATION * size_bytes)
         if path.candidate is not None:
-            challenge = path.candidate.poll_challenge(now_ns, path.rtt.pto_ns(0))
-            if challenge is not None:
-                return self._path_packet(PacketType.PATH_CHALLENGE, challenge, path.candidate.peer_address)
+            candidate = path.candidate
+            sendable_bytes = candidate.poll_challenge(now_ns, path.rtt.pto_ns(0))
+            if sendable_bytes:
+                transmit = self._path_packet(PacketType.PATH_CHALLENGE, candidate.challenge, sendable_bytes)
+                candidate.on_challenge_sent(len(transmit.data))
+                return transmit._replace(destination=candidate.peer_address)
         if self._pending_acks:
             number = self._recovery.sent.number_non_eliciting()
-            ack = wire.encode_ack(self._peer_id, number, self._pending_acks.popleft())
+            ack = wire.encode_ack(self._peer_id, number, self._pending_acks.popleft()) + self._tag_room
             return Transmit(memoryview(ack), len(ack), path.ecn.codepoint)
         return self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
         self._pending_acks += self.acks.make_acks(
             now_ns,
-            self._recovery.path.mtu.datagram_bytes,
+            self._recovery.path.mtu.datagram_bytes - self._protection.tag_bytes,
             self._data.advertise_limit(),
             self._messages.window.advertise(),
             self.receive_window.dropped_datagrams,
         )
 
-    def _path_packet(self, packet_type: PacketType, value: int, destination: PeerAddress | None) -> Transmit:
+    def _path_packet(self, packet_type: PacketType, value: int, max_bytes: int) -> Transmit:
+        """A packet that shows that the path carries full-sized datagrams, unless `max_bytes` is less than that."""
         packet = wire.PATH.pack(packet_type, 0, self._peer_id, self._recovery.sent.number_non_eliciting(), value)
-        return Transmit(memoryview(packet), len(packet), destination=destination)
+        size = max(len(packet) + self._protection.tag_bytes, min(max_bytes, wire.MIN_DATAGRAM_BYTES))
+        return Transmit(memoryview(packet.ljust(size, b"\0")), size)
+
+    def _update_keys(self) -> None:
+        """Update the keys if it is time. What was sent with the current ones must have been acknowledged before."""
+        number = self._recovery.sent.next_packet_number
+        if not self._protection.update_keys(number, self._recovery.largest_acked):
+            return
+        if not self._recovery.bytes_in_flight:
+            self.sender.request_ping()
+        if self._protection.is_exhausted(number):
+            self.close(ExitCode.FAILED, "the peer acknowledges nothing, so the keys cannot be updated")
 
     def poll_timeout(self) -> int | None:
         """When to call `handle_timeout` and `poll_transmit` at the latest; None for never."""
@@ -397,3 +441,5 @@ _HANDLERS: Final[dict[int, Callable[[Connection, memoryview, int], None]]] = {
     PacketType.CLOSE: Connection._on_close_untrusted,
 }
 _ACK_ELICITING: Final = frozenset({PacketType.MESSAGE, PacketType.PING, PacketType.PROBE})
+_SEALED_AS_BATCH: Final = frozenset({PacketType.DATA, PacketType.MESSAGE})
+"""Sealed by `PacketBuffer` already; every other packet is sealed when it leaves."""

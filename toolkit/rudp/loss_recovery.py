@@ -39,9 +39,17 @@ class LossRecovery:
     peer_dropped_datagrams:  what the peer reports to have been dropped at its socket
     """
 
-    def __init__(self, path: PathState, streams: SendStreams, observer: LossObserver | None = None) -> None:
+    def __init__(
+        self,
+        path: PathState,
+        streams: SendStreams,
+        stream_overhead_bytes: int,
+        skip_seed: int | None = None,
+        observer: LossObserver | None = None,
+    ) -> None:
+        """`stream_overhead_bytes` and `skip_seed` are those of `SentPackets`."""
         self.path = path
-        self.sent = SentPackets()
+        self.sent = SentPackets(stream_overhead_bytes, skip_seed)
         self.delivery = DeliveryEstimator()
         self.bytes_in_flight = 0
         self.packets_sent = 0

@@ -4,6 +4,9 @@ The engine reports batches, as it works on batches: one call per batch of datagr
 single test of a reference if there is no observer. It passes what it has (the datagrams, columns of packet numbers,
 a snapshot of the state) and formats nothing. An observer cannot change anything.
 
+Packets have the size that they have on the wire, and are in the clear, except for the tag and the payload of DATA and
+MESSAGE.
+
 Views of datagrams are valid only during the call. Times are nanoseconds of the driver's clock.
 """
 
@@ -50,8 +53,13 @@ class ConnectionObserver(LossObserver, Protocol):
     All calls come from the thread that drives the connection, in order of time.
     """
 
-    def connection_started(self, now_ns: int, local_id: int, peer_id: int, congestion_control: str) -> None:
-        """The handshake is complete. The ids are the connection ids of each side."""
+    def connection_started(
+        self, now_ns: int, local_id: int, peer_id: int, congestion_control: str, tag_bytes: int
+    ) -> None:
+        """The handshake is complete. The ids are the connection ids of each side.
+
+        The last `tag_bytes` of each protected packet are its authentication tag.
+        """
 
     def packets_sent(self, now_ns: int, transmit: Transmit) -> None:
         """These datagrams are handed to the driver."""

@@ -1,8 +1,9 @@
 """One network path: everything that is known about it, and the validation of another path.
 
 Packets with the right connection id are accepted from any address. Such a new address is only a candidate, though:
-until it has echoed a challenge, nothing but challenges is sent there. Otherwise an attacker who can read one packet
-could direct the connection's packets at a victim. Challenges are small and few, and their intervals grow. The candidate
+until it has echoed a challenge, nothing but challenges is sent there. Otherwise an attacker who can repeat one packet
+could direct the connection's packets at a victim. Challenges are few, and their intervals grow. They are as large as
+every path must carry, but no more than three times what has come from the address. The candidate
 may be a longer path than the current one, so the first interval is at least the probe timeout of an unknown path. When
 all challenges are lost, the candidate is dropped until something new arrives from there.
 
@@ -15,6 +16,7 @@ Read: RFC 9000 sections 8.2 (path validation), 9.3 and 9.4 (migration). quinn's 
 from typing import Final
 
 from toolkit.errors import ProtocolError
+from toolkit.rudp import wire
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import controller_factory
@@ -25,6 +27,10 @@ from toolkit.rudp.pmtud import PathMtu
 from toolkit.rudp.rtt import RttEstimator
 
 MAX_CHALLENGES: Final = 5
+MAX_AMPLIFICATION: Final = 3
+"""How many times as many bytes may be sent to an address that is not validated as have come from it (RFC 9000
+section 8)."""
+_MIN_CHALLENGE_BYTES: Final = wire.PATH.size + wire.TAG_BYTES
 INITIAL_PTO_NS: Final = RttEstimator().pto_ns(0)
 """The probe timeout of an unknown path."""
 
@@ -38,6 +44,16 @@ class PathValidation:
         self.challenge = challenge
         self._next_send_ns = now_ns
         self._sent = 0
+        self._sendable_bytes = 0
+
+    def on_received(self, peer_address: PeerAddress, size_bytes: int) -> None:
+        """New packets have arrived from `peer_address`: if it is the candidate, more may be sent to it."""
+        if peer_address == self.peer_address:
+            self._sendable_bytes += MAX_AMPLIFICATION * size_bytes
+
+    def on_challenge_sent(self, size_bytes: int) -> None:
+        """A challenge of this size was sent."""
+        self._sendable_bytes -= size_bytes
 
     def has_failed(self, now_ns: int) -> bool:
         """No response has come, and no challenge is left."""
@@ -47,13 +63,16 @@ class PathValidation:
         """When the next challenge is due; None if none is left."""
         return None if self._sent >= MAX_CHALLENGES else self._next_send_ns
 
-    def poll_challenge(self, now_ns: int, pto_ns: int) -> int | None:
-        """The challenge, if it is due. `pto_ns` is the probe timeout of the current path, without back-off."""
+    def poll_challenge(self, now_ns: int, pto_ns: int) -> int:
+        """How large a challenge to send now, at most; 0 if none is due, or if the address has sent too little for one.
+
+        `pto_ns` is the probe timeout of the current path, without back-off.
+        """
         if self._sent >= MAX_CHALLENGES or now_ns < self._next_send_ns:
-            return None
+            return 0
         self._next_send_ns = now_ns + (max(pto_ns, INITIAL_PTO_NS) << self._sent)
         self._sent += 1
-        return self.challenge
+        return self._sendable_bytes if self._sendable_bytes >= _MIN_CHALLENGE_BYTES else 0
 
 
 class PathState:
@@ -107,6 +126,8 @@ class PathState:
     def propose(self, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
         """Something new has arrived from `peer_address`: validate that path, unless this is under way."""
         candidate = self.candidate
+        if peer_address == self.peer_address:
+            return
         if candidate is None or candidate.peer_address != peer_address or candidate.has_failed(now_ns):
             self.candidate = PathValidation(peer_address, challenge, now_ns)
 

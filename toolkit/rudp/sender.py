@@ -20,6 +20,7 @@ from toolkit.rudp.loss_recovery import LossRecovery
 from toolkit.rudp.observer import LossObserver
 from toolkit.rudp.path import PathState
 from toolkit.rudp.pmtud import BASE_DATAGRAM_BYTES
+from toolkit.rudp.protection import PacketProtection
 from toolkit.rudp.rtt import MAX_ACK_DELAY_NS
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource, SendStream, SendStreams, segment_offsets
@@ -44,14 +45,18 @@ class Sender:
         path: PathState,
         source: DataSource,
         peer_connection_id: int,
+        protection: PacketProtection,
+        skip_seed: int | None = None,
         observer: LossObserver | None = None,
     ) -> None:
+        """`protection` seals the packets; `skip_seed` is that of `SentPackets`."""
         self.streams = SendStreams()
-        self.recovery = LossRecovery(path, self.streams, observer)
+        self.recovery = LossRecovery(path, self.streams, protection.stream_overhead_bytes, skip_seed, observer)
         self.packets_retransmitted = 0
         self._source = source
         self._peer_connection_id = peer_connection_id
-        self._buffer = PacketBuffer(MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES)
+        self._protection = protection
+        self._buffer = PacketBuffer(MAX_ROUND_SUPER_PACKETS * wire.MAX_DATAGRAM_BYTES, protection)
         self._next_send_time_ns: int | None = None
         self._ack_every_bytes = 0  # as last requested by a PING
         self._ping_time_ns = 0
@@ -132,7 +137,7 @@ class Sender:
     def _send_stream(self, packet_type: wire.PacketType, stream: SendStream, max_packets: int, now_ns: int) -> Transmit:
         """Packets of one stream, which has something to send."""
         retransmitted_bytes = stream.retransmitted_bytes
-        payload_bytes = self.recovery.path.datagram_bytes - wire.HEADER_BYTES
+        payload_bytes = self.recovery.path.datagram_bytes - self._protection.stream_overhead_bytes
         runs = stream.take(max_packets, payload_bytes)
         self.packets_retransmitted += -(-(stream.retransmitted_bytes - retransmitted_bytes) // payload_bytes)
         # If nothing more may be sent, ask for an acknowledgement, unless the bytes in flight cause one anyway.
@@ -161,9 +166,10 @@ class Sender:
         except Exception:
             self.streams.data.abandon()
             raise
-        sizes = np.full(len(offsets), payload_bytes + wire.HEADER_BYTES, np.int32)
+        overhead_bytes = self._protection.stream_overhead_bytes
+        sizes = np.full(len(offsets), payload_bytes + overhead_bytes, np.int32)
         sizes[-1] -= len(offsets) * payload_bytes - total
-        total_bytes = total + len(offsets) * wire.HEADER_BYTES
+        total_bytes = total + len(offsets) * overhead_bytes
         numbers = self.recovery.on_sent(packet_type, offsets, sizes, total_bytes, now_ns)
         transmit = self._buffer.fill(
             packet_type, self._peer_connection_id, numbers, offsets, min(payload_bytes, total), total, ack_now
@@ -179,7 +185,7 @@ class Sender:
         path = self.recovery.path
         if not path.probes_due and path.datagram_bytes > BASE_DATAGRAM_BYTES:
             return self._ping(now_ns)
-        payload_bytes = path.datagram_bytes - wire.HEADER_BYTES
+        payload_bytes = path.datagram_bytes - self._protection.stream_overhead_bytes
         for packet_type, stream in (
             (wire.PacketType.MESSAGE, self.streams.messages),
             (wire.PacketType.DATA, self.streams.data),
@@ -221,8 +227,8 @@ class Sender:
         return self._control_packet(wire.PacketType.PING, body, 0, now_ns)
 
     def _control_packet(self, packet_type: wire.PacketType, body: bytes, padded_bytes: int, now_ns: int) -> Transmit:
-        """An ack-eliciting packet that belongs to neither stream, padded to `padded_bytes`."""
-        size = max(wire.COMMON.size + len(body), padded_bytes)
+        """An ack-eliciting packet that belongs to neither stream, padded to `padded_bytes`; not sealed yet."""
+        size = max(wire.COMMON.size + len(body) + self._protection.tag_bytes, padded_bytes)
         number = int(self.recovery.on_sent(packet_type, np.zeros(1, np.int64), size, size, now_ns)[0])
         header = wire.COMMON.pack(packet_type, 0, self._peer_connection_id, number)
         return Transmit(memoryview((header + body).ljust(size, b"\0")), size, self.recovery.path.ecn.codepoint)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
+from toolkit.rudp.skipped_numbers import SkippedNumbers
 
 ACKED: Final = 0
 """Acknowledged, or no longer of interest."""
@@ -88,7 +89,12 @@ class SentPackets:
     least_unacked: packet number below which nothing is in flight
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream_overhead_bytes: int, skip_seed: int | None = None) -> None:
+        """`stream_overhead_bytes` is the size of a DATA or MESSAGE packet without its payload.
+
+        `skip_seed` is the seed of the packet numbers that are skipped; None for none.
+        """
+        self._overhead_bytes = stream_overhead_bytes
         self.next_packet_number = 0
         self.least_unacked = 0
         self.base = 0
@@ -102,6 +108,7 @@ class SentPackets:
         self._send_states: list[SendState] = []  # one per batch
         self._last_ranges: list[tuple[int, int]] = []  # of the last acknowledgement
         self._first_batch = 0
+        self._skipped = None if skip_seed is None else SkippedNumbers(skip_seed)
 
     def _make_room(self, count: int) -> int:
         """Return the index of the next packet number, with room for `count` packets from there on."""
@@ -149,6 +156,8 @@ class SentPackets:
         state: SendState,
     ) -> NDArray[np.int64]:
         """Record packets that are sent together; return their packet numbers. Sizes are of datagrams, in bytes."""
+        if self._skipped is not None and self.next_packet_number >= self._skipped.next_number:
+            self._skipped.skip(self.number_non_eliciting())
         count = len(offsets)
         low = self._make_room(count)
         high = low + count
@@ -177,7 +186,7 @@ class SentPackets:
     def acknowledge_untrusted(self, ranges: list[tuple[int, int]]) -> PacketGroup | None:
         """Mark the packets of `ranges` (newest first) as acknowledged; None if that acknowledges nothing new.
 
-        Raises ProtocolError for a packet number that was never sent.
+        Raises ProtocolError for a packet number that was never sent, SkippedPacketError if it was skipped.
         """
         if ranges[0][1] > self.next_packet_number:
             raise ProtocolError("ACK of a packet that was never sent")
@@ -185,6 +194,8 @@ class SentPackets:
         ranges = _without_repeated(ranges, last_ranges)
         if not ranges:
             return None
+        if self._skipped is not None:
+            self._skipped.check_untrusted(ranges)
         base = self.base
         low, high = max(ranges[-1][0], base, min(self.least_unacked, self._oldest_lost)), ranges[0][1]
         if low >= high:
@@ -268,11 +279,11 @@ class SentPackets:
         messages: list[tuple[int, int]] = []
         probes: list[int] = []
         if is_data.all():
-            data = _runs(offsets, sizes)
+            data = _runs(offsets, sizes - self._overhead_bytes)
         else:
-            data = _runs(offsets[is_data], sizes[is_data])
+            data = _runs(offsets[is_data], sizes[is_data] - self._overhead_bytes)
             is_message = kinds == _MESSAGE
-            messages = _runs(offsets[is_message], sizes[is_message])
+            messages = _runs(offsets[is_message], sizes[is_message] - self._overhead_bytes)
             probes = sizes[kinds == _PROBE].tolist()
         if first + self.base <= self.least_unacked <= newest + self.base:
             self._advance_least_unacked()
@@ -314,10 +325,10 @@ def _without_repeated(ranges: list[tuple[int, int]], last: list[tuple[int, int]]
 
 
 def _runs(starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> list[tuple[int, int]]:
-    """The stream ranges of datagrams of these sizes whose payload begins at `starts`; adjacent ranges are joined."""
+    """The stream ranges that begin at `starts` and have these sizes; adjacent ranges are joined."""
     if not len(starts):
         return []
-    ends = starts + (sizes - wire.HEADER_BYTES)
+    ends = starts + sizes
     cuts = np.flatnonzero(starts[1:] != ends[:-1])
     if not len(cuts):
         return [(int(starts[0]), int(ends[-1]))]

@@ -29,12 +29,13 @@ from toolkit.errors import ProtocolError
 VERSION: Final = 0x4E54_0001  # "NT" and a version number
 MIN_DATAGRAM_BYTES: Final = 1200  # every path must carry this size (RFC 9000 section 14)
 MAX_DATAGRAM_BYTES: Final = 65_507
-TAG_BYTES: Final = 16  # room for an AEAD tag at the end of each protected packet
+TAG_BYTES: Final = 16  # AEAD tag at the end of each protected packet
 MAX_TOKEN_BYTES: Final = 256
 MAX_SECURITY_BYTES: Final = 512
 MAX_REASON_BYTES: Final = 512
 _MAX_RUN: Final = 0xFFFF_FFFF
 """Maximum value of the fields of a range."""
+_MAX_RANGE_COUNT: Final = 0xFFFF
 UNKNOWN_DELAY_US: Final = 0xFFFF_FFFF
 """The delay of an acknowledgement that gives no RTT sample. Longer delays are encoded as this, too."""
 MAX_OFFSET: Final = (1 << 63) - 1
@@ -62,6 +63,7 @@ class Flags(IntEnum):
     """The second byte; unknown bits are ignored."""
 
     ACK_NOW = 0x01  # do not delay the acknowledgement: the sender has nothing more to send for now
+    KEY_PHASE = 0x02  # which of two successive generations of keys has sealed the packet
 
 
 class Field(NamedTuple):
@@ -94,7 +96,7 @@ class Layout:
 
 
 _TYPE = Field("type", "B", "packet type")
-_FLAGS = Field("flags", "B", "bit 0: acknowledge without delay")
+_FLAGS = Field("flags", "B", "bit 0: acknowledge without delay; bit 1: key phase")
 _CONNECTION_ID = Field("connection_id", "Q", "connection id, chosen by the receiver of the packet")
 _PACKET_NUMBER = Field("packet_number", "Q", "increases from 0 in each direction, never used twice")
 _VERSION = Field("version", "I", "protocol version: 0x4E54 and a number")
@@ -290,9 +292,9 @@ class AckPacket:
     drop_count: int
 
 
-def max_ack_ranges(datagram_bytes: int) -> int:
-    """How many ranges fit one datagram, with room left for an authentication tag."""
-    return (datagram_bytes - TAG_BYTES - ACK.size) // ACK_RANGE.size
+def max_ack_ranges(packet_bytes: int) -> int:
+    """How many ranges fit an ACK of this size, which does not include an authentication tag."""
+    return (packet_bytes - ACK.size) // ACK_RANGE.size
 
 
 def encode_ack(connection_id: int, packet_number: int, ack: AckPacket) -> bytes:
@@ -323,11 +325,16 @@ def encode_ack(connection_id: int, packet_number: int, ack: AckPacket) -> bytes:
     return head + b"".join(ranges)
 
 
-def decode_ack_untrusted(datagram: bytes | memoryview) -> AckPacket:
-    """Decode an ACK. Ranges are checked to descend and not to be negative; the engine checks whether they were sent."""
+def decode_ack_untrusted(datagram: bytes | memoryview, max_ranges: int = _MAX_RANGE_COUNT) -> AckPacket:
+    """Decode an ACK with at most `max_ranges` ranges.
+
+    Ranges are checked to descend and not to be negative; the engine checks whether they were sent.
+    """
     (_, _, _, _, largest, delay_us, data_window, message_window, ect, ce, drops, count) = ACK.unpack_untrusted(datagram)
     if count == 0 or len(datagram) < ACK.size + count * ACK_RANGE.size:
         raise ProtocolError("ACK packet with incomplete ranges")
+    if count > max_ranges:
+        raise ProtocolError("ACK packet with more ranges than a datagram of this connection carries")
     if largest >= MAX_OFFSET or data_window > MAX_OFFSET or message_window > MAX_OFFSET:
         raise ProtocolError("ACK packet with a number out of range")
     numbers = struct.unpack_from(f">{2 * count}I", datagram, ACK.size)

@@ -21,6 +21,7 @@ from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import ClientHandshake, answer_initial_untrusted
+from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.state import ConnectionState
 from toolkit.simulator.inbox import Datagrams, Inbox
@@ -132,7 +133,7 @@ class Host:
             connection.handle_timeout(now_ns)
         self._after_round(connection, now_ns)
         while (transmit := connection.poll_transmit(now_ns)) is not None:
-            self._send(now_ns, Datagrams(transmit, self.counters.packets))
+            self._send(now_ns, Datagrams(transmit))
 
     def _after_batch(self, connection: Connection, now_ns: int) -> None:
         """Let the application handle received data."""
@@ -144,6 +145,9 @@ class Host:
         self.counters.packets += datagrams.count
         self.counters.payload_bytes += datagrams.payload_bytes(0, datagrams.count)
         self._network.send(now_ns, self, datagrams)
+
+    def _send_packet(self, now_ns: int, packet: bytes) -> None:
+        self._send(now_ns, Datagrams(Transmit(memoryview(packet), len(packet))))
 
     @property
     def is_closed(self) -> bool:
@@ -195,7 +199,9 @@ class ClientHost(Host):
         if handshake.accepted is not None:
             accept = handshake.accepted
             size = min(accept.datagram_bytes, self._config.max_datagram_bytes)
-            connection = Connection(self._config, self._source, self._client_id, accept.server_id, size, now_ns)
+            connection = Connection(
+                self._config, self._source, self._client_id, accept.server_id, size, now_ns, Unprotected()
+            )
             connection.start(accept.data_window, handshake.rtt_ns)
             connection.offer_data(1 << 60 if self._size_bytes is None else self._size_bytes)
             self.connection = connection
@@ -204,7 +210,7 @@ class ClientHost(Host):
             self.ended_ns = now_ns
         elif (initial := handshake.poll_transmit(now_ns)) is not None:
             self.first_packet_ns = now_ns if self.first_packet_ns is None else self.first_packet_ns
-            self._send(now_ns, Datagrams(Transmit(memoryview(initial), len(initial)), self.counters.packets))
+            self._send_packet(now_ns, initial)
 
     def _after_round(self, connection: Connection, now_ns: int) -> None:
         if self.ended_ns is not None:
@@ -240,26 +246,32 @@ class ServerHost(Host):
         self._demand_validation = demand_validation
         self._received = RangeSet()
         self._validator = AddressValidator(server_id.to_bytes(32, "big"))
+        self._accept = b""
 
     def _handle_handshake(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         for batch, _ in batches:
             datagram = batch.data[: batch.segment_bytes]
             answer = answer_initial_untrusted(datagram, b"client", now_ns, self._validator, self._demand_validation)
             if answer.reply is not None:
-                self._send(
-                    now_ns, Datagrams(Transmit(memoryview(answer.reply), len(answer.reply)), self.counters.packets)
-                )
+                self._send_packet(now_ns, answer.reply)
             if answer.initial is not None:
                 config, initial = self._config, answer.initial
                 accept = wire.AcceptPacket(
                     initial.client_id, self._server_id, config.max_datagram_bytes, config.receive_window_bytes
                 )
                 size = min(initial.datagram_bytes, config.max_datagram_bytes)
+                self._accept = accept.encode()
+                self._send_packet(now_ns, self._accept)
                 self.connection = Connection(
-                    config, self._source, self._server_id, initial.client_id, size, now_ns, accept
+                    config, self._source, self._server_id, initial.client_id, size, now_ns, Unprotected()
                 )
                 self._drive(self.connection, [], now_ns)
                 return
+
+    def _drive(self, connection: Connection, batches: list[tuple[Batch, int]], now_ns: int) -> None:
+        if any(batch.data[0] == wire.PacketType.INITIAL for batch, _ in batches):
+            self._send_packet(now_ns, self._accept)
+        super()._drive(connection, batches, now_ns)
 
     def _after_batch(self, connection: Connection, now_ns: int) -> None:
         pieces = connection.received_data()

@@ -22,17 +22,23 @@ _CE = 0b11
 
 
 class Datagrams:
-    """A copy of one transmit of the engine; `sequence` is the number of datagrams that its host sent before."""
+    """A copy of one transmit of the engine; `sequence` is the packet number of its first datagram.
+
+    A packet number that is skipped leaves a gap, which the receiver acknowledges at once as it does after a loss.
+    Packets of the handshake have no number.
+    """
 
     __slots__ = ("count", "ecn", "ends_sequence", "is_data", "segment_bytes", "sequence", "view")
 
-    def __init__(self, transmit: Transmit, sequence: int) -> None:
+    def __init__(self, transmit: Transmit) -> None:
         self.view = memoryview(bytes(transmit.data))
         self.segment_bytes = transmit.segment_bytes
         self.count = -(-len(self.view) // transmit.segment_bytes)
-        self.sequence = sequence
         self.ecn = transmit.ecn
-        self.is_data = self.view[0] == wire.PacketType.DATA
+        packet_type = self.view[0]
+        is_numbered = packet_type >= wire.PacketType.DATA
+        self.sequence = wire.COMMON.unpack_untrusted(self.view)[3] if is_numbered else -self.count
+        self.is_data = packet_type == wire.PacketType.DATA
         last = (self.count - 1) * transmit.segment_bytes
         self.ends_sequence = bool(self.view[last + 1] & wire.Flags.ACK_NOW)
 

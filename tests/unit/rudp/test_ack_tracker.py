@@ -16,7 +16,7 @@ def arrive(acks: AckTracker, *numbers: int, now_ns: int = 0, flags: int = 0) -> 
 
 
 def make_acks(acks: AckTracker, now_ns: int = 0) -> list[wire.AckPacket]:
-    return acks.make_acks(now_ns, 1472, data_limit=0, message_limit=0, dropped_datagrams=0)
+    return acks.make_acks(now_ns, 1472 - wire.TAG_BYTES, data_limit=0, message_limit=0, dropped_datagrams=0)
 
 
 def acked_ranges(acks: AckTracker) -> list[tuple[int, int]]:
@@ -47,7 +47,7 @@ class TestTiming:
 
     def test_follows_the_frequency_that_the_sender_requests(self) -> None:
         acks = AckTracker()
-        acks.on_ack_frequency(0, 10 * SIZE, 7 * MS)
+        acks.on_ack_frequency(0, 0, 10 * SIZE, 7 * MS)
         arrive(acks, *range(9), now_ns=0)
         assert acks.ack_time_ns == 7 * MS
         assert acks.bytes_until_ack == SIZE
@@ -56,14 +56,14 @@ class TestTiming:
 
     def test_is_due_at_once_on_a_new_gap(self) -> None:
         acks = AckTracker()
-        acks.on_ack_frequency(0, RARELY_BYTES, 100 * MS)
+        acks.on_ack_frequency(0, 0, RARELY_BYTES, 100 * MS)
         arrive(acks, 0, now_ns=0)
         arrive(acks, 2, now_ns=1)
         assert acks.ack_time_ns == 1
 
     def test_is_not_due_at_once_for_a_gap_that_was_reported(self) -> None:
         acks = AckTracker()
-        acks.on_ack_frequency(0, RARELY_BYTES, 100 * MS)
+        acks.on_ack_frequency(0, 0, RARELY_BYTES, 100 * MS)
         arrive(acks, 0, 2, now_ns=0)
         make_acks(acks, 0)
         arrive(acks, 3, now_ns=1)
@@ -71,7 +71,7 @@ class TestTiming:
 
     def test_is_due_at_once_when_a_gap_is_filled(self) -> None:
         acks = AckTracker()
-        acks.on_ack_frequency(0, RARELY_BYTES, 100 * MS)
+        acks.on_ack_frequency(0, 0, RARELY_BYTES, 100 * MS)
         arrive(acks, 0, 2, now_ns=0)
         make_acks(acks, 0)
         arrive(acks, 1, now_ns=1)
@@ -80,7 +80,7 @@ class TestTiming:
 
     def test_is_due_at_once_after_ack_now(self) -> None:
         acks = AckTracker()
-        acks.on_ack_frequency(0, RARELY_BYTES, 100 * MS)
+        acks.on_ack_frequency(0, 0, RARELY_BYTES, 100 * MS)
         arrive(acks, 0, now_ns=3, flags=wire.Flags.ACK_NOW)
         assert acks.ack_time_ns == 3
         make_acks(acks, 3)
@@ -130,21 +130,21 @@ class TestTiming:
         acks = AckTracker()
         arrive(acks, *range(0, 20, 2))
         assert len(acked_ranges(acks)) == 10
-        acks.on_ack_frequency(13, RARELY_BYTES, 0)
+        acks.on_ack_frequency(0, 13, RARELY_BYTES, 0)
         assert acked_ranges(acks) == [(18, 19), (16, 17), (14, 15)]
-        acks.on_ack_frequency(5, RARELY_BYTES, 0)  # a late, older PING changes nothing
+        acks.on_ack_frequency(1, 5, RARELY_BYTES, 0)  # a late, older PING changes nothing
         assert acked_ranges(acks) == [(18, 19), (16, 17), (14, 15)]
 
     def test_keeps_the_range_of_the_largest_packet(self) -> None:
         acks = AckTracker()
         arrive(acks, 0, 7)
-        acks.on_ack_frequency(8, RARELY_BYTES, 0)
+        acks.on_ack_frequency(0, 8, RARELY_BYTES, 0)
         acks.on_packet(8, 0, 34, 0)
         assert acked_ranges(acks) == [(7, 9)]
 
     def test_many_ranges_take_several_packets_newest_first(self) -> None:
         acks = AckTracker()
-        per_packet = wire.max_ack_ranges(1472)
+        per_packet = wire.max_ack_ranges(1472 - wire.TAG_BYTES)
         arrive(acks, *range(0, 6 * per_packet, 2))
         assert len(make_acks(acks)) == 1  # an immediate one is short: only the newest ranges matter
         arrive(acks, 6 * per_packet - 1, now_ns=MS)
@@ -181,7 +181,7 @@ class TestHostilePeer:
     def test_a_least_unacked_number_above_everything_leaves_nothing_to_acknowledge(self) -> None:
         acks = AckTracker()
         arrive(acks, *range(5))
-        acks.on_ack_frequency((1 << 64) - 1, 0, 0)
+        acks.on_ack_frequency(0, (1 << 64) - 1, 0, 0)
         arrive(acks, *range(10, 10 + 2 * MAX_RANGES, 2))
         assert make_acks(acks) == []
         assert acks.ack_time_ns is None

@@ -12,6 +12,7 @@ from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.rudp.assembler import MAX_DATA_HOLES, MAX_MESSAGE_HOLES, DataAssembler, MessageAssembler
 from toolkit.rudp.batch import MAX_BATCH_BYTES
 from toolkit.rudp.flow_control import MESSAGE_WINDOW_BYTES, ReceiveWindow
+from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.range_set import RangeSet
 
 MS = 1_000_000
@@ -33,7 +34,7 @@ class Receiver:
 
 def receiver(window_bytes: int = WINDOW) -> Receiver:
     window, acks = ReceiveWindow(window_bytes), AckTracker()
-    return Receiver(window, acks, DataAssembler(ID, window, acks))
+    return Receiver(window, acks, DataAssembler(ID, window, acks, Unprotected()))
 
 
 def data_packet(number: int, offset: int, payload: bytes, flags: int = 0, connection_id: int = ID) -> bytes:
@@ -121,7 +122,7 @@ class TestDelivery:
         packets[at][byte] ^= 0x01
         changed = wire.DATA.unpack_untrusted(bytes(packets[at]))
         r = receiver()
-        r.acks.on_ack_frequency(0, RARELY_BYTES, 7 * MS)
+        r.acks.on_ack_frequency(0, 0, RARELY_BYTES, 7 * MS)
         joined = memoryview(b"".join(packets))
         taken = 0
         delivered = RangeSet()
@@ -137,14 +138,17 @@ class TestDelivery:
         is_taken = kind == wire.PacketType.DATA and connection_id == ID and offset <= WINDOW - PAYLOAD
         is_taken &= number < 1 << 63
         expected = {n for n in range(20) if n != at} | ({number} if is_taken else set())
+        is_repeated = is_taken and number < at  # a number that was used before: a duplicate, whatever it contains
         ranges = acked_ranges(r)
         assert {n for start, end in ranges for n in range(start, end)} == expected
-        assert (at * PAYLOAD in delivered) == (is_taken and offset <= at * PAYLOAD < offset + PAYLOAD)
+        assert (at * PAYLOAD in delivered) == (
+            is_taken and not is_repeated and offset <= at * PAYLOAD < offset + PAYLOAD
+        )
 
     @pytest.mark.parametrize("at", [0, 7, 19])
     def test_ack_now_is_recognised_anywhere_in_a_batch(self, at: int) -> None:
         r = receiver()
-        r.acks.on_ack_frequency(0, RARELY_BYTES, 100 * MS)
+        r.acks.on_ack_frequency(0, 0, RARELY_BYTES, 100 * MS)
         flags = [wire.Flags.ACK_NOW if n == at else 0 for n in range(20)]
         joined = b"".join(data_packet(n, n * PAYLOAD, bytes(PAYLOAD), flags[n]) for n in range(20))
         assert r.data.receive_untrusted(memoryview(joined), SEGMENT, 3) == 20

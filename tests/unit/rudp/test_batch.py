@@ -5,12 +5,13 @@ import pytest
 
 from toolkit.rudp import wire
 from toolkit.rudp.batch import MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES, PacketBuffer, Transmit
+from toolkit.rudp.protection import Unprotected
 
 ID = 0xFEDC_BA98_7654_3210
 
 
 def filled(payload_bytes: int, total_bytes: int, ack_now: bool = False) -> tuple[Transmit, bytes]:
-    buffer = PacketBuffer(1 << 18)
+    buffer = PacketBuffer(1 << 18, Unprotected())
     content = np.random.default_rng(total_bytes).bytes(total_bytes)
     buffer.scratch(total_bytes)[:] = content
     count = -(-total_bytes // payload_bytes)
@@ -40,7 +41,7 @@ class TestPacketBuffer:
         assert flags == [0] * (len(flags) - 1) + [wire.Flags.ACK_NOW]
 
     def test_overwrites_everything_from_before(self) -> None:
-        buffer = PacketBuffer(1 << 16)
+        buffer = PacketBuffer(1 << 16, Unprotected())
         for fill, flags in ((b"\xff", True), (b"\x11", False)):
             buffer.scratch(3000)[:] = fill * 3000
             transmit = buffer.fill(

@@ -6,6 +6,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.state import KEEP_ALIVES_PER_IDLE_TIMEOUT, UNREACHABLE_NS, ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 
@@ -17,13 +18,13 @@ CONFIG = Config(idle_timeout_ns=30 * SECOND)
 
 
 def client() -> Connection:
-    connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START)
+    connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected())
     connection.start(1 << 20, 40 * MS)
     return connection
 
 
 def server() -> Connection:
-    return Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, wire.AcceptPacket(PEER, LOCAL, 1472, 1 << 20))
+    return Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected())
 
 
 def state_of(connection: Connection) -> ConnectionState:
@@ -60,12 +61,34 @@ def ping(number: int) -> bytes:
 
 
 class TestHandshake:
-    def test_a_server_sends_accept_and_repeats_it_for_a_repeated_initial(self) -> None:
-        connection = server()
-        assert sent(connection)[0] == wire.AcceptPacket(PEER, LOCAL, 1472, 1 << 20).encode()
-        assert wire.PacketType.ACCEPT not in kinds(sent(connection))
-        receive(connection, wire.InitialPacket(PEER, 1472).encode())
-        assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
+    FINISH = bytes([0x06]) + bytes(40)
+
+    def finishing(self) -> Connection:
+        connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected(), self.FINISH)
+        connection.start(1 << 20, 40 * MS)
+        return connection
+
+    def test_a_client_begins_with_finish(self) -> None:
+        datagrams = sent(self.finishing())
+        assert datagrams[0] == self.FINISH
+        assert kinds(datagrams[1:]) == [wire.PacketType.PING]
+
+    def test_finish_is_repeated_with_probes_until_the_server_has_answered(self) -> None:
+        connection = self.finishing()
+        sent(connection)
+        for _ in range(3):
+            due_ns = connection.poll_timeout()
+            assert due_ns is not None
+            connection.handle_timeout(due_ns)
+            assert kinds(sent(connection, due_ns)) == [0x06, wire.PacketType.PING, wire.PacketType.PING]
+        receive(connection, data(0), now_ns=due_ns)
+        due_ns = connection.poll_timeout()
+        assert due_ns is not None
+        sent(connection, due_ns)
+        for now_ns in range(due_ns, due_ns + 3 * SECOND, 50 * MS):
+            connection.handle_timeout(now_ns)
+            assert 0x06 not in kinds(sent(connection, now_ns))
+        assert connection.pto_count >= 2
 
     def test_a_side_that_has_sent_nothing_does_not_search_for_the_mtu(self) -> None:
         """A server that only receives needs no large packets, and a probe would delay its first acknowledgement."""
@@ -74,35 +97,24 @@ class TestHandshake:
         packets = sent(connection)
         receive(connection, data(1))
         packets += sent(connection, START + SECOND)
-        assert kinds(packets) == [wire.PacketType.ACCEPT, wire.PacketType.ACK]
-
-    def test_an_initial_of_another_client_neither_causes_nor_cancels_an_accept(self) -> None:
-        connection = server()
-        receive(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
-        assert connection.stats().packets_invalid == 1
-        assert kinds(sent(connection))[:1] == [wire.PacketType.ACCEPT]
-        receive(connection, wire.InitialPacket(PEER ^ 1, 1472).encode())
-        assert wire.PacketType.ACCEPT not in kinds(sent(connection))
-
-    def test_a_server_is_confirmed_by_a_packet_with_its_id(self) -> None:
-        connection = server()
-        for datagram in (wire.InitialPacket(PEER, 1472).encode(), data(0, LOCAL ^ 1), bytes(100)):
-            receive(connection, datagram)
-            assert not connection.is_confirmed
-        receive(connection, ping(0))
-        assert connection.is_confirmed
+        assert kinds(packets) == [wire.PacketType.ACK]
 
     def test_a_client_uses_the_servers_id_at_once(self) -> None:
         datagrams = sent(client())
         assert kinds(datagrams)[0] == wire.PacketType.PING
         assert all(wire.connection_id_untrusted(d)[1] == PEER for d in datagrams)
 
-    def test_a_repeated_accept_changes_nothing(self) -> None:
-        connection = client()
-        receive(connection, wire.AcceptPacket(LOCAL, 99, 1472, 5).encode())
-        assert connection.stats().packets_invalid == 0
-        receive(connection, wire.AcceptPacket(LOCAL ^ 1, 99, 1472, 5).encode())
-        assert connection.stats().packets_invalid == 1
+    @pytest.mark.parametrize("packet_type", range(1, wire.PacketType.DATA))
+    @pytest.mark.parametrize("connection_id", [LOCAL, PEER])
+    def test_a_late_packet_of_the_handshake_has_no_effect(self, packet_type: int, connection_id: int) -> None:
+        connection = server()
+        before = connection.stats()
+        late = wire.PREFIX.pack(packet_type, 0, connection_id) + bytes(1190)
+        receive(connection, late, now_ns=START + 20 * SECOND)
+        assert connection.stats() == before
+        assert sent(connection, START + 20 * SECOND) == []
+        connection.handle_timeout(START + CONFIG.idle_timeout_ns)
+        assert state_of(connection) is ConnectionState.CLOSED
 
 
 class TestInvalidPackets:
@@ -112,8 +124,6 @@ class TestInvalidPackets:
         noise = [
             bytes(50),
             data(1, LOCAL ^ 1),
-            wire.AcceptPacket(LOCAL ^ 1, 5, 1472, 0).encode(),
-            wire.InitialPacket(LOCAL ^ 1, 1472).encode(),
             wire.COMMON.pack(0x55, 0, LOCAL, 5),
             wire.COMMON.pack(wire.PacketType.PROBE, 0, LOCAL, wire.MAX_OFFSET),
             wire.DATA.pack(wire.PacketType.MESSAGE, 0, LOCAL, 5, 0),
@@ -267,8 +277,7 @@ class TestPath:
     OLD = ("192.0.2.1", 4444)
 
     def moved(self) -> Connection:
-        accept = wire.AcceptPacket(PEER, LOCAL, 1472, 1 << 20)
-        connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, accept, peer_address=self.OLD)
+        connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected(), peer_address=self.OLD)
         sent(connection)
         packet = ping(0)
         connection.handle_off_path_batch(Batch(memoryview(packet), len(packet)), self.NEW, 0xC0DE, START)

@@ -14,6 +14,7 @@ from toolkit.rudp.flow_control import INITIAL_DATA_WINDOW_BYTES
 from toolkit.rudp.loss_recovery import PROBES_PER_TIMEOUT
 from toolkit.rudp.loss_thresholds import PACKET_THRESHOLD
 from toolkit.rudp.path import PathState
+from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.sender import MAX_ACK_EVERY_BYTES, Sender
 from toolkit.rudp.streams import DataSource
 
@@ -83,7 +84,7 @@ class Bench:
         self.controller = FakeController()
         path = PathState(Config(), max_datagram_bytes)
         path.controller = self.controller
-        self.sender = Sender(path, source or Zeros(), PEER)
+        self.sender = Sender(path, source or Zeros(), PEER, Unprotected())
         self.recovery = self.sender.recovery
         self.data = self.sender.streams.data
         self.data.limit = window

@@ -54,14 +54,14 @@ def acked(sent: SentPackets, *ranges: tuple[int, int]) -> list[int]:
 
 class TestNumbers:
     def test_count_up_and_are_never_used_twice(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         assert record(sent, 3) == [0, 1, 2]
         assert sent.number_non_eliciting() == 3
         assert record(sent, 2) == [4, 5]
         assert sent.next_packet_number == 6
 
     def test_non_eliciting_packets_are_never_in_flight(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         sent.number_non_eliciting()
         assert sent.least_unacked == 1
         record(sent, 1)
@@ -71,7 +71,7 @@ class TestNumbers:
         assert sent.least_unacked == 3
 
     def test_the_oldest_packet_in_flight_gives_the_time_without_acknowledgement(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         sent.number_non_eliciting()
         assert sent.oldest_sent_time_ns is None
         record(sent, 2, now_ns=5)
@@ -83,7 +83,7 @@ class TestNumbers:
         assert sent.oldest_sent_time_ns is None
 
     def test_abandoned_packets_can_be_neither_acknowledged_nor_lost(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         assert sent.abandon() is None
         record(sent, 10)
         record(sent, 2, offset=50_000, kind=wire.PacketType.MESSAGE)
@@ -102,7 +102,7 @@ class TestNumbers:
         assert lost(sent, 17) == [13, 14]
 
     def test_non_eliciting_packets_take_no_memory(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         with bounded_memory(100_000):
             for _ in range(100_000):
                 sent.number_non_eliciting()
@@ -111,7 +111,7 @@ class TestNumbers:
 
 class TestAcknowledge:
     def test_acknowledges_each_packet_once(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 10)
         assert acked(sent, (2, 5)) == [2, 3, 4]
         assert acked(sent, (2, 5)) == []
@@ -119,7 +119,7 @@ class TestAcknowledge:
         assert sent.least_unacked == 6
 
     def test_of_packets_never_sent_is_refused_and_changes_nothing(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 3)
         with pytest.raises(ProtocolError, match="never sent"):
             sent.acknowledge_untrusted([(2, 4), (0, 1)])
@@ -127,7 +127,7 @@ class TestAcknowledge:
         assert acked(sent, (0, 3)) == [0, 1, 2]
 
     def test_tells_runs_of_offsets_adjacent_ones_joined(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 4, offset=0)
         record(sent, 2, offset=50_000)
         group = sent.acknowledge_untrusted([(5, 6), (0, 3)])
@@ -136,7 +136,7 @@ class TestAcknowledge:
         assert (group.messages, group.probes) == ([], [])
 
     def test_keeps_data_messages_and_probes_apart(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 1, offset=10, kind=wire.PacketType.DATA)
         record(sent, 2, offset=70, kind=wire.PacketType.MESSAGE)
         sent.record(wire.PacketType.PROBE, np.zeros(1, np.int64), 1472, state_at(0))
@@ -147,7 +147,7 @@ class TestAcknowledge:
         assert (group.packets, group.bytes, group.largest_bytes) == (5, 3 * SIZE + 1472 + 34, 1472)
 
     def test_returns_the_state_in_which_the_newest_packet_was_sent(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         for i in range(4):
             record(sent, 5, now_ns=i * MS)
         group = sent.acknowledge_untrusted([(12, 13), (3, 7)])
@@ -156,7 +156,7 @@ class TestAcknowledge:
         assert group.newest_state.sent_time_ns == 2 * MS
 
     def test_a_hundred_thousand_in_flight_with_a_thousand_holes(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         count = 100_000
         for first in range(0, count, 1000):
             record(sent, 1000, offset=first * PAYLOAD)
@@ -173,7 +173,7 @@ class TestAcknowledge:
 class TestDetectLost:
     def test_by_the_packet_threshold(self) -> None:
         """RFC 9002 section 6.1.1: sent kPacketThreshold before an acknowledged packet."""
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 10)
         acked(sent, (5, 6))
         assert lost(sent, 5) == [0, 1, 2]
@@ -181,7 +181,7 @@ class TestDetectLost:
 
     def test_by_the_time_threshold(self) -> None:
         """RFC 9002 section 6.1.2: older than the loss delay, and something later was acknowledged."""
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 1, now_ns=0)
         record(sent, 1, now_ns=10 * MS)
         record(sent, 2, now_ns=20 * MS)
@@ -195,13 +195,13 @@ class TestDetectLost:
         assert sent.detect_lost(3, 60 * MS, 30 * MS, 100) == (None, None)
 
     def test_nothing_newer_than_the_largest_acknowledged(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 10)
         acked(sent, (2, 3))
         assert lost(sent, 2, now_ns=NEVER_NS, delay_ns=0) == [0, 1]
 
     def test_tells_the_span_between_the_first_and_the_last(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         for i in range(5):
             record(sent, 1, now_ns=i * 10 * MS)
         acked(sent, (4, 5))
@@ -211,7 +211,7 @@ class TestDetectLost:
 
     def test_tells_the_longest_outage_with_nothing_acknowledged_in_it(self) -> None:
         """RFC 9002 section 7.6.2. A packet that elicits no acknowledgement proves nothing."""
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         for i in range(10):
             record(sent, 1, now_ns=i * 10 * MS)
             if i == 2:
@@ -226,7 +226,7 @@ class TestDetectLost:
         assert sent.outage_ns(group) == 540 * MS
 
     def test_a_lost_packet_that_arrives_is_spurious_and_acknowledged_once(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 10, offset=0)
         acked(sent, (6, 7))
         assert lost(sent, 6) == [0, 1, 2, 3]
@@ -242,7 +242,7 @@ class TestCompaction:
     """The columns drop old packets, which changes nothing else."""
 
     def test_a_million_packets_in_bounded_memory(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         total = 1_000_000
         acked_bytes = 0
         with bounded_memory(2 << 20):
@@ -257,7 +257,7 @@ class TestCompaction:
         assert sent.least_unacked == sent.next_packet_number == total
 
     def test_packets_in_flight_are_kept(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, 1, now_ns=77, offset=5)
         for first in range(0, 100_000, 1000):
             record(sent, 1000)
@@ -270,7 +270,7 @@ class TestCompaction:
         assert sent.least_unacked == 100_001
 
     def test_lost_packets_are_kept_for_a_while(self) -> None:
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         record(sent, SPURIOUS_LOSS_HISTORY)
         while sent.base == 0:
             numbers = record(sent, 1000)
@@ -282,7 +282,7 @@ class TestCompaction:
 
     def test_repeated_ranges_may_reach_below_the_kept_packets(self) -> None:
         """A receiver repeats ranges until a PING tells it to drop them, and that PING can be lost."""
-        sent = SentPackets()
+        sent = SentPackets(wire.HEADER_BYTES)
         holes = [100, 200, 300]
         ranges = [(0, 100), (101, 200), (201, 300), (301, 10_000)]
         record(sent, 10_000)
@@ -299,7 +299,7 @@ class TestCompaction:
 
 
 def test_a_group_names_its_packets() -> None:
-    sent = SentPackets()
+    sent = SentPackets(wire.HEADER_BYTES)
     record(sent, 3)
     group = sent.acknowledge_untrusted([(1, 3)])
     assert isinstance(group, PacketGroup)

@@ -154,10 +154,18 @@ class TestAck:
 
     @pytest.mark.parametrize("datagram_bytes", [1200, 1472, 65_507])
     def test_the_maximum_number_of_ranges_fits_with_a_tag(self, datagram_bytes: int) -> None:
-        count = wire.max_ack_ranges(datagram_bytes)
+        count = wire.max_ack_ranges(datagram_bytes - wire.TAG_BYTES)
         ranges = [(2 * i, 2 * i + 1) for i in reversed(range(count))]
         packet = wire.encode_ack(1, 0, wire.AckPacket(ranges, 0, 0, 0, 0, 0, 0))
         assert len(packet) + wire.TAG_BYTES <= datagram_bytes < len(packet) + wire.TAG_BYTES + wire.ACK_RANGE.size
+
+    def test_more_ranges_than_the_peer_can_build_are_refused(self) -> None:
+        """They would cost this side more than any correct peer does."""
+        ranges = [(2 * i, 2 * i + 1) for i in reversed(range(100))]
+        packet = wire.encode_ack(1, 0, wire.AckPacket(ranges, 0, 0, 0, 0, 0, 0))
+        assert len(wire.decode_ack_untrusted(packet, 100).ranges) == 100
+        with pytest.raises(ProtocolError, match="more ranges"):
+            wire.decode_ack_untrusted(packet, 99)
 
     def test_counters_wrap_and_delays_saturate(self) -> None:
         ack = wire.AckPacket([(0, 1)], 1 << 40, 0, 0, (1 << 32) + 1, (1 << 32) + 2, (1 << 32) + 3)

@@ -255,7 +255,7 @@ class UdpChannel:
         A server's connection is confirmed once the client has used the connection id that it was given.
         """
         self._pump(None)
-        return self._connection.is_confirmed
+        return self._connection.acks.packets_accepted > 0
 
     @property
     def is_over(self) -> bool:

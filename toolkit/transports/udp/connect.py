@@ -17,6 +17,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import ClientHandshake
+from toolkit.rudp.protection import Unprotected
 from toolkit.transports.addresses import SocketAddress, address_of, connect_error, connect_first, resolve
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
@@ -123,6 +124,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
         accept.server_id,
         datagram_bytes,
         time.monotonic_ns(),
+        Unprotected(),
         observer=log.observer if log is not None else None,
     )
     connection.start(accept.data_window, attempt.handshake.rtt_ns)

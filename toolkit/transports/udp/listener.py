@@ -32,6 +32,7 @@ from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import Batch
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import answer_initial_untrusted
+from toolkit.rudp.protection import Unprotected
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
@@ -210,7 +211,7 @@ class UdpListener:
             initial.client_id,
             min(initial.datagram_bytes, datagram_bytes),
             now_ns,
-            accept,
+            Unprotected(),
             observer=log.observer if log else None,
             peer_address=origin.peer,
         )
@@ -224,6 +225,7 @@ class UdpListener:
         on_close_sent = partial(self._remember_close, server_id)
         channel = UdpChannel(connection, sock, outgoing, peer, wake_pair, log, on_close_sent)
         self._channels[server_id] = channel
+        sock.send_datagram(accept.encode())
         return channel
 
     def _connected_socket(self, origin: Origin) -> socket.socket:

@@ -94,6 +94,7 @@ class QlogWriter:
         self._buffer: list[str] = []
         self._buffered_bytes = 0
         self._start_ns: int | None = None
+        self._tag_bytes = 0
         self._metrics: dict[str, Number] = {}
         self._phase: str | None = None
         self._datagram_bytes: int | None = None
@@ -117,8 +118,11 @@ class QlogWriter:
 
     # The ConnectionObserver protocol
 
-    def connection_started(self, now_ns: int, local_id: int, peer_id: int, congestion_control: str) -> None:
+    def connection_started(
+        self, now_ns: int, local_id: int, peer_id: int, congestion_control: str, tag_bytes: int
+    ) -> None:
         self._start_ns = now_ns
+        self._tag_bytes = tag_bytes
         data: dict[str, object] = {"protocol": "nettool", "src_cid": f"{local_id:016x}", "dst_cid": f"{peer_id:016x}"}
         for side, address in (("src", self._local), ("dst", self._remote)):
             if address is not None:
@@ -215,7 +219,7 @@ class QlogWriter:
     def _packets(self, now_ns: int, direction: str, data: memoryview, segment_bytes: int) -> None:
         if self._has_detail:
             time = self._time_ms(now_ns)
-            for packet in describe(data, segment_bytes):
+            for packet in describe(data, segment_bytes, self._tag_bytes):
                 self._append(f'{{"time":{time},"name":"transport:packet_{direction}","data":{packet}}}')
             if self._written_bytes + self._buffered_bytes > self._detail_bytes:
                 self._has_detail = False

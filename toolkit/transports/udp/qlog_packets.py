@@ -32,20 +32,23 @@ _KINDS: Final = frozenset(wire.PacketType)
 Frames = list[dict[str, object]]
 
 
-def describe(data: memoryview, segment_bytes: int) -> Iterator[str]:
-    """Return one JSON object per packet of a batch. Any bytes are allowed: an invalid packet has no frames."""
-    if data[0] in _STREAMS and segment_bytes > wire.HEADER_BYTES:
-        yield from _stream_packets(data, segment_bytes, _STREAMS[wire.PacketType(data[0])])
+def describe(data: memoryview, segment_bytes: int, tag_bytes: int = 0) -> Iterator[str]:
+    """Return one JSON object per packet of a batch, each of which ends with a tag of `tag_bytes`.
+
+    Any bytes are allowed: an invalid packet has no frames.
+    """
+    if data[0] in _STREAMS and segment_bytes > wire.HEADER_BYTES + tag_bytes:
+        yield from _stream_packets(data, segment_bytes, _STREAMS[wire.PacketType(data[0])], tag_bytes)
         return
     for start in range(0, len(data), segment_bytes):
-        yield json.dumps(_packet(data[start : start + segment_bytes]), separators=(",", ":"))
+        yield json.dumps(_packet(data[start : start + segment_bytes], tag_bytes), separators=(",", ":"))
 
 
-def _stream_packets(data: memoryview, segment_bytes: int, stream_id: int) -> Iterator[str]:
+def _stream_packets(data: memoryview, segment_bytes: int, stream_id: int, tag_bytes: int) -> Iterator[str]:
     """Describe DATA and MESSAGE packets, which are nearly all packets."""
     count = len(data) // segment_bytes
     header = np.ndarray((count,), wire.DATA.dtype, data, 0, (segment_bytes,))
-    payload_bytes = segment_bytes - wire.HEADER_BYTES
+    payload_bytes = segment_bytes - wire.HEADER_BYTES - tag_bytes
     for number, position in zip(header["packet_number"].tolist(), header["offset"].tolist(), strict=True):
         yield (
             f'{{"header":{{"packet_type":"1RTT","packet_number":{number}}},"raw":{{"length":{segment_bytes}}},'
@@ -54,10 +57,10 @@ def _stream_packets(data: memoryview, segment_bytes: int, stream_id: int) -> Ite
         )
     rest = data[count * segment_bytes :]
     if rest:
-        yield from describe(rest, len(rest))
+        yield from describe(rest, len(rest), tag_bytes)
 
 
-def _packet(packet: memoryview) -> dict[str, object]:
+def _packet(packet: memoryview, tag_bytes: int) -> dict[str, object]:
     kind = packet[0]
     raw = {"length": len(packet)}
     if kind in _PACKET_TYPES:
@@ -66,7 +69,7 @@ def _packet(packet: memoryview) -> dict[str, object]:
         return {"header": {"packet_type": "unknown", "packet_type_bytes": kind}, "raw": raw}
     *_, number = wire.COMMON.unpack_untrusted(packet)
     try:
-        frames = _FRAMES[wire.PacketType(kind)](packet)
+        frames = _FRAMES[wire.PacketType(kind)](packet[: len(packet) - tag_bytes])
     except ProtocolError:
         frames = []
     return {"header": {"packet_type": "1RTT", "packet_number": number}, "raw": raw, "frames": frames}

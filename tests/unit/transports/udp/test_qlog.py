@@ -201,7 +201,7 @@ def test_a_lossy_transfer_is_logged_as_it_happened(seed: int, congestion_control
 def test_a_loss_has_its_trigger() -> None:
     file = KeptFile()
     writer = QlogWriter(file, "client")
-    writer.connection_started(0, 1, 2, "bbr")
+    writer.connection_started(0, 1, 2, "bbr", 0)
     kinds = np.array([wire.PacketType.DATA, wire.PacketType.PROBE, wire.PacketType.MESSAGE], np.uint8)
     writer.packets_lost(7, np.array([3, 4, 5]), kinds, 5)
     writer.close()
@@ -310,9 +310,16 @@ def test_silence_and_its_timers_are_logged() -> None:
 def test_a_new_peer_address_is_logged() -> None:
     file = KeptFile()
     writer = QlogWriter(file, "server")
-    accept = wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 1 << 22)
     server = Connection(
-        Config(), Source(1, 0), FAR_ID, NEAR_ID, 1472, SECOND, accept, observer=writer, peer_address=("192.0.2.1", 7)
+        Config(),
+        Source(1, 0),
+        FAR_ID,
+        NEAR_ID,
+        1472,
+        SECOND,
+        Unprotected(),
+        observer=writer,
+        peer_address=("192.0.2.1", 7),
     )
     data = wire.DATA.pack(wire.PacketType.DATA, 0, FAR_ID, 0, 0) + b"moved"
     server.handle_off_path_batch(Batch(memoryview(data), len(data)), ("192.0.2.2", 8), 0xC0FFEE, SECOND)
@@ -377,7 +384,7 @@ def test_a_full_disk_ends_the_log_but_not_the_transfer() -> None:
 
     file = Full()
     writer = QlogWriter(file, "client")
-    writer.connection_started(5, 1, 2, "bbr")
+    writer.connection_started(5, 1, 2, "bbr", 0)
     packet = wire.DATA.pack(wire.PacketType.DATA, 0, 1, 0, 0).ljust(1472, b"\0")
     batch = Transmit(memoryview(packet * 45), 1472)
     for now_ns in range(6, 200):
