@@ -40,11 +40,12 @@ def log_keys(transport: str, connection: bytes, keys: TrafficKeys) -> None:
             os.close(descriptor)
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
-        _warn_once(f"{VARIABLE}: cannot write {printable(path)}: {reason}; the keys are not logged")
+        warn_once(f"{VARIABLE}: cannot write {printable(path)}: {reason}; the keys are not logged")
     else:
-        _warn_once(f"{VARIABLE} is set: whoever reads {printable(path)} can decrypt this process's sessions")
+        warn_once(f"{VARIABLE} is set: whoever reads {printable(path)} can decrypt this process's sessions")
 
 
 @cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Report `message`, once a process."""
     _LOGGER.warning("%s", message)
