@@ -15,7 +15,6 @@ from itertools import count
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from toolkit.rudp import wire
 from toolkit.rudp.batch import MAX_SEGMENTS, Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
@@ -28,7 +27,6 @@ SECOND = 1000 * MS
 NEAR_ID = 0x1111_2222_3333_4444
 FAR_ID = 0x5555_6666_7777_8888
 DATAGRAM_BYTES = 1472
-FINISH = wire.PREFIX.pack(0x06, 0, FAR_ID) + bytes(100)
 
 
 class FixedKeys:
@@ -116,7 +114,7 @@ class Pair:
     """`near` is the client, `far` the server. `run` advances virtual time until a condition holds.
 
     `data` and `back_data` are how many random bytes each of them has to send; `offer` hands them over. `protections`
-    are those of `near` and `far`; None for packets in the clear.
+    are those of `near` and `far`; None for packets in the clear. `finish` ends the handshake of the client.
     """
 
     def __init__(
@@ -132,6 +130,7 @@ class Pair:
         near_observer: ConnectionObserver | None = None,
         far_observer: ConnectionObserver | None = None,
         protections: tuple[PacketProtection, PacketProtection] | None = None,
+        finish: bytes | None = None,
     ) -> None:
         self.seed = seed
         self.now_ns = SECOND
@@ -148,7 +147,7 @@ class Pair:
             DATAGRAM_BYTES,
             self.now_ns,
             near_protection,
-            FINISH,
+            finish,
             near_observer,
         )
         near.start(far_config.receive_window_bytes, None)

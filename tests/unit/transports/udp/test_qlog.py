@@ -18,6 +18,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.qlog import DETAIL_BYTES, MAX_BYTES, QlogWriter
 from toolkit.transports.udp.qlog_packets import describe
@@ -178,7 +179,9 @@ def test_a_lossy_transfer_is_logged_as_it_happened(seed: int, congestion_control
     )
 
     numbers = [sent["header"].get("packet_number") for sent in near.named("transport:packet_sent")]
-    assert numbers == list(range(stats.next_packet_number))
+    assert numbers == sorted(set(numbers))
+    skipped = set(range(stats.next_packet_number)) - set(numbers)
+    assert len(skipped) <= 2
     assert {loss["header"]["packet_number"] for loss in losses} <= set(numbers)
     arrived = Counter(got["header"].get("packet_number") for got in far.named("transport:packet_received"))
     assert set(arrived) <= set(numbers)
