@@ -24,6 +24,7 @@ Order of calls, sender:    connect -> send_message / send_extent / receive ... -
 Order of calls, receiver:  Listener.accept -> receive ... / send_message ... -> close
 """
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -65,6 +66,29 @@ class Address(NamedTuple):
 
     host: str
     port: int
+
+    @property
+    def network(self) -> bytes:
+        """What one host can choose no other of, to count by: its IPv4 address, or the /64 prefix of its IPv6 address.
+
+        The host itself if it is a name.
+        """
+        try:
+            ip = ipaddress.ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return self.host.encode()
+        if isinstance(ip, ipaddress.IPv6Address):
+            return ip.ipv4_mapped.packed if ip.ipv4_mapped else ip.packed[:8]
+        return ip.packed
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is a numeric address of this machine that no other machine can use."""
+        try:
+            ip = ipaddress.ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return False
+        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -225,7 +249,8 @@ class TransportOptions:
 
     congestion_control: the name of an algorithm; None for the transport's default
     rate_bps:           the maximum sending rate, in bits of payload per second; None for no limit
-    streams:            TCP: the number of connections per session
+    streams:            TCP, connect: the number of connections of the session
+    max_streams:        TCP, listen: the most connections that a session may have
     offload:            UDP: "auto" uses GSO and GRO if the system has them, "off" one datagram per system call
     connect_timeout_s:  how long to wait for a peer to accept the session
     idle_timeout_s:     the silence after which the peer is considered lost, at most MAX_IDLE_TIMEOUT_S
@@ -240,6 +265,7 @@ class TransportOptions:
     congestion_control: str | None = None
     rate_bps: float | None = None
     streams: int = 1
+    max_streams: int = 16
     offload: str = "auto"
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 30.0

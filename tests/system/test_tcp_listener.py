@@ -169,7 +169,7 @@ def test_another_version_is_refused_with_this_version(served: Served, version: i
     ("hello", "refusal"),
     [
         (wire.Hello(wire.NO_TOKEN, 0, 0, b""), wire.PrefaceType.REFUSED_STREAMS),
-        (wire.Hello(wire.NO_TOKEN, wire.MAX_STREAMS + 1, 0, b""), wire.PrefaceType.REFUSED_STREAMS),
+        (wire.Hello(wire.NO_TOKEN, TransportOptions().max_streams + 1, 0, b""), wire.PrefaceType.REFUSED_STREAMS),
         (wire.Hello(wire.NO_TOKEN, 2, 1, b""), wire.PrefaceType.REFUSED_STREAMS),
         (wire.Hello(b"a guessed token!", 2, 1, b""), wire.PrefaceType.REFUSED_SESSION),
         (wire.Hello(wire.NO_TOKEN, 1, 0, b"key"), wire.PrefaceType.REFUSED_SECURITY),

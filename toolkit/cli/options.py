@@ -159,6 +159,30 @@ class ReceiveArguments:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitArguments:
+    """What one sender may take from a receiver: the options of `recv`, `tcp-recv` and `udp-recv` for that."""
+
+    PANEL: ClassVar[str] = "Limits"
+
+    max_bytes: Annotated[
+        str | None,
+        option("--max-bytes", metavar="SIZE", text="Most bytes of a session, with holes.", default="the free space"),
+    ] = None
+    max_files: Annotated[int, number("--max-files", low=1, text="Most files and directories of a session.")] = 1_000_000
+    max_time: Annotated[str, option("--max-time", metavar="TIME", text="Longest session, for example 30min.")] = "168h"
+    stall_timeout: Annotated[
+        str, option("--stall-timeout", metavar="TIME", text="How long a sender may make no progress.")
+    ] = "10min"
+    max_sessions: Annotated[int, number("--max-sessions", low=1, text="Most sessions at a time.")] = 32
+    max_sessions_per_host: Annotated[
+        int, number("--max-sessions-per-host", low=1, text="Most sessions of one other machine at a time.")
+    ] = 16
+    max_streams: Annotated[
+        int, number("--max-streams", low=1, high=64, text="Most connections of a session (TCP only).")
+    ] = 16
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignArguments:
     """What every `bench` command accepts."""
 
@@ -252,4 +276,12 @@ def idle_timeout_s(text: str) -> float:
         raise UsageError(f"--idle-timeout {text} is too short: the minimum is 1s, and 30s is usual")
     if duration_s > MAX_IDLE_TIMEOUT_S:
         raise UsageError(f"--idle-timeout {text} is too long: the maximum is 24h, and 30s is usual")
+    return duration_s
+
+
+def positive_duration_s(name: str, text: str) -> float:
+    """Parse the duration of the option `name` into seconds. Raises UsageError unless it is longer than zero."""
+    duration_s = to_seconds(parse_duration_ns(text))
+    if duration_s <= 0:
+        raise UsageError(f"{name} must be longer than zero, for example 1h")
     return duration_s

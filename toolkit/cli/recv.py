@@ -14,17 +14,27 @@ import typer
 
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.cli.command import command
-from toolkit.cli.options import CONNECTION, Offload, OffloadChoice, Qlog, ReceiveArguments, idle_timeout_s
+from toolkit.cli.options import (
+    CONNECTION,
+    LimitArguments,
+    Offload,
+    OffloadChoice,
+    Qlog,
+    ReceiveArguments,
+    idle_timeout_s,
+    positive_duration_s,
+)
 from toolkit.cli.output import as_nettool_error, print_json, print_status, print_traceback_if_requested
 from toolkit.cli.progress import ProgressBars, progress_bars
 from toolkit.cli.results import closing, failed_entries, result_fields, summary_line
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
-from toolkit.transfer import ReceiveOptions, TransferResult, receive
+from toolkit.transfer import ReceiveOptions, SessionLimits, TransferResult, receive
+from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
-from toolkit.transfer.session_server import SessionServer, listen_on_one_port
+from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
+from toolkit.units import parse_size
 
-MAX_SESSIONS = 32  # each may use a thread, two sockets, and megabytes of windows
 SHUTDOWN_GRACE_S = 5.0  # how long running sessions may clean up when the receiver is interrupted
 
 
@@ -39,6 +49,7 @@ class TransportChoice(StrEnum):
 @command
 def recv(
     arguments: ReceiveArguments,
+    limits: LimitArguments,
     transport: Annotated[
         TransportChoice, typer.Option(help="Transports to accept.", rich_help_panel=CONNECTION)
     ] = TransportChoice.BOTH,
@@ -55,11 +66,11 @@ def recv(
       nettool recv --dir incoming --once --json
     """
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
-    return _receive(names, arguments, offload)
+    return _receive(names, arguments, limits, offload)
 
 
 @command
-def tcp_recv(arguments: ReceiveArguments) -> int:
+def tcp_recv(arguments: ReceiveArguments, limits: LimitArguments) -> int:
     """Receive files over TCP only.
 
     A file appears under its name only when it is complete and verified. Existing files are kept.
@@ -69,11 +80,16 @@ def tcp_recv(arguments: ReceiveArguments) -> int:
       nettool tcp-recv --dir incoming
       nettool tcp-recv --dir incoming --bind :: --once
     """
-    return _receive(("tcp",), arguments)
+    return _receive(("tcp",), arguments, limits)
 
 
 @command
-def udp_recv(arguments: ReceiveArguments, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None) -> int:
+def udp_recv(
+    arguments: ReceiveArguments,
+    limits: LimitArguments,
+    offload: Offload = OffloadChoice.AUTO,
+    qlog: Qlog = None,
+) -> int:
     """Receive files over nettool's reliable protocol on UDP only.
 
     A file appears under its name only when it is complete and verified. Existing files are kept.
@@ -83,15 +99,17 @@ def udp_recv(arguments: ReceiveArguments, offload: Offload = OffloadChoice.AUTO,
       nettool udp-recv --dir incoming
       nettool udp-recv --dir incoming --bind :: --once
     """
-    return _receive(("udp",), arguments, offload, qlog)
+    return _receive(("udp",), arguments, limits, offload, qlog)
 
 
 @dataclass(slots=True)
 class _SessionRunner:
     """Receives sessions and prints their results. `exit_code` is that of the last session."""
 
-    arguments: ReceiveArguments
+    options: ReceiveOptions
     directory: Path
+    quiet: bool
+    json: bool
     exit_code: int = field(default=ExitCode.OK, init=False)
 
     def run(self, server: SessionServer, bars: ProgressBars, transport_name: str, channel: Channel) -> None:
@@ -100,16 +118,10 @@ class _SessionRunner:
         result = TransferResult("")
         error: NettoolError | None = None
         seconds = cpu_seconds = 0.0
-        options = ReceiveOptions(
-            overwrite=self.arguments.overwrite,
-            durable=self.arguments.fsync,
-            dotfiles=self.arguments.dotfiles,
-            preserve_modes=self.arguments.preserve_modes,
-        )
         try:
             with closing(channel), bars.bar(str(channel.peer)) as progress:
                 try:
-                    result = receive(channel, self.directory, options, progress, server.closing)
+                    result = receive(channel, self.directory, self.options, progress, server.closing)
                 finally:
                     seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - started_cpu_s
                 error = _refusal(result)
@@ -126,9 +138,9 @@ class _SessionRunner:
         peer = f"{channel.peer} ({transport_name})"
         if error:
             print_status(f"nettool: {peer}: {error}")
-        elif not self.arguments.quiet:
+        elif not self.quiet:
             print_status(f"received {summary_line(fields)} from {peer}")
-        if self.arguments.json:
+        if self.json:
             outcome = {"error": str(error), "exit_code": error.exit_code} if error else {}
             print_json("receive", {**fields, "verified": not error, "failed": failed_entries(result), **outcome})
 
@@ -141,20 +153,28 @@ def _refusal(result: TransferResult) -> RefusedError | None:
 def _receive(
     names: Sequence[str],
     arguments: ReceiveArguments,
+    limits: LimitArguments,
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
 ) -> int:
-    options = TransportOptions(offload=offload, idle_timeout_s=idle_timeout_s(arguments.idle_timeout), qlog=qlog)
+    options = TransportOptions(
+        max_streams=limits.max_streams,
+        offload=offload,
+        idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
+        qlog=qlog,
+    )
+    receive_options = _receive_options(arguments, limits)
+    raise_descriptor_limit()
     directory = _directory(arguments)
     transports = {name: transport(name) for name in names}
     listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
     bound = Address(arguments.bind or "0.0.0.0", next(iter(listeners.values())).address.port)
-    runner = _SessionRunner(arguments, directory)
+    runner = _SessionRunner(receive_options, directory, arguments.quiet, arguments.json)
     with progress_bars(arguments.quiet) as bars:
         server = SessionServer(
             listeners,
             lambda name, channel: runner.run(server, bars, name, channel),
-            max_sessions=MAX_SESSIONS,
+            ConcurrencyLimits(limits.max_sessions, limits.max_sessions_per_host),
             limit=1 if arguments.once else None,
             limit_refusal="the receiver accepts no more sessions; start it without --once",
         )
@@ -167,6 +187,22 @@ def _receive(
         finally:
             server.close(SHUTDOWN_GRACE_S)
     return runner.exit_code
+
+
+def _receive_options(arguments: ReceiveArguments, limits: LimitArguments) -> ReceiveOptions:
+    """Raises UsageError."""
+    return ReceiveOptions(
+        overwrite=arguments.overwrite,
+        durable=arguments.fsync,
+        dotfiles=arguments.dotfiles,
+        preserve_modes=arguments.preserve_modes,
+        limits=SessionLimits(
+            max_bytes=None if limits.max_bytes is None else parse_size(limits.max_bytes),
+            max_files=limits.max_files,
+            max_seconds=positive_duration_s("--max-time", limits.max_time),
+            stall_seconds=positive_duration_s("--stall-timeout", limits.stall_timeout),
+        ),
+    )
 
 
 def _directory(arguments: ReceiveArguments) -> Path:

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from toolkit.channel import Address
 from toolkit.cli.command import command, number, option
-from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet
+from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet, positive_duration_s
 from toolkit.cli.output import print_json, print_status
 from toolkit.cli.target import DEFAULT_PORT
 from toolkit.compare.server import MeasuringServer, ServedSession, ServerLimits
-from toolkit.errors import UsageError
+from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transports.registry import transport
-from toolkit.units import parse_duration_ns, parse_size, to_seconds
+from toolkit.units import parse_size
 
 _LIMITS = "Limits"
 
@@ -49,12 +49,11 @@ def serve(
     """
     limits = ServerLimits(
         bytes_per_transfer=parse_size(max_bytes),
-        seconds_per_transfer=to_seconds(parse_duration_ns(max_time)),
+        seconds_per_transfer=positive_duration_s("--max-time", max_time),
         transfers=transfers,
-        seconds=to_seconds(parse_duration_ns(lifetime)),
+        seconds=positive_duration_s("--for", lifetime),
     )
-    if limits.seconds <= 0 or limits.seconds_per_transfer <= 0:
-        raise UsageError("--for and --max-time must be longer than zero, for example 1h")
+    raise_descriptor_limit()
     transports = {name: transport(name) for name in ("tcp", "udp")}
 
     def report_session(line: str, session: ServedSession) -> None:

@@ -36,7 +36,7 @@ from toolkit.errors import NettoolError, ProtocolError, printable
 from toolkit.transfer import TransferResult
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.limits import SessionLimits
-from toolkit.transfer.session_server import SessionServer, listen_on_one_port
+from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
 from toolkit.units import format_seconds, format_size, rate_of
 
 CONTROL_SCHEMA = 2
@@ -44,7 +44,8 @@ _FIRST_MESSAGE_S = 10.0
 _RESULT_WAIT_S = 10.0
 _LAST_QUESTIONS_S = 5.0
 _GRACE_S = 5.0
-_MAX_SESSIONS = 8
+_MAX_SESSIONS = 16
+_MAX_SESSIONS_PER_HOST = 8
 _MAX_HOSTS = 64
 _MAX_RESULTS = 4
 """Results kept for each host; more than one user may measure from it at a time."""
@@ -105,7 +106,7 @@ class MeasuringServer:
         self._begun = self._ended = 0
         listeners = listen_on_one_port(transports, address, TransportOptions(idle_timeout_s=15.0))
         self.port = next(iter(listeners.values())).address.port
-        self._server = SessionServer(listeners, self._serve, max_sessions=_MAX_SESSIONS)
+        self._server = SessionServer(listeners, self._serve, ConcurrencyLimits(_MAX_SESSIONS, _MAX_SESSIONS_PER_HOST))
 
     def run(self) -> None:
         """Serve. Only in the main thread, because SIGALRM enforces the time limit."""

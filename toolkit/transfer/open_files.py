@@ -8,6 +8,7 @@ opened first. Content is sent file after file, so this is nearly the least recen
 import os
 import resource
 import threading
+from contextlib import suppress
 
 MAX_DESCRIPTORS = 256
 
@@ -86,6 +87,14 @@ class DescriptorCache:
         """Remove `file`, which is about to close its descriptor and holds its own lock."""
         with self._lock:
             self._files.pop(file, None)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as it may. The usual soft limit of 1024 exists for select(2) only."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS does not allow its own hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    OPEN_FILES.capacity = _capacity()
 
 
 def _capacity() -> int:

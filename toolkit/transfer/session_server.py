@@ -3,10 +3,16 @@
 The thread that runs the server only waits, so that it handles a signal at once. It cannot end the sessions itself,
 because a channel belongs to one thread. It sets `closing` instead, which every session takes as its `cancel`; each
 session then ends in its own thread and cleans up there.
+
+No peer can use up all sessions, and a session that cannot be started, for lack of threads or descriptors, is refused
+without harm to the others.
 """
 
+import errno
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from queue import SimpleQueue
 from time import monotonic
 
@@ -16,6 +22,21 @@ from toolkit.transfer.messages import ErrorMessage, ErrorReason
 
 _PORT_ATTEMPTS = 20
 _MAX_REFUSALS = 8  # concurrent refusals with a reason, which take a round trip; further channels are aborted
+_SHORTAGE_PAUSE_S = 0.1
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN))
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLimits:
+    """How many sessions a server runs at a time.
+
+    sessions:          in all. Each takes a thread, two or more sockets, and memory as docs/protocol.md says.
+    sessions_per_host: of one host (Address.network): half of them, so that one host leaves room for others. This
+                       machine is exempt: whoever can run programs on it can do more harm than this.
+    """
+
+    sessions: int = 32
+    sessions_per_host: int = 16
 
 
 def listen_on_one_port(
@@ -50,7 +71,7 @@ class SessionServer:
     listeners:     by name
     session:       called with the name of the listener and the channel, which it closes; an exception that it
                    raises ends the server
-    max_sessions:  how many may run at a time; the peers of further channels are refused with a reason
+    concurrency:   how many may run at a time; the peers of further channels are refused with a reason
     limit:         how many sessions to run in all; None for no limit
     limit_refusal: the reason that the peers of channels beyond `limit` receive
 
@@ -61,18 +82,19 @@ class SessionServer:
         self,
         listeners: Mapping[str, Listener],
         session: Callable[[str, Channel], None],
-        max_sessions: int,
+        concurrency: ConcurrencyLimits = ConcurrencyLimits(),
         limit: int | None = None,
         limit_refusal: str = "the receiver accepts no more sessions",
     ) -> None:
         self.closing = threading.Event()
         self._listeners = listeners
         self._session = session
-        self._max_sessions = max_sessions
+        self._concurrency = concurrency
         self._limit = limit
         self._limit_refusal = limit_refusal
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards the next three
         self._remaining = limit
+        self._hosts: Counter[bytes] = Counter()  # running sessions by Address.network
         self._running: set[threading.Thread] = set()
         self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
         self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
@@ -102,7 +124,13 @@ class SessionServer:
     def _accept(self, name: str, listener: Listener) -> None:
         try:
             while True:
-                channel = listener.accept()
+                try:
+                    channel = listener.accept()
+                except OSError as error:
+                    if error.errno not in _SHORTAGES:
+                        raise
+                    self.closing.wait(_SHORTAGE_PAUSE_S)
+                    continue
                 if channel is not None:
                     self._start(name, channel)
         except BaseException as error:
@@ -111,23 +139,43 @@ class SessionServer:
 
     def _start(self, name: str, channel: Channel) -> None:
         with self._lock:
-            if self.closing.is_set():
-                refusal = "the receiver is shutting down"
-            elif self._remaining == 0:
-                refusal = self._limit_refusal
-            elif len(self._running) >= self._max_sessions:
-                refusal = f"the receiver is busy with {self._max_sessions} sessions; try again later"
+            refusal = self._refusal(channel.peer) or self._start_session(name, channel)
+        if not refusal:
+            return
+        if self._refusals.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._refuse, args=(channel, refusal), daemon=True).start()
+            except RuntimeError:  # no thread is left to say so
+                self._refusals.release()
             else:
-                refusal = ""
-                if self._remaining is not None:
-                    self._remaining -= 1
-                thread = threading.Thread(target=self._run_session, args=(name, channel), daemon=True)
-                self._running.add(thread)
-                thread.start()
-        if refusal and self._refusals.acquire(blocking=False):
-            threading.Thread(target=self._refuse, args=(channel, refusal), daemon=True).start()
-        elif refusal:
-            channel.abort()
+                return
+        channel.abort()
+
+    def _refusal(self, peer: Address) -> str:
+        """Why a new session with this peer is refused; "" if it is not."""
+        most = self._concurrency
+        if self.closing.is_set():
+            return "the receiver is shutting down"
+        if self._remaining == 0:
+            return self._limit_refusal
+        if len(self._running) >= most.sessions:
+            return f"the receiver is busy with {most.sessions} sessions; try again later"
+        if self._hosts[peer.network] >= most.sessions_per_host and not peer.is_loopback:
+            return f"the receiver is busy with {most.sessions_per_host} sessions of this host; try again later"
+        return ""
+
+    def _start_session(self, name: str, channel: Channel) -> str:
+        """Start the thread of a session; returns why it is refused if the system has no thread left."""
+        thread = threading.Thread(target=self._run_session, args=(name, channel), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return "the receiver has no thread left; try again later"
+        if self._remaining is not None:
+            self._remaining -= 1
+        self._hosts[channel.peer.network] += 1
+        self._running.add(thread)
+        return ""
 
     def _run_session(self, name: str, channel: Channel) -> None:
         failure: BaseException | None = None
@@ -138,6 +186,7 @@ class SessionServer:
         finally:
             with self._lock:
                 self._running.discard(threading.current_thread())
+                self._hosts -= Counter([channel.peer.network])
             self._ended.put(failure)
 
     def _refuse(self, channel: Channel, reason: str) -> None:

@@ -1,12 +1,13 @@
 """Files that share few descriptors."""
 
+import resource
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.support.sessions import XXH3, origin_of
-from toolkit.transfer.open_files import OPEN_FILES
+from toolkit.transfer.open_files import MAX_DESCRIPTORS, OPEN_FILES, raise_descriptor_limit
 from toolkit.transfer.sources import FileSource
 
 
@@ -34,3 +35,16 @@ def test_many_threads_share_few_descriptors(tmp_path: Path, monkeypatch: pytest.
     assert not wrong
     for source in sources:
         source.close()
+
+
+def test_the_soft_limit_on_descriptors_is_raised_to_the_hard_one() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    capacity = OPEN_FILES.capacity
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+        raise_descriptor_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limits[1], limits[1])
+        assert OPEN_FILES.capacity == MAX_DESCRIPTORS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        OPEN_FILES.capacity = capacity

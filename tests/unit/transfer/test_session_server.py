@@ -1,18 +1,19 @@
 """The server of several sessions, over the transport without a network."""
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
 
 from tests.support.background import PATIENCE_S, Background
-from tests.support.memory_transport import MemoryListener, MemoryTransport
+from tests.support.memory_transport import MemoryChannel, MemoryListener, MemoryTransport
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, UnreachableError
-from toolkit.transfer.messages import ErrorMessage, ErrorReason, decode_untrusted
-from toolkit.transfer.session_server import SessionServer, listen_on_one_port
+from toolkit.transfer.messages import Alive, ErrorMessage, ErrorReason, decode_untrusted
+from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
 
 ANY_PORT = Address("", 0)
 OPTIONS = TransportOptions()
@@ -29,12 +30,15 @@ class RunningServer:
 
 @contextmanager
 def serving(
-    session: Callable[[str, Channel], None], max_sessions: int = 8, limit: int | None = None
+    session: Callable[[str, Channel], None],
+    sessions: int = 8,
+    limit: int | None = None,
+    transport: MemoryTransport | None = None,
 ) -> Iterator[RunningServer]:
-    """A server that is closed at the end of the block."""
-    transport = MemoryTransport()
+    """A server that takes two sessions of a host, and is closed at the end of the block."""
+    transport = transport or MemoryTransport()
     listener = transport.listen(ANY_PORT, OPTIONS)
-    server = SessionServer({"memory": listener}, session, max_sessions, limit)
+    server = SessionServer({"memory": listener}, session, ConcurrencyLimits(sessions, 2), limit)
     try:
         yield RunningServer(server, Background(server.run), lambda: transport.connect(listener.address, OPTIONS))
     finally:
@@ -83,7 +87,7 @@ def test_the_server_ends_after_its_limit_and_refuses_further_sessions() -> None:
 
 
 def test_sessions_beyond_the_maximum_are_refused_as_busy() -> None:
-    with serving(echo, max_sessions=2) as running:
+    with serving(echo, sessions=2) as running:
         channels = [running.connect(), running.connect()]
         assert "busy with 2" in refusal(running.connect())
         for channel in channels:
@@ -91,6 +95,83 @@ def test_sessions_beyond_the_maximum_are_refused_as_busy() -> None:
             assert channel.receive(timeout_s=PATIENCE_S) == b"x"
             with pytest.raises(PeerClosedError):
                 channel.receive(timeout_s=PATIENCE_S)
+
+
+def test_one_host_may_not_take_every_session() -> None:
+    with serving(echo, sessions=3) as running:
+        channels = [running.connect(), running.connect()]
+        assert "busy with 2 sessions of this host" in refusal(running.connect())
+        channels[0].send_message(b"x")
+        assert channels[0].receive(timeout_s=PATIENCE_S) == b"x"
+        channels[0].close()
+        wait_until(lambda: "busy" not in first_answer(running.connect()))
+
+
+def first_answer(channel: Channel) -> str:
+    """The refusal of a channel, or its echo."""
+    with suppress(PeerClosedError):
+        channel.send_message(Alive().encode())
+    try:
+        data = channel.receive(timeout_s=PATIENCE_S)
+    finally:
+        channel.abort()
+    message = decode_untrusted(data or b"")
+    return message.text if isinstance(message, ErrorMessage) else ""
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        threading.Event().wait(0.001)
+
+
+@pytest.mark.parametrize("failing", [1, 2], ids=["session", "session and refusal"])
+def test_a_thread_that_cannot_be_started_refuses_that_session_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    start = threading.Thread.start
+    with serving(echo) as running:
+        left = failing
+
+        def fail(thread: threading.Thread) -> None:
+            nonlocal left
+            if left:
+                left -= 1
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        unlucky = running.connect()
+        if failing == 1:
+            assert "no thread left" in refusal(unlucky)
+        else:
+            with pytest.raises(PeerClosedError):
+                unlucky.receive(timeout_s=PATIENCE_S)
+        channel = running.connect()
+        channel.send_message(b"x")
+        assert channel.receive(timeout_s=PATIENCE_S) == b"x"
+        assert running.run.error is None
+
+
+def test_a_listener_without_descriptors_is_asked_again() -> None:
+    shortages = iter([OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENFILE, "")])
+
+    class ShortOfDescriptors(MemoryTransport):
+        def listen(self, address: Address, options: TransportOptions) -> MemoryListener:
+            listener = super().listen(address, options)
+            accept = listener.accept
+
+            def fail_at_first(timeout_s: float | None = None) -> MemoryChannel | None:
+                for shortage in shortages:
+                    raise shortage
+                return accept(timeout_s)
+
+            listener.accept = fail_at_first  # type: ignore[method-assign]
+            return listener
+
+    with serving(echo, transport=ShortOfDescriptors()) as running:
+        channel = running.connect()
+        channel.send_message(b"x")
+        assert channel.receive(timeout_s=PATIENCE_S) == b"x"
 
 
 def test_close_cancels_the_sessions_and_waits_for_them() -> None:

@@ -21,7 +21,6 @@ from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.settings import check_options, configure
 from toolkit.transports.tcp.wire import (
-    MAX_STREAMS,
     NO_TOKEN,
     PREFACE_BYTES,
     TOKEN_BYTES,
@@ -243,7 +242,7 @@ class TcpListener:
             self._refuse(handshake, PrefaceType.REFUSED_SECURITY)
         elif hello.token != NO_TOKEN:
             self._join_session(handshake, hello)
-        elif not 1 <= hello.streams <= MAX_STREAMS or hello.stream:
+        elif not 1 <= hello.streams <= self._options.max_streams or hello.stream:
             self._refuse(handshake, PrefaceType.REFUSED_STREAMS)
         else:
             self._begin_session(handshake, hello)
