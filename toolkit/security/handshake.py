@@ -40,6 +40,7 @@ from toolkit.security.credentials import CodeCredential, Credential, KeyCredenti
 from toolkit.security.keys import SECRET_BYTES, AeadName, SessionKeys
 from toolkit.security.messages import (
     MAX_NAMEPLATE_BYTES,
+    FirstMessage,
     Refusal,
     SealedField,
     SecurityField,
@@ -48,9 +49,16 @@ from toolkit.security.messages import (
     flag_untrusted,
     refusal_error,
 )
-from toolkit.security.noise import NN_HFR_PSK0, PSK_BYTES, HandshakeState, NotAuthenticError, RandomBytes
+from toolkit.security.noise import (
+    NN_HFR_PSK0,
+    PSK_BYTES,
+    HandshakeState,
+    NotAuthenticError,
+    RandomBytes,
+    require_ml_kem,
+)
 from toolkit.security.pake import PakeInitiator, PakeResponder
-from toolkit.security.transcript import digest, noise_prologue, session_keys
+from toolkit.security.transcript import noise_prologue, session_keys
 
 _NEEDED = {
     Method.NONE: Refusal.NOTHING_NEEDED,
@@ -90,8 +98,10 @@ class Initiator:
     ) -> None:
         """`prologue` holds all that the transport negotiates in the clear, `parameters` what it sends sealed in M1.
 
-        `speeds` are this machine's speeds of the AEADs; measured if None.
+        `speeds` are this machine's speeds of the AEADs; measured if None. Raises UsageError if `cryptography` has no
+        ML-KEM.
         """
+        require_ml_kem()
         self._credential = credential
         self._prologue = prologue
         self._parameters = parameters
@@ -275,7 +285,11 @@ class Responder:
         random_bytes: RandomBytes = secrets.token_bytes,
         speeds: Speeds | None = None,
     ) -> None:
-        """`speeds` are this machine's speeds of the AEADs; measured with the first handshake if None."""
+        """`speeds` are this machine's speeds of the AEADs; measured with the first handshake if None.
+
+        Raises UsageError if `cryptography` has no ML-KEM.
+        """
+        require_ml_kem()
         self._admission = admission
         self._allows_plaintext = allows_plaintext
         self._random_bytes = random_bytes
@@ -289,7 +303,7 @@ class Responder:
 
         Raises ProtocolError, and nothing else, if the message is malformed; it then deserves no answer.
         """
-        received = _FirstMessage.decode_untrusted(message, prologue)
+        received = FirstMessage.decode_untrusted(message, prologue)
         if received.method is None or not self._admission.admits(received.method):
             return _refuse(_NEEDED[self._admission.method])
         if received.method is Method.CODE:
@@ -302,7 +316,7 @@ class Responder:
     def _psk(self, method: Method) -> bytes:
         return self._admission.psk() if method is Method.KEY else bytes(PSK_BYTES)
 
-    def _open_code_untrusted(self, received: "_FirstMessage", host: bytes, now_ns: int) -> Reply | OpenedHandshake:
+    def _open_code_untrusted(self, received: FirstMessage, host: bytes, now_ns: int) -> Reply | OpenedHandshake:
         nameplate = field_untrusted(received.clear_fields, SecurityField.NAMEPLATE)
         element = field_untrusted(received.clear_fields, SecurityField.PAKE)
         if not 0 < len(nameplate) <= MAX_NAMEPLATE_BYTES:
@@ -327,7 +341,7 @@ class Responder:
         return opened
 
     def _open_m1_untrusted(
-        self, received: "_FirstMessage", noise_message: bytes, psk: bytes, answer: bytes = b""
+        self, received: FirstMessage, noise_message: bytes, psk: bytes, answer: bytes = b""
     ) -> Reply | OpenedHandshake | None:
         """Return None if M1 is not authentic: the initiator has another psk, or what it sent was altered."""
         prologue = noise_prologue(received.prologue, received.clear_fields, answer)
@@ -354,39 +368,16 @@ class Responder:
         ours = measured_speeds() if self._speeds is None else self._speeds
         return choose_aead(ours, decode_speeds_untrusted(speeds))
 
-    def _is_known_to_be_wrong(self, received: "_FirstMessage") -> bool:
+    def _is_known_to_be_wrong(self, received: FirstMessage) -> bool:
         with self._lock:
             return received.digest in self._wrong_messages
 
-    def _remember_wrong(self, received: "_FirstMessage") -> None:
+    def _remember_wrong(self, received: FirstMessage) -> None:
         """Remember an M1 with a wrong code, so that a repetition on the network counts as one try and costs nothing."""
         with self._lock:
             self._wrong_messages[received.digest] = None
             if len(self._wrong_messages) > _MAX_REMEMBERED_MESSAGES:
                 self._wrong_messages.popitem(last=False)
-
-
-@dataclass(frozen=True)
-class _FirstMessage:
-    """P1 or M1 as received."""
-
-    method: Method | None
-    """None if this version does not know it."""
-    clear_fields: dict[int, bytes]
-    """All fields except NOISE, known or not."""
-    noise_message: bytes | None
-    """None in P1."""
-    prologue: bytes
-    digest: bytes
-
-    @classmethod
-    def decode_untrusted(cls, message: bytes, prologue: bytes) -> "_FirstMessage":
-        """Raises ProtocolError."""
-        fields = decode_parameters_untrusted(message)
-        noise_message = fields.pop(SecurityField.NOISE, None)
-        number = decode_uint_untrusted(field_untrusted(fields, SecurityField.METHOD), 1)
-        method = next((method for method in Method if method == number), None)
-        return cls(method, fields, noise_message, prologue, digest(message, prologue))
 
 
 def _refuse(refusal: Refusal) -> Reply:

@@ -30,7 +30,7 @@ class AeadName(StrEnum):
     CHACHA20_POLY1305 = "chacha20-poly1305"
 
 
-class Aead(Protocol):
+class SessionAead(Protocol):
     """An AEAD with its key. The same key and nonce must never seal two different texts.
 
     The `_into` methods fill `buf`, which must have exactly the size of the result (text plus TAG_BYTES, or sealed text
@@ -50,7 +50,7 @@ class Aead(Protocol):
         """Open the sealed `data` into `buf`."""
 
 
-def make_aead(name: AeadName, key: bytes) -> Aead:
+def make_aead(name: AeadName, key: bytes) -> SessionAead:
     """Return the AEAD `name` with a key of KEY_BYTES bytes. Raises ValueError if the key has another length."""
     from cryptography.hazmat.primitives.ciphers import aead
 
@@ -89,7 +89,7 @@ class TrafficKeys:
         return expand_label(self.secret, "iv", length=IV_BYTES)
 
     @cached_property
-    def aead(self) -> Aead:
+    def aead(self) -> SessionAead:
         """The AEAD with the key."""
         return make_aead(self.aead_name, self.key)
 

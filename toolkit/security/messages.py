@@ -10,11 +10,14 @@
 The payloads of the Noise messages M1 and M2 are parameters too (SealedField), and with them those of the transport.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 from toolkit.errors import CredentialRequiredError, ProtocolError, RefusedError
-from toolkit.parameters import encode_parameters, grease
+from toolkit.parameters import decode_parameters_untrusted, decode_uint_untrusted, encode_parameters, grease
+from toolkit.security.admission import Method
 from toolkit.security.noise import RandomBytes
+from toolkit.security.transcript import digest
 
 MAX_NAMEPLATE_BYTES = 16
 
@@ -89,6 +92,30 @@ def refusal_error(code: int, has_credential: bool) -> RefusedError:
     if code in (Refusal.CODE_NEEDED, Refusal.KEY_NEEDED) and not has_credential:
         return CredentialRequiredError(text, is_code=code == Refusal.CODE_NEEDED)
     return RefusedError(text)
+
+
+@dataclass(frozen=True)
+class FirstMessage:
+    """P1 or M1 as received."""
+
+    method: Method | None
+    """None if this version does not know it."""
+    clear_fields: dict[int, bytes]
+    """All fields except NOISE, known or not."""
+    noise_message: bytes | None
+    """None in P1."""
+    prologue: bytes
+    digest: bytes
+    """Differs for every other message or prologue."""
+
+    @classmethod
+    def decode_untrusted(cls, message: bytes, prologue: bytes) -> "FirstMessage":
+        """Raises ProtocolError."""
+        fields = decode_parameters_untrusted(message)
+        noise_message = fields.pop(SecurityField.NOISE, None)
+        number = decode_uint_untrusted(field_untrusted(fields, SecurityField.METHOD), 1)
+        method = next((method for method in Method if method == number), None)
+        return cls(method, fields, noise_message, prologue, digest(message, prologue))
 
 
 def field_untrusted(fields: dict[int, bytes], identifier: SecurityField | SealedField) -> bytes:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.errors import ProtocolError
+from toolkit.errors import ProtocolError, UsageError
 from toolkit.security.keys import TAG_BYTES, AeadName, make_aead
 
 if TYPE_CHECKING:
@@ -192,6 +192,14 @@ class SymmetricState:
 
         output = HKDF(SHA256(), count * HASH_BYTES, self._chaining_key, b"").derive(secret)
         return tuple(output[at : at + HASH_BYTES] for at in range(0, len(output), HASH_BYTES))
+
+
+def require_ml_kem() -> None:
+    """Raise UsageError if the installed `cryptography` was built without ML-KEM."""
+    from cryptography.hazmat.backends.openssl.backend import backend
+
+    if not backend.mlkem_supported():
+        raise UsageError("the installed cryptography package has no ML-KEM: install a wheel of it with pip")
 
 
 class HandshakeState:

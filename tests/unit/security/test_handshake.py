@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from cryptography.hazmat.backends.openssl.backend import backend
 
 from tests.support.handshakes import (
     HOST,
@@ -16,7 +17,7 @@ from tests.support.handshakes import (
     make_pair,
     run_handshake,
 )
-from toolkit.errors import CredentialRequiredError, ProtocolError, RefusedError
+from toolkit.errors import CredentialRequiredError, ProtocolError, RefusedError, UsageError
 from toolkit.parameters import decode_parameters_untrusted, encode_parameters
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
@@ -105,6 +106,13 @@ class TestAgreement:
     def test_without_given_speeds_both_sides_measure_them(self) -> None:
         outcome = run_handshake(Initiator(NoCredential(), PROLOGUE, b""), Responder(OpenAdmission()))
         assert outcome.is_finished
+
+    def test_without_ml_kem_the_user_reads_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backend, "mlkem_supported", lambda: False)
+        with pytest.raises(UsageError, match="install a wheel"):
+            Initiator(NoCredential(), PROLOGUE, b"", speeds=SPEEDS)
+        with pytest.raises(UsageError, match="install a wheel"):
+            Responder(OpenAdmission(), speeds=SPEEDS)
 
 
 class TestPlaintext:
