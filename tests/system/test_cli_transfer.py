@@ -72,6 +72,19 @@ def test_a_tree_arrives_and_skipped_links_are_named(transport: str, tmp_path: Pa
     assert subprocess.run(["diff", "-r", tree, incoming / "tree"], check=False).returncode == 0
 
 
+def test_skipped_links_are_named_even_if_the_transfer_fails(tmp_path: Path, incoming: Path) -> None:
+    make_file(tmp_path / "tree" / "file", 100)
+    (tmp_path / "tree" / "link").symlink_to("file")
+    make_file(incoming / "tree" / "file", 50)
+    with receiver(incoming, "--once") as receiving:
+        sent = nettool("tcp-send", "-r", tmp_path / "tree", receiving.target)
+        assert receiving.end().code == 3
+    assert sent.code == 3
+    skipped, complaint = sent.stderr.splitlines()
+    assert skipped == "skipped tree/link: symbolic link"
+    assert complaint.startswith("nettool: tree/file: already exists")
+
+
 def test_hidden_names_and_execute_bits_need_the_receivers_consent(
     transport: str, tmp_path: Path, incoming: Path
 ) -> None:

@@ -9,8 +9,8 @@ from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
 from toolkit.cli.results import closing, result_fields, summary_line
 from toolkit.cli.target import parse_target
-from toolkit.errors import UsageError
-from toolkit.transfer import SendOptions, send
+from toolkit.errors import NettoolError, UsageError
+from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import check_sources
 from toolkit.transports.registry import transport
@@ -75,15 +75,26 @@ def _send(
         # The clock starts here because every module is loaded by now.
         cpu_s, started_s = time.process_time(), time.monotonic()
         channel = chosen.connect(address, transport_options)
-        with closing(channel), bars.bar(sources[0]) as progress:
-            result = send(channel, sources, send_options, progress)
-            seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-            fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
-    skipped = result.with_status(DeliveryStatus.SKIPPED)
+        try:
+            with closing(channel), bars.bar(sources[0]) as progress:
+                result = send(channel, sources, send_options, progress)
+                seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
+                fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
+        except NettoolError as error:
+            if isinstance(error.result, TransferResult) and not arguments.quiet:
+                _print_skipped(error.result)
+            raise
     if arguments.json:
+        skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
     elif not arguments.quiet:
         print_result(f"sent {summary_line(fields)}")
     if not arguments.quiet:
-        for entry in skipped:
-            print_status(f"skipped {entry}")
+        _print_skipped(result)
+
+
+def _print_skipped(result: TransferResult) -> None:
+    for entry in result.with_status(DeliveryStatus.SKIPPED):
+        print_status(f"skipped {entry}")
+    if more := result.omitted.get(DeliveryStatus.SKIPPED):
+        print_status(f"skipped {more} more")
