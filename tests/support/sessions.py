@@ -140,4 +140,4 @@ def origin_of(path: Path) -> FileOrigin:
     """The origin of a file as it is now."""
     status = path.stat()
     is_sparse = status.st_blocks * 512 < status.st_size
-    return FileOrigin(os.fsencode(path), path.name, FileIdentity.of(status), is_sparse)
+    return FileOrigin(None, os.fsencode(path), path.name, FileIdentity.of(status), is_sparse)

@@ -22,6 +22,7 @@ MAX_SIZE_BYTES = 2**63 - 1  # off_t
 MAX_FILE_BYTES = 2**44  # 16 TiB, the limit of ext4; hashing a hole of this size takes minutes, of 2**63 bytes for ever
 MIN_HOLE_BYTES = 2**16  # sending the zeros of a smaller hole is cheaper than a HOLE message
 MAX_HOLE_BYTES = 2**30  # in one HOLE message
+MAX_ENCODED_PATH_BYTES = 2**16 - 1  # a receiver accepts less (names.py)
 UNKNOWN_SIZE = 2**64 - 1
 PERMISSION_BITS = 0o777  # never set-user-ID, set-group-ID or sticky
 

@@ -2,19 +2,27 @@
 
 The files of a tree come in the byte order of their paths, each directory before its content. Symbolic links inside a
 tree are not followed: they are skipped and reported, as are special files. A link that the user names as a source is
-followed, as `cp` does.
+followed, as `cp` does. source_tree.py makes sure that nothing that changes during the scan leads out of the tree.
 """
 
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from toolkit.errors import UsageError, printable
-from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, PERMISSION_BITS, Entry, EntryKind
+from toolkit.transfer.manifest import (
+    MAX_ENCODED_PATH_BYTES,
+    MAX_GROUP_BYTES,
+    MAX_GROUP_ENTRIES,
+    PERMISSION_BITS,
+    Entry,
+    EntryKind,
+)
 from toolkit.transfer.names import display_name
-from toolkit.transfer.sources import FileIdentity, FileOrigin, os_error_text, segments_of
+from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory
+from toolkit.transfer.sources import FileIdentity, FileOrigin, SourceChangedError, os_error_text, segments_of
 
 STANDARD_INPUT = "-"
 
@@ -34,6 +42,9 @@ class SkippedEntry:
     path: bytes
     reason: str
     is_failure: bool
+
+
+OnSkipped = Callable[[SkippedEntry], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +81,16 @@ def totals_of(roots: Iterable[SourceRoot]) -> tuple[int, int] | tuple[None, None
     return files, size_bytes
 
 
-def scan(roots: Iterable[SourceRoot], skipped: list[SkippedEntry]) -> Iterator[SourceEntry]:
-    """Every entry of the roots; paths that are not sent are added to `skipped`."""
+def scan(roots: Iterable[SourceRoot], directories: SourceDirectories, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
+    """Every entry of the roots. `on_skipped` is called with each path that is not sent; `directories` stays open."""
     for root in roots:
         if root.path is None:
             yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None))
         elif root.status is not None and stat.S_ISDIR(root.status.st_mode):
             yield SourceEntry(_directory(root.name, root.status))
-            yield from _scan_directory(root.path, root.name, skipped)
+            yield from _scan_directory(SourceDirectory(directories, root.path), root.name, on_skipped)
         elif root.status is not None:
-            yield _file(root.path, root.name, root.status)
+            yield from _file(None, root.path, root.name, root.status, on_skipped)
 
 
 def in_groups(entries: Iterable[SourceEntry]) -> Iterator[list[SourceEntry]]:
@@ -120,61 +131,71 @@ def _check_source(source: str, recursive: bool, stream_name: str) -> SourceRoot:
     return SourceRoot(os.fsencode(source), name, status)
 
 
-def _scan_directory(path: bytes, name: bytes, skipped: list[SkippedEntry]) -> Iterator[SourceEntry]:
-    """The content of the directory at `path`, whose path in the manifest is `name`."""
-    levels = [(name, iter(_children(path, name, skipped)))]  # a stack: a tree may be deeper than Python recurses
+def _scan_directory(root: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
+    """The content of a directory whose path in the manifest is `path`."""
+    levels = [(root, path, _names(root, path, on_skipped))]  # a stack: a tree may be deeper than Python recurses
     while levels:
-        parent, children = levels[-1]
-        child = next(children, None)
-        if child is None:
+        parent, path, names = levels[-1]
+        name = next(names, None)
+        if name is None:
             levels.pop()
             continue
-        name = parent + b"/" + child.name
+        path = path + b"/" + name
         try:
-            status = child.stat(follow_symlinks=False)
+            status = parent.status_of(name)
+            is_readable = not stat.S_ISREG(status.st_mode) or parent.is_readable(name)
         except OSError as error:
-            skipped.append(SkippedEntry(name, os_error_text(error), is_failure=True))
+            on_skipped(SkippedEntry(path, os_error_text(error), is_failure=True))
             continue
-        if stat.S_ISDIR(status.st_mode):
-            yield SourceEntry(_directory(name, status))
-            levels.append((name, iter(_children(child.path, name, skipped))))
+        if len(path) > MAX_ENCODED_PATH_BYTES:
+            on_skipped(SkippedEntry(path, "its path is too long", is_failure=True))
+        elif stat.S_ISDIR(status.st_mode):
+            yield SourceEntry(_directory(path, status))
+            directory = parent.below(name)
+            levels.append((directory, path, _names(directory, path, on_skipped)))
         elif not stat.S_ISREG(status.st_mode):
             reason = "symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
-            skipped.append(SkippedEntry(name, reason, is_failure=False))
-        elif not os.access(child.path, os.R_OK):
-            skipped.append(SkippedEntry(name, "permission denied", is_failure=True))
+            on_skipped(SkippedEntry(path, reason, is_failure=False))
+        elif not is_readable:
+            on_skipped(SkippedEntry(path, "permission denied", is_failure=True))
         else:
-            yield _file(child.path, name, status)
+            yield from _file(parent, name, path, status, on_skipped)
 
 
-def _children(path: bytes, name: bytes, skipped: list[SkippedEntry]) -> list[os.DirEntry[bytes]]:
-    """The children of a directory, sorted so that whole paths come in byte order, as `LC_ALL=C sort` has them."""
+def _names(directory: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> Iterator[bytes]:
+    """What is in a directory; nothing if it cannot be read."""
     try:
-        with os.scandir(path) as found:
-            return sorted(found, key=lambda child: child.name + b"/" * child.is_dir(follow_symlinks=False))
+        return iter(directory.names())
     except OSError as error:
-        skipped.append(SkippedEntry(name, os_error_text(error), is_failure=True))
-        return []
+        on_skipped(SkippedEntry(path, os_error_text(error), is_failure=True))
+        return iter(())
 
 
 def _directory(name: bytes, status: os.stat_result) -> Entry:
     return Entry(EntryKind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
 
 
-def _file(path: bytes, name: bytes, status: os.stat_result) -> SourceEntry:
+def _file(
+    directory: SourceDirectory | None, name: bytes, path: bytes, status: os.stat_result, on_skipped: OnSkipped
+) -> Iterator[SourceEntry]:
+    """The entry of a file, see FileOrigin; none if it has changed since it was found."""
     is_sparse = status.st_blocks * 512 < status.st_size
-    origin = FileOrigin(path, display_name(name), FileIdentity.of(status), is_sparse)
+    origin = FileOrigin(directory, name, display_name(path), FileIdentity.of(status), is_sparse)
     content_bytes = status.st_size
     if is_sparse:
-        descriptor = origin.open()
+        try:
+            descriptor = origin.open()
+        except SourceChangedError as error:
+            on_skipped(SkippedEntry(path, error.reason, is_failure=True))
+            return
         try:
             holes = (segment.length for segment in segments_of(descriptor, status.st_size) if segment.is_hole)
             content_bytes -= sum(holes)
         finally:
             os.close(descriptor)
     mode = status.st_mode & PERMISSION_BITS
-    entry = Entry(EntryKind.FILE, name, mode, _mtime_ns(status), status.st_size, content_bytes)
-    return SourceEntry(entry, origin)
+    entry = Entry(EntryKind.FILE, path, mode, _mtime_ns(status), status.st_size, content_bytes)
+    yield SourceEntry(entry, origin)
 
 
 def _mtime_ns(status: os.stat_result) -> int:

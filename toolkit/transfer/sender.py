@@ -46,6 +46,7 @@ from toolkit.transfer.result import (
 )
 from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
 from toolkit.transfer.session import Role, SessionEndpoint, SessionState
+from toolkit.transfer.source_tree import SourceDirectories
 from toolkit.transfer.sources import CHANGED, FileSource, SourceChangedError, StreamSlice, StreamSource
 
 MIN_SLICE_BYTES = 1 << 16
@@ -105,7 +106,7 @@ class SendSession:
         self._endpoint = SessionEndpoint(channel, Role.SENDER, cancel)
         self._progress = progress
         self._totals = totals_of(self._roots)
-        self._skipped: list[SkippedEntry] = []
+        self._directories = SourceDirectories()
         self._groups: dict[int, _OfferedGroup] = {}  # groups without a RESULT, in order
         self._next_group = 0
         self._next_id = 0
@@ -124,19 +125,26 @@ class SendSession:
         try:
             with self._endpoint.reporting_failures():
                 self._send_all()
-            self._raise_for_undelivered(result)
+            result.raise_for(
+                {
+                    DeliveryStatus.MISMATCHED: VerificationError,
+                    DeliveryStatus.FAILED: TransferError,
+                    DeliveryStatus.REFUSED: RefusedError,
+                }
+            )
         except NettoolError as error:
             error.result = result
             raise
         finally:
             for source in self._open_sources:
                 source.close()
+            self._directories.close()
         return result
 
     def _send_all(self) -> None:
         endpoint = self._endpoint
         endpoint.send(Begin(self._algorithm, *self._totals))
-        groups = in_groups(scan(self._roots, self._skipped))
+        groups = in_groups(scan(self._roots, self._directories, self._on_skipped))
         upcoming = self._offer_next(groups)
         while upcoming is not None:
             group, upcoming = upcoming, self._offer_next(groups)
@@ -144,6 +152,10 @@ class SendSession:
         endpoint.send(End(self._next_id))
         while endpoint.state is not SessionState.CLOSED:
             self._wait()
+
+    def _on_skipped(self, skipped: SkippedEntry) -> None:
+        status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED
+        self._results.result.add_undelivered(UndeliveredEntry(display_name(skipped.path), status, skipped.reason))
 
     def _offer_next(self, groups: Iterator[list[SourceEntry]]) -> _OfferedGroup | None:
         """Offer the next group; None after the last one."""
@@ -320,15 +332,3 @@ class SendSession:
         if len(self._open_sources) >= self._prune_at:
             self._open_sources = [source for source in self._open_sources if not source.is_released]
             self._prune_at = 2 * len(self._open_sources) + BATCH_FILES
-
-    def _raise_for_undelivered(self, result: TransferResult) -> None:
-        for skipped in self._skipped:
-            status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED
-            result.undelivered.append(UndeliveredEntry(display_name(skipped.path), status, skipped.reason))
-        result.raise_for(
-            {
-                DeliveryStatus.MISMATCHED: VerificationError,
-                DeliveryStatus.FAILED: TransferError,
-                DeliveryStatus.REFUSED: RefusedError,
-            }
-        )

@@ -8,6 +8,7 @@ byte was read, the file is not delivered, so that no mixture of two versions arr
 import errno
 import os
 import select
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -17,6 +18,7 @@ from toolkit.errors import TransferError, printable
 from toolkit.transfer.digest import Algorithm, RunningDigest
 from toolkit.transfer.manifest import MIN_HOLE_BYTES
 from toolkit.transfer.open_files import CachedFile
+from toolkit.transfer.source_tree import SourceDirectory, open_named
 
 STREAM_SLICE_BYTES = 1 << 20
 CHANGED = "changed while it was sent; send it again when it is complete"
@@ -80,8 +82,15 @@ def segments_of(descriptor: int, size_bytes: int) -> Iterator[Segment]:
 
 @dataclass(frozen=True, slots=True)
 class FileOrigin:
-    """An offered file: its local path, the name that both users know, and its identity when it was offered."""
+    """An offered file.
 
+    directory: the directory that it is in; None if the user named the file
+    path:      its name in that directory, or the path that the user named
+    name:      the name that both users know
+    identity:  its identity when it was offered
+    """
+
+    directory: SourceDirectory | None
     path: bytes
     name: str
     identity: FileIdentity
@@ -90,11 +99,13 @@ class FileOrigin:
     def open(self) -> int:
         """A descriptor of that file. Raises SourceChangedError if it is gone or its identity has changed."""
         try:
-            # O_NONBLOCK: without it, opening a FIFO that has replaced the file would block.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = self.directory.open_file(self.path) if self.directory else open_named(self.path)
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link took the place of the file or of a directory
+                raise SourceChangedError(self.name, CHANGED) from error
             raise SourceChangedError(self.name, f"can no longer be read ({os_error_text(error)})") from error
-        if FileIdentity.of(os.fstat(descriptor)) != self.identity:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or FileIdentity.of(status) != self.identity:
             os.close(descriptor)
             raise SourceChangedError(self.name, CHANGED)
         return descriptor
@@ -102,7 +113,8 @@ class FileOrigin:
     def is_unchanged(self) -> bool:
         """Whether the path still leads to the file that was offered."""
         try:
-            return FileIdentity.of(os.stat(self.path)) == self.identity
+            status = self.directory.status_of(self.path) if self.directory else os.stat(self.path)
+            return FileIdentity.of(status) == self.identity
         except OSError:
             return False
 

@@ -10,12 +10,16 @@ import pytest
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, EntryKind
 from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.source_tree import SourceDirectories
 
 
 def scan_all(path: Path) -> tuple[list[SourceEntry], list[SkippedEntry]]:
     """The entries of a source, and the paths that are skipped."""
     skipped: list[SkippedEntry] = []
-    return list(scan(check_sources([path], recursive=True, stream_name=""), skipped)), skipped
+    directories = SourceDirectories()
+    entries = list(scan(check_sources([path], recursive=True, stream_name=""), directories, skipped.append))
+    directories.close()
+    return entries, skipped
 
 
 def test_a_scan_is_sorted_by_whole_paths_and_follows_no_links(tmp_path: Path) -> None:
@@ -79,7 +83,9 @@ def test_an_unreadable_file_in_a_tree_is_a_failure(tmp_path: Path, monkeypatch: 
     (tmp_path / "secret").write_bytes(b"x")
     (tmp_path / "open").write_bytes(b"x")
     access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: b"secret" not in os.fsencode(path) and access(path, mode))
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **options: b"secret" not in os.fsencode(path) and access(path, mode, **options)
+    )
     entries, skipped = scan_all(tmp_path)
     assert len(entries) == 2
     assert [(path.path.split(b"/")[-1], path.is_failure) for path in skipped] == [(b"secret", True)]

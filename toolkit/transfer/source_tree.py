@@ -1,0 +1,120 @@
+"""The directories that a sender reads, by descriptor and never through a symbolic link.
+
+Whoever may write to a tree can swap a directory for a link while somebody else, for example root, sends the tree. A
+path that the kernel resolves as one string would then lead out of it. Here each directory is opened relative to the
+descriptor of its parent, with O_NOFOLLOW (openat(2)), and files relative to such a descriptor. Only the source that
+the user names may itself be a link.
+
+Few descriptors stay open, however deep or wide the tree: a directory is opened again, from the nearest one that is
+open, when it is needed again. It must then still be the same one.
+"""
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Iterator
+
+MAX_OPEN_DIRECTORIES = 16
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK: without it, opening a FIFO that has taken the place of a file would block.
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class SourceDirectory:
+    """A directory to send: one that the user names, or one below it. Its calls raise OSError."""
+
+    __slots__ = ("_directories", "identity", "parent", "path")
+
+    def __init__(self, directories: "SourceDirectories", path: bytes, parent: "SourceDirectory | None" = None) -> None:
+        self._directories = directories
+        self.path = path  # one component, if there is a parent
+        self.parent = parent
+        self.identity: tuple[int, int] | None = None  # device and inode, once it has been opened
+
+    def below(self, name: bytes) -> "SourceDirectory":
+        """The directory of that name in this one."""
+        return SourceDirectory(self._directories, name, self)
+
+    def names(self) -> list[bytes]:
+        """What is in the directory, sorted so that whole paths come in byte order, as `LC_ALL=C sort` has them."""
+        with self._directories.descriptor(self) as descriptor, os.scandir(descriptor) as found:
+            keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=False) for one in found}
+        return sorted(keys, key=lambda name: name + b"/" * keys[name])
+
+    def status_of(self, name: bytes) -> os.stat_result:
+        """The status of a file or directory in this one; that of the link itself, if it is one."""
+        with self._directories.descriptor(self) as descriptor:
+            return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+
+    def is_readable(self, name: bytes) -> bool:
+        """Whether this user may read a file in this directory."""
+        with self._directories.descriptor(self) as descriptor:
+            return os.access(name, os.R_OK, dir_fd=descriptor)
+
+    def open_file(self, name: bytes) -> int:
+        """Open a file in this directory, and return the descriptor. The caller checks what kind of file it is."""
+        with self._directories.descriptor(self) as descriptor:
+            return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=descriptor)
+
+
+class SourceDirectories:
+    """The directories that a session has open, MAX_OPEN_DIRECTORIES at most. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._descriptors: dict[SourceDirectory, int] = {}  # the one used last at the end
+        self._is_closed = False
+
+    @contextlib.contextmanager
+    def descriptor(self, directory: SourceDirectory) -> Iterator[int]:
+        """A descriptor of the directory, valid in the block; use one at a time. Raises OSError."""
+        with self._lock:
+            try:
+                yield self._opened(directory)
+            finally:
+                if self._is_closed:  # a channel may still send what the session has handed to it
+                    self._close_all_but(0)
+
+    def close(self) -> None:
+        """Close every descriptor; idempotent. The directories can still be used, and are then opened each time."""
+        with self._lock:
+            self._is_closed = True
+            self._close_all_but(0)
+
+    def _opened(self, directory: SourceDirectory) -> int:
+        missing = []
+        nearest: SourceDirectory | None = directory
+        while nearest is not None and nearest not in self._descriptors:
+            missing.append(nearest)
+            nearest = nearest.parent
+        if nearest is not None:
+            self._descriptors[nearest] = self._descriptors.pop(nearest)
+        for one in reversed(missing):
+            self._descriptors[one] = self._open(one)
+            self._close_all_but(MAX_OPEN_DIRECTORIES)
+        return self._descriptors[directory]
+
+    def _open(self, directory: SourceDirectory) -> int:
+        """Open a directory whose parent is open."""
+        if directory.parent is None:
+            descriptor = os.open(directory.path, _DIRECTORY)
+        else:
+            descriptor = os.open(directory.path, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptors[directory.parent])
+        status = os.fstat(descriptor)
+        identity = (status.st_dev, status.st_ino)
+        if directory.identity not in (None, identity):
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, "another directory took its place")
+        directory.identity = identity
+        return descriptor
+
+    def _close_all_but(self, count: int) -> None:
+        while len(self._descriptors) > count:
+            os.close(self._descriptors.pop(next(iter(self._descriptors))))
+
+
+def open_named(path: bytes) -> int:
+    """Open a file that the user named, and return the descriptor; a link is followed. Raises OSError."""
+    return os.open(path, _FILE)
