@@ -1,8 +1,11 @@
 """The messages of a session, in one canonical binary encoding.
 
 Integers are in network byte order. A message begins with its type (one byte). A field of variable length follows its
-length. Nothing may follow the last field. The encoding is canonical: a message that decodes encodes to the same
-bytes. Bytes that do not decode raise ProtocolError and nothing else.
+length. BEGIN, OFFER and ACCEPT end with parameters (toolkit/parameters.py), of which a reader ignores those that it does
+not know. What sessions learn later travels there, such as which ranges of a file the receiver already has. Version 2
+defines none, and sends one that is reserved to be unknown. Nothing may follow the last field of the other messages. The
+encoding is canonical: a message that decodes encodes to the same bytes, up to the order of its parameters. Bytes that do
+not decode raise ProtocolError and nothing else.
 
     BEGIN   ->   version, digest algorithm, totals if known
     OFFER   ->   a group of entries; file ids count up from 0 over all groups
@@ -18,17 +21,18 @@ bytes. Bytes that do not decode raise ProtocolError and nothing else.
 """
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar
 
 from toolkit.errors import ProtocolError
+from toolkit.parameters import encode_parameters
 from toolkit.transfer.digest import ALGORITHMS, Algorithm, algorithm_by_number_untrusted
 from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, MAX_HOLE_BYTES, MAX_SIZE_BYTES, Entry
 from toolkit.transfer.reader import MessageReader, encode_text
 
-SESSION_VERSION = 1
+SESSION_VERSION = 2
 UNKNOWN_TOTAL = 2**64 - 1
 
 
@@ -79,12 +83,13 @@ class Begin:
     total_files: int | None = None
     total_bytes: int | None = None
     version: int = SESSION_VERSION
+    parameters: Mapping[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The encoded message, with its type."""
         files, total = (UNKNOWN_TOTAL if n is None else n for n in (self.total_files, self.total_bytes))
         head = bytes([self.TYPE]) + self._VERSION.pack(self.version)
-        return head + self._LAYOUT.pack(self.algorithm.number, files, total)
+        return head + self._LAYOUT.pack(self.algorithm.number, files, total) + encode_parameters(self.parameters)
 
     @classmethod
     def _decode(cls, reader: MessageReader) -> "Begin":
@@ -92,9 +97,8 @@ class Begin:
         if version != SESSION_VERSION:
             return cls(version=version)  # the other fields are unknown in another version
         number, files, total = reader.fields(cls._LAYOUT)
-        reader.finish()
         known = [None if n == UNKNOWN_TOTAL else n for n in (files, total)]
-        return cls(algorithm_by_number_untrusted(number), known[0], known[1])
+        return cls(algorithm_by_number_untrusted(number), known[0], known[1], parameters=reader.parameters())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +110,19 @@ class Offer:
 
     group: int
     entries: tuple[Entry, ...]
+    parameters: Mapping[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The encoded message, with its type."""
         head = bytes([self.TYPE]) + self._LAYOUT.pack(self.group, len(self.entries))
-        return head + b"".join(entry.encode() for entry in self.entries)
+        return head + b"".join(entry.encode() for entry in self.entries) + encode_parameters(self.parameters)
 
     @classmethod
     def _decode(cls, reader: MessageReader) -> "Offer":
         group, count = reader.fields(cls._LAYOUT)
         _check_count(count)
         entries = tuple(Entry.decode_untrusted(reader) for _ in range(count))
-        reader.finish()
-        return cls(group, entries)
+        return cls(group, entries, reader.parameters())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +141,18 @@ class Accept:
 
     group: int
     outcomes: tuple[EntryOutcome, ...]
+    parameters: Mapping[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The encoded message, with its type."""
-        return _encode_outcomes(self.TYPE, self.group, self.outcomes)
+        return _encode_outcomes(self.TYPE, self.group, self.outcomes) + encode_parameters(self.parameters)
 
     @classmethod
     def _decode(cls, reader: MessageReader) -> "Accept":
         group, outcomes = _decode_outcomes(reader)
         if any(outcome.status > EntryStatus.REFUSED for outcome in outcomes):
             raise ProtocolError("the peer sent a result in an ACCEPT message")
-        return cls(group, outcomes)
+        return cls(group, outcomes, reader.parameters())
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,9 @@ class Result:
 
     @classmethod
     def _decode(cls, reader: MessageReader) -> "Result":
-        return cls(*_decode_outcomes(reader))
+        group, outcomes = _decode_outcomes(reader)
+        reader.finish()
+        return cls(group, outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +382,6 @@ def _decode_outcomes(reader: MessageReader) -> tuple[int, tuple[EntryOutcome, ..
         if status > max(EntryStatus):
             raise ProtocolError("the peer sent an unknown entry status")
         outcomes.append(EntryOutcome(EntryStatus(status), reader.text(length)))
-    reader.finish()
     return group, tuple(outcomes)
 
 

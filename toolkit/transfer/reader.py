@@ -4,6 +4,7 @@ import struct
 from typing import Any
 
 from toolkit.errors import ProtocolError
+from toolkit.parameters import decode_parameters_untrusted
 
 MAX_TEXT_BYTES = 200
 
@@ -42,6 +43,12 @@ class MessageReader:
             return self.octets(length).decode()
         except UnicodeDecodeError as error:
             raise ProtocolError("the peer sent a text that is not valid UTF-8") from error
+
+    def parameters(self) -> dict[int, bytes]:
+        """The parameters that the rest of the message holds (toolkit/parameters.py). Raises ProtocolError."""
+        parameters = decode_parameters_untrusted(self._data[self._offset :])
+        self._offset = len(self._data)
+        return parameters
 
     def finish(self) -> None:
         """Check that the message ends here. Raises ProtocolError."""

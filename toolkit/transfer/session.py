@@ -5,10 +5,12 @@ the messages that have already arrived are searched for an ERROR, which explains
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from enum import Enum
 from typing import TypeVar
 
@@ -22,7 +24,18 @@ from toolkit.errors import (
     UsageError,
     printable,
 )
-from toolkit.transfer.messages import Alive, AnyMessage, ErrorMessage, ErrorReason, MessageType, decode_untrusted
+from toolkit.parameters import grease
+from toolkit.transfer.messages import (
+    Accept,
+    Alive,
+    AnyMessage,
+    Begin,
+    ErrorMessage,
+    ErrorReason,
+    MessageType,
+    Offer,
+    decode_untrusted,
+)
 
 # How often a waiting end wakes up, to send ALIVE if it has sent nothing since and to check for cancellation. The
 # relevant idle timeout is the peer's, which this end does not know.
@@ -119,8 +132,13 @@ class SessionEndpoint:
         self._last_sent_s = time.monotonic()
 
     def send(self, message: AnyMessage) -> None:
-        """Send a message that the state allows. Raises PeerClosedError."""
+        """Send a message that the state allows, with a parameter that the peer does not know if it may have any.
+
+        Raises PeerClosedError.
+        """
         self.state = advance(self.state, self._role, message.TYPE)
+        if isinstance(message, Begin | Offer | Accept):
+            message = replace(message, parameters={**message.parameters, **dict([grease(os.urandom)])})
         self._channel.send_message(message.encode())
         self._last_sent_s = time.monotonic()
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.background import PATIENCE_S, Background
+from tests.support.memory_transport import MemoryChannel
 from tests.support.sessions import Ends, ObservedChannel
 from toolkit.channel import MIN_IDLE_TIMEOUT_S
 from toolkit.errors import PeerClosedError, RefusedError, TransferError, UsageError
+from toolkit.parameters import is_grease
 from toolkit.transfer import SendOptions, receive, send
-from toolkit.transfer.messages import Alive, AnyMessage, Begin
+from toolkit.transfer.messages import Accept, Alive, AnyMessage, Begin, Offer
 from toolkit.transfer.session import ALIVE_INTERVAL_S
 
 
@@ -19,13 +21,30 @@ def test_another_version_is_refused_and_both_ends_learn_it(
     ends: Ends, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").write_bytes(b"x")
-    monkeypatch.setattr("toolkit.transfer.sender.Begin", lambda *_: Begin(version=2))
+    monkeypatch.setattr("toolkit.transfer.sender.Begin", lambda *_: Begin(version=1))
     sent = Background(lambda: send(ends[0], [tmp_path / "a"]))
-    with pytest.raises(RefusedError, match="session version 2 at the sender, 1 at the receiver"):
+    with pytest.raises(RefusedError, match="session version 1 at the sender, 2 at the receiver"):
         receive(ends[1], root)
     ends[1].close()
     with pytest.raises(RefusedError, match="the receiver has an incompatible version"):
         sent.outcome()
+
+
+def test_both_ends_send_a_parameter_that_no_peer_knows(ends: Ends, tmp_path: Path, root: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    seen: dict[str, bool] = {}
+
+    def listen(channel: MemoryChannel) -> ObservedChannel:
+        def on_message(message: AnyMessage) -> None:
+            if isinstance(message, Begin | Offer | Accept):
+                seen[message.TYPE.name] = any(is_grease(identifier) for identifier in message.parameters)
+
+        return ObservedChannel(channel, on_message)
+
+    received = Background(lambda: receive(listen(ends[1]), root))
+    send(listen(ends[0]), [tmp_path / "a"])
+    received.outcome()
+    assert seen == {"BEGIN": True, "OFFER": True, "ACCEPT": True}
 
 
 def test_a_usage_error_does_not_tell_the_peer_local_paths(ends: Ends, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from toolkit.transports.tcp.wire import (
 _IN_PROGRESS: Final = frozenset((0, EINPROGRESS, EALREADY, EAGAIN))
 _REFUSALS: Final[dict[int, str]] = {
     PrefaceType.REFUSED_SESSION: "has no session that waits for another connection; send again",
-    PrefaceType.REFUSED_STREAMS: "does not accept this many connections (its --max-streams); choose fewer with --streams",
+    PrefaceType.REFUSED_STREAMS: "does not accept this many connections (--max-streams); choose fewer with --streams",
     PrefaceType.REFUSED_SECURITY: "does not support authentication or encryption; send without",
 }
 
