@@ -27,9 +27,9 @@ _WRONG_COST = 2
 _ALL_TRIES = 40
 _ALL_INTERVAL_NS = _SECOND_NS // 10
 """10 tries a second take at most a fifth of one core, whatever the number of hosts."""
+_REMEMBERED_CODES = 64
 _MAX_HOSTS = 1024
 """Hosts that are remembered, 100 KiB of memory; beyond that, the one that has tried least recently is forgotten."""
-_REMEMBERED_CODES = 64
 
 
 class CodeEnd(Enum):

@@ -296,7 +296,7 @@ class Responder:
         self._speeds = speeds
         self._pake = PakeResponder(random_bytes(SECRET_BYTES))
         self._wrong_messages: OrderedDict[bytes, None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._trying = threading.Lock()
 
     def open_untrusted(self, message: bytes, prologue: bytes, host: bytes, now_ns: int) -> Reply | OpenedHandshake:
         """Take P1 or M1 from `host` (its packed address), which must have shown that it receives there.
@@ -321,24 +321,26 @@ class Responder:
         element = field_untrusted(received.clear_fields, SecurityField.PAKE)
         if not 0 < len(nameplate) <= MAX_NAMEPLATE_BYTES:
             raise ProtocolError(f"a nameplate of {len(nameplate)} bytes")
-        if self._is_known_to_be_wrong(received):
-            return _refuse(Refusal.WRONG_CODE)
-        if not self._admission.may_try(host, now_ns):
-            return _refuse(Refusal.TRY_LATER)
-        password = self._admission.password(nameplate)
-        if password is None:
-            return _refuse(Refusal.ENDED_CODE if self._admission.has_ended(nameplate) else Refusal.UNKNOWN_CODE)
-        context = noise_prologue(received.prologue, received.clear_fields)
-        if received.noise_message is None:
-            answer = self._pake.answer_untrusted(password, element, context)
-            return Reply(encode_parameters({SecurityField.PAKE: answer}))
-        answer, psk = self._pake.finish_untrusted(password, element, context)
-        opened = self._open_m1_untrusted(received, received.noise_message, psk, answer)
-        if opened is None:
-            self._remember_wrong(received)
-            self._admission.record_wrong(nameplate, host)
-            return _refuse(Refusal.WRONG_CODE)
-        return opened
+        # One at a time: otherwise several wrong tries could be under way before the first of them is counted.
+        with self._trying:
+            if self._is_known_to_be_wrong(received):
+                return _refuse(Refusal.WRONG_CODE)
+            if not self._admission.may_try(host, now_ns):
+                return _refuse(Refusal.TRY_LATER)
+            password = self._admission.password(nameplate)
+            if password is None:
+                return _refuse(Refusal.ENDED_CODE if self._admission.has_ended(nameplate) else Refusal.UNKNOWN_CODE)
+            context = noise_prologue(received.prologue, received.clear_fields)
+            if received.noise_message is None:
+                answer = self._pake.answer_untrusted(password, element, context)
+                return Reply(encode_parameters({SecurityField.PAKE: answer}))
+            answer, psk = self._pake.finish_untrusted(password, element, context)
+            opened = self._open_m1_untrusted(received, received.noise_message, psk, answer)
+            if opened is None:
+                self._remember_wrong(received)
+                self._admission.record_wrong(nameplate, host)
+                return _refuse(Refusal.WRONG_CODE)
+            return opened
 
     def _open_m1_untrusted(
         self, received: FirstMessage, noise_message: bytes, psk: bytes, answer: bytes = b""
@@ -369,15 +371,13 @@ class Responder:
         return choose_aead(ours, decode_speeds_untrusted(speeds))
 
     def _is_known_to_be_wrong(self, received: FirstMessage) -> bool:
-        with self._lock:
-            return received.digest in self._wrong_messages
+        return received.digest in self._wrong_messages
 
     def _remember_wrong(self, received: FirstMessage) -> None:
         """Remember an M1 with a wrong code, so that a repetition on the network counts as one try and costs nothing."""
-        with self._lock:
-            self._wrong_messages[received.digest] = None
-            if len(self._wrong_messages) > _MAX_REMEMBERED_MESSAGES:
-                self._wrong_messages.popitem(last=False)
+        self._wrong_messages[received.digest] = None
+        if len(self._wrong_messages) > _MAX_REMEMBERED_MESSAGES:
+            self._wrong_messages.popitem(last=False)
 
 
 def _refuse(refusal: Refusal) -> Reply:

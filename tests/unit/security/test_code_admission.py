@@ -43,7 +43,6 @@ def test_only_the_current_code_has_a_password() -> None:
     assert receiver.admission.password(first.nameplate) == first.password
     assert receiver.admission.password(b"0" + first.nameplate) is None
     assert receiver.admission.password(b"") is None
-    assert not receiver.admission.has_ended(first.nameplate)
 
 
 def test_a_code_admits_one_session_and_the_next_code_follows() -> None:
@@ -56,6 +55,7 @@ def test_a_code_admits_one_session_and_the_next_code_follows() -> None:
     assert receiver.code.words != first.words
     assert receiver.admission.password(first.credential.nameplate) is None
     assert receiver.admission.has_ended(first.credential.nameplate)
+    assert not receiver.admission.has_ended(receiver.nameplate)
     assert not receiver.admission.record_success(first.credential.nameplate)
 
 
@@ -87,7 +87,6 @@ def test_the_third_wrong_try_ends_a_code_and_another_follows(is_renewed: bool) -
     receiver.admission.record_wrong(first.credential.nameplate, HOST)
     assert receiver.ended == [(first, CodeEnd.WRONG_TRIES)]
     assert receiver.new == [receiver.code]
-    assert receiver.admission.has_ended(first.credential.nameplate)
     receiver.admission.record_wrong(first.credential.nameplate, HOST)  # an attempt that was still under way
     receiver.admission.record_wrong(receiver.nameplate, HOST)
     assert len(receiver.ended) == 1
