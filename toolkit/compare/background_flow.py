@@ -46,7 +46,11 @@ class BackgroundFlow:
         """Start the flow and wait until it runs at full speed; it ends with the block. Raises TransferError."""
         setting = self.setting
         with ExitStack() as stack:
-            receiver = stack.enter_context(testbed.receiver(setting, ReceiveJob(setting.transport, directory=None)))
+            receiver = stack.enter_context(
+                testbed.receiver(
+                    setting, ReceiveJob(setting.transport, directory=None, plaintext=not setting.is_encrypted)
+                )
+            )
             job = SendJob(
                 transport=setting.transport,
                 congestion_control=setting.congestion_control,
@@ -54,6 +58,7 @@ class BackgroundFlow:
                 host=testbed.host,
                 port=receiver.await_port(),
                 payload=None,
+                plaintext=not setting.is_encrypted,
             )
             self._sender = stack.enter_context(testbed.sender(setting, job))
             self._sender.await_ready()

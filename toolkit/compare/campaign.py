@@ -81,7 +81,7 @@ def open_testbed(plan: Plan, path: BenchPath) -> AbstractContextManager[Testbed]
         return LoopbackTestbed(path)
     if path.kind == REMOTE:
         assert plan.remote_address is not None
-        return RemoteTestbed(path, plan.remote_address, plan.remote_wait_s, max(plan.sizes))
+        return RemoteTestbed(path, plan.remote_address, plan.remote_wait_s, max(plan.sizes), plan.remote_credential)
     return EmulatedTestbed(path)
 
 

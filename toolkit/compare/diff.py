@@ -39,7 +39,7 @@ def compare(old: Results, new: Results) -> list[CellChange]:
 
 
 def differences_of_hosts(old: Results, new: Results) -> list[str]:
-    """How the hosts differ, as `name: old -> new`."""
+    """How the hosts differ, and which transports were encrypted in one of the two only, as `name: old -> new`."""
     a, b = old.campaign.host, new.campaign.host
     compared = (
         ("nettool", a.nettool, b.nettool),
@@ -49,7 +49,16 @@ def differences_of_hosts(old: Results, new: Results) -> list[str]:
         ("cores", a.cores, b.cores),
         ("files", old.campaign.storage, new.campaign.storage),
     )
-    return [f"{name}: {before} -> {after}" for name, before, after in compared if before != after]
+    lines = [f"{name}: {before} -> {after}" for name, before, after in compared if before != after]
+    return lines + [
+        f"{label} encrypted: {_yes(before.is_encrypted)} -> {_yes(after.is_encrypted)}"
+        for label, before in old.campaign.transports.items()
+        if (after := new.campaign.transports.get(label)) is not None and before.is_encrypted != after.is_encrypted
+    ]
+
+
+def _yes(answer: bool) -> str:
+    return "yes" if answer else "no"
 
 
 _Cell = tuple[str, int, str]

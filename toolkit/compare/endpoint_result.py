@@ -51,6 +51,8 @@ class EndpointResult:
     connect_s:            duration of the handshake
     is_delivered:         the program itself confirms that everything has arrived, without a digest (iperf3)
     is_unreliable:        the program does not repair losses (iperf3 over UDP)
+    encryption:           the AEAD that sealed the content, or "none"; None in records from before nettool encrypted
+    authentication:       "none", "key" or "code": how the sender proved who it is
     packets_...:          sent, received and retransmitted by this endpoint
     datagrams_...:        UDP datagrams at the socket
     duplicates_reported:  segments reported as duplicates by DSACK (RFC 2883)
@@ -72,6 +74,8 @@ class EndpointResult:
     connect_s: float | None = None
     is_delivered: bool | None = None
     is_unreliable: bool | None = None
+    encryption: str | None = None
+    authentication: str | None = None
     congestion_control: str | None = None
     rtt_ms: float | None = None
     rtt_min_ms: float | None = None

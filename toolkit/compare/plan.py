@@ -21,10 +21,11 @@ from toolkit.channel import Address
 from toolkit.compare.diagnosis import expected_bps
 from toolkit.compare.host_info import host_info
 from toolkit.compare.paths import LINK, LOOPBACK, BenchPath
-from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, Setting
+from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
+from toolkit.security.credentials import Credential, NoCredential
 from toolkit.units import parse_rate
 
 WARM_UP = -1
@@ -34,7 +35,11 @@ IPERF3, AIOQUIC = "iperf3", "aioquic"
 MIN_PAYLOAD_BYTES = 1 << 10
 MAX_REPEATS = 1000
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
-_TRANSPORTS = "tcp or udp, with a congestion control like tcp-bbr or udp-cubic, or quic, iperf3-tcp, iperf3-udp"
+_TRANSPORTS = (
+    "tcp or udp, with a congestion control like tcp-bbr and without encryption like udp-bbr+plaintext, or quic, "
+    "iperf3-tcp, iperf3-udp"
+)
+_NO_CREDENTIAL = NoCredential()
 _TRIAL_S, _PATH_S, _PROBE_S, _BACKGROUND_FLOW_S = 1.3, 0.8, 2.5, 1.5
 _FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9}
 """Goodput to expect where the path sets no limit."""
@@ -55,6 +60,10 @@ _VERDICTS = (
     "Verdicts: faster or slower if the whole interval of the ratio lies beyond 1 by more than 2%, and by more than the "
     "A/A control differs from the baseline; else no difference; no claim without an interval, or if more than a fifth "
     "of either side's trials are marked."
+)
+_ENCRYPTION = (
+    "Encryption: nettool's own transports and quic encrypt everything, except where a label says +plaintext; iperf3 "
+    "encrypts nothing. Receivers on this machine accept one session from anyone, on loopback or in their own namespace."
 )
 _LINKS = (
     "Links: emulated by nettool itself, probed before the first trial, and driven by the same random numbers for every "
@@ -83,6 +92,7 @@ class Plan:
     background_flow: setting of the flow that shares the path with each transfer; None for none
     remote_address:  of `nettool serve`, for the one path of a remote campaign
     remote_wait_s:   how long to wait for the remote `nettool serve`
+    remote_credential: what proves to it that this machine may come in
 
     Raises UsageError if the plan makes no sense.
     """
@@ -100,6 +110,7 @@ class Plan:
     background_flow: Setting | None = None
     remote_address: Address | None = None
     remote_wait_s: float = 0.0
+    remote_credential: Credential = _NO_CREDENTIAL
 
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:
@@ -149,15 +160,21 @@ class Plan:
             storage=storage,
             host=host_info(),
             method=_method(self),
-            command=["nettool", *sys.argv[1:]],
+            command=["nettool", *_without_code(sys.argv[1:])],
             is_probed=self.is_probed,
             limit_s=self.limit_s,
             competitor=self.background_flow,
         )
 
 
+def _without_code(words: Sequence[str]) -> list[str]:
+    """The command line without the value of --code: records are shared, and a code is secret until it is used."""
+    shown = ["--code=..." if word.startswith("--code=") else word for word in words]
+    return ["..." if number and shown[number - 1] == "--code" else word for number, word in enumerate(shown)]
+
+
 def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> list[Setting]:
-    """Parse a list like `tcp,udp,udp-rate=50Mbit,quic`; a rate may follow each name. Raises UsageError."""
+    """Parse a list like `tcp,udp-bbr+plaintext,udp-rate=50Mbit,quic`; a rate may follow any name. Raises UsageError."""
     settings = [_parse(word.strip(), tcp_congestion_control) for word in text.split(",")]
     if len({setting.label for setting in settings}) < len(settings):
         raise UsageError(f"'{printable(text, 40)}' lists a transport twice: once is enough, --repeat repeats it")
@@ -165,11 +182,17 @@ def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> li
 
 
 def _parse(word: str, tcp_congestion_control: str) -> Setting:
-    name, equals, rate = word.partition("=")
+    full_name, equals, rate = word.partition("=")
     rate_bps = parse_rate(rate) if equals else None
+    name = full_name.removesuffix(PLAINTEXT_SUFFIX)
+    is_encrypted = name == full_name
     program, is_outside, rest = name.partition("-")
+    if not is_encrypted and program not in ("tcp", "udp"):
+        raise UsageError(
+            f"'{printable(word, 40)}' is not possible: only nettool's own tcp and udp have a plaintext mode"
+        )
     if name == "quic" or (program == "quic" and rest):
-        return Setting(word, "quic", rest or None, AIOQUIC, rate_bps)
+        return Setting(word, "quic", rest or None, AIOQUIC, rate_bps, is_encrypted=True)
     if program == IPERF3 and is_outside:
         transport, _, chosen = rest.partition("-")
         if transport == "tcp":
@@ -178,10 +201,11 @@ def _parse(word: str, tcp_congestion_control: str) -> Setting:
             return Setting(word, "udp", None, IPERF3, rate_bps)
     transport, _, chosen = name.partition("-")
     defaults = {"tcp": tcp_congestion_control, "udp": UDP_DEFAULT}
-    if transport not in defaults:
+    if transport not in defaults or "+" in name:
         raise UsageError(f"unknown transport '{printable(word, 40)}': write {_TRANSPORTS}")
     control = chosen or defaults[transport]
-    return Setting(f"{transport}-{control}{equals}{rate}", transport, control, None, rate_bps)
+    label = f"{transport}-{control}{'' if is_encrypted else PLAINTEXT_SUFFIX}{equals}{rate}"
+    return Setting(label, transport, control, None, rate_bps, is_encrypted)
 
 
 def baseline_of(settings: Sequence[Setting]) -> Setting:
@@ -223,7 +247,7 @@ def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
 
 
 def _method(plan: Plan) -> list[str]:
-    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, _VERDICTS]
+    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, _VERDICTS, _ENCRYPTION]
     if any(path.kind == LINK for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:

@@ -13,6 +13,8 @@ from toolkit.compare.json_codec import encode, encode_fields
 
 CONTROL_SUFFIX = "#2"
 """The A/A control is the baseline run a second time, under its own label with this suffix."""
+PLAINTEXT_SUFFIX = "+plaintext"
+"""A transport of nettool's own that goes without encryption has this in its label."""
 
 CPU_BOUND = "cpu-bound"  # a processor, not the path, was the limit
 EMULATOR_LATE = "emulator-late"  # the emulated link did not keep its own schedule
@@ -39,6 +41,7 @@ class Setting:
     program:            None for nettool itself, else "iperf3" or "aioquic"
     rate_bps:           upper bound on the sending rate, or the target of the congestion control `rate`; None for no
                         bound, or for the rate of the path
+    is_encrypted:       whether both ends encrypt what they send; False in records from before nettool could
     """
 
     label: str
@@ -46,6 +49,7 @@ class Setting:
     congestion_control: str | None
     program: str | None = None
     rate_bps: float | None = None
+    is_encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

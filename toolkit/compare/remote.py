@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.compare.endpoint_result import EndpointResult
@@ -19,13 +20,17 @@ from toolkit.compare.testbed import popen
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
+from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
+from toolkit.security.key_file import KEY_BYTES
 from toolkit.transports.registry import transport
 from toolkit.units import format_duration_ns, format_size
 
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
-_TEXTS = frozenset({"algorithm", "congestion_control", "digest", "error", "peer", "transport"})
+_TEXTS = frozenset(
+    {"algorithm", "authentication", "congestion_control", "digest", "encryption", "error", "peer", "transport"}
+)
 """Fields of a result that may be text; all others are numbers."""
 _MAX_FIELDS, _MAX_TEXT, _MAX_FIGURE = 200, 400, 1e18
 _NOT_SERVING = "the other machine does not answer as a measuring receiver; run `nettool serve` there"
@@ -34,16 +39,25 @@ _NOT_SERVING = "the other machine does not answer as a measuring receiver; run `
 class RemoteTestbed:
     """See `toolkit.compare.testbed.Testbed`."""
 
-    def __init__(self, path: BenchPath, address: Address, wait_s: float, max_size_bytes: int) -> None:
+    def __init__(
+        self,
+        path: BenchPath,
+        address: Address,
+        wait_s: float,
+        max_size_bytes: int,
+        credential: Credential | None = None,
+    ) -> None:
         """`wait_s`: how long to wait for the other machine, at the start and whenever it has disappeared.
 
         max_size_bytes: size of the largest file that it will have to accept
+        credential:     what lets this machine in; a code is used once, for the key that admits all that follows
         """
         self.path = path
         self.host = address.host
         self._address = address
         self._wait_s = wait_s
         self._max_size_bytes = max_size_bytes
+        self._credential: Credential = credential or NoCredential()
         self._next = 0
         self._rtt_ms: float | None = None
 
@@ -71,6 +85,8 @@ class RemoteTestbed:
                     ) from None
             time.sleep(_RETRY_S)
         max_bytes, self._next = (_integer_untrusted(answer, name) for name in ("max_bytes", "next"))
+        if isinstance(self._credential, CodeCredential):
+            self._credential = KeyCredential(_key_untrusted(answer))
         if self._max_size_bytes > max_bytes:
             raise RefusedError(
                 f"{self._address} accepts at most {format_size(max_bytes)}: choose a smaller --size, or start "
@@ -100,7 +116,8 @@ class RemoteTestbed:
 
     def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
         """See Testbed."""
-        return WorkerProcess(popen, setting.program, job)
+        key = self._credential.key.hex() if isinstance(self._credential, KeyCredential) else None
+        return WorkerProcess(popen, setting.program, replace(job, key=key))
 
     def begin(self, _seed: int) -> None:
         """A real path cannot be restarted."""
@@ -127,7 +144,9 @@ class RemoteTestbed:
         return _result_untrusted(answer.get("result"))
 
     def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
-        options = TransportOptions(connect_timeout_s=_CONNECT_S, idle_timeout_s=_ASK_TIMEOUT_S)
+        options = TransportOptions(
+            connect_timeout_s=_CONNECT_S, idle_timeout_s=_ASK_TIMEOUT_S, credential=self._credential
+        )
         channel = transport("tcp").connect(self._address, options)
         try:
             channel.send_message(json.dumps(question).encode())
@@ -179,6 +198,15 @@ def _integer_untrusted(answer: Mapping[str, object], name: str) -> int:
     if not isinstance(value, int):
         raise ProtocolError(_NOT_SERVING)
     return value
+
+
+def _key_untrusted(answer: Mapping[str, object]) -> bytes:
+    """The key that the other machine gives to those whom a code has let in. Raises ProtocolError."""
+    text = answer.get("key")
+    with suppress(ValueError):
+        if isinstance(text, str) and len(key := bytes.fromhex(text)) == KEY_BYTES:
+            return key
+    raise ProtocolError(_NOT_SERVING)
 
 
 def _result_untrusted(fields: object) -> EndpointResult:

@@ -29,6 +29,7 @@ from toolkit.compare import paths
 from toolkit.compare.plan import TCP_DEFAULT, Plan, parse_transports
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.errors import UsageError, printable
+from toolkit.security.credentials import Credential, NoCredential
 from toolkit.units import parse_duration_ns, parse_size, to_seconds
 
 LISTED = ("link", "rate", "rtt", "loss")
@@ -49,6 +50,7 @@ class Scenario:
     link:  option of `nettool link` -> its values
     limit: time limit of one transfer, as a duration
     wait:  how long to wait for a remote `nettool serve`, as a duration
+    credential: what lets this machine in there
     """
 
     kind: str
@@ -65,6 +67,7 @@ class Scenario:
     link: Mapping[str, Sequence[LinkOption]] = field(default_factory=dict)
     address: Address | None = None
     wait: str | None = None
+    credential: Credential | None = None
 
     def merged_with(self, other: "Scenario") -> "Scenario":
         """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
@@ -92,6 +95,7 @@ class Scenario:
             background_flow=_background_flow(self.competitor),
             remote_address=self.address,
             remote_wait_s=0.0 if self.wait is None else to_seconds(parse_duration_ns(self.wait)),
+            remote_credential=self.credential or NoCredential(),
         )
 
     def _paths(self, seed: int) -> list[paths.BenchPath]:

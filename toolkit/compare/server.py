@@ -3,7 +3,8 @@
 One port serves TCP and UDP. A session that begins as a transfer is measured. A session whose first message is a JSON
 object asks a question, and gets a JSON object back:
 
-    {"ask": "hello"}     the limits, and the number that the next transfer will have
+    {"ask": "hello"}     the limits, and the number that the next transfer will have; to whom a code has let in, also
+                         the key for all further connections, so that a code admits a whole campaign
     {"ask": "result", "digest": "...", "since": NUMBER}
                          the EndpointResult of the newest transfer from this host with that digest
 
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from toolkit.channel import (
@@ -33,6 +34,7 @@ from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.worker_protocol import peak_memory_bytes
 from toolkit.errors import NettoolError, ProtocolError, printable
+from toolkit.security.admission import Admission, OpenAdmission
 from toolkit.transfer import TransferResult
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.limits import SessionLimits
@@ -44,6 +46,7 @@ _FIRST_MESSAGE_S = 10.0
 _RESULT_WAIT_S = 10.0
 _LAST_QUESTIONS_S = 5.0
 _GRACE_S = 5.0
+_IDLE_TIMEOUT_S = 15.0
 _MAX_SESSIONS = 16
 _MAX_SESSIONS_PER_HOST = 8
 _MAX_HOSTS = 64
@@ -64,6 +67,19 @@ class ServerLimits:
     seconds_per_transfer: float
     transfers: int | None
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAccess:
+    """Whom a measuring server lets in.
+
+    session_key: 32 bytes; `admission` admits by it those whom a code has let in before
+    plaintext:   whether transfers may go without encryption
+    """
+
+    admission: Admission = field(default_factory=OpenAdmission)
+    session_key: bytes = field(default=b"", repr=False)
+    plaintext: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +110,11 @@ class MeasuringServer:
         address: Address,
         limits: ServerLimits,
         on_session: Callable[[str, ServedSession], None],
+        access: ServerAccess | None = None,
     ) -> None:
         """`on_session` gets each session that was measured or has failed, with a line that describes it.
+
+        access: whom to let in; everyone if None
 
         Raises UnreachableError if the port is not available.
         """
@@ -104,7 +123,12 @@ class MeasuringServer:
         self._results: dict[str, deque[tuple[int, EndpointResult]]] = {}
         self._changed = threading.Condition()  # guards the results and the counts
         self._begun = self._ended = 0
-        listeners = listen_on_one_port(transports, address, TransportOptions(idle_timeout_s=15.0))
+        access = access or ServerAccess()
+        self._session_key = access.session_key
+        options = TransportOptions(
+            idle_timeout_s=_IDLE_TIMEOUT_S, admission=access.admission, plaintext=access.plaintext
+        )
+        listeners = listen_on_one_port(transports, address, options)
         self.port = next(iter(listeners.values())).address.port
         self._server = SessionServer(listeners, self._serve, ConcurrencyLimits(_MAX_SESSIONS, _MAX_SESSIONS_PER_HOST))
 
@@ -154,6 +178,9 @@ class MeasuringServer:
             question = json.loads(message)
             if question["ask"] == "hello":
                 answer |= {"max_bytes": self._limits.bytes_per_transfer, "next": self._begun + 1}
+                statistics = channel.statistics()
+                if statistics.get("authentication") == "code" and statistics.get("encryption") != "none":
+                    answer["key"] = self._session_key.hex()
             elif question["ask"] == "result":
                 result = self._result(channel.peer.host, str(question["digest"]), int(question["since"]))
                 answer["result"] = result.to_json() if result is not None else None

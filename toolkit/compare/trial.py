@@ -105,7 +105,7 @@ class TrialRunner:
         """Start the receiver; the handle, and the job of a sender to it. Raises NettoolError."""
         setting, size = spec.setting, spec.payload_bytes
         directory = str(self.workspace.received)
-        job = ReceiveJob(setting.transport, directory, payload_bytes=size)
+        job = ReceiveJob(setting.transport, directory, payload_bytes=size, plaintext=not setting.is_encrypted)
         receiver = running.enter_context(self.testbed.receiver(setting, job))
         return receiver, SendJob(
             transport=setting.transport,
@@ -115,6 +115,7 @@ class TrialRunner:
             port=receiver.await_port(),
             payload=str(self.workspace.payload(size)),
             payload_bytes=size,
+            plaintext=not setting.is_encrypted,
         )
 
     def _record(

@@ -27,6 +27,7 @@ from toolkit.compare.worker_protocol import (
 )
 from toolkit.errors import ExitCode, NettoolError, UnreachableError
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
+from toolkit.security.credentials import KeyCredential, NoCredential
 from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transports.registry import transport
 from toolkit.units import rate_of
@@ -47,7 +48,12 @@ def main() -> None:
 
 
 def _send(job: SendJob) -> EndpointResult:
-    options = TransportOptions(congestion_control=job.congestion_control, rate_bps=job.rate_bps)
+    options = TransportOptions(
+        congestion_control=job.congestion_control,
+        rate_bps=job.rate_bps,
+        credential=KeyCredential(bytes.fromhex(job.key)) if job.key is not None else NoCredential(),
+        plaintext=job.plaintext,
+    )
     chosen = transport(job.transport)
     if job.payload is None:
         source, session = "-", SendOptions(stream_name="flow", stream_fd=os.open("/dev/zero", os.O_RDONLY))
@@ -65,7 +71,7 @@ def _send(job: SendJob) -> EndpointResult:
 
 
 def _receive(job: ReceiveJob) -> EndpointResult:
-    listener = transport(job.transport).listen(Address(job.bind, 0), TransportOptions())
+    listener = transport(job.transport).listen(Address(job.bind, 0), TransportOptions(plaintext=job.plaintext))
     try:
         report_port(listener.address.port)
         cancel = cancelled_with_stdin()

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from toolkit.compare.endpoint_result import EndpointResult
@@ -27,6 +27,8 @@ class SendJob:
 
     host, port: of the receiver
     payload:    path of the file; None for a stream of zeros without an end
+    plaintext:  whether to ask for a session without encryption
+    key:        in hexadecimal digits, if the receiver asks for one
     """
 
     transport: str
@@ -36,6 +38,8 @@ class SendJob:
     port: int
     payload: str | None
     payload_bytes: int = 0
+    plaintext: bool = False
+    key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,16 @@ class ReceiveJob:
 
     bind:      address to listen on; the testbed fills it in
     directory: where to write the file; None to discard the content
+    plaintext: whether to allow a session without encryption
+
+    The receiver is open to any sender: it listens for one session, on loopback or in a namespace of its own.
     """
 
     transport: str
     directory: str | None
     bind: str = ""
     payload_bytes: int = 0
+    plaintext: bool = False
 
 
 WorkerJob = SendJob | ReceiveJob

@@ -61,3 +61,11 @@ def test_differences_of_hosts() -> None:
     host = replace(old.campaign.host, kernel="6.9")
     other = replace(old, campaign=replace(old.campaign, host=host, storage="disk"))
     assert differences_of_hosts(old, other) == ["kernel: 6.1 -> 6.9", "files: /dev/shm (memory) -> disk"]
+
+
+def test_a_transport_that_was_not_encrypted_before_is_a_difference() -> None:
+    old = campaign(90e6, 90e6, 1)
+    label, setting = next(iter(old.campaign.transports.items()))
+    encrypted = {**old.campaign.transports, label: replace(setting, is_encrypted=True)}
+    new = replace(old, campaign=replace(old.campaign, transports=encrypted))
+    assert differences_of_hosts(old, new) == [f"{label} encrypted: no -> yes"]

@@ -14,6 +14,7 @@ from toolkit.compare.plan import (
     with_control,
 )
 from toolkit.compare.records import Setting
+from toolkit.compare.scenario import Scenario
 from toolkit.errors import UsageError
 
 SETTINGS = [Setting(label, "tcp", label) for label in ("a", "b", "c")]
@@ -41,22 +42,56 @@ def test_the_seed_decides_the_order_which_differs_between_blocks() -> None:
 
 def test_names_of_transports() -> None:
     assert parse_transports("tcp, udp,tcp-bbr,udp-rate=50Mbit") == [
-        Setting("tcp-cubic", "tcp", "cubic"),
-        Setting("udp-bbr", "udp", "bbr"),
-        Setting("tcp-bbr", "tcp", "bbr"),
-        Setting("udp-rate=50Mbit", "udp", "rate", None, 50e6),
+        Setting("tcp-cubic", "tcp", "cubic", is_encrypted=True),
+        Setting("udp-bbr", "udp", "bbr", is_encrypted=True),
+        Setting("tcp-bbr", "tcp", "bbr", is_encrypted=True),
+        Setting("udp-rate=50Mbit", "udp", "rate", None, 50e6, is_encrypted=True),
     ]
-    assert parse_transports("tcp", "reno") == [Setting("tcp-reno", "tcp", "reno")]
+    assert parse_transports("tcp", "reno") == [Setting("tcp-reno", "tcp", "reno", is_encrypted=True)]
     assert parse_transports("quic,iperf3-tcp,iperf3-tcp-bbr,iperf3-udp=1Gbit") == [
-        Setting("quic", "quic", None, AIOQUIC),
+        Setting("quic", "quic", None, AIOQUIC, is_encrypted=True),
         Setting("iperf3-tcp", "tcp", "cubic", IPERF3),
         Setting("iperf3-tcp-bbr", "tcp", "bbr", IPERF3),
         Setting("iperf3-udp=1Gbit", "udp", None, IPERF3, 1e9),
     ]
 
 
+def test_names_of_transports_without_encryption() -> None:
+    assert parse_transports("tcp+plaintext,udp-bbr,udp-bbr+plaintext,udp-rate+plaintext=50Mbit") == [
+        Setting("tcp-cubic+plaintext", "tcp", "cubic", is_encrypted=False),
+        Setting("udp-bbr", "udp", "bbr", is_encrypted=True),
+        Setting("udp-bbr+plaintext", "udp", "bbr", is_encrypted=False),
+        Setting("udp-rate+plaintext=50Mbit", "udp", "rate", None, 50e6, is_encrypted=False),
+    ]
+
+
+def test_the_recorded_command_line_holds_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Scenario("loopback").plan()
+    for words in (["--code", "7-ocean-brick-lunar"], ["--code=7-ocean-brick-lunar"]):
+        monkeypatch.setattr("sys.argv", ["nettool", "bench", "remote", *words, "host"])
+        command = plan.campaign("memory").command
+        assert "ocean" not in " ".join(command)
+        assert [command[:3], command[-1]] == [["nettool", "bench", "remote"], "host"]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "pigeon", "tcp,,udp", "tcp,tcp-cubic", "iperf3", "iperf3-sctp", "udp-rate=fast", "iperf3-udp-bbr"]
+    "text",
+    [
+        "",
+        "pigeon",
+        "tcp,,udp",
+        "tcp,tcp-cubic",
+        "iperf3",
+        "iperf3-sctp",
+        "udp-rate=fast",
+        "iperf3-udp-bbr",
+        "udp+plaintext,udp-bbr+plaintext",
+        "udp+plain",
+        "udp-bbr+plaintext+plaintext",
+        "+plaintext",
+        "quic+plaintext",
+        "iperf3-tcp+plaintext",
+    ],
 )
 def test_invalid_names_of_transports(text: str) -> None:
     with pytest.raises(UsageError):
@@ -69,4 +104,4 @@ def test_the_baseline_is_the_first_tcp_of_nettool_and_the_control_repeats_it() -
     assert baseline_of(parse_transports("udp,udp-cubic")).label == "udp-bbr"
     *same, control = with_control(settings)
     assert same == settings
-    assert control == Setting("tcp-bbr#2", "tcp", "bbr")
+    assert control == Setting("tcp-bbr#2", "tcp", "bbr", is_encrypted=True)

@@ -64,6 +64,15 @@ def test_fields_that_an_earlier_minor_version_lacks_have_defaults(tmp_path: Path
     assert read_back.sender == EndpointResult()
 
 
+def test_transports_of_records_that_know_no_encryption_count_as_plaintext(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    campaign = json.loads(line(RESULTS.campaign))
+    for setting in campaign["transports"].values():
+        del setting["is_encrypted"]
+    path.write_text(json.dumps(campaign) + "\n")
+    assert not any(setting.is_encrypted for setting in read(path).campaign.transports.values())
+
+
 @pytest.mark.parametrize("cut", [1, 30, 200])
 def test_a_file_that_was_cut_short_can_be_read_and_resumed(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"

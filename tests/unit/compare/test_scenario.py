@@ -131,6 +131,8 @@ def test_a_plan_can_be_restored_from_its_record() -> None:
     assert plan_of_record(without.campaign("memory")) == without
     more = Scenario("link", competitor="tcp-bbr", limit="20s", probes=False).plan()
     assert plan_of_record(more.campaign("memory")) == more
+    bare = Scenario("link", transports="tcp,tcp+plaintext", competitor="udp+plaintext").plan()
+    assert plan_of_record(bare.campaign("memory")) == bare
     lan = Scenario("lan", link={"rate": ["1Gbit"]}).plan()
     assert plan_of_record(lan.campaign("memory")) == lan
 
