@@ -4,11 +4,13 @@ Each command turns its options into a scenario, which a file may complete; `tool
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from toolkit.cli.access import CredentialArguments, with_credential
 from toolkit.cli.command import command, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments
@@ -24,6 +26,7 @@ from toolkit.compare.records import Probe, Results, Trial
 from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
 from toolkit.errors import ExitCode, UsageError
 from toolkit.report.text import report_text
+from toolkit.security.credentials import Credential
 from toolkit.units import format_rate, format_seconds, format_size
 
 
@@ -108,12 +111,13 @@ def remote(
             panel=CampaignArguments.PANEL,
         ),
     ] = "30s",
+    access: CredentialArguments,
     campaign: CampaignArguments,
 ) -> int:
     """Compare TCP and UDP over a real network.
 
     The other machine runs 'nettool serve', which writes no files. It may start later or restart in the meantime: this
-    command waits for it.
+    command waits for it. If it asks for a code, so does this command; with a code it must not restart.
 
     \b
     Examples:
@@ -121,7 +125,11 @@ def remote(
       nettool bench remote lab.example:9001 --size 1MiB,1GiB --repeat 10
     """
     scenario = _scenario(REMOTE, campaign, address=parse_target(host), wait=wait)
-    return _bench(scenario, campaign, LocalCampaignArguments())
+
+    def compare(credential: Credential) -> int:
+        return _bench(replace(scenario, credential=credential), campaign, LocalCampaignArguments())
+
+    return with_credential(access.credential(), compare)
 
 
 def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:

@@ -27,6 +27,19 @@ def print_status(line: str) -> None:
         sys.stderr = None
 
 
+def print_warning(line: str) -> None:
+    """Write one line for the user to stderr, in red on a terminal that shows colours."""
+    if not stderr_is_terminal():
+        print_status(line)
+        return
+    from rich.console import Console  # takes a tenth of a second, and warnings are rare
+
+    console = Console(file=sys.stderr, highlight=False)
+    with console.capture() as capture:
+        console.print(line, style="bold red", markup=False, soft_wrap=True, end="")
+    print_status(capture.get())
+
+
 def print_result(text: str) -> None:
     """Write a result to stdout. Ignores a reader that has gone away. Raises TransferError for a full disk."""
     if sys.stdout is None:

@@ -1,8 +1,6 @@
 """`nettool recv`, `tcp-recv` and `udp-recv`: listen, run sessions, print the result of each."""
 
-import ipaddress
 import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Annotated
 import typer
 
 from toolkit.channel import Address, Channel, TransportOptions
+from toolkit.cli.access import AdmissionArguments, Doorkeeper, is_loopback
 from toolkit.cli.command import command
 from toolkit.cli.options import (
     CONNECTION,
@@ -49,6 +48,7 @@ class TransportChoice(StrEnum):
 @command
 def recv(
     arguments: ReceiveArguments,
+    access: AdmissionArguments,
     limits: LimitArguments,
     transport: Annotated[
         TransportChoice, typer.Option(help="Transports to accept.", rich_help_panel=CONNECTION)
@@ -57,54 +57,58 @@ def recv(
 ) -> int:
     """Receive files over TCP and UDP, on one port, from several senders at once.
 
-    A file appears under its name only when it is complete and verified. Existing files are kept.
+    A file appears under its name only when it is complete and verified. Existing files are kept. Everything is
+    encrypted. Off loopback, a sender needs the code that this command prints, or the same key file.
 
     \b
     Examples:
       nettool recv --dir incoming
-      nettool recv --dir incoming --bind 0.0.0.0 --port 9001 --overwrite
-      nettool recv --dir incoming --once --json
+      nettool recv --dir incoming --bind 0.0.0.0 --once
+      nettool recv --dir incoming --bind 0.0.0.0 --key lab.key --overwrite --json
     """
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
-    return _receive(names, arguments, limits, offload)
+    return _receive(names, arguments, access, limits, offload)
 
 
 @command
-def tcp_recv(arguments: ReceiveArguments, limits: LimitArguments) -> int:
+def tcp_recv(arguments: ReceiveArguments, access: AdmissionArguments, limits: LimitArguments) -> int:
     """Receive files over TCP only.
 
-    A file appears under its name only when it is complete and verified. Existing files are kept.
+    A file appears under its name only when it is complete and verified. Existing files are kept. Everything is
+    encrypted. Off loopback, a sender needs the code that this command prints, or the same key file.
 
     \b
     Examples:
       nettool tcp-recv --dir incoming
       nettool tcp-recv --dir incoming --bind :: --once
     """
-    return _receive(("tcp",), arguments, limits)
+    return _receive(("tcp",), arguments, access, limits)
 
 
 @command
 def udp_recv(
     arguments: ReceiveArguments,
+    access: AdmissionArguments,
     limits: LimitArguments,
     offload: Offload = OffloadChoice.AUTO,
     qlog: Qlog = None,
 ) -> int:
     """Receive files over nettool's reliable protocol on UDP only.
 
-    A file appears under its name only when it is complete and verified. Existing files are kept.
+    A file appears under its name only when it is complete and verified. Existing files are kept. Everything is
+    encrypted. Off loopback, a sender needs the code that this command prints, or the same key file.
 
     \b
     Examples:
       nettool udp-recv --dir incoming
       nettool udp-recv --dir incoming --bind :: --once
     """
-    return _receive(("udp",), arguments, limits, offload, qlog)
+    return _receive(("udp",), arguments, access, limits, offload, qlog)
 
 
 @dataclass(slots=True)
 class _SessionRunner:
-    """Receives sessions and prints their results. `exit_code` is that of the last session."""
+    """Receives sessions into `directory` and prints their results. `exit_code` is that of the last session."""
 
     options: ReceiveOptions
     directory: Path
@@ -153,15 +157,20 @@ def _refusal(result: TransferResult) -> RefusedError | None:
 def _receive(
     names: Sequence[str],
     arguments: ReceiveArguments,
+    access: AdmissionArguments,
     limits: LimitArguments,
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
 ) -> int:
+    sender_command = f"nettool {names[0]}-send FILE"
+    doorkeeper = Doorkeeper(access, arguments.bind, sender_command, is_once=arguments.once, quiet=arguments.quiet)
     options = TransportOptions(
-        max_streams=limits.max_streams,
         offload=offload,
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
+        admission=doorkeeper.admission,
+        plaintext=access.plaintext,
+        max_streams=limits.max_streams,
     )
     receive_options = _receive_options(arguments, limits)
     raise_descriptor_limit()
@@ -180,9 +189,8 @@ def _receive(
         )
         try:
             if not arguments.quiet:
-                if not _is_loopback(arguments.bind):
-                    print_status(f"warning: anyone who can reach port {bound.port} can send files to this machine")
                 print_status(f"listening on {bound} ({', '.join(names)})")
+            doorkeeper.announce(bound, "send files to this machine")
             server.run()
         finally:
             server.close(SHUTDOWN_GRACE_S)
@@ -210,7 +218,7 @@ def _directory(arguments: ReceiveArguments) -> Path:
 
     Other machines do not get to write into whatever directory the receiver happens to be started in.
     """
-    if arguments.directory is None and not _is_loopback(arguments.bind):
+    if arguments.directory is None and not is_loopback(arguments.bind):
         raise UsageError(f"--bind {printable(arguments.bind)} lets other machines send: name a directory with --dir")
     directory = arguments.directory or Path()
     shown = printable(str(directory))
@@ -221,12 +229,3 @@ def _directory(arguments: ReceiveArguments) -> Path:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{shown}: permission denied; name a writable directory with --dir")
     return directory
-
-
-def _is_loopback(host: str) -> bool:
-    """Return whether every address of `host` is a loopback address."""
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host or None, None)}
-        return bool(host) and all(ipaddress.ip_address(address).is_loopback for address in found)
-    except (OSError, ValueError, UnicodeError):
-        return False

@@ -68,4 +68,5 @@ def summary_line(fields: Mapping[str, Any]) -> str:
     files = fields["files"]
     line = f"{files} {'file' if files == 1 else 'files'}, {format_size(fields['bytes'])}"
     line += f" in {format_seconds(fields['seconds'])}, {format_rate(fields['goodput_bps'])}"
-    return line + (f", {fields['algorithm']} {fields['digest']}" if fields["digest"] else "")
+    line += f", {fields['algorithm']} {fields['digest']}" if fields["digest"] else ""
+    return line + (", not encrypted" if fields.get("encryption") == "none" else "")

@@ -1,8 +1,11 @@
 """`nettool tcp-send` and `nettool udp-send`: connect, run a session, print its result."""
 
 import time
+from dataclasses import replace
+from typing import Any
 
 from toolkit.channel import TransportOptions
+from toolkit.cli.access import CredentialArguments, Plaintext, with_credential
 from toolkit.cli.command import command
 from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s
 from toolkit.cli.output import print_json, print_result, print_status
@@ -10,6 +13,7 @@ from toolkit.cli.progress import progress_bars
 from toolkit.cli.results import closing, result_fields, summary_line
 from toolkit.cli.target import parse_target
 from toolkit.errors import NettoolError, UsageError
+from toolkit.security.credentials import Credential
 from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import check_sources
@@ -18,10 +22,11 @@ from toolkit.units import parse_rate
 
 
 @command
-def tcp_send(arguments: SendArguments) -> None:
+def tcp_send(arguments: SendArguments, access: CredentialArguments, plaintext: Plaintext = False) -> None:
     """Send files over TCP to a machine that runs 'nettool recv'.
 
-    The command exits with code 0 once the receiver has verified every file and stored it under its name.
+    The command exits with code 0 once the receiver has verified every file and stored it under its name. Everything is
+    encrypted. If the receiver asks for a code, so does this command.
 
     \b
     Examples:
@@ -30,15 +35,21 @@ def tcp_send(arguments: SendArguments) -> None:
       nettool tcp-send --cc bbr --streams 4 disk.img host.example
       tar c src | nettool tcp-send --name src.tar - host.example
     """
-    _send("tcp", arguments)
+    _send("tcp", arguments, access, plaintext)
 
 
 @command
-def udp_send(arguments: SendArguments, offload: Offload = OffloadChoice.AUTO, qlog: Qlog = None) -> None:
+def udp_send(
+    arguments: SendArguments,
+    access: CredentialArguments,
+    plaintext: Plaintext = False,
+    offload: Offload = OffloadChoice.AUTO,
+    qlog: Qlog = None,
+) -> None:
     """Send files over nettool's reliable protocol on UDP.
 
     The receiver runs 'nettool recv'. The command exits with code 0 once the receiver has verified every file and stored
-    it under its name.
+    it under its name. Everything is encrypted. If the receiver asks for a code, so does this command.
 
     \b
     Examples:
@@ -47,12 +58,14 @@ def udp_send(arguments: SendArguments, offload: Offload = OffloadChoice.AUTO, ql
       nettool udp-send --cc rate --rate 80Mbit disk.img host.example
       tar c src | nettool udp-send --name src.tar - host.example
     """
-    _send("udp", arguments, offload, qlog)
+    _send("udp", arguments, access, plaintext, offload, qlog)
 
 
 def _send(
     transport_name: str,
     arguments: SendArguments,
+    access: CredentialArguments,
+    plaintext: bool,
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
 ) -> None:
@@ -63,7 +76,9 @@ def _send(
         offload=offload,
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
+        plaintext=plaintext,
     )
+    credential = access.credential()
     send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name)
     *sources, target = arguments.items
     if not sources:
@@ -71,19 +86,23 @@ def _send(
     address = parse_target(target)
     check_sources(sources, send_options.recursive, send_options.stream_name)  # before contacting the receiver
     chosen = transport(transport_name)
-    with progress_bars(arguments.quiet) as bars:
-        # The clock starts here because every module is loaded by now.
-        cpu_s, started_s = time.process_time(), time.monotonic()
-        channel = chosen.connect(address, transport_options)
-        try:
+
+    def session(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
+        with progress_bars(arguments.quiet) as bars:
+            # The clock starts here because every module is loaded by now.
+            cpu_s, started_s = time.process_time(), time.monotonic()
+            channel = chosen.connect(address, replace(transport_options, credential=proof))
             with closing(channel), bars.bar(sources[0]) as progress:
                 result = send(channel, sources, send_options, progress)
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-                fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
-        except NettoolError as error:
-            if isinstance(error.result, TransferResult) and not arguments.quiet:
-                _print_skipped(error.result)
-            raise
+                return result, result_fields(transport_name, channel, result, seconds, cpu_seconds)
+
+    try:
+        result, fields = with_credential(credential, session)
+    except NettoolError as error:
+        if isinstance(error.result, TransferResult) and not arguments.quiet:
+            _print_skipped(error.result)
+        raise
     if arguments.json:
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})

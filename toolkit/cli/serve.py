@@ -1,13 +1,16 @@
 """`nettool serve`: the remote peer of `nettool bench remote`."""
 
+import secrets
 from typing import Annotated
 
 from toolkit.channel import Address
+from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.command import command, number, option
 from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet, positive_duration_s
 from toolkit.cli.output import print_json, print_status
 from toolkit.cli.target import DEFAULT_PORT
-from toolkit.compare.server import MeasuringServer, ServedSession, ServerLimits
+from toolkit.compare.server import MeasuringServer, ServedSession, ServerAccess, ServerLimits
+from toolkit.security.key_file import KEY_BYTES
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transports.registry import transport
 from toolkit.units import parse_size
@@ -17,6 +20,8 @@ _LIMITS = "Limits"
 
 @command
 def serve(
+    *,
+    access: AdmissionArguments,
     bind: Bind = DEFAULT_BIND,
     port: Port = DEFAULT_PORT,
     max_bytes: Annotated[
@@ -40,12 +45,13 @@ def serve(
     """Serve as the remote peer of 'nettool bench remote'.
 
     Receives and verifies transfers, and writes no files. Size and duration of each transfer are limited, and the
-    command exits by itself after the time that --for gives.
+    command exits by itself after the time that --for gives. Off loopback, 'nettool bench remote' needs the code that
+    this command prints, or the same key file; a code admits one campaign.
 
     \b
     Examples:
       nettool serve --bind 0.0.0.0
-      nettool serve --bind 192.0.2.7 --port 9001 --for 1h --max-bytes 1GiB
+      nettool serve --bind 192.0.2.7 --port 9001 --key lab.key --for 1h --max-bytes 1GiB
     """
     limits = ServerLimits(
         bytes_per_transfer=parse_size(max_bytes),
@@ -62,12 +68,15 @@ def serve(
         if json:
             print_json("served", session.to_json())
 
-    server = MeasuringServer(transports, Address(bind, port), limits, report_session)
+    session_key = secrets.token_bytes(KEY_BYTES)
+    doorkeeper = Doorkeeper(access, bind, "nettool bench remote", quiet=quiet, session_key=session_key)
+    rules = ServerAccess(doorkeeper.admission, session_key, access.plaintext)
+    server = MeasuringServer(transports, Address(bind, port), limits, report_session, rules)
     try:
+        bound = Address(bind or "0.0.0.0", server.port)
         if not quiet:
-            print_status(
-                f"listening on {Address(bind or '0.0.0.0', server.port)} (tcp, udp); received data is discarded"
-            )
+            print_status(f"listening on {bound} (tcp, udp); received data is discarded")
+        doorkeeper.announce(bound, "make this machine receive data")
         server.run()
     finally:
         server.close()

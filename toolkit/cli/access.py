@@ -1,0 +1,254 @@
+"""Who may come in: what receivers ask for and announce, and what senders give.
+
+A receiver that only this machine can reach asks for nothing. Any other prints a code for each session, unless the user
+chose a key file or --open. A sender has its code from --code, from NETTOOL_CODE, or from a prompt, so that it need not
+stand in argv, where other users of the machine can read it.
+"""
+
+import io
+import ipaddress
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, TypeVar
+
+from toolkit.channel import Address
+from toolkit.cli.command import flag, number, option
+from toolkit.cli.output import print_status, print_warning, stderr_is_terminal
+from toolkit.cli.target import DEFAULT_PORT
+from toolkit.errors import CredentialRequiredError, UsageError
+from toolkit.security.admission import Admission, KeyAdmission, OpenAdmission
+from toolkit.security.code_admission import CodeAdmission, CodeEnd
+from toolkit.security.code_words import Code, parse_code
+from toolkit.security.credentials import Credential, KeyCredential, NoCredential
+from toolkit.security.key_file import read_key
+
+SECURITY = "Security"
+CODE_VARIABLE = "NETTOOL_CODE"
+_QR_LINES, _QR_COLUMNS = 40, 100
+"""A terminal smaller than this would scroll the rest of the output away for the picture."""
+_PROMPTS = 3
+_T = TypeVar("_T")
+
+Plaintext = Annotated[
+    bool, flag("--plaintext", text="Ask for a session without encryption, to measure its cost.", panel=SECURITY)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialArguments:
+    """What a sender and `bench remote` accept."""
+
+    PANEL: ClassVar[str] = SECURITY
+
+    code: Annotated[
+        str | None,
+        option("--code", metavar="CODE", text="Code that the receiver shows; else NETTOOL_CODE, or a prompt."),
+    ] = None
+    key: Annotated[Path | None, option("--key", metavar="FILE", text="Key file that the receiver has as well.")] = None
+
+    def credential(self) -> Credential:
+        """Return what the user has given. Raises UsageError for a malformed code, or a key file that cannot be used."""
+        if self.code is not None and self.key is not None:
+            raise UsageError("use either --code or --key: the receiver asks for one of them")
+        if self.key is not None:
+            return KeyCredential(read_key(self.key))
+        code = self.code if self.code is not None else os.environ.get(CODE_VARIABLE)
+        return parse_code(code).credential if code else NoCredential()
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionArguments:
+    """What a receiver and `serve` accept."""
+
+    PANEL: ClassVar[str] = SECURITY
+
+    key: Annotated[
+        Path | None, option("--key", metavar="FILE", text="Admit senders that have this key file, instead of a code.")
+    ] = None
+    is_open: Annotated[bool, flag("--open", text="Admit anyone who can reach the port.")] = False
+    code_uses: Annotated[
+        int | None,
+        number(
+            "--code-uses",
+            low=1,
+            high=1000,
+            text="Number of sessions that a code admits; asks for one even on loopback.",
+            default="1",
+        ),
+    ] = None
+    plaintext: Annotated[
+        bool, flag("--plaintext", text="Allow senders to go without encryption, to measure its cost.")
+    ] = False
+
+    def check(self, is_once: bool = False) -> None:
+        """Raises UsageError if the options contradict each other. is_once: whether one session is accepted."""
+        if self.is_open and self.key is not None:
+            raise UsageError("use either --open or --key: --open admits everyone, --key only those who have the file")
+        if self.code_uses is not None and (self.is_open or self.key is not None):
+            other = "--open" if self.is_open else "--key"
+            raise UsageError(f"with {other} there is no code: leave --code-uses out")
+        if is_once and (self.code_uses or 1) > 1:
+            raise UsageError("--once accepts one session, so its code admits one: leave --code-uses out")
+
+
+class Doorkeeper:
+    """Decides whom a receiver admits, and tells its user about it."""
+
+    def __init__(
+        self,
+        arguments: AdmissionArguments,
+        bind: str,
+        sender_command: str,
+        *,
+        is_once: bool = False,
+        quiet: bool = False,
+        session_key: bytes | None = None,
+    ) -> None:
+        """Choose the rule. `announce` prints it.
+
+        sender_command: what the other machine runs, without the address, for example "nettool tcp-send FILE"
+        quiet:          print warnings and the code only
+        session_key:    a key that the receiver will hand to those whom a code has let in, for further connections
+
+        Raises UsageError.
+        """
+        arguments.check(is_once)
+        self._arguments, self._bind, self._sender_command, self._quiet = arguments, bind, sender_command, quiet
+        self._is_once, self._session_key = is_once, session_key
+        self._is_loopback = is_loopback(bind)
+        self._bound: Address | None = None
+        self._codes: CodeAdmission | None = None
+        self.admission: Admission = self._admission()
+
+    def _admission(self) -> Admission:
+        arguments = self._arguments
+        if arguments.key is not None:
+            return KeyAdmission(read_key(arguments.key))
+        if arguments.is_open or (self._is_loopback and arguments.code_uses is None):
+            return OpenAdmission()
+        self._codes = CodeAdmission(
+            self._on_code_ended,
+            self._on_new_code,
+            uses=arguments.code_uses or 1,
+            is_renewed=not self._is_once,
+            session_key=self._session_key,
+        )
+        return self._codes
+
+    def announce(self, bound: Address, what_anyone_can_do: str) -> None:
+        """Print the code, or a warning, once the receiver listens on `bound`."""
+        self._bound = bound
+        if self._arguments.is_open and not self._is_loopback:
+            print_warning(f"warning: anyone who can reach port {bound.port} can {what_anyone_can_do}")
+        if self._arguments.plaintext:
+            print_warning(
+                "warning: with --plaintext, senders may choose that everyone on the path can read what they send"
+            )
+        code = self._codes.code if self._codes is not None else None
+        if code is not None:
+            self._print_code(code)
+
+    def _on_code_ended(self, code: Code, reason: CodeEnd) -> None:
+        if reason is CodeEnd.WRONG_TRIES:
+            print_status(
+                f"code {code.nameplate} has ended after three wrong tries: a sender mistyped it, or someone is guessing"
+            )
+        elif not (self._quiet or self._is_once):
+            print_status(f"code {code.nameplate} has been used; the next session needs the next code")
+
+    def _on_new_code(self, code: Code) -> None:
+        if self._bound is not None:  # else `announce` will print it
+            self._print_code(code)
+
+    def _print_code(self, code: Code) -> None:
+        assert self._bound is not None
+        uses = self._arguments.code_uses or 1
+        lines = [f"code: {code}"]
+        if not self._quiet:
+            sessions = "one session" if uses == 1 else f"{uses} sessions"
+            host = _reachable(self._bind)
+            target = host if self._bound.port == DEFAULT_PORT else str(Address(host, self._bound.port))
+            lines[0] += f" (for {sessions})"
+            lines.append(
+                f"on the other machine, run this and enter the code: {self._sender_command} {shlex.quote(target)}"
+            )
+            lines += _qr_code(str(code))
+        print_status("\n".join(lines))
+
+
+def with_credential(given: Credential, attempt: Callable[[Credential], _T]) -> _T:
+    """Return `attempt(given)`. If nothing is given and the receiver asks for a code, ask the user, and try once more.
+
+    Raises what `attempt` raises; CredentialRequiredError also if there is no terminal to ask at.
+    """
+    try:
+        return attempt(given)
+    except CredentialRequiredError as error:
+        if not (error.is_code and sys.stdin is not None and sys.stdin.isatty() and stderr_is_terminal()):
+            raise
+        code = _ask_for_code()
+        if code is None:
+            raise
+    return attempt(code.credential)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether every address of `host` is a loopback address."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host or None, None)}
+        return bool(host) and all(ipaddress.ip_address(address).is_loopback for address in found)
+    except (OSError, ValueError, UnicodeError):
+        return False
+
+
+def _ask_for_code() -> Code | None:
+    """Read a code from the terminal; None if the user ends the input, or types no code in _PROMPTS tries."""
+    for _ in range(_PROMPTS):
+        sys.stderr.write("code that the receiver shows: ")
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line.endswith("\n"):
+            print_status("")
+            return None
+        try:
+            return parse_code(line)
+        except UsageError as error:
+            print_status(str(error))
+    return None
+
+
+def _reachable(bind: str) -> str:
+    """Return an address at which other machines probably reach this one, or "HOST" if none is known.
+
+    Connecting a UDP socket sends nothing, but chooses the address that packets would leave from. The destinations are
+    reserved for documentation (RFC 5737, RFC 3849).
+    """
+    if bind not in ("", "0.0.0.0", "::"):
+        return bind
+    choices = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")]
+    for family, far in reversed(choices) if bind == "::" else choices[:1]:
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))
+            return str(probe.getsockname()[0])
+    return "HOST"
+
+
+def _qr_code(text: str) -> Sequence[str]:
+    """Return the lines of a QR code, for a phone that types for its owner; none if the terminal is small."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # not a terminal; without a descriptor; closed by the parent
+        return []
+    if size.columns < _QR_COLUMNS or size.lines < _QR_LINES:
+        return []
+    import segno  # takes a twentieth of a second, and most receivers print no picture
+
+    picture = io.StringIO()
+    segno.make(text, micro=False).terminal(picture, border=2, compact=True)
+    return picture.getvalue().rstrip("\n").split("\n")
