@@ -241,13 +241,6 @@ def test_a_closed_stdout_is_no_error(tmp_path: Path, incoming: Path) -> None:
     assert (sent.returncode, sent.stderr) == (0, b"")
 
 
-def test_listening_beyond_loopback_prints_a_warning(incoming: Path) -> None:
-    with receiver(incoming, "--bind", "0.0.0.0") as receiving:
-        assert "warning: anyone who can reach port" in receiving.end(signal.SIGINT).stderr
-    with receiver(incoming, "--bind", "localhost") as receiving:
-        assert "warning" not in receiving.end(signal.SIGINT).stderr
-
-
 def test_a_second_sender_is_refused_by_a_receiver_started_with_once(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "large", 30_000_000)
     other = make_file(tmp_path / "other", 10)

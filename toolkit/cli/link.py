@@ -66,7 +66,7 @@ def link(
       nettool link --rtt 40ms --loss 1% -- ping -c 10 far
       nettool link --rate 100Mbit --far 'iperf3 -s -1' -- iperf3 -c far
       nettool link --link lte \\
-          --far 'nettool recv --dir incoming --bind 0.0.0.0 --once' \\
+          --far 'nettool recv --dir incoming --bind 0.0.0.0 --open --once' \\
           -- nettool udp-send film.mkv far
       nettool link --rate 50Mbit --at '5s blackout 300ms' -- ping -c 10 far
       nettool link --check --rate 1Gbit --rtt 10ms

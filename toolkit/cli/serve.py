@@ -51,7 +51,7 @@ def serve(
     \b
     Examples:
       nettool serve --bind 0.0.0.0
-      nettool serve --bind 192.0.2.7 --port 9001 --key lab.key --for 1h --max-bytes 1GiB
+      nettool serve --bind 192.0.2.7 --key lab.key --for 1h --max-bytes 1GiB
     """
     limits = ServerLimits(
         bytes_per_transfer=parse_size(max_bytes),

@@ -1,0 +1,85 @@
+"""nettool at a terminal: a process whose stdin and stderr are a pseudo-terminal, as a user sees and types them."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.cli_process import LIMIT_S, NETTOOL
+
+
+@dataclass
+class AtTerminal:
+    """A running nettool, and what its terminal has shown so far."""
+
+    process: "subprocess.Popen[bytes]"
+    master: int
+    shown: str = ""
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read until the terminal has shown `pattern`, and return the match."""
+        deadline_s = time.monotonic() + LIMIT_S
+        while not (found := re.search(pattern, self.shown)):
+            ready, _, _ = select.select([self.master], [], [], max(0.0, deadline_s - time.monotonic()))
+            piece = self._read() if ready else b""
+            assert piece, f"no {pattern!r} in {self.shown!r}"
+            self.shown += piece.decode()
+        return found
+
+    def type(self, text: str) -> None:
+        """Type `text`; control characters are those of a keyboard, for example "\\x04" for the end of input."""
+        os.write(self.master, text.encode())
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the end. Return the exit code, what is on stdout, and what the terminal has shown."""
+        assert self.process.stdout is not None
+        output = self.process.stdout.read()
+        code = self.process.wait(LIMIT_S)
+        while piece := self._read():
+            self.shown += piece.decode()
+        return code, output.decode(), self.shown
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.master, 1 << 16)
+        except OSError:  # EIO: the process has closed its end, and everything is read
+            return b""
+
+
+@contextmanager
+def at_terminal(
+    *arguments: str | Path,
+    lines: int = 24,
+    columns: int = 80,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[AtTerminal]:
+    """Run a command at a terminal of this size, and kill it at the end of the block. Its stdout is a pipe."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [*NETTOOL, *map(str, arguments)],
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        cwd=cwd,
+        env={**variables, "TERM": "xterm-256color", **(environment or {})},
+    )
+    os.close(slave)
+    try:
+        yield AtTerminal(process, master)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+        os.close(master)
