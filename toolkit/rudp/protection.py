@@ -25,8 +25,8 @@ from toolkit.rudp import wire
 
 KEY_UPDATE_PACKETS: Final = 1 << 21
 """Packets after which a sender updates its keys, well before the limit of AES-GCM."""
-KEY_LIMIT_FACTOR: Final = 4
-"""This many times `KEY_UPDATE_PACKETS`, 2^23, is the confidentiality limit of AES-GCM (RFC 9001 section 6.6)."""
+KEY_LIMIT_PACKETS: Final = 1 << 23
+"""Maximum number of packets that one key seals: the confidentiality limit of AES-GCM (RFC 9001 section 6.6)."""
 NONCE_BYTES: Final = 12
 _PHASE: Final = int(wire.Flags.KEY_PHASE)
 _STREAM_TYPES: Final = frozenset((wire.PacketType.DATA, wire.PacketType.MESSAGE))
@@ -190,12 +190,19 @@ class Unprotected:
 class AeadProtection:
     """Packets sealed by an AEAD. Implements `PacketProtection`."""
 
-    def __init__(self, send: PacketKeys, receive: PacketKeys, update_after: int = KEY_UPDATE_PACKETS) -> None:
-        """`update_after` is the number of packets after which this side updates its keys."""
+    def __init__(
+        self,
+        send: PacketKeys,
+        receive: PacketKeys,
+        update_after: int = KEY_UPDATE_PACKETS,
+        key_limit: int = KEY_LIMIT_PACKETS,
+    ) -> None:
+        """This side updates its keys after `update_after` packets; one key seals at most `key_limit`."""
         self.tag_bytes = wire.TAG_BYTES
         self.stream_overhead_bytes = wire.HEADER_BYTES + wire.TAG_BYTES
         self.phase_flags = 0
         self._update_after = update_after
+        self._key_limit = key_limit
         self._first_number = 0  # of the current keys for sending
         self._send_keys = send
         self._send = _Generation(send)
@@ -221,7 +228,7 @@ class AeadProtection:
         return False
 
     def is_exhausted(self, next_number: int) -> bool:
-        return next_number - self._first_number >= KEY_LIMIT_FACTOR * self._update_after
+        return next_number - self._first_number >= self._key_limit
 
     def seal_stream(
         self, memory: StreamMemory, numbers: NDArray[np.int64], payload_bytes: int, total_bytes: int
