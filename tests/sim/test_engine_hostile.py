@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.engine_pair import FAR_ID, MS, NEAR_ID, SECOND, End, Hazards, Pair
+from toolkit.errors import ExitCode
 from toolkit.rudp import wire
 from toolkit.rudp.assembler import MAX_MESSAGE_HOLES
 from toolkit.rudp.batch import Batch
@@ -63,9 +64,7 @@ class TestOffPathAttackers:
                 with_id(past, rng.getrandbits(64)) if len(past) >= 10 else past,
                 rng.randbytes(rng.randrange(1500)),
                 b"",
-                wire.InitialPacket(rng.getrandbits(64), 1472).encode(),
-                wire.AcceptPacket(rng.getrandbits(64), 1, 1472, 0).encode(),
-                wire.encode_retry(rng.getrandbits(64), b"token"),
+                wire.PREFIX.pack(rng.randrange(1, 16), 0, rng.choice((NEAR_ID, FAR_ID, 7))) + rng.randbytes(1190),
                 wire.encode_close(rng.getrandbits(64), 0, 0, "go away"),
             ]
         )
@@ -96,7 +95,8 @@ class TestOffPathAttackers:
             pair.receive(pair.far, Batch(memoryview(packet), len(packet)))
             pair.pump(pair.far, pair.near)
         assert pair.far.sent_datagrams == before
-        assert pair.far.connection.stats().packets_invalid == len(PacketType)
+        protected = [kind for kind in PacketType if kind >= PacketType.DATA]
+        assert pair.far.connection.stats().packets_invalid == len(protected)
 
 
 def feed(pair: Pair, packets: Iterator[bytes], batch_size: int = 64) -> None:
@@ -199,20 +199,23 @@ class TestHostilePeer:
             assert pair.far.sent_datagrams - before < 100
         assert pair.are_open
 
-    def test_optimistic_acknowledgements_do_not_break_the_sender(self) -> None:
-        """A receiver that acknowledges what has not arrived loses content, and affects no other connection."""
+    def test_optimistic_acknowledgements_end_the_connection(self) -> None:
+        """A receiver that acknowledges what has not arrived acknowledges a skipped number sooner or later."""
         pair = Pair(6, Hazards(loss=0.5, rate_bps=10e6), data=500_000)
         pair.near.offer()
         number = 1 << 20
         for _ in range(5000):
-            if pair.near.connection.is_fully_acked:
+            if not pair.are_open:
                 break
             pair.run_for(MS)
             top = pair.near.connection.stats().next_packet_number
             everything = wire.AckPacket([(0, top)], 0, 1 << 30, 1 << 20, 0, 0, 0)
             pair.inject(pair.near, wire.encode_ack(NEAR_ID, number, everything))
             number += 1
-        assert pair.near.connection.is_fully_acked
+        assert pair.near.connection.close_code == ExitCode.FAILED
+        assert "which was never sent" in pair.near.connection.close_reason
+        pair.run_for(SECOND)
+        assert pair.far.connection.close_reason == pair.near.connection.close_reason
         assert pair.near.connection.stats().bytes_in_flight >= 0
 
 

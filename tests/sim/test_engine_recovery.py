@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, packet_type
+from tests.support.engine_pair import FAR_ID, MS, SECOND, Hazards, Pair, packet_type
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
 from toolkit.rudp.state import ConnectionState
@@ -306,45 +306,43 @@ class TestClosing:
         assert [end.connection.state for end, _ in pair.ends] == [ConnectionState.CLOSED] * 2
 
 
-class TestHandshakePackets:
-    def test_a_lost_accept_is_repeated_for_a_repeated_initial(self) -> None:
-        """The test acts as the client, whose connection begins only with the ACCEPT."""
-        pair = Pair(16, path(), path(drop=Nth(PacketType.ACCEPT, 0, 1)))
-        accepts = counted(pair, PacketType.ACCEPT)
-        pair.run_for(10 * MS)
-        for _ in range(2):
-            pair.inject(pair.far, wire.InitialPacket(NEAR_ID, 1472).encode())
-            pair.run_for(200 * MS)
-        assert len(accepts) == 3
-        assert accepts == [wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 4 << 20).encode()] * 3
-        assert pair.are_open
+class TestFinish:
+    """The last packet of the handshake, which the server must have before it can open any other."""
 
-    def test_an_unconfirmed_server_only_answers_initials(self) -> None:
-        """RFC 9000 section 8.1. The client's address may be forged."""
-        pair = Pair(17, path(blackout=lambda _now_ns: True), back_data=100_000)
-        pair.far.offer_all([b"hello"])
-        accept_bytes = len(wire.AcceptPacket(NEAR_ID, FAR_ID, 1472, 0).encode())
-        for initials in range(1, 4):
-            pair.run_for(SECOND)
-            assert (pair.far.sent_datagrams, pair.far.sent_bytes) == (initials, initials * accept_bytes)
-            pair.inject(pair.far, wire.InitialPacket(NEAR_ID, 1472).encode())
-        pair.run_for(4 * SECOND)
-        pair.far.connection.close(4, "the other side gave up")
-        before = pair.far.sent_datagrams
-        pair.run_for(SECOND)
-        assert pair.far.sent_datagrams == before + 1
-        assert not pair.far.connection.is_confirmed
+    FINISH = wire.PREFIX.pack(0x06, 0, FAR_ID) + bytes(1100)
+
+    def test_is_repeated_until_the_server_has_answered(self) -> None:
+        pair = Pair(16, path(blackout=lambda now_ns: now_ns < 3 * SECOND), data=100_000, finish=self.FINISH)
+        finishes = counted(pair, 0x06, by_near=True)
+        pair.near.offer()
+        pair.run_until_acked()
+        assert len(finishes) >= 3
+        assert set(finishes) == {self.FINISH}
+        repeated = len(finishes)
+        pair.near.hazards.blackout = lambda _now_ns: True
+        pair.near.connection.send_message(b"lost")
+        pair.run_for(5 * SECOND)
+        assert len(finishes) == repeated
+
+    def test_precedes_every_other_packet(self) -> None:
+        seen: list[int] = []
+        pair = Pair(17, path(drop=lambda datagram: seen.append(datagram[0]) or False), data=10_000, finish=self.FINISH)
+        pair.near.offer_all([b"hello"])
+        pair.run_until_acked()
+        assert seen[0] == 0x06
+        assert seen.count(0x06) == 1
 
 
-def counted(pair: Pair, kind: PacketType) -> list[bytes]:
-    """Record the datagrams of one type that `far` sends from now on."""
+def counted(pair: Pair, kind: int, by_near: bool = False) -> list[bytes]:
+    """Record the datagrams of one type that `far` sends from now on, or `near`."""
     found: list[bytes] = []
-    before: Callable[[bytes], bool] = pair.far.hazards.drop
+    end = pair.near if by_near else pair.far
+    before: Callable[[bytes], bool] = end.hazards.drop
 
     def look(datagram: bytes) -> bool:
         if packet_type(datagram) == kind:
             found.append(datagram)
         return before(datagram)
 
-    pair.far.hazards.drop = look
+    end.hazards.drop = look
     return found
