@@ -250,7 +250,7 @@ class HandshakeState:
         """Return the next message, with `payload` in it. Raises ValueError if it is not this side's turn."""
         parts = [self._write_token(token) for token in self._tokens(self._is_initiator)]
         parts.append(self._symmetric.encrypt_and_hash(payload))
-        self._step += 1
+        self._advance()
         return b"".join(parts)
 
     def read_message_untrusted(self, message: bytes) -> bytes:
@@ -268,8 +268,14 @@ class HandshakeState:
         except ProtocolError:
             self._symmetric, self._remote_dh_key, self._remote_kem_key = before
             raise
-        self._step += 1
+        self._advance()
         return payload
+
+    def _advance(self) -> None:
+        """Count a message. After the last one, forget all that could open a recorded handshake later."""
+        self._step += 1
+        if self.is_finished:
+            self._psk, self._dh_key, self._kem_key = b"", None, None
 
     def _tokens(self, by_initiator: bool) -> tuple[Token, ...]:
         if self.is_finished or (self._step % 2 == 0) != by_initiator:
