@@ -21,6 +21,12 @@ from toolkit.transfer.destination import RefusedEntryError, storage_reason
 from toolkit.transfer.modes import apply_attributes
 
 MAX_OPEN_DIRECTORIES = 16
+MAX_DIRECTORY_BYTES = 1 << 26
+"""Memory for the directories that a session has made, whose mode and time are set at its end.
+
+Enough for 250,000 directories with paths of 100 bytes. More are refused, and so is what is in them.
+"""
+_DIRECTORY_OVERHEAD_BYTES = 160  # of an entry besides its path, as measured
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
@@ -54,7 +60,8 @@ class Tree:
         self.device = os.fstat(root).st_dev
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
-        self._made: list[tuple[tuple[bytes, ...], int, int]] = []
+        self._made: list[tuple[bytes, int, int]] = []  # path, mode, time
+        self._made_bytes = 0  # of memory
         self._published: set[tuple[int, int]] = set()  # device and inode, if files may be replaced
 
     @contextlib.contextmanager
@@ -88,10 +95,15 @@ class Tree:
 
     def make_directory(self, components: tuple[bytes, ...], mode: int, mtime_ns: int) -> None:
         """Make a directory unless it exists. `finish` sets its mode and time. Raises RefusedEntryError."""
+        path = b"/".join(components)
+        made_bytes = self._made_bytes + len(path) + _DIRECTORY_OVERHEAD_BYTES
+        if made_bytes > MAX_DIRECTORY_BYTES:
+            raise RefusedEntryError(f"too many directories in one session, after {len(self._made)}: send it in parts")
         with self.directory(components[:-1]) as parent:
             try:
                 os.mkdir(components[-1], 0o700, dir_fd=parent)
-                self._made.append((components, mode, mtime_ns))
+                self._made.append((path, mode, mtime_ns))
+                self._made_bytes = made_bytes
                 if self._durable:
                     os.fsync(parent)
             except FileExistsError:
@@ -159,7 +171,8 @@ class Tree:
 
     def finish(self, complete: bool) -> None:
         """Set mode and time of the directories made; unless `complete`, remove those that are empty."""
-        for components, mode, mtime_ns in reversed(self._made):
+        for path, mode, mtime_ns in reversed(self._made):
+            components = tuple(path.split(b"/"))
             with contextlib.suppress(OSError, RefusedEntryError):
                 if not complete:
                     with self.directory(components[:-1]) as parent, contextlib.suppress(OSError):
@@ -169,6 +182,7 @@ class Tree:
                     if self._durable:
                         os.fsync(descriptor)
         self._made.clear()
+        self._made_bytes = 0
 
     def close(self) -> None:
         """Close every descriptor; idempotent."""

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support.sessions import XXH3, deliver, directory_entry, file_entry
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
@@ -59,3 +61,19 @@ def test_few_directories_stay_open(files: IncomingFiles, root: Path) -> None:
         assert deliver(files, 2 * number + 1, b"hello").status is EntryStatus.OK
     assert len(os.listdir("/proc/self/fd")) < before + 20
     assert len(list(root.rglob("a"))) == 50
+
+
+def test_the_directories_of_a_session_are_bounded_in_memory(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is that of their paths, so that long ones count for more."""
+    monkeypatch.setattr("toolkit.transfer.tree.MAX_DIRECTORY_BYTES", 3000)
+    outcomes = files.offer([directory_entry(b"%d" % number) for number in range(100)], XXH3)
+    made = [outcome.status for outcome in outcomes].count(EntryStatus.OK)
+    assert 10 < made < 30
+    assert len(list(root.iterdir())) == made
+    assert f"too many directories in one session, after {made}" in outcomes[-1].reason
+    other = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    long = [directory_entry(b"x" * 200 + b"%d" % number) for number in range(100)]
+    assert [outcome.status for outcome in other.offer(long, XXH3)].count(EntryStatus.OK) < made
+    other.close(complete=False)
