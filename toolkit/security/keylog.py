@@ -10,6 +10,7 @@ token of the session (TCP). docs/wireshark reads it.
 
 import logging
 import os
+from dataclasses import dataclass
 from functools import cache
 
 from toolkit.errors import printable
@@ -18,6 +19,31 @@ from toolkit.security.keys import TrafficKeys
 VARIABLE = "NETTOOL_KEYLOG"
 
 _LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoggedTrafficKeys(TrafficKeys):
+    """Keys whose later generations are logged as they are derived."""
+
+    transport: str = ""
+    connection: bytes = b""
+
+    def next(self) -> "LoggedTrafficKeys":
+        """Return the generation after this one, logged."""
+        keys = super().next()
+        log_keys(self.transport, self.connection, keys)
+        return LoggedTrafficKeys(keys.aead_name, keys.secret, keys.generation, self.transport, self.connection)
+
+
+def with_key_log(transport: str, connection: bytes, keys: TrafficKeys) -> TrafficKeys:
+    """Log `keys` and return what to use in their place, so that every later generation is logged too.
+
+    Returns `keys` themselves if NETTOOL_KEYLOG is not set. The arguments are those of `log_keys`.
+    """
+    if not os.environ.get(VARIABLE):
+        return keys
+    log_keys(transport, connection, keys)
+    return LoggedTrafficKeys(keys.aead_name, keys.secret, keys.generation, transport, connection)
 
 
 def log_keys(transport: str, connection: bytes, keys: TrafficKeys) -> None:

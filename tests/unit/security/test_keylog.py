@@ -52,6 +52,20 @@ def test_each_generation_is_a_line_in_a_private_file(
     assert ["can decrypt" in record.message for record in caplog.records] == [True]  # once a process
 
 
+def test_later_generations_are_logged_as_they_are_derived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys"
+    monkeypatch.setenv(keylog.VARIABLE, str(path))
+    third = keylog.with_key_log("udp", b"\1", KEYS).next().next()
+    assert third.key == KEYS.next().next().key
+    assert [line.split()[3:6] for line in path.read_text().splitlines()] == [
+        ["0", "aes-256-gcm", KEYS.key.hex()],
+        ["1", "aes-256-gcm", KEYS.next().key.hex()],
+        ["2", "aes-256-gcm", third.key.hex()],
+    ]
+    monkeypatch.delenv(keylog.VARIABLE)
+    assert keylog.with_key_log("udp", b"\1", KEYS) is KEYS
+
+
 def test_an_existing_log_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "keys"
     path.write_text("# earlier\n")
