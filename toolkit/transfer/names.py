@@ -16,6 +16,12 @@ MAX_COMPONENT_BYTES = 255  # NAME_MAX of every common file system
 MAX_PATH_BYTES = 4000  # leaves room for the receiving directory in PATH_MAX (4096)
 MAX_COMPONENTS = 128
 
+# Characters that some file systems ignore in names (Unicode, Default_Ignorable_Code_Point; ext4 with casefold, HFS+):
+# there, a name that begins with one of them and a dot is found as the hidden name.
+_IGNORABLE = re.compile(
+    "^[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1: Unicode category Cc
 
 
@@ -45,8 +51,9 @@ def refusal_reason_untrusted(path: bytes, dotfiles: bool) -> str | None:
             return f'the path has "{component.decode()}" as a component'
         if len(component) > MAX_COMPONENT_BYTES:
             return f"the name is longer than {MAX_COMPONENT_BYTES} bytes"
-    if path.startswith(b"-"):
+    visible = _IGNORABLE.sub("", display_name(path))
+    if visible.startswith("-"):
         return "the name begins with -, which programs read as an option"
-    if path.startswith(b".") and not dotfiles:
+    if visible.startswith(".") and not dotfiles:
         return "the name begins with a dot; the receiver accepts it only with --dotfiles"
     return None

@@ -29,7 +29,9 @@ def test_accepted_names(path: bytes) -> None:
     assert refusal_reason_untrusted(path, dotfiles=False) is None
 
 
-@pytest.mark.parametrize("path", [b".bashrc", b".ssh/authorized_keys", b".ssh", b"...", b"..a", b".nettool-1.part"])
+@pytest.mark.parametrize(
+    "path", [b".bashrc", b".ssh/authorized_keys", b".ssh", b"...", b"..a", b".nettool-1.part", b"\xe2\x80\x8c.ssh"]
+)
 def test_names_that_begin_with_a_dot_have_to_be_asked_for(path: bytes) -> None:
     assert "--dotfiles" in (refusal_reason_untrusted(path, dotfiles=False) or "")
     assert refusal_reason_untrusted(path, dotfiles=True) is None
@@ -50,6 +52,7 @@ def test_names_that_begin_with_a_dot_have_to_be_asked_for(path: bytes) -> None:
         (b"a/", '""'),
         (b"-rf", "begins with -"),
         (b"-d/a", "begins with -"),
+        ("\ufeff\u200d-rf".encode(), "begins with -"),
         (b"a\0b", "control"),
         (b"a\nb", "control"),
         (b"\x1b[31mred", "control"),

@@ -30,6 +30,7 @@ from toolkit.transfer.messages import (
 )
 
 OK = EntryOutcome(EntryStatus.OK)
+MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs")
 REFUSED = EntryOutcome(EntryStatus.REFUSED, "no\x1b[2J")
 
 
@@ -151,6 +152,27 @@ def test_texts_of_a_receiver_are_printable(ends: Ends, tmp_path: Path) -> None:
     for text in (str(caught.value), str(entry), entry.reason):
         assert printable(text) == text
         assert "[2J" in text
+
+
+def test_a_file_that_changes_between_its_digest_and_its_content_is_named_as_changed(ends: Ends, tmp_path: Path) -> None:
+    """The receiver only sees that the two differ."""
+    path = tmp_path / "a"
+    path.write_bytes(b"hello")
+
+    def run_receiver() -> None:
+        answer(ends[1], [Accept(0, (OK,)), Result(0, (MISMATCHED,))])
+        message: bytes | None = None
+        while message is None or not isinstance(decode_untrusted(message), End):
+            message = ends[1].receive(BytesSink(), PATIENCE_S)
+        ends[1].send_message(Done(0, 0).encode())
+
+    answered = Background(run_receiver)
+    channel = ObservedChannel(ends[0], before_receive=lambda _: os.utime(path, ns=(0, 0)))  # the digest is sent
+    with pytest.raises(TransferError, match="a: changed while it was sent") as caught:
+        send(channel, [path])
+    assert isinstance(caught.value.result, TransferResult)
+    assert [entry.status for entry in caught.value.result.undelivered] == ["failed"]
+    answered.outcome()
 
 
 def test_the_receivers_reason_is_raised_rather_than_a_closed_channel(ends: Ends, tmp_path: Path) -> None:
