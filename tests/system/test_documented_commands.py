@@ -30,6 +30,7 @@ from toolkit.cli.app import COMMANDS, GROUPS, invoke
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LAN, LinkSpec
+from toolkit.security.key_file import write_new_key
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -229,6 +230,8 @@ def parse(words: list[str], folder: Path) -> None:
             save(one_path(), folder / name)
     if "--import" in filled:
         (folder / filled[filled.index("--import") + 1]).write_text(json.dumps(IPERF3_RUN))
+    if "--key" in filled:
+        write_new_key(folder / filled[filled.index("--key") + 1])
     with suppress(Executed):
         assert invoke(filled) == 0
     for nested in (words[words.index("--far") + 1] if "--far" in words else "", shlex.join(after(words, "--"))):

@@ -1,6 +1,7 @@
 """`nettool serve`: the remote peer of `nettool bench remote`."""
 
 import secrets
+from contextlib import closing
 from typing import Annotated
 
 from toolkit.channel import Address
@@ -68,16 +69,13 @@ def serve(
         if json:
             print_json("served", session.to_json())
 
-    session_key = secrets.token_bytes(KEY_BYTES)
-    doorkeeper = Doorkeeper(access, bind, "nettool bench remote", quiet=quiet, session_key=session_key)
-    rules = ServerAccess(doorkeeper.admission, session_key, access.plaintext)
-    server = MeasuringServer(transports, Address(bind, port), limits, report_session, rules)
-    try:
+    key = secrets.token_bytes(KEY_BYTES)
+    doorkeeper = Doorkeeper(access, bind, "nettool bench remote", quiet=quiet, session_key=key)
+    rules = ServerAccess(doorkeeper.admission, key, access.plaintext)
+    with closing(MeasuringServer(transports, Address(bind, port), limits, report_session, rules)) as server:
         bound = Address(bind or "0.0.0.0", server.port)
         if not quiet:
             print_status(f"listening on {bound} (tcp, udp); received data is discarded")
         doorkeeper.announce(bound, "make this machine receive data")
         server.run()
-    finally:
-        server.close()
     return 0
