@@ -312,7 +312,7 @@ class TestFinish:
     FINISH = wire.PREFIX.pack(0x06, 0, FAR_ID) + bytes(1100)
 
     def test_is_repeated_until_the_server_has_answered(self) -> None:
-        pair = Pair(16, path(blackout=lambda now_ns: now_ns < 3 * SECOND), data=100_000, finish=self.FINISH)
+        pair = Pair(16, path(drop=lambda _datagram: pair.now_ns < 3 * SECOND), data=100_000, finish=self.FINISH)
         finishes = counted(pair, 0x06, by_near=True)
         pair.near.offer()
         pair.run_until_acked()

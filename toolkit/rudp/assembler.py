@@ -92,15 +92,12 @@ class DataAssembler:
         rows = np.frombuffer(data, np.uint8, count * segment_bytes).reshape(count, segment_bytes)
         _, flags, _, number, offset = wire.DATA.unpack_untrusted(data)
         limit = min(self._window.limit, self.accept_limit)
-        end = number + count
-        if (
-            offset + count * payload_bytes <= limit
-            and end <= wire.MAX_OFFSET
-            and self._expected.match(rows, flags & wire.Flags.KEY_PHASE, number, offset, payload_bytes)
-        ):
-            opened = self._open_untrusted(rows, np.arange(number, end))
-            self._receive_run(number, offset, opened, self._buffer_end, segment_bytes, now_ns)
-            return opened
+        if offset + count * payload_bytes <= limit and number + count <= wire.MAX_OFFSET:
+            numbers = self._expected.match(rows, flags & wire.Flags.KEY_PHASE, number, offset, payload_bytes)
+            if numbers is not None:
+                opened = self._open_untrusted(rows, numbers)
+                self._receive_run(number, offset, opened, self._buffer_end, segment_bytes, now_ns)
+                return opened
         header = np.ndarray((count,), wire.DATA.dtype, rows, 0, (segment_bytes,))
         return self._receive_columns_untrusted(header, rows, limit, now_ns)
 
@@ -119,13 +116,15 @@ class DataAssembler:
         numbers = header["packet_number"].astype(np.int64)
         offsets = header["offset"].astype(np.int64)
         is_valid = (offsets >= 0) & (offsets <= limit - payload_bytes) & (numbers >= 0)
+        flags = header["flags"]
+        is_valid[1:] &= (flags[1:] ^ flags[0]) & wire.Flags.KEY_PHASE == 0  # packets of one key phase at a time
         if not is_valid.all():
             count = int(np.argmin(is_valid))
             if count == 0:
                 too_large = "packet number out of range" if numbers[0] < 0 else "DATA packet beyond the receive window"
                 raise ProtocolError(too_large)
         count = self._open_untrusted(rows[:count], numbers)
-        header, numbers, offsets = header[:count], numbers[:count], offsets[:count]
+        numbers, offsets = numbers[:count], offsets[:count]
         is_cut = (np.diff(numbers) != 1) | (np.diff(offsets) != payload_bytes)
         cuts = [0, *(np.flatnonzero(is_cut) + 1).tolist(), count] if is_cut.any() else [0, count]
         accepted_before = self._acks.packets_accepted
@@ -133,7 +132,7 @@ class DataAssembler:
         for first, end in pairwise(cuts):
             number, offset, at = int(numbers[first]), int(offsets[first]), low + first * payload_bytes
             self._receive_run(number, offset, end - first, at, segment_bytes, now_ns)
-        if self._acks.packets_accepted > accepted_before and (header["flags"] & wire.Flags.ACK_NOW).any():
+        if self._acks.packets_accepted > accepted_before and (flags[:count] & wire.Flags.ACK_NOW).any():
             self._acks.on_ack_now(now_ns)
         return count
 
@@ -177,18 +176,24 @@ class _ExpectedHeaders:
         self._header["type"] = wire.PacketType.DATA
         self._header["connection_id"] = connection_id
 
-    def match(self, rows: NDArray[np.uint8], flags: int, number: int, offset: int, payload_bytes: int) -> bool:
-        """Whether the packets in `rows` are consecutive, starting with this packet number and stream offset."""
+    def match(
+        self, rows: NDArray[np.uint8], flags: int, number: int, offset: int, payload_bytes: int
+    ) -> NDArray[np.int64] | None:
+        """The packet numbers of `rows` if they are consecutive, starting with this packet number and stream offset.
+
+        None if they are not.
+        """
         count = len(rows)
         if count > _MAX_PACKETS:
-            return False
+            return None
         if flags != self._flags:
             self._flags = flags
             self._header["flags"] = flags
         header = self._header[:count]
-        header["packet_number"] = np.arange(number, number + count)
+        numbers = np.arange(number, number + count)
+        header["packet_number"] = numbers
         header["offset"] = np.arange(offset, offset + count * payload_bytes, payload_bytes)
-        return rows[:, : wire.HEADER_BYTES].tobytes() == header.tobytes()
+        return numbers if rows[:, : wire.HEADER_BYTES].tobytes() == header.tobytes() else None
 
 
 class MessageAssembler:

@@ -131,7 +131,8 @@ class PacketProtection(Protocol):
     ) -> int:
         """Open DATA packets, one in each row of `packets`, into `buffer` from `start` on, one after the other.
 
-        Returns how many have been opened, from the first on: the next one is forged or damaged, or has other keys.
+        All have the same key phase. Returns how many have been opened, from the first on: the next one is forged or
+        damaged, or has other keys.
         """
 
     def open_untrusted(self, packet: memoryview) -> memoryview:
@@ -264,17 +265,13 @@ class AeadProtection:
     def open_stream(
         self, packets: NDArray[np.uint8], numbers: NDArray[np.int64], buffer: NDArray[np.uint8], start: int
     ) -> int:
-        keys, count = self._receive, len(packets)
-        flags = packets[:, 1] & _PHASE
-        first_flags, number = int(flags[0]), int(numbers[0])
-        if first_flags != keys.phase_flags:
-            count = 1  # around a key update, packets are opened one by one
-        elif flags.any() != flags.all():
-            count = int(np.argmin(flags == first_flags))
-        generation = keys.generation(first_flags, number)
+        keys, number, phase_flags = self._receive, int(numbers[0]), int(packets[0, 1]) & _PHASE
+        generation = keys.generation(phase_flags, number)
         if generation is None:
             return 0
-        opened = self._open_rows(generation, packets[:count], numbers, buffer, start)
+        if phase_flags != keys.phase_flags:
+            packets = packets[:1]  # around a key update, packets are opened one by one
+        opened = self._open_rows(generation, packets, numbers, buffer, start)
         if opened:
             keys.on_opened(generation, number)
         return opened
