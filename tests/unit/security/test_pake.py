@@ -1,6 +1,7 @@
 """SPAKE2 from a password to a key."""
 
 import pytest
+from spake2.spake2 import DefaultParams
 
 from toolkit.errors import ProtocolError
 from toolkit.security.pake import ELEMENT_BYTES, PakeInitiator, PakeResponder
@@ -40,6 +41,18 @@ def test_a_responder_answers_the_same_again_and_something_else_to_anything_else(
         PakeResponder(bytes([1]) * 32).answer_untrusted(b"pw", element, b"context"),
     ]
     assert len({answer, *others}) == 5
+
+
+def test_a_responder_uses_no_scalar_for_two_passwords() -> None:
+    """Equal scalars would show in two answers to one element: their difference would be known for two guesses."""
+    group, blinding = DefaultParams.group, DefaultParams.N
+    element = initiator().element
+    scalars = set()
+    for password in (b"one", b"two"):
+        answer = PakeResponder(SECRET).answer_untrusted(password, element, b"")
+        mask = blinding.scalarmult(-group.password_to_scalar(password))
+        scalars.add(group.bytes_to_element(answer[1:]).add(mask).to_bytes())
+    assert len(scalars) == 2
 
 
 def test_an_initiator_can_read_an_answer_after_a_malformed_one() -> None:
