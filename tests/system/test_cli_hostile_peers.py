@@ -1,9 +1,11 @@
 """Peers that are not nettool, or that break the protocol: the command fails cleanly and leaves nothing behind."""
 
+import json
 import random
 import re
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ import pytest
 
 from tests.support.cli_process import (
     LIMIT_S,
+    Ended,
     Receiver,
     complaint,
     everything_below,
@@ -22,6 +25,7 @@ from tests.support.cli_process import (
 from tests.support.content import BytesSink, BytesSource
 from toolkit.channel import Address, Channel, Extent, TransportOptions
 from toolkit.errors import NettoolError
+from toolkit.rudp.connection import Connection
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import (
@@ -29,7 +33,10 @@ from toolkit.transfer.messages import (
     AnyMessage,
     Begin,
     Digests,
+    Done,
     End,
+    EntryOutcome,
+    EntryStatus,
     ErrorMessage,
     ErrorReason,
     FileDigest,
@@ -38,6 +45,7 @@ from toolkit.transfer.messages import (
     decode_untrusted,
 )
 from toolkit.transports.registry import transport as transport_named
+from toolkit.transports.tcp.wire import VERSION
 
 
 @contextmanager
@@ -214,3 +222,136 @@ def test_a_wrong_digest_is_detected_and_the_file_removed(transport: str, incomin
     assert ended.object["exit_code"] == 5
     assert re.search(r"^nettool: .*file", ended.stderr, re.MULTILINE)
     assert everything_below(incoming) == []
+
+
+# Text that would write to a terminal what its user does not expect.
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07\r\n\x9b31m\u202eevil\u2066\u2069\u200b"
+HOSTILE_NAMES = (
+    b"../" + HOSTILE.encode(),
+    b"a\xff\x1b[31m",
+    b"-\xed\xb3\xbf\xff",
+    "\u202etxt.\u2066exe".encode() + b"\xfe",
+)
+
+
+def assert_fit_for_terminal(ended: Ended) -> None:
+    """Check each line of stderr, and what a program that reads the JSON of stdout would show."""
+    assert ended.stderr
+    assert all(line.isprintable() for line in ended.stderr.splitlines()), ended
+
+    def check(value: object) -> None:
+        if isinstance(value, str):
+            assert value.isprintable()
+        elif isinstance(value, dict):
+            for key, member in value.items():
+                check(key)
+                check(member)
+        elif isinstance(value, list):
+            for member in value:
+                check(member)
+
+    for line in ended.stdout.splitlines():
+        assert line.isprintable()
+        check(json.loads(line))
+
+
+def test_names_and_errors_of_a_sender_are_made_printable(transport: str, incoming: Path) -> None:
+    entries = tuple(Entry(EntryKind.FILE, name, 0o644, 0, 4, 4) for name in HOSTILE_NAMES)
+    with receiver(incoming, "--json") as receiving:
+        with connected(transport, receiving) as channel:
+            channel.send_message(Begin().encode())
+            channel.send_message(Offer(0, entries).encode())
+            reply = answer(channel)
+            assert isinstance(reply, Accept)
+            accepted = [number for number, outcome in enumerate(reply.outcomes) if outcome.status is EntryStatus.OK]
+            wrong = Digests(tuple(FileDigest(number, 4, bytes(16)) for number in accepted))
+            for number in accepted:
+                channel.send_extent(Extent(number, 0, 4), BytesSource(b"evil"))
+            channel.send_message(wrong.encode())
+            assert isinstance(answer(channel), Result)
+            channel.send_message(End(len(entries)).encode())
+            answer(channel)
+            channel.close()
+        with connected(transport, receiving) as channel:
+            channel.send_message(ErrorMessage(ErrorReason.FAILED, HOSTILE).encode())
+            channel.close()
+            receiving.wait_for("the sender failed")
+        assert_fit_for_terminal(receiving.end(signal.SIGTERM))
+
+
+@pytest.mark.parametrize("message", ["ACCEPT", "RESULT", "FAILED", "VERSION", "REFUSED"])
+def test_reasons_of_a_receiver_are_made_printable(transport: str, file: Path, message: str) -> None:
+    listener = transport_named(transport).listen(Address("127.0.0.1", 0), TransportOptions())
+
+    def serve() -> None:
+        channel = listener.accept(LIMIT_S)
+        assert channel is not None
+        with suppress(NettoolError):
+            while not isinstance(received := message_of(channel), Offer):
+                pass
+            refused = EntryOutcome(EntryStatus.REFUSED, HOSTILE)
+            if message == "ACCEPT":
+                for reply in (Accept(0, (refused,)), Result(0, (refused,))):
+                    channel.send_message(reply.encode())
+            elif message == "RESULT":
+                channel.send_message(Accept(0, (EntryOutcome(EntryStatus.OK),)).encode())
+                channel.send_message(Result(0, (EntryOutcome(EntryStatus.FAILED, HOSTILE),)).encode())
+            else:
+                channel.send_message(ErrorMessage(ErrorReason[message], HOSTILE).encode())
+            while message in ("ACCEPT", "RESULT") and not isinstance(received, End):
+                received = message_of(channel)
+            channel.send_message(Done(0, 0).encode())
+        channel.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        ended = nettool(f"{transport}-send", "--json", file, str(listener.address))
+        thread.join()
+    finally:
+        listener.close()
+    assert ended.code in (3, 4)
+    assert_fit_for_terminal(ended)
+
+
+def message_of(channel: Channel) -> AnyMessage | None:
+    """The next message of a sender; None if content has come instead."""
+    data = channel.receive(BytesSink(), LIMIT_S)
+    return None if data is None else decode_untrusted(data)
+
+
+def test_the_reason_of_a_close_is_made_printable(incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiver(incoming, "--once", "--json") as receiving:
+        close = Connection.close
+        monkeypatch.setattr(Connection, "close", lambda connection, code, _reason: close(connection, code, HOSTILE))
+        with connected("udp", receiving) as channel:
+            channel.send_message(Begin().encode())
+            channel.send_message(Offer(0, (Entry(EntryKind.FILE, b"file", 0o644, 0, 4, 4),)).encode())
+            assert isinstance(answer(channel), Accept)
+            channel.abort()
+        ended = receiving.end()
+    assert "evil" in ended.stderr
+    assert_fit_for_terminal(ended)
+
+
+@pytest.mark.parametrize("kind", [0, 2, 3, 4, 5, 6, 99])
+def test_a_hostile_preface_is_made_printable(file: Path, kind: int) -> None:
+    """Whatever a listener that speaks the TCP protocol puts into a refusal."""
+    body = HOSTILE.encode()
+    preface = struct.pack("!8sHBxH", b"\x8eNETTOOL", VERSION, kind, len(body)) + body
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(preface)
+                with suppress(OSError):
+                    connection.recv(1)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        ended = nettool("tcp-send", "--json", file, f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert ended.code in (3, 4)
+    assert_fit_for_terminal(ended)

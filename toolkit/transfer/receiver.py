@@ -102,7 +102,7 @@ class ReceiveSession:
         self._steps = 0  # holes, and entries with an outcome
         self._progress = progress
         self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN arrives
-        self._results = ResultBuilder(self._algorithm)
+        self._results = ResultBuilder(self._algorithm, is_untrusted=True)
         self._totals: tuple[int | None, int | None] = (None, None)
         self._groups: deque[_ReceivedGroup] = deque()  # groups without a RESULT, in order
         self._next_group = 0
@@ -195,7 +195,7 @@ class ReceiveSession:
         if begin.version != SESSION_VERSION:
             raise VersionError(f"session version {begin.version} at the sender, {SESSION_VERSION} at the receiver")
         self._algorithm = begin.algorithm
-        self._results = ResultBuilder(begin.algorithm)
+        self._results = ResultBuilder(begin.algorithm, is_untrusted=True)
         self._totals = (begin.total_files, begin.total_bytes)
         if (begin.total_files or 0) > self._limits.max_files:
             raise self._too_many_files()

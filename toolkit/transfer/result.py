@@ -9,6 +9,7 @@ from toolkit.errors import NettoolError, printable
 from toolkit.transfer.digest import Algorithm, ListingDigest
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.names import MAX_PATH_BYTES
 
 MAX_LISTED = 1000  # undelivered entries listed for each status; a peer may offer any number of refused names
 
@@ -108,10 +109,14 @@ class EntryResult(NamedTuple):
 
 
 class ResultBuilder:
-    """Builds a TransferResult from entry results in manifest order, which the digest of the listing depends on."""
+    """Builds a TransferResult from entry results in manifest order, which the digest of the listing depends on.
 
-    def __init__(self, algorithm: Algorithm) -> None:
+    is_untrusted: whether the names are those of the peer, and may hold anything
+    """
+
+    def __init__(self, algorithm: Algorithm, is_untrusted: bool) -> None:
         self.result = TransferResult(algorithm.name)
+        self._is_untrusted = is_untrusted
         self._listing = ListingDigest(algorithm)
 
     def add(self, entry_results: Iterable[EntryResult]) -> None:
@@ -120,7 +125,8 @@ class ResultBuilder:
         for entry, outcome, size_bytes, digest in entry_results:
             if outcome.status is not EntryStatus.OK:
                 status = _DELIVERY_STATUS[outcome.status]
-                result.add_undelivered(UndeliveredEntry(entry.name, status, printable(outcome.reason)))
+                name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name
+                result.add_undelivered(UndeliveredEntry(name, status, printable(outcome.reason)))
             elif digest:  # a directory has none
                 result.files += 1
                 result.size_bytes += size_bytes

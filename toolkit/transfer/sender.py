@@ -117,7 +117,7 @@ class SendSession:
         self._unpolled_bytes = 0
         self._sent_files = 0
         self._sent_bytes = 0
-        self._results = ResultBuilder(self._algorithm)
+        self._results = ResultBuilder(self._algorithm, is_untrusted=False)
 
     def run(self) -> TransferResult:
         """Run the session from its first message to its last. Raises NettoolError with the `result` so far."""

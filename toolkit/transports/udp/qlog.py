@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.channel import Address
+from toolkit.errors import printable
 from toolkit.rudp import loss_thresholds, rtt, wire
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.observer import Timer
@@ -201,7 +202,7 @@ class QlogWriter:
         owner, trigger = _ENDINGS[ended_by]
         if self._idle_expired:
             trigger = "idle_timeout"
-        data = {"owner": owner, "application_code": code, "reason": reason, "trigger": trigger}
+        data = {"owner": owner, "application_code": code, "reason": printable(reason), "trigger": trigger}
         self._event(now_ns, "connectivity:connection_closed", data, is_last=True)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from toolkit.errors import ProtocolError
+from toolkit.errors import ProtocolError, printable
 from toolkit.rudp import wire
 
 DATA_STREAM: Final = 0
@@ -111,7 +111,14 @@ def _path_frames(packet: memoryview) -> Frames:
 
 def _close_frames(packet: memoryview) -> Frames:
     code, reason = wire.decode_close_untrusted(packet)
-    return [{"frame_type": "connection_close", "error_space": "application", "error_code": code, "reason": reason}]
+    return [
+        {
+            "frame_type": "connection_close",
+            "error_space": "application",
+            "error_code": code,
+            "reason": printable(reason),
+        }
+    ]
 
 
 def _no_frames(packet: memoryview) -> Frames:
