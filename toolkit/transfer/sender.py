@@ -159,7 +159,8 @@ class SendSession:
 
     def _offer_next(self, groups: Iterator[list[SourceEntry]]) -> _OfferedGroup | None:
         """Offer the next group; None after the last one."""
-        sources = next(groups, None)
+        is_scan = self._totals[0] is None
+        sources = self._endpoint.run_alive(lambda: next(groups, None)) if is_scan else next(groups, None)
         if sources is None:
             return None
         while len(self._groups) >= MAX_OPEN_GROUPS:

@@ -244,8 +244,12 @@ def test_the_receiver_sends_alive_while_it_makes_and_removes_directories(
     received = limited(ends, root, SessionLimits())
     for message in (Begin(), Offer(0, (directory_entry(b"d"),)), Offer(7, (directory_entry(b"e"),))):
         ends[0].send_message(message.encode())
-    listener = ObservedChannel(ends[0], lambda message: isinstance(message, Alive) and heard_alive.set())
-    messages_until_close(listener)
+
+    def on_message(message: AnyMessage) -> None:
+        if isinstance(message, Alive):
+            heard_alive.set()
+
+    messages_until_close(ObservedChannel(ends[0], on_message))
     with pytest.raises(ProtocolError, match="wrong number"):
         received.outcome()
     assert waits == [True]

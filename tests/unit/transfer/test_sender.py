@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,7 @@ from toolkit.transfer.messages import (
     Result,
     decode_untrusted,
 )
+from toolkit.transfer.scan import SourceEntry, scan
 
 OK = EntryOutcome(EntryStatus.OK)
 MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs")
@@ -212,3 +215,28 @@ def test_new_data_in_a_stream_ends_the_wait_for_it(ends: Ends, root: Path, monke
     assert sent.outcome().size_bytes == 12
     received.outcome()
     os.close(reading)
+
+
+def test_the_sender_says_alive_while_it_reads_a_slow_directory(
+    ends: Ends, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_bytes(b"x")
+    heard_alive = threading.Event()
+    waits: list[bool] = []
+
+    def slow_scan(*arguments: Any) -> Iterator[SourceEntry]:
+        waits.append(heard_alive.wait(PATIENCE_S / 2))
+        yield from scan(*arguments)
+
+    monkeypatch.setattr("toolkit.transfer.sender.scan", slow_scan)
+
+    def on_message(message: AnyMessage) -> None:
+        if isinstance(message, Alive):
+            heard_alive.set()
+
+    listener = ObservedChannel(ends[1], on_message)
+    received = Background(lambda: receive(listener, root))
+    assert send(ends[0], [tmp_path / "tree"], SendOptions(recursive=True)).files == 1
+    received.outcome()
+    assert waits == [True]
