@@ -2,8 +2,8 @@
 
 import errno
 import os
+import random
 import secrets
-import select
 import socket
 import subprocess
 import sys
@@ -15,18 +15,20 @@ from contextlib import ExitStack, closing
 import pytest
 
 from tests.support.background import PATIENCE_S, Background, running, wait_until
+from tests.support.bare_client import BareClient
 from tests.support.content import BytesSink
 from tests.support.udp_channels import connected, transfer
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import PeerClosedError, UnreachableError
+from toolkit.errors import PeerClosedError, RefusedError, UnreachableError
+from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
+from toolkit.security.admission import KeyAdmission
+from toolkit.security.credentials import Credential, KeyCredential, NoCredential
 from toolkit.transports.udp.connect import UdpTransport
-from toolkit.transports.udp.listener import MAX_UNCONFIRMED, MAX_UNCONFIRMED_PER_HOST, UdpListener
+from toolkit.transports.udp.listener import UdpListener
 from toolkit.transports.udp.socket import DatagramSocket
 
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
-MAX_WITHOUT_TOKEN = 16
-"""From this number of unconfirmed connections on, every client has to validate its address."""
 
 
 @pytest.fixture
@@ -41,183 +43,242 @@ def listener() -> Iterator[UdpListener]:
         yield made
 
 
-@pytest.fixture
-def long_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unconfirmed connections outlive the test, however slow the machine."""
-    monkeypatch.setattr("toolkit.transports.udp.listener.UNCONFIRMED_LIFETIME_NS", int(10 * PATIENCE_S * 1e9))
-
-
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-class Client:
-    """A bare socket that sends the first packets of a connection."""
-
-    def __init__(self, cleanup: ExitStack, listener: UdpListener, host: str = "127.0.0.1") -> None:
-        self.sock = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        self.sock.bind((host, 0))
-        self.sock.settimeout(PATIENCE_S)
-        self.address = listener.address
-        self.client_id = secrets.randbits(64)
-
-    def send(self, datagram: bytes) -> None:
-        self.sock.sendto(datagram, self.address)
-
-    def send_initial(self, token: bytes = b"") -> None:
-        self.send(wire.InitialPacket(self.client_id, 1472, token).encode())
-
-    @property
-    def unknown_version(self) -> bytes:
-        return wire.InitialPacket(self.client_id, 1472, version=wire.VERSION + 1).encode()
-
-    def answer(self, packet_type: wire.PacketType) -> bytes:
-        """Return the next datagram of this type."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline_s:
-            datagram = self.sock.recv(65_536)
-            if datagram[0] == packet_type:
-                return datagram
-        raise AssertionError(f"no {packet_type.name} has arrived")
-
-    def gets_in(self, witness: "Client") -> bool:
-        """Return whether the listener makes a connection (and sockets) for its INITIAL, with a token if required."""
-        before = descriptors()
-        self.send_initial()
-        first = self.sock.recv(65_536)
-        if first[0] == wire.PacketType.RETRY:
-            self.send_initial(wire.decode_retry_untrusted(first))
-        # Once the witness has its answer, the listener has handled everything that came before.
-        witness.send(witness.unknown_version)
-        while not select.select([witness.sock], [], [], 0.1)[0]:
-            witness.send(witness.unknown_version)  # the first went to a socket that was about to be connected
-        return descriptors() > before
-
-    def receive_for(self, duration_s: float) -> list[bytes]:
-        """Return what arrives in this time."""
-        deadline_s = time.monotonic() + duration_s
-        datagrams = []
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            if select.select([self.sock], [], [], left_s)[0]:
-                datagrams.append(self.sock.recv(65_536))
-        return datagrams
-
-
 class TestHandshake:
-    def test_a_connection_is_accepted_once_the_client_uses_its_id(
-        self, listener: UdpListener, cleanup: ExitStack
-    ) -> None:
-        client = Client(cleanup, listener)
-        client.send_initial()
-        accept = wire.decode_accept_untrusted(client.answer(wire.PacketType.ACCEPT))
-        assert accept.client_id == client.client_id
-        assert listener.accept(timeout_s=0.1) is None
-        client.send(wire.PING.pack(wire.PacketType.PING, 0, accept.server_id ^ 1, 0, 0, 5000, 1000))
-        assert listener.accept(timeout_s=0.1) is None
-        client.send(wire.PING.pack(wire.PacketType.PING, 0, accept.server_id, 0, 0, 5000, 1000))
+    def test_a_connection_exists_once_the_client_has_finished(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        client, witness = BareClient(cleanup, listener.address), BareClient(cleanup, listener.address)
+        before = descriptors()
+        accepted = client.get_accepted()
+        witness.settle()
+        assert listener.accept(timeout_s=0) is None
+        assert descriptors() == before
+        client.send(accepted.finish)
         channel = listener.accept(timeout_s=PATIENCE_S)
         assert channel is not None
         channel.abort()
 
-    @pytest.mark.usefixtures("long_lifetime")
+    def test_packets_behind_finish_are_not_lost(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        client = BareClient(cleanup, listener.address)
+        accepted = client.get_accepted()
+        client.send(accepted.finish)
+        client.send(client.sealed_ping(accepted))
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        while not channel.statistics()["packets_received"]:
+            channel.receive(BytesSink(), timeout_s=PATIENCE_S, wake=client.sock.fileno())  # until the ACK
+        client.answer(wire.PacketType.ACK)
+        channel.abort()
+
+    def test_finish_again_is_harmless(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        client, witness = BareClient(cleanup, listener.address), BareClient(cleanup, listener.address)
+        accepted = client.get_accepted()
+        for _ in range(3):
+            client.send(accepted.finish)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        client.send(accepted.finish)
+        witness.settle()
+        assert listener.accept(timeout_s=0) is None
+        channel.abort()
+        client.answer(wire.PacketType.CLOSE)
+
     def test_a_repeated_initial_gets_the_same_answer_and_no_second_connection(
         self, listener: UdpListener, cleanup: ExitStack
     ) -> None:
-        client = Client(cleanup, listener)
-        client.send_initial()
-        first = client.answer(wire.PacketType.ACCEPT)
-        before = descriptors()
-        client.send_initial()
-        assert client.answer(wire.PacketType.ACCEPT) == first
-        assert descriptors() == before
+        client = BareClient(cleanup, listener.address)
+        client.validate()
+        initial = client.send_initial()
+        first = [client.answer(wire.PacketType.ACCEPT) for _ in range(2)]
+        client.send(initial)
+        assert [client.answer(wire.PacketType.ACCEPT) for _ in range(2)] == first
 
-    def test_answers_amplify_nothing(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        """RFC 9000 section 8.1, over the first second; the engine's tests cover the rest of the time."""
-        client = Client(cleanup, listener)
-        client.send_initial()
-        received = [client.answer(wire.PacketType.ACCEPT), *client.receive_for(1.0)]
-        assert sum(map(len, received)) <= 3 * wire.MIN_DATAGRAM_BYTES
+    def test_a_recorded_handshake_opens_nothing_when_it_is_played_back(
+        self, listener: UdpListener, cleanup: ExitStack
+    ) -> None:
+        client = BareClient(cleanup, listener.address)
+        client.validate()
+        recorded = [client.send_initial()]
+        while client.handshake.accepted is None:
+            client.answer(wire.PacketType.ACCEPT)
+        recorded.append(client.handshake.accepted.finish)
+        recorded.append(client.sealed_ping(client.handshake.accepted))
+        for datagram in recorded[1:]:
+            client.send(datagram)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        channel.abort()
+        client.answer(wire.PacketType.CLOSE)
+        with closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)) as other:
+            for server in (listener, other):
+                client.server = server.address
+                for datagram in recorded:
+                    client.send(datagram)
+                BareClient(cleanup, server.address).settle()
+                assert server.accept(timeout_s=0) is None
+
+    def test_a_flipped_bit_in_any_packet_opens_nothing(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        client, witness = BareClient(cleanup, listener.address), BareClient(cleanup, listener.address)
+        client.validate()
+        dice = random.Random(7)
+        initial = client.initial()
+        for _ in range(200):
+            client.send(flip_bit(initial, dice))
+        witness.settle()
+        assert listener.accept(timeout_s=0) is None
+        client.waiting()
+        client.send(initial)
+        while client.handshake.accepted is None:
+            client.answer(wire.PacketType.ACCEPT)
+        finish = client.handshake.accepted.finish
+        for _ in range(200):
+            forged = flip_bit(finish, dice)
+            if forged[1:2] == finish[1:2]:  # the flags of a FINISH are ignored
+                client.send(forged)
+        witness.settle()
+        assert listener.accept(timeout_s=0) is None
+        client.send(finish)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        channel.abort()
 
     def test_another_version_is_answered_with_this_one(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        client = Client(cleanup, listener)
+        client = BareClient(cleanup, listener.address)
         client.send(client.unknown_version)
         answer = client.answer(wire.PacketType.VERSION)
-        assert wire.decode_version_untrusted(answer) == wire.VERSION
+        assert packets.decode_version_untrusted(answer) == packets.SUPPORTED_VERSIONS
         assert wire.connection_id_untrusted(answer)[1] == client.client_id
 
     def test_garbage_is_not_answered(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        client = Client(cleanup, listener)
-        for datagram in (b"", b"\x01", bytes(1200), os.urandom(1400), wire.InitialPacket(1, 1472).encode()[:1199]):
+        client, witness = BareClient(cleanup, listener.address), BareClient(cleanup, listener.address)
+        for datagram in (b"", b"\x01", bytes(1200), os.urandom(1400), client.initial()[:1199]):
             client.send(datagram)
         for packet_type in wire.PacketType:
             if packet_type != wire.PacketType.INITIAL:
                 client.send(wire.COMMON.pack(packet_type, 0, secrets.randbits(64), 0).ljust(1200, b"\0"))
-        assert client.receive_for(0.2) == []
+        witness.settle()
+        assert client.waiting() == []
         near, far = connected(listener, OPTIONS)
         near.abort()
         far.abort()
 
+    def test_what_is_not_finished_is_given_up(self, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("toolkit.rudp.handshake_server.PENDING_LIFETIME_NS", 1_000_000)
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
+        client = BareClient(cleanup, listener.address)
+        accepted = client.get_accepted()
+        deadline_ns = time.monotonic_ns() + 2_000_000
+        while time.monotonic_ns() < deadline_ns:
+            BareClient(cleanup, listener.address).settle()
+        client.send(accepted.finish)
+        BareClient(cleanup, listener.address).settle()
+        assert listener.accept(timeout_s=0) is None
 
-class TestUnconfirmed:
+
+class TestAdmission:
+    KEY = bytes(range(32))
+
     @pytest.fixture
-    def crowd(self, listener: UdpListener, cleanup: ExitStack, long_lifetime: None) -> None:  # noqa: ARG002
-        """As many unconfirmed connections as are allowed without validation."""
-        for _ in range(MAX_WITHOUT_TOKEN):
-            client = Client(cleanup, listener)
-            client.send_initial()
-            client.answer(wire.PacketType.ACCEPT)
+    def with_key(self) -> Iterator[UdpListener]:
+        options = TransportOptions(connect_timeout_s=PATIENCE_S, admission=KeyAdmission(self.KEY))
+        with closing(UdpTransport().listen(Address("127.0.0.1", 0), options)) as made:
+            yield made
 
-    @pytest.mark.usefixtures("crowd")
-    def test_many_make_every_client_validate_its_address_and_cost_nothing_more(
-        self, listener: UdpListener, cleanup: ExitStack
+    def test_the_right_key_lets_in(self, with_key: UdpListener) -> None:
+        options = TransportOptions(connect_timeout_s=PATIENCE_S, credential=KeyCredential(self.KEY))
+        near, far = connected(with_key, options)
+        with closing(near), closing(far):
+            assert near.statistics()["authentication"] == far.statistics()["authentication"] == "key"
+            near.send_message(b"inside")
+            assert far.receive(BytesSink(), timeout_s=PATIENCE_S) == b"inside"
+
+    @pytest.mark.parametrize(
+        ("credential", "advice"),
+        [(NoCredential(), "asks for a key"), (KeyCredential(bytes(32)), "has a different key")],
+    )
+    def test_anything_else_is_refused_with_advice(
+        self, with_key: UdpListener, credential: Credential, advice: str
     ) -> None:
-        client = Client(cleanup, listener)
+        """And at once, not as a host that does not answer."""
         before = descriptors()
-        client.send_initial()
-        assert len(client.answer(wire.PacketType.RETRY)) < wire.MIN_DATAGRAM_BYTES
-        for _ in range(50):
-            client.client_id = secrets.randbits(64)
-            client.send_initial(token=os.urandom(24))
-            client.answer(wire.PacketType.RETRY)
+        with pytest.raises(RefusedError, match=advice):
+            UdpTransport().connect(with_key.address, TransportOptions(connect_timeout_s=1e6, credential=credential))
+        assert with_key.accept(timeout_s=0) is None
         assert descriptors() == before
 
-    @pytest.mark.usefixtures("crowd")
-    def test_a_real_client_still_gets_in(self, listener: UdpListener) -> None:
-        near, far = connected(listener, OPTIONS)
-        with closing(near), closing(far):
-            near.send_message(b"through")
-            assert far.receive(BytesSink(), timeout_s=PATIENCE_S) == b"through"
+    def test_plaintext_is_refused_unless_both_ends_want_it(self, listener: UdpListener) -> None:
+        plaintext = TransportOptions(connect_timeout_s=PATIENCE_S, plaintext=True)
+        with pytest.raises(RefusedError, match="does not allow plaintext"):
+            UdpTransport().connect(listener.address, plaintext)
+        with closing(UdpTransport().listen(Address("127.0.0.1", 0), plaintext)) as lenient:
+            for options, encryption in ((plaintext, {"none"}), (OPTIONS, {"aes-256-gcm", "chacha20-poly1305"})):
+                near, far = connected(lenient, options)
+                with closing(near), closing(far):
+                    assert near.statistics()["encryption"] == far.statistics()["encryption"]
+                    assert near.statistics()["encryption"] in encryption
+                    near.send_message(b"inside")
+                    assert far.receive(BytesSink(), timeout_s=PATIENCE_S) == b"inside"
 
-    @pytest.mark.usefixtures("long_lifetime")
-    def test_one_host_leaves_room_for_others(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        """Even if it validates its address."""
-        greedy = [Client(cleanup, listener).gets_in(Client(cleanup, listener)) for _ in range(40)]
-        assert greedy == [True] * MAX_UNCONFIRMED_PER_HOST + [False] * (40 - MAX_UNCONFIRMED_PER_HOST)
-        others = [Client(cleanup, listener, f"127.0.1.{n}").gets_in(Client(cleanup, listener)) for n in range(40)]
-        room = MAX_UNCONFIRMED - MAX_UNCONFIRMED_PER_HOST
-        assert others == [True] * room + [False] * (40 - room)
 
-    @pytest.mark.usefixtures("crowd")
-    def test_a_token_is_valid_for_its_address_only(self, listener: UdpListener, cleanup: ExitStack) -> None:
-        honest, thief = Client(cleanup, listener), Client(cleanup, listener)
-        honest.send_initial()
-        token = wire.decode_retry_untrusted(honest.answer(wire.PacketType.RETRY))
-        thief.client_id = honest.client_id
-        thief.send_initial(token)
-        thief.answer(wire.PacketType.RETRY)
-        honest.send_initial(token)
-        honest.answer(wire.PacketType.ACCEPT)
+class TestLocalAddress:
+    """A socket that is connected to one address of the server takes no answer from another."""
 
-    def test_they_are_given_up(self, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("toolkit.transports.udp.listener.UNCONFIRMED_LIFETIME_NS", 200_000_000)
-        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)))
-        clients = [Client(cleanup, listener) for _ in range(5)]
-        before = descriptors()
-        for client in clients:
-            client.send_initial()
-            client.answer(wire.PacketType.ACCEPT)
-        clients[-1].answer(wire.PacketType.CLOSE)
-        wait_until(lambda: descriptors() <= before, "the end of the connections")
+    @pytest.fixture
+    def client(self, cleanup: ExitStack) -> BareClient:
+        options = TransportOptions(connect_timeout_s=PATIENCE_S, admission=KeyAdmission(bytes(32)))
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("0.0.0.0", 0), options)))
+        return self.connected_to(cleanup, listener, KeyCredential(bytes(32)))
+
+    def connected_to(self, cleanup: ExitStack, listener: UdpListener, credential: Credential) -> BareClient:
+        client = BareClient(
+            cleanup, Address("127.0.0.2", listener.address.port), host="127.0.0.1", credential=credential
+        )
+        client.sock.connect(client.server)
+        return client
+
+    def test_of_version(self, client: BareClient) -> None:
+        client.settle()
+
+    def test_of_retry_and_accept(self, client: BareClient) -> None:
+        client.get_accepted()
+
+    def test_of_refuse(self, cleanup: ExitStack, client: BareClient) -> None:
+        stranger = BareClient(cleanup, client.server)
+        stranger.sock.connect(client.server)
+        stranger.validate()
+        stranger.send_initial()
+        with pytest.raises(RefusedError):
+            stranger.answer(wire.PacketType.REFUSE)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+    def test_of_everything_after_it(self, host: str) -> None:
+        with closing(UdpTransport().listen(Address("", 0), OPTIONS)) as listener:
+            near, far = connected(listener, OPTIONS, Address(host, listener.address.port))
+            with closing(near), closing(far):
+                near.send_message(b"through")
+                assert far.receive(BytesSink(), timeout_s=PATIENCE_S) == b"through"
+
+    def test_of_a_late_close(self, cleanup: ExitStack) -> None:
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("0.0.0.0", 0), OPTIONS)))
+        client = self.connected_to(cleanup, listener, NoCredential())
+        accepted = client.get_accepted()
+        client.send(accepted.finish)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        channel.abort()
+        client.answer(wire.PacketType.CLOSE)
+        client.send(client.sealed_ping(accepted))
+        client.answer(wire.PacketType.CLOSE)
+
+
+def flip_bit(datagram: bytes, dice: random.Random) -> bytes:
+    changed = bytearray(datagram)
+    used = len(datagram.rstrip(b"\0"))  # not the padding
+    bit = dice.randrange(8 * used)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
 
 
 def test_an_ipv4_client_of_an_ipv6_socket_has_an_ipv4_address() -> None:
@@ -271,10 +332,10 @@ class TestClosing:
         for _ in range(50):
             listener = UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)
             with ExitStack() as stack:
-                client = Client(stack, listener)
+                client = BareClient(stack, listener.address)
                 is_over = threading.Event()
 
-                def disturb(client: Client = client, is_over: threading.Event = is_over) -> None:
+                def disturb(client: BareClient = client, is_over: threading.Event = is_over) -> None:
                     while not is_over.is_set():
                         client.send(b"x")
 
@@ -305,7 +366,7 @@ class TestClosing:
         listener = UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)
         with ExitStack() as clients:
             for _ in range(3):
-                Client(clients, listener).send_initial()
+                BareClient(clients, listener.address).get_accepted()
             near = UdpTransport().connect(listener.address, OPTIONS)
             listener.close()
             near.abort()
@@ -327,11 +388,14 @@ def test_a_shortage_of_descriptors_leaks_no_socket(
     monkeypatch.setattr("toolkit.transports.udp.listener.DatagramSocket", make)
     with monkeypatch.context() as shortage:
         shortage.setattr(socket, "socketpair", fail)
-        client = Client(cleanup, listener)
-        client.send_initial()
+        client = BareClient(cleanup, listener.address)
+        finish = client.get_accepted().finish
+        client.send(finish)
         wait_until(lambda: bool(made) and made[0].fileno() == -1, "the end of the socket")
-    client.send_initial()
-    client.answer(wire.PacketType.ACCEPT)
+    client.send(finish)
+    channel = listener.accept(timeout_s=PATIENCE_S)
+    assert channel is not None
+    channel.abort()
 
 
 def test_accept_without_a_timeout_does_not_wait(listener: UdpListener) -> None:
@@ -340,12 +404,12 @@ def test_accept_without_a_timeout_does_not_wait(listener: UdpListener) -> None:
 
 FLOOD = """
 import socket, sys
-from toolkit.rudp import wire
+from toolkit.rudp.handshake_packets import InitialPacket, make_offer
 
 socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(100)]
 for sock in socks:
     sock.connect(("127.0.0.1", int(sys.argv[1])))
-initials = [wire.InitialPacket(n, 1472).encode() for n in range(100)]
+initials = [InitialPacket(n, make_offer(), bytes(100)).encode() for n in range(100)]
 print("flooding", flush=True)
 while True:
     for sock, initial in zip(socks, initials):

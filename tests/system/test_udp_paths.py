@@ -110,7 +110,7 @@ class TestRebinding:
 
         with closing(near), closing(far):
             for _ in range(100):
-                far.post_off_path(b"no packet", 0, ("192.0.2.1", 9))
+                far.post(b"no packet", 0, ("192.0.2.1", 9))
             monkeypatch.setattr(select, "select", counting)
             far.receive(None, timeout_s=0.2)
             monkeypatch.undo()

@@ -19,6 +19,7 @@ from tests.support.content import BytesSink, BytesSource, receive_until
 from tests.support.udp_channels import connected, send_all, transfer, wait_for_close
 from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, RefusedError, UnreachableError, UsageError
+from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
@@ -149,7 +150,7 @@ class TestTransfer:
                     [
                         rng.randbytes(rng.randrange(1500)),
                         wire.COMMON.pack(kind, 0, rng.getrandbits(64), 0) + rng.randbytes(rng.randrange(1300)),
-                        wire.InitialPacket(rng.getrandbits(64), 1472, version=rng.getrandbits(32)).encode(),
+                        packets.InitialPacket(rng.getrandbits(64), {}, b"m", version=rng.getrandbits(32)).encode(),
                         b"",
                     ]
                 )
@@ -214,7 +215,7 @@ class TestUnreachable:
             while True:
                 initials.append(silent.recv(2000))
         assert 1 <= len(initials) <= 4  # the interval between them doubles; a busy machine sends fewer
-        assert len({wire.decode_initial_untrusted(i).client_id for i in initials}) == 1
+        assert len({packets.decode_initial_untrusted(i).client_id for i in initials}) == 1
 
     def test_a_garbage_answer_is_ignored(self, cleanup: ExitStack) -> None:
         liar = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -223,7 +224,7 @@ class TestUnreachable:
 
         def lie() -> None:
             _, client = liar.recvfrom(2000)
-            for datagram in (b"", bytes(5), bytes(2000), wire.AcceptPacket(1, 2, 1472, 0).encode()):
+            for datagram in (b"", bytes(5), bytes(2000), packets.encode_accept(1, b"m")[0]):
                 liar.sendto(datagram, client)
 
         lying = Background(lie)
@@ -238,11 +239,11 @@ class TestUnreachable:
 
         def answer() -> None:
             datagram, client = other.recvfrom(2000)
-            client_id = wire.decode_initial_untrusted(datagram).client_id
-            other.sendto(wire.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, client_id, wire.VERSION + 1), client)
+            client_id = packets.decode_initial_untrusted(datagram).client_id
+            other.sendto(packets.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, client_id, 0x4E540001), client)
 
         answering = Background(answer)
-        with pytest.raises(RefusedError, match="install the same nettool"):
+        with pytest.raises(RefusedError, match="protocol version 1, this side 2: install the same nettool"):
             UdpTransport().connect(Address("127.0.0.1", other.getsockname()[1]), OPTIONS)
         answering.outcome()
 

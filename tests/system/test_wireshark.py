@@ -14,16 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.engine_pair import NEAR_ID, End, Hazards, Pair
+from tests.support.engine_pair import End, Hazards, Pair
 from toolkit.rudp import wire
-from toolkit.rudp.wire import LAYOUTS, PacketType
+from toolkit.rudp.handshake_packets import (
+    HANDSHAKE_LAYOUTS,
+    VERSION,
+    InitialPacket,
+    Parameter,
+    encode_retry,
+    make_offer,
+)
+from toolkit.rudp.wire import PacketType
 
+LAYOUTS = HANDSHAKE_LAYOUTS | wire.LAYOUTS
 TSHARK = shutil.which("tshark")
 pytestmark = pytest.mark.skipif(TSHARK is None, reason="tshark is not installed: apt-get install tshark")
 
 DISSECTOR = Path(__file__).parents[2] / "docs" / "wireshark" / "nettool.lua"
 CLIENT_ID, SERVER_ID = 0x1122_3344_5566_7788, 0x99AA_BBCC_DDEE_FF00
-HEXADECIMAL = {"type", "flags", "version", "connection_id", "server_connection_id", "challenge"}
+PARAMETER = b"\0\3\0\7payload"
+INITIAL = InitialPacket(CLIENT_ID, make_offer(), b"M1", b"token").encode()
+HEXADECIMAL = {"type", "flags", "version", "connection_id", "challenge"}
 
 Datagram = tuple[bool, bytes]
 """(sent by the client, UDP payload)"""
@@ -66,13 +77,14 @@ def data(number: int, offset: int, payload: bytes, flags: int = 0, kind: PacketT
 def sample(kind: PacketType) -> tuple[bytes, dict[str, int]]:
     """A packet in which every field has a different value, and these values."""
     layout = LAYOUTS[kind]
-    chosen = {"type": kind, "flags": 1, "connection_id": CLIENT_ID, "version": wire.VERSION}
+    chosen = {"type": kind, "flags": 1, "connection_id": CLIENT_ID, "version": VERSION}
     tail = b"payload"
     if kind is PacketType.INITIAL:
-        chosen |= {"token_bytes": 24, "security_bytes": 3}
-        tail = bytes(1200)
-    elif kind in (PacketType.RETRY, PacketType.ACCEPT):
-        chosen |= {"token_bytes": 7, "security_bytes": 7}
+        chosen |= {"parameters_bytes": 11}
+        tail = PARAMETER + bytes(1200)
+    elif kind in (PacketType.RETRY, PacketType.REFUSE, PacketType.FINISH):
+        chosen |= {"parameters_bytes": 11}
+        tail = PARAMETER
     elif kind is PacketType.ACK:
         chosen |= {"largest": 1 << 40, "range_count": 1}
         tail = wire.ACK_RANGE.pack(0, 5)
@@ -109,6 +121,17 @@ def test_every_field_of_every_type_can_be_filtered_on(
         assert texts[0].startswith("0x") == (name in HEXADECIMAL), name
 
 
+def test_the_parameters_of_a_handshake_are_shown(tmp_path: Path) -> None:
+    capture = tmp_path / "handshake.pcap"
+    write_capture(capture, [(True, INITIAL), (False, encode_retry(CLIENT_ID, Parameter.TOKEN, b"t"))])
+    rows = read_fields(capture, ["nettool.parameter.id", "nettool.parameter.value"])
+    assert [[int(text, 0) for text in row["nettool.parameter.id"]] for row in rows] == [
+        [Parameter.VERSIONS, Parameter.TOKEN, Parameter.SECURITY],
+        [Parameter.TOKEN],
+    ]
+    assert rows[0]["nettool.parameter.value"] == [VERSION.to_bytes(4, "big").hex(), b"token".hex(), b"M1".hex()]
+
+
 def test_ranges_are_shown_as_packet_numbers(tmp_path: Path) -> None:
     ranges = [(5_000_000_005, 5_000_000_007), (4_999_999_000, 5_000_000_000), (4_000_000_000, 4_000_000_001)]
     capture = tmp_path / "ack.pcap"
@@ -129,7 +152,7 @@ def test_a_super_packet_is_split(tmp_path: Path) -> None:
     false_header = data(1, 100, b"")
     packets = [data(0, 0, false_header[:17].ljust(100, b"x")), data(1, 100, bytes(100)), data(2, 200, b"end", flags=1)]
     capture = tmp_path / "gso.pcap"
-    handshake = [(True, wire.InitialPacket(CLIENT_ID, 1472).encode())]
+    handshake = [(True, INITIAL)]
     write_capture(capture, [*handshake, (True, b"".join(packets))])
     names = ["nettool.packet_number", "nettool.offset", "nettool.payload_bytes", "nettool.flags.ack_now"]
     [row] = read_fields(capture, names, "nettool.segments == 3")
@@ -138,7 +161,7 @@ def test_a_super_packet_is_split(tmp_path: Path) -> None:
 
 def test_notable_packets_are_marked(tmp_path: Path) -> None:
     datagrams = [
-        (True, wire.InitialPacket(CLIENT_ID, 1472).encode()),
+        (True, INITIAL),
         (True, data(0, 0, bytes(100))),
         (True, data(2, 200, bytes(100))),
         (True, data(1, 100, bytes(100))),
@@ -216,7 +239,7 @@ def test_a_lossy_transfer_is_dissected_correctly(tmp_path: Path) -> None:
     pair.near.connection.offer_data(length)
     pair.run(lambda: pair.near.connection.is_fully_acked)
     capture = tmp_path / "transfer.pcap"
-    write_capture(capture, [(True, wire.InitialPacket(NEAR_ID, 1472).encode()), *pair.sent])
+    write_capture(capture, [(True, INITIAL), *pair.sent])
     names = ["nettool.packet_number", "nettool.offset", "nettool.payload_bytes", "nettool.retransmission"]
     rows = read_fields(capture, names, "nettool.type == 0x10")
     numbers = [int(n) for row in rows for n in row["nettool.packet_number"]]

@@ -1,10 +1,14 @@
 """Stateless address validation: a token that only a client that receives at its address can return.
 
-The server keeps no state for an address until the client has returned the token. The token is a time and a keyed
-hash of that time, the address and the client's connection id. It is valid for a few seconds, and only for this
-address and id.
+The server keeps no state for an address until the client has returned a token. There are two kinds:
 
-Read: RFC 9000 section 8.1 (address validation); RFC 4987 section 3.6 (SYN cookies, the same idea).
+    retry token    in RETRY; valid for one address, port and client id, for a few seconds
+    return token   in ACCEPT, for the client's next connection; valid for one address without its port, for a day
+
+A token is its kind, the time at which it was made, and a keyed hash of these and of what it is valid for. It says
+nothing about who the client is: that is for the key exchange.
+
+Read: RFC 9000 section 8.1 (address validation; a return token is a NEW_TOKEN); RFC 4987 section 3.6 (SYN cookies).
 """
 
 import hashlib
@@ -12,9 +16,14 @@ import hmac
 import struct
 from typing import Final
 
-TOKEN_LIFETIME_NS: Final = 10_000_000_000
-_TIME: Final = struct.Struct(">Q")
+from toolkit.rudp.batch import PeerAddress
+
+RETRY_TOKEN_LIFETIME_NS: Final = 10_000_000_000
+RETURN_TOKEN_LIFETIME_NS: Final = 24 * 3600 * 1_000_000_000
+_HEAD: Final = struct.Struct(">BQ")
+_RETRY, _RETURN = 0, 1
 _MAC_BYTES: Final = 16
+TOKEN_BYTES: Final = _HEAD.size + _MAC_BYTES
 
 
 class AddressValidator:
@@ -22,22 +31,31 @@ class AddressValidator:
 
     def __init__(self, key: bytes) -> None:
         """`key` is 32 random bytes, which a listener keeps for its lifetime."""
-        self._key = key
+        self._hash = hashlib.blake2b(digest_size=_MAC_BYTES, key=key)
 
-    def make_token(self, address: bytes, client_id: int, now_ns: int) -> bytes:
-        """Return the token for a client at `address`, any bytes that identify the address."""
-        time = _TIME.pack(now_ns)
-        return time + self._mac(time, address, client_id)
+    def retry_token(self, peer: PeerAddress, client_id: int, now_ns: int) -> bytes:
+        """Return the token for a client at `peer` that uses this id."""
+        head = _HEAD.pack(_RETRY, now_ns)
+        return head + self._mac(head, peer[0], peer[1], client_id)
 
-    def is_valid_untrusted(self, token: bytes, address: bytes, client_id: int, now_ns: int) -> bool:
-        """Whether `token` was made here for this address and id, at most `TOKEN_LIFETIME_NS` ago."""
-        if len(token) != _TIME.size + _MAC_BYTES:
+    def return_token(self, peer: PeerAddress, now_ns: int) -> bytes:
+        """Return the token for the next connection from the host of `peer`."""
+        head = _HEAD.pack(_RETURN, now_ns)
+        return head + self._mac(head, peer[0])
+
+    def is_valid_untrusted(self, token: bytes, peer: PeerAddress, client_id: int, now_ns: int) -> bool:
+        """Whether `token` was made here for this client, not too long ago."""
+        if len(token) != TOKEN_BYTES:
             return False
-        time = token[: _TIME.size]
-        age_ns = now_ns - _TIME.unpack(time)[0]
-        is_authentic = hmac.compare_digest(token[_TIME.size :], self._mac(time, address, client_id))
-        return is_authentic and 0 <= age_ns <= TOKEN_LIFETIME_NS
+        head = token[: _HEAD.size]
+        kind, time_ns = _HEAD.unpack(head)
+        if kind == _RETRY:
+            expected, lifetime_ns = self._mac(head, peer[0], peer[1], client_id), RETRY_TOKEN_LIFETIME_NS
+        else:
+            expected, lifetime_ns = self._mac(head, peer[0]), RETURN_TOKEN_LIFETIME_NS
+        return hmac.compare_digest(token[_HEAD.size :], expected) and 0 <= now_ns - time_ns <= lifetime_ns
 
-    def _mac(self, time: bytes, address: bytes, client_id: int) -> bytes:
-        message = time + client_id.to_bytes(8, "big") + address
-        return hmac.new(self._key, message, hashlib.sha256).digest()[:_MAC_BYTES]
+    def _mac(self, head: bytes, *identity: object) -> bytes:
+        keyed = self._hash.copy()
+        keyed.update(head + repr(identity).encode())
+        return keyed.digest()

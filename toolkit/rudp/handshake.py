@@ -1,78 +1,191 @@
-"""The handshake: one round trip, or two if the server validates the client's address first.
+"""The client's side of the UDP handshake. The server's side is `handshake_server.py`.
 
-    client                                  server
-    INITIAL (padded to 1,200 bytes)   -->
-                                      <--   RETRY (token)         only if it is busy; it keeps no state
-    INITIAL (with the token)          -->
-                                      <--   ACCEPT (server id)    both sides are connected
-    DATA, MESSAGE                     -->
+    client                                       server
+    INITIAL (security: M1)                 -->
+                                           <--   RETRY (token)         it keeps no state for an unknown address
+    INITIAL (token, M1)                    -->
+                                           <--   ACCEPT (M2)           in two datagrams
+    FINISH (M3), and at once the first     -->
+    protected packets                            the connection exists
 
-    INITIAL (unsupported version)     -->
-                                      <--   VERSION               the version of the server; the client gives up
+With the token of an earlier connection, the first round trip is saved. With a code, one is added:
 
-ACCEPT, RETRY and VERSION are smaller than the INITIAL that they answer, so nothing is amplified (RFC 9000 section 8).
-If an ACCEPT is lost, the client repeats its INITIAL, and the connection that exists already repeats its ACCEPT. Unlike
-in QUIC (RFC 9000 section 17.2.5.2), a client accepts the token of every RETRY, because a token is valid only for a few
-seconds.
+    INITIAL (token, P1)                    -->
+                                           <--   RETRY (P2)
+    INITIAL (token, M1)                    -->
 
-The security field of INITIAL and ACCEPT is empty in this version; it is reserved for key agreement.
+M1 to M3 and P1, P2 are the messages of the key exchange (`toolkit.security`), which this package only carries: it
+drives an object of the type `ClientSecurity`. VERSION and REFUSE end the handshake.
+
+INITIALs that get no answer are repeated. Unlike in QUIC (RFC 9000 section 17.2.5.2), a client accepts the token of
+every RETRY, because a token is valid only for a few seconds. FINISH is repeated by the connection.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from toolkit.errors import ProtocolError, RefusedError
+from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
-from toolkit.rudp.address_validation import AddressValidator
 
 FIRST_RETRANSMISSION_NS: Final = 100_000_000
 """After a loss, this saves most of the usual wait. If the RTT is longer, it costs one extra INITIAL, which is padded to
 1,200 bytes, and two if the RTT is above 300 ms."""
 MAX_RETRANSMISSION_NS: Final = 800_000_000
 
+Keys = TypeVar("Keys")
+Keys_co = TypeVar("Keys_co", covariant=True)
 
-class ClientHandshake:
-    """The client's side. Feed it answers and send what `poll_transmit` returns, until `accepted` is set.
 
-    accepted: the server's ACCEPT packet
-    rtt_ns:   the first RTT sample, if the answer was unambiguous
+class AcceptedSecurity(Protocol[Keys_co]):
+    """The end of the key exchange on a client."""
+
+    @property
+    def finish(self) -> bytes:
+        """M3, for the server."""
+
+    @property
+    def parameters(self) -> bytes:
+        """The server's parameters."""
+
+    @property
+    def keys(self) -> Keys_co:
+        """The keys of the session."""
+
+
+class ClientSecurity(Protocol[Keys_co]):
+    """The client's side of the key exchange. An invalid message raises ProtocolError and changes nothing."""
+
+    def first_message(self) -> bytes:
+        """Return P1 if the client has a code, M1 otherwise."""
+
+    def receive_retry_untrusted(self, message: bytes) -> bytes:
+        """Take P2 and return M1. Raises RefusedError for a refusal."""
+
+    def receive_accept_untrusted(self, message: bytes) -> AcceptedSecurity[Keys_co]:
+        """Take M2. Raises RefusedError for a refusal."""
+
+
+@dataclass(frozen=True)
+class Accepted(Generic[Keys]):
+    """The result of a handshake on a client.
+
+    server:  the server's parameters
+    finish:  the FINISH datagram, which the connection sends first
+    keys:    as the key exchange has agreed on them
+    rtt_ns:  the first RTT sample, if the answer was unambiguous
     """
 
-    def __init__(self, client_id: int, datagram_bytes: int, now_ns: int) -> None:
-        self.accepted: wire.AcceptPacket | None = None
-        self.rtt_ns: int | None = None
-        self._initial = wire.InitialPacket(client_id, datagram_bytes)
+    server: packets.ServerParameters
+    finish: bytes
+    keys: Keys
+    rtt_ns: int | None
+
+
+class ClientHandshake(Generic[Keys]):
+    """The client's side. Feed it answers and send what `poll_transmit` returns, until `accepted` is set.
+
+    accepted:  the result
+    rejection: why the last complete ACCEPT did not count, for example because it is not authentic; another may follow
+    """
+
+    def __init__(
+        self,
+        client_id: int,
+        datagram_bytes: int,
+        make_security: Callable[[bytes, bytes], ClientSecurity[Keys]],
+        now_ns: int,
+        token: bytes = b"",
+        grease: tuple[int, bytes] | None = None,
+    ) -> None:
+        """Begin at `now_ns`.
+
+        client_id:      64 random bits
+        datagram_bytes: the largest datagram that this side accepts
+        make_security:  makes the client's side of the key exchange from its prologue and this side's parameters
+        token:          from an earlier connection to this server, if there is one
+        grease:         a parameter that the server has to ignore
+        """
+        self.accepted: Accepted[Keys] | None = None
+        self.rejection: str | None = None
+        offer = packets.make_offer(grease)
+        parameters = packets.ClientParameters(datagram_bytes).encode()
+        self._security = make_security(packets.prologue_of(client_id, offer), parameters)
+        self._initial = packets.InitialPacket(client_id, offer, self._security.first_message(), token)
+        self._assembler = packets.AcceptAssembler()
+        self._has_retried_token = False
+        self._has_retried_security = False
         self._interval_ns = FIRST_RETRANSMISSION_NS
         self._next_send_ns = now_ns
         self._sent_time_ns: int | None = None
         self._is_ambiguous = False  # repeated, so an answer gives no RTT sample (Karn's algorithm, RFC 6298 section 3)
 
     def handle_datagram_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
-        """Take an answer. Raises ProtocolError if it is none, RefusedError if the server speaks another version."""
+        """Take an answer. Raises ProtocolError if it is none, RefusedError if the server does not let this side in."""
         packet_type, connection_id = wire.connection_id_untrusted(datagram)
         if connection_id != self._initial.client_id:
             raise ProtocolError("answer to another handshake")
-        if packet_type == wire.PacketType.VERSION:
-            version = wire.decode_version_untrusted(datagram)
-            if version != wire.VERSION:
-                raise RefusedError(
-                    f"the receiver speaks protocol version {version:#x}, this side {wire.VERSION:#x}: "
-                    "install the same nettool at both ends"
-                )
-        elif packet_type == wire.PacketType.RETRY:
-            token = wire.decode_retry_untrusted(datagram)
-            if not self._initial.token:
-                # Only the first RETRY is answered at once, so that a server that always retries does not cause an
-                # INITIAL in every round trip.
-                self._next_send_ns = now_ns
-                if not self._is_ambiguous:
-                    self._sent_time_ns = None  # the RTT sample is that of the next INITIAL
-            self._initial = wire.InitialPacket(self._initial.client_id, self._initial.datagram_bytes, token)
-        elif packet_type == wire.PacketType.ACCEPT:
-            self.accepted = wire.decode_accept_untrusted(datagram)
-            if self._sent_time_ns is not None and not self._is_ambiguous:
-                self.rtt_ns = now_ns - self._sent_time_ns
-        else:
+        handler = _HANDLERS.get(packet_type)
+        if handler is None:
             raise ProtocolError(f"unknown type {packet_type:#04x} of an answer to a handshake")
+        handler(self, datagram, now_ns)
+
+    def _on_version_untrusted(self, datagram: bytes | memoryview, _now_ns: int) -> None:
+        versions = packets.decode_version_untrusted(datagram)
+        if packets.VERSION not in versions:
+            raise RefusedError(
+                f"the receiver speaks protocol version {_names(versions)}, this side "
+                f"{_names(packets.SUPPORTED_VERSIONS)}: install the same nettool at both ends"
+            )
+
+    def _on_retry_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
+        token, security = packets.decode_retry_untrusted(datagram)
+        if security and not self._has_retried_security:
+            security = self._security.receive_retry_untrusted(security)
+            self._has_retried_security = True
+            self._send_next(token or self._initial.token, security, now_ns)
+        elif token and not self._has_retried_token:
+            # Only the first RETRY with a token is answered at once, so that a server that always retries does not cause
+            # an INITIAL in every round trip.
+            self._has_retried_token = True
+            self._send_next(token, self._initial.security, now_ns)
+        elif token:
+            self._replace_initial(token, self._initial.security)
+
+    def _on_refuse_untrusted(self, datagram: bytes | memoryview, _now_ns: int) -> None:
+        self._security.receive_retry_untrusted(packets.decode_refuse_untrusted(datagram))
+        raise ProtocolError("REFUSE packet that refuses nothing")
+
+    def _on_accept_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
+        message = self._assembler.add_untrusted(datagram)
+        if message is None or self.accepted is not None:
+            return
+        try:
+            security = self._security.receive_accept_untrusted(message)
+        except ProtocolError as error:
+            self.rejection = str(error)
+            raise
+        try:
+            server = packets.decode_server_parameters_untrusted(security.parameters)
+        except ProtocolError as error:  # authentic, so nothing better will come
+            raise RefusedError(
+                f"the receiver's answer is unusable ({error}): install the same nettool at both ends"
+            ) from error
+        is_clear = self._sent_time_ns is not None and not self._is_ambiguous
+        rtt_ns = now_ns - self._sent_time_ns if is_clear and self._sent_time_ns is not None else None
+        finish = packets.encode_finish(server.server_id, security.finish)
+        self.accepted = Accepted(server, finish, security.keys, rtt_ns)
+
+    def _send_next(self, token: bytes, security: bytes, now_ns: int) -> None:
+        """Send another INITIAL at once. Its answer is no answer to the INITIALs before, so it gives an RTT sample."""
+        self._replace_initial(token, security)
+        self._next_send_ns = now_ns
+        self._sent_time_ns = None
+        self._is_ambiguous = False
+
+    def _replace_initial(self, token: bytes, security: bytes) -> None:
+        self._initial = packets.InitialPacket(self._initial.client_id, self._initial.offer, security, token)
 
     def poll_transmit(self, now_ns: int) -> bytes | None:
         """The INITIAL packet, if it is due; None otherwise."""
@@ -89,27 +202,15 @@ class ClientHandshake:
         return self._next_send_ns
 
 
-class InitialAnswer(NamedTuple):
-    """How a listener handles a first packet: send `reply`, if any, and make a connection if `initial` is set."""
+def _names(versions: tuple[int, ...]) -> str:
+    """Return the numbers of versions for a person: 0x4E540002 is 2, a foreign one is hexadecimal."""
+    own = packets.VERSION >> 16
+    return " or ".join(str(v & 0xFFFF) if v >> 16 == own else f"{v:#x}" for v in versions[:3])
 
-    reply: bytes | None
-    initial: wire.InitialPacket | None
 
-
-def answer_initial_untrusted(
-    datagram: bytes | memoryview, address: bytes, now_ns: int, validator: AddressValidator, require_validation: bool
-) -> InitialAnswer:
-    """The stateless part of a listener. Raises ProtocolError for anything but an INITIAL.
-
-    `address` identifies the client's address. An INITIAL of an unsupported version is answered by a VERSION packet.
-    With `require_validation`, an INITIAL without a valid token is answered by a RETRY.
-    """
-    packet_type, client_id = wire.connection_id_untrusted(datagram)
-    if packet_type != wire.PacketType.INITIAL:
-        raise ProtocolError("the first packet is not an INITIAL")
-    initial = wire.decode_initial_untrusted(datagram)
-    if initial.version != wire.VERSION:
-        return InitialAnswer(wire.encode_version(client_id), None)
-    if require_validation and not validator.is_valid_untrusted(initial.token, address, client_id, now_ns):
-        return InitialAnswer(wire.encode_retry(client_id, validator.make_token(address, client_id, now_ns)), None)
-    return InitialAnswer(None, initial)
+_HANDLERS: Final[dict[int, Callable[[ClientHandshake[Any], bytes | memoryview, int], None]]] = {
+    wire.PacketType.VERSION: ClientHandshake._on_version_untrusted,
+    wire.PacketType.RETRY: ClientHandshake._on_retry_untrusted,
+    wire.PacketType.REFUSE: ClientHandshake._on_refuse_untrusted,
+    wire.PacketType.ACCEPT: ClientHandshake._on_accept_untrusted,
+}

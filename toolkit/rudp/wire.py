@@ -3,7 +3,7 @@
 Every packet begins with the same ten bytes, whatever its version: type, flags, connection id. Every packet after the
 handshake continues with its packet number. All integers are in network byte order.
 
-    handshake   INITIAL, RETRY, ACCEPT, VERSION     version, and a security field that is empty today
+    handshake   INITIAL, RETRY, ACCEPT, ...         version and parameters: see handshake_packets.py
     protected   DATA, MESSAGE                       payload at a 64-bit offset of its stream
                 ACK                                 ranges of packet numbers, receive windows, counters
                 PING, PROBE                         elicit an ACK; PROBE is padded (path MTU discovery, RFC 8899)
@@ -26,12 +26,9 @@ import numpy as np
 
 from toolkit.errors import ProtocolError
 
-VERSION: Final = 0x4E54_0001  # "NT" and a version number
 MIN_DATAGRAM_BYTES: Final = 1200  # every path must carry this size (RFC 9000 section 14)
 MAX_DATAGRAM_BYTES: Final = 65_507
 TAG_BYTES: Final = 16  # AEAD tag at the end of each protected packet
-MAX_TOKEN_BYTES: Final = 256
-MAX_SECURITY_BYTES: Final = 512
 MAX_REASON_BYTES: Final = 512
 _MAX_RUN: Final = 0xFFFF_FFFF
 """Maximum value of the fields of a range."""
@@ -49,6 +46,8 @@ class PacketType(IntEnum):
     RETRY = 0x02
     ACCEPT = 0x03
     VERSION = 0x04
+    REFUSE = 0x05
+    FINISH = 0x06
     DATA = 0x10
     MESSAGE = 0x11
     ACK = 0x12
@@ -107,27 +106,6 @@ DATA: Final = Layout(
     *COMMON.fields,
     Field("offset", "Q", "stream offset of the payload, in the data or message stream"),
 )
-INITIAL: Final = Layout(
-    _TYPE,
-    _FLAGS,
-    Field("connection_id", "Q", "the client's connection id, chosen at random"),
-    _VERSION,
-    Field("datagram_bytes", "H", "largest datagram that the sender of this packet accepts"),
-    Field("token_bytes", "H", "length of the address-validation token that follows"),
-    Field("security_bytes", "H", "length of the security field after the token; the rest is padding"),
-)
-RETRY: Final = Layout(
-    *PREFIX.fields, _VERSION, Field("token_bytes", "H", "length of the token that the client returns")
-)
-ACCEPT: Final = Layout(
-    *PREFIX.fields,
-    _VERSION,
-    Field("server_connection_id", "Q", "the server's connection id, chosen at random"),
-    Field("datagram_bytes", "H", "largest datagram that the sender of this packet accepts"),
-    Field("data_window", "Q", "first offset of the data stream that may not be sent yet"),
-    Field("security_bytes", "H", "length of the security field that follows"),
-)
-VERSION_ANSWER: Final = Layout(*PREFIX.fields, Field("version", "I", "a version that the server supports"))
 ACK: Final = Layout(
     *COMMON.fields,
     Field("largest", "Q", "largest packet number received"),
@@ -157,10 +135,6 @@ CLOSE: Final = Layout(
 )
 
 LAYOUTS: Final = {
-    PacketType.INITIAL: INITIAL,
-    PacketType.RETRY: RETRY,
-    PacketType.ACCEPT: ACCEPT,
-    PacketType.VERSION: VERSION_ANSWER,
     PacketType.DATA: DATA,
     PacketType.MESSAGE: DATA,
     PacketType.ACK: ACK,
@@ -177,106 +151,6 @@ def connection_id_untrusted(datagram: bytes | memoryview) -> tuple[int, int]:
     """Return (type, connection id) of a datagram of any version."""
     packet_type, _, connection_id = PREFIX.unpack_untrusted(datagram)
     return packet_type, connection_id
-
-
-@dataclass(frozen=True, slots=True)
-class InitialPacket:
-    """A client's first packet, padded to MIN_DATAGRAM_BYTES so that no answer amplifies it."""
-
-    client_id: int
-    datagram_bytes: int
-    token: bytes = b""
-    security: bytes = b""
-    version: int = VERSION
-
-    def encode(self) -> bytes:
-        """Return the padded packet."""
-        head = INITIAL.pack(
-            PacketType.INITIAL,
-            0,
-            self.client_id,
-            self.version,
-            self.datagram_bytes,
-            len(self.token),
-            len(self.security),
-        )
-        return (head + self.token + self.security).ljust(MIN_DATAGRAM_BYTES, b"\0")
-
-
-def decode_initial_untrusted(datagram: bytes | memoryview) -> InitialPacket:
-    """Decode an INITIAL. Of another version, only the version and the client id are returned."""
-    _, _, client_id, version, datagram_bytes, token_bytes, security_bytes = INITIAL.unpack_untrusted(datagram)
-    if len(datagram) < MIN_DATAGRAM_BYTES:
-        raise ProtocolError("INITIAL packet is not padded to 1,200 bytes")
-    if version != VERSION:
-        return InitialPacket(client_id, MIN_DATAGRAM_BYTES, version=version)
-    end = INITIAL.size + token_bytes + security_bytes
-    if token_bytes > MAX_TOKEN_BYTES or security_bytes > MAX_SECURITY_BYTES or end > len(datagram):
-        raise ProtocolError("INITIAL packet with invalid lengths")
-    if not MIN_DATAGRAM_BYTES <= datagram_bytes <= MAX_DATAGRAM_BYTES:
-        raise ProtocolError("INITIAL packet with an invalid datagram size")
-    token = bytes(datagram[INITIAL.size : INITIAL.size + token_bytes])
-    return InitialPacket(client_id, datagram_bytes, token, bytes(datagram[INITIAL.size + token_bytes : end]))
-
-
-def encode_retry(client_id: int, token: bytes) -> bytes:
-    """Encode the stateless answer to an INITIAL from an address that is not validated."""
-    return RETRY.pack(PacketType.RETRY, 0, client_id, VERSION, len(token)) + token
-
-
-def decode_retry_untrusted(datagram: bytes | memoryview) -> bytes:
-    """Decode a RETRY; return its token."""
-    *_, token_bytes = RETRY.unpack_untrusted(datagram)
-    token = bytes(datagram[RETRY.size : RETRY.size + token_bytes])
-    if not 0 < token_bytes <= MAX_TOKEN_BYTES or len(token) != token_bytes:
-        raise ProtocolError("RETRY packet with an incomplete token")
-    return token
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptPacket:
-    """The server's answer that establishes the connection."""
-
-    client_id: int
-    server_id: int
-    datagram_bytes: int
-    data_window: int
-    security: bytes = b""
-
-    def encode(self) -> bytes:
-        """Return the packet."""
-        head = ACCEPT.pack(
-            PacketType.ACCEPT,
-            0,
-            self.client_id,
-            VERSION,
-            self.server_id,
-            self.datagram_bytes,
-            self.data_window,
-            len(self.security),
-        )
-        return head + self.security
-
-
-def decode_accept_untrusted(datagram: bytes | memoryview) -> AcceptPacket:
-    """Decode an ACCEPT of this version."""
-    _, _, client_id, version, server_id, datagram_bytes, window, security_bytes = ACCEPT.unpack_untrusted(datagram)
-    security = bytes(datagram[ACCEPT.size : ACCEPT.size + security_bytes])
-    if version != VERSION or security_bytes > MAX_SECURITY_BYTES or len(security) != security_bytes:
-        raise ProtocolError("ACCEPT packet with an invalid version or security field")
-    if not MIN_DATAGRAM_BYTES <= datagram_bytes <= MAX_DATAGRAM_BYTES or window > MAX_OFFSET:
-        raise ProtocolError("ACCEPT packet with an invalid datagram size or window")
-    return AcceptPacket(client_id, server_id, datagram_bytes, window, security)
-
-
-def encode_version(client_id: int) -> bytes:
-    """Encode the answer to an INITIAL of an unsupported version."""
-    return VERSION_ANSWER.pack(PacketType.VERSION, 0, client_id, VERSION)
-
-
-def decode_version_untrusted(datagram: bytes | memoryview) -> int:
-    """Decode a VERSION packet; return the version that the server supports."""
-    return VERSION_ANSWER.unpack_untrusted(datagram)[3]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,18 @@ from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.handshake import ClientHandshake, answer_initial_untrusted
+from toolkit.rudp.handshake import ClientHandshake
+from toolkit.rudp.handshake_server import AcceptLimits, ServerHandshakes
 from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.state import ConnectionState
 from toolkit.simulator.inbox import Datagrams, Inbox
+from toolkit.simulator.security import PlainClientSecurity, PlainServerSecurity
 
 INTERRUPT_INTERVAL_NS: Final = 50_000
 """Minimum interval between wake-ups by arrivals, like the interrupt moderation of network cards (rx-usecs)."""
 _MAX_WAKES_AT_ONCE: Final = 10_000
+_CLIENT_ADDRESS: Final = ("client", 1)
 _PERIOD_BYTES: Final = 1_048_573  # prime: data at a wrong offset differs
 
 
@@ -168,7 +171,9 @@ class ClientHost(Host):
         start_ns: int,
         stop_ns: int | None,
         extra_delay_ns: int,
+        token: bytes,
     ) -> None:
+        """`token` is from an earlier connection; without one, the handshake takes two round trips."""
         super().__init__(network, extra_delay_ns)
         self.is_forward = True
         self.first_packet_ns: int | None = None
@@ -179,7 +184,7 @@ class ClientHost(Host):
         self._client_id = client_id
         self._size_bytes = size_bytes
         self._stop_ns = stop_ns
-        self._handshake = ClientHandshake(client_id, config.max_datagram_bytes, start_ns)
+        self._handshake = ClientHandshake(client_id, config.max_datagram_bytes, PlainClientSecurity, start_ns, token)
 
     def next_ns(self) -> int | None:
         """As in Host."""
@@ -194,15 +199,22 @@ class ClientHost(Host):
     def _handle_handshake(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         handshake = self._handshake
         for batch, _ in batches:
-            with suppress(ProtocolError):  # packets that overtook the ACCEPT
+            with suppress(ProtocolError):  # not an answer
                 handshake.handle_datagram_untrusted(batch.data[: batch.segment_bytes], now_ns)
         if handshake.accepted is not None:
-            accept = handshake.accepted
-            size = min(accept.datagram_bytes, self._config.max_datagram_bytes)
+            accepted = handshake.accepted
+            server_id, size = accepted.server.server_id, accepted.server.datagram_bytes
             connection = Connection(
-                self._config, self._source, self._client_id, accept.server_id, size, now_ns, Unprotected()
+                self._config,
+                self._source,
+                self._client_id,
+                server_id,
+                min(size, self._config.max_datagram_bytes),
+                now_ns,
+                Unprotected(),
+                accepted.finish,
             )
-            connection.start(accept.data_window, handshake.rtt_ns)
+            connection.start(accepted.server.data_window, accepted.rtt_ns)
             connection.offer_data(1 << 60 if self._size_bytes is None else self._size_bytes)
             self.connection = connection
             self._drive(connection, [], now_ns)
@@ -234,7 +246,6 @@ class ServerHost(Host):
         config: Config,
         source: PatternSource,
         server_id: int,
-        demand_validation: bool,
         extra_delay_ns: int,
     ) -> None:
         super().__init__(network, extra_delay_ns)
@@ -242,36 +253,35 @@ class ServerHost(Host):
         self.progress: list[tuple[int, int]] = []
         self._config = config
         self._source = source
-        self._server_id = server_id
-        self._demand_validation = demand_validation
         self._received = RangeSet()
         self._validator = AddressValidator(server_id.to_bytes(32, "big"))
-        self._accept = b""
+        limits = AcceptLimits(config.max_datagram_bytes, config.receive_window_bytes)
+        self._handshakes = ServerHandshakes(PlainServerSecurity(), self._validator, limits, lambda: server_id)
+
+    def return_token(self) -> bytes:
+        """The token that the client would have from an earlier connection."""
+        return self._validator.return_token(_CLIENT_ADDRESS, 0)
 
     def _handle_handshake(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
-        for batch, _ in batches:
+        for index, (batch, _) in enumerate(batches):
             datagram = batch.data[: batch.segment_bytes]
-            answer = answer_initial_untrusted(datagram, b"client", now_ns, self._validator, self._demand_validation)
-            if answer.reply is not None:
-                self._send_packet(now_ns, answer.reply)
-            if answer.initial is not None:
-                config, initial = self._config, answer.initial
-                accept = wire.AcceptPacket(
-                    initial.client_id, self._server_id, config.max_datagram_bytes, config.receive_window_bytes
-                )
-                size = min(initial.datagram_bytes, config.max_datagram_bytes)
-                self._accept = accept.encode()
-                self._send_packet(now_ns, self._accept)
-                self.connection = Connection(
-                    config, self._source, self._server_id, initial.client_id, size, now_ns, Unprotected()
-                )
-                self._drive(self.connection, [], now_ns)
+            with suppress(ProtocolError):  # packets that overtook the FINISH
+                if datagram[0] == wire.PacketType.INITIAL:
+                    for answer in self._handshakes.handle_initial_untrusted(datagram, _CLIENT_ADDRESS, b"", now_ns):
+                        self._send_packet(now_ns, answer)
+                elif datagram[0] == wire.PacketType.FINISH:
+                    self._establish_untrusted(datagram, now_ns)
+            if self.connection is not None:
+                self._drive(self.connection, batches[index + 1 :], now_ns)
                 return
 
-    def _drive(self, connection: Connection, batches: list[tuple[Batch, int]], now_ns: int) -> None:
-        if any(batch.data[0] == wire.PacketType.INITIAL for batch, _ in batches):
-            self._send_packet(now_ns, self._accept)
-        super()._drive(connection, batches, now_ns)
+    def _establish_untrusted(self, datagram: memoryview, now_ns: int) -> None:
+        done = self._handshakes.handle_finish_untrusted(datagram, _CLIENT_ADDRESS)
+        self._handshakes.complete(done)
+        size = min(done.client.datagram_bytes, self._config.max_datagram_bytes)
+        self.connection = Connection(
+            self._config, self._source, done.server_id, done.client_id, size, now_ns, Unprotected()
+        )
 
     def _after_batch(self, connection: Connection, now_ns: int) -> None:
         pieces = connection.received_data()

@@ -48,7 +48,7 @@ class FlowSpec:
     start_ns:                when its first packet is sent
     extra_delay_ns:          additional one-way delay of this flow in each direction
     rate_bps:                as in `toolkit.rudp.config.Config`
-    validates_address:       the server demands a token first, which costs one round trip
+    validates_address:       the client has no token, so the server validates its address, which costs one round trip
     host_mtu_bytes:          the MTU that the hosts assume; None: that of the link
     """
 
@@ -180,10 +180,11 @@ class Simulator:
             seed=seed,
         )
         stop_ns = None if spec.duration_ns is None else spec.start_ns + spec.duration_ns
+        server = ServerHost(self, config, source, server_id, spec.extra_delay_ns)
+        token = b"" if spec.validates_address else server.return_token()
         client = ClientHost(
-            self, config, source, client_id, spec.size_bytes, spec.start_ns, stop_ns, spec.extra_delay_ns
+            self, config, source, client_id, spec.size_bytes, spec.start_ns, stop_ns, spec.extra_delay_ns, token
         )
-        server = ServerHost(self, config, source, server_id, spec.validates_address, spec.extra_delay_ns)
         client.peer, server.peer = server, client
         self.schedule(client)
         return client, server

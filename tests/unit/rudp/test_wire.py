@@ -20,7 +20,7 @@ def test_payload_is_95_percent_of_an_ethernet_packet_with_room_for_a_tag() -> No
     assert payload_bytes / ETHERNET_MTU_BYTES >= 0.95
 
 
-@pytest.mark.parametrize("kind", list(wire.PacketType))
+@pytest.mark.parametrize("kind", list(wire.LAYOUTS))
 def test_struct_and_numpy_read_every_layout_alike(kind: wire.PacketType) -> None:
     layout = wire.LAYOUTS[kind]
     values = tuple(range(1, len(layout.fields) + 1))
@@ -30,12 +30,12 @@ def test_struct_and_numpy_read_every_layout_alike(kind: wire.PacketType) -> None
     assert all(f.meaning for f in layout.fields)
 
 
-@pytest.mark.parametrize("kind", list(wire.PacketType))
+@pytest.mark.parametrize("kind", list(wire.LAYOUTS))
 def test_every_packet_begins_with_type_flags_and_connection_id(kind: wire.PacketType) -> None:
     assert [f.name for f in wire.LAYOUTS[kind].fields[:3]] == ["type", "flags", "connection_id"]
 
 
-@pytest.mark.parametrize("kind", [k for k in wire.PacketType if k >= wire.PacketType.DATA])
+@pytest.mark.parametrize("kind", list(wire.LAYOUTS))
 def test_every_packet_after_the_handshake_continues_with_its_number(kind: wire.PacketType) -> None:
     assert wire.LAYOUTS[kind].fields[3].name == "packet_number"
 
@@ -51,67 +51,6 @@ def test_a_layout_refuses_short_data(missing: int) -> None:
         wire.DATA.unpack_untrusted(bytes(26 - missing))
     with pytest.raises(ProtocolError, match="too short"):
         wire.DATA.unpack_untrusted(bytes(40), 40 - 26 + missing)
-
-
-class TestInitial:
-    def test_is_padded_so_that_no_answer_amplifies(self) -> None:
-        assert len(wire.InitialPacket(1, 1472).encode()) == wire.MIN_DATAGRAM_BYTES
-        largest = wire.InitialPacket(1, 1472, bytes(wire.MAX_TOKEN_BYTES), bytes(wire.MAX_SECURITY_BYTES)).encode()
-        assert len(largest) == wire.MIN_DATAGRAM_BYTES
-
-    def test_unpadded_is_refused(self) -> None:
-        with pytest.raises(ProtocolError, match="not padded"):
-            wire.decode_initial_untrusted(wire.InitialPacket(1, 1472).encode()[:-1])
-
-    def test_of_another_version_is_read_only_up_to_its_version(self) -> None:
-        datagram = bytearray(wire.InitialPacket(7, 1472, version=wire.VERSION + 1).encode())
-        datagram[14:] = b"\xff" * (len(datagram) - 14)
-        initial = wire.decode_initial_untrusted(bytes(datagram))
-        assert (initial.client_id, initial.version) == (7, wire.VERSION + 1)
-
-    @pytest.mark.parametrize("datagram_bytes", [0, wire.MIN_DATAGRAM_BYTES - 1, wire.MAX_DATAGRAM_BYTES + 1])
-    def test_with_an_invalid_datagram_size_is_refused(self, datagram_bytes: int) -> None:
-        with pytest.raises(ProtocolError, match="datagram size"):
-            wire.decode_initial_untrusted(wire.InitialPacket(1, datagram_bytes).encode())
-
-    @pytest.mark.parametrize(("token", "security"), [(257, 0), (0, 513), (0xFFFF, 0xFFFF)])
-    def test_with_invalid_lengths_is_refused(self, token: int, security: int) -> None:
-        head = wire.INITIAL.pack(wire.PacketType.INITIAL, 0, 1, wire.VERSION, 1472, token, security)
-        with pytest.raises(ProtocolError, match="lengths"):
-            wire.decode_initial_untrusted(head.ljust(wire.MIN_DATAGRAM_BYTES, b"\0"))
-
-
-class TestAnswersToAnInitial:
-    def test_are_smaller_than_the_initial(self) -> None:
-        longest = [
-            wire.encode_retry(1, bytes(wire.MAX_TOKEN_BYTES)),
-            wire.AcceptPacket(1, 2, 1472, 1 << 20, bytes(wire.MAX_SECURITY_BYTES)).encode(),
-            wire.encode_version(1),
-        ]
-        assert all(len(answer) < wire.MIN_DATAGRAM_BYTES for answer in longest)
-
-    def test_a_retry_without_a_token_is_refused(self) -> None:
-        with pytest.raises(ProtocolError, match="token"):
-            wire.decode_retry_untrusted(wire.encode_retry(1, b""))
-
-    @pytest.mark.parametrize(
-        "accept",
-        [
-            wire.AcceptPacket(1, 2, wire.MIN_DATAGRAM_BYTES - 1, 0),
-            wire.AcceptPacket(1, 2, wire.MAX_DATAGRAM_BYTES + 1, 0),
-            wire.AcceptPacket(1, 2, 1472, wire.MAX_OFFSET + 1),
-            wire.AcceptPacket(1, 2, 1472, 0, bytes(wire.MAX_SECURITY_BYTES + 1)),
-        ],
-    )
-    def test_an_invalid_accept_is_refused(self, accept: wire.AcceptPacket) -> None:
-        with pytest.raises(ProtocolError):
-            wire.decode_accept_untrusted(accept.encode())
-
-    def test_an_accept_of_another_version_is_refused(self) -> None:
-        datagram = bytearray(wire.AcceptPacket(1, 2, 1472, 0).encode())
-        datagram[13] ^= 1
-        with pytest.raises(ProtocolError):
-            wire.decode_accept_untrusted(bytes(datagram))
 
 
 def ack_packet(largest: int, ranges: list[tuple[int, int]], count: int | None = None) -> bytes:

@@ -26,6 +26,7 @@ from toolkit.transports.udp.extents import (
     decode_announcements_untrusted,
     encode_announcements,
 )
+from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
 
@@ -39,7 +40,7 @@ _PUMP_EVERY_BYTES: Final = 1 << 18
 _ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
-_MAX_OFF_PATH_DATAGRAMS: Final = 256
+_MAX_POSTED_DATAGRAMS: Final = 256
 _WAKE_BYTES: Final = 4096
 _TRANSMITS_PER_PUMP: Final = 8
 """Then the socket is read again: acknowledgements that wait in it look like a longer path."""
@@ -72,6 +73,7 @@ class UdpChannel:
         sock: DatagramSocket,
         outgoing: OutgoingExtents,
         peer: Address,
+        security: SessionSecurity,
         wake_pair: tuple[socket.socket, socket.socket] | None = None,
         log: ConnectionLog | None = None,
         on_close_sent: Callable[[bytes], None] | None = None,
@@ -79,6 +81,7 @@ class UdpChannel:
         """The channel owns everything that it is given.
 
         outgoing:      the data source of `connection`
+        security:      how the session is protected, for the statistics
         wake_pair:     connected sockets with which a listener's thread ends this channel's wait; None for a client
         on_close_sent: is given this side's last packets, at the end the CLOSE, to repeat for a peer that misses it
         """
@@ -86,10 +89,11 @@ class UdpChannel:
         self._socket = sock
         self._outgoing = outgoing
         self._peer = peer
+        self._security = security
         self._wake_pair = wake_pair
         self._log = log
         self._on_close_sent = on_close_sent
-        self._off_path: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_OFF_PATH_DATAGRAMS)
+        self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
         self._peer_address = connection.peer_address
         self._incoming = IncomingExtents()
         self._announcements: list[Extent] = []
@@ -203,6 +207,8 @@ class UdpChannel:
             "rtt_ms": stats.smoothed_rtt_ns / 1e6,
             "rtt_min_ms": stats.min_rtt_ns / 1e6,
             "congestion_control": stats.congestion_control,
+            "encryption": self._security.encryption,
+            "authentication": self._security.authentication,
             "bytes_sent": stats.bytes_sent,
             "bytes_delivered": stats.delivered_bytes,
             "is_receiver_limited": int(stats.is_data_blocked),
@@ -225,37 +231,41 @@ class UdpChannel:
     # Driving the engine
 
     def begin_log(self) -> None:
-        """The connection is confirmed: its log may be written to a file."""
+        """The connection exists: its log may be written to a file."""
         if self._log is not None:
             self._log.begin()
 
-    def post_off_path(self, datagram: bytes, ecn: int, peer_address: PeerAddress) -> None:
-        """Add a datagram of this connection that came from another address. The listener's thread calls this."""
-        self._off_path.append((datagram, ecn, peer_address))
+    def pump(self) -> None:
+        """Handle what has arrived and send what may be sent, without waiting."""
+        self._pump(None)
+
+    def post(self, datagram: bytes, ecn: int, peer_address: PeerAddress) -> None:
+        """Add a datagram of this connection that has arrived at the listening socket. The listener's thread calls this.
+
+        It comes from the peer's address, if this channel's socket was not connected yet, or from another one.
+        """
+        self._posted.append((datagram, ecn, peer_address))
         if self._wake_pair is not None:
             with contextlib.suppress(OSError):  # full: it is awake already; closed: it is over
                 self._wake_pair[0].send(b"\0")
 
-    def _handle_off_path(self, sink: ExtentSink | None, now_ns: int) -> bool:
+    def _handle_posted(self, sink: ExtentSink | None, now_ns: int) -> bool:
         """Returns whether content was delivered to `sink`."""
+        connection = self._connection
         has_delivered = False
-        while self._off_path:
-            datagram, ecn, peer_address = self._off_path.popleft()
+        while self._posted:
+            datagram, ecn, peer_address = self._posted.popleft()
             batch = Batch(memoryview(datagram), len(datagram), ecn)
-            self._connection.handle_off_path_batch(batch, peer_address, secrets.randbits(64), now_ns)
+            if peer_address == connection.peer_address:
+                connection.handle_batch(batch, now_ns)
+            else:
+                connection.handle_off_path_batch(batch, peer_address, secrets.randbits(64), now_ns)
             has_delivered |= self._deliver(sink, now_ns)
-        if self._connection.peer_address != self._peer_address and self._connection.peer_address is not None:
-            self._peer_address = self._connection.peer_address
-            self._socket.sock.connect(self._peer_address)
+        if connection.peer_address != self._peer_address and connection.peer_address is not None:
+            with contextlib.suppress(OSError):  # no route there: the peer will move again
+                self._socket.sock.connect(connection.peer_address)
+                self._peer_address = connection.peer_address
         return has_delivered
-
-    def pump(self) -> bool:
-        """Handle what has arrived and send what may be sent; return whether the connection is confirmed.
-
-        A server's connection is confirmed once the client has used the connection id that it was given.
-        """
-        self._pump(None)
-        return self._connection.acks.packets_accepted > 0
 
     @property
     def is_over(self) -> bool:
@@ -287,12 +297,13 @@ class UdpChannel:
         try:
             batches = sock.receive()
             now_ns = time.monotonic_ns()
+            has_posted = bool(self._posted)
+            if has_posted:  # these are the older ones
+                has_delivered |= self._handle_posted(sink, now_ns)
             for batch in batches:
                 connection.handle_batch(batch, now_ns)
                 has_delivered |= self._deliver(sink, now_ns)
-            if self._off_path:
-                has_delivered |= self._handle_off_path(sink, now_ns)
-            if batches:
+            if batches or has_posted:
                 self._outgoing.release(connection.acked_offset)
                 self._incoming.forget(connection.received_offset)
                 connection.update_receive_window(sock.drop_count, sock.is_drained)

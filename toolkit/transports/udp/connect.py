@@ -3,7 +3,9 @@
 Read: `toolkit.rudp.handshake` for the handshake, `toolkit.transports.addresses` for the staggered attempts.
 """
 
+import contextlib
 import errno
+import ipaddress
 import os
 import secrets
 import select
@@ -12,18 +14,22 @@ import time
 from functools import partial
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import ProtocolError, UsageError
+from toolkit.errors import ProtocolError, UnreachableError, UsageError, printable
+from toolkit.parameters import grease
 from toolkit.rudp import wire
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake import ClientHandshake
-from toolkit.rudp.protection import Unprotected
+from toolkit.security.handshake import Initiator
+from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import SocketAddress, address_of, connect_error, connect_first, resolve
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.listener import UdpListener
+from toolkit.transports.udp.protection import SessionSecurity, method_of, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError
+from toolkit.transports.udp.token_cache import TokenCache
 
 
 class UdpTransport:
@@ -35,15 +41,24 @@ class UdpTransport:
         _check_options(options)
         candidates = resolve(address, socket.SOCK_DGRAM)
         logs = LogFiles(options.qlog) if options.qlog is not None else None
+        attempts: list[UdpAttempt] = []
+
+        def begin(candidate: SocketAddress) -> UdpAttempt:
+            attempts.append(UdpAttempt(candidate, options, TokenCache()))
+            return attempts[-1]
+
         try:
             deadline_s = time.monotonic() + options.connect_timeout_s
-            attempt = connect_first(candidates, partial(UdpAttempt, options=options), deadline_s)
+            attempt = connect_first(candidates, begin, deadline_s)
             try:
                 return _open_channel(attempt, options, logs)
             except BaseException:
                 attempt.close()
                 raise
         except OSError as error:
+            reason = next((a.handshake.rejection for a in attempts if a.handshake.rejection), None)
+            if reason is not None and isinstance(error, TimeoutError):
+                raise UnreachableError(f"{printable(str(address))} cannot be trusted: {reason}") from error
             raise connect_error(address, socket.SOCK_DGRAM, error) from error
         finally:
             if logs is not None:
@@ -69,7 +84,7 @@ class UdpAttempt:
 
     events = select.POLLIN
 
-    def __init__(self, candidate: SocketAddress, options: TransportOptions) -> None:
+    def __init__(self, candidate: SocketAddress, options: TransportOptions, tokens: TokenCache) -> None:
         """Raises OSError."""
         family, name = candidate
         self.socket = DatagramSocket(socket.socket(family, socket.SOCK_DGRAM), options.offload)
@@ -78,10 +93,23 @@ class UdpAttempt:
         except OSError:
             self.socket.close()
             raise
+        self.peer = address_of(self.socket.sock.getpeername())
         self.client_id = secrets.randbits(64)
+        self.tokens = tokens
         largest = self.socket.max_datagram_bytes(config_of(options, self.socket).max_datagram_bytes)
-        now_ns = time.monotonic_ns()
-        self.handshake = ClientHandshake(self.client_id, max(largest, wire.MIN_DATAGRAM_BYTES), now_ns)
+        self.handshake: ClientHandshake[SessionKeys | None] = ClientHandshake(
+            self.client_id,
+            max(largest, wire.MIN_DATAGRAM_BYTES),
+            partial(Initiator, options.credential, wants_plaintext=options.plaintext),
+            time.monotonic_ns(),
+            b"" if self._is_loopback else tokens.take(self.peer),
+            grease(secrets.token_bytes),
+        )
+
+    @property
+    def _is_loopback(self) -> bool:
+        """Whether a round trip takes less than reading a token."""
+        return ipaddress.ip_address(self.peer.host.partition("%")[0]).is_loopback
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -90,10 +118,11 @@ class UdpAttempt:
         now_ns = time.monotonic_ns()
         try:
             for batch in self.socket.receive():
-                try:
-                    self.handshake.handle_datagram_untrusted(batch.data[: batch.segment_bytes], now_ns)
-                except ProtocolError:
-                    continue  # not from this address's server
+                for start in range(0, len(batch.data), batch.segment_bytes):
+                    with contextlib.suppress(ProtocolError):  # not from this address's server
+                        self.handshake.handle_datagram_untrusted(
+                            batch.data[start : start + batch.segment_bytes], now_ns
+                        )
             initial = self.handshake.poll_transmit(now_ns)
             if initial is not None:
                 self.socket.send_datagram(initial)
@@ -104,31 +133,39 @@ class UdpAttempt:
     def deadline_s(self) -> float | None:
         return self.handshake.poll_timeout() / 1e9
 
+    def keep_token(self, token: bytes) -> None:
+        """Keep what saves the next connection to this server a round trip."""
+        if token and not self._is_loopback:
+            self.tokens.put(self.peer, token)
+
     def close(self) -> None:
         self.socket.close()
 
 
 def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles | None) -> UdpChannel:
     """Return the channel of a completed handshake; it owns the attempt's socket."""
-    sock, accept = attempt.socket, attempt.handshake.accepted
-    assert accept is not None
+    sock, accepted = attempt.socket, attempt.handshake.accepted
+    assert accepted is not None
+    server, keys = accepted.server, accepted.keys
+    attempt.keep_token(server.return_token)
     outgoing = OutgoingExtents()
-    config = config_of(options, sock)
-    datagram_bytes = min(accept.datagram_bytes, sock.max_datagram_bytes(accept.datagram_bytes))
-    peer = address_of(sock.sock.getpeername())
-    log = ConnectionLog(logs, "client", address_of(sock.sock.getsockname()), peer) if logs is not None else None
+    log = None
+    if logs is not None:
+        log = ConnectionLog(logs, "client", address_of(sock.sock.getsockname()), attempt.peer)
     connection = Connection(
-        config,
+        config_of(options, sock),
         outgoing,
         attempt.client_id,
-        accept.server_id,
-        datagram_bytes,
+        server.server_id,
+        min(server.datagram_bytes, sock.max_datagram_bytes(server.datagram_bytes)),
         time.monotonic_ns(),
-        Unprotected(),
+        protect(None if keys is None else (keys.client, keys.server), attempt.client_id, server.server_id),
+        accepted.finish,
         observer=log.observer if log is not None else None,
     )
-    connection.start(accept.data_window, attempt.handshake.rtt_ns)
-    channel = UdpChannel(connection, sock, outgoing, peer, log=log)
+    connection.start(server.data_window, accepted.rtt_ns)
+    security = SessionSecurity.of(keys, method_of(options.credential))
+    channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log)
     channel.begin_log()
     channel.pump()
     return channel

@@ -25,6 +25,8 @@ _PACKET_TYPES: Final = {
     wire.PacketType.RETRY: "retry",
     wire.PacketType.ACCEPT: "handshake",
     wire.PacketType.VERSION: "version_negotiation",
+    wire.PacketType.REFUSE: "handshake",
+    wire.PacketType.FINISH: "handshake",
 }
 """The packets of the handshake; every other packet is a `1RTT` packet."""
 _KINDS: Final = frozenset(wire.PacketType)

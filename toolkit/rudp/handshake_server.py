@@ -1,0 +1,266 @@
+"""The server's side of the UDP handshake: what a listener answers to first packets, and what it keeps.
+
+Nothing is kept, and no key is computed, before the client has returned a token: an INITIAL without one costs a keyed
+hash. Then the first message of the key exchange must open, which proves that the client knows the key or code that is
+asked for. Only then the handshake is *pending*: a few kilobytes, for a few seconds, without a socket. FINISH
+completes it.
+
+Pending handshakes are limited, for each host and in all. When a host has too many, it loses its own oldest one. When
+all places are taken, the host with the most of them loses its oldest one, so that a crowd of addresses cannot keep an
+honest client out. How often a host may begin a key exchange is limited too.
+
+Read: RFC 9000 section 8.1 (address validation) and section 21.3 (amplification).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, runtime_checkable
+
+from toolkit.errors import ProtocolError
+from toolkit.rudp import handshake_packets as packets
+from toolkit.rudp import wire
+from toolkit.rudp.address_validation import AddressValidator
+from toolkit.rudp.batch import PeerAddress
+from toolkit.rudp.handshake import Keys, Keys_co
+from toolkit.rudp.handshake_packets import Parameter
+
+MAX_PENDING: Final = 1024
+MAX_PENDING_PER_HOST: Final = 64
+PENDING_LIFETIME_NS: Final = 5_000_000_000
+KEY_EXCHANGES_PER_SECOND: Final = 128
+"""How many key exchanges a host may begin per second; each takes about half a millisecond of CPU time."""
+KEY_EXCHANGE_BURST: Final = 256
+_IPV6_BYTES: Final = 16
+_REMEMBERED: Final = 1024
+"""How many hosts and completed handshakes to remember."""
+
+
+@runtime_checkable
+class SecurityReply(Protocol):
+    """The server answers a message, and keeps nothing: another message of the client is needed, or it is refused."""
+
+    @property
+    def message(self) -> bytes:
+        """What to send to the client."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the client may not come in."""
+
+
+class OpenedSecurity(Protocol[Keys_co]):
+    """M1 has opened: the client knows what it has to know."""
+
+    @property
+    def parameters(self) -> bytes:
+        """The client's parameters."""
+
+    @property
+    def method(self) -> int:
+        """How the client was authenticated."""
+
+    def accept(self, parameters: bytes) -> bytes:
+        """Return M2 with the server's parameters. Called once."""
+
+    def finish_untrusted(self, message: bytes) -> Keys_co:
+        """Take M3 and return the keys. Raises ProtocolError if it is invalid; a valid one may still follow."""
+
+
+class ServerSecurity(Protocol[Keys_co]):
+    """The server's side of the key exchange, for all clients."""
+
+    def open_untrusted(
+        self, message: bytes, prologue: bytes, host: bytes, now_ns: int
+    ) -> SecurityReply | OpenedSecurity[Keys_co]:
+        """Take P1 or M1 of a client at `host`. Raises ProtocolError for a message that deserves no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptLimits:
+    """What the server accepts: the largest datagram, and the first window of the data stream."""
+
+    datagram_bytes: int
+    data_window: int
+
+
+@dataclass(frozen=True)
+class Established(Generic[Keys]):
+    """The result of a handshake on a server.
+
+    client_id, server_id: the connection ids of both sides
+    client:               the client's parameters
+    keys, method:         as the key exchange has returned them
+    """
+
+    client_id: int
+    server_id: int
+    client: packets.ClientParameters
+    keys: Keys
+    method: int
+
+
+@dataclass(slots=True)
+class _Pending(Generic[Keys]):
+    peer: PeerAddress
+    host: bytes
+    client_id: int
+    server_id: int
+    client: packets.ClientParameters
+    opened: OpenedSecurity[Keys]
+    accept: list[bytes]
+    give_up_ns: int
+    established: Established[Keys] | None = None  # once FINISH has opened
+
+    @property
+    def key(self) -> tuple[PeerAddress, int]:
+        return self.peer, self.client_id
+
+
+class ServerHandshakes(Generic[Keys]):
+    """All handshakes of one listener. Times are in ns of one clock that never goes back."""
+
+    def __init__(
+        self,
+        security: ServerSecurity[Keys],
+        validator: AddressValidator,
+        limits: AcceptLimits,
+        random_id: Callable[[], int],
+    ) -> None:
+        """`random_id` returns 64 random bits."""
+        self._security = security
+        self._validator = validator
+        self._limits = limits
+        self._random_id = random_id
+        self._pending: OrderedDict[tuple[PeerAddress, int], _Pending[Keys]] = OrderedDict()  # oldest first
+        self._by_server_id: dict[int, _Pending[Keys]] = {}
+        self._by_host: dict[bytes, OrderedDict[tuple[PeerAddress, int], None]] = {}
+        self._completed: OrderedDict[tuple[PeerAddress, int], None] = OrderedDict()
+        self._rates = _HostRates()
+
+    @property
+    def pending(self) -> int:
+        """How many handshakes are pending."""
+        return len(self._pending)
+
+    def handle_initial_untrusted(
+        self, datagram: bytes | memoryview, peer: PeerAddress, host: bytes, now_ns: int
+    ) -> list[bytes]:
+        """Take an INITIAL from `peer` and return the datagrams to answer with.
+
+        `host` is the peer's packed IP address. Raises ProtocolError for what deserves no answer.
+        """
+        version = packets.initial_version_untrusted(datagram)
+        client_id = wire.connection_id_untrusted(datagram)[1]
+        if version not in packets.SUPPORTED_VERSIONS:
+            return [packets.encode_version(client_id)]
+        if not packets.has_token_untrusted(datagram):
+            return [self._retry(peer, client_id, now_ns)]
+        initial = packets.decode_initial_untrusted(datagram)
+        if not self._validator.is_valid_untrusted(initial.token, peer, client_id, now_ns):
+            return [self._retry(peer, client_id, now_ns)]
+        key = peer, client_id
+        pending = self._pending.get(key)
+        if pending is not None:
+            return pending.accept
+        group = _group_of(host)
+        if key in self._completed or not self._rates.may_begin(group, now_ns):
+            return []
+        opened = self._security.open_untrusted(initial.security, initial.prologue(), host, now_ns)
+        if isinstance(opened, SecurityReply):
+            if opened.is_refusal:
+                return [packets.encode_refuse(client_id, opened.message)]
+            return [packets.encode_retry(client_id, Parameter.SECURITY, opened.message)]
+        return self._begin_untrusted(peer, group, client_id, opened, now_ns).accept
+
+    def _retry(self, peer: PeerAddress, client_id: int, now_ns: int) -> bytes:
+        return packets.encode_retry(client_id, Parameter.TOKEN, self._validator.retry_token(peer, client_id, now_ns))
+
+    def _begin_untrusted(
+        self, peer: PeerAddress, host: bytes, client_id: int, opened: OpenedSecurity[Keys], now_ns: int
+    ) -> _Pending[Keys]:
+        """Keep a handshake whose first message has opened."""
+        client = packets.decode_client_parameters_untrusted(opened.parameters)
+        server = packets.ServerParameters(
+            self._random_id(),
+            self._limits.datagram_bytes,
+            self._limits.data_window,
+            self._validator.return_token(peer, now_ns),
+        )
+        accept = packets.encode_accept(client_id, opened.accept(server.encode()))
+        give_up_ns = now_ns + PENDING_LIFETIME_NS
+        pending = _Pending(peer, host, client_id, server.server_id, client, opened, accept, give_up_ns)
+        self._make_room(host)
+        self._pending[pending.key] = pending
+        self._by_server_id[pending.server_id] = pending
+        self._by_host.setdefault(host, OrderedDict())[pending.key] = None
+        return pending
+
+    def _make_room(self, host: bytes) -> None:
+        if len(self._by_host.get(host, ())) >= MAX_PENDING_PER_HOST:
+            victim = host
+        elif len(self._pending) >= MAX_PENDING:
+            victim = max(self._by_host, key=lambda other: len(self._by_host[other]))
+        else:
+            return
+        self._remove(self._pending[next(iter(self._by_host[victim]))])
+
+    def _remove(self, pending: _Pending[Keys]) -> None:
+        del self._pending[pending.key], self._by_server_id[pending.server_id], self._by_host[pending.host][pending.key]
+        if not self._by_host[pending.host]:
+            del self._by_host[pending.host]
+
+    def handle_finish_untrusted(self, datagram: bytes | memoryview, peer: PeerAddress) -> Established[Keys]:
+        """Take a FINISH from `peer`; return the handshake that it finishes. Raises ProtocolError if it is none.
+
+        Call `complete` when the connection exists; until then, a repeated FINISH has the same result.
+        """
+        pending = self._by_server_id.get(wire.connection_id_untrusted(datagram)[1])
+        if pending is None or pending.peer != peer:
+            raise ProtocolError("FINISH packet without a handshake")
+        if pending.established is None:
+            keys = pending.opened.finish_untrusted(packets.decode_finish_untrusted(datagram))
+            pending.established = Established(
+                pending.client_id, pending.server_id, pending.client, keys, pending.opened.method
+            )
+        return pending.established
+
+    def complete(self, established: Established[Keys]) -> None:
+        """The connection exists: forget its handshake."""
+        pending = self._by_server_id[established.server_id]
+        self._remove(pending)
+        self._completed[pending.key] = None
+        if len(self._completed) > _REMEMBERED:
+            self._completed.popitem(last=False)
+
+    def expire(self, now_ns: int) -> None:
+        """Give up the handshakes whose time is over."""
+        while self._pending and (oldest := next(iter(self._pending.values()))).give_up_ns <= now_ns:
+            self._remove(oldest)
+
+    def poll_timeout(self) -> int | None:
+        """When to call `expire`; None for never."""
+        return next(iter(self._pending.values())).give_up_ns if self._pending else None
+
+
+def _group_of(host: bytes) -> bytes:
+    """What counts as one host: an IPv4 address, or an IPv6 /64, the smallest prefix of a subscriber."""
+    return host[:8] if len(host) == _IPV6_BYTES else host
+
+
+class _HostRates:
+    """A token bucket for each host: how often it may begin a key exchange."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # tokens and their time, by host
+
+    def may_begin(self, host: bytes, now_ns: int) -> bool:
+        """Count one key exchange of `host`; return whether the limit allows it."""
+        tokens, time_ns = self._buckets.get(host, (KEY_EXCHANGE_BURST, now_ns))
+        tokens = min(KEY_EXCHANGE_BURST, tokens + (now_ns - time_ns) * KEY_EXCHANGES_PER_SECOND / 1e9)
+        is_allowed = tokens >= 1
+        self._buckets[host] = (tokens - is_allowed, now_ns)
+        self._buckets.move_to_end(host)
+        if len(self._buckets) > _REMEMBERED:
+            self._buckets.popitem(last=False)
+        return is_allowed
