@@ -18,8 +18,9 @@ MAX_WRONG_TRIES = 3
 """Enough for a slip of the pen; whoever guesses has one chance in 2.8 billion before the code ends."""
 
 _SECOND_NS = 1_000_000_000
-_HOST_TRIES = 12
-"""Tries that one host has at once. An attempt counts twice (both flights of the handshake), or more with losses."""
+_HOST_TRIES = 20
+"""Tries that one host has at once. An attempt counts twice (both flights of the handshake), or more with losses, so a
+person may end a code by three slips and still get in with the next one."""
 _HOST_INTERVAL_NS = 5 * _SECOND_NS
 """After that a host has one more every 5 s."""
 _WRONG_COST = 2

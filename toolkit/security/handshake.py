@@ -325,11 +325,11 @@ class Responder:
         with self._trying:
             if self._is_known_to_be_wrong(received):
                 return _refuse(Refusal.WRONG_CODE)
-            if not self._admission.may_try(host, now_ns):
-                return _refuse(Refusal.TRY_LATER)
             password = self._admission.password(nameplate)
             if password is None:
                 return _refuse(Refusal.ENDED_CODE if self._admission.has_ended(nameplate) else Refusal.UNKNOWN_CODE)
+            if not self._admission.may_try(host, now_ns):
+                return _refuse(Refusal.TRY_LATER)
             context = noise_prologue(received.prologue, received.clear_fields)
             if received.noise_message is None:
                 answer = self._pake.answer_untrusted(password, element, context)

@@ -149,7 +149,7 @@ def test_tries_that_are_made_at_once_get_no_more_than_three_answers() -> None:
 
 def test_a_host_that_guesses_has_to_wait_and_others_do_not() -> None:
     receiver = Receiver(uses=9)
-    seen = {refusal(receiver.responder, wrong(receiver.code)) for _ in range(12)}
+    seen = {refusal(receiver.responder, wrong(receiver.code)) for _ in range(20)}
     assert Refusal.TRY_LATER in seen
     assert refusal(receiver.responder, receiver.code.credential) is Refusal.TRY_LATER
     complete(receiver.responder, receiver.code.credential, hosts(1)[0])
