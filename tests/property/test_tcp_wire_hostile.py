@@ -1,15 +1,21 @@
 """For any bytes, the decoders of the TCP transport return a value within its bounds or raise ProtocolError."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.channel import MAX_MESSAGE_BYTES, Extent
 from toolkit.errors import ProtocolError
-from toolkit.transports.tcp import wire
+from toolkit.parameters import encode_parameters
+from toolkit.transports.tcp import records, wire
 
-HELLO = wire.encode_hello(wire.Hello(bytes(16), 1, 0, b""))
+HELLO = wire.encode_hello(wire.hello_parameters(1, (27, b"")), bytes(100))
+
+PARAMETERS = st.dictionaries(st.integers(0, 9), st.binary(max_size=40), max_size=8)
+BODIES = st.one_of(st.binary(max_size=64), PARAMETERS.map(encode_parameters))
 
 
 @st.composite
@@ -26,17 +32,38 @@ def test_a_preface_is_within_its_bounds(data: bytes) -> None:
     with suppress(ProtocolError):
         preface = wire.decode_preface_untrusted(data)
         assert (preface is None) == (len(data) < wire.PREFACE_BYTES)
-        assert preface is None or preface.body_bytes <= wire.MAX_BODY_BYTES
+        assert preface is None or preface.version != wire.VERSION or preface.body_bytes <= wire.MAX_BODY_BYTES
 
 
-@given(st.binary(max_size=64))
-def test_bodies_are_encoded_as_they_were_decoded(data: bytes) -> None:
+@pytest.mark.parametrize(
+    "decode",
+    [
+        wire.decode_hello_untrusted,
+        wire.decode_security_untrusted,
+        wire.decode_join_untrusted,
+        wire.decode_refused_untrusted,
+        wire.decode_client_parameters_untrusted,
+        wire.decode_server_parameters_untrusted,
+    ],
+    ids=lambda decode: decode.__name__,
+)
+@given(BODIES)
+def test_a_body_is_decoded_or_raises_the_one_error(decode: Callable[[bytes], object], body: bytes) -> None:
     with suppress(ProtocolError):
-        hello = wire.decode_hello_untrusted(data)
-        assert hello.stream < max(1, hello.streams)
-        assert wire.encode_hello(hello)[wire.PREFACE_BYTES :] == data
+        decode(body)
+
+
+@given(BODIES)
+def test_what_is_decoded_is_within_its_bounds(body: bytes) -> None:
     with suppress(ProtocolError):
-        assert wire.encode_welcome(wire.decode_welcome_untrusted(data))[wire.PREFACE_BYTES :] == data
+        join = wire.decode_join_untrusted(body)
+        assert (len(join.token), len(join.mac)) == (wire.TOKEN_BYTES, wire.MAC_BYTES)
+        assert 0 <= join.number < 1 << 16
+    with suppress(ProtocolError):
+        assert 0 <= wire.decode_refused_untrusted(body).reason < 256
+    with suppress(ProtocolError):
+        hello = wire.decode_hello_untrusted(body)
+        assert len(hello.clear) + len(hello.security) <= len(body)
 
 
 @given(
@@ -50,11 +77,18 @@ def test_a_frame_is_within_its_bounds(header: bytes) -> None:
         frame = wire.decode_frame_untrusted(header)
         if isinstance(frame, Extent):
             assert frame.offset + frame.length < 2**63
+            assert frame.length <= wire.MAX_EXTENT_BYTES
         else:
             assert frame.length <= MAX_MESSAGE_BYTES
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**62 - 1), st.integers(0, 2**62 - 1))
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**62 - 1), st.integers(0, wire.MAX_EXTENT_BYTES))
 def test_every_extent_is_decoded_as_encoded(file_id: int, offset: int, length: int) -> None:
     extent = Extent(file_id, offset, length)
     assert wire.decode_frame_untrusted(wire.encode_extent_header(extent)) == extent
+
+
+@given(st.one_of(st.binary(min_size=4, max_size=4), st.integers(0, 2**19).map(lambda n: n.to_bytes(4, "big"))))
+def test_the_length_of_a_record_is_within_its_bounds(data: bytes) -> None:
+    with suppress(ProtocolError):
+        assert 16 < records.decode_record_length_untrusted(data) <= records.MAX_RECORD_BYTES + 16

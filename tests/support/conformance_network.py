@@ -29,6 +29,8 @@ CASES = {
     "tcp": Case(TcpTransport),
     "tcp-ipv6": Case(TcpTransport, "::1"),
     "tcp-three-streams": Case(TcpTransport, options=replace(OPTIONS, streams=3)),
+    "tcp-plaintext": Case(TcpTransport, options=replace(OPTIONS, plaintext=True)),
+    "tcp-plaintext-three-streams": Case(TcpTransport, options=replace(OPTIONS, plaintext=True, streams=3)),
     "udp": Case(UdpTransport),
     "udp-ipv6": Case(UdpTransport, "::1"),
     "udp-without-offload": Case(UdpTransport, options=replace(OPTIONS, offload="off")),

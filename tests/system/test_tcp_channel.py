@@ -18,11 +18,13 @@ import pytest
 from tests.support.background import PATIENCE_S, Background
 from tests.support.content import BytesSink, BytesSource, FileSource, receive_until
 from tests.support.tcp_controls import selectable_controls
+from tests.support.tcp_peers import shake_hands
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.transports.tcp import splice, wire
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.connect import TcpTransport
+from toolkit.transports.tcp.handshake import Session
 from toolkit.transports.tcp.stream import SLICE_BYTES
 from toolkit.transports.tcp.tcp_info import tcp_info
 
@@ -111,18 +113,23 @@ class Pairs:
         return sender, receiver
 
     def raw(self, **options: Any) -> tuple[socket.socket, TcpChannel]:
-        """A client's socket after the handshake, and the accepted channel."""
+        """A client's socket after the handshake of a plaintext session, and the accepted channel."""
+        client, _, channel = self.raw_session(plaintext=True, **options)
+        return client, channel
+
+    def raw_session(self, **options: Any) -> tuple[socket.socket, Session, TcpChannel]:
+        """As `raw`, with what the handshake has agreed on, encryption included."""
         chosen = TransportOptions(**{"connect_timeout_s": PATIENCE_S} | options)
         listener = TcpTransport().listen(Address("127.0.0.1", 0), chosen)
         client = self._stack.enter_context(socket.create_connection(listener.address))
         client.settimeout(PATIENCE_S)
-        client.sendall(wire.encode_hello(wire.Hello(wire.NO_TOKEN, 1, 0, b"")))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        shaking = Background(lambda: shake_hands(client, chosen))
         channel = listener.accept(PATIENCE_S)
         listener.close()
         assert channel is not None
         self._stack.callback(channel.abort)
-        assert client.recv(wire.PREFACE_BYTES + 18, socket.MSG_WAITALL)
-        return client, channel
+        return client, shaking.outcome(), channel
 
 
 @pytest.fixture
@@ -265,7 +272,7 @@ def test_a_message_ends_the_silence(pairs: Pairs) -> None:
 def test_content_is_sent_with_sendfile_and_small_content_is_read(
     pairs: Pairs, sink: BytesSink, source_of: Callable[[bytes], FileSource]
 ) -> None:
-    sender, receiver = pairs.channels()
+    sender, receiver = pairs.channels(plaintext=True)
     content = random.Random(1).randbytes(3 * SLICE_BYTES + 100_000)
     source = source_of(content)
     receiving = Background(lambda: receive_until(receiver, sink, len(content), 0))
@@ -280,11 +287,12 @@ def test_content_is_sent_with_sendfile_and_small_content_is_read(
     assert sink.content(0) == content
 
 
+@pytest.mark.parametrize("plaintext", [False, True])
 @pytest.mark.parametrize("size_now", [0, 50, 70_000, SLICE_BYTES, SLICE_BYTES + 500_000])
 def test_messages_still_arrive_after_a_file_has_shrunk(
-    pairs: Pairs, sink: BytesSink, source_of: Callable[[bytes], FileSource], size_now: int
+    pairs: Pairs, sink: BytesSink, source_of: Callable[[bytes], FileSource], size_now: int, plaintext: bool
 ) -> None:
-    sender, receiver = pairs.channels()
+    sender, receiver = pairs.channels(plaintext=plaintext)
     source = source_of(b"x" * (2 * SLICE_BYTES))
     source.truncate(size_now)
     receiving = Background(lambda: receive_until_closed(receiver, sink))
@@ -295,7 +303,9 @@ def test_messages_still_arrive_after_a_file_has_shrunk(
     sender.close()
     assert receiving.outcome() == [b"it shrank"]
     assert sink.written_bytes <= (size_now // SLICE_BYTES + 1) * SLICE_BYTES
-    assert sink.content(0) == b"x" * size_now + bytes(sink.written_bytes - size_now)
+    content = sink.content(0)
+    read_bytes = size_now if plaintext else min(size_now, len(content.rstrip(b"\0")))
+    assert content == b"x" * read_bytes + bytes(len(content) - read_bytes)
 
 
 def test_a_source_that_sendfile_cannot_read_is_read_by_itself(pairs: Pairs, sink: BytesSink, stack: ExitStack) -> None:
@@ -351,7 +361,7 @@ def test_content_is_spread_over_all_connections(pairs: Pairs, source_of: Callabl
 
 
 def test_a_message_on_a_content_connection_is_an_error(pairs: Pairs, sink: BytesSink) -> None:
-    sender, receiver = pairs.channels(streams=2)
+    sender, receiver = pairs.channels(streams=2, plaintext=True)
     sender.sockets[1].sendall(wire.encode_message_header(9) + b"wrong way")
 
     def receive() -> None:
@@ -480,7 +490,7 @@ class TestSplice:
     def test_large_content_is_spliced_and_small_content_written(
         self, pairs: Pairs, source_of: Callable[[bytes], FileSource], sink: SplicingSink
     ) -> None:
-        sender, receiver = pairs.channels()
+        sender, receiver = pairs.channels(plaintext=True)
         content = random.Random(4).randbytes(3 * SLICE_BYTES + 5)
         source = source_of(content)
 
@@ -499,7 +509,7 @@ class TestSplice:
     def test_content_that_a_file_refuses_to_splice_is_written(
         self, pairs: Pairs, source_of: Callable[[bytes], FileSource], stack: ExitStack
     ) -> None:
-        sender, receiver = pairs.channels()
+        sender, receiver = pairs.channels(plaintext=True)
         content = random.Random(5).randbytes(3 * SLICE_BYTES)
         read_only = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, read_only)
@@ -520,7 +530,7 @@ class TestSplice:
             def on_spliced(self, *_: object) -> None:
                 raise TransferError("no space left")
 
-        sender, receiver = pairs.channels()
+        sender, receiver = pairs.channels(plaintext=True)
         source = source_of(bytes(SLICE_BYTES))
         failing = FailingSink()
         stack.callback(failing.close)
@@ -542,7 +552,7 @@ class TestSplice:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
             sink.written_bytes = sink.spliced_bytes = 0
-            sender, receiver = pairs.channels()
+            sender, receiver = pairs.channels(plaintext=True)
             sending = Background(partial(sender.send_extent, Extent(0, 0, SLICE_BYTES), source))
             self.receive(receiver, sink, SLICE_BYTES)
             sending.outcome()

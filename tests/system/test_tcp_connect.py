@@ -12,9 +12,12 @@ import pytest
 from tests.support.background import PATIENCE_S, Background
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import RefusedError, UnreachableError, UsageError
+from toolkit.parameters import encode_parameters
+from toolkit.security.messages import Refusal, SecurityField
 from toolkit.transports.addresses import CONNECTION_ATTEMPT_DELAY_S, SocketAddress, connect_first
+from toolkit.transports.tcp import wire
 from toolkit.transports.tcp.connect import TcpAttempt, TcpTransport
-from toolkit.transports.tcp.wire import PREFACE_BYTES, PrefaceType, encode_refusal
+from toolkit.transports.tcp.wire import PREFACE_BYTES, PrefaceRefusal, PrefaceType
 
 OPTIONS = TransportOptions(connect_timeout_s=1.0)
 
@@ -173,6 +176,14 @@ def answer_one(server: socket.socket, answer: bytes) -> Callable[[], None]:
     return run
 
 
+def refusal(code: int) -> bytes:
+    return encode_parameters({SecurityField.REFUSAL: bytes([code])})
+
+
+def noise(message: bytes) -> bytes:
+    return encode_parameters({SecurityField.NOISE: message})
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "line"),
     [
@@ -182,17 +193,36 @@ def answer_one(server: socket.socket, answer: bytes) -> Callable[[], None]:
         (
             b"\x8eNETTOOL\x00\x63\x03\x00\x00\x00",
             RefusedError,
-            "speaks version 99 of nettool's TCP protocol, and this is version 1; install the same nettool",
+            "speaks version 99 of nettool's TCP protocol, and this is version 2; install the same nettool",
         ),
         (
             b"\x8eNETTOOL\x00\x63\x02\x00\x03\xffnot to be read, version 99 may have more",
             RefusedError,
             "speaks version 99",
         ),
-        (encode_refusal(PrefaceType.REFUSED_STREAMS), RefusedError, "does not accept this many connections"),
-        (encode_refusal(PrefaceType.REFUSED_SECURITY), RefusedError, "does not support authentication"),
-        (b"\x8eNETTOOL\x00\x01\x77\x00\x00\x00", RefusedError, "is not nettool"),
-        (b"\x8eNETTOOL\x00\x01\x02\x00\x00\x03abc", RefusedError, "is not nettool"),
+        (b"\x8eNETTOOL\x00\x01\x03\x00\x00\x00", RefusedError, "speaks version 1 of nettool's TCP protocol"),
+        (wire.encode_refusal(PrefaceRefusal.STREAMS), RefusedError, "does not accept this many connections"),
+        (wire.encode_refusal(PrefaceRefusal.BUSY), RefusedError, "has no room for another connection; try again"),
+        (
+            wire.encode_refusal(PrefaceRefusal.STREAMS).replace(b"\x03", b"\x63"),
+            RefusedError,
+            "refuses the connection for reason 99; update nettool",
+        ),
+        (
+            wire.encode_refusal(PrefaceRefusal.SECURITY, refusal(Refusal.PLAINTEXT)),
+            RefusedError,
+            "does not allow plaintext",
+        ),
+        (wire.encode_refusal(PrefaceRefusal.SECURITY, refusal(99)), RefusedError, "update nettool on this host"),
+        (wire.encode_refusal(PrefaceRefusal.SECURITY), RefusedError, "is not nettool"),
+        (wire.encode_security(PrefaceType.RETRY, b""), RefusedError, "an answer to a code, but there is none"),
+        (
+            wire.encode_security(PrefaceType.WELCOME, noise(bytes(1300))),
+            RefusedError,
+            r"the receiver's answer is invalid \(.*\); check what lies between the hosts$",
+        ),
+        (b"\x8eNETTOOL\x00\x02\x77\x00\x00\x00", RefusedError, "is not nettool"),
+        (b"\x8eNETTOOL\x00\x02\x02\x00\x00\x03abc", RefusedError, "is not nettool"),
     ],
 )
 def test_a_strange_answer_is_one_line(server: socket.socket, answer: bytes, error: type[Exception], line: str) -> None:

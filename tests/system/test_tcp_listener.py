@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.support.background import PATIENCE_S
+from tests.support.background import PATIENCE_S, Background
+from tests.support.tcp_peers import begin, hello, hello_with, join, receive_preface, refusal_reason, shake_hands
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError
 from toolkit.transports.tcp import wire
@@ -20,10 +22,10 @@ from toolkit.transports.tcp.connect import TcpTransport
 from toolkit.transports.tcp.listener import MAX_HANDSHAKES, TcpListener
 
 LOOPBACK = Address("127.0.0.1", 0)
-NO_TIMEOUT = TransportOptions(connect_timeout_s=4 * PATIENCE_S)
+NO_TIMEOUT = TransportOptions(connect_timeout_s=4 * PATIENCE_S, plaintext=True)
 """Handshakes that no timeout ends while a test waits: what happens then has another cause."""
-SHORT_TIMEOUT = TransportOptions(connect_timeout_s=2.0)
-HELLO = wire.encode_hello(wire.Hello(wire.NO_TOKEN, 1, 0, b""))
+SHORT_TIMEOUT = TransportOptions(connect_timeout_s=2.0, plaintext=True)
+HELLO = hello()
 
 
 def descriptors() -> int:
@@ -53,8 +55,9 @@ class Served:
         options = {"connect_timeout_s": PATIENCE_S} | options
         return TcpTransport().connect(self.listener.address, TransportOptions(**options))
 
-    def client(self) -> socket.socket:
-        sock = socket.create_connection(self.listener.address)
+    def client(self, host: str = "") -> socket.socket:
+        """A socket that is connected to the listener, from this address of the loopback network."""
+        sock = socket.create_connection(self.listener.address, source_address=(host, 0) if host else None)
         sock.settimeout(PATIENCE_S)
         return sock
 
@@ -97,10 +100,12 @@ def served_briefly() -> Iterator[Served]:
 GARBAGE = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     bytes(1000),
-    b"\x8eNETTOOL\x00\x01\x02\x00\x00\x00",
-    b"\x8eNETTOOL\x00\x01\x01\x00\xff\xff",
-    HELLO[: wire.PREFACE_BYTES - 1] + b"\x00",
-    b"\x8eNETTOOL\x00\x01\x01\x00\x00\x05hello",
+    b"\x8eNETTOOL\x00\x02\x02\x00\x00\x00",
+    b"\x8eNETTOOL\x00\x02\x01\x00\xff\xff",
+    HELLO[: wire.PREFACE_BYTES - 2] + b"\x00\x00",
+    b"\x8eNETTOOL\x00\x02\x01\x00\x00\x05hello",
+    wire.encode_security(wire.PrefaceType.FINISH, b"too early"),
+    wire.encode_joined(),
 ]
 
 
@@ -139,11 +144,28 @@ def test_a_hello_may_arrive_byte_by_byte(served: Served) -> None:
             client.send(HELLO[number : number + 1])
             if number == len(HELLO) // 2:
                 served.check()
-        answer = client.recv(100)
-        assert wire.decode_preface_untrusted(answer) == (wire.VERSION, wire.PrefaceType.WELCOME, 18)
-        token = wire.decode_welcome_untrusted(answer[wire.PREFACE_BYTES :]).token
-        assert token != wire.NO_TOKEN
-        served.await_channels(2)
+        assert receive_preface(client)[0].preface_type == wire.PrefaceType.WELCOME
+
+
+def test_a_finish_may_arrive_byte_by_byte_with_frames_behind_it(served: Served) -> None:
+    with served.client() as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        finish = begin(client)[1] + wire.encode_message_header(2) + b"hi"
+        for number in range(0, len(finish), 7):
+            client.send(finish[number : number + 7])
+        served.await_channels(1)
+        assert served.channels[0].receive(timeout_s=PATIENCE_S) == b"hi"
+
+
+def test_a_finish_that_does_not_open_begins_no_session(served: Served) -> None:
+    with served.client() as client:
+        finish = bytearray(begin(client)[1])
+        finish[-1] ^= 1
+        client.sendall(finish)
+        with suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+    served.check()
+    assert len(served.channels) == 1
 
 
 def test_the_oldest_handshake_makes_room_for_a_new_one(served: Served) -> None:
@@ -155,58 +177,136 @@ def test_the_oldest_handshake_makes_room_for_a_new_one(served: Served) -> None:
             assert client.recv(100) == b""
 
 
-@pytest.mark.parametrize("version", [0, 2, 65535])
-def test_another_version_is_refused_with_this_version(served: Served, version: int) -> None:
+def test_one_host_with_many_handshakes_ends_no_handshake_of_another(served: Served) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(served.client("127.0.0.9"))
+        first.sendall(HELLO[:5])
+        silent = [stack.enter_context(served.client()) for _ in range(MAX_HANDSHAKES + 12)]
+        served.check()
+        assert silent[0].recv(100) == b""
+        first.sendall(HELLO[5:])
+        assert receive_preface(first)[0].preface_type == wire.PrefaceType.WELCOME
+
+
+@pytest.mark.parametrize("version", [0, 1, 3, 65535])
+@pytest.mark.parametrize("body_bytes", [7, 1 << 12])
+def test_another_version_is_refused_with_this_version(served: Served, version: int, body_bytes: int) -> None:
+    """Its body may be longer than any of this version."""
     with served.client() as client:
-        client.sendall(b"\x8eNETTOOL" + version.to_bytes(2, "big") + b"\x01\x00\x00\x07unknown")
-        data = client.recv(100)
-        assert wire.decode_preface_untrusted(data) == (wire.VERSION, wire.PrefaceType.REFUSED_VERSION, 0)
+        client.sendall(b"\x8eNETTOOL" + version.to_bytes(2, "big") + b"\x01\x00" + body_bytes.to_bytes(2, "big"))
+        client.sendall(b"x" * body_bytes)
+        assert receive_preface(client)[0] == (wire.VERSION, wire.PrefaceType.REFUSED_VERSION, 0)
         assert client.recv(100) == b""
     served.check()
 
 
-@pytest.mark.parametrize(
-    ("hello", "refusal"),
-    [
-        (wire.Hello(wire.NO_TOKEN, 0, 0, b""), wire.PrefaceType.REFUSED_STREAMS),
-        (wire.Hello(wire.NO_TOKEN, TransportOptions().max_streams + 1, 0, b""), wire.PrefaceType.REFUSED_STREAMS),
-        (wire.Hello(wire.NO_TOKEN, 2, 1, b""), wire.PrefaceType.REFUSED_STREAMS),
-        (wire.Hello(b"a guessed token!", 2, 1, b""), wire.PrefaceType.REFUSED_SESSION),
-        (wire.Hello(wire.NO_TOKEN, 1, 0, b"key"), wire.PrefaceType.REFUSED_SECURITY),
-    ],
-)
-def test_an_impossible_hello_is_refused(served: Served, hello: wire.Hello, refusal: wire.PrefaceType) -> None:
+def test_a_hello_of_this_version_without_a_common_version_is_refused(served: Served) -> None:
     with served.client() as client:
-        client.sendall(wire.encode_hello(hello))
-        assert wire.decode_preface_untrusted(client.recv(100)) == (wire.VERSION, refusal, 0)
+        clear = wire.hello_parameters(1, (27, b""))
+        clear[wire.PrefaceParameter.VERSIONS] = bytes(3) + b"\x07"
+        client.sendall(hello_with(clear))
+        assert receive_preface(client)[0].preface_type == wire.PrefaceType.REFUSED_VERSION
+
+
+@pytest.mark.parametrize("streams", [0, TransportOptions().max_streams + 1])
+def test_an_impossible_number_of_connections_is_refused(served: Served, streams: int) -> None:
+    with served.client() as client:
+        client.sendall(hello_with(wire.hello_parameters(streams, (27, b""))))
+        assert refusal_reason(client) == wire.PrefaceRefusal.STREAMS
         assert client.recv(100) == b""
     served.check()
 
 
-def begin_session(client: socket.socket, streams: int) -> bytes:
-    client.sendall(wire.encode_hello(wire.Hello(wire.NO_TOKEN, streams, 0, b"")))
-    return wire.decode_welcome_untrusted(client.recv(100)[wire.PREFACE_BYTES :]).token
+def test_what_was_said_in_the_clear_cannot_be_altered_on_the_way(served: Served) -> None:
+    with served.client() as client:
+        client.sendall(hello_with(wire.hello_parameters(5, (27, b"another GREASE"))))
+        assert refusal_reason(client) == wire.PrefaceRefusal.SECURITY
+    served.check()
+
+
+def test_a_third_hello_is_not_answered(served: Served) -> None:
+    with served.client() as client:
+        begin(client)
+        client.sendall(HELLO)
+        with suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+    served.check()
+
+
+STREAMS = TransportOptions(streams=3, plaintext=True)
 
 
 def test_a_session_waits_for_its_connections_until_the_timeout(served_briefly: Served) -> None:
     with served_briefly.client() as first, served_briefly.client() as second:
-        token = begin_session(first, 3)
-        second.sendall(wire.encode_hello(wire.Hello(token, 3, 2, b"")))
-        assert wire.decode_preface_untrusted(second.recv(100)) == (wire.VERSION, wire.PrefaceType.WELCOME, 18)
+        session = shake_hands(first, STREAMS)
+        assert join(second, session, 2) == wire.PrefaceType.JOINED
         served_briefly.check()
         assert first.recv(100) == b""
         assert second.recv(100) == b""
     assert len(served_briefly.channels) == 1
 
 
-@pytest.mark.parametrize(("streams", "stream"), [(2, 1), (3, 0), (3, 1)])
-def test_each_stream_of_a_session_is_accepted_once(served: Served, streams: int, stream: int) -> None:
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_each_stream_of_a_session_is_accepted_once(served: Served, number: int) -> None:
     with served.client() as first, served.client() as second, served.client() as third:
-        token = begin_session(first, 3)
-        second.sendall(wire.encode_hello(wire.Hello(token, 3, 1, b"")))
-        assert wire.decode_preface_untrusted(second.recv(100)) == (wire.VERSION, wire.PrefaceType.WELCOME, 18)
-        third.sendall(wire.encode_hello(wire.Hello(token, streams, stream, b"")))
-        assert wire.decode_preface_untrusted(third.recv(100)) == (wire.VERSION, wire.PrefaceType.REFUSED_SESSION, 0)
+        session = shake_hands(first, STREAMS)
+        assert join(second, session, 1) == wire.PrefaceType.JOINED
+        third.sendall(wire.encode_join(session.join(number)))
+        assert refusal_reason(third) == wire.PrefaceRefusal.SESSION
+
+
+def test_a_token_alone_takes_no_slot_and_ends_no_session(served: Served) -> None:
+    with ExitStack() as stack:
+        first, second, third = (stack.enter_context(served.client()) for _ in range(3))
+        session = shake_hands(first, STREAMS)
+        genuine = session.join(1)
+        forgeries = [
+            genuine._replace(mac=bytes(wire.MAC_BYTES)),
+            genuine._replace(number=2),
+            genuine._replace(token=b"a guessed token!"),
+        ]
+        for forged in forgeries:
+            with served.client() as thief:
+                thief.sendall(wire.encode_join(forged))
+                assert refusal_reason(thief) == wire.PrefaceRefusal.SESSION
+        assert join(second, session, 1) == wire.PrefaceType.JOINED
+        assert join(third, session, 2) == wire.PrefaceType.JOINED
+        served.await_channels(1)
+
+
+@pytest.mark.parametrize("is_forged", [False, True])
+def test_a_join_that_overtakes_the_finish_waits_for_it(served: Served, is_forged: bool) -> None:
+    with served.client() as first, served.client() as second:
+        session, finish = begin(first, TransportOptions(streams=2, plaintext=True))
+        request = session.join(1)
+        second.sendall(wire.encode_join(request._replace(mac=bytes(32)) if is_forged else request))
+        served.check()
+        first.sendall(finish)
+        if is_forged:
+            assert refusal_reason(second) == wire.PrefaceRefusal.SESSION
+        else:
+            assert receive_preface(second)[0].preface_type == wire.PrefaceType.JOINED
+            served.await_channels(2)
+
+
+def test_a_join_that_waits_for_a_lost_session_is_dropped(served: Served) -> None:
+    with served.client() as second:
+        with served.client() as first:
+            session, _ = begin(first, TransportOptions(streams=2, plaintext=True))
+            second.sendall(wire.encode_join(session.join(1)))
+            served.check()
+        assert second.recv(100) == b""
+    served.check()
+
+
+def test_sessions_that_never_complete_make_room_for_those_of_other_hosts(served: Served) -> None:
+    with ExitStack() as stack:
+        first, second = stack.enter_context(served.client("127.0.0.9")), stack.enter_context(served.client("127.0.0.9"))
+        session = shake_hands(first, TransportOptions(streams=2, plaintext=True))
+        for _ in range(40):
+            shake_hands(stack.enter_context(served.client()), STREAMS)
+        assert join(second, session, 1) == wire.PrefaceType.JOINED
+        served.await_channels(1)
 
 
 def test_sessions_of_several_connections_do_not_mix(served: Served) -> None:
@@ -223,8 +323,7 @@ def test_sessions_of_several_connections_do_not_mix(served: Served) -> None:
 
 def test_garbage_in_a_session_ends_that_session_only(served: Served) -> None:
     with served.client() as client:
-        client.sendall(HELLO)
-        assert client.recv(100)
+        shake_hands(client)
         served.await_channels(1)
         client.sendall(b"\xff" * 100)
         for _ in range(2):
@@ -261,7 +360,7 @@ def test_clients_leave_no_descriptors(served: Served) -> None:
 def test_dropped_handshakes_leave_no_descriptors(served_briefly: Served) -> None:
     before = descriptors()
     with served_briefly.client() as silent, served_briefly.client() as incomplete:
-        begin_session(incomplete, 2)
+        shake_hands(incomplete, STREAMS)
         assert silent.recv(100) == incomplete.recv(100) == b""
     assert not served_briefly.channels
     assert descriptors() == before
@@ -272,11 +371,14 @@ def test_a_listener_leaves_no_descriptors() -> None:
     for _ in range(20):
         listener = TcpTransport().listen(LOOPBACK, NO_TIMEOUT)
         clients = [socket.create_connection(listener.address) for _ in range(3)]
-        clients[0].sendall(HELLO)
-        clients[1].sendall(wire.encode_hello(wire.Hello(wire.NO_TOKEN, 2, 0, b"")))
+        shaking = [
+            Background(partial(shake_hands, clients[0])),
+            Background(partial(shake_hands, clients[1], STREAMS)),
+        ]
         channel = listener.accept(PATIENCE_S)
         assert channel is not None
-        assert listener.accept(0) is None
+        while any(call.is_alive() for call in shaking):
+            assert listener.accept(0.01) is None
         listener.close()
         listener.close()
         channel.abort()
@@ -285,25 +387,30 @@ def test_a_listener_leaves_no_descriptors() -> None:
     assert descriptors() == before
 
 
-def test_a_shortage_of_descriptors_neither_spins_nor_ends_the_listener() -> None:
+def test_a_shortage_of_descriptors_refuses_that_connection_and_no_other() -> None:
     listener = TcpTransport().listen(LOOPBACK, NO_TIMEOUT)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.create_connection(listener.address) as client:
-        client.sendall(HELLO)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+    with socket.create_connection(listener.address) as earlier, socket.socket() as later:
+        assert listener.accept(0) is None
+        later.settimeout(PATIENCE_S)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
         try:
             fillers = []
             with suppress(OSError):
                 while True:
                     fillers.append(os.dup(0))
+            later.connect(listener.address)
             busy_s = time.process_time()
             assert listener.accept(1.0) is None
             assert time.process_time() - busy_s < 0.5  # CPU time: a loop that spins takes all of the second
+            assert refusal_reason(later) == wire.PrefaceRefusal.BUSY
         finally:
             for filler in fillers:
                 os.close(filler)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        shaking = Background(lambda: shake_hands(earlier))
         channel = listener.accept(PATIENCE_S)
+        shaking.outcome()
         assert channel is not None
         channel.abort()
     listener.close()

@@ -113,6 +113,9 @@ def test_tcp_frames_and_preface_match_the_code() -> None:
     text = section("TCP: preface and frames")
     kinds = {(row[0], row[1]) for row in rows(text) if len(row) == 3 and row[0].isdigit()}
     assert kinds == {(str(kind.value), kind.name) for kind in tcp_wire.PrefaceType}
-    ends = [int(row[0]) + int(row[1]) for row in rows(text) if len(row) == 4 and row[0].isdigit()]
+    fields = [row for row in rows(text) if len(row) == 4 and row[0].isdigit()]
+    parameters = {(row[0], row[1]) for row in fields if row[1].isupper()}
+    assert parameters == {(str(parameter.value), parameter.name) for parameter in tcp_wire.PrefaceParameter}
+    ends = [int(row[0]) + int(row[1]) for row in fields if row[1].isdigit()]
     assert tcp_wire.PREFACE_BYTES in ends
     assert tcp_wire.FRAME_BYTES in ends

@@ -8,6 +8,7 @@ from typing import Final
 
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
 from toolkit.errors import PeerClosedError
+from toolkit.transports.tcp.handshake import Session
 from toolkit.transports.tcp.pool import StreamPool, slices
 from toolkit.transports.tcp.stream import TcpStream
 from toolkit.transports.tcp.tcp_info import congestion_control, tcp_info
@@ -18,14 +19,27 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, zero seco
 
 
 class TcpChannel:
-    """See `toolkit.channel.Channel`. Owns the sockets; the first of the session comes first."""
+    """See `toolkit.channel.Channel`. Owns the sockets; the first of the session comes first.
 
-    def __init__(self, socks: Sequence[socket.socket], peer: Address, idle_timeout_s: float) -> None:
+    session: what the handshake of the first connection has agreed on
+    """
+
+    def __init__(
+        self, socks: Sequence[socket.socket], session: Session, peer: Address, idle_timeout_s: float, is_client: bool
+    ) -> None:
         self._peer = peer
+        self._session = session
         # A sink's descriptors may be used by one thread only, and one thread only may receive on a connection.
         is_single = len(socks) == 1
         self._streams = [
-            TcpStream(sock, peer, idle_timeout_s, reads_while_sending=not number, may_splice=is_single)
+            TcpStream(
+                sock,
+                peer,
+                idle_timeout_s,
+                session.record_keys(number, is_client),
+                reads_while_sending=not number,
+                may_splice=is_single,
+            )
             for number, sock in enumerate(socks)
         ]
         self._first = self._streams[0]
@@ -127,6 +141,8 @@ class TcpChannel:
             "reordering_seen": total("reord_seen"),
             "duplicates_reported": total("dsack_dups"),
             "streams": count,
+            "encryption": "none" if self._session.keys is None else str(self._session.keys.client.aead_name),
+            "authentication": self._session.authentication.name.lower(),
         }
 
     def _check_open(self) -> None:

@@ -1,15 +1,15 @@
 """The TCP transport: one connection per session, or several that share its content.
 
-`TcpTransport.connect` connects to the addresses of a name in parallel (`toolkit.transports.addresses`), then exchanges
-prefaces (`wire`). A peer that answers in another protocol or version, or not at all, is reported in one line.
+`TcpTransport.connect` connects to the addresses of a name in parallel (`toolkit.transports.addresses`), then performs
+the handshake (`handshake`). A peer that answers in another protocol or version, or not at all, is reported in one line.
 """
 
 import os
 import select
 import socket
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from errno import EAGAIN, EALREADY, ECONNREFUSED, EINPROGRESS
 from typing import Final
 
@@ -24,27 +24,12 @@ from toolkit.transports.addresses import (
     resolve,
 )
 from toolkit.transports.tcp.channel import TcpChannel
+from toolkit.transports.tcp.handshake import PrefaceRefusedError, Session, TcpClientHandshake, raise_refusal_untrusted
 from toolkit.transports.tcp.listener import TcpListener
 from toolkit.transports.tcp.settings import check_options, configure
-from toolkit.transports.tcp.wire import (
-    NO_TOKEN,
-    PREFACE_BYTES,
-    VERSION,
-    Hello,
-    PrefaceType,
-    Welcome,
-    decode_preface_untrusted,
-    decode_welcome_untrusted,
-    encode_hello,
-)
+from toolkit.transports.tcp.wire import PREFACE_BYTES, VERSION, PrefaceType, decode_preface_untrusted, encode_join
 
 _IN_PROGRESS: Final = frozenset((0, EINPROGRESS, EALREADY, EAGAIN))
-_REFUSALS: Final[dict[int, str]] = {
-    PrefaceType.REFUSED_SESSION: "has no session that waits for another connection; send again",
-    PrefaceType.REFUSED_STREAMS: "does not accept this many connections (--max-streams); choose fewer with --streams",
-    PrefaceType.REFUSED_SECURITY: "does not support authentication or encryption; send without",
-}
-
 Resolver = Callable[[Address, int], list[SocketAddress]]
 
 
@@ -68,8 +53,7 @@ class TcpTransport:
                 first = connect_first(candidates, lambda name: TcpAttempt(name, options), deadline_s).socket
                 on_failure.enter_context(first)
                 peer = address_of(first.getpeername())
-                _send_hello(first, Hello(NO_TOKEN, options.streams, 0, b""))
-                token = _receive_welcome(first, address, deadline_s).token
+                session = _shake_hands(first, address, options, deadline_s)
                 others: list[TcpAttempt] = []
                 for _ in range(1, options.streams):
                     # All at once: many connections then cost the round trips of one.
@@ -77,12 +61,13 @@ class TcpTransport:
                     on_failure.callback(others[-1].close)
                 for number, attempt in enumerate(others, 1):
                     finish_connecting(attempt, deadline_s)
-                    _send_hello(attempt.socket, Hello(token, options.streams, number, b""))
+                    _send(attempt.socket, encode_join(session.join(number)))
                 for attempt in others:
-                    _receive_welcome(attempt.socket, address, deadline_s)
+                    _await_joined(attempt.socket, address, deadline_s)
             except OSError as error:
                 raise connect_error(address, socket.SOCK_STREAM, error) from error
-            channel = TcpChannel([first, *(attempt.socket for attempt in others)], peer, options.idle_timeout_s)
+            socks = [first, *(attempt.socket for attempt in others)]
+            channel = TcpChannel(socks, session, peer, options.idle_timeout_s, is_client=True)
             on_failure.pop_all()
         return channel
 
@@ -133,28 +118,51 @@ class TcpAttempt:
         self.socket.close()
 
 
-def _send_hello(sock: socket.socket, hello: Hello) -> None:
-    sock.send(encode_hello(hello))  # the send buffer is empty: it fits
+def _shake_hands(sock: socket.socket, address: Address, options: TransportOptions, deadline_s: float) -> Session:
+    """Perform the handshake of the first connection. Raises RefusedError, UnreachableError, OSError."""
+    handshake = TcpClientHandshake(options)
+    _send(sock, handshake.first_message())
+    while handshake.session is None:
+        with _reporting(address):
+            _send(sock, handshake.receive_untrusted(*_receive_preface(sock, address, deadline_s)))
+    return handshake.session
 
 
-def _receive_welcome(sock: socket.socket, address: Address, deadline_s: float) -> Welcome:
-    """Wait for the peer's preface. Raises RefusedError, UnreachableError, OSError."""
+def _await_joined(sock: socket.socket, address: Address, deadline_s: float) -> None:
+    """Wait for the answer to a JOIN. Raises RefusedError, UnreachableError, OSError."""
+    with _reporting(address):
+        preface_type, body = _receive_preface(sock, address, deadline_s)
+        if preface_type == PrefaceType.REFUSED:
+            raise_refusal_untrusted(body)
+        if preface_type != PrefaceType.JOINED:
+            raise ProtocolError(f"unexpected preface type {preface_type:#04x}")
+
+
+def _send(sock: socket.socket, preface: bytes) -> None:
+    sock.send(preface)  # the send buffer is empty: it fits
+
+
+def _receive_preface(sock: socket.socket, address: Address, deadline_s: float) -> tuple[int, bytes]:
+    """Wait for the peer's preface; return its type and body. Raises as `_receive_exactly` does, and RefusedError."""
+    data = _receive_exactly(sock, PREFACE_BYTES, deadline_s, decode_preface_untrusted)
+    preface = decode_preface_untrusted(data)
+    assert preface is not None
+    if preface.version != VERSION or preface.preface_type == PrefaceType.REFUSED_VERSION:
+        raise RefusedError(
+            f"{printable(str(address))} speaks version {preface.version} of nettool's TCP protocol, and this is "
+            f"version {VERSION}; install the same nettool at both ends"
+        )
+    return preface.preface_type, _receive_exactly(sock, preface.body_bytes, deadline_s)
+
+
+@contextmanager
+def _reporting(address: Address) -> Iterator[None]:
+    """Turns what goes wrong while the peer's answer is awaited into RefusedError and UnreachableError."""
     peer = printable(str(address))
     try:
-        data = _receive_exactly(sock, PREFACE_BYTES, deadline_s, decode_preface_untrusted)
-        preface = decode_preface_untrusted(data)
-        assert preface is not None
-        if preface.version != VERSION or preface.preface_type == PrefaceType.REFUSED_VERSION:
-            raise RefusedError(
-                f"{peer} speaks version {preface.version} of nettool's TCP protocol, and this is version {VERSION}; "
-                "install the same nettool at both ends"
-            )
-        body = _receive_exactly(sock, preface.body_bytes, deadline_s)
-        if preface.preface_type in _REFUSALS:
-            raise RefusedError(f"{peer} {_REFUSALS[preface.preface_type]}")
-        if preface.preface_type != PrefaceType.WELCOME:
-            raise ProtocolError(f"unexpected preface type {preface.preface_type:#04x}")
-        return decode_welcome_untrusted(body)
+        yield
+    except PrefaceRefusedError as error:
+        raise RefusedError(f"{peer} {error}") from error
     except ProtocolError as error:
         raise RefusedError(f"the program that listens at {peer} is not nettool; check the port") from error
     except TimeoutError as error:

@@ -1,8 +1,9 @@
 """Reads frames from one non-blocking TCP socket: messages into a queue, content into a sink.
 
-Content takes one of two ways. If the sink offers the descriptors of its files, `splice` moves it: the kernel then
-copies each byte once, from page to page. Otherwise it passes through a block that fits the second-level cache, so that
-the sink writes and hashes bytes that are still there.
+Content takes one of three ways. On an encrypted connection, the sink gets it from the record that was just opened.
+Otherwise, if the sink offers the descriptors of its files, `splice` moves it: the kernel then copies each byte once,
+from page to page. If it offers none, content passes through a block that fits the second-level cache, so that the sink
+writes and hashes bytes that are still there.
 """
 
 import socket
@@ -13,6 +14,7 @@ from typing import Final, NoReturn
 from toolkit.channel import Address, DescriptorSink, Extent, ExtentSink
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.transports.tcp import splice
+from toolkit.transports.tcp.records import RecordOpener
 from toolkit.transports.tcp.wire import FRAME_BYTES, decode_frame_untrusted
 
 BLOCK_BYTES: Final = 1 << 19
@@ -23,6 +25,7 @@ _MIN_SPLICE_BYTES: Final = 1 << 17
 class FrameReader:
     """Reads what has arrived, and never waits.
 
+    opener:         opens the records of the socket; None if it carries plain frames
     messages:       complete messages, to be taken with `next_message`
     queued_bytes:   the size of `messages`
     extent:         the rest of the extent whose content is being received, None between extents
@@ -31,7 +34,9 @@ class FrameReader:
     extents_read:   how many extents were received completely
     """
 
-    def __init__(self, sock: socket.socket, peer: Address, may_splice: bool) -> None:
+    def __init__(
+        self, sock: socket.socket, peer: Address, may_splice: bool, opener: RecordOpener | None = None
+    ) -> None:
         self.messages: deque[bytes] = deque()
         self.queued_bytes = 0
         self.extent: Extent | None = None
@@ -40,7 +45,9 @@ class FrameReader:
         self.extents_read = 0
         self._socket = sock
         self._peer = peer
-        self._can_splice = may_splice and splice.is_available
+        self._opener = opener
+        self._receive_into = sock.recv_into if opener is None else opener.receive_into_untrusted
+        self._can_splice = may_splice and splice.is_available and opener is None
         self._header = memoryview(bytearray(FRAME_BYTES))
         self._message: memoryview | None = None
         self._filled_bytes = 0  # of the header, the message or the block
@@ -53,7 +60,13 @@ class FrameReader:
     @property
     def is_between_frames(self) -> bool:
         """Whether no frame has been read in part."""
-        return self._message is None and self.extent is None and not self._filled_bytes
+        is_inside_record = self._opener is not None and not self._opener.is_between_records
+        return self._message is None and self.extent is None and not self._filled_bytes and not is_inside_record
+
+    @property
+    def has_plaintext(self) -> bool:
+        """Whether there is more to read although the socket may have nothing: the rest of an opened record."""
+        return self._opener is not None and self._opener.has_plaintext
 
     def read_frame(self) -> bool:
         """Read a whole message or the header of an extent; False if neither has arrived.
@@ -102,11 +115,34 @@ class FrameReader:
         while self.extent is not None and not is_blocked:
             if self._splicing_sink is not None and not self._must_write and not self._filled_bytes:
                 is_blocked = not self._splice(self.extent, self._splicing_sink)
+            elif self._opener is not None:
+                is_blocked = not self._write_record(self.extent, sink, self._opener)
             else:
                 is_blocked = not self._write_block(self.extent, sink)
         if is_blocked:
             return False
         self.extents_read += 1
+        return True
+
+    def _write_record(self, extent: Extent, sink: ExtentSink, opener: RecordOpener) -> bool:
+        """Write what one record holds of the extent to the sink; False if no record has arrived."""
+        if not extent.length:
+            self.extent = None
+            return True
+        try:
+            content = opener.take_untrusted(extent.length)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._fail(error)
+        except ProtocolError as error:
+            self.failure = error
+            raise
+        if not content:
+            self._fail(None)
+        self.has_read = True
+        self._advance(extent, len(content))
+        sink.write(extent.file_id, extent.offset, content)
         return True
 
     def _write_block(self, extent: Extent, sink: ExtentSink) -> bool:
@@ -171,11 +207,14 @@ class FrameReader:
         """Receive until `target` is full, over as many calls as that takes; False if more has to arrive."""
         while self._filled_bytes < len(target):
             try:
-                count = self._socket.recv_into(target[self._filled_bytes :])
+                count = self._receive_into(target[self._filled_bytes :])
             except BlockingIOError:
                 return False
             except OSError as error:
                 self._fail(error)
+            except ProtocolError as error:
+                self.failure = error
+                raise
             if not count:
                 self._fail(None)
             self.has_read = True

@@ -1,68 +1,105 @@
 """A bound TCP port. It performs the handshakes, so that `accept` returns complete sessions only.
 
 One selector serves all pending handshakes, in the thread that calls `accept`. A slow or silent client delays nobody:
-it is dropped after the connect timeout, and the oldest handshake is dropped when there are too many. A client that
-sends anything but nettool's preface is dropped at the first wrong byte.
+it is dropped after the connect timeout. When there are too many handshakes, the host with most of them loses its
+oldest. A client that sends anything but nettool's preface is dropped at the first wrong byte, and cryptography is done
+for complete prefaces only. A shortage of descriptors refuses new connections and ends none.
 """
 
 import errno
-import secrets
+import os
 import selectors
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.transports.addresses import address_of, bind_first
+from toolkit.security.handshake import Responder
+from toolkit.transports.addresses import address_of, bind_first, network_of, packed_host
 from toolkit.transports.tcp.channel import TcpChannel
+from toolkit.transports.tcp.handshake import Session, TcpServerHandshake
 from toolkit.transports.tcp.settings import check_options, configure
 from toolkit.transports.tcp.wire import (
-    NO_TOKEN,
     PREFACE_BYTES,
-    TOKEN_BYTES,
     VERSION,
-    Hello,
+    Join,
+    PrefaceRefusal,
     PrefaceType,
-    Welcome,
-    decode_hello_untrusted,
+    decode_join_untrusted,
     decode_preface_untrusted,
+    encode_joined,
     encode_refusal,
-    encode_welcome,
+    encode_version_refusal,
 )
 
 MAX_HANDSHAKES: Final = 256
 _MAX_PENDING_SESSIONS: Final = 16
 _ACCEPTS_PER_ROUND: Final = 64
 _REFUSAL_LINGER_S: Final = 1.0
+_REFUSAL_LINGER_BYTES: Final = 1 << 17
 _SHORTAGE_PAUSE_S: Final = 0.1
-_SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_DESCRIPTOR_SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE))
+_SHORTAGES: Final = _DESCRIPTOR_SHORTAGES | {errno.ENOBUFS, errno.ENOMEM}
 _WAKE: Final = "wake"
 _LISTEN: Final = "listen"
 
 
-class _Handshake:
-    """A connection whose preface is incomplete, or whose refusal is being delivered."""
+class _FromHost(Protocol):
+    """Something that a host takes room for."""
 
-    def __init__(self, sock: socket.socket, peer: Address, deadline_s: float) -> None:
+    @property
+    def network(self) -> bytes: ...
+
+
+_T = TypeVar("_T", bound=_FromHost)
+
+
+def _first_of_busiest(oldest_first: Iterable[_T]) -> _T:
+    """Return the oldest item of the host that has most. One host then cannot take the room of another."""
+    items = list(oldest_first)
+    [(busiest, _)] = Counter(item.network for item in items).most_common(1)
+    return next(item for item in items if item.network == busiest)
+
+
+class _Handshake:
+    """A connection whose handshake is incomplete, or whose refusal is being delivered.
+
+    join: its request to join a session that is not established yet
+    """
+
+    def __init__(
+        self, sock: socket.socket, peer: Address, network: bytes, server: TcpServerHandshake, deadline_s: float
+    ) -> None:
         self.socket = sock
         self.peer = peer
+        self.network = network
         self.deadline_s = deadline_s
         self.received = b""
         self.expected_bytes = PREFACE_BYTES
         self.is_refused = False
+        self.server = server
+        self.join: Join | None = None
 
 
 class _PendingSession:
-    """A session of several connections that are not all there yet."""
+    """A session of several connections that are not all there yet.
 
-    def __init__(self, first: socket.socket, peer: Address, streams: int, deadline_s: float) -> None:
-        self.peer = peer
-        self.deadline_s = deadline_s
-        self.sockets: list[socket.socket | None] = [first] + [None] * (streams - 1)
+    session: None until the handshake of the first connection is complete
+    waiting: connections that asked to join before that
+    """
+
+    def __init__(self, first: _Handshake, streams: int) -> None:
+        self.peer = first.peer
+        self.network = first.network
+        self.deadline_s = first.deadline_s
+        self.session: Session | None = None
+        self.sockets: list[socket.socket | None] = [None] * streams
+        self.waiting: list[_Handshake] = []
 
     def close(self) -> None:
         for sock in self.sockets:
@@ -76,6 +113,7 @@ class TcpListener:
     def __init__(self, address: Address, options: TransportOptions) -> None:
         check_options(options)
         self._options = options
+        self._responder = Responder(options.admission, allows_plaintext=options.plaintext)
         self._socket = bind_first(
             address, socket.SOCK_STREAM, self._configure, lambda sock: sock.listen(socket.SOMAXCONN)
         )
@@ -85,6 +123,7 @@ class TcpListener:
         self._pending: dict[bytes, _PendingSession] = {}  # by token, oldest first
         self._ready: deque[TcpChannel] = deque()
         self._shortage_until_s: float | None = None
+        self._spare: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._is_closed = False
         self._is_freed = False
         self._wake_reader, self._wake_writer = socket.socketpair()
@@ -140,6 +179,8 @@ class TcpListener:
                 self._selector.close()
                 self._wake_reader.close()
                 self._wake_writer.close()
+                if self._spare is not None:
+                    os.close(self._spare)
         finally:
             self._lock.release()
 
@@ -165,11 +206,13 @@ class TcpListener:
 
     def _expire(self, now_s: float) -> None:
         for handshake in [h for h in self._handshakes.values() if now_s >= h.deadline_s]:
-            self._drop(handshake)
+            if handshake.socket in self._handshakes:  # it may have gone with its session
+                self._drop(handshake)
         for token in [token for token, session in self._pending.items() if now_s >= session.deadline_s]:
-            self._pending.pop(token).close()
+            self._end_pending(token)
         if self._shortage_until_s is not None and now_s >= self._shortage_until_s:
             self._shortage_until_s = None
+            self._restore_spare()
             with suppress(ValueError):  # another thread has just closed it
                 self._selector.register(self._socket, selectors.EVENT_READ, _LISTEN)
 
@@ -181,6 +224,8 @@ class TcpListener:
                 return
             except OSError as error:
                 if error.errno in _SHORTAGES and not self._is_closed:
+                    if error.errno in _DESCRIPTOR_SHORTAGES and self._refuse_one():
+                        continue
                     self._pause_accepting()
                     return
                 if self._is_closed:
@@ -188,24 +233,66 @@ class TcpListener:
                 continue  # the client has already gone
             sock.setblocking(False)
             if len(self._handshakes) >= MAX_HANDSHAKES:
-                self._drop(next(iter(self._handshakes.values())))
-            handshake = _Handshake(sock, address_of(origin), time.monotonic() + self._options.connect_timeout_s)
+                self._drop(_first_of_busiest(self._handshakes.values()))
+            peer = address_of(origin)
+            host = packed_host(peer.host)
+            server = TcpServerHandshake(self._responder, host, self._options.max_streams)
+            deadline_s = time.monotonic() + self._options.connect_timeout_s
+            handshake = _Handshake(sock, peer, network_of(host), server, deadline_s)
             self._handshakes[sock] = handshake
             self._selector.register(sock, selectors.EVENT_READ, handshake)
 
+    def _refuse_one(self) -> bool:
+        """No descriptors left: use the spare one to tell a client so; False if it is gone or has to be left for later.
+
+        A connection that stayed in the kernel's queue would keep its client waiting, and the selector busy.
+        """
+        if self._spare is None:
+            return False
+        os.close(self._spare)
+        self._spare = None
+        try:
+            sock, _ = self._socket.accept()
+        except OSError:
+            self._restore_spare()
+            return False
+        with sock, suppress(OSError):
+            sock.setblocking(False)
+            sock.send(encode_refusal(PrefaceRefusal.BUSY))
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(_REFUSAL_LINGER_BYTES)  # unread bytes would reset the connection, and destroy the refusal
+        self._restore_spare()
+        return self._spare is not None
+
+    def _restore_spare(self) -> None:
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
     def _pause_accepting(self) -> None:
-        """No descriptors left: drop the oldest handshake, and leave new connections in the kernel's queue for now."""
-        if self._handshakes:
-            self._drop(next(iter(self._handshakes.values())))
+        """Leave new connections in the kernel's queue for now."""
         self._selector.unregister(self._socket)
         self._shortage_until_s = time.monotonic() + _SHORTAGE_PAUSE_S
 
     def _drop(self, handshake: _Handshake) -> None:
+        """Close the connection of a handshake, and end the session that it was to begin."""
         self._detach(handshake).close()
+        if handshake.server.token is not None:
+            self._end_pending(handshake.server.token)
+
+    def _end_pending(self, token: bytes) -> None:
+        """End a session that is not complete. Does nothing if there is none with this token."""
+        pending = self._pending.pop(token, None)
+        if pending is not None:
+            pending.close()
+            for handshake in pending.waiting:
+                if handshake.socket in self._handshakes:
+                    self._drop(handshake)
 
     def _detach(self, handshake: _Handshake) -> socket.socket:
         """End the handshake; returns its socket, which belongs to the caller now."""
-        self._selector.unregister(handshake.socket)
+        if handshake.join is None:
+            self._selector.unregister(handshake.socket)
         del self._handshakes[handshake.socket]
         return handshake.socket
 
@@ -229,58 +316,99 @@ class TcpListener:
         preface = decode_preface_untrusted(handshake.received[:PREFACE_BYTES])
         if preface is None:
             return
+        if preface.version != VERSION:
+            self._refuse(handshake, encode_version_refusal())
+            return
         handshake.expected_bytes = PREFACE_BYTES + preface.body_bytes
         if len(handshake.received) < handshake.expected_bytes:
             return
-        if preface.version != VERSION:
-            self._refuse(handshake, PrefaceType.REFUSED_VERSION)
-            return
-        if preface.preface_type != PrefaceType.HELLO:
-            raise ProtocolError(f"unexpected preface type {preface.preface_type:#04x}")
-        hello = decode_hello_untrusted(handshake.received[PREFACE_BYTES:])
-        if hello.security:
-            self._refuse(handshake, PrefaceType.REFUSED_SECURITY)
-        elif hello.token != NO_TOKEN:
-            self._join_session(handshake, hello)
-        elif not 1 <= hello.streams <= self._options.max_streams or hello.stream:
-            self._refuse(handshake, PrefaceType.REFUSED_STREAMS)
-        else:
-            self._begin_session(handshake, hello)
+        body = handshake.received[PREFACE_BYTES:]
+        handshake.received = b""
+        handshake.expected_bytes = PREFACE_BYTES
+        match preface.preface_type:
+            case PrefaceType.HELLO:
+                self._on_hello_untrusted(handshake, body)
+            case PrefaceType.FINISH:
+                self._on_finish_untrusted(handshake, body)
+            case PrefaceType.JOIN:
+                self._on_join(handshake, decode_join_untrusted(body))
+            case _:
+                raise ProtocolError(f"unexpected preface type {preface.preface_type:#04x}")
 
-    def _refuse(self, handshake: _Handshake, preface_type: PrefaceType) -> None:
+    def _refuse(self, handshake: _Handshake, refusal: bytes) -> None:
         """Send the reason and wait for the client to close: a reset could destroy the reason on its way."""
-        handshake.socket.send(encode_refusal(preface_type))
+        handshake.socket.send(refusal)
         handshake.socket.shutdown(socket.SHUT_WR)
         handshake.is_refused = True
-        handshake.expected_bytes = len(handshake.received) + (1 << 12)
+        handshake.received = b""
+        handshake.expected_bytes = _REFUSAL_LINGER_BYTES
         handshake.deadline_s = min(handshake.deadline_s, time.monotonic() + _REFUSAL_LINGER_S)
 
-    def _begin_session(self, handshake: _Handshake, hello: Hello) -> None:
-        token = secrets.token_bytes(TOKEN_BYTES)
-        handshake.socket.send(encode_welcome(Welcome(token, b"")))
-        sock = self._detach(handshake)
-        if hello.streams == 1:
-            self._add_channel([sock], handshake.peer)
+    def _on_hello_untrusted(self, handshake: _Handshake, body: bytes) -> None:
+        server = handshake.server
+        answer = server.receive_hello_untrusted(body, time.monotonic_ns())
+        if answer.is_refusal:
+            self._refuse(handshake, answer.data)
             return
-        if len(self._pending) >= _MAX_PENDING_SESSIONS:
-            self._pending.pop(next(iter(self._pending))).close()
-        self._pending[token] = _PendingSession(sock, handshake.peer, hello.streams, handshake.deadline_s)
+        handshake.socket.send(answer.data)
+        if server.token is not None and server.streams > 1:
+            if len(self._pending) >= _MAX_PENDING_SESSIONS:
+                busiest = _first_of_busiest(self._pending.values())
+                self._end_pending(next(token for token, pending in self._pending.items() if pending is busiest))
+            self._pending[server.token] = _PendingSession(handshake, server.streams)
 
-    def _join_session(self, handshake: _Handshake, hello: Hello) -> None:
-        session = self._pending.get(hello.token)
-        if session is None or hello.streams != len(session.sockets) or session.sockets[hello.stream] is not None:
-            self._refuse(handshake, PrefaceType.REFUSED_SESSION)
+    def _on_finish_untrusted(self, handshake: _Handshake, body: bytes) -> None:
+        server = handshake.server
+        session = server.receive_finish_untrusted(body)
+        if session.streams == 1:
+            self._add_channel([self._detach(handshake)], session, handshake.peer)
             return
-        handshake.socket.send(encode_welcome(Welcome(hello.token, b"")))
-        session.sockets[hello.stream] = self._detach(handshake)
-        socks = [sock for sock in session.sockets if sock is not None]
-        if len(socks) == hello.streams:
-            del self._pending[hello.token]
-            self._add_channel(socks, session.peer)
+        pending = self._pending.get(session.token)
+        if pending is None:  # it had to make room
+            self._drop(handshake)
+            return
+        pending.session = session
+        pending.sockets[0] = self._detach(handshake)
+        for waiting in pending.waiting:
+            if waiting.socket in self._handshakes and waiting.join is not None:
+                join, waiting.join = waiting.join, None
+                self._selector.register(waiting.socket, selectors.EVENT_READ, waiting)
+                self._answer_join(waiting, join)
+        pending.waiting = []
 
-    def _add_channel(self, socks: list[socket.socket], peer: Address) -> None:
+    def _on_join(self, handshake: _Handshake, join: Join) -> None:
+        pending = self._pending.get(join.token)
+        if handshake.server.has_begun or pending is None or pending.session is not None:
+            self._answer_join(handshake, join)
+        else:  # the first connection's FINISH, sent before, is still on its way
+            self._selector.unregister(handshake.socket)
+            handshake.join = join
+            pending.waiting.append(handshake)
+
+    def _answer_join(self, handshake: _Handshake, join: Join) -> None:
+        pending = self._pending.get(join.token)
+        session = None if pending is None else pending.session
+        if (
+            pending is None
+            or session is None
+            or handshake.server.has_begun
+            or not session.admits_untrusted(join)
+            or pending.sockets[join.number] is not None
+        ):
+            self._refuse(handshake, encode_refusal(PrefaceRefusal.SESSION))
+            return
+        handshake.socket.send(encode_joined())
+        pending.sockets[join.number] = self._detach(handshake)
+        socks = [sock for sock in pending.sockets if sock is not None]
+        if len(socks) == session.streams:
+            del self._pending[join.token]
+            self._add_channel(socks, session, pending.peer)
+
+    def _add_channel(self, socks: list[socket.socket], session: Session, peer: Address) -> None:
         try:
-            self._ready.append(TcpChannel(socks, peer, self._options.idle_timeout_s))
+            channel = TcpChannel(socks, session, peer, self._options.idle_timeout_s, is_client=False)
         except OSError:  # no descriptors left for what a channel needs besides its sockets
             for sock in socks:
                 sock.close()
+        else:
+            self._ready.append(channel)

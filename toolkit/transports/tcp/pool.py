@@ -29,12 +29,12 @@ class _ExtentInFlight:
     thread from sending from whichever file gets the number next.
     """
 
-    def __init__(self, extent: Extent, source: ExtentSource, slices: int) -> None:
+    def __init__(self, extent: Extent, source: ExtentSource, slices: int, needs_descriptor: bool) -> None:
         self.extent = extent
         self.source = source
         self.slices_left = slices
         self.descriptor: int | None = None
-        descriptor = source.fileno() if extent.length > SMALL_BYTES else None
+        descriptor = source.fileno() if needs_descriptor and extent.length > SMALL_BYTES else None
         if descriptor is not None:
             try:
                 self.descriptor = os.dup(descriptor)
@@ -86,7 +86,7 @@ class StreamPool:
             self._senders = [self._start(self._send, stream) for stream in self._others]
         pieces = slices(extent)
         try:
-            in_flight = _ExtentInFlight(extent, source, len(pieces))
+            in_flight = _ExtentInFlight(extent, source, len(pieces), self._first.sends_files)
         except BaseException:
             source.release(extent)
             raise
@@ -203,7 +203,7 @@ class StreamPool:
         poll.register(stream.socket, select.POLLIN)
         poll.register(self._stop_reader, select.POLLIN)
         try:
-            while poll.poll() and not self._is_stopping:
+            while (stream.has_plaintext or poll.poll()) and not self._is_stopping:
                 if stream.receive(self._sink, 0) is not None:
                     raise ProtocolError("the peer sent a message on a connection that carries content only")
                 self._wake()

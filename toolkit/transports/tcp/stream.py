@@ -1,8 +1,9 @@
 """Sends and receives frames over one TCP connection: messages, and extents from files and into a sink.
 
 The socket is non-blocking; a call that has to wait polls. A sender that waits for room also reads messages, so that
-two peers that both send cannot block each other. Content is sent with `sendfile`, in slices with a header each: if a
-file ends too early, zeros fill the rest of the slice, and the connection can still carry the reason to the peer.
+two peers that both send cannot block each other. Content is sent in slices with a header each: if a file ends too
+early, zeros fill the rest of the slice, and the connection can still carry the reason to the peer. Plain content is
+sent with `sendfile`; on an encrypted connection, the source fills a record, which is sealed and sent (`records`).
 `frame_reader` does the receiving.
 
 Silence is the time that this side has waited, over all calls, since the peer last sent or acknowledged something. Time
@@ -28,11 +29,11 @@ from typing import Final
 from toolkit.channel import Address, Extent, ExtentSink, ExtentSource
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.transports.tcp.frame_reader import BLOCK_BYTES, FrameReader, connection_lost_error
+from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
 from toolkit.transports.tcp.tcp_info import tcp_info
-from toolkit.transports.tcp.wire import FRAME_BYTES, encode_extent_header, encode_message_header
+from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
 
-SLICE_BYTES: Final = 1 << 20
-"""The most content that one frame holds: small enough to fill with zeros, large enough to cost nothing."""
+SLICE_BYTES: Final = MAX_EXTENT_BYTES
 
 SMALL_BYTES: Final = 1 << 16
 """Up to this size, content is read and sent with its header in one system call, where `sendfile` needs three."""
@@ -55,12 +56,16 @@ _PEER_ERRORS: Final = frozenset(
         errno.ENOTCONN,
     )
 )
+_RECORD_CONTENT_BYTES: Final = 1 << 17
+"""Content in one record: a divisor of SLICE_BYTES, and two buffers of it stay in the second-level cache."""
+
 _MSG_MORE: Final = getattr(socket, "MSG_MORE", 0)
 
 
 class TcpStream:
     """One connection after its preface. At most one thread sends on it at a time, and at most one receives.
 
+    keys:                seal and open what the connection carries; None for plain frames
     reads_while_sending: whether a sender that waits for room reads messages; no if another thread receives
     may_splice:          whether the receiving thread is the one that the sink belongs to
     is_given_up:         whether the peer was silent for the idle timeout
@@ -71,6 +76,7 @@ class TcpStream:
         sock: socket.socket,
         peer: Address,
         idle_timeout_s: float,
+        keys: RecordKeys | None = None,
         *,
         reads_while_sending: bool = True,
         may_splice: bool = True,
@@ -82,21 +88,38 @@ class TcpStream:
         self._peer = peer
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
-        self._reader = FrameReader(sock, peer, may_splice)
+        self._sealer = None if keys is None else RecordSealer(keys.outgoing)
+        opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming)
+        self._reader = FrameReader(sock, peer, may_splice, opener)
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
         self._outgoing_block = memoryview(b"")
 
     # Sending
 
+    @property
+    def sends_files(self) -> bool:
+        """Whether `send_slice` sends from a descriptor."""
+        return self._sealer is None
+
     def send_message(self, message: bytes) -> None:
         """Hand a message to the kernel. Raises PeerClosedError."""
-        self._send_all(memoryview(encode_message_header(len(message)) + message))
+        frame = memoryview(encode_message_header(len(message)) + message)
+        if self._sealer is None:
+            self._send_all(frame)
+            return
+        for start in range(0, len(frame), MAX_RECORD_BYTES):
+            piece = frame[start : start + MAX_RECORD_BYTES]
+            self._sealer.plaintext[: len(piece)] = piece
+            self._send_all(self._sealer.seal(len(piece)))
 
     def send_slice(self, piece: Extent, source: ExtentSource, descriptor: int | None = None) -> None:
         """Hand at most SLICE_BYTES of content to the kernel. Raises PeerClosedError, and what the source raises.
 
         descriptor: the file to send from; None for the source's own
         """
+        if self._sealer is not None:
+            self._send_sealed_slice(piece, source, self._sealer)
+            return
         if not self._outgoing_block:
             self._outgoing_block = memoryview(bytearray(FRAME_BYTES + SMALL_BYTES))
         header = encode_extent_header(piece)
@@ -125,6 +148,28 @@ class TcpStream:
             if not self._is_send_broken:
                 self._send_all(memoryview(bytes(piece.length - sent)))
             raise
+
+    def _send_sealed_slice(self, piece: Extent, source: ExtentSource, sealer: RecordSealer) -> None:
+        filled = FRAME_BYTES
+        sealer.plaintext[:FRAME_BYTES] = encode_extent_header(piece)
+        sent = 0
+        failure: Exception | None = None
+        while sent < piece.length:
+            content = sealer.plaintext[filled : filled + min(_RECORD_CONTENT_BYTES, piece.length - sent)]
+            if failure is None:
+                try:
+                    source.read_into(piece.offset + sent, content)
+                except Exception as error:
+                    if not sent:
+                        raise
+                    failure = error
+            if failure is not None:
+                content[:] = bytes(len(content))
+            self._send_all(sealer.seal(filled + len(content)))
+            sent += len(content)
+            filled = 0
+        if failure is not None:
+            raise failure
 
     def wait_for_room(self, wake: int | None = None) -> bool:
         """Wait until the socket is writable, and read messages meanwhile; False if `wake` is readable first."""
@@ -196,6 +241,11 @@ class TcpStream:
     def is_between_frames(self) -> bool:
         """Whether no frame has been read in part."""
         return self._reader.is_between_frames
+
+    @property
+    def has_plaintext(self) -> bool:
+        """Whether `receive` finds more although the socket may have nothing to read."""
+        return self._reader.has_plaintext
 
     @property
     def extents_read(self) -> int:
