@@ -30,6 +30,7 @@ from toolkit.transports.tcp.settings import check_options, configure
 from toolkit.transports.tcp.wire import PREFACE_BYTES, VERSION, PrefaceType, decode_preface_untrusted, encode_join
 
 _IN_PROGRESS: Final = frozenset((0, EINPROGRESS, EALREADY, EAGAIN))
+
 Resolver = Callable[[Address, int], list[SocketAddress]]
 
 

@@ -12,10 +12,9 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterable
+from collections import deque
 from contextlib import suppress
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
@@ -23,6 +22,7 @@ from toolkit.security.handshake import Responder
 from toolkit.transports.addresses import address_of, bind_first, network_of, packed_host
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import Session, TcpServerHandshake
+from toolkit.transports.tcp.pending import PendingHandshake, PendingSession, first_of_busiest
 from toolkit.transports.tcp.settings import check_options, configure
 from toolkit.transports.tcp.wire import (
     PREFACE_BYTES,
@@ -49,64 +49,6 @@ _WAKE: Final = "wake"
 _LISTEN: Final = "listen"
 
 
-class _FromHost(Protocol):
-    """Something that a host takes room for."""
-
-    @property
-    def network(self) -> bytes: ...
-
-
-_T = TypeVar("_T", bound=_FromHost)
-
-
-def _first_of_busiest(oldest_first: Iterable[_T]) -> _T:
-    """Return the oldest item of the host that has most. One host then cannot take the room of another."""
-    items = list(oldest_first)
-    [(busiest, _)] = Counter(item.network for item in items).most_common(1)
-    return next(item for item in items if item.network == busiest)
-
-
-class _Handshake:
-    """A connection whose handshake is incomplete, or whose refusal is being delivered.
-
-    join: its request to join a session that is not established yet
-    """
-
-    def __init__(
-        self, sock: socket.socket, peer: Address, network: bytes, server: TcpServerHandshake, deadline_s: float
-    ) -> None:
-        self.socket = sock
-        self.peer = peer
-        self.network = network
-        self.deadline_s = deadline_s
-        self.received = b""
-        self.expected_bytes = PREFACE_BYTES
-        self.is_refused = False
-        self.server = server
-        self.join: Join | None = None
-
-
-class _PendingSession:
-    """A session of several connections that are not all there yet.
-
-    session: None until the handshake of the first connection is complete
-    waiting: connections that asked to join before that
-    """
-
-    def __init__(self, first: _Handshake, streams: int) -> None:
-        self.peer = first.peer
-        self.network = first.network
-        self.deadline_s = first.deadline_s
-        self.session: Session | None = None
-        self.sockets: list[socket.socket | None] = [None] * streams
-        self.waiting: list[_Handshake] = []
-
-    def close(self) -> None:
-        for sock in self.sockets:
-            if sock is not None:
-                sock.close()
-
-
 class TcpListener:
     """See `toolkit.channel.Listener`."""
 
@@ -119,8 +61,8 @@ class TcpListener:
         )
         self._address = address_of(self._socket.getsockname())
         self._lock = threading.Lock()  # guards everything below
-        self._handshakes: dict[socket.socket, _Handshake] = {}  # oldest first
-        self._pending: dict[bytes, _PendingSession] = {}  # by token, oldest first
+        self._handshakes: dict[socket.socket, PendingHandshake] = {}  # oldest first
+        self._pending: dict[bytes, PendingSession] = {}  # by token, oldest first
         self._ready: deque[TcpChannel] = deque()
         self._shortage_until_s: float | None = None
         self._spare: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -201,7 +143,7 @@ class TcpListener:
                 return
             if key.data == _LISTEN:
                 self._accept_connections()
-            elif isinstance(key.data, _Handshake) and key.data.socket in self._handshakes:
+            elif isinstance(key.data, PendingHandshake) and key.data.socket in self._handshakes:
                 self._advance(key.data)
 
     def _expire(self, now_s: float) -> None:
@@ -233,12 +175,12 @@ class TcpListener:
                 continue  # the client has already gone
             sock.setblocking(False)
             if len(self._handshakes) >= MAX_HANDSHAKES:
-                self._drop(_first_of_busiest(self._handshakes.values()))
+                self._drop(first_of_busiest(self._handshakes.values()))
             peer = address_of(origin)
             host = packed_host(peer.host)
             server = TcpServerHandshake(self._responder, host, self._options.max_streams)
             deadline_s = time.monotonic() + self._options.connect_timeout_s
-            handshake = _Handshake(sock, peer, network_of(host), server, deadline_s)
+            handshake = PendingHandshake(sock, peer, network_of(host), server, deadline_s)
             self._handshakes[sock] = handshake
             self._selector.register(sock, selectors.EVENT_READ, handshake)
 
@@ -274,7 +216,7 @@ class TcpListener:
         self._selector.unregister(self._socket)
         self._shortage_until_s = time.monotonic() + _SHORTAGE_PAUSE_S
 
-    def _drop(self, handshake: _Handshake) -> None:
+    def _drop(self, handshake: PendingHandshake) -> None:
         """Close the connection of a handshake, and end the session that it was to begin."""
         self._detach(handshake).close()
         if handshake.server.token is not None:
@@ -289,7 +231,7 @@ class TcpListener:
                 if handshake.socket in self._handshakes:
                     self._drop(handshake)
 
-    def _detach(self, handshake: _Handshake) -> socket.socket:
+    def _detach(self, handshake: PendingHandshake) -> socket.socket:
         """End the handshake; returns its socket, which belongs to the caller now."""
         if handshake.join is None:
             self._selector.unregister(handshake.socket)
@@ -298,7 +240,7 @@ class TcpListener:
 
     # One handshake
 
-    def _advance(self, handshake: _Handshake) -> None:
+    def _advance(self, handshake: PendingHandshake) -> None:
         try:
             data = handshake.socket.recv(handshake.expected_bytes - len(handshake.received))
             if not data:
@@ -312,7 +254,7 @@ class TcpListener:
         except (OSError, ProtocolError):
             self._drop(handshake)
 
-    def _read_untrusted(self, handshake: _Handshake) -> None:
+    def _read_untrusted(self, handshake: PendingHandshake) -> None:
         preface = decode_preface_untrusted(handshake.received[:PREFACE_BYTES])
         if preface is None:
             return
@@ -335,7 +277,7 @@ class TcpListener:
             case _:
                 raise ProtocolError(f"unexpected preface type {preface.preface_type:#04x}")
 
-    def _refuse(self, handshake: _Handshake, refusal: bytes) -> None:
+    def _refuse(self, handshake: PendingHandshake, refusal: bytes) -> None:
         """Send the reason and wait for the client to close: a reset could destroy the reason on its way."""
         handshake.socket.send(refusal)
         handshake.socket.shutdown(socket.SHUT_WR)
@@ -344,7 +286,7 @@ class TcpListener:
         handshake.expected_bytes = _REFUSAL_LINGER_BYTES
         handshake.deadline_s = min(handshake.deadline_s, time.monotonic() + _REFUSAL_LINGER_S)
 
-    def _on_hello_untrusted(self, handshake: _Handshake, body: bytes) -> None:
+    def _on_hello_untrusted(self, handshake: PendingHandshake, body: bytes) -> None:
         server = handshake.server
         answer = server.receive_hello_untrusted(body, time.monotonic_ns())
         if answer.is_refusal:
@@ -353,11 +295,11 @@ class TcpListener:
         handshake.socket.send(answer.data)
         if server.token is not None and server.streams > 1:
             if len(self._pending) >= _MAX_PENDING_SESSIONS:
-                busiest = _first_of_busiest(self._pending.values())
+                busiest = first_of_busiest(self._pending.values())
                 self._end_pending(next(token for token, pending in self._pending.items() if pending is busiest))
-            self._pending[server.token] = _PendingSession(handshake, server.streams)
+            self._pending[server.token] = PendingSession(handshake, server.streams)
 
-    def _on_finish_untrusted(self, handshake: _Handshake, body: bytes) -> None:
+    def _on_finish_untrusted(self, handshake: PendingHandshake, body: bytes) -> None:
         server = handshake.server
         session = server.receive_finish_untrusted(body)
         if session.streams == 1:
@@ -376,7 +318,7 @@ class TcpListener:
                 self._answer_join(waiting, join)
         pending.waiting = []
 
-    def _on_join(self, handshake: _Handshake, join: Join) -> None:
+    def _on_join(self, handshake: PendingHandshake, join: Join) -> None:
         pending = self._pending.get(join.token)
         if handshake.server.has_begun or pending is None or pending.session is not None:
             self._answer_join(handshake, join)
@@ -385,7 +327,7 @@ class TcpListener:
             handshake.join = join
             pending.waiting.append(handshake)
 
-    def _answer_join(self, handshake: _Handshake, join: Join) -> None:
+    def _answer_join(self, handshake: PendingHandshake, join: Join) -> None:
         pending = self._pending.get(join.token)
         session = None if pending is None else pending.session
         if (
