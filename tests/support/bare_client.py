@@ -11,8 +11,8 @@ from toolkit.channel import Address
 from toolkit.errors import ProtocolError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
+from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.handshake import Accepted, ClientHandshake
-from toolkit.rudp.protection import AeadProtection
 from toolkit.security.credentials import Credential, NoCredential
 from toolkit.security.handshake import Initiator
 from toolkit.security.keys import SessionKeys

@@ -15,11 +15,12 @@ from itertools import count
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from toolkit.rudp.aead_protection import KEY_UPDATE_PACKETS, AeadProtection
 from toolkit.rudp.batch import MAX_SEGMENTS, Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.observer import ConnectionObserver
-from toolkit.rudp.protection import KEY_UPDATE_PACKETS, AeadProtection, PacketProtection, Unprotected
+from toolkit.rudp.protection import PacketProtection, Unprotected
 from toolkit.rudp.state import ConnectionState
 
 MS = 1_000_000

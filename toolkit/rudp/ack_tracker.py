@@ -142,14 +142,14 @@ class AckTracker:
             self.ack_time_ns = now_ns
 
     def make_acks(
-        self, now_ns: int, datagram_bytes: int, data_limit: int, message_limit: int, dropped_datagrams: int
+        self, now_ns: int, packet_bytes: int, data_limit: int, message_limit: int, dropped_datagrams: int
     ) -> list[wire.AckPacket]:
         """Return the due acknowledgement in as many packets as its ranges need, newest ranges first.
 
-        `datagram_bytes` is the room in a datagram, without the authentication tag.
+        `packet_bytes` is the size of a packet without its authentication tag.
         Only the first packet states a delay: the arrival time of older packets is not kept.
         """
-        per_packet = wire.max_ack_ranges(datagram_bytes)
+        per_packet = wire.max_ack_ranges(packet_bytes)
         limit = per_packet if self._is_immediate else per_packet * _MAX_ACK_PACKETS
         ranges = self._received.newest_first(self._least_unacked, limit)
         self.ack_time_ns = None

@@ -6,11 +6,12 @@
     loss_recovery.py      what was sent: acknowledged, lost, or in flight; owns the path in use (path.py)
     ack_tracker.py        which packets have arrived, and when to acknowledge them
     assembler.py          the received data and messages
+    control_packets.py    acknowledgements, path validation, and the end
+    protection.py         seals what is sent and opens what is received
     flow_control.py       how much the peer may send
     state.py              the states of the connection, and the timers that end it
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -20,9 +21,10 @@ from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.rudp.assembler import DataAssembler, MessageAssembler
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.config import Config
+from toolkit.rudp.control_packets import ControlPackets
 from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.observer import ConnectionObserver, Timer
-from toolkit.rudp.path import MAX_AMPLIFICATION, PathState
+from toolkit.rudp.path import PathState
 from toolkit.rudp.protection import PacketProtection
 from toolkit.rudp.sender import Sender, take_stats
 from toolkit.rudp.skipped_numbers import SkippedPacketError
@@ -30,8 +32,6 @@ from toolkit.rudp.state import ConnectionLifetime, ConnectionState
 from toolkit.rudp.stats import ConnectionStats
 from toolkit.rudp.streams import DataSource
 from toolkit.rudp.wire import PacketType
-
-_MAX_PENDING_RESPONSES: Final = 4
 
 
 class Connection:
@@ -77,16 +77,12 @@ class Connection:
         self._messages = MessageAssembler(config.max_message_bytes)
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
         self._packets_invalid = 0
-        self._peer_id = peer_id
         self._protection = protection
-        self._tag_room = bytes(protection.tag_bytes)
         self._finish = finish
         self._is_finish_due = finish is not None
         self._is_close_due = False
-        self._pending_acks: deque[wire.AckPacket] = deque()
-        self._pending_responses: deque[tuple[int, int]] = deque(maxlen=_MAX_PENDING_RESPONSES)  # with sizes
-        largest_bytes = max(min(config.max_datagram_bytes, peer_datagram_bytes), wire.MIN_DATAGRAM_BYTES)
-        self._max_ack_ranges = wire.max_ack_ranges(largest_bytes - protection.tag_bytes)
+        self._control = ControlPackets(self._recovery.sent, peer_id, protection.tag_bytes)
+        self._max_ack_ranges = wire.max_ack_ranges(path.max_datagram_bytes - protection.tag_bytes)
         self._observer = observer
         if observer is not None:
             observer.connection_started(now_ns, local_id, peer_id, path.controller.name, protection.tag_bytes)
@@ -96,16 +92,13 @@ class Connection:
     def handle_batch(self, batch: Batch, now_ns: int) -> None:
         """Take datagrams from the peer. Those that do not open or are invalid are counted and dropped.
 
-        Nothing believes a packet before it has opened. Duplicates have no effect, and packets of the handshake that
-        are late neither.
+        Duplicates and late packets of the handshake have no effect.
         """
         self._data.begin_batch()
-        acks = self.acks
-        data, segment_bytes = batch.data, batch.segment_bytes
+        acks, data, segment_bytes = self.acks, batch.data, batch.segment_bytes
         while data:
             size = min(segment_bytes, len(data))
-            taken = 1
-            accepted_before = acks.packets_accepted
+            taken, accepted_before = 1, acks.packets_accepted
             try:
                 if data[0] == PacketType.DATA and self._lifetime.state is ConnectionState.ESTABLISHED:
                     taken = self._data.receive_untrusted(data, size, now_ns)
@@ -114,10 +107,12 @@ class Connection:
                 elif not PacketType.INITIAL <= data[0] < PacketType.DATA:
                     packet = self._handle_packet_untrusted(data[:size], now_ns)
                     if self._observer is not None:
-                        whole = memoryview(bytes(packet) + self._tag_room)
+                        whole = memoryview(bytes(packet).ljust(size, b"\0"))
                         self._observer.packets_received(now_ns, Batch(whole, size, batch.ecn))
-            except ProtocolError:
+            except ProtocolError as error:
                 self._packets_invalid += 1
+                if isinstance(error, SkippedPacketError):
+                    self.close(ExitCode.FAILED, str(error))
             accepted = acks.packets_accepted - accepted_before
             if accepted:
                 self._finish = None
@@ -152,12 +147,7 @@ class Connection:
 
     def _on_ack_untrusted(self, datagram: memoryview, now_ns: int) -> None:
         ack = wire.decode_ack_untrusted(datagram, self._max_ack_ranges)
-        try:
-            is_new = self._recovery.on_ack_untrusted(ack, now_ns)
-        except SkippedPacketError as error:
-            self.close(ExitCode.FAILED, str(error))
-            raise
-        if is_new:
+        if self._recovery.on_ack_untrusted(ack, now_ns):
             self._report_stats(now_ns)
 
     def _on_message_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
@@ -171,8 +161,8 @@ class Connection:
         self.acks.on_ack_frequency(number, least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
 
     def _on_path_challenge_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        size_bytes = len(datagram) + self._protection.tag_bytes
-        self._pending_responses.append((wire.PATH.unpack_untrusted(datagram)[-1], size_bytes))
+        challenge = wire.PATH.unpack_untrusted(datagram)[-1]
+        self._control.queue_response(challenge, len(datagram) + self._protection.tag_bytes)
 
     def _on_path_response_untrusted(self, datagram: memoryview, now_ns: int) -> None:
         path = self._recovery.path.validate_untrusted(wire.PATH.unpack_untrusted(datagram)[-1])
@@ -193,11 +183,10 @@ class Connection:
         If an ack-eliciting one has the highest packet number so far, that path is validated, and then used (RFC 9000
         section 9.3). `challenge` is 64 fresh random bits.
         """
-        before = self.acks.largest_eliciting
-        accepted_before = self.acks.packets_accepted
+        largest_before, accepted_before = self.acks.largest_eliciting, self.acks.packets_accepted
         self.handle_batch(batch, now_ns)
         path = self._recovery.path
-        if self.acks.largest_eliciting > before:
+        if self.acks.largest_eliciting > largest_before:
             path.propose(peer_address, challenge, now_ns)
         if path.candidate is not None and self.acks.packets_accepted > accepted_before:
             path.candidate.on_received(peer_address, len(batch.data))
@@ -234,7 +223,7 @@ class Connection:
     def start(self, data_limit: int, rtt_ns: int | None) -> None:
         """Begin on a client, with the results of the handshake: the send limit, and the first RTT sample, if any.
 
-        The client sends a PING at once: the answer shows that the server has received FINISH.
+        The client sends a PING at once: the answer shows that FINISH has arrived.
         """
         self.sender.streams.data.limit = data_limit
         self.sender.request_ping()
@@ -280,6 +269,8 @@ class Connection:
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
         """The next datagrams to send; None if nothing may be sent now. Valid until the next call."""
+        if self.state is ConnectionState.ESTABLISHED:
+            self._update_keys()
         transmit = self._next_transmit(now_ns)
         if self._observer is not None:
             end = self._lifetime.take_unreported_end()
@@ -287,8 +278,8 @@ class Connection:
                 self._observer.connection_closed(now_ns, end, self.close_code, self.close_reason)
             if transmit is not None:
                 self._observer.packets_sent(now_ns, transmit)
-        if transmit is None or transmit.data[0] in _SEALED_AS_BATCH or transmit.data[0] < PacketType.DATA:
-            return transmit
+        if transmit is None or transmit.data[0] <= PacketType.MESSAGE:
+            return transmit  # of the handshake, or sealed already, with its batch
         return transmit._replace(data=memoryview(self._protection.seal(bytes(transmit.data))))
 
     def _next_transmit(self, now_ns: int) -> Transmit | None:
@@ -298,51 +289,26 @@ class Connection:
             if not self._is_close_due:
                 return None
             self._is_close_due = False
-            number = self._recovery.sent.number_non_eliciting()
-            close = wire.encode_close(self._peer_id, number, self.close_code, self.close_reason) + self._tag_room
-            return Transmit(memoryview(close), len(close))
+            return self._control.close(self.close_code, self.close_reason)
         if self._is_finish_due and self._finish is not None:
             self._is_finish_due = False
             return Transmit(memoryview(self._finish), len(self._finish))
-        self._update_keys()
-        if self.state is not ConnectionState.ESTABLISHED:
-            return self._next_transmit(now_ns)
-        path = self._recovery.path
         if self.acks.ack_time_ns is not None and now_ns >= self.acks.ack_time_ns:
             self._make_acks(now_ns)
-        if self._pending_responses:
-            challenge, size_bytes = self._pending_responses.popleft()
-            return self._path_packet(PacketType.PATH_RESPONSE, challenge, MAX_AMPLIFICATION * size_bytes)
-        if path.candidate is not None:
-            candidate = path.candidate
-            sendable_bytes = candidate.poll_challenge(now_ns, path.rtt.pto_ns(0))
-            if sendable_bytes:
-                transmit = self._path_packet(PacketType.PATH_CHALLENGE, candidate.challenge, sendable_bytes)
-                candidate.on_challenge_sent(len(transmit.data))
-                return transmit._replace(destination=candidate.peer_address)
-        if self._pending_acks:
-            number = self._recovery.sent.number_non_eliciting()
-            ack = wire.encode_ack(self._peer_id, number, self._pending_acks.popleft()) + self._tag_room
-            return Transmit(memoryview(ack), len(ack), path.ecn.codepoint)
-        return self.sender.poll_transmit(now_ns)
+        return self._control.poll_transmit(self._recovery.path, now_ns) or self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
-        self._pending_acks += self.acks.make_acks(
+        acks = self.acks.make_acks(
             now_ns,
-            self._recovery.path.mtu.datagram_bytes - self._protection.tag_bytes,
-            self._data.advertise_limit(),
-            self._messages.window.advertise(),
-            self.receive_window.dropped_datagrams,
+            packet_bytes=self._recovery.path.mtu.datagram_bytes - self._protection.tag_bytes,
+            data_limit=self._data.advertise_limit(),
+            message_limit=self._messages.window.advertise(),
+            dropped_datagrams=self.receive_window.dropped_datagrams,
         )
-
-    def _path_packet(self, packet_type: PacketType, value: int, max_bytes: int) -> Transmit:
-        """A packet that shows that the path carries full-sized datagrams, unless `max_bytes` is less than that."""
-        packet = wire.PATH.pack(packet_type, 0, self._peer_id, self._recovery.sent.number_non_eliciting(), value)
-        size = max(len(packet) + self._protection.tag_bytes, min(max_bytes, wire.MIN_DATAGRAM_BYTES))
-        return Transmit(memoryview(packet.ljust(size, b"\0")), size)
+        self._control.queue_acks(acks)
 
     def _update_keys(self) -> None:
-        """Update the keys if it is time. What was sent with the current ones must have been acknowledged before."""
+        """Update the keys if it is time, which needs an acknowledgement of what was sent with them."""
         number = self._recovery.sent.next_packet_number
         if not self._protection.update_keys(number, self._recovery.largest_acked):
             return
@@ -441,5 +407,3 @@ _HANDLERS: Final[dict[int, Callable[[Connection, memoryview, int], None]]] = {
     PacketType.CLOSE: Connection._on_close_untrusted,
 }
 _ACK_ELICITING: Final = frozenset({PacketType.MESSAGE, PacketType.PING, PacketType.PROBE})
-_SEALED_AS_BATCH: Final = frozenset({PacketType.DATA, PacketType.MESSAGE})
-"""Sealed by `PacketBuffer` already; every other packet is sealed when it leaves."""

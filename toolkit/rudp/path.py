@@ -81,6 +81,7 @@ class PathState:
     peer_address:       the peer's address as the driver names it; None on a client, whose socket is connected
     candidate:          another address of the peer, while it is validated
     rtt, loss, mtu, controller, pacer, ecn: the estimators and state machines of the path
+    max_datagram_bytes: largest datagram that both sides accept
     datagram_bytes:     datagram size in use, which the controller knows of
     unproven_losses:    packets of the latest loss report that have not turned out spurious
     loss_report_first:  lowest packet number of that report
@@ -103,7 +104,8 @@ class PathState:
         self.candidate: PathValidation | None = None
         self.rtt = RttEstimator()
         self.loss = LossThresholds(self.rtt)
-        self.mtu = PathMtu(min(config.max_datagram_bytes, max_datagram_bytes))
+        self.max_datagram_bytes = max(min(config.max_datagram_bytes, max_datagram_bytes), wire.MIN_DATAGRAM_BYTES)
+        self.mtu = PathMtu(self.max_datagram_bytes)
         self.datagram_bytes = self.mtu.datagram_bytes
         new_controller = controller_factory(config.congestion_control)
         self.controller = new_controller(self.datagram_bytes, config.rate_bps, config.seed)
@@ -117,11 +119,10 @@ class PathState:
         self.probes_due = 0
         self.is_window_limited = False
         self._config = config
-        self._max_datagram_bytes = max_datagram_bytes
 
     def successor(self, peer_address: PeerAddress | None) -> "PathState":
         """Return a new path about which nothing is known. Only the peer's ECN counts continue."""
-        return PathState(self._config, self._max_datagram_bytes, peer_address, self.ecn.for_new_path())
+        return PathState(self._config, self.max_datagram_bytes, peer_address, self.ecn.for_new_path())
 
     def propose(self, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
         """Something new has arrived from `peer_address`: validate that path, unless this is under way."""

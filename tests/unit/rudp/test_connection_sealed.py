@@ -4,10 +4,11 @@ import pytest
 
 from tests.support.engine_pair import FixedKeys, sealed_pair
 from toolkit.rudp import wire
+from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.batch import Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.protection import AeadProtection, PacketProtection
+from toolkit.rudp.protection import PacketProtection
 from toolkit.rudp.state import ConnectionState
 from toolkit.rudp.streams import MessageBuffer
 from toolkit.rudp.wire import PacketType

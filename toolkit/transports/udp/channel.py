@@ -60,7 +60,7 @@ def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
         idle_timeout_ns=int(options.idle_timeout_s * 1e9),
         receive_window_bytes=max(1 << 16, sock.receive_buffer_bytes // 4),
         max_message_bytes=MAX_MESSAGE_BYTES + 1,
-        seed=secrets.randbits(32),
+        seed=secrets.randbits(64),
     )
 
 

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from toolkit.rudp.protection import Aead, AeadProtection, PacketProtection, Unprotected
+from toolkit.rudp.aead_protection import Aead, AeadProtection
+from toolkit.rudp.protection import PacketProtection, Unprotected
 from toolkit.security.admission import Method
 from toolkit.security.credentials import CodeCredential, Credential, KeyCredential
 from toolkit.security.keylog import log_keys

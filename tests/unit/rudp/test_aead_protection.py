@@ -6,8 +6,9 @@ import pytest
 from tests.support.engine_pair import FixedKeys, sealed_pair
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
+from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.batch import PacketBuffer
-from toolkit.rudp.protection import AeadProtection, PacketProtection, Unprotected
+from toolkit.rudp.protection import PacketProtection, Unprotected
 from toolkit.rudp.wire import PacketType
 
 ID = 0xABCDEF

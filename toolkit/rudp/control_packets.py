@@ -1,0 +1,68 @@
+"""Packets that elicit no acknowledgement: ACK, PATH_CHALLENGE, PATH_RESPONSE and CLOSE.
+
+They are sent before everything else, whatever the congestion window. All have room for the tag, and are sealed when
+they leave the connection.
+"""
+
+from collections import deque
+from typing import Final
+
+from toolkit.rudp import wire
+from toolkit.rudp.batch import Transmit
+from toolkit.rudp.path import MAX_AMPLIFICATION, PathState
+from toolkit.rudp.sent_packets import SentPackets
+from toolkit.rudp.wire import PacketType
+
+_MAX_PENDING_RESPONSES: Final = 4
+
+
+class ControlPackets:
+    """Queue acknowledgements and responses, then call `poll_transmit` until None."""
+
+    def __init__(self, sent: SentPackets, peer_id: int, tag_bytes: int) -> None:
+        """The packets take their numbers from `sent`."""
+        self._sent = sent
+        self._peer_id = peer_id
+        self._tag_bytes = tag_bytes
+        self._acks: deque[wire.AckPacket] = deque()
+        self._responses: deque[tuple[int, int]] = deque(maxlen=_MAX_PENDING_RESPONSES)  # challenge, its size
+
+    def queue_acks(self, acks: list[wire.AckPacket]) -> None:
+        """Send an acknowledgement, in one or more packets."""
+        self._acks += acks
+
+    def queue_response(self, challenge: int, size_bytes: int) -> None:
+        """Answer a PATH_CHALLENGE that came in a datagram of `size_bytes`."""
+        self._responses.append((challenge, size_bytes))
+
+    def poll_transmit(self, path: PathState, now_ns: int) -> Transmit | None:
+        """The next packet to send; None if there is none."""
+        if self._responses:
+            challenge, size_bytes = self._responses.popleft()
+            return self._path_packet(PacketType.PATH_RESPONSE, challenge, MAX_AMPLIFICATION * size_bytes)
+        candidate = path.candidate
+        if candidate is not None:
+            sendable_bytes = candidate.poll_challenge(now_ns, path.rtt.pto_ns(0))
+            if sendable_bytes:
+                transmit = self._path_packet(PacketType.PATH_CHALLENGE, candidate.challenge, sendable_bytes)
+                candidate.on_challenge_sent(len(transmit.data))
+                return transmit._replace(destination=candidate.peer_address)
+        if self._acks:
+            packet = wire.encode_ack(self._peer_id, self._sent.number_non_eliciting(), self._acks.popleft())
+            return self._transmit(packet, len(packet))._replace(ecn=path.ecn.codepoint)
+        return None
+
+    def close(self, code: int, reason: str) -> Transmit:
+        """A CLOSE."""
+        packet = wire.encode_close(self._peer_id, self._sent.number_non_eliciting(), code, reason)
+        return self._transmit(packet, len(packet))
+
+    def _path_packet(self, packet_type: PacketType, challenge: int, max_bytes: int) -> Transmit:
+        """It shows that the path carries datagrams of the minimum size, unless `max_bytes` is less than that."""
+        packet = wire.PATH.pack(packet_type, 0, self._peer_id, self._sent.number_non_eliciting(), challenge)
+        return self._transmit(packet, min(max_bytes, wire.MIN_DATAGRAM_BYTES) - self._tag_bytes)
+
+    def _transmit(self, packet: bytes, size_bytes: int) -> Transmit:
+        """The packet, padded to `size_bytes`, with room for the tag."""
+        data = packet.ljust(size_bytes, b"\0") + bytes(self._tag_bytes)
+        return Transmit(memoryview(data), len(data))
