@@ -9,13 +9,15 @@ Few descriptors stay open, however deep or wide the tree: a directory is opened 
 open, when it is needed again. It must then still be the same one.
 """
 
-import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 MAX_OPEN_DIRECTORIES = 16
+
+_Result = TypeVar("_Result")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: without it, opening a FIFO that has taken the place of a file would block.
@@ -39,24 +41,19 @@ class SourceDirectory:
 
     def names(self) -> list[bytes]:
         """What is in the directory, sorted so that whole paths come in byte order, as `LC_ALL=C sort` has them."""
-        with self._directories.descriptor(self) as descriptor, os.scandir(descriptor) as found:
-            keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=False) for one in found}
-        return sorted(keys, key=lambda name: name + b"/" * keys[name])
+        return self._directories.call(self, _sorted_names)
 
     def status_of(self, name: bytes) -> os.stat_result:
         """The status of a file or directory in this one; that of the link itself, if it is one."""
-        with self._directories.descriptor(self) as descriptor:
-            return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        return self._directories.call(self, os.stat, name, follow_symlinks=False)
 
     def is_readable(self, name: bytes) -> bool:
         """Whether this user may read a file in this directory."""
-        with self._directories.descriptor(self) as descriptor:
-            return os.access(name, os.R_OK, dir_fd=descriptor)
+        return self._directories.call(self, os.access, name, os.R_OK)
 
     def open_file(self, name: bytes) -> int:
         """Open a file in this directory, and return the descriptor. The caller checks what kind of file it is."""
-        with self._directories.descriptor(self) as descriptor:
-            return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=descriptor)
+        return self._directories.call(self, os.open, name, _FILE | os.O_NOFOLLOW)
 
 
 class SourceDirectories:
@@ -67,12 +64,11 @@ class SourceDirectories:
         self._descriptors: dict[SourceDirectory, int] = {}  # the one used last at the end
         self._is_closed = False
 
-    @contextlib.contextmanager
-    def descriptor(self, directory: SourceDirectory) -> Iterator[int]:
-        """A descriptor of the directory, valid in the block; use one at a time. Raises OSError."""
+    def call(self, directory: SourceDirectory, function: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
+        """Call `function` with `dir_fd`, a descriptor of the directory. Raises OSError."""
         with self._lock:
             try:
-                yield self._opened(directory)
+                return function(*args, dir_fd=self._opened(directory), **options)
             finally:
                 if self._is_closed:  # a channel may still send what the session has handed to it
                     self._close_all_but(0)
@@ -84,7 +80,7 @@ class SourceDirectories:
             self._close_all_but(0)
 
     def _opened(self, directory: SourceDirectory) -> int:
-        missing = []
+        missing: list[SourceDirectory] = []
         nearest: SourceDirectory | None = directory
         while nearest is not None and nearest not in self._descriptors:
             missing.append(nearest)
@@ -113,6 +109,12 @@ class SourceDirectories:
     def _close_all_but(self, count: int) -> None:
         while len(self._descriptors) > count:
             os.close(self._descriptors.pop(next(iter(self._descriptors))))
+
+
+def _sorted_names(dir_fd: int) -> list[bytes]:
+    with os.scandir(dir_fd) as found:
+        keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=False) for one in found}
+    return sorted(keys, key=lambda name: name + b"/" * keys[name])
 
 
 def open_named(path: bytes) -> int:
