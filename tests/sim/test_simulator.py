@@ -27,11 +27,13 @@ def link_of(path: PathSpec, seed: int = 1, mtu_bytes: int = 1500) -> LinkSpec:
 
 
 def test_one_packet_takes_the_handshake_and_one_way() -> None:
-    """INITIAL and DATA take propagation and transmission, and so do the small ACCEPT and ACK."""
+    """Each flight takes propagation and transmission: INITIAL, the two ACCEPTs, FINISH with PING and DATA, and ACK."""
     (flow,) = Simulator(link_of(PLAIN), [FlowSpec(size_bytes=1, start_ns=3 * MS)]).run()
-    accept_ns, ack_ns = ((IP_UDP_BYTES + size) * 8 * 10 for size in (34, 74))
+    accept_ns, finish_ns, ping_ns, data_ns, ack_ns = (
+        (IP_UDP_BYTES * packets + size) * 8 * 10 for packets, size in ((2, 1383), (1, 1124), (1, 34), (1, 27), (1, 74))
+    )
     first_flight_ns = CROSSING_NS + accept_ns + 20 * MS
-    data_ns = 20 * MS + (IP_UDP_BYTES + 38 + IP_UDP_BYTES + 27) * 8 * 10  # after the PING
+    data_ns += 20 * MS + finish_ns + ping_ns
     assert flow.start_ns == 3 * MS
     assert flow.delivered_ns - flow.start_ns == pytest.approx(first_flight_ns + data_ns, abs=60_000)
     assert flow.finished_ns is not None

@@ -232,6 +232,31 @@ class TestUnreachable:
             UdpTransport().connect(Address("127.0.0.1", liar.getsockname()[1]), TransportOptions(connect_timeout_s=0.5))
         lying.outcome()
 
+    def test_an_answer_that_is_not_authentic_is_named(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        """Something on the path changes every ACCEPT."""
+        middle = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        middle.bind(("127.0.0.1", 0))
+        is_over = threading.Event()
+
+        def relay() -> None:
+            middle.settimeout(0.01)
+            client: tuple[str, int] | None = None
+            while not is_over.is_set():
+                with suppress(TimeoutError):
+                    datagram, origin = middle.recvfrom(2000)
+                    if origin != tuple(listener.address):
+                        client = origin
+                        middle.sendto(datagram, listener.address)
+                    elif client is not None:
+                        is_accept = datagram[0] == wire.PacketType.ACCEPT
+                        middle.sendto(datagram[:-1] + b"!" if is_accept else datagram, client)
+
+        relaying = Background(relay)
+        with pytest.raises(UnreachableError, match="cannot be trusted: the receiver's answer is not authentic"):
+            UdpTransport().connect(Address(*middle.getsockname()), TransportOptions(connect_timeout_s=1.0))
+        is_over.set()
+        relaying.outcome()
+
     def test_another_version_is_refused_with_advice(self, cleanup: ExitStack) -> None:
         other = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         other.bind(("127.0.0.1", 0))

@@ -14,6 +14,7 @@ from toolkit.rudp.batch import MAX_BATCH_BYTES, Transmit
 from toolkit.transports.udp.socket import (
     DatagramSocket,
     PeerUnreachableError,
+    packed_host,
     report_local_address,
     wait_readable,
 )
@@ -447,3 +448,37 @@ def test_larger_default_buffers_are_kept() -> None:
         assert DatagramSocket(sock).receive_buffer_bytes == 1 << 30
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF, *forced):
             assert (socket.SOL_SOCKET, option) not in sock.options_set
+
+
+@pytest.mark.parametrize(("family", "bound"), [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_an_answer_leaves_from_the_address_that_was_addressed(
+    cleanup: ExitStack, family: int, bound: str, host: str
+) -> None:
+    server = DatagramSocket(cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM)), "off")
+    if family == socket.AF_INET6:
+        server.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.sock.bind((bound, 0))
+    report_local_address(server.sock)
+    client = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    client.connect((host, server.sock.getsockname()[1]))
+    client.settimeout(PATIENCE_S)
+    client.send(b"question")
+    assert select.select([server.sock], [], [], PATIENCE_S)[0]
+    arrival = server.receive_from()
+    assert arrival is not None
+    _, origin = arrival
+    server.send_to(b"answer", origin.peer, origin.local_host)
+    assert client.recv(100) == b"answer"
+
+
+@pytest.mark.parametrize(
+    ("host", "packed"),
+    [
+        ("192.0.2.1", b"\xc0\0\2\1"),
+        ("::ffff:192.0.2.1", b"\xc0\0\2\1"),
+        ("fe80::1%eth0", b"\xfe\x80" + bytes(13) + b"\1"),
+    ],
+)
+def test_a_host_is_packed_alike_in_both_families(host: str, packed: bytes) -> None:
+    assert packed_host(host) == packed
