@@ -33,6 +33,8 @@ FIRST_RETRANSMISSION_NS: Final = 100_000_000
 """After a loss, this saves most of the usual wait. If the RTT is longer, it costs one extra INITIAL, which is padded to
 1,200 bytes, and two if the RTT is above 300 ms."""
 MAX_RETRANSMISSION_NS: Final = 800_000_000
+MAX_REJECTIONS: Final = 3
+"""How many complete ACCEPTs that are not authentic end the handshake. Only somebody on the path can make them."""
 
 Keys = TypeVar("Keys")
 Keys_co = TypeVar("Keys_co", covariant=True)
@@ -84,11 +86,7 @@ class Accepted(Generic[Keys]):
 
 
 class ClientHandshake(Generic[Keys]):
-    """The client's side. Feed it answers and send what `poll_transmit` returns, until `accepted` is set.
-
-    accepted:  the result
-    rejection: why the last complete ACCEPT did not count, for example because it is not authentic; another may follow
-    """
+    """The client's side. Feed it answers and send what `poll_transmit` returns, until `accepted` is set."""
 
     def __init__(
         self,
@@ -108,12 +106,12 @@ class ClientHandshake(Generic[Keys]):
         grease:         a parameter that the server has to ignore
         """
         self.accepted: Accepted[Keys] | None = None
-        self.rejection: str | None = None
         offer = packets.make_offer(grease)
         parameters = packets.ClientParameters(datagram_bytes).encode()
         self._security = make_security(packets.prologue_of(client_id, offer), parameters)
         self._initial = packets.InitialPacket(client_id, offer, self._security.first_message(), token)
         self._assembler = packets.AcceptAssembler()
+        self._rejections = 0
         self._has_retried_token = False
         self._has_retried_security = False
         self._interval_ns = FIRST_RETRANSMISSION_NS
@@ -164,8 +162,10 @@ class ClientHandshake(Generic[Keys]):
         try:
             security = self._security.receive_accept_untrusted(message)
         except ProtocolError as error:
-            self.rejection = str(error)
-            raise
+            self._rejections += 1
+            if self._rejections < MAX_REJECTIONS:
+                raise  # the true one may still come
+            raise RefusedError(str(error)) from error
         try:
             server = packets.decode_server_parameters_untrusted(security.parameters)
         except ProtocolError as error:  # authentic, so nothing better will come

@@ -18,7 +18,7 @@ from tests.support.udp_handshakes import (
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
-from toolkit.rudp.handshake import FIRST_RETRANSMISSION_NS, MAX_RETRANSMISSION_NS
+from toolkit.rudp.handshake import FIRST_RETRANSMISSION_NS, MAX_REJECTIONS, MAX_RETRANSMISSION_NS
 from toolkit.rudp.handshake_packets import Parameter
 from toolkit.simulator.security import PlainServerSecurity
 
@@ -151,6 +151,15 @@ class TestAccept:
         for piece in pieces:
             handshake.handle_datagram_untrusted(piece, 0)
         assert handshake.accepted is not None
+
+    def test_that_is_never_authentic_ends_the_handshake(self) -> None:
+        handshake = client()
+        forged = packets.encode_accept(CLIENT, b"not from the server")[0]
+        for _ in range(MAX_REJECTIONS - 1):
+            with pytest.raises(ProtocolError):
+                handshake.handle_datagram_untrusted(forged, 0)
+        with pytest.raises(RefusedError):
+            handshake.handle_datagram_untrusted(forged, 0)
 
 
 class TestRefusal:

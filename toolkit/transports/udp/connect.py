@@ -14,7 +14,7 @@ import time
 from functools import partial
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import ProtocolError, UnreachableError, UsageError, printable
+from toolkit.errors import ProtocolError, UsageError
 from toolkit.parameters import grease
 from toolkit.rudp import wire
 from toolkit.rudp.congestion import base as congestion
@@ -41,24 +41,15 @@ class UdpTransport:
         _check_options(options)
         candidates = resolve(address, socket.SOCK_DGRAM)
         logs = LogFiles(options.qlog) if options.qlog is not None else None
-        attempts: list[UdpAttempt] = []
-
-        def begin(candidate: SocketAddress) -> UdpAttempt:
-            attempts.append(UdpAttempt(candidate, options, TokenCache()))
-            return attempts[-1]
-
         try:
             deadline_s = time.monotonic() + options.connect_timeout_s
-            attempt = connect_first(candidates, begin, deadline_s)
+            attempt = connect_first(candidates, partial(UdpAttempt, options=options, tokens=TokenCache()), deadline_s)
             try:
                 return _open_channel(attempt, options, logs)
             except BaseException:
                 attempt.close()
                 raise
         except OSError as error:
-            reason = next((a.handshake.rejection for a in attempts if a.handshake.rejection), None)
-            if reason is not None and isinstance(error, TimeoutError):
-                raise UnreachableError(f"{printable(str(address))} cannot be trusted: {reason}") from error
             raise connect_error(address, socket.SOCK_DGRAM, error) from error
         finally:
             if logs is not None:
