@@ -21,10 +21,12 @@ from tests.support.tcp_controls import selectable_controls
 from tests.support.tcp_peers import shake_hands
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
-from toolkit.transports.tcp import splice, wire
+from toolkit.security.keys import AeadName
+from toolkit.transports.tcp import records, splice, wire
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.connect import TcpTransport
 from toolkit.transports.tcp.handshake import Session
+from toolkit.transports.tcp.records import RecordOpener, RecordSealer
 from toolkit.transports.tcp.stream import SLICE_BYTES
 from toolkit.transports.tcp.tcp_info import tcp_info
 
@@ -437,6 +439,167 @@ def test_an_abort_releases_what_was_not_sent(pairs: Pairs, source_of: Callable[[
         send()
     sender.abort()
     assert source.released == extents
+
+
+def test_a_system_without_threads_ends_that_session_in_one_line(
+    pairs: Pairs, source_of: Callable[[bytes], FileSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender, receiver = pairs.channels(streams=3)
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    source = source_of(bytes(SLICE_BYTES))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_one)
+        with pytest.raises(TransferError, match="allows no more threads; choose fewer with --streams"):
+            sender.send_extent(Extent(0, 0, SLICE_BYTES), source)
+        with pytest.raises(TransferError, match="allows no more threads"):
+            receiver.receive(BytesSink(), 0)
+    assert source.released == [Extent(0, 0, SLICE_BYTES)]
+    sender.abort()
+    receiver.abort()
+    assert not started[0].is_alive()
+
+
+# Encrypted sessions
+
+
+class Sealing:
+    """Seals the frames of a client on a plain socket."""
+
+    def __init__(self, client: socket.socket, session: Session) -> None:
+        self.client = client
+        keys = session.record_keys(0, is_client=True)
+        assert keys is not None
+        self._sealer = RecordSealer(keys.outgoing)
+        self.opener = RecordOpener(client.recv_into, keys.incoming)
+
+    def record(self, plaintext: bytes) -> bytes:
+        self._sealer.plaintext[: len(plaintext)] = plaintext
+        return self._sealer.seal(len(plaintext)).tobytes()
+
+
+@pytest.fixture
+def sealing(pairs: Pairs) -> tuple[Sealing, TcpChannel]:
+    """A client that decides about every byte, and the accepted channel of its encrypted session."""
+    client, session, channel = pairs.raw_session()
+    return Sealing(client, session), channel
+
+
+CONTENT = wire.encode_extent_header(Extent(0, 0, 4)) + b"data"
+
+
+def test_records_may_arrive_byte_by_byte_and_frames_may_span_them(
+    sealing: tuple[Sealing, TcpChannel], sink: BytesSink
+) -> None:
+    peer, channel = sealing
+    frames = wire.encode_message_header(5) + b"hello" + CONTENT + wire.encode_message_header(0)
+    data = b"".join(peer.record(frames[at : at + 7]) for at in range(0, len(frames), 7))
+    received = []
+    for number in range(len(data)):
+        peer.client.send(data[number : number + 1])
+        while not select.select(channel.sockets, [], [], PATIENCE_S)[0]:
+            pass
+        if (message := channel.receive(sink, 0)) is not None:
+            received.append(message)
+    assert received == [b"hello", b""]
+    assert sink.content(0) == b"data"
+
+
+def test_a_record_of_many_frames_is_read_to_its_end_before_waiting(
+    sealing: tuple[Sealing, TcpChannel], sink: BytesSink
+) -> None:
+    peer, channel = sealing
+    extents = [wire.encode_extent_header(Extent(0, n, 1)) + b"x" for n in range(100)]
+    peer.client.sendall(peer.record(b"".join(extents) + wire.encode_message_header(3) + b"end"))
+    while (message := channel.receive(sink, PATIENCE_S)) is None:
+        pass
+    assert message == b"end"
+    assert sink.content(0) == b"x" * 100
+
+
+@pytest.mark.parametrize("damage", ["flipped", "repeated", "left out", "plain", "too long"])
+def test_a_damaged_record_ends_the_session_and_nothing_of_it_is_used(
+    sealing: tuple[Sealing, TcpChannel], sink: BytesSink, damage: str
+) -> None:
+    peer, channel = sealing
+    first = peer.record(wire.encode_message_header(2) + b"ok")
+    second = bytearray(peer.record(CONTENT))
+    after = peer.record(CONTENT)
+    second[-1] ^= damage == "flipped"
+    damaged = {
+        "flipped": bytes(second),
+        "repeated": first,
+        "left out": after,
+        "plain": CONTENT,
+        "too long": b"\xff" * 100,
+    }
+    peer.client.sendall(first + damaged[damage] + after)
+    assert channel.receive(sink, PATIENCE_S) == b"ok"
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            channel.receive(sink, PATIENCE_S)
+    assert not sink.pieces
+    channel.send_message(b"that was wrong")
+    assert peer.opener.take_untrusted(100)[wire.FRAME_BYTES :] == b"that was wrong"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 20, -1])
+def test_a_connection_that_ends_inside_a_record_is_lost(
+    sealing: tuple[Sealing, TcpChannel], sink: BytesSink, cut: int
+) -> None:
+    peer, channel = sealing
+    peer.client.sendall(peer.record(CONTENT)[:cut])
+    peer.client.close()
+    for _ in range(2):
+        with pytest.raises(PeerClosedError, match="closed the connection before the end"):
+            channel.receive(sink, PATIENCE_S)
+    assert not sink.pieces
+
+
+def test_what_the_server_sends_cannot_be_sent_back_to_it(sealing: tuple[Sealing, TcpChannel], sink: BytesSink) -> None:
+    peer, channel = sealing
+    channel.send_message(b"hello")
+    peer.client.sendall(peer.client.recv(1000))
+    with pytest.raises(ProtocolError, match="was changed on the way"):
+        channel.receive(sink, PATIENCE_S)
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+def test_an_encrypted_session_updates_its_keys_on_the_way(
+    pairs: Pairs,
+    source_of: Callable[[bytes], FileSource],
+    sink: BytesSink,
+    monkeypatch: pytest.MonkeyPatch,
+    streams: int,
+) -> None:
+    monkeypatch.setattr(records, "RECORDS_PER_KEY", 3)
+    sender, receiver = pairs.channels(streams=streams)
+    content = random.Random(6).randbytes(9 * SLICE_BYTES + 1)
+    source = source_of(content)
+
+    def send() -> None:
+        sender.send_extent(Extent(0, 0, len(content)), source)
+        sender.flush()
+
+    sending = Background(send)
+    receive_until(receiver, sink, len(content), 0)
+    sending.outcome()
+    assert sink.content(0) == content
+    assert not source.moves
+
+
+@pytest.mark.parametrize(("plaintext", "encryption"), [(True, {"none"}), (False, set(AeadName))])
+def test_the_statistics_name_the_protection(pairs: Pairs, plaintext: bool, encryption: set[str]) -> None:
+    for channel in pairs.channels(plaintext=plaintext):
+        assert channel.statistics()["encryption"] in encryption
+        assert channel.statistics()["authentication"] == "none"
 
 
 # What a user may choose

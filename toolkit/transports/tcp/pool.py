@@ -82,10 +82,10 @@ class StreamPool:
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
         """As Channel.send_extent."""
-        if not self._senders:
-            self._senders = [self._start(self._send, stream) for stream in self._others]
         pieces = slices(extent)
         try:
+            if not self._senders:
+                self._start(self._senders, self._send)
             in_flight = _ExtentInFlight(extent, source, len(pieces), self._first.sends_files)
         except BaseException:
             source.release(extent)
@@ -155,7 +155,7 @@ class StreamPool:
         self._sink = sink
         if not self._receivers:
             self._receiving = len(self._others)
-            self._receivers = [self._start(self._receive, stream) for stream in self._others]
+            self._start(self._receivers, self._receive)
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             self._clear_wake()
@@ -229,10 +229,15 @@ class StreamPool:
         if self._is_failing:
             self._raise_failure()
 
-    def _start(self, work: Callable[[TcpStream], None], stream: TcpStream) -> threading.Thread:
-        thread = threading.Thread(target=work, args=(stream,), name="tcp stream", daemon=True)
-        thread.start()
-        return thread
+    def _start(self, threads: list[threading.Thread], work: Callable[[TcpStream], None]) -> None:
+        """Start one thread for each connection beyond the first. Raises TransferError if the system allows no more."""
+        for stream in self._others:
+            thread = threading.Thread(target=work, args=(stream,), name="tcp stream", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise TransferError("this system allows no more threads; choose fewer with --streams") from error
+            threads.append(thread)
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):
