@@ -24,6 +24,9 @@ VERIFIED = EntryOutcome(EntryStatus.OK)
 MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs from the sender's")
 
 
+MAX_SPLICE_BYTES = 1 << 20  # a pipe holds no more; what a channel writes at a time to a descriptor that it was given
+
+
 class RefusedEntryError(Exception):
     """An entry is refused, for the reason in the message; the session continues without it."""
 
@@ -50,6 +53,7 @@ class IncomingFile(CachedFile):
     A subclass opens the descriptor (`_open`), and verifies and keeps the content (`commit`).
 
     budget:       what it shares with the other files of its session
+    granted_bytes: how much space on the disk it may use
     on_complete:  called once, from any thread, when all content and the sender's digest are there
     maps_extents: whether the file system gains by reserved blocks and by splicing (see preallocate.py)
     """
@@ -68,6 +72,7 @@ class IncomingFile(CachedFile):
         "_reserved_bytes",
         "_size_bytes",
         "entry",
+        "granted_bytes",
         "received_bytes",
     )
 
@@ -84,6 +89,7 @@ class IncomingFile(CachedFile):
         self.received_bytes = 0
         self._budget = budget
         self._is_stream = entry.size_bytes is None
+        self.granted_bytes = entry.content_bytes  # of space; more is asked for with `_grant`
         self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
         self._digest = ReceivedDigest(algorithm, self._read_exactly, budget.ranges)
         self._expected_digest: bytes | None = None
@@ -98,8 +104,8 @@ class IncomingFile(CachedFile):
 
     @property
     def awaited_bytes(self) -> int:
-        """How much space the content still needs on the disk."""
-        return max(0, self.entry.content_bytes - max(self.received_bytes, self._reserved_bytes))
+        """How much of the space that the file was granted its content has not used yet."""
+        return max(0, self.granted_bytes - max(self.received_bytes, self._reserved_bytes))
 
     @property
     def has_expected_digest(self) -> bool:
@@ -127,6 +133,8 @@ class IncomingFile(CachedFile):
                 self._budget.content.take(length)
             descriptor = self._descriptor if self._descriptor >= 0 else self._ensure_open()
             try:
+                if self.received_bytes + length > self.granted_bytes:
+                    self._grant(self.received_bytes + length)
                 if self._may_reserve and self.received_bytes + length > self._reserved_bytes:
                     self._reserve(self.received_bytes + length)
                 written = os.pwrite(descriptor, data, offset)
@@ -148,6 +156,8 @@ class IncomingFile(CachedFile):
             self._check_end(offset + length)
             self._digest.check_new(offset)
             try:
+                if self.received_bytes + min(length, MAX_SPLICE_BYTES) > self.granted_bytes:
+                    self._grant(self.received_bytes + min(length, MAX_SPLICE_BYTES))
                 if self._may_reserve and self.received_bytes > self._reserved_bytes:
                     self._reserve(self.received_bytes)
                 descriptor = self._ensure_open()
@@ -250,6 +260,10 @@ class IncomingFile(CachedFile):
                 raise ProtocolError("the peer sent bytes of a file twice, or beyond its end")
             self._is_closed = True
             self._on_complete()
+
+    def _grant(self, needed_bytes: int) -> None:  # noqa: ARG002 - for subclasses
+        """Set `granted_bytes` to `needed_bytes` or more. Raises OSError (ENOSPC) if others were promised the space."""
+        self.granted_bytes = MAX_FILE_BYTES
 
     def _notice_hole(self) -> None:
         if self._digest.is_at_hole and not self._is_at_hole:

@@ -99,7 +99,7 @@ class ReceiveSession:
         self._open_destination = open_destination
         self._limits = limits
         self._watch = SessionWatch(limits)
-        self._steps = 0  # holes, and entries with an outcome
+        self._steps = 0  # offers, holes, and files with an outcome
         self._progress = progress
         self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN arrives
         self._results = ResultBuilder(self._algorithm, is_untrusted=True)
@@ -212,6 +212,7 @@ class ReceiveSession:
             raise self._too_many_files()
         decisions = self._decide(offer, files)
         self._endpoint.send(Accept(offer.group, tuple(decisions)))
+        self._steps += 1
         self._groups.append(_ReceivedGroup(offer, self._next_id, decisions))
         self._next_group += 1
         self._next_id += len(offer.entries)

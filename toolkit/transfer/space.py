@@ -1,13 +1,16 @@
 """The free space of a file system, shared out over all sessions of this process.
 
 A file is accepted only if it fits beside everything that was accepted before and has not arrived, by any session: what
-one session was promised is not promised to another.
+one session was promised is not promised to another. A file that turns out larger than its offer said, or a stream, asks
+for more in steps, and gets none of what others were promised.
 """
 
 import threading
 from collections.abc import Callable, Iterable
 
 from toolkit.transfer.destination import IncomingFile
+
+GRANT_BYTES = 1 << 26  # what a file gets at a time that needs more than its offer said
 
 
 class PromisedSpace:
@@ -32,6 +35,19 @@ class PromisedSpace:
                 if fits[-1]:
                     self._uncreated_bytes += size_bytes
             return fits
+
+    def extend(self, file: IncomingFile, needed_bytes: int, free_bytes: Callable[[], int | None]) -> bool:
+        """Grant a file `needed_bytes` in all, and a step beyond if there is room; returns whether they are free."""
+        with self._lock:
+            known_bytes = free_bytes()
+            promised_bytes = sum(other.awaited_bytes for other in self._files if other is not file)
+            promised_bytes += self._uncreated_bytes
+            for ahead_bytes in (GRANT_BYTES, 0):
+                missing_bytes = needed_bytes + ahead_bytes - file.received_bytes
+                if known_bytes is None or promised_bytes + missing_bytes <= known_bytes:
+                    file.granted_bytes = needed_bytes + ahead_bytes
+                    return True
+            return False
 
     def add(self, file: IncomingFile, promised_bytes: int) -> None:
         """A file that was promised its space was created: from now on it says how much of that it still awaits."""

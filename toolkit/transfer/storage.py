@@ -5,6 +5,7 @@ then it is called `.nettool-*.part`, is in the same directory and readable by it
 it. Holes are not written, which keeps the file sparse.
 """
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -166,6 +167,10 @@ class _StoredFile(IncomingFile):
             os.close(descriptor)
             raise TransferError(f"{printable(self.entry.name)}: another process replaced its temporary file")
         return descriptor
+
+    def _grant(self, needed_bytes: int) -> None:
+        if not self._space.extend(self, needed_bytes, self._tree.free_bytes):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def commits_quickly(self) -> bool:
         """See IncomingFile.

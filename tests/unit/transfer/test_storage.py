@@ -384,6 +384,25 @@ def test_space_that_was_promised_is_free_again_when_the_file_has_arrived(files: 
         deliver(files, number, b"hello")
 
 
+@pytest.mark.parametrize("size_bytes", [None, 1 << 40], ids=["stream", "more content than offered"])
+def test_a_file_gets_no_space_that_another_was_promised(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int | None
+) -> None:
+    free_mib = 100
+    monkeypatch.setattr("toolkit.transfer.tree.Tree.free_bytes", lambda _: free_mib << 20)
+    other = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    (promised,) = other.offer([file_entry(b"a", 99 << 20)], XXH3)
+    (greedy,) = files.offer([file_entry(b"b", size_bytes, content=0)], XXH3)
+    assert (promised.status, greedy.status) == (EntryStatus.OK, EntryStatus.OK)
+    half = memoryview(bytes(1 << 19))
+    files.write(0, 0, half)
+    files.write(0, 1 << 19, half)
+    free_mib = 99
+    with pytest.raises(TransferError, match="b: no space left"):
+        files.write(0, 1 << 20, half[:1])
+    other.close(complete=False)
+
+
 def test_a_session_may_not_bring_more_bytes_than_its_limit(root: Path) -> None:
     files = IncomingFiles(Storage(root, overwrite=False, durable=False), limit_bytes=20)
     entries = [file_entry(b"a", 15), file_entry(b"large", 6), file_entry(b"stream", None), file_entry(b"b", 1)]
