@@ -11,9 +11,9 @@ from tests.support.background import Background
 from tests.support.sessions import channel_pair
 from toolkit.transfer import ReceiveOptions, SendOptions, receive, send
 
-names = st.text(
-    st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/-"), min_size=1, max_size=30
-).filter(lambda name: name not in (".", ".."))
+names = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1, max_size=30).filter(
+    lambda name: name not in (".", "..")
+)
 contents = st.binary(max_size=200) | st.builds(
     lambda seed, times: seed * times, st.binary(min_size=1, max_size=5), st.integers(0, 200_000)
 )

@@ -62,7 +62,7 @@ class Tree:
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[bytes, int, int]] = []  # path, mode, time
         self._made_bytes = 0  # of memory
-        self._published: set[tuple[int, int]] = set()  # device and inode, if files may be replaced
+        self._published: set[int] = set()  # the files of this session, if files may be replaced
 
     @contextlib.contextmanager
     def directory(self, components: tuple[bytes, ...]) -> Iterator[int]:
@@ -126,7 +126,7 @@ class Tree:
             except OSError as error:
                 raise RefusedEntryError(storage_reason(error)) from error
         _check_existing(status, overwrite)
-        if (status.st_dev, status.st_ino) in self._published:
+        if _file_key(status) in self._published:
             raise RefusedEntryError(SAME_FILE)
 
     def publish(self, components: tuple[bytes, ...], temporary: bytes, overwrite: bool) -> None:
@@ -141,7 +141,7 @@ class Tree:
                 self.check_file(components, overwrite=True)
                 status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                self._published.add((status.st_dev, status.st_ino))
+                self._published.add(_file_key(status))
             else:
                 self._publish_new(parent, components, temporary)
             if self._durable:
@@ -201,6 +201,11 @@ def rename_new(directory: int, old: bytes, new: bytes) -> None:
     if _libc.renameat2(directory, old, directory, new, _RENAME_NOREPLACE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _file_key(status: os.stat_result) -> int:
+    """Device and inode in one number, as a session may publish a million files."""
+    return status.st_dev << 64 | status.st_ino
 
 
 def _link_new(directory: int, old: bytes, new: bytes) -> None:
