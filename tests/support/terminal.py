@@ -74,6 +74,8 @@ def at_terminal(
         stderr=slave,
         cwd=cwd,
         env={**variables, "TERM": "xterm-256color", **(environment or {})},
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C reaches the process
     )
     os.close(slave)
     try:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from toolkit.compare.record_file import read
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LAN, LinkSpec
+from toolkit.security.key_file import write_new_key
 
 PORT = 9000
 
@@ -37,8 +38,13 @@ def wire() -> Iterator[Link]:
         link.close()
 
 
-def serve(wire: Link, folder: Path, *options: str) -> Process:
+def serve(wire: Link, folder: Path, *options: str, access: Sequence[str] = ("--open",)) -> Process:
     """Start `nettool serve` at the far end, and return when it listens."""
+    return started(wire, folder, rf"listening on \S+:{PORT} ", *access, *options)[0]
+
+
+def started(wire: Link, folder: Path, until: str, *options: str) -> tuple[Process, re.Match[str]]:
+    """Start `nettool serve` at the far end, and return it with the match when it has printed `until`."""
     folder.mkdir(exist_ok=True)
     process = wire.popen_far(
         [*NETTOOL, "serve", "--bind", "0.0.0.0", "--port", str(PORT), "--for", "3min", *options],
@@ -48,19 +54,19 @@ def serve(wire: Link, folder: Path, *options: str) -> Process:
         cwd=folder,
         bufsize=0,
     )
-    wait_for(process, rf"listening on \S+:{PORT} ")
-    return process
+    return process, wait_for(process, until)
 
 
-def wait_for(process: Process, pattern: str) -> None:
-    """Read the process's stderr until it matches."""
+def wait_for(process: Process, pattern: str) -> re.Match[str]:
+    """Read the process's stderr until it matches, and return the match."""
     assert process.stderr is not None
     output, deadline_s = "", time.monotonic() + LIMIT_S
-    while not re.search(pattern, output):
+    while not (found := re.search(pattern, output)):
         ready, _, _ = select.select([process.stderr], [], [], max(0.0, deadline_s - time.monotonic()))
         piece = os.read(process.stderr.fileno(), 1 << 16) if ready else b""
         assert piece, f"no {pattern!r} in {output!r}"
         output += piece.decode()
+    return found
 
 
 def compare(wire: Link, output: Path, *options: str) -> Process:
@@ -122,21 +128,24 @@ def test_a_campaign_against_a_server_that_keeps_nothing(wire: Link, tmp_path: Pa
 
 
 def test_the_server_may_start_later_and_be_killed_and_restarted(wire: Link, tmp_path: Path) -> None:
-    output = tmp_path / "remote.jsonl"
+    output, key = tmp_path / "remote.jsonl", tmp_path / "lab.key"
+    write_new_key(key)
     other_server = wire.socket_far(socket.AF_INET, socket.SOCK_STREAM)
     other_server.settimeout(LIMIT_S)
     other_server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     other_server.bind(("", PORT))
     other_server.listen()
-    bench = compare(wire, output, "--size", "256KiB", "--repeat", "3", "--no-control", "--wait", "60s")
+    bench = compare(
+        wire, output, "--size", "256KiB", "--repeat", "3", "--no-control", "--wait", "60s", "--key", str(key)
+    )
     servers: list[Process] = []
     try:
         with other_server, other_server.accept()[0]:
             pass  # the first question gets no answer
-        servers.append(serve(wire, tmp_path / "far"))
+        servers.append(serve(wire, tmp_path / "far", access=("--key", str(key))))
         wait_for_trials(output, 3)
         end(servers[0], signal.SIGKILL)
-        servers.append(serve(wire, tmp_path / "far"))
+        servers.append(serve(wire, tmp_path / "far", access=("--key", str(key))))
         code, shown, errors = end(bench)
     finally:
         kill(bench, *servers)
@@ -147,6 +156,34 @@ def test_the_server_may_start_later_and_be_killed_and_restarted(wire: Link, tmp_
     assert code == (4 if failed else 0), (shown, errors)
     assert "Traceback" not in errors
     assert everything_below(tmp_path / "far") == []
+
+
+def test_a_code_admits_one_campaign(wire: Link, tmp_path: Path) -> None:
+    until = r"code: (\S+) \(for one session\)\n.*nettool bench remote "
+    server, found = started(wire, tmp_path / "far", until, "--plaintext")
+    code = found[1]
+    names = ("tcp-cubic", "tcp-cubic+plaintext", "udp-bbr", "udp-bbr+plaintext")
+    options = ("--transports", ",".join(names), "--size", "64KiB", "--repeat", "1", "--no-control")
+    output, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    try:
+        status, shown, errors = end(compare(wire, output, *options, "--code", code))
+        assert status == 0, (shown, errors)
+        results = read(output)
+        assert code not in output.read_text()
+        assert [setting.is_encrypted for setting in results.campaign.transports.values()] == [True, False] * 2
+        assert len(results.trials) == 2 * len(names)
+        for trial in results.trials:
+            for side in (trial.sender, trial.receiver):
+                assert side.authentication == "key"
+                assert (side.encryption == "none") == trial.transport.endswith("+plaintext")
+        status, _, errors = end(compare(wire, second, *options, "--code", code))
+        assert (status, second.exists()) == (3, False)
+        assert "this code has ended" in errors
+        status, _, errors = end(compare(wire, second, *options))
+        assert (status, second.exists()) == (3, False)
+        assert "asks for a code" in errors
+    finally:
+        kill(server)
 
 
 def test_without_a_server_the_error_says_what_to_run(wire: Link, tmp_path: Path) -> None:
@@ -169,7 +206,7 @@ def test_transfers_beyond_the_limits_are_refused(wire: Link, tmp_path: Path) -> 
             sent = [*NETTOOL, "tcp-send", str(tmp_path / "large"), f"{wire.addresses.far}:{PORT}"]
             code, _, errors = end(wire.popen_near(sent, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
             assert code
-            assert "larger than this receiver accepts" in errors
+            assert "the receiver accepts 128 KiB in a session (its --max-bytes)" in errors
         assert server.wait(LIMIT_S) == 0  # it exits by itself after the transfers that --transfers allows
     finally:
         kill(server)

@@ -70,6 +70,24 @@ def test_a_small_campaign_from_the_command_to_the_table(whole: Whole) -> None:
     assert whole.left == ["results", "results/small.jsonl"]
 
 
+@pytest.mark.parametrize("name", [TCP, "udp-bbr"])
+def test_a_transport_is_compared_with_itself_without_encryption(name: str, tmp_path: Path) -> None:
+    output, names = tmp_path / "records.jsonl", [name, f"{name}+plaintext"]
+    arguments = ("--size", "64KiB", "--repeat", "1", "--no-control", "--transports", ",".join(names))
+    ended = nettool("bench", "loopback", *arguments, "--output", output, "--dir", tmp_path)
+    assert ended.code == 0, ended
+    assert names[1] in ended.stdout
+    results = read(output)
+    assert {label: each.is_encrypted for label, each in results.campaign.transports.items()} == {
+        names[0]: True,
+        names[1]: False,
+    }
+    for trial in results.trials:
+        for side in (trial.sender, trial.receiver):
+            assert side.authentication == "none"
+            assert (side.encryption == "none") == (trial.transport == names[1])
+
+
 def test_with_json_it_prints_one_object(tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
     arguments = ("--size", "64KiB,1MiB", "--repeat", "1", "--no-control", "--transports", "udp,udp-cubic")

@@ -10,7 +10,7 @@ NOTHING = "-"
 MAX_LABEL = 48
 """Labels come from users and files; longer ones are cut because they would break the layout."""
 
-MAX_SHORT_LABEL = 20
+MAX_SHORT_LABEL = 24
 
 REASONS = {
     "handshake_s": "handshake",
