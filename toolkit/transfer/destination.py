@@ -24,6 +24,7 @@ VERIFIED = EntryOutcome(EntryStatus.OK)
 MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs from the sender's")
 
 
+UNASKED_BYTES = 1 << 20  # that a file may take beyond its offer without asking: a question costs up to a millisecond
 MAX_SPLICE_BYTES = 1 << 20  # a pipe holds no more; what a channel writes at a time to a descriptor that it was given
 
 
@@ -59,6 +60,7 @@ class IncomingFile(CachedFile):
     """
 
     __slots__ = (
+        "_ask_at_bytes",
         "_budget",
         "_digest",
         "_expected_digest",
@@ -89,7 +91,8 @@ class IncomingFile(CachedFile):
         self.received_bytes = 0
         self._budget = budget
         self._is_stream = entry.size_bytes is None
-        self.granted_bytes = entry.content_bytes  # of space; more is asked for with `_grant`
+        self.granted_bytes = entry.content_bytes
+        self._ask_at_bytes = entry.content_bytes + UNASKED_BYTES  # of content; beyond, `_grant` asks for more space
         self._size_bytes = MAX_FILE_BYTES if entry.size_bytes is None else entry.size_bytes
         self._digest = ReceivedDigest(algorithm, self._read_exactly, budget.ranges)
         self._expected_digest: bytes | None = None
@@ -133,7 +136,7 @@ class IncomingFile(CachedFile):
                 self._budget.content.take(length)
             descriptor = self._descriptor if self._descriptor >= 0 else self._ensure_open()
             try:
-                if self.received_bytes + length > self.granted_bytes:
+                if self.received_bytes + length > self._ask_at_bytes:
                     self._grant(self.received_bytes + length)
                 if self._may_reserve and self.received_bytes + length > self._reserved_bytes:
                     self._reserve(self.received_bytes + length)
@@ -156,7 +159,7 @@ class IncomingFile(CachedFile):
             self._check_end(offset + length)
             self._digest.check_new(offset)
             try:
-                if self.received_bytes + min(length, MAX_SPLICE_BYTES) > self.granted_bytes:
+                if self.received_bytes + min(length, MAX_SPLICE_BYTES) > self._ask_at_bytes:
                     self._grant(self.received_bytes + min(length, MAX_SPLICE_BYTES))
                 if self._may_reserve and self.received_bytes > self._reserved_bytes:
                     self._reserve(self.received_bytes)
@@ -262,8 +265,8 @@ class IncomingFile(CachedFile):
             self._on_complete()
 
     def _grant(self, needed_bytes: int) -> None:  # noqa: ARG002 - for subclasses
-        """Set `granted_bytes` to `needed_bytes` or more. Raises OSError (ENOSPC) if others were promised the space."""
-        self.granted_bytes = MAX_FILE_BYTES
+        """Set `_ask_at_bytes` to `needed_bytes` or more. Raises OSError (ENOSPC) if others were promised the space."""
+        self._ask_at_bytes = MAX_FILE_BYTES
 
     def _notice_hole(self) -> None:
         if self._digest.is_at_hole and not self._is_at_hole:

@@ -8,7 +8,7 @@ for more in steps, and gets none of what others were promised.
 import threading
 from collections.abc import Callable, Iterable
 
-from toolkit.transfer.destination import IncomingFile
+from toolkit.transfer.destination import UNASKED_BYTES, IncomingFile
 
 GRANT_BYTES = 1 << 26  # what a file gets at a time that needs more than its offer said
 
@@ -37,12 +37,15 @@ class PromisedSpace:
             return fits
 
     def extend(self, file: IncomingFile, needed_bytes: int, free_bytes: Callable[[], int | None]) -> bool:
-        """Grant a file `needed_bytes` in all, and a step beyond if there is room; returns whether they are free."""
+        """Grant a file `needed_bytes` in all and a step beyond, a small one if there is room for no other.
+
+        Returns whether there is room. Looks at every file in progress, which is why it grants no less than a step.
+        """
         with self._lock:
             known_bytes = free_bytes()
             promised_bytes = sum(other.awaited_bytes for other in self._files if other is not file)
             promised_bytes += self._uncreated_bytes
-            for ahead_bytes in (GRANT_BYTES, 0):
+            for ahead_bytes in (GRANT_BYTES, UNASKED_BYTES):
                 missing_bytes = needed_bytes + ahead_bytes - file.received_bytes
                 if known_bytes is None or promised_bytes + missing_bytes <= known_bytes:
                     file.granted_bytes = needed_bytes + ahead_bytes

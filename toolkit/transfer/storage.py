@@ -171,6 +171,7 @@ class _StoredFile(IncomingFile):
     def _grant(self, needed_bytes: int) -> None:
         if not self._space.extend(self, needed_bytes, self._tree.free_bytes):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._ask_at_bytes = self.granted_bytes
 
     def commits_quickly(self) -> bool:
         """See IncomingFile.

@@ -391,15 +391,15 @@ def test_a_file_gets_no_space_that_another_was_promised(
     free_mib = 100
     monkeypatch.setattr("toolkit.transfer.tree.Tree.free_bytes", lambda _: free_mib << 20)
     other = IncomingFiles(Storage(root, overwrite=False, durable=False))
-    (promised,) = other.offer([file_entry(b"a", 99 << 20)], XXH3)
+    (promised,) = other.offer([file_entry(b"a", 97 << 20)], XXH3)
     (greedy,) = files.offer([file_entry(b"b", size_bytes, content=0)], XXH3)
     assert (promised.status, greedy.status) == (EntryStatus.OK, EntryStatus.OK)
-    half = memoryview(bytes(1 << 19))
-    files.write(0, 0, half)
-    files.write(0, 1 << 19, half)
-    free_mib = 99
+    mib = memoryview(bytes(1 << 20))
+    for number in range(3):
+        files.write(0, number << 20, mib)
+        free_mib -= 1
     with pytest.raises(TransferError, match="b: no space left"):
-        files.write(0, 1 << 20, half[:1])
+        files.write(0, 3 << 20, mib)
     other.close(complete=False)
 
 
