@@ -220,6 +220,8 @@ COMMON_STATISTICS = (
     "rtt_ms",  # smoothed, at the time of the call
     "rtt_min_ms",
     "congestion_control",
+    "encryption",  # the AEAD, a value of `toolkit.security.keys.AeadName`; "none" for a session in plaintext
+    "authentication",  # "none", "key" or "code": how the connecting side was admitted
 )
 """The names in `Channel.statistics` that every transport provides."""
 

@@ -176,6 +176,8 @@ class MemoryChannel:
             "rtt_ms": 0.0,
             "rtt_min_ms": 0.0,
             "congestion_control": "none",
+            "encryption": "none",
+            "authentication": "none",
         }
 
 
