@@ -168,6 +168,8 @@ def test_a_receiver_of_another_version(transport: str, file: Path) -> None:
         b"..",
         b".",
         b"-evil",
+        b".bashrc",
+        b".ssh/authorized_keys",
         b"ev\x00il",
         b"ev\x1b[31mil",
         b"ev\nil",

@@ -22,7 +22,15 @@ from toolkit.transfer.manifest import (
 )
 from toolkit.transfer.names import display_name
 from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory
-from toolkit.transfer.sources import FileIdentity, FileOrigin, SourceChangedError, os_error_text, segments_of
+from toolkit.transfer.sources import (
+    CHANGED,
+    REPLACED,
+    FileIdentity,
+    FileOrigin,
+    SourceChangedError,
+    os_error_text,
+    segments_of,
+)
 
 STANDARD_INPUT = "-"
 
@@ -167,7 +175,8 @@ def _names(directory: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> It
     try:
         return iter(directory.names())
     except OSError as error:
-        on_skipped(SkippedEntry(path, os_error_text(error), is_failure=True))
+        reason = CHANGED if error.errno in REPLACED else os_error_text(error)
+        on_skipped(SkippedEntry(path, reason, is_failure=True))
         return iter(())
 
 

@@ -21,6 +21,7 @@ from toolkit.transfer.open_files import CachedFile
 from toolkit.transfer.source_tree import SourceDirectory, open_named
 
 STREAM_SLICE_BYTES = 1 << 20
+REPLACED = frozenset({errno.ELOOP, errno.ENOTDIR})  # a link took the place of a file or of a directory
 CHANGED = "changed while it was sent; send it again when it is complete"
 
 
@@ -101,7 +102,7 @@ class FileOrigin:
         try:
             descriptor = self.directory.open_file(self.path) if self.directory else open_named(self.path)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link took the place of the file or of a directory
+            if error.errno in REPLACED:
                 raise SourceChangedError(self.name, CHANGED) from error
             raise SourceChangedError(self.name, f"can no longer be read ({os_error_text(error)})") from error
         status = os.fstat(descriptor)
