@@ -78,7 +78,7 @@ def install_controller(monkeypatch: pytest.MonkeyPatch, name: str, factory: Cont
 def record_controllers(monkeypatch: pytest.MonkeyPatch, control: str) -> list[CongestionController]:
     """Install "recorded": it creates controllers of the kind `control` and adds them to the list returned.
 
-    The receiver of a flow creates its controller first, so the last one is the sender's.
+    The client of a flow, which sends, creates its controller first.
     """
     created: list[CongestionController] = []
 

@@ -45,7 +45,10 @@ class SkippedNumbers:
 
     def check_untrusted(self, ranges: list[tuple[int, int]]) -> None:
         """Raises SkippedPacketError if acknowledged `ranges`, newest first, contain a number that was skipped."""
+        lowest, end = ranges[-1][0], ranges[0][1]
         for number in self._skipped:
+            if not lowest <= number < end:
+                continue
             # The oldest range that ends after the number is the only one that can contain it.
             index = bisect_left(ranges, -number, key=lambda r: -r[1]) - 1
             if index >= 0 and ranges[index][0] <= number:
