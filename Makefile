@@ -8,7 +8,9 @@ RECORDS := $(addprefix results/,loopback.jsonl lan.jsonl lossy.jsonl)
 MADE   := $(RECORDS) results/index.html results/tables.txt results/pictures
 UNABLE := echo "(this part cannot run here; the line above says why; continuing)"
 
-.PHONY: help setup test test-system check lint format bench microbench clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup test test-system check lint format fuzz bench microbench clean
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
@@ -43,6 +45,14 @@ format: $(STAMP) ## format the code
 
 check: lint test ## run what CI runs
 
+fuzz: $(STAMP)   ## fuzz each decoder for FUZZ_SECONDS (60); what it finds is in .fuzz
+	@mkdir -p .fuzz
+	@for name in $$($(BIN)/python -m tests.fuzz.corpus --unpack .fuzz); do \
+		echo "$$name"; \
+		$(BIN)/python -m tests.fuzz.run $$name .fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=20 \
+			-rss_limit_mb=512 -max_len=8192 -verbosity=0 -artifact_prefix=.fuzz/failed-$$name- || exit 1; \
+	done
+
 bench: $(STAMP)  ## compare TCP and UDP on loopback, a LAN and three lossy links; tables and a page in results/
 	@mkdir -p results
 	@rm -f $(RECORDS)
@@ -58,6 +68,6 @@ microbench: $(STAMP)  ## time the hot functions with pytest-benchmark
 
 clean:           ## remove what the other targets wrote, but not your own measurements
 	rm -rf $(VENV) $(MADE) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .benchmarks \
-		.hypothesis
+		.hypothesis .fuzz
 	@find . -name .git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	@rmdir results 2>/dev/null || true
