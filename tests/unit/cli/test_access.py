@@ -1,0 +1,202 @@
+"""Who may come in, as far as it can be decided without a socket."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.channel import Address
+from toolkit.cli.access import AdmissionArguments, CredentialArguments, Doorkeeper, is_loopback, with_credential
+from toolkit.errors import CredentialRequiredError, RefusedError, UsageError
+from toolkit.security.admission import KeyAdmission, Method
+from toolkit.security.code_admission import CodeAdmission
+from toolkit.security.code_words import parse_code
+from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
+from toolkit.security.key_file import read_key, write_new_key
+
+CODE = "7-ocean-brick-lunar"
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A key file."""
+    path = tmp_path / "lab.key"
+    write_new_key(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.7", False),
+        ("no-such-host.invalid", False),
+        ("a\0b", False),
+    ],
+)
+def test_only_addresses_of_this_machine_alone_are_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) == expected
+
+
+class TestCredential:
+    """Where a sender's credential comes from."""
+
+    def test_an_option_wins_over_the_environment(self, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NETTOOL_CODE", "8-ocean-brick-lunar")
+        assert CredentialArguments(code=CODE).credential() == parse_code(CODE).credential
+        assert CredentialArguments(key=key).credential() == KeyCredential(read_key(key))
+        assert CredentialArguments().credential() == parse_code("8-ocean-brick-lunar").credential
+
+    def test_nothing_and_an_empty_variable_are_no_credential(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NETTOOL_CODE", raising=False)
+        assert CredentialArguments().credential() == NoCredential()
+        monkeypatch.setenv("NETTOOL_CODE", "")
+        assert CredentialArguments().credential() == NoCredential()
+
+
+class TestPrompt:
+    """When a sender asks its user."""
+
+    @staticmethod
+    def attempts(error: RefusedError) -> tuple[list[Credential], Credential]:
+        """Connect to a receiver that fails the first attempt; return every credential, and the accepted one."""
+        given: list[Credential] = []
+
+        def attempt(credential: Credential) -> Credential:
+            given.append(credential)
+            if len(given) == 1:
+                raise error
+            return credential
+
+        return given, with_credential(NoCredential(), attempt)
+
+    @staticmethod
+    def terminal(monkeypatch: pytest.MonkeyPatch, typed: str = CODE + "\n") -> Terminal:
+        """Make stdin and stderr terminals, at which the user types `typed`; return what shows stderr."""
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stdin", Terminal(typed))
+        monkeypatch.setattr(sys, "stderr", screen)
+        return screen
+
+    def test_at_a_terminal_the_user_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = self.terminal(monkeypatch)
+        given, accepted = self.attempts(CredentialRequiredError("needed", is_code=True))
+        assert given == [NoCredential(), parse_code(CODE).credential]
+        assert isinstance(accepted, CodeCredential)
+        assert screen.getvalue() == "code that the receiver shows: "
+
+    @pytest.mark.parametrize("name", ["stdin", "stderr"])
+    @pytest.mark.parametrize("is_closed", [True, False])
+    def test_without_a_terminal_nobody_is_asked(
+        self, name: str, is_closed: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        screen = self.terminal(monkeypatch)
+        monkeypatch.setattr(sys, name, None if is_closed else io.StringIO(CODE + "\n"))
+        with pytest.raises(CredentialRequiredError):
+            self.attempts(CredentialRequiredError("needed", is_code=True))
+        assert screen.getvalue() == ""
+
+    @pytest.mark.parametrize(
+        "error", [CredentialRequiredError("a key is needed", is_code=False), RefusedError("the code is wrong")]
+    )
+    def test_other_refusals_ask_nothing(self, error: RefusedError, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = self.terminal(monkeypatch)
+        with pytest.raises(type(error)):
+            self.attempts(error)
+        assert screen.getvalue() == ""
+
+    def test_after_three_lines_that_are_no_code_the_refusal_stands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = self.terminal(monkeypatch, "one\ntwo\nthree\nfour\n")
+        with pytest.raises(CredentialRequiredError):
+            self.attempts(CredentialRequiredError("needed", is_code=True))
+        assert screen.getvalue().count("a code begins with a number") == 3
+
+
+class TestDoorkeeper:
+    """What a receiver asks for."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "bind", "method"),
+        [
+            (AdmissionArguments(), "127.0.0.1", Method.NONE),
+            (AdmissionArguments(), "0.0.0.0", Method.CODE),
+            (AdmissionArguments(), "", Method.CODE),
+            (AdmissionArguments(), "192.0.2.7", Method.CODE),
+            (AdmissionArguments(code_uses=1), "127.0.0.1", Method.CODE),
+            (AdmissionArguments(is_open=True), "0.0.0.0", Method.NONE),
+        ],
+    )
+    def test_the_rule_depends_on_who_can_reach_the_port(
+        self, arguments: AdmissionArguments, bind: str, method: Method
+    ) -> None:
+        assert Doorkeeper(arguments, bind, "nettool tcp-send FILE").admission.method is method
+
+    @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
+    def test_a_key_file_is_asked_for_wherever_it_is_given(self, bind: str, key: Path) -> None:
+        admission = Doorkeeper(AdmissionArguments(key=key), bind, "").admission
+        assert isinstance(admission, KeyAdmission)
+        assert admission.psk() == read_key(key)
+
+    @pytest.mark.parametrize(
+        ("arguments", "is_once"),
+        [
+            (AdmissionArguments(is_open=True, key=Path("k")), False),
+            (AdmissionArguments(is_open=True, code_uses=1), False),
+            (AdmissionArguments(key=Path("k"), code_uses=1), False),
+            (AdmissionArguments(code_uses=2), True),
+        ],
+    )
+    def test_options_that_contradict_each_other(self, arguments: AdmissionArguments, is_once: bool) -> None:
+        with pytest.raises(UsageError):
+            Doorkeeper(arguments, "0.0.0.0", "", is_once=is_once)
+
+    def test_codes_that_follow_are_printed_with_the_reason(self, capsys: pytest.CaptureFixture[str]) -> None:
+        doorkeeper = Doorkeeper(AdmissionArguments(), "192.0.2.7", "nettool udp-send FILE")
+        admission = doorkeeper.admission
+        assert isinstance(admission, CodeAdmission)
+        doorkeeper.announce(Address("192.0.2.7", 9000), "send files")
+        first = admission.code
+        assert first is not None
+        for _ in range(3):
+            admission.record_wrong(first.credential.nameplate, bytes(4))
+        second = admission.code
+        assert second is not None
+        admission.record_success(second.credential.nameplate)
+        assert capsys.readouterr().err.splitlines() == [
+            f"code: {first} (for one session)",
+            "on the other machine, run this and enter the code: nettool udp-send FILE 192.0.2.7",
+            f"code {first.nameplate} has ended after three wrong tries: a sender mistyped it, or someone is guessing",
+            f"code: {second} (for one session)",
+            "on the other machine, run this and enter the code: nettool udp-send FILE 192.0.2.7",
+            f"code {second.nameplate} has been used; the next session needs the next code",
+            f"code: {admission.code} (for one session)",
+            "on the other machine, run this and enter the code: nettool udp-send FILE 192.0.2.7",
+        ]
+
+    def test_with_once_the_only_code_is_not_followed_by_another(self, capsys: pytest.CaptureFixture[str]) -> None:
+        doorkeeper = Doorkeeper(AdmissionArguments(), "192.0.2.7", "", is_once=True)
+        admission = doorkeeper.admission
+        assert isinstance(admission, CodeAdmission)
+        doorkeeper.announce(Address("192.0.2.7", 9000), "send files")
+        assert admission.code is not None
+        admission.record_success(admission.code.credential.nameplate)
+        assert capsys.readouterr().err.count("\ncode: ") == 0
+
+    def test_an_ipv6_address_is_quoted_for_the_shell(self, capsys: pytest.CaptureFixture[str]) -> None:
+        doorkeeper = Doorkeeper(AdmissionArguments(), "2001:db8::7", "nettool tcp-send FILE")
+        doorkeeper.announce(Address("2001:db8::7", 9001), "send files")
+        assert capsys.readouterr().err.splitlines()[1].endswith("nettool tcp-send FILE '[2001:db8::7]:9001'")
