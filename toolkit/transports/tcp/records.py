@@ -23,8 +23,8 @@ from cryptography.exceptions import InvalidTag
 from toolkit.errors import ProtocolError
 from toolkit.security.keys import TAG_BYTES, SessionAead, TrafficKeys
 
-MAX_RECORD_BYTES: Final = 1 << 18
-"""The most plaintext that a record may hold."""
+MAX_RECORD_BYTES: Final = (1 << 18) + (1 << 10)
+"""The most plaintext that a record may hold: 256 KiB of content or message, and headers of frames."""
 
 RECORDS_PER_KEY: Final = 1 << 16
 """At most 2**30 cipher blocks under one key, of the 2**34.5 that RFC 8446 section 5.5 allows AES-GCM."""
