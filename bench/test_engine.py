@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from toolkit.rudp import wire
 from toolkit.rudp.ack_tracker import AckTracker
+from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.assembler import DataAssembler
 from toolkit.rudp.batch import Batch, PacketBuffer
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.flow_control import ReceiveWindow
-from toolkit.rudp.protection import Unprotected
+from toolkit.rudp.protection import PacketProtection, Unprotected
 from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.sent_packets import SendState, SentPackets
 
@@ -39,23 +42,68 @@ def timed(benchmark: BenchmarkFixture, call: Callable[..., Any], setup: Callable
     return benchmark.pedantic(call, setup=setup, rounds=rounds)  # type: ignore[no-untyped-call]
 
 
-def batch_of(connection_id: int, first_number: int, buffer: PacketBuffer) -> memoryview:
+PROTECTIONS: dict[str, Callable[[], tuple[PacketProtection, PacketProtection]]] = {
+    "plain": lambda: (Unprotected(), Unprotected()),
+    "aes-256-gcm": lambda: fixed_pair(AESGCM),
+    "chacha20-poly1305": lambda: fixed_pair(ChaCha20Poly1305),
+}
+
+
+class BenchKeys:
+    """Keys that are always the same."""
+
+    def __init__(self, cipher: type[AESGCM] | type[ChaCha20Poly1305]) -> None:
+        self.aead = cipher(bytes(32))
+        self.iv = bytes(12)
+
+    def next(self) -> "BenchKeys":
+        return self
+
+
+def fixed_pair(cipher: type[AESGCM] | type[ChaCha20Poly1305]) -> tuple[PacketProtection, PacketProtection]:
+    """The protections of two sides. A real connection has other keys in each direction."""
+    keys = BenchKeys(cipher)
+    return AeadProtection(keys, keys), AeadProtection(keys, keys)
+
+
+def batch_of(connection_id: int, first_number: int, protection: PacketProtection, buffer: PacketBuffer) -> memoryview:
     numbers = np.arange(first_number, first_number + BATCH)
-    size = BATCH * PAYLOAD_BYTES
+    payload_bytes = DATAGRAM_BYTES - protection.stream_overhead_bytes
+    size = BATCH * payload_bytes
     return buffer.fill(
-        wire.PacketType.DATA, connection_id, numbers, numbers * PAYLOAD_BYTES, PAYLOAD_BYTES, size, False
+        wire.PacketType.DATA, connection_id, numbers, numbers * payload_bytes, payload_bytes, size, False
     ).data
 
 
 class TestBatch:
-    def test_build(self, benchmark: BenchmarkFixture) -> None:
+    @pytest.mark.parametrize("protection", PROTECTIONS)
+    def test_build(self, benchmark: BenchmarkFixture, protection: str) -> None:
         """Headers and payload of one batch into one buffer (`PacketBuffer.fill`)."""
-        buffer = PacketBuffer(1 << 18, Unprotected())
-        numbers = np.arange(BATCH)
-        offsets = numbers * PAYLOAD_BYTES
-        size = BATCH * PAYLOAD_BYTES
-        transmit = benchmark(buffer.fill, wire.PacketType.DATA, FAR_ID, numbers, offsets, PAYLOAD_BYTES, size, False)
-        assert len(transmit.data) == BATCH * DATAGRAM_BYTES
+        here, _ = PROTECTIONS[protection]()
+        buffer = PacketBuffer(1 << 18, here)
+        data = benchmark(batch_of, FAR_ID, 0, here, buffer)
+        assert len(data) == BATCH * DATAGRAM_BYTES
+
+    @pytest.mark.parametrize("protection", PROTECTIONS)
+    def test_open(self, benchmark: BenchmarkFixture, protection: str) -> None:
+        """The payload of one batch into one piece (`PacketProtection.open_stream`)."""
+        here, there = PROTECTIONS[protection]()
+        data = bytes(batch_of(FAR_ID, 0, here, PacketBuffer(1 << 18, here)))
+        rows = np.frombuffer(data, np.uint8).reshape(BATCH, DATAGRAM_BYTES)
+        buffer = np.zeros(1 << 18, np.uint8)
+        assert benchmark(there.open_stream, rows, np.arange(BATCH), buffer, 0) == BATCH
+
+    @pytest.mark.parametrize("cipher", [AESGCM, ChaCha20Poly1305])
+    def test_the_cipher_alone(self, benchmark: BenchmarkFixture, cipher: type[AESGCM] | type[ChaCha20Poly1305]) -> None:
+        """What sealing a batch costs at least: one call for each packet."""
+        encrypt = cipher(bytes(32)).encrypt_into
+        nonce, payload, header, sealed = bytes(12), bytes(1430), bytes(26), bytearray(1446)
+
+        def seal() -> None:
+            for _ in range(BATCH):
+                encrypt(nonce, payload, header, sealed)
+
+        benchmark(seal)
 
     def test_encode_headers_one_by_one(self, benchmark: BenchmarkFixture) -> None:
         """The headers alone, packed one by one with `struct`, for comparison."""
@@ -69,7 +117,7 @@ class TestBatch:
 
     def test_decode_headers(self, benchmark: BenchmarkFixture) -> None:
         """The header columns of a batch, read through the structured dtype."""
-        data = bytes(batch_of(FAR_ID, 0, PacketBuffer(1 << 18, Unprotected())))
+        data = bytes(batch_of(FAR_ID, 0, Unprotected(), PacketBuffer(1 << 18, Unprotected())))
 
         def decode() -> tuple[int, int]:
             rows = np.frombuffer(data, np.uint8)
@@ -80,19 +128,20 @@ class TestBatch:
 
         assert benchmark(decode) == (BATCH - 1, (BATCH - 1) * PAYLOAD_BYTES)
 
+    @pytest.mark.parametrize("protection", PROTECTIONS)
     @pytest.mark.parametrize("order", ["in order", "1% lost", "reversed"])
-    def test_receive(self, benchmark: BenchmarkFixture, order: str) -> None:
-        """Receive one batch: check it, note what to acknowledge, gather the payload."""
-        assembler = DataAssembler(FAR_ID, ReceiveWindow(WIDE_WINDOW_BYTES), AckTracker(), Unprotected())
-        buffer = PacketBuffer(1 << 18, Unprotected())
+    def test_receive(self, benchmark: BenchmarkFixture, order: str, protection: str) -> None:
+        """Receive one batch: check it, note what to acknowledge, open the payload."""
+        here, there = PROTECTIONS[protection]()
+        assembler = DataAssembler(FAR_ID, ReceiveWindow(WIDE_WINDOW_BYTES), AckTracker(), there)
+        buffer = PacketBuffer(1 << 18, here)
         rng = random.Random(1)
         first = 0
 
         def arrange() -> tuple[tuple[memoryview], dict[str, object]]:
             nonlocal first
-            packets = [
-                bytes(batch_of(FAR_ID, first, buffer)[i * DATAGRAM_BYTES :][:DATAGRAM_BYTES]) for i in range(BATCH)
-            ]
+            data = bytes(batch_of(FAR_ID, first, here, buffer))
+            packets = [data[i : i + DATAGRAM_BYTES] for i in range(0, len(data), DATAGRAM_BYTES)]
             first += BATCH
             if order == "reversed":
                 packets.reverse()
@@ -102,7 +151,7 @@ class TestBatch:
 
         def receive(data: memoryview) -> int:
             assembler.begin_batch()
-            assembler.receive_untrusted(data, DATAGRAM_BYTES, 0, Unprotected())
+            assembler.receive_untrusted(data, DATAGRAM_BYTES, 0)
             return len(assembler.received())
 
         assert timed(benchmark, receive, arrange, 500) >= 1
@@ -168,14 +217,17 @@ class TestAcknowledgement:
     def test_by_the_whole_sender(self, benchmark: BenchmarkFixture) -> None:
         """The same through `Connection.handle_batch`, including decoding, estimators and congestion control."""
         every = (1 << 20) // DATAGRAM_BYTES
-        connection, first_data = flooding_connection()
-        ranges = [(a + first_data, b + first_data) for a, b in received_ranges(IN_FLIGHT, 3)]
+        connection, sent = flooding_connection()
+        lost = np.random.default_rng(3).random(IN_FLIGHT) < LOSS
+        received = sent[~lost]
+        cuts = np.flatnonzero(np.diff(received) != 1) + 1
+        ranges = [(int(run[0]), int(run[-1]) + 1) for run in np.split(received, cuts)][::-1]
         number = 0
 
         def arrange() -> tuple[tuple[Batch], dict[str, object]]:
             nonlocal number
             number += 1
-            top = first_data + number * every
+            top = int(sent[min(number * every, IN_FLIGHT - 1)])
             newest = [(start, min(end, top)) for start, end in ranges if start < top]
             newest = newest[: wire.max_ack_ranges(DATAGRAM_BYTES)]
             ack = wire.AckPacket(newest, 0, WIDE_WINDOW_BYTES, 1 << 20, 0, 0, 0)
@@ -207,21 +259,54 @@ class Zeros:
         del offset, buffer
 
 
-def flooding_connection() -> tuple[Connection, int]:
-    """A connection with 100,000 packets in flight, and the packet number of the first."""
+def flooding_connection() -> tuple[Connection, NDArray[np.int64]]:
+    """A connection with 100,000 packets in flight, and their packet numbers."""
     config = Config(congestion_control="newreno")
     connection = Connection(config, Zeros(), NEAR_ID, FAR_ID, DATAGRAM_BYTES, 0, Unprotected())
     connection.start(WIDE_WINDOW_BYTES, 10_000 * MS)
     while connection.poll_transmit(0) is not None:
         pass
-    first_data = connection.stats().next_packet_number
     sizes = np.full(1000, DATAGRAM_BYTES, np.int32)
     connection.offer_data(IN_FLIGHT * PAYLOAD_BYTES)
     connection.sender.streams.data.next_offset = IN_FLIGHT * PAYLOAD_BYTES
+    recovery, numbers = connection.sender.recovery, []
     for first in range(0, IN_FLIGHT, 1000):
         offsets = PAYLOAD_BYTES * np.arange(first, first + 1000)
-        connection.sender.recovery.on_sent(wire.PacketType.DATA, offsets, sizes, 1000 * DATAGRAM_BYTES, first)
-    return connection, first_data
+        numbers.append(recovery.on_sent(wire.PacketType.DATA, offsets, sizes, 1000 * DATAGRAM_BYTES, first))
+    return connection, np.concatenate(numbers)
+
+
+class TestPair:
+    """Two connections without sockets: every call of the engine that a megabyte of data takes."""
+
+    @pytest.mark.parametrize("protection", PROTECTIONS)
+    def test_transfer(self, benchmark: BenchmarkFixture, protection: str) -> None:
+        """Send, receive and acknowledge 64 MiB in batches of 44; nothing is lost."""
+
+        def transfer() -> int:
+            here, there = PROTECTIONS[protection]()
+            config = Config(congestion_control="newreno", receive_window_bytes=1 << 26)
+            near = Connection(config, Zeros(), NEAR_ID, FAR_ID, DATAGRAM_BYTES, 0, here)
+            far = Connection(config, Zeros(), FAR_ID, NEAR_ID, DATAGRAM_BYTES, 0, there)
+            near.start(1 << 26, None)
+            near.offer_data(1 << 26)
+            now_ns = 0
+            while not near.is_fully_acked:
+                now_ns += MS // 10
+                for sender, receiver in ((near, far), (far, near)):
+                    while (transmit := sender.poll_transmit(now_ns)) is not None:
+                        step = BATCH * transmit.segment_bytes
+                        for i in range(0, len(transmit.data), step):
+                            receiver.handle_batch(Batch(transmit.data[i : i + step], transmit.segment_bytes), now_ns)
+                        far.update_receive_window(0, is_drained=True)
+                    timeout_ns = sender.poll_timeout()
+                    if timeout_ns is not None and timeout_ns <= now_ns:
+                        sender.handle_timeout(now_ns)
+            assert far.received_offset == 1 << 26
+            return near.stats().packets_sent
+
+        packets = benchmark.pedantic(transfer, rounds=10)  # type: ignore[no-untyped-call]
+        assert packets > (1 << 26) // DATAGRAM_BYTES
 
 
 class TestRangeSet:
