@@ -27,6 +27,7 @@ from toolkit.cli.output import as_nettool_error, print_json, print_status, print
 from toolkit.cli.progress import ProgressBars, progress_bars
 from toolkit.cli.results import closing, failed_entries, result_fields, summary_line
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
+from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import ReceiveOptions, SessionLimits, TransferResult, receive
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
@@ -175,6 +176,7 @@ def _receive(
     receive_options = _receive_options(arguments, limits)
     raise_descriptor_limit()
     directory = _directory(arguments)
+    rehearse(doorkeeper.admission.method)
     transports = {name: transport(name) for name in names}
     listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
     bound = Address(arguments.bind or "0.0.0.0", next(iter(listeners.values())).address.port)

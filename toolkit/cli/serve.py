@@ -12,6 +12,7 @@ from toolkit.cli.output import print_json, print_status
 from toolkit.cli.target import DEFAULT_PORT
 from toolkit.compare.server import MeasuringServer, ServedSession, ServerAccess, ServerLimits
 from toolkit.security.key_file import KEY_BYTES
+from toolkit.security.rehearsal import rehearse
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transports.registry import transport
 from toolkit.units import parse_size
@@ -71,6 +72,7 @@ def serve(
 
     key = secrets.token_bytes(KEY_BYTES)
     doorkeeper = Doorkeeper(access, bind, "nettool bench remote", quiet=quiet, session_key=key)
+    rehearse(doorkeeper.admission.method)
     rules = ServerAccess(doorkeeper.admission, key, access.plaintext)
     with closing(MeasuringServer(transports, Address(bind, port), limits, report_session, rules)) as server:
         bound = Address(bind or "0.0.0.0", server.port)

@@ -1,0 +1,45 @@
+"""A handshake in memory, which loads what a real one needs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from toolkit.security.admission import Method
+from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
+from toolkit.security.rehearsal import method_of, rehearse
+
+SECOND_HANDSHAKE_IMPORTS = """
+import sys
+from toolkit.security.admission import Method
+from toolkit.security.rehearsal import rehearse
+rehearse(Method({method}))
+loaded = set(sys.modules)
+rehearse(Method({method}))
+print(*sorted(set(sys.modules) - loaded))
+"""
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_after_it_a_handshake_loads_nothing(method: Method) -> None:
+    program = SECOND_HANDSHAKE_IMPORTS.format(method=int(method))
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "\n"
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_it_can_be_repeated(method: Method) -> None:
+    rehearse(method)
+    rehearse(method)
+
+
+@pytest.mark.parametrize(
+    ("credential", "method"),
+    [
+        (NoCredential(), Method.NONE),
+        (KeyCredential(bytes(32)), Method.KEY),
+        (CodeCredential(b"7", b"ocean-brick-lunar"), Method.CODE),
+    ],
+)
+def test_the_method_of_a_credential(credential: Credential, method: Method) -> None:
+    assert method_of(credential) is method

@@ -1,0 +1,48 @@
+"""A handshake in memory, so that the first real one does not pay for what is loaded and measured on first use.
+
+The libraries of a handshake take a tenth of a second to load. Who measures the time of a session, or serves other
+machines, rehearses before its clock starts. A cryptography package that lacks something fails here as well, and early.
+"""
+
+from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
+from toolkit.security.code_admission import CodeAdmission
+from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
+from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+
+_KEY = bytes(32)
+_HOST = bytes(4)
+
+
+def method_of(credential: Credential) -> Method:
+    """Return the method by which a client with this credential is admitted."""
+    if isinstance(credential, CodeCredential):
+        return Method.CODE
+    return Method.KEY if isinstance(credential, KeyCredential) else Method.NONE
+
+
+def rehearse(method: Method) -> None:
+    """Complete a handshake of this method between two objects of this process, and load the AEAD of its keys.
+
+    Raises what a handshake raises where the `cryptography` package lacks something.
+    """
+    admission, credential = _pair(method)
+    initiator, responder = Initiator(credential, b"", b""), Responder(admission)
+    answer = responder.open_untrusted(initiator.first_message(), b"", _HOST, 0)
+    if isinstance(answer, Reply):
+        answer = responder.open_untrusted(initiator.receive_retry_untrusted(answer.message), b"", _HOST, 0)
+    assert isinstance(answer, OpenedHandshake)
+    accepted = initiator.receive_accept_untrusted(answer.accept(b""))
+    answer.finish_untrusted(accepted.finish)
+    assert accepted.keys is not None
+    buffer = bytearray(16)
+    accepted.keys.client.aead.encrypt_into(bytes(12), b"", b"", buffer)
+
+
+def _pair(method: Method) -> tuple[Admission, Credential]:
+    if method is Method.CODE:
+        admission = CodeAdmission(lambda _code, _reason: None, lambda _code: None)
+        assert admission.code is not None
+        return admission, admission.code.credential
+    if method is Method.KEY:
+        return KeyAdmission(_KEY), KeyCredential(_KEY)
+    return OpenAdmission(), NoCredential()
