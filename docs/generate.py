@@ -10,6 +10,7 @@ from typing import Final
 from toolkit.rudp import (
     ack_tracker,
     address_validation,
+    aead_protection,
     assembler,
     flow_control,
     handshake,
@@ -21,6 +22,7 @@ from toolkit.rudp import (
     pmtud,
     rtt,
     sender,
+    skipped_numbers,
     state,
     wire,
 )
@@ -41,6 +43,8 @@ _TAILS: Final = {
     PacketType.MESSAGE: "payload",
     PacketType.ACK: "`range_count` ranges (next table)",
     PacketType.PROBE: "zeros up to the probed size",
+    PacketType.PATH_CHALLENGE: "zeros",
+    PacketType.PATH_RESPONSE: "zeros",
     PacketType.CLOSE: "reason",
 }
 _LIMITS: Final = (
@@ -50,7 +54,7 @@ _LIMITS: Final = (
     (handshake_packets.MAX_FIRST_MESSAGE_BYTES, "maximum bytes of the security message in an INITIAL"),
     (handshake_packets.MAX_ACCEPT_BYTES, "maximum bytes of the parameters in all pieces of an ACCEPT"),
     (wire.MAX_REASON_BYTES, "maximum bytes of a reason"),
-    (wire.TAG_BYTES, "bytes that an ACK packet leaves free at its end for an authentication tag"),
+    (wire.TAG_BYTES, "bytes of the authentication tag at the end of each packet after the handshake"),
     (wire.MAX_OFFSET, "packet numbers are below this; stream offsets and windows do not exceed it"),
 )
 _MS: Final = 1_000_000
@@ -123,6 +127,17 @@ _CONSTANTS: Final = (
         "RFC 8899 section 5.1.1",
     ),
     ("challenges per path", f"{path.MAX_CHALLENGES}", "a probe timeout apart, and the interval doubles each time"),
+    ("packets after which keys are updated", f"{aead_protection.KEY_UPDATE_PACKETS:,}", "in each direction"),
+    (
+        "packets that one key seals at most",
+        f"{aead_protection.KEY_LIMIT_PACKETS:,}",
+        "RFC 9001 section 6.6; then the connection ends",
+    ),
+    (
+        "period of skipped packet numbers",
+        f"{skipped_numbers.INITIAL_PERIOD_PACKETS} to {skipped_numbers.MAX_PERIOD_PACKETS:,} packets on average",
+        "doubles with each one",
+    ),
     ("keep-alives", f"{state.KEEP_ALIVES_PER_IDLE_TIMEOUT} per idle timeout", ""),
     (
         "time until ICMP port unreachable ends a connection",

@@ -10,9 +10,9 @@ handshake continues with its packet number. All integers are in network byte ord
                 PATH_CHALLENGE, PATH_RESPONSE       path validation (RFC 9000 section 8.2)
                 CLOSE
 
-A DATA header takes 26 bytes. A 1,500-byte IPv4 packet therefore carries 1,446 bytes of payload, and 1,430 (95.3%) once
-each packet ends with a 16-byte authentication tag. The 64 random bits of the connection id keep out attackers who
-cannot read the path; they are no protection against those who can.
+The layouts and decoders are those of packets in the clear. `aead_protection.py` seals what follows the header, which is
+DATA.size bytes in DATA and MESSAGE and COMMON.size in all others, and adds a tag of 16 bytes. A 1,500-byte IPv4 packet
+therefore carries 1,430 bytes of payload (95.3%).
 
 Each `*_untrusted` decoder raises ProtocolError for invalid bytes, and nothing else.
 """
