@@ -5,104 +5,44 @@ same every time.
 """
 
 import re
-import shutil
-import struct
-import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.captures import (
+    CLIENT_ID,
+    INITIAL,
+    LAYOUTS,
+    METHOD,
+    PLAINTEXT,
+    SERVER_ID,
+    Datagram,
+    data_packet,
+    needs_tshark,
+    read_fields,
+    sample_packet,
+    tshark,
+    write_capture,
+)
 from tests.support.engine_pair import End, Hazards, Pair
 from toolkit.rudp import wire
 from toolkit.rudp.handshake_packets import (
-    HANDSHAKE_LAYOUTS,
     VERSION,
-    InitialPacket,
     Parameter,
     encode_retry,
-    make_offer,
 )
 from toolkit.rudp.wire import PacketType
 
-LAYOUTS = HANDSHAKE_LAYOUTS | wire.LAYOUTS
-TSHARK = shutil.which("tshark")
-pytestmark = pytest.mark.skipif(TSHARK is None, reason="tshark is not installed: apt-get install tshark")
+pytestmark = needs_tshark
 
-DISSECTOR = Path(__file__).parents[2] / "docs" / "wireshark" / "nettool.lua"
-CLIENT_ID, SERVER_ID = 0x1122_3344_5566_7788, 0x99AA_BBCC_DDEE_FF00
-PARAMETER = b"\0\3\0\7payload"
-INITIAL = InitialPacket(CLIENT_ID, make_offer(), b"M1", b"token").encode()
 HEXADECIMAL = {"type", "flags", "version", "connection_id", "challenge"}
-
-Datagram = tuple[bool, bytes]
-"""(sent by the client, UDP payload)"""
-
-
-def write_capture(path: Path, datagrams: Iterable[Datagram], server_port: int = 50000) -> None:
-    """Write a pcap file of raw IPv4 packets (link type 101), one per millisecond."""
-    client, server = (b"\x0a\0\0\x01", 40000), (b"\x0a\0\0\x02", server_port)
-    with path.open("wb") as file:
-        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 101))
-        for i, (is_client, payload) in enumerate(datagrams):
-            (source, source_port), (target, target_port) = (client, server) if is_client else (server, client)
-            udp = struct.pack(">HHHH", source_port, target_port, 8 + len(payload), 0) + payload
-            size = 20 + len(udp)
-            ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size, i % 65536, 0, 64, 17, 0, source, target) + udp
-            file.write(struct.pack("<IIII", i // 1000, i % 1000 * 1000, size, size) + ip)
-
-
-def tshark(capture: Path, *arguments: str) -> str:
-    assert TSHARK is not None
-    command = [TSHARK, "-X", f"lua_script:{DISSECTOR}", "-r", str(capture), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "Lua" not in done.stderr, done.stderr
-    return done.stdout
-
-
-def read_fields(capture: Path, names: list[str], display_filter: str = "nettool") -> list[dict[str, list[str]]]:
-    """Return, for each frame that passes the filter, all values of each field."""
-    arguments = ["-Y", display_filter, "-T", "fields", "-E", "separator=|", "-E", "occurrence=a", "-E", "aggregator=;"]
-    for name in names:
-        arguments += ["-e", name]
-    rows = [line.split("|") for line in tshark(capture, *arguments).splitlines()]
-    return [{name: value.split(";") if value else [] for name, value in zip(names, row, strict=True)} for row in rows]
-
-
-def data(number: int, offset: int, payload: bytes, flags: int = 0, kind: PacketType = PacketType.DATA) -> bytes:
-    return wire.DATA.pack(kind, flags, SERVER_ID, number, offset) + payload
-
-
-def sample(kind: PacketType) -> tuple[bytes, dict[str, int]]:
-    """A packet in which every field has a different value, and these values."""
-    layout = LAYOUTS[kind]
-    chosen = {"type": kind, "flags": 1, "connection_id": CLIENT_ID, "version": VERSION}
-    tail = b"payload"
-    if kind is PacketType.INITIAL:
-        chosen |= {"parameters_bytes": 11}
-        tail = PARAMETER + bytes(1200)
-    elif kind in (PacketType.RETRY, PacketType.REFUSE, PacketType.FINISH):
-        chosen |= {"parameters_bytes": 11}
-        tail = PARAMETER
-    elif kind is PacketType.ACK:
-        chosen |= {"largest": 1 << 40, "range_count": 1}
-        tail = wire.ACK_RANGE.pack(0, 5)
-    elif kind is PacketType.CLOSE:
-        chosen |= {"reason_bytes": 7}
-    elif kind in (PacketType.VERSION, PacketType.PING, PacketType.PATH_CHALLENGE, PacketType.PATH_RESPONSE):
-        tail = b""
-    values = {}
-    for i, field in enumerate(layout.fields):
-        bits = 8 * layout.dtype[field.name].itemsize
-        values[field.name] = chosen.get(field.name, (0x0123_4567_89AB_CD00 + 7 * kind + i) % (1 << min(bits, 62)))
-    return layout.pack(*values.values()) + tail, values
 
 
 @pytest.fixture(scope="module")
 def every_type(tmp_path_factory: pytest.TempPathFactory) -> dict[PacketType, dict[str, list[str]]]:
     capture = tmp_path_factory.mktemp("capture") / "types.pcap"
-    write_capture(capture, [(True, sample(kind)[0]) for kind in LAYOUTS], server_port=9000)
+    write_capture(capture, [(True, sample_packet(kind)[0]) for kind in LAYOUTS], server_port=9000)
     names = sorted({field.name for layout in LAYOUTS.values() for field in layout.fields})
     rows = read_fields(capture, [f"nettool.{name}" for name in names])
     assert len(rows) == len(LAYOUTS)
@@ -113,7 +53,7 @@ def every_type(tmp_path_factory: pytest.TempPathFactory) -> dict[PacketType, dic
 def test_every_field_of_every_type_can_be_filtered_on(
     kind: PacketType, every_type: dict[PacketType, dict[str, list[str]]]
 ) -> None:
-    _, values = sample(kind)
+    _, values = sample_packet(kind)
     shown = {name.removeprefix("nettool."): texts for name, texts in every_type[kind].items() if texts}
     assert set(shown) == set(values)
     for name, texts in shown.items():
@@ -129,7 +69,7 @@ def test_the_parameters_of_a_handshake_are_shown(tmp_path: Path) -> None:
         [Parameter.VERSIONS, Parameter.TOKEN, Parameter.SECURITY],
         [Parameter.TOKEN],
     ]
-    assert rows[0]["nettool.parameter.value"] == [VERSION.to_bytes(4, "big").hex(), b"token".hex(), b"M1".hex()]
+    assert rows[0]["nettool.parameter.value"] == [VERSION.to_bytes(4, "big").hex(), b"token".hex(), METHOD.hex()]
 
 
 def test_ranges_are_shown_as_packet_numbers(tmp_path: Path) -> None:
@@ -149,8 +89,12 @@ def test_ranges_are_shown_as_packet_numbers(tmp_path: Path) -> None:
 
 def test_a_super_packet_is_split(tmp_path: Path) -> None:
     """The payload contains bytes that look like the next header."""
-    false_header = data(1, 100, b"")
-    packets = [data(0, 0, false_header[:17].ljust(100, b"x")), data(1, 100, bytes(100)), data(2, 200, b"end", flags=1)]
+    false_header = data_packet(1, 100, b"")
+    packets = [
+        data_packet(0, 0, false_header[:17].ljust(100, b"x")),
+        data_packet(1, 100, bytes(100)),
+        data_packet(2, 200, b"end", flags=1),
+    ]
     capture = tmp_path / "gso.pcap"
     handshake = [(True, INITIAL)]
     write_capture(capture, [*handshake, (True, b"".join(packets))])
@@ -162,11 +106,11 @@ def test_a_super_packet_is_split(tmp_path: Path) -> None:
 def test_notable_packets_are_marked(tmp_path: Path) -> None:
     datagrams = [
         (True, INITIAL),
-        (True, data(0, 0, bytes(100))),
-        (True, data(2, 200, bytes(100))),
-        (True, data(1, 100, bytes(100))),
-        (True, data(3, 100, bytes(100))),
-        (True, data(3, 100, bytes(100))),
+        (True, data_packet(0, 0, bytes(100))),
+        (True, data_packet(2, 200, bytes(100))),
+        (True, data_packet(1, 100, bytes(100))),
+        (True, data_packet(3, 100, bytes(100))),
+        (True, data_packet(3, 100, bytes(100))),
         (False, wire.encode_ack(CLIENT_ID, 0, wire.AckPacket([(0, 4)], 0, 9, 9, 0, 0, 7))),
         (True, wire.encode_close(SERVER_ID, 4, 4, "disk full")),
         (True, wire.DATA.pack(PacketType.DATA, 0, SERVER_ID, 9, 9)),
@@ -200,14 +144,14 @@ def test_hostile_bytes_are_malformed_packets(tmp_path: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     datagrams = []
     for kind in LAYOUTS:
-        whole = sample(kind)[0]
+        whole = sample_packet(kind)[0]
         for _ in range(40):
             packet = bytearray(whole[: int(random.integers(1, len(whole) + 1))])
             packet[int(random.integers(len(packet)))] = int(random.integers(256))
             datagrams.append((True, bytes(packet)))
     capture = tmp_path / "hostile.pcap"
     write_capture(capture, datagrams, server_port=9000)
-    shown = tshark(capture, "-V", "-O", "nettool")
+    shown = tshark(capture, *PLAINTEXT, "-V", "-O", "nettool")
     assert "Lua Error" not in shown
     assert len(re.findall(r"^Frame ", shown, re.MULTILINE)) == len(datagrams)
     assert read_fields(capture, ["frame.number"], "nettool.malformed")
