@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import (
     ALGORITHMS,
+    BURST_S,
     Algorithm,
     PendingRanges,
     ReceivedDigest,
@@ -37,6 +38,7 @@ def hash_holes(digest: ReceivedDigest) -> None:
     """Hash every hole that the frontier reaches, in steps that end within holes."""
     while digest.is_at_hole:
         digest.hash_hole(7)
+        digest.catch_up()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
@@ -149,21 +151,43 @@ def test_a_hole_is_hashed_in_steps_and_not_when_it_is_announced() -> None:
 
 
 def test_zeros_are_hashed_for_half_of_the_time_at_most() -> None:
-    now_s = 0.0
-    zeros = ZeroHashing(lambda: now_s)
+    now_s = cpu_s = 100.0
+    zeros = ZeroHashing(lambda: now_s, lambda: cpu_s)
 
-    def step() -> None:
-        nonlocal now_s
-        assert not zeros.run(step)  # another session meanwhile
-        now_s += 0.25
+    def step() -> int:
+        nonlocal now_s, cpu_s
+        assert zeros.run(step) is None  # another session meanwhile
+        now_s += 0.3  # of which another process had a third
+        cpu_s += 0.2
+        return 7
 
-    assert zeros.run(step)
-    assert zeros.wait_s() == 0.25
-    now_s += 0.2
-    assert not zeros.run(step)
-    now_s += 0.05
-    assert zeros.wait_s() == 0
-    assert zeros.run(step)
+    assert zeros.run(step) == 7
+    assert zeros.wait_s() == pytest.approx(0.1 - BURST_S)
+    assert zeros.run(step) is None
+    now_s += 0.1
+    assert zeros.run(step) == 7
+    steps = 0
+    end_s = now_s + 100
+    while now_s < end_s:
+        if zeros.run(step) is None:
+            now_s += zeros.wait_s() + 1e-9
+        else:
+            steps += 1
+    assert 0.45 * 100 < steps * 0.2 < 0.51 * 100
+
+
+def test_small_holes_wait_for_nothing() -> None:
+    now_s = cpu_s = 100.0
+    zeros = ZeroHashing(lambda: now_s, lambda: cpu_s)
+
+    def step() -> int:
+        nonlocal cpu_s
+        cpu_s += 1e-5
+        return 1
+
+    for _ in range(10_000):
+        assert zeros.run(step) == 1
+        now_s += 3e-5
 
 
 @pytest.mark.parametrize("length", [1, (1 << 20) - 1, 1 << 20, (3 << 20) + 5])

@@ -190,13 +190,18 @@ class IncomingFile(CachedFile):
             self._hole_bytes += length
             self._notice_hole()
 
-    def hash_hole(self, length: int) -> None:
-        """Hash up to `length` zeros of the hole that the digest has reached. Raises ProtocolError, TransferError."""
+    def hash_hole(self, length: int) -> int:
+        """Hash up to `length` zeros of the hole that the digest has reached; returns how many."""
+        with self.lock:
+            return 0 if self._is_closed else self._digest.hash_hole(length)
+
+    def on_hole_hashed(self) -> None:
+        """Go on after `hash_hole`, with what has arrived behind the hole. Raises ProtocolError, TransferError."""
         with self.lock:
             self._is_at_hole = False
             if self._is_closed:
                 return
-            self._digest.hash_hole(length)
+            self._digest.catch_up()
             self._notice_hole()
             self._check_complete()
 

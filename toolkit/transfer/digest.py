@@ -28,6 +28,7 @@ MAX_PENDING_RANGES = 1 << 17  # about 20 MB of memory; enough for a window of 18
 
 ZERO_STEP_BYTES = 1 << 24  # of a hole hashed at a time: 1 ms with XXH3, about 10 ms with BLAKE3
 
+BURST_S = 0.02  # how long zeros may be hashed at a stretch after a pause, twice
 _BUSY_WAIT_S = 0.005  # about the duration of a step
 _ZEROS = memoryview(bytes(1 << 20))
 
@@ -161,32 +162,39 @@ class PendingRanges:
 class ZeroHashing:
     """Decides when a session may hash zeros: one session at a time, and half of the time at most. Thread-safe.
 
-    However many holes the peers of a process announce, hashing them takes at most half of one processor.
+    However many holes the peers of a process announce, hashing them takes at most half of one processor. Small holes of
+    an honest peer wait for nothing: the limit is a token bucket (the virtual scheduling algorithm of ITU-T I.371) that
+    is filled half as fast as time passes, and holds BURST_S / 2 of processor time.
+
+    clock:     the time
+    cpu_clock: the processor time of the calling thread
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.thread_time
+    ) -> None:
         self._clock = clock
+        self._cpu_clock = cpu_clock
         self._lock = threading.Lock()  # held during a step
-        self._next_s = 0.0
+        self._paid_s = 0.0  # the time by which all steps so far were within the limit
 
     def wait_s(self) -> float:
         """How long until the next step may begin, or until it is worth while to ask again."""
-        return max(_BUSY_WAIT_S if self._lock.locked() else 0.0, self._next_s - self._clock())
+        return max(_BUSY_WAIT_S if self._lock.locked() else 0.0, self._paid_s - BURST_S - self._clock())
 
-    def run(self, step: Callable[[], None]) -> bool:
-        """Run `step`, which hashes ZERO_STEP_BYTES at most, unless it has to wait; returns whether it was run."""
+    def run(self, step: Callable[[], int]) -> int | None:
+        """What `step` returns, which hashes ZERO_STEP_BYTES at most; None if it has to wait."""
         if not self._lock.acquire(blocking=False):
-            return False
+            return None
         try:
-            started_s = self._clock()
-            if started_s < self._next_s:
-                return False
+            now_s = self._clock()
+            if now_s < self._paid_s - BURST_S:
+                return None
+            started_s = self._cpu_clock()
             try:
-                step()
+                return step()
             finally:
-                ended_s = self._clock()
-                self._next_s = ended_s + (ended_s - started_s)
-            return True
+                self._paid_s = max(self._paid_s, now_s) + 2 * (self._cpu_clock() - started_s)
         finally:
             self._lock.release()
 
@@ -229,7 +237,7 @@ class ReceivedDigest(RunningDigest):
         if offset == self.offset and offset not in self._hole_end_of:
             self.update(data)
             if self._end_of or self._hole_end_of:
-                self._catch_up()
+                self.catch_up()
         elif data:
             self._add_range(offset, offset + len(data))
 
@@ -237,7 +245,7 @@ class ReceivedDigest(RunningDigest):
         """As `on_data`, for content that went to the file without passing through this process's memory."""
         if offset == self.offset and offset not in self._hole_end_of:
             self.reread(offset + length)
-            self._catch_up()
+            self.catch_up()
         elif length:
             self._add_range(offset, offset + length)
 
@@ -254,8 +262,9 @@ class ReceivedDigest(RunningDigest):
         self._hole_start_of[end] = start
         self._update_count()
 
-    def hash_hole(self, length: int) -> None:
-        """Hash up to `length` zeros of the hole at the frontier, and what follows the hole if that ends it."""
+    def hash_hole(self, length: int) -> int:
+        """Hash up to `length` zeros of the hole at the frontier; returns how many. The caller calls `catch_up` then."""
+        start = self.offset
         end = self._hole_end_of.pop(self.offset)
         stop = min(end, self.offset + length)
         self.update_zeros(stop - self.offset)
@@ -264,7 +273,7 @@ class ReceivedDigest(RunningDigest):
             self._hole_start_of[end] = stop
         else:
             self._hole_start_of.pop(end, None)
-            self._catch_up()
+        return stop - start
 
     def check_new(self, offset: int) -> None:
         """Raise ProtocolError if the byte at `offset` is known to have come before."""
@@ -291,7 +300,7 @@ class ReceivedDigest(RunningDigest):
         self._start_of[end] = start
         self._update_count()
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Advance the frontier over the pending ranges that it has reached, up to the next hole."""
         while (end := self._end_of.pop(self.offset, None)) is not None:
             if self._start_of.pop(end, None) is None:

@@ -100,9 +100,14 @@ class IncomingFiles:
         return ZERO_HASHING.wait_s() if self._budget.at_holes else None
 
     def hash_zeros(self) -> None:
-        """Hash a step of a hole that some digest has reached, if it is this session's turn."""
-        if self._budget.at_holes:
-            ZERO_HASHING.run(lambda: self._budget.at_holes.popleft().hash_hole(ZERO_STEP_BYTES))
+        """Hash a step of the holes that digests have reached, as far as it is this session's turn."""
+        at_holes, left_bytes = self._budget.at_holes, ZERO_STEP_BYTES
+        while at_holes and left_bytes > 0:
+            length = ZERO_HASHING.run(partial(at_holes[0].hash_hole, left_bytes))
+            if length is None:
+                return
+            at_holes.popleft().on_hole_hashed()
+            left_bytes -= length
 
     def expect(self, digest: FileDigest) -> None:
         """See IncomingFile.expect."""

@@ -58,6 +58,8 @@ class ByteBudget:
     @property
     def refusal(self) -> str:
         """Why something is refused that does not fit."""
+        if not self._limit_bytes:
+            return "the receiver accepts no more files"
         return f"the receiver accepts {format_size(self._limit_bytes or 0)} in a session (its --max-bytes)"
 
     def try_take(self, length: int) -> bool:
