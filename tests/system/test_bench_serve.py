@@ -20,6 +20,9 @@ from toolkit.compare.paths import remote
 from toolkit.compare.remote import RemoteTestbed
 from toolkit.compare.server import CONTROL_SCHEMA, MeasuringServer, ServerLimits
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError
+from toolkit.security.admission import Admission, OpenAdmission
+from toolkit.security.code_admission import CodeAdmission
+from toolkit.security.credentials import Credential
 from toolkit.transfer import SendOptions, send
 from toolkit.transports.registry import transport
 
@@ -37,8 +40,8 @@ def address() -> Iterator[Address]:
         yield Address("127.0.0.1", int(port))
 
 
-def connected_testbed(address: Address) -> RemoteTestbed:
-    testbed = RemoteTestbed(remote(address.host), address, 0.0, 1 << 20)
+def connected_testbed(address: Address, credential: Credential | None = None) -> RemoteTestbed:
+    testbed = RemoteTestbed(remote(address.host), address, 0.0, 1 << 20, credential)
     testbed.await_peer()
     return testbed
 
@@ -71,9 +74,10 @@ def test_each_gets_the_result_of_its_own_transfer(address: Address, tmp_path: Pa
 
 
 @contextmanager
-def answering(*answers: bytes) -> Iterator[Address]:
+def answering(*answers: bytes, admission: Admission | None = None) -> Iterator[Address]:
     """A server that gives one of the answers in each session."""
-    listener = transport("tcp").listen(Address("127.0.0.1", 0), TransportOptions())
+    options = TransportOptions(admission=admission or OpenAdmission())
+    listener = transport("tcp").listen(Address("127.0.0.1", 0), options)
 
     def serve() -> None:
         for answer in answers:
@@ -135,6 +139,25 @@ def test_texts_of_a_result_are_made_printable() -> None:
 def test_a_server_that_cannot_measure_is_refused_at_once(hello: dict[str, Any], kind: type[NettoolError]) -> None:
     with answering(json.dumps(hello).encode()) as impostor, pytest.raises(kind):
         connected_testbed(impostor)
+
+
+@pytest.mark.parametrize("key", [None, 5, "", "0f" * 31, "0f" * 33, "zz" * 32])
+def test_a_server_that_admits_by_code_has_to_give_a_key(key: object) -> None:
+    admission = CodeAdmission(lambda *_: None, lambda _: None)
+    assert admission.code is not None
+    credential = admission.code.credential
+    hello = json.dumps({**HELLO, "key": key}).encode()
+    with answering(hello, admission=admission) as impostor, pytest.raises(ProtocolError, match="nettool serve"):
+        connected_testbed(impostor, credential)
+
+
+def test_only_those_whom_a_code_has_let_in_get_the_key(address: Address) -> None:
+    channel = transport("tcp").connect(address, TransportOptions())
+    channel.send_message(b'{"ask": "hello"}')
+    answer = channel.receive(timeout_s=LIMIT_S)
+    channel.close()
+    assert answer is not None
+    assert "key" not in json.loads(answer)
 
 
 @pytest.mark.parametrize(
