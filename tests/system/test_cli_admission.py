@@ -159,6 +159,20 @@ class TestPrompt:
             sending.type(typed)
             assert sending.end()[0] == code
 
+    def test_a_comparison_with_another_machine_asks_once_for_all_its_transfers(self, tmp_path: Path) -> None:
+        records = tmp_path / "records.jsonl"
+        options = ("--size", "64KiB", "--repeat", "1", "--no-control", "--transports", "udp", "--output", records)
+        with at_terminal("serve", "--port", "0", "--code-uses", "1", cwd=tmp_path) as serving:
+            port = serving.wait_for(r"listening on \S+:(\d+) ")[1]
+            code = serving.wait_for(CODE)[1]
+            with at_terminal("bench", "remote", f"127.0.0.1:{port}", *options, cwd=tmp_path) as comparing:
+                comparing.wait_for(PROMPT)
+                comparing.type(code + "\n")
+                status, _, shown = comparing.end()
+        assert status == 0, shown
+        assert shown.count(PROMPT) == 1
+        assert code not in records.read_text()
+
     def test_standard_input_that_is_sent_is_not_asked(self, incoming: Path) -> None:
         with asking(incoming) as (receiving, _):
             refused(nettool("tcp-send", "-", receiving.target, stdin=b"7-ocean-brick-lunar\n"), "asks for a code")
