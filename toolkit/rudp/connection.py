@@ -21,7 +21,7 @@ from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.rudp.assembler import DataAssembler, MessageAssembler
 from toolkit.rudp.batch import Batch, PeerAddress, Transmit
 from toolkit.rudp.config import Config
-from toolkit.rudp.control_packets import ControlPackets
+from toolkit.rudp.control_packets import ControlPackets, FinishPacket
 from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.observer import ConnectionObserver, Timer
 from toolkit.rudp.path import PathState
@@ -64,7 +64,7 @@ class Connection:
     ) -> None:
         """`protection` seals and opens every packet. `observer` receives the events.
 
-        `finish` is a client's last packet of the handshake. It is sent first, and again with every probe timeout until
+        `finish` is a client's last packet of the handshake. It is sent first, and again after every probe timeout until
         a packet of the server has opened. `peer_address` is the client's address, which may change; None on a client.
         """
         self.local_id = local_id
@@ -78,8 +78,7 @@ class Connection:
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
         self._packets_invalid = 0
         self._protection = protection
-        self._finish = finish
-        self._is_finish_due = finish is not None
+        self._finish = FinishPacket(finish)
         self._is_close_due = False
         self._control = ControlPackets(self._recovery.sent, peer_id, protection.tag_bytes)
         self._max_ack_ranges = wire.max_ack_ranges(path.max_datagram_bytes - protection.tag_bytes)
@@ -115,7 +114,7 @@ class Connection:
                     self.close(ExitCode.FAILED, str(error))
             accepted = acks.packets_accepted - accepted_before
             if accepted:
-                self._finish = None
+                self._finish.stop()
                 self._lifetime.on_received(now_ns)
                 acks.on_ecn(batch.ecn, accepted, now_ns)
             data = data[taken * size :]
@@ -207,7 +206,6 @@ class Connection:
         if self._lifetime.take_keep_alive(now_ns):
             self.sender.request_ping()
         if self._recovery.on_timeout(now_ns):
-            self._is_finish_due = self._finish is not None
             self._report_stats(now_ns)
 
     def handle_unreachable(self, now_ns: int) -> None:
@@ -290,12 +288,12 @@ class Connection:
                 return None
             self._is_close_due = False
             return self._control.close(self.close_code, self.close_reason)
-        if self._is_finish_due and self._finish is not None:
-            self._is_finish_due = False
-            return Transmit(memoryview(self._finish), len(self._finish))
+        path = self._recovery.path
+        if (finish := self._finish.poll_transmit(path, now_ns)) is not None:
+            return finish
         if self.acks.ack_time_ns is not None and now_ns >= self.acks.ack_time_ns:
             self._make_acks(now_ns)
-        return self._control.poll_transmit(self._recovery.path, now_ns) or self.sender.poll_transmit(now_ns)
+        return self._control.poll_transmit(path, now_ns) or self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
         acks = self.acks.make_acks(
@@ -321,10 +319,10 @@ class Connection:
         """When to call `handle_timeout` and `poll_transmit` at the latest; None for never."""
         if self.state is not ConnectionState.ESTABLISHED:
             return None
-        candidate = self._recovery.path.candidate
-        challenge_ns = candidate.poll_timeout() if candidate else None
-        times = (self._lifetime.poll_timeout(), self.sender.poll_timeout(), self.acks.ack_time_ns, challenge_ns)
-        return min(time for time in times if time is not None)
+        path = self._recovery.path
+        challenge_ns = path.candidate.poll_timeout() if path.candidate else None
+        times = (self._lifetime.poll_timeout(), self.sender.poll_timeout(), self._finish.poll_timeout(path))
+        return min(time for time in (*times, self.acks.ack_time_ns, challenge_ns) if time is not None)
 
     # Getters
 

@@ -1,7 +1,7 @@
-"""Packets that elicit no acknowledgement: ACK, PATH_CHALLENGE, PATH_RESPONSE and CLOSE.
+"""Packets that elicit no acknowledgement: FINISH, ACK, PATH_CHALLENGE, PATH_RESPONSE and CLOSE.
 
-They are sent before everything else, whatever the congestion window. All have room for the tag, and are sealed when
-they leave the connection.
+They are sent before everything else, whatever the congestion window. All but FINISH have room for the tag, and are
+sealed when they leave the connection.
 """
 
 from collections import deque
@@ -14,6 +14,39 @@ from toolkit.rudp.sent_packets import SentPackets
 from toolkit.rudp.wire import PacketType
 
 _MAX_PENDING_RESPONSES: Final = 4
+
+
+class FinishPacket:
+    """A client's last packet of the handshake: sent first, and repeated until `stop`.
+
+    It has a timer of its own. The server can open nothing before it has FINISH; new packets, which put the probe
+    timeout off, would otherwise keep a lost FINISH from being repeated.
+    """
+
+    def __init__(self, datagram: bytes | None) -> None:
+        """None on a server, which sends none."""
+        self._datagram = datagram
+        self._sent_time_ns: int | None = None
+        self._repetitions = 0
+
+    def stop(self) -> None:
+        """The server has answered with a protected packet."""
+        self._datagram = None
+
+    def poll_timeout(self, path: PathState) -> int | None:
+        """When to repeat it; None for never."""
+        if self._datagram is None or self._sent_time_ns is None:
+            return None
+        return self._sent_time_ns + path.loss.backed_off_pto_ns(self._repetitions)
+
+    def poll_transmit(self, path: PathState, now_ns: int) -> Transmit | None:
+        """FINISH, if it is due."""
+        due_ns = self.poll_timeout(path)
+        if self._datagram is None or (due_ns is not None and now_ns < due_ns):
+            return None
+        self._repetitions += due_ns is not None
+        self._sent_time_ns = now_ns
+        return Transmit(memoryview(self._datagram), len(self._datagram))
 
 
 class ControlPackets:

@@ -55,8 +55,12 @@ class LossThresholds:
     @property
     def pto_ns(self) -> int:
         """The probe timeout, including its back-off."""
+        return self.backed_off_pto_ns(self.pto_count)
+
+    def backed_off_pto_ns(self, count: int) -> int:
+        """The probe timeout after `count` others in a row."""
         pto_ns = self._rtt.pto_ns(self._rtt.max_ack_delay_ns)
-        return max(pto_ns, min(pto_ns << min(self.pto_count, 16), MAX_PTO_NS))
+        return max(pto_ns, min(pto_ns << min(count, 16), MAX_PTO_NS))
 
     @property
     def persistent_congestion_ns(self) -> int:

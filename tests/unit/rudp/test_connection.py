@@ -90,6 +90,17 @@ class TestHandshake:
             assert 0x06 not in kinds(sent(connection, now_ns))
         assert connection.pto_count >= 2
 
+    def test_finish_is_repeated_although_new_messages_put_the_probe_timeout_off(self) -> None:
+        connection = self.finishing()
+        sent(connection)
+        repeated = 0
+        for now_ns in range(START, START + 2 * SECOND, 100 * MS):
+            connection.send_message(b"still here")
+            connection.handle_timeout(now_ns)
+            repeated += kinds(sent(connection, now_ns)).count(0x06)
+        assert connection.pto_count == 0
+        assert 3 <= repeated <= 8
+
     def test_a_side_that_has_sent_nothing_does_not_search_for_the_mtu(self) -> None:
         """A server that only receives needs no large packets, and a probe would delay its first acknowledgement."""
         connection = server()
