@@ -16,46 +16,43 @@ import hmac
 import struct
 from typing import Final
 
-from toolkit.rudp.batch import PeerAddress
-
 RETRY_TOKEN_LIFETIME_NS: Final = 10_000_000_000
 RETURN_TOKEN_LIFETIME_NS: Final = 24 * 3600 * 1_000_000_000
 _HEAD: Final = struct.Struct(">BQ")
+_PORT_AND_ID: Final = struct.Struct(">HQ")
 _RETRY, _RETURN = 0, 1
 _MAC_BYTES: Final = 16
 TOKEN_BYTES: Final = _HEAD.size + _MAC_BYTES
 
 
 class AddressValidator:
-    """Makes and checks tokens. Times come from one monotonic clock."""
+    """Makes and checks tokens. Times come from one monotonic clock. Hosts are packed IP addresses."""
 
     def __init__(self, key: bytes) -> None:
         """`key` is 32 random bytes, which a listener keeps for its lifetime."""
         self._hash = hashlib.blake2b(digest_size=_MAC_BYTES, key=key)
 
-    def retry_token(self, peer: PeerAddress, client_id: int, now_ns: int) -> bytes:
-        """Return the token for a client at `peer` that uses this id."""
-        head = _HEAD.pack(_RETRY, now_ns)
-        return head + self._mac(head, peer[0], peer[1], client_id)
+    def retry_token(self, host: bytes, port: int, client_id: int, now_ns: int) -> bytes:
+        """Return the token for a client at this address that uses this id."""
+        return self._seal(_HEAD.pack(_RETRY, now_ns), _PORT_AND_ID.pack(port, client_id) + host)
 
-    def return_token(self, peer: PeerAddress, now_ns: int) -> bytes:
-        """Return the token for the next connection from the host of `peer`."""
-        head = _HEAD.pack(_RETURN, now_ns)
-        return head + self._mac(head, peer[0])
+    def return_token(self, host: bytes, now_ns: int) -> bytes:
+        """Return the token for the next connection from this host."""
+        return self._seal(_HEAD.pack(_RETURN, now_ns), host)
 
-    def is_valid_untrusted(self, token: bytes, peer: PeerAddress, client_id: int, now_ns: int) -> bool:
+    def is_valid_untrusted(self, token: bytes, host: bytes, port: int, client_id: int, now_ns: int) -> bool:
         """Whether `token` was made here for this client, not too long ago."""
         if len(token) != TOKEN_BYTES:
             return False
-        head = token[: _HEAD.size]
-        kind, time_ns = _HEAD.unpack(head)
+        kind, time_ns = _HEAD.unpack_from(token)
         if kind == _RETRY:
-            expected, lifetime_ns = self._mac(head, peer[0], peer[1], client_id), RETRY_TOKEN_LIFETIME_NS
+            identity, lifetime_ns = _PORT_AND_ID.pack(port, client_id) + host, RETRY_TOKEN_LIFETIME_NS
         else:
-            expected, lifetime_ns = self._mac(head, peer[0]), RETURN_TOKEN_LIFETIME_NS
-        return hmac.compare_digest(token[_HEAD.size :], expected) and 0 <= now_ns - time_ns <= lifetime_ns
+            identity, lifetime_ns = host, RETURN_TOKEN_LIFETIME_NS
+        expected = self._seal(token[: _HEAD.size], identity)
+        return hmac.compare_digest(token, expected) and 0 <= now_ns - time_ns <= lifetime_ns
 
-    def _mac(self, head: bytes, *identity: object) -> bytes:
+    def _seal(self, head: bytes, identity: bytes) -> bytes:
         keyed = self._hash.copy()
-        keyed.update(head + repr(identity).encode())
-        return keyed.digest()
+        keyed.update(head + identity)  # `head` has one size, and so has all but the host
+        return head + keyed.digest()

@@ -32,7 +32,9 @@ from toolkit.rudp import wire
 FIRST_RETRANSMISSION_NS: Final = 100_000_000
 """After a loss, this saves most of the usual wait. If the RTT is longer, it costs one extra INITIAL, which is padded to
 1,200 bytes, and two if the RTT is above 300 ms."""
-MAX_RETRANSMISSION_NS: Final = 800_000_000
+MAX_RETRANSMISSION_NS: Final = 250_000_000
+"""Short, so that some INITIALs reach a server that is flooded and drops most of them: 20 in the 5 s of a user's
+patience. They take 40 kbit/s."""
 MAX_REJECTIONS: Final = 3
 """How many complete ACCEPTs that are not authentic end the handshake. Only somebody on the path can make them."""
 

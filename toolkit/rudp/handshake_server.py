@@ -155,10 +155,10 @@ class ServerHandshakes(Generic[Keys]):
         if version not in packets.SUPPORTED_VERSIONS:
             return [packets.encode_version(client_id)]
         if not packets.has_token_untrusted(datagram):
-            return [self._retry(peer, client_id, now_ns)]
+            return [self._retry(host, peer[1], client_id, now_ns)]
         initial = packets.decode_initial_untrusted(datagram)
-        if not self._validator.is_valid_untrusted(initial.token, peer, client_id, now_ns):
-            return [self._retry(peer, client_id, now_ns)]
+        if not self._validator.is_valid_untrusted(initial.token, host, peer[1], client_id, now_ns):
+            return [self._retry(host, peer[1], client_id, now_ns)]
         key = peer, client_id
         pending = self._pending.get(key)
         if pending is not None:
@@ -171,13 +171,21 @@ class ServerHandshakes(Generic[Keys]):
             if opened.is_refusal:
                 return [packets.encode_refuse(client_id, opened.message)]
             return [packets.encode_retry(client_id, Parameter.SECURITY, opened.message)]
-        return self._begin_untrusted(peer, group, client_id, opened, now_ns).accept
+        token = self._validator.return_token(host, now_ns)
+        return self._begin_untrusted(peer, group, client_id, opened, token, now_ns).accept
 
-    def _retry(self, peer: PeerAddress, client_id: int, now_ns: int) -> bytes:
-        return packets.encode_retry(client_id, Parameter.TOKEN, self._validator.retry_token(peer, client_id, now_ns))
+    def _retry(self, host: bytes, port: int, client_id: int, now_ns: int) -> bytes:
+        token = self._validator.retry_token(host, port, client_id, now_ns)
+        return packets.encode_retry(client_id, Parameter.TOKEN, token)
 
     def _begin_untrusted(
-        self, peer: PeerAddress, host: bytes, client_id: int, opened: OpenedSecurity[Keys], now_ns: int
+        self,
+        peer: PeerAddress,
+        host: bytes,
+        client_id: int,
+        opened: OpenedSecurity[Keys],
+        return_token: bytes,
+        now_ns: int,
     ) -> _Pending[Keys]:
         """Keep a handshake whose first message has opened."""
         client = packets.decode_client_parameters_untrusted(opened.parameters)
@@ -185,7 +193,7 @@ class ServerHandshakes(Generic[Keys]):
             self._random_id(),
             self._limits.datagram_bytes,
             self._limits.data_window,
-            self._validator.return_token(peer, now_ns),
+            return_token,
         )
         accept = packets.encode_accept(client_id, opened.accept(server.encode()))
         give_up_ns = now_ns + PENDING_LIFETIME_NS

@@ -31,6 +31,7 @@ from toolkit.simulator.security import PlainClientSecurity, PlainServerSecurity
 INTERRUPT_INTERVAL_NS: Final = 50_000
 """Minimum interval between wake-ups by arrivals, like the interrupt moderation of network cards (rx-usecs)."""
 _MAX_WAKES_AT_ONCE: Final = 10_000
+_CLIENT_HOST: Final = b"client"
 _CLIENT_ADDRESS: Final = ("client", 1)
 _PERIOD_BYTES: Final = 1_048_573  # prime: data at a wrong offset differs
 
@@ -260,14 +261,16 @@ class ServerHost(Host):
 
     def return_token(self) -> bytes:
         """The token that the client would have from an earlier connection."""
-        return self._validator.return_token(_CLIENT_ADDRESS, 0)
+        return self._validator.return_token(_CLIENT_HOST, 0)
 
     def _handle_handshake(self, batches: list[tuple[Batch, int]], now_ns: int) -> None:
         for index, (batch, _) in enumerate(batches):
             datagram = batch.data[: batch.segment_bytes]
             with suppress(ProtocolError):  # packets that overtook the FINISH
                 if datagram[0] == wire.PacketType.INITIAL:
-                    for answer in self._handshakes.handle_initial_untrusted(datagram, _CLIENT_ADDRESS, b"", now_ns):
+                    for answer in self._handshakes.handle_initial_untrusted(
+                        datagram, _CLIENT_ADDRESS, _CLIENT_HOST, now_ns
+                    ):
                         self._send_packet(now_ns, answer)
                 elif datagram[0] == wire.PacketType.FINISH:
                     self._establish_untrusted(datagram, now_ns)

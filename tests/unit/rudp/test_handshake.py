@@ -73,7 +73,7 @@ class TestRepetition:
             assert handshake.poll_transmit(times[-1] - 1) is None
             initial_of(handshake, times[-1])
         steps = [later - earlier for earlier, later in itertools.pairwise(times)]
-        assert steps == [FIRST_RETRANSMISSION_NS, 200 * MS, 400 * MS, *[MAX_RETRANSMISSION_NS] * 2]
+        assert steps == [FIRST_RETRANSMISSION_NS, 200 * MS, *[MAX_RETRANSMISSION_NS] * 3]
 
     def test_ends_with_the_accept(self) -> None:
         handshake = client()

@@ -23,7 +23,7 @@ VALIDATOR = AddressValidator(bytes(32))  # as in `make_server`
 
 def initial(client_id: int = CLIENT, peer: tuple[str, int] = PEER, now_ns: int = 0) -> bytes:
     """An INITIAL with a valid token."""
-    return initial_of(client(client_id, VALIDATOR.retry_token(peer, client_id, now_ns)), 0)
+    return initial_of(client(client_id, VALIDATOR.retry_token(peer[0].encode(), peer[1], client_id, now_ns)), 0)
 
 
 def begin(server: ServerHandshakes[None], client_id: int, host: str = "192.0.2.1", now_ns: int = 0) -> list[bytes]:
@@ -46,9 +46,9 @@ class TestState:
         ("token", "now_ns"),
         [
             (b"x", 0),
-            (VALIDATOR.retry_token(("192.0.2.2", 4711), CLIENT, 0), 0),
-            (VALIDATOR.retry_token(PEER, CLIENT + 1, 0), 0),
-            (VALIDATOR.retry_token(PEER, CLIENT, 0), RETRY_TOKEN_LIFETIME_NS + 1),
+            (VALIDATOR.retry_token(b"192.0.2.2", 4711, CLIENT, 0), 0),
+            (VALIDATOR.retry_token(HOST, PEER[1], CLIENT + 1, 0), 0),
+            (VALIDATOR.retry_token(HOST, PEER[1], CLIENT, 0), RETRY_TOKEN_LIFETIME_NS + 1),
         ],
     )
     def test_none_for_a_wrong_token(self, token: bytes, now_ns: int) -> None:
@@ -65,7 +65,7 @@ class TestState:
 
     def test_none_for_a_first_message_that_does_not_open(self) -> None:
         server = make_server()
-        token = VALIDATOR.retry_token(PEER, CLIENT, 0)
+        token = VALIDATOR.retry_token(HOST, PEER[1], CLIENT, 0)
         forged = packets.InitialPacket(CLIENT, packets.make_offer(), b"\xff" * 100, token).encode()
         with pytest.raises(ProtocolError):
             server.handle_initial_untrusted(forged, PEER, HOST, 0)
@@ -113,7 +113,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("versions", [b"", (0x4E540001).to_bytes(4, "big"), b"\0" * 3])
     def test_an_offer_without_this_version_gets_none(self, versions: bytes) -> None:
-        token = VALIDATOR.retry_token(PEER, CLIENT, 0)
+        token = VALIDATOR.retry_token(HOST, PEER[1], CLIENT, 0)
         offer = {int(Parameter.VERSIONS): versions}
         with pytest.raises(ProtocolError):
             make_server().handle_initial_untrusted(

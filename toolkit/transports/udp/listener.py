@@ -27,8 +27,9 @@ from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, UsageError
 from toolkit.rudp import wire
 from toolkit.rudp.address_validation import AddressValidator
-from toolkit.rudp.batch import Batch
+from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.handshake_packets import InitialFlags
 from toolkit.rudp.handshake_server import AcceptLimits, Established, ServerHandshakes
 from toolkit.security.admission import Method
 from toolkit.security.handshake import Responder
@@ -36,19 +37,18 @@ from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
+from toolkit.transports.udp.flood_guard import FloodGuard
+from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, DatagramExchange
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
-from toolkit.transports.udp.socket import (
-    DatagramSocket,
-    Origin,
-    packed_host,
-    report_local_address,
-    wait_readable,
-)
+from toolkit.transports.udp.socket import DatagramSocket, report_local_address, wait_readable
 
 _REMEMBERED_CLOSES: Final = 1024
-_DATAGRAMS_PER_ROUND: Final = 256
-"""Then the connections that are ready are handed out, and handshakes expire."""
+_BUSY_DATAGRAMS: Final = 16
+"""With so many datagrams in a round, the listener rests after it: a flood shall not starve the sessions."""
+_REST_FACTOR: Final = 4
+"""How long it rests, in CPU times of the round: at most a fifth of one processor goes to strangers."""
+_INITIAL: Final = bytes((wire.PacketType.INITIAL,))
 
 
 class UdpListener:
@@ -73,7 +73,9 @@ class UdpListener:
         )
         self._channels: weakref.WeakValueDictionary[int, UdpChannel] = weakref.WeakValueDictionary()
         self._new: list[UdpChannel] = []  # made in this round
-        self._strays: list[tuple[Batch, Origin]] = []  # received in this round by a socket that was not connected yet
+        self._strays: list[Arrival] = []  # received in this round by a socket that was not connected yet
+        self._exchange, self._stray_exchange = DatagramExchange(), DatagramExchange()
+        self._guard = FloodGuard(self._socket.sock)
         self._closes: OrderedDict[int, bytes] = OrderedDict()  # by this side's id, a CLOSE that may get lost
         self._closes_lock = threading.Lock()
         self._ready: queue.SimpleQueue[UdpChannel | None] = queue.SimpleQueue()  # None after the last
@@ -107,7 +109,11 @@ class UdpListener:
         descriptors = [self._socket.fileno(), self._wake_receiver.fileno()]
         try:
             while not self._is_closing.is_set():
-                self._receive()
+                begin_ns = time.thread_time_ns()
+                is_busy = self._receive()
+                if is_busy:
+                    self._rest(_REST_FACTOR * (time.thread_time_ns() - begin_ns))
+                    continue
                 now_ns = time.monotonic_ns()
                 self._handshakes.expire(now_ns)
                 timeout_ns = self._handshakes.poll_timeout()
@@ -125,43 +131,55 @@ class UdpListener:
             if self._logs is not None:
                 self._logs.close()
 
-    def _receive(self) -> None:
-        """Handle what has arrived. Then hand out the connections that were made: they have their packets in order."""
-        for _ in range(_DATAGRAMS_PER_ROUND):
-            arrival = self._socket.receive_from()
-            if arrival is None:
-                break
-            self._handle(*arrival)
+    def _rest(self, duration_ns: int) -> None:
+        """Leave the processor to the sessions of this process; a new client waits for some milliseconds at most."""
+        wait_readable([self._wake_receiver.fileno()], duration_ns)
+        self._handshakes.expire(time.monotonic_ns())
+
+    def _receive(self) -> bool:
+        """Handle what has arrived; return whether that is as much as one round takes.
+
+        Then hand out the connections that were made: they have their packets in order.
+        """
+        arrivals = self._exchange.receive(self._socket.sock)
+        answers: list[tuple[bytes, Arrival]] = []
+        for arrival in arrivals:
+            self._handle(arrival, answers)
         while self._strays:
-            self._handle(*self._strays.pop(0))
+            self._handle(self._strays.pop(0), answers)
+        self._exchange.send(self._socket.sock, answers)
         while self._new:
             self._ready.put(self._new.pop(0))
+        is_full = len(arrivals) == MAX_DATAGRAMS
+        if is_full or self._guard.is_active:
+            initials = [a.data[1] & InitialFlags.HAS_TOKEN > 0 for a in arrivals if a.data[:1] == _INITIAL]
+            self._guard.on_round(initials, is_full, time.monotonic_ns())
+        return len(arrivals) >= _BUSY_DATAGRAMS
 
-    def _handle(self, batch: Batch, origin: Origin) -> None:
-        datagram = batch.data
+    def _handle(self, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
+        datagram, peer = arrival.data, arrival.peer
         with contextlib.suppress(ProtocolError):
             kind, connection_id = wire.connection_id_untrusted(datagram)
             if kind == wire.PacketType.INITIAL:
-                now_ns, host = time.monotonic_ns(), packed_host(origin.peer[0])
-                for answer in self._handshakes.handle_initial_untrusted(datagram, origin.peer, host, now_ns):
-                    self._socket.send_to(answer, origin.peer, origin.local_host)
+                replies = self._handshakes.handle_initial_untrusted(datagram, peer, arrival.host, time.monotonic_ns())
+                answers += [(reply, arrival) for reply in replies]
             elif kind == wire.PacketType.FINISH:
-                established = self._handshakes.handle_finish_untrusted(datagram, origin.peer)
+                established = self._handshakes.handle_finish_untrusted(datagram, peer)
                 with contextlib.suppress(OSError):  # no descriptors left, or no route: the client sends FINISH again
-                    self._open_channel(established, origin)
+                    self._open_channel(established, arrival)
             elif kind >= wire.PacketType.DATA:
-                self._pass_on(connection_id, batch, origin)
+                self._pass_on(connection_id, arrival, answers)
 
-    def _pass_on(self, connection_id: int, batch: Batch, origin: Origin) -> None:
+    def _pass_on(self, connection_id: int, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
         """Handle a connection's packet at the listening socket: see above, or the connection has ended."""
         with self._closes_lock:
             close = self._closes.get(connection_id)
         channel = self._channels.get(connection_id)
         if close is not None:
-            if batch.data[0] != wire.PacketType.CLOSE:
-                self._socket.send_to(close, origin.peer, origin.local_host)
+            if arrival.data[0] != wire.PacketType.CLOSE:
+                answers.append((close, arrival))
         elif channel is not None:
-            channel.post(bytes(batch.data), batch.ecn, origin.peer)
+            channel.post(bytes(arrival.data), arrival.ecn, arrival.peer)
 
     def _remember_close(self, connection_id: int, close: bytes) -> None:
         """Keep a connection's last packet. The thread that closes the channel calls this."""
@@ -170,9 +188,14 @@ class UdpListener:
             if len(self._closes) > _REMEMBERED_CLOSES:
                 self._closes.popitem(last=False)
 
-    def _open_channel(self, established: Established[SessionKeys | None], origin: Origin) -> None:
+    def _open_channel(self, established: Established[SessionKeys | None], arrival: Arrival) -> None:
         """Make the channel of a client that has finished its handshake. Raises OSError if no descriptors are left."""
-        sock = DatagramSocket(self._connected_socket(origin), self._options.offload)
+        raw = self._connected_socket(arrival)
+        # Until it was connected, the new socket took what anybody sent to its address.
+        for stray in self._stray_exchange.receive(raw):
+            copy = memoryview(bytes(stray.data))
+            self._strays.append(stray._replace(data=copy, local_host=arrival.local_host))
+        sock = DatagramSocket(raw, self._options.offload)
         try:
             wake_pair = socket.socketpair()
         except OSError:  # no descriptors left
@@ -180,29 +203,20 @@ class UdpListener:
             raise
         for wake in wake_pair:
             wake.setblocking(False)
-        channel = self._make_channel(established, origin, sock, wake_pair)
+        channel = self._make_channel(established, arrival.peer, sock, wake_pair)
         self._channels[established.server_id] = channel
         self._handshakes.complete(established)
         channel.begin_log()
         self._new.append(channel)
-        # Until it was connected, the new socket took what anybody sent to its address.
-        for _ in range(_DATAGRAMS_PER_ROUND):
-            arrival = sock.receive_from()
-            if arrival is None:
-                break
-            batch, stray = arrival
-            for start in range(0, len(batch.data), batch.segment_bytes):
-                datagram = memoryview(bytes(batch.data[start : start + batch.segment_bytes]))
-                self._strays.append((Batch(datagram, len(datagram), batch.ecn), Origin(stray.peer, origin.local_host)))
 
     def _make_channel(
         self,
         established: Established[SessionKeys | None],
-        origin: Origin,
+        peer_address: PeerAddress,
         sock: DatagramSocket,
         wake_pair: tuple[socket.socket, socket.socket],
     ) -> UdpChannel:
-        peer = address_of(origin.peer)
+        peer = address_of(peer_address)
         log = ConnectionLog(self._logs, "server", address_of(sock.sock.getsockname()), peer) if self._logs else None
         outgoing = OutgoingExtents()
         server_id, keys = established.server_id, established.keys
@@ -215,13 +229,13 @@ class UdpListener:
             time.monotonic_ns(),
             protect(None if keys is None else (keys.server, keys.client), server_id, established.client_id),
             observer=log.observer if log else None,
-            peer_address=origin.peer,
+            peer_address=peer_address,
         )
         security = SessionSecurity.of(keys, Method(established.method))
         on_close_sent = partial(self._remember_close, server_id)
         return UdpChannel(connection, sock, outgoing, peer, security, wake_pair, log, on_close_sent)
 
-    def _connected_socket(self, origin: Origin) -> socket.socket:
+    def _connected_socket(self, arrival: Arrival) -> socket.socket:
         """Return a socket for one peer on the listener's port. Raises OSError."""
         sock = socket.socket(self._socket.sock.family, socket.SOCK_DGRAM)
         try:
@@ -231,8 +245,8 @@ class UdpListener:
             _share_port(sock)
             bound = self._socket.sock.getsockname()
             # A link-local address means nothing without its interface, so both addresses have the peer's scope.
-            sock.bind((origin.local_host or bound[0], bound[1], *origin.peer[2:]))
-            sock.connect(origin.peer)
+            sock.bind((arrival.local_host or bound[0], bound[1], *arrival.peer[2:]))
+            sock.connect(arrival.peer)
         except OSError:
             sock.close()
             raise

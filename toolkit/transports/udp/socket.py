@@ -17,10 +17,8 @@ import errno
 import select
 import socket
 import struct
-import sys
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -52,7 +50,6 @@ _RECEIVE_ROOM_BYTES: Final = 1 << 16
 _ANCILLARY_BYTES: Final = 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
 _UINT32: Final = struct.Struct("=I")
 _INT32: Final = struct.Struct("=i")
-_IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 # Errors that concern one datagram, which then counts as lost. The first ones mean that there is no route from the local
 # address (EINVAL is Linux's answer if the address itself is gone).
@@ -64,13 +61,6 @@ _TRANSIENT_ERRORS: Final = _ROUTE_ERRORS | {errno.ENOBUFS, errno.EMSGSIZE, errno
 
 class PeerUnreachableError(Exception):
     """The peer's host reports that nothing listens at the port (ICMP port unreachable)."""
-
-
-class Origin(NamedTuple):
-    """Where a datagram came from, and the local address it was sent to (None if the system does not report it)."""
-
-    peer: tuple[str, int]
-    local_host: str | None
 
 
 class DatagramSocket:
@@ -189,16 +179,10 @@ class DatagramSocket:
         self.datagrams_sent += 1
         self._send_super_packets([memoryview(datagram)], len(datagram))
 
-    def send_to(self, datagram: bytes, peer: tuple[str, int], local_host: str | None = None) -> None:
-        """Send one datagram to any address; if it cannot be sent now, it counts as lost.
-
-        `local_host` is the address of this machine to send from; None for the one that the system prefers.
-        """
+    def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
+        """Send one datagram to any address; if it cannot be sent now, it counts as lost."""
         with contextlib.suppress(OSError):
-            if local_host is None:
-                self.sock.sendto(datagram, peer)
-            else:
-                self.sock.sendmsg((datagram,), (_source(local_host, *peer[3:]),), 0, peer)
+            self.sock.sendto(datagram, peer)
 
     def _send_super_packets(self, pieces: list[memoryview], segment_bytes: int) -> None:
         # The option stays set on the socket; it changes only if it would split these pieces wrongly.
@@ -292,17 +276,6 @@ class DatagramSocket:
             batches.append(Batch(self._buffer[start:end], segment, ecn))
         return batches
 
-    def receive_from(self) -> tuple[Batch, Origin] | None:
-        """Return one arrival at an unconnected socket with its origin; None for nothing."""
-        try:
-            size, ancillary, _, peer = self.sock.recvmsg_into([self._buffer], _ANCILLARY_BYTES)
-        except OSError as error:
-            if isinstance(error, (BlockingIOError, ConnectionRefusedError)) or error.errno in _TRANSIENT_ERRORS:
-                return None
-            raise
-        segment, ecn = self._read_ancillary(ancillary, size)
-        return Batch(self._buffer[:size], max(segment, 1), ecn), Origin(peer, _local_host(ancillary))
-
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]], size: int) -> tuple[int, int]:
         if ancillary != self._ancillary:  # it is nearly always the same as before
             self._ancillary = ancillary
@@ -344,39 +317,9 @@ class _SegmentationRefusedError(Exception):
 
 
 def report_local_address(sock: socket.socket) -> None:
-    """Make `receive_from` report the local address that a datagram was sent to."""
+    """Make the socket report the local address that a datagram was sent to."""
     _try_option(sock, socket.IPPROTO_IP, _IP_PKTINFO, 1)
     _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-
-
-def _local_host(ancillary: list[tuple[int, int, bytes]]) -> str | None:
-    for level, kind, value in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            return socket.inet_ntop(socket.AF_INET, value[8:12])  # struct in_pktinfo, ipi_addr
-        if level == socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
-            return socket.inet_ntop(socket.AF_INET6, value[:16])  # struct in6_pktinfo, ipi6_addr
-    return None
-
-
-def packed_host(host: str) -> bytes:
-    """Return a numeric host as a packed IP address: 16 bytes for IPv6, 4 for IPv4 and for IPv4-mapped IPv6."""
-    if ":" not in host:
-        return socket.inet_pton(socket.AF_INET, host)
-    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return packed[12:] if packed.startswith(_IPV4_MAPPED) else packed
-
-
-@lru_cache(maxsize=64)
-def _source(local_host: str, interface: int = 0) -> tuple[int, int, bytes]:
-    """Return the ancillary data that sends a datagram from `local_host`, an address as `_local_host` returns them.
-
-    A link-local address means nothing without its interface.
-    """
-    if ":" in local_host:
-        packed = socket.inet_pton(socket.AF_INET6, local_host) + interface.to_bytes(4, sys.byteorder)
-        return socket.IPPROTO_IPV6, _IPV6_PKTINFO, packed  # struct in6_pktinfo
-    packed = bytes(4) + socket.inet_pton(socket.AF_INET, local_host) + bytes(4)
-    return socket.IPPROTO_IP, _IP_PKTINFO, packed  # struct in_pktinfo: interface, ipi_spec_dst, ipi_addr
 
 
 def _try_option(sock: socket.socket, level: int, option: int, value: int) -> bool:

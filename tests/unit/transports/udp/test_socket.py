@@ -14,8 +14,6 @@ from toolkit.rudp.batch import MAX_BATCH_BYTES, Transmit
 from toolkit.transports.udp.socket import (
     DatagramSocket,
     PeerUnreachableError,
-    packed_host,
-    report_local_address,
     wait_readable,
 )
 
@@ -336,34 +334,6 @@ class TestRoute:
         assert sock.sock is before
 
 
-class TestOrigin:
-    @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-    def test_has_the_peer_and_the_local_address(self, cleanup: ExitStack, family: int) -> None:
-        anywhere = DatagramSocket(cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM)), "off")
-        report_local_address(anywhere.sock)
-        anywhere.sock.bind(("", 0))
-        host = LOOPBACK[socket.AddressFamily(family)]
-        sender = cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-        sender.bind((host, 0))
-        assert anywhere.receive_from() is None
-        sender.sendto(b"hello", (host, anywhere.sock.getsockname()[1]))
-        select.select([anywhere.sock], [], [], PATIENCE_S)
-        arrival = anywhere.receive_from()
-        assert arrival is not None
-        batch, origin = arrival
-        assert (bytes(batch.data), batch.segment_bytes) == (b"hello", 5)
-        assert origin.peer[:2] == (host, sender.getsockname()[1])
-        assert origin.local_host == host
-
-    def test_an_empty_datagram_is_an_empty_batch(self, cleanup: ExitStack) -> None:
-        pair = Pair(cleanup, offload="off")
-        pair.near.send_datagram(b"")
-        select.select([pair.far.sock], [], [], PATIENCE_S)
-        arrival = pair.far.receive_from()
-        assert arrival is not None
-        assert (bytes(arrival[0].data), arrival[0].segment_bytes) == (b"", 1)
-
-
 class FullSocket(socket.socket):
     """A socket whose send queue is full at first."""
 
@@ -448,37 +418,3 @@ def test_larger_default_buffers_are_kept() -> None:
         assert DatagramSocket(sock).receive_buffer_bytes == 1 << 30
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF, *forced):
             assert (socket.SOL_SOCKET, option) not in sock.options_set
-
-
-@pytest.mark.parametrize(("family", "bound"), [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")])
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
-def test_an_answer_leaves_from_the_address_that_was_addressed(
-    cleanup: ExitStack, family: int, bound: str, host: str
-) -> None:
-    server = DatagramSocket(cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM)), "off")
-    if family == socket.AF_INET6:
-        server.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    server.sock.bind((bound, 0))
-    report_local_address(server.sock)
-    client = cleanup.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    client.connect((host, server.sock.getsockname()[1]))
-    client.settimeout(PATIENCE_S)
-    client.send(b"question")
-    assert select.select([server.sock], [], [], PATIENCE_S)[0]
-    arrival = server.receive_from()
-    assert arrival is not None
-    _, origin = arrival
-    server.send_to(b"answer", origin.peer, origin.local_host)
-    assert client.recv(100) == b"answer"
-
-
-@pytest.mark.parametrize(
-    ("host", "packed"),
-    [
-        ("192.0.2.1", b"\xc0\0\2\1"),
-        ("::ffff:192.0.2.1", b"\xc0\0\2\1"),
-        ("fe80::1%eth0", b"\xfe\x80" + bytes(13) + b"\1"),
-    ],
-)
-def test_a_host_is_packed_alike_in_both_families(host: str, packed: bytes) -> None:
-    assert packed_host(host) == packed

@@ -1,0 +1,108 @@
+"""Many datagrams in one system call, over loopback: what arrives, from whom, and from where the answers leave."""
+
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.background import PATIENCE_S
+from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, DatagramExchange
+from toolkit.transports.udp.socket import report_local_address
+
+BOUND = [(socket.AF_INET, "0.0.0.0", "127.0.0.1"), (socket.AF_INET6, "::", "127.0.0.1"), (socket.AF_INET6, "::", "::1")]
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def make_server(cleanup: ExitStack, family: int, host: str) -> socket.socket:
+    server = cleanup.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+    if family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind((host, 0))
+    report_local_address(server)
+    return server
+
+
+def make_client(cleanup: ExitStack, server: socket.socket, host: str) -> socket.socket:
+    client = cleanup.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM))
+    client.connect((host, server.getsockname()[1]))
+    client.settimeout(PATIENCE_S)
+    return client
+
+
+def receive(exchange: DatagramExchange, server: socket.socket, count: int) -> list[Arrival]:
+    """Return `count` arrivals, whose data stays valid."""
+    arrivals: list[Arrival] = []
+    while len(arrivals) < count:
+        assert select.select([server], [], [], PATIENCE_S)[0], "nothing more arrives"
+        arrivals += [a._replace(data=memoryview(bytes(a.data))) for a in exchange.receive(server)]
+    return arrivals
+
+
+@pytest.mark.parametrize(("family", "bound", "host"), BOUND)
+def test_an_arrival_names_both_ends(cleanup: ExitStack, family: int, bound: str, host: str) -> None:
+    server = make_server(cleanup, family, bound)
+    client = make_client(cleanup, server, host)
+    client.send(b"question")
+    (arrival,) = receive(DatagramExchange(), server, 1)
+    assert arrival.data == b"question"
+    assert arrival.host == socket.inet_pton(client.family, host)
+    assert arrival.peer[1] == client.getsockname()[1]
+    assert arrival.peer[0].removeprefix("::ffff:") == host
+    assert arrival.local_host is not None
+    assert arrival.local_host.removeprefix("::ffff:") == host
+    server.connect(arrival.peer)  # it is an address of this socket's family
+
+
+@pytest.mark.parametrize(("family", "bound", "host"), [*BOUND, (socket.AF_INET, "0.0.0.0", "127.0.0.2")])
+def test_an_answer_leaves_from_the_address_that_was_addressed(
+    cleanup: ExitStack, family: int, bound: str, host: str
+) -> None:
+    server, exchange = make_server(cleanup, family, bound), DatagramExchange()
+    client = make_client(cleanup, server, host)
+    client.send(b"question")
+    (arrival,) = receive(exchange, server, 1)
+    exchange.send(server, [(b"answer", arrival), (b"", arrival), (b"another", arrival)])
+    assert [client.recv(100) for _ in range(3)] == [b"answer", b"", b"another"]
+
+
+def test_nothing_is_no_error(cleanup: ExitStack) -> None:
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+    assert exchange.receive(server) == []
+    exchange.send(server, [])
+
+
+def test_more_than_fit_one_call_arrive_in_order(cleanup: ExitStack) -> None:
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+    clients = [make_client(cleanup, server, "127.0.0.1") for _ in range(3)]
+    count = 3 * (MAX_DATAGRAMS // 2)
+    for number in range(count):
+        clients[number % 3].send(b"%d" % number * 50)
+    arrivals = receive(exchange, server, count)
+    assert [bytes(a.data) for a in arrivals] == [b"%d" % number * 50 for number in range(count)]
+    exchange.send(server, [(bytes(a.data)[:9], a) for a in arrivals])
+    for number in range(count):
+        assert clients[number % 3].recv(100) == (b"%d" % number * 50)[:9]
+
+
+def test_one_answer_that_cannot_be_sent_does_not_stop_the_others(cleanup: ExitStack) -> None:
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+    client = make_client(cleanup, server, "127.0.0.1")
+    client.send(b"question")
+    (arrival,) = receive(exchange, server, 1)
+    nowhere = arrival._replace(name=arrival.name[:2] + bytes(14))  # port 0
+    exchange.send(server, [(b"first", arrival), (b"lost", nowhere), (b"second", arrival)])
+    assert [client.recv(100) for _ in range(2)] == [b"first", b"second"]
+
+
+def test_what_is_too_long_is_cut_off(cleanup: ExitStack) -> None:
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+    make_client(cleanup, server, "127.0.0.1").send(bytes(10_000))
+    (arrival,) = receive(exchange, server, 1)
+    assert 1472 <= len(arrival.data) < 10_000
