@@ -26,13 +26,21 @@ from tests.support.captures import (
     write_capture,
 )
 from tests.support.engine_pair import End, Hazards, Pair
+from tests.support.handshakes import make_pair, run_handshake
+from toolkit.parameters import decode_parameters_untrusted, encode_parameters
 from toolkit.rudp import wire
 from toolkit.rudp.handshake_packets import (
     VERSION,
+    InitialPacket,
     Parameter,
+    encode_accept,
+    encode_finish,
+    encode_refuse,
     encode_retry,
+    make_offer,
 )
 from toolkit.rudp.wire import PacketType
+from toolkit.security.messages import Refusal, SecurityField
 
 pytestmark = needs_tshark
 
@@ -195,3 +203,41 @@ def test_a_lossy_transfer_is_dissected_correctly(tmp_path: Path) -> None:
     assert numbers == sorted(set(numbers))
     assert arrived.min() == 1
     assert retransmitted == pair.retransmissions > 0
+
+
+def test_the_key_exchange_is_shown_by_name(tmp_path: Path) -> None:
+    """P1 to M3 of a session with a code, of which the ACCEPT arrives in two pieces, the second one first."""
+    outcome = run_handshake(*make_pair("code"))
+    assert outcome.is_finished
+    messages = outcome.messages
+    offer = make_offer((27 + 31 * 5, b"grease")) | {0x77: b"later"}
+    accept = encode_accept(CLIENT_ID, messages["M2"])
+    datagrams = [
+        (True, InitialPacket(CLIENT_ID, offer, messages["P1"], b"token").encode()),
+        (False, encode_retry(CLIENT_ID, Parameter.SECURITY, messages["P2"])),
+        (True, InitialPacket(CLIENT_ID, offer, messages["M1"], b"token").encode()),
+        *((False, piece) for piece in reversed(accept)),
+        (True, encode_finish(SERVER_ID, messages["M3"])),
+        (False, encode_refuse(CLIENT_ID, encode_parameters({SecurityField.REFUSAL: bytes([Refusal.WRONG_CODE])}))),
+    ]
+    capture = tmp_path / "handshake.pcap"
+    write_capture(capture, datagrams)
+    names = [f"nettool.{name}" for name in ("security.id", "security.method", "security.nameplate", "security.refusal")]
+    rows = [list(row.values()) for row in read_fields(capture, names)]
+    assert len(accept) == 2
+    assert rows == [
+        [["1", "2", "3"], ["2"], ["7"], []],
+        [["3"], [], [], []],
+        [["1", "2", "3", "4"], ["2"], ["7"], []],
+        [[], [], [], []],
+        [["4"], [], [], []],
+        [["4"], [], [], []],
+        [["5"], [], [], ["4"]],
+    ]
+    [joined] = read_fields(capture, ["nettool.security.value"], "frame.number == 5")
+    assert joined["nettool.security.value"] == [decode_parameters_untrusted(messages["M2"])[SecurityField.NOISE].hex()]
+    first, *_ = read_fields(capture, ["nettool.parameter.id", "nettool.supported_version"], "frame.number == 1")
+    assert first["nettool.supported_version"] == [f"0x{VERSION:08x}"]
+    shown = tshark(capture, "-V", "-O", "nettool")
+    for line in ("GREASE 0xb6, 6 bytes", "unknown 0x77, 5 bytes", "method: CODE (2)", "refusal: WRONG_CODE (4)"):
+        assert line in shown, line
