@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.captures import (
     CLIENT_ID,
+    DISSECTOR,
     INITIAL,
     LAYOUTS,
     METHOD,
@@ -44,6 +45,7 @@ from toolkit.security.messages import Refusal, SecurityField
 
 pytestmark = needs_tshark
 
+PROTOCOL = DISSECTOR.parents[1] / "protocol.md"
 HEXADECIMAL = {"type", "flags", "version", "connection_id", "challenge"}
 
 
@@ -241,3 +243,13 @@ def test_the_key_exchange_is_shown_by_name(tmp_path: Path) -> None:
     shown = tshark(capture, "-V", "-O", "nettool")
     for line in ("GREASE 0xb6, 6 bytes", "unknown 0x77, 5 bytes", "method: CODE (2)", "refusal: WRONG_CODE (4)"):
         assert line in shown, line
+
+
+def test_documented_filters_are_valid(tmp_path: Path) -> None:
+    _, _, tools = PROTOCOL.read_text("utf-8").partition("\n## Tools")
+    filters = re.findall(r"^\| `(nettool[^`]+)` \|", tools, re.MULTILINE)
+    assert len(filters) > 10
+    capture = tmp_path / "capture.pcap"
+    write_capture(capture, [(True, INITIAL)])
+    any_of_them = " || ".join(f"({text})" for text in filters)
+    assert tshark(capture, "-Y", f"({any_of_them}) && !nettool.type") == ""
