@@ -40,8 +40,10 @@ def address() -> Iterator[Address]:
         yield Address("127.0.0.1", int(port))
 
 
-def connected_testbed(address: Address, credential: Credential | None = None) -> RemoteTestbed:
-    testbed = RemoteTestbed(remote(address.host), address, 0.0, 1 << 20, credential)
+def connected_testbed(
+    address: Address, credential: Credential | None = None, *, needs_plaintext: bool = False
+) -> RemoteTestbed:
+    testbed = RemoteTestbed(remote(address.host), address, 0.0, 1 << 20, credential, needs_plaintext=needs_plaintext)
     testbed.await_peer()
     return testbed
 
@@ -139,6 +141,19 @@ def test_texts_of_a_result_are_made_printable() -> None:
 def test_a_server_that_cannot_measure_is_refused_at_once(hello: dict[str, Any], kind: type[NettoolError]) -> None:
     with answering(json.dumps(hello).encode()) as impostor, pytest.raises(kind):
         connected_testbed(impostor)
+
+
+def test_a_server_that_allows_no_plaintext_is_refused_before_the_first_trial(address: Address) -> None:
+    connected_testbed(address)
+    with pytest.raises(RefusedError, match=r"with --plaintext, or leave \+plaintext out of --transports"):
+        connected_testbed(address, needs_plaintext=True)
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes"])
+def test_an_answer_that_does_not_say_so_allows_no_plaintext(answer: object) -> None:
+    hello = json.dumps({**HELLO, "plaintext": answer}).encode()
+    with answering(hello) as impostor, pytest.raises(RefusedError, match="does not allow plaintext"):
+        connected_testbed(impostor, needs_plaintext=True)
 
 
 @pytest.mark.parametrize("key", [None, 5, "", "0f" * 31, "0f" * 33, "zz" * 32])

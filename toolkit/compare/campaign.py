@@ -81,7 +81,14 @@ def open_testbed(plan: Plan, path: BenchPath) -> AbstractContextManager[Testbed]
         return LoopbackTestbed(path)
     if path.kind == REMOTE:
         assert plan.remote_address is not None
-        return RemoteTestbed(path, plan.remote_address, plan.remote_wait_s, max(plan.sizes), plan.remote_credential)
+        return RemoteTestbed(
+            path,
+            plan.remote_address,
+            plan.remote_wait_s,
+            max(plan.sizes),
+            plan.remote_credential,
+            needs_plaintext=any(each.program is None and not each.is_encrypted for each in plan.settings),
+        )
     return EmulatedTestbed(path)
 
 

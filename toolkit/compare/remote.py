@@ -46,17 +46,21 @@ class RemoteTestbed:
         wait_s: float,
         max_size_bytes: int,
         credential: Credential | None = None,
+        *,
+        needs_plaintext: bool = False,
     ) -> None:
         """`wait_s`: how long to wait for the other machine, at the start and whenever it has disappeared.
 
         max_size_bytes: size of the largest file that it will have to accept
         credential:     what lets this machine in; a code is used once, for the key that admits all that follows
+        needs_plaintext: whether some transfer goes without encryption
         """
         self.path = path
         self.host = address.host
         self._address = address
         self._wait_s = wait_s
         self._max_size_bytes = max_size_bytes
+        self._needs_plaintext = needs_plaintext
         self._credential: Credential = credential or NoCredential()
         self._next = 0
         self._rtt_ms: float | None = None
@@ -87,6 +91,11 @@ class RemoteTestbed:
         max_bytes, self._next = (_integer_untrusted(answer, name) for name in ("max_bytes", "next"))
         if isinstance(self._credential, CodeCredential):
             self._credential = KeyCredential(_key_untrusted(answer))
+        if self._needs_plaintext and answer.get("plaintext") is not True:
+            raise RefusedError(
+                f"{self._address} does not allow plaintext: start `nettool serve` there with --plaintext, or leave "
+                "+plaintext out of --transports"
+            )
         if self._max_size_bytes > max_bytes:
             raise RefusedError(
                 f"{self._address} accepts at most {format_size(max_bytes)}: choose a smaller --size, or start "

@@ -3,8 +3,9 @@
 One port serves TCP and UDP. A session that begins as a transfer is measured. A session whose first message is a JSON
 object asks a question, and gets a JSON object back:
 
-    {"ask": "hello"}     the limits, and the number that the next transfer will have; to whom a code has let in, also
-                         the key for all further connections, so that a code admits a whole campaign
+    {"ask": "hello"}     the limits, whether plaintext is allowed, and the number that the next transfer will have; to
+                         whom a code has let in, also the key for all further connections, so that a code admits a
+                         whole campaign
     {"ask": "result", "digest": "...", "since": NUMBER}
                          the EndpointResult of the newest transfer from this host with that digest
 
@@ -124,7 +125,7 @@ class MeasuringServer:
         self._changed = threading.Condition()  # guards the results and the counts
         self._begun = self._ended = 0
         access = access or ServerAccess()
-        self._session_key = access.session_key
+        self._session_key, self._allows_plaintext = access.session_key, access.plaintext
         options = TransportOptions(
             idle_timeout_s=_IDLE_TIMEOUT_S, admission=access.admission, plaintext=access.plaintext
         )
@@ -178,6 +179,7 @@ class MeasuringServer:
             question = json.loads(message)
             if question["ask"] == "hello":
                 answer |= {"max_bytes": self._limits.bytes_per_transfer, "next": self._begun + 1}
+                answer["plaintext"] = self._allows_plaintext
                 statistics = channel.statistics()
                 if statistics.get("authentication") == "code" and statistics.get("encryption") != "none":
                     answer["key"] = self._session_key.hex()
