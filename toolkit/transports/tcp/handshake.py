@@ -19,10 +19,10 @@ from toolkit.channel import TransportOptions
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.parameters import encode_parameters, grease
 from toolkit.security.admission import Method
-from toolkit.security.credentials import CodeCredential, Credential, KeyCredential
 from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
 from toolkit.security.keylog import log_keys
 from toolkit.security.keys import SessionKeys, expand_label
+from toolkit.security.rehearsal import method_of
 from toolkit.transports.tcp import wire
 from toolkit.transports.tcp.records import DirectionKeys, RecordKeys
 from toolkit.transports.tcp.wire import PrefaceRefusal, PrefaceType
@@ -123,7 +123,7 @@ class TcpClientHandshake:
         versions, token = wire.decode_server_parameters_untrusted(accepted.parameters)
         if wire.best_version(wire.VERSIONS, versions) != wire.VERSION:
             raise ProtocolError("it made both ends use an older version than they could")
-        method = _method_of(self._credential)
+        method = method_of(self._credential)
         self.session = Session(token, self._streams, accepted.keys, accepted.exporter, method)
         return wire.encode_security(PrefaceType.FINISH, accepted.finish)
 
@@ -145,12 +145,6 @@ def raise_refusal_untrusted(body: bytes) -> NoReturn:
     raise PrefaceRefusedError(
         _REFUSALS.get(reason, f"refuses the connection for reason {reason}; update nettool on this host")
     )
-
-
-def _method_of(credential: Credential) -> Method:
-    if isinstance(credential, CodeCredential):
-        return Method.CODE
-    return Method.KEY if isinstance(credential, KeyCredential) else Method.NONE
 
 
 class Answer(NamedTuple):
