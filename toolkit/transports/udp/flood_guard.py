@@ -21,12 +21,13 @@ from typing import Final
 from toolkit.rudp.handshake_packets import InitialFlags
 from toolkit.rudp.wire import PacketType
 
-QUEUE_BYTES: Final = 1 << 20
-"""Size of the listening socket's queue. A longer one does not hold more good packets, only older ones."""
+QUEUE_BYTES: Final = 1 << 19
+"""Size of the listening socket's queue, twice that with the kernel's overhead: some 450 INITIALs. A longer queue does
+not hold more good packets, only older ones."""
 INTERVAL_NS: Final = 100_000_000
 """How often the shares adapt; a full queue is emptied in less."""
 MIN_SHARE: Final = 1 / 256
-_GROWTH: Final = 1.15
+_GROWTH, _SHRINKAGE = 1.15, 0.6
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
 
@@ -74,7 +75,7 @@ class FloodGuard:
             self.shares = [min(1.0, share * _GROWTH) for share in self.shares]
         elif any(self._counts):
             larger = self._counts.index(max(self._counts))
-            self.shares[larger] = max(MIN_SHARE, self.shares[larger] / 2)
+            self.shares[larger] = max(MIN_SHARE, self.shares[larger] * _SHRINKAGE)
         if self.shares != before:
             with contextlib.suppress(OSError):  # then the kernel drops from all packets alike
                 self._attach()

@@ -46,8 +46,8 @@ from toolkit.transports.udp.socket import DatagramSocket, report_local_address, 
 _REMEMBERED_CLOSES: Final = 1024
 _BUSY_DATAGRAMS: Final = 16
 """With so many datagrams in a round, the listener rests after it: a flood shall not starve the sessions."""
-_REST_FACTOR: Final = 4
-"""How long it rests, in CPU times of the round: at most a fifth of one processor goes to strangers."""
+_REST_FACTOR: Final = 2
+"""How long it rests, in CPU times of the round: at most a third of one processor goes to strangers."""
 _INITIAL: Final = bytes((wire.PacketType.INITIAL,))
 
 

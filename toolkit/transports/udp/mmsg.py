@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from toolkit.rudp.batch import PeerAddress
 
-MAX_DATAGRAMS: Final = 128
+MAX_DATAGRAMS: Final = 256
 """Maximum number of datagrams of one call."""
 _DATAGRAM_BYTES: Final = 2048  # no datagram of this protocol is longer; of a longer one, the rest is cut off
 _NAME_BYTES: Final = 28  # struct sockaddr_in6
