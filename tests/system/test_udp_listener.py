@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from unittest.mock import ANY
 
 import pytest
 
@@ -163,6 +164,15 @@ class TestHandshake:
         near, far = connected(listener, OPTIONS)
         near.abort()
         far.abort()
+
+    def test_short_datagrams_in_a_full_round_do_no_harm(
+        self, listener: UdpListener, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("toolkit.transports.udp.listener.MAX_DATAGRAMS", ANY)  # every round counts as full
+        client = BareClient(cleanup, listener.address)
+        for size in range(12):
+            client.send(bytes((wire.PacketType.INITIAL,)) * size)
+        client.settle()
 
     def test_what_is_not_finished_is_given_up(self, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("toolkit.rudp.handshake_server.PENDING_LIFETIME_NS", 1_000_000)

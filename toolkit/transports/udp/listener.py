@@ -29,7 +29,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.handshake_packets import InitialFlags
+from toolkit.rudp.handshake_packets import has_token_untrusted
 from toolkit.rudp.handshake_server import AcceptLimits, Established, ServerHandshakes
 from toolkit.security.admission import Method
 from toolkit.security.handshake import Responder
@@ -45,7 +45,7 @@ from toolkit.transports.udp.socket import DatagramSocket, report_local_address, 
 
 _REMEMBERED_CLOSES: Final = 1024
 _BUSY_DATAGRAMS: Final = 16
-"""With so many datagrams in a round, the listener rests after it: a flood shall not starve the sessions."""
+"""The listener rests after a round of this many datagrams, so that a flood does not starve the sessions."""
 _REST_FACTOR: Final = 2
 """How long it rests, in CPU times of the round: at most a third of one processor goes to strangers."""
 _INITIAL: Final = bytes((wire.PacketType.INITIAL,))
@@ -152,7 +152,7 @@ class UdpListener:
             self._ready.put(self._new.pop(0))
         is_full = len(arrivals) == MAX_DATAGRAMS
         if is_full or self._guard.is_active:
-            initials = [a.data[1] & InitialFlags.HAS_TOKEN > 0 for a in arrivals if a.data[:1] == _INITIAL]
+            initials = [has_token_untrusted(a.data) for a in arrivals if a.data[:1] == _INITIAL and len(a.data) > 1]
             self._guard.on_round(initials, is_full, time.monotonic_ns())
         return len(arrivals) >= _BUSY_DATAGRAMS
 
