@@ -155,3 +155,23 @@ def test_a_recorded_tcp_session_opens_nothing(key: Path, file: Path, incoming: P
         ended = receiving.end(signal.SIGINT)
     assert everything_below(incoming) == [key.name]
     check_quiet(ended)
+
+
+def test_whoever_reads_the_path_learns_neither_code_nor_name_nor_content(file: Path, incoming: Path) -> None:
+    """CVE-2023-43617 and CVE-2023-43618 of croc: parts of the secret, and local addresses, went to others in clear."""
+    secret = file.rename(file.with_name("a-name-that-nobody-may-read"))
+    content = secret.read_bytes()
+    with receiver(incoming, "--code-uses", "2") as receiving:
+        code = receiving.wait_for(r"\b\d+-([a-z]+)-([a-z]+)-([a-z]+)\b")
+        with UdpMiddle(receiving.port) as udp:
+            assert nettool("udp-send", "--code", code[0], secret, udp.target).code == 0
+        (incoming / secret.name).unlink()
+        with TcpMiddle(receiving.port) as tcp:
+            assert nettool("tcp-send", "--code", code[0], secret, tcp.target).code == 0
+    seen = b"".join([*udp.recorded[0], *udp.recorded[1], bytes(tcp.recorded[0]), bytes(tcp.recorded[1])])
+    assert len(seen) > 2 * len(content)
+    first, second, third = code.groups()  # one alone may be three letters, which also occur by chance
+    private = [f"{first}-{second}", f"{second}-{third}", secret.name, "127.0.0.1", str(incoming)]
+    for text in private:
+        assert text.encode() not in seen, text
+    assert not any(content[at : at + 16] in seen for at in range(0, len(content) - 16, 1000))
