@@ -2,10 +2,11 @@
 
     python bench/peers.py [--size 1GiB] [--repeat 5] [--folder DIR] [--cc cubic]
 
-Each round runs every tool once, in random order: `nettool tcp-send`, `nettool udp-send`, and, if installed, `iperf3`
-(TCP, memory to memory) and Debian's `srt-file-transmit`. nettool and SRT copy from file to file. nettool verifies the
-digest, and its time ends with the verified digest. SRT reports nothing, so its time is that of the whole process.
-(`nettool bench loopback --transports udp,quic` compares with aioquic.)
+Each round runs every tool once, in random order: `nettool tcp-send` and `nettool udp-send`, encrypted and with
+`--plaintext`, and, if installed, `iperf3` (TCP, memory to memory, in the clear), Debian's `srt-file-transmit` (in the
+clear) and Debian's ngtcp2 (`gtlsserver` and `gtlsclient`, a download over QUIC). All but iperf3 copy from file to file.
+nettool verifies the digest, and its time ends with the verified digest. SRT and ngtcp2 report nothing, so their time is
+that of the sending or downloading process. (`nettool bench loopback --transports udp,quic` compares with aioquic.)
 """
 
 import argparse
@@ -18,9 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from tabulate import tabulate
 
 from toolkit.units import format_rate, parse_size
@@ -39,14 +45,18 @@ def running(arguments: list[str], **options: object) -> Iterator[subprocess.Pope
         process.communicate(timeout=10)
 
 
-def nettool(transport: str, source: Path, folder: Path, *options: str) -> float:
+def nettool(transport: str, source: Path, folder: Path, *options: str, is_plaintext: bool = False) -> float:
     """Send `source` to a new receiver; return the goodput in bits per second."""
     command = [sys.executable, "-m", "toolkit.cli.main"]
-    with running([*command, f"{transport}-recv", "--once", "--port", "0", "--dir", str(folder)]) as receiver:
+    both = ["--plaintext"] if is_plaintext else []
+    with running([*command, f"{transport}-recv", "--once", "--port", "0", "--dir", str(folder), *both]) as receiver:
         assert receiver.stderr is not None
-        port = receiver.stderr.readline().split()[2].rpartition(":")[2]
+        line = ""
+        while "listening" not in line:  # a warning comes first with --plaintext
+            line = receiver.stderr.readline()
+        port = line.split()[2].rpartition(":")[2]
         sent = subprocess.run(
-            [*command, f"{transport}-send", "--json", *options, str(source), f"127.0.0.1:{port}"],
+            [*command, f"{transport}-send", "--json", *options, *both, str(source), f"127.0.0.1:{port}"],
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
@@ -83,16 +93,55 @@ def srt(source: Path, folder: Path) -> float:
     return source.stat().st_size * 8 / seconds
 
 
+def ngtcp2(source: Path, folder: Path, certificate: Path, key: Path) -> float:
+    to = ["gtlsserver", "-q", "-d", str(source.parent), "127.0.0.1", "5297", str(key), str(certificate)]
+    with running(to):
+        time.sleep(0.3)  # it does not report when it listens; not part of the measured time
+        start = time.monotonic()
+        client = ["gtlsclient", "-q", "--exit-on-all-streams-close", "--download", str(folder)]
+        client += ["127.0.0.1", "5297", f"https://localhost:5297/{source.name}"]
+        subprocess.run(client, capture_output=True, timeout=LIMIT_S, check=True)
+        seconds = time.monotonic() - start
+    arrived = folder / source.name
+    if arrived.stat().st_size != source.stat().st_size:
+        raise RuntimeError("gtlsclient did not deliver the whole file")
+    arrived.unlink()
+    return source.stat().st_size * 8 / seconds
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a self-signed certificate for localhost and its key; return their paths."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(hours=1))
+    certificate = builder.not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return certificate_path, key_path
+
+
 def tools(source: Path, folder: Path, congestion_control: str) -> dict[str, Callable[[], float]]:
     """The installed tools by name, each as a function that runs it once and returns bits per second."""
     found: dict[str, Callable[[], float]] = {
         f"nettool tcp-{congestion_control}": lambda: nettool("tcp", source, folder, "--cc", congestion_control),
+        f"nettool tcp-{congestion_control}, plaintext": lambda: nettool(
+            "tcp", source, folder, "--cc", congestion_control, is_plaintext=True
+        ),
         "nettool udp": lambda: nettool("udp", source, folder),
+        "nettool udp, plaintext": lambda: nettool("udp", source, folder, is_plaintext=True),
     }
     if shutil.which("iperf3"):
         found[f"iperf3 tcp-{congestion_control}"] = lambda: iperf3(source.stat().st_size, congestion_control)
     if shutil.which("srt-file-transmit"):
         found["srt-file-transmit"] = lambda: srt(source, folder)
+    if shutil.which("gtlsserver") and shutil.which("gtlsclient"):
+        certificate, key = make_certificate(source.parent)
+        found["ngtcp2"] = lambda: ngtcp2(source, folder, certificate, key)
     return found
 
 
