@@ -1,6 +1,6 @@
--- Wireshark dissector for nettool's reliable protocol on UDP (docs/protocol.md).
+-- Wireshark dissector for nettool's reliable protocol on UDP (docs/protocol.md). nettool_tcp.lua has the part for TCP.
 --
--- Install: copy the three files nettool*.lua to the folder that Help > About > Folders calls "Personal Lua Plugins", or
+-- Install: copy the four files nettool*.lua to the folder that Help > About > Folders calls "Personal Lua Plugins", or
 -- load this one once with
 --     wireshark -X lua_script:nettool.lua capture.pcapng
 --
@@ -16,10 +16,11 @@
 
 local nettool = Proto("nettool", "nettool reliable UDP")
 
-local function load_neighbour(name)
+-- Runs another file of this folder and returns its result; nil if it is not there.
+local function load_neighbour(name, argument)
     local folder = debug.getinfo(1, "S").source:match("^@(.*[/\\])") or ""
-    local loaded, result = pcall(dofile, folder .. name)
-    return loaded and result or nil
+    local chunk = loadfile(folder .. name)
+    return chunk and chunk(argument)
 end
 local KeyLog = load_neighbour("nettool_keylog.lua")
 local ciphers = load_neighbour("nettool_aead.lua")
@@ -199,6 +200,33 @@ local SESSION_MESSAGES = {
     [10] = "ALIVE",
     [11] = "WITHDRAW",
 }
+local PREFACES = {
+    [1] = "HELLO",
+    [2] = "WELCOME",
+    [3] = "REFUSED_VERSION",
+    [4] = "REFUSED",
+    [5] = "RETRY",
+    [6] = "FINISH",
+    [7] = "JOIN",
+    [8] = "JOINED",
+}
+local PREFACE_PARAMETERS = {
+    [1] = "VERSIONS",
+    [2] = "STREAMS",
+    [3] = "SECURITY",
+    [4] = "REASON",
+    [5] = "TOKEN",
+    [6] = "NUMBER",
+    [7] = "MAC",
+}
+local PREFACE_REFUSALS = {
+    [1] = "SECURITY",
+    [2] = "SESSION",
+    [3] = "STREAMS",
+    [4] = "BUSY",
+}
+local TCP_VERSION = 2
+local RECORDS_PER_KEY = 65536
 -- end of generated text
 
 -- Fields: one for each name in the layouts, and some that are computed.
@@ -806,20 +834,23 @@ local function add_paths(tree, message)
     end
 end
 
+local function add_message(tree, message)
+    local code = message:byte(1)
+    local item = tree:add(f.session_type, code)
+    item:set_generated()
+    item:add(f.session_bytes, #message):set_generated()
+    if code == OFFER and #message >= OFFER_BYTES then
+        add_paths(item, message)
+    end
+    return SESSION_MESSAGES[code] or string.format("unknown message %d", code)
+end
+
 -- A message begins with the kind that the channel gives it: 0 for one of the session, 1 for announced extents.
 local function add_messages(tree, messages)
     local shown = {}
     for _, message in ipairs(messages) do
         if message:byte(1) == 0 and #message > 1 then
-            local code = message:byte(2)
-            message = message:sub(2)
-            local item = tree:add(f.session_type, code)
-            item:set_generated()
-            item:add(f.session_bytes, #message):set_generated()
-            if code == OFFER and #message >= OFFER_BYTES then
-                add_paths(item, message)
-            end
-            shown[#shown + 1] = SESSION_MESSAGES[code] or string.format("unknown message %d", code)
+            shown[#shown + 1] = add_message(tree, message:sub(2))
         else
             shown[#shown + 1] = message:byte(1) == 1 and "announced extents" or "unknown message"
         end
@@ -1096,3 +1127,21 @@ end
 
 nettool:register_heuristic("udp", recognise)
 DissectorTable.get("udp.port"):add(9000, nettool)
+
+load_neighbour("nettool_tcp.lua", {
+    tcp_version = TCP_VERSION,
+    prefaces = PREFACES,
+    preface_parameters = PREFACE_PARAMETERS,
+    preface_refusals = PREFACE_REFUSALS,
+    records_per_key = RECORDS_PER_KEY,
+    protection = PROTECTION,
+    key_log = function()
+        return key_log
+    end,
+    add_parameters = add_parameters,
+    show_parameter = show_parameter,
+    add_message = add_message,
+    number_at = number_at,
+    hexadecimal = hexadecimal,
+    uint64 = uint64,
+})

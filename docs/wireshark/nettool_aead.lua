@@ -230,12 +230,12 @@ local function new_aes(key)
     return setmetatable({ w = w, products = products }, AES)
 end
 
-function AES:decrypt(nonce, text)
+function AES:decrypt(nonce, text, skipped_bytes)
     local a, b, c = word(nonce, 1), word(nonce, 5), word(nonce, 9)
-    local stream, w = {}, self.w
+    local stream, w, skipped = {}, self.w, (skipped_bytes or 0) / 16
     for block = 1, floor((#text + 15) / 16) do
         local i = 4 * block - 3
-        stream[i], stream[i + 1], stream[i + 2], stream[i + 3] = encrypt_block(w, a, b, c, block + 1)
+        stream[i], stream[i + 1], stream[i + 2], stream[i + 3] = encrypt_block(w, a, b, c, skipped + block + 1)
     end
     return xor_words(text, stream)
 end
@@ -393,12 +393,12 @@ local function new_chacha(key)
     return setmetatable({ key = little_words(key) }, ChaCha)
 end
 
-function ChaCha:decrypt(nonce, text)
-    local size, words = #text, little_words(nonce)
+function ChaCha:decrypt(nonce, text, skipped_bytes)
+    local size, words, skipped = #text, little_words(nonce), (skipped_bytes or 0) / 64
     text = padded(text, 64)
     local parts, n = {}, 0
     for block = 1, #text / 64 do
-        local stream = { chacha_block(self.key, block, words) }
+        local stream = { chacha_block(self.key, skipped + block, words) }
         for i = 1, 16 do
             local d, c, b, a = word_bytes(bxor(little_word(text, 64 * block - 67 + 4 * i), stream[i]))
             n = n + 1
@@ -424,6 +424,7 @@ function ChaCha:tag(nonce, text, associated_data)
 end
 
 -- The ciphers by their names in the key log. A constructor takes a key of 32 bytes. A cipher has two methods:
---     decrypt(nonce, text)               the plaintext, whether or not the tag is right
---     tag(nonce, text, associated_data)  the 16 bytes that must follow the encrypted text
+--     decrypt(nonce, text, skipped_bytes)  the plaintext, whether or not the tag is right, of encrypted text or of what
+--                                          follows its first `skipped_bytes`, a multiple of 64
+--     tag(nonce, text, associated_data)    the 16 bytes that must follow the encrypted text
 return { ["aes-256-gcm"] = new_aes, ["chacha20-poly1305"] = new_chacha }

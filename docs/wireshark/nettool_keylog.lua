@@ -4,7 +4,7 @@
 --
 --     NETTOOL udp|tcp CONNECTION GENERATION AEAD KEY IV
 --
--- The nonce of a packet is the IV XOR its number. What opens has the right tag; nothing else is shown as plaintext.
+-- The nonce of a packet or record is the IV XOR its number. What opens has the right tag; nothing else is shown as plaintext.
 
 local MAX_CIPHERS = 64 -- a cipher with its tables takes up to half a megabyte
 local MAX_TEXT_BYTES = 64 * 1024 * 1024 -- plaintext that is kept for the next time a packet is shown
@@ -90,6 +90,17 @@ local function nonce_of(iv, number) -- `number` as 8 bytes
     return iv:sub(1, 4) .. string.char(table.unpack(bytes))
 end
 
+-- Returns the names of all connections of a transport that end with `suffix`, in hexadecimal.
+function KeyLog:names(transport, suffix)
+    local names = {}
+    for name in pairs(self.connections) do
+        if name:sub(1, #transport + 1) == transport .. " " and name:sub(-#suffix) == suffix then
+            names[#names + 1] = name:sub(#transport + 2)
+        end
+    end
+    return names
+end
+
 function KeyLog:cipher_of(generation)
     if generation.cipher == nil then
         generation.cipher = self.ciphers[generation.aead](generation.key)
@@ -101,18 +112,30 @@ function KeyLog:cipher_of(generation)
     return generation.cipher
 end
 
+-- Whether the keys of a generation have sealed something with this number, associated data and tag.
+function KeyLog:fits(generation, number, header, sealed)
+    local text, tag = sealed:sub(1, -TAG_BYTES - 1), sealed:sub(-TAG_BYTES)
+    return self:cipher_of(generation):tag(nonce_of(generation.iv, number), text, header) == tag
+end
+
+-- Returns `size` bytes of plaintext from `start` on, which counts from 0, of something that fits.
+function KeyLog:open_part(generation, number, sealed, start, size)
+    local skipped = start - start % 64
+    local part = sealed:sub(skipped + 1, start + size)
+    return self:cipher_of(generation):decrypt(nonce_of(generation.iv, number), part, skipped):sub(start - skipped + 1)
+end
+
 -- Returns the generation whose keys have sealed a packet, nil if there is none.
 --     phase   the key-phase bit, 0 or 1: that of even or odd generations
 --     number  the packet number, as 8 bytes
 --     header  the associated data
 --     sealed  what follows the header, with the tag
 function KeyLog:generation_of(generations, phase, number, header, sealed)
-    local text, tag = sealed:sub(1, -TAG_BYTES - 1), sealed:sub(-TAG_BYTES)
     local last = generations.last -- the neighbours of a packet have the same keys
     for i = 0, #generations do
         local generation = i == 0 and last or generations[i]
         if generation ~= nil and generation.number % 2 == phase and (i == 0 or generation ~= last) then
-            if self:cipher_of(generation):tag(nonce_of(generation.iv, number), text, header) == tag then
+            if self:fits(generation, number, header, sealed) then
                 generations.last = generation
                 return generation
             end
@@ -125,7 +148,7 @@ end
 function KeyLog:open(what, generation, number, sealed)
     local text = self.texts[what]
     if text == nil then
-        text = self:cipher_of(generation):decrypt(nonce_of(generation.iv, number), sealed:sub(1, -TAG_BYTES - 1))
+        text = self:open_part(generation, number, sealed, 0, #sealed - TAG_BYTES)
         if self.text_bytes + #text > MAX_TEXT_BYTES then
             self.texts, self.text_bytes = {}, 0
         end

@@ -1,6 +1,7 @@
 """Captures for the tests of the Wireshark dissector: written from datagrams, and read by tshark."""
 
 import shutil
+import socket
 import struct
 import subprocess
 from collections.abc import Iterable
@@ -34,15 +35,39 @@ Datagram: TypeAlias = tuple[bool, bytes]
 
 
 def write_capture(path: Path, datagrams: Iterable[Datagram], server_port: int = 50000) -> None:
-    """Write a pcap file of raw IPv4 packets (link type 101), one per millisecond."""
-    client, server = (b"\x0a\0\0\x01", 40000), (b"\x0a\0\0\x02", server_port)
+    """Write a pcap file of raw IPv4 packets, one per millisecond, with these UDP payloads."""
+    ports = (40000, server_port)
+    packets = []
+    for is_client, payload in datagrams:
+        source, target = ports if is_client else ports[::-1]
+        packets.append(
+            (is_client, socket.IPPROTO_UDP, struct.pack(">HHHH", source, target, 8 + len(payload), 0) + payload)
+        )
+    _write_packets(path, packets)
+
+
+def write_tcp_capture(path: Path, connections: Iterable[Iterable[Datagram]], server_port: int = 50000) -> None:
+    """Write a pcap file of TCP connections, one after the other: (sent by the client, what a segment carries)."""
+    packets = []
+    for client_port, segments in enumerate(connections, 20000):
+        position = {True: 1, False: 1}
+        for is_client, payload in segments:
+            source, target = (client_port, server_port) if is_client else (server_port, client_port)
+            numbers = position[is_client], position[not is_client]
+            head = struct.pack(">HHIIBBHHH", source, target, *numbers, 5 << 4, 0x18, 65535, 0, 0)
+            packets.append((is_client, socket.IPPROTO_TCP, head + payload))
+            position[is_client] += len(payload)
+    _write_packets(path, packets)
+
+
+def _write_packets(path: Path, packets: list[tuple[bool, int, bytes]]) -> None:
+    client, server = b"\x0a\0\0\x01", b"\x0a\0\0\x02"
     with path.open("wb") as file:
-        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 101))
-        for i, (is_client, payload) in enumerate(datagrams):
-            (source, source_port), (target, target_port) = (client, server) if is_client else (server, client)
-            udp = struct.pack(">HHHH", source_port, target_port, 8 + len(payload), 0) + payload
-            size = 20 + len(udp)
-            ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size, i % 65536, 0, 64, 17, 0, source, target) + udp
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 101))  # link type 101: IP without a frame
+        for i, (is_client, protocol, payload) in enumerate(packets):
+            source, target = (client, server) if is_client else (server, client)
+            size = 20 + len(payload)
+            ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size, i % 65536, 0, 64, protocol, 0, source, target) + payload
             file.write(struct.pack("<IIII", i // 1000, i % 1000 * 1000, size, size) + ip)
 
 

@@ -37,9 +37,9 @@ class Transfer(NamedTuple):
 
 @contextmanager
 def capturing(capture: Path, port: int) -> Iterator[None]:
-    """Capture what is sent to or from a UDP port of the loopback interface. Skips the test without the right to."""
+    """Capture what is sent to or from a port of the loopback interface. Skips the test without the right to."""
     assert DUMPCAP is not None
-    command = [DUMPCAP, "-q", "-i", "lo", "-f", f"udp port {port}", "-w", str(capture)]
+    command = [DUMPCAP, "-q", "-i", "lo", "-f", f"port {port}", "-w", str(capture)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = []
@@ -68,8 +68,8 @@ def wait_for_the_end(capture: Path, port: int) -> None:
         time.sleep(0.05)
 
 
-def transfer(folder: Path, *options: str) -> Transfer:
-    """Send a file from one nettool to another, with a key log, and capture it."""
+def transfer(folder: Path, transport: str, *options: str, sending: tuple[str, ...] = ()) -> Transfer:
+    """Send a file from one nettool to another, with a key log, and capture it. `sending` is for the sender alone."""
     incoming, file = folder / "incoming", folder / NAME
     done = Transfer(folder / "capture.pcapng", folder / "keys", bytes(range(256)) * 700)
     incoming.mkdir()
@@ -77,10 +77,10 @@ def transfer(folder: Path, *options: str) -> Transfer:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(keylog.VARIABLE, str(done.keys))
         with (
-            receiver(incoming, "--once", *options, command="udp-recv") as receiving,
+            receiver(incoming, "--once", *options, command=f"{transport}-recv") as receiving,
             capturing(done.capture, receiving.port),
         ):
-            sent = nettool("udp-send", *options, file, receiving.target)
+            sent = nettool(f"{transport}-send", *options, *sending, file, receiving.target)
             assert sent.code == 0, sent
             assert receiving.end().code == 0
     assert (incoming / NAME).read_bytes() == done.content
@@ -89,8 +89,8 @@ def transfer(folder: Path, *options: str) -> Transfer:
 
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Transfer:
-    """An encrypted transfer."""
-    return transfer(tmp_path_factory.mktemp("sealed"))
+    """An encrypted transfer over UDP."""
+    return transfer(tmp_path_factory.mktemp("udp"), "udp")
 
 
 def content_shown(done: Transfer, *preferences: str) -> bytes:
@@ -159,10 +159,61 @@ def test_without_the_key_log_nothing_is_shown(sealed: Transfer, tmp_path: Path) 
 
 def test_plaintext_is_recognised_from_its_first_packet(tmp_path: Path) -> None:
     """Without any preference: nobody takes the end of a payload for a tag, or a protected packet for plaintext."""
-    done = transfer(tmp_path, "--plaintext")
+    done = transfer(tmp_path, "udp", "--plaintext")
     assert not done.keys.exists()
     rows = read_fields(done.capture, ["nettool.protection"], "nettool", ())
     assert {state for row in rows for state in row["nettool.protection"]} == {"0"}
     assert content_shown(done) == done.content
     notable = "nettool.malformed || nettool.expert.forged || nettool.expert.contradiction"
     assert tshark(done.capture, "-Y", notable) == ""
+
+
+@pytest.fixture(scope="module")
+def sealed_tcp(tmp_path_factory: pytest.TempPathFactory) -> Transfer:
+    """An encrypted transfer over TCP, with three connections."""
+    return transfer(tmp_path_factory.mktemp("tcp"), "tcp", sending=("--streams", "3"))
+
+
+def content_bytes_shown(done: Transfer, *preferences: str) -> int:
+    """How much content the frames announce, over TCP."""
+    names = ["nettool_tcp.frame.type", "nettool_tcp.frame.length"]
+    rows = read_fields(done.capture, names, "nettool_tcp.frame.type == 2", preferences)
+    frames = [frame for row in rows for frame in zip(*row.values(), strict=True)]
+    return sum(int(length) for kind, length in frames if kind == "2")
+
+
+def prefaces_shown(done: Transfer) -> list[str]:
+    """The types of all prefaces, in order."""
+    rows = read_fields(done.capture, ["nettool_tcp.type"], "nettool_tcp.type", ())
+    return sorted(kind for row in rows for kind in row["nettool_tcp.type"])
+
+
+def test_the_key_log_opens_every_record_over_tcp(sealed_tcp: Transfer) -> None:
+    """Those of the first connection too, which does not say in the clear which session it belongs to."""
+    preferences = with_keys(sealed_tcp.keys)
+    rows = read_fields(sealed_tcp.capture, ["nettool_tcp.protection"], "nettool_tcp", preferences)
+    assert {state for row in rows for state in row["nettool_tcp.protection"]} == {"1"}
+    assert content_bytes_shown(sealed_tcp, *preferences) == len(sealed_tcp.content)
+    offers = read_fields(sealed_tcp.capture, ["nettool.session.path"], "nettool.session.type == 2", preferences)
+    assert offers == [{"nettool.session.path": [NAME]}]
+    summary = tshark(sealed_tcp.capture, *preferences)
+    for message in ("BEGIN", "OFFER", "ACCEPT", "DIGESTS", "END", "RESULT", "DONE"):
+        assert message in summary, message
+    assert tshark(sealed_tcp.capture, *preferences, "-Y", "nettool_tcp.malformed || nettool_tcp.expert.forged") == ""
+
+
+def test_without_the_key_log_tcp_shows_prefaces_and_nothing_else(sealed_tcp: Transfer) -> None:
+    assert prefaces_shown(sealed_tcp) == sorted("126" + "78" * 2)
+    assert NAME.encode() not in sealed_tcp.capture.read_bytes()
+    rows = read_fields(sealed_tcp.capture, ["nettool_tcp.protection", "nettool_tcp.frame.type"], "nettool_tcp", ())
+    assert {state for row in rows for state in row["nettool_tcp.protection"]} == {"2"}
+    assert not [row for row in rows if row["nettool_tcp.frame.type"]]
+
+
+def test_plaintext_over_tcp_is_readable(tmp_path: Path) -> None:
+    done = transfer(tmp_path, "tcp", "--plaintext")
+    assert prefaces_shown(done) == ["1", "2", "6"]
+    assert content_bytes_shown(done) == len(done.content)
+    offers = read_fields(done.capture, ["nettool.session.path"], "nettool.session.type == 2", ())
+    assert offers == [{"nettool.session.path": [NAME]}]
+    assert tshark(done.capture, "-Y", "nettool_tcp.malformed") == ""

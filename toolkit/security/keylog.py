@@ -4,8 +4,9 @@ Whoever reads the file can decrypt the recorded packets. A line is one generatio
 
     NETTOOL udp|tcp CONNECTION GENERATION AEAD KEY IV
 
-CONNECTION, KEY and IV are hexadecimal; CONNECTION is the connection id of the packets that the keys seal (UDP) or the
-token of the session (TCP). docs/wireshark reads it.
+CONNECTION, KEY and IV are hexadecimal. CONNECTION is the connection id of the packets that the keys seal (UDP), or the
+token of the session (16 bytes), the number of the connection (2) and the direction, 0 for the client's (1) (TCP).
+docs/wireshark reads it.
 """
 
 import logging
