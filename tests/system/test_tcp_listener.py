@@ -32,6 +32,12 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def reset(sock: socket.socket) -> None:
+    """Close a connection by a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+
+
 class Served:
     """A listener with a thread in `accept`, and the channels that it has accepted."""
 
@@ -289,6 +295,19 @@ def test_a_join_that_overtakes_the_finish_waits_for_it(served: Served, is_forged
             served.await_channels(2)
 
 
+def test_a_join_that_is_reset_while_it_waits_takes_no_slot_and_ends_nothing_else(served: Served) -> None:
+    with served.client() as first, served.client() as third:
+        session, finish = begin(first, TransportOptions(streams=2, plaintext=True))
+        second = served.client()
+        second.sendall(wire.encode_join(session.join(1)))
+        served.check()  # until the listener has read it
+        reset(second)
+        first.sendall(finish)
+        served.check()
+        assert join(third, session, 1) == wire.PrefaceType.JOINED
+        served.await_channels(3)
+
+
 def test_a_join_that_waits_for_a_lost_session_is_dropped(served: Served) -> None:
     with served.client() as second:
         with served.client() as first:
@@ -419,9 +438,8 @@ def test_a_shortage_of_descriptors_refuses_that_connection_and_no_other() -> Non
 def test_a_client_that_resets_before_accept_is_no_error(served: Served) -> None:
     for _ in range(20):
         client = served.client()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.sendall(HELLO)
-        client.close()
+        reset(client)
     served.check()
 
 

@@ -315,7 +315,10 @@ class TcpListener:
             if waiting.socket in self._handshakes and waiting.join is not None:
                 join, waiting.join = waiting.join, None
                 self._selector.register(waiting.socket, selectors.EVENT_READ, waiting)
-                self._answer_join(waiting, join)
+                try:
+                    self._answer_join(waiting, join)
+                except OSError:  # reset while it waited, which is not the first connection's fault
+                    self._drop(waiting)
         pending.waiting = []
 
     def _on_join(self, handshake: PendingHandshake, join: Join) -> None:
