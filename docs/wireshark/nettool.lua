@@ -19,8 +19,8 @@ local nettool = Proto("nettool", "nettool reliable UDP")
 -- Runs another file of this folder and returns its result; nil if it is not there.
 local function load_neighbour(name, argument)
     local folder = debug.getinfo(1, "S").source:match("^@(.*[/\\])") or ""
-    local chunk = loadfile(folder .. name)
-    return chunk and chunk(argument)
+    local found, chunk = pcall(loadfile, folder .. name) -- Wireshark's loadfile raises an error
+    return found and chunk and chunk(argument) or nil
 end
 local KeyLog = load_neighbour("nettool_keylog.lua")
 local ciphers = load_neighbour("nettool_aead.lua")
@@ -385,7 +385,7 @@ local sessions = {} -- connection id -> what both directions have in common
 local sessions_by_addresses = {}
 local accepts = {} -- connection id -> pieces of an ACCEPT
 local verdicts = {} -- packet -> result of the first pass
-local openings = {} -- packet -> the generation of keys that opens it, or false
+local openings = {} -- packet -> the generation of keys that opens it
 local MAX_PENDING_BYTES = 4 * 1024 * 1024 -- of messages that cannot be read yet, in each direction
 
 function nettool.init()
@@ -542,7 +542,7 @@ local function generation_of(packet)
             break
         end
     end
-    openings[packet.key] = generation
+    openings[packet.key] = generation or nil
     return generation
 end
 

@@ -54,12 +54,8 @@ function KeyLog:add_line(line)
     }
 end
 
--- Reads the lines that the file has gained, at most once a second; returns whether there are any. A capture may be live.
+-- Reads the lines that the file has gained, and returns whether there are any: a capture may be live.
 function KeyLog:refresh()
-    if self.read_time == os.time() then
-        return false
-    end
-    self.read_time = os.time()
     local before = self.position
     local file, problem = io.open(self.path, "rb")
     if file == nil then

@@ -1,5 +1,6 @@
 """Captures for the tests of the Wireshark dissector: written from datagrams, and read by tshark."""
 
+import os
 import shutil
 import socket
 import struct
@@ -78,9 +79,16 @@ def with_keys(key_log: Path) -> tuple[str, ...]:
 
 def tshark(capture: Path, *arguments: str) -> str:
     """Return what tshark prints. `arguments` may contain preferences, such as `PLAINTEXT` or those of `with_keys`."""
+    return run_tshark("-X", f"lua_script:{DISSECTOR}", "-r", str(capture), *arguments)
+
+
+def run_tshark(*arguments: str, home: Path | None = None) -> str:
+    """Return what tshark prints. The dissector is no argument by default. `home` replaces the home directory."""
     assert TSHARK is not None
-    command = [TSHARK, "-X", f"lua_script:{DISSECTOR}", "-r", str(capture), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    environment = os.environ | ({"HOME": str(home)} if home else {})
+    done = subprocess.run(
+        [TSHARK, *arguments], capture_output=True, text=True, timeout=120, check=True, env=environment
+    )
     assert "Lua" not in done.stderr, done.stderr
     return done.stdout
 

@@ -1,6 +1,7 @@
 """What the Wireshark dissector opens with a key log file, and what it shows without one."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.support.captures import (
     data_packet,
     needs_tshark,
     read_fields,
+    run_tshark,
     sample_packet,
     tshark,
     with_keys,
@@ -247,6 +249,42 @@ def test_contradictory_signs_are_reported(key_log: Path, tmp_path: Path) -> None
         assert states(capture, *with_keys(key_log)) == [OPENED if sign is sealed else FORGED for sign in signs] + [
             FORGED
         ]
+
+
+def test_an_installed_dissector_finds_its_neighbours(key_log: Path, tmp_path: Path) -> None:
+    """As in the manual: all files in the folder for personal plugins. Alone, it says what is missing."""
+    capture = tmp_path / "capture.pcap"
+    write_capture(capture, [(True, INITIAL), (True, make_protection().seal(PING + TAG))])
+    plugins = tmp_path / "home" / ".local" / "lib" / "wireshark" / "plugins"
+    shutil.copytree(DISSECTOR.parent, plugins)
+    arguments = ("-r", str(capture), *with_keys(key_log), "-Y", "nettool.protection")
+    assert "PING 9, acknowledge every 3000 bytes" in run_tshark(*arguments, home=tmp_path / "home")
+    alone = shutil.copy(DISSECTOR, tmp_path)
+    assert "copy nettool_keylog.lua" in run_tshark("-X", f"lua_script:{alone}", *arguments, home=tmp_path)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hostile_bytes_are_never_taken_for_sealed_ones(seed: int, key_log: Path, tmp_path: Path) -> None:
+    """Sealed packets of every type, changed, cut and joined, with keys and without."""
+    rng = random.Random(seed)
+    protection = make_protection()
+    whole = [protection.seal(packet + TAG) for packet in (PING, CONTENT, wire.encode_ack(SERVER_ID, 3, ACK))]
+    datagrams = []
+    for _ in range(200):
+        packet = bytearray(b"".join(rng.choices(whole, k=rng.randint(1, 3)))[: rng.randint(1, 250)])
+        packet[rng.randrange(len(packet))] ^= rng.randint(1, 255)
+        datagrams.append((True, bytes(packet)))
+    capture = tmp_path / "capture.pcap"
+    write_capture(capture, datagrams, server_port=9000)
+    for preferences in ((), PLAINTEXT, with_keys(key_log)):
+        shown_text = tshark(capture, *preferences, "-V", "-O", "nettool")
+        assert "Lua Error" not in shown_text
+        assert shown_text.count("\nFrame ") + 1 == len(datagrams)
+    only_opened = (*with_keys(key_log), "-o", "nettool.without_keys:protected")
+    right = {"payload": {(b"content" * 5).hex()}, "ack_every_bytes": {"3000"}, "range.first": {"5", "0"}}
+    rows = read_fields(capture, [f"nettool.{name}" for name in right], "nettool", only_opened)
+    for name, values in right.items():
+        assert {value for row in rows for value in row[f"nettool.{name}"]} == values, name
 
 
 def test_the_ciphers_open_what_cryptography_seals(tmp_path: Path) -> None:
