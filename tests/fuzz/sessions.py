@@ -18,7 +18,6 @@ from toolkit.security.keys import AeadName, TrafficKeys
 from toolkit.transports.tcp.frame_reader import FrameReader
 from toolkit.transports.tcp.records import (
     MAX_RECORD_BYTES,
-    DirectionKeys,
     RecordOpener,
     RecordSealer,
     decode_record_length_untrusted,
@@ -164,7 +163,7 @@ class _Stream:
         return len(piece)
 
 
-_KEYS = DirectionKeys(TrafficKeys(AeadName.AES_256_GCM, bytes(32)))
+_KEYS = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
 _FRAMES, _SEALED_FRAMES, _RECORDS, _TRUE_RECORDS = range(4)
 
 

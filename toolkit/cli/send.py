@@ -14,7 +14,7 @@ from toolkit.cli.results import closing, result_fields, summary_line
 from toolkit.cli.target import parse_target
 from toolkit.errors import NettoolError, UsageError
 from toolkit.security.credentials import Credential
-from toolkit.security.rehearsal import method_of, rehearse
+from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import check_sources
@@ -89,7 +89,7 @@ def _send(
     chosen = transport(transport_name)
 
     def session(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
-        rehearse(method_of(proof))
+        rehearse(proof.method)
         with progress_bars(arguments.quiet) as bars:
             # The clock starts here because every module is loaded by now.
             cpu_s, started_s = time.process_time(), time.monotonic()

@@ -29,7 +29,7 @@ from toolkit.errors import ExitCode, NettoolError, UnreachableError
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 from toolkit.security.admission import Method
 from toolkit.security.credentials import KeyCredential, NoCredential
-from toolkit.security.rehearsal import method_of, rehearse
+from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transports.registry import transport
 from toolkit.units import rate_of
@@ -63,7 +63,7 @@ def _send(job: SendJob) -> EndpointResult:
         source, session = job.payload, SendOptions()
     if job.transport == "udp":
         controller_factory(options.congestion_control or DEFAULT_CONTROLLER)  # loads its module
-    rehearse(method_of(options.credential))
+    rehearse(options.credential.method)
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
     channel = chosen.connect(Address(job.host, job.port), options)

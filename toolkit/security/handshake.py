@@ -172,17 +172,13 @@ class Initiator:
         return fields
 
     def _begin(self) -> bytes:
+        self._clear_fields[SecurityField.METHOD] = bytes([self._credential.method])
         if isinstance(self._credential, CodeCredential):
-            self._clear_fields[SecurityField.METHOD] = bytes([Method.CODE])
             self._clear_fields[SecurityField.NAMEPLATE] = self._credential.nameplate
             self._pake = PakeInitiator(self._credential.password, self._random_bytes)
             self._clear_fields[SecurityField.PAKE] = self._pake.element
             return encode_parameters(self._clear_fields)
-        if isinstance(self._credential, KeyCredential):
-            self._clear_fields[SecurityField.METHOD] = bytes([Method.KEY])
-            return self._make_m1(self._credential.key)
-        self._clear_fields[SecurityField.METHOD] = bytes([Method.NONE])
-        return self._make_m1(bytes(PSK_BYTES))
+        return self._make_m1(self._credential.key if isinstance(self._credential, KeyCredential) else bytes(PSK_BYTES))
 
     def _make_m1(self, psk: bytes, answer: bytes = b"") -> bytes:
         prologue = noise_prologue(self._prologue, self._clear_fields, answer)

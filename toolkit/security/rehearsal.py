@@ -1,23 +1,17 @@
 """A handshake in memory, so that the first real one does not pay for what is loaded and measured on first use.
 
-The libraries of a handshake take a tenth of a second to load. Who measures the time of a session, or serves other
-machines, rehearses before its clock starts. A cryptography package that lacks something fails here as well, and early.
+The libraries of a handshake take a tenth of a second to load. A program that measures the time of a session, or that
+serves other machines, rehearses before its clock starts. This also reports early that the installed cryptography
+package lacks something.
 """
 
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
-from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
+from toolkit.security.credentials import Credential, KeyCredential, NoCredential
 from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
 
 _KEY = bytes(32)
 _HOST = bytes(4)
-
-
-def method_of(credential: Credential) -> Method:
-    """Return the method by which a client with this credential is admitted."""
-    if isinstance(credential, CodeCredential):
-        return Method.CODE
-    return Method.KEY if isinstance(credential, KeyCredential) else Method.NONE
 
 
 def rehearse(method: Method) -> None:

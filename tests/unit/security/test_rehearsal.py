@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from toolkit.security.admission import Method
-from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
-from toolkit.security.rehearsal import method_of, rehearse
+from toolkit.security.rehearsal import rehearse
 
 SECOND_HANDSHAKE_IMPORTS = """
 import sys
@@ -31,15 +30,3 @@ def test_after_it_a_handshake_loads_nothing(method: Method) -> None:
 def test_it_can_be_repeated(method: Method) -> None:
     rehearse(method)
     rehearse(method)
-
-
-@pytest.mark.parametrize(
-    ("credential", "method"),
-    [
-        (NoCredential(), Method.NONE),
-        (KeyCredential(bytes(32)), Method.KEY),
-        (CodeCredential(b"7", b"ocean-brick-lunar"), Method.CODE),
-    ],
-)
-def test_the_method_of_a_credential(credential: Credential, method: Method) -> None:
-    assert method_of(credential) is method

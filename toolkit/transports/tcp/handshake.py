@@ -12,7 +12,6 @@ Further connections join with the token, and with a MAC under a key that only th
 import hmac
 import secrets
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, NamedTuple, NoReturn
 
 from toolkit.channel import TransportOptions
@@ -20,11 +19,10 @@ from toolkit.errors import ProtocolError, RefusedError
 from toolkit.parameters import encode_parameters, grease
 from toolkit.security.admission import Method
 from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
-from toolkit.security.keylog import log_keys
+from toolkit.security.keylog import with_key_log
 from toolkit.security.keys import SessionKeys, expand_label
-from toolkit.security.rehearsal import method_of
 from toolkit.transports.tcp import wire
-from toolkit.transports.tcp.records import DirectionKeys, RecordKeys
+from toolkit.transports.tcp.records import RecordKeys
 from toolkit.transports.tcp.wire import PrefaceRefusal, PrefaceType
 
 _MAX_HELLOS: Final = 2
@@ -61,8 +59,8 @@ class Session:
             return None
         keys = self.keys.derive(b"tcp connection %d" % number) if number else self.keys
         name = self.token + number.to_bytes(2, "big")
-        client = DirectionKeys(keys.client, partial(log_keys, "tcp", name + b"\0"))
-        server = DirectionKeys(keys.server, partial(log_keys, "tcp", name + b"\1"))
+        client = with_key_log("tcp", name + b"\0", keys.client)
+        server = with_key_log("tcp", name + b"\1", keys.server)
         return RecordKeys(client, server) if is_client else RecordKeys(server, client)
 
     def join(self, number: int) -> wire.Join:
@@ -123,8 +121,7 @@ class TcpClientHandshake:
         versions, token = wire.decode_server_parameters_untrusted(accepted.parameters)
         if wire.best_version(wire.VERSIONS, versions) != wire.VERSION:
             raise ProtocolError("it made both ends use an older version than they could")
-        method = method_of(self._credential)
-        self.session = Session(token, self._streams, accepted.keys, accepted.exporter, method)
+        self.session = Session(token, self._streams, accepted.keys, accepted.exporter, self._credential.method)
         return wire.encode_security(PrefaceType.FINISH, accepted.finish)
 
     def _raise_refusal_untrusted(self, body: bytes) -> NoReturn:

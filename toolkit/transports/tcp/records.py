@@ -32,22 +32,12 @@ RECORDS_PER_KEY: Final = 1 << 16
 _LENGTH: Final = struct.Struct("!I")
 LENGTH_BYTES: Final = _LENGTH.size
 
-KeyLog = Callable[[TrafficKeys], None]
-"""Called with each generation of the keys before its first use."""
-
-
-class DirectionKeys(NamedTuple):
-    """The keys of one direction of a connection, from which all later ones follow, and who is told of each."""
-
-    first: TrafficKeys
-    log: KeyLog | None = None
-
 
 class RecordKeys(NamedTuple):
     """The keys of one connection at one of its ends: for what it sends, and for what it receives."""
 
-    outgoing: DirectionKeys
-    incoming: DirectionKeys
+    outgoing: TrafficKeys
+    incoming: TrafficKeys
 
 
 def decode_record_length_untrusted(data: bytes | bytearray | memoryview) -> int:
@@ -68,20 +58,14 @@ def _buffer(size_bytes: int) -> memoryview:
 class _KeySchedule:
     """The keys of one direction, and the number of the next record under them."""
 
-    def __init__(self, direction: DirectionKeys) -> None:
-        self._log = direction.log
-        self._install(direction.first)
-
-    def _install(self, keys: TrafficKeys) -> None:
+    def __init__(self, keys: TrafficKeys) -> None:
         self._keys = keys
         self._number = 0
-        if self._log is not None:
-            self._log(keys)
 
     def advance(self) -> tuple[SessionAead, bytes]:
         """Return the cipher and the nonce of the next record."""
         if self._number == RECORDS_PER_KEY:
-            self._install(self._keys.next())
+            self._keys, self._number = self._keys.next(), 0
         nonce = self._keys.nonce(self._number)
         self._number += 1
         return self._keys.aead, nonce
@@ -93,7 +77,7 @@ class RecordSealer:
     plaintext: MAX_RECORD_BYTES to put the content of the next record into
     """
 
-    def __init__(self, keys: DirectionKeys) -> None:
+    def __init__(self, keys: TrafficKeys) -> None:
         self.plaintext = _buffer(MAX_RECORD_BYTES)
         self._record = _buffer(LENGTH_BYTES + MAX_RECORD_BYTES + TAG_BYTES)
         self._keys = _KeySchedule(keys)
@@ -117,7 +101,7 @@ class RecordOpener:
     receive_into: receives ciphertext, as `socket.recv_into` does on a non-blocking socket
     """
 
-    def __init__(self, receive_into: Callable[[memoryview], int], keys: DirectionKeys) -> None:
+    def __init__(self, receive_into: Callable[[memoryview], int], keys: TrafficKeys) -> None:
         self._receive_into = receive_into
         self._keys = _KeySchedule(keys)
         # A record with its length field, and the length field of the record after it: one system call reads them all.

@@ -26,7 +26,7 @@ from toolkit.transports.addresses import SocketAddress, address_of, connect_erro
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.listener import UdpListener
-from toolkit.transports.udp.protection import SessionSecurity, method_of, protect
+from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError
 from toolkit.transports.udp.token_cache import TokenCache
@@ -155,7 +155,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
         observer=log.observer if log is not None else None,
     )
     connection.start(server.data_window, accepted.rtt_ns)
-    security = SessionSecurity.of(keys, method_of(options.credential))
+    security = SessionSecurity.of(keys, options.credential.method)
     channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log)
     channel.begin_log()
     channel.pump()

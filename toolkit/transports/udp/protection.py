@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-from toolkit.rudp.aead_protection import Aead, AeadProtection
+from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.protection import PacketProtection, Unprotected
 from toolkit.security.admission import Method
-from toolkit.security.credentials import CodeCredential, Credential, KeyCredential
-from toolkit.security.keylog import log_keys
+from toolkit.security.keylog import with_key_log
 from toolkit.security.keys import SessionKeys, TrafficKeys
 
 
@@ -22,37 +21,6 @@ class SessionSecurity(NamedTuple):
         return cls("none" if keys is None else str(keys.client.aead_name), method.name.lower())
 
 
-def method_of(credential: Credential) -> Method:
-    """Return by which method this credential lets a client in."""
-    if isinstance(credential, CodeCredential):
-        return Method.CODE
-    return Method.KEY if isinstance(credential, KeyCredential) else Method.NONE
-
-
-class LoggedKeys:
-    """One generation of the keys of one direction, which are written to the key log if there is one.
-
-    Implements `toolkit.rudp.protection.PacketKeys`.
-    """
-
-    def __init__(self, keys: TrafficKeys, connection_id: int) -> None:
-        """`connection_id` is that in the packets of this direction."""
-        self._keys = keys
-        self._connection_id = connection_id
-        log_keys("udp", connection_id.to_bytes(8, "big"), keys)
-
-    @property
-    def aead(self) -> Aead:
-        return self._keys.aead
-
-    @property
-    def iv(self) -> bytes:
-        return self._keys.iv
-
-    def next(self) -> "LoggedKeys":
-        return LoggedKeys(self._keys.next(), self._connection_id)
-
-
 def protect(keys: tuple[TrafficKeys, TrafficKeys] | None, local_id: int, peer_id: int) -> PacketProtection:
     """Return the protection of a connection: `keys` are those for sending and those for receiving; None is plaintext.
 
@@ -60,4 +28,8 @@ def protect(keys: tuple[TrafficKeys, TrafficKeys] | None, local_id: int, peer_id
     """
     if keys is None:
         return Unprotected()
-    return AeadProtection(LoggedKeys(keys[0], peer_id), LoggedKeys(keys[1], local_id))
+    send, receive = (
+        with_key_log("udp", connection_id.to_bytes(8, "big"), one)
+        for connection_id, one in zip((peer_id, local_id), keys, strict=True)
+    )
+    return AeadProtection(send, receive)

@@ -2,22 +2,23 @@
 
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from toolkit.errors import ProtocolError
+from toolkit.security.keylog import with_key_log
 from toolkit.security.keys import AeadName, TrafficKeys
 from toolkit.transports.tcp import records
 from toolkit.transports.tcp.records import (
     LENGTH_BYTES,
     MAX_RECORD_BYTES,
-    DirectionKeys,
     RecordOpener,
     RecordSealer,
 )
 
-KEYS = DirectionKeys(TrafficKeys(AeadName.AES_256_GCM, bytes(range(32))))
-OTHER_KEYS = DirectionKeys(TrafficKeys(AeadName.AES_256_GCM, bytes(32)))
+KEYS = TrafficKeys(AeadName.AES_256_GCM, bytes(range(32)))
+OTHER_KEYS = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
 OVERHEAD = LENGTH_BYTES + 16
 
 
@@ -43,12 +44,12 @@ def seal(sealer: RecordSealer, plaintext: bytes) -> bytes:
     return sealer.seal(len(plaintext)).tobytes()
 
 
-def sealed(plaintexts: Iterable[bytes], keys: DirectionKeys = KEYS) -> list[bytes]:
+def sealed(plaintexts: Iterable[bytes], keys: TrafficKeys = KEYS) -> list[bytes]:
     sealer = RecordSealer(keys)
     return [seal(sealer, plaintext) for plaintext in plaintexts]
 
 
-def opened(data: bytes, step: int = 1 << 30, keys: DirectionKeys = KEYS) -> list[bytes]:
+def opened(data: bytes, step: int = 1 << 30, keys: TrafficKeys = KEYS) -> list[bytes]:
     """Return the plaintext of all records, one for each call that returns some."""
     opener = RecordOpener(Wire(data, step, is_closed=True).receive_into, keys)
     pieces = []
@@ -60,7 +61,7 @@ def opened(data: bytes, step: int = 1 << 30, keys: DirectionKeys = KEYS) -> list
 @pytest.mark.parametrize("name", AeadName)
 @pytest.mark.parametrize("size", [1, 2, 1000, 1 << 16, MAX_RECORD_BYTES])
 def test_a_record_opens_to_what_was_sealed(name: AeadName, size: int) -> None:
-    keys = DirectionKeys(TrafficKeys(name, bytes(32)))
+    keys = TrafficKeys(name, bytes(32))
     plaintext = random.Random(size).randbytes(size)
     [record] = sealed([plaintext], keys)
     assert len(record) == size + OVERHEAD
@@ -158,7 +159,7 @@ def test_a_record_of_the_other_direction_does_not_open() -> None:
 
 
 def test_a_record_of_another_connection_of_the_session_does_not_open() -> None:
-    other = DirectionKeys(KEYS.first.derive(b"tcp connection 1"))
+    other = KEYS.derive(b"tcp connection 1")
     with pytest.raises(ProtocolError):
         opened(sealed([b"moved"], other)[0])
 
@@ -172,14 +173,15 @@ def test_an_impossible_length_is_refused_before_anything_more_is_read(length: in
     assert len(arrived.data) == 100
 
 
-def test_keys_are_updated_by_counting_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_updated_by_counting_at_both_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "RECORDS_PER_KEY", 3)
-    logged: list[TrafficKeys] = []
-    keys = KEYS._replace(log=logged.append)
+    log = tmp_path / "keys"
+    monkeypatch.setenv("NETTOOL_KEYLOG", str(log))
     plaintexts = [bytes([n]) for n in range(10)]
-    data = b"".join(sealed(plaintexts, keys))
-    assert [generation.generation for generation in logged] == [0, 1, 2, 3]
-    assert len({generation.key for generation in logged}) == len({generation.iv for generation in logged}) == 4
+    data = b"".join(sealed(plaintexts, with_key_log("tcp", b"", KEYS)))
+    generations, _, keys, ivs = zip(*(line.split()[-4:] for line in log.read_text().splitlines()), strict=True)
+    assert generations == ("0", "1", "2", "3")
+    assert len(set(keys)) == len(set(ivs)) == 4
     assert opened(data) == plaintexts
 
 
