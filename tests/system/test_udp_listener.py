@@ -439,6 +439,10 @@ def test_a_flood_of_first_packets_disturbs_neither_a_session_nor_a_new_client_no
         assert flood.stdout is not None
         flood.stdout.readline()
         transfer(near, far, [os.urandom(1_000_000)], [b"end"])
-        for channel in connected(listener, OPTIONS):
-            channel.abort()
+        with closing(UdpTransport().connect(listener.address, OPTIONS)) as client:
+            deadline_s = time.monotonic() + PATIENCE_S
+            while (accepted := listener.accept(timeout_s=0)) is None:
+                assert time.monotonic() < deadline_s, "the new client does not get in"
+                client.receive(BytesSink(), timeout_s=0.05)  # repeats FINISH if it is lost
+            accepted.abort()
         Background(listener.close).outcome()
