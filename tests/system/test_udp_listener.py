@@ -298,6 +298,22 @@ def test_an_ipv4_client_of_an_ipv6_socket_has_an_ipv4_address() -> None:
             assert far.peer == Address(*near.socket.getsockname())
 
 
+def test_a_late_close_is_not_sent_to_who_sends_much_less(listener: UdpListener, cleanup: ExitStack) -> None:
+    """Whoever was a client could otherwise have it sent to others, many times as large as its own packets."""
+    client = BareClient(cleanup, listener.address)
+    accepted = client.get_accepted()
+    client.send(accepted.finish)
+    channel = listener.accept(timeout_s=PATIENCE_S)
+    assert channel is not None
+    channel.abort()
+    close = client.answer(wire.PacketType.CLOSE)
+    client.send(wire.PREFIX.pack(wire.PacketType.PING, 0, accepted.server.server_id))
+    client.send(client.sealed_ping(accepted))
+    assert client.answer(wire.PacketType.CLOSE) == close
+    BareClient(cleanup, listener.address).settle()
+    assert client.waiting() == []
+
+
 class TestPort:
     @pytest.mark.parametrize("host", ["127.0.0.1", "::1", ""])
     def test_has_one_listener(self, host: str) -> None:

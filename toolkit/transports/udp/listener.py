@@ -31,6 +31,7 @@ from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake_packets import has_token_untrusted
 from toolkit.rudp.handshake_server import AcceptLimits, Established, ServerHandshakes
+from toolkit.rudp.path import MAX_AMPLIFICATION
 from toolkit.security.admission import Method
 from toolkit.security.handshake import Responder
 from toolkit.security.keys import SessionKeys
@@ -176,7 +177,9 @@ class UdpListener:
             close = self._closes.get(connection_id)
         channel = self._channels.get(connection_id)
         if close is not None:
-            if arrival.data[0] != wire.PacketType.CLOSE:
+            # The packet has not been opened, and its address may be forged: the answer must not be much larger.
+            is_amplified = len(close) > MAX_AMPLIFICATION * len(arrival.data)
+            if arrival.data[0] != wire.PacketType.CLOSE and not is_amplified:
                 answers.append((close, arrival))
         elif channel is not None:
             channel.post(bytes(arrival.data), arrival.ecn, arrival.peer)
