@@ -89,23 +89,21 @@ def shown(capture: Path, *preferences: str) -> set[str]:
 
 
 @pytest.mark.parametrize("aead", list(AeadName))
-@pytest.mark.parametrize("kind", list(wire.LAYOUTS), ids=lambda kind: kind.name)
-def test_a_sealed_packet_of_each_type_is_opened(
-    kind: PacketType, aead: AeadName, key_log: Path, tmp_path: Path
-) -> None:
-    packet, values = sample_packet(kind)
+def test_a_sealed_packet_of_each_type_is_opened(aead: AeadName, key_log: Path, tmp_path: Path) -> None:
     protection = AeadProtection(logged_keys(CLIENT_ID, aead), logged_keys(SERVER_ID, aead))
+    samples = {kind: sample_packet(kind) for kind in wire.LAYOUTS}
     capture = tmp_path / "capture.pcap"
-    write_capture(capture, [(True, protection.seal(packet + TAG))])
-    names = [*(f"nettool.{name}" for name in values), "nettool.aead", "nettool.protection", "nettool.payload"]
-    [row] = read_fields(capture, names, preferences=with_keys(key_log))
-    assert row.pop("nettool.aead") == [aead]
-    assert row.pop("nettool.protection") == [OPENED]
-    payload = row.pop("nettool.payload")
-    assert payload == ([b"payload".hex()] if kind in (PacketType.DATA, PacketType.MESSAGE) else [])
-    assert {name.removeprefix("nettool."): [int(text, 0) for text in texts] for name, texts in row.items()} == {
-        name: [value] for name, value in values.items()
-    }
+    write_capture(capture, [(True, protection.seal(packet + TAG)) for packet, _ in samples.values()])
+    names = sorted({field.name for layout in wire.LAYOUTS.values() for field in layout.fields})
+    others = ["aead", "protection", "payload"]
+    rows = read_fields(capture, [f"nettool.{name}" for name in names + others], preferences=with_keys(key_log))
+    for (kind, (_, values)), row in zip(samples.items(), rows, strict=True):
+        assert row.pop("nettool.aead") == [aead], kind
+        assert row.pop("nettool.protection") == [OPENED], kind
+        payload = [b"payload".hex()] if kind in (PacketType.DATA, PacketType.MESSAGE) else []
+        assert row.pop("nettool.payload") == payload, kind
+        shown_values = {name.removeprefix("nettool."): [int(text, 0) for text in texts] for name, texts in row.items()}
+        assert shown_values == {name: [values[name]] if name in values else [] for name in names}, kind
 
 
 def test_without_keys_only_headers_are_shown(key_log: Path, tmp_path: Path) -> None:

@@ -81,25 +81,24 @@ def test_prefaces_are_shown_by_name(tmp_path: Path) -> None:
         assert line in shown, line
 
 
-@pytest.mark.parametrize("size", [1, 10, 64, 65, 1000])
 @pytest.mark.parametrize("aead", list(AeadName))
-def test_frames_are_found_wherever_records_end(
-    aead: AeadName, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server's side of a connection that joins, and of a first connection."""
+def test_frames_are_found_wherever_records_end(aead: AeadName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On connections that join, and on the first one, which does not say which one it is."""
     monkeypatch.setenv(keylog.VARIABLE, str(tmp_path / "keys"))
     keylog.warn_once.cache_clear()
     connections = []
-    for number, opening in ((2, (True, wire.encode_join(wire.Join(TOKEN, 2, bytes(32))))), (0, prefaces()[0])):
+    sizes = [1, 10, 64, 65, 1000]
+    for number, size in enumerate(sizes):
         keys = TrafficKeys(aead, random.Random(number).randbytes(32))
         keylog.log_keys("tcp", TOKEN + number.to_bytes(2) + b"\1", keys)
-        connections.append([opening, (False, records(keys, frames(), size))])
+        join = (True, wire.encode_join(wire.Join(TOKEN, number, bytes(32))))
+        connections.append([join if number else prefaces()[0], (False, records(keys, frames(), size))])
     keylog.warn_once.cache_clear()
     capture = tmp_path / "capture.pcap"
     write_tcp_capture(capture, connections)
     names = ["nettool_tcp.frame.type", "nettool.session.type", "nettool_tcp.frame.file", "nettool_tcp.frame.offset"]
     rows = read_fields(capture, names, "nettool_tcp.protection", with_keys(tmp_path / "keys"))
-    assert [list(row.values()) for row in rows] == [[["1", "2", "1"], ["1", "7"], ["7"], ["1000"]]] * 2
+    assert [list(row.values()) for row in rows] == [[["1", "2", "1"], ["1", "7"], ["7"], ["1000"]]] * len(sizes)
     assert tshark(capture, *with_keys(tmp_path / "keys"), "-Y", "nettool_tcp.protection != 1") == ""
 
 
