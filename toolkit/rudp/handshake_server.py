@@ -162,7 +162,9 @@ class ServerHandshakes(Generic[Keys]):
         key = peer, client_id
         pending = self._pending.get(key)
         if pending is not None:
-            return pending.accept
+            # In another order: a path whose queue has no room for all pieces would lose the same one every time.
+            pending.accept.append(pending.accept.pop(0))
+            return list(pending.accept)
         group = _group_of(host)
         if key in self._completed or not self._rates.may_begin(group, now_ns):
             return []
@@ -172,7 +174,7 @@ class ServerHandshakes(Generic[Keys]):
                 return [packets.encode_refuse(client_id, opened.message)]
             return [packets.encode_retry(client_id, Parameter.SECURITY, opened.message)]
         token = self._validator.return_token(host, now_ns)
-        return self._begin_untrusted(peer, group, client_id, opened, token, now_ns).accept
+        return list(self._begin_untrusted(peer, group, client_id, opened, token, now_ns).accept)
 
     def _retry(self, host: bytes, port: int, client_id: int, now_ns: int) -> bytes:
         token = self._validator.retry_token(host, port, client_id, now_ns)
