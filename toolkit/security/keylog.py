@@ -11,6 +11,7 @@ docs/wireshark reads it.
 
 import logging
 import os
+import stat
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +20,8 @@ from toolkit.security.keys import TrafficKeys
 
 VARIABLE = "NETTOOL_KEYLOG"
 
+# Never through a link, and never waiting for the reader of a FIFO, wherever the name has come from.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -60,16 +63,28 @@ def log_keys(transport: str, connection: bytes, keys: TrafficKeys) -> None:
         f"NETTOOL {transport} {connection.hex()} {keys.generation} {keys.aead_name} {keys.key.hex()} {keys.iv.hex()}\n"
     )
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, _FLAGS, 0o600)
         try:
-            os.write(descriptor, line.encode())  # one write, because sessions log from their own threads and processes
+            reason = _why_not_private(os.fstat(descriptor))
+            if not reason:
+                os.write(descriptor, line.encode())  # one write: sessions log from their own threads and processes
         finally:
             os.close(descriptor)
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
+    if reason:
         warn_once(f"{VARIABLE}: cannot write {printable(path)}: {reason}; the keys are not logged")
     else:
         warn_once(f"{VARIABLE} is set: whoever reads {printable(path)} can decrypt this process's sessions")
+
+
+def _why_not_private(status: os.stat_result) -> str:
+    """Return why other users may read what is written to this file, or put something else in its place; "" if not."""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    return "others can use it (its mode is not 600)" if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) else ""
 
 
 @cache

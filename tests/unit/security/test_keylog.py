@@ -1,9 +1,10 @@
 """The key log."""
 
 import logging
+import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ def test_later_generations_are_logged_as_they_are_derived(tmp_path: Path, monkey
 def test_an_existing_log_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "keys"
     path.write_text("# earlier\n")
+    path.chmod(0o600)
     monkeypatch.setenv(keylog.VARIABLE, str(path))
     keylog.log_keys("udp", b"\1", KEYS)
     assert path.read_text().startswith("# earlier\nNETTOOL udp 01 0 ")
@@ -82,6 +84,47 @@ def test_a_log_that_cannot_be_written_is_a_warning(
         keylog.log_keys("udp", b"\1", KEYS)
         keylog.log_keys("udp", b"\1", KEYS)
     assert ["no such file" in record.message for record in caplog.records] == [True]
+
+
+def shared_file(path: Path) -> None:
+    path.touch()
+    path.chmod(0o644)
+
+
+def link(path: Path) -> None:
+    target = path.with_name("target")
+    target.touch(0o600)
+    path.symlink_to(target)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+def file_of_another_user(path: Path) -> None:
+    path.touch(0o600)
+    os.chown(path, 12345, -1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        shared_file,
+        link,
+        fifo,
+        pytest.param(file_of_another_user, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can make it")),
+    ],
+)
+def test_keys_reach_no_file_that_others_can_use(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    make(path)
+    monkeypatch.setenv(keylog.VARIABLE, str(path))
+    with caplog.at_level(logging.WARNING):
+        keylog.log_keys("udp", b"\1", KEYS)
+    assert ["the keys are not logged" in record.message for record in caplog.records] == [True]
+    assert all(file.stat().st_size == 0 for file in tmp_path.iterdir())
 
 
 def test_lines_of_several_threads_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
