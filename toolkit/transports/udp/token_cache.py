@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from toolkit.channel import Address
+from toolkit.rudp.handshake_packets import MAX_TOKEN_BYTES
 
 MAX_TOKENS: Final = 256
 LIFETIME_S: Final = 24 * 3600
@@ -57,10 +58,10 @@ class TokenCache:
             with self._file().open("rb") as file:
                 content = json.loads(file.read(_MAX_FILE_BYTES))
             for name, (token, time_s) in content.items():
-                bytes.fromhex(token)
-                if 0 <= now_s - time_s < LIFETIME_S:
+                size_bytes = len(bytes.fromhex(token))
+                if size_bytes <= MAX_TOKEN_BYTES and 0 <= now_s - time_s < LIFETIME_S:
                     tokens[name] = (token, time_s)
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             return {}
         return tokens
 

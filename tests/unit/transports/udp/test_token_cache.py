@@ -64,6 +64,8 @@ def test_a_token_that_the_server_no_longer_takes_is_not_used(file: Path, monkeyp
         json.dumps({str(SERVER): ["zz", 1.0]}).encode(),
         json.dumps({str(SERVER): ["00", "yesterday"]}).encode(),
         json.dumps({str(SERVER): [["00"], 1.0]}).encode(),
+        json.dumps({str(SERVER): ["00", 10**400]}).encode(),
+        json.dumps({str(SERVER): ["00" * 70_000, time.time()]}).encode(),
     ],
 )
 def test_a_damaged_file_is_no_token(file: Path, content: bytes) -> None:
