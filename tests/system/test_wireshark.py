@@ -247,7 +247,7 @@ def test_the_key_exchange_is_shown_by_name(tmp_path: Path) -> None:
 
 def test_documented_filters_are_valid(tmp_path: Path) -> None:
     _, _, tools = PROTOCOL.read_text("utf-8").partition("\n## Tools")
-    filters = re.findall(r"^\| `(nettool[._ ][^`]+)` \|", tools, re.MULTILINE)
+    filters = re.findall(r"^\| `((?:nettool|_ws)[._][^`]+)` \|", tools, re.MULTILINE)
     assert len(filters) > 10
     capture = tmp_path / "capture.pcap"
     write_capture(capture, [(True, INITIAL)])
