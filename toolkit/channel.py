@@ -69,7 +69,7 @@ class Address(NamedTuple):
 
     @property
     def network(self) -> bytes:
-        """What one host can choose no other of, to count by: its IPv4 address, or the /64 prefix of its IPv6 address.
+        """What limits for each host count by: an IPv4 address, or the /64 of an IPv6 address, which one site has alone.
 
         The host itself if it is a name.
         """
@@ -83,7 +83,7 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is a numeric address of this machine that no other machine can use."""
+        """Whether the host is a numeric loopback address; False for a name."""
         try:
             ip = ipaddress.ip_address(self.host.partition("%")[0])
         except ValueError:

@@ -71,9 +71,9 @@ class ServerSecurity(Protocol[Keys_co]):
     """The server's side of the key exchange, for all clients."""
 
     def open_untrusted(
-        self, message: bytes, prologue: bytes, host: bytes, now_ns: int
+        self, message: bytes, prologue: bytes, network: bytes, now_ns: int
     ) -> SecurityReply | OpenedSecurity[Keys_co]:
-        """Take P1 or M1 of a client at `host`. Raises ProtocolError for a message that deserves no answer."""
+        """Take P1 or M1 of a client in `network`. Raises ProtocolError for a message that deserves no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +165,16 @@ class ServerHandshakes(Generic[Keys]):
             # In another order: a path whose queue has no room for all pieces would lose the same one every time.
             pending.accept.append(pending.accept.pop(0))
             return list(pending.accept)
-        group = _group_of(host)
-        if key in self._completed or not self._rates.may_begin(group, now_ns):
+        network = _network_of(host)
+        if key in self._completed or not self._rates.may_begin(network, now_ns):
             return []
-        opened = self._security.open_untrusted(initial.security, initial.prologue(), host, now_ns)
+        opened = self._security.open_untrusted(initial.security, initial.prologue(), network, now_ns)
         if isinstance(opened, SecurityReply):
             if opened.is_refusal:
                 return [packets.encode_refuse(client_id, opened.message)]
             return [packets.encode_retry(client_id, Parameter.SECURITY, opened.message)]
         token = self._validator.return_token(host, now_ns)
-        return list(self._begin_untrusted(peer, group, client_id, opened, token, now_ns).accept)
+        return list(self._begin_untrusted(peer, network, client_id, opened, token, now_ns).accept)
 
     def _retry(self, host: bytes, port: int, client_id: int, now_ns: int) -> bytes:
         token = self._validator.retry_token(host, port, client_id, now_ns)
@@ -253,8 +253,8 @@ class ServerHandshakes(Generic[Keys]):
         return next(iter(self._pending.values())).give_up_ns if self._pending else None
 
 
-def _group_of(host: bytes) -> bytes:
-    """What counts as one host: an IPv4 address, or an IPv6 /64, the smallest prefix of a subscriber."""
+def _network_of(host: bytes) -> bytes:
+    """What limits for each host count by, as `toolkit.channel.Address.network`."""
     return host[:8] if len(host) == _IPV6_BYTES else host
 
 

@@ -1,4 +1,4 @@
-"""Whom a receiver lets in."""
+"""Whom a receiver admits."""
 
 from enum import IntEnum
 from typing import Protocol
@@ -13,28 +13,31 @@ class Method(IntEnum):
 
 
 class Admission(Protocol):
-    """The rules of one receiver. Thread-safe. `host` is the peer's packed IP address, of 4 or 16 bytes."""
+    """The rules of one receiver. Thread-safe.
+
+    `network` is what limits for each host count by (`toolkit.channel.Address.network`).
+    """
 
     @property
     def method(self) -> Method:
         """What the receiver asks for; it never changes."""
 
     def admits(self, method: Method) -> bool:
-        """Return whether a client may come in by this method: `method`, and sometimes another."""
+        """Return whether clients may use this method: `method`, and sometimes another."""
 
     def psk(self) -> bytes:
-        """Return the 32-byte key that both ends know; 32 zero bytes for Method.NONE. Not without an admitted key."""
+        """Return the key that both ends know, 32 bytes; zeros for Method.NONE. Raises ValueError if there is none."""
 
     def password(self, nameplate: bytes) -> bytes | None:
-        """Return the password of the code with this nameplate, or None if there is no such code (any more)."""
+        """Return the password of the code with this nameplate, or None if no such code is valid."""
 
     def has_ended(self, nameplate: bytes) -> bool:
         """Return whether the code with this nameplate was valid once."""
 
-    def may_try(self, host: bytes, now_ns: int) -> bool:
-        """Count one attempt with a code by `host`; return whether the limits allow it (one PAKE costs milliseconds)."""
+    def may_try(self, network: bytes, now_ns: int) -> bool:
+        """Count one attempt with a code; return whether the limits allow it (a PAKE costs about 20 ms)."""
 
-    def record_wrong(self, nameplate: bytes, host: bytes) -> None:
+    def record_wrong(self, nameplate: bytes, network: bytes) -> None:
         """Count a wrong try of the code with this nameplate."""
 
     def record_success(self, nameplate: bytes) -> bool:
@@ -42,7 +45,7 @@ class Admission(Protocol):
 
 
 class OpenAdmission:
-    """Everybody may come in."""
+    """Admits everyone."""
 
     method = Method.NONE
 
@@ -51,7 +54,7 @@ class OpenAdmission:
         return method == self.method
 
     def psk(self) -> bytes:
-        """Return the key that everybody knows."""
+        """Return 32 zero bytes."""
         return bytes(32)
 
     def password(self, nameplate: bytes) -> bytes | None:  # noqa: ARG002
@@ -62,11 +65,11 @@ class OpenAdmission:
         """Return False: there are no codes."""
         return False
 
-    def may_try(self, host: bytes, now_ns: int) -> bool:  # noqa: ARG002
+    def may_try(self, network: bytes, now_ns: int) -> bool:  # noqa: ARG002
         """Return False: there are no codes to try."""
         return False
 
-    def record_wrong(self, nameplate: bytes, host: bytes) -> None:
+    def record_wrong(self, nameplate: bytes, network: bytes) -> None:
         """Do nothing: there are no codes."""
 
     def record_success(self, nameplate: bytes) -> bool:  # noqa: ARG002
@@ -75,7 +78,7 @@ class OpenAdmission:
 
 
 class KeyAdmission(OpenAdmission):
-    """Whoever has the same key file may come in."""
+    """Admits clients that have the same key file."""
 
     method = Method.KEY
 

@@ -1,8 +1,8 @@
 """Admission by codes: which code is valid now, when it ends, and how often it may be tried.
 
-Three things protect a code of 33 bits. A try takes the receiver's part in the exchange, so nobody can test words
-without it (PAKE). The third wrong try ends the code, and the receiver's user sees why. And tries are limited, for each
-host and for all hosts together, because each costs the receiver about 20 ms of processor time.
+Three things protect a code of 33 bits. Each try needs the receiver to take part, so words cannot be tested offline
+(PAKE). The third wrong try ends the code, and the receiver's user sees why. The rate of tries is limited, for each host
+and for all hosts together, because each try costs the receiver about 20 ms of processor time.
 """
 
 import threading
@@ -15,16 +15,16 @@ from toolkit.security.admission import Method
 from toolkit.security.code_words import Code, first_nameplate, new_code, next_nameplate
 
 MAX_WRONG_TRIES = 3
-"""Enough for a slip of the pen; whoever guesses has one chance in 2.8 billion before the code ends."""
+"""Enough for typing errors; someone who guesses has one chance in 2.8 billion before the code ends."""
 
 _SECOND_NS = 1_000_000_000
 _HOST_TRIES = 20
 """Tries that one host has at once. An attempt counts twice (both flights of the handshake), or more with losses, so a
-person may end a code by three slips and still get in with the next one."""
+person who mistypes a code three times can still use the next one."""
 _HOST_INTERVAL_NS = 5 * _SECOND_NS
-"""After that a host has one more every 5 s."""
+"""After that, a host gets one more try every 5 s."""
 _WRONG_COST = 2
-"""What a wrong code counts in addition, so that one host ends at most one code a minute."""
+"""Additional cost of a wrong try, so that one host ends at most one code a minute."""
 _ALL_TRIES = 40
 _ALL_INTERVAL_NS = _SECOND_NS // 10
 """10 tries a second take at most a fifth of one core, whatever the number of hosts."""
@@ -66,13 +66,12 @@ class _Attempts:
         self._all: _Allowance | None = None
         self._hosts: OrderedDict[bytes, _Allowance] = OrderedDict()
 
-    def take(self, host: bytes, now_ns: int) -> bool:
+    def take(self, network: bytes, now_ns: int) -> bool:
         """Count one try; False if there is none left."""
         if self._all is None:
             self._all = _Allowance.full(_ALL_TRIES, _ALL_INTERVAL_NS, now_ns)
-        name = _network_of(host)
-        own = self._hosts.pop(name, None) or _Allowance.full(_HOST_TRIES, _HOST_INTERVAL_NS, now_ns)
-        self._hosts[name] = own
+        own = self._hosts.pop(network, None) or _Allowance.full(_HOST_TRIES, _HOST_INTERVAL_NS, now_ns)
+        self._hosts[network] = own
         if len(self._hosts) > _MAX_HOSTS:
             self._hosts.popitem(last=False)
         for allowance in (own, self._all):
@@ -83,24 +82,17 @@ class _Attempts:
         self._all.left -= 1
         return True
 
-    def penalise(self, host: bytes) -> None:
+    def penalise(self, network: bytes) -> None:
         """Count a wrong try in addition."""
-        own = self._hosts.get(_network_of(host))
+        own = self._hosts.get(network)
         if own is not None:
             own.left -= _WRONG_COST
 
 
-def _network_of(host: bytes) -> bytes:
-    """Return what the limits apply to: an IPv4 address, or the /64 of an IPv6 address, which is one site's to use."""
-    if len(host) != 16:
-        return host
-    return host[12:] if host[:12] == bytes(10) + b"\xff\xff" else host[:8]
-
-
 class CodeAdmission:
-    """Admits whoever knows the code that is valid at the moment. Thread-safe.
+    """Admits clients that know the current code. Thread-safe.
 
-    Callbacks run in the thread that ends a code, without any lock held.
+    Callbacks run in the thread that ends a code, without the lock of this object.
     """
 
     method = Method.CODE
@@ -120,7 +112,7 @@ class CodeAdmission:
         on_code_ended, on_new_code: called when a code ends, and with the one that replaces it, in this order
         uses:        sessions that one code admits
         is_renewed:  whether another code follows one that was used; one always follows wrong tries
-        session_key: a key of 32 bytes that admits as well: the receiver gives it to those whom a code has let in
+        session_key: a key of 32 bytes that admits as well; the receiver gives it to clients that it admitted by code
         make_code:   makes a code with this nameplate; a test may replace it
         """
         self._on_code_ended, self._on_new_code = on_code_ended, on_new_code
@@ -150,7 +142,7 @@ class CodeAdmission:
         return self._session_key
 
     def password(self, nameplate: bytes) -> bytes | None:
-        """Return the password of the code with this nameplate, or None if it is not valid (any more)."""
+        """Return the password of the code with this nameplate, or None if it is not valid."""
         with self._lock:
             code = self._code
             return code.credential.password if code is not None and self._is_current(nameplate) else None
@@ -160,18 +152,15 @@ class CodeAdmission:
         with self._lock:
             return nameplate in self._ended
 
-    def may_try(self, host: bytes, now_ns: int) -> bool:
-        """Count one attempt with a code by `host`; return whether the limits allow it.
-
-        host: the peer's packed address, 4 or 16 bytes
-        """
+    def may_try(self, network: bytes, now_ns: int) -> bool:
+        """Count one attempt with a code; return whether the limits allow it."""
         with self._lock:
-            return self._attempts.take(host, now_ns)
+            return self._attempts.take(network, now_ns)
 
-    def record_wrong(self, nameplate: bytes, host: bytes) -> None:
+    def record_wrong(self, nameplate: bytes, network: bytes) -> None:
         """Count a wrong try of the code with this nameplate, and end it with the third."""
         with self._lock:
-            self._attempts.penalise(host)
+            self._attempts.penalise(network)
             if not self._is_current(nameplate):
                 return
             self._wrong_tries += 1

@@ -294,16 +294,17 @@ class Responder:
         self._wrong_messages: OrderedDict[bytes, None] = OrderedDict()
         self._trying = threading.Lock()
 
-    def open_untrusted(self, message: bytes, prologue: bytes, host: bytes, now_ns: int) -> Reply | OpenedHandshake:
-        """Take P1 or M1 from `host` (its packed address), which must have shown that it receives there.
+    def open_untrusted(self, message: bytes, prologue: bytes, network: bytes, now_ns: int) -> Reply | OpenedHandshake:
+        """Take P1 or M1 from a client that has shown that it receives at its address.
 
+        `network` is what limits for each host count by (`toolkit.channel.Address.network`).
         Raises ProtocolError, and nothing else, if the message is malformed; it then deserves no answer.
         """
         received = FirstMessage.decode_untrusted(message, prologue)
         if received.method is None or not self._admission.admits(received.method):
             return _refuse(_NEEDED[self._admission.method])
         if received.method is Method.CODE:
-            return self._open_code_untrusted(received, host, now_ns)
+            return self._open_code_untrusted(received, network, now_ns)
         if received.noise_message is None:
             raise ProtocolError("a handshake message has no NOISE")
         opened = self._open_m1_untrusted(received, received.noise_message, self._psk(received.method))
@@ -312,7 +313,7 @@ class Responder:
     def _psk(self, method: Method) -> bytes:
         return self._admission.psk() if method is Method.KEY else bytes(PSK_BYTES)
 
-    def _open_code_untrusted(self, received: FirstMessage, host: bytes, now_ns: int) -> Reply | OpenedHandshake:
+    def _open_code_untrusted(self, received: FirstMessage, network: bytes, now_ns: int) -> Reply | OpenedHandshake:
         nameplate = field_untrusted(received.clear_fields, SecurityField.NAMEPLATE)
         element = field_untrusted(received.clear_fields, SecurityField.PAKE)
         if not 0 < len(nameplate) <= MAX_NAMEPLATE_BYTES:
@@ -324,7 +325,7 @@ class Responder:
             password = self._admission.password(nameplate)
             if password is None:
                 return _refuse(Refusal.ENDED_CODE if self._admission.has_ended(nameplate) else Refusal.UNKNOWN_CODE)
-            if not self._admission.may_try(host, now_ns):
+            if not self._admission.may_try(network, now_ns):
                 return _refuse(Refusal.TRY_LATER)
             context = noise_prologue(received.prologue, received.clear_fields)
             if received.noise_message is None:
@@ -334,7 +335,7 @@ class Responder:
             opened = self._open_m1_untrusted(received, received.noise_message, psk, answer)
             if opened is None:
                 self._remember_wrong(received)
-                self._admission.record_wrong(nameplate, host)
+                self._admission.record_wrong(nameplate, network)
                 return _refuse(Refusal.WRONG_CODE)
             return opened
 

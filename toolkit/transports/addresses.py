@@ -8,7 +8,6 @@ Read: RFC 8305 (Happy Eyeballs: section 4 for the order, section 5 for the delay
 """
 
 import errno
-import ipaddress
 import os
 import queue
 import select
@@ -97,19 +96,6 @@ def address_of(name: tuple[Any, ...]) -> Address:
     if scope and "%" not in host:
         host = f"{host}%{scope}"
     return Address(host.removeprefix("::ffff:") if "." in host else host, name[1])
-
-
-def packed_host(host: str) -> bytes:
-    """Return a numeric host as 4 or 16 bytes: an IPv4-mapped IPv6 host as IPv4, an IPv6 host without its scope."""
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        return ip.ipv4_mapped.packed
-    return ip.packed
-
-
-def network_of(packed: bytes) -> bytes:
-    """Return what limits for each host count by: of an IPv6 host the /64, the smallest network of a subscriber."""
-    return packed[:8] if len(packed) == 16 else packed
 
 
 # Connecting

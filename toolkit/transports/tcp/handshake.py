@@ -154,17 +154,17 @@ class Answer(NamedTuple):
 class TcpServerHandshake:
     """The listening side.
 
-    host:        the client's packed address
+    network:     what limits for the client count by (Address.network)
     max_streams: how many connections a session may have
     token:       of the session that begins; None before the WELCOME
     streams:     how many connections that session is to have
     """
 
-    def __init__(self, responder: Responder, host: bytes, max_streams: int) -> None:
+    def __init__(self, responder: Responder, network: bytes, max_streams: int) -> None:
         self.token: bytes | None = None
         self.streams = 0
         self._responder = responder
-        self._host = host
+        self._network = network
         self._max_streams = max_streams
         self._opened: OpenedHandshake | None = None
         self._hellos = 0
@@ -184,7 +184,7 @@ class TcpServerHandshake:
             return Answer(wire.encode_version_refusal(), is_refusal=True)
         if not 1 <= hello.streams <= self._max_streams:
             return Answer(wire.encode_refusal(PrefaceRefusal.STREAMS), is_refusal=True)
-        opened = self._responder.open_untrusted(hello.security, wire.prologue(hello.clear), self._host, now_ns)
+        opened = self._responder.open_untrusted(hello.security, wire.prologue(hello.clear), self._network, now_ns)
         if isinstance(opened, Reply):
             if opened.is_refusal:
                 return Answer(wire.encode_refusal(PrefaceRefusal.SECURITY, opened.message), is_refusal=True)

@@ -19,7 +19,7 @@ from typing import Final
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
 from toolkit.security.handshake import Responder
-from toolkit.transports.addresses import address_of, bind_first, network_of, packed_host
+from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import Session, TcpServerHandshake
 from toolkit.transports.tcp.pending import PendingHandshake, PendingSession, first_of_busiest
@@ -177,10 +177,9 @@ class TcpListener:
             if len(self._handshakes) >= MAX_HANDSHAKES:
                 self._drop(first_of_busiest(self._handshakes.values()))
             peer = address_of(origin)
-            host = packed_host(peer.host)
-            server = TcpServerHandshake(self._responder, host, self._options.max_streams)
+            server = TcpServerHandshake(self._responder, peer.network, self._options.max_streams)
             deadline_s = time.monotonic() + self._options.connect_timeout_s
-            handshake = PendingHandshake(sock, peer, network_of(host), server, deadline_s)
+            handshake = PendingHandshake(sock, peer, server, deadline_s)
             self._handshakes[sock] = handshake
             self._selector.register(sock, selectors.EVENT_READ, handshake)
 

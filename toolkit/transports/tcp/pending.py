@@ -33,12 +33,10 @@ class PendingHandshake:
     join: its request to join a session that is not established yet
     """
 
-    def __init__(
-        self, sock: socket.socket, peer: Address, network: bytes, server: TcpServerHandshake, deadline_s: float
-    ) -> None:
+    def __init__(self, sock: socket.socket, peer: Address, server: TcpServerHandshake, deadline_s: float) -> None:
         self.socket = sock
         self.peer = peer
-        self.network = network
+        self.network = peer.network
         self.deadline_s = deadline_s
         self.received = b""
         self.expected_bytes = PREFACE_BYTES

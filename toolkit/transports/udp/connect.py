@@ -5,7 +5,6 @@ Read: `toolkit.rudp.handshake` for the handshake, `toolkit.transports.addresses`
 
 import contextlib
 import errno
-import ipaddress
 import os
 import secrets
 import select
@@ -76,31 +75,30 @@ class UdpAttempt:
     events = select.POLLIN
 
     def __init__(self, candidate: SocketAddress, options: TransportOptions, tokens: TokenCache) -> None:
-        """Raises OSError."""
+        """Raises OSError, and UsageError if `cryptography` has no ML-KEM."""
         family, name = candidate
+        self.tokens = tokens
+        self.client_id = secrets.randbits(64)
         self.socket = DatagramSocket(socket.socket(family, socket.SOCK_DGRAM), options.offload)
         try:
             self.socket.sock.connect(name)
-        except OSError:
+            self.peer = address_of(self.socket.sock.getpeername())
+            self.handshake = self._handshake(options)
+        except BaseException:
             self.socket.close()
             raise
-        self.peer = address_of(self.socket.sock.getpeername())
-        self.client_id = secrets.randbits(64)
-        self.tokens = tokens
+
+    def _handshake(self, options: TransportOptions) -> ClientHandshake[SessionKeys | None]:
         largest = self.socket.max_datagram_bytes(config_of(options, self.socket).max_datagram_bytes)
-        self.handshake: ClientHandshake[SessionKeys | None] = ClientHandshake(
+        return ClientHandshake(
             self.client_id,
             max(largest, wire.MIN_DATAGRAM_BYTES),
             partial(Initiator, options.credential, wants_plaintext=options.plaintext),
             time.monotonic_ns(),
-            b"" if self._is_loopback else tokens.take(self.peer),
+            # On loopback, reading a token takes longer than the round trip that it saves.
+            b"" if self.peer.is_loopback else self.tokens.take(self.peer),
             grease(secrets.token_bytes),
         )
-
-    @property
-    def _is_loopback(self) -> bool:
-        """Whether a round trip takes less than reading a token."""
-        return ipaddress.ip_address(self.peer.host.partition("%")[0]).is_loopback
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -126,7 +124,7 @@ class UdpAttempt:
 
     def keep_token(self, token: bytes) -> None:
         """Keep what saves the next connection to this server a round trip."""
-        if token and not self._is_loopback:
+        if token and not self.peer.is_loopback:
             self.tokens.put(self.peer, token)
 
     def close(self) -> None:
