@@ -1,5 +1,6 @@
 """Whom a receiver admits."""
 
+from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from typing import Protocol
 
@@ -21,6 +22,10 @@ class Admission(Protocol):
     @property
     def method(self) -> Method:
         """What the receiver asks for; it never changes."""
+
+    @property
+    def trying(self) -> AbstractContextManager[object]:
+        """Held while a code is tried, over all transports. Otherwise more tries could be under way than are left."""
 
     def admits(self, method: Method) -> bool:
         """Return whether clients may use this method: `method`, and sometimes another."""
@@ -48,6 +53,7 @@ class OpenAdmission:
     """Admits everyone."""
 
     method = Method.NONE
+    trying: AbstractContextManager[object] = nullcontext()
 
     def admits(self, method: Method) -> bool:
         """Return whether this is the method that the receiver asks for."""

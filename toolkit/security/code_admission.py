@@ -8,6 +8,7 @@ and for all hosts together, because each try costs the receiver about 20 ms of p
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -119,6 +120,7 @@ class CodeAdmission:
         self._uses, self._is_renewed = uses, is_renewed
         self._session_key = session_key
         self._make_code = make_code
+        self.trying: AbstractContextManager[object] = threading.Lock()
         self._lock = threading.Lock()  # guards everything below
         self._attempts = _Attempts()
         self._code: Code | None = make_code(first_nameplate())

@@ -16,7 +16,6 @@ Messages may be repeated and forged ones may come between: what does not open ch
 """
 
 import secrets
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -292,7 +291,6 @@ class Responder:
         self._speeds = speeds
         self._pake = PakeResponder(random_bytes(SECRET_BYTES))
         self._wrong_messages: OrderedDict[bytes, None] = OrderedDict()
-        self._trying = threading.Lock()
 
     def open_untrusted(self, message: bytes, prologue: bytes, network: bytes, now_ns: int) -> Reply | OpenedHandshake:
         """Take P1 or M1 from a client that has shown that it receives at its address.
@@ -318,8 +316,7 @@ class Responder:
         element = field_untrusted(received.clear_fields, SecurityField.PAKE)
         if not 0 < len(nameplate) <= MAX_NAMEPLATE_BYTES:
             raise ProtocolError(f"a nameplate of {len(nameplate)} bytes")
-        # One at a time: otherwise several wrong tries could be under way before the first of them is counted.
-        with self._trying:
+        with self._admission.trying:
             if self._is_known_to_be_wrong(received):
                 return _refuse(Refusal.WRONG_CODE)
             password = self._admission.password(nameplate)

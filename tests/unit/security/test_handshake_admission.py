@@ -123,22 +123,25 @@ def test_three_wrong_tries_end_a_code_whoever_made_them() -> None:
 
 
 def test_tries_that_are_made_at_once_get_no_more_than_three_answers() -> None:
+    """Even if some are made over one transport and some over another."""
     receiver = Receiver()
+    responders = [receiver.responder, Responder(receiver.admission, speeds=SPEEDS)]
     first = receiver.code
     refusals: list[Refusal | None] = []
     start = threading.Barrier(8)
 
-    def guess(host: bytes) -> None:
+    def guess(number: int, host: bytes) -> None:
+        responder = responders[number % 2]
         client = initiator(wrong(first))
-        reply = receiver.responder.open_untrusted(client.first_message(), PROLOGUE, host, 0)
+        reply = responder.open_untrusted(client.first_message(), PROLOGUE, host, 0)
         assert isinstance(reply, Reply)
         m1 = client.receive_retry_untrusted(reply.message)
         start.wait()
-        answer = receiver.responder.open_untrusted(m1, PROLOGUE, host, 0)
+        answer = responder.open_untrusted(m1, PROLOGUE, host, 0)
         assert isinstance(answer, Reply)
         refusals.append(answer.refusal)
 
-    threads = [threading.Thread(target=guess, args=(host,)) for host in hosts(8)]
+    threads = [threading.Thread(target=guess, args=each) for each in enumerate(hosts(8))]
     for thread in threads:
         thread.start()
     for thread in threads:
