@@ -164,14 +164,19 @@ class TestLimits:
         assert sum(self.tries(receiver, f"10.1.{n}.1", SECOND_NS) for n in range(100)) == 10
 
     def test_one_host_ends_at_most_a_code_a_minute(self) -> None:
+        """It sends no first flight, only wrong second ones."""
         receiver = Receiver()
-        flights = 0
         for now_s in range(3600):
             while receiver.admission.may_try(HOST, now_s * SECOND_NS):
-                flights += 1
-                if flights % 2 == 0:
-                    receiver.admission.record_wrong(receiver.nameplate, HOST)
+                receiver.admission.record_wrong(receiver.nameplate, HOST)
         assert 55 <= len(receiver.ended) <= 61
+
+    def test_three_slips_leave_a_person_the_next_code(self) -> None:
+        receiver = Receiver()
+        for _ in range(3):
+            assert self.tries(receiver, "192.0.2.7", 0, 2) == 2
+            receiver.admission.record_wrong(receiver.nameplate, Address("192.0.2.7", 0).network)
+        assert self.tries(receiver, "192.0.2.7", 0, 2) == 2
 
     def test_a_clock_that_stands_still_or_goes_back_gives_no_tries(self) -> None:
         receiver = Receiver()
