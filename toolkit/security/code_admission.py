@@ -25,8 +25,8 @@ person who mistypes a code three times can still use the next one."""
 _HOST_INTERVAL_NS = 5 * _SECOND_NS
 """After that, a host gets one more try every 5 s."""
 _WRONG_COST = 3
-"""Additional cost of a wrong try, so that one host ends at most one code a minute. Someone who guesses can leave out the
-first flight, so the second must cost enough."""
+"""Additional cost of a wrong try, so that one host ends at most one code a minute. Someone who guesses can leave out
+the first flight, so the second must cost enough."""
 _ALL_TRIES = 40
 _ALL_INTERVAL_NS = _SECOND_NS // 10
 """10 tries a second take at most a fifth of one core, whatever the number of hosts."""
