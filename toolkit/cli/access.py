@@ -22,7 +22,7 @@ from toolkit.cli.command import flag, number, option
 from toolkit.cli.output import print_status, print_warning, stderr_is_terminal
 from toolkit.cli.target import DEFAULT_PORT
 from toolkit.errors import CredentialRequiredError, UsageError
-from toolkit.security.admission import Admission, KeyAdmission, OpenAdmission
+from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission, CodeEnd
 from toolkit.security.code_words import Code, parse_code
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
@@ -196,6 +196,18 @@ def with_credential(given: Credential, attempt: Callable[[Credential], _T]) -> _
         if code is None:
             raise
     return attempt(code.credential)
+
+
+def warn_of_unknown_receiver(given: Credential, receiver: Address) -> None:
+    """Print a warning if nothing shows who the receiver is: it asks for nothing, and other machines may answer for it.
+
+    A sender that expects to be asked for a code would otherwise not notice that somebody else has answered.
+    """
+    if given.method is Method.NONE and not receiver.is_loopback:
+        print_warning(
+            f"warning: {receiver} asks for no code and no key, so it could be any machine on the way: "
+            "if it should have asked, stop this command and compare the address"
+        )
 
 
 def is_loopback(host: str) -> bool:

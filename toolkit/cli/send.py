@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from toolkit.channel import TransportOptions
-from toolkit.cli.access import CredentialArguments, Plaintext, with_credential
+from toolkit.cli.access import CredentialArguments, Plaintext, warn_of_unknown_receiver, with_credential
 from toolkit.cli.command import command
 from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s
 from toolkit.cli.output import print_json, print_result, print_status
@@ -94,6 +94,7 @@ def _send(
             # The clock starts here because every module is loaded by now.
             cpu_s, started_s = time.process_time(), time.monotonic()
             channel = chosen.connect(address, replace(transport_options, credential=proof))
+            warn_of_unknown_receiver(proof, channel.peer)
             with closing(channel), bars.bar(sources[0]) as progress:
                 result = send(channel, sources, send_options, progress)
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from toolkit.channel import Address
-from toolkit.cli.access import AdmissionArguments, CredentialArguments, Doorkeeper, is_loopback, with_credential
+from toolkit.cli.access import (
+    AdmissionArguments,
+    CredentialArguments,
+    Doorkeeper,
+    is_loopback,
+    warn_of_unknown_receiver,
+    with_credential,
+)
 from toolkit.errors import CredentialRequiredError, RefusedError, UsageError
 from toolkit.security.admission import KeyAdmission, Method
 from toolkit.security.code_admission import CodeAdmission
@@ -200,3 +207,21 @@ class TestDoorkeeper:
         doorkeeper = Doorkeeper(AdmissionArguments(), "2001:db8::7", "nettool tcp-send FILE")
         doorkeeper.announce(Address("2001:db8::7", 9001), "send files")
         assert capsys.readouterr().err.splitlines()[1].endswith("nettool tcp-send FILE '[2001:db8::7]:9001'")
+
+
+@pytest.mark.parametrize(
+    ("given", "host", "expected"),
+    [
+        (NoCredential(), "192.0.2.7", True),
+        (NoCredential(), "2001:db8::7", True),
+        (NoCredential(), "127.0.0.1", False),
+        (NoCredential(), "::1", False),
+        (KeyCredential(bytes(32)), "192.0.2.7", False),
+        (parse_code(CODE).credential, "192.0.2.7", False),
+    ],
+)
+def test_a_sender_warns_if_nothing_shows_who_the_receiver_is(
+    given: Credential, host: str, expected: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_unknown_receiver(given, Address(host, 9000))
+    assert ("asks for no code and no key" in capsys.readouterr().err) == expected
