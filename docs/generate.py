@@ -27,7 +27,7 @@ from toolkit.rudp import (
     wire,
 )
 from toolkit.rudp.wire import Layout, PacketType
-from toolkit.security import admission
+from toolkit.security import admission, host_rates
 from toolkit.security import messages as security
 from toolkit.transfer import messages as session
 from toolkit.transports.tcp import records
@@ -89,8 +89,8 @@ _CONSTANTS: Final = (
     ),
     (
         "key exchanges that a host may begin",
-        f"{handshake_server.KEY_EXCHANGES_PER_SECOND} per second",
-        f"{handshake_server.KEY_EXCHANGE_BURST} at once",
+        f"{host_rates.KEY_EXCHANGES_PER_SECOND} per second",
+        f"{host_rates.KEY_EXCHANGE_BURST} at once",
     ),
     ("RTT before the first sample", f"{rtt.INITIAL_RTT_NS // _MS} ms", "RFC 9002 section 6.2.2 recommends 333 ms"),
     ("timer granularity", f"{rtt.GRANULARITY_NS // _MS} ms", "RFC 9002 section 6.1.2"),

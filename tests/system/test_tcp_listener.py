@@ -230,6 +230,18 @@ def test_what_was_said_in_the_clear_cannot_be_altered_on_the_way(served: Served)
     served.check()
 
 
+def test_one_host_begins_no_more_key_exchanges_than_the_limit(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.security.host_rates.KEY_EXCHANGE_BURST", 3)
+    monkeypatch.setattr("toolkit.security.host_rates.KEY_EXCHANGES_PER_SECOND", 0)
+    for _ in range(3):
+        with served.client("127.0.0.9") as client:
+            begin(client)
+    with served.client("127.0.0.9") as client:
+        client.sendall(HELLO)
+        assert refusal_reason(client) == wire.PrefaceRefusal.BUSY
+    served.check()
+
+
 def test_a_third_hello_is_not_answered(served: Served) -> None:
     with served.client() as client:
         begin(client)

@@ -24,16 +24,14 @@ from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.handshake import Keys, Keys_co
 from toolkit.rudp.handshake_packets import Parameter
+from toolkit.security.host_rates import HostRates
 
 MAX_PENDING: Final = 1024
 MAX_PENDING_PER_HOST: Final = 64
 PENDING_LIFETIME_NS: Final = 5_000_000_000
-KEY_EXCHANGES_PER_SECOND: Final = 128
-"""How many key exchanges a host may begin per second; each takes about half a millisecond of CPU time."""
-KEY_EXCHANGE_BURST: Final = 256
 _IPV6_BYTES: Final = 16
 _REMEMBERED: Final = 1024
-"""How many hosts and completed handshakes to remember."""
+"""How many completed handshakes to remember."""
 
 
 @runtime_checkable
@@ -136,7 +134,7 @@ class ServerHandshakes(Generic[Keys]):
         self._by_server_id: dict[int, _Pending[Keys]] = {}
         self._by_host: dict[bytes, OrderedDict[tuple[PeerAddress, int], None]] = {}
         self._completed: OrderedDict[tuple[PeerAddress, int], None] = OrderedDict()
-        self._rates = _HostRates()
+        self._rates = HostRates()
 
     @property
     def pending(self) -> int:
@@ -256,21 +254,3 @@ class ServerHandshakes(Generic[Keys]):
 def _network_of(host: bytes) -> bytes:
     """What limits for each host count by, as `toolkit.channel.Address.network`."""
     return host[:8] if len(host) == _IPV6_BYTES else host
-
-
-class _HostRates:
-    """A token bucket for each host: how often it may begin a key exchange."""
-
-    def __init__(self) -> None:
-        self._buckets: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # tokens and their time, by host
-
-    def may_begin(self, host: bytes, now_ns: int) -> bool:
-        """Count one key exchange of `host`; return whether the limit allows it."""
-        tokens, time_ns = self._buckets.get(host, (KEY_EXCHANGE_BURST, now_ns))
-        tokens = min(KEY_EXCHANGE_BURST, tokens + (now_ns - time_ns) * KEY_EXCHANGES_PER_SECOND / 1e9)
-        is_allowed = tokens >= 1
-        self._buckets[host] = (tokens - is_allowed, now_ns)
-        self._buckets.move_to_end(host)
-        if len(self._buckets) > _REMEMBERED:
-            self._buckets.popitem(last=False)
-        return is_allowed

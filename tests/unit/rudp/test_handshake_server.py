@@ -11,12 +11,12 @@ from toolkit.rudp import wire
 from toolkit.rudp.address_validation import RETRY_TOKEN_LIFETIME_NS, AddressValidator
 from toolkit.rudp.handshake_packets import Parameter
 from toolkit.rudp.handshake_server import (
-    KEY_EXCHANGE_BURST,
     MAX_PENDING,
     MAX_PENDING_PER_HOST,
     PENDING_LIFETIME_NS,
     ServerHandshakes,
 )
+from toolkit.security.host_rates import KEY_EXCHANGE_BURST
 
 VALIDATOR = AddressValidator(bytes(32))  # as in `make_server`
 

@@ -3,7 +3,8 @@
 One selector serves all pending handshakes, in the thread that calls `accept`. A slow or silent client delays nobody:
 it is dropped after the connect timeout. When there are too many handshakes, the host with most of them loses its
 oldest. A client that sends anything but nettool's preface is dropped at the first wrong byte, and cryptography is done
-for complete prefaces only. A shortage of descriptors refuses new connections and ends none.
+for complete prefaces only, for each host as often as `security/host_rates.py` allows. A shortage of descriptors refuses
+new connections and ends none.
 """
 
 import errno
@@ -19,6 +20,7 @@ from typing import Final
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
 from toolkit.security.handshake import Responder
+from toolkit.security.host_rates import HostRates
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import Session, TcpServerHandshake
@@ -61,6 +63,7 @@ class TcpListener:
         )
         self._address = address_of(self._socket.getsockname())
         self._lock = threading.Lock()  # guards everything below
+        self._rates = HostRates()
         self._handshakes: dict[socket.socket, PendingHandshake] = {}  # oldest first
         self._pending: dict[bytes, PendingSession] = {}  # by token, oldest first
         self._ready: deque[TcpChannel] = deque()
@@ -287,7 +290,11 @@ class TcpListener:
 
     def _on_hello_untrusted(self, handshake: PendingHandshake, body: bytes) -> None:
         server = handshake.server
-        answer = server.receive_hello_untrusted(body, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        if not self._rates.may_begin(handshake.network, now_ns):
+            self._refuse(handshake, encode_refusal(PrefaceRefusal.BUSY))
+            return
+        answer = server.receive_hello_untrusted(body, now_ns)
         if answer.is_refusal:
             self._refuse(handshake, answer.data)
             return

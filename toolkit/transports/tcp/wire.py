@@ -73,7 +73,7 @@ class PrefaceRefusal(IntEnum):
     SECURITY = 1  # the security message says why
     SESSION = 2  # no session with this token and MAC waits for this connection
     STREAMS = 3  # too many connections per session
-    BUSY = 4  # no descriptors left
+    BUSY = 4  # no descriptors left, or this host begins too many key exchanges
 
 
 class PrefaceParameter(IntEnum):
