@@ -116,7 +116,7 @@ class TestAnnouncement:
     def test_off_loopback_the_code_is_printed_with_the_command_of_the_sender(self, incoming: Path) -> None:
         with receiver(incoming, "--bind", "0.0.0.0") as receiving:
             code = receiving.wait_for(CODE + r" \(for one session\)\n")[1]
-            command = receiving.wait_for(r"run this and enter the code: (.+)\n")[1]
+            command = receiving.wait_for(r"run this command and enter the code:\n  (.+)\n")[1]
             assert isinstance(parse_code(code), Code)
             assert re.fullmatch(rf"nettool tcp-send FILE [\w.:]+:{receiving.port}", command)
             printed = receiving.end(signal.SIGINT).stderr
@@ -125,9 +125,13 @@ class TestAnnouncement:
     @pytest.mark.parametrize(
         ("command", "options", "shown"),
         [
-            ("udp-recv", ["--code-uses", "3"], r"\(for 3 sessions\)\n.*nettool udp-send FILE '?\[?[\w.:]+\]?:\d+'?\n"),
-            ("recv", ["--transport", "udp"], r"\(for one session\)\n.*nettool udp-send FILE "),
-            ("recv", ["--bind", "::"], r"\(for one session\)\n.*nettool tcp-send FILE "),
+            (
+                "udp-recv",
+                ["--code-uses", "3"],
+                r"\(for 3 sessions\)\n.*\n  nettool udp-send FILE '?\[?[\w.:]+\]?:\d+'?\n",
+            ),
+            ("recv", ["--transport", "udp"], r"\(for one session\)\n.*\n  nettool udp-send FILE "),
+            ("recv", ["--bind", "::"], r"\(for one session\)\n.*\n  nettool tcp-send FILE "),
         ],
     )
     def test_the_command_fits_the_receiver(self, command: str, options: list[str], shown: str, incoming: Path) -> None:
@@ -158,7 +162,7 @@ class TestAnnouncement:
 
     def test_a_receiver_that_allows_plaintext_warns(self, incoming: Path) -> None:
         with receiver(incoming, "--plaintext") as receiving:
-            receiving.wait_for("\nwarning: with --plaintext, .*everyone on the path can read")
+            receiving.wait_for("\nwarning: with --plaintext, .*a sender can turn encryption off")
 
     def test_the_warning_is_red_at_a_terminal(self, incoming: Path) -> None:
         options = ["--dir", incoming, "--bind", "0.0.0.0", "--port", "0", "--open"]
@@ -173,7 +177,7 @@ class TestAnnouncement:
     ) -> None:
         options = ["--dir", incoming, "--bind", "0.0.0.0", "--port", "0"]
         with at_terminal("recv", *options, lines=lines, columns=columns) as receiving:
-            receiving.wait_for("enter the code: .*\n")
+            receiving.wait_for("  nettool tcp-send FILE .*\n")
             receiving.process.send_signal(signal.SIGINT)
             shown = receiving.end()[2]
         assert ("\u2588" in shown) == is_drawn
@@ -181,7 +185,7 @@ class TestAnnouncement:
 
     def test_serve_names_the_command_of_the_measuring_machine(self, tmp_path: Path) -> None:
         with at_terminal("serve", "--bind", "0.0.0.0", "--port", "0", cwd=tmp_path) as serving:
-            serving.wait_for(CODE + r" \(for one session\)\r\n.*nettool bench remote ")
+            serving.wait_for(CODE + r" \(for one session\)\r\n.*\r\n  nettool bench remote ")
 
     def test_off_loopback_a_directory_has_to_be_named(self, tmp_path: Path) -> None:
         ended = nettool_here("recv", "--bind", "0.0.0.0", cwd=tmp_path)

@@ -1,12 +1,11 @@
-"""Who may come in: what receivers ask for and announce, and what senders give.
+"""Admission on the command line: what receivers require and announce, and what senders present.
 
-A receiver that only this machine can reach asks for nothing. Any other prints a code for each session, unless the user
-chose a key file or --open. A sender has its code from --code, from NETTOOL_CODE, or from a prompt, so that it need not
-stand in argv, where other users of the machine can read it.
+A receiver on loopback requires nothing. Any other prints a code for each session, unless the user chose a key file or
+--open. A sender takes its code from --code, from NETTOOL_CODE or from a prompt; the latter two keep it out of argv,
+where other users of the machine can read it.
 """
 
 import io
-import ipaddress
 import os
 import shlex
 import socket
@@ -31,7 +30,7 @@ from toolkit.security.key_file import read_key
 SECURITY = "Security"
 CODE_VARIABLE = "NETTOOL_CODE"
 _QR_LINES, _QR_COLUMNS = 40, 100
-"""A terminal smaller than this would scroll the rest of the output away for the picture."""
+"""On a smaller terminal, the picture would scroll the other output away."""
 _PROMPTS = 3
 _T = TypeVar("_T")
 
@@ -48,9 +47,9 @@ class CredentialArguments:
 
     code: Annotated[
         str | None,
-        option("--code", metavar="CODE", text="Code that the receiver shows; else NETTOOL_CODE, or a prompt."),
+        option("--code", metavar="CODE", text="Code that the receiver shows. Without it: NETTOOL_CODE, or a prompt."),
     ] = None
-    key: Annotated[Path | None, option("--key", metavar="FILE", text="Key file that the receiver has as well.")] = None
+    key: Annotated[Path | None, option("--key", metavar="FILE", text="Key file, the same as the receiver's.")] = None
 
     def credential(self) -> Credential:
         """Return what the user has given. Raises UsageError for a malformed code, or a key file that cannot be used."""
@@ -69,7 +68,7 @@ class AdmissionArguments:
     PANEL: ClassVar[str] = SECURITY
 
     key: Annotated[
-        Path | None, option("--key", metavar="FILE", text="Admit senders that have this key file, instead of a code.")
+        Path | None, option("--key", metavar="FILE", text="Admit senders that have this key file; print no code.")
     ] = None
     is_open: Annotated[bool, flag("--open", text="Admit anyone who can reach the port.")] = False
     code_uses: Annotated[
@@ -78,13 +77,13 @@ class AdmissionArguments:
             "--code-uses",
             low=1,
             high=1000,
-            text="Number of sessions that a code admits; asks for one even on loopback.",
+            text="Number of sessions that a code admits; turns codes on even on loopback.",
             default="1",
         ),
     ] = None
-    plaintext: Annotated[
-        bool, flag("--plaintext", text="Allow senders to go without encryption, to measure its cost.")
-    ] = False
+    plaintext: Annotated[bool, flag("--plaintext", text="Allow sessions without encryption, to measure its cost.")] = (
+        False
+    )
 
     def check(self, is_once: bool = False) -> None:
         """Raises UsageError if the options contradict each other. is_once: whether one session is accepted."""
@@ -98,7 +97,7 @@ class AdmissionArguments:
 
 
 class Doorkeeper:
-    """Decides whom a receiver admits, and tells its user about it."""
+    """The rule by which a receiver admits senders, and what its user is told about it."""
 
     def __init__(
         self,
@@ -110,11 +109,11 @@ class Doorkeeper:
         quiet: bool = False,
         session_key: bytes | None = None,
     ) -> None:
-        """Choose the rule. `announce` prints it.
+        """Choose the rule; `announce` tells the user.
 
         sender_command: what the other machine runs, without the address, for example "nettool tcp-send FILE"
         quiet:          print warnings and the code only
-        session_key:    a key that the receiver will hand to those whom a code has let in, for further connections
+        session_key:    a key that the receiver gives to clients that it admitted by code, for further connections
 
         Raises UsageError.
         """
@@ -148,7 +147,7 @@ class Doorkeeper:
             print_warning(f"warning: anyone who can reach port {bound.port} can {what_anyone_can_do}")
         if self._arguments.plaintext:
             print_warning(
-                "warning: with --plaintext, senders may choose that everyone on the path can read what they send"
+                "warning: with --plaintext, a sender can turn encryption off; others can then read and change its files"
             )
         code = self._codes.code if self._codes is not None else None
         if code is not None:
@@ -175,9 +174,8 @@ class Doorkeeper:
             host = _reachable(self._bind)
             target = host if self._bound.port == DEFAULT_PORT else str(Address(host, self._bound.port))
             lines[0] += f" (for {sessions})"
-            lines.append(
-                f"on the other machine, run this and enter the code: {self._sender_command} {shlex.quote(target)}"
-            )
+            lines.append("on the other machine, run this command and enter the code:")
+            lines.append(f"  {self._sender_command} {shlex.quote(target)}")
             lines += _qr_code(str(code))
         print_status("\n".join(lines))
 
@@ -211,16 +209,16 @@ def warn_of_unknown_receiver(given: Credential, receiver: Address) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether every address of `host` is a loopback address."""
+    """Return whether `host` has addresses, and all of them are loopback addresses."""
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host or None, None)}
-        return bool(host) and all(ipaddress.ip_address(address).is_loopback for address in found)
-    except (OSError, ValueError, UnicodeError):
+        found = socket.getaddrinfo(host or None, None)
+    except (OSError, UnicodeError):
         return False
+    return bool(host) and all(Address(str(name[0]), 0).is_loopback for *_, name in found)
 
 
 def _ask_for_code() -> Code | None:
-    """Read a code from the terminal; None if the user ends the input, or types no code in _PROMPTS tries."""
+    """Read a code from the terminal; None if the user ends the input, or fails to type one _PROMPTS times."""
     for _ in range(_PROMPTS):
         sys.stderr.write("code that the receiver shows: ")
         sys.stderr.flush()
@@ -252,7 +250,7 @@ def _reachable(bind: str) -> str:
 
 
 def _qr_code(text: str) -> Sequence[str]:
-    """Return the lines of a QR code, for a phone that types for its owner; none if the terminal is small."""
+    """Return the lines of a QR code, which a phone can read instead of a person; [] if the terminal is small."""
     try:
         size = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):  # not a terminal; without a descriptor; closed by the parent

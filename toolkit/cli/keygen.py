@@ -14,14 +14,14 @@ from toolkit.security.key_file import write_new_key
 
 @command
 def keygen(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Key file to create; an existing file is kept.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Key file to create; must not exist.")],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a key file, with which two machines recognise each other.
+    """Make a key file for two machines to share.
 
-    Copy the file to the other machine over a channel that you trust, for example with scp, and give --key FILE at both
-    ends. Whoever can read the file can send to that receiver.
+    Copy the file to the other machine over a channel that you trust, for example with scp, and pass --key FILE at both
+    ends. Anyone who can read the file can send to that receiver.
 
     \b
     Examples:

@@ -160,25 +160,31 @@ class ReceiveArguments:
 
 @dataclass(frozen=True, slots=True)
 class LimitArguments:
-    """What one sender may take from a receiver: the options of `recv`, `tcp-recv` and `udp-recv` for that."""
+    """What `recv`, `tcp-recv` and `udp-recv` accept to limit senders."""
 
     PANEL: ClassVar[str] = "Limits"
 
     max_bytes: Annotated[
         str | None,
-        option("--max-bytes", metavar="SIZE", text="Most bytes of a session, with holes.", default="the free space"),
+        option(
+            "--max-bytes", metavar="SIZE", text="Maximum bytes per session, including holes.", default="the free space"
+        ),
     ] = None
-    max_files: Annotated[int, number("--max-files", low=1, text="Most files and directories of a session.")] = 1_000_000
-    max_time: Annotated[str, option("--max-time", metavar="TIME", text="Longest session, for example 30min.")] = "168h"
+    max_files: Annotated[int, number("--max-files", low=1, text="Maximum files and directories per session.")] = (
+        1_000_000
+    )
+    max_time: Annotated[
+        str, option("--max-time", metavar="TIME", text="Maximum duration of a session, for example 30min.")
+    ] = "168h"
     stall_timeout: Annotated[
-        str, option("--stall-timeout", metavar="TIME", text="How long a sender may make no progress.")
+        str, option("--stall-timeout", metavar="TIME", text="Time without progress that ends a session.")
     ] = "10min"
-    max_sessions: Annotated[int, number("--max-sessions", low=1, text="Most sessions at a time.")] = 32
+    max_sessions: Annotated[int, number("--max-sessions", low=1, text="Maximum concurrent sessions.")] = 32
     max_sessions_per_host: Annotated[
-        int, number("--max-sessions-per-host", low=1, text="Most sessions of one other machine at a time.")
+        int, number("--max-sessions-per-host", low=1, text="Maximum concurrent sessions of one other machine.")
     ] = 16
     max_streams: Annotated[
-        int, number("--max-streams", low=1, high=64, text="Most connections of a session (TCP only).")
+        int, number("--max-streams", low=1, high=64, text="Maximum connections per session (TCP only).")
     ] = 16
 
 

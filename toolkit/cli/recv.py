@@ -218,7 +218,7 @@ def _receive_options(arguments: ReceiveArguments, limits: LimitArguments) -> Rec
 def _directory(arguments: ReceiveArguments) -> Path:
     """The directory for received files, created if missing. Raises UsageError if files cannot be written there.
 
-    Other machines do not get to write into whatever directory the receiver happens to be started in.
+    It has no default for senders on other machines: the current directory is too easily the wrong one.
     """
     if arguments.directory is None and not is_loopback(arguments.bind):
         raise UsageError(f"--bind {printable(arguments.bind)} lets other machines send: name a directory with --dir")

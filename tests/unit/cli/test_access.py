@@ -185,13 +185,16 @@ class TestDoorkeeper:
         admission.record_success(second.credential.nameplate)
         assert capsys.readouterr().err.splitlines() == [
             f"code: {first} (for one session)",
-            "on the other machine, run this and enter the code: nettool udp-send FILE 192.0.2.7",
+            "on the other machine, run this command and enter the code:",
+            "  nettool udp-send FILE 192.0.2.7",
             f"code {first.nameplate} has ended after three wrong tries: a sender mistyped it, or someone is guessing",
             f"code: {second} (for one session)",
-            "on the other machine, run this and enter the code: nettool udp-send FILE 192.0.2.7",
+            "on the other machine, run this command and enter the code:",
+            "  nettool udp-send FILE 192.0.2.7",
             f"code {second.nameplate} has been used; the next session needs the next code",
             f"code: {admission.code} (for one session)",
-            "on the other machine, run this and enter the code: nettool udp-send FILE 192.0.2.7",
+            "on the other machine, run this command and enter the code:",
+            "  nettool udp-send FILE 192.0.2.7",
         ]
 
     def test_with_once_the_only_code_is_not_followed_by_another(self, capsys: pytest.CaptureFixture[str]) -> None:
