@@ -87,3 +87,14 @@ class TestSealedParameters:
         server = packets.ServerParameters(1, 1472, wire.MAX_OFFSET + 1)
         with pytest.raises(ProtocolError, match="window"):
             packets.decode_server_parameters_untrusted(server.encode())
+
+    def test_a_server_that_could_do_better_reveals_a_downgrade(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The server's versions are sealed: whoever cut those in the clear cannot cut them too."""
+        better = packets.VERSION + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(packets, "SUPPORTED_VERSIONS", (better, packets.VERSION))
+            sealed = packets.ServerParameters(1, 1472, 1).encode()
+        assert packets.decode_server_parameters_untrusted(sealed).server_id == 1  # this side knows no better one
+        monkeypatch.setattr(packets, "SUPPORTED_VERSIONS", (better, packets.VERSION))
+        with pytest.raises(ProtocolError, match="best common version"):
+            packets.decode_server_parameters_untrusted(sealed)
