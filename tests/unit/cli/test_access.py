@@ -209,7 +209,7 @@ class TestDoorkeeper:
     def test_an_ipv6_address_is_quoted_for_the_shell(self, capsys: pytest.CaptureFixture[str]) -> None:
         doorkeeper = Doorkeeper(AdmissionArguments(), "2001:db8::7", "nettool tcp-send FILE")
         doorkeeper.announce(Address("2001:db8::7", 9001), "send files")
-        assert capsys.readouterr().err.splitlines()[1].endswith("nettool tcp-send FILE '[2001:db8::7]:9001'")
+        assert capsys.readouterr().err.splitlines()[2] == "  nettool tcp-send FILE '[2001:db8::7]:9001'"
 
 
 @pytest.mark.parametrize(
