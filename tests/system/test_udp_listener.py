@@ -27,6 +27,7 @@ from toolkit.security.admission import KeyAdmission
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
+from toolkit.transports.udp.mmsg import SingleExchange
 from toolkit.transports.udp.socket import DatagramSocket
 
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
@@ -422,6 +423,14 @@ def test_a_shortage_of_descriptors_leaks_no_socket(
     channel = listener.accept(timeout_s=PATIENCE_S)
     assert channel is not None
     channel.abort()
+
+
+def test_a_system_without_batches_of_datagrams_connects_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.transports.udp.listener.make_exchange", SingleExchange)
+    with closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)) as listener:
+        client, server = connected(listener, OPTIONS)
+        client.abort()
+        server.abort()
 
 
 def test_accept_without_a_timeout_does_not_wait(listener: UdpListener) -> None:

@@ -39,7 +39,7 @@ from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.channel import UdpChannel, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.flood_guard import FloodGuard
-from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, DatagramExchange
+from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, make_exchange
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, report_local_address, wait_readable
@@ -75,7 +75,7 @@ class UdpListener:
         self._channels: weakref.WeakValueDictionary[int, UdpChannel] = weakref.WeakValueDictionary()
         self._new: list[UdpChannel] = []  # made in this round
         self._strays: list[Arrival] = []  # received in this round by a socket that was not connected yet
-        self._exchange, self._stray_exchange = DatagramExchange(), DatagramExchange()
+        self._exchange, self._stray_exchange = make_exchange(), make_exchange()
         self._guard = FloodGuard(self._socket.sock)
         self._closes: OrderedDict[int, bytes] = OrderedDict()  # by this side's id, a CLOSE that may get lost
         self._closes_lock = threading.Lock()

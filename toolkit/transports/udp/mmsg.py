@@ -2,18 +2,20 @@
 
 Python has neither. A listener needs them when strangers send faster than it can answer: each system call of Python's
 `socket` gives up the interpreter lock and then waits for it, up to 5 ms while a session computes. Here, reception keeps
-the lock (it never blocks), and sending gives it up once for all answers.
+the lock (it never blocks), and sending gives it up once for all answers. Other systems lack these calls, and need one
+for each datagram (`SingleExchange`).
 
 Read: recvmmsg(2), cmsg(3), ip(7) for IP_PKTINFO, ipv6(7).
 """
 
+import contextlib
 import ctypes
 import socket
 import struct
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +49,8 @@ _HEADER: Final = np.dtype(
 )
 """struct mmsghdr; NumPy aligns the fields as C does."""
 _VECTOR: Final = np.dtype([("base", np.uintp), ("size", np.uintp)])
-_receive = ctypes.PyDLL(None, use_errno=True).recvmmsg  # keeps the interpreter lock
-_send = ctypes.CDLL(None, use_errno=True).sendmmsg
+_receive = getattr(ctypes.PyDLL(None, use_errno=True), "recvmmsg", None)  # keeps the interpreter lock
+_send = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
 
 
 class Arrival(NamedTuple):
@@ -92,15 +94,51 @@ class _Messages:
         return [memory.data[i : i + size] for i in range(0, len(memory), size)]
 
 
-class DatagramExchange:
-    """Receives datagrams and sends the answers. Owns memory, and no socket."""
+class DatagramExchange(Protocol):
+    """Receives datagrams and sends the answers. Owns no socket."""
+
+    def receive(self, sock: socket.socket) -> list[Arrival]:
+        """Return what has arrived, at most MAX_DATAGRAMS; [] for nothing. Never blocks."""
+
+    def send(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
+        """Send each datagram to where its arrival came from, from the address that the arrival was sent to.
+
+        What cannot be sent now counts as lost.
+        """
+
+
+def make_exchange() -> DatagramExchange:
+    """Return the fastest exchange that the system has."""
+    return SingleExchange() if _receive is None or _send is None else BatchExchange()
+
+
+class SingleExchange:
+    """One system call for each datagram; answers leave from the address that the system prefers."""
+
+    def receive(self, sock: socket.socket) -> list[Arrival]:
+        arrivals: list[Arrival] = []
+        with contextlib.suppress(OSError):  # nothing is there, or the error of a datagram that was sent
+            while len(arrivals) < MAX_DATAGRAMS:
+                data, peer = sock.recvfrom(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)
+                packed = socket.inet_pton(sock.family, peer[0].partition("%")[0])
+                arrivals.append(Arrival(memoryview(data), peer, packed.removeprefix(_IPV4_MAPPED), None, 0, b""))
+        return arrivals
+
+    def send(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
+        for datagram, arrival in answers:
+            with contextlib.suppress(OSError):
+                sock.sendto(datagram, socket.MSG_DONTWAIT, arrival.peer)
+
+
+class BatchExchange:
+    """One system call for many datagrams (Linux). Owns memory for them."""
 
     def __init__(self) -> None:
         self._in = _Messages()
         self._out = _Messages()
 
     def receive(self, sock: socket.socket) -> list[Arrival]:
-        """Return what has arrived, at most MAX_DATAGRAMS; [] for nothing. Never blocks."""
+        assert _receive is not None
         messages, headers = self._in, self._in.headers
         messages.vectors["size"] = _DATAGRAM_BYTES
         headers["name_bytes"] = _NAME_BYTES
@@ -118,14 +156,11 @@ class DatagramExchange:
         return arrivals
 
     def send(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
-        """Send each datagram to where its arrival came from, from the address that the arrival was sent to.
-
-        What cannot be sent now counts as lost.
-        """
         for start in range(0, len(answers), MAX_DATAGRAMS):
             self._send_some(sock, answers[start : start + MAX_DATAGRAMS])
 
     def _send_some(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
+        assert _send is not None
         messages, headers = self._out, self._out.headers
         name_sizes, control_sizes = [], []
         for row, (datagram, arrival) in enumerate(answers):

@@ -2,13 +2,13 @@
 
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from tests.support.background import PATIENCE_S
-from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, DatagramExchange
+from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, BatchExchange, DatagramExchange, SingleExchange
 from toolkit.transports.udp.socket import report_local_address
 
 BOUND = [(socket.AF_INET, "0.0.0.0", "127.0.0.1"), (socket.AF_INET6, "::", "127.0.0.1"), (socket.AF_INET6, "::", "::1")]
@@ -50,7 +50,7 @@ def test_an_arrival_names_both_ends(cleanup: ExitStack, family: int, bound: str,
     server = make_server(cleanup, family, bound)
     client = make_client(cleanup, server, host)
     client.send(b"question")
-    (arrival,) = receive(DatagramExchange(), server, 1)
+    (arrival,) = receive(BatchExchange(), server, 1)
     assert arrival.data == b"question"
     assert arrival.host == socket.inet_pton(client.family, host)
     assert arrival.peer[1] == client.getsockname()[1]
@@ -64,7 +64,7 @@ def test_an_arrival_names_both_ends(cleanup: ExitStack, family: int, bound: str,
 def test_an_answer_leaves_from_the_address_that_was_addressed(
     cleanup: ExitStack, family: int, bound: str, host: str
 ) -> None:
-    server, exchange = make_server(cleanup, family, bound), DatagramExchange()
+    server, exchange = make_server(cleanup, family, bound), BatchExchange()
     client = make_client(cleanup, server, host)
     client.send(b"question")
     (arrival,) = receive(exchange, server, 1)
@@ -72,14 +72,18 @@ def test_an_answer_leaves_from_the_address_that_was_addressed(
     assert [client.recv(100) for _ in range(3)] == [b"answer", b"", b"another"]
 
 
-def test_nothing_is_no_error(cleanup: ExitStack) -> None:
-    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+@pytest.mark.parametrize("make_exchange", [BatchExchange, SingleExchange])
+def test_nothing_is_no_error(cleanup: ExitStack, make_exchange: Callable[[], DatagramExchange]) -> None:
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), make_exchange()
     assert exchange.receive(server) == []
     exchange.send(server, [])
 
 
-def test_more_than_fit_one_call_arrive_in_order(cleanup: ExitStack) -> None:
-    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+@pytest.mark.parametrize("make_exchange", [BatchExchange, SingleExchange])
+def test_more_than_fit_one_call_arrive_in_order(
+    cleanup: ExitStack, make_exchange: Callable[[], DatagramExchange]
+) -> None:
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), make_exchange()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     clients = [make_client(cleanup, server, "127.0.0.1") for _ in range(3)]
     count = MAX_DATAGRAMS + 15
@@ -93,7 +97,7 @@ def test_more_than_fit_one_call_arrive_in_order(cleanup: ExitStack) -> None:
 
 
 def test_one_answer_that_cannot_be_sent_does_not_stop_the_others(cleanup: ExitStack) -> None:
-    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), BatchExchange()
     client = make_client(cleanup, server, "127.0.0.1")
     client.send(b"question")
     (arrival,) = receive(exchange, server, 1)
@@ -102,8 +106,21 @@ def test_one_answer_that_cannot_be_sent_does_not_stop_the_others(cleanup: ExitSt
     assert [client.recv(100) for _ in range(2)] == [b"first", b"second"]
 
 
+@pytest.mark.parametrize(("family", "bound", "host"), BOUND)
+def test_single_datagrams_name_their_peer_and_are_answered(
+    cleanup: ExitStack, family: int, bound: str, host: str
+) -> None:
+    server, exchange = make_server(cleanup, family, bound), SingleExchange()
+    client = make_client(cleanup, server, host)
+    client.send(b"question")
+    (arrival,) = receive(exchange, server, 1)
+    assert arrival.host == socket.inet_pton(client.family, host)
+    exchange.send(server, [(b"answer", arrival)])
+    assert client.recv(100) == b"answer"
+
+
 def test_what_is_too_long_is_cut_off(cleanup: ExitStack) -> None:
-    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), DatagramExchange()
+    server, exchange = make_server(cleanup, socket.AF_INET, "127.0.0.1"), BatchExchange()
     make_client(cleanup, server, "127.0.0.1").send(bytes(10_000))
     (arrival,) = receive(exchange, server, 1)
     assert 1472 <= len(arrival.data) < 10_000
