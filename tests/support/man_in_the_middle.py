@@ -9,6 +9,7 @@ import os
 import random
 import select
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from enum import StrEnum
@@ -16,7 +17,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from tests.support.background import Background
-from toolkit.rudp.wire import PacketType
+from toolkit.parameters import encode_parameters
+from toolkit.rudp.handshake_packets import encode_refuse
+from toolkit.rudp.wire import PacketType, connection_id_untrusted
 
 TO_RECEIVER: Final = 0
 TO_SENDER: Final = 1
@@ -26,8 +29,10 @@ _HELD_S: Final = 0.02
 """How long a datagram is held back if no other one overtakes it."""
 _PIECE: Final = 50
 _HEADER_BYTES: Final = 26
-_UNPADDED_BYTES: Final = 240
-"""The part of an INITIAL that is not padding, roughly."""
+_INITIAL_WITH_TOKEN: Final = (TO_RECEIVER, int(PacketType.INITIAL), 1)
+_M1: Final = (60, 150)
+"""Where M1 is in an INITIAL with a token, roughly."""
+_REFUSAL: Final = encode_parameters({5: b"\1"})
 
 
 class Hazard(StrEnum):
@@ -96,7 +101,7 @@ class UdpMiddle(_Middle):
         self.target = f"127.0.0.1:{self._socks[0].getsockname()[1]}"
         self._sender: tuple[str, int] | None = None
         self._held: list[tuple[int, bytes]] = []
-        self._seen: set[tuple[int, int, int]] = set()
+        self._seen: Counter[tuple[int, int, int]] = Counter()
 
     def _run(self) -> None:
         inside, outside = self._socks
@@ -144,24 +149,27 @@ class UdpMiddle(_Middle):
                 self._held.append((direction, datagram))
             case Hazard.FORGE:
                 self._send(direction, self._forged(datagram))
+                if datagram[0] == PacketType.RETRY:  # once
+                    self._send(direction, encode_refuse(connection_id_untrusted(datagram)[1], _REFUSAL))
                 self._send(direction, datagram)
             case Hazard.TRUNCATE:
                 self._send(direction, datagram[: self._random.randrange(1, len(datagram))])
             case Hazard.FLIP:
-                length = min(len(datagram), _UNPADDED_BYTES)
-                self._send(direction, flipped(datagram, self._random.randrange(8 * length)))
+                begin, end = _M1 if datagram[0] == PacketType.INITIAL else (0, len(datagram))
+                self._send(direction, flipped(datagram, self._random.randrange(8 * begin, 8 * end)))
             case Hazard.REPLAY:
                 self._send(direction, datagram)
                 for old in self._random.sample(self.recorded[direction], min(5, len(self.recorded[direction]))):
                     self._send(direction, old)
 
     def _is_chosen(self, direction: int, datagram: bytes) -> bool:
-        if self._hazard is None or datagram[0] == PacketType.CLOSE:
+        if self._hazard is None or datagram[0] in (PacketType.REFUSE, PacketType.CLOSE):
             return False
         is_protected = datagram[0] >= PacketType.DATA
         kind = direction, datagram[0], 0 if is_protected else datagram[1]  # an INITIAL with a token is another one
-        is_first = kind not in self._seen
-        self._seen.add(kind)
+        self._seen[kind] += 1
+        # The token of the first such INITIAL may have been harmed in the RETRY; the second one has a true token.
+        is_first = self._seen[kind] <= 1 + (kind == _INITIAL_WITH_TOKEN)
         return is_first or (is_protected and self._random.random() < _SHARE)
 
     def _forged(self, datagram: bytes) -> bytes:

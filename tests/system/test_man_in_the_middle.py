@@ -1,7 +1,7 @@
 """A man in the middle of real transfers: UDP completes whatever happens to single packets, TCP ends with one line.
 
 Nothing wrong is ever written, and a recorded session that is played back, changed or not, opens nothing. The attacker
-of these tests neither cuts the path nor forges refusals; docs/security.md says what those can do.
+of these tests neither cuts the path nor forges one refusal after another; docs/security.md says what that can do.
 """
 
 import random

@@ -263,9 +263,10 @@ class TestUnreachable:
         other.settimeout(PATIENCE_S)
 
         def answer() -> None:
-            datagram, client = other.recvfrom(2000)
-            client_id = packets.decode_initial_untrusted(datagram).client_id
-            other.sendto(packets.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, client_id, 0x4E540001), client)
+            for _ in range(2):  # one alone might be forged
+                datagram, client = other.recvfrom(2000)
+                client_id = packets.decode_initial_untrusted(datagram).client_id
+                other.sendto(packets.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, client_id, 0x4E540001), client)
 
         answering = Background(answer)
         with pytest.raises(RefusedError, match="protocol version 1, this side 2: install the same nettool"):

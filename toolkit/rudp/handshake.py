@@ -37,6 +37,8 @@ MAX_RETRANSMISSION_NS: Final = 250_000_000
 patience. They take 40 kbit/s."""
 MAX_REJECTIONS: Final = 3
 """How many complete ACCEPTs that are not authentic end the handshake. Only somebody on the path can make them."""
+_MAX_INITIALS_SINCE_REFUSAL: Final = 4
+"""How many may stay without an answer after a refusal; they take a second or two."""
 
 Keys = TypeVar("Keys")
 Keys_co = TypeVar("Keys_co", covariant=True)
@@ -88,7 +90,11 @@ class Accepted(Generic[Keys]):
 
 
 class ClientHandshake(Generic[Keys]):
-    """The client's side. Feed it answers and send what `poll_transmit` returns, until `accepted` is set."""
+    """The client's side. Feed it answers and send what `poll_transmit` returns, until `accepted` is set.
+
+    accepted: the result
+    refusal:  what the server has said once; it is not believed yet
+    """
 
     def __init__(
         self,
@@ -108,6 +114,7 @@ class ClientHandshake(Generic[Keys]):
         grease:         a parameter that the server has to ignore
         """
         self.accepted: Accepted[Keys] | None = None
+        self.refusal: RefusedError | None = None
         offer = packets.make_offer(grease)
         parameters = packets.ClientParameters(datagram_bytes).encode()
         self._security = make_security(packets.prologue_of(client_id, offer), parameters)
@@ -116,6 +123,7 @@ class ClientHandshake(Generic[Keys]):
         self._rejections = 0
         self._has_retried_token = False
         self._has_retried_security = False
+        self._initials_since_refusal = 0
         self._interval_ns = FIRST_RETRANSMISSION_NS
         self._next_send_ns = now_ns
         self._sent_time_ns: int | None = None
@@ -131,13 +139,14 @@ class ClientHandshake(Generic[Keys]):
             raise ProtocolError(f"unknown type {packet_type:#04x} of an answer to a handshake")
         handler(self, datagram, now_ns)
 
-    def _on_version_untrusted(self, datagram: bytes | memoryview, _now_ns: int) -> None:
+    def _on_version_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
         versions = packets.decode_version_untrusted(datagram)
         if packets.VERSION not in versions:
-            raise RefusedError(
+            error = RefusedError(
                 f"the receiver speaks protocol version {_names(versions)}, this side "
                 f"{_names(packets.SUPPORTED_VERSIONS)}: install the same nettool at both ends"
             )
+            self._on_refusal(error, now_ns)
 
     def _on_retry_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
         token, security = packets.decode_retry_untrusted(datagram)
@@ -153,9 +162,26 @@ class ClientHandshake(Generic[Keys]):
         elif token:
             self._replace_initial(token, self._initial.security)
 
-    def _on_refuse_untrusted(self, datagram: bytes | memoryview, _now_ns: int) -> None:
-        self._security.receive_retry_untrusted(packets.decode_refuse_untrusted(datagram))
+    def _on_refuse_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
+        security = packets.decode_refuse_untrusted(datagram)
+        try:
+            self._security.receive_retry_untrusted(security)
+        except RefusedError as error:
+            self._on_refusal(error, now_ns)
+            return
         raise ProtocolError("REFUSE packet that refuses nothing")
+
+    def _on_refusal(self, error: RefusedError, now_ns: int) -> None:
+        """Believe a refusal if another INITIAL meets with one, too, or with silence: ask again at once.
+
+        A refusal is not authenticated. A single forged one must not end the handshake, and neither must that of a
+        single INITIAL that was altered on its way.
+        """
+        if self._initials_since_refusal:
+            raise error
+        if self.refusal is None:
+            self.refusal = error
+            self._next_send_ns = now_ns
 
     def _on_accept_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
         message = self._assembler.add_untrusted(datagram)
@@ -190,9 +216,16 @@ class ClientHandshake(Generic[Keys]):
         self._initial = packets.InitialPacket(self._initial.client_id, self._initial.offer, security, token)
 
     def poll_transmit(self, now_ns: int) -> bytes | None:
-        """The INITIAL packet, if it is due; None otherwise."""
+        """The INITIAL packet, if it is due; None otherwise.
+
+        Raises RefusedError if nothing came after a refusal.
+        """
         if now_ns < self._next_send_ns or self.accepted is not None:
             return None
+        if self.refusal is not None:
+            if self._initials_since_refusal == _MAX_INITIALS_SINCE_REFUSAL:
+                raise self.refusal
+            self._initials_since_refusal += 1
         self._is_ambiguous |= self._sent_time_ns is not None
         self._sent_time_ns = now_ns
         self._next_send_ns = now_ns + self._interval_ns

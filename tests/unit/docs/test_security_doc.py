@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-NAMES = re.compile(r"`((?:unit|property|conformance|system|sim)/[\w/]+\.py|test_\w+)`")
+NAMES = re.compile(r"`((?:unit|property|conformance|system|sim|fuzz)/[\w/]+\.py|test_\w+)`")
 
 
 def test_every_named_test_exists() -> None:

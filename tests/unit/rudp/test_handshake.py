@@ -169,8 +169,12 @@ class TestRefusal:
         expected = (
             rf"the receiver speaks protocol version {version & 0xFF}, this side 2: install the same nettool at both"
         )
+        handshake = client()
+        initial_of(handshake, 0)
+        handshake.handle_datagram_untrusted(datagram, 0)
+        initial_of(handshake, 0)
         with pytest.raises(RefusedError, match=expected):
-            client().handle_datagram_untrusted(datagram, 0)
+            handshake.handle_datagram_untrusted(datagram, 0)
 
     def test_a_version_packet_with_this_version_changes_nothing(self) -> None:
         handshake = client()
@@ -180,6 +184,33 @@ class TestRefusal:
     def test_the_security_layer_says_why(self) -> None:
         with pytest.raises(RefusedError, match="asks for a code"):
             exchange(client(), make_server(asks_for_code=True), MS)
+
+    def test_that_nothing_follows_is_believed(self) -> None:
+        handshake = client()
+        initial_of(handshake, 0)
+        handshake.handle_datagram_untrusted(packets.encode_refuse(CLIENT, b"no"), 0)
+        for _ in range(4):
+            initial_of(handshake, handshake.poll_timeout())
+        with pytest.raises(RefusedError, match="asks for a code"):
+            handshake.poll_transmit(handshake.poll_timeout())
+        assert handshake.poll_timeout() < 4000 * MS
+
+    @pytest.mark.parametrize(
+        "forged",
+        [
+            packets.encode_refuse(CLIENT, b"no"),
+            packets.VERSION_ANSWER.pack(wire.PacketType.VERSION, 0, CLIENT, 0x4E54_0001),
+        ],
+    )
+    def test_that_is_forged_once_costs_one_more_initial(self, forged: bytes) -> None:
+        handshake = client()
+        initial_of(handshake, 0)
+        for _ in range(3):
+            handshake.handle_datagram_untrusted(forged, 0)
+        assert isinstance(handshake.refusal, RefusedError)
+        assert handshake.poll_timeout() == 0
+        assert exchange(handshake, make_server(), 30 * MS) == 60 * MS
+        assert handshake.accepted is not None
 
 
 @pytest.mark.parametrize(

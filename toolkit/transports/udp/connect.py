@@ -116,6 +116,8 @@ class UdpAttempt:
             if initial is not None:
                 self.socket.send_datagram(initial)
         except PeerUnreachableError:
+            if self.handshake.refusal is not None:  # the receiver has ended after it
+                raise self.handshake.refusal from None
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)) from None
         return self.handshake.accepted is not None
 
