@@ -15,7 +15,7 @@ import contextlib
 import ctypes
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
 
 from toolkit.rudp.handshake_packets import InitialFlags
@@ -48,19 +48,25 @@ class FloodGuard:
         self._sock = sock
         self.shares = [1.0, 1.0]
         self._counts = [0, 0]
+        self._others = 0
         self._has_drained = False
         self._next_ns = 0
         # An unprivileged process may shrink its queue, too.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
 
-    def on_round(self, initials: Iterable[bool], is_full: bool, now_ns: int) -> None:
-        """The listener has handled these INITIALs (whether each had a token); `is_full`: more may be waiting."""
+    def on_round(self, initials: Collection[bool], others: int, is_full: bool, now_ns: int) -> None:
+        """The listener has handled these INITIALs (whether each had a token) and `others` that are none.
+
+        `is_full`: more may be waiting.
+        """
         for has_token in initials:
             self._counts[has_token] += 1
+        self._others += others
         self._has_drained |= not is_full
         if now_ns >= self._next_ns:
             self._adapt()
             self._counts = [0, 0]
+            self._others = 0
             self._has_drained = False
             self._next_ns = now_ns + INTERVAL_NS
 
@@ -73,7 +79,7 @@ class FloodGuard:
         before = list(self.shares)
         if self._has_drained:
             self.shares = [min(1.0, share * _GROWTH) for share in self.shares]
-        elif any(self._counts):
+        elif sum(self._counts) > self._others:  # in a flood of other packets, dropping INITIALs would only add to it
             larger = self._counts.index(max(self._counts))
             self.shares[larger] = max(MIN_SHARE, self.shares[larger] * _SHRINKAGE)
         if self.shares != before:

@@ -154,7 +154,7 @@ class UdpListener:
         is_full = len(arrivals) == MAX_DATAGRAMS
         if is_full or self._guard.is_active:
             initials = [has_token_untrusted(a.data) for a in arrivals if a.data[:1] == _INITIAL and len(a.data) > 1]
-            self._guard.on_round(initials, is_full, time.monotonic_ns())
+            self._guard.on_round(initials, len(arrivals) - len(initials), is_full, time.monotonic_ns())
         return len(arrivals) >= _BUSY_DATAGRAMS
 
     def _handle(self, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:

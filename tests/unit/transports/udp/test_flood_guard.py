@@ -28,9 +28,9 @@ class Flooded:
         self.guard = FloodGuard(self.sock)
         self._now_ns = 0
 
-    def interval(self, initials: list[bool], is_full: bool) -> None:
+    def interval(self, initials: list[bool], is_full: bool, others: int = 0) -> None:
         self._now_ns += INTERVAL_NS
-        self.guard.on_round(initials, is_full, self._now_ns)
+        self.guard.on_round(initials, others, is_full, self._now_ns)
 
     def passing(self, datagram: bytes, count: int = 500) -> int:
         """Return how many of `count` datagrams pass."""
@@ -68,6 +68,12 @@ def test_a_share_of_one_kind_passes_and_all_of_the_others(flooded: Flooded, has_
     assert flooded.passing(b"x", 50) == 50
 
 
+def test_a_flood_of_other_packets_keeps_no_client_out(flooded: Flooded) -> None:
+    for _ in range(50):
+        flooded.interval([False, True], is_full=True, others=126)
+    assert not flooded.guard.is_active
+
+
 def test_the_share_has_a_lower_bound(flooded: Flooded) -> None:
     for _ in range(50):
         flooded.interval([False], is_full=True)
@@ -86,6 +92,6 @@ def test_the_filter_goes_when_the_flood_is_over(flooded: Flooded) -> None:
 def test_a_round_that_drains_the_queue_spares_the_whole_interval(flooded: Flooded) -> None:
     flooded.interval([False], is_full=True)
     share = flooded.guard.shares[False]
-    flooded.guard.on_round([False], False, 2 * INTERVAL_NS - 1)
+    flooded.guard.on_round([False], 0, False, 2 * INTERVAL_NS - 1)
     flooded.interval([False], is_full=True)
     assert flooded.guard.shares[False] > share
