@@ -197,14 +197,14 @@ def with_credential(given: Credential, attempt: Callable[[Credential], _T]) -> _
 
 
 def warn_of_unknown_receiver(given: Credential, receiver: Address) -> None:
-    """Print a warning if nothing shows who the receiver is: it asks for nothing, and other machines may answer for it.
+    """Print a warning if nothing shows who the receiver is: another machine may have answered in its place.
 
-    A sender that expects to be asked for a code would otherwise not notice that somebody else has answered.
+    A user who expects to be asked for a code would otherwise not notice.
     """
     if given.method is Method.NONE and not receiver.is_loopback:
         print_warning(
-            f"warning: {receiver} asks for no code and no key, so it could be any machine on the way: "
-            "if it should have asked, stop this command and compare the address"
+            f"warning: {receiver} asks for no code and no key, so it may be another machine: "
+            "if it should have asked, stop this command and check the address"
         )
 
 

@@ -94,8 +94,8 @@ def _send(
             # The clock starts here because every module is loaded by now.
             cpu_s, started_s = time.process_time(), time.monotonic()
             channel = chosen.connect(address, replace(transport_options, credential=proof))
-            warn_of_unknown_receiver(proof, channel.peer)
             with closing(channel), bars.bar(sources[0]) as progress:
+                warn_of_unknown_receiver(proof, channel.peer)
                 result = send(channel, sources, send_options, progress)
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 return result, result_fields(transport_name, channel, result, seconds, cpu_seconds)
