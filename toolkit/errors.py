@@ -47,7 +47,7 @@ class RefusedError(NettoolError):
 
 
 class CredentialRequiredError(RefusedError):
-    """The peer admits nobody without a code or a key, and none was given (exit code 3).
+    """The peer requires a code or a key, and none was given (exit code 3).
 
     is_code: whether the peer asks for a code, which a person can type; otherwise for a key file
     """

@@ -1,4 +1,4 @@
-"""Who may come in: what receivers print, what senders are asked for, and every refusal, as users meet them."""
+"""Admission: what receivers print, what senders must present, and every refusal, as users meet them."""
 
 import re
 import signal

@@ -215,7 +215,7 @@ def noise(message: bytes) -> bytes:
         ),
         (wire.encode_refusal(PrefaceRefusal.SECURITY, refusal(99)), RefusedError, "update nettool on this host"),
         (wire.encode_refusal(PrefaceRefusal.SECURITY), RefusedError, "is not nettool"),
-        (wire.encode_security(PrefaceType.RETRY, b""), RefusedError, "an answer to a code, but there is none"),
+        (wire.encode_security(PrefaceType.RETRY, b""), RefusedError, "an answer to a code, but no code was sent"),
         (
             wire.encode_security(PrefaceType.WELCOME, noise(bytes(1300))),
             RefusedError,

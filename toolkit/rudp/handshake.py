@@ -130,7 +130,7 @@ class ClientHandshake(Generic[Keys]):
         self._is_ambiguous = False  # repeated, so an answer gives no RTT sample (Karn's algorithm, RFC 6298 section 3)
 
     def handle_datagram_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
-        """Take an answer. Raises ProtocolError if it is none, RefusedError if the server does not let this side in."""
+        """Take an answer. Raises ProtocolError if it is invalid, RefusedError if the server refuses this side."""
         packet_type, connection_id = wire.connection_id_untrusted(datagram)
         if connection_id != self._initial.client_id:
             raise ProtocolError("answer to another handshake")

@@ -4,7 +4,7 @@
     RETRY     server -> client   what the client puts into its next INITIAL: a token, or an answer to its code
     ACCEPT    server -> client   a piece of the parameters that answer the key exchange; they fill two datagrams
     VERSION   server -> client   the versions of the server, if it does not know that of an INITIAL
-    REFUSE    server -> client   why this client may not come in
+    REFUSE    server -> client   why this client is refused
     FINISH    client -> server   the last message of the key exchange
 
 INITIAL is padded to 1,200 bytes, and the answers to one take at most three times that (RFC 9000 section 8.1). VERSION
@@ -128,7 +128,7 @@ def decode_versions_untrusted(parameters: Mapping[int, bytes]) -> tuple[int, ...
 class InitialPacket:
     """A client's first packet.
 
-    offer:    the other parameters; they are part of the prologue of the key exchange, so nobody can change them
+    offer:    the other parameters; they are part of the prologue of the key exchange, so a change is detected
     security: a message of the key exchange
     token:    what the server has given to this client, if anything
     """

@@ -2,7 +2,7 @@
 
 Nothing is kept, and no key is computed, before the client has returned a token: an INITIAL without one costs a keyed
 hash. Then the first message of the key exchange must open, which proves that the client knows the key or code that is
-asked for. Only then the handshake is *pending*: a few kilobytes, for a few seconds, without a socket. FINISH
+required. Only then is the handshake *pending*: a few kilobytes, for a few seconds, without a socket. FINISH
 completes it.
 
 Pending handshakes are limited, for each host and in all. When a host has too many, it loses its own oldest one. When
@@ -44,7 +44,7 @@ class SecurityReply(Protocol):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the client may not come in."""
+        """Whether the client is refused."""
 
 
 class OpenedSecurity(Protocol[Keys_co]):
@@ -219,7 +219,7 @@ class ServerHandshakes(Generic[Keys]):
             del self._by_host[pending.host]
 
     def handle_finish_untrusted(self, datagram: bytes | memoryview, peer: PeerAddress) -> Established[Keys]:
-        """Take a FINISH from `peer`; return the handshake that it finishes. Raises ProtocolError if it is none.
+        """Take a FINISH from `peer`; return the handshake that it finishes. Raises ProtocolError if it is invalid.
 
         Call `complete` when the connection exists; until then, a repeated FINISH has the same result.
         """

@@ -1,7 +1,7 @@
 """Packet protection: every packet is sealed before it is sent, and opened before anything believes it.
 
 This is the interface between the engine and its protection, the memory that they share, and the protection of packets
-in the clear. `aead_protection.py` is the one that encrypts.
+in the clear. `aead_protection.py` encrypts.
 """
 
 from typing import Protocol

@@ -1,1 +1,1 @@
-"""Who may come in, key agreement, and the keys of a session: one implementation for both transports."""
+"""Admission, key agreement, and the keys of a session: one implementation for both transports."""

@@ -2,8 +2,9 @@
 
 The number is the *nameplate*: it says which code of the receiver is meant, and travels in the clear. The words are the
 secret, and only they enter the password-authenticated key exchange (PAKE). They come from the English list of BIP-39:
-2,048 words, so three of them are one of 2^33 choices, and whoever guesses has three tries
-(`toolkit.security.admission`). No two words of the list share their first four letters, so a few letters identify each.
+2,048 words, so three of them are one of 2^33 choices, and there are three tries to guess them
+(`toolkit.security.code_admission`). No two words of the list share their first four letters, so a few letters identify
+each.
 """
 
 import random

@@ -129,7 +129,7 @@ class Initiator:
                 raise ProtocolError("a second answer to the code")
             return self._message
         if self._pake is None:
-            raise ProtocolError("an answer to a code, but there is none")
+            raise ProtocolError("an answer to a code, but no code was sent")
         answer = field_untrusted(fields, SecurityField.PAKE)
         self._message = self._make_m1(self._pake.finish_untrusted(answer), answer)
         self._retry = message
@@ -145,7 +145,7 @@ class Initiator:
         noise_message = field_untrusted(fields, SecurityField.NOISE)
         noise = self._noise
         if noise is None:
-            raise ProtocolError("an answer that no message asked for")
+            raise ProtocolError("an unexpected answer")
         try:
             payload = noise.read_message_untrusted(noise_message)
         except NotAuthenticError:
@@ -199,7 +199,7 @@ class Reply:
 
     message: bytes
     refusal: Refusal | None = None
-    """Why the initiator is not let in; None for P2."""
+    """Why the initiator is refused; None for P2."""
 
     @property
     def is_refusal(self) -> bool:

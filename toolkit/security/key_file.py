@@ -1,7 +1,7 @@
-"""Key files: 256 random bits that both ends hold, for machines that no person reads a code to.
+"""Key files: 256 random bits that both ends hold, for unattended machines.
 
-A key file is text: the line "nettool key 1", then the key as 64 hexadecimal digits. Who can read it can come in, so its
-mode is 0600, and a file that others can read is refused, as ssh refuses such private keys.
+A key file is text: the line "nettool key 1", then the key as 64 hexadecimal digits. Anyone who can read it is admitted,
+so its mode is 0600, and a file that others can read is refused, as ssh refuses such private keys.
 """
 
 import os

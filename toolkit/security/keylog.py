@@ -1,6 +1,6 @@
 """The key log: for debugging, NETTOOL_KEYLOG names a file to which the keys of every session are appended.
 
-Whoever reads the file can decrypt the recorded packets. A line is one generation of one direction's keys:
+Anyone who reads the file can decrypt recorded packets. A line is one generation of one direction's keys:
 
     NETTOOL udp|tcp CONNECTION GENERATION AEAD KEY IV
 
@@ -75,7 +75,7 @@ def log_keys(transport: str, connection: bytes, keys: TrafficKeys) -> None:
     if reason:
         warn_once(f"{VARIABLE}: cannot write {printable(path)}: {reason}; the keys are not logged")
     else:
-        warn_once(f"{VARIABLE} is set: whoever reads {printable(path)} can decrypt this process's sessions")
+        warn_once(f"{VARIABLE} is set: anyone who reads {printable(path)} can decrypt this process's sessions")
 
 
 def _why_not_private(status: os.stat_result) -> str:

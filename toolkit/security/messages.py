@@ -51,7 +51,7 @@ class SealedField(IntEnum):
 
 
 class Refusal(IntEnum):
-    """Why a responder does not let the initiator in. It is not authenticated: anyone on the path can forge one."""
+    """Why a responder refuses the initiator. It is not authenticated: anyone on the path can forge one."""
 
     CODE_NEEDED = 1
     KEY_NEEDED = 2
@@ -106,7 +106,7 @@ class FirstMessage:
     """None in P1."""
     prologue: bytes
     digest: bytes
-    """Differs for every other message or prologue."""
+    """A hash of the message and the prologue."""
 
     @classmethod
     def decode_untrusted(cls, message: bytes, prologue: bytes) -> "FirstMessage":

@@ -18,11 +18,11 @@ fields, and a responder that keeps no state for strangers can judge only one dat
 
 Exchanging the roles changes nothing that security rests on. KEM keys and X25519 keys alike are made for one handshake
 and then forgotten, so a psk that leaks later opens no recorded session (forward secrecy). The final chaining key
-depends on the psk, the X25519 secret and the KEM secret: whoever breaks one of X25519 and ML-KEM still lacks the other
-(hybrid strength). Both keys and the ciphertext are in the transcript hash, which every tag authenticates. What the
-exchange does change: the payload of the second message is protected by the psk and X25519 alone, because the KEM secret
-exists only from the third message on. It holds parameters of the transport, and nothing of the user. The first payload
-is protected by the psk alone, as in NNpsk0: it has no forward secrecy, and can be replayed.
+depends on the psk, the X25519 secret and the KEM secret: an attacker who breaks one of X25519 and ML-KEM still lacks
+the other (hybrid strength). Both keys and the ciphertext are in the transcript hash, which every tag authenticates.
+What the exchange does change: the payload of the second message is protected by the psk and X25519 alone, because the
+KEM secret exists only from the third message on. It holds parameters of the transport, and nothing of the user. The
+first payload is protected by the psk alone, as in NNpsk0: it has no forward secrecy, and can be replayed.
 """
 
 import hashlib
@@ -182,7 +182,7 @@ class SymmetricState:
     def split(self, count: int = 2) -> tuple[bytes, ...]:
         """Return `count` secrets: for the initiator's direction, for the responder's, and (3) for other purposes.
 
-        Noise defines two. HKDF gives the same two if three are asked for.
+        Noise defines two. HKDF gives the same two when it derives three.
         """
         return self._hkdf(b"", count)
 

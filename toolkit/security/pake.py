@@ -1,11 +1,11 @@
 """From a code that people type to a key: SPAKE2 with edwards25519 and SHA-256. RFC 9382 describes it; the package
 `spake2` is older, and does not interoperate with the RFC.
 
-Both sides know the password and send one element each. Whoever sees or alters the exchange learns nothing about the
-password. Whoever takes part in it can test one password, and the other side notices a wrong one.
+Both sides know the password and send one element each. An attacker who sees or alters the exchange learns nothing about
+the password. One who takes part in it can test one password, and the other side notices a wrong one.
 
-`spake2` is plain Python: a side takes 5 to 20 ms of CPU, and the time depends on the password a little. A responder
-therefore limits the attempts, and a code is good for few.
+`spake2` is plain Python: each side takes 5 to 20 ms of CPU time, which depends slightly on the password. A responder
+therefore limits the attempts, and a code ends after a few.
 """
 
 import hmac
@@ -34,8 +34,8 @@ class PakeInitiator:
     def finish_untrusted(self, element: bytes) -> bytes:
         """Return the key of 32 bytes that the responder has too if it knows the password.
 
-        Raises ProtocolError if `element` is none. A caller must not test more than one element of an unknown peer: each
-        tests one password.
+        Raises ProtocolError if `element` is invalid. A caller must not test more than one element of an unknown peer,
+        because each tests one password.
         """
         return _finish_untrusted(self._start()[0], element)
 

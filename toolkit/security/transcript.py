@@ -1,4 +1,4 @@
-"""What binds a handshake together: a prologue of all that was said in the clear, and keys that depend on it all."""
+"""What binds a handshake together: a prologue of everything sent in the clear, and keys that depend on all of it."""
 
 import hashlib
 

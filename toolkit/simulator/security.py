@@ -30,7 +30,7 @@ class PlainClientSecurity:
         return _FIRST + self._parameters
 
     def receive_retry_untrusted(self, _message: bytes) -> bytes:
-        raise ProtocolError("a security message that was not asked for")
+        raise ProtocolError("an unexpected security message")
 
     def receive_accept_untrusted(self, message: bytes) -> PlainAccepted:
         return PlainAccepted(_without_untrusted(_ACCEPT, message))

@@ -179,7 +179,7 @@ class ZeroHashing:
         self._paid_s = 0.0  # the time by which all steps so far were within the limit
 
     def wait_s(self) -> float:
-        """How long until the next step may begin, or until it is worth while to ask again."""
+        """How long until the next step may begin, or until it is worthwhile to ask again."""
         return max(_BUSY_WAIT_S if self._lock.locked() else 0.0, self._paid_s - BURST_S - self._clock())
 
     def run(self, step: Callable[[], int]) -> int | None:

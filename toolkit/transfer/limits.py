@@ -28,7 +28,7 @@ class SessionLimits:
     """What one session may take; the defaults fit a receiver that strangers can reach.
 
     max_bytes:       size of all files, with their holes. None for no limit but the free space, which is shared out over
-                     all sessions: how much a user wants to receive, nettool cannot know.
+                     all sessions: nettool cannot know how much a user wants to receive.
     max_files:       files and directories offered. Each takes an inode, and a file system has few: 1,000,000 is one
                      large source tree after another, and a sixty-fifth of the inodes of 1 TiB of ext4.
     max_seconds:     duration. A week suffices for 10 TB at 130 Mbit/s, and then a slot is free again in any case.

@@ -1,8 +1,8 @@
 """Which permission bits a received file or directory gets, and how they are set.
 
 As with `cp`, the bits are the sender's without those of the receiver's umask(2). A file is executable only if the
-receiver asks for that (`--preserve-modes`): a program that a stranger sends must not run by a slip of the Tab key.
-Set-user-ID, set-group-ID and sticky bits never come from a sender; manifest.py rejects them.
+receiver asks for that (`--preserve-modes`): a program that a stranger sends must not run by accident, for example
+through tab completion. Set-user-ID, set-group-ID and sticky bits never come from a sender; manifest.py rejects them.
 """
 
 import errno

@@ -32,7 +32,7 @@ class ConcurrencyLimits:
 
     sessions:          in all. Each takes a thread, two or more sockets, and memory as docs/protocol.md says.
     sessions_per_host: of one host (Address.network): half of them, so that one host leaves room for others. This
-                       machine is exempt: whoever can run programs on it can do more harm than this.
+                       machine is exempt: a user who can run programs on it can do more harm than this.
     """
 
     sessions: int = 32

@@ -1,6 +1,6 @@
 """The directories that a sender reads, by descriptor and never through a symbolic link.
 
-Whoever may write to a tree can swap a directory for a link while somebody else, for example root, sends the tree. A
+A user who may write to a tree can swap a directory for a link while another user, for example root, sends the tree. A
 path that the kernel resolves as one string would then lead out of it. Here each directory is opened relative to the
 descriptor of its parent, with O_NOFOLLOW (openat(2)), and files relative to such a descriptor. Only the source that
 the user names may itself be a link.

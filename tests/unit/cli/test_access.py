@@ -1,4 +1,4 @@
-"""Who may come in, as far as it can be decided without a socket."""
+"""Admission, as far as it can be decided without a socket."""
 
 import io
 import sys

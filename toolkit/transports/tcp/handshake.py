@@ -137,7 +137,7 @@ class PrefaceRefusedError(RefusedError):
 
 
 def raise_refusal_untrusted(body: bytes) -> NoReturn:
-    """Raises PrefaceRefusedError for the body of a REFUSED, ProtocolError if it is none."""
+    """Raises PrefaceRefusedError for the body of a REFUSED, ProtocolError if it is invalid."""
     reason = wire.decode_refused_untrusted(body).reason
     raise PrefaceRefusedError(
         _REFUSALS.get(reason, f"refuses the connection for reason {reason}; update nettool on this host")

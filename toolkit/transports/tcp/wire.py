@@ -185,7 +185,7 @@ def encode_refusal(reason: PrefaceRefusal, security: bytes = b"") -> bytes:
 
 
 def encode_version_refusal() -> bytes:
-    """Encode the listening side's preface if it does not speak the client's version; its body is empty for ever."""
+    """Encode the answer to a client of another version; its body is empty in every version."""
     return _encode_preface(PrefaceType.REFUSED_VERSION, {})
 
 
