@@ -8,8 +8,8 @@ from ports of the attacker, and to the socket of the UDP session from the very a
 provides. TCP connections send mutated prefaces and records. Attackers wait while the receiver's queues are full, so
 that the datagrams are read and not dropped; those that are dropped are counted. Everything stays on loopback.
 
-Exit code 0: the receiver has not failed, both streams have arrived unchanged, nothing else was written, and its memory
-has grown by less than 32 MB.
+Exit code 0: the receiver has not failed, both streams have arrived unchanged, nothing else was written, new senders get
+in afterwards, and the receiver's memory has grown by less than 32 MB.
 """
 
 import argparse
@@ -223,6 +223,14 @@ def record_tcp(port: int, key: Path) -> list[bytes]:
     return messages
 
 
+def admits(transport: str, port: int, key: Path, incoming: Path) -> bool:
+    """Whether a new sender gets in."""
+    process = start(f"{transport}-send", "--key", key, "--name", "witness", "-", f"127.0.0.1:{port}")
+    process.communicate(timeout=LIMIT_S)
+    (incoming / "witness").unlink(missing_ok=True)
+    return process.returncode == 0
+
+
 def attack(relay: Relay, port: int, frames: list[bytes], options: argparse.Namespace, is_over: Event) -> None:
     """Run every attacker, then set `is_over`."""
     half = options.datagrams // 2
@@ -267,6 +275,7 @@ def run(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> dict[s
         dropped = max(dropped, queues(port)[1])
     attacking.join()
     seconds = time.monotonic() - begun_s
+    still_admits = [admits(transport, port, key, incoming) for transport in ("udp", "tcp")]
     has_succeeded = [stream.finish() for stream in streams]
     relay.stop()
     receiver.send_signal(signal.SIGINT)
@@ -286,6 +295,7 @@ def run(options: argparse.Namespace, folder: Path, cleanup: ExitStack) -> dict[s
         "rss_growth_mb": round(peak_mb - before_mb, 1),
         "transfers_completed": all(has_succeeded)
         and digests == {stream.name: stream.digest.hexdigest() for stream in streams},
+        "new_senders_get_in": all(still_admits),
         "files_written": sorted(digests),
         "receiver_crashed": receiver.returncode not in (0, 130) or b"Traceback" in errors,
         "receiver_said": errors.decode()[-400:],
@@ -302,7 +312,8 @@ def main() -> None:
         report = run(parser.parse_args(), Path(folder), cleanup)
     print(json.dumps(report, indent=2))
     is_growth_small = float(str(report["rss_growth_mb"])) < MAX_GROWTH_MB
-    raise SystemExit(0 if report["transfers_completed"] and not report["receiver_crashed"] and is_growth_small else 1)
+    has_survived = report["transfers_completed"] and report["new_senders_get_in"] and not report["receiver_crashed"]
+    raise SystemExit(0 if has_survived and is_growth_small else 1)
 
 
 if __name__ == "__main__":
