@@ -6,6 +6,9 @@ from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
 
 DEFAULT_DATAGRAM_BYTES = 1472
 """Fills a 1,500-byte IPv4 packet, with 20 bytes of IP header and 8 of UDP header."""
+JUMBO_DATAGRAM_BYTES = 8972
+"""Fills a 9,000-byte IPv4 packet, the usual size of jumbo frames. Larger packets, which loopback carries, cost about as
+much per byte."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 A path drops datagrams that are too large, often silently, and ICMP messages about it can be forged. The size is
 therefore found by padded probe packets: those that are acknowledged fit (packetization-layer path MTU discovery). The
-first probe is as large as both sides allow, which fits most paths; after that the search bisects. A size is given up
-after three lost probes. A lost probe is no sign of congestion.
+first probe is as large as both sides allow, which fits most paths. If it does not fit, the next one fills the packets
+of Ethernet: a host with jumbo frames is often reached through a network without them. After that the search bisects. A
+size is given up after three lost probes. A lost probe is no sign of congestion.
 
 A route may change to a narrower one while large packets are in use. Then all large packets are lost while small ones
 arrive: a *black hole*. The search then starts again from the base size.
@@ -18,6 +19,8 @@ from typing import Final
 
 BASE_DATAGRAM_BYTES: Final = 1200
 """BASE_PLPMTU: the size that every path must carry (RFC 9000 section 14.1)."""
+ETHERNET_DATAGRAM_BYTES: Final = 1472
+"""Fills a 1,500-byte IPv4 packet."""
 MAX_PROBES: Final = 3
 """Number of lost probes after which a size is too large (RFC 8899 section 5.1.2)."""
 PMTU_RAISE_TIMER_NS: Final = 600_000_000_000
@@ -189,8 +192,10 @@ class PathMtu:
         self._probe_in_flight = False
 
     def _next_candidate(self) -> None:
-        """Bisect between the largest size that fits and the smallest that does not."""
+        """Bisect between the largest size that fits and the smallest that does not; try Ethernet's size first."""
         self._candidate_bytes = (self._datagram_bytes + self._too_large_bytes) // 2
+        if self._datagram_bytes < ETHERNET_DATAGRAM_BYTES < self._candidate_bytes:
+            self._candidate_bytes = ETHERNET_DATAGRAM_BYTES
         self._losses = 0
 
     def _finish_if_found(self, now_ns: int) -> None:

@@ -47,9 +47,18 @@ def test_a_narrower_path_is_found_to_within_one_percent(path_bytes: int) -> None
 
 
 def test_a_jumbo_interface_on_an_ordinary_path() -> None:
+    """Ethernet's size is tried as soon as the largest has failed: most such paths carry it."""
     mtu = PathMtu(8972)
-    search(mtu, 1472)
-    assert 1456 < mtu.datagram_bytes <= 1472
+    tried = search(mtu, 1472)
+    assert tried[: MAX_PROBES + 1] == [8972] * MAX_PROBES + [1472]
+    assert mtu.datagram_bytes == 1472
+
+
+@pytest.mark.parametrize("path_bytes", [1200, 1452, 1500, 4000, 8971])
+def test_a_path_below_a_jumbo_interface_is_found_to_within_one_percent(path_bytes: int) -> None:
+    mtu = PathMtu(8972)
+    search(mtu, path_bytes)
+    assert path_bytes - 16 < mtu.datagram_bytes <= path_bytes
 
 
 def test_an_interface_below_the_base_size_is_not_searched() -> None:

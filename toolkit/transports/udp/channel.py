@@ -16,7 +16,7 @@ from typing import Final
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, printable
 from toolkit.rudp.batch import Batch, PeerAddress
-from toolkit.rudp.config import Config
+from toolkit.rudp.config import JUMBO_DATAGRAM_BYTES, Config
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
@@ -60,6 +60,7 @@ def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
         idle_timeout_ns=int(options.idle_timeout_s * 1e9),
         receive_window_bytes=max(1 << 16, sock.receive_buffer_bytes // 4),
         max_message_bytes=MAX_MESSAGE_BYTES + 1,
+        max_datagram_bytes=JUMBO_DATAGRAM_BYTES,
         seed=secrets.randbits(64),
     )
 
