@@ -104,9 +104,9 @@ def test_bbr_measures_the_rtt_of_a_path_that_becomes_longer(monkeypatch: pytest.
 
 def test_bbr_obeys_ecn() -> None:
     """A queue that marks from an eighth of a round trip on is not filled until it drops."""
-    plain = transfer(link_of(FAST_RATE / 2, buffer_bdp=0.5), 32 * MIB)
+    plain = transfer(link_of(FAST_RATE / 2, buffer_bdp=0.5), 16 * MIB)
     queue = QueueSpec(limit_bytes=int(0.5 * FAST_RATE / 2 * 0.04 / 8), ecn_threshold_ns=5 * MS)
-    marked = transfer(link_of(FAST_RATE / 2, queue=queue), 32 * MIB)
+    marked = transfer(link_of(FAST_RATE / 2, queue=queue), 16 * MIB)
     assert queue_drop_share(marked) < queue_drop_share(plain)
     assert rtt_percentile_ms(marked, 95, SECOND) < rtt_percentile_ms(plain, 95, SECOND)
     assert ideal_share(marked) >= 0.85
