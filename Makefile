@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 RECORDS := $(addprefix results/,loopback.jsonl lan.jsonl lossy.jsonl)
 MADE   := $(RECORDS) results/index.html results/tables.txt results/pictures
+# The tests start hundreds of processes: each would compile every module anew. `make clean` removes the bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 UNABLE := echo "(this part cannot run here; the line above says why; continuing)"
 
 FUZZ_SECONDS ?= 60

@@ -1,5 +1,6 @@
 """Settings for every test."""
 
+import gc
 import os
 import signal
 import tempfile
@@ -11,3 +12,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Clients keep the tokens of servers in the user's cache directory. Tests have one of their own.
 _CACHE = tempfile.TemporaryDirectory(prefix="nettool-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what exists before the first test from garbage collection, which would visit it again and again.
+
+    Three thousand collected tests are most of all objects. Whatever a test creates is collected as usual.
+    """
+    gc.collect()
+    gc.freeze()

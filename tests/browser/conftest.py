@@ -32,7 +32,7 @@ class Chromium:
         self._type, self._program, self._folder = browser_type, program, folder
         self._started = 0
 
-    def launch(self, width: int = 1280, height: int = 900, is_dark: bool = False):  # type: ignore[no-untyped-def]
+    def launch(self, width: int = 1280, height: int = 900):  # type: ignore[no-untyped-def]
         """Start a browser with a viewport of that size; returns its context, which the caller closes."""
         self._started += 1
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -41,7 +41,6 @@ class Chromium:
             executable_path=self._program,
             args=[*_ARGUMENTS, *sandbox],
             viewport={"width": width, "height": height},
-            color_scheme="dark" if is_dark else "light",
             accept_downloads=True,
         )
 

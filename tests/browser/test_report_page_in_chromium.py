@@ -21,6 +21,16 @@ def desktop(chromium: Any, report_page: Path) -> Iterator[Any]:
     context.close()
 
 
+@pytest.fixture(scope="module")
+def phone(chromium: Any, report_page: Path) -> Iterator[Any]:
+    """The page at the width of a phone, with all details open."""
+    context = chromium.launch(PHONE, 740)
+    page = opened(context, report_page)
+    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    yield page
+    context.close()
+
+
 def opened(context: Any, report_page: Path) -> Any:
     page = context.pages[0]
     page.complaints = []
@@ -144,28 +154,24 @@ def test_a_hostile_label_is_shown_as_text(desktop: Any) -> None:
 
 
 @pytest.mark.parametrize("is_dark", [False, True])
-def test_a_phone_scrolls_only_tables_sideways(chromium: Any, report_page: Path, is_dark: bool) -> None:
-    context = chromium.launch(PHONE, 740, is_dark)
-    page = opened(context, report_page)
-    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE
-    wide = page.evaluate(
+def test_a_phone_scrolls_only_tables_sideways(phone: Any, is_dark: bool) -> None:
+    phone.emulate_media(color_scheme="dark" if is_dark else "light")
+    assert phone.evaluate("document.scrollingElement.scrollWidth") <= PHONE
+    wide = phone.evaluate(
         """() => [...document.querySelectorAll('body *')].filter(node =>
             !node.closest('.scroll') && !node.closest('svg') && node.className !== 'skip'
             && node.getBoundingClientRect().right > innerWidth + 0.5).map(node => node.outerHTML.slice(0, 80))"""
     )
     assert wide == []
-    assert page.locator(".scroll").first.evaluate("node => node.scrollWidth > node.clientWidth")
-    assert page.complaints == []
-    context.close()
+    assert phone.locator(".scroll").first.evaluate("node => node.scrollWidth > node.clientWidth")
+    assert phone.complaints == []
 
 
 @pytest.mark.parametrize("is_dark", [False, True])
-def test_text_has_sufficient_contrast(chromium: Any, report_page: Path, is_dark: bool) -> None:
+def test_text_has_sufficient_contrast(desktop: Any, is_dark: bool) -> None:
     """At least 4.5:1 for every text, from the colours that Chromium computed (WCAG 2.2, 1.4.3)."""
-    context = chromium.launch(is_dark=is_dark)
-    page = opened(context, report_page)
-    pairs = page.evaluate(
+    desktop.emulate_media(color_scheme="dark" if is_dark else "light")
+    pairs = desktop.evaluate(
         """() => {
         const light = color => {
             const [r, g, b] = color.match(/[\\d.]+/g).map(Number).slice(0, 3).map(
@@ -187,19 +193,17 @@ def test_text_has_sufficient_contrast(chromium: Any, report_page: Path, is_dark:
     )
     assert len(pairs) > 100
     assert min(pairs) >= 4.5
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    background = desktop.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(part) for part in background[4:-1].split(",")) < 200) == is_dark
-    ink = page.locator("figure svg text").first.evaluate("node => getComputedStyle(node).fill")
+    ink = desktop.locator("figure svg text").first.evaluate("node => getComputedStyle(node).fill")
     assert (sum(int(part) for part in ink[4:-1].split(",")) > 500) == is_dark
-    context.close()
 
 
-def test_the_page_can_be_printed(chromium: Any, report_page: Path) -> None:
-    context = chromium.launch()
-    page = opened(context, report_page)
-    page.emulate_media(media="print")
-    assert page.locator(".scroll").first.evaluate("node => getComputedStyle(node).overflowX") == "visible"
-    assert page.locator("nav").evaluate("node => getComputedStyle(node).display") == "none"
-    assert page.pdf()[:5] == b"%PDF-"
-    assert page.evaluate("[...document.querySelectorAll('details')].every(node => node.open)")
-    context.close()
+def test_the_page_can_be_printed(desktop: Any) -> None:
+    desktop.reload()
+    desktop.emulate_media(media="print", color_scheme="light")
+    assert desktop.locator(".scroll").first.evaluate("node => getComputedStyle(node).overflowX") == "visible"
+    assert desktop.locator("nav").evaluate("node => getComputedStyle(node).display") == "none"
+    assert desktop.pdf()[:5] == b"%PDF-"
+    assert desktop.evaluate("[...document.querySelectorAll('details')].every(node => node.open)")
+    desktop.emulate_media(media="screen")

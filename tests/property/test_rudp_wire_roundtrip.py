@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.hostile_bytes import damaged
@@ -73,7 +73,6 @@ DECODERS: list[tuple[Callable[..., object], st.SearchStrategy[bytes]]] = [
 
 
 @pytest.mark.parametrize(("decode", "valid"), DECODERS, ids=lambda d: getattr(d, "__name__", ""))
-@settings(max_examples=200)
 @given(data=st.data())
 def test_hostile_bytes_raise_protocol_error_and_nothing_else(
     decode: Callable[..., object], valid: st.SearchStrategy[bytes], data: st.DataObject

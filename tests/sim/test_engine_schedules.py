@@ -14,7 +14,7 @@ from tests.support.engine_pair import MS, SECOND, Hazards, Pair
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import CONTROLLER_NAMES
 
-SCHEDULES = int(os.environ.get("NETTOOL_SCHEDULES", "150"))
+SCHEDULES = int(os.environ.get("NETTOOL_SCHEDULES", "100"))
 CHUNK = 25
 MAX_DATA_BYTES = 300_000
 

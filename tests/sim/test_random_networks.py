@@ -12,7 +12,7 @@ import pytest
 from tests.support.random_network import LIMIT_NS, random_network
 from toolkit.simulator.simulator import Simulator
 
-NETWORKS = int(os.environ.get("NETTOOL_NETWORKS", "120"))
+NETWORKS = int(os.environ.get("NETTOOL_NETWORKS", "80"))
 CHUNK = 20
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_process import NETTOOL
+from tests.support.forked_cli import ForkedCli
 from tests.support.links import PATIENCE_S, eventually, link_processes, needs_tun, processes
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
@@ -22,10 +23,15 @@ MARK = f"4711.{os.getpid()}"
 STRAGGLERS = f"readlink /proc/self/ns/net; (sleep {MARK} &); setsid sleep {MARK} & "
 
 
-def start(then: str, far: str = "true") -> subprocess.Popen[bytes]:
-    """Start `nettool link` with a command that leaves processes behind and then runs `then`."""
+def arguments(then: str, far: str = "true") -> list[str]:
+    """The arguments of a link whose command leaves processes behind and then runs `then`."""
+    return ["link", "--rtt", "1ms", "--far", far, "--", "sh", "-c", STRAGGLERS + then]
+
+
+def start(then: str) -> subprocess.Popen[bytes]:
+    """Start `nettool link` in a session of its own, as a terminal does."""
     return subprocess.Popen(
-        [*NETTOOL, "link", "--rtt", "1ms", "--far", far, "--", "sh", "-c", STRAGGLERS + then],
+        [*NETTOOL, *arguments(then)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -59,9 +65,8 @@ def test_many_starts_and_stops_leave_nothing() -> None:
     pids: set[int] = set()
     namespaces: set[str] = set()
     for batch in range(4):
-        running = [start("echo ready") for _ in range(2)]
-        victim = start(f"echo ready; exec sleep {MARK}", f"sh -c '{STRAGGLERS} exec sleep {MARK}'")
-        assert victim.stdout is not None
+        running = [ForkedCli(arguments("echo ready")) for _ in range(2)]
+        victim = ForkedCli(arguments(f"echo ready; exec sleep {MARK}", f"sh -c '{STRAGGLERS} exec sleep {MARK}'"))
         if batch % 2 == 0:
             lines = [victim.stdout.readline().decode().strip() for _ in range(2)]
             assert "ready" in lines
