@@ -168,8 +168,9 @@ class UdpMiddle(_Middle):
         is_protected = datagram[0] >= PacketType.DATA
         kind = direction, datagram[0], 0 if is_protected else datagram[1]  # an INITIAL with a token is another one
         self._seen[kind] += 1
-        # The token of the first such INITIAL may have been harmed in the RETRY; the second one has a true token.
-        is_first = self._seen[kind] <= 1 + (kind == _INITIAL_WITH_TOKEN)
+        # If the RETRY was harmed, the first such INITIAL has no true token, and the next one counts as the first.
+        is_refused = any(answer[0] == PacketType.REFUSE for answer in self.recorded[TO_SENDER])
+        is_first = self._seen[kind] <= 1 + (kind == _INITIAL_WITH_TOKEN and not is_refused)
         return is_first or (is_protected and self._random.random() < _SHARE)
 
     def _forged(self, datagram: bytes) -> bytes:
