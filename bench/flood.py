@@ -69,7 +69,7 @@ def send(host: Host, file: Path) -> dict[str, object]:
     begin_s = time.monotonic()
     process = host.call(
         lambda: subprocess.Popen(
-            [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--json"], stdout=subprocess.PIPE, text=True
+            [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--open", "--json"], stdout=subprocess.PIPE, text=True
         )
     )
     out, _ = process.communicate(timeout=120)

@@ -70,8 +70,10 @@ def wait_for(process: Process, pattern: str) -> re.Match[str]:
 
 
 def compare(wire: Link, output: Path, *options: str) -> Process:
-    """Start `nettool bench remote` at the near end."""
+    """Start `nettool bench remote` at the near end, with --open unless `options` hold a code or key."""
     command = [*NETTOOL, "bench", "remote", f"{wire.addresses.far}:{PORT}"]
+    if not {"--code", "--key"} & {*options}:
+        command.append("--open")
     files = ["--output", str(output), "--dir", str(output.parent)]
     return wire.popen_near(
         [*command, *files, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -159,7 +161,7 @@ def test_the_server_may_start_later_and_be_killed_and_restarted(wire: Link, tmp_
 
 
 def test_a_code_admits_one_campaign(wire: Link, tmp_path: Path) -> None:
-    until = r"code: (\S+) \(for one session\)\n.*nettool bench remote "
+    until = r"code: (\S+) \(for one session\)\n.*\n  nettool bench remote "
     server, found = started(wire, tmp_path / "far", until, "--plaintext")
     code = found[1]
     names = ("tcp-cubic", "tcp-cubic+plaintext", "udp-bbr", "udp-bbr+plaintext")
@@ -203,7 +205,7 @@ def test_transfers_beyond_the_limits_are_refused(wire: Link, tmp_path: Path) -> 
         assert "accepts at most 128 KiB" in errors
         (tmp_path / "large").write_bytes(bytes(256 << 10))
         for _ in range(2):
-            sent = [*NETTOOL, "tcp-send", str(tmp_path / "large"), f"{wire.addresses.far}:{PORT}"]
+            sent = [*NETTOOL, "tcp-send", str(tmp_path / "large"), f"{wire.addresses.far}:{PORT}", "--open"]
             code, _, errors = end(wire.popen_near(sent, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
             assert code
             assert "the receiver accepts 128 KiB in a session (its --max-bytes)" in errors

@@ -48,6 +48,8 @@ class TestUsage:
         ("options", "message"),
         [
             (["--code", "7-ocean-brick-lunar", "--key", "KEY"], "use either --code or --key"),
+            (["--open", "--key", "KEY"], "use either --open or --key"),
+            (["--open", "--code", "7-ocean-brick-lunar"], "use either --open or --code"),
             (["--code", "ocean-brick-lunar"], "a code begins with a number"),
             (["--code", "7-ocean-brick"], "a code has 3 words after its number, not 2"),
             (["--code", "7-ocean-brick-xyzzy"], "no word of a code begins with 'xyzzy'"),
@@ -62,6 +64,13 @@ class TestUsage:
         ended = nettool_here(*command, "127.0.0.1:9", *options, cwd=tmp_path)
         assert ended.code == ExitCode.USAGE
         assert message in complaint(ended)
+
+    @pytest.mark.parametrize("command", [["tcp-send", "README"], ["udp-send", "README"], ["bench", "remote"]])
+    def test_off_loopback_senders_need_something_before_they_connect(self, command: list[str], tmp_path: Path) -> None:
+        files_for(tmp_path)
+        ended = nettool_here(*command, "192.0.2.7", cwd=tmp_path)
+        assert ended.code == ExitCode.USAGE
+        assert complaint(ended) == "nettool: add --code, --key, or --open if the receiver runs with --open"
 
     def test_a_malformed_code_in_the_environment_is_a_usage_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

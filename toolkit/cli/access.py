@@ -2,7 +2,8 @@
 
 A receiver on loopback requires nothing. Any other prints a code for each session, unless the user chose a key file or
 --open. A sender takes its code from --code, from NETTOOL_CODE or from a prompt; the latter two keep it out of argv,
-where other users of the machine can read it.
+where other users of the machine can read it. Off loopback it connects without a code or key only with --open: otherwise
+whoever answers in the receiver's place would have to ask for nothing.
 """
 
 import io
@@ -26,12 +27,14 @@ from toolkit.security.code_admission import CodeAdmission, CodeEnd
 from toolkit.security.code_words import Code, parse_code
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
 from toolkit.security.key_file import read_key
+from toolkit.transports.addresses import address_of, resolve
 
 SECURITY = "Security"
 CODE_VARIABLE = "NETTOOL_CODE"
 _QR_LINES, _QR_COLUMNS = 40, 100
 """On a smaller terminal, the picture would scroll the other output away."""
 _PROMPTS = 3
+_NO_CREDENTIAL = "add --code, --key, or --open if the receiver runs with --open"
 _T = TypeVar("_T")
 
 Plaintext = Annotated[
@@ -50,15 +53,45 @@ class CredentialArguments:
         option("--code", metavar="CODE", text="Code that the receiver shows. Without it: NETTOOL_CODE, or a prompt."),
     ] = None
     key: Annotated[Path | None, option("--key", metavar="FILE", text="Key file, the same as the receiver's.")] = None
+    is_open: Annotated[
+        bool,
+        flag(
+            "--open",
+            text="Use neither: the receiver runs with --open, and anybody on the path can answer in its place.",
+        ),
+    ] = False
 
     def credential(self) -> Credential:
-        """Return what the user has given. Raises UsageError for a malformed code, or a key file that cannot be used."""
+        """Return what the user has given; --open wins over NETTOOL_CODE.
+
+        Raises UsageError for a malformed code, a key file that cannot be used, or options that contradict each other.
+        """
         if self.code is not None and self.key is not None:
             raise UsageError("use either --code or --key: the receiver asks for one of them")
+        if self.is_open and (self.code is not None or self.key is not None):
+            other = "--code" if self.code is not None else "--key"
+            raise UsageError(f"use either --open or {other}: a receiver that runs with --open asks for neither")
         if self.key is not None:
             return KeyCredential(read_key(self.key))
+        if self.is_open:
+            return NoCredential()
         code = self.code if self.code is not None else os.environ.get(CODE_VARIABLE)
         return parse_code(code).credential if code else NoCredential()
+
+    def credential_for(self, receiver: Address) -> Credential:
+        """Return what to present to `receiver`; without --open, ask for a code if it is not on this machine.
+
+        Raises UsageError as `credential` does, and if there is no code; UnreachableError for a name without addresses.
+        """
+        given = self.credential()
+        if given.method is not Method.NONE or self.is_open or _is_here(receiver):
+            return given
+        if not _can_ask():
+            raise UsageError(_NO_CREDENTIAL)
+        code = _ask_for_code()
+        if code is None:
+            raise UsageError(f"no code was entered: {_NO_CREDENTIAL}")
+        return code.credential
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +221,7 @@ def with_credential(given: Credential, attempt: Callable[[Credential], _T]) -> _
     try:
         return attempt(given)
     except CredentialRequiredError as error:
-        if not (error.is_code and sys.stdin is not None and sys.stdin.isatty() and stderr_is_terminal()):
+        if not (error.is_code and _can_ask()):
             raise
         code = _ask_for_code()
         if code is None:
@@ -196,16 +229,28 @@ def with_credential(given: Credential, attempt: Callable[[Credential], _T]) -> _
     return attempt(code.credential)
 
 
-def warn_of_unknown_receiver(given: Credential, receiver: Address) -> None:
-    """Print a warning if nothing shows who the receiver is: another machine may have answered in its place.
+def check_receiver(access: CredentialArguments, given: Credential, receiver: Address) -> None:
+    """Print a warning if nothing shows who the connected receiver is: another machine may have answered in its place.
 
-    A user who expects to be asked for a code would otherwise not notice.
+    Raises UsageError if the user has not allowed that with --open: a name had addresses of this machine only when
+    `credential_for` looked, and another one when it was connected to.
     """
     if given.method is Method.NONE and not receiver.is_loopback:
+        if not access.is_open:
+            raise UsageError(_NO_CREDENTIAL)
         print_warning(
             f"warning: {receiver} asks for no code and no key, so it may be another machine: "
             "if it should have asked, stop this command and check the address"
         )
+
+
+def _is_here(receiver: Address) -> bool:
+    """Return whether every address of the receiver is a loopback address. Raises UnreachableError, UsageError."""
+    return all(address_of(name).is_loopback for _, name in resolve(receiver, socket.SOCK_STREAM))
+
+
+def _can_ask() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and stderr_is_terminal()
 
 
 def is_loopback(host: str) -> bool:
@@ -218,13 +263,15 @@ def is_loopback(host: str) -> bool:
 
 
 def _ask_for_code() -> Code | None:
-    """Read a code from the terminal; None if the user ends the input, or fails to type one _PROMPTS times."""
+    """Read a code from the terminal; None if the user enters nothing, or fails to type one _PROMPTS times."""
     for _ in range(_PROMPTS):
         sys.stderr.write("code that the receiver shows: ")
         sys.stderr.flush()
         line = sys.stdin.readline()
         if not line.endswith("\n"):
             print_status("")
+            return None
+        if not line.strip():
             return None
         try:
             return parse_code(line)

@@ -117,19 +117,23 @@ def remote(
     """Compare TCP and UDP over a real network.
 
     The other machine runs 'nettool serve', which writes no files. It may start later or restart in the meantime: this
-    command waits for it. If it asks for a code, so does this command; with a code it must not restart.
+    command waits for it. Off loopback, this command asks for the code that it shows; with a code it must not restart.
 
     \b
     Examples:
       nettool bench remote 192.0.2.7
       nettool bench remote lab.example:9001 --size 1MiB,1GiB --repeat 10
     """
-    scenario = _scenario(REMOTE, campaign, address=parse_target(host), wait=wait)
+    address = parse_target(host)
+    scenario = _scenario(REMOTE, campaign, address=address, wait=wait)
 
     def compare(credential: Credential) -> int:
         return _bench(replace(scenario, credential=credential), campaign, LocalCampaignArguments())
 
-    return with_credential(access.credential(), compare)
+    if campaign.dry_run:
+        return compare(access.credential())
+    scenario.plan()  # raises UsageError, before the user is asked for a code
+    return with_credential(access.credential_for(address), compare)
 
 
 def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:

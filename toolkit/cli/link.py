@@ -67,7 +67,7 @@ def link(
       nettool link --rate 100Mbit --far 'iperf3 -s -1' -- iperf3 -c far
       nettool link --link lte \\
           --far 'nettool recv --dir incoming --bind 0.0.0.0 --open --once' \\
-          -- nettool udp-send film.mkv far
+          -- nettool udp-send --open film.mkv far
       nettool link --rate 50Mbit --at '5s blackout 300ms' -- ping -c 10 far
       nettool link --check --rate 1Gbit --rtt 10ms
     """

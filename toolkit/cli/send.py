@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from toolkit.channel import TransportOptions
-from toolkit.cli.access import CredentialArguments, Plaintext, warn_of_unknown_receiver, with_credential
+from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
 from toolkit.cli.command import command
 from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s
 from toolkit.cli.output import print_json, print_result, print_status
@@ -27,7 +27,7 @@ def tcp_send(arguments: SendArguments, access: CredentialArguments, plaintext: P
     """Send files over TCP to a machine that runs 'nettool recv'.
 
     The command exits with code 0 once the receiver has verified every file and stored it under its name. Everything is
-    encrypted. If the receiver asks for a code, so does this command.
+    encrypted. Off loopback, this command asks for the code that the receiver shows.
 
     \b
     Examples:
@@ -50,7 +50,8 @@ def udp_send(
     """Send files over nettool's reliable protocol on UDP.
 
     The receiver runs 'nettool recv'. The command exits with code 0 once the receiver has verified every file and stored
-    it under its name. Everything is encrypted. If the receiver asks for a code, so does this command.
+    it under its name. Everything is encrypted. Off loopback, this command asks for the code that the receiver
+    shows.
 
     \b
     Examples:
@@ -79,13 +80,13 @@ def _send(
         qlog=qlog,
         plaintext=plaintext,
     )
-    credential = access.credential()
     send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name)
     *sources, target = arguments.items
     if not sources:
         raise UsageError(f"a file or the receiver is missing: nettool {transport_name}-send FILE... HOST[:PORT]")
     address = parse_target(target)
-    check_sources(sources, send_options.recursive, send_options.stream_name)  # before contacting the receiver
+    check_sources(sources, send_options.recursive, send_options.stream_name)  # before asking the user
+    credential = access.credential_for(address)
     chosen = transport(transport_name)
 
     def session(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
@@ -95,7 +96,7 @@ def _send(
             cpu_s, started_s = time.process_time(), time.monotonic()
             channel = chosen.connect(address, replace(transport_options, credential=proof))
             with closing(channel), bars.bar(sources[0]) as progress:
-                warn_of_unknown_receiver(proof, channel.peer)
+                check_receiver(access, proof, channel.peer)
                 result = send(channel, sources, send_options, progress)
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 return result, result_fields(transport_name, channel, result, seconds, cpu_seconds)

@@ -1,6 +1,7 @@
 """Admission, as far as it can be decided without a socket."""
 
 import io
+import socket
 import sys
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from toolkit.cli.access import (
     AdmissionArguments,
     CredentialArguments,
     Doorkeeper,
+    check_receiver,
     is_loopback,
-    warn_of_unknown_receiver,
     with_credential,
 )
 from toolkit.errors import CredentialRequiredError, RefusedError, UsageError
@@ -74,6 +75,70 @@ class TestCredential:
         monkeypatch.setenv("NETTOOL_CODE", "")
         assert CredentialArguments().credential() == NoCredential()
 
+    def test_open_wins_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NETTOOL_CODE", CODE)
+        assert CredentialArguments(is_open=True).credential() == NoCredential()
+
+    def test_a_name_that_led_to_this_machine_only_when_it_was_looked_up_gets_nothing(self) -> None:
+        with pytest.raises(UsageError, match="--open if the receiver runs with --open"):
+            check_receiver(CredentialArguments(), NoCredential(), Address("192.0.2.7", 9000))
+
+
+class TestBeforeConnecting:
+    """Off loopback, a sender has a code, a key or its user's consent before it contacts anybody."""
+
+    @pytest.fixture(autouse=True)
+    def _no_code_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NETTOOL_CODE", raising=False)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+    def test_this_machine_gets_no_question(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = terminal(monkeypatch)
+        assert CredentialArguments().credential_for(Address(host, 9000)) == NoCredential()
+        assert screen.getvalue() == ""
+
+    @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "0.0.0.0"])
+    def test_at_a_terminal_the_user_is_asked(self, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = terminal(monkeypatch)
+        assert CredentialArguments().credential_for(Address(host, 9000)) == parse_code(CODE).credential
+        assert screen.getvalue() == "code that the receiver shows: "
+
+    @pytest.mark.parametrize("typed", ["", "\n", " \n", "one\ntwo\nthree\n"])
+    def test_a_user_who_enters_no_code_reads_the_alternatives(
+        self, typed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        terminal(monkeypatch, typed)
+        with pytest.raises(UsageError, match="add --code, --key, or --open if the receiver runs with --open"):
+            CredentialArguments().credential_for(Address("192.0.2.7", 9000))
+
+    def test_one_address_elsewhere_is_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = [(socket.AF_INET, 0, 0, "", (host, 9000)) for host in ("127.0.0.1", "192.0.2.7")]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+        with pytest.raises(UsageError, match=r"^add --code"):
+            CredentialArguments().credential_for(Address("far.example", 9000))
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (CredentialArguments(is_open=True), NoCredential()),
+            (CredentialArguments(code=CODE), parse_code(CODE).credential),
+        ],
+    )
+    def test_who_has_said_it_is_not_asked(
+        self, arguments: CredentialArguments, expected: Credential, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        screen = terminal(monkeypatch)
+        assert arguments.credential_for(Address("192.0.2.7", 9000)) == expected
+        assert screen.getvalue() == ""
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, typed: str = CODE + "\n") -> Terminal:
+    """Make stdin and stderr terminals, at which the user types `typed`; return what shows stderr."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    monkeypatch.setattr(sys, "stderr", screen)
+    return screen
+
 
 class TestPrompt:
     """When a sender asks its user."""
@@ -91,16 +156,8 @@ class TestPrompt:
 
         return given, with_credential(NoCredential(), attempt)
 
-    @staticmethod
-    def terminal(monkeypatch: pytest.MonkeyPatch, typed: str = CODE + "\n") -> Terminal:
-        """Make stdin and stderr terminals, at which the user types `typed`; return what shows stderr."""
-        screen = Terminal()
-        monkeypatch.setattr(sys, "stdin", Terminal(typed))
-        monkeypatch.setattr(sys, "stderr", screen)
-        return screen
-
     def test_at_a_terminal_the_user_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        screen = self.terminal(monkeypatch)
+        screen = terminal(monkeypatch)
         given, accepted = self.attempts(CredentialRequiredError("needed", is_code=True))
         assert given == [NoCredential(), parse_code(CODE).credential]
         assert isinstance(accepted, CodeCredential)
@@ -111,7 +168,7 @@ class TestPrompt:
     def test_without_a_terminal_nobody_is_asked(
         self, name: str, is_closed: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        screen = self.terminal(monkeypatch)
+        screen = terminal(monkeypatch)
         monkeypatch.setattr(sys, name, None if is_closed else io.StringIO(CODE + "\n"))
         with pytest.raises(CredentialRequiredError):
             self.attempts(CredentialRequiredError("needed", is_code=True))
@@ -121,13 +178,13 @@ class TestPrompt:
         "error", [CredentialRequiredError("a key is needed", is_code=False), RefusedError("the code is wrong")]
     )
     def test_other_refusals_ask_nothing(self, error: RefusedError, monkeypatch: pytest.MonkeyPatch) -> None:
-        screen = self.terminal(monkeypatch)
+        screen = terminal(monkeypatch)
         with pytest.raises(type(error)):
             self.attempts(error)
         assert screen.getvalue() == ""
 
     def test_after_three_lines_that_are_no_code_the_refusal_stands(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        screen = self.terminal(monkeypatch, "one\ntwo\nthree\nfour\n")
+        screen = terminal(monkeypatch, "one\ntwo\nthree\nfour\n")
         with pytest.raises(CredentialRequiredError):
             self.attempts(CredentialRequiredError("needed", is_code=True))
         assert screen.getvalue().count("a code begins with a number") == 3
@@ -226,5 +283,5 @@ class TestDoorkeeper:
 def test_a_sender_warns_if_nothing_shows_who_the_receiver_is(
     given: Credential, host: str, expected: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warn_of_unknown_receiver(given, Address(host, 9000))
+    check_receiver(CredentialArguments(is_open=True), given, Address(host, 9000))
     assert ("asks for no code and no key" in capsys.readouterr().err) == expected
