@@ -21,7 +21,7 @@ from toolkit.channel import Address
 from toolkit.cli.command import flag, number, option
 from toolkit.cli.output import print_status, print_warning, stderr_is_terminal
 from toolkit.cli.target import DEFAULT_PORT
-from toolkit.errors import CredentialRequiredError, UsageError
+from toolkit.errors import CredentialRequiredError, UsageError, printable
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission, CodeEnd
 from toolkit.security.code_words import Code, parse_code
@@ -153,7 +153,8 @@ class Doorkeeper:
         arguments.check(is_once)
         self._arguments, self._bind, self._sender_command, self._quiet = arguments, bind, sender_command, quiet
         self._is_once, self._session_key = is_once, session_key
-        self._is_loopback = is_loopback(bind)
+        self.is_loopback = is_loopback(bind)
+        """Whether only this machine reaches the receiver. A name is looked up here; see `check_bound`."""
         self._bound: Address | None = None
         self._codes: CodeAdmission | None = None
         self.admission: Admission = self._admission()
@@ -162,7 +163,7 @@ class Doorkeeper:
         arguments = self._arguments
         if arguments.key is not None:
             return KeyAdmission(read_key(arguments.key))
-        if arguments.is_open or (self._is_loopback and arguments.code_uses is None):
+        if arguments.is_open or (self.is_loopback and arguments.code_uses is None):
             return OpenAdmission()
         self._codes = CodeAdmission(
             self._on_code_ended,
@@ -173,10 +174,25 @@ class Doorkeeper:
         )
         return self._codes
 
+    def check_bound(self, listening: Sequence[Address]) -> Address:
+        """Return where the receiver listens, as its user has said it.
+
+        listening: the addresses of its listeners, all on one port
+
+        Raises UsageError if they are of another kind than the rule was chosen for: a name has changed its address.
+        """
+        for address in listening:
+            if self.is_loopback and not address.is_loopback:
+                raise UsageError(
+                    f"{printable(self._bind)} was an address of this machine alone, and now is {address.host}: "
+                    "give an IP address to --bind"
+                )
+        return Address(self._bind or "0.0.0.0", listening[0].port)
+
     def announce(self, bound: Address, what_anyone_can_do: str) -> None:
         """Print the code, or a warning, once the receiver listens on `bound`."""
         self._bound = bound
-        if self._arguments.is_open and not self._is_loopback:
+        if self._arguments.is_open and not self.is_loopback:
             print_warning(f"warning: anyone who can reach port {bound.port} can {what_anyone_can_do}")
         if self._arguments.plaintext:
             print_warning(

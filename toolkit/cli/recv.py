@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from toolkit.channel import Address, Channel, TransportOptions
-from toolkit.cli.access import AdmissionArguments, Doorkeeper, is_loopback
+from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.command import command
 from toolkit.cli.options import (
     CONNECTION,
@@ -175,11 +175,10 @@ def _receive(
     )
     receive_options = _receive_options(arguments, limits)
     raise_descriptor_limit()
-    directory = _directory(arguments)
+    directory = _directory(arguments, doorkeeper.is_loopback)
     rehearse(doorkeeper.admission.method)
     transports = {name: transport(name) for name in names}
     listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
-    bound = Address(arguments.bind or "0.0.0.0", next(iter(listeners.values())).address.port)
     runner = _SessionRunner(receive_options, directory, arguments.quiet, arguments.json)
     with progress_bars(arguments.quiet) as bars:
         server = SessionServer(
@@ -190,6 +189,7 @@ def _receive(
             limit_refusal="the receiver accepts no more sessions; start it without --once",
         )
         try:
+            bound = doorkeeper.check_bound([listener.address for listener in listeners.values()])
             if not arguments.quiet:
                 print_status(f"listening on {bound} ({', '.join(names)})")
             doorkeeper.announce(bound, "send files to this machine")
@@ -215,12 +215,12 @@ def _receive_options(arguments: ReceiveArguments, limits: LimitArguments) -> Rec
     )
 
 
-def _directory(arguments: ReceiveArguments) -> Path:
+def _directory(arguments: ReceiveArguments, is_loopback: bool) -> Path:
     """The directory for received files, created if missing. Raises UsageError if files cannot be written there.
 
     It has no default for senders on other machines: the current directory is too easily the wrong one.
     """
-    if arguments.directory is None and not is_loopback(arguments.bind):
+    if arguments.directory is None and not is_loopback:
         raise UsageError(f"--bind {printable(arguments.bind)} lets other machines send: name a directory with --dir")
     directory = arguments.directory or Path()
     shown = printable(str(directory))

@@ -75,7 +75,7 @@ def serve(
     rehearse(doorkeeper.admission.method)
     rules = ServerAccess(doorkeeper.admission, key, access.plaintext)
     with closing(MeasuringServer(transports, Address(bind, port), limits, report_session, rules)) as server:
-        bound = Address(bind or "0.0.0.0", server.port)
+        bound = doorkeeper.check_bound(server.addresses)
         if not quiet:
             print_status(f"listening on {bound} (tcp, udp); received data is discarded")
         doorkeeper.announce(bound, "make this machine receive data")

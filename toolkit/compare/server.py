@@ -130,7 +130,8 @@ class MeasuringServer:
             idle_timeout_s=_IDLE_TIMEOUT_S, admission=access.admission, plaintext=access.plaintext
         )
         listeners = listen_on_one_port(transports, address, options)
-        self.port = next(iter(listeners.values())).address.port
+        self.addresses = [listener.address for listener in listeners.values()]
+        self.port = self.addresses[0].port
         self._server = SessionServer(listeners, self._serve, ConcurrencyLimits(_MAX_SESSIONS, _MAX_SESSIONS_PER_HOST))
 
     def run(self) -> None:

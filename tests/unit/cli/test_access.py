@@ -3,6 +3,7 @@
 import io
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,21 @@ class TestDoorkeeper:
     def test_options_that_contradict_each_other(self, arguments: AdmissionArguments, is_once: bool) -> None:
         with pytest.raises(UsageError):
             Doorkeeper(arguments, "0.0.0.0", "", is_once=is_once)
+
+    @pytest.mark.parametrize(
+        ("bind", "listening", "is_allowed"),
+        [
+            ("localhost", "127.0.0.1", True),
+            ("127.0.0.1", "127.0.0.1", True),
+            ("localhost", "192.0.2.7", False),
+            ("localhost", "0.0.0.0", False),
+            ("192.0.2.7", "127.0.0.1", True),
+        ],
+    )
+    def test_a_name_that_has_changed_its_address_is_noticed(self, bind: str, listening: str, is_allowed: bool) -> None:
+        doorkeeper = Doorkeeper(AdmissionArguments(), bind, "")
+        with nullcontext() if is_allowed else pytest.raises(UsageError, match="give an IP address to --bind"):
+            doorkeeper.check_bound([Address(listening, 9000)])
 
     def test_codes_that_follow_are_printed_with_the_reason(self, capsys: pytest.CaptureFixture[str]) -> None:
         doorkeeper = Doorkeeper(AdmissionArguments(), "192.0.2.7", "nettool udp-send FILE")
