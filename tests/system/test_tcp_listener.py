@@ -9,15 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from tests.support.background import PATIENCE_S, Background
+from tests.support.background import PATIENCE_S, Background, wait_until
 from tests.support.tcp_peers import begin, hello, hello_with, join, receive_preface, refusal_reason, shake_hands
 from toolkit.channel import Address, Channel, TransportOptions
-from toolkit.errors import PeerClosedError, ProtocolError, UnreachableError
+from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, UnreachableError
+from toolkit.security.handshake import OpenedHandshake, Responder
 from toolkit.transports.tcp import wire
+from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.connect import TcpTransport
 from toolkit.transports.tcp.listener import MAX_HANDSHAKES, TcpListener
 
@@ -362,6 +364,36 @@ def test_garbage_in_a_session_ends_that_session_only(served: Served) -> None:
                 served.channels[0].receive(timeout_s=PATIENCE_S)
         served.channels[0].close()
     served.check()
+
+
+@pytest.mark.parametrize(
+    "place", [(Responder, "open_untrusted"), (OpenedHandshake, "finish_untrusted"), (TcpChannel, "__init__")]
+)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_bug_costs_one_handshake_and_no_session(
+    place: tuple[type, str],
+    streams: int,
+    served: Served,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("surprise")
+
+    channel = served.connect()
+    served.await_channels(1)
+    before = descriptors()
+    with monkeypatch.context() as failing:
+        failing.setattr(*place, fail)
+        for _ in range(2):
+            with suppress(UnreachableError, RefusedError, RuntimeError):
+                served.connect(streams=streams).abort()
+        wait_until(lambda: descriptors() == before, "the end of the handshakes")
+    channel.send_message(b"still there?")
+    assert served.channels[0].receive(timeout_s=PATIENCE_S) == b"still there?"
+    channel.abort()
+    served.check()
+    assert len({record.getMessage() for record in caplog.records}) == len(caplog.records) == 1
 
 
 def test_clients_leave_no_descriptors(served: Served) -> None:

@@ -11,6 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
@@ -25,9 +28,11 @@ from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
 from toolkit.security.admission import KeyAdmission
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
+from toolkit.security.handshake import OpenedHandshake, Responder
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
 from toolkit.transports.udp.mmsg import SingleExchange
+from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.socket import DatagramSocket
 
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
@@ -423,6 +428,86 @@ def test_a_shortage_of_descriptors_leaks_no_socket(
     channel = listener.accept(timeout_s=PATIENCE_S)
     assert channel is not None
     channel.abort()
+
+
+def test_a_log_that_cannot_be_made_leaks_no_socket(
+    tmp_path: Path, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    options = replace(OPTIONS, qlog=str(tmp_path / "server.sqlog"))
+    with closing(UdpTransport().listen(Address("127.0.0.1", 0), options)) as listener:
+        client = BareClient(cleanup, listener.address)
+        finish = client.get_accepted().finish
+        before = descriptors()
+        with monkeypatch.context() as failing:
+            failing.setattr("toolkit.transports.udp.listener.ConnectionLog", fail)
+            client.send(finish)
+            assert failed.wait(PATIENCE_S)
+            wait_until(lambda: descriptors() == before, "the end of the socket and of its wake pair")
+        client.send(finish)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        channel.abort()
+
+
+def test_a_client_whose_log_cannot_be_written_leaks_no_socket(
+    listener: UdpListener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr(ConnectionLog, "begin", fail)
+    before = descriptors()
+    with pytest.raises(RuntimeError, match="surprise"):
+        UdpTransport().connect(listener.address, replace(OPTIONS, qlog=str(tmp_path / "client.sqlog")))
+    assert descriptors() == before
+
+
+def fail_twice(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Let the first two calls of a method raise an error that only a bug explains."""
+    original, calls = getattr(owner, name), count()
+
+    def fail_or_call(*arguments: object) -> object:
+        if next(calls) < 2:
+            raise RuntimeError("surprise")
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, fail_or_call)
+
+
+@pytest.mark.parametrize("place", [(Responder, "open_untrusted"), (OpenedHandshake, "finish_untrusted")])
+def test_a_bug_costs_one_datagram_and_no_session(
+    place: tuple[type, str],
+    listener: UdpListener,
+    cleanup: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The client sends its packet again, which then meets with no bug."""
+    client, server = connected(listener, OPTIONS)
+    fail_twice(monkeypatch, *place)
+    if place[0] is Responder:
+        other, accepted = connected(listener, OPTIONS)
+        other.abort()
+    else:
+        bare = BareClient(cleanup, listener.address)
+        finish = bare.get_accepted().finish
+        for _ in range(3):
+            bare.send(finish)
+        made = listener.accept(timeout_s=PATIENCE_S)
+        assert made is not None
+        accepted = made
+    transfer(client, server, [b"content"], [b"still there"])
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
+        "a datagram was dropped: unexpected RuntimeError: surprise"
+    ]
+    for channel in (client, server, accepted):
+        channel.abort()
 
 
 def test_a_system_without_batches_of_datagrams_connects_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

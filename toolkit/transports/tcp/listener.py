@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from toolkit.channel import Address, TransportOptions
@@ -38,6 +38,7 @@ from toolkit.transports.tcp.wire import (
     encode_refusal,
     encode_version_refusal,
 )
+from toolkit.transports.unexpected import UnexpectedErrors
 
 MAX_HANDSHAKES: Final = 256
 _MAX_PENDING_SESSIONS: Final = 16
@@ -64,6 +65,7 @@ class TcpListener:
         self._address = address_of(self._socket.getsockname())
         self._lock = threading.Lock()  # guards everything below
         self._rates = HostRates()
+        self._unexpected = UnexpectedErrors()
         self._handshakes: dict[socket.socket, PendingHandshake] = {}  # oldest first
         self._pending: dict[bytes, PendingSession] = {}  # by token, oldest first
         self._ready: deque[TcpChannel] = deque()
@@ -255,6 +257,18 @@ class TcpListener:
             return
         except (OSError, ProtocolError):
             self._drop(handshake)
+        except Exception as error:  # a bug must not end the thread that accepts every session
+            self._unexpected.report("a handshake was dropped", error)
+            self._discard(handshake)
+
+    def _discard(self, handshake: PendingHandshake) -> None:
+        """Drop a handshake that may be over, with the connections of its session."""
+        if handshake.socket in self._handshakes:
+            self._drop(handshake)
+            return
+        handshake.socket.close()
+        if handshake.server.token is not None:
+            self._end_pending(handshake.server.token)
 
     def _read_untrusted(self, handshake: PendingHandshake) -> None:
         preface = decode_preface_untrusted(handshake.received[:PREFACE_BYTES])
@@ -356,10 +370,8 @@ class TcpListener:
             self._add_channel(socks, session, pending.peer)
 
     def _add_channel(self, socks: list[socket.socket], session: Session, peer: Address) -> None:
-        try:
-            channel = TcpChannel(socks, session, peer, self._options.idle_timeout_s, is_client=False)
-        except OSError:  # no descriptors left for what a channel needs besides its sockets
+        with ExitStack() as on_failure, suppress(OSError):  # no descriptors left for what else a channel needs
             for sock in socks:
-                sock.close()
-        else:
-            self._ready.append(channel)
+                on_failure.enter_context(sock)
+            self._ready.append(TcpChannel(socks, session, peer, self._options.idle_timeout_s, is_client=False))
+            on_failure.pop_all()

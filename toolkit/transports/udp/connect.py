@@ -157,6 +157,10 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     connection.start(server.data_window, accepted.rtt_ns)
     security = SessionSecurity.of(keys, options.credential.method)
     channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log)
-    channel.begin_log()
-    channel.pump()
+    try:
+        channel.begin_log()
+        channel.pump()
+    except BaseException:
+        channel.abort()
+        raise
     return channel

@@ -43,6 +43,7 @@ from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, make_exchange
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, report_local_address, wait_readable
+from toolkit.transports.unexpected import UnexpectedErrors
 
 _REMEMBERED_CLOSES: Final = 1024
 _BUSY_DATAGRAMS: Final = 16
@@ -77,6 +78,7 @@ class UdpListener:
         self._strays: list[Arrival] = []  # received in this round by a socket that was not connected yet
         self._exchange, self._stray_exchange = make_exchange(), make_exchange()
         self._guard = FloodGuard(self._socket.sock)
+        self._unexpected = UnexpectedErrors()
         self._closes: OrderedDict[int, bytes] = OrderedDict()  # by this side's id, a CLOSE that may get lost
         self._closes_lock = threading.Lock()
         self._ready: queue.SimpleQueue[UdpChannel | None] = queue.SimpleQueue()  # None after the last
@@ -158,18 +160,25 @@ class UdpListener:
         return len(arrivals) >= _BUSY_DATAGRAMS
 
     def _handle(self, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
+        try:
+            self._handle_untrusted(arrival, answers)
+        except ProtocolError:
+            pass
+        except Exception as error:  # a bug must not end the thread that every session needs
+            self._unexpected.report("a datagram was dropped", error)
+
+    def _handle_untrusted(self, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
         datagram, peer = arrival.data, arrival.peer
-        with contextlib.suppress(ProtocolError):
-            kind, connection_id = wire.connection_id_untrusted(datagram)
-            if kind == wire.PacketType.INITIAL:
-                replies = self._handshakes.handle_initial_untrusted(datagram, peer, arrival.host, time.monotonic_ns())
-                answers += [(reply, arrival) for reply in replies]
-            elif kind == wire.PacketType.FINISH:
-                established = self._handshakes.handle_finish_untrusted(datagram, peer)
-                with contextlib.suppress(OSError):  # no descriptors left, or no route: the client sends FINISH again
-                    self._open_channel(established, arrival)
-            elif kind >= wire.PacketType.DATA:
-                self._pass_on(connection_id, arrival, answers)
+        kind, connection_id = wire.connection_id_untrusted(datagram)
+        if kind == wire.PacketType.INITIAL:
+            replies = self._handshakes.handle_initial_untrusted(datagram, peer, arrival.host, time.monotonic_ns())
+            answers += [(reply, arrival) for reply in replies]
+        elif kind == wire.PacketType.FINISH:
+            established = self._handshakes.handle_finish_untrusted(datagram, peer)
+            with contextlib.suppress(OSError):  # no descriptors left, or no route: the client sends FINISH again
+                self._open_channel(established, arrival)
+        elif kind >= wire.PacketType.DATA:
+            self._pass_on(connection_id, arrival, answers)
 
     def _pass_on(self, connection_id: int, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
         """Handle a connection's packet at the listening socket: see above, or the connection has ended."""
@@ -193,20 +202,19 @@ class UdpListener:
 
     def _open_channel(self, established: Established[SessionKeys | None], arrival: Arrival) -> None:
         """Make the channel of a client that has finished its handshake. Raises OSError if no descriptors are left."""
-        raw = self._connected_socket(arrival)
-        # Until it was connected, the new socket took what anybody sent to its address.
-        for stray in self._stray_exchange.receive(raw):
-            copy = memoryview(bytes(stray.data))
-            self._strays.append(stray._replace(data=copy, local_host=arrival.local_host))
-        sock = DatagramSocket(raw, self._options.offload)
-        try:
+        with contextlib.ExitStack() as on_failure:
+            raw = on_failure.enter_context(self._connected_socket(arrival))
+            # Until it was connected, the new socket took what anybody sent to its address.
+            for stray in self._stray_exchange.receive(raw):
+                copy = memoryview(bytes(stray.data))
+                self._strays.append(stray._replace(data=copy, local_host=arrival.local_host))
+            sock = DatagramSocket(raw, self._options.offload)
             wake_pair = socket.socketpair()
-        except OSError:  # no descriptors left
-            sock.close()
-            raise
-        for wake in wake_pair:
-            wake.setblocking(False)
-        channel = self._make_channel(established, arrival.peer, sock, wake_pair)
+            for wake in wake_pair:
+                on_failure.enter_context(wake)
+                wake.setblocking(False)
+            channel = self._make_channel(established, arrival.peer, sock, wake_pair)
+            on_failure.pop_all()
         self._channels[established.server_id] = channel
         self._handshakes.complete(established)
         channel.begin_log()
