@@ -107,7 +107,7 @@ def content_shown(done: Transfer, *preferences: str) -> bytes:
 def test_the_key_log_opens_every_packet(sealed: Transfer) -> None:
     rows = read_fields(sealed.capture, ["nettool.protection", "nettool.aead"], "nettool", with_keys(sealed.keys))
     states = [state for row in rows for state in row["nettool.protection"]]
-    assert len(states) > len(sealed.content) / 1500
+    assert len(states) > len(sealed.content) / 9000
     assert set(states) == {"1"}
     assert content_shown(sealed, *with_keys(sealed.keys)) == sealed.content
     notable = "nettool.malformed || nettool.expert.forged || nettool.expert.contradiction"
