@@ -5,7 +5,9 @@
 --     wireshark -X lua_script:nettool.lua capture.pcapng
 --
 -- A conversation is recognised by its handshake, on any port. On port 9000 it is recognised without the handshake, too.
--- Elsewhere, if the capture does not contain the handshake, use Analyze > Decode As > NETTOOL.
+-- Elsewhere, if the capture does not contain the handshake, use Analyze > Decode As > NETTOOL. If Wireshark shows the
+-- protocol to which one of the ports belongs instead, let it try heuristics first (-o udp.try_heuristic_first:TRUE and
+-- -o tcp.try_heuristic_first:TRUE).
 --
 -- Packets after the handshake are sealed. Run nettool with NETTOOL_KEYLOG=FILE and name that file in the preference
 -- "Key log file" (-o nettool.keylog_file:FILE): what opens with a key and has the right tag is shown. Without keys, the

@@ -23,6 +23,9 @@ needs_tshark = pytest.mark.skipif(TSHARK is None, reason="tshark is not installe
 DISSECTOR = Path(__file__).parents[2] / "docs" / "wireshark" / "nettool.lua"
 PLAINTEXT = ("-o", "nettool.without_keys:plaintext")
 """For captures without a sign that they are plaintext."""
+ON_ANY_PORT = ("-o", "tcp.try_heuristic_first:TRUE", "-o", "udp.try_heuristic_first:TRUE")
+"""For captures whose ports the kernel chose: some of its free ports belong to protocols that Wireshark knows, such as
+48898, and tshark asks those first."""
 
 LAYOUTS = HANDSHAKE_LAYOUTS | wire.LAYOUTS
 CLIENT_ID, SERVER_ID = 0x1122_3344_5566_7788, 0x99AA_BBCC_DDEE_FF00

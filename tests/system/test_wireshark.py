@@ -16,6 +16,7 @@ from tests.support.captures import (
     INITIAL,
     LAYOUTS,
     METHOD,
+    ON_ANY_PORT,
     PLAINTEXT,
     SERVER_ID,
     Datagram,
@@ -146,6 +147,13 @@ def test_another_protocol_is_not_recognised(tmp_path: Path) -> None:
     capture = tmp_path / "other.pcap"
     write_capture(capture, [(True, random.bytes(int(size))) for size in random.integers(1, 200, 500)])
     assert read_fields(capture, ["frame.number"]) == []
+
+
+def test_a_handshake_at_the_port_of_another_protocol_is_recognised_if_heuristics_come_first(tmp_path: Path) -> None:
+    capture = tmp_path / "capture.pcap"
+    write_capture(capture, [(True, INITIAL)], server_port=53)
+    assert read_fields(capture, ["nettool.type"], "nettool", ()) == []
+    assert read_fields(capture, ["nettool.type"], "nettool", ON_ANY_PORT) == [{"nettool.type": ["0x01"]}]
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support import captures
 from tests.support.background import PATIENCE_S
-from tests.support.captures import needs_tshark, read_fields, tshark, with_keys
+from tests.support.captures import ON_ANY_PORT, needs_tshark, with_keys
 from tests.support.cli_process import nettool, receiver
 from toolkit.security import keylog
 
@@ -91,6 +92,18 @@ def transfer(folder: Path, transport: str, *options: str, sending: tuple[str, ..
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Transfer:
     """An encrypted transfer over UDP."""
     return transfer(tmp_path_factory.mktemp("udp"), "udp")
+
+
+def tshark(capture: Path, *arguments: str) -> str:
+    """Return what tshark prints, whichever ports the transfer had."""
+    return captures.tshark(capture, *ON_ANY_PORT, *arguments)
+
+
+def read_fields(
+    capture: Path, names: list[str], display_filter: str, preferences: tuple[str, ...]
+) -> list[dict[str, list[str]]]:
+    """Return all values of each field, for each frame that passes the filter, whichever ports the transfer had."""
+    return captures.read_fields(capture, names, display_filter, (*ON_ANY_PORT, *preferences))
 
 
 def content_shown(done: Transfer, *preferences: str) -> bytes:

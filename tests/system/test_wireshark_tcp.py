@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.captures import Datagram, needs_tshark, read_fields, tshark, with_keys, write_tcp_capture
+from tests.support.captures import (
+    ON_ANY_PORT,
+    Datagram,
+    needs_tshark,
+    read_fields,
+    tshark,
+    with_keys,
+    write_tcp_capture,
+)
 from tests.support.handshakes import make_pair, run_handshake
 from toolkit.channel import Extent
 from toolkit.parameters import encode_parameters
@@ -144,3 +152,13 @@ def test_another_protocol_over_tcp_is_not_recognised(tmp_path: Path) -> None:
     capture = tmp_path / "capture.pcap"
     write_tcp_capture(capture, [[(True, b"GET / HTTP/1.1\r\n"), (False, rng.randbytes(100))] for _ in range(50)])
     assert read_fields(capture, ["frame.number"], "nettool_tcp", ()) == []
+
+
+def test_a_connection_at_the_port_of_another_protocol_is_recognised_if_heuristics_come_first(tmp_path: Path) -> None:
+    """As when the kernel chooses port 48898 for a sender."""
+    join = wire.encode_join(wire.Join(TOKEN, 1, bytes(32)))
+    capture = tmp_path / "capture.pcap"
+    write_tcp_capture(capture, [[(True, join), (False, wire.encode_joined())]], server_port=48898)
+    assert read_fields(capture, ["nettool_tcp.type"], "nettool_tcp", ()) == []
+    rows = read_fields(capture, ["nettool_tcp.type"], "nettool_tcp", ON_ANY_PORT)
+    assert [row["nettool_tcp.type"] for row in rows] == [["7"], ["8"]]
