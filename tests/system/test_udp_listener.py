@@ -77,6 +77,8 @@ class TestHandshake:
         while not channel.statistics()["packets_received"]:
             channel.receive(BytesSink(), timeout_s=PATIENCE_S, wake=client.sock.fileno())  # until the ACK
         client.answer(wire.PacketType.ACK)
+        # Counted once, whether it has arrived at the listening socket or at the channel's own.
+        assert channel.statistics()["datagrams_received"] == 1
         channel.abort()
 
     def test_finish_again_is_harmless(self, listener: UdpListener, cleanup: ExitStack) -> None:

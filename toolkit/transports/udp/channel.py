@@ -256,6 +256,7 @@ class UdpChannel:
         has_delivered = False
         while self._posted:
             datagram, ecn, peer_address = self._posted.popleft()
+            self._socket.datagrams_received += 1  # at the listening socket, for this connection
             batch = Batch(memoryview(datagram), len(datagram), ecn)
             if peer_address == connection.peer_address:
                 connection.handle_batch(batch, now_ns)
