@@ -29,7 +29,7 @@ setup: $(STAMP)  ## create the environment in ./.venv
 # Many system tests wait for timers, so three workers use two cores better than two. The tests of a file stay together,
 # because they share fixtures and some look for leftover processes. In the order of the folders, the long files come
 # first and the many short ones of tests/unit fill the workers at the end.
-test: $(STAMP)   ## run every test (about five minutes on two cores)
+test: $(STAMP)   ## run every test (about six minutes on two cores)
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test-system: $(STAMP)  ## run only the tests with real sockets, processes and namespaces
