@@ -23,10 +23,12 @@ from tests.support.bare_client import BareClient
 from tests.support.content import BytesSink
 from tests.support.udp_channels import connected, transfer
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import PeerClosedError, RefusedError, UnreachableError
+from toolkit.errors import ExitCode, PeerClosedError, RefusedError, UnreachableError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
+from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.security.admission import KeyAdmission
+from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
 from toolkit.security.handshake import OpenedHandshake, Responder
 from toolkit.transports.udp.connect import UdpTransport
@@ -79,6 +81,41 @@ class TestHandshake:
         client.answer(wire.PacketType.ACK)
         # Counted once, whether it has arrived at the listening socket or at the channel's own.
         assert channel.statistics()["datagrams_received"] == 1
+        channel.abort()
+
+    def test_the_second_of_two_clients_with_one_code_learns_that_it_has_ended(self, cleanup: ExitStack) -> None:
+        """Both hold an answer when the first one finishes. The CLOSE is sealed, and repeated for a lost one."""
+        admission = CodeAdmission(lambda _code, _reason: None, lambda _code: None)
+        assert admission.code is not None
+        options = TransportOptions(admission=admission)
+        listener = cleanup.enter_context(closing(UdpTransport().listen(Address("127.0.0.1", 0), options)))
+        credential = admission.code.credential
+        clients = [BareClient(cleanup, listener.address, credential=credential) for _ in range(2)]
+        for client in clients:
+            client.validate()
+            client.send_initial()
+            client.answer(wire.PacketType.RETRY)
+            client.send_initial()
+            while client.handshake.accepted is None:
+                client.answer(wire.PacketType.ACCEPT)
+        first, second = clients
+        assert first.handshake.accepted is not None
+        assert second.handshake.accepted is not None
+        first.send(first.handshake.accepted.finish)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        keys = second.handshake.accepted.keys
+        assert keys is not None
+        second.send(second.handshake.accepted.finish)
+        for _ in range(2):
+            close = AeadProtection(keys.client, keys.server).open_untrusted(
+                memoryview(second.answer(wire.PacketType.CLOSE))
+            )
+            code, reason = wire.decode_close_untrusted(close)
+            assert code == ExitCode.UNREACHABLE
+            assert "ask for the next one" in reason
+            second.send(second.sealed_ping(second.handshake.accepted))
+        assert listener.accept(timeout_s=0) is None
         channel.abort()
 
     def test_finish_again_is_harmless(self, listener: UdpListener, cleanup: ExitStack) -> None:

@@ -235,11 +235,19 @@ class ServerHandshakes(Generic[Keys]):
 
     def complete(self, established: Established[Keys]) -> None:
         """The connection exists: forget its handshake."""
-        pending = self._by_server_id[established.server_id]
+        self._forget(self._by_server_id[established.server_id])
+
+    def _forget(self, pending: _Pending[Keys]) -> None:
         self._remove(pending)
         self._completed[pending.key] = None
         if len(self._completed) > _REMEMBERED:
             self._completed.popitem(last=False)
+
+    def reject(self, server_id: int) -> int:
+        """Forget a handshake whose FINISH was not admitted; return the client's connection id."""
+        pending = self._by_server_id[server_id]
+        self._forget(pending)
+        return pending.client_id
 
     def expire(self, now_ns: int) -> None:
         """Give up the handshakes whose time is over."""

@@ -68,6 +68,17 @@ _NOT_OPENED = {Method.NONE: Refusal.ALTERED, Method.KEY: Refusal.WRONG_KEY, Meth
 _MAX_REMEMBERED_MESSAGES = 256
 
 
+class CodeEndedError(ProtocolError):
+    """The initiator knows the code, but others have used it up, or wrong tries have ended it, meanwhile.
+
+    keys: those of the session, only to tell the initiator so; None for plaintext
+    """
+
+    def __init__(self, keys: SessionKeys | None) -> None:
+        super().__init__("the code has ended before the handshake was finished; ask for the next one")
+        self.keys = keys
+
+
 @dataclass(frozen=True)
 class AcceptedHandshake:
     """The initiator's handshake is complete."""
@@ -255,16 +266,16 @@ class OpenedHandshake:
     def finish_untrusted(self, message: bytes) -> SessionKeys | None:
         """Take M3; return the keys, or None for plaintext. The code counts as used from here.
 
-        Raises ProtocolError if M3 is malformed, not authentic or out of turn, or if the code has ended meanwhile; a
-        forged M3 does not keep the true one from being taken.
+        Raises ProtocolError if M3 is malformed, not authentic or out of turn; a forged M3 does not keep the true one
+        from being taken. Raises CodeEndedError if the code has ended meanwhile.
         """
         if self._noise.is_finished:
             raise ProtocolError("the handshake is finished already")
         noise_message = field_untrusted(decode_parameters_untrusted(message), SecurityField.NOISE)
         self._noise.read_message_untrusted(noise_message)
-        if self.method is Method.CODE and not self._admission.record_success(self._nameplate):
-            raise ProtocolError("the code has ended before the handshake was finished")
         keys = session_keys(self._noise, self._aead_name)
+        if self.method is Method.CODE and not self._admission.record_success(self._nameplate):
+            raise CodeEndedError(None if self.is_plaintext else keys)
         self._exporter = keys.exporter
         return None if self.is_plaintext else keys
 

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Final
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import PeerClosedError, ProtocolError, UsageError
+from toolkit.errors import ExitCode, PeerClosedError, ProtocolError, UsageError
 from toolkit.rudp import wire
 from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import PeerAddress
@@ -33,7 +33,7 @@ from toolkit.rudp.handshake_packets import has_token_untrusted
 from toolkit.rudp.handshake_server import AcceptLimits, Established, ServerHandshakes
 from toolkit.rudp.path import MAX_AMPLIFICATION
 from toolkit.security.admission import Method
-from toolkit.security.handshake import Responder
+from toolkit.security.handshake import CodeEndedError, Responder
 from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.channel import UdpChannel, config_of
@@ -174,11 +174,24 @@ class UdpListener:
             replies = self._handshakes.handle_initial_untrusted(datagram, peer, arrival.host, time.monotonic_ns())
             answers += [(reply, arrival) for reply in replies]
         elif kind == wire.PacketType.FINISH:
-            established = self._handshakes.handle_finish_untrusted(datagram, peer)
+            try:
+                established = self._handshakes.handle_finish_untrusted(datagram, peer)
+            except CodeEndedError as error:
+                answers.append((self._reject(connection_id, error), arrival))
+                return
             with contextlib.suppress(OSError):  # no descriptors left, or no route: the client sends FINISH again
                 self._open_channel(established, arrival)
         elif kind >= wire.PacketType.DATA:
             self._pass_on(connection_id, arrival, answers)
+
+    def _reject(self, server_id: int, error: CodeEndedError) -> bytes:
+        """Return a sealed CLOSE for a client whose code has ended: a plain packet must not end what it believes in."""
+        client_id, keys = self._handshakes.reject(server_id), error.keys
+        protection = protect(None if keys is None else (keys.server, keys.client), server_id, client_id)
+        close = wire.encode_close(client_id, 0, ExitCode.UNREACHABLE, str(error))
+        sealed = protection.seal(close + bytes(protection.tag_bytes))
+        self._remember_close(server_id, sealed)
+        return sealed
 
     def _pass_on(self, connection_id: int, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
         """Handle a connection's packet at the listening socket: see above, or the connection has ended."""
