@@ -18,6 +18,7 @@ from toolkit.parameters import (
 )
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
+from toolkit.rudp.handshake import AcceptAssembler
 from toolkit.security.aead import decode_aead_untrusted, decode_speeds_untrusted, encode_speeds
 from toolkit.security.code_words import MAX_NAMEPLATE, WORDS_PER_CODE, parse_code
 from toolkit.security.key_file import KEY_BYTES, read_key
@@ -105,7 +106,7 @@ def check_udp_packets(data: bytes) -> bool:
         packets.decode_refuse_untrusted,
         packets.decode_version_untrusted,
         packets.decode_finish_untrusted,
-        packets.AcceptAssembler().add_untrusted,
+        AcceptAssembler().add_untrusted,
     )
     results = [decoded(decode, data) for decode in answers]
     client = decoded(packets.decode_client_parameters_untrusted, data)

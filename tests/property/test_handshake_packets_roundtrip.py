@@ -11,6 +11,7 @@ from tests.support.hostile_bytes import damaged
 from toolkit.errors import ProtocolError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
+from toolkit.rudp.handshake import AcceptAssembler
 from toolkit.rudp.handshake_packets import Parameter
 from toolkit.rudp.wire import PacketType
 
@@ -63,7 +64,7 @@ def test_accept(client_id: int, security: bytes, dice: object) -> None:
     pieces = packets.encode_accept(client_id, security)
     assert all(len(piece) <= wire.MIN_DATAGRAM_BYTES for piece in pieces)
     dice.shuffle(pieces)  # type: ignore[attr-defined]
-    assembler = packets.AcceptAssembler()
+    assembler = AcceptAssembler()
     assert [assembler.add_untrusted(piece) for piece in pieces] == [None] * (len(pieces) - 1) + [security]
 
 
@@ -90,7 +91,7 @@ def test_sealed_parameters(client: packets.ClientParameters, server: packets.Ser
 
 
 def add_piece_untrusted(datagram: bytes) -> object:
-    return packets.AcceptAssembler().add_untrusted(datagram)
+    return AcceptAssembler().add_untrusted(datagram)
 
 
 DECODERS: list[tuple[Callable[..., object], st.SearchStrategy[bytes]]] = [

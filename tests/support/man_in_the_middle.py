@@ -9,6 +9,7 @@ import os
 import random
 import select
 import socket
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -54,7 +55,7 @@ def flipped(data: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-class _Middle:
+class _Middle(ABC):
     """A thread that relays until the block ends. target: where the sender connects to"""
 
     def __init__(self, receiver_port: int) -> None:
@@ -65,8 +66,9 @@ class _Middle:
         self._cleanup.callback(os.close, self._waker)
         self._relaying: Background[None] | None = None
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """Relay until `_wake` is readable."""
 
     def __enter__(self) -> Self:
         self._relaying = Background(self._run)

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from toolkit.errors import ProtocolError, RefusedError
+from toolkit.parameters import decode_parameters_untrusted
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
 
@@ -89,6 +90,36 @@ class Accepted(Generic[Keys]):
     rtt_ns: int | None
 
 
+class AcceptAssembler:
+    """Joins the pieces of an ACCEPT, whatever their order."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, bytes] = {}
+        self._total_bytes = 0
+
+    def add_untrusted(self, datagram: bytes | memoryview) -> bytes | None:
+        """Add a piece; return the security message once all are there, and begin again."""
+        *_, version, offset, total = packets.ACCEPT.unpack_untrusted(datagram)
+        piece = bytes(datagram[packets.ACCEPT.size :])
+        is_inside = 0 < len(piece) <= total - offset and total <= packets.MAX_ACCEPT_BYTES
+        if version != packets.VERSION or not is_inside:
+            raise ProtocolError("ACCEPT packet with an invalid version or piece")
+        if total != self._total_bytes:
+            self._pieces.clear()
+            self._total_bytes = total
+        self._pieces[offset] = piece
+        if sum(map(len, self._pieces.values())) < total:
+            return None
+        body = b"".join(piece for _, piece in sorted(self._pieces.items()))
+        self._pieces.clear()
+        if len(body) != total:
+            raise ProtocolError("ACCEPT packets with pieces that overlap")
+        security = decode_parameters_untrusted(body).get(packets.Parameter.SECURITY, b"")
+        if not security:
+            raise ProtocolError("ACCEPT packet without a security message")
+        return security
+
+
 class ClientHandshake(Generic[Keys]):
     """The client's side. Feed it answers and send what `poll_transmit` returns, until `accepted` is set.
 
@@ -119,7 +150,7 @@ class ClientHandshake(Generic[Keys]):
         parameters = packets.ClientParameters(datagram_bytes).encode()
         self._security = make_security(packets.prologue_of(client_id, offer), parameters)
         self._initial = packets.InitialPacket(client_id, offer, self._security.first_message(), token)
-        self._assembler = packets.AcceptAssembler()
+        self._assembler = AcceptAssembler()
         self._rejections = 0
         self._has_retried_token = False
         self._has_retried_security = False

@@ -250,35 +250,6 @@ def encode_accept(client_id: int, security: bytes) -> list[bytes]:
     ]
 
 
-class AcceptAssembler:
-    """Joins the pieces of an ACCEPT, whatever their order."""
-
-    def __init__(self) -> None:
-        self._pieces: dict[int, bytes] = {}
-        self._total_bytes = 0
-
-    def add_untrusted(self, datagram: bytes | memoryview) -> bytes | None:
-        """Add a piece; return the security message once all are there, and begin again."""
-        *_, version, offset, total = ACCEPT.unpack_untrusted(datagram)
-        piece = bytes(datagram[ACCEPT.size :])
-        if version != VERSION or not 0 < total <= MAX_ACCEPT_BYTES or not piece or offset + len(piece) > total:
-            raise ProtocolError("ACCEPT packet with an invalid version or piece")
-        if total != self._total_bytes:
-            self._pieces.clear()
-            self._total_bytes = total
-        self._pieces[offset] = piece
-        if sum(map(len, self._pieces.values())) < total:
-            return None
-        body = b"".join(piece for _, piece in sorted(self._pieces.items()))
-        self._pieces.clear()
-        if len(body) != total:
-            raise ProtocolError("ACCEPT packets with pieces that overlap")
-        security = decode_parameters_untrusted(body).get(Parameter.SECURITY, b"")
-        if not security:
-            raise ProtocolError("ACCEPT packet without a security message")
-        return security
-
-
 # FINISH
 
 

@@ -5,6 +5,7 @@ import pytest
 from toolkit.errors import ProtocolError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
+from toolkit.rudp.handshake import AcceptAssembler
 from toolkit.rudp.handshake_packets import HANDSHAKE_LAYOUTS, InitialPacket, Parameter
 from toolkit.rudp.wire import PacketType
 
@@ -67,10 +68,10 @@ class TestAccept:
     def test_an_invalid_piece_is_refused(self, offset: int, total: int, piece: bytes) -> None:
         datagram = packets.ACCEPT.pack(PacketType.ACCEPT, 0, 1, packets.VERSION, offset, total) + piece
         with pytest.raises(ProtocolError, match="piece"):
-            packets.AcceptAssembler().add_untrusted(datagram)
+            AcceptAssembler().add_untrusted(datagram)
 
     def test_pieces_of_another_accept_are_forgotten(self) -> None:
-        assembler = packets.AcceptAssembler()
+        assembler = AcceptAssembler()
         old, new = packets.encode_accept(1, bytes(1300)), packets.encode_accept(1, bytes(1400))
         assert assembler.add_untrusted(old[0]) is None
         assert assembler.add_untrusted(new[1]) is None
