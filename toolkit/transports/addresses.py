@@ -57,7 +57,10 @@ def interleave(addresses: list[SocketAddress]) -> list[SocketAddress]:
 
 
 def _look_up(address: Address, kind: int, flags: int = 0) -> list[SocketAddress]:
-    found = socket.getaddrinfo(address.host, address.port, type=kind, flags=flags)
+    # For text, Python loads the tables of international names first: 2 ms, which only a name that has any is worth.
+    is_plain = address.host.isascii() and address.host.isprintable()
+    host = address.host.encode() if is_plain else address.host
+    found = socket.getaddrinfo(host, address.port, type=kind, flags=flags)
     return [(int(family), name) for family, _, _, _, name in found]
 
 
