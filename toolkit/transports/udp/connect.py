@@ -138,7 +138,6 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     sock, accepted = attempt.socket, attempt.handshake.accepted
     assert accepted is not None
     server, keys = accepted.server, accepted.keys
-    attempt.keep_token(server.return_token)
     outgoing = OutgoingExtents()
     log = None
     if logs is not None:
@@ -160,6 +159,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     try:
         channel.begin_log()
         channel.pump()
+        attempt.keep_token(server.return_token)  # while the server works on FINISH
     except BaseException:
         channel.abort()
         raise
