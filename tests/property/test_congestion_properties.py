@@ -121,6 +121,15 @@ def test_window_and_rate_stay_usable(name: str, history: list[Step], seed: int) 
         assert all(isinstance(v, str) or not math.isnan(v) for v in driver.control.snapshot().values())
 
 
+def test_marks_never_raise_a_fixed_rate() -> None:
+    """Not even if packets that were sent before arrive faster than the path is used now."""
+    driver = Driver(controller_factory("rate")(MSS, 50e6, 1))
+    for _ in range(20):
+        before_bps = driver.control.pacing_rate_bps
+        driver.apply(Step(20 * MS, 10, 10, 0, 20 * MS, 100e6, 1, False, False, False))
+        assert driver.control.pacing_rate_bps <= before_bps
+
+
 @pytest.mark.parametrize("name", CONTROLLER_NAMES)
 @settings(max_examples=20, deadline=None)
 @given(st.lists(steps, max_size=40), st.integers(0, 1000))

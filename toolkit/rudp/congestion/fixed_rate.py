@@ -103,7 +103,8 @@ class FixedRate:
             self._full_rounds += 1
             if self._full_rounds >= _FULL_ROUNDS:
                 self._full_rounds = 0
-                self._rate_bps = max(_BACK_OFF * self._round_delivered_bps, _MIN_RATE_SHARE * self._target_bps)
+                reduced_bps = max(_BACK_OFF * self._round_delivered_bps, _MIN_RATE_SHARE * self._target_bps)
+                self._rate_bps = min(self._rate_bps, reduced_bps)  # an old delivery rate may be above the current rate
         else:
             self._full_rounds = 0
             if not self._is_round_app_limited:
