@@ -23,10 +23,10 @@ _MAX_FILE_BYTES: Final = 1 << 20
 
 
 def default_path() -> Path:
-    """Return the file in the user's cache directory, which the XDG Base Directory Specification defines."""
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    directory = chosen if os.path.isabs(chosen) else os.path.expanduser("~/.cache")
-    return Path(directory, "nettool", "tokens.json")
+    """Return the file in the user's cache directory."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("nettool")) / "tokens.json"
 
 
 class TokenCache:

@@ -86,12 +86,3 @@ def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
 def test_is_in_the_users_cache_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_path() == tmp_path / "nettool" / "tokens.json"
-
-
-@pytest.mark.parametrize("chosen", ["", "relative"])
-def test_is_in_dot_cache_unless_the_user_has_chosen_an_absolute_path(
-    chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", chosen)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_path() == tmp_path / ".cache" / "nettool" / "tokens.json"
