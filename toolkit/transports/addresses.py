@@ -57,7 +57,7 @@ def interleave(addresses: list[SocketAddress]) -> list[SocketAddress]:
 
 
 def _look_up(address: Address, kind: int, flags: int = 0) -> list[SocketAddress]:
-    # For text, Python loads the tables of international names first: 2 ms, which only a name that has any is worth.
+    # Python loads its tables of international names (2 ms) before it looks up text; an ASCII name does not need them.
     is_plain = address.host.isascii() and address.host.isprintable()
     host = address.host.encode() if is_plain else address.host
     found = socket.getaddrinfo(host, address.port, type=kind, flags=flags)

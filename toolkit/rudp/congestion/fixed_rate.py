@@ -4,9 +4,9 @@ Theory. Users who know their path (a lossy radio link of a given capacity, a res
 a controller that takes every lost packet for a full queue. But a rate that the path cannot carry must not be forced on
 everyone who shares it. A path is *full* if it delivers less than is sent and also shows a cause: a queue that stands
 for a whole round trip, or the loss of most packets; an ECN mark alone is enough. After three full rounds in a row the
-rate drops to nine tenths of what was delivered, which drains the queue. As long as the path is not full, it rises by a
-fortieth of the target per round. It never falls below a tenth of the target, so that the controller can find out when
-the path has room again.
+rate drops to nine tenths of what was delivered, if that is less, which drains the queue. As long as the path is not
+full, it rises by a fortieth of the target per round. It never falls below a tenth of the target, so that the controller
+can find out when the path has room again.
 
 Read: RFC 8085 section 3.1 (what bulk transfers over UDP owe to other traffic); RFC 8084 (circuit breakers).
 """
