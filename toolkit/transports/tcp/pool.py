@@ -160,13 +160,13 @@ class StreamPool:
         while True:
             self._clear_wake()
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-            has_news = self._is_failing or self._extents_read != self._reported_extents
             try:
-                message = self._first.receive(sink, 0 if has_news else left_s, self._wake_reader.fileno(), wake)
+                message = self._first.receive(sink, 0 if self._has_news else left_s, self._wake_reader.fileno(), wake)
             except PeerClosedError:
-                # The peer closes the first connection with the session; the others may still hold content.
-                if not self._receiving or self._first.is_given_up or not (has_news or self._await_content(left_s)):
-                    self._raise_failure_once()
+                # The peer closes the first connection with the session; the others may still hold content. A thread
+                # counts its last content before it ends, so ask in that order.
+                is_over = not self._receiving or self._first.is_given_up
+                if not self._has_news and (is_over or not self._await_content(left_s)):
                     raise
                 message = None
             extents_read, reported_extents = self._extents_read, self._reported_extents
@@ -180,6 +180,11 @@ class StreamPool:
     @property
     def _extents_read(self) -> int:
         return sum(stream.extents_read for stream in self._streams)
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether a thread has failed or received content, and the caller of `receive` does not know it yet."""
+        return self._is_failing or self._extents_read != self._reported_extents
 
     @property
     def _is_failing(self) -> bool:
