@@ -32,6 +32,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from toolkit.errors import UsageError
 from toolkit.security.admission import Admission, OpenAdmission
 from toolkit.security.credentials import Credential, NoCredential
+from toolkit.security.host_rates import network_of
 
 MAX_MESSAGE_BYTES = 1 << 18
 
@@ -69,17 +70,12 @@ class Address(NamedTuple):
 
     @property
     def network(self) -> bytes:
-        """What limits for each host count by: an IPv4 address, or the /64 of an IPv6 address, which one site has alone.
-
-        The host itself if it is a name.
-        """
+        """What limits for each host count by: see `toolkit.security.host_rates`. The host itself if it is a name."""
         try:
             ip = ipaddress.ip_address(self.host.partition("%")[0])
         except ValueError:
             return self.host.encode()
-        if isinstance(ip, ipaddress.IPv6Address):
-            return ip.ipv4_mapped.packed if ip.ipv4_mapped else ip.packed[:8]
-        return ip.packed
+        return network_of(ip.packed)
 
     @property
     def is_loopback(self) -> bool:

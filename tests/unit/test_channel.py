@@ -14,7 +14,8 @@ from toolkit.channel import Address
         ("::ffff:192.0.2.7", "::ffff:192.0.2.8", False),
         ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
+        ("fe80::1%eth0", "fe80::1", True),
+        ("fe80::1%eth0", "fe80::2%eth0", False),
         ("one.example", "other.example", False),
     ],
 )

@@ -24,12 +24,11 @@ from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.handshake import Keys, Keys_co
 from toolkit.rudp.handshake_packets import Parameter
-from toolkit.security.host_rates import HostRates
+from toolkit.security.host_rates import HostRates, network_of
 
 MAX_PENDING: Final = 1024
 MAX_PENDING_PER_HOST: Final = 64
 PENDING_LIFETIME_NS: Final = 5_000_000_000
-_IPV6_BYTES: Final = 16
 _REMEMBERED: Final = 1024
 """How many completed handshakes to remember."""
 
@@ -163,7 +162,7 @@ class ServerHandshakes(Generic[Keys]):
             # In another order: a path whose queue has no room for all pieces would lose the same one every time.
             pending.accept.append(pending.accept.pop(0))
             return list(pending.accept)
-        network = _network_of(host)
+        network = network_of(host)
         if key in self._completed or not self._rates.may_begin(network, now_ns):
             return []
         opened = self._security.open_untrusted(initial.security, initial.prologue(), network, now_ns)
@@ -257,8 +256,3 @@ class ServerHandshakes(Generic[Keys]):
     def poll_timeout(self) -> int | None:
         """When to call `expire`; None for never."""
         return next(iter(self._pending.values())).give_up_ns if self._pending else None
-
-
-def _network_of(host: bytes) -> bytes:
-    """What limits for each host count by, as `toolkit.channel.Address.network`."""
-    return host[:8] if len(host) == _IPV6_BYTES else host

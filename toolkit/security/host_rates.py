@@ -1,4 +1,8 @@
-"""How often one host may begin a key exchange: each costs processor time before anybody has shown who they are."""
+"""How often one host may begin a key exchange: each costs processor time before anybody has shown who they are.
+
+A host is an IPv4 address, or the /64 of an IPv6 address, which one site has alone. All link-local IPv6 addresses have
+the same /64, so each of them is a host of its own, as an IPv4 address of the same link is.
+"""
 
 from collections import OrderedDict
 from typing import Final
@@ -6,8 +10,18 @@ from typing import Final
 KEY_EXCHANGES_PER_SECOND: Final = 128
 """How many key exchanges a host may begin per second; each takes about a millisecond of CPU time."""
 KEY_EXCHANGE_BURST: Final = 256
+_IPV6_BYTES: Final = 16
+_IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"
 _REMEMBERED: Final = 1024
 """How many hosts to remember; beyond that, the one that has begun least recently is forgotten."""
+
+
+def network_of(packed: bytes) -> bytes:
+    """Return what limits for each host count by. `packed` is an IP address of 4 or 16 bytes."""
+    if packed.startswith(_IPV4_MAPPED):
+        return packed[len(_IPV4_MAPPED) :]
+    is_link_local = packed[:1] == b"\xfe" and packed[1] & 0xC0 == 0x80  # fe80::/10
+    return packed if len(packed) != _IPV6_BYTES or is_link_local else packed[:8]
 
 
 class HostRates:
