@@ -6,6 +6,9 @@ updates after a number of packets, and only once a packet of the current generat
 never needs more than the keys before, the current keys, and the next. A receiver installs the next keys only after a
 packet has opened with them.
 
+What fails to open is counted for as long as the connection lasts, whatever its keys: each attempt is a guess at a tag.
+After as many as the AEAD allows, nothing is opened any more, and the connection ends.
+
 Keys and ciphers are handed in; this module adds nothing to them but the nonce and the choice of the generation. The
 packets of a batch share one numpy operation for the nonces. What remains for each packet is one call of the cipher
 between buffers whose slices are kept.
@@ -22,12 +25,15 @@ from numpy.typing import NDArray
 
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
-from toolkit.rudp.protection import StreamMemory
+from toolkit.rudp.protection import ForgeryLimitError, StreamMemory
 
 KEY_UPDATE_PACKETS: Final = 1 << 21
 """Packets after which a sender updates its keys, well before the limit of AES-GCM."""
 KEY_LIMIT_PACKETS: Final = 1 << 23
 """Maximum number of packets that one key seals: the confidentiality limit of AES-GCM (RFC 9001 section 6.6)."""
+FORGERY_LIMIT_PACKETS: Final = 1 << 36
+"""How many packets may fail to open: the integrity limit of ChaCha20-Poly1305, the lower one of the AEADs (RFC 9001
+section 6.6)."""
 NONCE_BYTES: Final = 12
 _PHASE: Final = int(wire.Flags.KEY_PHASE)
 _STREAM_TYPES: Final = frozenset((wire.PacketType.DATA, wire.PacketType.MESSAGE))
@@ -69,13 +75,19 @@ class AeadProtection:
         receive: PacketKeys,
         update_after: int = KEY_UPDATE_PACKETS,
         key_limit: int = KEY_LIMIT_PACKETS,
+        forgery_limit: int = FORGERY_LIMIT_PACKETS,
     ) -> None:
-        """This side updates its keys after `update_after` packets; one key seals at most `key_limit`."""
+        """This side updates its keys after `update_after` packets; one key seals at most `key_limit`.
+
+        At most `forgery_limit` packets may fail to open, with all keys together.
+        """
         self.tag_bytes = wire.TAG_BYTES
         self.stream_overhead_bytes = wire.HEADER_BYTES + wire.TAG_BYTES
         self.phase_flags = 0
         self._update_after = update_after
         self._key_limit = key_limit
+        self._forgery_limit = forgery_limit
+        self._forgeries = 0
         self._first_number = 0  # of the current keys for sending
         self._send_keys = send
         self._send = _Generation(send)
@@ -137,6 +149,7 @@ class AeadProtection:
     def open_stream(
         self, packets: NDArray[np.uint8], numbers: NDArray[np.int64], buffer: NDArray[np.uint8], start: int
     ) -> int:
+        self._check_forgeries()
         keys, number, phase_flags = self._receive, int(numbers[0]), int(packets[0, 1]) & _PHASE
         generation = keys.generation(phase_flags, number)
         if generation is None:
@@ -146,7 +159,13 @@ class AeadProtection:
         opened = self._open_rows(generation, packets, numbers, buffer, start)
         if opened:
             keys.on_opened(generation, number)
+        else:  # a later packet that fails is tried again, as the first one
+            self._forgeries += 1
         return opened
+
+    def _check_forgeries(self) -> None:
+        if self._forgeries >= self._forgery_limit:
+            raise ForgeryLimitError(f"{self._forgeries} forged or damaged packets have arrived, as many as is safe")
 
     def _open_rows(
         self,
@@ -188,6 +207,7 @@ class AeadProtection:
         return self._payload_views
 
     def open_untrusted(self, packet: memoryview) -> memoryview:
+        self._check_forgeries()
         _, flags, _, number = wire.COMMON.unpack_untrusted(packet)
         header_bytes = _header_bytes(packet)
         if len(packet) < header_bytes + self.tag_bytes:
@@ -201,6 +221,7 @@ class AeadProtection:
         try:
             generation.aead.decrypt_into(generation.nonce(number), packet[header_bytes:], header, opened[header_bytes:])
         except InvalidTag:
+            self._forgeries += 1
             raise ProtocolError("packet that is forged or damaged") from None
         self._receive.on_opened(generation, number)
         return opened

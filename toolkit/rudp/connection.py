@@ -25,7 +25,7 @@ from toolkit.rudp.control_packets import ControlPackets, FinishPacket
 from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.observer import ConnectionObserver, Timer
 from toolkit.rudp.path import PathState
-from toolkit.rudp.protection import PacketProtection
+from toolkit.rudp.protection import ForgeryLimitError, PacketProtection
 from toolkit.rudp.sender import Sender, take_stats
 from toolkit.rudp.skipped_numbers import SkippedPacketError
 from toolkit.rudp.state import ConnectionLifetime, ConnectionState
@@ -110,7 +110,7 @@ class Connection:
                         self._observer.packets_received(now_ns, Batch(whole, size, batch.ecn))
             except ProtocolError as error:
                 self._packets_invalid += 1
-                if isinstance(error, SkippedPacketError):
+                if isinstance(error, SkippedPacketError | ForgeryLimitError):
                     self.close(ExitCode.FAILED, str(error))
             accepted = acks.packets_accepted - accepted_before
             if accepted:

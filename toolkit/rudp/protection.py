@@ -9,7 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
+
+
+class ForgeryLimitError(ProtocolError):
+    """So many packets have failed to open that another one may be a forgery that opens. The connection has to end."""
 
 
 class StreamMemory:
@@ -85,11 +90,14 @@ class PacketProtection(Protocol):
         """Open DATA packets, one in each row of `packets`, into `buffer` from `start` on, one after the other.
 
         All have the same key phase. Returns how many have been opened, from the first on: the next one is forged or
-        damaged, or has other keys.
+        damaged, or has other keys. Raises ForgeryLimitError.
         """
 
     def open_untrusted(self, packet: memoryview) -> memoryview:
-        """Open one packet: return it without tag, in the clear. Raises ProtocolError if it is forged or damaged."""
+        """Open one packet: return it without tag, in the clear.
+
+        Raises ProtocolError if it is forged or damaged, ForgeryLimitError if too many have been.
+        """
 
 
 class Unprotected:

@@ -30,6 +30,10 @@ class AeadName(StrEnum):
     CHACHA20_POLY1305 = "chacha20-poly1305"
 
 
+FORGERY_LIMITS = {AeadName.AES_256_GCM: 1 << 52, AeadName.CHACHA20_POLY1305: 1 << 36}
+"""How many packets may fail to open before a forgery is no longer improbable enough (RFC 9001, section 6.6)."""
+
+
 class SessionAead(Protocol):
     """An AEAD with its key. The same key and nonce must never seal two different texts.
 

@@ -300,3 +300,38 @@ def test_a_connection_whose_keys_cannot_be_updated_ends() -> None:
     assert number == pytest.approx(40, abs=2)
     assert pings == 1
     assert "keys cannot be updated" in connection.close_reason
+
+
+@pytest.mark.parametrize("kind", ["data", "message", "ping"])
+def test_a_connection_with_too_many_forged_packets_ends(kind: str) -> None:
+    """Each is a guess at a tag (RFC 9001 section 6.6). A packet that opens is none, and neither is a stranger's."""
+    near, _ = sealed_pair()
+    limit = 5
+    far = AeadProtection(FixedKeys(2000), FixedKeys(1000), forgery_limit=limit)
+    connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, far)
+
+    def arrive(*packets: bytes) -> None:
+        joined = b"".join(packets)
+        connection.handle_batch(Batch(memoryview(joined), len(packets[0])), START)
+
+    good = near.seal(PACKETS[kind] + TAG)
+    bad = good[:-1] + bytes([good[-1] ^ 1])
+    stranger = bad[:2] + bytes(8) + bad[10:]
+    for number in range(1, limit):
+        arrive(bad)
+        arrive(stranger)
+        next_one = near.seal(data(100 + number, 12 * number) + TAG)
+        damaged = next_one[:-1] + bytes([next_one[-1] ^ 1])
+        arrive(next_one)
+        assert connection.stats().packets_invalid == 2 * number
+    assert connection.received_data()
+    arrive(near.seal(data(90, 1200) + TAG), damaged)  # the second one is tried with the first, and again alone
+    assert connection.state is ConnectionState.ESTABLISHED
+    arrive(good)
+    assert connection.state is ConnectionState.CLOSING
+    assert "forged or damaged packets" in connection.close_reason
+    close = connection.poll_transmit(START)
+    assert close is not None
+    assert wire.decode_close_untrusted(near.open_untrusted(close.data)) == (4, connection.close_reason)
+    arrive(near.seal(wire.encode_close(LOCAL, 200, 4, "over") + TAG))
+    assert connection.state is ConnectionState.CLOSING  # nothing is opened any more

@@ -6,7 +6,7 @@ from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.protection import PacketProtection, Unprotected
 from toolkit.security.admission import Method
 from toolkit.security.keylog import with_key_log
-from toolkit.security.keys import SessionKeys, TrafficKeys
+from toolkit.security.keys import FORGERY_LIMITS, SessionKeys, TrafficKeys
 
 
 class SessionSecurity(NamedTuple):
@@ -32,4 +32,4 @@ def protect(keys: tuple[TrafficKeys, TrafficKeys] | None, local_id: int, peer_id
         with_key_log("udp", connection_id.to_bytes(8, "big"), one)
         for connection_id, one in zip((peer_id, local_id), keys, strict=True)
     )
-    return AeadProtection(send, receive)
+    return AeadProtection(send, receive, forgery_limit=FORGERY_LIMITS[receive.aead_name])
