@@ -215,6 +215,22 @@ def test_interrupting_either_end_leaves_no_file(
     assert everything_below(incoming) == []
 
 
+def test_several_signals_end_a_receiver_as_one_does(incoming: Path) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    with receiver(incoming) as receiving:
+        receiving.process.send_signal(signal.SIGSTOP)
+        for number in numbers:
+            receiving.process.send_signal(number)
+        receiving.process.send_signal(signal.SIGCONT)  # which delivers the others at once
+        while receiving.process.poll() is None:
+            for number in numbers:
+                receiving.process.send_signal(number)
+        ended = receiving.end()
+    # A signal ends the process by itself once it has cleaned up.
+    assert ended.code == 130 or -ended.code in numbers
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
 def test_a_signal_that_the_parent_process_ignores_stays_ignored(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "a", 1000)
     with receiver(incoming, "--once", before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as receiving:

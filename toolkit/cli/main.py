@@ -2,7 +2,7 @@
 
 The exit codes are `toolkit.errors.ExitCode`; each error class carries its own. An error is one line on stderr. The
 first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt in the main thread, and the code that unwinds cleans up.
-Further signals are ignored, so that they cannot interrupt the cleanup.
+Further signals do nothing, so that they cannot interrupt the cleanup.
 
 This module imports almost nothing: signals are handled before the commands and their dependencies are loaded.
 """
@@ -29,9 +29,7 @@ def main() -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = run(sys.argv[1:])
-        for number in _SIGNALS:  # nothing is left to clean up, so a signal may end the process from here on
-            if signal.getsignal(number) is _interrupt:
-                signal.signal(number, signal.SIG_DFL)
+        _end_on_signals()
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     sys.exit(code)
@@ -59,9 +57,28 @@ def _catch_signals() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Not SIG_IGN: Python prints an error for a signal that arrived just before it was set to be ignored.
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, _do_nothing)
     raise KeyboardInterrupt
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def _end_on_signals() -> None:
+    """Let a signal end the process from here on: nothing is left to clean up.
+
+    The signals are blocked meanwhile, because Python prints an error for one that arrives just before its handler is
+    replaced by the default.
+    """
+    handled = [number for number in _SIGNALS if signal.getsignal(number) is _interrupt]
+    signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    for number in handled:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
 
 
 def _report(error: Exception) -> int:
