@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tests.fuzz.harness import Harness, decoded, join_steps, steps
 from tests.support.content import BytesSink
 from tests.support.engine_pair import FixedKeys, Source
-from toolkit.channel import Address, Extent
+from toolkit.channel import Extent
 from toolkit.errors import PeerClosedError, ProtocolError
 from toolkit.rudp import wire
 from toolkit.rudp.aead_protection import AeadProtection
@@ -212,7 +212,7 @@ def check_tcp_stream(data: bytes) -> bool:
     opener = None
     if kind == _SEALED_FRAMES:
         opener = RecordOpener(_Stream(_records(body, 50), step).recv_into, _KEYS)
-    reader = FrameReader(_Stream(body, step), Address("192.0.2.1", 1), False, opener)  # type: ignore[arg-type]
+    reader = FrameReader(_Stream(body, step), lambda _: PeerClosedError("lost"), False, opener)  # type: ignore[arg-type]
     try:
         return _read_all(reader)
     finally:

@@ -1,9 +1,13 @@
-"""Fixtures that the tests of the commands share."""
+"""Fixtures that the system tests share."""
 
 import random
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.support.hosts import Host, make_hosts
 
 
 @pytest.fixture(params=["tcp", "udp"])
@@ -26,3 +30,24 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "file"
     path.write_bytes(random.Random(1).randbytes(200_000))
     return path
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    """What a test enters here ends with it."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def three_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
+    """near (10.9.1.1) - a router - far (10.9.2.1), by links of 1,500 bytes."""
+    near, router, far = hosts = make_hosts(cleanup)
+    for n, host in ((1, near), (2, far)):
+        host.run(f"ip link add wire type veth peer name down{n} netns {router.thread_id}")
+        host.run(f"ip address add 10.9.{n}.1/24 dev wire")
+        host.run("ip link set wire up")
+        router.run(f"ip address add 10.9.{n}.2/24 dev down{n}")
+        router.run(f"ip link set down{n} up")
+        host.run(f"ip route add default via 10.9.{n}.2")
+    return hosts

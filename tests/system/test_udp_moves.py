@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from random import Random
 
@@ -23,12 +23,6 @@ pytestmark = pytest.mark.root
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 PREFIXES = {4: ("10.9.{}.{}", "24"), 6: ("fd09:{}::{}", "64")}
 FLAGS = {4: "", 6: " nodad"}  # a tentative address cannot be bound yet
-
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 class Roaming:

@@ -6,14 +6,14 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
 from tests.support.background import PATIENCE_S, Background
-from tests.support.hosts import Host, make_hosts
+from tests.support.hosts import Host
 from tests.support.udp_channels import connected, transfer, wait_for_close
 from toolkit.channel import Address, TransportOptions
 from toolkit.rudp.wire import PacketType
@@ -22,12 +22,6 @@ from toolkit.transports.udp.connect import UdpTransport
 
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S, idle_timeout_s=4 * PATIENCE_S)
 WITHOUT_OFFLOAD = TransportOptions(connect_timeout_s=PATIENCE_S, idle_timeout_s=4 * PATIENCE_S, offload="off")
-
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 class Nat:
@@ -153,20 +147,6 @@ class TestLostClose:
             near.send_message(b"anybody there?")
             assert "aborted the session" in wait_for_close(near)
             assert left < 0
-
-
-@pytest.fixture
-def three_hosts(cleanup: ExitStack) -> tuple[Host, Host, Host]:
-    """near (10.9.1.1) - a router - far (10.9.2.1), by links of 1,500 bytes."""
-    near, router, far = hosts = make_hosts(cleanup)
-    for n, host in ((1, near), (2, far)):
-        host.run(f"ip link add wire type veth peer name down{n} netns {router.thread_id}")
-        host.run(f"ip address add 10.9.{n}.1/24 dev wire")
-        host.run("ip link set wire up")
-        router.run(f"ip address add 10.9.{n}.2/24 dev down{n}")
-        router.run(f"ip link set down{n} up")
-        host.run(f"ip route add default via 10.9.{n}.2")
-    return hosts
 
 
 @pytest.mark.root

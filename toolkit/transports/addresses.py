@@ -8,6 +8,7 @@ Read: RFC 8305 (Happy Eyeballs: section 4 for the order, section 5 for the delay
 """
 
 import errno
+import ipaddress
 import os
 import queue
 import select
@@ -85,6 +86,9 @@ def _resolve_name(address: Address, kind: int, timeout_s: float) -> list[SocketA
         raise UnreachableError(
             f"the name service does not answer for {name}; try again, or use an IP address"
         ) from answer
+    if isinstance(answer, Exception) and ":" in address.host and "%" in address.host:
+        interface = printable(address.host.partition("%")[2])
+        raise UnreachableError(f"this machine has no interface {interface}; `ip link` lists them") from answer
     if isinstance(answer, Exception) or not answer:
         raise UnreachableError(f"no host is known by the name {name}; check the spelling, or use an IP address")
     return answer
@@ -195,6 +199,8 @@ def _timeout() -> TimeoutError:
 def connect_error(address: Address, kind: int, error: OSError) -> UnreachableError:
     """Return the error for a user whose connection to `address` failed with `error`. kind: as for `resolve`."""
     peer, protocol = printable(str(address)), _PROTOCOLS[kind]
+    if _lacks_scope(address):
+        return _scope_error(address)
     if error.errno == errno.ECONNREFUSED:
         return UnreachableError(f"nothing listens at {peer} for {protocol}; start `nettool recv` there")
     if isinstance(error, TimeoutError):
@@ -260,6 +266,8 @@ def bind_first(
 
 def _bind_error(address: Address, kind: int, error: OSError) -> UnreachableError:
     protocol = _PROTOCOLS[kind]
+    if _lacks_scope(address):
+        return _scope_error(address)
     if error.errno == errno.EADDRINUSE:
         return UnreachableError(f"{protocol} port {address.port} is in use by another program; choose one with --port")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -271,6 +279,22 @@ def _bind_error(address: Address, kind: int, error: OSError) -> UnreachableError
     return UnreachableError(
         f"cannot listen at {printable(str(address))} over {protocol} ({reason_of(error)}); "
         "choose another address or port"
+    )
+
+
+def _lacks_scope(address: Address) -> bool:
+    """Whether the host is a link-local IPv6 address (fe80::/10) without its interface, which every link has."""
+    try:
+        ip = ipaddress.IPv6Address(address.host)
+    except ValueError:
+        return False
+    return ip.is_link_local and ip.scope_id is None
+
+
+def _scope_error(address: Address) -> UnreachableError:
+    host = printable(address.host)
+    return UnreachableError(
+        f"{host} is a link-local address, which every interface has: add the one that leads there, as in {host}%eth0"
     )
 
 

@@ -1,5 +1,7 @@
 """Name resolution: the order of the addresses (RFC 8305), and names that do not resolve."""
 
+import errno
+import re
 import socket
 import threading
 
@@ -7,7 +9,7 @@ import pytest
 
 from toolkit.channel import Address
 from toolkit.errors import UnreachableError, UsageError
-from toolkit.transports.addresses import SocketAddress, interleave, resolve
+from toolkit.transports.addresses import SocketAddress, bind_first, connect_error, interleave, resolve
 
 LOOPBACK = socket.if_nametoindex("lo")
 
@@ -66,6 +68,18 @@ def test_an_unknown_name_is_one_line_that_says_what_to_do(host: str, monkeypatch
     with pytest.raises(UnreachableError, match=r"^no host is known by the name .*; check the spelling") as caught:
         resolve(Address(host, 9000), socket.SOCK_STREAM)
     assert str(caught.value).isprintable()
+
+
+def test_a_link_local_address_needs_an_interface() -> None:
+    address = Address("fe80::1", 9000)
+    invalid = OSError(errno.EINVAL, "Invalid argument")
+    assert re.match(
+        r"^fe80::1 is a link-local .* as in fe80::1%eth0$", str(connect_error(address, socket.SOCK_DGRAM, invalid))
+    )
+    with pytest.raises(UnreachableError, match=r"^fe80::1 is a link-local address"):
+        bind_first(address, socket.SOCK_DGRAM)
+    with pytest.raises(UnreachableError, match=r"^this machine has no interface nosuch; `ip link` lists them$"):
+        resolve(Address("fe80::1%nosuch", 9000), socket.SOCK_DGRAM)
 
 
 def test_an_absent_name_service_has_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ class TcpTransport:
                 others: list[TcpAttempt] = []
                 for _ in range(1, options.streams):
                     # All at once: many connections then cost the round trips of one.
-                    others.append(TcpAttempt((first.family, (peer.host, peer.port)), options))
+                    others.append(TcpAttempt((first.family, first.getpeername()), options))
                     on_failure.callback(others[-1].close)
                 for number, attempt in enumerate(others, 1):
                     finish_connecting(attempt, deadline_s)

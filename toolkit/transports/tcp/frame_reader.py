@@ -8,10 +8,11 @@ writes and hashes bytes that are still there.
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from toolkit.channel import Address, DescriptorSink, Extent, ExtentSink
+from toolkit.channel import DescriptorSink, Extent, ExtentSink
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.transports.tcp import splice
 from toolkit.transports.tcp.records import RecordOpener
@@ -25,6 +26,7 @@ _MIN_SPLICE_BYTES: Final = 1 << 17
 class FrameReader:
     """Reads what has arrived, and never waits.
 
+    lost_error:     makes the error for a connection that was lost, or that the peer has closed (None)
     opener:         opens the records of the socket; None if it carries plain frames
     messages:       complete messages, to be taken with `next_message`
     queued_bytes:   the size of `messages`
@@ -35,7 +37,11 @@ class FrameReader:
     """
 
     def __init__(
-        self, sock: socket.socket, peer: Address, may_splice: bool, opener: RecordOpener | None = None
+        self,
+        sock: socket.socket,
+        lost_error: Callable[[OSError | None], PeerClosedError],
+        may_splice: bool,
+        opener: RecordOpener | None = None,
     ) -> None:
         self.messages: deque[bytes] = deque()
         self.queued_bytes = 0
@@ -44,7 +50,7 @@ class FrameReader:
         self.has_read = False
         self.extents_read = 0
         self._socket = sock
-        self._peer = peer
+        self._lost_error = lost_error
         self._opener = opener
         self._receive_into = sock.recv_into if opener is None else opener.receive_into_untrusted
         self._can_splice = may_splice and splice.is_available and opener is None
@@ -223,7 +229,7 @@ class FrameReader:
         return True
 
     def _fail(self, error: OSError | None) -> NoReturn:
-        self.failure = connection_lost_error(self._peer, error)
+        self.failure = self._lost_error(error)
         raise self.failure from error
 
     def close(self) -> None:
@@ -231,10 +237,3 @@ class FrameReader:
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
-
-
-def connection_lost_error(peer: Address, error: OSError | None) -> PeerClosedError:
-    """Return the error for a connection that has ended: with `error`, or because the peer closed it if None."""
-    if error is None:
-        return PeerClosedError(f"{peer} closed the connection before the end")
-    return PeerClosedError(f"the connection to {peer} was lost: {(error.strerror or str(error)).lower()}")

@@ -27,8 +27,9 @@ from math import ceil
 from typing import Final
 
 from toolkit.channel import Address, Extent, ExtentSink, ExtentSource
-from toolkit.errors import PeerClosedError, ProtocolError, TransferError
-from toolkit.transports.tcp.frame_reader import BLOCK_BYTES, FrameReader, connection_lost_error
+from toolkit.errors import ProtocolError, TransferError
+from toolkit.transports.tcp.frame_reader import BLOCK_BYTES, FrameReader
+from toolkit.transports.tcp.lost_connection import LostConnection
 from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
 from toolkit.transports.tcp.tcp_info import tcp_info
 from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
@@ -85,12 +86,12 @@ class TcpStream:
         self.socket = sock
         self.is_given_up = False
         self._reads_while_sending = reads_while_sending
-        self._peer = peer
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
         self._sealer = None if keys is None else RecordSealer(keys.outgoing)
         opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming)
-        self._reader = FrameReader(sock, peer, may_splice, opener)
+        self._lost = LostConnection(sock, peer)
+        self._reader = FrameReader(sock, self._lost.error, may_splice, opener)
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
         self._outgoing_block = memoryview(b"")
 
@@ -225,12 +226,12 @@ class TcpStream:
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
         if self._is_send_broken:
-            raise connection_lost_error(self._peer, None)
+            raise self._lost.error(None)
         try:
             yield
         except OSError as error:
             self._is_send_broken = True
-            raise connection_lost_error(self._peer, error) from error
+            raise self._lost.error(error) from error
         except BaseException:
             self._is_send_broken = True
             raise
@@ -298,10 +299,8 @@ class TcpStream:
             return found | events if found & (select.POLLERR | select.POLLHUP) else found
         if is_last_wait and not ready:
             self._is_send_broken = self.is_given_up = True
-            failure = self._reader.failure = PeerClosedError(
-                f"{self._peer} was silent for {self.idle_timeout_s:g} s; check that it and the path to it are still up"
-            )
-            raise failure
+            self._reader.failure = self._lost.silence_error(self.idle_timeout_s)
+            raise self._reader.failure
         self._silence_s += time.monotonic() - started_s
         return 0
 
