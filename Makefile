@@ -12,7 +12,7 @@ UNABLE := echo "(this part cannot run here; the line above says why; continuing)
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup test test-system check lint format fuzz bench microbench clean
+.PHONY: help setup test test-long test-system check lint format fuzz bench microbench clean
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
@@ -29,8 +29,13 @@ setup: $(STAMP)  ## create the environment in ./.venv
 # Many system tests wait for timers, so three workers use two cores better than two. The tests of a file stay together,
 # because they share fixtures and some look for leftover processes. In the order of the folders, the long files come
 # first and the many short ones of tests/unit fill the workers at the end.
-test: $(STAMP)   ## run every test (about six minutes on two cores)
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+test: $(STAMP)   ## run the tests, one of each set of long repetitions (about five minutes on two cores)
+	$(PYTEST) -m "not long"
+
+test-long: $(STAMP)  ## run the other repetitions: more seeds, simulated conditions and soaks (about a minute)
+	$(PYTEST) -m long
 
 test-system: $(STAMP)  ## run only the tests with real sockets, processes and namespaces
 	$(BIN)/python -m pytest -q tests/system
@@ -45,7 +50,7 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-check: lint test ## run what CI runs
+check: lint test test-long  ## run what CI runs
 
 fuzz: $(STAMP)   ## fuzz each decoder for FUZZ_SECONDS (60); what it finds is in .fuzz
 	@mkdir -p .fuzz

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.repetitions import long
 from tests.support.simulated_paths import (
     MIB,
     MS,
@@ -48,14 +49,14 @@ def goodput_share(result: ExperimentResult, link: LinkSpec, rate_bps: float, fro
 # BBR alone
 
 
-@pytest.mark.parametrize(("loss", "buffer_bdp"), [(0, 0.25), (0.05, 0.25), (0.05, 4)])
+@pytest.mark.parametrize(("loss", "buffer_bdp"), [long(0, 0.25), (0.05, 0.25), long(0.05, 4)])
 def test_bbr_fills_a_lossy_path_with_any_buffer(loss: float, buffer_bdp: float) -> None:
     result = transfer(link_of(MIDDLE_RATE, buffer_bdp=buffer_bdp, loss=loss, seed=3), 8 * MIB)
     assert ideal_share(result) >= 0.88
     assert queue_drop_share(result) <= 0.03
 
 
-@pytest.mark.parametrize("buffer_bdp", [1, 4])
+@pytest.mark.parametrize("buffer_bdp", [long(1), 4])
 def test_bbr_keeps_the_queue_short_in_any_buffer(buffer_bdp: float) -> None:
     result = transfer(link_of(FAST_RATE, buffer_bdp=buffer_bdp), 32 * MIB)
     assert rtt_percentile_ms(result, 50, SECOND) <= 1.15 * RTT_MS
@@ -85,7 +86,7 @@ def test_bbr_is_back_at_full_rate_at_once_after_an_outage() -> None:
     assert goodput_share(result, link, RATE, back_s + 0.2, back_s + 0.7) >= 0.9
 
 
-@pytest.mark.parametrize("buffer_bdp", [0.5, 4])
+@pytest.mark.parametrize("buffer_bdp", [0.5, long(4)])
 def test_bbr_follows_a_rate_that_halves_and_doubles(buffer_bdp: float) -> None:
     changes = LinkChange(4 * SECOND, rate_bps=RATE / 2), LinkChange(8 * SECOND, rate_bps=RATE)
     link = with_changes(link_of(RATE, buffer_bdp=buffer_bdp), *changes)
@@ -140,7 +141,7 @@ def test_two_bbr_flows_share_a_lossy_path() -> None:
     assert goodput_share(result, link, RATE * 0.95, 3, 10) >= 0.9
 
 
-@pytest.mark.parametrize("buffer_bdp", [0.5, 1])
+@pytest.mark.parametrize("buffer_bdp", [long(0.5), 1])
 def test_bbr_and_cubic_do_not_starve_each_other(buffer_bdp: float) -> None:
     """Each gets at least a quarter of its fair share."""
     flows = [FlowSpec(name, duration_ns=15 * SECOND) for name in ("bbr", "cubic")]
@@ -172,7 +173,7 @@ def test_cubic_undoes_its_reaction_to_reordering() -> None:
 # Fixed rate
 
 
-@pytest.mark.parametrize("loss", [0, 0.1, 0.3])
+@pytest.mark.parametrize("loss", [0, long(0.1), 0.3])
 def test_the_fixed_rate_is_held_despite_loss(loss: float) -> None:
     link = link_of(RATE, loss=loss)
     flow = FlowSpec("rate", duration_ns=3 * SECOND, rate_bps=RATE / 2)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.engine_pair import FAR_ID, MS, NEAR_ID, SECOND, End, Hazards, Pair
+from tests.support.repetitions import first_then_long
 from toolkit.errors import ExitCode
 from toolkit.rudp import wire
 from toolkit.rudp.assembler import MAX_MESSAGE_HOLES
@@ -258,7 +259,7 @@ class Fuzzer:
         return [self.number(), self.small(), self.number(), self.number(), *counters, self.rng.randrange(6)]
 
 
-@pytest.mark.parametrize("first", range(0, 60, HOSTILE_CHUNK))
+@pytest.mark.parametrize("first", first_then_long(range(0, 60, HOSTILE_CHUNK)))
 def test_random_packets_with_the_right_id_never_raise(first: int) -> None:
     for seed in range(first, first + HOSTILE_CHUNK):
         pair = Pair(seed, Hazards(), data=200_000, back_data=50_000)

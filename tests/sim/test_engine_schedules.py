@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 
 from tests.support.engine_pair import MS, SECOND, Hazards, Pair
+from tests.support.repetitions import first_then_long
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import CONTROLLER_NAMES
 
@@ -83,7 +84,7 @@ def run_schedule(seed: int) -> None:
         assert end.connection.stats().bytes_in_flight >= 0, f"seed {seed}"
 
 
-@pytest.mark.parametrize("first", range(0, SCHEDULES, CHUNK))
+@pytest.mark.parametrize("first", first_then_long(range(0, SCHEDULES, CHUNK)))
 def test_every_schedule_delivers_everything_exactly_once(first: int) -> None:
     for seed in range(first, first + CHUNK):
         try:

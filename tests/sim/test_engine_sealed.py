@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.support.engine_pair import MS, SECOND, Hazards, Pair, sealed_pair
+from tests.support.repetitions import first_then_long
 from toolkit.rudp import wire
 from toolkit.rudp.wire import PacketType
 
@@ -19,7 +20,7 @@ HAZARDS = {
 
 
 @pytest.mark.parametrize("hazards", sorted(HAZARDS))
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", first_then_long(range(3)))
 def test_keys_are_updated_while_both_sides_send(seed: int, hazards: str) -> None:
     protections = sealed_pair(update_after=60)
     pair = Pair(seed, HAZARDS[hazards], data=600_000, back_data=600_000, protections=protections)
@@ -104,7 +105,7 @@ def test_an_attacker_on_the_path_only_loses_packets(seed: int) -> None:
     assert pair.are_open
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", first_then_long(range(3)))
 def test_sealed_packets_are_no_larger_than_others(seed: int) -> None:
     """The tag is part of every size: what the path carries is never exceeded."""
     largest = 1300

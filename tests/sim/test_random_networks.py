@@ -10,13 +10,14 @@ import os
 import pytest
 
 from tests.support.random_network import LIMIT_NS, random_network
+from tests.support.repetitions import first_then_long
 from toolkit.simulator.simulator import Simulator
 
 NETWORKS = int(os.environ.get("NETTOOL_NETWORKS", "80"))
 CHUNK = 20
 
 
-@pytest.mark.parametrize("first", range(0, NETWORKS, CHUNK))
+@pytest.mark.parametrize("first", first_then_long(range(0, NETWORKS, CHUNK)))
 def test_random_networks_deliver_everything_exactly_once(first: int) -> None:
     for seed in range(first, first + CHUNK):
         link, specs = random_network(seed)

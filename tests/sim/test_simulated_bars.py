@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.repetitions import long
 from tests.support.simulated_paths import MS, SECOND, goodput_bps, link_of
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES
 from toolkit.netmodel.spec import LinkSpec, PathSpec, QueueSpec
@@ -39,18 +40,19 @@ def test_payload_is_at_least_95_percent_of_a_packet_with_room_for_a_tag() -> Non
     assert (PAYLOAD_BYTES - 16) / 1500 >= 0.95
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize("loss", [long(0.0), long(0.01), 0.1])
 def test_random_loss_does_not_slow_a_transfer(loss: float) -> None:
     """nettool sim --loss 0%,1%,10%"""
     check(run(Experiment(default_link(100e6, loss=loss), [FlowSpec(size_bytes=64 << 20)])), 0.93)
 
 
+@pytest.mark.long
 def test_a_fast_lossy_path_is_filled() -> None:
     """nettool sim --rate 1Gbit --rtt 20ms --loss 1% --size 256MiB"""
     check(run(Experiment(default_link(1e9, 20 * MS, loss=0.01), [FlowSpec(size_bytes=256 << 20)])), 0.90)
 
 
-@pytest.mark.parametrize("name", ["jitter", "blackout", "rate-change"])
+@pytest.mark.parametrize("name", [long("jitter"), "blackout", long("rate-change")])
 def test_scenarios(name: str) -> None:
     """nettool sim --scenario jitter,blackout,rate-change
 
@@ -59,7 +61,7 @@ def test_scenarios(name: str) -> None:
     check(run(Experiment(SCENARIOS[name].link, [FlowSpec(size_bytes=SIZE_BYTES)])), 0.85)
 
 
-@pytest.mark.parametrize("name", ["burst-loss", "reorder", "duplicate", "corrupt"])
+@pytest.mark.parametrize("name", ["burst-loss", long("reorder"), long("duplicate"), long("corrupt")])
 def test_scenarios_that_never_change(name: str) -> None:
     """nettool sim --scenario burst-loss,reorder,duplicate,corrupt --size 32MiB
 
@@ -73,7 +75,7 @@ def test_every_scenario_is_tested() -> None:
     assert tested == set(SCENARIOS)
 
 
-@pytest.mark.parametrize("seed", [10, 14, 19])
+@pytest.mark.parametrize("seed", [10, long(14), long(19)])
 def test_jitter_is_not_taken_for_a_full_pipe(seed: int) -> None:
     """nettool sim --scenario jitter --seed 10
 
@@ -95,7 +97,7 @@ def test_startup_fills_a_long_fat_path_within_twelve_round_trips(loss: float) ->
     assert goodput_bps(flow, 1200 * MS, 1300 * MS) >= 0.9 * 1e9 * payload_share(link) * (1 - loss)
 
 
-@pytest.mark.parametrize("control", ["bbr", "cubic", "newreno"])
+@pytest.mark.parametrize("control", ["bbr", long("cubic"), long("newreno")])
 def test_a_late_flow_gets_its_share(control: str) -> None:
     """nettool sim --rate 5Mbit --queue 1bdp --flows 2 --stagger 2s --duration 20s --cc bbr,cubic,newreno
 
@@ -126,7 +128,7 @@ def mean_window_packets(control: str, rtt_ns: int, loss: float, duration_ns: int
     return goodput_bps(result.flows[0], duration_ns // 4, duration_ns) * rtt_ns / 8e9 / PAYLOAD_BYTES
 
 
-@pytest.mark.parametrize("loss", [0.01, 0.003])
+@pytest.mark.parametrize("loss", [0.01, long(0.003)])
 def test_newreno_follows_the_square_root_of_loss(loss: float) -> None:
     """Mathis et al., equation 3: W = C / sqrt(p), where C = sqrt(3/2) if every packet is acknowledged.
 
@@ -136,7 +138,7 @@ def test_newreno_follows_the_square_root_of_loss(loss: float) -> None:
     assert 0.75 * expected <= mean_window_packets("newreno", 40 * MS, loss, 15 * SECOND) <= 1.25 * expected
 
 
-@pytest.mark.parametrize("loss", [0.003, 0.001])
+@pytest.mark.parametrize("loss", [0.003, long(0.001)])
 def test_cubic_follows_its_response_function(loss: float) -> None:
     """RFC 9438 section 5.1: W = (C (3 + beta) / (4 (1 - beta)))^(1/4) x RTT^(3/4) / p^(3/4), at 200 ms.
 

@@ -39,6 +39,7 @@ def resident_bytes(process_id: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+@pytest.mark.long
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_many_sessions_leak_nothing(transport: str, tmp_path: Path) -> None:
     path = tmp_path / "file"

@@ -59,6 +59,7 @@ def assert_nothing_remains(pids: set[int], namespaces: set[str]) -> None:
     assert eventually(lambda: not leftovers(pids, namespaces), 0.05), leftovers(pids, namespaces)
 
 
+@pytest.mark.long
 def test_many_starts_and_stops_leave_nothing() -> None:
     """Three at a time. One of each three is killed, in every other batch while it is still starting."""
     mounts = Path("/proc/self/mounts").read_text()

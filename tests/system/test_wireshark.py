@@ -29,6 +29,7 @@ from tests.support.captures import (
 )
 from tests.support.engine_pair import End, Hazards, Pair
 from tests.support.handshakes import make_pair, run_handshake
+from tests.support.repetitions import first_then_long
 from toolkit.parameters import decode_parameters_untrusted, encode_parameters
 from toolkit.rudp import wire
 from toolkit.rudp.handshake_packets import (
@@ -156,7 +157,7 @@ def test_a_handshake_at_the_port_of_another_protocol_is_recognised_if_heuristics
     assert read_fields(capture, ["nettool.type"], "nettool", ON_ANY_PORT) == [{"nettool.type": ["0x01"]}]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", first_then_long([1, 2]))
 def test_hostile_bytes_are_malformed_packets(tmp_path: Path, seed: int) -> None:
     """Truncated and changed packets of every type, on the port that is always dissected."""
     random = np.random.default_rng(seed)

@@ -23,6 +23,7 @@ from tests.support.captures import (
     with_keys,
     write_capture,
 )
+from tests.support.repetitions import first_then_long
 from toolkit.rudp import wire
 from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.rudp.wire import PacketType
@@ -261,7 +262,7 @@ def test_an_installed_dissector_finds_its_neighbours(key_log: Path, tmp_path: Pa
     assert "copy nettool_keylog.lua" in run_tshark("-X", f"lua_script:{alone}", *arguments, home=tmp_path)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", first_then_long([1, 2]))
 def test_hostile_bytes_are_never_taken_for_sealed_ones(seed: int, key_log: Path, tmp_path: Path) -> None:
     """Sealed packets of every type, changed, cut and joined, with keys and without."""
     rng = random.Random(seed)
