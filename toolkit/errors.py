@@ -71,10 +71,22 @@ class PeerClosedError(TransferError):
     """The connection ended early: the peer closed or reset it, or was silent for the idle timeout."""
 
 
+class LateRefusalError(PeerClosedError):
+    """The peer has refused the session after its handshake: another sender has used the code, say (exit code 3)."""
+
+    exit_code: ClassVar[int] = ExitCode.UNREACHABLE
+
+
 class VerificationError(NettoolError):
     """Everything arrived, but its digest differs from the sender's (exit code 5)."""
 
     exit_code: ClassVar[int] = ExitCode.UNVERIFIED
+
+
+def closed_by_peer(code: int, reason: str) -> PeerClosedError:
+    """Return the error for a peer that has closed the connection with this code, an ExitCode, and this reason."""
+    text = printable(reason) or "the peer has closed the connection"
+    return LateRefusalError(text) if code == ExitCode.UNREACHABLE else PeerClosedError(text)
 
 
 def printable(text: str, limit: int = 200) -> str:

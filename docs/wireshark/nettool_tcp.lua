@@ -11,7 +11,7 @@ local nettool_tcp = Proto("nettool_tcp", "nettool over TCP")
 local MAGIC = "\142NETTOOL"
 local PREFACE_BYTES, LENGTH_BYTES, TAG_BYTES, FRAME_BYTES = 14, 4, 16, 24
 local MAX_RECORD_BYTES, MAX_FRAME_BYTES = 1024 * 1024, 16 * 1024 * 1024 -- far above what a correct peer sends
-local MESSAGE, CONTENT = 1, 2
+local MESSAGE, CONTENT, CLOSE = 1, 2, 3
 local HELLO, JOIN = 1, 7
 local MAX_TRIES = 4 -- records of a direction for which all keys are tried
 local CLEAR, OPENED, NO_KEYS, FORGED = 0, 1, 2, 3
@@ -33,10 +33,12 @@ local f = {
     aead = ProtoField.string("nettool_tcp.aead", "AEAD"),
     sealed = ProtoField.bytes("nettool_tcp.sealed", "protected frames"),
     tag = ProtoField.bytes("nettool_tcp.tag", "authentication tag"),
-    frame_type = ProtoField.uint8("nettool_tcp.frame.type", "frame", base.DEC, { "message", "content" }),
+    frame_type = ProtoField.uint8("nettool_tcp.frame.type", "frame", base.DEC, { "message", "content", "close" }),
     frame_file = ProtoField.uint32("nettool_tcp.frame.file", "file id"),
     frame_offset = ProtoField.uint64("nettool_tcp.frame.offset", "offset in the file"),
     frame_length = ProtoField.uint64("nettool_tcp.frame.length", "length"),
+    close_code = ProtoField.uint32("nettool_tcp.close.code", "code"),
+    close_reason = ProtoField.string("nettool_tcp.close.reason", "reason"),
 }
 nettool_tcp.fields = f
 
@@ -148,6 +150,10 @@ local function add_frame(tree, frame)
         item:add(f.frame_file, frame.file):set_generated()
         item:add(f.frame_offset, shared.uint64(frame.offset)):set_generated()
         return string.format("content of file %.0f at %.0f, %.0f bytes", frame.file, frame.offset, frame.length)
+    elseif frame.type == CLOSE then
+        item:add(f.close_code, frame.file):set_generated()
+        item:add(f.close_reason, frame.message or ""):set_generated()
+        return "close: " .. (frame.message or "")
     elseif frame.message and #frame.message > 0 then
         return shared.add_message(item, frame.message)
     end
@@ -183,11 +189,12 @@ local function read_frames(direction, size, read)
         elseif taken == missing then
             local frame = read_frame(direction.partial)
             direction.partial = ""
-            if frame.type == MESSAGE and frame.length > 0 and frame.length <= MAX_FRAME_BYTES then
+            local is_text = frame.type == MESSAGE or frame.type == CLOSE
+            if is_text and frame.length > 0 and frame.length <= MAX_FRAME_BYTES then
                 direction.frame = frame
             else
                 frames[#frames + 1] = frame
-                frame.is_unknown = frame.type ~= CONTENT and (frame.type ~= MESSAGE or frame.length > 0)
+                frame.is_unknown = frame.type ~= CONTENT and (not is_text or frame.length > 0)
                 -- After an unknown frame, nothing is known about what follows.
                 direction.content_bytes = frame.is_unknown and math.huge or frame.length
             end
@@ -307,7 +314,7 @@ end
 local function dissect_frame(tvb, _, tree)
     tree:add(f.protection, CLEAR):set_generated()
     local frame = read_frame(tvb:raw(0, FRAME_BYTES))
-    if frame.type == MESSAGE then
+    if frame.type ~= CONTENT then
         frame.message = tvb:raw():sub(FRAME_BYTES + 1)
     end
     return add_frame(tree, frame)
@@ -323,7 +330,7 @@ local function pdu_length(tvb, _, offset)
     elseif first == 0 then
         local length = tvb(offset, LENGTH_BYTES):uint()
         return length <= MAX_RECORD_BYTES and LENGTH_BYTES + length or available
-    elseif first == MESSAGE or first == CONTENT then
+    elseif first >= MESSAGE and first <= CLOSE then
         if available < FRAME_BYTES then
             return 0
         end
@@ -343,7 +350,7 @@ local function dissect_pdu(tvb, pinfo, tree)
         line = dissect_preface(tvb, pinfo, branch)
     elseif first == 0 then
         line = dissect_record(tvb, pinfo, branch)
-    elseif (first == MESSAGE or first == CONTENT) and tvb:len() >= FRAME_BYTES then
+    elseif first >= MESSAGE and first <= CLOSE and tvb:len() >= FRAME_BYTES then
         line = dissect_frame(tvb, pinfo, branch)
     else
         branch:add_proto_expert_info(malformed, "Neither a preface, nor a record, nor a frame")

@@ -22,7 +22,7 @@ from toolkit.transports.tcp.records import (
     RecordSealer,
     decode_record_length_untrusted,
 )
-from toolkit.transports.tcp.wire import encode_extent_header, encode_message_header
+from toolkit.transports.tcp.wire import encode_close, encode_extent_header, encode_message_header
 
 LOCAL, PEER = 0x1111_2222_3333_4444, 0x5555_6666_7777_8888
 START_NS = 7_000_000_000
@@ -183,6 +183,7 @@ def _frames() -> bytes:
         encode_extent_header(Extent(3, 4096, 20)) + bytes(20),
         encode_extent_header(Extent(4, 0, 0)),
         encode_message_header(0),
+        encode_close(3, "why"),
     ]
     return b"".join(parts)
 

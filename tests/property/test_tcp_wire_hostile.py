@@ -69,7 +69,13 @@ def test_what_is_decoded_is_within_its_bounds(body: bytes) -> None:
 @given(
     st.one_of(
         st.binary(min_size=24, max_size=24),
-        st.builds(lambda tail: b"\x02\0\0\0" + tail, st.binary(min_size=20, max_size=20)),
+        st.builds(
+            lambda kind, tail: bytes([kind, 0, 0, 0]) + tail,
+            st.integers(1, 3),
+            st.one_of(
+                st.binary(min_size=20, max_size=20), st.binary(min_size=2, max_size=2).map(lambda n: bytes(18) + n)
+            ),
+        ),
     )
 )
 def test_a_frame_is_within_its_bounds(header: bytes) -> None:
@@ -79,7 +85,7 @@ def test_a_frame_is_within_its_bounds(header: bytes) -> None:
             assert frame.offset + frame.length < 2**63
             assert frame.length <= wire.MAX_EXTENT_BYTES
         else:
-            assert frame.length <= MAX_MESSAGE_BYTES
+            assert frame.length <= (MAX_MESSAGE_BYTES if isinstance(frame, wire.MessageHeader) else 512)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**62 - 1), st.integers(0, wire.MAX_EXTENT_BYTES))

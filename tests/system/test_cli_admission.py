@@ -4,15 +4,19 @@ import json
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.background import Background
 from tests.support.cli_process import Ended, Receiver, complaint, everything_below, nettool, receiver
 from tests.support.terminal import at_terminal
-from toolkit.errors import ExitCode
+from toolkit.channel import Address, TransportOptions
+from toolkit.errors import ExitCode, PeerClosedError
+from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.code_words import parse_code
+from toolkit.transports import registry
 
 CODE = r"code: (\d+-[a-z]+-[a-z]+-[a-z]+)"
 PROMPT = "code that the receiver shows: "
@@ -60,6 +64,14 @@ def refused(ended: Ended, message: str) -> None:
     assert re.search(message, complaint(ended)), ended.stderr
 
 
+class UsedMeanwhile(CodeAdmission):
+    """A code that another sender uses while the only one that matters to a test finishes its handshake."""
+
+    def record_success(self, nameplate: bytes) -> bool:
+        super().record_success(nameplate)
+        return super().record_success(nameplate)
+
+
 class TestCodes:
     """A code admits one session."""
 
@@ -96,6 +108,23 @@ class TestCodes:
                 assert send(transport, receiving, file, "--code", code).code == 0
             code_number(receiving, 2)
             refused(send(transport, receiving, file, "--code", code), "this code has ended")
+
+    @pytest.mark.parametrize("command", [("tcp-send",), ("tcp-send", "--streams", "3"), ("udp-send",)])
+    def test_of_two_senders_with_one_code_the_second_reads_that_it_has_ended(
+        self, command: tuple[str, ...], file: Path
+    ) -> None:
+        """Both hold the receiver's answer when the first one finishes."""
+        admission = UsedMeanwhile(lambda _code, _reason: None, lambda _code: None)
+        listening = registry.transport(command[0][:3]).listen(
+            Address("127.0.0.1", 0), TransportOptions(admission=admission, max_streams=3)
+        )
+        with closing(listening) as listener:
+            accepting = Background(listener.accept)
+            refused(
+                nettool(*command, file, str(listener.address), "--code", str(admission.code)), "this code has ended"
+            )
+        with pytest.raises(PeerClosedError, match="this side has stopped listening"):
+            accepting.outcome()
 
     def test_a_tcp_session_of_several_connections_uses_one_code(self, incoming: Path, file: Path) -> None:
         with asking(incoming, "--once") as (receiving, code):

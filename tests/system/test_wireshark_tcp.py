@@ -90,6 +90,21 @@ def test_prefaces_are_shown_by_name(tmp_path: Path) -> None:
         assert line in shown, line
 
 
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_a_close_shows_its_code_and_reason(is_sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(keylog.VARIABLE, str(tmp_path / "keys"))
+    keylog.warn_once.cache_clear()
+    keys = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
+    keylog.log_keys("tcp", TOKEN + bytes(2) + b"\1", keys)
+    keylog.warn_once.cache_clear()
+    close = wire.encode_close(3, "this code has ended")
+    capture = tmp_path / "capture.pcap"
+    write_tcp_capture(capture, [[prefaces()[0], (False, records(keys, close, 1000) if is_sealed else close)]])
+    names = ["nettool_tcp.frame.type", "nettool_tcp.close.code", "nettool_tcp.close.reason"]
+    rows = read_fields(capture, names, "nettool_tcp.protection", with_keys(tmp_path / "keys"))
+    assert [list(row.values()) for row in rows] == [[["3"], ["3"], ["this code has ended"]]]
+
+
 @pytest.mark.parametrize("aead", list(AeadName))
 def test_frames_are_found_wherever_records_end(aead: AeadName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On connections that join, and on the first one, which does not say which one it is."""

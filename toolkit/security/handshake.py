@@ -75,7 +75,7 @@ class CodeEndedError(ProtocolError):
     """
 
     def __init__(self, keys: SessionKeys | None) -> None:
-        super().__init__("the code has ended before the handshake was finished; ask for the next one")
+        super().__init__(str(refusal_error(Refusal.ENDED_CODE, has_credential=True)))
         self.keys = keys
 
 

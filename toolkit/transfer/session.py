@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from toolkit.channel import MIN_IDLE_TIMEOUT_S, Channel, ExtentSink
 from toolkit.errors import (
+    LateRefusalError,
     NettoolError,
     PeerClosedError,
     ProtocolError,
@@ -219,11 +220,15 @@ class SessionEndpoint:
 
     def _pending_peer_error(self) -> NettoolError | None:
         """The error that the peer sent before it closed the channel, if it did."""
-        with contextlib.suppress(NettoolError):
+        try:
             while (data := self._channel.receive(timeout_s=FINAL_MESSAGE_TIMEOUT_S)) is not None:
                 message = decode_untrusted(data)
                 if isinstance(message, ErrorMessage):
                     return self._peer_error(message)
+        except LateRefusalError as error:
+            return error
+        except NettoolError:
+            pass
         return None
 
     def _peer_error(self, message: ErrorMessage) -> NettoolError:

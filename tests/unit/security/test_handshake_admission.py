@@ -108,7 +108,7 @@ def test_of_two_handshakes_with_one_code_the_second_to_finish_fails() -> None:
         for client, server in zip(clients, servers, strict=True)
     ]
     servers[0].finish_untrusted(finishes[0])
-    with pytest.raises(ProtocolError, match="the code has ended"):
+    with pytest.raises(ProtocolError, match="this code has ended"):
         servers[1].finish_untrusted(finishes[1])
 
 

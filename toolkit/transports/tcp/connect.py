@@ -14,7 +14,14 @@ from errno import EAGAIN, EALREADY, ECONNREFUSED, EINPROGRESS
 from typing import Final
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import ProtocolError, RefusedError, UnreachableError, printable
+from toolkit.errors import (
+    LateRefusalError,
+    NettoolError,
+    ProtocolError,
+    RefusedError,
+    UnreachableError,
+    printable,
+)
 from toolkit.transports.addresses import (
     SocketAddress,
     address_of,
@@ -27,9 +34,13 @@ from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import PrefaceRefusedError, Session, TcpClientHandshake, raise_refusal_untrusted
 from toolkit.transports.tcp.listener import TcpListener
 from toolkit.transports.tcp.settings import check_options, configure
+from toolkit.transports.tcp.stream import TcpStream
 from toolkit.transports.tcp.wire import PREFACE_BYTES, VERSION, PrefaceType, decode_preface_untrusted, encode_join
 
 _IN_PROGRESS: Final = frozenset((0, EINPROGRESS, EALREADY, EAGAIN))
+
+_REASON_S: Final = 1.0
+"""How long to wait for the reason why a session has ended; the server has sent it before."""
 
 Resolver = Callable[[Address, int], list[SocketAddress]]
 
@@ -60,11 +71,12 @@ class TcpTransport:
                     # All at once: many connections then cost the round trips of one.
                     others.append(TcpAttempt((first.family, first.getpeername()), options))
                     on_failure.callback(others[-1].close)
-                for number, attempt in enumerate(others, 1):
-                    finish_connecting(attempt, deadline_s)
-                    _send(attempt.socket, encode_join(session.join(number)))
-                for attempt in others:
-                    _await_joined(attempt.socket, address, deadline_s)
+                with _reporting_the_end(first, session, peer):
+                    for number, attempt in enumerate(others, 1):
+                        finish_connecting(attempt, deadline_s)
+                        _send(attempt.socket, encode_join(session.join(number)))
+                    for attempt in others:
+                        _await_joined(attempt.socket, address, deadline_s)
             except OSError as error:
                 raise connect_error(address, socket.SOCK_STREAM, error) from error
             socks = [first, *(attempt.socket for attempt in others)]
@@ -127,6 +139,24 @@ def _shake_hands(sock: socket.socket, address: Address, options: TransportOption
         with _reporting(address):
             _send(sock, handshake.receive_untrusted(*_receive_preface(sock, address, deadline_s)))
     return handshake.session
+
+
+@contextmanager
+def _reporting_the_end(first: socket.socket, session: Session, peer: Address) -> Iterator[None]:
+    """Raises LateRefusalError if a further connection cannot join because the server has ended the session.
+
+    The reason has arrived on the first connection.
+    """
+    try:
+        yield
+    except (NettoolError, OSError):
+        try:
+            TcpStream(first, peer, _REASON_S, session.record_keys(0, is_client=True)).receive(None, _REASON_S)
+        except LateRefusalError as refusal:
+            raise refusal from None
+        except NettoolError:
+            pass
+        raise
 
 
 def _await_joined(sock: socket.socket, address: Address, deadline_s: float) -> None:

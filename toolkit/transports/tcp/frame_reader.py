@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 from toolkit.channel import DescriptorSink, Extent, ExtentSink
-from toolkit.errors import PeerClosedError, ProtocolError, TransferError
+from toolkit.errors import PeerClosedError, ProtocolError, TransferError, closed_by_peer
 from toolkit.transports.tcp import splice
 from toolkit.transports.tcp.records import RecordOpener
-from toolkit.transports.tcp.wire import FRAME_BYTES, decode_frame_untrusted
+from toolkit.transports.tcp.wire import FRAME_BYTES, CloseHeader, decode_frame_untrusted
 
 BLOCK_BYTES: Final = 1 << 19
 _MIN_SPLICE_BYTES: Final = 1 << 17
@@ -55,7 +55,8 @@ class FrameReader:
         self._receive_into = sock.recv_into if opener is None else opener.receive_into_untrusted
         self._can_splice = may_splice and splice.is_available and opener is None
         self._header = memoryview(bytearray(FRAME_BYTES))
-        self._message: memoryview | None = None
+        self._message: memoryview | None = None  # or the reason of a CLOSE
+        self._close: CloseHeader | None = None  # once one has begun to arrive
         self._filled_bytes = 0  # of the header, the message or the block
         self._block = memoryview(b"")
         self._pipe: splice.SplicePipe | None = None
@@ -93,9 +94,13 @@ class FrameReader:
                 self.extent = frame
                 self._must_write = frame.length < _MIN_SPLICE_BYTES
                 return True
+            self._close = frame if isinstance(frame, CloseHeader) else None
             self._message = memoryview(bytearray(frame.length))
         if not self._fill(self._message):
             return False
+        if self._close is not None:
+            self.failure = closed_by_peer(self._close.code, self._message.tobytes().decode("utf-8", "replace"))
+            raise self.failure
         self.messages.append(self._message.tobytes())
         self.queued_bytes += FRAME_BYTES + len(self._message)
         self._message = None

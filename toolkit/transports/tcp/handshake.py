@@ -197,7 +197,7 @@ class TcpServerHandshake:
         return Answer(wire.encode_security(PrefaceType.WELCOME, opened.accept(sealed), grease(secrets.token_bytes)))
 
     def receive_finish_untrusted(self, body: bytes) -> Session:
-        """Take the FINISH. Raises ProtocolError, also if the code has ended meanwhile."""
+        """Take the FINISH. Raises ProtocolError, CodeEndedError if the code has ended meanwhile."""
         opened = self._opened
         if opened is None or self.token is None:
             raise ProtocolError("the peer sent a FINISH before a HELLO")

@@ -18,13 +18,14 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.security.handshake import Responder
+from toolkit.errors import ExitCode, PeerClosedError, ProtocolError
+from toolkit.security.handshake import CodeEndedError, Responder
 from toolkit.security.host_rates import HostRates
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import Session, TcpServerHandshake
 from toolkit.transports.tcp.pending import PendingHandshake, PendingSession, first_of_busiest
+from toolkit.transports.tcp.records import seal_once
 from toolkit.transports.tcp.settings import check_options, configure
 from toolkit.transports.tcp.wire import (
     PREFACE_BYTES,
@@ -34,6 +35,7 @@ from toolkit.transports.tcp.wire import (
     PrefaceType,
     decode_join_untrusted,
     decode_preface_untrusted,
+    encode_close,
     encode_joined,
     encode_refusal,
     encode_version_refusal,
@@ -321,7 +323,11 @@ class TcpListener:
 
     def _on_finish_untrusted(self, handshake: PendingHandshake, body: bytes) -> None:
         server = handshake.server
-        session = server.receive_finish_untrusted(body)
+        try:
+            session = server.receive_finish_untrusted(body)
+        except CodeEndedError as error:
+            self._reject(handshake, error)
+            return
         if session.streams == 1:
             self._add_channel([self._detach(handshake)], session, handshake.peer)
             return
@@ -340,6 +346,13 @@ class TcpListener:
                 except OSError:  # reset while it waited, which is not the first connection's fault
                     self._drop(waiting)
         pending.waiting = []
+
+    def _reject(self, handshake: PendingHandshake, error: CodeEndedError) -> None:
+        """Send a CLOSE to a client whose code has ended: sealed, since that client believes in no refusal any more."""
+        close = encode_close(ExitCode.UNREACHABLE, str(error))
+        self._refuse(handshake, close if error.keys is None else seal_once(error.keys.server, close))
+        if handshake.server.token is not None:
+            self._end_pending(handshake.server.token)
 
     def _on_join(self, handshake: PendingHandshake, join: Join) -> None:
         pending = self._pending.get(join.token)

@@ -95,6 +95,13 @@ class RecordSealer:
         return record
 
 
+def seal_once(keys: TrafficKeys, plaintext: bytes) -> bytes:
+    """Return the only record of a connection that ends with it."""
+    sealer = RecordSealer(keys)
+    sealer.plaintext[: len(plaintext)] = plaintext
+    return bytes(sealer.seal(len(plaintext)))
+
+
 class RecordOpener:
     """Opens what a connection receives: to a reader, plaintext that arrives a record at a time.
 

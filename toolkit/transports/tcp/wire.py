@@ -51,6 +51,8 @@ MAX_BODY_BYTES: Final = 1 << 12
 """The most in the body of another preface of this version."""
 MAX_EXTENT_BYTES: Final = 1 << 20
 """The most content that one frame holds: small enough to fill with zeros, large enough to cost nothing."""
+MAX_REASON_BYTES: Final = 512
+"""The most in the reason of a CLOSE, as over UDP."""
 _END_OF_OFFSETS: Final = 1 << 63
 
 
@@ -291,8 +293,19 @@ class MessageHeader(NamedTuple):
     length: int
 
 
+class CloseHeader(NamedTuple):
+    """The header of a CLOSE: the peer ends the session. A reason of `length` bytes in UTF-8 follows, and nothing else.
+
+    code: an ExitCode, as in the CLOSE of UDP
+    """
+
+    code: int
+    length: int
+
+
 _MESSAGE: Final = 1
 _EXTENT: Final = 2
+_CLOSE: Final = 3
 
 
 def encode_message_header(length: int) -> bytes:
@@ -305,7 +318,13 @@ def encode_extent_header(extent: Extent) -> bytes:
     return _FRAME.pack(_EXTENT, extent.file_id, extent.offset, extent.length)
 
 
-def decode_frame_untrusted(header: bytes | bytearray | memoryview) -> MessageHeader | Extent:
+def encode_close(code: int, reason: str) -> bytes:
+    """Encode the last frame of a connection, with an ExitCode; a long reason is cut."""
+    text = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
+    return _FRAME.pack(_CLOSE, code, 0, len(text)) + text
+
+
+def decode_frame_untrusted(header: bytes | bytearray | memoryview) -> MessageHeader | CloseHeader | Extent:
     """Decode a frame header of FRAME_BYTES. Raises ProtocolError."""
     frame_type, file_id, offset, length = _FRAME.unpack(header)
     if frame_type == _EXTENT:
@@ -314,6 +333,10 @@ def decode_frame_untrusted(header: bytes | bytearray | memoryview) -> MessageHea
         if length > MAX_EXTENT_BYTES:
             raise ProtocolError(f"the peer announces {length} bytes of content, more than {MAX_EXTENT_BYTES}")
         return Extent(file_id, offset, length)
+    if frame_type == _CLOSE and not offset and length <= MAX_REASON_BYTES:
+        return CloseHeader(file_id, length)
+    if frame_type == _CLOSE:
+        raise ProtocolError(f"the peer sent a CLOSE with an offset, or with a reason of {length} bytes")
     if frame_type != _MESSAGE:
         raise ProtocolError(f"the peer sent an unknown frame type {frame_type:#04x}")
     if file_id or offset:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic, TransportOptions
-from toolkit.errors import PeerClosedError, ProtocolError, TransferError, printable
+from toolkit.errors import PeerClosedError, ProtocolError, TransferError, closed_by_peer
 from toolkit.rudp.batch import Batch, PeerAddress
 from toolkit.rudp.config import JUMBO_DATAGRAM_BYTES, Config
 from toolkit.rudp.congestion import base as congestion
@@ -382,8 +382,7 @@ class UdpChannel:
         if self._is_closed:
             raise PeerClosedError("this side has closed the connection")
         if self._connection.state is not ConnectionState.ESTABLISHED:
-            reason = printable(self._connection.close_reason)
-            raise PeerClosedError(reason or "the peer has closed the connection")
+            raise closed_by_peer(self._connection.close_code, self._connection.close_reason)
 
     def _end(self, code: int, reason: str) -> None:
         """Close the connection with this code and reason, and free everything."""

@@ -171,6 +171,13 @@ def test_a_message_header_is_decoded_as_encoded(length: int) -> None:
     assert wire.decode_frame_untrusted(wire.encode_message_header(length)) == wire.MessageHeader(length)
 
 
+@pytest.mark.parametrize(("reason", "length"), [("", 0), ("the code has ended", 18), ("é" * 300, 512)])
+def test_a_close_is_decoded_as_encoded(reason: str, length: int) -> None:
+    data = wire.encode_close(3, reason)
+    assert wire.decode_frame_untrusted(data[: wire.FRAME_BYTES]) == wire.CloseHeader(3, length)
+    assert data[wire.FRAME_BYTES :] == reason.encode()[:length]
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -180,7 +187,9 @@ def test_a_message_header_is_decoded_as_encoded(length: int) -> None:
         wire.encode_extent_header(Extent(0, 0, wire.MAX_EXTENT_BYTES + 1)),
         bytes(wire.FRAME_BYTES),
         b"\x01\0\0\0\0\0\0\x01" + bytes(16),
-        b"\x03" + bytes(23),
+        b"\x03\0\0\0\0\0\0\x03" + bytes(7) + b"\x01" + bytes(8),
+        b"\x03" + bytes(21) + (wire.MAX_REASON_BYTES + 1).to_bytes(2, "big"),
+        b"\x04" + bytes(23),
     ],
 )
 def test_an_invalid_frame_is_rejected(header: bytes) -> None:
