@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import platformdirs  # here, because loading it takes longer than the handshake with a host nearby
+
 from toolkit.channel import Address
 from toolkit.rudp.handshake_packets import MAX_TOKEN_BYTES
 
@@ -24,8 +26,6 @@ _MAX_FILE_BYTES: Final = 1 << 20
 
 def default_path() -> Path:
     """Return the file in the user's cache directory."""
-    import platformdirs
-
     return Path(platformdirs.user_cache_dir("nettool")) / "tokens.json"
 
 
