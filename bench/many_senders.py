@@ -26,7 +26,9 @@ from statistics import median
 
 from tabulate import tabulate
 
-import toolkit.cli.app
+import toolkit.cli.send  # noqa: F401 - before the senders are forked
+import toolkit.transports.tcp.connect
+import toolkit.transports.udp.connect  # noqa: F401
 from toolkit.cli.main import run
 from toolkit.units import format_size, parse_size
 
