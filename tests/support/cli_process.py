@@ -61,6 +61,7 @@ def nettool(
         capture_output=True,
         timeout=LIMIT_S,
         preexec_fn=before,
+        start_new_session=True,  # away from the terminal at which the tests run: nettool would ask there
         cwd=cwd,
         check=False,
     )

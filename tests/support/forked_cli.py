@@ -122,6 +122,7 @@ def _write(descriptor: int, content: bytes) -> None:
 
 def _run(arguments: list[str], passed: list[Connection], folder: str, environment: dict[str, str]) -> None:
     """Run in the forked process: replace the descriptors, then be `nettool`."""
+    os.setsid()  # away from the terminal at which the tests run: nettool would ask there
     for number, connection in enumerate(passed):
         os.dup2(connection.fileno(), number)
         connection.close()

@@ -1,4 +1,4 @@
-"""nettool at a terminal: a process whose stdin and stderr are a pseudo-terminal, as a user sees and types them."""
+"""nettool at a terminal: a pseudo-terminal that a process is started from, as a user sees it and types at it."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ class AtTerminal:
 
     process: "subprocess.Popen[bytes]"
     master: int
+    slave: int
     shown: str = ""
 
     def wait_for(self, pattern: str) -> re.Match[str]:
@@ -44,9 +45,16 @@ class AtTerminal:
         assert self.process.stdout is not None
         output = self.process.stdout.read()
         code = self.process.wait(LIMIT_S)
+        self.forget_slave()
         while piece := self._read():
             self.shown += piece.decode()
         return code, output.decode(), self.shown
+
+    def forget_slave(self) -> None:
+        """Close this process's end: when the other one closes its own, the terminal is at its end."""
+        if self.slave >= 0:
+            os.close(self.slave)
+            self.slave = -1
 
     def _read(self) -> bytes:
         try:
@@ -62,26 +70,37 @@ def at_terminal(
     columns: int = 80,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    stdin: Path | None = None,
+    wrapper: Sequence[str] = (),
 ) -> Iterator[AtTerminal]:
-    """Run a command at a terminal of this size, and kill it at the end of the block. Its stdout is a pipe."""
+    """Run a command at a terminal of this size, and kill it at the end of the block. Its stdout is a pipe.
+
+    stdin: a file to read instead of the terminal; stderr is then the same pipe as stdout
+    wrapper: a command prefix
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    source = os.dup(slave) if stdin is None else os.open(stdin, os.O_RDONLY)
     process = subprocess.Popen(
-        [*NETTOOL, *map(str, arguments)],
-        stdin=slave,
+        [*wrapper, *NETTOOL, *map(str, arguments)],
+        stdin=source,
         stdout=subprocess.PIPE,
-        stderr=slave,
+        stderr=slave if stdin is None else subprocess.STDOUT,
         cwd=cwd,
         env={**variables, "TERM": "xterm-256color", **(environment or {})},
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C reaches the process
+        preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),  # so that Ctrl-C reaches the process
     )
-    os.close(slave)
+    os.close(source)
+    running = AtTerminal(process, master, slave)
+    if stdin is None:  # otherwise the process has the terminal open while it asks only
+        running.forget_slave()
     try:
-        yield AtTerminal(process, master)
+        yield running
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
         os.close(master)
+        running.forget_slave()

@@ -70,7 +70,9 @@ class TestUsage:
         files_for(tmp_path)
         ended = nettool_here(*command, "192.0.2.7", cwd=tmp_path)
         assert ended.code == ExitCode.USAGE
-        assert complaint(ended) == "nettool: add --code, --key, or --open if the receiver runs with --open"
+        assert complaint(ended) == (
+            "nettool: add --code (or set NETTOOL_CODE), --key, or --open if the receiver runs with --open"
+        )
 
     def test_a_malformed_code_in_the_environment_is_a_usage_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -202,6 +202,32 @@ class TestPrompt:
         assert shown.count(PROMPT) == 1
         assert code not in records.read_text()
 
+    def test_a_sender_of_standard_input_asks_at_its_terminal(self, transport: str, incoming: Path, file: Path) -> None:
+        """Neither stdin nor stderr is the terminal, as in `nettool tcp-send - HOST < file 2> log`."""
+        with (
+            asking(incoming, "--once") as (receiving, code),
+            at_terminal(f"{transport}-send", "-", receiving.target, stdin=file) as sending,
+        ):
+            sending.wait_for(PROMPT)
+            sending.type("lunar\n")
+            sending.wait_for(f"a code begins with a number.*\r\n{PROMPT}")
+            sending.type(code + "\n")
+            status, output, shown = sending.end()
+            assert status == 0, (output, shown)
+            assert PROMPT not in output
+        assert (incoming / "stdin").read_bytes() == file.read_bytes()
+
+    def test_a_sender_in_the_background_of_its_terminal_says_what_to_do(self, incoming: Path, file: Path) -> None:
+        """The system would stop it if it read the terminal."""
+        in_background = ("sh", "-c", 'set -m; "$@" & wait $!', "sh")
+        with (
+            asking(incoming) as (receiving, _),
+            at_terminal("tcp-send", "-", receiving.target, stdin=file, wrapper=in_background) as sending,
+        ):
+            status, output, shown = sending.end()
+        assert (status, shown) == (ExitCode.UNREACHABLE, "")
+        assert "asks for a code: add --code with the code that it shows, or set NETTOOL_CODE" in output
+
     def test_standard_input_that_is_sent_is_not_asked(self, incoming: Path) -> None:
         with asking(incoming) as (receiving, _):
             refused(nettool("tcp-send", "-", receiving.target, stdin=b"7-ocean-brick-lunar\n"), "asks for a code")

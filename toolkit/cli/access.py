@@ -19,7 +19,8 @@ from typing import Annotated, ClassVar, TypeVar
 
 from toolkit.channel import Address
 from toolkit.cli.command import flag, number, option
-from toolkit.cli.output import print_status, print_warning, stderr_is_terminal
+from toolkit.cli.output import print_status, print_warning
+from toolkit.cli.prompt import Terminal, user_terminal
 from toolkit.cli.target import DEFAULT_PORT
 from toolkit.errors import CredentialRequiredError, UsageError, printable
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
@@ -34,7 +35,7 @@ CODE_VARIABLE = "NETTOOL_CODE"
 _QR_LINES, _QR_COLUMNS = 40, 100
 """On a smaller terminal, the picture would scroll the other output away."""
 _PROMPTS = 3
-_NO_CREDENTIAL = "add --code, --key, or --open if the receiver runs with --open"
+_NO_CREDENTIAL = "add --code (or set NETTOOL_CODE), --key, or --open if the receiver runs with --open"
 _T = TypeVar("_T")
 
 Plaintext = Annotated[
@@ -86,9 +87,10 @@ class CredentialArguments:
         given = self.credential()
         if given.method is not Method.NONE or self.is_open or _is_here(receiver):
             return given
-        if not _can_ask():
-            raise UsageError(_NO_CREDENTIAL)
-        code = _ask_for_code()
+        with user_terminal() as user:
+            if user is None:
+                raise UsageError(_NO_CREDENTIAL)
+            code = _ask_for_code(user)
         if code is None:
             raise UsageError(f"no code was entered: {_NO_CREDENTIAL}")
         return code.credential
@@ -237,9 +239,10 @@ def with_credential(given: Credential, attempt: Callable[[Credential], _T]) -> _
     try:
         return attempt(given)
     except CredentialRequiredError as error:
-        if not (error.is_code and _can_ask()):
+        if not error.is_code:
             raise
-        code = _ask_for_code()
+        with user_terminal() as user:
+            code = None if user is None else _ask_for_code(user)
         if code is None:
             raise
     return attempt(code.credential)
@@ -265,10 +268,6 @@ def _is_here(receiver: Address) -> bool:
     return all(address_of(name).is_loopback for _, name in resolve(receiver, socket.SOCK_STREAM))
 
 
-def _can_ask() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and stderr_is_terminal()
-
-
 def is_loopback(host: str) -> bool:
     """Return whether `host` has addresses, and all of them are loopback addresses."""
     try:
@@ -278,21 +277,16 @@ def is_loopback(host: str) -> bool:
     return bool(host) and all(Address(str(name[0]), 0).is_loopback for *_, name in found)
 
 
-def _ask_for_code() -> Code | None:
+def _ask_for_code(user: Terminal) -> Code | None:
     """Read a code from the terminal; None if the user enters nothing, or fails to type one _PROMPTS times."""
     for _ in range(_PROMPTS):
-        sys.stderr.write("code that the receiver shows: ")
-        sys.stderr.flush()
-        line = sys.stdin.readline()
-        if not line.endswith("\n"):
-            print_status("")
-            return None
-        if not line.strip():
+        line = user.ask("code that the receiver shows: ")
+        if not line:
             return None
         try:
             return parse_code(line)
         except UsageError as error:
-            print_status(str(error))
+            user.show(f"{error}\n")
     return None
 
 

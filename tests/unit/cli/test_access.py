@@ -109,7 +109,9 @@ class TestBeforeConnecting:
         self, typed: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         terminal(monkeypatch, typed)
-        with pytest.raises(UsageError, match="add --code, --key, or --open if the receiver runs with --open"):
+        with pytest.raises(
+            UsageError, match=r"add --code \(or set NETTOOL_CODE\), --key, or --open if the receiver runs with --open"
+        ):
             CredentialArguments().credential_for(Address("192.0.2.7", 9000))
 
     def test_one_address_elsewhere_is_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
