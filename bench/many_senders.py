@@ -26,7 +26,7 @@ from statistics import median
 
 from tabulate import tabulate
 
-import toolkit.cli.send  # noqa: F401 - before the senders are forked
+import toolkit.cli.send
 import toolkit.transports.tcp.connect
 import toolkit.transports.udp.connect  # noqa: F401
 from toolkit.cli.main import run

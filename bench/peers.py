@@ -3,14 +3,16 @@
     python bench/peers.py [--size 1GiB] [--repeat 5] [--folder DIR] [--cc cubic]
 
 Each round runs every tool once, in random order: `nettool tcp-send` and `nettool udp-send`, encrypted and with
-`--plaintext`, and, if installed, `iperf3` (TCP, memory to memory, in the clear), Debian's `srt-file-transmit` (in the
-clear) and Debian's ngtcp2 (`gtlsserver` and `gtlsclient`, a download over QUIC). All but iperf3 copy from file to file.
-nettool verifies the digest, and its time ends with the verified digest. SRT and ngtcp2 report nothing, so their time is
-that of the sending or downloading process. (`nettool bench loopback --transports udp,quic` compares with aioquic.)
+`--plaintext`, `cp`, and, if installed, `iperf3` (TCP, memory to memory, in the clear), Debian's `srt-file-transmit` (in
+the clear) and Debian's ngtcp2 (`gtlsserver` and `gtlsclient`, a download over QUIC). All but iperf3 copy from file to
+file. nettool verifies the digest, and its time ends with the verified digest. `cp`, SRT and ngtcp2 report nothing, so
+their time is that of the copying, sending or downloading process. Memory is warmed before each run. (`nettool bench
+loopback --transports udp,quic` compares with aioquic.)
 """
 
 import argparse
 import json
+import mmap
 import random
 import shutil
 import subprocess
@@ -32,6 +34,8 @@ from tabulate import tabulate
 from toolkit.units import format_rate, parse_size
 
 LIMIT_S = 300
+WARM_FACTOR = 3
+"""A transfer's file at the receiver takes its size in memory, and tools that buffer take more."""
 
 
 @contextmanager
@@ -43,6 +47,23 @@ def running(arguments: list[str], **options: object) -> Iterator[subprocess.Pope
         if process.poll() is None:
             process.terminate()
         process.communicate(timeout=10)
+
+
+def warm_memory(size_bytes: int) -> None:
+    """Touch this much memory and free it again.
+
+    The host of a virtual machine may give it memory slowly. Without this, the tool that happens to write to memory for
+    the first time pays for it, up to several times what the transfer itself takes.
+    """
+    mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+
+
+def cp(source: Path, folder: Path) -> float:
+    start = time.monotonic()
+    subprocess.run(["cp", "--reflink=never", str(source), str(folder)], timeout=LIMIT_S, check=True)
+    seconds = time.monotonic() - start
+    (folder / source.name).unlink()
+    return source.stat().st_size * 8 / seconds
 
 
 def nettool(transport: str, source: Path, folder: Path, *options: str, is_plaintext: bool = False) -> float:
@@ -82,7 +103,7 @@ def srt(source: Path, folder: Path) -> float:
     with running(to) as receiver:
         time.sleep(0.3)  # it does not report when it listens; not part of the measured time
         start = time.monotonic()
-        sender = ["srt-file-transmit", "-q", f"file://{source}", "srt://127.0.0.1:5298"]
+        sender = ["srt-file-transmit", "-q", f"file://{source}", f"srt://127.0.0.1:5298?streamid={source.name}"]
         subprocess.run(sender, capture_output=True, timeout=LIMIT_S, check=True)
         receiver.wait(LIMIT_S)
         seconds = time.monotonic() - start
@@ -134,6 +155,7 @@ def tools(source: Path, folder: Path, congestion_control: str) -> dict[str, Call
         ),
         "nettool udp": lambda: nettool("udp", source, folder),
         "nettool udp, plaintext": lambda: nettool("udp", source, folder, is_plaintext=True),
+        "cp": lambda: cp(source, folder),
     }
     if shutil.which("iperf3"):
         found[f"iperf3 tcp-{congestion_control}"] = lambda: iperf3(source.stat().st_size, congestion_control)
@@ -165,6 +187,7 @@ def main() -> None:
         samples: dict[str, list[float]] = {tool: [] for tool in found}
         for turn in range(-1, arguments.repeat):  # the first round is a warm-up
             for tool in generator.sample(list(found), len(found)):
+                warm_memory(WARM_FACTOR * arguments.size)
                 figure = found[tool]()
                 if turn >= 0:
                     samples[tool].append(figure)

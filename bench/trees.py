@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from peers import LIMIT_S, running
+from peers import LIMIT_S, WARM_FACTOR, running, warm_memory
 from tabulate import tabulate
 
 from toolkit.units import format_rate, parse_size
@@ -70,6 +70,7 @@ def main() -> None:
                 file.write(generator.randbytes(1 << 20))
         for number in range(-1, arguments.repeat):
             for name, transport in generator.sample(turns, len(turns)):
+                warm_memory(WARM_FACTOR * arguments.size)
                 figures = transfer(trees[name], transport, source, received)
                 if number >= 0:
                     samples[name, transport].append(figures)
