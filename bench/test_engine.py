@@ -298,7 +298,7 @@ class TestPair:
                         step = BATCH * transmit.segment_bytes
                         for i in range(0, len(transmit.data), step):
                             receiver.handle_batch(Batch(transmit.data[i : i + step], transmit.segment_bytes), now_ns)
-                        far.update_receive_window(0, is_drained=True)
+                        far.update_receive_window(0, is_drained=True, now_ns=now_ns)
                     timeout_ns = sender.poll_timeout()
                     if timeout_ns is not None and timeout_ns <= now_ns:
                         sender.handle_timeout(now_ns)

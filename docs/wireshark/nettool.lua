@@ -102,7 +102,7 @@ local LAYOUTS = {
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "largest", 8, "largest packet number received" },
-        { "delay_us", 4, "time from the arrival of that packet to this acknowledgement, in us; 2^32 - 1 if unknown" },
+        { "delay_us", 4, "how long the largest ack-eliciting packet has waited for it, in us; 2^32 - 1 if unknown" },
         { "data_window", 8, "first offset of the data stream that may not be sent yet" },
         { "message_window", 8, "first offset of the message stream that may not be sent yet" },
         { "ect_count", 4, "packets received with ECT(0) or ECT(1), modulo 2^32" },

@@ -173,7 +173,7 @@ def _give(server: ServerHandshakes[None], datagram: bytes, peer: tuple[str, int]
     if len(datagram) < wire.PREFIX.size or not datagram:
         return []
     if datagram[0] == wire.PacketType.FINISH:
-        established = decoded(server.handle_finish_untrusted, datagram, peer)
+        established = decoded(server.handle_finish_untrusted, datagram, peer, now_ns)
         if established is not None:
             server.complete(established)
         return []

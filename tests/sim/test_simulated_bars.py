@@ -17,7 +17,7 @@ from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES
 from toolkit.netmodel.spec import LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.wire import HEADER_BYTES
 from toolkit.simulator.result import ExperimentResult
-from toolkit.simulator.simulator import Experiment, FlowSpec, payload_share, run
+from toolkit.simulator.simulator import RECEIVE_WINDOW_BYTES, Experiment, FlowSpec, payload_share, run
 
 PAYLOAD_BYTES = 1500 - 28 - HEADER_BYTES
 
@@ -146,3 +146,26 @@ def test_cubic_follows_its_response_function(loss: float) -> None:
     """
     expected = (0.4 * 3.7 / (4 * 0.3)) ** 0.25 * 0.2**0.75 / loss**0.75
     assert 0.8 * expected <= mean_window_packets("cubic", 200 * MS, loss, 40 * SECOND) <= 1.25 * expected
+
+
+@pytest.mark.parametrize("window_bytes", [RECEIVE_WINDOW_BYTES, 104 << 10])
+@pytest.mark.parametrize("rtt_ms", [40, 167, 300])
+def test_the_receive_window_does_not_limit_a_long_path(rtt_ms: int, window_bytes: int) -> None:
+    """nettool sim --rate 1Gbit --rtt 40ms,167ms,300ms --size 128MiB --receive-window 8MiB,104KiB,1GiB
+
+    The windows are those of a receiver with a large socket buffer and with the default one of Linux (net.core.rmem_max
+    of 212,992), and one without limit.
+    """
+
+    def goodput(window: int) -> float:
+        flow = FlowSpec(size_bytes=128 << 20, receive_window_bytes=window)
+        return run(Experiment(default_link(1e9, rtt_ms * MS), [flow])).goodput_bps
+
+    assert goodput(window_bytes) >= 0.95 * goodput(1 << 30)
+
+
+def test_a_slow_return_path_does_not_limit_the_transfer() -> None:
+    """10 Mbit/s forward, and 100 kbit/s for the acknowledgements (no option of `nettool sim`)."""
+    forward = PathSpec(rate_bps=10e6, delay_ns=20 * MS, queue=QueueSpec())
+    link = LinkSpec(forward, replace(forward, rate_bps=100e3))
+    assert run(Experiment(link, [FlowSpec(size_bytes=16 << 20)])).goodput_bps >= 9e6

@@ -151,7 +151,7 @@ class Pair:
             finish,
             near_observer,
         )
-        near.start(far_config.receive_window_bytes, None)
+        near.start(far_config.receive_window_bytes)
         far = Connection(
             far_config,
             far_source,

@@ -117,6 +117,6 @@ def complete(server: ServerHandshakes[None], handshake: ClientHandshake[None]) -
     """Give the client's FINISH to the server, which makes the connection; return its client id."""
     assert handshake.accepted is not None
     assert wire.connection_id_untrusted(handshake.accepted.finish)[0] == wire.PacketType.FINISH
-    established = server.handle_finish_untrusted(handshake.accepted.finish, PEER)
+    established = server.handle_finish_untrusted(handshake.accepted.finish, PEER, MS)
     server.complete(established)
     return established.client_id

@@ -24,7 +24,7 @@ from toolkit.netmodel.spec import LinkSpec
 from toolkit.report.simulation import TRACE_HEADER, SimulationRow, as_json, table, trace_lines
 from toolkit.rudp.congestion import base as congestion
 from toolkit.simulator.result import ExperimentResult
-from toolkit.simulator.simulator import IP_UDP_BYTES, Experiment, FlowSpec, run
+from toolkit.simulator.simulator import IP_UDP_BYTES, RECEIVE_WINDOW_BYTES, Experiment, FlowSpec, run
 from toolkit.units import (
     format_duration_ns,
     format_fraction,
@@ -68,6 +68,15 @@ class FlowArguments:
     validate: Annotated[
         bool, flag("--validate", text="Add the round trip in which the receiver validates the sender's address.")
     ] = False
+    receive_window: Annotated[
+        str | None,
+        option(
+            "--receive-window",
+            metavar="SIZE",
+            text="Receive window at the beginning; it grows with the path.",
+            default="8MiB, a quarter of the socket buffer",
+        ),
+    ] = None
     seed: Annotated[int, option("--seed", metavar="N", text="Seed of every random draw.")] = 1
 
     def spec(self) -> FlowSpec:
@@ -76,6 +85,9 @@ class FlowArguments:
             size_bytes=_size(self.size) if self.size or not self.duration else None,
             duration_ns=_duration_ns(self.duration) if self.duration else None,
             validates_address=self.validate,
+            receive_window_bytes=RECEIVE_WINDOW_BYTES
+            if self.receive_window is None
+            else parse_size(self.receive_window),
         )
 
 

@@ -34,7 +34,6 @@ class AckTracker:
     packets_received:  ack-eliciting packets, duplicates included
     packets_duplicate: those of them that had arrived before
     packets_accepted:  packets of any type without duplicates
-    bytes_received:    size of the ack-eliciting datagrams, without duplicates
     largest_eliciting: highest packet number of all, when an ack-eliciting packet had it last
     """
 
@@ -43,7 +42,6 @@ class AckTracker:
         self.packets_received = 0
         self.packets_duplicate = 0
         self.packets_accepted = 0
-        self.bytes_received = 0
         self.largest_eliciting = -1
         self._ack_every_bytes = INITIAL_ACK_EVERY_BYTES
         self._max_ack_delay_ns = INITIAL_MAX_ACK_DELAY_NS
@@ -52,7 +50,8 @@ class AckTracker:
         self._least_unacked = 0  # the sender needs no acknowledgement below this packet number
         self._frequency_number = -1  # packet number of the PING that has set the frequency
         self._largest = -1
-        self._largest_time_ns = 0
+        self._newest_eliciting = -1  # highest number of an ack-eliciting packet, whatever came after it
+        self._newest_eliciting_time_ns = 0
         self._unacked_bytes = 0
         self._is_immediate = False
         self._ect_count = 0
@@ -82,12 +81,12 @@ class AckTracker:
             self.packets_accepted += accepted
         else:
             self.packets_accepted += count
-        self.bytes_received += size_bytes
         if start > self._largest + 1 or end <= self._largest:
             self._is_immediate = True  # a new gap, or a late packet that fills one (RFC 9000 section 13.2.1)
         if end > self._largest + 1:
             self._largest = self.largest_eliciting = end - 1
-            self._largest_time_ns = now_ns
+        if end > self._newest_eliciting + 1:
+            self._newest_eliciting, self._newest_eliciting_time_ns = end - 1, now_ns
         self._unacked_bytes += size_bytes
         if self._is_immediate or self._unacked_bytes >= self._ack_every_bytes:
             self.ack_time_ns = now_ns
@@ -155,7 +154,7 @@ class AckTracker:
         self.ack_time_ns = None
         self._is_immediate = False
         self._unacked_bytes = 0
-        delay_us = max(0, now_ns - self._largest_time_ns) // 1000
+        delay_us = max(0, now_ns - self._newest_eliciting_time_ns) // 1000
         return [
             wire.AckPacket(
                 ranges[i : i + per_packet],

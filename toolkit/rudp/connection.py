@@ -61,11 +61,13 @@ class Connection:
         finish: bytes | None = None,
         observer: ConnectionObserver | None = None,
         peer_address: PeerAddress | None = None,
+        rtt_ns: int | None = None,
     ) -> None:
         """`protection` seals and opens every packet. `observer` receives the events.
 
         `finish` is a client's last packet of the handshake. It is sent first, and again after every probe timeout until
         a packet of the server has opened. `peer_address` is the client's address, which may change; None on a client.
+        `rtt_ns` is the first RTT sample, that of the handshake, if there is one.
         """
         self.local_id = local_id
         path = PathState(config, peer_datagram_bytes, peer_address)
@@ -73,6 +75,8 @@ class Connection:
         self.acks = AckTracker()
         self.receive_window = ReceiveWindow(config.receive_window_bytes)
         self._recovery = self.sender.recovery
+        if rtt_ns is not None:
+            self._recovery.on_handshake_rtt(rtt_ns, now_ns)
         self._data = DataAssembler(local_id, self.receive_window, self.acks, protection)
         self._messages = MessageAssembler(config.max_message_bytes)
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
@@ -218,15 +222,10 @@ class Connection:
 
     # Commands
 
-    def start(self, data_limit: int, rtt_ns: int | None) -> None:
-        """Begin on a client, with the results of the handshake: the send limit, and the first RTT sample, if any.
-
-        The client sends a PING at once: the answer shows that FINISH has arrived.
-        """
+    def start(self, data_limit: int) -> None:
+        """Begin on a client, with the send limit. It sends a PING at once: the answer shows that FINISH has arrived."""
         self.sender.streams.data.limit = data_limit
         self.sender.request_ping()
-        if rtt_ns is not None:
-            self._recovery.path.rtt.update(rtt_ns, 0)
 
     def send_message(self, message: bytes) -> None:
         """Queue a message of at most `config.max_message_bytes`."""
@@ -241,12 +240,13 @@ class Connection:
         self._is_close_due |= self.state is ConnectionState.ESTABLISHED
         self._lifetime.close(code, reason)
 
-    def update_receive_window(self, dropped_datagrams: int, is_drained: bool) -> None:
-        """Adapt the receive window to the socket; call it after each arrival. The next acknowledgement tells the peer.
+    def update_receive_window(self, dropped_datagrams: int, is_drained: bool, now_ns: int) -> None:
+        """Adapt the receive window to path and socket; call it after each arrival. The next ACK tells the peer.
 
         `dropped_datagrams` is a total (SO_RXQ_OVFL); `is_drained` says that the driver has emptied the socket's queue.
         """
-        self.receive_window.adapt(self.acks.bytes_received, self._data.received_end, dropped_datagrams, is_drained)
+        self.receive_window.on_rtt(self._recovery.path.rtt.latest_rtt_ns, self._recovery.rtt_sample_time_ns)
+        self.receive_window.adapt(self._data.received_end, dropped_datagrams, is_drained, now_ns)
 
     def set_accept_limit(self, offset: int) -> None:
         """Drop data from stream offset `offset` on as if it were lost: the application has no room for it yet."""
@@ -304,6 +304,8 @@ class Connection:
             dropped_datagrams=self.receive_window.dropped_datagrams,
         )
         self._control.queue_acks(acks)
+        if self.receive_window.wants_rtt(self._data.received_end, now_ns):
+            self.sender.request_ping()
 
     def _update_keys(self) -> None:
         """Update the keys if it is time, which needs an acknowledgement of what was sent with them."""

@@ -88,6 +88,8 @@ class Established(Generic[Keys]):
     client_id, server_id: the connection ids of both sides
     client:               the client's parameters
     keys, method:         as the key exchange has returned them
+    rtt_ns:               how long FINISH has followed ACCEPT, if that was sent once: the client's work included, and
+                          the time of a FINISH that was lost
     """
 
     client_id: int
@@ -95,6 +97,7 @@ class Established(Generic[Keys]):
     client: packets.ClientParameters
     keys: Keys
     method: int
+    rtt_ns: int | None
 
 
 @dataclass(slots=True)
@@ -107,6 +110,7 @@ class _Pending(Generic[Keys]):
     opened: OpenedSecurity[Keys]
     accept: list[bytes]
     give_up_ns: int
+    accept_time_ns: int | None  # None once it was repeated: FINISH may answer either (Karn's algorithm)
     established: Established[Keys] | None = None  # once FINISH has opened
 
     @property
@@ -161,6 +165,7 @@ class ServerHandshakes(Generic[Keys]):
         if pending is not None:
             # In another order: a path whose queue has no room for all pieces would lose the same one every time.
             pending.accept.append(pending.accept.pop(0))
+            pending.accept_time_ns = None
             return list(pending.accept)
         network = network_of(host)
         if key in self._completed or not self._rates.may_begin(network, now_ns):
@@ -196,7 +201,7 @@ class ServerHandshakes(Generic[Keys]):
         )
         accept = packets.encode_accept(client_id, opened.accept(server.encode()))
         give_up_ns = now_ns + PENDING_LIFETIME_NS
-        pending = _Pending(peer, host, client_id, server.server_id, client, opened, accept, give_up_ns)
+        pending = _Pending(peer, host, client_id, server.server_id, client, opened, accept, give_up_ns, now_ns)
         self._make_room(host)
         self._pending[pending.key] = pending
         self._by_server_id[pending.server_id] = pending
@@ -217,7 +222,9 @@ class ServerHandshakes(Generic[Keys]):
         if not self._by_host[pending.host]:
             del self._by_host[pending.host]
 
-    def handle_finish_untrusted(self, datagram: bytes | memoryview, peer: PeerAddress) -> Established[Keys]:
+    def handle_finish_untrusted(
+        self, datagram: bytes | memoryview, peer: PeerAddress, now_ns: int
+    ) -> Established[Keys]:
         """Take a FINISH from `peer`; return the handshake that it finishes. Raises ProtocolError if it is invalid.
 
         Call `complete` when the connection exists; until then, a repeated FINISH has the same result.
@@ -227,8 +234,9 @@ class ServerHandshakes(Generic[Keys]):
             raise ProtocolError("FINISH packet without a handshake")
         if pending.established is None:
             keys = pending.opened.finish_untrusted(packets.decode_finish_untrusted(datagram))
+            rtt_ns = None if pending.accept_time_ns is None else now_ns - pending.accept_time_ns
             pending.established = Established(
-                pending.client_id, pending.server_id, pending.client, keys, pending.opened.method
+                pending.client_id, pending.server_id, pending.client, keys, pending.opened.method, rtt_ns
             )
         return pending.established
 

@@ -37,6 +37,7 @@ class LossRecovery:
     packets_lost:            declared lost, without probes of the path MTU
     packets_spuriously_lost: declared lost, but acknowledged later
     peer_dropped_datagrams:  what the peer reports to have been dropped at its socket
+    rtt_sample_time_ns:      when the latest RTT sample was taken; None before the first
     """
 
     def __init__(
@@ -57,10 +58,16 @@ class LossRecovery:
         self.packets_lost = 0
         self.packets_spuriously_lost = 0
         self.peer_dropped_datagrams = 0
+        self.rtt_sample_time_ns: int | None = None
         self.largest_acked = -1
         self._streams = streams
         self._observer = observer
         self._last_sent_time_ns = 0
+
+    def on_handshake_rtt(self, rtt_ns: int, now_ns: int) -> None:
+        """Take the first RTT sample, from the handshake."""
+        self.path.rtt.update(rtt_ns, 0)
+        self.rtt_sample_time_ns = now_ns
 
     def change_path(self, path: PathState) -> None:
         """Use `path` from now on (RFC 9000 section 9.4).
@@ -148,13 +155,16 @@ class LossRecovery:
         return True
 
     def _sample_rtt(self, acked: PacketGroup, ack: wire.AckPacket, now_ns: int) -> int | None:
-        """Sample the RTT if the largest packet is newly acknowledged; return it without the peer's delay."""
-        is_sample = acked.newest == ack.ranges[0][1] - 1 and acked.newest > self.largest_acked
-        if not is_sample or ack.delay_us == wire.UNKNOWN_DELAY_US:
+        """Sample the RTT if the largest ack-eliciting packet is newly acknowledged; return it without the peer's delay.
+
+        Larger numbers may be acknowledged with it: those of packets that elicit no acknowledgement.
+        """
+        if acked.newest <= self.largest_acked or ack.delay_us == wire.UNKNOWN_DELAY_US:
             return None
         rtt = self.path.rtt
         latest_rtt_ns = now_ns - acked.newest_state.sent_time_ns
         rtt.update(latest_rtt_ns, ack.delay_us * 1000)
+        self.rtt_sample_time_ns = now_ns
         return max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, rtt.min_rtt_ns), 1)
 
     def _on_acked(self, acked: PacketGroup, now_ns: int) -> None:

@@ -109,7 +109,7 @@ DATA: Final = Layout(
 ACK: Final = Layout(
     *COMMON.fields,
     Field("largest", "Q", "largest packet number received"),
-    Field("delay_us", "I", "time from the arrival of that packet to this acknowledgement, in us; 2^32 - 1 if unknown"),
+    Field("delay_us", "I", "how long the largest ack-eliciting packet has waited for it, in us; 2^32 - 1 if unknown"),
     Field("data_window", "Q", "first offset of the data stream that may not be sent yet"),
     Field("message_window", "Q", "first offset of the message stream that may not be sent yet"),
     Field("ect_count", "I", "packets received with ECT(0) or ECT(1), modulo 2^32"),

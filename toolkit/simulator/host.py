@@ -132,6 +132,8 @@ class Host:
         for batch, arrival_ns in batches:
             connection.handle_batch(batch, arrival_ns)
             self._after_batch(connection, arrival_ns)
+        if batches:
+            connection.update_receive_window(0, is_drained=True, now_ns=now_ns)
         timeout_ns = connection.poll_timeout()
         if timeout_ns is not None and timeout_ns <= now_ns:
             connection.handle_timeout(now_ns)
@@ -214,8 +216,9 @@ class ClientHost(Host):
                 now_ns,
                 Unprotected(),
                 accepted.finish,
+                rtt_ns=accepted.rtt_ns,
             )
-            connection.start(accepted.server.data_window, accepted.rtt_ns)
+            connection.start(accepted.server.data_window)
             connection.offer_data(1 << 60 if self._size_bytes is None else self._size_bytes)
             self.connection = connection
             self._drive(connection, [], now_ns)
@@ -279,11 +282,18 @@ class ServerHost(Host):
                 return
 
     def _establish_untrusted(self, datagram: memoryview, now_ns: int) -> None:
-        done = self._handshakes.handle_finish_untrusted(datagram, _CLIENT_ADDRESS)
+        done = self._handshakes.handle_finish_untrusted(datagram, _CLIENT_ADDRESS, now_ns)
         self._handshakes.complete(done)
         size = min(done.client.datagram_bytes, self._config.max_datagram_bytes)
         self.connection = Connection(
-            self._config, self._source, done.server_id, done.client_id, size, now_ns, Unprotected()
+            self._config,
+            self._source,
+            done.server_id,
+            done.client_id,
+            size,
+            now_ns,
+            Unprotected(),
+            rtt_ns=done.rtt_ns,
         )
 
     def _after_batch(self, connection: Connection, now_ns: int) -> None:

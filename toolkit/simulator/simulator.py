@@ -27,14 +27,15 @@ from toolkit.netmodel.spec import LinkSpec, PathSpec
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
+from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES, initial_window_bytes
 from toolkit.simulator.host import ClientHost, Host, PatternSource, ServerHost
 from toolkit.simulator.inbox import DatagramRun, Datagrams
 from toolkit.simulator.result import ExperimentResult, FlowResult, FlowSample, QueueingDelay, jain_index_of
 from toolkit.units import rate_of, to_seconds
 
 IP_UDP_BYTES: Final = 28
-RECEIVE_WINDOW_BYTES: Final = 1 << 30
-"""The receive window of the socket driver on a host that keeps up, as every simulated host does."""
+RECEIVE_WINDOW_BYTES: Final = initial_window_bytes(WANTED_SOCKET_BUFFER_BYTES)
+"""The initial receive window of the socket driver on a host whose system permits the socket buffer that it asks for."""
 DEFAULT_LIMIT_NS: Final = 3600 * 10**9
 CORRUPT: Final = "corrupt"
 TOO_LARGE: Final = "too large"
@@ -50,6 +51,7 @@ class FlowSpec:
     rate_bps:                as in `toolkit.rudp.config.Config`
     validates_address:       the client has no token, so the server validates its address, which costs one round trip
     host_mtu_bytes:          the MTU that the hosts assume; None: that of the link
+    receive_window_bytes:    initial receive window
     """
 
     congestion_control: str = DEFAULT_CONTROLLER
@@ -60,6 +62,7 @@ class FlowSpec:
     rate_bps: float | None = None
     validates_address: bool = False
     host_mtu_bytes: int | None = None
+    receive_window_bytes: int = RECEIVE_WINDOW_BYTES
 
     def __post_init__(self) -> None:
         if self.size_bytes is None and self.duration_ns is None:
@@ -176,7 +179,7 @@ class Simulator:
             congestion_control=spec.congestion_control,
             rate_bps=spec.rate_bps,
             max_datagram_bytes=max(mtu_bytes - IP_UDP_BYTES, wire.MIN_DATAGRAM_BYTES),
-            receive_window_bytes=RECEIVE_WINDOW_BYTES,
+            receive_window_bytes=spec.receive_window_bytes,
             seed=seed,
         )
         stop_ns = None if spec.duration_ns is None else spec.start_ns + spec.duration_ns

@@ -118,6 +118,20 @@ class TestTiming:
         assert ack.ranges == [(5, 6), (3, 4), (0, 1)]
         assert ack.delay_us == 8000
 
+    @pytest.mark.parametrize("first", ["eliciting", "non-eliciting"])
+    def test_the_delay_is_that_of_the_largest_ack_eliciting_packet(self, first: str) -> None:
+        """A packet that elicits no acknowledgement may have a larger number, and may have arrived before it."""
+        acks = AckTracker()
+        arrive(acks, 0, now_ns=2 * MS)
+        if first == "non-eliciting":
+            acks.on_non_eliciting_packet(2)
+        arrive(acks, 1, now_ns=10 * MS)
+        if first == "eliciting":
+            acks.on_non_eliciting_packet(2)
+        (ack,) = make_acks(acks, 18 * MS)
+        assert ack.ranges == [(0, 3)]
+        assert ack.delay_us == 8000
+
     def test_non_eliciting_packets_cause_no_acknowledgement_and_leave_no_gap(self) -> None:
         acks = AckTracker()
         acks.on_non_eliciting_packet(0)

@@ -55,7 +55,7 @@ def test_what_precedes_a_handshake_is_not_remembered() -> None:
             with suppress(ProtocolError):
                 server.handle_initial_untrusted(bytes(datagram), ("198.51.100.1", number), HOST, number)
             with suppress(ProtocolError):
-                server.handle_finish_untrusted(bytes([PacketType.FINISH]) + bytes(datagram[1:]), ("198.51.100.1", 1))
+                server.handle_finish_untrusted(bytes([PacketType.FINISH]) + bytes(datagram[1:]), ("198.51.100.1", 1), 0)
     assert server.pending == 0
 
 

@@ -18,8 +18,8 @@ CONFIG = Config(idle_timeout_ns=30 * SECOND)
 
 
 def client() -> Connection:
-    connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected())
-    connection.start(1 << 20, 40 * MS)
+    connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected(), rtt_ns=40 * MS)
+    connection.start(1 << 20)
     return connection
 
 
@@ -64,8 +64,10 @@ class TestHandshake:
     FINISH = bytes([0x06]) + bytes(40)
 
     def finishing(self) -> Connection:
-        connection = Connection(CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected(), self.FINISH)
-        connection.start(1 << 20, 40 * MS)
+        connection = Connection(
+            CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected(), self.FINISH, rtt_ns=40 * MS
+        )
+        connection.start(1 << 20)
         return connection
 
     def test_a_client_begins_with_finish(self) -> None:
@@ -108,7 +110,8 @@ class TestHandshake:
         packets = sent(connection)
         receive(connection, data(1))
         packets += sent(connection, START + SECOND)
-        assert kinds(packets) == [wire.PacketType.ACK]
+        assert wire.PacketType.ACK in kinds(packets)
+        assert wire.PacketType.PROBE not in kinds(packets)
 
     def test_a_client_uses_the_servers_id_at_once(self) -> None:
         datagrams = sent(client())

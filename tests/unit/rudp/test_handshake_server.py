@@ -151,7 +151,7 @@ class TestFinish:
         exchange(handshake, server, MS)
         assert handshake.accepted is not None
         with pytest.raises(ProtocolError):
-            server.handle_finish_untrusted(handshake.accepted.finish, (PEER[0], PEER[1] + 1))
+            server.handle_finish_untrusted(handshake.accepted.finish, (PEER[0], PEER[1] + 1), MS)
         assert complete(server, handshake) == CLIENT
 
     def test_a_forged_one_changes_nothing(self) -> None:
@@ -160,7 +160,7 @@ class TestFinish:
         assert handshake.accepted is not None
         forged = packets.encode_finish(handshake.accepted.server.server_id, b"\xff" * 1000)
         with pytest.raises(ProtocolError):
-            server.handle_finish_untrusted(forged, PEER)
+            server.handle_finish_untrusted(forged, PEER, MS)
         assert complete(server, handshake) == CLIENT
 
     def test_may_be_repeated_until_the_connection_exists(self) -> None:
@@ -168,9 +168,30 @@ class TestFinish:
         handshake, server = client(), make_server()
         exchange(handshake, server, MS)
         assert handshake.accepted is not None
-        first = server.handle_finish_untrusted(handshake.accepted.finish, PEER)
-        assert server.handle_finish_untrusted(handshake.accepted.finish, PEER) is first
+        first = server.handle_finish_untrusted(handshake.accepted.finish, PEER, MS)
+        assert server.handle_finish_untrusted(handshake.accepted.finish, PEER, MS) is first
         assert server.pending == 1
+
+    def test_gives_an_rtt_sample(self) -> None:
+        handshake, server = client(), make_server()
+        now_ns = exchange(handshake, server, 40 * MS)
+        assert handshake.accepted is not None
+        assert server.handle_finish_untrusted(handshake.accepted.finish, PEER, now_ns + 20 * MS).rtt_ns == 40 * MS
+
+    def test_gives_no_rtt_sample_after_a_repeated_accept(self) -> None:
+        """FINISH may answer either of them."""
+        handshake, server = client(), make_server()
+        lost: list[bytes] = []
+
+        def is_first_accept(datagram: bytes) -> bool:
+            if lost or datagram[0] != wire.PacketType.ACCEPT:
+                return False
+            lost.append(datagram)
+            return True
+
+        now_ns = exchange(handshake, server, 40 * MS, is_first_accept)
+        assert handshake.accepted is not None
+        assert server.handle_finish_untrusted(handshake.accepted.finish, PEER, now_ns + 20 * MS).rtt_ns is None
 
     def test_of_another_server_run_completes_nothing(self) -> None:
         handshake = client()
@@ -214,7 +235,7 @@ def test_sealed_parameters_reach_the_other_side() -> None:
     handshake, server = client(), make_server()
     exchange(handshake, server, MS)
     assert handshake.accepted is not None
-    established = server.handle_finish_untrusted(handshake.accepted.finish, PEER)
+    established = server.handle_finish_untrusted(handshake.accepted.finish, PEER, MS)
     assert established.client == packets.ClientParameters(1472)
     expected = packets.ServerParameters(established.server_id, 1472, 1 << 20)
     assert replace(handshake.accepted.server, return_token=b"") == expected

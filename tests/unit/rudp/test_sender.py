@@ -255,6 +255,14 @@ class TestAcknowledgements:
         assert bench.controller.acks[-1].rtt_ns == 40 * MS
         assert bench.recovery.path.rtt.latest_rtt_ns == 45 * MS
 
+    def test_gives_an_rtt_sample_beside_larger_numbers_that_elicit_no_acknowledgement(self) -> None:
+        """Those of acknowledgements, of which the sender keeps no record."""
+        bench = warmed(2 * PAYLOAD, rtt_ns=40 * MS)
+        numbers = bench.send(100 * MS)
+        beyond = bench.recovery.sent.number_non_eliciting()
+        bench.ack(145 * MS, *numbers, beyond, delay_us=5000)
+        assert bench.controller.acks[-1].rtt_ns == 40 * MS
+
     def test_gives_no_rtt_sample_if_the_largest_packet_was_acknowledged_before(self) -> None:
         """RFC 9002 section 5.1."""
         bench = warmed(3 * PAYLOAD)

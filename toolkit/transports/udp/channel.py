@@ -19,6 +19,7 @@ from toolkit.rudp.batch import Batch, PeerAddress
 from toolkit.rudp.config import JUMBO_DATAGRAM_BYTES, Config
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.flow_control import initial_window_bytes
 from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.extents import (
     IncomingExtents,
@@ -58,7 +59,7 @@ def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
         congestion_control=options.congestion_control or congestion.DEFAULT_CONTROLLER,
         rate_bps=options.rate_bps,
         idle_timeout_ns=int(options.idle_timeout_s * 1e9),
-        receive_window_bytes=max(1 << 16, sock.receive_buffer_bytes // 4),
+        receive_window_bytes=initial_window_bytes(sock.receive_buffer_bytes),
         max_message_bytes=MAX_MESSAGE_BYTES + 1,
         max_datagram_bytes=JUMBO_DATAGRAM_BYTES,
         seed=secrets.randbits(64),
@@ -308,7 +309,7 @@ class UdpChannel:
             if batches or has_posted:
                 self._outgoing.release(connection.acked_offset)
                 self._incoming.forget(connection.received_offset)
-                connection.update_receive_window(sock.drop_count, sock.is_drained)
+                connection.update_receive_window(sock.drop_count, sock.is_drained, now_ns)
             timeout_ns = connection.poll_timeout()
             if timeout_ns is not None and timeout_ns <= now_ns:
                 connection.handle_timeout(now_ns)

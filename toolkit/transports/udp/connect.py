@@ -152,8 +152,9 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
         protect(None if keys is None else (keys.client, keys.server), attempt.client_id, server.server_id),
         accepted.finish,
         observer=log.observer if log is not None else None,
+        rtt_ns=accepted.rtt_ns,
     )
-    connection.start(server.data_window, accepted.rtt_ns)
+    connection.start(server.data_window)
     security = SessionSecurity.of(keys, options.credential.method)
     channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log)
     try:

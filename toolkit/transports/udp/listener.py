@@ -175,7 +175,7 @@ class UdpListener:
             answers += [(reply, arrival) for reply in replies]
         elif kind == wire.PacketType.FINISH:
             try:
-                established = self._handshakes.handle_finish_untrusted(datagram, peer)
+                established = self._handshakes.handle_finish_untrusted(datagram, peer, time.monotonic_ns())
             except CodeEndedError as error:
                 answers.append((self._reject(connection_id, error), arrival))
                 return
@@ -254,6 +254,7 @@ class UdpListener:
             protect(None if keys is None else (keys.server, keys.client), server_id, established.client_id),
             observer=log.observer if log else None,
             peer_address=peer_address,
+            rtt_ns=established.rtt_ns,
         )
         security = SessionSecurity.of(keys, Method(established.method))
         on_close_sent = partial(self._remember_close, server_id)
