@@ -25,7 +25,7 @@ from toolkit.cli.options import (
 )
 from toolkit.cli.output import as_nettool_error, print_json, print_status, print_traceback_if_requested
 from toolkit.cli.progress import ProgressBars, progress_bars
-from toolkit.cli.results import closing, failed_entries, result_fields, summary_line
+from toolkit.cli.results import closing, failed_entries, result_fields, socket_buffer_hint, summary_line
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import ReceiveOptions, SessionLimits, TransferResult, receive
@@ -116,6 +116,7 @@ class _SessionRunner:
     quiet: bool
     json: bool
     exit_code: int = field(default=ExitCode.OK, init=False)
+    _has_hinted: bool = field(default=False, init=False)
 
     def run(self, server: SessionServer, bars: ProgressBars, transport_name: str, channel: Channel) -> None:
         """Receive one session, print its result, and close its channel. Raises TransferError if stdout is full."""
@@ -145,6 +146,9 @@ class _SessionRunner:
             print_status(f"nettool: {peer}: {error}")
         elif not self.quiet:
             print_status(f"received {summary_line(fields)} from {peer}")
+        if not self.quiet and not self._has_hinted and (hint := socket_buffer_hint(fields)):
+            self._has_hinted = True
+            print_status(hint)
         if self.json:
             outcome = {"error": str(error), "exit_code": error.exit_code} if error else {}
             print_json("receive", {**fields, "verified": not error, "failed": failed_entries(result), **outcome})

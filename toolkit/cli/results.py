@@ -6,6 +6,7 @@ from typing import Any
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError
+from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
 from toolkit.transfer import TransferResult
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.units import format_rate, format_seconds, format_size, rate_of
@@ -70,3 +71,13 @@ def summary_line(fields: Mapping[str, Any]) -> str:
     line += f" in {format_seconds(fields['seconds'])}, {format_rate(fields['goodput_bps'])}"
     line += f", {fields['algorithm']} {fields['digest']}" if fields["digest"] else ""
     return line + (", not encrypted" if fields.get("encryption") == "none" else "")
+
+
+def socket_buffer_hint(fields: Mapping[str, Any]) -> str | None:
+    """Return what to do about datagrams that found a socket buffer full that the system limits; None without any."""
+    if not fields.get("socket_drops") or fields["receive_buffer_bytes"] >= WANTED_SOCKET_BUFFER_BYTES:
+        return None
+    return (
+        f"{fields['socket_drops']} datagrams found the socket's queue full and were sent again: allow a larger one with"
+        f" sysctl -w net.core.rmem_max={WANTED_SOCKET_BUFFER_BYTES // 2}"
+    )

@@ -29,7 +29,17 @@ _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
 _TEXTS = frozenset(
-    {"algorithm", "authentication", "congestion_control", "digest", "encryption", "error", "peer", "transport"}
+    {
+        "algorithm",
+        "authentication",
+        "congestion_control",
+        "digest",
+        "encryption",
+        "error",
+        "peer",
+        "receive_window_limit",
+        "transport",
+    }
 )
 """Fields of a result that may be text; all others are numbers."""
 _MAX_FIELDS, _MAX_TEXT, _MAX_FIGURE = 200, 400, 1e18

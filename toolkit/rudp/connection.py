@@ -363,10 +363,10 @@ class Connection:
         """The stream offset below which all data has arrived at the peer; it will not be read again."""
         return self.sender.streams.data.acked.contiguous_end()
 
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes of data that were offered and never sent."""
-        return self.sender.streams.data.end - self.sender.streams.data.next_offset
+    def has_unsent(self, low_bytes: int, high_bytes: int) -> bool:
+        """More data is unsent than two congestion windows, and than `low_bytes`, or more than `high_bytes`."""
+        data, controller = self.sender.streams.data, self._recovery.path.controller
+        return data.end - data.next_offset > min(max(low_bytes, 2 * controller.congestion_window_bytes), high_bytes)
 
     @property
     def unacked_message_bytes(self) -> int:

@@ -266,6 +266,8 @@ def take_stats(sender: Sender, acks: AckTracker, window: ReceiveWindow, packets_
         data_send_limit=streams.data.limit,
         is_data_blocked=streams.data.is_blocked,
         data_receive_limit=window.limit,
+        receive_window_bytes=window.window_bytes,
+        is_socket_limited=window.is_socket_limited,
         packets_received=acks.packets_received,
         packets_duplicate=acks.packets_duplicate,
         packets_invalid=packets_invalid,

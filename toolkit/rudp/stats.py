@@ -40,6 +40,8 @@ class ConnectionStats:
     Received:
 
     data_receive_limit:       stream offset up to which this side accepts data
+    receive_window_bytes:     how far that is beyond the highest byte received, once it is advertised
+    is_socket_limited:        drops at this side's socket hold the receive window back
     packets_received:         packets that elicit an acknowledgement, duplicates included
     packets_duplicate:        those of them that had arrived before
     packets_invalid:          datagrams that no correct peer sends
@@ -76,6 +78,8 @@ class ConnectionStats:
     is_data_blocked: bool
 
     data_receive_limit: int
+    receive_window_bytes: int
+    is_socket_limited: bool
     packets_received: int
     packets_duplicate: int
     packets_invalid: int

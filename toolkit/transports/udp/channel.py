@@ -30,9 +30,13 @@ from toolkit.transports.udp.extents import (
 from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
+from toolkit.transports.udp.statistics import statistics_of
 
 BACKLOG_BYTES: Final = 4 << 20
 """A send waits while more content than this is unsent, or more bytes of messages are unacknowledged."""
+MAX_BACKLOG_BYTES: Final = 64 << 20
+"""On a long path, two congestion windows of content may be unsent, up to this: a lost announcement arrives again before
+its content does."""
 MAX_QUEUED_BYTES: Final = 16 << 20
 """Most bytes of messages to queue for `receive`; further messages stay in the engine, which blocks the peer."""
 _MESSAGE_OVERHEAD_BYTES: Final = 64
@@ -139,7 +143,7 @@ class UdpChannel:
             return
         self._unpumped_bytes = 0
         self._announce()
-        self._pump_while(lambda: self._connection.unsent_bytes > BACKLOG_BYTES or self._has_message_backlog())
+        self._pump_while(self._has_backlog)
 
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
@@ -202,33 +206,7 @@ class UdpChannel:
             self._end(4, "the peer has aborted the session")
 
     def statistics(self) -> Mapping[str, Statistic]:
-        stats = self._connection.stats()
-        return {
-            "packets_sent": stats.packets_sent,
-            "packets_retransmitted": stats.packets_retransmitted,
-            "rtt_ms": stats.smoothed_rtt_ns / 1e6,
-            "rtt_min_ms": stats.min_rtt_ns / 1e6,
-            "congestion_control": stats.congestion_control,
-            "encryption": self._security.encryption,
-            "authentication": self._security.authentication,
-            "bytes_sent": stats.bytes_sent,
-            "bytes_delivered": stats.delivered_bytes,
-            "is_receiver_limited": int(stats.is_data_blocked),
-            "datagrams_sent": self._socket.datagrams_sent,
-            "datagrams_received": self._socket.datagrams_received,
-            "send_errors": self._socket.send_errors,
-            "packets_lost": stats.packets_lost,
-            "packets_spuriously_lost": stats.packets_spuriously_lost,
-            "packets_received": stats.packets_received,
-            "packets_duplicate": stats.packets_duplicate,
-            "packets_invalid": stats.packets_invalid,
-            "peer_socket_drops": stats.peer_dropped_datagrams,
-            "socket_drops": self._socket.drop_count,
-            "datagram_bytes": stats.datagram_bytes,
-            "congestion_window_bytes": stats.congestion_window_bytes,
-            "segmentation_offload": int(self._socket.can_segment),
-            "receive_offload": int(self._socket.can_coalesce),
-        }
+        return statistics_of(self._connection.stats(), self._socket, self._security)
 
     # Driving the engine
 
@@ -280,6 +258,9 @@ class UdpChannel:
             batch = self._announcements[:_ANNOUNCEMENTS_PER_MESSAGE]
             del self._announcements[:_ANNOUNCEMENTS_PER_MESSAGE]
             self._connection.send_message(_ANNOUNCEMENTS + encode_announcements(batch))
+
+    def _has_backlog(self) -> bool:
+        return self._connection.has_unsent(BACKLOG_BYTES, MAX_BACKLOG_BYTES) or self._has_message_backlog()
 
     def _has_message_backlog(self) -> bool:
         return self._connection.unacked_message_bytes > BACKLOG_BYTES

@@ -70,6 +70,7 @@ class DatagramSocket:
     can_segment:        whether UDP_SEGMENT is in use
     can_coalesce:       whether UDP_GRO is in use
     drop_count:         datagrams that the host has dropped at this socket and those before it
+    receive_buffer_bytes: how much the kernel queues before it drops, with its own overhead
     is_drained:         whether the last `receive` has emptied the queue
     is_route_lost:      whether a send failed because there is no route, until `follow_route`
     send_errors, datagrams_sent, datagrams_received: counters
@@ -105,6 +106,7 @@ class DatagramSocket:
         _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
         _grow_buffer(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
         _grow_buffer(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+        self.receive_buffer_bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -133,11 +135,6 @@ class DatagramSocket:
         self.sock.close()
         self._configure(new_socket)
         return True
-
-    @property
-    def receive_buffer_bytes(self) -> int:
-        """How much the kernel queues before it drops, with its own overhead."""
-        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def max_datagram_bytes(self, limit: int) -> int:
         """Return the largest UDP payload that the route's interface sends unfragmented, at most `limit`.
