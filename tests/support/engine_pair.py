@@ -60,7 +60,8 @@ def nothing(_datagram: bytes) -> bool:
 class Hazards:
     """What may happen to datagrams in one direction. Probabilities in [0, 1], times in ns, rate in bits per second.
 
-    `blackout` says when everything is lost; `drop` selects the datagrams to lose.
+    `blackout` says when everything is lost; `drop` selects the datagrams to lose; `drop_batches` loses those that are
+    sent together.
     """
 
     delay_ns: int = 5 * MS
@@ -73,6 +74,7 @@ class Hazards:
     queue_ns: int = 50 * MS
     blackout: Callable[[int], bool] = never
     drop: Callable[[bytes], bool] = nothing
+    drop_batches: bool = False
 
 
 class Source:
@@ -176,12 +178,13 @@ class Pair:
     def transmit(self, end: End, peer: End, datagrams: bytes, segment_bytes: int) -> None:
         """Send datagrams of `segment_bytes`, the last perhaps shorter, from `end` to `peer`."""
         hazards = end.hazards
+        is_dropped = hazards.drop_batches and len(datagrams) > segment_bytes
         for i in range(0, len(datagrams), segment_bytes):
             datagram = datagrams[i : i + segment_bytes]
             end.sent_datagrams += 1
             end.sent_bytes += len(datagram)
             lost, reordered, duplicated, corrupted, lateness = self.random.random(5)
-            if lost < hazards.loss or hazards.blackout(self.now_ns) or hazards.drop(datagram):
+            if is_dropped or lost < hazards.loss or hazards.blackout(self.now_ns) or hazards.drop(datagram):
                 end.dropped_datagrams += 1
                 continue
             arrival_ns = self.now_ns + hazards.delay_ns

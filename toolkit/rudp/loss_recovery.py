@@ -175,6 +175,8 @@ class LossRecovery:
         for size in acked.probes:
             path.mtu.on_probe_acked(size, now_ns)
         path.mtu.on_packet_acked(acked.largest_bytes)
+        if not path.batches.is_decided:
+            path.batches.on_acked(self.sent.count_together(acked))
         self.delivery.on_delivered(now_ns, acked.bytes)
         if len(acked.spurious):
             self._on_spurious_loss(acked, now_ns)
@@ -254,6 +256,8 @@ class LossRecovery:
         self.packets_lost += count
         self.delivery.lost_bytes += lost_bytes
         path.mtu.on_packets_lost(lost.largest_bytes, count)
+        if not path.batches.is_decided:
+            path.batches.on_lost(self.sent.count_together(lost))
         path.apply_datagram_size()
         if state.sent_time_ns > path.loss_event_ns:
             path.loss_event_ns = now_ns

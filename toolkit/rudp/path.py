@@ -18,6 +18,7 @@ from typing import Final
 from toolkit.errors import ProtocolError
 from toolkit.rudp import wire
 from toolkit.rudp.batch import PeerAddress
+from toolkit.rudp.batch_check import BatchCheck
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import controller_factory
 from toolkit.rudp.ecn import EcnValidator
@@ -80,7 +81,7 @@ class PathState:
 
     peer_address:       the peer's address as the driver names it; None on a client, whose socket is connected
     candidate:          another address of the peer, while it is validated
-    rtt, loss, mtu, controller, pacer, ecn: the estimators and state machines of the path
+    rtt, loss, mtu, controller, pacer, batches, ecn: the estimators and state machines of the path
     max_datagram_bytes: largest datagram that both sides accept
     datagram_bytes:     datagram size in use, which the controller knows of
     unproven_losses:    packets of the latest loss report that have not turned out spurious
@@ -110,6 +111,7 @@ class PathState:
         new_controller = controller_factory(config.congestion_control)
         self.controller = new_controller(self.datagram_bytes, config.rate_bps, config.seed)
         self.pacer = Pacer()
+        self.batches = BatchCheck()
         self.ecn = ecn or EcnValidator()
         self.unproven_losses = 0
         self.loss_report_first = 0

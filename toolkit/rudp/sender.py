@@ -112,7 +112,7 @@ class Sender:
         """How many full packets the congestion window has room for, within the limit of one round."""
         path = self.recovery.path
         room_bytes = path.controller.congestion_window_bytes - self.recovery.bytes_in_flight
-        max_packets = MAX_ROUND_SUPER_PACKETS * segments_per_send(path.datagram_bytes)
+        max_packets = MAX_ROUND_SUPER_PACKETS * segments_per_send(path.datagram_bytes) if path.batches.is_allowed else 1
         packets = min(room_bytes // path.datagram_bytes, max_packets)
         if packets <= 0:
             path.is_window_limited = True
@@ -252,6 +252,7 @@ def take_stats(sender: Sender, acks: AckTracker, window: ReceiveWindow, packets_
         congestion=path.controller.snapshot(),
         datagram_bytes=path.mtu.datagram_bytes,
         is_mtu_found=path.mtu.is_found,
+        is_batching=path.batches.is_allowed,
         next_packet_number=recovery.sent.next_packet_number,
         bytes_in_flight=recovery.bytes_in_flight,
         packets_sent=recovery.packets_sent,

@@ -183,6 +183,11 @@ class SentPackets:
         """Their packet types. The packets must be recent enough to be kept."""
         return self._kind[packet_numbers - self.base]
 
+    def count_together(self, group: PacketGroup) -> int:
+        """How many packets of a group were sent in the same call as the one before them in the group."""
+        batches = self._batch[group.indices]
+        return int(np.count_nonzero(batches[1:] == batches[:-1]))
+
     def acknowledge_untrusted(self, ranges: list[tuple[int, int]]) -> PacketGroup | None:
         """Mark the packets of `ranges` (newest first) as acknowledged; None if that acknowledges nothing new.
 

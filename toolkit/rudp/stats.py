@@ -22,6 +22,7 @@ class ConnectionStats:
     congestion:               the controller's own snapshot, with its `phase`
     datagram_bytes:           largest datagram that is known to fit the path
     is_mtu_found:             whether the MTU search has ended
+    is_batching:              whether several packets may be sent together
 
     Sent:
 
@@ -62,6 +63,7 @@ class ConnectionStats:
     congestion: dict[str, float | str]
     datagram_bytes: int
     is_mtu_found: bool
+    is_batching: bool
 
     next_packet_number: int
     bytes_in_flight: int

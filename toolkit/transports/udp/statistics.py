@@ -36,6 +36,6 @@ def statistics_of(stats: ConnectionStats, sock: DatagramSocket, security: Sessio
         "socket_drops": sock.drop_count,
         "datagram_bytes": stats.datagram_bytes,
         "congestion_window_bytes": stats.congestion_window_bytes,
-        "segmentation_offload": int(sock.can_segment),
+        "segmentation_offload": int(sock.can_segment and stats.is_batching),
         "receive_offload": int(sock.can_coalesce),
     }
