@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.support.background import PATIENCE_S, together
 from tests.support.conformance_network import Network
+from tests.support.repetitions import first_then_long
 from toolkit.channel import Channel, ExtentSink
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
 from toolkit.transfer import Progress, ReceiveOptions, SendOptions, TransferResult, receive, send
@@ -98,11 +99,24 @@ def destination(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)  # pytest would keep it for three runs, for every transport
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+class Tree(NamedTuple):
+    """A tree that the tests only read, and what `contents` returns of it."""
+
+    root: Path
+    contents: dict[bytes, bytes | None]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     """A tree with special names, sizes and content."""
+    folder = tmp_path_factory.mktemp("sent")
+    root = write_tree(folder / "tree")
+    yield Tree(root, contents(root))
+    shutil.rmtree(folder)
+
+
+def write_tree(root: Path) -> Path:
     dice = random.Random(4)
-    root = tmp_path / "sent" / "tree"
     (root / "empty directory").mkdir(parents=True)
     (root / "κατάλογος" / "目录").mkdir(parents=True)
     files = {
@@ -130,20 +144,20 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("digest", ["xxh3-128", "blake3"])
-def test_a_tree_arrives_unchanged(network: Network, tree: Path, destination: Path, digest: str) -> None:
+@pytest.mark.parametrize("digest", first_then_long(["xxh3-128", "blake3"]))
+def test_a_tree_arrives_unchanged(network: Network, tree: Tree, destination: Path, digest: str) -> None:
     options = SendOptions(recursive=True, digest=digest)
-    sent, received = transfer(network, [tree], destination, options, ReceiveOptions(preserve_modes=True))
+    sent, received = transfer(network, [tree.root], destination, options, ReceiveOptions(preserve_modes=True))
     assert isinstance(sent, TransferResult), sent
     assert isinstance(received, TransferResult), received
-    assert contents(destination / "tree") == contents(tree)
+    assert contents(destination / "tree") == tree.contents
     assert (sent.files, sent.size_bytes, sent.digest) == (received.files, received.size_bytes, received.digest)
     assert sent.files == 208
     arrived = destination / "tree"
     assert (arrived / "one byte").stat().st_mode & 0o7777 == 0o640
     assert (arrived / "empty").stat().st_mode & 0o7777 == 0o755
     assert (arrived / "empty").stat().st_mtime_ns == 1_234_567_890_123_456_789
-    assert (arrived / "empty directory").stat().st_mtime_ns == (tree / "empty directory").stat().st_mtime_ns
+    assert (arrived / "empty directory").stat().st_mtime_ns == (tree.root / "empty directory").stat().st_mtime_ns
     assert (arrived / "sparse").stat().st_blocks * 512 < 1_000_000
 
 
