@@ -72,7 +72,7 @@ def install_controller(monkeypatch: pytest.MonkeyPatch, name: str, factory: Cont
             return factory
 
     found = EntryPoints([LoadedEntryPoint(name, "tests:factory", base.ENTRY_POINT_GROUP)])
-    monkeypatch.setattr(base, "entry_points", lambda group: found.select(group=group))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found.select(group=group))
 
 
 def record_controllers(monkeypatch: pytest.MonkeyPatch, control: str) -> list[CongestionController]:

@@ -5,10 +5,13 @@ returns a `Transport` when called without arguments. Users only have to `pip ins
 """
 
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from toolkit.channel import Transport
 from toolkit.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP = "nettool.transports"
 
@@ -41,5 +44,7 @@ def transport_names() -> list[str]:
     return [*_BUILT_IN, *sorted(set(_third_party()) - set(_BUILT_IN))]
 
 
-def _third_party() -> dict[str, EntryPoint]:
+def _third_party() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points  # costs every start a tenth of its time, and few need it
+
     return {found.name: found for found in entry_points(group=ENTRY_POINT_GROUP)}

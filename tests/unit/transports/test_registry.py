@@ -1,6 +1,6 @@
 """Transports by name: nettool's own, those of other Python packages, and unknown names."""
 
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from types import SimpleNamespace
 
 import pytest
@@ -28,13 +28,14 @@ def entry_point(name: str, value: str) -> EntryPoint:
 
 def test_other_packages_add_transports(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [entry_point("pigeon", "types:SimpleNamespace"), entry_point("tcp", "types:SimpleNamespace")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: found if group == registry.ENTRY_POINT_GROUP else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", EntryPoints(found).select)
     assert isinstance(registry.transport("pigeon"), SimpleNamespace)
     assert registry.transport_names() == ["tcp", "udp", "pigeon"]
     assert registry.transport("tcp").name == "tcp", "an entry point cannot replace one of nettool's own"
 
 
 def test_a_broken_transport_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: [entry_point("pigeon", "no_such_module:Pigeon")])  # noqa: ARG005
+    found = EntryPoints([entry_point("pigeon", "no_such_module:Pigeon")])
+    monkeypatch.setattr("importlib.metadata.entry_points", found.select)
     with pytest.raises(UsageError, match=r"pigeon \(no_such_module:Pigeon\) cannot be loaded: No module named"):
         registry.transport("pigeon")

@@ -17,7 +17,6 @@ acknowledged).
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Final, Protocol, cast
 
 from toolkit.errors import UsageError, printable
@@ -149,6 +148,8 @@ def controller_factory(name: str) -> ControllerFactory:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
         return cast(ControllerFactory, getattr(import_module(module), attribute))
+    from importlib.metadata import entry_points  # costs every start a tenth of its time, and few need it
+
     added = entry_points(group=ENTRY_POINT_GROUP)
     if name not in added.names:
         known = ", ".join(sorted(added.names | set(CONTROLLER_NAMES)))

@@ -35,7 +35,7 @@ def test_the_error_for_an_unknown_name_lists_the_known_names() -> None:
 def install_entry_point(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     entry_point = importlib.metadata.EntryPoint(name, value, base.ENTRY_POINT_GROUP)
     found = importlib.metadata.EntryPoints([entry_point])
-    monkeypatch.setattr(base, "entry_points", lambda group: found.select(group=group))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found.select(group=group))
 
 
 def test_an_entry_point_adds_a_controller(monkeypatch: pytest.MonkeyPatch) -> None:
