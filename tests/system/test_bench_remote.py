@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_process import LIMIT_S, NETTOOL, everything_below, nettool
+from tests.support.repetitions import first_then_long
 from toolkit.compare.record_file import read
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
@@ -25,8 +26,9 @@ PORT = 9000
 Process = subprocess.Popen[bytes]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def wire() -> Iterator[Link]:
+    """Both machines. Each test ends the processes that it starts there."""
     link = Link(LinkSpec(kind=LAN))
     try:
         link.open()
@@ -160,11 +162,13 @@ def test_the_server_may_start_later_and_be_killed_and_restarted(wire: Link, tmp_
     assert everything_below(tmp_path / "far") == []
 
 
-def test_a_code_admits_one_campaign(wire: Link, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names", first_then_long([("tcp-cubic+plaintext", "udp-bbr"), ("tcp-cubic", "udp-bbr+plaintext")]), ids=" and ".join
+)
+def test_a_code_admits_one_campaign(wire: Link, tmp_path: Path, names: tuple[str, str]) -> None:
     until = r"code: (\S+) \(for one session\)\n.*\n  nettool bench remote "
     server, found = started(wire, tmp_path / "far", until, "--plaintext")
     code = found[1]
-    names = ("tcp-cubic", "tcp-cubic+plaintext", "udp-bbr", "udp-bbr+plaintext")
     options = ("--transports", ",".join(names), "--size", "64KiB", "--repeat", "1", "--no-control")
     output, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     try:
@@ -172,7 +176,8 @@ def test_a_code_admits_one_campaign(wire: Link, tmp_path: Path) -> None:
         assert status == 0, (shown, errors)
         results = read(output)
         assert code not in output.read_text()
-        assert [setting.is_encrypted for setting in results.campaign.transports.values()] == [True, False] * 2
+        encrypted = {label: setting.is_encrypted for label, setting in results.campaign.transports.items()}
+        assert encrypted == {name: not name.endswith("+plaintext") for name in names}
         assert len(results.trials) == 2 * len(names)
         for trial in results.trials:
             for side in (trial.sender, trial.receiver):
