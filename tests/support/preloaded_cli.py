@@ -12,5 +12,6 @@ for module in {target.partition(":")[0] for target, _ in COMMANDS.values()}:
 for name in ("tcp", "udp"):
     transport(name)
 import_module("toolkit.rudp.congestion.bbr")
+import_module("toolkit.compare.emulated_testbed")
 with suppress(UsageError):
     invoke(["tcp-send", "--rate", "invalid", "file", "host"])  # typer imports its converters at the first parse

@@ -11,7 +11,7 @@ from toolkit.compare.record_file import Record, newest
 from toolkit.compare.records import EMULATOR_LATE, Probe, Results, Trial
 from toolkit.compare.remote import RemoteTestbed
 from toolkit.compare.scenario import plan_of_record
-from toolkit.compare.testbed import EmulatedTestbed, LoopbackTestbed, Testbed
+from toolkit.compare.testbed import LoopbackTestbed, Testbed
 from toolkit.compare.trial import TrialRunner
 from toolkit.compare.workspace import Workspace, workspace
 from toolkit.errors import UsageError
@@ -89,6 +89,8 @@ def open_testbed(plan: Plan, path: BenchPath) -> AbstractContextManager[Testbed]
             plan.remote_credential,
             needs_plaintext=any(each.program is None and not each.is_encrypted for each in plan.settings),
         )
+    from toolkit.compare.emulated_testbed import EmulatedTestbed
+
     return EmulatedTestbed(path)
 
 

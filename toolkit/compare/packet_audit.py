@@ -21,8 +21,7 @@ TOLERANCE_PACKETS and TOLERANCE_SHARE allow for them.
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.ping import NO_PINGS, Pings
 from toolkit.compare.records import DirectionAudit, PacketAudit
-from toolkit.emulator.accounting import EMULATOR, LinkAccounting, PathAccounting
-from toolkit.emulator.link_process import TUN
+from toolkit.emulator.accounting import EMULATOR, TUN, LinkAccounting, PathAccounting
 from toolkit.netmodel.path import AQM, QUEUE
 
 TOLERANCE_PACKETS = 12

@@ -1,24 +1,16 @@
 """Testbeds: where the two endpoints of a trial run, and the path between them. One interface for every kind of path."""
 
-import socket
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from toolkit.compare.endpoint_result import EndpointResult
-from toolkit.compare.packet_audit import audit
 from toolkit.compare.paths import BenchPath
-from toolkit.compare.ping import NO_PINGS, Pinger
-from toolkit.compare.probe import probe
+from toolkit.compare.ping import Pinger
 from toolkit.compare.records import PacketAudit, Probe, Setting
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
-from toolkit.emulator.link import Link
-
-_DRAIN_LIMIT_S = 3.0
-_DRAIN_INTERVAL_S = 0.02
 
 
 class ReceiverHandle(Protocol):
@@ -107,54 +99,6 @@ class LoopbackTestbed:
     def account(self, *_: object) -> None:
         """There is no link to audit."""
         return
-
-
-class EmulatedTestbed:
-    """The two namespaces of a link on this machine: a LAN or an emulated link."""
-
-    def __init__(self, path: BenchPath) -> None:
-        assert path.spec is not None
-        self.path = path
-        self._link = Link(path.spec)
-        self.host = str(self._link.addresses.far)
-
-    def __enter__(self) -> "EmulatedTestbed":
-        self._link.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._link.close()
-
-    def probe(self) -> Probe:
-        """See Testbed."""
-        return probe(self.path, self._link)
-
-    def receiver(self, setting: Setting, job: ReceiveJob) -> WorkerProcess:
-        """See Testbed."""
-        return WorkerProcess(self._link.popen_far, setting.program, replace(job, bind=self.host))
-
-    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
-        """See Testbed."""
-        return WorkerProcess(self._link.popen_near, setting.program, job)
-
-    def begin(self, seed: int) -> None:
-        """See Testbed."""
-        self._link.start_clock(seed)
-
-    def pinger(self) -> Pinger:
-        """See Testbed."""
-        return Pinger(self._link.socket_near(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP), self.host)
-
-    def account(self, sender: EndpointResult, receiver: EndpointResult, pinger: Pinger | None) -> PacketAudit:
-        """See Testbed. Waits until no packet and no ping is in flight."""
-        if pinger is not None:
-            pinger.stop()
-        deadline_s = time.monotonic() + _DRAIN_LIMIT_S
-        counts = self._link.accounting()
-        while (counts.forward.in_flight or counts.backward.in_flight) and time.monotonic() < deadline_s:
-            time.sleep(_DRAIN_INTERVAL_S)
-            counts = self._link.accounting()
-        return audit(counts, sender, receiver, pinger.collect() if pinger is not None else NO_PINGS)
 
 
 def popen(arguments: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":

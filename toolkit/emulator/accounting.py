@@ -13,6 +13,8 @@ from toolkit.netmodel.path import DROP_REASONS
 from toolkit.units import format_duration_ns, format_fraction, format_rate
 
 SCHEMA_VERSION = 1
+TUN, NETEM = "tun", "netem"
+"""The emulators that a link may have."""
 EMULATOR = "emulator"
 """Drop reason: the emulator's memory limit was reached, or the far device rejected the packet."""
 KERNEL = "kernel"
@@ -130,7 +132,7 @@ class LinkAccounting:
                 if packets:
                     parts.append(f"{packets} {what}")
             yield f"{name}: " + ", ".join(parts)
-        if self.emulator == "tun":
+        if self.emulator == TUN:
             yield (
                 f"emulator: seed {self.seed}, {format_fraction(self.cpu_share)} of a core, late by "
                 f"{format_duration_ns(self.late_p50_ns)} (median), {format_duration_ns(self.late_p99_ns)} (p99)"

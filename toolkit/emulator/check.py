@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from toolkit.emulator.accounting import LinkAccounting
+from toolkit.emulator.accounting import TUN, LinkAccounting
 from toolkit.emulator.icmp import ECHO_PACKET_BYTES, EchoProbe
 from toolkit.emulator.link import Link
-from toolkit.emulator.link_process import TUN
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec
 from toolkit.units import format_duration_ns, format_fraction, format_rate
 

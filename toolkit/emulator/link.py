@@ -25,9 +25,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from toolkit.emulator import namespaces
-from toolkit.emulator.accounting import LinkAccounting
+from toolkit.emulator.accounting import NETEM, TUN, LinkAccounting
 from toolkit.emulator.interfaces import DEFAULT_NETWORK, Addresses, require_unused
-from toolkit.emulator.link_process import FAR, MAX_MESSAGE_BYTES, NEAR, NETEM, TUN, LinkRequest
+from toolkit.emulator.link_process import FAR, MAX_MESSAGE_BYTES, NEAR, LinkRequest
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.netmodel.spec import LinkSpec
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from pyroute2 import IPRoute
 
 from toolkit.emulator import interfaces, namespaces
-from toolkit.emulator.accounting import LinkAccounting
+from toolkit.emulator.accounting import TUN, LinkAccounting
 from toolkit.emulator.interfaces import Addresses
 from toolkit.emulator.netem import KernelBackend
 from toolkit.emulator.tun import Emulator, open_tun
@@ -29,7 +29,6 @@ from toolkit.netmodel.spec import LAN, LinkSpec
 
 MAX_MESSAGE_BYTES = 1 << 16
 NEAR, FAR = "near", "far"
-TUN, NETEM = "tun", "netem"
 
 
 @dataclass(frozen=True, slots=True)
