@@ -101,7 +101,7 @@ _CONSTANTS: Final = (
     (
         "maximum probe timeout with back-off",
         f"{loss_thresholds.MAX_PTO_NS // _MS} ms",
-        "or the probe timeout without back-off, if that is longer",
+        "or four probe timeouts without back-off, if they are longer",
     ),
     ("packets per probe timeout", f"{loss_recovery.PROBES_PER_TIMEOUT}", "RFC 9002 section 6.2.4"),
     ("persistent congestion", f"{loss_thresholds.PERSISTENT_CONGESTION_PTOS} probe timeouts", "RFC 9002 section 7.6.1"),

@@ -10,8 +10,9 @@ permits this; RFC 8985 section 6.2 does the same for TCP). They shrink again ste
 spurious.
 
 A probe timeout declares nothing lost. It makes the sender send packets that elicit an acknowledgement, and the
-acknowledgement shows what was lost. The back-off of the timeout is capped, so that a path that returns after seconds
-is used again soon. One small packet every 400 ms is no load for any path.
+acknowledgement shows what was lost. Each timeout in a row doubles the next (RFC 9002 section 6.2.1), up to a cap, so
+that a path that returns after seconds is used again soon. One small packet every 400 ms is no load for any path; where
+the timeout itself is long, the cap is four times that timeout.
 
 Read: RFC 9002 sections 6.1 (loss detection), 6.2 (probe timeout) and 7.6 (persistent congestion).
 """
@@ -25,6 +26,8 @@ MAX_PACKET_THRESHOLD: Final = 4096
 TIME_THRESHOLD_EIGHTHS: Final = 9  # kTimeThreshold is 9/8, section 6.1.2
 MAX_TIME_THRESHOLD_EIGHTHS: Final = 16
 MAX_PTO_NS: Final = 400_000_000
+MAX_PTO_FACTOR: Final = 4
+"""The back-off ends at this many timeouts or MAX_PTO_NS, whichever is longer."""
 PERSISTENT_CONGESTION_PTOS: Final = 3  # kPersistentCongestionThreshold, section 7.6.1
 _DECAY_PACKETS: Final = 1 << 15
 """The thresholds shrink after this many packets without a spurious loss."""
@@ -60,7 +63,7 @@ class LossThresholds:
     def backed_off_pto_ns(self, count: int) -> int:
         """The probe timeout after `count` others in a row."""
         pto_ns = self._rtt.pto_ns(self._rtt.max_ack_delay_ns)
-        return max(pto_ns, min(pto_ns << min(count, 16), MAX_PTO_NS))
+        return min(pto_ns << min(count, 16), max(MAX_PTO_NS, MAX_PTO_FACTOR * pto_ns))
 
     @property
     def persistent_congestion_ns(self) -> int:

@@ -4,6 +4,7 @@ import pytest
 
 from toolkit.rudp.loss_thresholds import (
     MAX_PACKET_THRESHOLD,
+    MAX_PTO_FACTOR,
     MAX_PTO_NS,
     MAX_TIME_THRESHOLD_EIGHTHS,
     PACKET_THRESHOLD,
@@ -89,10 +90,10 @@ class TestProbeTimeout:
         assert timeouts[4:] == [MAX_PTO_NS] * 4
 
     @pytest.mark.parametrize("count", [0, 1, 5, 16, 17, 1000])
-    def test_is_never_shorter_than_without_back_off(self, count: int) -> None:
+    def test_doubles_on_a_long_path_up_to_four_timeouts(self, count: int) -> None:
         loss = thresholds(600 * MS, max_ack_delay_ns=0)
         loss.pto_count = count
-        assert loss.pto_ns == 1800 * MS > MAX_PTO_NS
+        assert loss.pto_ns == 1800 * MS * min(1 << count, MAX_PTO_FACTOR) > MAX_PTO_NS
 
     def test_persistent_congestion_lasts_three_timeouts_without_back_off(self) -> None:
         """RFC 9002 section 7.6.1."""
