@@ -41,6 +41,9 @@ MIN_IDLE_TIMEOUT_S = 1.0
 MAX_IDLE_TIMEOUT_S = 86_400.0
 """One day: systems count milliseconds in 31 bits (poll(2), TCP_USER_TIMEOUT in tcp(7))."""
 
+DEFAULT_CONNECT_TIMEOUT_S = 20.0
+"""Three round trips of 6 s: the handshake with a code takes as many."""
+
 Statistic = int | float | str
 
 _NO_CREDENTIAL, _OPEN = NoCredential(), OpenAdmission()
@@ -193,11 +196,13 @@ class Channel(Protocol):
         Raises PeerClosedError, and what a source raises.
         """
 
-    def close(self) -> None:
+    def close(self, patience_s: float | None = None) -> None:
         """End the session in an orderly way and free everything. Idempotent.
 
         What was sent before still arrives, if the peer takes it within a bounded time. What the peer sends meanwhile
         is discarded, so that the last message, which may explain the end, reaches a peer that is busy sending.
+
+        patience_s: how long to wait for a peer that acknowledges nothing new; None is a second or two
         """
 
     def abort(self) -> None:
@@ -265,7 +270,7 @@ class TransportOptions:
     streams: int = 1
     max_streams: int = 16
     offload: str = "auto"
-    connect_timeout_s: float = 5.0
+    connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S
     idle_timeout_s: float = 30.0
     qlog: str | None = None
     credential: Credential = _NO_CREDENTIAL

@@ -115,6 +115,7 @@ class _SessionRunner:
     directory: Path
     quiet: bool
     json: bool
+    idle_timeout_s: float
     exit_code: int = field(default=ExitCode.OK, init=False)
     _has_hinted: bool = field(default=False, init=False)
 
@@ -125,7 +126,7 @@ class _SessionRunner:
         error: NettoolError | None = None
         seconds = cpu_seconds = 0.0
         try:
-            with closing(channel), bars.bar(str(channel.peer)) as progress:
+            with closing(channel, self.idle_timeout_s), bars.bar(str(channel.peer)) as progress:
                 try:
                     result = receive(channel, self.directory, self.options, progress, server.closing)
                 finally:
@@ -183,7 +184,7 @@ def _receive(
     rehearse(doorkeeper.admission.method)
     transports = {name: transport(name) for name in names}
     listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
-    runner = _SessionRunner(receive_options, directory, arguments.quiet, arguments.json)
+    runner = _SessionRunner(receive_options, directory, arguments.quiet, arguments.json, options.idle_timeout_s)
     with progress_bars(arguments.quiet) as bars:
         server = SessionServer(
             listeners,

@@ -13,8 +13,11 @@ from toolkit.units import format_rate, format_seconds, format_size, rate_of
 
 
 @contextmanager
-def closing(channel: Channel) -> Iterator[None]:
-    """Close the channel when the block ends, or abort it if the block raises anything but a NettoolError."""
+def closing(channel: Channel, patience_s: float | None = None) -> Iterator[None]:
+    """Close the channel when the block ends, or abort it if the block raises anything but a NettoolError.
+
+    `patience_s` is how long to wait for a peer that is silent when the session has succeeded; see `Channel.close`.
+    """
     try:
         yield
     except NettoolError:
@@ -26,7 +29,7 @@ def closing(channel: Channel) -> Iterator[None]:
     except BaseException:
         channel.abort()
         raise
-    channel.close()
+    channel.close(patience_s)
 
 
 def result_fields(

@@ -312,9 +312,9 @@ class _PeekedChannel:
         """See Channel."""
         self._channel.flush()
 
-    def close(self) -> None:
+    def close(self, patience_s: float | None = None) -> None:
         """See Channel."""
-        self._channel.close()
+        self._channel.close(patience_s)
 
     def abort(self) -> None:
         """See Channel."""

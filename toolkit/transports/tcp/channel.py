@@ -84,17 +84,18 @@ class TcpChannel:
         if self._pool is not None:
             self._pool.flush()
 
-    def close(self) -> None:
+    def close(self, patience_s: float | None = None) -> None:
         if self._is_closed:
             return
+        patience_s = _LINGER_S if patience_s is None else patience_s
         try:
             if self._pool is not None:
-                self._pool.stop(is_orderly=self._pool.drain(_LINGER_S))
+                self._pool.stop(is_orderly=self._pool.drain(patience_s))
                 self._pool = None
             for stream in self._streams:
                 stream.shut_down()
             for stream in self._streams:
-                stream.linger(_LINGER_S / len(self._streams))
+                stream.linger(patience_s / len(self._streams))
         finally:
             self._free()
 

@@ -175,18 +175,20 @@ class UdpChannel:
         self._announce()
         self._pump_while(lambda: not self._connection.is_fully_acked)
 
-    def close(self) -> None:
+    def close(self, patience_s: float | None = None) -> None:
         if self._is_closed:
             return
         try:
             self._announce()
-            self._linger()
+            self._linger(patience_s)
         finally:
             self._end(0, "")
 
-    def _linger(self) -> None:
-        """Drive the engine until the peer has acknowledged everything, or nothing more for some time."""
+    def _linger(self, patience_s: float | None) -> None:
+        """Drive the engine until the peer has acknowledged everything, or nothing more for `patience_s`."""
         linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * self._connection.stats().pto_ns)
+        if patience_s is not None:
+            linger_ns = int(patience_s * 1e9)
         deadline_ns = time.monotonic_ns() + linger_ns
         acked_bytes = -1
         while True:
