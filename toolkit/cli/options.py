@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from toolkit.channel import MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
+from toolkit.channel import DEFAULT_CONNECT_TIMEOUT_S, MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
 from toolkit.cli.command import flag, number, option
 from toolkit.cli.help import GENERAL
 from toolkit.cli.target import DEFAULT_PORT
@@ -16,6 +16,7 @@ from toolkit.units import parse_duration_ns, to_seconds
 
 DEFAULT_BIND = "127.0.0.1"
 DEFAULT_IDLE_TIMEOUT = "30s"
+DEFAULT_CONNECT_TIMEOUT = f"{DEFAULT_CONNECT_TIMEOUT_S:g}s"
 
 # Headings in the help texts.
 FILES = "Files"
@@ -118,6 +119,15 @@ class SendArguments:
     streams: Annotated[
         int, number("--streams", low=1, text="Number of parallel connections (TCP only).", panel=CONNECTION)
     ] = 1
+    connect_timeout: Annotated[
+        str,
+        option(
+            "--connect-timeout",
+            metavar="TIME",
+            text="How long to try to reach the receiver, for example 5s.",
+            panel=CONNECTION,
+        ),
+    ] = DEFAULT_CONNECT_TIMEOUT
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
     json: Json = False
     quiet: Quiet = False

@@ -7,7 +7,7 @@ from typing import Any
 from toolkit.channel import TransportOptions
 from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
 from toolkit.cli.command import command
-from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s
+from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s, positive_duration_s
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
 from toolkit.cli.results import closing, result_fields, summary_line
@@ -76,6 +76,7 @@ def _send(
         rate_bps=parse_rate(arguments.rate) if arguments.rate else None,
         streams=arguments.streams,
         offload=offload,
+        connect_timeout_s=positive_duration_s("--connect-timeout", arguments.connect_timeout),
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
         plaintext=plaintext,

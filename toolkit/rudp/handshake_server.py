@@ -28,7 +28,8 @@ from toolkit.security.host_rates import HostRates, network_of
 
 MAX_PENDING: Final = 1024
 MAX_PENDING_PER_HOST: Final = 64
-PENDING_LIFETIME_NS: Final = 5_000_000_000
+PENDING_LIFETIME_NS: Final = 15_000_000_000
+"""Two round trips of 6 s and a repetition: FINISH comes a round trip after ACCEPT."""
 _REMEMBERED: Final = 1024
 """How many completed handshakes to remember."""
 
