@@ -42,21 +42,21 @@ local VERSION = 0x4e540002
 local LAYOUTS = {
     [0x01] = { name = "INITIAL", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters" },
+        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters; bits 1 to 7: number of the INITIAL" },
         { "connection_id", 8, "the client's connection id, chosen at random" },
         { "version", 4, "protocol version: 0x4E54 and a number" },
         { "parameters_bytes", 2, "length of the parameters that follow" },
     } },
     [0x02] = { name = "RETRY", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters" },
+        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters; bits 1 to 7: number of the INITIAL" },
         { "connection_id", 8, "the client's connection id, chosen at random" },
         { "version", 4, "protocol version: 0x4E54 and a number" },
         { "parameters_bytes", 2, "length of the parameters that follow" },
     } },
     [0x03] = { name = "ACCEPT", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters" },
+        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters; bits 1 to 7: number of the INITIAL" },
         { "connection_id", 8, "the client's connection id, chosen at random" },
         { "version", 4, "protocol version: 0x4E54 and a number" },
         { "piece_offset", 2, "where this piece begins in the parameters" },
@@ -64,20 +64,20 @@ local LAYOUTS = {
     } },
     [0x04] = { name = "VERSION", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters" },
+        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters; bits 1 to 7: number of the INITIAL" },
         { "connection_id", 8, "the client's connection id, chosen at random" },
         { "version", 4, "the best version that the server supports" },
     } },
     [0x05] = { name = "REFUSE", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters" },
+        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters; bits 1 to 7: number of the INITIAL" },
         { "connection_id", 8, "the client's connection id, chosen at random" },
         { "version", 4, "protocol version: 0x4E54 and a number" },
         { "parameters_bytes", 2, "length of the parameters that follow" },
     } },
     [0x06] = { name = "FINISH", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters" },
+        { "flags", 1, "bit 0 of INITIAL: a token is among the parameters; bits 1 to 7: number of the INITIAL" },
         { "connection_id", 8, "the server's connection id, which ACCEPT has named" },
         { "version", 4, "protocol version: 0x4E54 and a number" },
         { "parameters_bytes", 2, "length of the parameters that follow" },
@@ -264,6 +264,9 @@ define(ACK_RANGE)
 for _, flag in ipairs(FLAGS) do
     f["flags." .. flag[1]] = ProtoField.bool("nettool.flags." .. flag[1], flag[1], 8, nil, flag[2])
 end
+f.initial_number = ProtoField.uint8(
+    "nettool.initial_number", "initial_number", base.DEC, nil, 0xfe, "the INITIAL that this packet is, or follows"
+)
 
 -- What became of the part of a packet that is sealed.
 local CLEAR, OPENED, NO_KEYS, FORGED, NOT_ASKED = 0, 1, 2, 3, 4
@@ -581,7 +584,9 @@ local function add_fields(tree, tvb, offset, fields)
         local name, size = field[1], field[2]
         local range = tvb(offset, size)
         local item = tree:add(f[name], range)
-        if name == "flags" then
+        if name == "flags" and values.type < FIRST_PROTECTED then
+            item:add(f.initial_number, range)
+        elseif name == "flags" then
             for _, flag in ipairs(FLAGS) do
                 item:add(f["flags." .. flag[1]], range)
             end
@@ -997,7 +1002,7 @@ end
 local function is_header(raw, start)
     local code, flags = raw:byte(start + 1, start + 2)
     local layout = LAYOUTS[code]
-    if layout == nil or flags > KNOWN_FLAGS or start + (layout.header_bytes or layout.bytes) > #raw then
+    if layout == nil or code >= FIRST_PROTECTED and flags > KNOWN_FLAGS or start + (layout.header_bytes or layout.bytes) > #raw then
         return false
     elseif code < FIRST_PROTECTED then
         return number_at(raw, start + PREFIX_BYTES, 2) == VERSION_FAMILY

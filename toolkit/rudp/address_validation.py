@@ -16,7 +16,8 @@ import hmac
 import struct
 from typing import Final
 
-RETRY_TOKEN_LIFETIME_NS: Final = 10_000_000_000
+RETRY_TOKEN_LIFETIME_NS: Final = 30_000_000_000
+"""With a code, the last INITIAL arrives two round trips after the token was made, which may take 6 s each."""
 RETURN_TOKEN_LIFETIME_NS: Final = 24 * 3600 * 1_000_000_000
 _HEAD: Final = struct.Struct(">BQ")
 _PORT_AND_ID: Final = struct.Struct(">HQ")

@@ -34,8 +34,10 @@ FIRST_RETRANSMISSION_NS: Final = 100_000_000
 """After a loss, this saves most of the usual wait. If the RTT is longer, it costs one extra INITIAL, which is padded to
 1,200 bytes, and two if the RTT is above 300 ms."""
 MAX_RETRANSMISSION_NS: Final = 250_000_000
-"""Short, so that some INITIALs reach a server that is flooded and drops most of them: 20 in the 5 s of a user's
-patience. They take 40 kbit/s."""
+"""Short, so that some INITIALs reach a server that is flooded and drops most of them: 4 a second. They take
+40 kbit/s."""
+_RTT_QUARTERS: Final = 5
+"""Once the RTT is known, no interval is shorter than 5/4 of it: each first message costs the server a key exchange."""
 MAX_REJECTIONS: Final = 3
 """How many complete ACCEPTs that are not authentic end the handshake. Only somebody on the path can make them."""
 _MAX_INITIALS_SINCE_REFUSAL: Final = 4
@@ -81,7 +83,7 @@ class Accepted(Generic[Keys]):
     server:  the server's parameters
     finish:  the FINISH datagram, which the connection sends first
     keys:    as the key exchange has agreed on them
-    rtt_ns:  the first RTT sample, if the answer was unambiguous
+    rtt_ns:  the first RTT sample, unless the server does not say which INITIAL it answers
     """
 
     server: packets.ServerParameters
@@ -157,8 +159,9 @@ class ClientHandshake(Generic[Keys]):
         self._initials_since_refusal = 0
         self._interval_ns = FIRST_RETRANSMISSION_NS
         self._next_send_ns = now_ns
-        self._sent_time_ns: int | None = None
-        self._is_ambiguous = False  # repeated, so an answer gives no RTT sample (Karn's algorithm, RFC 6298 section 3)
+        self._number = 0  # of the latest INITIAL
+        self._sent_times_ns: dict[int, int] = {}  # by number
+        self._rtt_ns: int | None = None
 
     def handle_datagram_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
         """Take an answer. Raises ProtocolError if it is invalid, RefusedError if the server refuses this side."""
@@ -168,6 +171,9 @@ class ClientHandshake(Generic[Keys]):
         handler = _HANDLERS.get(packet_type)
         if handler is None:
             raise ProtocolError(f"unknown type {packet_type:#04x} of an answer to a handshake")
+        sent_time_ns = self._sent_times_ns.get(packets.initial_number_untrusted(datagram))
+        if sent_time_ns is not None:
+            self._rtt_ns = now_ns - sent_time_ns
         handler(self, datagram, now_ns)
 
     def _on_version_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
@@ -214,7 +220,7 @@ class ClientHandshake(Generic[Keys]):
             self.refusal = error
             self._next_send_ns = now_ns
 
-    def _on_accept_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:
+    def _on_accept_untrusted(self, datagram: bytes | memoryview, _now_ns: int) -> None:
         message = self._assembler.add_untrusted(datagram)
         if message is None or self.accepted is not None:
             return
@@ -231,17 +237,14 @@ class ClientHandshake(Generic[Keys]):
             raise RefusedError(
                 f"the receiver's answer is unusable ({error}): install the same nettool at both ends"
             ) from error
-        is_clear = self._sent_time_ns is not None and not self._is_ambiguous
-        rtt_ns = now_ns - self._sent_time_ns if is_clear and self._sent_time_ns is not None else None
         finish = packets.encode_finish(server.server_id, security.finish)
-        self.accepted = Accepted(server, finish, security.keys, rtt_ns)
+        finish = packets.with_initial_number(finish, packets.initial_number_untrusted(datagram))
+        self.accepted = Accepted(server, finish, security.keys, self._rtt_ns)
 
     def _send_next(self, token: bytes, security: bytes, now_ns: int) -> None:
-        """Send another INITIAL at once. Its answer is no answer to the INITIALs before, so it gives an RTT sample."""
+        """Send another INITIAL at once."""
         self._replace_initial(token, security)
         self._next_send_ns = now_ns
-        self._sent_time_ns = None
-        self._is_ambiguous = False
 
     def _replace_initial(self, token: bytes, security: bytes) -> None:
         self._initial = packets.InitialPacket(self._initial.client_id, self._initial.offer, security, token)
@@ -257,11 +260,12 @@ class ClientHandshake(Generic[Keys]):
             if self._initials_since_refusal == _MAX_INITIALS_SINCE_REFUSAL:
                 raise self.refusal
             self._initials_since_refusal += 1
-        self._is_ambiguous |= self._sent_time_ns is not None
-        self._sent_time_ns = now_ns
-        self._next_send_ns = now_ns + self._interval_ns
+        self._number = self._number % packets.MAX_INITIAL_NUMBER + 1
+        self._sent_times_ns[self._number] = now_ns
+        least_ns = 0 if self._rtt_ns is None else self._rtt_ns * _RTT_QUARTERS // 4
+        self._next_send_ns = now_ns + max(self._interval_ns, least_ns)
         self._interval_ns = min(2 * self._interval_ns, MAX_RETRANSMISSION_NS)
-        return self._initial.encode()
+        return packets.with_initial_number(self._initial.encode(), self._number)
 
     def poll_timeout(self) -> int:
         """When to call `poll_transmit`."""

@@ -42,9 +42,13 @@ _PARAMETER: Final = struct.Struct(">HH")  # id and length
 
 
 class InitialFlags(IntEnum):
-    """Bits of the second byte of an INITIAL; unknown bits are ignored."""
+    """Bits of the second byte of an INITIAL. The others are its number, from 1 on, which the answers repeat."""
 
     HAS_TOKEN = 0x01
+
+
+_NUMBER_SHIFT: Final = 1
+MAX_INITIAL_NUMBER: Final = 127
 
 
 class Parameter(IntEnum):
@@ -70,7 +74,9 @@ PARAMETER_MEANINGS: Final = {
 }
 """For docs/protocol.md: the value of each parameter, and where it occurs."""
 
-_FLAGS: Final = Field("flags", "B", "bit 0 of INITIAL: a token is among the parameters")
+_FLAGS: Final = Field(
+    "flags", "B", "bit 0 of INITIAL: a token is among the parameters; bits 1 to 7: number of the INITIAL"
+)
 _CLIENT_ID: Final = Field("connection_id", "Q", "the client's connection id, chosen at random")
 _SERVER_ID: Final = Field("connection_id", "Q", "the server's connection id, which ACCEPT has named")
 _VERSION: Final = Field("version", "I", "protocol version: 0x4E54 and a number")
@@ -122,6 +128,20 @@ def decode_versions_untrusted(parameters: Mapping[int, bytes]) -> tuple[int, ...
 
 
 # INITIAL
+
+
+def initial_number_untrusted(datagram: bytes | memoryview) -> int:
+    """Return the number of an INITIAL, or that of the INITIAL that another packet follows; 0 for no number.
+
+    It is not protected, so it must have no effect but on a sample of the round-trip time.
+    """
+    return datagram[1] >> _NUMBER_SHIFT
+
+
+def with_initial_number(datagram: bytes, number: int) -> bytes:
+    """Return a packet of the handshake with the number of an INITIAL."""
+    flags = datagram[1] & (1 << _NUMBER_SHIFT) - 1 | number << _NUMBER_SHIFT
+    return b"%c%c%b" % (datagram[0], flags, datagram[2:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ Read: RFC 9000 section 8.1 (address validation) and section 21.3 (amplification)
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, runtime_checkable
 
 from toolkit.errors import ProtocolError
@@ -89,8 +89,8 @@ class Established(Generic[Keys]):
     client_id, server_id: the connection ids of both sides
     client:               the client's parameters
     keys, method:         as the key exchange has returned them
-    rtt_ns:               how long FINISH has followed ACCEPT, if that was sent once: the client's work included, and
-                          the time of a FINISH that was lost
+    rtt_ns:               how long FINISH has followed the ACCEPT that it names: the client's work included, and the
+                          time of a FINISH that was lost; None if it names none
     """
 
     client_id: int
@@ -111,12 +111,18 @@ class _Pending(Generic[Keys]):
     opened: OpenedSecurity[Keys]
     accept: list[bytes]
     give_up_ns: int
-    accept_time_ns: int | None  # None once it was repeated: FINISH may answer either (Karn's algorithm)
     established: Established[Keys] | None = None  # once FINISH has opened
+    accept_times_ns: dict[int, int] = field(default_factory=dict)  # by the number of the INITIAL
 
     @property
     def key(self) -> tuple[PeerAddress, int]:
         return self.peer, self.client_id
+
+    def answer(self, number: int, now_ns: int) -> list[bytes]:
+        """Return the ACCEPT for the INITIAL with this number; 0 for none."""
+        if number:
+            self.accept_times_ns[number] = now_ns
+        return self.accept
 
 
 class ServerHandshakes(Generic[Keys]):
@@ -156,6 +162,19 @@ class ServerHandshakes(Generic[Keys]):
         client_id = wire.connection_id_untrusted(datagram)[1]
         if version not in packets.SUPPORTED_VERSIONS:
             return [packets.encode_version(client_id)]
+        number = packets.initial_number_untrusted(datagram)
+        answers = self._answer_untrusted(datagram, client_id, number, peer, host, now_ns)
+        return [packets.with_initial_number(answer, number) for answer in answers]
+
+    def _answer_untrusted(
+        self,
+        datagram: bytes | memoryview,
+        client_id: int,
+        number: int,
+        peer: PeerAddress,
+        host: bytes,
+        now_ns: int,
+    ) -> list[bytes]:
         if not packets.has_token_untrusted(datagram):
             return [self._retry(host, peer[1], client_id, now_ns)]
         initial = packets.decode_initial_untrusted(datagram)
@@ -166,8 +185,7 @@ class ServerHandshakes(Generic[Keys]):
         if pending is not None:
             # In another order: a path whose queue has no room for all pieces would lose the same one every time.
             pending.accept.append(pending.accept.pop(0))
-            pending.accept_time_ns = None
-            return list(pending.accept)
+            return pending.answer(number, now_ns)
         network = network_of(host)
         if key in self._completed or not self._rates.may_begin(network, now_ns):
             return []
@@ -177,7 +195,7 @@ class ServerHandshakes(Generic[Keys]):
                 return [packets.encode_refuse(client_id, opened.message)]
             return [packets.encode_retry(client_id, Parameter.SECURITY, opened.message)]
         token = self._validator.return_token(host, now_ns)
-        return list(self._begin_untrusted(peer, network, client_id, opened, token, now_ns).accept)
+        return self._begin_untrusted(peer, network, client_id, opened, token, now_ns).answer(number, now_ns)
 
     def _retry(self, host: bytes, port: int, client_id: int, now_ns: int) -> bytes:
         token = self._validator.retry_token(host, port, client_id, now_ns)
@@ -202,7 +220,7 @@ class ServerHandshakes(Generic[Keys]):
         )
         accept = packets.encode_accept(client_id, opened.accept(server.encode()))
         give_up_ns = now_ns + PENDING_LIFETIME_NS
-        pending = _Pending(peer, host, client_id, server.server_id, client, opened, accept, give_up_ns, now_ns)
+        pending = _Pending(peer, host, client_id, server.server_id, client, opened, accept, give_up_ns)
         self._make_room(host)
         self._pending[pending.key] = pending
         self._by_server_id[pending.server_id] = pending
@@ -235,7 +253,8 @@ class ServerHandshakes(Generic[Keys]):
             raise ProtocolError("FINISH packet without a handshake")
         if pending.established is None:
             keys = pending.opened.finish_untrusted(packets.decode_finish_untrusted(datagram))
-            rtt_ns = None if pending.accept_time_ns is None else now_ns - pending.accept_time_ns
+            accept_time_ns = pending.accept_times_ns.get(packets.initial_number_untrusted(datagram))
+            rtt_ns = None if accept_time_ns is None else now_ns - accept_time_ns
             pending.established = Established(
                 pending.client_id, pending.server_id, pending.client, keys, pending.opened.method, rtt_ns
             )

@@ -15,6 +15,7 @@ from tests.support.udp_handshakes import (
     initial_of,
     make_server,
 )
+from toolkit.channel import DEFAULT_CONNECT_TIMEOUT_S
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
@@ -82,22 +83,44 @@ class TestRepetition:
             handshake.handle_datagram_untrusted(piece, 30 * MS)
         assert handshake.poll_transmit(1 << 40) is None
 
-    def test_makes_the_rtt_ambiguous(self) -> None:
-        """Karn's algorithm, RFC 6298 section 3."""
+    def test_does_not_make_the_rtt_ambiguous(self) -> None:
+        """The answer names the INITIAL."""
+        for number, expected_ns in ((1, 210 * MS), (2, 110 * MS)):
+            handshake = client()
+            initial_of(handshake, 0)
+            initial_of(handshake, handshake.poll_timeout())
+            for piece in accept():
+                handshake.handle_datagram_untrusted(packets.with_initial_number(piece, number), 210 * MS)
+            assert handshake.accepted is not None
+            assert handshake.accepted.rtt_ns == expected_ns
+
+    def test_gives_no_rtt_sample_if_the_answer_names_no_initial(self) -> None:
         handshake = client()
         initial_of(handshake, 0)
-        initial_of(handshake, handshake.poll_timeout())
         for piece in accept():
-            handshake.handle_datagram_untrusted(piece, 210 * MS)
+            handshake.handle_datagram_untrusted(piece, 30 * MS)
         assert handshake.accepted is not None
         assert handshake.accepted.rtt_ns is None
 
-    def test_before_a_retry_does_not(self) -> None:
-        """An ACCEPT answers no INITIAL from before the token."""
-        handshake, server = client(), make_server()
-        assert exchange(handshake, server, 150 * MS) == 300 * MS
+    @pytest.mark.parametrize("rtt_ms", [150, 600, 6000])
+    def test_on_a_long_path_costs_no_second_key_exchange(self, rtt_ms: int) -> None:
+        """The first RETRY gives the RTT. With a code, a receiver permits few tries."""
+        handshake, server = client(security=CodeClientSecurity), make_server(asks_for_code=True)
+        numbers = itertools.count(1)
+        begun: list[int] = []
+
+        def count_key_exchanges(datagram: bytes) -> bool:
+            if datagram[0] == wire.PacketType.INITIAL:
+                assert packets.initial_number_untrusted(datagram) == next(numbers)
+                if packets.has_token_untrusted(datagram):
+                    begun.append(packets.initial_number_untrusted(datagram))
+            return False
+
+        assert exchange(handshake, server, rtt_ms * MS, count_key_exchanges) == 3 * rtt_ms * MS
+        assert len(begun) == 2
         assert handshake.accepted is not None
-        assert handshake.accepted.rtt_ns == 150 * MS
+        assert handshake.accepted.rtt_ns == rtt_ms * MS
+        assert 3 * rtt_ms <= DEFAULT_CONNECT_TIMEOUT_S * 1000
 
 
 class TestRetry:
@@ -119,14 +142,14 @@ class TestRetry:
         assert handshake.poll_timeout() == due_ns > 31 * MS
         assert token_of(initial_of(handshake, due_ns)) == b"second"
 
-    def test_a_duplicate_keeps_the_rtt_sample(self) -> None:
+    def test_a_late_duplicate_does_not_change_the_rtt_sample(self) -> None:
         handshake = client()
         initial_of(handshake, 0)
         for now_ns in (30 * MS, 40 * MS):
-            handshake.handle_datagram_untrusted(retry(b"token"), now_ns)
+            handshake.handle_datagram_untrusted(packets.with_initial_number(retry(b"token"), 1), now_ns)
             handshake.poll_transmit(now_ns)
         for piece in accept():
-            handshake.handle_datagram_untrusted(piece, 70 * MS)
+            handshake.handle_datagram_untrusted(packets.with_initial_number(piece, 2), 70 * MS)
         assert handshake.accepted is not None
         assert handshake.accepted.rtt_ns == 40 * MS
 

@@ -178,8 +178,8 @@ class TestFinish:
         assert handshake.accepted is not None
         assert server.handle_finish_untrusted(handshake.accepted.finish, PEER, now_ns + 20 * MS).rtt_ns == 40 * MS
 
-    def test_gives_no_rtt_sample_after_a_repeated_accept(self) -> None:
-        """FINISH may answer either of them."""
+    def test_gives_an_rtt_sample_after_a_repeated_accept(self) -> None:
+        """It names the INITIAL, and so the ACCEPT."""
         handshake, server = client(), make_server()
         lost: list[bytes] = []
 
@@ -191,7 +191,14 @@ class TestFinish:
 
         now_ns = exchange(handshake, server, 40 * MS, is_first_accept)
         assert handshake.accepted is not None
-        assert server.handle_finish_untrusted(handshake.accepted.finish, PEER, now_ns + 20 * MS).rtt_ns is None
+        assert server.handle_finish_untrusted(handshake.accepted.finish, PEER, now_ns + 20 * MS).rtt_ns == 40 * MS
+
+    def test_that_names_no_initial_gives_no_rtt_sample(self) -> None:
+        handshake, server = client(), make_server()
+        now_ns = exchange(handshake, server, 40 * MS)
+        assert handshake.accepted is not None
+        finish = packets.with_initial_number(handshake.accepted.finish, 0)
+        assert server.handle_finish_untrusted(finish, PEER, now_ns + 20 * MS).rtt_ns is None
 
     def test_of_another_server_run_completes_nothing(self) -> None:
         handshake = client()
