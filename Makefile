@@ -27,8 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## create the environment in ./.venv
 
 # Many system tests wait for timers, so three workers use two cores better than two. The tests of a file stay together,
-# because they share fixtures and some look for leftover processes. In the order of the folders, the long files come
-# first and the many short ones of tests/unit fill the workers at the end.
+# because they share fixtures and some look for leftover processes. tests/conftest.py puts the files in order.
 PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)   ## run the tests, one of each set of long repetitions (about five minutes on two cores)

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import tempfile
+from itertools import groupby
 
 import pytest
 
@@ -20,6 +21,36 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 def _no_controlling_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs in this process asks nothing at the terminal at which the tests run."""
     monkeypatch.setattr("toolkit.cli.prompt.CONTROLLING_TERMINAL", "/nonexistent")
+
+
+_WAITING = {"system": 7, "conformance": 10, "browser": 12}
+_COMPUTING = {"sim": 7, "fuzz": 5, "property": 3, "unit": 1}
+"""Folder of tests -> roughly how long one of its files takes, in seconds."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several workers, mix the files whose tests wait for timers and processes with those that only compute.
+
+    One worker takes a file after another, so the workers need the processors most evenly if both kinds last as long as
+    each other. Short files of the second kind come last, so that all workers end together.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files = [list(tests) for _, tests in groupby(items, lambda item: item.path)]
+    positions: dict[int, float] = {}
+    for folders, end in ((_WAITING, 0.9), (_COMPUTING, 1.0)):
+        these = [(number, folder) for number, tests in enumerate(files) if (folder := _folder(tests[0])) in folders]
+        these.sort(key=lambda one: -folders[one[1]])
+        total, passed = sum(folders[folder] for _, folder in these), 0
+        for number, folder in these:
+            positions[number] = end * passed / total
+            passed += folders[folder]
+    items[:] = [item for number in sorted(positions, key=positions.__getitem__) for item in files[number]]
+
+
+def _folder(item: pytest.Item) -> str:
+    parts = item.path.relative_to(item.config.rootpath).parts
+    return next((part for part in parts if part in _WAITING or part in _COMPUTING), "unit")
 
 
 def pytest_collection_finish() -> None:
