@@ -40,7 +40,7 @@ def test_payload_is_at_least_95_percent_of_a_packet_with_room_for_a_tag() -> Non
     assert (PAYLOAD_BYTES - 16) / 1500 >= 0.95
 
 
-@pytest.mark.parametrize("loss", [long(0.0), long(0.01), 0.1])
+@pytest.mark.parametrize("loss", [long(0.0), 0.01, long(0.1)])
 def test_random_loss_does_not_slow_a_transfer(loss: float) -> None:
     """nettool sim --loss 0%,1%,10%"""
     check(run(Experiment(default_link(100e6, loss=loss), [FlowSpec(size_bytes=64 << 20)])), 0.93)
