@@ -31,10 +31,10 @@ setup: $(STAMP)  ## create the environment in ./.venv
 PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)   ## run the tests, one of each set of long repetitions (about five minutes on two cores)
-	$(PYTEST) -m "not long"
+	NETTOOL_QUICK=1 $(PYTEST) -m "not long"
 
-test-long: $(STAMP)  ## run the other repetitions: more seeds, simulated conditions and soaks (about a minute)
-	$(PYTEST) -m long
+test-long: $(STAMP)  ## run the other repetitions: more seeds, conditions and examples, and soaks (two minutes)
+	$(PYTEST) -m "long or property"
 
 test-system: $(STAMP)  ## run only the tests with real sockets, processes and namespaces
 	$(BIN)/python -m pytest -q tests/system

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit.rudp.congestion.base import (
     CONTROLLER_NAMES,
     AckSample,
@@ -110,7 +111,7 @@ class Driver:
 
 
 @pytest.mark.parametrize("name", CONTROLLER_NAMES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(steps, max_size=60), st.integers(0, 2**64 - 1))
 def test_window_and_rate_stay_usable(name: str, history: list[Step], seed: int) -> None:
     driver = Driver(controller_factory(name)(MSS, 50e6, seed))
@@ -131,7 +132,7 @@ def test_marks_never_raise_a_fixed_rate() -> None:
 
 
 @pytest.mark.parametrize("name", CONTROLLER_NAMES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(steps, max_size=40), st.integers(0, 1000))
 def test_equal_samples_and_seeds_give_equal_windows(name: str, history: list[Step], seed: int) -> None:
     one, other = (Driver(controller_factory(name)(MSS, 50e6, seed)) for _ in range(2))
@@ -142,7 +143,7 @@ def test_equal_samples_and_seeds_give_equal_windows(name: str, history: list[Ste
     assert one.control.pacing_rate_bps == other.control.pacing_rate_bps
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(steps, min_size=10, max_size=40))
 def test_bbr_uses_a_clean_path_after_any_history(history: list[Step]) -> None:
     """After any steps, 1,500 clean round trips lead to a window and a rate that use the path."""
@@ -172,7 +173,7 @@ mtu_events = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(mtu_events, max_size=120), st.integers(500, 9000))
 def test_the_mtu_search_follows_its_table_on_any_path(events: list[tuple[str, int]], max_bytes: int) -> None:
     """An event that the table does not allow in the current state would raise KeyError."""
@@ -194,7 +195,7 @@ def test_the_mtu_search_follows_its_table_on_any_path(events: list[tuple[str, in
         assert BASE_DATAGRAM_BYTES <= mtu.datagram_bytes <= max(max_bytes, BASE_DATAGRAM_BYTES)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5 * MS), st.integers(1, 100)), min_size=20, max_size=100),
     st.floats(1e5, 40e9),
@@ -216,7 +217,7 @@ def test_the_pacer_never_exceeds_the_rate_by_more_than_a_burst(
         assert sent <= rate_bps / 8e9 * now_ns + burst
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000 * MS), st.integers(0, 2000 * MS)), min_size=1, max_size=50))
 def test_the_rtt_stays_between_its_samples(samples: list[tuple[int, int]]) -> None:
     rtt = RttEstimator(max_ack_delay_ns=25 * MS)

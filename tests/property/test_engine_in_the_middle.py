@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.support.engine_pair import MS, End, Hazards, Pair, sealed_pair
+from tests.support.repetitions import examples
 from toolkit.rudp.wire import Flags
 
 OPERATIONS = ("drop", "repeat", "delay", "flip", "cut", "forge")
@@ -139,4 +140,4 @@ class EngineInTheMiddle(RuleBasedStateMachine):
 
 
 TestEngineInTheMiddle = EngineInTheMiddle.TestCase
-TestEngineInTheMiddle.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestEngineInTheMiddle.settings = settings(max_examples=examples(40), stateful_step_count=20, deadline=None)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.hostile_bytes import damaged
+from tests.support.repetitions import examples
 from toolkit.errors import ProtocolError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
@@ -108,7 +109,7 @@ DECODERS: list[tuple[Callable[..., object], st.SearchStrategy[bytes]]] = [
 
 
 @pytest.mark.parametrize(("decode", "valid"), DECODERS, ids=lambda d: getattr(d, "__name__", ""))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(data=st.data())
 def test_hostile_bytes_raise_protocol_error_and_nothing_else(
     decode: Callable[..., object], valid: st.SearchStrategy[bytes], data: st.DataObject

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from tests.support.handshakes import HOST, KEY, PROLOGUE, SPEEDS, run_handshake
+from tests.support.repetitions import examples
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.security.admission import KeyAdmission
 from toolkit.security.credentials import KeyCredential
@@ -129,4 +130,4 @@ class HandshakesOnABadNetwork(RuleBasedStateMachine):
 
 
 TestHandshakesOnABadNetwork = HandshakesOnABadNetwork.TestCase
-TestHandshakesOnABadNetwork.settings = settings(max_examples=100, stateful_step_count=40)
+TestHandshakesOnABadNetwork.settings = settings(max_examples=examples(100), stateful_step_count=40)

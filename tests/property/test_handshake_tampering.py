@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.handshakes import HOST, KEY, PROLOGUE, SPEEDS, credential_of, make_pair, run_handshake
+from tests.support.repetitions import examples
 from toolkit.errors import NettoolError, ProtocolError, RefusedError
 from toolkit.parameters import encode_parameters
 from toolkit.security.admission import KeyAdmission
@@ -139,14 +140,14 @@ class TestHostileBytes:
             assert isinstance(answer, Reply)
             assert answer.refusal is not None
 
-    @settings(max_examples=40)
+    @settings(max_examples=examples(40))
     @given(fields_or_garbage)
     def test_a_responder_with_a_code(self, message: bytes) -> None:
         responder = Responder(patient_admission(), speeds=SPEEDS)
         with contextlib.suppress(ProtocolError):
             assert isinstance(responder.open_untrusted(message, PROLOGUE, HOST, 0), Reply)
 
-    @settings(max_examples=40)
+    @settings(max_examples=examples(40))
     @given(st.binary(min_size=32, max_size=34), st.sampled_from([b"", b"A"]))
     def test_a_responder_with_a_code_and_any_element(self, element: bytes, side: bytes) -> None:
         fields = {SecurityField.METHOD: b"\2", SecurityField.NAMEPLATE: b"7", SecurityField.PAKE: side + element}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit.netmodel.path import Fate, PathModel
 from toolkit.netmodel.spec import BurstLoss, LinkChange, PathSpec, QueueSpec
 
@@ -87,7 +88,7 @@ def by_packet(fates: list[Fate]) -> dict[tuple[int, bool], tuple[str, int, bool,
 
 
 @given(PATHS, BURSTS, st.integers(0, 2**64 - 1))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_every_packet_has_exactly_one_fate(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     fates, offered = carry(spec, bursts, seed)
     firsts = sorted(
@@ -97,7 +98,7 @@ def test_every_packet_has_exactly_one_fate(spec: PathSpec, bursts: list[Burst], 
 
 
 @given(PATHS, BURSTS, st.integers(0, 1000))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_nothing_arrives_before_transmission_and_propagation(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     fates, offered = carry(spec, bursts, seed)
     fastest_bps = max([spec.rate_bps or 0, *(c.rate_bps or 0 for c in spec.changes)])
@@ -109,7 +110,7 @@ def test_nothing_arrives_before_transmission_and_propagation(spec: PathSpec, bur
 
 
 @given(PATHS, BURSTS, st.integers(0, 1000))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_packets_keep_their_order_without_reordering(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     fates, _ = carry(replace(spec, reorder=0.0, jitter_reorders=False), bursts, seed)
     came = [at for fate in fates for _, at in fate.deliveries()]
@@ -117,13 +118,13 @@ def test_packets_keep_their_order_without_reordering(spec: PathSpec, bursts: lis
 
 
 @given(PATHS, BURSTS, st.integers(0, 1000))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_the_same_seed_and_packets_give_the_same_fates(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     assert carry(spec, bursts, seed) == carry(spec, bursts, seed)
 
 
 @given(PATHS, BURSTS, st.integers(0, 1000))
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_a_burst_has_the_fates_of_its_packets_offered_alone(spec: PathSpec, bursts: list[Burst], seed: int) -> None:
     together, _ = carry(spec, bursts, seed)
     alone, _ = carry(spec, bursts, seed, one_by_one=True)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit.emulator.offload import SuperPacket
 
 VNET = "=BBHHHH"
@@ -117,7 +118,7 @@ ORIGINALS = st.builds(
 
 
 @given(ORIGINALS)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_a_super_packet_has_the_sizes_of_its_packets(original: Original) -> None:
     seen = SuperPacket(original.super_packet())
     singles = -(-len(original.payload) // original.segment)
@@ -128,7 +129,7 @@ def test_a_super_packet_has_the_sizes_of_its_packets(original: Original) -> None
 
 
 @given(ORIGINALS, st.data(), st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_a_cut_equals_what_the_wire_would_carry(original: Original, data: st.DataObject, is_marked: bool) -> None:
     seen = SuperPacket(original.super_packet())
     cuts = data.draw(st.sets(st.integers(1, seen.packets), max_size=4)) | {0, seen.packets}
@@ -143,7 +144,7 @@ def test_a_cut_equals_what_the_wire_would_carry(original: Original, data: st.Dat
 
 
 @given(ORIGINALS, st.data())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_corruption_flips_one_bit_of_a_packet_with_a_complete_checksum(original: Original, data: st.DataObject) -> None:
     seen = SuperPacket(original.super_packet())
     index = data.draw(st.integers(0, seen.packets - 1))

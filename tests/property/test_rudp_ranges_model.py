@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.support.repetitions import examples
 from toolkit.rudp.range_set import RangeSet
 
 TOP = 60
@@ -85,7 +86,7 @@ class RangeSetMachine(RuleBasedStateMachine):
 
 
 TestRangeSet = RangeSetMachine.TestCase
-TestRangeSet.settings = settings(max_examples=150, stateful_step_count=30)
+TestRangeSet.settings = settings(max_examples=examples(150), stateful_step_count=30)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 62), st.integers(1, 1 << 20)), max_size=40))

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit.rudp import wire
 from toolkit.rudp.range_set import RangeSet
 from toolkit.rudp.sent_packets import SendState, SentPackets
@@ -85,7 +86,7 @@ rounds = st.lists(
 
 
 # Shrinking would take minutes, and a counterexample is readable without it.
-@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=examples(60), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.integers(0, 2**32), rounds)
 def test_agrees_with_a_model(seed: int, steps: list[dict[str, float]]) -> None:
     model = Model(seed)

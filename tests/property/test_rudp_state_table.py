@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.support.repetitions import examples
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
@@ -187,4 +188,4 @@ class ConnectionWalk(RuleBasedStateMachine):
 
 
 TestConnectionWalk = ConnectionWalk.TestCase
-TestConnectionWalk.settings = settings(max_examples=200, stateful_step_count=25)
+TestConnectionWalk.settings = settings(max_examples=examples(200), stateful_step_count=25)

@@ -6,6 +6,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import (
     ALGORITHMS,
@@ -42,7 +43,7 @@ def hash_holes(digest: ReceivedDigest) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(layouts(), st.booleans())
 def test_any_order_gives_the_standard_digest(
     algorithm: Algorithm, layout: list[tuple[int, bytes | int]], hashes_holes_at_once: bool
@@ -71,7 +72,7 @@ def unread(_offset: int, _buffer: memoryview) -> None:
     """A `read_into` for files whose content does not matter."""
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(layouts().filter(bool), st.data())
 def test_bytes_that_come_twice_are_an_error(layout: list[tuple[int, bytes | int]], data: st.DataObject) -> None:
     digest = ReceivedDigest(ALGORITHMS[0], unread, PendingRanges())

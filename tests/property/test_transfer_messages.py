@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit.channel import MAX_MESSAGE_BYTES
 from toolkit.errors import ProtocolError
 from toolkit.parameters import encode_parameters
@@ -89,13 +90,13 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(messages)
 def test_a_decoded_message_equals_the_encoded_one(message: AnyMessage) -> None:
     assert decode_untrusted(message.encode()) == message
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(messages, st.data())
 def test_a_damaged_message_raises_or_decodes_to_another_canonical_one(message: AnyMessage, data: st.DataObject) -> None:
     encoded = bytearray(message.encode())
@@ -126,7 +127,7 @@ def assert_canonical(decoded: AnyMessage, encoded: bytes) -> None:
         assert decoded.encode() == encoded
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.binary(max_size=80))
 @example(b"")
 def test_garbage_raises_only_protocol_error(garbage: bytes) -> None:
@@ -138,7 +139,7 @@ def test_garbage_raises_only_protocol_error(garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", list(MessageType))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.binary(max_size=60))
 def test_garbage_after_a_type_raises_only_protocol_error(kind: MessageType, garbage: bytes) -> None:
     try:

@@ -7,6 +7,7 @@ import xxhash
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.incoming import IncomingFiles
@@ -30,7 +31,7 @@ def overlap(sent: list[Piece]) -> bool:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(pieces, min_size=1, max_size=8), st.booleans())
 @example([(4, 2, False), (5, 1, False), (6, 2, False), (0, 4, False)], True)
 @example([(2, 2, False), (0, SIZE_BYTES, True)], True)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.background import Background
+from tests.support.repetitions import examples
 from tests.support.sessions import channel_pair
 from toolkit.transfer import ReceiveOptions, SendOptions, receive, send
 
@@ -36,7 +37,7 @@ def read(path: Path) -> bytes | dict[str, object]:
     return {below.name: read(below) for below in path.iterdir()} if path.is_dir() else path.read_bytes()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(trees, st.integers(0, 2**32), st.sampled_from(["xxh3-128", "blake3"]), st.booleans())
 def test_every_tree_arrives(tree: dict[str, object], seed: int, digest: str, overwrite: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch, channel_pair(shuffle_seed=seed) as (sender, receiver):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.repetitions import examples
 from toolkit import units
 from toolkit.errors import UsageError
 
@@ -30,7 +31,7 @@ def test_a_formatted_fraction_parses(fraction: float) -> None:
     assert units.parse_fraction(units.format_fraction(fraction)) == pytest.approx(fraction, rel=1e-3, abs=1e-17)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.one_of(
         st.text(max_size=40),
