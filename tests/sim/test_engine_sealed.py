@@ -52,7 +52,7 @@ def test_a_side_that_only_receives_updates_its_keys_too() -> None:
     assert pair.near.connection.stats().packets_invalid == 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", first_then_long(range(4)))
 def test_an_attacker_on_the_path_only_loses_packets(seed: int) -> None:
     """It repeats, damages, truncates, extends and reflects every packet, and invents others."""
     rng = random.Random(seed)

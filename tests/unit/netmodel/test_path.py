@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import pytest
 
+from tests.support.repetitions import first_then_long
 from toolkit.netmodel.path import AQM, BLACKOUT, BURST, LOSS, QUEUE, Fate, PathModel
 from toolkit.netmodel.spec import BurstLoss, LinkChange, PathSpec, QueueSpec
 
 MS = 1_000_000
 SECOND = 1_000_000_000
-SEEDS = (1, 2)
+SEEDS = first_then_long((1, 2))
 
 
 def send(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.engine_pair import FAR_ID, MS, NEAR_ID, SECOND, Hazards, Pair, Source
+from tests.support.repetitions import first_then_long
 from toolkit.channel import Address
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
@@ -165,7 +166,7 @@ LOSSY = Hazards(loss=0.05, reorder=0.02, rate_bps=50e6)
 
 
 @pytest.mark.parametrize("congestion_control", ["bbr", "cubic", "newreno"])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", first_then_long([1, 2, 3]))
 def test_a_lossy_transfer_is_logged_as_it_happened(seed: int, congestion_control: str) -> None:
     pair, near, far = transfer(seed, LOSSY, config=Config(congestion_control=congestion_control))
     stats = pair.near.connection.stats()
@@ -217,7 +218,7 @@ def test_a_loss_has_its_trigger() -> None:
     assert [loss.get("is_mtu_probe_packet", False) for loss in losses] == [False, True, False]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", first_then_long([1, 2, 3]))
 def test_triggers_are_those_of_rfc_9002(seed: int) -> None:
     """Section 6.1: the triggers follow from the acknowledgements in the same file."""
     _, near, _ = transfer(seed, LOSSY, length=1_000_000)
