@@ -106,47 +106,63 @@ def read_fields(
     return captures.read_fields(capture, names, display_filter, (*ON_ANY_PORT, *preferences))
 
 
-def content_shown(done: Transfer, *preferences: str) -> bytes:
+Rows = list[dict[str, list[str]]]
+
+NOTABLE = ["nettool.malformed", "nettool.expert.forged", "nettool.expert.contradiction"]
+FIELDS = [
+    *("nettool.type", "nettool.packet_number", "nettool.protection", "nettool.aead", "nettool.offset"),
+    *("nettool.payload", "nettool.range", "nettool.range.first", "nettool.range.last"),
+    *("nettool.session.type", "nettool.session.path", "udp.srcport", "udp.dstport", *NOTABLE),
+]
+
+
+def dissect(capture: Path, *preferences: str) -> Rows:
+    """All fields that the tests look at, of all frames of UDP, from one run of tshark."""
+    return read_fields(capture, FIELDS, "nettool", preferences)
+
+
+def content_shown(done: Transfer, rows: Rows) -> bytes:
     """The content of the file, put together from the payload of DATA packets."""
-    rows = read_fields(done.capture, ["nettool.offset", "nettool.payload"], "nettool.type == 0x10", preferences)
     content = bytearray(len(done.content))
     for row in rows:
+        if "0x10" not in row["nettool.type"]:
+            continue
         for offset, payload in zip(row["nettool.offset"], row["nettool.payload"], strict=bool(row["nettool.payload"])):
             piece = bytes.fromhex(payload)
             content[int(offset) : int(offset) + len(piece)] = piece
     return bytes(content)
 
 
-def test_the_key_log_opens_every_packet(sealed: Transfer) -> None:
-    rows = read_fields(sealed.capture, ["nettool.protection", "nettool.aead"], "nettool", with_keys(sealed.keys))
-    states = [state for row in rows for state in row["nettool.protection"]]
+@pytest.fixture(scope="module")
+def opened(sealed: Transfer) -> Rows:
+    """What the key log opens of the encrypted transfer over UDP."""
+    return dissect(sealed.capture, *with_keys(sealed.keys))
+
+
+def test_the_key_log_opens_every_packet(sealed: Transfer, opened: Rows) -> None:
+    states = [state for row in opened for state in row["nettool.protection"]]
     assert len(states) > len(sealed.content) / 9000
     assert set(states) == {"1"}
-    assert content_shown(sealed, *with_keys(sealed.keys)) == sealed.content
-    notable = "nettool.malformed || nettool.expert.forged || nettool.expert.contradiction"
-    assert tshark(sealed.capture, *with_keys(sealed.keys), "-Y", notable) == ""
+    assert content_shown(sealed, opened) == sealed.content
+    assert not [row for row in opened for name in NOTABLE if row[name]]
 
 
-def test_the_messages_of_the_session_are_readable_with_the_key_log(sealed: Transfer) -> None:
-    offers = read_fields(
-        sealed.capture,
-        ["nettool.session.path", "nettool.payload"],
-        'nettool.payload contains "secret-name" && nettool.session.type == 2',
-        with_keys(sealed.keys),
-    )
+def test_the_messages_of_the_session_are_readable_with_the_key_log(sealed: Transfer, opened: Rows) -> None:
+    name = NAME.encode().hex()
+    offers = [row for row in opened if name in "".join(row["nettool.payload"]) and "2" in row["nettool.session.type"]]
     assert [row["nettool.session.path"] for row in offers] == [[NAME]]
-    assert NAME.encode().hex() in "".join(offers[0]["nettool.payload"])
     summary = tshark(sealed.capture, *with_keys(sealed.keys))
     for message in ("BEGIN", "OFFER", "ACCEPT", "DIGESTS", "END", "RESULT", "DONE"):
         assert message in summary, message
 
 
-def test_acknowledgements_are_readable_with_the_key_log(sealed: Transfer) -> None:
+def test_acknowledgements_are_readable_with_the_key_log(opened: Rows) -> None:
     """Each one names only packets of the other direction that were sent before it."""
-    names = ["nettool.type", "nettool.packet_number", "udp.srcport", "nettool.range.first", "nettool.range.last"]
     sent: dict[str, set[int]] = {}
     acknowledged = 0
-    for row in read_fields(sealed.capture, [*names, "udp.dstport"], "nettool.protection", with_keys(sealed.keys)):
+    for row in opened:
+        if not row["nettool.protection"]:
+            continue
         [source], [target] = row["udp.srcport"], row["udp.dstport"]
         sent.setdefault(source, set()).update(map(int, row["nettool.packet_number"]))
         for first, last in zip(row["nettool.range.first"], row["nettool.range.last"], strict=True):
@@ -161,12 +177,10 @@ def test_without_the_key_log_nothing_is_shown(sealed: Transfer, tmp_path: Path) 
     empty = tmp_path / "empty"
     empty.touch()
     for preferences in ((), with_keys(empty)):
-        rows = read_fields(
-            sealed.capture, ["nettool.protection", "nettool.payload", "nettool.range"], "nettool", preferences
-        )
+        rows = dissect(sealed.capture, *preferences)
         assert {state for row in rows for state in row["nettool.protection"]} == {"2"}
         assert not [row for row in rows if row["nettool.payload"] or row["nettool.range"]]
-        assert content_shown(sealed, *preferences) == bytes(len(sealed.content))
+        assert content_shown(sealed, rows) == bytes(len(sealed.content))
         assert "secret" not in tshark(sealed.capture, *preferences, "-V", "-O", "nettool")
 
 
@@ -174,11 +188,10 @@ def test_plaintext_is_recognised_from_its_first_packet(tmp_path: Path) -> None:
     """Without any preference: nobody takes the end of a payload for a tag, or a protected packet for plaintext."""
     done = transfer(tmp_path, "udp", "--plaintext")
     assert not done.keys.exists()
-    rows = read_fields(done.capture, ["nettool.protection"], "nettool", ())
+    rows = dissect(done.capture)
     assert {state for row in rows for state in row["nettool.protection"]} == {"0"}
-    assert content_shown(done) == done.content
-    notable = "nettool.malformed || nettool.expert.forged || nettool.expert.contradiction"
-    assert tshark(done.capture, "-Y", notable) == ""
+    assert content_shown(done, rows) == done.content
+    assert not [row for row in rows for name in NOTABLE if row[name]]
 
 
 @pytest.fixture(scope="module")
@@ -187,46 +200,63 @@ def sealed_tcp(tmp_path_factory: pytest.TempPathFactory) -> Transfer:
     return transfer(tmp_path_factory.mktemp("tcp"), "tcp", sending=("--streams", "3"))
 
 
-def content_bytes_shown(done: Transfer, *preferences: str) -> int:
+NOTABLE_OF_TCP = ["nettool_tcp.malformed", "nettool_tcp.expert.forged"]
+FIELDS_OF_TCP = [
+    *("nettool_tcp.type", "nettool_tcp.protection", "nettool_tcp.frame.type", "nettool_tcp.frame.length"),
+    *("nettool.session.type", "nettool.session.path", *NOTABLE_OF_TCP),
+]
+
+
+def dissect_tcp(capture: Path, *preferences: str) -> Rows:
+    """All fields that the tests look at, of all frames of TCP, from one run of tshark."""
+    return read_fields(capture, FIELDS_OF_TCP, "nettool_tcp", preferences)
+
+
+def content_bytes_shown(rows: Rows) -> int:
     """How much content the frames announce, over TCP."""
-    names = ["nettool_tcp.frame.type", "nettool_tcp.frame.length"]
-    rows = read_fields(done.capture, names, "nettool_tcp.frame.type == 2", preferences)
-    frames = [frame for row in rows for frame in zip(*row.values(), strict=True)]
+    frames = [
+        frame
+        for row in rows
+        for frame in zip(row["nettool_tcp.frame.type"], row["nettool_tcp.frame.length"], strict=True)
+    ]
     return sum(int(length) for kind, length in frames if kind == "2")
 
 
-def prefaces_shown(done: Transfer) -> list[str]:
+def prefaces_shown(rows: Rows) -> list[str]:
     """The types of all prefaces, in order."""
-    rows = read_fields(done.capture, ["nettool_tcp.type"], "nettool_tcp.type", ())
     return sorted(kind for row in rows for kind in row["nettool_tcp.type"])
+
+
+def paths_offered(rows: Rows) -> list[list[str]]:
+    """The paths in each OFFER."""
+    return [row["nettool.session.path"] for row in rows if "2" in row["nettool.session.type"]]
 
 
 def test_the_key_log_opens_every_record_over_tcp(sealed_tcp: Transfer) -> None:
     """Those of the first connection too, which does not say in the clear which session it belongs to."""
     preferences = with_keys(sealed_tcp.keys)
-    rows = read_fields(sealed_tcp.capture, ["nettool_tcp.protection"], "nettool_tcp", preferences)
+    rows = dissect_tcp(sealed_tcp.capture, *preferences)
     assert {state for row in rows for state in row["nettool_tcp.protection"]} == {"1"}
-    assert content_bytes_shown(sealed_tcp, *preferences) == len(sealed_tcp.content)
-    offers = read_fields(sealed_tcp.capture, ["nettool.session.path"], "nettool.session.type == 2", preferences)
-    assert offers == [{"nettool.session.path": [NAME]}]
+    assert content_bytes_shown(rows) == len(sealed_tcp.content)
+    assert paths_offered(rows) == [[NAME]]
+    assert not [row for row in rows for name in NOTABLE_OF_TCP if row[name]]
     summary = tshark(sealed_tcp.capture, *preferences)
     for message in ("BEGIN", "OFFER", "ACCEPT", "DIGESTS", "END", "RESULT", "DONE"):
         assert message in summary, message
-    assert tshark(sealed_tcp.capture, *preferences, "-Y", "nettool_tcp.malformed || nettool_tcp.expert.forged") == ""
 
 
 def test_without_the_key_log_tcp_shows_prefaces_and_nothing_else(sealed_tcp: Transfer) -> None:
-    assert prefaces_shown(sealed_tcp) == sorted("126" + "78" * 2)
+    rows = dissect_tcp(sealed_tcp.capture)
+    assert prefaces_shown(rows) == sorted("126" + "78" * 2)
     assert NAME.encode() not in sealed_tcp.capture.read_bytes()
-    rows = read_fields(sealed_tcp.capture, ["nettool_tcp.protection", "nettool_tcp.frame.type"], "nettool_tcp", ())
     assert {state for row in rows for state in row["nettool_tcp.protection"]} == {"2"}
     assert not [row for row in rows if row["nettool_tcp.frame.type"]]
 
 
 def test_plaintext_over_tcp_is_readable(tmp_path: Path) -> None:
     done = transfer(tmp_path, "tcp", "--plaintext")
-    assert prefaces_shown(done) == ["1", "2", "6"]
-    assert content_bytes_shown(done) == len(done.content)
-    offers = read_fields(done.capture, ["nettool.session.path"], "nettool.session.type == 2", ())
-    assert offers == [{"nettool.session.path": [NAME]}]
-    assert tshark(done.capture, "-Y", "nettool_tcp.malformed") == ""
+    rows = dissect_tcp(done.capture)
+    assert prefaces_shown(rows) == ["1", "2", "6"]
+    assert content_bytes_shown(rows) == len(done.content)
+    assert paths_offered(rows) == [[NAME]]
+    assert not [row for row in rows if row["nettool_tcp.malformed"]]
