@@ -129,18 +129,11 @@ def test_notable_packets_are_marked(tmp_path: Path) -> None:
     ]
     capture = tmp_path / "notable.pcap"
     write_capture(capture, datagrams)
-    marked = {}
-    for name in ("out_of_order", "retransmission", "duplicate", "socket_drops", "closed"):
-        rows = read_fields(capture, ["frame.number"], f"nettool.expert.{name}")
-        marked[name] = [row["frame.number"] for row in rows]
-    assert marked == {
-        "out_of_order": [["4"]],
-        "retransmission": [["5"]],
-        "duplicate": [["6"]],
-        "socket_drops": [["7"]],
-        "closed": [["8"]],
-    }
-    assert read_fields(capture, ["frame.number"], "nettool.malformed") == [{"frame.number": ["9"]}]
+    signs = [f"expert.{name}" for name in ("out_of_order", "retransmission", "duplicate", "socket_drops", "closed")]
+    signs.append("malformed")
+    rows = read_fields(capture, ["frame.number", *(f"nettool.{name}" for name in signs)])
+    marked = {name: [row["frame.number"] for row in rows if row[f"nettool.{name}"]] for name in signs}
+    assert marked == {name: [[str(number)]] for number, name in enumerate(signs, 4)}
 
 
 def test_another_protocol_is_not_recognised(tmp_path: Path) -> None:

@@ -77,16 +77,17 @@ def wire_message(message: bytes) -> bytes:
     return (len(message) + 1).to_bytes(4) + b"\0" + message
 
 
-def states(capture: Path, *preferences: str, extra: str = "frame.number") -> list[str]:
+def states(capture: Path, *preferences: str) -> list[str]:
     """What became of each protected packet."""
-    rows = read_fields(capture, ["nettool.protection", extra], "nettool.protection", preferences)
-    return [state for row in rows for state in row["nettool.protection"]]
+    return shown_and_states(capture, *preferences)[1]
 
 
-def shown(capture: Path, *preferences: str) -> set[str]:
-    """The names of the sealed fields of which anything is shown."""
-    rows = read_fields(capture, [f"nettool.{name}" for name in SEALED_FIELDS], "nettool", preferences)
-    return {name.removeprefix("nettool.") for row in rows for name, values in row.items() if values}
+def shown_and_states(capture: Path, *preferences: str) -> tuple[set[str], list[str]]:
+    """The names of the sealed fields of which anything is shown, and what became of each protected packet."""
+    names = ["nettool.protection", *(f"nettool.{name}" for name in SEALED_FIELDS)]
+    rows = read_fields(capture, names, "nettool", preferences)
+    found = [state for row in rows for state in row.pop("nettool.protection")]
+    return {name.removeprefix("nettool.") for row in rows for name, values in row.items() if values}, found
 
 
 @pytest.mark.parametrize("aead", list(AeadName))
@@ -116,10 +117,9 @@ def test_without_keys_only_headers_are_shown(key_log: Path, tmp_path: Path) -> N
     write_capture(capture, [(True, INITIAL), *((True, protection.seal(packet + TAG)) for packet in packets)])
     other = tmp_path / "other"
     other.write_text(key_log.read_text().replace(f"{SERVER_ID:x}", f"{SERVER_ID + 1:x}"))
-    assert shown(capture, *with_keys(key_log)) > {"payload", "range.first", "reason", "session.path"}
+    assert shown_and_states(capture, *with_keys(key_log))[0] > {"payload", "range.first", "reason", "session.path"}
     for preferences in ((), with_keys(other), with_keys(tmp_path / "missing")):
-        assert shown(capture, *preferences) == set()
-        assert states(capture, *preferences) == [NO_KEYS] * 4
+        assert shown_and_states(capture, *preferences) == (set(), [NO_KEYS] * 4)
     lines = tshark(capture).splitlines()
     assert "DATA 3, offset 0, protected payload, 7 bytes; give a key log file" in lines[4]
     assert "cannot read the key log file" in tshark(capture, *with_keys(tmp_path / "missing"))
@@ -233,7 +233,7 @@ def test_plaintext_is_recognised(sign: bytes, tmp_path: Path) -> None:
     assert [row["nettool.payload"] for row in rows] == [[], [(b"content" * 5).hex()], [b"answer".hex()]]
     assert [row["nettool.protection"] for row in rows] == [[NO_KEYS], ["0"], ["0"]]
     forced = ("-o", "nettool.without_keys:protected")
-    assert shown(capture, *forced) == set()
+    assert shown_and_states(capture, *forced)[0] == set()
     assert states(capture, *PLAINTEXT) == ["0"] * 4
 
 
@@ -243,8 +243,11 @@ def test_contradictory_signs_are_reported(key_log: Path, tmp_path: Path) -> None
     for signs in ([sealed, PING], [PING, sealed]):
         capture = tmp_path / "capture.pcap"
         write_capture(capture, [(True, INITIAL), *((True, sign) for sign in signs), (True, CONTENT)])
-        assert read_fields(capture, ["frame.number"], "nettool.expert.contradiction", ()) == [{"frame.number": ["3"]}]
-        assert states(capture)[-1] == NO_KEYS
+        rows = read_fields(
+            capture, ["frame.number", "nettool.expert.contradiction", "nettool.protection"], preferences=()
+        )
+        assert [row["frame.number"] for row in rows if row["nettool.expert.contradiction"]] == [["3"]]
+        assert rows[-1]["nettool.protection"] == [NO_KEYS]
         assert states(capture, *with_keys(key_log)) == [OPENED if sign is sealed else FORGED for sign in signs] + [
             FORGED
         ]
