@@ -141,13 +141,15 @@ def format_fraction(fraction: float) -> str:
 
 
 def format_ratio(ratio: float) -> str:
-    """Format a ratio with three digits: `0.012`, `0.93`, `16.2`, `250`; `∞` for infinity."""
+    """Format a ratio: `0.012`, `0.83`, `0.992`, `16.2`, `250`; `∞` for infinity. Near 1, a thousandth is visible."""
     if math.isinf(ratio):
         return "∞"
     if ratio >= 100:
         return f"{ratio:.0f}"
     if ratio >= 10:
         return f"{ratio:.1f}"
+    if 0.9 <= ratio < 1.1:
+        return f"{ratio:.3f}"
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 

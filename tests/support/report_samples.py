@@ -16,10 +16,10 @@ _SPEEDS_BPS = {"tcp-cubic": (94e6, 45e6, 9e6, 2e6), "udp-bbr": (92e6, 91e6, 89e6
 def lossy(paths: Sequence[str] = LOSSES) -> Results:
     """Two transports and the A/A control at each loss rate."""
     speeds = {(name, path): row[LOSSES.index(path)] for name, row in _SPEEDS_BPS.items() for path in paths}
-    return make_results(Truth(speeds, sizes=(20_000_000,), repeats=6), 7)
+    return make_results(Truth(speeds, sizes=(20_000_000,), repeats=9), 7)
 
 
-def one_path(repeats: int = 6) -> Results:
+def one_path(repeats: int = 9) -> Results:
     """A campaign of a single path, which has no pictures across paths."""
     truth = Truth({("tcp-cubic", "loopback"): 9e9, ("udp-bbr", "loopback"): 4e9}, repeats=repeats)
     results = make_results(truth, 3)

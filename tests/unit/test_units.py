@@ -148,6 +148,8 @@ def test_the_error_is_one_short_printable_line(text: str) -> None:
         (units.format_fraction(0.00000012), "0.000012%"),
         (units.format_ratio(0.0123), "0.012"),
         (units.format_ratio(0.5), "0.50"),
+        (units.format_ratio(0.992), "0.992"),
+        (units.format_ratio(1.1), "1.10"),
         (units.format_ratio(16.24), "16.2"),
         (units.format_ratio(250.4), "250"),
         (units.format_ratio(float("inf")), "∞"),

@@ -147,6 +147,7 @@ def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
         folder=campaign.folder,
         control=False if campaign.no_control else None,
         limit=campaign.limit,
+        margin=campaign.margin,
         **more,
     )
 

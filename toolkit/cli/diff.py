@@ -10,9 +10,9 @@ from toolkit.cli.command import command
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result
 from toolkit.compare.comparison import plain
-from toolkit.compare.diff import CellChange, compare, differences_of_hosts
+from toolkit.compare.diff import MIN_TRIALS, CellChange, compare, differences_of_hosts
 from toolkit.compare.record_file import read
-from toolkit.compare.stats import MIN_SAMPLES
+from toolkit.compare.verdict import INCONCLUSIVE, to_settle
 from toolkit.errors import printable
 from toolkit.report.labels import NOTHING, ratio_interval
 from toolkit.units import format_rate, format_ratio, format_size
@@ -45,9 +45,10 @@ def diff(
     if hosts:
         print_result(f"\nThe two hosts differ: {printable('; '.join(hosts), 400)}.")
     if any(change.ratio is not None and change.ratio.interval is None for change in changes):
-        print_result(
-            f"\nA verdict needs at least {MIN_SAMPLES} trials in each campaign: --repeat {MIN_SAMPLES} or more."
-        )
+        print_result(f"\nA verdict needs at least {MIN_TRIALS} trials in each campaign: --repeat {MIN_TRIALS} or more.")
+    for change in changes:
+        if change.verdict == INCONCLUSIVE:
+            print_result(_inconclusive(change))
     return 0
 
 
@@ -60,5 +61,11 @@ def _row(change: CellChange) -> list[str]:
         format_rate(change.new_bps) if change.new_bps is not None else NOTHING,
         format_ratio(change.ratio.value) if change.ratio is not None else NOTHING,
         ratio_interval(change.ratio),
-        change.verdict,
+        f"{change.verdict}, negligible" if change.is_negligible else change.verdict,
     ]
+
+
+def _inconclusive(change: CellChange) -> str:
+    """Why a change is inconclusive, below the table."""
+    cell = f"{printable(change.path)}, {format_size(change.payload_bytes)}, {printable(change.transport)}"
+    return f"{cell}: {change.because or 'the interval is too wide'}; in each campaign, {to_settle(change.more_blocks)}"

@@ -221,12 +221,16 @@ class CampaignArguments:
         option("--cc", metavar="NAME", text="Congestion control of the transport 'tcp'.", default="cubic"),
     ] = None
     repeat: Annotated[
-        int | None, number("--repeat", low=1, text="Number of blocks; each runs every transport.", default="6")
+        int | None, number("--repeat", low=1, text="Number of blocks; each runs every transport.", default="9 or more")
     ] = None
     seed: Annotated[int | None, number("--seed", low=0, text="Seed of every random choice.", default="1")] = None
     limit: Annotated[
         str | None,
         option("--limit", metavar="TIME", text="Time after which a transfer counts as failed.", default="5min"),
+    ] = None
+    margin: Annotated[
+        str | None,
+        option("--margin", metavar="PERCENT", text="Largest difference that counts as negligible.", default="5%"),
     ] = None
     no_control: Annotated[
         bool, flag("--no-control", text="Skip the A/A control, a second run of the baseline in each block.")

@@ -1,42 +1,43 @@
 """What a campaign shows: a row of figures for each transport on each path at each size, and the verdicts.
 
-Two transports are compared by the ratio of their goodputs, block by block. The verdict is `faster` or `slower` if the
-whole 95% interval of the median ratio lies on one side of 1, and by more than the *margin*: MIN_DIFFERENCE, which no
-user would notice, or the difference between the baseline and the A/A control if that is larger. The control is the
-baseline run a second time: a difference that the method finds between a transport and itself, it cannot claim between
-two others. The interval alone would be wrong in one of twenty comparisons; with the margin, identical transports are
-distinguished far less often.
-
-No pair that was run is left out, because what would leave it out (a failure, a mark) depends on how it ran: slow trials
-would disappear, and the survivors would look fast. A failed transfer has a goodput of 0. A marked trial
-(`toolkit.compare.records.MARKS`) counts as measured. A median tolerates some of them; if more than MARKED_SHARE of
-either side's trials are marked, there is no claim. There is no claim either if the interval includes a failure and
-therefore cannot show `no difference`, or if no transfer of either side arrived.
+Two transports are compared by the ratio of their goodputs, block by block; `toolkit.compare.verdict` decides what the
+interval of the median ratio shows. The A/A control, the baseline run a second time, shows what this machine can
+resolve.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from toolkit.compare.pairs import PairedTrials, goodput_bps
 from toolkit.compare.records import (
     CONTROL_SUFFIX,
     UNRELIABLE,
     BackgroundFlowResult,
+    Campaign,
     Results,
     TimeSplit,
     Trial,
 )
-from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation, paired_ratio
-from toolkit.units import format_rate, format_ratio, format_seconds, format_size
+from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation
+from toolkit.compare.verdict import (
+    CLAIMS,
+    EQUIVALENT,
+    FASTER,
+    INCONCLUSIVE,
+    NO_CLAIM,
+    SLOWER,
+    Verdict,
+    judge,
+    to_settle,
+)
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
 
-FASTER, SLOWER, NO_DIFFERENCE, NO_CLAIM = "faster", "slower", "no difference", "no claim"
 BASELINE = "baseline"
 STEADY, SHORT = "steady", "short"
-MIN_DIFFERENCE = 0.02
-MARKED_SHARE = 0.2
-"""Largest share of one side's trials that may be marked if there is to be a claim."""
+UNCHECKED = "Nothing checked what this machine can resolve: there was no A/A control."
 _GIGABYTE = 1e9
 _SHORT_SHARE = 0.5
 
@@ -59,12 +60,15 @@ class Row:
     trials, verified, unmarked: counted without the warm-up; `unmarked` is a part of `verified`
     goodput_bps, seconds: with their intervals; `deviation_bps` is the median absolute deviation
     ratio:            goodput relative to the baseline's trial in the same block, over `pairs` of trials
-    margin:           smallest difference from 1 that is claimed; infinite where the A/A control failed
-    verdict:          FASTER, SLOWER, NO_DIFFERENCE or NO_CLAIM; BASELINE for the baseline itself
+    censored:         pairs in which both transfers failed; `pairs` does not contain them
+    margin:           the largest difference from 1 that the user calls negligible
+    reach:            largest factor between the baseline and its A/A control that their interval allows, at least 1;
+                      infinite if that is unknown, None without a control
+    verdict:          FASTER, SLOWER, EQUIVALENT, INCONCLUSIVE or NO_CLAIM; BASELINE for the baseline itself
+    is_negligible, because, more_blocks: see `toolkit.compare.verdict.Verdict`
     is_control:       whether this is the A/A control
     regime:           SHORT where handshake, ramp-up and tail took most of the time, else STEADY
     reasons, why:     where the time of the median trial went, and the sentence that explains it
-    no_claim_because: why there is no verdict; empty where there is one
     """
 
     path: str
@@ -79,9 +83,13 @@ class Row:
     seconds: Estimate | None
     ratio: Estimate | None
     pairs: int
+    censored: int
     margin: float
+    reach: float | None
     verdict: str
-    no_claim_because: str
+    is_negligible: bool
+    because: str
+    more_blocks: int | None
     marks: tuple[str, ...]
     regime: str | None
     reasons: TimeSplit | None
@@ -102,7 +110,7 @@ class PathVerdict:
 
     where:    the path and the size, for example "40 ms, 4 MiB"
     sentence: the verdicts, without `where`
-    is_claim: whether any transport has a verdict other than NO_CLAIM
+    is_claim: whether any transport is faster, slower or equivalent
     """
 
     path: str
@@ -139,16 +147,14 @@ class Summary:
 def summarise(results: Results) -> Summary:
     """Compute the rows and verdicts of a campaign. Costly for a long campaign: call it once and pass the result on."""
     campaign = results.campaign
+    cells = [PairedTrials(results, path, size) for path in campaign.paths for size in campaign.sizes]
+    judged = _judge(campaign, cells)
     rows: list[Row] = []
     verdicts: list[PathVerdict] = []
-    for path in campaign.paths:
-        for size in campaign.sizes:
-            trials = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
-            control = _ratio(trials, campaign.baseline + CONTROL_SUFFIX, campaign.baseline)
-            margin = max(MIN_DIFFERENCE, _distance(control)) if control else MIN_DIFFERENCE
-            cell = [_row(results, trials, path, size, label, margin) for label in campaign.transports]
-            rows += cell
-            verdicts.append(_path_verdict(results, cell))
+    for cell in cells:
+        of_cell = [_row(cell, label, judged.get((cell, label))) for label in campaign.transports]
+        rows += of_cell
+        verdicts.append(_path_verdict(results, of_cell))
     return Summary(results, rows, sorted(verdicts, key=lambda verdict: not verdict.is_claim))
 
 
@@ -157,54 +163,46 @@ def plain(record: Any) -> dict[str, object]:
     return {name: _finite(value) for name, value in asdict(record).items()}
 
 
-def verdict_of(ratio: Estimate | None, margin: float) -> str:
-    """The verdict that a ratio with its interval allows; NO_CLAIM without an interval."""
-    if ratio is None or ratio.interval is None or math.isinf(margin):
-        return NO_CLAIM
-    if ratio.interval.low > 1 + margin:
-        return FASTER
-    if ratio.interval.high < 1 / (1 + margin):
-        return SLOWER
-    return NO_CLAIM if ratio.interval.low == 0 or math.isinf(ratio.interval.high) else NO_DIFFERENCE
+def _judge(campaign: Campaign, cells: Sequence[PairedTrials]) -> Mapping[tuple[PairedTrials, str], Verdict]:
+    """The verdict on each transport but the baseline, in each cell."""
+    control = campaign.baseline + CONTROL_SUFFIX
+    keys = [
+        (cell, label) for cell in cells for label in campaign.transports if label not in (campaign.baseline, control)
+    ]
+    judged = dict(zip(keys, judge([cell.evidence(label) for cell, label in keys], campaign.margin), strict=True))
+    if control in campaign.transports:
+        judged |= {(cell, control): judge([cell.evidence(control)], campaign.margin)[0] for cell in cells}
+    return judged
 
 
-def is_mostly_sound(trials: Sequence[Trial]) -> bool:
-    """Whether few enough trials are marked for their median to be trusted."""
-    return sum(bool(trial.marks) for trial in trials) <= MARKED_SHARE * len(trials)
-
-
-def goodput_bps(trial: Trial) -> float:
-    """The goodput of a trial; 0 if the transfer failed."""
-    return trial.goodput_bps or 0.0 if trial.is_counted else 0.0
-
-
-def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: str, margin: float) -> Row:
-    campaign = results.campaign
-    trials = [trial for trial in cell if trial.transport == label]
-    base = [trial for trial in cell if trial.transport == campaign.baseline]
+def _row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
+    """`verdict`: None for the baseline."""
+    trials = cell.trials(label)
     good = [trial for trial in trials if trial.is_counted]
     goodputs = [goodput_bps(trial) for trial in good]
     seconds = [trial.seconds for trial in good if trial.seconds is not None]
-    is_baseline = label == campaign.baseline
-    ratio = None if is_baseline else _ratio(cell, label, campaign.baseline)
-    verdict, no_claim_because = (BASELINE, "") if is_baseline else _verdict(trials, base, ratio, margin)
+    ratios, censored = cell.pairs(label) if verdict is not None else ([], 0)
     middle = median_trial(good)
     return Row(
-        path=path,
-        payload_bytes=size,
+        path=cell.path,
+        payload_bytes=cell.size,
         transport=label,
         trials=len(trials),
         verified=len(good),
         unmarked=sum(not trial.marks for trial in good),
-        is_control=label == campaign.baseline + CONTROL_SUFFIX,
+        is_control=label == cell.campaign.baseline + CONTROL_SUFFIX,
         goodput_bps=estimated_median(goodputs) if goodputs else None,
         deviation_bps=median_absolute_deviation(goodputs) if goodputs else None,
         seconds=estimated_median(seconds) if seconds else None,
-        ratio=ratio,
-        pairs=0 if is_baseline else len({trial.block for trial in trials} & {trial.block for trial in base}),
-        margin=margin,
-        verdict=verdict,
-        no_claim_because=no_claim_because,
+        ratio=cell.ratio(label) if verdict is not None else None,
+        pairs=len(ratios),
+        censored=censored,
+        margin=cell.campaign.margin,
+        reach=cell.reach,
+        verdict=verdict.word if verdict is not None else BASELINE,
+        is_negligible=verdict is not None and verdict.is_negligible,
+        because=verdict.because if verdict is not None else "",
+        more_blocks=verdict.more_blocks if verdict is not None else None,
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         regime=_regime(middle),
         reasons=middle.reasons if middle is not None else None,
@@ -218,43 +216,6 @@ def _row(results: Results, cell: Sequence[Trial], path: str, size: int, label: s
         delay_ms=_delay(good),
         competition=_background_flow(good),
     )
-
-
-def _ratio(cell: Sequence[Trial], label: str, baseline: str) -> Estimate | None:
-    """Ratio over the blocks in which both were run; None if there is no such block, or one of the two never arrived."""
-    own, base = ({t.block: t for t in cell if t.transport == name} for name in (label, baseline))
-    blocks = sorted(own.keys() & base.keys())
-    if not all(any(side[block].is_counted for block in blocks) for side in (own, base)):
-        return None
-    return paired_ratio([goodput_bps(own[block]) for block in blocks], [goodput_bps(base[block]) for block in blocks])
-
-
-def _distance(ratio: Estimate) -> float:
-    """Distance from 1; the same for a ratio and its inverse."""
-    return max(ratio.value, 1 / ratio.value if ratio.value else math.inf) - 1
-
-
-def _verdict(trials: Sequence[Trial], base: Sequence[Trial], ratio: Estimate | None, margin: float) -> tuple[str, str]:
-    """The verdict on a transport against the baseline, and, if it is NO_CLAIM, the reason."""
-    if not trials:
-        return NO_CLAIM, "not run"
-    if not any(trial.is_counted for trial in trials):
-        return NO_CLAIM, "no transfer was verified"
-    if not any(trial.is_counted for trial in base):
-        return NO_CLAIM, "no transfer of the baseline was verified"
-    for side, whose in ((trials, "of "), (base, "of the baseline's ")):
-        if not is_mostly_sound(side):
-            marked = [trial for trial in side if trial.marks]
-            marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
-            return NO_CLAIM, f"{len(marked)} {whose}{len(side)} trials marked {marks}"
-    if ratio is None or ratio.interval is None:
-        return NO_CLAIM, "too few pairs of trials for an interval"
-    if math.isinf(margin):
-        return NO_CLAIM, "the A/A control failed"
-    verdict = verdict_of(ratio, margin)
-    if verdict == NO_CLAIM:  # the interval includes a failure, whose ratio is 0 or infinite
-        return NO_CLAIM, f"{_failures(trials)} of its trials failed, and {_failures(base)} of the baseline's"
-    return verdict, ""
 
 
 def median_trial(good: Sequence[Trial]) -> Trial | None:
@@ -291,10 +252,6 @@ def _background_flow(good: Sequence[Trial]) -> BackgroundFlowResult | None:
     )
 
 
-def _failures(trials: Sequence[Trial]) -> str:
-    return f"{sum(not trial.is_counted for trial in trials)} of {len(trials)}"
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_finite(each) for each in value)
@@ -323,35 +280,52 @@ def _sentence(base: Row, cell: Sequence[Row], blocks: int) -> tuple[str, bool]:
     others = [row for row in cell if not row.is_control and row is not base and UNRELIABLE not in row.marks]
     judged = [(row.ratio.value, row) for row in others if row.verdict != NO_CLAIM and row.ratio is not None]
     if not judged:
-        reasons = {row.no_claim_because for row in others if row.no_claim_because}
+        reasons = {row.because for row in others if row.because}
         return f"no claim ({'; '.join(sorted(reasons)) or 'nothing to compare with'}).", False
     ranked = [row for _, row in sorted(judged, key=lambda item: -item[0])]
-    parts = [_claim(row, base, blocks) for row in ranked]
-    parts += [f"no claim on {row.transport} ({row.no_claim_because})" for row in others if row.verdict == NO_CLAIM]
+    parts = [_finding(row, base, blocks) for row in ranked]
+    parts += [f"no claim on {row.transport} ({row.because})" for row in others if row.verdict == NO_CLAIM]
     slowest = base if ranked[0].verdict == FASTER else ranked[-1] if ranked[-1].verdict == SLOWER else None
     reason = f" {slowest.transport}: {slowest.why}" if slowest is not None and slowest.why else ""
-    return f"{'; '.join(parts)}.{reason}", True
+    unchecked = "" if any(row.is_control for row in cell) else f" {UNCHECKED}"
+    return f"{'; '.join(parts)}.{unchecked}{reason}", any(row.verdict in CLAIMS for row in ranked)
 
 
-def _claim(row: Row, base: Row, blocks: int) -> str:
+def _finding(row: Row, base: Row, blocks: int) -> str:
+    """One verdict in words, with the figures that it rests on."""
+    figures = _figures(row, base, blocks)
+    if row.verdict == EQUIVALENT:
+        return f"{row.transport} and {base.transport} are equivalent within {format_fraction(row.margin)} ({figures})"
+    if row.verdict == INCONCLUSIVE:
+        reasons = [row.because or "these trials cannot tell which is faster, or whether they are equivalent"]
+        reasons.append(to_settle(row.more_blocks))
+        return f"{row.transport} against {base.transport} is inconclusive ({figures}): {'; '.join(reasons)}"
+    by = f" by {_percent(row)}, which is negligible" if row.is_negligible else ""
+    return f"{row.transport} is {row.verdict} than {base.transport}{by} ({figures})"
+
+
+def _percent(row: Row) -> str:
+    """How far a negligible ratio is from 1."""
+    return "" if row.ratio is None else f"{abs(row.ratio.value - 1):.1%}"
+
+
+def _figures(row: Row, base: Row, blocks: int) -> str:
     assert row.ratio is not None
     assert row.ratio.interval is not None
     low, high = row.ratio.interval
     pairs = f"{row.pairs} pairs" if row.pairs == blocks else f"{row.pairs} of {blocks} pairs"
     interval = f"95% interval {format_ratio(low)} to {format_ratio(high)}"
     figures = f"{format_ratio(row.ratio.value)} x its goodput in {pairs}, {interval}"
-    if row.verdict != NO_DIFFERENCE and row.goodput_bps is not None and base.goodput_bps is not None:
+    if row.verdict in (FASTER, SLOWER) and row.goodput_bps is not None and base.goodput_bps is not None:
         if row.regime == SHORT and row.seconds is not None and base.seconds is not None:
             figures += f"; {format_seconds(row.seconds.value)} against {format_seconds(base.seconds.value)}"
         else:
             figures += f"; {format_rate(row.goodput_bps.value)} against {format_rate(base.goodput_bps.value)}"
+    if row.censored:
+        figures += f"; {row.censored} more, in which both failed, say nothing"
     for side in (row, base):
         if side.verified < side.trials:
             figures += f"; {side.trials - side.verified} of {side.trials} by {side.transport} failed and count as 0"
         if side.unmarked < side.verified:
             figures += f"; {side.verified - side.unmarked} of {side.trials} by {side.transport} are marked"
-    if row.verdict == NO_DIFFERENCE:
-        if verdict_of(row.ratio, MIN_DIFFERENCE) != NO_DIFFERENCE:
-            figures += f"; the A/A control differs by {row.margin:.0%}"
-        return f"no difference between {row.transport} and {base.transport} ({figures})"
-    return f"{row.transport} is {row.verdict} than {base.transport} ({figures})"
+    return figures

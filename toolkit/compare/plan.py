@@ -23,18 +23,21 @@ from toolkit.compare.host_info import host_info
 from toolkit.compare.paths import LINK, LOOPBACK, BenchPath
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.compare.stats import MIN_SAMPLES
+from toolkit.compare.verdict import DEFAULT_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.security.credentials import Credential, NoCredential
-from toolkit.units import parse_rate
+from toolkit.units import format_fraction, parse_rate
 
 WARM_UP = -1
 TCP_DEFAULT = "cubic"
 """Named explicitly rather than left to the kernel's default, so that figures from two hosts mean the same."""
 IPERF3, AIOQUIC = "iperf3", "aioquic"
 MIN_PAYLOAD_BYTES = 1 << 10
+_DEFAULT_REPEATS = 9
 MAX_REPEATS = 1000
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
+MAX_MARGIN = 0.5
 _TRANSPORTS = (
     "tcp or udp, with a congestion control like tcp-bbr and without encryption like udp-bbr+plaintext, or quic, "
     "iperf3-tcp, iperf3-udp"
@@ -53,14 +56,19 @@ _TIME = (
     "are separate processes that have loaded everything before the clock starts."
 )
 _FIGURES = (
-    "Figures: medians over verified trials; 95% intervals from order statistics (Hettmansperger and Sheather), none "
-    f"for fewer than {MIN_SAMPLES} samples; ratios are taken within blocks, where a failed transfer has a goodput of 0."
+    "Figures: medians over verified trials; intervals between order statistics, which hold at least 95% whatever the "
+    f"noise, none for fewer than {MIN_SAMPLES} samples; ratios are taken within blocks, where a failed transfer has a "
+    "goodput of 0, and a pair of two failed transfers is left out."
 )
 _VERDICTS = (
-    "Verdicts: faster or slower if the whole interval of the ratio lies beyond 1 by more than 2%, and by more than the "
-    "A/A control differs from the baseline; else no difference; no claim without an interval, or if more than a fifth "
-    "of either side's trials are marked."
+    "Verdicts: faster or slower if the interval of the ratio excludes 1, also after Holm's correction for the number "
+    "of comparisons ({comparisons}); equivalent if it lies within {margin} of 1; else inconclusive; no claim without "
+    "an interval, or if more than a fifth of either side's trials are marked. {control}"
 )
+_CONTROL = (
+    "If the interval of the A/A control leaves {margin}, only larger differences than that interval allows are claimed."
+)
+_NO_CONTROL = "There is no A/A control, so nothing checks what this machine can resolve."
 _ENCRYPTION = (
     "Encryption: nettool's own transports and quic encrypt everything, except where a label says +plaintext; iperf3 "
     "encrypts nothing. Receivers on this machine accept one session from anyone, on loopback or in their own namespace."
@@ -93,6 +101,7 @@ class Plan:
     remote_address:  of `nettool serve`, for the one path of a remote campaign
     remote_wait_s:   how long to wait for the remote `nettool serve`
     remote_credential: what proves to it that this machine may come in
+    margin:          the largest difference between two goodputs that counts as negligible
 
     Raises UsageError if the plan makes no sense.
     """
@@ -111,6 +120,7 @@ class Plan:
     remote_address: Address | None = None
     remote_wait_s: float = 0.0
     remote_credential: Credential = _NO_CREDENTIAL
+    margin: float = DEFAULT_MARGIN
 
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:
@@ -124,11 +134,18 @@ class Plan:
             raise UsageError(f"--repeat must be from 1 to {MAX_REPEATS}")
         if not 0 <= self.seed <= MAX_SEED:
             raise UsageError(f"--seed must be from 0 to {MAX_SEED}")
+        if not 0 < self.margin <= MAX_MARGIN:
+            raise UsageError(f"--margin must be more than 0% and at most {MAX_MARGIN:.0%}: 5% is usual")
 
     @property
     def all_settings(self) -> list[Setting]:
         """The settings and, after them, the control if there is one."""
         return with_control(self.settings) if self.is_controlled else list(self.settings)
+
+    @property
+    def comparison_count(self) -> int:
+        """How many verdicts the campaign will have, without those on the control."""
+        return comparisons(self.settings, self.paths, self.sizes)
 
     @property
     def trial_count(self) -> int:
@@ -164,6 +181,7 @@ class Plan:
             is_probed=self.is_probed,
             limit_s=self.limit_s,
             competitor=self.background_flow,
+            margin=self.margin,
         )
 
 
@@ -231,6 +249,19 @@ def schedule(settings: Sequence[Setting], sizes: Sequence[int], repeats: int, se
             yield TrialSpec(block, setting, size)
 
 
+def comparisons(settings: Sequence[Setting], paths: Sequence[BenchPath], sizes: Sequence[int]) -> int:
+    """How many comparisons with the baseline there are."""
+    return (len(settings) - 1) * len(paths) * len(sizes)
+
+
+def default_repeats(count: int) -> int:
+    """The number of blocks for so many comparisons: with fewer, no difference could be found among them.
+
+    Nine is the least, because an interval of nine ratios bears one disturbed block on each side.
+    """
+    return max(_DEFAULT_REPEATS, least_blocks(count))
+
+
 def _require_installed(settings: Sequence[Setting]) -> None:
     programs = {setting.program for setting in settings}
     if IPERF3 in programs and shutil.which(IPERF3) is None:
@@ -247,7 +278,10 @@ def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
 
 
 def _method(plan: Plan) -> list[str]:
-    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, _VERDICTS, _ENCRYPTION]
+    margin = format_fraction(plan.margin)
+    control = _CONTROL.format(margin=margin) if plan.is_controlled else _NO_CONTROL
+    verdicts = _VERDICTS.format(comparisons=plan.comparison_count, margin=margin, control=control)
+    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, verdicts, _ENCRYPTION]
     if any(path.kind == LINK for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.host_info import HostInfo
 from toolkit.compare.json_codec import encode, encode_fields
+from toolkit.compare.verdict import DEFAULT_MARGIN
 
 CONTROL_SUFFIX = "#2"
 """The A/A control is the baseline run a second time, under its own label with this suffix."""
@@ -98,6 +99,7 @@ class Campaign:
     is_probed:       whether links were measured before the first trial
     limit_s:         time limit of one transfer
     competitor:      setting of the background flow that shares the path with each transfer; None for none
+    margin:          the largest difference between two goodputs that counts as negligible
     """
 
     name: str
@@ -115,6 +117,13 @@ class Campaign:
     is_probed: bool = True
     limit_s: float = DEFAULT_LIMIT_S
     competitor: Setting | None = None
+    margin: float = DEFAULT_MARGIN
+
+    @property
+    def comparison_count(self) -> int:
+        """How many verdicts there are, without those on the control."""
+        rivals = [name for name in self.transports if name not in (self.baseline, self.baseline + CONTROL_SUFFIX)]
+        return len(self.paths) * len(self.sizes) * len(rivals)
 
 
 @dataclass(frozen=True, slots=True)

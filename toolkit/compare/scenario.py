@@ -5,10 +5,11 @@ A scenario is a TOML file. The command line takes precedence over it:
     kind = "link"                       # loopback, lan or link
     transports = ["tcp-cubic", "udp-bbr"]
     sizes = ["4MiB"]
-    repeats = 6
+    repeats = 9
     seed = 1
     competitor = "tcp-cubic"            # a background flow beside each transfer
     control = true                      # the A/A control
+    margin = "5%"                       # a smaller difference is negligible
 
     [link]                              # options of `nettool link`; every combination of the lists is a path
     rate = "100Mbit"
@@ -26,17 +27,17 @@ from typing import Any, TypeVar
 
 from toolkit.channel import Address
 from toolkit.compare import paths
-from toolkit.compare.plan import TCP_DEFAULT, Plan, parse_transports
+from toolkit.compare.plan import TCP_DEFAULT, Plan, comparisons, default_repeats, parse_transports
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
+from toolkit.compare.verdict import DEFAULT_MARGIN
 from toolkit.errors import UsageError, printable
 from toolkit.security.credentials import Credential, NoCredential
-from toolkit.units import parse_duration_ns, parse_size, to_seconds
+from toolkit.units import parse_duration_ns, parse_fraction, parse_size, to_seconds
 
 LISTED = ("link", "rate", "rtt", "loss")
 """Options that may be lists on the command line; in a scenario file every option may."""
 _SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
-_REPEATS = 6
 _LINK_TYPES: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
 """Types of the options in [link] that are not text."""
 _Value = TypeVar("_Value")
@@ -51,6 +52,7 @@ class Scenario:
     limit: time limit of one transfer, as a duration
     wait:  how long to wait for a remote `nettool serve`, as a duration
     credential: what lets this machine in there
+    margin: the largest negligible difference between two goodputs, as a percentage
     """
 
     kind: str
@@ -68,6 +70,7 @@ class Scenario:
     address: Address | None = None
     wait: str | None = None
     credential: Credential | None = None
+    margin: str | None = None
 
     def merged_with(self, other: "Scenario") -> "Scenario":
         """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
@@ -79,14 +82,17 @@ class Scenario:
     def plan(self) -> Plan:
         """Raises UsageError if the scenario makes no sense."""
         seed = 1 if self.seed is None else self.seed
+        control = self.tcp_congestion_control or _tcp_default(self.kind)
+        settings = parse_transports(self.transports or "tcp,udp", control)
+        planned = self._paths(seed)
+        sizes = [parse_size(size) for size in self.sizes or [_SIZES[self.kind]]]
+        count = comparisons(settings, planned, sizes)
         return Plan(
             name=self.kind,
-            settings=parse_transports(
-                self.transports or "tcp,udp", self.tcp_congestion_control or _tcp_default(self.kind)
-            ),
-            paths=self._paths(seed),
-            sizes=[parse_size(size) for size in self.sizes or [_SIZES[self.kind]]],
-            repeats=_REPEATS if self.repeats is None else self.repeats,
+            settings=settings,
+            paths=planned,
+            sizes=sizes,
+            repeats=default_repeats(count) if self.repeats is None else self.repeats,
             seed=seed,
             folder=self.folder,
             is_controlled=self.control is not False,
@@ -96,6 +102,7 @@ class Scenario:
             remote_address=self.address,
             remote_wait_s=0.0 if self.wait is None else to_seconds(parse_duration_ns(self.wait)),
             remote_credential=self.credential or NoCredential(),
+            margin=DEFAULT_MARGIN if self.margin is None else parse_fraction(self.margin),
         )
 
     def _paths(self, seed: int) -> list[paths.BenchPath]:
@@ -158,6 +165,7 @@ def read_scenario(path: Path) -> Scenario:
             probes=_checked(bool, values.pop("probes", None)),
             limit=_checked(str, values.pop("limit", None)),
             competitor=_checked(str, values.pop("competitor", None)),
+            margin=_checked(str, values.pop("margin", None)),
             link=_link_options({name.replace("-", "_"): value for name, value in link.items()}),
         )
     except (TypeError, ValueError):
@@ -189,6 +197,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         is_probed=campaign.is_probed,
         limit_s=campaign.limit_s,
         background_flow=campaign.competitor,
+        margin=campaign.margin,
     )
 
 

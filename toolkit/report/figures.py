@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.compare.comparison import FASTER, NO_CLAIM, Row
+from toolkit.compare.comparison import Row
 from toolkit.compare.records import Campaign, Trial
+from toolkit.compare.verdict import CLAIMS, FASTER
 from toolkit.report.drawing import (
     FIXED_INK,
     MUTED,
@@ -250,7 +251,7 @@ def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) ->
                     (x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#5b87ad", linewidth=0, hatch=hatch, alpha=0.6
                 )
             )
-        text = f"({format_ratio(estimate.value)})" if row.verdict == NO_CLAIM else format_ratio(estimate.value)
+        text = f"({format_ratio(estimate.value)})" if row.verdict not in CLAIMS else format_ratio(estimate.value)
         ground = {"facecolor": colors(share), "edgecolor": "none", "pad": 1.5}  # covers the crossover line
         axes.text(
             x, y, text, ha="center", va="center", color=FIXED_INK, fontsize=10, weight="bold", bbox=ground, zorder=4

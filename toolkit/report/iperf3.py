@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.compare.comparison import NO_CLAIM, Row
+from toolkit.compare.comparison import Row
 from toolkit.compare.records import UNRELIABLE
 from toolkit.compare.stats import Estimate
+from toolkit.compare.verdict import NO_CLAIM
 from toolkit.errors import UsageError, printable
 from toolkit.units import format_fraction, format_rate, format_seconds
 
@@ -96,9 +97,13 @@ def _row(run: Fields, file_name: str) -> Row:
         seconds=Estimate(seconds, None),
         ratio=None,
         pairs=0,
+        censored=0,
         margin=0.0,
+        reach=None,
         verdict=NO_CLAIM,
-        no_claim_because=_NOT_PAIRED,
+        is_negligible=False,
+        because=_NOT_PAIRED,
+        more_blocks=None,
         marks=(UNRELIABLE,) if is_udp else (),
         regime=None,
         reasons=None,

@@ -1,6 +1,6 @@
 """The wording of figures, verdicts and marks, shared by the tables, the page and the terminal."""
 
-from toolkit.compare import comparison, records
+from toolkit.compare import records, verdict
 from toolkit.compare.comparison import Row
 from toolkit.compare.stats import Estimate, Interval
 from toolkit.errors import printable
@@ -50,9 +50,10 @@ def mark_meaning(mark: str) -> str:
 
 def verdict_words(row: Row) -> str:
     """The verdict; for NO_CLAIM with the reason."""
-    if row.verdict == comparison.NO_CLAIM:
-        return f"no claim: {printable(row.no_claim_because)}"
-    return f"{row.verdict} (A/A control)" if row.is_control else row.verdict
+    if row.verdict == verdict.NO_CLAIM:
+        return f"no claim: {printable(row.because)}"
+    word = f"{row.verdict}, negligible" if row.is_negligible else row.verdict
+    return f"{word} (A/A control)" if row.is_control else word
 
 
 def rate_interval(interval: Interval | None) -> str:

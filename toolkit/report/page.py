@@ -17,10 +17,11 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
-from toolkit.compare.comparison import BASELINE, FASTER, NO_CLAIM, NO_DIFFERENCE, SLOWER, PathVerdict, Row, Summary
+from toolkit.compare.comparison import BASELINE, PathVerdict, Row, Summary
 from toolkit.compare.json_codec import encode
 from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
+from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER
 from toolkit.errors import TransferError, printable
 from toolkit.report import drawing
 from toolkit.report.drawing import Picture
@@ -32,7 +33,7 @@ from toolkit.report.text import caption, started_text
 from toolkit.units import format_ratio, format_size
 
 _TITLE = "TCP and UDP compared"
-_SIGNS = {FASTER: "▲", SLOWER: "▼", NO_DIFFERENCE: "=", NO_CLAIM: "?", BASELINE: "·"}
+_SIGNS = {FASTER: "▲", SLOWER: "▼", EQUIVALENT: "=", INCONCLUSIVE: "~", NO_CLAIM: "?", BASELINE: "·"}
 _ROW_HEADER = "transport"
 _MAX_SENTENCE = 2000
 _MAX_OPEN_GROUPS = 6
@@ -133,7 +134,8 @@ def _card(verdict: PathVerdict, baseline: str) -> Html:
 
 
 def _chip(row: Row) -> Html:
-    text = f"{_SIGNS[row.verdict]} {label(row.transport)}: {row.verdict}"
+    negligible = ", negligible" if row.is_negligible else ""
+    text = f"{_SIGNS[row.verdict]} {label(row.transport)}: {row.verdict}{negligible}"
     if row.ratio is not None and row.verdict != NO_CLAIM:
         text += f", {format_ratio(row.ratio.value)} ×"
     return element("li", text, class_=f"chip {_verdict_class(row.verdict)}")
@@ -260,7 +262,9 @@ def _control_note(campaign: Campaign) -> Html:
     if control not in campaign.transports:
         return Html("")
     return element(
-        "p", f"{label(control)} is {label(campaign.baseline)} a second time: any difference between the two is noise."
+        "p",
+        f"{label(control)} is {label(campaign.baseline)} a second time: any difference between the two is noise, and "
+        "differences between transports that are no larger are not claimed.",
     )
 
 

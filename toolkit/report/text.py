@@ -10,6 +10,7 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from time import gmtime, strftime
 from typing import Any
 
@@ -18,6 +19,7 @@ from tabulate import tabulate
 from toolkit.compare.comparison import Row, Summary, plain
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign
 from toolkit.compare.stats import MIN_SAMPLES
+from toolkit.compare.verdict import least_blocks
 from toolkit.errors import printable
 from toolkit.report.labels import NOTHING, REASONS, label
 from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables
@@ -31,6 +33,8 @@ IN_TERMINAL = (SPEED, COST, TROUBLE)
 IMPORTED = "imported"
 
 _MAX_LINE = 2000
+_WIDTH, _INDENT = 100, "    "
+"""Of sentences in a terminal."""
 _MAX_PROSE_WIDTH = 60
 _MAX_HEADER_WIDTH = 12
 _LATEX = {
@@ -83,8 +87,14 @@ def caption(campaign: Campaign) -> list[str]:
     ]
     if host.load_1min is not None and host.cores is not None and host.load_1min > host.cores / 2:
         lines.append(f"The machine was busy at the start (load {host.load_1min}): figures are lower and vary more.")
+    least = least_blocks(campaign.comparison_count)
     if campaign.repeats < MIN_SAMPLES:
-        lines.append(f"A 95% interval needs {MIN_SAMPLES} pairs of trials: use --repeat {MIN_SAMPLES} or more.")
+        lines.append(f"A 95% interval needs {MIN_SAMPLES} pairs of trials: use --repeat {least} or more.")
+    elif campaign.repeats < least:
+        lines.append(
+            f"{campaign.repeats} blocks cannot find a difference among {campaign.comparison_count} comparisons: use "
+            f"--repeat {least} or more."
+        )
     return lines
 
 
@@ -206,9 +216,11 @@ def _wrap_header(header: str) -> str:
 
 
 def _sentences(lines: Sequence[str], table_format: str) -> str:
-    """Each sentence on a line of its own, or in a paragraph or list item where the format needs one."""
+    """Each sentence on lines of its own, or in a paragraph or list item where the format needs one."""
     escape = _escape(table_format)
     shown = [escape(printable(line, _MAX_LINE)) for line in lines]
+    if table_format in TERMINAL:
+        shown = [fill(line, _WIDTH, subsequent_indent=_INDENT, break_on_hyphens=False) for line in shown]
     if table_format == "github":
         return "\n".join(f"- {line}" for line in shown)
     return ("\n\n" if table_format == "latex" else "\n").join(shown)

@@ -8,7 +8,8 @@ import pytest
 from tests.support.tcp_controls import default_control
 from toolkit.compare import plan as plan_module
 from toolkit.compare.paths import loopback
-from toolkit.compare.plan import Plan, parse_transports
+from toolkit.compare.plan import Plan, default_repeats, parse_transports
+from toolkit.compare.records import LinkOption
 from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
 from toolkit.errors import UsageError
 
@@ -40,6 +41,18 @@ def test_defaults_for_each_kind() -> None:
 def test_every_scenario_in_bench_makes_a_plan(path: Path) -> None:
     plan = read_scenario(path).plan()
     assert plan.expected_seconds() > 0
+    assert plan.is_controlled  # without it, nothing shows what the machine can resolve
+    assert plan.repeats >= default_repeats(plan.comparison_count)
+
+
+def test_the_number_of_blocks_grows_with_the_number_of_comparisons() -> None:
+    def blocks(**link: list[LinkOption]) -> int:
+        return Scenario("link", transports="tcp,udp", link=link).plan().repeats
+
+    assert blocks(loss=["0%"]) == blocks(loss=["0%", "1%", "5%"]) == 9
+    grid = Scenario("link", sizes=("1MiB", "2MiB"), link={"loss": ["0%", "1%"], "rtt": ["1ms", "2ms", "3ms", "4ms"]})
+    assert (grid.plan().comparison_count, grid.plan().repeats) == (16, 10)
+    assert replace(grid, repeats=6).plan().repeats == 6
 
 
 def test_bench_has_scenarios() -> None:
@@ -50,11 +63,13 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
     file = tmp_path / "s.toml"
     file.write_text(
         'kind = "link"\ntransports = ["tcp", "udp-cubic"]\nsizes = "1MiB"\nrepeats = 7\ncontrol = false\n'
-        'competitor = "tcp-bbr"\n[link]\nrate = "10Mbit"\nloss = ["0%", "1%"]\nburst = "1%:20ms"\n'
+        'competitor = "tcp-bbr"\nmargin = "3%"\n[link]\nrate = "10Mbit"\nloss = ["0%", "1%"]\nburst = "1%:20ms"\n'
     )
     plan = Scenario("link", repeats=2, link={"loss": ["5%"]}).merged_with(read_scenario(file)).plan()
     assert [s.label for s in plan.all_settings] == ["tcp-cubic", "udp-cubic"]
     assert (plan.repeats, plan.sizes) == (2, [1 << 20])
+    assert plan.margin == 0.03
+    assert Scenario("link", margin="2%").merged_with(read_scenario(file)).plan().margin == 0.02
     assert plan.background_flow is not None
     assert plan.background_flow.label == "tcp-bbr"
     (path,) = plan.paths
@@ -82,6 +97,11 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
         ('competitor = "iperf3-tcp"', "--competitor"),
         ("competitor = 6", "the wrong type"),
         ("limit = 60", "the wrong type"),
+        ("margin = 0.05", "the wrong type"),
+        ('margin = "5"', "more than 100%"),
+        ('margin = "0%"', "--margin must be"),
+        ('margin = "51%"', "--margin must be"),
+        ("repeats = 0", "--repeat must be"),
         ('control = "no"', "the wrong type"),
         ("probes = 0", "the wrong type"),
         ('[link]\nmtu = "1400"', "the wrong type"),
@@ -129,7 +149,7 @@ def test_a_plan_can_be_restored_from_its_record() -> None:
     assert plan_of_record(plan.campaign("memory")) == plan
     without = replace(plan, is_controlled=False)
     assert plan_of_record(without.campaign("memory")) == without
-    more = Scenario("link", competitor="tcp-bbr", limit="20s", probes=False).plan()
+    more = Scenario("link", competitor="tcp-bbr", limit="20s", probes=False, margin="2%").plan()
     assert plan_of_record(more.campaign("memory")) == more
     bare = Scenario("link", transports="tcp,tcp+plaintext", competitor="udp+plaintext").plan()
     assert plan_of_record(bare.campaign("memory")) == bare

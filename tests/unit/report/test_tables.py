@@ -30,10 +30,10 @@ def test_the_speed_table_has_the_rows_and_figures_of_the_summary() -> None:
     assert column(speed, "transport") == ["tcp-cubic", "udp-bbr", "tcp-cubic#2"] * 4
     ratios = [row.ratio for row in summarise(results).rows]
     assert column(speed, "x tcp-cubic") == [format_ratio(r.value) if r else labels.NOTHING for r in ratios]
-    assert column(speed, "verified") == ["6/6"] * 12
+    assert column(speed, "verified") == ["9/9"] * 12
     assert column(speed, "verdict")[7] == "faster"
     assert column(speed, "verdict")[0] == "baseline"
-    assert column(speed, "verdict")[2] == "no difference (A/A control)"
+    assert column(speed, "verdict")[2] == "equivalent (A/A control)"
     assert all(" to " in text for text in column(speed, "95% interval of goodput"))
 
 
@@ -62,13 +62,13 @@ def test_failures_and_marks_are_explained() -> None:
     made = by_name(troubled())
     speed = made[SPEED]
     verdicts, goodputs = column(speed, "verdict"), column(speed, "goodput")
-    assert verdicts[4] == "no claim: 6 of 6 trials marked cpu-bound"
+    assert verdicts[4] == "no claim: 9 of 9 trials marked cpu-bound"
     assert verdicts[7] == "no claim: no transfer was verified"
     assert goodputs[7] == "failed"
-    assert column(speed, "verified")[7] == "0/6"
+    assert column(speed, "verified")[7] == "0/9"
     assert "cpu-bound: a processor, not the path, was the limit" in speed.note
     trouble = made[TROUBLE]
-    assert len(trouble.rows) == 2 * 7
+    assert len(trouble.rows) == 2 * 10
     assert "warm-up" in column(trouble, "block")
     assert any("exit 4" in text for text in column(trouble, "error"))
 

@@ -1,0 +1,87 @@
+"""Trials in pairs, and what they show of one transport against the baseline.
+
+No pair of which anything arrived is left out, because what would leave it out (a failure, a mark) depends on how it
+ran: slow trials would disappear, and the survivors would look fast. A failed transfer has a goodput of 0. A pair in
+which both failed is *censored*: it says nothing about which is better, and it is not evidence for equality. A marked
+trial (`toolkit.compare.records.MARKS`) counts as measured. A median tolerates some of them; if more than MARKED_SHARE
+of either side's trials are marked, there is no claim. There is no claim either if no transfer of either side arrived.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+from toolkit.compare import stats
+from toolkit.compare.records import CONTROL_SUFFIX, Results, Trial
+from toolkit.compare.stats import Estimate, estimated_median, median_interval
+from toolkit.compare.verdict import Evidence, reach
+
+MARKED_SHARE = 0.2
+"""Largest share of one side's trials that may be marked if there is to be a claim."""
+
+
+class PairedTrials:
+    """The trials of one path at one size, without the warm-up, in pairs of a transport and the baseline."""
+
+    def __init__(self, results: Results, path: str, size: int) -> None:
+        self.path, self.size, self.campaign = path, size, results.campaign
+        here = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
+        self._trials = {label: [t for t in here if t.transport == label] for label in results.campaign.transports}
+        control = self.campaign.baseline + CONTROL_SUFFIX
+        self.reach = reach(self.ratio(control)) if control in self.campaign.transports else None
+
+    def trials(self, label: str) -> Sequence[Trial]:
+        """All trials of a transport."""
+        return self._trials[label]
+
+    def pairs(self, label: str) -> tuple[list[float], int]:
+        """The ratio to the baseline in each block that ran both, and the number of blocks in which both failed."""
+        own, base = ({t.block: goodput_bps(t) for t in self._trials[name]} for name in (label, self.campaign.baseline))
+        pairs = [(own[block], base[block]) for block in sorted(own.keys() & base.keys())]
+        ratios = [stats.ratio(*pair) for pair in pairs if any(pair)]
+        return ratios, len(pairs) - len(ratios)
+
+    def evidence(self, label: str) -> Evidence:
+        """What the verdict on a transport is decided by; the control has no control of its own."""
+        ratios, _ = self.pairs(label)
+        is_control = label == self.campaign.baseline + CONTROL_SUFFIX
+        return Evidence(
+            ratio=self.ratio(label),
+            interval=partial(median_interval, ratios),
+            samples=len(ratios),
+            reach=None if is_control else self.reach,
+            doubt=_doubt(self._trials[label], self._trials[self.campaign.baseline]),
+        )
+
+    def ratio(self, label: str) -> Estimate | None:
+        """The median ratio; None if no block ran both, or one of the two never arrived."""
+        ratios, _ = self.pairs(label)
+        if not any(ratios) or all(map(math.isinf, ratios)):
+            return None
+        return estimated_median(ratios)
+
+
+def is_mostly_sound(trials: Sequence[Trial]) -> bool:
+    """Whether few enough trials are marked for their median to be trusted."""
+    return sum(bool(trial.marks) for trial in trials) <= MARKED_SHARE * len(trials)
+
+
+def goodput_bps(trial: Trial) -> float:
+    """The goodput of a trial; 0 if the transfer failed."""
+    return trial.goodput_bps or 0.0 if trial.is_counted else 0.0
+
+
+def _doubt(trials: Sequence[Trial], base: Sequence[Trial]) -> str:
+    """Why the trials of a transport and of the baseline are not fit to be judged; empty if they are."""
+    if not trials:
+        return "not run"
+    if not any(trial.is_counted for trial in trials):
+        return "no transfer was verified"
+    if not any(trial.is_counted for trial in base):
+        return "no transfer of the baseline was verified"
+    for side, whose in ((trials, "of "), (base, "of the baseline's ")):
+        if not is_mostly_sound(side):
+            marked = [trial for trial in side if trial.marks]
+            marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
+            return f"{len(marked)} {whose}{len(side)} trials marked {marks}"
+    return ""
