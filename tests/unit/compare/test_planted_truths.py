@@ -1,0 +1,125 @@
+"""Verdicts on simulated campaigns with a known truth, under noise of many kinds, at the default number of blocks.
+
+The seed is in every message. There are so many campaigns that a rate beyond its bound is not chance.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from tests.support.noise import BASELINE, CONTROL, NOISES, RIVAL, Logs, log_goodputs
+from toolkit.compare.plan import default_repeats
+from toolkit.compare.stats import Interval, estimated_median, median_interval
+from toolkit.compare.verdict import (
+    DEFAULT_MARGIN,
+    EQUIVALENT,
+    FASTER,
+    INCONCLUSIVE,
+    SLOWER,
+    Evidence,
+    Verdict,
+    judge,
+    reach,
+)
+
+SEED = 12
+CAMPAIGNS = 1000
+BLOCKS = default_repeats(1)
+ENOUGH = 25
+"""Blocks after which an interval under 3% noise lies within the margin of 5%."""
+NEGLIGIBLE = "negligible"
+
+
+def evidence(logs: Logs) -> Evidence:
+    """What `nettool bench` judges; `logs` is blocks x transports."""
+    ratios, control = (np.exp(logs[:, one] - logs[:, BASELINE]).tolist() for one in (RIVAL, CONTROL))
+    interval = partial(median_interval, ratios)
+    return Evidence(estimated_median(ratios), interval, len(ratios), reach(estimated_median(control)))
+
+
+def verdicts(noise: str, factor: float, blocks: int = BLOCKS) -> list[tuple[Verdict, Interval]]:
+    """The verdict on each of CAMPAIGNS campaigns of one comparison, with its interval."""
+    made = []
+    for logs in log_goodputs(noise, SEED, CAMPAIGNS, blocks, factor):
+        one = evidence(logs)
+        assert one.ratio is not None
+        assert one.ratio.interval is not None
+        made.append((judge([one], DEFAULT_MARGIN)[0], one.ratio.interval))
+    return made
+
+
+def words(noise: str, factor: float, blocks: int = BLOCKS) -> Counter[str]:
+    return Counter(NEGLIGIBLE if one.is_negligible else one.word for one, _ in verdicts(noise, factor, blocks))
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_identical_transports_differ_in_at_most_5_of_100_campaigns(noise: str) -> None:
+    made = verdicts(noise, 1.0)
+    different = sum(one.word in (FASTER, SLOWER) for one, _ in made)
+    assert different <= 0.05 * CAMPAIGNS, f"{noise}, seed {SEED}: {different} of {CAMPAIGNS}"
+    wide = [one for one, interval in made if interval.high / interval.low > (1 + DEFAULT_MARGIN) ** 2]
+    assert wide, f"{noise}, seed {SEED}"
+    assert not any(one.word == EQUIVALENT or one.is_negligible for one in wide), f"{noise}, seed {SEED}"
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(("factor", "truth"), [(0.9, SLOWER), (1 / 0.9, FASTER)])
+def test_a_difference_of_ten_per_cent_is_found_or_inconclusive(noise: str, factor: float, truth: str) -> None:
+    counted = words(noise, factor)
+    assert counted[truth] + counted[INCONCLUSIVE] >= 0.95 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
+
+
+@pytest.mark.parametrize("noise", ["lognormal 3%", "20% drift"])
+def test_a_difference_of_ten_per_cent_is_found_on_a_quiet_machine(noise: str) -> None:
+    counted = words(noise, 0.9)
+    assert counted[SLOWER] >= 0.9 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
+
+
+def test_a_difference_of_one_per_cent_is_negligible_after_enough_blocks() -> None:
+    counted = words("lognormal 3%", 1.01, ENOUGH)
+    assert counted[EQUIVALENT] + counted[NEGLIGIBLE] >= 0.8 * CAMPAIGNS, f"seed {SEED}: {counted}"
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01, 0.95])
+def test_the_blocks_that_an_inconclusive_verdict_asks_for_mostly_settle_it(factor: float) -> None:
+    asked = [one.more_blocks for one, _ in verdicts("lognormal 3%", factor) if one.word == INCONCLUSIVE]
+    typical = sorted(blocks or CAMPAIGNS for blocks in asked)[len(asked) // 2]
+    counted = words("lognormal 3%", factor, BLOCKS + typical)
+    assert counted[INCONCLUSIVE] <= 0.5 * CAMPAIGNS, f"seed {SEED}, {typical} more blocks: {counted}"
+
+
+@pytest.mark.parametrize("cells", [3, 6])
+def test_a_campaign_of_many_comparisons_has_a_false_one_in_at_most_5_of_100(cells: int) -> None:
+    logs = log_goodputs("bimodal 55/45 at 5x", SEED, CAMPAIGNS * cells, default_repeats(cells))
+    comparisons = [replace(evidence(one), reach=None) for one in logs]  # without the gate, which prevents even more
+    false = 0
+    for first in range(0, len(comparisons), cells):
+        judged = judge(comparisons[first : first + cells], DEFAULT_MARGIN)
+        false += any(one.word in (FASTER, SLOWER) for one in judged)
+    assert false <= 0.05 * CAMPAIGNS, f"{cells} comparisons, seed {SEED}: {false} of {CAMPAIGNS}"
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("blocks", [6, BLOCKS, ENOUGH])
+def test_an_interval_holds_what_it_promises(noise: str, blocks: int) -> None:
+    logs = log_goodputs(noise, SEED, 2000, blocks, factor=1.3)
+    assert coverage(np.exp(logs[:, :, RIVAL] - logs[:, :, BASELINE]), 1.3) >= 0.95, f"{noise}, seed {SEED}"
+
+
+@pytest.mark.parametrize("count", [6, 7, 9, 12, 20])
+def test_an_interval_holds_95_per_cent_of_a_skewed_mixture(count: int) -> None:
+    generator = np.random.default_rng(SEED)
+    shape = (10_000, count)
+    logs = generator.normal(0, 0.03, shape) + np.where(generator.random(shape) < 0.45, np.log(5), 0)
+    truth = np.exp(NormalDist(0, 0.03).inv_cdf(0.5 / 0.55))
+    assert coverage(np.exp(logs), truth) >= 0.95, f"seed {SEED}"
+
+
+def coverage(samples: Logs, truth: float) -> float:
+    """The share of rows whose interval contains the truth."""
+    intervals = [median_interval(row) for row in samples.tolist()]
+    return sum(one is not None and one.low <= truth <= one.high for one in intervals) / len(intervals)
