@@ -1,6 +1,7 @@
 """`nettool diff`: show what changed between two files of records."""
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ from toolkit.compare.diff import MIN_TRIALS, CellChange, compare, differences_of
 from toolkit.compare.record_file import read
 from toolkit.compare.verdict import INCONCLUSIVE, to_settle
 from toolkit.errors import printable
-from toolkit.report.labels import NOTHING, ratio_interval
+from toolkit.report.labels import MAX_COLUMNS, NOTHING, ratio_interval
 from toolkit.units import format_rate, format_ratio, format_size
 
 _HEADERS = ("path", "size", "transport", "old", "new", "new / old", "95% interval", "verdict")
@@ -48,7 +49,7 @@ def diff(
         print_result(f"\nA verdict needs at least {MIN_TRIALS} trials in each campaign: --repeat {MIN_TRIALS} or more.")
     for change in changes:
         if change.verdict == INCONCLUSIVE:
-            print_result(_inconclusive(change))
+            print_result(fill(_inconclusive(change), MAX_COLUMNS, subsequent_indent="    "))
     return 0
 
 

@@ -68,7 +68,7 @@ def is_mostly_sound(trials: Sequence[Trial]) -> bool:
 
 def goodput_bps(trial: Trial) -> float:
     """The goodput of a trial; 0 if the transfer failed."""
-    return trial.goodput_bps or 0.0 if trial.is_counted else 0.0
+    return max(trial.goodput_bps or 0.0, 0.0) if trial.is_counted else 0.0
 
 
 def _doubt(trials: Sequence[Trial], base: Sequence[Trial]) -> str:

@@ -23,7 +23,7 @@ from toolkit.compare.host_info import host_info
 from toolkit.compare.paths import LINK, LOOPBACK, BenchPath
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.compare.stats import MIN_SAMPLES
-from toolkit.compare.verdict import DEFAULT_MARGIN, least_blocks
+from toolkit.compare.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.security.credentials import Credential, NoCredential
@@ -37,7 +37,6 @@ MIN_PAYLOAD_BYTES = 1 << 10
 _DEFAULT_REPEATS = 9
 MAX_REPEATS = 1000
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
-MAX_MARGIN = 0.5
 _TRANSPORTS = (
     "tcp or udp, with a congestion control like tcp-bbr and without encryption like udp-bbr+plaintext, or quic, "
     "iperf3-tcp, iperf3-udp"

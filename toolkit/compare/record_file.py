@@ -13,6 +13,7 @@ from typing import TextIO
 
 from toolkit.compare.json_codec import FieldError, decode, encode
 from toolkit.compare.records import Campaign, Probe, Results, Trial
+from toolkit.compare.verdict import MAX_MARGIN
 from toolkit.errors import TransferError, UsageError, printable
 
 SCHEMA = 2
@@ -129,4 +130,7 @@ def _decoded(text: str) -> Record | None:
         raise FieldError("it has no kind")
     kinds: dict[str, type[Record]] = {"campaign": Campaign, "probe": Probe, "trial": Trial}
     kind = kinds.get(entry["kind"])
-    return None if kind is None else decode(kind, entry)
+    record = None if kind is None else decode(kind, entry)
+    if isinstance(record, Campaign) and not 0 < record.margin <= MAX_MARGIN:
+        raise FieldError(f"margin is not between 0 and {MAX_MARGIN}")
+    return record

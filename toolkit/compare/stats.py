@@ -84,7 +84,7 @@ def interval_rank(count: int, error: float = ERROR) -> int:
     0 for too few samples.
     """
     fallen = accumulate(math.comb(count, below) for below in range(count // 2))
-    return sum(2 * ways <= error * (1 << count) for ways in fallen)
+    return sum(2 * ways / (1 << count) <= error for ways in fallen)
 
 
 def least_samples(error: float) -> int:

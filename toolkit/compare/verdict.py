@@ -21,6 +21,7 @@ has an error of at most 2.5%.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 from toolkit.compare.stats import ERROR, Estimate, Interval, interval_rank, least_samples
@@ -29,7 +30,7 @@ from toolkit.units import format_ratio
 FASTER, SLOWER, EQUIVALENT = "faster", "slower", "equivalent"
 INCONCLUSIVE, NO_CLAIM = "inconclusive", "no claim"
 CLAIMS = (FASTER, SLOWER, EQUIVALENT)
-DEFAULT_MARGIN = 0.05
+DEFAULT_MARGIN, MAX_MARGIN = 0.05, 0.5
 TOO_FEW = "too few pairs of trials for an interval"
 _MAX_BLOCKS = 1000
 """Whoever would need more needs a quieter machine."""
@@ -155,16 +156,22 @@ def _more_blocks(evidence: Evidence, ratio: Estimate, margin: float, error: floa
         return None
     shift, room, half = abs(math.log(ratio.value)), math.log1p(margin), math.log(high / low) / 2
     now = _width(evidence.samples, ERROR)
+
+    def would_settle(blocks: int) -> bool:
+        width = _width(blocks, ERROR) / now
+        if math.log(limit) * width > max(shift, room):
+            return False
+        return half * width <= room - shift or half * _width(blocks, error) / now < shift
+
+    if evidence.samples >= _MAX_BLOCKS or not would_settle(_MAX_BLOCKS):
+        return None
     blocks = evidence.samples + 1
-    while blocks <= _MAX_BLOCKS:
-        is_different = half * _width(blocks, error) < shift * now
-        is_within = half * _width(blocks, ERROR) <= (room - shift) * now
-        if (is_different or is_within) and math.log(limit) * _width(blocks, ERROR) <= max(shift, room) * now:
-            return blocks - evidence.samples
-        blocks += 1 + blocks // 50
-    return None
+    while not would_settle(blocks):
+        blocks = min(blocks + 1 + blocks // 20, _MAX_BLOCKS)
+    return blocks - evidence.samples
 
 
+@cache
 def _width(blocks: int, error: float) -> float:
     """Half the expected width of an interval of normal samples, in standard deviations (Blom's approximation)."""
     rank = interval_rank(blocks, error)

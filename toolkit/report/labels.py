@@ -11,6 +11,8 @@ MAX_LABEL = 48
 """Labels come from users and files; longer ones are cut because they would break the layout."""
 
 MAX_SHORT_LABEL = 24
+MAX_COLUMNS = 100
+"""Width of running text in a terminal."""
 
 REASONS = {
     "handshake_s": "handshake",

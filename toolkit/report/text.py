@@ -21,7 +21,7 @@ from toolkit.compare.records import CONTROL_SUFFIX, Campaign
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.compare.verdict import least_blocks
 from toolkit.errors import printable
-from toolkit.report.labels import NOTHING, REASONS, label
+from toolkit.report.labels import MAX_COLUMNS, NOTHING, REASONS, label
 from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables
 from toolkit.units import format_size
 
@@ -33,8 +33,8 @@ IN_TERMINAL = (SPEED, COST, TROUBLE)
 IMPORTED = "imported"
 
 _MAX_LINE = 2000
-_WIDTH, _INDENT = 100, "    "
-"""Of sentences in a terminal."""
+_INDENT = "    "
+"""Of the further lines of a sentence in a terminal."""
 _MAX_PROSE_WIDTH = 60
 _MAX_HEADER_WIDTH = 12
 _LATEX = {
@@ -220,7 +220,7 @@ def _sentences(lines: Sequence[str], table_format: str) -> str:
     escape = _escape(table_format)
     shown = [escape(printable(line, _MAX_LINE)) for line in lines]
     if table_format in TERMINAL:
-        shown = [fill(line, _WIDTH, subsequent_indent=_INDENT, break_on_hyphens=False) for line in shown]
+        shown = [fill(line, MAX_COLUMNS, subsequent_indent=_INDENT, break_on_hyphens=False) for line in shown]
     if table_format == "github":
         return "\n".join(f"- {line}" for line in shown)
     return ("\n\n" if table_format == "latex" else "\n").join(shown)

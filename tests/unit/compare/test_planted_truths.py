@@ -67,16 +67,15 @@ def test_identical_transports_differ_in_at_most_5_of_100_campaigns(noise: str) -
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize(("factor", "truth"), [(0.9, SLOWER), (1 / 0.9, FASTER)])
-def test_a_difference_of_ten_per_cent_is_found_or_inconclusive(noise: str, factor: float, truth: str) -> None:
-    counted = words(noise, factor)
-    assert counted[truth] + counted[INCONCLUSIVE] >= 0.95 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
-
-
-@pytest.mark.parametrize("noise", ["lognormal 3%", "20% drift"])
-def test_a_difference_of_ten_per_cent_is_found_on_a_quiet_machine(noise: str) -> None:
+def test_a_difference_of_ten_per_cent_is_found_or_inconclusive(noise: str) -> None:
     counted = words(noise, 0.9)
-    assert counted[SLOWER] >= 0.9 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
+    assert counted[SLOWER] + counted[INCONCLUSIVE] >= 0.95 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
+
+
+@pytest.mark.parametrize(("noise", "factor", "truth"), [("lognormal 3%", 0.9, SLOWER), ("20% drift", 1 / 0.9, FASTER)])
+def test_a_difference_of_ten_per_cent_is_found_on_a_quiet_machine(noise: str, factor: float, truth: str) -> None:
+    counted = words(noise, factor)
+    assert counted[truth] >= 0.9 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
 
 
 def test_a_difference_of_one_per_cent_is_negligible_after_enough_blocks() -> None:

@@ -64,6 +64,19 @@ def test_fields_that_an_earlier_minor_version_lacks_have_defaults(tmp_path: Path
     assert read_back.sender == EndpointResult()
 
 
+def test_records_that_know_no_margin_are_judged_by_the_usual_one(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    campaign = json.loads(line(replace(RESULTS.campaign, margin=0.02)))
+    path.write_text(json.dumps(campaign) + "\n")
+    assert read(path).campaign.margin == 0.02
+    del campaign["margin"]
+    path.write_text(json.dumps(campaign) + "\n")
+    assert read(path).campaign.margin == 0.05
+    path.write_text(json.dumps(campaign | {"margin": -1}) + "\n")
+    with pytest.raises(UsageError, match="margin is not between 0 and"):
+        read(path)
+
+
 def test_transports_of_records_that_know_no_encryption_count_as_plaintext(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     campaign = json.loads(line(RESULTS.campaign))

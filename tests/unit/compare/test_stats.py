@@ -30,7 +30,15 @@ def test_too_few_samples_have_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("count", "rank"),
-    [(6, 1), (8, 1), (9, 2), (12, 3), (15, 4), (20, 6)],  # the sign test's critical values at 5%, from tables
+    [
+        (6, 1),
+        (8, 1),
+        (9, 2),
+        (12, 3),
+        (15, 4),
+        (20, 6),
+        (2000, 956),
+    ],  # the sign test's critical values at 5%, from tables
 )
 def test_the_interval_lies_between_two_order_statistics(count: int, rank: int) -> None:
     samples = [float(sample) for sample in range(1, count + 1)]

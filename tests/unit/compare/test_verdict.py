@@ -168,3 +168,5 @@ def test_a_width_falls_with_the_square_root_of_the_number_of_blocks(low: float, 
 
 def test_what_would_take_thousands_of_blocks_is_not_settled_by_more_blocks() -> None:
     assert verdict_on(between(0.1, 10.1)).more_blocks is None
+    assert verdict_on(between(0.87, 1.15, count=50)).more_blocks is not None
+    assert verdict_on(between(0.9, 1.13, count=2000)).more_blocks is None
