@@ -21,7 +21,7 @@ from toolkit.compare.records import (
     TimeSplit,
     Trial,
 )
-from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation
+from toolkit.compare.stats import MIN_SAMPLES, Estimate, estimated_median, median_absolute_deviation
 from toolkit.compare.verdict import (
     CLAIMS,
     EQUIVALENT,
@@ -38,6 +38,20 @@ from toolkit.units import format_fraction, format_rate, format_ratio, format_sec
 BASELINE = "baseline"
 STEADY, SHORT = "steady", "short"
 UNCHECKED = "Nothing checked what this machine can resolve: there was no A/A control."
+_FIGURES = (
+    "Figures: medians over verified trials; intervals between order statistics, which hold at least 95% whatever the "
+    f"noise, none for fewer than {MIN_SAMPLES} samples; ratios are taken within blocks, where a failed transfer has a "
+    "goodput of 0, and a pair of two failed transfers is left out."
+)
+_VERDICTS = (
+    "Verdicts: faster or slower if the interval of the ratio excludes 1, also after Holm's correction for the number "
+    "of comparisons ({comparisons}); equivalent if it lies within {margin} of 1; else inconclusive; no claim without "
+    "an interval, or if more than a fifth of either side's trials are marked. {control}"
+)
+_CONTROL = (
+    "If the interval of the A/A control leaves {margin}, only larger differences than that interval allows are claimed."
+)
+_NO_CONTROL = "There is no A/A control, so nothing checks what this machine can resolve."
 _GIGABYTE = 1e9
 _SHORT_SHARE = 0.5
 
@@ -156,6 +170,14 @@ def summarise(results: Results) -> Summary:
         rows += of_cell
         verdicts.append(_path_verdict(results, of_cell))
     return Summary(results, rows, sorted(verdicts, key=lambda verdict: not verdict.is_claim))
+
+
+def judging(campaign: Campaign) -> list[str]:
+    """How the figures and verdicts of `summarise` come about, as sentences."""
+    margin = format_fraction(campaign.margin)
+    is_controlled = campaign.baseline + CONTROL_SUFFIX in campaign.transports
+    control = _CONTROL.format(margin=margin) if is_controlled else _NO_CONTROL
+    return [_FIGURES, _VERDICTS.format(comparisons=campaign.comparison_count, margin=margin, control=control)]
 
 
 def plain(record: Any) -> dict[str, object]:

@@ -22,12 +22,11 @@ from toolkit.compare.diagnosis import expected_bps
 from toolkit.compare.host_info import host_info
 from toolkit.compare.paths import LINK, LOOPBACK, BenchPath
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
-from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.compare.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.security.credentials import Credential, NoCredential
-from toolkit.units import format_fraction, parse_rate
+from toolkit.units import parse_rate
 
 WARM_UP = -1
 TCP_DEFAULT = "cubic"
@@ -54,20 +53,6 @@ _TIME = (
     "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "
     "are separate processes that have loaded everything before the clock starts."
 )
-_FIGURES = (
-    "Figures: medians over verified trials; intervals between order statistics, which hold at least 95% whatever the "
-    f"noise, none for fewer than {MIN_SAMPLES} samples; ratios are taken within blocks, where a failed transfer has a "
-    "goodput of 0, and a pair of two failed transfers is left out."
-)
-_VERDICTS = (
-    "Verdicts: faster or slower if the interval of the ratio excludes 1, also after Holm's correction for the number "
-    "of comparisons ({comparisons}); equivalent if it lies within {margin} of 1; else inconclusive; no claim without "
-    "an interval, or if more than a fifth of either side's trials are marked. {control}"
-)
-_CONTROL = (
-    "If the interval of the A/A control leaves {margin}, only larger differences than that interval allows are claimed."
-)
-_NO_CONTROL = "There is no A/A control, so nothing checks what this machine can resolve."
 _ENCRYPTION = (
     "Encryption: nettool's own transports and quic encrypt everything, except where a label says +plaintext; iperf3 "
     "encrypts nothing. Receivers on this machine accept one session from anyone, on loopback or in their own namespace."
@@ -277,10 +262,7 @@ def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
 
 
 def _method(plan: Plan) -> list[str]:
-    margin = format_fraction(plan.margin)
-    control = _CONTROL.format(margin=margin) if plan.is_controlled else _NO_CONTROL
-    verdicts = _VERDICTS.format(comparisons=plan.comparison_count, margin=margin, control=control)
-    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _FIGURES, verdicts, _ENCRYPTION]
+    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _ENCRYPTION]
     if any(path.kind == LINK for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:

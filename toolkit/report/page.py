@@ -17,7 +17,7 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
-from toolkit.compare.comparison import BASELINE, PathVerdict, Row, Summary
+from toolkit.compare.comparison import BASELINE, PathVerdict, Row, Summary, judging
 from toolkit.compare.json_codec import encode
 from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
@@ -238,8 +238,8 @@ def _figure(picture: Picture, prefix: str) -> Html:
 def _provenance(results: Results) -> Html:
     """How and where the campaign was measured, and its records."""
     campaign = results.campaign
-    lines = [element("li", printable(str(text), 1000)) for text in campaign.method]
-    method = element("ul", *lines) if lines else element("p", "The records do not describe the method.")
+    lines = [element("li", printable(str(text), 1000)) for text in (*campaign.method, *judging(campaign))]
+    method = element("ul", *lines)
     command = " ".join(str(word) for word in campaign.command)
     started_by = element("p", "Command: ", element("code", printable(command, 1000))) if command else Html("")
     paths = [

@@ -131,7 +131,7 @@ def _heat_map(campaign: Campaign, rows: Sequence[Row], rival: str, size: int) ->
         title=f"{label(rival)} / {label(campaign.baseline)} over RTT and loss, {format_size(size)}",
         caption=(
             f"Ratio of goodputs: above 1, {label(rival)} is faster. The thick line is the crossover, where both are "
-            "equal. Hatched cells have the verdict faster; ratios in brackets are inconclusive."
+            "equal. Hatched cells have the verdict faster; ratios in brackets are inconclusive or no claim."
         ),
         size=_ACROSS_PATHS_SIZE,
         draw=partial(figures.ratio_heat_map, campaign=campaign, rows=rows),

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from toolkit.compare.comparison import Row, RowDelay, Summary
 from toolkit.compare.records import BackgroundFlowResult, DirectionAudit, Probe, Results, Trial
 from toolkit.compare.stats import Estimate
+from toolkit.compare.verdict import INCONCLUSIVE
 from toolkit.errors import printable
 from toolkit.report.labels import (
     NOTHING,
@@ -131,6 +132,8 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
     else:
         note = f"Medians over verified trials. Ratios compare with {baseline} in the same block. Goodput is measured "
         note += "from the first connect to the receiver's verified digest. Resent counts packets."
+    if any(row.verdict == INCONCLUSIVE for row in rows):
+        note += " Inconclusive: these trials cannot tell; it does not mean that there is no difference."
     marks = sorted({mark for row in rows for mark in row.marks})
     for mark in marks:
         note += f" {printable(mark)}: {mark_meaning(mark)}."

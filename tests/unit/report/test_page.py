@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.report_samples import LOSSES, lossy, one_path, save, troubled
+from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
 from toolkit.errors import TransferError
@@ -140,10 +141,27 @@ def test_the_page_shows_method_host_and_command(monkeypatch: pytest.MonkeyPatch)
     described = replace(results.campaign, method=["Blocks & more."], command=["nettool", "bench", "loopback"])
     text = page([summarise(replace(results, campaign=described))])
     assert "<li>Blocks &amp; more.</li>" in text
+    assert "equivalent if it lies within 5% of 1" in text
     assert "<code>nettool bench loopback</code>" in text
     assert "<dt>cpu</dt><dd>A Processor</dd>" in text
     assert "<dt>memory</dt><dd>8 GiB</dd>" in text
     assert "tcp-cubic#2 is tcp-cubic a second time" in text
+
+
+def test_a_card_says_negligible_equivalent_or_inconclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "is_available", lambda: False)
+    speeds = {("tcp-cubic", path): 9e7 for path in ("a", "b", "c")}
+    factors = {"a": 0.992, "b": 1.0, "c": 1.05}
+    speeds |= {("udp-bbr", path): 9e7 * factor for path, factor in factors.items()}
+    text = page([summarise(make_results(Truth(speeds, repeats=9, noise=0.002), 2))])
+    chips = re.findall(r'<li class="chip ([a-z-]+)">(.*?), [0-9.]+ ×</li>', text)
+    assert chips == [
+        ("slower", "▼ udp-bbr: slower, negligible"),
+        ("equivalent", "= udp-bbr: equivalent"),
+        ("faster", "▲ udp-bbr: faster"),
+    ]
+    noisy = page([summarise(make_results(Truth(speeds, repeats=9, noise=0.5), 2))])
+    assert '<li class="chip inconclusive">~ udp-bbr: inconclusive, ' in noisy
 
 
 def test_without_matplotlib_the_page_says_how_to_get_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
