@@ -150,6 +150,8 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
     ended = nettool_here(*arguments, cwd=tmp_path)
     assert ended.code == 0
     assert "36 trials in 3 blocks" in ended.stdout
+    assert "comparisons: 3, which takes 7 blocks or more" in ended.stdout
+    assert "comparisons:" not in nettool_here("bench", "link", "--dry-run", cwd=tmp_path).stdout
     assert "about " in ended.stdout
     printed = nettool_here(*arguments, "--json", cwd=tmp_path).object
     assert (printed["trials"], len(printed["paths"])) == (36, 3)

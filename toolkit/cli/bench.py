@@ -24,6 +24,7 @@ from toolkit.compare.plan import Plan
 from toolkit.compare.record_file import Record, Writer, read
 from toolkit.compare.records import Probe, Results, Trial
 from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
+from toolkit.compare.verdict import least_blocks
 from toolkit.errors import ExitCode, UsageError
 from toolkit.report.text import report_text
 from toolkit.security.credentials import Credential
@@ -233,6 +234,9 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     print_result(f"transports: {', '.join(setting.label for setting in plan.all_settings)}")
     print_result(f"paths:      {'; '.join(path.label for path in plan.paths)}")
     print_result(f"sizes:      {', '.join(format_size(size) for size in plan.sizes)}")
+    least = least_blocks(plan.comparison_count)
+    if plan.repeats < least:
+        print_result(f"comparisons: {plan.comparison_count}, which takes {least} blocks or more to find a difference")
     print_result(f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(seconds)}")
 
 

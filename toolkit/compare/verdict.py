@@ -43,7 +43,7 @@ class Verdict:
     word:          FASTER, SLOWER, EQUIVALENT, INCONCLUSIVE or NO_CLAIM
     is_negligible: FASTER or SLOWER, by less than the margin
     because:       why it is NO_CLAIM, or what makes it INCONCLUSIVE; empty if the interval is just too wide
-    more_blocks:   about how many more blocks would settle what is INCONCLUSIVE; None if more of the same would not help
+    more_blocks:   about how many more blocks would settle what is INCONCLUSIVE; None if it cannot be estimated, or is over 1000
     """
 
     word: str
@@ -98,7 +98,7 @@ def judge(comparisons: Sequence[Evidence], margin: float) -> list[Verdict]:
 def to_settle(more_blocks: int | None) -> str:
     """How many more blocks would settle an inconclusive comparison, in words."""
     if more_blocks is None:
-        return "more blocks alone would not settle it"
+        return "more blocks may not settle it"
     return f"about {more_blocks} more block{'s' * (more_blocks > 1)} would settle it"
 
 

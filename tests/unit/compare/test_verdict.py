@@ -155,7 +155,7 @@ def test_a_difference_that_is_found_leaves_more_room_to_the_others() -> None:
 def test_the_number_of_blocks_in_words() -> None:
     assert to_settle(1) == "about 1 more block would settle it"
     assert to_settle(13) == "about 13 more blocks would settle it"
-    assert to_settle(None) == "more blocks alone would not settle it"
+    assert to_settle(None) == "more blocks may not settle it"
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.8, 1.05), (0.9, 1.13), (0.97, 1.1), (0.5, 1.02)])
