@@ -16,6 +16,7 @@ from tests.support.background import PATIENCE_S, Background
 from tests.support.hosts import Host
 from tests.support.udp_channels import connected, transfer, wait_for_close
 from toolkit.channel import Address, TransportOptions
+from toolkit.errors import UnreachableError
 from toolkit.rudp.wire import PacketType
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
@@ -185,6 +186,17 @@ class TestNarrowPath:
     def test_a_transfer_survives_a_path_that_becomes_narrower(self, three_hosts: tuple[Host, Host, Host]) -> None:
         near, router, far = three_hosts
         self.check(near, far, 1500, lambda: router.run("ip link set down2 mtu 1300"))
+
+    @pytest.mark.parametrize("narrow", ["near: ip link set wire mtu 576", "router: ip link set down2 mtu 576"])
+    def test_a_path_without_room_for_the_handshake_is_said_to_be_so(
+        self, three_hosts: tuple[Host, Host, Host], narrow: str
+    ) -> None:
+        """The interface refuses the INITIAL, or a router reports that it is too long."""
+        name, command = narrow.split(": ")
+        near, router, _ = three_hosts
+        {"near": near, "router": router}[name].run(command)
+        with pytest.raises(UnreachableError, match=r"too narrow for UDP.*1,228.*tcp-send"):
+            near.call(lambda: UdpTransport().connect(Address("10.9.2.1", 9), OPTIONS))
 
     def check(self, near: Host, far: Host, mtu: int, narrow: Callable[[], None] | None = None) -> None:
         """Transfer over a path of this MTU until the sender has found it, and then over one that `narrow` makes."""

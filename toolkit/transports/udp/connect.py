@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from functools import partial
+from typing import Final
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import ProtocolError, UsageError
@@ -29,6 +30,9 @@ from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError
 from toolkit.transports.udp.token_cache import TokenCache
+
+_DOUBT_NS: Final = 1_000_000_000
+"""A router's report that the path is too narrow is believed after so long without an answer: it may be forged."""
 
 
 class UdpTransport:
@@ -78,6 +82,8 @@ class UdpAttempt:
         """Raises OSError, and UsageError if `cryptography` has no ML-KEM."""
         family, name = candidate
         self.tokens = tokens
+        self._has_heard = False
+        self._doubt_ns = time.monotonic_ns() + _DOUBT_NS
         self.client_id = secrets.randbits(64)
         self.socket = DatagramSocket(socket.socket(family, socket.SOCK_DGRAM), options.offload)
         try:
@@ -107,6 +113,7 @@ class UdpAttempt:
         now_ns = time.monotonic_ns()
         try:
             for batch in self.socket.receive():
+                self._has_heard = True
                 for start in range(0, len(batch.data), batch.segment_bytes):
                     with contextlib.suppress(ProtocolError):  # not from this address's server
                         self.handshake.handle_datagram_untrusted(
@@ -114,12 +121,21 @@ class UdpAttempt:
                         )
             initial = self.handshake.poll_transmit(now_ns)
             if initial is not None:
+                send_errors = self.socket.send_errors
                 self.socket.send_datagram(initial)
+                is_refused = self.socket.send_errors > send_errors
+                if is_refused or (not self._has_heard and now_ns >= self._doubt_ns):
+                    self._check_mtu()
         except PeerUnreachableError:
             if self.handshake.refusal is not None:  # the receiver has ended after it
                 raise self.handshake.refusal from None
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)) from None
         return self.handshake.accepted is not None
+
+    def _check_mtu(self) -> None:
+        """Raises OSError if the interface is too narrow for an INITIAL, or, as a router has reported, the path."""
+        if self.socket.max_datagram_bytes(wire.MIN_DATAGRAM_BYTES) < wire.MIN_DATAGRAM_BYTES:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
 
     def deadline_s(self) -> float | None:
         return self.handshake.poll_timeout() / 1e9
