@@ -25,10 +25,13 @@ ACKED: Final = 0
 IN_FLIGHT: Final = 1
 LOST: Final = 2
 SPURIOUS_LOSS_HISTORY: Final = 4096
-"""How many packets below the oldest in flight are kept for the detection of spurious losses."""
+"""How many packets below the oldest in flight are kept at least, for the detection of spurious losses. It is as many as
+were ever in flight at once, if that is more: a late packet is as old as a round trip."""
+_HISTORY_SHARE: Final = 4
+"""Part of the columns for this history. They grow when they are half full, so this is more than was in flight."""
 
 _NEVER: Final = 1 << 63
-_INITIAL_CAPACITY: Final = 1 << 14
+_INITIAL_CAPACITY: Final = SPURIOUS_LOSS_HISTORY * _HISTORY_SHARE
 _DATA, _MESSAGE, _PROBE = int(wire.PacketType.DATA), int(wire.PacketType.MESSAGE), int(wire.PacketType.PROBE)
 """Plain integers: numpy takes three times as long to compare a column with a member of an enumeration."""
 _NON_ELICITING: Final = 0
@@ -115,7 +118,8 @@ class SentPackets:
         index = self.next_packet_number - self.base
         if index + count <= len(self._state):
             return index
-        floor = max(self.base, self.least_unacked - SPURIOUS_LOSS_HISTORY)
+        history = len(self._state) // _HISTORY_SHARE
+        floor = max(self.base, self.least_unacked - history)
         drop = floor - self.base
         live = index - drop
         capacity = len(self._state)

@@ -280,6 +280,25 @@ class TestCompaction:
         assert floor <= sent.least_unacked - SPURIOUS_LOSS_HISTORY
         assert acked(sent, (0, SPURIOUS_LOSS_HISTORY)) == list(range(floor, SPURIOUS_LOSS_HISTORY))
 
+    def test_lost_packets_are_kept_as_long_as_a_round_trip_was(self) -> None:
+        """85,000 packets are a round trip of 100 ms at 10 Gbit/s. Each round, the first packet seems to be lost."""
+        sent = SentPackets(wire.HEADER_BYTES)
+        in_flight = 85_000
+        with bounded_memory(32 << 20):
+            record(sent, in_flight)
+            for start in range(0, 4 * in_flight, in_flight):
+                seem_lost = []
+                for first in range(start + 1, start + in_flight, 1000):
+                    end = min(first + 1000, start + in_flight)
+                    acked(sent, (first, end))
+                    seem_lost += lost(sent, end - 1)
+                    record(sent, end - first)
+                record(sent, 1)
+                assert seem_lost == [start]
+                group = sent.acknowledge_untrusted([(start, start + 1)])
+                assert group is not None
+                assert group.spurious.tolist() == [start]
+
     def test_repeated_ranges_may_reach_below_the_kept_packets(self) -> None:
         """A receiver repeats ranges until a PING tells it to drop them, and that PING can be lost."""
         sent = SentPackets(wire.HEADER_BYTES)
