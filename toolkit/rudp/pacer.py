@@ -36,7 +36,7 @@ _CATCH_UP_QUANTA: Final = 2
 class Pacer:
     """Send at most `budget_bytes`, report it by `on_sent`, and return at `next_send_time_ns`.
 
-    Acknowledgements, messages, and probes are neither paced nor reported: they are small or rare.
+    Acknowledgements and probes are neither paced nor reported: they are small or rare.
     """
 
     def __init__(self) -> None:

@@ -105,8 +105,8 @@ class Sender:
         if self._wants_ping(now_ns):
             return self._ping(now_ns)
         if has_messages:
-            return self._send_stream(wire.PacketType.MESSAGE, messages, packets, now_ns)
-        return self._send_paced_data(packets, now_ns)
+            return self._send_paced(wire.PacketType.MESSAGE, messages, packets, now_ns)
+        return self._send_paced(wire.PacketType.DATA, data, packets, now_ns)
 
     def _packets_allowed(self) -> int:
         """How many full packets the congestion window has room for, within the limit of one round."""
@@ -122,7 +122,9 @@ class Sender:
         path.may_retransmit_one = False
         return packets
 
-    def _send_paced_data(self, packets: int, now_ns: int) -> Transmit | None:
+    def _send_paced(
+        self, packet_type: wire.PacketType, stream: SendStream, packets: int, now_ns: int
+    ) -> Transmit | None:
         path = self.recovery.path
         rate_bps = path.controller.pacing_rate_bps
         budget_bytes = path.pacer.budget_bytes(now_ns, rate_bps, path.datagram_bytes)
@@ -130,7 +132,7 @@ class Sender:
             self._next_send_time_ns = path.pacer.next_send_time_ns()
             return None
         packets = min(packets, budget_bytes // path.datagram_bytes)
-        transmit = self._send_stream(wire.PacketType.DATA, self.streams.data, packets, now_ns)
+        transmit = self._send_stream(packet_type, stream, packets, now_ns)
         path.pacer.on_sent(now_ns, len(transmit.data), rate_bps)
         return transmit
 

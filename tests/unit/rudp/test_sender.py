@@ -151,7 +151,8 @@ class TestOrder:
         bench.sender.queue_message(b"m" * 2000)
         bench.data.end += 3 * PAYLOAD
         bench.ack(140 * MS, *first[5:])
-        numbers = [n for n in bench.send(140 * MS) if bench.packets[n][0] in (DATA, MESSAGE)]
+        sent = bench.send(140 * MS) + bench.send(141 * MS)
+        numbers = [n for n in sent if bench.packets[n][0] in (DATA, MESSAGE)]
         assert bench.kinds(numbers) == [MESSAGE] * 2 + [DATA] * 8
         assert [bench.packets[n][1] // PAYLOAD for n in numbers[2:]] == [0, 1, 2, 3, 4, 20, 21, 22]
 
@@ -202,6 +203,7 @@ class TestLimits:
         bench.controller.congestion_window_bytes = 5 * DATAGRAM
         bench.sender.queue_message(bytes(2 * PAYLOAD))
         bench.send(100 * MS)
+        bench.send(101 * MS)
         assert 4 * DATAGRAM < bench.recovery.bytes_in_flight <= 5 * DATAGRAM + 100
 
     def test_the_peers_receive_window_limits_data(self) -> None:
@@ -220,13 +222,16 @@ class TestLimits:
         bench.ack(140 * MS, numbers[0], data_window=5)
         assert bench.data.limit == FAR_WINDOW
 
-    def test_the_pacer_spreads_data(self) -> None:
-        bench = warmed(200 * PAYLOAD)
+    @pytest.mark.parametrize("kind", [DATA, MESSAGE])
+    def test_the_pacer_spreads_data_and_messages(self, kind: int) -> None:
+        bench = warmed(200 * PAYLOAD if kind == DATA else 0)
+        if kind == MESSAGE:
+            bench.sender.queue_message(bytes(200 * PAYLOAD))
         bench.controller.pacing_rate_bps = 100 * DATAGRAM * 8  # a packet every 10 ms
         now_ns = 1000 * MS
         sent = 0
         while now_ns < 2000 * MS:
-            sent += bench.kinds(bench.send(now_ns)).count(DATA)
+            sent += bench.kinds(bench.send(now_ns)).count(kind)
             timeout_ns = bench.sender.poll_timeout()
             assert timeout_ns is not None
             assert timeout_ns > now_ns
