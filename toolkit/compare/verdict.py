@@ -43,7 +43,7 @@ class Verdict:
     word:          FASTER, SLOWER, EQUIVALENT, INCONCLUSIVE or NO_CLAIM
     is_negligible: FASTER or SLOWER, by less than the margin
     because:       why it is NO_CLAIM, or what makes it INCONCLUSIVE; empty if the interval is just too wide
-    more_blocks:   about how many more blocks would settle what is INCONCLUSIVE; None if it cannot be estimated, or is over 1000
+    more_blocks:   about how many more blocks would settle what is INCONCLUSIVE; None if unknown, or beyond 1,000 in all
     """
 
     word: str
