@@ -1,29 +1,41 @@
 """A flood of first packets from forged addresses against a receiver that is busy with a transfer.
 
-    sudo python bench/flood.py [--rate 50000] [--seconds 10] [--size 512M]
+    sudo python bench/flood.py [--rate 50000] [--pairs 3] [--clients 10] [--size 512M] [--forged-tokens]
 
-Two network namespaces, joined by a pair of virtual devices. In one, `nettool udp-recv` receives a file; in the other, a
-raw socket sends INITIALs that look right, each from another address, while new clients come in. Prints the rate of the
-transfer without and with the flood, and how long each new client takes to send a small file. The flood ends by itself,
-and nothing leaves the namespaces.
+Two network namespaces, joined by a pair of virtual devices. In one, `nettool udp-recv` receives; in the other, a raw
+socket sends INITIALs that look right, each from another address. Three measurements:
+
+    the rate of a transfer with the flood and without it, in turn; as ratio of the medians
+    how long new clients take that know the receiver's code, from the start of the command to its end
+    the processor time of the receiver during a flood, with nothing else to do
+
+The generator runs on a processor of its own if there are more than two, and otherwise takes one from the transfer.
+Nothing leaves the namespaces.
 """
 
 import argparse
+import ctypes
 import json
 import os
-import random
+import re
+import select
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.hosts import Host, make_hosts
+from toolkit.rudp.address_validation import TOKEN_BYTES
 from toolkit.rudp.handshake_packets import InitialPacket, make_offer
 from toolkit.units import parse_size
 
@@ -31,26 +43,57 @@ SERVER = "10.9.1.2"
 PORT = 9000
 FORGED = "198.18.0.0/15"  # RFC 2544: addresses for benchmarks
 NETTOOL = [sys.executable, "-m", "toolkit.cli.main"]
+IP_BYTES, UDP_BYTES = 20, 8
+BATCH = 64
+MESSAGE = np.dtype(
+    [
+        ("name", np.uintp),
+        ("name_bytes", np.uintc),
+        ("vector", np.uintp),
+        ("vectors", np.uintp),
+        ("control", np.uintp),
+        ("control_bytes", np.uintp),
+        ("flags", np.uintp),
+        ("size", np.uintc),
+    ],
+    align=True,
+)  # struct mmsghdr
 
 
-def flood(rate: int, seconds: float, has_token: bool) -> None:
-    """Send INITIALs from forged addresses for some seconds; print how many."""
+def flood(rate: int, has_token: bool) -> None:
+    """Send INITIALs from forged addresses until stdin ends; print how many per second."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    token = bytes(25) if has_token else b""
-    tail = InitialPacket(0, make_offer(), bytes(200), token).encode()
-    udp = struct.pack(">HHHH", 4711, PORT, 8 + len(tail), 0)
-    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp) + len(tail), 0, 0, 64, 17, 0)
-    target = socket.inet_aton(SERVER)
+    sock.connect((SERVER, 0))
+    rng = np.random.default_rng()
+    token = rng.bytes(TOKEN_BYTES) if has_token else b""
+    initial = InitialPacket(0, make_offer(), rng.bytes(200), token).encode()
+    udp = struct.pack(">HHHH", 4711, PORT, UDP_BYTES + len(initial), 0)
+    head = struct.pack(">BBHHHBBH", 0x45, 0, IP_BYTES + len(udp) + len(initial), 0, 0, 64, 17, 0)
+    packet = np.frombuffer(head + bytes(4) + socket.inet_aton(SERVER) + udp + initial, np.uint8)
+    packets = np.tile(packet, (BATCH, 1))
+    token_at = bytes(packet).index(token) if token else 0
+    vectors = np.zeros(BATCH, np.dtype([("base", np.uintp), ("size", np.uintp)]))
+    vectors["base"] = packets.ctypes.data + np.arange(BATCH) * packets.shape[1]
+    vectors["size"] = packets.shape[1]
+    messages = np.zeros(BATCH, MESSAGE)
+    messages["vector"] = vectors.ctypes.data + np.arange(BATCH) * vectors.itemsize
+    messages["vectors"] = 1
+    send = ctypes.CDLL(None).sendmmsg
     begin_s = time.monotonic()
     sent = 0
-    while (elapsed_s := time.monotonic() - begin_s) < seconds:
-        while sent < elapsed_s * rate:
-            source = (0xC6120000 | random.getrandbits(17)).to_bytes(4, "big")
-            client_id = random.getrandbits(64).to_bytes(8, "big")
-            sock.sendto(head + source + target + udp + tail[:2] + client_id + tail[10:], (SERVER, 0))
-            sent += 1
-        time.sleep(0.001)
-    print(sent)
+    print("flooding", flush=True)
+    while not select.select([0], [], [], 0)[0]:
+        if int((time.monotonic() - begin_s) * rate) - sent < BATCH:
+            time.sleep(0.0005)
+            continue
+        packets[:, 12:16] = (0xC6120000 | rng.integers(0, 1 << 17, BATCH)).astype(">u4").view(np.uint8).reshape(-1, 4)
+        packets[:, 30:38] = np.frombuffer(rng.bytes(8 * BATCH), np.uint8).reshape(-1, 8)  # the client's id
+        if token:
+            packets[:, token_at + 9 : token_at + TOKEN_BYTES] = np.frombuffer(
+                rng.bytes((TOKEN_BYTES - 9) * BATCH), np.uint8
+            ).reshape(BATCH, -1)
+        sent += max(0, send(sock.fileno(), ctypes.c_void_p(messages.ctypes.data), BATCH, 0))
+    print(round(sent / (time.monotonic() - begin_s)))
 
 
 def join_hosts(cleanup: ExitStack) -> tuple[Host, Host]:
@@ -64,63 +107,119 @@ def join_hosts(cleanup: ExitStack) -> tuple[Host, Host]:
     return near, far
 
 
-def send(host: Host, file: Path) -> dict[str, object]:
-    """Send a file from a host; return the JSON that the command prints, with the seconds of the whole command."""
+@contextmanager
+def flooding(host: Host, options: argparse.Namespace, rates: list[int]) -> Iterator[None]:
+    """Flood during the block; add to `rates` how many INITIALs per second were sent."""
+    arguments = ["--flood", "--rate", str(options.rate), *(["--forged-tokens"] if options.forged_tokens else [])]
+    command = [sys.executable, __file__, *arguments]
+    process = host.call(lambda: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(1.0)  # for the guard's shares to settle
+    try:
+        yield
+    finally:
+        rates.append(int(process.communicate()[0]))
+
+
+def send(host: Host, file: Path, code: str) -> dict[str, object]:
+    """Send a file as a client that was never here; return the JSON that it prints, with the seconds of the command."""
     begin_s = time.monotonic()
-    process = host.call(
-        lambda: subprocess.Popen(
-            [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--open", "--json"], stdout=subprocess.PIPE, text=True
+    with tempfile.TemporaryDirectory() as cache:
+        process = host.call(
+            lambda: subprocess.Popen(
+                [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--json"],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "NETTOOL_CODE": code, "XDG_CACHE_HOME": cache},
+            )
         )
-    )
-    out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=120)
     fields: dict[str, object] = json.loads(out) if process.returncode == 0 else {"error": process.returncode}
     return fields | {"command_seconds": time.monotonic() - begin_s}
+
+
+def rate_of(fields: dict[str, object]) -> float:
+    """Return the goodput of a transfer in Mbit/s."""
+    return float(str(fields["goodput_bps"])) / 1e6
+
+
+def seconds_of(fields: dict[str, object]) -> float:
+    """Return how long a command took; without limit if it failed."""
+    return float("inf") if "error" in fields else float(str(fields["command_seconds"]))
+
+
+def processor_s(process: "subprocess.Popen[str]") -> float:
+    """Return the processor time that a process has taken, in s."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def receiving(host: Host, folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A receiver on the host, and its code, which admits every sender of the measurement."""
+    command = [*NETTOOL, "udp-recv", "--bind", SERVER, "--port", str(PORT), "--code-uses", "1000", "--overwrite"]
+    process = host.call(
+        lambda: subprocess.Popen(
+            [*command, "--dir", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    )
+    try:
+        assert process.stderr is not None
+        code = None
+        while code is None:
+            code = re.search(r"code: (\S+)", process.stderr.readline())
+        yield process, code[1]
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def measure(options: argparse.Namespace, near: Host, far: Host, folder: Path) -> None:
+    """Run the three measurements, and print them."""
+    large, small, incoming = (folder / name for name in ("large", "small", "incoming"))
+    large.write_bytes(os.urandom(1 << 20) * (options.size >> 20))
+    small.write_bytes(b"small")
+    incoming.mkdir()
+    sent: list[int] = []
+    with receiving(far, incoming) as (receiver, code):
+        send(near, small, code)
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        for _ in range(options.pairs):
+            rates[False].append(rate_of(send(near, large, code)))
+            with flooding(near, options, sent):
+                rates[True].append(rate_of(send(near, large, code)))
+        ratio = median(rates[True]) / median(rates[False]) if options.pairs else 0.0
+        for name, of in (("without", rates[False]), ("with", rates[True])):
+            print(f"transfer {name} the flood, Mbit/s:", *(round(rate) for rate in of))
+        print(f"ratio of the medians: {ratio:.2f}")
+        quiet_s = [seconds_of(send(near, small, code)) for _ in range(3)]
+        with flooding(near, options, sent):
+            busy_s = [seconds_of(send(near, small, code)) for _ in range(options.clients)]
+            begin_s, used_s = time.monotonic(), processor_s(receiver)
+            time.sleep(5)
+            share = (processor_s(receiver) - used_s) / (time.monotonic() - begin_s)
+        print(f"a new client with the code, s: {median(quiet_s):.2f} without the flood; with it, in ascending order:")
+        print(" ", *(f"{value:.2f}" for value in sorted(busy_s)))
+        print(f"processor time of the receiver for the flood alone: {share:.0%} of one processor")
+        print("INITIALs per second:", *sent)
 
 
 def main() -> None:
     """Run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=int, default=50_000, help="INITIALs per second")
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--pairs", type=int, default=3, help="transfers without and with the flood")
+    parser.add_argument("--clients", type=int, default=10, help="new clients during the flood")
     parser.add_argument("--size", type=parse_size, default=parse_size("512M"))
     parser.add_argument("--forged-tokens", action="store_true", help="each INITIAL has a token, which is not valid")
     parser.add_argument("--flood", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flood:
-        flood(options.rate, options.seconds, options.forged_tokens)
+        flood(options.rate, options.forged_tokens)
         return
     with ExitStack() as cleanup, tempfile.TemporaryDirectory() as folder:
-        near, far = join_hosts(cleanup)
-        os.environ["XDG_CACHE_HOME"] = folder
-        large, small, incoming = (Path(folder) / name for name in ("large", "small", "incoming"))
-        large.write_bytes(os.urandom(1 << 20) * (options.size >> 20))
-        small.write_bytes(b"small")
-        incoming.mkdir()
-        command = [*NETTOOL, "udp-recv", "--bind", SERVER, "--port", str(PORT), "--open", "--overwrite"]
-        receiver = far.call(lambda: subprocess.Popen([*command, "--dir", str(incoming)], stdout=subprocess.DEVNULL))
-        try:
-            time.sleep(2)
-            print("small file, no flood: ", round(float(str(send(near, small)["command_seconds"])), 2), "s")
-            print("large file, no flood: ", rate_of(send(near, large)))
-            arguments = ["--flood", "--rate", str(options.rate), "--seconds", str(options.seconds)]
-            arguments += ["--forged-tokens"] if options.forged_tokens else []
-            flooding = near.call(
-                lambda: subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
-            )
-            time.sleep(1)
-            print("large file, flood:    ", rate_of(send(near, large)))
-            while flooding.poll() is None:
-                print("small file, flood:    ", round(float(str(send(near, small)["command_seconds"])), 2), "s")
-            print("INITIALs sent:        ", flooding.communicate()[0].strip())
-        finally:
-            receiver.terminate()
-            receiver.wait()
-
-
-def rate_of(fields: dict[str, object]) -> str:
-    """Return the goodput of a transfer, for a person."""
-    goodput = fields.get("goodput_bps")
-    return f"{float(str(goodput)) / 1e6:.0f} Mbit/s" if goodput else str(fields)
+        measure(options, *join_hosts(cleanup), Path(folder))
 
 
 if __name__ == "__main__":
