@@ -26,6 +26,7 @@ from toolkit.channel import Address, TransportOptions
 from toolkit.errors import ExitCode, PeerClosedError, RefusedError, UnreachableError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
+from toolkit.rudp.address_validation import TOKEN_BYTES
 from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.security.admission import KeyAdmission
 from toolkit.security.code_admission import CodeAdmission
@@ -575,7 +576,7 @@ from toolkit.rudp.handshake_packets import InitialPacket, make_offer
 socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(100)]
 for sock in socks:
     sock.connect(("127.0.0.1", int(sys.argv[1])))
-initials = [InitialPacket(n, make_offer(), bytes(100)).encode() for n in range(100)]
+initials = [InitialPacket(n, make_offer(), bytes(100), bytes(int(sys.argv[2]))).encode() for n in range(100)]
 print("flooding", flush=True)
 while True:
     for sock, initial in zip(socks, initials):
@@ -587,10 +588,13 @@ while True:
 """
 
 
-def test_a_flood_of_first_packets_disturbs_neither_a_session_nor_a_new_client_nor_close(listener: UdpListener) -> None:
-    """Another process sends up to 50,000 a second, more than are answered."""
+@pytest.mark.parametrize("token_bytes", [0, TOKEN_BYTES])
+def test_a_flood_of_first_packets_disturbs_neither_a_session_nor_a_new_client_nor_close(
+    listener: UdpListener, token_bytes: int
+) -> None:
+    """Another process sends up to 50,000 a second, more than are answered, without tokens or with made-up ones."""
     near, far = connected(listener, OPTIONS)
-    command = [sys.executable, "-c", FLOOD, str(listener.address.port)]
+    command = [sys.executable, "-c", FLOOD, str(listener.address.port), str(token_bytes)]
     with closing(near), closing(far), running(command, stdout=subprocess.PIPE) as flood:
         assert flood.stdout is not None
         flood.stdout.readline()

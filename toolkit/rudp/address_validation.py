@@ -5,8 +5,8 @@ The server keeps no state for an address until the client has returned a token. 
     retry token    in RETRY; valid for one address, port and client id, for a few seconds
     return token   in ACCEPT, for the client's next connection; valid for one address without its port, for a day
 
-A token is its kind, the time at which it was made, and a keyed hash of these and of what it is valid for. It says
-nothing about who the client is: that is for the key exchange.
+A token is its kind, the time at which it was made, the mark of the address (`address_mark`), and a keyed hash of these
+and of what it is valid for. It says nothing about who the client is: that is for the key exchange.
 
 Read: RFC 9000 section 8.1 (address validation; a return token is a NEW_TOKEN); RFC 4987 section 3.6 (SYN cookies).
 """
@@ -16,30 +16,40 @@ import hmac
 import struct
 from typing import Final
 
+from toolkit.rudp.address_mark import KEY_BYTES, AddressMarks
+
 RETRY_TOKEN_LIFETIME_NS: Final = 30_000_000_000
 """With a code, the last INITIAL arrives two round trips after the token was made, which may take 6 s each."""
 RETURN_TOKEN_LIFETIME_NS: Final = 24 * 3600 * 1_000_000_000
 _HEAD: Final = struct.Struct(">BQ")
 _PORT_AND_ID: Final = struct.Struct(">HQ")
 _RETRY, _RETURN = 0, 1
-_MAC_BYTES: Final = 16
-TOKEN_BYTES: Final = _HEAD.size + _MAC_BYTES
+_MARK: Final = struct.Struct(">I")
+_MAC_BYTES: Final = 12  # guesses can only be tried at the server, and a right one saves its maker a round trip
+MARK_OFFSET: Final = _HEAD.size
+"""Where a token has the mark of its address, 4 bytes in network order."""
+_MAC_OFFSET: Final = MARK_OFFSET + _MARK.size
+TOKEN_BYTES: Final = _MAC_OFFSET + _MAC_BYTES
 
 
 class AddressValidator:
-    """Makes and checks tokens. Times come from one monotonic clock. Hosts are packed IP addresses."""
+    """Makes and checks tokens. Times come from one monotonic clock. Hosts are packed IP addresses.
+
+    marks: the marks that tokens hold
+    """
 
     def __init__(self, key: bytes) -> None:
         """`key` is 32 random bytes, which a listener keeps for its lifetime."""
         self._hash = hashlib.blake2b(digest_size=_MAC_BYTES, key=key)
+        self.marks = AddressMarks(hashlib.blake2b(b"mark", digest_size=KEY_BYTES, key=key).digest())
 
     def retry_token(self, host: bytes, port: int, client_id: int, now_ns: int) -> bytes:
         """Return the token for a client at this address that uses this id."""
-        return self._seal(_HEAD.pack(_RETRY, now_ns), _PORT_AND_ID.pack(port, client_id) + host)
+        return self._seal(self._head(_RETRY, host, now_ns), _PORT_AND_ID.pack(port, client_id) + host)
 
     def return_token(self, host: bytes, now_ns: int) -> bytes:
         """Return the token for the next connection from this host."""
-        return self._seal(_HEAD.pack(_RETURN, now_ns), host)
+        return self._seal(self._head(_RETURN, host, now_ns), host)
 
     def is_valid_untrusted(self, token: bytes, host: bytes, port: int, client_id: int, now_ns: int) -> bool:
         """Whether `token` was made here for this client, not too long ago."""
@@ -50,8 +60,11 @@ class AddressValidator:
             identity, lifetime_ns = _PORT_AND_ID.pack(port, client_id) + host, RETRY_TOKEN_LIFETIME_NS
         else:
             identity, lifetime_ns = host, RETURN_TOKEN_LIFETIME_NS
-        expected = self._seal(token[: _HEAD.size], identity)
+        expected = self._seal(token[:_MAC_OFFSET], identity)
         return hmac.compare_digest(token, expected) and 0 <= now_ns - time_ns <= lifetime_ns
+
+    def _head(self, kind: int, host: bytes, now_ns: int) -> bytes:
+        return _HEAD.pack(kind, now_ns) + _MARK.pack(self.marks.of(host))
 
     def _seal(self, head: bytes, identity: bytes) -> bytes:
         keyed = self._hash.copy()

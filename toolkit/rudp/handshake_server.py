@@ -177,6 +177,11 @@ class ServerHandshakes(Generic[Keys]):
     ) -> list[bytes]:
         if not packets.has_token_untrusted(datagram):
             return [self._retry(host, peer[1], client_id, now_ns)]
+        place = packets.token_place_untrusted(datagram)
+        if place is not None:  # a made-up token is worth no more than none, and must cost no more
+            token = bytes(datagram[place[0] : sum(place)])
+            if not self._validator.is_valid_untrusted(token, host, peer[1], client_id, now_ns):
+                return [self._retry(host, peer[1], client_id, now_ns)]
         initial = packets.decode_initial_untrusted(datagram)
         if not self._validator.is_valid_untrusted(initial.token, host, peer[1], client_id, now_ns):
             return [self._retry(host, peer[1], client_id, now_ns)]

@@ -29,7 +29,6 @@ from toolkit.rudp import wire
 from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.handshake_packets import has_token_untrusted
 from toolkit.rudp.handshake_server import AcceptLimits, Established, ServerHandshakes
 from toolkit.rudp.path import MAX_AMPLIFICATION
 from toolkit.security.admission import Method
@@ -50,7 +49,6 @@ _BUSY_DATAGRAMS: Final = 16
 """The listener rests after a round of this many datagrams, so that a flood does not starve the sessions."""
 _REST_FACTOR: Final = 2
 """How long it rests, in CPU times of the round: at most a third of one processor goes to strangers."""
-_INITIAL: Final = bytes((wire.PacketType.INITIAL,))
 
 
 class UdpListener:
@@ -67,9 +65,10 @@ class UdpListener:
             raise
         report_local_address(self._socket.sock)
         self._address = address_of(self._socket.sock.getsockname())
+        validator = AddressValidator(secrets.token_bytes(32))
         self._handshakes: ServerHandshakes[SessionKeys | None] = ServerHandshakes(
             Responder(options.admission, allows_plaintext=options.plaintext),
-            AddressValidator(secrets.token_bytes(32)),
+            validator,
             AcceptLimits(self._config.max_datagram_bytes, self._config.receive_window_bytes),
             partial(secrets.randbits, 64),
         )
@@ -77,7 +76,7 @@ class UdpListener:
         self._new: list[UdpChannel] = []  # made in this round
         self._strays: list[Arrival] = []  # received in this round by a socket that was not connected yet
         self._exchange, self._stray_exchange = make_exchange(), make_exchange()
-        self._guard = FloodGuard(self._socket.sock)
+        self._guard = FloodGuard(self._socket.sock, validator.marks)
         self._unexpected = UnexpectedErrors()
         self._closes: OrderedDict[int, bytes] = OrderedDict()  # by this side's id, a CLOSE that may get lost
         self._closes_lock = threading.Lock()
@@ -119,8 +118,10 @@ class UdpListener:
                     continue
                 now_ns = time.monotonic_ns()
                 self._handshakes.expire(now_ns)
-                timeout_ns = self._handshakes.poll_timeout()
-                wait_readable(descriptors, None if timeout_ns is None else timeout_ns - now_ns)
+                timeouts_ns = [
+                    t for t in (self._handshakes.poll_timeout(), self._guard.poll_timeout()) if t is not None
+                ]
+                wait_readable(descriptors, min(timeouts_ns) - now_ns if timeouts_ns else None)
         finally:
             for channel in self._new:
                 channel.abort()
@@ -155,8 +156,7 @@ class UdpListener:
             self._ready.put(self._new.pop(0))
         is_full = len(arrivals) == MAX_DATAGRAMS
         if is_full or self._guard.is_active:
-            initials = [has_token_untrusted(a.data) for a in arrivals if a.data[:1] == _INITIAL and len(a.data) > 1]
-            self._guard.on_round(initials, len(arrivals) - len(initials), is_full, time.monotonic_ns())
+            self._guard.on_round([(a.data, a.host) for a in arrivals], is_full, time.monotonic_ns())
         return len(arrivals) >= _BUSY_DATAGRAMS
 
     def _handle(self, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
