@@ -201,22 +201,6 @@ def has_token_untrusted(datagram: bytes | memoryview) -> bool:
     return bool(datagram[1] & InitialFlags.HAS_TOKEN)
 
 
-def token_place_untrusted(datagram: bytes | memoryview) -> tuple[int, int] | None:
-    """Return where the token of an INITIAL begins and how long it is said to be, both in bytes.
-
-    None if the packet has no token, or not right after VERSIONS, where clients put it, or ends before it. Much faster
-    than decoding, for an INITIAL that is not worth more.
-    """
-    if len(datagram) < PARAMETERS.size + 2 * _PARAMETER.size or not has_token_untrusted(datagram):
-        return None
-    identifier, length = _PARAMETER.unpack_from(datagram, PARAMETERS.size)
-    at = PARAMETERS.size + _PARAMETER.size + length
-    if identifier != Parameter.VERSIONS or length > MAX_VERSIONS_BYTES or at + _PARAMETER.size > len(datagram):
-        return None
-    identifier, length = _PARAMETER.unpack_from(datagram, at)
-    return (at + _PARAMETER.size, length) if identifier == Parameter.TOKEN else None
-
-
 def decode_initial_untrusted(datagram: bytes | memoryview) -> InitialPacket:
     """Decode an INITIAL of `VERSION`."""
     if initial_version_untrusted(datagram) != VERSION:

@@ -20,7 +20,7 @@ from typing import Final, Generic, Protocol, runtime_checkable
 from toolkit.errors import ProtocolError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
-from toolkit.rudp.address_validation import AddressValidator
+from toolkit.rudp.address_validation import AddressValidator, token_mark_untrusted
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.handshake import Keys, Keys_co
 from toolkit.rudp.handshake_packets import Parameter
@@ -30,6 +30,8 @@ MAX_PENDING: Final = 1024
 MAX_PENDING_PER_HOST: Final = 64
 PENDING_LIFETIME_NS: Final = 15_000_000_000
 """Two round trips of 6 s and a repetition: FINISH comes a round trip after ACCEPT."""
+_INITIAL: Final = bytes((wire.PacketType.INITIAL,))
+_VERSION: Final = packets.VERSION.to_bytes(4, "big")
 _REMEMBERED: Final = 1024
 """How many completed handshakes to remember."""
 
@@ -177,11 +179,6 @@ class ServerHandshakes(Generic[Keys]):
     ) -> list[bytes]:
         if not packets.has_token_untrusted(datagram):
             return [self._retry(host, peer[1], client_id, now_ns)]
-        place = packets.token_place_untrusted(datagram)
-        if place is not None:  # a made-up token is worth no more than none, and must cost no more
-            token = bytes(datagram[place[0] : sum(place)])
-            if not self._validator.is_valid_untrusted(token, host, peer[1], client_id, now_ns):
-                return [self._retry(host, peer[1], client_id, now_ns)]
         initial = packets.decode_initial_untrusted(datagram)
         if not self._validator.is_valid_untrusted(initial.token, host, peer[1], client_id, now_ns):
             return [self._retry(host, peer[1], client_id, now_ns)]
@@ -201,6 +198,23 @@ class ServerHandshakes(Generic[Keys]):
             return [packets.encode_retry(client_id, Parameter.SECURITY, opened.message)]
         token = self._validator.return_token(host, now_ns)
         return self._begin_untrusted(peer, network, client_id, opened, token, now_ns).answer(number, now_ns)
+
+    def retry_untrusted(self, datagram: bytes | memoryview, host: bytes, port: int, now_ns: int) -> bytes | None:
+        """Return the answer to an INITIAL without a token, or with a made-up one, at the least cost.
+
+        None for any other packet: `handle_initial_untrusted` decides about it.
+        """
+        if len(datagram) < wire.MIN_DATAGRAM_BYTES or datagram[:1] != _INITIAL or datagram[10:14] != _VERSION:
+            return None
+        mark = self._validator.marks.of(host)
+        if packets.has_token_untrusted(datagram):
+            given = token_mark_untrusted(datagram)
+            if given is None or given == mark:
+                return None
+        client_id = int.from_bytes(datagram[2:10], "big")
+        token = self._validator.retry_token(host, port, client_id, now_ns, mark)
+        retry = packets.encode_retry(client_id, Parameter.TOKEN, token)
+        return packets.with_initial_number(retry, packets.initial_number_untrusted(datagram))
 
     def _retry(self, host: bytes, port: int, client_id: int, now_ns: int) -> bytes:
         token = self._validator.retry_token(host, port, client_id, now_ns)

@@ -8,7 +8,7 @@ from tests.support.udp_handshakes import CLIENT, HOST, MS, PEER, client, complet
 from toolkit.errors import ProtocolError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
-from toolkit.rudp.address_validation import RETRY_TOKEN_LIFETIME_NS, AddressValidator
+from toolkit.rudp.address_validation import RETRY_TOKEN_LIFETIME_NS, TOKEN_BYTES, AddressValidator
 from toolkit.rudp.handshake_packets import Parameter
 from toolkit.rudp.handshake_server import (
     MAX_PENDING,
@@ -236,6 +236,38 @@ class TestLimits:
         assert answered == KEY_EXCHANGE_BURST
         assert begin(server, 0, "192.0.2.2")
         assert begin(server, 0, now_ns=1000 * MS)
+
+
+class TestRetry:
+    """The answer to most packets of a flood, without the work that others need."""
+
+    OFFER = packets.make_offer()
+
+    def initial(self, token: bytes = b"", number: int = 5) -> bytes:
+        return packets.with_initial_number(packets.InitialPacket(CLIENT, self.OFFER, b"M1", token).encode(), number)
+
+    @pytest.mark.parametrize("token", [b"", bytes(TOKEN_BYTES), b"x" * 256, VALIDATOR.return_token(b"192.0.2.9", MS)])
+    def test_is_the_same_as_with_all_of_the_work(self, token: bytes) -> None:
+        server = make_server()
+        fast = server.retry_untrusted(self.initial(token), HOST, PEER[1], MS)
+        assert [fast] == server.handle_initial_untrusted(self.initial(token), PEER, HOST, MS)
+        assert fast is not None
+        assert packets.initial_number_untrusted(fast) == 5
+
+    @pytest.mark.parametrize(
+        "datagram",
+        [
+            packets.InitialPacket(CLIENT, OFFER, b"M1", VALIDATOR.retry_token(HOST, PEER[1], CLIENT, MS)).encode(),
+            packets.InitialPacket(CLIENT, OFFER, b"M1", VALIDATOR.return_token(HOST, MS)).encode(),
+            packets.InitialPacket(CLIENT, OFFER, b"M1", b"short").encode()[:1199],
+            packets.InitialPacket(CLIENT, OFFER, b"M1", version=0x4E540001).encode(),
+            packets.encode_finish(7, b"M3").ljust(1200, b"\0"),
+            b"\x01",
+            b"",
+        ],
+    )
+    def test_is_nothing_for_what_deserves_more_or_less(self, datagram: bytes) -> None:
+        assert make_server().retry_untrusted(datagram, HOST, PEER[1], MS) is None
 
 
 def test_sealed_parameters_reach_the_other_side() -> None:

@@ -3,7 +3,7 @@
 It tells INITIALs of two kinds apart: those whose token has the mark of the address that they come from, and all others.
 An attacker who forges addresses does not receive tokens, so a token that is made up is worth no more than none. The
 program computes the mark, which takes some 1,300 of its instructions, and less than a microsecond once the kernel has
-compiled it. `mark_untrusted` reads a datagram exactly as the program does: both must agree on every INITIAL.
+compiled it. `token_mark_untrusted` reads a datagram exactly as the program does: both must agree on every INITIAL.
 
 Read: bpf(4), linux/filter.h (SKF_AD_PROTOCOL, SKF_AD_RANDOM, SKF_NET_OFF); RFC 1321 (MD5).
 """
@@ -19,16 +19,14 @@ from toolkit.rudp.handshake_packets import (
     PARAMETERS,
     InitialFlags,
     Parameter,
-    token_place_untrusted,
 )
 from toolkit.rudp.wire import PacketType
 
-Datagram = bytes | memoryview
-
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 INSTRUCTION_BYTES: Final = _INSTRUCTION.size
+_OPERAND: Final = struct.Struct("=I")
+_OPERAND_AT: Final = 4
 _PARAMETER_BYTES: Final = 4  # id and length
-_MARK: Final = struct.Struct(">I")
 _UDP_BYTES: Final = 8  # the filter of a UDP socket sees the packet from the UDP header on
 _TYPE_AT: Final = _UDP_BYTES
 _FLAGS_AT: Final = _UDP_BYTES + 1
@@ -77,6 +75,10 @@ class _Program:
         """Name the next instruction."""
         self._labels[name] = len(self._instructions)
 
+    def offset(self, label: str) -> int:
+        """Return where the instruction with this label begins, in bytes."""
+        return self._labels[label] * INSTRUCTION_BYTES
+
     def go_to(self, label: str) -> None:
         """Jump. A conditional jump reaches 255 instructions only, this one all of them."""
         self._instructions.append((_JUMP, 0, 0, label))
@@ -100,49 +102,41 @@ class _Program:
         return b"".join(encoded)
 
 
-def mark_untrusted(datagram: Datagram) -> int | None:
-    """Return the mark in the token of an INITIAL; None if there is no token where clients put it, after VERSIONS.
+class FloodFilter:
+    """The program for one set of marks. It is assembled once; only the shares change."""
 
-    Whether the token is long enough makes no difference.
-    """
-    place = token_place_untrusted(datagram)
-    if place is None or place[0] + MARK_OFFSET + _MARK.size > len(datagram):
-        return None
-    mark: int = _MARK.unpack_from(datagram, place[0] + MARK_OFFSET)[0]
-    return mark
+    def __init__(self, marks: AddressMarks) -> None:
+        program = _Program()
+        program.add((_LOAD_BYTE, _TYPE_AT))
+        program.go_unless(_JUMP_EQUAL, PacketType.INITIAL, "accept")
+        program.add((_LOAD_BYTE, _FLAGS_AT))
+        program.go_unless(_JUMP_BITS, InitialFlags.HAS_TOKEN, "without")
+        program.add((_LOAD_HALF, _VERSIONS_AT))
+        program.go_unless(_JUMP_EQUAL, Parameter.VERSIONS, "without")
+        program.add((_LOAD_HALF, _VERSIONS_AT + 2))
+        program.go_if(_JUMP_GREATER, MAX_VERSIONS_BYTES, "without")
+        program.add((_TO_X,), (_LOAD_HALF_AT_X, _VERSIONS_AT + _PARAMETER_BYTES))
+        program.go_unless(_JUMP_EQUAL, Parameter.TOKEN, "without")
+        program.add((_LOAD_WORD_AT_X, _VERSIONS_AT + 2 * _PARAMETER_BYTES + MARK_OFFSET), (_STORE, _GIVEN))
+        _load_address(program)
+        _compute_mark(program, marks.key)
+        program.add((_LOAD_X_MEMORY, _GIVEN))
+        program.go_unless(_JUMP_EQUAL_X, 0, "without")
+        for name in ("with", "without"):  # of the packets that get here, a share is accepted
+            program.label(name)
+            program.add((_LOAD_WORD, _RANDOM))
+            program.go_unless(_JUMP_AT_LEAST, _ALL, "accept")
+            program.add((_RETURN, 0))
+        program.label("accept")
+        program.add((_RETURN, _ALL))
+        self._code = bytearray(program.encode())
+        self._limits_at = [program.offset(name) + INSTRUCTION_BYTES + _OPERAND_AT for name in ("without", "with")]
 
-
-def filter_program(share_without_mark: float, share_with_mark: float, marks: AddressMarks) -> bytes:
-    """Return the instructions that drop all but these shares of the INITIALs without and with the right mark."""
-    program = _Program()
-    program.add((_LOAD_BYTE, _TYPE_AT))
-    program.go_unless(_JUMP_EQUAL, PacketType.INITIAL, "accept")
-    program.add((_LOAD_BYTE, _FLAGS_AT))
-    program.go_unless(_JUMP_BITS, InitialFlags.HAS_TOKEN, "without")
-    program.add((_LOAD_HALF, _VERSIONS_AT))
-    program.go_unless(_JUMP_EQUAL, Parameter.VERSIONS, "without")
-    program.add((_LOAD_HALF, _VERSIONS_AT + 2))
-    program.go_if(_JUMP_GREATER, MAX_VERSIONS_BYTES, "without")
-    program.add((_TO_X,), (_LOAD_HALF_AT_X, _VERSIONS_AT + _PARAMETER_BYTES))
-    program.go_unless(_JUMP_EQUAL, Parameter.TOKEN, "without")
-    program.add((_LOAD_WORD_AT_X, _VERSIONS_AT + 2 * _PARAMETER_BYTES + MARK_OFFSET), (_STORE, _GIVEN))
-    _load_address(program)
-    _compute_mark(program, marks.key)
-    program.add((_LOAD_X_MEMORY, _GIVEN))
-    program.go_unless(_JUMP_EQUAL_X, 0, "without")
-    _return_share(program, share_with_mark)
-    program.label("without")
-    _return_share(program, share_without_mark)
-    program.label("accept")
-    program.add((_RETURN, _ALL))
-    return program.encode()
-
-
-def _return_share(program: _Program, share: float) -> None:
-    """End with acceptance, with this probability; otherwise with the loss of the packet."""
-    program.add((_LOAD_WORD, _RANDOM))
-    program.go_unless(_JUMP_AT_LEAST, int(share * _ALL), "accept")
-    program.add((_RETURN, 0))
+    def program(self, share_without_mark: float, share_with_mark: float) -> bytes:
+        """Return the instructions that drop all but these shares of the INITIALs without and with the right mark."""
+        for at, share in zip(self._limits_at, (share_without_mark, share_with_mark), strict=True):
+            _OPERAND.pack_into(self._code, at, int(share * _ALL))
+        return bytes(self._code)
 
 
 def _load_address(program: _Program) -> None:

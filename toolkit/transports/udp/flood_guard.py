@@ -17,12 +17,12 @@ import contextlib
 import ctypes
 import socket
 import struct
-from collections.abc import Collection
 from typing import Final
 
 from toolkit.rudp.address_mark import AddressMarks
+from toolkit.rudp.address_validation import token_mark_untrusted
 from toolkit.rudp.wire import PacketType
-from toolkit.transports.udp.flood_filter import INSTRUCTION_BYTES, Datagram, filter_program, mark_untrusted
+from toolkit.transports.udp.flood_filter import INSTRUCTION_BYTES, FloodFilter
 
 QUEUE_BYTES: Final = 1 << 19
 """Size of the listening socket's queue, twice that with the kernel's overhead: some 450 INITIALs. A longer queue does
@@ -48,6 +48,7 @@ class FloodGuard:
         """`sock` is the listening socket, which stays the caller's. `marks` are those of the tokens it hands out."""
         self._sock = sock
         self._marks = marks
+        self._filter = FloodFilter(marks)
         self.shares = [1.0, 1.0]
         self._counts = [0, 0]
         self._others = 0
@@ -57,17 +58,20 @@ class FloodGuard:
         # An unprivileged process may shrink its queue, too.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE_BYTES)
 
-    def on_round(self, arrivals: Collection[tuple[Datagram, bytes]], is_full: bool, now_ns: int) -> None:
-        """The listener has received these datagrams, each with the packed address that it came from.
+    def on_unmarked(self, count: int) -> None:
+        """The listener has received so many INITIALs without the right mark."""
+        self._counts[False] += count
 
-        `is_full`: more may be waiting.
-        """
-        for datagram, host in arrivals:
-            if datagram[:1] == _INITIAL:
-                mark = mark_untrusted(datagram)
-                self._counts[mark is not None and mark == self._marks.of(host)] += 1
-            else:
-                self._others += 1
+    def on_datagram(self, datagram: bytes | memoryview, host: bytes) -> None:
+        """The listener has received this datagram from this packed address."""
+        if datagram[:1] != _INITIAL:
+            self._others += 1
+            return
+        mark = token_mark_untrusted(datagram)
+        self._counts[mark is not None and mark == self._marks.of(host)] += 1
+
+    def on_round(self, is_full: bool, now_ns: int) -> None:
+        """The listener has handled what it has received. `is_full`: more may be waiting."""
         self._has_drained |= not is_full
         self._full_rounds += is_full
         if now_ns >= self._next_ns and (self._has_drained or self._full_rounds >= _FULL_ROUNDS):
@@ -104,7 +108,7 @@ class FloodGuard:
         if not self.is_active:
             self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
             return
-        program = filter_program(self.shares[False], self.shares[True], self._marks)
+        program = self._filter.program(self.shares[False], self.shares[True])
         memory = ctypes.create_string_buffer(program, len(program))
         count = len(program) // INSTRUCTION_BYTES
         self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", count, ctypes.addressof(memory)))

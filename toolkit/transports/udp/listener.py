@@ -146,7 +146,10 @@ class UdpListener:
         Then hand out the connections that were made: they have their packets in order.
         """
         arrivals = self._exchange.receive(self._socket.sock)
+        is_busy, is_full = len(arrivals) >= _BUSY_DATAGRAMS, len(arrivals) == MAX_DATAGRAMS
         answers: list[tuple[bytes, Arrival]] = []
+        if is_full or self._guard.is_active:
+            arrivals = self._answer_flood(arrivals, answers)
         for arrival in arrivals:
             self._handle(arrival, answers)
         while self._strays:
@@ -154,10 +157,25 @@ class UdpListener:
         self._exchange.send(self._socket.sock, answers)
         while self._new:
             self._ready.put(self._new.pop(0))
-        is_full = len(arrivals) == MAX_DATAGRAMS
         if is_full or self._guard.is_active:
-            self._guard.on_round([(a.data, a.host) for a in arrivals], is_full, time.monotonic_ns())
-        return len(arrivals) >= _BUSY_DATAGRAMS
+            self._guard.on_round(is_full, time.monotonic_ns())
+        return is_busy
+
+    def _answer_flood(self, arrivals: list[Arrival], answers: list[tuple[bytes, Arrival]]) -> list[Arrival]:
+        """Answer the INITIALs of addresses that have not shown that they receive; return the other arrivals.
+
+        In a flood these are nearly all, and what one of them costs decides how soon a new client gets in.
+        """
+        now_ns, retry, others = time.monotonic_ns(), self._handshakes.retry_untrusted, []
+        for arrival in arrivals:
+            answer = retry(arrival.data, arrival.host, arrival.port, now_ns)
+            if answer is None:
+                others.append(arrival)
+                self._guard.on_datagram(arrival.data, arrival.host)
+            else:
+                answers.append((answer, arrival))
+        self._guard.on_unmarked(len(answers))
+        return others
 
     def _handle(self, arrival: Arrival, answers: list[tuple[bytes, Arrival]]) -> None:
         try:
@@ -220,7 +238,7 @@ class UdpListener:
             # Until it was connected, the new socket took what anybody sent to its address.
             for stray in self._stray_exchange.receive(raw):
                 copy = memoryview(bytes(stray.data))
-                self._strays.append(stray._replace(data=copy, local_host=arrival.local_host))
+                self._strays.append(stray._replace(data=copy, control=arrival.control))
             sock = DatagramSocket(raw, self._options.offload)
             wake_pair = socket.socketpair()
             for wake in wake_pair:

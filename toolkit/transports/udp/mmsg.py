@@ -26,6 +26,7 @@ MAX_DATAGRAMS: Final = 256
 """Maximum number of datagrams of one call."""
 _DATAGRAM_BYTES: Final = 2048  # no datagram of this protocol is longer; of a longer one, the rest is cut off
 _NAME_BYTES: Final = 28  # struct sockaddr_in6
+_IPV4_NAME_BYTES: Final = 16
 _CONTROL_BYTES: Final = 128
 _IP_PKTINFO: Final = 8
 _IPV6_PKTINFO: Final = 50
@@ -54,44 +55,83 @@ _send = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
 
 
 class Arrival(NamedTuple):
-    """A datagram. `data` is valid until the next call.
+    """A datagram, which is valid until the next call. Most of a flood is answered without more than `host` and `port`.
 
-    peer, host: where it came from, as the address for `socket`, and the packed IP address alone (4 or 16 bytes)
-    local_host: the address of this machine that it was sent to; None if the system does not report it
-    ecn:        the IP ECN field
-    name:       `peer` as the system call returned it
+    name:    where it came from, as a struct sockaddr_in or sockaddr_in6
+    control: its control messages
     """
 
     data: memoryview
-    peer: PeerAddress
-    host: bytes
-    local_host: str | None
-    ecn: int
     name: bytes
+    control: bytes
+
+    @property
+    def host(self) -> bytes:
+        """The packed IP address that it came from, 4 or 16 bytes."""
+        name = self.name
+        if len(name) == _IPV4_NAME_BYTES:
+            return name[4:8]
+        return name[20:24] if name.startswith(_IPV4_MAPPED, 8) else name[8:24]
+
+    @property
+    def port(self) -> int:
+        """The UDP port that it came from."""
+        return int.from_bytes(self.name[2:4], "big")
+
+    @property
+    def peer(self) -> PeerAddress:
+        """Where it came from, as the address for `socket`."""
+        if len(self.name) == _IPV4_NAME_BYTES:
+            return socket.inet_ntop(socket.AF_INET, self.name[4:8]), self.port
+        scope = int.from_bytes(self.name[24:28], sys.byteorder)
+        return socket.inet_ntop(socket.AF_INET6, self.name[8:24]), self.port, 0, scope  # type: ignore[return-value]
+
+    @property
+    def local_host(self) -> str | None:
+        """The address of this machine that it was sent to; None if the system does not report it."""
+        return _parse_control(self.control)[0]
+
+    @property
+    def ecn(self) -> int:
+        """The IP ECN field."""
+        return _parse_control(self.control)[1]
+
+
+class _Rows:
+    """Memory of `size_bytes` for each message, to which `structures` point.
+
+    views: a view of each row
+    """
+
+    def __init__(self, structures: NDArray[np.void], pointer: str, size_bytes: int) -> None:
+        self._memory = np.zeros((MAX_DATAGRAMS, size_bytes), np.uint8)
+        self.views = [row.data for row in self._memory]
+        structures[pointer] = self._memory.ctypes.data + np.arange(MAX_DATAGRAMS) * size_bytes
+
+    def fill(self, contents: Sequence[bytes]) -> list[int]:
+        """Copy each of the contents to the start of its row; return their sizes."""
+        sizes = list(map(len, contents))
+        if len(set(sizes)) == 1:  # as the answers to a flood
+            joined = np.frombuffer(b"".join(contents), np.uint8)
+            self._memory[: len(contents), : sizes[0]] = joined.reshape(len(contents), sizes[0])
+        else:
+            for view, content, size in zip(self.views, contents, sizes, strict=False):
+                view[:size] = content
+        return sizes
 
 
 class _Messages:
-    """Memory for MAX_DATAGRAMS messages, and the structures that point to it.
-
-    data, names, controls: a view of the memory of each message
-    """
+    """Memory for MAX_DATAGRAMS messages, and the structures that point to it."""
 
     def __init__(self) -> None:
         self.vectors = np.zeros(MAX_DATAGRAMS, _VECTOR)
         self.headers = np.zeros(MAX_DATAGRAMS, _HEADER)
         self.headers["vectors"] = 1
         self.headers["vector"] = self.vectors.ctypes.data + np.arange(MAX_DATAGRAMS) * _VECTOR.itemsize
-        self._memory: list[NDArray[np.uint8]] = []
-        self.data = self._add(self.vectors, "base", _DATAGRAM_BYTES)
-        self.names = self._add(self.headers, "name", _NAME_BYTES)
-        self.controls = self._add(self.headers, "control", _CONTROL_BYTES)
+        self.data = _Rows(self.vectors, "base", _DATAGRAM_BYTES)
+        self.names = _Rows(self.headers, "name", _NAME_BYTES)
+        self.controls = _Rows(self.headers, "control", _CONTROL_BYTES)
         self.address = ctypes.c_void_p(self.headers.ctypes.data)
-
-    def _add(self, structures: NDArray[np.void], pointer: str, size: int) -> list[memoryview]:
-        memory = np.zeros(MAX_DATAGRAMS * size, np.uint8)
-        self._memory.append(memory)
-        structures[pointer] = memory.ctypes.data + np.arange(MAX_DATAGRAMS) * size
-        return [memory.data[i : i + size] for i in range(0, len(memory), size)]
 
 
 class DatagramExchange(Protocol):
@@ -120,8 +160,7 @@ class SingleExchange:
         with contextlib.suppress(OSError):  # nothing is there, or the error of a datagram that was sent
             while len(arrivals) < MAX_DATAGRAMS:
                 data, peer = sock.recvfrom(_DATAGRAM_BYTES, socket.MSG_DONTWAIT)
-                packed = socket.inet_pton(sock.family, peer[0].partition("%")[0])
-                arrivals.append(Arrival(memoryview(data), peer, packed.removeprefix(_IPV4_MAPPED), None, 0, b""))
+                arrivals.append(Arrival(memoryview(data), _name_of(sock.family, peer), b""))
         return arrivals
 
     def send(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
@@ -146,14 +185,18 @@ class BatchExchange:
         count = _receive(sock.fileno(), messages.address, MAX_DATAGRAMS, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return []  # nothing is there, or the error of a datagram that was sent
-        arrivals = []
-        sizes = headers[:count].tolist()
-        for row, (_, name_bytes, _, _, _, control_bytes, _, size) in enumerate(sizes):
-            name = bytes(messages.names[row][:name_bytes])
-            peer, host = _parse_name(name)
-            local_host, ecn = _parse_control(bytes(messages.controls[row][:control_bytes]))
-            arrivals.append(Arrival(messages.data[row][:size], peer, host, local_host, ecn, name))
-        return arrivals
+        return [
+            Arrival(data[:size], bytes(name[:name_bytes]), bytes(control[:control_bytes]))
+            for data, name, control, size, name_bytes, control_bytes in zip(
+                messages.data.views,
+                messages.names.views,
+                messages.controls.views,
+                headers["size"][:count].tolist(),
+                headers["name_bytes"][:count].tolist(),
+                headers["control_bytes"][:count].tolist(),
+                strict=False,
+            )
+        ]
 
     def send(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
         for start in range(0, len(answers), MAX_DATAGRAMS):
@@ -161,19 +204,11 @@ class BatchExchange:
 
     def _send_some(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
         assert _send is not None
-        messages, headers = self._out, self._out.headers
-        name_sizes, control_sizes = [], []
-        for row, (datagram, arrival) in enumerate(answers):
-            control = _control_of(arrival.local_host, *arrival.peer[3:])
-            messages.data[row][: len(datagram)] = datagram
-            messages.names[row][: len(arrival.name)] = arrival.name
-            messages.controls[row][: len(control)] = control
-            name_sizes.append(len(arrival.name))
-            control_sizes.append(len(control))
-        count = len(answers)
-        messages.vectors["size"][:count] = [len(datagram) for datagram, _ in answers]
-        headers["name_bytes"][:count] = name_sizes
-        headers["control_bytes"][:count] = control_sizes
+        messages, headers, count = self._out, self._out.headers, len(answers)
+        controls = [_answer_control(arrival.control, arrival.name[24:28]) for _, arrival in answers]
+        messages.vectors["size"][:count] = messages.data.fill([datagram for datagram, _ in answers])
+        headers["name_bytes"][:count] = messages.names.fill([arrival.name for _, arrival in answers])
+        headers["control_bytes"][:count] = messages.controls.fill(controls)
         first = 0
         while first < count:
             address = ctypes.c_void_p(headers.ctypes.data + first * _HEADER.itemsize)
@@ -181,15 +216,13 @@ class BatchExchange:
             first += sent if sent > 0 else 1
 
 
-def _parse_name(name: bytes) -> tuple[PeerAddress, bytes]:
-    """Return a struct sockaddr_in or sockaddr_in6 as the address for `socket`, and its packed IP address."""
-    port = int.from_bytes(name[2:4], "big")
-    if int.from_bytes(name[:2], sys.byteorder) == socket.AF_INET:
-        packed = name[4:8]
-        return (socket.inet_ntop(socket.AF_INET, packed), port), packed
-    packed, scope = name[8:24], int.from_bytes(name[24:28], sys.byteorder)
-    host = packed[12:] if packed.startswith(_IPV4_MAPPED) else packed
-    return (socket.inet_ntop(socket.AF_INET6, packed), port, 0, scope), host  # type: ignore[return-value]
+def _name_of(family: int, peer: PeerAddress) -> bytes:
+    """Return an address for `socket` as a struct sockaddr_in or sockaddr_in6."""
+    packed = socket.inet_pton(family, peer[0].partition("%")[0])
+    start = family.to_bytes(2, sys.byteorder) + peer[1].to_bytes(2, "big")
+    if family == socket.AF_INET:
+        return start + packed + bytes(8)
+    return start + bytes(4) + packed + peer[3].to_bytes(4, sys.byteorder)  # type: ignore[misc, no-any-return]
 
 
 @lru_cache(maxsize=256)
@@ -211,14 +244,17 @@ def _parse_control(control: bytes) -> tuple[str | None, int]:
 
 
 @lru_cache(maxsize=64)
-def _control_of(local_host: str | None, *flow_and_scope: int) -> bytes:
-    """Return the control message that sends from `local_host`; b"" for the address that the system prefers."""
+def _answer_control(control: bytes, scope: bytes) -> bytes:
+    """Return the control message that answers from the address that an arrival was sent to; b"" if it is not known.
+
+    scope: the interface of a link-local address, as in a struct sockaddr_in6
+    """
+    local_host = _parse_control(control)[0]
     if local_host is None:
         return b""
     if ":" in local_host:
         level, kind = socket.IPPROTO_IPV6, _IPV6_PKTINFO
-        interface = flow_and_scope[-1].to_bytes(4, sys.byteorder)  # without it, a link-local address means nothing
-        value = socket.inet_pton(socket.AF_INET6, local_host) + interface  # struct in6_pktinfo
+        value = socket.inet_pton(socket.AF_INET6, local_host) + scope  # struct in6_pktinfo
     else:
         level, kind = socket.IPPROTO_IP, _IP_PKTINFO
         value = bytes(4) + socket.inet_pton(socket.AF_INET, local_host) + bytes(4)  # struct in_pktinfo, ipi_spec_dst

@@ -314,7 +314,11 @@ class _SegmentationRefusedError(Exception):
 
 
 def report_local_address(sock: socket.socket) -> None:
-    """Make the socket report the local address that a datagram was sent to."""
+    """Make the socket report the local address that a datagram was sent to, and no longer how many it has dropped.
+
+    The control messages of most datagrams are then equal, and are parsed once (`mmsg`).
+    """
+    _try_option(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 0)
     _try_option(sock, socket.IPPROTO_IP, _IP_PKTINFO, 1)
     _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
 

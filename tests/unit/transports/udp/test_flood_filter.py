@@ -10,10 +10,10 @@ from ctypes import addressof, create_string_buffer
 import pytest
 
 from toolkit.rudp.address_mark import AddressMarks
-from toolkit.rudp.address_validation import AddressValidator
+from toolkit.rudp.address_validation import AddressValidator, token_mark_untrusted
 from toolkit.rudp.handshake_packets import PARAMETERS, InitialPacket, Parameter, make_offer
 from toolkit.rudp.wire import COMMON, PacketType
-from toolkit.transports.udp.flood_filter import INSTRUCTION_BYTES, filter_program, mark_untrusted
+from toolkit.transports.udp.flood_filter import INSTRUCTION_BYTES, FloodFilter
 
 SO_ATTACH_FILTER = 26
 CLIENT_ID = 7
@@ -40,7 +40,7 @@ class Filtered:
 
     def attach(self, without: float, with_mark: float, marks: AddressMarks) -> None:
         """Attach the program with these shares."""
-        program = filter_program(without, with_mark, marks)
+        program = FloodFilter(marks).program(without, with_mark)
         memory = create_string_buffer(program, len(program))
         count = len(program) // INSTRUCTION_BYTES
         self.sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", count, addressof(memory)))
@@ -107,7 +107,7 @@ def test_listener_and_kernel_agree_on_every_initial(filtered: Filtered, seed: in
             datagram[at : at + 2] = dice.choice((0, 60, 64, 65, 68, 1152, 1179, 1200, 65535)).to_bytes(2)
         if number % 7 == 0:
             datagram = datagram[: dice.choice((1, 2, 15, 17, 19, 23, 36, 40, 60))]
-        is_marked = mark_untrusted(bytes(datagram)) == mark
+        is_marked = token_mark_untrusted(bytes(datagram)) == mark
         assert filtered.passes(bytes(datagram)) == is_marked, datagram.hex()
         passed += is_marked
     assert 100 < passed < 1000
@@ -123,4 +123,4 @@ def test_a_long_datagram_has_its_mark_where_the_listener_reads_it(filtered: Filt
         body += struct.pack(">HH", Parameter.TOKEN, len(token)) + token
         datagram = (PARAMETERS.pack(PacketType.INITIAL, 1, 7, 0, len(body)) + body).ljust(6000, b"\0")
         assert filtered.passes(datagram) == (distance == 64)
-        assert (mark_untrusted(datagram[:2048]) is not None) == (distance == 64)
+        assert (token_mark_untrusted(datagram[:2048]) is not None) == (distance == 64)

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from tests.support.udp_handshakes import CodeClientSecurity, OpenClientSecurity, client, make_server
-from toolkit.rudp.address_validation import AddressValidator
+from toolkit.rudp.address_validation import AddressValidator, token_mark_untrusted
 from toolkit.rudp.handshake_packets import InitialPacket, make_offer
 from toolkit.rudp.wire import COMMON, PacketType
-from toolkit.transports.udp.flood_filter import mark_untrusted
 from toolkit.transports.udp.flood_guard import INTERVAL_NS, MIN_SHARE, FloodGuard
 
 VALIDATOR = AddressValidator(bytes(32))
@@ -39,7 +38,9 @@ class Flooded:
         """The interval ends with a round of these datagrams; in a flood, others like it come before."""
         self._now_ns = self._now_ns + INTERVAL_NS if at_ns is None else at_ns
         for ns_left in (2, 1, 0) if is_full else (0,):
-            self.guard.on_round([(datagram, HOST) for datagram in datagrams], is_full, self._now_ns - ns_left)
+            for datagram in datagrams:
+                self.guard.on_datagram(datagram, HOST)
+            self.guard.on_round(is_full, self._now_ns - ns_left)
 
     def passing(self, datagram: bytes, count: int = 500) -> int:
         """Return how many of `count` datagrams pass."""
@@ -120,6 +121,7 @@ def test_a_new_client_gets_in_within_five_seconds(flood: bytes, asks_for_code: b
 
 def connect_during_a_flood(guard: FloodGuard, seed: int, flood: bytes, asks_for_code: bool) -> float:
     """Return how many seconds a client needs to get its ACCEPT, from when the flood has lasted for a second."""
+    assert token_mark_untrusted(flood) != VALIDATOR.marks.of(bytes(4))
     rng = np.random.default_rng(seed)
     tick_ns, begin_ns, sent, handled, queue_limit = 10_000_000, 1_000_000_000, 500, 150, 450
     server, queued, now_ns = make_server(asks_for_code), 0, 0
@@ -131,21 +133,22 @@ def connect_during_a_flood(guard: FloodGuard, seed: int, flood: bytes, asks_for_
         overflow = max(0, queued + passed - handled - queue_limit)
         arrivals = min(queued + passed, handled)
         queued += passed - overflow - arrivals
-        arrived = [(flood, bytes(4))] * arrivals
+        guard.on_unmarked(arrivals)
         if now_ns >= begin_ns and (datagram := connecting.poll_transmit(now_ns)) is not None:
-            is_marked = mark_untrusted(datagram) == VALIDATOR.marks.of(HOST)
+            is_marked = token_mark_untrusted(datagram) == VALIDATOR.marks.of(HOST)
             if rng.random() < guard.shares[is_marked] * (1 - overflow / max(1, passed)):
-                arrived.append((datagram, HOST))
+                guard.on_datagram(datagram, HOST)
                 for answer in server.handle_initial_untrusted(datagram, ("127.0.0.1", 4711), HOST, now_ns):
                     connecting.handle_datagram_untrusted(answer, now_ns)
-        guard.on_round(arrived, queued > 0, now_ns)
+        guard.on_round(queued > 0, now_ns)
     return (now_ns - begin_ns) / 1e9
 
 
 def test_a_listener_that_had_to_wait_for_a_processor_takes_one_full_queue_for_no_flood(flooded: Flooded) -> None:
     for number in range(1, 10):
-        flooded.guard.on_round([(WITHOUT_TOKEN, HOST)] * 256, True, number * INTERVAL_NS)
-        flooded.guard.on_round([(WITHOUT_TOKEN, HOST)] * 194, False, number * INTERVAL_NS + 1)
+        for count, is_full in ((256, True), (194, False)):
+            flooded.guard.on_unmarked(count)
+            flooded.guard.on_round(is_full, number * INTERVAL_NS + count)
     assert not flooded.guard.is_active
 
 
