@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,13 @@ from toolkit.netmodel.spec import LinkSpec
 
 root_only = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="not root: cannot become nobody")]
 with_tun = pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this machine has no /dev/net/tun")
+
+
+@pytest.fixture(scope="module")
+def outer() -> Iterator[Link]:
+    """A link that stays open. Whatever a test starts behind it has ended when the test ends."""
+    with Link(LinkSpec()) as link:
+        yield link
 
 
 class TestAsRoot:
@@ -73,11 +81,12 @@ class TestAsRoot:
         assert ended.stderr == "out\n"
 
     def test_root_gets_names_for_ip_netns(self) -> None:
+        others = link_processes(os.getpid())
         with (
             Link(LinkSpec()) as link,
             link.popen_near(["readlink", "/proc/self/ns/net"], stdout=subprocess.PIPE) as near,
         ):
-            (pid,) = link_processes(os.getpid())
+            (pid,) = link_processes(os.getpid()) - others
             inode = Path(f"/run/netns/nettool-{pid}-near").stat().st_ino
             assert near.communicate()[0].decode() == f"net:[{inode}]\n"
         assert not list(Path("/run/netns").glob(f"nettool-{pid}-*"))
@@ -115,24 +124,22 @@ class TestAsRoot:
         else:
             assert "near -> far" in ended.stderr
 
-    def test_addresses_in_use_are_refused(self) -> None:
-        with Link(LinkSpec()) as outer:
-            inside = [*NETTOOL, "link", "--", "true"]
-            with outer.popen_near(inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-                _, errors = process.communicate(timeout=PATIENCE_S)
+    def test_addresses_in_use_are_refused(self, outer: Link) -> None:
+        inside = [*NETTOOL, "link", "--", "true"]
+        with outer.popen_near(inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 2
         assert b"is in use here" in errors
         assert b"--addresses" in errors
 
-    def test_a_link_within_a_link(self) -> None:
-        with Link(LinkSpec()) as outer:
-            inside = [*NETTOOL, "link", "--addresses", "10.1.1.0/30", "--json", "--", "true"]
-            with outer.popen_near(inside, stdout=subprocess.PIPE) as process:
-                assert json.loads(process.communicate(timeout=PATIENCE_S)[0])["exit_code"] == 0
+    def test_a_link_within_a_link(self, outer: Link) -> None:
+        inside = [*NETTOOL, "link", "--addresses", "10.1.1.0/30", "--json", "--", "true"]
+        with outer.popen_near(inside, stdout=subprocess.PIPE) as process:
+            assert json.loads(process.communicate(timeout=PATIENCE_S)[0])["exit_code"] == 0
 
-    def test_a_far_command_that_fails_is_reported(self) -> None:
-        with Link(LinkSpec()) as link, pytest.raises(UsageError, match="exited with 1"):
-            run_behind(link, ["true"], "false")
+    def test_a_far_command_that_fails_is_reported(self, outer: Link) -> None:
+        with pytest.raises(UsageError, match="exited with 1"):
+            run_behind(outer, ["true"], "false")
 
     @pytest.mark.parametrize("far", ["", "'", "no-such-command-at-all"])
     def test_a_far_command_that_cannot_be_run(self, far: str) -> None:
