@@ -30,7 +30,7 @@ setup: $(STAMP)  ## create the environment in ./.venv
 # because they share fixtures and some look for leftover processes. tests/conftest.py puts the files in order.
 PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP)   ## run the tests, one of each set of long repetitions (about five minutes on two cores)
+test: $(STAMP)   ## run the tests, one of each set of long repetitions (about four minutes on two cores)
 	NETTOOL_QUICK=1 $(PYTEST) -m "not long"
 
 test-long: $(STAMP)  ## run the other repetitions: more seeds, conditions and examples, and soaks (two minutes)
