@@ -7,11 +7,12 @@ What else is known to differ (the kernel, the versions, the machine) is therefor
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from toolkit.compare.pairs import goodput_bps, is_mostly_sound
 from toolkit.compare.records import Results, Trial
-from toolkit.compare.stats import ERROR, Estimate, least_samples, unpaired_ratio
+from toolkit.compare.stats import ERROR, Estimate, least_samples, unpaired_interval, unpaired_ratio
 from toolkit.compare.verdict import Evidence, Verdict, judge
 
 ONLY_OLD, ONLY_NEW = "only in the old", "only in the new"
@@ -98,9 +99,7 @@ def _evidence(old: Sequence[Trial], new: Sequence[Trial]) -> Evidence:
         doubt = "too few transfers arrived"
     elif ratio.interval is None:
         doubt = f"fewer than {MIN_TRIALS} trials in one of the two campaigns"
-    return Evidence(
-        ratio, lambda error: unpaired_ratio(after, before, error).interval, min(len(old), len(new)), doubt=doubt
-    )
+    return Evidence(ratio, partial(unpaired_interval, after, before), min(len(old), len(new)), doubt=doubt)
 
 
 def _change(cell: _Cell, old: Sequence[Trial], new: Sequence[Trial], verdict: Verdict) -> CellChange:

@@ -13,7 +13,7 @@ from functools import partial
 
 from toolkit.compare import stats
 from toolkit.compare.records import CONTROL_SUFFIX, Results, Trial
-from toolkit.compare.stats import Estimate, estimated_median, median_interval
+from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_interval
 from toolkit.compare.verdict import Evidence, reach
 
 MARKED_SHARE = 0.2
@@ -28,7 +28,8 @@ class PairedTrials:
         here = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
         self._trials = {label: [t for t in here if t.transport == label] for label in results.campaign.transports}
         control = self.campaign.baseline + CONTROL_SUFFIX
-        self.reach = reach(self.ratio(control)) if control in self.campaign.transports else None
+        self._control = partial(median_interval, self.pairs(control)[0]) if control in self._trials else None
+        self.reach = reach(self._control(ERROR, None)) if self._control is not None else None
 
     def trials(self, label: str) -> Sequence[Trial]:
         """All trials of a transport."""
@@ -49,7 +50,7 @@ class PairedTrials:
             ratio=self.ratio(label),
             interval=partial(median_interval, ratios),
             samples=len(ratios),
-            reach=None if is_control else self.reach,
+            control=None if is_control else self._control,
             doubt=_doubt(self._trials[label], self._trials[self.campaign.baseline]),
         )
 

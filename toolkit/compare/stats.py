@@ -19,7 +19,6 @@ failed transfer counts with a goodput of 0, and the ratio to it is infinite; ord
 import math
 from collections.abc import Sequence
 from functools import cache
-from itertools import accumulate
 from statistics import median
 from typing import NamedTuple
 
@@ -56,11 +55,15 @@ def median_absolute_deviation(samples: Sequence[float]) -> float:
 
 def quantile(samples: Sequence[float], fraction: float) -> float:
     """Quantile by linear interpolation between order statistics (Hyndman and Fan, type 7). At least one sample."""
-    ordered = sorted(samples)
-    position = fraction * (len(ordered) - 1)
+    return _between(sorted(samples), fraction * (len(samples) - 1))
+
+
+def _between(ordered: Sequence[float], position: float) -> float:
+    """The value at a position from 0 to the length minus 1, interpolated; positions beyond an end mean the end."""
+    position = min(max(position, 0.0), len(ordered) - 1.0)
     below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    return low if low == high or position == below else low + (position - below) * (high - low)
 
 
 def estimated_median(samples: Sequence[float]) -> Estimate:
@@ -68,13 +71,20 @@ def estimated_median(samples: Sequence[float]) -> Estimate:
     return Estimate(median(samples), median_interval(samples))
 
 
-def median_interval(samples: Sequence[float], error: float = ERROR) -> Interval | None:
-    """An interval that misses the median with a probability of at most `error`; None for too few samples."""
-    rank = interval_rank(len(samples), error)
-    if not rank:
-        return None
+def median_interval(samples: Sequence[float], error: float = ERROR, count: int | None = None) -> Interval | None:
+    """An interval that misses the median with a probability of at most `error`; None for too few samples.
+
+    count: instead of the interval of these samples, the one to expect of so many samples like them. Its ends are
+           quantiles of the samples, at the fractions where its order statistics are to be expected (Blom).
+    """
     ordered = sorted(samples)
-    return Interval(ordered[rank - 1], ordered[-rank])
+    rank = interval_rank(count or len(ordered), error)
+    if not rank or not ordered:
+        return None
+    if count is None or count == len(ordered):
+        return Interval(ordered[rank - 1], ordered[-rank])
+    position = (rank - 0.375) / (count + 0.25) * (len(ordered) + 0.25) - 0.625
+    return Interval(_between(ordered, position), _between(ordered, len(ordered) - 1 - position))
 
 
 @cache
@@ -83,8 +93,13 @@ def interval_rank(count: int, error: float = ERROR) -> int:
 
     0 for too few samples.
     """
-    fallen = accumulate(math.comb(count, below) for below in range(count // 2))
-    return sum(2 * ways / (1 << count) <= error for ways in fallen)
+    ways = fallen = 1  # of 2^count: exactly `rank` samples, and at most so many, fall below the median
+    rank = 0
+    while 2 * fallen / (1 << count) <= error:
+        ways = ways * (count - rank) // (rank + 1)
+        fallen += ways
+        rank += 1
+    return rank
 
 
 def least_samples(error: float) -> int:
@@ -97,14 +112,20 @@ def ratio(sample: float, base: float) -> float:
     return sample / base if base else math.inf
 
 
-def unpaired_ratio(samples: Sequence[float], baseline: Sequence[float], error: float = ERROR) -> Estimate:
-    """The ratio of two medians, not both 0, whose samples are not pairs. Both need at least one sample.
+def unpaired_ratio(samples: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """The ratio of two medians, not both 0, whose samples are not pairs. Both need at least one sample."""
+    return Estimate(ratio(median(samples), median(baseline)), unpaired_interval(samples, baseline))
 
-    Each end of the interval is a ratio of two ends of the intervals of the medians, each of which misses its median
-    with half the `error`.
+
+def unpaired_interval(
+    samples: Sequence[float], baseline: Sequence[float], error: float = ERROR, count: int | None = None
+) -> Interval | None:
+    """As `median_interval`, for the ratio of two medians.
+
+    Each end is a ratio of two ends of the intervals of the medians, each of which misses its median with half the
+    `error`.
     """
-    value = ratio(median(samples), median(baseline))
-    own, base = median_interval(samples, error / 2), median_interval(baseline, error / 2)
+    own, base = (median_interval(side, error / 2, count) for side in (samples, baseline))
     if own is None or base is None:
-        return Estimate(value, None)
-    return Estimate(value, Interval(ratio(own.low, base.high) if own.low else 0.0, ratio(own.high, base.low)))
+        return None
+    return Interval(ratio(own.low, base.high) if own.low else 0.0, ratio(own.high, base.low))

@@ -19,12 +19,11 @@ has an error of at most 2.5%.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from statistics import NormalDist
 
-from toolkit.compare.stats import ERROR, Estimate, Interval, interval_rank, least_samples
+from toolkit.compare.stats import ERROR, Estimate, Interval, least_samples
 from toolkit.units import format_ratio
 
 FASTER, SLOWER, EQUIVALENT = "faster", "slower", "equivalent"
@@ -52,32 +51,36 @@ class Verdict:
     more_blocks: int | None = None
 
 
+Intervals = Callable[[float, int | None], Interval | None]
+"""The interval of a ratio for an error probability: as measured, or as to be expected of a number of blocks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What one comparison is judged by.
 
     ratio:    of goodputs, with its 95% interval; None if nothing can be compared
-    interval: of the same ratio, for an error probability; None for too few samples
+    interval: of the same ratio
     samples:  how many the interval is made from
-    reach:    of the A/A control (`reach`); None if there was no control
+    control:  the interval of the A/A control; None if there was no control
     doubt:    why the trials are not fit to be judged; empty if they are
     """
 
     ratio: Estimate | None
-    interval: Callable[[float], Interval | None]
+    interval: Intervals
     samples: int
-    reach: float | None = None
+    control: Intervals | None = None
     doubt: str = ""
 
 
-def reach(control: Estimate | None) -> float:
+def reach(control: Interval | None) -> float:
     """The largest factor between the baseline and itself that the control leaves possible; infinite if it is unknown.
 
     It is at least 1.
     """
-    if control is None or control.interval is None or not control.interval.low:
+    if control is None or not control.low:
         return math.inf
-    return max(control.interval.high, 1 / control.interval.low)
+    return max(control.high, 1 / control.low)
 
 
 def judge(comparisons: Sequence[Evidence], margin: float) -> list[Verdict]:
@@ -114,25 +117,25 @@ def _doubt(evidence: Evidence) -> str:
 
 
 def _excludes_one(evidence: Evidence, error: float) -> bool:
-    interval = evidence.interval(error)
+    interval = evidence.interval(error, None)
     return interval is not None and interval.excludes_one
 
 
 def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float) -> Verdict:
     """The verdict on one comparison. `error`: of the interval in which a difference still has to be seen."""
-    ratio, limit = evidence.ratio, evidence.reach or 1.0
+    ratio = evidence.ratio
     if evidence.doubt or ratio is None or ratio.interval is None:
         return Verdict(NO_CLAIM, because=_doubt(evidence))
-    is_gated = limit > 1 + margin
-    is_within = 1 / (1 + margin) <= ratio.interval.low and ratio.interval.high <= 1 + margin
-    if is_different and not (is_gated and _factor(ratio.value) <= limit):
-        return Verdict(FASTER if ratio.interval.low > 1 else SLOWER, is_negligible=is_within)
-    if is_within and not is_gated:
-        return Verdict(EQUIVALENT)
+    limit = _limit(evidence, None)
+    word = _word(ratio.value, ratio.interval, is_different, limit, margin)
+    if word in (FASTER, SLOWER):
+        return Verdict(word, is_negligible=_is_within(ratio.interval, margin))
+    if word == EQUIVALENT:
+        return Verdict(word)
     because = ""
     if math.isinf(limit):
         because = "too few transfers of the A/A control arrived to show what this machine can resolve"
-    elif is_gated:
+    elif limit > 1 + margin:
         because = (
             f"the A/A control may differ from itself by {_difference(limit)}, and this machine resolves nothing finer"
         )
@@ -140,42 +143,40 @@ def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float
         because = "the interval excludes 1, but so would one of so many comparisons by chance"
     elif ratio.interval.low == 0 or math.isinf(ratio.interval.high):
         because = "the interval includes failed transfers"
-    return Verdict(INCONCLUSIVE, because=because, more_blocks=_more_blocks(evidence, ratio, margin, error))
+    return Verdict(INCONCLUSIVE, because=because, more_blocks=_more_blocks(evidence, ratio.value, margin, error))
 
 
-def _more_blocks(evidence: Evidence, ratio: Estimate, margin: float, error: float) -> int | None:
-    """How many more blocks would narrow the intervals enough, if the median stays where it is.
+def _word(value: float, interval: Interval, is_different: bool, limit: float, margin: float) -> str:
+    """The rules. `is_different`: whether the interval excludes 1, also corrected for the number of comparisons."""
+    is_gated = limit > 1 + margin
+    if is_different and not (is_gated and _factor(value) <= limit):
+        return FASTER if interval.low > 1 else SLOWER
+    return EQUIVALENT if _is_within(interval, margin) and not is_gated else INCONCLUSIVE
 
-    A difference is settled when its interval excludes 1, or lies within the margin, whichever comes first; the control
-    has to resolve the margin, or the difference if that is larger.
-    """
-    assert ratio.interval is not None
-    low, high = ratio.interval
-    limit = evidence.reach or 1.0
-    if low == 0 or math.isinf(high) or math.isinf(limit):
-        return None
-    shift, room, half = abs(math.log(ratio.value)), math.log1p(margin), math.log(high / low) / 2
-    now = _width(evidence.samples, ERROR)
+
+def _is_within(interval: Interval, margin: float) -> bool:
+    return 1 / (1 + margin) <= interval.low and interval.high <= 1 + margin
+
+
+def _limit(evidence: Evidence, blocks: int | None) -> float:
+    """The reach of the control; 1 without one."""
+    return 1.0 if evidence.control is None else reach(evidence.control(ERROR, blocks))
+
+
+def _more_blocks(evidence: Evidence, value: float, margin: float, error: float) -> int | None:
+    """How many more blocks like these are to be expected to settle the comparison."""
 
     def would_settle(blocks: int) -> bool:
-        width = _width(blocks, ERROR) / now
-        if math.log(limit) * width > max(shift, room):
+        interval, strict = evidence.interval(ERROR, blocks), evidence.interval(error, blocks)
+        if interval is None:
             return False
-        return half * width <= room - shift or half * _width(blocks, error) / now < shift
+        is_different = strict is not None and strict.excludes_one
+        return _word(value, interval, is_different, _limit(evidence, blocks), margin) != INCONCLUSIVE
 
     if evidence.samples >= _MAX_BLOCKS or not would_settle(_MAX_BLOCKS):
         return None
-    blocks = evidence.samples + 1
-    while not would_settle(blocks):
-        blocks = min(blocks + 1 + blocks // 20, _MAX_BLOCKS)
-    return blocks - evidence.samples
-
-
-@cache
-def _width(blocks: int, error: float) -> float:
-    """Half the expected width of an interval of normal samples, in standard deviations (Blom's approximation)."""
-    rank = interval_rank(blocks, error)
-    return -NormalDist().inv_cdf((rank - 0.375) / (blocks + 0.25)) if rank else math.inf
+    more = range(1, _MAX_BLOCKS - evidence.samples)
+    return more[0] + bisect_left(more, True, key=lambda blocks: would_settle(evidence.samples + blocks))
 
 
 def _factor(ratio: float) -> float:

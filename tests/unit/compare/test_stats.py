@@ -46,6 +46,28 @@ def test_the_interval_lies_between_two_order_statistics(count: int, rank: int) -
     assert estimate.interval == (rank, count + 1 - rank)
 
 
+@pytest.mark.parametrize("count", [9, 20, 100, 1000])
+def test_the_interval_of_more_samples_of_the_same_kind_can_be_foreseen(count: int) -> None:
+    generator = random.Random(4)
+    many = [generator.lognormvariate(0, 0.2) for _ in range(400)]
+    widths = [stats.median_interval(generator.choices(many, k=count)) for _ in range(200)]
+    mean = sum(one.high - one.low for one in widths if one is not None) / len(widths)
+    expected = stats.median_interval(many, count=count)
+    assert expected is not None
+    assert expected.high - expected.low == pytest.approx(mean, rel=0.1)
+
+
+def test_what_is_foreseen_of_a_few_samples_lies_between_them() -> None:
+    samples = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, math.inf]
+    assert stats.median_interval(samples) == (1, math.inf)
+    assert stats.median_interval(samples, count=len(samples)) == (1, math.inf)
+    assert stats.median_interval(samples, count=5) is None
+    later = [stats.median_interval(samples, count=count) for count in (20, 100, 1000)]
+    assert [one.low < 4 < one.high for one in later if one is not None] == [True] * 3
+    assert [round(one.high - one.low, 1) for one in later if one is not None] == pytest.approx([3.2, 1.4, 0.4], abs=0.3)
+    assert stats.median_interval([math.inf] * 6, count=50) == (math.inf, math.inf)
+
+
 def test_less_error_takes_more_samples() -> None:
     assert stats.least_samples(stats.ERROR) == stats.MIN_SAMPLES
     for error in (0.05, 0.05 / 3, 0.05 / 32, 2**-9):

@@ -1,6 +1,7 @@
 """Which verdict an interval allows: the margin, the gate of the A/A control, and many comparisons."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from toolkit.compare.verdict import (
     SLOWER,
     TOO_FEW,
     Evidence,
+    Intervals,
     Verdict,
     judge,
     least_blocks,
@@ -25,14 +27,26 @@ MARGIN = 0.05
 
 
 def between(low: float, high: float, control: float | None = 1.02, count: int = 9, doubt: str = "") -> Evidence:
-    """Evidence with that interval at every confidence."""
-    interval = Interval(low, high)
+    """Evidence with that interval at every confidence, and a control that reaches that far."""
     middle = math.inf if math.isinf(high) else math.sqrt(low * high)
-    return Evidence(Estimate(middle, interval), lambda _: interval, count, control, doubt)
+    reaching = None if control is None else narrowing(1 / control, control, count)
+    return Evidence(Estimate(middle, Interval(low, high)), narrowing(low, high, count), count, reaching, doubt)
+
+
+def narrowing(low: float, high: float, count: int) -> Intervals:
+    """An interval whose logarithm narrows with the square root of the number of blocks."""
+
+    def interval(_error: float, blocks: int | None) -> Interval:
+        if blocks is None or low == 0 or math.isinf(high):
+            return Interval(low, high)
+        middle, half = math.log(low * high) / 2, math.log(high / low) / 2 * math.sqrt(count / blocks)
+        return Interval(math.exp(middle - half), math.exp(middle + half))
+
+    return interval
 
 
 def measured(ratios: list[float]) -> Evidence:
-    return Evidence(estimated_median(ratios), partial(median_interval, ratios), len(ratios), 1.02)
+    return Evidence(estimated_median(ratios), partial(median_interval, ratios), len(ratios), narrowing(0.99, 1.01, 9))
 
 
 def verdict_on(evidence: Evidence, margin: float = MARGIN) -> Verdict:
@@ -109,22 +123,21 @@ def test_a_large_reach_is_worded_as_a_factor() -> None:
 @pytest.mark.parametrize(
     ("control", "expected"),
     [
-        (Estimate(1.0, Interval(0.96, 1.03)), 1 / 0.96),
-        (Estimate(1.0, Interval(0.98, 1.2)), 1.2),
-        (Estimate(1.0, Interval(0.0, 1.2)), math.inf),
-        (Estimate(1.0, Interval(0.9, math.inf)), math.inf),
-        (Estimate(1.0, None), math.inf),
+        (Interval(0.96, 1.03), 1 / 0.96),
+        (Interval(0.98, 1.2), 1.2),
+        (Interval(0.0, 1.2), math.inf),
+        (Interval(0.9, math.inf), math.inf),
         (None, math.inf),
     ],
 )
-def test_the_reach_of_a_control(control: Estimate | None, expected: float) -> None:
+def test_the_reach_of_a_control(control: Interval | None, expected: float) -> None:
     assert reach(control) == expected
 
 
 def test_unfit_trials_make_no_claim() -> None:
     assert verdict_on(between(2, 3, doubt="marked")) == Verdict(NO_CLAIM, because="marked")
     assert verdict_on(measured([2.0] * 5)) == Verdict(NO_CLAIM, because=TOO_FEW)
-    assert verdict_on(Evidence(None, lambda _: None, 0)) == Verdict(NO_CLAIM, because=TOO_FEW)
+    assert verdict_on(Evidence(None, lambda *_: None, 0)) == Verdict(NO_CLAIM, because=TOO_FEW)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.2), (0.9, math.inf), (0.0, math.inf)])
@@ -148,7 +161,7 @@ def test_a_difference_that_is_found_leaves_more_room_to_the_others() -> None:
     unsettled = measured([0.8, 1.2] * 5)
     assert [v.word for v in judge([strong, weak], MARGIN)] == [SLOWER, SLOWER]
     assert [v.word for v in judge([weak, unsettled], MARGIN)] == [INCONCLUSIVE, INCONCLUSIVE]
-    doubtful = Evidence(weak.ratio, weak.interval, 9, 1.02, "marked")  # makes no claim that could be wrong
+    doubtful = replace(weak, doubt="marked")  # makes no claim that could be wrong
     assert [v.word for v in judge([weak, doubtful], MARGIN)] == [SLOWER, NO_CLAIM]
 
 
