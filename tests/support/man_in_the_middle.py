@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from tests.support.background import Background
 from toolkit.parameters import encode_parameters
-from toolkit.rudp.handshake_packets import encode_refuse
+from toolkit.rudp.handshake_packets import InitialFlags, encode_refuse
 from toolkit.rudp.wire import PacketType, connection_id_untrusted
 
 TO_RECEIVER: Final = 0
@@ -168,7 +168,8 @@ class UdpMiddle(_Middle):
         if self._hazard is None or datagram[0] in (PacketType.REFUSE, PacketType.CLOSE):
             return False
         is_protected = datagram[0] >= PacketType.DATA
-        kind = direction, datagram[0], 0 if is_protected else datagram[1]  # an INITIAL with a token is another one
+        has_token = not is_protected and bool(datagram[1] & InitialFlags.HAS_TOKEN)
+        kind = direction, datagram[0], int(has_token)  # an INITIAL with a token is another one
         self._seen[kind] += 1
         # If the RETRY was harmed, the first such INITIAL has no true token, and the next one counts as the first.
         is_refused = any(answer[0] == PacketType.REFUSE for answer in self.recorded[TO_SENDER])
