@@ -1,6 +1,7 @@
 """A flood of first packets from forged addresses against a receiver that is busy with a transfer.
 
     sudo python bench/flood.py [--rate 50000] [--pairs 3] [--clients 10] [--size 512M] [--forged-tokens]
+        [--transfer-rate 100Mbit]
 
 Two network namespaces, joined by a pair of virtual devices. In one, `nettool udp-recv` receives; in the other, a raw
 socket sends INITIALs that look right, each from another address. Three measurements:
@@ -122,13 +123,13 @@ def flooding(host: Host, options: argparse.Namespace, rates: list[int]) -> Itera
         rates.append(int(process.communicate()[0]))
 
 
-def send(host: Host, file: Path, code: str) -> dict[str, object]:
+def send(host: Host, file: Path, code: str, *options: str) -> dict[str, object]:
     """Send a file as a client that was never here; return the JSON that it prints, with the seconds of the command."""
     begin_s = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         process = host.call(
             lambda: subprocess.Popen(
-                [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--json"],
+                [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--json", *options],
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "NETTOOL_CODE": code, "XDG_CACHE_HOME": cache},
@@ -185,22 +186,23 @@ def measure(options: argparse.Namespace, near: Host, far: Host, folder: Path) ->
     with receiving(far, incoming) as (receiver, code):
         send(near, small, code)
         rates: dict[bool, list[float]] = {False: [], True: []}
+        limit = ["--rate", options.transfer_rate] if options.transfer_rate else []
         for _ in range(options.pairs):
-            rates[False].append(rate_of(send(near, large, code)))
+            rates[False].append(rate_of(send(near, large, code, *limit)))
             with flooding(near, options, sent):
-                rates[True].append(rate_of(send(near, large, code)))
-        ratio = median(rates[True]) / median(rates[False]) if options.pairs else 0.0
+                rates[True].append(rate_of(send(near, large, code, *limit)))
         for name, of in (("without", rates[False]), ("with", rates[True])):
             print(f"transfer {name} the flood, Mbit/s:", *(round(rate) for rate in of))
-        print(f"ratio of the medians: {ratio:.2f}")
+        print(f"ratio of the medians: {median(rates[True]) / median(rates[False]):.2f}", flush=True)
         quiet_s = [seconds_of(send(near, small, code)) for _ in range(3)]
         with flooding(near, options, sent):
             busy_s = [seconds_of(send(near, small, code)) for _ in range(options.clients)]
             begin_s, used_s = time.monotonic(), processor_s(receiver)
             time.sleep(5)
             share = (processor_s(receiver) - used_s) / (time.monotonic() - begin_s)
-        print(f"a new client with the code, s: {median(quiet_s):.2f} without the flood; with it, in ascending order:")
-        print(" ", *(f"{value:.2f}" for value in sorted(busy_s)))
+        print("a new client with the code, s, in ascending order:")
+        for name, seconds in (("without", quiet_s), ("with", busy_s)):
+            print(f"  {name} the flood:", *(f"{value:.2f}" for value in sorted(seconds)))
         print(f"processor time of the receiver for the flood alone: {share:.0%} of one processor")
         print("INITIALs per second:", *sent)
 
@@ -209,9 +211,10 @@ def main() -> None:
     """Run the measurement."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=int, default=50_000, help="INITIALs per second")
-    parser.add_argument("--pairs", type=int, default=3, help="transfers without and with the flood")
+    parser.add_argument("--pairs", type=int, default=3, help="transfers without and with the flood, at least 1")
     parser.add_argument("--clients", type=int, default=10, help="new clients during the flood")
     parser.add_argument("--size", type=parse_size, default=parse_size("512M"))
+    parser.add_argument("--transfer-rate", metavar="RATE", help="limit of the transfer, below what the machine can do")
     parser.add_argument("--forged-tokens", action="store_true", help="each INITIAL has a token, which is not valid")
     parser.add_argument("--flood", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
