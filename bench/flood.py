@@ -1,22 +1,22 @@
 """A flood of first packets from forged addresses against a receiver that is busy with a transfer.
 
-    sudo python bench/flood.py [--rate 50000] [--pairs 3] [--clients 10] [--size 512M] [--forged-tokens]
-        [--transfer-rate 100Mbit]
+    sudo python bench/flood.py [--rate 50000] [--pairs 3] [--clients 6] [--size 2G] [--forged-tokens]
+        [--transfer-rate 100Mbit] [--cc cubic]
 
 Two network namespaces, joined by a pair of virtual devices. In one, `nettool udp-recv` receives; in the other, a raw
 socket sends INITIALs that look right, each from another address. Three measurements:
 
-    the rate of a transfer with the flood and without it, in turn; as ratio of the medians
+    the rate of a running transfer without a flood, with one to a port where nobody listens, and with one to the
+    receiver, in turns; as ratios of the medians. The second kind shows what generator and kernel take from it
     how long new clients take that know the receiver's code, from the start of the command to its end
     the processor time of the receiver during a flood, with nothing else to do
 
-The generator runs on a processor of its own if there are more than two, and otherwise takes one from the transfer.
-Nothing leaves the namespaces.
+A receiver limits how often one host may use a code, so there are few clients, and each measurement has a receiver of
+its own. Nothing leaves the namespaces.
 """
 
 import argparse
 import ctypes
-import json
 import os
 import re
 import select
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 
@@ -61,14 +61,14 @@ MESSAGE = np.dtype(
 )  # struct mmsghdr
 
 
-def flood(rate: int, has_token: bool) -> None:
+def flood(rate: int, has_token: bool, port: int) -> None:
     """Send INITIALs from forged addresses until stdin ends; print how many per second."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     sock.connect((SERVER, 0))
     rng = np.random.default_rng()
     token = rng.bytes(TOKEN_BYTES) if has_token else b""
     initial = InitialPacket(0, make_offer(), rng.bytes(200), token).encode()
-    udp = struct.pack(">HHHH", 4711, PORT, UDP_BYTES + len(initial), 0)
+    udp = struct.pack(">HHHH", 4711, port, UDP_BYTES + len(initial), 0)
     head = struct.pack(">BBHHHBBH", 0x45, 0, IP_BYTES + len(udp) + len(initial), 0, 0, 64, 17, 0)
     packet = np.frombuffer(head + bytes(4) + socket.inet_aton(SERVER) + udp + initial, np.uint8)
     packets = np.tile(packet, (BATCH, 1))
@@ -109,9 +109,15 @@ def join_hosts(cleanup: ExitStack) -> tuple[Host, Host]:
 
 
 @contextmanager
-def flooding(host: Host, options: argparse.Namespace, rates: list[int]) -> Iterator[None]:
+def flooding(host: Host, options: argparse.Namespace, rates: list[int], port: int = PORT) -> Iterator[None]:
     """Flood during the block; add to `rates` how many INITIALs per second were sent."""
-    arguments = ["--flood", "--rate", str(options.rate), *(["--forged-tokens"] if options.forged_tokens else [])]
+    arguments = [
+        "--flood",
+        str(port),
+        "--rate",
+        str(options.rate),
+        *(["--forged-tokens"] if options.forged_tokens else []),
+    ]
     command = [sys.executable, __file__, *arguments]
     process = host.call(lambda: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     assert process.stdout is not None
@@ -123,31 +129,37 @@ def flooding(host: Host, options: argparse.Namespace, rates: list[int]) -> Itera
         rates.append(int(process.communicate()[0]))
 
 
-def send(host: Host, file: Path, code: str, *options: str) -> dict[str, object]:
-    """Send a file as a client that was never here; return the JSON that it prints, with the seconds of the command."""
-    begin_s = time.monotonic()
+@contextmanager
+def sending(host: Host, file: Path, code: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    """Send a file as a client that was never here; interrupt it at the end of the block if it has not ended."""
     with tempfile.TemporaryDirectory() as cache:
-        process = host.call(
-            lambda: subprocess.Popen(
-                [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--json", *options],
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "NETTOOL_CODE": code, "XDG_CACHE_HOME": cache},
-            )
-        )
-        out, _ = process.communicate(timeout=120)
-    fields: dict[str, object] = json.loads(out) if process.returncode == 0 else {"error": process.returncode}
-    return fields | {"command_seconds": time.monotonic() - begin_s}
+        environment = {**os.environ, "NETTOOL_CODE": code, "XDG_CACHE_HOME": cache}
+        command = [*NETTOOL, "udp-send", str(file), f"{SERVER}:{PORT}", "--quiet", *options]
+        process = host.call(lambda: subprocess.Popen(command, text=True, env=environment))
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
 
 
-def rate_of(fields: dict[str, object]) -> float:
-    """Return the goodput of a transfer in Mbit/s."""
-    return float(str(fields["goodput_bps"])) / 1e6
+def seconds_to_send(host: Host, file: Path, code: str) -> float:
+    """Return how long the whole command takes; without limit if it fails."""
+    begin_s = time.monotonic()
+    with sending(host, file, code) as process:
+        return time.monotonic() - begin_s if process.wait(120) == 0 else float("inf")
 
 
-def seconds_of(fields: dict[str, object]) -> float:
-    """Return how long a command took; without limit if it failed."""
-    return float("inf") if "error" in fields else float(str(fields["command_seconds"]))
+def written_bytes(process: "subprocess.Popen[str]") -> int:
+    """Return how much a process has written to files."""
+    return int(Path(f"/proc/{process.pid}/io").read_text().split("wchar: ")[1].split()[0])
+
+
+def rate_of(receiver: "subprocess.Popen[str]", seconds: float) -> float:
+    """Return what a receiver writes within some seconds, in Mbit/s."""
+    begin_s, begin = time.monotonic(), written_bytes(receiver)
+    time.sleep(seconds)
+    return (written_bytes(receiver) - begin) * 8e-6 / (time.monotonic() - begin_s)
 
 
 def processor_s(process: "subprocess.Popen[str]") -> float:
@@ -160,9 +172,10 @@ def processor_s(process: "subprocess.Popen[str]") -> float:
 def receiving(host: Host, folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A receiver on the host, and its code, which admits every sender of the measurement."""
     command = [*NETTOOL, "udp-recv", "--bind", SERVER, "--port", str(PORT), "--code-uses", "1000", "--overwrite"]
+    (folder / "incoming").mkdir(exist_ok=True)
     process = host.call(
         lambda: subprocess.Popen(
-            [*command, "--dir", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*command, "--dir", str(folder / "incoming")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
     )
     try:
@@ -176,35 +189,46 @@ def receiving(host: Host, folder: Path) -> Iterator[tuple["subprocess.Popen[str]
         process.communicate()
 
 
-def measure(options: argparse.Namespace, near: Host, far: Host, folder: Path) -> None:
-    """Run the three measurements, and print them."""
-    large, small, incoming = (folder / name for name in ("large", "small", "incoming"))
+def measure_transfers(options: argparse.Namespace, near: Host, far: Host, folder: Path) -> list[int]:
+    """Print the rates of transfers of each kind; return the rates of the floods."""
+    large = folder / "large"
     large.write_bytes(os.urandom(1 << 20) * (options.size >> 20))
-    small.write_bytes(b"small")
-    incoming.mkdir()
+    limit = ["--rate", options.transfer_rate] if options.transfer_rate else []
+    limit += ["--cc", options.cc] if options.cc else []
     sent: list[int] = []
-    with receiving(far, incoming) as (receiver, code):
-        send(near, small, code)
-        rates: dict[bool, list[float]] = {False: [], True: []}
-        limit = ["--rate", options.transfer_rate] if options.transfer_rate else []
+    rates: dict[str, list[float]] = {"without a flood": [], "with one elsewhere": [], "with one to the receiver": []}
+    with receiving(far, folder) as (receiver, code):
         for _ in range(options.pairs):
-            rates[False].append(rate_of(send(near, large, code, *limit)))
-            with flooding(near, options, sent):
-                rates[True].append(rate_of(send(near, large, code, *limit)))
-        for name, of in (("without", rates[False]), ("with", rates[True])):
-            print(f"transfer {name} the flood, Mbit/s:", *(round(rate) for rate in of))
-        print(f"ratio of the medians: {median(rates[True]) / median(rates[False]):.2f}", flush=True)
-        quiet_s = [seconds_of(send(near, small, code)) for _ in range(3)]
+            for of, port in zip(rates.values(), (None, PORT + 1, PORT), strict=True):
+                with sending(near, large, code, *limit) as sender:
+                    time.sleep(2)  # the transfer runs before the flood begins
+                    with flooding(near, options, sent, port) if port else nullcontext():
+                        of.append(rate_of(receiver, 3))
+                    assert sender.poll() is None, "the transfer has ended: choose a larger size"
+    for name, of in rates.items():
+        print(f"transfer {name}, Mbit/s:", *(round(rate) for rate in of))
+    quiet, elsewhere, flooded = (median(of) for of in rates.values())
+    print(f"ratios of the medians: {flooded / quiet:.2f} to none, {flooded / elsewhere:.2f} to a flood elsewhere")
+    return sent
+
+
+def measure_clients(options: argparse.Namespace, near: Host, far: Host, folder: Path) -> list[int]:
+    """Print how long new clients take, and what a flood costs the receiver; return the rates of the floods."""
+    small = folder / "small"
+    small.write_bytes(b"small")
+    sent: list[int] = []
+    with receiving(far, folder) as (receiver, code):
+        quiet_s = [seconds_to_send(near, small, code) for _ in range(3)]
         with flooding(near, options, sent):
-            busy_s = [seconds_of(send(near, small, code)) for _ in range(options.clients)]
+            busy_s = [seconds_to_send(near, small, code) for _ in range(options.clients)]
             begin_s, used_s = time.monotonic(), processor_s(receiver)
             time.sleep(5)
             share = (processor_s(receiver) - used_s) / (time.monotonic() - begin_s)
-        print("a new client with the code, s, in ascending order:")
-        for name, seconds in (("without", quiet_s), ("with", busy_s)):
-            print(f"  {name} the flood:", *(f"{value:.2f}" for value in sorted(seconds)))
-        print(f"processor time of the receiver for the flood alone: {share:.0%} of one processor")
-        print("INITIALs per second:", *sent)
+    print("a new client with the code, s, in ascending order:")
+    for name, seconds in (("without", quiet_s), ("with", busy_s)):
+        print(f"  {name} the flood:", *(f"{value:.2f}" for value in sorted(seconds)))
+    print(f"processor time of the receiver for the flood alone: {share:.0%} of one processor")
+    return sent
 
 
 def main() -> None:
@@ -212,17 +236,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=int, default=50_000, help="INITIALs per second")
     parser.add_argument("--pairs", type=int, default=3, help="transfers without and with the flood, at least 1")
-    parser.add_argument("--clients", type=int, default=10, help="new clients during the flood")
-    parser.add_argument("--size", type=parse_size, default=parse_size("512M"))
+    parser.add_argument("--clients", type=int, default=6, help="new clients during the flood")
+    parser.add_argument("--size", type=parse_size, default=parse_size("2G"))
+    parser.add_argument("--cc", metavar="NAME", help="congestion control of the transfers")
     parser.add_argument("--transfer-rate", metavar="RATE", help="limit of the transfer, below what the machine can do")
     parser.add_argument("--forged-tokens", action="store_true", help="each INITIAL has a token, which is not valid")
-    parser.add_argument("--flood", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--flood", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.flood:
-        flood(options.rate, options.forged_tokens)
+        flood(options.rate, options.forged_tokens, options.flood)
         return
     with ExitStack() as cleanup, tempfile.TemporaryDirectory() as folder:
-        measure(options, *join_hosts(cleanup), Path(folder))
+        near, far = join_hosts(cleanup)
+        sent = measure_transfers(options, near, far, Path(folder)) + measure_clients(options, near, far, Path(folder))
+        print("INITIALs per second:", *sent)
 
 
 if __name__ == "__main__":
