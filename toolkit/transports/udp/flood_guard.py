@@ -33,7 +33,7 @@ MIN_SHARE: Final = 1 / 256
 _GROWTH, _GROWTH_IN_QUIET, _SHRINKAGE = 1.1, 2.0, 0.8
 _QUIET_DATAGRAMS: Final = 16
 """With fewer in an interval, there is no flood any more."""
-_FULL_ROUNDS: Final = 3
+_FULL_ROUNDS: Final = 9
 """So many full rounds without a break hold more than the queue: it fills up faster than it is emptied. Fewer only show
 that the listener had to wait for a processor."""
 _SO_ATTACH_FILTER: Final = 26

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from toolkit.rudp.batch import PeerAddress
 
-MAX_DATAGRAMS: Final = 256
-"""Maximum number of datagrams of one call."""
+MAX_DATAGRAMS: Final = 64
+"""Maximum number of datagrams of one call. Sessions of this process wait for the interpreter lock while they are
+handled, about a millisecond."""
 _DATAGRAM_BYTES: Final = 2048  # no datagram of this protocol is longer; of a longer one, the rest is cut off
 _NAME_BYTES: Final = 28  # struct sockaddr_in6
 _IPV4_NAME_BYTES: Final = 16

@@ -37,7 +37,7 @@ class Flooded:
     def interval(self, datagrams: list[bytes], is_full: bool, at_ns: int | None = None) -> None:
         """The interval ends with a round of these datagrams; in a flood, others like it come before."""
         self._now_ns = self._now_ns + INTERVAL_NS if at_ns is None else at_ns
-        for ns_left in (2, 1, 0) if is_full else (0,):
+        for ns_left in range(8, -1, -1) if is_full else (0,):
             for datagram in datagrams:
                 self.guard.on_datagram(datagram, HOST)
             self.guard.on_round(is_full, self._now_ns - ns_left)
@@ -146,9 +146,9 @@ def connect_during_a_flood(guard: FloodGuard, seed: int, flood: bytes, asks_for_
 
 def test_a_listener_that_had_to_wait_for_a_processor_takes_one_full_queue_for_no_flood(flooded: Flooded) -> None:
     for number in range(1, 10):
-        for count, is_full in ((256, True), (194, False)):
-            flooded.guard.on_unmarked(count)
-            flooded.guard.on_round(is_full, number * INTERVAL_NS + count)
+        for left in range(7, -1, -1):  # 450 INITIALs in rounds of 64
+            flooded.guard.on_unmarked(64 if left else 2)
+            flooded.guard.on_round(left > 0, number * INTERVAL_NS - left)
     assert not flooded.guard.is_active
 
 
