@@ -151,9 +151,10 @@ local function add_frame(tree, frame)
         item:add(f.frame_offset, shared.uint64(frame.offset)):set_generated()
         return string.format("content of file %.0f at %.0f, %.0f bytes", frame.file, frame.offset, frame.length)
     elseif frame.type == CLOSE then
+        local reason = (frame.message or ""):gsub("[^ -~]", "?") -- bytes that may be no UTF-8
         item:add(f.close_code, frame.file):set_generated()
-        item:add(f.close_reason, frame.message or ""):set_generated()
-        return "close: " .. (frame.message or "")
+        item:add(f.close_reason, reason):set_generated()
+        return "close: " .. reason
     elseif frame.message and #frame.message > 0 then
         return shared.add_message(item, frame.message)
     end
