@@ -64,3 +64,13 @@ def test_thirty_percent_of_loss_in_both_directions_fail_no_session(
         path = VirtualPath(monkeypatch, RTT_NS, random_loss(seed, 0.3))
         assert path.run(send_file, receive_file) == (True, True), f"seed {seed}"
         assert path.now_ns < START_NS + 15 * SECOND, f"seed {seed}"
+
+
+def test_a_server_behind_a_firewall_learns_of_the_end_despite_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says that the client's port is closed, so a lost CLOSE costs the server the rest of its idle timeout."""
+    late = 0
+    for seed in range(100):
+        path = VirtualPath(monkeypatch, RTT_NS, random_loss(seed, 0.3), has_firewall=True)
+        assert path.run(send_file, receive_file) == (True, True), f"seed {seed}"
+        late += path.now_ns >= START_NS + IDLE_TIMEOUT_S * SECOND
+    assert late <= 1

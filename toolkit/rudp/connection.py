@@ -178,7 +178,9 @@ class Connection:
             self._observer.path_validated(now_ns, path.peer_address)
 
     def _on_close_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        self._lifetime.on_peer_close(*wire.decode_close_untrusted(datagram))
+        code, reason = wire.decode_close_untrusted(datagram)
+        self._is_close_due = self.state is ConnectionState.ESTABLISHED  # the same CLOSE is the answer
+        self._lifetime.on_peer_close(code, reason)
 
     def handle_off_path_batch(self, batch: Batch, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
         """Take datagrams that came from another address than the peer's current one.
@@ -236,8 +238,8 @@ class Connection:
         return self.sender.streams.data.offer(length_bytes)
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection: the next `poll_transmit` returns CLOSE. What was not acknowledged is given up."""
-        self._is_close_due |= self.state is ConnectionState.ESTABLISHED
+        """End the connection and give up what was not acknowledged. After each call, `poll_transmit` returns CLOSE."""
+        self._is_close_due |= self.state is not ConnectionState.CLOSED
         self._lifetime.close(code, reason)
 
     def update_receive_window(self, dropped_datagrams: int, is_drained: bool, now_ns: int) -> None:
@@ -281,9 +283,7 @@ class Connection:
         return transmit._replace(data=memoryview(self._protection.seal(bytes(transmit.data))))
 
     def _next_transmit(self, now_ns: int) -> Transmit | None:
-        if self.state is ConnectionState.CLOSED:
-            return None
-        if self.state is ConnectionState.CLOSING:
+        if self.state is not ConnectionState.ESTABLISHED:
             if not self._is_close_due:
                 return None
             self._is_close_due = False

@@ -1,8 +1,8 @@
 """The states of a connection as a table, and the timers that end it.
 
 ESTABLISHED  data and messages flow
-CLOSING      this side has sent CLOSE, and answers late packets with it
-CLOSED       ended by the peer's CLOSE, by the idle timeout, or by a closed port
+CLOSING      this side has sent CLOSE, and answers late packets with it until the peer has answered
+CLOSED       ended by the peer's CLOSE, which is answered once, by the idle timeout, or by a closed port
 
 The idle timeout expires if nothing has arrived for its duration, or if the peer sends but acknowledges nothing of what
 has been in flight for that long. Every event is possible in every state.

@@ -277,6 +277,21 @@ class TestClose:
         assert state_of(connection) is ConnectionState.CLOSED
         assert connection.poll_message(START) == b"hi"
         assert (connection.close_code, connection.close_reason) == (3, "no")
+
+    def test_of_the_peer_is_answered_once(self) -> None:
+        connection = client()
+        sent(connection)
+        for number in (1, 2):
+            receive(connection, wire.encode_close(LOCAL, number, 3, "no"))
+            assert kinds(sent(connection)) == [wire.PacketType.CLOSE] * (number == 1)
+
+    def test_is_repeated_until_the_peer_answers(self) -> None:
+        connection = client()
+        for _ in range(2):
+            connection.close(0, "done")
+            assert kinds(sent(connection)) == [wire.PacketType.CLOSE]
+        receive(connection, wire.encode_close(LOCAL, 1, 0, "done"))
+        connection.close(0, "done")
         assert sent(connection) == []
 
     @pytest.mark.parametrize("connection_id", [PEER, LOCAL ^ 1])

@@ -51,6 +51,8 @@ _TRANSMITS_PER_PUMP: Final = 8
 """Then the socket is read again: acknowledgements that wait in it look like a longer path."""
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3
 """Consecutive probe timeouts after which a client checks whether the system has another route."""
+_CLOSES: Final = 3
+"""How often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2 drains for three of them)."""
 
 # The first byte of every engine message says what it is.
 _APPLICATION: Final = b"\x00"
@@ -181,6 +183,8 @@ class UdpChannel:
         try:
             self._announce()
             self._linger(patience_s)
+            if self._wake_pair is None:  # a listener repeats the CLOSE of its connections
+                self._drain()
         finally:
             self._end(0, "")
 
@@ -202,6 +206,17 @@ class UdpChannel:
             if time.monotonic_ns() >= deadline_ns:
                 return
             self._wait(deadline_ns)
+
+    def _drain(self) -> None:
+        """Send CLOSE until the peer has answered: if none arrives, it may wait for its idle timeout."""
+        pto_ns = self._connection.stats().pto_ns
+        for _ in range(_CLOSES):
+            self._connection.close(0, "")
+            until_ns = time.monotonic_ns() + pto_ns
+            while not self.is_over and (left_ns := until_ns - time.monotonic_ns()) > 0:
+                self._pump(None)
+                if not self.is_over:
+                    wait_readable([self._socket.sock.fileno()], left_ns)
 
     def abort(self) -> None:
         if not self._is_closed:

@@ -155,7 +155,9 @@ def transfer(
     pair.run(lambda: pair.near.connection.is_fully_acked)
     pair.near.connection.close(0, "done")
     pair.run(lambda: pair.far.connection.state is ConnectionState.CLOSED)
-    assert pair.far.connection.poll_transmit(pair.now_ns) is None
+    answer = pair.far.connection.poll_transmit(pair.now_ns)
+    assert answer is not None
+    assert answer.data[0] == wire.PacketType.CLOSE
     for writer in (near, far):
         writer.close()
         writer.close()
