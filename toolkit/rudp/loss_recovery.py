@@ -147,11 +147,12 @@ class LossRecovery:
         self.bytes_in_flight -= acked.bytes - acked.spurious_bytes
         rtt_ns = self._sample_rtt(acked, ack, now_ns)
         self.largest_acked = max(self.largest_acked, acked.newest)
-        self._on_acked(acked, now_ns)
+        delivered_ns = now_ns - (0 if ack.delay_us == wire.UNKNOWN_DELAY_US else ack.delay_us * 1000)
+        self._on_acked(acked, delivered_ns, now_ns)
         prior_lost_bytes = self.delivery.lost_bytes
         self._detect_lost(now_ns)
         self.path.apply_datagram_size()
-        self._report_ack(acked, rtt_ns, newly_marked, prior_in_flight_bytes, prior_lost_bytes, now_ns)
+        self._report_ack(acked, rtt_ns, newly_marked, prior_in_flight_bytes, prior_lost_bytes, delivered_ns, now_ns)
         return True
 
     def _sample_rtt(self, acked: PacketGroup, ack: wire.AckPacket, now_ns: int) -> int | None:
@@ -167,7 +168,7 @@ class LossRecovery:
         self.rtt_sample_time_ns = now_ns
         return max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, rtt.min_rtt_ns), 1)
 
-    def _on_acked(self, acked: PacketGroup, now_ns: int) -> None:
+    def _on_acked(self, acked: PacketGroup, delivered_ns: int, now_ns: int) -> None:
         path = self.path
         path.loss.pto_count = 0
         path.probes_due = 0
@@ -177,7 +178,7 @@ class LossRecovery:
         path.mtu.on_packet_acked(acked.largest_bytes)
         if not path.batches.is_decided:
             path.batches.on_acked(self.sent.count_together(acked))
-        self.delivery.on_delivered(now_ns, acked.bytes)
+        self.delivery.on_delivered(delivered_ns, acked.bytes)
         if len(acked.spurious):
             self._on_spurious_loss(acked, now_ns)
         else:
@@ -190,6 +191,7 @@ class LossRecovery:
         newly_marked: int,
         prior_in_flight_bytes: int,
         prior_lost_bytes: int,
+        delivered_ns: int,
         now_ns: int,
     ) -> None:
         path, delivery, state = self.path, self.delivery, acked.newest_state
@@ -209,7 +211,7 @@ class LossRecovery:
                 rtt_ns=rtt_ns,
                 smoothed_rtt_ns=path.rtt.smoothed_rtt_ns,
                 min_rtt_ns=path.rtt.min_rtt_ns,
-                delivery_rate_bps=delivery.sample_bps(now_ns, state, path.rtt.min_rtt_ns),
+                delivery_rate_bps=delivery.sample_bps(delivered_ns, state, path.rtt.min_rtt_ns),
                 is_app_limited=state.is_app_limited,
                 is_window_limited=path.is_window_limited,
                 ecn_ce_count=newly_marked,
