@@ -202,7 +202,7 @@ class TestHostilePeer:
 
     def test_optimistic_acknowledgements_end_the_connection(self) -> None:
         """A receiver that acknowledges what has not arrived acknowledges a skipped number sooner or later."""
-        pair = Pair(6, Hazards(loss=0.5, rate_bps=10e6), data=500_000)
+        pair = Pair(6, Hazards(loss=0.5, rate_bps=10e6), data=1_000_000)
         pair.near.offer()
         number = 1 << 20
         for _ in range(5000):
