@@ -3,9 +3,9 @@
 The window of the data stream should never limit a path, and never exceed what the host can take. Data is handed to the
 application at once, so it needs no memory; what can overflow is the queue of the socket. The window therefore begins at
 a part of that queue. Once content leaves the socket promptly, it follows the path instead: at every moment it is at
-least four times what arrived in the latest round trip, so that a peer that doubles its rate is not held back. (A limit
-is a round trip old when the peer uses it; two round trips of doubling make four.) This is the dynamic right-sizing of
-TCP (Fisk and Feng, 2001; `tcp_rcv_space_adjust` in Linux).
+least 16 times what arrived in the latest round trip, so that a peer whose rate grows by four in a round trip, as BBR's
+Startup does, is not held back. (A limit is a round trip old when the peer uses it; two such round trips make 16.) This
+is the dynamic right-sizing of TCP (Fisk and Feng, 2001; `tcp_rcv_space_adjust` in Linux).
 
 A drop at the socket shrinks the window to what arrived in a round trip, or to half if that is less. From there it grows
 by an eighth in each round trip until it is as large as before; then it follows the path again.
@@ -33,7 +33,9 @@ RTT_SAMPLE_INTERVAL_NS: Final = 1_000_000_000
 """Time between samples of the round-trip time, at least."""
 _MIN_RTT_WINDOW_NS: Final = 5_000_000_000
 """The smallest sample is that of the current interval of this length and of the one before."""
-_GROWTH: Final = 4
+GROWTH: Final = 16
+"""The window is so many times what arrived in the latest round trip."""
+_UNMEASURED_SHARE: Final = 4
 _SOCKET_BUFFER_SHARE: Final = 4
 _RECOVERY_SHARE: Final = 8
 
@@ -85,7 +87,7 @@ class ReceiveWindow:
 
         True only once for each attempt.
         """
-        enough = self.window_bytes // (_GROWTH if self._rtt.min_ns is None else 1)
+        enough = self.window_bytes // (_UNMEASURED_SHARE if self._rtt.min_ns is None else 1)
         if received_end - self._measured_end <= enough or now_ns < self._measure_ns:
             return False
         self._measured_end, self._measure_ns = received_end, now_ns + RTT_SAMPLE_INTERVAL_NS
@@ -119,7 +121,7 @@ class ReceiveWindow:
             self._grow(max(self._round_bytes, 0 if is_round_over else arrived), is_round_over)
 
     def _grow(self, round_bytes: int, is_round_over: bool) -> None:
-        wanted = min(_GROWTH * round_bytes, MAX_RECEIVE_WINDOW_BYTES)
+        wanted = min(GROWTH * round_bytes, MAX_RECEIVE_WINDOW_BYTES)
         if self.is_socket_limited:
             step = self.window_bytes // _RECOVERY_SHARE if is_round_over else 0
             wanted = min(wanted, self.window_bytes + step)

@@ -3,6 +3,7 @@
 import pytest
 
 from toolkit.rudp.flow_control import (
+    GROWTH,
     INITIAL_DATA_WINDOW_BYTES,
     MAX_RECEIVE_WINDOW_BYTES,
     ReceiveWindow,
@@ -61,10 +62,10 @@ def test_a_smaller_window_withdraws_nothing() -> None:
 
 def test_follows_what_arrives_in_a_round_trip() -> None:
     peer = Peer(ReceiveWindow(WINDOW))
-    peer.round(WINDOW // 8)
-    assert peer.round(WINDOW // 8) == WINDOW
+    peer.round(WINDOW // (2 * GROWTH))
+    assert peer.round(WINDOW // (2 * GROWTH)) == WINDOW
     peer.round(WINDOW)
-    assert peer.round(WINDOW) == 4 * WINDOW
+    assert peer.round(WINDOW) == GROWTH * WINDOW
 
 
 def test_grows_within_a_round_trip() -> None:
@@ -72,11 +73,11 @@ def test_grows_within_a_round_trip() -> None:
     peer = Peer(window)
     peer.round(WINDOW)
     window.adapt(peer.end + 2 * WINDOW, 0, is_drained=True, now_ns=peer.now_ns + RTT // 2)
-    assert window.window_bytes == 8 * WINDOW
+    assert window.window_bytes == 2 * GROWTH * WINDOW
 
 
 @pytest.mark.parametrize("window_bytes", [1 << 16, WINDOW])
-def test_never_limits_a_peer_that_doubles_its_rate(window_bytes: int) -> None:
+def test_never_limits_a_peer_whose_rate_grows_by_four(window_bytes: int) -> None:
     """The limit that a peer knows when it sends is that of the round before."""
     window = ReceiveWindow(window_bytes)
     peer = Peer(window)
@@ -84,7 +85,7 @@ def test_never_limits_a_peer_that_doubles_its_rate(window_bytes: int) -> None:
     while arrives < MAX_RECEIVE_WINDOW_BYTES // 8:
         assert peer.end + arrives <= window.advertise(peer.end)
         peer.round(arrives)
-        arrives *= 2
+        arrives *= 4
 
 
 def test_does_not_grow_while_the_queue_of_the_socket_is_not_drained() -> None:
@@ -147,14 +148,14 @@ def test_a_path_that_became_longer_has_a_larger_window() -> None:
     for _ in range(60):
         peer.measure()
         peer.round(4 * WINDOW)
-    assert peer.window.window_bytes == 16 * WINDOW
+    assert peer.window.window_bytes == 4 * GROWTH * WINDOW
 
 
 def test_a_drop_leaves_what_arrives_in_a_round_trip() -> None:
     peer = Peer(ReceiveWindow(WINDOW))
     for _ in range(4):
         peer.round(2 * WINDOW)
-    assert peer.window.window_bytes == 8 * WINDOW
+    assert peer.window.window_bytes == 2 * GROWTH * WINDOW
     assert peer.round(2 * WINDOW, drops=3) == 2 * WINDOW
     assert peer.window.is_socket_limited
 
@@ -172,9 +173,9 @@ def test_recovers_from_a_drop_step_by_step() -> None:
         peer.round(2 * WINDOW)
     peer.round(2 * WINDOW, drops=1)
     assert 2.2 * WINDOW < peer.round(2 * WINDOW) < 2.3 * WINDOW
-    for _ in range(12):
+    for _ in range(24):
         peer.round(2 * WINDOW)
-    assert peer.window.window_bytes == 8 * WINDOW
+    assert peer.window.window_bytes == 2 * GROWTH * WINDOW
     assert not peer.window.is_socket_limited
 
 
