@@ -26,6 +26,7 @@ from toolkit.rudp import (
     state,
     wire,
 )
+from toolkit.rudp.congestion import base
 from toolkit.rudp.wire import Layout, PacketType
 from toolkit.security import admission, host_rates
 from toolkit.security import messages as security
@@ -105,7 +106,7 @@ _CONSTANTS: Final = (
     ),
     ("packets per probe timeout", f"{loss_recovery.PROBES_PER_TIMEOUT}", "RFC 9002 section 6.2.4"),
     ("persistent congestion", f"{loss_thresholds.PERSISTENT_CONGESTION_PTOS} probe timeouts", "RFC 9002 section 7.6.1"),
-    ("requested acknowledgements", f"{sender.ACKS_PER_RTT} per RTT", ""),
+    ("requested acknowledgements", f"{base.ACKS_PER_RTT} per RTT", "with `bbr` 16 while it starts"),
     ("maximum bytes between acknowledgements", f"{sender.MAX_ACK_EVERY_BYTES:,}", ""),
     (
         "requested acknowledgement delay",

@@ -27,7 +27,6 @@ from toolkit.rudp.streams import DataSource, SendStream, SendStreams, segment_of
 
 MAX_ROUND_SUPER_PACKETS: Final = 8
 """Maximum sent by one `poll_transmit`, so that the driver returns to receiving."""
-ACKS_PER_RTT: Final = 4
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
 
@@ -214,12 +213,13 @@ class Sender:
         path, data = self.recovery.path, self.streams.data
         peer_window_bytes = data.limit - data.acked.contiguous_end()
         window_bytes = min(path.controller.congestion_window_bytes, peer_window_bytes)
-        return max(2 * path.datagram_bytes, min(window_bytes // ACKS_PER_RTT, MAX_ACK_EVERY_BYTES))
+        return max(2 * path.datagram_bytes, min(window_bytes // path.controller.acks_per_rtt, MAX_ACK_EVERY_BYTES))
 
     def _ping(self, now_ns: int) -> Transmit:
-        rtt = self.recovery.path.rtt
+        path = self.recovery.path
+        rtt = path.rtt
         self._ack_every_bytes = self._wanted_ack_every_bytes()
-        wanted_delay_ns = rtt.smoothed_rtt_ns // ACKS_PER_RTT if rtt.has_sample else MIN_ACK_DELAY_NS
+        wanted_delay_ns = rtt.smoothed_rtt_ns // path.controller.acks_per_rtt if rtt.has_sample else MIN_ACK_DELAY_NS
         rtt.max_ack_delay_ns = max(MIN_ACK_DELAY_NS, min(wanted_delay_ns, MAX_ACK_DELAY_NS))
         self._is_ping_requested = False
         self._ping_time_ns = now_ns

@@ -38,6 +38,7 @@ class FakeController:
     name: str = "fake"
     congestion_window_bytes: int = 1 << 30
     pacing_rate_bps: float = 1e13
+    acks_per_rtt: int = 4
     acks: list[AckSample] = field(default_factory=list)
     losses: list[LossSample] = field(default_factory=list)
     spurious: list[int] = field(default_factory=list)

@@ -24,6 +24,9 @@ from toolkit.errors import UsageError, printable
 NS_PER_S: Final = 1_000_000_000
 BITS_PER_BYTE: Final = 8
 
+ACKS_PER_RTT: Final = 4
+"""Acknowledgements per round trip that suffice to keep a known path full. Each costs both hosts some processor time."""
+
 UNMEASURED_RTT_NS: Final = 1_000_000
 """Used as the RTT before the first sample, so that the initial window is sent at once. RFC 9002 section 7.7 allows it;
 draft-ietf-ccwg-bbr section 5.6.2 does the same."""
@@ -100,6 +103,10 @@ class CongestionController(Protocol):
     @property
     def pacing_rate_bps(self) -> float:
         """Rate to send at, in bits per second of UDP payload; always positive."""
+
+    @property
+    def acks_per_rtt(self) -> int:
+        """How many acknowledgements per round trip the peer should send; `ACKS_PER_RTT` is the usual number."""
 
     def on_sent(self, now_ns: int, sent_bytes: int, bytes_in_flight: int, is_app_limited: bool) -> None:
         """A batch was sent. `bytes_in_flight` does not include it."""

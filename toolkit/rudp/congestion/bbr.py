@@ -8,74 +8,39 @@ empty. BBR therefore alternates between phases:
 - *Drain* empties the queue that Startup built.
 - *ProbeBW* cycles through DOWN (send a tenth less until the queue is gone), CRUISE (send at the estimated bandwidth),
   REFILL (fill the pipe for one round) and UP (send a quarter more and see whether it is delivered).
-- *ProbeRTT* halves the volume in flight for 200 ms if no empty queue has been seen for 5 s.
+- *ProbeRTT* halves the volume in flight for 50 ms if no empty queue has been seen for 1.25 s.
 
 Losses and ECN marks that indicate congestion set bounds: a long-term bound on the volume in flight if a probe caused
 them, short-term bounds on bandwidth and volume until the next probe otherwise.
 
 Deviations from the draft (reasons and measurements are in docs/congestion-control.md):
 
-- Which losses count as congestion: see `bbr_model`.
+- Which losses count as congestion: see `bbr_model`. Startup and CRUISE answer an unexplained loss by sending less.
+- Startup stops near what the bottleneck has shown to carry (`bbr_startup`), and has more exits (`_update_startup`).
 - CRUISE aims for a short queue and DOWN sends less the longer the queue is; the draft always paces at 99%. The window
-  is 1.25 BDP, not 2. A single flow then wastes nothing, several flows drain what they have built together, and the RTT
-  stays below 1.5 times its minimum in a buffer of any depth.
-- Startup has more exits than in the draft (`_update_startup` lists them), and grows the window by 1.5 times what is
-  acknowledged, because acknowledgements arrive up to a quarter of a round trip late.
-- UP ends once 1.25 BDP are in flight and a queue is seen. It starts every 16 to 24 round trips, not every 2 to 3 s, so
-  that short transfers also notice a changed path.
+  is 1.25 BDP, not 2.
+- UP ends once 1.25 BDP are in flight and a queue is seen. It starts every 16 to 24 round trips, not every 2 to 3 s.
 - After Drain and ProbeRTT nothing is left to drain, so ProbeBW starts with CRUISE instead of DOWN.
+- ProbeRTT is short, but comes after 1.25 s already, so that a path that becomes longer is noticed.
 - On a LAN, the window limits the flow rather than the pacing rate, until a loss reveals a short buffer.
 
 Read: draft-ietf-ccwg-bbr section 5, whose names are used here.
 """
 
-from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
-from toolkit.rudp.congestion.base import UNMEASURED_RTT_NS, AckSample, LossSample, initial_window_bytes, window_rate_bps
-from toolkit.rudp.congestion.bbr_model import HOST_RTT_NS, UNBOUNDED, BbrModel, ProbeTimer
+from toolkit.rudp.congestion.base import (
+    ACKS_PER_RTT,
+    UNMEASURED_RTT_NS,
+    AckSample,
+    LossSample,
+    initial_window_bytes,
+    window_rate_bps,
+)
+from toolkit.rudp.congestion.bbr_model import BETA, HOST_RTT_NS, UNBOUNDED, BbrModel, ProbeTimer
+from toolkit.rudp.congestion.bbr_phases import PHASES, PROBING, Phase
+from toolkit.rudp.congestion.bbr_startup import LossVerdict, StartupGuard
 
-
-class Phase(Enum):
-    """States of the state machine, draft sections 5.3.1 to 5.3.4. Four of them make up ProbeBW."""
-
-    STARTUP = "startup"
-    DRAIN = "drain"
-    DOWN = "probe_bw_down"
-    CRUISE = "probe_bw_cruise"
-    REFILL = "probe_bw_refill"
-    UP = "probe_bw_up"
-    PROBE_RTT = "probe_rtt"
-
-
-class PhaseSpec(NamedTuple):
-    """pacing_gain: multiplies the bandwidth (draft section 5.6.1)
-    cwnd_gain:   multiplies the BDP; the volume that acknowledgements aggregate is added
-    successors:  the phases that may follow
-    """
-
-    pacing_gain: float
-    cwnd_gain: float
-    successors: frozenset[Phase]
-
-
-PHASES: Final = {
-    # 2.77 = 4 ln 2 is the smallest gain that doubles the delivery rate each round.
-    Phase.STARTUP: PhaseSpec(2.77, 2.5, frozenset({Phase.DRAIN})),
-    Phase.DRAIN: PhaseSpec(0.5, 2.0, frozenset({Phase.CRUISE, Phase.PROBE_RTT})),
-    Phase.DOWN: PhaseSpec(0.9, 1.25, frozenset({Phase.CRUISE, Phase.REFILL, Phase.PROBE_RTT})),
-    Phase.CRUISE: PhaseSpec(1.0, 1.25, frozenset({Phase.REFILL, Phase.PROBE_RTT})),
-    Phase.REFILL: PhaseSpec(1.0, 1.25, frozenset({Phase.UP, Phase.DOWN, Phase.PROBE_RTT})),
-    Phase.UP: PhaseSpec(1.25, 1.3, frozenset({Phase.DOWN, Phase.PROBE_RTT})),
-    Phase.PROBE_RTT: PhaseSpec(1.0, 0.5, frozenset({Phase.CRUISE})),
-}
-_PROBING: Final = frozenset({Phase.REFILL, Phase.UP})
-"""Phases that send more in order to find out how much is too much."""
-
-_STARTUP_CWND_GROWTH: Final = 1.5
-"""How much the window grows in Startup per byte acknowledged."""
-_STARTUP_WINDOWS_PER_RTT: Final = 2.0
-"""Startup paces at least this many windows per round trip, so that acknowledgements come early in it."""
 _FULL_BW_ROUNDS: Final = 3
 """BBR.full_bw_reached: the pipe is full after this many rounds without 25% growth (section 5.3.1.2)."""
 _EXCESSIVE_LOSS_ROUNDS: Final = 2
@@ -83,20 +48,16 @@ _EXCESSIVE_LOSS_ROUNDS: Final = 2
 loss burst of the path; two are a policer or a buffer of a few packets."""
 _DRAIN_ROUNDS: Final = 3
 """A queue that has not drained after this many rounds is not ours."""
-_PROBE_RTT_NS: Final = 200_000_000
-"""BBR.ProbeRTTDuration."""
+_PROBE_RTT_NS: Final = 50_000_000
+"""BBR.ProbeRTTDuration is four times as long, but four times as rare."""
 _LAN_PACING_GAIN: Final = 2.0
 """Minimum pacing gain where the hosts take longer than the path: the window limits the flow there."""
 
-_TARGET_QUEUE_RTT_DIVISOR: Final = 20
-_TARGET_QUEUE_NS: Final = 2_000_000
-"""CRUISE aims for a queue of a twentieth of the RTT plus 2 ms, so that the bottleneck stays busy when the host delays
-the sender for a moment. Once a loss has revealed a short buffer, such a queue is tolerated but not aimed for."""
 _QUEUE_SLOPE: Final = 0.5
 _QUEUE_SCALE_NS: Final = 10_000_000
 """The pacing gain changes by _QUEUE_SLOPE per queueing delay of one RTT plus 10 ms beyond the target."""
-_MAX_QUEUE_REACTION: Final = {Phase.CRUISE: 0.1, Phase.DOWN: 0.15}
-"""Largest such change of the pacing gain, in the phases that react to the queue."""
+_MAX_QUEUE_REACTION: Final = 0.15
+"""Largest such change of the pacing gain."""
 
 
 class Bbr:
@@ -108,11 +69,13 @@ class Bbr:
         self.phase = Phase.STARTUP
         self._rate_limit_bps = rate_bps or UNBOUNDED
         self._model = BbrModel(datagram_bytes)
+        self._startup = StartupGuard(self._model)
         self._probe_timer = ProbeTimer(seed)
         self._full_bw_reached = False
         self._is_round_congested = False
         self._excessive_loss_rounds = 0
         self._last_lost_bytes = 0
+        self._reacted_ns = 0
         self._phase_start_ns = 0
         self._phase_rounds = 0
         self._down_rounds = 0
@@ -129,6 +92,10 @@ class Bbr:
     @property
     def pacing_rate_bps(self) -> float:
         return min(self._pacing_rate_bps, self._rate_limit_bps)
+
+    @property
+    def acks_per_rtt(self) -> int:
+        return ACKS_PER_RTT if self._full_bw_reached else self._startup.acks_per_rtt
 
     def snapshot(self) -> dict[str, float | str]:
         model = self._model
@@ -162,9 +129,10 @@ class Bbr:
             model.loss.discard_round()
             return
         self._last_lost_bytes = sample.lost_bytes
+        if sample.newest_lost_sent_time_ns < self._reacted_ns:
+            return  # sent before the reaction to an overflow, of which it is a part
         model.loss.on_lost(sample.lost_bytes)
-        if model.is_loss_congestion(sample.in_flight_at_send_bytes):
-            self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
+        self._judge_loss(sample.now_ns, sample.in_flight_at_send_bytes)
 
     def on_spurious_loss(self, now_ns: int, lost_sent_time_ns: int) -> None:
         del now_ns
@@ -175,7 +143,8 @@ class Bbr:
     def on_ack(self, sample: AckSample) -> None:
         model = self._model
         model.update(sample, self.congestion_window_bytes)
-        if sample.ecn_ce_count or model.is_loss_congestion(sample.in_flight_at_send_bytes):
+        is_congested = self.phase is not Phase.STARTUP and model.is_loss_congestion(sample.in_flight_at_send_bytes)
+        if sample.ecn_ce_count or is_congested:
             self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
         if sample.ecn_ce_count:
             model.bounds.confirm()
@@ -190,12 +159,40 @@ class Bbr:
 
     # Congestion signals (section 5.5.10)
 
+    def _judge_loss(self, now_ns: int, in_flight_at_send_bytes: int) -> None:
+        """React to what this round has lost so far, if that is too much. Waiting for its end would lose more."""
+        model = self._model
+        if not model.loss.is_excessive(in_flight_at_send_bytes):
+            return
+        if self.phase is Phase.STARTUP:  # its bursts queue for a moment on any path: a queue proves nothing
+            verdict = self._startup.on_excessive_loss(now_ns)
+            if verdict is LossVerdict.REDUCED:
+                self._cwnd_bytes = max(BETA * min(in_flight_at_send_bytes, self._cwnd_bytes), model.min_pipe_bytes)
+                self._start_over(now_ns)
+            elif verdict is LossVerdict.FULL:
+                self._on_congestion(now_ns, in_flight_at_send_bytes)
+        elif model.queue.is_seen or self.phase in PROBING:
+            self._on_congestion(now_ns, in_flight_at_send_bytes)
+        elif self.phase is Phase.CRUISE:
+            if model.is_lan:
+                model.bounds.set_longterm(now_ns, BETA * in_flight_at_send_bytes)
+            self._start_down(now_ns)  # random loss is what sending less does not lower
+
+    def _start_over(self, now_ns: int) -> None:
+        """The sending rate has just been reduced: judge losses from now on."""
+        self._reacted_ns = now_ns
+        self._model.loss.discard_round()
+        self._model.rounds.restart()
+
     def _on_congestion(self, now_ns: int, in_flight_at_send_bytes: int) -> None:
         """Too much was sent. A probe has found the long-term bound; the other phases react when the round ends."""
         self._is_round_congested = True
-        if self.phase in _PROBING:
+        if self.phase in PROBING:
             model = self._model
-            target_bytes = min(model.bdp_bytes(model.bw_bps), self._cwnd_bytes)
+            if model.queue.is_seen:
+                target_bytes = BETA * min(model.bdp_bytes(model.bw_bps), self._cwnd_bytes)
+            else:  # a few packets in a row were too many, not the volume in flight
+                target_bytes = model.needed_bytes
             model.bounds.set_longterm_after_probe(now_ns, in_flight_at_send_bytes, target_bytes)
             self._start_down(now_ns)
 
@@ -207,30 +204,38 @@ class Bbr:
         is_growing = False
         if sample.delivery_rate_bps is not None and not sample.is_app_limited:
             is_growing = model.full_bw.end_round(model.bw_latest)
+        is_random = False
         is_excessive = model.loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_loss_rounds = self._excessive_loss_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
             is_random = is_growing and model.queue.was_absent and not is_excessive
-        elif self.phase in _PROBING:
-            if self._excessive_loss_rounds >= _EXCESSIVE_LOSS_ROUNDS:
-                self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
-            is_random = False
-        else:
-            # The excess that UP sent is declared lost in the first two rounds of DOWN; BBR has already reacted to it.
-            is_after_probe = self._probe_timer.rounds >= 2
-            is_random = model.queue.was_absent and is_after_probe
-            if is_excessive and model.is_lan:
-                model.bounds.set_longterm(sample.now_ns, sample.in_flight_at_send_bytes)
+            is_random |= self._judge_startup(sample, is_excessive)
+        elif self.phase not in PROBING:
+            is_after_probe = self._probe_timer.rounds >= 2  # what UP sent is acknowledged by then
+            # On a LAN a round of DOWN is too short to drain what UP left, which its bursts then overflow.
+            is_random = model.queue.was_absent and is_after_probe and model.min_rtt_ns >= HOST_RTT_NS
             if self._is_round_congested and is_after_probe:
                 model.bounds.lower_shortterm(
                     sample.now_ns, model.max_bw.bps, self._cwnd_bytes, model.bw_latest, model.inflight_latest
                 )
         down_rounds = self._phase_rounds if self.phase is Phase.DOWN else self._down_rounds
-        model.loss.end_round(is_random, is_below_capacity=2 <= self._probe_timer.rounds <= 1 + down_rounds)
+        is_below_capacity = self.phase is Phase.STARTUP or 2 <= self._probe_timer.rounds <= 1 + down_rounds
+        model.loss.end_round(is_random, is_below_capacity)
         if self.phase is not Phase.PROBE_RTT and not self._is_round_congested:
             self._restore_cwnd()
         if self.phase is Phase.UP:
             model.bounds.end_up_round()
+
+    def _judge_startup(self, sample: AckSample, is_excessive: bool) -> bool:
+        """A round of Startup ends; return whether sending less has shown its losses to be random."""
+        verdict_before = self._startup.verdict
+        verdict = self._startup.end_round(is_excessive)
+        if verdict is verdict_before:
+            return False
+        self._model.full_bw.restart(0.0)  # less has been sent: growth shows from the next round on
+        if verdict is LossVerdict.FULL:
+            self._on_congestion(sample.now_ns, sample.in_flight_at_send_bytes)
+        return verdict is LossVerdict.RANDOM
 
     # State machine (section 5.3)
 
@@ -265,21 +270,24 @@ class Bbr:
     def _update_startup(self, sample: AckSample) -> None:
         """Leave Startup once the pipe is full, as any of these shows:
 
-        - A deep queue grows and the delivery rate does not (at any time; the others at the end of a round).
+        - A deep queue grows and the delivery rate does not (at any time; the others at the end of a round). If the
+          window is bounded, this is an older queue, or one of acknowledgements.
         - The round was congested: ECN marks, or losses that `bbr_model` counts as congestion.
         - Three rounds have brought no growth, or two if there is a standing queue or excessive loss in two rounds.
         """
         model = self._model
+        self._startup.on_ack(sample)
         has_hint = self._excessive_loss_rounds >= _EXCESSIVE_LOSS_ROUNDS or model.queue.is_standing(model.min_rtt_ns)
         has_plateau = model.full_bw.has_plateau(_FULL_BW_ROUNDS - 1 if has_hint else _FULL_BW_ROUNDS)
-        is_full = model.rounds.is_start and (self._is_round_congested or has_plateau)
-        if is_full and (self._is_round_congested or self._excessive_loss_rounds):
-            needed_bytes = model.bdp_bytes(model.max_bw.bps) + model.extra_acked.bytes
+        is_full = self._is_round_congested or (model.rounds.is_start and has_plateau)
+        if is_full and (self._is_round_congested or self._excessive_loss_rounds or self._startup.is_slow):
             in_flight_bytes = sample.in_flight_at_send_bytes
-            delivered_bytes = max(min(needed_bytes, in_flight_bytes), model.inflight_latest)
+            delivered_bytes = max(min(model.needed_bytes, in_flight_bytes), model.inflight_latest)
             model.bounds.set_longterm_after_startup(sample.now_ns, in_flight_bytes, delivered_bytes)
-        if is_full or (model.queue.is_deep and not model.full_bw.is_growth(model.bw_latest)):
+        is_overshooting = model.queue.is_deep and not self._startup.is_bounded
+        if is_full or (is_overshooting and not model.full_bw.is_growth(model.bw_latest)):
             self._full_bw_reached = True
+            self._reacted_ns = sample.now_ns
             self._enter(Phase.DRAIN, sample.now_ns)
 
     def _start_first_cruise(self, now_ns: int) -> None:
@@ -291,7 +299,7 @@ class Bbr:
         self._enter(Phase.DOWN, now_ns)
         self._probe_timer.start_cycle(now_ns, is_first=False)
         self._down_rounds = 0
-        self._model.rounds.restart()
+        self._start_over(now_ns)
 
     def _update_down(self, sample: AckSample, bdp_bytes: float) -> None:
         model = self._model
@@ -327,7 +335,7 @@ class Bbr:
     def _update_probe_rtt(self, sample: AckSample) -> None:
         model = self._model
         if self.phase is not Phase.PROBE_RTT:
-            if model.min_rtt.is_probe_due and self._full_bw_reached and sample.bytes_in_flight:
+            if model.min_rtt.is_probe_due and self._full_bw_reached:
                 self._enter(Phase.PROBE_RTT, sample.now_ns)
                 self._save_cwnd()
                 self._probe_rtt_done_ns = None
@@ -348,13 +356,12 @@ class Bbr:
     def _pacing_gain(self) -> float:
         model = self._model
         gain = PHASES[self.phase].pacing_gain
-        if model.is_lan and model.queue.standing_ns < HOST_RTT_NS:
+        if model.is_lan and model.queue.standing_ns < HOST_RTT_NS and self.phase not in (Phase.DRAIN, Phase.DOWN):
             return max(gain, _LAN_PACING_GAIN)
-        if self.phase in _MAX_QUEUE_REACTION:
-            target_ns = _TARGET_QUEUE_NS + model.min_rtt_ns // _TARGET_QUEUE_RTT_DIVISOR
-            excess = (model.queue.standing_ns - target_ns) / (model.min_rtt_ns + _QUEUE_SCALE_NS)
+        if self.phase in (Phase.CRUISE, Phase.DOWN):
+            excess = (model.queue.standing_ns - model.target_queue_ns) / (model.min_rtt_ns + _QUEUE_SCALE_NS)
             may_fill = self.phase is Phase.CRUISE and not model.bounds.has_longterm
-            gain -= min(_QUEUE_SLOPE * (excess if may_fill else max(excess, 0.0)), _MAX_QUEUE_REACTION[self.phase])
+            gain -= min(_QUEUE_SLOPE * (excess if may_fill else max(excess, 0.0)), _MAX_QUEUE_REACTION)
         return gain
 
     def _set_pacing_rate(self, smoothed_rtt_ns: int) -> None:
@@ -362,7 +369,7 @@ class Bbr:
         rate_bps = self._pacing_gain() * model.bw_bps / (1 - model.loss.ratio)
         if not self._full_bw_reached:
             # The delivery rate lags a round behind the window, which doubles; pacing must not hold the window back.
-            rate_bps = max(rate_bps, _STARTUP_WINDOWS_PER_RTT * window_rate_bps(self._cwnd_bytes, smoothed_rtt_ns))
+            rate_bps = self._startup.pacing_rate_bps(window_rate_bps(self._cwnd_bytes, smoothed_rtt_ns))
         self._pacing_rate_bps = max(rate_bps, window_rate_bps(model.min_pipe_bytes, smoothed_rtt_ns))
 
     def _set_cwnd(self, sample: AckSample) -> None:
@@ -371,8 +378,9 @@ class Bbr:
         cwnd_bytes = self._cwnd_bytes
         if self._full_bw_reached:
             cwnd_bytes = min(cwnd_bytes + sample.newly_acked_bytes, max_bytes)
-        elif cwnd_bytes < max_bytes or sample.delivery_rate_bps is None:
-            cwnd_bytes += _STARTUP_CWND_GROWTH * sample.newly_acked_bytes / (1 - model.loss.ratio)
+        else:
+            grown_bytes = cwnd_bytes + self._startup.growth * sample.newly_acked_bytes / (1 - model.loss.ratio)
+            cwnd_bytes = max(cwnd_bytes, min(grown_bytes, self._startup.max_window_bytes))
         self._cwnd_bytes = max(min(cwnd_bytes, self._cwnd_bound_bytes()), model.min_pipe_bytes)
 
     def _cwnd_bound_bytes(self) -> float:

@@ -8,8 +8,9 @@ and again. This model therefore looks for evidence of congestion before it belie
 - Loss is congestion if it exceeds `ratio` by the draft's 2% and by more than chance explains, *and* either a queue is
   seen or BBR is currently probing with a higher rate, which random loss would not respond to.
 - A policer, or a buffer of a few packets, drops without a visible queue, but drops less if less is sent. Random loss
-  does not depend on the sending rate, so `ratio` never exceeds what was lost in ProbeBW_DOWN, where BBR sends a tenth
-  less than the path carries.
+  does not depend on the sending rate. So `ratio` never exceeds what was lost while sending less: in ProbeBW_DOWN, a
+  tenth less than the path carries, and before that in the rounds of Startup, each of which sent half as much as the
+  next.
 
 BBR compensates for random loss: to have a bandwidth *delivered*, it sends 1 / (1 - ratio) times as much and keeps as
 much more in flight. This is correct if the loss occurs behind the bottleneck and harmless if it occurs before it.
@@ -24,20 +25,26 @@ of probes) and 5.3.3.6 (raising the long-term bound).
 from dataclasses import dataclass, replace
 from typing import Final
 
-from toolkit.rudp.congestion.base import BITS_PER_BYTE, NS_PER_S, UNMEASURED_RTT_NS, AckSample
+from toolkit.rudp.congestion.base import ACKS_PER_RTT, BITS_PER_BYTE, NS_PER_S, UNMEASURED_RTT_NS, AckSample
 from toolkit.rudp.congestion.path_model import ExtraAcked, FullBandwidth, MaxBandwidth, MinRtt, QueueDelay, Rounds
 
 UNBOUNDED: Final = float("inf")
 
-HOST_RTT_NS: Final = 8_000_000
+HOST_RTT_NS: Final = 2_000_000
 """Lower limit of the RTT in the bandwidth-delay product. On a LAN or within one machine, most of the RTT is the time
 that busy hosts take to process a batch, and the minimum RTT does not include it."""
 _MIN_PIPE_DATAGRAMS: Final = 4
 """BBR.MinPipeCwnd."""
 _HEADROOM: Final = 0.15
 """BBR.Headroom: the part of the long-term bound that is left to other flows while cruising."""
-_BETA: Final = 0.7
+BETA: Final = 0.7
 """BBR.Beta: a congested round lowers the short-term bounds to this share, unless more was measured."""
+_TARGET_QUEUE_RTT_DIVISOR: Final = 20
+_TARGET_QUEUE_NS: Final = 2_000_000
+_TARGET_QUEUE_DATAGRAMS: Final = 2
+"""CRUISE aims for a queue of a twentieth of the RTT plus 2 ms, so that the bottleneck stays busy when the host delays
+the sender for a moment, and of two of its own datagrams, so that the flow with the least rate gives way the least.
+Once a loss has revealed a short buffer, such a queue is tolerated but not aimed for."""
 _UP_SLOPE_DIVISOR: Final = 16
 """ProbeBW_UP raises the long-term bound by a 16th in its first round, and doubles the step in each further round. The
 draft starts with one packet, which is slow on a path that has become much wider, or where jitter ended Startup early. A
@@ -51,6 +58,8 @@ _MEMORY_ROUNDS: Final = 16
 """Time constant, in rounds, of the exponential averages."""
 _PRIOR_DATAGRAMS: Final = 50
 """Weight, in packets, of the initial assumption that the path loses nothing."""
+_EVIDENCE_DATAGRAMS: Final = 500
+"""What was lost below the capacity of the path is remembered for as many packets, or two rounds if those are more."""
 _SIGNIFICANT_DEVIATIONS: Final = 3.0
 _PRIOR_VARIANCE: Final = 3.0
 """Variance, in packets, assumed even on a path that has not lost anything yet."""
@@ -60,7 +69,9 @@ _MAX_DISPERSION: Final = 50.0
 _PROBE_WAIT_ROUNDS: Final = 16
 _FIRST_PROBE_WAIT_ROUNDS: Final = 2
 """The first probe comes early because it corrects a Startup that ended too soon."""
-_MIN_PROBE_WAIT_NS: Final = 20_000_000
+_FIRST_PROBE_WAIT_NS: Final = 20_000_000
+_MIN_PROBE_WAIT_NS: Final = 200_000_000
+"""On a LAN, 16 round trips are so short that the packets that probes lose would add up."""
 _MAX_PROBE_WAIT_NS: Final = 2 * NS_PER_S
 _PROBE_WAIT_SPREAD: Final = 0.5
 """Waits are randomly up to this share longer, so that flows do not probe in step."""
@@ -103,15 +114,15 @@ class CongestionBounds:
         self._set(now_ns, Bounds(inflight_longterm=in_flight_bytes))
 
     def set_longterm_after_probe(self, now_ns: int, in_flight_at_send_bytes: int, target_bytes: float) -> None:
-        """A probe found its volume in flight to be too much. The bound is at least BBR.Beta of what the model wants."""
-        self.set_longterm(now_ns, max(float(in_flight_at_send_bytes), _BETA * target_bytes))
+        """A probe found its volume in flight to be too much. The bound is at least `target_bytes`."""
+        self.set_longterm(now_ns, max(float(in_flight_at_send_bytes), target_bytes))
 
     def set_longterm_after_startup(self, now_ns: int, in_flight_at_send_bytes: int, delivered_bytes: float) -> None:
         """Startup found its volume in flight to be too much; `delivered_bytes` arrived within one round trip.
 
         `delivered_bytes` is low if losses ended Startup early; BBR.Beta of the volume in flight is then closer.
         """
-        self.set_longterm(now_ns, max(delivered_bytes, _BETA * in_flight_at_send_bytes))
+        self.set_longterm(now_ns, max(delivered_bytes, BETA * in_flight_at_send_bytes))
 
     def lower_shortterm(
         self, now_ns: int, max_bw_bps: float, cwnd_bytes: float, bw_latest_bps: float, inflight_latest_bytes: float
@@ -123,8 +134,8 @@ class CongestionBounds:
             now_ns,
             Bounds(
                 inflight_longterm=self.current.inflight_longterm,
-                bw_shortterm=max(bw_latest_bps, _BETA * bandwidth_bps),
-                inflight_shortterm=max(inflight_latest_bytes, _BETA * inflight_bytes),
+                bw_shortterm=max(bw_latest_bps, BETA * bandwidth_bps),
+                inflight_shortterm=max(inflight_latest_bytes, BETA * inflight_bytes),
             ),
         )
 
@@ -189,6 +200,12 @@ class RandomLoss:
         """Count packets acknowledged."""
         self._round_acked_bytes += acked_bytes
 
+    @property
+    def round_share(self) -> float:
+        """Share of this round's packets that were lost so far."""
+        total_bytes = self._round_lost_bytes + self._round_acked_bytes
+        return self._round_lost_bytes / total_bytes if total_bytes else 0.0
+
     def is_excessive(self, flight_bytes: int) -> bool:
         """Whether this round has lost more than random loss and chance explain.
 
@@ -203,7 +220,7 @@ class RandomLoss:
         """A round trip ends.
 
         is_random:         neither delay nor growth indicates that a full queue caused the losses of this round
-        is_below_capacity: the packets of this round were sent in ProbeBW_DOWN
+        is_below_capacity: less was sent than the path carries: in ProbeBW_DOWN, or while Startup still grew
         """
         lost = self._round_lost_bytes / self.datagram_bytes
         total = lost + self._round_acked_bytes / self.datagram_bytes
@@ -212,14 +229,22 @@ class RandomLoss:
             return
         keep = 1 - 1 / _MEMORY_ROUNDS
         if is_below_capacity:
-            self._below_capacity_lost = self._below_capacity_lost / 2 + lost
-            self._below_capacity_total = self._below_capacity_total / 2 + total
+            if self._below_capacity_total > _EVIDENCE_DATAGRAMS:
+                self._below_capacity_lost /= 2
+                self._below_capacity_total /= 2
+            self._below_capacity_lost += lost
+            self._below_capacity_total += total
         expected = max(self.ratio * total, 1.0)
         dispersion = min((lost - expected) ** 2 / expected, _MAX_DISPERSION)
         self._dispersion = max(1.0, keep * self._dispersion + (1 - keep) * dispersion)
         self._lost = keep * self._lost + min(lost, MAX_RANDOM_LOSS * total)
         self._total = keep * self._total + total
         self.ratio = min(self._lost / self._total, self._upper_limit())
+
+    def believe_round(self) -> None:
+        """This round's loss has proved to be random, whatever was measured before. `end_round` follows."""
+        self._lost = self.round_share * self._total
+        self._below_capacity_lost = self.round_share * self._below_capacity_total
 
     def discard_round(self) -> None:
         """Ignore what this round has lost so far."""
@@ -231,7 +256,7 @@ class RandomLoss:
             return MAX_RANDOM_LOSS
         ratio = self._below_capacity_lost / self._below_capacity_total
         deviation: float = (self._dispersion * ratio / self._below_capacity_total) ** 0.5
-        return ratio + _TOLERATED_DEVIATIONS * deviation + 1 / self._below_capacity_total
+        return ratio + _TOLERATED_DEVIATIONS * deviation
 
 
 class BbrModel:
@@ -262,8 +287,8 @@ class BbrModel:
         """Feed one batch of acknowledgements to all measurements."""
         if sample.rtt_ns is not None or self.min_rtt.ns is None:
             rtt_ns = sample.rtt_ns or sample.min_rtt_ns
-            self.min_rtt.update(sample.now_ns, rtt_ns)
-            self.queue.update(rtt_ns, self.min_rtt_ns)
+            self.min_rtt.update(sample.now_ns, rtt_ns, self.queue.noise_margin_ns)
+            self.queue.update(sample.now_ns, rtt_ns, self.min_rtt_ns)
         self.rounds.update(sample)
         self.loss.on_acked(sample.newly_acked_bytes)
         rate_bps = sample.delivery_rate_bps
@@ -298,7 +323,19 @@ class BbrModel:
     @property
     def is_lan(self) -> bool:
         """Whether the hosts take longer than the path, and the path has never dropped packets for lack of buffer."""
-        return self.min_rtt_ns < HOST_RTT_NS // 8 and not self.bounds.has_longterm
+        return self.min_rtt_ns < HOST_RTT_NS // 2 and not self.bounds.has_longterm
+
+    @property
+    def needed_bytes(self) -> float:
+        """What must be in flight for our bandwidth, with acknowledgements as seldom as they are asked for."""
+        bdp_bytes = self.bdp_bytes(self.bw_bps)
+        return bdp_bytes + max(self.extra_acked.bytes, bdp_bytes / ACKS_PER_RTT)
+
+    @property
+    def target_queue_ns(self) -> float:
+        """The queueing delay at which the bottleneck is always busy."""
+        own_ns = _TARGET_QUEUE_DATAGRAMS * self.datagram_bytes * BITS_PER_BYTE * NS_PER_S / max(self.bw_bps, 1.0)
+        return _TARGET_QUEUE_NS + self.min_rtt_ns / _TARGET_QUEUE_RTT_DIVISOR + min(own_ns, self.min_rtt_ns)
 
     @property
     def min_pipe_bytes(self) -> int:
@@ -314,7 +351,7 @@ class BbrModel:
         if not self.bounds.has_longterm:
             return UNBOUNDED
         longterm_bytes = self.bounds.current.inflight_longterm
-        needed_bytes = min(longterm_bytes, self.bdp_bytes(self.bw_bps) + self.extra_acked.bytes)
+        needed_bytes = min(longterm_bytes, self.needed_bytes)
         return max((1 - _HEADROOM) * longterm_bytes, needed_bytes, self.min_pipe_bytes)
 
 
@@ -332,6 +369,7 @@ class ProbeTimer:
         self._start_ns = 0
         self._wait_rounds = 0
         self._wait_ns = 0
+        self._min_wait_ns = 0
 
     def start_cycle(self, now_ns: int, is_first: bool) -> None:
         """Draw the length of this cycle: 16 to 24 round trips (the first: 2 or 3), but at most 2 to 3 s."""
@@ -339,12 +377,13 @@ class ProbeTimer:
         self.rounds = 0
         self._start_ns = now_ns
         self._wait_rounds = int((_FIRST_PROBE_WAIT_ROUNDS if is_first else _PROBE_WAIT_ROUNDS) * spread)
+        self._min_wait_ns = _FIRST_PROBE_WAIT_NS if is_first else _MIN_PROBE_WAIT_NS
         self._wait_ns = int(_MAX_PROBE_WAIT_NS * spread)
 
     def is_due(self, now_ns: int) -> bool:
         """Whether the next probe should start."""
         waited_ns = now_ns - self._start_ns
-        has_waited = self.rounds >= self._wait_rounds and waited_ns > _MIN_PROBE_WAIT_NS
+        has_waited = self.rounds >= self._wait_rounds and waited_ns > self._min_wait_ns
         return has_waited or waited_ns > self._wait_ns
 
     def _random(self) -> float:

@@ -14,7 +14,14 @@ Read: RFC 8085 section 3.1 (what bulk transfers over UDP owe to other traffic); 
 from typing import Final
 
 from toolkit.errors import UsageError
-from toolkit.rudp.congestion.base import BITS_PER_BYTE, NS_PER_S, AckSample, LossSample, initial_window_bytes
+from toolkit.rudp.congestion.base import (
+    ACKS_PER_RTT,
+    BITS_PER_BYTE,
+    NS_PER_S,
+    AckSample,
+    LossSample,
+    initial_window_bytes,
+)
 from toolkit.rudp.congestion.path_model import MinRtt, QueueDelay, Rounds
 
 _FULL_DELIVERY_SHARE: Final = 0.95
@@ -62,6 +69,10 @@ class FixedRate:
         return max(int(window_bytes), initial_window_bytes(self._datagram_bytes))
 
     @property
+    def acks_per_rtt(self) -> int:
+        return ACKS_PER_RTT
+
+    @property
     def pacing_rate_bps(self) -> float:
         return self._rate_bps
 
@@ -88,7 +99,7 @@ class FixedRate:
         if sample.rtt_ns is not None or self._min_rtt.ns is None:
             rtt_ns = sample.rtt_ns or sample.min_rtt_ns
             self._min_rtt.update(sample.now_ns, rtt_ns)
-            self._queue.update(rtt_ns, self._min_rtt.ns or rtt_ns)
+            self._queue.update(sample.now_ns, rtt_ns, self._min_rtt.ns or rtt_ns)
         self._round_acked_bytes += sample.newly_acked_bytes
         self._round_delivered_bps = max(self._round_delivered_bps, sample.delivery_rate_bps or 0.0)
         self._is_round_app_limited = self._is_round_app_limited or sample.is_app_limited

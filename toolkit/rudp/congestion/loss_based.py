@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from toolkit.rudp.congestion.base import (
+    ACKS_PER_RTT,
     UNMEASURED_RTT_NS,
     AckSample,
     LossSample,
@@ -62,6 +63,10 @@ class LossBasedController:
     @property
     def congestion_window_bytes(self) -> int:
         return int(self._window_bytes)
+
+    @property
+    def acks_per_rtt(self) -> int:
+        return ACKS_PER_RTT
 
     @property
     def pacing_rate_bps(self) -> float:

@@ -2,7 +2,8 @@
 
 from tests.support.congestion_samples import DATAGRAM_BYTES, MS, SECOND, ack_sample, loss_sample
 from toolkit.rudp.congestion.base import AckSample
-from toolkit.rudp.congestion.bbr import PHASES, Bbr, Phase
+from toolkit.rudp.congestion.bbr import Bbr
+from toolkit.rudp.congestion.bbr_phases import PHASES, Phase
 
 FIRST_FLIGHT_ACK: AckSample = ack_sample(
     50 * MS,

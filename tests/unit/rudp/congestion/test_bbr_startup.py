@@ -1,0 +1,169 @@
+"""How Startup learns the rate of the bottleneck, and what its losses mean."""
+
+import pytest
+
+from tests.support.congestion_samples import DATAGRAM_BYTES, MS, ack_sample
+from toolkit.rudp.congestion.base import ACKS_PER_RTT
+from toolkit.rudp.congestion.bbr_model import UNBOUNDED, BbrModel
+from toolkit.rudp.congestion.bbr_startup import FAST_GROWTH, FULL_GAIN, STARTUP_ACKS_PER_RTT, LossVerdict, StartupGuard
+from toolkit.rudp.congestion.path_model import BottleneckRate
+
+RTT_NS = 40 * MS
+RATE_BPS = 100e6
+ROUND_BYTES = 200 * DATAGRAM_BYTES
+
+
+def started_model() -> BbrModel:
+    model = BbrModel(DATAGRAM_BYTES)
+    model.min_rtt.update(0, RTT_NS)
+    return model
+
+
+def lose(model: BbrModel, share: float) -> None:
+    model.loss.on_lost(int(share * ROUND_BYTES))
+    model.loss.on_acked(int((1 - share) * ROUND_BYTES))
+
+
+def reduced_guard(model: BbrModel, share: float) -> StartupGuard:
+    """A guard that has just had to send less, because `share` was lost for a quarter of a round trip."""
+    guard = StartupGuard(model)
+    lose(model, share)
+    assert guard.on_excessive_loss(RTT_NS) is LossVerdict.NONE
+    assert guard.on_excessive_loss(RTT_NS + RTT_NS // 4) is LossVerdict.REDUCED
+    model.loss.discard_round()
+    return guard
+
+
+def feed_queue(rate: BottleneckRate, packets: int, round_trip: int = 0) -> None:
+    """Acknowledgements of packets sent at once in this round trip, which leave the bottleneck at RATE_BPS."""
+    sent_ns = round_trip * RTT_NS
+    for index in range(packets):
+        delay_ns = int(index * DATAGRAM_BYTES * 8e9 / RATE_BPS)
+        sample = ack_sample(
+            sent_ns + RTT_NS + delay_ns,
+            largest_acked_sent_time_ns=sent_ns,
+            rtt_ns=RTT_NS + delay_ns,
+            delivered_bytes=round_trip * ROUND_BYTES + index * DATAGRAM_BYTES,
+        )
+        rate.update(sample, index > 0, 2 * MS, 0.0)
+
+
+def test_packets_of_a_burst_show_the_rate_of_the_bottleneck() -> None:
+    rate = BottleneckRate()
+    feed_queue(rate, 10)
+    assert rate.bps is None
+    feed_queue(rate, 40, round_trip=1)
+    assert rate.bps == pytest.approx(RATE_BPS, rel=0.01)
+
+
+def test_a_rate_that_leaves_no_queue_for_a_whole_round_is_forgotten() -> None:
+    rate = BottleneckRate()
+    feed_queue(rate, 40)
+    for _ in range(2):
+        assert not rate.end_round(has_queue=False, is_above_minimum=False)
+        assert rate.bps is not None
+    assert rate.end_round(has_queue=False, is_above_minimum=False)
+    assert rate.bps is None
+    assert rate.was_measured
+
+
+def test_nothing_is_measured_after_a_round_of_jitter_or_of_another_flows_queue() -> None:
+    rate = BottleneckRate()
+    rate.end_round(has_queue=True, is_above_minimum=True)
+    feed_queue(rate, 40)
+    assert rate.bps is None
+
+
+def test_the_window_and_the_rate_stop_a_little_above_the_bottleneck() -> None:
+    model = started_model()
+    guard = StartupGuard(model)
+    assert guard.max_window_bytes == UNBOUNDED
+    for index in range(60):
+        delay_ns = int(index * DATAGRAM_BYTES * 8e9 / RATE_BPS)
+        sample = ack_sample(
+            RTT_NS + delay_ns,
+            largest_acked_sent_time_ns=0,
+            rtt_ns=RTT_NS + delay_ns,
+            delivered_bytes=index * DATAGRAM_BYTES,
+            prior_delivered_bytes=-1,
+        )
+        model.update(sample, 100 * DATAGRAM_BYTES)
+        guard.on_ack(sample)
+    window_bytes = RATE_BPS * RTT_NS / 8e9
+    assert FULL_GAIN * window_bytes <= guard.max_window_bytes <= 1.5 * window_bytes
+    assert guard.pacing_rate_bps(RATE_BPS) == pytest.approx(FULL_GAIN * RATE_BPS, rel=0.05)
+
+
+def test_a_burst_of_losses_changes_nothing() -> None:
+    model = started_model()
+    guard = StartupGuard(model)
+    lose(model, 0.1)
+    assert guard.on_excessive_loss(RTT_NS) is LossVerdict.NONE
+    guard.end_round(is_excessive=False)
+    assert guard.on_excessive_loss(3 * RTT_NS) is LossVerdict.NONE
+    assert guard.growth == FAST_GROWTH
+
+
+def test_loss_that_sending_less_does_not_lower_is_random() -> None:
+    model = started_model()
+    guard = reduced_guard(model, 0.1)
+    assert guard.growth == 0.0
+    assert guard.end_round(is_excessive=True) is LossVerdict.TESTING
+    lose(model, 0.1)
+    assert guard.end_round(is_excessive=True) is LossVerdict.RANDOM
+    model.loss.end_round(is_random=True, is_below_capacity=True)
+    assert model.loss.ratio == pytest.approx(0.1)
+    assert guard.growth == FAST_GROWTH
+
+
+def test_loss_that_sending_less_lowers_is_a_full_buffer() -> None:
+    model = started_model()
+    guard = reduced_guard(model, 0.3)
+    guard.end_round(is_excessive=True)
+    lose(model, 0.0)
+    assert guard.end_round(is_excessive=False) is LossVerdict.BUFFER
+    assert guard.growth == 1.0
+    lose(model, 0.1)
+    guard.on_excessive_loss(10 * RTT_NS)
+    assert guard.on_excessive_loss(11 * RTT_NS) is LossVerdict.FULL
+
+
+def test_loss_that_is_lower_but_still_too_high_ends_startup() -> None:
+    model = started_model()
+    guard = reduced_guard(model, 0.5)
+    guard.end_round(is_excessive=True)
+    lose(model, 0.2)
+    assert guard.end_round(is_excessive=True) is LossVerdict.FULL
+
+
+def test_the_window_grows_by_four_while_nothing_queues_and_doubles_once_something_does() -> None:
+    model = started_model()
+    guard = StartupGuard(model)
+    growths = []
+    for number, rtt_ms in enumerate((40, 40.5, 43, 43, 43, 40)):
+        sample = ack_sample((number + 1) * RTT_NS, rtt_ns=int(rtt_ms * MS), delivered_bytes=number * DATAGRAM_BYTES)
+        model.update(sample, 100 * DATAGRAM_BYTES)
+        guard.on_ack(sample)
+        growths.append(guard.growth)
+    assert growths[0] == FAST_GROWTH
+    assert FAST_GROWTH > growths[1] > growths[2]
+    assert growths[2:] == [1.0] * 4, "three samples show a queue, so it is not far from being full"
+
+
+def test_acknowledgements_are_fewer_once_the_bottleneck_has_been_measured() -> None:
+    """They may be what has filled the way back, so that the rate was theirs."""
+    model = started_model()
+    guard = StartupGuard(model)
+    assert guard.acks_per_rtt == STARTUP_ACKS_PER_RTT
+    for index in range(60):
+        delay_ns = int(index * DATAGRAM_BYTES * 8e9 / RATE_BPS)
+        sample = ack_sample(
+            RTT_NS + delay_ns,
+            largest_acked_sent_time_ns=0,
+            rtt_ns=RTT_NS + delay_ns,
+            delivered_bytes=index * DATAGRAM_BYTES,
+            prior_delivered_bytes=-1,
+        )
+        model.update(sample, 100 * DATAGRAM_BYTES)
+        guard.on_ack(sample)
+    assert guard.acks_per_rtt == ACKS_PER_RTT

@@ -1,0 +1,173 @@
+"""How BBR's Startup fills a path in few round trips without overshooting.
+
+A sender that doubles its window each round trip learns of a full path a round trip late, when the window has doubled
+once more. Two signs come earlier:
+
+- *The rate of the bottleneck.* Startup sends each window within a quarter of a round trip. From a quarter of the
+  bandwidth-delay product on, it thus sends faster than the path; the packets leave a queue for a moment, spaced by the
+  bottleneck. Its rate is known before the window has reached it, and the window then stops a little above what that
+  rate carries. Conversely, a window that has left no queue shows that the path carries four times as much in a round
+  trip; so the window grows by up to that factor, and the less, the longer the RTT becomes.
+- *Losses without a queue,* as in a buffer of a few packets, or at random. Startup sends less: Beta of the volume in
+  flight, spread over the round trip. If this lowers the loss, a buffer was full, and Startup goes on without such
+  bursts. If it does not, the loss is random.
+
+Read: Arghavani et al., "SUSS: Improving TCP performance by speeding up slow-start", SIGCOMM 2024 (growth by four while
+no queue is in sight); RFC 9406 (HyStart++); Dovrolis et al., "Packet-dispersion techniques and a capacity-estimation
+methodology", IEEE/ACM ToN 2004.
+"""
+
+from enum import Enum
+from typing import Final
+
+from toolkit.rudp.congestion.base import ACKS_PER_RTT, BITS_PER_BYTE, NS_PER_S, AckSample
+from toolkit.rudp.congestion.bbr_model import UNBOUNDED, BbrModel
+from toolkit.rudp.congestion.path_model import BottleneckRate
+
+STARTUP_ACKS_PER_RTT: Final = 16
+"""So many acknowledgements per round trip show a queue within an eighth of it."""
+WINDOWS_PER_RTT: Final = 4.0
+"""Startup sends a window within a quarter of a round trip."""
+CAREFUL_WINDOWS_PER_RTT: Final = 2.0
+"""The same after a loss."""
+FULL_GAIN: Final = 1.25
+"""Window and rate exceed what the bottleneck has shown by this much, in case that it was measured too low."""
+_AGGREGATED_RTTS: Final = 1 / (2 * ACKS_PER_RTT)
+"""What waits for an acknowledgement on average, and is no queue."""
+_HOST_NS: Final = 500_000
+"""How long the hosts may hold what is in flight, beyond the minimum RTT."""
+FAST_GROWTH: Final = 3.0
+"""How much the window grows per byte acknowledged while nothing queues. Doubling is 1."""
+_QUIET_HINTS: Final = 1.5
+"""The growth is that of doubling once the queue's delay times this factor is the least that may be a queue."""
+_BUSY_RTT_DIVISOR: Final = 16
+"""The rate of the bottleneck is measured over at least this part of a round trip."""
+_MAX_REDUCTIONS: Final = 1
+"""After so many reductions, more losses end Startup."""
+_BURST_RTT_DIVISOR: Final = 8
+"""Losses of a full buffer go on for at least this part of a round trip; a burst of random losses does not."""
+_LOWERED: Final = 0.6
+"""Sending BETA as much has lowered the loss if at most this share of it is left."""
+
+
+class LossVerdict(Enum):
+    """What is known about the losses of Startup."""
+
+    NONE = "nothing to judge"
+    REDUCED = "sends less from now on"
+    TESTING = "sends less, and the result is not known yet"
+    BUFFER = "sending less has lowered the loss"
+    RANDOM = "sending less has not lowered the loss"
+    FULL = "too much even after sending less"
+
+
+class StartupGuard:
+    """Limits on the window and the rate while BBR starts, for one path."""
+
+    def __init__(self, model: BbrModel) -> None:
+        self.verdict = LossVerdict.NONE
+        self._model = model
+        self._bottleneck = BottleneckRate()
+        self._may_grow_fast = True
+        self._quiet_share = 1.0
+        self._share_before = 0.0
+        self._excess_ns: int | None = None
+        self._rounds = 0
+        self._reductions = 0
+
+    def on_ack(self, sample: AckSample) -> None:
+        """Look for a queue, and for the rate of the bottleneck."""
+        model = self._model
+        queue, min_rtt_ns = model.queue, model.min_rtt_ns
+        if model.rounds.is_start:
+            has_hint = queue.standing_ns > queue.quiet_hint_ns(min_rtt_ns)
+            has_queue = queue.mean_ns > queue.hint_ns(min_rtt_ns)
+            # After a loss, less is sent than the rate measured, and the queue that it leaves is short.
+            if self._bottleneck.end_round(has_queue or self.is_slow, has_hint):
+                model.full_bw.restart(model.bw_latest)  # the window was too small to show growth
+        self._bottleneck.update(sample, queue.is_hinted, min_rtt_ns // _BUSY_RTT_DIVISOR, model.max_bw.bps)
+        if queue.is_hinted:
+            self._may_grow_fast = False
+        if sample.rtt_ns is not None:
+            delay_ns = sample.rtt_ns - min_rtt_ns
+            self._quiet_share = max(0.0, 1 - _QUIET_HINTS * delay_ns / queue.quiet_hint_ns(min_rtt_ns))
+
+    def on_excessive_loss(self, now_ns: int) -> LossVerdict:
+        """Too much was lost in this round so far. Returns REDUCED if the sender should send less now, or FULL."""
+        excess_ns, self._excess_ns = self._excess_ns or now_ns, self._excess_ns or now_ns
+        if now_ns < excess_ns + self._model.min_rtt_ns // _BURST_RTT_DIVISOR:
+            return self.verdict  # perhaps a single burst
+        if self.verdict is not LossVerdict.TESTING and self._reductions < _MAX_REDUCTIONS:
+            self.verdict = LossVerdict.TESTING
+            self._share_before = self._model.loss.round_share
+            self._rounds = 0
+            self._reductions += 1
+            return LossVerdict.REDUCED
+        if self.verdict is not LossVerdict.TESTING:
+            self.verdict = LossVerdict.FULL
+        return self.verdict
+
+    def end_round(self, is_excessive: bool) -> LossVerdict:
+        """A round ends. The first one after a reduction still has losses from before; the second one is the test."""
+        if not is_excessive:
+            self._excess_ns = None
+        if self.verdict is not LossVerdict.TESTING:
+            return self.verdict
+        self._rounds += 1
+        if self._rounds == 1:
+            return self.verdict
+        if not is_excessive:
+            self.verdict = LossVerdict.BUFFER
+        else:
+            is_lowered = self._model.loss.round_share <= _LOWERED * self._share_before
+            self.verdict = LossVerdict.FULL if is_lowered else LossVerdict.RANDOM
+        if self.verdict is LossVerdict.RANDOM:
+            self._model.loss.believe_round()
+            self._reductions = 0
+        return self.verdict
+
+    @property
+    def acks_per_rtt(self) -> int:
+        """Many acknowledgements until the bottleneck has been measured. They may be what has filled the way back."""
+        return ACKS_PER_RTT if self._bottleneck.was_measured else STARTUP_ACKS_PER_RTT
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether losses suggest a short buffer, which a burst would overflow."""
+        return self.verdict not in (LossVerdict.NONE, LossVerdict.RANDOM)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the rate of the bottleneck bounds the window."""
+        return self._bottleneck.bps is not None
+
+    @property
+    def growth(self) -> float:
+        """How much the window grows per byte acknowledged."""
+        if self.verdict is LossVerdict.TESTING:
+            return 0.0
+        if self.is_slow:
+            return 1.0
+        if self.is_bounded:  # and the pacing rate as well
+            return FAST_GROWTH
+        return 1.0 + (FAST_GROWTH - 1.0) * self._quiet_share if self._may_grow_fast else 1.0
+
+    @property
+    def max_window_bytes(self) -> float:
+        """The window beyond which the path is full."""
+        rate_bps = self._bottleneck.bps
+        if rate_bps is None:
+            return UNBOUNDED
+        model = self._model
+        held_ns = (FULL_GAIN + _AGGREGATED_RTTS) * model.min_rtt_ns + _HOST_NS
+        delivered_bytes = rate_bps * held_ns / (BITS_PER_BYTE * NS_PER_S)
+        return max(delivered_bytes / (1 - model.loss.ratio), model.min_pipe_bytes)
+
+    def pacing_rate_bps(self, window_rate_bps: float) -> float:
+        """The rate to send at, where `window_rate_bps` is a window per round trip."""
+        if self.is_slow:
+            return FULL_GAIN * window_rate_bps
+        rate_bps = self._bottleneck.bps
+        limit_bps = UNBOUNDED if rate_bps is None else FULL_GAIN * rate_bps / (1 - self._model.loss.ratio)
+        windows = WINDOWS_PER_RTT if self.verdict is LossVerdict.NONE else CAREFUL_WINDOWS_PER_RTT
+        return min(windows * window_rate_bps, limit_bps)
