@@ -61,7 +61,7 @@ fuzz: $(STAMP)   ## fuzz each decoder for FUZZ_SECONDS (60); what it finds is in
 
 bench: $(STAMP)  ## compare TCP and UDP on loopback, a LAN and three lossy links; tables and a page in results/
 	@mkdir -p results
-	@rm -f $(RECORDS)
+	@rm -rf $(RECORDS) results/pictures
 	$(BIN)/nettool bench loopback --scenario bench/loopback.toml --output results/loopback.jsonl
 	@$(BIN)/nettool bench lan --scenario bench/lan.toml --output results/lan.jsonl || $(UNABLE)
 	@$(BIN)/nettool bench link --scenario bench/lossy.toml --output results/lossy.jsonl || $(UNABLE)
