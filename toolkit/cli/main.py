@@ -75,10 +75,12 @@ def _end_on_signals() -> None:
     replaced by the default.
     """
     handled = [number for number in _SIGNALS if signal.getsignal(number) is _interrupt]
-    signal.pthread_sigmask(signal.SIG_BLOCK, handled)
-    for number in handled:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    try:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _report(error: Exception) -> int:
