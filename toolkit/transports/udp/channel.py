@@ -13,13 +13,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic, TransportOptions
+from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, closed_by_peer
 from toolkit.rudp.batch import Batch, PeerAddress
-from toolkit.rudp.config import JUMBO_DATAGRAM_BYTES, Config
-from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
-from toolkit.rudp.flow_control import initial_window_bytes
 from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.extents import (
     IncomingExtents,
@@ -57,19 +54,6 @@ _CLOSES: Final = 3
 # The first byte of every engine message says what it is.
 _APPLICATION: Final = b"\x00"
 _ANNOUNCEMENTS: Final = b"\x01"
-
-
-def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
-    """Return the engine's configuration for a connection on `sock`. Raises UsageError for impossible options."""
-    return Config(
-        congestion_control=options.congestion_control or congestion.DEFAULT_CONTROLLER,
-        rate_bps=options.rate_bps,
-        idle_timeout_ns=int(options.idle_timeout_s * 1e9),
-        receive_window_bytes=initial_window_bytes(sock.receive_buffer_bytes),
-        max_message_bytes=MAX_MESSAGE_BYTES + 1,
-        max_datagram_bytes=JUMBO_DATAGRAM_BYTES,
-        seed=secrets.randbits(64),
-    )
 
 
 class UdpChannel:

@@ -23,7 +23,8 @@ from toolkit.rudp.handshake import ClientHandshake
 from toolkit.security.handshake import Initiator
 from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import SocketAddress, address_of, connect_error, connect_first, resolve
-from toolkit.transports.udp.channel import UdpChannel, config_of
+from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transports.udp.engine_config import config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.listener import UdpListener
 from toolkit.transports.udp.protection import SessionSecurity, protect

@@ -35,7 +35,8 @@ from toolkit.security.admission import Method
 from toolkit.security.handshake import CodeEndedError, Responder
 from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import address_of, bind_first
-from toolkit.transports.udp.channel import UdpChannel, config_of
+from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transports.udp.engine_config import config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.flood_guard import FloodGuard
 from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, make_exchange

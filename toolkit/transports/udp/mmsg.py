@@ -36,7 +36,7 @@ _CMSG: Final = struct.Struct("@Nii")  # struct cmsghdr: length, level, type
 _ALIGNMENT: Final = struct.calcsize("N")
 _IPV4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
-_HEADER: Final = np.dtype(
+MMSGHDR: Final = np.dtype(
     [
         ("name", np.uintp),
         ("name_bytes", np.uintc),
@@ -50,7 +50,7 @@ _HEADER: Final = np.dtype(
     align=True,
 )
 """struct mmsghdr; NumPy aligns the fields as C does."""
-_VECTOR: Final = np.dtype([("base", np.uintp), ("size", np.uintp)])
+IOVEC: Final = np.dtype([("base", np.uintp), ("size", np.uintp)])
 _receive = getattr(ctypes.PyDLL(None, use_errno=True), "recvmmsg", None)  # keeps the interpreter lock
 _send = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
 
@@ -125,10 +125,10 @@ class _Messages:
     """Memory for MAX_DATAGRAMS messages, and the structures that point to it."""
 
     def __init__(self) -> None:
-        self.vectors = np.zeros(MAX_DATAGRAMS, _VECTOR)
-        self.headers = np.zeros(MAX_DATAGRAMS, _HEADER)
+        self.vectors = np.zeros(MAX_DATAGRAMS, IOVEC)
+        self.headers = np.zeros(MAX_DATAGRAMS, MMSGHDR)
         self.headers["vectors"] = 1
-        self.headers["vector"] = self.vectors.ctypes.data + np.arange(MAX_DATAGRAMS) * _VECTOR.itemsize
+        self.headers["vector"] = self.vectors.ctypes.data + np.arange(MAX_DATAGRAMS) * IOVEC.itemsize
         self.data = _Rows(self.vectors, "base", _DATAGRAM_BYTES)
         self.names = _Rows(self.headers, "name", _NAME_BYTES)
         self.controls = _Rows(self.headers, "control", _CONTROL_BYTES)
@@ -212,7 +212,7 @@ class BatchExchange:
         headers["control_bytes"][:count] = messages.controls.fill(controls)
         first = 0
         while first < count:
-            address = ctypes.c_void_p(headers.ctypes.data + first * _HEADER.itemsize)
+            address = ctypes.c_void_p(headers.ctypes.data + first * MMSGHDR.itemsize)
             sent = _send(sock.fileno(), address, count - first, socket.MSG_DONTWAIT)
             first += sent if sent > 0 else 1
 
