@@ -36,8 +36,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.hosts import Host, make_hosts
-from toolkit.rudp.address_validation import TOKEN_BYTES
+from toolkit.rudp.address_validation import MARK_OFFSET, TOKEN_BYTES
 from toolkit.rudp.handshake_packets import InitialPacket, make_offer
+from toolkit.transports.udp.mmsg import IOVEC, MMSGHDR
 from toolkit.units import parse_size
 
 SERVER = "10.9.1.2"
@@ -46,19 +47,6 @@ FORGED = "198.18.0.0/15"  # RFC 2544: addresses for benchmarks
 NETTOOL = [sys.executable, "-m", "toolkit.cli.main"]
 IP_BYTES, UDP_BYTES = 20, 8
 BATCH = 64
-MESSAGE = np.dtype(
-    [
-        ("name", np.uintp),
-        ("name_bytes", np.uintc),
-        ("vector", np.uintp),
-        ("vectors", np.uintp),
-        ("control", np.uintp),
-        ("control_bytes", np.uintp),
-        ("flags", np.uintp),
-        ("size", np.uintc),
-    ],
-    align=True,
-)  # struct mmsghdr
 
 
 def flood(rate: int, has_token: bool, port: int) -> None:
@@ -73,10 +61,10 @@ def flood(rate: int, has_token: bool, port: int) -> None:
     packet = np.frombuffer(head + bytes(4) + socket.inet_aton(SERVER) + udp + initial, np.uint8)
     packets = np.tile(packet, (BATCH, 1))
     token_at = bytes(packet).index(token) if token else 0
-    vectors = np.zeros(BATCH, np.dtype([("base", np.uintp), ("size", np.uintp)]))
+    vectors = np.zeros(BATCH, IOVEC)
     vectors["base"] = packets.ctypes.data + np.arange(BATCH) * packets.shape[1]
     vectors["size"] = packets.shape[1]
-    messages = np.zeros(BATCH, MESSAGE)
+    messages = np.zeros(BATCH, MMSGHDR)
     messages["vector"] = vectors.ctypes.data + np.arange(BATCH) * vectors.itemsize
     messages["vectors"] = 1
     send = ctypes.CDLL(None).sendmmsg
@@ -90,8 +78,8 @@ def flood(rate: int, has_token: bool, port: int) -> None:
         packets[:, 12:16] = (0xC6120000 | rng.integers(0, 1 << 17, BATCH)).astype(">u4").view(np.uint8).reshape(-1, 4)
         packets[:, 30:38] = np.frombuffer(rng.bytes(8 * BATCH), np.uint8).reshape(-1, 8)  # the client's id
         if token:
-            packets[:, token_at + 9 : token_at + TOKEN_BYTES] = np.frombuffer(
-                rng.bytes((TOKEN_BYTES - 9) * BATCH), np.uint8
+            packets[:, token_at + MARK_OFFSET : token_at + TOKEN_BYTES] = np.frombuffer(
+                rng.bytes((TOKEN_BYTES - MARK_OFFSET) * BATCH), np.uint8
             ).reshape(BATCH, -1)
         sent += max(0, send(sock.fileno(), ctypes.c_void_p(messages.ctypes.data), BATCH, 0))
     print(round(sent / (time.monotonic() - begin_s)))

@@ -269,8 +269,8 @@ class Connection:
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
         """The next datagrams to send; None if nothing may be sent now. Valid until the next call."""
-        if self.state is ConnectionState.ESTABLISHED:
-            self._update_keys()
+        if self.state is ConnectionState.ESTABLISHED and not self.sender.update_keys():
+            self.close(ExitCode.FAILED, "the peer acknowledges nothing, so the keys cannot be updated")
         transmit = self._next_transmit(now_ns)
         if self._observer is not None:
             end = self._lifetime.take_unreported_end()
@@ -306,16 +306,6 @@ class Connection:
         self._control.queue_acks(acks)
         if self.receive_window.wants_rtt(self._data.received_end, now_ns):
             self.sender.request_ping()
-
-    def _update_keys(self) -> None:
-        """Update the keys if it is time, which needs an acknowledgement of what was sent with them."""
-        number = self._recovery.sent.next_packet_number
-        if not self._protection.update_keys(number, self._recovery.largest_acked):
-            return
-        if not self._recovery.bytes_in_flight:
-            self.sender.request_ping()
-        if self._protection.is_exhausted(number):
-            self.close(ExitCode.FAILED, "the peer acknowledges nothing, so the keys cannot be updated")
 
     def poll_timeout(self) -> int | None:
         """When to call `handle_timeout` and `poll_transmit` at the latest; None for never."""

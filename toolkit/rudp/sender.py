@@ -70,6 +70,18 @@ class Sender:
         """Send a packet that the peer must acknowledge, whether or not there is anything else to send."""
         self._is_ping_requested = True
 
+    def update_keys(self) -> bool:
+        """Update the keys if it is time, which needs an acknowledgement of what was sent with the current ones.
+
+        Returns whether they may seal more packets.
+        """
+        number = self.recovery.sent.next_packet_number
+        if not self._protection.update_keys(number, self.recovery.largest_acked):
+            return True
+        if not self.recovery.bytes_in_flight:
+            self.request_ping()
+        return not self._protection.is_exhausted(number)
+
     def poll_timeout(self) -> int | None:
         """When to call `recovery.on_timeout` and `poll_transmit`; None for never."""
         timeout_ns = self.recovery.poll_timeout()

@@ -53,12 +53,6 @@ _PROBE_RTT_NS: Final = 50_000_000
 _LAN_PACING_GAIN: Final = 2.0
 """Minimum pacing gain where the hosts take longer than the path: the window limits the flow there."""
 
-_QUEUE_SLOPE: Final = 0.5
-_QUEUE_SCALE_NS: Final = 10_000_000
-"""The pacing gain changes by _QUEUE_SLOPE per queueing delay of one RTT plus 10 ms beyond the target."""
-_MAX_QUEUE_REACTION: Final = 0.15
-"""Largest such change of the pacing gain."""
-
 
 class Bbr:
     """Implements `base.CongestionController`. `rate_bps` limits the pacing rate; `seed` varies the probe times."""
@@ -359,16 +353,16 @@ class Bbr:
         if model.is_lan and model.queue.standing_ns < HOST_RTT_NS and self.phase not in (Phase.DRAIN, Phase.DOWN):
             return max(gain, _LAN_PACING_GAIN)
         if self.phase in (Phase.CRUISE, Phase.DOWN):
-            excess = (model.queue.standing_ns - model.target_queue_ns) / (model.min_rtt_ns + _QUEUE_SCALE_NS)
+            reduction = model.queue.gain_reduction(model.target_queue_ns, model.min_rtt_ns)
             may_fill = self.phase is Phase.CRUISE and not model.bounds.has_longterm
-            gain -= min(_QUEUE_SLOPE * (excess if may_fill else max(excess, 0.0)), _MAX_QUEUE_REACTION)
+            gain -= reduction if may_fill else max(reduction, 0.0)
         return gain
 
     def _set_pacing_rate(self, smoothed_rtt_ns: int) -> None:
         model = self._model
         rate_bps = self._pacing_gain() * model.bw_bps / (1 - model.loss.ratio)
         if not self._full_bw_reached:
-            # The delivery rate lags a round behind the window, which doubles; pacing must not hold the window back.
+            # The delivery rate lags a round behind the window, which grows fast; pacing must not hold the window back.
             rate_bps = self._startup.pacing_rate_bps(window_rate_bps(self._cwnd_bytes, smoothed_rtt_ns))
         self._pacing_rate_bps = max(rate_bps, window_rate_bps(model.min_pipe_bytes, smoothed_rtt_ns))
 

@@ -31,6 +31,10 @@ _QUEUE_NOISE_NS: Final = 1_000_000
 _HINT_RTT_DIVISOR: Final = 32
 _HINT_NOISE_NS: Final = 250_000
 """The same for a hint of a queue, which only makes Startup measure the rate of the bottleneck."""
+_QUEUE_SLOPE: Final = 0.5
+_QUEUE_SCALE_NS: Final = 10_000_000
+"""The pacing gain changes by _QUEUE_SLOPE per queueing delay of one RTT plus 10 ms beyond the target."""
+_MAX_GAIN_REDUCTION: Final = 0.15
 _DEEP_QUEUE_NOISE_NS: Final = 5_000_000
 _RECENT_SAMPLES: Final = 3
 _SPACING_RTT_DIVISOR: Final = 8
@@ -328,6 +332,11 @@ class QueueDelay:
         reversal_ns = min(abs(step_ns), abs(next_step_ns)) if step_ns * next_step_ns < 0 else 0
         self._noise_samples = min(self._noise_samples + 1, _NOISE_SAMPLES)
         self._noise_ns += (reversal_ns - self._noise_ns) / self._noise_samples
+
+    def gain_reduction(self, target_ns: float, min_rtt_ns: int) -> float:
+        """How much to lower the pacing gain for a standing queue of `target_ns`; negative if it is shorter."""
+        excess = (self.standing_ns - target_ns) / (min_rtt_ns + _QUEUE_SCALE_NS)
+        return min(_QUEUE_SLOPE * excess, _MAX_GAIN_REDUCTION)
 
     @staticmethod
     def quiet_hint_ns(min_rtt_ns: int) -> int:
