@@ -41,7 +41,10 @@ def receiver(folder: Path, sessions: int) -> Iterator[tuple[int, int]]:
     """A receiver that takes that many sessions at once; its process id and port."""
     limits = ["--max-sessions", str(sessions)]
     command = [sys.executable, "-m", "toolkit.cli.main", "recv", "--port", "0", "--dir", str(folder), *limits]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    # In a session of its own, the kernel gives the receiver as much of the processors as all senders together
+    # (sched_autogroup): they would be on other machines. As one process of two hundred, it cannot even answer them.
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **streams, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         port = int(re.findall(r":(\d+)\b", process.stderr.readline())[0])
         try:
