@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from toolkit.cli.app import invoke
-from toolkit.errors import NettoolError, TransferError, UsageError
+from toolkit.errors import NettoolError, UsageError
 from toolkit.netmodel.profiles import PROFILES
 from toolkit.netmodel.scenarios import SCENARIOS
 
@@ -132,5 +132,13 @@ def test_an_error_is_an_object_with_json(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_trace_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"):
         invoke(["sim", "--size", "1kB", "--trace", str(tmp_path / "no" / "course.csv")])
+
+
+def test_a_trace_does_not_replace_the_delivery_trace_of_a_link(tmp_path: Path) -> None:
+    cell = tmp_path / "cell.trace"
+    cell.write_text("1\n2\n3\n")
+    with pytest.raises(UsageError, match="nettool did not write it"):
+        invoke(["sim", "--size", "1kB", "--trace", str(cell)])
+    assert cell.read_text() == "1\n2\n3\n"

@@ -43,3 +43,14 @@ def test_a_log_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     for ended in (sent, received):
         assert ended.code == 2
         assert complaint(ended).endswith("no such file or directory; choose another file with --qlog")
+
+
+def test_a_log_replaces_no_file_that_is_sent_or_that_nettool_did_not_write(tmp_path: Path) -> None:
+    film, other = tmp_path / "film.mkv", tmp_path / "other.mkv"
+    film.write_bytes(b"a film")
+    other.write_bytes(b"another film")
+    for log, source in ((film, other), (film, film)):
+        ended = nettool("udp-send", "--qlog", log, source, "127.0.0.1:9")
+        assert (ended.code, film.read_bytes()) == (2, b"a film")
+    ended = nettool("udp-recv", "--qlog", film, "--dir", tmp_path, "--port", "0")
+    assert (ended.code, film.read_bytes()) == (2, b"a film")

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from toolkit.channel import TransportOptions
@@ -13,6 +14,7 @@ from toolkit.cli.progress import progress_bars
 from toolkit.cli.results import closing, result_fields, summary_line
 from toolkit.cli.target import parse_target
 from toolkit.errors import NettoolError, UsageError
+from toolkit.output_files import check_output
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import SendOptions, TransferResult, send
@@ -87,6 +89,10 @@ def _send(
         raise UsageError(f"a file or the receiver is missing: nettool {transport_name}-send FILE... HOST[:PORT]")
     address = parse_target(target)
     check_sources(sources, send_options.recursive, send_options.stream_name)  # before asking the user
+    if qlog is not None:
+        from toolkit.transports.udp.qlog_files import MARK, OPTION  # imports numpy, which tcp-send does not need
+
+        check_output(Path(qlog), OPTION, MARK, inputs=sources)
     credential = access.credential_for(address)
     chosen = transport(transport_name)
 

@@ -21,6 +21,7 @@ from toolkit.netmodel.notation import LinkText, link_spec
 from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
 from toolkit.netmodel.spec import LinkSpec
+from toolkit.output_files import open_output
 from toolkit.report.simulation import TRACE_HEADER, SimulationRow, as_json, table, trace_lines
 from toolkit.rudp.congestion import base as congestion
 from toolkit.simulator.result import ExperimentResult
@@ -170,10 +171,7 @@ class _TraceFile:
         self._path = path
 
     def __enter__(self) -> "_TraceFile":
-        try:
-            self._file = None if self._path is None else self._path.open("w", encoding="ascii")
-        except OSError as error:
-            raise self._cannot_write(error) from None
+        self._file = None if self._path is None else open_output(self._path, "--trace", TRACE_HEADER.encode())
         self._put([TRACE_HEADER])
         return self
 
@@ -193,7 +191,7 @@ class _TraceFile:
         if self._file is None:
             return
         try:
-            self._file.writelines(f"{line}\n" for line in lines)
+            self._file.writelines(f"{line}\n".encode("ascii") for line in lines)
             self._file.flush()
         except OSError as error:
             raise self._cannot_write(error) from None

@@ -21,7 +21,8 @@ from toolkit.security.keys import TrafficKeys
 VARIABLE = "NETTOOL_KEYLOG"
 
 # Never through a link, and never waiting for the reader of a FIFO, wherever the name has come from.
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_MARK = "NETTOOL"  # of every line
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -60,12 +61,12 @@ def log_keys(transport: str, connection: bytes, keys: TrafficKeys) -> None:
     if not path:
         return
     line = (
-        f"NETTOOL {transport} {connection.hex()} {keys.generation} {keys.aead_name} {keys.key.hex()} {keys.iv.hex()}\n"
+        f"{_MARK} {transport} {connection.hex()} {keys.generation} {keys.aead_name} {keys.key.hex()} {keys.iv.hex()}\n"
     )
     try:
         descriptor = os.open(path, _FLAGS, 0o600)
         try:
-            reason = _why_not_private(os.fstat(descriptor))
+            reason = _why_not_private(os.fstat(descriptor)) or _why_not_ours(descriptor)
             if not reason:
                 os.write(descriptor, line.encode())  # one write: sessions log from their own threads and processes
         finally:
@@ -85,6 +86,15 @@ def _why_not_private(status: os.stat_result) -> str:
     if status.st_uid != os.geteuid():
         return "it belongs to another user"
     return "others can use it (its mode is not 600)" if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) else ""
+
+
+def _why_not_ours(descriptor: int) -> str:
+    """Return why nothing may be appended to a file that is none of our logs; "" if it is one, or empty.
+
+    A log may begin with a comment.
+    """
+    head = os.pread(descriptor, len(_MARK), 0)
+    return "" if head in (b"", _MARK.encode()) or head.startswith(b"# ") else "nettool did not write it"
 
 
 @cache

@@ -127,6 +127,19 @@ def test_keys_reach_no_file_that_others_can_use(
     assert all(file.stat().st_size == 0 for file in tmp_path.iterdir())
 
 
+def test_keys_are_not_appended_to_a_file_that_is_no_key_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "lab.key"
+    path.write_text("nettool key 1\n")
+    path.chmod(0o600)
+    monkeypatch.setenv(keylog.VARIABLE, str(path))
+    with caplog.at_level(logging.WARNING):
+        keylog.log_keys("udp", b"\1", KEYS)
+    assert "nettool did not write it" in caplog.text
+    assert path.read_text() == "nettool key 1\n"
+
+
 def test_lines_of_several_threads_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "keys"
     monkeypatch.setenv(keylog.VARIABLE, str(path))

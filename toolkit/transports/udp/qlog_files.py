@@ -6,15 +6,18 @@ has answered, and only then gets a file. A failure of a file ends the log, not t
 
 import errno
 import logging
-import os
 import time
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from toolkit.channel import Address
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError
+from toolkit.output_files import open_output
 from toolkit.transports.udp.qlog import QlogWriter, VantagePoint
 
+OPTION: Final = "--qlog"
+MARK: Final = b'"title":"nettool"'
+"""In the header of every log that nettool writes; see `toolkit.output_files`."""
 _MAX_MEMORY_BYTES: Final = 1 << 20
 _LOGGER: Final = logging.getLogger(__name__)
 
@@ -23,22 +26,18 @@ class LogFiles:
     """Makes the logs of the connections of one client or listener. Close it after the last."""
 
     def __init__(self, path: str) -> None:
-        """Raises UsageError if the file cannot be written."""
+        """Raises UsageError if the file cannot be written, or is one that nettool did not write."""
         self._path = Path(path)
         self._count = 0
-        try:
-            self._first: BinaryIO | None = self._path.open("wb")
-        except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            raise UsageError(f"cannot write {printable(path)}: {reason}; choose another file with --qlog") from error
+        self._first: BinaryIO | None = open_output(self._path, OPTION, MARK)
 
     def open_next(self) -> BinaryIO:
-        """Open the file of the next confirmed connection. Raises OSError."""
+        """Open the file of the next confirmed connection. Raises OSError, UsageError."""
         self._count += 1
         file, self._first = self._first, None
         if file is not None:
             return file
-        return self._path.with_stem(f"{self._path.stem}-{self._count}").open("wb")
+        return open_output(self._path.with_stem(f"{self._path.stem}-{self._count}"), OPTION, MARK)
 
     def close(self) -> None:
         """Close the first file, if no connection has used it."""
@@ -61,6 +60,8 @@ class ConnectionLog:
             self._file.begin(self._files.open_next())
         except OSError as error:
             self._file.fail(error)
+        except UsageError as error:  # a file that nettool did not write has the name
+            self._file.fail(OSError(errno.EEXIST, str(error)))
 
     def close(self) -> None:
         """End the log; one that was never begun leaves no file. Idempotent."""
@@ -68,7 +69,7 @@ class ConnectionLog:
             self.observer.close()
         except OSError as error:
             if self._file.is_begun:
-                _LOGGER.warning("the qlog is incomplete: %s", os.strerror(error.errno or 0).lower())
+                _LOGGER.warning("the qlog is incomplete: %s", (error.strerror or str(error)).lower())
 
 
 class _DeferredFile:
