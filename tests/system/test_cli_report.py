@@ -61,6 +61,15 @@ def test_json_is_one_object_on_one_line(records: list[Path]) -> None:
     assert len(ended.object["rows"]) == 15
 
 
+def test_a_page_never_replaces_records(records: list[Path], tmp_path: Path) -> None:
+    first = save(one_path(), tmp_path / "a.jsonl")
+    before = first.read_bytes()
+    ended = nettool_here("report", "--html", first, records[1])  # --html *.jsonl, with the name forgotten
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "nettool did not write it" in complaint(ended)
+    assert first.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

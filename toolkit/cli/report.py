@@ -11,8 +11,8 @@ from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
 from toolkit.errors import UsageError, printable
-from toolkit.report import iperf3
-from toolkit.report.page import write_page
+from toolkit.output_files import check_output
+from toolkit.report import iperf3, page
 from toolkit.report.plots import write_pictures
 from toolkit.report.text import FORMATS, report_object, report_text
 
@@ -52,13 +52,15 @@ def report(
         raise UsageError(f"unknown format '{printable(table_format, 40)}': use one of {', '.join(FORMATS)}")
     if not files and not imported:
         raise UsageError("no records given: name files that nettool bench wrote, for example results/*.jsonl")
+    if html:
+        check_output(html, page.OPTION, page.MARK, inputs=[*(files or ()), *(imported or ())])
     campaigns = [summarise(read(path)) for path in files or ()]
     runs = [row for path in imported or () for row in iperf3.read(path)]
     if pictures:
         written = write_pictures(campaigns, pictures)
         print_status(f"Pictures: {len(written)} files in {printable(str(pictures))}")
     if html:
-        write_page(campaigns, html, runs)
+        page.write_page(campaigns, html, runs)
         print_status(f"Page: {printable(str(html))}")
     if json:
         print_json("report", report_object(campaigns, runs))

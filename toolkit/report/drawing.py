@@ -29,6 +29,8 @@ FIXED_INK = "#14171c"
 """Text on a background that stays the same on a dark page."""
 TCP_TINT, UDP_TINT = "#f0b27a", "#8fc1ea"
 
+MARK = b"Made by nettool"
+"""In the head of every picture; see `toolkit.output_files`."""
 _ON_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", SURFACE: "var(--surface)"}
 _DPI = 160
 WIDTH = 5.0
@@ -141,9 +143,12 @@ def render(picture: Picture, file_format: str) -> bytes:
         FigureCanvasAgg(figure)
         picture.draw(figure)
         stream = io.BytesIO()
-        metadata: dict[str, Any] = {"Software": None} if file_format == "png" else {"Date": None, "Creator": None}
-        figure.savefig(stream, format=file_format, dpi=_DPI if file_format == "png" else 72, metadata=metadata)
-    return stream.getvalue()
+        made_by: dict[str, Any] = (
+            {"Software": MARK.decode()} if file_format == "png" else {"Date": None, "Creator": None}
+        )
+        figure.savefig(stream, format=file_format, dpi=_DPI if file_format == "png" else 72, metadata=made_by)
+    content = stream.getvalue()
+    return content if file_format == "png" else content.replace(b"?>\n", b"?>\n<!-- " + MARK + b" -->\n", 1)
 
 
 @contextmanager

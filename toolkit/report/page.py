@@ -23,6 +23,7 @@ from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER
 from toolkit.errors import TransferError, printable
+from toolkit.output_files import open_output
 from toolkit.report import drawing
 from toolkit.report.drawing import Picture
 from toolkit.report.html import Html, element, join
@@ -32,6 +33,8 @@ from toolkit.report.tables import Cell, Column, Table, imported_tables, tables
 from toolkit.report.text import caption, started_text
 from toolkit.units import format_ratio, format_size
 
+OPTION, MARK = "--html", b"<title>nettool: "
+"""The option that names a page, and what each page has in its head; see `toolkit.output_files`."""
 _TITLE = "TCP and UDP compared"
 _SIGNS = {FASTER: "▲", SLOWER: "▼", EQUIVALENT: "=", INCONCLUSIVE: "~", NO_CLAIM: "?", BASELINE: "·"}
 _ROW_HEADER = "transport"
@@ -41,14 +44,16 @@ _MAX_OPEN_GROUPS = 6
 
 
 def write_page(summaries: Sequence[Summary], path: Path, imported: Sequence[Row] = ()) -> None:
-    """Write one page of campaigns and of other programs' runs. Raises TransferError if `path` cannot be written.
+    """Write one page of campaigns and of other programs' runs. Without matplotlib, it has a note instead of pictures.
 
-    Without matplotlib, the page has a note instead of pictures.
+    Raises UsageError if `path` cannot be opened, or is a file that nettool did not write; TransferError if the page
+    cannot be written.
     """
     content = page(summaries, imported).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with open_output(path, OPTION, MARK) as file:
+            file.write(content)
     except OSError as error:
         raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None
 
@@ -86,10 +91,10 @@ def _head(script: str) -> Html:
     return element(
         "head",
         element("meta", charset="utf-8"),
+        element("title", f"nettool: {_TITLE}"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"nettool: {_TITLE}"),
         element("link", rel="icon", href="data:,"),
         element("style", Html(_asset("page.css"))),
     )

@@ -15,11 +15,14 @@ from pathlib import Path
 from toolkit.compare.comparison import Row, Summary, median_trial
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Trial
 from toolkit.errors import TransferError, printable
+from toolkit.output_files import open_output
 from toolkit.report import figures
-from toolkit.report.drawing import WIDTH, Picture, Style, legend_inches, render, style
+from toolkit.report.drawing import MARK, WIDTH, Picture, Style, legend_inches, render, style
 from toolkit.report.labels import label, short_label
 from toolkit.units import format_size
 
+OPTION = "--pictures"
+"""The option that names the folder of the pictures."""
 _IGNORED_SETTINGS = ("text", "seed", "ideal_bps", "link", "loss")
 """Settings of a path that may differ between the points of one picture over loss."""
 _ACROSS_PATHS_SIZE = (WIDTH, 3.4)
@@ -53,7 +56,8 @@ def pictures(summary: Summary) -> list[Picture]:
 def write_pictures(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     """Write each picture as PNG and as SVG; return the paths of the files.
 
-    Raises UsageError without matplotlib, and TransferError if a file cannot be written.
+    Raises UsageError without matplotlib, or where a file has the name that nettool did not write; TransferError if a
+    file cannot be written.
     """
     taken: set[str] = set()
     paths = []
@@ -64,7 +68,8 @@ def write_pictures(summaries: Sequence[Summary], folder: Path) -> list[Path]:
             content = render(picture, file_format)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+                with open_output(path, OPTION, MARK) as file:
+                    file.write(content)
             except OSError as error:
                 raise TransferError(
                     f"cannot write {printable(str(path))}: {error.strerror}; choose another folder"

@@ -16,7 +16,7 @@ from tests.support.report_samples import LOSSES, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
-from toolkit.errors import TransferError
+from toolkit.errors import UsageError
 from toolkit.report import drawing
 from toolkit.report.html import Html, element, join
 from toolkit.report.page import page, write_page
@@ -172,8 +172,18 @@ def test_without_matplotlib_the_page_says_how_to_get_pictures(monkeypatch: pytes
 
 
 def test_an_unwritable_page_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match="choose another file"):
-        write_page([summarise(one_path())], tmp_path)
+    with pytest.raises(UsageError, match="is a directory; choose another file with --html"):
+        write_page([], tmp_path)
+
+
+def test_a_page_replaces_an_older_page_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    write_page([], path)
+    write_page([], path)
+    path.write_text("<!doctype html><title>The user's own</title>")
+    with pytest.raises(UsageError, match="nettool did not write it"):
+        write_page([], path)
+    assert "own" in path.read_text()
 
 
 def test_text_is_escaped_in_elements_and_attributes() -> None:

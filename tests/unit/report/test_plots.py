@@ -146,6 +146,16 @@ def test_pictures_of_several_campaigns_do_not_overwrite_each_other(
     assert len(written) == len(set(written)) == len(list(tmp_path.iterdir())) == expected
 
 
+def test_a_picture_replaces_an_older_picture_and_nothing_else(tmp_path: Path) -> None:
+    summary = [summarise(one_path())]
+    (first, *_) = write_pictures(summary, tmp_path)
+    assert write_pictures(summary, tmp_path)[0] == first
+    first.write_bytes(b"\x89PNG of the user")
+    with pytest.raises(UsageError, match="nettool did not write it"):
+        write_pictures(summary, tmp_path)
+    assert first.read_bytes() == b"\x89PNG of the user"
+
+
 def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TransferError, match="choose another folder"):
