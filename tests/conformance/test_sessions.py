@@ -1,5 +1,6 @@
 """Whole sessions over every transport: real files, from `send` to the verified file under its name."""
 
+import errno
 import os
 import random
 import shutil
@@ -328,6 +329,33 @@ def test_the_rest_of_a_tree_arrives_if_some_of_its_files_change_or_vanish(
         assert "changed" in undelivered["0-shrinks"][1]
         assert "no such file" in undelivered["5-vanishes"][1]
     assert {path.name: path.read_bytes() for path in (destination / "tree").iterdir()} == kept
+
+
+def test_the_rest_of_a_tree_arrives_if_the_receiver_cannot_store_some_of_its_files(
+    network: Network, tmp_path: Path, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One directory is read-only, for this user too, and the sender need not send all of the file in it."""
+    tree = tmp_path / "tree"
+    for name, size_bytes in (("a", 50_000), ("locked/large", 30_000_000), ("locked/small", 10), ("z", 50_000)):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(bytes(size_bytes))
+    (destination / "tree/locked").mkdir(parents=True)
+    open_file = os.open
+
+    def open_unless_locked(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_CREAT and dir_fd is not None and os.readlink(f"/proc/self/fd/{dir_fd}").endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", open_unless_locked)
+    sent, received = transfer(network, [tree], destination)
+    for end in (sent, received):
+        assert isinstance(end, TransferError), end
+        assert isinstance(end.result, TransferResult)
+        assert end.result.files == 2
+        assert [entry.name for entry in end.result.undelivered] == ["tree/locked/large", "tree/locked/small"]
+        assert {entry.reason for entry in end.result.undelivered} == {"the receiver has no permission to write there"}
+    assert {path.name for path in destination.rglob("*") if path.is_file()} == {"a", "z"}
 
 
 def test_a_changed_byte_is_never_verified(network: Network, tmp_path: Path, destination: Path) -> None:

@@ -41,10 +41,10 @@ def test_a_session_begins_once_ends_once_and_never_goes_back(inputs: list[tuple[
         state = following
 
 
-def test_only_error_and_alive_go_both_ways() -> None:
+def test_only_error_alive_and_withdraw_go_both_ways() -> None:
     directions = {
         message_type: {role for _, role, other in TRANSITIONS if other is message_type} for message_type in MessageType
     }
     both = {message_type for message_type, roles in directions.items() if len(roles) == 2}
-    assert both == {MessageType.ERROR, MessageType.ALIVE}
+    assert both == {MessageType.ERROR, MessageType.ALIVE, MessageType.WITHDRAW}
     assert all(directions.values())

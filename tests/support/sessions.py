@@ -15,7 +15,7 @@ from toolkit.errors import PeerClosedError
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.manifest import Entry, EntryKind
-from toolkit.transfer.messages import AnyMessage, EntryOutcome, FileDigest, decode_untrusted
+from toolkit.transfer.messages import AnyMessage, EntryOutcome, EntryStatus, FileDigest, decode_untrusted
 from toolkit.transfer.sources import FileIdentity, FileOrigin
 
 XXH3 = ALGORITHMS[0]
@@ -134,6 +134,14 @@ def deliver(files: IncomingFiles, file_id: int, content: bytes) -> EntryOutcome:
     """Write all of a file at once and commit it."""
     files.write(file_id, 0, memoryview(content))
     return commit(files, file_id, content)
+
+
+def failure_of(files: IncomingFiles, file_id: int) -> str:
+    """Commit a file that has failed; the reason in its outcome."""
+    assert [found for found, _ in files.complete_files()] == [file_id]
+    outcome = files.commit(file_id)
+    assert outcome.status is EntryStatus.FAILED
+    return outcome.reason
 
 
 def origin_of(path: Path) -> FileOrigin:

@@ -25,7 +25,7 @@ from toolkit.cli.options import (
 )
 from toolkit.cli.output import as_nettool_error, print_json, print_status, print_traceback_if_requested
 from toolkit.cli.progress import ProgressBars, progress_bars
-from toolkit.cli.results import closing, failed_entries, result_fields, socket_buffer_hint, summary_line
+from toolkit.cli.results import closing, failed_entries, failure_lines, result_fields, socket_buffer_hint, summary_line
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import ReceiveOptions, SessionLimits, TransferResult, receive
@@ -144,7 +144,7 @@ class _SessionRunner:
         fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
         peer = f"{channel.peer} ({transport_name})"
         if error:
-            print_status(f"nettool: {peer}: {error}")
+            print_status("\n".join([*failure_lines(result), f"nettool: {peer}: {error}"]))
         elif not self.quiet:
             print_status(f"received {summary_line(fields)} from {peer}")
         if not self.quiet and not self._has_hinted and (hint := socket_buffer_hint(fields)):

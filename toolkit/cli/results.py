@@ -1,6 +1,6 @@
 """The outcome of a session, for programs and for people."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,8 @@ from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
 from toolkit.transfer import TransferResult
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.units import format_rate, format_seconds, format_size, rate_of
+
+_FAILURES = (DeliveryStatus.MISMATCHED, DeliveryStatus.FAILED)
 
 
 @contextmanager
@@ -57,6 +59,21 @@ def failed_entries(result: TransferResult) -> list[dict[str, str]]:
         for entry in result.undelivered
         if entry.status is not DeliveryStatus.SKIPPED
     ]
+
+
+def undelivered_lines(result: TransferResult, statuses: Iterable[DeliveryStatus]) -> Iterator[str]:
+    """Yield a line for each entry with one of these statuses, and one for those that the result does not list."""
+    for status in statuses:
+        for entry in result.with_status(status):
+            yield f"{status} {entry}"
+        if more := result.omitted.get(status):
+            yield f"{status} {more} more"
+
+
+def failure_lines(result: TransferResult) -> list[str]:
+    """Return a line for each file that failed; none for a single one, which the error names."""
+    lines = list(undelivered_lines(result, _FAILURES))
+    return lines if len(lines) > 1 else []
 
 
 def partial_result_fields(error: NettoolError) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from toolkit.cli.command import command
 from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s, positive_duration_s
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
-from toolkit.cli.results import closing, result_fields, summary_line
+from toolkit.cli.results import closing, failure_lines, result_fields, summary_line, undelivered_lines
 from toolkit.cli.target import parse_target
 from toolkit.errors import NettoolError, UsageError
 from toolkit.output_files import check_output
@@ -111,8 +111,11 @@ def _send(
     try:
         result, fields = with_credential(credential, session)
     except NettoolError as error:
-        if isinstance(error.result, TransferResult) and not arguments.quiet:
-            _print_skipped(error.result)
+        if isinstance(error.result, TransferResult):
+            if not arguments.quiet:
+                _print_skipped(error.result)
+            for line in failure_lines(error.result):
+                print_status(line)
         raise
     if arguments.json:
         skipped = result.with_status(DeliveryStatus.SKIPPED)
@@ -124,7 +127,5 @@ def _send(
 
 
 def _print_skipped(result: TransferResult) -> None:
-    for entry in result.with_status(DeliveryStatus.SKIPPED):
-        print_status(f"skipped {entry}")
-    if more := result.omitted.get(DeliveryStatus.SKIPPED):
-        print_status(f"skipped {more} more")
+    for line in undelivered_lines(result, (DeliveryStatus.SKIPPED,)):
+        print_status(line)

@@ -22,7 +22,6 @@ from toolkit.transfer.destination import (
     IncomingFile,
     RefusedEntryError,
     SessionBudget,
-    storage_error,
 )
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.limits import ByteBudget, SessionLimits
@@ -121,13 +120,10 @@ class _DiscardedFile(IncomingFile):
 
     def _open(self) -> int:
         self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
-        try:
-            if hasattr(os, "memfd_create"):
-                return os.memfd_create("nettool")
-            with tempfile.TemporaryFile() as file:
-                return os.dup(file.fileno())
-        except OSError as error:
-            raise storage_error(error, self.entry.name) from error
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create("nettool")
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
     def write(self, offset: int, data: memoryview) -> None:
         """See IncomingFile."""
@@ -145,7 +141,10 @@ class _DiscardedFile(IncomingFile):
     def commit(self) -> EntryOutcome:
         """Verify the file, and drop it."""
         with self.lock:
-            outcome = VERIFIED if self._is_verified() else MISMATCHED
+            if self.failure is not None:
+                outcome = EntryOutcome(EntryStatus.FAILED, self.failure)
+            else:
+                outcome = VERIFIED if self._is_verified() else MISMATCHED
         self.discard()
         self._memory.add(self._released_bytes - self._end)
         return outcome

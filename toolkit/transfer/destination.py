@@ -3,15 +3,18 @@
 `storage.Storage` writes a directory tree; `toolkit.compare.discard` verifies the content and keeps none of it. A
 destination decides which entries are accepted and says where the content of each file goes. Hashing, counting and
 completeness are the same for every destination and are here, in IncomingFile.
+
+A file that cannot be stored fails by itself: the session reports it, tells the sender to stop sending it, and goes on.
 """
 
 import errno
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
-from toolkit.errors import ProtocolError, TransferError, printable
+from toolkit.errors import ProtocolError
 from toolkit.transfer import preallocate
 from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
 from toolkit.transfer.limits import ByteBudget
@@ -23,6 +26,7 @@ ACCEPTED = EntryOutcome(EntryStatus.OK)
 VERIFIED = EntryOutcome(EntryStatus.OK)
 MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs from the sender's")
 
+TRUNCATED = "another process truncated it"
 
 UNASKED_BYTES = 1 << 20  # that a file may take beyond its offer without asking: a question costs up to a millisecond
 MAX_SPLICE_BYTES = 1 << 20  # a pipe holds no more; what a channel writes at a time to a descriptor that it was given
@@ -55,7 +59,8 @@ class IncomingFile(CachedFile):
 
     budget:       what it shares with the other files of its session
     granted_bytes: how much space on the disk it may use
-    on_complete:  called once, from any thread, when all content and the sender's digest are there
+    failure:      why the content cannot be stored, in words for both users; None unless that has happened
+    on_complete:  called once, from any thread, when all content and the sender's digest are there, or the file failed
     maps_extents: whether the file system gains by reserved blocks and by splicing (see preallocate.py)
     """
 
@@ -73,7 +78,9 @@ class IncomingFile(CachedFile):
         "_on_complete",
         "_reserved_bytes",
         "_size_bytes",
+        "_stored_end",
         "entry",
+        "failure",
         "granted_bytes",
         "received_bytes",
     )
@@ -98,7 +105,9 @@ class IncomingFile(CachedFile):
         self._expected_digest: bytes | None = None
         self._hole_bytes = 0
         self._is_at_hole = False  # and therefore in `budget.at_holes`
-        self._is_closed = False  # complete or discarded: further content is ignored
+        self._is_closed = False  # complete, failed or discarded: further content is ignored
+        self._stored_end = 0  # of the content, without holes: the size of what is stored
+        self.failure: str | None = None
         self._on_complete = on_complete
         self._maps_extents = maps_extents
         has_no_holes = entry.content_bytes == entry.size_bytes
@@ -126,7 +135,7 @@ class IncomingFile(CachedFile):
         return self._digest.digest()
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Store content. Raises ProtocolError, LimitError, TransferError."""
+        """Store content. Raises ProtocolError, LimitError."""
         length = len(data)
         with self.lock:
             if self._is_closed or not length:
@@ -134,8 +143,8 @@ class IncomingFile(CachedFile):
             self._check_end(offset + length)
             if self._is_stream:
                 self._budget.content.take(length)
-            descriptor = self._descriptor if self._descriptor >= 0 else self._ensure_open()
             try:
+                descriptor = self._descriptor if self._descriptor >= 0 else self._ensure_open()
                 if self.received_bytes + length > self._ask_at_bytes:
                     self._grant(self.received_bytes + length)
                 if self._may_reserve and self.received_bytes + length > self._reserved_bytes:
@@ -143,10 +152,12 @@ class IncomingFile(CachedFile):
                 written = os.pwrite(descriptor, data, offset)
                 while written < length:
                     written += os.pwrite(descriptor, data[written:], offset + written)
+                self._stored_end = max(self._stored_end, offset + length)
+                self._digest.on_data(offset, data)
             except OSError as error:
-                raise storage_error(error, self.entry.name) from error
-            self._digest.on_data(offset, data)
-            self._count(length)
+                self._fail(error)
+            else:
+                self._count(length)
 
     def descriptor(self, offset: int, length: int) -> int | None:
         """See DescriptorSink; for a channel that writes the content in one thread only.
@@ -165,7 +176,8 @@ class IncomingFile(CachedFile):
                     self._reserve(self.received_bytes)
                 descriptor = self._ensure_open()
             except OSError as error:
-                raise storage_error(error, self.entry.name) from error
+                self._fail(error)
+                return None
             self._pinned = True
             return descriptor
 
@@ -175,8 +187,13 @@ class IncomingFile(CachedFile):
             self._pinned = False
             if self._is_stream:
                 self._budget.content.take(length)
-            self._digest.on_stored(offset, length)
-            self._count(length)
+            self._stored_end = max(self._stored_end, offset + length)
+            try:
+                self._digest.on_stored(offset, length)
+            except OSError as error:
+                self._fail(error)
+            else:
+                self._count(length)
 
     def write_hole(self, offset: int, length: int) -> None:
         """Take note of a range of zeros that is not sent, and not written. Raises ProtocolError, LimitError."""
@@ -196,12 +213,16 @@ class IncomingFile(CachedFile):
             return 0 if self._is_closed else self._digest.hash_hole(length)
 
     def on_hole_hashed(self) -> None:
-        """Go on after `hash_hole`, with what has arrived behind the hole. Raises ProtocolError, TransferError."""
+        """Go on after `hash_hole`, with what has arrived behind the hole. Raises ProtocolError."""
         with self.lock:
             self._is_at_hole = False
             if self._is_closed:
                 return
-            self._digest.catch_up()
+            try:
+                self._digest.catch_up()
+            except OSError as error:
+                self._fail(error)
+                return
             self._notice_hole()
             self._check_complete()
 
@@ -222,7 +243,7 @@ class IncomingFile(CachedFile):
         return True
 
     def commit(self) -> EntryOutcome:
-        """Verify a complete file; keep it under its final name, or discard it."""
+        """Verify a complete file and keep it under its final name, or discard it; FAILED if it has failed."""
         raise NotImplementedError
 
     def discard(self) -> None:
@@ -230,26 +251,34 @@ class IncomingFile(CachedFile):
         with self.lock:
             self._is_closed = True
             self._digest.clear()
-            self._close()
+            with suppress(OSError):  # what is discarded need not be stored
+                self._close()
             self._remove()
 
     def _remove(self) -> None:
         """Remove what was stored and not kept; called with `lock` held."""
+
+    def _on_close_error(self, error: OSError) -> None:
+        self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """Give up the file, whose content cannot be stored; called with `lock` held."""
+        self.failure = self.failure or storage_reason(error)
+        if not self._is_closed:
+            self._is_closed = True
+            self._on_complete()
 
     def _is_verified(self) -> bool:
         """Whether the digest of a complete file is the sender's; called with `lock` held."""
         return self._digest.digest() == self._expected_digest
 
     def _read_exactly(self, offset: int, buffer: memoryview) -> None:
-        try:
-            count = os.preadv(self._ensure_open(), (buffer,), offset)
-            while count < len(buffer):
-                more = os.preadv(self._ensure_open(), (buffer[count:],), offset + count)
-                if not more:
-                    raise OSError(0, "another process truncated it")
-                count += more
-        except OSError as error:
-            raise storage_error(error, self.entry.name) from error
+        count = os.preadv(self._ensure_open(), (buffer,), offset)
+        while count < len(buffer):
+            more = os.preadv(self._ensure_open(), (buffer[count:],), offset + count)
+            if not more:
+                raise OSError(0, TRUNCATED)
+            count += more
 
     def _check_end(self, end: int) -> None:
         if end > self._size_bytes:
@@ -312,11 +341,6 @@ class Destination(Protocol):
 
     def close(self, complete: bool) -> None:
         """End the session, after every file was committed or discarded; `complete` unless it failed. Idempotent."""
-
-
-def storage_error(error: OSError, name: str) -> TransferError:
-    """The error that ends a session in which a file cannot be written."""
-    return TransferError(f"{printable(name)}: {storage_reason(error)}")
 
 
 def storage_reason(error: OSError) -> str:

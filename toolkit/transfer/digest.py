@@ -104,7 +104,7 @@ class RunningDigest:
     """The digest of one file up to its frontier, `offset`. Not thread-safe: the owner holds a lock.
 
     offset:    everything before it has been hashed
-    read_into: called as `read_into(offset, buffer)` to fill `buffer` from the file; raises TransferError
+    read_into: called as `read_into(offset, buffer)` to fill `buffer` from the file; what it raises passes through
     """
 
     __slots__ = ("_hasher", "_read_into", "offset")
@@ -128,7 +128,7 @@ class RunningDigest:
             length -= step
 
     def reread(self, end: int) -> None:
-        """Advance the frontier to `end` by reading the file. Raises TransferError."""
+        """Advance the frontier to `end` by reading the file. Raises what `read_into` raises."""
         remaining = end - self.offset
         if remaining <= 0:
             return

@@ -132,10 +132,15 @@ class IncomingFiles:
         return any(not file.has_expected_digest for file in self._files.values())
 
     def complete_files(self) -> Iterator[tuple[int, IncomingFile]]:
-        """The files that have become complete, once each, with their ids; the caller passes each to `commit`."""
+        """The files that have become complete or have failed, once each, with their ids.
+
+        The caller passes each to `commit`.
+        """
         while self._complete:
             file_id = self._complete.popleft()
-            yield file_id, self._files[file_id]
+            file = self._files.get(file_id)
+            if file is not None:  # otherwise it failed, and the sender has withdrawn it meanwhile
+                yield file_id, file
 
     def commit(self, file_id: int) -> EntryOutcome:
         """See IncomingFile.commit."""

@@ -12,7 +12,7 @@ parameters. Bytes that do not decode raise ProtocolError and nothing else.
             <-   ACCEPT  which entries of a group are accepted
     HOLE    ->   a range of a file that is zeros and is not sent
     DIGESTS ->   final sizes and digests of files that were sent
-    WITHDRAW ->  a file that was offered is not sent after all, and why
+    WITHDRAW <-> an accepted file is given up by this end, and why
             <-   RESULT  the outcome of every entry of a group
     END     ->   no more groups
             <-   DONE    every entry has an outcome
@@ -239,7 +239,10 @@ class Digests:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """The sender cannot send a file that it offered, for example because the file has changed. No digest follows."""
+    """An end gives up an accepted file: the sender because it has changed, the receiver because the disk is full.
+
+    After the sender's, no digest follows. After the receiver's, the sender need not send the rest.
+    """
 
     TYPE: ClassVar = MessageType.WITHDRAW
     _LAYOUT: ClassVar = struct.Struct("!IH")

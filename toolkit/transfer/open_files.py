@@ -38,11 +38,18 @@ class CachedFile:
         return self._descriptor
 
     def _close(self) -> None:
-        """Close the descriptor if it is open; called with `lock` held."""
+        """Close the descriptor if it is open; called with `lock` held. Raises OSError of a write that failed late."""
         if self._descriptor >= 0:
             OPEN_FILES.remove(self)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+    def _on_close_error(self, error: OSError) -> None:
+        """Take note that the cache could not close the descriptor without an error; called with `lock` held.
+
+        A remote file system reports here what it failed to write. The error is this file's, and not that of the file
+        that needed room in the cache.
+        """
 
     def try_close(self) -> bool:
         """Close the descriptor unless it is in use; returns whether it is closed. Called by the cache only."""
@@ -53,7 +60,10 @@ class CachedFile:
                 return False
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
-                os.close(descriptor)
+                try:
+                    os.close(descriptor)
+                except OSError as error:
+                    self._on_close_error(error)
             return True
         finally:
             self.lock.release()

@@ -226,6 +226,8 @@ class ReceiveSession:
 
     def _commit_complete_files(self, files: IncomingFiles) -> None:
         for file_id, file in files.complete_files():
+            if file.failure is not None:
+                self._endpoint.send(Withdraw(file_id, file.failure))
             self._set_result(file_id, self._commit(files, file_id, file), file)
 
     def _set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:

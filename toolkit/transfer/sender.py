@@ -75,17 +75,25 @@ class SendOptions:
 
 @dataclass(slots=True)
 class _OfferedGroup:
-    """An offered group: the receiver's decisions, None until they arrive, and the digests sent, by index."""
+    """An offered group.
+
+    decisions: of the receiver; None until they arrive
+    digests:   sent, by index
+    withdrawn: the indices of files that the receiver has given up since it accepted them
+    """
 
     number: int
     first_id: int
     sources: list[SourceEntry]
     decisions: tuple[EntryOutcome, ...] | None = None
     digests: dict[int, FileDigest] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)
 
     def is_refused(self, index: int) -> bool:
-        """Whether the receiver has refused this entry."""
-        return self.decisions is not None and self.decisions[index].status is EntryStatus.REFUSED
+        """Whether the receiver has refused this entry, or given it up."""
+        if self.decisions is None:
+            return False
+        return self.decisions[index].status is EntryStatus.REFUSED or index in self.withdrawn
 
 
 class SendSession:
@@ -182,12 +190,23 @@ class SendSession:
             if group is None or group.decisions or len(message.outcomes) != len(group.sources):
                 raise ProtocolError("the receiver sent an ACCEPT that matches no offer")
             group.decisions = message.outcomes
+        elif isinstance(message, Withdraw):
+            self._on_withdrawn(message.file_id)
         elif isinstance(message, Result):
             self._on_result(message)
         elif isinstance(message, Done):
             result = self._results.result
             if self._groups or (message.files, message.size_bytes) != (result.files, result.size_bytes):
                 raise ProtocolError("the receiver's final count of files or bytes is wrong")
+
+    def _on_withdrawn(self, file_id: int) -> None:
+        """The receiver gives up a file, and its RESULT will say why."""
+        for group in self._groups.values():
+            index = file_id - group.first_id
+            if 0 <= index < len(group.sources) and group.decisions is not None and not group.is_refused(index):
+                group.withdrawn.add(index)
+                return
+        raise ProtocolError("the receiver withdrew a file that it has not accepted")
 
     def _on_result(self, message: Result) -> None:
         group = next(iter(self._groups.values()), None)
@@ -288,10 +307,11 @@ class SendSession:
                     self._poll()
         return FileDigest(file_id, source.size_bytes, source.finish())
 
-    def _send_stream(self, group: _OfferedGroup, index: int) -> FileDigest:
+    def _send_stream(self, group: _OfferedGroup, index: int) -> FileDigest | None:
+        """Hand a stream to the channel; its digest, None if the receiver has given it up."""
         entry, file_id = group.sources[index].entry, group.first_id + index
         stream = StreamSource(self._options.stream_fd, self._algorithm)
-        while True:
+        while not group.is_refused(index):
             stream_slice = stream.next_slice()
             if stream_slice is None:
                 self._wait(wake=self._options.stream_fd)
@@ -303,6 +323,7 @@ class SendSession:
             self._count_sent(entry.name, length)
             if self._unpolled_bytes >= BATCH_BYTES:
                 self._poll()
+        return None
 
     def _allowed_bytes(self, group: _OfferedGroup) -> int:
         """How much content may be sent now; waits for the decisions if the optimistic content is used up."""

@@ -82,10 +82,12 @@ TRANSITIONS: dict[tuple[SessionState, Role, MessageType], SessionState] = {
     (SessionState.OPEN, _SENDER, MessageType.END): SessionState.ENDED,
     (SessionState.OPEN, _RECEIVER, MessageType.ACCEPT): SessionState.OPEN,
     (SessionState.OPEN, _RECEIVER, MessageType.RESULT): SessionState.OPEN,
+    (SessionState.OPEN, _RECEIVER, MessageType.WITHDRAW): SessionState.OPEN,
     (SessionState.OPEN, _RECEIVER, MessageType.ALIVE): SessionState.OPEN,
     (SessionState.ENDED, _SENDER, MessageType.ALIVE): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.ACCEPT): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.RESULT): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.WITHDRAW): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.ALIVE): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.DONE): SessionState.CLOSED,
     **{

@@ -10,15 +10,14 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 
-from toolkit.errors import TransferError, printable
 from toolkit.transfer.destination import (
     ACCEPTED,
     MISMATCHED,
+    TRUNCATED,
     VERIFIED,
     IncomingFile,
     RefusedEntryError,
     SessionBudget,
-    storage_error,
     storage_reason,
 )
 from toolkit.transfer.digest import Algorithm
@@ -124,7 +123,7 @@ class Storage:
 class _StoredFile(IncomingFile):
     """A temporary file beside its final name."""
 
-    __slots__ = ("_components", "_durable", "_inode", "_mode", "_overwrite", "_space", "_temporary", "_tree")
+    __slots__ = ("_components", "_durable", "_identity", "_mode", "_overwrite", "_space", "_temporary", "_tree")
 
     def __init__(
         self,
@@ -146,7 +145,7 @@ class _StoredFile(IncomingFile):
         self._mode = mode
         self._components = tuple(entry.path.split(b"/"))
         self._temporary = b""  # created on first use
-        self._inode = 0
+        self._identity: tuple[int, int, int] | None = None
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -156,16 +155,14 @@ class _StoredFile(IncomingFile):
         try:
             with self._tree.directory(self._components[:-1]) as parent:
                 descriptor = os.open(self._temporary, flags, 0o600, dir_fd=parent)
-        except OSError as error:
-            raise storage_error(error, self.entry.name) from error
         except RefusedEntryError as error:
-            raise TransferError(f"{printable(self.entry.name)}: {error}") from error
-        inode = os.fstat(descriptor).st_ino
+            raise OSError(0, str(error)) from None
+        identity = _identity_of(os.fstat(descriptor))
         if flags & os.O_CREAT:
-            self._inode = inode
-        elif inode != self._inode:  # possible only in a directory that others may write to
+            self._identity = identity
+        elif identity != self._identity:  # possible only in a directory that others may write to
             os.close(descriptor)
-            raise TransferError(f"{printable(self.entry.name)}: another process replaced its temporary file")
+            raise OSError(0, "another process replaced its temporary file")
         return descriptor
 
     def _grant(self, needed_bytes: int) -> None:
@@ -185,9 +182,13 @@ class _StoredFile(IncomingFile):
         """See IncomingFile."""
         try:
             with self.lock:
+                if self.failure is not None:
+                    return EntryOutcome(EntryStatus.FAILED, self.failure)
                 descriptor = self._ensure_open()
                 if not self._is_verified():
                     return MISMATCHED
+                if os.fstat(descriptor).st_size != self._stored_end:
+                    raise OSError(0, TRUNCATED)
                 if self._hole_bytes:
                     os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
                 apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
@@ -200,7 +201,8 @@ class _StoredFile(IncomingFile):
         except RefusedEntryError as error:
             return EntryOutcome(EntryStatus.REFUSED, str(error))
         except OSError as error:
-            return EntryOutcome(EntryStatus.FAILED, storage_reason(error))
+            self.failure = storage_reason(error)
+            return EntryOutcome(EntryStatus.FAILED, self.failure)
         finally:
             self.discard()
 
@@ -209,3 +211,8 @@ class _StoredFile(IncomingFile):
         if self._temporary:
             self._tree.remove((*self._components[:-1], self._temporary))
             self._temporary = b""
+
+
+def _identity_of(status: os.stat_result) -> tuple[int, int, int]:
+    """What another user's file cannot share with ours, even if it gets the number of a removed one."""
+    return status.st_dev, status.st_ino, status.st_uid

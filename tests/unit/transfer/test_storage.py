@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.sessions import MTIME_NS, XXH3, commit, deliver, directory_entry, file_entry
-from toolkit.errors import TransferError, UsageError
+from tests.support.sessions import MTIME_NS, XXH3, commit, deliver, directory_entry, failure_of, file_entry
+from toolkit.errors import UsageError
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.limits import LimitError
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
@@ -295,8 +295,8 @@ def test_a_temporary_file_that_another_process_replaces_is_noticed(
     files.write(1, 0, memoryview(b"hel"))  # closes the first one
     (root / "theirs").write_bytes(b"hel")
     os.rename(root / "theirs", part)
-    with pytest.raises(TransferError, match="another process replaced"):
-        files.write(0, 3, memoryview(b"lo"))
+    files.write(0, 3, memoryview(b"lo"))
+    assert "another process replaced" in failure_of(files, 0)
 
 
 def test_overwrite_replaces_a_file_only_by_a_verified_one(root: Path) -> None:
@@ -398,8 +398,8 @@ def test_a_file_gets_no_space_that_another_was_promised(
     for number in range(3):
         files.write(0, number << 20, mib)
         free_mib -= 1
-    with pytest.raises(TransferError, match="b: no space left"):
-        files.write(0, 3 << 20, mib)
+    files.write(0, 3 << 20, mib)
+    assert failure_of(files, 0).startswith("no space left")
     other.close(complete=False)
 
 
@@ -423,10 +423,10 @@ def test_a_session_may_not_bring_more_bytes_than_its_limit(root: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", ["pwrite", "open"])
-def test_a_disk_that_fills_up_ends_the_session_with_a_clear_error(
+def test_a_file_fails_by_itself_on_a_disk_that_fills_up(
     files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    files.offer([file_entry(b"a")], XXH3)
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
     if failing == "pwrite":
         files.write(0, 0, memoryview(b"h"))
 
@@ -434,10 +434,45 @@ def test_a_disk_that_fills_up_ends_the_session_with_a_clear_error(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, failing, full)
-    with pytest.raises(TransferError, match="a: no space left"):
-        files.write(0, 1, memoryview(b"ello"))
+    files.write(0, 1, memoryview(b"e"))
     monkeypatch.undo()
-    files.close(complete=False)
+    files.write(0, 2, memoryview(b"llo"))
+    assert failure_of(files, 0).startswith("no space left")
+    assert not list(root.iterdir())
+    assert deliver(files, 1, b"hello").status is EntryStatus.OK
+
+
+def test_an_error_of_a_late_write_belongs_to_the_file_that_was_written(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where close(2) reports it; here when the cache closes the file to make room for another."""
+    monkeypatch.setattr(OPEN_FILES, "capacity", 1)
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    files.write(0, 0, memoryview(b"hello"))
+    close = os.close
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", fail)
+        files.write(1, 0, memoryview(b"hello"))
+    assert failure_of(files, 0) == "the receiver's disk quota is exceeded"
+    assert commit(files, 1, b"hello").status is EntryStatus.OK
+    assert [path.name for path in root.iterdir()] == ["b"]
+
+
+def test_a_temporary_file_that_another_process_truncates_is_not_published(files: IncomingFiles, root: Path) -> None:
+    files.offer([file_entry(b"a"), file_entry(b"b", 1 << 20, content=5)], XXH3)
+    for file_id in (0, 1):
+        files.write(file_id, 0, memoryview(b"hello"))
+        (part,) = root.iterdir()
+        os.truncate(part, 2)
+        if file_id:
+            files.write_hole(Hole(1, 5, (1 << 20) - 5))
+        outcome = commit(files, file_id, b"hello" + bytes(((1 << 20) - 5) * file_id))
+        assert (outcome.status, "truncated" in outcome.reason) == (EntryStatus.FAILED, True)
     assert not list(root.iterdir())
 
 
