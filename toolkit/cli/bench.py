@@ -57,7 +57,7 @@ def lan(
 ) -> int:
     """Compare TCP and UDP on a LAN of two network namespaces.
 
-    A veth pair connects the namespaces; with --rate, the kernel's token bucket filter limits it. The command needs
+    A veth pair connects the namespaces; with --rate, nettool's own emulator limits it. The command needs
     root, or a system that lets users create user namespaces.
 
     \b

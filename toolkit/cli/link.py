@@ -21,7 +21,7 @@ from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.netmodel.mahimahi import parse_trace
 from toolkit.netmodel.notation import LinkText, link_spec
 from toolkit.netmodel.profiles import PROFILES, profile
-from toolkit.netmodel.spec import LAN, LinkSpec, describe_path
+from toolkit.netmodel.spec import LinkSpec, describe_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def _print_links(json: bool) -> None:
 
 def _descriptions(spec: LinkSpec) -> dict[str, str]:
     """Return what the link does, by direction."""
-    if spec.kind == LAN:
+    if spec.is_bare:
         return {"both ways": "a veth pair"}
     forward, backward = (describe_path(path, spec.rtt_ns) for path in (spec.forward, spec.backward))
     if spec.forward == spec.backward:

@@ -36,8 +36,8 @@ def audit(
 ) -> PacketAudit:
     """The audit of one trial from the counters of the link and the results of the two endpoints.
 
-    A veth link of the kernel counts super-packets, so its figures cannot be compared with those of the endpoints. There
-    the endpoints are compared with each other, and drops of the queue and of the hosts explain what is missing.
+    A veth pair counts super-packets, which cannot be compared with the packets of the endpoints: its counts are left
+    out. It has no queue, and the endpoints are compared with each other.
     """
     forward, backward = link.forward, link.backward
     received = _received_by_tcp(sender, forward)
@@ -53,7 +53,7 @@ def audit(
         backward=_direction(
             link, backward, _sent(receiver, requests_arrived), _plus(acknowledged, pings.replies), sender
         ),
-        wire_bytes=forward.offered_bytes + backward.offered_bytes,
+        wire_bytes=forward.offered_bytes + backward.offered_bytes if link.emulator == TUN else None,
         late_p99_ms=link.late_p99_ns / 1e6,
         emulator_cpu_share=round(link.cpu_share, 4),
         dropped_by_emulator=forward.dropped.get(EMULATOR, 0) + backward.dropped.get(EMULATOR, 0),
@@ -79,16 +79,14 @@ def tolerance(packets: int) -> float:
 def _direction(
     link: LinkAccounting, path: PathAccounting, sent: int | None, received: int | None, target: EndpointResult
 ) -> DirectionAudit:
-    is_exact = link.emulator == TUN
+    if link.emulator != TUN:
+        return _between_endpoints(path, sent, received, target)
     queue_drops = path.dropped.get(QUEUE, 0) + path.dropped.get(AQM, 0)
-    missing_before = sent - path.offered if sent is not None and is_exact else 0
-    missing_after = path.delivered + path.duplicates - received if received is not None and is_exact else 0
-    if not is_exact and sent is not None and received is not None:
-        missing_after = sent - received
+    missing_before = sent - path.offered if sent is not None else 0
+    missing_after = path.delivered + path.duplicates - received if received is not None else 0
     # The kernels count their drops in super-packets: each explains up to MAX_SEGMENTS missing packets.
     before = min(max(0, missing_before), path.host_dropped * MAX_SEGMENTS)
-    known_drops = (target.socket_drops or 0) + (0 if is_exact else queue_drops)
-    after = min(max(0, missing_after), known_drops * MAX_SEGMENTS)
+    after = min(max(0, missing_after), (target.socket_drops or 0) * MAX_SEGMENTS)
     return DirectionAudit(
         sent=sent,
         offered=path.offered,
@@ -98,8 +96,23 @@ def _direction(
         in_flight=path.in_flight,
         delivered=path.delivered,
         received=received,
-        dropped_by_host=before + (after if is_exact else 0),
-        balance=missing_before + missing_after - before - after + path.imbalance * is_exact,
+        dropped_by_host=before + after,
+        balance=missing_before + missing_after - before - after + path.imbalance,
+    )
+
+
+def _between_endpoints(
+    path: PathAccounting, sent: int | None, received: int | None, target: EndpointResult
+) -> DirectionAudit:
+    missing = sent - received if sent is not None and received is not None else 0
+    by_host = min(max(0, missing), (path.host_dropped + (target.socket_drops or 0)) * MAX_SEGMENTS)
+    return DirectionAudit(
+        sent=sent,
+        offered=None,
+        delivered=None,
+        received=received,
+        dropped_by_host=by_host,
+        balance=missing - by_host,
     )
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from toolkit.channel import Address
 from toolkit.compare.diagnosis import expected_bps
 from toolkit.compare.host_info import host_info
-from toolkit.compare.paths import LINK, LOOPBACK, BenchPath
+from toolkit.compare.paths import LOOPBACK, BenchPath
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.compare.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
@@ -263,7 +263,7 @@ def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
 
 def _method(plan: Plan) -> list[str]:
     lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _ENCRYPTION]
-    if any(path.kind == LINK for path in plan.paths):
+    if any(path.spec is not None and not path.spec.is_bare for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:
         lines.append(f"Background flow: {plan.background_flow.label} shares the path, and starts before each transfer.")

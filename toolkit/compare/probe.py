@@ -7,7 +7,6 @@ from toolkit.compare.records import Probe, RoundTrips
 from toolkit.compare.stats import quantile
 from toolkit.emulator.check import QUICK_CHECK, LinkCheck, check
 from toolkit.emulator.link import Link
-from toolkit.netmodel.spec import LAN
 
 
 def probe(path: BenchPath, link: Link) -> Probe:
@@ -16,13 +15,13 @@ def probe(path: BenchPath, link: Link) -> Probe:
     The second check is for a host that was busy during the first. Raises NettoolError if the link closes meanwhile.
     """
     result = check(link, QUICK_CHECK)
-    if not result.is_met and link.spec.kind != LAN:
+    if not result.is_met and not link.spec.is_bare:
         result = check(link, QUICK_CHECK)
-    return _record(path, result, is_emulated=link.spec.kind != LAN)
+    return _record(path, result, is_emulated=not link.spec.is_bare)
 
 
 def _record(path: BenchPath, result: LinkCheck, is_emulated: bool) -> Probe:
-    """A LAN has no specification to meet: it is as fast as this kernel."""
+    """A LAN without a rate has no specification to meet: it is as fast as this kernel."""
     (forward,) = result.directions
     is_judged = is_emulated and any(finding.is_met is not None for finding in result.findings)
     text = "; ".join(f"{f.metric}: {f.measured} (requested: {f.requested})" for f in result.findings)

@@ -157,23 +157,23 @@ class DirectionAudit:
     """Packets of one direction, counted at the endpoints and by the link between them (`toolkit.compare.packet_audit`).
 
     sent, received:   counted by the endpoints; None where an endpoint does not know
-    offered:          packets that reached the link
+    offered:          packets that reached the link; None where the link counts super-packets
     lost_by_link:     lost or corrupted by the link
     dropped_by_queue: dropped by the link's queue
     duplicated:       extra copies made by the link
     in_flight:        still on the link when it was read
-    delivered:        left the link, extra copies not counted
+    delivered:        left the link, extra copies not counted; None like `offered`
     dropped_by_host:  lost by the endpoints' own kernels
     balance:          packets that no counter accounts for; 0 when all is well
     """
 
     sent: int | None = None
-    offered: int = 0
+    offered: int | None = 0
     lost_by_link: int = 0
     dropped_by_queue: int = 0
     duplicated: int = 0
     in_flight: int = 0
-    delivered: int = 0
+    delivered: int | None = 0
     received: int | None = None
     dropped_by_host: int = 0
     balance: int = 0
@@ -181,7 +181,7 @@ class DirectionAudit:
     @property
     def packets(self) -> int:
         """Packets sent, as far as anybody knows."""
-        return self.sent or self.offered
+        return self.sent or self.offered or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class PacketAudit:
     """The `ledger` of a trial.
 
     forward, backward:   from the sender to the receiver, and back
-    wire_bytes:          bytes of IP packets offered, both directions
+    wire_bytes:          bytes of IP packets offered, both directions; None where the link counts super-packets
     late_p99_ms:         99th percentile of how late the emulator delivered packets
     emulator_cpu_share:  of one core
     dropped_by_emulator: packets that the emulator dropped for its own reasons
@@ -197,7 +197,7 @@ class PacketAudit:
 
     forward: DirectionAudit
     backward: DirectionAudit
-    wire_bytes: int = 0
+    wire_bytes: int | None = 0
     late_p99_ms: float = 0.0
     emulator_cpu_share: float = 0.0
     dropped_by_emulator: int = 0

@@ -178,7 +178,7 @@ class TrialRunner:
             if has_host_drops(ledger):
                 yield HOST_DROPS
             limit_ms = max(_LATE_MS, _LATE_SHARE * path.rtt_s * 1e3)
-            if path.kind == LINK and (ledger.late_p99_ms > limit_ms or ledger.dropped_by_emulator):
+            if ledger.late_p99_ms > limit_ms or ledger.dropped_by_emulator:
                 yield EMULATOR_LATE
         if self.probe is not None and self.probe.is_met is False:
             yield PROBE_OFF
@@ -230,12 +230,13 @@ def _facts(path: BenchPath, size: int, seconds: float, goodput_bps: float, serie
 def _cost(outcome: _Outcome, size: int) -> TrialCost:
     sender, receiver = outcome.sender, outcome.receiver
     is_alone = outcome.background_flow is None  # beside another flow the wire's bytes are not the transfer's own
+    wire_bytes = outcome.ledger.wire_bytes if outcome.ledger is not None and is_alone else None
     return TrialCost(
         cpu_seconds_sender=sender.cpu_seconds,
         cpu_seconds_receiver=receiver.cpu_seconds,
         peak_memory_bytes_sender=sender.peak_memory_bytes,
         peak_memory_bytes_receiver=receiver.peak_memory_bytes,
-        wire_bytes_per_payload_byte=outcome.ledger.wire_bytes / size if outcome.ledger and is_alone else None,
+        wire_bytes_per_payload_byte=None if wire_bytes is None else wire_bytes / size,
     )
 
 

@@ -25,7 +25,7 @@ from toolkit.emulator.interfaces import Addresses
 from toolkit.emulator.netem import KernelBackend
 from toolkit.emulator.tun import Emulator, open_tun
 from toolkit.errors import NettoolError
-from toolkit.netmodel.spec import LAN, LinkSpec
+from toolkit.netmodel.spec import LinkSpec
 
 MAX_MESSAGE_BYTES = 1 << 16
 NEAR, FAR = "near", "far"
@@ -92,7 +92,7 @@ class LinkProcess:
         addresses = request.addresses
         names = {NEAR: str(addresses.near), FAR: str(addresses.far), "far6": str(addresses.far_ipv6)}
         namespaces.add_hosts_entries(names)
-        is_tun = request.emulator == TUN and request.spec.kind != LAN
+        is_tun = request.emulator == TUN and not request.spec.is_bare
         devices, netlinks = [], []
         for end in (NEAR, FAR):
             self._networks[end] = self._keep(namespaces.new_network())

@@ -1,8 +1,10 @@
-"""The kernel's emulators on a veth pair: netem for a path, tbf for the rate of a plain LAN.
+"""The kernel's emulators on a veth pair: netem for a path, tbf for the rate.
 
-netem is the second choice for a path. It treats a super-packet of 64 KiB as one packet, so offloads must be off at both
-ends, which costs speed; its random draws cannot be repeated; its jitter is uniform and may reorder; and many kernels
-lack it. Its rate counts the bytes of Ethernet frames, 14 more per packet than IP.
+They are the second choice. Both treat a super-packet of UDP as one packet: `gso_max_segs` makes TCP send single
+packets, but the kernel splits super-packets of UDP behind the queue. netem's random draws cannot be repeated, its
+jitter is uniform and may reorder, and many kernels lack it. tbf counts the bytes of Ethernet frames, 14 more per packet
+than IP. It loses the tokens of a timer that is later than its burst lasts, and a busy machine has timers later than
+100 us; but a burst of milliseconds lets the start of every transfer pass unshaped.
 
 To read: tc-netem(8), tc-tbf(8), net/sched/sch_netem.c.
 """
@@ -56,7 +58,7 @@ def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
     options = netem_options(path)
     index = index_of(netlink, DEVICE)
     try:
-        netlink.link("set", index=index, gso_max_segs=1)  # otherwise netem delays and drops whole super-packets
+        netlink.link("set", index=index, gso_max_segs=1)  # of TCP: netem would delay and drop super-packets
         netlink.tc("add", "netem", index, "1:", **options)
     except NetlinkError as error:
         if error.code in (2, 95):  # ENOENT, EOPNOTSUPP: no such discipline
@@ -70,7 +72,7 @@ def install_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
     """Limit DEVICE to the rate of `path`. Raises UsageError for anything but a rate and a queue."""
     plain = PathSpec(rate_bps=path.rate_bps, queue=path.queue)
     if path != plain or path.queue.codel or path.queue.ecn_threshold_ns is not None:
-        raise UsageError("a LAN supports a rate and a queue and no other impairment: leave out '--link lan'")
+        raise UsageError("tbf supports a rate and a queue and no other impairment: leave out '--emulator netem'")
     _add_tbf(netlink, path, spec)
 
 

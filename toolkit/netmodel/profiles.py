@@ -33,7 +33,7 @@ _ALL = (
         "lan",
         "two machines on one switch, as fast as this kernel",
         LinkSpec(kind=LAN),
-        ("a veth pair, nothing emulated; --rate adds the kernel's tbf",),
+        ("a veth pair, nothing emulated; --rate adds a bottleneck",),
     ),
     Profile(
         "wifi",

@@ -173,7 +173,7 @@ TRACE_OPPORTUNITY_BYTES = 1504
 class LinkSpec:
     """Both directions, the MTU of both ends, and the seed of all random draws.
 
-    kind: WAN is emulated packet by packet; LAN is a veth pair, with the kernel's tbf if it has a rate
+    kind: LAN has no emulated delay unless its paths say so, and without anything to emulate it is as fast as the kernel
     """
 
     forward: PathSpec = field(default_factory=PathSpec)
@@ -187,6 +187,11 @@ class LinkSpec:
             raise UsageError(f"an MTU must lie between {MIN_MTU_BYTES} and {MAX_MTU_BYTES} bytes")
         if not 0 <= self.seed < 1 << 64:
             raise UsageError("a seed must be a whole number from 0 to 18446744073709551615")
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is a LAN of which nothing is to be emulated."""
+        return self.kind == LAN and self.forward == self.backward == PathSpec()
 
     @property
     def rtt_ns(self) -> int:

@@ -133,6 +133,11 @@ def test_a_link_that_contradicts_itself_does_not_balance() -> None:
 
 
 def test_on_veth_endpoints_are_compared_with_each_other() -> None:
-    audited = audit(link(lost=0, queue=5, emulator="veth", offered=300), *udp(received=SENT - 200))
+    """It counts super-packets: 300 for all the packets of the endpoints."""
+    counted = link(lost=0, queue=0, emulator="veth", offered=300)
+    audited = audit(counted, *udp(received=SENT - 200, drops=4))
     assert is_balanced(audited)
-    assert not is_balanced(audit(link(lost=0, queue=0, emulator="veth"), *udp(received=SENT - 200)))
+    forward = audited.forward
+    assert (forward.sent, forward.received, forward.dropped_by_host) == (SENT, SENT - 200, 200)
+    assert (forward.offered, forward.delivered, audited.wire_bytes) == (None, None, None)
+    assert not is_balanced(audit(counted, *udp(received=SENT - 200)))

@@ -41,6 +41,12 @@ def test_a_link_that_misses_it_is_checked_again(second: bool, monkeypatch: pytes
     assert ("NOT met" in recorded.text) is not second
 
 
+def test_a_lan_with_a_rate_is_judged_like_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = from_options("lan", {"rate": "1Gbit"}, seed=1)
+    assert probed(limited, [outcome(False), outcome(True)], monkeypatch).is_met is True
+    assert probed(limited, [outcome(False), outcome(False)], monkeypatch).is_met is False
+
+
 def test_nothing_is_judged_where_nothing_was_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     assert probed(LAN, [outcome(True)], monkeypatch).is_met is None
     assert probed(LINK, [outcome(None)], monkeypatch).is_met is None
