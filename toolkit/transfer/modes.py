@@ -43,21 +43,26 @@ def directory_mode(offered: int, umask: int) -> int:
     return offered & ~umask
 
 
-def apply_attributes(descriptor: int, mode: int, mtime_ns: int) -> None:
+def apply_attributes(descriptor: int, mode: int, mtime_ns: int) -> bool:
     """Set mode and modification time, as far as the file system has them; a directory keeps an inherited set-group-ID.
 
-    Raises OSError for any other failure: a remote file system may report a failed write here.
+    Returns whether both are set. Raises OSError for any other failure: a remote file system may report a failed write
+    here.
     """
     status = os.fstat(descriptor)
     if stat.S_ISDIR(status.st_mode):
         mode |= status.st_mode & _DIRECTORY_INHERITS
+    are_set = True
     try:
         os.fchmod(descriptor, mode)
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
+        are_set = False
     try:
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
+        are_set = False
+    return are_set

@@ -6,6 +6,7 @@ it. Holes are not written, which keeps the file sparse.
 """
 
 import errno
+import logging
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -24,11 +25,12 @@ from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
-from toolkit.transfer.modes import apply_attributes, directory_mode, file_mode, process_umask
+from toolkit.transfer.modes import directory_mode, file_mode, process_umask
 from toolkit.transfer.names import refusal_reason_untrusted
 from toolkit.transfer.space import PromisedSpace, promised_space
 from toolkit.transfer.tree import Tree
 
+_LOGGER = logging.getLogger(__name__)
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
 
 
@@ -103,6 +105,12 @@ class Storage:
         self._uncreated_bytes = 0
         self._tree.finish(complete)
         self._tree.close()
+        if self._tree.plain_entries:
+            _LOGGER.warning(
+                "mode or time of %d received entries could not be set: the file system does not allow it",
+                self._tree.plain_entries,
+            )
+            self._tree.plain_entries = 0
 
     def _check(self, entry: Entry, budget: ByteBudget) -> None:
         """Check an entry; make it if it is a directory. Raises RefusedEntryError."""
@@ -191,7 +199,7 @@ class _StoredFile(IncomingFile):
                     raise OSError(0, TRUNCATED)
                 if self._hole_bytes:
                     os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
-                apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
+                self._tree.apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
                 if self._durable:
                     os.fsync(descriptor)
                 self._close()

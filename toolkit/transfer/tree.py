@@ -45,6 +45,7 @@ class Tree:
     durable:      whether a name is on the disk (fsync of its directory) when the call that made it returns
     maps_extents: see preallocate.py
     device:       the `st_dev` of the directory's file system
+    plain_entries: how many files and directories have another mode or time than the sender's, which could not be set
 
     Raises UsageError if the directory cannot be opened.
     """
@@ -62,6 +63,7 @@ class Tree:
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[bytes, int, int]] = []  # path, mode, time
         self._made_bytes = 0  # of memory
+        self.plain_entries = 0
         self._published: set[int] = set()  # the files of this session, if files may be replaced
 
     @contextlib.contextmanager
@@ -169,6 +171,10 @@ class Tree:
         with contextlib.suppress(OSError, RefusedEntryError), self.directory(components[:-1]) as parent:
             os.unlink(components[-1], dir_fd=parent)
 
+    def apply_attributes(self, descriptor: int, mode: int, mtime_ns: int) -> None:
+        """See modes.py; counts in `plain_entries` where they could not be set."""
+        self.plain_entries += not apply_attributes(descriptor, mode, mtime_ns)
+
     def finish(self, complete: bool) -> None:
         """Set mode and time of the directories made; unless `complete`, remove those that are empty."""
         for path, mode, mtime_ns in reversed(self._made):
@@ -178,7 +184,7 @@ class Tree:
                     with self.directory(components[:-1]) as parent, contextlib.suppress(OSError):
                         os.rmdir(components[-1], dir_fd=parent)
                 with self.directory(components) as descriptor:
-                    apply_attributes(descriptor, mode, mtime_ns)
+                    self.apply_attributes(descriptor, mode, mtime_ns)
                     if self._durable:
                         os.fsync(descriptor)
         self._made.clear()

@@ -89,7 +89,7 @@ def test_a_directory_inherits_the_group_and_the_bit_of_a_shared_directory(root: 
 
 @pytest.mark.parametrize("failing", ["fchmod", "utime"])
 def test_a_verified_file_is_kept_where_modes_or_times_cannot_be_set(
-    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
 ) -> None:
     """As on FAT, or on a share of another user."""
 
@@ -100,6 +100,8 @@ def test_a_verified_file_is_kept_where_modes_or_times_cannot_be_set(
     files.offer([file_entry(b"a")], XXH3)
     assert deliver(files, 0, b"hello").status is EntryStatus.OK
     assert (root / "a").read_bytes() == b"hello"
+    files.close(complete=True)
+    assert "mode or time of 1 received entries could not be set" in caplog.text
 
 
 def test_a_write_error_that_shows_when_the_mode_is_set_is_a_failure(
