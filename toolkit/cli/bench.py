@@ -232,6 +232,8 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
         )
         return
     print_result(f"transports: {', '.join(setting.label for setting in plan.all_settings)}")
+    for name, reason in plan.left_out.items():
+        print_result(f"left out:   {name}: {reason}")
     print_result(f"paths:      {'; '.join(path.label for path in plan.paths)}")
     print_result(f"sizes:      {', '.join(format_size(size) for size in plan.sizes)}")
     least = least_blocks(plan.comparison_count)
@@ -249,6 +251,12 @@ def _print_json(results: Results, summary: Summary) -> None:
             "trials": [encode(trial) for trial in results.trials],
             "summary": [plain(row) for row in summary.rows],
             "headline": summary.headline,
+            "notes": summary.notes,
+            "factorials": [
+                {"path": verdict.path, "payload_bytes": verdict.payload_bytes, **plain(each)}
+                for verdict in summary.verdicts
+                for each in verdict.factorials
+            ],
         },
     )
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from toolkit.compare.factorial import Factorial, designs, factorial_text, factorials, mixes_factors
 from toolkit.compare.pairs import PairedTrials, goodput_bps
 from toolkit.compare.records import (
     CONTROL_SUFFIX,
@@ -52,6 +53,15 @@ _CONTROL = (
     "If the interval of the A/A control leaves {margin}, only larger differences than that interval allows are claimed."
 )
 _NO_CONTROL = "There is no A/A control, so nothing checks what this machine can resolve."
+_MIXED = (
+    "{mixed} differs from {baseline} in both transport and congestion control: a difference between them does not say "
+    "which of the two causes it."
+)
+_FACTORIALS = (
+    "Same congestion control, other transport, and the reverse: main effects of a 2 x 2 design on the logarithm of "
+    "goodput, computed within blocks; medians over blocks with 95% intervals. An interaction is named if its interval, "
+    "corrected for the number of interactions in the campaign, excludes 1."
+)
 _GIGABYTE = 1e9
 _SHORT_SHARE = 0.5
 
@@ -122,9 +132,10 @@ class Row:
 class PathVerdict:
     """What one path at one size shows: the rows compared there, and the verdicts as one sentence.
 
-    where:    the path and the size, for example "40 ms, 4 MiB"
-    sentence: the verdicts, without `where`
-    is_claim: whether any transport is faster, slower or equivalent
+    where:      the path and the size, for example "40 ms, 4 MiB"
+    sentence:   the verdicts, without `where`; what the factorials show comes first
+    is_claim:   whether any transport is faster, slower or equivalent
+    factorials: what transport and congestion control contribute, where combinations of both ran
     """
 
     path: str
@@ -133,6 +144,7 @@ class PathVerdict:
     where: str
     sentence: str
     is_claim: bool
+    factorials: Sequence[Factorial] = ()
 
     @property
     def text(self) -> str:
@@ -157,6 +169,16 @@ class Summary:
         """The verdicts as sentences."""
         return [verdict.text for verdict in self.verdicts]
 
+    @property
+    def notes(self) -> list[str]:
+        """What to know before reading the verdicts, as sentences."""
+        campaign = self.results.campaign
+        left_out = [f"{label} was left out: {reason}." for label, reason in campaign.left_out.items()]
+        mixed = mixes_factors(campaign)
+        if not mixed:
+            return left_out
+        return [*left_out, _MIXED.format(mixed=" and ".join(mixed), baseline=campaign.baseline)]
+
 
 def summarise(results: Results) -> Summary:
     """Compute the rows and verdicts of a campaign. Costly for a long campaign: call it once and pass the result on."""
@@ -168,7 +190,7 @@ def summarise(results: Results) -> Summary:
     for cell in cells:
         of_cell = [_row(cell, label, judged.get((cell, label))) for label in campaign.transports]
         rows += of_cell
-        verdicts.append(_path_verdict(results, of_cell))
+        verdicts.append(_path_verdict(results, of_cell, factorials(cell)))
     return Summary(results, rows, sorted(verdicts, key=lambda verdict: not verdict.is_claim))
 
 
@@ -177,7 +199,8 @@ def judging(campaign: Campaign) -> list[str]:
     margin = format_fraction(campaign.margin)
     is_controlled = campaign.baseline + CONTROL_SUFFIX in campaign.transports
     control = _CONTROL.format(margin=margin) if is_controlled else _NO_CONTROL
-    return [_FIGURES, _VERDICTS.format(comparisons=campaign.comparison_count, margin=margin, control=control)]
+    verdicts = _VERDICTS.format(comparisons=campaign.comparison_count, margin=margin, control=control)
+    return [_FIGURES, verdicts, *([_FACTORIALS] if designs(campaign) else [])]
 
 
 def plain(record: Any) -> dict[str, object]:
@@ -277,6 +300,8 @@ def _background_flow(good: Sequence[Trial]) -> BackgroundFlowResult | None:
 def _finite(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_finite(each) for each in value)
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
@@ -290,11 +315,13 @@ def _median(samples: Sequence[float | None]) -> float | None:
     return median(known) if known else None
 
 
-def _path_verdict(results: Results, cell: Sequence[Row]) -> PathVerdict:
+def _path_verdict(results: Results, cell: Sequence[Row], factors: Sequence[Factorial]) -> PathVerdict:
     base = next(row for row in cell if row.transport == results.campaign.baseline)
     sentence, is_claim = _sentence(base, cell, results.campaign.repeats)
     where = f"{base.path}, {format_size(base.payload_bytes)}"
-    return PathVerdict(base.path, base.payload_bytes, cell, where, sentence, is_claim)
+    if any(row.goodput_bps is not None for row in cell):
+        sentence = " ".join([*(f"{factorial_text(each)}." for each in factors), sentence])
+    return PathVerdict(base.path, base.payload_bytes, cell, where, sentence, is_claim, factors)
 
 
 def _sentence(base: Row, cell: Sequence[Row], blocks: int) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,23 @@ def host_info() -> HostInfo:
         load_1min=round(os.getloadavg()[0], 2),
         sysctl={name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None},
     )
+
+
+def offers_tcp_control(name: str, is_root: bool = False) -> bool:
+    """Whether this kernel has a TCP congestion control, and lets this process choose it.
+
+    is_root: choose it as root of a network namespace, who may choose any that the kernel has
+    """
+    if not hasattr(socket, "TCP_CONGESTION"):
+        return False
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+        except PermissionError:
+            return is_root
+        except OSError:
+            return False
+    return True
 
 
 def _usable_cores() -> int:

@@ -67,6 +67,15 @@ def is_mostly_sound(trials: Sequence[Trial]) -> bool:
     return sum(bool(trial.marks) for trial in trials) <= MARKED_SHARE * len(trials)
 
 
+def marked_text(trials: Sequence[Trial], whose: str = "of ") -> str | None:
+    """How many trials are marked, and with what; None if few enough are."""
+    if is_mostly_sound(trials):
+        return None
+    marked = [trial for trial in trials if trial.marks]
+    marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
+    return f"{len(marked)} {whose}{len(trials)} trials marked {marks}"
+
+
 def goodput_bps(trial: Trial) -> float:
     """The goodput of a trial; 0 if the transfer failed."""
     return max(trial.goodput_bps or 0.0, 0.0) if trial.is_counted else 0.0
@@ -80,9 +89,4 @@ def _doubt(trials: Sequence[Trial], base: Sequence[Trial]) -> str:
         return "no transfer was verified"
     if not any(trial.is_counted for trial in base):
         return "no transfer of the baseline was verified"
-    for side, whose in ((trials, "of "), (base, "of the baseline's ")):
-        if not is_mostly_sound(side):
-            marked = [trial for trial in side if trial.marks]
-            marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
-            return f"{len(marked)} {whose}{len(side)} trials marked {marks}"
-    return ""
+    return marked_text(trials) or marked_text(base, "of the baseline's ") or ""

@@ -11,8 +11,8 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +86,7 @@ class Plan:
     remote_wait_s:   how long to wait for the remote `nettool serve`
     remote_credential: what proves to it that this machine may come in
     margin:          the largest difference between two goodputs that counts as negligible
+    left_out:        label -> why this host cannot run a transport of the scenario
 
     Raises UsageError if the plan makes no sense.
     """
@@ -105,6 +106,7 @@ class Plan:
     remote_wait_s: float = 0.0
     remote_credential: Credential = _NO_CREDENTIAL
     margin: float = DEFAULT_MARGIN
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:
@@ -166,6 +168,7 @@ class Plan:
             limit_s=self.limit_s,
             competitor=self.background_flow,
             margin=self.margin,
+            left_out=self.left_out,
         )
 
 

@@ -100,6 +100,7 @@ class Campaign:
     limit_s:         time limit of one transfer
     competitor:      setting of the background flow that shares the path with each transfer; None for none
     margin:          the largest difference between two goodputs that counts as negligible
+    left_out:        label -> why this host could not run a transport of the scenario
     """
 
     name: str
@@ -118,6 +119,7 @@ class Campaign:
     limit_s: float = DEFAULT_LIMIT_S
     competitor: Setting | None = None
     margin: float = DEFAULT_MARGIN
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def comparison_count(self) -> int:

@@ -3,7 +3,7 @@
 A scenario is a TOML file. The command line takes precedence over it:
 
     kind = "link"                       # loopback, lan or link
-    transports = ["tcp-cubic", "udp-bbr"]
+    transports = ["tcp-cubic", "udp-bbr"]   # where the kernel lacks one, it is left out
     sizes = ["4MiB"]
     repeats = 9
     seed = 1
@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from toolkit.channel import Address
 from toolkit.compare import paths
+from toolkit.compare.host_info import offers_tcp_control
 from toolkit.compare.plan import TCP_DEFAULT, Plan, comparisons, default_repeats, parse_transports
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.compare.verdict import DEFAULT_MARGIN
@@ -34,6 +35,8 @@ from toolkit.errors import UsageError, printable
 from toolkit.security.credentials import Credential, NoCredential
 from toolkit.units import parse_duration_ns, parse_fraction, parse_size, to_seconds
 
+FACTORIAL = "tcp-cubic,tcp-bbr,udp-cubic,udp-bbr"
+"""What an emulated link compares: with all four, `toolkit.compare.factorial` tells transport and control apart."""
 LISTED = ("link", "rate", "rtt", "loss")
 """Options that may be lists on the command line; in a scenario file every option may."""
 _SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
@@ -53,6 +56,7 @@ class Scenario:
     wait:  how long to wait for a remote `nettool serve`, as a duration
     credential: what lets this machine in there
     margin: the largest negligible difference between two goodputs, as a percentage
+    is_from_file: whether the transports are those of a scenario file, which was written for any host
     """
 
     kind: str
@@ -71,19 +75,21 @@ class Scenario:
     wait: str | None = None
     credential: Credential | None = None
     margin: str | None = None
+    is_from_file: bool = False
 
     def merged_with(self, other: "Scenario") -> "Scenario":
         """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
         if other.kind != self.kind:
             raise UsageError(f"that scenario is for 'nettool bench {other.kind}'")
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, (), {})}
+        given["is_from_file"] = other.is_from_file and self.transports is None
         return replace(other, **{**given, "link": {**other.link, **self.link}})
 
     def plan(self) -> Plan:
         """Raises UsageError if the scenario makes no sense."""
         seed = 1 if self.seed is None else self.seed
         control = self.tcp_congestion_control or _tcp_default(self.kind)
-        settings = parse_transports(self.transports or "tcp,udp", control)
+        settings, left_out = self._settings(control)
         planned = self._paths(seed)
         sizes = [parse_size(size) for size in self.sizes or [_SIZES[self.kind]]]
         count = comparisons(settings, planned, sizes)
@@ -103,7 +109,21 @@ class Scenario:
             remote_wait_s=0.0 if self.wait is None else to_seconds(parse_duration_ns(self.wait)),
             remote_credential=self.credential or NoCredential(),
             margin=DEFAULT_MARGIN if self.margin is None else parse_fraction(self.margin),
+            left_out=left_out,
         )
+
+    def _settings(self, tcp_congestion_control: str) -> tuple[list[Setting], dict[str, str]]:
+        """The transports; and, of a scenario for any host, those that this kernel does not offer, with the reason."""
+        words = self.transports
+        if words is None:
+            is_factorial = self.kind == paths.LINK and self.tcp_congestion_control is None
+            words = FACTORIAL if is_factorial else "tcp,udp"
+        settings = parse_transports(words, tcp_congestion_control)
+        left_out = {}
+        if self.transports is None or self.is_from_file:
+            is_root = self.kind in (paths.LAN_KIND, paths.LINK)  # in the namespaces of its links
+            left_out = {each.label: reason for each in settings if (reason := _lacks(each, is_root))}
+        return [each for each in settings if each.label not in left_out], left_out
 
     def _paths(self, seed: int) -> list[paths.BenchPath]:
         if self.kind == paths.LOOPBACK:
@@ -130,6 +150,14 @@ def _tcp_default(kind: str) -> str:
         if TCP_DEFAULT not in (_SYSCTL / "tcp_allowed_congestion_control").read_text().split():
             return (_SYSCTL / "tcp_congestion_control").read_text().strip()
     return TCP_DEFAULT
+
+
+def _lacks(setting: Setting, is_root: bool) -> str:
+    """Why this kernel cannot run a TCP setting; empty if it can."""
+    control = setting.congestion_control
+    if setting.transport != "tcp" or control is None or offers_tcp_control(control, is_root):
+        return ""
+    return f"this kernel offers no {control} (as root: modprobe tcp_{control})"
 
 
 def _background_flow(text: str | None) -> Setting | None:
@@ -167,6 +195,7 @@ def read_scenario(path: Path) -> Scenario:
             competitor=_checked(str, values.pop("competitor", None)),
             margin=_checked(str, values.pop("margin", None)),
             link=_link_options({name.replace("-", "_"): value for name, value in link.items()}),
+            is_from_file=True,
         )
     except (TypeError, ValueError):
         raise UsageError(f"{shown}: a value has the wrong type; docs/method.md shows a scenario") from None
@@ -198,6 +227,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         limit_s=campaign.limit_s,
         background_flow=campaign.competitor,
         margin=campaign.margin,
+        left_out=campaign.left_out,
     )
 
 

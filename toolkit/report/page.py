@@ -125,7 +125,8 @@ def _verdicts(summary: Summary, name: str) -> Html:
     baseline = label(summary.results.campaign.baseline)
     cards = [_card(verdict, baseline) for verdict in summary.verdicts]
     title = element("h2", f"{name}: which transport is faster, and how certain that is")
-    return element("section", title, element("ol", *cards, class_="verdicts"))
+    notes = [element("p", printable(note, _MAX_SENTENCE), class_="note") for note in summary.notes]
+    return element("section", title, element("ol", *cards, class_="verdicts"), *notes)
 
 
 def _card(verdict: PathVerdict, baseline: str) -> Html:

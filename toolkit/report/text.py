@@ -66,9 +66,10 @@ def report_text(summaries: Sequence[Summary], imported: Sequence[Row] = (), tabl
 
 
 def report_object(summaries: Sequence[Summary], imported: Sequence[Row]) -> dict[str, Any]:
-    """A JSON object with `headline`, the verdicts as sentences, and `rows`, the flat rows."""
+    """A JSON object with `headline`, the verdicts as sentences, `notes`, and `rows`, the flat rows."""
     sentences = [sentence for summary in summaries for sentence in summary.headline]
-    return {"headline": sentences, "rows": _flat_rows(summaries, imported)}
+    notes = [note for summary in summaries for note in summary.notes]
+    return {"headline": sentences, "notes": notes, "rows": _flat_rows(summaries, imported)}
 
 
 def caption(campaign: Campaign) -> list[str]:
@@ -145,7 +146,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _campaign(summary: Summary, table_format: str) -> str:
     campaign = summary.results.campaign
-    parts = [_sentences(summary.headline, table_format)]
+    parts = [_sentences(summary.headline, table_format), _sentences(summary.notes, table_format)]
     parts += _tables(tables(summary), table_format, campaign.baseline + CONTROL_SUFFIX)
     parts.append(_sentences(caption(campaign), table_format))
     return "\n\n".join(part for part in parts if part)

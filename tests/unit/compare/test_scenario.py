@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.tcp_controls import default_control
 from toolkit.compare import plan as plan_module
+from toolkit.compare import scenario as scenario_module
+from toolkit.compare.host_info import offers_tcp_control
 from toolkit.compare.paths import loopback
 from toolkit.compare.plan import Plan, default_repeats, parse_transports
 from toolkit.compare.records import LinkOption
@@ -37,6 +39,37 @@ def test_defaults_for_each_kind() -> None:
     assert [path.label for path in named.paths] == ["starlink, 2% loss", "dsl, 2% loss"]
 
 
+def test_a_link_compares_both_controls_over_both_transports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    combined = ["tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr"]
+    monkeypatch.setattr(scenario_module, "offers_tcp_control", lambda _name, _is_root: True)
+    plan = Scenario("link").plan()
+    assert ([each.label for each in plan.settings], plan.left_out) == (combined, {})
+    assert [each.label for each in Scenario("link", tcp_congestion_control="reno").plan().settings] == [
+        "tcp-reno",
+        "udp-bbr",
+    ]
+    monkeypatch.setattr(scenario_module, "offers_tcp_control", lambda name, _is_root: name != "bbr")
+    file = tmp_path / "s.toml"
+    file.write_text(f"transports = {combined}")
+    for plan in (Scenario("link").plan(), Scenario("link").merged_with(read_scenario(file)).plan()):
+        assert [each.label for each in plan.settings] == ["tcp-cubic", "udp-cubic", "udp-bbr"]
+        assert plan.left_out == {"tcp-bbr": "this kernel offers no bbr (as root: modprobe tcp_bbr)"}
+        assert plan_of_record(plan.campaign("memory")) == plan
+    named = Scenario("link", transports="tcp-cubic,tcp-bbr").merged_with(read_scenario(file)).plan()
+    assert "tcp-bbr" in [each.label for each in named.settings]  # it was asked for: its trials say what is wrong
+
+
+def test_which_controls_the_kernel_offers() -> None:
+    assert offers_tcp_control(default_control())
+    assert not offers_tcp_control("nosuch", is_root=True)
+
+
+def test_the_scenario_of_make_bench_begins_without_loss() -> None:
+    losses = [path.loss for path in read_scenario(SCENARIOS[0].with_name("lossy.toml")).plan().paths]
+    assert losses[0] == 0
+    assert len(losses) > 2
+
+
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_every_scenario_in_bench_makes_a_plan(path: Path) -> None:
     plan = read_scenario(path).plan()
@@ -50,7 +83,8 @@ def test_the_number_of_blocks_grows_with_the_number_of_comparisons() -> None:
         return Scenario("link", transports="tcp,udp", link=link).plan().repeats
 
     assert blocks(loss=["0%"]) == blocks(loss=["0%", "1%", "5%"]) == 9
-    grid = Scenario("link", sizes=("1MiB", "2MiB"), link={"loss": ["0%", "1%"], "rtt": ["1ms", "2ms", "3ms", "4ms"]})
+    paths: dict[str, list[LinkOption]] = {"loss": ["0%", "1%"], "rtt": ["1ms", "2ms", "3ms", "4ms"]}
+    grid = Scenario("link", transports="tcp,udp", sizes=("1MiB", "2MiB"), link=paths)
     assert (grid.plan().comparison_count, grid.plan().repeats) == (16, 10)
     assert replace(grid, repeats=6).plan().repeats == 6
 

@@ -1,0 +1,151 @@
+"""The 2 x 2 design on campaigns with planted effects."""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tests.support.synthetic_campaign import Truth, make_results
+from toolkit.compare.comparison import judging, summarise
+from toolkit.compare.factorial import Arm, Factorial, decompose, designs, factorial_text
+from toolkit.compare.records import CPU_BOUND, Results
+
+ARMS: tuple[Arm, ...] = (("tcp", "cubic"), ("tcp", "bbr"), ("udp", "cubic"), ("udp", "bbr"))
+CONTROLS = ("cubic", "bbr")
+
+
+def blocks(
+    transport: float, control: float, interaction: float, count: int = 9, noise: float = 0.03, seed: int = 1
+) -> Mapping[Arm, Mapping[int, float]]:
+    """Goodputs with these planted ratios; what a block shares is a factor of two."""
+    generator = random.Random(seed)
+    shared = [2 ** generator.uniform(-1, 1) for _ in range(count)]
+    sign = {"tcp": -0.5, "udp": 0.5, "cubic": -0.5, "bbr": 0.5}
+
+    def goodput(arm: Arm, block: int) -> float:
+        a, b = (sign[word] for word in arm)
+        exponent = a * math.log(transport) + b * math.log(control) + a * b * math.log(interaction)
+        return 50e6 * shared[block] * math.exp(exponent + generator.gauss(0, noise))
+
+    return {arm: {block: goodput(arm, block) for block in range(count)} for arm in ARMS}
+
+
+def value_of(found: Factorial, name: str) -> float:
+    estimate = getattr(found, name)
+    return float(estimate.value)
+
+
+@pytest.mark.parametrize("interaction", [1.0, 2.0])
+def test_planted_effects_are_found(interaction: float) -> None:
+    found = decompose(blocks(1.04, 31.0, interaction), CONTROLS)
+    assert value_of(found, "transport") == pytest.approx(1.04, rel=0.05)
+    assert value_of(found, "control") == pytest.approx(31.0, rel=0.05)
+    assert value_of(found, "interaction") == pytest.approx(interaction, rel=0.08)
+    assert found.interacts == (interaction != 1.0)
+    text = factorial_text(found)
+    assert text.startswith("same congestion control, UDP instead of TCP: 1.0")
+    assert "same transport, BBR instead of CUBIC: 3" in text
+    assert ("the two interact" in text) == found.interacts
+    if found.interacts:  # main effects are averages: an interaction says over which transport the control gains more
+        assert found.by_transport["udp"].value / found.by_transport["tcp"].value == pytest.approx(2, rel=0.1)
+        assert "x (" in text.partition("BBR gains")[2]
+
+
+def test_intervals_hold_and_interactions_are_seldom_made_up() -> None:
+    campaigns = [decompose(blocks(0.9, 3.0, 1.0, noise=0.1, seed=seed), CONTROLS) for seed in range(200)]
+    for name, truth in (("transport", 0.9), ("control", 3.0)):
+        intervals = [getattr(found, name).interval for found in campaigns]
+        assert sum(each.low <= truth <= each.high for each in intervals) >= 185
+    assert sum(found.interacts for found in campaigns) <= 15
+
+
+def test_more_interactions_need_more_evidence() -> None:
+    goodputs = blocks(1.0, 3.0, 1.1, count=8)
+    one, many = (decompose(goodputs, CONTROLS, interactions=count).interaction for count in (1, 7))
+    assert one is not None
+    assert many is not None
+    assert one.interval is not None
+    assert one.interval.excludes_one
+    assert many.interval is None  # eight blocks cannot show an interaction among seven
+
+
+def test_a_missing_combination_leaves_the_effects_that_it_does_not_belong_to() -> None:
+    goodputs = blocks(1.5, 20.0, 1.0)
+    found = decompose({arm: each for arm, each in goodputs.items() if arm != ("tcp", "bbr")}, CONTROLS)
+    assert value_of(found, "transport") == pytest.approx(1.5, rel=0.05)
+    assert value_of(found, "control") == pytest.approx(20.0, rel=0.05)
+    assert found.interaction is None
+
+
+def test_failures_widen_an_interval_instead_of_disappearing() -> None:
+    goodputs = {arm: dict(each) for arm, each in blocks(1.0, 10.0, 1.0, noise=0.0).items()}
+    goodputs["udp", "bbr"][0] = goodputs["tcp", "bbr"][0] = 0.0  # undecided for the transport, and 0 for the control
+    goodputs["udp", "bbr"][1] = goodputs["tcp", "bbr"][1] = 0.0
+    found = decompose(goodputs, CONTROLS)
+    assert found.transport is not None
+    assert found.transport.interval == (0.0, math.inf)
+    assert found.control is not None
+    assert found.control.interval is not None
+    assert found.control.interval.low == 0.0
+    assert value_of(found, "control") == pytest.approx(10.0)
+    nothing = decompose({arm: dict.fromkeys(each, 0.0) for arm, each in goodputs.items()}, CONTROLS)
+    assert (nothing.transport, nothing.control, nothing.interacts) == (None, None, False)
+    assert "unknown" in factorial_text(nothing)
+    few = decompose({arm: {0: 1e6} for arm in ARMS}, CONTROLS)
+    assert "1.000 x (too few blocks for an interval)" in factorial_text(few)
+
+
+def campaign(*labels: str, interaction: float = 1.0, baseline: str = "tcp-cubic") -> Results:
+    goodputs = {"tcp-cubic": 3e6, "tcp-bbr": 90e6, "udp-cubic": 3e6, "udp-bbr": 90e6 * interaction, "tcp-reno": 2e6}
+    truth = Truth({(label, "5% loss"): goodputs[label] for label in labels}, baseline, repeats=9)
+    return make_results(truth, 1)
+
+
+def test_the_headline_separates_transport_and_control() -> None:
+    summary = summarise(campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr"))
+    (text,) = summary.headline
+    assert text.startswith("5% loss, 95.37 MiB: same congestion control, UDP instead of TCP: ")
+    assert text.index("BBR instead of CUBIC: 3") < text.index("udp-bbr is faster than tcp-cubic")
+    assert summary.notes == []
+    assert "2 x 2" in judging(summary.results.campaign)[-1]
+
+
+def test_a_comparison_of_two_changes_at_once_says_so() -> None:
+    summary = summarise(campaign("tcp-cubic", "udp-bbr"))
+    assert summary.verdicts[0].factorials == []
+    (note,) = summary.notes
+    assert note.startswith("udp-bbr differs from tcp-cubic in both transport and congestion control")
+    assert "2 x 2" not in judging(summary.results.campaign)[-1]
+    assert summarise(campaign("tcp-cubic", "udp-cubic")).notes == []
+
+
+def test_what_was_left_out_is_said() -> None:
+    results = campaign("tcp-cubic", "udp-cubic", "udp-bbr")
+    left_out = {"tcp-bbr": "this kernel offers no bbr"}
+    summary = summarise(replace(results, campaign=replace(results.campaign, left_out=left_out)))
+    assert summary.notes == ["tcp-bbr was left out: this kernel offers no bbr."]
+    (found,) = summary.verdicts[0].factorials
+    assert found.transport is not None
+    assert found.control is not None
+
+
+@pytest.mark.parametrize(
+    ("labels", "arms"),
+    [
+        (["tcp-cubic", "tcp-bbr", "tcp-reno", "udp-bbr", "udp-cubic"], [4]),
+        (["tcp-cubic", "tcp-reno", "udp-bbr", "udp-cubic"], [3, 3]),
+        (["tcp-cubic", "udp-cubic"], []),
+        (["tcp-cubic", "tcp-bbr"], []),
+    ],
+)
+def test_which_designs_a_campaign_has(labels: list[str], arms: list[int]) -> None:
+    assert [len(design) for design in designs(campaign(*labels).campaign)] == arms
+
+
+def test_marked_trials_allow_no_claim_on_the_effects() -> None:
+    results = campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr")
+    trials = [replace(t, marks=[CPU_BOUND]) if t.transport == "tcp-bbr" else t for t in results.trials]
+    (text,) = summarise(replace(results, trials=trials)).headline
+    assert "no claim on what transport and congestion control contribute (tcp-bbr: 9 of 9 trials marked" in text
