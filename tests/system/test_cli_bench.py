@@ -149,7 +149,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
     arguments = ("bench", "link", "--loss", "0%,1%,5%", "--repeat", "3", "--dry-run")
     ended = nettool_here(*arguments, cwd=tmp_path)
     assert ended.code == 0
-    assert "36 trials in 3 blocks" in ended.stdout
+    assert "60 trials in 3 blocks" in ended.stdout
     assert "comparisons: 3, which takes 7 blocks or more" in ended.stdout
     assert "comparisons:" not in nettool_here("bench", "link", "--dry-run", cwd=tmp_path).stdout
     assert "about " in ended.stdout
