@@ -150,11 +150,11 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
     ended = nettool_here(*arguments, cwd=tmp_path)
     assert ended.code == 0
     assert "60 trials in 3 blocks" in ended.stdout
-    assert "comparisons: 3, which takes 7 blocks or more" in ended.stdout
+    assert "comparisons: 9, which takes 9 blocks or more" in ended.stdout
     assert "comparisons:" not in nettool_here("bench", "link", "--dry-run", cwd=tmp_path).stdout
     assert "about " in ended.stdout
     printed = nettool_here(*arguments, "--json", cwd=tmp_path).object
-    assert (printed["trials"], len(printed["paths"])) == (36, 3)
+    assert (printed["trials"], len(printed["paths"])) == (60, 3)
     assert 60 < printed["seconds"] < 1800
     assert everything_below(tmp_path) == []
 
