@@ -208,6 +208,20 @@ def test_a_stream_arrives(network: Network, destination: Path) -> None:
     assert abs((destination / "from a pipe").stat().st_mtime - time.time()) < 60
 
 
+@pytest.mark.skipif(not Path("/sys/kernel/fscaps").exists(), reason="only Linux has it")
+def test_a_file_whose_size_says_nothing_is_read_to_its_end(network: Network, destination: Path) -> None:
+    """/proc says 0, and /sys a page."""
+    sources = [Path("/proc/version"), Path("/proc/sys/kernel/random"), Path("/sys/kernel/fscaps")]
+    sent, _ = transfer(network, sources, destination)
+    assert isinstance(sent, TransferResult), sent
+    for name, source in (
+        ("version", "/proc/version"),
+        ("random/poolsize", "/proc/sys/kernel/random/poolsize"),
+        ("fscaps", "/sys/kernel/fscaps"),
+    ):
+        assert (destination / name).read_bytes() == Path(source).read_bytes() != b""
+
+
 def test_a_stream_needs_no_room_for_temporary_files(
     network: Network, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

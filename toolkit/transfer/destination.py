@@ -61,7 +61,7 @@ class IncomingFile(CachedFile):
     granted_bytes: how much space on the disk it may use
     failure:      why the content cannot be stored, in words for both users; None unless that has happened
     on_complete:  called once, from any thread, when all content and the sender's digest are there, or the file failed
-    maps_extents: whether the file system gains by reserved blocks and by splicing (see preallocate.py)
+    maps_extents: whether the file system gains by reserved blocks and by splicing (see file_system.py)
     """
 
     __slots__ = (

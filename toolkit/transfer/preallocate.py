@@ -12,20 +12,7 @@ import os
 STEP_BYTES = 1 << 28  # reserved at a time: takes a fraction of a second, and little is wasted after a failure
 MIN_FILE_BYTES = 1 << 20  # for a smaller file the call costs more than it saves
 
-_EXT4_SUPER_MAGIC = 0xEF53  # statfs(2)
-_XFS_SUPER_MAGIC = 0x58465342
-_OVERLAYFS_SUPER_MAGIC = 0x794C7630  # stacked on another file system, in containers most often ext4 or XFS
 _FALLOC_FL_KEEP_SIZE = 1
-
-
-def maps_extents(descriptor: int) -> bool:
-    """Whether the file system of this descriptor benefits from reserved blocks."""
-    if _libc is None:
-        return False
-    status = (ctypes.c_long * 64)()  # f_type is the first field; the others are not read
-    if _libc.fstatfs(descriptor, status):
-        return False
-    return status[0] in (_EXT4_SUPER_MAGIC, _XFS_SUPER_MAGIC, _OVERLAYFS_SUPER_MAGIC)
 
 
 def reserve(descriptor: int, offset: int, length: int) -> None:
@@ -36,11 +23,10 @@ def reserve(descriptor: int, offset: int, length: int) -> None:
 
 
 def _load() -> ctypes.CDLL | None:
-    """The C library, if it has both calls (64-bit Linux)."""
+    """The C library, if it has the call (64-bit Linux)."""
     try:
         library = ctypes.CDLL(None, use_errno=True)
         library.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-        library.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
     except (OSError, AttributeError):
         return None
     return library if os.uname().sysname == "Linux" and ctypes.sizeof(ctypes.c_long) == 8 else None

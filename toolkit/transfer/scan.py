@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from toolkit.errors import UsageError, printable
+from toolkit.transfer.file_system import is_synthetic
 from toolkit.transfer.manifest import (
     MAX_ENCODED_PATH_BYTES,
     MAX_GROUP_BYTES,
@@ -21,7 +22,7 @@ from toolkit.transfer.manifest import (
     EntryKind,
 )
 from toolkit.transfer.names import display_name
-from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory
+from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory, open_named
 from toolkit.transfer.sources import (
     CHANGED,
     REPLACED,
@@ -57,11 +58,15 @@ OnSkipped = Callable[[SkippedEntry], None]
 
 @dataclass(frozen=True, slots=True)
 class SourceRoot:
-    """A source that the user named, checked; `path` and `status` are None for standard input."""
+    """A source that the user named, checked; `path` and `status` are None for standard input.
+
+    is_stream: whether the size of the file says nothing (file_system.py)
+    """
 
     path: bytes | None
     name: bytes
     status: os.stat_result | None
+    is_stream: bool = False
 
 
 def check_sources(sources: Sequence[str | os.PathLike[str]], recursive: bool, stream_name: str) -> list[SourceRoot]:
@@ -82,7 +87,7 @@ def totals_of(roots: Iterable[SourceRoot]) -> tuple[int, int] | tuple[None, None
     """The number of files and bytes; None for both if that takes a scan or the end of a stream to know."""
     files = size_bytes = 0
     for root in roots:
-        if root.status is None or stat.S_ISDIR(root.status.st_mode):
+        if root.status is None or root.is_stream or stat.S_ISDIR(root.status.st_mode):
             return None, None
         files += 1
         size_bytes += root.status.st_size
@@ -98,7 +103,7 @@ def scan(roots: Iterable[SourceRoot], directories: SourceDirectories, on_skipped
             yield SourceEntry(_directory(root.name, root.status))
             yield from _scan_directory(SourceDirectory(directories, root.path), root.name, on_skipped)
         elif root.status is not None:
-            yield from _file(None, root.path, root.name, root.status, on_skipped)
+            yield from _file(None, root.path, root.name, root.status, root.is_stream, on_skipped)
 
 
 def in_groups(entries: Iterable[SourceEntry]) -> Iterator[list[SourceEntry]]:
@@ -135,8 +140,21 @@ def _check_source(source: str, recursive: bool, stream_name: str) -> SourceRoot:
         if not name:
             raise UsageError(f"{shown}: the root directory has no name to send it under; name a directory below it")
     elif not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{shown}: is neither a file nor a directory; use - to send standard input")
-    return SourceRoot(os.fsencode(source), name, status)
+        raise UsageError(f"{shown}: is neither a file nor a directory; to send what it delivers, use - and < {shown}")
+    path = os.fsencode(source)
+    is_stream = stat.S_ISREG(status.st_mode) and not status.st_blocks and _is_synthetic(path)
+    return SourceRoot(path, name, status, is_stream)
+
+
+def _is_synthetic(path: bytes) -> bool:
+    try:
+        descriptor = open_named(path)
+    except OSError:
+        return False
+    try:
+        return is_synthetic(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _scan_directory(root: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
@@ -151,7 +169,9 @@ def _scan_directory(root: SourceDirectory, path: bytes, on_skipped: OnSkipped) -
         path = path + b"/" + name
         try:
             status = parent.status_of(name)
-            is_readable = not stat.S_ISREG(status.st_mode) or parent.is_readable(name)
+            is_file = stat.S_ISREG(status.st_mode)
+            is_readable = not is_file or parent.is_readable(name)
+            is_stream = is_file and not status.st_blocks and parent.is_synthetic()
         except OSError as error:
             on_skipped(SkippedEntry(path, os_error_text(error), is_failure=True))
             continue
@@ -161,13 +181,13 @@ def _scan_directory(root: SourceDirectory, path: bytes, on_skipped: OnSkipped) -
             yield SourceEntry(_directory(path, status))
             directory = parent.below(name)
             levels.append((directory, path, _names(directory, path, on_skipped)))
-        elif not stat.S_ISREG(status.st_mode):
+        elif not is_file:
             reason = "symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
             on_skipped(SkippedEntry(path, reason, is_failure=False))
         elif not is_readable:
             on_skipped(SkippedEntry(path, "permission denied", is_failure=True))
         else:
-            yield from _file(parent, name, path, status, on_skipped)
+            yield from _file(parent, name, path, status, is_stream, on_skipped)
 
 
 def _names(directory: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> Iterator[bytes]:
@@ -185,11 +205,20 @@ def _directory(name: bytes, status: os.stat_result) -> Entry:
 
 
 def _file(
-    directory: SourceDirectory | None, name: bytes, path: bytes, status: os.stat_result, on_skipped: OnSkipped
+    directory: SourceDirectory | None,
+    name: bytes,
+    path: bytes,
+    status: os.stat_result,
+    is_stream: bool,
+    on_skipped: OnSkipped,
 ) -> Iterator[SourceEntry]:
     """The entry of a file, see FileOrigin; none if it has changed since it was found."""
-    is_sparse = status.st_blocks * 512 < status.st_size
-    origin = FileOrigin(directory, name, display_name(path), FileIdentity.of(status), is_sparse)
+    is_sparse = not is_stream and status.st_blocks * 512 < status.st_size
+    origin = FileOrigin(directory, name, display_name(path), FileIdentity.of(status), is_sparse, is_stream)
+    mode = status.st_mode & PERMISSION_BITS
+    if is_stream:
+        yield SourceEntry(Entry(EntryKind.FILE, path, mode, _mtime_ns(status), None), origin)
+        return
     content_bytes = status.st_size
     if is_sparse:
         try:
@@ -202,7 +231,6 @@ def _file(
             content_bytes -= sum(holes)
         finally:
             os.close(descriptor)
-    mode = status.st_mode & PERMISSION_BITS
     entry = Entry(EntryKind.FILE, path, mode, _mtime_ns(status), status.st_size, content_bytes)
     yield SourceEntry(entry, origin)
 

@@ -249,11 +249,12 @@ class SendSession:
         for index, source in enumerate(group.sources):
             if source.entry.kind is EntryKind.DIRECTORY:
                 continue
-            if group.number or source.origin is None:
+            is_stream = source.entry.size_bytes is None
+            if group.number or is_stream:
                 self._wait_for_decisions(group)
             if group.is_refused(index):
                 continue
-            digest = self._send_stream(group, index) if source.origin is None else self._send_file(group, index)
+            digest = self._send_stream(group, index) if is_stream else self._send_file(group, index)
             if digest is None:
                 continue
             group.digests[index] = digest
@@ -308,9 +309,22 @@ class SendSession:
         return FileDigest(file_id, source.size_bytes, source.finish())
 
     def _send_stream(self, group: _OfferedGroup, index: int) -> FileDigest | None:
-        """Hand a stream to the channel; its digest, None if the receiver has given it up."""
+        """Hand a stream to the channel; its digest, None if it does not arrive, as `_send_file`."""
+        origin = group.sources[index].origin
+        if origin is None:
+            return self._send_slices(group, index, StreamSource(self._options.stream_fd, self._algorithm))
+        try:
+            descriptor = origin.open()
+            try:
+                return self._send_slices(group, index, StreamSource(descriptor, self._algorithm, origin))
+            finally:
+                os.close(descriptor)
+        except SourceChangedError as error:
+            self._endpoint.send(Withdraw(group.first_id + index, error.reason))
+            return None
+
+    def _send_slices(self, group: _OfferedGroup, index: int, stream: StreamSource) -> FileDigest | None:
         entry, file_id = group.sources[index].entry, group.first_id + index
-        stream = StreamSource(self._options.stream_fd, self._algorithm)
         while not group.is_refused(index):
             stream_slice = stream.next_slice()
             if stream_slice is None:

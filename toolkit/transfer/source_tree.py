@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from toolkit.transfer.file_system import is_synthetic
+
 MAX_OPEN_DIRECTORIES = 16
 
 _Result = TypeVar("_Result")
@@ -50,6 +52,10 @@ class SourceDirectory:
     def is_readable(self, name: bytes) -> bool:
         """Whether this user may read a file in this directory."""
         return self._directories.call(self, os.access, name, os.R_OK)
+
+    def is_synthetic(self) -> bool:
+        """See file_system.py."""
+        return self._directories.call(self, _is_synthetic)
 
     def open_file(self, name: bytes) -> int:
         """Open a file in this directory, and return the descriptor. The caller checks what kind of file it is."""
@@ -115,6 +121,10 @@ def _sorted_names(dir_fd: int) -> list[bytes]:
     with os.scandir(dir_fd) as found:
         keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=False) for one in found}
     return sorted(keys, key=lambda name: name + b"/" * keys[name])
+
+
+def _is_synthetic(dir_fd: int) -> bool:
+    return is_synthetic(dir_fd)
 
 
 def open_named(path: bytes) -> int:

@@ -3,6 +3,8 @@
 Another process may change a file while it is sent. A file is identified by device, inode, size, modification time and
 change time (ctime, which no program can set). If any of these differs whenever the file is opened, or after its last
 byte was read, the file is not delivered, so that no mixture of two versions arrives. The other files still are.
+
+The size of a file of /proc or /sys says nothing. Such a file is a stream, which is read to its end.
 """
 
 import errno
@@ -23,6 +25,8 @@ from toolkit.transfer.source_tree import SourceDirectory, open_named
 STREAM_SLICE_BYTES = 1 << 20
 REPLACED = frozenset({errno.ELOOP, errno.ENOTDIR})  # a link took the place of a file or of a directory
 CHANGED = "changed while it was sent; send it again when it is complete"
+GREW = "grew while it was sent; to send what it holds now, pipe it: cat FILE | nettool ... --name NAME - HOST"
+SIZE_0 = "it has content, but a size of 0; pipe it: cat FILE | nettool ... --name NAME - HOST"
 
 
 class SourceChangedError(TransferError):
@@ -89,6 +93,7 @@ class FileOrigin:
     path:      its name in that directory, or the path that the user named
     name:      the name that both users know
     identity:  its identity when it was offered
+    is_stream: whether it is read to its end, whatever its size and times say
     """
 
     directory: SourceDirectory | None
@@ -96,6 +101,7 @@ class FileOrigin:
     name: str
     identity: FileIdentity
     is_sparse: bool
+    is_stream: bool = False
 
     def open(self) -> int:
         """A descriptor of that file. Raises SourceChangedError if it is gone or its identity has changed."""
@@ -106,16 +112,26 @@ class FileOrigin:
                 raise SourceChangedError(self.name, CHANGED) from error
             raise SourceChangedError(self.name, f"can no longer be read ({os_error_text(error)})") from error
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or FileIdentity.of(status) != self.identity:
+        if not stat.S_ISREG(status.st_mode) or not self.is_same(status):
             os.close(descriptor)
-            raise SourceChangedError(self.name, CHANGED)
+            raise SourceChangedError(self.name, self.change_in(status))
         return descriptor
+
+    def is_same(self, status: os.stat_result) -> bool:
+        """Whether this is the status of the file that was offered, unchanged."""
+        return FileIdentity.of(status) == self.identity or (self.is_stream and status.st_dev == self.identity.device)
+
+    def change_in(self, status: os.stat_result) -> str:
+        """Why a file with this status cannot be sent in place of what was offered."""
+        device, inode, size_bytes, _, _ = FileIdentity.of(status)
+        is_larger = (device, inode) == self.identity[:2] and size_bytes > self.identity.size_bytes
+        return GREW if is_larger else CHANGED
 
     def is_unchanged(self) -> bool:
         """Whether the path still leads to the file that was offered."""
         try:
             status = self.directory.status_of(self.path) if self.directory else os.stat(self.path)
-            return FileIdentity.of(status) == self.identity
+            return self.is_same(status)
         except OSError:
             return False
 
@@ -189,12 +205,23 @@ class FileSource(CachedFile):
             self._check()
             identity = self._origin.identity
             self._digest.reread(identity.size_bytes)
-            if FileIdentity.of(os.fstat(self._ensure_open())) != identity:
-                raise SourceChangedError(self._origin.name, CHANGED)
+            descriptor = self._ensure_open()
+            status = os.fstat(descriptor)
+            if FileIdentity.of(status) != identity:
+                raise SourceChangedError(self._origin.name, self._origin.change_in(status))
+            if not identity.size_bytes and self._has_content(descriptor):
+                raise SourceChangedError(self._origin.name, SIZE_0)
             self._is_finished = True
             if not self._outstanding:
                 self._close()
             return self._digest.digest()
+
+    def _has_content(self, descriptor: int) -> bool:
+        """Whether a file of size 0 holds something after all, as some file systems in user space have it."""
+        try:
+            return bool(os.pread(descriptor, 1, 0))
+        except OSError:
+            return True
 
     @property
     def is_released(self) -> bool:
@@ -275,11 +302,13 @@ class StreamSlice:
 class StreamSource:
     """A source that can be read only once and whose size is known only at its end.
 
+    origin:     the file that the descriptor is open for; None for standard input
     size_bytes: how much was read so far
     """
 
-    def __init__(self, descriptor: int, algorithm: Algorithm) -> None:
+    def __init__(self, descriptor: int, algorithm: Algorithm, origin: FileOrigin | None = None) -> None:
         self.size_bytes = 0
+        self._origin = origin
         self._descriptor = descriptor
         self._hasher = algorithm.new()
         self._buffer = memoryview(bytearray(STREAM_SLICE_BYTES))
@@ -289,7 +318,7 @@ class StreamSource:
     def next_slice(self) -> StreamSlice | None:
         """What can be read now, at most STREAM_SLICE_BYTES; None if nothing yet, an empty slice at the end.
 
-        Does not block. Raises TransferError.
+        Does not block. Raises TransferError; SourceChangedError for a file, also if it waits for new content.
         """
         buffer, filled = self._buffer, 0
         try:
@@ -300,9 +329,14 @@ class StreamSource:
                 filled += count
             else:
                 if not filled:
+                    if self._origin is not None:
+                        raise SourceChangedError(self._origin.name, "has no end that could be waited for")
                     return None
         except OSError as error:
-            raise TransferError(f"standard input cannot be read ({os_error_text(error)})") from error
+            reason = f"cannot be read ({os_error_text(error)})"
+            if self._origin is not None:
+                raise SourceChangedError(self._origin.name, reason) from error
+            raise TransferError(f"standard input {reason}") from error
         data = bytes(buffer[:filled])
         self._hasher.update(data)
         stream_slice = StreamSlice(self.size_bytes, data)

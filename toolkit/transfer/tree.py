@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator
 
 from toolkit.errors import UsageError, printable
-from toolkit.transfer import preallocate
 from toolkit.transfer.destination import RefusedEntryError, storage_reason
+from toolkit.transfer.file_system import maps_extents
 from toolkit.transfer.modes import apply_attributes
 
 MAX_OPEN_DIRECTORIES = 16
@@ -43,7 +43,7 @@ class Tree:
     """The directory that a session writes to. Thread-safe. Paths are tuples of components relative to it.
 
     durable:      whether a name is on the disk (fsync of its directory) when the call that made it returns
-    maps_extents: see preallocate.py
+    maps_extents: see file_system.py
     device:       the `st_dev` of the directory's file system
     plain_entries: how many files and directories have another mode or time than the sender's, which could not be set
 
@@ -57,7 +57,7 @@ class Tree:
         except OSError as error:
             raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name an existing directory") from error
         self._durable = durable
-        self.maps_extents = preallocate.maps_extents(root)
+        self.maps_extents = maps_extents(root)
         self.device = os.fstat(root).st_dev
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}

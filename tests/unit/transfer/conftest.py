@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.sessions import Ends, channel_pair
-from toolkit.transfer import preallocate
+from toolkit.transfer import tree
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.storage import Storage
@@ -44,7 +44,7 @@ def files(root: Path) -> Iterator[IncomingFiles]:
 @pytest.fixture
 def splicing(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IncomingFiles]:
     """As `files`, on a file system that supports splicing and reserving blocks, whatever the real one is."""
-    monkeypatch.setattr(preallocate, "maps_extents", lambda _: True)
+    monkeypatch.setattr(tree, "maps_extents", lambda _: True)
     incoming = IncomingFiles(Storage(root, overwrite=False, durable=False))
     yield incoming
     incoming.close(complete=False)

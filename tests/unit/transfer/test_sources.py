@@ -96,6 +96,24 @@ def test_a_file_that_changes_is_an_error(path: Path, content: bytes, change: str
     source.close()
 
 
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="only Linux has it")
+def test_a_size_of_0_is_not_believed_where_the_file_system_is_not_known() -> None:
+    source = FileSource(origin_of(Path("/proc/version")), XXH3)
+    with pytest.raises(SourceChangedError, match="a size of 0; pipe it"):
+        source.finish()
+    source.close()
+
+
+def test_a_file_that_grows_is_told_apart(path: Path) -> None:
+    source = FileSource(origin_of(path), XXH3)
+    source.read_into(0, memoryview(bytearray(10)))
+    with open(path, "ab") as file:
+        file.write(b"one more line")
+    with pytest.raises(SourceChangedError, match=r"grew while it was sent; .* pipe it"):
+        source.finish()
+    source.close()
+
+
 def test_a_channel_gets_zeros_for_what_can_no_longer_be_read_and_the_session_the_error(path: Path) -> None:
     source = FileSource(origin_of(path), XXH3)
     os.truncate(path, 10_000)
@@ -184,6 +202,16 @@ def test_a_stream_gives_what_can_be_read_and_an_empty_slice_at_its_end() -> None
     os.close(reading)
     with pytest.raises(TransferError, match="standard input"):
         stream.next_slice()
+
+
+def test_a_file_that_waits_for_new_content_is_an_error(path: Path) -> None:
+    """As /proc/kmsg does."""
+    reading, writing = os.pipe()
+    stream = StreamSource(reading, XXH3, origin_of(path))
+    with pytest.raises(SourceChangedError, match="no end"):
+        stream.next_slice()
+    os.close(writing)
+    os.close(reading)
 
 
 def test_a_slice_of_a_stream_has_no_descriptor() -> None:

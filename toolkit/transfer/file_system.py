@@ -1,0 +1,68 @@
+"""Which kind of file system a descriptor is on, by the number that statfs(2) returns.
+
+Two facts depend on it. ext4 and XFS map blocks by extents and allocate them late (see preallocate.py). And the files of
+/proc, /sys and their like hold what the kernel writes while they are read: their size is 0, or that of a page, and says
+nothing about the content.
+
+Read: linux/magic.h.
+"""
+
+import ctypes
+import os
+
+_EXTENT_MAPPED = frozenset(
+    {
+        0xEF53,  # ext4
+        0x58465342,  # XFS
+        0x794C7630,  # overlayfs: stacked on another file system, in containers most often ext4 or XFS
+    }
+)
+_SYNTHETIC = frozenset(
+    {
+        0x9FA0,  # proc
+        0x62656572,  # sysfs
+        0x64626720,  # debugfs
+        0x74726163,  # tracefs
+        0x73636673,  # securityfs
+        0x0027E0EB,  # cgroup
+        0x63677270,  # cgroup2
+        0x62656570,  # configfs
+        0xF97CFF8C,  # selinuxfs
+        0x42494E4D,  # binfmt_misc
+        0x6165676C,  # pstore
+        0xDE5E81E4,  # efivarfs
+    }
+)
+
+
+def maps_extents(descriptor: int) -> bool:
+    """Whether the file system of this descriptor benefits from reserved blocks."""
+    return _type_of(descriptor) in _EXTENT_MAPPED
+
+
+def is_synthetic(descriptor: int) -> bool:
+    """Whether the kernel writes the files there while they are read, so that their size says nothing."""
+    return _type_of(descriptor) in _SYNTHETIC
+
+
+def _type_of(descriptor: int) -> int | None:
+    """The number of the file system; None if the system does not tell."""
+    if _libc is None:
+        return None
+    status = (ctypes.c_long * 64)()  # f_type is the first field; the others are not read
+    if _libc.fstatfs(descriptor, status):
+        return None
+    return int(status[0]) & 0xFFFFFFFF
+
+
+def _load() -> ctypes.CDLL | None:
+    """The C library, if its structure is the known one (64-bit Linux)."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        library.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    except (OSError, AttributeError):
+        return None
+    return library if os.uname().sysname == "Linux" and ctypes.sizeof(ctypes.c_long) == 8 else None
+
+
+_libc = _load()
