@@ -8,12 +8,13 @@ import pytest
 
 from toolkit.compare import background_flow
 from toolkit.compare.campaign import open_testbed, rerun, run
-from toolkit.compare.comparison import NO_CLAIM, summarise
+from toolkit.compare.comparison import summarise
 from toolkit.compare.plan import Plan, TrialSpec
 from toolkit.compare.record_file import Record, newest
 from toolkit.compare.records import LEDGER_OFF, Probe, Results, Trial
 from toolkit.compare.scenario import Scenario
 from toolkit.compare.trial import TrialRunner
+from toolkit.compare.verdict import NO_CLAIM
 from toolkit.compare.workspace import workspace
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from toolkit.compare.campaign import run
-from toolkit.compare.comparison import NO_CLAIM, summarise
+from toolkit.compare.comparison import summarise
 from toolkit.compare.records import UNRELIABLE, Results
 from toolkit.compare.scenario import Scenario
+from toolkit.compare.verdict import NO_CLAIM
 
 needs_iperf3 = pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
 needs_aioquic = pytest.mark.skipif(importlib.util.find_spec("aioquic") is None, reason="aioquic is not installed")

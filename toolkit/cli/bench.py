@@ -14,7 +14,7 @@ from toolkit.cli.access import CredentialArguments, with_credential
 from toolkit.cli.command import command, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments
-from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
+from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
 from toolkit.cli.target import parse_target
 from toolkit.compare.campaign import run
 from toolkit.compare.comparison import Summary, plain, summarise
@@ -26,6 +26,7 @@ from toolkit.compare.records import Probe, Results, Trial
 from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
 from toolkit.compare.verdict import least_blocks
 from toolkit.errors import ExitCode, UsageError
+from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.text import report_text
 from toolkit.security.credentials import Credential
 from toolkit.units import format_rate, format_seconds, format_size
@@ -181,7 +182,7 @@ def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaign
     if campaign.json:
         _print_json(results, summary)
     else:
-        print_result(report_text([summary]))
+        print_result(report_text([summary], width=result_width(MAX_COLUMNS)))
         print_result(f"Records: {path}")
     failed = sum(not trial.verified for trial in results.trials)
     if failed:

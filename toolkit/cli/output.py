@@ -5,6 +5,7 @@ Results go to stdout and everything else goes to stderr. With `--json`, stdout t
 
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping
@@ -57,6 +58,13 @@ def print_result(text: str) -> None:
 def print_json(kind: str, fields: Mapping[str, Any]) -> None:
     """Write one JSON object, on one line, with its kind, schema and version (docs/data-format.md)."""
     print_result(json.dumps({"schema": JSON_SCHEMA, "kind": kind, "version": __version__, **fields}, allow_nan=False))
+
+
+def result_width(most: int) -> int:
+    """Return how wide a result may be: the width of the terminal that shows it, and at most `most` columns."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return most
+    return min(most, shutil.get_terminal_size((most, 24)).columns)
 
 
 def stderr_is_terminal() -> bool:

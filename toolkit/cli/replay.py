@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from toolkit.cli.command import command, number, option
 from toolkit.cli.options import Json
-from toolkit.cli.output import print_json, print_result
+from toolkit.cli.output import print_json, print_result, result_width
 from toolkit.compare.campaign import rerun, run, trial_of
 from toolkit.compare.comparison import summarise
 from toolkit.compare.json_codec import encode
@@ -17,6 +17,7 @@ from toolkit.compare.record_file import Writer, read
 from toolkit.compare.records import Results, Trial
 from toolkit.compare.scenario import plan_of_record
 from toolkit.errors import ExitCode, printable
+from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.text import report_text
 from toolkit.units import format_rate, format_seconds
 
@@ -54,7 +55,7 @@ def replay(
     if json:
         print_json("replay", {"records": str(path), "trials": [encode(one) for one in again.trials]})
     else:
-        print_result(report_text([summarise(again)]))
+        print_result(report_text([summarise(again)], width=result_width(MAX_COLUMNS)))
         print_result(f"Records: {path}. To compare: nettool diff {printable(str(records))} {path}")
     return ExitCode.OK if all(one.verified for one in again.trials) else ExitCode.FAILED
 

@@ -7,12 +7,13 @@ import typer
 
 from toolkit.cli.command import command, option
 from toolkit.cli.options import Json
-from toolkit.cli.output import print_json, print_result, print_status
+from toolkit.cli.output import print_json, print_result, print_status, result_width
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
 from toolkit.errors import UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report import iperf3, page
+from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.plots import write_pictures
 from toolkit.report.text import FORMATS, report_object, report_text
 
@@ -40,7 +41,8 @@ def report(
 ) -> None:
     """Show the results of campaigns: verdicts, tables, pictures.
 
-    The same records always give the same output. Pictures need matplotlib: pip install 'nettool[report]'.
+    Campaigns come in the order in which they were measured. The same records always give the same output. Pictures
+    need matplotlib: pip install 'nettool[report]'.
 
     \b
     Examples:
@@ -54,7 +56,8 @@ def report(
         raise UsageError("no records given: name files that nettool bench wrote, for example results/*.jsonl")
     if html:
         check_output(html, page.OPTION, page.MARK, inputs=[*(files or ()), *(imported or ())])
-    campaigns = [summarise(read(path)) for path in files or ()]
+    saved = sorted((read(path) for path in files or ()), key=lambda results: results.campaign.started_unix_s)
+    campaigns = [summarise(results) for results in saved]
     runs = [row for path in imported or () for row in iperf3.read(path)]
     if pictures:
         written = write_pictures(campaigns, pictures)
@@ -65,4 +68,4 @@ def report(
     if json:
         print_json("report", report_object(campaigns, runs))
     else:
-        print_result(report_text(campaigns, runs, table_format))
+        print_result(report_text(campaigns, runs, table_format, result_width(MAX_COLUMNS)))

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.compare.comparison import Row
 from toolkit.compare.records import Campaign, Trial
+from toolkit.compare.rows import Row
 from toolkit.compare.verdict import CLAIMS, FASTER
 from toolkit.report.drawing import (
     FIXED_INK,

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toolkit.compare.comparison import Row
 from toolkit.compare.records import UNRELIABLE
+from toolkit.compare.rows import Row
 from toolkit.compare.stats import Estimate
 from toolkit.compare.verdict import NO_CLAIM
 from toolkit.errors import UsageError, printable
@@ -96,6 +96,7 @@ def _row(run: Fields, file_name: str) -> Row:
         deviation_bps=None,
         seconds=Estimate(seconds, None),
         ratio=None,
+        block_ratios=(),
         pairs=0,
         censored=0,
         margin=0.0,
@@ -109,6 +110,7 @@ def _row(run: Fields, file_name: str) -> Row:
         reasons=None,
         why=_why(test, end, is_udp, seconds),
         retransmitted_packets=_optional(sent, "retransmits"),
+        resent_per_lost=None,
         wire_bytes_per_payload_byte=None,
         sender_cpu_s_per_gb=_cpu_s_per_gb(cpu, sender, seconds, gigabytes),
         receiver_cpu_s_per_gb=_cpu_s_per_gb(cpu, receiver, seconds, gigabytes),

@@ -1,7 +1,7 @@
 """The wording of figures, verdicts and marks, shared by the tables, the page and the terminal."""
 
 from toolkit.compare import records, verdict
-from toolkit.compare.comparison import Row
+from toolkit.compare.rows import Row
 from toolkit.compare.stats import Estimate, Interval
 from toolkit.errors import printable
 from toolkit.units import format_rate, format_ratio, format_seconds
@@ -12,7 +12,7 @@ MAX_LABEL = 48
 
 MAX_SHORT_LABEL = 24
 MAX_COLUMNS = 100
-"""Width of running text in a terminal."""
+"""No line in a terminal is longer."""
 
 REASONS = {
     "handshake_s": "handshake",
@@ -56,6 +56,12 @@ def verdict_words(row: Row) -> str:
         return f"no claim: {printable(row.because)}"
     word = f"{row.verdict}, negligible" if row.is_negligible else row.verdict
     return f"{word} (A/A control)" if row.is_control else word
+
+
+def short_verdict(row: Row) -> str:
+    """The verdict without its reason, for a narrow column."""
+    word = f"{row.verdict}, negligible" if row.is_negligible else row.verdict
+    return f"A/A control: {word}" if row.is_control else word
 
 
 def rate_interval(interval: Interval | None) -> str:

@@ -17,10 +17,12 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
-from toolkit.compare.comparison import BASELINE, PathVerdict, Row, Summary, judging
+from toolkit.compare.comparison import Summary, judging
+from toolkit.compare.findings import PathVerdict
 from toolkit.compare.json_codec import encode
 from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
+from toolkit.compare.rows import BASELINE, Row
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER
 from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
@@ -31,6 +33,7 @@ from toolkit.report.labels import label
 from toolkit.report.plots import pictures
 from toolkit.report.tables import Cell, Column, Table, imported_tables, tables
 from toolkit.report.text import caption, started_text
+from toolkit.report.text import names as campaign_names
 from toolkit.units import format_ratio, format_size
 
 OPTION, MARK = "--html", b"<title>nettool: "
@@ -61,7 +64,7 @@ def write_page(summaries: Sequence[Summary], path: Path, imported: Sequence[Row]
 def page(summaries: Sequence[Summary], imported: Sequence[Row] = ()) -> str:
     """The page as text."""
     script = _asset("page.js")
-    names = _names(summaries)
+    names = campaign_names(summaries)
     main = element(
         "main",
         *(_verdicts(summary, name) for summary, name in zip(summaries, names, strict=True)),
@@ -109,15 +112,6 @@ def _header(names: Sequence[str], has_imported: bool) -> Html:
         element("h1", _TITLE),
         element("nav", *links, aria_label="On this page") if len(links) > 1 else Html(""),
     )
-
-
-def _names(summaries: Sequence[Summary]) -> list[str]:
-    """The names of the campaigns, numbered where they are equal."""
-    kinds = [_capitalized(label(summary.results.campaign.name)) for summary in summaries]
-    return [
-        f"{kind} {kinds[: number + 1].count(kind)}" if kinds.count(kind) > 1 else kind
-        for number, kind in enumerate(kinds)
-    ]
 
 
 def _verdicts(summary: Summary, name: str) -> Html:
@@ -304,10 +298,6 @@ def _download(results: Results) -> Html:
 
 def _verdict_class(verdict: str) -> str:
     return verdict.replace(" ", "-")
-
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _asset(name: str) -> str:

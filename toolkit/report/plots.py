@@ -12,8 +12,9 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
-from toolkit.compare.comparison import Row, Summary, median_trial
+from toolkit.compare.comparison import Summary
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Trial
+from toolkit.compare.rows import Row, median_trial
 from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
 from toolkit.report import figures

@@ -10,8 +10,9 @@ from functools import partial
 from statistics import median
 from typing import Protocol, TypeVar
 
-from toolkit.compare.comparison import Row, RowDelay, Summary
+from toolkit.compare.comparison import Summary
 from toolkit.compare.records import BackgroundFlowResult, DirectionAudit, Probe, Results, Trial
+from toolkit.compare.rows import Row, RowDelay
 from toolkit.compare.stats import Estimate
 from toolkit.compare.verdict import INCONCLUSIVE
 from toolkit.errors import printable
@@ -23,6 +24,7 @@ from toolkit.report.labels import (
     rate_interval,
     ratio_interval,
     seconds_interval,
+    short_verdict,
     verdict_words,
 )
 from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
@@ -120,18 +122,18 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
         (Column(f"x {baseline}", True), lambda row: _estimate(row.ratio, lambda e: format_ratio(e.value))),
         (Column("95% interval of ratio", True), lambda row: _estimate(row.ratio, ratio_interval)),
         (Column("time", True), lambda row: _estimate(row.seconds, lambda e: format_seconds(e.value))),
-        (Column("resent", True), lambda row: _number(row.retransmitted_packets, "{:.0f}")),
         (Column("verified", True), lambda row: Cell(f"{row.verified}/{row.trials}", row.verified)),
         (Column("marks"), lambda row: _text(", ".join(printable(mark) for mark in row.marks))),
         (Column("why", is_prose=True), lambda row: _text(printable(row.why, 400))),
     ]
     if baseline is None:
         columns = [(column, make) for column, make in columns if column.title != "verified"]
-        note = "Each row is one run, as the program reported it: it ran for a fixed time and verified no digest. "
-        note += "Resent counts packets."
+        note = "Each row is one run, as the program reported it: it ran for a fixed time and verified no digest."
     else:
-        note = f"Medians over verified trials. Ratios compare with {baseline} in the same block. Goodput is measured "
-        note += "from the first connect to the receiver's verified digest. Resent counts packets."
+        note = (
+            f"Medians; a failed transfer is slower than any other. Ratios compare with {baseline} in the same block. "
+        )
+        note += "Goodput is measured from the first connect to the receiver's verified digest."
     if any(row.verdict == INCONCLUSIVE for row in rows):
         note += " Inconclusive: these trials cannot tell; it does not mean that there is no difference."
     marks = sorted({mark for row in rows for mark in row.marks})
@@ -140,6 +142,17 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
     if marks:
         note += " If more than a fifth of the trials are marked, nothing is claimed."
     return _build(SPEED, "Goodput and verdicts", note, [*_keys(rows), *columns], rows)
+
+
+def verdict_table(summary: Summary) -> Table:
+    """What decides, in as few columns as a terminal has room for: SPEED has the rest."""
+    rows, baseline = summary.rows, label(summary.results.campaign.baseline)
+    columns: _Columns[Row] = [
+        (Column("goodput", True), _goodput),
+        (Column(f"x {baseline} [95% interval]", True), _ratio_with_interval),
+        (Column("verdict"), lambda row: _text(short_verdict(row))),
+    ]
+    return _build(SPEED, "Goodput and verdicts", "", [*_keys(rows), *columns], rows)
 
 
 def _reasons(rows: Sequence[Row]) -> Table:
@@ -157,16 +170,20 @@ def _reasons(rows: Sequence[Row]) -> Table:
 
 def _cost(rows: Sequence[Row]) -> Table:
     columns: _Columns[Row] = [
-        (Column("CPU s/GB, sender", True), lambda row: _number(row.sender_cpu_s_per_gb, "{:.2f}")),
-        (Column("CPU s/GB, receiver", True), lambda row: _number(row.receiver_cpu_s_per_gb, "{:.2f}")),
+        (Column("resent", True), lambda row: _number(row.retransmitted_packets, "{:.0f}")),
+        (Column("per lost", True), lambda row: _formatted(row.resent_per_lost, format_ratio)),
+        (Column("CPU, sender", True), lambda row: _number(row.sender_cpu_s_per_gb, "{:.2f}")),
+        (Column("CPU, receiver", True), lambda row: _number(row.receiver_cpu_s_per_gb, "{:.2f}")),
         (Column("memory, sender", True), lambda row: _formatted(row.sender_peak_memory_bytes, format_size)),
         (Column("memory, receiver", True), lambda row: _formatted(row.receiver_peak_memory_bytes, format_size)),
         (Column("wire bytes per byte", True), lambda row: _number(row.wire_bytes_per_payload_byte, "{:.3f}")),
     ]
-    note = "Medians. CPU: seconds of user and system time for 10^9 bytes of payload. Memory: peak resident set. "
-    note += "Wire bytes: IP packets in both directions, for each byte of payload."
-    known = [row for row in rows if row.verified or row.sender_cpu_s_per_gb is not None]
-    return _build(COST, "Cost", note, [*_keys(rows), *columns], known)
+    note = "Medians over verified trials. CPU: seconds of user and system time for 10^9 bytes of payload. Memory: peak "
+    note += "resident set. Resent: packets, and those for each packet that the link lost, over all trials. Wire bytes: "
+    note += "IP packets in both directions, for each byte of payload."
+    figures = ("sender_cpu_s_per_gb", "retransmitted_packets")
+    known = [row for row in rows if row.verified or any(getattr(row, name) is not None for name in figures)]
+    return _build(COST, "Cost, with CPU in seconds per gigabyte", note, [*_keys(rows), *columns], known)
 
 
 def _other_traffic(rows: Sequence[Row]) -> Table:
@@ -310,6 +327,14 @@ def _goodput(row: Row) -> Cell:
     if row.goodput_bps is None:
         return Cell("failed" if row.trials else "not run", None)
     return Cell(format_rate(row.goodput_bps.value), row.goodput_bps.value)
+
+
+def _ratio_with_interval(row: Row) -> Cell:
+    if row.ratio is None:
+        return _EMPTY
+    interval = row.ratio.interval
+    ends = f" [{format_ratio(interval.low)}, {format_ratio(interval.high)}]" if interval is not None else ""
+    return Cell(format_ratio(row.ratio.value) + ends, row.ratio.value)
 
 
 def _total_s(row: Row) -> float:

@@ -1,28 +1,31 @@
-"""Campaigns as text: verdicts, tables, and a caption with what was measured and where.
+"""Campaigns as text: tables, what they do not say in sentences, and a caption with what was measured and where.
 
-For people there are the table formats of tabulate, with the surrounding text escaped to match. For programs there are
-CSV and JSON: one flat row for each path, size and transport, in bytes, bits per second, seconds and milliseconds, under
-the field names of `toolkit.compare.comparison.Row` (docs/data-format.md).
+For people there are the table formats of tabulate, with the surrounding text escaped to match. No sentence appears
+twice: what holds for several paths or campaigns is said once. For programs there are CSV and JSON: one flat row for
+each path, size and transport, in bytes, bits per second, seconds and milliseconds, under the field names of
+`toolkit.compare.rows.Row` (docs/data-format.md).
 """
 
 import csv
 import html
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from textwrap import fill
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import gmtime, strftime
 from typing import Any
 
 from tabulate import tabulate
 
-from toolkit.compare.comparison import Row, Summary, plain
-from toolkit.compare.records import CONTROL_SUFFIX, Campaign
+from toolkit.compare.comparison import Summary, plain
+from toolkit.compare.findings import PathVerdict
+from toolkit.compare.records import Campaign
+from toolkit.compare.rows import Row
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.compare.verdict import least_blocks
 from toolkit.errors import printable
-from toolkit.report.labels import MAX_COLUMNS, NOTHING, REASONS, label
-from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables
+from toolkit.report.labels import MAX_COLUMNS, REASONS, label
+from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables, verdict_table
+from toolkit.report.terminal import fitted, wrapped
 from toolkit.units import format_size
 
 MARKUP = ("github", "latex", "html")
@@ -33,10 +36,6 @@ IN_TERMINAL = (SPEED, COST, TROUBLE)
 IMPORTED = "imported"
 
 _MAX_LINE = 2000
-_INDENT = "    "
-"""Of the further lines of a sentence in a terminal."""
-_MAX_PROSE_WIDTH = 60
-_MAX_HEADER_WIDTH = 12
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -51,25 +50,31 @@ _NESTED: Mapping[str, Mapping[str, str]] = {
 """Field of a row that is a mapping -> its keys with their names in a flat row."""
 
 
-def report_text(summaries: Sequence[Summary], imported: Sequence[Row] = (), table_format: str = "simple") -> str:
+def report_text(
+    summaries: Sequence[Summary],
+    imported: Sequence[Row] = (),
+    table_format: str = "simple",
+    width: int = MAX_COLUMNS,
+) -> str:
     """Campaigns, followed by the runs of other programs, in one of FORMATS.
 
-    The formats of TERMINAL show only the tables IN_TERMINAL; the page shows all of them.
+    The formats of TERMINAL show only the tables IN_TERMINAL, in at most `width` columns; the page shows all of them.
     """
     if table_format == "csv":
-        return _csv(_flat_rows(summaries, imported))
+        return _csv(flat_rows(summaries, imported))
     if table_format == "json":
         return json.dumps(report_object(summaries, imported), indent=1, allow_nan=False)
-    parts = [_campaign(summary, table_format) for summary in summaries]
-    parts += _tables(imported_tables(imported), table_format)
-    return "\n\n".join(parts)
+    parts = [part for summary in summaries for part in _campaign(summary, table_format, width)]
+    parts += _tables(imported_tables(imported), table_format, width)
+    parts.append(_sentences(_captions(summaries), table_format, width))
+    return "\n\n".join(part for part in parts if part)
 
 
 def report_object(summaries: Sequence[Summary], imported: Sequence[Row]) -> dict[str, Any]:
     """A JSON object with `headline`, the verdicts as sentences, `notes`, and `rows`, the flat rows."""
     sentences = [sentence for summary in summaries for sentence in summary.headline]
     notes = [note for summary in summaries for note in summary.notes]
-    return {"headline": sentences, "notes": notes, "rows": _flat_rows(summaries, imported)}
+    return {"headline": sentences, "notes": notes, "rows": flat_rows(summaries, imported)}
 
 
 def caption(campaign: Campaign) -> list[str]:
@@ -81,10 +86,10 @@ def caption(campaign: Campaign) -> list[str]:
 
     sizes = ", ".join(format_size(size) for size in campaign.sizes)
     lines = [
-        f"{label(campaign.name)}: one file of {sizes} in {label(campaign.storage)}.",
+        f"One file of {sizes} in {label(campaign.storage)}.",
         f"{campaign.repeats} blocks in random order (seed {campaign.seed}), after one warm-up of each transport.",
         f"{known(host.cores)} cores of {known(host.cpu)}, {known(host.system)} {known(host.kernel)}.",
-        f"nettool {known(host.nettool)}, Python {known(host.python)}, {started_text(campaign)}.",
+        f"nettool {known(host.nettool)}, Python {known(host.python)}.",
     ]
     if host.load_1min is not None and host.cores is not None and host.load_1min > host.cores / 2:
         lines.append(f"The machine was busy at the start (load {host.load_1min}): figures are lower and vary more.")
@@ -104,11 +109,20 @@ def started_text(campaign: Campaign) -> str:
     return strftime("%Y-%m-%d %H:%M UTC", gmtime(campaign.started_unix_s))
 
 
+def names(summaries: Sequence[Summary]) -> list[str]:
+    """The names of the campaigns, numbered where they are equal."""
+    kinds = [label(summary.results.campaign.name).capitalize() for summary in summaries]
+    return [
+        f"{kind} {kinds[: number + 1].count(kind)}" if kinds.count(kind) > 1 else kind
+        for number, kind in enumerate(kinds)
+    ]
+
+
 def flat_row(row: Row) -> dict[str, object]:
     """A row as plain values.
 
-    An estimate becomes its value and the fields `_low` and `_high`; a mapping becomes one field for each key. Every row
-    has the same fields.
+    An estimate becomes its value and the fields `_low` and `_high`; a mapping becomes one field for each key; a list
+    becomes words. Every row has the same fields.
     """
     fields: dict[str, object] = {}
     for name, value in plain(row).items():
@@ -120,13 +134,14 @@ def flat_row(row: Row) -> dict[str, object]:
             nested = value if isinstance(value, dict) else {}
             fields |= {flat_name: nested.get(key) for key, flat_name in _NESTED[name].items()}
         elif isinstance(value, tuple):
-            fields[name] = " ".join(value)
+            fields[name] = " ".join("inf" if each is None else str(each) for each in value)
         else:
             fields[name] = value
     return fields
 
 
-def _flat_rows(summaries: Sequence[Summary], imported: Sequence[Row]) -> list[dict[str, Any]]:
+def flat_rows(summaries: Sequence[Summary], imported: Sequence[Row]) -> list[dict[str, Any]]:
+    """The flat rows of campaigns and of other programs' runs, each with `campaign` and `started_unix_s`."""
     rows: list[dict[str, Any]] = []
     for summary in summaries:
         campaign = summary.results.campaign
@@ -144,84 +159,72 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return stream.getvalue().rstrip("\n")
 
 
-def _campaign(summary: Summary, table_format: str) -> str:
+def _campaign(summary: Summary, table_format: str, width: int) -> list[str]:
     campaign = summary.results.campaign
-    parts = [_sentences(summary.headline, table_format), _sentences(summary.notes, table_format)]
-    parts += _tables(tables(summary), table_format, campaign.baseline + CONTROL_SUFFIX)
-    parts.append(_sentences(caption(campaign), table_format))
-    return "\n\n".join(part for part in parts if part)
+    title = f"{label(campaign.name).capitalize()}, {started_text(campaign)}"
+    if table_format not in TERMINAL:
+        speed, *others = tables(summary)
+        sentences = _sentences(summary.headline, table_format, width)
+        return [_escape(table_format)(title), sentences, *_tables([speed, *others], table_format, width)]
+    others = [table for table in tables(summary) if table.name in IN_TERMINAL and table.name != SPEED]
+    decides = _table(verdict_table(summary), table_format, width)
+    return [title, decides, _remarks(summary.verdicts, width), *_tables(others, table_format, width)]
 
 
-def _tables(made: Sequence[Table], table_format: str, control: str = "") -> list[str]:
+def _captions(summaries: Sequence[Summary]) -> list[str]:
+    """The notes and captions of the campaigns. A sentence that holds for several of them appears once, with their names."""
+    by_line: dict[str, list[str]] = {}
+    for summary, name in zip(summaries, names(summaries), strict=True):
+        for line in (*summary.notes, *caption(summary.results.campaign)):
+            by_line.setdefault(line, []).append(name)
+    return [_about(where, line, len(summaries)) for line, where in by_line.items()]
+
+
+def _remarks(verdicts: Sequence[PathVerdict], width: int) -> str:
+    """What the table does not say, under the path and size that it is about; what holds for several comes last."""
+    by_line: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        whys = [f"{row.transport}: {row.why}" for row in verdict.rows if row.why and not row.is_control]
+        for line in dict.fromkeys((*verdict.effects, *verdict.remarks, *whys)):
+            by_line.setdefault(line, []).append(verdict.where)
+    shown = []
+    for verdict in verdicts:
+        own = [line for line, where in by_line.items() if where == [verdict.where]]
+        if own:
+            shown.append(printable(verdict.where, width))
+            shown += [wrapped(printable(line, _MAX_LINE), width, "  ") for line in own]
+    shared = [_about(where, line, len(verdicts)) for line, where in by_line.items() if len(where) > 1]
+    return "\n".join([*shown, *(wrapped(printable(line, _MAX_LINE), width) for line in shared)])
+
+
+def _about(where: Sequence[str], line: str, count: int) -> str:
+    """A sentence with what it is about in front, unless that is everything."""
+    return line if len(where) == count else f"{'; '.join(where)}: {line}"
+
+
+def _tables(made: Iterable[Table], table_format: str, width: int) -> list[str]:
     escape = _escape(table_format)
-    parts: list[str] = []
-    for table in made:
-        if table.name not in IN_TERMINAL and table_format in TERMINAL:
-            continue
-        parts += [escape(f"{table.title}."), _table(table, table_format)]
-        if table.name == SPEED and table_format in TERMINAL:
-            parts.append("\n".join(_explanations(table, control)))
-    return [part for part in parts if part]
+    return [f"{escape(table.title)}\n\n{_table(table, table_format, width)}" for table in made]
 
 
-def _table(table: Table, table_format: str) -> str:
-    """One table. A terminal has no room for the prose of SPEED; `_explanations` puts it below the table."""
-    is_wide = table_format in MARKUP
-    kept = [n for n, column in enumerate(table.columns) if is_wide or not column.is_prose or table.name != SPEED]
-    headers = [table.columns[n].title for n in kept]
-    cells = [[row[n].text for n in kept] for row in table.rows]
+def _table(table: Table, table_format: str, width: int) -> str:
     if table_format in TERMINAL:
-        headers = [_wrap_header(header) for header in headers]
-        _blank_repeats(cells)
+        return fitted(table, table_format, width)
+    headers = [column.title for column in table.columns]
+    cells = [[cell.text for cell in row] for row in table.rows]
     if table_format == "github":
         headers = [_github(header) for header in headers]
         cells = [[_github(text) for text in row] for row in cells]
-    align = ["right" if table.columns[n].is_figure else "left" for n in kept]
-    widths = [_MAX_PROSE_WIDTH if table.columns[n].is_prose and not is_wide else None for n in kept]
-    return tabulate(
-        cells,
-        headers,
-        tablefmt=table_format,
-        disable_numparse=True,
-        colalign=align,
-        maxcolwidths=widths if cells else None,
-    )
+    align = ["right" if column.is_figure else "left" for column in table.columns]
+    return tabulate(cells, headers, tablefmt=table_format, disable_numparse=True, colalign=align)
 
 
-def _explanations(table: Table, control: str) -> list[str]:
-    """The prose of each row but those of the A/A control, each with the keys of its row."""
-    prose = next((n for n, column in enumerate(table.columns) if column.is_prose), None)
-    if prose is None:
-        return []
-    keys = [n for n, column in enumerate(table.columns) if column.title in ("path", "size", "transport")]
-    return [
-        f"{', '.join(row[n].text for n in keys)}: {row[prose].text}"
-        for row in table.rows
-        if row[prose].text != NOTHING and row[keys[-1]].text != label(control)
-    ]
-
-
-def _blank_repeats(cells: list[list[str]]) -> None:
-    """Show a path only in the first of its rows, which groups the rows."""
-    last = None
-    for row in cells:
-        last, row[0] = row[0], "" if row[0] == last else row[0]
-
-
-def _wrap_header(header: str) -> str:
-    """Break a long header into two lines, near its middle."""
-    if len(header) < _MAX_HEADER_WIDTH or " " not in header:
-        return header
-    middle = min((n for n, c in enumerate(header) if c == " "), key=lambda n: abs(n - len(header) / 2))
-    return f"{header[:middle]}\n{header[middle + 1 :]}"
-
-
-def _sentences(lines: Sequence[str], table_format: str) -> str:
+def _sentences(lines: Sequence[str], table_format: str, width: int) -> str:
     """Each sentence on lines of its own, or in a paragraph or list item where the format needs one."""
     escape = _escape(table_format)
     shown = [escape(printable(line, _MAX_LINE)) for line in lines]
     if table_format in TERMINAL:
-        shown = [fill(line, MAX_COLUMNS, subsequent_indent=_INDENT, break_on_hyphens=False) for line in shown]
+        shown = [wrapped(line, width) for line in shown]
     if table_format == "github":
         return "\n".join(f"- {line}" for line in shown)
     return ("\n\n" if table_format == "latex" else "\n").join(shown)

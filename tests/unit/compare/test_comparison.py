@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.comparison import UNCHECKED, Row, plain, summarise
+from toolkit.compare.comparison import plain, summarise
+from toolkit.compare.findings import UNCHECKED
 from toolkit.compare.records import CPU_BOUND, Results
+from toolkit.compare.rows import Row
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, TOO_FEW
 from toolkit.report.text import report_text
 
@@ -164,7 +166,7 @@ def test_marks_do_not_hide_slow_trials() -> None:
     row = row_of(few)
     assert row.ratio == row_of(change(results, 2, goodput_bps=45e6)).ratio  # marked trials count as measured
     (text,) = summarise(few).headline
-    assert "2 of 10 by udp-bbr are marked" in text
+    assert "udp-bbr: 2 of 10 trials are marked cpu-bound." in text
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_a_failing_baseline_is_slower() -> None:
     assert plain(row_of(without))["ratio"] == (None, (None, None))
     (text,) = summarise(without).headline
     assert "udp-bbr is faster than tcp-cubic (∞ x its goodput in 10 pairs" in text
-    assert "9 of 10 by tcp-cubic failed and count as 0" in text
+    assert "tcp-cubic: 9 of 10 transfers failed and count as 0" in text
     assert "Infinity" not in report_text([summarise(without)], (), "json")
     assert "too few transfers of the A/A control" in row_of(results).because
 
@@ -209,7 +211,7 @@ def test_a_pair_in_which_both_failed_says_nothing() -> None:
     last = [trial for trial in results.trials if trial.block >= 4]
     assert row.ratio == row_of(replace(results, trials=last)).ratio
     assert "in 6 of 10 pairs" in summarise(both).headline[0]
-    assert "4 more, in which both failed, say nothing" in summarise(both).headline[0]
+    assert "4 more pairs, in which both transfers failed, say nothing" in summarise(both).headline[0]
     fewer = both
     for transport in ("udp-bbr", "tcp-cubic", "tcp-cubic#2"):
         fewer = change(fewer, 5, transport, **FAILED)
@@ -230,7 +232,7 @@ def test_no_claim_on_a_transport_that_never_arrives(transport: str) -> None:
     assert (row.verified, row.goodput_bps, row.ratio, row.why) == (0, None, None, "the peer disappeared")
     whose = "of the baseline " if transport == "tcp-cubic" else ""
     assert row_of(failed).because == f"no transfer {whose}was verified"
-    assert "no claim" in summarise(failed).headline[0]
+    assert "No claim on udp-bbr: " in summarise(failed).headline[0]
 
 
 def test_the_warm_up_does_not_count() -> None:

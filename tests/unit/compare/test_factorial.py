@@ -106,7 +106,7 @@ def campaign(*labels: str, interaction: float = 1.0, baseline: str = "tcp-cubic"
 def test_the_headline_separates_transport_and_control() -> None:
     summary = summarise(campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr"))
     (text,) = summary.headline
-    assert text.startswith("5% loss, 95.37 MiB: same congestion control, UDP instead of TCP: ")
+    assert text.startswith("5% loss, 95.37 MiB: Same congestion control, UDP instead of TCP: ")
     assert text.index("BBR instead of CUBIC: 3") < text.index("udp-bbr is faster than tcp-cubic")
     assert summary.notes == []
     assert "2 x 2" in judging(summary.results.campaign)[-1]
@@ -148,4 +148,4 @@ def test_marked_trials_allow_no_claim_on_the_effects() -> None:
     results = campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr")
     trials = [replace(t, marks=[CPU_BOUND]) if t.transport == "tcp-bbr" else t for t in results.trials]
     (text,) = summarise(replace(results, trials=trials)).headline
-    assert "no claim on what transport and congestion control contribute (tcp-bbr: 9 of 9 trials marked" in text
+    assert "No claim on what transport and congestion control contribute (tcp-bbr: 9 of 9 trials marked" in text

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.report_samples import HOSTILE, lossy, one_path, save, troubled
-from toolkit.compare.comparison import summarise
+from toolkit.compare.comparison import Summary, summarise
 from toolkit.compare.host_info import HostInfo
 from toolkit.compare.record_file import read
 from toolkit.compare.records import Results, TimeSplit
 from toolkit.report.text import FORMATS, TERMINAL, flat_row, report_text
+from toolkit.units import format_rate, format_ratio
 
 
 def comparison(results: Results, table_format: str = "simple") -> str:
@@ -34,18 +35,60 @@ def test_the_same_records_give_the_same_text(tmp_path: Path, make: object) -> No
         assert comparison(read(path), table_format) == comparison(results, table_format), table_format
 
 
-@pytest.mark.parametrize("table_format", TERMINAL)
-def test_the_verdicts_come_first(table_format: str) -> None:
+def test_each_cell_is_one_line_with_goodput_ratio_and_verdict() -> None:
     results = lossy()
-    first, *_ = comparison(results, table_format).split("\n\n")
-    assert re.sub(r"\n +", " ", first).split("\n") == sentences(results)
-    assert max(map(len, first.split("\n"))) <= 100
+    _, verdicts, *_ = comparison(results).split("\n\n")
+    lines = verdicts.split("\n")[3:]
+    for line, row in zip(lines, summarise(results).rows, strict=True):
+        assert row.transport in line
+        assert format_rate(row.goodput_bps.value if row.goodput_bps else 0.0) in line
+        if row.ratio is not None and row.ratio.interval is not None:
+            low, high = map(format_ratio, row.ratio.interval)
+            assert f" {format_ratio(row.ratio.value)} [{low}, {high}] " in line
+        assert line.endswith(f"A/A control: {row.verdict}" if row.is_control else row.verdict)
 
 
-def test_explanations_follow_the_table_but_not_for_the_control() -> None:
+def campaigns() -> list[Summary]:
+    long = "100 Mbit/s, 40 ms, 0.1% loss, bursts of 20 ms"
+    results = one_path()
+    path = next(iter(results.campaign.paths.values()))
+    wide = replace(results.campaign, paths={long: path})
+    return [
+        *map(summarise, (lossy(), troubled(), one_path(repeats=3), one_path())),
+        summarise(Results(wide, [replace(trial, path=long) for trial in results.trials])),
+    ]
+
+
+@pytest.mark.parametrize("table_format", TERMINAL)
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+def test_no_line_is_wider_than_the_terminal(table_format: str, width: int) -> None:
+    text = report_text(campaigns(), (), table_format, width)
+    assert max(map(len, text.split("\n"))) <= width
+
+
+def test_a_path_that_takes_too_much_room_becomes_a_heading() -> None:
+    text = report_text([campaigns()[-1]], (), "simple", 80)
+    lines = text.split("\n")
+    heading = lines.index("100 Mbit/s, 40 ms, 0.1% loss, bursts of 20 ms")
+    assert lines[heading + 1].startswith("  tcp-cubic ")
+    assert lines[heading + 2].endswith(" slower")
+
+
+def test_no_sentence_appears_twice() -> None:
+    text = report_text(campaigns()[:4], (), "simple")
+    joined = re.sub(r"\n +", " ", text)
+    said = [line.strip() for line in joined.split("\n") if line.rstrip().endswith(".")]
+    assert len(said) > 10
+    assert len(set(said)) == len(said)
+    assert joined.count("2 cores of A Processor") == 1
+
+
+def test_remarks_stand_under_their_path_and_the_control_has_none() -> None:
     text = comparison(lossy())
-    assert "loss 5%, udp-bbr: It ran at " in text
-    assert "loss 5%, tcp-cubic#2: It ran" not in text
+    remarks = text[text.index("loss 5%, 19.07 MiB\n") :]
+    assert re.search(r"\n  tcp-cubic: It ran at ", remarks)
+    assert "tcp-cubic#2: It ran" not in text
+    assert "udp-bbr spent " in remarks  # what the winner cost
 
 
 def test_no_format_contains_control_characters() -> None:
@@ -107,7 +150,7 @@ def test_the_caption_warns_of_a_busy_machine_and_too_few_pairs() -> None:
     assert "busy" not in comparison(results)
     few = comparison(one_path(repeats=3))
     assert "--repeat 6" in few
-    assert "no claim: too few pairs" in few
+    assert "No claim on udp-bbr: too few pairs" in few
     assert "--repeat" not in comparison(results)
 
 

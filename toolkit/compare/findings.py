@@ -1,0 +1,183 @@
+"""Verdicts as sentences: first the finding with its figures, then what stands behind it.
+
+A finding repeats what a row of the table shows. The remarks say only what the table does not: why a verdict is
+inconclusive and what would settle it, failures and marks, why the slowest was slow, and what the winner cost.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from toolkit.compare.factorial import Factorial, factorial_text
+from toolkit.compare.records import UNRELIABLE, Results
+from toolkit.compare.rows import SHORT, Row
+from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
+
+UNCHECKED = "Nothing checked what this machine can resolve: there was no A/A control."
+_NOTHING = "There is nothing to compare it with."
+_CANNOT_TELL = "these trials cannot tell which is faster, or whether they are equivalent"
+
+
+@dataclass(frozen=True, slots=True)
+class PathVerdict:
+    """What one path at one size shows: the rows compared there, and the verdicts in words.
+
+    where:      the path and the size, for example "40 ms, 4 MiB"
+    effects:    what transport and congestion control contribute, as sentences
+    findings:   the verdicts with the figures that they rest on, as sentences
+    remarks:    what the figures do not say, as sentences
+    is_claim:   whether any transport is faster, slower or equivalent
+    factorials: what `effects` are made from, where combinations of both ran
+    """
+
+    path: str
+    payload_bytes: int
+    rows: Sequence[Row]
+    where: str
+    effects: Sequence[str]
+    findings: Sequence[str]
+    remarks: Sequence[str]
+    is_claim: bool
+    factorials: Sequence[Factorial] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The effects, the verdicts and the remarks, without `where`."""
+        return " ".join((*self.effects, *self.findings, *self.remarks))
+
+    @property
+    def text(self) -> str:
+        """The sentence with the path and the size in front of it."""
+        return f"{self.where}: {self.sentence}"
+
+
+def path_verdict(results: Results, rows: Sequence[Row], factors: Sequence[Factorial] = ()) -> PathVerdict:
+    """The verdicts on the rows of one path and size."""
+    base = next(row for row in rows if row.transport == results.campaign.baseline)
+    others = [row for row in rows if not row.is_control and row is not base and UNRELIABLE not in row.marks]
+    ranked = sorted((row for row in others if row.verdict != NO_CLAIM), key=lambda row: -_value(row))
+    findings = [_finding(row, base, results.campaign.repeats) for row in ranked]
+    effects = [factorial_text(each) for each in factors] if any(row.goodput_bps for row in rows) else []
+    unfit = [f"No claim on {row.transport}: {row.because}." for row in others if row.verdict == NO_CLAIM]
+    return PathVerdict(
+        path=base.path,
+        payload_bytes=base.payload_bytes,
+        rows=rows,
+        where=f"{base.path}, {format_size(base.payload_bytes)}",
+        effects=[f"{text[:1].upper()}{text[1:]}." for text in effects],
+        findings=findings,
+        remarks=list(dict.fromkeys((*unfit, *_remarks(ranked, base, rows), *(() if others else (_NOTHING,))))),
+        is_claim=any(row.verdict in CLAIMS for row in ranked),
+        factorials=factors,
+    )
+
+
+def _value(row: Row) -> float:
+    return row.ratio.value if row.ratio is not None else 0.0
+
+
+def _finding(row: Row, base: Row, blocks: int) -> str:
+    """One verdict with the figures that it rests on."""
+    figures = _figures(row, base, blocks)
+    if row.verdict == EQUIVALENT:
+        return f"{row.transport} and {base.transport} are equivalent within {format_fraction(row.margin)} ({figures})."
+    if row.verdict == INCONCLUSIVE:
+        return f"{row.transport} against {base.transport} is inconclusive ({figures})."
+    by = f" by {_percent(row)}, which is negligible" if row.is_negligible else ""
+    return f"{row.transport} is {row.verdict} than {base.transport}{by} ({figures})."
+
+
+def _percent(row: Row) -> str:
+    """How far a negligible ratio is from 1."""
+    return "" if row.ratio is None else f"{abs(row.ratio.value - 1):.1%}"
+
+
+def _figures(row: Row, base: Row, blocks: int) -> str:
+    assert row.ratio is not None
+    assert row.ratio.interval is not None
+    low, high = row.ratio.interval
+    pairs = f"{row.pairs} pairs" if row.pairs == blocks else f"{row.pairs} of {blocks} pairs"
+    interval = f"95% interval {format_ratio(low)} to {format_ratio(high)}"
+    figures = f"{format_ratio(row.ratio.value)} x its goodput in {pairs}, {interval}"
+    if row.verdict in (FASTER, SLOWER) and row.goodput_bps is not None and base.goodput_bps is not None:
+        if row.regime == SHORT and row.seconds is not None and base.seconds is not None:
+            figures += f"; {format_seconds(row.seconds.value)} against {format_seconds(base.seconds.value)}"
+        else:
+            figures += f"; {format_rate(row.goodput_bps.value)} against {format_rate(base.goodput_bps.value)}"
+    return figures
+
+
+def _remarks(ranked: Sequence[Row], base: Row, rows: Sequence[Row]) -> Iterator[str]:
+    for row in ranked:
+        if row.verdict == INCONCLUSIVE:
+            yield f"{row.transport}: {row.because or _CANNOT_TELL}; {to_settle(row.more_blocks)}."
+    for row in (*ranked, base) if ranked else ():
+        yield from _flaws(row)
+    if ranked and not any(row.is_control for row in rows):
+        yield UNCHECKED
+    slowest, winner = _ends(ranked, base)
+    if slowest is not None and slowest.why:
+        yield f"{slowest.transport}: {slowest.why}"
+    if winner is not None:
+        yield from _price(winner, base if winner is not base else slowest)
+
+
+def _flaws(row: Row) -> Iterator[str]:
+    if row.verified < row.trials:
+        yield f"{row.transport}: {row.trials - row.verified} of {row.trials} transfers failed and count as 0."
+    if row.unmarked < row.verified:
+        marks = ", ".join(row.marks)
+        yield f"{row.transport}: {row.verified - row.unmarked} of {row.trials} trials are marked {marks}."
+    if row.censored:
+        yield f"{row.transport}: {row.censored} more pairs, in which both transfers failed, say nothing."
+
+
+def _ends(ranked: Sequence[Row], base: Row) -> tuple[Row | None, Row | None]:
+    """The slowest and the fastest transport, if the verdicts name them."""
+    if not ranked:
+        return None, None
+    if ranked[0].verdict == FASTER:
+        return (ranked[-1] if ranked[-1].verdict == SLOWER else base), ranked[0]
+    return (ranked[-1], base) if ranked[-1].verdict == SLOWER else (None, None)
+
+
+def _price(winner: Row, other: Row | None) -> Iterator[str]:
+    """What the fastest spent to be fast, each figure beside the other's."""
+    parts = [
+        part
+        for part in (
+            _beside("spent {} of processor time at both ends", _cpu_s, winner, other),
+            _beside("added {} of queueing delay", _queue_s, winner, other),
+            _resent(winner),
+        )
+        if part
+    ]
+    if parts:
+        yield f"{winner.transport} {', '.join(parts[:-1])}{' and ' if parts[1:] else ''}{parts[-1]}."
+
+
+def _resent(row: Row) -> str:
+    if row.resent_per_lost is None:
+        return ""
+    return f"resent {format_ratio(row.resent_per_lost)} packets for each one lost"
+
+
+def _beside(words: str, figure: Callable[[Row], float | None], row: Row, other: Row | None) -> str:
+    """A duration in words, with that of the other transport in brackets; empty if it is not known."""
+    own = figure(row)
+    its = figure(other) if other is not None else None
+    if own is None:
+        return ""
+    rest = f" ({other.transport}: {format_seconds(its)})" if other is not None and its is not None else ""
+    return words.format(format_seconds(own)) + rest
+
+
+def _queue_s(row: Row) -> float | None:
+    return max(0.0, row.delay_ms.median - row.delay_ms.base) / 1e3 if row.delay_ms is not None else None
+
+
+def _cpu_s(row: Row) -> float | None:
+    """Processor time of both ends in one transfer; None unless both are known."""
+    if row.sender_cpu_s_per_gb is None or row.receiver_cpu_s_per_gb is None:
+        return None
+    return (row.sender_cpu_s_per_gb + row.receiver_cpu_s_per_gb) * row.payload_bytes / 1e9

@@ -1,0 +1,192 @@
+"""Rows of figures: one transport on one path at one size, as medians over its trials."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from toolkit.compare.pairs import PairedTrials, goodput_bps
+from toolkit.compare.paths import LINK
+from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSplit, Trial
+from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation
+from toolkit.compare.verdict import Verdict
+
+BASELINE = "baseline"
+STEADY, SHORT = "steady", "short"
+_GIGABYTE = 1e9
+_SHORT_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RowDelay:
+    """Medians over trials of the round trip of a ping, in milliseconds: without a queue, and beside the transfer."""
+
+    base: float
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One transport on one path at one size: medians over trials, None where there is no figure.
+
+    In goodput, time and ratio a failed transfer is slower than any other, as in the verdict; other figures are those of
+    verified trials. A ratio, or an end of its interval, is infinite where trials of the baseline failed, and so is the
+    end of an interval of the time where trials of the transport failed.
+
+    trials, verified, unmarked: counted without the warm-up; `unmarked` is a part of `verified`
+    goodput_bps, seconds: with their intervals; `deviation_bps` is the median absolute deviation
+    block_ratios:     ratio in each block, in the order of time, without `censored` ones
+    ratio:            goodput relative to the baseline's trial in the same block, over `pairs` of trials
+    censored:         pairs in which both transfers failed; `pairs` does not contain them
+    margin:           the largest difference from 1 that the user calls negligible
+    reach:            largest factor between the baseline and its A/A control that their interval allows, at least 1;
+                      infinite if that is unknown, None without a control
+    verdict:          FASTER, SLOWER, EQUIVALENT, INCONCLUSIVE or NO_CLAIM; BASELINE for the baseline itself
+    is_negligible, because, more_blocks: see `toolkit.compare.verdict.Verdict`
+    is_control:       whether this is the A/A control
+    regime:           SHORT where handshake, ramp-up and tail took most of the time, else STEADY
+    resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
+    reasons, why:     where the time of the median trial went, and the sentence that explains it
+    """
+
+    path: str
+    payload_bytes: int
+    transport: str
+    trials: int
+    verified: int
+    unmarked: int
+    is_control: bool
+    goodput_bps: Estimate | None
+    deviation_bps: float | None
+    seconds: Estimate | None
+    ratio: Estimate | None
+    block_ratios: tuple[float, ...]
+    pairs: int
+    censored: int
+    margin: float
+    reach: float | None
+    verdict: str
+    is_negligible: bool
+    because: str
+    more_blocks: int | None
+    marks: tuple[str, ...]
+    regime: str | None
+    reasons: TimeSplit | None
+    why: str
+    retransmitted_packets: float | None
+    resent_per_lost: float | None
+    wire_bytes_per_payload_byte: float | None
+    sender_cpu_s_per_gb: float | None
+    receiver_cpu_s_per_gb: float | None
+    sender_peak_memory_bytes: float | None
+    receiver_peak_memory_bytes: float | None
+    delay_ms: RowDelay | None
+    competition: BackgroundFlowResult | None
+
+
+def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
+    """The row of one transport of a cell. `verdict`: None for the baseline."""
+    trials = cell.trials(label)
+    good = [trial for trial in trials if trial.is_counted]
+    goodputs = [goodput_bps(trial) for trial in trials]
+    seconds = [trial.seconds if trial.is_counted and trial.seconds is not None else math.inf for trial in trials]
+    ratios, censored = cell.pairs(label) if verdict is not None else ([], 0)
+    middle = median_trial(good)
+    return Row(
+        path=cell.path,
+        payload_bytes=cell.size,
+        transport=label,
+        trials=len(trials),
+        verified=len(good),
+        unmarked=sum(not trial.marks for trial in good),
+        is_control=label == cell.campaign.baseline + CONTROL_SUFFIX,
+        goodput_bps=_median_of_arrived(goodputs),
+        deviation_bps=median_absolute_deviation(goodputs) if good else None,
+        seconds=_median_of_arrived(seconds),
+        ratio=cell.ratio(label) if verdict is not None else None,
+        block_ratios=tuple(ratios),
+        pairs=len(ratios),
+        censored=censored,
+        margin=cell.campaign.margin,
+        reach=cell.reach,
+        verdict=verdict.word if verdict is not None else BASELINE,
+        is_negligible=verdict is not None and verdict.is_negligible,
+        because=verdict.because if verdict is not None else "",
+        more_blocks=verdict.more_blocks if verdict is not None else None,
+        marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
+        regime=_regime(middle),
+        reasons=middle.reasons if middle is not None else None,
+        why=middle.why if middle is not None else next((t.error for t in trials if t.error), ""),
+        retransmitted_packets=_median([t.retransmitted_packets for t in good]),
+        resent_per_lost=_resent_per_lost(good) if cell.campaign.paths[cell.path].kind == LINK else None,
+        wire_bytes_per_payload_byte=_median([t.cost.wire_bytes_per_payload_byte for t in good]),
+        sender_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_sender, t.payload_bytes) for t in good]),
+        receiver_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_receiver, t.payload_bytes) for t in good]),
+        sender_peak_memory_bytes=_median([t.cost.peak_memory_bytes_sender for t in good]),
+        receiver_peak_memory_bytes=_median([t.cost.peak_memory_bytes_receiver for t in good]),
+        delay_ms=_delay(good),
+        competition=_background_flow(good),
+    )
+
+
+def median_trial(good: Sequence[Trial]) -> Trial | None:
+    """The trial whose goodput is the median of the unmarked trials, or of all if every trial is marked."""
+    chosen = sorted([t for t in good if not t.marks] or good, key=lambda trial: (goodput_bps(trial), trial.block))
+    return chosen[(len(chosen) - 1) // 2] if chosen else None
+
+
+def _regime(trial: Trial | None) -> str | None:
+    if trial is None or trial.reasons is None or not trial.seconds:
+        return None
+    return SHORT if trial.reasons.startup_s > _SHORT_SHARE * trial.seconds else STEADY
+
+
+def _delay(good: Sequence[Trial]) -> RowDelay | None:
+    delays = [trial.delay for trial in good if trial.delay is not None]
+    if not delays:
+        return None
+    return RowDelay(
+        base=median(delay.base_ms for delay in delays),
+        median=median(delay.median_ms for delay in delays),
+        p95=median(delay.p95_ms for delay in delays),
+    )
+
+
+def _background_flow(good: Sequence[Trial]) -> BackgroundFlowResult | None:
+    results = [trial.competitor for trial in good if trial.competitor is not None]
+    if not results:
+        return None
+    return BackgroundFlowResult(
+        goodput_bps_alone=median(result.goodput_bps_alone for result in results),
+        goodput_bps_beside=median(result.goodput_bps_beside for result in results),
+        jain=median(result.jain for result in results),
+    )
+
+
+def _median_of_arrived(samples: Sequence[float]) -> Estimate | None:
+    """The median, where a failed transfer is slower than any other; None if that is what stands in the middle."""
+    ordered = sorted(samples)
+    middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
+    return estimated_median(samples) if middle and all(0 < sample < math.inf for sample in middle) else None
+
+
+def _resent_per_lost(good: Sequence[Trial]) -> float | None:
+    """None if the link's own count is not known, or it lost nothing. A LAN counts super-packets, not packets."""
+    counted = [
+        (trial.retransmitted_packets, trial.ledger.forward.lost_by_link + trial.ledger.forward.dropped_by_queue)
+        for trial in good
+        if trial.ledger is not None and trial.retransmitted_packets is not None
+    ]
+    lost = sum(count for _, count in counted)
+    return sum(resent for resent, _ in counted) / lost if lost else None
+
+
+def _per_gigabyte(costs: Sequence[tuple[float | None, int]]) -> float | None:
+    """Median of cost per gigabyte, from pairs of cost and payload size."""
+    return _median([cost / (size / _GIGABYTE) if cost is not None else None for cost, size in costs])
+
+
+def _median(samples: Sequence[float | None]) -> float | None:
+    known = [sample for sample in samples if sample is not None]
+    return median(known) if known else None
