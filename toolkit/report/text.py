@@ -172,7 +172,7 @@ def _campaign(summary: Summary, table_format: str, width: int) -> list[str]:
 
 
 def _captions(summaries: Sequence[Summary]) -> list[str]:
-    """The notes and captions of the campaigns. A sentence that holds for several of them appears once, with their names."""
+    """The notes and captions of the campaigns; a sentence that holds for several appears once, with their names."""
     by_line: dict[str, list[str]] = {}
     for summary, name in zip(summaries, names(summaries), strict=True):
         for line in (*summary.notes, *caption(summary.results.campaign)):
