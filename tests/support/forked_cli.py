@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.warm_starts import warm_starts
 from toolkit.cli.main import main
 
 
@@ -133,4 +134,5 @@ def _run(arguments: list[str], passed: list[Connection], folder: str, environmen
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["nettool", *arguments]
-    main()
+    with warm_starts():
+        main()

@@ -1,4 +1,4 @@
-"""Imports whatever the commands import, once, in the server process that `forked_cli` forks from."""
+"""Imports whatever the commands and their processes import, once, in a process that others are forked from."""
 
 from contextlib import suppress
 from importlib import import_module
@@ -13,8 +13,16 @@ for module in {target.partition(":")[0] for target, _ in COMMANDS.values()}:
     import_module(module)
 for name in ("tcp", "udp"):
     transport(name)
-import_module("toolkit.rudp.congestion.bbr")
-import_module("toolkit.compare.emulated_testbed")
+for name in (
+    "toolkit.rudp.congestion.bbr",
+    "toolkit.compare.emulated_testbed",
+    "toolkit.compare.peers.iperf3",
+    "toolkit.compare.peers.quic",
+    "toolkit.compare.worker",
+    "toolkit.emulator.link_process",
+    "toolkit.emulator.start",
+):
+    import_module(name)
 for method in Method:
     rehearse(method)  # cryptography loads its parts at their first use
 with suppress(UsageError):

@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.hosts import Host, make_hosts
+from tests.support.warm_starts import warm_starts
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[None]:
+    """The processes that nettool starts are forked instead of starting Python anew."""
+    with warm_starts():
+        yield
 
 
 @pytest.fixture(params=["tcp", "udp"])

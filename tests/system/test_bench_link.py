@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.warm_starts import FRESH
 from toolkit.compare import background_flow
 from toolkit.compare.campaign import open_testbed, rerun, run
 from toolkit.compare.comparison import summarise
@@ -41,7 +42,7 @@ LinkOptions = Mapping[str, Sequence[str | bool]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _namespaces() -> None:
+def _namespaces(warm: None) -> None:  # noqa: ARG001
     try:
         with Link(LinkSpec()):
             pass
@@ -140,6 +141,7 @@ def test_a_link_that_silently_drops_packets_of_one_transport_is_detected(
     (tmp_path / "liar").mkdir()
     (tmp_path / "liar" / "sitecustomize.py").write_text(LIAR)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "liar"))
+    monkeypatch.setenv(FRESH, "toolkit.emulator")
     planned = plan({"rate": ["100Mbit"], "rtt": ["10ms"]}, tmp_path)
     trials = one_of_each(planned, 4096 * KIB)
     for trial in trials:

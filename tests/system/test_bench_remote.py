@@ -27,7 +27,7 @@ Process = subprocess.Popen[bytes]
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Link]:
+def wire(warm: None) -> Iterator[Link]:  # noqa: ARG001
     """Both machines. Each test ends the processes that it starts there."""
     link = Link(LinkSpec(kind=LAN))
     try:

@@ -21,6 +21,7 @@ from tests.support.links import (
     needs_tun,
     without_namespaces,
 )
+from tests.support.warm_starts import FRESH
 from toolkit.emulator.check import FULL_CHECK, check
 from toolkit.emulator.link import Link
 from toolkit.emulator.run import run_behind
@@ -32,7 +33,7 @@ with_tun = pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this ma
 
 
 @pytest.fixture(scope="module")
-def outer() -> Iterator[Link]:
+def outer(warm: None) -> Iterator[Link]:  # noqa: ARG001
     """A link that stays open. Whatever a test starts behind it has ended when the test ends."""
     with Link(LinkSpec()) as link:
         yield link
@@ -80,7 +81,8 @@ class TestAsRoot:
         assert ended.object["forward"]["imbalance_packets"] == 0
         assert ended.stderr == "out\n"
 
-    def test_root_gets_names_for_ip_netns(self) -> None:
+    def test_root_gets_names_for_ip_netns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(FRESH, "toolkit")  # `link_processes` recognises a process by its command line
         others = link_processes(os.getpid())
         with (
             Link(LinkSpec()) as link,
@@ -182,6 +184,11 @@ class TestAsNobody:
     """A link of an unprivileged user: a child of root becomes `nobody` before it starts."""
 
     pytestmark: ClassVar = [*root_only, with_tun]
+
+    @pytest.fixture(autouse=True)
+    def _fresh(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process that changes its user without executing a program may not write its own files in /proc."""
+        monkeypatch.setenv(FRESH, "toolkit")
 
     def test_a_command_behind_a_link(self) -> None:
         with becoming_nobody() as become:

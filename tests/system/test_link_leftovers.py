@@ -12,6 +12,7 @@ import pytest
 from tests.support.cli_process import NETTOOL
 from tests.support.forked_cli import ForkedCli
 from tests.support.links import PATIENCE_S, eventually, link_processes, needs_tun, processes
+from tests.support.warm_starts import FRESH
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LinkSpec
@@ -60,8 +61,9 @@ def assert_nothing_remains(pids: set[int], namespaces: set[str]) -> None:
 
 
 @pytest.mark.long
-def test_many_starts_and_stops_leave_nothing() -> None:
+def test_many_starts_and_stops_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three at a time. One of each three is killed, in every other batch while it is still starting."""
+    monkeypatch.setenv(FRESH, "toolkit")  # `link_processes` recognises a process by its command line
     mounts = Path("/proc/self/mounts").read_text()
     pids: set[int] = set()
     namespaces: set[str] = set()

@@ -35,7 +35,7 @@ from toolkit.emulator.link import Link
 from toolkit.netmodel.path import BURST, LOSS, QUEUE
 from toolkit.netmodel.spec import LAN, BurstLoss, LinkSpec, PathSpec, QueueSpec
 
-pytestmark = needs_tun
+pytestmark = [*needs_tun, pytest.mark.usefixtures("warm")]
 SO_TIMESTAMPNS = 35
 
 
