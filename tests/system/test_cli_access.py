@@ -11,6 +11,7 @@ from tests.support.terminal import at_terminal
 from toolkit.errors import ExitCode
 from toolkit.security.code_words import Code, parse_code
 
+pytestmark = pytest.mark.usefixtures("warm")
 CODE = r"code: (\d+-[a-z]+-[a-z]+-[a-z]+)"
 
 

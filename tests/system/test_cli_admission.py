@@ -18,6 +18,7 @@ from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.code_words import parse_code
 from toolkit.transports import registry
 
+pytestmark = pytest.mark.usefixtures("warm")
 CODE = r"code: (\d+-[a-z]+-[a-z]+-[a-z]+)"
 PROMPT = "code that the receiver shows: "
 
@@ -26,6 +27,11 @@ PROMPT = "code that the receiver shows: "
 def key(tmp_path: Path) -> Path:
     """A key file."""
     return new_key(tmp_path / "lab.key")
+
+
+@pytest.fixture(autouse=True)
+def _no_controlling_terminal() -> None:
+    """Commands ask at the terminals that these tests make; no test asks in this process."""
 
 
 @pytest.fixture(autouse=True)
