@@ -1,10 +1,11 @@
-"""A testbed without processes and without a path: its endpoints and its audit have a fixed outcome."""
+"""Testbeds without processes and without a path: what their endpoints report is fixed, or drawn from a seed."""
 
+import random
 from types import TracebackType
 
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.paths import BenchPath
-from toolkit.compare.records import PacketAudit
+from toolkit.compare.records import PacketAudit, Setting
 from toolkit.errors import TransferError
 
 
@@ -73,3 +74,47 @@ class FakeTestbed:
 
     def account(self, *_: object) -> PacketAudit | None:
         return self._ledger
+
+
+class Clock:
+    """A monotonic clock that somebody moves; it stands for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time(self) -> float:
+        return self.now_s
+
+
+class NoisyTestbed(FakeTestbed):
+    """A testbed whose transfers vary; the same transport varies alike under the same seed. A trial takes a second."""
+
+    def __init__(self, path: BenchPath, noise: float, clock: Clock) -> None:
+        """`noise`: standard deviation of the logarithm of a goodput."""
+        super().__init__(path, EndpointResult(), EndpointResult())
+        self._noise = noise
+        self._clock = clock
+        self._label = ""
+
+    def sender(self, *arguments: object) -> FakeEndpoint:
+        setting = arguments[0]
+        assert isinstance(setting, Setting)
+        self._label = setting.label
+        return _NoisySender(self)
+
+    def begin(self, seed: int) -> None:
+        self._clock.now_s += 1.0
+        factor = random.Random(f"{self._label} {seed}").lognormvariate(0, self._noise)
+        self.result = EndpointResult(seconds=0.1 / factor, is_delivered=True, goodput_bps=1e6 * factor)
+
+
+class _NoisySender(FakeEndpoint):
+    def __init__(self, testbed: NoisyTestbed) -> None:
+        super().__init__(EndpointResult())
+        self._testbed = testbed
+
+    def result(self, _limit_s: float, _digest: str = "") -> EndpointResult:
+        return self._testbed.result

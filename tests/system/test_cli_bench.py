@@ -151,7 +151,10 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
     assert ended.code == 0
     assert "60 trials in 3 blocks" in ended.stdout
     assert "comparisons: 9, which takes 9 blocks or more" in ended.stdout
-    assert "comparisons:" not in nettool_here("bench", "link", "--dry-run", cwd=tmp_path).stdout
+    budgeted = nettool_here("bench", "link", "--dry-run", "--budget", "4min", cwd=tmp_path)
+    assert "45 trials in 8 blocks" in budgeted.stdout
+    assert "narrower than 5%" in budgeted.stdout
+    assert "4 min have passed" in budgeted.stdout
     assert "about " in ended.stdout
     printed = nettool_here(*arguments, "--json", cwd=tmp_path).object
     assert (printed["trials"], len(printed["paths"])) == (60, 3)

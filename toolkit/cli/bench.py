@@ -23,13 +23,14 @@ from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.compare.plan import Plan
 from toolkit.compare.record_file import Record, Writer, read
 from toolkit.compare.records import Probe, Results, Trial
+from toolkit.compare.sampling import elapsed_s
 from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
 from toolkit.compare.verdict import least_blocks
 from toolkit.errors import ExitCode, UsageError
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.text import report_text
 from toolkit.security.credentials import Credential
-from toolkit.units import format_rate, format_seconds, format_size
+from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 
 
 @command
@@ -150,6 +151,7 @@ def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
         control=False if campaign.no_control else None,
         limit=campaign.limit,
         margin=campaign.margin,
+        budget=campaign.budget,
         **more,
     )
 
@@ -186,7 +188,7 @@ def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaign
         print_result(f"Records: {path}")
     failed = sum(not trial.verified for trial in results.trials)
     if failed:
-        print_status(f"nettool: {failed} of {plan.trial_count} trials failed; for the reasons see {path}")
+        print_status(f"nettool: {failed} of {len(results.trials)} trials failed; for the reasons see {path}")
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
@@ -199,10 +201,9 @@ def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
         nonlocal count
         writer.write(record)
         if isinstance(record, Trial):
-            count = min(count + 1, plan.trial_count)
+            count += 1
             if not quiet and (stderr_is_terminal() or record.error):
-                outcome = _outcome(record)
-                print_status(f"{count}/{plan.trial_count}  {record.path}, {record.transport}: {outcome}")
+                print_status(f"{_progress(plan, count, record)}  {record.path}, {record.transport}: {_outcome(record)}")
         elif isinstance(record, Probe) and not quiet and (stderr_is_terminal() or record.is_met is False):
             print_status(f"{record.path}: {record.text}")
 
@@ -216,9 +217,19 @@ def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
         writer.close()
 
 
+def _progress(plan: Plan, count: int, trial: Trial) -> str:
+    """How far the campaign is: in trials while their number is known, and then in time."""
+    if plan.budget_s is None:
+        return f"{min(count, plan.trial_count)}/{plan.trial_count}"
+    if count <= plan.trial_count:
+        return f"pilot {count}/{plan.trial_count}"
+    return f"{format_seconds(round(trial.elapsed_s or 0.0))} of at most {format_seconds(plan.budget_s)}"
+
+
 def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     seconds = plan.expected_seconds()
-    left = plan.trial_count - (len(done.trials) if done is not None else 0)
+    taken_s = elapsed_s(done.trials) if done is not None else 0.0
+    left = max(0, plan.trial_count - (len(done.trials) if done is not None else 0))
     if json:
         print_json(
             "plan",
@@ -227,8 +238,9 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
                 "paths": [path.label for path in plan.paths],
                 "sizes": list(plan.sizes),
                 "repeats": plan.repeats,
+                "budget_s": plan.budget_s,
                 "trials": left,
-                "seconds": seconds,
+                "seconds": seconds if plan.budget_s is None else max(seconds, plan.budget_s) - taken_s,
             },
         )
         return
@@ -238,9 +250,18 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     print_result(f"paths:      {'; '.join(path.label for path in plan.paths)}")
     print_result(f"sizes:      {', '.join(format_size(size) for size in plan.sizes)}")
     least = least_blocks(plan.comparison_count)
+    blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(seconds)}"
+    if plan.budget_s is not None:
+        budget = format_seconds(max(0.0, plan.budget_s - taken_s))
+        print_result(f"pilot:      {blocks}")
+        print_result(
+            f"budget:     further blocks until every interval is narrower than {format_fraction(plan.margin)}, or"
+        )
+        print_result(f"            {budget} have passed in all; the pilot is run whole in any case")
+        return
     if plan.repeats < least:
         print_result(f"comparisons: {plan.comparison_count}, which takes {least} blocks or more to find a difference")
-    print_result(f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(seconds)}")
+    print_result(blocks)
 
 
 def _print_json(results: Results, summary: Summary) -> None:

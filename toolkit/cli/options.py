@@ -221,7 +221,16 @@ class CampaignArguments:
         option("--cc", metavar="NAME", text="Congestion control of the transport 'tcp'.", default="cubic"),
     ] = None
     repeat: Annotated[
-        int | None, number("--repeat", low=1, text="Number of blocks; each runs every transport.", default="9 or more")
+        int | None, number("--repeat", low=1, text="Number of blocks, instead of a budget; each runs every transport.")
+    ] = None
+    budget: Annotated[
+        str | None,
+        option(
+            "--budget",
+            metavar="TIME",
+            text="Time for a pilot of eight blocks or more, and further ones where intervals are wide.",
+            default="6min",
+        ),
     ] = None
     seed: Annotated[int | None, number("--seed", low=0, text="Seed of every random choice.", default="1")] = None
     limit: Annotated[

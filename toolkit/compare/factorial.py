@@ -116,14 +116,21 @@ def factorials(cell: PairedTrials) -> list[Factorial]:
         doubts = [f"{label}: {text}" for label, text in texts.items() if text is not None]
         base = cell.campaign.transports[cell.campaign.baseline].congestion_control or ""
         other = next(control for _, control in design if control != base)
-        result.append(decompose(goodputs, (base, other), count, "; ".join(doubts)))
+        result.append(decompose(goodputs, (base, other), count, "; ".join(doubts), cell.campaign.first_look))
     return result
 
 
-def decompose(goodputs: Goodputs, controls: tuple[str, str], interactions: int = 1, doubt: str = "") -> Factorial:
+def decompose(
+    goodputs: Goodputs,
+    controls: tuple[str, str],
+    interactions: int = 1,
+    doubt: str = "",
+    first_look: int | None = None,
+) -> Factorial:
     """The effects in paired blocks of three or four arms.
 
     interactions: how many a campaign looks at; among all of them, one is found by chance in at most 5% of campaigns
+    first_look:   see `toolkit.compare.stats.interval_rank`
     """
     base, other = controls
     shared = set.intersection(*(set(blocks) for blocks in goodputs.values()))
@@ -131,7 +138,7 @@ def decompose(goodputs: Goodputs, controls: tuple[str, str], interactions: int =
 
     def effect(above: Sequence[Arm], below: Sequence[Arm], root: int, error: float = ERROR) -> Estimate | None:
         samples = [_ratio([block[a] for a in above], [block[b] for b in below], root) for block in blocks]
-        return _estimate(samples, error)
+        return _estimate(samples, error, first_look)
 
     both = [c for c in controls if all((t, c) in goodputs for t in TRANSPORTS)]
     within = [t for t in TRANSPORTS if all((t, c) in goodputs for c in controls)]
@@ -179,13 +186,15 @@ def _ratio(above: Sequence[float], below: Sequence[float], root: int) -> float |
     return math.exp((math.fsum(map(math.log, above)) - math.fsum(map(math.log, below))) / root) if all(above) else 0.0
 
 
-def _estimate(samples: Sequence[float | None], error: float) -> Estimate | None:
+def _estimate(samples: Sequence[float | None], error: float, first_look: int | None) -> Estimate | None:
     """The median of what is decided, with an interval that holds whatever the undecided samples would be."""
     decided = [sample for sample in samples if sample is not None]
     if not decided or all(math.isinf(sample) for sample in decided) or not any(decided):
         return None
-    lowest = median_interval([0.0 if sample is None else sample for sample in samples], error)
-    highest = median_interval([math.inf if sample is None else sample for sample in samples], error)
+    lowest, highest = (
+        median_interval([end if sample is None else sample for sample in samples], error, first_look=first_look)
+        for end in (0.0, math.inf)
+    )
     interval = Interval(lowest.low, highest.high) if lowest is not None and highest is not None else None
     return Estimate(median(decided), interval)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from toolkit.compare.factorial import Factorial, factorial_text
 from toolkit.compare.records import UNRELIABLE, Results
 from toolkit.compare.rows import SHORT, Row
-from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
+from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, could_find, to_settle
 from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
 
 UNCHECKED = "Nothing checked what this machine can resolve: there was no A/A control."
@@ -56,7 +56,7 @@ def path_verdict(results: Results, rows: Sequence[Row], factors: Sequence[Factor
     base = next(row for row in rows if row.transport == results.campaign.baseline)
     others = [row for row in rows if not row.is_control and row is not base and UNRELIABLE not in row.marks]
     ranked = sorted((row for row in others if row.verdict != NO_CLAIM), key=lambda row: -_value(row))
-    findings = [_finding(row, base, results.campaign.repeats) for row in ranked]
+    findings = [_finding(row, base) for row in ranked]
     effects = [factorial_text(each) for each in factors] if any(row.goodput_bps for row in rows) else []
     unfit = [f"No claim on {row.transport}: {row.because}." for row in others if row.verdict == NO_CLAIM]
     return PathVerdict(
@@ -76,9 +76,9 @@ def _value(row: Row) -> float:
     return row.ratio.value if row.ratio is not None else 0.0
 
 
-def _finding(row: Row, base: Row, blocks: int) -> str:
+def _finding(row: Row, base: Row) -> str:
     """One verdict with the figures that it rests on."""
-    figures = _figures(row, base, blocks)
+    figures = _figures(row, base)
     if row.verdict == EQUIVALENT:
         return f"{row.transport} and {base.transport} are equivalent within {format_fraction(row.margin)} ({figures})."
     if row.verdict == INCONCLUSIVE:
@@ -92,10 +92,11 @@ def _percent(row: Row) -> str:
     return "" if row.ratio is None else f"{abs(row.ratio.value - 1):.1%}"
 
 
-def _figures(row: Row, base: Row, blocks: int) -> str:
+def _figures(row: Row, base: Row) -> str:
     assert row.ratio is not None
     assert row.ratio.interval is not None
     low, high = row.ratio.interval
+    blocks = max(row.trials, base.trials)
     pairs = f"{row.pairs} pairs" if row.pairs == blocks else f"{row.pairs} of {blocks} pairs"
     interval = f"95% interval {format_ratio(low)} to {format_ratio(high)}"
     figures = f"{format_ratio(row.ratio.value)} x its goodput in {pairs}, {interval}"
@@ -110,7 +111,10 @@ def _figures(row: Row, base: Row, blocks: int) -> str:
 def _remarks(ranked: Sequence[Row], base: Row, rows: Sequence[Row]) -> Iterator[str]:
     for row in ranked:
         if row.verdict == INCONCLUSIVE:
-            yield f"{row.transport}: {row.because or _CANNOT_TELL}; {to_settle(row.more_blocks)}."
+            finest = could_find(row.resolution)
+            yield f"{row.transport}: {row.because or _CANNOT_TELL}; {finest}; {to_settle(row.more_blocks)}."
+        elif row.verdict == EQUIVALENT:
+            yield f"{row.transport}: {could_find(row.resolution)}."
     for row in (*ranked, base) if ranked else ():
         yield from _flaws(row)
     if ranked and not any(row.is_control for row in rows):

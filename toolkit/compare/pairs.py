@@ -14,7 +14,7 @@ from functools import partial
 from toolkit.compare import stats
 from toolkit.compare.records import CONTROL_SUFFIX, Results, Trial
 from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_interval
-from toolkit.compare.verdict import Evidence, reach
+from toolkit.compare.verdict import Evidence, Intervals, reach
 
 MARKED_SHARE = 0.2
 """Largest share of one side's trials that may be marked if there is to be a claim."""
@@ -28,7 +28,7 @@ class PairedTrials:
         here = [t for t in results.trials if (t.path, t.payload_bytes) == (path, size) and t.block >= 0]
         self._trials = {label: [t for t in here if t.transport == label] for label in results.campaign.transports}
         control = self.campaign.baseline + CONTROL_SUFFIX
-        self._control = partial(median_interval, self.pairs(control)[0]) if control in self._trials else None
+        self._control = self._interval(self.pairs(control)[0]) if control in self._trials else None
         self.reach = reach(self._control(ERROR, None)) if self._control is not None else None
 
     def trials(self, label: str) -> Sequence[Trial]:
@@ -48,7 +48,7 @@ class PairedTrials:
         is_control = label == self.campaign.baseline + CONTROL_SUFFIX
         return Evidence(
             ratio=self.ratio(label),
-            interval=partial(median_interval, ratios),
+            interval=self._interval(ratios),
             samples=len(ratios),
             control=None if is_control else self._control,
             doubt=_doubt(self._trials[label], self._trials[self.campaign.baseline]),
@@ -59,7 +59,10 @@ class PairedTrials:
         ratios, _ = self.pairs(label)
         if not any(ratios) or all(map(math.isinf, ratios)):
             return None
-        return estimated_median(ratios)
+        return estimated_median(ratios, self.campaign.first_look)
+
+    def _interval(self, ratios: Sequence[float]) -> Intervals:
+        return partial(median_interval, ratios, first_look=self.campaign.first_look)
 
 
 def is_mostly_sound(trials: Sequence[Trial]) -> bool:

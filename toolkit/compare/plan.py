@@ -4,7 +4,8 @@ A **cell** is one transport on one path at one size. A **block** holds every tra
 The trials of a block run one after the other, in an order drawn anew for each block, so that whatever drifts (heat,
 other work, the page cache) affects all transports alike, and the results of a block are pairs: a randomised complete
 block design. The link draws the same random numbers in every trial of a block. Each transport runs once before the
-first block, to warm up; that trial is recorded but counts in no figure.
+first block, to warm up; that trial is recorded but counts in no figure. With a budget, the blocks of the plan are a
+pilot, and `toolkit.compare.sampling` decides which further ones follow.
 """
 
 import random
@@ -26,15 +27,17 @@ from toolkit.compare.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.security.credentials import Credential, NoCredential
-from toolkit.units import parse_rate
+from toolkit.units import format_duration_ns, format_fraction, parse_rate
 
 WARM_UP = -1
 TCP_DEFAULT = "cubic"
 """Named explicitly rather than left to the kernel's default, so that figures from two hosts mean the same."""
 IPERF3, AIOQUIC = "iperf3", "aioquic"
 MIN_PAYLOAD_BYTES = 1 << 10
-_DEFAULT_REPEATS = 9
 MAX_REPEATS = 1000
+DEFAULT_BUDGET_S = 360.0
+_LEAST_PILOT = 8
+MAX_BUDGET_S = 30 * 24 * 3600.0
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
 _TRANSPORTS = (
     "tcp or udp, with a congestion control like tcp-bbr and without encryption like udp-bbr+plaintext, or quic, "
@@ -48,6 +51,11 @@ _FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9}
 _BLOCKS = (
     "Randomised blocks: each of {repeats} blocks runs every transport once at each size, in a new random order "
     "(seed {seed}), after a warm-up of each transport."
+)
+_BUDGET = (
+    "Budget: after these blocks, the pilot, further blocks of single sizes and paths run where the interval of a ratio "
+    "is widest, until each is narrower than the margin ({margin}) or {budget} have passed. Only the width of intervals "
+    "decides, and they hold wherever that stops."
 )
 _TIME = (
     "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "
@@ -87,6 +95,7 @@ class Plan:
     remote_credential: what proves to it that this machine may come in
     margin:          the largest difference between two goodputs that counts as negligible
     left_out:        label -> why this host cannot run a transport of the scenario
+    repeats, budget_s: see `toolkit.compare.records.Campaign`
 
     Raises UsageError if the plan makes no sense.
     """
@@ -107,6 +116,7 @@ class Plan:
     remote_credential: Credential = _NO_CREDENTIAL
     margin: float = DEFAULT_MARGIN
     left_out: Mapping[str, str] = field(default_factory=dict)
+    budget_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:
@@ -118,6 +128,8 @@ class Plan:
             raise UsageError("--size lists a size twice: once is enough, --repeat repeats every trial")
         if not 0 < self.repeats <= MAX_REPEATS:
             raise UsageError(f"--repeat must be from 1 to {MAX_REPEATS}")
+        if self.budget_s is not None and not 0 < self.budget_s <= MAX_BUDGET_S:
+            raise UsageError("--budget must be more than 0 and at most 30 days")
         if not 0 <= self.seed <= MAX_SEED:
             raise UsageError(f"--seed must be from 0 to {MAX_SEED}")
         if not 0 < self.margin <= MAX_MARGIN:
@@ -135,11 +147,11 @@ class Plan:
 
     @property
     def trial_count(self) -> int:
-        """Number of all trials, warm-ups included."""
+        """Number of all trials, warm-ups included; with a budget, of those up to the end of the pilot."""
         return len(self.paths) * len(self.all_settings) * (1 + self.repeats * len(self.sizes))
 
     def expected_seconds(self) -> float:
-        """Rough duration: what loss and rate allow, and what starting each trial costs."""
+        """Rough duration of `trial_count` trials: what loss and rate allow, and what starting each trial costs."""
         total_s = 0.0
         for path in self.paths:
             total_s += _PATH_S + (_PROBE_S if self.is_probed and path.kind != LOOPBACK else 0.0)
@@ -169,6 +181,7 @@ class Plan:
             competitor=self.background_flow,
             margin=self.margin,
             left_out=self.left_out,
+            budget_s=self.budget_s,
         )
 
 
@@ -236,17 +249,24 @@ def schedule(settings: Sequence[Setting], sizes: Sequence[int], repeats: int, se
             yield TrialSpec(block, setting, size)
 
 
+def further_block(settings: Sequence[Setting], size: int, block: int, seed: int) -> list[TrialSpec]:
+    """A block after the pilot, for one size; its order depends only on the arguments."""
+    generator = random.Random(f"{seed} {size} {block}")
+    return [TrialSpec(block, setting, size) for setting in generator.sample(settings, len(settings))]
+
+
 def comparisons(settings: Sequence[Setting], paths: Sequence[BenchPath], sizes: Sequence[int]) -> int:
     """How many comparisons with the baseline there are."""
     return (len(settings) - 1) * len(paths) * len(sizes)
 
 
-def default_repeats(count: int) -> int:
-    """The number of blocks for so many comparisons: with fewer, no difference could be found among them.
+def pilot_blocks(count: int) -> int:
+    """The number of blocks that every path and size has at least, in a campaign with a budget and so many comparisons.
 
-    Nine is the least, because an interval of nine ratios bears one disturbed block on each side.
+    Eight are enough to see how wide intervals are, and an interval of eight ratios uses up little of the error that all
+    looks share (`toolkit.compare.looks`).
     """
-    return max(_DEFAULT_REPEATS, least_blocks(count))
+    return max(_LEAST_PILOT, least_blocks(count, is_budgeted=True))
 
 
 def _require_installed(settings: Sequence[Setting]) -> None:
@@ -265,7 +285,11 @@ def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
 
 
 def _method(plan: Plan) -> list[str]:
-    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed), _TIME, _ENCRYPTION]
+    lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed)]
+    if plan.budget_s is not None:
+        budget = format_duration_ns(plan.budget_s * 1e9)
+        lines.append(_BUDGET.format(margin=format_fraction(plan.margin), budget=budget))
+    lines += [_TIME, _ENCRYPTION]
     if any(path.spec is not None and not path.spec.is_bare for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:

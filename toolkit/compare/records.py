@@ -88,7 +88,7 @@ class Campaign:
     name:            kind of campaign: "loopback", "lan", "link" or "remote"
     started_unix_s:  wall clock
     seed:            of the order of trials, the payload and the links
-    repeats:         number of blocks
+    repeats:         number of blocks; with a budget, of those that every path and size has at least (the pilot)
     baseline:        label of the transport that ratios are relative to
     transports:      label -> setting
     paths:           label -> path
@@ -101,6 +101,7 @@ class Campaign:
     competitor:      setting of the background flow that shares the path with each transfer; None for none
     margin:          the largest difference between two goodputs that counts as negligible
     left_out:        label -> why this host could not run a transport of the scenario
+    budget_s:        time for the pilot and for further blocks where intervals are wide; None for `repeats` blocks
     """
 
     name: str
@@ -120,6 +121,12 @@ class Campaign:
     competitor: Setting | None = None
     margin: float = DEFAULT_MARGIN
     left_out: Mapping[str, str] = field(default_factory=dict)
+    budget_s: float | None = None
+
+    @property
+    def first_look(self) -> int | None:
+        """The number of blocks from which on results decided how many more there were; None if it was fixed."""
+        return None if self.budget_s is None else self.repeats
 
     @property
     def comparison_count(self) -> int:
@@ -311,6 +318,7 @@ class Trial:
     series:                the course of the transfer, for plots; None where it is not known
     marks:                 subset of MARKS; a cell with many marked trials gets no verdict
     link_seed:             of the link's random draws; the same for every transport of a block
+    elapsed_s:             time from the campaign's start to the trial's end, without interruptions
     """
 
     block: int
@@ -334,6 +342,7 @@ class Trial:
     series: TrialSeries | None = None
     marks: Sequence[str] = field(default_factory=list)
     link_seed: int | None = None
+    elapsed_s: float | None = None
 
     @property
     def is_counted(self) -> bool:

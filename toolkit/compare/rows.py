@@ -43,7 +43,7 @@ class Row:
     reach:            largest factor between the baseline and its A/A control that their interval allows, at least 1;
                       infinite if that is unknown, None without a control
     verdict:          FASTER, SLOWER, EQUIVALENT, INCONCLUSIVE or NO_CLAIM; BASELINE for the baseline itself
-    is_negligible, because, more_blocks: see `toolkit.compare.verdict.Verdict`
+    is_negligible, because, more_blocks, resolution: see `toolkit.compare.verdict.Verdict`
     is_control:       whether this is the A/A control
     regime:           SHORT where handshake, ramp-up and tail took most of the time, else STEADY
     resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
@@ -70,6 +70,7 @@ class Row:
     is_negligible: bool
     because: str
     more_blocks: int | None
+    resolution: float | None
     marks: tuple[str, ...]
     regime: str | None
     reasons: TimeSplit | None
@@ -93,6 +94,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     seconds = [trial.seconds if trial.is_counted and trial.seconds is not None else math.inf for trial in trials]
     ratios, censored = cell.pairs(label) if verdict is not None else ([], 0)
     middle = median_trial(good)
+    first_look = cell.campaign.first_look
     return Row(
         path=cell.path,
         payload_bytes=cell.size,
@@ -101,9 +103,9 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         verified=len(good),
         unmarked=sum(not trial.marks for trial in good),
         is_control=label == cell.campaign.baseline + CONTROL_SUFFIX,
-        goodput_bps=_median_of_arrived(goodputs),
+        goodput_bps=_median_of_arrived(goodputs, first_look),
         deviation_bps=median_absolute_deviation(goodputs) if good else None,
-        seconds=_median_of_arrived(seconds),
+        seconds=_median_of_arrived(seconds, first_look),
         ratio=cell.ratio(label) if verdict is not None else None,
         block_ratios=tuple(ratios),
         pairs=len(ratios),
@@ -114,6 +116,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         is_negligible=verdict is not None and verdict.is_negligible,
         because=verdict.because if verdict is not None else "",
         more_blocks=verdict.more_blocks if verdict is not None else None,
+        resolution=verdict.resolution if verdict is not None else None,
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         regime=_regime(middle),
         reasons=middle.reasons if middle is not None else None,
@@ -164,11 +167,12 @@ def _background_flow(good: Sequence[Trial]) -> BackgroundFlowResult | None:
     )
 
 
-def _median_of_arrived(samples: Sequence[float]) -> Estimate | None:
+def _median_of_arrived(samples: Sequence[float], first_look: int | None) -> Estimate | None:
     """The median, where a failed transfer is slower than any other; None if that is what stands in the middle."""
     ordered = sorted(samples)
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
-    return estimated_median(samples) if middle and all(0 < sample < math.inf for sample in middle) else None
+    has_arrived = middle and all(0 < sample < math.inf for sample in middle)
+    return estimated_median(samples, first_look) if has_arrived else None
 
 
 def _resent_per_lost(good: Sequence[Trial]) -> float | None:

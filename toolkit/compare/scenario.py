@@ -5,7 +5,7 @@ A scenario is a TOML file. The command line takes precedence over it:
     kind = "link"                       # loopback, lan or link
     transports = ["tcp-cubic", "udp-bbr"]   # where the kernel lacks one, it is left out
     sizes = ["4MiB"]
-    repeats = 9
+    budget = "6min"                     # or `repeats = 9`: so many blocks
     seed = 1
     competitor = "tcp-cubic"            # a background flow beside each transfer
     control = true                      # the A/A control
@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from toolkit.channel import Address
 from toolkit.compare import paths
 from toolkit.compare.host_info import offers_tcp_control
-from toolkit.compare.plan import TCP_DEFAULT, Plan, comparisons, default_repeats, parse_transports
+from toolkit.compare.plan import DEFAULT_BUDGET_S, TCP_DEFAULT, Plan, comparisons, parse_transports, pilot_blocks
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.compare.verdict import DEFAULT_MARGIN
 from toolkit.errors import UsageError, printable
@@ -57,6 +57,7 @@ class Scenario:
     credential: what lets this machine in there
     margin: the largest negligible difference between two goodputs, as a percentage
     is_from_file: whether the transports are those of a scenario file, which was written for any host
+    budget: time of the campaign, as a duration; the alternative to `repeats`
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Scenario:
     credential: Credential | None = None
     margin: str | None = None
     is_from_file: bool = False
+    budget: str | None = None
 
     def merged_with(self, other: "Scenario") -> "Scenario":
         """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
@@ -83,6 +85,8 @@ class Scenario:
             raise UsageError(f"that scenario is for 'nettool bench {other.kind}'")
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (None, (), {})}
         given["is_from_file"] = other.is_from_file and self.transports is None
+        if self.repeats is not None or self.budget is not None:
+            other = replace(other, repeats=None, budget=None)
         return replace(other, **{**given, "link": {**other.link, **self.link}})
 
     def plan(self) -> Plan:
@@ -93,12 +97,14 @@ class Scenario:
         planned = self._paths(seed)
         sizes = [parse_size(size) for size in self.sizes or [_SIZES[self.kind]]]
         count = comparisons(settings, planned, sizes)
+        repeats, budget_s = self._blocks(count)
         return Plan(
             name=self.kind,
             settings=settings,
             paths=planned,
             sizes=sizes,
-            repeats=default_repeats(count) if self.repeats is None else self.repeats,
+            repeats=repeats,
+            budget_s=budget_s,
             seed=seed,
             folder=self.folder,
             is_controlled=self.control is not False,
@@ -124,6 +130,16 @@ class Scenario:
             is_root = self.kind in (paths.LAN_KIND, paths.LINK)  # in the namespaces of its links
             left_out = {each.label: reason for each in settings if (reason := _lacks(each, is_root))}
         return [each for each in settings if each.label not in left_out], left_out
+
+    def _blocks(self, count: int) -> tuple[int, float | None]:
+        """The number of blocks for so many comparisons, and the budget for more, if there is one."""
+        if self.repeats is not None and self.budget is not None:
+            raise UsageError("--repeat fixes the number of blocks, and --budget lets the results decide: give one")
+        if self.repeats is not None:
+            return self.repeats, None
+        return pilot_blocks(count), DEFAULT_BUDGET_S if self.budget is None else to_seconds(
+            parse_duration_ns(self.budget)
+        )
 
     def _paths(self, seed: int) -> list[paths.BenchPath]:
         if self.kind == paths.LOOPBACK:
@@ -194,6 +210,7 @@ def read_scenario(path: Path) -> Scenario:
             limit=_checked(str, values.pop("limit", None)),
             competitor=_checked(str, values.pop("competitor", None)),
             margin=_checked(str, values.pop("margin", None)),
+            budget=_checked(str, values.pop("budget", None)),
             link=_link_options({name.replace("-", "_"): value for name, value in link.items()}),
             is_from_file=True,
         )
@@ -228,6 +245,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         background_flow=campaign.competitor,
         margin=campaign.margin,
         left_out=campaign.left_out,
+        budget_s=campaign.budget_s,
     )
 
 

@@ -7,7 +7,8 @@ Order Statistics, section 7.1). The interval uses the largest k that covers at l
 96.9% at six samples, 96.1% at nine and 95.9% at twenty, and at least 95% at every other number. Rules that come closer
 to 95% (Hettmansperger and Sheather interpolate between two k) assume a density that is smooth at the median: at six
 samples of a mixture with two peaks they held 90%. With five samples no interval covers more than 94%: below MIN_SAMPLES
-there is none.
+there is none. If the results decide how many samples there are, as in a campaign with a budget, an interval has to hold
+at every number at which it could have stopped (`toolkit.compare.looks`).
 
 Two transports are compared by the ratios within blocks, because what disturbs one trial of a block often disturbs its
 neighbours too. The interval of the ratio decides, never the overlap of two separate intervals. It leaves out 1 exactly
@@ -21,6 +22,8 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import median
 from typing import NamedTuple
+
+from toolkit.compare.looks import rank_at_look
 
 ERROR = 0.05
 """How often an interval may miss what it estimates; 1 minus the confidence."""
@@ -66,19 +69,22 @@ def _between(ordered: Sequence[float], position: float) -> float:
     return low if low == high or position == below else low + (position - below) * (high - low)
 
 
-def estimated_median(samples: Sequence[float]) -> Estimate:
+def estimated_median(samples: Sequence[float], first_look: int | None = None) -> Estimate:
     """The median and its interval. Needs at least one sample; samples are not negative, and may be infinite."""
-    return Estimate(median(samples), median_interval(samples))
+    return Estimate(median(samples), median_interval(samples, first_look=first_look))
 
 
-def median_interval(samples: Sequence[float], error: float = ERROR, count: int | None = None) -> Interval | None:
+def median_interval(
+    samples: Sequence[float], error: float = ERROR, count: int | None = None, first_look: int | None = None
+) -> Interval | None:
     """An interval that misses the median with a probability of at most `error`; None for too few samples.
 
     count: instead of the interval of these samples, the one to expect of so many samples like them. Its ends are
            quantiles of the samples, at the fractions where its order statistics are to be expected (Blom).
+    first_look: see `interval_rank`
     """
     ordered = sorted(samples)
-    rank = interval_rank(count or len(ordered), error)
+    rank = interval_rank(count or len(ordered), error, first_look)
     if not rank or not ordered:
         return None
     if count is None or count == len(ordered):
@@ -88,11 +94,17 @@ def median_interval(samples: Sequence[float], error: float = ERROR, count: int |
 
 
 @cache
-def interval_rank(count: int, error: float = ERROR) -> int:
+def interval_rank(count: int, error: float = ERROR, first_look: int | None = None) -> int:
     """The interval of so many samples lies between the sample of this rank, counted from 1, and its mirror image.
 
     0 for too few samples.
+
+    first_look: None if `count` was fixed beforehand. Otherwise the samples were looked at from this number on, and may
+                have decided how many there are. `error` is then ERROR divided by a whole number, and an interval
+                contains those for a larger error, on which Holm's procedure relies.
     """
+    if first_look is not None:
+        return min(rank_at_look(count, ERROR / part, first_look) for part in range(1, round(ERROR / error) + 1))
     ways = fallen = 1  # of 2^count: exactly `rank` samples, and at most so many, fall below the median
     rank = 0
     while 2 * fallen / (1 << count) <= error:
@@ -102,9 +114,15 @@ def interval_rank(count: int, error: float = ERROR) -> int:
     return rank
 
 
-def least_samples(error: float) -> int:
-    """The smallest number of samples of which an interval can miss the median so rarely: by all on one side of it."""
-    return math.ceil(1 - math.log2(error))
+def least_samples(error: float, is_first_look: bool = False) -> int:
+    """The smallest number of samples of which an interval can miss the median so rarely: by all on one side of it.
+
+    is_first_look: whether the samples may decide that there will be more
+    """
+    count = math.ceil(1 - math.log2(error))
+    while is_first_look and not interval_rank(count, error, count):
+        count += 1
+    return count
 
 
 def ratio(sample: float, base: float) -> float:
@@ -118,7 +136,10 @@ def unpaired_ratio(samples: Sequence[float], baseline: Sequence[float]) -> Estim
 
 
 def unpaired_interval(
-    samples: Sequence[float], baseline: Sequence[float], error: float = ERROR, count: int | None = None
+    samples: Sequence[float],
+    baseline: Sequence[float],
+    error: float = ERROR,
+    count: int | None = None,
 ) -> Interval | None:
     """As `median_interval`, for the ratio of two medians.
 

@@ -43,12 +43,15 @@ class Verdict:
     is_negligible: FASTER or SLOWER, by less than the margin
     because:       why it is NO_CLAIM, or what makes it INCONCLUSIVE; empty if the interval is just too wide
     more_blocks:   about how many more blocks would settle what is INCONCLUSIVE; None if unknown, or beyond 1,000 in all
+    resolution:    the smallest ratio, as a factor of at least 1, that would have been found in either direction under
+                   the same noise; None if unknown or infinite
     """
 
     word: str
     is_negligible: bool = False
     because: str = ""
     more_blocks: int | None = None
+    resolution: float | None = None
 
 
 Intervals = Callable[[float, int | None], Interval | None]
@@ -98,6 +101,13 @@ def judge(comparisons: Sequence[Evidence], margin: float) -> list[Verdict]:
     return [_verdict(each, number in different, margin, error) for number, each in enumerate(comparisons)]
 
 
+def could_find(resolution: float | None) -> str:
+    """The smallest difference that would have been found, in words."""
+    if resolution is None:
+        return "no difference could have been found"
+    return f"a difference of {_difference(resolution)} or more would have been found"
+
+
 def to_settle(more_blocks: int | None) -> str:
     """How many more blocks would settle an inconclusive comparison, in words."""
     if more_blocks is None:
@@ -105,9 +115,12 @@ def to_settle(more_blocks: int | None) -> str:
     return f"about {more_blocks} more block{'s' * (more_blocks > 1)} would settle it"
 
 
-def least_blocks(comparisons: int) -> int:
-    """The smallest number of blocks with which a campaign of so many comparisons can find a difference."""
-    return least_samples(ERROR / max(1, comparisons))
+def least_blocks(comparisons: int, is_budgeted: bool = False) -> int:
+    """The smallest number of blocks with which a campaign of so many comparisons can find a difference.
+
+    is_budgeted: whether results decide about further blocks
+    """
+    return least_samples(ERROR / max(1, comparisons), is_budgeted)
 
 
 def _doubt(evidence: Evidence) -> str:
@@ -128,10 +141,11 @@ def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float
         return Verdict(NO_CLAIM, because=_doubt(evidence))
     limit = _limit(evidence, None)
     word = _word(ratio.value, ratio.interval, is_different, limit, margin)
+    finest = _resolution(ratio.value, evidence.interval(error, None), limit, margin)
     if word in (FASTER, SLOWER):
-        return Verdict(word, is_negligible=_is_within(ratio.interval, margin))
+        return Verdict(word, is_negligible=_is_within(ratio.interval, margin), resolution=finest)
     if word == EQUIVALENT:
-        return Verdict(word)
+        return Verdict(word, resolution=finest)
     because = ""
     if math.isinf(limit):
         because = "too few transfers of the A/A control arrived to show what this machine can resolve"
@@ -143,7 +157,16 @@ def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float
         because = "the interval excludes 1, but so would one of so many comparisons by chance"
     elif ratio.interval.low == 0 or math.isinf(ratio.interval.high):
         because = "the interval includes failed transfers"
-    return Verdict(INCONCLUSIVE, because=because, more_blocks=_more_blocks(evidence, ratio.value, margin, error))
+    more_blocks = _more_blocks(evidence, ratio.value, margin, error)
+    return Verdict(INCONCLUSIVE, because=because, more_blocks=more_blocks, resolution=finest)
+
+
+def _resolution(value: float, strict: Interval | None, limit: float, margin: float) -> float | None:
+    """See Verdict. `strict`: the interval that has to exclude 1; `limit`: the reach of the control."""
+    if strict is None or not strict.low or not value or math.isinf(strict.high) or math.isinf(limit):
+        return None
+    found = max(value / strict.low, strict.high / value)
+    return max(found, limit) if limit > 1 + margin else found
 
 
 def _word(value: float, interval: Interval, is_different: bool, limit: float, margin: float) -> str:
@@ -185,4 +208,6 @@ def _factor(ratio: float) -> float:
 
 
 def _difference(factor: float) -> str:
-    return f"{factor - 1:.0%}" if factor < 2 else f"a factor of {format_ratio(factor)}"
+    if factor >= 2:
+        return f"a factor of {format_ratio(factor)}"
+    return f"{factor - 1:.0%}" if factor >= 1.1 else f"{factor - 1:.1%}"

@@ -105,6 +105,7 @@ def _row(run: Fields, file_name: str) -> Row:
         is_negligible=False,
         because=_NOT_PAIRED,
         more_blocks=None,
+        resolution=None,
         marks=(UNRELIABLE,) if is_udp else (),
         regime=None,
         reasons=None,

@@ -26,7 +26,7 @@ from toolkit.errors import printable
 from toolkit.report.labels import MAX_COLUMNS, REASONS, label
 from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables, verdict_table
 from toolkit.report.terminal import fitted, wrapped
-from toolkit.units import format_size
+from toolkit.units import format_seconds, format_size
 
 MARKUP = ("github", "latex", "html")
 TERMINAL = ("simple", "plain", "grid")
@@ -87,7 +87,7 @@ def caption(campaign: Campaign) -> list[str]:
     sizes = ", ".join(format_size(size) for size in campaign.sizes)
     lines = [
         f"One file of {sizes} in {label(campaign.storage)}.",
-        f"{campaign.repeats} blocks in random order (seed {campaign.seed}), after one warm-up of each transport.",
+        f"{_blocks_text(campaign)} in random order (seed {campaign.seed}), after one warm-up of each transport.",
         f"{known(host.cores)} cores of {known(host.cpu)}, {known(host.system)} {known(host.kernel)}.",
         f"nettool {known(host.nettool)}, Python {known(host.python)}.",
     ]
@@ -96,12 +96,18 @@ def caption(campaign: Campaign) -> list[str]:
     least = least_blocks(campaign.comparison_count)
     if campaign.repeats < MIN_SAMPLES:
         lines.append(f"A 95% interval needs {MIN_SAMPLES} pairs of trials: use --repeat {least} or more.")
-    elif campaign.repeats < least:
+    elif campaign.first_look is None and campaign.repeats < least:
         lines.append(
             f"{campaign.repeats} blocks cannot find a difference among {campaign.comparison_count} comparisons: use "
             f"--repeat {least} or more."
         )
     return lines
+
+
+def _blocks_text(campaign: Campaign) -> str:
+    if campaign.budget_s is None:
+        return f"{campaign.repeats} blocks"
+    return f"{campaign.repeats} blocks or more (a budget of {format_seconds(campaign.budget_s)})"
 
 
 def started_text(campaign: Campaign) -> str:

@@ -1,19 +1,23 @@
 """The course of a campaign: which trials run, in which order, and what is written when."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.fake_testbed import FakeTestbed
+from tests.support.fake_testbed import Clock, FakeTestbed, NoisyTestbed
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare import campaign
 from toolkit.compare.campaign import link_seed, run, trial_of
+from toolkit.compare.comparison import summarise
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.plan import WARM_UP, Plan
 from toolkit.compare.record_file import Record
-from toolkit.compare.records import Campaign, DirectionAudit, PacketAudit, Results, Trial
+from toolkit.compare.records import EMULATOR_LATE, Campaign, DirectionAudit, PacketAudit, Results
+from toolkit.compare.sampling import width
 from toolkit.compare.scenario import Scenario
 from toolkit.errors import TransferError, UsageError
 
@@ -24,8 +28,12 @@ Run = Callable[..., tuple[Results, list[Record]]]
 
 
 def plan(folder: Path, repeats: int = 2) -> Plan:
+    return scenario(folder, repeats=repeats).plan()
+
+
+def scenario(folder: Path, **more: Any) -> Scenario:
     link = {"rate": ["10Mbit"], "rtt": ["10ms", "20ms"]}
-    return Scenario("link", "tcp,udp", None, ("4KiB",), repeats, 1, folder, control=False, link=link).plan()
+    return Scenario("link", "tcp,udp", None, ("4KiB",), seed=1, folder=folder, control=False, link=link, **more)
 
 
 @pytest.fixture
@@ -83,13 +91,60 @@ def test_a_resumed_campaign_runs_only_what_is_missing(run_with: Run, tmp_path: P
     assert (again.trials, written) == (resumed.trials, [])
 
 
-def test_a_trial_that_the_emulator_disturbed_is_repeated_once(run_with: Run, tmp_path: Path) -> None:
+def test_a_trial_that_the_emulator_disturbed_is_marked_and_kept(run_with: Run, tmp_path: Path) -> None:
     results, written = run_with(plan(tmp_path, repeats=1), ledger=LATE)
-    trials = [record for record in written if isinstance(record, Trial)]
-    assert len([trial for trial in trials if trial.block == WARM_UP]) == 4
-    assert len([trial for trial in trials if trial.block == 0]) == 8
-    assert len(results.trials) == 8  # the repetition replaces the disturbed trial
-    assert {trial.position for trial in results.trials if trial.block == 0} == {3, 5, 9, 11}
+    assert written[1:] == results.trials
+    assert [trial.position for trial in results.trials] == list(range(8))
+    assert {tuple(trial.marks) for trial in results.trials} == {(EMULATOR_LATE,)}
+
+
+@pytest.fixture
+def noisy(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a plan whose transports vary on the path of 20 ms only, on a clock that a trial moves by a second."""
+
+    def runner(planned: Plan, done: Results | None = None) -> tuple[Results, list[Record]]:
+        clock = Clock()
+
+        def open_testbed(_plan: Plan, path: BenchPath) -> NoisyTestbed:
+            return NoisyTestbed(path, 0.02 if "20 ms" in path.label else 0.0, clock)
+
+        monkeypatch.setattr(campaign, "open_testbed", open_testbed)
+        monkeypatch.setattr(campaign, "time", clock)
+        written: list[Record] = []
+        return run(planned, written.append, done), written
+
+    return runner
+
+
+def test_a_budget_is_spent_where_the_interval_is_wide(noisy: Run, tmp_path: Path) -> None:
+    results, written = noisy(scenario(tmp_path, budget="5min").plan())
+    assert written[1:] == results.trials
+    blocks = Counter(trial.path for trial in results.trials if trial.transport == "udp-bbr" and trial.block >= 0)
+    quiet, wide = (blocks[path] for path in results.campaign.paths)
+    assert quiet == 8
+    assert wide in (20, 27, 36)
+    assert [trial.elapsed_s for trial in results.trials] == [1.0 + n for n in range(len(results.trials))]
+    rows = [row for row in summarise(results).rows if row.transport == "udp-bbr"]
+    assert [row.trials for row in rows] == [quiet, wide]
+    assert all(width(row.ratio.interval, row.margin) <= 1 for row in rows if row.ratio is not None)
+
+
+def test_a_budget_ends_the_campaign(noisy: Run, tmp_path: Path) -> None:
+    results, _ = noisy(scenario(tmp_path, budget="60s").plan())
+    assert results.trials[-1].elapsed_s == 60.0  # the next seven blocks of two trials would take until 74 s
+    pilot, _ = noisy(scenario(tmp_path, budget="5s").plan())
+    assert len(pilot.trials) == 2 * 2 * 9
+
+
+@pytest.mark.parametrize("left_out", [1, 2, 3, 10, 30])
+def test_a_resumed_campaign_goes_on_with_the_same_blocks(noisy: Run, tmp_path: Path, left_out: int) -> None:
+    planned = scenario(tmp_path, budget="5min").plan()
+    whole, _ = noisy(planned)
+    resumed, written = noisy(planned, Results(whole.campaign, whole.trials[:-left_out]))
+    assert resumed.trials == whole.trials
+    assert written == whole.trials[-left_out:]
+    again, written = noisy(planned, resumed)
+    assert (again.trials, written) == (whole.trials, [])
 
 
 def test_a_trial_by_its_number() -> None:

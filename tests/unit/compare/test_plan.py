@@ -9,6 +9,7 @@ from toolkit.compare.plan import (
     IPERF3,
     WARM_UP,
     baseline_of,
+    further_block,
     parse_transports,
     schedule,
     with_control,
@@ -38,6 +39,15 @@ def test_the_seed_decides_the_order_which_differs_between_blocks() -> None:
     assert first != list(schedule(SETTINGS, SIZES, repeats=20, seed=4))
     orders = {tuple(spec.setting.label for spec in first if spec.block == block) for block in range(20)}
     assert len(orders) > 5
+
+
+def test_a_further_block_holds_every_transport_once_in_an_order_of_its_own() -> None:
+    blocks = [further_block(SETTINGS, 1000, block, seed=3) for block in range(8, 28)]
+    assert blocks == [further_block(SETTINGS, 1000, block, seed=3) for block in range(8, 28)]
+    for number, block in enumerate(blocks, 8):
+        assert {(spec.block, spec.payload_bytes) for spec in block} == {(number, 1000)}
+        assert sorted(spec.setting.label for spec in block) == ["a", "b", "c"]
+    assert len({tuple(spec.setting.label for spec in block) for block in blocks}) > 3
 
 
 def test_names_of_transports() -> None:

@@ -1,4 +1,7 @@
-"""Verdicts on simulated campaigns with a known truth, under noise of many kinds, at the default number of blocks.
+"""Verdicts on simulated campaigns with a known truth, under noise of many kinds.
+
+They sample as `nettool bench` does by default: a pilot, and then further blocks until the intervals are narrow. Those
+of a fixed number of blocks (`--repeat`) have the same tests where they differ.
 
 The seed is in every message. There are so many campaigns that a rate beyond its bound is not chance.
 """
@@ -12,8 +15,10 @@ import numpy as np
 import pytest
 
 from tests.support.noise import BASELINE, CONTROL, NOISES, RIVAL, Logs, log_goodputs
-from toolkit.compare.plan import default_repeats
-from toolkit.compare.stats import Interval, estimated_median, median_interval
+from toolkit.compare.looks import look_after
+from toolkit.compare.plan import pilot_blocks
+from toolkit.compare.sampling import width
+from toolkit.compare.stats import ERROR, Interval, estimated_median, median_interval
 from toolkit.compare.verdict import (
     DEFAULT_MARGIN,
     EQUIVALENT,
@@ -23,52 +28,75 @@ from toolkit.compare.verdict import (
     Evidence,
     Verdict,
     judge,
+    least_blocks,
 )
 
 SEED = 12
 CAMPAIGNS = 1000
-BLOCKS = default_repeats(1)
+BLOCKS = 9
+PILOT = pilot_blocks(1)
+MOST = 64
+"""Blocks that fit into the default budget, if a trial takes two seconds."""
 ENOUGH = 25
 """Blocks after which an interval under 3% noise lies within the margin of 5%."""
 MANY = 1000
 NEGLIGIBLE = "negligible"
 
 
-def evidence(logs: Logs) -> Evidence:
+def evidence(logs: Logs, first_look: int | None = None) -> Evidence:
     """What `nettool bench` judges; `logs` is blocks x transports."""
     ratios, control = (np.exp(logs[:, one] - logs[:, BASELINE]).tolist() for one in (RIVAL, CONTROL))
-    intervals = [partial(median_interval, each) for each in (ratios, control)]
-    return Evidence(estimated_median(ratios), intervals[0], len(ratios), intervals[1])
+    intervals = [partial(median_interval, each, first_look=first_look) for each in (ratios, control)]
+    return Evidence(estimated_median(ratios, first_look), intervals[0], len(ratios), intervals[1])
 
 
-def verdicts(noise: str, factor: float, blocks: int = BLOCKS, count: int = CAMPAIGNS) -> list[tuple[Verdict, Interval]]:
-    """The verdict on each of `count` campaigns of one comparison, with its interval."""
+def sampled(logs: Logs) -> Evidence:
+    """What a campaign with a budget judges: its blocks up to the look at which all intervals are narrow."""
+    blocks = PILOT
+    while True:
+        one = evidence(logs[:blocks], PILOT)
+        assert one.control is not None
+        is_narrow = all(width(each(ERROR, None), DEFAULT_MARGIN) <= 1 for each in (one.interval, one.control))
+        if is_narrow or look_after(blocks, PILOT) > MOST:
+            return one
+        blocks = look_after(blocks, PILOT)
+
+
+def verdicts(
+    noise: str, factor: float, blocks: int | None = None, count: int = CAMPAIGNS
+) -> list[tuple[Verdict, Interval]]:
+    """The verdict on each of `count` campaigns of one comparison, with its interval.
+
+    blocks: their number; None for a campaign with a budget
+    """
     made = []
-    for logs in log_goodputs(noise, SEED, count, blocks, factor):
-        one = evidence(logs)
+    for logs in log_goodputs(noise, SEED, count, blocks or MOST, factor):
+        one = sampled(logs) if blocks is None else evidence(logs)
         assert one.ratio is not None
         assert one.ratio.interval is not None
         made.append((judge([one], DEFAULT_MARGIN)[0], one.ratio.interval))
     return made
 
 
-def words(noise: str, factor: float, blocks: int = BLOCKS, count: int = CAMPAIGNS) -> Counter[str]:
+def words(noise: str, factor: float, blocks: int | None = None, count: int = CAMPAIGNS) -> Counter[str]:
     return Counter(NEGLIGIBLE if one.is_negligible else one.word for one, _ in verdicts(noise, factor, blocks, count))
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_identical_transports_differ_in_at_most_5_of_100_campaigns(noise: str) -> None:
-    made = verdicts(noise, 1.0)
+@pytest.mark.parametrize("blocks", [None, BLOCKS])
+def test_identical_transports_differ_in_at_most_5_of_100_campaigns(noise: str, blocks: int | None) -> None:
+    made = verdicts(noise, 1.0, blocks)
     different = sum(one.word in (FASTER, SLOWER) for one, _ in made)
     assert different <= 0.05 * CAMPAIGNS, f"{noise}, seed {SEED}: {different} of {CAMPAIGNS}"
     wide = [one for one, interval in made if interval.high / interval.low > (1 + DEFAULT_MARGIN) ** 2]
-    assert wide, f"{noise}, seed {SEED}"
+    assert wide or blocks is None, f"{noise}, seed {SEED}"
     assert not any(one.word == EQUIVALENT or one.is_negligible for one in wide), f"{noise}, seed {SEED}"
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_a_difference_of_ten_per_cent_is_found_or_inconclusive(noise: str) -> None:
-    counted = words(noise, 0.9)
+@pytest.mark.parametrize("blocks", [None, BLOCKS])
+def test_a_difference_of_ten_per_cent_is_found_or_inconclusive(noise: str, blocks: int | None) -> None:
+    counted = words(noise, 0.9, blocks)
     assert counted[SLOWER] + counted[INCONCLUSIVE] >= 0.95 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
 
 
@@ -78,15 +106,16 @@ def test_a_difference_of_ten_per_cent_is_found_on_a_quiet_machine(noise: str, fa
     assert counted[truth] >= 0.9 * CAMPAIGNS, f"{noise}, seed {SEED}: {counted}"
 
 
-def test_a_difference_of_one_per_cent_is_negligible_after_enough_blocks() -> None:
-    counted = words("lognormal 3%", 1.01, ENOUGH)
+@pytest.mark.parametrize("blocks", [None, ENOUGH])
+def test_a_difference_of_one_per_cent_is_negligible_after_enough_blocks(blocks: int | None) -> None:
+    counted = words("lognormal 3%", 1.01, blocks)
     assert counted[EQUIVALENT] + counted[NEGLIGIBLE] >= 0.8 * CAMPAIGNS, f"seed {SEED}: {counted}"
 
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("factor", [1.0, 0.95])
 def test_the_blocks_that_an_inconclusive_verdict_asks_for_mostly_settle_it(noise: str, factor: float) -> None:
-    asked = [one.more_blocks for one, _ in verdicts(noise, factor, count=200) if one.word == INCONCLUSIVE]
+    asked = [one.more_blocks for one, _ in verdicts(noise, factor, BLOCKS, 200) if one.word == INCONCLUSIVE]
     typical = sorted(blocks or MANY for blocks in asked)[len(asked) // 2]
     assert typical < MANY, f"{noise}, seed {SEED}: {asked}"
     counted = words(noise, factor, BLOCKS + typical, count=200)
@@ -96,7 +125,7 @@ def test_the_blocks_that_an_inconclusive_verdict_asks_for_mostly_settle_it(noise
 @pytest.mark.parametrize("cells", [3, 6])
 def test_a_campaign_of_many_comparisons_has_a_false_one_in_at_most_5_of_100(cells: int) -> None:
     campaigns = CAMPAIGNS // 2
-    logs = log_goodputs("bimodal 55/45 at 5x", SEED, campaigns * cells, default_repeats(cells))
+    logs = log_goodputs("bimodal 55/45 at 5x", SEED, campaigns * cells, max(BLOCKS, least_blocks(cells)))
     comparisons = [replace(evidence(one), control=None) for one in logs]  # without the gate, which prevents even more
     false = 0
     for first in range(0, len(comparisons), cells):
@@ -119,6 +148,29 @@ def test_an_interval_holds_95_per_cent_of_a_skewed_mixture(count: int) -> None:
     logs = generator.normal(0, 0.03, shape) + np.where(generator.random(shape) < 0.45, np.log(5), 0)
     truth = np.exp(NormalDist(0, 0.03).inv_cdf(0.5 / 0.55))
     assert coverage(np.exp(logs), truth) >= 0.95, f"seed {SEED}"
+
+
+def test_an_interval_holds_wherever_a_campaign_stops() -> None:
+    """Where ratios have two peaks, intervals are narrow when almost all samples lie in one peak, and then they miss."""
+    generator = np.random.default_rng(SEED)
+    shape = (4000, MOST)
+    logs = generator.normal(0, 0.03, shape) + np.where(generator.random(shape) < 0.45, np.log(5), 0)
+    truth = np.exp(NormalDist(0, 0.03).inv_cdf(0.5 / 0.55))
+    missed = missed_if_fixed = 0
+    for samples in np.exp(logs).tolist():
+        for first_look in (PILOT, None):
+            blocks = PILOT
+            while width(median_interval(samples[:blocks], first_look=first_look), DEFAULT_MARGIN) > 1:
+                if look_after(blocks, PILOT) > MOST:
+                    break
+                blocks = look_after(blocks, PILOT)
+            interval = median_interval(samples[:blocks], first_look=first_look)
+            assert interval is not None
+            is_missed = not interval.low <= truth <= interval.high
+            missed += is_missed and first_look is not None
+            missed_if_fixed += is_missed and first_look is None
+    assert missed <= 0.05 * len(logs), f"seed {SEED}: {missed}"
+    assert missed_if_fixed > 0.05 * len(logs), f"seed {SEED}: {missed_if_fixed}: the looks need no correction"
 
 
 def coverage(samples: Logs, truth: float) -> float:

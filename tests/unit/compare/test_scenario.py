@@ -10,9 +10,10 @@ from toolkit.compare import plan as plan_module
 from toolkit.compare import scenario as scenario_module
 from toolkit.compare.host_info import offers_tcp_control
 from toolkit.compare.paths import loopback
-from toolkit.compare.plan import Plan, default_repeats, parse_transports
+from toolkit.compare.plan import DEFAULT_BUDGET_S, Plan, parse_transports
 from toolkit.compare.records import LinkOption
 from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
+from toolkit.compare.verdict import least_blocks
 from toolkit.errors import UsageError
 
 SCENARIOS = sorted((Path(__file__).parents[3] / "bench").glob("*.toml"))
@@ -75,18 +76,34 @@ def test_every_scenario_in_bench_makes_a_plan(path: Path) -> None:
     plan = read_scenario(path).plan()
     assert plan.expected_seconds() > 0
     assert plan.is_controlled  # without it, nothing shows what the machine can resolve
-    assert plan.repeats >= default_repeats(plan.comparison_count)
+    assert plan.repeats >= least_blocks(plan.comparison_count, is_budgeted=plan.budget_s is not None)
 
 
 def test_the_number_of_blocks_grows_with_the_number_of_comparisons() -> None:
     def blocks(**link: list[LinkOption]) -> int:
         return Scenario("link", transports="tcp,udp", link=link).plan().repeats
 
-    assert blocks(loss=["0%"]) == blocks(loss=["0%", "1%", "5%"]) == 9
+    assert blocks(loss=["0%"]) == blocks(loss=["0%", "1%", "3%", "5%"]) == 8
     paths: dict[str, list[LinkOption]] = {"loss": ["0%", "1%"], "rtt": ["1ms", "2ms", "3ms", "4ms"]}
     grid = Scenario("link", transports="tcp,udp", sizes=("1MiB", "2MiB"), link=paths)
     assert (grid.plan().comparison_count, grid.plan().repeats) == (16, 10)
     assert replace(grid, repeats=6).plan().repeats == 6
+
+
+def test_either_a_budget_or_a_number_of_blocks(tmp_path: Path) -> None:
+    plan = Scenario("loopback").plan()
+    assert (plan.repeats, plan.budget_s) == (8, DEFAULT_BUDGET_S)
+    plan = Scenario("loopback", budget="90s").plan()
+    assert (plan.repeats, plan.budget_s) == (8, 90.0)
+    assert Scenario("loopback", repeats=3).plan().budget_s is None
+    with pytest.raises(UsageError, match="--repeat fixes"):
+        Scenario("loopback", repeats=3, budget="90s").plan()
+    file = tmp_path / "s.toml"
+    file.write_text('kind = "loopback"\nbudget = "2min"\n')
+    assert Scenario("loopback").merged_with(read_scenario(file)).plan().budget_s == 120.0
+    assert Scenario("loopback", repeats=4).merged_with(read_scenario(file)).plan().budget_s is None
+    file.write_text('kind = "loopback"\nrepeats = 4\n')
+    assert Scenario("loopback", budget="60s").merged_with(read_scenario(file)).plan().budget_s == 60.0
 
 
 def test_bench_has_scenarios() -> None:
@@ -136,6 +153,10 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
         ('margin = "0%"', "--margin must be"),
         ('margin = "51%"', "--margin must be"),
         ("repeats = 0", "--repeat must be"),
+        ("budget = 60", "the wrong type"),
+        ('budget = "0s"', "--budget must be"),
+        ('budget = "1000h"', "--budget must be"),
+        ('budget = "1min"\nrepeats = 5', "--repeat fixes"),
         ('control = "no"', "the wrong type"),
         ("probes = 0", "the wrong type"),
         ('[link]\nmtu = "1400"', "the wrong type"),
@@ -181,6 +202,8 @@ def test_a_plan_can_be_restored_from_its_record() -> None:
     )
     plan = scenario.plan()
     assert plan_of_record(plan.campaign("memory")) == plan
+    fixed = replace(plan, repeats=5, budget_s=None)
+    assert plan_of_record(fixed.campaign("memory")) == fixed
     without = replace(plan, is_controlled=False)
     assert plan_of_record(without.campaign("memory")) == without
     more = Scenario("link", competitor="tcp-bbr", limit="20s", probes=False, margin="2%").plan()
