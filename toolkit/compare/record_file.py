@@ -109,13 +109,18 @@ def read(path: Path) -> Results:
             probes.append(record)
     if campaign is None:
         raise UsageError(f"{shown} contains no campaign; give a file that nettool bench wrote")
-    return Results(campaign, newest(trials), probes)
+    return Results(campaign, first_measured(trials), probes)
 
 
-def newest(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials in order of time; where one was repeated, only the later one."""
-    kept = {(trial.path, trial.payload_bytes, trial.transport, trial.block): trial for trial in trials}
-    return sorted(kept.values(), key=lambda trial: trial.position)
+def first_measured(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials in order of time; where one was repeated, only the first.
+
+    Earlier versions repeated a trial that something had disturbed. What is measured counts, however it came out.
+    """
+    kept: dict[tuple[str, int, str, int], Trial] = {}
+    for trial in sorted(trials, key=lambda trial: trial.position):
+        kept.setdefault((trial.path, trial.payload_bytes, trial.transport, trial.block), trial)
+    return list(kept.values())
 
 
 def _decoded(text: str) -> Record | None:
