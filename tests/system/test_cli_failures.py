@@ -1,10 +1,12 @@
 """A command that fails reports it in one line on stderr and, with --json, as an object on stdout."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.cli_process import complaint, nettool_here
+from tests.support.cli_process import NETTOOL, complaint, nettool, nettool_here, receiver
 from toolkit.cli.command import command
 from toolkit.errors import RefusedError
 
@@ -21,6 +23,27 @@ def test_a_target_longer_than_any_name_is_wrong_usage(target: str, tmp_path: Pat
     ended = nettool_here("tcp-send", "--json", "file", target, cwd=tmp_path)
     assert ended.code == ended.object["exit_code"] == 2
     assert complaint(ended) == f"nettool: {ended.object['error']}"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["recv", "--help"], ["sim", "--list"]])
+def test_a_full_standard_output_is_reported_as_such(command: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run([*NETTOOL, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        4,
+        "nettool: cannot write to standard output: No space left on device; free some space\n",
+    )
+
+
+def test_a_closed_standard_input_is_no_file_to_send_and_no_socket(tmp_path: Path) -> None:
+    """Descriptor 0 would otherwise be the first socket, whose datagrams would be read as standard input."""
+    target = ("--connect-timeout", "1s", "127.0.0.1:9")
+    closed = nettool("udp-send", "-", *target, before=lambda: os.close(0))
+    assert (closed.code, "standard input, which is closed" in complaint(closed)) == (2, True)
+    (tmp_path / "received").mkdir()
+    with receiver(tmp_path / "received", "--once", before=lambda: os.close(0)) as receiving:
+        descriptors = Path(f"/proc/{receiving.process.pid}/fd")
+        assert [os.readlink(descriptors / "0"), os.readlink(descriptors / "0")] == [os.devnull] * 2
 
 
 @pytest.mark.parametrize("error", [KeyError("surprise"), RefusedError("not today")])

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from toolkit import __version__
 from toolkit.cli.help import SectionedCommand
-from toolkit.cli.output import print_result
+from toolkit.cli.output import print_result, stdout_error
 from toolkit.errors import ExitCode, UsageError, printable
 
 COMMANDS = {
@@ -74,6 +74,8 @@ def invoke(arguments: Sequence[str]) -> int:
         raise KeyboardInterrupt from None
     except SystemExit:  # how typer ends after a broken pipe; only a help text can meet one
         return ExitCode.OK
+    except OSError as error:  # of a help text: a command reports its own as NettoolErrors
+        raise stdout_error(error) from None
     except Exception as error:
         if (usage_error := _usage_error(error)) is None:
             raise

@@ -52,7 +52,12 @@ def print_result(text: str) -> None:
         sys.stdout = None
     except OSError as error:
         sys.stdout = None
-        raise TransferError(f"cannot write to standard output: {error.strerror}; free some space") from None
+        raise stdout_error(error) from None
+
+
+def stdout_error(error: OSError) -> TransferError:
+    """Return the error for a standard output that cannot be written."""
+    return TransferError(f"cannot write to standard output: {error.strerror}; free some space")
 
 
 def print_json(kind: str, fields: Mapping[str, Any]) -> None:

@@ -3,9 +3,10 @@
 rich takes a tenth of a second to import, so it is imported only when there is a bar to draw.
 """
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from toolkit.cli.output import stderr_is_terminal
 from toolkit.errors import printable
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
 
 _NAME_LIMIT = 40
 _REFRESHES_PER_S = 5  # each redraw takes the interpreter lock away from the transfer
+
+
+class _PatientStream:
+    """stderr, for bars: what it does not take is lost, because a terminal that has gone must not end a transfer."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class ProgressBars:
@@ -79,7 +99,7 @@ def _rich_progress() -> "Progress":
         SizeColumn(),
         RateColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=cast("IO[str]", _PatientStream(sys.stderr))),
         transient=True,
         redirect_stdout=False,  # rich would redirect it to stderr, and --json needs stdout
         refresh_per_second=_REFRESHES_PER_S,

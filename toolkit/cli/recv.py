@@ -13,6 +13,7 @@ import typer
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.command import command
+from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import (
     CONNECTION,
     LimitArguments,
@@ -185,7 +186,7 @@ def _receive(
     transports = {name: transport(name) for name in names}
     listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
     runner = _SessionRunner(receive_options, directory, arguments.quiet, arguments.json, options.idle_timeout_s)
-    with progress_bars(arguments.quiet) as bars:
+    with prompt_interrupts(), progress_bars(arguments.quiet) as bars:
         server = SessionServer(
             listeners,
             lambda name, channel: runner.run(server, bars, name, channel),

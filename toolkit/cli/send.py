@@ -1,6 +1,8 @@
 """`nettool tcp-send` and `nettool udp-send`: connect, run a session, print its result."""
 
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from toolkit.channel import TransportOptions
 from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
 from toolkit.cli.command import command
+from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s, positive_duration_s
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
@@ -19,7 +22,7 @@ from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.result import DeliveryStatus
-from toolkit.transfer.scan import check_sources
+from toolkit.transfer.scan import STANDARD_INPUT, check_sources
 from toolkit.transports.registry import transport
 from toolkit.units import parse_rate
 
@@ -88,11 +91,7 @@ def _send(
     if not sources:
         raise UsageError(f"a file or the receiver is missing: nettool {transport_name}-send FILE... HOST[:PORT]")
     address = parse_target(target)
-    check_sources(sources, send_options.recursive, send_options.stream_name)  # before asking the user
-    if qlog is not None:
-        from toolkit.transports.udp.qlog_files import MARK, OPTION  # imports numpy, which tcp-send does not need
-
-        check_output(Path(qlog), OPTION, MARK, inputs=sources)
+    _check_files(sources, send_options, qlog)  # before asking the user
     credential = access.credential_for(address)
     chosen = transport(transport_name)
 
@@ -109,7 +108,8 @@ def _send(
                 return result, result_fields(transport_name, channel, result, seconds, cpu_seconds)
 
     try:
-        result, fields = with_credential(credential, session)
+        with prompt_interrupts():
+            result, fields = with_credential(credential, session)
     except NettoolError as error:
         if isinstance(error.result, TransferResult):
             if not arguments.quiet:
@@ -124,6 +124,17 @@ def _send(
         print_result(f"sent {summary_line(fields)}")
     if not arguments.quiet:
         _print_skipped(result)
+
+
+def _check_files(sources: Sequence[str], options: SendOptions, qlog: str | None) -> None:
+    """Raises UsageError for sources that cannot be sent, and for a log that would replace a file."""
+    check_sources(sources, options.recursive, options.stream_name)
+    if STANDARD_INPUT in sources and sys.stdin is None:
+        raise UsageError("- is standard input, which is closed: give it a file or a pipe to read from")
+    if qlog is not None:
+        from toolkit.transports.udp.qlog_files import MARK, OPTION  # imports numpy, which tcp-send does not need
+
+        check_output(Path(qlog), OPTION, MARK, inputs=sources)
 
 
 def _print_skipped(result: TransferResult) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from toolkit.channel import Address
 from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.command import command, number, option
+from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet, positive_duration_s
 from toolkit.cli.output import print_json, print_status
 from toolkit.cli.target import DEFAULT_PORT
@@ -21,6 +22,7 @@ _LIMITS = "Limits"
 
 
 @command
+@prompt_interrupts()
 def serve(
     *,
     access: AdmissionArguments,

@@ -1,0 +1,89 @@
+"""Interrupts: the main thread wakes up whichever thread the kernel interrupts, and a second one ends a long cleanup."""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.background import PATIENCE_S
+from toolkit.cli.interrupts import SECOND_AFTER_S, prompt_interrupts
+
+CLEANUP = """
+import time
+from toolkit.cli.interrupts import prompt_interrupts
+try:
+    with prompt_interrupts():
+        try:
+            print("ready", flush=True)
+            time.sleep(600)
+        finally:
+            print("cleaning up", flush=True)
+            while True:
+                try:
+                    time.sleep(600)
+                except KeyboardInterrupt:
+                    pass
+except KeyboardInterrupt:
+    pass
+"""
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, and reaches any thread but the main one."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    signal.signal(signal.SIGINT, handler)
+
+
+def interrupt_and_wait() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    queue.SimpleQueue[None]().get(timeout=PATIENCE_S)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_signal_that_another_thread_takes_ends_the_wait_of_the_main_thread() -> None:
+    end, started = threading.Event(), threading.Event()
+
+    def take() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        started.set()
+        end.wait(PATIENCE_S)
+
+    other = threading.Thread(target=take)
+    other.start()
+    started.wait(PATIENCE_S)
+    try:
+        with pytest.raises(KeyboardInterrupt), prompt_interrupts():
+            interrupt_and_wait()
+    finally:
+        end.set()
+        other.join()
+
+
+def test_a_second_interrupt_ends_a_cleanup_that_hangs() -> None:
+    with subprocess.Popen([sys.executable, "-c", CLEANUP], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for _ in range(2):  # at once: both are the same interrupt
+            process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == b"cleaning up\n"
+        time.sleep(SECOND_AFTER_S)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130
+
+
+def test_nothing_is_left_behind() -> None:
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with prompt_interrupts():
+        pass
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before

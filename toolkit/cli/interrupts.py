@@ -1,0 +1,79 @@
+"""Interrupts that take effect at once, in commands with several threads.
+
+Python runs a signal's handler in the main thread only. The kernel may give the signal to another thread, or to the main
+thread just before it begins to wait: either way the main thread goes on waiting, for ever if nothing else happens. So a
+thread of its own reads from the descriptor to which Python writes every signal (signal.set_wakeup_fd), and interrupts
+the wait of the main thread until that has left the block.
+
+The same thread ends the process if a second signal comes while the first is still being handled, for example because
+a file system has stopped answering.
+"""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from toolkit.errors import ExitCode
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECOND_AFTER_S: Final = 0.5
+"""A signal within this time is the same interrupt: a terminal that closes sends several, and sudo repeats them."""
+_POKE_S: Final = 0.1
+_POKE: Final = signal.SIGURG  # ignored by default; only TCP's urgent data would send it
+_SHOW_CURSOR: Final = b"\x1b[?25h\r\n"  # a progress bar hides it
+
+
+@contextmanager
+def prompt_interrupts() -> Iterator[None]:
+    """Deliver signals to the main thread promptly while the block runs; nothing in another thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    handler = signal.signal(_POKE, _do_nothing)
+    descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(reading, threading.main_thread().ident), daemon=True)
+    try:
+        watcher.start()
+        yield
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
+        signal.signal(_POKE, handler)
+
+
+def _watch(reading: int, main_thread: int) -> None:
+    """Until the other end of the pipe is closed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    first_s: float | None = None
+    while True:
+        is_readable, _, _ = select.select([reading], [], [], None if first_s is None else _POKE_S)
+        numbers = os.read(reading, 4096) if is_readable else None
+        if numbers == b"":
+            return
+        if not set(SIGNALS).isdisjoint(numbers or b""):
+            now_s = time.monotonic()
+            if first_s is not None and now_s - first_s >= SECOND_AFTER_S:
+                end_at_once()
+            first_s = now_s if first_s is None else first_s
+        if first_s is not None and not (numbers and set(numbers) == {_POKE}):
+            signal.pthread_kill(main_thread, _POKE)
+
+
+def end_at_once() -> None:
+    """End the process without any cleanup, but leave the terminal usable."""
+    if os.isatty(2):
+        os.write(2, _SHOW_CURSOR)
+    os._exit(ExitCode.INTERRUPTED)
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
