@@ -9,8 +9,11 @@ import pytest
 from toolkit.compare.campaign import run
 from toolkit.compare.comparison import summarise
 from toolkit.compare.records import UNRELIABLE, Results
+from toolkit.compare.rows import YARDSTICK
 from toolkit.compare.scenario import Scenario
 from toolkit.compare.verdict import NO_CLAIM
+from toolkit.errors import UsageError
+from toolkit.report.text import report_text
 
 needs_iperf3 = pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
 needs_aioquic = pytest.mark.skipif(importlib.util.find_spec("aioquic") is None, reason="aioquic is not installed")
@@ -44,6 +47,21 @@ def test_iperf3_over_udp_repairs_no_losses_and_gets_no_verdict(tmp_path: Path) -
         assert 0 < trial.goodput_bps < 60e6
     row = next(row for row in summarise(results).rows if row.transport == "iperf3-udp=50Mbit")
     assert row.verdict == NO_CLAIM
+
+
+def test_a_copy_of_the_file_is_a_yardstick_without_a_verdict(tmp_path: Path) -> None:
+    results = campaign("tcp,cp", tmp_path)
+    for trial in results.trials:
+        assert trial.verified, trial.error
+        assert trial.goodput_bps is not None
+    summary = summarise(results)
+    row = next(row for row in summary.rows if row.transport == "cp")
+    assert (row.verdict, results.campaign.comparison_count) == (YARDSTICK, 0)
+    assert row.ratio is not None
+    assert "cp" not in summary.headline[0]
+    assert "yardstick" in report_text([summary])
+    with pytest.raises(UsageError, match="leave it out"):
+        Scenario("link", transports="tcp,cp").plan()
 
 
 @needs_iperf3

@@ -104,7 +104,10 @@ def _judge(campaign: Campaign, cells: Sequence[PairedTrials]) -> Mapping[tuple[P
     """The verdict on each transport but the baseline, in each cell."""
     control = campaign.baseline + CONTROL_SUFFIX
     keys = [
-        (cell, label) for cell in cells for label in campaign.transports if label not in (campaign.baseline, control)
+        (cell, label)
+        for cell in cells
+        for label, setting in campaign.transports.items()
+        if label not in (campaign.baseline, control) and not setting.is_yardstick
     ]
     judged = dict(zip(keys, judge([cell.evidence(label) for cell, label in keys], campaign.margin), strict=True))
     if control in campaign.transports:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolkit.compare.factorial import Factorial, factorial_text
 from toolkit.compare.records import UNRELIABLE, Results
-from toolkit.compare.rows import SHORT, Row
+from toolkit.compare.rows import BASELINE, SHORT, YARDSTICK, Row
 from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, could_find, to_settle
 from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
 
@@ -54,7 +54,11 @@ class PathVerdict:
 def path_verdict(results: Results, rows: Sequence[Row], factors: Sequence[Factorial] = ()) -> PathVerdict:
     """The verdicts on the rows of one path and size."""
     base = next(row for row in rows if row.transport == results.campaign.baseline)
-    others = [row for row in rows if not row.is_control and row is not base and UNRELIABLE not in row.marks]
+    others = [
+        row
+        for row in rows
+        if not row.is_control and row.verdict not in (BASELINE, YARDSTICK) and UNRELIABLE not in row.marks
+    ]
     ranked = sorted((row for row in others if row.verdict != NO_CLAIM), key=lambda row: -_value(row))
     findings = [_finding(row, base) for row in ranked]
     effects = [factorial_text(each) for each in factors] if any(row.goodput_bps for row in rows) else []

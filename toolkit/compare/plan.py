@@ -22,7 +22,7 @@ from toolkit.channel import Address
 from toolkit.compare.diagnosis import expected_bps
 from toolkit.compare.host_info import host_info
 from toolkit.compare.paths import LOOPBACK, BenchPath
-from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
+from toolkit.compare.records import CONTROL_SUFFIX, CP, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.compare.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
@@ -41,11 +41,11 @@ MAX_BUDGET_S = 30 * 24 * 3600.0
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
 _TRANSPORTS = (
     "tcp or udp, with a congestion control like tcp-bbr and without encryption like udp-bbr+plaintext, or quic, "
-    "iperf3-tcp, iperf3-udp"
+    "iperf3-tcp, iperf3-udp, cp"
 )
 _NO_CREDENTIAL = NoCredential()
 _TRIAL_S, _PATH_S, _PROBE_S, _BACKGROUND_FLOW_S = 1.3, 0.8, 2.5, 1.5
-_FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9}
+_FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9, CP: 20e9}
 """Goodput to expect where the path sets no limit."""
 
 _BLOCKS = (
@@ -122,6 +122,8 @@ class Plan:
         if not self.settings or not self.paths or not self.sizes:
             raise UsageError("a campaign needs a transport, a path and a size")
         _require_installed(self.settings)
+        if any(each.is_yardstick for each in self.settings) and any(path.kind != LOOPBACK for path in self.paths):
+            raise UsageError("cp passes no network, so only 'bench loopback' can compare with it: leave it out")
         if min(self.sizes) < MIN_PAYLOAD_BYTES:
             raise UsageError("a file under 1KiB measures only the handshake: choose a larger --size")
         if len(set(self.sizes)) < len(self.sizes):
@@ -209,6 +211,8 @@ def _parse(word: str, tcp_congestion_control: str) -> Setting:
         raise UsageError(
             f"'{printable(word, 40)}' is not possible: only nettool's own tcp and udp have a plaintext mode"
         )
+    if word == CP:
+        return Setting(CP, CP, None, CP)
     if name == "quic" or (program == "quic" and rest):
         return Setting(word, "quic", rest or None, AIOQUIC, rate_bps, is_encrypted=True)
     if program == IPERF3 and is_outside:
@@ -229,7 +233,7 @@ def _parse(word: str, tcp_congestion_control: str) -> Setting:
 def baseline_of(settings: Sequence[Setting]) -> Setting:
     """The setting that ratios are relative to: nettool's first TCP, or else the first."""
     own = (s for s in settings if s.transport == "tcp" and s.program is None)
-    return next(own, settings[0])
+    return next(own, next((s for s in settings if not s.is_yardstick), settings[0]))
 
 
 def with_control(settings: Sequence[Setting]) -> list[Setting]:
@@ -257,7 +261,8 @@ def further_block(settings: Sequence[Setting], size: int, block: int, seed: int)
 
 def comparisons(settings: Sequence[Setting], paths: Sequence[BenchPath], sizes: Sequence[int]) -> int:
     """How many comparisons with the baseline there are."""
-    return (len(settings) - 1) * len(paths) * len(sizes)
+    compared = [setting for setting in settings if not setting.is_yardstick]
+    return max(0, len(compared) - 1) * len(paths) * len(sizes)
 
 
 def pilot_blocks(count: int) -> int:

@@ -17,6 +17,9 @@ CONTROL_SUFFIX = "#2"
 PLAINTEXT_SUFFIX = "+plaintext"
 """A transport of nettool's own that goes without encryption has this in its label."""
 
+CP = "cp"
+"""The yardstick of loopback: a copy of the file, without a network."""
+
 CPU_BOUND = "cpu-bound"  # a processor, not the path, was the limit
 EMULATOR_LATE = "emulator-late"  # the emulated link did not keep its own schedule
 LEDGER_OFF = "ledger-off"  # packets are missing that no counter accounts for
@@ -37,9 +40,9 @@ class Setting:
     """One transport with its settings.
 
     label:              its name in tables, for example "tcp-cubic"
-    transport:          "tcp", "udp" or "quic"
+    transport:          "tcp", "udp" or "quic"; "cp" for the yardstick
     congestion_control: its name; None for the program's default
-    program:            None for nettool itself, else "iperf3" or "aioquic"
+    program:            None for nettool itself, else "iperf3", "aioquic" or "cp"
     rate_bps:           upper bound on the sending rate, or the target of the congestion control `rate`; None for no
                         bound, or for the rate of the path
     is_encrypted:       whether both ends encrypt what they send; False in records from before nettool could
@@ -51,6 +54,11 @@ class Setting:
     program: str | None = None
     rate_bps: float | None = None
     is_encrypted: bool = False
+
+    @property
+    def is_yardstick(self) -> bool:
+        """Whether this is no transport, but what the machine does without a network: it gets no verdict."""
+        return self.program == CP
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,12 @@ class Campaign:
     @property
     def comparison_count(self) -> int:
         """How many verdicts there are, without those on the control."""
-        rivals = [name for name in self.transports if name not in (self.baseline, self.baseline + CONTROL_SUFFIX)]
+        control = self.baseline + CONTROL_SUFFIX
+        rivals = [
+            name
+            for name, setting in self.transports.items()
+            if name not in (self.baseline, control) and not setting.is_yardstick
+        ]
         return len(self.paths) * len(self.sizes) * len(rivals)
 
 

@@ -11,7 +11,7 @@ from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSp
 from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation
 from toolkit.compare.verdict import Verdict
 
-BASELINE = "baseline"
+BASELINE, YARDSTICK = "baseline", "yardstick"
 STEADY, SHORT = "steady", "short"
 _GIGABYTE = 1e9
 _SHORT_SHARE = 0.5
@@ -42,7 +42,8 @@ class Row:
     margin:           the largest difference from 1 that the user calls negligible
     reach:            largest factor between the baseline and its A/A control that their interval allows, at least 1;
                       infinite if that is unknown, None without a control
-    verdict:          FASTER, SLOWER, EQUIVALENT, INCONCLUSIVE or NO_CLAIM; BASELINE for the baseline itself
+    verdict:          FASTER, SLOWER, EQUIVALENT, INCONCLUSIVE or NO_CLAIM; BASELINE for the baseline itself,
+                      YARDSTICK for a copy without a network
     is_negligible, because, more_blocks, resolution: see `toolkit.compare.verdict.Verdict`
     is_control:       whether this is the A/A control
     regime:           SHORT where handshake, ramp-up and tail took most of the time, else STEADY
@@ -87,12 +88,14 @@ class Row:
 
 
 def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
-    """The row of one transport of a cell. `verdict`: None for the baseline."""
+    """The row of one transport of a cell. `verdict`: None for the baseline and for a yardstick."""
     trials = cell.trials(label)
     good = [trial for trial in trials if trial.is_counted]
     goodputs = [goodput_bps(trial) for trial in trials]
     seconds = [trial.seconds if trial.is_counted and trial.seconds is not None else math.inf for trial in trials]
-    ratios, censored = cell.pairs(label) if verdict is not None else ([], 0)
+    is_yardstick = cell.campaign.transports[label].is_yardstick
+    is_compared = verdict is not None or is_yardstick
+    ratios, censored = cell.pairs(label) if is_compared else ([], 0)
     middle = median_trial(good)
     first_look = cell.campaign.first_look
     return Row(
@@ -106,13 +109,13 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         goodput_bps=_median_of_arrived(goodputs, first_look),
         deviation_bps=median_absolute_deviation(goodputs) if good else None,
         seconds=_median_of_arrived(seconds, first_look),
-        ratio=cell.ratio(label) if verdict is not None else None,
+        ratio=cell.ratio(label) if is_compared else None,
         block_ratios=tuple(ratios),
         pairs=len(ratios),
         censored=censored,
         margin=cell.campaign.margin,
         reach=cell.reach,
-        verdict=verdict.word if verdict is not None else BASELINE,
+        verdict=verdict.word if verdict is not None else YARDSTICK if is_yardstick else BASELINE,
         is_negligible=verdict is not None and verdict.is_negligible,
         because=verdict.because if verdict is not None else "",
         more_blocks=verdict.more_blocks if verdict is not None else None,

@@ -39,7 +39,7 @@ FACTORIAL = "tcp-cubic,tcp-bbr,udp-cubic,udp-bbr"
 """What an emulated link compares: with all four, `toolkit.compare.factorial` tells transport and control apart."""
 LISTED = ("link", "rate", "rtt", "loss")
 """Options that may be lists on the command line; in a scenario file every option may."""
-_SIZES = {paths.LOOPBACK: "256MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
+_SIZES = {paths.LOOPBACK: "768MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _LINK_TYPES: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
 """Types of the options in [link] that are not text."""
@@ -123,7 +123,7 @@ class Scenario:
         words = self.transports
         if words is None:
             is_factorial = self.kind == paths.LINK and self.tcp_congestion_control is None
-            words = FACTORIAL if is_factorial else "tcp,udp"
+            words = FACTORIAL if is_factorial else "tcp,udp,cp" if self.kind == paths.LOOPBACK else "tcp,udp"
         settings = parse_transports(words, tcp_congestion_control)
         left_out = {}
         if self.transports is None or self.is_from_file:

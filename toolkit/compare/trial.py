@@ -13,7 +13,7 @@ from toolkit.compare.background_flow import BackgroundFlow
 from toolkit.compare.diagnosis import Facts, busy_share, explanation, on_sender_clock, split_time, thinned
 from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.packet_audit import has_host_drops, is_balanced
-from toolkit.compare.paths import LINK, PAYLOAD_SHARE, BenchPath
+from toolkit.compare.paths import LINK, PAYLOAD_SHARE, REMOTE, BenchPath
 from toolkit.compare.ping import Pinger
 from toolkit.compare.plan import TrialSpec
 from toolkit.compare.records import (
@@ -75,6 +75,8 @@ class TrialRunner:
         outcome = _Outcome(EndpointResult(), EndpointResult())
         pinger = self.testbed.pinger()
         try:
+            if self.testbed.path.kind != REMOTE:
+                self.workspace.prefault(spec.payload_bytes)
             with ExitStack() as watching, ExitStack() as running:
                 receiver, sender_job = self._start_receiver(spec, running)
                 sender = running.enter_context(self.testbed.sender(spec.setting, sender_job))
@@ -97,8 +99,6 @@ class TrialRunner:
                 outcome.ledger = self.testbed.account(outcome.sender, outcome.receiver, pinger)
         except NettoolError as error:
             outcome.error = str(error)
-        finally:
-            (self.workspace.received / self.workspace.payload(spec.payload_bytes).name).unlink(missing_ok=True)
         return self._record(spec, position, link_seed, outcome, pinger)
 
     def _start_receiver(self, spec: TrialSpec, running: ExitStack) -> tuple[ReceiverHandle, SendJob]:
@@ -116,6 +116,7 @@ class TrialRunner:
             payload=str(self.workspace.payload(size)),
             payload_bytes=size,
             plaintext=not setting.is_encrypted,
+            directory=directory,
         )
 
     def _record(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from toolkit.channel import Address, Channel, Listener, TransportOptions
 from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.reused_storage import receive_reusing
 from toolkit.compare.sampler import Sampler
 from toolkit.compare.worker_protocol import (
     ReceiveJob,
@@ -30,7 +31,7 @@ from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, controller_factory
 from toolkit.security.admission import Method
 from toolkit.security.credentials import KeyCredential, NoCredential
 from toolkit.security.rehearsal import rehearse
-from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
+from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transports.registry import transport
 from toolkit.units import rate_of
 
@@ -85,7 +86,7 @@ def _receive(job: ReceiveJob) -> EndpointResult:
         def transfer() -> TransferResult:
             if job.directory is None:
                 return receive_and_discard(channel, cancel=cancel)
-            return receive(channel, job.directory, ReceiveOptions(overwrite=True), cancel=cancel)
+            return receive_reusing(channel, job.directory, cancel)
 
         return _measured(channel, Sampler(started_s), transfer, cpu_s, started_s)
     finally:

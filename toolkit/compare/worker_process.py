@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.plan import AIOQUIC, IPERF3
+from toolkit.compare.records import CP
 from toolkit.compare.worker_protocol import SendJob, WorkerJob, job_line, read_answer, read_result
 from toolkit.errors import TransferError, printable
 
@@ -25,6 +26,7 @@ _MODULES: Mapping[str | None, str] = {
     None: "toolkit.compare.worker",
     IPERF3: "toolkit.compare.peers.iperf3",
     AIOQUIC: "toolkit.compare.peers.quic",
+    CP: "toolkit.compare.peers.copy",
 }
 
 Popen = Callable[..., "subprocess.Popen[bytes]"]

@@ -29,6 +29,7 @@ class SendJob:
     payload:    path of the file; None for a stream of zeros without an end
     plaintext:  whether to ask for a session without encryption
     key:        in hexadecimal digits, if the receiver asks for one
+    directory:  where the receiver's file is, for a program that copies it itself
     """
 
     transport: str
@@ -40,6 +41,7 @@ class SendJob:
     payload_bytes: int = 0
     plaintext: bool = False
     key: str | None = field(default=None, repr=False)
+    directory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

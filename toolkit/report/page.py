@@ -22,7 +22,7 @@ from toolkit.compare.findings import PathVerdict
 from toolkit.compare.json_codec import encode
 from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
-from toolkit.compare.rows import BASELINE, Row
+from toolkit.compare.rows import BASELINE, YARDSTICK, Row
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER
 from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
@@ -39,7 +39,7 @@ from toolkit.units import format_ratio, format_size
 OPTION, MARK = "--html", b"<title>nettool: "
 """The option that names a page, and what each page has in its head; see `toolkit.output_files`."""
 _TITLE = "TCP and UDP compared"
-_SIGNS = {FASTER: "▲", SLOWER: "▼", EQUIVALENT: "=", INCONCLUSIVE: "~", NO_CLAIM: "?", BASELINE: "·"}
+_SIGNS = {FASTER: "▲", SLOWER: "▼", EQUIVALENT: "=", INCONCLUSIVE: "~", NO_CLAIM: "?", BASELINE: "·", YARDSTICK: "·"}
 _ROW_HEADER = "transport"
 _MAX_SENTENCE = 2000
 _MAX_OPEN_GROUPS = 6
@@ -124,7 +124,7 @@ def _verdicts(summary: Summary, name: str) -> Html:
 
 
 def _card(verdict: PathVerdict, baseline: str) -> Html:
-    chips = [_chip(row) for row in verdict.rows if row.verdict != BASELINE and not row.is_control]
+    chips = [_chip(row) for row in verdict.rows if row.verdict not in (BASELINE, YARDSTICK) and not row.is_control]
     return element(
         "li",
         element("h3", printable(verdict.where)),

@@ -41,6 +41,7 @@ class Storage:
     durable:   whether files and names are on the disk (fsync) before the sender learns that they are verified
     dotfiles:  whether names may begin with a dot (names.py)
     preserve_modes: whether files may be executable (modes.py)
+    file_type: how a file is stored
 
     Raises UsageError if `directory` cannot be opened.
     """
@@ -52,12 +53,14 @@ class Storage:
         durable: bool,
         dotfiles: bool = False,
         preserve_modes: bool = False,
+        file_type: "type[StoredFile] | None" = None,
     ) -> None:
         self._tree = Tree(directory, durable)
         self._overwrite = overwrite
         self._durable = durable
         self._dotfiles = dotfiles
         self._preserve_modes = preserve_modes
+        self._file_type = file_type or StoredFile
         self._umask = process_umask()
         self._space = promised_space(self._tree.device)
         self._uncreated_bytes = 0  # of accepted files
@@ -92,7 +95,7 @@ class Storage:
     ) -> IncomingFile:
         """See Destination."""
         mode = file_mode(entry.mode, self._umask, self._preserve_modes)
-        file = _StoredFile(
+        file = self._file_type(
             self._tree, self._space, self._overwrite, self._durable, mode, entry, algorithm, budget, on_complete
         )
         self._space.add(file, entry.content_bytes)
@@ -128,7 +131,7 @@ class Storage:
             raise RefusedEntryError(budget.refusal)
 
 
-class _StoredFile(IncomingFile):
+class StoredFile(IncomingFile):
     """A temporary file beside its final name."""
 
     __slots__ = ("_components", "_durable", "_identity", "_mode", "_overwrite", "_space", "_temporary", "_tree")
@@ -157,21 +160,25 @@ class _StoredFile(IncomingFile):
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-        if not self._temporary:
+        is_new = not self._temporary
+        if is_new:
             self._temporary = f".nettool-{secrets.token_hex(8)}.part".encode()
-            flags |= os.O_CREAT | os.O_EXCL
         try:
             with self._tree.directory(self._components[:-1]) as parent:
-                descriptor = os.open(self._temporary, flags, 0o600, dir_fd=parent)
+                descriptor = self._make(parent, flags) if is_new else os.open(self._temporary, flags, dir_fd=parent)
         except RefusedEntryError as error:
             raise OSError(0, str(error)) from None
         identity = _identity_of(os.fstat(descriptor))
-        if flags & os.O_CREAT:
+        if is_new:
             self._identity = identity
         elif identity != self._identity:  # possible only in a directory that others may write to
             os.close(descriptor)
             raise OSError(0, "another process replaced its temporary file")
         return descriptor
+
+    def _make(self, parent: int, flags: int) -> int:
+        """Make the temporary file in the directory with the descriptor `parent`, and open it. Raises OSError."""
+        return os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=parent)
 
     def _grant(self, needed_bytes: int) -> None:
         if not self._space.extend(self, needed_bytes, self._tree.free_bytes):

@@ -35,7 +35,7 @@ def test_defaults_for_each_kind() -> None:
     assert [path.label for path in Scenario("lan").plan().paths] == ["lan"]
     plan = Scenario("loopback").plan()
     tcp = f"tcp-{default_control()}"
-    assert ([s.label for s in plan.all_settings], plan.sizes) == ([tcp, "udp-bbr", f"{tcp}#2"], [256 << 20])
+    assert ([s.label for s in plan.all_settings], plan.sizes) == ([tcp, "udp-bbr", "cp", f"{tcp}#2"], [768 << 20])
     named = Scenario("link", link={"link": ["starlink", "dsl"], "loss": ["2%"]}).plan()
     assert [path.label for path in named.paths] == ["starlink, 2% loss", "dsl, 2% loss"]
 

@@ -34,6 +34,24 @@ def test_it_is_removed_however_the_campaign_ends(end: type[BaseException] | None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_received_files_reuse_storage_without_its_content(tmp_path: Path) -> None:
+    with workspace([3_000_001, 10], 1, tmp_path) as files:
+        files.prefault(3_000_001)
+        place = files.received / files.payload(3_000_001).name
+        assert place.read_bytes() == bytes(3_000_001)
+        number = place.stat().st_ino
+        place.write_bytes(files.payload(3_000_001).read_bytes())
+        files.prefault(3_000_001)
+        assert (place.stat().st_ino, place.read_bytes()) == (number, bytes(3_000_001))
+        files.prefault(10)
+        assert [file.name for file in files.received.iterdir()] == [files.payload(10).name]
+        assert files.payload(3_000_001).exists()
+        files.received.joinpath(files.payload(10).name).unlink()
+        files.received.joinpath(files.payload(10).name).mkdir()
+        with pytest.raises(TransferError, match="cannot use"):
+            files.prefault(10)
+
+
 def test_too_little_space_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TransferError, match=r"no room .* --dir"), workspace([1 << 60], 1, tmp_path):
         pass
