@@ -37,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     output = folder / "results" / "small.jsonl"
     ended = nettool(
         *("bench", "loopback", "--size", "1MiB", "--repeat", "1", "--seed", "9"),
-        *("--output", output, "--dir", folder),
+        *("--output", output, "--dir", folder, "--transports", "tcp,udp"),
     )
     assert ended.code == 0, ended
     return Whole(ended, output, everything_below(folder))

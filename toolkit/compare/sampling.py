@@ -107,8 +107,8 @@ def _candidate(
 
 def _undecided(campaign: Campaign, cell: PairedTrials) -> Iterator[str]:
     """The transports, and the control, that more blocks may help."""
-    for label in campaign.transports:
-        if label == campaign.baseline or cell.ratio(label) is None:
+    for label, setting in campaign.transports.items():
+        if label == campaign.baseline or setting.is_yardstick or cell.ratio(label) is None:
             continue
         if max(_marked_share(cell.trials(each)) for each in (label, campaign.baseline)) > _MAX_MARKED_SHARE:
             continue
