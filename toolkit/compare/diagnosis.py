@@ -36,6 +36,8 @@ from toolkit.compare.records import TimeSplit, TrialSeries
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 
 BUSY_SHARE = 0.85
+MIN_SAMPLES = 20
+"""Of a transfer with fewer samples nothing is said of what limited it."""
 SEGMENT_BYTES = 1448
 LOSS_BASED = frozenset(("cubic", "reno", "newreno"))
 _RENO_LIKE = frozenset(("reno", "newreno"))

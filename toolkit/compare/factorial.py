@@ -159,15 +159,19 @@ def decompose(
     )
 
 
+def effect_names(found: Factorial) -> tuple[str, str]:
+    """What the effects of transport and congestion control compare, in words."""
+    base, other = (_name(control) for control in found.controls)
+    return "same congestion control, UDP instead of TCP", f"same transport, {other} instead of {base}"
+
+
 def factorial_text(found: Factorial) -> str:
     """The effects as one sentence without its full stop."""
-    base, other = (_name(control) for control in found.controls)
+    other = _name(found.controls[1])
     if found.doubt:
         return f"no claim on what transport and congestion control contribute ({found.doubt})"
-    parts = [
-        f"same congestion control, UDP instead of TCP: {_effect(found.transport)}",
-        f"same transport, {other} instead of {base}: {_effect(found.control)}",
-    ]
+    transport, control = effect_names(found)
+    parts = [f"{transport}: {_effect(found.transport)}", f"{control}: {_effect(found.control)}"]
     if found.interacts and found.interaction is not None:
         gains = " and ".join(f"{_effect(gain)} over {_name(t)}" for t, gain in found.by_transport.items())
         parts.append(f"the two interact by {_effect(found.interaction)}, because {other} gains {gains}")

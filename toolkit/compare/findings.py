@@ -46,6 +46,12 @@ class PathVerdict:
         return " ".join((*self.effects, *self.findings, *self.remarks))
 
     @property
+    def effects_in_doubt(self) -> Sequence[str]:
+        """Those of `effects` that say why there is no claim, or how the two interact; figures show the others."""
+        shown = zip(self.effects, self.factorials, strict=False)
+        return [text for text, found in shown if found.doubt or found.interacts]
+
+    @property
     def text(self) -> str:
         """The sentence with the path and the size in front of it."""
         return f"{self.where}: {self.sentence}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import UsageError
-from toolkit.units import format_rate, format_seconds, format_size
+from toolkit.units import format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,10 +28,17 @@ INK, MUTED, GRID, SURFACE = "#1b1f26", "#5d6674", "#d6dae1", "#fefeff"
 FIXED_INK = "#14171c"
 """Text on a background that stays the same on a dark page."""
 TCP_TINT, UDP_TINT = "#f0b27a", "#8fc1ea"
+MARGIN_TINT = "#dff0e5"
 
 MARK = b"Made by nettool"
 """In the head of every picture; see `toolkit.output_files`."""
-_ON_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", SURFACE: "var(--surface)"}
+_ON_PAGE = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    SURFACE: "var(--surface)",
+    MARGIN_TINT: "var(--band)",
+}
 _DPI = 160
 WIDTH = 5.0
 """Inches; at this width the text is still legible on a small phone."""
@@ -58,7 +65,7 @@ _RC: dict[str, Any] = {
     "grid.linewidth": 0.7,
     "figure.facecolor": SURFACE,
     "savefig.facecolor": SURFACE,
-    "hatch.linewidth": 0.8,
+    "hatch.linewidth": 1.1,
     "legend.frameon": False,
     "legend.handlelength": HANDLE_EMS,
     "legend.fontsize": 9,
@@ -98,9 +105,17 @@ STYLES: Sequence[Style] = (
 )
 
 
-def style(position: int) -> Style:
-    """The style of the transport at that position in the campaign; styles repeat after the twelfth."""
-    return STYLES[position % len(STYLES)]
+_USUAL = ("tcp-cubic", "udp-bbr", "tcp-bbr", "udp-cubic", "quic", "iperf3-tcp")
+"""Transports that have the style of their position here in every campaign."""
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """A style for each transport. A usual one has the same in every campaign; others take turns with what is left."""
+    fixed = {name: STYLES[_USUAL.index(name)] for name in names if name in _USUAL}
+    left = [look for look in STYLES if look not in fixed.values()] or list(STYLES)
+    others = [name for name in names if name not in fixed]
+    chosen = {name: left[number % len(left)] for number, name in enumerate(others)}
+    return {name: fixed.get(name) or chosen[name] for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,7 @@ class Picture:
     title, caption: what it shows, and how to read it
     size:           width and height in inches
     draw:           draws onto an empty figure
+    data:           what it shows as rows of text, the first with the headings: for those who cannot see it
     """
 
     name: str
@@ -120,6 +136,7 @@ class Picture:
     caption: str
     size: tuple[float, float]
     draw: Callable[["Figure"], None]
+    data: Sequence[Sequence[str]] = ()
 
 
 def is_available() -> bool:
@@ -185,16 +202,18 @@ def inline(picture: Picture, prefix: str) -> str:
 Which = Literal["x", "y"]
 
 
+_RATE_UNITS = ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s"))
+_TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+
+
 def rate_axis(axes: "Axes", which: Which, values_bps: Sequence[float]) -> None:
     """Scale and label an axis for goodput. A linear scale starts at 0."""
-    _scale(axes, which, values_bps, format_rate)
-    _name(axes, which, "goodput")
+    _scale(axes, which, values_bps, "goodput", _RATE_UNITS)
 
 
 def time_axis(axes: "Axes", which: Which, values_s: Sequence[float], name: str = "time") -> None:
     """Scale and label an axis for durations."""
-    is_log = _scale(axes, which, values_s, format_seconds)
-    _name(axes, which, f"{name} (logarithmic)" if is_log else name)
+    _scale(axes, which, values_s, name, _TIME_UNITS)
 
 
 def size_axis(axes: "Axes", which: Which, name: str) -> None:
@@ -211,8 +230,8 @@ def size_axis(axes: "Axes", which: Which, name: str) -> None:
     _name(axes, which, name)
 
 
-def _scale(axes: "Axes", which: Which, values: Sequence[float], form: Callable[[float], str]) -> bool:
-    """Set limits and ticks. Returns whether the scale is logarithmic."""
+def _scale(axes: "Axes", which: Which, values: Sequence[float], name: str, units: Sequence[tuple[float, str]]) -> None:
+    """Set limits, ticks and the name of an axis, with one unit for all ticks: units beside each would collide."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
     positive = [value for value in values if value > 0] or [1.0]
@@ -233,8 +252,9 @@ def _scale(axes: "Axes", which: Which, values: Sequence[float], form: Callable[[
         set_limits(0, high * 1.12)
         if which == "x":
             axis.set_major_locator(FixedLocator(_linear_ticks(high * 1.12)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: form(round(value, 12)) if value else "0"))
-    return is_log
+    factor, unit = next((pair for pair in units if high >= pair[0]), units[-1])
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / factor:.6g}"))
+    _name(axes, which, f"{name} ({unit}, logarithmic)" if is_log else f"{name} ({unit})")
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

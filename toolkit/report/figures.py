@@ -12,6 +12,8 @@ from toolkit.compare.rows import Row
 from toolkit.compare.verdict import CLAIMS, FASTER
 from toolkit.report.drawing import (
     FIXED_INK,
+    INK,
+    MARGIN_TINT,
     MUTED,
     SURFACE,
     TCP_TINT,
@@ -26,8 +28,9 @@ from toolkit.report.drawing import (
     text_inches,
     time_axis,
 )
-from toolkit.report.labels import REASONS, short_label
-from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds
+from toolkit.report.forest import Scale, format_tick, scale_for
+from toolkit.report.labels import REASONS, label, short_label
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,9 +40,10 @@ _MAX_LOG2 = 4
 """The heat map has its strongest colours at a ratio of 2^4 and above."""
 _SERIES = {"delivered_bytes": "delivered", "congestion_window_bytes": "congestion window", "rtt_ms": "RTT"}
 _MARKED_POINTS = 7
+_RATIO_ROW = 0.3
 _REASON_STYLES = {
     "handshake_s": ("#7f5fd0", "///"),
-    "ramp_up_s": ("#b5862a", "--"),
+    "ramp_up_s": ("#b5862a", "..."),
     "recovery_s": ("#c44a4a", "xx"),
     "window_limited_s": ("#b8489a", "\\\\\\"),
     "cpu_bound_s": ("#8a5a3c", "++"),
@@ -47,6 +51,64 @@ _REASON_STYLES = {
     "tail_s": ("#4f6d8f", "||"),
 }
 """Colour and hatching of each kind of time; none is a transport's colour, and the steady kind is the quietest."""
+
+
+def ratio_inches(rows: Sequence[Row]) -> float:
+    """Height of the rows of `ratios`: those of a path and size stand below their name."""
+    return _RATIO_ROW * (len(rows) + len({(row.path, row.payload_bytes) for row in rows}))
+
+
+def ratios(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) -> None:
+    """For each row a dot a block, and the median with its interval, on one logarithmic scale with the margin."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    width, height = figure.get_size_inches()
+    left = 0.2 + text_inches([_ratio_name(row) for row in rows])
+    axes = figure.add_axes((left / width, 0.5 / height, 1 - (left + 0.15) / width, 1 - 0.6 / height))
+    margin = max(row.margin for row in rows)
+    values = [end for row in rows for end in (*row.block_ratios, *(row.ratio.interval or () if row.ratio else ()))]
+    scale = scale_for(values, margin)
+    axes.set_xscale("log")
+    axes.set_xlim(scale.low, scale.high)
+    axes.axvspan(1 / (1 + margin), 1 + margin, color=MARGIN_TINT, linewidth=0, zorder=0)
+    axes.axvline(1.0, color=MUTED, linewidth=1.2, zorder=1)
+    places: list[float] = []
+    names: list[str] = []
+    y, last = -1.0, None
+    for row in rows:
+        cell = (row.path, row.payload_bytes)
+        if cell != last:
+            y, last = y + 1, cell
+            heading = f"{label(row.path)}, {format_size(row.payload_bytes)}"
+            ground = {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.0}  # the line at 1 would cross the words
+            axes.text(scale.low, y + 0.15, heading, va="center", fontsize=8.5, color=INK, bbox=ground)
+        y += 1
+        _ratio_row(axes, row, y, MUTED if row.is_control else styles[row.transport].color, scale)
+        places.append(y)
+        names.append(_ratio_name(row))
+    axes.set_ylim(y + 0.6, -0.5)
+    axes.set_yticks(places, names)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(FixedLocator(scale.ticks()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_tick(value)))
+    axes.set_xlabel("ratio of goodputs")
+
+
+def _ratio_name(row: Row) -> str:
+    return "A/A control" if row.is_control else short_label(row.transport)
+
+
+def _ratio_row(axes: "Axes", row: Row, y: float, color: str, scale: Scale) -> None:
+    shown = [min(max(ratio, scale.low), scale.high) for ratio in row.block_ratios]
+    axes.plot(shown, [y - 0.2] * len(shown), "o", color=color, alpha=0.5, markersize=4, markeredgewidth=0)
+    if row.ratio is None:
+        return
+    if row.ratio.interval is not None:
+        ends = [min(max(end, scale.low), scale.high) for end in row.ratio.interval]
+        axes.plot(ends, [y + 0.2] * 2, color=color, linewidth=3, solid_capstyle="butt")
+    axes.plot([min(max(row.ratio.value, scale.low), scale.high)], [y + 0.2], "|", color=color, markersize=9)
 
 
 def goodput(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) -> None:
@@ -141,16 +203,16 @@ def completion(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, S
     """Empirical distribution of completion times."""
     names = [name for name in styles if any(trial.transport == name for trial in trials)]
     axes = _legend_axes(figure, [short_label(name) for name in names])
-    every = [trial.seconds for trial in trials if trial.seconds is not None]
+    every = [trial.seconds for trial in trials if trial.is_counted and trial.seconds is not None]
     time_axis(axes, "x", every)
     low, high = axes.get_xlim()
     for name in names:
         look = styles[name]
-        times = sorted(trial.seconds for trial in trials if trial.transport == name and trial.seconds is not None)
-        shares = [(number + 1) / len(times) for number in range(len(times))]
-        axes.step(
-            [low, *times, high], [0, *shares, 1], where="post", color=look.color, linestyle=look.dash, linewidth=1.4
-        )
+        own = [trial for trial in trials if trial.transport == name]
+        times = sorted(trial.seconds for trial in own if trial.is_counted and trial.seconds is not None)
+        shares = [(number + 1) / len(own) for number in range(len(times))]  # one that failed never completes
+        ends = [0, *shares, shares[-1] if shares else 0]
+        axes.step([low, *times, high], ends, where="post", color=look.color, linestyle=look.dash, linewidth=1.4)
         axes.plot(times, shares, look.marker, color=look.color, markersize=4.5)
         axes.plot([], [], look.marker, color=look.color, linestyle=look.dash, label=short_label(name))
     axes.set_ylim(0, 1.04)

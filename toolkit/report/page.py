@@ -22,24 +22,30 @@ from toolkit.compare.findings import PathVerdict
 from toolkit.compare.json_codec import encode
 from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
-from toolkit.compare.rows import BASELINE, YARDSTICK, Row
-from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER
+from toolkit.compare.rows import Row
 from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
-from toolkit.report import drawing
+from toolkit.report import drawing, text
 from toolkit.report.drawing import Picture
+from toolkit.report.forest import SIGNS, forest
 from toolkit.report.html import Html, element, join
 from toolkit.report.labels import label
 from toolkit.report.plots import pictures
 from toolkit.report.tables import Cell, Column, Table, imported_tables, tables
-from toolkit.report.text import caption, started_text
-from toolkit.report.text import names as campaign_names
-from toolkit.units import format_ratio, format_size
+from toolkit.units import format_size
 
 OPTION, MARK = "--html", b"<title>nettool: "
 """The option that names a page, and what each page has in its head; see `toolkit.output_files`."""
 _TITLE = "TCP and UDP compared"
-_SIGNS = {FASTER: "▲", SLOWER: "▼", EQUIVALENT: "=", INCONCLUSIVE: "~", NO_CLAIM: "?", BASELINE: "·", YARDSTICK: "·"}
+_DOTS = (
+    "Each dot is one block, the first at the top: the goodput of a transport divided by that of the baseline in the "
+    "same block, on a logarithmic scale. A dot beyond the end of the scale is a transfer that failed."
+)
+_INTERVAL = (
+    "Below the dots are the median and its 95% interval. The interval decides: on one side of 1 it shows a difference, "
+    "within the coloured band, the margin, that the two are equivalent, and otherwise nothing."
+)
+_CONTROL = "The A/A control is the baseline against itself: this machine resolves nothing finer than its interval."
 _ROW_HEADER = "transport"
 _MAX_SENTENCE = 2000
 _MAX_OPEN_GROUPS = 6
@@ -64,9 +70,14 @@ def write_page(summaries: Sequence[Summary], path: Path, imported: Sequence[Row]
 def page(summaries: Sequence[Summary], imported: Sequence[Row] = ()) -> str:
     """The page as text."""
     script = _asset("page.js")
-    names = campaign_names(summaries)
+    names = text.names(summaries)
     main = element(
         "main",
+        element(
+            "details",
+            element("summary", "How to read the plots"),
+            *(element("p", line) for line in (_DOTS, _INTERVAL, _CONTROL)),
+        ),
         *(_verdicts(summary, name) for summary, name in zip(summaries, names, strict=True)),
         *(
             _campaign(summary, name, f"campaign-{number}")
@@ -116,29 +127,21 @@ def _header(names: Sequence[str], has_imported: bool) -> Html:
 
 def _verdicts(summary: Summary, name: str) -> Html:
     """A card for each path and size."""
-    baseline = label(summary.results.campaign.baseline)
-    cards = [_card(verdict, baseline) for verdict in summary.verdicts]
+    cards = [_card(verdict, summary.results.campaign) for verdict in summary.verdicts]
     title = element("h2", f"{name}: which transport is faster, and how certain that is")
     notes = [element("p", printable(note, _MAX_SENTENCE), class_="note") for note in summary.notes]
     return element("section", title, element("ol", *cards, class_="verdicts"), *notes)
 
 
-def _card(verdict: PathVerdict, baseline: str) -> Html:
-    chips = [_chip(row) for row in verdict.rows if row.verdict not in (BASELINE, YARDSTICK) and not row.is_control]
+def _card(verdict: PathVerdict, campaign: Campaign) -> Html:
+    whys = [f"{row.transport}: {row.why}" for row in verdict.rows if row.why and not row.is_control]
+    remarks = dict.fromkeys((*verdict.effects_in_doubt, *verdict.remarks, *whys))
     return element(
         "li",
         element("h3", printable(verdict.where)),
-        element("p", printable(verdict.sentence, _MAX_SENTENCE), class_="sentence"),
-        element("ul", *chips, class_="chips", aria_label=f"Compared with {baseline}"),
+        forest(verdict, campaign.baseline, campaign.margin),
+        element("ul", *(element("li", printable(line, _MAX_SENTENCE)) for line in remarks), class_="remarks"),
     )
-
-
-def _chip(row: Row) -> Html:
-    negligible = ", negligible" if row.is_negligible else ""
-    text = f"{_SIGNS[row.verdict]} {label(row.transport)}: {row.verdict}{negligible}"
-    if row.ratio is not None and row.verdict != NO_CLAIM:
-        text += f", {format_ratio(row.ratio.value)} ×"
-    return element("li", text, class_=f"chip {_verdict_class(row.verdict)}")
 
 
 def _campaign(summary: Summary, name: str, anchor: str) -> Html:
@@ -146,9 +149,9 @@ def _campaign(summary: Summary, name: str, anchor: str) -> Html:
     speed, *others = tables(summary)
     return element(
         "section",
-        element("h2", f"{name}, {started_text(campaign)}"),
-        element("p", " ".join(caption(campaign)), class_="note"),
-        _table(speed),
+        element("h2", f"{name}, {text.started_text(campaign)}"),
+        element("p", " ".join(text.caption(campaign)), class_="note"),
+        _table(speed.without_prose),
         _pictures(summary, anchor),
         *(_table(table) for table in others),
         _provenance(summary.results),
@@ -176,13 +179,13 @@ def _table(table: Table) -> Html:
         if prose:
             sentence = element("div", " ".join(prose))
             lines.append(element("tr", element("td", sentence, colspan=str(len(shown))), class_="prose"))
+    caption = element("caption", element("div", table.note))
     header = element("tr", *(_heading(table.columns[n]) for n in shown))
-    body = element("table", element("thead", header), element("tbody", *lines), class_="sortable")
+    body = element("table", caption, element("thead", header), element("tbody", *lines), class_="sortable")
     return element(
         "section",
         element("h3", table.title),
         element("div", body, class_="scroll", role="region", tabindex="0", aria_label=table.title),
-        element("p", table.note, class_="note"),
         class_="table",
     )
 
@@ -196,7 +199,7 @@ def _cell(column: Column, cell: Cell) -> Html:
     key = "" if cell.value is None else cell.value if isinstance(cell.value, str) else repr(cell.value)
     return element(
         "th" if is_header else "td",
-        f"{_SIGNS[cell.verdict]} {cell.text}" if cell.verdict else cell.text,
+        f"{SIGNS[cell.verdict]} {cell.text}" if cell.verdict else cell.text,
         scope="row" if is_header else None,
         class_=_column_classes(column, _verdict_class(cell.verdict)),
         data_v=None if key == cell.text else key,
@@ -232,7 +235,19 @@ def _figure(picture: Picture, prefix: str) -> Html:
         "figure",
         Html(drawing.inline(picture, prefix)),
         element("figcaption", element("strong", f"{picture.title}."), " ", picture.caption),
+        _data(picture),
     )
+
+
+def _data(picture: Picture) -> Html:
+    """What the picture shows as a table, for those who cannot see it."""
+    heading, *rows = picture.data
+    head = element("tr", *(element("th", text, scope="col") for text in heading))
+    body = [element("tr", *(element("td", text) for text in row)) for row in rows]
+    caption = element("caption", element("div", f"Data of the picture: {picture.title}"))
+    shown = element("table", caption, element("thead", head), element("tbody", *body), class_="data")
+    region = element("div", shown, class_="scroll", role="region", tabindex="0", aria_label=picture.title)
+    return element("details", element("summary", "Data"), region, class_="data")
 
 
 def _provenance(results: Results) -> Html:

@@ -1,8 +1,10 @@
 """The pictures of a campaign: which there are, what they are called, and their files.
 
-Across paths there are goodput against loss, and the ratio over RTT and loss; they need paths that differ in those
-settings only. For one path and size there are goodput with its interval, where the time went, the course of a transfer,
-completion times, and goodput against delay. No picture shows the A/A control, which repeats the baseline.
+Across paths there are the ratios with their intervals, goodput against loss, and the ratio over RTT and loss; the last
+two need paths that differ in those settings only. For one path and size there are goodput with its interval, where the
+time went, the course of a transfer, completion times, and goodput against delay. A picture that would show next to
+nothing is not made: two points, or the course of a transfer of which there are a few samples. Only the ratios show the
+A/A control, which repeats the baseline.
 """
 
 import re
@@ -13,12 +15,13 @@ from itertools import chain, count
 from pathlib import Path
 
 from toolkit.compare.comparison import Summary
+from toolkit.compare.diagnosis import MIN_SAMPLES
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Trial
 from toolkit.compare.rows import Row, median_trial
 from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
-from toolkit.report import figures
-from toolkit.report.drawing import MARK, WIDTH, Picture, Style, legend_inches, render, style
+from toolkit.report import figures, picture_data
+from toolkit.report.drawing import MARK, WIDTH, Picture, Style, legend_inches, render, styles
 from toolkit.report.labels import label, short_label
 from toolkit.units import format_size
 
@@ -26,6 +29,8 @@ OPTION = "--pictures"
 """The option that names the folder of the pictures."""
 _IGNORED_SETTINGS = ("text", "seed", "ideal_bps", "link", "loss")
 """Settings of a path that may differ between the points of one picture over loss."""
+_MIN_CELLS, _MIN_POINTS, _MIN_TRIALS = 2, 3, 6
+"""A picture has that many cells, points, or trials of each transport, or it is not made."""
 _ACROSS_PATHS_SIZE = (WIDTH, 3.4)
 _ROW_INCHES = 0.42
 _PLOT_INCHES = 2.9
@@ -39,18 +44,18 @@ def pictures(summary: Summary) -> list[Picture]:
     campaign = summary.results.campaign
     rows = [row for row in summary.rows if not row.is_control]
     names = [name for name in campaign.transports if not name.endswith(CONTROL_SUFFIX)]
-    styles = {name: style(number) for number, name in enumerate(names)}
-    made, covered = _over_loss(campaign, rows, styles)
-    made += _over_rtt_and_loss(campaign, rows)
+    looks = styles(names)
+    over_loss, covered = _over_loss(campaign, rows, looks)
+    made = [*_ratios(summary.rows, looks), *over_loss, *_over_rtt_and_loss(campaign, rows)]
     for path in campaign.paths:
         for size in campaign.sizes:
             trials = [
                 trial
                 for trial in summary.results.trials
-                if (trial.path, trial.payload_bytes) == (path, size) and trial.is_counted and trial.transport in styles
+                if (trial.path, trial.payload_bytes) == (path, size) and trial.block >= 0 and trial.transport in looks
             ]
             in_cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
-            made += _of_one_cell(_Cell(in_cell, trials, styles), has_goodput=(path, size) not in covered)
+            made += _of_one_cell(_Cell(in_cell, trials, looks), has_goodput=(path, size) not in covered)
     return _with_unique_names(campaign.name, made)
 
 
@@ -79,8 +84,29 @@ def write_pictures(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     return paths
 
 
+def _ratios(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Picture]:
+    """The verdicts of several paths or sizes on one scale."""
+    chosen = [row for row in rows if row.ratio is not None]
+    if len({(row.path, row.payload_bytes) for row in chosen}) < _MIN_CELLS:
+        return []
+    return [
+        Picture(
+            name="ratios",
+            group="",
+            title="Ratio of goodputs on every path",
+            caption=(
+                "A dot for each block, and the median with its 95% interval. The band is the margin; grey is the A/A "
+                "control, the baseline against itself."
+            ),
+            size=(WIDTH, 0.75 + figures.ratio_inches(chosen)),
+            draw=partial(figures.ratios, rows=chosen, styles=looks),
+            data=picture_data.of_ratios(chosen),
+        )
+    ]
+
+
 def _over_loss(
-    campaign: Campaign, rows: Sequence[Row], styles: Mapping[str, Style]
+    campaign: Campaign, rows: Sequence[Row], looks: Mapping[str, Style]
 ) -> tuple[list[Picture], set[_CellKey]]:
     """Goodput against loss, and the cells that these pictures show."""
     made: list[Picture] = []
@@ -104,7 +130,8 @@ def _over_loss(
                         "Hollow points are marked and have no verdict. The dotted line is the path's capacity."
                     ),
                     size=_ACROSS_PATHS_SIZE,
-                    draw=partial(figures.goodput_against_loss, campaign=campaign, rows=chosen, styles=styles),
+                    draw=partial(figures.goodput_against_loss, campaign=campaign, rows=chosen, styles=looks),
+                    data=picture_data.of_goodput(chosen),
                 )
             )
     return made, covered
@@ -141,12 +168,13 @@ def _heat_map(campaign: Campaign, rows: Sequence[Row], rival: str, size: int) ->
         ),
         size=_ACROSS_PATHS_SIZE,
         draw=partial(figures.ratio_heat_map, campaign=campaign, rows=rows),
+        data=picture_data.of_ratios(rows),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """What the pictures of one path and size are drawn from. `trials`: verified ones, without the warm-up."""
+    """What the pictures of one path and size are drawn from. `trials`: all of them, without the warm-up."""
 
     rows: Sequence[Row]
     trials: Sequence[Trial]
@@ -161,7 +189,7 @@ def _of_one_cell(cell: _Cell, has_goodput: bool) -> list[Picture]:
     if not any(row.goodput_bps for row in cell.rows):
         return []
     made = [
-        _goodput(cell) if has_goodput else None,
+        _goodput(cell) if has_goodput and len(cell.rows) >= _MIN_POINTS else None,
         _time_split(cell),
         _course(cell),
         _completion(cell),
@@ -179,6 +207,7 @@ def _goodput(cell: _Cell) -> Picture:
         caption="Median and 95% interval. Hollow points are marked and have no verdict.",
         size=(WIDTH, 1.0 + _ROW_INCHES * len(cell.rows)),
         draw=partial(figures.goodput, rows=cell.rows, styles=cell.styles),
+        data=picture_data.of_goodput(cell.rows),
     )
 
 
@@ -193,12 +222,19 @@ def _time_split(cell: _Cell) -> Picture | None:
         caption="The median transfer of each transport, from the first connect to the verified digest.",
         size=(WIDTH, 0.55 + figures.reasons_inches(rows) + _ROW_INCHES * len(rows)),
         draw=partial(figures.time_split, rows=rows),
+        data=picture_data.of_time(rows),
     )
 
 
 def _course(cell: _Cell) -> Picture | None:
-    medians = [median_trial([t for t in cell.trials if t.transport == row.transport]) for row in cell.rows]
-    trials = [trial for trial in medians if trial is not None and trial.series is not None and trial.series.t_s]
+    medians = [
+        median_trial([t for t in cell.trials if t.transport == row.transport and t.is_counted]) for row in cell.rows
+    ]
+    trials = [
+        trial
+        for trial in medians
+        if trial is not None and trial.series is not None and len(trial.series.t_s) >= MIN_SAMPLES
+    ]
     if not trials:
         return None
     return Picture(
@@ -208,27 +244,32 @@ def _course(cell: _Cell) -> Picture | None:
         caption="The median transfer of each transport: bytes delivered, congestion window, and RTT.",
         size=(WIDTH, 0.6 + cell.legend_inches + 1.5 * figures.panel_count(trials)),
         draw=partial(figures.course, trials=trials, styles=cell.styles),
+        data=picture_data.of_course(trials),
     )
 
 
 def _completion(cell: _Cell) -> Picture | None:
     names = [trial.transport for trial in cell.trials]
-    trials = [trial for trial in cell.trials if names.count(trial.transport) > 1]
-    if not trials:
+    trials = [trial for trial in cell.trials if names.count(trial.transport) >= _MIN_TRIALS]
+    if not any(trial.is_counted for trial in trials):
         return None
     return Picture(
         name="completion",
         group="",
         title="Completion times",
-        caption="Share of transfers completed by each time. Further left is faster; steeper is more consistent.",
+        caption=(
+            "Share of transfers completed by each time. Further left is faster; steeper is more consistent; where a "
+            "line ends below 100%, transfers failed."
+        ),
         size=(WIDTH, _PLOT_INCHES + cell.legend_inches),
         draw=partial(figures.completion, trials=trials, styles=cell.styles),
+        data=picture_data.of_completion(trials),
     )
 
 
 def _goodput_against_delay(cell: _Cell) -> Picture | None:
     rows = [row for row in cell.rows if row.delay_ms and row.goodput_bps]
-    if not rows:
+    if len(rows) < _MIN_POINTS:
         return None
     return Picture(
         name="delay",
@@ -237,6 +278,7 @@ def _goodput_against_delay(cell: _Cell) -> Picture | None:
         caption="The delay is the 95th percentile of a ping during the transfer. Up and to the left is better.",
         size=(WIDTH, _PLOT_INCHES + cell.legend_inches),
         draw=partial(figures.goodput_against_delay, rows=rows, styles=cell.styles),
+        data=picture_data.of_delay(rows),
     )
 
 

@@ -67,6 +67,13 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
 
+    @property
+    def without_prose(self) -> "Table":
+        """The table without its columns of sentences."""
+        kept = [n for n, column in enumerate(self.columns) if not column.is_prose]
+        rows = [[row[n] for n in kept] for row in self.rows]
+        return Table(self.name, self.title, self.note, [self.columns[n] for n in kept], rows)
+
 
 SPEED = "speed"
 REASON = "reasons"

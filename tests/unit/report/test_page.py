@@ -18,10 +18,12 @@ from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
 from toolkit.errors import UsageError
 from toolkit.report import drawing
+from toolkit.report.forest import forest, scale_for
 from toolkit.report.html import Html, element, join
 from toolkit.report.page import page, write_page
 from toolkit.report.plots import pictures
 from toolkit.report.tables import tables
+from toolkit.units import format_ratio
 
 two_losses = cache(lambda: lossy(LOSSES[2:]))
 page_of_two = cache(lambda: page([summarise(two_losses()), summarise(one_path())]))
@@ -67,11 +69,55 @@ def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
 def test_verdicts_come_before_tables_and_pictures() -> None:
     results = two_losses()
     text = page_of_two()
-    first = unescape(re.sub(r"<[^>]+>", "", text[text.index('<ol class="verdicts">') : text.index("</li>")]))
+    first = unescape(re.sub(r"<[^>]+>", "", text[text.index('<ol class="verdicts">') : text.index("</ul></li>")]))
     verdict = summarise(results).verdicts[0]
     assert verdict.where in first
-    assert verdict.sentence in first
-    assert text.index("</ol>") < text.index("<table") < text.index("<svg")
+    for row in verdict.rows[1:]:
+        assert row.ratio is not None
+        assert row.ratio.interval is not None
+        low, high = map(format_ratio, row.ratio.interval)
+        assert f"{row.verdict} {format_ratio(row.ratio.value)} × [{low}, {high}]" in first
+    assert all(remark in first for remark in verdict.remarks)
+    assert text.index("<ol") < text.index("<svg") < text.index("</ol>") < text.index("<table")
+
+
+def test_a_forest_plot_has_a_dot_for_each_block_the_interval_and_the_control() -> None:
+    verdict = summarise(two_losses()).verdicts[0]
+    row, control = verdict.rows[1:]
+    text = forest(verdict, "tcp-cubic", 0.05)
+    outline = Outline(text)
+    kinds = [attributes["class"] for tag, attributes in outline.seen if tag in ("circle", "line", "rect")]
+    assert (kinds.count("dot"), kinds.count("interval"), kinds.count("margin")) == (2 * 9, 2, 2)
+    one, other = [attributes["aria-label"] or "" for tag, attributes in outline.seen if tag == "svg"]
+    assert one.startswith("udp-bbr relative to tcp-cubic: ")
+    assert one.endswith(", ".join(map(format_ratio, row.block_ratios)))
+    assert other.startswith("A/A control relative to tcp-cubic: ")
+    assert len(control.block_ratios) == 9
+
+
+def test_failed_transfers_have_dots_outside_the_scale() -> None:
+    results = two_losses()
+    failed = {"verified": False, "seconds": None, "goodput_bps": None}
+    trials = [
+        replace(trial, **failed) if trial.block == 0 and trial.transport == "udp-bbr" else trial  # type: ignore[arg-type]
+        for trial in results.trials
+    ]
+    verdict = summarise(replace(results, trials=trials)).verdicts[0]
+    assert verdict.rows[1].block_ratios[0] == 0
+    assert 'cx="1.0%"' in forest(verdict, "tcp-cubic", 0.05)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.99, 1.01), (0.9, 1.2), (0.3, 1.0), (0.05, 40.0), (1e-4, 1e4)])
+def test_a_scale_has_few_round_ticks_with_1_among_them(low: float, high: float) -> None:
+    scale = scale_for([low, high], 0.05)
+    assert 1 in scale.ticks()
+    assert 3 <= len(scale.ticks()) <= 6
+    places = [scale.position(tick) for tick in scale.ticks()]
+    assert places == sorted(places)
+    assert min(places) >= 3
+    assert max(places) <= 97
+    assert scale.position(0) < 3
+    assert scale.position(float("inf")) > 97
 
 
 def test_the_page_has_every_verdict_table_and_picture() -> None:
@@ -79,13 +125,14 @@ def test_the_page_has_every_verdict_table_and_picture() -> None:
     text = page_of_two()
     outline = Outline(text)
     tags = [tag for tag, _ in outline.seen]
-    assert tags.count("table") == sum(len(tables(results)) for results in campaigns)
-    if drawing.is_available():
-        assert tags.count("svg") == sum(len(pictures(results)) for results in campaigns)
+    strips = sum(len(verdict.rows) - 1 for results in campaigns for verdict in results.verdicts)
+    drawn = sum(len(pictures(results)) for results in campaigns) if drawing.is_available() else 0
+    assert tags.count("svg") == drawn + strips
+    assert tags.count("table") == tags.count("caption") == drawn + sum(len(tables(results)) for results in campaigns)
     words = " ".join(outline.words)
     for results in campaigns:
         for verdict in results.verdicts:
-            assert verdict.sentence in words
+            assert all(remark in words for remark in verdict.remarks)
     ids = [attributes["id"] for _, attributes in outline.seen if "id" in attributes]
     assert len(ids) == len(set(ids))
     for target in [a["href"] for t, a in outline.seen if t == "a" and (a["href"] or "").startswith("#")]:
@@ -154,20 +201,17 @@ def test_a_card_says_negligible_equivalent_or_inconclusive(monkeypatch: pytest.M
     factors = {"a": 0.992, "b": 1.0, "c": 1.05}
     speeds |= {("udp-bbr", path): 9e7 * factor for path, factor in factors.items()}
     text = page([summarise(make_results(Truth(speeds, repeats=9, noise=0.002), 2))])
-    chips = re.findall(r'<li class="chip ([a-z-]+)">(.*?), [0-9.]+ ×</li>', text)
-    assert chips == [
-        ("slower", "▼ udp-bbr: slower, negligible"),
-        ("equivalent", "= udp-bbr: equivalent"),
-        ("faster", "▲ udp-bbr: faster"),
-    ]
+    chips = re.findall(r'<span class="name">udp-bbr</span> <span class="chip ([a-z-]+)">(.*?)</span>', text)
+    assert chips == [("slower", "▼ slower, negligible"), ("equivalent", "= equivalent"), ("faster", "▲ faster")]
     noisy = page([summarise(make_results(Truth(speeds, repeats=9, noise=0.5), 2))])
-    assert '<li class="chip inconclusive">~ udp-bbr: inconclusive, ' in noisy
+    assert '<span class="chip inconclusive">~ inconclusive</span>' in noisy
 
 
 def test_without_matplotlib_the_page_says_how_to_get_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "is_available", lambda: False)
     text = page([summarise(one_path())])
-    assert "<svg" not in text
+    assert "<figure" not in text
+    assert text.count("<svg") == 2  # the plots that decide need no matplotlib
     assert "pip install 'nettool[report]'" in text
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from toolkit.compare.record_file import read
 from toolkit.compare.records import Results
 from toolkit.errors import TransferError, UsageError
 from toolkit.report import drawing
-from toolkit.report.drawing import STYLES, Picture, inline, legend_columns, render, spread, style
+from toolkit.report.drawing import STYLES, Picture, inline, legend_columns, render, spread, styles
 from toolkit.report.plots import pictures, write_pictures
 
 matplotlib = pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
@@ -35,20 +36,57 @@ def names(results: Results) -> list[str]:
 
 def test_paths_that_differ_in_loss_share_a_picture_and_have_their_own() -> None:
     made = names(lossy())
-    assert made[0] == "link-goodput-against-loss"
-    for kind in ("time", "course", "completion", "delay"):
+    assert made[:2] == ["link-ratios", "link-goodput-against-loss"]
+    for kind in ("time", "course", "completion"):
         assert f"link-loss-5-19.07-mib-{kind}" in made
-    assert len(made) == len(set(made)) == 1 + 4 * 4
+    assert len(made) == len(set(made)) == 2 + 4 * 3
 
 
-def test_a_single_path_has_a_goodput_picture_and_none_across_paths() -> None:
-    made = names(one_path())
-    assert "loopback-loopback-95.37-mib-goodput" in made
+def three_transports() -> Results:
+    speeds = {("tcp-cubic", "loopback"): 9e9, ("udp-bbr", "loopback"): 4e9, ("quic", "loopback"): 1e8}
+    return make_results(Truth(speeds), 3)
+
+
+def test_a_single_path_has_pictures_of_goodput_only_for_three_transports() -> None:
+    made = names(three_transports())
+    assert {"link-loopback-95.37-mib-goodput", "link-loopback-95.37-mib-delay"} < set(made)
     assert not any("against-loss" in name or "ratio" in name for name in made)
+    assert not any("goodput" in name or "delay" in name for name in names(one_path()))  # two dots
+
+
+def test_a_short_transfer_and_few_trials_have_no_picture() -> None:
+    results = one_path(repeats=5)
+    short = [replace(t, series=replace(t.series, t_s=t.series.t_s[:19])) if t.series else t for t in results.trials]
+    made = names(replace(results, trials=short))
+    assert not any("course" in name or "completion" in name for name in made)
+
+
+def test_a_transfer_that_failed_never_completes() -> None:
+    results = one_path()
+    failed = {"verified": False, "seconds": None, "goodput_bps": None}
+    trials = [replace(t, **failed) if t.block < 3 and t.transport == "udp-bbr" else t for t in results.trials]  # type: ignore[arg-type]
+    picture = next(p for p in pictures(summarise(replace(results, trials=trials))) if "completion" in p.name)
+    assert ("udp-bbr", "6 of 9") in [row[:2] for row in picture.data]
+    assert b"udp-bbr" in render(picture, "svg")
+
+
+def test_a_transport_has_the_same_style_in_every_campaign() -> None:
+    first, second = styles(["udp-bbr", "mine", "tcp-cubic"]), styles(["tcp-cubic", "quic", "udp-bbr"])
+    assert first["udp-bbr"] == second["udp-bbr"]
+    assert first["tcp-cubic"] == second["tcp-cubic"]
+    assert len({look.color for look in (*first.values(), *second.values())}) == 4
+
+
+def test_every_picture_has_its_data_as_text() -> None:
+    for results in (lossy(), three_transports(), grid(), troubled()):
+        for picture in pictures(summarise(results)):
+            heading, *rows = picture.data
+            assert rows, picture.name
+            assert {len(row) for row in rows} == {len(heading)}
 
 
 def test_a_grid_of_rtt_and_loss_has_a_heat_map_with_ratios_and_crossover() -> None:
-    picture = next(p for p in pictures(summarise(grid())) if "ratio" in p.name)
+    picture = next(p for p in pictures(summarise(grid())) if "ratio-" in p.name)
     svg = render(picture, "svg")
     shown = texts(svg)
     assert sum(text.replace(".", "").isdigit() for text in shown) == 9
@@ -64,9 +102,9 @@ def one_of_each_kind(*campaigns: Results) -> list[Picture]:
 
 
 def test_the_same_records_give_the_same_pictures(tmp_path: Path) -> None:
-    campaigns = [troubled(), one_path(), grid(rtts_ms=(10, 160), losses=(0.0, 0.01))]
+    campaigns = [troubled(), three_transports(), grid(rtts_ms=(10, 160), losses=(0.0, 0.01))]
     kinds = one_of_each_kind(*campaigns)
-    assert len(kinds) == 7
+    assert len(kinds) == 8
     first = [render(picture, "svg") for picture in kinds] + [render(kinds[0], "png")]
     again = one_of_each_kind(
         *(read(save(results, tmp_path / f"{number}.jsonl")) for number, results in enumerate(campaigns))
@@ -81,10 +119,11 @@ def test_the_same_records_give_the_same_pictures(tmp_path: Path) -> None:
 
 def test_transports_are_named_and_differ_in_marker_and_dash() -> None:
     assert len({look.marker for look in STYLES}) == len({str(look.dash) for look in STYLES}) == len(STYLES)
-    assert style(len(STYLES)) == style(0)
+    assert len(styles([str(number) for number in range(2 * len(STYLES))])) == 2 * len(STYLES)
     for picture in one_of_each_kind(lossy(), one_path()):
         shown = texts(render(picture, "svg"))
-        assert {"tcp-cubic", "udp-bbr"} <= set(shown), picture.name
+        expected = {"udp-bbr", "A/A control"} if "ratios" in picture.name else {"tcp-cubic", "udp-bbr"}
+        assert expected <= set(shown), picture.name
         assert "tcp-cubic#2" not in shown
 
 
