@@ -12,7 +12,7 @@ from tests.support.report_samples import LOSSES, grid, lossy, one_path, troubled
 from toolkit.compare.records import Results
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserType
+    from playwright.sync_api import Browser
 
 _ARGUMENTS = (
     "--disable-gpu",
@@ -25,34 +25,18 @@ _ARGUMENTS = (
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-class Chromium:
-    """Starts browsers, each with its own empty profile."""
-
-    def __init__(self, browser_type: "BrowserType", program: str, folder: Path) -> None:
-        self._type, self._program, self._folder = browser_type, program, folder
-        self._started = 0
-
-    def launch(self, width: int = 1280, height: int = 900):  # type: ignore[no-untyped-def]
-        """Start a browser with a viewport of that size; returns its context, which the caller closes."""
-        self._started += 1
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        return self._type.launch_persistent_context(
-            str(self._folder / str(self._started)),
-            executable_path=self._program,
-            args=[*_ARGUMENTS, *sandbox],
-            viewport={"width": width, "height": height},
-            accept_downloads=True,
-        )
-
-
 @pytest.fixture(scope="module")  # playwright keeps an event loop running, which must not outlive these tests
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def chromium() -> "Iterator[Browser]":
+    """One browser; each of its contexts has an empty profile."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
     program = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if program is None:
         pytest.skip("Chromium is not installed; on Debian: apt install chromium")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_api.sync_playwright() as playwright:
-        yield Chromium(playwright.chromium, program, tmp_path_factory.mktemp("chromium"))
+        browser = playwright.chromium.launch(executable_path=program, args=[*_ARGUMENTS, *sandbox])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

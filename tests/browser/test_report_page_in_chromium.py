@@ -16,23 +16,19 @@ PHONE = 360
 @pytest.fixture(scope="module")
 def desktop(chromium: Any, report_page: Path) -> Iterator[Any]:
     """The page at 1280 pixels; `page.complaints` collects console messages and script errors."""
-    context = chromium.launch()
-    yield opened(context, report_page)
-    context.close()
+    yield opened(chromium, report_page, 1280, 900)
 
 
 @pytest.fixture(scope="module")
 def phone(chromium: Any, report_page: Path) -> Iterator[Any]:
     """The page at the width of a phone, with all details open."""
-    context = chromium.launch(PHONE, 740)
-    page = opened(context, report_page)
+    page = opened(chromium, report_page, PHONE, 740)
     page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
     yield page
-    context.close()
 
 
-def opened(context: Any, report_page: Path) -> Any:
-    page = context.pages[0]
+def opened(chromium: Any, report_page: Path, width: int, height: int) -> Any:
+    page = chromium.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
     page.complaints = []
     page.requests = []
     page.on("console", lambda message: page.complaints.append(message.text))
