@@ -1,7 +1,6 @@
 """The page in Chromium: on a desktop and a phone, with mouse and keyboard, in light and dark mode."""
 
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,17 @@ PHONE = 360
 
 
 @pytest.fixture(scope="module")
-def desktop(chromium: Any, report_page: Path) -> Iterator[Any]:
+def desktop(chromium: Any, report_page: Path) -> Any:
     """The page at 1280 pixels; `page.complaints` collects console messages and script errors."""
-    yield opened(chromium, report_page, 1280, 900)
+    return opened(chromium, report_page, 1280, 900)
 
 
 @pytest.fixture(scope="module")
-def phone(chromium: Any, report_page: Path) -> Iterator[Any]:
+def phone(chromium: Any, report_page: Path) -> Any:
     """The page at the width of a phone, with all details open."""
     page = opened(chromium, report_page, PHONE, 740)
     page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
-    yield page
+    return page
 
 
 def opened(chromium: Any, report_page: Path, width: int, height: int) -> Any:

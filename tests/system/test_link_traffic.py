@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import time
+from contextlib import closing
 from itertools import pairwise
 
 import pytest
@@ -29,9 +30,11 @@ from tests.support.links import (
     send_numbered,
     simple,
 )
+from toolkit.emulator.accounting import NETEM
 from toolkit.emulator.check import QUICK_CHECK, check
 from toolkit.emulator.icmp import EchoProbe
 from toolkit.emulator.link import Link
+from toolkit.errors import NettoolError
 from toolkit.netmodel.path import BURST, LOSS, QUEUE
 from toolkit.netmodel.spec import LAN, BurstLoss, LinkSpec, PathSpec, QueueSpec
 
@@ -287,6 +290,21 @@ def test_a_lan_is_a_veth_pair_unless_it_has_a_rate(rate_bps: float | None, carri
         assert result["end"]["sum_received"]["bits_per_second"] <= rate_bps * 1448 / 1500 * 1.05
     assert accounting.emulator == carrier
     assert accounting.forward.delivered_bytes >= result["end"]["sum_received"]["bytes"] > 0
+
+
+def test_the_drops_of_the_kernels_queue_are_counted() -> None:
+    path = PathSpec(rate_bps=1e4, queue=QueueSpec(limit_bytes=20_000))  # it sends a packet per second
+    try:
+        link = Link(LinkSpec(path, path, kind=LAN), emulator=NETEM)
+        link.open()
+    except NettoolError as error:
+        pytest.skip(str(error))
+    with closing(link):
+        near, far = datagrams(link)
+        with near, far:
+            send_at_once(near, 100, 1000, segments=1)
+            accounting = link.accounting()
+    assert 50 <= accounting.forward.dropped[QUEUE] <= 80  # the queue holds 20 packets
 
 
 def test_a_quick_check_measures_what_the_link_does() -> None:
