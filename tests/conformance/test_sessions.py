@@ -372,6 +372,29 @@ def test_the_rest_of_a_tree_arrives_if_the_receiver_cannot_store_some_of_its_fil
     assert {path.name for path in destination.rglob("*") if path.is_file()} == {"a", "z"}
 
 
+def test_a_tree_that_contains_its_destination_is_not_sent_again_and_again(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offers are small, so that most of the tree is scanned while its files arrive; so is an earlier copy of it."""
+    monkeypatch.setattr("toolkit.transfer.scan.MAX_GROUP_ENTRIES", 3)
+    tree = tmp_path / "tree"
+    for number in range(20):
+        (tree / f"{number:02}").mkdir(parents=True)
+        (tree / f"{number:02}/file").write_bytes(b"content")
+    destination = tree / "z/in"
+    (destination / "tree/z/in/tree").mkdir(parents=True)
+    (tree / "z/.nettool-0123456789abcdef.part").write_bytes(b"what a killed receiver left")
+    sent, _ = transfer(network, [tree], destination)
+    assert isinstance(sent, TransferResult), sent
+    assert sent.files == 20
+    assert [entry.name for entry in sent.undelivered] == ["tree/z/.nettool-0123456789abcdef.part", "tree/z/in"]
+
+    sent, received = transfer(network, [tree], tree)
+    assert isinstance(sent, RefusedError)
+    assert "start it with another --dir" in str(sent)
+    assert isinstance(received, RefusedError)
+
+
 def test_a_changed_byte_is_never_verified(network: Network, tmp_path: Path, destination: Path) -> None:
     """Sizes and times are right, and only the digest shows the change."""
     (tmp_path / "good").write_bytes(b"good")

@@ -71,6 +71,10 @@ class DiscardingDestination:
         """See Destination."""
         return _DiscardedFile(self._memory, entry, algorithm, budget, on_complete)
 
+    @property
+    def place(self) -> None:
+        """See Destination; the files are in no directory."""
+
     def close(self, complete: bool) -> None:
         """See Destination; nothing is left to close."""
 

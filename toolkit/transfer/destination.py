@@ -21,6 +21,7 @@ from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.open_files import CachedFile
+from toolkit.transfer.place import ReceiverPlace
 
 ACCEPTED = EntryOutcome(EntryStatus.OK)
 VERIFIED = EntryOutcome(EntryStatus.OK)
@@ -338,6 +339,10 @@ class Destination(Protocol):
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
         """The file for an accepted FILE entry; the arguments are those of IncomingFile."""
+
+    @property
+    def place(self) -> ReceiverPlace | None:
+        """The mark of the directory that the files are in; None if they are in none."""
 
     def close(self, complete: bool) -> None:
         """End the session, after every file was committed or discarded; `complete` unless it failed. Idempotent."""

@@ -17,6 +17,7 @@ from toolkit.transfer.destination import Destination, IncomingFile, SessionBudge
 from toolkit.transfer.digest import ZERO_HASHING, ZERO_STEP_BYTES, Algorithm
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
+from toolkit.transfer.place import ReceiverPlace
 
 OPTIMISTIC_BYTES = 1 << 20  # what a new path carries in the round trips of an answer, even if a packet is lost
 MAX_EARLY_PIECES = 1 << 13
@@ -49,6 +50,11 @@ class IncomingFiles:
     def received_bytes(self) -> int:
         """How much content has arrived, of files that are verified or under way."""
         return self._committed_bytes + sum(file.received_bytes for file in self._files.values())
+
+    @property
+    def place(self) -> ReceiverPlace | None:
+        """See Destination."""
+        return self._destination.place
 
     @property
     def pending_ranges(self) -> int:

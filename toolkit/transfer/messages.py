@@ -3,8 +3,8 @@
 Integers are in network byte order. A message begins with its type (one byte). A field of variable length follows its
 length. BEGIN, OFFER and ACCEPT end with parameters (toolkit/parameters.py), of which a reader ignores those that it
 does not know. What sessions learn later travels there, such as which ranges of a file the receiver already has.
-Version 2 defines none, and sends one that is reserved to be unknown. Nothing may follow the last field of the other
-messages. The encoding is canonical: a message that decodes encodes to the same bytes, up to the order of its
+Version 2 defines one (place.py), and sends one that is reserved to be unknown. Nothing may follow the last field of the
+other messages. The encoding is canonical: a message that decodes encodes to the same bytes, up to the order of its
 parameters. Bytes that do not decode raise ProtocolError and nothing else.
 
     BEGIN   ->   version, digest algorithm, totals if known

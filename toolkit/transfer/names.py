@@ -11,6 +11,7 @@ Two rules apply to the first component only, because only that lands in the rece
 """
 
 import re
+import secrets
 
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of every common file system
 MAX_PATH_BYTES = 4000  # leaves room for the receiving directory in PATH_MAX (4096)
@@ -23,6 +24,19 @@ _IGNORABLE = re.compile(
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1: Unicode category Cc
+
+
+_PARTIAL = re.compile(rb"\.nettool-[0-9a-f]{16}\.part")
+
+
+def new_partial_name() -> bytes:
+    """A name for a file that is not complete yet."""
+    return f".nettool-{secrets.token_hex(8)}.part".encode()
+
+
+def is_partial(name: bytes) -> bool:
+    """Whether `new_partial_name` makes such names."""
+    return _PARTIAL.fullmatch(name) is not None
 
 
 def display_name(path: bytes) -> str:

@@ -29,6 +29,7 @@ from toolkit.transfer.messages import (
     Result,
     Withdraw,
 )
+from toolkit.transfer.place import PLACE_PARAMETER
 from toolkit.transfer.result import (
     DeliveryStatus,
     EntryResult,
@@ -211,7 +212,9 @@ class ReceiveSession:
         if self._next_id + len(offer.entries) > self._limits.max_files:
             raise self._too_many_files()
         decisions = self._decide(offer, files)
-        self._endpoint.send(Accept(offer.group, tuple(decisions)))
+        place = None if offer.group else files.place
+        parameters = {} if place is None else {PLACE_PARAMETER: place.encode()}
+        self._endpoint.send(Accept(offer.group, tuple(decisions), parameters))
         self._steps += 1
         self._groups.append(_ReceivedGroup(offer, self._next_id, decisions))
         self._next_group += 1

@@ -21,7 +21,7 @@ from toolkit.transfer.manifest import (
     Entry,
     EntryKind,
 )
-from toolkit.transfer.names import display_name
+from toolkit.transfer.names import MAX_PATH_BYTES, display_name, is_partial
 from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory, open_named
 from toolkit.transfer.sources import (
     CHANGED,
@@ -76,8 +76,10 @@ def check_sources(sources: Sequence[str | os.PathLike[str]], recursive: bool, st
     roots = [_check_source(os.fspath(source), recursive, stream_name) for source in sources]
     names = set()
     for root in roots:
+        name = printable(os.fsdecode(root.name))
+        if len(root.name) > MAX_PATH_BYTES:
+            raise UsageError(f"{name}: the name is longer than {MAX_PATH_BYTES} bytes")
         if root.name in names:
-            name = printable(os.fsdecode(root.name))
             raise UsageError(f"two sources have the name {name}: send them one after the other")
         names.add(root.name)
     return roots
@@ -177,6 +179,10 @@ def _scan_directory(root: SourceDirectory, path: bytes, on_skipped: OnSkipped) -
             continue
         if len(path) > MAX_ENCODED_PATH_BYTES:
             on_skipped(SkippedEntry(path, "its path is too long", is_failure=True))
+        elif stat.S_ISDIR(status.st_mode) and parent.is_received(status):
+            on_skipped(SkippedEntry(path, "the receiver stores files there", is_failure=False))
+        elif is_partial(name):
+            on_skipped(SkippedEntry(path, "an unfinished file of nettool", is_failure=False))
         elif stat.S_ISDIR(status.st_mode):
             yield SourceEntry(_directory(path, status))
             directory = parent.below(name)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from toolkit.channel import Channel, Extent
-from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError
+from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError, printable
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, algorithm_by_name
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, EntryKind
@@ -35,6 +35,7 @@ from toolkit.transfer.messages import (
     Withdraw,
 )
 from toolkit.transfer.names import display_name
+from toolkit.transfer.place import PLACE_PARAMETER, ReceiverPlace
 from toolkit.transfer.result import (
     DeliveryStatus,
     EntryResult,
@@ -190,6 +191,8 @@ class SendSession:
             if group is None or group.decisions or len(message.outcomes) != len(group.sources):
                 raise ProtocolError("the receiver sent an ACCEPT that matches no offer")
             group.decisions = message.outcomes
+            if PLACE_PARAMETER in message.parameters:
+                self._on_place(ReceiverPlace.decode_untrusted(message.parameters[PLACE_PARAMETER]))
         elif isinstance(message, Withdraw):
             self._on_withdrawn(message.file_id)
         elif isinstance(message, Result):
@@ -198,6 +201,14 @@ class SendSession:
             result = self._results.result
             if self._groups or (message.files, message.size_bytes) != (result.files, result.size_bytes):
                 raise ProtocolError("the receiver's final count of files or bytes is wrong")
+
+    def _on_place(self, place: ReceiverPlace) -> None:
+        """Leave out the directory that the receiver writes to."""
+        self._directories.place = place
+        for root in self._roots:
+            if root.status is not None and place.is_at(root.status):
+                name = printable(display_name(root.name))
+                raise RefusedError(f"{name}: the receiver stores files in this directory; start it with another --dir")
 
     def _on_withdrawn(self, file_id: int) -> None:
         """The receiver gives up a file, and its RESULT will say why."""

@@ -13,9 +13,10 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from toolkit.transfer.file_system import is_synthetic
+from toolkit.transfer.place import ReceiverPlace
 
 MAX_OPEN_DIRECTORIES = 16
 
@@ -24,6 +25,13 @@ _Result = TypeVar("_Result")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: without it, opening a FIFO that has taken the place of a file would block.
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class DirectoryIdentity(NamedTuple):
+    """What a directory keeps while it exists; named as in os.stat_result."""
+
+    st_dev: int
+    st_ino: int
 
 
 class SourceDirectory:
@@ -35,7 +43,7 @@ class SourceDirectory:
         self._directories = directories
         self.path = path  # one component, if there is a parent
         self.parent = parent
-        self.identity: tuple[int, int] | None = None  # device and inode, once it has been opened
+        self.identity: DirectoryIdentity | None = None  # once it has been opened
 
     def below(self, name: bytes) -> "SourceDirectory":
         """The directory of that name in this one."""
@@ -53,6 +61,11 @@ class SourceDirectory:
         """Whether this user may read a file in this directory."""
         return self._directories.call(self, os.access, name, os.R_OK)
 
+    def is_received(self, status: os.stat_result) -> bool:
+        """Whether a directory in this one is where the receiver stores files, or in such a directory."""
+        place = self._directories.place
+        return place is not None and (place.is_at(status) or self._directories.is_received(self))
+
     def is_synthetic(self) -> bool:
         """See file_system.py."""
         return self._directories.call(self, _is_synthetic)
@@ -63,12 +76,24 @@ class SourceDirectory:
 
 
 class SourceDirectories:
-    """The directories that a session has open, MAX_OPEN_DIRECTORIES at most. Thread-safe."""
+    """The directories that a session has open, MAX_OPEN_DIRECTORIES at most. Thread-safe.
+
+    place: the mark of the receiver's directory, once it is known
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._descriptors: dict[SourceDirectory, int] = {}  # the one used last at the end
         self._is_closed = False
+        self.place: ReceiverPlace | None = None
+
+    def is_received(self, directory: SourceDirectory | None) -> bool:
+        """Whether a directory or one above it is where the receiver stores files."""
+        while directory is not None:
+            if self.place is not None and directory.identity is not None and self.place.is_at(directory.identity):
+                return True
+            directory = directory.parent
+        return False
 
     def call(self, directory: SourceDirectory, function: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
         """Call `function` with `dir_fd`, a descriptor of the directory. Raises OSError."""
@@ -105,7 +130,7 @@ class SourceDirectories:
         else:
             descriptor = os.open(directory.path, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptors[directory.parent])
         status = os.fstat(descriptor)
-        identity = (status.st_dev, status.st_ino)
+        identity = DirectoryIdentity(status.st_dev, status.st_ino)
         if directory.identity not in (None, identity):
             os.close(descriptor)
             raise OSError(errno.ESTALE, "another directory took its place")

@@ -8,7 +8,6 @@ it. Holes are not written, which keeps the file sparse.
 import errno
 import logging
 import os
-import secrets
 from collections.abc import Callable, Sequence
 
 from toolkit.transfer.destination import (
@@ -26,7 +25,8 @@ from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.modes import directory_mode, file_mode, process_umask
-from toolkit.transfer.names import refusal_reason_untrusted
+from toolkit.transfer.names import new_partial_name, refusal_reason_untrusted
+from toolkit.transfer.place import ReceiverPlace
 from toolkit.transfer.space import PromisedSpace, promised_space
 from toolkit.transfer.tree import Tree
 
@@ -102,6 +102,11 @@ class Storage:
         self._uncreated_bytes -= entry.content_bytes
         return file
 
+    @property
+    def place(self) -> ReceiverPlace:
+        """See Destination."""
+        return self._tree.place
+
     def close(self, complete: bool) -> None:
         """See Destination; a session that failed also removes the directories that it made and that are empty."""
         self._space.give_back(self._uncreated_bytes)
@@ -162,7 +167,7 @@ class StoredFile(IncomingFile):
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         is_new = not self._temporary
         if is_new:
-            self._temporary = f".nettool-{secrets.token_hex(8)}.part".encode()
+            self._temporary = new_partial_name()
         try:
             with self._tree.directory(self._components[:-1]) as parent:
                 descriptor = self._make(parent, flags) if is_new else os.open(self._temporary, flags, dir_fd=parent)

@@ -19,6 +19,7 @@ from toolkit.errors import UsageError, printable
 from toolkit.transfer.destination import RefusedEntryError, storage_reason
 from toolkit.transfer.file_system import maps_extents
 from toolkit.transfer.modes import apply_attributes
+from toolkit.transfer.place import ReceiverPlace
 
 MAX_OPEN_DIRECTORIES = 16
 MAX_DIRECTORY_BYTES = 1 << 26
@@ -58,7 +59,9 @@ class Tree:
             raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name an existing directory") from error
         self._durable = durable
         self.maps_extents = maps_extents(root)
-        self.device = os.fstat(root).st_dev
+        status = os.fstat(root)
+        self.device = status.st_dev
+        self.place = ReceiverPlace.of(status)
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
         self._made: list[tuple[bytes, int, int]] = []  # path, mode, time
