@@ -207,9 +207,10 @@ class StoredFile(IncomingFile):
                 descriptor = self._ensure_open()
                 if not self._is_verified():
                     return MISMATCHED
-                if os.fstat(descriptor).st_size != self._stored_end:
+                stored_bytes = os.fstat(descriptor).st_size
+                if stored_bytes < self._stored_end:
                     raise OSError(0, TRUNCATED)
-                if self._hole_bytes:
+                if stored_bytes != self._size_bytes:
                     os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
                 self._tree.apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
                 if self._durable:
