@@ -148,7 +148,7 @@ class VirtualPath:
                 to = self._sockets[sender.name == "near"]
                 heapq.heappush(self._events, (self.now_ns + self._rtt_ns // 2, next(self._order), to, batch))
 
-    def _wait(self, descriptors: list[int], timeout_ns: int | None) -> list[int]:
+    def _wait(self, descriptors: list[int], timeout_ns: int | None, _writable: int | None = None) -> list[int]:
         """What `wait_readable` does, for one of the two sockets."""
         (own,) = (sock for sock in self._sockets if sock.is_open and sock.sock.fileno() == descriptors[0])
         with self._changed:

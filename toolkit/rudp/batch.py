@@ -33,9 +33,9 @@ class Batch(NamedTuple):
     ecn: int = 0
 
 
-def segments_per_send(segment_bytes: int) -> int:
+def segments_per_send(segment_bytes: int, max_bytes: int = MAX_SUPER_PACKET_BYTES) -> int:
     """How many datagrams of this size one UDP_SEGMENT send may carry."""
-    return max(1, min(MAX_SEGMENTS, MAX_SUPER_PACKET_BYTES // segment_bytes))
+    return max(1, min(MAX_SEGMENTS, max_bytes // segment_bytes))
 
 
 class Transmit(NamedTuple):
@@ -49,9 +49,9 @@ class Transmit(NamedTuple):
     ecn: int = 0
     destination: PeerAddress | None = None
 
-    def super_packets(self) -> list[memoryview]:
-        """Return pieces that each fit one UDP_SEGMENT send."""
-        step = self.segment_bytes * segments_per_send(self.segment_bytes)
+    def super_packets(self, max_bytes: int = MAX_SUPER_PACKET_BYTES) -> list[memoryview]:
+        """Return pieces that each fit one UDP_SEGMENT send, of at most `max_bytes` if that is a datagram or more."""
+        step = self.segment_bytes * segments_per_send(self.segment_bytes, max_bytes)
         if len(self.data) <= step:
             return [self.data]
         return [self.data[i : i + step] for i in range(0, len(self.data), step)]

@@ -1,15 +1,9 @@
 """One connection as a sans-I/O engine: datagrams and times in, datagrams and timeouts out.
 
-`handshake.py` establishes a connection; a `Connection` begins established. It consists of:
-
-    sender.py             what to send next
-    loss_recovery.py      what was sent: acknowledged, lost, or in flight; owns the path in use (path.py)
-    ack_tracker.py        which packets have arrived, and when to acknowledge them
-    assembler.py          the received data and messages
-    control_packets.py    acknowledgements, path validation, and the end
-    protection.py         seals what is sent and opens what is received
-    flow_control.py       how much the peer may send
-    state.py              the states of the connection, and the timers that end it
+`handshake.py` establishes a connection; a `Connection` begins established. Its parts: what to send next (sender.py) and
+what became of it (loss_recovery.py, which owns the path in use, path.py); which packets have arrived (ack_tracker.py),
+what they carried (assembler.py), and how much may arrive (flow_control.py); acknowledgements, path validation and CLOSE
+(control_packets.py); sealing and opening (protection.py); the states, and the timers that end it (state.py).
 """
 
 from collections.abc import Callable
@@ -134,7 +128,7 @@ class Connection:
         if self.state is not ConnectionState.ESTABLISHED and packet_type != PacketType.CLOSE:
             self._is_close_due |= self.state is ConnectionState.CLOSING
             return packet
-        is_eliciting = packet_type in _ACK_ELICITING
+        is_eliciting = packet_type in wire.ACK_ELICITING
         if self.acks.is_duplicate(number):
             self.acks.on_duplicate(is_eliciting)
             return packet
@@ -195,6 +189,11 @@ class Connection:
             path.propose(peer_address, challenge, now_ns)
         if path.candidate is not None and self.acks.packets_accepted > accepted_before:
             path.candidate.on_received(peer_address, len(batch.data))
+
+    def handle_local_drop(self, transmit: Transmit, count: int, now_ns: int) -> None:
+        """This host had no room for the last `count` datagrams of `transmit`, the latest one: send streams again."""
+        is_stream = PacketType.DATA <= transmit.data[0] <= PacketType.MESSAGE
+        self.sender.on_local_drop(count if is_stream else 0, now_ns)
 
     def handle_local_address_change(self) -> None:
         """This side's own address has changed: use a new path (RFC 9000 section 9.4)."""
@@ -289,11 +288,10 @@ class Connection:
             self._is_close_due = False
             return self._control.close(self.close_code, self.close_reason)
         path = self._recovery.path
-        if (finish := self._finish.poll_transmit(path, now_ns)) is not None:
-            return finish
         if self.acks.ack_time_ns is not None and now_ns >= self.acks.ack_time_ns:
             self._make_acks(now_ns)
-        return self._control.poll_transmit(path, now_ns) or self.sender.poll_transmit(now_ns)
+        first = self._finish.poll_transmit(path, now_ns) or self._control.poll_transmit(path, now_ns)
+        return first or self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
         acks = self.acks.make_acks(
@@ -355,8 +353,7 @@ class Connection:
 
     def has_unsent(self, low_bytes: int, high_bytes: int) -> bool:
         """More data is unsent than two congestion windows, and than `low_bytes`, or more than `high_bytes`."""
-        data, controller = self.sender.streams.data, self._recovery.path.controller
-        return data.end - data.next_offset > min(max(low_bytes, 2 * controller.congestion_window_bytes), high_bytes)
+        return self.sender.has_unsent(low_bytes, high_bytes)
 
     @property
     def unacked_message_bytes(self) -> int:
@@ -372,6 +369,11 @@ class Connection:
     def pto_count(self) -> int:
         """Probe timeouts in a row, with nothing acknowledged in between."""
         return self._recovery.path.loss.pto_count
+
+    @property
+    def pacing_rate_bps(self) -> float:
+        """The rate that the congestion controller allows."""
+        return self._recovery.path.controller.pacing_rate_bps
 
     @property
     def bytes_until_ack(self) -> int:
@@ -396,4 +398,3 @@ _HANDLERS: Final[dict[int, Callable[[Connection, memoryview, int], None]]] = {
     PacketType.PATH_RESPONSE: Connection._on_path_response_untrusted,
     PacketType.CLOSE: Connection._on_close_untrusted,
 }
-_ACK_ELICITING: Final = frozenset({PacketType.MESSAGE, PacketType.PING, PacketType.PROBE})

@@ -98,6 +98,24 @@ class LossRecovery:
         self._last_sent_time_ns = now_ns
         return numbers
 
+    def on_local_drop(self, count: int, now_ns: int) -> int:
+        """The last `count` packets of a stream never left this host: send their bytes again, after a moment.
+
+        This says nothing about the path, so the congestion controller does not learn of it. Returns how many were taken
+        back.
+        """
+        self.path.pacer.on_local_drop(now_ns)
+        taken = self.sent.take_back(count) if count else None
+        if taken is None:
+            return 0
+        self.bytes_in_flight -= taken.bytes
+        self.bytes_sent -= taken.bytes
+        self.packets_sent -= taken.packets
+        self._streams.on_lost(taken)
+        if self._observer is not None:
+            self._observer.locally_dropped(now_ns, taken.packets)
+        return taken.packets
+
     # Timers
 
     def poll_timeout(self) -> int | None:

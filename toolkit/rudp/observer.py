@@ -43,6 +43,9 @@ class LossObserver(Protocol):
     def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
         """This many packets that were declared lost have been acknowledged later."""
 
+    def locally_dropped(self, now_ns: int, packets: int) -> None:
+        """The last `packets` that were reported as sent never left this host, and count as never sent."""
+
     def timer_expired(self, now_ns: int, timer: Timer) -> None:
         """A timer has expired; its consequences are reported next."""
 

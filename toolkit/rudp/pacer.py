@@ -2,8 +2,8 @@
 
 One timer per packet costs too much at high rates, and a whole window at once overflows queues. The pacer therefore
 releases one *send quantum* at a time: the bytes of 1 ms at the given rate, but at least two datagrams and at most
-64 KiB, which is what one segmentation-offloaded send can carry. Above 2.6 Gbit/s, timers are too slow for that: the
-quantum is then the bytes of 200 us, at most 512 KiB.
+32 KiB, so that a queue of 60 packets holds two. Above 1 Gbit/s, timers are too slow for that: the quantum is then the
+bytes of 250 us, at most 512 KiB.
 
 `_release_ns` is a virtual time: when everything sent so far would have left at exactly the given rate. The next
 quantum may be sent once that time has come. A late timer has earned more than one quantum, and the next send counts
@@ -20,15 +20,19 @@ _NS_PER_S: Final = 1_000_000_000
 _QUANTUM_NS: Final = 1_000_000
 """A quantum is the rate times this duration."""
 _MIN_QUANTUM_DATAGRAMS: Final = 2
-_MAX_QUANTUM_BYTES: Final = 64 * 1024
-_MIN_ROUND_NS: Final = 200_000
-"""Minimum time between two rounds of the sender, which a timer and the round itself take. Above 2.6 Gbit/s a quantum is
+_MAX_QUANTUM_BYTES: Final = 32 * 1024
+_MIN_ROUND_NS: Final = 250_000
+"""Minimum time between two rounds of the sender, which a timer and the round itself take. Above 1 Gbit/s a quantum is
 the rate times this duration."""
-_MAX_ROUND_BYTES: Final = 8 * _MAX_QUANTUM_BYTES
+_MAX_ROUND_BYTES: Final = 512 * 1024
 """Maximum per call, however late it is, so that the driver returns to receiving."""
-_CATCH_UP_NS: Final = 4_000_000
-"""Maximum lateness that is made up for: many times the usual 80 us of a timer, and the length of a scheduler's time
-slice. The bottleneck could have carried the burst meanwhile, so that it adds at most this delay to the queue."""
+_CATCH_UP_NS: Final = 1_000_000
+"""Maximum lateness that is made up for: many times the usual 80 us of a timer. The bottleneck could have carried the
+burst meanwhile, so that it adds at most this delay to the queue. A whole time slice of a scheduler would be a burst
+for which shallow queues, also those of this host, have no room."""
+_BACK_OFF_NS: Final = 250_000
+_MAX_BACK_OFF_NS: Final = 16_000_000
+"""Pause after a queue of this host was full, which doubles for each time in a row. The driver may wait longer."""
 _CATCH_UP_QUANTA: Final = 2
 """The same limit for low rates, at which two datagrams take longer than `_CATCH_UP_NS`."""
 
@@ -44,6 +48,8 @@ class Pacer:
         self._is_waited_for = False
         self._lateness_ns = 0
         self._granted_bytes = 0
+        self._back_off_ns = _BACK_OFF_NS
+        self._was_dropped = False
 
     def budget_bytes(self, now_ns: int, rate_bps: float, datagram_bytes: int) -> int:
         """How many bytes may be sent now at `rate_bps` (> 0): whole quanta of whole datagrams, 0 if it is too early.
@@ -67,11 +73,22 @@ class Pacer:
 
     def on_sent(self, now_ns: int, sent_bytes: int, rate_bps: float) -> None:
         """`sent_bytes` were sent at `now_ns`, at a rate of `rate_bps` (> 0)."""
+        if not self._was_dropped:
+            self._back_off_ns = _BACK_OFF_NS
+        self._was_dropped = False
         start_ns = max(self._release_ns, now_ns - self._lateness_ns)
         self._release_ns = start_ns + round(sent_bytes * 8 * _NS_PER_S / rate_bps)
         # A sender that used less than it was granted is limited by something else, and has no claim to the rest.
         is_owed = sent_bytes >= self._granted_bytes
         self._lateness_ns = max(0, now_ns - self._release_ns) if is_owed else 0
+
+    def on_local_drop(self, now_ns: int) -> None:
+        """A queue of this host is full: let it drain for a moment, and do not make up for that."""
+        self._release_ns = max(self._release_ns, now_ns + self._back_off_ns)
+        self._back_off_ns = min(2 * self._back_off_ns, _MAX_BACK_OFF_NS)
+        self._was_dropped = True
+        self._is_waited_for = False
+        self._lateness_ns = 0
 
     def next_send_time_ns(self) -> int:
         """When the next quantum may be sent; in the past if it may be sent at once."""
@@ -79,9 +96,9 @@ class Pacer:
 
     @staticmethod
     def quantum_bytes(rate_bps: float, datagram_bytes: int) -> int:
-        """The send quantum in whole datagrams: `rate_bps` x 1 ms between 2 datagrams and 64 KiB.
+        """The send quantum in whole datagrams: `rate_bps` x 1 ms between 2 datagrams and 32 KiB.
 
-        At rates for which timers are too slow it is `rate_bps` x 200 us, up to 512 KiB.
+        At rates for which timers are too slow it is `rate_bps` x 250 us, up to 512 KiB.
         """
         rate_bytes_per_ns = rate_bps / (8 * _NS_PER_S)
         wanted_bytes = min(rate_bytes_per_ns * _QUANTUM_NS, _MAX_QUANTUM_BYTES)

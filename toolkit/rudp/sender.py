@@ -82,6 +82,17 @@ class Sender:
             self.request_ping()
         return not self._protection.is_exhausted(number)
 
+    def on_local_drop(self, count: int, now_ns: int) -> None:
+        """The last `count` packets of the last `poll_transmit`, of a stream, were not sent: this host had no room."""
+        # To send them later counts as a retransmission, and is none.
+        self.packets_retransmitted -= self.recovery.on_local_drop(count, now_ns)
+        self._next_send_time_ns = self.recovery.path.pacer.next_send_time_ns()
+
+    def has_unsent(self, low_bytes: int, high_bytes: int) -> bool:
+        """See `Connection.has_unsent`."""
+        data, window_bytes = self.streams.data, self.recovery.path.controller.congestion_window_bytes
+        return data.end - data.next_offset > min(max(low_bytes, 2 * window_bytes), high_bytes)
+
     def poll_timeout(self) -> int | None:
         """When to call `recovery.on_timeout` and `poll_transmit`; None for never."""
         timeout_ns = self.recovery.poll_timeout()
@@ -271,7 +282,7 @@ def take_stats(sender: Sender, acks: AckTracker, window: ReceiveWindow, packets_
         bytes_in_flight=recovery.bytes_in_flight,
         packets_sent=recovery.packets_sent,
         bytes_sent=recovery.bytes_sent,
-        packets_retransmitted=sender.packets_retransmitted,
+        packets_retransmitted=max(0, sender.packets_retransmitted),
         packets_lost=recovery.packets_lost,
         lost_bytes=recovery.delivery.lost_bytes,
         packets_spuriously_lost=recovery.packets_spuriously_lost,

@@ -259,6 +259,14 @@ class SentPackets:
         self._oldest_lost = _NEVER
         return abandoned
 
+    def take_back(self, count: int) -> PacketGroup | None:
+        """Forget that the last `count` packets were sent: they never left, and no acknowledgement of them counts."""
+        end = self.next_packet_number - self.base
+        indices = np.flatnonzero(self._state[end - count : end] == IN_FLIGHT) + (end - count)
+        taken = self._mark(indices, ACKED) if len(indices) else None
+        self._kind[end - count : end] = _NON_ELICITING
+        return taken
+
     def outage_ns(self, lost: PacketGroup) -> int:
         """The longest time between sending two of the `lost` packets with no acknowledged packet between them.
 

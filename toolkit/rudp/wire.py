@@ -58,6 +58,9 @@ class PacketType(IntEnum):
     CLOSE = 0x17
 
 
+ACK_ELICITING: Final = frozenset({PacketType.DATA, PacketType.MESSAGE, PacketType.PING, PacketType.PROBE})
+
+
 class Flags(IntEnum):
     """The second byte; unknown bits are ignored."""
 

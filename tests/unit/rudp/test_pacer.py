@@ -45,12 +45,13 @@ def test_the_long_term_rate_is_exact(rate_bps: float, overshoot_ns: int) -> None
     [
         (1e6, 2 * DATAGRAM),  # 1 ms at this rate is 125 bytes
         (100e6, 8 * DATAGRAM),  # 12,500 bytes
-        (1e9, 44 * DATAGRAM),  # 64 KiB
-        (10e9, 169 * DATAGRAM),  # 200 us at this rate, the resolution of timers
+        (500e6, 22 * DATAGRAM),  # 32 KiB
+        (2e9, 42 * DATAGRAM),  # 250 us at this rate, the resolution of timers
+        (10e9, 212 * DATAGRAM),
         (100e9, 356 * DATAGRAM),  # 512 KiB
     ],
 )
-def test_the_quantum_is_limited_by_two_datagrams_and_64_kib_or_by_timers(rate_bps: float, quantum: int) -> None:
+def test_the_quantum_is_limited_by_two_datagrams_and_32_kib_or_by_timers(rate_bps: float, quantum: int) -> None:
     assert Pacer.quantum_bytes(rate_bps, DATAGRAM) == quantum
     assert Pacer().budget_bytes(0, rate_bps, DATAGRAM) == quantum
 
@@ -70,9 +71,30 @@ def test_a_late_timer_at_a_high_rate_releases_several_quanta_up_to_512_kib() -> 
     pacer.on_sent(0, pacer.budget_bytes(0, 2e9, DATAGRAM), 2e9)
     assert pacer.budget_bytes(1000, 2e9, DATAGRAM) == 0
     late_ns = pacer.next_send_time_ns() + 600_000
-    assert pacer.budget_bytes(late_ns, 2e9, DATAGRAM) == 3 * 44 * DATAGRAM
+    assert pacer.budget_bytes(late_ns, 2e9, DATAGRAM) == 3 * 42 * DATAGRAM
     pacer.budget_bytes(1000, 2e9, DATAGRAM)
-    assert 448 * KIB < pacer.budget_bytes(late_ns + 3 * MS, 2e9, DATAGRAM) <= 512 * KIB
+    assert pacer.budget_bytes(late_ns + 3 * MS, 2e9, DATAGRAM) == 5 * 42 * DATAGRAM  # 1 ms and the quantum itself
+    fast = Pacer()
+    fast.on_sent(0, fast.budget_bytes(0, 10e9, DATAGRAM), 10e9)
+    assert fast.budget_bytes(1000, 10e9, DATAGRAM) == 0
+    assert 256 * KIB < fast.budget_bytes(fast.next_send_time_ns() + 3 * MS, 10e9, DATAGRAM) <= 512 * KIB
+
+
+def test_full_queues_of_this_host_make_pauses_that_grow_and_are_not_made_up_for() -> None:
+    pacer = Pacer()
+    quantum = pacer.budget_bytes(0, 1e9, DATAGRAM)
+    now_ns = 0
+    for pause_ns in (MS // 4, MS // 2, MS):
+        pacer.on_sent(now_ns, 0, 1e9)
+        pacer.on_local_drop(now_ns)
+        assert pacer.budget_bytes(now_ns + pause_ns - 1, 1e9, DATAGRAM) == 0
+        now_ns += pause_ns
+        assert pacer.next_send_time_ns() == now_ns
+        assert pacer.budget_bytes(now_ns, 1e9, DATAGRAM) == quantum
+    pacer.on_sent(now_ns, 0, 1e9)
+    pacer.on_sent(now_ns, 0, 1e9)  # the one before was not dropped
+    pacer.on_local_drop(now_ns)
+    assert pacer.next_send_time_ns() == now_ns + MS // 4
 
 
 @pytest.mark.parametrize("pause_ns", [10 * MS, SECOND, 3600 * SECOND])
@@ -95,7 +117,7 @@ def test_lateness_is_made_up_for_only_up_to_a_limit() -> None:
     while budget := pacer.budget_bytes(now_ns, 100e6, DATAGRAM):
         pacer.on_sent(now_ns, budget, 100e6)
         burst += budget
-    assert burst <= 100e6 / 8 * 0.004 + 2 * Pacer.quantum_bytes(100e6, DATAGRAM)
+    assert burst <= 100e6 / 8 * 0.002 + 2 * Pacer.quantum_bytes(100e6, DATAGRAM)
 
 
 def test_bytes_sent_beyond_the_budget_delay_the_next_quantum() -> None:

@@ -240,6 +240,22 @@ class TestLimits:
         assert sent == pytest.approx(100, abs=8)
 
 
+class TestLocalDrop:
+    def test_sends_the_bytes_again_after_a_pause_and_is_no_loss(self) -> None:
+        bench = warmed()
+        before = bench.sender.recovery.bytes_in_flight
+        bench.sender.streams.data.offer(3 * PAYLOAD)
+        assert bench.send(200 * MS)
+        in_flight = bench.sender.recovery.bytes_in_flight - before
+        bench.sender.on_local_drop(1, 200 * MS)
+        assert 0 <= bench.sender.recovery.bytes_in_flight - before < in_flight
+        assert bench.send(200 * MS) == []
+        assert bench.send(201 * MS)
+        assert bench.sender.recovery.bytes_in_flight - before == in_flight
+        assert bench.sender.packets_retransmitted == 0
+        assert bench.controller.losses == []
+
+
 class TestAcknowledgements:
     def test_of_packets_never_sent_is_refused_and_changes_nothing(self) -> None:
         bench = warmed(10 * PAYLOAD)

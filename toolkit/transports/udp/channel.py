@@ -1,8 +1,7 @@
 """A channel over one reliable-UDP connection: the engine of `toolkit.rudp` with a real clock and a real socket.
 
 The calls of a channel drive the engine: each call that sends, receives or flushes handles what has arrived, runs the
-timers that have expired, sends what may be sent, and waits for whichever event comes first. There is no thread behind
-a channel.
+timers that have expired, sends what may be sent, and waits for whichever event comes first. No thread is behind it.
 """
 
 import contextlib
@@ -48,6 +47,7 @@ _TRANSMITS_PER_PUMP: Final = 8
 """Then the socket is read again: acknowledgements that wait in it look like a longer path."""
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3
 """Consecutive probe timeouts after which a client checks whether the system has another route."""
+_ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
 _CLOSES: Final = 3
 """How often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2 drains for three of them)."""
 
@@ -73,7 +73,7 @@ class UdpChannel:
         """The channel owns everything that it is given.
 
         outgoing:      the data source of `connection`
-        security:      how the session is protected, for the statistics
+        security:      for the statistics
         wake_pair:     connected sockets with which a listener's thread ends this channel's wait; None for a client
         on_close_sent: is given this side's last packets, at the end the CLOSE, to repeat for a peer that misses it
         """
@@ -85,15 +85,16 @@ class UdpChannel:
         self._wake_pair = wake_pair
         self._log = log
         self._on_close_sent = on_close_sent
+        sock.report_local_drops()
         self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
         self._peer_address = connection.peer_address
         self._incoming = IncomingExtents()
         self._announcements: list[Extent] = []
         self._messages: deque[bytes] = deque()
-        self._queued_bytes = 0  # of `_messages`
-        self._unpumped_bytes = 0
+        self._queued_bytes = self._unpumped_bytes = 0  # of `_messages`; of extents
         self._is_closed = False
-        self._has_more = False  # the last pump stopped before it had sent everything that may be sent
+        # The last pump had more to send than it may at once; more than this host's queues have room for.
+        self._has_more = self._needs_room = False
 
     @property
     def peer(self) -> Address:
@@ -174,9 +175,8 @@ class UdpChannel:
 
     def _linger(self, patience_s: float | None) -> None:
         """Drive the engine until the peer has acknowledged everything, or nothing more for `patience_s`."""
-        linger_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * self._connection.stats().pto_ns)
-        if patience_s is not None:
-            linger_ns = int(patience_s * 1e9)
+        least_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * self._connection.stats().pto_ns)
+        linger_ns = least_ns if patience_s is None else int(patience_s * 1e9)
         deadline_ns = time.monotonic_ns() + linger_ns
         acked_bytes = -1
         while True:
@@ -292,28 +292,38 @@ class UdpChannel:
                 self._outgoing.release(connection.acked_offset)
                 self._incoming.forget(connection.received_offset)
                 connection.update_receive_window(sock.drop_count, sock.is_drained, now_ns)
+                sock.room.follow_rate(connection.pacing_rate_bps, now_ns)
             timeout_ns = connection.poll_timeout()
             if timeout_ns is not None and timeout_ns <= now_ns:
                 connection.handle_timeout(now_ns)
                 if connection.pto_count >= _PTOS_BEFORE_ROUTE_CHECK:
                     self._follow_route()
-            for _ in range(_TRANSMITS_PER_PUMP):
-                transmit = connection.poll_transmit(now_ns)
-                if transmit is None:
-                    break
-                sock.send(transmit)
-                if sock.is_route_lost:
-                    self._follow_route()
-                now_ns = time.monotonic_ns()
-            self._has_more = transmit is not None
+            self._send(now_ns)
         except PeerUnreachableError:
             connection.handle_unreachable(time.monotonic_ns())
         return has_delivered
 
+    def _send(self, now_ns: int) -> None:
+        """Send what may be sent, up to a few batches. Raises PeerUnreachableError."""
+        connection, sock = self._connection, self._socket
+        self._has_more = self._needs_room = False
+        for _ in range(_TRANSMITS_PER_PUMP):
+            self._needs_room = not sock.room.is_left
+            transmit = None if self._needs_room else connection.poll_transmit(now_ns)
+            if transmit is None:
+                return
+            unsent = sock.send(transmit)
+            if sock.is_route_lost:
+                self._follow_route()
+            now_ns = time.monotonic_ns()
+            if unsent:
+                connection.handle_local_drop(transmit, unsent, now_ns)
+                return
+        self._has_more = True
+
     def _follow_route(self) -> None:
         """The route seems to be gone: a client continues from another local address if the system has a route."""
-        is_client = self._connection.peer_address is None
-        if is_client and self._socket.follow_route():
+        if self._connection.peer_address is None and self._socket.follow_route():
             self._connection.handle_local_address_change()
 
     def _deliver(self, sink: ExtentSink | None, now_ns: int) -> bool:
@@ -346,14 +356,16 @@ class UdpChannel:
         """Wait until there is something to do; return whether `wake` is readable."""
         if self._has_more or self._connection.state is not ConnectionState.ESTABLISHED:
             return False
-        timeout_ns = self._connection.poll_timeout()
-        times = [t for t in (timeout_ns, deadline_ns) if t is not None]
         descriptors = [self._socket.sock.fileno()]
+        # Without room, the timers that send something have expired and can do nothing.
+        timeout_ns = time.monotonic_ns() + _ROOM_CHECK_NS if self._needs_room else self._connection.poll_timeout()
+        writable = descriptors[0] if self._needs_room else None
+        times = [t for t in (timeout_ns, deadline_ns) if t is not None]
         if self._wake_pair is not None:
             descriptors.append(self._wake_pair[1].fileno())
         if wake is not None:
             descriptors.append(wake)
-        readable = wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None)
+        readable = wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None, writable)
         if self._wake_pair is not None and self._wake_pair[1].fileno() in readable:
             # Clear it before looking at the datagrams: each is queued before its byte is sent.
             with contextlib.suppress(BlockingIOError):

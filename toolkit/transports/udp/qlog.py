@@ -164,6 +164,9 @@ class QlogWriter:
     def spurious_losses_detected(self, now_ns: int, packets: int) -> None:
         self._event(now_ns, "nettool:losses_spurious", {"packets": packets})
 
+    def locally_dropped(self, now_ns: int, packets: int) -> None:
+        self._event(now_ns, "nettool:local_drop", {"packets": packets})
+
     def stats_updated(self, now_ns: int, stats: ConnectionStats) -> None:
         new = _metrics_fields(stats)
         changed = {name: value for name, value in new.items() if self._metrics.get(name) != value}

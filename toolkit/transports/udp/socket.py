@@ -7,7 +7,8 @@ probed: `DatagramSocket` sets `can_segment` and `can_coalesce`, and works withou
 
 IP_MTU_DISCOVER is set to PROBE: datagrams carry "don't fragment", and the path MTU that routers report is ignored (RFC
 8899 section 4.6.2; the engine probes for itself). SO_RXQ_OVFL counts the datagrams that the host drops at this socket.
-Both buffers of the socket are enlarged to 16 MiB if the system permits it.
+The receive buffer is enlarged to 16 MiB if the system permits it. `send_room.py` sizes the send buffer. IP_RECVERR
+makes the drops of this host's queues visible: otherwise the kernel reports such a datagram as sent.
 
 Read: udp(7), ip(7), linux/udp.h, linux/in.h, linux/in6.h.
 """
@@ -23,11 +24,11 @@ from typing import Final
 import numpy as np
 
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
+from toolkit.transports.udp.send_room import SendRoom
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
-_SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _SO_RXQ_OVFL: Final = 40
 _IP_MTU_DISCOVER: Final = 10
@@ -40,11 +41,15 @@ _IPV6_RECVPKTINFO: Final = 49
 _IPV6_PKTINFO: Final = 50
 _IPV6_RECVTCLASS: Final = 66
 _IPV6_TCLASS: Final = 67
+_IP_RECVERR: Final = 11
+_IPV6_RECVERR: Final = 25
 _PMTUDISC_PROBE: Final = 3
 
 _WANTED_BUFFER_BYTES: Final = 16 << 20
-"""Size of both buffers. At 10 Gbit/s it holds what arrives in 13 ms, which is several time slices of a scheduler. The
-receive window begins at a quarter of the receive buffer."""
+"""Size of the receive buffer. At 10 Gbit/s it holds what arrives in 13 ms, which is several time slices of a scheduler.
+The receive window begins at a quarter of it."""
+_SEND_WAIT_MS: Final = 10
+"""How long one send waits for room; what arrives meanwhile waits too."""
 _RECEIVE_ROOM_BYTES: Final = 1 << 16
 """The room that each `recvmsg` needs: the most that UDP_GRO joins."""
 _ANCILLARY_BYTES: Final = 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
@@ -56,7 +61,9 @@ _INT32: Final = struct.Struct("=i")
 _ROUTE_ERRORS: Final = frozenset(
     (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 )
-_TRANSIENT_ERRORS: Final = _ROUTE_ERRORS | {errno.ENOBUFS, errno.EMSGSIZE, errno.EPERM, errno.EHOSTDOWN}
+_ICMP_ERRORS: Final = {errno.EHOSTDOWN, errno.EACCES, errno.ENONET, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPROTO}
+"""What else a router may report (`icmp_err_convert` and `icmpv6_err_convert` of Linux)."""
+_TRANSIENT_ERRORS: Final = _ROUTE_ERRORS | _ICMP_ERRORS | {errno.ENOBUFS, errno.EMSGSIZE, errno.EPERM}
 
 
 class PeerUnreachableError(Exception):
@@ -73,6 +80,8 @@ class DatagramSocket:
     receive_buffer_bytes: how much the kernel queues before it drops, with its own overhead
     is_drained:         whether the last `receive` has emptied the queue
     is_route_lost:      whether a send failed because there is no route, until `follow_route`
+    room:               how much may wait in this host's queues
+    local_drops:        datagrams that a queue of this host had no room for; `send` reports them as not sent
     send_errors, datagrams_sent, datagrams_received: counters
     """
 
@@ -81,10 +90,12 @@ class DatagramSocket:
         self.is_drained = True
         self.is_route_lost = False
         self.send_errors = 0
+        self.local_drops = 0
         self.datagrams_sent = 0
         self.datagrams_received = 0
         self._buffer = np.zeros(MAX_BATCH_BYTES, np.uint8).data  # takes no memory before it is written to
         self._offload = offload
+        self._reports_drops = False
         self._configure(sock)
 
     def _configure(self, sock: socket.socket) -> None:
@@ -93,6 +104,8 @@ class DatagramSocket:
         self._earlier_drops = self.drop_count  # at the previous socket
         self._is_refused = False
         self._segment_bytes = 0  # the value of UDP_SEGMENT
+        self._unsent_bytes = 0  # of the batch that is being sent
+        self.room = SendRoom(sock)
         self._ancillary: list[tuple[int, int, bytes]] = []  # of the last arrival
         self._segment_and_ecn = (0, 0)  # parsed from it
         self._ecn = 0  # of outgoing datagrams
@@ -104,9 +117,16 @@ class DatagramSocket:
             _try_option(sock, level, option, _PMTUDISC_PROBE)
         _try_option(sock, socket.IPPROTO_IP, _IP_RECVTOS, 1)
         _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
-        _grow_buffer(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
-        _grow_buffer(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+        _grow_receive_buffer(sock)
         self.receive_buffer_bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        if self._reports_drops:
+            self.report_local_drops()
+
+    def report_local_drops(self) -> None:
+        """Have `send` notice what this host drops. The socket must then be read by `receive`, which clears errors."""
+        self._reports_drops = _try_option(self.sock, socket.IPPROTO_IP, _IP_RECVERR, 1)
+        if self.sock.family == socket.AF_INET6:
+            self._reports_drops |= _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -153,28 +173,37 @@ class DatagramSocket:
 
     # Sending
 
-    def send(self, transmit: Transmit) -> None:
-        """Send a batch on a connected socket; a datagram that the path rejects counts as lost.
+    def send(self, transmit: Transmit) -> int:
+        """Send a batch on a connected socket; return how many datagrams at its end were not sent, 0 in general.
+
+        The host has no room for these now. A datagram that the path rejects counts as lost.
 
         Raises PeerUnreachableError.
         """
         if transmit.destination is not None:
             self.send_to(bytes(transmit.data), transmit.destination)
-            return
+            return 0
         if transmit.ecn != self._ecn:
             self._ecn = transmit.ecn
             _try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
             _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
-        self.datagrams_sent += -(-len(transmit.data) // transmit.segment_bytes)
-        if self.can_segment:
-            self._send_super_packets(transmit.super_packets(), transmit.segment_bytes)
-        else:
-            self._send_each(transmit.data, transmit.segment_bytes)
+        self._unsent_bytes = len(transmit.data)
+        with contextlib.suppress(_NoRoomError):
+            if self.can_segment:
+                self._send_super_packets(
+                    transmit.super_packets(self.room.max_super_packet_bytes), transmit.segment_bytes
+                )
+            else:
+                self._send_each(transmit.data, transmit.segment_bytes)
+        unsent = -(-self._unsent_bytes // transmit.segment_bytes)
+        self.datagrams_sent += -(-len(transmit.data) // transmit.segment_bytes) - unsent
+        return unsent
 
     def send_datagram(self, datagram: bytes) -> None:
         """Send one datagram on a connected socket. Raises PeerUnreachableError."""
         self.datagrams_sent += 1
-        self._send_super_packets([memoryview(datagram)], len(datagram))
+        with contextlib.suppress(_NoRoomError):  # it counts as lost
+            self._send_super_packets([memoryview(datagram)], len(datagram))
 
     def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
         """Send one datagram to any address; if it cannot be sent now, it counts as lost."""
@@ -191,6 +220,8 @@ class DatagramSocket:
         sent = 0
         try:
             for piece in pieces:
+                if sent and self.room.has_shrunk and not self.room.wait(_SEND_WAIT_MS):
+                    raise _NoRoomError
                 self._send_piece(piece)
                 sent += 1
         except _SegmentationRefusedError:
@@ -198,38 +229,56 @@ class DatagramSocket:
             self.sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
             self._segment_bytes = 0
             errors_before = self.send_errors
-            for piece in pieces[sent:]:
-                self._send_each(piece, segment_bytes)
-            self.can_segment = self.send_errors > errors_before  # segmentation was not the reason
+            try:
+                for piece in pieces[sent:]:
+                    self._send_each(piece, segment_bytes)
+            finally:
+                self.can_segment = self.send_errors > errors_before  # segmentation was not the reason
 
     def _send_each(self, piece: memoryview, segment_bytes: int) -> None:
         for i in range(0, len(piece), segment_bytes):
             self._send_piece(piece[i : i + segment_bytes])
 
     def _send_piece(self, data: memoryview) -> None:
-        is_retry = False
+        """Send a datagram or super-packet. Raises _NoRoomError if a queue of this host is full."""
+        is_retry = has_waited = False
         while True:
             try:
                 self.sock.send(data)
+                self._unsent_bytes -= len(data)
                 return
             except BlockingIOError:
-                poll = select.poll()
-                poll.register(self.sock, select.POLLOUT)
-                poll.poll(1000)
+                if has_waited or not self.room.wait(_SEND_WAIT_MS):
+                    raise _NoRoomError from None
+                has_waited = True
             except ConnectionRefusedError:
+                self._clear_errors()
                 raise PeerUnreachableError from None
             except OSError as error:
                 if self.can_segment and error.errno in (errno.EIO, errno.EINVAL):
                     raise _SegmentationRefusedError from None
                 if error.errno not in _TRANSIENT_ERRORS:
                     raise
+                if error.errno == errno.ENOBUFS:  # it never belongs to an earlier datagram
+                    self.local_drops += -(-len(data) // (self._segment_bytes or len(data)))
+                    self.room.on_drop(len(data))
+                    raise _NoRoomError from None
                 # The error may belong to an earlier datagram: clear it, and try again.
-                self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self._clear_errors()
                 if is_retry:
                     self.send_errors += 1
                     self.is_route_lost |= error.errno in _ROUTE_ERRORS
+                    self._unsent_bytes -= len(data)
                     return
                 is_retry = True
+
+    def _clear_errors(self) -> None:
+        """Forget errors of earlier datagrams. Those in the queue of IP_RECVERR would end every wait at once."""
+        self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if self._reports_drops:
+            with contextlib.suppress(OSError):  # the queue is empty
+                while True:
+                    self.sock.recvmsg(0, 0, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
 
     # Receiving
 
@@ -252,12 +301,14 @@ class DatagramSocket:
                 self.is_drained = True
                 break
             except ConnectionRefusedError:
+                self._clear_errors()
                 if end == 0:
                     raise PeerUnreachableError from None
                 self._is_refused = True  # reported by the next call, after what came before it
                 break
             except OSError as error:
                 if error.errno in _TRANSIENT_ERRORS:
+                    self._clear_errors()
                     continue  # it concerns a datagram that was sent, such as a router's report that it is too long
                 raise
             if size == 0:
@@ -295,18 +346,24 @@ class DatagramSocket:
         return segment, ecn
 
 
-def wait_readable(descriptors: Sequence[int], timeout_ns: int | None) -> list[int]:
-    """Wait until some descriptors are readable, and return those; none after `timeout_ns`.
+def wait_readable(descriptors: Sequence[int], timeout_ns: int | None, writable: int | None = None) -> list[int]:
+    """Wait until some descriptors are readable, and return those; none after `timeout_ns`, or once `writable`,
+    one of them, is writable and nothing is readable.
 
     The timeout is exact to the microsecond if all descriptors are small enough for select(2).
     """
     timeout_s = None if timeout_ns is None else max(0, timeout_ns) / 1e9
     if max(descriptors) < 1024:  # FD_SETSIZE
-        return select.select(descriptors, [], [], timeout_s)[0]
+        return select.select(descriptors, [] if writable is None else [writable], [], timeout_s)[0]
     poll = select.poll()
     for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return [descriptor for descriptor, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)]
+        poll.register(descriptor, select.POLLIN | (select.POLLOUT if descriptor == writable else 0))
+    events = poll.poll(None if timeout_s is None else timeout_s * 1000)
+    return [descriptor for descriptor, event in events if event & ~select.POLLOUT]
+
+
+class _NoRoomError(Exception):
+    """A queue of this host has no room for a datagram."""
 
 
 class _SegmentationRefusedError(Exception):
@@ -331,13 +388,13 @@ def _try_option(sock: socket.socket, level: int, option: int, value: int) -> boo
     return True
 
 
-def _grow_buffer(sock: socket.socket, option: int, force_option: int) -> None:
-    """Enlarge a buffer to `_WANTED_BUFFER_BYTES`, or as far as the system permits; never shrink a larger default.
+def _grow_receive_buffer(sock: socket.socket) -> None:
+    """Enlarge it to `_WANTED_BUFFER_BYTES`, or as far as the system permits; never shrink a larger default.
 
-    `force_option` exceeds the system's maximum (net.core.rmem_max, wmem_max), but needs CAP_NET_ADMIN.
+    SO_RCVBUFFORCE exceeds the system's maximum (net.core.rmem_max), but needs CAP_NET_ADMIN.
     """
     # The kernel doubles the value that is set, for its overhead, and returns the double.
-    if sock.getsockopt(socket.SOL_SOCKET, option) >= 2 * _WANTED_BUFFER_BYTES:
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * _WANTED_BUFFER_BYTES:
         return
-    if not _try_option(sock, socket.SOL_SOCKET, force_option, _WANTED_BUFFER_BYTES):
-        _try_option(sock, socket.SOL_SOCKET, option, _WANTED_BUFFER_BYTES)
+    if not _try_option(sock, socket.SOL_SOCKET, _SO_RCVBUFFORCE, _WANTED_BUFFER_BYTES):
+        _try_option(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, _WANTED_BUFFER_BYTES)

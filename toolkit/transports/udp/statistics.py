@@ -27,6 +27,7 @@ def statistics_of(stats: ConnectionStats, sock: DatagramSocket, security: Sessio
         "datagrams_sent": sock.datagrams_sent,
         "datagrams_received": sock.datagrams_received,
         "send_errors": sock.send_errors,
+        "local_drops": sock.local_drops,
         "packets_lost": stats.packets_lost,
         "packets_spuriously_lost": stats.packets_spuriously_lost,
         "packets_received": stats.packets_received,
