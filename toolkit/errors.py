@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     """Unreachable or refused."""
     FAILED = 4
     UNVERIFIED = 5
+    FOUND = 6
+    """`diff --fail-if` applies."""
     INTERRUPTED = 130
 
 

@@ -1,6 +1,8 @@
 """`nettool report` as a command: tables, pages, pictures, and the errors of wrong usage."""
 
+import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,35 @@ def test_json_is_one_object_on_one_line(records: list[Path]) -> None:
         sentence for results in (lossy(), one_path()) for sentence in summarise(results).headline
     ]
     assert len(ended.object["rows"]) == 15
+
+
+def test_figures_are_exported_as_csv_and_json(records: list[Path], tmp_path: Path) -> None:
+    for suffix in ("csv", "json"):
+        ended = nettool_here("report", *records, "--export", tmp_path / f"rows.{suffix}")
+        assert ended.code == 0, ended
+        again = nettool_here("report", *records, "--export", tmp_path / f"rows.{suffix}")
+        assert again.code == 0, again  # it replaces its own
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    sheet = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()))
+    assert len(sheet) == len(rows) == 15
+    assert [float(row["goodput_bps"]) for row in sheet] == [row["goodput_bps"] for row in rows]
+    refused = nettool_here("report", *records, "--export", tmp_path / "rows.xls")
+    assert refused.code == 2
+    assert "end the name in .csv or .json" in complaint(refused)
+
+
+def test_diff_has_an_exit_code_for_continuous_integration(records: list[Path], tmp_path: Path) -> None:
+    old = one_path()
+    slower = [replace(t, goodput_bps=t.goodput_bps / 2) if t.goodput_bps else t for t in old.trials]
+    new = save(replace(old, trials=slower), tmp_path / "new.jsonl")
+    assert nettool_here("diff", records[1], new).code == 0
+    ended = nettool_here("diff", records[1], new, "--fail-if", "slower", "--export", tmp_path / "changes.csv")
+    assert ended.code == 6
+    assert "--fail-if slower holds for 3 of 3 rows" in complaint(ended)
+    assert len((tmp_path / "changes.csv").read_text().splitlines()) == 1 + 3
+    assert nettool_here("diff", records[1], records[1], "--fail-if", "slower,missing").code == 0
+    assert nettool_here("diff", records[1], new, "--fail-if", "worse").code == 2
+    assert nettool_here("diff", records[1], new, "--json", "--fail-if", "slower").object["found"] == 3
 
 
 def test_a_page_never_replaces_records(records: list[Path], tmp_path: Path) -> None:

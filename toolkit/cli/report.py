@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.command import command, option
+from toolkit.cli.export import check_export, export
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, result_width
 from toolkit.compare.comparison import summarise
@@ -15,7 +16,7 @@ from toolkit.output_files import check_output
 from toolkit.report import iperf3, page
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.plots import write_pictures
-from toolkit.report.text import FORMATS, report_object, report_text
+from toolkit.report.text import FORMATS, flat_rows, report_object, report_text
 
 
 @command
@@ -33,6 +34,9 @@ def report(
     table_format: Annotated[
         str, option("--format", metavar="NAME", text=f"Format of the tables on stdout: {', '.join(FORMATS)}.")
     ] = "simple",
+    exported: Annotated[
+        Path | None, option("--export", metavar="FILE", text="Write the figures to FILE, as .csv or .json.")
+    ] = None,
     imported: Annotated[
         list[Path] | None,
         option("--import", metavar="FILE", text="Add a run from the output of 'iperf3 -J'. Repeatable."),
@@ -54,6 +58,8 @@ def report(
         raise UsageError(f"unknown format '{printable(table_format, 40)}': use one of {', '.join(FORMATS)}")
     if not files and not imported:
         raise UsageError("no records given: name files that nettool bench wrote, for example results/*.jsonl")
+    if exported is not None:
+        check_export(exported, [*(files or ()), *(imported or ())])
     if html:
         check_output(html, page.OPTION, page.MARK, inputs=[*(files or ()), *(imported or ())])
     saved = sorted((read(path) for path in files or ()), key=lambda results: results.campaign.started_unix_s)
@@ -65,6 +71,8 @@ def report(
     if html:
         page.write_page(campaigns, html, runs)
         print_status(f"Page: {printable(str(html))}")
+    if exported is not None:
+        export(exported, flat_rows(campaigns, runs))
     if json:
         print_json("report", report_object(campaigns, runs))
     else:

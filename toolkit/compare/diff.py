@@ -1,29 +1,44 @@
 """What changed between two campaigns: the same transport on the same path at the same size, before and after.
 
-The trials of two campaigns are not pairs, so the interval is that of the ratio of two medians. It shows how much the
-trials of each campaign differ among themselves, and nothing of what changed between the two campaigns besides nettool.
-What else is known to differ (the kernel, the versions, the machine) is therefore listed as well.
+Trials over an emulated link with the same random numbers are pairs: block by block, the same packets are lost in both
+campaigns. Where every trial of a cell has such a partner, the interval is that of the median ratio of the pairs; else
+it is that of the ratio of two medians. Either shows how much trials differ among themselves, and nothing of what
+changed between the two campaigns besides nettool. What else is known to differ (the kernel, the versions, the machine)
+is therefore listed as well. A failed transfer has a goodput of 0, and a pair in which both failed says nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
+from itertools import product
+from statistics import median, median_low
 
+from toolkit.compare import stats
 from toolkit.compare.pairs import goodput_bps, is_mostly_sound
 from toolkit.compare.records import Results, Trial
-from toolkit.compare.stats import ERROR, Estimate, least_samples, unpaired_interval, unpaired_ratio
+from toolkit.compare.stats import (
+    ERROR,
+    MIN_SAMPLES,
+    Estimate,
+    estimated_median,
+    least_samples,
+    median_interval,
+    unpaired_interval,
+    unpaired_ratio,
+)
 from toolkit.compare.verdict import Evidence, Verdict, judge
 
 ONLY_OLD, ONLY_NEW = "only in the old", "only in the new"
 MIN_TRIALS = least_samples(ERROR / 2)
-"""Each campaign needs that many trials of a cell; the two medians share the error."""
+"""Without pairs, each campaign needs that many trials of a cell: the two medians share the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellChange:
-    """One cell in two campaigns: medians of goodput, where a failed transfer counts as 0; None where it was not run.
+    """One cell in two campaigns: medians of goodput; None where it was not run, or where at least half failed.
 
+    pairs:   trials with the same random numbers in both campaigns; 0 if the trials are not pairs
+    arrived: whether any transfer arrived, in the old and in the new campaign
     ratio:   new / old
     verdict: as in `toolkit.compare.verdict`, or ONLY_OLD, or ONLY_NEW
     is_negligible, because, more_blocks: as in `toolkit.compare.verdict.Verdict`; blocks of each of the two campaigns
@@ -34,6 +49,8 @@ class CellChange:
     transport: str
     old_bps: float | None
     new_bps: float | None
+    pairs: int
+    arrived: tuple[bool, bool]
     ratio: Estimate | None
     verdict: str
     is_negligible: bool
@@ -44,13 +61,10 @@ class CellChange:
 def compare(old: Results, new: Results) -> list[CellChange]:
     """Every cell of either campaign, those of the old one first, judged by the smaller of the two margins."""
     before, after = _cells(old), _cells(new)
-    cells = list(before | after)
+    cells = {cell: _Sides(before.get(cell, []), after.get(cell, [])) for cell in before | after}
     margin = min(old.campaign.margin, new.campaign.margin)
-    verdicts = judge([_evidence(before.get(cell, []), after.get(cell, [])) for cell in cells], margin)
-    return [
-        _change(cell, before.get(cell, []), after.get(cell, []), verdict)
-        for cell, verdict in zip(cells, verdicts, strict=True)
-    ]
+    verdicts = judge([sides.evidence() for sides in cells.values()], margin)
+    return [_change(cell, sides, verdict) for (cell, sides), verdict in zip(cells.items(), verdicts, strict=True)]
 
 
 def differences_of_hosts(old: Results, new: Results) -> list[str]:
@@ -80,36 +94,73 @@ _Cell = tuple[str, int, str]
 
 
 def _cells(results: Results) -> dict[_Cell, list[Trial]]:
-    cells: dict[_Cell, list[Trial]] = {}
+    """The trials of each cell that ran, in the campaign's order."""
+    campaign = results.campaign
+    cells: dict[_Cell, list[Trial]] = {
+        cell: [] for cell in product(campaign.paths, campaign.sizes, campaign.transports)
+    }
     for trial in results.trials:
         if trial.block >= 0:
             cells.setdefault((trial.path, trial.payload_bytes, trial.transport), []).append(trial)
-    return cells
+    return {cell: trials for cell, trials in cells.items() if trials}
 
 
-def _evidence(old: Sequence[Trial], new: Sequence[Trial]) -> Evidence:
-    before, after = ([goodput_bps(trial) for trial in side] for side in (old, new))
-    ratio = _ratio(before, after)
-    doubt = ""
-    if not old or not new:
-        doubt = ONLY_NEW if new else ONLY_OLD
-    elif not is_mostly_sound(old) or not is_mostly_sound(new):
-        doubt = "too many trials are marked"
-    elif ratio is None:
-        doubt = "too few transfers arrived"
-    elif ratio.interval is None:
-        doubt = f"fewer than {MIN_TRIALS} trials in one of the two campaigns"
-    return Evidence(ratio, partial(unpaired_interval, after, before), min(len(old), len(new)), doubt=doubt)
+class _Sides:
+    """The trials of one cell in the two campaigns."""
+
+    def __init__(self, old: Sequence[Trial], new: Sequence[Trial]) -> None:
+        self.old, self.new = old, new
+        self.before, self.after = ([goodput_bps(trial) for trial in side] for side in (old, new))
+        partners = {(trial.block, trial.link_seed): trial for trial in old if trial.link_seed is not None}
+        both = [(partners[key], trial) for trial in new if (key := (trial.block, trial.link_seed)) in partners]
+        self._pairs = both if len(both) == min(len(old), len(new)) >= MIN_SAMPLES else []
+
+    @property
+    def pair_count(self) -> int:
+        return len(self._pairs)
+
+    def evidence(self) -> Evidence:
+        """What the change is judged by."""
+        if self._pairs:
+            ratios = self._ratios()
+            return Evidence(self.ratio(), partial(median_interval, ratios), len(ratios), doubt=self._doubt())
+        interval = partial(unpaired_interval, self.after, self.before)
+        return Evidence(self.ratio(), interval, min(len(self.old), len(self.new)), doubt=self._doubt())
+
+    def ratio(self) -> Estimate | None:
+        """None if either side was not run or never arrived, or if more than half of both failed."""
+        if not any(self.before) or not any(self.after):
+            return None
+        if self._pairs:
+            return estimated_median(self._ratios()) if self._ratios() else None
+        return unpaired_ratio(self.after, self.before) if median(self.before) or median(self.after) else None
+
+    def _ratios(self) -> list[float]:
+        pairs = [(goodput_bps(new), goodput_bps(old)) for old, new in self._pairs]
+        return [stats.ratio(*pair) for pair in pairs if any(pair)]
+
+    def _doubt(self) -> str:
+        ratio = self.ratio()
+        if not self.old or not self.new:
+            return ONLY_NEW if self.new else ONLY_OLD
+        if not is_mostly_sound(self.old) or not is_mostly_sound(self.new):
+            return "too many trials are marked"
+        if ratio is None:
+            return "too few transfers arrived"
+        if ratio.interval is None:
+            return "too few pairs" if self._pairs else f"fewer than {MIN_TRIALS} trials in one of the two campaigns"
+        return ""
 
 
-def _change(cell: _Cell, old: Sequence[Trial], new: Sequence[Trial], verdict: Verdict) -> CellChange:
-    before, after = ([goodput_bps(trial) for trial in side] for side in (old, new))
+def _change(cell: _Cell, sides: _Sides, verdict: Verdict) -> CellChange:
     word = verdict.because if verdict.because in (ONLY_OLD, ONLY_NEW) else verdict.word
     return CellChange(
         *cell,
-        old_bps=median(before) if old else None,
-        new_bps=median(after) if new else None,
-        ratio=_ratio(before, after),
+        old_bps=_median(sides.before),
+        new_bps=_median(sides.after),
+        pairs=sides.pair_count,
+        arrived=(any(sides.before), any(sides.after)),
+        ratio=sides.ratio(),
         verdict=word,
         is_negligible=verdict.is_negligible,
         because=verdict.because,
@@ -117,8 +168,6 @@ def _change(cell: _Cell, old: Sequence[Trial], new: Sequence[Trial], verdict: Ve
     )
 
 
-def _ratio(before: Sequence[float], after: Sequence[float]) -> Estimate | None:
-    """None if either side was not run or never arrived, or if more than half of both failed."""
-    if not any(before) or not any(after) or not (median(before) or median(after)):
-        return None
-    return unpaired_ratio(after, before)
+def _median(goodputs: Sequence[float]) -> float | None:
+    """None if a transfer that failed stands in the middle."""
+    return (median(goodputs) if goodputs and median_low(goodputs) else 0.0) or None

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import plain
 from toolkit.compare.diff import ONLY_NEW, ONLY_OLD, compare, differences_of_hosts
@@ -10,7 +12,11 @@ from toolkit.compare.records import CPU_BOUND, Results, Trial
 
 def campaign(tcp_bps: float, udp_bps: float, seed: int, repeats: int = 12) -> Results:
     goodputs = {("tcp-cubic", "a"): tcp_bps, ("udp-bbr", "a"): udp_bps}
-    return make_results(Truth(goodputs, repeats=repeats, noise=0.005, drift=0.005, with_control=False), seed)
+    results = make_results(Truth(goodputs, repeats=repeats, noise=0.005, drift=0.005, with_control=False), seed)
+    return replace(results, trials=[replace(trial, link_seed=None) for trial in results.trials])
+
+
+NOISY = Truth({}, repeats=12, noise=0.02, drift=0.5, with_control=False)
 
 
 def failed(trial: Trial) -> Trial:
@@ -19,6 +25,7 @@ def failed(trial: Trial) -> Trial:
 
 def test_only_the_transport_that_changed_gets_a_verdict() -> None:
     changes = compare(campaign(90e6, 90e6, 1), campaign(90e6, 72e6, 2))
+    assert {change.pairs for change in changes} == {0}
     assert [(change.transport, change.verdict) for change in changes] == [
         ("tcp-cubic", "equivalent"),
         ("udp-bbr", "slower"),
@@ -27,6 +34,29 @@ def test_only_the_transport_that_changed_gets_a_verdict() -> None:
     assert ratio is not None
     assert ratio.interval is not None
     assert ratio.interval.low < 0.8 < ratio.interval.high
+
+
+def test_trials_with_the_same_losses_are_compared_in_pairs() -> None:
+    """The two campaigns differ by a tenth in each block, and the blocks differ by far more."""
+    old = make_results(replace(NOISY, goodput_bps={("tcp-cubic", "a"): 90e6}), 1)
+    slower = [replace(t, goodput_bps=0.9 * t.goodput_bps) if t.goodput_bps else t for t in old.trials]
+    (change,) = compare(old, replace(old, trials=slower))
+    assert (change.pairs, change.verdict) == (12, "slower")
+    assert change.ratio is not None
+    assert change.ratio.interval == pytest.approx((0.9, 0.9))
+    other_seeds = [replace(t, link_seed=(t.link_seed or 0) + 1) for t in slower]
+    (unpaired,) = compare(old, replace(old, trials=other_seeds))
+    assert (unpaired.pairs, unpaired.verdict) == (0, "inconclusive")
+
+
+def test_pairs_in_which_both_failed_say_nothing() -> None:
+    old = make_results(replace(NOISY, goodput_bps={("tcp-cubic", "a"): 90e6}), 1)
+    both = replace(old, trials=[failed(t) if t.block < 4 else t for t in old.trials])
+    (change,) = compare(both, both)
+    assert (change.verdict, change.ratio and change.ratio.value) == ("equivalent", 1.0)
+    most = replace(old, trials=[failed(t) if t.block < 8 else t for t in old.trials])
+    (change,) = compare(most, most)
+    assert (change.verdict, change.because, change.old_bps) == ("no claim", "too few pairs", None)
 
 
 def test_a_wide_interval_is_inconclusive() -> None:
@@ -54,7 +84,7 @@ def test_few_trials_and_marked_trials_make_no_claim() -> None:
 def test_failed_trials_count_as_zero() -> None:
     old, new = campaign(90e6, 90e6, 1), campaign(90e6, 99e6, 2)
     mostly_failed = replace(new, trials=[failed(t) if t.block % 12 else t for t in new.trials])
-    assert {(change.verdict, change.new_bps) for change in compare(old, mostly_failed)} == {("slower", 0.0)}
+    assert {(change.verdict, change.new_bps) for change in compare(old, mostly_failed)} == {("slower", None)}
     back = compare(mostly_failed, old)[1]
     ratio, (low, high) = plain(back)["ratio"]
     assert (back.verdict, ratio, low, high) == ("faster", None, None, None)
