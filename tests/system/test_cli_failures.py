@@ -53,3 +53,16 @@ def test_the_traceback_is_printed_once_on_request(error: Exception, monkeypatch:
     ended = nettool_here("anything")
     assert ended.code == ended.object["exit_code"]
     assert ended.stderr.count("in failing") == 1
+
+
+def test_clean_lists_and_removes_what_a_killed_receiver_left(tmp_path: Path) -> None:
+    left = tmp_path / "incoming" / "d" / ".nettool-0123456789abcdef.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"hel")
+    assert nettool_here("clean", "incoming", cwd=tmp_path).stdout == "no unfinished files\n"
+    listed = nettool_here("clean", "--dry-run", "--older-than", "0s", "incoming", cwd=tmp_path)
+    assert listed.stdout.startswith(f"found {left.relative_to(tmp_path)}, 3 B, unchanged for ")
+    removed = nettool_here("clean", "--json", "--older-than", "0s", "incoming", cwd=tmp_path).object
+    assert (removed["kind"], removed["removed"], len(removed["files"])) == ("leftovers", True, 1)
+    assert not left.exists()
+    assert nettool_here("clean", "missing", cwd=tmp_path).code == 2

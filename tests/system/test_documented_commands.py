@@ -178,6 +178,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "report.write_pictures",
     ):
         monkeypatch.setattr(f"toolkit.cli.{name}", executed)
+    monkeypatch.setattr("toolkit.cli.clean.leftovers_below", executed)
+    (tmp_path / "incoming").mkdir()
     monkeypatch.setattr("toolkit.cli.link.require_program", lambda _command: None)
     monkeypatch.setattr("toolkit.cli.link.Link.__enter__", executed)
     (tmp_path / "bench").symlink_to(ROOT / "bench")

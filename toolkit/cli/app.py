@@ -25,6 +25,7 @@ COMMANDS = {
     "tcp-send": ("toolkit.cli.send:tcp_send", "Send files over TCP."),
     "udp-send": ("toolkit.cli.send:udp_send", "Send files over nettool's reliable protocol on UDP."),
     "keygen": ("toolkit.cli.keygen:keygen", "Make a key file for two machines to share."),
+    "clean": ("toolkit.cli.clean:clean", "Remove unfinished files that a killed receiver left."),
     "bench loopback": ("toolkit.cli.bench:loopback", "Compare over the loopback interface."),
     "bench lan": ("toolkit.cli.bench:lan", "Compare on a LAN of two network namespaces."),
     "bench link": ("toolkit.cli.bench:link", "Compare over emulated links."),

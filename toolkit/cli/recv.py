@@ -30,6 +30,7 @@ from toolkit.cli.results import closing, failed_entries, failure_lines, result_f
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import ReceiveOptions, SessionLimits, TransferResult, receive
+from toolkit.transfer.leftovers import remove_stale_in
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
@@ -236,4 +237,5 @@ def _directory(arguments: ReceiveArguments, is_loopback: bool) -> Path:
         raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name a directory with --dir") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{shown}: permission denied; name a writable directory with --dir")
+    remove_stale_in(directory)
     return directory

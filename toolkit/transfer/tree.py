@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.destination import RefusedEntryError, storage_reason
 from toolkit.transfer.file_system import maps_extents
+from toolkit.transfer.leftovers import remove_stale
 from toolkit.transfer.modes import apply_attributes
 from toolkit.transfer.place import ReceiverPlace
 
@@ -111,11 +112,14 @@ class Tree:
                 self._made_bytes = made_bytes
                 if self._durable:
                     os.fsync(parent)
+                is_new = True
             except FileExistsError:
-                pass
+                is_new = False
             except OSError as error:
                 raise RefusedEntryError(storage_reason(error)) from error
-            self._descriptor(components)
+            descriptor = self._descriptor(components)
+            if not is_new:
+                remove_stale(descriptor)
 
     def check_file(self, components: tuple[bytes, ...], overwrite: bool) -> None:
         """Check that a file may be put there. Raises RefusedEntryError.

@@ -1,0 +1,52 @@
+"""`nettool clean`: list and remove the unfinished files of receivers that were killed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.command import command, flag, option
+from toolkit.cli.options import Json, Quiet
+from toolkit.cli.output import print_json, print_result
+from toolkit.errors import TransferError, UsageError, printable
+from toolkit.transfer.leftovers import leftovers_below
+from toolkit.units import format_seconds, format_size, parse_duration_ns, to_seconds
+
+
+@command
+def clean(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that was received into.")],
+    older_than: Annotated[
+        str, option("--older-than", metavar="TIME", text="Time since a file last changed, for example 1h.")
+    ] = "24h",
+    dry_run: Annotated[bool, flag("--dry-run", text="List the files, and remove none.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove unfinished files that a killed receiver left in DIR and below.
+
+    A receiver removes its unfinished files when it ends. After a crash or a power failure some may remain, with names
+    such as .nettool-0123456789abcdef.part. No other files are touched, and no symbolic links are followed.
+
+    \b
+    Examples:
+      nettool clean --dry-run incoming
+      nettool clean --older-than 1h incoming
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{printable(str(directory))} is not a directory: name the one that was received into")
+    files = []
+    try:
+        for found in leftovers_below(directory, to_seconds(parse_duration_ns(older_than)), remove=not dry_run):
+            files.append({"name": found.path, "bytes": found.size_bytes, "age_seconds": found.age_s})
+            if not json and not quiet:
+                verb = "found" if dry_run else "removed"
+                size = format_size(found.size_bytes)
+                print_result(f"{verb} {printable(found.path)}, {size}, unchanged for {format_seconds(found.age_s)}")
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise TransferError(f"cannot remove a file in {printable(str(directory))}: {reason}") from None
+    if json:
+        print_json("leftovers", {"files": files, "removed": not dry_run})
+    elif not quiet and not files:
+        print_result("no unfinished files")
