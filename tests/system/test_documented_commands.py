@@ -174,7 +174,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "bench.plan_of_record",
         "replay.plan_of_record",
         "replay.rerun",
-        "report.write_page",
+        "report.page.write_page",
         "report.write_pictures",
     ):
         monkeypatch.setattr(f"toolkit.cli.{name}", executed)
