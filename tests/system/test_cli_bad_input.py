@@ -108,7 +108,7 @@ def test_a_silent_port(transport: str, file: Path) -> None:
         silent.bind(("127.0.0.1", 0))
         if transport == "tcp":
             silent.listen()
-        ended = nettool(f"{transport}-send", file, f"127.0.0.1:{silent.getsockname()[1]}")
+        ended = nettool(f"{transport}-send", "--connect-timeout", "1s", file, f"127.0.0.1:{silent.getsockname()[1]}")
     assert ended.code == 3
     complaint(ended)
 

@@ -105,6 +105,7 @@ def test_one_host_may_not_take_every_session() -> None:
         assert channels[0].receive(timeout_s=PATIENCE_S) == b"x"
         channels[0].close()
         wait_until(lambda: "busy" not in first_answer(running.connect()))
+        channels[1].close()  # the server waits for its session
 
 
 def first_answer(channel: Channel) -> str:
