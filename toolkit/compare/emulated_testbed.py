@@ -1,4 +1,4 @@
-"""The testbed of a link: only campaigns over links import this module, and with it the emulator."""
+"""The testbed of a link: only campaigns over links import this module, and with it pyroute2, which loads slowly."""
 
 import socket
 import time

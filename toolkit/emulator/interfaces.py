@@ -6,17 +6,20 @@ nowhere; a user whose network uses them chooses others. An IPv6 address carries 
 """
 
 import contextlib
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
 from pathlib import Path
 from typing import NamedTuple
 
-from toolkit.emulator.netlink import Netlink
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
 from toolkit.errors import NettoolError, UsageError, printable
 
 DEVICE = "link0"
 DEFAULT_NETWORK = "198.18.0.0/30"
 _IPV6_BASE = int(IPv6Address("2001:2::"))
-_QUEUE_PACKETS = 4000
+_IFA_F_NODAD = 0x02
+_IFF_UP, _IFF_MULTICAST = 0x1, 0x1000
 
 
 class Addresses(NamedTuple):
@@ -64,18 +67,19 @@ def require_unused(addresses: Addresses) -> None:
     The link would work, but a command meant for the outer host would reach the end of the link instead and measure the
     wrong path.
     """
-    with Netlink() as netlink:
-        for device, address in netlink.addresses():
-            used = address.network
+    with IPRoute() as netlink:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
+        for entry in netlink.get_addr():
+            used = ip_interface(f"{entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}").network
             for ours in (addresses.network, addresses.network_ipv6):
                 if used.version == ours.version and used.overlaps(ours):
-                    where = printable(device, 20)
+                    where = printable(str(names.get(entry["index"])), 20)
                     raise UsageError(
                         f"{ours} is in use here ({used} on {where}): choose another range, like --addresses 10.9.8.0/30"
                     )
 
 
-def configure(netlink: Netlink, address: IPv4Address, ipv6: IPv6Address, prefix: int, mtu_bytes: int) -> None:
+def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix: int, mtu_bytes: int) -> None:
     """Bring up the loopback and DEVICE in the namespace of `netlink`. Raises NettoolError.
 
     Multicast and link-local addresses are off, so that the link carries only what the commands send.
@@ -85,18 +89,31 @@ def configure(netlink: Netlink, address: IPv4Address, ipv6: IPv6Address, prefix:
         with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only: the kernel may send a few packets
             (settings / name).write_text(value)
     try:
-        netlink.set_up("lo")
-        netlink.set_up(DEVICE, mtu_bytes, _QUEUE_PACKETS)
-        netlink.add_address(DEVICE, address, prefix)
-    except OSError as error:
-        raise NettoolError(f"cannot configure an end of the link: {error.strerror}") from None
-    with contextlib.suppress(OSError):  # IPv6 is off, or the MTU is too small for it
-        netlink.add_address(DEVICE, ipv6, 96 + prefix)
+        netlink.link("set", index=index_of(netlink, "lo"), state="up")
+        index = index_of(netlink, DEVICE)
+        netlink.link("set", index=index, mtu=mtu_bytes, txqlen=4000)
+        netlink.link("set", index=index, flags=_IFF_UP, change=_IFF_UP | _IFF_MULTICAST)
+        netlink.addr("add", index=index, address=str(address), prefixlen=prefix)
+    except NetlinkError as error:
+        raise NettoolError(f"cannot configure an end of the link: {printable(str(error))}") from None
+    with contextlib.suppress(NetlinkError):  # IPv6 is off, or the MTU is too small for it
+        netlink.addr("add", index=index, address=str(ipv6), prefixlen=96 + prefix, flags=_IFA_F_NODAD)
 
 
-def make_veth(netlink: Netlink, far: int) -> None:
+def make_veth(netlink: IPRoute, far: int) -> None:
     """Make a veth pair: DEVICE here and DEVICE in the namespace of descriptor `far`. Raises NettoolError."""
     try:
-        netlink.add_veth(DEVICE, far)
-    except OSError as error:
-        raise NettoolError(f"cannot make a veth pair: {error.strerror}") from None
+        netlink.link("add", ifname=DEVICE, kind="veth", peer={"ifname": DEVICE, "net_ns_fd": far})
+    except NetlinkError as error:
+        raise NettoolError(f"cannot make a veth pair: {printable(str(error))}") from None
+
+
+def statistics(netlink: IPRoute) -> dict[str, int]:
+    """The kernel counters of DEVICE (struct rtnl_link_stats64)."""
+    (link,) = netlink.get_links(index_of(netlink, DEVICE))
+    return dict(link.get_attr("IFLA_STATS64"))
+
+
+def index_of(netlink: IPRoute, name: str) -> int:
+    """The index of an existing interface."""
+    return int(netlink.link_lookup(ifname=name)[0])

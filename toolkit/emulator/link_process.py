@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Protocol
 
-from toolkit.emulator import interfaces, namespaces, netem
+from pyroute2 import IPRoute
+
+from toolkit.emulator import interfaces, namespaces
 from toolkit.emulator.accounting import TUN, LinkAccounting
 from toolkit.emulator.interfaces import Addresses
-from toolkit.emulator.netlink import Netlink
+from toolkit.emulator.netem import KernelBackend
 from toolkit.emulator.tun import Emulator, open_tun
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LinkSpec
@@ -54,7 +56,7 @@ class _Backend(Protocol):
 class _TunBackend:
     """The emulator, and the packets that the kernel drops at its devices."""
 
-    def __init__(self, emulator: Emulator, near: Netlink, far: Netlink) -> None:
+    def __init__(self, emulator: Emulator, near: IPRoute, far: IPRoute) -> None:
         self._emulator = emulator
         self._netlinks = (near, far)
         self._dropped_before = self._dropped()
@@ -73,7 +75,7 @@ class _TunBackend:
         return accounting
 
     def _dropped(self) -> list[int]:
-        return [netlink.counters(interfaces.DEVICE).tx_dropped for netlink in self._netlinks]
+        return [interfaces.statistics(netlink)["tx_dropped"] for netlink in self._netlinks]
 
 
 class LinkProcess:
@@ -94,25 +96,23 @@ class LinkProcess:
         devices, netlinks = [], []
         for end in (NEAR, FAR):
             self._networks[end] = self._keep(namespaces.new_network())
-            netlinks.append(self._resources.enter_context(Netlink()))
+            netlinks.append(self._resources.enter_context(IPRoute()))
             if is_tun:
                 devices.append(self._keep(open_tun(interfaces.DEVICE)))
         if not is_tun:
             interfaces.make_veth(netlinks[0], self._networks[FAR])
         ends = (
-            (NEAR, netlinks[0], addresses.near, addresses.near_ipv6, request.spec.forward),
-            (FAR, netlinks[1], addresses.far, addresses.far_ipv6, request.spec.backward),
+            (NEAR, netlinks[0], addresses.near, addresses.near_ipv6),
+            (FAR, netlinks[1], addresses.far, addresses.far_ipv6),
         )
-        for end, netlink, address, ipv6, path in ends:
+        for end, netlink, address, ipv6 in ends:
             namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls apply to the current namespace
             interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
-            if not is_tun:
-                netem.install(netlink, path, request.spec)
         self._backend: _Backend
         if is_tun:
             self._backend = _TunBackend(Emulator(devices[0], devices[1]), *netlinks)
         else:
-            self._backend = netem.KernelBackend(request.spec, *netlinks)
+            self._backend = KernelBackend(request.spec, *netlinks)
         if not is_user:
             for link in namespaces.register_netns_names(self._networks[NEAR], self._networks[FAR]):
                 self._resources.callback(link.unlink, missing_ok=True)

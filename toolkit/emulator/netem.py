@@ -9,18 +9,20 @@ than IP. It loses the tokens of a timer that is later than its burst lasts, and 
 To read: tc-netem(8), tc-tbf(8), net/sched/sch_netem.c.
 """
 
-import errno
 import select
 import time
-from collections.abc import Mapping
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from toolkit.emulator.accounting import KERNEL, LinkAccounting, PathAccounting
-from toolkit.emulator.interfaces import DEVICE
-from toolkit.emulator.netlink import Netlink
+from toolkit.emulator.interfaces import DEVICE, index_of, statistics
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.netmodel.path import QUEUE
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
 
+_TC_H_ROOT = 0xFFFFFFFF
 _MIN_TBF_BURST_BYTES = 3 * 1514
 _TBF_BURST_S = 0.004  # long enough that a late kernel timer loses no tokens
 _HELD_PACKETS = 100_000  # in netem: enough for a second of delay at 1 Gbit/s; the queue is in tbf
@@ -51,66 +53,52 @@ def netem_options(path: PathSpec) -> dict[str, int | float]:
     return options
 
 
-def install(netlink: Netlink, path: PathSpec, spec: LinkSpec) -> None:
-    """Install the disciplines for `path` at DEVICE. Raises UsageError and NettoolError.
-
-    The calling thread must be in the namespace of `netlink`.
-    """
-    (_install_tbf if spec.kind == LAN else _install_netem)(netlink, path, spec)
-
-
-def _install_netem(netlink: Netlink, path: PathSpec, spec: LinkSpec) -> None:
-    """Make netem the root discipline of DEVICE and tbf its child."""
+def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
+    """Make netem the root discipline of DEVICE and tbf its child. Raises NettoolError if the kernel lacks them."""
     options = netem_options(path)
+    index = index_of(netlink, DEVICE)
     try:
-        netlink.limit_offload(DEVICE, 1)  # of TCP: netem would delay and drop super-packets
-        _add_discipline(netlink, "netem", "1:", options)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):  # no such discipline
+        netlink.link("set", index=index, gso_max_segs=1)  # of TCP: netem would delay and drop super-packets
+        netlink.tc("add", "netem", index, "1:", **options)
+    except NetlinkError as error:
+        if error.code in (2, 95):  # ENOENT, EOPNOTSUPP: no such discipline
             remedy = "leave out '--emulator netem' (nettool's own emulator does not need it), or load sch_netem"
             raise NettoolError(f"this kernel has no netem: {remedy}") from None
-        raise NettoolError(f"the kernel rejects these netem options: {printable(str(error.strerror))}") from None
+        raise NettoolError(f"the kernel rejects these netem options: {printable(str(error))}") from None
     _add_tbf(netlink, path, spec, parent="1:1")
 
 
-def _install_tbf(netlink: Netlink, path: PathSpec, spec: LinkSpec) -> None:
-    """Limit DEVICE to the rate of `path`."""
+def install_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
+    """Limit DEVICE to the rate of `path`. Raises UsageError for anything but a rate and a queue."""
     plain = PathSpec(rate_bps=path.rate_bps, queue=path.queue)
     if path != plain or path.queue.codel or path.queue.ecn_threshold_ns is not None:
         raise UsageError("tbf supports a rate and a queue and no other impairment: leave out '--emulator netem'")
     _add_tbf(netlink, path, spec)
 
 
-def _add_tbf(netlink: Netlink, path: PathSpec, spec: LinkSpec, **place: str) -> None:
+def _add_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec, **place: str) -> None:
     if path.rate_bps is None:
         return
     rate = int(path.rate_bps / 8)
     burst = max(_MIN_TBF_BURST_BYTES, int(rate * _TBF_BURST_S))
     limit = max(burst, queue_limit_bytes(path, spec.rtt_ns))
     try:
-        _add_discipline(netlink, "tbf", "2:", {"rate": rate, "burst": burst, "limit": limit, **place})
-    except OSError as error:
-        raise NettoolError(f"this kernel has no tbf: {printable(str(error.strerror))}") from None
-
-
-def _add_discipline(netlink: Netlink, kind: str, handle: str, options: Mapping[str, int | float | str]) -> None:
-    from pyroute2 import IPRoute  # slow to load; a LAN without a rate does without
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    with IPRoute() as route:
-        try:
-            route.tc("add", kind, netlink.index_of(DEVICE), handle, **options)
-        except NetlinkError as error:
-            raise OSError(error.code, str(error)) from None
+        netlink.tc("add", "tbf", index_of(netlink, DEVICE), "2:", rate=rate, burst=burst, limit=limit, **place)
+    except NetlinkError as error:
+        raise NettoolError(f"this kernel has no tbf: {printable(str(error))}") from None
 
 
 class KernelBackend:
     """A veth pair with queueing disciplines: the kernel does all the work."""
 
-    def __init__(self, spec: LinkSpec, near: Netlink, far: Netlink) -> None:
-        """Both ends have their disciplines already (`install`)."""
-        self._name, self._reason = ("veth", QUEUE) if spec.kind == LAN else ("netem", KERNEL)
+    def __init__(self, spec: LinkSpec, near: IPRoute, far: IPRoute) -> None:
+        """Install the disciplines at both ends. Raises UsageError and NettoolError."""
+        is_lan = spec.kind == LAN
+        self._name, self._reason = ("veth", QUEUE) if is_lan else ("netem", KERNEL)
         self._near, self._far = near, far
+        install = install_tbf if is_lan else install_netem
+        install(near, spec.forward, spec)
+        install(far, spec.backward, spec)
         self.start(spec)
 
     def start(self, spec: LinkSpec) -> None:
@@ -130,15 +118,15 @@ class KernelBackend:
         backward = self._account(self._counted(self._far, self._near), self._backward_before)
         return LinkAccounting(self._name, self._seed, forward, backward, time.monotonic_ns() - self._start_ns)
 
-    def _counted(self, sender: Netlink, receiver: Netlink) -> dict[str, int]:
-        sent, received = sender.counters(DEVICE), receiver.counters(DEVICE)
+    def _counted(self, sender: IPRoute, receiver: IPRoute) -> dict[str, int]:
+        sent, received = statistics(sender), statistics(receiver)
         return {
-            "sent": sent.tx_packets,
-            "sent_bytes": sent.tx_bytes,
-            "received": received.rx_packets,
-            "received_bytes": received.rx_bytes,
-            "queue_dropped": sender.queue_drops(DEVICE),
-            "host_dropped": sent.tx_dropped,
+            "sent": sent["tx_packets"],
+            "sent_bytes": sent["tx_bytes"],
+            "received": received["rx_packets"],
+            "received_bytes": received["rx_bytes"],
+            "queue_dropped": _drops(sender),
+            "host_dropped": sent["tx_dropped"],
         }
 
     def _account(self, now: dict[str, int], before: dict[str, int]) -> PathAccounting:
@@ -153,3 +141,11 @@ class KernelBackend:
             dropped={self._reason: counted["queue_dropped"]},
             host_dropped=counted["host_dropped"],
         )
+
+
+def _drops(netlink: IPRoute) -> int:
+    """Packets dropped by the root discipline of DEVICE, its child included."""
+    (root,) = (q for q in netlink.get_qdiscs(index_of(netlink, DEVICE)) if q["parent"] == _TC_H_ROOT)
+    counters: Any = root.get_attr("TCA_STATS2")
+    queue = counters.get_attr("TCA_STATS_QUEUE") if counters is not None else None
+    return int(queue["drops"]) if queue is not None else 0
