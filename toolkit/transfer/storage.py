@@ -28,7 +28,7 @@ from toolkit.transfer.modes import directory_mode, file_mode, process_umask
 from toolkit.transfer.names import new_partial_name, refusal_reason_untrusted
 from toolkit.transfer.place import ReceiverPlace
 from toolkit.transfer.space import PromisedSpace, promised_space
-from toolkit.transfer.tree import Tree
+from toolkit.transfer.tree import REPLACED, FileKey, Tree, file_key
 
 _LOGGER = logging.getLogger(__name__)
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
@@ -161,7 +161,7 @@ class StoredFile(IncomingFile):
         self._mode = mode
         self._components = tuple(entry.path.split(b"/"))
         self._temporary = b""  # created on first use
-        self._identity: tuple[int, int, int] | None = None
+        self._identity: FileKey | None = None
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -173,12 +173,12 @@ class StoredFile(IncomingFile):
                 descriptor = self._make(parent, flags) if is_new else os.open(self._temporary, flags, dir_fd=parent)
         except RefusedEntryError as error:
             raise OSError(0, str(error)) from None
-        identity = _identity_of(os.fstat(descriptor))
+        identity = file_key(os.fstat(descriptor))
         if is_new:
             self._identity = identity
         elif identity != self._identity:  # possible only in a directory that others may write to
             os.close(descriptor)
-            raise OSError(0, "another process replaced its temporary file")
+            raise OSError(0, REPLACED)
         return descriptor
 
     def _make(self, parent: int, flags: int) -> int:
@@ -216,7 +216,7 @@ class StoredFile(IncomingFile):
                 if self._durable:
                     os.fsync(descriptor)
                 self._close()
-            self._tree.publish(self._components, self._temporary, self._overwrite)
+            self._tree.publish(self._components, self._temporary, self._overwrite, self._identity)
             self._temporary = b""
             return VERIFIED
         except RefusedEntryError as error:
@@ -232,8 +232,3 @@ class StoredFile(IncomingFile):
         if self._temporary:
             self._tree.remove((*self._components[:-1], self._temporary))
             self._temporary = b""
-
-
-def _identity_of(status: os.stat_result) -> tuple[int, int, int]:
-    """What another user's file cannot share with ours, even if it gets the number of a removed one."""
-    return status.st_dev, status.st_ino, status.st_uid

@@ -14,6 +14,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.destination import RefusedEntryError, storage_reason
@@ -38,7 +39,12 @@ _NOT_SUPPORTED = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOS
 _publishing = threading.Lock()
 
 EXISTS = "already exists; the receiver replaces files only with --overwrite"
+REPLACED = "another process replaced its temporary file"
 SAME_FILE = "the receiver's file system takes its name for that of another file of this session"
+
+
+FileKey = tuple[int, int, int]
+"""Device, inode and owner."""
 
 
 class Tree:
@@ -135,31 +141,45 @@ class Tree:
             except OSError as error:
                 raise RefusedEntryError(storage_reason(error)) from error
         _check_existing(status, overwrite)
-        if _file_key(status) in self._published:
+        if _inode_key(status) in self._published:
             raise RefusedEntryError(SAME_FILE)
 
-    def publish(self, components: tuple[bytes, ...], temporary: bytes, overwrite: bool) -> None:
+    def publish(
+        self, components: tuple[bytes, ...], temporary: bytes, overwrite: bool, identity: FileKey | None = None
+    ) -> None:
         """Give the file `temporary` its final name in the same directory, atomically.
 
         Without `overwrite` it replaces nothing, even if another process creates a file of that name meanwhile.
+
+        identity: what the file is known by. Where others may rename what is in the directory, another file that has
+                  got its name is not published; with `overwrite` it is at least noticed.
+
         Raises RefusedEntryError, OSError.
         """
         name = components[-1]
         with self.directory(components[:-1]) as parent:
+            if not _is_shared(parent):
+                identity = None
             if overwrite:
                 self.check_file(components, overwrite=True)
-                status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                self._published.add(_file_key(status))
             else:
-                self._publish_new(parent, components, temporary)
+                self._publish_new(parent, components, temporary, identity)
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if identity is not None and file_key(status) != identity:
+                raise OSError(0, REPLACED)
+            if overwrite:
+                self._published.add(_inode_key(status))
             if self._durable:
                 os.fsync(parent)
 
-    def _publish_new(self, parent: int, components: tuple[bytes, ...], temporary: bytes) -> None:
+    def _publish_new(
+        self, parent: int, components: tuple[bytes, ...], temporary: bytes, identity: FileKey | None
+    ) -> None:
         """Publish a file unless the name exists: atomically by renameat2(2) or link(2), where there is one of them."""
         name = components[-1]
-        for publish in (rename_new, _link_new):
+        by_descriptor = () if identity is None else (partial(_link_descriptor, identity),)
+        for publish in (*by_descriptor, rename_new, _link_new):
             try:
                 publish(parent, temporary, name)
                 return
@@ -216,9 +236,36 @@ def rename_new(directory: int, old: bytes, new: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _file_key(status: os.stat_result) -> int:
+def file_key(status: os.stat_result) -> FileKey:
+    """What a file is known by. No other user's file has it, even if it gets the inode of one that was removed."""
+    return status.st_dev, status.st_ino, status.st_uid
+
+
+def _inode_key(status: os.stat_result) -> int:
     """Device and inode in one number, as a session may publish a million files."""
     return status.st_dev << 64 | status.st_ino
+
+
+def _is_shared(directory: int) -> bool:
+    """Whether other users, but for root, may rename the files of this one in a directory."""
+    status = os.fstat(directory)
+    is_writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    return bool(is_writable) or status.st_uid not in (0, os.geteuid())
+
+
+def _link_descriptor(identity: FileKey, directory: int, old: bytes, new: bytes) -> None:
+    """Link the file of that identity, whatever has its name by now. Raises OSError, EPERM also without /proc."""
+    descriptor = os.open(old, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if file_key(os.fstat(descriptor)) != identity:
+            raise OSError(0, REPLACED)
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", new, dst_dir_fd=directory, follow_symlinks=True)
+        except FileNotFoundError:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
+    finally:
+        os.close(descriptor)
+    os.unlink(old, dir_fd=directory)
 
 
 def _link_new(directory: int, old: bytes, new: bytes) -> None:

@@ -301,6 +301,31 @@ def test_a_temporary_file_that_another_process_replaces_is_noticed(
     assert "another process replaced" in failure_of(files, 0)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_takes_the_name_of_a_verified_one_is_not_taken_for_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """In a directory that others may write to, one of them acts between the verification and the final name."""
+    root.chmod(0o777)
+    files = IncomingFiles(Storage(root, overwrite, durable=False))
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    assert deliver(files, 0, b"hello").status is EntryStatus.OK
+    publish = Tree.publish
+
+    def swap_and_publish(tree: Tree, components: tuple[bytes, ...], temporary: bytes, *arguments: Any) -> None:
+        (root / "theirs").write_bytes(b"other")
+        os.rename(root / "theirs", root / os.fsdecode(temporary))
+        publish(tree, components, temporary, *arguments)
+
+    monkeypatch.setattr(Tree, "publish", swap_and_publish)
+    outcome = deliver(files, 1, b"hello")
+    assert outcome.status is EntryStatus.FAILED
+    assert "another process replaced" in outcome.reason
+    files.close(complete=True)
+    assert {path.name for path in root.iterdir()} == ({"a", "b"} if overwrite else {"a"})
+    assert (root / "a").read_bytes() == b"hello"
+
+
 def test_overwrite_replaces_a_file_only_by_a_verified_one(root: Path) -> None:
     (root / "a").write_bytes(b"old")
     files = IncomingFiles(Storage(root, overwrite=True, durable=True))
