@@ -3,7 +3,9 @@
 import random
 from types import TracebackType
 
+from toolkit.compare.device import DeviceSettings
 from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.machine_load import LoadCounters
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.records import PacketAudit, Setting
 from toolkit.errors import TransferError
@@ -49,6 +51,7 @@ class FakeTestbed:
         ledger: PacketAudit | None = None,
     ) -> None:
         self.path = path
+        self.loads: list[LoadCounters] = []
         self._sender, self._receiver, self._ledger = sender, receiver, ledger
 
     def receiver(self, *_: object) -> FakeEndpoint:
@@ -68,6 +71,15 @@ class FakeTestbed:
 
     def begin(self, _seed: int) -> None:
         return
+
+    def device(self) -> DeviceSettings:
+        return DeviceSettings("link0", "noqueue", 1500, {"generic-segmentation-offload": True})
+
+    def forget_path(self) -> str:
+        return "not-saved"
+
+    def load_counters(self) -> LoadCounters | None:
+        return self.loads.pop(0) if self.loads else None
 
     def pinger(self) -> None:
         return

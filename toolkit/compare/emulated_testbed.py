@@ -1,17 +1,22 @@
 """The testbed of a link: only campaigns over links import this module, and with it pyroute2, which loads slowly."""
 
 import socket
+import subprocess
 import time
 from dataclasses import replace
 
+from toolkit.compare.device import DeviceSettings, device_settings
 from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.machine_load import LoadCounters, read_counters
 from toolkit.compare.packet_audit import audit
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.ping import NO_PINGS, Pinger
 from toolkit.compare.probe import probe
 from toolkit.compare.records import PacketAudit, Probe, Setting
+from toolkit.compare.tcp_metrics import KEPT, NOT_SAVED
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
+from toolkit.emulator.interfaces import DEVICE
 from toolkit.emulator.link import Link
 
 _DRAIN_LIMIT_S = 3.0
@@ -25,6 +30,8 @@ class EmulatedTestbed:
         assert path.spec is not None
         self.path = path
         self._link = Link(path.spec)
+        self._device: DeviceSettings | None = None
+        self._tcp_metrics = ""
         self.host = str(self._link.addresses.far)
 
     def __enter__(self) -> "EmulatedTestbed":
@@ -49,6 +56,26 @@ class EmulatedTestbed:
     def begin(self, seed: int) -> None:
         """See `toolkit.compare.testbed.Testbed`."""
         self._link.start_clock(seed)
+
+    def device(self) -> DeviceSettings:
+        """See `toolkit.compare.testbed.Testbed`."""
+        if self._device is None:
+            with self._link.socket_near(socket.AF_INET, socket.SOCK_DGRAM) as inet:
+                self._device = device_settings(DEVICE, *self._link.mtu_and_queue_near(), inet)
+        return self._device
+
+    def forget_path(self) -> str:
+        """See `toolkit.compare.testbed.Testbed`. The ends of a link are set to learn nothing."""
+        if not self._tcp_metrics:
+            setting = ["cat", "/proc/sys/net/ipv4/tcp_no_metrics_save"]
+            with self._link.popen_near(setting, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
+                answer, _ = reader.communicate()
+            self._tcp_metrics = NOT_SAVED if answer.strip() == b"1" else KEPT
+        return self._tcp_metrics
+
+    def load_counters(self) -> LoadCounters | None:
+        """See `toolkit.compare.testbed.Testbed`."""
+        return read_counters()
 
     def pinger(self) -> Pinger:
         """See `toolkit.compare.testbed.Testbed`."""

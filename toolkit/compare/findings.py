@@ -137,6 +137,9 @@ def _remarks(ranked: Sequence[Row], base: Row, rows: Sequence[Row]) -> Iterator[
 
 
 def _flaws(row: Row) -> Iterator[str]:
+    if row.drift is not None:
+        change = format_ratio(row.drift)
+        yield f"{row.transport} drifted: from the first trial to the last its goodput changed by a factor of {change}."
     if row.verified < row.trials:
         yield f"{row.transport}: {row.trials - row.verified} of {row.trials} transfers failed and count as 0."
     if row.unmarked < row.verified:

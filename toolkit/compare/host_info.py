@@ -3,7 +3,7 @@
 import os
 import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +13,15 @@ _SYSCTLS = (
     "net.core.rmem_max",
     "net.core.wmem_max",
     "net.core.rmem_default",
+    "net.core.wmem_default",
     "net.core.netdev_max_backlog",
     "net.core.default_qdisc",
     "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_wmem",
     "net.ipv4.tcp_congestion_control",
+    "net.ipv4.tcp_ecn",
+    "net.ipv4.tcp_mtu_probing",
+    "net.ipv4.tcp_no_metrics_save",
     "net.ipv4.udp_mem",
 )
 
@@ -29,6 +33,7 @@ class HostInfo:
     nettool, python: versions
     system, kernel, machine, cpu: for example "Linux", "6.1.0", "x86_64" and the processor's model name
     cores:           processors that the process may use
+    governors:       CPU frequency governors in use, for example "performance"; empty where the system has none
     memory_bytes:    installed memory
     load_1min:       load average when the campaign began
     sysctl:          network settings of the kernel, by name
@@ -44,6 +49,7 @@ class HostInfo:
     memory_bytes: int | None = None
     load_1min: float | None = None
     sysctl: Mapping[str, str] = field(default_factory=dict)
+    governors: Sequence[str] = field(default_factory=list)
 
 
 def host_info() -> HostInfo:
@@ -58,6 +64,7 @@ def host_info() -> HostInfo:
         cores=_usable_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         load_1min=round(os.getloadavg()[0], 2),
+        governors=_governors(),
         sysctl={name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None},
     )
 
@@ -91,6 +98,11 @@ def _cpu_model() -> str:
         if key.strip() == "model name":
             return value.strip()
     return platform.processor() or "unknown"
+
+
+def _governors() -> list[str]:
+    files = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    return sorted({text for file in files if (text := _read(str(file)).strip())})
 
 
 def _sysctl(name: str) -> str | None:

@@ -67,14 +67,14 @@ class PairedTrials:
 
 def is_mostly_sound(trials: Sequence[Trial]) -> bool:
     """Whether few enough trials are marked for their median to be trusted."""
-    return sum(bool(trial.marks) for trial in trials) <= MARKED_SHARE * len(trials)
+    return sum(trial.is_doubtful for trial in trials) <= MARKED_SHARE * len(trials)
 
 
 def marked_text(trials: Sequence[Trial], whose: str = "of ") -> str | None:
     """How many trials are marked, and with what; None if few enough are."""
     if is_mostly_sound(trials):
         return None
-    marked = [trial for trial in trials if trial.marks]
+    marked = [trial for trial in trials if trial.is_doubtful]
     marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
     return f"{len(marked)} {whose}{len(trials)} trials marked {marks}"
 

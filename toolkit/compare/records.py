@@ -7,6 +7,7 @@ added later have defaults, so that a file of an earlier minor version can be rea
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from toolkit.compare.conditions import TrialConditions
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.host_info import HostInfo
 from toolkit.compare.json_codec import encode, encode_fields
@@ -26,7 +27,8 @@ LEDGER_OFF = "ledger-off"  # packets are missing that no counter accounts for
 PROBE_OFF = "probe-off"  # the link, measured beforehand, is not what was specified
 HOST_DROPS = "host-drops"  # an endpoint's host, not the path, lost packets
 UNRELIABLE = "unreliable"  # the program does not repair losses
-MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, UNRELIABLE)
+BUSY_MACHINE = "busy-machine"  # other programs, or the hypervisor, took processor time
+MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, UNRELIABLE, BUSY_MACHINE)
 
 DEFAULT_LIMIT_S = 300.0
 """Time limit of one transfer, where the user sets none."""
@@ -332,6 +334,7 @@ class Trial:
     marks:                 subset of MARKS; a cell with many marked trials gets no verdict
     link_seed:             of the link's random draws; the same for every transport of a block
     elapsed_s:             time from the campaign's start to the trial's end, without interruptions
+    conditions:            settings of sockets, device and kernel, and what else the machine did
     """
 
     block: int
@@ -356,6 +359,15 @@ class Trial:
     marks: Sequence[str] = field(default_factory=list)
     link_seed: int | None = None
     elapsed_s: float | None = None
+    conditions: TrialConditions | None = None
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a mark says that it measured something else than it should.
+
+        BUSY_MACHINE does not: other work strikes both sides of a pair alike, and the A/A control shows what is left.
+        """
+        return any(mark != BUSY_MACHINE for mark in self.marks)
 
     @property
     def is_counted(self) -> bool:

@@ -12,10 +12,12 @@ from dataclasses import replace
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.machine_load import LoadCounters, read_counters
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.ping import Pinger
 from toolkit.compare.records import Probe, RoundTrips, Setting
 from toolkit.compare.server import CONTROL_SCHEMA
+from toolkit.compare.tcp_metrics import forget
 from toolkit.compare.testbed import popen
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
@@ -140,6 +142,18 @@ class RemoteTestbed:
 
     def begin(self, _seed: int) -> None:
         """A real path cannot be restarted."""
+
+    def device(self) -> None:
+        """Not known: routes decide, and may change."""
+        return
+
+    def forget_path(self) -> str:
+        """See Testbed. Only this machine forgets."""
+        return forget(self.host)
+
+    def load_counters(self) -> LoadCounters | None:
+        """See Testbed. Of this machine only."""
+        return read_counters()
 
     def pinger(self) -> Pinger | None:
         """A pinger on a ping socket if this user may open one, else on a raw socket, else None."""

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from toolkit.compare.drift import drift
 from toolkit.compare.pairs import PairedTrials, goodput_bps
 from toolkit.compare.paths import LINK
 from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSplit, Trial
-from toolkit.compare.stats import Estimate, estimated_median, median_absolute_deviation
+from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_absolute_deviation
 from toolkit.compare.verdict import Verdict
 
 BASELINE, YARDSTICK = "baseline", "yardstick"
@@ -46,6 +47,8 @@ class Row:
                       YARDSTICK for a copy without a network
     is_negligible, because, more_blocks, resolution: see `toolkit.compare.verdict.Verdict`
     is_control:       whether this is the A/A control
+    drift:            goodput of the last trial relative to the first, along the trend that goodput had in the course of
+                      the campaign; None where none was found among all of the campaign's transports, paths and sizes
     regime:           SHORT where handshake, ramp-up and tail took most of the time, else STEADY
     resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
     reasons, why:     where the time of the median trial went, and the sentence that explains it
@@ -73,6 +76,7 @@ class Row:
     more_blocks: int | None
     resolution: float | None
     marks: tuple[str, ...]
+    drift: float | None
     regime: str | None
     reasons: TimeSplit | None
     why: str
@@ -121,6 +125,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         more_blocks=verdict.more_blocks if verdict is not None else None,
         resolution=verdict.resolution if verdict is not None else None,
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
+        drift=_drift(cell, trials),
         regime=_regime(middle),
         reasons=middle.reasons if middle is not None else None,
         why=middle.why if middle is not None else next((t.error for t in trials if t.error), ""),
@@ -140,6 +145,13 @@ def median_trial(good: Sequence[Trial]) -> Trial | None:
     """The trial whose goodput is the median of the unmarked trials, or of all if every trial is marked."""
     chosen = sorted([t for t in good if not t.marks] or good, key=lambda trial: (goodput_bps(trial), trial.block))
     return chosen[(len(chosen) - 1) // 2] if chosen else None
+
+
+def _drift(cell: PairedTrials, trials: Sequence[Trial]) -> float | None:
+    campaign = cell.campaign
+    found = drift([goodput_bps(trial) for trial in sorted(trials, key=lambda trial: trial.position)])
+    rows = len(campaign.paths) * len(campaign.sizes) * len(campaign.transports)
+    return found.factor if found is not None and found.p <= ERROR / rows else None
 
 
 def _regime(trial: Trial | None) -> str | None:

@@ -123,7 +123,7 @@ def _width(campaign: Campaign, cell: PairedTrials, labels: Sequence[str], blocks
 
 
 def _marked_share(trials: Sequence[Trial]) -> float:
-    return sum(bool(trial.marks) for trial in trials) / len(trials)
+    return sum(trial.is_doubtful for trial in trials) / len(trials)
 
 
 def _durations(trials: Sequence[Trial]) -> Iterator[tuple[int, float]]:

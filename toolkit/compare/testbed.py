@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from toolkit.compare.device import DeviceSettings, local_device
 from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.machine_load import LoadCounters, read_counters
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.ping import Pinger
 from toolkit.compare.records import PacketAudit, Probe, Setting
+from toolkit.compare.tcp_metrics import forget
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 
@@ -56,6 +59,15 @@ class Testbed(Protocol):
     def begin(self, seed: int) -> None:
         """Begin a trial: restart the link with this seed."""
 
+    def device(self) -> DeviceSettings | None:
+        """The device through which the sender sends; None where it is not known."""
+
+    def forget_path(self) -> str | None:
+        """Let TCP forget what earlier trials taught it about the path; see `TrialConditions.tcp_metrics`."""
+
+    def load_counters(self) -> LoadCounters | None:
+        """What this machine has done so far; None where it does not say."""
+
     def pinger(self) -> Pinger | None:
         """A pinger to measure the delay with; None where pings are not possible, or show nothing."""
 
@@ -91,6 +103,18 @@ class LoopbackTestbed:
 
     def begin(self, _seed: int) -> None:
         """There is no link to restart."""
+
+    def device(self) -> DeviceSettings | None:
+        """See Testbed."""
+        return local_device("lo")
+
+    def forget_path(self) -> str:
+        """See Testbed."""
+        return forget(self.host)
+
+    def load_counters(self) -> LoadCounters | None:
+        """See Testbed."""
+        return read_counters()
 
     def pinger(self) -> Pinger | None:
         """None: the only queue is the receiver's socket, which a ping does not pass."""

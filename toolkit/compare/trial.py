@@ -10,13 +10,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from toolkit.compare.background_flow import BackgroundFlow
+from toolkit.compare.conditions import TrialConditions, socket_settings
+from toolkit.compare.device import DeviceSettings
 from toolkit.compare.diagnosis import Facts, busy_share, explanation, on_sender_clock, split_time, thinned
 from toolkit.compare.endpoint_result import EndpointResult, Samples
+from toolkit.compare.machine_load import MachineLoad, load_between
 from toolkit.compare.packet_audit import has_host_drops, is_balanced
 from toolkit.compare.paths import LINK, PAYLOAD_SHARE, REMOTE, BenchPath
 from toolkit.compare.ping import Pinger
 from toolkit.compare.plan import TrialSpec
 from toolkit.compare.records import (
+    BUSY_MACHINE,
     CPU_BOUND,
     DEFAULT_LIMIT_S,
     EMULATOR_LATE,
@@ -53,6 +57,9 @@ class _Outcome:
     error: str | None = None
     ledger: PacketAudit | None = None
     background_flow: BackgroundFlowResult | None = None
+    device: DeviceSettings | None = None
+    tcp_metrics: str | None = None
+    load: MachineLoad | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +88,20 @@ class TrialRunner:
                 receiver, sender_job = self._start_receiver(spec, running)
                 sender = running.enter_context(self.testbed.sender(spec.setting, sender_job))
                 sender.await_ready()
+                outcome.device, outcome.tcp_metrics = self.testbed.device(), self.testbed.forget_path()
                 self.testbed.begin(link_seed)
                 if self.background_flow is not None:
                     running.enter_context(self.background_flow.running(self.testbed))
                 if pinger is not None:
                     watching.enter_context(pinger)
+                before = self.testbed.load_counters()
                 started_s = time.monotonic()
                 sender.go()
-                outcome.sender = sender.result(self.limit_s)
-                ended_s = time.monotonic()
+                try:
+                    outcome.sender = sender.result(self.limit_s)
+                finally:
+                    ended_s = time.monotonic()
+                    outcome.load = load_between(before, self.testbed.load_counters())
                 if self.background_flow is not None:
                     goodput_bps = rate_of(spec.payload_bytes, ended_s - started_s)
                     outcome.background_flow = self.background_flow.finish(started_s, ended_s, goodput_bps)
@@ -159,6 +171,13 @@ class TrialRunner:
             series=thinned(sender.series, size) if sender.series is not None and is_verified else None,
             marks=list(self._marks(spec.setting, facts, outcome)),
             link_seed=link_seed if ledger is not None else None,
+            conditions=TrialConditions(
+                sender=socket_settings(sender),
+                receiver=socket_settings(receiver),
+                device=outcome.device,
+                tcp_metrics=outcome.tcp_metrics,
+                load=outcome.load,
+            ),
         )
 
     def _marks(self, setting: Setting, facts: Facts | None, outcome: _Outcome) -> Iterator[str]:
@@ -183,6 +202,8 @@ class TrialRunner:
                 yield EMULATOR_LATE
         if self.probe is not None and self.probe.is_met is False:
             yield PROBE_OFF
+        if outcome.load is not None and outcome.load.is_busy:
+            yield BUSY_MACHINE
 
 
 def _receiver_result(receiver: ReceiverHandle, sender: EndpointResult) -> EndpointResult:

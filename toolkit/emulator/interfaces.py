@@ -82,10 +82,15 @@ def require_unused(addresses: Addresses) -> None:
 def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix: int, mtu_bytes: int) -> None:
     """Bring up the loopback and DEVICE in the namespace of `netlink`. Raises NettoolError.
 
-    Multicast and link-local addresses are off, so that the link carries only what the commands send.
+    Multicast and link-local addresses are off, so that the link carries only what the commands send. A TCP connection
+    learns nothing from those before it (tcp_metrics(8)).
     """
-    settings = Path(f"/proc/sys/net/ipv6/conf/{DEVICE}")
-    for name, value in (("addr_gen_mode", "1"), ("accept_ra", "0")):
+    settings = Path("/proc/sys/net")
+    for name, value in (
+        (f"ipv6/conf/{DEVICE}/addr_gen_mode", "1"),
+        (f"ipv6/conf/{DEVICE}/accept_ra", "0"),
+        ("ipv4/tcp_no_metrics_save", "1"),
+    ):
         with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only: the kernel may send a few packets
             (settings / name).write_text(value)
     try:
@@ -106,6 +111,17 @@ def make_veth(netlink: IPRoute, far: int) -> None:
         netlink.link("add", ifname=DEVICE, kind="veth", peer={"ifname": DEVICE, "net_ns_fd": far})
     except NetlinkError as error:
         raise NettoolError(f"cannot make a veth pair: {printable(str(error))}") from None
+
+
+def mtu_and_queue(netlink: IPRoute, name: str) -> tuple[int, str]:
+    """The MTU of a device in bytes, and the kind of its root queueing discipline, for example "fq_codel".
+
+    Raises NettoolError if there is no such device.
+    """
+    for link in netlink.get_links(*netlink.link_lookup(ifname=name)):
+        if link.get_attr("IFLA_IFNAME") == name:
+            return int(link.get_attr("IFLA_MTU")), str(link.get_attr("IFLA_QDISC"))
+    raise NettoolError(f"there is no device '{printable(name, 20)}'")
 
 
 def statistics(netlink: IPRoute) -> dict[str, int]:

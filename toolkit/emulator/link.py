@@ -139,6 +139,13 @@ class Link:
         """A socket of this process at the far end."""
         return self._socket(FAR, family, kind, protocol)
 
+    def mtu_and_queue_near(self) -> tuple[int, str]:
+        """The MTU of the near end's device in bytes, and the kind of its root queueing discipline."""
+        answer, _ = self._call("device")
+        assert isinstance(answer, tuple)
+        mtu_bytes, queue = answer
+        return mtu_bytes, queue
+
     def environment(self) -> dict[str, str]:
         """The environment variables that commands at the ends get in addition to those of this process."""
         return {

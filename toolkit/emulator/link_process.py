@@ -108,6 +108,7 @@ class LinkProcess:
         for end, netlink, address, ipv6 in ends:
             namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls apply to the current namespace
             interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
+        self._near_netlink = netlinks[0]
         self._backend: _Backend
         if is_tun:
             self._backend = _TunBackend(Emulator(devices[0], devices[1]), *netlinks)
@@ -135,6 +136,7 @@ class LinkProcess:
             "start": self._start,
             "accounting": self._backend.accounting,
             "socket": self._socket,
+            "device": lambda: interfaces.mtu_and_queue(self._near_netlink, interfaces.DEVICE),
         }
         while True:
             self._backend.run(control.fileno())

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from toolkit.compare.pairs import goodput_bps
 from toolkit.compare.records import Campaign, Trial
 from toolkit.compare.rows import Row
 from toolkit.compare.verdict import CLAIMS, FASTER
@@ -329,6 +330,27 @@ def ratio_heat_map(figure: "Figure", campaign: Campaign, rows: Sequence[Row]) ->
     axes.tick_params(length=0)
     axes.set_xlabel("RTT")
     axes.set_ylabel("loss")
+
+
+def run_order(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, Style]) -> None:
+    """The goodput of each trial over its number, as in the tables."""
+    from matplotlib.ticker import MaxNLocator
+
+    names = list(dict.fromkeys(trial.transport for trial in trials))
+    axes = _legend_axes(figure, [short_label(name) for name in names])
+    for name in names:
+        look = styles[name]
+        own = sorted((trial for trial in trials if trial.transport == name), key=lambda trial: trial.position)
+        points = [(trial.position + 1, goodput_bps(trial)) for trial in own]
+        axes.plot(*zip(*points, strict=True), color=look.color, linestyle=look.dash, linewidth=0.7, alpha=0.6)
+        axes.plot(*zip(*points, strict=True), look.marker, color=look.color, label=short_label(name))
+        marked = [point for point, trial in zip(points, own, strict=True) if trial.marks]
+        if marked:
+            axes.plot(*zip(*marked, strict=True), look.marker, color=look.color, markerfacecolor=SURFACE)
+    rate_axis(axes, "y", [goodput_bps(trial) for trial in trials])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("number of the trial")
+    legend(figure, axes, "upper center")
 
 
 def _used(rows: Sequence[Row]) -> list[str]:

@@ -107,6 +107,7 @@ def _row(run: Fields, file_name: str) -> Row:
         more_blocks=None,
         resolution=None,
         marks=(UNRELIABLE,) if is_udp else (),
+        drift=None,
         regime=None,
         reasons=None,
         why=_why(test, end, is_udp, seconds),

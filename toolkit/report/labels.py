@@ -32,6 +32,7 @@ MARKS = {
     records.PROBE_OFF: "before the campaign, the link did not measure as specified",
     records.HOST_DROPS: "an endpoint, not the path, dropped packets",
     records.UNRELIABLE: "the program does not guarantee delivery",
+    records.BUSY_MACHINE: "other work took more than a tenth of the processors",
 }
 
 

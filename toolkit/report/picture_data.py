@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from toolkit.compare.pairs import goodput_bps
 from toolkit.compare.records import Trial
 from toolkit.compare.rows import Row
 from toolkit.compare.stats import Estimate
@@ -87,3 +88,12 @@ def _rates(estimate: Estimate | None) -> tuple[str, str]:
     if estimate is None:
         return "failed", NOTHING
     return format_rate(estimate.value), rate_interval(estimate.interval)
+
+
+def of_order(trials: Sequence[Trial]) -> Data:
+    """Goodputs in the order of the trials."""
+    data: Data = [("trial", "transport", "goodput", "marks")]
+    for trial in sorted(trials, key=lambda each: each.position):
+        marks = ", ".join(label(mark) for mark in trial.marks) or NOTHING
+        data.append((str(trial.position + 1), label(trial.transport), format_rate(goodput_bps(trial)), marks))
+    return data

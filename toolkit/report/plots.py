@@ -2,9 +2,9 @@
 
 Across paths there are the ratios with their intervals, goodput against loss, and the ratio over RTT and loss; the last
 two need paths that differ in those settings only. For one path and size there are goodput with its interval, where the
-time went, the course of a transfer, completion times, and goodput against delay. A picture that would show next to
-nothing is not made: two points, or the course of a transfer of which there are a few samples. Only the ratios show the
-A/A control, which repeats the baseline.
+time went, the course of a transfer, completion times, goodput against delay, and goodput in the order of the trials. A
+picture that would show next to nothing is not made: two points, or the course of a transfer of which there are a few
+samples. Only the ratios show the A/A control, which repeats the baseline.
 """
 
 import re
@@ -194,6 +194,7 @@ def _of_one_cell(cell: _Cell, has_goodput: bool) -> list[Picture]:
         _course(cell),
         _completion(cell),
         _goodput_against_delay(cell),
+        _run_order(cell),
     ]
     group = f"{label(cell.rows[0].path)}, {format_size(cell.rows[0].payload_bytes)}"
     return [replace(picture, group=group) for picture in made if picture is not None]
@@ -279,6 +280,22 @@ def _goodput_against_delay(cell: _Cell) -> Picture | None:
         size=(WIDTH, _PLOT_INCHES + cell.legend_inches),
         draw=partial(figures.goodput_against_delay, rows=rows, styles=cell.styles),
         data=picture_data.of_delay(rows),
+    )
+
+
+def _run_order(cell: _Cell) -> Picture | None:
+    names = [trial.transport for trial in cell.trials]
+    trials = [t for t in cell.trials if t.is_counted and names.count(t.transport) >= _MIN_TRIALS]
+    if not trials:
+        return None
+    return Picture(
+        name="order",
+        group="",
+        title="In the order of the trials",
+        caption="A trend is drift: the machine, not the transport, changed. Hollow points are marked.",
+        size=(WIDTH, _PLOT_INCHES + cell.legend_inches),
+        draw=partial(figures.run_order, trials=trials, styles=cell.styles),
+        data=picture_data.of_order(trials),
     )
 
 

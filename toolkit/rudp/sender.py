@@ -15,6 +15,7 @@ import numpy as np
 from toolkit.rudp import wire
 from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.rudp.batch import PacketBuffer, Transmit, segments_per_send
+from toolkit.rudp.ecn import NOT_ECT
 from toolkit.rudp.flow_control import ReceiveWindow
 from toolkit.rudp.loss_recovery import LossRecovery
 from toolkit.rudp.observer import LossObserver
@@ -278,6 +279,7 @@ def take_stats(sender: Sender, acks: AckTracker, window: ReceiveWindow, packets_
         datagram_bytes=path.mtu.datagram_bytes,
         is_mtu_found=path.mtu.is_found,
         is_batching=path.batches.is_allowed,
+        is_ecn_capable=path.ecn.codepoint != NOT_ECT,
         next_packet_number=recovery.sent.next_packet_number,
         bytes_in_flight=recovery.bytes_in_flight,
         packets_sent=recovery.packets_sent,

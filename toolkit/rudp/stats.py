@@ -23,6 +23,7 @@ class ConnectionStats:
     datagram_bytes:           largest datagram that is known to fit the path
     is_mtu_found:             whether the MTU search has ended
     is_batching:              whether several packets may be sent together
+    is_ecn_capable:           whether packets are marked as those of an ECN-capable transport (RFC 3168)
 
     Sent:
 
@@ -64,6 +65,7 @@ class ConnectionStats:
     datagram_bytes: int
     is_mtu_found: bool
     is_batching: bool
+    is_ecn_capable: bool
 
     next_packet_number: int
     bytes_in_flight: int

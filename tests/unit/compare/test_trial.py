@@ -7,10 +7,13 @@ from typing import Any, cast
 import pytest
 
 from tests.support.fake_testbed import FakeTestbed
+from toolkit.compare.conditions import SocketSettings, TrialConditions
 from toolkit.compare.endpoint_result import EndpointResult, Samples
+from toolkit.compare.machine_load import LoadCounters, MachineLoad
 from toolkit.compare.paths import BenchPath, from_options, loopback
 from toolkit.compare.plan import TrialSpec, parse_transports
 from toolkit.compare.records import (
+    BUSY_MACHINE,
     CPU_BOUND,
     EMULATOR_LATE,
     HOST_DROPS,
@@ -66,6 +69,25 @@ def trial(
     testbed = cast(Any, FakeTestbed(path, sender, receiver, ledger))
     runner = TrialRunner(testbed, Workspace(tmp_path, "memory"), probe)
     return runner.run(TrialSpec(2, setting, SIZE), 7, link_seed=5)
+
+
+def test_conditions_are_recorded_and_a_busy_machine_is_marked(tmp_path: Path) -> None:
+    ticks = {"user": 0, "nice": 0, "system": 0, "idle": 0, "iowait": 0, "irq": 0, "softirq": 0, "steal": 0}
+    testbed = FakeTestbed(LINK, replace(SENDER, counters={"segment_bytes": 1448}), RECEIVER, BALANCED)
+    testbed.loads = [
+        LoadCounters(ticks, 0, None, 1.0),
+        LoadCounters({**ticks, "user": 60, "idle": 130, "steal": 10}, 40, None, 2.0),
+    ]
+    runner = TrialRunner(cast(Any, testbed), Workspace(tmp_path, "memory"))
+    recorded = runner.run(TrialSpec(2, parse_transports("udp")[0], SIZE), 7, link_seed=5)
+    assert recorded.marks == [BUSY_MACHINE]
+    assert not recorded.is_doubtful  # the mark is named with the verdict, which it does not forbid
+    assert recorded.conditions == TrialConditions(
+        sender=SocketSettings(segment_bytes=1448),
+        device=testbed.device(),
+        tcp_metrics="not-saved",
+        load=MachineLoad(0.1, 0.05),
+    )
 
 
 def test_a_verified_transfer(tmp_path: Path) -> None:

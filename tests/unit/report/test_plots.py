@@ -37,9 +37,9 @@ def names(results: Results) -> list[str]:
 def test_paths_that_differ_in_loss_share_a_picture_and_have_their_own() -> None:
     made = names(lossy())
     assert made[:2] == ["link-ratios", "link-goodput-against-loss"]
-    for kind in ("time", "course", "completion"):
+    for kind in ("time", "course", "completion", "order"):
         assert f"link-loss-5-19.07-mib-{kind}" in made
-    assert len(made) == len(set(made)) == 2 + 4 * 3
+    assert len(made) == len(set(made)) == 2 + 4 * 4
 
 
 def three_transports() -> Results:
@@ -104,7 +104,7 @@ def one_of_each_kind(*campaigns: Results) -> list[Picture]:
 def test_the_same_records_give_the_same_pictures(tmp_path: Path) -> None:
     campaigns = [troubled(), three_transports(), grid(rtts_ms=(10, 160), losses=(0.0, 0.01))]
     kinds = one_of_each_kind(*campaigns)
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     first = [render(picture, "svg") for picture in kinds] + [render(kinds[0], "png")]
     again = one_of_each_kind(
         *(read(save(results, tmp_path / f"{number}.jsonl")) for number, results in enumerate(campaigns))

@@ -11,7 +11,7 @@ from toolkit.errors import PeerClosedError
 from toolkit.transports.tcp.handshake import Session
 from toolkit.transports.tcp.pool import StreamPool, slices
 from toolkit.transports.tcp.stream import TcpStream
-from toolkit.transports.tcp.tcp_info import congestion_control, tcp_info
+from toolkit.transports.tcp.tcp_info import OPTION_ECN, buffer_bytes, congestion_control, tcp_info
 
 _LINGER_S: Final = 2.0
 _CA_RECOVERY: Final = 3  # TCP_CA_Recovery; 4 is TCP_CA_Loss (linux/tcp.h)
@@ -142,6 +142,10 @@ class TcpChannel:
             "reordering_seen": total("reord_seen"),
             "duplicates_reported": total("dsack_dups"),
             "streams": count,
+            "segment_bytes": min(info.get("snd_mss", 0) for info in infos),
+            "send_buffer_bytes": sum(buffer_bytes(sock, socket.SO_SNDBUF) for sock in self.sockets),
+            "receive_buffer_bytes": sum(buffer_bytes(sock, socket.SO_RCVBUF) for sock in self.sockets),
+            "ecn": int(all(info.get("options", 0) & OPTION_ECN for info in infos)),
             "encryption": "none" if self._session.keys is None else str(self._session.keys.client.aead_name),
             "authentication": self._session.authentication.name.lower(),
         }

@@ -39,6 +39,8 @@ for _code, _name in _LAYOUT:
 _BUFFER_BYTES: Final = 2 * _end
 """More than any kernel fills today."""
 
+OPTION_ECN: Final = 8
+"""The bit of `options` that is set if both ends have negotiated ECN."""
 _UNKNOWN_RTT: Final = (1 << 32) - 1
 """The kernel's minimum RTT before the first sample."""
 
@@ -63,6 +65,14 @@ def parse_tcp_info(filled: bytes) -> dict[str, int]:
     if info.get("min_rtt") == _UNKNOWN_RTT:
         del info["min_rtt"]
     return info
+
+
+def buffer_bytes(sock: socket.socket, option: int) -> int:
+    """The size of a socket's send or receive buffer as the kernel has tuned it by now; 0 if it does not say."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, option)
+    except OSError:
+        return 0
 
 
 def congestion_control(sock: socket.socket) -> str:

@@ -41,6 +41,7 @@ class SendRoom:
     """The room for one socket in this host's queues, in bytes with the kernel's overhead.
 
     max_super_packet_bytes: most to hand over in one call
+    buffer_bytes:           size of the socket's send buffer, as the kernel reports it
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -51,6 +52,7 @@ class SendRoom:
         self._max_room_bytes: float = _MAX_ROOM_BYTES
         self.max_super_packet_bytes = MAX_SUPER_PACKET_BYTES
         self._changed_ns = 0
+        self.buffer_bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     @property
     def is_left(self) -> bool:
@@ -95,4 +97,5 @@ class SendRoom:
                 self._socket.setsockopt(socket.SOL_SOCKET, option, room_bytes)
             except OSError:
                 continue
+            self.buffer_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
             return

@@ -24,6 +24,8 @@ def statistics_of(stats: ConnectionStats, sock: DatagramSocket, security: Sessio
         "receive_window_bytes": stats.receive_window_bytes,
         "receive_window_limit": "socket" if stats.is_socket_limited else "path",
         "receive_buffer_bytes": sock.receive_buffer_bytes,
+        "send_buffer_bytes": sock.room.buffer_bytes,
+        "ecn": int(stats.is_ecn_capable),
         "datagrams_sent": sock.datagrams_sent,
         "datagrams_received": sock.datagrams_received,
         "send_errors": sock.send_errors,
