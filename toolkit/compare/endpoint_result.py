@@ -56,6 +56,7 @@ class EndpointResult:
     packets_...:          sent, received and retransmitted by this endpoint
     datagrams_...:        UDP datagrams at the socket
     duplicates_reported:  segments reported as duplicates by DSACK (RFC 2883)
+    local_drops:          datagrams for which a queue of this host had no room
     socket_drops:         datagrams the kernel dropped because the socket's queue was full
     counters:             every other counter of the transport, by name; in JSON they stand beside the fields
     series:               samples over time; never written to a record
@@ -85,6 +86,7 @@ class EndpointResult:
     datagrams_sent: int | None = None
     datagrams_received: int | None = None
     duplicates_reported: int | None = None
+    local_drops: int | None = None
     socket_drops: int | None = None
     counters: Mapping[str, Statistic] = field(default_factory=dict)
     series: Samples | None = None

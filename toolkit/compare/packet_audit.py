@@ -71,6 +71,15 @@ def has_host_drops(audited: PacketAudit) -> bool:
     return any(each.dropped_by_host > HOST_DROP_SHARE * max(1, each.packets) for each in directions)
 
 
+def has_self_loss(audited: PacketAudit | None, sender: EndpointResult) -> bool:
+    """Whether queues of the sender's own host dropped a share of its packets that matters, also if it noticed."""
+    dropped = sender.local_drops or 0
+    if audited is not None:
+        dropped += audited.forward.dropped_by_sender
+    sent = _first(sender.datagrams_sent, sender.packets_sent) or 0
+    return dropped > HOST_DROP_SHARE * max(1, sent)
+
+
 def tolerance(packets: int) -> float:
     """Number of missing packets that is tolerated, given the number of packets sent."""
     return max(TOLERANCE_PACKETS, TOLERANCE_SHARE * packets)
@@ -97,6 +106,7 @@ def _direction(
         delivered=path.delivered,
         received=received,
         dropped_by_host=before + after,
+        dropped_by_sender=before,
         balance=missing_before + missing_after - before - after + path.imbalance,
     )
 

@@ -26,9 +26,10 @@ EMULATOR_LATE = "emulator-late"  # the emulated link did not keep its own schedu
 LEDGER_OFF = "ledger-off"  # packets are missing that no counter accounts for
 PROBE_OFF = "probe-off"  # the link, measured beforehand, is not what was specified
 HOST_DROPS = "host-drops"  # an endpoint's host, not the path, lost packets
+SELF_LOSS = "self-loss"  # queues of the sender's own host dropped packets
 UNRELIABLE = "unreliable"  # the program does not repair losses
 BUSY_MACHINE = "busy-machine"  # other programs, or the hypervisor, took processor time
-MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, UNRELIABLE, BUSY_MACHINE)
+MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, SELF_LOSS, UNRELIABLE, BUSY_MACHINE)
 
 DEFAULT_LIMIT_S = 300.0
 """Time limit of one transfer, where the user sets none."""
@@ -188,6 +189,7 @@ class DirectionAudit:
     in_flight:        still on the link when it was read
     delivered:        left the link, extra copies not counted; None like `offered`
     dropped_by_host:  lost by the endpoints' own kernels
+    dropped_by_sender: those of them that the sending end's kernel lost, before the link
     balance:          packets that no counter accounts for; 0 when all is well
     """
 
@@ -200,6 +202,7 @@ class DirectionAudit:
     delivered: int | None = 0
     received: int | None = None
     dropped_by_host: int = 0
+    dropped_by_sender: int = 0
     balance: int = 0
 
     @property

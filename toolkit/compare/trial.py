@@ -15,7 +15,7 @@ from toolkit.compare.device import DeviceSettings
 from toolkit.compare.diagnosis import Facts, busy_share, explanation, on_sender_clock, split_time, thinned
 from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.machine_load import MachineLoad, load_between
-from toolkit.compare.packet_audit import has_host_drops, is_balanced
+from toolkit.compare.packet_audit import has_host_drops, has_self_loss, is_balanced
 from toolkit.compare.paths import LINK, PAYLOAD_SHARE, REMOTE, BenchPath
 from toolkit.compare.ping import Pinger
 from toolkit.compare.plan import TrialSpec
@@ -27,6 +27,7 @@ from toolkit.compare.records import (
     HOST_DROPS,
     LEDGER_OFF,
     PROBE_OFF,
+    SELF_LOSS,
     UNRELIABLE,
     BackgroundFlowResult,
     PacketAudit,
@@ -190,6 +191,8 @@ class TrialRunner:
             is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
             if is_slower and facts.reasons.cpu_bound_s > _CPU_SHARE * facts.seconds:
                 yield CPU_BOUND
+        if has_self_loss(ledger, outcome.sender):
+            yield SELF_LOSS
         if ledger is not None:
             if outcome.background_flow is None and not is_balanced(
                 ledger

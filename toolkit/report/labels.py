@@ -31,6 +31,7 @@ MARKS = {
     records.LEDGER_OFF: "the packet accounts do not balance",
     records.PROBE_OFF: "before the campaign, the link did not measure as specified",
     records.HOST_DROPS: "an endpoint, not the path, dropped packets",
+    records.SELF_LOSS: "the sender's own host dropped packets before they were sent",
     records.UNRELIABLE: "the program does not guarantee delivery",
     records.BUSY_MACHINE: "other work took more than a tenth of the processors",
 }

@@ -19,6 +19,7 @@ from toolkit.compare.records import (
     HOST_DROPS,
     LEDGER_OFF,
     PROBE_OFF,
+    SELF_LOSS,
     UNRELIABLE,
     DirectionAudit,
     PacketAudit,
@@ -137,10 +138,18 @@ def test_marks_of_the_link(tmp_path: Path) -> None:
     assert trial(tmp_path, ledger=off).marks == [LEDGER_OFF]
     drops = replace(BALANCED, forward=replace(BALANCED.forward, dropped_by_host=50))
     assert trial(tmp_path, ledger=drops).marks == [HOST_DROPS]
+    own = replace(BALANCED, forward=replace(BALANCED.forward, dropped_by_host=50, dropped_by_sender=50))
+    assert trial(tmp_path, ledger=own).marks == [SELF_LOSS, HOST_DROPS]
     assert trial(tmp_path, ledger=replace(BALANCED, late_p99_ms=3.9)).marks == []
     assert trial(tmp_path, ledger=replace(BALANCED, late_p99_ms=4.1)).marks == [EMULATOR_LATE]
     assert trial(tmp_path, ledger=replace(BALANCED, dropped_by_emulator=1)).marks == [EMULATOR_LATE]
     assert trial(tmp_path, probe=NOT_MET).marks == [PROBE_OFF]
+
+
+def test_what_the_sender_had_to_send_again_for_its_own_host_is_a_mark(tmp_path: Path) -> None:
+    for drops, marks in ((10, []), (11, [SELF_LOSS])):
+        sender = replace(SENDER, datagrams_sent=1000, local_drops=drops)
+        assert trial(tmp_path, sender).marks == marks
 
 
 def test_a_busy_processor_is_a_mark_only_on_an_emulated_link(tmp_path: Path) -> None:
