@@ -261,6 +261,8 @@ class TransportOptions:
     credential:         connect: what proves to the receiver that this sender may come in
     admission:          listen: whom to let in
     plaintext:          connect: ask for a session without encryption; listen: allow such sessions
+    backlog_bytes:      connect: how much content a send may leave unsent in this host, besides what fills the path;
+                        None for the transport's default, which favours throughput
 
     Raises UsageError for an idle timeout out of range.
     """
@@ -276,6 +278,7 @@ class TransportOptions:
     credential: Credential = _NO_CREDENTIAL
     admission: Admission = _OPEN
     plaintext: bool = False
+    backlog_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:

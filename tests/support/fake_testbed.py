@@ -32,6 +32,12 @@ class FakeEndpoint:
     def go(self) -> None:
         return
 
+    def ends_within(self, _limit_s: float) -> bool:
+        return False
+
+    def time_is_up(self) -> None:
+        return
+
     def result(self, _limit_s: float, _digest: str = "") -> EndpointResult:
         if isinstance(self._result, TransferError):
             raise self._result

@@ -152,6 +152,7 @@ def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
         limit=campaign.limit,
         margin=campaign.margin,
         budget=campaign.budget,
+        time=campaign.time,
         **more,
     )
 
@@ -237,6 +238,7 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
                 "transports": [setting.label for setting in plan.all_settings],
                 "paths": [path.label for path in plan.paths],
                 "sizes": list(plan.sizes),
+                "time_s": plan.time_s,
                 "repeats": plan.repeats,
                 "budget_s": plan.budget_s,
                 "trials": left,
@@ -248,7 +250,10 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     for name, reason in plan.left_out.items():
         print_result(f"left out:   {name}: {reason}")
     print_result(f"paths:      {'; '.join(path.label for path in plan.paths)}")
-    print_result(f"sizes:      {', '.join(format_size(size) for size in plan.sizes)}")
+    if plan.time_s is None:
+        print_result(f"sizes:      {', '.join(format_size(size) for size in plan.sizes)}")
+    else:
+        print_result(f"time:       {format_seconds(plan.time_s)} a trial")
     least = least_blocks(plan.comparison_count)
     blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(seconds)}"
     if plan.budget_s is not None:

@@ -207,6 +207,10 @@ class CampaignArguments:
     size: Annotated[
         str | None, option("--size", metavar="SIZE[,...]", text="File sizes, for example 64KiB,256MiB.")
     ] = None
+    time: Annotated[
+        str | None,
+        option("--time", metavar="TIME", text="Measure what arrives in this time, for example 5s, instead of files."),
+    ] = None
     transports: Annotated[
         str | None,
         option(

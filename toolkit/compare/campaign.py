@@ -28,7 +28,7 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
 
     Raises NettoolError if a path cannot be created, or a record cannot be written; earlier records remain in the file.
     """
-    with workspace(plan.sizes, plan.seed, plan.folder) as files, _Run(plan, write, done, files) as running:
+    with workspace(plan.file_sizes, plan.seed, plan.folder) as files, _Run(plan, write, done, files) as running:
         for number in range(len(plan.paths)):
             seed = _path_seed(plan.seed, number)
             specs = schedule(plan.all_settings, plan.sizes, plan.repeats, seed)
@@ -138,7 +138,10 @@ def rerun(results: Results, trial: Trial, folder: Path | None = None) -> Trial:
     path = next(path for path in plan.paths if path.label == trial.path)
     spec = TrialSpec(trial.block, setting, trial.payload_bytes)
     seed = trial.link_seed or 0
-    with workspace([trial.payload_bytes], plan.seed, folder) as files, open_testbed(plan, path) as testbed:
+    with (
+        workspace([trial.payload_bytes] if trial.payload_bytes else [], plan.seed, folder) as files,
+        open_testbed(plan, path) as testbed,
+    ):
         probed = testbed.probe() if plan.is_probed else None
         return _runner(plan, testbed, files, probed, seed).run(spec, trial.position, seed)
 
@@ -172,7 +175,7 @@ def _runner(plan: Plan, testbed: Testbed, files: Workspace, probed: Probe | None
     background_flow = BackgroundFlow(plan.background_flow) if plan.background_flow is not None else None
     if background_flow is not None:
         background_flow.measure_alone(testbed, seed)
-    return TrialRunner(testbed, files, probed, plan.limit_s, background_flow)
+    return TrialRunner(testbed, files, probed, plan.limit_s, background_flow, plan.time_s, plan.seed)
 
 
 def _path_seed(seed: int, path_number: int) -> int:

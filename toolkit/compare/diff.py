@@ -27,6 +27,7 @@ from toolkit.compare.stats import (
     unpaired_ratio,
 )
 from toolkit.compare.verdict import Evidence, Verdict, judge
+from toolkit.errors import UsageError
 
 ONLY_OLD, ONLY_NEW = "only in the old", "only in the new"
 MIN_TRIALS = least_samples(ERROR / 2)
@@ -59,7 +60,12 @@ class CellChange:
 
 
 def compare(old: Results, new: Results) -> list[CellChange]:
-    """Every cell of either campaign, those of the old one first, judged by the smaller of the two margins."""
+    """Every cell of either campaign, those of the old one first, judged by the smaller of the two margins.
+
+    Raises UsageError if the trials of only one were timed, or those of both for different durations.
+    """
+    if old.campaign.time_s != new.campaign.time_s:
+        raise UsageError("the trials of the two campaigns did not last for the same --time: they cannot be compared")
     before, after = _cells(old), _cells(new)
     cells = {cell: _Sides(before.get(cell, []), after.get(cell, [])) for cell in before | after}
     margin = min(old.campaign.margin, new.campaign.margin)

@@ -40,9 +40,10 @@ def receive_and_discard(
     channel: Channel,
     limits: SessionLimits = SessionLimits(),  # noqa: B008 - frozen
     cancel: threading.Event | None = None,
+    destination: "DiscardingDestination | None" = None,
 ) -> TransferResult:
     """As `toolkit.transfer.receive`, but keep nothing."""
-    return ReceiveSession(channel, DiscardingDestination, limits, None, cancel).run()
+    return ReceiveSession(channel, lambda: destination or DiscardingDestination(), limits, None, cancel).run()
 
 
 class DiscardingDestination:

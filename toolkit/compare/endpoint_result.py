@@ -49,6 +49,8 @@ class EndpointResult:
     error, exit_code:     why the transfer failed, and what nettool would exit with
     started_s:            when the clock started, on the host's monotonic clock
     connect_s:            duration of the handshake
+    cut_s, cut_bytes:     when the time of a timed trial was up, on the host's monotonic clock, and how much content the
+                          receiver had verified by then
     is_delivered:         the program itself confirms that everything has arrived, without a digest (iperf3)
     is_unreliable:        the program does not repair losses (iperf3 over UDP)
     encryption:           the AEAD that sealed the content, or "none"; None in records from before nettool encrypted
@@ -73,6 +75,8 @@ class EndpointResult:
     exit_code: int | None = None
     started_s: float | None = None
     connect_s: float | None = None
+    cut_s: float | None = None
+    cut_bytes: int | None = None
     is_delivered: bool | None = None
     is_unreliable: bool | None = None
     encryption: str | None = None

@@ -11,7 +11,7 @@ from toolkit.compare.factorial import Factorial, factorial_text
 from toolkit.compare.records import UNRELIABLE, Results
 from toolkit.compare.rows import BASELINE, SHORT, YARDSTICK, Row
 from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, could_find, to_settle
-from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds
 
 UNCHECKED = "Nothing checked what this machine can resolve: there was no A/A control."
 _NOTHING = "There is nothing to compare it with."
@@ -73,7 +73,7 @@ def path_verdict(results: Results, rows: Sequence[Row], factors: Sequence[Factor
         path=base.path,
         payload_bytes=base.payload_bytes,
         rows=rows,
-        where=f"{base.path}, {format_size(base.payload_bytes)}",
+        where=f"{base.path}, {base.content}",
         effects=[f"{text[:1].upper()}{text[1:]}." for text in effects],
         findings=findings,
         remarks=list(dict.fromkeys((*unfit, *_remarks(ranked, base, rows), *(() if others else (_NOTHING,))))),
@@ -195,6 +195,6 @@ def _queue_s(row: Row) -> float | None:
 
 def _cpu_s(row: Row) -> float | None:
     """Processor time of both ends in one transfer; None unless both are known."""
-    if row.sender_cpu_s_per_gb is None or row.receiver_cpu_s_per_gb is None:
+    if row.sender_cpu_s_per_gb is None or row.receiver_cpu_s_per_gb is None or row.content_bytes is None:
         return None
-    return (row.sender_cpu_s_per_gb + row.receiver_cpu_s_per_gb) * row.payload_bytes / 1e9
+    return (row.sender_cpu_s_per_gb + row.receiver_cpu_s_per_gb) * row.content_bytes / 1e9

@@ -21,13 +21,13 @@ from typing import NamedTuple
 from toolkit.channel import Address
 from toolkit.compare.diagnosis import expected_bps
 from toolkit.compare.host_info import host_info
-from toolkit.compare.paths import LOOPBACK, BenchPath
+from toolkit.compare.paths import LOOPBACK, REMOTE, BenchPath
 from toolkit.compare.records import CONTROL_SUFFIX, CP, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.compare.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER as UDP_DEFAULT
 from toolkit.security.credentials import Credential, NoCredential
-from toolkit.units import format_duration_ns, format_fraction, parse_rate
+from toolkit.units import format_fraction, format_seconds, parse_rate
 
 WARM_UP = -1
 TCP_DEFAULT = "cubic"
@@ -38,6 +38,7 @@ MAX_REPEATS = 1000
 DEFAULT_BUDGET_S = 360.0
 _LEAST_PILOT = 8
 MAX_BUDGET_S = 30 * 24 * 3600.0
+MIN_TIME_S, MAX_TIME_S = 0.1, 3600.0
 MAX_SEED = (1 << 32) - 1  # the largest that numpy's generator accepts
 _TRANSPORTS = (
     "tcp or udp, with a congestion control like tcp-bbr and without encryption like udp-bbr+plaintext, or quic, "
@@ -60,6 +61,11 @@ _BUDGET = (
 _TIME = (
     "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "
     "are separate processes that have loaded everything before the clock starts."
+)
+_TIMED = (
+    "Time: goodput is what had arrived and was hashed in order {time} after the sender's first connect. What is on the "
+    "way then arrives later, and both ends compare the digests of all of it. Sender and receiver are separate "
+    "processes that have loaded everything before the clock starts."
 )
 _ENCRYPTION = (
     "Encryption: nettool's own transports and quic encrypt everything, except where a label says +plaintext; iperf3 "
@@ -95,7 +101,7 @@ class Plan:
     remote_credential: what proves to it that this machine may come in
     margin:          the largest difference between two goodputs that counts as negligible
     left_out:        label -> why this host cannot run a transport of the scenario
-    repeats, budget_s: see `toolkit.compare.records.Campaign`
+    repeats, budget_s, time_s: see `toolkit.compare.records.Campaign`
 
     Raises UsageError if the plan makes no sense.
     """
@@ -117,6 +123,7 @@ class Plan:
     margin: float = DEFAULT_MARGIN
     left_out: Mapping[str, str] = field(default_factory=dict)
     budget_s: float | None = None
+    time_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:
@@ -124,7 +131,9 @@ class Plan:
         _require_installed(self.settings)
         if any(each.is_yardstick for each in self.settings) and any(path.kind != LOOPBACK for path in self.paths):
             raise UsageError("cp passes no network, so only 'bench loopback' can compare with it: leave it out")
-        if min(self.sizes) < MIN_PAYLOAD_BYTES:
+        if self.time_s is not None:
+            _require_timed(self)
+        elif min(self.sizes) < MIN_PAYLOAD_BYTES:
             raise UsageError("a file under 1KiB measures only the handshake: choose a larger --size")
         if len(set(self.sizes)) < len(self.sizes):
             raise UsageError("--size lists a size twice: once is enough, --repeat repeats every trial")
@@ -136,6 +145,11 @@ class Plan:
             raise UsageError(f"--seed must be from 0 to {MAX_SEED}")
         if not 0 < self.margin <= MAX_MARGIN:
             raise UsageError(f"--margin must be more than 0% and at most {MAX_MARGIN:.0%}: 5% is usual")
+
+    @property
+    def file_sizes(self) -> list[int]:
+        """Sizes of the files that are sent: none in timed trials."""
+        return list(self.sizes) if self.time_s is None else []
 
     @property
     def all_settings(self) -> list[Setting]:
@@ -158,7 +172,7 @@ class Plan:
         for path in self.paths:
             total_s += _PATH_S + (_PROBE_S if self.is_probed and path.kind != LOOPBACK else 0.0)
             for setting in self.all_settings:
-                each = [_expected_trial_s(setting, path, size) for size in self.sizes]
+                each = [_expected_trial_s(setting, path, size, self.time_s) for size in self.sizes]
                 beside_s = _BACKGROUND_FLOW_S if self.background_flow is not None else 0.0
                 total_s += each[self.sizes.index(min(self.sizes))] + self.repeats * sum(one + beside_s for one in each)
         return total_s
@@ -184,6 +198,7 @@ class Plan:
             margin=self.margin,
             left_out=self.left_out,
             budget_s=self.budget_s,
+            time_s=self.time_s,
         )
 
 
@@ -282,7 +297,22 @@ def _require_installed(settings: Sequence[Setting]) -> None:
         raise UsageError("quic needs aioquic, which is not installed: pip install 'nettool[quic]', or leave quic out")
 
 
-def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
+def _require_timed(plan: Plan) -> None:
+    assert plan.time_s is not None
+    if not MIN_TIME_S <= plan.time_s <= MAX_TIME_S:
+        raise UsageError(f"--time must be from {format_seconds(MIN_TIME_S)} to {format_seconds(MAX_TIME_S)}")
+    if list(plan.sizes) != [0]:
+        raise UsageError("--time measures what arrives in a time, and --size how long a file takes: give one")
+    if any(path.kind == REMOTE for path in plan.paths):
+        raise UsageError("--time needs both ends on one machine, which share a clock: give --size for a remote path")
+    outside = next((each.label for each in plan.settings if each.program is not None), None)
+    if outside is not None:
+        raise UsageError(f"--time measures nettool's own transports: leave {outside} out, or give --size")
+
+
+def _expected_trial_s(setting: Setting, path: BenchPath, size: int, time_s: float | None) -> float:
+    if time_s is not None:
+        return _TRIAL_S + time_s + 4 * path.rtt_s
     fast_bps = _FAST_BPS[setting.transport]
     ideal_bps = min(path.ideal_bps or fast_bps, fast_bps)
     rate_bps = expected_bps(setting.congestion_control, ideal_bps, path.loss, path.rtt_s)
@@ -292,9 +322,8 @@ def _expected_trial_s(setting: Setting, path: BenchPath, size: int) -> float:
 def _method(plan: Plan) -> list[str]:
     lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed)]
     if plan.budget_s is not None:
-        budget = format_duration_ns(plan.budget_s * 1e9)
-        lines.append(_BUDGET.format(margin=format_fraction(plan.margin), budget=budget))
-    lines += [_TIME, _ENCRYPTION]
+        lines.append(_BUDGET.format(margin=format_fraction(plan.margin), budget=format_seconds(plan.budget_s)))
+    lines += [_TIME if plan.time_s is None else _TIMED.format(time=format_seconds(plan.time_s)), _ENCRYPTION]
     if any(path.spec is not None and not path.spec.is_bare for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:

@@ -12,6 +12,7 @@ from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.host_info import HostInfo
 from toolkit.compare.json_codec import encode, encode_fields
 from toolkit.compare.verdict import DEFAULT_MARGIN
+from toolkit.units import format_seconds, format_size
 
 CONTROL_SUFFIX = "#2"
 """The A/A control is the baseline run a second time, under its own label with this suffix."""
@@ -112,6 +113,7 @@ class Campaign:
     competitor:      setting of the background flow that shares the path with each transfer; None for none
     margin:          the largest difference between two goodputs that counts as negligible
     left_out:        label -> why this host could not run a transport of the scenario
+    time_s:          duration of a trial; None where a trial ends with its file, else `sizes` is [0]
     budget_s:        time for the pilot and for further blocks where intervals are wide; None for `repeats` blocks
     """
 
@@ -133,6 +135,11 @@ class Campaign:
     margin: float = DEFAULT_MARGIN
     left_out: Mapping[str, str] = field(default_factory=dict)
     budget_s: float | None = None
+    time_s: float | None = None
+
+    def content_text(self, payload_bytes: int) -> str:
+        """The size of a file, or the duration of a timed trial, in words."""
+        return format_size(payload_bytes) if self.time_s is None else format_seconds(self.time_s)
 
     @property
     def first_look(self) -> int | None:
@@ -320,10 +327,11 @@ class Trial:
     block:                 see `toolkit.compare.plan`; WARM_UP is -1
     position:              among all trials, in order of time
     transport, path:       labels of the campaign
-    payload_bytes:         file size
+    payload_bytes:         file size; 0 for the stream of a timed trial
     verified:              the receiver has the sender's digest, and both endpoints ended without an error
-    seconds:               from the first connect to the receiver's verified digest; None where the transfer failed
-    goodput_bps:           8 x payload_bytes / seconds
+    seconds:               from the first connect to the receiver's verified digest, or until the time of the trial was
+                           up; None where the transfer failed
+    goodput_bps:           8 x payload_bytes / seconds; in a timed trial, 8 x receiver.cut_bytes / seconds
     error:                 why the transfer failed
     sender, receiver:      what the two endpoints report
     ledger:                where each packet went; None without an emulated link
@@ -371,6 +379,11 @@ class Trial:
         BUSY_MACHINE does not: other work strikes both sides of a pair alike, and the A/A control shows what is left.
         """
         return any(mark != BUSY_MACHINE for mark in self.marks)
+
+    @property
+    def content_bytes(self) -> int:
+        """All content that was sent; in a timed trial, also what arrived when the time was up."""
+        return self.payload_bytes or self.sender.size_bytes or 0
 
     @property
     def is_counted(self) -> bool:

@@ -210,6 +210,9 @@ class _RemoteReceiver:
         self._testbed.await_peer()
         return self._testbed.port
 
+    def time_is_up(self) -> None:
+        """The two machines share no clock, so that a plan has no timed trials over a remote path."""
+
     def result(self, limit_s: float, digest: str = "") -> EndpointResult:
         """See ReceiverHandle."""
         return self._testbed.result(digest, limit_s)

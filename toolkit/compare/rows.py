@@ -49,13 +49,17 @@ class Row:
     is_control:       whether this is the A/A control
     drift:            goodput of the last trial relative to the first, along the trend that goodput had in the course of
                       the campaign; None where none was found among all of the campaign's transports, paths and sizes
-    regime:           SHORT where handshake, ramp-up and tail took most of the time, else STEADY
+    content:          the size of the file, or the duration of timed trials, in words
+    content_bytes:    sent in a trial; in timed trials, all of it, also what arrived after the time
+    regime:           None in timed trials; SHORT where handshake, ramp-up and tail took most of the time, else STEADY
     resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
     reasons, why:     where the time of the median trial went, and the sentence that explains it
     """
 
     path: str
     payload_bytes: int
+    content: str
+    content_bytes: float | None
     transport: str
     trials: int
     verified: int
@@ -105,6 +109,8 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     return Row(
         path=cell.path,
         payload_bytes=cell.size,
+        content=cell.campaign.content_text(cell.size),
+        content_bytes=_median([t.content_bytes for t in good]),
         transport=label,
         trials=len(trials),
         verified=len(good),
@@ -126,14 +132,14 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         resolution=verdict.resolution if verdict is not None else None,
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         drift=_drift(cell, trials),
-        regime=_regime(middle),
+        regime=_regime(middle) if cell.campaign.time_s is None else None,
         reasons=middle.reasons if middle is not None else None,
         why=middle.why if middle is not None else next((t.error for t in trials if t.error), ""),
         retransmitted_packets=_median([t.retransmitted_packets for t in good]),
         resent_per_lost=_resent_per_lost(good) if cell.campaign.paths[cell.path].kind == LINK else None,
         wire_bytes_per_payload_byte=_median([t.cost.wire_bytes_per_payload_byte for t in good]),
-        sender_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_sender, t.payload_bytes) for t in good]),
-        receiver_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_receiver, t.payload_bytes) for t in good]),
+        sender_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_sender, t.content_bytes) for t in good]),
+        receiver_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_receiver, t.content_bytes) for t in good]),
         sender_peak_memory_bytes=_median([t.cost.peak_memory_bytes_sender for t in good]),
         receiver_peak_memory_bytes=_median([t.cost.peak_memory_bytes_receiver for t in good]),
         delay_ms=_delay(good),

@@ -4,7 +4,7 @@ A scenario is a TOML file. The command line takes precedence over it:
 
     kind = "link"                       # loopback, lan or link
     transports = ["tcp-cubic", "udp-bbr"]   # where the kernel lacks one, it is left out
-    sizes = ["4MiB"]
+    sizes = ["4MiB"]                    # or `time = "5s"`: what arrives in that time
     budget = "6min"                     # or `repeats = 9`: so many blocks
     seed = 1
     competitor = "tcp-cubic"            # a background flow beside each transfer
@@ -58,6 +58,7 @@ class Scenario:
     margin: the largest negligible difference between two goodputs, as a percentage
     is_from_file: whether the transports are those of a scenario file, which was written for any host
     budget: time of the campaign, as a duration; the alternative to `repeats`
+    time:   time of a trial, as a duration; the alternative to `sizes`
     """
 
     kind: str
@@ -78,6 +79,7 @@ class Scenario:
     margin: str | None = None
     is_from_file: bool = False
     budget: str | None = None
+    time: str | None = None
 
     def merged_with(self, other: "Scenario") -> "Scenario":
         """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
@@ -87,6 +89,8 @@ class Scenario:
         given["is_from_file"] = other.is_from_file and self.transports is None
         if self.repeats is not None or self.budget is not None:
             other = replace(other, repeats=None, budget=None)
+        if self.sizes or self.time is not None:
+            other = replace(other, sizes=(), time=None)
         return replace(other, **{**given, "link": {**other.link, **self.link}})
 
     def plan(self) -> Plan:
@@ -95,7 +99,8 @@ class Scenario:
         control = self.tcp_congestion_control or _tcp_default(self.kind)
         settings, left_out = self._settings(control)
         planned = self._paths(seed)
-        sizes = [parse_size(size) for size in self.sizes or [_SIZES[self.kind]]]
+        time_s = None if self.time is None else to_seconds(parse_duration_ns(self.time))
+        sizes = [parse_size(size) for size in self.sizes or ([_SIZES[self.kind]] if time_s is None else ["0"])]
         count = comparisons(settings, planned, sizes)
         repeats, budget_s = self._blocks(count)
         return Plan(
@@ -105,6 +110,7 @@ class Scenario:
             sizes=sizes,
             repeats=repeats,
             budget_s=budget_s,
+            time_s=time_s,
             seed=seed,
             folder=self.folder,
             is_controlled=self.control is not False,
@@ -211,6 +217,7 @@ def read_scenario(path: Path) -> Scenario:
             competitor=_checked(str, values.pop("competitor", None)),
             margin=_checked(str, values.pop("margin", None)),
             budget=_checked(str, values.pop("budget", None)),
+            time=_checked(str, values.pop("time", None)),
             link=_link_options({name.replace("-", "_"): value for name, value in link.items()}),
             is_from_file=True,
         )
@@ -246,6 +253,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         margin=campaign.margin,
         left_out=campaign.left_out,
         budget_s=campaign.budget_s,
+        time_s=campaign.time_s,
     )
 
 

@@ -38,6 +38,7 @@ from toolkit.compare.records import (
     TrialCost,
 )
 from toolkit.compare.testbed import ReceiverHandle, Testbed
+from toolkit.compare.timed import backlog_bytes, until
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 from toolkit.compare.workspace import Workspace
 from toolkit.errors import NettoolError, UsageError
@@ -64,12 +65,24 @@ class _Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class _Arrived:
+    """How much counts as arrived, and in which time; `seconds` is None, and there is an `error`, if nothing does."""
+
+    size_bytes: int = 0
+    seconds: float | None = None
+    goodput_bps: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRunner:
     """Runs the trials of one path.
 
     probe:           of the path, if it was measured
     limit_s:         time limit of one transfer
     background_flow: shares the path with each transfer; its `measure_alone` has been called
+    time_s:          duration of a timed trial; None where a trial ends with its file
+    seed:            of the content of timed trials
     """
 
     testbed: Testbed
@@ -77,9 +90,11 @@ class TrialRunner:
     probe: Probe | None = None
     limit_s: float = DEFAULT_LIMIT_S
     background_flow: BackgroundFlow | None = None
+    time_s: float | None = None
+    seed: int = 0
 
     def run(self, spec: TrialSpec, position: int, link_seed: int) -> Trial:
-        """Send the payload once. A transfer that fails is recorded, and raises nothing."""
+        """Send the payload once, or content until the time is up. A failure is recorded, and raises nothing."""
         outcome = _Outcome(EndpointResult(), EndpointResult())
         pinger = self.testbed.pinger()
         try:
@@ -99,12 +114,15 @@ class TrialRunner:
                 started_s = time.monotonic()
                 sender.go()
                 try:
+                    if self.time_s is not None and not sender.ends_within(self.time_s):
+                        receiver.time_is_up()
                     outcome.sender = sender.result(self.limit_s)
                 finally:
                     ended_s = time.monotonic()
                     outcome.load = load_between(before, self.testbed.load_counters())
                 if self.background_flow is not None:
-                    goodput_bps = rate_of(spec.payload_bytes, ended_s - started_s)
+                    size_bytes = spec.payload_bytes or outcome.sender.size_bytes or 0
+                    goodput_bps = rate_of(size_bytes, ended_s - started_s)
                     outcome.background_flow = self.background_flow.finish(started_s, ended_s, goodput_bps)
                 outcome.receiver = _receiver_result(receiver, outcome.sender)
                 outcome.error = outcome.sender.error or outcome.receiver.error
@@ -118,7 +136,13 @@ class TrialRunner:
         """Start the receiver; the handle, and the job of a sender to it. Raises NettoolError."""
         setting, size = spec.setting, spec.payload_bytes
         directory = str(self.workspace.received)
-        job = ReceiveJob(setting.transport, directory, payload_bytes=size, plaintext=not setting.is_encrypted)
+        job = ReceiveJob(
+            setting.transport,
+            directory,
+            payload_bytes=size,
+            is_timed=self.time_s is not None,
+            plaintext=not setting.is_encrypted,
+        )
         receiver = running.enter_context(self.testbed.receiver(setting, job))
         return receiver, SendJob(
             transport=setting.transport,
@@ -126,8 +150,11 @@ class TrialRunner:
             rate_bps=_rate_bps(setting, self.testbed.path),
             host=self.testbed.host,
             port=receiver.await_port(),
-            payload=str(self.workspace.payload(size)),
+            payload=str(self.workspace.payload(size)) if self.time_s is None else None,
             payload_bytes=size,
+            time_s=self.time_s,
+            seed=self.seed,
+            backlog_bytes=None if self.time_s is None else backlog_bytes(self.testbed.path.rate_bps),
             plaintext=not setting.is_encrypted,
             directory=directory,
         )
@@ -135,17 +162,13 @@ class TrialRunner:
     def _record(
         self, spec: TrialSpec, position: int, link_seed: int, outcome: _Outcome, pinger: Pinger | None
     ) -> Trial:
-        sender, receiver, path = outcome.sender, outcome.receiver, self.testbed.path
-        size, ledger = spec.payload_bytes, outcome.ledger
-        is_same = sender.digest is not None and sender.digest == receiver.digest and sender.size_bytes == size
-        is_verified = outcome.error is None and (is_same or bool(sender.is_delivered))
-        seconds = sender.seconds if is_verified else None
-        goodput_bps = rate_of(size, seconds) if seconds is not None else None
-        if goodput_bps is not None and sender.is_delivered:  # the program itself reports how much has arrived
-            goodput_bps = sender.goodput_bps
-        facts = None
-        if seconds is not None and goodput_bps is not None and sender.series is not None:
-            facts = _facts(path, size, seconds, goodput_bps, sender.series, outcome)
+        sender, receiver, path, ledger = outcome.sender, outcome.receiver, self.testbed.path, outcome.ledger
+        arrived = _arrived(spec.payload_bytes, outcome) if self.time_s is None else _arrived_in_time(outcome)
+        facts, series = None, None
+        if arrived.seconds is not None and sender.series is not None:
+            kept = sender.series if self.time_s is None else until(sender.series, arrived.seconds)
+            series = thinned(kept, arrived.size_bytes)
+            facts = _facts(path, arrived, kept, outcome)
         why = explanation(facts) if facts is not None else ""
         if facts is not None and outcome.background_flow is not None:
             why = f"It shared the path with another flow. {why}"
@@ -155,21 +178,21 @@ class TrialRunner:
             position=position,
             transport=spec.setting.label,
             path=path.label,
-            payload_bytes=size,
-            verified=is_verified,
-            seconds=seconds,
-            goodput_bps=goodput_bps,
-            error=outcome.error if outcome.error is not None or is_verified else "the received content differs",
+            payload_bytes=spec.payload_bytes,
+            verified=arrived.seconds is not None,
+            seconds=arrived.seconds,
+            goodput_bps=arrived.goodput_bps,
+            error=arrived.error,
             sender=replace(sender, series=None),
             receiver=replace(receiver, series=None),
             ledger=ledger,
-            cost=_cost(outcome, size),
+            cost=_cost(outcome, spec.payload_bytes or sender.size_bytes or 0),
             retransmitted_packets=sender.packets_retransmitted,
             reasons=_rounded(facts.reasons) if facts is not None else None,
             why=why,
             delay=pinger.delay(rtt_ms.median if rtt_ms is not None else None) if pinger is not None else None,
             competitor=outcome.background_flow,
-            series=thinned(sender.series, size) if sender.series is not None and is_verified else None,
+            series=series,
             marks=list(self._marks(spec.setting, facts, outcome)),
             link_seed=link_seed if ledger is not None else None,
             conditions=TrialConditions(
@@ -231,8 +254,35 @@ def _rate_bps(setting: Setting, path: BenchPath) -> float | None:
     return path.rate_bps * PAYLOAD_SHARE
 
 
-def _facts(path: BenchPath, size: int, seconds: float, goodput_bps: float, series: Samples, outcome: _Outcome) -> Facts:
+def _arrived(size: int, outcome: _Outcome) -> _Arrived:
+    """What arrived of a file: all of it, verified, or nothing that counts."""
+    sender = outcome.sender
+    is_same = sender.digest is not None and sender.digest == outcome.receiver.digest and sender.size_bytes == size
+    if outcome.error is not None or not (is_same or sender.is_delivered) or sender.seconds is None:
+        return _Arrived(error=outcome.error or "the received content differs")
+    # Another program itself reports how much has arrived.
+    goodput_bps = sender.goodput_bps if sender.is_delivered else rate_of(size, sender.seconds)
+    return _Arrived(size, sender.seconds, goodput_bps)
+
+
+def _arrived_in_time(outcome: _Outcome) -> _Arrived:
+    """What the receiver had verified when the time was up, if all that came later is verified as well."""
     sender, receiver = outcome.sender, outcome.receiver
+    if outcome.error is not None:
+        return _Arrived(error=outcome.error)
+    if sender.digest is None or (sender.digest, sender.size_bytes) != (receiver.digest, receiver.size_bytes):
+        return _Arrived(error="the received content differs")
+    if receiver.cut_s is None or receiver.cut_bytes is None or sender.started_s is None:
+        return _Arrived(error="the transfer ended before its time was up")
+    if not receiver.cut_bytes:
+        return _Arrived(error="nothing had arrived when the time was up")
+    seconds = receiver.cut_s - sender.started_s
+    return _Arrived(receiver.cut_bytes, seconds, rate_of(receiver.cut_bytes, seconds))
+
+
+def _facts(path: BenchPath, arrived: _Arrived, series: Samples, outcome: _Outcome) -> Facts:
+    sender, receiver = outcome.sender, outcome.receiver
+    size, seconds, goodput_bps = arrived.size_bytes, arrived.seconds or 0.0, arrived.goodput_bps or 0.0
     receiver_series = on_sender_clock(sender, receiver)
     rtt_s = path.rtt_s or (sender.rtt_min_ms or 0.0) / 1e3
     busy_receiver = 0.0

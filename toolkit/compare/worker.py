@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from toolkit.channel import Address, Channel, Listener, TransportOptions
 from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.reused_storage import receive_reusing
 from toolkit.compare.sampler import Sampler
+from toolkit.compare.timed import STREAM_NAME, TimedDestination, TimedStream, slice_bytes
 from toolkit.compare.worker_protocol import (
     ReceiveJob,
     SendJob,
@@ -56,9 +58,12 @@ def _send(job: SendJob) -> EndpointResult:
         rate_bps=job.rate_bps,
         credential=KeyCredential(bytes.fromhex(job.key)) if job.key is not None else NoCredential(),
         plaintext=job.plaintext,
+        backlog_bytes=job.backlog_bytes,
     )
     chosen = transport(job.transport)
-    if job.payload is None:
+    if job.time_s is not None:
+        source, session = "-", SendOptions(stream_name=STREAM_NAME)
+    elif job.payload is None:
         source, session = "-", SendOptions(stream_name="flow", stream_fd=os.open("/dev/zero", os.O_RDONLY))
     else:
         source, session = job.payload, SendOptions()
@@ -67,6 +72,11 @@ def _send(job: SendJob) -> EndpointResult:
     rehearse(options.credential.method)
     cancel = wait_for_go()
     cpu_s, started_s = time.process_time(), time.monotonic()
+    if job.time_s is not None:
+        until_s = started_s + job.time_s
+        at_a_time = slice_bytes(job.transport, job.backlog_bytes)
+        make = partial(TimedStream, seed=job.seed, until_s=until_s, slice_bytes=at_a_time)
+        session = replace(session, open_stream=make)
     channel = chosen.connect(Address(job.host, job.port), options)
     connect_s = time.monotonic() - started_s
     sampler = Sampler(started_s, channel.statistics)
@@ -79,16 +89,21 @@ def _receive(job: ReceiveJob) -> EndpointResult:
     listener = transport(job.transport).listen(Address(job.bind, 0), TransportOptions(plaintext=job.plaintext))
     try:
         report_port(listener.address.port)
-        cancel = cancelled_with_stdin()
+        destination = TimedDestination()
+        cut: list[tuple[float, int]] = []
+        cancel = cancelled_with_stdin(lambda: cut.append((time.monotonic(), destination.hashed_bytes)))
         channel = _accepted(listener, cancel)
         cpu_s, started_s = time.process_time(), time.monotonic()
 
         def transfer() -> TransferResult:
+            if job.is_timed:
+                return receive_and_discard(channel, cancel=cancel, destination=destination)
             if job.directory is None:
                 return receive_and_discard(channel, cancel=cancel)
             return receive_reusing(channel, job.directory, cancel)
 
-        return _measured(channel, Sampler(started_s), transfer, cpu_s, started_s)
+        result = _measured(channel, Sampler(started_s), transfer, cpu_s, started_s)
+        return replace(result, cut_s=cut[0][0], cut_bytes=cut[0][1]) if cut else result
     finally:
         listener.close()
 

@@ -2,7 +2,8 @@
 
 The worker reads one job from standard input. A receiver answers `{"port": ...}` when it listens. A sender answers
 `{"ready": true}` when everything is loaded, and waits for a further line before it connects. Each ends with one
-EndpointResult, or with an object whose `error` says why it failed. When standard input ends, the worker gives up.
+EndpointResult, or with an object whose `error` says why it failed. A further line tells the receiver of a timed trial
+that the time is up. When standard input ends, the worker gives up.
 
 nettool's own worker (`toolkit.compare.worker`) and those in `toolkit.compare.peers`, which stand for other programs,
 share this module.
@@ -12,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,9 @@ class SendJob:
     """Connect and send one file.
 
     host, port: of the receiver
-    payload:    path of the file; None for a stream of zeros without an end
+    payload:    path of the file; None for a stream of zeros without an end, or for `time_s`
+    backlog_bytes: see TransportOptions
+    time_s:     how long to send content that the sender makes up from `seed`; None for a file
     plaintext:  whether to ask for a session without encryption
     key:        in hexadecimal digits, if the receiver asks for one
     directory:  where the receiver's file is, for a program that copies it itself
@@ -39,6 +42,9 @@ class SendJob:
     port: int
     payload: str | None
     payload_bytes: int = 0
+    time_s: float | None = None
+    seed: int = 0
+    backlog_bytes: int | None = None
     plaintext: bool = False
     key: str | None = field(default=None, repr=False)
     directory: str | None = None
@@ -50,6 +56,7 @@ class ReceiveJob:
 
     bind:      address to listen on; the testbed fills it in
     directory: where to write the file; None to discard the content
+    is_timed:  whether a line on standard input will ask how much has arrived
     plaintext: whether to allow a session without encryption
 
     The receiver is open to any sender: it listens for one session, on loopback or in a namespace of its own.
@@ -59,6 +66,7 @@ class ReceiveJob:
     directory: str | None
     bind: str = ""
     payload_bytes: int = 0
+    is_timed: bool = False
     plaintext: bool = False
 
 
@@ -107,12 +115,13 @@ def wait_for_go() -> threading.Event:
     return cancelled_with_stdin()
 
 
-def cancelled_with_stdin() -> threading.Event:
-    """An event that is set when standard input ends."""
+def cancelled_with_stdin(on_line: Callable[[], None] = lambda: None) -> threading.Event:
+    """An event that is set when standard input ends. `on_line` is called in another thread, for each further line."""
     is_cancelled = threading.Event()
 
     def watch() -> None:
-        sys.stdin.read()
+        for _ in sys.stdin:
+            on_line()
         is_cancelled.set()
 
     threading.Thread(target=watch, daemon=True).start()

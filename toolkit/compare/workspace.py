@@ -69,13 +69,13 @@ def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[
 
     There is room for the payloads and one copy. The folder is removed however the block ends. Raises TransferError.
     """
-    needed_bytes = sum(sizes) + max(sizes) + _MARGIN_BYTES
+    needed_bytes = sum(sizes) + max(sizes, default=0) + _MARGIN_BYTES
     parent = parent or _default_folder(needed_bytes)
     with ExitStack() as stack:
         try:
             if _free_bytes(parent) < needed_bytes:
                 raise TransferError(
-                    f"{printable(str(parent))} has no room for two files of {format_size(max(sizes))}; "
+                    f"{printable(str(parent))} has no room for two files of {format_size(max(sizes, default=0))}; "
                     "choose another folder with --dir, or a smaller --size"
                 )
             folder = Path(

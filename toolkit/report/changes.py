@@ -66,7 +66,7 @@ def _row(change: CellChange) -> list[str]:
         ratio = format_ratio(change.ratio.value) + ends
     return [
         label(change.path),
-        format_size(change.payload_bytes),
+        _content(change),
         label(change.transport),
         _goodput(change.old_bps, change.verdict == ONLY_NEW),
         _goodput(change.new_bps, change.verdict == ONLY_OLD),
@@ -101,7 +101,12 @@ def _cells(changes: Sequence[CellChange], is_paired: bool) -> str:
 
 
 def _cell(change: CellChange) -> str:
-    return f"{label(change.path)}, {format_size(change.payload_bytes)}, {label(change.transport)}"
+    return f"{label(change.path)}, {_content(change)}, {label(change.transport)}"
+
+
+def _content(change: CellChange) -> str:
+    """The size of the file, or that the trials were timed; both campaigns' for the same time."""
+    return format_size(change.payload_bytes) if change.payload_bytes else "timed"
 
 
 def _why(change: CellChange) -> str:

@@ -31,7 +31,7 @@ from toolkit.report.drawing import (
 )
 from toolkit.report.forest import Scale, format_tick, scale_for
 from toolkit.report.labels import REASONS, label, short_label
-from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def ratios(figure: "Figure", rows: Sequence[Row], styles: Mapping[str, Style]) -
         cell = (row.path, row.payload_bytes)
         if cell != last:
             y, last = y + 1, cell
-            heading = f"{label(row.path)}, {format_size(row.payload_bytes)}"
+            heading = f"{label(row.path)}, {row.content}"
             ground = {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.0}  # the line at 1 would cross the words
             axes.text(scale.low, y + 0.15, heading, va="center", fontsize=8.5, color=INK, bbox=ground)
         y += 1

@@ -19,7 +19,7 @@ from toolkit.compare.rows import Row
 from toolkit.compare.stats import Estimate
 from toolkit.compare.verdict import NO_CLAIM
 from toolkit.errors import UsageError, printable
-from toolkit.units import format_fraction, format_rate, format_seconds
+from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 
 MAX_FILE_BYTES = 256 << 20
 _GIGABYTE = 1e9
@@ -87,6 +87,8 @@ def _row(run: Fields, file_name: str) -> Row:
     return Row(
         path=f"to {target.get('host', 'somewhere')}, {file_name}",
         payload_bytes=size_bytes,
+        content=format_size(size_bytes),
+        content_bytes=size_bytes,
         transport=_label(protocol, end),
         trials=1,
         verified=0,

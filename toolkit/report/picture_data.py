@@ -81,7 +81,7 @@ def of_delay(rows: Sequence[Row]) -> Data:
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    return label(row.path), format_size(row.payload_bytes), label(row.transport)
+    return label(row.path), row.content, label(row.transport)
 
 
 def _rates(estimate: Estimate | None) -> tuple[str, str]:

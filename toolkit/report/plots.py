@@ -23,7 +23,6 @@ from toolkit.output_files import open_output
 from toolkit.report import figures, picture_data
 from toolkit.report.drawing import MARK, WIDTH, Picture, Style, legend_inches, render, styles
 from toolkit.report.labels import label, short_label
-from toolkit.units import format_size
 
 OPTION = "--pictures"
 """The option that names the folder of the pictures."""
@@ -55,7 +54,8 @@ def pictures(summary: Summary) -> list[Picture]:
                 if (trial.path, trial.payload_bytes) == (path, size) and trial.block >= 0 and trial.transport in looks
             ]
             in_cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
-            made += _of_one_cell(_Cell(in_cell, trials, looks), has_goodput=(path, size) not in covered)
+            group = f"{label(path)}, {campaign.content_text(size)}"
+            made += _of_one_cell(group, _Cell(in_cell, trials, looks), has_goodput=(path, size) not in covered)
     return _with_unique_names(campaign.name, made)
 
 
@@ -161,7 +161,7 @@ def _heat_map(campaign: Campaign, rows: Sequence[Row], rival: str, size: int) ->
     return Picture(
         name=f"ratio-{_slug(rival)}",
         group="",
-        title=f"{label(rival)} / {label(campaign.baseline)} over RTT and loss, {format_size(size)}",
+        title=f"{label(rival)} / {label(campaign.baseline)} over RTT and loss, {campaign.content_text(size)}",
         caption=(
             f"Ratio of goodputs: above 1, {label(rival)} is faster. The thick line is the crossover, where both are "
             "equal. Hatched cells have the verdict faster; ratios in brackets are inconclusive or no claim."
@@ -185,7 +185,7 @@ class _Cell:
         return legend_inches([short_label(row.transport) for row in self.rows])
 
 
-def _of_one_cell(cell: _Cell, has_goodput: bool) -> list[Picture]:
+def _of_one_cell(group: str, cell: _Cell, has_goodput: bool) -> list[Picture]:
     if not any(row.goodput_bps for row in cell.rows):
         return []
     made = [
@@ -196,7 +196,6 @@ def _of_one_cell(cell: _Cell, has_goodput: bool) -> list[Picture]:
         _goodput_against_delay(cell),
         _run_order(cell),
     ]
-    group = f"{label(cell.rows[0].path)}, {format_size(cell.rows[0].payload_bytes)}"
     return [replace(picture, group=group) for picture in made if picture is not None]
 
 
@@ -327,7 +326,8 @@ def _grids(campaign: Campaign) -> list[list[str]]:
 
 def _rtt_and_size(campaign: Campaign, path: str, size: int) -> str:
     rtt_ms = campaign.paths[path].rtt_ms
-    return f"{rtt_ms:g} ms, {format_size(size)}" if rtt_ms is not None else format_size(size)
+    content = campaign.content_text(size)
+    return f"{rtt_ms:g} ms, {content}" if rtt_ms is not None else content
 
 
 def _with_unique_names(campaign_name: str, made: Sequence[Picture]) -> list[Picture]:

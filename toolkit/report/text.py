@@ -85,8 +85,9 @@ def caption(campaign: Campaign) -> list[str]:
         return "unknown" if value is None else label(value)
 
     sizes = ", ".join(format_size(size) for size in campaign.sizes)
+    content = f"One file of {sizes}" if campaign.time_s is None else f"Content for {format_seconds(campaign.time_s)}"
     lines = [
-        f"One file of {sizes} in {label(campaign.storage)}.",
+        f"{content} in {label(campaign.storage)}.",
         f"{_blocks_text(campaign)} in random order (seed {campaign.seed}), after one warm-up of each transport.",
         f"{known(host.cores)} cores of {known(host.cpu)}, {known(host.system)} {known(host.kernel)}.",
         f"nettool {known(host.nettool)}, Python {known(host.python)}.",

@@ -121,6 +121,11 @@ class IncomingFile(CachedFile):
         return max(0, self.granted_bytes - max(self.received_bytes, self._reserved_bytes))
 
     @property
+    def hashed_bytes(self) -> int:
+        """How much content is hashed: everything before the first gap."""
+        return self._digest.offset
+
+    @property
     def has_expected_digest(self) -> bool:
         """Whether the sender's digest has come."""
         return self._expected_digest is not None

@@ -11,12 +11,13 @@ sender handles messages from the receiver and reports progress.
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from toolkit.channel import Channel, Extent
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError, printable
-from toolkit.transfer.digest import DEFAULT_ALGORITHM, algorithm_by_name
+from toolkit.transfer.digest import DEFAULT_ALGORITHM, Algorithm, algorithm_by_name
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
@@ -48,7 +49,7 @@ from toolkit.transfer.result import (
 from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
 from toolkit.transfer.session import Role, SessionEndpoint, SessionState
 from toolkit.transfer.source_tree import SourceDirectories
-from toolkit.transfer.sources import CHANGED, FileSource, SourceChangedError, StreamSlice, StreamSource
+from toolkit.transfer.sources import CHANGED, FileSource, SourceChangedError, Stream, StreamSlice, StreamSource
 
 MIN_SLICE_BYTES = 1 << 16
 MAX_SLICE_BYTES = 1 << 24
@@ -66,12 +67,14 @@ class SendOptions:
     recursive:   whether directories are sent, with everything in them
     stream_name: the name that standard input, given as "-", has at the receiver
     stream_fd:   the descriptor to read standard input from
+    open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
     """
 
     digest: str = DEFAULT_ALGORITHM
     recursive: bool = False
     stream_name: str = "stdin"
     stream_fd: int = 0
+    open_stream: Callable[[Algorithm], Stream] | None = None
 
 
 @dataclass(slots=True)
@@ -323,7 +326,8 @@ class SendSession:
         """Hand a stream to the channel; its digest, None if it does not arrive, as `_send_file`."""
         origin = group.sources[index].origin
         if origin is None:
-            return self._send_slices(group, index, StreamSource(self._options.stream_fd, self._algorithm))
+            make = self._options.open_stream or partial(StreamSource, self._options.stream_fd)
+            return self._send_slices(group, index, make(self._algorithm))
         try:
             descriptor = origin.open()
             try:
@@ -334,7 +338,7 @@ class SendSession:
             self._endpoint.send(Withdraw(group.first_id + index, error.reason))
             return None
 
-    def _send_slices(self, group: _OfferedGroup, index: int, stream: StreamSource) -> FileDigest | None:
+    def _send_slices(self, group: _OfferedGroup, index: int, stream: Stream) -> FileDigest | None:
         entry, file_id = group.sources[index].entry, group.first_id + index
         while not group.is_refused(index):
             stream_slice = stream.next_slice()

@@ -13,7 +13,7 @@ import select
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from toolkit.channel import Extent
 from toolkit.errors import TransferError, printable
@@ -299,8 +299,20 @@ class StreamSlice:
         """See ExtentSource; the channel holds the only reference."""
 
 
+class Stream(Protocol):
+    """Content that can be read only once and whose size is known only at its end; `size_bytes` is what was read."""
+
+    size_bytes: int
+
+    def next_slice(self) -> StreamSlice | None:
+        """The next slice; None if there is nothing yet, an empty one at the end. Raises TransferError."""
+
+    def digest(self) -> bytes:
+        """The digest of everything read."""
+
+
 class StreamSource:
-    """A source that can be read only once and whose size is known only at its end.
+    """A Stream from a descriptor: a source that can be read only once and whose size is known only at its end.
 
     origin:     the file that the descriptor is open for; None for standard input
     size_bytes: how much was read so far

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tcp_controls import default_control
+from toolkit.channel import Address
 from toolkit.compare import plan as plan_module
 from toolkit.compare import scenario as scenario_module
 from toolkit.compare.host_info import offers_tcp_control
@@ -106,6 +107,25 @@ def test_either_a_budget_or_a_number_of_blocks(tmp_path: Path) -> None:
     assert Scenario("loopback", budget="60s").merged_with(read_scenario(file)).plan().budget_s == 60.0
 
 
+def test_either_a_time_or_sizes(tmp_path: Path) -> None:
+    plan = Scenario("link", transports="tcp,udp", time="2s").plan()
+    assert (plan.time_s, list(plan.sizes), plan.file_sizes) == (2.0, [0], [])
+    assert plan_of_record(plan.campaign("memory")) == plan
+    file = tmp_path / "s.toml"
+    file.write_text('kind = "link"\ntime = "2s"\ntransports = "tcp,udp"\n')
+    assert Scenario("link").merged_with(read_scenario(file)).plan().time_s == 2.0
+    sized = Scenario("link", sizes=("1MiB",)).merged_with(read_scenario(file)).plan()
+    assert (sized.time_s, sized.file_sizes) == (None, [1 << 20])
+    for wrong, says in (
+        (replace(Scenario("link", time="2s"), sizes=("1MiB",)), "give one"),
+        (Scenario("link", time="1ms"), "--time must be"),
+        (Scenario("remote", time="2s", address=Address("192.0.2.1", 9)), "share a clock"),
+        (Scenario("loopback", time="2s", transports="tcp,cp"), "leave cp out"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            wrong.plan()
+
+
 def test_bench_has_scenarios() -> None:
     assert {path.stem for path in SCENARIOS} >= {"loopback", "lan", "lossy"}
 
@@ -154,6 +174,7 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
         ('margin = "51%"', "--margin must be"),
         ("repeats = 0", "--repeat must be"),
         ("budget = 60", "the wrong type"),
+        ("time = 2", "the wrong type"),
         ('budget = "0s"', "--budget must be"),
         ('budget = "1000h"', "--budget must be"),
         ('budget = "1min"\nrepeats = 5', "--repeat fixes"),

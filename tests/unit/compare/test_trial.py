@@ -91,6 +91,43 @@ def test_conditions_are_recorded_and_a_busy_machine_is_marked(tmp_path: Path) ->
     )
 
 
+def timed(tmp_path: Path, receiver: EndpointResult, sender: EndpointResult = SENDER) -> Trial:
+    testbed = cast(Any, FakeTestbed(LINK, sender, receiver, BALANCED))
+    runner = TrialRunner(testbed, Workspace(tmp_path, "memory"), time_s=0.5, seed=3)
+    return runner.run(TrialSpec(2, parse_transports("udp")[0], 0), 7, link_seed=5)
+
+
+def test_a_timed_trial_counts_what_had_arrived_when_the_time_was_up(tmp_path: Path) -> None:
+    recorded = timed(tmp_path, replace(RECEIVER, cut_s=100.5, cut_bytes=400_000))
+    assert (recorded.payload_bytes, recorded.content_bytes, recorded.error) == (0, SIZE, None)
+    assert recorded.seconds == pytest.approx(0.5)
+    assert recorded.goodput_bps == pytest.approx(8 * 400_000 / 0.5)
+    assert recorded.cost.wire_bytes_per_payload_byte == pytest.approx(1.1)  # of all that was sent
+    assert recorded.series is not None
+    assert (recorded.series.t_s[-1], recorded.series.delivered_bytes[-1]) == (0.5, 400_000)
+    assert recorded.reasons is not None
+    assert sum(recorded.reasons.by_kind().values()) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "sender", "error"),
+    [
+        (replace(RECEIVER, cut_s=100.5, cut_bytes=0), SENDER, "nothing had arrived"),
+        (RECEIVER, SENDER, "before its time was up"),
+        (replace(RECEIVER, cut_s=100.5, cut_bytes=5, digest="01"), SENDER, "content differs"),
+        (replace(RECEIVER, cut_s=100.5, cut_bytes=5), replace(SENDER, error="it broke"), "it broke"),
+    ],
+)
+def test_a_timed_trial_fails_as_a_whole(
+    tmp_path: Path, receiver: EndpointResult, sender: EndpointResult, error: str
+) -> None:
+    recorded = timed(tmp_path, receiver, sender)
+    assert not recorded.verified
+    assert (recorded.seconds, recorded.goodput_bps, recorded.series) == (None, None, None)
+    assert recorded.error is not None
+    assert error in recorded.error
+
+
 def test_a_verified_transfer(tmp_path: Path) -> None:
     recorded = trial(tmp_path)
     assert (recorded.block, recorded.position, recorded.transport, recorded.link_seed) == (2, 7, "udp-bbr", 5)

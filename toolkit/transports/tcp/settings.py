@@ -36,6 +36,8 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
         _set_congestion_control(sock, options.congestion_control)
     if options.rate_bps is not None:
         _set_rate(sock, options.rate_bps / options.streams)
+    if options.backlog_bytes is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, options.backlog_bytes)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))

@@ -31,8 +31,7 @@ from toolkit.transports.udp.statistics import statistics_of
 BACKLOG_BYTES: Final = 4 << 20
 """A send waits while more content than this is unsent, or more bytes of messages are unacknowledged."""
 MAX_BACKLOG_BYTES: Final = 64 << 20
-"""On a long path, two congestion windows of content may be unsent, up to this: a lost announcement arrives again before
-its content does."""
+"""On a long path, two congestion windows may be unsent, up to this: lost announcements come again before content."""
 MAX_QUEUED_BYTES: Final = 16 << 20
 """Most bytes of messages to queue for `receive`; further messages stay in the engine, which blocks the peer."""
 _MESSAGE_OVERHEAD_BYTES: Final = 64
@@ -82,6 +81,7 @@ class UdpChannel:
         self._outgoing = outgoing
         self._peer = peer
         self._security = security
+        self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
         self._wake_pair = wake_pair
         self._log = log
         self._on_close_sent = on_close_sent
@@ -261,7 +261,7 @@ class UdpChannel:
             self._connection.send_message(_ANNOUNCEMENTS + encode_announcements(batch))
 
     def _has_backlog(self) -> bool:
-        return self._connection.has_unsent(BACKLOG_BYTES, MAX_BACKLOG_BYTES) or self._has_message_backlog()
+        return self._connection.has_unsent(self.backlog_bytes, MAX_BACKLOG_BYTES) or self._has_message_backlog()
 
     def _has_message_backlog(self) -> bool:
         return self._connection.unacked_message_bytes > BACKLOG_BYTES

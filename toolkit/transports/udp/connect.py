@@ -175,6 +175,8 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     security = SessionSecurity.of(keys, options.credential.method)
     channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log)
     try:
+        if options.backlog_bytes is not None:
+            channel.backlog_bytes = options.backlog_bytes
         channel.begin_log()
         channel.pump()
         attempt.keep_token(server.return_token)  # while the server works on FINISH
