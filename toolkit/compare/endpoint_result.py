@@ -24,7 +24,8 @@ class Samples:
     retransmitted_packets:    so far
     recovering_s:             time spent in loss recovery so far
     receiver_limited_s:       time for which the receive window or the send buffer limited the sender, so far
-    busy_s:                   processor time, and time spent waiting for a processor, so far
+    busy_s:                   processor time so far
+    waiting_s:                time spent waiting for a processor, so far; empty from an endpoint that does not know
     """
 
     t_s: Sequence[float]
@@ -35,6 +36,7 @@ class Samples:
     recovering_s: Sequence[float]
     receiver_limited_s: Sequence[float]
     busy_s: Sequence[float]
+    waiting_s: Sequence[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from toolkit.errors import UsageError
 from toolkit.netmodel.ideal import ideal_bytes
 from toolkit.netmodel.notation import LinkText, link_spec
 from toolkit.netmodel.profiles import profile
-from toolkit.netmodel.spec import LAN, LinkSpec, queue_limit_bytes
+from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
 from toolkit.units import format_duration_ns, format_fraction, format_rate, format_size
 
 LOOPBACK, LAN_KIND, LINK, REMOTE = "loopback", "lan", "link", "remote"
@@ -49,9 +49,12 @@ class BenchPath:
         """Share of packets lost on the way from the sender to the receiver, bursts included."""
         if self.spec is None:
             return 0.0
-        path = self.spec.forward
-        bursts = path.burst.mean_loss if path.burst else 0.0
-        return 1 - (1 - path.loss) * (1 - path.corrupt) * (1 - bursts)
+        return _loss(self.spec.forward)
+
+    @property
+    def round_trip_loss(self) -> float:
+        """Share of packets of which either the packet or its answer is lost."""
+        return 0.0 if self.spec is None else 1 - (1 - _loss(self.spec.forward)) * (1 - _loss(self.spec.backward))
 
     @property
     def ideal_bps(self) -> float | None:
@@ -88,6 +91,11 @@ class BenchPath:
             values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             words += [option if each is True else f"{option} {each!s}" for each in values]
         return " ".join(words)
+
+
+def _loss(path: PathSpec) -> float:
+    bursts = path.burst.mean_loss if path.burst else 0.0
+    return 1 - (1 - path.loss) * (1 - path.corrupt) * (1 - bursts)
 
 
 def _queue(spec: LinkSpec) -> str | None:

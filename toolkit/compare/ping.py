@@ -1,13 +1,16 @@
 """The queueing delay that a transfer causes: an ICMP echo beside it every 20 ms, from a thread of its own.
 
 The kernel at the far end answers, and the local kernel timestamps the reply on arrival, so that neither waits for a
-process. By how much the median exceeds the path's own round trip is the queue that every other flow would wait in.
+process. A ping that finds the queue full is lost, and counts too. By how much the median exceeds the path's own round
+trip is the queue that every other flow would wait in.
 """
 
+import math
 import socket
 import statistics
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from toolkit.compare.records import DelaySummary
@@ -27,6 +30,28 @@ class Pings(NamedTuple):
 
 
 NO_PINGS = Pings(0, 0, 0)
+
+
+def delay_summary(
+    round_trips_ms: Sequence[float], lost: int, base_ms: float | None, loss: float = 0.0
+) -> DelaySummary | None:
+    """The delay that these pings show; None without any reply.
+
+    lost: pings without a reply. Those beyond what random `loss` explains, by two standard deviations, were dropped by a
+          full queue. What they would have waited is not known: at least as long as any other, which is how they count.
+    """
+    if not round_trips_ms:
+        return None
+    sent = len(round_trips_ms) + lost
+    by_chance = sent * loss + 2 * math.sqrt(sent * loss * (1 - loss))
+    dropped = max(0, lost - math.ceil(by_chance))
+    waits_ms = [*round_trips_ms, *[max(round_trips_ms)] * dropped]
+    return DelaySummary(
+        base_ms=min(round_trips_ms) if base_ms is None else base_ms,
+        median_ms=statistics.median(waits_ms),
+        p95_ms=quantile(waits_ms, 0.95),
+        lost=dropped,
+    )
 
 
 class Pinger:
@@ -60,16 +85,14 @@ class Pinger:
         self._probe.receive(0.0)
         return Pings(self._probe.sent, len(self._probe.round_trips_ns), self._probe.replies)
 
-    def delay(self, base_ms: float | None) -> DelaySummary | None:
-        """The round trips so far; None without any reply. `base_ms` defaults to the shortest round trip."""
+    def delay(self, base_ms: float | None, loss: float = 0.0) -> DelaySummary | None:
+        """The round trips so far; None without any reply.
+
+        base_ms: defaults to the shortest round trip
+        loss:    share of pings that the path loses at random
+        """
         round_trips_ms = [round_trip_ns / 1e6 for round_trip_ns in self._probe.round_trips_ns]
-        if not round_trips_ms:
-            return None
-        return DelaySummary(
-            base_ms=min(round_trips_ms) if base_ms is None else base_ms,
-            median_ms=statistics.median(round_trips_ms),
-            p95_ms=quantile(round_trips_ms, 0.95),
-        )
+        return delay_summary(round_trips_ms, self._probe.lost, base_ms, loss)
 
     def _run(self) -> None:
         next_s = time.monotonic()

@@ -264,6 +264,8 @@ class TimeSplit:
     recovery_s: float = 0.0
     window_limited_s: float = 0.0
     cpu_bound_s: float = 0.0
+    waiting_s: float = 0.0
+    congestion_limited_s: float = 0.0
     tail_s: float = 0.0
     steady_s: float = 0.0
 
@@ -279,11 +281,12 @@ class TimeSplit:
 
 @dataclass(frozen=True, slots=True)
 class DelaySummary:
-    """Round trips of a ping beside the transfer. base_ms: without any queue."""
+    """Round trips of a ping beside the transfer (`toolkit.compare.ping`). base_ms: without any queue."""
 
     base_ms: float
     median_ms: float
     p95_ms: float
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,10 +309,7 @@ class BackgroundFlowResult:
 
 @dataclass(frozen=True, slots=True)
 class TrialSeries:
-    """The course of a transfer for plots: columns of equal length, None where a value is not known.
-
-    delivered_bytes: payload acknowledged so far
-    """
+    """The course of a transfer, as columns of equal length; None where a value is not known. Delivered is payload."""
 
     t_s: Sequence[float]
     delivered_bytes: Sequence[float | None] = ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from toolkit.compare.drift import drift
+from toolkit.compare.explanation import Facts, explanation_of_all, facts_of, mean_split
 from toolkit.compare.pairs import PairedTrials, goodput_bps
 from toolkit.compare.paths import LINK
 from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSplit, Trial
@@ -53,7 +54,7 @@ class Row:
     content_bytes:    sent in a trial; in timed trials, all of it, also what arrived after the time
     regime:           None in timed trials; SHORT where handshake, ramp-up and tail took most of the time, else STEADY
     resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
-    reasons, why:     where the time of the median trial went, and the sentence that explains it
+    reasons, why:     where the time went, the mean over all trials with enough samples, and a sentence about all trials
     """
 
     path: str
@@ -104,7 +105,10 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     is_yardstick = cell.campaign.transports[label].is_yardstick
     is_compared = verdict is not None or is_yardstick
     ratios, censored = cell.pairs(label) if is_compared else ([], 0)
-    middle = median_trial(good)
+    path, setting = cell.campaign.paths[cell.path], cell.campaign.transports[label]
+    known = [facts_of(trial, path, setting.congestion_control) for trial in good]
+    facts = [each for each in known if each is not None]
+    why = explanation_of_all(facts) if len(facts) > 1 else "".join(trial.why for trial in good[:1])
     first_look = cell.campaign.first_look
     return Row(
         path=cell.path,
@@ -132,9 +136,9 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         resolution=verdict.resolution if verdict is not None else None,
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         drift=_drift(cell, trials),
-        regime=_regime(middle) if cell.campaign.time_s is None else None,
-        reasons=middle.reasons if middle is not None else None,
-        why=middle.why if middle is not None else next((t.error for t in trials if t.error), ""),
+        regime=_regime(facts) if cell.campaign.time_s is None else None,
+        reasons=mean_split(facts),
+        why=why or next((t.error for t in trials if t.error), ""),
         retransmitted_packets=_median([t.retransmitted_packets for t in good]),
         resent_per_lost=_resent_per_lost(good) if cell.campaign.paths[cell.path].kind == LINK else None,
         wire_bytes_per_payload_byte=_median([t.cost.wire_bytes_per_payload_byte for t in good]),
@@ -160,10 +164,12 @@ def _drift(cell: PairedTrials, trials: Sequence[Trial]) -> float | None:
     return found.factor if found is not None and found.p <= ERROR / rows else None
 
 
-def _regime(trial: Trial | None) -> str | None:
-    if trial is None or trial.reasons is None or not trial.seconds:
+def _regime(facts: Sequence[Facts]) -> str | None:
+    """SHORT if most transfers are; one of which there are too few samples is."""
+    if not facts:
         return None
-    return SHORT if trial.reasons.startup_s > _SHORT_SHARE * trial.seconds else STEADY
+    short = sum(each.reasons is None or each.reasons.startup_s > _SHORT_SHARE * each.seconds for each in facts)
+    return SHORT if 2 * short > len(facts) else STEADY
 
 
 def _delay(good: Sequence[Trial]) -> RowDelay | None:

@@ -17,13 +17,12 @@ MAX_SAMPLES = 400
 _SCHEDSTAT = Path("/proc/self/schedstat")
 
 
-def busy_seconds() -> float:
-    """How long this process has had work so far: time on a processor, and time waiting for one."""
+def waiting_seconds() -> float:
+    """How long the main thread of this process has waited for a processor so far; 0 if the system does not tell."""
     try:
-        waiting_ns = int(_SCHEDSTAT.read_text().split()[1])
+        return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
-        waiting_ns = 0
-    return time.process_time() + waiting_ns / 1e9
+        return 0.0
 
 
 class Sampler:
@@ -35,7 +34,7 @@ class Sampler:
         self._statistics = statistics
         self._interval_s = FIRST_INTERVAL_S
         self._rows: list[tuple[float, ...]] = []
-        self._busy_origin_s = busy_seconds()
+        self._busy_origin_s, self._waiting_origin_s = time.process_time(), waiting_seconds()
         self._recovering_s = self._receiver_limited_s = 0.0
         self._retransmitted = 0.0
         self._recovering_until_s = 0.0
@@ -86,7 +85,8 @@ class Sampler:
                 retransmitted,
                 self._recovering_s,
                 self._receiver_limited_s,
-                busy_seconds() - self._busy_origin_s,
+                time.process_time() - self._busy_origin_s,
+                waiting_seconds() - self._waiting_origin_s,
             )
         )
         if len(self._rows) >= MAX_SAMPLES:

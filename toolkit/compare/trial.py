@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from toolkit.compare.background_flow import BackgroundFlow
 from toolkit.compare.conditions import TrialConditions, socket_settings
 from toolkit.compare.device import DeviceSettings
-from toolkit.compare.diagnosis import Facts, busy_share, explanation, on_sender_clock, split_time, thinned
+from toolkit.compare.diagnosis import MIN_SAMPLES, on_sender_clock, split_time, thinned
 from toolkit.compare.endpoint_result import EndpointResult, Samples
+from toolkit.compare.explanation import Facts, explanation, facts_of
 from toolkit.compare.machine_load import MachineLoad, load_between
 from toolkit.compare.packet_audit import has_host_drops, has_self_loss, is_balanced
 from toolkit.compare.paths import LINK, PAYLOAD_SHARE, REMOTE, BenchPath
@@ -164,16 +165,11 @@ class TrialRunner:
     ) -> Trial:
         sender, receiver, path, ledger = outcome.sender, outcome.receiver, self.testbed.path, outcome.ledger
         arrived = _arrived(spec.payload_bytes, outcome) if self.time_s is None else _arrived_in_time(outcome)
-        facts, series = None, None
+        kept = None
         if arrived.seconds is not None and sender.series is not None:
             kept = sender.series if self.time_s is None else until(sender.series, arrived.seconds)
-            series = thinned(kept, arrived.size_bytes)
-            facts = _facts(path, arrived, kept, outcome)
-        why = explanation(facts) if facts is not None else ""
-        if facts is not None and outcome.background_flow is not None:
-            why = f"It shared the path with another flow. {why}"
         rtt_ms = self.probe.rtt_ms if self.probe is not None else None
-        return Trial(
+        trial = Trial(
             block=spec.block,
             position=position,
             transport=spec.setting.label,
@@ -188,12 +184,10 @@ class TrialRunner:
             ledger=ledger,
             cost=_cost(outcome, spec.payload_bytes or sender.size_bytes or 0),
             retransmitted_packets=sender.packets_retransmitted,
-            reasons=_rounded(facts.reasons) if facts is not None else None,
-            why=why,
-            delay=pinger.delay(rtt_ms.median if rtt_ms is not None else None) if pinger is not None else None,
+            reasons=_reasons(path, arrived, kept, outcome),
+            delay=pinger.delay(rtt_ms.median if rtt_ms is not None else None, path.round_trip_loss) if pinger else None,
             competitor=outcome.background_flow,
-            series=series,
-            marks=list(self._marks(spec.setting, facts, outcome)),
+            series=thinned(kept, arrived.size_bytes) if kept is not None else None,
             link_seed=link_seed if ledger is not None else None,
             conditions=TrialConditions(
                 sender=socket_settings(sender),
@@ -203,6 +197,11 @@ class TrialRunner:
                 load=outcome.load,
             ),
         )
+        facts = facts_of(trial, path.record(), spec.setting.congestion_control)
+        why = explanation(facts) if facts is not None else ""
+        if facts is not None and outcome.background_flow is not None:
+            why = f"It shared the path with another flow. {why}"
+        return replace(trial, why=why, marks=list(self._marks(spec.setting, facts, outcome)))
 
     def _marks(self, setting: Setting, facts: Facts | None, outcome: _Outcome) -> Iterator[str]:
         """What makes the trial less trustworthy (docs/data-format.md)."""
@@ -210,9 +209,9 @@ class TrialRunner:
         if setting.program is not None and outcome.sender.is_unreliable:
             yield UNRELIABLE
         # On other paths the processors are part of what is compared, and the explanation says that they were the limit.
-        if facts is not None and path.kind == LINK and facts.ideal_bps is not None:
+        if facts is not None and facts.reasons is not None and path.kind == LINK and facts.ideal_bps is not None:
             is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
-            if is_slower and facts.reasons.cpu_bound_s > _CPU_SHARE * facts.seconds:
+            if is_slower and facts.reasons.cpu_bound_s + facts.reasons.waiting_s > _CPU_SHARE * facts.seconds:
                 yield CPU_BOUND
         if has_self_loss(ledger, outcome.sender):
             yield SELF_LOSS
@@ -280,26 +279,16 @@ def _arrived_in_time(outcome: _Outcome) -> _Arrived:
     return _Arrived(receiver.cut_bytes, seconds, rate_of(receiver.cut_bytes, seconds))
 
 
-def _facts(path: BenchPath, arrived: _Arrived, series: Samples, outcome: _Outcome) -> Facts:
-    sender, receiver = outcome.sender, outcome.receiver
-    size, seconds, goodput_bps = arrived.size_bytes, arrived.seconds or 0.0, arrived.goodput_bps or 0.0
-    receiver_series = on_sender_clock(sender, receiver)
+def _reasons(path: BenchPath, arrived: _Arrived, series: Samples | None, outcome: _Outcome) -> TimeSplit | None:
+    """Where the time went; None if the transfer failed, or too few samples show it."""
+    sender, seconds = outcome.sender, arrived.seconds
+    if seconds is None or series is None or len(series.t_s) < MIN_SAMPLES:
+        return None
+    receiver = on_sender_clock(sender, outcome.receiver)
     rtt_s = path.rtt_s or (sender.rtt_min_ms or 0.0) / 1e3
-    busy_receiver = 0.0
-    if receiver_series is not None and receiver.seconds is not None:
-        busy_receiver = busy_share(receiver_series, receiver.seconds)
-    return Facts(
-        congestion_control=sender.congestion_control or "",
-        seconds=seconds,
-        goodput_bps=goodput_bps,
-        reasons=split_time(seconds, sender.connect_s or 0.0, size, series, receiver_series, path.ideal_bps, rtt_s),
-        retransmitted_packets=sender.packets_retransmitted or 0,
-        ideal_bps=path.ideal_bps,
-        loss=path.loss,
-        rtt_s=rtt_s,
-        busy_sender=busy_share(series, seconds),
-        busy_receiver=busy_receiver,
-    )
+    connect_s, size = sender.connect_s or 0.0, arrived.size_bytes
+    split = split_time(seconds, connect_s, size, series, receiver, path.ideal_bps, rtt_s)
+    return TimeSplit(**{kind: round(value, 6) for kind, value in split.by_kind().items()})
 
 
 def _cost(outcome: _Outcome, size: int) -> TrialCost:
@@ -313,7 +302,3 @@ def _cost(outcome: _Outcome, size: int) -> TrialCost:
         peak_memory_bytes_receiver=receiver.peak_memory_bytes,
         wire_bytes_per_payload_byte=None if wire_bytes is None else wire_bytes / size,
     )
-
-
-def _rounded(reasons: TimeSplit) -> TimeSplit:
-    return TimeSplit(**{kind: round(value, 6) for kind, value in reasons.by_kind().items()})

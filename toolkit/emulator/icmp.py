@@ -43,8 +43,14 @@ class EchoProbe:
         self._address = address
         self._identifier = identifier
         self._is_raw = sock.type == socket.SOCK_RAW
+        self._last_answered_ns = 0
         self._sent_ns: dict[int, int] = {}  # by sequence number, of the requests without a reply
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+    @property
+    def lost(self) -> int:
+        """Requests without a reply that were sent before one that has a reply; later ones may still get theirs."""
+        return sum(sent_ns < self._last_answered_ns for sent_ns in self._sent_ns.values())
 
     def send(self) -> None:
         """Send one request. A request that the kernel refuses (no buffer, no route) does not count."""
@@ -69,6 +75,7 @@ class EchoProbe:
                 continue
             self.replies += 1
             sent_ns = self._sent_ns.pop(sequence, None)
+            self._last_answered_ns = max(self._last_answered_ns, sent_ns or 0)
             if sent_ns is not None and ancillary:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
                 self.round_trips_ns.append(max(0, seconds * 10**9 + nanoseconds - sent_ns))

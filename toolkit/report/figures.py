@@ -48,6 +48,8 @@ _REASON_STYLES = {
     "recovery_s": ("#c44a4a", "xx"),
     "window_limited_s": ("#b8489a", "\\\\\\"),
     "cpu_bound_s": ("#8a5a3c", "++"),
+    "waiting_s": ("#a98467", "oo"),
+    "congestion_limited_s": ("#d98a3d", "//"),
     "steady_s": ("#8fa3b5", ""),
     "tail_s": ("#4f6d8f", "||"),
 }

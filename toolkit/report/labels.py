@@ -20,6 +20,8 @@ REASONS = {
     "recovery_s": "recovery",
     "window_limited_s": "window-limited",
     "cpu_bound_s": "CPU-bound",
+    "waiting_s": "waiting for CPU",
+    "congestion_limited_s": "congestion-limited",
     "steady_s": "steady",
     "tail_s": "tail",
 }

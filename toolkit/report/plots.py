@@ -219,7 +219,7 @@ def _time_split(cell: _Cell) -> Picture | None:
         name="time",
         group="",
         title="Where the time went",
-        caption="The median transfer of each transport, from the first connect to the verified digest.",
+        caption="Mean over the transfers of each transport, from the first connect to the verified digest.",
         size=(WIDTH, 0.55 + figures.reasons_inches(rows) + _ROW_INCHES * len(rows)),
         draw=partial(figures.time_split, rows=rows),
         data=picture_data.of_time(rows),

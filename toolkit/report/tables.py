@@ -170,7 +170,7 @@ def _reasons(rows: Sequence[Row]) -> Table:
         *((Column(name, True), partial(_share, key=key)) for key, name in REASONS.items()),
         (Column("regime"), lambda row: _text(row.regime or "")),
     ]
-    note = "Shares of the time of the median trial. "
+    note = "Mean over the trials of which there are at least 20 samples. "
     note += "Regime: a short transfer spends most of its time on handshake, ramp-up and tail."
     return _build(REASON, "Where the time went", note, [*_keys(rows), *columns], timed)
 

@@ -1,13 +1,13 @@
-"""Where the time of a transfer goes: samples with a known story, and the sentence made from them."""
+"""Where the time of a transfer goes: samples with a known story."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from toolkit.compare.diagnosis import Facts, explanation, loss_response_bps, scale_to_payload, split_time, thinned
+from toolkit.compare.diagnosis import loss_response_bps, scale_to_payload, split_time, thinned
 from toolkit.compare.endpoint_result import Samples
 from toolkit.compare.records import TimeSplit
 
@@ -28,6 +28,7 @@ def samples(rate: ArrayLike = 90e6, **changed: ArrayLike) -> Samples:
         "recovering_s": 0.0,
         "receiver_limited_s": 0.0,
         "busy_s": 0.1 * TIMES,
+        "waiting_s": 0.0,
         **changed,
     }
     return Samples(**{name: as_column(value) for name, value in columns.items()})
@@ -55,11 +56,24 @@ def test_ramp_up_ends_when_the_rate_reaches_its_later_average() -> None:
     assert reasons.ramp_up_s == pytest.approx(1.4, abs=0.15)
 
 
-def test_a_low_rate_is_recovery_only_with_losses() -> None:
-    resent = np.floor(TIMES * 10)
-    assert split(samples(5e6, retransmitted_packets=resent)).recovery_s > 0.9 * SECONDS
-    assert split(samples(5e6)).recovery_s == 0
-    assert split(samples(90e6, retransmitted_packets=resent)).recovery_s == 0
+def test_recovery_is_being_in_recovery_at_a_low_rate() -> None:
+    """It once began with the first retransmission and never ended."""
+    resent = np.minimum(TIMES * 100, 10)
+    recovering = np.clip(TIMES - 1, 0, 1)
+    reasons = split(samples(5e6, retransmitted_packets=resent, recovering_s=recovering))
+    assert reasons.recovery_s == pytest.approx(1.0, abs=0.05)
+    assert reasons.congestion_limited_s == pytest.approx(SECONDS - CONNECT_S - 1, abs=0.1)
+    full = split(samples(90e6, retransmitted_packets=resent, recovering_s=recovering))
+    assert (full.recovery_s, full.congestion_limited_s) == (0, 0)
+
+
+def test_waiting_for_a_processor_is_not_using_one() -> None:
+    waiting = split(samples(20e6, busy_s=0.5 * TIMES, waiting_s=0.45 * TIMES))
+    assert waiting.cpu_bound_s == 0
+    assert waiting.waiting_s > 0.9 * SECONDS
+    assert split(samples(20e6, busy_s=0.5 * TIMES, waiting_s=0.2 * TIMES)).waiting_s == 0
+    receiver = samples(busy_s=0.1 * TIMES, waiting_s=0.8 * TIMES)
+    assert split(samples(20e6), receiver=receiver).waiting_s > 0.9 * SECONDS
 
 
 def test_on_a_path_without_a_limit_the_transport_says_when_it_recovers() -> None:
@@ -99,37 +113,6 @@ def test_a_recorded_series_has_at_most_200_points_and_both_ends() -> None:
     columns = (series.t_s, series.delivered_bytes, series.congestion_window_bytes, series.rtt_ms)
     assert {len(column) for column in columns} == {200}
     assert (series.delivered_bytes[0], series.delivered_bytes[-1]) == (0, 10**6)
-
-
-FACTS = Facts("cubic", 10.0, 3.5e6, TimeSplit(), 33, 95e6, 0.01, 0.04, 0.1, 0.1)
-LOSSY = TimeSplit(ramp_up_s=0.5, recovery_s=9.5)
-STEADY = TimeSplit(steady_s=10.0)
-
-
-@pytest.mark.parametrize(
-    ("facts", "says"),
-    [
-        (replace(FACTS, reasons=LOSSY), "at 1% loss and 40 ms, cubic can reach 3.51 Mbit/s"),
-        (replace(FACTS, reasons=LOSSY, loss=0.0), "its queue overflowed"),
-        (replace(FACTS, reasons=LOSSY, congestion_control="bbr"), "33 packets resent"),
-        (
-            replace(FACTS, reasons=TimeSplit(cpu_bound_s=8.0, steady_s=2.0), busy_receiver=0.97),
-            "the receiver was busy for 97%",
-        ),
-        (
-            replace(FACTS, reasons=TimeSplit(handshake_s=3.0, ramp_up_s=6.0, steady_s=1.0)),
-            "ended before it reached full speed",
-        ),
-        (replace(FACTS, reasons=TimeSplit(window_limited_s=7.0, steady_s=3.0)), "filling the path takes 463.9 KiB"),
-        (replace(FACTS, reasons=STEADY, goodput_bps=94e6), "It filled the path: 99%"),
-        (replace(FACTS, reasons=STEADY, ideal_bps=None), "the two endpoints set the pace"),
-        (replace(FACTS, reasons=STEADY, goodput_bps=50e6), "53% of what the path carries"),
-    ],
-)
-def test_the_explanation_names_the_largest_part(facts: Facts, says: str) -> None:
-    text = explanation(facts)
-    assert says in text
-    assert text.endswith(".")
 
 
 def test_the_models_give_the_published_figures() -> None:

@@ -137,7 +137,7 @@ def test_a_verified_transfer(tmp_path: Path) -> None:
     assert recorded.cost.wire_bytes_per_payload_byte == pytest.approx(1.1)
     assert recorded.reasons is not None
     assert recorded.reasons.handshake_s == 0.05
-    assert "of what the path carries" in recorded.why
+    assert recorded.why == "It was held back by bbr for 94% of the time (3 packets resent)."
     assert recorded.series is not None
     assert recorded.series.delivered_bytes[-1] == SIZE
     assert recorded.sender == replace(SENDER, series=None)
