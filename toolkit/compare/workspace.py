@@ -20,7 +20,7 @@ from toolkit.units import format_size
 _MEMORY_FOLDER = Path("/dev/shm")
 _MARGIN_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
-_WARM_BYTES = 64 << 20
+WARM_BYTES = 64 << 20
 """Memory that is touched for the buffers of the next two processes and of their sockets."""
 _POPULATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
 
@@ -47,7 +47,7 @@ class Workspace:
         So no transfer pays for memory that is used for the first time, and none can find the content of an earlier one.
         Raises TransferError.
         """
-        mmap.mmap(-1, _WARM_BYTES, flags=_POPULATE).close()
+        mmap.mmap(-1, WARM_BYTES, flags=_POPULATE).close()
         kept = self.received / self.payload(size_bytes).name
         zeros = memoryview(bytes(_CHUNK_BYTES))
         try:

@@ -34,7 +34,7 @@ def test_the_file_that_is_replaced_becomes_the_new_one(is_there: bool, tmp_path:
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
-def test_more_storage_than_the_file_needs_does_not_pass_for_the_file(tmp_path: Path) -> None:
+def test_more_storage_than_the_file_needs_is_cut(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(6))
-    assert receive(tmp_path) is EntryStatus.FAILED
-    assert list(tmp_path.iterdir()) == []
+    assert receive(tmp_path) is EntryStatus.OK
+    assert (tmp_path / "a").read_bytes() == CONTENT
