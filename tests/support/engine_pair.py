@@ -19,6 +19,7 @@ from toolkit.rudp.aead_protection import KEY_UPDATE_PACKETS, AeadProtection
 from toolkit.rudp.batch import MAX_SEGMENTS, Batch
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.control_packets import FinishPacket
 from toolkit.rudp.observer import ConnectionObserver
 from toolkit.rudp.protection import PacketProtection, Unprotected
 from toolkit.rudp.state import ConnectionState
@@ -150,7 +151,7 @@ class Pair:
             DATAGRAM_BYTES,
             self.now_ns,
             near_protection,
-            finish,
+            FinishPacket(finish),
             near_observer,
         )
         near.start(far_config.receive_window_bytes)

@@ -52,7 +52,7 @@ class Connection:
         peer_datagram_bytes: int,
         now_ns: int,
         protection: PacketProtection,
-        finish: bytes | None = None,
+        finish: FinishPacket | None = None,
         observer: ConnectionObserver | None = None,
         peer_address: PeerAddress | None = None,
         rtt_ns: int | None = None,
@@ -76,7 +76,7 @@ class Connection:
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
         self._packets_invalid = 0
         self._protection = protection
-        self._finish = FinishPacket(finish)
+        self._finish = finish or FinishPacket()
         self._is_close_due = False
         self._control = ControlPackets(self._recovery.sent, peer_id, protection.tag_bytes)
         self._max_ack_ranges = wire.max_ack_ranges(path.max_datagram_bytes - protection.tag_bytes)

@@ -23,10 +23,10 @@ class FinishPacket:
     timeout off, would otherwise keep a lost FINISH from being repeated.
     """
 
-    def __init__(self, datagram: bytes | None) -> None:
-        """None on a server, which sends none."""
+    def __init__(self, datagram: bytes | None = None, sent_time_ns: int | None = None) -> None:
+        """None on a server, which sends none. `sent_time_ns` says when the driver has sent it already."""
         self._datagram = datagram
-        self._sent_time_ns: int | None = None
+        self._sent_time_ns = sent_time_ns
         self._repetitions = 0
 
     def stop(self) -> None:

@@ -32,6 +32,8 @@ MAX_AMPLIFICATION: Final = 3
 """How many times as many bytes may be sent to an address that is not validated as have come from it (RFC 9000
 section 8)."""
 _MIN_CHALLENGE_BYTES: Final = wire.PATH.size + wire.TAG_BYTES
+NEARBY_RTT_NS: Final = 2_000_000
+"""A handshake that took less was with a host in the same building."""
 INITIAL_PTO_NS: Final = RttEstimator().pto_ns(0)
 """The probe timeout of an unknown path."""
 
@@ -90,6 +92,7 @@ class PathState:
     loss_event_ns:      when the current loss event began; losses of packets sent before belong to it
     may_retransmit_one: a loss event has just begun, so one packet may exceed the window (RFC 9002 section 7.3.2)
     probes_due:         probes of a timeout that are still to be sent, whatever the window
+    is_nearby:          the handshake has measured less than `NEARBY_RTT_NS`
     is_window_limited:  there was more to send than the congestion window allowed
     """
 
@@ -119,6 +122,7 @@ class PathState:
         self.loss_event_ns = -1
         self.may_retransmit_one = False
         self.probes_due = 0
+        self.is_nearby = False
         self.is_window_limited = False
         self._config = config
 

@@ -1,8 +1,7 @@
 """Send side: which packets go out next.
 
-The order is: probes of a timeout, PING, a probe of the path MTU, messages, lost data, new data. Messages are few and
-small, and everything waits for them, so the pacer does not delay them: they are limited by the congestion window and
-the peer's message window. Data is limited by the congestion window, the pacer and the peer's data window.
+The order is: probes of a timeout, messages, a probe of the path MTU, PING, lost data, new data. Messages are few and
+small, and everything waits for them. Data is limited by the congestion window, the pacer and the peer's data window.
 `loss_recovery.py` takes over once packets are sent.
 
 Read: RFC 9002 sections 6.2.4 (probes) and 7.7 (pacing), draft-ietf-quic-ack-frequency (frequency of acknowledgements).
@@ -30,6 +29,12 @@ MAX_ROUND_SUPER_PACKETS: Final = 8
 """Maximum sent by one `poll_transmit`, so that the driver returns to receiving."""
 MAX_ACK_EVERY_BYTES: Final = 1 << 20
 MIN_ACK_DELAY_NS: Final = 1_000_000
+_NEARBY_WINDOW_DATAGRAMS: Final = 32
+_SMALL_DATA_BYTES: Final = 1 << 16
+"""To a host nearby, so little data may begin with a window of 32 datagrams: the queues on the way hold more, and round
+trips that double ten datagrams would take most of its time. More data would overshoot from there."""
+_WORTH_A_PROBE_BYTES: Final = 1 << 15
+"""So much unsent data makes a search for a larger datagram worth its packets."""
 
 
 class Sender:
@@ -110,14 +115,12 @@ class Sender:
             return self._probe(now_ns)
         if self._is_ping_requested:
             return self._ping(now_ns)
-        # No MTU probe before the first acknowledgement: it would take the place of data in the initial window, which
-        # may cost a small file a round trip.
-        probe_bytes = None if recovery.largest_acked < 0 else path.mtu.probe_size(now_ns)
+        data, messages = self.streams.data, self.streams.messages
+        has_messages = bool(messages.lost) or messages.has_new
+        probe_bytes = None if has_messages else self._mtu_probe_bytes(now_ns)
         if probe_bytes is not None:
             path.mtu.on_probe_sent()
             return self._control_packet(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
-        data, messages = self.streams.data, self.streams.messages
-        has_messages = bool(messages.lost) or messages.has_new
         if not has_messages and not data.lost and not data.has_new:
             if recovery.bytes_in_flight < path.controller.congestion_window_bytes:
                 recovery.delivery.on_app_limited(recovery.bytes_in_flight)
@@ -125,16 +128,29 @@ class Sender:
         packets = self._packets_allowed()
         if packets == 0:
             return None
-        if self._wants_ping(now_ns):
-            return self._ping(now_ns)
         if has_messages:
             return self._send_paced(wire.PacketType.MESSAGE, messages, packets, now_ns)
+        if self._wants_ping(now_ns):
+            return self._ping(now_ns)
         return self._send_paced(wire.PacketType.DATA, data, packets, now_ns)
+
+    def _mtu_probe_bytes(self, now_ns: int) -> int | None:
+        """The size of the MTU probe to send now; None for none.
+
+        None before the first acknowledgement, because it would take the place of data in the initial window, which may
+        cost a small file a round trip; and none for less data than it would be worth.
+        """
+        data, mtu = self.streams.data, self.recovery.path.mtu
+        is_worth_it = data.end - data.next_offset >= _WORTH_A_PROBE_BYTES or bool(data.lost) or mtu.is_found
+        return mtu.probe_size(now_ns) if self.recovery.largest_acked >= 0 and is_worth_it else None
 
     def _packets_allowed(self) -> int:
         """How many full packets the congestion window has room for, within the limit of one round."""
-        path = self.recovery.path
-        room_bytes = path.controller.congestion_window_bytes - self.recovery.bytes_in_flight
+        path, data = self.recovery.path, self.streams.data
+        window_bytes = path.controller.congestion_window_bytes
+        if path.is_nearby and not data.acked and data.end <= _SMALL_DATA_BYTES:
+            window_bytes = max(window_bytes, _NEARBY_WINDOW_DATAGRAMS * path.datagram_bytes)
+        room_bytes = window_bytes - self.recovery.bytes_in_flight
         max_packets = MAX_ROUND_SUPER_PACKETS * segments_per_send(path.datagram_bytes) if path.batches.is_allowed else 1
         packets = min(room_bytes // path.datagram_bytes, max_packets)
         if packets <= 0:

@@ -31,7 +31,8 @@ _HISTORY_SHARE: Final = 4
 """Part of the columns for this history. They grow when they are half full, so this is more than was in flight."""
 
 _NEVER: Final = 1 << 63
-_INITIAL_CAPACITY: Final = SPURIOUS_LOSS_HISTORY * _HISTORY_SHARE
+_INITIAL_CAPACITY: Final = 1 << 10
+"""Small, because a small file has to wait for the columns."""
 _DATA, _MESSAGE, _PROBE = int(wire.PacketType.DATA), int(wire.PacketType.MESSAGE), int(wire.PacketType.PROBE)
 """Plain integers: numpy takes three times as long to compare a column with a member of an enumeration."""
 _NON_ELICITING: Final = 0
@@ -118,7 +119,7 @@ class SentPackets:
         index = self.next_packet_number - self.base
         if index + count <= len(self._state):
             return index
-        history = len(self._state) // _HISTORY_SHARE
+        history = max(len(self._state) // _HISTORY_SHARE, SPURIOUS_LOSS_HISTORY)
         floor = max(self.base, self.least_unacked - history)
         drop = floor - self.base
         live = index - drop

@@ -20,6 +20,7 @@ from toolkit.rudp.address_validation import AddressValidator
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.control_packets import FinishPacket
 from toolkit.rudp.handshake import ClientHandshake
 from toolkit.rudp.handshake_server import AcceptLimits, ServerHandshakes
 from toolkit.rudp.protection import Unprotected
@@ -215,7 +216,7 @@ class ClientHost(Host):
                 min(size, self._config.max_datagram_bytes),
                 now_ns,
                 Unprotected(),
-                accepted.finish,
+                FinishPacket(accepted.finish),
                 rtt_ns=accepted.rtt_ns,
             )
             connection.start(accepted.server.data_window)

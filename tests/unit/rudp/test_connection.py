@@ -6,6 +6,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import Batch, Transmit
 from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.control_packets import FinishPacket
 from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.state import KEEP_ALIVES_PER_IDLE_TIMEOUT, UNREACHABLE_NS, ConnectionState
 from toolkit.rudp.streams import MessageBuffer
@@ -63,9 +64,10 @@ def ping(number: int) -> bytes:
 class TestHandshake:
     FINISH = bytes([0x06]) + bytes(40)
 
-    def finishing(self) -> Connection:
+    def finishing(self, sent_time_ns: int | None = None) -> Connection:
+        finish = FinishPacket(self.FINISH, sent_time_ns)
         connection = Connection(
-            CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected(), self.FINISH, rtt_ns=40 * MS
+            CONFIG, MessageBuffer(), LOCAL, PEER, 1472, START, Unprotected(), finish, rtt_ns=40 * MS
         )
         connection.start(1 << 20)
         return connection
@@ -74,6 +76,13 @@ class TestHandshake:
         datagrams = sent(self.finishing())
         assert datagrams[0] == self.FINISH
         assert kinds(datagrams[1:]) == [wire.PacketType.PING]
+
+    def test_finish_that_the_driver_has_sent_is_only_repeated(self) -> None:
+        connection = self.finishing(START)
+        assert kinds(sent(connection)) == [wire.PacketType.PING]
+        timeout_ns = connection.poll_timeout()
+        assert timeout_ns is not None
+        assert START < timeout_ns < START + 400 * MS
 
     def test_finish_is_repeated_with_probes_until_the_server_has_answered(self) -> None:
         connection = self.finishing()

@@ -207,6 +207,23 @@ class TestLimits:
         bench.send(101 * MS)
         assert 4 * DATAGRAM < bench.recovery.bytes_in_flight <= 5 * DATAGRAM + 100
 
+    @pytest.mark.parametrize(
+        ("rtt_ns", "data_bytes", "datagrams"), [(MS, 1 << 16, 32), (2 * MS, 1 << 16, 10), (MS, (1 << 16) + 1, 10)]
+    )
+    def test_little_data_to_a_host_nearby_begins_with_a_larger_window(
+        self, rtt_ns: int, data_bytes: int, datagrams: int
+    ) -> None:
+        bench = Bench()
+        bench.controller.congestion_window_bytes = 10 * DATAGRAM
+        bench.recovery.on_handshake_rtt(rtt_ns, 0)
+        bench.data.end = data_bytes
+        numbers = bench.send(0)
+        in_flight = bench.recovery.bytes_in_flight
+        assert (datagrams - 1) * DATAGRAM < in_flight <= datagrams * DATAGRAM
+        bench.ack(2 * MS, *numbers)
+        bench.send(3 * MS)
+        assert bench.recovery.bytes_in_flight <= 10 * DATAGRAM
+
     def test_the_peers_receive_window_limits_data(self) -> None:
         bench = Bench(INITIAL_DATA_WINDOW_BYTES * 2, window=INITIAL_DATA_WINDOW_BYTES)
         numbers = bench.send(0) + bench.send(MS)
@@ -393,8 +410,11 @@ class TestPersistentCongestion:
 
     def test_lost_probes_of_the_path_mtu_do_not_count(self) -> None:
         """RFC 8899 section 3: they are no sign of congestion."""
-        bench = warmed(max_datagram_bytes=1400)
+        bench = warmed(40 * PAYLOAD, max_datagram_bytes=1400)
+        bench.controller.congestion_window_bytes = 0
         assert bench.kinds(bench.send(100 * MS)) == [PROBE]
+        bench.controller.congestion_window_bytes = 1 << 30
+        bench.data.end = 0
         numbers = flights(bench, 30, 900 * MS, MS)
         bench.ack(1000 * MS, *numbers[5:])
         assert bench.controller.losses[-1].lost_bytes == 5 * DATAGRAM

@@ -34,21 +34,18 @@ MAX_BACKLOG_BYTES: Final = 64 << 20
 """On a long path, two congestion windows may be unsent, up to this: lost announcements come again before content."""
 MAX_QUEUED_BYTES: Final = 16 << 20
 """Most bytes of messages to queue for `receive`; further messages stay in the engine, which blocks the peer."""
-_MESSAGE_OVERHEAD_BYTES: Final = 64
-"""The memory that a queued message takes besides its content."""
+_MESSAGE_OVERHEAD_BYTES: Final = 64  # of memory, for a queued message besides its content
 _PUMP_EVERY_BYTES: Final = 1 << 18
 _ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
 _MAX_POSTED_DATAGRAMS: Final = 256
 _WAKE_BYTES: Final = 4096
-_TRANSMITS_PER_PUMP: Final = 8
-"""Then the socket is read again: acknowledgements that wait in it look like a longer path."""
-_PTOS_BEFORE_ROUTE_CHECK: Final = 3
-"""Consecutive probe timeouts after which a client checks whether the system has another route."""
+_TRANSMITS_PER_PUMP: Final = 8  # then the socket is read again: what waits in it looks like a longer path
+_READ_AFTER_NS: Final = 1_000_000  # messages that are sent one after another let it wait for so long
+_PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
 _ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
-_CLOSES: Final = 3
-"""How often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2 drains for three of them)."""
+_CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2)
 
 # The first byte of every engine message says what it is.
 _APPLICATION: Final = b"\x00"
@@ -71,8 +68,7 @@ class UdpChannel:
     ) -> None:
         """The channel owns everything that it is given.
 
-        outgoing:      the data source of `connection`
-        security:      for the statistics
+        outgoing:      the data source of `connection`; security: for the statistics
         wake_pair:     connected sockets with which a listener's thread ends this channel's wait; None for a client
         on_close_sent: is given this side's last packets, at the end the CLOSE, to repeat for a peer that misses it
         """
@@ -95,6 +91,7 @@ class UdpChannel:
         self._is_closed = False
         # The last pump had more to send than it may at once; more than this host's queues have room for.
         self._has_more = self._needs_room = False
+        self._read_ns = 0  # when the socket was last read
 
     @property
     def peer(self) -> Address:
@@ -118,7 +115,7 @@ class UdpChannel:
         self._check_open()
         self._announce()
         self._connection.send_message(_APPLICATION + message)
-        self._pump_while(self._has_message_backlog)
+        self._pump_while(self._has_message_backlog, sends_first=True)
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
         self._check_open()
@@ -209,8 +206,6 @@ class UdpChannel:
     def statistics(self) -> Mapping[str, Statistic]:
         return statistics_of(self._connection.stats(), self._socket, self._security)
 
-    # Driving the engine
-
     def begin_log(self) -> None:
         """The connection exists: its log may be written to a file."""
         if self._log is not None:
@@ -266,22 +261,27 @@ class UdpChannel:
     def _has_message_backlog(self) -> bool:
         return self._connection.unacked_message_bytes > BACKLOG_BYTES
 
-    def _pump_while(self, has_to_wait: Callable[[], bool]) -> None:
+    def _pump_while(self, has_to_wait: Callable[[], bool], sends_first: bool = False) -> None:
         """Pump once, and again until `has_to_wait` is false. Raises PeerClosedError."""
-        self._pump(None)
+        self._pump(None, sends_first)
         while has_to_wait():
             self._check_open()
             self._wait(None)
             self._pump(None)
 
-    def _pump(self, sink: ExtentSink | None) -> bool:
+    def _pump(self, sink: ExtentSink | None, sends_first: bool = False) -> bool:
         """Run one round of the driver contract without waiting; return whether content was delivered to `sink`."""
         connection, sock = self._connection, self._socket
         has_delivered = False
         connection.set_accept_limit(self._incoming.accept_limit(sink is not None))
         try:
-            batches = sock.receive()
             now_ns = time.monotonic_ns()
+            if sends_first:  # a message need not wait until what has arrived is handled
+                self._send(now_ns)
+                if now_ns - self._read_ns < _READ_AFTER_NS:
+                    return False
+            batches = sock.receive()
+            now_ns = self._read_ns = time.monotonic_ns()
             has_posted = bool(self._posted)
             if has_posted:  # these are the older ones
                 has_delivered |= self._handle_posted(sink, now_ns)

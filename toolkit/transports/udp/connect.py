@@ -17,8 +17,10 @@ from toolkit.channel import Address, TransportOptions
 from toolkit.errors import ProtocolError, UsageError
 from toolkit.parameters import grease
 from toolkit.rudp import wire
+from toolkit.rudp.batch import Transmit
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
+from toolkit.rudp.control_packets import FinishPacket
 from toolkit.rudp.handshake import ClientHandshake
 from toolkit.security.handshake import Initiator
 from toolkit.security.keys import SessionKeys
@@ -154,6 +156,9 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     """Return the channel of a completed handshake; it owns the attempt's socket."""
     sock, accepted = attempt.socket, attempt.handshake.accepted
     assert accepted is not None
+    with contextlib.suppress(PeerUnreachableError):  # the next call notices it as well
+        sock.send_datagram(accepted.finish)  # at once: the server works on it while this side makes its connection
+    finish_time_ns = time.monotonic_ns()
     server, keys = accepted.server, accepted.keys
     outgoing = OutgoingExtents()
     log = None
@@ -167,7 +172,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
         min(server.datagram_bytes, sock.max_datagram_bytes(server.datagram_bytes)),
         time.monotonic_ns(),
         protect(None if keys is None else (keys.client, keys.server), attempt.client_id, server.server_id),
-        accepted.finish,
+        FinishPacket(accepted.finish, finish_time_ns),
         observer=log.observer if log is not None else None,
         rtt_ns=accepted.rtt_ns,
     )
@@ -178,6 +183,8 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
         if options.backlog_bytes is not None:
             channel.backlog_bytes = options.backlog_bytes
         channel.begin_log()
+        if log is not None:
+            log.observer.packets_sent(time.monotonic_ns(), Transmit(memoryview(accepted.finish), len(accepted.finish)))
         channel.pump()
         attempt.keep_token(server.return_token)  # while the server works on FINISH
     except BaseException:
