@@ -28,7 +28,7 @@ setup: $(STAMP)  ## create the environment in ./.venv
 
 # Many system tests wait for timers, so three workers use two cores better than two. The tests of a file stay together,
 # because they share fixtures and some look for leftover processes. tests/conftest.py puts the files in order.
-PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 test: $(STAMP)   ## run the tests, one of each set of long repetitions (about four minutes on two cores)
 	NETTOOL_QUICK=1 $(PYTEST) -m "not long"
