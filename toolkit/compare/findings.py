@@ -137,6 +137,9 @@ def _remarks(ranked: Sequence[Row], base: Row, rows: Sequence[Row]) -> Iterator[
 
 
 def _flaws(row: Row) -> Iterator[str]:
+    if row.is_loss_off and row.link_loss is not None and row.asked_loss is not None:
+        seen, asked = format_fraction(row.link_loss.value), format_fraction(row.asked_loss)
+        yield f"{row.transport}: the link lost {seen} of its packets, where {asked} was asked for."
     if row.drift is not None:
         change = format_ratio(row.drift)
         yield f"{row.transport} drifted: from the first trial to the last its goodput changed by a factor of {change}."

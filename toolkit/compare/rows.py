@@ -10,7 +10,7 @@ from toolkit.compare.explanation import Facts, explanation_of_all, facts_of, mea
 from toolkit.compare.pairs import PairedTrials, goodput_bps
 from toolkit.compare.paths import LINK
 from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSplit, Trial
-from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_absolute_deviation
+from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_absolute_deviation, proportion
 from toolkit.compare.verdict import Verdict
 
 BASELINE, YARDSTICK = "baseline", "yardstick"
@@ -53,6 +53,10 @@ class Row:
     content:          the size of the file, or the duration of timed trials, in words
     content_bytes:    sent in a trial; in timed trials, all of it, also what arrived after the time
     regime:           None in timed trials; SHORT where handshake, ramp-up and tail took most of the time, else STEADY
+    link_loss:        share of the packets from sender to receiver that the link lost in all trials, without those that
+                      its queue dropped; None without a link. The interval is that of independent losses
+    asked_loss:       the share that the path was asked to lose; None where it varies with time
+    is_loss_off:      whether the interval of the loss leaves out what was asked for, also among all of the campaign
     resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
     reasons, why:     where the time went, the mean over all trials with enough samples, and a sentence about all trials
     """
@@ -86,6 +90,9 @@ class Row:
     reasons: TimeSplit | None
     why: str
     retransmitted_packets: float | None
+    link_loss: Estimate | None
+    asked_loss: float | None
+    is_loss_off: bool
     resent_per_lost: float | None
     wire_bytes_per_payload_byte: float | None
     sender_cpu_s_per_gb: float | None
@@ -110,6 +117,9 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     facts = [each for each in known if each is not None]
     why = explanation_of_all(facts) if len(facts) > 1 else "".join(trial.why for trial in good[:1])
     first_look = cell.campaign.first_look
+    link = cell.campaign.paths[cell.path]
+    audited = trials if link.kind == LINK else []
+    asked_loss = link.loss if link.burst is None and "changes" not in link.link else None
     return Row(
         path=cell.path,
         payload_bytes=cell.size,
@@ -140,7 +150,10 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         reasons=mean_split(facts),
         why=why or next((t.error for t in trials if t.error), ""),
         retransmitted_packets=_median([t.retransmitted_packets for t in good]),
-        resent_per_lost=_resent_per_lost(good) if cell.campaign.paths[cell.path].kind == LINK else None,
+        link_loss=link_loss(audited),
+        asked_loss=asked_loss if audited else None,
+        is_loss_off=asked_loss is not None and _is_off(link_loss(audited, ERROR / _row_count(cell)), asked_loss),
+        resent_per_lost=_resent_per_lost(good) if audited else None,
         wire_bytes_per_payload_byte=_median([t.cost.wire_bytes_per_payload_byte for t in good]),
         sender_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_sender, t.content_bytes) for t in good]),
         receiver_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_receiver, t.content_bytes) for t in good]),
@@ -158,10 +171,17 @@ def median_trial(good: Sequence[Trial]) -> Trial | None:
 
 
 def _drift(cell: PairedTrials, trials: Sequence[Trial]) -> float | None:
-    campaign = cell.campaign
     found = drift([goodput_bps(trial) for trial in sorted(trials, key=lambda trial: trial.position)])
-    rows = len(campaign.paths) * len(campaign.sizes) * len(campaign.transports)
-    return found.factor if found is not None and found.p <= ERROR / rows else None
+    return found.factor if found is not None and found.p <= ERROR / _row_count(cell) else None
+
+
+def _row_count(cell: PairedTrials) -> int:
+    campaign = cell.campaign
+    return len(campaign.paths) * len(campaign.sizes) * len(campaign.transports)
+
+
+def _is_off(seen: Estimate | None, asked: float) -> bool:
+    return seen is not None and seen.interval is not None and not seen.interval.low <= asked <= seen.interval.high
 
 
 def _regime(facts: Sequence[Facts]) -> str | None:
@@ -200,6 +220,13 @@ def _median_of_arrived(samples: Sequence[float], first_look: int | None) -> Esti
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
     has_arrived = middle and all(0 < sample < math.inf for sample in middle)
     return estimated_median(samples, first_look) if has_arrived else None
+
+
+def link_loss(trials: Sequence[Trial], error: float = ERROR) -> Estimate | None:
+    """What the link itself lost, as a share of the packets that passed its queue; None if no trial knows."""
+    audits = [trial.ledger.forward for trial in trials if trial.ledger is not None]
+    passed = sum((audit.offered or 0) - (audit.dropped_by_queue or 0) for audit in audits)
+    return proportion(sum(audit.lost_by_link or 0 for audit in audits), passed, error) if passed > 0 else None
 
 
 def _resent_per_lost(good: Sequence[Trial]) -> float | None:

@@ -20,7 +20,7 @@ failed transfer counts with a goodput of 0, and the ratio to it is infinite; ord
 import math
 from collections.abc import Sequence
 from functools import cache
-from statistics import median
+from statistics import NormalDist, median
 from typing import NamedTuple
 
 from toolkit.compare.looks import rank_at_look
@@ -123,6 +123,15 @@ def least_samples(error: float, is_first_look: bool = False) -> int:
     while is_first_look and not interval_rank(count, error, count):
         count += 1
     return count
+
+
+def proportion(hits: int, count: int, error: float = ERROR) -> Estimate:
+    """A share of independent events and its interval (Wilson, J. Am. Stat. Assoc. 22, 1927). `count` is at least 1."""
+    share, z = hits / count, NormalDist().inv_cdf(1 - error / 2)
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return Estimate(share, Interval(0.0 if not hits else low, 1.0 if hits == count else high))
 
 
 def ratio(sample: float, base: float) -> float:

@@ -109,7 +109,7 @@ def tables(summary: Summary) -> list[Table]:
         _reasons(rows),
         _cost(rows),
         _other_traffic(rows),
-        _accounting(results),
+        _accounting(results, rows),
         _probes(results),
         _trouble(results),
     ]
@@ -217,17 +217,19 @@ def _other_traffic(rows: Sequence[Row]) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class _AuditGroup:
-    """Where the packets from the sender to the receiver went, in each trial of one cell."""
+    """Where the packets from the sender to the receiver went, in each trial of one cell, whose row is `row`."""
 
     path: str
     payload_bytes: int
     transport: str
     audits: list[DirectionAudit]
+    row: Row
 
 
-def _accounting(results: Results) -> Table:
+def _accounting(results: Results, rows: Sequence[Row]) -> Table:
+    of_row = {(row.path, row.payload_bytes, row.transport): row for row in rows}
     cells = {
-        (path, size, name): _AuditGroup(path, size, name, [])
+        (path, size, name): _AuditGroup(path, size, name, [], of_row[path, size, name])
         for path in results.campaign.paths
         for size in results.campaign.sizes
         for name in results.campaign.transports
@@ -248,11 +250,27 @@ def _accounting(results: Results) -> Table:
     columns: _Columns[_AuditGroup] = [
         *((Column(title, True), partial(_median_count, count=count)) for title, count in counts),
         (Column("balance", True), lambda group: _number(max((a.balance for a in group.audits), key=abs), "{:.0f}")),
+        (Column("loss asked for", True), lambda group: _formatted(group.row.asked_loss, format_fraction)),
+        (Column("loss seen", True), lambda group: _estimate(group.row.link_loss, _share_of)),
+        (Column("95% interval", True), lambda group: _estimate(group.row.link_loss, _share_interval)),
     ]
     groups = [group for group in cells.values() if group.audits]
     note = "Packets from the sender to the receiver, medians. Balance is the worst of all trials; 0 means that every "
-    note += "packet is accounted for."
+    note += (
+        "packet is accounted for. Loss is that of the link over all trials, without drops of its queue; its interval "
+    )
+    note += "is that of independent losses."
     return _build(ACCOUNTING, "Packet accounting", note, [*_keys(groups), *columns], groups)
+
+
+def _share_of(estimate: Estimate) -> str:
+    return format_fraction(estimate.value)
+
+
+def _share_interval(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return NOTHING
+    return f"{format_fraction(estimate.interval.low)} to {format_fraction(estimate.interval.high)}"
 
 
 def _probes(results: Results) -> Table:

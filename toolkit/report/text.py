@@ -133,7 +133,7 @@ def flat_row(row: Row) -> dict[str, object]:
     """
     fields: dict[str, object] = {}
     for name, value in plain(row).items():
-        if name in ("goodput_bps", "seconds", "ratio"):
+        if name in ("goodput_bps", "seconds", "ratio", "link_loss"):
             middle, interval = value if isinstance(value, tuple) else (None, None)
             low, high = interval or (None, None)
             fields |= {name: middle, f"{name}_low": low, f"{name}_high": high}

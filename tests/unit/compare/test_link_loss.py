@@ -1,0 +1,59 @@
+"""The loss that a link really had, beside the loss that was asked for."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from tests.support.synthetic_campaign import Truth, make_results
+from toolkit.compare.comparison import summarise
+from toolkit.compare.records import DirectionAudit, PacketAudit, Results
+from toolkit.compare.stats import proportion
+from toolkit.report.tables import ACCOUNTING, tables
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.001, 1800), (0.01, 600), (0.05, 600), (0.5, 20)])
+def test_the_interval_of_a_share_holds(share: float, count: int) -> None:
+    generator = random.Random(count)
+    found = [proportion(sum(generator.random() < share for _ in range(count)), count) for _ in range(300)]
+    held = sum(each.interval is not None and each.interval.low <= share <= each.interval.high for each in found)
+    assert held >= 275
+
+
+def test_no_loss_and_nothing_but_loss() -> None:
+    none, all_lost = proportion(0, 600), proportion(600, 600)
+    assert none.interval is not None
+    assert none.interval.low == 0
+    assert none.interval.high == pytest.approx(0.0064, abs=0.0002)  # Wilson's for 0 of 600
+    assert all_lost.interval is not None
+    assert all_lost.interval.high == 1
+
+
+def lossy(**lost: int) -> Results:
+    """A path that was asked to lose 1%, and lost so many of 600 packets of each transport."""
+    results = make_results(Truth({("tcp-cubic", "a"): 5e7, ("udp-bbr", "a"): 6e7}, repeats=9), 1)
+    paths = {"a": replace(results.campaign.paths["a"], loss=0.01)}
+    trials = []
+    for trial in results.trials:
+        count = lost.get(trial.transport.partition("-")[0], 6)
+        forward = DirectionAudit(sent=650, offered=650, lost_by_link=count, dropped_by_queue=50, delivered=600 - count)
+        trials.append(replace(trial, ledger=PacketAudit(forward, DirectionAudit())))
+    return replace(results, campaign=replace(results.campaign, paths=paths), trials=trials)
+
+
+def test_the_loss_is_that_of_all_trials_without_the_queue() -> None:
+    summary = summarise(lossy(udp=7))
+    row = next(row for row in summary.rows if row.transport == "udp-bbr")
+    assert row.link_loss is not None
+    assert row.link_loss.value == pytest.approx(7 / 600)
+    assert (row.asked_loss, row.is_loss_off) == (0.01, False)
+    assert "was asked for" not in summary.headline[0]
+    table = next(table for table in tables(summary) if table.name == ACCOUNTING)
+    assert [column.title for column in table.columns][-3:] == ["loss asked for", "loss seen", "95% interval"]
+    assert [cell.text for cell in table.rows[1][-3:-1]] == ["1%", "1.167%"]
+
+
+def test_one_side_with_another_loss_is_named() -> None:
+    summary = summarise(lossy(udp=12))
+    assert "udp-bbr: the link lost 2% of its packets, where 1% was asked for." in summary.headline[0]
+    assert "tcp-cubic: the link lost" not in summary.headline[0]
