@@ -100,6 +100,10 @@ class ListingDigest:
         return (self._last_digest if self._files == 1 else self._hasher.digest()).hex()
 
 
+def _read_nothing(_offset: int, _buffer: memoryview) -> None:
+    raise ValueError("the file of this digest was forgotten")
+
+
 class RunningDigest:
     """The digest of one file up to its frontier, `offset`. Not thread-safe: the owner holds a lock.
 
@@ -142,6 +146,13 @@ class RunningDigest:
     def digest(self) -> bytes:
         """The digest of the bytes before the frontier."""
         return self._hasher.digest()
+
+    def forget_file(self) -> None:
+        """Let go of the file, which holds this digest in turn: such pairs would wait for the collector of cycles.
+
+        The file is not read any more.
+        """
+        self._read_into = _read_nothing
 
 
 class PendingRanges:
@@ -281,10 +292,11 @@ class ReceivedDigest(RunningDigest):
             raise ProtocolError(f"the peer sent the bytes at offset {offset} twice")
 
     def clear(self) -> None:
-        """Drop all pending ranges; idempotent."""
+        """Drop all pending ranges, and the file; idempotent."""
         for ranges in (self._end_of, self._start_of, self._hole_end_of, self._hole_start_of):
             ranges.clear()
         self._update_count()
+        self.forget_file()
 
     def _update_count(self) -> None:
         change = self.pending_ranges - self._counted

@@ -214,6 +214,7 @@ class FileSource(CachedFile):
             self._is_finished = True
             if not self._outstanding:
                 self._close()
+                self._digest.forget_file()
             return self._digest.digest()
 
     def _has_content(self, descriptor: int) -> bool:
@@ -234,6 +235,8 @@ class FileSource(CachedFile):
             self._is_finished = True
             self._pinned = False
             self._close()
+            if not self._outstanding:
+                self._digest.forget_file()
 
     def fileno(self) -> int | None:
         """See ExtentSource."""
@@ -275,6 +278,7 @@ class FileSource(CachedFile):
                 self._pinned = False
                 if self._is_finished:
                     self._close()
+                    self._digest.forget_file()
 
 
 @dataclass(frozen=True, slots=True)

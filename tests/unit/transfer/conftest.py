@@ -1,5 +1,6 @@
 """What the tests of the transfer share: the ends of a channel, and a directory to receive into."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,15 @@ from toolkit.transfer.storage import Storage
 def no_open_files_remain() -> Iterator[None]:
     yield
     assert len(OPEN_FILES) == 0
+
+
+@pytest.fixture
+def no_cycle_collector() -> Iterator[None]:
+    """Only what nothing refers to is freed: a command lets tens of thousands of cycles gather (cli/main.py)."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

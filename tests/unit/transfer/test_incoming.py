@@ -1,11 +1,13 @@
 """The files of a session by id: content before its offer, content of refused entries, and the bounds on both."""
 
+import gc
 from pathlib import Path
 
 import pytest
 
-from tests.support.sessions import XXH3, commit, file_entry, xxh3
+from tests.support.sessions import XXH3, commit, deliver, file_entry, xxh3
 from toolkit.errors import ProtocolError
+from toolkit.transfer.destination import IncomingFile
 from toolkit.transfer.incoming import MAX_EARLY_PIECES, OPTIMISTIC_BYTES, IncomingFiles
 from toolkit.transfer.messages import EntryStatus, FileDigest, Hole
 
@@ -86,3 +88,12 @@ def test_received_bytes_count_committed_and_unfinished_files(files: IncomingFile
     assert files.received_bytes == 7
     commit(files, 0, b"hello")
     assert files.received_bytes == 7
+
+
+@pytest.mark.usefixtures("no_cycle_collector")
+def test_a_file_is_gone_from_memory_once_it_is_committed_or_discarded(files: IncomingFiles) -> None:
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    deliver(files, 0, b"hello")
+    files.write(1, 1, memoryview(b"x"))
+    files.withdraw(1)
+    assert not [one for one in gc.get_objects() if isinstance(one, IncomingFile)]

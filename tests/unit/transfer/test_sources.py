@@ -1,5 +1,6 @@
 """What a sender reads from: files that must not change, holes, and streams."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -112,6 +113,18 @@ def test_a_file_that_grows_is_told_apart(path: Path) -> None:
     with pytest.raises(SourceChangedError, match=r"grew while it was sent; .* pipe it"):
         source.finish()
     source.close()
+
+
+@pytest.mark.usefixtures("no_cycle_collector")
+def test_a_file_is_gone_from_memory_once_it_is_sent(path: Path) -> None:
+    def send() -> None:
+        source = FileSource(origin_of(path), XXH3)
+        source.retain()
+        source.finish()
+        source.release(Extent(0, 0, 10))
+
+    send()
+    assert not [one for one in gc.get_objects() if isinstance(one, FileSource)]
 
 
 def test_a_channel_gets_zeros_for_what_can_no_longer_be_read_and_the_session_the_error(path: Path) -> None:
