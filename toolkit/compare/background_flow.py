@@ -6,6 +6,7 @@ The result is the flow's goodput alone and beside the transfer, and Jain's index
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -51,16 +52,16 @@ class BackgroundFlow:
                     setting, ReceiveJob(setting.transport, directory=None, plaintext=not setting.is_encrypted)
                 )
             )
-            job = SendJob(
+            job = partial(
+                SendJob,
                 transport=setting.transport,
                 congestion_control=setting.congestion_control,
                 rate_bps=setting.rate_bps,
                 host=testbed.host,
-                port=receiver.await_port(),
                 payload=None,
                 plaintext=not setting.is_encrypted,
             )
-            self._sender = stack.enter_context(testbed.sender(setting, job))
+            self._sender = stack.enter_context(testbed.sender(setting, lambda: job(port=receiver.await_port())))
             self._sender.await_ready()
             self._sender.go()
             time.sleep(max(RAMP_UP_S, _RAMP_UP_ROUND_TRIPS * testbed.path.rtt_s))

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from toolkit.compare.device import DeviceSettings, device_settings
@@ -49,7 +50,7 @@ class EmulatedTestbed:
         """See `toolkit.compare.testbed.Testbed`."""
         return WorkerProcess(self._link.popen_far, setting.program, replace(job, bind=self.host))
 
-    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
+    def sender(self, setting: Setting, job: Callable[[], SendJob]) -> WorkerProcess:
         """See `toolkit.compare.testbed.Testbed`."""
         return WorkerProcess(self._link.popen_near, setting.program, job)
 

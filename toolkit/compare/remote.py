@@ -6,7 +6,7 @@ The other machine may start to serve later, and may disappear and come back: eac
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -135,10 +135,15 @@ class RemoteTestbed:
             )
         return _RemoteReceiver(self)
 
-    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
+    def sender(self, setting: Setting, job: Callable[[], SendJob]) -> WorkerProcess:
         """See Testbed."""
-        key = self._credential.key.hex() if isinstance(self._credential, KeyCredential) else None
-        return WorkerProcess(popen, setting.program, replace(job, key=key))
+
+        def with_key() -> SendJob:
+            ready = job()  # the other machine answers, and may have given a key for the user's code
+            key = self._credential.key.hex() if isinstance(self._credential, KeyCredential) else None
+            return replace(ready, key=key)
+
+        return WorkerProcess(popen, setting.program, with_key)
 
     def begin(self, _seed: int) -> None:
         """A real path cannot be restarted."""

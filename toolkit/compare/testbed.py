@@ -1,7 +1,7 @@
 """Testbeds: where the two endpoints of a trial run, and the path between them. One interface for every kind of path."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -56,8 +56,8 @@ class Testbed(Protocol):
     def receiver(self, setting: Setting, job: ReceiveJob) -> ReceiverHandle:
         """Start a receiving endpoint."""
 
-    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
-        """Start a sending endpoint."""
+    def sender(self, setting: Setting, job: Callable[[], SendJob]) -> WorkerProcess:
+        """Start a sending endpoint; `job` is called when its process has been started."""
 
     def begin(self, seed: int) -> None:
         """Begin a trial: restart the link with this seed."""
@@ -100,7 +100,7 @@ class LoopbackTestbed:
         """See Testbed."""
         return WorkerProcess(popen, setting.program, replace(job, bind=self.host))
 
-    def sender(self, setting: Setting, job: SendJob) -> WorkerProcess:
+    def sender(self, setting: Setting, job: Callable[[], SendJob]) -> WorkerProcess:
         """See Testbed."""
         return WorkerProcess(popen, setting.program, job)
 

@@ -103,7 +103,9 @@ class TrialRunner:
                 self.workspace.prefault(spec.payload_bytes)
             with ExitStack() as watching, ExitStack() as running:
                 receiver, sender_job = self._start_receiver(spec, running)
-                sender = running.enter_context(self.testbed.sender(spec.setting, sender_job))
+                sender = running.enter_context(
+                    self.testbed.sender(spec.setting, lambda: replace(sender_job, port=receiver.await_port()))
+                )
                 sender.await_ready()
                 outcome.device, outcome.tcp_metrics = self.testbed.device(), self.testbed.forget_path()
                 self.testbed.begin(link_seed)
@@ -134,7 +136,7 @@ class TrialRunner:
         return self._record(spec, position, link_seed, outcome, pinger)
 
     def _start_receiver(self, spec: TrialSpec, running: ExitStack) -> tuple[ReceiverHandle, SendJob]:
-        """Start the receiver; the handle, and the job of a sender to it. Raises NettoolError."""
+        """Start the receiver; the handle, and the job of a sender to it without the port. Raises NettoolError."""
         setting, size = spec.setting, spec.payload_bytes
         directory = str(self.workspace.received)
         job = ReceiveJob(
@@ -150,7 +152,7 @@ class TrialRunner:
             congestion_control=setting.congestion_control,
             rate_bps=_rate_bps(setting, self.testbed.path),
             host=self.testbed.host,
-            port=receiver.await_port(),
+            port=0,
             payload=str(self.workspace.payload(size)) if self.time_s is None else None,
             payload_bytes=size,
             time_s=self.time_s,

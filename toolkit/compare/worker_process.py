@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.plan import AIOQUIC, IPERF3
 from toolkit.compare.records import CP
-from toolkit.compare.worker_protocol import SendJob, WorkerJob, job_line, read_answer, read_result
+from toolkit.compare.worker_protocol import ReceiveJob, SendJob, WorkerJob, job_line, read_answer, read_result
 from toolkit.errors import TransferError, printable
 
 _START_LIMIT_S = 30.0
@@ -35,9 +35,13 @@ Popen = Callable[..., "subprocess.Popen[bytes]"]
 class WorkerProcess:
     """One worker; it is ended when the block is left."""
 
-    def __init__(self, popen: Popen, program: str | None, job: WorkerJob) -> None:
-        """`popen` starts a command on the host, or in the namespace, where this endpoint belongs."""
-        self._name = "the sender" if isinstance(job, SendJob) else "the receiver"
+    def __init__(self, popen: Popen, program: str | None, job: WorkerJob | Callable[[], SendJob]) -> None:
+        """`popen` starts a command on the host, or in the namespace, where this endpoint belongs.
+
+        job: for a sender, called when its process has been started: so it loads while the receiver's does, whose port
+             the job names
+        """
+        self._name = "the receiver" if isinstance(job, ReceiveJob) else "the sender"
         command = [sys.executable, "-m", _MODULES[program]]
         pipe = subprocess.PIPE
         self._received = b""
@@ -45,7 +49,7 @@ class WorkerProcess:
         try:
             with _deferred_signals():
                 process = self._process = popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
-            self._write(job_line(job))
+            self._write(job_line(job() if callable(job) else job))
         except BaseException:
             if process is not None:
                 self.__exit__()
