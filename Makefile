@@ -59,7 +59,7 @@ fuzz: $(STAMP)   ## fuzz each decoder for FUZZ_SECONDS (60); what it finds is in
 			-rss_limit_mb=512 -max_len=8192 -verbosity=0 -artifact_prefix=.fuzz/failed-$$name- || exit 1; \
 	done
 
-bench: $(STAMP)  ## compare TCP and UDP on loopback, a LAN and three lossy links; tables and a page in results/
+bench: $(STAMP)  ## compare TCP and UDP on loopback, a LAN and links with loss; tables and a page in results/
 	@mkdir -p results
 	@rm -rf $(RECORDS) results/pictures
 	$(BIN)/nettool bench loopback --scenario bench/loopback.toml --output results/loopback.jsonl

@@ -302,5 +302,5 @@ def _cost(outcome: _Outcome, size: int) -> TrialCost:
         cpu_seconds_receiver=receiver.cpu_seconds,
         peak_memory_bytes_sender=sender.peak_memory_bytes,
         peak_memory_bytes_receiver=receiver.peak_memory_bytes,
-        wire_bytes_per_payload_byte=None if wire_bytes is None else wire_bytes / size,
+        wire_bytes_per_payload_byte=wire_bytes / size if wire_bytes is not None and size else None,
     )

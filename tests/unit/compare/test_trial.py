@@ -113,7 +113,7 @@ def test_a_timed_trial_counts_what_had_arrived_when_the_time_was_up(tmp_path: Pa
     ("receiver", "sender", "error"),
     [
         (replace(RECEIVER, cut_s=100.5, cut_bytes=0), SENDER, "nothing had arrived"),
-        (RECEIVER, SENDER, "before its time was up"),
+        (replace(RECEIVER, cut_s=100.5, size_bytes=0), replace(SENDER, size_bytes=0), "before its time was up"),
         (replace(RECEIVER, cut_s=100.5, cut_bytes=5, digest="01"), SENDER, "content differs"),
         (replace(RECEIVER, cut_s=100.5, cut_bytes=5), replace(SENDER, error="it broke"), "it broke"),
     ],
