@@ -222,6 +222,19 @@ def _receive_options(arguments: ReceiveArguments, limits: LimitArguments) -> Rec
     )
 
 
+def _make(directory: Path, is_durable: bool) -> None:
+    """Make the directory unless it exists. Raises OSError."""
+    if directory.is_dir():
+        return
+    directory.mkdir(exist_ok=True)
+    if is_durable:
+        parent = os.open(directory.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
 def _directory(arguments: ReceiveArguments, is_loopback: bool) -> Path:
     """The directory for received files, created if missing. Raises UsageError if files cannot be written there.
 
@@ -232,7 +245,7 @@ def _directory(arguments: ReceiveArguments, is_loopback: bool) -> Path:
     directory = arguments.directory or Path()
     shown = printable(str(directory))
     try:
-        directory.mkdir(exist_ok=True)
+        _make(directory, is_durable=arguments.fsync)
     except OSError as error:
         raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name a directory with --dir") from None
     if not os.access(directory, os.W_OK | os.X_OK):

@@ -16,11 +16,12 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 
-from toolkit.errors import UsageError, printable
+from toolkit.errors import TransferError, UsageError, printable
 from toolkit.transfer.destination import RefusedEntryError, storage_reason
 from toolkit.transfer.file_system import maps_extents
 from toolkit.transfer.leftovers import remove_stale
 from toolkit.transfer.modes import apply_attributes
+from toolkit.transfer.names import display_name
 from toolkit.transfer.place import ReceiverPlace
 
 MAX_OPEN_DIRECTORIES = 16
@@ -203,7 +204,11 @@ class Tree:
         self.plain_entries += not apply_attributes(descriptor, mode, mtime_ns)
 
     def finish(self, complete: bool) -> None:
-        """Set mode and time of the directories made; unless `complete`, remove those that are empty."""
+        """Set mode and time of the directories made; unless `complete`, remove those that are empty.
+
+        Raises TransferError if a directory of a complete session could not be forced to the disk.
+        """
+        failure: TransferError | None = None
         for path, mode, mtime_ns in reversed(self._made):
             components = tuple(path.split(b"/"))
             with contextlib.suppress(OSError, RefusedEntryError):
@@ -213,9 +218,14 @@ class Tree:
                 with self.directory(components) as descriptor:
                     self.apply_attributes(descriptor, mode, mtime_ns)
                     if self._durable:
-                        os.fsync(descriptor)
+                        try:
+                            os.fsync(descriptor)
+                        except OSError as error:
+                            failure = TransferError(f"{printable(display_name(path))}: {storage_reason(error)}")
         self._made.clear()
         self._made_bytes = 0
+        if failure is not None and complete:
+            raise failure
 
     def close(self) -> None:
         """Close every descriptor; idempotent."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.sessions import MTIME_NS, XXH3, commit, deliver, directory_entry, failure_of, file_entry
-from toolkit.errors import UsageError
+from toolkit.errors import TransferError, UsageError
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.limits import LimitError
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
@@ -522,6 +522,19 @@ def test_directories_get_their_mode_and_time_at_the_end(root: Path) -> None:
     assert (root / "new").stat().st_mtime_ns == MTIME_NS
     assert (root / "new" / "below").is_dir()
     assert (root / "existing").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_cannot_be_forced_to_the_disk_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = IncomingFiles(Storage(root, overwrite=False, durable=True))
+    files.offer([directory_entry(b"d")], XXH3)
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(TransferError, match="d: the receiver cannot store it"):
+        files.close(complete=True)
+    files.close(complete=False)
 
 
 def test_a_failed_session_keeps_verified_files_and_nothing_else(files: IncomingFiles, root: Path) -> None:
