@@ -69,7 +69,7 @@ def test_which_controls_the_kernel_offers() -> None:
 def test_the_scenario_of_make_bench_begins_without_loss() -> None:
     losses = [path.loss for path in read_scenario(SCENARIOS[0].with_name("lossy.toml")).plan().paths]
     assert losses[0] == 0
-    assert len(losses) > 2
+    assert len(losses) > 1
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
