@@ -55,6 +55,9 @@ def audit(
         ),
         wire_bytes=forward.offered_bytes + backward.offered_bytes if link.emulator == TUN else None,
         late_p99_ms=link.late_p99_ns / 1e6,
+        packets_per_read=round(forward.offered / forward.reads, 2) if forward.reads else None,
+        packets_per_write=round(forward.delivered / forward.writes, 2) if forward.writes else None,
+        held_mean_ms=round(forward.held_mean_ns / 1e6, 4) if forward.writes else None,
         emulator_cpu_share=round(link.cpu_share, 4),
         dropped_by_emulator=forward.dropped.get(EMULATOR, 0) + backward.dropped.get(EMULATOR, 0),
     )

@@ -149,12 +149,8 @@ class Campaign:
     @property
     def comparison_count(self) -> int:
         """How many verdicts there are, without those on the control."""
-        control = self.baseline + CONTROL_SUFFIX
-        rivals = [
-            name
-            for name, setting in self.transports.items()
-            if name not in (self.baseline, control) and not setting.is_yardstick
-        ]
+        own = (self.baseline, self.baseline + CONTROL_SUFFIX)
+        rivals = [name for name, each in self.transports.items() if name not in own and not each.is_yardstick]
         return len(self.paths) * len(self.sizes) * len(rivals)
 
 
@@ -225,6 +221,8 @@ class PacketAudit:
     forward, backward:   from the sender to the receiver, and back
     wire_bytes:          bytes of IP packets offered, both directions; None where the link counts super-packets
     late_p99_ms:         99th percentile of how late the emulator delivered packets
+    packets_per_read, packets_per_write: that the emulator took from the sender, and gave to the receiver, together
+    held_mean_ms:        how long a packet waited on average to be given together with its neighbours
     emulator_cpu_share:  of one core
     dropped_by_emulator: packets that the emulator dropped for its own reasons
     """
@@ -233,6 +231,9 @@ class PacketAudit:
     backward: DirectionAudit
     wire_bytes: int | None = 0
     late_p99_ms: float = 0.0
+    packets_per_read: float | None = None
+    packets_per_write: float | None = None
+    held_mean_ms: float | None = None
     emulator_cpu_share: float = 0.0
     dropped_by_emulator: int = 0
 
@@ -374,10 +375,7 @@ class Trial:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether a mark says that it measured something else than it should.
-
-        BUSY_MACHINE does not: other work strikes both sides of a pair alike, and the A/A control shows what is left.
-        """
+        """Whether a mark makes it unfit. BUSY_MACHINE does not: other work strikes both sides of a pair alike."""
         return any(mark != BUSY_MACHINE for mark in self.marks)
 
     @property

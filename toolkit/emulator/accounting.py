@@ -32,12 +32,17 @@ class PathAccounting:
     marked:               delivered packets that this link marked Congestion Experienced
     host_dropped:         super-packets lost in the device ring of the sending end before the link saw them
     offered_bytes, delivered_bytes: bytes of IP packets; duplicates do not count
+    reads, writes:        super-packets taken from the sending device, and given to the receiving one
+    held_ns:              sum over packets: how long each waited for the last packet of its write
     """
 
     offered: int = 0
     offered_bytes: int = 0
     delivered: int = 0
     delivered_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+    held_ns: float = 0.0
     corrupted: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*DROP_REASONS, EMULATOR), 0))
     in_flight: int = 0
@@ -51,6 +56,12 @@ class PathAccounting:
         return sum(self.dropped.values())
 
     @property
+    def held_mean_ns(self) -> float:
+        """How long a packet waited on average to be written together with its neighbours."""
+        arrived = self.delivered + self.corrupted + self.duplicates
+        return self.held_ns / arrived if arrived else 0.0
+
+    @property
     def imbalance(self) -> int:
         """Packets unaccounted for. Anything but 0 is a defect of the emulator."""
         return self.offered - self.delivered - self.corrupted - self.dropped_packets - self.in_flight
@@ -62,6 +73,9 @@ class PathAccounting:
             "offered_bytes": self.offered_bytes,
             "delivered_packets": self.delivered,
             "delivered_bytes": self.delivered_bytes,
+            "reads": self.reads,
+            "writes": self.writes,
+            "held_mean_ns": round(self.held_mean_ns),
             "corrupted_packets": self.corrupted,
             "dropped_packets": dict(self.dropped),
             "in_flight_packets": self.in_flight,

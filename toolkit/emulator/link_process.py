@@ -23,7 +23,8 @@ from toolkit.emulator import interfaces, namespaces
 from toolkit.emulator.accounting import TUN, LinkAccounting
 from toolkit.emulator.interfaces import Addresses
 from toolkit.emulator.netem import KernelBackend
-from toolkit.emulator.tun import Emulator, open_tun
+from toolkit.emulator.tun import Emulator
+from toolkit.emulator.tun_device import open_tun
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LinkSpec
 

@@ -11,14 +11,13 @@ therefore wakes a little early and polls the clock for the rest. Memory is bound
 that are dropped and counted as EMULATOR drops. CoDel decides whether to drop a packet when the packet leaves the queue;
 the emulator polls for this decision at most `COALESCE_NS` after its time.
 
-To read: Documentation/networking/tuntap.rst and include/uapi/linux/if_tun.h of the kernel.
+A sender hands over super-packets of up to 64 KiB, which reach the bottleneck packet by packet at the rate of the
+sender's line (`HostLine`). `PathAccounting` counts how many packets were read and written together.
 """
 
-import fcntl
 import heapq
 import os
 import select
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,11 +27,11 @@ from typing import NamedTuple
 
 from toolkit.emulator.accounting import EMULATOR, LinkAccounting, PathAccounting
 from toolkit.emulator.offload import SuperPacket
-from toolkit.errors import NettoolError
 from toolkit.netmodel.path import Fate, PathModel, path_models
-from toolkit.netmodel.spec import LinkSpec
+from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec
 
 COALESCE_NS = 400_000
+LINE_RATE_BPS, LINE_FACTOR = 1e9, 10
 MAX_HELD_BYTES = 256 << 20
 _LONG_PAUSE_NS, _WAKE_EARLY_NS = 500_000, 120_000
 _READS_PER_TURN, _MAX_DISCARDED = 16, 8000
@@ -40,42 +39,27 @@ _READ_BYTES = (1 << 16) + 64
 _LATE_BUCKET_NS = 10_000
 _LATE_BUCKETS = 1000
 
-TUN_DEVICE = "/dev/net/tun"
-_TUNSETIFF = 0x400454CA
-_TUNSETOFFLOAD = 0x400454D0
-_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
-_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 0x01, 0x02, 0x04, 0x08
-_TUN_F_USO4, _TUN_F_USO6 = 0x20, 0x40  # since Linux 6.2
-_TCP_OFFLOADS = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN
 
+class HostLine:
+    """The line from a sender to the bottleneck: a super-packet reaches the queue packet by packet, and not at once.
 
-def open_tun(name: str) -> int:
-    """Make the TUN device `name` in the current network namespace. It exists until the descriptor is closed.
-
-    Raises NettoolError.
+    Its rate is LINE_RATE_BPS, or LINE_FACTOR times that of a fast bottleneck. It has none where the bottleneck is the
+    port of the sending host itself, as on a LAN, or where nothing limits the path.
     """
-    try:
-        fd = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        remedy = "load it with 'sudo modprobe tun', or start the container with '--device /dev/net/tun'"
-        raise NettoolError(f"no {TUN_DEVICE} on this machine: {remedy}") from None
-    except PermissionError:
-        remedy = f"run 'sudo chmod 666 {TUN_DEVICE}', the mode that most systems use, or run as root"
-        raise NettoolError(f"this user cannot open {TUN_DEVICE}: {remedy}") from None
-    except OSError as error:
-        raise NettoolError(f"cannot open {TUN_DEVICE} ({error.strerror}): load it with 'sudo modprobe tun'") from None
-    try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR))
-        try:
-            fcntl.ioctl(fd, _TUNSETOFFLOAD, _TCP_OFFLOADS | _TUN_F_USO4 | _TUN_F_USO6)
-        except OSError:
-            fcntl.ioctl(
-                fd, _TUNSETOFFLOAD, _TCP_OFFLOADS
-            )  # before Linux 6.2 the kernel segments UDP itself, which is slower
-    except OSError as error:
-        os.close(fd)
-        raise NettoolError(f"{TUN_DEVICE} refuses a TUN device ({error.strerror}): run as root") from None
-    return fd
+
+    def __init__(self, link: LinkSpec, path: PathSpec) -> None:
+        self._rate_bps = 0.0
+        if link.kind != LAN and path.mean_rate_bps is not None:
+            self._rate_bps = max(LINE_RATE_BPS, LINE_FACTOR * path.mean_rate_bps)
+        self._free_ns = 0.0
+
+    def send(self, now_ns: int, packet_bytes: int, size_bytes: int) -> tuple[float, float]:
+        """When the first packet of a super-packet of `size_bytes` reaches the queue, and the interval to the next."""
+        if not self._rate_bps:
+            return now_ns, 0.0
+        start_ns = max(float(now_ns), self._free_ns)
+        self._free_ns = start_ns + size_bytes * 8e9 / self._rate_bps
+        return start_ns, packet_bytes * 8e9 / self._rate_bps
 
 
 class _Offered:
@@ -98,12 +82,13 @@ class _Offered:
 
 
 class _Direction:
-    """One direction: source and sink (descriptors), the model in between, and the counters."""
+    """One direction: source and sink (descriptors), the sender's line, the model in between, and the counters."""
 
-    def __init__(self, source: int, sink: int, path: PathModel) -> None:
+    def __init__(self, source: int, sink: int, path: PathModel, line: HostLine) -> None:
         self.source = source
         self.sink = sink
         self.path = path
+        self.line = line
         self.accounting = PathAccounting()
         self.offered: deque[_Offered] = deque()  # super-packets with undecided packets, in order
 
@@ -177,8 +162,8 @@ class Emulator:
         forward, backward = path_models(spec)
         self._seed = spec.seed
         self._directions = (
-            _Direction(self._near, self._far, forward),
-            _Direction(self._far, self._near, backward),
+            _Direction(self._near, self._far, forward, HostLine(spec, spec.forward)),
+            _Direction(self._far, self._near, backward, HostLine(spec, spec.backward)),
         )
         for source in (self._near, self._far):
             for _ in range(_MAX_DISCARDED):  # more than the ring of a device holds
@@ -259,6 +244,7 @@ class Emulator:
                 continue  # not an IP packet
             packets = super_packet.packets
             size_bytes = (packets - 1) * super_packet.packet_bytes + super_packet.last_bytes
+            counters.reads += 1
             counters.offered += packets
             counters.offered_bytes += size_bytes
             if self._held_bytes + size_bytes > MAX_HELD_BYTES:
@@ -266,8 +252,9 @@ class Emulator:
                 continue
             self._held_bytes += size_bytes
             now_ns = self._now_ns()
+            start_ns, gap_ns = direction.line.send(now_ns, super_packet.packet_bytes, size_bytes)
             first = direction.path.handle_packets(
-                now_ns, super_packet.packet_bytes, packets, super_packet.last_bytes, super_packet.is_ecn
+                start_ns, super_packet.packet_bytes, packets, super_packet.last_bytes, super_packet.is_ecn, gap_ns
             )
             direction.offered.append(_Offered(first, super_packet))
             self._schedule(direction, now_ns)
@@ -306,6 +293,7 @@ class Emulator:
         if run is not None:
             offered = run.offered
             buffers = offered.super_packet.cut(run.first - offered.first, run.end - run.first, run.is_marked)
+            direction.accounting.held_ns += (run.end - run.first) * (run.due_ns - run.first_due_ns) / 2
             size_bytes = offered.size_bytes(run.first, run.end)
             kind = _Kind.MARKED if run.is_marked else _Kind.WHOLE
             self._push(direction, run.due_ns, buffers, run.end - run.first, size_bytes, kind)
@@ -372,6 +360,7 @@ class Emulator:
 
 def _count(counters: PathAccounting, delivery: _Delivery) -> None:
     """Count a delivery that was written."""
+    counters.writes += 1
     if delivery.kind is _Kind.DUPLICATE:
         counters.duplicates += delivery.packets
     elif delivery.kind is _Kind.CORRUPTED:

@@ -13,7 +13,7 @@ draws of an impairment belong to the packet's index, those of bursts and of in-o
 
 The driver contract:
 
-    path.handle_packets(now_ns, packet_bytes)     one packet, or a burst of equal packets, arrives
+    path.handle_packets(now_ns, packet_bytes)     one packet, or a burst of equal packets, arrives, at once or at a rate
     path.poll_fates(now_ns)                       the fates decided by now, each once
     path.next_fate_ns()                           when to poll again; None: not before the next packet
 
@@ -93,15 +93,28 @@ class PathModel:
         return self._offered
 
     def handle_packets(
-        self, now_ns: float, packet_bytes: int, count: int = 1, last_bytes: int = 0, is_ecn: bool = False
+        self,
+        now_ns: float,
+        packet_bytes: int,
+        count: int = 1,
+        last_bytes: int = 0,
+        is_ecn: bool = False,
+        gap_ns: float = 0.0,
     ) -> int:
-        """Offer `count` simultaneous packets of `packet_bytes` each (the last of `last_bytes`, if not 0).
+        """Offer `count` packets of `packet_bytes` each (the last of `last_bytes`, if not 0).
 
-        A queue may mark packets that carry ECT (`is_ecn`). Returns the number of the first packet; the others follow.
+        They arrive every `gap_ns` from `now_ns` on, but no later than the bottleneck could send them. The next packets
+        must not be offered at an earlier time than the last of these. A queue may mark packets that carry ECT
+        (`is_ecn`). Returns the number of the first packet; the others follow.
         """
         first = self._offered
         self._offered += count
-        if last_bytes and last_bytes != packet_bytes:
+        size_bytes = (count - 1) * packet_bytes + (last_bytes or packet_bytes)
+        if gap_ns and count > 1 and not self._queue.takes_together(now_ns, size_bytes, is_ecn):
+            for number in range(count):
+                size = packet_bytes if number < count - 1 else last_bytes or packet_bytes
+                self._enqueue(now_ns + number * gap_ns, first + number, 1, size, is_ecn)
+        elif last_bytes and last_bytes != packet_bytes:
             self._enqueue(now_ns, first, count - 1, packet_bytes, is_ecn)
             self._enqueue(now_ns, first + count - 1, 1, last_bytes, is_ecn)
         else:

@@ -137,6 +137,9 @@ class Queue(Protocol):
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """Offer `count` equal, simultaneous packets. Returns how many are accepted; the last ones are refused."""
 
+    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:
+        """Whether packets that arrive one after another, faster than they depart, could as well arrive at once."""
+
     def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:
         """The trains sent and the numbers of the packets dropped by decisions up to `now_ns`."""
 
@@ -154,6 +157,10 @@ class Unlimited:
         """As in Queue."""
         self._sent.append(PacketTrain(first, count, now_ns, 0.0))
         return count
+
+    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:  # noqa: ARG002
+        """As in Queue."""
+        return True
 
     def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:  # noqa: ARG002
         """As in Queue."""
@@ -204,6 +211,13 @@ class DropTail:
                 self._sent.extend(self._mark_late_packets(train, now_ns) if is_ecn else (train,))
             self._waiting_bytes += accepted * packet_bytes
         return accepted
+
+    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:
+        """As in Queue: if they fit at once they fit one by one, and depart at the same times."""
+        if is_ecn and self._path.queue.ecn_threshold_ns is not None:  # a mark depends on the time of the arrival
+            return False
+        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
+        return self._backlog_bytes(now_ns) + size_bytes <= limit
 
     def _mark_late_packets(self, train: PacketTrain, now_ns: float) -> list[PacketTrain]:
         threshold_ns = self._path.queue.ecn_threshold_ns
@@ -260,6 +274,10 @@ class CoDel:
             self._packets.append((now_ns, index, packet_bytes, can_mark))
             self._bytes += packet_bytes
         return count
+
+    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:  # noqa: ARG002
+        """As in Queue: the delay of each packet counts from its own arrival."""
+        return False
 
     def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:
         """As in Queue."""

@@ -10,12 +10,13 @@ from contextlib import suppress
 
 import pytest
 
-from toolkit.emulator import tun
+from toolkit.emulator import tun, tun_device
 from toolkit.emulator.accounting import EMULATOR, LinkAccounting
 from toolkit.emulator.offload import GSO_UDP_L4, NEEDS_CSUM, VNET_BYTES, VNET_HEADER
+from toolkit.emulator.tun import HostLine
 from toolkit.errors import NettoolError
-from toolkit.netmodel.path import path_models
-from toolkit.netmodel.spec import LinkChange, LinkSpec, PathSpec, QueueSpec
+from toolkit.netmodel.path import QUEUE, path_models
+from toolkit.netmodel.spec import LAN, LinkChange, LinkSpec, PathSpec, QueueSpec
 
 MS = 1_000_000
 START_NS = 12_345 * MS
@@ -104,6 +105,27 @@ def test_packets_arrive_unchanged_and_when_they_are_due(bench: Bench) -> None:
     assert accounting.forward.imbalance == 0
     assert accounting.backward.offered == 0
     assert accounting.late_max_ns == 0
+
+
+def test_a_super_packet_reaches_the_queue_at_the_rate_of_the_senders_line(bench: Bench) -> None:
+    bench.start(PathSpec(rate_bps=100e6, queue=QueueSpec(limit_bytes=30_000)))
+    bench.send(super_packet(40, 1500))
+    bench.advance(100)
+    forward = bench.accounting().forward
+    assert forward.dropped[QUEUE] == 40 - 20 - 3  # the queue sent three while forty arrived at 1 Gbit/s
+    assert (forward.reads, forward.offered) == (1, 40)
+    assert forward.writes < forward.delivered == 23  # written together, within 0.4 ms
+    assert 0 < forward.held_mean_ns < tun.COALESCE_NS
+    assert forward.imbalance == 0
+
+
+def test_the_line_of_a_sender() -> None:
+    line = HostLine(LinkSpec(), PathSpec(rate_bps=100e6))
+    assert line.send(1000, 1500, 15_000) == (1000, 12_000)
+    assert line.send(2000, 1500, 1500) == (121_000, 12_000)  # after the packets before it
+    assert HostLine(LinkSpec(), PathSpec(rate_bps=1e9)).send(0, 1500, 1500) == (0, 1200)
+    assert HostLine(LinkSpec(), PathSpec()).send(5, 1500, 15_000) == (5, 0)  # nothing limits the path
+    assert HostLine(LinkSpec(kind=LAN), PathSpec(rate_bps=1e9)).send(5, 1500, 15_000) == (5, 0)  # the host's own port
 
 
 def test_the_loop_sleeps_until_a_packet_is_due() -> None:
@@ -244,9 +266,9 @@ def test_the_summary_states_what_happened(bench: Bench) -> None:
 
 
 def test_a_missing_device_is_one_line_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tun, "TUN_DEVICE", "/no/such/device")
+    monkeypatch.setattr(tun_device, "TUN_DEVICE", "/no/such/device")
     with pytest.raises(NettoolError, match="modprobe tun"):
-        tun.open_tun("x")
-    monkeypatch.setattr(tun, "TUN_DEVICE", os.devnull)
+        tun_device.open_tun("x")
+    monkeypatch.setattr(tun_device, "TUN_DEVICE", os.devnull)
     with pytest.raises(NettoolError, match="refuses a TUN device"):
-        tun.open_tun("x")
+        tun_device.open_tun("x")

@@ -1,6 +1,7 @@
 """The path model against its mathematics; parametrised seeds are part of the test names."""
 
 import math
+import random
 import statistics
 from dataclasses import replace
 from itertools import pairwise
@@ -55,6 +56,44 @@ def test_losses_are_independent_of_each_other(seed: int) -> None:
     lost = dropped(send(PathSpec(loss=0.2), 50_000, MS, seed=seed), LOSS)
     pairs = sum(index + 1 in lost for index in lost)
     assert_binomial(pairs, len(lost), 0.2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "queue", [QueueSpec(limit_bytes=30_000), QueueSpec(codel=True), QueueSpec(ecn_threshold_ns=MS)]
+)
+def test_a_train_is_the_same_as_its_packets_one_by_one(seed: int, queue: QueueSpec) -> None:
+    spec = PathSpec(rate_bps=100e6, delay_ns=MS, loss=0.02, queue=queue)
+    generator = random.Random(seed)
+    together, alone = PathModel(spec, 40 * MS, seed), PathModel(spec, 40 * MS, seed)
+    now_ns, fates = 0.0, {together: [], alone: []}  # type: ignore[var-annotated]
+    for _ in range(100):
+        count, last_bytes = generator.randint(1, 45), generator.choice([0, 700])
+        together.handle_packets(now_ns, 1500, count, last_bytes, True, gap_ns=12_000)
+        for number in range(count):
+            is_last = number == count - 1
+            alone.handle_packets(now_ns + number * 12_000, last_bytes if is_last and last_bytes else 1500, is_ecn=True)
+        now_ns += count * 12_000 + generator.expovariate(1 / (3.5 * MS))
+        for path, found in fates.items():
+            found += path.poll_fates(now_ns)
+    for path, found in fates.items():
+        found += path.poll_fates(now_ns + SECOND)
+    assert arrivals(fates[together]) == arrivals(fates[alone])
+    for reason in (QUEUE, AQM, LOSS):
+        assert dropped(fates[together], reason) == dropped(fates[alone], reason)
+    marked = [{n for f in found if f.is_marked for n, _ in f.deliveries()} for found in fates.values()]
+    assert marked[0] == marked[1]
+
+
+def test_a_shallow_queue_drains_while_a_super_packet_arrives() -> None:
+    def drops(gap_ns: float) -> int:
+        path = PathModel(PathSpec(rate_bps=100e6, queue=QueueSpec(limit_bytes=30_000)), 0, 1)
+        path.handle_packets(0, 1500, 45, gap_ns=gap_ns)
+        return len(dropped(path.poll_fates(SECOND), QUEUE))
+
+    assert drops(0) == 25  # the queue holds 20 packets
+    assert drops(12_000) == 21  # at ten times the rate of the bottleneck, it sends 4 meanwhile
+    assert drops(120_000) == 0
 
 
 def test_a_second_impairment_does_not_change_the_draws_of_the_first() -> None:
