@@ -6,6 +6,7 @@ calls `main` of its module, with the descriptors, environment, signals and exit 
 the start itself, and those that change what Python does when it starts, leave it off.
 """
 
+import ctypes
 import gc
 import os
 import signal
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 FRESH = "NETTOOL_TESTS_FRESH"
 """An environment variable: modules whose names begin with its value start Python anew."""
 
+_PR_SET_DUMPABLE = 4
 _MODULES = (
     "toolkit.cli.main",
     "toolkit.compare.peers.iperf3",
@@ -90,6 +92,8 @@ class _Successor:
             os._exit(code)
 
     def _forget_the_parent(self) -> None:
+        # As an execution does: a process that has changed its user may write to its own files in /proc.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
         for first, end in zip(self._kept, [*self._kept[1:], 1 << 20], strict=True):
             os.closerange(first + 1, end)  # with it the pipe on which the parent waits for the execution
         gc.freeze()  # never collect an object of the parent: it may own a descriptor

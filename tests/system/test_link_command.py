@@ -185,12 +185,8 @@ class TestAsNobody:
 
     pytestmark: ClassVar = [*root_only, with_tun]
 
-    @pytest.fixture(autouse=True)
-    def _fresh(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A process that changes its user without executing a program may not write its own files in /proc."""
-        monkeypatch.setenv(FRESH, "toolkit")
-
-    def test_a_command_behind_a_link(self) -> None:
+    def test_a_command_behind_a_link(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(FRESH, "toolkit")  # the order of imports matters: numpy starts threads
         with becoming_nobody() as become:
             ended = nettool(
                 *("link", "--rtt", "2ms", "--loss", "10%", "--json"),
@@ -225,7 +221,8 @@ class TestAsNobody:
             ended = nettool("link", "--link", "lan", "--rate", "50Mbit", "--", "ping", "-c", "1", "far", before=become)
         assert ended.code == 0, ended
 
-    def test_nothing_remains_of_a_killed_link(self) -> None:
+    def test_nothing_remains_of_a_killed_link(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(FRESH, "toolkit")
         with becoming_nobody() as become:
             command = [*NETTOOL, "link", "--", "sh", "-c", f"setsid sleep 4712.{os.getpid()} & echo ready; sleep 60"]
             with running(command, stdout=subprocess.PIPE, preexec_fn=become) as process:
@@ -247,7 +244,8 @@ class TestAsNobody:
         assert ended.code == 4
         assert "no /dev/net/tun on this machine" in complaint(ended)
 
-    def test_a_machine_without_user_namespaces(self) -> None:
+    def test_a_machine_without_user_namespaces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(FRESH, "toolkit")  # the execution of a program takes the capability away
         ended = nettool("link", "--", "true", before=without_namespaces)
         assert ended.code == 4
         assert "this user cannot make namespaces" in complaint(ended)

@@ -192,6 +192,10 @@ def serve_link(control: socket.socket, is_user: bool) -> None:
             except NettoolError as error:
                 control.send(pickle.dumps(error))
                 return
+            except OSError as error:
+                refusal = NettoolError(f"this machine does not permit a part of a link ({error.strerror}): run as root")
+                control.send(pickle.dumps(refusal))
+                return
             socket.send_fds(control, [pickle.dumps(None)], process.descriptors)
             namespaces.raise_scheduling_priority()
             gc.freeze()

@@ -104,11 +104,13 @@ def add_hosts_entries(names: dict[str, str]) -> None:
     folder = tempfile.mkdtemp(prefix="nettool-hosts-")
     try:
         _checked(_libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"mode=755"))
-        file = Path(folder, "hosts")
-        file.write_text(f"{added}{text}", errors="surrogateescape")
-        file.chmod(0o644)
-        _checked(_libc.mount(os.fsencode(file), b"/etc/hosts", None, _MS_BIND, None))
-        _checked(_libc.umount2(os.fsencode(folder), _MNT_DETACH))  # the bind mount keeps the file
+        try:
+            file = Path(folder, "hosts")
+            file.write_text(f"{added}{text}", errors="surrogateescape")
+            file.chmod(0o644)
+            _checked(_libc.mount(os.fsencode(file), b"/etc/hosts", None, _MS_BIND, None))
+        finally:
+            _checked(_libc.umount2(os.fsencode(folder), _MNT_DETACH))  # the bind mount keeps the file
     finally:
         os.rmdir(folder)
 
