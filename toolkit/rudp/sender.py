@@ -35,6 +35,8 @@ _SMALL_DATA_BYTES: Final = 1 << 16
 trips that double ten datagrams would take most of its time. More data would overshoot from there."""
 _WORTH_A_PROBE_BYTES: Final = 1 << 15
 """So much unsent data makes a search for a larger datagram worth its packets."""
+_MANY_PACKETS: Final = 16
+"""A receiver that has sent so many is no longer in a short session."""
 
 
 class Sender:
@@ -138,10 +140,13 @@ class Sender:
         """The size of the MTU probe to send now; None for none.
 
         None before the first acknowledgement, because it would take the place of data in the initial window, which may
-        cost a small file a round trip; and none for less data than it would be worth.
+        cost a small file a round trip; and none for less data than it would be worth. A receiver begins after a while,
+        as its acknowledgements may become long.
         """
         data, mtu = self.streams.data, self.recovery.path.mtu
-        is_worth_it = data.end - data.next_offset >= _WORTH_A_PROBE_BYTES or bool(data.lost) or mtu.is_found
+        is_long_receiver = data.end == 0 and self.recovery.packets_sent >= _MANY_PACKETS
+        is_much = data.end - data.next_offset >= _WORTH_A_PROBE_BYTES or bool(data.lost)
+        is_worth_it = is_much or is_long_receiver or mtu.is_found
         return mtu.probe_size(now_ns) if self.recovery.largest_acked >= 0 and is_worth_it else None
 
     def _packets_allowed(self) -> int:

@@ -421,6 +421,27 @@ class TestPersistentCongestion:
         assert not bench.controller.losses[-1].is_persistent
 
 
+class TestMtuProbes:
+    @pytest.mark.parametrize(("data_bytes", "is_sent"), [(0, False), ((1 << 15) - 1, False), (1 << 15, True)])
+    def test_are_for_data_that_they_are_worth(self, data_bytes: int, is_sent: bool) -> None:
+        bench = warmed(data_bytes, max_datagram_bytes=1400)
+        assert (PROBE in bench.kinds(bench.send(100 * MS))) == is_sent
+
+    def test_a_side_without_data_begins_after_a_while(self) -> None:
+        bench = warmed(max_datagram_bytes=1400)
+        kinds = []
+        for number in range(20):
+            bench.sender.request_ping()
+            kinds += bench.kinds(bench.send((100 + number) * MS))
+        assert kinds.count(PROBE) == 1
+        assert kinds.index(PROBE) >= 10
+
+    def test_messages_go_first(self) -> None:
+        bench = warmed(1 << 15, max_datagram_bytes=1400)
+        bench.sender.queue_message(b"m")
+        assert bench.kinds(bench.send(100 * MS))[:2] == [MESSAGE, PROBE]
+
+
 class TestTimeouts:
     def test_no_timer_runs_with_nothing_in_flight(self) -> None:
         assert warmed().sender.poll_timeout() is None
