@@ -1,5 +1,6 @@
 """`nettool report`: tables, pictures and a page from saved records."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, result_width
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
+from toolkit.compare.rows import Row
 from toolkit.errors import UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report import iperf3, page
@@ -39,7 +41,7 @@ def report(
     ] = None,
     imported: Annotated[
         list[Path] | None,
-        option("--import", metavar="FILE", text="Add a run from the output of 'iperf3 -J'. Repeatable."),
+        option("--import", metavar="FILE", text="Add runs of 'iperf3 -J' or '--json-stream'. Repeatable."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -64,7 +66,7 @@ def report(
         check_output(html, page.OPTION, page.MARK, inputs=[*(files or ()), *(imported or ())])
     saved = sorted((read(path) for path in files or ()), key=lambda results: results.campaign.started_unix_s)
     campaigns = [summarise(results) for results in saved]
-    runs = [row for path in imported or () for row in iperf3.read(path)]
+    runs = _imported(imported or ())
     if pictures:
         written = write_pictures(campaigns, pictures)
         print_status(f"Pictures: {len(written)} files in {printable(str(pictures))}")
@@ -77,3 +79,14 @@ def report(
         print_json("report", report_object(campaigns, runs))
     else:
         print_result(report_text(campaigns, runs, table_format, result_width(MAX_COLUMNS)))
+
+
+def _imported(paths: Sequence[Path]) -> list[Row]:
+    """Read the runs of other programs, and report what is left out."""
+    runs: list[Row] = []
+    for path in paths:
+        found = iperf3.read(path)
+        runs += found.rows
+        for reason in found.left_out:
+            print_status(f"nettool: {printable(str(path))}: left out: {reason}")
+    return runs

@@ -1,18 +1,22 @@
-"""Runs of iperf3, from the output of `iperf3 -J`, as rows to show beside a campaign.
+"""Runs of iperf3, from the output of `iperf3 -J` or `--json-stream`, as rows to show beside a campaign.
 
 An iperf3 run sends no file, verifies no digest, and has no partner in a block: it runs for a fixed time. Its row
 therefore has figures and never a verdict. Goodput is what the receiver counted if it reported that, because what was
 sent may not have arrived. Processor time is `cpu_utilization_percent`, which is in percent of one core, over the
 duration of the run.
 
+A file is imported as far as it is valid. Output of a shell often has a warning before or behind the JSON, iperf3 writes
+`-nan` where it has divided by zero, and a run may have been interrupted: what is left out for such a reason is named.
+
 Read: the iperf3 documentation, "Output" (https://software.es.net/iperf), and `iperf_api.c`, which writes the JSON.
 """
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.compare.records import UNRELIABLE
 from toolkit.compare.rows import Row
@@ -22,16 +26,27 @@ from toolkit.errors import UsageError, printable
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 
 MAX_FILE_BYTES = 256 << 20
+_EXCERPT = 60
+_IS_CUT = "is_cut_short"
+_NOT_A_NUMBER = re.compile(r"(:\s*)-?(?:nan|inf(?:inity)?)(?=\s*[,}\]])", re.IGNORECASE)
+"""As printf writes it, which is no JSON."""
 _GIGABYTE = 1e9
 _NOT_PAIRED = "imported"
 
 Fields = Mapping[str, Any]
 
 
-def read(path: Path) -> list[Row]:
-    """One row for each run in the file, which may contain several in sequence.
+class Imported(NamedTuple):
+    """What a file holds: a row for each run, and a sentence for each part that was left out."""
 
-    Raises UsageError if the file cannot be read or is not the output of `iperf3 -J`.
+    rows: list[Row]
+    left_out: list[str]
+
+
+def read(path: Path) -> Imported:
+    """The runs in the file, which may contain several in sequence.
+
+    Raises UsageError if the file cannot be read or holds no run that is valid.
     """
     shown = printable(str(path))
     try:
@@ -42,28 +57,73 @@ def read(path: Path) -> list[Row]:
         raise UsageError(f"cannot read {shown}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{shown} is not text; give the output of iperf3 -J") from None
-    rows = []
-    try:
-        for run in _runs(text):
-            if isinstance(run.get("error"), str) and not run.get("end"):
-                raise UsageError(f"{shown}: iperf3 failed: {printable(run['error'])}; leave this run out")
-            rows.append(_row(run, path.name))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise UsageError(f"{shown}, run {len(rows) + 1}: not the output of iperf3 -J; give its JSON") from None
-    if not rows:
-        raise UsageError(f"{shown} is empty; give the output of iperf3 -J")
-    return rows
+    found = Imported([], [])
+    for number, run in enumerate(_joined(_values(text, found.left_out)), 1):
+        failure = run.get("error")
+        if isinstance(failure, str) and not run.get("end"):
+            found.left_out.append(f"run {number}: iperf3 failed: {printable(failure)}")
+            continue
+        try:
+            found.rows.append(_row(run, path.name))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            found.left_out.append(f"run {number}: it lacks the figures that iperf3 -J writes at its end")
+    if not found.rows:
+        reason = found.left_out[0] if found.left_out else "it is empty"
+        raise UsageError(f"{shown}: {reason}; give the output of iperf3 -J")
+    return found
 
 
-def _runs(text: str) -> Iterator[Fields]:
+def _values(text: str, left_out: list[str]) -> Iterator[Fields]:
+    """The JSON objects at the beginning of a line; what stands between them is appended to `left_out`."""
+    text = _NOT_A_NUMBER.sub(r"\1null", text)
     decoder = json.JSONDecoder()
     position, end = 0, len(text.rstrip())
     while position < end:
         position = len(text) - len(text[position:].lstrip())
-        run, position = decoder.raw_decode(text, position)
-        if not isinstance(run, dict):
-            raise TypeError(run)
-        yield run
+        try:
+            value, after = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            value, after = None, text.find("\n{", position) + 1 or end
+        if isinstance(value, dict):
+            yield value
+        else:
+            excerpt = printable(" ".join(text[position:after].split()), _EXCERPT)
+            left_out.append(f"no run of iperf3: {excerpt}")
+        position = after
+
+
+def _joined(values: Iterable[Fields]) -> Iterator[Fields]:
+    """The runs: an object each, or the events of `--json-stream` from one start to the next."""
+    run: dict[str, Any] = {}
+    for value in values:
+        event, data = value.get("event"), value.get("data")
+        if event is None:
+            yield value
+        elif event == "start":
+            if run:
+                yield _cut_short(run)
+            run = {"start": data}
+        elif event == "interval":
+            run.setdefault("intervals", []).append(data)
+        elif event == "error":
+            run["error"] = str(data)
+        elif event == "end":
+            yield {**run, "end": data}
+            run = {}
+    if run:
+        yield _cut_short(run)
+
+
+def _cut_short(run: Fields) -> Fields:
+    """A run without its end, with the sums of its intervals instead."""
+    try:
+        sums = [each["sum"] for each in run["intervals"]]
+        total = {name: sum(_figure(each, name) for each in sums) for name in ("seconds", "bytes")}
+        resent = [_optional(each, "retransmits") for each in sums]
+    except (KeyError, TypeError, ValueError):
+        return run
+    known = [count for count in resent if count is not None]
+    return {**run, "end": {"sum_sent": {**total, "retransmits": sum(known) if known else None}, _IS_CUT: True}}
 
 
 def _row(run: Fields, file_name: str) -> Row:
@@ -80,7 +140,7 @@ def _row(run: Fields, file_name: str) -> Row:
         raise ValueError(seconds)
     goodput_bps = 8 * size_bytes / seconds
     if is_udp and not has_receiver:
-        goodput_bps *= 1 - _lost(end["sum"])
+        goodput_bps *= 1 - _lost(end.get("sum") or {})
     cpu = end.get("cpu_utilization_percent") or {}
     sender, receiver = ("remote_total", "host_total") if test.get("reverse") else ("host_total", "remote_total")
     gigabytes = size_bytes / _GIGABYTE
@@ -141,13 +201,15 @@ def _why(test: Fields, end: Fields, is_udp: bool, seconds: float) -> str:
     if target_bps:
         words += f", limited to {format_rate(target_bps)} each"
     if is_udp:
-        words += f"; {format_fraction(_lost(end['sum']))} of the datagrams were lost"
+        words += f"; {format_fraction(_lost(end.get('sum') or {}))} of the datagrams were lost"
+    if end.get(_IS_CUT):
+        words += "; it was cut short, and these are the sums of its intervals"
     return f"{words}."
 
 
 def _lost(total: Fields) -> float:
-    packets = _figure(total, "packets")
-    return min(max(_figure(total, "lost_packets") / packets, 0.0), 1.0) if packets > 0 else 0.0
+    packets, lost = _optional(total, "packets"), _optional(total, "lost_packets")
+    return min(lost / packets, 1.0) if packets and lost else 0.0
 
 
 def _cpu_s_per_gb(cpu: Fields, name: str, seconds: float, gigabytes: float) -> float | None:

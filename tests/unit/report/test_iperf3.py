@@ -45,7 +45,7 @@ def write(folder: Path, *runs: object) -> Path:
 
 
 def test_tcp_goodput_is_what_the_receiver_counted(tmp_path: Path) -> None:
-    (row,) = iperf3.read(write(tmp_path, TCP))
+    (row,) = iperf3.read(write(tmp_path, TCP)).rows
     assert row.goodput_bps is not None
     assert row.goodput_bps.value == pytest.approx(8 * 1_255_000_000 / 10.04)
     assert row.goodput_bps.interval is None
@@ -60,7 +60,7 @@ def test_tcp_goodput_is_what_the_receiver_counted(tmp_path: Path) -> None:
 
 
 def test_udp_goodput_excludes_lost_datagrams_and_is_marked_unreliable(tmp_path: Path) -> None:
-    (row,) = iperf3.read(write(tmp_path, UDP))
+    (row,) = iperf3.read(write(tmp_path, UDP)).rows
     assert row.goodput_bps is not None
     assert row.goodput_bps.value == pytest.approx(45e6)
     assert row.marks == ("unreliable",)
@@ -71,13 +71,13 @@ def test_udp_goodput_excludes_lost_datagrams_and_is_marked_unreliable(tmp_path: 
 
 def test_udp_goodput_is_what_the_receiver_counted_if_it_reported_that(tmp_path: Path) -> None:
     reported = {**UDP, "end": {**UDP["end"], "sum_received": {"seconds": 10.0, "bytes": 56_000_000}}}
-    (row,) = iperf3.read(write(tmp_path, reported))
+    (row,) = iperf3.read(write(tmp_path, reported)).rows
     assert row.goodput_bps is not None
     assert row.goodput_bps.value == pytest.approx(44.8e6)
 
 
 def test_each_run_in_a_file_is_a_row(tmp_path: Path) -> None:
-    assert [row.transport for row in iperf3.read(write(tmp_path, TCP, UDP, TCP))] == [
+    assert [row.transport for row in iperf3.read(write(tmp_path, TCP, UDP, TCP)).rows] == [
         "iperf3-tcp-cubic",
         "iperf3-udp",
         "iperf3-tcp-cubic",
@@ -86,7 +86,7 @@ def test_each_run_in_a_file_is_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_every_format_shows_imported_rows(tmp_path: Path, table_format: str) -> None:
-    rows = iperf3.read(write(tmp_path, TCP, UDP))
+    rows = iperf3.read(write(tmp_path, TCP, UDP)).rows
     shown = report_text([summarise(one_path())], rows, table_format)
     assert "iperf3-udp" in shown
     assert "udp-bbr" in shown
@@ -121,6 +121,63 @@ def test_invalid_content_is_refused_in_one_line(tmp_path: Path, content: bytes) 
     assert str(caught.value).isprintable()
 
 
+def test_junk_around_the_runs_is_named_and_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "iperf.json"
+    run = json.dumps(TCP, indent=2)
+    path.write_text(f"warning: old kernel\n{run}\niperf Done.\n{json.dumps(UDP)[:-5]}\n{run}\niperf3: bye")
+    rows, left_out = iperf3.read(path)
+    assert [row.transport for row in rows] == ["iperf3-tcp-cubic"] * 2
+    assert [text.split(": ", 1)[1][:12] for text in left_out] == [
+        "warning: old",
+        "iperf Done.",
+        '{"start": {"',
+        "iperf3: bye",
+    ]
+    assert all(text.isprintable() and len(text) < 100 for text in left_out)
+
+
+def test_a_run_that_failed_is_named_beside_one_that_did_not(tmp_path: Path) -> None:
+    failed = {"start": {}, "end": {}, "error": "unable to connect"}
+    rows, left_out = iperf3.read(write(tmp_path, failed, TCP, {**TCP, "end": {}}))
+    assert len(rows) == 1
+    assert left_out[0] == "run 1: iperf3 failed: unable to connect"
+    assert left_out[1].startswith("run 3: it lacks the figures")
+
+
+@pytest.mark.parametrize("word", ["-nan", "nan", "NaN", "-inf", "Infinity"])
+def test_a_division_by_zero_costs_only_its_own_figure(tmp_path: Path, word: str) -> None:
+    text = json.dumps({**UDP, "end": {**UDP["end"], "extra": [{"jitter_ms": 0.5}]}})
+    (tmp_path / "iperf.json").write_text(text.replace('"jitter_ms": 0.1', f'"jitter_ms": {word}').replace("0.5", word))
+    rows, left_out = iperf3.read(tmp_path / "iperf.json")
+    assert (len(rows), left_out) == (1, [])
+
+
+def stream(*events: tuple[str, object]) -> str:
+    return "\n".join(json.dumps({"event": event, "data": data}) for event, data in events)
+
+
+def test_a_stream_of_events_is_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "iperf.json"
+    interval = {"sum": {"seconds": 1.0, "bytes": 125_000_000, "retransmits": 2}}
+    whole = [("start", TCP["start"]), ("interval", interval), ("end", TCP["end"])]
+    path.write_text(stream(*whole, *whole))
+    (row, again), left_out = iperf3.read(path)
+    (expected,) = iperf3.read(write(tmp_path, TCP)).rows
+    assert (row, left_out) == (expected, [])
+    assert again == row
+
+
+def test_a_stream_that_was_cut_has_the_sums_of_its_intervals(tmp_path: Path) -> None:
+    path = tmp_path / "iperf.json"
+    interval = {"sum": {"seconds": 1.0, "bytes": 125_000_000, "retransmits": 2}}
+    path.write_text(stream(("start", TCP["start"]), *[("interval", interval)] * 3) + '\n{"event": "int')
+    (row,), left_out = iperf3.read(path)
+    assert row.goodput_bps is not None
+    assert (row.goodput_bps.value, row.payload_bytes, row.retransmitted_packets) == (1e9, 375_000_000, 6)
+    assert "cut short" in row.why
+    assert len(left_out) == 1
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         iperf3.read(tmp_path / "missing.json")
@@ -146,7 +203,7 @@ def test_a_run_with_one_replaced_value_is_shown_or_refused(
     node[key] = data.draw(LEAVES)
     path = write(tmp_path_factory.getbasetemp(), run)
     try:
-        rows = iperf3.read(path)
+        rows, _ = iperf3.read(path)
     except UsageError:
         return
     assert report_text([], rows)
