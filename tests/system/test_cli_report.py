@@ -37,7 +37,7 @@ def test_a_page_and_pictures_are_written(records: list[Path], tmp_path: Path) ->
     assert written.read_text() == page([summarise(one_path())])
     starts = {".png": b"\x89PNG", ".svg": b"<?xml"}
     made = sorted((tmp_path / "pictures").iterdir())
-    assert [path.suffix for path in made] == [".png", ".svg"] * 3
+    assert [path.suffix for path in made] == [".png", ".svg"] * 4
     assert all(path.read_bytes().startswith(starts[path.suffix]) for path in made)
 
 
