@@ -175,6 +175,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "replay.plan_of_record",
         "replay.rerun",
         "report.page.write_page",
+        "report.merge",
         "report.write_pictures",
     ):
         monkeypatch.setattr(f"toolkit.cli.{name}", executed)

@@ -6,17 +6,19 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.command import command, option
+from toolkit.cli.command import command, flag, option
 from toolkit.cli.export import check_export, export
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, result_width
-from toolkit.compare.comparison import summarise
+from toolkit.compare.comparison import plain, summarise
+from toolkit.compare.merge import merge
 from toolkit.compare.record_file import read
 from toolkit.compare.rows import Row
 from toolkit.errors import UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report import iperf3, page
 from toolkit.report.labels import MAX_COLUMNS
+from toolkit.report.merged import flat_merged, merged_text
 from toolkit.report.plots import write_pictures
 from toolkit.report.text import FORMATS, flat_rows, report_object, report_text
 
@@ -36,6 +38,9 @@ def report(
     table_format: Annotated[
         str, option("--format", metavar="NAME", text=f"Format of the tables on stdout: {', '.join(FORMATS)}.")
     ] = "simple",
+    is_merged: Annotated[
+        bool, flag("--merge", text="Combine the campaigns: runs, seeds and hosts as samples, with their variance.")
+    ] = False,
     exported: Annotated[
         Path | None, option("--export", metavar="FILE", text="Write the figures to FILE, as .csv or .json.")
     ] = None,
@@ -55,16 +60,13 @@ def report(
       nettool report results/link.jsonl
       nettool report results/*.jsonl --html out.html --pictures pictures
       nettool report results/link.jsonl --format github --import iperf3.json
+      nettool report monday.jsonl tuesday.jsonl other-host.jsonl --merge
     """
     if table_format not in FORMATS:
         raise UsageError(f"unknown format '{printable(table_format, 40)}': use one of {', '.join(FORMATS)}")
-    if not files and not imported:
-        raise UsageError("no records given: name files that nettool bench wrote, for example results/*.jsonl")
-    if exported is not None:
-        check_export(exported, [*(files or ()), *(imported or ())])
-    if html:
-        check_output(html, page.OPTION, page.MARK, inputs=[*(files or ()), *(imported or ())])
+    _check_files(html, exported, [*(files or ()), *(imported or ())])
     saved = sorted((read(path) for path in files or ()), key=lambda results: results.campaign.started_unix_s)
+    merged = merge(saved) if is_merged else None
     campaigns = [summarise(results) for results in saved]
     runs = _imported(imported or ())
     if pictures:
@@ -74,11 +76,24 @@ def report(
         page.write_page(campaigns, html, runs)
         print_status(f"Page: {printable(str(html))}")
     if exported is not None:
-        export(exported, flat_rows(campaigns, runs))
+        export(exported, flat_rows(campaigns, runs) if merged is None else [flat_merged(row) for row in merged])
     if json:
-        print_json("report", report_object(campaigns, runs))
+        more = {} if merged is None else {"merged": [plain(row) for row in merged]}
+        print_json("report", {**report_object(campaigns, runs), **more})
+    elif merged is not None:
+        print_result(merged_text(merged, campaigns, result_width(MAX_COLUMNS)))
     else:
         print_result(report_text(campaigns, runs, table_format, result_width(MAX_COLUMNS)))
+
+
+def _check_files(html: Path | None, exported: Path | None, inputs: Sequence[Path]) -> None:
+    """Raise UsageError, before the work, if there is no input, or an output would replace another file."""
+    if not inputs:
+        raise UsageError("no records given: name files that nettool bench wrote, for example results/*.jsonl")
+    if exported is not None:
+        check_export(exported, inputs)
+    if html is not None:
+        check_output(html, page.OPTION, page.MARK, inputs)
 
 
 def _imported(paths: Sequence[Path]) -> list[Row]:
