@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
-from statistics import NormalDist, median
+from statistics import NormalDist
+
+import numpy as np
 
 MIN_SAMPLES = 6
 _EXACT_SAMPLES = 100
@@ -36,10 +37,12 @@ def drift(samples: Sequence[float]) -> Drift | None:
     count = len(samples)
     if count < MIN_SAMPLES or min(samples) <= 0:
         return None
-    score = sum((later > earlier) - (later < earlier) for earlier, later in combinations(samples, 2))
+    earlier, later = np.triu_indices(count, 1)
+    values = np.array(samples)
+    score = int(np.sign(values[later] - values[earlier]).sum())
     ties = [tied for tied in Counter(samples).values() if tied > 1]
-    logs = [math.log(sample) for sample in samples]
-    slope = median((logs[j] - logs[i]) / (j - i) for i, j in combinations(range(count), 2))
+    logs = np.log(values)
+    slope = float(np.median((logs[later] - logs[earlier]) / (later - earlier)))
     p = _normal_p(score, count, ties) if ties or count > _EXACT_SAMPLES else _exact_p(abs(score), count)
     return Drift(p, math.exp(slope * (count - 1)))
 
