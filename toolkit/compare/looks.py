@@ -29,6 +29,7 @@ def next_look(count: int) -> int:
     return max(count + 1, round(count * 4 / 3))
 
 
+@cache
 def look_after(count: int, first_look: int) -> int:
     """The first look at more than `count` samples."""
     look = first_look
