@@ -50,7 +50,9 @@ class EndpointResult:
     peak_memory_bytes:    largest resident size of the process
     error, exit_code:     why the transfer failed, and what nettool would exit with
     started_s:            when the clock started, on the host's monotonic clock
-    connect_s:            duration of the handshake
+    connect_s:            sender: from its first connect until connection and keys were there
+    accepted_s:           sender: from its first connect until the receiver's answer to the offer had come; content may
+                          have been sent before
     cut_s, cut_bytes:     when the time of a timed trial was up, on the host's monotonic clock, and how much content the
                           receiver had verified by then
     is_delivered:         the program itself confirms that everything has arrived, without a digest (iperf3)
@@ -77,6 +79,7 @@ class EndpointResult:
     exit_code: int | None = None
     started_s: float | None = None
     connect_s: float | None = None
+    accepted_s: float | None = None
     cut_s: float | None = None
     cut_bytes: int | None = None
     is_delivered: bool | None = None

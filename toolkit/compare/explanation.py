@@ -88,8 +88,8 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
         ideal_bps=path.ideal_bps,
         loss=path.loss or 0.0,
         rtt_s=(path.rtt_ms or sender.rtt_min_ms or 0.0) / 1e3,
-        busy_sender=(trial.cost.cpu_seconds_sender or 0.0) / trial.seconds,
-        busy_receiver=(trial.cost.cpu_seconds_receiver or 0.0) / trial.seconds,
+        busy_sender=(trial.cost.cpu_seconds_sender or 0.0) / (sender.seconds or trial.seconds),
+        busy_receiver=(trial.cost.cpu_seconds_receiver or 0.0) / (sender.seconds or trial.seconds),
         queue_drops=audit.dropped_by_queue if audit is not None else None,
     )
 

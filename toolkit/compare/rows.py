@@ -57,6 +57,8 @@ class Row:
                       its queue dropped; None without a link. The interval is that of independent losses
     asked_loss:       the share that the path was asked to lose; None where it varies with time
     is_loss_off:      whether the interval of the loss leaves out what was asked for, also among all of the campaign
+    connect_s, accepted_s: from the first connect until connection and keys were there, and until the receiver had
+                      accepted the offer
     resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
     reasons, why:     where the time went, the mean over all trials with enough samples, and a sentence about all trials
     """
@@ -101,6 +103,8 @@ class Row:
     receiver_peak_memory_bytes: float | None
     delay_ms: RowDelay | None
     competition: BackgroundFlowResult | None
+    connect_s: float | None = None
+    accepted_s: float | None = None
 
 
 def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
@@ -109,15 +113,13 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     good = [trial for trial in trials if trial.is_counted]
     goodputs = [goodput_bps(trial) for trial in trials]
     seconds = [trial.seconds if trial.is_counted and trial.seconds is not None else math.inf for trial in trials]
-    is_yardstick = cell.campaign.transports[label].is_yardstick
-    is_compared = verdict is not None or is_yardstick
+    link, setting = cell.campaign.paths[cell.path], cell.campaign.transports[label]
+    is_compared = verdict is not None or setting.is_yardstick
     ratios, censored = cell.pairs(label) if is_compared else ([], 0)
-    path, setting = cell.campaign.paths[cell.path], cell.campaign.transports[label]
-    known = [facts_of(trial, path, setting.congestion_control) for trial in good]
+    known = [facts_of(trial, link, setting.congestion_control) for trial in good]
     facts = [each for each in known if each is not None]
     why = explanation_of_all(facts) if len(facts) > 1 else "".join(trial.why for trial in good[:1])
     first_look = cell.campaign.first_look
-    link = cell.campaign.paths[cell.path]
     audited = trials if link.kind == LINK else []
     asked_loss = link.loss if link.burst is None and "changes" not in link.link else None
     return Row(
@@ -139,7 +141,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         censored=censored,
         margin=cell.campaign.margin,
         reach=cell.reach,
-        verdict=verdict.word if verdict is not None else YARDSTICK if is_yardstick else BASELINE,
+        verdict=verdict.word if verdict is not None else YARDSTICK if setting.is_yardstick else BASELINE,
         is_negligible=verdict is not None and verdict.is_negligible,
         because=verdict.because if verdict is not None else "",
         more_blocks=verdict.more_blocks if verdict is not None else None,
@@ -149,6 +151,8 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         regime=_regime(facts) if cell.campaign.time_s is None else None,
         reasons=mean_split(facts),
         why=why or next((t.error for t in trials if t.error), ""),
+        connect_s=_median([t.sender.connect_s for t in good]),
+        accepted_s=_median([t.sender.accepted_s for t in good]),
         retransmitted_packets=_median([t.retransmitted_packets for t in good]),
         link_loss=link_loss(audited),
         asked_loss=asked_loss if audited else None,

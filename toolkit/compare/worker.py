@@ -77,11 +77,13 @@ def _send(job: SendJob) -> EndpointResult:
         at_a_time = slice_bytes(job.transport, job.backlog_bytes)
         make = partial(TimedStream, seed=job.seed, until_s=until_s, slice_bytes=at_a_time)
         session = replace(session, open_stream=make)
+    accepted_s: list[float] = []
+    session = replace(session, on_accepted=lambda: accepted_s.append(time.monotonic() - started_s))
     channel = chosen.connect(Address(job.host, job.port), options)
     connect_s = time.monotonic() - started_s
     sampler = Sampler(started_s, channel.statistics)
     result = _measured(channel, sampler, lambda: send(channel, [source], session, cancel=cancel), cpu_s, started_s)
-    return replace(result, connect_s=connect_s)
+    return replace(result, connect_s=connect_s, accepted_s=accepted_s[0] if accepted_s else None)
 
 
 def _receive(job: ReceiveJob) -> EndpointResult:

@@ -165,12 +165,15 @@ def verdict_table(summary: Summary) -> Table:
 def _reasons(rows: Sequence[Row]) -> Table:
     timed = [row for row in rows if row.reasons and row.seconds]
     columns: _Columns[Row] = [
+        (Column("connected", True), lambda row: _formatted(row.connect_s, format_seconds)),
+        (Column("accepted", True), lambda row: _formatted(row.accepted_s, format_seconds)),
         (Column("time", True), lambda row: Cell(format_seconds(_total_s(row)), _total_s(row))),
         (Column("95% interval", True), lambda row: _estimate(row.seconds, lambda e: seconds_interval(e.interval))),
         *((Column(name, True), partial(_share, key=key)) for key, name in REASONS.items()),
         (Column("regime"), lambda row: _text(row.regime or "")),
     ]
-    note = "Mean over the trials of which there are at least 20 samples. "
+    note = "Connected: until connection and keys were there; accepted: until the receiver had accepted the offer. "
+    note += "The shares are means over the trials of which there are at least 20 samples. "
     note += "Regime: a short transfer spends most of its time on handshake, ramp-up and tail."
     return _build(REASON, "Where the time went", note, [*_keys(rows), *columns], timed)
 

@@ -68,6 +68,7 @@ class SendOptions:
     stream_name: the name that standard input, given as "-", has at the receiver
     stream_fd:   the descriptor to read standard input from
     open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
+    on_accepted: called when the receiver's answer to the first offer has come
     """
 
     digest: str = DEFAULT_ALGORITHM
@@ -75,6 +76,7 @@ class SendOptions:
     stream_name: str = "stdin"
     stream_fd: int = 0
     open_stream: Callable[[Algorithm], Stream] | None = None
+    on_accepted: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -194,6 +196,8 @@ class SendSession:
             if group is None or group.decisions or len(message.outcomes) != len(group.sources):
                 raise ProtocolError("the receiver sent an ACCEPT that matches no offer")
             group.decisions = message.outcomes
+            if not group.number:
+                self._options.on_accepted()
             if PLACE_PARAMETER in message.parameters:
                 self._on_place(ReceiverPlace.decode_untrusted(message.parameters[PLACE_PARAMETER]))
         elif isinstance(message, Withdraw):
