@@ -97,6 +97,7 @@ def _link_text(path: LinkArguments) -> LinkText:
         rate=path.rate,
         rate_back=path.rate_back,
         rtt=path.rtt,
+        delay_back=path.delay_back,
         jitter_reorders=path.jitter_reorders,
         loss=path.loss,
         duplicate=path.duplicate,

@@ -115,6 +115,10 @@ class LinkArguments(EmulatedPathArguments):
         str | None,
         option("--rate-back", metavar="RATE", text="Bottleneck rate from far to near, if it differs from --rate."),
     ] = None
+    delay_back: Annotated[
+        str | None,
+        option("--delay-back", metavar="TIME", text="Part of --rtt from far to near, if it is not half of it."),
+    ] = None
     jitter_reorders: Annotated[
         bool, flag("--jitter-reorders", text="Draw the jitter for each packet separately, so that packets overtake.")
     ] = False

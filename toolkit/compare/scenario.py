@@ -15,6 +15,8 @@ A scenario is a TOML file. The command line takes precedence over it:
     rate = "100Mbit"
     rtt = ["10ms", "40ms"]
     loss = ["0%", "0.1%", "1%", "5%"]
+
+With [[link]] instead of [link] there may be several such tables, whose paths follow each other.
 """
 
 import os
@@ -52,6 +54,7 @@ class Scenario:
     """What the user asks for; None or empty where the user says nothing.
 
     link:  option of `nettool link` -> its values
+    further_links: more of the same, whose paths follow those of `link`
     limit: time limit of one transfer, as a duration
     wait:  how long to wait for a remote `nettool serve`, as a duration
     credential: what lets this machine in there
@@ -78,6 +81,7 @@ class Scenario:
     credential: Credential | None = None
     margin: str | None = None
     is_from_file: bool = False
+    further_links: Sequence[Mapping[str, Sequence[LinkOption]]] = ()
     budget: str | None = None
     time: str | None = None
 
@@ -91,7 +95,8 @@ class Scenario:
             other = replace(other, repeats=None, budget=None)
         if self.sizes or self.time is not None:
             other = replace(other, sizes=(), time=None)
-        return replace(other, **{**given, "link": {**other.link, **self.link}})
+        further = tuple({**each, **self.link} for each in other.further_links)
+        return replace(other, **{**given, "link": {**other.link, **self.link}, "further_links": further})
 
     def plan(self) -> Plan:
         """Raises UsageError if the scenario makes no sense."""
@@ -129,7 +134,8 @@ class Scenario:
         words = self.transports
         if words is None:
             is_factorial = self.kind == paths.LINK and self.tcp_congestion_control is None
-            words = FACTORIAL if is_factorial else "tcp,udp,cp" if self.kind == paths.LOOPBACK else "tcp,udp"
+            has_yardstick = self.kind == paths.LOOPBACK and self.time is None
+            words = FACTORIAL if is_factorial else "tcp,udp,cp" if has_yardstick else "tcp,udp"
         settings = parse_transports(words, tcp_congestion_control)
         left_out = {}
         if self.transports is None or self.is_from_file:
@@ -152,7 +158,13 @@ class Scenario:
             return [paths.loopback()]
         if self.kind == paths.REMOTE:
             return [paths.remote(str(self.address))]
-        given: dict[str, list[LinkOption]] = {name: list(values) for name, values in self.link.items() if values}
+        planned = [path for link in (self.link, *self.further_links) for path in self._paths_of(link, seed)]
+        if len({path.label for path in planned}) < len(planned):
+            raise UsageError("two paths of this campaign are the same: write each value once")
+        return planned
+
+    def _paths_of(self, link: Mapping[str, Sequence[LinkOption]], seed: int) -> list[paths.BenchPath]:
+        given: dict[str, list[LinkOption]] = {name: list(values) for name, values in link.items() if values}
         if self.kind == paths.LINK and "link" not in given and "trace" not in given:
             given = {**{n: list(v) for n, v in _LINK_DEFAULTS.items() if n not in given}, **given}
         order = [*(name for name in LISTED if name in given), *(name for name in given if name not in LISTED)]
@@ -201,10 +213,13 @@ def read_scenario(path: Path) -> Scenario:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{shown} is not a scenario: {printable(str(error), 100)}") from None
     link = values.pop("link", {})
+    tables = link if isinstance(link, list) and link else [link]
     kind = values.pop("kind", paths.LINK)
-    if kind not in (paths.LOOPBACK, paths.LAN_KIND, paths.LINK) or not isinstance(link, dict):
+    is_known = kind in (paths.LOOPBACK, paths.LAN_KIND, paths.LINK)
+    if not is_known or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{shown}: kind must be loopback, lan or link, and [link] a table")
     try:
+        links = [_link_options({name.replace("-", "_"): value for name, value in table.items()}) for table in tables]
         scenario = Scenario(
             kind=kind,
             transports=_joined(values.pop("transports", None)),
@@ -218,7 +233,8 @@ def read_scenario(path: Path) -> Scenario:
             margin=_checked(str, values.pop("margin", None)),
             budget=_checked(str, values.pop("budget", None)),
             time=_checked(str, values.pop("time", None)),
-            link=_link_options({name.replace("-", "_"): value for name, value in link.items()}),
+            link=links[0],
+            further_links=tuple(links[1:]),
             is_from_file=True,
         )
     except (TypeError, ValueError):

@@ -24,6 +24,7 @@ class LinkText:
     rate: str | None = None
     rate_back: str | None = None
     rtt: str | None = None
+    delay_back: str | None = None
     jitter: str | None = None
     jitter_reorders: bool = False
     loss: str | None = None
@@ -54,6 +55,8 @@ def link_spec(text: LinkText, base: LinkSpec | None = None) -> LinkSpec:
     impairments = _impairments(text)
     changes = [parse_change(change) for change in text.changes]
     forward = replace(forward, **impairments, changes=_merge_changes(forward, changes))
+    if text.delay_back is not None:
+        forward, backward = _with_delays(forward, backward, text)
     if text.both_ways:
         backward = replace(backward, **impairments, changes=_merge_changes(backward, changes))
     else:
@@ -80,6 +83,14 @@ def _with_limits(path: PathSpec, rate: str | None, trace: tuple[int, ...] | None
     if text.queue is not None:
         path = replace(path, queue=parse_queue(text.queue))
     return path
+
+
+def _with_delays(forward: PathSpec, backward: PathSpec, text: LinkText) -> tuple[PathSpec, PathSpec]:
+    """The two paths with the round trip divided as `delay_back` says."""
+    rtt_ns, back_ns = forward.delay_ns + backward.delay_ns, parse_duration_ns(text.delay_back or "")
+    if back_ns > rtt_ns:
+        raise UsageError("--delay-back is a part of the round trip: choose a time of at most --rtt")
+    return replace(forward, delay_ns=rtt_ns - back_ns), replace(backward, delay_ns=back_ns)
 
 
 def _impairments(text: LinkText) -> dict[str, Any]:

@@ -61,6 +61,39 @@ def test_a_link_compares_both_controls_over_both_transports(monkeypatch: pytest.
     assert "tcp-bbr" in [each.label for each in named.settings]  # it was asked for: its trials say what is wrong
 
 
+def test_the_paths_of_several_tables_follow_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('[[link]]\nloss = ["0%", "1%"]\n[[link]]\nloss = "1%"\nboth-ways = true\ndelay-back = "5ms"\n')
+    scenario = read_scenario(file)
+    plan = scenario.plan()
+    assert [path.label for path in plan.paths] == [
+        "100 Mbit/s, 40 ms, 0% loss",
+        "100 Mbit/s, 40 ms, 1% loss",
+        "100 Mbit/s, 40 ms, 1% loss, delay back 5ms, both ways",
+    ]
+    assert plan.paths[-1].spec is not None
+    assert plan.paths[-1].spec.backward.delay_ns == 5_000_000
+    assert plan_of_record(plan.campaign("memory")) == plan
+    faster = Scenario("link", link={"rate": ["1Gbit"]}).merged_with(scenario).plan()
+    assert [path.label for path in faster.paths][-1] == "1 Gbit/s, 40 ms, 1% loss, delay back 5ms, both ways"
+    with pytest.raises(UsageError, match="the same"):
+        Scenario("link", link={"loss": ["1%"], "both_ways": [False]}, further_links=[{"loss": ["1%"]}]).plan()
+
+
+@pytest.mark.parametrize("name", ["loss", "rtt"])
+def test_the_long_scenarios_lose_acknowledgements_and_have_a_shallow_queue_and_uneven_delays(name: str) -> None:
+    paths = [path for path in read_scenario(SCENARIOS[0].with_name(f"{name}.toml")).plan().paths if path.spec]
+    assert paths[0].loss == 0
+    specs = [path.spec for path in paths if path.spec is not None]
+    assert any(spec.backward.loss for spec in specs)
+    assert any(spec.forward.queue.limit_ns for spec in specs)
+    assert any(spec.forward.delay_ns != spec.backward.delay_ns for spec in specs)
+
+
+def test_timed_trials_on_loopback_have_no_yardstick() -> None:
+    assert [each.transport for each in Scenario("loopback", time="1s").plan().settings] == ["tcp", "udp"]
+
+
 def test_which_controls_the_kernel_offers() -> None:
     assert offers_tcp_control(default_control())
     assert not offers_tcp_control("nosuch", is_root=True)

@@ -36,6 +36,13 @@ def test_the_backward_path_may_have_its_own_rate_or_trace() -> None:
     assert link_spec(LinkText(trace=(1, 2))).backward.trace_ms == (1, 2)
 
 
+def test_the_round_trip_may_be_divided_unevenly() -> None:
+    spec = link_spec(LinkText(rtt="40ms", delay_back="5ms"))
+    assert (spec.forward.delay_ns, spec.backward.delay_ns, spec.rtt_ns) == (35 * MS, 5 * MS, 40 * MS)
+    with pytest.raises(UsageError, match="at most --rtt"):
+        link_spec(LinkText(rtt="40ms", delay_back="41ms"))
+
+
 def test_options_modify_a_profile() -> None:
     starlink = profile("starlink").spec
     changed = link_spec(LinkText(rtt="60ms", queue="codel"), starlink)
