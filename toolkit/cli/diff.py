@@ -42,8 +42,8 @@ def diff(
 
     \b
     Examples:
-      nettool diff results/before.jsonl results/after.jsonl
-      nettool diff results/before.jsonl results/after.jsonl --fail-if slower,missing
+      nettool diff results/old.jsonl results/new.jsonl
+      nettool diff results/old.jsonl results/new.jsonl --fail-if slower,missing
       nettool diff results/lab.jsonl results/office.jsonl --json
     """
     conditions = _conditions(fail_if)
