@@ -4,7 +4,7 @@ A finding repeats what a row of the table shows. The remarks say only what the t
 inconclusive and what would settle it, failures and marks, why the slowest was slow, and what the winner cost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from toolkit.compare.factorial import Factorial, factorial_text
@@ -76,10 +76,23 @@ def path_verdict(results: Results, rows: Sequence[Row], factors: Sequence[Factor
         where=f"{base.path}, {base.content}",
         effects=[f"{text[:1].upper()}{text[1:]}." for text in effects],
         findings=findings,
-        remarks=list(dict.fromkeys((*unfit, *_remarks(ranked, base, rows), *(() if others else (_NOTHING,))))),
+        remarks=_together(
+            (*unfit, *_remarks(ranked, base, rows), *(() if others else (_NOTHING,))), [row.transport for row in rows]
+        ),
         is_claim=any(row.verdict in CLAIMS for row in ranked),
         factorials=factors,
     )
+
+
+def _together(remarks: Iterable[str], labels: Sequence[str]) -> list[str]:
+    """The remarks without repetition: what is said of several transports is said once, with all their names."""
+    about: dict[str, list[str]] = {}
+    for remark in remarks:
+        name = next((label for label in labels if remark.startswith(f"{label}: ")), "")
+        names = about.setdefault(remark.removeprefix(f"{name}: ") if name else remark, [])
+        if name and name not in names:
+            names.append(name)
+    return [f"{', '.join(names)}: {text}" if names else text for text, names in about.items()]
 
 
 def _value(row: Row) -> float:
@@ -122,7 +135,8 @@ def _remarks(ranked: Sequence[Row], base: Row, rows: Sequence[Row]) -> Iterator[
     for row in ranked:
         if row.verdict == INCONCLUSIVE:
             finest = could_find(row.resolution)
-            yield f"{row.transport}: {row.because or _CANNOT_TELL}; {finest}; {to_settle(row.more_blocks)}."
+            yield f"{row.transport}: {row.because or _CANNOT_TELL}."
+            yield f"{row.transport}: {finest}; {to_settle(row.more_blocks)}."
         elif row.verdict == EQUIVALENT:
             yield f"{row.transport}: {could_find(row.resolution)}."
     for row in (*ranked, base) if ranked else ():
