@@ -21,12 +21,14 @@ TOLERANCE_PACKETS and TOLERANCE_SHARE allow for them.
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.ping import NO_PINGS, Pings
 from toolkit.compare.records import DirectionAudit, PacketAudit
+from toolkit.compare.stats import quantile
 from toolkit.emulator.accounting import EMULATOR, TUN, LinkAccounting, PathAccounting
 from toolkit.netmodel.path import AQM, QUEUE
 
 TOLERANCE_PACKETS = 12
 TOLERANCE_SHARE = 0.002
 HOST_DROP_SHARE = 0.01
+_LEAST_PINGS = 20
 MAX_SEGMENTS = 64
 """Segments in one super-packet: a drop that a host counts once may stand for as many packets."""
 
@@ -55,12 +57,24 @@ def audit(
         ),
         wire_bytes=forward.offered_bytes + backward.offered_bytes if link.emulator == TUN else None,
         late_p99_ms=link.late_p99_ns / 1e6,
+        ping_late_p95_ms=_ping_late_p95_ms(link, pings),
         packets_per_read=round(forward.offered / forward.reads, 2) if forward.reads else None,
         packets_per_write=round(forward.delivered / forward.writes, 2) if forward.writes else None,
         held_mean_ms=round(forward.held_mean_ns / 1e6, 4) if forward.writes else None,
         emulator_cpu_share=round(link.cpu_share, 4),
         dropped_by_emulator=forward.dropped.get(EMULATOR, 0) + backward.dropped.get(EMULATOR, 0),
     )
+
+
+def _ping_late_p95_ms(link: LinkAccounting, pings: Pings) -> float | None:
+    """How late the emulator was by the clock of the kernel, which also sees what waits to be read by the emulator."""
+    there, back = link.forward.echo_delays_ns, link.backward.echo_delays_ns
+    late_ns = [
+        round_trip_ns - there[sequence] - back[sequence]
+        for sequence, round_trip_ns in pings.round_trips_ns.items()
+        if sequence in there and sequence in back
+    ]
+    return round(quantile(late_ns, 0.95) / 1e6, 3) if len(late_ns) >= _LEAST_PINGS else None
 
 
 def is_balanced(audited: PacketAudit) -> bool:

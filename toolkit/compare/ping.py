@@ -10,7 +10,8 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from toolkit.compare.records import DelaySummary
@@ -22,11 +23,12 @@ _IDENTIFIER = 0x6E62
 
 
 class Pings(NamedTuple):
-    """Number of echo requests, of those answered, and of replies, duplicates included."""
+    """Number of echo requests, of those answered, and of replies with duplicates; round trips by sequence number."""
 
     sent: int
     answered: int
     replies: int
+    round_trips_ns: Mapping[int, int] = MappingProxyType({})
 
 
 NO_PINGS = Pings(0, 0, 0)
@@ -83,7 +85,8 @@ class Pinger:
     def collect(self) -> Pings:
         """Every request and reply so far; call it after `stop`."""
         self._probe.receive(0.0)
-        return Pings(self._probe.sent, len(self._probe.round_trips_ns), self._probe.replies)
+        probe = self._probe
+        return Pings(probe.sent, len(probe.round_trips_ns), probe.replies, dict(probe.answers_ns))
 
     def delay(self, base_ms: float | None, loss: float = 0.0) -> DelaySummary | None:
         """The round trips so far; None without any reply.

@@ -220,7 +220,8 @@ class PacketAudit:
 
     forward, backward:   from the sender to the receiver, and back
     wire_bytes:          bytes of IP packets offered, both directions; None where the link counts super-packets
-    late_p99_ms:         99th percentile of how late the emulator delivered packets
+    late_p99_ms:         99th percentile of how late the emulator delivered packets, by its own clock
+    ping_late_p95_ms:    95th percentile of how much longer pings took, by the kernel's clock, than the model says
     packets_per_read, packets_per_write: that the emulator took from the sender, and gave to the receiver, together
     held_mean_ms:        how long a packet waited on average to be given together with its neighbours
     emulator_cpu_share:  of one core
@@ -231,6 +232,7 @@ class PacketAudit:
     backward: DirectionAudit
     wire_bytes: int | None = 0
     late_p99_ms: float = 0.0
+    ping_late_p95_ms: float | None = None
     packets_per_read: float | None = None
     packets_per_write: float | None = None
     held_mean_ms: float | None = None

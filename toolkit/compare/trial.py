@@ -225,7 +225,8 @@ class TrialRunner:
             if has_host_drops(ledger):
                 yield HOST_DROPS
             limit_ms = max(_LATE_MS, _LATE_SHARE * path.rtt_s * 1e3)
-            if ledger.late_p99_ms > limit_ms or ledger.dropped_by_emulator:
+            late_ms = max(ledger.late_p99_ms, ledger.ping_late_p95_ms or 0.0)
+            if late_ms > limit_ms or ledger.dropped_by_emulator:
                 yield EMULATOR_LATE
         if self.probe is not None and self.probe.is_met is False:
             yield PROBE_OFF

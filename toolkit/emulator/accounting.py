@@ -13,6 +13,7 @@ from toolkit.netmodel.path import DROP_REASONS
 from toolkit.units import format_duration_ns, format_fraction, format_rate
 
 SCHEMA_VERSION = 1
+MAX_ECHOES = 2000
 TUN, NETEM = "tun", "netem"
 """The emulators that a link may have."""
 EMULATOR = "emulator"
@@ -34,6 +35,7 @@ class PathAccounting:
     offered_bytes, delivered_bytes: bytes of IP packets; duplicates do not count
     reads, writes:        super-packets taken from the sending device, and given to the receiving one
     held_ns:              sum over packets: how long each waited for the last packet of its write
+    echo_delays_ns:       for the first MAX_ECHOES echo packets, by sequence number: how long the model delayed each
     """
 
     offered: int = 0
@@ -43,6 +45,7 @@ class PathAccounting:
     reads: int = 0
     writes: int = 0
     held_ns: float = 0.0
+    echo_delays_ns: dict[int, int] = field(default_factory=dict)
     corrupted: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*DROP_REASONS, EMULATOR), 0))
     in_flight: int = 0

@@ -16,6 +16,7 @@ from toolkit.emulator.offload import ones_complement_sum
 ECHO_PACKET_BYTES = 84
 """Size of an echo request as an IP packet: the default of ping(8)."""
 _IP_ICMP_HEADER_BYTES = 28
+_IPV4_WITHOUT_OPTIONS = 0x45
 _REQUEST, _REPLY = 8, 0
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
 _TIMESPEC = struct.Struct("=qq")
@@ -29,6 +30,7 @@ class EchoProbe:
     sent:            requests that the kernel accepted
     replies:         replies that arrived, duplicates included
     round_trips_ns:  one entry for each answered request, in the order of arrival
+    answers_ns:      the same by sequence number
     """
 
     def __init__(self, sock: socket.socket, address: str, identifier: int) -> None:
@@ -39,6 +41,7 @@ class EchoProbe:
         self.sent = 0
         self.replies = 0
         self.round_trips_ns: list[int] = []
+        self.answers_ns: dict[int, int] = {}
         self._sock = sock
         self._address = address
         self._identifier = identifier
@@ -78,7 +81,8 @@ class EchoProbe:
             self._last_answered_ns = max(self._last_answered_ns, sent_ns or 0)
             if sent_ns is not None and ancillary:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
-                self.round_trips_ns.append(max(0, seconds * 10**9 + nanoseconds - sent_ns))
+                self.answers_ns[sequence] = max(0, seconds * 10**9 + nanoseconds - sent_ns)
+                self.round_trips_ns.append(self.answers_ns[sequence])
 
     def _reply_sequence_untrusted(self, packet: bytes) -> int | None:
         """The sequence number of a reply to this probe; None for any other packet."""
@@ -88,6 +92,14 @@ class EchoProbe:
         kind, _, _, identifier, sequence = _HEADER.unpack_from(packet, offset)
         is_ours = kind == _REPLY and (identifier == self._identifier or not self._is_raw)
         return int(sequence) if is_ours else None
+
+
+def echo_sequence(packet: bytes) -> int | None:
+    """The sequence number of an IPv4 packet without options that is an echo or a reply; None for any other packet."""
+    if len(packet) < _IP_ICMP_HEADER_BYTES or packet[0] != _IPV4_WITHOUT_OPTIONS or packet[9] != socket.IPPROTO_ICMP:
+        return None
+    kind, _, _, _, sequence = _HEADER.unpack_from(packet, _IP_ICMP_HEADER_BYTES - _HEADER.size)
+    return int(sequence) if kind in (_REQUEST, _REPLY) else None
 
 
 def encode_echo_request(identifier: int, sequence: int) -> bytes:

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from toolkit.emulator.accounting import EMULATOR, LinkAccounting, PathAccounting
-from toolkit.emulator.offload import SuperPacket
+from toolkit.emulator.accounting import EMULATOR, MAX_ECHOES, LinkAccounting, PathAccounting
+from toolkit.emulator.icmp import echo_sequence
+from toolkit.emulator.offload import VNET_BYTES, SuperPacket
 from toolkit.netmodel.path import Fate, PathModel, path_models
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec
 
@@ -90,11 +91,20 @@ class _Direction:
         self.path = path
         self.line = line
         self.accounting = PathAccounting()
+        self.echoes: dict[int, tuple[int, int]] = {}  # packets without a fate -> sequence number, time of reading
         self.offered: deque[_Offered] = deque()  # super-packets with undecided packets, in order
 
     def super_packet_of(self, index: int) -> _Offered:
         """The super-packet that contains packet `index`."""
         return next(offered for offered in self.offered if index < offered.end)
+
+    def note_echoes(self, fate: Fate) -> None:
+        """Note how long the model delays the echo packets among those with this fate."""
+        end = fate.first + fate.packets
+        for index in [number for number in self.echoes if fate.first <= number < end]:
+            sequence, read_ns = self.echoes.pop(index)
+            if not fate.drop and len(self.accounting.echo_delays_ns) < MAX_ECHOES:
+                self.accounting.echo_delays_ns[sequence] = fate.delivery_ns(index) - read_ns
 
     def on_decided(self, offered: _Offered, packets: int) -> None:
         """Note that `packets` of `offered` have a fate now."""
@@ -257,6 +267,8 @@ class Emulator:
                 start_ns, super_packet.packet_bytes, packets, super_packet.last_bytes, super_packet.is_ecn, gap_ns
             )
             direction.offered.append(_Offered(first, super_packet))
+            if packets == 1 and (sequence := echo_sequence(data[VNET_BYTES:])) is not None:
+                direction.echoes[first] = sequence, now_ns
             self._schedule(direction, now_ns)
 
     def _schedule(self, direction: _Direction, now_ns: int) -> None:
@@ -268,6 +280,7 @@ class Emulator:
             if not fate.is_duplicate or offered is None:  # a duplicate directly follows its original
                 offered = direction.super_packet_of(fate.first)
                 direction.on_decided(offered, fate.packets)
+                direction.note_echoes(fate)
             if fate.drop:
                 direction.accounting.dropped[fate.drop] += fate.packets
                 self._held_bytes -= offered.size_bytes(fate.first, end)

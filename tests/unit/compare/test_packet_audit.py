@@ -40,6 +40,19 @@ def tcp_receiver(sent: int = 500) -> EndpointResult:
     return EndpointResult(packets_sent=sent, packets_retransmitted=0, duplicates_reported=0, packets_received=17)
 
 
+def test_pings_show_how_late_the_emulator_is() -> None:
+    """The emulator counts from its own reading: what waits to be read is visible from outside only."""
+    counted = link()
+    counted.forward.echo_delays_ns = dict.fromkeys(range(40), 20_000_000)
+    counted.backward.echo_delays_ns = dict.fromkeys(range(1, 40), 20_000_000)
+    on_time = Pings(40, 40, 40, dict.fromkeys(range(40), 40_300_000))
+    assert audit(counted, *udp(), on_time).ping_late_p95_ms == 0.3
+    late = {number: 40_300_000 + (5_000_000 if number % 8 == 0 else 0) for number in range(40)}
+    assert audit(counted, *udp(), Pings(40, 40, 40, late)).ping_late_p95_ms == pytest.approx(5.3)
+    few = Pings(19, 19, 19, dict.fromkeys(range(1, 20), 45_000_000))
+    assert audit(counted, *udp(), few).ping_late_p95_ms is None
+
+
 def test_counts_that_add_up_balance() -> None:
     audited = audit(link(), *udp())
     assert is_balanced(audited)

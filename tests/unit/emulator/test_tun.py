@@ -119,6 +119,17 @@ def test_a_super_packet_reaches_the_queue_at_the_rate_of_the_senders_line(bench:
     assert forward.imbalance == 0
 
 
+@pytest.mark.parametrize("queue", [QueueSpec(), QueueSpec(codel=True)])
+def test_the_delay_of_echoes_is_noted(bench: Bench, queue: QueueSpec) -> None:
+    bench.start(PathSpec(rate_bps=4e6, delay_ns=5 * MS, queue=queue))
+    header = struct.pack("!BBHHHBBHII", 0x45, 0, 500, 0, 0, 64, socket.IPPROTO_ICMP, 0, 1, 2)
+    for sequence, kind in ((7, 8), (8, 0), (9, 3)):  # a request, a reply, and something else
+        message = struct.pack("!BBHHH", kind, 0, 0, 1, sequence)
+        bench.send(bytes(VNET_BYTES) + (header + message).ljust(500, b"\0"))
+    bench.advance(100)
+    assert bench.accounting().forward.echo_delays_ns == {7: 6 * MS, 8: 7 * MS}
+
+
 def test_the_line_of_a_sender() -> None:
     line = HostLine(LinkSpec(), PathSpec(rate_bps=100e6))
     assert line.send(1000, 1500, 15_000) == (1000, 12_000)
