@@ -257,8 +257,11 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     least = least_blocks(plan.comparison_count)
     blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(seconds)}"
     if plan.budget_s is not None:
-        budget = format_seconds(max(0.0, plan.budget_s - taken_s))
+        budget = format_seconds(plan.budget_s - taken_s)
         print_result(f"pilot:      {blocks}")
+        if taken_s >= plan.budget_s:
+            print_result("budget:     used up; only begun blocks are finished")
+            return
         print_result(
             f"budget:     further blocks until every interval is narrower than {format_fraction(plan.margin)}, or"
         )

@@ -291,6 +291,8 @@ def _reasons(path: BenchPath, arrived: _Arrived, series: Samples | None, outcome
     rtt_s = path.rtt_s or (sender.rtt_min_ms or 0.0) / 1e3
     connect_s, size = sender.connect_s or 0.0, arrived.size_bytes
     split = split_time(seconds, connect_s, size, series, receiver, path.ideal_bps, rtt_s)
+    if outcome.receiver.cut_s is not None:  # a timed trial waits for nothing at its end
+        split = replace(split, steady_s=split.steady_s + split.tail_s, tail_s=0.0)
     return TimeSplit(**{kind: round(value, 6) for kind, value in split.by_kind().items()})
 
 

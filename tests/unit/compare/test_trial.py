@@ -107,6 +107,7 @@ def test_a_timed_trial_counts_what_had_arrived_when_the_time_was_up(tmp_path: Pa
     assert (recorded.series.t_s[-1], recorded.series.delivered_bytes[-1]) == (0.5, 400_000)
     assert recorded.reasons is not None
     assert sum(recorded.reasons.by_kind().values()) == pytest.approx(0.5)
+    assert recorded.reasons.tail_s == 0
 
 
 @pytest.mark.parametrize(
