@@ -216,7 +216,7 @@ class CampaignArguments:
         option(
             "--transports",
             metavar="NAME[,...]",
-            text="Transports, for example tcp-bbr,udp-bbr,quic.",
+            text="Transports, for example tcp-bbr,udp-bbr,quic. A link compares cubic and bbr over both by default.",
             default="tcp,udp",
         ),
     ] = None

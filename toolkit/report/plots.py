@@ -26,6 +26,8 @@ from toolkit.report.labels import label, short_label
 
 OPTION = "--pictures"
 """The option that names the folder of the pictures."""
+_AXES = ("rate", "rtt", "loss")
+"""Options of a link that other settings of its path repeat."""
 _IGNORED_SETTINGS = ("text", "seed", "ideal_bps", "link", "loss")
 """Settings of a path that may differ between the points of one picture over loss."""
 _MIN_CELLS, _MIN_POINTS, _MIN_TRIALS = 2, 3, 6
@@ -303,8 +305,9 @@ def _alike(campaign: Campaign, ignored: Sequence[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for path, settings in campaign.paths.items():
         if settings.loss is not None:
-            key = repr([(name, value) for name, value in asdict(settings).items() if name not in ignored])
-            groups.setdefault(key, []).append(path)
+            options = sorted((name, str(value)) for name, value in settings.link.items() if name not in _AXES)
+            rest = [(name, value) for name, value in asdict(settings).items() if name not in ignored]
+            groups.setdefault(repr((options, rest)), []).append(path)
     return list(groups.values())
 
 

@@ -95,6 +95,17 @@ def test_a_grid_of_rtt_and_loss_has_a_heat_map_with_ratios_and_crossover() -> No
     assert b"QuadContourSet" in svg
 
 
+def test_paths_with_another_option_of_the_link_have_no_place_between_those_that_differ_in_loss() -> None:
+    results = lossy()
+    last = list(results.campaign.paths)[-1]
+    changed = replace(results.campaign.paths[last], link={"loss": "5%", "both_ways": True})
+    paths = {**results.campaign.paths, last: changed}
+    summary = summarise(replace(results, campaign=replace(results.campaign, paths=paths)))
+    picture = next(picture for picture in pictures(summary) if "against-loss" in picture.name)
+    assert last not in {row[0] for row in picture.data}
+    assert len({row[0] for row in picture.data[1:]}) == 3
+
+
 def one_of_each_kind(*campaigns: Results) -> list[Picture]:
     """The first picture of each kind, whatever its path and size."""
     made = [picture for results in campaigns for picture in pictures(summarise(results))]
