@@ -33,7 +33,7 @@ from toolkit.transports.addresses import (
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import PrefaceRefusedError, Session, TcpClientHandshake, raise_refusal_untrusted
 from toolkit.transports.tcp.listener import TcpListener
-from toolkit.transports.tcp.settings import check_options, configure
+from toolkit.transports.tcp.settings import check_options, configure, limit_retransmission_timeout
 from toolkit.transports.tcp.stream import TcpStream
 from toolkit.transports.tcp.wire import PREFACE_BYTES, VERSION, PrefaceType, decode_preface_untrusted, encode_join
 
@@ -122,6 +122,7 @@ class TcpAttempt:
                 code = ECONNREFUSED
         if code:
             raise OSError(code, os.strerror(code))
+        limit_retransmission_timeout(self.socket)
         return True
 
     def deadline_s(self) -> float | None:

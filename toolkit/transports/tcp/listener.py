@@ -26,7 +26,7 @@ from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import Session, TcpServerHandshake
 from toolkit.transports.tcp.pending import PendingHandshake, PendingSession, first_of_busiest
 from toolkit.transports.tcp.records import seal_once
-from toolkit.transports.tcp.settings import check_options, configure
+from toolkit.transports.tcp.settings import check_options, configure, limit_retransmission_timeout
 from toolkit.transports.tcp.wire import (
     PREFACE_BYTES,
     VERSION,
@@ -181,6 +181,7 @@ class TcpListener:
                     return
                 continue  # the client has already gone
             sock.setblocking(False)
+            limit_retransmission_timeout(sock)
             if len(self._handshakes) >= MAX_HANDSHAKES:
                 self._drop(first_of_busiest(self._handshakes.values()))
             peer = address_of(origin)

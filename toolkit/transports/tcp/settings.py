@@ -1,6 +1,7 @@
 """The user's TransportOptions as options of TCP sockets.
 
-Read: tcp(7), socket(7) (SO_MAX_PACING_RATE), RFC 5482 (user timeout).
+Read: tcp(7), socket(7) (SO_MAX_PACING_RATE), RFC 5482 (user timeout), RFC 6298 section 5 (the retransmission timeout
+doubles), linux/tcp.h (TCP_RTO_MAX_MS).
 """
 
 import errno
@@ -12,11 +13,17 @@ from typing import Final
 
 from toolkit.channel import TransportOptions
 from toolkit.errors import UsageError, printable
+from toolkit.transports.tcp.tcp_info import tcp_info
 from toolkit.transports.tcp.wire import MAX_STREAMS
 
 _PROC: Final = Path("/proc/sys/net/ipv4")
 _SO_MAX_PACING_RATE: Final = 47  # asm-generic/socket.h
 _MAX_NAME_BYTES: Final = 15  # TCP_CA_NAME_MAX - 1
+_TCP_RTO_MAX_MS: Final = 44  # linux/tcp.h, since Linux 6.15
+_MAX_RTO_MS: Final = 4_000
+_MAX_RTO_RTTS: Final = 4
+_LONGEST_RTO_MS: Final = 120_000
+"""The kernel's own limit, and the most that it accepts."""
 
 
 def check_options(options: TransportOptions) -> None:
@@ -41,6 +48,21 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))
+
+
+def limit_retransmission_timeout(sock: socket.socket) -> None:
+    """Let the kernel send a lost segment again at least every 4 s, or every four round trips if they are longer.
+
+    The timeout doubles with each try. After an outage of 10 s, the kernel would try again only every 13 and 26 s, and
+    could meet one outage after another until the idle timeout: the outcome of a session then never arrives, and the
+    two ends disagree. Call this once the connection has an RTT sample. Kernels before Linux 6.15 have no such option.
+    """
+    rtt_us = tcp_info(sock).get("rtt")
+    if rtt_us is None:  # not Linux: the option's number means something else
+        return
+    limit_ms = min(max(_MAX_RTO_MS, _MAX_RTO_RTTS * rtt_us // 1000), _LONGEST_RTO_MS)
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, limit_ms)
 
 
 def _set_congestion_control(sock: socket.socket, name: str) -> None:
