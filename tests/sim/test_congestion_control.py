@@ -104,9 +104,10 @@ def test_bbr_measures_the_rtt_of_a_path_that_becomes_longer(monkeypatch: pytest.
 
 
 def test_bbr_obeys_ecn() -> None:
-    """A queue that marks from an eighth of a round trip on is not filled until it drops."""
-    queue = QueueSpec(limit_bytes=int(0.5 * FAST_RATE / 2 * 0.04 / 8), ecn_threshold_ns=5 * MS)
-    plain = [transfer(link_of(FAST_RATE / 2, buffer_bdp=0.5, seed=seed), 16 * MIB) for seed in range(1, 4)]
+    """A queue that marks from an eighth of a round trip on drops less. It holds a quarter of one: Startup would not
+    overflow twice that."""
+    queue = QueueSpec(limit_bytes=int(0.25 * FAST_RATE / 2 * 0.04 / 8), ecn_threshold_ns=5 * MS)
+    plain = [transfer(link_of(FAST_RATE / 2, buffer_bdp=0.25, seed=seed), 16 * MIB) for seed in range(1, 4)]
     marked = [transfer(link_of(FAST_RATE / 2, queue=queue, seed=seed), 16 * MIB) for seed in range(1, 4)]
     assert sum(map(queue_drop_share, marked)) < sum(map(queue_drop_share, plain))
     assert rtt_percentile_ms(marked[0], 95, SECOND) < rtt_percentile_ms(plain[0], 95, SECOND)

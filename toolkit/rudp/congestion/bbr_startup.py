@@ -7,7 +7,8 @@ once more. Two signs come earlier:
   bandwidth-delay product on, it thus sends faster than the path; the packets leave a queue for a moment, spaced by the
   bottleneck. Its rate is known before the window has reached it, and the window then stops a little above what that
   rate carries. Conversely, a window that has left no queue shows that the path carries four times as much in a round
-  trip; so the window grows by up to that factor, and the less, the longer the RTT becomes.
+  trip; so the window grows by up to that factor, and the less, the longer the RTT becomes. The initial window leaves
+  at once. It grows by eight if its packets arrive within a 16th of a round trip.
 - *Losses without a queue,* as in a buffer of a few packets, or at random. Startup sends less: Beta of the volume in
   flight, spread over the round trip. If this lowers the loss, a buffer was full, and Startup goes on without such
   bursts. If it does not, the loss is random.
@@ -20,7 +21,13 @@ methodology", IEEE/ACM ToN 2004.
 from enum import Enum
 from typing import Final
 
-from toolkit.rudp.congestion.base import ACKS_PER_RTT, BITS_PER_BYTE, NS_PER_S, AckSample
+from toolkit.rudp.congestion.base import (
+    ACKS_PER_RTT,
+    BITS_PER_BYTE,
+    NS_PER_S,
+    AckSample,
+    initial_window_bytes,
+)
 from toolkit.rudp.congestion.bbr_model import UNBOUNDED, BbrModel
 from toolkit.rudp.congestion.path_model import BottleneckRate
 
@@ -40,6 +47,10 @@ FAST_GROWTH: Final = 3.0
 """How much the window grows per byte acknowledged while nothing queues. Doubling is 1."""
 _QUIET_HINTS: Final = 1.5
 """The growth is that of doubling once the queue's delay times this factor is the least that may be a queue."""
+_TRAIN_RTT_DIVISOR: Final = 16
+TRAIN_GROWTH: Final = 7.0
+"""The packets of the initial window leave at once, and wait for each other at the bottleneck. If that takes at most a
+16th of a round trip, then the path carries 16 initial windows in one, and the second window is eight."""
 _BUSY_RTT_DIVISOR: Final = 16
 """The rate of the bottleneck is measured over at least this part of a round trip."""
 _MAX_REDUCTIONS: Final = 1
@@ -70,6 +81,8 @@ class StartupGuard:
         self._bottleneck = BottleneckRate()
         self._may_grow_fast = True
         self._quiet_share = 1.0
+        self._train_growth = 0.0
+        self._train_start_bytes: int | None = None
         self._share_before = 0.0
         self._excess_ns: int | None = None
         self._rounds = 0
@@ -91,6 +104,18 @@ class StartupGuard:
         if sample.rtt_ns is not None:
             delay_ns = sample.rtt_ns - min_rtt_ns
             self._quiet_share = max(0.0, 1 - _QUIET_HINTS * delay_ns / queue.quiet_hint_ns(min_rtt_ns))
+            self._train_growth = self._growth_after_train(sample, delay_ns)
+
+    def _growth_after_train(self, sample: AckSample, delay_ns: int) -> float:
+        """The growth that the packets of the initial window allow: as much of it has arrived in time."""
+        if sample.prior_delivered_bytes:  # sent later
+            return 0.0
+        if self._train_start_bytes is None:
+            self._train_start_bytes = sample.delivered_bytes
+        model = self._model
+        arrived_share = (sample.delivered_bytes - self._train_start_bytes) / initial_window_bytes(model.datagram_bytes)
+        is_short = delay_ns < arrived_share * model.min_rtt_ns / _TRAIN_RTT_DIVISOR
+        return TRAIN_GROWTH if is_short else 0.0
 
     def on_excessive_loss(self, now_ns: int) -> LossVerdict:
         """Too much was lost in this round so far. Returns REDUCED if the sender should send less now, or FULL."""
@@ -150,7 +175,8 @@ class StartupGuard:
             return 1.0
         if self.is_bounded:  # and the pacing rate as well
             return FAST_GROWTH
-        return 1.0 + (FAST_GROWTH - 1.0) * self._quiet_share if self._may_grow_fast else 1.0
+        quiet_growth = 1.0 + (FAST_GROWTH - 1.0) * self._quiet_share
+        return max(quiet_growth, self._train_growth) if self._may_grow_fast else 1.0
 
     @property
     def max_window_bytes(self) -> float:

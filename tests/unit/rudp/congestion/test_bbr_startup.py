@@ -3,9 +3,16 @@
 import pytest
 
 from tests.support.congestion_samples import DATAGRAM_BYTES, MS, ack_sample
-from toolkit.rudp.congestion.base import ACKS_PER_RTT
+from toolkit.rudp.congestion.base import ACKS_PER_RTT, initial_window_bytes
 from toolkit.rudp.congestion.bbr_model import UNBOUNDED, BbrModel
-from toolkit.rudp.congestion.bbr_startup import FAST_GROWTH, FULL_GAIN, STARTUP_ACKS_PER_RTT, LossVerdict, StartupGuard
+from toolkit.rudp.congestion.bbr_startup import (
+    FAST_GROWTH,
+    FULL_GAIN,
+    STARTUP_ACKS_PER_RTT,
+    TRAIN_GROWTH,
+    LossVerdict,
+    StartupGuard,
+)
 from toolkit.rudp.congestion.path_model import BottleneckRate
 
 RTT_NS = 40 * MS
@@ -92,6 +99,31 @@ def test_the_window_and_the_rate_stop_a_little_above_the_bottleneck() -> None:
     window_bytes = RATE_BPS * RTT_NS / 8e9
     assert FULL_GAIN * window_bytes <= guard.max_window_bytes <= 1.5 * window_bytes
     assert guard.pacing_rate_bps(RATE_BPS) == pytest.approx(FULL_GAIN * RATE_BPS, rel=0.05)
+
+
+@pytest.mark.parametrize(("rate_bps", "is_wide"), [(100e6, True), (20e6, False)])
+def test_an_initial_window_that_passes_within_a_16th_of_the_round_trip_is_followed_by_eight(
+    rate_bps: float, is_wide: bool
+) -> None:
+    model = started_model()
+    guard = StartupGuard(model)
+    window_bytes = initial_window_bytes(DATAGRAM_BYTES)
+    for bytes_ahead in range(0, window_bytes, DATAGRAM_BYTES):
+        delay_ns = int(bytes_ahead * 8e9 / rate_bps)
+        sample = ack_sample(
+            RTT_NS + delay_ns,
+            largest_acked_sent_time_ns=0,
+            rtt_ns=RTT_NS + delay_ns,
+            newly_acked_bytes=DATAGRAM_BYTES,
+            delivered_bytes=bytes_ahead + DATAGRAM_BYTES,
+        )
+        model.update(sample, window_bytes)
+        guard.on_ack(sample)
+        if bytes_ahead:
+            assert (guard.growth == TRAIN_GROWTH) == is_wide
+    later = ack_sample(2 * RTT_NS, prior_delivered_bytes=window_bytes, delivered_bytes=2 * window_bytes)
+    guard.on_ack(later)
+    assert guard.growth <= FAST_GROWTH
 
 
 def test_a_burst_of_losses_changes_nothing() -> None:
