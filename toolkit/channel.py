@@ -260,6 +260,8 @@ class TransportOptions:
     qlog:               UDP: the file to log each connection to, see docs/protocol.md; None for no log
     credential:         connect: what proves to the receiver that this sender may come in
     admission:          listen: whom to let in
+    remembers_paths:    UDP, connect: start with what earlier sessions have learned about the path, and keep what this
+                        one learns
     plaintext:          connect: ask for a session without encryption; listen: allow such sessions
     backlog_bytes:      connect: how much content a send may leave unsent in this host, besides what fills the path;
                         None for the transport's default, which favours throughput
@@ -279,6 +281,7 @@ class TransportOptions:
     admission: Admission = _OPEN
     plaintext: bool = False
     backlog_bytes: int | None = None
+    remembers_paths: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:

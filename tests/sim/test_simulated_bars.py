@@ -13,8 +13,10 @@ import pytest
 
 from tests.support.repetitions import long
 from tests.support.simulated_paths import MS, SECOND, goodput_bps, link_of
+from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES
 from toolkit.netmodel.spec import LinkSpec, PathSpec, QueueSpec
+from toolkit.rudp.congestion.base import PathMemory
 from toolkit.rudp.wire import HEADER_BYTES
 from toolkit.simulator.result import ExperimentResult
 from toolkit.simulator.simulator import RECEIVE_WINDOW_BYTES, Experiment, FlowSpec, payload_share, run
@@ -169,3 +171,36 @@ def test_a_slow_return_path_does_not_limit_the_transfer() -> None:
     forward = PathSpec(rate_bps=10e6, delay_ns=20 * MS, queue=QueueSpec())
     link = LinkSpec(forward, replace(forward, rate_bps=100e3))
     assert run(Experiment(link, [FlowSpec(size_bytes=16 << 20)])).goodput_bps >= 9e6
+
+
+GEO_BPS = 9.8133e6
+GEO_RTT_NS = 600_900_000
+
+
+@pytest.mark.parametrize(
+    ("rate_bps", "share"),
+    [long(None, 0.75), long(GEO_BPS, 0.85), long(GEO_BPS / 2, 0.75), long(10 * GEO_BPS, 0.75)],
+)
+def test_a_satellite_path_is_filled_in_few_round_trips(rate_bps: float | None, share: float) -> None:
+    """nettool sim --profile geo --size 10MiB
+
+    The other bars are those of a path that is remembered, with its rate, half of it and ten times as much.
+    """
+    memory = None if rate_bps is None else PathMemory(rate_bps, GEO_RTT_NS)
+    result = run(Experiment(profile("geo").spec, [FlowSpec(size_bytes=10 << 20, memory=memory)]))
+    assert result.is_finished
+    assert result.ideal_share is not None
+    assert result.ideal_share >= share
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_a_remembered_path_saves_round_trips(loss: float) -> None:
+    """python bench/congestion.py start --only "2.5 MiB" has the times without a memory."""
+    link = default_link(100e6, loss=loss)
+    new, known = (
+        run(Experiment(link, [FlowSpec(size_bytes=5 << 19, memory=memory)]))
+        for memory in (None, PathMemory(98e6, 40 * MS))
+    )
+    assert known.is_finished
+    assert known.duration_ns < new.duration_ns - 40 * MS
+    assert (known.retransmission_ratio or 1) <= 1.15

@@ -26,6 +26,7 @@ from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError
+from toolkit.transports.udp.wake_pair import WakePair
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -117,9 +118,7 @@ class VirtualPath:
         )
         if index == 0:
             connection.start(config.receive_window_bytes)
-        wake_pair = socket.socketpair() if index == 1 else None
-        for wake in wake_pair or ():
-            wake.setblocking(False)
+        wake_pair = WakePair() if index == 1 else None
         security = SessionSecurity("", "")
         return UdpChannel(
             connection, sock, outgoing, Address("", 0), security, wake_pair, on_close_sent=sock.keep_last_words

@@ -86,6 +86,14 @@ Qlog = Annotated[
         panel=CONNECTION,
     ),
 ]
+ForgetPath = Annotated[
+    bool,
+    flag(
+        "--forget-path",
+        text="Start slowly: do not use or keep the rate of earlier sessions with this host.",
+        panel=CONNECTION,
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,15 @@ from toolkit.channel import TransportOptions
 from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
 from toolkit.cli.command import command
 from toolkit.cli.interrupts import prompt_interrupts
-from toolkit.cli.options import Offload, OffloadChoice, Qlog, SendArguments, idle_timeout_s, positive_duration_s
+from toolkit.cli.options import (
+    ForgetPath,
+    Offload,
+    OffloadChoice,
+    Qlog,
+    SendArguments,
+    idle_timeout_s,
+    positive_duration_s,
+)
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
 from toolkit.cli.results import closing, failure_lines, result_fields, summary_line, undelivered_lines
@@ -51,6 +59,7 @@ def udp_send(
     plaintext: Plaintext = False,
     offload: Offload = OffloadChoice.AUTO,
     qlog: Qlog = None,
+    forget_path: ForgetPath = False,
 ) -> None:
     """Send files over nettool's reliable protocol on UDP.
 
@@ -65,7 +74,7 @@ def udp_send(
       nettool udp-send --cc rate --rate 80Mbit disk.img host.example
       tar c src | nettool udp-send --name src.tar - host.example
     """
-    _send("udp", arguments, access, plaintext, offload, qlog)
+    _send("udp", arguments, access, plaintext, offload, qlog, remembers_paths=not forget_path)
 
 
 def _send(
@@ -75,6 +84,7 @@ def _send(
     plaintext: bool,
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
+    remembers_paths: bool = False,
 ) -> None:
     transport_options = TransportOptions(
         congestion_control=arguments.cc,
@@ -85,6 +95,7 @@ def _send(
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
         plaintext=plaintext,
+        remembers_paths=remembers_paths,
     )
     send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name)
     *sources, target = arguments.items

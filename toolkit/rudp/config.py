@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, PathMemory
 
 DEFAULT_DATAGRAM_BYTES = 1472
 """Fills a 1,500-byte IPv4 packet, with 20 bytes of IP header and 8 of UDP header."""
@@ -21,6 +21,7 @@ class Config:
     idle_timeout_ns:      silence after which the peer is considered gone
     receive_window_bytes: initial receive window of the data stream
     max_message_bytes:    maximum length of a message; a longer one is a protocol error
+    memory:               what an earlier connection has learned about the path; None for nothing
     seed:                 seed of all random choices: of the congestion controller, and of the packet numbers to skip
     """
 
@@ -30,4 +31,5 @@ class Config:
     idle_timeout_ns: int = 30_000_000_000
     receive_window_bytes: int = 4 << 20
     max_message_bytes: int = 1 << 18
+    memory: PathMemory | None = None
     seed: int = 0

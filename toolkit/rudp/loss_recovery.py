@@ -19,7 +19,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.congestion.base import AckSample, LossSample
 from toolkit.rudp.delivery_rate import DeliveryEstimator
 from toolkit.rudp.observer import LossObserver, Timer
-from toolkit.rudp.path import NEARBY_RTT_NS, PathState
+from toolkit.rudp.path import PathState
 from toolkit.rudp.sent_packets import PacketGroup, SentPackets
 from toolkit.rudp.streams import SendStreams
 
@@ -66,8 +66,7 @@ class LossRecovery:
 
     def on_handshake_rtt(self, rtt_ns: int, now_ns: int) -> None:
         """Take the first RTT sample, from the handshake."""
-        self.path.rtt.update(rtt_ns, 0)
-        self.path.is_nearby = rtt_ns < NEARBY_RTT_NS
+        self.path.on_handshake_rtt(rtt_ns)
         self.rtt_sample_time_ns = now_ns
 
     def change_path(self, path: PathState) -> None:

@@ -20,7 +20,7 @@ from toolkit.rudp import wire
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.batch_check import BatchCheck
 from toolkit.rudp.config import Config
-from toolkit.rudp.congestion.base import controller_factory
+from toolkit.rudp.congestion.base import ResumingController, controller_factory
 from toolkit.rudp.ecn import EcnValidator
 from toolkit.rudp.loss_thresholds import LossThresholds
 from toolkit.rudp.pacer import Pacer
@@ -125,6 +125,14 @@ class PathState:
         self.is_nearby = False
         self.is_window_limited = False
         self._config = config
+
+    def on_handshake_rtt(self, rtt_ns: int) -> None:
+        """Take the first RTT sample. If it is that of a remembered path, the controller starts from the memory."""
+        self.rtt.update(rtt_ns, 0)
+        self.is_nearby = rtt_ns < NEARBY_RTT_NS
+        memory = self._config.memory
+        if memory is not None and memory.matches(rtt_ns) and isinstance(self.controller, ResumingController):
+            self.controller.resume(memory)
 
     def successor(self, peer_address: PeerAddress | None) -> "PathState":
         """Return a new path about which nothing is known. Only the peer's ECN counts continue."""

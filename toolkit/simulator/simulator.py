@@ -26,7 +26,7 @@ from toolkit.netmodel.path import Fate, PathModel, path_models
 from toolkit.netmodel.spec import LinkSpec, PathSpec
 from toolkit.rudp import wire
 from toolkit.rudp.config import Config
-from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER, PathMemory
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES, initial_window_bytes
 from toolkit.simulator.host import ClientHost, Host, PatternSource, ServerHost
 from toolkit.simulator.inbox import DatagramRun, Datagrams
@@ -52,6 +52,7 @@ class FlowSpec:
     validates_address:       the client has no token, so the server validates its address, which costs one round trip
     host_mtu_bytes:          the MTU that the hosts assume; None: that of the link
     receive_window_bytes:    initial receive window
+    memory:                  what an earlier connection has learned about the path; None for nothing
     """
 
     congestion_control: str = DEFAULT_CONTROLLER
@@ -63,6 +64,7 @@ class FlowSpec:
     validates_address: bool = False
     host_mtu_bytes: int | None = None
     receive_window_bytes: int = RECEIVE_WINDOW_BYTES
+    memory: PathMemory | None = None
 
     def __post_init__(self) -> None:
         if self.size_bytes is None and self.duration_ns is None:
@@ -180,6 +182,7 @@ class Simulator:
             rate_bps=spec.rate_bps,
             max_datagram_bytes=max(mtu_bytes - IP_UDP_BYTES, wire.MIN_DATAGRAM_BYTES),
             receive_window_bytes=spec.receive_window_bytes,
+            memory=spec.memory,
             seed=seed,
         )
         stop_ns = None if spec.duration_ns is None else spec.start_ns + spec.duration_ns

@@ -17,7 +17,7 @@ acknowledged).
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, cast, runtime_checkable
 
 from toolkit.errors import UsageError, printable
 
@@ -30,6 +30,10 @@ ACKS_PER_RTT: Final = 4
 UNMEASURED_RTT_NS: Final = 1_000_000
 """Used as the RTT before the first sample, so that the initial window is sent at once. RFC 9002 section 7.7 allows it;
 draft-ietf-ccwg-bbr section 5.6.2 does the same."""
+
+_MATCHING_RTT: Final = 0.8
+_HOST_NOISE_NS: Final = 10_000_000
+"""An RTT that differs by more than a fifth and 10 ms is that of another path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,27 @@ class LossSample:
     is_persistent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PathMemory:
+    """What an earlier connection has learned about a path.
+
+    rate_bps: the bandwidth that it has found, in bits per second of UDP payload
+    rtt_ns:   its minimum RTT
+    """
+
+    rate_bps: float
+    rtt_ns: int
+
+    @property
+    def volume_bytes(self) -> float:
+        """What fills the path."""
+        return self.rate_bps * self.rtt_ns / (BITS_PER_BYTE * NS_PER_S)
+
+    def matches(self, rtt_ns: int) -> bool:
+        """Whether a path with this RTT may be the same one."""
+        return _MATCHING_RTT * self.rtt_ns <= rtt_ns <= self.rtt_ns / _MATCHING_RTT + _HOST_NOISE_NS
+
+
 class CongestionController(Protocol):
     """One instance serves one path of one connection."""
 
@@ -128,6 +153,14 @@ class CongestionController(Protocol):
 
     def snapshot(self) -> dict[str, float | str]:
         """State for logs and plots, under the field's usual names: phase, ssthresh, bandwidth estimate and so on."""
+
+
+@runtime_checkable
+class ResumingController(Protocol):
+    """A controller that can start from a memory of the path. To others, none is given."""
+
+    def resume(self, memory: PathMemory) -> None:
+        """An earlier connection has found this, and the RTT is the same. Called before anything is sent."""
 
 
 ControllerFactory = Callable[[int, float | None, int], CongestionController]

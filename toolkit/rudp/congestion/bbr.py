@@ -16,12 +16,10 @@ them, short-term bounds on bandwidth and volume until the next probe otherwise.
 Deviations from the draft (reasons and measurements are in docs/congestion-control.md):
 
 - Which losses count as congestion: see `bbr_model`. Startup and CRUISE answer an unexplained loss by sending less.
-- Startup stops near what the bottleneck has shown to carry (`bbr_startup`), and has more exits (`_update_startup`).
-- CRUISE aims for a short queue and DOWN sends less the longer the queue is; the draft always paces at 99%. The window
-  is 1.25 BDP, not 2.
+- Startup stops near what the bottleneck has shown to carry (`bbr_startup`), and may start from a memory of the path.
+- CRUISE aims for a short queue, DOWN sends less the longer the queue is, and the window is 1.25 BDP, not 2.
 - UP ends once 1.25 BDP are in flight and a queue is seen. It starts every 16 to 24 round trips, not every 2 to 3 s.
-- After Drain and ProbeRTT nothing is left to drain, so ProbeBW starts with CRUISE instead of DOWN.
-- ProbeRTT is short, but comes after 1.25 s already, so that a path that becomes longer is noticed.
+- After Drain and ProbeRTT, ProbeBW starts with CRUISE: nothing is left to drain. ProbeRTT is short, but comes often.
 - On a LAN, the window limits the flow rather than the pacing rate, until a loss reveals a short buffer.
 
 Read: draft-ietf-ccwg-bbr section 5, whose names are used here.
@@ -34,6 +32,7 @@ from toolkit.rudp.congestion.base import (
     UNMEASURED_RTT_NS,
     AckSample,
     LossSample,
+    PathMemory,
     initial_window_bytes,
     window_rate_bps,
 )
@@ -76,8 +75,7 @@ class Bbr:
         self._probe_rtt_done_ns: int | None = None
         self._cwnd_bytes = float(initial_window_bytes(datagram_bytes))
         self._prior_cwnd_bytes = 0.0
-        initial_rate_bps = window_rate_bps(self._cwnd_bytes, UNMEASURED_RTT_NS)
-        self._pacing_rate_bps = PHASES[Phase.STARTUP].pacing_gain * initial_rate_bps
+        self._pacing_rate_bps = window_rate_bps(PHASES[self.phase].pacing_gain * self._cwnd_bytes, UNMEASURED_RTT_NS)
 
     @property
     def congestion_window_bytes(self) -> int:
@@ -103,7 +101,12 @@ class Bbr:
             "inflight_longterm": model.bounds.current.inflight_longterm,
             "bw_shortterm": model.bounds.current.bw_shortterm,
             "inflight_shortterm": model.bounds.current.inflight_shortterm,
+            "careful_resume": self._startup.resume_phase.value,
         }
+
+    def resume(self, memory: PathMemory) -> None:
+        start = self._cwnd_bytes, self._pacing_rate_bps
+        self._cwnd_bytes, self._pacing_rate_bps = self._startup.resume(memory, start)
 
     def on_datagram_size(self, datagram_bytes: int) -> None:
         self._model.set_datagram_bytes(datagram_bytes)
@@ -161,7 +164,7 @@ class Bbr:
         if self.phase is Phase.STARTUP:  # its bursts queue for a moment on any path: a queue proves nothing
             verdict = self._startup.on_excessive_loss(now_ns)
             if verdict is LossVerdict.REDUCED:
-                self._cwnd_bytes = max(BETA * min(in_flight_at_send_bytes, self._cwnd_bytes), model.min_pipe_bytes)
+                self._cwnd_bytes = self._startup.reduced_window_bytes(min(in_flight_at_send_bytes, self._cwnd_bytes))
                 self._start_over(now_ns)
             elif verdict is LossVerdict.FULL:
                 self._on_congestion(now_ns, in_flight_at_send_bytes)
@@ -195,10 +198,10 @@ class Bbr:
         self._phase_rounds += 1
         self._probe_timer.rounds += 1
         model.queue.end_round(model.min_rtt_ns)
-        is_growing = False
-        if sample.delivery_rate_bps is not None and not sample.is_app_limited:
-            is_growing = model.full_bw.end_round(model.bw_latest)
-        is_random = False
+        if self.phase is Phase.CRUISE and self._phase_rounds == 1 and not self._down_rounds:
+            model.queue.reset_standing()  # that was the queue before Drain
+        has_rate, is_random = sample.delivery_rate_bps is not None and not sample.is_app_limited, False
+        is_growing = has_rate and model.full_bw.end_round(model.bw_latest)
         is_excessive = model.loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_loss_rounds = self._excessive_loss_rounds + 1 if is_excessive else 0
         if self.phase is Phase.STARTUP:
@@ -213,8 +216,8 @@ class Bbr:
                     sample.now_ns, model.max_bw.bps, self._cwnd_bytes, model.bw_latest, model.inflight_latest
                 )
         down_rounds = self._phase_rounds if self.phase is Phase.DOWN else self._down_rounds
-        is_below_capacity = self.phase is Phase.STARTUP or 2 <= self._probe_timer.rounds <= 1 + down_rounds
-        model.loss.end_round(is_random, is_below_capacity)
+        is_below = self.phase is Phase.STARTUP or 2 <= self._probe_timer.rounds <= 1 + down_rounds
+        model.loss.end_round(is_random, is_below_capacity=is_below)
         if self.phase is not Phase.PROBE_RTT and not self._is_round_congested:
             self._restore_cwnd()
         if self.phase is Phase.UP:
@@ -373,8 +376,7 @@ class Bbr:
         if self._full_bw_reached:
             cwnd_bytes = min(cwnd_bytes + sample.newly_acked_bytes, max_bytes)
         else:
-            grown_bytes = cwnd_bytes + self._startup.growth * sample.newly_acked_bytes / (1 - model.loss.ratio)
-            cwnd_bytes = max(cwnd_bytes, min(grown_bytes, self._startup.max_window_bytes))
+            cwnd_bytes = self._startup.next_window_bytes(cwnd_bytes, sample.newly_acked_bytes)
         self._cwnd_bytes = max(min(cwnd_bytes, self._cwnd_bound_bytes()), model.min_pipe_bytes)
 
     def _cwnd_bound_bytes(self) -> float:
@@ -395,5 +397,4 @@ class Bbr:
         self._prior_cwnd_bytes = max(self._prior_cwnd_bytes, self._cwnd_bytes)
 
     def _restore_cwnd(self) -> None:
-        self._cwnd_bytes = max(self._cwnd_bytes, self._prior_cwnd_bytes)
-        self._prior_cwnd_bytes = 0.0
+        self._cwnd_bytes, self._prior_cwnd_bytes = max(self._cwnd_bytes, self._prior_cwnd_bytes), 0.0

@@ -26,13 +26,17 @@ from toolkit.rudp.congestion.base import (
     BITS_PER_BYTE,
     NS_PER_S,
     AckSample,
+    PathMemory,
     initial_window_bytes,
 )
-from toolkit.rudp.congestion.bbr_model import UNBOUNDED, BbrModel
+from toolkit.rudp.congestion.bbr_model import BETA, UNBOUNDED, BbrModel
+from toolkit.rudp.congestion.careful_resume import CarefulResume, ResumePhase
 from toolkit.rudp.congestion.path_model import BottleneckRate
 
 STARTUP_ACKS_PER_RTT: Final = 16
 """So many acknowledgements per round trip show a queue within an eighth of it."""
+RESUMING_ACKS_PER_RTT: Final = 128
+"""The sooner the first acknowledgement, the sooner a remembered path is validated, or left alone."""
 WINDOWS_PER_RTT: Final = 4.0
 """Startup sends a window within a quarter of a round trip."""
 CAREFUL_WINDOWS_PER_RTT: Final = 2.0
@@ -79,25 +83,44 @@ class StartupGuard:
         self.verdict = LossVerdict.NONE
         self._model = model
         self._bottleneck = BottleneckRate()
+        self._resume = CarefulResume()
         self._may_grow_fast = True
         self._quiet_share = 1.0
         self._train_growth = 0.0
         self._train_start_bytes: int | None = None
+        self._acked_bytes = 0
         self._share_before = 0.0
         self._excess_ns: int | None = None
         self._rounds = 0
         self._reductions = 0
 
+    def resume(self, memory: PathMemory, start: tuple[float, float]) -> tuple[float, float]:
+        """Return the window in bytes and the rate in bits per second to start with, given a memory of this path.
+
+        `start` is the same without it, which remains if the memory saves nothing.
+        """
+        window_bytes = self._resume.start(memory, start[0])
+        return start if window_bytes is None else (window_bytes, self._resume.limit_bps)
+
+    @property
+    def resume_phase(self) -> ResumePhase:
+        """What has become of the memory."""
+        return self._resume.phase
+
     def on_ack(self, sample: AckSample) -> None:
         """Look for a queue, and for the rate of the bottleneck."""
         model = self._model
         queue, min_rtt_ns = model.queue, model.min_rtt_ns
+        self._acked_bytes = sample.delivered_bytes
         if model.rounds.is_start:
             has_hint = queue.standing_ns > queue.quiet_hint_ns(min_rtt_ns)
             has_queue = queue.mean_ns > queue.hint_ns(min_rtt_ns)
             # After a loss, less is sent than the rate measured, and the queue that it leaves is short.
             if self._bottleneck.end_round(has_queue or self.is_slow, has_hint):
                 model.full_bw.restart(model.bw_latest)  # the window was too small to show growth
+                self._may_grow_fast = False  # it was not sent within a quarter of a round trip, which proves more
+            if (proved_bps := self._resume.start_round()) is not None:
+                self._bottleneck.assume(proved_bps)
         self._bottleneck.update(sample, queue.is_hinted, min_rtt_ns // _BUSY_RTT_DIVISOR, model.max_bw.bps)
         if queue.is_hinted:
             self._may_grow_fast = False
@@ -108,7 +131,7 @@ class StartupGuard:
 
     def _growth_after_train(self, sample: AckSample, delay_ns: int) -> float:
         """The growth that the packets of the initial window allow: as much of it has arrived in time."""
-        if sample.prior_delivered_bytes:  # sent later
+        if sample.prior_delivered_bytes or self._resume.phase is not ResumePhase.NONE:  # sent later, or more than that
             return 0.0
         if self._train_start_bytes is None:
             self._train_start_bytes = sample.delivered_bytes
@@ -132,6 +155,22 @@ class StartupGuard:
             self.verdict = LossVerdict.FULL
         return self.verdict
 
+    def reduced_window_bytes(self, window_bytes: float) -> float:
+        """The window after REDUCED, where `window_bytes` was too much."""
+        return self._retreat() if self._resume.is_active else BETA * window_bytes
+
+    def next_window_bytes(self, window_bytes: float, newly_acked_bytes: int) -> float:
+        """The window after an acknowledgement. It shrinks only if the path does not carry what is remembered of it."""
+        if self._resume.is_active and self._model.queue.is_seen:
+            return min(window_bytes, self._retreat())
+        grown_bytes = window_bytes + self.growth * newly_acked_bytes / (1 - self._model.loss.ratio)
+        return max(window_bytes, min(grown_bytes, self.max_window_bytes))
+
+    def _retreat(self) -> float:
+        self._resume.retreat()
+        self._may_grow_fast = False
+        return max(self._acked_bytes / 2, float(initial_window_bytes(self._model.datagram_bytes)))
+
     def end_round(self, is_excessive: bool) -> LossVerdict:
         """A round ends. The first one after a reduction still has losses from before; the second one is the test."""
         if not is_excessive:
@@ -154,6 +193,8 @@ class StartupGuard:
     @property
     def acks_per_rtt(self) -> int:
         """Many acknowledgements until the bottleneck has been measured. They may be what has filled the way back."""
+        if self._resume.is_active:
+            return RESUMING_ACKS_PER_RTT
         return ACKS_PER_RTT if self._bottleneck.was_measured else STARTUP_ACKS_PER_RTT
 
     @property
@@ -171,6 +212,8 @@ class StartupGuard:
         """How much the window grows per byte acknowledged."""
         if self.verdict is LossVerdict.TESTING:
             return 0.0
+        if self._resume.is_active:
+            return 2 * FULL_GAIN - 1  # what was sent at half the rate is followed at FULL_GAIN of it
         if self.is_slow:
             return 1.0
         if self.is_bounded:  # and the pacing rate as well
@@ -193,6 +236,8 @@ class StartupGuard:
         """The rate to send at, where `window_rate_bps` is a window per round trip."""
         if self.is_slow:
             return FULL_GAIN * window_rate_bps
+        if self._resume.is_active:
+            return self._resume.limit_bps
         rate_bps = self._bottleneck.bps
         limit_bps = UNBOUNDED if rate_bps is None else FULL_GAIN * rate_bps / (1 - self._model.loss.ratio)
         windows = WINDOWS_PER_RTT if self.verdict is LossVerdict.NONE else CAREFUL_WINDOWS_PER_RTT

@@ -214,6 +214,11 @@ class BottleneckRate:
                 self.bps = bps
                 self.was_measured = True
 
+    def assume(self, bps: float) -> None:
+        """Take a rate for the bottleneck's until it is measured, or until it leaves no queue."""
+        if self.bps is None:
+            self.bps, self._tested_rounds = bps, 1
+
     def end_round(self, has_queue: bool, is_above_minimum: bool) -> bool:
         """A round ends. If a whole round at the rate measured left no queue, the rate was too low.
 

@@ -27,6 +27,7 @@ from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
 from toolkit.transports.udp.statistics import statistics_of
+from toolkit.transports.udp.wake_pair import WakePair
 
 BACKLOG_BYTES: Final = 4 << 20
 """A send waits while more content than this is unsent, or more bytes of messages are unacknowledged."""
@@ -40,7 +41,6 @@ _ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
 _MAX_POSTED_DATAGRAMS: Final = 256
-_WAKE_BYTES: Final = 4096
 _TRANSMITS_PER_PUMP: Final = 8  # then the socket is read again: what waits in it looks like a longer path
 _READ_AFTER_NS: Final = 1_000_000  # messages that are sent one after another let it wait for so long
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
@@ -62,15 +62,17 @@ class UdpChannel:
         outgoing: OutgoingExtents,
         peer: Address,
         security: SessionSecurity,
-        wake_pair: tuple[socket.socket, socket.socket] | None = None,
+        wake_pair: WakePair | None = None,
         log: ConnectionLog | None = None,
         on_close_sent: Callable[[bytes], None] | None = None,
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
         """The channel owns everything that it is given.
 
         outgoing:      the data source of `connection`; security: for the statistics
-        wake_pair:     connected sockets with which a listener's thread ends this channel's wait; None for a client
+        wake_pair:     lets a listener's thread end this channel's wait; None for a client
         on_close_sent: is given this side's last packets, at the end the CLOSE, to repeat for a peer that misses it
+        on_end:        is called at the end
         """
         self._connection = connection
         self._socket = sock
@@ -82,6 +84,7 @@ class UdpChannel:
         self._log = log
         self._on_close_sent = on_close_sent
         sock.report_local_drops()
+        self._on_end = on_end
         self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
         self._peer_address = connection.peer_address
         self._incoming = IncomingExtents()
@@ -222,8 +225,7 @@ class UdpChannel:
         """
         self._posted.append((datagram, ecn, peer_address))
         if self._wake_pair is not None:
-            with contextlib.suppress(OSError):  # full: it is awake already; closed: it is over
-                self._wake_pair[0].send(b"\0")
+            self._wake_pair.wake()
 
     def _handle_posted(self, sink: ExtentSink | None, now_ns: int) -> bool:
         """Returns whether content was delivered to `sink`."""
@@ -362,15 +364,12 @@ class UdpChannel:
         writable = descriptors[0] if self._needs_room else None
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
         if self._wake_pair is not None:
-            descriptors.append(self._wake_pair[1].fileno())
+            descriptors.append(self._wake_pair.fileno())
         if wake is not None:
             descriptors.append(wake)
         readable = wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None, writable)
-        if self._wake_pair is not None and self._wake_pair[1].fileno() in readable:
-            # Clear it before looking at the datagrams: each is queued before its byte is sent.
-            with contextlib.suppress(BlockingIOError):
-                while self._wake_pair[1].recv(_WAKE_BYTES):
-                    pass
+        if self._wake_pair is not None and self._wake_pair.fileno() in readable:
+            self._wake_pair.clear()  # before looking at the datagrams: each is queued before its byte is sent
         return wake in readable
 
     def _check_open(self) -> None:
@@ -394,7 +393,8 @@ class UdpChannel:
         finally:
             self._outgoing.release_all()
             self._socket.close()
-            for sock in self._wake_pair or ():
-                sock.close()
+            if self._wake_pair is not None:
+                self._wake_pair.close()
             if self._log is not None:
                 self._log.close()
+            self._on_end()

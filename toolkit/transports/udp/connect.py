@@ -10,6 +10,7 @@ import secrets
 import select
 import socket
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -29,6 +30,7 @@ from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.engine_config import config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.listener import UdpListener
+from toolkit.transports.udp.path_cache import MIN_RTT_NS, PathCache
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError
@@ -164,8 +166,11 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     log = None
     if logs is not None:
         log = ConnectionLog(logs, "client", address_of(sock.sock.getsockname()), attempt.peer)
+    paths = PathCache()
+    is_far = accepted.rtt_ns is not None and accepted.rtt_ns >= MIN_RTT_NS
+    memory = paths.recall(attempt.peer) if is_far and options.remembers_paths else None
     connection = Connection(
-        config_of(options, sock),
+        replace(config_of(options, sock), memory=memory),
         outgoing,
         attempt.client_id,
         server.server_id,
@@ -178,7 +183,13 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     )
     connection.start(server.data_window)
     security = SessionSecurity.of(keys, options.credential.method)
-    channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log)
+
+    def keep_path() -> None:
+        if options.remembers_paths:
+            stats = connection.stats()
+            paths.keep(attempt.peer, stats.congestion, stats.min_rtt_ns)
+
+    channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log, on_end=keep_path)
     try:
         if options.backlog_bytes is not None:
             channel.backlog_bytes = options.backlog_bytes

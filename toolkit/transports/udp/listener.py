@@ -43,6 +43,7 @@ from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, make_exchange
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, report_local_address, wait_readable
+from toolkit.transports.udp.wake_pair import WakePair
 from toolkit.transports.unexpected import UnexpectedErrors
 
 _REMEMBERED_CLOSES: Final = 1024
@@ -241,10 +242,8 @@ class UdpListener:
                 copy = memoryview(bytes(stray.data))
                 self._strays.append(stray._replace(data=copy, control=arrival.control))
             sock = DatagramSocket(raw, self._options.offload)
-            wake_pair = socket.socketpair()
-            for wake in wake_pair:
-                on_failure.enter_context(wake)
-                wake.setblocking(False)
+            wake_pair = WakePair()
+            on_failure.callback(wake_pair.close)
             channel = self._make_channel(established, arrival.peer, sock, wake_pair)
             on_failure.pop_all()
         self._channels[established.server_id] = channel
@@ -257,7 +256,7 @@ class UdpListener:
         established: Established[SessionKeys | None],
         peer_address: PeerAddress,
         sock: DatagramSocket,
-        wake_pair: tuple[socket.socket, socket.socket],
+        wake_pair: WakePair,
     ) -> UdpChannel:
         peer = address_of(peer_address)
         log = ConnectionLog(self._logs, "server", address_of(sock.sock.getsockname()), peer) if self._logs else None

@@ -8,7 +8,8 @@ import pytest
 
 from toolkit.channel import Address
 from toolkit.rudp.handshake_packets import MAX_TOKEN_BYTES
-from toolkit.transports.udp.token_cache import LIFETIME_S, MAX_TOKENS, TokenCache, default_path
+from toolkit.transports.udp.cache_folder import LIFETIME_S, MAX_ENTRIES, CacheFolder
+from toolkit.transports.udp.token_cache import TokenCache
 
 SERVER = Address("192.0.2.1", 9000)
 OTHER = Address("fe80::1%eth0", 9000)
@@ -41,11 +42,11 @@ def test_its_file_is_private_and_no_other_is_left(folder: Path) -> None:
 
 
 def test_the_oldest_make_room(folder: Path) -> None:
-    for port in range(MAX_TOKENS + 1):
+    for port in range(MAX_ENTRIES + 1):
         TokenCache(folder).put(Address("192.0.2.1", port), b"token")
-    assert len(list(folder.iterdir())) <= MAX_TOKENS
+    assert len(list(folder.iterdir())) <= MAX_ENTRIES
     assert TokenCache(folder).take(Address("192.0.2.1", 0)) == b""
-    assert TokenCache(folder).take(Address("192.0.2.1", MAX_TOKENS)) == b"token"
+    assert TokenCache(folder).take(Address("192.0.2.1", MAX_ENTRIES)) == b"token"
 
 
 def test_a_token_that_the_server_no_longer_takes_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +80,4 @@ def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
 
 def test_is_in_the_users_cache_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_path() == tmp_path / "nettool" / "tokens"
+    assert CacheFolder("tokens").path == tmp_path / "nettool" / "tokens"
