@@ -7,7 +7,8 @@ of the ideal, the time, what was resent as a share of the packets and per packet
 of the queueing delay, and Jain's index. `--save` writes the figures as JSON; `--against` prints the share and the
 resent packets that such a file has for the same case.
 Two columns are the processor time that the engine takes at each end, without the simulator and the making and checking
-of data, in seconds per simulated second. It is sampled, and a busy machine makes it larger: run such a case alone.
+of data, in seconds per simulated second. It is an upper bound: it is sampled, a sample during the copying of data often
+counts for the engine's function that called it, and a busy machine makes it larger. Run such a case alone.
 The column "misses" names the figures that miss the bar of their case. All groups take about half an hour.
 """
 

@@ -198,8 +198,6 @@ class Bbr:
         self._phase_rounds += 1
         self._probe_timer.rounds += 1
         model.queue.end_round(model.min_rtt_ns)
-        if self.phase is Phase.CRUISE and self._phase_rounds == 1 and not self._down_rounds:
-            model.queue.reset_standing()  # that was the queue before Drain
         has_rate, is_random = sample.delivery_rate_bps is not None and not sample.is_app_limited, False
         is_growing = has_rate and model.full_bw.end_round(model.bw_latest)
         is_excessive = model.loss.is_excessive(sample.in_flight_at_send_bytes)
@@ -244,6 +242,7 @@ class Bbr:
         elif self.phase is Phase.DRAIN:
             if sample.bytes_in_flight <= bdp_bytes or self._phase_rounds > _DRAIN_ROUNDS:
                 self._start_first_cruise(now_ns)
+                model.queue.is_round_stale = self._startup.is_path_proved
         elif self.phase is Phase.DOWN:
             self._update_down(sample, bdp_bytes)
         elif self.phase is Phase.CRUISE:

@@ -107,6 +107,11 @@ class StartupGuard:
         """What has become of the memory."""
         return self._resume.phase
 
+    @property
+    def is_path_proved(self) -> bool:
+        """Whether the path has carried what was remembered: then the queue that Drain empties was Startup's own."""
+        return self._resume.phase is ResumePhase.VALIDATED
+
     def on_ack(self, sample: AckSample) -> None:
         """Look for a queue, and for the rate of the bottleneck."""
         model = self._model

@@ -273,6 +273,7 @@ class QueueDelay:
     mean_ns:     the mean queueing delay of that round
     was_absent:  the last two complete rounds had no queue on average. A packet declared lost in the last round, and
                  sent in the one before, was then not dropped by a full queue.
+    is_round_stale: the round under way tells of a queue that has drained since; its owner says so
     """
 
     def __init__(self) -> None:
@@ -290,6 +291,7 @@ class QueueDelay:
         self._round_min_ns: int | None = None
         self._round_sum_ns = 0
         self._round_samples = 0
+        self.is_round_stale = False
         self._last_round_was_absent = True
 
     def update(self, now_ns: int, rtt_ns: int, min_rtt_ns: int) -> None:
@@ -317,7 +319,8 @@ class QueueDelay:
 
     def end_round(self, min_rtt_ns: int) -> None:
         """A round trip ends."""
-        self.standing_ns = self._round_min_ns or 0
+        self.standing_ns = 0 if self.is_round_stale else self._round_min_ns or 0
+        self.is_round_stale = False
         self.mean_ns = self._round_sum_ns / max(self._round_samples, 1)
         is_absent = self._round_sum_ns <= self._round_samples * self._visible_ns(min_rtt_ns)
         self.was_absent = is_absent and self._last_round_was_absent
