@@ -135,7 +135,7 @@ def _trial(truth: Truth, path: str, block: int, position: int, label: str, size:
         ledger=PacketAudit(forward, DirectionAudit(0, received=0), wire_bytes=sent * 1500),
         cost=TrialCost(size * 4e-10, size * 5e-10, 60e6, 64e6, sent * 1500 / size),
         retransmitted_packets=retransmitted,
-        reasons=TimeSplit(start_s, start_s, tail_s=start_s, steady_s=seconds - 3 * start_s),
+        time_split=TimeSplit(start_s, start_s, tail_s=start_s, steady_s=seconds - 3 * start_s),
         why=f"It ran at {goodput_bps / truth.rate_bps:.0%} of the link's rate.",
         delay=DelaySummary(truth.rtt_ms, truth.rtt_ms + 5, truth.rtt_ms + 20),
         series=TrialSeries(

@@ -56,8 +56,8 @@ def test_a_small_campaign_from_the_command_to_the_table(whole: Whole) -> None:
         assert trial.sender.digest == trial.receiver.digest
         assert trial.seconds is not None
         assert trial.goodput_bps == pytest.approx(8 * trial.payload_bytes / trial.seconds)
-        if trial.reasons is not None:  # else there are too few samples
-            assert sum(trial.reasons.by_kind().values()) == pytest.approx(trial.seconds, abs=1e-5)
+        if trial.time_split is not None:  # else there are too few samples
+            assert sum(trial.time_split.by_kind().values()) == pytest.approx(trial.seconds, abs=1e-5)
             assert trial.why
         assert trial.sender.connect_s is not None
         assert trial.sender.accepted_s is not None

@@ -45,7 +45,7 @@ class Limit(StrEnum):
 class Facts:
     """What an explanation is made from.
 
-    reasons:      they sum to `seconds`; None if there were fewer than MIN_SAMPLES samples
+    time_split:   they sum to `seconds`; None if there were fewer than MIN_SAMPLES samples
     handshake_s:  measured by itself
     ideal_bps, loss, rtt_s: of the path; None, 0 and the measured round trip on a path that nettool does not create
     queue_drops:  packets that the path's queue dropped; None if unknown
@@ -56,7 +56,7 @@ class Facts:
     seconds: float
     handshake_s: float
     goodput_bps: float
-    reasons: TimeSplit | None
+    time_split: TimeSplit | None
     retransmitted_packets: float
     ideal_bps: float | None
     loss: float
@@ -83,7 +83,7 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
         seconds=trial.seconds,
         handshake_s=sender.connect_s or 0.0,
         goodput_bps=trial.goodput_bps,
-        reasons=trial.reasons if len(trial.series.t_s) >= MIN_SAMPLES else None,
+        time_split=trial.time_split if len(trial.series.t_s) >= MIN_SAMPLES else None,
         retransmitted_packets=trial.retransmitted_packets or 0,
         ideal_bps=path.ideal_bps,
         loss=path.loss or 0.0,
@@ -96,23 +96,23 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
 
 def limit(facts: Facts) -> Limit:
     """What limited one transfer."""
-    reasons, seconds = facts.reasons, facts.seconds
-    if reasons is None:
+    time_split, seconds = facts.time_split, facts.seconds
+    if time_split is None:
         return Limit.UNKNOWN
-    if reasons.cpu_bound_s >= _DOMINANT_SHARE * seconds:
+    if time_split.cpu_bound_s >= _DOMINANT_SHARE * seconds:
         return Limit.PROCESSOR
-    if reasons.waiting_s >= _DOMINANT_SHARE * seconds:
+    if time_split.waiting_s >= _DOMINANT_SHARE * seconds:
         return Limit.WAITING
-    if reasons.startup_s > _DOMINANT_SHARE * seconds:
+    if time_split.startup_s > _DOMINANT_SHARE * seconds:
         return Limit.SHORTNESS
-    if reasons.window_limited_s >= _DOMINANT_SHARE * seconds:
+    if time_split.window_limited_s >= _DOMINANT_SHARE * seconds:
         return Limit.WINDOW
     if facts.ideal_bps is None:
-        return Limit.RECOVERY if reasons.recovery_s >= _LOSSY_SHARE * seconds else Limit.ENDPOINTS
+        return Limit.RECOVERY if time_split.recovery_s >= _LOSSY_SHARE * seconds else Limit.ENDPOINTS
     if facts.goodput_bps >= _FILLED_SHARE * facts.ideal_bps:
         return Limit.PATH
-    if reasons.congestion_limited_s + reasons.recovery_s >= _LOSSY_SHARE * seconds:
-        return Limit.RECOVERY if reasons.recovery_s >= reasons.congestion_limited_s else Limit.CONGESTION
+    if time_split.congestion_limited_s + time_split.recovery_s >= _LOSSY_SHARE * seconds:
+        return Limit.RECOVERY if time_split.recovery_s >= time_split.congestion_limited_s else Limit.CONGESTION
     return Limit.NONE
 
 
@@ -137,7 +137,7 @@ def explanation_of_all(every: Sequence[Facts]) -> str:
 
 def mean_split(every: Sequence[Facts]) -> TimeSplit | None:
     """The mean over all trials that have enough samples; None without any."""
-    splits = [facts.reasons.by_kind() for facts in every if facts.reasons is not None]
+    splits = [facts.time_split.by_kind() for facts in every if facts.time_split is not None]
     return TimeSplit(**{kind: fmean(split[kind] for split in splits) for kind in splits[0]}) if splits else None
 
 
@@ -150,7 +150,7 @@ def _pooled(every: Sequence[Facts]) -> Facts:
         seconds=seconds,
         handshake_s=fmean(facts.handshake_s for facts in every),
         goodput_bps=fmean(facts.goodput_bps * facts.seconds for facts in every) / seconds,
-        reasons=mean_split(every),
+        time_split=mean_split(every),
         retransmitted_packets=fmean(facts.retransmitted_packets for facts in every),
         rtt_s=fmean(facts.rtt_s for facts in every),
         busy_sender=fmean(facts.busy_sender for facts in every),
@@ -160,10 +160,10 @@ def _pooled(every: Sequence[Facts]) -> Facts:
 
 
 def _sentence(facts: Facts, found: Limit) -> str:
-    if facts.reasons is None:
+    if facts.time_split is None:
         handshake = f"{format_seconds(facts.handshake_s)} of it for the handshake"
         return f"It took {format_seconds(facts.seconds)}, {handshake}: too short for samples to tell what limited it."
-    shares = {kind: value / facts.seconds for kind, value in facts.reasons.by_kind().items()}
+    shares = {kind: value / facts.seconds for kind, value in facts.time_split.by_kind().items()}
     match found:
         case Limit.PROCESSOR:
             return _processor(facts, shares["cpu_bound_s"])
@@ -171,7 +171,7 @@ def _sentence(facts: Facts, found: Limit) -> str:
             share = _percent(shares["waiting_s"])
             return f"An endpoint waited for a processor, which others used, for {share} of the time."
         case Limit.SHORTNESS:
-            return _short(facts, facts.reasons)
+            return _short(facts, facts.time_split)
         case Limit.WINDOW:
             needs = f"; filling the path takes {_bdp(facts)}" if facts.ideal_bps is not None and facts.rtt_s else ""
             share = _percent(shares["window_limited_s"])
@@ -194,11 +194,11 @@ def _processor(facts: Facts, share: float) -> str:
     )
 
 
-def _short(facts: Facts, reasons: TimeSplit) -> str:
+def _short(facts: Facts, time_split: TimeSplit) -> str:
     named = (
-        (reasons.handshake_s, "handshake"),
-        (reasons.ramp_up_s, "ramp-up"),
-        (reasons.tail_s, "waiting for the digest to be verified"),
+        (time_split.handshake_s, "handshake"),
+        (time_split.ramp_up_s, "ramp-up"),
+        (time_split.tail_s, "waiting for the digest to be verified"),
     )
     parts = [f"{format_seconds(value)} of {word}" for value, word in named if value > 0.05 * facts.seconds]
     holds = f"; the path holds {_bdp(facts)} in a round trip" if facts.ideal_bps is not None and facts.rtt_s else ""

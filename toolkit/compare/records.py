@@ -325,7 +325,7 @@ class Trial:
     """One transfer.
 
     The fields have their names in JSON. Three of them are called otherwise in code: `ledger` is the packet audit,
-    `reasons` the time split, and `competitor` the result of the background flow (in a Campaign: its setting).
+    `time_split` where the time went, and `competitor` the result of the background flow (in a Campaign: its setting).
 
     block:                 see `toolkit.compare.plan`; WARM_UP is -1
     position:              among all trials, in order of time
@@ -340,7 +340,7 @@ class Trial:
     ledger:                where each packet went; None without an emulated link
     cost:                  processor time, memory, and bytes on the wire
     retransmitted_packets: by the sender
-    reasons:               where the time went; None where the transfer failed, or its sender reported no samples
+    time_split:            where the time went; None where the transfer failed, or its sender reported no samples
     why:                   one sentence that explains the time
     delay:                 of a ping beside the transfer; None where it was not measured
     competitor:            what the transfer did to the background flow; None without one
@@ -365,7 +365,7 @@ class Trial:
     ledger: PacketAudit | None = None
     cost: TrialCost = field(default_factory=TrialCost)
     retransmitted_packets: int | None = None
-    reasons: TimeSplit | None = None
+    time_split: TimeSplit | None = None
     why: str = ""
     delay: DelaySummary | None = None
     competitor: BackgroundFlowResult | None = None

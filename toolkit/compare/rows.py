@@ -60,7 +60,7 @@ class Row:
     connect_s, accepted_s: from the first connect until connection and keys were there, and until the receiver had
                       accepted the offer
     resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
-    reasons, why:     where the time went, the mean over all trials with enough samples, and a sentence about all trials
+    time_split, why:  where the time went, the mean over all trials with enough samples, and a sentence about all trials
     """
 
     path: str
@@ -89,7 +89,7 @@ class Row:
     marks: tuple[str, ...]
     drift: float | None
     regime: str | None
-    reasons: TimeSplit | None
+    time_split: TimeSplit | None
     why: str
     retransmitted_packets: float | None
     link_loss: Estimate | None
@@ -149,7 +149,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
         drift=_drift(cell, trials),
         regime=_regime(facts) if cell.campaign.time_s is None else None,
-        reasons=mean_split(facts),
+        time_split=mean_split(facts),
         why=why or next((t.error for t in trials if t.error), ""),
         connect_s=_median([t.sender.connect_s for t in good]),
         accepted_s=_median([t.sender.accepted_s for t in good]),
@@ -192,7 +192,7 @@ def _regime(facts: Sequence[Facts]) -> str | None:
     """SHORT if most transfers are; one of which there are too few samples is."""
     if not facts:
         return None
-    short = sum(each.reasons is None or each.reasons.startup_s > _SHORT_SHARE * each.seconds for each in facts)
+    short = sum(each.time_split is None or each.time_split.startup_s > _SHORT_SHARE * each.seconds for each in facts)
     return SHORT if 2 * short > len(facts) else STEADY
 
 

@@ -186,7 +186,7 @@ class TrialRunner:
             ledger=ledger,
             cost=_cost(outcome, spec.payload_bytes or sender.size_bytes or 0),
             retransmitted_packets=sender.packets_retransmitted,
-            reasons=_reasons(path, arrived, kept, outcome),
+            time_split=_time_split(path, arrived, kept, outcome),
             delay=pinger.delay(rtt_ms.median if rtt_ms is not None else None, path.round_trip_loss) if pinger else None,
             competitor=outcome.background_flow,
             series=thinned(kept, arrived.size_bytes) if kept is not None else None,
@@ -211,9 +211,9 @@ class TrialRunner:
         if setting.program is not None and outcome.sender.is_unreliable:
             yield UNRELIABLE
         # On other paths the processors are part of what is compared, and the explanation says that they were the limit.
-        if facts is not None and facts.reasons is not None and path.kind == LINK and facts.ideal_bps is not None:
+        if facts is not None and facts.time_split is not None and path.kind == LINK and facts.ideal_bps is not None:
             is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
-            if is_slower and facts.reasons.cpu_bound_s + facts.reasons.waiting_s > _CPU_SHARE * facts.seconds:
+            if is_slower and facts.time_split.cpu_bound_s + facts.time_split.waiting_s > _CPU_SHARE * facts.seconds:
                 yield CPU_BOUND
         if has_self_loss(ledger, outcome.sender):
             yield SELF_LOSS
@@ -282,7 +282,7 @@ def _arrived_in_time(outcome: _Outcome) -> _Arrived:
     return _Arrived(receiver.cut_bytes, seconds, rate_of(receiver.cut_bytes, seconds))
 
 
-def _reasons(path: BenchPath, arrived: _Arrived, series: Samples | None, outcome: _Outcome) -> TimeSplit | None:
+def _time_split(path: BenchPath, arrived: _Arrived, series: Samples | None, outcome: _Outcome) -> TimeSplit | None:
     """Where the time went; None if the transfer failed, or too few samples show it."""
     sender, seconds = outcome.sender, arrived.seconds
     if seconds is None or series is None or len(series.t_s) < MIN_SAMPLES:

@@ -138,11 +138,11 @@ def time_split(figure: "Figure", rows: Sequence[Row]) -> None:
     axes = _bars_axes(figure, rows, bottom=0.35 + reasons_inches(rows))
     used = _used(rows)
     for y, row in enumerate(rows):
-        reasons = row.reasons.by_kind() if row.reasons is not None else {}
-        total, left = sum(reasons.values()) or 1.0, 0.0
+        time_split = row.time_split.by_kind() if row.time_split is not None else {}
+        total, left = sum(time_split.values()) or 1.0, 0.0
         for key in used:
             color, hatch = _REASON_STYLES[key]
-            share = reasons.get(key, 0.0) / total
+            share = time_split.get(key, 0.0) / total
             name = REASONS[key] if y == 0 else None
             axes.barh(y, share, 0.62, left, color=color, hatch=hatch, edgecolor=SURFACE, linewidth=0.6, label=name)
             left += share
@@ -356,7 +356,7 @@ def run_order(figure: "Figure", trials: Sequence[Trial], styles: Mapping[str, St
 
 
 def _used(rows: Sequence[Row]) -> list[str]:
-    return [key for key in REASONS if any(row.reasons is not None and row.reasons.by_kind()[key] for row in rows)]
+    return [key for key in REASONS if any(row.time_split is not None and row.time_split.by_kind()[key] for row in rows)]
 
 
 def _bars_axes(figure: "Figure", rows: Sequence[Row], bottom: float) -> "Axes":

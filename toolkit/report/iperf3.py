@@ -174,7 +174,7 @@ def _row(run: Fields, file_name: str) -> Row:
         asked_loss=None,
         is_loss_off=False,
         regime=None,
-        reasons=None,
+        time_split=None,
         why=_why(test, end, is_udp, seconds),
         retransmitted_packets=_optional(sent, "retransmits"),
         resent_per_lost=None,

@@ -25,7 +25,7 @@ REASONS = {
     "steady_s": "steady",
     "tail_s": "tail",
 }
-"""Field of `Trial.reasons` -> display name, roughly in the order in which a transfer passes through them."""
+"""Field of `Trial.time_split` -> display name, roughly in the order in which a transfer passes through them."""
 
 MARKS = {
     records.CPU_BOUND: "a processor, not the path, was the limit",

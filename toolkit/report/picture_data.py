@@ -33,7 +33,7 @@ def of_time(rows: Sequence[Row]) -> Data:
     """Seconds of each kind."""
     data: Data = [("transport", *REASONS.values())]
     for row in rows:
-        kinds = row.reasons.by_kind() if row.reasons is not None else {}
+        kinds = row.time_split.by_kind() if row.time_split is not None else {}
         data.append((label(row.transport), *(format_seconds(kinds.get(key, 0.0)) for key in REASONS)))
     return data
 

@@ -214,7 +214,7 @@ def _goodput(cell: _Cell) -> Picture:
 
 
 def _time_split(cell: _Cell) -> Picture | None:
-    rows = [row for row in cell.rows if row.reasons]
+    rows = [row for row in cell.rows if row.time_split]
     if not rows:
         return None
     return Picture(

@@ -163,7 +163,7 @@ def verdict_table(summary: Summary) -> Table:
 
 
 def _reasons(rows: Sequence[Row]) -> Table:
-    timed = [row for row in rows if row.reasons and row.seconds]
+    timed = [row for row in rows if row.time_split and row.seconds]
     columns: _Columns[Row] = [
         (Column("connected", True), lambda row: _formatted(row.connect_s, format_seconds)),
         (Column("accepted", True), lambda row: _formatted(row.accepted_s, format_seconds)),
@@ -366,11 +366,11 @@ def _ratio_with_interval(row: Row) -> Cell:
 
 
 def _total_s(row: Row) -> float:
-    return sum(row.reasons.by_kind().values()) if row.reasons is not None else 0.0
+    return sum(row.time_split.by_kind().values()) if row.time_split is not None else 0.0
 
 
 def _share(row: Row, key: str) -> Cell:
-    seconds, total = row.reasons.by_kind()[key] if row.reasons is not None else 0.0, _total_s(row)
+    seconds, total = row.time_split.by_kind()[key] if row.time_split is not None else 0.0, _total_s(row)
     return Cell(f"{seconds / total:.0%}", seconds / total) if seconds and total else _EMPTY
 
 

@@ -40,29 +40,29 @@ def as_column(value: ArrayLike) -> Sequence[float]:
 
 def split(sender: Samples, ideal_bps: float | None = 95e6, receiver: Samples | None = None) -> TimeSplit:
     size = int(sender.delivered_bytes[-1])
-    reasons = split_time(SECONDS, CONNECT_S, size, sender, receiver, ideal_bps, RTT_S)
-    assert sum(reasons.by_kind().values()) == pytest.approx(SECONDS)
-    return reasons
+    time_split = split_time(SECONDS, CONNECT_S, size, sender, receiver, ideal_bps, RTT_S)
+    assert sum(time_split.by_kind().values()) == pytest.approx(SECONDS)
+    return time_split
 
 
 def test_a_transfer_at_full_rate_is_steady() -> None:
-    reasons = split(samples())
-    assert reasons.handshake_s == CONNECT_S
-    assert reasons.steady_s > 0.95 * (SECONDS - CONNECT_S)
+    time_split = split(samples())
+    assert time_split.handshake_s == CONNECT_S
+    assert time_split.steady_s > 0.95 * (SECONDS - CONNECT_S)
 
 
 def test_ramp_up_ends_when_the_rate_reaches_its_later_average() -> None:
-    reasons = split(samples(np.minimum(90e6, 90e6 * (TIMES / 1.5) ** 2)))
-    assert reasons.ramp_up_s == pytest.approx(1.4, abs=0.15)
+    time_split = split(samples(np.minimum(90e6, 90e6 * (TIMES / 1.5) ** 2)))
+    assert time_split.ramp_up_s == pytest.approx(1.4, abs=0.15)
 
 
 def test_recovery_is_being_in_recovery_at_a_low_rate() -> None:
     """It once began with the first retransmission and never ended."""
     resent = np.minimum(TIMES * 100, 10)
     recovering = np.clip(TIMES - 1, 0, 1)
-    reasons = split(samples(5e6, retransmitted_packets=resent, recovering_s=recovering))
-    assert reasons.recovery_s == pytest.approx(1.0, abs=0.05)
-    assert reasons.congestion_limited_s == pytest.approx(SECONDS - CONNECT_S - 1, abs=0.1)
+    time_split = split(samples(5e6, retransmitted_packets=resent, recovering_s=recovering))
+    assert time_split.recovery_s == pytest.approx(1.0, abs=0.05)
+    assert time_split.congestion_limited_s == pytest.approx(SECONDS - CONNECT_S - 1, abs=0.1)
     full = split(samples(90e6, retransmitted_packets=resent, recovering_s=recovering))
     assert (full.recovery_s, full.congestion_limited_s) == (0, 0)
 
@@ -78,8 +78,8 @@ def test_waiting_for_a_processor_is_not_using_one() -> None:
 
 def test_on_a_path_without_a_limit_the_transport_says_when_it_recovers() -> None:
     recovering = np.clip(TIMES - 1, 0, 1)
-    reasons = split(samples(recovering_s=recovering, retransmitted_packets=TIMES), ideal_bps=None)
-    assert reasons.recovery_s == pytest.approx(1.0, abs=0.05)
+    time_split = split(samples(recovering_s=recovering, retransmitted_packets=TIMES), ideal_bps=None)
+    assert time_split.recovery_s == pytest.approx(1.0, abs=0.05)
 
 
 def test_limits_by_window_and_by_processor() -> None:
@@ -99,8 +99,8 @@ def test_a_transfer_too_short_for_many_samples(count: int) -> None:
         each.name: [*getattr(whole, each.name)[:1], *getattr(whole, each.name)[-1:] * (count - 1)]
         for each in fields(Samples)
     }
-    reasons = split_time(0.001, 0.002, 1000, Samples(**first_and_last), None, 95e6, RTT_S)
-    assert sum(reasons.by_kind().values()) == pytest.approx(0.001)
+    time_split = split_time(0.001, 0.002, 1000, Samples(**first_and_last), None, 95e6, RTT_S)
+    assert sum(time_split.by_kind().values()) == pytest.approx(0.001)
 
 
 def test_delivered_bytes_are_scaled_to_the_payload() -> None:

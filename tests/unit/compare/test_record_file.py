@@ -144,7 +144,7 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes) -> 
         ("verified", 1),
         ("seconds", [1.0]),
         ("marks", "cpu-bound"),
-        ("reasons", {"steady_s": "long"}),
+        ("time_split", {"steady_s": "long"}),
         ("sender", {"cpu_seconds": {}}),
         ("series", {"t_s": [0.0, "later"]}),
         ("ledger", {"forward": {}, "backward": 5}),

@@ -105,9 +105,9 @@ def test_a_timed_trial_counts_what_had_arrived_when_the_time_was_up(tmp_path: Pa
     assert recorded.cost.wire_bytes_per_payload_byte == pytest.approx(1.1)  # of all that was sent
     assert recorded.series is not None
     assert (recorded.series.t_s[-1], recorded.series.delivered_bytes[-1]) == (0.5, 400_000)
-    assert recorded.reasons is not None
-    assert sum(recorded.reasons.by_kind().values()) == pytest.approx(0.5)
-    assert recorded.reasons.tail_s == 0
+    assert recorded.time_split is not None
+    assert sum(recorded.time_split.by_kind().values()) == pytest.approx(0.5)
+    assert recorded.time_split.tail_s == 0
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_a_verified_transfer(tmp_path: Path) -> None:
     assert (recorded.seconds, recorded.goodput_bps, recorded.error) == (1.0, 8 * SIZE, None)
     assert recorded.marks == []
     assert recorded.cost.wire_bytes_per_payload_byte == pytest.approx(1.1)
-    assert recorded.reasons is not None
-    assert recorded.reasons.handshake_s == 0.05
+    assert recorded.time_split is not None
+    assert recorded.time_split.handshake_s == 0.05
     assert recorded.why == "It was held back by bbr for 94% of the time (3 packets resent)."
     assert recorded.series is not None
     assert recorded.series.delivered_bytes[-1] == SIZE

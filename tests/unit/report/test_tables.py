@@ -45,7 +45,7 @@ def test_empty_columns_and_tables_are_left_out() -> None:
     assert TROUBLE not in made
     assert {REASON, COST, OTHER_TRAFFIC, ACCOUNTING, PROBES} < set(made)
     bare = one_path()
-    stripped = [replace(t, ledger=None, delay=None, reasons=None, cost=TrialCost()) for t in bare.trials]
+    stripped = [replace(t, ledger=None, delay=None, time_split=None, cost=TrialCost()) for t in bare.trials]
     assert ACCOUNTING not in (left := by_name(Results(bare.campaign, stripped)))
     assert not {REASON, OTHER_TRAFFIC, PROBES} & set(left)
 

@@ -125,7 +125,7 @@ def test_csv_has_the_figures_of_the_summary() -> None:
     for text, row in zip(rows, summary, strict=True):
         assert row.goodput_bps is not None
         assert float(text["goodput_bps"]) == row.goodput_bps.value
-        assert float(text["steady_s"]) == (row.reasons or TimeSplit()).steady_s
+        assert float(text["steady_s"]) == (row.time_split or TimeSplit()).steady_s
         assert text["campaign"] == "link"
 
 
