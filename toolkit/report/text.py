@@ -43,7 +43,7 @@ _LATEX = {
     **{c: "\\" + c for c in "&%$#_{}"},
 }
 _NESTED: Mapping[str, Mapping[str, str]] = {
-    "reasons": {key: key for key in REASONS},
+    "time_split": {key: key for key in REASONS},
     "delay_ms": {key: f"delay_ms_{key}" for key in ("base", "median", "p95")},
     "competition": {key: f"competition_{key}" for key in ("goodput_bps_alone", "goodput_bps_beside", "jain")},
 }
