@@ -27,11 +27,12 @@ def test_what_is_new_empty_or_ours_is_written(tmp_path: Path, before: bytes | No
 
 
 @pytest.mark.parametrize("content", [b"a film", bytes(5000) + MARK])
-def test_what_nettool_did_not_write_is_kept(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "film.mkv"
+def test_what_nettool_did_not_write_is_kept(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a message shortens a long path
+    path = Path("film.mkv")
     path.write_bytes(content)
     for attempt in (lambda: check_output(path, "--log", MARK), lambda: write(path, b"new")):
-        with pytest.raises(UsageError, match=r"--log .*film.mkv exists and nettool did not write it"):
+        with pytest.raises(UsageError, match=r"--log film.mkv exists and nettool did not write it"):
             attempt()
     assert path.read_bytes() == content
 
