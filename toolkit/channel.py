@@ -262,6 +262,7 @@ class TransportOptions:
     admission:          listen: whom to let in
     remembers_paths:    UDP, connect: start with what earlier sessions have learned about the path, and keep what this
                         one learns
+    returns_tokens:     UDP, connect: save a round trip with the token of an earlier session, and keep the one of this
     plaintext:          connect: ask for a session without encryption; listen: allow such sessions
     backlog_bytes:      connect: how much content a send may leave unsent in this host, besides what fills the path;
                         None for the transport's default, which favours throughput
@@ -282,6 +283,7 @@ class TransportOptions:
     plaintext: bool = False
     backlog_bytes: int | None = None
     remembers_paths: bool = False
+    returns_tokens: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,11 @@ def hosts(cleanup: ExitStack) -> tuple[Host, Host]:
     return near, far
 
 
-def connect(near: Host, listener: UdpListener, host: str) -> tuple[UdpChannel, UdpChannel]:
+def connect(
+    near: Host, listener: UdpListener, host: str, options: TransportOptions = OPTIONS
+) -> tuple[UdpChannel, UdpChannel]:
     accepting = Background(lambda: listener.accept(timeout_s=PATIENCE_S))
-    client = near.call(lambda: UdpTransport().connect(Address(host, listener.address.port), OPTIONS))
+    client = near.call(lambda: UdpTransport().connect(Address(host, listener.address.port), options))
     server = accepting.outcome()
     assert server is not None
     return client, server
@@ -79,6 +82,20 @@ def test_a_client_that_returns_saves_a_round_trip(
             seen.append(tap.retries())
     assert seen[0] > 0
     assert seen[1:] == [0, 0]
+
+
+def test_a_client_without_tokens_saves_no_round_trip(
+    cleanup: ExitStack, hosts: tuple[Host, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    near, far = hosts
+    tap = Tap(cleanup, far)
+    with closing(far.call(lambda: UdpTransport().listen(Address("10.9.1.2", 0), OPTIONS))) as listener:
+        for _ in range(2):
+            for channel in connect(near, listener, "10.9.1.2", replace(OPTIONS, returns_tokens=False)):
+                channel.abort()
+            assert tap.retries() > 0
+    assert not list(tmp_path.rglob("tokens/*"))
 
 
 @pytest.mark.parametrize("host", ["10.9.1.2", "10.9.1.3"])

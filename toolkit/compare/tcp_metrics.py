@@ -1,7 +1,8 @@
 """What the kernel remembers of a path from one TCP connection to the next (tcp_metrics(8)), and how to make it forget.
 
 A connection starts with the slow-start threshold and the round trip of the one before it, so that trials in turn are
-not independent of each other. UDP has no such memory.
+not independent of each other. nettool's UDP can remember paths and keep tokens too, which the sender of a trial does
+not do (`toolkit.compare.worker`).
 """
 
 import errno

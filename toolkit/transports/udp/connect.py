@@ -86,7 +86,7 @@ class UdpAttempt:
     def __init__(self, candidate: SocketAddress, options: TransportOptions, tokens: TokenCache) -> None:
         """Raises OSError, and UsageError if `cryptography` has no ML-KEM."""
         family, name = candidate
-        self.tokens = tokens
+        self.tokens = tokens if options.returns_tokens else None
         self._has_heard = False
         self._doubt_ns = time.monotonic_ns() + _DOUBT_NS
         self.client_id = secrets.randbits(64)
@@ -107,7 +107,7 @@ class UdpAttempt:
             partial(Initiator, options.credential, wants_plaintext=options.plaintext),
             time.monotonic_ns(),
             # On loopback, reading a token takes longer than the round trip that it saves.
-            b"" if self.peer.is_loopback else self.tokens.take(self.peer),
+            b"" if self.tokens is None or self.peer.is_loopback else self.tokens.take(self.peer),
             grease(secrets.token_bytes),
         )
 
@@ -147,7 +147,7 @@ class UdpAttempt:
 
     def keep_token(self, token: bytes) -> None:
         """Keep what saves the next connection to this server a round trip."""
-        if token and not self.peer.is_loopback:
+        if token and self.tokens is not None and not self.peer.is_loopback:
             self.tokens.put(self.peer, token)
 
     def close(self) -> None:
