@@ -43,8 +43,9 @@ class Verdict:
     is_negligible: FASTER or SLOWER, by less than the margin
     because:       why it is NO_CLAIM, or what makes it INCONCLUSIVE; empty if the interval is just too wide
     more_blocks:   about how many more blocks would settle what is INCONCLUSIVE; None if unknown, or beyond 1,000 in all
-    resolution:    the smallest ratio, as a factor of at least 1, that would have been found in either direction under
-                   the same noise; None if unknown or infinite
+    resolution:    the smallest measured ratio, as a factor of at least 1, that would have been found in either
+                   direction under the same noise; None if unknown or infinite. Where the true ratio is of that size,
+                   about a third of campaigns measure too little to find it
     """
 
     word: str
@@ -102,10 +103,10 @@ def judge(comparisons: Sequence[Evidence], margin: float) -> list[Verdict]:
 
 
 def could_find(resolution: float | None) -> str:
-    """The smallest difference that would have been found, in words."""
+    """The smallest measured difference that would have been found, in words."""
     if resolution is None:
         return "no difference could have been found"
-    return f"a difference of {_difference(resolution)} or more would have been found"
+    return f"a measured difference of {_difference(resolution)} or more would have been found"
 
 
 def to_settle(more_blocks: int | None) -> str:

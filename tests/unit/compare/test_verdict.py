@@ -17,6 +17,7 @@ from toolkit.compare.verdict import (
     Evidence,
     Intervals,
     Verdict,
+    could_find,
     judge,
     least_blocks,
     reach,
@@ -163,6 +164,12 @@ def test_a_difference_that_is_found_leaves_more_room_to_the_others() -> None:
     assert [v.word for v in judge([weak, unsettled], MARGIN)] == [INCONCLUSIVE, INCONCLUSIVE]
     doubtful = replace(weak, doubt="marked")  # makes no claim that could be wrong
     assert [v.word for v in judge([weak, doubtful], MARGIN)] == [SLOWER, NO_CLAIM]
+
+
+def test_what_could_be_found_is_a_measured_difference() -> None:
+    """Of campaigns in which the true ratio is as large, a third measure less."""
+    assert could_find(1.2) == "a measured difference of 20% or more would have been found"
+    assert could_find(None) == "no difference could have been found"
 
 
 def test_the_number_of_blocks_in_words() -> None:
