@@ -6,8 +6,8 @@ Econometrica 13, 1945; Kendall, Rank Correlation Methods). Without ties the dist
 of a random permutation, which is computed exactly here; with ties it is approximated by a normal one. The size of the
 trend is the median of the slopes between all pairs (Theil, Sen) of the logarithm of goodput.
 
-A trend does not bias the comparison: each block runs every transport, in random order. It does say that the trials are
-not repetitions of one experiment, and that an interval of a single goodput means little.
+A trend that all transports share does not bias the comparison: each block runs every transport, in random order. It
+does say that the trials are not repetitions of one experiment, and that an interval of a single goodput means little.
 """
 
 import math

@@ -2,9 +2,9 @@
 
 A **cell** is one transport on one path at one size. A **block** holds every transport at every size once, on one path.
 The trials of a block run one after the other, in an order drawn anew for each block, so that whatever drifts (heat,
-other work, the page cache) affects all transports alike, and the results of a block are pairs: a randomised complete
-block design. The link draws the same random numbers in every trial of a block. Each transport runs once before the
-first block, to warm up; that trial is recorded but counts in no figure. With a budget, the blocks of the plan are a
+other work, the page cache) favours no transport by its place, and the results of a block are pairs: a randomised
+complete block design. The link draws the same random numbers in every trial of a block. Each transport runs once before
+the first block, to warm up; that trial is recorded but counts in no figure. With a budget, the blocks of the plan are a
 pilot, and `toolkit.compare.sampling` decides which further ones follow.
 """
 

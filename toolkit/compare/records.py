@@ -377,7 +377,7 @@ class Trial:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether a mark makes it unfit. BUSY_MACHINE does not: other work strikes both sides of a pair alike."""
+        """Whether a mark makes it unfit. BUSY_MACHINE does not: the verdict is about this machine as it was."""
         return any(mark != BUSY_MACHINE for mark in self.marks)
 
     @property

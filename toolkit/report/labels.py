@@ -35,7 +35,7 @@ MARKS = {
     records.HOST_DROPS: "an endpoint, not the path, dropped packets",
     records.SELF_LOSS: "the sender's own host dropped packets before they were sent",
     records.UNRELIABLE: "the program does not guarantee delivery",
-    records.BUSY_MACHINE: "other work took more than a tenth of the processors",
+    records.BUSY_MACHINE: "other work took over a tenth of the processors, and slows most what needs most of them",
 }
 
 
