@@ -4,7 +4,8 @@ Trials over an emulated link with the same random numbers are pairs: block by bl
 campaigns. Where every trial of a cell has such a partner, the interval is that of the median ratio of the pairs; else
 it is that of the ratio of two medians. Either shows how much trials differ among themselves, and nothing of what
 changed between the two campaigns besides nettool. What else is known to differ (the kernel, the versions, the machine)
-is therefore listed as well. A failed transfer has a goodput of 0, and a pair in which both failed says nothing.
+is therefore listed as well. A failed transfer has a goodput of 0, and a pair in which both failed says nothing. The
+intervals of campaigns with a budget hold although their results decided how many trials there are.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from statistics import median, median_low
 
 from toolkit.compare import stats
 from toolkit.compare.pairs import goodput_bps, is_mostly_sound
-from toolkit.compare.records import Results, Trial
+from toolkit.compare.records import Campaign, Results, Trial
 from toolkit.compare.stats import (
     ERROR,
     MIN_SAMPLES,
@@ -67,7 +68,8 @@ def compare(old: Results, new: Results) -> list[CellChange]:
     if old.campaign.time_s != new.campaign.time_s:
         raise UsageError("the trials of the two campaigns did not last for the same --time: they cannot be compared")
     before, after = _cells(old), _cells(new)
-    cells = {cell: _Sides(before.get(cell, []), after.get(cell, [])) for cell in before | after}
+    both = (old.campaign, new.campaign)
+    cells = {cell: _Sides(before.get(cell, []), after.get(cell, []), both) for cell in before | after}
     margin = min(old.campaign.margin, new.campaign.margin)
     verdicts = judge([sides.evidence() for sides in cells.values()], margin)
     return [_change(cell, sides, verdict) for (cell, sides), verdict in zip(cells.items(), verdicts, strict=True)]
@@ -114,8 +116,12 @@ def _cells(results: Results) -> dict[_Cell, list[Trial]]:
 class _Sides:
     """The trials of one cell in the two campaigns."""
 
-    def __init__(self, old: Sequence[Trial], new: Sequence[Trial]) -> None:
+    def __init__(self, old: Sequence[Trial], new: Sequence[Trial], campaigns: tuple[Campaign, Campaign]) -> None:
         self.old, self.new = old, new
+        before, after = (campaign.first_look for campaign in campaigns)
+        self._first_looks = after, before  # as in the ratio
+        is_fixed = before is None and after is None
+        self._first_look = None if is_fixed else min(campaign.repeats for campaign in campaigns)
         self.before, self.after = ([goodput_bps(trial) for trial in side] for side in (old, new))
         partners = {(trial.block, trial.link_seed): trial for trial in old if trial.link_seed is not None}
         both = [(partners[key], trial) for trial in new if (key := (trial.block, trial.link_seed)) in partners]
@@ -129,8 +135,9 @@ class _Sides:
         """What the change is judged by."""
         if self._pairs:
             ratios = self._ratios()
-            return Evidence(self.ratio(), partial(median_interval, ratios), len(ratios), doubt=self._doubt())
-        interval = partial(unpaired_interval, self.after, self.before)
+            interval = partial(median_interval, ratios, first_look=self._first_look)
+            return Evidence(self.ratio(), interval, len(ratios), doubt=self._doubt())
+        interval = partial(unpaired_interval, self.after, self.before, first_looks=self._first_looks)
         return Evidence(self.ratio(), interval, min(len(self.old), len(self.new)), doubt=self._doubt())
 
     def ratio(self) -> Estimate | None:
@@ -138,8 +145,9 @@ class _Sides:
         if not any(self.before) or not any(self.after):
             return None
         if self._pairs:
-            return estimated_median(self._ratios()) if self._ratios() else None
-        return unpaired_ratio(self.after, self.before) if median(self.before) or median(self.after) else None
+            return estimated_median(self._ratios(), self._first_look) if self._ratios() else None
+        is_known = median(self.before) or median(self.after)
+        return unpaired_ratio(self.after, self.before, self._first_looks) if is_known else None
 
     def _ratios(self) -> list[float]:
         pairs = [(goodput_bps(new), goodput_bps(old)) for old, new in self._pairs]

@@ -139,9 +139,12 @@ def ratio(sample: float, base: float) -> float:
     return sample / base if base else math.inf
 
 
-def unpaired_ratio(samples: Sequence[float], baseline: Sequence[float]) -> Estimate:
+def unpaired_ratio(
+    samples: Sequence[float], baseline: Sequence[float], first_looks: tuple[int | None, int | None] = (None, None)
+) -> Estimate:
     """The ratio of two medians, not both 0, whose samples are not pairs. Both need at least one sample."""
-    return Estimate(ratio(median(samples), median(baseline)), unpaired_interval(samples, baseline))
+    interval = unpaired_interval(samples, baseline, first_looks=first_looks)
+    return Estimate(ratio(median(samples), median(baseline)), interval)
 
 
 def unpaired_interval(
@@ -149,13 +152,15 @@ def unpaired_interval(
     baseline: Sequence[float],
     error: float = ERROR,
     count: int | None = None,
+    first_looks: tuple[int | None, int | None] = (None, None),
 ) -> Interval | None:
-    """As `median_interval`, for the ratio of two medians.
+    """As `median_interval`, for the ratio of two medians; `first_looks` are those of the two sides.
 
     Each end is a ratio of two ends of the intervals of the medians, each of which misses its median with half the
     `error`.
     """
-    own, base = (median_interval(side, error / 2, count) for side in (samples, baseline))
+    sides = zip((samples, baseline), first_looks, strict=True)
+    own, base = (median_interval(side, error / 2, count, first_look) for side, first_look in sides)
     if own is None or base is None:
         return None
     return Interval(ratio(own.low, base.high) if own.low else 0.0, ratio(own.high, base.low))

@@ -73,6 +73,25 @@ def test_the_smaller_of_two_margins_decides() -> None:
     assert {change.verdict for change in compare(old, strict)} == {"inconclusive"}
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_interval_of_campaigns_with_a_budget_accounts_for_all_looks(shift: int) -> None:
+    """36 samples: from the 12th smallest to the 12th largest, but the 11th if results decided about their number."""
+    old = make_results(replace(NOISY, goodput_bps={("tcp-cubic", "a"): 90e6}, repeats=36), 1)
+    new = make_results(replace(NOISY, goodput_bps={("tcp-cubic", "a"): 90e6}, repeats=36), 2)
+    seeds = {trial.block: trial.link_seed for trial in old.trials}
+    new = replace(new, trials=[replace(t, link_seed=(seeds[t.block] or 0) + shift) for t in new.trials])
+    widths = []
+    for budget_s in (None, 600.0):
+        sides = [replace(each, campaign=replace(each.campaign, repeats=8, budget_s=budget_s)) for each in (old, new)]
+        (change,) = compare(*sides)
+        assert change.pairs == (0 if shift else 36)
+        assert change.ratio is not None
+        assert change.ratio.interval is not None
+        widths.append(change.ratio.interval)
+    assert widths[1].low < widths[0].low
+    assert widths[1].high > widths[0].high
+
+
 def test_few_trials_and_marked_trials_make_no_claim() -> None:
     few = compare(campaign(90e6, 90e6, 1, repeats=6), campaign(45e6, 45e6, 2, repeats=6))
     assert {(c.verdict, c.because) for c in few} == {("no claim", "fewer than 7 trials in one of the two campaigns")}
