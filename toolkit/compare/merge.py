@@ -22,10 +22,10 @@ from itertools import product
 from statistics import fmean, variance
 
 from toolkit.compare.pairs import PairedTrials
-from toolkit.compare.records import CONTROL_SUFFIX, Results
+from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results, Setting
 from toolkit.compare.stats import ERROR, Estimate, Interval
 from toolkit.compare.verdict import INCONCLUSIVE, Evidence, Verdict, judge
-from toolkit.errors import UsageError
+from toolkit.errors import UsageError, printable
 
 _MIN_RUNS = 2
 _NORMAL_95 = 1.959964
@@ -63,7 +63,7 @@ class MergedRow:
 def merge(campaigns: Sequence[Results]) -> list[MergedRow]:
     """A row for each transport but the baseline, wherever a campaign has it, judged by the smallest margin.
 
-    Raises UsageError if there are fewer than two campaigns, or the same one twice, or if their baselines differ.
+    Raises UsageError if there are fewer than two campaigns, or one twice, or if they measured different things.
     """
     baselines = {results.campaign.baseline for results in campaigns}
     if len(campaigns) < _MIN_RUNS:
@@ -75,6 +75,7 @@ def merge(campaigns: Sequence[Results]) -> list[MergedRow]:
     if len({(each.campaign.started_unix_s, each.campaign.seed) for each in campaigns}) < len(campaigns):
         raise UsageError("--merge was given a campaign twice: each run may count once only")
     (baseline,) = baselines
+    _require_one_question([results.campaign for results in campaigns])
     control = baseline + CONTROL_SUFFIX
     cells = list(
         dict.fromkeys(
@@ -134,6 +135,22 @@ def _simpson(end: float, power: int) -> float:
     step = end / _STEPS
     values = [math.cos(number * step) ** power for number in range(_STEPS + 1)]
     return step / 3 * (values[0] + values[-1] + 4 * sum(values[1:-1:2]) + 2 * sum(values[2:-1:2]))
+
+
+def _require_one_question(campaigns: Sequence[Campaign]) -> None:
+    """Raises UsageError if the same name stands for different things in two campaigns."""
+    first = campaigns[0]
+    if any(each.time_s != first.time_s for each in campaigns):
+        raise UsageError("--merge needs trials of one kind: those of all campaigns have to last for the same --time")
+    if any(each.competitor != first.competitor for each in campaigns):
+        raise UsageError("--merge needs the same background flow (--competitor), or none, in all campaigns")
+    settings: dict[str, Setting] = {}
+    for label, setting in (pair for each in campaigns for pair in each.transports.items()):
+        if settings.setdefault(label, setting) != setting:
+            raise UsageError(
+                f"--merge cannot combine these campaigns: {printable(label, 40)} has other settings in one of them, "
+                "such as encryption"
+            )
 
 
 def _is_yardstick(results: Results, label: str) -> bool:

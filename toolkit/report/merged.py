@@ -63,7 +63,7 @@ def _row(row: MergedRow) -> list[str]:
     word = f"{row.verdict}, negligible" if row.is_negligible else row.verdict
     return [
         label(row.path),
-        format_size(row.payload_bytes),
+        _content(row),
         label(row.transport),
         str(row.runs),
         ratio,
@@ -72,10 +72,15 @@ def _row(row: MergedRow) -> list[str]:
     ]
 
 
+def _content(row: MergedRow) -> str:
+    """The size of the file, or that the trials were timed; those of all campaigns lasted equally long."""
+    return format_size(row.payload_bytes) if row.payload_bytes else "timed"
+
+
 def _remarks(rows: Sequence[MergedRow]) -> list[str]:
     lines = []
     for row in rows:
-        where = f"{label(row.path)}, {format_size(row.payload_bytes)}, {label(row.transport)}"
+        where = f"{label(row.path)}, {_content(row)}, {label(row.transport)}"
         lines += [f"{where}: left out {reason}." for reason in row.left_out]
         if row.is_control:
             continue

@@ -95,6 +95,30 @@ def test_campaigns_that_cannot_be_merged() -> None:
         merge([run(1.0, 1), replace(other, campaign=replace(other.campaign, baseline="udp-bbr"))])
 
 
+def test_campaigns_with_different_questions_are_not_merged() -> None:
+    one, two = run(0.5, 1), run(0.5, 2)
+    flow = two.campaign.transports["udp-bbr"]
+    encrypted = {**two.campaign.transports, "udp-bbr": replace(flow, is_encrypted=not flow.is_encrypted)}
+    for change, message in (
+        ({"time_s": 5.0, "sizes": [0]}, "the same --time"),
+        ({"competitor": flow}, "the same background flow"),
+        ({"transports": encrypted}, "udp-bbr has other settings"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            merge([one, replace(two, campaign=replace(two.campaign, **change))])
+
+
+def test_timed_trials_have_no_size() -> None:
+    campaigns = []
+    for seed in (1, 2):
+        results = run(0.5, seed)
+        trials = [replace(trial, payload_bytes=0) for trial in results.trials]
+        campaigns.append(Results(replace(results.campaign, time_s=5.0, sizes=[0]), trials))
+    text = merged_text(merge(campaigns), [])
+    assert "timed" in text
+    assert "0 B" not in text
+
+
 def test_one_run_of_a_path_says_nothing_of_others() -> None:
     row = rival(merge([run(0.5, 1), make_other_path()]))
     assert (row.runs, row.verdict, row.because) == (1, "no claim", "a single campaign says nothing of others")
