@@ -124,7 +124,7 @@ class StartupGuard:
             if self._bottleneck.end_round(has_queue or self.is_slow, has_hint):
                 model.full_bw.restart(model.bw_latest)  # the window was too small to show growth
                 self._may_grow_fast = False  # it was not sent within a quarter of a round trip, which proves more
-            if (proved_bps := self._resume.start_round()) is not None:
+            if (proved_bps := self._resume.start_round(sample.prior_in_flight_bytes)) is not None:
                 self._bottleneck.assume(proved_bps)
         self._bottleneck.update(sample, queue.is_hinted, min_rtt_ns // _BUSY_RTT_DIVISOR, model.max_bw.bps)
         if queue.is_hinted:
@@ -216,6 +216,8 @@ class StartupGuard:
     def growth(self) -> float:
         """How much the window grows per byte acknowledged."""
         if self.verdict is LossVerdict.TESTING:
+            return 0.0
+        if self._resume.phase is ResumePhase.UNVALIDATED:
             return 0.0
         if self._resume.is_active:
             return 2 * FULL_GAIN - 1  # what was sent at half the rate is followed at FULL_GAIN of it

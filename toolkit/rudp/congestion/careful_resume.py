@@ -6,7 +6,8 @@ taken its place. So the memory is used carefully, in these steps:
 
 - *Reconnaissance.* The RTT has to be that of the memory. Here this is the round trip of the handshake, which the
   draft's initial window would only repeat.
-- *Unvalidated.* For one round trip, half of the remembered volume is sent, evenly.
+- *Unvalidated.* Half of the remembered volume is sent, evenly over a round trip. A sender that has little to send yet,
+  or little room in the peer's window, proves nothing, and stays in this step.
 - *Validating.* The first of it is acknowledged: a little more than the remembered rate is sent. After another round
   trip, everything that was sent unvalidated has arrived, and the remembered rate is taken for that of the bottleneck,
   as if it had been measured.
@@ -28,6 +29,9 @@ _ACK_DELAY_RTTS: Final = 1 / 8
 """The window covers this much more than the rate does, so that the first acknowledgement may be late."""
 _JUMP: Final = 0.5
 """The part of the remembered volume and rate that is sent before anything is acknowledged."""
+_LEAST_FILL: Final = 0.5
+"""The part of that window that has to be in flight for its acknowledgement to prove something. Sent evenly, it is 0.7
+after 0.8 of the remembered RTT."""
 
 
 class ResumePhase(Enum):
@@ -49,6 +53,7 @@ class CarefulResume:
     def __init__(self) -> None:
         self.phase = ResumePhase.NONE
         self._rate_bps = 0.0
+        self._window_bytes = 0.0
 
     @property
     def is_active(self) -> bool:
@@ -65,17 +70,22 @@ class CarefulResume:
             return None
         self.phase = ResumePhase.UNVALIDATED
         self._rate_bps = memory.rate_bps
-        return window_bytes * (1 + _ACK_DELAY_RTTS)
+        self._window_bytes = window_bytes * (1 + _ACK_DELAY_RTTS)
+        return self._window_bytes
 
     @property
     def limit_bps(self) -> float:
         """The rate to send at most while the path is to prove itself."""
         return (_JUMP if self.phase is ResumePhase.UNVALIDATED else _VALIDATING_GAIN) * self._rate_bps
 
-    def start_round(self) -> float | None:
-        """A round begins; returns the rate that the path has proved, in bits per second, once it has."""
+    def start_round(self, in_flight_bytes: int) -> float | None:
+        """A round begins; returns the rate that the path has proved, in bits per second, once it has.
+
+        `in_flight_bytes` is what was in flight before the acknowledgement that begins it.
+        """
         if self.phase is ResumePhase.UNVALIDATED:
-            self.phase = ResumePhase.VALIDATING
+            if in_flight_bytes >= _LEAST_FILL * self._window_bytes:
+                self.phase = ResumePhase.VALIDATING
         elif self.phase is ResumePhase.VALIDATING:
             self.phase = ResumePhase.VALIDATED
             return self._rate_bps

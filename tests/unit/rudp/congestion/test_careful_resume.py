@@ -22,12 +22,12 @@ def test_half_is_sent_in_the_first_round_trip_and_all_after_the_second() -> None
     window_bytes = resume.start(MEMORY, INITIAL_BYTES)
     assert window_bytes == pytest.approx(VOLUME_BYTES / 2, rel=0.13)
     assert resume.limit_bps == 50e6
-    assert resume.start_round() is None
+    assert resume.start_round(VOLUME_BYTES // 2) is None
     assert resume.phase is ResumePhase.VALIDATING
     assert 100e6 <= resume.limit_bps <= 125e6
-    assert resume.start_round() == 100e6
+    assert resume.start_round(VOLUME_BYTES) == 100e6
     assert not resume.is_active
-    assert resume.start_round() is None
+    assert resume.start_round(VOLUME_BYTES) is None
 
 
 def test_a_volume_that_the_second_round_trip_sends_anyway_is_not_resumed() -> None:
@@ -52,7 +52,7 @@ def resumed_bbr() -> Bbr:
     return bbr
 
 
-def acknowledge(bbr: Bbr, delays_ns: list[int]) -> None:
+def acknowledge(bbr: Bbr, delays_ns: list[int], in_flight_bytes: int = VOLUME_BYTES // 2) -> None:
     """Acknowledgements of packets of the first round trip, an eighth of it apart."""
     for index, delay_ns in enumerate(delays_ns, 1):
         bbr.on_ack(
@@ -61,6 +61,7 @@ def acknowledge(bbr: Bbr, delays_ns: list[int]) -> None:
                 rtt_ns=40 * MS + delay_ns,
                 newly_acked_bytes=10 * DATAGRAM_BYTES,
                 delivered_bytes=index * 10 * DATAGRAM_BYTES,
+                prior_in_flight_bytes=in_flight_bytes,
             )
         )
 
@@ -78,3 +79,20 @@ def test_bbr_goes_on_while_nothing_queues() -> None:
     acknowledge(bbr, [0, 0, 0, 0])
     assert bbr.snapshot()["careful_resume"] == "validating"
     assert bbr.congestion_window_bytes > window_bytes
+
+
+def test_a_sender_with_little_to_send_proves_nothing() -> None:
+    bbr = resumed_bbr()
+    window_bytes = bbr.congestion_window_bytes
+    acknowledge(bbr, [0, 0, 0, 0], in_flight_bytes=10 * DATAGRAM_BYTES)
+    assert bbr.snapshot()["careful_resume"] == "unvalidated"
+    assert (bbr.congestion_window_bytes, bbr.pacing_rate_bps) == (window_bytes, 50e6)
+    bbr.on_ack(
+        ack_sample(
+            120 * MS,
+            prior_delivered_bytes=40 * DATAGRAM_BYTES,
+            delivered_bytes=50 * DATAGRAM_BYTES,
+            prior_in_flight_bytes=VOLUME_BYTES // 2,
+        )
+    )
+    assert bbr.snapshot()["careful_resume"] == "validating"
