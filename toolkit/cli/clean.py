@@ -7,7 +7,7 @@ import typer
 
 from toolkit.cli.command import command, flag, option
 from toolkit.cli.options import Json, Quiet
-from toolkit.cli.output import print_json, print_result
+from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.transfer.leftovers import leftovers_below
 from toolkit.units import format_seconds, format_size, parse_duration_ns, to_seconds
@@ -35,9 +35,13 @@ def clean(
     """
     if not directory.is_dir():
         raise UsageError(f"{printable(str(directory))} is not a directory: name the one that was received into")
-    files = []
+    files, failures = [], 0
     try:
         for found in leftovers_below(directory, to_seconds(parse_duration_ns(older_than)), remove=not dry_run):
+            if found.failure is not None:
+                failures += 1
+                print_status(f"cannot remove {printable(found.path)}: {found.failure}")
+                continue
             files.append({"name": found.path, "bytes": found.size_bytes, "age_seconds": found.age_s})
             if not json and not quiet:
                 verb = "found" if dry_run else "removed"
@@ -45,8 +49,10 @@ def clean(
                 print_result(f"{verb} {printable(found.path)}, {size}, unchanged for {format_seconds(found.age_s)}")
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise TransferError(f"cannot remove a file in {printable(str(directory))}: {reason}") from None
+        raise TransferError(f"cannot read {printable(str(directory))}: {reason}") from None
     if json:
         print_json("leftovers", {"files": files, "removed": not dry_run})
-    elif not quiet and not files:
+    elif not quiet and not files and not failures:
         print_result("no unfinished files")
+    if failures:
+        raise TransferError("some files could not be removed: make their directories writable and try again")

@@ -18,23 +18,35 @@ STALE_AFTER_S = 8 * 86_400.0
 
 
 class Leftover(NamedTuple):
-    """An unfinished file: its path, its size in bytes, and the seconds since it last changed."""
+    """An unfinished file: its path, its size in bytes, and the seconds since it last changed.
+
+    failure: why it could not be removed; None unless that was tried
+    """
 
     path: str
     size_bytes: int
     age_s: float
+    failure: str | None = None
 
 
 def leftovers_below(directory: str | os.PathLike[str], older_than_s: float, remove: bool) -> Iterator[Leftover]:
-    """Find the unfinished files of this user in a tree, without following links, and remove each if asked to.
+    """Find the unfinished files of this user in a tree, and remove each if asked to.
 
-    What cannot be read is skipped. Raises OSError if a file cannot be removed.
+    No links are followed, except that `directory` itself may be one. What cannot be read is skipped. Raises OSError if
+    that is the directory itself.
     """
-    for parent, _, names, descriptor in os.fwalk(os.fsencode(directory)):
+    top = os.path.join(os.fsencode(directory), b"")  # os.fwalk yields nothing for the name of a link
+    for parent, _, names, descriptor in os.fwalk(top):
         for leftover in _in_directory(descriptor, names, older_than_s):
+            failure = None
             if remove:
-                os.unlink(os.fsencode(leftover.path), dir_fd=descriptor)
-            yield leftover._replace(path=os.path.join(display_name(parent), leftover.path))
+                try:
+                    os.unlink(os.fsencode(leftover.path), dir_fd=descriptor)
+                except FileNotFoundError:  # a receiver has removed it meanwhile
+                    continue
+                except OSError as error:
+                    failure = (error.strerror or "unknown error").lower()
+            yield leftover._replace(path=os.path.join(display_name(parent), leftover.path), failure=failure)
 
 
 def remove_stale_in(directory: str | os.PathLike[str]) -> None:

@@ -1,5 +1,6 @@
 """What killed receivers left: only that is found and removed, and a new session removes what is stale."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -41,6 +42,35 @@ def test_unfinished_files_of_some_age_are_found_in_the_whole_tree(
     assert {one.size_bytes for one in leftovers_below(tmp_path / "a", 100, remove=True)} == {3}
     assert not any(path.exists() for path in found)
     assert all(path.exists() for path in others)
+
+
+def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "incoming").symlink_to("disk")
+    left = partial(tmp_path / "disk")
+    (found,) = leftovers_below(tmp_path / "incoming", 0, remove=True)
+    assert Path(found.path) == tmp_path / "incoming" / left.name
+    assert not left.exists()
+
+
+def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, gone, other = sorted(partial(tmp_path) for _ in range(3))
+    unlink = os.unlink
+
+    def failing(path: bytes, dir_fd: int) -> None:
+        if path == os.fsencode(kept.name):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, dir_fd=dir_fd)
+        if path == os.fsencode(gone.name):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "unlink", failing)
+    found = {Path(one.path): one.failure for one in leftovers_below(tmp_path, 0, remove=True)}
+    assert found == {kept: "operation not permitted", other: None}
+    assert kept.exists()
+    assert not other.exists()
 
 
 def test_a_session_removes_what_is_stale_in_a_directory_that_it_receives_into(
