@@ -65,6 +65,8 @@ def refusal_reason_untrusted(path: bytes, dotfiles: bool) -> str | None:
             return f'the path has "{component.decode()}" as a component'
         if len(component) > MAX_COMPONENT_BYTES:
             return f"the name is longer than {MAX_COMPONENT_BYTES} bytes"
+    if is_partial(components[-1]):
+        return "nettool gives such names to unfinished files, and removes them"
     visible = _IGNORABLE.sub("", display_name(path))
     if visible.startswith("-"):
         return "the name begins with -, which programs read as an option"

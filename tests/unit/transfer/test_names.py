@@ -50,6 +50,7 @@ def test_names_that_begin_with_a_dot_have_to_be_asked_for(path: bytes) -> None:
         (b"./a", '"."'),
         (b"a//b", '""'),
         (b"a/", '""'),
+        (b"d/.nettool-0123456789abcdef.part", "unfinished files"),
         (b"-rf", "begins with -"),
         (b"-d/a", "begins with -"),
         ("\ufeff\u200d-rf".encode(), "begins with -"),
