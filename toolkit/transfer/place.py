@@ -3,7 +3,8 @@
 On one machine, `recv --dir t/in` and `tcp-send -r t` would otherwise send what has just been received, without end. The
 receiver therefore marks its directory in its first ACCEPT: a salt, and a hash of the salt, of the boot id of its kernel
 and of the directory's device and inode. A sender on the same machine finds the same hash for that directory; to any
-other the mark says nothing.
+other the mark says nothing. Over loopback, the sender offers its first entry alone and scans no further before it knows
+the mark. Over another address of the machine, it may have offered two groups by then.
 """
 
 import hashlib

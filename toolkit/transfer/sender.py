@@ -9,11 +9,13 @@ sender handles messages from the receiver and reports progress.
 """
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 
 from toolkit.channel import Channel, Extent
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError, printable
@@ -158,14 +160,24 @@ class SendSession:
     def _send_all(self) -> None:
         endpoint = self._endpoint
         endpoint.send(Begin(self._algorithm, *self._totals))
-        groups = in_groups(scan(self._roots, self._directories, self._on_skipped))
+        entries = scan(self._roots, self._directories, self._on_skipped)
+        groups = in_groups(entries)
+        if self._may_meet_receiver():
+            groups = chain(([first] for first in islice(entries, 1)), groups)
         upcoming = self._offer_next(groups)
+        if upcoming is not None and self._may_meet_receiver():
+            self._wait_for_decisions(upcoming)
         while upcoming is not None:
             group, upcoming = upcoming, self._offer_next(groups)
             self._send_group(group)
         endpoint.send(End(self._next_id))
         while endpoint.state is not SessionState.CLOSED:
             self._wait()
+
+    def _may_meet_receiver(self) -> bool:
+        """Whether the receiver may write into a directory that is sent: nothing is scanned before its first answer."""
+        has_directories = any(root.status is not None and stat.S_ISDIR(root.status.st_mode) for root in self._roots)
+        return has_directories and self._channel.peer.is_loopback
 
     def _on_skipped(self, skipped: SkippedEntry) -> None:
         status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED

@@ -12,7 +12,8 @@ from tests.support.background import PATIENCE_S, Background
 from tests.support.content import BytesSink
 from tests.support.memory_transport import MemoryChannel
 from tests.support.sessions import Ends, ObservedChannel, RecordingChannel
-from toolkit.errors import ProtocolError, TransferError, UsageError, printable
+from toolkit.channel import Address
+from toolkit.errors import ProtocolError, RefusedError, TransferError, UsageError, printable
 from toolkit.transfer import SendOptions, TransferResult, receive, send
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.messages import (
@@ -30,6 +31,7 @@ from toolkit.transfer.messages import (
     Result,
     decode_untrusted,
 )
+from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import SourceEntry, scan
 
 OK = EntryOutcome(EntryStatus.OK)
@@ -190,6 +192,30 @@ def test_the_receivers_reason_is_raised_rather_than_a_closed_channel(ends: Ends,
     with pytest.raises(TransferError, match="the receiver failed: a: no space left"):
         send(ends[0], [tmp_path / "a"])
     failed.outcome()
+
+
+def test_the_directory_that_the_receiver_writes_to_is_not_sent(ends: Ends, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("a/old", "b/new"):
+        (tree / name).parent.mkdir(parents=True)
+        (tree / name).write_bytes(b"x")
+    ends[0]._peer = Address("127.0.0.1", 1)
+    received = Background(lambda: receive(ends[1], tree / "a"))
+    result = send(ends[0], [tree], SendOptions(recursive=True))
+    received.outcome()
+    assert [(entry.name, entry.status) for entry in result.undelivered] == [("tree/a", DeliveryStatus.SKIPPED)]
+    assert sorted(os.listdir(tree / "a/tree")) == ["b"]
+
+
+def test_a_receiver_in_the_directory_that_is_sent_gets_nothing(ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "film").write_bytes(b"x")
+    ends[0]._peer = Address("::1", 1)
+    received = Background(lambda: receive(ends[1], tmp_path))
+    with pytest.raises(RefusedError, match="start it with another --dir"):
+        send(ends[0], [tmp_path], SendOptions(recursive=True))
+    with pytest.raises(RefusedError):
+        received.outcome()
+    assert os.listdir(tmp_path) == ["film"]
 
 
 # Streams.
