@@ -3,9 +3,11 @@
 Results go to stdout and everything else goes to stderr. With `--json`, stdout therefore holds JSON objects only.
 """
 
+import errno
 import json
 import os
 import shutil
+import stat
 import sys
 import traceback
 from collections.abc import Mapping
@@ -42,7 +44,7 @@ def print_warning(line: str) -> None:
 
 
 def print_result(text: str) -> None:
-    """Write a result to stdout. Ignores a reader that has gone away. Raises TransferError for a full disk."""
+    """Write a result to stdout. Ignores a reader or terminal that has gone. Raises TransferError for a full disk."""
     if sys.stdout is None:
         return
     try:
@@ -51,13 +53,16 @@ def print_result(text: str) -> None:
     except BrokenPipeError:
         sys.stdout = None
     except OSError as error:
+        is_terminal = stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode)  # isatty() is false after a hangup
         sys.stdout = None
-        raise stdout_error(error) from None
+        if not (is_terminal and error.errno == errno.EIO):
+            raise stdout_error(error) from None
 
 
 def stdout_error(error: OSError) -> TransferError:
     """Return the error for a standard output that cannot be written."""
-    return TransferError(f"cannot write to standard output: {error.strerror}; free some space")
+    remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "redirect it to a file"
+    return TransferError(f"cannot write to standard output: {error.strerror}; {remedy}")
 
 
 def print_json(kind: str, fields: Mapping[str, Any]) -> None:
