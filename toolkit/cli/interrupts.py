@@ -70,7 +70,7 @@ def _watch(reading: int, main_thread: int) -> None:
 
 def end_at_once() -> None:
     """End the process without any cleanup, but leave the terminal usable."""
-    if os.isatty(2):
+    if os.isatty(2) and select.select([], [2], [], 0)[1]:  # a terminal whose network hangs would take nothing
         os.write(2, _SHOW_CURSOR)
     os._exit(ExitCode.INTERRUPTED)
 

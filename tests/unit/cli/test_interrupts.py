@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -80,6 +81,23 @@ def test_a_second_interrupt_ends_a_cleanup_that_hangs() -> None:
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_S) == 130
+
+
+def test_a_terminal_that_takes_nothing_does_not_delay_the_end() -> None:
+    master, slave = os.openpty()
+    os.set_blocking(slave, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(slave, bytes(4096))
+    os.set_blocking(slave, True)
+    code = "from toolkit.cli.interrupts import end_at_once; end_at_once()"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=slave) as process:
+        try:
+            assert process.wait(PATIENCE_S) == 130
+        finally:
+            process.kill()
+    os.close(slave)
+    os.close(master)
 
 
 def test_nothing_is_left_behind() -> None:
