@@ -12,7 +12,7 @@ from toolkit.output_files import check_output, open_output
 
 OPTION = "--export"
 _SUFFIXES = (".csv", ".json")
-_MARKS = {".csv": b"path,payload_bytes,transport,", ".json": b'"kind": "rows"'}
+_MARKS = {".csv": b"path,payload_bytes,transport", ".json": b'"kind": "rows",\n "rows": ['}
 _KEYS = ("path", "payload_bytes", "transport")
 _MAX_TEXT = 2000
 
