@@ -17,6 +17,7 @@ from toolkit.rudp.handshake_packets import InitialPacket, make_offer
 from toolkit.rudp.wire import PacketType
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener
+from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 
 LOOPBACK = Address("127.0.0.1", 0)
 CONTENT = bytes(range(256)) * 2000
@@ -115,3 +116,18 @@ def test_a_full_disk_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
         log_transfer(listener, Path("/dev/full"))
     listener.close()
     assert [record.message for record in caplog.records] == ["the qlog is incomplete: no space left on device"]
+
+
+def test_a_warning_names_the_file_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Log-2.qlog").write_text("mine")
+    files = LogFiles("Log.qlog")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            log = ConnectionLog(files, "server", LOOPBACK, LOOPBACK)
+            log.begin()
+            log.close()
+    (message,) = [record.message for record in caplog.records]
+    assert message.startswith("the qlog is incomplete: --qlog Log-2.qlog exists and nettool did not write it")

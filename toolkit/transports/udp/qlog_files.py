@@ -69,7 +69,8 @@ class ConnectionLog:
             self.observer.close()
         except OSError as error:
             if self._file.is_begun:
-                _LOGGER.warning("the qlog is incomplete: %s", (error.strerror or str(error)).lower())
+                reason = error.strerror or str(error)
+                _LOGGER.warning("the qlog is incomplete: %s", reason[:1].lower() + reason[1:])
 
 
 class _DeferredFile:
