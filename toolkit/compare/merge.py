@@ -11,7 +11,8 @@ the result is meant for, and if their logarithms are about normally distributed.
 hosts. With two runs the interval is wide: the quantile is 12.7, with three 4.3, with six 2.6.
 
 The variance between the runs is what remains of theirs beyond the noise within them (the method of moments, as
-DerSimonian and Laird use it, Controlled Clinical Trials 7, 1986, here with equal weights).
+DerSimonian and Laird use it, Controlled Clinical Trials 7, 1986, here with equal weights). Where it is 0, these runs do
+not show any; with few of them that is likely even if there is some.
 """
 
 import math
@@ -23,12 +24,11 @@ from statistics import fmean, variance
 
 from toolkit.compare.pairs import PairedTrials
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results, Setting
-from toolkit.compare.stats import ERROR, Estimate, Interval
+from toolkit.compare.stats import ERROR, Estimate, Interval, median_error
 from toolkit.compare.verdict import INCONCLUSIVE, Evidence, Verdict, judge
 from toolkit.errors import UsageError, printable
 
 _MIN_RUNS = 2
-_NORMAL_95 = 1.959964
 _STEPS = 200
 
 
@@ -39,7 +39,8 @@ class MergedRow:
     runs:     how many campaigns have a ratio, and no reason to doubt it
     ratios:   that of each run, in the order of the campaigns; 0 or infinite where most transfers of one side failed
     ratio:    geometric mean, with the interval of Student's t; None without a run, or with a ratio of 0 or infinity
-    between:  standard deviation of the true ratios from run to run, as a factor of at least 1; None for one run
+    between:  about the standard deviation of the true ratios from run to run, as a factor; 1 if these runs do not
+              show any, None for one run
     verdict:  as in `toolkit.compare.verdict`, about the mean; NO_CLAIM with one run
     because, more_runs: why it is inconclusive, or no claim; about how many more runs would settle it
     left_out: why runs were left out, one sentence each
@@ -164,6 +165,7 @@ class _Runs:
     def __init__(self, campaigns: Sequence[Results], path: str, size: int, label: str) -> None:
         self._key = (path, size, label)
         self._estimates: list[Estimate] = []
+        self._within: list[float] = []  # variances of the medians, of the logarithms
         self._left_out: list[str] = []
         for number, results in enumerate(campaigns, 1):
             campaign = results.campaign
@@ -178,6 +180,9 @@ class _Runs:
                 self._left_out.append(f"campaign {number}: {evidence.doubt or 'too few transfers arrived'}")
             else:
                 self._estimates.append(evidence.ratio)
+                blocks = [math.log(ratio) for ratio in cell.pairs(label)[0] if 0 < ratio < math.inf]
+                error = median_error(blocks)
+                self._within += [error * error] if error is not None else []
 
     @property
     def is_known(self) -> bool:
@@ -230,13 +235,9 @@ class _Runs:
         return Estimate(math.exp(fmean(logarithms)), mean_interval(logarithms)) if logarithms else None
 
     def _between(self) -> float | None:
-        """What remains of the variance of the runs beyond the noise within them, which their intervals show."""
+        """What remains of the variance of the runs beyond the noise within them, which their blocks show."""
         logarithms = self._logarithms
         if len(logarithms) < _MIN_RUNS:
             return None
-        within = [
-            (math.log(each.interval.high / each.interval.low) / (2 * _NORMAL_95)) ** 2
-            for each in self._estimates
-            if each.interval is not None and each.interval.low > 0 and each.interval.high < math.inf
-        ]
-        return math.exp(math.sqrt(max(0.0, variance(logarithms) - (fmean(within) if within else 0.0))))
+        within = fmean(self._within) if self._within else 0.0
+        return math.exp(math.sqrt(max(0.0, variance(logarithms) - within)))

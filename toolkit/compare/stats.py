@@ -29,6 +29,8 @@ ERROR = 0.05
 """How often an interval may miss what it estimates; 1 minus the confidence."""
 MIN_SAMPLES = 6
 """The smallest number of samples that has an interval: `least_samples(ERROR)`."""
+_ONE_SIGMA = 0.317
+"""How often a normal variable is further from its mean than one standard deviation."""
 
 
 class Interval(NamedTuple):
@@ -112,6 +114,23 @@ def interval_rank(count: int, error: float = ERROR, first_look: int | None = Non
         fallen += ways
         rank += 1
     return rank
+
+
+def median_error(samples: Sequence[float]) -> float | None:
+    """About the standard error of the median, for which a 95% interval is too wide: it holds 99.2% of eight samples.
+
+    It follows from the distance of the two order statistics that hold the median in about two of three cases. None for
+    fewer than MIN_SAMPLES.
+    """
+    count, ordered = len(samples), sorted(samples)
+    if count < MIN_SAMPLES:
+        return None
+    misses = [
+        2 * sum(math.comb(count, below) for below in range(rank)) / (1 << count) for rank in range(1, count // 2 + 1)
+    ]
+    missing = min((miss for miss in misses if miss < 1), key=lambda miss: abs(miss - _ONE_SIGMA))
+    rank = misses.index(missing) + 1
+    return (ordered[-rank] - ordered[rank - 1]) / (2 * NormalDist().inv_cdf(1 - missing / 2))
 
 
 def least_samples(error: float, is_first_look: bool = False) -> int:

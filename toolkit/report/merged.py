@@ -16,7 +16,8 @@ GUARANTEE = (
     "Each campaign counts once, by its median ratio. The interval is Student's, for the geometric mean of the "
     "campaigns: it contains what differs from run to run, and holds in 95% of cases if the campaigns are a random "
     "sample of the runs, seeds and hosts that the result is meant for, and their logarithms are about normal. Run to "
-    "run: the standard deviation of the true ratios as a factor, beyond the noise within each campaign."
+    "run: about the standard deviation of the true ratios as a factor, beyond the noise within each campaign. At 1, "
+    "these runs show none, which does not say that there is none."
 )
 _COLUMNS = (
     Column("path"),

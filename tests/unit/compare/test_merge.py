@@ -54,6 +54,23 @@ def test_what_differs_from_run_to_run_widens_the_interval() -> None:
     assert row.more_runs is None or row.more_runs > 0
 
 
+def test_noise_within_campaigns_does_not_hide_what_differs_between_them() -> None:
+    """Budgets end many campaigns at eight blocks, whose 95% intervals are far wider than the noise of their medians."""
+    found = []
+    for first in range(0, 200, 10):
+        generator = random.Random(first)
+        campaigns = []
+        for seed in range(first, first + 10):
+            speeds = {("tcp-cubic", "a"): 90e6, ("udp-bbr", "a"): 90e6 * math.exp(generator.gauss(0, 0.03))}
+            results = make_results(Truth(speeds, repeats=8, noise=0.035, with_control=False), seed)
+            pilot = replace(results.campaign, started_unix_s=float(seed), budget_s=360.0)
+            campaigns.append(replace(results, campaign=pilot))
+        between = rival(merge(campaigns)).between
+        assert between is not None
+        found.append(math.log(between))
+    assert 0.02 < sorted(found)[10] < 0.04
+
+
 def test_the_interval_holds_the_mean_of_normal_runs_in_95_of_100() -> None:
     generator = random.Random(1)
     for count in (2, 4, 8):
