@@ -26,7 +26,9 @@ def clean(
     """Remove unfinished files that a killed receiver left in DIR and below.
 
     A receiver removes its unfinished files when it ends. After a crash or a power failure some may remain, with names
-    such as .nettool-0123456789abcdef.part. No other files are touched, and no symbolic links are followed.
+    such as .nettool-0123456789abcdef.part. No other files are touched, and no symbolic links below DIR are followed.
+
+    While a receiver runs, choose a time longer than any pause of a transfer: a file that is removed meanwhile fails.
 
     \b
     Examples:

@@ -30,6 +30,7 @@ MAX_DIRECTORY_BYTES = 1 << 26
 
 Enough for 250,000 directories with paths of 100 bytes. More are refused, and so is what is in them.
 """
+MAX_SWEPT_DIRECTORIES = 1 << 14
 _DIRECTORY_OVERHEAD_BYTES = 160  # of an entry besides its path, as measured
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,6 +76,7 @@ class Tree:
         self._made: list[tuple[bytes, int, int]] = []  # path, mode, time
         self._made_bytes = 0  # of memory
         self.plain_entries = 0
+        self._swept: set[int] = set()  # existing directories in which stale files were looked for
         self._published: set[int] = set()  # the files of this session, if files may be replaced
 
     @contextlib.contextmanager
@@ -126,7 +128,14 @@ class Tree:
                 raise RefusedEntryError(storage_reason(error)) from error
             descriptor = self._descriptor(components)
             if not is_new:
-                remove_stale(descriptor)
+                self._sweep(descriptor)
+
+    def _sweep(self, descriptor: int) -> None:
+        """Remove what is stale in a directory, once in a session: a peer may offer a large one again and again."""
+        key = _inode_key(os.fstat(descriptor))
+        if key not in self._swept and len(self._swept) < MAX_SWEPT_DIRECTORIES:
+            self._swept.add(key)
+            remove_stale(descriptor)
 
     def check_file(self, components: tuple[bytes, ...], overwrite: bool) -> None:
         """Check that a file may be put there. Raises RefusedEntryError.

@@ -11,6 +11,7 @@ from tests.support.sessions import XXH3, directory_entry
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.leftovers import STALE_AFTER_S, leftovers_below
 from toolkit.transfer.names import new_partial_name
+from toolkit.transfer.storage import Storage
 
 
 def partial(folder: Path) -> Path:
@@ -74,12 +75,28 @@ def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
 
 
 def test_a_session_removes_what_is_stale_in_a_directory_that_it_receives_into(
-    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "d").mkdir()
     stale = partial(root / "d")
-    files.offer([directory_entry(b"d")], XXH3)
+    offer_directory(root)
     assert stale.exists()
     age(monkeypatch, STALE_AFTER_S + 1)
-    files.offer([directory_entry(b"d")], XXH3)
+    offer_directory(root)
     assert not stale.exists()
+
+
+def test_a_directory_that_is_offered_again_is_not_listed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "d").mkdir()
+    listed: list[int] = []
+    monkeypatch.setattr("toolkit.transfer.tree.remove_stale", listed.append)
+    offer_directory(root, times=3)
+    assert len(listed) == 1
+
+
+def offer_directory(root: Path, times: int = 1) -> None:
+    """Offer the directory `d` to a receiver."""
+    files = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    for _ in range(times):
+        files.offer([directory_entry(b"d")], XXH3)
+    files.close(complete=True)
