@@ -172,14 +172,13 @@ class Tree:
                 identity = None
             if overwrite:
                 self.check_file(components, overwrite=True)
+                status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                self._published.add(_inode_key(status))
             else:
                 self._publish_new(parent, components, temporary, identity)
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if identity is not None and file_key(status) != identity:
-                raise OSError(0, REPLACED)
-            if overwrite:
-                self._published.add(_inode_key(status))
+            if identity is not None:
+                _check_identity(parent, name, identity)
             if self._durable:
                 os.fsync(parent)
 
@@ -263,6 +262,13 @@ def file_key(status: os.stat_result) -> FileKey:
 def _inode_key(status: os.stat_result) -> int:
     """Device and inode in one number, as a session may publish a million files."""
     return status.st_dev << 64 | status.st_ino
+
+
+def _check_identity(directory: int, name: bytes, identity: FileKey) -> None:
+    """Raise OSError if another file has the name; a file that has been taken away at once was there."""
+    with contextlib.suppress(FileNotFoundError):
+        if file_key(os.stat(name, dir_fd=directory, follow_symlinks=False)) != identity:
+            raise OSError(0, REPLACED)
 
 
 def _is_shared(directory: int) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.support.sessions import XXH3, deliver, directory_entry, file_entry
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.storage import Storage
+from toolkit.transfer.tree import Tree
 
 
 def test_symbolic_links_are_not_followed(files: IncomingFiles, root: Path, tmp_path: Path) -> None:
@@ -49,6 +51,24 @@ def test_a_symbolic_link_created_after_the_offer_is_not_followed(
     assert deliver(files, 2, b"hello").status is EntryStatus.REFUSED
     assert not list(outside.iterdir())
     assert (root / "moved" / "a").read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_file_that_is_taken_away_as_soon_as_it_has_its_name_was_delivered(
+    mode: int, files: IncomingFiles, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a program that waits for new files and moves each to where it belongs."""
+    root.chmod(mode)
+    publish_new = Tree._publish_new
+
+    def publish_and_take(tree: Tree, *arguments: Any) -> None:
+        publish_new(tree, *arguments)
+        (root / "a").rename(tmp_path / "taken")
+
+    monkeypatch.setattr(Tree, "_publish_new", publish_and_take)
+    files.offer([file_entry(b"a")], XXH3)
+    assert deliver(files, 0, b"hello").status is EntryStatus.OK
+    assert (tmp_path / "taken").read_bytes() == b"hello"
 
 
 def test_few_directories_stay_open(files: IncomingFiles, root: Path) -> None:
