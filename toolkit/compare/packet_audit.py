@@ -18,6 +18,8 @@ every count: what a listener answers before there is a connection, the last ackn
 TOLERANCE_PACKETS and TOLERANCE_SHARE allow for them.
 """
 
+from dataclasses import replace
+
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.ping import NO_PINGS, Pings
 from toolkit.compare.records import DirectionAudit, PacketAudit
@@ -49,9 +51,14 @@ def audit(
     if received is not None:  # a second reply to a request shows that the request arrived twice
         most = pings.sent + pings.replies - pings.answered
         requests_arrived = max(requests_arrived, min(most, forward.delivered + forward.duplicates - received))
+    is_known = received is not None and link.emulator == TUN
+    lost_pings = max(0, pings.sent - requests_arrived) if is_known else 0
     acknowledged = _first(sender.datagrams_received, sender.packets_received)
     return PacketAudit(
-        forward=_direction(link, forward, _sent(sender, pings.sent), _plus(received, requests_arrived), receiver),
+        forward=replace(
+            _direction(link, forward, _sent(sender, pings.sent), _plus(received, requests_arrived), receiver),
+            lost_pings=lost_pings,
+        ),
         backward=_direction(
             link, backward, _sent(receiver, requests_arrived), _plus(acknowledged, pings.replies), sender
         ),

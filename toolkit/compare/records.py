@@ -188,6 +188,7 @@ class DirectionAudit:
     offered:          packets that reached the link; None where the link counts super-packets
     lost_by_link:     lost or corrupted by the link
     dropped_by_queue: dropped by the link's queue
+    lost_pings:       those of the two that belong to the ping beside the transfer, as far as is known
     duplicated:       extra copies made by the link
     in_flight:        still on the link when it was read
     delivered:        left the link, extra copies not counted; None like `offered`
@@ -200,6 +201,7 @@ class DirectionAudit:
     offered: int | None = 0
     lost_by_link: int = 0
     dropped_by_queue: int = 0
+    lost_pings: int = 0
     duplicated: int = 0
     in_flight: int = 0
     delivered: int | None = 0

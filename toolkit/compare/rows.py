@@ -59,7 +59,8 @@ class Row:
     is_loss_off:      whether the interval of the loss leaves out what was asked for, also among all of the campaign
     connect_s, accepted_s: from the first connect until connection and keys were there, and until the receiver had
                       accepted the offer
-    resent_per_lost:  packets resent for each packet that the link lost or its queue dropped, over all trials
+    resent_per_lost:  packets resent for each one, pings left out, that the link lost or its queue dropped, over all
+                      trials
     time_split, why:  where the time went, the mean over all trials with enough samples, and a sentence about all trials
     """
 
@@ -234,14 +235,18 @@ def link_loss(trials: Sequence[Trial], error: float = ERROR) -> Estimate | None:
 
 
 def _resent_per_lost(good: Sequence[Trial]) -> float | None:
-    """None if the link's own count is not known, or it lost nothing. A LAN counts super-packets, not packets."""
+    """None if the link's own count is not known, or it lost nothing. A LAN counts super-packets, not packets.
+
+    Nobody resends a ping, and beside a slow transfer a good part of what is lost are pings.
+    """
     counted = [
-        (trial.retransmitted_packets, trial.ledger.forward.lost_by_link + trial.ledger.forward.dropped_by_queue)
+        (trial.retransmitted_packets, audit.lost_by_link + audit.dropped_by_queue - audit.lost_pings)
         for trial in good
         if trial.ledger is not None and trial.retransmitted_packets is not None
+        for audit in (trial.ledger.forward,)
     ]
     lost = sum(count for _, count in counted)
-    return sum(resent for resent, _ in counted) / lost if lost else None
+    return sum(resent for resent, _ in counted) / lost if lost > 0 else None
 
 
 def _per_gigabyte(costs: Sequence[tuple[float | None, int]]) -> float | None:

@@ -53,6 +53,17 @@ def test_the_loss_is_that_of_all_trials_without_the_queue() -> None:
     assert [cell.text for cell in table.rows[1][-3:-1]] == ["1%", "1.167%"]
 
 
+def test_nobody_resends_a_lost_ping() -> None:
+    results = lossy(udp=20)
+    trials = []
+    for trial in results.trials:
+        assert trial.ledger is not None
+        forward = replace(trial.ledger.forward, lost_pings=30)
+        trials.append(replace(trial, ledger=replace(trial.ledger, forward=forward), retransmitted_packets=40))
+    row = next(row for row in summarise(replace(results, trials=trials)).rows if row.transport == "udp-bbr")
+    assert row.resent_per_lost == 1.0
+
+
 def test_one_side_with_another_loss_is_named() -> None:
     summary = summarise(lossy(udp=12))
     assert "udp-bbr: the link lost 2% of its packets, where 1% was asked for." in summary.headline[0]

@@ -103,6 +103,7 @@ def test_pings_may_be_lost_in_either_direction_and_duplicated() -> None:
     pings = Pings(sent, replies - 14, replies)
     audited = audit(counted, *udp(received=SENT - 150), pings)
     assert (audited.forward.balance, audited.backward.balance) == (0, 0)
+    assert audited.forward.lost_pings == sent - arrived
     assert not is_balanced(audit(counted, *udp(received=SENT - 250), pings))
 
 
