@@ -39,6 +39,7 @@ class Factorial:
     """The two effects on one path at one size, as ratios of goodput; None where no block shows one.
 
     controls:     the baseline's congestion control, and the other one
+    paired:       those of them that ran over both transports: the effect of the transport is known for these only
     blocks:       that ran every combination there is
     transport:    UDP instead of TCP, at the same congestion control
     control:      the other congestion control instead of the baseline's, over the same transport
@@ -49,6 +50,7 @@ class Factorial:
     """
 
     controls: tuple[str, str]
+    paired: tuple[str, ...]
     blocks: int
     transport: Estimate | None
     control: Estimate | None
@@ -150,6 +152,7 @@ def decompose(
         interaction = effect(plus, minus, 1, ERROR / max(1, interactions))
     return Factorial(
         controls=controls,
+        paired=tuple(both),
         blocks=len(blocks),
         transport=effect([(udp, c) for c in both], [(tcp, c) for c in both], len(both)) if both else None,
         control=effect([(t, other) for t in within], [(t, base) for t in within], len(within)) if within else None,
@@ -160,9 +163,14 @@ def decompose(
 
 
 def effect_names(found: Factorial) -> tuple[str, str]:
-    """What the effects of transport and congestion control compare, in words."""
+    """What the effects of transport and congestion control compare, in words; with three combinations, where."""
     base, other = (_name(control) for control in found.controls)
-    return "same congestion control, UDP instead of TCP", f"same transport, {other} instead of {base}"
+    control = _only(found.paired, len(found.controls))
+    transport = _only(list(found.by_transport), len(TRANSPORTS))
+    return (
+        f"same congestion control{control}, UDP instead of TCP",
+        f"same transport{transport}, {other} instead of {base}",
+    )
 
 
 def factorial_text(found: Factorial) -> str:
@@ -176,6 +184,11 @@ def factorial_text(found: Factorial) -> str:
         gains = " and ".join(f"{_effect(gain)} over {_name(t)}" for t, gain in found.by_transport.items())
         parts.append(f"the two interact by {_effect(found.interaction)}, because {other} gains {gains}")
     return "; ".join(parts)
+
+
+def _only(names: Sequence[str], count: int) -> str:
+    """The one combination that an effect rests on, where the other did not run."""
+    return f" (only {_name(names[0])})" if len(names) == 1 < count else ""
 
 
 def _is_comparable(setting: Setting, base: Setting) -> bool:

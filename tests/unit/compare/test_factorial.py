@@ -77,6 +77,10 @@ def test_a_missing_combination_leaves_the_effects_that_it_does_not_belong_to() -
     assert value_of(found, "transport") == pytest.approx(1.5, rel=0.05)
     assert value_of(found, "control") == pytest.approx(20.0, rel=0.05)
     assert found.interaction is None
+    text = factorial_text(found)
+    assert text.startswith("same congestion control (only CUBIC), UDP instead of TCP: ")
+    assert "; same transport (only UDP), BBR instead of CUBIC: " in text
+    assert "only" not in factorial_text(decompose(goodputs, CONTROLS))
 
 
 def test_failures_widen_an_interval_instead_of_disappearing() -> None:
