@@ -40,6 +40,7 @@ class Factorial:
 
     controls:     the baseline's congestion control, and the other one
     paired:       those of them that ran over both transports: the effect of the transport is known for these only
+    over:         the transports that ran both controls: the effect of the control is known for these only
     blocks:       that ran every combination there is
     transport:    UDP instead of TCP, at the same congestion control
     control:      the other congestion control instead of the baseline's, over the same transport
@@ -51,6 +52,7 @@ class Factorial:
 
     controls: tuple[str, str]
     paired: tuple[str, ...]
+    over: tuple[str, ...]
     blocks: int
     transport: Estimate | None
     control: Estimate | None
@@ -153,6 +155,7 @@ def decompose(
     return Factorial(
         controls=controls,
         paired=tuple(both),
+        over=tuple(within),
         blocks=len(blocks),
         transport=effect([(udp, c) for c in both], [(tcp, c) for c in both], len(both)) if both else None,
         control=effect([(t, other) for t in within], [(t, base) for t in within], len(within)) if within else None,
@@ -166,7 +169,7 @@ def effect_names(found: Factorial) -> tuple[str, str]:
     """What the effects of transport and congestion control compare, in words; with three combinations, where."""
     base, other = (_name(control) for control in found.controls)
     control = _only(found.paired, len(found.controls))
-    transport = _only(list(found.by_transport), len(TRANSPORTS))
+    transport = _only(found.over, len(TRANSPORTS))
     return (
         f"same congestion control{control}, UDP instead of TCP",
         f"same transport{transport}, {other} instead of {base}",

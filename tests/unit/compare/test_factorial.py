@@ -81,6 +81,8 @@ def test_a_missing_combination_leaves_the_effects_that_it_does_not_belong_to() -
     assert text.startswith("same congestion control (only CUBIC), UDP instead of TCP: ")
     assert "; same transport (only UDP), BBR instead of CUBIC: " in text
     assert "only" not in factorial_text(decompose(goodputs, CONTROLS))
+    dead = {arm: dict.fromkeys(each, 0.0) if arm == ("tcp", "bbr") else each for arm, each in goodputs.items()}
+    assert "only" not in factorial_text(decompose(dead, CONTROLS))
 
 
 def test_failures_widen_an_interval_instead_of_disappearing() -> None:
