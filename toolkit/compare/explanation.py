@@ -202,7 +202,7 @@ def _short(facts: Facts, time_split: TimeSplit) -> str:
     )
     parts = [f"{format_seconds(value)} of {word}" for value, word in named if value > 0.05 * facts.seconds]
     holds = f"; the path holds {_bdp(facts)} in a round trip" if facts.ideal_bps is not None and facts.rtt_s else ""
-    return f"It ended before it reached full speed: {_joined(parts)} out of {format_seconds(facts.seconds)}{holds}."
+    return f"Start and end took most of its time: {_joined(parts)} out of {format_seconds(facts.seconds)}{holds}."
 
 
 def _filled(facts: Facts) -> str:

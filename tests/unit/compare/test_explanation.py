@@ -28,7 +28,11 @@ PROCESSOR = replace(FACTS, time_split=TimeSplit(cpu_bound_s=8.0, steady_s=2.0), 
         ),
         (
             replace(FACTS, time_split=TimeSplit(handshake_s=3.0, ramp_up_s=6.0, steady_s=1.0)),
-            "ended before it reached full speed",
+            "Start and end took most of its time: 3 s of handshake and 6 s of ramp-up out of 10 s",
+        ),
+        (
+            replace(FACTS, time_split=TimeSplit(handshake_s=2.0, tail_s=4.0, steady_s=4.0)),
+            "2 s of handshake and 4 s of waiting for the digest to be verified",  # four seconds at full speed
         ),
         (replace(FACTS, time_split=TimeSplit(window_limited_s=7.0, steady_s=3.0)), "filling the path takes 463.9 KiB"),
         (replace(FACTS, time_split=STEADY, goodput_bps=94e6), "It filled the path: 99%"),
