@@ -121,6 +121,7 @@ class Bbr:
         model = self._model
         if sample.is_persistent:
             # An outage, not a queue: restart with a small window, and restore the old one after one good round.
+            self._cwnd_bytes = self._startup.proved_window_bytes(self._cwnd_bytes)
             self._save_cwnd()
             self._cwnd_bytes = float(max(sample.bytes_in_flight, model.min_pipe_bytes))
             model.loss.discard_round()

@@ -164,10 +164,14 @@ class StartupGuard:
         """The window after REDUCED, where `window_bytes` was too much."""
         return self._retreat() if self._resume.is_active else BETA * window_bytes
 
+    def proved_window_bytes(self, window_bytes: float) -> float:
+        """The window to return to after an outage: what was lost in it has proved nothing that is remembered."""
+        return min(window_bytes, self._retreat()) if self._resume.is_active else window_bytes
+
     def next_window_bytes(self, window_bytes: float, newly_acked_bytes: int) -> float:
         """The window after an acknowledgement. It shrinks only if the path does not carry what is remembered of it."""
         if self._resume.is_active and self._model.queue.is_seen:
-            return min(window_bytes, self._retreat())
+            return self.proved_window_bytes(window_bytes)
         grown_bytes = window_bytes + self.growth * newly_acked_bytes / (1 - self._model.loss.ratio)
         return max(window_bytes, min(grown_bytes, self.max_window_bytes))
 

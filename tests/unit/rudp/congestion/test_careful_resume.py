@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.congestion_samples import DATAGRAM_BYTES, MS, ack_sample
+from tests.support.congestion_samples import DATAGRAM_BYTES, MS, ack_sample, loss_sample
 from toolkit.rudp.congestion.base import PathMemory, ResumingController, controller_factory
 from toolkit.rudp.congestion.bbr import Bbr
 from toolkit.rudp.congestion.careful_resume import CarefulResume, ResumePhase
@@ -96,3 +96,20 @@ def test_a_sender_with_little_to_send_proves_nothing() -> None:
         )
     )
     assert bbr.snapshot()["careful_resume"] == "validating"
+
+
+def test_after_an_outage_nothing_is_sent_on_trust() -> None:
+    bbr = resumed_bbr()
+    acknowledge(bbr, [0])
+    bbr.on_loss(loss_sample(900 * MS, 40 * MS, lost_bytes=VOLUME_BYTES // 2, is_persistent=True))
+    assert bbr.snapshot()["careful_resume"] == "retreated"
+    for round_ in (1, 2):
+        delivered_bytes = (10 + 10 * round_) * DATAGRAM_BYTES
+        bbr.on_ack(
+            ack_sample(
+                (1000 + 40 * round_) * MS,
+                prior_delivered_bytes=10 * DATAGRAM_BYTES * round_,
+                delivered_bytes=delivered_bytes,
+            )
+        )
+    assert bbr.congestion_window_bytes < VOLUME_BYTES / 4
