@@ -68,6 +68,7 @@ class Sender:
         self._ack_every_bytes = 0  # as last requested by a PING
         self._ping_time_ns = 0
         self._packets_lost_at_ping = 0
+        self._oldest_gap_end = 0  # in the packet numbers, after a local drop; 0 if the peer repeats no range for one
         self._is_ping_requested = False
 
     def queue_message(self, message: bytes) -> None:
@@ -92,8 +93,11 @@ class Sender:
 
     def on_local_drop(self, count: int, now_ns: int) -> None:
         """The last `count` packets of the last `poll_transmit`, of a stream, were not sent: this host had no room."""
+        taken = self.recovery.on_local_drop(count, now_ns)
         # To send them later counts as a retransmission, and is none.
-        self.packets_retransmitted -= self.recovery.on_local_drop(count, now_ns)
+        self.packets_retransmitted -= taken
+        if taken and not self._oldest_gap_end:
+            self._oldest_gap_end = self.recovery.sent.next_packet_number
         self._next_send_time_ns = self.recovery.path.pacer.next_send_time_ns()
 
     def has_unsent(self, low_bytes: int, high_bytes: int) -> bool:
@@ -252,7 +256,8 @@ class Sender:
         if not 2 * wanted_bytes // 3 <= self._ack_every_bytes <= 3 * wanted_bytes // 2:
             return True
         is_stale = now_ns - self._ping_time_ns > self.recovery.path.rtt.smoothed_rtt_ns
-        return is_stale and self.recovery.packets_lost != self._packets_lost_at_ping
+        has_old_gap = 0 < self._oldest_gap_end <= self.recovery.sent.least_unacked
+        return is_stale and (has_old_gap or self.recovery.packets_lost != self._packets_lost_at_ping)
 
     def _wanted_ack_every_bytes(self) -> int:
         path, data = self.recovery.path, self.streams.data
@@ -270,6 +275,8 @@ class Sender:
         self._ping_time_ns = now_ns
         self._packets_lost_at_ping = self.recovery.packets_lost
         least_unacked = self.recovery.sent.least_unacked
+        if self._oldest_gap_end <= least_unacked:
+            self._oldest_gap_end = 0
         body = wire.PING_BODY.pack(least_unacked, self._ack_every_bytes, rtt.max_ack_delay_ns // 1000)
         return self._control_packet(wire.PacketType.PING, body, 0, now_ns)
 

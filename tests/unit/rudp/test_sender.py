@@ -272,6 +272,23 @@ class TestLocalDrop:
         assert bench.sender.packets_retransmitted == 0
         assert bench.controller.losses == []
 
+    def test_the_peer_is_told_once_that_the_numbers_are_not_missing(self) -> None:
+        bench = warmed()
+        bench.sender.streams.data.offer(3 * PAYLOAD)
+        numbers = bench.send(200 * MS)
+        bench.sender.on_local_drop(1, 200 * MS)
+        numbers = [*numbers[:-1], *bench.send(201 * MS)]
+        bench.sender.streams.data.offer(PAYLOAD)
+        numbers += (early := bench.send(300 * MS))
+        assert PING not in bench.kinds(early)  # the peer could not forget the gap yet
+        bench.ack(340 * MS, *numbers)
+        kinds = []
+        for now_ms in (400, 600):
+            bench.sender.streams.data.offer(PAYLOAD)
+            kinds += bench.kinds(numbers := bench.send(now_ms * MS))
+            bench.ack((now_ms + 40) * MS, *numbers)
+        assert kinds.count(PING) == 1
+
 
 class TestAcknowledgements:
     def test_of_packets_never_sent_is_refused_and_changes_nothing(self) -> None:
