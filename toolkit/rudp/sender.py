@@ -123,7 +123,7 @@ class Sender:
             return self._ping(now_ns)
         data, messages = self.streams.data, self.streams.messages
         has_messages = bool(messages.lost) or messages.has_new
-        probe_bytes = None if has_messages else self._mtu_probe_bytes(now_ns)
+        probe_bytes = self._mtu_probe_bytes(has_messages, now_ns)
         if probe_bytes is not None:
             path.mtu.on_probe_sent()
             return self._control_packet(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
@@ -140,18 +140,20 @@ class Sender:
             return self._ping(now_ns)
         return self._send_paced(wire.PacketType.DATA, data, packets, now_ns)
 
-    def _mtu_probe_bytes(self, now_ns: int) -> int | None:
+    def _mtu_probe_bytes(self, has_messages: bool, now_ns: int) -> int | None:
         """The size of the MTU probe to send now; None for none.
 
         None before the first acknowledgement, because it would take the place of data in the initial window, which may
-        cost a small file a round trip; and none for less data than it would be worth. A receiver begins after a while,
-        as its acknowledgements may become long.
+        cost a small file a round trip; none before messages; and none for less data than it would be worth. A receiver
+        begins after a while, as its acknowledgements may become long.
         """
         data, mtu = self.streams.data, self.recovery.path.mtu
         is_long_receiver = data.end == 0 and self.recovery.packets_sent >= _MANY_PACKETS
         is_much = data.end - data.next_offset >= _WORTH_A_PROBE_BYTES or bool(data.lost)
         is_worth_it = is_much or is_long_receiver or mtu.is_found
-        return mtu.probe_size(now_ns) if self.recovery.largest_acked >= 0 and is_worth_it else None
+        # Also if the probe has to wait: this ends the search's timer, which would otherwise expire again at once.
+        probe_bytes = mtu.probe_size(now_ns) if self.recovery.largest_acked >= 0 else None
+        return probe_bytes if is_worth_it and not has_messages else None
 
     def _packets_allowed(self) -> int:
         """How many full packets the congestion window has room for, within the limit of one round."""

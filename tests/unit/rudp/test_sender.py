@@ -257,6 +257,26 @@ class TestLimits:
         assert sent == pytest.approx(100, abs=8)
 
 
+class TestPathMtu:
+    def test_messages_that_wait_do_not_make_its_timer_expire_again_and_again(self) -> None:
+        bench = warmed(max_datagram_bytes=2 * DATAGRAM)
+        bench.data.offer(40 * PAYLOAD)
+        now_ns = 200 * MS
+        while not (mtu := bench.recovery.path.mtu).is_found:
+            numbers = bench.send(now_ns)  # none of the probes arrives
+            bench.ack(now_ns + 40 * MS, *(n for n in numbers if bench.packets[n][0] != PROBE))
+            bench.data.offer(40 * PAYLOAD)
+            now_ns += 100 * MS
+        bench.ack(now_ns, *bench.send(now_ns))
+        assert mtu.next_timeout_ns is not None
+        now_ns = mtu.next_timeout_ns
+        bench.controller.congestion_window_bytes = 0
+        bench.sender.queue_message(bytes(PAYLOAD))
+        assert bench.send(now_ns) == []
+        timeout_ns = bench.sender.poll_timeout()
+        assert timeout_ns is None or timeout_ns > now_ns
+
+
 class TestLocalDrop:
     def test_sends_the_bytes_again_after_a_pause_and_is_no_loss(self) -> None:
         bench = warmed()
