@@ -163,10 +163,8 @@ class DatagramSocket:
         """
         is_ipv6 = self.sock.family == socket.AF_INET6
         try:
-            if is_ipv6:
-                mtu = self.sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
-            else:
-                mtu = self.sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if is_ipv6 else (socket.IPPROTO_IP, _IP_MTU)
+            mtu = self.sock.getsockopt(level, option)
         except OSError:
             return limit
         return min(limit, mtu - (48 if is_ipv6 else 28))
@@ -207,8 +205,10 @@ class DatagramSocket:
 
     def send_to(self, datagram: bytes, peer: tuple[str, int]) -> None:
         """Send one datagram to any address; if it cannot be sent now, it counts as lost."""
-        with contextlib.suppress(OSError):
+        try:
             self.sock.sendto(datagram, peer)
+        except OSError:
+            self._clear_errors()
 
     def _send_super_packets(self, pieces: list[memoryview], segment_bytes: int) -> None:
         # The option stays set on the socket; it changes only if it would split these pieces wrongly.

@@ -397,6 +397,12 @@ class TestFullQueuesOfThisHost:
             pair.near.receive()
         assert wait_readable([pair.near.fileno()], 1_000_000) == []
 
+    def test_nor_does_the_error_of_a_datagram_to_another_address(self, cleanup: ExitStack) -> None:
+        pair = Pair(cleanup)
+        pair.near.report_local_drops()
+        pair.near.send_to(bytes(65_520), pair.far.sock.getsockname())  # longer than the MTU of loopback
+        assert wait_readable([pair.near.fileno()], 1_000_000) == []
+
 
 def use_up_descriptors(cleanup: ExitStack) -> None:
     """Open every descriptor that select(2) can wait for."""
