@@ -49,10 +49,13 @@ def test_the_oldest_make_room(folder: Path) -> None:
     assert TokenCache(folder).take(Address("192.0.2.1", MAX_ENTRIES)) == b"token"
 
 
-def test_a_token_that_the_server_no_longer_takes_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("age_s", [LIFETIME_S, -2 * LIFETIME_S])
+def test_an_entry_expires_also_if_the_clock_was_wrong(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, age_s: int
+) -> None:
     TokenCache(folder).put(SERVER, b"token")
     now_s = time.time()
-    monkeypatch.setattr(time, "time", lambda: now_s + LIFETIME_S)
+    monkeypatch.setattr(time, "time", lambda: now_s + age_s)
     assert TokenCache(folder).take(SERVER) == b""
 
 
