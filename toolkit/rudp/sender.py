@@ -1,7 +1,8 @@
 """Send side: which packets go out next.
 
 The order is: probes of a timeout, messages, a probe of the path MTU, PING, lost data, new data. Messages are few and
-small, and everything waits for them. Data is limited by the congestion window, the pacer and the peer's data window.
+small, and everything waits for them, but PING only in a short session: many messages alone have to change the frequency
+of acknowledgements too. Data is limited by the congestion window, the pacer and the peer's data window.
 `loss_recovery.py` takes over once packets are sent.
 
 Read: RFC 9002 sections 6.2.4 (probes) and 7.7 (pacing), draft-ietf-quic-ack-frequency (frequency of acknowledgements).
@@ -36,7 +37,7 @@ trips that double ten datagrams would take most of its time. More data would ove
 _WORTH_A_PROBE_BYTES: Final = 1 << 15
 """So much unsent data makes a search for a larger datagram worth its packets."""
 _MANY_PACKETS: Final = 16
-"""A receiver that has sent so many is no longer in a short session."""
+"""A side that has sent so many is no longer in a short session."""
 
 
 class Sender:
@@ -134,10 +135,11 @@ class Sender:
         packets = self._packets_allowed()
         if packets == 0:
             return None
+        is_short = has_messages and recovery.packets_sent < _MANY_PACKETS
+        if not is_short and self._wants_ping(now_ns):
+            return self._ping(now_ns)
         if has_messages:
             return self._send_paced(wire.PacketType.MESSAGE, messages, packets, now_ns)
-        if self._wants_ping(now_ns):
-            return self._ping(now_ns)
         return self._send_paced(wire.PacketType.DATA, data, packets, now_ns)
 
     def _mtu_probe_bytes(self, has_messages: bool, now_ns: int) -> int | None:

@@ -257,6 +257,17 @@ class TestLimits:
         assert sent == pytest.approx(100, abs=8)
 
 
+class TestManyMessages:
+    @pytest.mark.parametrize(("sent", "pings"), [(2, 0), (20, 1)])
+    def test_change_the_frequency_of_acknowledgements_too(self, sent: int, pings: int) -> None:
+        bench = warmed()
+        bench.sender.queue_message(bytes(sent * PAYLOAD))
+        bench.ack(240 * MS, *bench.send(200 * MS))
+        bench.controller.congestion_window_bytes = 1 << 16
+        bench.sender.queue_message(bytes(PAYLOAD))
+        assert bench.kinds(bench.send(300 * MS)).count(PING) == pings
+
+
 class TestPathMtu:
     def test_messages_that_wait_do_not_make_its_timer_expire_again_and_again(self) -> None:
         bench = warmed(max_datagram_bytes=2 * DATAGRAM)
