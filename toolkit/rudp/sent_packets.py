@@ -261,11 +261,17 @@ class SentPackets:
         return abandoned
 
     def take_back(self, count: int) -> PacketGroup | None:
-        """Forget that the last `count` packets were sent: they never left, and no acknowledgement of them counts."""
+        """Forget that the last `count` packets were sent: they never left, and no acknowledgement of them counts.
+
+        They are all of the last batch, or its end.
+        """
         end = self.next_packet_number - self.base
         indices = np.flatnonzero(self._state[end - count : end] == IN_FLIGHT) + (end - count)
         taken = self._mark(indices, ACKED) if len(indices) else None
         self._kind[end - count : end] = _NON_ELICITING
+        if taken is not None:
+            state = self._send_states[-1]
+            self._send_states[-1] = state._replace(in_flight_bytes=state.in_flight_bytes - taken.bytes)
         return taken
 
     def outage_ns(self, lost: PacketGroup) -> int:

@@ -303,6 +303,15 @@ class TestLocalDrop:
         assert bench.sender.packets_retransmitted == 0
         assert bench.controller.losses == []
 
+    def test_what_was_sent_beside_it_was_in_flight_without_it(self) -> None:
+        bench = warmed()
+        bench.sender.streams.data.offer(3 * PAYLOAD)
+        numbers = bench.send(200 * MS)
+        bench.sender.on_local_drop(2, 200 * MS)
+        in_flight = bench.sender.recovery.bytes_in_flight
+        bench.ack(240 * MS, *numbers[:-2])
+        assert bench.controller.acks[-1].in_flight_at_send_bytes == in_flight
+
     def test_the_peer_is_told_once_that_the_numbers_are_not_missing(self) -> None:
         bench = warmed()
         bench.sender.streams.data.offer(3 * PAYLOAD)
