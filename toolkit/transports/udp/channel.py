@@ -306,7 +306,7 @@ class UdpChannel:
         return has_delivered
 
     def _send(self, now_ns: int) -> None:
-        """Send what may be sent, up to a few batches. Raises PeerUnreachableError."""
+        """Send what may be sent, up to a few batches."""
         connection, sock = self._connection, self._socket
         self._has_more = self._needs_room = False
         for _ in range(_TRANSMITS_PER_PUMP):
@@ -388,7 +388,7 @@ class UdpChannel:
                 if self._on_close_sent is not None:
                     self._on_close_sent(bytes(transmit.data))
                 self._socket.send(transmit)
-        except (OSError, PeerUnreachableError):
+        except OSError:
             pass  # the peer is gone
         finally:
             self._outgoing.release_all()

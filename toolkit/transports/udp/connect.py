@@ -158,8 +158,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     """Return the channel of a completed handshake; it owns the attempt's socket."""
     sock, accepted = attempt.socket, attempt.handshake.accepted
     assert accepted is not None
-    with contextlib.suppress(PeerUnreachableError):  # the next call notices it as well
-        sock.send_datagram(accepted.finish)  # at once: the server works on it while this side makes its connection
+    sock.send_datagram(accepted.finish)  # at once: the server works on it while this side makes its connection
     finish_time_ns = time.monotonic_ns()
     server, keys = accepted.server, accepted.keys
     outgoing = OutgoingExtents()

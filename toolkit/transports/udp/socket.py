@@ -175,8 +175,6 @@ class DatagramSocket:
         """Send a batch on a connected socket; return how many datagrams at its end were not sent, 0 in general.
 
         The host has no room for these now. A datagram that the path rejects counts as lost.
-
-        Raises PeerUnreachableError.
         """
         if transmit.destination is not None:
             self.send_to(bytes(transmit.data), transmit.destination)
@@ -198,7 +196,7 @@ class DatagramSocket:
         return unsent
 
     def send_datagram(self, datagram: bytes) -> None:
-        """Send one datagram on a connected socket. Raises PeerUnreachableError."""
+        """Send one datagram on a connected socket."""
         self.datagrams_sent += 1
         with contextlib.suppress(_NoRoomError):  # it counts as lost
             self._send_super_packets([memoryview(datagram)], len(datagram))
@@ -251,20 +249,18 @@ class DatagramSocket:
                 if has_waited or not self.room.wait(_SEND_WAIT_MS):
                     raise _NoRoomError from None
                 has_waited = True
-            except ConnectionRefusedError:
-                self._clear_errors()
-                raise PeerUnreachableError from None
             except OSError as error:
                 if self.can_segment and error.errno in (errno.EIO, errno.EINVAL):
                     raise _SegmentationRefusedError from None
-                if error.errno not in _TRANSIENT_ERRORS:
+                if error.errno not in _TRANSIENT_ERRORS and error.errno != errno.ECONNREFUSED:
                     raise
                 if error.errno == errno.ENOBUFS:  # it never belongs to an earlier datagram
                     self.local_drops += -(-len(data) // (self._segment_bytes or len(data)))
                     self.room.on_drop(len(data))
                     raise _NoRoomError from None
-                # The error may belong to an earlier datagram: clear it, and try again.
+                # The error may belong to an earlier datagram, or be forged: clear it, and try again.
                 self._clear_errors()
+                self._is_refused |= error.errno == errno.ECONNREFUSED  # reported by the next `receive`
                 if is_retry:
                     self.send_errors += 1
                     self.is_route_lost |= error.errno in _ROUTE_ERRORS

@@ -196,6 +196,18 @@ class RefusedAfterOne(socket.socket):
         return super().recvmsg_into(*arguments)
 
 
+class OftenRefusedSocket(socket.socket):
+    """A socket that has the report of a closed port before every datagram."""
+
+    has_report = True
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        self.has_report = not self.has_report
+        if not self.has_report:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        return super().send(data, flags)
+
+
 class TestErrors:
     def test_a_closed_port_is_reported(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup)
@@ -207,8 +219,19 @@ class TestErrors:
         assert pair.near.receive() == []
         pair.send(b"x")
         select.select([pair.near.sock], [], [], PATIENCE_S)
+        pair.send(b"x")
         with pytest.raises(PeerUnreachableError):
-            pair.send(b"x")
+            pair.near.receive()
+
+    def test_reports_of_a_closed_port_cost_no_datagram(self, cleanup: ExitStack) -> None:
+        """They may be forged: whoever sends many could otherwise keep everything from leaving."""
+        pair = Pair(cleanup, offload="off", sender=OftenRefusedSocket)
+        datagrams = numbered(5)
+        assert pair.near.send(Transmit(memoryview(b"".join(datagrams)), SEGMENT)) == 0
+        assert pair.received(SEGMENT) == datagrams
+        assert pair.near.send_errors == 0
+        with pytest.raises(PeerUnreachableError):
+            pair.near.receive()
 
     def test_a_closed_port_does_not_hide_earlier_datagrams(self, cleanup: ExitStack) -> None:
         """The last datagram of a peer and the report that it has gone may wait together, in either order."""
