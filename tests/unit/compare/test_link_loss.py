@@ -1,5 +1,6 @@
 """The loss that a link really had, beside the loss that was asked for."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -20,11 +21,24 @@ def test_the_interval_of_a_share_holds(share: float, count: int) -> None:
     assert held >= 275
 
 
+@pytest.mark.parametrize(("share", "count"), [(0.0001, 600), (0.001, 600), (0.001, 1800), (0.01, 600), (0.05, 5000)])
+def test_corrected_for_many_rows_an_interval_seldom_misses(share: float, count: int) -> None:
+    """Wilson's, for 60 rows, missed 0.1% of 600 packets in three campaigns of ten, and 0.01% in all."""
+    error, missed = 0.05 / 60, 0.0
+    for hits in range(count // 5):
+        interval = proportion(hits, count, error).interval
+        assert interval is not None
+        if not interval.low <= share <= interval.high:
+            ways = math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
+            missed += math.exp(ways + hits * math.log(share) + (count - hits) * math.log1p(-share))
+    assert missed <= 1.25 * error
+
+
 def test_no_loss_and_nothing_but_loss() -> None:
     none, all_lost = proportion(0, 600), proportion(600, 600)
     assert none.interval is not None
     assert none.interval.low == 0
-    assert none.interval.high == pytest.approx(0.0064, abs=0.0002)  # Wilson's for 0 of 600
+    assert none.interval.high == pytest.approx(1 - 0.025 ** (1 / 600))
     assert all_lost.interval is not None
     assert all_lost.interval.high == 1
 
