@@ -186,7 +186,7 @@ def _open_channel(attempt: UdpAttempt, options: TransportOptions, logs: LogFiles
     def keep_path() -> None:
         if options.remembers_paths:
             stats = connection.stats()
-            paths.keep(attempt.peer, stats.congestion, stats.min_rtt_ns)
+            paths.keep(attempt.peer, stats.congestion, stats.min_rtt_ns, options.rate_bps is not None)
 
     channel = UdpChannel(connection, sock, outgoing, attempt.peer, security, log=log, on_end=keep_path)
     try:

@@ -41,17 +41,20 @@ class PathCache:
         is_plausible = 0 < rate_bps < _MAX_RATE_BPS and 0 < rtt_ns < _MAX_RTT_NS
         return PathMemory(rate_bps, rtt_ns) if is_plausible else None
 
-    def keep(self, peer: Address, congestion: Mapping[str, float | str], min_rtt_ns: int) -> None:
+    def keep(
+        self, peer: Address, congestion: Mapping[str, float | str], min_rtt_ns: int, has_rate_limit: bool = False
+    ) -> None:
         """Keep what a session with this host has learned, if its controller measures the bandwidth.
 
         `congestion` is the controller's last snapshot.
 
         A session that ended while it was still starting has not seen all of it. But it may have seen that the path no
-        longer carries what is remembered.
+        longer carries what is remembered. A session with a rate limit of the user's (`has_rate_limit`) has seen that
+        limit: from a memory of too low a rate, the next session would need more round trips than from none.
         """
         if not _is_kept(peer) or min_rtt_ns < MIN_RTT_NS or "max_bw" not in congestion:
             return
-        if congestion["phase"] != "startup":
+        if congestion["phase"] != "startup" and not has_rate_limit:
             entry = {"rate_bps": round(float(congestion["max_bw"])), "rtt_ns": min_rtt_ns}
             self._folder.put(peer.host, json.dumps(entry).encode())
         elif congestion.get("careful_resume") == "retreated":

@@ -43,6 +43,11 @@ def test_what_has_proved_wrong_is_forgotten(folder: Path) -> None:
     assert PathCache(folder).recall(PEER) is None
 
 
+def test_the_rate_that_a_user_allows_is_not_that_of_the_path(folder: Path) -> None:
+    PathCache(folder).keep(PEER, {"phase": "probe_bw_cruise", "max_bw": 1e6}, MEMORY.rtt_ns, has_rate_limit=True)
+    assert PathCache(folder).recall(PEER) is None
+
+
 def test_a_controller_that_measures_no_bandwidth_leaves_no_memory(folder: Path) -> None:
     PathCache(folder).keep(PEER, {"phase": "avoidance"}, MEMORY.rtt_ns)
     assert not folder.exists()
