@@ -176,11 +176,15 @@ def _ends(ranked: Sequence[Row], base: Row) -> tuple[Row | None, Row | None]:
 
 
 def _price(winner: Row, other: Row | None) -> Iterator[str]:
-    """What the fastest spent to be fast, each figure beside the other's."""
+    """What the fastest spent to be fast, each figure beside the other's.
+
+    In timed trials the fastest has moved more, so that its processor time says little; that for a gigabyte does.
+    """
+    share = "" if winner.payload_bytes else " for each gigabyte"
     parts = [
         part
         for part in (
-            _beside("spent {} of processor time at both ends", _cpu_s, winner, other),
+            _beside(f"spent {{}} of processor time{share} at both ends", _cpu_s, winner, other),
             _beside("added {} of queueing delay", _queue_s, winner, other),
             _resent(winner),
         )
@@ -211,7 +215,7 @@ def _queue_s(row: Row) -> float | None:
 
 
 def _cpu_s(row: Row) -> float | None:
-    """Processor time of both ends in one transfer; None unless both are known."""
-    if row.sender_cpu_s_per_gb is None or row.receiver_cpu_s_per_gb is None or row.content_bytes is None:
+    """Processor time of both ends for one file, or for a gigabyte in timed trials; None unless both are known."""
+    if row.sender_cpu_s_per_gb is None or row.receiver_cpu_s_per_gb is None:
         return None
-    return (row.sender_cpu_s_per_gb + row.receiver_cpu_s_per_gb) * row.content_bytes / 1e9
+    return (row.sender_cpu_s_per_gb + row.receiver_cpu_s_per_gb) * (row.payload_bytes / 1e9 or 1.0)

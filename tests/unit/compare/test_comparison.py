@@ -255,3 +255,18 @@ def test_the_headline_names_both_and_the_interval() -> None:
     assert "udp-bbr is slower than tcp-cubic (0.5" in text
     assert "95% interval" in text
     assert "tcp-cubic#2" not in text
+
+
+def test_processor_time_is_that_of_a_file_or_of_a_gigabyte_where_contents_differ() -> None:
+    """In a timed trial the faster one moves more, and uses more processor time for that alone."""
+    results = make_results(Truth({("tcp-cubic", "a"): 9e6, ("udp-bbr", "a"): 90e6}, repeats=9), 1)
+    assert "udp-bbr spent 90 ms of processor time at both ends (tcp-cubic: 90 ms)" in summarise(results).headline[0]
+    trials = []
+    for trial in results.trials:
+        moved = round((trial.goodput_bps or 0.0) / 8)
+        cost = replace(trial.cost, cpu_seconds_sender=moved * 4e-10, cpu_seconds_receiver=moved * 4e-10)
+        sender = replace(trial.sender, size_bytes=moved)
+        trials.append(replace(trial, payload_bytes=0, sender=sender, cost=cost))
+    timed = replace(results, trials=trials, campaign=replace(results.campaign, sizes=[0], time_s=1.0))
+    says = "udp-bbr spent 800 ms of processor time for each gigabyte at both ends (tcp-cubic: 800 ms)"
+    assert says in summarise(timed).headline[0]
