@@ -290,7 +290,8 @@ def _link_descriptor(identity: FileKey, directory: int, old: bytes, new: bytes) 
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
     finally:
         os.close(descriptor)
-    os.unlink(old, dir_fd=directory)
+    with contextlib.suppress(FileNotFoundError):  # another user has renamed it, which changes nothing by now
+        os.unlink(old, dir_fd=directory)
 
 
 def _link_new(directory: int, old: bytes, new: bytes) -> None:

@@ -71,6 +71,23 @@ def test_a_file_that_is_taken_away_as_soon_as_it_has_its_name_was_delivered(
     assert (tmp_path / "taken").read_bytes() == b"hello"
 
 
+def test_a_temporary_file_that_is_renamed_after_its_publication_fails_nothing(
+    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.chmod(0o777)
+    link = os.link
+
+    def link_and_rename(*arguments: Any, **options: Any) -> None:
+        link(*arguments, **options)
+        (temporary,) = root.glob(".nettool-*")
+        temporary.rename(root / "renamed")
+
+    monkeypatch.setattr(os, "link", link_and_rename)
+    files.offer([file_entry(b"a")], XXH3)
+    assert deliver(files, 0, b"hello").status is EntryStatus.OK
+    assert (root / "a").read_bytes() == b"hello"
+
+
 def test_few_directories_stay_open(files: IncomingFiles, root: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     entries = [
