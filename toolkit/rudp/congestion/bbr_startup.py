@@ -88,7 +88,8 @@ class StartupGuard:
         self._quiet_share = 1.0
         self._train_growth = 0.0
         self._train_start_bytes: int | None = None
-        self._acked_bytes = 0
+        self._acked_bytes = 0  # what has arrived since the sender had enough to send
+        self._idle_bytes = 0  # what had arrived before
         self._share_before = 0.0
         self._excess_ns: int | None = None
         self._rounds = 0
@@ -116,7 +117,6 @@ class StartupGuard:
         """Look for a queue, and for the rate of the bottleneck."""
         model = self._model
         queue, min_rtt_ns = model.queue, model.min_rtt_ns
-        self._acked_bytes = sample.delivered_bytes
         if model.rounds.is_start:
             has_hint = queue.standing_ns > queue.quiet_hint_ns(min_rtt_ns)
             has_queue = queue.mean_ns > queue.hint_ns(min_rtt_ns)
@@ -126,6 +126,9 @@ class StartupGuard:
                 self._may_grow_fast = False  # it was not sent within a quarter of a round trip, which proves more
             if (proved_bps := self._resume.start_round(sample.prior_in_flight_bytes)) is not None:
                 self._bottleneck.assume(proved_bps)
+            if self._resume.phase is ResumePhase.UNVALIDATED:
+                self._idle_bytes = sample.delivered_bytes
+        self._acked_bytes = sample.delivered_bytes - self._idle_bytes
         self._bottleneck.update(sample, queue.is_hinted, min_rtt_ns // _BUSY_RTT_DIVISOR, model.max_bw.bps)
         if queue.is_hinted:
             self._may_grow_fast = False

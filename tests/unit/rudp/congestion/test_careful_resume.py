@@ -113,3 +113,20 @@ def test_after_an_outage_nothing_is_sent_on_trust() -> None:
             )
         )
     assert bbr.congestion_window_bytes < VOLUME_BYTES / 4
+
+
+def test_a_retreat_does_not_count_what_has_arrived_while_there_was_little_to_send() -> None:
+    bbr = resumed_bbr()
+    arrived_bytes = 10 * VOLUME_BYTES
+    bbr.on_ack(ack_sample(prior_delivered_bytes=arrived_bytes - DATAGRAM_BYTES, delivered_bytes=arrived_bytes))
+    for index, delay_ms in enumerate((10, 15, 20, 25), 1):
+        bbr.on_ack(
+            ack_sample(
+                (100 + 5 * index) * MS,
+                rtt_ns=(40 + delay_ms) * MS,
+                delivered_bytes=arrived_bytes + 10 * index * DATAGRAM_BYTES,
+                prior_in_flight_bytes=VOLUME_BYTES // 2,
+            )
+        )
+    assert bbr.snapshot()["careful_resume"] == "retreated"
+    assert bbr.congestion_window_bytes <= 30 * DATAGRAM_BYTES
