@@ -68,6 +68,11 @@ class SourceRoot:
     status: os.stat_result | None
     is_stream: bool = False
 
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is sent with everything in it."""
+        return self.status is not None and stat.S_ISDIR(self.status.st_mode)
+
 
 def check_sources(sources: Sequence[str | os.PathLike[str]], recursive: bool, stream_name: str) -> list[SourceRoot]:
     """The sources, each with the name that it has at the receiver. Raises UsageError if one cannot be sent."""
@@ -89,7 +94,7 @@ def totals_of(roots: Iterable[SourceRoot]) -> tuple[int, int] | tuple[None, None
     """The number of files and bytes; None for both if that takes a scan or the end of a stream to know."""
     files = size_bytes = 0
     for root in roots:
-        if root.status is None or root.is_stream or stat.S_ISDIR(root.status.st_mode):
+        if root.status is None or root.is_stream or root.is_directory:
             return None, None
         files += 1
         size_bytes += root.status.st_size
@@ -101,7 +106,7 @@ def scan(roots: Iterable[SourceRoot], directories: SourceDirectories, on_skipped
     for root in roots:
         if root.path is None:
             yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None))
-        elif root.status is not None and stat.S_ISDIR(root.status.st_mode):
+        elif root.status is not None and root.is_directory:
             yield SourceEntry(_directory(root.name, root.status))
             yield from _scan_directory(SourceDirectory(directories, root.path), root.name, on_skipped)
         elif root.status is not None:

@@ -9,7 +9,6 @@ sender handles messages from the receiver and reports progress.
 """
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -176,8 +175,7 @@ class SendSession:
 
     def _may_meet_receiver(self) -> bool:
         """Whether the receiver may write into a directory that is sent: nothing is scanned before its first answer."""
-        has_directories = any(root.status is not None and stat.S_ISDIR(root.status.st_mode) for root in self._roots)
-        return has_directories and self._channel.peer.is_loopback
+        return self._channel.peer.is_loopback and any(root.is_directory for root in self._roots)
 
     def _on_skipped(self, skipped: SkippedEntry) -> None:
         status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED
