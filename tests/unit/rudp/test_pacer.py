@@ -45,13 +45,13 @@ def test_the_long_term_rate_is_exact(rate_bps: float, overshoot_ns: int) -> None
     [
         (1e6, 2 * DATAGRAM),  # 1 ms at this rate is 125 bytes
         (100e6, 8 * DATAGRAM),  # 12,500 bytes
-        (500e6, 22 * DATAGRAM),  # 32 KiB
-        (2e9, 42 * DATAGRAM),  # 250 us at this rate, the resolution of timers
-        (10e9, 212 * DATAGRAM),
+        (1e9, 44 * DATAGRAM),  # 64 KiB
+        (2e9, 44 * DATAGRAM),
+        (10e9, 212 * DATAGRAM),  # 250 us at this rate, the resolution of timers
         (100e9, 356 * DATAGRAM),  # 512 KiB
     ],
 )
-def test_the_quantum_is_limited_by_two_datagrams_and_32_kib_or_by_timers(rate_bps: float, quantum: int) -> None:
+def test_the_quantum_is_limited_by_two_datagrams_and_64_kib_or_by_timers(rate_bps: float, quantum: int) -> None:
     assert Pacer.quantum_bytes(rate_bps, DATAGRAM) == quantum
     assert Pacer().budget_bytes(0, rate_bps, DATAGRAM) == quantum
 
@@ -71,9 +71,9 @@ def test_a_late_timer_at_a_high_rate_releases_several_quanta_up_to_512_kib() -> 
     pacer.on_sent(0, pacer.budget_bytes(0, 2e9, DATAGRAM), 2e9)
     assert pacer.budget_bytes(1000, 2e9, DATAGRAM) == 0
     late_ns = pacer.next_send_time_ns() + 600_000
-    assert pacer.budget_bytes(late_ns, 2e9, DATAGRAM) == 3 * 42 * DATAGRAM
+    assert pacer.budget_bytes(late_ns, 2e9, DATAGRAM) == 3 * 44 * DATAGRAM
     pacer.budget_bytes(1000, 2e9, DATAGRAM)
-    assert pacer.budget_bytes(late_ns + 3 * MS, 2e9, DATAGRAM) == 5 * 42 * DATAGRAM  # 1 ms and the quantum itself
+    assert pacer.budget_bytes(late_ns + 3 * MS, 2e9, DATAGRAM) == 4 * 44 * DATAGRAM  # 1 ms and the quantum itself
     fast = Pacer()
     fast.on_sent(0, fast.budget_bytes(0, 10e9, DATAGRAM), 10e9)
     assert fast.budget_bytes(1000, 10e9, DATAGRAM) == 0
