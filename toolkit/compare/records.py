@@ -18,7 +18,6 @@ CONTROL_SUFFIX = "#2"
 """The A/A control is the baseline run a second time, under its own label with this suffix."""
 PLAINTEXT_SUFFIX = "+plaintext"
 """A transport of nettool's own that goes without encryption has this in its label."""
-
 CP = "cp"
 """The yardstick of loopback: a copy of the file, without a network."""
 
@@ -32,8 +31,7 @@ UNRELIABLE = "unreliable"  # the program does not repair losses
 BUSY_MACHINE = "busy-machine"  # other programs, or the hypervisor, took processor time
 MARKS = (CPU_BOUND, EMULATOR_LATE, LEDGER_OFF, PROBE_OFF, HOST_DROPS, SELF_LOSS, UNRELIABLE, BUSY_MACHINE)
 
-DEFAULT_LIMIT_S = 300.0
-"""Time limit of one transfer, where the user sets none."""
+DEFAULT_LIMIT_S = 300.0  # of one transfer, where the user sets no limit
 
 LinkOption = str | int | bool | Sequence[str]
 """Value of an option of `nettool link`, as the user wrote it."""

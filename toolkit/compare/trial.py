@@ -17,7 +17,7 @@ from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.explanation import Facts, explanation, facts_of
 from toolkit.compare.machine_load import MachineLoad, load_between
 from toolkit.compare.packet_audit import has_host_drops, has_self_loss, is_balanced
-from toolkit.compare.paths import LINK, PAYLOAD_SHARE, REMOTE, BenchPath
+from toolkit.compare.paths import LAN_KIND, LINK, PAYLOAD_SHARE, REMOTE, BenchPath
 from toolkit.compare.ping import Pinger
 from toolkit.compare.plan import TrialSpec
 from toolkit.compare.records import (
@@ -210,11 +210,8 @@ class TrialRunner:
         path, ledger = self.testbed.path, outcome.ledger
         if setting.program is not None and outcome.sender.is_unreliable:
             yield UNRELIABLE
-        # On other paths the processors are part of what is compared, and the explanation says that they were the limit.
-        if facts is not None and facts.time_split is not None and path.kind == LINK and facts.ideal_bps is not None:
-            is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
-            if is_slower and facts.time_split.cpu_bound_s + facts.time_split.waiting_s > _CPU_SHARE * facts.seconds:
-                yield CPU_BOUND
+        if facts is not None and _lacked_processor(facts, path):
+            yield CPU_BOUND
         if has_self_loss(ledger, outcome.sender):
             yield SELF_LOSS
         if ledger is not None:
@@ -232,6 +229,20 @@ class TrialRunner:
             yield PROBE_OFF
         if outcome.load is not None and outcome.load.is_busy:
             yield BUSY_MACHINE
+
+
+def _lacked_processor(facts: Facts, path: BenchPath) -> bool:
+    """Whether a processor, not an emulated path, was the limit.
+
+    On a LAN the endpoints' own use of a processor is part of what is compared, and the explanation says that it was the
+    limit. What the emulator took from them is not. Without an emulator, on loopback and to another machine, all is.
+    """
+    split = facts.time_split
+    if split is None or facts.ideal_bps is None or path.kind not in (LAN_KIND, LINK):
+        return False
+    is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
+    lacked_s = split.waiting_s if path.kind == LAN_KIND else split.waiting_s + split.cpu_bound_s
+    return is_slower and lacked_s > _CPU_SHARE * facts.seconds
 
 
 def _receiver_result(receiver: ReceiverHandle, sender: EndpointResult) -> EndpointResult:

@@ -10,7 +10,7 @@ from tests.support.fake_testbed import FakeTestbed
 from toolkit.compare.conditions import SocketSettings, TrialConditions
 from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.machine_load import LoadCounters, MachineLoad
-from toolkit.compare.paths import BenchPath, from_options, loopback
+from toolkit.compare.paths import LAN_KIND, BenchPath, from_options, loopback
 from toolkit.compare.plan import TrialSpec, parse_transports
 from toolkit.compare.records import (
     BUSY_MACHINE,
@@ -197,6 +197,16 @@ def test_a_busy_processor_is_a_mark_only_on_an_emulated_link(tmp_path: Path) -> 
     recorded = trial(tmp_path, busy, path=loopback(), ledger=None)
     assert recorded.marks == []
     assert "A processor was the limit" in recorded.why
+
+
+def test_waiting_for_the_emulators_processor_is_a_mark_also_on_a_lan(tmp_path: Path) -> None:
+    assert SENDER.series is not None
+    lan = replace(LINK, kind=LAN_KIND)
+    busy = replace(SENDER, series=replace(SENDER.series, busy_s=[0.95 * t for t in TIMES]))
+    assert trial(tmp_path, busy, path=lan).marks == []
+    series = replace(SENDER.series, busy_s=[0.0 for _ in TIMES], waiting_s=[0.95 * t for t in TIMES])
+    waiting = replace(SENDER, series=series)
+    assert trial(tmp_path, waiting, path=lan).marks == [CPU_BOUND]
 
 
 def test_an_outside_program_without_a_digest_reports_its_own_figures(tmp_path: Path) -> None:
