@@ -156,9 +156,10 @@ class TestLocalAddressChange:
         pair.near.connection.handle_local_address_change()
         stats = pair.near.connection.stats()
         assert (stats.bytes_in_flight, stats.datagram_bytes) == (0, wire.MIN_DATAGRAM_BYTES)
-        moved_ns, delivered = pair.now_ns, pair.far.delivered_bytes
-        pair.run(lambda: pair.far.delivered_bytes > delivered)
-        assert pair.now_ns - moved_ns < 4 * ONE_WAY_NS
+        # Not what arrives for the first time: the first packets repeat bytes whose acknowledgements the old path lost.
+        moved_ns, acknowledged = pair.now_ns, stats.delivered_bytes
+        pair.run(lambda: pair.near.connection.stats().delivered_bytes > acknowledged)
+        assert pair.now_ns - moved_ns < 5 * ONE_WAY_NS  # three there and one back, and the time of a few packets
         pair.run_until_acked()
         assert pair.far.messages == pair.near.messages == [bytes(5000)] * 20
         assert pair.near.connection.stats().datagram_bytes == 1472
