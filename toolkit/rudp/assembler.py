@@ -33,6 +33,8 @@ MAX_MESSAGE_HOLES: Final = 1 << 12
 of full packets leaves fewer."""
 
 _MAX_PACKETS: Final = MAX_BATCH_BYTES // wire.MIN_DATAGRAM_BYTES
+# For numpy, which gets no enum (see batch.py).
+_DATA, _ACK_NOW, _KEY_PHASE = int(wire.PacketType.DATA), int(wire.Flags.ACK_NOW), int(wire.Flags.KEY_PHASE)
 
 
 class DataAssembler:
@@ -93,7 +95,7 @@ class DataAssembler:
         _, flags, _, number, offset = wire.DATA.unpack_untrusted(data)
         limit = min(self._window.limit, self.accept_limit)
         if offset + count * payload_bytes <= limit and number + count <= wire.MAX_OFFSET:
-            numbers = self._expected.match(rows, flags & wire.Flags.KEY_PHASE, number, offset, payload_bytes)
+            numbers = self._expected.match(rows, flags & _KEY_PHASE, number, offset, payload_bytes)
             if numbers is not None:
                 opened = self._open_untrusted(rows, numbers)
                 self._receive_run(number, offset, opened, self._buffer_end, segment_bytes, now_ns)
@@ -107,7 +109,7 @@ class DataAssembler:
         """The general case of `receive_untrusted`: packets in any order, some of them perhaps invalid."""
         count, segment_bytes = rows.shape
         payload_bytes = segment_bytes - self._protection.stream_overhead_bytes
-        is_ours = (header["type"] == wire.PacketType.DATA) & (header["connection_id"] == self._connection_id)
+        is_ours = (header["type"] == _DATA) & (header["connection_id"] == self._connection_id)
         if not is_ours.all():
             count = int(np.argmin(is_ours))
             if count == 0:
@@ -117,7 +119,7 @@ class DataAssembler:
         offsets = header["offset"].astype(np.int64)
         is_valid = (offsets >= 0) & (offsets <= limit - payload_bytes) & (numbers >= 0)
         flags = header["flags"]
-        is_valid[1:] &= (flags[1:] ^ flags[0]) & wire.Flags.KEY_PHASE == 0  # packets of one key phase at a time
+        is_valid[1:] &= (flags[1:] ^ flags[0]) & _KEY_PHASE == 0  # packets of one key phase at a time
         if not is_valid.all():
             count = int(np.argmin(is_valid))
             if count == 0:
@@ -132,7 +134,7 @@ class DataAssembler:
         for first, end in pairwise(cuts):
             number, offset, at = int(numbers[first]), int(offsets[first]), low + first * payload_bytes
             self._receive_run(number, offset, end - first, at, segment_bytes, now_ns)
-        if self._acks.packets_accepted > accepted_before and (flags[:count] & wire.Flags.ACK_NOW).any():
+        if self._acks.packets_accepted > accepted_before and (flags[:count] & _ACK_NOW).any():
             self._acks.on_ack_now(now_ns)
         return count
 

@@ -4,7 +4,7 @@ This is what UDP_GRO delivers and what UDP_SEGMENT accepts; without them a batch
 whole batches with numpy: one round of Python per batch, not per packet.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,11 @@ class Transmit(NamedTuple):
         return [self.data[i : i + step] for i in range(0, len(self.data), step)]
 
 
+_ACK_NOW: Final = int(wire.Flags.ACK_NOW)
+"""numpy gets plain numbers only. It looks for special attributes of an enum, which runs Python code, and drops what
+that raises: an interrupt would be lost."""
+
+
 class PacketBuffer:
     """Buffers for the stream packets of one `Transmit`. Header fields are written as columns."""
 
@@ -85,12 +90,12 @@ class PacketBuffer:
         count = len(packet_numbers)
         segment = protection.stream_overhead_bytes + payload_bytes
         header = np.ndarray((count,), wire.DATA.dtype, memory.packets, 0, (segment,))
-        header["type"] = packet_type
+        header["type"] = int(packet_type)
         header["flags"] = protection.phase_flags
         header["connection_id"] = connection_id
         header["packet_number"] = packet_numbers
         header["offset"] = offsets
         if ack_now:
-            header["flags"][-1] |= wire.Flags.ACK_NOW
+            header["flags"][-1] |= _ACK_NOW
         end = protection.seal_stream(memory, packet_numbers, payload_bytes, total_bytes)
         return Transmit(self._view[:end], segment)

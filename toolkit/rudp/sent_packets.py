@@ -167,7 +167,7 @@ class SentPackets:
         low = self._make_room(count)
         high = low + count
         self._state[low:high] = IN_FLIGHT
-        self._kind[low:high] = kind
+        self._kind[low:high] = int(kind)  # see batch.py: numpy gets no enum
         self._size[low:high] = sizes
         self._offset[low:high] = offsets
         self._time_ns[low:high] = state.sent_time_ns
