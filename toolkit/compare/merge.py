@@ -18,7 +18,7 @@ not show any; with few of them that is likely even if there is some.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from statistics import fmean, variance
 
@@ -29,7 +29,6 @@ from toolkit.compare.verdict import INCONCLUSIVE, Evidence, Verdict, judge
 from toolkit.errors import UsageError, printable
 
 _MIN_RUNS = 2
-_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,28 +113,11 @@ def mean_interval(logarithms: Sequence[float], error: float = ERROR, count: int 
     return Interval(math.exp(middle - half), math.exp(middle + half))
 
 
-@cache
 def student_quantile(degrees: int, error: float = ERROR) -> float:
     """What Student's t of so many degrees of freedom exceeds, in either direction, with this probability."""
-    low, high = 0.0, 1.0
-    while _student_tails(high, degrees) > error:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_tails(middle, degrees) > error else (low, middle)
-    return (low + high) / 2
+    from scipy.special import stdtrit  # slow to load
 
-
-def _student_tails(t: float, degrees: int) -> float:
-    """P(|T| > t). With t = sqrt(n) tan(x) the density is that of cos(x)^(n - 1), integrated by Simpson's rule."""
-    end, whole = math.atan(t / math.sqrt(degrees)), math.pi / 2
-    return 1 - _simpson(end, degrees - 1) / _simpson(whole, degrees - 1)
-
-
-def _simpson(end: float, power: int) -> float:
-    step = end / _STEPS
-    values = [math.cos(number * step) ** power for number in range(_STEPS + 1)]
-    return step / 3 * (values[0] + values[-1] + 4 * sum(values[1:-1:2]) + 2 * sum(values[2:-1:2]))
+    return float(stdtrit(degrees, 1 - error / 2))
 
 
 def _require_one_question(campaigns: Sequence[Campaign]) -> None:

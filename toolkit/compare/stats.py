@@ -18,7 +18,7 @@ failed transfer counts with a goodput of 0, and the ratio to it is infinite; ord
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist, median
 from typing import NamedTuple
@@ -31,7 +31,6 @@ MIN_SAMPLES = 6
 """The smallest number of samples that has an interval: `least_samples(ERROR)`."""
 _ONE_SIGMA = 0.317
 """How often a normal variable is further from its mean than one standard deviation."""
-_MANY, _HALVINGS = 200, 50
 
 
 class Interval(NamedTuple):
@@ -149,43 +148,13 @@ def proportion(hits: int, count: int, error: float = ERROR) -> Estimate:
     """A share of independent events and its interval; `count` is at least 1.
 
     The interval of Clopper and Pearson (Biometrika 26, 1934), which misses in at most `error` however few hits there
-    are; for many, that of Wilson (J. Am. Stat. Assoc. 22, 1927), which is about the same then.
+    are.
     """
-    if min(hits, count - hits) < _MANY:
-        if 2 * hits > count:
-            low, high = _clopper_pearson(count - hits, count, error)
-            return Estimate(hits / count, Interval(1 - high, 1 - low))
-        return Estimate(hits / count, _clopper_pearson(hits, count, error))
-    share, z = hits / count, NormalDist().inv_cdf(1 - error / 2)
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return Estimate(share, Interval(middle - half, middle + half))
+    from scipy.special import betaincinv  # slow to load
 
-
-def _clopper_pearson(hits: int, count: int, error: float) -> Interval:
-    """The shares of which this many hits, or more, or fewer, would be as rare as half the error."""
-    low = _share_where(lambda share: _at_most(hits - 1, count, share) > 1 - error / 2) if hits else 0.0
-    return Interval(low, _share_where(lambda share: _at_most(hits, count, share) > error / 2))
-
-
-def _share_where(is_below: Callable[[float], bool]) -> float:
-    """Where a condition ends that holds for small shares."""
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_below(middle) else (low, middle)
-    return low
-
-
-def _at_most(hits: int, count: int, share: float) -> float:
-    """The probability of so many of `count` independent events, or fewer; `share` is neither 0 nor 1."""
-    logarithm = math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
-    term = math.exp(logarithm + hits * math.log(share) + (count - hits) * math.log1p(-share))
-    total = term
-    for number in range(hits, 0, -1):
-        term *= number / (count - number + 1) * (1 - share) / share
-        total += term
-    return min(1.0, total)
+    low = float(betaincinv(hits, count - hits + 1, error / 2)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - error / 2)) if hits < count else 1.0
+    return Estimate(hits / count, Interval(low, high))
 
 
 def ratio(sample: float, base: float) -> float:
