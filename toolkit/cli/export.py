@@ -1,7 +1,5 @@
 """`--export FILE`: rows for a spreadsheet or a program, as CSV or JSON by the name of the file."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,12 +7,12 @@ from pathlib import Path
 from toolkit.cli.output import JSON_SCHEMA
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import check_output, open_output
+from toolkit.report.text import csv_text
 
 OPTION = "--export"
 _SUFFIXES = (".csv", ".json")
 _MARKS = {".csv": b"path,payload_bytes,transport", ".json": b'"kind": "rows",\n "rows": ['}
 _KEYS = ("path", "payload_bytes", "transport")
-_MAX_TEXT = 2000
 
 
 def check_export(path: Path, inputs: Iterable[Path]) -> None:
@@ -30,24 +28,14 @@ def export(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     Raises UsageError if the file cannot be opened, or is one that nettool did not write, and TransferError if it cannot
     be written.
     """
-    names = [*_KEYS, *(name for name in (rows[0] if rows else {}) if name not in _KEYS)]
     suffix = path.suffix.lower()
-    text = _csv(names, rows) if suffix == ".csv" else _json(rows)
+    text = csv_text(rows, _KEYS) if suffix == ".csv" else _json(rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_output(path, OPTION, _MARKS[suffix]) as file:
             file.write(text.encode())
     except OSError as error:
         raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None
-
-
-def _csv(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: printable(v, _MAX_TEXT) if isinstance(v, str) else v for name, v in row.items()})
-    return stream.getvalue()
 
 
 def _json(rows: Sequence[Mapping[str, object]]) -> str:

@@ -235,7 +235,7 @@ def link_loss(trials: Sequence[Trial], error: float = ERROR) -> Estimate | None:
 
 
 def _resent_per_lost(good: Sequence[Trial]) -> float | None:
-    """None if the link's own count is not known, or it lost nothing. A LAN counts super-packets, not packets.
+    """None if the link's own count is not known, or it lost nothing.
 
     Nobody resends a ping, and beside a slow transfer a good part of what is lost are pings.
     """

@@ -6,10 +6,10 @@ from toolkit.compare.comparison import plain
 from toolkit.compare.diff import MIN_TRIALS, ONLY_NEW, ONLY_OLD, CellChange
 from toolkit.compare.verdict import FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
 from toolkit.errors import printable
-from toolkit.report.labels import MAX_COLUMNS, NOTHING, label
+from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, ratio_with_interval
 from toolkit.report.tables import Cell, Column, Table
 from toolkit.report.terminal import fitted, wrapped
-from toolkit.units import format_rate, format_ratio, format_size
+from toolkit.units import format_rate
 
 MISSING = "missing"
 CONDITIONS = (SLOWER, FASTER, INCONCLUSIVE, NO_CLAIM.replace(" ", "-"), MISSING)
@@ -59,19 +59,14 @@ def flat_change(change: CellChange) -> Mapping[str, object]:
 
 
 def _row(change: CellChange) -> list[str]:
-    ratio = NOTHING
-    if change.ratio is not None:
-        interval = change.ratio.interval
-        ends = f" [{format_ratio(interval.low)}, {format_ratio(interval.high)}]" if interval is not None else ""
-        ratio = format_ratio(change.ratio.value) + ends
     return [
         label(change.path),
-        _content(change),
+        content_words(change.payload_bytes),
         label(change.transport),
         _goodput(change.old_bps, change.verdict == ONLY_NEW),
         _goodput(change.new_bps, change.verdict == ONLY_OLD),
-        ratio,
-        f"{change.verdict}, negligible" if change.is_negligible else change.verdict,
+        ratio_with_interval(change.ratio),
+        judged(change.verdict, change.is_negligible),
     ]
 
 
@@ -101,12 +96,7 @@ def _cells(changes: Sequence[CellChange], is_paired: bool) -> str:
 
 
 def _cell(change: CellChange) -> str:
-    return f"{label(change.path)}, {_content(change)}, {label(change.transport)}"
-
-
-def _content(change: CellChange) -> str:
-    """The size of the file, or that the trials were timed; both campaigns' for the same time."""
-    return format_size(change.payload_bytes) if change.payload_bytes else "timed"
+    return f"{label(change.path)}, {content_words(change.payload_bytes)}, {label(change.transport)}"
 
 
 def _why(change: CellChange) -> str:

@@ -4,7 +4,7 @@ from toolkit.compare import records, verdict
 from toolkit.compare.rows import Row
 from toolkit.compare.stats import Estimate, Interval
 from toolkit.errors import printable
-from toolkit.units import format_rate, format_ratio, format_seconds
+from toolkit.units import format_rate, format_ratio, format_seconds, format_size
 
 NOTHING = "-"
 MAX_LABEL = 48
@@ -58,14 +58,24 @@ def verdict_words(row: Row) -> str:
     """The verdict; for NO_CLAIM with the reason."""
     if row.verdict == verdict.NO_CLAIM:
         return f"no claim: {printable(row.because)}"
-    word = f"{row.verdict}, negligible" if row.is_negligible else row.verdict
+    word = judged(row.verdict, row.is_negligible)
     return f"{word} (A/A control)" if row.is_control else word
 
 
 def short_verdict(row: Row) -> str:
     """The verdict without its reason, for a narrow column."""
-    word = f"{row.verdict}, negligible" if row.is_negligible else row.verdict
+    word = judged(row.verdict, row.is_negligible)
     return f"A/A control: {word}" if row.is_control else word
+
+
+def judged(word: str, is_negligible: bool) -> str:
+    """A verdict, with the word that it needs if the difference is within the margin."""
+    return f"{word}, negligible" if is_negligible else word
+
+
+def content_words(payload_bytes: int) -> str:
+    """The size of the file, or that the trials were timed: those that are shown together last equally long."""
+    return format_size(payload_bytes) if payload_bytes else "timed"
 
 
 def rate_interval(interval: Interval | None) -> str:
@@ -87,6 +97,15 @@ def ratio_interval(estimate: Estimate | None) -> str:
     if estimate is None or estimate.interval is None:
         return NOTHING
     return f"{format_ratio(estimate.interval.low)} to {format_ratio(estimate.interval.high)}"
+
+
+def ratio_with_interval(estimate: Estimate | None) -> str:
+    """`0.93 [0.91, 0.95]`."""
+    if estimate is None:
+        return NOTHING
+    interval = estimate.interval
+    ends = f" [{format_ratio(interval.low)}, {format_ratio(interval.high)}]" if interval is not None else ""
+    return format_ratio(estimate.value) + ends
 
 
 def _range(low: str, high: str) -> str:

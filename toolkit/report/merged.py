@@ -6,11 +6,11 @@ from toolkit.compare.comparison import Summary, plain
 from toolkit.compare.merge import MergedRow
 from toolkit.compare.verdict import INCONCLUSIVE, NO_CLAIM
 from toolkit.errors import printable
-from toolkit.report.labels import MAX_COLUMNS, NOTHING, label
+from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, ratio_with_interval
 from toolkit.report.tables import Cell, Column, Table
 from toolkit.report.terminal import fitted, wrapped
 from toolkit.report.text import names, started_text
-from toolkit.units import format_ratio, format_size
+from toolkit.units import format_ratio
 
 GUARANTEE = (
     "Each campaign counts once, by its median ratio. The interval is Student's, for the geometric mean of the "
@@ -56,32 +56,22 @@ def flat_merged(row: MergedRow) -> Mapping[str, object]:
 
 
 def _row(row: MergedRow) -> list[str]:
-    ratio = NOTHING
-    if row.ratio is not None:
-        interval = row.ratio.interval
-        ends = f" [{format_ratio(interval.low)}, {format_ratio(interval.high)}]" if interval is not None else ""
-        ratio = format_ratio(row.ratio.value) + ends
-    word = f"{row.verdict}, negligible" if row.is_negligible else row.verdict
+    word = judged(row.verdict, row.is_negligible)
     return [
         label(row.path),
-        _content(row),
+        content_words(row.payload_bytes),
         label(row.transport),
         str(row.runs),
-        ratio,
+        ratio_with_interval(row.ratio),
         f"x {format_ratio(row.between)}" if row.between is not None else NOTHING,
         f"A/A control: {word}" if row.is_control else word,
     ]
 
 
-def _content(row: MergedRow) -> str:
-    """The size of the file, or that the trials were timed; those of all campaigns lasted equally long."""
-    return format_size(row.payload_bytes) if row.payload_bytes else "timed"
-
-
 def _remarks(rows: Sequence[MergedRow]) -> list[str]:
     lines = []
     for row in rows:
-        where = f"{label(row.path)}, {_content(row)}, {label(row.transport)}"
+        where = f"{label(row.path)}, {content_words(row.payload_bytes)}, {label(row.transport)}"
         lines += [f"{where}: left out {reason}." for reason in row.left_out]
         if row.is_control:
             continue

@@ -23,6 +23,7 @@ from toolkit.report.labels import (
     mark_meaning,
     rate_interval,
     ratio_interval,
+    ratio_with_interval,
     seconds_interval,
     short_verdict,
     verdict_words,
@@ -358,11 +359,7 @@ def _goodput(row: Row) -> Cell:
 
 
 def _ratio_with_interval(row: Row) -> Cell:
-    if row.ratio is None:
-        return _EMPTY
-    interval = row.ratio.interval
-    ends = f" [{format_ratio(interval.low)}, {format_ratio(interval.high)}]" if interval is not None else ""
-    return Cell(format_ratio(row.ratio.value) + ends, row.ratio.value)
+    return _estimate(row.ratio, ratio_with_interval)
 
 
 def _total_s(row: Row) -> float:

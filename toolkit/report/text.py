@@ -61,7 +61,7 @@ def report_text(
     The formats of TERMINAL show only the tables IN_TERMINAL, in at most `width` columns; the page shows all of them.
     """
     if table_format == "csv":
-        return _csv(flat_rows(summaries, imported))
+        return csv_text(flat_rows(summaries, imported)).rstrip("\n")
     if table_format == "json":
         return json.dumps(report_object(summaries, imported), indent=1, allow_nan=False)
     parts = [part for summary in summaries for part in _campaign(summary, table_format, width)]
@@ -157,13 +157,15 @@ def flat_rows(summaries: Sequence[Summary], imported: Sequence[Row]) -> list[dic
     return rows + [{"campaign": IMPORTED, "started_unix_s": None, **flat_row(row)} for row in imported]
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, object]], first: Sequence[str] = ()) -> str:
+    """Rows that have the same fields, as CSV with a header; the fields `first` come first, and are always there."""
+    names = [*first, *(name for name in (rows[0] if rows else {}) if name not in first)]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: printable(v, _MAX_LINE) if isinstance(v, str) else v for name, v in row.items()})
-    return stream.getvalue().rstrip("\n")
+    return stream.getvalue()
 
 
 def _campaign(summary: Summary, table_format: str, width: int) -> list[str]:
