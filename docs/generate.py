@@ -30,7 +30,7 @@ from toolkit.rudp.congestion import base
 from toolkit.rudp.wire import Layout, PacketType
 from toolkit.security import admission, host_rates
 from toolkit.security import messages as security
-from toolkit.transfer import messages as session
+from toolkit.transfer import message_types
 from toolkit.transports.tcp import records
 from toolkit.transports.tcp import wire as tcp_wire
 
@@ -226,7 +226,7 @@ def lua_sections() -> dict[str, str]:
         ("SECURITY_PARAMETERS", security.SecurityField),
         ("METHODS", admission.Method),
         ("REFUSALS", security.Refusal),
-        ("SESSION_MESSAGES", session.MessageType),
+        ("SESSION_MESSAGES", message_types.MessageType),
         ("PREFACES", tcp_wire.PrefaceType),
         ("PREFACE_PARAMETERS", tcp_wire.PrefaceParameter),
         ("PREFACE_REFUSALS", tcp_wire.PrefaceRefusal),

@@ -201,6 +201,8 @@ local SESSION_MESSAGES = {
     [9] = "ERROR",
     [10] = "ALIVE",
     [11] = "WITHDRAW",
+    [12] = "CHUNKS",
+    [13] = "KEPT",
 }
 local PREFACES = {
     [1] = "HELLO",

@@ -24,7 +24,7 @@ from toolkit.security.code_words import MAX_NAMEPLATE, WORDS_PER_CODE, parse_cod
 from toolkit.security.key_file import KEY_BYTES, read_key
 from toolkit.security.keys import AeadName
 from toolkit.security.messages import FirstMessage
-from toolkit.transfer import messages
+from toolkit.transfer import chunks, messages
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.names import display_name, refusal_reason_untrusted
 from toolkit.transports.tcp import wire as tcp
@@ -185,6 +185,10 @@ def check_session_messages(data: bytes) -> bool:
         return False
     if isinstance(message, messages.Begin) and message.version != messages.SESSION_VERSION:
         return True  # the rest of it is unknown
+    if isinstance(message, messages.Accept) and chunks.HELD_PARAMETER in message.parameters:
+        value = message.parameters[chunks.HELD_PARAMETER]
+        held = decoded(chunks.decode_held_untrusted, value)
+        assert held is None or chunks.encode_held(held) == value
     if isinstance(message, messages.Offer):
         for entry in message.entries:
             reason = refusal_reason_untrusted(entry.path, dotfiles=False)
@@ -212,10 +216,13 @@ def seeds_of_session_messages() -> list[bytes]:
         messages.Begin(version=messages.SESSION_VERSION + 1),
         messages.Offer(0, entries, dict([GREASE])),
         messages.Accept(1, outcomes, dict([GREASE])),
+        messages.Accept(1, outcomes, {chunks.HELD_PARAMETER: chunks.encode_held({1: (chunks.ChunkRange(4, 5),)})}),
         messages.Result(2, outcomes),
         messages.Hole(3, 1 << 20, 1 << 16),
         messages.Digests((messages.FileDigest(0, 12345, bytes(16)), messages.FileDigest(1, 0, bytes(16)))),
         messages.Withdraw(4, "the file has changed"),
+        chunks.Chunks(5, 1 << 12, (bytes(16), bytes(range(16)))),
+        chunks.Kept(5, 1 << 12, (True, False)),
         messages.End(3),
         messages.Done(2, 12345),
         messages.ErrorMessage(messages.ErrorReason.REFUSED, "no space left"),

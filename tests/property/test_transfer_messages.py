@@ -10,6 +10,17 @@ from tests.support.repetitions import examples
 from toolkit.channel import MAX_MESSAGE_BYTES
 from toolkit.errors import ProtocolError
 from toolkit.parameters import encode_parameters
+from toolkit.transfer.chunks import (
+    CHUNK_DIGEST_BYTES,
+    MAX_CHUNKS,
+    MAX_MESSAGE_CHUNKS,
+    ChunkRange,
+    Chunks,
+    HeldChunks,
+    Kept,
+    decode_held_untrusted,
+    encode_held,
+)
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import (
     MAX_GROUP_ENTRIES,
@@ -18,6 +29,7 @@ from toolkit.transfer.manifest import (
     Entry,
     EntryKind,
 )
+from toolkit.transfer.message_types import MessageType
 from toolkit.transfer.messages import (
     SESSION_VERSION,
     Accept,
@@ -33,7 +45,6 @@ from toolkit.transfer.messages import (
     ErrorReason,
     FileDigest,
     Hole,
-    MessageType,
     Offer,
     Result,
     Withdraw,
@@ -74,6 +85,7 @@ def digests(draw: st.DrawFn) -> Digests:
 
 totals = st.none() | st.integers(0, 2**64 - 2)
 holes = st.builds(Hole, ids, st.integers(0, MAX_SIZE_BYTES - MAX_HOLE_BYTES), st.integers(1, MAX_HOLE_BYTES))
+firsts = st.integers(0, MAX_CHUNKS - MAX_MESSAGE_CHUNKS)
 parameters = st.dictionaries(st.integers(0, 0xFFFF), st.binary(max_size=9), max_size=3)
 messages: st.SearchStrategy[AnyMessage] = st.one_of(
     st.builds(Begin, st.sampled_from(ALGORITHMS), totals, totals, parameters=parameters),
@@ -87,7 +99,20 @@ messages: st.SearchStrategy[AnyMessage] = st.one_of(
     st.builds(ErrorMessage, st.sampled_from(ErrorReason), texts),
     st.just(Alive()),
     st.builds(Withdraw, ids, texts),
+    st.builds(Chunks, ids, firsts, lists(st.binary(min_size=CHUNK_DIGEST_BYTES, max_size=CHUNK_DIGEST_BYTES))),
+    st.builds(Kept, ids, firsts, lists(st.booleans())),
 )
+
+
+@st.composite
+def held_chunks(draw: st.DrawFn) -> HeldChunks:
+    """What a receiver holds of some files."""
+    held = {}
+    for index in sorted(draw(st.sets(st.integers(0, MAX_GROUP_ENTRIES - 1), max_size=4))):
+        bounds = sorted(draw(st.sets(st.integers(0, MAX_CHUNKS), min_size=2, max_size=8)))
+        pairs = zip(bounds[::2], bounds[1::2], strict=False)
+        held[index] = tuple(ChunkRange(first, end - first) for first, end in pairs)
+    return held
 
 
 @settings(max_examples=examples(300))
@@ -231,3 +256,28 @@ def test_any_text_can_be_encoded(text: str) -> None:
     decoded = decode_untrusted(ErrorMessage(ErrorReason.FAILED, text).encode())
     assert isinstance(decoded, ErrorMessage)
     assert len(decoded.text.encode()) <= MAX_TEXT_BYTES
+
+
+@settings(max_examples=examples(200))
+@given(held_chunks())
+def test_the_decoded_chunks_that_a_receiver_holds_equal_the_encoded_ones(held: HeldChunks) -> None:
+    assert decode_held_untrusted(encode_held(held)) == held
+
+
+@settings(max_examples=examples(200))
+@given(held_chunks().map(encode_held), st.data())
+def test_a_damaged_list_of_held_chunks_raises_or_is_canonical(encoded: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(encoded or b"\0")
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        held = decode_held_untrusted(bytes(damaged))
+    except ProtocolError:
+        return
+    assert encode_held(held) == bytes(damaged)
+
+
+def test_a_list_of_held_chunks_never_exceeds_a_parameter() -> None:
+    full = {index: tuple(ChunkRange(2 * number, 1) for number in range(64)) for index in range(1000)}
+    encoded = encode_held(full)
+    assert len(encoded) <= 0xFFFF
+    assert len(decode_held_untrusted(encoded)) == 0xFFFF // (4 + 64 * 8)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import ProtocolError
-from toolkit.transfer.messages import MessageType
+from toolkit.transfer.message_types import MessageType
 from toolkit.transfer.session import TRANSITIONS, Role, SessionState, advance
 
 INPUTS = [(role, message_type) for role in Role for message_type in MessageType]

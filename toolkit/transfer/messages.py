@@ -2,14 +2,15 @@
 
 Integers are in network byte order. A message begins with its type (one byte). A field of variable length follows its
 length. BEGIN, OFFER and ACCEPT end with parameters (toolkit/parameters.py), of which a reader ignores those that it
-does not know. What sessions learn later travels there, such as which ranges of a file the receiver already has.
-Version 2 defines one (place.py), and sends one that is reserved to be unknown. Nothing may follow the last field of the
-other messages. The encoding is canonical: a message that decodes encodes to the same bytes, up to the order of its
-parameters. Bytes that do not decode raise ProtocolError and nothing else.
+does not know. Version 2 defines those in place.py and chunks.py, and sends one that is reserved to be unknown. Nothing
+may follow the last field of the other messages. The encoding is canonical: a message that decodes encodes to the same
+bytes, up to the order of its parameters. Bytes that do not decode raise ProtocolError and nothing else.
 
     BEGIN   ->   version, digest algorithm, totals if known
     OFFER   ->   a group of entries; file ids count up from 0 over all groups
             <-   ACCEPT  which entries of a group are accepted
+    CHUNKS  ->   digests of chunks that the receiver holds of a file (chunks.py)
+            <-   KEPT    which of them are the same, and are not sent
     HOLE    ->   a range of a file that is zeros and is not sent
     DIGESTS ->   final sizes and digests of files that were sent
     WITHDRAW <-> an accepted file is given up by this end, and why
@@ -28,28 +29,14 @@ from typing import ClassVar
 
 from toolkit.errors import ProtocolError
 from toolkit.parameters import encode_parameters
+from toolkit.transfer.chunks import Chunks, Kept
 from toolkit.transfer.digest import ALGORITHMS, Algorithm, algorithm_by_number_untrusted
 from toolkit.transfer.manifest import MAX_GROUP_ENTRIES, MAX_HOLE_BYTES, MAX_SIZE_BYTES, Entry
+from toolkit.transfer.message_types import MessageType
 from toolkit.transfer.reader import MessageReader, encode_text
 
 SESSION_VERSION = 2
 UNKNOWN_TOTAL = 2**64 - 1
-
-
-class MessageType(IntEnum):
-    """The type of a message, its first byte."""
-
-    BEGIN = 1
-    OFFER = 2
-    ACCEPT = 3
-    HOLE = 4
-    DIGESTS = 5
-    RESULT = 6
-    END = 7
-    DONE = 8
-    ERROR = 9
-    ALIVE = 10
-    WITHDRAW = 11
 
 
 class EntryStatus(IntEnum):
@@ -346,11 +333,16 @@ class Alive:
         return cls()
 
 
-AnyMessage = Begin | Offer | Accept | Hole | Digests | Result | End | Done | ErrorMessage | Alive | Withdraw
+AnyMessage = (
+    Begin | Offer | Accept | Hole | Digests | Result | End | Done | ErrorMessage | Alive | Withdraw | Chunks | Kept
+)
 
 _DECODERS: dict[int, Callable[[MessageReader], AnyMessage]] = {
-    message.TYPE: message._decode
-    for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, ErrorMessage, Alive, Withdraw)
+    **{
+        message.TYPE: message._decode
+        for message in (Begin, Offer, Accept, Hole, Digests, Result, End, Done, ErrorMessage, Alive, Withdraw)
+    },
+    **{message.TYPE: message.decode_untrusted for message in (Chunks, Kept)},
 }
 
 

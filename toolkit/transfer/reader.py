@@ -18,6 +18,11 @@ class MessageReader:
         self._data = data
         self._offset = offset
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to read."""
+        return self._offset == len(self._data)
+
     def fields(self, layout: struct.Struct) -> tuple[Any, ...]:
         """The next fields, unpacked by `layout`. Raises ProtocolError."""
         try:
@@ -52,7 +57,7 @@ class MessageReader:
 
     def finish(self) -> None:
         """Check that the message ends here. Raises ProtocolError."""
-        if self._offset != len(self._data):
+        if not self.is_at_end:
             raise ProtocolError("the peer sent a message with trailing bytes")
 
 

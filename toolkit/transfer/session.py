@@ -26,6 +26,7 @@ from toolkit.errors import (
     printable,
 )
 from toolkit.parameters import grease
+from toolkit.transfer.message_types import MessageType
 from toolkit.transfer.messages import (
     Accept,
     Alive,
@@ -33,7 +34,6 @@ from toolkit.transfer.messages import (
     Begin,
     ErrorMessage,
     ErrorReason,
-    MessageType,
     Offer,
     decode_untrusted,
 )
@@ -75,17 +75,20 @@ _SENDER, _RECEIVER = Role.SENDER, Role.RECEIVER
 TRANSITIONS: dict[tuple[SessionState, Role, MessageType], SessionState] = {
     (SessionState.NEW, _SENDER, MessageType.BEGIN): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.OFFER): SessionState.OPEN,
+    (SessionState.OPEN, _SENDER, MessageType.CHUNKS): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.HOLE): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.DIGESTS): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.WITHDRAW): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.ALIVE): SessionState.OPEN,
     (SessionState.OPEN, _SENDER, MessageType.END): SessionState.ENDED,
     (SessionState.OPEN, _RECEIVER, MessageType.ACCEPT): SessionState.OPEN,
+    (SessionState.OPEN, _RECEIVER, MessageType.KEPT): SessionState.OPEN,
     (SessionState.OPEN, _RECEIVER, MessageType.RESULT): SessionState.OPEN,
     (SessionState.OPEN, _RECEIVER, MessageType.WITHDRAW): SessionState.OPEN,
     (SessionState.OPEN, _RECEIVER, MessageType.ALIVE): SessionState.OPEN,
     (SessionState.ENDED, _SENDER, MessageType.ALIVE): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.ACCEPT): SessionState.ENDED,
+    (SessionState.ENDED, _RECEIVER, MessageType.KEPT): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.RESULT): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.WITHDRAW): SessionState.ENDED,
     (SessionState.ENDED, _RECEIVER, MessageType.ALIVE): SessionState.ENDED,

@@ -7,7 +7,7 @@ import pytest
 
 from docs import generate
 from toolkit.rudp import wire
-from toolkit.transfer.messages import MessageType
+from toolkit.transfer.message_types import MessageType
 from toolkit.transfer.session import TRANSITIONS, Role, SessionState
 from toolkit.transports.tcp import wire as tcp_wire
 
