@@ -208,6 +208,10 @@ class Channel(Protocol):
     def abort(self) -> None:
         """End the session at once and free everything; the peer gets PeerClosedError. Idempotent."""
 
+    @property
+    def acknowledged_bytes(self) -> int:
+        """How much of the content that was sent the peer's system has acknowledged. Any thread may ask."""
+
     def statistics(self) -> Mapping[str, Statistic]:
         """Return counters by their JSON names: those of COMMON_STATISTICS and the transport's own.
 

@@ -362,6 +362,25 @@ def test_everything_is_released_after_a_flush(network: Network, source_of: Calla
     assert sink.content(0) == source.content
 
 
+def test_counts_what_the_peer_has_acknowledged(network: Network, source_of: Callable[[bytes], FileSource]) -> None:
+    sender, receiver = network.pair()
+    source, sink = source_of(bytes(3_000_000)), BytesSink()
+    assert sender.acknowledged_bytes == 0
+
+    def send() -> None:
+        for offset in (0, 1_000_000, 2_000_000):
+            sender.send_extent(Extent(0, offset, 1_000_000), source)
+            assert 0 <= sender.acknowledged_bytes <= offset + 1_000_000
+        sender.flush()
+        deadline_s = time.monotonic() + PATIENCE_S
+        while sender.acknowledged_bytes != 3_000_000:
+            assert time.monotonic() < deadline_s, sender.acknowledged_bytes
+            sender.receive(timeout_s=0.001)
+
+    together(send, lambda: receive_until(receiver, sink, 3_000_000, 0))
+    assert receiver.acknowledged_bytes == 0
+
+
 def test_statistics_have_the_common_names(network: Network, source_of: Callable[[bytes], FileSource]) -> None:
     sender, receiver = network.pair()
     source = source_of(bytes(1_000_000))

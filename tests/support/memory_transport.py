@@ -58,7 +58,7 @@ class MemoryChannel:
         self._idle_timeout_s = options.idle_timeout_s
         self._silence_s = 0.0  # how long `receive` has waited since the peer's last sign
         self._shuffle = shuffle
-        self._sent = 0
+        self._sent = self._sent_bytes = 0
         self._is_closed = False
 
     @property
@@ -97,6 +97,7 @@ class MemoryChannel:
                 raise PeerClosedError("the peer has received nothing for longer than the idle timeout")
             self._outgoing.pieces.append(piece)
             self._outgoing.backlog_bytes += len(piece[2])
+            self._sent_bytes += len(piece[2])
             self._sent += 1
             self._condition.notify_all()
 
@@ -167,6 +168,12 @@ class MemoryChannel:
                 queue.messages.clear()
                 queue.pieces.clear()
             self._condition.notify_all()
+
+    @property
+    def acknowledged_bytes(self) -> int:
+        """See Channel."""
+        with self._condition:
+            return self._sent_bytes - self._outgoing.backlog_bytes
 
     def statistics(self) -> Mapping[str, Statistic]:
         """See Channel; a packet is a message or a piece of content."""

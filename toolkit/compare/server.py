@@ -320,6 +320,11 @@ class _PeekedChannel:
         """See Channel."""
         self._channel.abort()
 
+    @property
+    def acknowledged_bytes(self) -> int:
+        """See Channel."""
+        return self._channel.acknowledged_bytes
+
     def statistics(self) -> Mapping[str, Statistic]:
         """See Channel."""
         return self._channel.statistics()

@@ -111,6 +111,10 @@ class TcpChannel:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._free()
 
+    @property
+    def acknowledged_bytes(self) -> int:
+        return sum(stream.acknowledged_bytes for stream in self._streams)
+
     def statistics(self) -> Mapping[str, Statistic]:
         return self._last_statistics if self._is_closed else self._read_statistics()
 

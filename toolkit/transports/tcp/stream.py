@@ -94,8 +94,18 @@ class TcpStream:
         self._reader = FrameReader(sock, self._lost.error, may_splice, opener)
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
         self._outgoing_block = memoryview(b"")
+        self._content_bytes = 0  # handed to the kernel, of extents
 
     # Sending
+
+    @property
+    def acknowledged_bytes(self) -> int:
+        """How much content the peer's kernel has acknowledged; messages that wait behind it count against it."""
+        content_bytes = self._content_bytes
+        try:
+            return max(0, content_bytes - self._unacknowledged_bytes())
+        except OSError:  # closed, or a system that does not tell
+            return content_bytes
 
     @property
     def sends_files(self) -> bool:
@@ -129,6 +139,7 @@ class TcpStream:
             source.read_into(piece.offset, frame[FRAME_BYTES:])
             frame[:FRAME_BYTES] = header
             self._send_all(frame)
+            self._content_bytes += piece.length
             return
         if descriptor is None:
             descriptor = source.fileno()
@@ -144,6 +155,7 @@ class TcpStream:
                 block = self._outgoing_block[: min(SMALL_BYTES, piece.length - sent)]
                 source.read_into(piece.offset + sent, block)
                 self._send_all(block)
+                self._content_bytes += len(block)
                 sent += len(block)
         except Exception:
             if not self._is_send_broken:
@@ -167,6 +179,7 @@ class TcpStream:
             if failure is not None:
                 content[:] = bytes(len(content))
             self._send_all(sealer.seal(filled + len(content)))
+            self._content_bytes += len(content)
             sent += len(content)
             filled = 0
         if failure is not None:
@@ -212,6 +225,7 @@ class TcpStream:
                     break
                 if not count:
                     break
+                self._content_bytes += count
                 sent += count
         return sent
 

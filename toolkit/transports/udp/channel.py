@@ -18,10 +18,10 @@ from toolkit.rudp.batch import Batch, PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.extents import (
+    ANNOUNCEMENTS_PER_MESSAGE,
     IncomingExtents,
     OutgoingExtents,
     decode_announcements_untrusted,
-    encode_announcements,
 )
 from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
@@ -37,7 +37,6 @@ MAX_QUEUED_BYTES: Final = 16 << 20
 """Most bytes of messages to queue for `receive`; further messages stay in the engine, which blocks the peer."""
 _MESSAGE_OVERHEAD_BYTES: Final = 64  # of memory, for a queued message besides its content
 _PUMP_EVERY_BYTES: Final = 1 << 18
-_ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
 _MAX_POSTED_DATAGRAMS: Final = 256
@@ -88,7 +87,6 @@ class UdpChannel:
         self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
         self._peer_address = connection.peer_address
         self._incoming = IncomingExtents()
-        self._announcements: list[Extent] = []
         self._messages: deque[bytes] = deque()
         self._queued_bytes = self._unpumped_bytes = 0  # of `_messages`; of extents
         self._is_closed = False
@@ -124,9 +122,8 @@ class UdpChannel:
         self._check_open()
         data_offset = self._connection.offer_data(extent.length)
         self._outgoing.add(data_offset, extent, source)
-        self._announcements.append(extent)
         self._unpumped_bytes += extent.length
-        if len(self._announcements) < _ANNOUNCEMENTS_PER_MESSAGE and self._unpumped_bytes < _PUMP_EVERY_BYTES:
+        if self._outgoing.unannounced < ANNOUNCEMENTS_PER_MESSAGE and self._unpumped_bytes < _PUMP_EVERY_BYTES:
             return
         self._unpumped_bytes = 0
         self._announce()
@@ -206,6 +203,10 @@ class UdpChannel:
         if not self._is_closed:
             self._end(4, "the peer has aborted the session")
 
+    @property
+    def acknowledged_bytes(self) -> int:
+        return self._outgoing.acknowledged_bytes
+
     def statistics(self) -> Mapping[str, Statistic]:
         return statistics_of(self._connection.stats(), self._socket, self._security)
 
@@ -252,10 +253,8 @@ class UdpChannel:
         return self._connection.state is ConnectionState.CLOSED
 
     def _announce(self) -> None:
-        while self._announcements:
-            batch = self._announcements[:_ANNOUNCEMENTS_PER_MESSAGE]
-            del self._announcements[:_ANNOUNCEMENTS_PER_MESSAGE]
-            self._connection.send_message(_ANNOUNCEMENTS + encode_announcements(batch))
+        for announcements in self._outgoing.take_announcements():
+            self._connection.send_message(_ANNOUNCEMENTS + announcements)
 
     def _has_backlog(self) -> bool:
         return self._connection.has_unsent(self.backlog_bytes, MAX_BACKLOG_BYTES) or self._has_message_backlog()

@@ -8,7 +8,7 @@ content; content that overtakes a lost announcement waits in a bounded stash.
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Final
 
@@ -17,6 +17,7 @@ from toolkit.errors import ProtocolError
 from toolkit.rudp.wire import MAX_OFFSET
 
 _ANNOUNCEMENT: Final = struct.Struct(">QQQ")
+ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 STASH_BYTES: Final = 16 << 20
 """Most memory for content that waits for its announcement or for a sink."""
 _PIECE_OVERHEAD_BYTES: Final = 128
@@ -42,16 +43,34 @@ def decode_announcements_untrusted(data: bytes) -> list[Extent]:
 
 
 class OutgoingExtents:
-    """The engine's data source: reads offsets of the data stream from files, and releases extents that have arrived."""
+    """The engine's data source: reads offsets of the data stream from files, and releases extents that have arrived.
+
+    acknowledged_bytes: how much has arrived without a gap; any thread may read it
+    """
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._extents: list[tuple[Extent, ExtentSource]] = []
+        self._unannounced: list[Extent] = []
+        self.acknowledged_bytes = 0
 
     def add(self, data_offset: int, extent: Extent, source: ExtentSource) -> None:
         """Add an extent at `data_offset`, which is the end of the previous one."""
         self._starts.append(data_offset)
         self._extents.append((extent, source))
+        self._unannounced.append(extent)
+
+    @property
+    def unannounced(self) -> int:
+        """The number of extents that `take_announcements` has not returned yet."""
+        return len(self._unannounced)
+
+    def take_announcements(self) -> Iterator[bytes]:
+        """Encode the extents that the peer does not know of yet, at most ANNOUNCEMENTS_PER_MESSAGE at a time."""
+        while self._unannounced:
+            batch = self._unannounced[:ANNOUNCEMENTS_PER_MESSAGE]
+            del self._unannounced[:ANNOUNCEMENTS_PER_MESSAGE]
+            yield encode_announcements(batch)
 
     def read_into(self, data_offset: int, buffer: memoryview) -> None:
         """See `toolkit.rudp.streams.DataSource`. Raises what the source raises."""
@@ -68,6 +87,7 @@ class OutgoingExtents:
 
     def release(self, acked_offset: int) -> None:
         """Release the extents that lie below `acked_offset`: they have arrived."""
+        self.acknowledged_bytes = acked_offset
         count = 0
         for start, (extent, source) in zip(self._starts, self._extents, strict=True):
             if start + extent.length > acked_offset:

@@ -6,6 +6,7 @@ from tests.support.content import BytesSink, BytesSource
 from toolkit.channel import Extent
 from toolkit.errors import ProtocolError
 from toolkit.transports.udp.extents import (
+    ANNOUNCEMENTS_PER_MESSAGE,
     MAX_EXTENTS,
     STASH_BYTES,
     IncomingExtents,
@@ -27,6 +28,17 @@ class TestAnnouncements:
 
 
 class TestOutgoingExtents:
+    def test_announces_each_extent_once_in_parts(self) -> None:
+        outgoing = OutgoingExtents()
+        extents = [Extent(number, 0, 1) for number in range(ANNOUNCEMENTS_PER_MESSAGE + 1)]
+        for number, extent in enumerate(extents):
+            outgoing.add(number, extent, BytesSource(b"x"))
+        assert outgoing.unannounced == len(extents)
+        parts = [decode_announcements_untrusted(part) for part in outgoing.take_announcements()]
+        assert [len(part) for part in parts] == [ANNOUNCEMENTS_PER_MESSAGE, 1]
+        assert [extent for part in parts for extent in part] == extents
+        assert outgoing.unannounced == 0
+
     def test_reads_across_extents_and_skips_empty_ones(self) -> None:
         outgoing = OutgoingExtents()
         outgoing.add(0, Extent(0, 1, 3), BytesSource(b"abcd"))
