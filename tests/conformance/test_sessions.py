@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import pytest
 from tests.support.background import PATIENCE_S, together
 from tests.support.conformance_network import Network
 from tests.support.repetitions import first_then_long
-from toolkit.channel import Channel, ExtentSink
+from toolkit.channel import Channel, Extent, ExtentSink, ExtentSource
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
 from toolkit.transfer import Progress, ReceiveOptions, SendOptions, TransferResult, receive, send
 from toolkit.transfer.open_files import OPEN_FILES
@@ -40,6 +40,23 @@ class CorruptingChannel:
         return self._channel.receive(None if sink is None else CorruptingSink(sink), timeout_s, wake)
 
 
+class WatchedChannel:
+    """Passes everything on to a channel, and says after each extent how much content was handed over."""
+
+    def __init__(self, channel: Channel, on_content: Callable[[int], None]) -> None:
+        self._channel = channel
+        self._on_content = on_content
+        self._handed_bytes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def send_extent(self, extent: Extent, source: ExtentSource) -> None:
+        self._channel.send_extent(extent, source)
+        self._handed_bytes += extent.length
+        self._on_content(self._handed_bytes)
+
+
 class CorruptingSink:
     def __init__(self, sink: ExtentSink) -> None:
         self._sink = sink
@@ -57,10 +74,12 @@ def transfer(
     send_options: SendOptions = TREE,
     receive_options: ReceiveOptions = ReceiveOptions(),  # noqa: B008 - frozen
     is_corrupted: bool = False,
+    on_content: Callable[[int], None] = lambda _: None,
     **sender_arguments: Any,
 ) -> tuple[TransferResult | NettoolError, TransferResult | NettoolError]:
     """Run one session; returns the result or the error of each side."""
     sender, receiver = network.pair()
+    sending: Any = WatchedChannel(sender, on_content)
     receiving: Any = CorruptingChannel(receiver) if is_corrupted else receiver
 
     def run(channel: Channel, body: Any) -> Any:
@@ -72,7 +91,7 @@ def transfer(
             channel.close()
 
     sent, received = together(
-        lambda: run(sender, lambda: send(sender, sources, send_options, **sender_arguments)),
+        lambda: run(sender, lambda: send(sending, sources, send_options, **sender_arguments)),
         lambda: run(receiver, lambda: receive(receiving, directory, receive_options)),
     )
     return sent, received
@@ -185,7 +204,7 @@ def test_a_large_file_arrives_and_progress_is_reported(network: Network, tmp_pat
     assert isinstance(sent, TransferResult), sent
     assert (destination / "large").read_bytes() == content
     assert [progress.size_bytes for progress in seen] == sorted({progress.size_bytes for progress in seen})
-    assert seen[-1] == Progress("large", 0, len(content), 1, len(content))
+    assert seen[-1] == Progress("large", 1, len(content), 1, len(content), len(content), len(content), is_idle=True)
 
 
 def test_a_stream_arrives(network: Network, destination: Path) -> None:
@@ -281,11 +300,11 @@ def test_a_file_that_shrinks_leaves_nothing(network: Network, tmp_path: Path, de
     source = tmp_path / "log"
     source.write_bytes(bytes(8_000_000))
 
-    def shrink(progress: Progress) -> None:
-        if progress.size_bytes > 1_000_000:
+    def shrink(handed_bytes: int) -> None:
+        if handed_bytes > 1_000_000:
             os.truncate(source, 500_000)
 
-    sent, received = transfer(network, [source], destination, progress=shrink)
+    sent, received = transfer(network, [source], destination, on_content=shrink)
     assert isinstance(sent, TransferError)
     assert "changed while it was sent" in str(sent)
     assert isinstance(received, TransferError)
@@ -297,12 +316,12 @@ def test_a_file_that_grows_leaves_nothing(network: Network, tmp_path: Path, dest
     source = tmp_path / "log"
     source.write_bytes(bytes(3_000_000))
 
-    def grow(progress: Progress) -> None:
-        if progress.size_bytes > 1_000_000:
+    def grow(handed_bytes: int) -> None:
+        if handed_bytes > 1_000_000:
             with open(source, "ab") as file:
                 file.write(b"one more line")
 
-    sent, received = transfer(network, [source], destination, progress=grow)
+    sent, received = transfer(network, [source], destination, on_content=grow)
     assert isinstance(sent, TransferError)
     assert isinstance(received, TransferError)
     assert not list(destination.iterdir())
@@ -322,8 +341,8 @@ def test_the_rest_of_a_tree_arrives_if_some_of_its_files_change_or_vanish(
     (tree / "6-becomes a FIFO").write_bytes(bytes(200_000))
     before = (tree / "0-shrinks").stat()
 
-    def change(progress: Progress) -> None:
-        if progress.size_bytes < 1_000_000 or not (tree / "5-vanishes").exists():
+    def change(handed_bytes: int) -> None:
+        if handed_bytes < 1_000_000 or not (tree / "5-vanishes").exists():
             return
         os.truncate(tree / "0-shrinks", 500_000)
         os.utime(tree / "0-shrinks", ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -331,7 +350,7 @@ def test_the_rest_of_a_tree_arrives_if_some_of_its_files_change_or_vanish(
         (tree / "6-becomes a FIFO").unlink()
         os.mkfifo(tree / "6-becomes a FIFO")
 
-    sent, received = transfer(network, [tree], destination, progress=change)
+    sent, received = transfer(network, [tree], destination, on_content=change)
     for end in (sent, received):
         assert isinstance(end, TransferError)
         assert isinstance(end.result, TransferResult)
@@ -414,7 +433,7 @@ def test_either_side_may_stop(network: Network, tmp_path: Path, destination: Pat
 
     def run_sender() -> None:
         with pytest.raises(TransferError, match="cancelled"):
-            send(sender, [tmp_path / "large"], progress=seen, cancel=stop if side == "sender" else None)
+            send(sending, [tmp_path / "large"], cancel=stop if side == "sender" else None)
         sender.close()
 
     def run_receiver() -> None:
@@ -422,10 +441,11 @@ def test_either_side_may_stop(network: Network, tmp_path: Path, destination: Pat
             receive(receiver, destination, cancel=stop if side == "receiver" else None)
         receiver.close()
 
-    def seen(progress: Progress) -> None:
-        if progress.size_bytes > 1_000_000:
+    def seen(handed_bytes: int) -> None:
+        if handed_bytes > 1_000_000:
             stop.set()
 
+    sending: Any = WatchedChannel(sender, seen)
     together(run_sender, run_receiver)
     assert not list(destination.iterdir())
 
@@ -437,13 +457,15 @@ def test_a_peer_that_vanishes_leaves_nothing(network: Network, tmp_path: Path, d
     class Vanished(Exception):  # noqa: N818
         pass
 
-    def vanish(progress: Progress) -> None:
-        if progress.size_bytes > 1_000_000:
+    def vanish(handed_bytes: int) -> None:
+        if handed_bytes > 1_000_000:
             raise Vanished
+
+    sending: Any = WatchedChannel(sender, vanish)
 
     def run_sender() -> None:
         with pytest.raises(Vanished):
-            send(sender, [tmp_path / "large"], progress=vanish)
+            send(sending, [tmp_path / "large"])
         sender.abort()
 
     def run_receiver() -> None:

@@ -1,23 +1,29 @@
 """Progress bars on stderr, with rate and time left; silent if stderr is not a terminal.
 
-rich takes a tenth of a second to import, so it is imported only when there is a bar to draw.
+Each transfer has two lines: the current file, and the whole. rich takes a tenth of a second to import, so it is
+imported only when there is a bar to draw.
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO, cast
 
 from toolkit.cli.output import stderr_is_terminal
 from toolkit.errors import printable
+from toolkit.transfer import Progress as TransferProgress
 from toolkit.transfer import ProgressCallback
 from toolkit.units import format_rate, format_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
-_NAME_LIMIT = 40
-_REFRESHES_PER_S = 5  # each redraw takes the interpreter lock away from the transfer
+REFRESHES_PER_S: Final = 5
+"""Each redraw takes the interpreter lock away from the transfer."""
+STALLED_AFTER_S: Final = 2.0
+"""Long paths and slow rates acknowledge less often than a bar is drawn."""
+_RATE_PERIOD_S: Final = 5.0
 
 
 class _PatientStream:
@@ -47,22 +53,80 @@ class ProgressBars:
         self._progress = progress
 
     @contextmanager
-    def bar(self, name: str) -> Iterator[ProgressCallback | None]:
-        """Show a bar while the block runs, and yield the callback that moves it; None if nothing is drawn."""
+    def bar(self, name: str, prefix: str = "") -> Iterator[ProgressCallback | None]:
+        """Show a bar while the block runs, and yield the callback that moves it; None if nothing is drawn.
+
+        name: what to show until a file has begun; prefix: what to show before each file, for example its sender
+        """
         if self._progress is None:
             yield None
             return
         progress = self._progress
-        task = progress.add_task(printable(name, _NAME_LIMIT), total=None)
-        try:
-            yield lambda now: progress.update(
+        task = progress.add_task(printable(prefix + name), total=None, moved_s=time.monotonic(), is_idle=False)
+        arrived_bytes, moved_s = 0, time.monotonic()
+
+        def update(now: TransferProgress) -> None:
+            nonlocal arrived_bytes, moved_s
+            if now.size_bytes != arrived_bytes:
+                arrived_bytes, moved_s = now.size_bytes, time.monotonic()
+            progress.update(
                 task,
-                description=printable(now.name or name, _NAME_LIMIT),
+                description=printable(prefix) + _file_line(now, name),
                 completed=now.size_bytes,
                 total=now.total_bytes,
+                is_idle=now.is_idle,
+                moved_s=moved_s,
             )
+
+        try:
+            yield update
         finally:
             progress.remove_task(task)
+
+
+def _file_line(now: TransferProgress, name: str) -> str:
+    """Return how far the current file has got, and which of how many it is: `IMG_1.jpg, 2 of 4 MiB (3 of 120 files)`.
+
+    A name too long for the line loses its middle, because its end tells files apart.
+    """
+    line = _shortened(printable(now.name or name, 1 << 10))
+    is_only = now.total_files == 1
+    if is_only or not now.name:
+        return line
+    if now.file_total_bytes is not None:
+        line += f", {_of(now.file_bytes, now.file_total_bytes)}"
+    elif now.file_bytes:
+        line += f", {format_size(now.file_bytes)}"
+    count = now.files if now.total_files is None else f"{now.files} of {now.total_files}"
+    return f"{line} ({count} files done)"
+
+
+def _shortened(name: str, limit: int = 32) -> str:
+    if len(name) <= limit:
+        return name
+    tail = limit * 2 // 3
+    return f"{name[: limit - tail - 1]}…{name[-tail:]}"
+
+
+def _of(done_bytes: float, total_bytes: float) -> str:
+    """Format two sizes, with one unit if they share it: `3.2 of 4 MiB`."""
+    done, total = format_size(done_bytes), format_size(total_bytes)
+    unit = total.partition(" ")[2]
+    return f"{done.removesuffix(f' {unit}')} of {total}"
+
+
+def status_of(
+    completed: float, total: float | None, speed_bytes_s: float | None, silent_s: float, is_idle: bool
+) -> str:
+    """Return the rate in bits per second over the last seconds, or why nothing arrives.
+
+    silent_s: how long ago content arrived; is_idle: whether there is nothing more that could arrive
+    """
+    if total is not None and completed >= total > 0:
+        return "verifying"
+    if silent_s >= STALLED_AFTER_S:
+        return "waiting for input" if is_idle else f"stalled {silent_s:.0f} s"
+    return "" if speed_bytes_s is None else format_rate(speed_bytes_s * 8)
 
 
 @contextmanager
@@ -75,32 +139,56 @@ def progress_bars(quiet: bool) -> Iterator[ProgressBars]:
         yield ProgressBars(progress)
 
 
+def _silent_s(task: "Task") -> float:
+    return time.monotonic() - float(task.fields["moved_s"])
+
+
 def _rich_progress() -> "Progress":
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TimeRemainingColumn
     from rich.text import Text
 
     class SizeColumn(ProgressColumn):
         """Bytes that have arrived, and the total if it is known."""
 
         def render(self, task: "Task") -> Text:
-            done = format_size(task.completed)
-            return Text(done if task.total is None else f"{done} of {format_size(task.total)}")
+            done = format_size(task.completed) if task.total is None else _of(task.completed, task.total)
+            return Text(done, no_wrap=True)
 
-    class RateColumn(ProgressColumn):
-        """Payload bits per second over the last moments."""
+    class StatusColumn(ProgressColumn):
+        """See status_of."""
 
         def render(self, task: "Task") -> Text:
-            return Text("" if task.speed is None else format_rate(task.speed * 8))
+            is_idle = bool(task.fields["is_idle"])
+            text = status_of(task.completed, task.total, task.speed, _silent_s(task), is_idle)
+            return Text(text, no_wrap=True)
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+    class TimeLeftColumn(TimeRemainingColumn):
+        """Nothing while the end of a transfer is not foreseeable."""
+
+        max_refresh = 0.0  # otherwise a stalled transfer shows its last estimate
+
+        def render(self, task: "Task") -> Text:
+            is_moving = task.total is not None and _silent_s(task) < STALLED_AFTER_S and not task.finished
+            return super().render(task) if is_moving else Text("")
+
+    class TwoLines(Progress):
+        """The current file above the bar, its size, and so on."""
+
+        def get_renderables(self) -> Iterator[Any]:
+            for task in self.tasks:
+                yield Text(task.description, no_wrap=True, overflow="ellipsis")
+                yield self.make_tasks_table([task])
+
+    return TwoLines(
+        BarColumn(bar_width=26),
+        TaskProgressColumn(),
         SizeColumn(),
-        RateColumn(),
-        TimeRemainingColumn(),
+        StatusColumn(),
+        TimeLeftColumn(compact=True),
         console=Console(file=cast("IO[str]", _PatientStream(sys.stderr))),
         transient=True,
         redirect_stdout=False,  # rich would redirect it to stderr, and --json needs stdout
-        refresh_per_second=_REFRESHES_PER_S,
+        refresh_per_second=REFRESHES_PER_S,
+        speed_estimate_period=_RATE_PERIOD_S,
     )

@@ -128,7 +128,10 @@ class _SessionRunner:
         error: NettoolError | None = None
         seconds = cpu_seconds = 0.0
         try:
-            with closing(channel, self.idle_timeout_s), bars.bar(str(channel.peer)) as progress:
+            with (
+                closing(channel, self.idle_timeout_s),
+                bars.bar("", f"from {channel.peer} ({transport_name}) ") as progress,
+            ):
                 try:
                     result = receive(channel, self.directory, self.options, progress, server.closing)
                 finally:

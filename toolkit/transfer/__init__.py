@@ -51,7 +51,8 @@ def send(
 ) -> TransferResult:
     """Send files and, with `options.recursive`, directories; "-" is the standard input.
 
-    `progress` is called from this thread after every slice of content. Setting `cancel` ends the session.
+    `progress` is called from a thread of its own, a few times a second, and at the end. Setting `cancel` ends the
+    session.
 
     Raises UsageError, before anything is sent, for a source that cannot be sent. Raises RefusedError if the
     receiver refused an entry, and VerificationError if an entry arrived damaged, both after every other entry was

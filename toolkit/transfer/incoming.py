@@ -52,6 +52,17 @@ class IncomingFiles:
         return self._committed_bytes + sum(file.received_bytes for file in self._files.values())
 
     @property
+    def current(self) -> tuple[int, IncomingFile | None]:
+        """The number of files that wait for their digests only, and the file whose content follows theirs.
+
+        The file is None between files.
+        """
+        for number, file in enumerate(self._files.values()):
+            if file.entry.size_bytes is None or file.received_bytes < file.entry.content_bytes:
+                return number, file
+        return len(self._files), None
+
+    @property
     def place(self) -> ReceiverPlace | None:
         """See Destination."""
         return self._destination.place

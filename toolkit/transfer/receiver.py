@@ -109,6 +109,8 @@ class ReceiveSession:
         self._next_group = 0
         self._next_id = 0
         self._last_name = ""
+        self._completed_files = 0
+        self._hole_bytes = 0  # of what was offered
         self._last_progress_ns = 0
 
     def run(self) -> TransferResult:
@@ -171,8 +173,25 @@ class ReceiveSession:
         if has_begun:
             self._endpoint.keep_alive()
         if self._progress is not None:
-            count = self._results.result.files
-            self._progress(Progress(self._last_name, count, files.received_bytes, *self._totals))
+            self._progress(self._progress_of(files))
+
+    def _progress_of(self, files: IncomingFiles) -> Progress:
+        total_files, total_bytes = self._totals
+        content_bytes = None if total_bytes is None else total_bytes - self._hole_bytes
+        whole, file = files.current
+        count = self._completed_files + whole
+        if file is None:
+            return Progress(self._last_name, count, files.received_bytes, total_files, content_bytes)
+        self._last_name = file.entry.name
+        return Progress(
+            file.entry.name,
+            count,
+            files.received_bytes,
+            total_files,
+            content_bytes,
+            file.received_bytes,
+            None if file.entry.size_bytes is None else file.entry.content_bytes,
+        )
 
     def _handle(self, message: AnyMessage, files: IncomingFiles) -> None:
         if isinstance(message, Begin):
@@ -216,6 +235,7 @@ class ReceiveSession:
         parameters = {} if place is None else {PLACE_PARAMETER: place.encode()}
         self._endpoint.send(Accept(offer.group, tuple(decisions), parameters))
         self._steps += 1
+        self._hole_bytes += sum(entry.size_bytes - entry.content_bytes for entry in offer.entries if entry.size_bytes)
         self._groups.append(_ReceivedGroup(offer, self._next_id, decisions))
         self._next_group += 1
         self._next_id += len(offer.entries)
@@ -237,6 +257,7 @@ class ReceiveSession:
         group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
         group.set_result(file_id, outcome, file)
         self._steps += 1
+        self._completed_files += 1
         self._last_name = file.entry.name
 
     def _commit(self, files: IncomingFiles, file_id: int, file: IncomingFile) -> EntryOutcome:

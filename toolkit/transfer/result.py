@@ -32,13 +32,24 @@ _DELIVERY_STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a session has got, in files and in bytes of content; a total is None while it is unknown."""
+    """How far a session has got, in files and in bytes of content without holes; a total is None while it is unknown.
+
+    At a sender, what counts is what the receiver's system has acknowledged.
+
+    name:             the current file
+    file_bytes:       how much of it has arrived, and
+    file_total_bytes: of how much
+    is_idle:          at a sender: everything that there was to send has arrived, so that silence is no outage
+    """
 
     name: str
     files: int
     size_bytes: int
     total_files: int | None
     total_bytes: int | None
+    file_bytes: int = 0
+    file_total_bytes: int | None = None
+    is_idle: bool = False
 
 
 ProgressCallback = Callable[[Progress], None]

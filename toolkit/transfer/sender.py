@@ -41,13 +41,13 @@ from toolkit.transfer.place import PLACE_PARAMETER, ReceiverPlace
 from toolkit.transfer.result import (
     DeliveryStatus,
     EntryResult,
-    Progress,
     ProgressCallback,
     ResultBuilder,
     TransferResult,
     UndeliveredEntry,
 )
-from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.scan import OnSkipped, SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import Role, SessionEndpoint, SessionState
 from toolkit.transfer.source_tree import SourceDirectories
 from toolkit.transfer.sources import CHANGED, FileSource, SourceChangedError, Stream, StreamSlice, StreamSource
@@ -119,8 +119,8 @@ class SendSession:
         self._options = options
         self._channel = channel
         self._endpoint = SessionEndpoint(channel, Role.SENDER, cancel)
-        self._progress = progress
         self._totals = totals_of(self._roots)
+        self._progress = SendProgress(channel, progress, self._totals)
         self._directories = SourceDirectories()
         self._groups: dict[int, _OfferedGroup] = {}  # groups without a RESULT, in order
         self._next_group = 0
@@ -130,15 +130,13 @@ class SendSession:
         self._optimistic_bytes = OPTIMISTIC_BYTES  # how much may still be sent before a decision
         self._slice_bytes = MIN_SLICE_BYTES
         self._unpolled_bytes = 0
-        self._sent_files = 0
-        self._sent_bytes = 0
         self._results = ResultBuilder(self._algorithm, is_untrusted=False)
 
     def run(self) -> TransferResult:
         """Run the session from its first message to its last. Raises NettoolError with the `result` so far."""
         result = self._results.result
         try:
-            with self._endpoint.reporting_failures():
+            with self._endpoint.reporting_failures(), self._progress.reporting():
                 self._send_all()
             result.raise_for(
                 {
@@ -159,7 +157,7 @@ class SendSession:
     def _send_all(self) -> None:
         endpoint = self._endpoint
         endpoint.send(Begin(self._algorithm, *self._totals))
-        entries = scan(self._roots, self._directories, self._on_skipped)
+        entries = self._scan(self._on_skipped)
         groups = in_groups(entries)
         if self._may_meet_receiver():
             groups = chain(([first] for first in islice(entries, 1)), groups)
@@ -172,6 +170,9 @@ class SendSession:
         endpoint.send(End(self._next_id))
         while endpoint.state is not SessionState.CLOSED:
             self._wait()
+
+    def _scan(self, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
+        return scan(self._roots, self._directories, on_skipped)
 
     def _may_meet_receiver(self) -> bool:
         """Whether the receiver may write into a directory that is sent: nothing is scanned before its first answer."""
@@ -195,6 +196,7 @@ class SendSession:
         if self._next_id > MAX_FILE_IDS:
             raise TransferError(f"too many files for one session (at most {MAX_FILE_IDS}): send them in parts")
         self._groups[group.number] = group
+        self._progress.on_offered(source.entry for source in sources)
         self._endpoint.send(Offer(group.number, tuple(source.entry for source in sources)))
         return group
 
@@ -210,6 +212,8 @@ class SendSession:
                 self._options.on_accepted()
             if PLACE_PARAMETER in message.parameters:
                 self._on_place(ReceiverPlace.decode_untrusted(message.parameters[PLACE_PARAMETER]))
+            if not group.number:
+                self._progress.count_ahead(partial(self._scan, lambda _: None))
         elif isinstance(message, Withdraw):
             self._on_withdrawn(message.file_id)
         elif isinstance(message, Result):
@@ -281,13 +285,14 @@ class SendSession:
             if group.number or is_stream:
                 self._wait_for_decisions(group)
             if group.is_refused(index):
+                self._progress.on_refused(source.entry)
                 continue
+            self._progress.on_file(source.entry.name, None if is_stream else source.entry.content_bytes)
             digest = self._send_stream(group, index) if is_stream else self._send_file(group, index)
             if digest is None:
                 continue
             group.digests[index] = digest
             batch.append(digest)
-            self._sent_files += 1
             if len(batch) >= BATCH_FILES or self._unpolled_bytes >= BATCH_BYTES:
                 self._send_digests(batch)
         self._send_digests(batch)
@@ -315,7 +320,7 @@ class SendSession:
             return None
 
     def _send_content(self, group: _OfferedGroup, index: int, source: FileSource) -> FileDigest | None:
-        entry, file_id = group.sources[index].entry, group.first_id + index
+        file_id = group.first_id + index
         for segment in source.segments():
             offset, end = segment.offset, segment.offset + segment.length
             while offset < end:
@@ -330,7 +335,7 @@ class SendSession:
                         return None
                     source.retain()
                     self._send_extent(Extent(file_id, offset, length), source)
-                self._count_sent(entry.name, length)
+                self._unpolled_bytes += length
                 offset += length
                 if self._unpolled_bytes >= BATCH_BYTES:
                     self._poll()
@@ -353,7 +358,7 @@ class SendSession:
             return None
 
     def _send_slices(self, group: _OfferedGroup, index: int, stream: Stream) -> FileDigest | None:
-        entry, file_id = group.sources[index].entry, group.first_id + index
+        file_id = group.first_id + index
         while not group.is_refused(index):
             stream_slice = stream.next_slice()
             if stream_slice is None:
@@ -363,7 +368,7 @@ class SendSession:
             if not length:
                 return FileDigest(file_id, stream.size_bytes, stream.digest())
             self._send_extent(Extent(file_id, stream_slice.offset, length), stream_slice)
-            self._count_sent(entry.name, length)
+            self._unpolled_bytes += length
             if self._unpolled_bytes >= BATCH_BYTES:
                 self._poll()
         return None
@@ -375,6 +380,7 @@ class SendSession:
         return self._slice_bytes if group.decisions else min(self._slice_bytes, self._optimistic_bytes)
 
     def _send_extent(self, extent: Extent, source: FileSource | StreamSlice) -> None:
+        self._progress.on_content(extent.length)
         started_ns = time.monotonic_ns()
         self._channel.send_extent(extent, source)
         duration_ns = time.monotonic_ns() - started_ns
@@ -383,13 +389,6 @@ class SendSession:
             self._slice_bytes = min(self._slice_bytes * 2, MAX_SLICE_BYTES)
         elif duration_ns > LONG_SLICE_NS:
             self._slice_bytes = max(self._slice_bytes // 2, MIN_SLICE_BYTES)
-
-    def _count_sent(self, name: str, length: int) -> None:
-        """Count content and holes that were sent, and report progress."""
-        self._sent_bytes += length
-        self._unpolled_bytes += length
-        if self._progress is not None:
-            self._progress(Progress(name, self._sent_files, self._sent_bytes, *self._totals))
 
     def _close_later(self, source: FileSource) -> None:
         """Close `source` at the end of the session, unless it was released before."""
