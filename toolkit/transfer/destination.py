@@ -9,6 +9,7 @@ A file that cannot be stored fails by itself: the session reports it, tells the 
 
 import errno
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -43,14 +44,22 @@ class SessionBudget:
     ranges:   the pending ranges of their digests
     content:  the bytes that the session may still bring
     at_holes: files whose digest has reached a hole, which the session hashes (IncomingFile.hash_hole)
+    arrived_bytes: the content that has arrived so far
     """
 
-    __slots__ = ("at_holes", "content", "ranges")
+    __slots__ = ("_lock", "arrived_bytes", "at_holes", "content", "ranges")
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self.ranges = PendingRanges()
         self.content = ByteBudget(limit_bytes)
         self.at_holes: deque[IncomingFile] = deque()
+        self.arrived_bytes = 0
+        self._lock = threading.Lock()
+
+    def count_arrived(self, length: int) -> None:
+        """Add to `arrived_bytes`; any thread may call it."""
+        with self._lock:
+            self.arrived_bytes += length
 
 
 class IncomingFile(CachedFile):
@@ -292,6 +301,7 @@ class IncomingFile(CachedFile):
 
     def _count(self, length: int) -> None:
         self.received_bytes += length
+        self._budget.count_arrived(length)
         self._notice_hole()
         if self._digest.offset >= self._size_bytes:
             self._check_complete()

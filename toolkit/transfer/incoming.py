@@ -44,12 +44,11 @@ class IncomingFiles:
         self._early: list[tuple[int, int, bytes]] = []
         self._early_bytes = 0
         self._early_lock = threading.Lock()
-        self._committed_bytes = 0
 
     @property
     def received_bytes(self) -> int:
-        """How much content has arrived, of files that are verified or under way."""
-        return self._committed_bytes + sum(file.received_bytes for file in self._files.values())
+        """How much content has arrived, of all files."""
+        return self._budget.arrived_bytes
 
     @property
     def current(self) -> tuple[int, IncomingFile | None]:
@@ -141,7 +140,6 @@ class IncomingFiles:
             raise ProtocolError("the peer withdrew a file after its digest")
         file.discard()
         del self._files[file_id]
-        self._committed_bytes += file.received_bytes
         return file
 
     def awaits_digests(self) -> bool:
@@ -164,7 +162,6 @@ class IncomingFiles:
         file = self._files[file_id]
         outcome = file.commit()
         del self._files[file_id]
-        self._committed_bytes += file.received_bytes
         return outcome
 
     def close(self, complete: bool) -> None:
