@@ -47,6 +47,7 @@ def result_fields(
         "goodput_bps": rate_of(result.size_bytes, seconds),
         "algorithm": result.algorithm,
         "digest": result.digest,
+        "unchanged": result.unchanged,
         "cpu_seconds": cpu_seconds,
         **channel.statistics(),
     }
@@ -90,6 +91,7 @@ def summary_line(fields: Mapping[str, Any]) -> str:
     line = f"{files} {'file' if files == 1 else 'files'}, {format_size(fields['bytes'])}"
     line += f" in {format_seconds(fields['seconds'])}, {format_rate(fields['goodput_bps'])}"
     line += f", {fields['algorithm']} {fields['digest']}" if fields["digest"] else ""
+    line += f", {fields['unchanged']} unchanged" if fields["unchanged"] else ""
     return line + (", not encrypted" if fields.get("encryption") == "none" else "")
 
 

@@ -28,7 +28,7 @@ from toolkit.errors import NettoolError, UsageError
 from toolkit.output_files import check_output
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
-from toolkit.transfer import SendOptions, TransferResult, send
+from toolkit.transfer import Comparison, SendOptions, TransferResult, send
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import STANDARD_INPUT, check_sources
 from toolkit.transports.registry import transport
@@ -46,6 +46,7 @@ def tcp_send(arguments: SendArguments, access: CredentialArguments, plaintext: P
     Examples:
       nettool tcp-send film.mkv notes.txt 192.0.2.7
       nettool tcp-send -r photos/ [2001:db8::7]:9001
+      nettool tcp-send -r --update photos/ [2001:db8::7]:9001
       nettool tcp-send --cc bbr --streams 4 disk.img host.example
       tar c src | nettool tcp-send --name src.tar - host.example
     """
@@ -97,7 +98,7 @@ def _send(
         plaintext=plaintext,
         remembers_paths=remembers_paths,
     )
-    send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name)
+    send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name, update=_comparison(arguments))
     *sources, target = arguments.items
     if not sources:
         raise UsageError(f"a file or the receiver is missing: nettool {transport_name}-send FILE... HOST[:PORT]")
@@ -135,6 +136,12 @@ def _send(
         print_result(f"sent {summary_line(fields)}")
     if not arguments.quiet:
         _print_skipped(result)
+
+
+def _comparison(arguments: SendArguments) -> Comparison | None:
+    if arguments.checksum:
+        return Comparison.DIGEST
+    return Comparison.TIME if arguments.update else None
 
 
 def _check_files(sources: Sequence[str], options: SendOptions, qlog: str | None) -> None:

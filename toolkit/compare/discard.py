@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from toolkit.channel import Channel
 from toolkit.errors import ProtocolError
 from toolkit.transfer import TransferResult
+from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import (
     ACCEPTED,
     MISMATCHED,
@@ -52,7 +53,12 @@ class DiscardingDestination:
     def __init__(self) -> None:
         self._memory = _MemoryBudget()
 
-    def accept(self, entries: Sequence[Entry], budget: ByteBudget) -> list[EntryOutcome]:
+    def accept(
+        self,
+        entries: Sequence[Entry],
+        budget: ByteBudget,
+        known_files: KnownFiles | None = None,  # noqa: ARG002 - it has no files
+    ) -> list[EntryOutcome]:
         """See Destination."""
         outcomes: list[EntryOutcome] = []
         files = self._memory.files

@@ -24,13 +24,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from toolkit.channel import Channel
+from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.limits import SessionLimits
+from toolkit.transfer.offered import SendOptions
 from toolkit.transfer.receiver import ReceiveOptions, ReceiveSession
 from toolkit.transfer.result import Progress, ProgressCallback, TransferResult
-from toolkit.transfer.sender import SendOptions, SendSession
+from toolkit.transfer.sender import SendSession
 from toolkit.transfer.storage import Storage
 
 __all__ = [
+    "Comparison",
     "Progress",
     "ProgressCallback",
     "ReceiveOptions",

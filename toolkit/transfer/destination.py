@@ -17,6 +17,7 @@ from typing import Protocol
 
 from toolkit.errors import ProtocolError
 from toolkit.transfer import preallocate
+from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.digest import Algorithm, PendingRanges, ReceivedDigest
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry
@@ -25,6 +26,7 @@ from toolkit.transfer.open_files import CachedFile
 from toolkit.transfer.place import ReceiverPlace
 
 ACCEPTED = EntryOutcome(EntryStatus.OK)
+UNCHANGED = EntryOutcome(EntryStatus.UNCHANGED)
 VERIFIED = EntryOutcome(EntryStatus.OK)
 MISMATCHED = EntryOutcome(EntryStatus.MISMATCHED, "its digest differs from the sender's")
 
@@ -344,10 +346,14 @@ class IncomingFile(CachedFile):
 class Destination(Protocol):
     """Where a receive session puts its files. Called from the session's thread."""
 
-    def accept(self, entries: Sequence[Entry], budget: ByteBudget) -> list[EntryOutcome]:
+    def accept(
+        self, entries: Sequence[Entry], budget: ByteBudget, known_files: KnownFiles | None = None
+    ) -> list[EntryOutcome]:
         """Decide on the entries of an offer: an outcome each, OK or REFUSED with a reason. Creates directories.
 
         The size of every accepted file is taken from `budget`; a stream is charged as it arrives.
+
+        known_files: tells which files are here already, and UNCHANGED; None if the sender does not ask
         """
 
     def create(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from toolkit.errors import ProtocolError
+from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import Destination, IncomingFile, SessionBudget
 from toolkit.transfer.digest import ZERO_HASHING, ZERO_STEP_BYTES, Algorithm
 from toolkit.transfer.manifest import Entry, EntryKind
@@ -71,10 +72,12 @@ class IncomingFiles:
         """The number of ranges, over all files, that wait for bytes before them."""
         return self._budget.ranges.count
 
-    def offer(self, entries: Sequence[Entry], algorithm: Algorithm) -> list[EntryOutcome]:
-        """Decide on the entries of an offer, whose ids follow those of the offer before: OK or REFUSED each."""
+    def offer(
+        self, entries: Sequence[Entry], algorithm: Algorithm, known_files: KnownFiles | None = None
+    ) -> list[EntryOutcome]:
+        """Decide on the entries of an offer, whose ids follow those of the offer before. See Destination.accept."""
         with self._early_lock:
-            outcomes = self._destination.accept(entries, self._budget.content)
+            outcomes = self._destination.accept(entries, self._budget.content, known_files)
             for file_id, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True), self._next_id):
                 if outcome.status is EntryStatus.OK and entry.kind is EntryKind.FILE:
                     on_complete = partial(self._complete.append, file_id)

@@ -40,12 +40,13 @@ UNKNOWN_TOTAL = 2**64 - 1
 
 
 class EntryStatus(IntEnum):
-    """The status of an entry. An ACCEPT has only OK and REFUSED."""
+    """The status of an entry. An ACCEPT has only OK, REFUSED and UNCHANGED."""
 
     OK = 0  # accepted (in an ACCEPT), or verified under its final name (in a RESULT)
     REFUSED = 1
     MISMATCHED = 2  # the digest differs from the sender's
     FAILED = 3  # the receiver could not store it
+    UNCHANGED = 4  # the receiver has it already (comparison.py); only if the BEGIN asked for that
 
 
 class ErrorReason(IntEnum):
@@ -114,7 +115,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class EntryOutcome:
-    """The status of one entry, with a reason unless it is OK."""
+    """The status of one entry, with a reason unless it is OK or UNCHANGED."""
 
     status: EntryStatus
     reason: str = ""
@@ -122,7 +123,7 @@ class EntryOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The receiver's decision on each entry of a group: OK or REFUSED."""
+    """The receiver's decision on each entry of a group: OK, REFUSED or UNCHANGED."""
 
     TYPE: ClassVar = MessageType.ACCEPT
 
@@ -137,7 +138,7 @@ class Accept:
     @classmethod
     def _decode(cls, reader: MessageReader) -> "Accept":
         group, outcomes = _decode_outcomes(reader)
-        if any(outcome.status > EntryStatus.REFUSED for outcome in outcomes):
+        if any(outcome.status in (EntryStatus.MISMATCHED, EntryStatus.FAILED) for outcome in outcomes):
             raise ProtocolError("the peer sent a result in an ACCEPT message")
         return cls(group, outcomes, reader.parameters())
 

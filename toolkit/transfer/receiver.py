@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, TransferError, VerificationError
+from toolkit.transfer.comparison import (
+    CONTENT_PARAMETER,
+    UPDATE_PARAMETER,
+    Comparison,
+    KnownFiles,
+    comparison_untrusted,
+)
 from toolkit.transfer.destination import Destination, IncomingFile
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
 from toolkit.transfer.incoming import IncomingFiles
@@ -103,6 +110,7 @@ class ReceiveSession:
         self._steps = 0  # offers, holes, and files with an outcome
         self._progress = progress
         self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN arrives
+        self._comparison: Comparison | None = None
         self._results = ResultBuilder(self._algorithm, is_untrusted=True)
         self._totals: tuple[int | None, int | None] = (None, None)
         self._groups: deque[_ReceivedGroup] = deque()  # groups without a RESULT, in order
@@ -215,6 +223,8 @@ class ReceiveSession:
         if begin.version != SESSION_VERSION:
             raise VersionError(f"session version {begin.version} at the sender, {SESSION_VERSION} at the receiver")
         self._algorithm = begin.algorithm
+        if UPDATE_PARAMETER in begin.parameters:
+            self._comparison = comparison_untrusted(begin.parameters[UPDATE_PARAMETER])
         self._results = ResultBuilder(begin.algorithm, is_untrusted=True)
         self._totals = (begin.total_files, begin.total_bytes)
         if (begin.total_files or 0) > self._limits.max_files:
@@ -241,11 +251,16 @@ class ReceiveSession:
         self._next_id += len(offer.entries)
 
     def _decide(self, offer: Offer, files: IncomingFiles) -> list[EntryOutcome]:
-        """Accept or refuse the entries of an offer. Many checks take long on a remote disk, and so does an fsync."""
+        """Accept or refuse the entries of an offer. Many checks, an fsync or a digest may take long."""
+        known_files = None
+        if self._comparison is not None:
+            digests = offer.parameters.get(CONTENT_PARAMETER)
+            known_files = KnownFiles.decode_untrusted(self._comparison, self._algorithm, offer.entries, digests)
         has_directories = any(entry.kind is EntryKind.DIRECTORY for entry in offer.entries)
-        if len(offer.entries) <= QUICK_OFFER_ENTRIES and not has_directories:
-            return files.offer(offer.entries, self._algorithm)
-        return self._endpoint.run_alive(lambda: files.offer(offer.entries, self._algorithm))
+        is_quick = len(offer.entries) <= QUICK_OFFER_ENTRIES and not has_directories
+        if is_quick and self._comparison is not Comparison.DIGEST:
+            return files.offer(offer.entries, self._algorithm, known_files)
+        return self._endpoint.run_alive(lambda: files.offer(offer.entries, self._algorithm, known_files))
 
     def _commit_complete_files(self, files: IncomingFiles) -> None:
         for file_id, file in files.complete_files():

@@ -72,6 +72,7 @@ class TransferResult:
 
     files, size_bytes:  files verified under their final names, and their size with holes; directories do not count
     digest:             hexadecimal digest of the only file, or of the listing of several (see ListingDigest)
+    unchanged:          files that the receiver had already, and that were not sent (comparison.py)
     undelivered:        entries that were not delivered, in manifest order; at most MAX_LISTED of each status
     omitted:            number of entries left out of `undelivered`, by status
     """
@@ -80,6 +81,7 @@ class TransferResult:
     files: int = 0
     size_bytes: int = 0
     digest: str = ""
+    unchanged: int = 0
     undelivered: list[UndeliveredEntry] = field(default_factory=list)
     omitted: dict[DeliveryStatus, int] = field(default_factory=dict)
 
@@ -134,7 +136,9 @@ class ResultBuilder:
         """Add the next entries of the manifest."""
         result = self.result
         for entry, outcome, size_bytes, digest in entry_results:
-            if outcome.status is not EntryStatus.OK:
+            if outcome.status is EntryStatus.UNCHANGED:
+                result.unchanged += 1
+            elif outcome.status is not EntryStatus.OK:
                 status = _DELIVERY_STATUS[outcome.status]
                 name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name
                 result.add_undelivered(UndeliveredEntry(name, status, printable(outcome.reason)))

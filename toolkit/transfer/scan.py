@@ -113,16 +113,17 @@ def scan(roots: Iterable[SourceRoot], directories: SourceDirectories, on_skipped
             yield from _file(None, root.path, root.name, root.status, root.is_stream, on_skipped)
 
 
-def in_groups(entries: Iterable[SourceEntry]) -> Iterator[list[SourceEntry]]:
-    """The entries in groups that fit one offer each."""
+def in_groups(entries: Iterable[SourceEntry], parameter_bytes: int = 0) -> Iterator[list[SourceEntry]]:
+    """The entries in groups that fit one offer each, with that many bytes of parameters for each entry."""
     group: list[SourceEntry] = []
     room_bytes = MAX_GROUP_BYTES
     for source in entries:
-        if len(group) == MAX_GROUP_ENTRIES or source.entry.encoded_bytes > room_bytes:
+        needed_bytes = source.entry.encoded_bytes + parameter_bytes
+        if len(group) == MAX_GROUP_ENTRIES or needed_bytes > room_bytes:
             yield group
             group, room_bytes = [], MAX_GROUP_BYTES
         group.append(source)
-        room_bytes -= source.entry.encoded_bytes
+        room_bytes -= needed_bytes
     if group:
         yield group
 

@@ -11,14 +11,15 @@ sender handles messages from the receiver and reports progress.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
 from toolkit.channel import Channel, Extent
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError, printable
-from toolkit.transfer.digest import DEFAULT_ALGORITHM, Algorithm, algorithm_by_name
+from toolkit.transfer.comparison import CONTENT_PARAMETER, UPDATE_PARAMETER, Comparison
+from toolkit.transfer.digest import algorithm_by_name
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
@@ -37,6 +38,7 @@ from toolkit.transfer.messages import (
     Withdraw,
 )
 from toolkit.transfer.names import display_name
+from toolkit.transfer.offered import OfferedGroup, SendOptions, content_parameter
 from toolkit.transfer.place import PLACE_PARAMETER, ReceiverPlace
 from toolkit.transfer.result import (
     DeliveryStatus,
@@ -58,49 +60,7 @@ SHORT_SLICE_NS = 50_000_000  # a slice that takes less time doubles the slice si
 LONG_SLICE_NS = 200_000_000  # a slice that takes more time halves it
 BATCH_FILES = 64  # after this many files, or BATCH_BYTES, digests are sent and messages are handled
 BATCH_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class SendOptions:
-    """How to send.
-
-    digest:      the name of an algorithm in `digest.ALGORITHMS`
-    recursive:   whether directories are sent, with everything in them
-    stream_name: the name that standard input, given as "-", has at the receiver
-    stream_fd:   the descriptor to read standard input from
-    open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
-    on_accepted: called when the receiver's answer to the first offer has come
-    """
-
-    digest: str = DEFAULT_ALGORITHM
-    recursive: bool = False
-    stream_name: str = "stdin"
-    stream_fd: int = 0
-    open_stream: Callable[[Algorithm], Stream] | None = None
-    on_accepted: Callable[[], None] = lambda: None
-
-
-@dataclass(slots=True)
-class _OfferedGroup:
-    """An offered group.
-
-    decisions: of the receiver; None until they arrive
-    digests:   sent, by index
-    withdrawn: the indices of files that the receiver has given up since it accepted them
-    """
-
-    number: int
-    first_id: int
-    sources: list[SourceEntry]
-    decisions: tuple[EntryOutcome, ...] | None = None
-    digests: dict[int, FileDigest] = field(default_factory=dict)
-    withdrawn: set[int] = field(default_factory=set)
-
-    def is_refused(self, index: int) -> bool:
-        """Whether the receiver has refused this entry, or given it up."""
-        if self.decisions is None:
-            return False
-        return self.decisions[index].status is EntryStatus.REFUSED or index in self.withdrawn
+UPDATE_GROUPS_AHEAD = 4  # offered while there is nothing to send: unchanged files should not wait for round trips
 
 
 class SendSession:
@@ -122,12 +82,15 @@ class SendSession:
         self._totals = totals_of(self._roots)
         self._progress = SendProgress(channel, progress, self._totals)
         self._directories = SourceDirectories()
-        self._groups: dict[int, _OfferedGroup] = {}  # groups without a RESULT, in order
+        self._groups: dict[int, OfferedGroup] = {}  # groups without a RESULT, in order
+        self._upcoming: deque[OfferedGroup] = deque()  # offered, and no content sent yet
+        self._groups_ahead = 1 if options.update is None else UPDATE_GROUPS_AHEAD
         self._next_group = 0
         self._next_id = 0
         self._open_sources: list[FileSource] = []
         self._prune_at = BATCH_FILES
-        self._optimistic_bytes = OPTIMISTIC_BYTES  # how much may still be sent before a decision
+        # How much may still be sent before a decision; nothing if the receiver may have it.
+        self._optimistic_bytes = OPTIMISTIC_BYTES if options.update is None else 0
         self._slice_bytes = MIN_SLICE_BYTES
         self._unpolled_bytes = 0
         self._results = ResultBuilder(self._algorithm, is_untrusted=False)
@@ -155,17 +118,21 @@ class SendSession:
         return result
 
     def _send_all(self) -> None:
-        endpoint = self._endpoint
-        endpoint.send(Begin(self._algorithm, *self._totals))
+        endpoint, update = self._endpoint, self._options.update
+        asked = {} if update is None else {UPDATE_PARAMETER: bytes([update])}
+        files, size_bytes = self._totals
+        endpoint.send(Begin(self._algorithm, files, size_bytes, parameters=asked))
         entries = self._scan(self._on_skipped)
-        groups = in_groups(entries)
+        groups = in_groups(entries, self._algorithm.digest_bytes if update is Comparison.DIGEST else 0)
         if self._may_meet_receiver():
             groups = chain(([first] for first in islice(entries, 1)), groups)
-        upcoming = self._offer_next(groups)
-        if upcoming is not None and self._may_meet_receiver():
-            self._wait_for_decisions(upcoming)
-        while upcoming is not None:
-            group, upcoming = upcoming, self._offer_next(groups)
+        self._offer_next(groups)
+        if self._upcoming and self._may_meet_receiver():
+            self._wait_for_decisions(self._upcoming[0])
+        while self._upcoming:
+            group = self._upcoming.popleft()
+            while len(self._upcoming) < self._groups_ahead and self._offer_next(groups):
+                pass
             self._send_group(group)
         endpoint.send(End(self._next_id))
         while endpoint.state is not SessionState.CLOSED:
@@ -182,23 +149,32 @@ class SendSession:
         status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED
         self._results.result.add_undelivered(UndeliveredEntry(display_name(skipped.path), status, skipped.reason))
 
-    def _offer_next(self, groups: Iterator[list[SourceEntry]]) -> _OfferedGroup | None:
-        """Offer the next group; None after the last one."""
-        is_scan = self._totals[0] is None
-        sources = self._endpoint.run_alive(lambda: next(groups, None)) if is_scan else next(groups, None)
-        if sources is None:
-            return None
+    def _offer_next(self, groups: Iterator[list[SourceEntry]]) -> bool:
+        """Offer the next group; False after the last one."""
+        takes_long = self._totals[0] is None or self._options.update is Comparison.DIGEST
+        following = partial(self._next_sources, groups)
+        sources, parameters = self._endpoint.run_alive(following) if takes_long else following()
+        if not sources:
+            return False
         while len(self._groups) >= MAX_OPEN_GROUPS:
             self._wait()
-        group = _OfferedGroup(self._next_group, self._next_id, sources)
+        group = OfferedGroup(self._next_group, self._next_id, sources)
         self._next_group += 1
         self._next_id += len(sources)
         if self._next_id > MAX_FILE_IDS:
             raise TransferError(f"too many files for one session (at most {MAX_FILE_IDS}): send them in parts")
         self._groups[group.number] = group
         self._progress.on_offered(source.entry for source in sources)
-        self._endpoint.send(Offer(group.number, tuple(source.entry for source in sources)))
-        return group
+        self._upcoming.append(group)
+        self._endpoint.send(Offer(group.number, tuple(source.entry for source in sources), parameters))
+        return True
+
+    def _next_sources(self, groups: Iterator[list[SourceEntry]]) -> tuple[list[SourceEntry], dict[int, bytes]]:
+        """The next group, empty after the last one, and the parameters of its offer."""
+        sources = next(groups, [])
+        if self._options.update is not Comparison.DIGEST:
+            return sources, {}
+        return sources, {CONTENT_PARAMETER: content_parameter(sources, self._algorithm)}
 
     # Messages from the receiver.
 
@@ -207,6 +183,8 @@ class SendSession:
             group = self._groups.get(message.group)
             if group is None or group.decisions or len(message.outcomes) != len(group.sources):
                 raise ProtocolError("the receiver sent an ACCEPT that matches no offer")
+            if self._options.update is None and any(o.status is EntryStatus.UNCHANGED for o in message.outcomes):
+                raise ProtocolError("the receiver reports unchanged files, and was not asked for them")
             group.decisions = message.outcomes
             if not group.number:
                 self._options.on_accepted()
@@ -235,7 +213,7 @@ class SendSession:
         """The receiver gives up a file, and its RESULT will say why."""
         for group in self._groups.values():
             index = file_id - group.first_id
-            if 0 <= index < len(group.sources) and group.decisions is not None and not group.is_refused(index):
+            if 0 <= index < len(group.sources) and group.decisions is not None and not group.is_unwanted(index):
                 group.withdrawn.add(index)
                 return
         raise ProtocolError("the receiver withdrew a file that it has not accepted")
@@ -252,6 +230,8 @@ class SendSession:
         results = []
         for index, (source, outcome) in enumerate(zip(group.sources, message.outcomes, strict=True)):
             sent = group.digests.get(index)
+            if (outcome.status is EntryStatus.UNCHANGED) != (group.decisions[index].status is EntryStatus.UNCHANGED):
+                raise ProtocolError("the receiver changed its mind about a file that it has already")
             if outcome.status is EntryStatus.OK and source.entry.kind is EntryKind.FILE and sent is None:
                 raise ProtocolError("the receiver verified a file that was not sent")
             if outcome.status is EntryStatus.MISMATCHED and source.origin and not source.origin.is_unchanged():
@@ -266,7 +246,7 @@ class SendSession:
         while (message := self._endpoint.receive(timeout_s=0)) is not None:
             self._handle(message)
 
-    def _wait_for_decisions(self, group: _OfferedGroup) -> None:
+    def _wait_for_decisions(self, group: OfferedGroup) -> None:
         while group.decisions is None:
             self._wait()
 
@@ -276,15 +256,15 @@ class SendSession:
 
     # Content.
 
-    def _send_group(self, group: _OfferedGroup) -> None:
+    def _send_group(self, group: OfferedGroup) -> None:
         batch: list[FileDigest] = []
         for index, source in enumerate(group.sources):
             if source.entry.kind is EntryKind.DIRECTORY:
                 continue
             is_stream = source.entry.size_bytes is None
-            if group.number or is_stream:
+            if group.number or is_stream or self._options.update is not None:
                 self._wait_for_decisions(group)
-            if group.is_refused(index):
+            if group.is_unwanted(index):
                 self._progress.on_refused(source.entry)
                 continue
             self._progress.on_file(source.entry.name, None if is_stream else source.entry.content_bytes)
@@ -303,7 +283,7 @@ class SendSession:
             batch.clear()
         self._poll()
 
-    def _send_file(self, group: _OfferedGroup, index: int) -> FileDigest | None:
+    def _send_file(self, group: OfferedGroup, index: int) -> FileDigest | None:
         """Hand the content of a file to the channel; its digest.
 
         None if it does not arrive: the receiver has refused it meanwhile, or it has changed and is withdrawn.
@@ -319,7 +299,7 @@ class SendSession:
             self._endpoint.send(Withdraw(group.first_id + index, error.reason))
             return None
 
-    def _send_content(self, group: _OfferedGroup, index: int, source: FileSource) -> FileDigest | None:
+    def _send_content(self, group: OfferedGroup, index: int, source: FileSource) -> FileDigest | None:
         file_id = group.first_id + index
         for segment in source.segments():
             offset, end = segment.offset, segment.offset + segment.length
@@ -330,7 +310,7 @@ class SendSession:
                     source.hash_hole(offset, length)
                 else:
                     length = min(end - offset, self._allowed_bytes(group))
-                    if group.is_refused(index):
+                    if group.is_unwanted(index):
                         source.close()
                         return None
                     source.retain()
@@ -341,7 +321,7 @@ class SendSession:
                     self._poll()
         return FileDigest(file_id, source.size_bytes, source.finish())
 
-    def _send_stream(self, group: _OfferedGroup, index: int) -> FileDigest | None:
+    def _send_stream(self, group: OfferedGroup, index: int) -> FileDigest | None:
         """Hand a stream to the channel; its digest, None if it does not arrive, as `_send_file`."""
         origin = group.sources[index].origin
         if origin is None:
@@ -357,9 +337,9 @@ class SendSession:
             self._endpoint.send(Withdraw(group.first_id + index, error.reason))
             return None
 
-    def _send_slices(self, group: _OfferedGroup, index: int, stream: Stream) -> FileDigest | None:
+    def _send_slices(self, group: OfferedGroup, index: int, stream: Stream) -> FileDigest | None:
         file_id = group.first_id + index
-        while not group.is_refused(index):
+        while not group.is_unwanted(index):
             stream_slice = stream.next_slice()
             if stream_slice is None:
                 self._wait(wake=self._options.stream_fd)
@@ -373,7 +353,7 @@ class SendSession:
                 self._poll()
         return None
 
-    def _allowed_bytes(self, group: _OfferedGroup) -> int:
+    def _allowed_bytes(self, group: OfferedGroup) -> int:
         """How much content may be sent now; waits for the decisions if the optimistic content is used up."""
         if group.decisions is None and not self._optimistic_bytes:
             self._wait_for_decisions(group)

@@ -8,12 +8,16 @@ it. Holes are not written, which keeps the file sparse.
 import errno
 import logging
 import os
+import stat
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import (
     ACCEPTED,
     MISMATCHED,
     TRUNCATED,
+    UNCHANGED,
     VERIFIED,
     IncomingFile,
     RefusedEntryError,
@@ -27,10 +31,12 @@ from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.modes import directory_mode, file_mode, process_umask
 from toolkit.transfer.names import new_partial_name, refusal_reason_untrusted
 from toolkit.transfer.place import ReceiverPlace
+from toolkit.transfer.sources import os_error_text
 from toolkit.transfer.space import PromisedSpace, promised_space
 from toolkit.transfer.tree import REPLACED, FileKey, Tree, file_key
 
 _LOGGER = logging.getLogger(__name__)
+CHANGED_HERE = "differs from the receiver's; the receiver replaces files only with --overwrite"
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
 
 
@@ -65,16 +71,16 @@ class Storage:
         self._space = promised_space(self._tree.device)
         self._uncreated_bytes = 0  # of accepted files
 
-    def accept(self, entries: Sequence[Entry], budget: ByteBudget) -> list[EntryOutcome]:
+    def accept(
+        self, entries: Sequence[Entry], budget: ByteBudget, known_files: KnownFiles | None = None
+    ) -> list[EntryOutcome]:
         """See Destination."""
         outcomes = []
-        for entry in entries:
+        for index, entry in enumerate(entries):
             try:
-                self._check(entry, budget)
+                outcomes.append(self._decide(index, entry, budget, known_files))
             except RefusedEntryError as refusal:
                 outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
-            else:
-                outcomes.append(ACCEPTED)
         accepted = [
             index
             for index, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True))
@@ -120,20 +126,34 @@ class Storage:
             )
             self._tree.plain_entries = 0
 
-    def _check(self, entry: Entry, budget: ByteBudget) -> None:
-        """Check an entry; make it if it is a directory. Raises RefusedEntryError."""
+    def _decide(self, index: int, entry: Entry, budget: ByteBudget, known_files: KnownFiles | None) -> EntryOutcome:
+        """Accept an entry, or find it unchanged; make it if it is a directory. Raises RefusedEntryError."""
         refusal = refusal_reason_untrusted(entry.path, self._dotfiles)
         if refusal:
             raise RefusedEntryError(refusal)
         components = tuple(entry.path.split(b"/"))
         if entry.kind is EntryKind.DIRECTORY:
             self._tree.make_directory(components, directory_mode(entry.mode, self._umask), entry.mtime_ns)
-            return
+            return ACCEPTED
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
-        self._tree.check_file(components, self._overwrite)
+        status = self._tree.status_of(components)
+        if status is not None:
+            try:
+                if known_files and known_files.has(index, entry, status, partial(self._tree.open_file, components)):
+                    return UNCHANGED
+            except OSError as error:
+                raise RefusedEntryError(f"the receiver cannot compare its own ({os_error_text(error)})") from error
+            self._check_existing(status, known_files is not None)
         if not budget.try_take(entry.size_bytes or 0):
             raise RefusedEntryError(budget.refusal)
+        return ACCEPTED
+
+    def _check_existing(self, status: os.stat_result, is_update: bool) -> None:
+        """Check that a file may replace what has its name. Raises RefusedEntryError."""
+        if is_update and not self._overwrite and stat.S_ISREG(status.st_mode):
+            raise RefusedEntryError(CHANGED_HERE)
+        self._tree.check_existing(status, self._overwrite)
 
 
 class StoredFile(IncomingFile):

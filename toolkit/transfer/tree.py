@@ -34,13 +34,14 @@ MAX_SWEPT_DIRECTORIES = 1 << 14
 _DIRECTORY_OVERHEAD_BYTES = 160  # of an entry besides its path, as measured
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
 _NOT_SUPPORTED = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 # The last way to publish a file, plain rename, replaces. Sessions of this process therefore check and rename one at a
 # time; only a file that another process creates between the two is lost.
 _publishing = threading.Lock()
 
-EXISTS = "already exists; the receiver replaces files only with --overwrite"
+EXISTS = "already exists; the receiver replaces files only with --overwrite, and --update skips unchanged ones"
 REPLACED = "another process replaced its temporary file"
 SAME_FILE = "the receiver's file system takes its name for that of another file of this session"
 
@@ -143,16 +144,33 @@ class Tree:
         A file of this session is never replaced, even with `overwrite`: where `A` and `a` are one name, or two ways to
         encode a letter, the first file would be lost although the sender was told that it is stored.
         """
-        with self.directory(components[:-1]) as parent:
-            try:
-                status = os.stat(components[-1], dir_fd=parent, follow_symlinks=False)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                raise RefusedEntryError(storage_reason(error)) from error
+        status = self.status_of(components)
+        if status is not None:
+            self.check_existing(status, overwrite)
+
+    def check_existing(self, status: os.stat_result, overwrite: bool) -> None:
+        """As `check_file`, for what has that name by now."""
         _check_existing(status, overwrite)
         if _inode_key(status) in self._published:
             raise RefusedEntryError(SAME_FILE)
+
+    def status_of(self, components: tuple[bytes, ...]) -> os.stat_result | None:
+        """The status of a file or of whatever has its name, without following links; None if nothing has it.
+
+        Raises RefusedEntryError.
+        """
+        with self.directory(components[:-1]) as parent:
+            try:
+                return os.stat(components[-1], dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise RefusedEntryError(storage_reason(error)) from error
+
+    def open_file(self, components: tuple[bytes, ...]) -> int:
+        """A descriptor to read a file with; the caller checks that it is one. Raises RefusedEntryError, OSError."""
+        with self.directory(components[:-1]) as parent:
+            return os.open(components[-1], _READ, dir_fd=parent)
 
     def publish(
         self, components: tuple[bytes, ...], temporary: bytes, overwrite: bool, identity: FileKey | None = None

@@ -21,7 +21,7 @@ def test_another_version_is_refused_and_both_ends_learn_it(
     ends: Ends, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").write_bytes(b"x")
-    monkeypatch.setattr("toolkit.transfer.sender.Begin", lambda *_: Begin(version=1))
+    monkeypatch.setattr("toolkit.transfer.sender.Begin", lambda *_, **__: Begin(version=1))
     sent = Background(lambda: send(ends[0], [tmp_path / "a"]))
     with pytest.raises(RefusedError, match="session version 1 at the sender, 2 at the receiver"):
         receive(ends[1], root)

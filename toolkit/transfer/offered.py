@@ -1,0 +1,76 @@
+"""What a sender has offered, and how it sends: options, and the groups that have no RESULT yet."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from toolkit.transfer.comparison import Comparison, digest_of, is_compared
+from toolkit.transfer.digest import DEFAULT_ALGORITHM, Algorithm
+from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest
+from toolkit.transfer.scan import SourceEntry
+from toolkit.transfer.sources import SourceChangedError, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How to send.
+
+    digest:      the name of an algorithm in `digest.ALGORITHMS`
+    recursive:   whether directories are sent, with everything in them
+    stream_name: the name that standard input, given as "-", has at the receiver
+    stream_fd:   the descriptor to read standard input from
+    open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
+    on_accepted: called when the receiver's answer to the first offer has come
+    update:      how the receiver recognises files that it has already, which are not sent; None to send all
+    """
+
+    digest: str = DEFAULT_ALGORITHM
+    recursive: bool = False
+    stream_name: str = "stdin"
+    stream_fd: int = 0
+    open_stream: Callable[[Algorithm], Stream] | None = None
+    on_accepted: Callable[[], None] = lambda: None
+    update: Comparison | None = None
+
+
+@dataclass(slots=True)
+class OfferedGroup:
+    """An offered group.
+
+    decisions: of the receiver; None until they arrive
+    digests:   sent, by index
+    withdrawn: the indices of files that the receiver has given up since it accepted them
+    """
+
+    number: int
+    first_id: int
+    sources: list[SourceEntry]
+    decisions: tuple[EntryOutcome, ...] | None = None
+    digests: dict[int, FileDigest] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)
+
+    def is_unwanted(self, index: int) -> bool:
+        """Whether the receiver does not take this entry, or has given it up."""
+        if self.decisions is None:
+            return False
+        return self.decisions[index].status is not EntryStatus.OK or index in self.withdrawn
+
+
+def content_parameter(sources: Sequence[SourceEntry], algorithm: Algorithm) -> bytes:
+    """The digests that go with an offer whose files are compared by content: reads all of them.
+
+    A file that can no longer be read has zeros, which are no digest: it is sent, and then withdrawn with the reason.
+    """
+    return b"".join(_content_digest(source, algorithm) for source in sources if is_compared(source.entry))
+
+
+def _content_digest(source: SourceEntry, algorithm: Algorithm) -> bytes:
+    assert source.origin is not None
+    try:
+        descriptor = source.origin.open()
+        try:
+            return digest_of(descriptor, algorithm)
+        finally:
+            os.close(descriptor)
+    except (SourceChangedError, OSError):
+        return bytes(algorithm.digest_bytes)
