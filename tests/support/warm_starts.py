@@ -96,6 +96,7 @@ class _Successor:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
         for first, end in zip(self._kept, [*self._kept[1:], 1 << 20], strict=True):
             os.closerange(first + 1, end)  # with it the pipe on which the parent waits for the execution
+        signal.set_wakeup_fd(-1)
         gc.freeze()  # never collect an object of the parent: it may own a descriptor
         gc.enable()
         for number in signal.valid_signals():

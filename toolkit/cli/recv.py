@@ -12,6 +12,7 @@ import typer
 
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.cli.access import AdmissionArguments, Doorkeeper
+from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import (
@@ -53,6 +54,7 @@ def recv(
     arguments: ReceiveArguments,
     access: AdmissionArguments,
     limits: LimitArguments,
+    tracing: TraceArguments,
     transport: Annotated[
         TransportChoice, typer.Option(help="Transports to accept.", rich_help_panel=CONNECTION)
     ] = TransportChoice.BOTH,
@@ -70,11 +72,13 @@ def recv(
       nettool recv --dir incoming --bind 0.0.0.0 --key lab.key --overwrite --json
     """
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
-    return _receive(names, arguments, access, limits, offload)
+    return _receive(names, arguments, access, limits, tracing, offload)
 
 
 @command
-def tcp_recv(arguments: ReceiveArguments, access: AdmissionArguments, limits: LimitArguments) -> int:
+def tcp_recv(
+    arguments: ReceiveArguments, access: AdmissionArguments, limits: LimitArguments, tracing: TraceArguments
+) -> int:
     """Receive files over TCP only.
 
     A file appears under its name only when it is complete and verified. Existing files are kept. Everything is
@@ -84,8 +88,9 @@ def tcp_recv(arguments: ReceiveArguments, access: AdmissionArguments, limits: Li
     Examples:
       nettool tcp-recv --dir incoming
       nettool tcp-recv --dir incoming --bind :: --once
+      nettool tcp-recv --once --trace-calls --simple
     """
-    return _receive(("tcp",), arguments, access, limits)
+    return _receive(("tcp",), arguments, access, limits, tracing)
 
 
 @command
@@ -93,6 +98,7 @@ def udp_recv(
     arguments: ReceiveArguments,
     access: AdmissionArguments,
     limits: LimitArguments,
+    tracing: TraceArguments,
     offload: Offload = OffloadChoice.AUTO,
     qlog: Qlog = None,
 ) -> int:
@@ -105,8 +111,9 @@ def udp_recv(
     Examples:
       nettool udp-recv --dir incoming
       nettool udp-recv --dir incoming --bind :: --once
+      nettool udp-recv --once --trace-calls --simple
     """
-    return _receive(("udp",), arguments, access, limits, offload, qlog)
+    return _receive(("udp",), arguments, access, limits, tracing, offload, qlog)
 
 
 @dataclass(slots=True)
@@ -170,13 +177,14 @@ def _receive(
     arguments: ReceiveArguments,
     access: AdmissionArguments,
     limits: LimitArguments,
+    tracing: TraceArguments,
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
 ) -> int:
     sender_command = f"nettool {names[0]}-send FILE"
     doorkeeper = Doorkeeper(access, arguments.bind, sender_command, is_once=arguments.once, quiet=arguments.quiet)
     options = TransportOptions(
-        offload=offload,
+        offload=OffloadChoice.OFF if tracing.simple else offload,
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
         admission=doorkeeper.admission,
@@ -188,12 +196,16 @@ def _receive(
     directory = _directory(arguments, doorkeeper.is_loopback)
     rehearse(doorkeeper.admission.method)
     transports = {name: transport(name) for name in names}
-    listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
     runner = _SessionRunner(receive_options, directory, arguments.quiet, arguments.json, options.idle_timeout_s)
-    with prompt_interrupts(), progress_bars(arguments.quiet) as bars:
+    with (
+        prompt_interrupts(),
+        progress_bars(arguments.quiet or tracing.trace_calls) as bars,
+        tracing.running("recv" if len(names) > 1 else f"{names[0]}-recv") as explain,
+    ):
+        listeners = listen_on_one_port(transports, Address(arguments.bind, arguments.port), options)
         server = SessionServer(
             listeners,
-            lambda name, channel: runner.run(server, bars, name, channel),
+            lambda name, channel: runner.run(server, bars, name, explain(channel)),
             ConcurrencyLimits(limits.max_sessions, limits.max_sessions_per_host),
             limit=1 if arguments.once else None,
             limit_refusal="the receiver accepts no more sessions; start it without --once",

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.channel import TransportOptions
 from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
+from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import (
@@ -36,7 +37,9 @@ from toolkit.units import parse_rate
 
 
 @command
-def tcp_send(arguments: SendArguments, access: CredentialArguments, plaintext: Plaintext = False) -> None:
+def tcp_send(
+    arguments: SendArguments, access: CredentialArguments, tracing: TraceArguments, plaintext: Plaintext = False
+) -> None:
     """Send files over TCP to a machine that runs 'nettool recv'.
 
     The command exits with code 0 once the receiver has verified every file and stored it under its name. Everything is
@@ -49,14 +52,16 @@ def tcp_send(arguments: SendArguments, access: CredentialArguments, plaintext: P
       nettool tcp-send -r --update photos/ [2001:db8::7]:9001
       nettool tcp-send --cc bbr --streams 4 disk.img host.example
       tar c src | nettool tcp-send --name src.tar - host.example
+      nettool tcp-send --trace-calls --simple notes.txt 127.0.0.1
     """
-    _send("tcp", arguments, access, plaintext)
+    _send("tcp", arguments, access, tracing, plaintext)
 
 
 @command
 def udp_send(
     arguments: SendArguments,
     access: CredentialArguments,
+    tracing: TraceArguments,
     plaintext: Plaintext = False,
     offload: Offload = OffloadChoice.AUTO,
     qlog: Qlog = None,
@@ -74,14 +79,16 @@ def udp_send(
       nettool udp-send -r photos/ [2001:db8::7]:9001
       nettool udp-send --cc rate --rate 80Mbit disk.img host.example
       tar c src | nettool udp-send --name src.tar - host.example
+      nettool udp-send --trace-calls --simple notes.txt 127.0.0.1
     """
-    _send("udp", arguments, access, plaintext, offload, qlog, remembers_paths=not forget_path)
+    _send("udp", arguments, access, tracing, plaintext, offload, qlog, remembers_paths=not forget_path)
 
 
 def _send(
     transport_name: str,
     arguments: SendArguments,
     access: CredentialArguments,
+    tracing: TraceArguments,
     plaintext: bool,
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
@@ -91,7 +98,7 @@ def _send(
         congestion_control=arguments.cc,
         rate_bps=parse_rate(arguments.rate) if arguments.rate else None,
         streams=arguments.streams,
-        offload=offload,
+        offload=OffloadChoice.OFF if tracing.simple else offload,
         connect_timeout_s=positive_duration_s("--connect-timeout", arguments.connect_timeout),
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
@@ -109,10 +116,13 @@ def _send(
 
     def session(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
         rehearse(proof.method)
-        with progress_bars(arguments.quiet) as bars:
+        with (
+            progress_bars(arguments.quiet or tracing.trace_calls) as bars,
+            tracing.running(f"{transport_name}-send") as explain,
+        ):
             # The clock starts here because every module is loaded by now.
             cpu_s, started_s = time.process_time(), time.monotonic()
-            channel = chosen.connect(address, replace(transport_options, credential=proof))
+            channel = explain(chosen.connect(address, replace(transport_options, credential=proof)))
             with closing(channel), bars.bar(sources[0]) as progress:
                 check_receiver(access, proof, channel.peer)
                 result = send(channel, sources, send_options, progress)
@@ -129,6 +139,10 @@ def _send(
             for line in failure_lines(error.result):
                 print_status(line)
         raise
+    _print_outcome(arguments, result, fields)
+
+
+def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dict[str, Any]) -> None:
     if arguments.json:
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})

@@ -51,8 +51,9 @@ MMSGHDR: Final = np.dtype(
 )
 """struct mmsghdr; NumPy aligns the fields as C does."""
 IOVEC: Final = np.dtype([("base", np.uintp), ("size", np.uintp)])
-_receive = getattr(ctypes.PyDLL(None, use_errno=True), "recvmmsg", None)  # keeps the interpreter lock
-_send = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
+recvmmsg = getattr(ctypes.PyDLL(None, use_errno=True), "recvmmsg", None)  # keeps the interpreter lock
+sendmmsg = getattr(ctypes.CDLL(None, use_errno=True), "sendmmsg", None)
+# Not Final: `toolkit.tracing` replaces the two, to report their calls.
 
 
 class Arrival(NamedTuple):
@@ -150,7 +151,7 @@ class DatagramExchange(Protocol):
 
 def make_exchange() -> DatagramExchange:
     """Return the fastest exchange that the system has."""
-    return SingleExchange() if _receive is None or _send is None else BatchExchange()
+    return SingleExchange() if recvmmsg is None or sendmmsg is None else BatchExchange()
 
 
 class SingleExchange:
@@ -178,12 +179,12 @@ class BatchExchange:
         self._out = _Messages()
 
     def receive(self, sock: socket.socket) -> list[Arrival]:
-        assert _receive is not None
+        assert recvmmsg is not None
         messages, headers = self._in, self._in.headers
         messages.vectors["size"] = _DATAGRAM_BYTES
         headers["name_bytes"] = _NAME_BYTES
         headers["control_bytes"] = _CONTROL_BYTES
-        count = _receive(sock.fileno(), messages.address, MAX_DATAGRAMS, socket.MSG_DONTWAIT, None)
+        count = recvmmsg(sock.fileno(), messages.address, MAX_DATAGRAMS, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return []  # nothing is there, or the error of a datagram that was sent
         return [
@@ -204,7 +205,7 @@ class BatchExchange:
             self._send_some(sock, answers[start : start + MAX_DATAGRAMS])
 
     def _send_some(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
-        assert _send is not None
+        assert sendmmsg is not None
         messages, headers, count = self._out, self._out.headers, len(answers)
         controls = [_answer_control(arrival.control, arrival.name[24:28]) for _, arrival in answers]
         messages.vectors["size"][:count] = messages.data.fill([datagram for datagram, _ in answers])
@@ -213,7 +214,7 @@ class BatchExchange:
         first = 0
         while first < count:
             address = ctypes.c_void_p(headers.ctypes.data + first * MMSGHDR.itemsize)
-            sent = _send(sock.fileno(), address, count - first, socket.MSG_DONTWAIT)
+            sent = sendmmsg(sock.fileno(), address, count - first, socket.MSG_DONTWAIT)
             first += sent if sent > 0 else 1
 
 

@@ -1,0 +1,52 @@
+"""Traced sockets and files stand in the place of the system's own only while the block runs."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from toolkit.tracing.call import Call, CallTrace
+from toolkit.tracing.interpose import interposed
+from toolkit.transports.udp import mmsg
+
+
+def test_everything_is_the_systems_own_before_and_after() -> None:
+    before = socket.socket, os.open, os.pwrite, mmsg.recvmmsg
+    with interposed(CallTrace(lambda _: None), is_textbook=True):
+        assert socket.socket is not before[0]
+    assert (socket.socket, os.open, os.pwrite, mmsg.recvmmsg) == before
+
+
+@pytest.mark.parametrize("is_textbook", [False, True])
+def test_failed_calls_are_shown_with_the_name_of_the_error(is_textbook: bool) -> None:
+    calls: list[Call] = []
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # does not listen
+        with interposed(CallTrace(calls.append), is_textbook), socket.socket() as client:
+            assert client.connect_ex(bound.getsockname()) == 111
+    assert [(call.name, call.result) for call in calls if call.name == "connect"] == [("connect", "ECONNREFUSED")]
+
+
+def test_a_socket_that_wakes_a_thread_is_not_shown(tmp_path: Path) -> None:
+    calls: list[Call] = []
+    with interposed(CallTrace(calls.append)):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.send(b"x")
+            assert theirs.recv(1) == b"x"
+        descriptor = os.open(tmp_path / "mine", os.O_CREAT | os.O_RDWR)  # no module of the transfer opens it
+        os.write(descriptor, b"x")
+        os.close(descriptor)
+    assert calls == []
+
+
+def test_what_waits_for_data_is_counted_and_not_shown() -> None:
+    calls: list[Call] = []
+    trace = CallTrace(calls.append)
+    with interposed(trace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recvfrom(100)
+    assert [call.name for call in calls] == ["socket", "close"]
+    assert trace.not_shown == {"recvfrom() that found nothing to do yet": 1}

@@ -1,0 +1,112 @@
+"""`--trace-calls`, `--simple` and `--trace-file`: the options that make system calls visible."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, ClassVar
+
+from toolkit import __version__
+from toolkit.channel import Channel
+from toolkit.cli.command import flag, option
+from toolkit.cli.output import JSON_SCHEMA, print_status
+from toolkit.errors import UsageError
+from toolkit.output_files import open_output
+
+if TYPE_CHECKING:
+    from toolkit.tracing.call import Call, CallTrace
+
+TRACE_OPTION, TRACE_MARK = "--trace-file", b'"kind": "calls"'
+_COLUMNS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class TraceArguments:
+    """What every command that sends or receives accepts."""
+
+    PANEL: ClassVar[str] = "Learning"
+
+    trace_calls: Annotated[
+        bool, flag("--trace-calls", text="Show every socket and file call as it happens, and what it means.")
+    ] = False
+    simple: Annotated[
+        bool,
+        flag("--simple", text="Trace a textbook's calls: each datagram in a call, read and send in turn."),
+    ] = False
+    trace_file: Annotated[
+        Path | None,
+        option(TRACE_OPTION, metavar="FILE", text="Write the calls to FILE as JSON lines, every one of them."),
+    ] = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether calls are shown or written."""
+        return self.trace_calls or self.trace_file is not None
+
+    @contextmanager
+    def running(self, command_name: str) -> Iterator["Explain"]:
+        """Trace the calls of the block, and yield what each channel of the block must pass through.
+
+        Raises UsageError for options that contradict each other, and for a file that cannot be written.
+        """
+        if not self.is_on:
+            if self.simple:
+                raise UsageError("--simple is for watching: add --trace-calls or --trace-file FILE")
+            yield lambda channel: channel
+            return
+        # Both import the transports, which no help text needs.
+        from toolkit.tracing.call import CallTrace
+        from toolkit.tracing.channel import ExplainedChannel
+        from toolkit.tracing.interpose import interposed
+
+        with ExitStack() as stack:
+            shows: list[Callable[[Call], object]] = []
+            trace = CallTrace(lambda call: [show(call) for show in shows])
+            if self.trace_file is not None:
+                shows.append(stack.enter_context(_writing(self.trace_file, command_name)))
+            if self.trace_calls:
+                shows.append(stack.enter_context(_printing(trace)))
+            stack.enter_context(interposed(trace, self.simple))
+            yield lambda channel: ExplainedChannel(channel, trace)
+
+
+Explain = Callable[[Channel], Channel]
+
+
+@contextmanager
+def _writing(path: Path, command_name: str) -> Iterator[Callable[["Call"], object]]:
+    head = {"schema": JSON_SCHEMA, "kind": "calls", "version": __version__, "command": command_name, "pid": os.getpid()}
+    with open_output(path, TRACE_OPTION, TRACE_MARK) as file:
+        write_line = _line_writer(file)
+        write_line(head)
+        yield lambda call: write_line(call.encode())
+
+
+def _line_writer(file: IO[bytes]) -> Callable[[object], object]:
+    return lambda fields: file.write(json.dumps(fields).encode() + b"\n")
+
+
+@contextmanager
+def _printing(trace: "CallTrace") -> Iterator[Callable[["Call"], object]]:
+    from toolkit.tracing.listing import Condenser, lines_of, summary
+
+    origin_s, columns = time.monotonic(), _terminal_columns()
+    condenser = Condenser(lambda call: print_status("\n".join(lines_of(call, origin_s, columns))))
+    try:
+        yield condenser.add
+    finally:
+        condenser.end(time.monotonic())
+        if text := summary(trace.not_shown):
+            print_status(f"not shown: {text}")
+
+
+def _terminal_columns() -> int:
+    """Return the width of the terminal that stderr is, or 80."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):  # not a terminal; without a descriptor; closed by the parent
+        return _COLUMNS

@@ -1,0 +1,1 @@
+"""Short exchanges between two programs: lines of text, echoes and their delays."""

@@ -1,0 +1,1 @@
+"""The system calls of a transfer, shown as they happen: of sockets and of the files that are sent and received."""

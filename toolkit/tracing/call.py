@@ -1,0 +1,95 @@
+"""A system call that has happened, and the collector that passes calls on to whoever shows or keeps them.
+
+Times are seconds of `time.monotonic`. On Linux it is the same clock in every process, so that the calls of two
+processes of one machine can be put in order.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from toolkit.errors import ProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One system call, or a remark about those that follow.
+
+    time_s:     when it began
+    name:       such as "sendto"; "" for a remark
+    fd:         the descriptor that it is about; -1 for a remark, and for a call on no descriptor
+    arguments:  as C writes them, such as "3, 1228 bytes, 127.0.0.1:9000"
+    result:     what it returned, or the name of an error, such as "ECONNREFUSED"
+    meaning:    one line for somebody who learns; a remark has nothing else
+    size_bytes: how much a call that moves data has moved; None for any other call
+    kind:       what it has moved, such as "DATA"; calls of one name, descriptor and kind are counted together
+    """
+
+    time_s: float
+    name: str
+    fd: int = -1
+    arguments: str = ""
+    result: str = ""
+    meaning: str = ""
+    size_bytes: int | None = None
+    kind: str = ""
+
+    @property
+    def text(self) -> str:
+        """The call as C writes it, with the type of the packet that it has moved."""
+        packet = f"  {self.kind}" if self.kind.isupper() else ""
+        return f"{self.name}({self.arguments}) = {self.result}{packet}" if self.name else ""
+
+    def encode(self) -> dict[str, Any]:
+        """Return the call as a JSON object (docs/data-format.md)."""
+        return asdict(self)
+
+    @classmethod
+    def decode_untrusted(cls, fields: Mapping[str, Any]) -> "Call":
+        """Return the call of a JSON object. Raises ProtocolError for anything that `encode` does not return."""
+        try:
+            call = cls(**{key: fields[key] for key in cls.__dataclass_fields__})
+        except KeyError as error:
+            raise ProtocolError(f"a call has no {error}") from None
+        texts = (call.name, call.arguments, call.result, call.meaning, call.kind)
+        is_valid = (
+            isinstance(call.time_s, float) and isinstance(call.fd, int) and all(isinstance(t, str) for t in texts)
+        )
+        if not is_valid or not (call.size_bytes is None or isinstance(call.size_bytes, int)):
+            raise ProtocolError("a field of a call has an unexpected type")
+        return call
+
+
+class CallTrace:
+    """Collects calls from all threads.
+
+    show: is called with each one, from one thread at a time
+    """
+
+    def __init__(self, show: Callable[[Call], object]) -> None:
+        self._show = show
+        self._lock = threading.Lock()
+        self._uncounted: Counter[str] = Counter()
+
+    def add(self, call: Call) -> None:
+        """Pass a call on."""
+        with self._lock:
+            self._show(call)
+
+    def remark(self, text: str) -> None:
+        """Explain the calls that follow."""
+        self.add(Call(time.monotonic(), "", meaning=text))
+
+    def count(self, name: str) -> None:
+        """Count a call that is not shown: it found nothing to do, or concerns a detail."""
+        with self._lock:
+            self._uncounted[name] += 1
+
+    @property
+    def not_shown(self) -> Mapping[str, int]:
+        """How often each call was counted and not shown, by its name."""
+        with self._lock:
+            return dict(self._uncounted)
