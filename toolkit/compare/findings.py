@@ -49,7 +49,11 @@ class PathVerdict:
     def effects_in_doubt(self) -> Sequence[str]:
         """Those of `effects` that say why there is no claim, or how the two interact; figures show the others."""
         shown = zip(self.effects, self.factorials, strict=False)
-        return [text for text, found in shown if found.doubt or found.interacts]
+        return [
+            text
+            for text, found in shown
+            if found.doubt or found.interacts or any(each is not None and each.because for each in found.verdicts)
+        ]
 
     @property
     def text(self) -> str:
@@ -140,7 +144,7 @@ def _remarks(ranked: Sequence[Row], base: Row, rows: Sequence[Row]) -> Iterator[
         elif row.verdict == EQUIVALENT:
             yield f"{row.transport}: {could_find(row.resolution)}."
     for row in (*ranked, base) if ranked else ():
-        yield from _flaws(row)
+        yield from _flaws(row, base)
     if ranked and not any(row.is_control for row in rows):
         yield UNCHECKED
     slowest, winner = _ends(ranked, base)
@@ -150,7 +154,13 @@ def _remarks(ranked: Sequence[Row], base: Row, rows: Sequence[Row]) -> Iterator[
         yield from _price(winner, base if winner is not base else slowest)
 
 
-def _flaws(row: Row) -> Iterator[str]:
+def _flaws(row: Row, base: Row) -> Iterator[str]:
+    if row.unequal_load is not None and row.load_share is not None and base.load_share is not None:
+        yield (
+            f"{row.transport}: other work did not disturb both sides alike: in the median it took "
+            f"{format_fraction(row.load_share)} of all processors during its trials, and "
+            f"{format_fraction(base.load_share)} during those of {base.transport}."
+        )
     if row.is_loss_off and row.link_loss is not None and row.asked_loss is not None:
         seen, asked = format_fraction(row.link_loss.value), format_fraction(row.asked_loss)
         yield f"{row.transport}: the link lost {seen} of its packets, where {asked} was asked for."

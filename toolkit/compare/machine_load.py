@@ -39,9 +39,14 @@ class MachineLoad:
     pressure: float | None = None
 
     @property
+    def taken_share(self) -> float:
+        """Used by other programs, or taken by the hypervisor."""
+        return self.foreign_share + self.steal_share
+
+    @property
     def is_busy(self) -> bool:
         """Whether so little was left to the transfer that its trial is marked."""
-        return self.foreign_share + self.steal_share > BUSY_SHARE
+        return self.taken_share > BUSY_SHARE
 
 
 @dataclass(frozen=True, slots=True)

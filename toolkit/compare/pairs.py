@@ -10,6 +10,7 @@ of either side's trials are marked, there is no claim. There is no claim either 
 import math
 from collections.abc import Sequence
 from functools import partial
+from statistics import median
 
 from toolkit.compare import stats
 from toolkit.compare.records import CONTROL_SUFFIX, Results, Trial
@@ -18,6 +19,8 @@ from toolkit.compare.verdict import Evidence, Intervals, reach
 
 MARKED_SHARE = 0.2
 """Largest share of one side's trials that may be marked if there is to be a claim."""
+_UNEQUAL_SHARE = 0.01
+"""The smallest difference in the load of two sides that is named; ticks of 10 ms show no finer one."""
 
 
 class PairedTrials:
@@ -51,6 +54,7 @@ class PairedTrials:
             interval=self._interval(ratios),
             samples=len(ratios),
             control=None if is_control else self._control,
+            load_effect=self.load_effect(label),
             doubt=_doubt(self._trials[label], self._trials[self.campaign.baseline]),
         )
 
@@ -60,6 +64,30 @@ class PairedTrials:
         if not any(ratios) or all(map(math.isinf, ratios)):
             return None
         return estimated_median(ratios, self.campaign.first_look)
+
+    def unequal_load(self, label: str) -> float | None:
+        """How much more of all processors other work took from a transport than from the baseline in the same block.
+
+        Negative if it took less; None if the pairs show no difference. Other work that comes at random disturbs both
+        sides alike; what comes with one of them is no property of a transport.
+        """
+        own, base = (_loads(self._trials[name]) for name in (label, self.campaign.baseline))
+        differences = [own[block] - base[block] for block in sorted(own.keys() & base.keys())]
+        interval = median_interval(differences, first_look=self.campaign.first_look) if differences else None
+        if interval is None or interval.low <= 0 <= interval.high:
+            return None
+        difference = median(differences)
+        return difference if abs(difference) >= _UNEQUAL_SHARE else None
+
+    def load_effect(self, label: str) -> float:
+        """The largest factor in goodput, at least 1, that an unequal load explains: all of it on one processor."""
+        processors = abs(self.unequal_load(label) or 0.0) * (self.campaign.host.cores or 1)
+        return 1 / (1 - processors) if processors < 1 else math.inf
+
+    @property
+    def control(self) -> Intervals | None:
+        """The interval of the A/A control; None without one."""
+        return self._control
 
     def _interval(self, ratios: Sequence[float]) -> Intervals:
         return partial(median_interval, ratios, first_look=self.campaign.first_look)
@@ -82,6 +110,12 @@ def marked_text(trials: Sequence[Trial], whose: str = "of ") -> str | None:
 def goodput_bps(trial: Trial) -> float:
     """The goodput of a trial; 0 if the transfer failed."""
     return max(trial.goodput_bps or 0.0, 0.0) if trial.is_counted else 0.0
+
+
+def _loads(trials: Sequence[Trial]) -> dict[int, float]:
+    """Block -> the share of all processors that other work took meanwhile, as far as it is known."""
+    known = [(trial.block, trial.conditions.load) for trial in trials if trial.conditions is not None]
+    return {block: load.taken_share for block, load in known if load is not None}
 
 
 def _doubt(trials: Sequence[Trial], base: Sequence[Trial]) -> str:

@@ -55,6 +55,8 @@ class Row:
     regime:           None in timed trials; SHORT where handshake, ramp-up and tail took most of the time, else STEADY
     link_loss:        share of the packets from sender to receiver that the link lost in all trials, without those that
                       its queue dropped; None without a link. The interval is that of independent losses
+    load_share:       of all processors that other work took during a trial, the median; None where it is not known
+    unequal_load:     how much more of them it took than beside the baseline, if the pairs show a difference
     asked_loss:       the share that the path was asked to lose; None where it varies with time
     is_loss_off:      whether the interval of the loss leaves out what was asked for, also among all of the campaign
     connect_s, accepted_s: from the first connect until connection and keys were there, and until the receiver had
@@ -106,6 +108,8 @@ class Row:
     competition: BackgroundFlowResult | None
     connect_s: float | None = None
     accepted_s: float | None = None
+    load_share: float | None = None
+    unequal_load: float | None = None
 
 
 def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
@@ -166,6 +170,8 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         receiver_peak_memory_bytes=_median([t.cost.peak_memory_bytes_receiver for t in good]),
         delay_ms=_delay(good),
         competition=_background_flow(good),
+        load_share=_median([t.conditions.load.taken_share for t in trials if t.conditions and t.conditions.load]),
+        unequal_load=cell.unequal_load(label) if is_compared else None,
     )
 
 

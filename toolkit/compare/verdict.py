@@ -9,7 +9,8 @@
 
 The A/A control, the baseline run a second time, is a gate. The end of its own interval that is further from 1 is its
 *reach*: this machine can find a difference of that size between a transport and itself. If the reach lies outside the
-margin, only a difference that is larger than the reach is claimed, and nothing is equivalent.
+margin, only a difference that is larger than the reach is claimed, and nothing is equivalent. The same holds for what
+other work explains that came with one of the two sides.
 
 A campaign makes many comparisons, each of which would be wrong in one of twenty campaigns. Holm's procedure (Scand. J.
 Statist. 6, 1979) keeps the chance that any `faster` or `slower` is false at 5%: a difference has to persist in an
@@ -67,6 +68,7 @@ class Evidence:
     interval: of the same ratio
     samples:  how many the interval is made from
     control:  the interval of the A/A control; None if there was no control
+    load_effect: the largest factor, at least 1, that other work may have caused which did not disturb both sides alike
     doubt:    why the trials are not fit to be judged; empty if they are
     """
 
@@ -74,6 +76,7 @@ class Evidence:
     interval: Intervals
     samples: int
     control: Intervals | None = None
+    load_effect: float = 1.0
     doubt: str = ""
 
 
@@ -148,7 +151,13 @@ def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float
     if word == EQUIVALENT:
         return Verdict(word, resolution=finest)
     because = ""
-    if math.isinf(limit):
+    if evidence.load_effect == limit > 1 + margin:
+        because = (
+            f"other work did not disturb both sides alike, which may change their ratio by {_difference(limit)}"
+            if math.isfinite(limit)
+            else "other work took a whole processor more from one side than from the other"
+        )
+    elif math.isinf(limit):
         because = "too few transfers of the A/A control arrived to show what this machine can resolve"
     elif limit > 1 + margin:
         because = (
@@ -183,8 +192,9 @@ def _is_within(interval: Interval, margin: float) -> bool:
 
 
 def _limit(evidence: Evidence, blocks: int | None) -> float:
-    """The reach of the control; 1 without one."""
-    return 1.0 if evidence.control is None else reach(evidence.control(ERROR, blocks))
+    """The largest factor that is not the transport's: the reach of the control, or what an unequal load explains."""
+    resolved = 1.0 if evidence.control is None else reach(evidence.control(ERROR, blocks))
+    return max(resolved, evidence.load_effect)
 
 
 def _more_blocks(evidence: Evidence, value: float, margin: float, error: float) -> int | None:
