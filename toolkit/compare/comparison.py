@@ -8,9 +8,10 @@ resolve.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
-from toolkit.compare.factorial import designs, factorials, mixes_factors
+from toolkit.compare.factorial import designs, factorials, judged_effects, mixes_factors
 from toolkit.compare.findings import PathVerdict, path_verdict
 from toolkit.compare.pairs import PairedTrials
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
@@ -39,8 +40,9 @@ _MIXED = (
 )
 _FACTORIALS = (
     "Same congestion control, other transport, and the reverse: main effects of a 2 x 2 design on the logarithm of "
-    "goodput, computed within blocks; medians over blocks with 95% intervals. An interaction is named if its interval, "
-    "corrected for the number of interactions in the campaign, excludes 1."
+    "goodput, computed within blocks; medians over blocks with 95% intervals, judged as transports are, with a "
+    "correction for the number of effects. An interaction is named if its interval, corrected for the number of "
+    "interactions in the campaign, excludes 1."
 )
 
 
@@ -77,12 +79,14 @@ def summarise(results: Results) -> Summary:
     campaign = results.campaign
     cells = [PairedTrials(results, path, size) for path in campaign.paths for size in campaign.sizes]
     judged = _judge(campaign, cells)
+    effects = iter(judged_effects([each for cell in cells for each in factorials(cell)], campaign.margin))
+    count = len(designs(campaign))
     rows: list[Row] = []
     verdicts: list[PathVerdict] = []
     for cell in cells:
         of_cell = [make_row(cell, label, judged.get((cell, label))) for label in campaign.transports]
         rows += of_cell
-        verdicts.append(path_verdict(results, of_cell, factorials(cell)))
+        verdicts.append(path_verdict(results, of_cell, list(islice(effects, count))))
     return Summary(results, rows, verdicts)
 
 

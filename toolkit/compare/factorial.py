@@ -13,16 +13,22 @@ for the ratio of two transports (`toolkit.compare.stats`). Where one combination
 combinations that there are, and the interaction is unknown. A failed transfer has a goodput of 0. A block in which that
 leaves an effect undecided (failures on both sides) counts as 0 for the lower end of its interval, and as infinite for
 the upper one.
+
+The effects get verdicts by the same rules as transports (`toolkit.compare.verdict`): the A/A control is their gate, and
+Holm's procedure allows for the number of effects in the campaign. The gate is strict: the mean of two ratios scatters
+less than the one ratio of the control.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 
 from toolkit.compare.pairs import PairedTrials, goodput_bps, marked_text
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Setting
 from toolkit.compare.stats import ERROR, Estimate, Interval, median_interval
+from toolkit.compare.verdict import NO_CLAIM, Evidence, Verdict, judge
 from toolkit.units import format_ratio
 
 TRANSPORTS = ("tcp", "udp")
@@ -48,6 +54,8 @@ class Factorial:
     interaction:  effect of the control over UDP, relative to that over TCP; its interval is corrected for the number of
                   interactions in the campaign
     doubt:        why the trials are not fit to be judged; empty if they are
+    evidence:     what the verdicts on transport and control are decided by
+    verdicts:     on transport and control; None before they are judged (`judged_effects`)
     """
 
     controls: tuple[str, str]
@@ -59,6 +67,8 @@ class Factorial:
     by_transport: Mapping[str, Estimate]
     interaction: Estimate | None
     doubt: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    verdicts: tuple[Verdict | None, Verdict | None] = (None, None)
 
     @property
     def interacts(self) -> bool:
@@ -120,8 +130,20 @@ def factorials(cell: PairedTrials) -> list[Factorial]:
         doubts = [f"{label}: {text}" for label, text in texts.items() if text is not None]
         base = cell.campaign.transports[cell.campaign.baseline].congestion_control or ""
         other = next(control for _, control in design if control != base)
-        result.append(decompose(goodputs, (base, other), count, "; ".join(doubts), cell.campaign.first_look))
+        found_here = decompose(goodputs, (base, other), count, "; ".join(doubts), cell.campaign.first_look)
+        load_effect = max(cell.load_effect(label) for label in design.values())
+        gated = [
+            replace(each, control=cell.control, load_effect=load_effect, doubt=found_here.doubt)
+            for each in found_here.evidence
+        ]
+        result.append(replace(found_here, evidence=tuple(gated)))
     return result
+
+
+def judged_effects(found: Sequence[Factorial], margin: float) -> list[Factorial]:
+    """All effects of a campaign with their verdicts; `margin` is the largest negligible difference."""
+    verdicts = iter(judge([evidence for each in found for evidence in each.evidence], margin))
+    return [replace(each, verdicts=(next(verdicts), next(verdicts))) for each in found]
 
 
 def decompose(
@@ -140,28 +162,35 @@ def decompose(
     shared = set.intersection(*(set(blocks) for blocks in goodputs.values()))
     blocks = [{arm: of_arm[block] for arm, of_arm in goodputs.items()} for block in sorted(shared)]
 
-    def effect(above: Sequence[Arm], below: Sequence[Arm], root: int, error: float = ERROR) -> Estimate | None:
-        samples = [_ratio([block[a] for a in above], [block[b] for b in below], root) for block in blocks]
-        return _estimate(samples, error, first_look)
+    def samples(above: Sequence[Arm], below: Sequence[Arm], root: int) -> list[float | None]:
+        return [_ratio([block[a] for a in above], [block[b] for b in below], root) for block in blocks]
+
+    def estimate(measured: Sequence[float | None]) -> Estimate | None:
+        return _estimate(measured, ERROR, first_look)
 
     both = [c for c in controls if all((t, c) in goodputs for t in TRANSPORTS)]
     within = [t for t in TRANSPORTS if all((t, c) in goodputs for c in controls)]
     tcp, udp = TRANSPORTS
-    by_transport = {t: effect([(t, other)], [(t, base)], 1) for t in within}
+    transport = samples([(udp, c) for c in both], [(tcp, c) for c in both], len(both)) if both else []
+    control = samples([(t, other) for t in within], [(t, base) for t in within], len(within)) if within else []
+    by_transport = {t: estimate(samples([(t, other)], [(t, base)], 1)) for t in within}
     interaction = None
     if len(goodputs) == len(TRANSPORTS) * len(controls):
-        plus, minus = [(udp, other), (tcp, base)], [(udp, base), (tcp, other)]
-        interaction = effect(plus, minus, 1, ERROR / max(1, interactions))
+        quotients = samples([(udp, other), (tcp, base)], [(udp, base), (tcp, other)], 1)
+        interaction = _estimate(quotients, ERROR / max(1, interactions), first_look)
     return Factorial(
         controls=controls,
         paired=tuple(both),
         over=tuple(within),
         blocks=len(blocks),
-        transport=effect([(udp, c) for c in both], [(tcp, c) for c in both], len(both)) if both else None,
-        control=effect([(t, other) for t in within], [(t, base) for t in within], len(within)) if within else None,
+        transport=estimate(transport),
+        control=estimate(control),
         by_transport={t: found for t, found in by_transport.items() if found is not None},
         interaction=interaction,
         doubt=doubt,
+        evidence=tuple(
+            Evidence(estimate(each), partial(_interval, each, first_look), len(each)) for each in (transport, control)
+        ),
     )
 
 
@@ -182,7 +211,11 @@ def factorial_text(found: Factorial) -> str:
     if found.doubt:
         return f"no claim on what transport and congestion control contribute ({found.doubt})"
     transport, control = effect_names(found)
-    parts = [f"{transport}: {_effect(found.transport)}", f"{control}: {_effect(found.control)}"]
+    of_transport, of_control = map(_judgement, found.verdicts)
+    parts = [
+        f"{transport}: {_effect(found.transport)}{of_transport}",
+        f"{control}: {_effect(found.control)}{of_control}",
+    ]
     if found.interacts and found.interaction is not None:
         gains = " and ".join(f"{_effect(gain)} over {_name(t)}" for t, gain in found.by_transport.items())
         parts.append(f"the two interact by {_effect(found.interaction)}, because {other} gains {gains}")
@@ -211,12 +244,18 @@ def _estimate(samples: Sequence[float | None], error: float, first_look: int | N
     decided = [sample for sample in samples if sample is not None]
     if not decided or all(math.isinf(sample) for sample in decided) or not any(decided):
         return None
+    return Estimate(median(decided), _interval(samples, first_look, error))
+
+
+def _interval(
+    samples: Sequence[float | None], first_look: int | None, error: float, count: int | None = None
+) -> Interval | None:
+    """See `_estimate`; `count` as in `median_interval`."""
     lowest, highest = (
-        median_interval([end if sample is None else sample for sample in samples], error, first_look=first_look)
+        median_interval([end if sample is None else sample for sample in samples], error, count, first_look)
         for end in (0.0, math.inf)
     )
-    interval = Interval(lowest.low, highest.high) if lowest is not None and highest is not None else None
-    return Estimate(median(decided), interval)
+    return Interval(lowest.low, highest.high) if lowest is not None and highest is not None else None
 
 
 def _effect(estimate: Estimate | None) -> str:
@@ -226,6 +265,15 @@ def _effect(estimate: Estimate | None) -> str:
         return f"{format_ratio(estimate.value)} x (too few blocks for an interval)"
     low, high = estimate.interval
     return f"{format_ratio(estimate.value)} x ({format_ratio(low)} to {format_ratio(high)})"
+
+
+def _judgement(verdict: Verdict | None) -> str:
+    """What may be claimed of an effect, to stand behind its figures."""
+    if verdict is None or verdict.word == NO_CLAIM:
+        return ""
+    negligible = ", which is negligible" if verdict.is_negligible else ""
+    because = f" because {verdict.because}" if verdict.because else ""
+    return f", {verdict.word}{negligible}{because}"
 
 
 def _name(word: str) -> str:

@@ -71,7 +71,7 @@ class PairedTrials:
         Negative if it took less; None if the pairs show no difference. Other work that comes at random disturbs both
         sides alike; what comes with one of them is no property of a transport.
         """
-        own, base = (_loads(self._trials[name]) for name in (label, self.campaign.baseline))
+        own, base = (loads(self._trials[name]) for name in (label, self.campaign.baseline))
         differences = [own[block] - base[block] for block in sorted(own.keys() & base.keys())]
         interval = median_interval(differences, first_look=self.campaign.first_look) if differences else None
         if interval is None or interval.low <= 0 <= interval.high:
@@ -112,7 +112,7 @@ def goodput_bps(trial: Trial) -> float:
     return max(trial.goodput_bps or 0.0, 0.0) if trial.is_counted else 0.0
 
 
-def _loads(trials: Sequence[Trial]) -> dict[int, float]:
+def loads(trials: Sequence[Trial]) -> dict[int, float]:
     """Block -> the share of all processors that other work took meanwhile, as far as it is known."""
     known = [(trial.block, trial.conditions.load) for trial in trials if trial.conditions is not None]
     return {block: load.taken_share for block, load in known if load is not None}

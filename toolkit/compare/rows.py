@@ -7,7 +7,7 @@ from statistics import median
 
 from toolkit.compare.drift import drift
 from toolkit.compare.explanation import Facts, explanation_of_all, facts_of, mean_split
-from toolkit.compare.pairs import PairedTrials, goodput_bps
+from toolkit.compare.pairs import PairedTrials, goodput_bps, loads
 from toolkit.compare.paths import LINK
 from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSplit, Trial
 from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_absolute_deviation, proportion
@@ -121,8 +121,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     link, setting = cell.campaign.paths[cell.path], cell.campaign.transports[label]
     is_compared = verdict is not None or setting.is_yardstick
     ratios, censored = cell.pairs(label) if is_compared else ([], 0)
-    known = [facts_of(trial, link, setting.congestion_control) for trial in good]
-    facts = [each for each in known if each is not None]
+    facts = [each for trial in good if (each := facts_of(trial, link, setting.congestion_control)) is not None]
     why = explanation_of_all(facts) if len(facts) > 1 else "".join(trial.why for trial in good[:1])
     first_look = cell.campaign.first_look
     audited = trials if link.kind == LINK else []
@@ -170,8 +169,8 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         receiver_peak_memory_bytes=_median([t.cost.peak_memory_bytes_receiver for t in good]),
         delay_ms=_delay(good),
         competition=_background_flow(good),
-        load_share=_median([t.conditions.load.taken_share for t in trials if t.conditions and t.conditions.load]),
-        unequal_load=cell.unequal_load(label) if is_compared else None,
+        load_share=_median(list(loads(trials).values())),
+        unequal_load=cell.unequal_load(label),
     )
 
 

@@ -14,7 +14,7 @@ from toolkit.compare.factorial import Factorial, effect_names
 from toolkit.compare.findings import PathVerdict
 from toolkit.compare.rows import BASELINE, YARDSTICK, Row
 from toolkit.compare.stats import Estimate
-from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER
+from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, Verdict
 from toolkit.errors import printable
 from toolkit.report.html import Html, element
 from toolkit.report.labels import label
@@ -33,10 +33,11 @@ _STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """One line of a plot. `kind` is a class of the style sheet: a verdict, "control" or "effect"."""
+    """One line of a plot. `kind` and `chip` are classes of the style sheet: a verdict, "control" or "effect"."""
 
     name: str
     words: str
+    chip: str
     kind: str
     estimate: Estimate | None
     blocks: Sequence[float]
@@ -91,10 +92,10 @@ def scale_for(ratios: Sequence[float], margin: float) -> Scale:
 
 def _strips(verdict: PathVerdict) -> list[_Strip]:
     strips = [
-        _Strip(name, "", "effect", estimate, ())
+        _Strip(name, *_chip(judged), "effect", estimate, ())
         for found in verdict.factorials
         if not found.doubt
-        for name, estimate in zip(effect_names(found), _effects(found), strict=True)
+        for name, estimate, judged in zip(effect_names(found), _effects(found), found.verdicts, strict=True)
         if estimate is not None
     ]
     rows = [row for row in verdict.rows if row.verdict not in (BASELINE, YARDSTICK) and not row.is_control]
@@ -107,10 +108,20 @@ def _effects(found: Factorial) -> tuple[Estimate | None, Estimate | None]:
 
 
 def _of_row(row: Row) -> _Strip:
-    negligible = ", negligible" if row.is_negligible else ""
-    kind = "control" if row.is_control else row.verdict.replace(" ", "-")
+    words, kind = _chip(row)
+    if row.is_control:
+        kind = "control"
     name = "A/A control" if row.is_control else label(row.transport)
-    return _Strip(name, f"{SIGNS[row.verdict]} {row.verdict}{negligible}", kind, row.ratio, row.block_ratios)
+    return _Strip(name, words, kind, kind, row.ratio, row.block_ratios)
+
+
+def _chip(judged: Row | Verdict | None) -> tuple[str, str]:
+    """A verdict in words, and its class of the style sheet."""
+    if judged is None:
+        return "", ""
+    word = judged.verdict if isinstance(judged, Row) else judged.word
+    negligible = ", negligible" if judged.is_negligible else ""
+    return f"{SIGNS[word]} {word}{negligible}", word.replace(" ", "-")
 
 
 def _ratios(strip: _Strip) -> list[float]:
@@ -121,7 +132,7 @@ def _ratios(strip: _Strip) -> list[float]:
 
 def _line(strip: _Strip, scale: Scale, baseline: str, margin: float) -> Html:
     name = element("span", strip.name, class_="name")
-    chip = element("span", strip.words, class_=f"chip {strip.kind}") if strip.words else Html("")
+    chip = element("span", strip.words, class_=f"chip {strip.chip}") if strip.words else Html("")
     figures = element("span", _figures(strip.estimate), class_="ratio")
     drawn = _drawn(strip, scale, baseline, margin) if strip.estimate is not None else Html("")
     return element("div", element("div", name, " ", chip, " ", figures, class_="about"), drawn, class_="strip")

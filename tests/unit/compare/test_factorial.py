@@ -4,13 +4,16 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import judging, summarise
-from toolkit.compare.factorial import Arm, Factorial, decompose, designs, factorial_text
-from toolkit.compare.records import CPU_BOUND, Results
+from toolkit.compare.factorial import Arm, Factorial, decompose, designs, factorial_text, judged_effects
+from toolkit.compare.records import CONTROL_SUFFIX, CPU_BOUND, Results
+from toolkit.compare.stats import median_interval
+from toolkit.compare.verdict import DEFAULT_MARGIN, EQUIVALENT, FASTER, INCONCLUSIVE, SLOWER
 
 ARMS: tuple[Arm, ...] = (("tcp", "cubic"), ("tcp", "bbr"), ("udp", "cubic"), ("udp", "bbr"))
 CONTROLS = ("cubic", "bbr")
@@ -155,3 +158,45 @@ def test_marked_trials_allow_no_claim_on_the_effects() -> None:
     trials = [replace(t, marks=[CPU_BOUND]) if t.transport == "tcp-bbr" else t for t in results.trials]
     (text,) = summarise(replace(results, trials=trials)).headline
     assert "No claim on what transport and congestion control contribute (tcp-bbr: 9 of 9 trials marked" in text
+
+
+def effects(transport: float, seed: int, control_noise: float) -> tuple[str, str]:
+    """The verdicts on transport and control of a campaign of 20 blocks, whose A/A control has this noise."""
+    goodputs = blocks(transport, 3.0, 1.0, count=20, noise=0.01, seed=seed)
+    generator = random.Random(seed)
+    control = [math.exp(generator.gauss(0, control_noise)) for _ in range(20)]
+    found = decompose(goodputs, CONTROLS)
+    gated = [replace(each, control=partial(median_interval, control)) for each in found.evidence]
+    (judged,) = judged_effects([replace(found, evidence=tuple(gated))], DEFAULT_MARGIN)
+    of_transport, of_control = judged.verdicts
+    assert of_transport is not None
+    assert of_control is not None
+    return of_transport.word, of_control.word
+
+
+def test_an_effect_that_the_control_does_not_resolve_is_not_claimed() -> None:
+    noisy = [effects(1.1, seed, control_noise=0.3) for seed in range(40)]
+    assert all(transport == INCONCLUSIVE for transport, _ in noisy)
+    assert all(control == FASTER for _, control in noisy)  # a factor of three is more than any noise here
+    quiet = [effects(1.1, seed, control_noise=0.01) for seed in range(40)]
+    assert all(words == (FASTER, FASTER) for words in quiet)
+
+
+def test_identical_transports_have_an_effect_in_at_most_5_of_100_campaigns() -> None:
+    words = [effects(1.0, seed, control_noise=0.01)[0] for seed in range(200)]
+    assert sum(word in (FASTER, SLOWER) for word in words) <= 10
+    assert words.count(EQUIVALENT) >= 180
+
+
+def test_the_headline_says_why_an_effect_is_not_claimed() -> None:
+    results = campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr", interaction=1.15)
+    factors = random.Random(3)
+    trials = [
+        replace(t, goodput_bps=t.goodput_bps * math.exp(factors.gauss(0, 0.5)))
+        if t.transport.endswith(CONTROL_SUFFIX) and t.goodput_bps
+        else t
+        for t in results.trials
+    ]
+    (text,) = summarise(replace(results, trials=trials)).headline
+    assert "inconclusive because the A/A control may differ from itself by" in text.partition("; same transport")[0]
+    assert ", faster;" in text.partition("; same transport")[2]
