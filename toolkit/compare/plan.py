@@ -63,8 +63,8 @@ _TIME = (
     "are separate processes that have loaded everything before the clock starts."
 )
 _TIMED = (
-    "Time: goodput is what had arrived and was hashed in order {time} after the sender's first connect. What is on the "
-    "way then arrives later, and both ends compare the digests of all of it. Sender and receiver are separate "
+    "Time: goodput is what had arrived in order {time} after the sender's first connect. What is on the way then "
+    "arrives later, and both ends compare the digests of all of it. Sender and receiver are separate "
     "processes that have loaded everything before the clock starts."
 )
 _ENCRYPTION = (

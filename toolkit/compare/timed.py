@@ -1,8 +1,9 @@
 """Trials of fixed duration: content without an end, and what of it had arrived when the time was up.
 
 The sender reads content that it makes up, until its time is up, and then ends the session as with any stream: what is
-on the way arrives, and both ends compare digests of all of it. The receiver takes note of how much it had hashed in
-order at the end of the time. That, divided by the time, is the goodput: bytes that were acknowledged but not yet in
+on the way arrives, and both ends compare digests of all of it. The receiver takes note of how much had arrived in order
+when the time was up: what was hashed, and what had arrived of a record, which TCP can open only as a whole, while UDP
+opens every packet by itself. That, divided by the time, is the goodput: bytes that were acknowledged but not yet in
 order do not count, and what arrives later does not either.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 
+from toolkit.channel import Channel
 from toolkit.compare.discard import DiscardingDestination
 from toolkit.compare.endpoint_result import Samples
 from toolkit.transfer.destination import IncomingFile, SessionBudget
@@ -86,6 +88,27 @@ class TimedDestination(DiscardingDestination):
         file = super().create(entry, algorithm, budget, on_complete)
         self._files.append(file)
         return file
+
+
+class Cut:
+    """What had arrived at the end of the time of a trial.
+
+    channel: of the session, as soon as there is one
+    """
+
+    def __init__(self, destination: TimedDestination, clock: Callable[[], float] = time.monotonic) -> None:
+        self.channel: Channel | None = None
+        self.cut_s: float | None = None
+        self.cut_bytes: int | None = None
+        self._destination = destination
+        self._clock = clock
+
+    def take(self) -> None:
+        """The time is up. May be called from any thread."""
+        self.cut_s = self._clock()
+        hashed_bytes = self._destination.hashed_bytes
+        unopened = self.channel.statistics().get("unopened_bytes", 0) if self.channel is not None else 0
+        self.cut_bytes = hashed_bytes + (int(unopened) if hashed_bytes else 0)
 
 
 def backlog_bytes(rate_bps: float | None) -> int | None:

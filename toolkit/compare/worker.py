@@ -16,7 +16,7 @@ from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.reused_storage import receive_reusing
 from toolkit.compare.sampler import Sampler
-from toolkit.compare.timed import STREAM_NAME, TimedDestination, TimedStream, slice_bytes
+from toolkit.compare.timed import STREAM_NAME, Cut, TimedDestination, TimedStream, slice_bytes
 from toolkit.compare.worker_protocol import (
     ReceiveJob,
     SendJob,
@@ -93,9 +93,9 @@ def _receive(job: ReceiveJob) -> EndpointResult:
     try:
         report_port(listener.address.port)
         destination = TimedDestination()
-        cut: list[tuple[float, int]] = []
-        cancel = cancelled_with_stdin(lambda: cut.append((time.monotonic(), destination.hashed_bytes)))
-        channel = _accepted(listener, cancel)
+        cut = Cut(destination)
+        cancel = cancelled_with_stdin(cut.take)
+        channel = cut.channel = _accepted(listener, cancel)
         cpu_s, started_s = time.process_time(), time.monotonic()
 
         def transfer() -> TransferResult:
@@ -106,7 +106,7 @@ def _receive(job: ReceiveJob) -> EndpointResult:
             return receive_reusing(channel, job.directory, cancel)
 
         result = _measured(channel, Sampler(started_s), transfer, cpu_s, started_s)
-        return replace(result, cut_s=cut[0][0], cut_bytes=cut[0][1]) if cut else result
+        return replace(result, cut_s=cut.cut_s, cut_bytes=cut.cut_bytes)
     finally:
         listener.close()
 

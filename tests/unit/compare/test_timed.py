@@ -1,6 +1,7 @@
 """Content without an end that ends in time, and what counts of it."""
 
 import threading
+from typing import Any
 
 import pytest
 import xxhash
@@ -8,7 +9,7 @@ import xxhash
 from tests.support.sessions import channel_pair
 from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.endpoint_result import Samples
-from toolkit.compare.timed import TimedDestination, TimedStream, backlog_bytes, slice_bytes, until
+from toolkit.compare.timed import Cut, TimedDestination, TimedStream, backlog_bytes, slice_bytes, until
 from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.digest import Algorithm, algorithm_by_name
 
@@ -73,6 +74,38 @@ def test_a_session_sends_it_and_the_destination_knows_how_much_is_hashed() -> No
         thread.join()
     assert (received[0].digest, received[0].size_bytes) == (sent.digest, sent.size_bytes)
     assert destination.hashed_bytes == sent.size_bytes > 0
+
+
+class Arriving:
+    """A destination that has hashed so much, and a channel with so much of an incomplete record."""
+
+    def __init__(self, hashed_bytes: int, unopened_bytes: int | None) -> None:
+        self.hashed_bytes = hashed_bytes
+        self._statistics = {} if unopened_bytes is None else {"unopened_bytes": unopened_bytes}
+
+    def statistics(self) -> dict[str, int]:
+        return self._statistics
+
+
+@pytest.mark.parametrize(
+    ("hashed", "unopened", "counted"),
+    [(500_000, 9_000, 509_000), (500_000, None, 500_000), (0, 40, 0)],  # TCP, UDP, and a message before any content
+)
+def test_what_has_arrived_of_a_record_counts_when_the_time_is_up(
+    hashed: int, unopened: int | None, counted: int
+) -> None:
+    arriving: Any = Arriving(hashed, unopened)
+    cut = Cut(arriving, clock=lambda: 7.0)
+    cut.channel = arriving
+    cut.take()
+    assert (cut.cut_s, cut.cut_bytes) == (7.0, counted)
+
+
+def test_nothing_has_arrived_before_there_is_a_channel() -> None:
+    cut = Cut(TimedDestination(), clock=lambda: 7.0)
+    assert (cut.cut_s, cut.cut_bytes) == (None, None)
+    cut.take()
+    assert cut.cut_bytes == 0
 
 
 def test_samples_until_a_time() -> None:

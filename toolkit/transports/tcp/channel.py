@@ -145,6 +145,7 @@ class TcpChannel:
             "sndbuf_limited_ms": total("sndbuf_limited") / 1e3,
             "reordering_seen": total("reord_seen"),
             "duplicates_reported": total("dsack_dups"),
+            "unopened_bytes": sum(stream.unopened_bytes for stream in self._streams),
             "streams": count,
             "segment_bytes": min(info.get("snd_mss", 0) for info in infos),
             "send_buffer_bytes": sum(buffer_bytes(sock, socket.SO_SNDBUF) for sock in self.sockets),

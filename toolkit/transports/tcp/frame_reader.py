@@ -75,6 +75,11 @@ class FrameReader:
         """Whether there is more to read although the socket may have nothing: the rest of an opened record."""
         return self._opener is not None and self._opener.has_plaintext
 
+    @property
+    def unopened_bytes(self) -> int:
+        """How much of an incomplete record has arrived."""
+        return 0 if self._opener is None else self._opener.unopened_bytes
+
     def read_frame(self) -> bool:
         """Read a whole message or the header of an extent; False if neither has arrived.
 

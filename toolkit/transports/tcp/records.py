@@ -128,6 +128,11 @@ class RecordOpener:
         """Whether every record that has begun to arrive was read to its end."""
         return not self._unread and not self._filled_bytes
 
+    @property
+    def unopened_bytes(self) -> int:
+        """How much has arrived, in order, of a record that cannot be opened before its end is there."""
+        return max(0, self._filled_bytes - LENGTH_BYTES)
+
     def take_untrusted(self, limit: int) -> memoryview:
         """Return up to `limit` bytes of plaintext, valid until the next call; none at the end of the connection.
 

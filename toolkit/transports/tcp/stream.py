@@ -263,6 +263,11 @@ class TcpStream:
         return self._reader.has_plaintext
 
     @property
+    def unopened_bytes(self) -> int:
+        """See FrameReader."""
+        return self._reader.unopened_bytes
+
+    @property
     def extents_read(self) -> int:
         """How many frames of content were received completely."""
         return self._reader.extents_read

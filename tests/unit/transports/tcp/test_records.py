@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,17 @@ def test_the_first_record_after_a_key_update_does_not_open_under_the_old_keys(mo
 def test_keys_are_updated_well_before_2_to_the_23_records() -> None:
     assert records.RECORDS_PER_KEY * MAX_RECORD_BYTES // 16 <= 2**34
     assert records.RECORDS_PER_KEY <= 2**20
+
+
+def test_what_has_arrived_is_counted_also_within_a_record() -> None:
+    """Wherever a stream is cut, what is opened and what is not differ from it by the overhead of records only."""
+    plaintexts = [bytes(1 << 14)] * 20
+    stream = b"".join(sealed(plaintexts))
+    generator = random.Random(5)
+    for cut in [generator.randrange(len(stream)) for _ in range(50)]:
+        opener = RecordOpener(Wire(stream[:cut]).receive_into, KEYS)
+        opened_bytes = 0
+        with suppress(BlockingIOError):
+            while True:
+                opened_bytes += len(opener.take_untrusted(1 << 30))
+        assert 0 <= cut - opened_bytes - opener.unopened_bytes <= OVERHEAD * (1 + len(plaintexts)), f"cut at {cut}"
