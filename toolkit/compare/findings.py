@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from toolkit.compare.factorial import Factorial, factorial_text
+from toolkit.compare.pairs import counted_marks
 from toolkit.compare.records import UNRELIABLE, Results
 from toolkit.compare.rows import BASELINE, SHORT, YARDSTICK, Row
 from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, could_find, to_settle
@@ -170,8 +171,9 @@ def _flaws(row: Row, base: Row) -> Iterator[str]:
     if row.verified < row.trials:
         yield f"{row.transport}: {row.trials - row.verified} of {row.trials} transfers failed and count as 0."
     if row.unmarked < row.verified:
-        marks = ", ".join(row.marks)
-        yield f"{row.transport}: {row.verified - row.unmarked} of {row.trials} trials are marked {marks}."
+        marked = row.verified - row.unmarked
+        marks = counted_marks(dict(zip(row.marks, row.mark_counts, strict=True)), marked)
+        yield f"{row.transport}: {marked} of {row.trials} trials are marked {marks}."
     if row.censored:
         yield f"{row.transport}: {row.censored} more pairs, in which both transfers failed, say nothing."
 

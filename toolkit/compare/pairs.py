@@ -8,11 +8,13 @@ of either side's trials are marked, there is no claim. There is no claim either 
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
 
 from toolkit.compare import stats
+from toolkit.compare.machine_load import BUSY_SHARE
 from toolkit.compare.records import CONTROL_SUFFIX, Results, Trial
 from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_interval
 from toolkit.compare.verdict import Evidence, Intervals, reach
@@ -69,10 +71,13 @@ class PairedTrials:
         """How much more of all processors other work took from a transport than from the baseline in the same block.
 
         Negative if it took less; None if the pairs show no difference. Other work that comes at random disturbs both
-        sides alike; what comes with one of them is no property of a transport.
+        sides alike; what comes with one of them is no property of a transport. A pair of two trials on a busy machine,
+        which are marked, shows none: there other work takes what the transfer leaves, so that its share says which of
+        the two needs less.
         """
         own, base = (loads(self._trials[name]) for name in (label, self.campaign.baseline))
-        differences = [own[block] - base[block] for block in sorted(own.keys() & base.keys())]
+        pairs = [(own[block], base[block]) for block in sorted(own.keys() & base.keys())]
+        differences = [0.0 if min(pair) > BUSY_SHARE else pair[0] - pair[1] for pair in pairs]
         interval = median_interval(differences, first_look=self.campaign.first_look) if differences else None
         if interval is None or interval.low <= 0 <= interval.high:
             return None
@@ -103,8 +108,17 @@ def marked_text(trials: Sequence[Trial], whose: str = "of ") -> str | None:
     if is_mostly_sound(trials):
         return None
     marked = [trial for trial in trials if trial.is_doubtful]
-    marks = ", ".join(sorted({mark for trial in marked for mark in trial.marks}))
-    return f"{len(marked)} {whose}{len(trials)} trials marked {marks}"
+    return f"{len(marked)} {whose}{len(trials)} trials marked {counted_marks(mark_counts(marked), len(marked))}"
+
+
+def mark_counts(trials: Sequence[Trial]) -> dict[str, int]:
+    """Mark -> how many of the trials have it, in the order of the alphabet."""
+    return dict(sorted(Counter(mark for trial in trials for mark in trial.marks).items()))
+
+
+def counted_marks(counts: Mapping[str, int], count: int) -> str:
+    """The marks of `count` trials, each that only some of them have with the number of those."""
+    return ", ".join(mark if number == count else f"{mark} ({number})" for mark, number in counts.items())
 
 
 def goodput_bps(trial: Trial) -> float:

@@ -7,7 +7,7 @@ from statistics import median
 
 from toolkit.compare.drift import drift
 from toolkit.compare.explanation import Facts, explanation_of_all, facts_of, mean_split
-from toolkit.compare.pairs import PairedTrials, goodput_bps, loads
+from toolkit.compare.pairs import PairedTrials, goodput_bps, loads, mark_counts
 from toolkit.compare.paths import LINK
 from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSplit, Trial
 from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_absolute_deviation, proportion
@@ -37,6 +37,7 @@ class Row:
     end of an interval of the time where trials of the transport failed.
 
     trials, verified, unmarked: counted without the warm-up; `unmarked` is a part of `verified`
+    marks, mark_counts: of the trials, and how many of them have each
     goodput_bps, seconds: with their intervals; `deviation_bps` is the median absolute deviation
     block_ratios:     ratio in each block, in the order of time, without `censored` ones
     ratio:            goodput relative to the baseline's trial in the same block, over `pairs` of trials
@@ -110,6 +111,7 @@ class Row:
     accepted_s: float | None = None
     load_share: float | None = None
     unequal_load: float | None = None
+    mark_counts: tuple[int, ...] = ()
 
 
 def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
@@ -123,7 +125,6 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     ratios, censored = cell.pairs(label) if is_compared else ([], 0)
     facts = [each for trial in good if (each := facts_of(trial, link, setting.congestion_control)) is not None]
     why = explanation_of_all(facts) if len(facts) > 1 else "".join(trial.why for trial in good[:1])
-    first_look = cell.campaign.first_look
     audited = trials if link.kind == LINK else []
     asked_loss = link.loss if link.burst is None and "changes" not in link.link else None
     return Row(
@@ -136,9 +137,9 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         verified=len(good),
         unmarked=sum(not trial.marks for trial in good),
         is_control=label == cell.campaign.baseline + CONTROL_SUFFIX,
-        goodput_bps=_median_of_arrived(goodputs, first_look),
+        goodput_bps=_median_of_arrived(goodputs, cell.campaign.first_look),
         deviation_bps=median_absolute_deviation(goodputs) if good else None,
-        seconds=_median_of_arrived(seconds, first_look),
+        seconds=_median_of_arrived(seconds, cell.campaign.first_look),
         ratio=cell.ratio(label) if is_compared else None,
         block_ratios=tuple(ratios),
         pairs=len(ratios),
@@ -150,7 +151,8 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         because=verdict.because if verdict is not None else "",
         more_blocks=verdict.more_blocks if verdict is not None else None,
         resolution=verdict.resolution if verdict is not None else None,
-        marks=tuple(sorted({mark for trial in trials for mark in trial.marks})),
+        marks=tuple(mark_counts(trials)),
+        mark_counts=tuple(mark_counts(trials).values()),
         drift=_drift(cell, trials),
         regime=_regime(facts) if cell.campaign.time_s is None else None,
         time_split=mean_split(facts),
