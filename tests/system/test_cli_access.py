@@ -1,6 +1,7 @@
 """Admission: what receivers print, what senders must present, and every refusal, as users meet them."""
 
 import re
+import shlex
 import signal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.support.cli_process import complaint, nettool_here, receiver
 from tests.support.terminal import at_terminal
+from toolkit.channel import Address
 from toolkit.errors import ExitCode
 from toolkit.security.code_words import Code, parse_code
 
@@ -122,8 +124,11 @@ class TestAnnouncement:
     @pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1"])
     def test_on_loopback_nothing_is_asked(self, bind: str, incoming: Path) -> None:
         with receiver(incoming, "--bind", bind) as receiving:
+            command = receiving.wait_for(r"on this machine, run this command:\n  (.+)\n")[1]
+            assert command == f"nettool tcp-send FILE {shlex.quote(str(Address(bind, receiving.port)))}"
             printed = receiving.end(signal.SIGINT).stderr
-        assert printed.count("\n") == 1, printed
+        assert "code" not in printed
+        assert "this machine only" in printed
 
     def test_off_loopback_the_code_is_printed_with_the_command_of_the_sender(self, incoming: Path) -> None:
         with receiver(incoming, "--bind", "0.0.0.0") as receiving:
@@ -163,8 +168,10 @@ class TestAnnouncement:
     def test_a_key_needs_no_code_and_no_warning(self, incoming: Path, tmp_path: Path) -> None:
         key = made_key(tmp_path / "lab.key")
         with receiver(incoming, "--bind", "0.0.0.0", "--key", str(key)) as receiving:
+            receiving.wait_for(r"\n  nettool tcp-send FILE --key lab\.key \S+\n")
             printed = receiving.end(signal.SIGINT).stderr
-        assert printed.count("\n") == 1, printed
+        assert "code:" not in printed
+        assert "warning" not in printed
 
     def test_an_open_receiver_warns_unless_only_this_machine_reaches_it(self, incoming: Path) -> None:
         with receiver(incoming, "--bind", "0.0.0.0", "--open") as receiving:

@@ -41,7 +41,7 @@ from tests.support.cli_process import (
         (["--cc", "no-such-thing", "{file}"], "no-such-thing"),
         (["--streams", "0", "{file}"], "streams"),
         (["--nonsense", "{file}"], "--nonsense"),
-        ([], "HOST"),
+        ([], "a file is missing"),
     ],
 )
 def test_wrong_usage_of_send(transport: str, arguments: list[str], message: str, tmp_path: Path, file: Path) -> None:

@@ -139,9 +139,15 @@ def connect_to(*candidates: SocketAddress, options: TransportOptions = OPTIONS) 
 
 class TestErrors:
     def test_a_closed_port_is_one_line_that_says_what_to_do(self, closed_port: SocketAddress) -> None:
-        line = r"^nothing listens at host\.example:\d+ for TCP; start `nettool recv` there$"
+        line = (
+            r"^nothing listens at host\.example:\d+ for TCP: either .* does not run there, or .* for that machine only;"
+        )
         with pytest.raises(UnreachableError, match=line):
             connect_to(closed_port)
+
+    def test_on_this_machine_there_is_one_reason_only(self, closed_port: SocketAddress) -> None:
+        with pytest.raises(UnreachableError, match=r"for TCP; start `nettool recv` on this machine$"):
+            TcpTransport().connect(Address("127.0.0.1", closed_port[1][1]), OPTIONS)
 
     def test_silence_is_one_line(self, silent: SocketAddress) -> None:
         with pytest.raises(UnreachableError, match=r"^host\.example:\d+ does not answer over TCP; check the address"):

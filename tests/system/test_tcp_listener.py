@@ -489,7 +489,9 @@ def test_a_client_that_resets_before_accept_is_no_error(served: Served) -> None:
 
 def test_the_port_is_free_as_soon_as_it_is_closed() -> None:
     first = TcpTransport().listen(LOOPBACK, TransportOptions())
-    with pytest.raises(UnreachableError, match=rf"TCP port {first.address.port} is in use by another program"):
+    with pytest.raises(
+        UnreachableError, match=rf"TCP port {first.address.port} is in use by .* .process {os.getpid()}.; choose"
+    ):
         TcpTransport().listen(first.address, TransportOptions())
     first.close()
     second = TcpTransport().listen(first.address, TransportOptions())

@@ -12,7 +12,6 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
@@ -21,6 +20,7 @@ from toolkit.channel import Address
 from toolkit.cli.command import flag, number, option
 from toolkit.cli.output import print_status, print_warning
 from toolkit.cli.prompt import Terminal, user_terminal
+from toolkit.cli.reachability import reachable_address, sender_lines
 from toolkit.cli.target import DEFAULT_PORT
 from toolkit.errors import CredentialRequiredError, UsageError, printable
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
@@ -203,6 +203,19 @@ class Doorkeeper:
         code = self._codes.code if self._codes is not None else None
         if code is not None:
             self._print_code(code)
+        elif not self._quiet:
+            print_status("\n".join(self._sender_lines(bound, asks_for_code=False)))
+
+    def _sender_lines(self, bound: Address, *, asks_for_code: bool) -> Sequence[str]:
+        host = reachable_address(self._bind)
+        target = host if bound.port == DEFAULT_PORT else str(Address(host, bound.port))
+        options = ""
+        if self._arguments.key is not None:
+            options = f" --key {shlex.quote(self._arguments.key.name)}"
+        elif self._arguments.is_open and not self.is_loopback:
+            options = " --open"
+        command = f"{self._sender_command}{options} {shlex.quote(target)}"
+        return sender_lines(command, is_loopback=self.is_loopback, asks_for_code=asks_for_code)
 
     def _on_code_ended(self, code: Code, reason: CodeEnd) -> None:
         if reason is CodeEnd.WRONG_TRIES:
@@ -222,11 +235,8 @@ class Doorkeeper:
         lines = [f"code: {code}"]
         if not self._quiet:
             sessions = "one session" if uses == 1 else f"{uses} sessions"
-            host = _reachable(self._bind)
-            target = host if self._bound.port == DEFAULT_PORT else str(Address(host, self._bound.port))
             lines[0] += f" (for {sessions})"
-            lines.append("on the other machine, run this command and enter the code:")
-            lines.append(f"  {self._sender_command} {shlex.quote(target)}")
+            lines += self._sender_lines(self._bound, asks_for_code=True)
             lines += _qr_code(str(code))
         print_status("\n".join(lines))
 
@@ -288,22 +298,6 @@ def _ask_for_code(user: Terminal) -> Code | None:
         except UsageError as error:
             user.show(f"{error}\n")
     return None
-
-
-def _reachable(bind: str) -> str:
-    """Return an address at which other machines probably reach this one, or "HOST" if none is known.
-
-    Connecting a UDP socket sends nothing, but chooses the address that packets would leave from. The destinations are
-    reserved for documentation (RFC 5737, RFC 3849).
-    """
-    if bind not in ("", "0.0.0.0", "::"):
-        return bind
-    choices = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")]
-    for family, far in reversed(choices) if bind == "::" else choices[:1]:
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((far, 9))
-            return str(probe.getsockname()[0])
-    return "HOST"
 
 
 def _qr_code(text: str) -> Sequence[str]:

@@ -15,6 +15,7 @@ from toolkit.errors import UsageError
 from toolkit.units import parse_duration_ns, to_seconds
 
 DEFAULT_BIND = "127.0.0.1"
+STREAM_NAME = "stdin"
 DEFAULT_IDLE_TIMEOUT = "30s"
 DEFAULT_CONNECT_TIMEOUT = f"{DEFAULT_CONNECT_TIMEOUT_S:g}s"
 
@@ -46,7 +47,7 @@ Bind = Annotated[
     option(
         "--bind",
         metavar="ADDRESS",
-        text="Address to listen on; 0.0.0.0 or :: listens on every interface.",
+        text="Address to listen on; 0.0.0.0 is every IPv4 address of this machine, :: also every IPv6 address.",
         panel=CONNECTION,
     ),
 ]
@@ -109,7 +110,7 @@ class SendArguments:
     ] = False
     name: Annotated[
         str, option("--name", metavar="NAME", text="File name for standard input at the receiver.", panel=FILES)
-    ] = "stdin"
+    ] = STREAM_NAME
     update: Annotated[
         bool,
         flag("--update", "-u", text="Skip files that the receiver has, with the same size and time.", panel=FILES),

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import sys
+import textwrap
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -17,17 +18,42 @@ from toolkit import __version__
 from toolkit.errors import NettoolError, TransferError, printable
 
 JSON_SCHEMA = 1
+_USUAL_COLUMNS = 80
 
 
 def print_status(line: str) -> None:
     """Write one line for the user to stderr and flush it. If stderr cannot be written, the line is lost silently."""
     if sys.stderr is None:  # the parent closed it; print() would fall back to stdout
         return
+    text = line
+    if stderr_is_terminal():
+        text = "\n".join(_broken(each) for each in line.split("\n"))
     try:
-        sys.stderr.write(line + "\n")  # one write, because sessions print from their own threads
+        sys.stderr.write(text + "\n")  # one write, because sessions print from their own threads
         sys.stderr.flush()
     except (OSError, ValueError):
         sys.stderr = None
+
+
+def _broken(line: str) -> str:
+    """Return a sentence in lines that fit the terminal; a command, which is indented, and a table stay as they are."""
+    columns = _stderr_columns()
+    if len(line) <= columns or line.startswith(" "):
+        return line
+    wrapped = textwrap.wrap(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapped)
+
+
+def _stderr_columns() -> int:
+    """Return the width of the terminal. `shutil.get_terminal_size` would ask stdout, which may be a pipe."""
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):
+        return _USUAL_COLUMNS
 
 
 def print_warning(line: str) -> None:

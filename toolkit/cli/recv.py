@@ -27,6 +27,7 @@ from toolkit.cli.options import (
 )
 from toolkit.cli.output import as_nettool_error, print_json, print_status, print_traceback_if_requested
 from toolkit.cli.progress import ProgressBars, progress_bars
+from toolkit.cli.reachability import listening_lines
 from toolkit.cli.results import closing, failed_entries, failure_lines, result_fields, socket_buffer_hint, summary_line
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.security.rehearsal import rehearse
@@ -213,7 +214,7 @@ def _receive(
         try:
             bound = doorkeeper.check_bound([listener.address for listener in listeners.values()])
             if not arguments.quiet:
-                print_status(f"listening on {bound} ({', '.join(names)})")
+                print_status("\n".join(listening_lines(bound, names, is_loopback=doorkeeper.is_loopback)))
             doorkeeper.announce(bound, "send files to this machine")
             server.run()
         finally:

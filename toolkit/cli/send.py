@@ -13,6 +13,7 @@ from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import (
+    STREAM_NAME,
     ForgetPath,
     Offload,
     OffloadChoice,
@@ -24,7 +25,7 @@ from toolkit.cli.options import (
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
 from toolkit.cli.results import closing, failure_lines, result_fields, summary_line, undelivered_lines
-from toolkit.cli.target import parse_target
+from toolkit.cli.target import split_target
 from toolkit.errors import NettoolError, UsageError
 from toolkit.output_files import check_output
 from toolkit.security.credentials import Credential
@@ -106,10 +107,9 @@ def _send(
         remembers_paths=remembers_paths,
     )
     send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name, update=_comparison(arguments))
-    *sources, target = arguments.items
-    if not sources:
-        raise UsageError(f"a file or the receiver is missing: nettool {transport_name}-send FILE... HOST[:PORT]")
-    address = parse_target(target)
+    sources, address = split_target(arguments.items, f"nettool {transport_name}-send")
+    if arguments.name != STREAM_NAME and STANDARD_INPUT not in sources:
+        raise UsageError("--name names standard input, which is not sent: add - to the files, or leave --name out")
     _check_files(sources, send_options, qlog)  # before asking the user
     credential = access.credential_for(address)
     chosen = transport(transport_name)

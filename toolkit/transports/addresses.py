@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from toolkit.channel import Address
 from toolkit.errors import UnreachableError, UsageError, printable
+from toolkit.transports.port_holder import port_holder
 
 SocketAddress = tuple[int, tuple[Any, ...]]
 """A family and the address that `connect` and `bind` take in it: a numeric host, a port, and for IPv6 a scope."""
@@ -202,7 +203,13 @@ def connect_error(address: Address, kind: int, error: OSError) -> UnreachableErr
     if _lacks_scope(address):
         return _scope_error(address)
     if error.errno == errno.ECONNREFUSED:
-        return UnreachableError(f"nothing listens at {peer} for {protocol}; start `nettool recv` there")
+        reason = f"nothing listens at {peer} for {protocol}"
+        if address.is_loopback or address.host == "localhost":
+            return UnreachableError(f"{reason}; start `nettool recv` on this machine")
+        return UnreachableError(
+            f"{reason}: either `nettool recv` does not run there, or it listens for that machine only; start it there"
+            " with --bind 0.0.0.0 --dir DIR"
+        )
     if isinstance(error, TimeoutError):
         return UnreachableError(
             f"{peer} does not answer over {protocol}; check the address, firewalls, and that `nettool recv` runs there"
@@ -227,7 +234,8 @@ def bind_first(
 ) -> socket.socket:
     """Return a socket that is bound to the first usable one of the host's socket addresses.
 
-    The empty host means every address of both families: a dual-stack socket, or IPv4 alone where IPv6 is missing.
+    The empty host means every address of both families: a dual-stack socket, or IPv4 alone where IPv6 is missing. So
+    does "::", except that it needs IPv6.
 
     kind:      as for `resolve`
     configure: sets the options of a socket before it is bound
@@ -250,7 +258,8 @@ def bind_first(
             if configure is not None:
                 configure(sock)
             if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(address.host)))
+                is_every = address.host in ("", "::")
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not is_every))
             sock.bind(name)
             if finish is not None:
                 finish(sock)
@@ -273,7 +282,9 @@ def _bind_error(address: Address, kind: int, error: OSError) -> UnreachableError
     if _lacks_scope(address):
         return _scope_error(address)
     if error.errno == errno.EADDRINUSE:
-        return UnreachableError(f"{protocol} port {address.port} is in use by another program; choose one with --port")
+        return UnreachableError(
+            f"{protocol} port {address.port} is in use by {port_holder(kind, address.port)}; choose one with --port"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return UnreachableError(
             f"{protocol} port {address.port} needs root privileges; choose one above 1023 with --port"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cli.output import print_result
+from toolkit.cli.output import print_result, print_status
 from toolkit.errors import TransferError
 
 
@@ -46,3 +46,31 @@ def test_a_file_that_cannot_be_written_is_an_error(
         patch.setattr("sys.stdout", Unwritable(file.fileno(), number))
         with pytest.raises(TransferError, match=f"; {remedy}$"):
             print_result("sent 1 file")
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_a_sentence_breaks_between_words_and_a_command_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setenv("COLUMNS", "30")
+    print_status("nettool: this sentence is longer than the terminal\n  nettool tcp-send a-long-name.mkv host.example")
+    assert screen.getvalue().splitlines() == [
+        "nettool: this sentence is",
+        "  longer than the terminal",
+        "  nettool tcp-send a-long-name.mkv host.example",
+    ]
+
+
+def test_elsewhere_a_message_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    print_status("word " * 100)
+    assert stream.getvalue().count("\n") == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.channel import Address
-from toolkit.cli.target import parse_target
+from toolkit.cli.target import parse_target, split_target
 from toolkit.errors import UsageError
 
 
@@ -46,3 +46,43 @@ def test_a_file_in_place_of_the_receiver_is_recognised(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(UsageError, match="the receiver comes last"):
         parse_target(str(path))
+
+
+class TestSplitTarget:
+    """What a user meant by a command line without a receiver at its end."""
+
+    @pytest.fixture(autouse=True)
+    def _files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("film.mkv", "notes.txt"):
+            (tmp_path / name).touch()
+
+    def test_the_receiver_comes_last(self) -> None:
+        assert split_target(["film.mkv", "192.0.2.7"], "nettool tcp-send") == (["film.mkv"], Address("192.0.2.7", 9000))
+
+    @pytest.mark.parametrize(
+        ("items", "message"),
+        [
+            (["film.mkv"], "the receiver is missing: nettool tcp-send film.mkv HOST[:PORT]"),
+            (["192.0.2.7"], "a file is missing: nettool tcp-send FILE... 192.0.2.7"),
+            (["film.mkv", "notes.txt"], "notes.txt is a file: the receiver comes last, and is missing"),
+            (["192.0.2.7", "film.mkv"], "the receiver comes last: nettool tcp-send film.mkv 192.0.2.7"),
+            (["film.mkv", "192.0.2.7", "9800"], "write 192.0.2.7:9800, not 192.0.2.7 9800"),
+            (["film.mkv", "far:/srv/films"], "the receiver chooses where files go, with --dir; write far"),
+            (["film.mkv", "far:~/films"], "the receiver chooses where files go, with --dir; write far"),
+            (["film.mkv", "me@far"], "there is no user to log in as; write far"),
+        ],
+    )
+    def test_says_what_was_meant(self, items: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("socket.getaddrinfo", no_such_host)
+        with pytest.raises(UsageError) as caught:
+            split_target(items, "nettool tcp-send")
+        assert message in str(caught.value)
+
+    def test_a_machine_may_be_called_like_a_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: ["an address"])
+        assert split_target(["film.mkv", "notes.txt"], "nettool tcp-send")[1] == Address("notes.txt", 9000)
+
+
+def no_such_host(*_: object, **__: object) -> list[str]:
+    raise OSError

@@ -106,6 +106,21 @@ def test_a_name_service_that_hangs_is_given_up_at_the_timeout(monkeypatch: pytes
     answered.set()
 
 
+@pytest.mark.parametrize(("bind", "is_dual"), [("::", True), ("", True), ("::1", False)])
+def test_every_address_means_both_families(bind: str, is_dual: bool) -> None:
+    with bind_first(Address(bind, 0), socket.SOCK_STREAM) as sock:
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == (not is_dual)
+
+
+def test_a_refusal_by_another_machine_names_both_reasons() -> None:
+    refused = OSError(errno.ECONNREFUSED, "Connection refused")
+    text = str(connect_error(Address("192.0.2.7", 9000), socket.SOCK_DGRAM, refused))
+    assert "either `nettool recv` does not run there, or it listens for that machine only" in text
+    assert "--bind 0.0.0.0 --dir DIR" in text
+    text = str(connect_error(Address("127.0.0.1", 9000), socket.SOCK_DGRAM, refused))
+    assert text == "nothing listens at 127.0.0.1:9000 for UDP; start `nettool recv` on this machine"
+
+
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_that_does_not_exist_is_a_usage_error(port: int) -> None:
     with pytest.raises(UsageError, match="does not exist"):
