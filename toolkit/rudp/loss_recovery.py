@@ -236,6 +236,7 @@ class LossRecovery:
             )
         )
         path.is_window_limited = False
+        path.pacer.catch_up.on_acked(state.sent_time_ns)
 
     def _on_spurious_loss(self, acked: PacketGroup, now_ns: int) -> None:
         path, spurious = self.path, acked.spurious
@@ -282,6 +283,7 @@ class LossRecovery:
         if state.sent_time_ns > path.loss_event_ns:
             path.loss_event_ns = now_ns
             path.may_retransmit_one = True
+        path.pacer.catch_up.on_lost(state.sent_time_ns)
         path.unproven_losses = count
         path.loss_report_first = int(lost.packet_numbers[0])
         path.loss_report_sent_time_ns = state.sent_time_ns

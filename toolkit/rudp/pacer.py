@@ -9,7 +9,7 @@ quantum is then the bytes of 250 us, at most 512 KiB.
 quantum may be sent once that time has come. A late timer has earned more than one quantum, and the next send counts
 from the virtual time, not from the clock; so late timers cost no rate. This holds only while the sender waits for the
 pacer. A sender that was limited by its window, or had nothing to send, earns nothing meanwhile: no queue would have
-room for the burst.
+room for the burst. How much lateness is made up for depends on what the path's queues have taken (`CatchUp`).
 
 Read: RFC 9002 section 7.7 (pacing), draft-ietf-ccwg-bbr section 4.6.3 (send quantum).
 """
@@ -29,9 +29,10 @@ the rate times this duration."""
 _MAX_ROUND_BYTES: Final = 512 * 1024
 """Maximum per call, however late it is, so that the driver returns to receiving."""
 _CATCH_UP_NS: Final = 1_000_000
-"""Maximum lateness that is made up for: many times the usual 80 us of a timer. The bottleneck could have carried the
-burst meanwhile, so that it adds at most this delay to the queue. A whole time slice of a scheduler would be a burst
-for which shallow queues, also those of this host, have no room."""
+"""Lateness that is always made up for: many times the usual 80 us of a timer. The bottleneck could have carried the
+burst meanwhile, so that it adds at most this delay to the queue."""
+_MAX_CATCH_UP_NS: Final = 64_000_000
+"""Lateness that is made up for at most: a process among a hundred that share a processor waits for about so long."""
 _BACK_OFF_NS: Final = 250_000
 _MAX_BACK_OFF_NS: Final = 16_000_000
 """Pause after a queue of this host was full, which doubles for each time in a row. The driver may wait longer."""
@@ -39,13 +40,48 @@ _CATCH_UP_QUANTA: Final = 2
 """The same limit for low rates, at which two datagrams take longer than `_CATCH_UP_NS`."""
 
 
+class CatchUp:
+    """How much lateness of the sender the queues of the path have room for (`limit_ns`).
+
+    A process that shares its processor with many others is late by whole time slices. If it made up for 1 ms of each,
+    it would hardly send, and many small packets would cost both ends the time that they lack. A burst as long as a time
+    slice overflows a shallow queue, however, also one of this host. So the limit doubles each time a burst at the limit
+    has arrived, and halves for good if one has lost something.
+    """
+
+    def __init__(self) -> None:
+        self.limit_ns = _CATCH_UP_NS
+        self._ceiling_ns = _MAX_CATCH_UP_NS
+        self._burst_time_ns: int | None = None  # of the latest burst at the limit whose fate is not known
+
+    def on_burst(self, now_ns: int, late_ns: int) -> None:
+        """A sender is late and makes up for it."""
+        if late_ns >= self.limit_ns and self._burst_time_ns is None:
+            self._burst_time_ns = now_ns
+
+    def on_acked(self, sent_time_ns: int) -> None:
+        """A packet that was sent at this time has arrived, and the losses that this shows have been reported."""
+        if self._burst_time_ns is not None and sent_time_ns > self._burst_time_ns:
+            self._burst_time_ns = None
+            self.limit_ns = min(2 * self.limit_ns, self._ceiling_ns)
+
+    def on_lost(self, sent_time_ns: int) -> None:
+        """A packet that was sent at this time has been lost."""
+        if self._burst_time_ns is not None and sent_time_ns >= self._burst_time_ns:
+            self._burst_time_ns = None
+            self.limit_ns = self._ceiling_ns = max(self.limit_ns // 2, _CATCH_UP_NS)
+
+
 class Pacer:
     """Send at most `budget_bytes`, report it by `on_sent`, and return at `next_send_time_ns`.
 
     Acknowledgements and probes are neither paced nor reported: they are small or rare.
+
+    catch_up: is told which packets arrive and which are lost
     """
 
     def __init__(self) -> None:
+        self.catch_up = CatchUp()
         self._release_ns = 0
         self._is_waited_for = False
         self._lateness_ns = 0
@@ -66,7 +102,8 @@ class Pacer:
         quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes)
         if self._is_waited_for:
             quanta_ns = _CATCH_UP_QUANTA * quantum_bytes * 8 * _NS_PER_S / rate_bps
-            self._lateness_ns = min(late_ns, max(_CATCH_UP_NS, round(quanta_ns)))
+            self._lateness_ns = min(late_ns, max(self.catch_up.limit_ns, round(quanta_ns)))
+            self.catch_up.on_burst(now_ns, late_ns)
         self._is_waited_for = False
         earned_bytes = quantum_bytes + self._lateness_ns * rate_bps / (8 * _NS_PER_S)
         granted_bytes = min(earned_bytes, max(_MAX_ROUND_BYTES, quantum_bytes))
@@ -86,6 +123,7 @@ class Pacer:
 
     def on_local_drop(self, now_ns: int) -> None:
         """A queue of this host is full: let it drain for a moment, and do not make up for that."""
+        self.catch_up.on_lost(now_ns)
         self._release_ns = max(self._release_ns, now_ns + self._back_off_ns)
         self._back_off_ns = min(2 * self._back_off_ns, _MAX_BACK_OFF_NS)
         self._was_dropped = True

@@ -1,5 +1,6 @@
 """The pacer in virtual time: its rate is exact in the long run despite late timers, and its bursts are limited."""
 
+import itertools
 import random
 
 import pytest
@@ -124,3 +125,62 @@ def test_bytes_sent_beyond_the_budget_delay_the_next_quantum() -> None:
     pacer = Pacer()
     pacer.on_sent(0, 1_000_000, 100e6)
     assert pacer.next_send_time_ns() == 80 * MS
+
+
+class TestCatchUp:
+    """A sender at 100 Mbit/s that wakes up after a time slice of a scheduler, again and again."""
+
+    SLICE_NS = 40 * MS
+    RATE_BPS = 100e6
+
+    def burst(self, pacer: Pacer, now_ns: int) -> int:
+        """What is sent at once by a sender that has waited for its pacer, in bytes."""
+        assert pacer.budget_bytes(pacer.next_send_time_ns() - 1, self.RATE_BPS, DATAGRAM) == 0
+        total = 0
+        while sent := pacer.budget_bytes(now_ns, self.RATE_BPS, DATAGRAM):
+            pacer.on_sent(now_ns, sent, self.RATE_BPS)
+            total += sent
+        return total
+
+    def bursts(self, pacer: Pacer, count: int, capacity_bytes: float = float("inf")) -> list[int]:
+        """As many bursts, each after a slice, through a queue of this capacity that is empty before each."""
+        now_ns, sizes = SECOND, []
+        pacer.on_sent(0, DATAGRAM, self.RATE_BPS)
+        for _ in range(count):
+            sizes.append(self.burst(pacer, now_ns))
+            if sizes[-1] > capacity_bytes:
+                pacer.catch_up.on_lost(now_ns)
+            now_ns += self.SLICE_NS
+            pacer.catch_up.on_acked(now_ns - 1)
+        return sizes
+
+    def test_it_makes_up_for_whole_slices_once_the_path_has_taken_shorter_bursts(self) -> None:
+        sizes = self.bursts(Pacer(), 10)
+        slice_bytes = self.RATE_BPS / 8 * self.SLICE_NS / SECOND
+        assert sizes[0] <= 0.1 * slice_bytes
+        assert all(after <= 2 * before + 2 * DATAGRAM for before, after in itertools.pairwise(sizes[1:]))
+        assert sizes[-1] == pytest.approx(slice_bytes, rel=0.05)
+
+    def test_a_shallow_queue_overflows_once(self) -> None:
+        capacity = 60_000
+        sizes = self.bursts(Pacer(), 30, capacity)
+        assert sum(size > capacity for size in sizes) == 1
+        assert sizes[-1] >= capacity / 4
+
+    def test_a_full_queue_of_this_host_counts_as_a_loss(self) -> None:
+        pacer = Pacer()
+        self.bursts(pacer, 5)
+        limit_ns = pacer.catch_up.limit_ns
+        pacer.catch_up.on_burst(SECOND, limit_ns)
+        pacer.on_local_drop(SECOND)
+        assert pacer.catch_up.limit_ns == limit_ns // 2
+
+    def test_losses_of_what_was_sent_before_a_burst_say_nothing_about_it(self) -> None:
+        pacer = Pacer()
+        limit_ns = pacer.catch_up.limit_ns
+        pacer.catch_up.on_burst(SECOND, limit_ns)
+        pacer.catch_up.on_lost(SECOND - 1)
+        pacer.catch_up.on_acked(SECOND)
+        assert pacer.catch_up.limit_ns == limit_ns
+        pacer.catch_up.on_acked(SECOND + 1)
+        assert pacer.catch_up.limit_ns == 2 * limit_ns
