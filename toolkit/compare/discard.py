@@ -16,15 +16,9 @@ from toolkit.channel import Channel
 from toolkit.errors import ProtocolError
 from toolkit.transfer import TransferResult
 from toolkit.transfer.comparison import KnownFiles
-from toolkit.transfer.destination import (
-    ACCEPTED,
-    MISMATCHED,
-    VERIFIED,
-    IncomingFile,
-    RefusedEntryError,
-    SessionBudget,
-)
+from toolkit.transfer.destination import ACCEPTED, MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
 from toolkit.transfer.limits import ByteBudget, SessionLimits
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
@@ -52,6 +46,9 @@ class DiscardingDestination:
 
     def __init__(self) -> None:
         self._memory = _MemoryBudget()
+
+    def begin(self, resume_key: bytes | None) -> None:
+        """See Destination; nothing is left for a later session."""
 
     def accept(
         self,

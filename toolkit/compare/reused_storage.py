@@ -14,7 +14,8 @@ from pathlib import Path
 from toolkit.channel import Channel
 from toolkit.transfer import SessionLimits, TransferResult
 from toolkit.transfer.receiver import ReceiveSession
-from toolkit.transfer.storage import Storage, StoredFile
+from toolkit.transfer.storage import Storage
+from toolkit.transfer.stored_file import StoredFile
 
 
 def receive_reusing(channel: Channel, directory: str | Path, cancel: threading.Event | None = None) -> TransferResult:

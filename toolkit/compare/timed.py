@@ -17,8 +17,8 @@ from functools import cache
 from toolkit.channel import Channel
 from toolkit.compare.discard import DiscardingDestination
 from toolkit.compare.endpoint_result import Samples
-from toolkit.transfer.destination import IncomingFile, SessionBudget
 from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.sources import StreamSlice
 

@@ -2,12 +2,13 @@
 
 Two facts depend on it. ext4 and XFS map blocks by extents and allocate them late (see preallocate.py). And the files of
 /proc, /sys and their like hold what the kernel writes while they are read: their size is 0, or that of a page, and says
-nothing about the content.
+nothing about the content. At the end of this module, its errors in words.
 
 Read: linux/magic.h.
 """
 
 import ctypes
+import errno
 import os
 
 _EXTENT_MAPPED = frozenset(
@@ -66,3 +67,18 @@ def _load() -> ctypes.CDLL | None:
 
 
 _libc = _load()
+
+
+def storage_reason(error: OSError) -> str:
+    """Why the receiver cannot store an entry, in words for both users."""
+    reasons = {
+        errno.ENOSPC: "no space left on the receiver's disk",
+        errno.EDQUOT: "the receiver's disk quota is exceeded",
+        errno.EFBIG: "too large for the receiver's file system",
+        errno.EROFS: "the receiver's file system is read-only",
+        errno.EACCES: "the receiver has no permission to write there",
+        errno.EPERM: "the receiver has no permission to write there",
+        errno.ENAMETOOLONG: "its name is too long for the receiver's file system",
+        errno.EILSEQ: "the receiver's file system does not allow its name",
+    }
+    return reasons.get(error.errno or 0) or f"the receiver cannot store it ({error.strerror})"

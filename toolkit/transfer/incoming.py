@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from toolkit.errors import ProtocolError
+from toolkit.transfer.chunks import Chunks, HeldChunks, Kept
 from toolkit.transfer.comparison import KnownFiles
-from toolkit.transfer.destination import Destination, IncomingFile, SessionBudget
+from toolkit.transfer.destination import Destination
 from toolkit.transfer.digest import ZERO_HASHING, ZERO_STEP_BYTES, Algorithm
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 from toolkit.transfer.place import ReceiverPlace
@@ -34,6 +36,7 @@ class IncomingFiles:
     `write` may be called from any thread, everything else from the session's thread.
 
     limit_bytes: size of all files that are accepted, with their holes; None for no limit
+    unfinished:  files that were left to a later session
     """
 
     def __init__(self, destination: Destination, limit_bytes: int | None = None) -> None:
@@ -45,6 +48,7 @@ class IncomingFiles:
         self._early: list[tuple[int, int, bytes]] = []
         self._early_bytes = 0
         self._early_lock = threading.Lock()
+        self.unfinished: list[IncomingFile] = []
 
     @property
     def received_bytes(self) -> int:
@@ -58,9 +62,13 @@ class IncomingFiles:
         The file is None between files.
         """
         for number, file in enumerate(self._files.values()):
-            if file.entry.size_bytes is None or file.received_bytes < file.entry.content_bytes:
+            if file.entry.size_bytes is None or file.arrived_bytes < file.entry.content_bytes:
                 return number, file
         return len(self._files), None
+
+    def begin(self, resume_key: bytes | None) -> None:
+        """See Destination."""
+        self._destination.begin(resume_key)
 
     @property
     def place(self) -> ReceiverPlace | None:
@@ -87,6 +95,19 @@ class IncomingFiles:
         for file_id, offset, data in early:
             self.write(file_id, offset, memoryview(data))
         return outcomes
+
+    def held(self, count: int) -> HeldChunks:
+        """What earlier sessions have left of the last `count` entries that were offered, by their index."""
+        first_id = self._next_id - count
+        ids = (file_id for file_id in range(first_id, self._next_id) if file_id in self._files)
+        return {file_id - first_id: held for file_id in ids if (held := self._files[file_id].held)}
+
+    def compare(self, chunks: Chunks) -> Kept | None:
+        """See IncomingFile.compare; None if the file is given up, which the sender learns."""
+        file = self._offered_file(chunks.file_id)
+        if file is None:
+            return None
+        return Kept(chunks.file_id, chunks.first, file.compare(chunks.first, chunks.digests))
 
     def write(self, file_id: int, offset: int, data: memoryview) -> None:
         """See ExtentSink."""
@@ -164,13 +185,17 @@ class IncomingFiles:
         """See IncomingFile.commit."""
         file = self._files[file_id]
         outcome = file.commit()
+        if file.is_unfinished:
+            self.unfinished.append(file)
         del self._files[file_id]
         return outcome
 
     def close(self, complete: bool) -> None:
-        """End the session: discard every file that is not committed. Idempotent."""
+        """End the session: give up every file that is not committed, and leave it to a later session. Idempotent."""
         for file in self._files.values():
-            file.discard()
+            file.discard(keep=True)
+            if file.is_unfinished:
+                self.unfinished.append(file)
         self._files.clear()
         self._destination.close(complete)
 

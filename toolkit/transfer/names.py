@@ -10,6 +10,7 @@ Two rules apply to the first component only, because only that lands in the rece
 - A leading `-` turns a name into an option of `rm *`. In a directory below, `rm d/*` gives the name a prefix.
 """
 
+import hashlib
 import re
 import secrets
 
@@ -34,8 +35,13 @@ def new_partial_name() -> bytes:
     return f".nettool-{secrets.token_hex(8)}.part".encode()
 
 
+def resumable_partial_name(key: bytes, path: bytes) -> bytes:
+    """The name for a file that a later session of the sender with this resume key may go on with."""
+    return f".nettool-{hashlib.blake2b(path, key=key, digest_size=8).hexdigest()}.part".encode()
+
+
 def is_partial(name: bytes) -> bool:
-    """Whether `new_partial_name` makes such names."""
+    """Whether the two functions above make such names."""
     return _PARTIAL.fullmatch(name) is not None
 
 

@@ -37,6 +37,11 @@ class CachedFile:
             OPEN_FILES.add(self)
         return self._descriptor
 
+    def _adopt(self, descriptor: int) -> None:
+        """Take over a descriptor that is open for this file; called with `lock` held."""
+        self._descriptor = descriptor
+        OPEN_FILES.add(self)
+
     def _close(self) -> None:
         """Close the descriptor if it is open; called with `lock` held. Raises OSError of a write that failed late."""
         if self._descriptor >= 0:

@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, TransferError, VerificationError
+from toolkit.transfer.chunks import (
+    HELD_PARAMETER,
+    RESUME_KEY_BYTES,
+    RESUME_KEY_PARAMETER,
+    Chunks,
+    encode_held,
+)
 from toolkit.transfer.comparison import (
     CONTENT_PARAMETER,
     UPDATE_PARAMETER,
@@ -16,9 +23,10 @@ from toolkit.transfer.comparison import (
     KnownFiles,
     comparison_untrusted,
 )
-from toolkit.transfer.destination import Destination, IncomingFile
+from toolkit.transfer.destination import Destination
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
 from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.incoming_file import IncomingFile
 from toolkit.transfer.limits import LimitError, SessionLimits, SessionWatch
 from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
@@ -85,7 +93,7 @@ class _ReceivedGroup:
     def set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
         """Set the result of a file that was awaited."""
         index = file_id - self.first_id
-        self.results[index] = EntryResult(self.entries[index], outcome, file.size_bytes, file.digest)
+        self.results[index] = EntryResult(self.entries[index], outcome, file.size_bytes, file.digest, file.kept_bytes)
         self.missing_results -= 1
 
 
@@ -137,7 +145,7 @@ class ReceiveSession:
             raise
 
     def _receive_all(self, files: IncomingFiles) -> None:
-        """Receive until the last group has its RESULT. Unfinished files are gone when this returns or raises.
+        """Receive until the last group has its RESULT. Unfinished files are removed or kept when this ends.
 
         The peer is told of a failure after that, so that nothing is left behind if it ends this process in answer.
         """
@@ -158,6 +166,8 @@ class ReceiveSession:
         except BaseException:
             files.close(complete=False)
             raise
+        finally:
+            self._results.add_unfinished((file.entry, file.arrived_bytes) for file in files.unfinished)
         result = self._results.result
         self._endpoint.send(Done(result.files, result.size_bytes))
 
@@ -203,9 +213,13 @@ class ReceiveSession:
 
     def _handle(self, message: AnyMessage, files: IncomingFiles) -> None:
         if isinstance(message, Begin):
-            self._on_begin(message)
+            self._on_begin(message, files)
         elif isinstance(message, Offer):
             self._on_offer(message, files)
+        elif isinstance(message, Chunks):
+            kept = self._endpoint.run_alive(lambda: files.compare(message))
+            if kept is not None:
+                self._endpoint.send(kept)
         elif isinstance(message, Hole):
             files.write_hole(message)
             self._steps += 1
@@ -219,7 +233,7 @@ class ReceiveSession:
         elif isinstance(message, End) and (message.entries != self._next_id or files.awaits_digests()):
             raise ProtocolError("the sender ended the session before it sent everything that it offered")
 
-    def _on_begin(self, begin: Begin) -> None:
+    def _on_begin(self, begin: Begin, files: IncomingFiles) -> None:
         if begin.version != SESSION_VERSION:
             raise VersionError(f"session version {begin.version} at the sender, {SESSION_VERSION} at the receiver")
         self._algorithm = begin.algorithm
@@ -229,6 +243,10 @@ class ReceiveSession:
         self._totals = (begin.total_files, begin.total_bytes)
         if (begin.total_files or 0) > self._limits.max_files:
             raise self._too_many_files()
+        resume_key = begin.parameters.get(RESUME_KEY_PARAMETER)
+        if resume_key is not None and len(resume_key) != RESUME_KEY_BYTES:
+            raise ProtocolError("the sender sent a resume key of another length")
+        files.begin(resume_key)
 
     def _too_many_files(self) -> LimitError:
         return LimitError(f"a session may bring {self._limits.max_files} files (the receiver's --max-files)")
@@ -243,6 +261,8 @@ class ReceiveSession:
         decisions = self._decide(offer, files)
         place = None if offer.group else files.place
         parameters = {} if place is None else {PLACE_PARAMETER: place.encode()}
+        if held := files.held(len(offer.entries)):
+            parameters[HELD_PARAMETER] = encode_held(held)
         self._endpoint.send(Accept(offer.group, tuple(decisions), parameters))
         self._steps += 1
         self._hole_bytes += sum(entry.size_bytes - entry.content_bytes for entry in offer.entries if entry.size_bytes)

@@ -10,6 +10,7 @@ from toolkit.transfer.digest import Algorithm, ListingDigest
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import MAX_PATH_BYTES
+from toolkit.units import format_size
 
 MAX_LISTED = 1000  # undelivered entries listed for each status; a peer may offer any number of refused names
 
@@ -66,24 +67,42 @@ class UndeliveredEntry(NamedTuple):
         return f"{printable(self.name)}: {self.reason or self.status}"
 
 
+class UnfinishedEntry(NamedTuple):
+    """A file of which the receiver has kept what had arrived: a later session goes on with it.
+
+    arrived_bytes: how much of its content is verified to be there, or has just arrived
+    """
+
+    name: str
+    arrived_bytes: int
+    size_bytes: int
+
+    def __str__(self) -> str:
+        return f"{printable(self.name)}: {format_size(self.arrived_bytes)} of {format_size(self.size_bytes)}"
+
+
 @dataclass(slots=True)
 class TransferResult:
     """The result of a session, as either side sees it.
 
     files, size_bytes:  files verified under their final names, and their size with holes; directories do not count
+    resumed_bytes:      how much of that came from earlier sessions, and was not sent
     digest:             hexadecimal digest of the only file, or of the listing of several (see ListingDigest)
     unchanged:          files that the receiver had already, and that were not sent (comparison.py)
     undelivered:        entries that were not delivered, in manifest order; at most MAX_LISTED of each status
     omitted:            number of entries left out of `undelivered`, by status
+    unfinished:         at the receiver only: what a later session can go on with
     """
 
     algorithm: str
     files: int = 0
     size_bytes: int = 0
+    resumed_bytes: int = 0
     digest: str = ""
     unchanged: int = 0
     undelivered: list[UndeliveredEntry] = field(default_factory=list)
     omitted: dict[DeliveryStatus, int] = field(default_factory=dict)
+    unfinished: list[UnfinishedEntry] = field(default_factory=list)
 
     def add_undelivered(self, entry: UndeliveredEntry) -> None:
         """Record an entry that was not delivered."""
@@ -113,12 +132,16 @@ class TransferResult:
 
 
 class EntryResult(NamedTuple):
-    """The final outcome of one entry; a delivered file also has its final size and its digest."""
+    """The final outcome of one entry; a delivered file also has its final size and its digest.
+
+    kept_bytes: how much of it the receiver had from an earlier session
+    """
 
     entry: Entry
     outcome: EntryOutcome
     size_bytes: int
     digest: bytes
+    kept_bytes: int = 0
 
 
 class ResultBuilder:
@@ -135,7 +158,7 @@ class ResultBuilder:
     def add(self, entry_results: Iterable[EntryResult]) -> None:
         """Add the next entries of the manifest."""
         result = self.result
-        for entry, outcome, size_bytes, digest in entry_results:
+        for entry, outcome, size_bytes, digest, kept_bytes in entry_results:
             if outcome.status is EntryStatus.UNCHANGED:
                 result.unchanged += 1
             elif outcome.status is not EntryStatus.OK:
@@ -145,5 +168,12 @@ class ResultBuilder:
             elif digest:  # a directory has none
                 result.files += 1
                 result.size_bytes += size_bytes
+                result.resumed_bytes += kept_bytes
                 self._listing.add(entry.path, digest)
         result.digest = self._listing.hex()
+
+    def add_unfinished(self, files: Iterable[tuple[Entry, int]]) -> None:
+        """Add files that were left to a later session, and how many bytes of each are there."""
+        for entry, arrived_bytes in files:
+            name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name
+            self.result.unfinished.append(UnfinishedEntry(name, arrived_bytes, entry.size_bytes or 0))

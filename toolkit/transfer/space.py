@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from toolkit.transfer.destination import UNASKED_BYTES, IncomingFile
+from toolkit.transfer.incoming_file import UNASKED_BYTES, IncomingFile
 
 GRANT_BYTES = 1 << 26  # what a file gets at a time that needs more than its offer said
 RECOUNT_S = 0.05  # looking at every file in progress takes up to a hundredth of that

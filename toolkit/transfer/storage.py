@@ -1,11 +1,8 @@
 """The destination that writes files below a directory.
 
-A file gets its final name, from `Tree.publish` (tree.py), only when it is whole and its digest is the sender's. Until
-then it is called `.nettool-*.part`, is in the same directory and readable by its owner only; a failed session removes
-it. Holes are not written, which keeps the file sparse.
+What becomes of each file is in stored_file.py.
 """
 
-import errno
 import logging
 import os
 import stat
@@ -13,31 +10,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from toolkit.transfer.comparison import KnownFiles
-from toolkit.transfer.destination import (
-    ACCEPTED,
-    MISMATCHED,
-    TRUNCATED,
-    UNCHANGED,
-    VERIFIED,
-    IncomingFile,
-    RefusedEntryError,
-    SessionBudget,
-    storage_reason,
-)
+from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.modes import directory_mode, file_mode, process_umask
-from toolkit.transfer.names import new_partial_name, refusal_reason_untrusted
+from toolkit.transfer.names import refusal_reason_untrusted
 from toolkit.transfer.place import ReceiverPlace
 from toolkit.transfer.sources import os_error_text
-from toolkit.transfer.space import PromisedSpace, promised_space
-from toolkit.transfer.tree import REPLACED, FileKey, Tree, file_key
+from toolkit.transfer.space import promised_space
+from toolkit.transfer.stored_file import StoredFile
+from toolkit.transfer.tree import Tree
+from toolkit.transfer.unfinished import UnfinishedFile, UnfinishedFiles, needed_bytes
 
 _LOGGER = logging.getLogger(__name__)
 CHANGED_HERE = "differs from the receiver's; the receiver replaces files only with --overwrite"
-QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
 
 
 class Storage:
@@ -70,6 +59,12 @@ class Storage:
         self._umask = process_umask()
         self._space = promised_space(self._tree.device)
         self._uncreated_bytes = 0  # of accepted files
+        self._unfinished: UnfinishedFiles | None = None
+        self._claimed: dict[bytes, UnfinishedFile] = {}  # of accepted files that are not created yet
+
+    def begin(self, resume_key: bytes | None) -> None:
+        """See Destination."""
+        self._unfinished = None if resume_key is None else UnfinishedFiles(self._tree, resume_key)
 
     def accept(
         self, entries: Sequence[Entry], budget: ByteBudget, known_files: KnownFiles | None = None
@@ -86,13 +81,14 @@ class Storage:
             for index, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True))
             if entry.kind is EntryKind.FILE and outcome is ACCEPTED
         ]
-        sizes_bytes = [entries[index].content_bytes for index in accepted]
+        sizes_bytes = [self._needed_bytes(entries[index]) for index in accepted]
         fits = self._space.promise(sizes_bytes, self._tree.free_bytes)
         for index, size_bytes, does_fit in zip(accepted, sizes_bytes, fits, strict=True):
             if does_fit:
                 self._uncreated_bytes += size_bytes
             else:
                 outcomes[index] = EntryOutcome(EntryStatus.REFUSED, "no space left on the receiver's disk")
+                self._leave(self._claimed.pop(entries[index].path, None))
                 budget.give_back(entries[index].size_bytes or 0)
         return outcomes
 
@@ -101,11 +97,15 @@ class Storage:
     ) -> IncomingFile:
         """See Destination."""
         mode = file_mode(entry.mode, self._umask, self._preserve_modes)
+        claimed = self._claimed.pop(entry.path, None)
         file = self._file_type(
             self._tree, self._space, self._overwrite, self._durable, mode, entry, algorithm, budget, on_complete
         )
-        self._space.add(file, entry.content_bytes)
-        self._uncreated_bytes -= entry.content_bytes
+        if self._unfinished is not None:
+            file.resume(self._unfinished, claimed)
+        promised_bytes = needed_bytes(entry, claimed)
+        self._space.add(file, promised_bytes)
+        self._uncreated_bytes -= promised_bytes
         return file
 
     @property
@@ -115,6 +115,8 @@ class Storage:
 
     def close(self, complete: bool) -> None:
         """See Destination; a session that failed also removes the directories that it made and that are empty."""
+        while self._claimed:
+            self._leave(self._claimed.popitem()[1])
         self._space.give_back(self._uncreated_bytes)
         self._uncreated_bytes = 0
         self._tree.finish(complete)
@@ -125,6 +127,19 @@ class Storage:
                 self._tree.plain_entries,
             )
             self._tree.plain_entries = 0
+
+    def _needed_bytes(self, entry: Entry) -> int:
+        """The space that an accepted file still needs; finds what an earlier session has left of it."""
+        claimed = self._unfinished.claim(entry) if self._unfinished is not None else None
+        if claimed is not None:
+            self._claimed[entry.path] = claimed
+        return needed_bytes(entry, claimed)
+
+    def _leave(self, claimed: UnfinishedFile | None) -> None:
+        """Leave to another session what was claimed for a file that will not be created."""
+        if claimed is not None and self._unfinished is not None:
+            os.close(claimed.descriptor)
+            self._unfinished.release()
 
     def _decide(self, index: int, entry: Entry, budget: ByteBudget, known_files: KnownFiles | None) -> EntryOutcome:
         """Accept an entry, or find it unchanged; make it if it is a directory. Raises RefusedEntryError."""
@@ -154,101 +169,3 @@ class Storage:
         if is_update and not self._overwrite and stat.S_ISREG(status.st_mode):
             raise RefusedEntryError(CHANGED_HERE)
         self._tree.check_existing(status, self._overwrite)
-
-
-class StoredFile(IncomingFile):
-    """A temporary file beside its final name."""
-
-    __slots__ = ("_components", "_durable", "_identity", "_mode", "_overwrite", "_space", "_temporary", "_tree")
-
-    def __init__(
-        self,
-        tree: Tree,
-        space: PromisedSpace,
-        overwrite: bool,
-        durable: bool,
-        mode: int,
-        entry: Entry,
-        algorithm: Algorithm,
-        budget: SessionBudget,
-        on_complete: Callable[[], None],
-    ) -> None:
-        super().__init__(entry, algorithm, budget, on_complete, tree.maps_extents)
-        self._tree = tree
-        self._space = space
-        self._overwrite = overwrite
-        self._durable = durable
-        self._mode = mode
-        self._components = tuple(entry.path.split(b"/"))
-        self._temporary = b""  # created on first use
-        self._identity: FileKey | None = None
-
-    def _open(self) -> int:
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-        is_new = not self._temporary
-        if is_new:
-            self._temporary = new_partial_name()
-        try:
-            with self._tree.directory(self._components[:-1]) as parent:
-                descriptor = self._make(parent, flags) if is_new else os.open(self._temporary, flags, dir_fd=parent)
-        except RefusedEntryError as error:
-            raise OSError(0, str(error)) from None
-        identity = file_key(os.fstat(descriptor))
-        if is_new:
-            self._identity = identity
-        elif identity != self._identity:  # possible only in a directory that others may write to
-            os.close(descriptor)
-            raise OSError(0, REPLACED)
-        return descriptor
-
-    def _make(self, parent: int, flags: int) -> int:
-        """Make the temporary file in the directory with the descriptor `parent`, and open it. Raises OSError."""
-        return os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=parent)
-
-    def _grant(self, needed_bytes: int) -> None:
-        if not self._space.extend(self, needed_bytes, self._tree.free_bytes):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._ask_at_bytes = self.granted_bytes
-
-    def commits_quickly(self) -> bool:
-        """See IncomingFile.
-
-        fsync may take longer than the peer waits in silence, and so may a remote file system, which writes a file
-        back when its mode is set or when it is closed.
-        """
-        return not self._durable and self.size_bytes < QUICK_COMMIT_BYTES
-
-    def commit(self) -> EntryOutcome:
-        """See IncomingFile."""
-        try:
-            with self.lock:
-                if self.failure is not None:
-                    return EntryOutcome(EntryStatus.FAILED, self.failure)
-                descriptor = self._ensure_open()
-                if not self._is_verified():
-                    return MISMATCHED
-                stored_bytes = os.fstat(descriptor).st_size
-                if stored_bytes < self._stored_end:
-                    raise OSError(0, TRUNCATED)
-                if stored_bytes != self._size_bytes:
-                    os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
-                self._tree.apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
-                if self._durable:
-                    os.fsync(descriptor)
-                self._close()
-            self._tree.publish(self._components, self._temporary, self._overwrite, self._identity)
-            self._temporary = b""
-            return VERIFIED
-        except RefusedEntryError as error:
-            return EntryOutcome(EntryStatus.REFUSED, str(error))
-        except OSError as error:
-            self.failure = storage_reason(error)
-            return EntryOutcome(EntryStatus.FAILED, self.failure)
-        finally:
-            self.discard()
-
-    def _remove(self) -> None:
-        self._space.remove(self)
-        if self._temporary:
-            self._tree.remove((*self._components[:-1], self._temporary))
-            self._temporary = b""

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from toolkit.errors import TransferError, UsageError, printable
-from toolkit.transfer.destination import RefusedEntryError, storage_reason
-from toolkit.transfer.file_system import maps_extents
+from toolkit.transfer.destination import RefusedEntryError
+from toolkit.transfer.file_system import maps_extents, storage_reason
 from toolkit.transfer.leftovers import remove_stale
 from toolkit.transfer.modes import apply_attributes
 from toolkit.transfer.names import display_name
@@ -242,6 +242,8 @@ class Tree:
                     with self.directory(components[:-1]) as parent, contextlib.suppress(OSError):
                         os.rmdir(components[-1], dir_fd=parent)
                 with self.directory(components) as descriptor:
+                    if not complete:  # it holds something that a later session goes on with
+                        mode |= stat.S_IRWXU
                     self.apply_attributes(descriptor, mode, mtime_ns)
                     if self._durable:
                         try:

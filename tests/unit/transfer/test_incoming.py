@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.sessions import XXH3, commit, deliver, file_entry, xxh3
 from toolkit.errors import ProtocolError
-from toolkit.transfer.destination import IncomingFile
 from toolkit.transfer.incoming import MAX_EARLY_PIECES, OPTIMISTIC_BYTES, IncomingFiles
+from toolkit.transfer.incoming_file import IncomingFile
 from toolkit.transfer.messages import EntryStatus, FileDigest, Hole
 
 

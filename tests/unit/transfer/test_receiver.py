@@ -35,7 +35,7 @@ from toolkit.transfer.messages import (
     Withdraw,
     decode_untrusted,
 )
-from toolkit.transfer.storage import QUICK_COMMIT_BYTES
+from toolkit.transfer.stored_file import QUICK_COMMIT_BYTES
 
 OK = EntryOutcome(EntryStatus.OK)
 OFFER = Offer(0, (file_entry(b"a"),))

@@ -1,7 +1,7 @@
 """Free space that is promised to one file only, whoever offers it."""
 
 from tests.support.sessions import XXH3, file_entry
-from toolkit.transfer.destination import UNASKED_BYTES, IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import UNASKED_BYTES, IncomingFile, SessionBudget
 from toolkit.transfer.space import GRANT_BYTES, RECOUNT_S, PromisedSpace
 
 

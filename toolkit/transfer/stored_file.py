@@ -1,0 +1,273 @@
+"""A file that a session writes, from its temporary name to its final one.
+
+A file gets its final name, from `Tree.publish` (tree.py), only when it is whole and its digest is the sender's. Until
+then it is called `.nettool-*.part`, is in the same directory and readable by its owner only. A session that fails
+leaves a large one to the next session of the same sender (unfinished.py), and removes the others. Holes are not
+written, which keeps the file sparse.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+
+from toolkit.errors import ProtocolError
+from toolkit.transfer import preallocate
+from toolkit.transfer.chunks import CHUNK_BYTES, ChunkRange, chunk_digest
+from toolkit.transfer.destination import MISMATCHED, VERIFIED, RefusedEntryError
+from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.file_system import storage_reason
+from toolkit.transfer.incoming_file import TRUNCATED, IncomingFile, SessionBudget
+from toolkit.transfer.manifest import Entry
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.names import new_partial_name
+from toolkit.transfer.space import PromisedSpace
+from toolkit.transfer.tree import REPLACED, FileKey, Tree, file_key
+from toolkit.transfer.unfinished import MIN_UNFINISHED_BYTES, UnfinishedFile, UnfinishedFiles, needed_bytes, try_lock
+
+QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
+
+
+class StoredFile(IncomingFile):
+    """A temporary file beside its final name.
+
+    With `resume`, it may be one that an earlier session has left, and a later session may go on with it. It is then
+    locked from its beginning until it has another name, so that no two sessions write to it; the descriptor stays open.
+    """
+
+    __slots__ = (
+        "_claimed",
+        "_components",
+        "_durable",
+        "_identity",
+        "_is_full",
+        "_is_locked",
+        "_mode",
+        "_next_chunk",
+        "_overwrite",
+        "_space",
+        "_temporary",
+        "_tree",
+        "_unfinished",
+    )
+
+    def __init__(
+        self,
+        tree: Tree,
+        space: PromisedSpace,
+        overwrite: bool,
+        durable: bool,
+        mode: int,
+        entry: Entry,
+        algorithm: Algorithm,
+        budget: SessionBudget,
+        on_complete: Callable[[], None],
+    ) -> None:
+        super().__init__(entry, algorithm, budget, on_complete, tree.maps_extents)
+        self._tree = tree
+        self._space = space
+        self._overwrite = overwrite
+        self._durable = durable
+        self._mode = mode
+        self._components = tuple(entry.path.split(b"/"))
+        self._temporary = b""  # created on first use
+        self._identity: FileKey | None = None
+        self._unfinished: UnfinishedFiles | None = None
+        self._claimed: UnfinishedFile | None = None
+        self._is_locked = False
+        self._is_full = False  # the disk
+        self._next_chunk = 0  # the first that was not compared
+
+    def resume(self, unfinished: UnfinishedFiles, claimed: UnfinishedFile | None) -> None:
+        """Let a later session go on with this file, and go on with what an earlier one has left of it, if anything.
+
+        Called at once after the file was made.
+        """
+        self._unfinished = unfinished
+        if claimed is None:
+            return
+        with self.lock:
+            self._claimed = claimed
+            self._temporary, self._identity = claimed.name, claimed.identity
+            self._is_locked = True
+            self._adopt(claimed.descriptor)
+            self._may_reserve = False
+            self.granted_bytes = needed_bytes(self.entry, claimed)
+
+    @property
+    def held(self) -> tuple[ChunkRange, ...]:
+        """See IncomingFile."""
+        return () if self._claimed is None else self._claimed.held
+
+    def try_close(self) -> bool:
+        """See CachedFile; the lock of a file ends with its descriptor."""
+        return not self._is_locked and super().try_close()
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        is_new = not self._temporary
+        try:
+            with self._tree.directory(self._components[:-1]) as parent:
+                descriptor = self._create(parent, flags) if is_new else os.open(self._temporary, flags, dir_fd=parent)
+        except RefusedEntryError as error:
+            raise OSError(0, str(error)) from None
+        identity = file_key(os.fstat(descriptor))
+        if is_new:
+            self._identity = identity
+        elif identity != self._identity:  # possible only in a directory that others may write to
+            os.close(descriptor)
+            raise OSError(0, REPLACED)
+        return descriptor
+
+    def _create(self, parent: int, flags: int) -> int:
+        """Make and open the temporary file, with a lock and a name that a later session finds if possible."""
+        name = None if self._unfinished is None else self._unfinished.take_name(self.entry)
+        if self._unfinished is not None and name is not None:
+            try:
+                self._temporary = name
+                descriptor = self._make(parent, flags)
+                self._is_locked = try_lock(descriptor)
+                if self._is_locked:
+                    return descriptor
+                os.close(descriptor)  # another session has found it at once, and got the lock
+            except FileExistsError:  # another session is receiving the same file
+                pass
+            finally:
+                if not self._is_locked:
+                    self._temporary = b""
+                    self._unfinished.release()
+        self._temporary = new_partial_name()
+        return self._make(parent, flags)
+
+    def _make(self, parent: int, flags: int) -> int:
+        """Make the temporary file in the directory with the descriptor `parent`, and open it. Raises OSError."""
+        return os.open(self._temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=parent)
+
+    def _grant(self, needed_bytes: int) -> None:
+        if not self._space.extend(self, needed_bytes, self._tree.free_bytes):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._ask_at_bytes = self.granted_bytes
+
+    def write_hole(self, offset: int, length: int) -> None:
+        """See IncomingFile. The zeros are not written, so what an earlier session has left there must go."""
+        if self._claimed is not None:
+            with self.lock:
+                try:
+                    if not self._is_closed:
+                        preallocate.clear(self._ensure_open(), offset, length)
+                except OSError as error:
+                    self._fail(error)
+        super().write_hole(offset, length)
+
+    def compare(self, first: int, digests: Sequence[bytes]) -> tuple[bool, ...]:
+        """See IncomingFile."""
+        end = first + len(digests)
+        if first < self._next_chunk or not any(one.first <= first and end <= one.end for one in self.held):
+            raise ProtocolError("the peer sent digests of chunks that this end does not hold")
+        self._next_chunk = end
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        return tuple(
+            self._keep_chunk(number * CHUNK_BYTES, digest, buffer) for number, digest in enumerate(digests, first)
+        )
+
+    def _keep_chunk(self, offset: int, digest: bytes, buffer: memoryview) -> bool:
+        """Keep a chunk if it has this digest."""
+        content = buffer[: min(CHUNK_BYTES, self._size_bytes - offset)]
+        with self.lock:
+            if self._is_closed:
+                return False
+            self._digest.check_new(offset)
+            try:
+                self._read_exactly(offset, content)
+            except OSError:  # what cannot be read is sent again
+                return False
+            if chunk_digest(self._algorithm, content) != digest:
+                return False
+            self.kept_bytes += len(content)
+            self._budget.count_arrived(len(content))
+            self._stored_end = max(self._stored_end, offset + len(content))
+            try:
+                self._digest.on_data(offset, content)
+            except OSError as error:
+                self._fail(error)
+            else:
+                self._count(0)
+            return True
+
+    def commits_quickly(self) -> bool:
+        """See IncomingFile.
+
+        fsync may take longer than the peer waits in silence, and so may a remote file system, which writes a file
+        back when its mode is set or when it is closed.
+        """
+        return not self._durable and self.size_bytes < QUICK_COMMIT_BYTES
+
+    def commit(self) -> EntryOutcome:
+        """See IncomingFile."""
+        try:
+            with self.lock:
+                if self.failure is not None:
+                    return EntryOutcome(EntryStatus.FAILED, self.failure)
+                descriptor = self._ensure_open()
+                if not self._is_verified():
+                    return MISMATCHED
+                stored_bytes = os.fstat(descriptor).st_size
+                if stored_bytes < self._stored_end:
+                    raise OSError(0, TRUNCATED)
+                if stored_bytes != self._size_bytes:
+                    os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
+                self._tree.apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
+                if self._durable:
+                    os.fsync(descriptor)
+                self._hide()
+                self._close()
+            self._tree.publish(self._components, self._temporary, self._overwrite, self._identity)
+            self._temporary = b""
+            return VERIFIED
+        except RefusedEntryError as error:
+            return EntryOutcome(EntryStatus.REFUSED, str(error))
+        except OSError as error:
+            self.failure = storage_reason(error)
+            return EntryOutcome(EntryStatus.FAILED, self.failure)
+        finally:
+            self.discard(keep=self._is_full)
+
+    def _fail(self, error: OSError) -> None:
+        self._is_full = self._is_full or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        super()._fail(error)
+
+    def _hide(self) -> None:
+        """Give the file a name that no other session looks for, before its lock ends. Raises OSError."""
+        if self._is_locked:
+            name = new_partial_name()
+            with self._tree.directory(self._components[:-1]) as parent:
+                os.rename(self._temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            self._temporary = name
+            self._unlock()
+
+    def _unlock(self) -> None:
+        """Take note that the lock ends now, or that it does not matter any more."""
+        if self._is_locked and self._unfinished is not None:
+            self._is_locked = False
+            self._unfinished.release()
+
+    def _keep(self) -> bool:
+        if not self._is_locked:
+            return False
+        try:
+            status = os.fstat(self._ensure_open())
+            if status.st_blocks * 512 < MIN_UNFINISHED_BYTES:
+                return False
+            os.ftruncate(self._ensure_open(), status.st_size)  # gives back what was reserved beyond the end
+        except OSError:
+            return False
+        self._space.remove(self)
+        self._temporary = b""
+        self._unlock()
+        return True
+
+    def _remove(self) -> None:
+        self._space.remove(self)
+        if self._temporary:
+            self._tree.remove((*self._components[:-1], self._temporary))
+            self._temporary = b""
+        self._unlock()

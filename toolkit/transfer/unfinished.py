@@ -1,0 +1,131 @@
+"""The unfinished files of earlier sessions: how a session finds, locks and keeps them (docs/design.md, "Resuming").
+
+The content of an unfinished file may be anything: another process, or a crash of the machine, may have left it. It is
+used chunk by chunk, and only after the sender's digest of the chunk was compared with it.
+"""
+
+import fcntl
+import os
+import stat
+import threading
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from toolkit.transfer.chunks import MAX_HELD_RANGES, ChunkRange, whole_chunks
+from toolkit.transfer.destination import RefusedEntryError
+from toolkit.transfer.manifest import Entry
+from toolkit.transfer.names import resumable_partial_name
+from toolkit.transfer.sources import segments_of
+from toolkit.transfer.tree import FileKey, Tree, file_key
+
+MIN_UNFINISHED_BYTES: Final = 1 << 20
+"""Less is not kept: a sender sends as much before it has the receiver's answer (OPTIMISTIC_BYTES)."""
+MAX_UNFINISHED_FILES: Final = 16
+"""How many of the files that a session receives at a time a later one can go on with. Each keeps a descriptor open."""
+
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class UnfinishedFile(NamedTuple):
+    """What an earlier session has left of a file, locked by this one.
+
+    held:            the chunks that have content, which nobody has compared
+    allocated_bytes: the space that it takes
+    """
+
+    name: bytes
+    descriptor: int
+    identity: FileKey
+    held: tuple[ChunkRange, ...]
+    allocated_bytes: int
+
+
+class UnfinishedFiles:
+    """The files of one session that a later one can go on with. Thread-safe.
+
+    key: the sender's resume key
+    """
+
+    def __init__(self, tree: Tree, key: bytes) -> None:
+        self._tree = tree
+        self._key = key
+        self._lock = threading.Lock()
+        self._free = MAX_UNFINISHED_FILES
+
+    def claim(self, entry: Entry) -> UnfinishedFile | None:
+        """What is left of a file; None if nothing is, or another session uses it. The caller calls `release` later."""
+        name = self.take_name(entry)
+        if name is None:
+            return None
+        found = None
+        with suppress(OSError, RefusedEntryError):
+            found = self._open(tuple(entry.path.split(b"/"))[:-1], name, entry.size_bytes or 0)
+        if found is None:
+            self.release()
+        return found
+
+    def take_name(self, entry: Entry) -> bytes | None:
+        """The name by which a later session finds the file; None if it cannot go on. The caller calls `release`."""
+        if (entry.size_bytes or 0) < MIN_UNFINISHED_BYTES:
+            return None
+        with self._lock:
+            if not self._free:
+                return None
+            self._free -= 1
+        return resumable_partial_name(self._key, entry.path)
+
+    def release(self) -> None:
+        """A file whose name was taken, or that was claimed, is closed or has another name."""
+        with self._lock:
+            self._free += 1
+
+    def _open(self, directory: tuple[bytes, ...], name: bytes, size_bytes: int) -> UnfinishedFile | None:
+        """Open and lock a file that another session may finish or remove meanwhile. Raises OSError."""
+        with self._tree.directory(directory) as parent:
+            descriptor = os.open(name, _FLAGS, dir_fd=parent)
+            try:
+                status = os.fstat(descriptor)
+                if is_own(status) and try_lock(descriptor):
+                    identity = file_key(status)
+                    if file_key(os.stat(name, dir_fd=parent, follow_symlinks=False)) == identity:
+                        if status.st_size > size_bytes:
+                            os.ftruncate(descriptor, size_bytes)
+                        os.utime(descriptor)  # as if it were new: it is not stale while it is used (leftovers.py)
+                        held = _held_chunks(descriptor, size_bytes)
+                        return UnfinishedFile(name, descriptor, identity, held, status.st_blocks * 512)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+            return None
+
+
+def is_own(status: os.stat_result) -> bool:
+    """Whether it is a file of this user that has no other name, so that writing to it changes nothing else."""
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock a file until the descriptor is closed; whether nobody else has it, and the file system has locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def needed_bytes(entry: Entry, claimed: UnfinishedFile | None) -> int:
+    """The space that a file needs beyond what an earlier session has left of it."""
+    return max(0, entry.content_bytes - (0 if claimed is None else claimed.allocated_bytes))
+
+
+def _held_chunks(descriptor: int, size_bytes: int) -> tuple[ChunkRange, ...]:
+    """The chunks that were written, as the file system knows them: the largest ranges, if there are many."""
+    stored_bytes = min(os.fstat(descriptor).st_size, size_bytes)
+    ranges = [
+        whole_chunks(segment.offset, segment.length, size_bytes)
+        for segment in segments_of(descriptor, stored_bytes)
+        if not segment.is_hole
+    ]
+    largest = sorted((one for one in ranges if one.length), key=lambda one: -one.length)[:MAX_HELD_RANGES]
+    return tuple(sorted(largest))
