@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
     UNVERIFIED = 5
     FOUND = 6
     """`diff --fail-if` applies."""
+    INCOMPLETE = 7
+    """Everything that was sent is verified, but something in a tree was left out: a symbolic link, a device."""
     INTERRUPTED = 130
 
 

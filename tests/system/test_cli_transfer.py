@@ -67,7 +67,7 @@ def test_a_tree_arrives_and_skipped_links_are_named(transport: str, tmp_path: Pa
     with receiver(incoming, "--once") as receiving:
         sent = nettool(f"{transport}-send", "-r", tree, receiving.target)
         assert receiving.end().code == 0
-    assert sent.code == 0
+    assert sent.code == 7
     assert "300 files" in sent.stdout
     assert sent.stderr.splitlines() == ["skipped tree/link: symbolic link"]
     (tree / "link").unlink()
@@ -272,3 +272,21 @@ def test_a_second_sender_is_refused_by_a_receiver_started_with_once(tmp_path: Pa
         assert refused.code == 3
         assert "--once" in complaint(refused)
         assert receiving.end().code == 4
+
+
+def test_a_dry_run_lists_what_is_sent_and_does_not_connect(tmp_path: Path) -> None:
+    make_file(tmp_path / "tree" / "file", 100)
+    make_file(tmp_path / "tree" / "file.o", 100)
+    listed = nettool("tcp-send", "-r", "--dry-run", "--exclude", "*.o", tmp_path / "tree", "192.0.2.1")
+    assert listed.code == 0
+    assert [line.split() for line in listed.stdout.splitlines()] == [
+        ["tree/"],
+        ["100", "B", "tree/file"],
+        ["would", "send", "1", "file,", "100", "B"],
+    ]
+    (tmp_path / "tree" / "link").symlink_to("file")
+    listed = nettool("tcp-send", "-r", "-n", "--json", tmp_path / "tree", "192.0.2.1")
+    assert listed.code == 7
+    assert listed.stderr == "skipped tree/link: symbolic link\n"
+    plan = listed.object
+    assert (plan["kind"], plan["files"], plan["bytes"], plan["skipped"]) == ("dry-run", 2, 200, ["tree/link"])

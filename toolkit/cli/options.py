@@ -111,13 +111,6 @@ class SendArguments:
     name: Annotated[
         str, option("--name", metavar="NAME", text="File name for standard input at the receiver.", panel=FILES)
     ] = STREAM_NAME
-    update: Annotated[
-        bool,
-        flag("--update", "-u", text="Skip files that the receiver has, with the same size and time.", panel=FILES),
-    ] = False
-    checksum: Annotated[
-        bool, flag("--checksum", text="As --update, by size and digest instead of time.", panel=FILES)
-    ] = False
     digest: Annotated[
         DigestChoice,
         typer.Option(

@@ -26,11 +26,12 @@ from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
 from toolkit.cli.results import closing, failure_lines, result_fields, summary_line, undelivered_lines
 from toolkit.cli.target import split_target
-from toolkit.errors import NettoolError, UsageError
+from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
+from toolkit.errors import ExitCode, NettoolError, UsageError
 from toolkit.output_files import check_output
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
-from toolkit.transfer import Comparison, SendOptions, TransferResult, send
+from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import STANDARD_INPUT, check_sources
 from toolkit.transports.registry import transport
@@ -39,8 +40,12 @@ from toolkit.units import parse_rate
 
 @command
 def tcp_send(
-    arguments: SendArguments, access: CredentialArguments, tracing: TraceArguments, plaintext: Plaintext = False
-) -> None:
+    arguments: SendArguments,
+    tree: TreeArguments,
+    access: CredentialArguments,
+    tracing: TraceArguments,
+    plaintext: Plaintext = False,
+) -> int:
     """Send files over TCP to a machine that runs 'nettool recv'.
 
     The command exits with code 0 once the receiver has verified every file and stored it under its name. Everything is
@@ -50,24 +55,25 @@ def tcp_send(
     Examples:
       nettool tcp-send film.mkv notes.txt 192.0.2.7
       nettool tcp-send -r photos/ [2001:db8::7]:9001
-      nettool tcp-send -r --update photos/ [2001:db8::7]:9001
+      nettool tcp-send -r --update --exclude '*.tmp' photos/ host.example
       nettool tcp-send --cc bbr --streams 4 disk.img host.example
       tar c src | nettool tcp-send --name src.tar - host.example
       nettool tcp-send --trace-calls --simple notes.txt 127.0.0.1
     """
-    _send("tcp", arguments, access, tracing, plaintext)
+    return _send("tcp", arguments, tree, access, tracing, plaintext)
 
 
 @command
 def udp_send(
     arguments: SendArguments,
+    tree: TreeArguments,
     access: CredentialArguments,
     tracing: TraceArguments,
     plaintext: Plaintext = False,
     offload: Offload = OffloadChoice.AUTO,
     qlog: Qlog = None,
     forget_path: ForgetPath = False,
-) -> None:
+) -> int:
     """Send files over nettool's reliable protocol on UDP.
 
     The receiver runs 'nettool recv'. The command exits with code 0 once the receiver has verified every file and stored
@@ -78,23 +84,26 @@ def udp_send(
     Examples:
       nettool udp-send film.mkv 192.0.2.7
       nettool udp-send -r photos/ [2001:db8::7]:9001
+      nettool udp-send -r --dry-run --exclude build/ project host.example
       nettool udp-send --cc rate --rate 80Mbit disk.img host.example
       tar c src | nettool udp-send --name src.tar - host.example
       nettool udp-send --trace-calls --simple notes.txt 127.0.0.1
     """
-    _send("udp", arguments, access, tracing, plaintext, offload, qlog, remembers_paths=not forget_path)
+    return _send("udp", arguments, tree, access, tracing, plaintext, offload, qlog, remembers_paths=not forget_path)
 
 
 def _send(
     transport_name: str,
     arguments: SendArguments,
+    tree: TreeArguments,
     access: CredentialArguments,
     tracing: TraceArguments,
     plaintext: bool,
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
     remembers_paths: bool = False,
-) -> None:
+) -> int:
+    """The exit code."""
     transport_options = TransportOptions(
         congestion_control=arguments.cc,
         rate_bps=parse_rate(arguments.rate) if arguments.rate else None,
@@ -106,11 +115,13 @@ def _send(
         plaintext=plaintext,
         remembers_paths=remembers_paths,
     )
-    send_options = SendOptions(arguments.digest, arguments.recursive, arguments.name, update=_comparison(arguments))
+    send_options = _send_options(arguments, tree)
     sources, address = split_target(arguments.items, f"nettool {transport_name}-send")
     if arguments.name != STREAM_NAME and STANDARD_INPUT not in sources:
         raise UsageError("--name names standard input, which is not sent: add - to the files, or leave --name out")
     _check_files(sources, send_options, qlog)  # before asking the user
+    if tree.dry_run:
+        return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
     credential = access.credential_for(address)
     chosen = transport(transport_name)
 
@@ -139,10 +150,19 @@ def _send(
             for line in failure_lines(error.result):
                 print_status(line)
         raise
-    _print_outcome(arguments, result, fields)
+    return _print_outcome(arguments, result, fields)
 
 
-def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dict[str, Any]) -> None:
+def _send_options(arguments: SendArguments, tree: TreeArguments) -> SendOptions:
+    """Raises UsageError."""
+    check_tree_options(tree, arguments.recursive)
+    return SendOptions(
+        arguments.digest, arguments.recursive, arguments.name, update=tree.comparison, selection=tree.selection
+    )
+
+
+def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dict[str, Any]) -> int:
+    """Print the result of a session that has sent everything; the exit code."""
     if arguments.json:
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
@@ -150,12 +170,7 @@ def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dic
         print_result(f"sent {summary_line(fields)}")
     if not arguments.quiet:
         _print_skipped(result)
-
-
-def _comparison(arguments: SendArguments) -> Comparison | None:
-    if arguments.checksum:
-        return Comparison.DIGEST
-    return Comparison.TIME if arguments.update else None
+    return ExitCode.INCOMPLETE if result.has(DeliveryStatus.SKIPPED) else ExitCode.OK
 
 
 def _check_files(sources: Sequence[str], options: SendOptions, qlog: str | None) -> None:

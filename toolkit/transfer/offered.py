@@ -8,6 +8,7 @@ from toolkit.transfer.comparison import Comparison, digest_of, is_compared
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, Algorithm
 from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest
 from toolkit.transfer.scan import SourceEntry
+from toolkit.transfer.selection import EVERYTHING, Selection
 from toolkit.transfer.sources import SourceChangedError, Stream
 
 
@@ -22,6 +23,7 @@ class SendOptions:
     open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
     on_accepted: called when the receiver's answer to the first offer has come
     update:      how the receiver recognises files that it has already, which are not sent; None to send all
+    selection:   what of directories is sent
     """
 
     digest: str = DEFAULT_ALGORITHM
@@ -31,6 +33,7 @@ class SendOptions:
     open_stream: Callable[[Algorithm], Stream] | None = None
     on_accepted: Callable[[], None] = lambda: None
     update: Comparison | None = None
+    selection: Selection = EVERYTHING
 
 
 @dataclass(slots=True)

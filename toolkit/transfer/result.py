@@ -116,6 +116,10 @@ class TransferResult:
         """The listed undelivered entries with this status."""
         return [entry for entry in self.undelivered if entry.status == status]
 
+    def has(self, status: DeliveryStatus) -> bool:
+        """Whether some entry has this status."""
+        return status in self.omitted or any(entry.status == status for entry in self.undelivered)
+
     def summary(self, status: DeliveryStatus) -> str:
         """The first entry with this status and the number of others, as one line; "" without one."""
         entries = self.with_status(status)

@@ -1,10 +1,12 @@
 """From the sources that a user names to the entries of the offers, lazily and in a fixed order.
 
-The files of a tree come in the byte order of their paths, each directory before its content. Symbolic links inside a
-tree are not followed: they are skipped and reported, as are special files. A link that the user names as a source is
-followed, as `cp` does. source_tree.py makes sure that nothing that changes during the scan leads out of the tree.
+The files of a tree come in the byte order of their paths, each directory before its content. Special files inside a
+tree are skipped and reported, and so are symbolic links unless the user wants them (selection.py). A link that the user
+names as a source is followed, as `cp` does. source_tree.py makes sure that nothing that changes during the scan leads
+out of the tree.
 """
 
+import errno
 import os
 import stat
 import time
@@ -22,6 +24,7 @@ from toolkit.transfer.manifest import (
     EntryKind,
 )
 from toolkit.transfer.names import MAX_PATH_BYTES, display_name, is_partial
+from toolkit.transfer.selection import EVERYTHING, LinkChoice, Selection
 from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory, open_named
 from toolkit.transfer.sources import (
     CHANGED,
@@ -101,14 +104,22 @@ def totals_of(roots: Iterable[SourceRoot]) -> tuple[int, int] | tuple[None, None
     return files, size_bytes
 
 
-def scan(roots: Iterable[SourceRoot], directories: SourceDirectories, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
-    """Every entry of the roots. `on_skipped` is called with each path that is not sent; `directories` stays open."""
+def scan(
+    roots: Iterable[SourceRoot],
+    directories: SourceDirectories,
+    on_skipped: OnSkipped,
+    selection: Selection = EVERYTHING,
+) -> Iterator[SourceEntry]:
+    """Every entry of the roots that is selected.
+
+    `on_skipped` is called with each path that is selected and not sent; `directories` stays open.
+    """
     for root in roots:
         if root.path is None:
             yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None))
         elif root.status is not None and root.is_directory:
             yield SourceEntry(_directory(root.name, root.status))
-            yield from _scan_directory(SourceDirectory(directories, root.path), root.name, on_skipped)
+            yield from _scan_directory(SourceDirectory(directories, root.path), root.name, selection, on_skipped)
         elif root.status is not None:
             yield from _file(None, root.path, root.name, root.status, root.is_stream, on_skipped)
 
@@ -165,8 +176,11 @@ def _is_synthetic(path: bytes) -> bool:
         os.close(descriptor)
 
 
-def _scan_directory(root: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
+def _scan_directory(
+    root: SourceDirectory, path: bytes, selection: Selection, on_skipped: OnSkipped
+) -> Iterator[SourceEntry]:
     """The content of a directory whose path in the manifest is `path`."""
+    below = len(path) + 1
     levels = [(root, path, _names(root, path, on_skipped))]  # a stack: a tree may be deeper than Python recurses
     while levels:
         parent, path, names = levels[-1]
@@ -177,29 +191,46 @@ def _scan_directory(root: SourceDirectory, path: bytes, on_skipped: OnSkipped) -
         path = path + b"/" + name
         try:
             status = parent.status_of(name)
-            is_file = stat.S_ISREG(status.st_mode)
-            is_readable = not is_file or parent.is_readable(name)
-            is_stream = is_file and not status.st_blocks and parent.is_synthetic()
+            if selection.excludes(path[below:], stat.S_ISDIR(status.st_mode)):
+                continue
+            skipped = _skipped(parent, name, path, status)
+            is_stream = stat.S_ISREG(status.st_mode) and not status.st_blocks and parent.is_synthetic()
         except OSError as error:
-            on_skipped(SkippedEntry(path, os_error_text(error), is_failure=True))
+            on_skipped(SkippedEntry(path, _failure_text(error, selection), is_failure=True))
             continue
-        if len(path) > MAX_ENCODED_PATH_BYTES:
-            on_skipped(SkippedEntry(path, "its path is too long", is_failure=True))
-        elif stat.S_ISDIR(status.st_mode) and parent.is_received(status):
-            on_skipped(SkippedEntry(path, "the receiver stores files there", is_failure=False))
-        elif is_partial(name):
-            on_skipped(SkippedEntry(path, "an unfinished file of nettool", is_failure=False))
+        if skipped is not None:
+            on_skipped(skipped)
         elif stat.S_ISDIR(status.st_mode):
             yield SourceEntry(_directory(path, status))
             directory = parent.below(name)
             levels.append((directory, path, _names(directory, path, on_skipped)))
-        elif not is_file:
-            reason = "symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
-            on_skipped(SkippedEntry(path, reason, is_failure=False))
-        elif not is_readable:
-            on_skipped(SkippedEntry(path, "permission denied", is_failure=True))
         else:
             yield from _file(parent, name, path, status, is_stream, on_skipped)
+
+
+def _skipped(parent: SourceDirectory, name: bytes, path: bytes, status: os.stat_result) -> SkippedEntry | None:
+    """Why something in a tree is not sent; None if it is. Raises OSError."""
+    if len(path) > MAX_ENCODED_PATH_BYTES:
+        return SkippedEntry(path, "its path is too long", is_failure=True)
+    if is_partial(name):
+        return SkippedEntry(path, "an unfinished file of nettool", is_failure=False)
+    if stat.S_ISDIR(status.st_mode):
+        if parent.is_received(status):
+            return SkippedEntry(path, "the receiver stores files there", is_failure=False)
+        if parent.is_below(status):
+            return SkippedEntry(path, "a symbolic link to a directory that it is in", is_failure=True)
+    elif not stat.S_ISREG(status.st_mode):
+        reason = "symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
+        return SkippedEntry(path, reason, is_failure=False)
+    elif not parent.is_readable(name):
+        return SkippedEntry(path, "permission denied", is_failure=True)
+    return None
+
+
+def _failure_text(error: OSError, selection: Selection) -> str:
+    if selection.links is LinkChoice.FOLLOW and error.errno in (errno.ENOENT, errno.ELOOP):
+        return "a symbolic link that leads nowhere"
+    return os_error_text(error)
 
 
 def _names(directory: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> Iterator[bytes]:

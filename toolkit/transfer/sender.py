@@ -49,6 +49,7 @@ from toolkit.transfer.result import (
     UndeliveredEntry,
 )
 from toolkit.transfer.scan import OnSkipped, SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.selection import LinkChoice
 from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import Role, SessionEndpoint, SessionState
 from toolkit.transfer.source_tree import SourceDirectories
@@ -81,7 +82,7 @@ class SendSession:
         self._endpoint = SessionEndpoint(channel, Role.SENDER, cancel)
         self._totals = totals_of(self._roots)
         self._progress = SendProgress(channel, progress, self._totals)
-        self._directories = SourceDirectories()
+        self._directories = SourceDirectories(follows_links=options.selection.links is LinkChoice.FOLLOW)
         self._groups: dict[int, OfferedGroup] = {}  # groups without a RESULT, in order
         self._upcoming: deque[OfferedGroup] = deque()  # offered, and no content sent yet
         self._groups_ahead = 1 if options.update is None else UPDATE_GROUPS_AHEAD
@@ -139,7 +140,7 @@ class SendSession:
             self._wait()
 
     def _scan(self, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
-        return scan(self._roots, self._directories, on_skipped)
+        return scan(self._roots, self._directories, on_skipped, self._options.selection)
 
     def _may_meet_receiver(self) -> bool:
         """Whether the receiver may write into a directory that is sent: nothing is scanned before its first answer."""

@@ -3,7 +3,7 @@
 A user who may write to a tree can swap a directory for a link while another user, for example root, sends the tree. A
 path that the kernel resolves as one string would then lead out of it. Here each directory is opened relative to the
 descriptor of its parent, with O_NOFOLLOW (openat(2)), and files relative to such a descriptor. Only the source that
-the user names may itself be a link.
+the user names may itself be a link, unless the user asks for links to be followed.
 
 Few descriptors stay open, however deep or wide the tree: a directory is opened again, from the nearest one that is
 open, when it is needed again. It must then still be the same one.
@@ -13,6 +13,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from toolkit.transfer.file_system import is_synthetic
@@ -51,11 +52,11 @@ class SourceDirectory:
 
     def names(self) -> list[bytes]:
         """What is in the directory, sorted so that whole paths come in byte order, as `LC_ALL=C sort` has them."""
-        return self._directories.call(self, _sorted_names)
+        return self._directories.call(self, partial(_sorted_names, self._directories.follows_links))
 
     def status_of(self, name: bytes) -> os.stat_result:
-        """The status of a file or directory in this one; that of the link itself, if it is one."""
-        return self._directories.call(self, os.stat, name, follow_symlinks=False)
+        """The status of a file or directory in this one; that of a link itself, unless links are followed."""
+        return self._directories.call(self, os.stat, name, follow_symlinks=self._directories.follows_links)
 
     def is_readable(self, name: bytes) -> bool:
         """Whether this user may read a file in this directory."""
@@ -66,22 +67,35 @@ class SourceDirectory:
         place = self._directories.place
         return place is not None and (place.is_at(status) or self._directories.is_received(self))
 
+    def is_below(self, status: os.stat_result) -> bool:
+        """Whether this directory is the one with that status, or in it: a link to it would never end."""
+        directory: SourceDirectory | None = self
+        while directory is not None:
+            if directory.identity == (status.st_dev, status.st_ino):
+                return True
+            directory = directory.parent
+        return False
+
     def is_synthetic(self) -> bool:
         """See file_system.py."""
         return self._directories.call(self, _is_synthetic)
 
     def open_file(self, name: bytes) -> int:
         """Open a file in this directory, and return the descriptor. The caller checks what kind of file it is."""
-        return self._directories.call(self, os.open, name, _FILE | os.O_NOFOLLOW)
+        return self._directories.call(self, os.open, name, _FILE | self._directories.no_follow)
 
 
 class SourceDirectories:
     """The directories that a session has open, MAX_OPEN_DIRECTORIES at most. Thread-safe.
 
-    place: the mark of the receiver's directory, once it is known
+    follows_links: whether symbolic links in the tree lead to what is sent in their place
+    no_follow:     the flag for open(2) by which they do not
+    place:         the mark of the receiver's directory, once it is known
     """
 
-    def __init__(self) -> None:
+    def __init__(self, follows_links: bool = False) -> None:
+        self.follows_links = follows_links
+        self.no_follow = 0 if follows_links else os.O_NOFOLLOW
         self._lock = threading.Lock()
         self._descriptors: dict[SourceDirectory, int] = {}  # the one used last at the end
         self._is_closed = False
@@ -128,7 +142,9 @@ class SourceDirectories:
         if directory.parent is None:
             descriptor = os.open(directory.path, _DIRECTORY)
         else:
-            descriptor = os.open(directory.path, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptors[directory.parent])
+            descriptor = os.open(
+                directory.path, _DIRECTORY | self.no_follow, dir_fd=self._descriptors[directory.parent]
+            )
         status = os.fstat(descriptor)
         identity = DirectoryIdentity(status.st_dev, status.st_ino)
         if directory.identity not in (None, identity):
@@ -142,9 +158,9 @@ class SourceDirectories:
             os.close(self._descriptors.pop(next(iter(self._descriptors))))
 
 
-def _sorted_names(dir_fd: int) -> list[bytes]:
+def _sorted_names(follows_links: bool, dir_fd: int) -> list[bytes]:
     with os.scandir(dir_fd) as found:
-        keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=False) for one in found}
+        keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=follows_links) for one in found}
     return sorted(keys, key=lambda name: name + b"/" * keys[name])
 
 
