@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from toolkit.compare.conditions import TrialConditions, counted_settings
 from toolkit.compare.factorial import designs, factorials, judged_effects, mixes_factors
 from toolkit.compare.findings import PathVerdict, path_verdict
 from toolkit.compare.pairs import PairedTrials
@@ -69,9 +70,8 @@ class Summary:
         campaign = self.results.campaign
         left_out = [f"{label} was left out: {reason}." for label, reason in campaign.left_out.items()]
         mixed = mixes_factors(campaign)
-        if not mixed:
-            return left_out
-        return [*left_out, _MIXED.format(mixed=" and ".join(mixed), baseline=campaign.baseline)]
+        warned = [_MIXED.format(mixed=" and ".join(mixed), baseline=campaign.baseline)] if mixed else []
+        return [*left_out, *warned, *_changed_conditions(self.results)]
 
 
 def summarise(results: Results) -> Summary:
@@ -97,6 +97,21 @@ def judging(campaign: Campaign) -> list[str]:
     control = _CONTROL.format(margin=margin) if is_controlled else _NO_CONTROL
     verdicts = _VERDICTS.format(comparisons=campaign.comparison_count, margin=margin, control=control)
     return [_FIGURES, verdicts, *([_FACTORIALS] if designs(campaign) else [])]
+
+
+def _changed_conditions(results: Results) -> list[str]:
+    """Settings that were not the same in all trials of a transport on a path, as sentences."""
+    by_row: dict[tuple[str, str], list[TrialConditions]] = {}
+    for trial in results.trials:
+        if trial.conditions is not None and trial.block >= 0:
+            by_row.setdefault((trial.transport, trial.path), []).append(trial.conditions)
+    lines = []
+    for (transport, path), conditions in by_row.items():
+        for name, texts in counted_settings(conditions).items():
+            if len(texts) > 1:
+                counted = ", ".join(f"{text} ({count} of {len(conditions)})" for text, count in texts.items())
+                lines.append(f"{transport}, {path}: the trials had different conditions: {name} {counted}.")
+    return lines
 
 
 def plain(record: Any) -> dict[str, object]:

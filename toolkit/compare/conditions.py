@@ -4,6 +4,8 @@ Two campaigns, or two transports, are comparable only under the same conditions;
 line. docs/data-format.md describes the record.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from toolkit.compare.device import DeviceSettings
@@ -66,3 +68,45 @@ def socket_settings(endpoint: EndpointResult) -> SocketSettings | None:
         receive_offload=flag("receive_offload"),
     )
     return found if found != SocketSettings() else None
+
+
+def settings_in_words(conditions: TrialConditions) -> dict[str, str]:
+    """Name -> text, of the settings that are the same from trial to trial unless something changed them.
+
+    Not among them: buffers, which the kernel tunes in the course of a transfer, and the load.
+    """
+    sender, device = conditions.sender or SocketSettings(), conditions.device
+    offloads = {"UDP_SEGMENT": sender.segmentation_offload, "UDP_GRO": _receiver(conditions).receive_offload}
+    found = {
+        "segment": f"{sender.segment_bytes:,} bytes" if sender.segment_bytes is not None else None,
+        "ECN": _on(sender.ecn),
+        "UDP offload": _list(offloads) if sender.segmentation_offload is not None else None,
+        "TCP metrics": conditions.tcp_metrics,
+    }
+    if device is not None:
+        found["queue of the device"] = device.qdisc
+        found["MTU"] = f"{device.mtu_bytes:,} bytes" if device.mtu_bytes is not None else None
+        found["offloads of the device"] = _list(device.offloads) if device.offloads else None
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def counted_settings(conditions: Iterable[TrialConditions]) -> Mapping[str, Mapping[str, int]]:
+    """Name of a setting -> each text that trials have for it, and how many do, the most frequent first."""
+    counted: dict[str, Counter[str]] = {}
+    for each in conditions:
+        for name, text in settings_in_words(each).items():
+            counted.setdefault(name, Counter())[text] += 1
+    return {name: dict(texts.most_common()) for name, texts in counted.items()}
+
+
+def _receiver(conditions: TrialConditions) -> SocketSettings:
+    return conditions.receiver or SocketSettings()
+
+
+def _on(flag: bool | None) -> str | None:
+    return None if flag is None else "on" if flag else "off"
+
+
+def _list(flags: Mapping[str, bool | None]) -> str:
+    """The names of those that are on."""
+    return ", ".join(name for name, flag in flags.items() if flag) or "none"

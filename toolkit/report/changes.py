@@ -6,8 +6,8 @@ from toolkit.compare.comparison import plain
 from toolkit.compare.diff import MIN_TRIALS, ONLY_NEW, ONLY_OLD, CellChange
 from toolkit.compare.verdict import FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
 from toolkit.errors import printable
+from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, ratio_with_interval
-from toolkit.report.tables import Cell, Column, Table
 from toolkit.report.terminal import fitted, wrapped
 from toolkit.units import format_rate
 

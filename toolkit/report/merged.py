@@ -6,8 +6,8 @@ from toolkit.compare.comparison import Summary, plain
 from toolkit.compare.merge import MergedRow
 from toolkit.compare.verdict import INCONCLUSIVE, NO_CLAIM
 from toolkit.errors import printable
+from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, ratio_with_interval
-from toolkit.report.tables import Cell, Column, Table
 from toolkit.report.terminal import fitted, wrapped
 from toolkit.report.text import names, started_text
 from toolkit.units import format_ratio

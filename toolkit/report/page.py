@@ -26,12 +26,13 @@ from toolkit.compare.rows import Row
 from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
 from toolkit.report import drawing, text
+from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.drawing import Picture
 from toolkit.report.forest import SIGNS, forest
 from toolkit.report.html import Html, element, join
 from toolkit.report.labels import label
 from toolkit.report.plots import pictures
-from toolkit.report.tables import Cell, Column, Table, imported_tables, tables
+from toolkit.report.tables import imported_tables, tables
 from toolkit.units import format_size
 
 OPTION, MARK = "--html", b"<title>nettool: "

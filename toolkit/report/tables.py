@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Protocol, TypeVar
 
 from toolkit.compare.comparison import Summary
 from toolkit.compare.records import BackgroundFlowResult, DirectionAudit, Probe, Results, Trial
@@ -16,6 +15,19 @@ from toolkit.compare.rows import Row, RowDelay
 from toolkit.compare.stats import Estimate
 from toolkit.compare.verdict import INCONCLUSIVE
 from toolkit.errors import printable
+from toolkit.report.cells import (
+    EMPTY,
+    Cell,
+    Column,
+    Columns,
+    Table,
+    build,
+    figure_cell,
+    key_columns,
+    number_cell,
+    text_cell,
+)
+from toolkit.report.conditions import conditions_table
 from toolkit.report.labels import (
     NOTHING,
     REASONS,
@@ -30,52 +42,6 @@ from toolkit.report.labels import (
 )
 from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
 
-Value = float | str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of a table.
-
-    value:   the sort key: a number, the text itself, or None if there is no figure
-    verdict: in a verdict column, the verdict without its reason; else ""
-    """
-
-    text: str
-    value: Value
-    verdict: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """`is_figure`: numbers, aligned right. `is_prose`: sentences, which may take several lines."""
-
-    title: str
-    is_figure: bool = False
-    is_prose: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """`name` is SPEED or one of the constants below it; `note` says how to read the table.
-
-    Each row has one cell for each column.
-    """
-
-    name: str
-    title: str
-    note: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-
-    @property
-    def without_prose(self) -> "Table":
-        """The table without its columns of sentences."""
-        kept = [n for n, column in enumerate(self.columns) if not column.is_prose]
-        rows = [[row[n] for n in kept] for row in self.rows]
-        return Table(self.name, self.title, self.note, [self.columns[n] for n in kept], rows)
-
-
 SPEED = "speed"
 REASON = "reasons"
 COST = "cost"
@@ -83,23 +49,6 @@ OTHER_TRAFFIC = "other-traffic"
 ACCOUNTING = "accounting"
 PROBES = "probes"
 TROUBLE = "trouble"
-
-
-class _Keyed(Protocol):
-    @property
-    def path(self) -> str: ...
-    @property
-    def payload_bytes(self) -> int: ...
-    @property
-    def transport(self) -> str: ...
-
-
-_Item = TypeVar("_Item")
-_KeyedItem = TypeVar("_KeyedItem", bound=_Keyed)
-_Columns = list[tuple[Column, Callable[[_Item], Cell]]]
-"""Each column with the function that makes its cell from a row of data."""
-
-_EMPTY = Cell(NOTHING, None)
 
 
 def tables(summary: Summary) -> list[Table]:
@@ -111,6 +60,7 @@ def tables(summary: Summary) -> list[Table]:
         _cost(rows),
         _other_traffic(rows),
         _accounting(results, rows),
+        conditions_table(results),
         _probes(results),
         _trouble(results),
     ]
@@ -123,7 +73,7 @@ def imported_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
-    columns: _Columns[Row] = [
+    columns: Columns[Row] = [
         (Column("verdict"), lambda row: Cell(verdict_words(row), verdict_words(row), row.verdict)),
         (Column("goodput", True), _goodput),
         (Column("95% interval of goodput", True), lambda row: _estimate(row.goodput_bps, _rate_interval)),
@@ -131,8 +81,8 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
         (Column("95% interval of ratio", True), lambda row: _estimate(row.ratio, ratio_interval)),
         (Column("time", True), lambda row: _estimate(row.seconds, lambda e: format_seconds(e.value))),
         (Column("verified", True), lambda row: Cell(f"{row.verified}/{row.trials}", row.verified)),
-        (Column("marks"), lambda row: _text(", ".join(printable(mark) for mark in row.marks))),
-        (Column("why", is_prose=True), lambda row: _text(printable(row.why, 400))),
+        (Column("marks"), lambda row: text_cell(", ".join(printable(mark) for mark in row.marks))),
+        (Column("why", is_prose=True), lambda row: text_cell(printable(row.why, 400))),
     ]
     if baseline is None:
         columns = [(column, make) for column, make in columns if column.title != "verified"]
@@ -149,52 +99,52 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
         note += f" {printable(mark)}: {mark_meaning(mark)}."
     if marks:
         note += " If more than a fifth of the trials are marked, nothing is claimed."
-    return _build(SPEED, "Goodput and verdicts", note, [*_keys(rows), *columns], rows)
+    return build(SPEED, "Goodput and verdicts", note, [*key_columns(rows), *columns], rows)
 
 
 def verdict_table(summary: Summary) -> Table:
     """What decides, in as few columns as a terminal has room for: SPEED has the rest."""
     rows, baseline = summary.rows, label(summary.results.campaign.baseline)
-    columns: _Columns[Row] = [
+    columns: Columns[Row] = [
         (Column("goodput", True), _goodput),
         (Column(f"x {baseline} [95% interval]", True), _ratio_with_interval),
-        (Column("verdict"), lambda row: _text(short_verdict(row))),
+        (Column("verdict"), lambda row: text_cell(short_verdict(row))),
     ]
-    return _build(SPEED, "Goodput and verdicts", "", [*_keys(rows), *columns], rows)
+    return build(SPEED, "Goodput and verdicts", "", [*key_columns(rows), *columns], rows)
 
 
 def _reasons(rows: Sequence[Row]) -> Table:
     timed = [row for row in rows if row.time_split and row.seconds]
-    columns: _Columns[Row] = [
-        (Column("connected", True), lambda row: _formatted(row.connect_s, format_seconds)),
-        (Column("accepted", True), lambda row: _formatted(row.accepted_s, format_seconds)),
+    columns: Columns[Row] = [
+        (Column("connected", True), lambda row: figure_cell(row.connect_s, format_seconds)),
+        (Column("accepted", True), lambda row: figure_cell(row.accepted_s, format_seconds)),
         (Column("time", True), lambda row: Cell(format_seconds(_total_s(row)), _total_s(row))),
         (Column("95% interval", True), lambda row: _estimate(row.seconds, lambda e: seconds_interval(e.interval))),
         *((Column(name, True), partial(_share, key=key)) for key, name in REASONS.items()),
-        (Column("regime"), lambda row: _text(row.regime or "")),
+        (Column("regime"), lambda row: text_cell(row.regime or "")),
     ]
     note = "Connected: until connection and keys were there; accepted: until the receiver had accepted the offer. "
     note += "The shares are means over the trials of which there are at least 20 samples. "
     note += "Regime: a short transfer spends most of its time on handshake, ramp-up and tail."
-    return _build(REASON, "Where the time went", note, [*_keys(rows), *columns], timed)
+    return build(REASON, "Where the time went", note, [*key_columns(rows), *columns], timed)
 
 
 def _cost(rows: Sequence[Row]) -> Table:
-    columns: _Columns[Row] = [
-        (Column("resent", True), lambda row: _number(row.retransmitted_packets, "{:.0f}")),
-        (Column("per lost", True), lambda row: _formatted(row.resent_per_lost, format_ratio)),
-        (Column("CPU, sender", True), lambda row: _number(row.sender_cpu_s_per_gb, "{:.2f}")),
-        (Column("CPU, receiver", True), lambda row: _number(row.receiver_cpu_s_per_gb, "{:.2f}")),
-        (Column("memory, sender", True), lambda row: _formatted(row.sender_peak_memory_bytes, format_size)),
-        (Column("memory, receiver", True), lambda row: _formatted(row.receiver_peak_memory_bytes, format_size)),
-        (Column("wire bytes per byte", True), lambda row: _number(row.wire_bytes_per_payload_byte, "{:.3f}")),
+    columns: Columns[Row] = [
+        (Column("resent", True), lambda row: number_cell(row.retransmitted_packets, "{:.0f}")),
+        (Column("per lost", True), lambda row: figure_cell(row.resent_per_lost, format_ratio)),
+        (Column("CPU, sender", True), lambda row: number_cell(row.sender_cpu_s_per_gb, "{:.2f}")),
+        (Column("CPU, receiver", True), lambda row: number_cell(row.receiver_cpu_s_per_gb, "{:.2f}")),
+        (Column("memory, sender", True), lambda row: figure_cell(row.sender_peak_memory_bytes, format_size)),
+        (Column("memory, receiver", True), lambda row: figure_cell(row.receiver_peak_memory_bytes, format_size)),
+        (Column("wire bytes per byte", True), lambda row: number_cell(row.wire_bytes_per_payload_byte, "{:.3f}")),
     ]
     note = "Medians over verified trials. CPU: seconds of user and system time for 10^9 bytes of payload. Memory: peak "
     note += "resident set. Resent: packets, and those for each packet that the link lost, over all trials. Wire bytes: "
     note += "IP packets in both directions, for each byte of payload."
     figures = ("sender_cpu_s_per_gb", "retransmitted_packets")
     known = [row for row in rows if row.verified or any(getattr(row, name) is not None for name in figures)]
-    return _build(COST, "Cost, with CPU in seconds per gigabyte", note, [*_keys(rows), *columns], known)
+    return build(COST, "Cost, with CPU in seconds per gigabyte", note, [*key_columns(rows), *columns], known)
 
 
 def _other_traffic(rows: Sequence[Row]) -> Table:
@@ -210,13 +160,13 @@ def _other_traffic(rows: Sequence[Row]) -> Table:
         ("slow-down", lambda flow: flow.slow_down, lambda value: f"{format_ratio(value)} x"),
         ("Jain's index", lambda flow: flow.jain, lambda value: f"{value:.3f}"),
     ]
-    columns: _Columns[Row] = [
+    columns: Columns[Row] = [
         *((Column(title, True), partial(_delay, value=value)) for title, value in delays),
         *((Column(title, True), partial(_competition, value=value, form=form)) for title, value, form in competitions),
     ]
     note = "RTT of a ping before and during the transfer: the difference is the queue that the transfer builds. "
     note += "The other flow is a TCP flow that shares the path. Jain's index is 1 if both flows get the same goodput."
-    return _build(OTHER_TRAFFIC, "Effect on other traffic", note, [*_keys(rows), *columns], known)
+    return build(OTHER_TRAFFIC, "Effect on other traffic", note, [*key_columns(rows), *columns], known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +201,10 @@ def _accounting(results: Results, rows: Sequence[Row]) -> Table:
         ("dropped by a host", lambda audit: audit.dropped_by_host),
         ("received", lambda audit: audit.received),
     ]
-    columns: _Columns[_AuditGroup] = [
+    columns: Columns[_AuditGroup] = [
         *((Column(title, True), partial(_median_count, count=count)) for title, count in counts),
-        (Column("balance", True), lambda group: _number(max((a.balance for a in group.audits), key=abs), "{:.0f}")),
-        (Column("loss asked for", True), lambda group: _formatted(group.row.asked_loss, format_fraction)),
+        (Column("balance", True), lambda group: number_cell(max((a.balance for a in group.audits), key=abs), "{:.0f}")),
+        (Column("loss asked for", True), lambda group: figure_cell(group.row.asked_loss, format_fraction)),
         (Column("loss seen", True), lambda group: _estimate(group.row.link_loss, _share_of)),
         (Column("95% interval", True), lambda group: _estimate(group.row.link_loss, _share_interval)),
     ]
@@ -264,7 +214,7 @@ def _accounting(results: Results, rows: Sequence[Row]) -> Table:
         "packet is accounted for. Loss is that of the link over all trials, without drops of its queue; its interval "
     )
     note += "is that of independent losses."
-    return _build(ACCOUNTING, "Packet accounting", note, [*_keys(groups), *columns], groups)
+    return build(ACCOUNTING, "Packet accounting", note, [*key_columns(groups), *columns], groups)
 
 
 def _share_of(estimate: Estimate) -> str:
@@ -278,66 +228,42 @@ def _share_interval(estimate: Estimate) -> str:
 
 
 def _probes(results: Results) -> Table:
-    columns: _Columns[Probe] = [
-        (Column("path"), lambda probe: _text(label(probe.path))),
-        (Column("rate", True), lambda probe: _formatted(probe.rate_bps, format_rate)),
+    columns: Columns[Probe] = [
+        (Column("path"), lambda probe: text_cell(label(probe.path))),
+        (Column("rate", True), lambda probe: figure_cell(probe.rate_bps, format_rate)),
         (
             Column("RTT, median", True),
-            lambda probe: _formatted(probe.rtt_ms.median if probe.rtt_ms else None, _format_ms),
+            lambda probe: figure_cell(probe.rtt_ms.median if probe.rtt_ms else None, _format_ms),
         ),
-        (Column("RTT, p99", True), lambda probe: _formatted(probe.rtt_ms.p99 if probe.rtt_ms else None, _format_ms)),
-        (Column("loss", True), lambda probe: _formatted(probe.loss, format_fraction)),
-        (Column("emulator's CPU", True), lambda probe: _formatted(probe.emulator_cpu_share, lambda v: f"{v:.0%}")),
-        (Column("as specified"), lambda probe: _text("" if probe.is_met is None else "yes" if probe.is_met else "no")),
-        (Column("details", is_prose=True), lambda probe: _text(printable(probe.text, 400))),
+        (Column("RTT, p99", True), lambda probe: figure_cell(probe.rtt_ms.p99 if probe.rtt_ms else None, _format_ms)),
+        (Column("loss", True), lambda probe: figure_cell(probe.loss, format_fraction)),
+        (Column("emulator's CPU", True), lambda probe: figure_cell(probe.emulator_cpu_share, lambda v: f"{v:.0%}")),
+        (
+            Column("as specified"),
+            lambda probe: text_cell("" if probe.is_met is None else "yes" if probe.is_met else "no"),
+        ),
+        (Column("details", is_prose=True), lambda probe: text_cell(printable(probe.text, 400))),
     ]
     note = "Each path, measured before the first transfer."
-    return _build(PROBES, "Measured paths", note, columns, results.probes)
+    return build(PROBES, "Measured paths", note, columns, results.probes)
 
 
 def _trouble(results: Results) -> Table:
     bad = [trial for trial in results.trials if trial.error or trial.marks]
-    columns: _Columns[Trial] = [
+    columns: Columns[Trial] = [
         (Column("trial", True), lambda trial: Cell(str(trial.position + 1), trial.position)),
         (
             Column("block", True),
             lambda trial: Cell("warm-up" if trial.block < 0 else str(trial.block + 1), trial.block),
         ),
-        (Column("marks"), lambda trial: _text(", ".join(printable(mark) for mark in trial.marks))),
-        (Column("error", is_prose=True), lambda trial: _text(printable(trial.error or "", 400))),
+        (Column("marks"), lambda trial: text_cell(", ".join(printable(mark) for mark in trial.marks))),
+        (Column("error", is_prose=True), lambda trial: text_cell(printable(trial.error or "", 400))),
     ]
     note = (
         "In a verdict, a failed transfer has a goodput of 0 and a marked one counts as measured. If more than a fifth "
     )
     note += "of either side's trials are marked, nothing is claimed."
-    return _build(TROUBLE, "Failed or marked trials", note, [*_keys(bad), *columns], bad)
-
-
-def _build(name: str, title: str, note: str, columns: _Columns[_Item], items: Sequence[_Item]) -> Table:
-    """Make the cells and leave out the columns that are empty in every row."""
-    rows = [[make(item) for _, make in columns] for item in items]
-    kept = [number for number in range(len(columns)) if any(row[number].text != NOTHING for row in rows)]
-    return Table(name, title, note, [columns[n][0] for n in kept], [[row[n] for n in kept] for row in rows])
-
-
-def _keys(items: Sequence[_KeyedItem]) -> _Columns[_KeyedItem]:
-    """Path, size and transport. A size that all items share is in the caption instead."""
-    keys: _Columns[_KeyedItem] = [(Column("path"), lambda item: _text(label(item.path)))]
-    if len({item.payload_bytes for item in items}) > 1:
-        keys.append((Column("size", True), lambda item: _formatted(item.payload_bytes, format_size)))
-    return [*keys, (Column("transport"), lambda item: _text(label(item.transport)))]
-
-
-def _text(text: str) -> Cell:
-    return Cell(text, text) if text and text != NOTHING else _EMPTY
-
-
-def _number(value: float | None, form: str) -> Cell:
-    return _EMPTY if value is None else Cell(form.format(value), value)
-
-
-def _formatted(value: float | None, form: Callable[[float], str]) -> Cell:
-    return _EMPTY if value is None else Cell(form(value), value)
+    return build(TROUBLE, "Failed or marked trials", note, [*key_columns(bad), *columns], bad)
 
 
 def _format_ms(value: float) -> str:
@@ -349,7 +275,7 @@ def _rate_interval(estimate: Estimate) -> str:
 
 
 def _estimate(estimate: Estimate | None, form: Callable[[Estimate], str]) -> Cell:
-    return _EMPTY if estimate is None else Cell(form(estimate), estimate.value)
+    return EMPTY if estimate is None else Cell(form(estimate), estimate.value)
 
 
 def _goodput(row: Row) -> Cell:
@@ -368,17 +294,17 @@ def _total_s(row: Row) -> float:
 
 def _share(row: Row, key: str) -> Cell:
     seconds, total = row.time_split.by_kind()[key] if row.time_split is not None else 0.0, _total_s(row)
-    return Cell(f"{seconds / total:.0%}", seconds / total) if seconds and total else _EMPTY
+    return Cell(f"{seconds / total:.0%}", seconds / total) if seconds and total else EMPTY
 
 
 def _delay(row: Row, value: Callable[[RowDelay], float]) -> Cell:
-    return _EMPTY if row.delay_ms is None else _formatted(value(row.delay_ms), _format_ms)
+    return EMPTY if row.delay_ms is None else figure_cell(value(row.delay_ms), _format_ms)
 
 
 def _competition(row: Row, value: Callable[[BackgroundFlowResult], float], form: Callable[[float], str]) -> Cell:
-    return _EMPTY if row.competition is None else _formatted(value(row.competition), form)
+    return EMPTY if row.competition is None else figure_cell(value(row.competition), form)
 
 
 def _median_count(group: _AuditGroup, count: Callable[[DirectionAudit], int | None]) -> Cell:
     counts = [number for audit in group.audits if (number := count(audit)) is not None]
-    return _number(median(counts) if counts else None, "{:.0f}")
+    return number_cell(median(counts) if counts else None, "{:.0f}")

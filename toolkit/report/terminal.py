@@ -10,8 +10,8 @@ from textwrap import fill
 
 from tabulate import tabulate
 
+from toolkit.report.cells import Table
 from toolkit.report.labels import NOTHING
-from toolkit.report.tables import Table
 
 LINED = ("simple", "plain")
 """Formats in which each row is one line, below the lines of the header."""

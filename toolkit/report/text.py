@@ -23,8 +23,9 @@ from toolkit.compare.rows import Row
 from toolkit.compare.stats import MIN_SAMPLES
 from toolkit.compare.verdict import least_blocks
 from toolkit.errors import printable
+from toolkit.report.cells import Table
 from toolkit.report.labels import MAX_COLUMNS, REASONS, label
-from toolkit.report.tables import COST, SPEED, TROUBLE, Table, imported_tables, tables, verdict_table
+from toolkit.report.tables import COST, SPEED, TROUBLE, imported_tables, tables, verdict_table
 from toolkit.report.terminal import fitted, wrapped
 from toolkit.units import format_seconds, format_size
 

@@ -9,7 +9,8 @@ from toolkit.compare.comparison import summarise
 from toolkit.compare.records import MARKS, Results, TrialCost
 from toolkit.compare.stats import Interval
 from toolkit.report import labels
-from toolkit.report.tables import ACCOUNTING, COST, OTHER_TRAFFIC, PROBES, REASON, SPEED, TROUBLE, Table, tables
+from toolkit.report.cells import Table
+from toolkit.report.tables import ACCOUNTING, COST, OTHER_TRAFFIC, PROBES, REASON, SPEED, TROUBLE, tables
 from toolkit.units import format_ratio
 
 
