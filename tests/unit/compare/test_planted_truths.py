@@ -6,80 +6,31 @@ of a fixed number of blocks (`--repeat`) have the same tests where they differ.
 The seed is in every message. There are so many campaigns that a rate beyond its bound is not chance.
 """
 
-from collections import Counter
 from dataclasses import replace
-from functools import partial
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from tests.support.noise import BASELINE, CONTROL, NOISES, RIVAL, Logs, log_goodputs
+from tests.support.noise import BASELINE, NOISES, RIVAL, Logs, log_goodputs
+from tests.support.planted_truths import CAMPAIGNS, MOST, NEGLIGIBLE, PILOT, SEED, evidence, verdicts, words
 from toolkit.compare.looks import look_after
-from toolkit.compare.plan import pilot_blocks
 from toolkit.compare.sampling import width
-from toolkit.compare.stats import ERROR, Interval, estimated_median, median_interval
+from toolkit.compare.stats import median_interval
 from toolkit.compare.verdict import (
     DEFAULT_MARGIN,
     EQUIVALENT,
     FASTER,
     INCONCLUSIVE,
     SLOWER,
-    Evidence,
-    Verdict,
     judge,
     least_blocks,
 )
 
-SEED = 12
-CAMPAIGNS = 1000
 BLOCKS = 9
-PILOT = pilot_blocks(1)
-MOST = 64
-"""Blocks that fit into the default budget, if a trial takes two seconds."""
 ENOUGH = 25
 """Blocks after which an interval under 3% noise lies within the margin of 5%."""
 MANY = 1000
-NEGLIGIBLE = "negligible"
-
-
-def evidence(logs: Logs, first_look: int | None = None) -> Evidence:
-    """What `nettool bench` judges; `logs` is blocks x transports."""
-    ratios, control = (np.exp(logs[:, one] - logs[:, BASELINE]).tolist() for one in (RIVAL, CONTROL))
-    intervals = [partial(median_interval, each, first_look=first_look) for each in (ratios, control)]
-    return Evidence(estimated_median(ratios, first_look), intervals[0], len(ratios), intervals[1])
-
-
-def sampled(logs: Logs) -> Evidence:
-    """What a campaign with a budget judges: its blocks up to the look at which all intervals are narrow."""
-    blocks = PILOT
-    while True:
-        one = evidence(logs[:blocks], PILOT)
-        assert one.control is not None
-        is_narrow = all(width(each(ERROR, None), DEFAULT_MARGIN) <= 1 for each in (one.interval, one.control))
-        if is_narrow or look_after(blocks, PILOT) > MOST:
-            return one
-        blocks = look_after(blocks, PILOT)
-
-
-def verdicts(
-    noise: str, factor: float, blocks: int | None = None, count: int = CAMPAIGNS
-) -> list[tuple[Verdict, Interval]]:
-    """The verdict on each of `count` campaigns of one comparison, with its interval.
-
-    blocks: their number; None for a campaign with a budget
-    """
-    made = []
-    for logs in log_goodputs(noise, SEED, count, blocks or MOST, factor):
-        one = sampled(logs) if blocks is None else evidence(logs)
-        assert one.ratio is not None
-        assert one.ratio.interval is not None
-        made.append((judge([one], DEFAULT_MARGIN)[0], one.ratio.interval))
-    return made
-
-
-def words(noise: str, factor: float, blocks: int | None = None, count: int = CAMPAIGNS) -> Counter[str]:
-    return Counter(NEGLIGIBLE if one.is_negligible else one.word for one, _ in verdicts(noise, factor, blocks, count))
 
 
 @pytest.mark.parametrize("noise", NOISES)
