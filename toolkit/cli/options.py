@@ -40,6 +40,10 @@ class DigestChoice(StrEnum):
 
 
 Json = Annotated[bool, flag("--json", text="Print results as JSON on stdout, and nothing else there.", panel=GENERAL)]
+Verbose = Annotated[
+    bool,
+    flag("--verbose", "-v", text="List every file with its digest, and what the path did.", panel=GENERAL),
+]
 Quiet = Annotated[bool, flag("--quiet", "-q", text="Print errors only.", panel=GENERAL)]
 
 Bind = Annotated[
@@ -139,6 +143,7 @@ class SendArguments:
     ] = DEFAULT_CONNECT_TIMEOUT
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
     json: Json = False
+    verbose: Verbose = False
     quiet: Quiet = False
 
 
@@ -174,6 +179,7 @@ class ReceiveArguments:
     port: Port = DEFAULT_PORT
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
     json: Json = False
+    verbose: Verbose = False
     quiet: Quiet = False
 
 

@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,16 @@ from toolkit.cli.options import (
 from toolkit.cli.output import as_nettool_error, print_json, print_status, print_traceback_if_requested
 from toolkit.cli.progress import ProgressBars, progress_bars
 from toolkit.cli.reachability import listening_lines
-from toolkit.cli.results import closing, failed_entries, failure_lines, result_fields, socket_buffer_hint, summary_line
+from toolkit.cli.results import (
+    closing,
+    delivered_lines,
+    failed_entries,
+    failure_lines,
+    path_line,
+    result_fields,
+    socket_buffer_hint,
+    summary_line,
+)
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import ReceiveOptions, SessionLimits, TransferResult, receive
@@ -124,6 +133,7 @@ class _SessionRunner:
     options: ReceiveOptions
     directory: Path
     quiet: bool
+    verbose: bool
     json: bool
     idle_timeout_s: float
     exit_code: int = field(default=ExitCode.OK, init=False)
@@ -157,15 +167,22 @@ class _SessionRunner:
         fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
         peer = f"{channel.peer} ({transport_name})"
         if error:
-            print_status("\n".join([*failure_lines(result), f"nettool: {peer}: {error}"]))
-        elif not self.quiet:
-            print_status(f"received {summary_line(fields)} from {peer}")
+            failures = failure_lines(result, is_verbose=self.verbose)
+            print_status("\n".join([*failures, f"nettool: {peer}: {error}"]))
+        if not self.quiet and (result.files or not error):
+            print_status("\n".join(self._success_lines(peer, fields, result)))
         if not self.quiet and not self._has_hinted and (hint := socket_buffer_hint(fields)):
             self._has_hinted = True
             print_status(hint)
         if self.json:
-            outcome = {"error": str(error), "exit_code": error.exit_code} if error else {}
-            print_json("receive", {**fields, "verified": not error, "failed": failed_entries(result), **outcome})
+            outcome: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code} if error else {}
+            outcome |= {"verified": not error, "failed": failed_entries(result)}
+            print_json("receive", {**fields, "directory": str(self.directory.resolve()), **outcome})
+
+    def _success_lines(self, peer: str, fields: Mapping[str, Any], result: TransferResult) -> list[str]:
+        lines = [f"{time.strftime('%H:%M:%S')} received {summary_line(fields)} from {peer}"]
+        lines += delivered_lines(result, self.directory, is_verbose=self.verbose)
+        return [*lines, path_line(fields)] if self.verbose else lines
 
 
 def _refusal(result: TransferResult) -> RefusedError | None:
@@ -197,7 +214,14 @@ def _receive(
     directory = _directory(arguments, doorkeeper.is_loopback)
     rehearse(doorkeeper.admission.method)
     transports = {name: transport(name) for name in names}
-    runner = _SessionRunner(receive_options, directory, arguments.quiet, arguments.json, options.idle_timeout_s)
+    runner = _SessionRunner(
+        receive_options,
+        directory,
+        arguments.quiet,
+        arguments.verbose,
+        arguments.json,
+        options.idle_timeout_s,
+    )
     with (
         prompt_interrupts(),
         progress_bars(arguments.quiet or tracing.trace_calls) as bars,

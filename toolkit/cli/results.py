@@ -2,16 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from toolkit.channel import Channel
-from toolkit.errors import NettoolError
+from toolkit.errors import NettoolError, printable
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
 from toolkit.transfer import TransferResult
+from toolkit.transfer.names import MAX_PATH_BYTES
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.units import format_rate, format_seconds, format_size, rate_of
 
-_FAILURES = (DeliveryStatus.MISMATCHED, DeliveryStatus.FAILED)
+_FAILURES = (DeliveryStatus.REFUSED, DeliveryStatus.MISMATCHED, DeliveryStatus.FAILED)
+_SHOWN = 10
+"""Entries listed one by one before the others are counted, unless the user asks for more with --verbose."""
 
 
 @contextmanager
@@ -47,6 +51,7 @@ def result_fields(
         "goodput_bps": rate_of(result.size_bytes, seconds),
         "algorithm": result.algorithm,
         "digest": result.digest,
+        "names": [file.name for file in result.delivered],
         "unchanged": result.unchanged,
         "cpu_seconds": cpu_seconds,
         **channel.statistics(),
@@ -62,19 +67,48 @@ def failed_entries(result: TransferResult) -> list[dict[str, str]]:
     ]
 
 
-def undelivered_lines(result: TransferResult, statuses: Iterable[DeliveryStatus]) -> Iterator[str]:
-    """Yield a line for each entry with one of these statuses, and one for those that the result does not list."""
+def undelivered_lines(
+    result: TransferResult, statuses: Iterable[DeliveryStatus], *, is_verbose: bool = False
+) -> Iterator[str]:
+    """Yield a line for each entry with one of these statuses, up to a limit, and one with the number of the others."""
     for status in statuses:
-        for entry in result.with_status(status):
+        entries = result.with_status(status)
+        shown = entries if is_verbose else entries[:_SHOWN]
+        for entry in shown:
             yield f"{status} {entry}"
-        if more := result.omitted.get(status):
+        if more := len(entries) - len(shown) + result.omitted.get(status, 0):
             yield f"{status} {more} more"
 
 
-def failure_lines(result: TransferResult) -> list[str]:
-    """Return a line for each file that failed; none for a single one, which the error names."""
-    lines = list(undelivered_lines(result, _FAILURES))
+def failure_lines(result: TransferResult, *, is_verbose: bool = False) -> list[str]:
+    """Return a line for each file that did not arrive; none for a single one, which the error names."""
+    lines = list(undelivered_lines(result, _FAILURES, is_verbose=is_verbose))
     return lines if len(lines) > 1 else []
+
+
+def delivered_lines(result: TransferResult, directory: Path | None = None, *, is_verbose: bool = False) -> list[str]:
+    """Return a line for each file that arrived, up to a limit, and one with the number of the others.
+
+    directory:  where the files are, at the receiver
+    is_verbose: list more of them, each with its size and digest
+    """
+    shown = result.delivered if is_verbose else result.delivered[:_SHOWN]
+    lines = []
+    for file in shown:
+        name = printable(file.name if directory is None else str(directory / file.name), MAX_PATH_BYTES)
+        details = f"  ({format_size(file.size_bytes)}, {result.algorithm} {file.digest})" if is_verbose else ""
+        lines.append(f"  {name}{details}")
+    if more := result.files - len(shown):
+        lines.append(f"  and {more} more")
+    return lines
+
+
+def path_line(fields: Mapping[str, Any]) -> str:
+    """Return what the path did to a session, for --verbose."""
+    sent, again = fields["packets_sent"], fields["packets_retransmitted"]
+    line = f"  {fields['transport']}, {fields['congestion_control']}, {fields['encryption']}"
+    line += f": RTT {fields['rtt_ms']:.3g} ms (at least {fields['rtt_min_ms']:.3g} ms), {sent} packets sent"
+    return f"{line}, {again} of them again" if again else line
 
 
 def partial_result_fields(error: NettoolError) -> dict[str, Any]:
@@ -90,7 +124,6 @@ def summary_line(fields: Mapping[str, Any]) -> str:
     files = fields["files"]
     line = f"{files} {'file' if files == 1 else 'files'}, {format_size(fields['bytes'])}"
     line += f" in {format_seconds(fields['seconds'])}, {format_rate(fields['goodput_bps'])}"
-    line += f", {fields['algorithm']} {fields['digest']}" if fields["digest"] else ""
     line += f", {fields['unchanged']} unchanged" if fields["unchanged"] else ""
     return line + (", not encrypted" if fields.get("encryption") == "none" else "")
 

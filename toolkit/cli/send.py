@@ -24,7 +24,15 @@ from toolkit.cli.options import (
 )
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import progress_bars
-from toolkit.cli.results import closing, failure_lines, result_fields, summary_line, undelivered_lines
+from toolkit.cli.results import (
+    closing,
+    delivered_lines,
+    failure_lines,
+    path_line,
+    result_fields,
+    summary_line,
+    undelivered_lines,
+)
 from toolkit.cli.target import split_target
 from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
 from toolkit.errors import ExitCode, NettoolError, UsageError
@@ -146,8 +154,8 @@ def _send(
     except NettoolError as error:
         if isinstance(error.result, TransferResult):
             if not arguments.quiet:
-                _print_skipped(error.result)
-            for line in failure_lines(error.result):
+                _print_skipped(error.result, arguments.verbose)
+            for line in failure_lines(error.result, is_verbose=arguments.verbose):
                 print_status(line)
         raise
     return _print_outcome(arguments, result, fields)
@@ -167,9 +175,10 @@ def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dic
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
     elif not arguments.quiet:
-        print_result(f"sent {summary_line(fields)}")
+        lines = [f"sent {summary_line(fields)}", *delivered_lines(result, is_verbose=arguments.verbose)]
+        print_result("\n".join([*lines, path_line(fields)] if arguments.verbose else lines))
     if not arguments.quiet:
-        _print_skipped(result)
+        _print_skipped(result, arguments.verbose)
     return ExitCode.INCOMPLETE if result.has(DeliveryStatus.SKIPPED) else ExitCode.OK
 
 
@@ -184,6 +193,6 @@ def _check_files(sources: Sequence[str], options: SendOptions, qlog: str | None)
         check_output(Path(qlog), OPTION, MARK, inputs=sources)
 
 
-def _print_skipped(result: TransferResult) -> None:
-    for line in undelivered_lines(result, (DeliveryStatus.SKIPPED,)):
+def _print_skipped(result: TransferResult, is_verbose: bool) -> None:
+    for line in undelivered_lines(result, (DeliveryStatus.SKIPPED,), is_verbose=is_verbose):
         print_status(line)

@@ -12,7 +12,7 @@ from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import MAX_PATH_BYTES
 from toolkit.units import format_size
 
-MAX_LISTED = 1000  # undelivered entries listed for each status; a peer may offer any number of refused names
+MAX_LISTED = 1000  # delivered files, and undelivered entries for each status; a peer may offer any number of them
 
 
 class DeliveryStatus(StrEnum):
@@ -81,6 +81,14 @@ class UnfinishedEntry(NamedTuple):
         return f"{printable(self.name)}: {format_size(self.arrived_bytes)} of {format_size(self.size_bytes)}"
 
 
+class DeliveredFile(NamedTuple):
+    """A file that the receiver has under its name, verified; its size with holes, and its digest in hexadecimal."""
+
+    name: str
+    size_bytes: int
+    digest: str
+
+
 @dataclass(slots=True)
 class TransferResult:
     """The result of a session, as either side sees it.
@@ -89,6 +97,7 @@ class TransferResult:
     resumed_bytes:      how much of that came from earlier sessions, and was not sent
     digest:             hexadecimal digest of the only file, or of the listing of several (see ListingDigest)
     unchanged:          files that the receiver had already, and that were not sent (comparison.py)
+    delivered:          the first files, in manifest order; at most MAX_LISTED
     undelivered:        entries that were not delivered, in manifest order; at most MAX_LISTED of each status
     omitted:            number of entries left out of `undelivered`, by status
     unfinished:         at the receiver only: what a later session can go on with
@@ -100,6 +109,7 @@ class TransferResult:
     resumed_bytes: int = 0
     digest: str = ""
     unchanged: int = 0
+    delivered: list[DeliveredFile] = field(default_factory=list)
     undelivered: list[UndeliveredEntry] = field(default_factory=list)
     omitted: dict[DeliveryStatus, int] = field(default_factory=dict)
     unfinished: list[UnfinishedEntry] = field(default_factory=list)
@@ -174,6 +184,9 @@ class ResultBuilder:
                 result.size_bytes += size_bytes
                 result.resumed_bytes += kept_bytes
                 self._listing.add(entry.path, digest)
+                if len(result.delivered) < MAX_LISTED:
+                    name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name
+                    result.delivered.append(DeliveredFile(name, size_bytes, digest.hex()))
         result.digest = self._listing.hex()
 
     def add_unfinished(self, files: Iterable[tuple[Entry, int]]) -> None:

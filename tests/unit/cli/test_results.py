@@ -1,9 +1,11 @@
 """What a user is told about a session."""
 
-from toolkit.cli.results import failure_lines, socket_buffer_hint
+from pathlib import Path
+
+from toolkit.cli.results import delivered_lines, failure_lines, path_line, socket_buffer_hint, undelivered_lines
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
 from toolkit.transfer import TransferResult
-from toolkit.transfer.result import DeliveryStatus, UndeliveredEntry
+from toolkit.transfer.result import DeliveredFile, DeliveryStatus, UndeliveredEntry
 
 
 def test_names_the_setting_that_limits_the_buffer_of_a_socket_that_has_dropped() -> None:
@@ -26,3 +28,47 @@ def test_says_nothing_without_drops_or_where_no_setting_helps() -> None:
     assert socket_buffer_hint({"socket_drops": 0, "receive_buffer_bytes": 425_984}) is None
     assert socket_buffer_hint({"socket_drops": 7, "receive_buffer_bytes": WANTED_SOCKET_BUFFER_BYTES}) is None
     assert socket_buffer_hint({"transport": "tcp"}) is None
+
+
+def delivered(count: int) -> TransferResult:
+    """A result with so many files, the first thousand of which it names."""
+    files = [DeliveredFile(f"tree/{number}", 1024, "abcd") for number in range(min(count, 1000))]
+    return TransferResult("xxh3-128", count, 1024 * count, delivered=files)
+
+
+def test_names_each_file_and_where_it_is() -> None:
+    assert delivered_lines(delivered(2), Path("incoming")) == ["  incoming/tree/0", "  incoming/tree/1"]
+    assert delivered_lines(delivered(1)) == ["  tree/0"]
+
+
+def test_digests_are_for_those_who_ask() -> None:
+    assert delivered_lines(delivered(1), is_verbose=True) == ["  tree/0  (1 KiB, xxh3-128 abcd)"]
+
+
+def test_many_files_are_listed_up_to_a_limit_and_then_counted() -> None:
+    assert delivered_lines(delivered(41))[-1] == "  and 31 more"
+    assert delivered_lines(delivered(5000), is_verbose=True)[-1] == "  and 4000 more"
+
+
+def test_many_skipped_entries_are_listed_up_to_a_limit_and_then_counted() -> None:
+    result = TransferResult("xxh3-128")
+    for number in range(1500):
+        result.add_undelivered(UndeliveredEntry(f"{number}", DeliveryStatus.SKIPPED, "symbolic link"))
+    lines = list(undelivered_lines(result, (DeliveryStatus.SKIPPED,)))
+    assert (len(lines), lines[0], lines[-1]) == (11, "skipped 0: symbolic link", "skipped 1490 more")
+    assert list(undelivered_lines(result, (DeliveryStatus.SKIPPED,), is_verbose=True))[-1] == "skipped 500 more"
+
+
+def test_refused_files_are_listed() -> None:
+    result = TransferResult("xxh3-128")
+    for name in ("a", "b"):
+        result.add_undelivered(UndeliveredEntry(name, DeliveryStatus.REFUSED, "already exists"))
+    assert failure_lines(result) == ["refused a: already exists", "refused b: already exists"]
+
+
+def test_says_what_the_path_did() -> None:
+    fields = {"transport": "udp", "congestion_control": "bbr", "encryption": "AES-256-GCM", "rtt_ms": 40.123}
+    fields |= {"rtt_min_ms": 40.0, "packets_sent": 100, "packets_retransmitted": 3}
+    assert path_line(fields) == (
+        "  udp, bbr, AES-256-GCM: RTT 40.1 ms (at least 40 ms), 100 packets sent, 3 of them again"
+    )
