@@ -1,7 +1,7 @@
 """What a sender's user is told: what has arrived, of how much, and which file it is."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -33,11 +33,10 @@ class Reports:
             self.seen.append(now)
             self._has_one.notify_all()
 
-    def next(self) -> Progress:
-        """Wait for another report, and return it."""
+    def wait_for(self, is_wanted: Callable[[Progress], bool]) -> Progress:
+        """Wait until the last report is a wanted one, and return it."""
         with self._has_one:
-            count = len(self.seen)
-            assert self._has_one.wait_for(lambda: len(self.seen) > count, PATIENCE_S)
+            assert self._has_one.wait_for(lambda: bool(self.seen) and is_wanted(self.seen[-1]), PATIENCE_S), self.seen
             return self.seen[-1]
 
 
@@ -65,12 +64,12 @@ def test_what_was_handed_over_has_not_arrived(channel: AcknowledgingChannel) -> 
         progress.on_content(1000)
         progress.on_file("b", 2000)
         progress.on_content(2000)
-        assert reports.next().size_bytes == 0
+        assert reports.wait_for(lambda _: True).size_bytes == 0
         channel.acknowledged_bytes = 1500
-        now = reports.next()
+        now = reports.wait_for(lambda now: now.size_bytes > 0)
         assert now == Progress("b", 1, 1500, 2, 3000, 500, 2000)
         channel.acknowledged_bytes = 3000
-        assert reports.next().is_idle
+        reports.wait_for(lambda now: now.is_idle)
     assert reports.seen[-1] == Progress("b", 2, 3000, 2, 3000, 2000, 2000, is_idle=True)
 
 
@@ -81,8 +80,7 @@ def test_a_count_never_goes_back(channel: AcknowledgingChannel) -> None:
         progress.on_file("a", 1000)
         channel.acknowledged_bytes = 800  # includes messages, or a queue that was read a moment too early
         progress.on_content(1000)
-        while reports.next().size_bytes < 800:
-            pass
+        reports.wait_for(lambda now: now.size_bytes == 800)
         channel.acknowledged_bytes = 700
         progress.on_content(1)  # something to report
         assert [now.size_bytes for now in reports.seen] == sorted(now.size_bytes for now in reports.seen)
@@ -106,8 +104,7 @@ def test_a_tree_is_counted_ahead(channel: AcknowledgingChannel) -> None:
     entries = [SourceEntry(file_entry(b"t/%d" % number, 1000, content=10)) for number in range(5)]
     with progress.reporting():
         progress.count_ahead(lambda: entries)
-        while reports.next().total_files is None:
-            pass
+        reports.wait_for(lambda now: now.total_files is not None)
     assert (reports.seen[-1].total_files, reports.seen[-1].total_bytes) == (5, 50)
 
 
