@@ -733,3 +733,33 @@ class TestSplice:
             sender.abort()
             receiver.abort()
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("is_plain", [False, True], ids=["sealed", "plain"])
+def test_small_extents_share_records_and_system_calls(pairs: Pairs, is_plain: bool) -> None:
+    sender, receiver = pairs.channels(plaintext=is_plain)
+    before = int(sender.statistics()["data_packets_sent"])
+    for number in range(100):
+        sender.send_extent(Extent(number, 0, 500), BytesSource(b"%03d" % number + bytes(497)))
+    assert int(sender.statistics()["data_packets_sent"]) == before
+    sender.send_message(b"end")
+    sink = BytesSink()
+    assert receive_until(receiver, sink, 50_000, 1) == [b"end"]
+    assert [sink.content(number)[:3] for number in range(100)] == [b"%03d" % number for number in range(100)]
+    # A segment on loopback holds 64 KiB, so the kernel may cut them into a few.
+    assert int(sender.statistics()["data_packets_sent"]) - before <= 10
+
+
+@pytest.mark.parametrize("is_plain", [False, True], ids=["sealed", "plain"])
+@pytest.mark.parametrize("ending", ["receive", "flush", "close"])
+def test_a_small_extent_waits_for_no_other_once_the_sender_pauses(pairs: Pairs, ending: str, is_plain: bool) -> None:
+    sender, receiver = pairs.channels(plaintext=is_plain)
+    sender.send_extent(Extent(0, 0, 5), BytesSource(b"hello"))
+    if ending == "receive":
+        sender.receive(timeout_s=0.001)
+    else:
+        getattr(sender, ending)()
+    sink = BytesSink()
+    receive_until(receiver, sink, 5, 0)
+    assert sink.content(0) == b"hello"
+    assert sender.acknowledged_bytes <= 5

@@ -9,6 +9,7 @@ from typing import Final
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
 from toolkit.errors import PeerClosedError
 from toolkit.transports.tcp.handshake import Session
+from toolkit.transports.tcp.linger import linger
 from toolkit.transports.tcp.pool import StreamPool, slices
 from toolkit.transports.tcp.stream import TcpStream
 from toolkit.transports.tcp.tcp_info import OPTION_ECN, buffer_bytes, congestion_control, tcp_info
@@ -69,7 +70,7 @@ class TcpChannel:
             return
         try:
             for piece in slices(extent):
-                self._first.send_slice(piece, source)
+                self._first.send_slice(piece, source, may_hold=True)
         finally:
             source.release(extent)
 
@@ -77,10 +78,14 @@ class TcpChannel:
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
     ) -> bytes | None:
         self._check_open()
+        if timeout_s != 0:
+            with suppress(PeerClosedError):  # what the peer has sent before comes first; then the reader knows why
+                self._first.flush()
         return (self._pool or self._first).receive(sink, timeout_s, wake)
 
     def flush(self) -> None:
         self._check_open()
+        self._first.flush()
         if self._pool is not None:
             self._pool.flush()
 
@@ -92,10 +97,12 @@ class TcpChannel:
             if self._pool is not None:
                 self._pool.stop(is_orderly=self._pool.drain(patience_s))
                 self._pool = None
+            with suppress(PeerClosedError):
+                self._first.flush()
             for stream in self._streams:
                 stream.shut_down()
             for stream in self._streams:
-                stream.linger(patience_s / len(self._streams))
+                linger(stream.socket, patience_s / len(self._streams))
         finally:
             self._free()
 

@@ -4,6 +4,7 @@ The socket is non-blocking; a call that has to wait polls. A sender that waits f
 two peers that both send cannot block each other. Content is sent in slices with a header each: if a file ends too
 early, zeros fill the rest of the slice, and the connection can still carry the reason to the peer. Plain content is
 sent with `sendfile`; on an encrypted connection, the source fills a record, which is sealed and sent (`records`).
+Small pieces are gathered: they leave with the next message, or when the channel's owner waits for something.
 `frame_reader` does the receiving.
 
 Silence is the time that this side has waited, over all calls, since the peer last sent or acknowledged something. Time
@@ -14,13 +15,9 @@ which sets TCP_USER_TIMEOUT for data that the peer's kernel does not acknowledge
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import socket
-import struct
-import sys
-import termios
 import time
 from collections.abc import Iterator, Sequence
 from math import ceil
@@ -28,10 +25,10 @@ from typing import Final
 
 from toolkit.channel import Address, Extent, ExtentSink, ExtentSource
 from toolkit.errors import ProtocolError, TransferError
-from toolkit.transports.tcp.frame_reader import BLOCK_BYTES, FrameReader
+from toolkit.transports.tcp.frame_reader import FrameReader
+from toolkit.transports.tcp.linger import unacknowledged_bytes
 from toolkit.transports.tcp.lost_connection import LostConnection
 from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
-from toolkit.transports.tcp.tcp_info import tcp_info
 from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
 
 SLICE_BYTES: Final = MAX_EXTENT_BYTES
@@ -39,11 +36,14 @@ SLICE_BYTES: Final = MAX_EXTENT_BYTES
 SMALL_BYTES: Final = 1 << 16
 """Up to this size, content is read and sent with its header in one system call, where `sendfile` needs three."""
 
+_HELD_BYTES: Final = 1 << 16
+"""How much of small pieces of content is gathered before it is sent: one record and one system call for many files."""
+
+_MAX_HELD_PIECE_BYTES: Final = 1 << 14
+"""Larger pieces are not worth the wait."""
+
 _MAX_QUEUED_BYTES: Final = 1 << 24
 """Most bytes of messages to read while sending; beyond it, the peer has to wait until `receive` takes them."""
-
-_MIN_QUIET_S: Final = 0.02
-"""`linger` considers the peer quiet after this time, or two round trips if they are longer."""
 
 _PEER_ERRORS: Final = frozenset(
     (
@@ -95,6 +95,8 @@ class TcpStream:
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
         self._outgoing_block = memoryview(b"")
         self._content_bytes = 0  # handed to the kernel, of extents
+        self._held_bytes = 0  # of frames at the start of the next record, or of `_outgoing_block`
+        self._held_content_bytes = 0
 
     # Sending
 
@@ -103,8 +105,8 @@ class TcpStream:
         """How much content the peer's kernel has acknowledged; messages that wait behind it count against it."""
         content_bytes = self._content_bytes
         try:
-            return max(0, content_bytes - self._unacknowledged_bytes())
-        except OSError:  # closed, or a system that does not tell
+            return max(0, content_bytes - unacknowledged_bytes(self.socket))
+        except (OSError, ValueError):  # a system that does not tell, or closed
             return content_bytes
 
     @property
@@ -113,34 +115,51 @@ class TcpStream:
         return self._sealer is None
 
     def send_message(self, message: bytes) -> None:
-        """Hand a message to the kernel. Raises PeerClosedError."""
+        """Hand a message to the kernel, and what was held before it. Raises PeerClosedError."""
         frame = memoryview(encode_message_header(len(message)) + message)
         if self._sealer is None:
+            self.flush()
             self._send_all(frame)
             return
-        for start in range(0, len(frame), MAX_RECORD_BYTES):
-            piece = frame[start : start + MAX_RECORD_BYTES]
-            self._sealer.plaintext[: len(piece)] = piece
-            self._send_all(self._sealer.seal(len(piece)))
+        while frame:
+            start = self._held_bytes
+            piece = frame[: MAX_RECORD_BYTES - start]
+            self._held_bytes += len(piece)
+            self._sealer.plaintext[start : self._held_bytes] = piece
+            self.flush()
+            frame = frame[len(piece) :]
 
-    def send_slice(self, piece: Extent, source: ExtentSource, descriptor: int | None = None) -> None:
+    def flush(self) -> None:
+        """Hand to the kernel what is held. Raises PeerClosedError."""
+        if not self._held_bytes:
+            return
+        length, content_bytes = self._held_bytes, self._held_content_bytes
+        self._held_bytes = self._held_content_bytes = 0
+        self._send_all(self._outgoing_block[:length] if self._sealer is None else self._sealer.seal(length))
+        self._content_bytes += content_bytes
+
+    def send_slice(
+        self, piece: Extent, source: ExtentSource, descriptor: int | None = None, *, may_hold: bool = False
+    ) -> None:
         """Hand at most SLICE_BYTES of content to the kernel. Raises PeerClosedError, and what the source raises.
 
         descriptor: the file to send from; None for the source's own
+        may_hold:   whether a small piece may wait for more, for a message, or for `flush`
         """
+        if self._sealer is None and not self._outgoing_block:
+            self._outgoing_block = memoryview(bytearray(FRAME_BYTES + SMALL_BYTES))
+        if may_hold and piece.length <= _MAX_HELD_PIECE_BYTES:
+            self._hold(piece, source)
+            return
+        self.flush()
         if self._sealer is not None:
             self._send_sealed_slice(piece, source, self._sealer)
             return
-        if not self._outgoing_block:
-            self._outgoing_block = memoryview(bytearray(FRAME_BYTES + SMALL_BYTES))
-        header = encode_extent_header(piece)
         if piece.length <= SMALL_BYTES:
-            frame = self._outgoing_block[: FRAME_BYTES + piece.length]
-            source.read_into(piece.offset, frame[FRAME_BYTES:])
-            frame[:FRAME_BYTES] = header
-            self._send_all(frame)
-            self._content_bytes += piece.length
+            self._hold(piece, source)
+            self.flush()
             return
+        header = encode_extent_header(piece)
         if descriptor is None:
             descriptor = source.fileno()
         self._send_all(memoryview(header), _MSG_MORE)
@@ -161,6 +180,18 @@ class TcpStream:
             if not self._is_send_broken:
                 self._send_all(memoryview(bytes(piece.length - sent)))
             raise
+
+    def _hold(self, piece: Extent, source: ExtentSource) -> None:
+        """Put a small piece with its header behind what is held. Raises as `send_slice`."""
+        if self._held_bytes + FRAME_BYTES + piece.length > FRAME_BYTES + _HELD_BYTES:
+            self.flush()
+        block = self._outgoing_block if self._sealer is None else self._sealer.plaintext
+        start = self._held_bytes
+        end = start + FRAME_BYTES + piece.length
+        source.read_into(piece.offset, block[start + FRAME_BYTES : end])
+        block[start : start + FRAME_BYTES] = encode_extent_header(piece)
+        self._held_bytes = end
+        self._held_content_bytes += piece.length
 
     def _send_sealed_slice(self, piece: Extent, source: ExtentSource, sealer: RecordSealer) -> None:
         filled = FRAME_BYTES
@@ -276,6 +307,7 @@ class TcpStream:
         """As Channel.receive; each of `wakes` that is not None ends the wait when it is readable."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         reader = self._reader
+        has_received = False
         while not reader.messages:
             if reader.extent is not None or reader.read_frame():
                 if reader.extent is None:
@@ -283,7 +315,11 @@ class TcpStream:
                 if sink is None:
                     raise ProtocolError("the peer sent content, and none is expected")
                 if reader.read_content(sink):
-                    return None
+                    has_received = True
+                    if reader.has_plaintext:  # the rest of a record, which may hold many small extents
+                        continue
+            if has_received:
+                return None
             left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
             if left_s == 0 or not self._wait(select.POLLIN, left_s, wakes):
                 return None
@@ -330,39 +366,7 @@ class TcpStream:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
-    def linger(self, patience_s: float) -> None:
-        """After `shut_down`, wait until the peer's kernel has everything, and discard what arrives.
-
-        Closing a socket with unread bytes, or with bytes still arriving, resets the connection, and the peer loses
-        what it has not read yet. Returns when the peer has closed too, when everything is acknowledged and the peer is
-        quiet, or `patience_s` after the peer last acknowledged something.
-        """
-        discarded = bytearray(BLOCK_BYTES)
-        quiet_s = max(_MIN_QUIET_S, 2e-6 * tcp_info(self.socket).get("rtt", 0))
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
-        fewest_bytes = sys.maxsize
-        deadline_s = time.monotonic() + patience_s
-        with contextlib.suppress(OSError):
-            while (now_s := time.monotonic()) < deadline_s:
-                if poll.poll(ceil(min(quiet_s, deadline_s - now_s) * 1e3)):
-                    try:
-                        if not self.socket.recv_into(discarded):
-                            return
-                    except BlockingIOError:
-                        continue
-                else:
-                    count = self._unacknowledged_bytes()
-                    if not count:
-                        return
-                    if count < fewest_bytes:
-                        fewest_bytes, deadline_s = count, now_s + patience_s
-
     def free(self) -> None:
         """Close the socket and free everything else."""
         self._reader.close()
         self.socket.close()
-
-    def _unacknowledged_bytes(self) -> int:
-        count: int = struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)))[0]
-        return count
