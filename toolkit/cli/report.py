@@ -73,7 +73,7 @@ def report(
         written = write_pictures(campaigns, pictures)
         print_status(f"Pictures: {len(written)} files in {printable(str(pictures))}")
     if html:
-        page.write_page(campaigns, html, runs)
+        page.write_page(campaigns, html, runs, merged or ())
         print_status(f"Page: {printable(str(html))}")
     if exported is not None:
         export(exported, flat_rows(campaigns, runs) if merged is None else [flat_merged(row) for row in merged])

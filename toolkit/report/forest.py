@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from toolkit.compare.factorial import Factorial, effect_names
 from toolkit.compare.findings import PathVerdict
+from toolkit.compare.merge import MergedRow
 from toolkit.compare.rows import BASELINE, YARDSTICK, Row
-from toolkit.compare.stats import Estimate
+from toolkit.compare.stats import Estimate, Interval
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, Verdict
 from toolkit.errors import printable
 from toolkit.report.html import Html, element
@@ -25,6 +26,8 @@ _HEIGHT, _DOTS_TOP, _DOTS_BOTTOM, _BAR = 40, 6, 24, 33
 """Of a strip, in pixels: the dots of the first and the last block, and the interval below them."""
 _LEFT, _RIGHT = 3.0, 97.0
 """Ends of the scale in per cent of the width; ratios of 0 and infinity stand outside."""
+_TWO_SIDED = 1.96
+"""How many standard deviations hold 95% of a normal distribution."""
 _MAX_TICKS = 6
 _WIDE = 2.5
 """A scale over a larger factor has the same ticks in each decade; a smaller one has them at equal distances."""
@@ -33,14 +36,21 @@ _STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class _Strip:
-    """One line of a plot. `kind` and `chip` are classes of the style sheet: a verdict, "control" or "effect"."""
+    """One line of a plot.
+
+    kind, chip: classes of the style sheet: a verdict, "control" or "effect"
+    dots:       ratios in order of time, each of a block, or of a run (`dot_name`)
+    spread:     about 19 of 20 runs have their true ratio in it; None for one campaign
+    """
 
     name: str
     words: str
     chip: str
     kind: str
     estimate: Estimate | None
-    blocks: Sequence[float]
+    dots: Sequence[float]
+    dot_name: str = "blocks"
+    spread: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,16 @@ class Scale:
 
 def forest(verdict: PathVerdict, baseline: str, margin: float) -> Html:
     """The plot of one path and size; empty if there is nothing to compare."""
-    strips = _strips(verdict)
+    return _plot(_strips(verdict), baseline, margin)
+
+
+def merged_forest(rows: Sequence[MergedRow], baseline: str, margin: float) -> Html:
+    """The plot of several campaigns on one path at one size: a dot a run, and how much the runs differ."""
+    ordered = sorted(rows, key=lambda row: row.is_control)
+    return _plot([_of_merged(row) for row in ordered], baseline, margin)
+
+
+def _plot(strips: Sequence[_Strip], baseline: str, margin: float) -> Html:
     if not strips:
         return Html("")
     scale = scale_for([ratio for strip in strips for ratio in _ratios(strip)], margin)
@@ -115,19 +134,30 @@ def _of_row(row: Row) -> _Strip:
     return _Strip(name, words, kind, kind, row.ratio, row.block_ratios)
 
 
-def _chip(judged: Row | Verdict | None) -> tuple[str, str]:
+def _of_merged(row: MergedRow) -> _Strip:
+    words, chip = _chip(row)
+    kind = "control" if row.is_control else chip
+    name = "A/A control" if row.is_control else label(row.transport)
+    spread = None
+    if row.ratio is not None and row.between is not None:
+        factor = row.between**_TWO_SIDED
+        spread = Interval(row.ratio.value / factor, row.ratio.value * factor)
+    return _Strip(name, words, kind, kind, row.ratio, row.ratios, "runs", spread)
+
+
+def _chip(judged: Row | MergedRow | Verdict | None) -> tuple[str, str]:
     """A verdict in words, and its class of the style sheet."""
     if judged is None:
         return "", ""
-    word = judged.verdict if isinstance(judged, Row) else judged.word
+    word = judged.word if isinstance(judged, Verdict) else judged.verdict
     negligible = ", negligible" if judged.is_negligible else ""
     return f"{SIGNS[word]} {word}{negligible}", word.replace(" ", "-")
 
 
 def _ratios(strip: _Strip) -> list[float]:
     if strip.estimate is None:
-        return list(strip.blocks)
-    return [strip.estimate.value, *(strip.estimate.interval or ()), *strip.blocks]
+        return list(strip.dots)
+    return [strip.estimate.value, *(strip.estimate.interval or ()), *(strip.spread or ()), *strip.dots]
 
 
 def _line(strip: _Strip, scale: Scale, baseline: str, margin: float) -> Html:
@@ -155,10 +185,13 @@ def _drawn(strip: _Strip, scale: Scale, baseline: str, margin: float) -> Html:
         *(_svg("line", class_="grid", **_vertical(scale.position(tick))) for tick in scale.ticks()),
         _svg("line", class_="one", **_vertical(scale.position(1.0))),
     ]
-    for number, ratio in enumerate(strip.blocks):
-        share = number / max(1, len(strip.blocks) - 1)
+    for number, ratio in enumerate(strip.dots):
+        share = number / max(1, len(strip.dots) - 1)
         y = f"{_DOTS_TOP + (_DOTS_BOTTOM - _DOTS_TOP) * share:.1f}"
         parts.append(_svg("circle", class_="dot", cx=f"{scale.position(ratio)}%", cy=y, r="3"))
+    if strip.spread is not None:
+        low, high = (f"{scale.position(end)}%" for end in strip.spread)
+        parts.append(_svg("line", class_="spread", x1=low, x2=high, y1=str(_BAR), y2=str(_BAR)))
     if strip.estimate.interval is not None:
         low, high = (f"{scale.position(end)}%" for end in strip.estimate.interval)
         parts.append(_svg("line", class_="interval", x1=low, x2=high, y1=str(_BAR), y2=str(_BAR)))
@@ -179,8 +212,10 @@ def _alternative(strip: _Strip, baseline: str) -> str:
     assert strip.estimate is not None
     about = strip.name if strip.kind == "effect" else f"{strip.name} relative to {baseline}"
     text = f"{printable(about)}: {_figures(strip.estimate)}"
-    blocks = ", ".join(format_ratio(ratio) for ratio in strip.blocks)
-    return f"{text}; blocks in order of time: {blocks}" if blocks else text
+    if strip.spread is not None:
+        text += f"; run to run about {format_ratio(strip.spread.low)} to {format_ratio(strip.spread.high)}"
+    dots = ", ".join(format_ratio(ratio) for ratio in strip.dots)
+    return f"{text}; {strip.dot_name} in order of time: {dots}" if dots else text
 
 
 def _axis(scale: Scale, baseline: str) -> Html:

@@ -34,7 +34,7 @@ def merged_text(rows: Sequence[MergedRow], summaries: Sequence[Summary], width: 
     """A table of at most `width` columns, then sentences."""
     cells = [[Cell(text, text) for text in _row(row)] for row in rows]
     table = fitted(Table("merged", "", "", _COLUMNS, cells), "simple", width) if rows else "Nothing to compare."
-    lines = dict.fromkeys((*_remarks(rows), *_campaigns(summaries), GUARANTEE))
+    lines = dict.fromkeys((*merged_remarks(rows), *_campaigns(summaries), GUARANTEE))
     return "\n".join([table, "", *(wrapped(printable(line, 1000), width) for line in lines)])
 
 
@@ -68,7 +68,17 @@ def _row(row: MergedRow) -> list[str]:
     ]
 
 
-def _remarks(rows: Sequence[MergedRow]) -> list[str]:
+def between_runs(rows: Sequence[MergedRow]) -> list[str]:
+    """How much each transport differs from run to run, as sentences."""
+    return [
+        f"{label(row.transport)}: {row.runs} runs, which differ by about x {format_ratio(row.between)} from run to run."
+        for row in rows
+        if row.between is not None and not row.is_control
+    ]
+
+
+def merged_remarks(rows: Sequence[MergedRow]) -> list[str]:
+    """What the table does not say: what was left out, why there is no claim, and what would settle it."""
     lines = []
     for row in rows:
         where = f"{label(row.path)}, {content_words(row.payload_bytes)}, {label(row.transport)}"

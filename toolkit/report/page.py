@@ -20,6 +20,7 @@ from typing import Any
 from toolkit.compare.comparison import Summary, judging
 from toolkit.compare.findings import PathVerdict
 from toolkit.compare.json_codec import encode
+from toolkit.compare.merge import MergedRow
 from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.compare.rows import Row
@@ -28,9 +29,10 @@ from toolkit.output_files import open_output
 from toolkit.report import drawing, text
 from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.drawing import Picture
-from toolkit.report.forest import SIGNS, forest
+from toolkit.report.forest import SIGNS, forest, merged_forest
 from toolkit.report.html import Html, element, join
 from toolkit.report.labels import label
+from toolkit.report.merged import GUARANTEE, between_runs, merged_remarks
 from toolkit.report.plots import pictures
 from toolkit.report.tables import imported_tables, tables
 from toolkit.units import format_size
@@ -47,19 +49,27 @@ _INTERVAL = (
     "within the coloured band, the margin, that the two are equivalent, and otherwise nothing."
 )
 _CONTROL = "The A/A control is the baseline against itself: this machine resolves nothing finer than its interval."
+_RUNS = (
+    "Each dot is a run, the first at the top. The thick bar is the interval of the mean. The thin one holds the true "
+    "ratio of about 19 of 20 runs, as far as these show it: another run may well differ by as much."
+)
 _ROW_HEADER = "transport"
 _MAX_SENTENCE = 2000
 _MAX_OPEN_GROUPS = 6
 """How many groups of pictures are expanded at first; a large matrix has too many to scroll past."""
 
 
-def write_page(summaries: Sequence[Summary], path: Path, imported: Sequence[Row] = ()) -> None:
+def write_page(
+    summaries: Sequence[Summary], path: Path, imported: Sequence[Row] = (), merged: Sequence[MergedRow] = ()
+) -> None:
     """Write one page of campaigns and of other programs' runs. Without matplotlib, it has a note instead of pictures.
+
+    merged: the campaigns as one result, which then comes first
 
     Raises UsageError if `path` cannot be opened, or is a file that nettool did not write; TransferError if the page
     cannot be written.
     """
-    content = page(summaries, imported).encode()
+    content = page(summaries, imported, merged).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_output(path, OPTION, MARK) as file:
@@ -68,7 +78,7 @@ def write_page(summaries: Sequence[Summary], path: Path, imported: Sequence[Row]
         raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None
 
 
-def page(summaries: Sequence[Summary], imported: Sequence[Row] = ()) -> str:
+def page(summaries: Sequence[Summary], imported: Sequence[Row] = (), merged: Sequence[MergedRow] = ()) -> str:
     """The page as text."""
     script = _asset("page.js")
     names = text.names(summaries)
@@ -79,6 +89,7 @@ def page(summaries: Sequence[Summary], imported: Sequence[Row] = ()) -> str:
             element("summary", "How to read the plots"),
             *(element("p", line) for line in (_DOTS, _INTERVAL, _CONTROL)),
         ),
+        _merged(merged, summaries),
         *(_verdicts(summary, name) for summary, name in zip(summaries, names, strict=True)),
         *(
             _campaign(summary, name, f"campaign-{number}")
@@ -123,6 +134,29 @@ def _header(names: Sequence[str], has_imported: bool) -> Html:
         "header",
         element("h1", _TITLE),
         element("nav", *links, aria_label="On this page") if len(links) > 1 else Html(""),
+    )
+
+
+def _merged(rows: Sequence[MergedRow], summaries: Sequence[Summary]) -> Html:
+    """A card for each path and size, over all campaigns."""
+    if not rows:
+        return Html("")
+    campaign = summaries[0].results.campaign
+    margin = min(summary.results.campaign.margin for summary in summaries)
+    cells = {(row.path, row.payload_bytes): [other for other in rows if other.path == row.path] for row in rows}
+    cards = []
+    for (path, size), of_path in cells.items():
+        of_cell = [row for row in of_path if row.payload_bytes == size]
+        title = element("h3", f"{label(path)}, {campaign.content_text(size)}")
+        lines = [printable(line, _MAX_SENTENCE) for line in (*between_runs(of_cell), *merged_remarks(of_cell))]
+        remarks = element("ul", *(element("li", line) for line in lines), class_="remarks")
+        cards.append(element("li", title, merged_forest(of_cell, campaign.baseline, margin), remarks))
+    return element(
+        "section",
+        element("h2", f"{len(summaries)} runs as one result"),
+        element("ol", *cards, class_="verdicts"),
+        element("p", _RUNS, class_="note"),
+        element("p", GUARANTEE, class_="note"),
     )
 
 

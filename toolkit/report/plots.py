@@ -140,12 +140,12 @@ def _over_loss(
 
 
 def _over_rtt_and_loss(campaign: Campaign, rows: Sequence[Row]) -> list[Picture]:
-    """A heat map for each UDP transport."""
+    """A heat map for each transport but the baseline."""
     made = []
     rivals = [
         name
         for name, settings in campaign.transports.items()
-        if settings.transport == "udp" and name != campaign.baseline and not name.endswith(CONTROL_SUFFIX)
+        if not settings.is_yardstick and name != campaign.baseline and not name.endswith(CONTROL_SUFFIX)
     ]
     for paths in _grids(campaign):
         settings = [campaign.paths[path] for path in paths]

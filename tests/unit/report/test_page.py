@@ -15,6 +15,7 @@ import pytest
 from tests.support.report_samples import LOSSES, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import summarise
+from toolkit.compare.merge import merge
 from toolkit.compare.record_file import read
 from toolkit.errors import UsageError
 from toolkit.report import drawing
@@ -237,3 +238,28 @@ def test_text_is_escaped_in_elements_and_attributes() -> None:
     assert element("meta", charset="utf-8") == '<meta charset="utf-8">'
     assert join(Html("<b>"), "<b>") == "<b>&lt;b&gt;"
     assert element("td", "1", data_v="2", class_="figure") == '<td data-v="2" class="figure">1</td>'
+
+
+def test_several_runs_have_a_forest_plot_with_the_variance_between_them() -> None:
+    factors = (0.8, 1.0, 1.25, 1.0)
+    speeds = [{("tcp-cubic", "a"): 10e6, ("udp-bbr", "a"): 30e6 * factor} for factor in factors]
+    runs = [make_results(Truth(each, repeats=9, noise=0.01), seed) for seed, each in enumerate(speeds)]
+    rows = merge(runs)
+    outline = Outline(page([summarise(each) for each in runs], merged=rows))
+    text = " ".join(outline.words)
+    assert "4 runs as one result" in text
+    assert text.index("4 runs as one result") < text.index("Link 1: which transport is faster")
+    (row,) = [each for each in rows if each.transport == "udp-bbr"]
+    assert row.between is not None
+    assert f"udp-bbr: 4 runs, which differ by about x {format_ratio(row.between)} from run to run." in text
+    plots = [attributes["aria-label"] or "" for name, attributes in outline.seen if "aria-label" in attributes]
+    (plot,) = [each for each in plots if "runs in order of time" in each and each.startswith("udp-bbr")]
+    assert plot.endswith(f"; runs in order of time: {', '.join(format_ratio(ratio) for ratio in row.ratios)}")
+    low, high = (float(end) for end in re.findall(r"run to run about ([\d.]+) to ([\d.]+)", plot)[0])
+    assert low < min(row.ratios) < max(row.ratios) < high
+    spreads = [attributes for _, attributes in outline.seen if attributes.get("class") == "spread"]
+    assert len(spreads) == 2  # of the transport, and of the A/A control
+
+
+def test_a_page_of_campaigns_that_are_not_merged_has_no_plot_of_runs() -> None:
+    assert "as one result" not in page_of_two()
