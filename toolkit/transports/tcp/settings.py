@@ -20,7 +20,7 @@ _PROC: Final = Path("/proc/sys/net/ipv4")
 _SO_MAX_PACING_RATE: Final = 47  # asm-generic/socket.h
 _MAX_NAME_BYTES: Final = 15  # TCP_CA_NAME_MAX - 1
 _TCP_RTO_MAX_MS: Final = 44  # linux/tcp.h, since Linux 6.15
-_MAX_RTO_MS: Final = 4_000
+_MAX_RTO_MS: Final = 2_000
 _MAX_RTO_RTTS: Final = 4
 _LONGEST_RTO_MS: Final = 120_000
 """The kernel's own limit, and the most that it accepts."""
@@ -51,7 +51,7 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
 
 
 def limit_retransmission_timeout(sock: socket.socket) -> None:
-    """Let the kernel send a lost segment again at least every 4 s, or every four round trips if they are longer.
+    """Let the kernel send a lost segment again at least every 2 s, or every four round trips if they are longer.
 
     The timeout doubles with each try. After an outage of 10 s, the kernel would try again only every 13 and 26 s, and
     could meet one outage after another until the idle timeout: the outcome of a session then never arrives, and the
