@@ -157,8 +157,10 @@ class Channel(Protocol):
     def peer(self) -> Address:
         """The peer's numeric host and port."""
 
-    def send_message(self, message: bytes) -> None:
+    def send_message(self, message: bytes, has_more: bool = False) -> None:
         """Send one message; returns once it is buffered or sent.
+
+        has_more: another call follows at once, and the message may wait for it, to share a packet
 
         A call that waits for room, here or in `send_extent`, meanwhile reads messages and keeps them for `receive`:
         two peers that both send cannot block each other.

@@ -66,7 +66,7 @@ class MemoryChannel:
         """See Channel."""
         return self._peer
 
-    def send_message(self, message: bytes) -> None:
+    def send_message(self, message: bytes, has_more: bool = False) -> None:
         """See Channel."""
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")

@@ -76,10 +76,10 @@ class RecordingChannel:
         self._channel = channel
         self.calls: list[str] = []
 
-    def send_message(self, message: bytes) -> None:
+    def send_message(self, message: bytes, has_more: bool = False) -> None:
         """See Channel."""
         self.calls.append(decode_untrusted(message).TYPE.name)
-        self._channel.send_message(message)
+        self._channel.send_message(message, has_more)
 
     def send_extent(self, extent: Extent, source: Any) -> None:
         """See Channel."""

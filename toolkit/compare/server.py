@@ -300,9 +300,9 @@ class _PeekedChannel:
             return None
         return self._channel.receive(sink, timeout_s, wake)
 
-    def send_message(self, message: bytes) -> None:
+    def send_message(self, message: bytes, has_more: bool = False) -> None:
         """See Channel."""
-        self._channel.send_message(message)
+        self._channel.send_message(message, has_more)
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
         """See Channel."""

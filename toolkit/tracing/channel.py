@@ -19,11 +19,11 @@ class ExplainedChannel:
         """See Channel."""
         return self._channel.peer
 
-    def send_message(self, message: bytes) -> None:
+    def send_message(self, message: bytes, has_more: bool = False) -> None:
         """See Channel."""
         if text := describe_message(message, is_sent=True):
             self._trace.remark(text)
-        self._channel.send_message(message)
+        self._channel.send_message(message, has_more)
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
         """See Channel."""

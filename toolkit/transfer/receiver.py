@@ -115,6 +115,7 @@ class ReceiveSession:
         self._open_destination = open_destination
         self._limits = limits
         self._watch = SessionWatch(limits)
+        self._has_directories = False  # in its offers
         self._steps = 0  # offers, holes, and files with an outcome
         self._progress = progress
         self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN arrives
@@ -158,7 +159,10 @@ class ReceiveSession:
                 self._commit_complete_files(files)
                 self._send_results()
                 self._report_progress(files)
-            self._endpoint.run_alive(lambda: files.close(complete=True))
+            if self._has_directories:  # setting their times, or an fsync of each, may take long
+                self._endpoint.run_alive(lambda: files.close(complete=True))
+            else:
+                files.close(complete=True)
         except Exception:
             with suppress(NettoolError):  # the channel is broken, which is why
                 self._endpoint.run_alive(lambda: files.close(complete=False))
@@ -277,6 +281,7 @@ class ReceiveSession:
             digests = offer.parameters.get(CONTENT_PARAMETER)
             known_files = KnownFiles.decode_untrusted(self._comparison, self._algorithm, offer.entries, digests)
         has_directories = any(entry.kind is EntryKind.DIRECTORY for entry in offer.entries)
+        self._has_directories |= has_directories
         is_quick = len(offer.entries) <= QUICK_OFFER_ENTRIES and not has_directories
         if is_quick and self._comparison is not Comparison.DIGEST:
             return files.offer(offer.entries, self._algorithm, known_files)
@@ -308,4 +313,5 @@ class ReceiveSession:
             group = self._groups.popleft()
             results = [result for result in group.results if result is not None]
             self._results.add(results)
-            self._endpoint.send(Result(group.number, tuple(result.outcome for result in results)))
+            # If END has arrived as well, DONE leaves in the same packet; otherwise the next `receive` sends this.
+            self._endpoint.send(Result(group.number, tuple(result.outcome for result in results)), has_more=True)

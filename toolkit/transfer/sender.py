@@ -122,7 +122,8 @@ class SendSession:
         endpoint, update = self._endpoint, self._options.update
         asked = {} if update is None else {UPDATE_PARAMETER: bytes([update])}
         files, size_bytes = self._totals
-        endpoint.send(Begin(self._algorithm, files, size_bytes, parameters=asked))
+        is_offered_at_once = files is not None and update is None  # nothing to scan or to hash first
+        endpoint.send(Begin(self._algorithm, files, size_bytes, parameters=asked), has_more=is_offered_at_once)
         entries = self._scan(self._on_skipped)
         groups = in_groups(entries, self._algorithm.digest_bytes if update is Comparison.DIGEST else 0)
         if self._may_meet_receiver():
@@ -276,13 +277,15 @@ class SendSession:
             batch.append(digest)
             if len(batch) >= BATCH_FILES or self._unpolled_bytes >= BATCH_BYTES:
                 self._send_digests(batch)
-        self._send_digests(batch)
+        self._send_digests(batch, is_last=not self._upcoming)
 
-    def _send_digests(self, batch: list[FileDigest]) -> None:
+    def _send_digests(self, batch: list[FileDigest], is_last: bool = False) -> None:
+        """Send the digests of some files, and handle messages; END follows the last ones at once."""
         if batch:
-            self._endpoint.send(Digests(tuple(batch)))
+            self._endpoint.send(Digests(tuple(batch)), has_more=is_last)
             batch.clear()
-        self._poll()
+        if not is_last:
+            self._poll()
 
     def _send_file(self, group: OfferedGroup, index: int) -> FileDigest | None:
         """Hand the content of a file to the channel; its digest.

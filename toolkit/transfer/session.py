@@ -137,15 +137,15 @@ class SessionEndpoint:
         self._cancel = cancel
         self._last_sent_s = time.monotonic()
 
-    def send(self, message: AnyMessage) -> None:
+    def send(self, message: AnyMessage, has_more: bool = False) -> None:
         """Send a message that the state allows, with a parameter that the peer does not know if it may have any.
 
-        Raises PeerClosedError.
+        `has_more` is that of `Channel.send_message`. Raises PeerClosedError.
         """
         self.state = advance(self.state, self._role, message.TYPE)
         if isinstance(message, Begin | Offer | Accept):
             message = replace(message, parameters={**message.parameters, **dict([grease(os.urandom)])})
-        self._channel.send_message(message.encode())
+        self._channel.send_message(message.encode(), has_more)
         self._last_sent_s = time.monotonic()
 
     def receive(

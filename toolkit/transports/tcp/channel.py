@@ -57,7 +57,7 @@ class TcpChannel:
         """The sockets of the session's connections, the first connection's first."""
         return [stream.socket for stream in self._streams]
 
-    def send_message(self, message: bytes) -> None:
+    def send_message(self, message: bytes, has_more: bool = False) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         self._check_open()

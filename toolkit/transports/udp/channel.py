@@ -110,13 +110,14 @@ class UdpChannel:
 
     # The Channel protocol
 
-    def send_message(self, message: bytes) -> None:
+    def send_message(self, message: bytes, has_more: bool = False) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         self._check_open()
         self._announce()
         self._connection.send_message(_APPLICATION + message)
-        self._pump_while(self._has_message_backlog, sends_first=True)
+        if not has_more:
+            self._pump_while(self._has_message_backlog, sends_first=True)
 
     def send_extent(self, extent: Extent, source: ExtentSource) -> None:
         self._check_open()
