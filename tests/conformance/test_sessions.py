@@ -18,8 +18,9 @@ from tests.support.conformance_network import Network
 from tests.support.repetitions import first_then_long
 from toolkit.channel import Channel, Extent, ExtentSink, ExtentSource
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
-from toolkit.transfer import Progress, ReceiveOptions, SendOptions, TransferResult, receive, send
+from toolkit.transfer import Progress, SendOptions, TransferResult, receive, send
 from toolkit.transfer.open_files import OPEN_FILES
+from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.sources import StreamSlice, StreamSource
 
 TREE = SendOptions(recursive=True)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.support.background import Background
 from tests.support.repetitions import examples
 from tests.support.sessions import channel_pair
-from toolkit.transfer import ReceiveOptions, SendOptions, receive, send
+from toolkit.transfer import SendOptions, receive, send
+from toolkit.transfer.receiver import ReceiveOptions
 
 names = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="/"), min_size=1, max_size=30).filter(
     lambda name: name not in (".", "..")

@@ -68,6 +68,7 @@ class MemoryChannel:
 
     def send_message(self, message: bytes, has_more: bool = False) -> None:
         """See Channel."""
+        del has_more
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         with self._condition:

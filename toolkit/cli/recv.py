@@ -40,9 +40,10 @@ from toolkit.cli.results import (
 )
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.security.rehearsal import rehearse
-from toolkit.transfer import ReceiveOptions, SessionLimits, TransferResult, receive
+from toolkit.transfer import SessionLimits, TransferResult, receive
 from toolkit.transfer.leftovers import remove_stale_in
 from toolkit.transfer.open_files import raise_descriptor_limit
+from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport

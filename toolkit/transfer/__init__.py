@@ -16,27 +16,30 @@ unfinished file behind.
 
 Start reading in session.py (states, errors), then sender.py and receiver.py. Received files are written and verified in
 storage.py, and get their final names in tree.py. docs/protocol.md has the messages.
+
+Each end is imported when it is first used: a program is one of the two, and loading the other would take a tenth of the
+time of its start.
 """
 
 import os
 import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from toolkit.channel import Channel
 from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.limits import SessionLimits
 from toolkit.transfer.offered import SendOptions
-from toolkit.transfer.receiver import ReceiveOptions, ReceiveSession
 from toolkit.transfer.result import Progress, ProgressCallback, TransferResult
-from toolkit.transfer.sender import SendSession
-from toolkit.transfer.storage import Storage
+
+if TYPE_CHECKING:
+    from toolkit.transfer.receiver import ReceiveOptions
 
 __all__ = [
     "Comparison",
     "Progress",
     "ProgressCallback",
-    "ReceiveOptions",
     "SendOptions",
     "SessionLimits",
     "TransferResult",
@@ -61,21 +64,28 @@ def send(
     receiver refused an entry, and VerificationError if an entry arrived damaged, both after every other entry was
     sent. Raises TransferError for any other failure. The error's `result` is the TransferResult so far.
     """
+    from toolkit.transfer.sender import SendSession
+
     return SendSession(channel, sources, options, progress, cancel).run()
 
 
 def receive(
     channel: Channel,
     directory: str | os.PathLike[str],
-    options: ReceiveOptions = ReceiveOptions(),  # noqa: B008 - frozen
+    options: "ReceiveOptions | None" = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> TransferResult:
-    """Receive the files of one session into `directory`.
+    """Receive the files of one session into `directory`; `options` None means the defaults.
 
     Entries that this end refused are listed in the result and raise no error. Raises UsageError if `directory`
     does not exist, VerificationError and TransferError as `send` does, each with the `result` so far.
     """
+    from toolkit.transfer.receiver import ReceiveOptions, ReceiveSession
+    from toolkit.transfer.storage import Storage
+
+    if options is None:
+        options = ReceiveOptions()
     open_storage = partial(
         Storage, directory, options.overwrite, options.durable, options.dotfiles, options.preserve_modes
     )

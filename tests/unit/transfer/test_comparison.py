@@ -8,8 +8,9 @@ import pytest
 from tests.support.background import Background
 from tests.support.sessions import XXH3, RecordingChannel, channel_pair, file_entry
 from toolkit.errors import ProtocolError, RefusedError
-from toolkit.transfer import Comparison, ReceiveOptions, SendOptions, TransferResult, receive, send
+from toolkit.transfer import Comparison, SendOptions, TransferResult, receive, send
 from toolkit.transfer.comparison import KnownFiles, comparison_untrusted, is_same_time
+from toolkit.transfer.receiver import ReceiveOptions
 
 BY_TIME, BY_DIGEST = (SendOptions(recursive=True, update=comparison) for comparison in Comparison)
 

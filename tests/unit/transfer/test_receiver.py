@@ -12,7 +12,7 @@ from tests.support.content import BytesSource
 from tests.support.sessions import Ends, ObservedChannel, directory_entry, file_entry, messages_until_close, xxh3
 from toolkit.channel import Extent
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, TransferError, VerificationError
-from toolkit.transfer import ReceiveOptions, SendOptions, SessionLimits, receive, send
+from toolkit.transfer import SendOptions, SessionLimits, receive, send
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.limits import MIN_PROGRESS_BYTES, LimitError
 from toolkit.transfer.manifest import MAX_HOLE_BYTES, MAX_OPEN_GROUPS
@@ -35,6 +35,7 @@ from toolkit.transfer.messages import (
     Withdraw,
     decode_untrusted,
 )
+from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.stored_file import QUICK_COMMIT_BYTES
 
 OK = EntryOutcome(EntryStatus.OK)

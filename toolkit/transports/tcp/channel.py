@@ -58,6 +58,7 @@ class TcpChannel:
         return [stream.socket for stream in self._streams]
 
     def send_message(self, message: bytes, has_more: bool = False) -> None:
+        del has_more  # a message of its own costs little here
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         self._check_open()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from errno import EAGAIN, EALREADY, ECONNREFUSED, EINPROGRESS
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import (
@@ -32,10 +32,12 @@ from toolkit.transports.addresses import (
 )
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import PrefaceRefusedError, Session, TcpClientHandshake, raise_refusal_untrusted
-from toolkit.transports.tcp.listener import TcpListener
 from toolkit.transports.tcp.settings import check_options, configure, limit_retransmission_timeout
 from toolkit.transports.tcp.stream import TcpStream
 from toolkit.transports.tcp.wire import PREFACE_BYTES, VERSION, PrefaceType, decode_preface_untrusted, encode_join
+
+if TYPE_CHECKING:
+    from toolkit.transports.tcp.listener import TcpListener
 
 _IN_PROGRESS: Final = frozenset((0, EINPROGRESS, EALREADY, EAGAIN))
 
@@ -84,7 +86,9 @@ class TcpTransport:
             on_failure.pop_all()
         return channel
 
-    def listen(self, address: Address, options: TransportOptions) -> TcpListener:
+    def listen(self, address: Address, options: TransportOptions) -> "TcpListener":
+        from toolkit.transports.tcp.listener import TcpListener  # which a sender does not need
+
         return TcpListener(address, options)
 
 

@@ -12,7 +12,7 @@ import socket
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import ProtocolError, UsageError
@@ -29,12 +29,14 @@ from toolkit.transports.addresses import SocketAddress, address_of, connect_erro
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.engine_config import config_of
 from toolkit.transports.udp.extents import OutgoingExtents
-from toolkit.transports.udp.listener import UdpListener
 from toolkit.transports.udp.path_cache import MIN_RTT_NS, PathCache
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError
 from toolkit.transports.udp.token_cache import TokenCache
+
+if TYPE_CHECKING:
+    from toolkit.transports.udp.listener import UdpListener
 
 _DOUBT_NS: Final = 1_000_000_000
 """A router's report that the path is too narrow is believed after so long without an answer: it may be forged."""
@@ -63,8 +65,10 @@ class UdpTransport:
             if logs is not None:
                 logs.close()
 
-    def listen(self, address: Address, options: TransportOptions) -> UdpListener:
+    def listen(self, address: Address, options: TransportOptions) -> "UdpListener":
         _check_options(options)
+        from toolkit.transports.udp.listener import UdpListener  # which a sender does not need
+
         return UdpListener(address, options)
 
 
