@@ -266,10 +266,10 @@ def test_a_peer_learns_of_a_failure_after_unfinished_files_are_gone(ends: Ends, 
     found: list[list[Path]] = []
     send_message = ends[1].send_message
 
-    def watch(message: bytes) -> None:
+    def watch(message: bytes, has_more: bool = False) -> None:
         if isinstance(decode_untrusted(message), ErrorMessage):
             found.append(list(root.iterdir()))
-        send_message(message)
+        send_message(message, has_more)
 
     ends[1].send_message = watch  # type: ignore[method-assign]
     ends[0].send_message(Offer(9, OFFER.entries).encode())

@@ -170,10 +170,10 @@ def test_many_files_on_a_slow_disk_do_not_silence_the_receiver(
     monkeypatch.setattr(os, "fchmod", slow_fchmod)
     send_message = ends[1].send_message
 
-    def record(message: bytes) -> None:
+    def record(message: bytes, has_more: bool = False) -> None:
         if message == Alive().encode():
             events.append("alive")
-        send_message(message)
+        send_message(message, has_more)
 
     monkeypatch.setattr(ends[1], "send_message", record)
     received = Background(lambda: receive(ends[1], root))
