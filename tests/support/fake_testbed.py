@@ -6,8 +6,9 @@ from types import TracebackType
 from toolkit.compare.device import DeviceSettings
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.machine_load import LoadCounters
+from toolkit.compare.packet_counts import PacketAudit
 from toolkit.compare.paths import BenchPath
-from toolkit.compare.records import PacketAudit, Setting
+from toolkit.compare.records import Setting
 from toolkit.errors import TransferError
 
 

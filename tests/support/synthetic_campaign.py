@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.host_info import HostInfo
+from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
 from toolkit.compare.records import (
     CONTROL_SUFFIX,
     Campaign,
     DelaySummary,
-    DirectionAudit,
-    PacketAudit,
     PathRecord,
     Probe,
     Results,

@@ -17,6 +17,7 @@ from toolkit.compare.scenario import Scenario
 from toolkit.compare.trial import TrialRunner
 from toolkit.compare.verdict import NO_CLAIM
 from toolkit.compare.workspace import workspace
+from toolkit.emulator import tun_device
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LinkSpec
@@ -155,12 +156,18 @@ def test_a_link_that_silently_drops_packets_of_one_transport_is_detected(
     assert LEDGER_OFF in row.because
 
 
-def test_a_lan_compares_the_counts_of_its_endpoints(tmp_path: Path) -> None:
+@pytest.mark.parametrize("emulator", ["tun", "switch"])
+def test_the_packets_of_a_lan_are_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulator: str) -> None:
+    if emulator == "switch":
+        monkeypatch.setattr(tun_device, "TUN_DEVICE", "/dev/net/none")  # the process of a link is a fork of this one
     for trial in one_of_each(plan({"rate": ["1Gbit"]}, tmp_path, "lan"), 4096 * KIB):
         assert trial.verified, trial.error
         assert trial.ledger is not None
+        assert trial.ledger.emulator == emulator
         assert LEDGER_OFF not in trial.marks, trial.ledger
-        assert trial.ledger.forward.sent is not None
+        for audited in (trial.ledger.forward, trial.ledger.backward):
+            assert None not in (audited.sent, audited.offered, audited.received)
+        assert trial.ledger.wire_bytes is not None
         assert trial.goodput_bps is not None
         assert trial.goodput_bps < 1e9
 

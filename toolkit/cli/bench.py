@@ -59,8 +59,8 @@ def lan(
 ) -> int:
     """Compare TCP and UDP on a LAN of two network namespaces.
 
-    A veth pair connects the namespaces; with --rate, nettool's own emulator limits it. The command needs
-    root, or a system that lets users create user namespaces.
+    A veth pair connects the namespaces; with --rate, nettool's own emulator limits it, or queues of the kernel where
+    there is no TUN device. The command needs root, or a system that lets users create user namespaces.
 
     \b
     Examples:

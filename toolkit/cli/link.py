@@ -15,7 +15,7 @@ from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.emulator.check import LinkCheck
 from toolkit.emulator.check import check as measure
 from toolkit.emulator.interfaces import DEFAULT_NETWORK
-from toolkit.emulator.link import EMULATORS, Link, require_program
+from toolkit.emulator.link import Link, require_program
 from toolkit.emulator.run import run_behind
 from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.netmodel.mahimahi import parse_trace
@@ -37,8 +37,14 @@ class EmulationArguments:
         option("--far", metavar="COMMAND", text="Program to run at the far end, for example a server; starts first."),
     ] = None
     emulator: Annotated[
-        str, option("--emulator", metavar="NAME", text="Emulator: tun is nettool's own, netem is the kernel's.")
-    ] = EMULATORS[0]
+        str | None,
+        option(
+            "--emulator",
+            metavar="NAME",
+            text="Emulator: tun (nettool's own), netem (the kernel's), or switch (queues of the kernel, for a LAN with "
+            "a rate). Default: tun, or switch where there is no TUN device.",
+        ),
+    ] = None
     addresses: Annotated[
         str, option("--addresses", metavar="NETWORK", text="IPv4 network of the two ends, if the default is in use.")
     ] = DEFAULT_NETWORK
@@ -82,6 +88,7 @@ def link(
         raise UsageError("no command given: name a program to run, for example: nettool link --rtt 40ms -- ping far")
     require_program(ends.command)
     with emulated:
+        _print_notice(emulated)
         code, accounting = run_behind(emulated, ends.command, ends.far, sys.stderr if json else None)
     if json:
         print_json("link", {"command": ends.command, "exit_code": code, **accounting.to_json()})
@@ -112,8 +119,14 @@ def _link_text(path: LinkArguments) -> LinkText:
     )
 
 
+def _print_notice(emulated: Link) -> None:
+    if emulated.notice is not None:
+        print_status(f"link: {emulated.notice}")
+
+
 def _check(emulated: Link, json: bool) -> int:
     with emulated:
+        _print_notice(emulated)
         result = measure(emulated)
     if json:
         findings = [finding.to_json() for finding in result.findings]

@@ -10,10 +10,11 @@ from toolkit.compare.device import DeviceSettings, device_settings
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.machine_load import LoadCounters, read_counters
 from toolkit.compare.packet_audit import audit
+from toolkit.compare.packet_counts import PacketAudit
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.ping import NO_PINGS, Pinger
 from toolkit.compare.probe import probe
-from toolkit.compare.records import PacketAudit, Probe, Setting
+from toolkit.compare.records import Probe, Setting
 from toolkit.compare.tcp_metrics import KEPT, NOT_SAVED
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob

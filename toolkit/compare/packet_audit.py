@@ -21,10 +21,10 @@ TOLERANCE_PACKETS and TOLERANCE_SHARE allow for them.
 from dataclasses import replace
 
 from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
 from toolkit.compare.ping import NO_PINGS, Pings
-from toolkit.compare.records import DirectionAudit, PacketAudit
 from toolkit.compare.stats import quantile
-from toolkit.emulator.accounting import EMULATOR, TUN, LinkAccounting, PathAccounting
+from toolkit.emulator.accounting import COUNTS_PACKETS, EMULATOR, SWITCH, LinkAccounting, PathAccounting
 from toolkit.netmodel.path import AQM, QUEUE
 
 TOLERANCE_PACKETS = 12
@@ -51,7 +51,8 @@ def audit(
     if received is not None:  # a second reply to a request shows that the request arrived twice
         most = pings.sent + pings.replies - pings.answered
         requests_arrived = max(requests_arrived, min(most, forward.delivered + forward.duplicates - received))
-    is_known = received is not None and link.emulator == TUN
+    is_exact = link.emulator in COUNTS_PACKETS
+    is_known = received is not None and is_exact
     lost_pings = max(0, pings.sent - requests_arrived) if is_known else 0
     acknowledged = _first(sender.datagrams_received, sender.packets_received)
     return PacketAudit(
@@ -62,7 +63,8 @@ def audit(
         backward=_direction(
             link, backward, _sent(receiver, requests_arrived), _plus(acknowledged, pings.replies), sender
         ),
-        wire_bytes=forward.offered_bytes + backward.offered_bytes if link.emulator == TUN else None,
+        emulator=link.emulator,
+        wire_bytes=forward.offered_bytes + backward.offered_bytes if is_exact else None,
         late_p99_ms=link.late_p99_ns / 1e6,
         ping_late_p95_ms=_ping_late_p95_ms(link, pings),
         packets_per_read=round(forward.offered / forward.reads, 2) if forward.reads else None,
@@ -112,13 +114,14 @@ def tolerance(packets: int) -> float:
 def _direction(
     link: LinkAccounting, path: PathAccounting, sent: int | None, received: int | None, target: EndpointResult
 ) -> DirectionAudit:
-    if link.emulator != TUN:
+    if link.emulator not in COUNTS_PACKETS:
         return _between_endpoints(path, sent, received, target)
     queue_drops = path.dropped.get(QUEUE, 0) + path.dropped.get(AQM, 0)
     missing_before = sent - path.offered if sent is not None else 0
     missing_after = path.delivered + path.duplicates - received if received is not None else 0
-    # The kernels count their drops in super-packets: each explains up to MAX_SEGMENTS missing packets.
-    before = min(max(0, missing_before), path.host_dropped * MAX_SEGMENTS)
+    # The kernels count their drops in super-packets: each explains up to MAX_SEGMENTS missing packets. Only the device
+    # before a switch has cut them.
+    before = min(max(0, missing_before), path.host_dropped * (1 if link.emulator == SWITCH else MAX_SEGMENTS))
     after = min(max(0, missing_after), (target.socket_drops or 0) * MAX_SEGMENTS)
     return DirectionAudit(
         sent=sent,

@@ -17,14 +17,16 @@ def probe(path: BenchPath, link: Link) -> Probe:
     result = check(link, QUICK_CHECK)
     if not result.is_met and not link.spec.is_bare:
         result = check(link, QUICK_CHECK)
-    return _record(path, result, is_emulated=not link.spec.is_bare)
+    return _record(path, result, link)
 
 
-def _record(path: BenchPath, result: LinkCheck, is_emulated: bool) -> Probe:
+def _record(path: BenchPath, result: LinkCheck, link: Link) -> Probe:
     """A LAN without a rate has no specification to meet: it is as fast as this kernel."""
     (forward,) = result.directions
-    is_judged = is_emulated and any(finding.is_met is not None for finding in result.findings)
+    is_judged = not link.spec.is_bare and any(finding.is_met is not None for finding in result.findings)
     text = "; ".join(f"{f.metric}: {f.measured} (requested: {f.requested})" for f in result.findings)
+    if link.notice is not None:
+        text = f"{link.notice}; {text}"
     rtt_ms = None
     if result.round_trips_ns:
         round_trips_ms = [round_trip_ns / 1e6 for round_trip_ns in result.round_trips_ns]
@@ -37,4 +39,5 @@ def _record(path: BenchPath, result: LinkCheck, is_emulated: bool) -> Probe:
         emulator_cpu_share=forward.cpu_share,
         is_met=result.is_met if is_judged else None,
         text=text if result.is_met or not is_judged else f"{text}. NOT met: {result.verdict}",
+        bottleneck=link.bottleneck(),
     )

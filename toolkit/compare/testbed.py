@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from toolkit.compare.device import DeviceSettings, local_device
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.machine_load import LoadCounters, read_counters
+from toolkit.compare.packet_counts import PacketAudit
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.ping import Pinger
-from toolkit.compare.records import PacketAudit, Probe, Setting
+from toolkit.compare.records import Probe, Setting
 from toolkit.compare.tcp_metrics import forget
 from toolkit.compare.worker_process import WorkerProcess
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob

@@ -17,6 +17,7 @@ from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.explanation import Facts, explanation, facts_of
 from toolkit.compare.machine_load import MachineLoad, load_between
 from toolkit.compare.packet_audit import has_host_drops, has_self_loss, is_balanced
+from toolkit.compare.packet_counts import PacketAudit
 from toolkit.compare.paths import LAN_KIND, LINK, PAYLOAD_SHARE, REMOTE, BenchPath
 from toolkit.compare.ping import Pinger
 from toolkit.compare.plan import TrialSpec
@@ -31,7 +32,6 @@ from toolkit.compare.records import (
     SELF_LOSS,
     UNRELIABLE,
     BackgroundFlowResult,
-    PacketAudit,
     Probe,
     Setting,
     TimeSplit,
@@ -42,6 +42,7 @@ from toolkit.compare.testbed import ReceiverHandle, Testbed
 from toolkit.compare.timed import backlog_bytes, until
 from toolkit.compare.worker_protocol import ReceiveJob, SendJob
 from toolkit.compare.workspace import Workspace
+from toolkit.emulator.accounting import TUN
 from toolkit.errors import NettoolError, UsageError
 from toolkit.units import rate_of
 
@@ -210,7 +211,7 @@ class TrialRunner:
         path, ledger = self.testbed.path, outcome.ledger
         if setting.program is not None and outcome.sender.is_unreliable:
             yield UNRELIABLE
-        if facts is not None and _lacked_processor(facts, path):
+        if facts is not None and _lacked_processor(facts, path, ledger):
             yield CPU_BOUND
         if has_self_loss(ledger, outcome.sender):
             yield SELF_LOSS
@@ -231,17 +232,20 @@ class TrialRunner:
             yield BUSY_MACHINE
 
 
-def _lacked_processor(facts: Facts, path: BenchPath) -> bool:
+def _lacked_processor(facts: Facts, path: BenchPath, ledger: PacketAudit | None) -> bool:
     """Whether a processor, not an emulated path, was the limit.
 
     On a LAN the endpoints' own use of a processor is part of what is compared, and the explanation says that it was the
-    limit. What the emulator took from them is not. Without an emulator, on loopback and to another machine, all is.
+    limit. What an emulator's process took from them is not. Without such a process, all is.
     """
     split = facts.time_split
     if split is None or facts.ideal_bps is None or path.kind not in (LAN_KIND, LINK):
         return False
     is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
-    lacked_s = split.waiting_s if path.kind == LAN_KIND else split.waiting_s + split.cpu_bound_s
+    if path.kind == LAN_KIND:
+        lacked_s = split.waiting_s if ledger is not None and ledger.emulator == TUN else 0.0
+    else:
+        lacked_s = split.waiting_s + split.cpu_bound_s
     return is_slower and lacked_s > _CPU_SHARE * facts.seconds
 
 

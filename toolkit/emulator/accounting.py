@@ -14,12 +14,23 @@ from toolkit.units import format_duration_ns, format_fraction, format_rate
 
 SCHEMA_VERSION = 1
 MAX_ECHOES = 2000
-TUN, NETEM = "tun", "netem"
-"""The emulators that a link may have."""
+TUN, SWITCH, NETEM = "tun", "switch", "netem"
+"""The emulators that a link may have: the models, the kernel's switch for a plain LAN, and the kernel's netem."""
+COUNTS_PACKETS = frozenset({TUN, SWITCH})
+"""The emulators whose counters count packets. On a veth pair or with netem, the kernel counts super-packets."""
 EMULATOR = "emulator"
 """Drop reason: the emulator's memory limit was reached, or the far device rejected the packet."""
 KERNEL = "kernel"
 """Drop reason: the kernel's netem, whose counter does not distinguish loss from a full queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """A token bucket filter of the kernel with a drop-tail queue. Sizes are those of IP packets."""
+
+    rate_bps: float
+    burst_bytes: int
+    queue_bytes: int
 
 
 @dataclass(slots=True)
@@ -31,7 +42,7 @@ class PathAccounting:
     in_flight:            offered, and neither delivered nor dropped yet
     duplicates:           second deliveries
     marked:               delivered packets that this link marked Congestion Experienced
-    host_dropped:         super-packets lost in the device ring of the sending end before the link saw them
+    host_dropped:         super-packets (with SWITCH: packets) lost in the sending end's device before the link saw them
     offered_bytes, delivered_bytes: bytes of IP packets; duplicates do not count
     reads, writes:        super-packets taken from the sending device, and given to the receiving one
     held_ns:              sum over packets: how long each waited for the last packet of its write
@@ -93,7 +104,7 @@ class PathAccounting:
 class LinkAccounting:
     """The counters of a link since the last start of its clock.
 
-    emulator:          what carries the packets: "tun", "netem" or "veth"
+    emulator:          what carries the packets: "tun", "switch", "netem" or "veth"
     cpu_ns:            CPU time of the emulator process alone
     late_p50_ns, late_p99_ns, late_max_ns: how long after their due time packets were delivered
     """
@@ -143,7 +154,7 @@ class LinkAccounting:
                 (path.duplicates, "duplicated"),
                 (path.marked, "marked CE"),
                 (path.in_flight, "in flight"),
-                (path.host_dropped, "super-packets dropped by the host before the link"),
+                (path.host_dropped, "dropped by the host before the link"),
                 (path.imbalance, "UNACCOUNTED FOR"),
             ):
                 if packets:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from toolkit.emulator.accounting import TUN, LinkAccounting
+from toolkit.emulator.accounting import NETEM, TUN, LinkAccounting
 from toolkit.emulator.icmp import ECHO_PACKET_BYTES, EchoProbe
 from toolkit.emulator.link import Link
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec
@@ -159,7 +159,7 @@ def _measure_direction(
     after = link.accounting()
     cpu_share = _cpu_share(before, after) if after.emulator == TUN else None
     figures = DirectionFigures(1 - len(paced.numbers) / paced.sent, saturating.rate_bps, cpu_share)
-    if rate_bps and after.emulator != TUN:  # the kernel's queueing disciplines count the Ethernet header as well
+    if rate_bps and after.emulator == NETEM:  # its tbf counts the Ethernet header as well
         rate_bps *= flow.packet_bytes / (flow.packet_bytes + _ETHERNET_BYTES)
     findings = [
         judge_loss(name, path, figures.loss, paced.sent),

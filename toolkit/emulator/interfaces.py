@@ -15,7 +15,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from toolkit.errors import NettoolError, UsageError, printable
 
+NEAR, FAR = "near", "far"
+"""The two ends of a link."""
 DEVICE = "link0"
+"""The device of each end."""
 DEFAULT_NETWORK = "198.18.0.0/30"
 _IPV6_BASE = int(IPv6Address("2001:2::"))
 _IFA_F_NODAD = 0x02
@@ -105,6 +108,26 @@ def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix:
         netlink.addr("add", index=index, address=str(ipv6), prefixlen=96 + prefix, flags=_IFA_F_NODAD)
 
 
+def introduce(netlink: IPRoute, peer: IPRoute, *peer_addresses: IPv4Address | IPv6Address) -> None:
+    """Tell the end of `netlink` the link-layer address of the other, so that the link carries no address resolution.
+
+    Raises NettoolError.
+    """
+    (device,) = peer.get_links(index_of(peer, DEVICE))
+    for address in peer_addresses:
+        try:
+            netlink.neigh(
+                "replace",
+                ifindex=index_of(netlink, DEVICE),
+                dst=str(address),
+                lladdr=device.get_attr("IFLA_ADDRESS"),
+                state="permanent",
+            )
+        except NetlinkError as error:
+            if address.version == 4:  # IPv6 may be off
+                raise NettoolError(f"cannot configure an end of the link: {printable(str(error))}") from None
+
+
 def make_veth(netlink: IPRoute, far: int) -> None:
     """Make a veth pair: DEVICE here and DEVICE in the namespace of descriptor `far`. Raises NettoolError."""
     try:
@@ -124,9 +147,9 @@ def mtu_and_queue(netlink: IPRoute, name: str) -> tuple[int, str]:
     raise NettoolError(f"there is no device '{printable(name, 20)}'")
 
 
-def statistics(netlink: IPRoute) -> dict[str, int]:
-    """The kernel counters of DEVICE (struct rtnl_link_stats64)."""
-    (link,) = netlink.get_links(index_of(netlink, DEVICE))
+def statistics(netlink: IPRoute, name: str = DEVICE) -> dict[str, int]:
+    """The kernel counters of a device (struct rtnl_link_stats64)."""
+    (link,) = netlink.get_links(index_of(netlink, name))
     return dict(link.get_attr("IFLA_STATS64"))
 
 

@@ -21,17 +21,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from toolkit.emulator import namespaces
-from toolkit.emulator.accounting import NETEM, TUN, LinkAccounting
-from toolkit.emulator.interfaces import DEFAULT_NETWORK, Addresses, require_unused
-from toolkit.emulator.link_process import FAR, MAX_MESSAGE_BYTES, NEAR, LinkRequest
+from toolkit.emulator.accounting import NETEM, SWITCH, TUN, Bottleneck, LinkAccounting
+from toolkit.emulator.interfaces import DEFAULT_NETWORK, FAR, NEAR, Addresses, require_unused
+from toolkit.emulator.link_process import MAX_MESSAGE_BYTES, LinkRequest
+from toolkit.emulator.switch import SwitchError, can_switch
+from toolkit.emulator.tun_device import TunError
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.netmodel.spec import LinkSpec
 
-EMULATORS = (TUN, NETEM)
+EMULATORS = (TUN, SWITCH, NETEM)
 _END_TIMEOUT_S = 10.0
 
 
@@ -51,13 +54,21 @@ class Link:
     Times of the model and of the accounting count from the last `start_clock`, or from `open`.
     """
 
-    def __init__(self, spec: LinkSpec, *, emulator: str = TUN, network: str = DEFAULT_NETWORK) -> None:
-        """`emulator` is one of EMULATORS; `network` is the IPv4 range of the two ends. Raises UsageError."""
-        if emulator not in EMULATORS:
+    def __init__(self, spec: LinkSpec, *, emulator: str | None = None, network: str = DEFAULT_NETWORK) -> None:
+        """`network` is the IPv4 range of the two ends. Raises UsageError.
+
+        `emulator` is one of EMULATORS. The default is TUN; where this user has no TUN device, SWITCH carries what it
+        can, and `notice` says why.
+        """
+        if emulator is not None and emulator not in EMULATORS:
             raise UsageError(f"unknown emulator '{printable(emulator, 40)}': choose from {', '.join(EMULATORS)}")
+        if emulator == SWITCH and not can_switch(spec):
+            raise UsageError("a switch carries a LAN with a rate and a plain queue: leave out '--emulator switch'")
         self.spec = spec
         self.addresses = Addresses.of_network(network)
-        self._request = LinkRequest(spec, emulator, self.addresses)
+        self.notice: str | None = None
+        self._can_switch = emulator is None and can_switch(spec)
+        self._request = LinkRequest(spec, emulator or TUN, self.addresses)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._descriptors: list[int] = []
@@ -74,6 +85,19 @@ class Link:
     def open(self) -> None:
         """Make the link. Raises UsageError and NettoolError; nothing remains after a failure."""
         require_unused(self.addresses)
+        try:
+            self._open()
+        except TunError as error:
+            if not self._can_switch:
+                raise
+            self._request = replace(self._request, emulator=SWITCH)
+            try:
+                self._open()
+            except SwitchError as second:
+                raise NettoolError(f"{error}; {second}") from None
+            self.notice = f"{error}. Until then, queues of the kernel limit this LAN and take their ends' processors"
+
+    def _open(self) -> None:
         self._control, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with child:
@@ -145,6 +169,12 @@ class Link:
         assert isinstance(answer, tuple)
         mtu_bytes, queue = answer
         return mtu_bytes, queue
+
+    def bottleneck(self) -> Bottleneck | None:
+        """What the kernel of a SWITCH has installed to limit the way from near to far; None with another emulator."""
+        answer, _ = self._call("bottleneck")
+        assert answer is None or isinstance(answer, Bottleneck)
+        return answer
 
     def environment(self) -> dict[str, str]:
         """The environment variables that commands at the ends get in addition to those of this process."""

@@ -20,21 +20,21 @@ from typing import Protocol
 from pyroute2 import IPRoute
 
 from toolkit.emulator import interfaces, namespaces
-from toolkit.emulator.accounting import TUN, LinkAccounting
-from toolkit.emulator.interfaces import Addresses
+from toolkit.emulator.accounting import SWITCH, TUN, Bottleneck, LinkAccounting
+from toolkit.emulator.interfaces import FAR, NEAR, Addresses
 from toolkit.emulator.netem import KernelBackend
+from toolkit.emulator.switch import SwitchBackend, make_switch, set_offloads
 from toolkit.emulator.tun import Emulator
 from toolkit.emulator.tun_device import open_tun
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LinkSpec
 
 MAX_MESSAGE_BYTES = 1 << 16
-NEAR, FAR = "near", "far"
 
 
 @dataclass(frozen=True, slots=True)
 class LinkRequest:
-    """The link to make; `emulator` is TUN or NETEM."""
+    """The link to make; `emulator` is TUN, SWITCH or NETEM."""
 
     spec: LinkSpec
     emulator: str
@@ -93,6 +93,29 @@ class LinkProcess:
         addresses = request.addresses
         names = {NEAR: str(addresses.near), FAR: str(addresses.far), "far6": str(addresses.far_ipv6)}
         namespaces.add_hosts_entries(names)
+        near, far, make_backend = self._make_ends(request)
+        self._near_netlink = near
+        ends = ((NEAR, near, addresses.near, addresses.near_ipv6), (FAR, far, addresses.far, addresses.far_ipv6))
+        for end, netlink, address, ipv6 in ends:
+            namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls apply to the current namespace
+            if request.emulator == SWITCH:
+                set_offloads(interfaces.DEVICE, is_merging=True)
+            interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
+        if request.emulator != TUN or request.spec.is_bare:
+            interfaces.introduce(near, far, addresses.far, addresses.far_ipv6)
+            interfaces.introduce(far, near, addresses.near, addresses.near_ipv6)
+        self._backend = make_backend()
+        if not is_user:
+            for link in namespaces.register_netns_names(self._networks[NEAR], self._networks[FAR]):
+                self._resources.callback(link.unlink, missing_ok=True)
+        self._user = self._keep(os.open("/proc/self/ns/user", os.O_RDONLY)) if is_user else -1
+        self._mount = self._keep(os.open("/proc/self/ns/mnt", os.O_RDONLY))
+
+    def _make_ends(self, request: LinkRequest) -> tuple[IPRoute, IPRoute, Callable[[], _Backend]]:
+        """Make the namespaces, their devices and what connects them.
+
+        Returns the netlink sockets of near and far, and what makes the backend when the devices are configured.
+        """
         is_tun = request.emulator == TUN and not request.spec.is_bare
         devices, netlinks = [], []
         for end in (NEAR, FAR):
@@ -100,26 +123,16 @@ class LinkProcess:
             netlinks.append(self._resources.enter_context(IPRoute()))
             if is_tun:
                 devices.append(self._keep(open_tun(interfaces.DEVICE)))
-        if not is_tun:
-            interfaces.make_veth(netlinks[0], self._networks[FAR])
-        ends = (
-            (NEAR, netlinks[0], addresses.near, addresses.near_ipv6),
-            (FAR, netlinks[1], addresses.far, addresses.far_ipv6),
-        )
-        for end, netlink, address, ipv6 in ends:
-            namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)  # sysctls apply to the current namespace
-            interfaces.configure(netlink, address, ipv6, addresses.prefix, request.spec.mtu_bytes)
-        self._near_netlink = netlinks[0]
-        self._backend: _Backend
+        near, far = netlinks
         if is_tun:
-            self._backend = _TunBackend(Emulator(devices[0], devices[1]), *netlinks)
-        else:
-            self._backend = KernelBackend(request.spec, *netlinks)
-        if not is_user:
-            for link in namespaces.register_netns_names(self._networks[NEAR], self._networks[FAR]):
-                self._resources.callback(link.unlink, missing_ok=True)
-        self._user = self._keep(os.open("/proc/self/ns/user", os.O_RDONLY)) if is_user else -1
-        self._mount = self._keep(os.open("/proc/self/ns/mnt", os.O_RDONLY))
+            return near, far, lambda: _TunBackend(Emulator(devices[0], devices[1]), near, far)
+        if request.emulator == SWITCH:
+            switch = self._resources.enter_context(
+                make_switch(self._networks[NEAR], self._networks[FAR], request.spec.mtu_bytes)
+            )
+            return near, far, lambda: SwitchBackend(request.spec, switch, near, far)
+        interfaces.make_veth(near, self._networks[FAR])
+        return near, far, lambda: KernelBackend(request.spec, near, far)
 
     def _keep(self, descriptor: int) -> int:
         self._resources.callback(os.close, descriptor)
@@ -137,6 +150,7 @@ class LinkProcess:
             "start": self._start,
             "accounting": self._backend.accounting,
             "socket": self._socket,
+            "bottleneck": self._bottleneck,
             "device": lambda: interfaces.mtu_and_queue(self._near_netlink, interfaces.DEVICE),
         }
         while True:
@@ -157,6 +171,9 @@ class LinkProcess:
             self._spec = replace(self._spec, seed=seed)
         gc.collect()
         self._backend.start(self._spec)
+
+    def _bottleneck(self) -> Bottleneck | None:
+        return self._backend.bottleneck() if isinstance(self._backend, SwitchBackend) else None
 
     def _socket(self, end: str, family: int, kind: int, protocol: int) -> socket.socket:
         namespaces.join(self._networks[end], namespaces.CLONE_NEWNET)

@@ -16,11 +16,11 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from toolkit.emulator.accounting import KERNEL, LinkAccounting, PathAccounting
+from toolkit.emulator.accounting import KERNEL, NETEM, LinkAccounting, PathAccounting
 from toolkit.emulator.interfaces import DEVICE, index_of, statistics
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.netmodel.path import QUEUE
-from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
+from toolkit.netmodel.spec import LinkSpec, PathSpec, queue_limit_bytes
 
 _TC_H_ROOT = 0xFFFFFFFF
 _MIN_TBF_BURST_BYTES = 3 * 1514
@@ -68,14 +68,6 @@ def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
     _add_tbf(netlink, path, spec, parent="1:1")
 
 
-def install_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
-    """Limit DEVICE to the rate of `path`. Raises UsageError for anything but a rate and a queue."""
-    plain = PathSpec(rate_bps=path.rate_bps, queue=path.queue)
-    if path != plain or path.queue.codel or path.queue.ecn_threshold_ns is not None:
-        raise UsageError("tbf supports a rate and a queue and no other impairment: leave out '--emulator netem'")
-    _add_tbf(netlink, path, spec)
-
-
 def _add_tbf(netlink: IPRoute, path: PathSpec, spec: LinkSpec, **place: str) -> None:
     if path.rate_bps is None:
         return
@@ -93,12 +85,11 @@ class KernelBackend:
 
     def __init__(self, spec: LinkSpec, near: IPRoute, far: IPRoute) -> None:
         """Install the disciplines at both ends. Raises UsageError and NettoolError."""
-        is_lan = spec.kind == LAN
-        self._name, self._reason = ("veth", QUEUE) if is_lan else ("netem", KERNEL)
+        self._name, self._reason = ("veth", QUEUE) if spec.is_bare else (NETEM, KERNEL)
         self._near, self._far = near, far
-        install = install_tbf if is_lan else install_netem
-        install(near, spec.forward, spec)
-        install(far, spec.backward, spec)
+        if not spec.is_bare:
+            install_netem(near, spec.forward, spec)
+            install_netem(far, spec.backward, spec)
         self.start(spec)
 
     def start(self, spec: LinkSpec) -> None:

@@ -10,7 +10,8 @@ from functools import partial
 from statistics import median
 
 from toolkit.compare.comparison import Summary
-from toolkit.compare.records import BackgroundFlowResult, DirectionAudit, Probe, Results, Trial
+from toolkit.compare.packet_counts import DirectionAudit
+from toolkit.compare.records import BackgroundFlowResult, Probe, Results, Trial
 from toolkit.compare.rows import Row, RowDelay
 from toolkit.compare.stats import Estimate
 from toolkit.compare.verdict import INCONCLUSIVE

@@ -13,10 +13,11 @@ from toolkit.compare import campaign
 from toolkit.compare.campaign import link_seed, run, trial_of
 from toolkit.compare.comparison import summarise
 from toolkit.compare.endpoint_result import EndpointResult
+from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
 from toolkit.compare.paths import BenchPath
 from toolkit.compare.plan import WARM_UP, Plan
 from toolkit.compare.record_file import Record
-from toolkit.compare.records import EMULATOR_LATE, Campaign, DirectionAudit, PacketAudit, Results
+from toolkit.compare.records import EMULATOR_LATE, Campaign, Results
 from toolkit.compare.sampling import width
 from toolkit.compare.scenario import Scenario
 from toolkit.errors import TransferError, UsageError

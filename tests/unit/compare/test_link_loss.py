@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import DirectionAudit, PacketAudit, Results
+from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
+from toolkit.compare.records import Results
 from toolkit.compare.stats import proportion
 from toolkit.report.tables import ACCOUNTING, tables
 

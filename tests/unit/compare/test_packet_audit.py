@@ -146,6 +146,16 @@ def test_a_link_that_contradicts_itself_does_not_balance() -> None:
     assert not is_balanced(audit(counted, NOTHING, NOTHING))
 
 
+def test_the_device_before_a_switch_counts_packets() -> None:
+    """Each of its drops explains one missing packet; that of a device of TUN may have been a super-packet."""
+    for emulator, is_explained in (("tun", True), ("switch", False)):
+        audited = audit(link(emulator=emulator, host=10), *udp(sent=SENT + 300))
+        assert is_balanced(audited) == is_explained
+    audited = audit(link(emulator="switch", host=300), *udp(sent=SENT + 300))
+    assert is_balanced(audited)
+    assert (audited.emulator, audited.forward.dropped_by_sender) == ("switch", 300)
+
+
 def test_on_veth_endpoints_are_compared_with_each_other() -> None:
     """It counts super-packets: 300 for all the packets of the endpoints."""
     counted = link(lost=0, queue=0, emulator="veth", offered=300)

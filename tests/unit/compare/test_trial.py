@@ -10,6 +10,7 @@ from tests.support.fake_testbed import FakeTestbed
 from toolkit.compare.conditions import SocketSettings, TrialConditions
 from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.machine_load import LoadCounters, MachineLoad
+from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
 from toolkit.compare.paths import LAN_KIND, BenchPath, from_options, loopback
 from toolkit.compare.plan import TrialSpec, parse_transports
 from toolkit.compare.records import (
@@ -21,8 +22,6 @@ from toolkit.compare.records import (
     PROBE_OFF,
     SELF_LOSS,
     UNRELIABLE,
-    DirectionAudit,
-    PacketAudit,
     Probe,
     Setting,
     Trial,
@@ -206,7 +205,8 @@ def test_waiting_for_the_emulators_processor_is_a_mark_also_on_a_lan(tmp_path: P
     assert trial(tmp_path, busy, path=lan).marks == []
     series = replace(SENDER.series, busy_s=[0.0 for _ in TIMES], waiting_s=[0.95 * t for t in TIMES])
     waiting = replace(SENDER, series=series)
-    assert trial(tmp_path, waiting, path=lan).marks == [CPU_BOUND]
+    assert trial(tmp_path, waiting, ledger=replace(BALANCED, emulator="tun"), path=lan).marks == [CPU_BOUND]
+    assert trial(tmp_path, waiting, ledger=replace(BALANCED, emulator="switch"), path=lan).marks == []
 
 
 def test_an_outside_program_without_a_digest_reports_its_own_figures(tmp_path: Path) -> None:
