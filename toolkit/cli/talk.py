@@ -1,0 +1,190 @@
+"""`nettool talk`: lines of text between two people, or two programs."""
+
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing as closed_at_end
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from toolkit.channel import Address, Channel, TransportOptions
+from toolkit.cli.access import AdmissionArguments, CredentialArguments, Doorkeeper, check_receiver, with_credential
+from toolkit.cli.call_tracing import Explain, TraceArguments
+from toolkit.cli.command import command, flag
+from toolkit.cli.interrupts import prompt_interrupts
+from toolkit.cli.options import CONNECTION, DEFAULT_BIND, Bind, Json, OffloadChoice, Port, Quiet
+from toolkit.cli.output import print_json, print_result, print_status
+from toolkit.cli.results import closing
+from toolkit.cli.target import DEFAULT_PORT, parse_target
+from toolkit.conversation.lines import LineQueue, read_lines
+from toolkit.conversation.talk import Conversation
+from toolkit.errors import NettoolError, UsageError, printable
+from toolkit.security.credentials import Credential
+from toolkit.security.rehearsal import rehearse
+from toolkit.transfer.session_server import SessionServer, listen_on_one_port
+from toolkit.transports.registry import transport
+
+_SHOWN_CHARACTERS = 1 << 17
+_QUEUED_LINES = 10_000  # that have arrived and wait for a slow reader of stdout
+_GRACE_S = 5.0
+
+Tcp = Annotated[bool, flag("--tcp", text="Talk over TCP: the default of who connects.", panel=CONNECTION)]
+Udp = Annotated[bool, flag("--udp", text="Talk over the reliable protocol on UDP.", panel=CONNECTION)]
+
+
+@command
+def talk(
+    access: CredentialArguments,
+    tracing: TraceArguments,
+    host: Annotated[
+        str | None, typer.Argument(metavar="HOST[:PORT]", help="Who listens; leave it out with --listen.")
+    ] = None,
+    listen: Annotated[bool, flag("--listen", "-l", text="Wait for somebody to connect.", panel=CONNECTION)] = False,
+    tcp: Tcp = False,
+    udp: Udp = False,
+    bind: Bind = DEFAULT_BIND,
+    port: Port = DEFAULT_PORT,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Talk: each line that you type appears at the other side, and theirs here.
+
+    One side listens, over TCP and UDP unless one is named, and the other connects. Off loopback, a code admits the
+    other side, as for files. The end of the input (Ctrl-D) ends your half; the conversation ends when both have ended.
+    It works in a pipe, too.
+
+    \b
+    Examples:
+      nettool talk --listen
+      nettool talk 127.0.0.1
+      nettool talk --udp --trace-calls --simple 127.0.0.1
+      seq 10000 | nettool talk --udp 192.0.2.7
+    """
+    if listen == (host is not None):
+        raise UsageError("either connect, with 'nettool talk HOST', or wait, with 'nettool talk --listen'")
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: what is said comes from there")
+    names = [name for name, is_chosen in (("tcp", tcp), ("udp", udp)) if is_chosen]
+    offload = OffloadChoice.OFF if tracing.simple else OffloadChoice.AUTO
+    side = _Side(json, quiet, tracing)
+    if host is None:
+        options = AdmissionArguments(key=access.key, is_open=access.is_open)
+        if access.code is not None:
+            raise UsageError("--listen makes a code by itself where one is needed: leave --code out")
+        _listen(side, names or ["tcp", "udp"], options, Address(bind, port), TransportOptions(offload=offload))
+        return
+    if len(names) > 1:
+        raise UsageError("use either --tcp or --udp: a connection has one transport")
+    _connect(side, names[0] if names else "tcp", access, parse_target(host), TransportOptions(offload=offload))
+
+
+def _connect(
+    side: "_Side", name: str, access: CredentialArguments, address: Address, options: TransportOptions
+) -> None:
+    chosen = transport(name)
+
+    def session(proof: Credential) -> None:
+        rehearse(proof.method)
+        with side.tracing.running("talk") as explain:
+            channel = explain(chosen.connect(address, replace(options, credential=proof)))
+            with closing(channel):
+                check_receiver(access, proof, channel.peer)
+                side.talk(name, channel, is_client=True)
+
+    credential = access.credential_for(address)
+    with prompt_interrupts():
+        with_credential(credential, session)
+
+
+def _listen(
+    side: "_Side", names: Sequence[str], access: AdmissionArguments, address: Address, options: TransportOptions
+) -> None:
+    doorkeeper = Doorkeeper(access, address.host, "nettool talk", is_once=True, quiet=side.quiet)
+    rehearse(doorkeeper.admission.method)
+    transports = {name: transport(name) for name in names}
+    with prompt_interrupts(), side.tracing.running("talk") as explain:
+        listeners = listen_on_one_port(transports, address, replace(options, admission=doorkeeper.admission))
+        server = SessionServer(
+            listeners,
+            lambda name, channel: _accepted(side, name, channel, explain, server.closing.is_set),
+            limit=1,
+            limit_refusal="somebody else is talking here already; try again later",
+        )
+        try:
+            bound = doorkeeper.check_bound([listener.address for listener in listeners.values()])
+            if not side.quiet:
+                print_status(f"listening on {bound} ({', '.join(names)})")
+            doorkeeper.announce(bound, "talk to you")
+            server.run()
+        finally:
+            server.close(_GRACE_S)
+
+
+def _accepted(side: "_Side", name: str, channel: Channel, explain: Explain, is_cancelled: Callable[[], bool]) -> None:
+    explained = explain(channel)
+    with closing(explained):
+        side.talk(name, explained, is_client=False, is_cancelled=is_cancelled)
+
+
+class _Side:
+    """This side's standard input and output, and what its user wants to see."""
+
+    def __init__(self, json: bool, quiet: bool, tracing: TraceArguments) -> None:
+        self.json, self.quiet, self.tracing = json, quiet, tracing
+
+    def talk(
+        self, name: str, channel: Channel, is_client: bool, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Talk over a channel until both sides have ended. Raises NettoolError."""
+        if not self.quiet:
+            print_status(f"connected with {channel.peer} ({name}); end with Ctrl-D")
+        with closed_at_end(LineQueue()) as outgoing, _printer(self.json) as show:
+            # A daemon: it may wait for its user for ever.
+            threading.Thread(target=read_lines, args=(sys.stdin.fileno(), outgoing), daemon=True).start()
+            conversation = Conversation(channel, is_client, outgoing, show, self._tell_end, is_cancelled)
+            conversation.run()
+        counts = conversation.counts
+        if self.json:
+            outcome = {"transport": name, "peer": str(channel.peer), "sent": counts.sent, "received": counts.received}
+            print_json("talk", outcome)
+        elif not self.quiet:
+            print_status(f"the conversation is over: lines sent {counts.sent:,}, received {counts.received:,}")
+
+    def _tell_end(self) -> None:
+        if not self.quiet and sys.stdin.isatty():
+            print_status("the other side has said everything; Ctrl-D ends your half")
+
+
+@contextmanager
+def _printer(as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Yield what prints a line that has arrived, in a thread of its own: a slow reader of stdout delays no sending.
+
+    The text comes from the peer, so every character that is not printable is escaped. Raises at the end what printing
+    has raised.
+    """
+    lines: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
+    failures: list[NettoolError] = []
+
+    def work() -> None:
+        while (line := lines.get()) is not None:
+            try:
+                if as_json:
+                    print_json("line", {"text": line})
+                else:
+                    print_result(printable(line, _SHOWN_CHARACTERS))
+            except NettoolError as error:  # a full disk: the conversation goes on, and ends with this error
+                failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield lines.put
+    finally:
+        lines.put(None)
+        thread.join()
+    if failures:
+        raise failures[0]
