@@ -174,6 +174,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "bench.plan_of_record",
         "replay.plan_of_record",
         "replay.rerun",
+        "talk.transport",
         "trace.check_sources",
         "report.page.write_page",
         "report.merge",
