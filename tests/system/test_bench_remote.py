@@ -131,6 +131,25 @@ def test_a_campaign_against_a_server_that_keeps_nothing(wire: Link, tmp_path: Pa
     assert everything_below(output.parent) == ["remote.jsonl"]
 
 
+def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_path: Path) -> None:
+    output = tmp_path / "remote.jsonl"
+    server = serve(wire, tmp_path / "far")
+    try:
+        code, shown, errors = end(compare(wire, output, "--time", "300ms", "--repeat", "1", "--no-control"))
+        assert code == 0, (shown, errors)
+        results = read(output)
+        assert {trial.transport.partition("-")[0] for trial in results.trials} == {"tcp", "udp"}
+        for trial in results.trials:
+            assert trial.verified, trial.error
+            assert trial.sender.digest == trial.receiver.digest
+            assert trial.seconds is not None
+            assert trial.seconds >= 0.3
+            assert trial.goodput_bps == pytest.approx(8 * (trial.sender.size_bytes or 0) / trial.seconds)
+            assert trial.receiver.cut_bytes is None
+    finally:
+        kill(server)
+
+
 def test_the_server_may_start_later_and_be_killed_and_restarted(wire: Link, tmp_path: Path) -> None:
     output, key = tmp_path / "remote.jsonl", tmp_path / "lab.key"
     write_new_key(key)

@@ -67,6 +67,11 @@ _TIMED = (
     "arrives later, and both ends compare the digests of all of it. Sender and receiver are separate "
     "processes that have loaded everything before the clock starts."
 )
+_TIMED_REMOTE = (
+    "Time: the sender makes up content for {time}; goodput is all of it, divided by the time from its first connect to "
+    "the receiver's verified digest, because the two machines share no clock. The sender is a process that has loaded "
+    "everything before the clock starts."
+)
 _ENCRYPTION = (
     "Encryption: nettool's own transports and quic encrypt everything, except where a label says +plaintext; iperf3 "
     "encrypts nothing. Receivers on this machine accept one session from anyone, on loopback or in their own namespace."
@@ -303,8 +308,6 @@ def _require_timed(plan: Plan) -> None:
         raise UsageError(f"--time must be from {format_seconds(MIN_TIME_S)} to {format_seconds(MAX_TIME_S)}")
     if list(plan.sizes) != [0]:
         raise UsageError("--time measures what arrives in a time, and --size how long a file takes: give one")
-    if any(path.kind == REMOTE for path in plan.paths):
-        raise UsageError("--time needs both ends on one machine, which share a clock: give --size for a remote path")
     outside = next((each.label for each in plan.settings if each.program is not None), None)
     if outside is not None:
         raise UsageError(f"--time measures nettool's own transports: leave {outside} out, or give --size")
@@ -323,7 +326,8 @@ def _method(plan: Plan) -> list[str]:
     lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed)]
     if plan.budget_s is not None:
         lines.append(_BUDGET.format(margin=format_fraction(plan.margin), budget=format_seconds(plan.budget_s)))
-    lines += [_TIME if plan.time_s is None else _TIMED.format(time=format_seconds(plan.time_s)), _ENCRYPTION]
+    timed = _TIMED_REMOTE if any(path.kind == REMOTE for path in plan.paths) else _TIMED
+    lines += [_TIME if plan.time_s is None else timed.format(time=format_seconds(plan.time_s)), _ENCRYPTION]
     if any(path.spec is not None and not path.spec.is_bare for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:

@@ -271,7 +271,7 @@ class Trial:
     verified:              the receiver has the sender's digest, and both endpoints ended without an error
     seconds:               from the first connect to the receiver's verified digest, or until the time of the trial was
                            up; None where the transfer failed
-    goodput_bps:           8 x payload_bytes / seconds; in a timed trial, 8 x receiver.cut_bytes / seconds
+    goodput_bps:           8 x payload_bytes / seconds; in a timed trial, of receiver.cut_bytes, or of all (remote path)
     error:                 why the transfer failed
     sender, receiver:      what the two endpoints report
     ledger:                where each packet went; None without an emulated link

@@ -167,7 +167,10 @@ class TrialRunner:
         self, spec: TrialSpec, position: int, link_seed: int, outcome: _Outcome, pinger: Pinger | None
     ) -> Trial:
         sender, receiver, path, ledger = outcome.sender, outcome.receiver, self.testbed.path, outcome.ledger
-        arrived = _arrived(spec.payload_bytes, outcome) if self.time_s is None else _arrived_in_time(outcome)
+        if self.time_s is None:
+            arrived = _arrived(spec.payload_bytes, outcome)
+        else:
+            arrived = _arrived_in_time(outcome, has_one_clock=path.kind != REMOTE)
         kept = None
         if arrived.seconds is not None and sender.series is not None:
             kept = sender.series if self.time_s is None else until(sender.series, arrived.seconds)
@@ -282,13 +285,21 @@ def _arrived(size: int, outcome: _Outcome) -> _Arrived:
     return _Arrived(size, sender.seconds, goodput_bps)
 
 
-def _arrived_in_time(outcome: _Outcome) -> _Arrived:
-    """What the receiver had verified when the time was up, if all that came later is verified as well."""
+def _arrived_in_time(outcome: _Outcome, *, has_one_clock: bool) -> _Arrived:
+    """What had arrived when the time was up, if all that came later is verified as well.
+
+    has_one_clock: whether the receiver could tell; if not, everything counts, and the time until it was verified
+    """
     sender, receiver = outcome.sender, outcome.receiver
     if outcome.error is not None:
         return _Arrived(error=outcome.error)
     if sender.digest is None or (sender.digest, sender.size_bytes) != (receiver.digest, receiver.size_bytes):
         return _Arrived(error="the received content differs")
+    if not has_one_clock:
+        size = sender.size_bytes
+        if not size or sender.seconds is None:
+            return _Arrived(error="no content was sent before the time was up")
+        return _Arrived(size, sender.seconds, rate_of(size, sender.seconds))
     if receiver.cut_s is None or receiver.cut_bytes is None or sender.started_s is None:
         return _Arrived(error="the transfer ended before its time was up")
     if not receiver.cut_bytes:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.tcp_controls import default_control
-from toolkit.channel import Address
 from toolkit.compare import plan as plan_module
 from toolkit.compare import scenario as scenario_module
 from toolkit.compare.host_info import offers_tcp_control
@@ -152,7 +151,6 @@ def test_either_a_time_or_sizes(tmp_path: Path) -> None:
     for wrong, says in (
         (replace(Scenario("link", time="2s"), sizes=("1MiB",)), "give one"),
         (Scenario("link", time="1ms"), "--time must be"),
-        (Scenario("remote", time="2s", address=Address("192.0.2.1", 9)), "share a clock"),
         (Scenario("loopback", time="2s", transports="tcp,cp"), "leave cp out"),
     ):
         with pytest.raises(UsageError, match=says):

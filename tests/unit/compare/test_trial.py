@@ -11,7 +11,7 @@ from toolkit.compare.conditions import SocketSettings, TrialConditions
 from toolkit.compare.endpoint_result import EndpointResult, Samples
 from toolkit.compare.machine_load import LoadCounters, MachineLoad
 from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
-from toolkit.compare.paths import LAN_KIND, BenchPath, from_options, loopback
+from toolkit.compare.paths import LAN_KIND, BenchPath, from_options, loopback, remote
 from toolkit.compare.plan import TrialSpec, parse_transports
 from toolkit.compare.records import (
     BUSY_MACHINE,
@@ -90,8 +90,8 @@ def test_conditions_are_recorded_and_a_busy_machine_is_marked(tmp_path: Path) ->
     )
 
 
-def timed(tmp_path: Path, receiver: EndpointResult, sender: EndpointResult = SENDER) -> Trial:
-    testbed = cast(Any, FakeTestbed(LINK, sender, receiver, BALANCED))
+def timed(tmp_path: Path, receiver: EndpointResult, sender: EndpointResult = SENDER, path: BenchPath = LINK) -> Trial:
+    testbed = cast(Any, FakeTestbed(path, sender, receiver, BALANCED))
     runner = TrialRunner(testbed, Workspace(tmp_path, "memory"), time_s=0.5, seed=3)
     return runner.run(TrialSpec(2, parse_transports("udp")[0], 0), 7, link_seed=5)
 
@@ -107,6 +107,15 @@ def test_a_timed_trial_counts_what_had_arrived_when_the_time_was_up(tmp_path: Pa
     assert recorded.time_split is not None
     assert sum(recorded.time_split.by_kind().values()) == pytest.approx(0.5)
     assert recorded.time_split.tail_s == 0
+
+
+def test_a_timed_trial_between_two_clocks_counts_all_until_it_is_verified(tmp_path: Path) -> None:
+    recorded = timed(tmp_path, RECEIVER, path=remote("192.0.2.1"))
+    assert (recorded.verified, recorded.seconds) == (True, SENDER.seconds)
+    assert SENDER.seconds is not None
+    assert recorded.goodput_bps == pytest.approx(8 * SIZE / SENDER.seconds)
+    empty = timed(tmp_path, replace(RECEIVER, size_bytes=0), replace(SENDER, size_bytes=0), path=remote("192.0.2.1"))
+    assert empty.error == "no content was sent before the time was up"
 
 
 @pytest.mark.parametrize(
