@@ -83,7 +83,7 @@ class Accepted(Generic[Keys]):
     server:  the server's parameters
     finish:  the FINISH datagram, which the connection sends first
     keys:    as the key exchange has agreed on them
-    rtt_ns:  the first RTT sample, unless the server does not say which INITIAL it answers
+    rtt_ns:  the least RTT sample, unless the server does not say which INITIAL it answers
     """
 
     server: packets.ServerParameters
@@ -173,7 +173,9 @@ class ClientHandshake(Generic[Keys]):
             raise ProtocolError(f"unknown type {packet_type:#04x} of an answer to a handshake")
         sent_time_ns = self._sent_times_ns.get(packets.initial_number_untrusted(datagram))
         if sent_time_ns is not None:
-            self._rtt_ns = now_ns - sent_time_ns
+            # The least one: before an ACCEPT, the server has exchanged keys; and a packet may be a late duplicate.
+            sample_ns = now_ns - sent_time_ns
+            self._rtt_ns = sample_ns if self._rtt_ns is None else min(self._rtt_ns, sample_ns)
         handler(self, datagram, now_ns)
 
     def _on_version_untrusted(self, datagram: bytes | memoryview, now_ns: int) -> None:

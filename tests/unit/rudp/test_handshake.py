@@ -151,7 +151,17 @@ class TestRetry:
         for piece in accept():
             handshake.handle_datagram_untrusted(packets.with_initial_number(piece, 2), 70 * MS)
         assert handshake.accepted is not None
-        assert handshake.accepted.rtt_ns == 40 * MS
+        assert handshake.accepted.rtt_ns == 30 * MS
+
+    def test_a_key_exchange_that_takes_the_server_long_does_not_count_as_round_trip(self) -> None:
+        handshake = client()
+        initial_of(handshake, 0)
+        handshake.handle_datagram_untrusted(packets.with_initial_number(retry(b"token"), 1), 1 * MS)
+        initial_of(handshake, 1 * MS)
+        for piece in accept():
+            handshake.handle_datagram_untrusted(packets.with_initial_number(piece, 2), 9 * MS)
+        assert handshake.accepted is not None
+        assert handshake.accepted.rtt_ns == 1 * MS
 
 
 class TestAccept:
