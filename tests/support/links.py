@@ -201,6 +201,15 @@ def without_namespaces() -> None:
     _checked(_libc.prctl(_PR_CAPBSET_DROP, _CAP_SYS_ADMIN, 0, 0, 0))
 
 
+def without_network_namespaces() -> None:
+    """Called by a child of root: continue inside a user namespace that permits no further network namespaces."""
+    _checked(_libc.unshare(_CLONE_NEWUSER))
+    Path("/proc/self/uid_map").write_text("0 0 1")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/gid_map").write_text("0 0 1")
+    Path("/proc/sys/user/max_net_namespaces").write_text("0")
+
+
 def _closed_parents(path: Path) -> list[Path]:
     """The topmost parent of `path` that other users cannot traverse, if any."""
     closed = [parent for parent in reversed(path.parents) if not parent.stat().st_mode & 0o001]

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +21,9 @@ from tests.support.links import (
     needs,
     needs_tun,
     without_namespaces,
+    without_network_namespaces,
 )
+from tests.support.terminal import at_terminal
 from tests.support.warm_starts import FRESH
 from toolkit.emulator.check import FULL_CHECK, check
 from toolkit.emulator.link import Link
@@ -71,6 +74,25 @@ class TestAsRoot:
         client = "import socket; print(socket.create_connection(('far', 7)).recv(5).decode())"
         ended = nettool("link", "--rtt", "20ms", "--far", server, "--", "python3", "-c", client)
         assert (ended.code, ended.stdout) == (0, "hello\n"), ended
+
+    def test_an_interrupt_from_the_keyboard_is_the_commands(self) -> None:
+        script = "trap 'echo caught >&2' INT; echo ready >&2; read line; read line; echo $line >&2"
+        with at_terminal("link", "--far", "sleep 4713", "--", "sh", "-c", script) as running_link:
+            running_link.wait_for("ready")
+            running_link.type("\x03")
+            running_link.wait_for("caught")
+            running_link.type("still here\n")
+            running_link.type("still here\n")
+            running_link.wait_for("still here\r\n(?s:.*)still here\r\n")
+            code, _, shown = running_link.end()
+        assert code == 0, shown
+
+    def test_a_folder_that_is_gone(self, tmp_path: Path) -> None:
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        ended = nettool("link", "--", "true", cwd=folder, before=folder.rmdir)
+        assert ended.code == 2
+        assert "the current folder no longer exists" in complaint(ended)
 
     def test_with_json_stdout_holds_only_the_object(self) -> None:
         ended = nettool("link", "--json", "--seed", "5", "--", "sh", "-c", "echo out; exit 3")
@@ -248,7 +270,33 @@ class TestAsNobody:
         monkeypatch.setenv(FRESH, "toolkit")  # the execution of a program takes the capability away
         ended = nettool("link", "--", "true", before=without_namespaces)
         assert ended.code == 4
-        assert "this user cannot make namespaces" in complaint(ended)
+        assert "allows no more user namespaces" in complaint(ended)
+
+    def test_a_machine_without_network_namespaces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(FRESH, "toolkit")
+        ended = nettool("link", "--", "true", before=without_network_namespaces)
+        assert ended.code == 4
+        assert "allows no more network namespaces: raise the limit with 'sudo sysctl" in complaint(ended)
+
+    def test_a_folder_that_cannot_be_entered_again(self) -> None:
+        with becoming_nobody() as become, tempfile.TemporaryDirectory() as folder:
+            os.chown(folder, NOBODY, 0)
+
+            def enter_and_close() -> None:
+                become()
+                os.chdir(folder)
+                os.chmod(folder, 0)
+
+            ended = nettool("link", "--", "true", before=enter_and_close)
+        assert ended.code == 2
+        assert f"programs behind the link cannot enter {folder}" in complaint(ended)
+
+    @needs("ssh")
+    def test_ssh_accepts_its_configuration(self) -> None:
+        with becoming_nobody() as become:
+            ended = nettool("link", "--quiet", "--", "ssh", "-G", "far", before=become)
+        assert "Bad owner" not in ended.stderr
+        assert ended.code == 0, ended
 
 
 def owned_by_nobody() -> set[int]:

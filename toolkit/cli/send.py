@@ -40,6 +40,7 @@ from toolkit.output_files import check_output
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import SendOptions, TransferResult, send
+from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import STANDARD_INPUT, check_sources
 from toolkit.transports.registry import transport
@@ -128,6 +129,7 @@ def _send(
     if arguments.name != STREAM_NAME and STANDARD_INPUT not in sources:
         raise UsageError("--name names standard input, which is not sent: add - to the files, or leave --name out")
     _check_files(sources, send_options, qlog)  # before asking the user
+    raise_descriptor_limit()
     if tree.dry_run:
         return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
     credential = access.credential_for(address)

@@ -23,6 +23,7 @@ from toolkit.emulator import interfaces, namespaces
 from toolkit.emulator.accounting import SWITCH, TUN, Bottleneck, LinkAccounting
 from toolkit.emulator.interfaces import FAR, NEAR, Addresses
 from toolkit.emulator.netem import KernelBackend
+from toolkit.emulator.ssh_files import copy_ssh_configuration
 from toolkit.emulator.switch import SwitchBackend, make_switch, set_offloads
 from toolkit.emulator.tun import Emulator
 from toolkit.emulator.tun_device import open_tun
@@ -93,6 +94,9 @@ class LinkProcess:
         addresses = request.addresses
         names = {NEAR: str(addresses.near), FAR: str(addresses.far), "far6": str(addresses.far_ipv6)}
         namespaces.add_hosts_entries(names)
+        if is_user:
+            with suppress(OSError):  # a link is useful without ssh
+                copy_ssh_configuration()
         near, far, make_backend = self._make_ends(request)
         self._near_netlink = near
         ends = ((NEAR, near, addresses.near, addresses.near_ipv6), (FAR, far, addresses.far, addresses.far_ipv6))

@@ -11,10 +11,12 @@ To read: namespaces(7), setns(2), mount_namespaces(7), ip-netns(8).
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.errors import NettoolError
@@ -78,6 +80,9 @@ def enter_private_namespaces() -> bool:
             is_user = True
         _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None))
     except OSError as error:
+        if error.errno == errno.ENOSPC:  # not a disk: a limit of namespaces(7)
+            remedy = "run as root, or raise the limit with 'sudo sysctl -w user.max_user_namespaces=1000'"
+            raise NettoolError(f"this machine allows no more user namespaces: {remedy}") from None
         remedy = "run as root, or allow user namespaces: see user.max_user_namespaces in sysctl"
         if Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").exists():
             remedy = "run as root, or run 'sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'"
@@ -91,6 +96,9 @@ def new_network() -> int:
         unshare(CLONE_NEWNET)
         return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno == errno.ENOSPC:  # not a disk: a limit of namespaces(7)
+            remedy = "raise the limit with 'sudo sysctl -w user.max_net_namespaces=1000'"
+            raise NettoolError(f"this machine allows no more network namespaces: {remedy}") from None
         raise NettoolError(f"cannot make a network namespace ({error.strerror}): run as root") from None
 
 
@@ -103,16 +111,28 @@ def add_hosts_entries(names: dict[str, str]) -> None:
     added = "".join(f"{address}\t{name}\n" for name, address in names.items())
     folder = tempfile.mkdtemp(prefix="nettool-hosts-")
     try:
-        _checked(_libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"mode=755"))
-        try:
+        with temporary_files(folder):
             file = Path(folder, "hosts")
             file.write_text(f"{added}{text}", errors="surrogateescape")
             file.chmod(0o644)
-            _checked(_libc.mount(os.fsencode(file), b"/etc/hosts", None, _MS_BIND, None))
-        finally:
-            _checked(_libc.umount2(os.fsencode(folder), _MNT_DETACH))  # the bind mount keeps the file
+            bind(file, hosts)
     finally:
         os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def temporary_files(folder: str) -> Iterator[None]:
+    """Mount a tmpfs on a folder while the block runs; what was bound to another place remains. Raises OSError."""
+    _checked(_libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, b"mode=755"))
+    try:
+        yield
+    finally:
+        _checked(_libc.umount2(os.fsencode(folder), _MNT_DETACH))
+
+
+def bind(source: str | Path, place: Path) -> None:
+    """Show `source` in place of another file or folder, as this mount namespace sees it. Raises OSError."""
+    _checked(_libc.mount(os.fsencode(source), os.fsencode(place), None, _MS_BIND, None))
 
 
 def register_netns_names(near: int, far: int) -> list[Path]:

@@ -3,13 +3,15 @@
 This is the body of `nettool link -- COMMAND`; tests and comparisons start their processes themselves.
 """
 
+import os
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -32,27 +34,61 @@ def run_behind(
     `far` is split into words like a shell command (no shell runs it) and started first; its output goes to stderr. When
     it listens, the clock of the link starts at 0 and `command` runs, with its output on `output` (default: stdout). The
     exit code is 128 + n for a command that signal n has terminated. Raises UsageError if a command cannot be run. A
-    KeyboardInterrupt propagates after both commands have ended.
+    KeyboardInterrupt propagates after both commands have ended. At a terminal, Ctrl-C does not raise one: it reaches
+    `command`, which decides for itself, as an interpreter or a shell does.
     """
     with ExitStack() as running:
         server = None
         if far is not None:
-            server = link.popen_far(_split_command(far), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            # A process group of its own: Ctrl-C is for the command at the near end.
+            server = link.popen_far(_split_command(far), stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0)
             running.callback(_terminate, server)
             _await_listener(server, far)
         link.start_clock()
         client = link.popen_near(list(command), stdout=output)
         running.callback(_terminate, client)
         try:
-            code = client.wait()
+            with _leaving_interrupts_to_the_command():
+                code = client.wait()
         except KeyboardInterrupt:
-            with suppress(subprocess.TimeoutExpired):  # the terminal has interrupted the command too
+            with suppress(subprocess.TimeoutExpired):  # whoever has interrupted this process may have told the command
                 client.wait(_INTERRUPT_GRACE_S)
             raise
-        if server is not None:
+        if server is not None and code != -signal.SIGINT:
             with suppress(subprocess.TimeoutExpired):  # a server for one session exits by itself
                 server.wait(_SERVER_GRACE_S)
         return (128 - code if code < 0 else code), link.accounting()
+
+
+@contextmanager
+def _leaving_interrupts_to_the_command() -> Iterator[None]:
+    """Ignore SIGINT while the block runs, if it comes from a terminal, which also sends it to the command.
+
+    Not with SIG_IGN, which a process that starts meanwhile would inherit.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or not _is_in_foreground():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _is_in_foreground() -> bool:
+    """Whether this process group is the one that the keys of a terminal interrupt."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _split_command(text: str) -> list[str]:

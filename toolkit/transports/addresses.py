@@ -214,6 +214,10 @@ def connect_error(address: Address, kind: int, error: OSError) -> UnreachableErr
         return UnreachableError(
             f"{peer} does not answer over {protocol}; check the address, firewalls, and that `nettool recv` runs there"
         )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UnreachableError(
+            "this process may open no more files or connections: raise the limit (ulimit -n), or use fewer --streams"
+        )
     if error.errno == errno.EMSGSIZE:
         return UnreachableError(
             f"the path to {peer} is too narrow for UDP, which needs an MTU of 1,228 bytes; use `nettool tcp-send`"

@@ -121,6 +121,13 @@ def test_a_refusal_by_another_machine_names_both_reasons() -> None:
     assert text == "nothing listens at 127.0.0.1:9000 for UDP; start `nettool recv` on this machine"
 
 
+def test_too_many_open_files_are_not_the_addresss_fault() -> None:
+    full = OSError(errno.EMFILE, "Too many open files")
+    text = str(connect_error(Address("192.0.2.7", 9000), socket.SOCK_STREAM, full))
+    assert "ulimit -n" in text
+    assert "address" not in text
+
+
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_a_port_that_does_not_exist_is_a_usage_error(port: int) -> None:
     with pytest.raises(UsageError, match="does not exist"):
