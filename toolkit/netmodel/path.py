@@ -109,24 +109,27 @@ class PathModel:
         """
         first = self._offered
         self._offered += count
-        size_bytes = (count - 1) * packet_bytes + (last_bytes or packet_bytes)
-        if gap_ns and count > 1 and not self._queue.takes_together(now_ns, size_bytes, is_ecn):
-            for number in range(count):
-                size = packet_bytes if number < count - 1 else last_bytes or packet_bytes
-                self._enqueue(now_ns + number * gap_ns, first + number, 1, size, is_ecn)
-        elif last_bytes and last_bytes != packet_bytes:
-            self._enqueue(now_ns, first, count - 1, packet_bytes, is_ecn)
-            self._enqueue(now_ns, first + count - 1, 1, last_bytes, is_ecn)
-        else:
-            self._enqueue(now_ns, first, count, packet_bytes, is_ecn)
+        equal = count - 1 if last_bytes and last_bytes != packet_bytes else count
+        self._enqueue(now_ns, first, equal, packet_bytes, is_ecn, gap_ns)
+        if equal < count:
+            self._enqueue(now_ns + equal * gap_ns, first + equal, 1, last_bytes, is_ecn, 0.0)
         return first
 
-    def _enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> None:
-        if not count:
-            return
-        accepted = self._queue.enqueue(now_ns, first, count, packet_bytes, is_ecn)
-        if accepted < count:
-            self._fates.append(Fate(first + accepted, count - accepted, QUEUE))
+    def _enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool, gap_ns: float) -> None:
+        """Offer equal packets to the queue, as many in one step as makes no difference."""
+        end = first + count
+        while first < end:
+            step = end - first
+            if gap_ns:
+                step = min(step, self._queue.takes_together(now_ns, packet_bytes, is_ecn))
+            accepted = self._queue.enqueue(now_ns, first, step, packet_bytes, is_ecn)
+            if gap_ns and not accepted:  # nor are those that follow before a packet has departed
+                refused_ns = self._queue.refuses_until_ns(now_ns, packet_bytes) - now_ns
+                step = min(end - first, max(1, int(refused_ns / gap_ns)))
+            if accepted < step:
+                self._fates.append(Fate(first + accepted, step - accepted, QUEUE))
+            now_ns += step * gap_ns
+            first += step
 
     def poll_fates(self, now_ns: float) -> list[Fate]:
         """The fates decided up to `now_ns`; arrivals are in the order of departure from the bottleneck."""

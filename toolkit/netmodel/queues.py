@@ -9,6 +9,7 @@ packets costs little more than one. Times are float ns since the start of the li
 """
 
 import math
+import sys
 from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import NamedTuple, Protocol
@@ -137,8 +138,14 @@ class Queue(Protocol):
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """Offer `count` equal, simultaneous packets. Returns how many are accepted; the last ones are refused."""
 
-    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:
-        """Whether packets that arrive one after another, faster than they depart, could as well arrive at once."""
+    def takes_together(self, now_ns: float, packet_bytes: int, is_ecn: bool) -> int:
+        """How many equal packets that arrive one after another, faster than they depart, could as well arrive at once.
+
+        At least 1.
+        """
+
+    def refuses_until_ns(self, now_ns: float, packet_bytes: int) -> float:
+        """Until when all packets of this size that arrive are refused; `now_ns` where that is not certain."""
 
     def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:
         """The trains sent and the numbers of the packets dropped by decisions up to `now_ns`."""
@@ -158,9 +165,13 @@ class Unlimited:
         self._sent.append(PacketTrain(first, count, now_ns, 0.0))
         return count
 
-    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:  # noqa: ARG002
+    def takes_together(self, now_ns: float, packet_bytes: int, is_ecn: bool) -> int:  # noqa: ARG002
         """As in Queue."""
-        return True
+        return sys.maxsize
+
+    def refuses_until_ns(self, now_ns: float, packet_bytes: int) -> float:  # noqa: ARG002
+        """As in Queue."""
+        return now_ns
 
     def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:  # noqa: ARG002
         """As in Queue."""
@@ -194,8 +205,7 @@ class DropTail:
             if train.first_ns > now_ns:
                 break
             if train.time_ns(train.first + train.packets - 1) > now_ns:
-                gone = int((now_ns - train.first_ns) / train.gap_ns) + 1
-                return self._waiting_bytes - gone * packet_bytes
+                return self._waiting_bytes - _departed(train, now_ns) * packet_bytes
             self._waiting_bytes -= train.packets * packet_bytes
             waiting.popleft()
         return self._waiting_bytes
@@ -203,8 +213,7 @@ class DropTail:
     def enqueue(self, now_ns: float, first: int, count: int, packet_bytes: int, is_ecn: bool) -> int:
         """As in Queue."""
         backlog = self._backlog_bytes(now_ns)
-        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
-        accepted = min(count, max((limit - backlog) // packet_bytes, 0 if backlog else 1))
+        accepted = min(count, max((self._limit_bytes(now_ns) - backlog) // packet_bytes, 0 if backlog else 1))
         if accepted:
             for train in self._transmitter.send(now_ns, first, accepted, packet_bytes):
                 self._waiting.append((train, packet_bytes))
@@ -212,12 +221,29 @@ class DropTail:
             self._waiting_bytes += accepted * packet_bytes
         return accepted
 
-    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:
+    def takes_together(self, now_ns: float, packet_bytes: int, is_ecn: bool) -> int:
         """As in Queue: if they fit at once they fit one by one, and depart at the same times."""
         if is_ecn and self._path.queue.ecn_threshold_ns is not None:  # a mark depends on the time of the arrival
-            return False
-        limit = queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
-        return self._backlog_bytes(now_ns) + size_bytes <= limit
+            return 1
+        return max(1, (self._limit_bytes(now_ns) - self._backlog_bytes(now_ns)) // packet_bytes)
+
+    def refuses_until_ns(self, now_ns: float, packet_bytes: int) -> float:
+        """As in Queue: until so many packets have departed that one fits. An empty queue refuses none."""
+        excess = self._backlog_bytes(now_ns) + packet_bytes - self._limit_bytes(now_ns)
+        until_ns = now_ns
+        if self._path.changes:  # they may change the limit
+            return until_ns
+        for train, size in self._waiting:
+            if excess <= 0:
+                break
+            departed = _departed(train, now_ns)
+            leaving = min(train.packets - departed, math.ceil(excess / size))
+            until_ns = train.time_ns(train.first + departed + leaving - 1)
+            excess -= leaving * size
+        return until_ns
+
+    def _limit_bytes(self, now_ns: float) -> int:
+        return queue_limit_bytes(self._path, self._rtt_ns, self._transmitter.rate_bps(now_ns))
 
     def _mark_late_packets(self, train: PacketTrain, now_ns: float) -> list[PacketTrain]:
         threshold_ns = self._path.queue.ecn_threshold_ns
@@ -238,6 +264,11 @@ class DropTail:
     def next_ns(self) -> float | None:
         """As in Queue."""
         return self._sent[0].first_ns if self._sent else None
+
+
+def _departed(train: PacketTrain, now_ns: float) -> int:
+    """How many packets of a train, the last of which has not departed, have departed by `now_ns`."""
+    return 0 if train.first_ns > now_ns else int((now_ns - train.first_ns) / train.gap_ns) + 1
 
 
 class CoDel:
@@ -275,9 +306,13 @@ class CoDel:
             self._bytes += packet_bytes
         return count
 
-    def takes_together(self, now_ns: float, size_bytes: int, is_ecn: bool) -> bool:  # noqa: ARG002
+    def takes_together(self, now_ns: float, packet_bytes: int, is_ecn: bool) -> int:  # noqa: ARG002
         """As in Queue: the delay of each packet counts from its own arrival."""
-        return False
+        return 1
+
+    def refuses_until_ns(self, now_ns: float, packet_bytes: int) -> float:  # noqa: ARG002
+        """As in Queue: what departs when is decided later."""
+        return now_ns
 
     def dequeue(self, now_ns: float) -> tuple[list[PacketTrain], list[int]]:
         """As in Queue."""

@@ -60,10 +60,14 @@ def test_losses_are_independent_of_each_other(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    "queue", [QueueSpec(limit_bytes=30_000), QueueSpec(codel=True), QueueSpec(ecn_threshold_ns=MS)]
+    "queue",
+    [QueueSpec(limit_bytes=30_000), QueueSpec(limit_ns=2 * MS), QueueSpec(codel=True), QueueSpec(ecn_threshold_ns=MS)],
 )
-def test_a_train_is_the_same_as_its_packets_one_by_one(seed: int, queue: QueueSpec) -> None:
-    spec = PathSpec(rate_bps=100e6, delay_ns=MS, loss=0.02, queue=queue)
+@pytest.mark.parametrize("changes", [(), (LinkChange(150 * MS, rate_bps=50e6), LinkChange(300 * MS, rate_bps=100e6))])
+def test_a_train_is_the_same_as_its_packets_one_by_one(
+    seed: int, queue: QueueSpec, changes: tuple[LinkChange, ...]
+) -> None:
+    spec = PathSpec(rate_bps=100e6, delay_ns=MS, loss=0.02, queue=queue, changes=changes)
     generator = random.Random(seed)
     together, alone = PathModel(spec, 40 * MS, seed), PathModel(spec, 40 * MS, seed)
     now_ns, fates = 0.0, {together: [], alone: []}  # type: ignore[var-annotated]
