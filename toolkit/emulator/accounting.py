@@ -42,7 +42,8 @@ class PathAccounting:
     in_flight:            offered, and neither delivered nor dropped yet
     duplicates:           second deliveries
     marked:               delivered packets that this link marked Congestion Experienced
-    host_dropped:         super-packets (with SWITCH: packets) lost in the sending end's device before the link saw them
+    host_dropped:         super-packets (with SWITCH: packets) lost in the sending end's device, or in the queue of its
+                          line, before they reached the link
     offered_bytes, delivered_bytes: bytes of IP packets; duplicates do not count
     reads, writes:        super-packets taken from the sending device, and given to the receiving one
     held_ns:              sum over packets: how long each waited for the last packet of its write

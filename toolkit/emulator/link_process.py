@@ -73,7 +73,7 @@ class _TunBackend:
         for path, dropped, before in zip(
             (accounting.forward, accounting.backward), self._dropped(), self._dropped_before, strict=True
         ):
-            path.host_dropped = dropped - before
+            path.host_dropped += dropped - before
         return accounting
 
     def _dropped(self) -> list[int]:

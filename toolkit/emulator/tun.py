@@ -26,41 +26,19 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from toolkit.emulator.accounting import EMULATOR, MAX_ECHOES, LinkAccounting, PathAccounting
+from toolkit.emulator.host_line import HostLine
 from toolkit.emulator.icmp import echo_sequence
 from toolkit.emulator.offload import VNET_BYTES, SuperPacket
 from toolkit.netmodel.path import Fate, PathModel, path_models
-from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec
+from toolkit.netmodel.spec import LinkSpec
 
 COALESCE_NS = 400_000
-LINE_RATE_BPS, LINE_FACTOR = 1e9, 10
 MAX_HELD_BYTES = 256 << 20
 _LONG_PAUSE_NS, _WAKE_EARLY_NS = 500_000, 120_000
 _READS_PER_TURN, _MAX_DISCARDED = 16, 8000
 _READ_BYTES = (1 << 16) + 64
 _LATE_BUCKET_NS = 10_000
 _LATE_BUCKETS = 1000
-
-
-class HostLine:
-    """The line from a sender to the bottleneck: a super-packet reaches the queue packet by packet, and not at once.
-
-    Its rate is LINE_RATE_BPS, or LINE_FACTOR times that of a fast bottleneck. It has none where the bottleneck is the
-    port of the sending host itself, as on a LAN, or where nothing limits the path.
-    """
-
-    def __init__(self, link: LinkSpec, path: PathSpec) -> None:
-        self._rate_bps = 0.0
-        if link.kind != LAN and path.mean_rate_bps is not None:
-            self._rate_bps = max(LINE_RATE_BPS, LINE_FACTOR * path.mean_rate_bps)
-        self._free_ns = 0.0
-
-    def send(self, now_ns: int, packet_bytes: int, size_bytes: int) -> tuple[float, float]:
-        """When the first packet of a super-packet of `size_bytes` reaches the queue, and the interval to the next."""
-        if not self._rate_bps:
-            return now_ns, 0.0
-        start_ns = max(float(now_ns), self._free_ns)
-        self._free_ns = start_ns + size_bytes * 8e9 / self._rate_bps
-        return start_ns, packet_bytes * 8e9 / self._rate_bps
 
 
 class _Offered:
@@ -90,6 +68,7 @@ class _Direction:
         self.sink = sink
         self.path = path
         self.line = line
+        self.line_drops = 0  # super-packets
         self.accounting = PathAccounting()
         self.echoes: dict[int, tuple[int, int]] = {}  # packets without a fate -> sequence number, time of reading
         self.offered: deque[_Offered] = deque()  # super-packets with undecided packets, in order
@@ -203,6 +182,7 @@ class Emulator:
     def accounting(self) -> LinkAccounting:
         """The packet counters since `start`."""
         for direction in self._directions:
+            direction.accounting.host_dropped = direction.line_drops
             undecided = sum(offered.undecided for offered in direction.offered)
             direction.accounting.in_flight = undecided + sum(
                 delivery.packets
@@ -254,6 +234,10 @@ class Emulator:
                 continue  # not an IP packet
             packets = super_packet.packets
             size_bytes = (packets - 1) * super_packet.packet_bytes + super_packet.last_bytes
+            now_ns = self._now_ns()
+            if not direction.line.has_room(now_ns, size_bytes):
+                direction.line_drops += 1
+                continue
             counters.reads += 1
             counters.offered += packets
             counters.offered_bytes += size_bytes
@@ -261,7 +245,6 @@ class Emulator:
                 counters.dropped[EMULATOR] += packets
                 continue
             self._held_bytes += size_bytes
-            now_ns = self._now_ns()
             start_ns, gap_ns = direction.line.send(now_ns, super_packet.packet_bytes, size_bytes)
             first = direction.path.handle_packets(
                 start_ns, super_packet.packet_bytes, packets, super_packet.last_bytes, super_packet.is_ecn, gap_ns

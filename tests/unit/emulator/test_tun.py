@@ -12,8 +12,8 @@ import pytest
 
 from toolkit.emulator import tun, tun_device
 from toolkit.emulator.accounting import EMULATOR, LinkAccounting
+from toolkit.emulator.host_line import HostLine
 from toolkit.emulator.offload import GSO_UDP_L4, NEEDS_CSUM, VNET_BYTES, VNET_HEADER
-from toolkit.emulator.tun import HostLine
 from toolkit.errors import NettoolError
 from toolkit.netmodel.path import QUEUE, path_models
 from toolkit.netmodel.spec import LAN, LinkChange, LinkSpec, PathSpec, QueueSpec
@@ -137,6 +137,20 @@ def test_the_line_of_a_sender() -> None:
     assert HostLine(LinkSpec(), PathSpec(rate_bps=1e9)).send(0, 1500, 1500) == (0, 1200)
     assert HostLine(LinkSpec(), PathSpec()).send(5, 1500, 15_000) == (5, 0)  # nothing limits the path
     assert HostLine(LinkSpec(kind=LAN), PathSpec(rate_bps=1e9)).send(5, 1500, 15_000) == (5, 0)  # the host's own port
+
+
+def test_a_sender_faster_than_its_line_loses_packets_in_its_own_host(bench: Bench) -> None:
+    """The queue of the line holds 10,240 packets of 1,500 bytes, and sends one super-packet of 40 in 480 us."""
+    bench.start(PathSpec(rate_bps=100e6))
+    for _ in range(300):
+        bench.send(super_packet(40, 1500))
+    forward = bench.accounting().forward
+    assert forward.host_dropped == 300 - 256
+    assert (forward.offered, forward.imbalance) == (256 * 40, 0)
+    bench.advance(0.48)
+    bench.send(super_packet(40, 1500), super_packet(40, 1500))
+    forward = bench.accounting().forward
+    assert (forward.host_dropped, forward.offered) == (45, 257 * 40)
 
 
 def test_the_loop_sleeps_until_a_packet_is_due() -> None:
