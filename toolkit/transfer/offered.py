@@ -4,9 +4,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from toolkit.errors import ProtocolError
+from toolkit.transfer.chunks import HELD_PARAMETER, decode_held_untrusted
 from toolkit.transfer.comparison import Comparison, digest_of, is_compared
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, Algorithm
-from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest
+from toolkit.transfer.messages import Accept, EntryOutcome, EntryStatus, FileDigest
+from toolkit.transfer.resumption import Resumption
 from toolkit.transfer.scan import SourceEntry
 from toolkit.transfer.selection import EVERYTHING, Selection
 from toolkit.transfer.sources import SourceChangedError, Stream
@@ -22,6 +25,8 @@ class SendOptions:
     stream_fd:   the descriptor to read standard input from
     open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
     on_accepted: called when the receiver's answer to the first offer has come
+    resume_key:  RESUME_KEY_BYTES by which the receiver finds unfinished files; None to leave none and to send all anew
+    is_reconnected: whether an earlier session has just been lost: then nothing is sent before the receiver's answer
     update:      how the receiver recognises files that it has already, which are not sent; None to send all
     selection:   what of directories is sent
     """
@@ -34,6 +39,8 @@ class SendOptions:
     on_accepted: Callable[[], None] = lambda: None
     update: Comparison | None = None
     selection: Selection = EVERYTHING
+    resume_key: bytes | None = None
+    is_reconnected: bool = False
 
 
 @dataclass(slots=True)
@@ -42,6 +49,7 @@ class OfferedGroup:
 
     decisions: of the receiver; None until they arrive
     digests:   sent, by index
+    resumptions: of the files of which the receiver holds something, by index
     withdrawn: the indices of files that the receiver has given up since it accepted them
     """
 
@@ -51,6 +59,22 @@ class OfferedGroup:
     decisions: tuple[EntryOutcome, ...] | None = None
     digests: dict[int, FileDigest] = field(default_factory=dict)
     withdrawn: set[int] = field(default_factory=set)
+    resumptions: dict[int, Resumption] = field(default_factory=dict)
+
+    def on_accept(self, message: Accept) -> None:
+        """Take the receiver's decisions, and what it holds. Raises ProtocolError."""
+        self.decisions = message.outcomes
+        held = decode_held_untrusted(message.parameters.get(HELD_PARAMETER, b""))
+        for index, ranges in held.items():
+            size_bytes = self.sources[index].entry.size_bytes if index < len(self.sources) else None
+            if size_bytes is None or self.is_unwanted(index):
+                raise ProtocolError("the receiver holds chunks of something else than a file that it accepts")
+            self.resumptions[index] = Resumption(ranges, size_bytes)
+
+    def kept_bytes(self, index: int) -> int:
+        """How much of a file the receiver had, and keeps."""
+        resumption = self.resumptions.get(index)
+        return 0 if resumption is None else resumption.kept_bytes
 
     def is_unwanted(self, index: int) -> bool:
         """Whether the receiver does not take this entry, or has given it up."""

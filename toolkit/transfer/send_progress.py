@@ -46,6 +46,7 @@ class SendProgress:
         self._has_sizes = self._total_files is not None  # with holes; a scan counts without
         self._left_out_files = self._left_out_bytes = 0  # of the totals: refused files, and holes
         self._handed_bytes = 0
+        self._kept_bytes = 0  # of those: what the receiver had
         self._begun_files = 0
         self._arrived_bytes = 0
         self._files: deque[_SentFile] = deque()  # those whose content has not arrived as a whole
@@ -61,6 +62,11 @@ class SendProgress:
     def on_content(self, length: int) -> None:
         """Content is about to be handed to the channel."""
         self._handed_bytes += length
+
+    def on_kept(self, length: int) -> None:
+        """The receiver has this much already, as far as is known; negative if that turns out wrong."""
+        self._handed_bytes += length
+        self._kept_bytes += length
 
     def on_offered(self, entries: Iterable[Entry]) -> None:
         """These entries were offered: their holes are known."""
@@ -110,7 +116,7 @@ class SendProgress:
 
     def _run(self, report: ProgressCallback) -> None:
         while not self._is_over.wait(REPORT_INTERVAL_S):
-            acknowledged_bytes = self._channel.acknowledged_bytes
+            acknowledged_bytes = self._channel.acknowledged_bytes + self._kept_bytes
             self._arrived_bytes = max(self._arrived_bytes, min(acknowledged_bytes, self._handed_bytes))
             self._tell(report)
 

@@ -10,18 +10,18 @@ sender handles messages from the receiver and reports progress.
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 
-from toolkit.channel import Channel, Extent
+from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError, printable
+from toolkit.transfer.chunks import RESUME_KEY_PARAMETER, Kept
 from toolkit.transfer.comparison import CONTENT_PARAMETER, UPDATE_PARAMETER, Comparison
+from toolkit.transfer.content import BATCH_BYTES, ContentSender
 from toolkit.transfer.digest import algorithm_by_name
-from toolkit.transfer.incoming import OPTIMISTIC_BYTES
-from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_HOLE_BYTES, MAX_OPEN_GROUPS, EntryKind
+from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     Accept,
     AnyMessage,
@@ -32,7 +32,6 @@ from toolkit.transfer.messages import (
     EntryOutcome,
     EntryStatus,
     FileDigest,
-    Hole,
     Offer,
     Result,
     Withdraw,
@@ -53,14 +52,9 @@ from toolkit.transfer.selection import LinkChoice
 from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import Role, SessionEndpoint, SessionState
 from toolkit.transfer.source_tree import SourceDirectories
-from toolkit.transfer.sources import CHANGED, FileSource, SourceChangedError, Stream, StreamSlice, StreamSource
+from toolkit.transfer.sources import CHANGED
 
-MIN_SLICE_BYTES = 1 << 16
-MAX_SLICE_BYTES = 1 << 24
-SHORT_SLICE_NS = 50_000_000  # a slice that takes less time doubles the slice size
-LONG_SLICE_NS = 200_000_000  # a slice that takes more time halves it
 BATCH_FILES = 64  # after this many files, or BATCH_BYTES, digests are sent and messages are handled
-BATCH_BYTES = 1 << 20
 UPDATE_GROUPS_AHEAD = 4  # offered while there is nothing to send: unchanged files should not wait for round trips
 
 
@@ -88,12 +82,9 @@ class SendSession:
         self._groups_ahead = 1 if options.update is None else UPDATE_GROUPS_AHEAD
         self._next_group = 0
         self._next_id = 0
-        self._open_sources: list[FileSource] = []
-        self._prune_at = BATCH_FILES
-        # How much may still be sent before a decision; nothing if the receiver may have it.
-        self._optimistic_bytes = OPTIMISTIC_BYTES if options.update is None else 0
-        self._slice_bytes = MIN_SLICE_BYTES
-        self._unpolled_bytes = 0
+        self._content = ContentSender(
+            channel, self._endpoint, self._algorithm, options, self._progress, self._wait, self._poll
+        )
         self._results = ResultBuilder(self._algorithm, is_untrusted=False)
 
     def run(self) -> TransferResult:
@@ -113,14 +104,15 @@ class SendSession:
             error.result = result
             raise
         finally:
-            for source in self._open_sources:
-                source.close()
+            self._content.close()
             self._directories.close()
         return result
 
     def _send_all(self) -> None:
         endpoint, update = self._endpoint, self._options.update
         asked = {} if update is None else {UPDATE_PARAMETER: bytes([update])}
+        if self._options.resume_key is not None:
+            asked[RESUME_KEY_PARAMETER] = self._options.resume_key
         files, size_bytes = self._totals
         is_offered_at_once = files is not None and update is None  # nothing to scan or to hash first
         endpoint.send(Begin(self._algorithm, files, size_bytes, parameters=asked), has_more=is_offered_at_once)
@@ -187,13 +179,15 @@ class SendSession:
                 raise ProtocolError("the receiver sent an ACCEPT that matches no offer")
             if self._options.update is None and any(o.status is EntryStatus.UNCHANGED for o in message.outcomes):
                 raise ProtocolError("the receiver reports unchanged files, and was not asked for them")
-            group.decisions = message.outcomes
+            group.on_accept(message)
             if not group.number:
                 self._options.on_accepted()
             if PLACE_PARAMETER in message.parameters:
                 self._on_place(ReceiverPlace.decode_untrusted(message.parameters[PLACE_PARAMETER]))
             if not group.number:
                 self._progress.count_ahead(partial(self._scan, lambda _: None))
+        elif isinstance(message, Kept):
+            self._on_kept(message)
         elif isinstance(message, Withdraw):
             self._on_withdrawn(message.file_id)
         elif isinstance(message, Result):
@@ -210,6 +204,14 @@ class SendSession:
             if root.status is not None and place.is_at(root.status):
                 name = printable(display_name(root.name))
                 raise RefusedError(f"{name}: the receiver stores files in this directory; start it with another --dir")
+
+    def _on_kept(self, message: Kept) -> None:
+        for group in self._groups.values():
+            resumption = group.resumptions.get(message.file_id - group.first_id)
+            if resumption is not None:
+                resumption.on_kept(message)
+                return
+        raise ProtocolError("the receiver sent a KEPT that answers no CHUNKS")
 
     def _on_withdrawn(self, file_id: int) -> None:
         """The receiver gives up a file, and its RESULT will say why."""
@@ -239,12 +241,12 @@ class SendSession:
             if outcome.status is EntryStatus.MISMATCHED and source.origin and not source.origin.is_unchanged():
                 outcome = EntryOutcome(EntryStatus.FAILED, CHANGED)  # while it was read for the second time
             size_bytes, digest = (sent.size_bytes, sent.digest) if sent else (0, b"")
-            results.append(EntryResult(source.entry, outcome, size_bytes, digest))
+            results.append(EntryResult(source.entry, outcome, size_bytes, digest, group.kept_bytes(index)))
         self._results.add(results)
         del self._groups[group.number]
 
     def _poll(self) -> None:
-        self._unpolled_bytes = 0
+        self._content.unpolled_bytes = 0
         while (message := self._endpoint.receive(timeout_s=0)) is not None:
             self._handle(message)
 
@@ -270,12 +272,13 @@ class SendSession:
                 self._progress.on_refused(source.entry)
                 continue
             self._progress.on_file(source.entry.name, None if is_stream else source.entry.content_bytes)
-            digest = self._send_stream(group, index) if is_stream else self._send_file(group, index)
+            send = self._content.send_stream if is_stream else self._content.send_file
+            digest = send(group, index)
             if digest is None:
                 continue
             group.digests[index] = digest
             batch.append(digest)
-            if len(batch) >= BATCH_FILES or self._unpolled_bytes >= BATCH_BYTES:
+            if len(batch) >= BATCH_FILES or self._content.unpolled_bytes >= BATCH_BYTES:
                 self._send_digests(batch)
         self._send_digests(batch, is_last=not self._upcoming)
 
@@ -286,97 +289,3 @@ class SendSession:
             batch.clear()
         if not is_last:
             self._poll()
-
-    def _send_file(self, group: OfferedGroup, index: int) -> FileDigest | None:
-        """Hand the content of a file to the channel; its digest.
-
-        None if it does not arrive: the receiver has refused it meanwhile, or it has changed and is withdrawn.
-        """
-        origin = group.sources[index].origin
-        assert origin is not None
-        source = FileSource(origin, self._algorithm)
-        self._close_later(source)
-        try:
-            return self._send_content(group, index, source)
-        except SourceChangedError as error:
-            source.close()
-            self._endpoint.send(Withdraw(group.first_id + index, error.reason))
-            return None
-
-    def _send_content(self, group: OfferedGroup, index: int, source: FileSource) -> FileDigest | None:
-        file_id = group.first_id + index
-        for segment in source.segments():
-            offset, end = segment.offset, segment.offset + segment.length
-            while offset < end:
-                if segment.is_hole:
-                    length = min(end - offset, MAX_HOLE_BYTES)
-                    self._endpoint.send(Hole(file_id, offset, length))
-                    source.hash_hole(offset, length)
-                else:
-                    length = min(end - offset, self._allowed_bytes(group))
-                    if group.is_unwanted(index):
-                        source.close()
-                        return None
-                    source.retain()
-                    self._send_extent(Extent(file_id, offset, length), source)
-                self._unpolled_bytes += length
-                offset += length
-                if self._unpolled_bytes >= BATCH_BYTES:
-                    self._poll()
-        return FileDigest(file_id, source.size_bytes, source.finish())
-
-    def _send_stream(self, group: OfferedGroup, index: int) -> FileDigest | None:
-        """Hand a stream to the channel; its digest, None if it does not arrive, as `_send_file`."""
-        origin = group.sources[index].origin
-        if origin is None:
-            make = self._options.open_stream or partial(StreamSource, self._options.stream_fd)
-            return self._send_slices(group, index, make(self._algorithm))
-        try:
-            descriptor = origin.open()
-            try:
-                return self._send_slices(group, index, StreamSource(descriptor, self._algorithm, origin))
-            finally:
-                os.close(descriptor)
-        except SourceChangedError as error:
-            self._endpoint.send(Withdraw(group.first_id + index, error.reason))
-            return None
-
-    def _send_slices(self, group: OfferedGroup, index: int, stream: Stream) -> FileDigest | None:
-        file_id = group.first_id + index
-        while not group.is_unwanted(index):
-            stream_slice = stream.next_slice()
-            if stream_slice is None:
-                self._wait(wake=self._options.stream_fd)
-                continue
-            length = len(stream_slice.data)
-            if not length:
-                return FileDigest(file_id, stream.size_bytes, stream.digest())
-            self._send_extent(Extent(file_id, stream_slice.offset, length), stream_slice)
-            self._unpolled_bytes += length
-            if self._unpolled_bytes >= BATCH_BYTES:
-                self._poll()
-        return None
-
-    def _allowed_bytes(self, group: OfferedGroup) -> int:
-        """How much content may be sent now; waits for the decisions if the optimistic content is used up."""
-        if group.decisions is None and not self._optimistic_bytes:
-            self._wait_for_decisions(group)
-        return self._slice_bytes if group.decisions else min(self._slice_bytes, self._optimistic_bytes)
-
-    def _send_extent(self, extent: Extent, source: FileSource | StreamSlice) -> None:
-        self._progress.on_content(extent.length)
-        started_ns = time.monotonic_ns()
-        self._channel.send_extent(extent, source)
-        duration_ns = time.monotonic_ns() - started_ns
-        self._optimistic_bytes = max(0, self._optimistic_bytes - extent.length)
-        if extent.length >= self._slice_bytes and duration_ns < SHORT_SLICE_NS:
-            self._slice_bytes = min(self._slice_bytes * 2, MAX_SLICE_BYTES)
-        elif duration_ns > LONG_SLICE_NS:
-            self._slice_bytes = max(self._slice_bytes // 2, MIN_SLICE_BYTES)
-
-    def _close_later(self, source: FileSource) -> None:
-        """Close `source` at the end of the session, unless it was released before."""
-        self._open_sources.append(source)
-        if len(self._open_sources) >= self._prune_at:
-            self._open_sources = [source for source in self._open_sources if not source.is_released]
-            self._prune_at = 2 * len(self._open_sources) + BATCH_FILES

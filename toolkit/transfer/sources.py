@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, Self
 
 from toolkit.channel import Extent
 from toolkit.errors import TransferError, printable
+from toolkit.transfer.chunks import CHUNK_BYTES, ChunkRange, chunk_digest
 from toolkit.transfer.digest import Algorithm, RunningDigest
 from toolkit.transfer.manifest import MIN_HOLE_BYTES
 from toolkit.transfer.open_files import CachedFile
@@ -144,11 +145,12 @@ class FileSource(CachedFile):
     session raises the error.
     """
 
-    __slots__ = ("_digest", "_failure", "_is_finished", "_origin", "_outstanding")
+    __slots__ = ("_algorithm", "_digest", "_failure", "_is_finished", "_origin", "_outstanding")
 
     def __init__(self, origin: FileOrigin, algorithm: Algorithm) -> None:
         super().__init__()
         self._origin = origin
+        self._algorithm = algorithm
         self._digest = RunningDigest(algorithm, self._read_exactly)
         self._outstanding = 0
         self._is_finished = False
@@ -198,6 +200,21 @@ class FileSource(CachedFile):
         with self.lock:
             self._digest.reread(offset)
             self._digest.update_zeros(length)
+
+    def chunk_digests(self, chunks: ChunkRange) -> tuple[bytes, ...]:
+        """Hash everything before these chunks, then the chunks, each also by itself."""
+        digests = []
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        with self.lock:
+            self._check()
+            for number in range(chunks.first, chunks.end):
+                offset = number * CHUNK_BYTES
+                content = buffer[: min(CHUNK_BYTES, self.size_bytes - offset)]
+                self._digest.reread(offset)
+                self._read_exactly(offset, content)
+                self._digest.update(content)
+                digests.append(chunk_digest(self._algorithm, content))
+        return tuple(digests)
 
     def finish(self) -> bytes:
         """The digest, after everything was handed to the channel."""
