@@ -15,10 +15,11 @@ from tests.support.conformance_network import Network
 from tests.support.repetitions import first_then_long
 from toolkit.channel import Channel, ExtentSink
 from toolkit.errors import NettoolError
-from toolkit.transfer import ReceiveOptions, SendOptions, TransferResult, receive, send
+from toolkit.transfer import SendOptions, TransferResult, receive, send
 from toolkit.transfer.chunks import CHUNK_BYTES
 from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
+from toolkit.transfer.receiver import ReceiveOptions
 
 SIZE_BYTES = 8_000_001
 KEY = bytes(range(16))
