@@ -57,6 +57,11 @@ def parse_rate(text: str) -> float:
     """Return the bits per second, more than 0, of `100Mbit`, `1Gbit/s`, `500k` or `12MB/s`. Raises UsageError."""
     example = "100Mbit, 1Gbit/s or 12MB/s"
     number, unit = _split(text, "rate", example)
+    if not unit and number:
+        shown = printable(text.strip(), 40)
+        raise UsageError(
+            f"rate '{shown}' has no unit: write {shown}Mbit, {shown}kbit, {shown}bit (a second) or {shown}MB/s"
+        )
     prefix, base = _prefix_and_base(unit)
     scale = _BITS_PER.get(base)
     if scale is None:  # any case is allowed unless it distinguishes bits from bytes
@@ -74,22 +79,27 @@ def parse_duration_ns(text: str) -> int:
     example = "40ms, 1.5s or 300us"
     number, unit = _split(text, "duration", example)
     scale = _NS_PER.get(unit) or _NS_PER.get(unit.lower())
+    if scale is None and not unit:
+        shown = printable(text.strip(), 40)
+        raise UsageError(f"duration '{shown}' has no unit: write it like {shown}s or {shown}ms")
     if scale is None:
         raise _not_a(text, "duration", example)
     return _bounded_int(text, number * scale, "duration")
 
 
 def parse_fraction(text: str) -> float:
-    """Return the fraction, 0 to 1, of `1%` or `0.01`. Raises UsageError, also for an ambiguous 1."""
-    number, unit = _split(text, "fraction", "1% or 0.01")
+    """Return the share, 0 to 1, of `1%` or `0`. Raises UsageError, also without a percent sign: 0.5 could be 50%."""
+    number, unit = _split(text, "share", "1%")
     if unit not in ("", "%"):
-        raise _not_a(text, "fraction", "1% or 0.01")
-    if unit == "" and number == 1:
-        raise UsageError("fraction '1' is ambiguous: write 1% or 100%")
-    fraction = float(number / 100 if unit else number)
-    if fraction > 1:
-        raise UsageError(f"fraction '{printable(text, 40)}' is more than 100%: write it with a percent sign, like 1%")
-    return fraction
+        raise _not_a(text, "share", "1%")
+    if not unit and number:
+        other = f" or {format_fraction(float(number))}" if number <= 1 else ""
+        raise UsageError(
+            f"'{printable(text, 40)}' is not clear as a share: write {printable(text.strip(), 40)}%{other}"
+        )
+    if number > 100:
+        raise UsageError(f"'{printable(text, 40)}' is more than 100%, which no share can be")
+    return float(number / 100)
 
 
 def to_seconds(duration_ns: int) -> float:

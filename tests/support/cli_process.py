@@ -160,15 +160,18 @@ def without_override() -> None:
                 raise OSError(ctypes.get_errno(), "cannot drop a capability")
 
 
-def complaint(ended: Ended) -> str:
-    """Return the one line on stderr of a command that failed, and check that it is fit for a terminal."""
-    lines = ended.stderr.splitlines()
-    assert len(lines) == 1, ended
-    assert lines[0].startswith("nettool: "), ended
-    assert lines[0].isprintable(), ended
+def complaint(ended: Ended, listed: int = 0) -> str:
+    """Return the one line on stderr of a command that failed, and check that it is fit for a terminal.
+
+    listed: the number of lines before it, each for an entry that was not delivered
+    """
+    *entries, line = ended.stderr.splitlines()
+    assert len(entries) == listed, ended
+    assert line.startswith("nettool: "), ended
+    assert all(each.isprintable() for each in (*entries, line)), ended
     assert "Traceback" not in ended.stderr
     assert "unexpected" not in ended.stderr
-    return lines[0]
+    return line
 
 
 def everything_below(directory: Path) -> list[str]:

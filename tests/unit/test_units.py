@@ -33,7 +33,7 @@ def test_sizes_are_parsed(text: str, size_bytes: int) -> None:
         ("1Gbit/s", 1e9),
         ("10Mbps", 10e6),
         ("500k", 500e3),
-        ("1500", 1500.0),
+        ("1500bit", 1500.0),
         ("12MB/s", 96e6),
         ("12Mb/s", 12e6),
         ("100mbit", 100e6),
@@ -64,10 +64,32 @@ def test_durations_are_parsed(text: str, duration_ns: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "fraction"),
-    [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("100%", 1.0), ("0.1 %", 0.001), (".5", 0.5)],
+    [("1%", 0.01), ("0", 0.0), ("0%", 0.0), ("100%", 1.0), ("0.1 %", 0.001), (".5%", 0.005)],
 )
 def test_fractions_are_parsed(text: str, fraction: float) -> None:
     assert units.parse_fraction(text) == fraction
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("0.5", "write 0.5% or 50%"), (".01", "write .01% or 1%"), ("1", "write 1% or 100%"), ("5", "write 5%")],
+)
+def test_a_share_without_a_percent_sign_is_asked_about(text: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        units.parse_fraction(text)
+    assert str(caught.value) == f"'{text}' is not clear as a share: {meant}"
+
+
+def test_a_rate_without_a_unit_names_the_units() -> None:
+    with pytest.raises(
+        UsageError, match=r"^rate '200' has no unit: write 200Mbit, 200kbit, 200bit \(a second\) or 200MB/s"
+    ):
+        units.parse_rate("200")
+
+
+def test_a_duration_without_a_unit_names_two() -> None:
+    with pytest.raises(UsageError, match=r"^duration '30' has no unit: write it like 30s or 30ms$"):
+        units.parse_duration_ns("30")
 
 
 def test_a_rate_is_bits_per_second_and_zero_if_no_time_has_passed() -> None:

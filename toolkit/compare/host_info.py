@@ -86,6 +86,12 @@ def offers_tcp_control(name: str, is_root: bool = False) -> bool:
     return True
 
 
+def tcp_controls(is_root: bool = False) -> list[str]:
+    """The TCP congestion controls that this process may choose now; see `offers_tcp_control`."""
+    names = (_sysctl("net.ipv4.tcp_available_congestion_control") or "").split()
+    return sorted(name for name in names if offers_tcp_control(name, is_root))
+
+
 def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

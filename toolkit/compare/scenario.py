@@ -29,11 +29,12 @@ from typing import Any, TypeVar
 
 from toolkit.channel import Address
 from toolkit.compare import paths
-from toolkit.compare.host_info import offers_tcp_control
+from toolkit.compare.host_info import offers_tcp_control, tcp_controls
 from toolkit.compare.plan import DEFAULT_BUDGET_S, TCP_DEFAULT, Plan, comparisons, parse_transports, pilot_blocks
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.compare.verdict import DEFAULT_MARGIN
 from toolkit.errors import UsageError, printable
+from toolkit.rudp.congestion.base import controller_factory
 from toolkit.security.credentials import Credential, NoCredential
 from toolkit.units import parse_duration_ns, parse_fraction, parse_size, to_seconds
 
@@ -46,6 +47,7 @@ _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _LINK_TYPES: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
 """Types of the options in [link] that are not text."""
 _Value = TypeVar("_Value")
+FIXED_RATE = "rate"
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
 
@@ -137,10 +139,14 @@ class Scenario:
             has_yardstick = self.kind == paths.LOOPBACK and self.time is None
             words = FACTORIAL if is_factorial else "tcp,udp,cp" if has_yardstick else "tcp,udp"
         settings = parse_transports(words, tcp_congestion_control)
-        left_out = {}
-        if self.transports is None or self.is_from_file:
-            is_root = self.kind in (paths.LAN_KIND, paths.LINK)  # in the namespaces of its links
-            left_out = {each.label: reason for each in settings if (reason := _lacks(each, is_root))}
+        is_root = self.kind in (paths.LAN_KIND, paths.LINK)  # in the namespaces of its links
+        left_out = {each.label: reason for each in settings if (reason := _lacks(each, is_root))}
+        is_chosen = self.transports is not None or self.tcp_congestion_control is not None
+        if left_out and is_chosen and not self.is_from_file:
+            label, reason = next(iter(left_out.items()))
+            raise UsageError(f"{label} cannot run: {reason}; choose from {', '.join(tcp_controls(is_root))}")
+        for each in settings:
+            _check_udp(each)
         return [each for each in settings if each.label not in left_out], left_out
 
     def _blocks(self, count: int) -> tuple[int, float | None]:
@@ -192,6 +198,15 @@ def _lacks(setting: Setting, is_root: bool) -> str:
     if setting.transport != "tcp" or control is None or offers_tcp_control(control, is_root):
         return ""
     return f"this kernel offers no {control} (as root: modprobe tcp_{control})"
+
+
+def _check_udp(setting: Setting) -> None:
+    """Raises UsageError for a congestion control that nettool does not have, and names those that it has."""
+    if setting.transport != "udp" or setting.program is not None or setting.congestion_control is None:
+        return
+    controller_factory(setting.congestion_control)
+    if setting.congestion_control == FIXED_RATE and setting.rate_bps is None:
+        raise UsageError(f"{setting.label} needs a rate: write it like {setting.label}=50Mbit")
 
 
 def _background_flow(text: str | None) -> Setting | None:

@@ -56,8 +56,28 @@ def test_a_link_compares_both_controls_over_both_transports(monkeypatch: pytest.
         assert [each.label for each in plan.settings] == ["tcp-cubic", "udp-cubic", "udp-bbr"]
         assert plan.left_out == {"tcp-bbr": "this kernel offers no bbr (as root: modprobe tcp_bbr)"}
         assert plan_of_record(plan.campaign("memory")) == plan
-    named = Scenario("link", transports="tcp-cubic,tcp-bbr").merged_with(read_scenario(file)).plan()
-    assert "tcp-bbr" in [each.label for each in named.settings]  # it was asked for: its trials say what is wrong
+    asked_for = Scenario("link", transports="tcp-cubic,tcp-bbr").merged_with(read_scenario(file))
+    with pytest.raises(UsageError, match=r"^tcp-bbr cannot run: this kernel offers no bbr .*; choose from .*"):
+        asked_for.plan()
+
+
+@pytest.mark.parametrize(
+    ("transports", "message"),
+    [
+        ("tcp,udp-vegas", "unknown congestion control 'vegas': choose one of bbr, cubic, newreno, rate"),
+        ("tcp,udp-rate", "udp-rate needs a rate: write it like udp-rate=50Mbit"),
+        ("tcp-no-such,udp", "tcp-no-such cannot run: this kernel offers no no-such"),
+    ],
+)
+def test_controls_that_cannot_run_are_refused_before_the_first_trial(transports: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Scenario("link", transports=transports).plan()
+    assert message in str(caught.value)
+
+
+def test_a_control_given_by_itself_is_not_left_out_silently() -> None:
+    with pytest.raises(UsageError, match="tcp-no-such cannot run"):
+        Scenario("link", tcp_congestion_control="no-such").plan()
 
 
 def test_the_paths_of_several_tables_follow_each_other(tmp_path: Path) -> None:
@@ -200,7 +220,7 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
         ("competitor = 6", "the wrong type"),
         ("limit = 60", "the wrong type"),
         ("margin = 0.05", "the wrong type"),
-        ('margin = "5"', "more than 100%"),
+        ('margin = "5"', "write 5%"),
         ('margin = "0%"', "--margin must be"),
         ('margin = "51%"', "--margin must be"),
         ("repeats = 0", "--repeat must be"),
