@@ -830,6 +830,7 @@ rest.PATH_RESPONSE = show_challenge
 
 local OFFER = 2
 local OFFER_BYTES, ENTRY_BYTES, MAX_PATHS = 7, 29, 100
+local LINK, TARGET_SIZE = 2, 17 -- a link's target follows its path
 
 local function add_paths(tree, message)
     local at = OFFER_BYTES
@@ -839,6 +840,9 @@ local function add_paths(tree, message)
         end
         local size = number_at(message, at + ENTRY_BYTES - 2, 2)
         tree:add(f.session_path, message:sub(at + ENTRY_BYTES + 1, at + ENTRY_BYTES + size)):set_generated()
+        if message:byte(at + 1) == LINK then
+            size = size + number_at(message, at + TARGET_SIZE, 2)
+        end
         at = at + ENTRY_BYTES + size
     end
 end

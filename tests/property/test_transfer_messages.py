@@ -68,6 +68,8 @@ def files(draw: st.DrawFn) -> Entry:
 
 
 directories = st.builds(Entry, st.just(EntryKind.DIRECTORY), paths, modes, times)
+targets = st.binary(min_size=1, max_size=50).filter(lambda target: 0 not in target)
+links = st.builds(Entry, st.just(EntryKind.LINK), paths, modes, times, target=targets)
 outcomes = st.builds(EntryOutcome, st.sampled_from(EntryStatus), texts)
 decisions = st.builds(EntryOutcome, st.sampled_from([EntryStatus.OK, EntryStatus.REFUSED]), texts)
 
@@ -89,7 +91,7 @@ firsts = st.integers(0, MAX_CHUNKS - MAX_MESSAGE_CHUNKS)
 parameters = st.dictionaries(st.integers(0, 0xFFFF), st.binary(max_size=9), max_size=3)
 messages: st.SearchStrategy[AnyMessage] = st.one_of(
     st.builds(Begin, st.sampled_from(ALGORITHMS), totals, totals, parameters=parameters),
-    st.builds(Offer, ids, lists(files() | directories), parameters),
+    st.builds(Offer, ids, lists(files() | directories | links), parameters),
     st.builds(Accept, ids, lists(decisions), parameters),
     st.builds(Result, ids, lists(outcomes)),
     holes,
@@ -215,6 +217,10 @@ def test_begin_of_another_version_decodes_whatever_follows_the_version() -> None
         Entry(EntryKind.FILE, b"x", 0, 0, 0, 1),
         Entry(EntryKind.DIRECTORY, b"x", 0, 0, 1),
         Entry(EntryKind.DIRECTORY, b"x", 0, 0, None),
+        Entry(EntryKind.LINK, b"x", 0, 0),
+        Entry(EntryKind.LINK, b"x", 0, 0, target=b"a\0b"),
+        Entry(EntryKind.LINK, b"x", 0, 0, target=b"a" * 4096),
+        Entry(EntryKind.LINK, b"x", 0, 0, 0, 1, target=b"a"),
         Entry(7, b"x", 0, 0),  # type: ignore[arg-type]
     ],
 )

@@ -11,12 +11,14 @@ from toolkit.cli.options import FILES
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.transfer import Comparison, SendOptions
-from toolkit.transfer.manifest import EntryKind
+from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.names import display_name
 from toolkit.transfer.scan import SkippedEntry, check_sources, scan
 from toolkit.transfer.selection import LinkChoice, Selection, exclude
 from toolkit.transfer.source_tree import SourceDirectories
 from toolkit.units import format_size
+
+MAX_SHOWN = 1 << 16  # characters of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class TreeArguments:
             rich_help_panel=FILES,
         ),
     ] = None
+    links: Annotated[
+        bool, flag("--links", "-l", text="Send symbolic links as links, if they stay in their tree.", panel=FILES)
+    ] = False
     copy_links: Annotated[
         bool, flag("--copy-links", "-L", text="Follow symbolic links: send what they lead to.", panel=FILES)
     ] = False
@@ -55,7 +60,10 @@ class TreeArguments:
     @property
     def selection(self) -> Selection:
         """What of a directory is sent. Raises UsageError."""
-        return Selection(exclude(self.exclude or ()), LinkChoice.FOLLOW if self.copy_links else LinkChoice.SKIP)
+        if self.links and self.copy_links:
+            raise UsageError("--links and --copy-links exclude each other: send links, or what they lead to")
+        links = LinkChoice.SEND if self.links else LinkChoice.FOLLOW if self.copy_links else LinkChoice.SKIP
+        return Selection(exclude(self.exclude or ()), links)
 
 
 def list_files(sources: Sequence[str], options: SendOptions, *, json: bool, quiet: bool) -> int:
@@ -65,17 +73,16 @@ def list_files(sources: Sequence[str], options: SendOptions, *, json: bool, quie
     """
     skipped: list[SkippedEntry] = []
     directories = SourceDirectories(follows_links=options.selection.links is LinkChoice.FOLLOW)
+    directories.takes_links = True
     files = size_bytes = 0
     try:
         roots = check_sources(sources, options.recursive, options.stream_name)
         for source in scan(roots, directories, skipped.append, options.selection):
             entry = source.entry
-            is_directory = entry.kind is EntryKind.DIRECTORY
-            files += not is_directory
+            files += entry.kind is EntryKind.FILE
             size_bytes += entry.size_bytes or 0
             if not json and not quiet:
-                size = "" if is_directory else "stream" if entry.size_bytes is None else format_size(entry.size_bytes)
-                print_result(f"{size:>12}  {printable(entry.name, len(entry.name) * 10)}{'/' * is_directory}")
+                print_result(_line(entry))
     finally:
         directories.close()
     if json:
@@ -90,7 +97,16 @@ def list_files(sources: Sequence[str], options: SendOptions, *, json: bool, quie
     return ExitCode.INCOMPLETE if skipped else ExitCode.OK
 
 
+def _line(entry: Entry) -> str:
+    name = printable(entry.name, MAX_SHOWN)
+    if entry.kind is EntryKind.DIRECTORY:
+        return f"{'':>12}  {name}/"
+    if entry.kind is EntryKind.LINK:
+        return f"{'link':>12}  {name} -> {printable(display_name(entry.target), MAX_SHOWN)}"
+    return f"{'stream' if entry.size_bytes is None else format_size(entry.size_bytes):>12}  {name}"
+
+
 def check_tree_options(arguments: TreeArguments, recursive: bool) -> None:
     """Raises UsageError for options that would have no effect."""
-    if not recursive and (arguments.exclude or arguments.copy_links):
-        raise UsageError("--exclude and --copy-links choose what of a directory is sent: use them with -r")
+    if not recursive and (arguments.exclude or arguments.links or arguments.copy_links):
+        raise UsageError("--exclude, --links and --copy-links choose what of a directory is sent: use them with -r")

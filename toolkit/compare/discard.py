@@ -83,8 +83,8 @@ class DiscardingDestination:
         """See Destination; nothing is left to close."""
 
     def _check(self, entry: Entry, files: int, budget: ByteBudget) -> None:
-        if entry.kind is EntryKind.DIRECTORY:
-            raise RefusedEntryError("this receiver only measures and accepts no directories")
+        if entry.kind is not EntryKind.FILE:
+            raise RefusedEntryError("this receiver only measures and accepts no directories or links")
         if files >= MAX_FILES:
             raise RefusedEntryError(f"this receiver only measures and accepts {MAX_FILES} files at a time: send one")
         if not budget.try_take(entry.size_bytes or 0):

@@ -1,11 +1,11 @@
 """The entries of an offer, with their binary encoding.
 
-An entry describes a file or a directory: relative path in bytes, permission bits, modification time, size.
-Entries travel in groups that fit one message each: a tree of any size needs little memory and few round trips.
+An entry describes a file, a directory or a symbolic link: relative path in bytes, permission bits, modification time,
+size. Entries travel in groups that fit one message each: a tree of any size needs little memory and few round trips.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from toolkit.channel import MAX_MESSAGE_BYTES
@@ -26,7 +26,13 @@ MAX_ENCODED_PATH_BYTES = 2**16 - 1  # a receiver accepts less (names.py)
 UNKNOWN_SIZE = 2**64 - 1
 PERMISSION_BITS = 0o777  # never set-user-ID, set-group-ID or sticky
 
-_ENTRY = struct.Struct("!BHqQQH")  # kind, mode, mtime_ns, size, content, length of the path; the path follows
+LINKS_PARAMETER = 3
+"""The id among the parameters of an ACCEPT: empty, and the receiver takes symbolic links."""
+MAX_TARGET_BYTES = 4095  # PATH_MAX without its NUL
+
+_ENTRY = struct.Struct(
+    "!BHqQQH"
+)  # kind, mode, mtime_ns, size, content, length of the path; the path follows, and the target of a link
 
 
 class EntryKind(IntEnum):
@@ -34,18 +40,20 @@ class EntryKind(IntEnum):
 
     FILE = 0
     DIRECTORY = 1
+    LINK = 2  # only to a receiver that takes links (links.py)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or directory of an offer.
+    """One file, directory or symbolic link of an offer.
 
-    kind:           FILE or DIRECTORY
+    kind:           FILE, DIRECTORY or LINK
     path:           relative, with `/` between components; the receiver validates it before use
     mode:           permission bits
     mtime_ns:       modification time, ns since the epoch
     size_bytes:     size of the whole file; None if it is known only at the end (a stream)
     content_bytes:  how much of the size is stored and will be sent, the rest being holes; an estimate
+    target:         what a link leads to; the receiver validates it before use
     """
 
     kind: EntryKind
@@ -54,6 +62,7 @@ class Entry:
     mtime_ns: int
     size_bytes: int | None = 0
     content_bytes: int = 0
+    target: bytes = b""
 
     @property
     def name(self) -> str:
@@ -63,13 +72,13 @@ class Entry:
     @property
     def encoded_bytes(self) -> int:
         """The length of `encode()`."""
-        return _ENTRY.size + len(self.path)
+        return _ENTRY.size + len(self.path) + len(self.target)
 
     def encode(self) -> bytes:
         """The entry as it appears in an OFFER message."""
-        size = UNKNOWN_SIZE if self.size_bytes is None else self.size_bytes
+        size = UNKNOWN_SIZE if self.size_bytes is None else self.size_bytes + len(self.target)
         head = _ENTRY.pack(self.kind, self.mode, self.mtime_ns, size, self.content_bytes, len(self.path))
-        return head + self.path
+        return head + self.path + self.target
 
     @classmethod
     def decode_untrusted(cls, reader: MessageReader) -> "Entry":
@@ -83,4 +92,17 @@ class Entry:
             raise ProtocolError("the peer offered a file of invalid size")
         if kind == EntryKind.DIRECTORY and size_bytes != 0:
             raise ProtocolError("the peer offered a directory with a size")
+        if kind == EntryKind.LINK:
+            link = cls(EntryKind.LINK, reader.octets(path_bytes), mode, mtime_ns)
+            return _with_target(link, size, content_bytes, reader)
         return cls(EntryKind(kind), reader.octets(path_bytes), mode, mtime_ns, size_bytes, content_bytes)
+
+
+def _with_target(link: Entry, size_bytes: int, content_bytes: int, reader: MessageReader) -> Entry:
+    """A link with its target of that size, which follows. Raises ProtocolError."""
+    if content_bytes or not 1 <= size_bytes <= MAX_TARGET_BYTES:
+        raise ProtocolError("the peer offered a link of invalid size")
+    target = reader.octets(size_bytes)
+    if b"\0" in target:
+        raise ProtocolError("the peer offered a link with an invalid target")
+    return replace(link, target=target)

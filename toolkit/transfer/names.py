@@ -50,6 +50,11 @@ def display_name(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
 
 
+def has_control_characters(path: bytes) -> bool:
+    """Whether a path could control a terminal."""
+    return _CONTROL.search(display_name(path)) is not None
+
+
 def refusal_reason_untrusted(path: bytes, dotfiles: bool) -> str | None:
     """Why the receiver refuses this path, without any part of the path itself; None if it accepts the path.
 
@@ -61,7 +66,7 @@ def refusal_reason_untrusted(path: bytes, dotfiles: bool) -> str | None:
         return f"the path is longer than {MAX_PATH_BYTES} bytes"
     if path.startswith(b"/"):
         return "the path is absolute"
-    if _CONTROL.search(display_name(path)):
+    if has_control_characters(path):
         return "the name contains control characters"
     components = path.split(b"/")
     if len(components) > MAX_COMPONENTS:

@@ -28,7 +28,7 @@ from toolkit.transfer.digest import ALGORITHMS, Algorithm
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.incoming_file import IncomingFile
 from toolkit.transfer.limits import LimitError, SessionLimits, SessionWatch
-from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
+from toolkit.transfer.manifest import LINKS_PARAMETER, MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     SESSION_VERSION,
     Accept,
@@ -265,6 +265,8 @@ class ReceiveSession:
         decisions = self._decide(offer, files)
         place = None if offer.group else files.place
         parameters = {} if place is None else {PLACE_PARAMETER: place.encode()}
+        if not offer.group:
+            parameters[LINKS_PARAMETER] = b""
         if held := files.held(len(offer.entries)):
             parameters[HELD_PARAMETER] = encode_held(held)
         self._endpoint.send(Accept(offer.group, tuple(decisions), parameters))
@@ -280,7 +282,7 @@ class ReceiveSession:
         if self._comparison is not None:
             digests = offer.parameters.get(CONTENT_PARAMETER)
             known_files = KnownFiles.decode_untrusted(self._comparison, self._algorithm, offer.entries, digests)
-        has_directories = any(entry.kind is EntryKind.DIRECTORY for entry in offer.entries)
+        has_directories = any(entry.kind is not EntryKind.FILE for entry in offer.entries)
         self._has_directories |= has_directories
         is_quick = len(offer.entries) <= QUICK_OFFER_ENTRIES and not has_directories
         if is_quick and self._comparison is not Comparison.DIGEST:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from toolkit.errors import NettoolError, printable
 from toolkit.transfer.digest import Algorithm, ListingDigest
-from toolkit.transfer.manifest import Entry
+from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import MAX_PATH_BYTES
 from toolkit.units import format_size
@@ -174,7 +174,7 @@ class ResultBuilder:
         result = self.result
         for entry, outcome, size_bytes, digest, kept_bytes in entry_results:
             if outcome.status is EntryStatus.UNCHANGED:
-                result.unchanged += 1
+                result.unchanged += entry.kind is EntryKind.FILE
             elif outcome.status is not EntryStatus.OK:
                 status = _DELIVERY_STATUS[outcome.status]
                 name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name

@@ -193,6 +193,9 @@ def _scan_directory(
             status = parent.status_of(name)
             if selection.excludes(path[below:], stat.S_ISDIR(status.st_mode)):
                 continue
+            if stat.S_ISLNK(status.st_mode) and selection.links is LinkChoice.SEND and parent.takes_links:
+                yield SourceEntry(_link(path, status, parent.target_of(name)))
+                continue
             skipped = _skipped(parent, name, path, status)
             is_stream = stat.S_ISREG(status.st_mode) and not status.st_blocks and parent.is_synthetic()
         except OSError as error:
@@ -245,6 +248,10 @@ def _names(directory: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> It
 
 def _directory(name: bytes, status: os.stat_result) -> Entry:
     return Entry(EntryKind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
+
+
+def _link(name: bytes, status: os.stat_result, target: bytes) -> Entry:
+    return Entry(EntryKind.LINK, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status), target=target)
 
 
 def _file(

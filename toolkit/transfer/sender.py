@@ -21,7 +21,7 @@ from toolkit.transfer.chunks import RESUME_KEY_PARAMETER, Kept
 from toolkit.transfer.comparison import CONTENT_PARAMETER, UPDATE_PARAMETER, Comparison
 from toolkit.transfer.content import BATCH_BYTES, ContentSender
 from toolkit.transfer.digest import algorithm_by_name
-from toolkit.transfer.manifest import MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
+from toolkit.transfer.manifest import LINKS_PARAMETER, MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
     Accept,
     AnyMessage,
@@ -118,10 +118,10 @@ class SendSession:
         endpoint.send(Begin(self._algorithm, files, size_bytes, parameters=asked), has_more=is_offered_at_once)
         entries = self._scan(self._on_skipped)
         groups = in_groups(entries, self._algorithm.digest_bytes if update is Comparison.DIGEST else 0)
-        if self._may_meet_receiver():
+        if self._asks_first():
             groups = chain(([first] for first in islice(entries, 1)), groups)
         self._offer_next(groups)
-        if self._upcoming and self._may_meet_receiver():
+        if self._upcoming and self._asks_first():
             self._wait_for_decisions(self._upcoming[0])
         while self._upcoming:
             group = self._upcoming.popleft()
@@ -135,9 +135,14 @@ class SendSession:
     def _scan(self, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
         return scan(self._roots, self._directories, on_skipped, self._options.selection)
 
-    def _may_meet_receiver(self) -> bool:
-        """Whether the receiver may write into a directory that is sent: nothing is scanned before its first answer."""
-        return self._channel.peer.is_loopback and any(root.is_directory for root in self._roots)
+    def _asks_first(self) -> bool:
+        """Whether nothing is scanned before the receiver's first answer.
+
+        It may write into a directory that is sent, and it may not take links.
+        """
+        has_directories = any(root.is_directory for root in self._roots)
+        may_meet_receiver = self._channel.peer.is_loopback
+        return has_directories and (may_meet_receiver or self._options.selection.links is LinkChoice.SEND)
 
     def _on_skipped(self, skipped: SkippedEntry) -> None:
         status = DeliveryStatus.FAILED if skipped.is_failure else DeliveryStatus.SKIPPED
@@ -182,6 +187,7 @@ class SendSession:
             group.on_accept(message)
             if not group.number:
                 self._options.on_accepted()
+            self._directories.takes_links |= LINKS_PARAMETER in message.parameters
             if PLACE_PARAMETER in message.parameters:
                 self._on_place(ReceiverPlace.decode_untrusted(message.parameters[PLACE_PARAMETER]))
             if not group.number:
@@ -263,7 +269,7 @@ class SendSession:
     def _send_group(self, group: OfferedGroup) -> None:
         batch: list[FileDigest] = []
         for index, source in enumerate(group.sources):
-            if source.entry.kind is EntryKind.DIRECTORY:
+            if source.entry.kind is not EntryKind.FILE:
                 continue
             is_stream = source.entry.size_bytes is None
             if group.number or is_stream or self._options.update is not None:

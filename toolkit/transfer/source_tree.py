@@ -58,6 +58,16 @@ class SourceDirectory:
         """The status of a file or directory in this one; that of a link itself, unless links are followed."""
         return self._directories.call(self, os.stat, name, follow_symlinks=self._directories.follows_links)
 
+    def target_of(self, name: bytes) -> bytes:
+        """What a symbolic link in this directory leads to."""
+        target: bytes = self._directories.call(self, os.readlink, name)
+        return target
+
+    @property
+    def takes_links(self) -> bool:
+        """Whether the receiver takes symbolic links."""
+        return self._directories.takes_links
+
     def is_readable(self, name: bytes) -> bool:
         """Whether this user may read a file in this directory."""
         return self._directories.call(self, os.access, name, os.R_OK)
@@ -90,11 +100,13 @@ class SourceDirectories:
 
     follows_links: whether symbolic links in the tree lead to what is sent in their place
     no_follow:     the flag for open(2) by which they do not
+    takes_links:   whether the receiver takes symbolic links
     place:         the mark of the receiver's directory, once it is known
     """
 
     def __init__(self, follows_links: bool = False) -> None:
         self.follows_links = follows_links
+        self.takes_links = False
         self.no_follow = 0 if follows_links else os.O_NOFOLLOW
         self._lock = threading.Lock()
         self._descriptors: dict[SourceDirectory, int] = {}  # the one used last at the end

@@ -14,6 +14,7 @@ from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
 from toolkit.transfer.limits import ByteBudget
+from toolkit.transfer.links import make_link
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.modes import directory_mode, file_mode, process_umask
@@ -22,11 +23,10 @@ from toolkit.transfer.place import ReceiverPlace
 from toolkit.transfer.sources import os_error_text
 from toolkit.transfer.space import promised_space
 from toolkit.transfer.stored_file import StoredFile
-from toolkit.transfer.tree import Tree
+from toolkit.transfer.tree import CHANGED_HERE, Tree
 from toolkit.transfer.unfinished import UnfinishedFile, UnfinishedFiles, needed_bytes
 
 _LOGGER = logging.getLogger(__name__)
-CHANGED_HERE = "differs from the receiver's; the receiver replaces files only with --overwrite"
 
 
 class Storage:
@@ -147,6 +147,9 @@ class Storage:
         if refusal:
             raise RefusedEntryError(refusal)
         components = tuple(entry.path.split(b"/"))
+        if entry.kind is EntryKind.LINK:
+            is_update = known_files is not None
+            return make_link(self._tree, entry, overwrite=self._overwrite, is_update=is_update, durable=self._durable)
         if entry.kind is EntryKind.DIRECTORY:
             self._tree.make_directory(components, directory_mode(entry.mode, self._umask), entry.mtime_ns)
             return ACCEPTED
