@@ -169,7 +169,7 @@ def _sentence(facts: Facts, found: Limit) -> str:
             return _processor(facts, shares["cpu_bound_s"])
         case Limit.WAITING:
             share = _percent(shares["waiting_s"])
-            return f"An endpoint waited for a processor, which others used, for {share} of the time."
+            return f"An endpoint waited for {share} of the time for a processor that another process used."
         case Limit.SHORTNESS:
             return _short(facts, facts.time_split)
         case Limit.WINDOW:

@@ -12,10 +12,12 @@ from toolkit.compare.pairs import counted_marks
 from toolkit.compare.records import UNRELIABLE, Results
 from toolkit.compare.rows import BASELINE, SHORT, YARDSTICK, Row
 from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, could_find, to_settle
-from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds
+from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
 
 UNCHECKED = "Nothing checked what this machine can resolve: there was no A/A control."
 _NOTHING = "There is nothing to compare it with."
+_SHORTEST_QUEUE_S = 0.5e-3
+"""An emulated link holds packets for 0.4 ms to write them together: less is no queue that a transfer has caused."""
 _CANNOT_TELL = "these trials cannot tell which is faster, or whether they are equivalent"
 
 
@@ -190,14 +192,14 @@ def _ends(ranked: Sequence[Row], base: Row) -> tuple[Row | None, Row | None]:
 def _price(winner: Row, other: Row | None) -> Iterator[str]:
     """What the fastest spent to be fast, each figure beside the other's.
 
-    In timed trials the fastest has moved more, so that its processor time says little; that for a gigabyte does.
+    In timed trials the fastest has moved more, so that each figure comes with what was moved. To divide by it would say
+    little where a transfer is short or slow: most of its processor time does not depend on how much it moves.
     """
-    share = "" if winner.payload_bytes else " for each gigabyte"
     parts = [
         part
         for part in (
-            _beside(f"spent {{}} of processor time{share} at both ends", _cpu_s, winner, other),
-            _beside("added {} of queueing delay", _queue_s, winner, other),
+            _beside("spent {} of processor time at both ends", _cpu, winner, other, _moved),
+            _beside("added {} of queueing delay", _queue, winner, other),
             _resent(winner),
         )
         if part
@@ -212,14 +214,32 @@ def _resent(row: Row) -> str:
     return f"resent {format_ratio(row.resent_per_lost)} packets for each one lost"
 
 
-def _beside(words: str, figure: Callable[[Row], float | None], row: Row, other: Row | None) -> str:
-    """A duration in words, with that of the other transport in brackets; empty if it is not known."""
-    own = figure(row)
-    its = figure(other) if other is not None else None
-    if own is None:
+def _beside(
+    words: str, figure: Callable[[Row], str], row: Row, other: Row | None, moved: Callable[[Row], str] = lambda _: ""
+) -> str:
+    """A figure in words, with that of the other transport in brackets; empty if it is not known."""
+    own, its = figure(row), figure(other) if other is not None else ""
+    if not own:
         return ""
-    rest = f" ({other.transport}: {format_seconds(its)})" if other is not None and its is not None else ""
-    return words.format(format_seconds(own)) + rest
+    rest = f" ({other.transport}: {its}{moved(other)})" if other is not None and its else ""
+    return words.format(own) + moved(row) + rest
+
+
+def _cpu(row: Row) -> str:
+    seconds = _cpu_s(row)
+    return format_seconds(seconds) if seconds is not None else ""
+
+
+def _moved(row: Row) -> str:
+    """What processor time was spent on, where that is not the same for all transports."""
+    return f" for {format_size(row.content_bytes)}" if row.content_bytes and not row.payload_bytes else ""
+
+
+def _queue(row: Row) -> str:
+    seconds = _queue_s(row)
+    if seconds is None:
+        return ""
+    return format_seconds(seconds) if seconds >= _SHORTEST_QUEUE_S else f"less than {format_seconds(_SHORTEST_QUEUE_S)}"
 
 
 def _queue_s(row: Row) -> float | None:
@@ -227,7 +247,7 @@ def _queue_s(row: Row) -> float | None:
 
 
 def _cpu_s(row: Row) -> float | None:
-    """Processor time of both ends for one file, or for a gigabyte in timed trials; None unless both are known."""
-    if row.sender_cpu_s_per_gb is None or row.receiver_cpu_s_per_gb is None:
+    """Processor time of both ends for what a trial moved; None unless both are known."""
+    if row.sender_cpu_s_per_gb is None or row.receiver_cpu_s_per_gb is None or not row.content_bytes:
         return None
-    return (row.sender_cpu_s_per_gb + row.receiver_cpu_s_per_gb) * (row.payload_bytes / 1e9 or 1.0)
+    return (row.sender_cpu_s_per_gb + row.receiver_cpu_s_per_gb) * row.content_bytes / 1e9

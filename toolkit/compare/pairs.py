@@ -15,9 +15,11 @@ from statistics import median
 
 from toolkit.compare import stats
 from toolkit.compare.machine_load import BUSY_SHARE
-from toolkit.compare.records import CONTROL_SUFFIX, Results, Trial
-from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_interval
+from toolkit.compare.paths import LINK
+from toolkit.compare.records import CONTROL_SUFFIX, PathRecord, Results, Trial
+from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_interval, proportion
 from toolkit.compare.verdict import Evidence, Intervals, reach
+from toolkit.units import format_fraction
 
 MARKED_SHARE = 0.2
 """Largest share of one side's trials that may be marked if there is to be a claim."""
@@ -57,7 +59,7 @@ class PairedTrials:
             samples=len(ratios),
             control=None if is_control else self._control,
             load_effect=self.load_effect(label),
-            doubt=_doubt(self._trials[label], self._trials[self.campaign.baseline]),
+            doubt=_doubt(self._trials[label], self._trials[self.campaign.baseline]) or self.unequal_loss(label),
         )
 
     def ratio(self, label: str) -> Estimate | None:
@@ -83,6 +85,28 @@ class PairedTrials:
             return None
         difference = median(differences)
         return difference if abs(difference) >= _UNEQUAL_SHARE else None
+
+    def unequal_loss(self, label: str) -> str:
+        """That the link lost another share of a transport's packets than of the baseline's; empty if it may not have.
+
+        The two then had different paths, and their goodputs say nothing of the transports. A difference is found where
+        the intervals of both shares do not overlap, corrected for the number of rows.
+        """
+        if not loses_independently(self.campaign.paths[self.path]):
+            return ""
+        error = ERROR / self.row_count
+        own, base = (link_loss(self._trials[name], error) for name in (label, self.campaign.baseline))
+        if own is None or base is None or own.interval is None or base.interval is None:
+            return ""
+        if own.interval.low <= base.interval.high and base.interval.low <= own.interval.high:
+            return ""
+        shares = f"{format_fraction(own.value)} of its packets, and {format_fraction(base.value)} of the baseline's"
+        return f"the link lost {shares}: they had different paths"
+
+    @property
+    def row_count(self) -> int:
+        """How many rows of figures the campaign has."""
+        return len(self.campaign.paths) * len(self.campaign.sizes) * len(self.campaign.transports)
 
     def load_effect(self, label: str) -> float:
         """The largest factor in goodput, at least 1, that an unequal load explains: all of it on one processor."""
@@ -141,3 +165,15 @@ def _doubt(trials: Sequence[Trial], base: Sequence[Trial]) -> str:
     if not any(trial.is_counted for trial in base):
         return "no transfer of the baseline was verified"
     return marked_text(trials) or marked_text(base, "of the baseline's ") or ""
+
+
+def loses_independently(path: PathRecord) -> bool:
+    """Whether a path is a link that loses each packet with the same probability."""
+    return path.kind == LINK and path.burst is None and "changes" not in path.link
+
+
+def link_loss(trials: Sequence[Trial], error: float = ERROR) -> Estimate | None:
+    """What the link itself lost, as a share of the packets that passed its queue; None if no trial knows."""
+    audits = [trial.ledger.forward for trial in trials if trial.ledger is not None]
+    passed = sum((audit.offered or 0) - (audit.dropped_by_queue or 0) for audit in audits)
+    return proportion(sum(audit.lost_by_link or 0 for audit in audits), passed, error) if passed > 0 else None

@@ -7,10 +7,10 @@ from statistics import median
 
 from toolkit.compare.drift import drift
 from toolkit.compare.explanation import Facts, explanation_of_all, facts_of, mean_split
-from toolkit.compare.pairs import PairedTrials, goodput_bps, loads, mark_counts
+from toolkit.compare.pairs import PairedTrials, goodput_bps, link_loss, loads, loses_independently, mark_counts
 from toolkit.compare.paths import LINK
 from toolkit.compare.records import CONTROL_SUFFIX, BackgroundFlowResult, TimeSplit, Trial
-from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_absolute_deviation, proportion
+from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_absolute_deviation
 from toolkit.compare.verdict import Verdict
 
 BASELINE, YARDSTICK = "baseline", "yardstick"
@@ -126,7 +126,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
     facts = [each for trial in good if (each := facts_of(trial, link, setting.congestion_control)) is not None]
     why = explanation_of_all(facts) if len(facts) > 1 else "".join(trial.why for trial in good[:1])
     audited = trials if link.kind == LINK else []
-    asked_loss = link.loss if link.burst is None and "changes" not in link.link else None
+    asked_loss = link.loss if loses_independently(link) else None
     return Row(
         path=cell.path,
         payload_bytes=cell.size,
@@ -161,8 +161,8 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         accepted_s=_median([t.sender.accepted_s for t in good]),
         retransmitted_packets=_median([t.retransmitted_packets for t in good]),
         link_loss=link_loss(audited),
-        asked_loss=asked_loss if audited else None,
-        is_loss_off=asked_loss is not None and _is_off(link_loss(audited, ERROR / _row_count(cell)), asked_loss),
+        asked_loss=asked_loss,
+        is_loss_off=asked_loss is not None and _is_off(link_loss(audited, ERROR / cell.row_count), asked_loss),
         resent_per_lost=_resent_per_lost(good) if audited else None,
         wire_bytes_per_payload_byte=_median([t.cost.wire_bytes_per_payload_byte for t in good]),
         sender_cpu_s_per_gb=_per_gigabyte([(t.cost.cpu_seconds_sender, t.content_bytes) for t in good]),
@@ -184,12 +184,7 @@ def median_trial(good: Sequence[Trial]) -> Trial | None:
 
 def _drift(cell: PairedTrials, trials: Sequence[Trial]) -> float | None:
     found = drift([goodput_bps(trial) for trial in sorted(trials, key=lambda trial: trial.position)])
-    return found.factor if found is not None and found.p <= ERROR / _row_count(cell) else None
-
-
-def _row_count(cell: PairedTrials) -> int:
-    campaign = cell.campaign
-    return len(campaign.paths) * len(campaign.sizes) * len(campaign.transports)
+    return found.factor if found is not None and found.p <= ERROR / cell.row_count else None
 
 
 def _is_off(seen: Estimate | None, asked: float) -> bool:
@@ -232,13 +227,6 @@ def _median_of_arrived(samples: Sequence[float], first_look: int | None) -> Esti
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
     has_arrived = middle and all(0 < sample < math.inf for sample in middle)
     return estimated_median(samples, first_look) if has_arrived else None
-
-
-def link_loss(trials: Sequence[Trial], error: float = ERROR) -> Estimate | None:
-    """What the link itself lost, as a share of the packets that passed its queue; None if no trial knows."""
-    audits = [trial.ledger.forward for trial in trials if trial.ledger is not None]
-    passed = sum((audit.offered or 0) - (audit.dropped_by_queue or 0) for audit in audits)
-    return proportion(sum(audit.lost_by_link or 0 for audit in audits), passed, error) if passed > 0 else None
 
 
 def _resent_per_lost(good: Sequence[Trial]) -> float | None:

@@ -1,5 +1,6 @@
 """Verdicts on synthetic campaigns, whose truth is known."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import plain, summarise
 from toolkit.compare.findings import UNCHECKED
-from toolkit.compare.records import CPU_BOUND, Results
+from toolkit.compare.records import CPU_BOUND, DelaySummary, Results
 from toolkit.compare.rows import Row
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, TOO_FEW
 from toolkit.report.text import report_text
@@ -257,7 +258,7 @@ def test_the_headline_names_both_and_the_interval() -> None:
     assert "tcp-cubic#2" not in text
 
 
-def test_processor_time_is_that_of_a_file_or_of_a_gigabyte_where_contents_differ() -> None:
+def test_processor_time_stands_beside_what_was_moved_where_that_differs() -> None:
     """In a timed trial the faster one moves more, and uses more processor time for that alone."""
     results = make_results(Truth({("tcp-cubic", "a"): 9e6, ("udp-bbr", "a"): 90e6}, repeats=9), 1)
     assert "udp-bbr spent 90 ms of processor time at both ends (tcp-cubic: 90 ms)" in summarise(results).headline[0]
@@ -268,5 +269,14 @@ def test_processor_time_is_that_of_a_file_or_of_a_gigabyte_where_contents_differ
         sender = replace(trial.sender, size_bytes=moved)
         trials.append(replace(trial, payload_bytes=0, sender=sender, cost=cost))
     timed = replace(results, trials=trials, campaign=replace(results.campaign, sizes=[0], time_s=1.0))
-    says = "udp-bbr spent 800 ms of processor time for each gigabyte at both ends (tcp-cubic: 800 ms)"
-    assert says in summarise(timed).headline[0]
+    says = r"udp-bbr spent (\S+) ms of processor time at both ends for (\S+) MiB \(tcp-cubic: \S+ us for (\S+) MiB\)"
+    ((spent_ms, moved, other_moved),) = re.findall(says, summarise(timed).headline[0])
+    assert float(moved) == pytest.approx(10 * float(other_moved), rel=0.1)
+    assert float(spent_ms) == pytest.approx(float(moved) * 1.048576 * 0.8, rel=0.01)
+
+
+def test_a_queue_that_is_shorter_than_the_link_holds_packets_is_no_figure() -> None:
+    results = make_results(Truth({("tcp-cubic", "a"): 9e6, ("udp-bbr", "a"): 90e6}, repeats=9), 1)
+    trials = [replace(trial, delay=DelaySummary(40.0, 40.03, 40.2)) for trial in results.trials]
+    (text,) = summarise(replace(results, trials=trials)).headline
+    assert "added less than 500 us of queueing delay (tcp-cubic: less than 500 us)" in text

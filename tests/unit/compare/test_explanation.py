@@ -24,7 +24,7 @@ PROCESSOR = replace(FACTS, time_split=TimeSplit(cpu_bound_s=8.0, steady_s=2.0), 
         (PROCESSOR, "A processor was the limit for 80% of the time: the receiver used one for 97%"),
         (
             replace(FACTS, time_split=TimeSplit(waiting_s=8.0, steady_s=2.0)),
-            "waited for a processor, which others used, for 80% of the time",
+            "waited for 80% of the time for a processor that another process used",
         ),
         (
             replace(FACTS, time_split=TimeSplit(handshake_s=3.0, ramp_up_s=6.0, steady_s=1.0)),

@@ -79,7 +79,20 @@ def test_nobody_resends_a_lost_ping() -> None:
     assert row.resent_per_lost == 1.0
 
 
-def test_one_side_with_another_loss_is_named() -> None:
-    summary = summarise(lossy(udp=12))
-    assert "udp-bbr: the link lost 2% of its packets, where 1% was asked for." in summary.headline[0]
-    assert "tcp-cubic: the link lost" not in summary.headline[0]
+def test_one_side_with_another_loss_allows_no_claim() -> None:
+    (verdict,) = summarise(lossy(udp=12)).verdicts
+    assert not verdict.is_claim
+    assert "No claim on udp-bbr: the link lost 2% of its packets, and 1% of the baseline's" in verdict.sentence
+
+
+def test_the_same_unasked_loss_on_both_sides_is_named_with_the_claim() -> None:
+    (verdict,) = summarise(lossy(udp=12, tcp=12)).verdicts
+    assert verdict.is_claim
+    assert "udp-bbr, tcp-cubic: the link lost 2% of its packets, where 1% was asked for." in verdict.sentence
+
+
+def test_losses_of_bursts_are_not_compared_as_if_each_packet_had_its_own_chance() -> None:
+    results = lossy(udp=12)
+    paths = {"a": replace(results.campaign.paths["a"], burst="1%:5ms")}
+    (verdict,) = summarise(replace(results, campaign=replace(results.campaign, paths=paths))).verdicts
+    assert verdict.is_claim
