@@ -46,6 +46,10 @@ class TreeArguments:
     copy_links: Annotated[
         bool, flag("--copy-links", "-L", text="Follow symbolic links: send what they lead to.", panel=FILES)
     ] = False
+    sparse: Annotated[
+        bool,
+        flag("--sparse", text="Believe any file system where it reports holes, and read none.", panel=FILES),
+    ] = False
     dry_run: Annotated[
         bool, flag("--dry-run", "-n", text="List what would be sent, and do not connect.", panel=FILES)
     ] = False
@@ -63,7 +67,7 @@ class TreeArguments:
         if self.links and self.copy_links:
             raise UsageError("--links and --copy-links exclude each other: send links, or what they lead to")
         links = LinkChoice.SEND if self.links else LinkChoice.FOLLOW if self.copy_links else LinkChoice.SKIP
-        return Selection(exclude(self.exclude or ()), links)
+        return Selection(exclude(self.exclude or ()), links, trusts_holes=self.sparse)
 
 
 def list_files(sources: Sequence[str], options: SendOptions, *, json: bool, quiet: bool) -> int:

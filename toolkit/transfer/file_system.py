@@ -1,8 +1,9 @@
 """Which kind of file system a descriptor is on, by the number that statfs(2) returns.
 
-Two facts depend on it. ext4 and XFS map blocks by extents and allocate them late (see preallocate.py). And the files of
-/proc, /sys and their like hold what the kernel writes while they are read: their size is 0, or that of a page, and says
-nothing about the content. At the end of this module, its errors in words.
+Three facts depend on it. ext4 and XFS map blocks by extents and allocate them late (see preallocate.py). Some file
+systems are known to report holes only where there are zeros. And the files of /proc, /sys and their like hold what the
+kernel writes while they are read: their size is 0, or that of a page, and says nothing about the content. At the end of
+this module, its errors in words.
 
 Read: linux/magic.h.
 """
@@ -18,6 +19,12 @@ _EXTENT_MAPPED = frozenset(
         0x794C7630,  # overlayfs: stacked on another file system, in containers most often ext4 or XFS
     }
 )
+_HONEST_ABOUT_HOLES = _EXTENT_MAPPED | {
+    0x9123683E,  # btrfs
+    0x01021994,  # tmpfs
+    0xF2F52010,  # F2FS
+    0xCA451A4E,  # bcachefs
+}
 _SYNTHETIC = frozenset(
     {
         0x9FA0,  # proc
@@ -39,6 +46,15 @@ _SYNTHETIC = frozenset(
 def maps_extents(descriptor: int) -> bool:
     """Whether the file system of this descriptor benefits from reserved blocks."""
     return _type_of(descriptor) in _EXTENT_MAPPED
+
+
+def is_honest_about_holes(descriptor: int) -> bool:
+    """Whether what SEEK_DATA of lseek(2) leaves out is known to be zeros there.
+
+    Others have called data a hole that was not on the disk yet (ZFS until 2.2.2), or leave it to a remote server or a
+    program in user space.
+    """
+    return _type_of(descriptor) in _HONEST_ABOUT_HOLES
 
 
 def is_synthetic(descriptor: int) -> bool:

@@ -11,10 +11,10 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolkit.errors import UsageError, printable
-from toolkit.transfer.file_system import is_synthetic
+from toolkit.transfer.file_system import is_honest_about_holes, is_synthetic
 from toolkit.transfer.manifest import (
     MAX_ENCODED_PATH_BYTES,
     MAX_GROUP_BYTES,
@@ -121,7 +121,7 @@ def scan(
             yield SourceEntry(_directory(root.name, root.status))
             yield from _scan_directory(SourceDirectory(directories, root.path), root.name, selection, on_skipped)
         elif root.status is not None:
-            yield from _file(None, root.path, root.name, root.status, root.is_stream, on_skipped)
+            yield from _file(None, root.path, root.name, root.status, root.is_stream, selection, on_skipped)
 
 
 def in_groups(entries: Iterable[SourceEntry], parameter_bytes: int = 0) -> Iterator[list[SourceEntry]]:
@@ -208,7 +208,7 @@ def _scan_directory(
             directory = parent.below(name)
             levels.append((directory, path, _names(directory, path, on_skipped)))
         else:
-            yield from _file(parent, name, path, status, is_stream, on_skipped)
+            yield from _file(parent, name, path, status, is_stream, selection, on_skipped)
 
 
 def _skipped(parent: SourceDirectory, name: bytes, path: bytes, status: os.stat_result) -> SkippedEntry | None:
@@ -260,6 +260,7 @@ def _file(
     path: bytes,
     status: os.stat_result,
     is_stream: bool,
+    selection: Selection,
     on_skipped: OnSkipped,
 ) -> Iterator[SourceEntry]:
     """The entry of a file, see FileOrigin; none if it has changed since it was found."""
@@ -277,8 +278,11 @@ def _file(
             on_skipped(SkippedEntry(path, error.reason, is_failure=True))
             return
         try:
-            holes = (segment.length for segment in segments_of(descriptor, status.st_size) if segment.is_hole)
-            content_bytes -= sum(holes)
+            if selection.trusts_holes or is_honest_about_holes(descriptor):
+                holes = (segment.length for segment in segments_of(descriptor, status.st_size) if segment.is_hole)
+                content_bytes -= sum(holes)
+            else:
+                origin = replace(origin, is_sparse=False)
         finally:
             os.close(descriptor)
     entry = Entry(EntryKind.FILE, path, mode, _mtime_ns(status), status.st_size, content_bytes)

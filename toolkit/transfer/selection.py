@@ -25,10 +25,12 @@ class Selection:
     """What of a tree is sent.
 
     excludes: called as `excludes(path, is_directory)` with a path relative to the source that the user named
+    trusts_holes: whether holes are not read even on a file system that is not known to be right about them
     """
 
     excludes: Callable[[bytes, bool], bool] = _excludes_nothing
     links: LinkChoice = LinkChoice.SKIP
+    trusts_holes: bool = False
 
 
 EVERYTHING = Selection()

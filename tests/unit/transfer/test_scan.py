@@ -10,6 +10,7 @@ import pytest
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.manifest import MAX_GROUP_BYTES, MAX_GROUP_ENTRIES, EntryKind
 from toolkit.transfer.scan import SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.selection import Selection
 from toolkit.transfer.source_tree import SourceDirectories
 
 
@@ -142,3 +143,21 @@ def test_every_group_fits_an_offer(tmp_path: Path) -> None:
         assert 1 <= len(group) <= MAX_GROUP_ENTRIES
         assert sum(source.entry.encoded_bytes for source in group) <= MAX_GROUP_BYTES
         assert all(len(source.entry.encode()) == source.entry.encoded_bytes for source in group)
+
+
+@pytest.mark.parametrize("trusts", [False, True])
+def test_holes_that_a_file_system_may_invent_are_read_unless_the_user_trusts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusts: bool
+) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    if path.stat().st_blocks:
+        pytest.skip("the file system of the tests has no holes")
+    monkeypatch.setattr("toolkit.transfer.scan.is_honest_about_holes", lambda _: False)
+    directories = SourceDirectories()
+    roots = check_sources([path], recursive=False, stream_name="")
+    (source,) = scan(roots, directories, lambda _: None, Selection(trusts_holes=trusts))
+    assert source.entry.content_bytes == (0 if trusts else 1 << 20)
+    assert source.origin is not None
+    assert source.origin.is_sparse is trusts
