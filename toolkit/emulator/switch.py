@@ -144,7 +144,7 @@ class _Port:
         assert path.rate_bps is not None
         rate = int(path.rate_bps / 8)
         burst = max(_LEAST_BURST_PACKETS * mtu_bytes, int(rate * BURST_S))
-        limit = queue_limit_bytes(path, 0)
+        limit = max(mtu_bytes, queue_limit_bytes(path, 0))  # an empty queue accepts any packet
         try:
             self._netlink.tc("add", "tbf", self._index, "1:", rate=rate, burst=burst, limit=limit, stab=_IP_BYTES)
         except NetlinkError as error:

@@ -89,6 +89,7 @@ def test_it_carries_a_rate_and_a_plain_queue(path: PathSpec, is_carried: bool) -
         (PathSpec(rate_bps=1e9, queue=QueueSpec(limit_bytes=90_000)), Bottleneck(1e9, 15_000, 90_000)),
         (PathSpec(rate_bps=1e9, queue=QueueSpec(limit_ns=4_000_000)), Bottleneck(1e9, 15_000, 500_000)),
         (PathSpec(rate_bps=1e7), Bottleneck(1e7, 3000, 150_000)),
+        (PathSpec(rate_bps=1e7, queue=QueueSpec(limit_bytes=600)), Bottleneck(1e7, 3000, 1500)),
     ],
 )
 def test_the_bucket_is_small_and_the_queue_is_that_of_the_specification(path: PathSpec, installed: Bottleneck) -> None:
