@@ -25,6 +25,8 @@ COMMANDS = {
     "tcp-send": ("toolkit.cli.send:tcp_send", "Send files over TCP."),
     "udp-send": ("toolkit.cli.send:udp_send", "Send files over nettool's reliable protocol on UDP."),
     "talk": ("toolkit.cli.talk:talk", "Exchange lines of text with another person or program."),
+    "echo": ("toolkit.cli.echo:echo", "Send back whatever arrives, for 'nettool ping'."),
+    "ping": ("toolkit.cli.ping:ping", "Measure the round trip to a machine that runs 'nettool echo'."),
     "trace": ("toolkit.cli.trace:trace", "Show the system calls of a transfer, both ends side by side."),
     "keygen": ("toolkit.cli.keygen:keygen", "Make a key file for two machines to share."),
     "clean": ("toolkit.cli.clean:clean", "Remove unfinished files that a killed receiver left."),

@@ -1,0 +1,175 @@
+"""Numbered probes to an echo server, and their replies: over TCP, over UDP, and over the reliable protocol on UDP."""
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from toolkit.channel import Address, Channel
+from toolkit.conversation.round_trips import EchoRoundTrips
+from toolkit.errors import PeerClosedError, UnreachableError, printable
+from toolkit.transports.addresses import resolve
+
+_HEAD: Final = struct.Struct("!8sQ")
+MIN_PROBE_BYTES: Final = _HEAD.size
+MAX_PROBE_BYTES: Final = 1400
+"""What fits into a packet of every usual path."""
+
+
+class EchoPath(Protocol):
+    """A way to an echo server and back."""
+
+    def send(self, probe: bytes) -> None:
+        """Send a probe."""
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """Return the next reply; None after `timeout_s`."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+class StreamEcho:
+    """Probes over a TCP connection: the server returns a stream, which is cut at the size of a probe."""
+
+    def __init__(self, address: Address, timeout_s: float, probe_bytes: int) -> None:
+        """Connect. Raises UnreachableError."""
+        self._socket = _connected(address, socket.SOCK_STREAM, timeout_s)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._probe_bytes = probe_bytes
+        self._received = b""
+
+    def send(self, probe: bytes) -> None:
+        """See EchoPath."""
+        try:
+            self._socket.sendall(probe)
+        except OSError as error:
+            raise PeerClosedError(f"the connection was lost: {(error.strerror or str(error)).lower()}") from error
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """See EchoPath. Raises PeerClosedError."""
+        if len(self._received) < self._probe_bytes:
+            if not select.select([self._socket], [], [], timeout_s)[0]:
+                return None
+            try:
+                data = self._socket.recv(1 << 16)
+            except OSError as error:
+                raise PeerClosedError(f"the connection was lost: {(error.strerror or str(error)).lower()}") from error
+            if not data:
+                raise PeerClosedError("the other side closed the connection: it has too many, or is no echo server")
+            self._received += data
+        if len(self._received) < self._probe_bytes:
+            return None
+        reply, self._received = self._received[: self._probe_bytes], self._received[self._probe_bytes :]
+        return reply
+
+    def close(self) -> None:
+        """See EchoPath."""
+        self._socket.close()
+
+
+class DatagramEcho:
+    """A probe in each UDP datagram: it may get lost, be repeated, or overtake another."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        """Choose the address. Raises UnreachableError for a name without one, or if there is no route."""
+        self._address = address
+        self._socket = _connected(address, socket.SOCK_DGRAM, timeout_s)
+
+    def send(self, probe: bytes) -> None:
+        """See EchoPath."""
+        with suppress(OSError):  # an error of an earlier datagram, or no room: this one counts as lost
+            self._socket.send(probe)
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """See EchoPath. Raises UnreachableError if the host says that nothing listens there."""
+        if not select.select([self._socket], [], [], timeout_s)[0]:
+            return None
+        try:
+            return self._socket.recv(1 << 16)
+        except ConnectionRefusedError:
+            raise nothing_there(self._address, "UDP") from None
+        except OSError:
+            return None  # a router's report about an earlier datagram
+
+    def close(self) -> None:
+        """See EchoPath."""
+        self._socket.close()
+
+
+class SessionEcho:
+    """A probe in each message of a channel: none gets lost, and a lost packet makes it late."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def send(self, probe: bytes) -> None:
+        """See EchoPath. Raises PeerClosedError."""
+        self._channel.send_message(probe)
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """See EchoPath. Raises PeerClosedError."""
+        return self._channel.receive(None, timeout_s)
+
+    def close(self) -> None:
+        """See EchoPath."""
+        self._channel.close()
+
+
+def measure(
+    path: EchoPath,
+    count: int,
+    interval_s: float,
+    wait_s: float,
+    probe_bytes: int,
+    on_change: Callable[[EchoRoundTrips], object] = lambda _trips: None,
+) -> EchoRoundTrips:
+    """Send `count` probes, one every `interval_s`, and wait for replies until `wait_s` after the last.
+
+    on_change: called after each reply and each probe. Raises what the path raises.
+    """
+    trips, mark = EchoRoundTrips(), os.urandom(8)
+    filler = bytes(probe_bytes - MIN_PROBE_BYTES)
+    next_s = time.monotonic()
+    while trips.answered < count:
+        now_s = time.monotonic()
+        if trips.sent < count and now_s >= next_s:
+            number = trips.sent
+            trips.on_sent(number, time.monotonic_ns())
+            path.send(_HEAD.pack(mark, number) + filler)
+            next_s += interval_s if trips.sent < count else wait_s
+            on_change(trips)
+            continue
+        if now_s >= next_s:
+            break
+        reply = path.receive(next_s - now_s)
+        now_ns = time.monotonic_ns()
+        if reply is not None and len(reply) == probe_bytes and reply.startswith(mark):
+            trips.on_reply(_HEAD.unpack_from(reply)[1], now_ns)
+            on_change(trips)
+    return trips
+
+
+def _connected(address: Address, kind: int, timeout_s: float) -> socket.socket:
+    """Return a socket that is connected to the first address that accepts it. Raises UnreachableError."""
+    failure: OSError | None = None
+    for family, name in resolve(address, kind):
+        sock = socket.socket(family, kind)
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect(name)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise nothing_there(address, "TCP" if kind == socket.SOCK_STREAM else "UDP") from failure
+
+
+def nothing_there(address: Address, protocol: str) -> UnreachableError:
+    """Return the error for an address at which no echo server answers."""
+    where = printable(str(address))
+    return UnreachableError(f"nothing answers at {where} over {protocol}; is `nettool echo` running there?")
