@@ -47,8 +47,10 @@ class StreamEcho:
         """See EchoPath."""
         try:
             self._socket.sendall(probe)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # `receive` reports it
         except OSError as error:
-            raise PeerClosedError(f"the connection was lost: {(error.strerror or str(error)).lower()}") from error
+            raise _lost(error) from error
 
     def receive(self, timeout_s: float) -> bytes | None:
         """See EchoPath. Raises PeerClosedError."""
@@ -57,8 +59,10 @@ class StreamEcho:
                 return None
             try:
                 data = self._socket.recv(1 << 16)
+            except ConnectionResetError:
+                data = b""
             except OSError as error:
-                raise PeerClosedError(f"the connection was lost: {(error.strerror or str(error)).lower()}") from error
+                raise _lost(error) from error
             if not data:
                 raise PeerClosedError("the other side closed the connection: it has too many, or is no echo server")
             self._received += data
@@ -167,6 +171,10 @@ def _connected(address: Address, kind: int, timeout_s: float) -> socket.socket:
             sock.close()
             failure = error
     raise nothing_there(address, "TCP" if kind == socket.SOCK_STREAM else "UDP") from failure
+
+
+def _lost(error: OSError) -> PeerClosedError:
+    return PeerClosedError(f"the connection was lost: {(error.strerror or str(error)).lower()}")
 
 
 def nothing_there(address: Address, protocol: str) -> UnreachableError:
