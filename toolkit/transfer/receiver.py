@@ -290,10 +290,20 @@ class ReceiveSession:
         return self._endpoint.run_alive(lambda: files.offer(offer.entries, self._algorithm, known_files))
 
     def _commit_complete_files(self, files: IncomingFiles) -> None:
+        """Commit what is complete. What takes long is committed at the same time, and ALIVE is sent meanwhile."""
+        slow: dict[int, IncomingFile] = {}
         for file_id, file in files.complete_files():
             if file.failure is not None:
                 self._endpoint.send(Withdraw(file_id, file.failure))
-            self._set_result(file_id, self._commit(files, file_id, file), file)
+            if file.commits_quickly():
+                self._endpoint.keep_alive()  # many quick commits in a row take long, too
+                self._set_result(file_id, files.commit(file_id), file)
+            else:
+                slow[file_id] = file
+        if slow:
+            outcomes = self._endpoint.run_alive(lambda: files.commit_all(list(slow)))
+            for (file_id, file), outcome in zip(slow.items(), outcomes, strict=True):
+                self._set_result(file_id, outcome, file)
 
     def _set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
         group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
@@ -301,13 +311,6 @@ class ReceiveSession:
         self._steps += 1
         self._completed_files += 1
         self._last_name = file.entry.name
-
-    def _commit(self, files: IncomingFiles, file_id: int, file: IncomingFile) -> EntryOutcome:
-        """Commit a file, and send ALIVE meanwhile if that takes long."""
-        if file.commits_quickly():
-            self._endpoint.keep_alive()  # many quick commits in a row take long, too
-            return files.commit(file_id)
-        return self._endpoint.run_alive(lambda: files.commit(file_id))
 
     def _send_results(self) -> None:
         """Send the RESULT of every group that is finished, in the order of the groups."""

@@ -198,8 +198,12 @@ class Tree:
                 self._publish_new(parent, components, temporary, identity)
             if identity is not None:
                 _check_identity(parent, name, identity)
-            if self._durable:
-                os.fsync(parent)
+            directory = os.dup(parent) if self._durable else -1
+        if self._durable:
+            try:
+                os.fsync(directory)  # without the lock, so that files that are published together share it
+            finally:
+                os.close(directory)
 
     def _publish_new(
         self, parent: int, components: tuple[bytes, ...], temporary: bytes, identity: FileKey | None

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.sessions import MTIME_NS, XXH3, commit, deliver, directory_entry, failure_of, file_entry
+from tests.support.background import PATIENCE_S
+from tests.support.sessions import MTIME_NS, XXH3, commit, deliver, directory_entry, failure_of, file_entry, xxh3
 from toolkit.errors import TransferError, UsageError
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.limits import LimitError
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
-from toolkit.transfer.messages import EntryOutcome, EntryStatus, Hole
+from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.storage import Storage
 from toolkit.transfer.tree import Tree, rename_new
@@ -566,3 +567,18 @@ def test_more_files_in_progress_than_descriptors(
     for number in range(20):
         assert commit(files, number, b"xy").status is EntryStatus.OK
     assert {path.read_bytes() for path in root.iterdir()} == {b"xy"}
+
+
+def test_files_that_are_committed_together_are_forced_to_the_disk_together(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting = threading.Barrier(2)
+    monkeypatch.setattr(os, "fsync", lambda _: meeting.wait(PATIENCE_S))
+    files = IncomingFiles(Storage(root, overwrite=False, durable=True))
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    for file_id in range(2):
+        files.write(file_id, 0, memoryview(b"hello"))
+        files.expect(FileDigest(file_id, 5, xxh3(b"hello")))
+    assert [outcome.status for outcome in files.commit_all([0, 1])] == [EntryStatus.OK, EntryStatus.OK]
+    assert {path.name for path in root.iterdir()} == {"a", "b"}
+    files.close(complete=True)
