@@ -43,18 +43,17 @@ def conditions_table(results: Results) -> Table:
         (Column("other work", True), partial(_share, of=lambda load: load.foreign_share)),
         (Column("hypervisor", True), partial(_share, of=lambda load: load.steal_share)),
     ]
-    note = (
-        "Buffers are those at the end of a trial, the smallest and the largest. Other work, and the hypervisor: what "
-    )
-    note += "they took of all processors, the median and the most in a trial. "
-    note += (
-        f"A setting that was not the same in all trials of a row has {_DIFFERS!r} in front, and the number of trials."
-    )
+    notes = [
+        "Buffers are those at the end of a trial, the smallest and the largest.",
+        "Other work, and the hypervisor: what they took of all processors, the median and the most in a trial.",
+    ]
+    if any(len(texts) > 1 for group in groups for texts in group.settings.values()):
+        notes.append("A setting that differed between the trials of a row shows how many trials had each value.")
     if common:
-        note += f" The same in all trials: {'; '.join(f'{name} {text}' for name, text in common.items())}."
+        notes.append(f"The same in all trials: {'; '.join(f'{name} {text}' for name, text in common.items())}.")
     if results.campaign.host.governors:
-        note += f" CPU governor: {', '.join(printable(each, 40) for each in results.campaign.host.governors)}."
-    return build(CONDITIONS, "Conditions", note, [*key_columns(groups), *columns], groups)
+        notes.append(f"CPU governor: {', '.join(printable(each, 40) for each in results.campaign.host.governors)}.")
+    return build(CONDITIONS, "Conditions", " ".join(notes), [*key_columns(groups), *columns], groups)
 
 
 def _groups(results: Results) -> list[_Group]:

@@ -55,6 +55,8 @@ _RUNS = (
 )
 _ROW_HEADER = "transport"
 _MAX_SENTENCE = 2000
+_SHORT_TITLE = 14
+"""Longest title of a column that is not broken into lines: a name like tcp-bbr would be, at its hyphen."""
 _MAX_OPEN_GROUPS = 6
 """How many groups of pictures are expanded at first; a large matrix has too many to scroll past."""
 
@@ -226,7 +228,8 @@ def _table(table: Table) -> Html:
 
 
 def _heading(column: Column) -> Html:
-    return element("th", column.title, scope="col", class_=_column_classes(column))
+    short = "short" if len(column.title) <= _SHORT_TITLE else ""
+    return element("th", column.title, scope="col", class_=_column_classes(column, short))
 
 
 def _cell(column: Column, cell: Cell) -> Html:

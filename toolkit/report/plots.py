@@ -253,7 +253,7 @@ def _course(cell: _Cell) -> Picture | None:
 def _completion(cell: _Cell) -> Picture | None:
     names = [trial.transport for trial in cell.trials]
     trials = [trial for trial in cell.trials if names.count(trial.transport) >= _MIN_TRIALS]
-    if not any(trial.is_counted for trial in trials):
+    if not any(trial.is_counted and trial.payload_bytes for trial in trials):  # timed trials all take their time
         return None
     return Picture(
         name="completion",

@@ -92,7 +92,10 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
         note = (
             f"Medians; a failed transfer is slower than any other. Ratios compare with {baseline} in the same block. "
         )
-        note += "Goodput is measured from the first connect to the receiver's verified digest."
+        if any(row.payload_bytes for row in rows):
+            note += "Goodput is measured from the first connect to the receiver's verified digest."
+        else:
+            note += "Goodput is what had arrived when the time was up, measured from the first connect."
     if any(row.verdict == INCONCLUSIVE for row in rows):
         note += " Inconclusive: these trials cannot tell; it does not mean that there is no difference."
     marks = sorted({mark for row in rows for mark in row.marks})
@@ -250,7 +253,7 @@ def _probes(results: Results) -> Table:
 
 
 def _trouble(results: Results) -> Table:
-    bad = [trial for trial in results.trials if trial.error or trial.marks]
+    bad = [trial for trial in results.trials if trial.error or trial.is_doubtful]
     columns: Columns[Trial] = [
         (Column("trial", True), lambda trial: Cell(str(trial.position + 1), trial.position)),
         (
@@ -263,7 +266,10 @@ def _trouble(results: Results) -> Table:
     note = (
         "In a verdict, a failed transfer has a goodput of 0 and a marked one counts as measured. If more than a fifth "
     )
-    note += "of either side's trials are marked, nothing is claimed."
+    note += (
+        "of either side's trials are marked, nothing is claimed. Trials with no other mark than busy-machine are left "
+    )
+    note += "out: that takes nothing away."
     return build(TROUBLE, "Failed or marked trials", note, [*key_columns(bad), *columns], bad)
 
 

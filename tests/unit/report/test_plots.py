@@ -16,7 +16,7 @@ from tests.support.report_samples import HOSTILE, grid, lossy, one_path, save, t
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import summarise
 from toolkit.compare.record_file import read
-from toolkit.compare.records import Results
+from toolkit.compare.records import Results, Setting
 from toolkit.errors import TransferError, UsageError
 from toolkit.report import drawing
 from toolkit.report.drawing import STYLES, Picture, inline, legend_columns, render, spread, styles
@@ -242,3 +242,16 @@ def test_a_legend_has_as_many_columns_as_fit() -> None:
     assert legend_columns(["tcp"] * 3) == 3
     assert legend_columns(["a-very-long-transport"] * 8) == 2
     assert legend_columns(["x" * 60]) == 1
+
+
+def test_every_transport_has_a_heat_map_and_timed_trials_no_completion_times() -> None:
+    results = grid()
+    tcp = [replace(trial, transport="tcp-bbr") for trial in results.trials if trial.transport == "udp-bbr"]
+    transports = {**results.campaign.transports, "tcp-bbr": Setting("tcp-bbr", "tcp", "bbr")}
+    both = replace(results, trials=[*results.trials, *tcp], campaign=replace(results.campaign, transports=transports))
+    names = [picture.name for picture in pictures(summarise(both))]
+    assert [name for name in names if "ratio-" in name] == ["link-ratio-udp-bbr", "link-ratio-tcp-bbr"]
+    assert any("completion" in name for name in names)
+    trials = [replace(trial, payload_bytes=0) for trial in results.trials]
+    timed = replace(results, trials=trials, campaign=replace(results.campaign, sizes=[0], time_s=1.0))
+    assert not any("completion" in picture.name for picture in pictures(summarise(timed)))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.report_samples import LOSSES, lossy, one_path, troubled
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import MARKS, Results, TrialCost
+from toolkit.compare.records import BUSY_MACHINE, CPU_BOUND, MARKS, Results, TrialCost
 from toolkit.compare.stats import Interval
 from toolkit.report import labels
 from toolkit.report.cells import Table
@@ -105,3 +105,21 @@ def test_intervals_show_a_shared_unit_once() -> None:
     assert labels.rate_interval(Interval(900e3, 1.1e6)) == "900 kbit/s to 1.1 Mbit/s"
     assert labels.seconds_interval(Interval(0.5, 2)) == "500 ms to 2 s"
     assert labels.rate_interval(None) == labels.NOTHING
+
+
+def test_trials_that_are_only_marked_busy_are_not_listed() -> None:
+    results = lossy(["loss 1%"])
+    marks = {0: [BUSY_MACHINE], 1: [BUSY_MACHINE, CPU_BOUND]}
+    trials = [replace(trial, marks=marks.get(trial.block, [])) for trial in results.trials]
+    made = tables(summarise(replace(results, trials=trials)))
+    (trouble,) = [table for table in made if table.name == TROUBLE]
+    assert len(trouble.rows) == len(results.campaign.transports)
+    assert all("cpu-bound" in [cell.text for cell in row][-1] for row in trouble.rows)
+
+
+def test_goodput_of_timed_trials_is_explained_as_what_it_is() -> None:
+    results = lossy(["loss 1%"])
+    trials = [replace(trial, payload_bytes=0) for trial in results.trials]
+    timed = replace(results, trials=trials, campaign=replace(results.campaign, sizes=[0], time_s=1.0))
+    assert "what had arrived when the time was up" in tables(summarise(timed))[0].note
+    assert "verified digest" in tables(summarise(results))[0].note
