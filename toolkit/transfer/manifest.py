@@ -43,6 +43,9 @@ class EntryKind(IntEnum):
     LINK = 2  # only to a receiver that takes links (links.py)
 
 
+_KINDS = tuple(EntryKind)  # by number: calling the enum costs more than all the rest
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file, directory or symbolic link of an offer.
@@ -85,7 +88,7 @@ class Entry:
         """The next entry of a message. Raises ProtocolError."""
         kind, mode, mtime_ns, size, content_bytes, path_bytes = reader.fields(_ENTRY)
         size_bytes = None if size == UNKNOWN_SIZE else size
-        if kind > max(EntryKind) or mode & ~PERMISSION_BITS:
+        if kind >= len(_KINDS) or mode & ~PERMISSION_BITS:
             raise ProtocolError("the peer offered an entry of unknown kind or mode")
         limit_bytes = MAX_SIZE_BYTES if size_bytes is None else size_bytes
         if content_bytes > limit_bytes or limit_bytes > MAX_SIZE_BYTES:
@@ -95,7 +98,7 @@ class Entry:
         if kind == EntryKind.LINK:
             link = cls(EntryKind.LINK, reader.octets(path_bytes), mode, mtime_ns)
             return _with_target(link, size, content_bytes, reader)
-        return cls(EntryKind(kind), reader.octets(path_bytes), mode, mtime_ns, size_bytes, content_bytes)
+        return cls(_KINDS[kind], reader.octets(path_bytes), mode, mtime_ns, size_bytes, content_bytes)
 
 
 def _with_target(link: Entry, size_bytes: int, content_bytes: int, reader: MessageReader) -> Entry:

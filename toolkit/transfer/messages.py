@@ -359,12 +359,13 @@ def decode_untrusted(data: bytes) -> AnyMessage:
 
 _OUTCOMES = struct.Struct("!IH")
 _OUTCOME = struct.Struct("!BB")
+_WITHOUT_REASON = [EntryOutcome(status) for status in EntryStatus]  # by status: nearly all outcomes are among them
 
 
 def _encode_outcomes(message_type: MessageType, group: int, outcomes: tuple[EntryOutcome, ...]) -> bytes:
     parts = [bytes([message_type]), _OUTCOMES.pack(group, len(outcomes))]
     for outcome in outcomes:
-        reason = encode_text(outcome.reason)
+        reason = encode_text(outcome.reason) if outcome.reason else b""
         parts += (_OUTCOME.pack(outcome.status, len(reason)), reason)
     return b"".join(parts)
 
@@ -375,9 +376,10 @@ def _decode_outcomes(reader: MessageReader) -> tuple[int, tuple[EntryOutcome, ..
     outcomes = []
     for _ in range(count):
         status, length = reader.fields(_OUTCOME)
-        if status > max(EntryStatus):
+        if status >= len(_WITHOUT_REASON):
             raise ProtocolError("the peer sent an unknown entry status")
-        outcomes.append(EntryOutcome(EntryStatus(status), reader.text(length)))
+        outcome = _WITHOUT_REASON[status]
+        outcomes.append(EntryOutcome(outcome.status, reader.text(length)) if length else outcome)
     return group, tuple(outcomes)
 
 
