@@ -87,6 +87,10 @@ class TestAsRoot:
             code, _, shown = running_link.end()
         assert code == 0, shown
 
+    def test_a_command_starts_in_the_folder_that_its_caller_names(self, outer: Link, tmp_path: Path) -> None:
+        with outer.popen_near(["pwd"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+            assert process.communicate()[0] == f"{tmp_path}\n"
+
     def test_a_folder_that_is_gone(self, tmp_path: Path) -> None:
         folder = tmp_path / "gone"
         folder.mkdir()

@@ -187,26 +187,27 @@ class Link:
     def _popen(self, end: str, arguments: Sequence[str], options: dict[str, Any]) -> "subprocess.Popen[Any]":
         options["env"] = {**options.get("env", os.environ), **self.environment()}
         try:
-            folder = os.getcwd()
+            folder = options.get("cwd") or os.getcwd()
         except OSError:
             raise UsageError("the current folder no longer exists: change to another one") from None
         try:
-            return subprocess.Popen(arguments, preexec_fn=self._mover_to(end, folder), **options)
+            return subprocess.Popen(arguments, preexec_fn=self._mover_to(end), **options)
         except subprocess.SubprocessError:  # the function above has failed, in the child
             raise UsageError(
-                f"programs behind the link cannot enter {printable(folder, 80)}: change to another folder"
+                f"programs behind the link cannot enter {printable(str(folder), 80)}: change to another folder"
             ) from None
         except (FileNotFoundError, NotADirectoryError):
             raise _command_not_found(arguments) from None
         except OSError as error:
             raise UsageError(f"cannot run '{printable(arguments[0], 60)}': {error.strerror}") from None
 
-    def _mover_to(self, end: str, folder: str) -> Callable[[], None]:
-        """A function that moves a new child process to `end`, and there to the same folder."""
+    def _mover_to(self, end: str) -> Callable[[], None]:
+        """A function that moves a new child process to `end`, and there to the folder that it starts in."""
         mount, near, far, *user = self._descriptors
         network = near if end == NEAR else far
 
         def enter() -> None:
+            folder = os.getcwd()
             for descriptor in user:
                 namespaces.join(descriptor, namespaces.CLONE_NEWUSER)
             namespaces.join(network, namespaces.CLONE_NEWNET)
