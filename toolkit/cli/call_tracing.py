@@ -19,6 +19,7 @@ from toolkit.output_files import open_output
 
 if TYPE_CHECKING:
     from toolkit.tracing.call import Call, CallTrace
+    from toolkit.tracing.channel import Describe
 
 TRACE_OPTION, TRACE_MARK = "--trace-file", b'"kind": "calls"'
 _COLUMNS = 80
@@ -48,8 +49,10 @@ class TraceArguments:
         return self.trace_calls or self.trace_file is not None
 
     @contextmanager
-    def running(self, command_name: str) -> Iterator["Explain"]:
+    def running(self, command_name: str, describe: "Describe | None" = None) -> Iterator["Explain"]:
         """Trace the calls of the block, and yield what each channel of the block must pass through.
+
+        describe: says what a message of the channel is about, if it is none of a file session
 
         Raises UsageError for options that contradict each other, and for a file that cannot be written.
         """
@@ -58,10 +61,11 @@ class TraceArguments:
                 raise UsageError("--simple is for watching: add --trace-calls or --trace-file FILE")
             yield lambda channel: channel
             return
-        # Both import the transports, which no help text needs.
+        # They import the transports, which no help text needs.
         from toolkit.tracing.call import CallTrace
         from toolkit.tracing.channel import ExplainedChannel
         from toolkit.tracing.interpose import interposed
+        from toolkit.tracing.meaning import describe_message
 
         with ExitStack() as stack:
             shows: list[Callable[[Call], object]] = []
@@ -71,7 +75,7 @@ class TraceArguments:
             if self.trace_calls:
                 shows.append(stack.enter_context(_printing(trace)))
             stack.enter_context(interposed(trace, self.simple))
-            yield lambda channel: ExplainedChannel(channel, trace)
+            yield lambda channel: ExplainedChannel(channel, trace, describe or describe_message)
 
 
 Explain = Callable[[Channel], Channel]

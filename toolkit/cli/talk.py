@@ -21,7 +21,7 @@ from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.results import closing
 from toolkit.cli.target import DEFAULT_PORT, parse_target
 from toolkit.conversation.lines import LineQueue, read_lines
-from toolkit.conversation.talk import Conversation
+from toolkit.conversation.talk import Conversation, describe_talk
 from toolkit.errors import NettoolError, UsageError, printable
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
@@ -89,7 +89,7 @@ def _connect(
 
     def session(proof: Credential) -> None:
         rehearse(proof.method)
-        with side.tracing.running("talk") as explain:
+        with side.tracing.running("talk", describe_talk) as explain:
             channel = explain(chosen.connect(address, replace(options, credential=proof)))
             with closing(channel):
                 check_receiver(access, proof, channel.peer)
@@ -106,7 +106,7 @@ def _listen(
     doorkeeper = Doorkeeper(access, address.host, "nettool talk", is_once=True, quiet=side.quiet)
     rehearse(doorkeeper.admission.method)
     transports = {name: transport(name) for name in names}
-    with prompt_interrupts(), side.tracing.running("talk") as explain:
+    with prompt_interrupts(), side.tracing.running("talk", describe_talk) as explain:
         listeners = listen_on_one_port(transports, address, replace(options, admission=doorkeeper.admission))
         server = SessionServer(
             listeners,

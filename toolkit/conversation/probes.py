@@ -136,7 +136,7 @@ def measure(
 
     on_change: called after each reply and each probe. Raises what the path raises.
     """
-    trips, mark = EchoRoundTrips(), os.urandom(8)
+    trips, mark = EchoRoundTrips(), b"ping" + os.urandom(4)
     filler = bytes(probe_bytes - MIN_PROBE_BYTES)
     next_s = time.monotonic()
     while trips.answered < count:

@@ -84,8 +84,8 @@ class EchoRoundTrips:
         return found
 
     def histogram(self) -> list[str]:
-        """Return the distribution of the round trips as lines of text; none for fewer than two."""
-        if self.answered < 2:
+        """Return the distribution of the round trips as lines of text; none for fewer than five."""
+        if self.answered < 5:
             return []
         import numpy as np
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from toolkit.channel import Channel
 from toolkit.conversation.lines import LineQueue
-from toolkit.errors import ProtocolError, RefusedError, TransferError
+from toolkit.errors import ProtocolError, RefusedError, TransferError, printable
 from toolkit.transfer.message_types import MessageType
 from toolkit.transfer.messages import ErrorMessage, ErrorReason
 
@@ -163,3 +163,18 @@ class Conversation:
             self._channel.send_message(ErrorMessage(ErrorReason.REFUSED, refusal).encode())
             raise RefusedError(f"{self._channel.peer} sends or receives files: run `nettool talk` there")
         raise ProtocolError("the peer does not speak nettool talk")
+
+
+def describe_talk(message: bytes, is_sent: bool) -> str:
+    """Say in a line what a message is about; "" for one that explains nothing."""
+    verb = "sends" if is_sent else "got"
+    kind, body = message[:1], message[1:]
+    if kind == bytes([TalkMessage.LINES]):
+        first, *others = body.decode("utf-8", "backslashreplace").split("\n")
+        more = f" and {len(others):,} more" if others else ""
+        return f"{verb} a line: {printable(first, 40)}{more}"
+    if kind == bytes([TalkMessage.END]):
+        return "says: no more lines follow" if is_sent else "heard: no more lines follow"
+    if kind == bytes([TalkMessage.BYE]):
+        return "says: every line has arrived" if is_sent else "heard: every line has arrived"
+    return ""

@@ -1,17 +1,22 @@
 """A channel that explains the calls of a session: what is said before the calls that say it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from toolkit.channel import Address, Channel, Extent, ExtentSink, ExtentSource, Statistic
 from toolkit.tracing.call import CallTrace
 from toolkit.tracing.meaning import describe_message
 
+Describe = Callable[[bytes, bool], str]
+
 
 class ExplainedChannel:
-    """A Channel that passes every call on to `channel`, and remarks in `trace` what the session is doing."""
+    """A Channel that passes every call on to `channel`, and remarks in `trace` what the session is doing.
 
-    def __init__(self, channel: Channel, trace: CallTrace) -> None:
-        self._channel, self._trace = channel, trace
+    describe: says in a line what a message is about, and whether it is sent; "" for one that explains nothing
+    """
+
+    def __init__(self, channel: Channel, trace: CallTrace, describe: Describe = describe_message) -> None:
+        self._channel, self._trace, self._describe = channel, trace, describe
         self._file_id = -1  # whose content was sent last
 
     @property
@@ -21,7 +26,7 @@ class ExplainedChannel:
 
     def send_message(self, message: bytes, has_more: bool = False) -> None:
         """See Channel."""
-        if text := describe_message(message, is_sent=True):
+        if text := self._describe(message, True):
             self._trace.remark(text)
         self._channel.send_message(message, has_more)
 
@@ -37,7 +42,7 @@ class ExplainedChannel:
     ) -> bytes | None:
         """See Channel."""
         message = self._channel.receive(sink, timeout_s, wake)
-        if message is not None and (text := describe_message(message, is_sent=False)):
+        if message is not None and (text := self._describe(message, False)):
             self._trace.remark(text)
         return message
 

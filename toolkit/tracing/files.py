@@ -62,7 +62,7 @@ class TracedFiles:
         is_end = not count and size_bytes and "write" not in name
         verb = "into" if "write" in name or name == "splice" else "from"
         meaning = "0 bytes: the end of the file" if is_end else f"{verb} {self._names.get(fd, 'a pipe')}"
-        self._trace.add(Call(began_s, name, fd, shown, str(count), meaning, count, "file"))
+        self._trace.add(Call(began_s, name, fd, shown, str(count), meaning, count, "end" if is_end else "file"))
         return result
 
     def open(self, path: Any, flags: int, *arguments: Any, **keywords: Any) -> int:

@@ -8,7 +8,7 @@ from toolkit.channel import Address
 from toolkit.errors import ProtocolError, printable
 from toolkit.rudp.wire import PacketType
 from toolkit.transfer.messages import Accept, Digests, ErrorMessage, Offer, Result, decode_untrusted
-from toolkit.transports.tcp.wire import PrefaceType, decode_preface_untrusted
+from toolkit.transports.tcp.wire import Preface, PrefaceType
 
 _PACKETS: Final[dict[PacketType, str]] = {
     PacketType.INITIAL: "the client's first packet: it asks for a connection",
@@ -27,7 +27,7 @@ _PREFACES: Final[dict[int, str]] = {
     PrefaceType.WELCOME: "the server's half of the keys",
     PrefaceType.FINISH: "the client's second half: both have the keys now",
 }
-_RECORD: Final = "record"
+RECORD: Final = "messages and content, encrypted unless --plaintext asks for none"
 _MAX_NAMES: Final = 3
 
 
@@ -53,18 +53,12 @@ def datagram_kind(data: bytes) -> tuple[str, str]:
     try:
         packet = PacketType(data[0])
     except (ValueError, IndexError):
-        return "datagram", "not a packet of nettool"
+        return "datagram", "a datagram without nettool's protocol"
     return packet.name, _PACKETS.get(packet, "part of the protocol")
 
 
-def stream_kind(data: bytes) -> tuple[str, str]:
-    """Return what begins with these bytes on a TCP connection, and what it is for."""
-    try:
-        preface = decode_preface_untrusted(data)
-    except ProtocolError:
-        preface = None
-    if preface is None:
-        return _RECORD, "messages and content, encrypted unless --plaintext asks for none"
+def preface_kind(preface: Preface) -> tuple[str, str]:
+    """Return the type of a preface, with which nettool begins a TCP connection, and what it is for."""
     try:
         name = PrefaceType(preface.preface_type).name
     except ValueError:

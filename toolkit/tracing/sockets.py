@@ -16,7 +16,14 @@ from typing import Any, ClassVar
 from toolkit.channel import DEFAULT_CONNECT_TIMEOUT_S
 from toolkit.errors import ProtocolError
 from toolkit.tracing.call import Call, CallTrace
-from toolkit.tracing.meaning import datagram_kind, describe_address, describe_error, socket_meaning, stream_kind
+from toolkit.tracing.meaning import (
+    RECORD,
+    datagram_kind,
+    describe_address,
+    describe_error,
+    preface_kind,
+    socket_meaning,
+)
 from toolkit.transports.tcp.wire import PREFACE_BYTES, decode_preface_untrusted
 
 _HEAD_BYTES = PREFACE_BYTES  # enough to tell what follows
@@ -33,6 +40,7 @@ class TracedSocket(socket.socket):
         super().__init__(family, type, proto, fileno)
         self._is_listening = False
         self._connecting_since_s: float | None = None
+        self._has_preface = False  # of nettool: what follows is its own
         self._body = ("", "", 0)  # kind and meaning of the rest of a preface, and its bytes
         if fileno is None:
             arguments = f"{self.family.name}, {self.type.name}"
@@ -72,13 +80,15 @@ class TracedSocket(socket.socket):
         if left_bytes > 0:
             self._body = (kind, meaning, left_bytes - size_bytes)
             return kind, meaning
-        kind, meaning = stream_kind(head)
         try:
             preface = decode_preface_untrusted(head)
         except ProtocolError:
             preface = None
-        if preface is not None:
-            self._body = (kind, meaning, preface.body_bytes + PREFACE_BYTES - size_bytes)
+        if preface is None:
+            return ("record", RECORD) if self._has_preface else ("stream", "bytes of the stream")
+        kind, meaning = preface_kind(preface)
+        self._has_preface = True
+        self._body = (kind, meaning, preface.body_bytes + PREFACE_BYTES - size_bytes)
         return kind, meaning
 
     # Setting up

@@ -10,7 +10,7 @@ from tests.support.background import together
 from tests.support.memory_transport import MemoryTransport
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.conversation.lines import LineQueue
-from toolkit.conversation.talk import Conversation, TalkMessage
+from toolkit.conversation.talk import Conversation, TalkMessage, describe_talk
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, TransferError
 from toolkit.transfer.messages import Begin, decode_untrusted
 
@@ -118,3 +118,10 @@ def test_a_cancelled_conversation_ends(pair: Pair) -> None:
     near, _ = pair
     with closing(LineQueue()) as outgoing:
         Conversation(near, True, outgoing, lambda _line: None, is_cancelled=lambda: True).run()
+
+
+def test_a_trace_says_what_is_said() -> None:
+    lines = bytes([TalkMessage.LINES]) + "안녕\x1b[0m\nmore".encode()
+    assert describe_talk(lines, True) == "sends a line: 안녕\\x1b[0m and 1 more"
+    assert describe_talk(end(3), False) == "heard: no more lines follow"
+    assert describe_talk(HELLO, True) == ""

@@ -50,3 +50,13 @@ def test_what_waits_for_data_is_counted_and_not_shown() -> None:
             sock.recvfrom(100)
     assert [call.name for call in calls] == ["socket", "close"]
     assert trace.not_shown == {"recvfrom() that found nothing to do yet": 1}
+
+
+def test_bytes_of_any_other_program_are_not_called_nettools() -> None:
+    calls: list[Call] = []
+    with socket.create_server(("127.0.0.1", 0)) as server, interposed(CallTrace(calls.append), is_textbook=True):
+        with socket.create_connection(server.getsockname()) as client:
+            client.send(b"hello")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.sendto(b"hello", server.getsockname())
+    assert [call.kind for call in calls if call.size_bytes] == ["stream", "datagram"]
