@@ -141,7 +141,9 @@ def format_duration_ns(duration_ns: float) -> str:
 
 
 def format_seconds(duration_s: float) -> str:
-    """Format a duration in seconds, as `format_duration_ns` does."""
+    """Format a duration in seconds, as `format_duration_ns` does; `∞` for infinity."""
+    if math.isinf(duration_s):
+        return "∞"
     return format_duration_ns(duration_s * _NS_PER["s"])
 
 

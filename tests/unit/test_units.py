@@ -163,6 +163,7 @@ def test_the_error_is_one_short_printable_line(text: str) -> None:
         (units.format_duration_ns(40_000_000), "40 ms"),
         (units.format_duration_ns(1_500_000_000), "1.5 s"),
         (units.format_duration_ns(90 * 60 * 10**9), "90 min"),
+        (units.format_seconds(float("inf")), "∞"),
         (units.format_seconds(0.5374), "537.4 ms"),
         (units.format_duration_ns(5 * 3600 * 10**9), "5 h"),
         (units.format_fraction(0.01), "1%"),

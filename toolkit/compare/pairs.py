@@ -142,7 +142,7 @@ def mark_counts(trials: Sequence[Trial]) -> dict[str, int]:
 
 def counted_marks(counts: Mapping[str, int], count: int) -> str:
     """The marks of `count` trials, each that only some of them have with the number of those."""
-    return ", ".join(mark if number == count else f"{mark} ({number})" for mark, number in counts.items())
+    return ", ".join(mark if number == count else f"{mark} ({number})" for mark, number in counts.items() if number)
 
 
 def goodput_bps(trial: Trial) -> float:

@@ -37,7 +37,7 @@ class Row:
     end of an interval of the time where trials of the transport failed.
 
     trials, verified, unmarked: counted without the warm-up; `unmarked` is a part of `verified`
-    marks, mark_counts: of the trials, and how many of them have each
+    marks, mark_counts: of the trials, and how many verified ones have each
     goodput_bps, seconds: with their intervals; `deviation_bps` is the median absolute deviation
     block_ratios:     ratio in each block, in the order of time, without `censored` ones
     ratio:            goodput relative to the baseline's trial in the same block, over `pairs` of trials
@@ -152,7 +152,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         more_blocks=verdict.more_blocks if verdict is not None else None,
         resolution=verdict.resolution if verdict is not None else None,
         marks=tuple(mark_counts(trials)),
-        mark_counts=tuple(mark_counts(trials).values()),
+        mark_counts=tuple(mark_counts(good).get(mark, 0) for mark in mark_counts(trials)),
         drift=_drift(cell, trials),
         regime=_regime(facts) if cell.campaign.time_s is None else None,
         time_split=mean_split(facts),

@@ -9,7 +9,7 @@ import pytest
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import plain, summarise
 from toolkit.compare.findings import UNCHECKED
-from toolkit.compare.records import CPU_BOUND, DelaySummary, Results
+from toolkit.compare.records import BUSY_MACHINE, CPU_BOUND, DelaySummary, Results
 from toolkit.compare.rows import Row
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, TOO_FEW
 from toolkit.report.text import report_text
@@ -280,3 +280,13 @@ def test_a_queue_that_is_shorter_than_the_link_holds_packets_is_no_figure() -> N
     trials = [replace(trial, delay=DelaySummary(40.0, 40.03, 40.2)) for trial in results.trials]
     (text,) = summarise(replace(results, trials=trials)).headline
     assert "added less than 500 us of queueing delay (tcp-cubic: less than 500 us)" in text
+
+
+def test_marks_are_counted_among_the_transfers_that_arrived() -> None:
+    results = make_results(truth(0.8), 3)
+    results = change(change(results, 8, marks=[CPU_BOUND, BUSY_MACHINE]), 1, **FAILED, marks=[BUSY_MACHINE])
+    results = change(results, 4, "tcp-cubic", marks=[BUSY_MACHINE])
+    row = row_of(results)
+    assert (row.marks, row.mark_counts) == ((BUSY_MACHINE, CPU_BOUND), (7, 7))
+    (text,) = summarise(change(make_results(truth(0.8), 3), 4, "tcp-cubic", marks=[BUSY_MACHINE])).headline
+    assert "tcp-cubic: 4 of 10 trials are marked busy-machine." in text
