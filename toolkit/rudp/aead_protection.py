@@ -254,6 +254,7 @@ class _Nonces:
 
     def __init__(self) -> None:
         self._array = np.zeros(0, _NONCE)
+        self._numbers = self._array["number"]
         self._views: list[memoryview] = []
         self._generation: _Generation | None = None
 
@@ -264,11 +265,12 @@ class _Nonces:
             self._array = np.zeros(max(2 * len(self._array), count), _NONCE)
             view = self._array.view(np.uint8).data
             self._views = [view[i : i + NONCE_BYTES] for i in range(0, len(view), NONCE_BYTES)]
+            self._numbers = self._array["number"]
             self._generation = None
         if self._generation is not generation:
             self._generation = generation
             self._array["head"] = np.void(generation.iv_head)
-        np.bitwise_xor(numbers, generation.iv_number, out=self._array["number"][:count])
+        self._numbers[:count] = numbers ^ generation.iv_number  # faster than `out=` with the other byte order
         return self._views
 
 

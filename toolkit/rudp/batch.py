@@ -70,6 +70,7 @@ class PacketBuffer:
         self._memory = StreamMemory(max_bytes)
         self._scratch = self._memory.payload.data
         self._view = self._memory.packets.data
+        self._headers = _HeaderColumns(self._memory.packets)
 
     def scratch(self, size_bytes: int) -> memoryview:
         """Return contiguous memory for the payload of the next `fill`."""
@@ -87,15 +88,40 @@ class PacketBuffer:
     ) -> Transmit:
         """Seal packets with `payload_bytes` of payload each, the last perhaps shorter, from `scratch`."""
         protection, memory = self._protection, self._memory
-        count = len(packet_numbers)
         segment = protection.stream_overhead_bytes + payload_bytes
-        header = np.ndarray((count,), wire.DATA.dtype, memory.packets, 0, (segment,))
-        header["type"] = int(packet_type)
-        header["flags"] = protection.phase_flags
-        header["connection_id"] = connection_id
-        header["packet_number"] = packet_numbers
-        header["offset"] = offsets
-        if ack_now:
-            header["flags"][-1] |= _ACK_NOW
+        common = int(packet_type), protection.phase_flags, connection_id
+        self._headers.write(segment, common, packet_numbers, offsets, ack_now)
         end = protection.seal_stream(memory, packet_numbers, payload_bytes, total_bytes)
         return Transmit(self._view[:end], segment)
+
+
+class _HeaderColumns:
+    """The headers of stream packets in their buffer. What is the same as in the batch before is not written again."""
+
+    def __init__(self, packets: NDArray[np.uint8]) -> None:
+        self._packets = packets
+        self._segment_bytes = 0
+        self._common = (0, 0, 0)
+        self._written = 0  # how many headers have the common fields
+        self._number = self._offset = packets[:0]
+
+    def write(
+        self,
+        segment_bytes: int,
+        common: tuple[int, int, int],
+        packet_numbers: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        ack_now: bool,
+    ) -> None:
+        """Write the headers of packets of `segment_bytes`; `common` is their type, flags and connection id."""
+        count = len(packet_numbers)
+        if segment_bytes != self._segment_bytes or common != self._common or count > self._written:
+            header = np.ndarray((count,), wire.DATA.dtype, self._packets, 0, (segment_bytes,))
+            header["type"], header["flags"], header["connection_id"] = common
+            self._segment_bytes, self._common, self._written = segment_bytes, common, count
+            self._number, self._offset = header["packet_number"], header["offset"]
+        self._number[:count] = packet_numbers
+        self._offset[:count] = offsets
+        if ack_now:
+            self._packets[(count - 1) * segment_bytes + 1] |= _ACK_NOW
+            self._written = 0

@@ -105,6 +105,11 @@ class PathMtu:
         return self._state is MtuSearchState.SEARCH_COMPLETE
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether the search has ended for good: the path carries the largest size, and no timer begins it again."""
+        return self._raise_at_ns is None and self._state is MtuSearchState.SEARCH_COMPLETE
+
+    @property
     def next_timeout_ns(self) -> int | None:
         """When to call `probe_size` even if nothing is acknowledged; None for never."""
         return self._raise_at_ns

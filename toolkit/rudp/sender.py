@@ -11,6 +11,7 @@ Read: RFC 9002 sections 6.2.4 (probes) and 7.7 (pacing), draft-ietf-quic-ack-fre
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.rudp import wire
 from toolkit.rudp.ack_tracker import AckTracker
@@ -123,12 +124,12 @@ class Sender:
         if self._is_ping_requested:
             return self._ping(now_ns)
         data, messages = self.streams.data, self.streams.messages
-        has_messages = bool(messages.lost) or messages.has_new
-        probe_bytes = self._mtu_probe_bytes(has_messages, now_ns)
+        has_messages = messages.has_unsent
+        probe_bytes = None if path.mtu.is_at_rest else self._mtu_probe_bytes(has_messages, now_ns)
         if probe_bytes is not None:
             path.mtu.on_probe_sent()
             return self._control_packet(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
-        if not has_messages and not data.lost and not data.has_new:
+        if not has_messages and not data.has_unsent:
             if recovery.bytes_in_flight < path.controller.congestion_window_bytes:
                 recovery.delivery.on_app_limited(recovery.bytes_in_flight)
             return None
@@ -195,7 +196,7 @@ class Sender:
         runs = stream.take(max_packets, payload_bytes)
         self.packets_retransmitted += -(-(stream.retransmitted_bytes - retransmitted_bytes) // payload_bytes)
         # If nothing more may be sent, ask for an acknowledgement, unless the bytes in flight cause one anyway.
-        is_last = not stream.lost and not stream.has_new
+        is_last = not stream.has_unsent
         in_flight = self.recovery.bytes_in_flight + sum(end - start for start, end in runs)
         ack_now = is_last and (stream.next_offset == stream.end or in_flight < self._ack_every_bytes)
         return self._stream_packets(packet_type, runs, payload_bytes, ack_now, now_ns)
@@ -211,8 +212,8 @@ class Sender:
         is_data = packet_type == wire.PacketType.DATA
         source: DataSource = self._source if is_data else self.streams.message_buffer
         offsets = segment_offsets(runs, payload_bytes)
-        total = 0
-        scratch = self._buffer.scratch(len(offsets) * payload_bytes)
+        count, total = len(offsets), 0
+        scratch = self._buffer.scratch(count * payload_bytes)
         try:
             for start, end in runs:
                 source.read_into(start, scratch[total : total + end - start])
@@ -221,12 +222,14 @@ class Sender:
             self.streams.data.abandon()
             raise
         overhead_bytes = self._protection.stream_overhead_bytes
-        sizes = np.full(len(offsets), payload_bytes + overhead_bytes, np.int32)
-        sizes[-1] -= len(offsets) * payload_bytes - total
-        total_bytes = total + len(offsets) * overhead_bytes
+        sizes: NDArray[np.int32] | int = payload_bytes + overhead_bytes
+        if total < count * payload_bytes:  # the last packet is shorter
+            sizes = np.full(count, sizes, np.int32)
+            sizes[-1] -= count * payload_bytes - total
+        total_bytes = total + count * overhead_bytes
         numbers = self.recovery.on_sent(packet_type, offsets, sizes, total_bytes, now_ns)
         transmit = self._buffer.fill(
-            packet_type, self._peer_connection_id, numbers, offsets, min(payload_bytes, total), total, ack_now
+            packet_type, self._peer_connection_id, numbers, offsets, payload_bytes, total, ack_now
         )
         return transmit._replace(ecn=self.recovery.path.ecn.codepoint)
 

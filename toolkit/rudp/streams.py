@@ -62,7 +62,12 @@ class SendStream:
     @property
     def has_new(self) -> bool:
         """Bytes that were never sent may be sent now."""
-        return self.next_offset < min(self.end, self.limit)
+        return self.next_offset < self.end and self.next_offset < self.limit
+
+    @property
+    def has_unsent(self) -> bool:
+        """Bytes may be sent now, for the first time or again."""
+        return bool(self.lost) or (self.next_offset < self.end and self.next_offset < self.limit)
 
     @property
     def is_blocked(self) -> bool:

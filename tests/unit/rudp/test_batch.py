@@ -1,5 +1,7 @@
 """Batches: headers and payload of many packets in one buffer, and its division into super-packets."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,35 @@ class TestPacketBuffer:
         assert bytes(transmit.data) == b"".join(
             wire.DATA.pack(wire.PacketType.MESSAGE, 0, ID, i, 1000 * i) + b"\x11" * 1000 for i in range(3)
         )
+
+    def test_writes_whatever_differs_from_the_batch_before(self) -> None:
+        dice = random.Random(1)
+        buffer = PacketBuffer(1 << 16, Unprotected())
+        for _ in range(200):
+            packet_type = dice.choice((wire.PacketType.DATA, wire.PacketType.MESSAGE))
+            count, payload_bytes, first = dice.randint(1, 9), dice.choice((500, 1000)), dice.randrange(1 << 40)
+            size, ack_now, connection_id = (
+                count * payload_bytes - dice.randrange(500),
+                dice.random() < 0.3,
+                ID + count % 2,
+            )
+            offsets = first * payload_bytes + np.arange(count) * payload_bytes
+            content = dice.randbytes(size)
+            buffer.scratch(size)[:] = content
+            transmit = buffer.fill(
+                packet_type, connection_id, first + np.arange(count), offsets, payload_bytes, size, ack_now
+            )
+            assert bytes(transmit.data) == b"".join(
+                wire.DATA.pack(
+                    packet_type,
+                    wire.Flags.ACK_NOW if ack_now and i == count - 1 else 0,
+                    connection_id,
+                    first + i,
+                    int(offsets[i]),
+                )
+                + content[i * payload_bytes : (i + 1) * payload_bytes]
+                for i in range(count)
+            )
 
 
 class TestTransmit:
