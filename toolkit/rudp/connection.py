@@ -201,7 +201,7 @@ class Connection:
         self.sender.request_ping()
 
     def handle_timeout(self, now_ns: int) -> None:
-        """Act on the timers that have expired."""
+        """Act on the timers that have expired, if any has."""
         if self.state is not ConnectionState.ESTABLISHED:
             return
         if self._lifetime.expire_idle(now_ns, self._recovery.sent.oldest_sent_time_ns):
@@ -268,7 +268,7 @@ class Connection:
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
         """The next datagrams to send; None if nothing may be sent now. Valid until the next call."""
-        if self.state is ConnectionState.ESTABLISHED and not self.sender.update_keys():
+        if self._lifetime.state is ConnectionState.ESTABLISHED and not self.sender.update_keys():
             self.close(ExitCode.FAILED, "the peer acknowledges nothing, so the keys cannot be updated")
         transmit = self._next_transmit(now_ns)
         if self._observer is not None:
@@ -282,7 +282,7 @@ class Connection:
         return transmit._replace(data=memoryview(self._protection.seal(bytes(transmit.data))))
 
     def _next_transmit(self, now_ns: int) -> Transmit | None:
-        if self.state is not ConnectionState.ESTABLISHED:
+        if self._lifetime.state is not ConnectionState.ESTABLISHED:
             if not self._is_close_due:
                 return None
             self._is_close_due = False
@@ -290,8 +290,8 @@ class Connection:
         path = self._recovery.path
         if self.acks.ack_time_ns is not None and now_ns >= self.acks.ack_time_ns:
             self._make_acks(now_ns)
-        first = self._finish.poll_transmit(path, now_ns) or self._control.poll_transmit(path, now_ns)
-        return first or self.sender.poll_transmit(now_ns)
+        first = self._finish.poll_transmit(path, now_ns) if self._finish.is_pending else None
+        return first or self._control.poll_transmit(path, now_ns) or self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
         acks = self.acks.make_acks(
@@ -307,12 +307,12 @@ class Connection:
 
     def poll_timeout(self) -> int | None:
         """When to call `handle_timeout` and `poll_transmit` at the latest; None for never."""
-        if self.state is not ConnectionState.ESTABLISHED:
+        if self._lifetime.state is not ConnectionState.ESTABLISHED:
             return None
         path = self._recovery.path
         challenge_ns = path.candidate.poll_timeout() if path.candidate else None
         times = (self._lifetime.poll_timeout(), self.sender.poll_timeout(), self._finish.poll_timeout(path))
-        return min(time for time in (*times, self.acks.ack_time_ns, challenge_ns) if time is not None)
+        return min([time for time in (*times, self.acks.ack_time_ns, challenge_ns) if time is not None])
 
     # Getters
 

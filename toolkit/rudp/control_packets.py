@@ -33,6 +33,11 @@ class FinishPacket:
         """The server has answered with a protected packet."""
         self._datagram = None
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether the server has not answered yet."""
+        return self._datagram is not None
+
     def poll_timeout(self, path: PathState) -> int | None:
         """When to repeat it; None for never."""
         if self._datagram is None or self._sent_time_ns is None:

@@ -123,7 +123,7 @@ class LossRecovery:
         times = [self.path.loss.loss_time_ns, self.path.mtu.next_timeout_ns]
         if self._is_pto_armed:
             times.append(self._last_sent_time_ns + self.path.loss.pto_ns)
-        return min((t for t in times if t is not None), default=None)
+        return min([t for t in times if t is not None], default=None)
 
     @property
     def _is_pto_armed(self) -> bool:

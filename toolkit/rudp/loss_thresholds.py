@@ -63,6 +63,8 @@ class LossThresholds:
     def backed_off_pto_ns(self, count: int) -> int:
         """The probe timeout after `count` others in a row."""
         pto_ns = self._rtt.pto_ns(self._rtt.max_ack_delay_ns)
+        if count == 0:
+            return pto_ns
         return min(pto_ns << min(count, 16), max(MAX_PTO_NS, MAX_PTO_FACTOR * pto_ns))
 
     @property

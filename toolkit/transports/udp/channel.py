@@ -92,7 +92,7 @@ class UdpChannel:
         self._is_closed = False
         # The last pump had more to send than it may at once; more than this host's queues have room for.
         self._has_more = self._needs_room = False
-        self._read_ns = 0  # when the socket was last read
+        self._read_ns = self._timer_ns = 0  # the socket was last read; a timer expires, as of the last wait
 
     @property
     def peer(self) -> Address:
@@ -295,8 +295,8 @@ class UdpChannel:
                 self._incoming.forget(connection.received_offset)
                 connection.update_receive_window(sock.drop_count, sock.is_drained, now_ns)
                 sock.room.follow_rate(connection.pacing_rate_bps, now_ns)
-            timeout_ns = connection.poll_timeout()
-            if timeout_ns is not None and timeout_ns <= now_ns:
+            timer_ns, self._timer_ns = self._timer_ns, 0
+            if timer_ns <= now_ns:
                 connection.handle_timeout(now_ns)
                 if connection.pto_count >= _PTOS_BEFORE_ROUTE_CHECK:
                     self._follow_route()
@@ -361,6 +361,7 @@ class UdpChannel:
         descriptors = [self._socket.sock.fileno()]
         # Without room, the timers that send something have expired and can do nothing.
         timeout_ns = time.monotonic_ns() + _ROOM_CHECK_NS if self._needs_room else self._connection.poll_timeout()
+        self._timer_ns = timeout_ns or 0
         writable = descriptors[0] if self._needs_room else None
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
         if self._wake_pair is not None:
