@@ -61,7 +61,8 @@ class SendRoom:
 
     def wait(self, timeout_ms: int) -> bool:
         """Wait for room at most so long; return whether there is any."""
-        return any(event & select.POLLOUT for _, event in self._writable.poll(timeout_ms))
+        events = self._writable.poll(timeout_ms)
+        return bool(events) and bool(events[0][1] & select.POLLOUT)
 
     def follow_rate(self, rate_bps: float, now_ns: int) -> None:
         """Adapt the room to the pacing rate."""

@@ -183,16 +183,17 @@ class DatagramSocket:
             self._ecn = transmit.ecn
             _try_option(self.sock, socket.IPPROTO_IP, socket.IP_TOS, transmit.ecn)
             _try_option(self.sock, socket.IPPROTO_IPV6, _IPV6_TCLASS, transmit.ecn)
-        self._unsent_bytes = len(transmit.data)
-        with contextlib.suppress(_NoRoomError):
+        data, segment_bytes = transmit.data, transmit.segment_bytes
+        self._unsent_bytes = len(data)
+        unsent = 0
+        try:
             if self.can_segment:
-                self._send_super_packets(
-                    transmit.super_packets(self.room.max_super_packet_bytes), transmit.segment_bytes
-                )
+                self._send_super_packets(transmit.super_packets(self.room.max_super_packet_bytes), segment_bytes)
             else:
-                self._send_each(transmit.data, transmit.segment_bytes)
-        unsent = -(-self._unsent_bytes // transmit.segment_bytes)
-        self.datagrams_sent += -(-len(transmit.data) // transmit.segment_bytes) - unsent
+                self._send_each(data, segment_bytes)
+        except _NoRoomError:
+            unsent = -(-self._unsent_bytes // segment_bytes)
+        self.datagrams_sent += -(-len(data) // segment_bytes) - unsent
         return unsent
 
     def send_datagram(self, datagram: bytes) -> None:
