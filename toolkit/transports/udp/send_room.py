@@ -33,6 +33,10 @@ _ROOM_AFTER_DROP: Final = 0.75
 """Share of what waited when the queue dropped. One more super-packet has to fit besides, which may take two drops."""
 _MIN_ROOM_AFTER_DROP_BYTES: Final = 1 << 12
 _MIN_SUPER_PACKET_BYTES: Final = 1 << 11
+_UNLOOKED_SHARE: Final = 8
+"""Once half of the buffer was free, an eighth is sent before the system is asked again: a dozen acknowledgements."""
+_DATAGRAM_OVERHEAD_BYTES: Final = 1 << 10
+"""The kernel's overhead for a datagram, about."""
 _GROWTH_PER_S: Final = 1.125
 """Growth of the room after a drop: the queue may have been full of another program's packets."""
 
@@ -52,17 +56,25 @@ class SendRoom:
         self._max_room_bytes: float = _MAX_ROOM_BYTES
         self.max_super_packet_bytes = MAX_SUPER_PACKET_BYTES
         self._changed_ns = 0
+        self._unlooked_bytes = 0  # what was sent since there was room for certain, with the kernel's overhead
         self.buffer_bytes = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     @property
     def is_left(self) -> bool:
         """Whether there is room for a batch. If not, wait until the socket is writable."""
-        return self.wait(0)
+        return self._unlooked_bytes <= self.buffer_bytes // _UNLOOKED_SHARE or self.wait(0)
 
     def wait(self, timeout_ms: int) -> bool:
         """Wait for room at most so long; return whether there is any."""
         events = self._writable.poll(timeout_ms)
-        return bool(events) and bool(events[0][1] & select.POLLOUT)
+        if not events or not events[0][1] & select.POLLOUT:
+            return False
+        self._unlooked_bytes = 0
+        return True
+
+    def on_sent(self, sent_bytes: int, datagrams: int) -> None:
+        """These datagrams were handed to the socket."""
+        self._unlooked_bytes += sent_bytes + datagrams * _DATAGRAM_OVERHEAD_BYTES
 
     def follow_rate(self, rate_bps: float, now_ns: int) -> None:
         """Adapt the room to the pacing rate."""
@@ -93,6 +105,7 @@ class SendRoom:
     def _set(self, room_bytes: int) -> None:
         # The kernel doubles the send buffer, and calls a socket writable while less than half of that waits.
         self._room_bytes = room_bytes
+        self._unlooked_bytes = _MAX_ROOM_BYTES  # it may be less than what waits there already
         for option in (_SO_SNDBUFFORCE, socket.SO_SNDBUF):  # the first may exceed wmem_max, with CAP_NET_ADMIN
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, option, room_bytes)

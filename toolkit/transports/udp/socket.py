@@ -193,7 +193,9 @@ class DatagramSocket:
                 self._send_each(data, segment_bytes)
         except _NoRoomError:
             unsent = -(-self._unsent_bytes // segment_bytes)
-        self.datagrams_sent += -(-len(data) // segment_bytes) - unsent
+        datagrams = -(-len(data) // segment_bytes)
+        self.room.on_sent(len(data), datagrams)
+        self.datagrams_sent += datagrams - unsent
         return unsent
 
     def send_datagram(self, datagram: bytes) -> None:

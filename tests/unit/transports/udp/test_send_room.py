@@ -51,3 +51,18 @@ def test_after_drops_room_and_super_packets_shrink_and_grow_again_with_time(sock
 
 def test_there_is_room_while_nothing_waits(sock: socket.socket) -> None:
     assert SendRoom(sock).is_left
+
+
+def test_the_system_is_asked_again_once_an_eighth_of_the_buffer_was_sent() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        room = SendRoom(near)
+        while room.wait(0):
+            near.send(bytes(1 << 12))
+        room.on_sent(100, 1)
+        assert room.is_left
+        room.on_sent(room.buffer_bytes // 8, 1)
+        assert not room.is_left
+        while not room.is_left:
+            far.recv(1 << 16)
