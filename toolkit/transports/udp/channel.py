@@ -18,7 +18,9 @@ from toolkit.rudp.batch import Batch, PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.extents import (
+    ANNOUNCEMENTS_MESSAGE,
     ANNOUNCEMENTS_PER_MESSAGE,
+    APPLICATION_MESSAGE,
     IncomingExtents,
     OutgoingExtents,
     decode_announcements_untrusted,
@@ -45,10 +47,6 @@ _READ_AFTER_NS: Final = 1_000_000  # messages that are sent one after another le
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
 _ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
 _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2)
-
-# The first byte of every engine message says what it is.
-_APPLICATION: Final = b"\x00"
-_ANNOUNCEMENTS: Final = b"\x01"
 
 
 class UdpChannel:
@@ -115,7 +113,7 @@ class UdpChannel:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
         self._check_open()
         self._announce()
-        self._connection.send_message(_APPLICATION + message)
+        self._connection.send_message(APPLICATION_MESSAGE + message)
         if not has_more:
             self._pump_while(self._has_message_backlog, sends_first=True)
 
@@ -255,7 +253,7 @@ class UdpChannel:
 
     def _announce(self) -> None:
         for announcements in self._outgoing.take_announcements():
-            self._connection.send_message(_ANNOUNCEMENTS + announcements)
+            self._connection.send_message(ANNOUNCEMENTS_MESSAGE + announcements)
 
     def _has_backlog(self) -> bool:
         return self._connection.has_unsent(self.backlog_bytes, MAX_BACKLOG_BYTES) or self._has_message_backlog()
@@ -346,10 +344,10 @@ class UdpChannel:
             if message is None:
                 return
             message_type = message[:1]
-            if message_type == _APPLICATION:
+            if message_type == APPLICATION_MESSAGE:
                 self._messages.append(message[1:])
                 self._queued_bytes += len(message) - 1 + _MESSAGE_OVERHEAD_BYTES
-            elif message_type == _ANNOUNCEMENTS:
+            elif message_type == ANNOUNCEMENTS_MESSAGE:
                 self._incoming.announce(decode_announcements_untrusted(message[1:]))
             else:
                 raise ProtocolError(f"the peer sent an unknown message type 0x{message_type.hex()}")

@@ -16,6 +16,9 @@ from toolkit.channel import Extent, ExtentSink, ExtentSource
 from toolkit.errors import ProtocolError
 from toolkit.rudp.wire import MAX_OFFSET
 
+APPLICATION_MESSAGE: Final = b"\x00"
+ANNOUNCEMENTS_MESSAGE: Final = b"\x01"
+"""The first byte of every message of the engine: of the application, or announced extents."""
 _ANNOUNCEMENT: Final = struct.Struct(">QQQ")
 ANNOUNCEMENTS_PER_MESSAGE: Final = 1024
 STASH_BYTES: Final = 16 << 20
