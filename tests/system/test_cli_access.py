@@ -125,7 +125,7 @@ class TestAnnouncement:
     def test_on_loopback_nothing_is_asked(self, bind: str, incoming: Path) -> None:
         with receiver(incoming, "--bind", bind) as receiving:
             command = receiving.wait_for(r"on this machine, run this command:\n  (.+)\n")[1]
-            assert command == f"nettool tcp-send FILE {shlex.quote(str(Address(bind, receiving.port)))}"
+            assert command == f"nettool send FILE {shlex.quote(str(Address(bind, receiving.port)))}"
             printed = receiving.end(signal.SIGINT).stderr
         assert "code" not in printed
         assert "this machine only" in printed
@@ -135,7 +135,7 @@ class TestAnnouncement:
             code = receiving.wait_for(CODE + r" \(for one session\)\n")[1]
             command = receiving.wait_for(r"run this command and enter the code:\n  (.+)\n")[1]
             assert isinstance(parse_code(code), Code)
-            assert re.fullmatch(rf"nettool tcp-send FILE [\w.:]+:{receiving.port}", command)
+            assert re.fullmatch(rf"nettool send FILE [\w.:]+:{receiving.port}", command)
             printed = receiving.end(signal.SIGINT).stderr
         assert "warning" not in printed
 
@@ -148,7 +148,7 @@ class TestAnnouncement:
                 r"\(for 3 sessions\)\n.*\n  nettool udp-send FILE '?\[?[\w.:]+\]?:\d+'?\n",
             ),
             ("recv", ["--transport", "udp"], r"\(for one session\)\n.*\n  nettool udp-send FILE "),
-            ("recv", ["--bind", "::"], r"\(for one session\)\n.*\n  nettool tcp-send FILE "),
+            ("recv", ["--bind", "::"], r"\(for one session\)\n.*\n  nettool send FILE "),
         ],
     )
     def test_the_command_fits_the_receiver(self, command: str, options: list[str], shown: str, incoming: Path) -> None:
@@ -168,7 +168,7 @@ class TestAnnouncement:
     def test_a_key_needs_no_code_and_no_warning(self, incoming: Path, tmp_path: Path) -> None:
         key = made_key(tmp_path / "lab.key")
         with receiver(incoming, "--bind", "0.0.0.0", "--key", str(key)) as receiving:
-            receiving.wait_for(r"\n  nettool tcp-send FILE --key lab\.key \S+\n")
+            receiving.wait_for(r"\n  nettool send FILE --key lab\.key \S+\n")
             printed = receiving.end(signal.SIGINT).stderr
         assert "code:" not in printed
         assert "warning" not in printed
@@ -196,7 +196,7 @@ class TestAnnouncement:
     ) -> None:
         options = ["--dir", incoming, "--bind", "0.0.0.0", "--port", "0"]
         with at_terminal("recv", *options, lines=lines, columns=columns) as receiving:
-            receiving.wait_for("  nettool tcp-send FILE .*\n")
+            receiving.wait_for("  nettool send FILE .*\n")
             receiving.process.send_signal(signal.SIGINT)
             shown = receiving.end()[2]
         assert ("\u2588" in shown) == is_drawn

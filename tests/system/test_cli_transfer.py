@@ -222,7 +222,7 @@ def test_interrupting_either_end_leaves_no_file(
 def test_several_signals_end_a_receiver_as_one_does(incoming: Path) -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     with receiver(incoming) as receiving:
-        announced = receiving.wait_for(r"(?s).*nettool tcp-send FILE \S+\n")[0]
+        announced = receiving.wait_for(r"(?s).*nettool send FILE \S+\n")[0]
         receiving.process.send_signal(signal.SIGSTOP)
         for number in numbers:
             receiving.process.send_signal(number)
@@ -293,3 +293,15 @@ def test_a_dry_run_lists_what_is_sent_and_does_not_connect(tmp_path: Path) -> No
     assert listed.stderr == "skipped tree/link: symbolic link\n"
     plan = listed.object
     assert (plan["kind"], plan["files"], plan["bytes"], plan["skipped"]) == ("dry-run", 2, 200, ["tree/link"])
+
+
+@pytest.mark.parametrize(("accepted", "used"), [("both", "udp"), ("tcp", "tcp")])
+def test_send_takes_udp_or_else_tcp_and_says_which(accepted: str, used: str, tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "a", 100_000)
+    with receiver(incoming, "--once", "--transport", accepted) as receiving:
+        sent = nettool("send", path, receiving.target)
+        assert receiving.end().code == 0
+    assert sent.code == 0
+    assert f", over {used.upper()}\n  a\n" in sent.stdout
+    assert ("sending over TCP" in sent.stderr) == (used == "tcp")
+    assert (incoming / "a").read_bytes() == path.read_bytes()

@@ -167,7 +167,7 @@ def executed(*_: object, **__: object) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Enter a folder that holds the scenarios, with everything stubbed that does more than parse and read."""
     monkeypatch.setenv("NETTOOL_CODE", "7-ocean-brick-lunar")  # for senders, which otherwise ask for it first
-    for name in ("recv.listen_on_one_port", "send.check_sources", "send.transport", "serve.MeasuringServer", "sim.run"):
+    for name in ("recv.listen_on_one_port", "send.check_sources", "send.connect", "serve.MeasuringServer", "sim.run"):
         monkeypatch.setattr(f"toolkit.cli.{name}", executed)
     for name in (
         "bench.run",

@@ -22,6 +22,7 @@ COMMANDS = {
     "recv": ("toolkit.cli.recv:recv", "Receive files over TCP and UDP, on one port."),
     "tcp-recv": ("toolkit.cli.recv:tcp_recv", "Receive files over TCP only."),
     "udp-recv": ("toolkit.cli.recv:udp_recv", "Receive files over UDP only."),
+    "send": ("toolkit.cli.send:send", "Send files over UDP, or TCP where UDP is blocked."),
     "tcp-send": ("toolkit.cli.send:tcp_send", "Send files over TCP."),
     "udp-send": ("toolkit.cli.send:udp_send", "Send files over nettool's reliable protocol on UDP."),
     "talk": ("toolkit.cli.talk:talk", "Exchange lines of text with another person or program."),
@@ -150,8 +151,8 @@ def nettool(
     \b
     Examples:
       nettool recv --dir incoming               receive files over TCP and UDP
+      nettool send film.mkv 192.0.2.7           send a file, over UDP or else TCP
       nettool tcp-send film.mkv 192.0.2.7       send a file over TCP
-      nettool udp-send film.mkv 192.0.2.7       send a file over UDP
       nettool bench loopback                    compare the two on this machine
 
     Exit codes: 0 success, 2 wrong usage, 3 refused or unreachable, 4 transfer failed, 5 verification failed,

@@ -200,7 +200,7 @@ def _receive(
     offload: OffloadChoice = OffloadChoice.AUTO,
     qlog: str | None = None,
 ) -> int:
-    sender_command = f"nettool {names[0]}-send FILE"
+    sender_command = "nettool send FILE" if len(names) > 1 else f"nettool {names[0]}-send FILE"
     doorkeeper = Doorkeeper(access, arguments.bind, sender_command, is_once=arguments.once, quiet=arguments.quiet)
     options = TransportOptions(
         offload=OffloadChoice.OFF if tracing.simple else offload,

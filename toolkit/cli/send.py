@@ -1,4 +1,4 @@
-"""`nettool tcp-send` and `nettool udp-send`: connect, run a session, print its result."""
+"""`nettool send`, `tcp-send` and `udp-send`: connect, run a session, print its result."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toolkit import transfer
 from toolkit.channel import TransportOptions
 from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
 from toolkit.cli.call_tracing import TraceArguments
@@ -35,16 +36,41 @@ from toolkit.cli.results import (
 )
 from toolkit.cli.target import split_target
 from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
+from toolkit.cli.udp_or_tcp import EITHER, connect
 from toolkit.errors import ExitCode, NettoolError, UsageError
 from toolkit.output_files import check_output
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
-from toolkit.transfer import SendOptions, TransferResult, send
+from toolkit.transfer import SendOptions, TransferResult
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import STANDARD_INPUT, check_sources
-from toolkit.transports.registry import transport
 from toolkit.units import parse_rate
+
+
+@command
+def send(
+    arguments: SendArguments,
+    tree: TreeArguments,
+    access: CredentialArguments,
+    tracing: TraceArguments,
+    plaintext: Plaintext = False,
+    offload: Offload = OffloadChoice.AUTO,
+    forget_path: ForgetPath = False,
+) -> int:
+    """Send files over UDP, or over TCP where UDP does not get through.
+
+    The receiver runs 'nettool recv'. The command exits with code 0 once the receiver has verified every file and stored
+    it under its name. Everything is encrypted. Off loopback, this command asks for the code that the receiver shows.
+
+    \b
+    Examples:
+      nettool send film.mkv notes.txt 192.0.2.7
+      nettool send -r photos/ [2001:db8::7]:9001
+      nettool send -r --update --exclude '*.tmp' photos/ host.example
+      tar c src | nettool send --name src.tar - host.example
+    """
+    return _send(EITHER, arguments, tree, access, tracing, plaintext, offload, remembers_paths=not forget_path)
 
 
 @command
@@ -125,30 +151,30 @@ def _send(
         remembers_paths=remembers_paths,
     )
     send_options = _send_options(arguments, tree)
-    sources, address = split_target(arguments.items, f"nettool {transport_name}-send")
-    if arguments.name != STREAM_NAME and STANDARD_INPUT not in sources:
-        raise UsageError("--name names standard input, which is not sent: add - to the files, or leave --name out")
+    command_name = "send" if transport_name == EITHER else f"{transport_name}-send"
+    sources, address = split_target(arguments.items, f"nettool {command_name}")
     _check_files(sources, send_options, qlog)  # before asking the user
     raise_descriptor_limit()
     if tree.dry_run:
         return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
     credential = access.credential_for(address)
-    chosen = transport(transport_name)
+    tell = (lambda _: None) if arguments.quiet else print_status
 
     def session(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
         rehearse(proof.method)
         with (
             progress_bars(arguments.quiet or tracing.trace_calls) as bars,
-            tracing.running(f"{transport_name}-send") as explain,
+            tracing.running(command_name) as explain,
         ):
             # The clock starts here because every module is loaded by now.
             cpu_s, started_s = time.process_time(), time.monotonic()
-            channel = explain(chosen.connect(address, replace(transport_options, credential=proof)))
+            used, channel = connect(transport_name, address, replace(transport_options, credential=proof), tell)
+            channel = explain(channel)
             with closing(channel), bars.bar(sources[0]) as progress:
                 check_receiver(access, proof, channel.peer)
-                result = send(channel, sources, send_options, progress)
+                result = transfer.send(channel, sources, send_options, progress)
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-                return result, result_fields(transport_name, channel, result, seconds, cpu_seconds)
+                return result, result_fields(used, channel, result, seconds, cpu_seconds)
 
     try:
         with prompt_interrupts():
@@ -177,7 +203,8 @@ def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dic
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
     elif not arguments.quiet:
-        lines = [f"sent {summary_line(fields)}", *delivered_lines(result, is_verbose=arguments.verbose)]
+        lines = [f"sent {summary_line(fields)}, over {fields['transport'].upper()}"]
+        lines += delivered_lines(result, is_verbose=arguments.verbose)
         print_result("\n".join([*lines, path_line(fields)] if arguments.verbose else lines))
     if not arguments.quiet:
         _print_skipped(result, arguments.verbose)
@@ -186,6 +213,8 @@ def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dic
 
 def _check_files(sources: Sequence[str], options: SendOptions, qlog: str | None) -> None:
     """Raises UsageError for sources that cannot be sent, and for a log that would replace a file."""
+    if options.stream_name != STREAM_NAME and STANDARD_INPUT not in sources:
+        raise UsageError("--name names standard input, which is not sent: add - to the files, or leave --name out")
     check_sources(sources, options.recursive, options.stream_name)
     if STANDARD_INPUT in sources and sys.stdin is None:
         raise UsageError("- is standard input, which is closed: give it a file or a pipe to read from")

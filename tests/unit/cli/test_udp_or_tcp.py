@@ -1,0 +1,69 @@
+"""Which transport `nettool send` takes."""
+
+from typing import Any
+
+import pytest
+
+from toolkit.channel import Address, TransportOptions
+from toolkit.cli.udp_or_tcp import EITHER, connect
+from toolkit.errors import RefusedError, UnreachableError
+
+HERE = Address("192.0.2.7", 9000)
+
+
+class Network:
+    """Transports that connect, or fail with an error; keeps the options that each was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **outcomes: Any) -> None:
+        self.outcomes = outcomes
+        self.options: dict[str, TransportOptions] = {}
+        self.told: list[str] = []
+        monkeypatch.setattr("toolkit.cli.udp_or_tcp.transport", lambda name: Way(self, name))
+
+    def connect(self, name: str, options: TransportOptions = TransportOptions()) -> tuple[str, Any]:  # noqa: B008
+        return connect(name, HERE, options, self.told.append)
+
+
+class Way:
+    def __init__(self, network: Network, name: str) -> None:
+        self.network, self.name = network, name
+
+    def connect(self, _address: Address, options: TransportOptions) -> Any:
+        self.network.options[self.name] = options
+        outcome = self.network.outcomes[self.name]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def test_udp_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, udp="a channel")
+    assert network.connect(EITHER) == ("udp", "a channel")
+    assert network.told == []
+
+
+def test_tcp_follows_where_udp_is_blocked_and_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, udp=UnreachableError("silence"), tcp="a channel")
+    assert network.connect(EITHER, TransportOptions(connect_timeout_s=20)) == ("tcp", "a channel")
+    assert network.told == ["UDP does not reach 192.0.2.7:9000: sending over TCP"]
+    assert (network.options["udp"].connect_timeout_s, network.options["tcp"].connect_timeout_s) == (5, 15)
+
+
+def test_a_receiver_that_declines_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, udp=RefusedError("wrong code"))
+    with pytest.raises(RefusedError, match="wrong code"):
+        network.connect(EITHER)
+
+
+def test_both_are_named_if_neither_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, udp=UnreachableError("silence"), tcp=UnreachableError("no TCP either"))
+    with pytest.raises(UnreachableError, match=r"^no TCP either .UDP was tried first.$"):
+        network.connect(EITHER)
+    assert network.told == []
+
+
+@pytest.mark.parametrize("name", ["tcp", "udp"])
+def test_a_transport_that_the_user_names_is_the_only_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, **{name: UnreachableError("silence")})
+    with pytest.raises(UnreachableError, match="silence"):
+        network.connect(name)

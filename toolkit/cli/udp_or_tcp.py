@@ -1,0 +1,38 @@
+"""Connecting over UDP, and over TCP where UDP does not get through, as `nettool send` does.
+
+Some networks drop all UDP but DNS. A receiver listens for both on one port, so the other transport needs nothing new.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from toolkit.channel import Address, Channel, TransportOptions
+from toolkit.errors import UnreachableError, printable
+from toolkit.transports.registry import transport
+
+EITHER: Final = "udp or tcp"
+UDP_PATIENCE_S: Final = 5.0
+"""How long UDP may take to connect: a handshake with a code needs three round trips, of a second over a satellite."""
+
+
+def connect(name: str, address: Address, options: TransportOptions, tell: Callable[[str], None]) -> tuple[str, Channel]:
+    """Connect over the transport `name`, or over UDP and else TCP if it is EITHER; return which, and the channel.
+
+    tell: is given a sentence if the second choice is taken
+
+    Raises what Transport.connect raises.
+    """
+    if name != EITHER:
+        return name, transport(name).connect(address, options)
+    patience_s = min(UDP_PATIENCE_S, options.connect_timeout_s / 2)
+    try:
+        return "udp", transport("udp").connect(address, replace(options, connect_timeout_s=patience_s))
+    except UnreachableError:
+        tcp_options = replace(options, qlog=None, connect_timeout_s=options.connect_timeout_s - patience_s)
+    try:
+        channel = transport("tcp").connect(address, tcp_options)
+    except UnreachableError as error:
+        raise UnreachableError(f"{error} (UDP was tried first)") from error
+    tell(f"UDP does not reach {printable(str(address))}: sending over TCP")
+    return "tcp", channel
