@@ -63,6 +63,11 @@ class KnownFiles:
                 digests[place] = value[number * size : (number + 1) * size]
         return cls(comparison, algorithm, digests)
 
+    @property
+    def reads_content(self) -> bool:
+        """Whether a comparison reads the whole file."""
+        return self._comparison is Comparison.DIGEST
+
     def has(self, index: int, entry: Entry, status: os.stat_result, open_file: Callable[[], int]) -> bool:
         """Whether the existing file with that status is the offered one, at `index`.
 

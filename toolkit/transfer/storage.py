@@ -23,7 +23,7 @@ from toolkit.transfer.place import ReceiverPlace
 from toolkit.transfer.sources import os_error_text
 from toolkit.transfer.space import promised_space
 from toolkit.transfer.stored_file import StoredFile
-from toolkit.transfer.tree import CHANGED_HERE, Tree
+from toolkit.transfer.tree import CHANGED_HERE, SAME_FILE, Tree, inode_key
 from toolkit.transfer.unfinished import UnfinishedFile, UnfinishedFiles, needed_bytes
 
 _LOGGER = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Storage:
         self._umask = process_umask()
         self._space = promised_space(self._tree.device)
         self._uncreated_bytes = 0  # of accepted files
+        self._compared: set[int] = set()  # existing files whose content was read
         self._unfinished: UnfinishedFiles | None = None
         self._claimed: dict[bytes, UnfinishedFile] = {}  # of accepted files that are not created yet
 
@@ -157,15 +158,28 @@ class Storage:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
         status = self._tree.status_of(components)
         if status is not None:
-            try:
-                if known_files and known_files.has(index, entry, status, partial(self._tree.open_file, components)):
-                    return UNCHANGED
-            except OSError as error:
-                raise RefusedEntryError(f"the receiver cannot compare its own ({os_error_text(error)})") from error
+            if known_files and self._is_unchanged(index, entry, status, known_files):
+                return UNCHANGED
             self._check_existing(status, known_files is not None)
         if not budget.try_take(entry.size_bytes or 0):
             raise RefusedEntryError(budget.refusal)
         return ACCEPTED
+
+    def _is_unchanged(self, index: int, entry: Entry, status: os.stat_result, known_files: KnownFiles) -> bool:
+        """Whether a file that exists is the offered one. Raises RefusedEntryError if it cannot be compared.
+
+        A session has each file read once only: one byte of an offer could otherwise cost the reading of gigabytes.
+        """
+        if known_files.reads_content:
+            key = inode_key(status)
+            if key in self._compared:
+                raise RefusedEntryError(SAME_FILE)
+            self._compared.add(key)
+        try:
+            open_file = partial(self._tree.open_file, tuple(entry.path.split(b"/")))
+            return known_files.has(index, entry, status, open_file)
+        except OSError as error:
+            raise RefusedEntryError(f"the receiver cannot compare its own ({os_error_text(error)})") from error
 
     def _check_existing(self, status: os.stat_result, is_update: bool) -> None:
         """Check that a file may replace what has its name. Raises RefusedEntryError."""

@@ -134,7 +134,7 @@ class Tree:
 
     def _sweep(self, descriptor: int) -> None:
         """Remove what is stale in a directory, once in a session: a peer may offer a large one again and again."""
-        key = _inode_key(os.fstat(descriptor))
+        key = inode_key(os.fstat(descriptor))
         if key not in self._swept and len(self._swept) < MAX_SWEPT_DIRECTORIES:
             self._swept.add(key)
             remove_stale(descriptor)
@@ -152,7 +152,7 @@ class Tree:
     def check_existing(self, status: os.stat_result, overwrite: bool) -> None:
         """As `check_file`, for what has that name by now."""
         _check_existing(status, overwrite)
-        if _inode_key(status) in self._published:
+        if inode_key(status) in self._published:
             raise RefusedEntryError(SAME_FILE)
 
     def status_of(self, components: tuple[bytes, ...]) -> os.stat_result | None:
@@ -193,7 +193,7 @@ class Tree:
                 self.check_file(components, overwrite=True)
                 status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                self._published.add(_inode_key(status))
+                self._published.add(inode_key(status))
             else:
                 self._publish_new(parent, components, temporary, identity)
             if identity is not None:
@@ -284,7 +284,7 @@ def file_key(status: os.stat_result) -> FileKey:
     return status.st_dev, status.st_ino, status.st_uid
 
 
-def _inode_key(status: os.stat_result) -> int:
+def inode_key(status: os.stat_result) -> int:
     """Device and inode in one number, as a session may publish a million files."""
     return status.st_dev << 64 | status.st_ino
 

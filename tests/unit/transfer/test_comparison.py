@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.background import Background
-from tests.support.sessions import XXH3, RecordingChannel, channel_pair, file_entry
+from tests.support.sessions import XXH3, RecordingChannel, channel_pair, file_entry, xxh3
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.transfer import Comparison, SendOptions, TransferResult, receive, send
 from toolkit.transfer.comparison import KnownFiles, comparison_untrusted, is_same_time
+from toolkit.transfer.limits import ByteBudget
+from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
+from toolkit.transfer.storage import Storage
 
 BY_TIME, BY_DIGEST = (SendOptions(recursive=True, update=comparison) for comparison in Comparison)
 
@@ -120,3 +123,13 @@ def test_offers_and_comparisons_of_a_hostile_sender_are_protocol_errors() -> Non
         with pytest.raises(ProtocolError):
             comparison_untrusted(value)
     assert comparison_untrusted(b"\x01") is Comparison.DIGEST
+
+
+def test_a_session_has_a_file_read_only_once(root: Path) -> None:
+    (root / "a").write_bytes(b"hello")
+    storage = Storage(root, overwrite=True, durable=False)
+    entry = file_entry(b"a")
+    known = KnownFiles(Comparison.DIGEST, XXH3, [xxh3(b"hello")] * 3)
+    outcomes = storage.accept([entry] * 3, ByteBudget(None), known)
+    assert [outcome.status for outcome in outcomes] == [EntryStatus.UNCHANGED, EntryStatus.REFUSED, EntryStatus.REFUSED]
+    storage.close(complete=True)
