@@ -168,6 +168,7 @@ def _printer(as_json: bool) -> Iterator[Callable[[str], None]]:
     """
     lines: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
     failures: list[NettoolError] = []
+    mark = "< " if sys.stdout is not None and sys.stdout.isatty() else ""  # beside what the user types
 
     def work() -> None:
         while (line := lines.get()) is not None:
@@ -175,7 +176,7 @@ def _printer(as_json: bool) -> Iterator[Callable[[str], None]]:
                 if as_json:
                     print_json("line", {"text": line})
                 else:
-                    print_result(printable(line, _SHOWN_CHARACTERS))
+                    print_result(mark + printable(line, _SHOWN_CHARACTERS))
             except NettoolError as error:  # a full disk: the conversation goes on, and ends with this error
                 failures.append(error)
 
