@@ -46,24 +46,29 @@ def addresses_here(bind: str) -> list[str]:
         if one.family in families and "%" not in one.address
     ]
     usable = [str(ip) for ip in sorted(found, key=lambda ip: ip.version) if not (ip.is_loopback or ip.is_link_local)]
-    first = reachable_address(bind)
+    first = outgoing_address(bind)
     return list(dict.fromkeys([first, *usable] if first in usable else usable))
 
 
 def reachable_address(bind: str) -> str:
-    """Return an address at which other machines probably reach this one, or "HOST" if none is known.
-
-    Connecting a UDP socket sends nothing, but chooses the address that packets would leave from. The destinations are
-    reserved for documentation (RFC 5737, RFC 3849).
-    """
+    """Return an address at which other machines probably reach this one, or "HOST" if none is known."""
     if bind not in EVERY_ADDRESS:
         return bind
+    return next(iter(addresses_here(bind)), "HOST")
+
+
+def outgoing_address(bind: str) -> str | None:
+    """Return the address that packets to other networks leave from; None without a route.
+
+    Connecting a UDP socket sends nothing, but chooses that address. The destinations are reserved for documentation
+    (RFC 5737, RFC 3849).
+    """
     choices = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")]
     for family, far in choices[:1] if bind == "0.0.0.0" else choices:
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((far, 9))
             return str(probe.getsockname()[0])
-    return "HOST"
+    return None
 
 
 def sender_lines(command: str, *, is_loopback: bool, asks_for_code: bool) -> Sequence[str]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from toolkit.channel import Address
-from toolkit.cli.reachability import addresses_here, listening_lines
+from toolkit.cli.reachability import addresses_here, listening_lines, reachable_address
 
 INTERFACES = {
     "lo": [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")],
@@ -22,12 +22,18 @@ def _interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, addresses in INTERFACES.items()
     }
     monkeypatch.setattr("psutil.net_if_addrs", lambda: found)
-    monkeypatch.setattr("toolkit.cli.reachability.reachable_address", lambda _: "198.51.100.7")
+    monkeypatch.setattr("toolkit.cli.reachability.outgoing_address", lambda _: "198.51.100.7")
 
 
 def test_lists_what_others_can_reach_and_the_way_out_first() -> None:
     assert addresses_here("0.0.0.0") == ["198.51.100.7", "192.0.2.7"]
     assert addresses_here("::") == ["198.51.100.7", "192.0.2.7", "2001:db8::7"]
+
+
+def test_without_a_route_the_first_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.cli.reachability.outgoing_address", lambda _: None)
+    assert reachable_address("0.0.0.0") == "192.0.2.7"
+    assert reachable_address("192.0.2.9") == "192.0.2.9"
 
 
 def test_on_loopback_says_how_others_could_reach_it() -> None:
