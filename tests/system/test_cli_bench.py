@@ -153,14 +153,14 @@ def test_campaigns_that_cannot_run(arguments: list[str], code: int, message: str
 
 def test_a_failing_transport_is_listed_and_fails_the_command(tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
-    arguments = ("--size", "1MiB", "--repeat", "1", "--no-control", "--transports", "tcp,tcp-nosuch")
-    ended = nettool("bench", "loopback", *arguments, "--output", output)
+    arguments = ("--size", "64KiB", "--repeat", "1", "--no-control", "--limit", "2s")
+    ended = nettool("bench", "loopback", *arguments, "--transports", "tcp,udp-rate=1kbit", "--output", output)
     assert ended.code == 4
-    assert "failed" in next(row for row in ended.stdout.splitlines() if " tcp-nosuch " in row)
+    assert "failed" in next(row for row in ended.stdout.splitlines() if " udp-rate=1kbit " in row)
     assert "2 of 4 trials failed" in ended.stderr
     assert "Traceback" not in ended.stderr
-    errors = [trial.error for trial in read(output).trials if trial.transport == "tcp-nosuch"]
-    assert all(error and "no congestion control nosuch" in error for error in errors)
+    errors = [trial.error for trial in read(output).trials if trial.transport == "udp-rate=1kbit"]
+    assert all(error and "not done after 2 s" in error for error in errors)
     before = output.read_bytes()
     assert nettool("bench", "loopback", "--resume", output).code == 4
     assert output.read_bytes() == before  # a failure is an outcome: --resume does not repeat it

@@ -108,7 +108,7 @@ def caption(campaign: Campaign) -> list[str]:
 
 def _blocks_text(campaign: Campaign) -> str:
     if campaign.budget_s is None:
-        return f"{campaign.repeats} blocks"
+        return f"{campaign.repeats} block{'s' * (campaign.repeats > 1)}"
     return f"{campaign.repeats} blocks or more (a budget of {format_seconds(campaign.budget_s)})"
 
 
