@@ -17,6 +17,7 @@ from toolkit.units import parse_duration_ns, to_seconds
 DEFAULT_BIND = "127.0.0.1"
 STREAM_NAME = "stdin"
 DEFAULT_IDLE_TIMEOUT = "30s"
+DEFAULT_RETRY = "5s"
 DEFAULT_CONNECT_TIMEOUT = f"{DEFAULT_CONNECT_TIMEOUT_S:g}s"
 
 # Headings in the help texts.
@@ -141,6 +142,15 @@ class SendArguments:
             panel=CONNECTION,
         ),
     ] = DEFAULT_CONNECT_TIMEOUT
+    retry: Annotated[
+        str,
+        option(
+            "--retry",
+            metavar="TIME",
+            text="How long to try to reconnect after the connection is lost, for example 10min; 0s does not.",
+            panel=CONNECTION,
+        ),
+    ] = DEFAULT_RETRY
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
     json: Json = False
     verbose: Verbose = False

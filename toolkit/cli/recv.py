@@ -35,8 +35,10 @@ from toolkit.cli.results import (
     failure_lines,
     path_line,
     result_fields,
+    resumed_lines,
     socket_buffer_hint,
     summary_line,
+    unfinished_lines,
 )
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.security.rehearsal import rehearse
@@ -170,6 +172,8 @@ class _SessionRunner:
         if error:
             failures = failure_lines(result, is_verbose=self.verbose)
             print_status("\n".join([*failures, f"nettool: {peer}: {error}"]))
+        if result.unfinished and not self.quiet:
+            print_status("\n".join(unfinished_lines(result)))
         if not self.quiet and (result.files or not error):
             print_status("\n".join(self._success_lines(peer, fields, result)))
         if not self.quiet and not self._has_hinted and (hint := socket_buffer_hint(fields)):
@@ -178,10 +182,12 @@ class _SessionRunner:
         if self.json:
             outcome: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code} if error else {}
             outcome |= {"verified": not error, "failed": failed_entries(result)}
+            outcome["unfinished"] = [entry.to_json() for entry in result.unfinished]
             print_json("receive", {**fields, "directory": str(self.directory.resolve()), **outcome})
 
     def _success_lines(self, peer: str, fields: Mapping[str, Any], result: TransferResult) -> list[str]:
         lines = [f"{time.strftime('%H:%M:%S')} received {summary_line(fields)} from {peer}"]
+        lines += resumed_lines(result)
         lines += delivered_lines(result, self.directory, is_verbose=self.verbose)
         return [*lines, path_line(fields)] if self.verbose else lines
 

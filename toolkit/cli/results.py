@@ -48,7 +48,8 @@ def result_fields(
         "files": result.files,
         "bytes": result.size_bytes,
         "seconds": seconds,
-        "goodput_bps": rate_of(result.size_bytes, seconds),
+        "resumed_bytes": result.resumed_bytes,
+        "goodput_bps": rate_of(result.size_bytes - result.resumed_bytes, seconds),
         "algorithm": result.algorithm,
         "digest": result.digest,
         "names": [file.name for file in result.delivered],
@@ -84,6 +85,18 @@ def failure_lines(result: TransferResult, *, is_verbose: bool = False) -> list[s
     """Return a line for each file that did not arrive; none for a single one, which the error names."""
     lines = list(undelivered_lines(result, _FAILURES, is_verbose=is_verbose))
     return lines if len(lines) > 1 else []
+
+
+def resumed_lines(result: TransferResult) -> list[str]:
+    """Return a line that says where a session went on; none if it began with nothing."""
+    if not result.resumed_bytes:
+        return []
+    return [f"  resumed at {format_size(result.resumed_bytes)} of {format_size(result.size_bytes)}"]
+
+
+def unfinished_lines(result: TransferResult) -> list[str]:
+    """Return a line for each file of which the receiver has kept something."""
+    return [f"kept {entry}; send it again to go on" for entry in result.unfinished]
 
 
 def delivered_lines(result: TransferResult, directory: Path | None = None, *, is_verbose: bool = False) -> list[str]:

@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from toolkit import transfer
-from toolkit.channel import TransportOptions
+from toolkit.channel import Address, TransportOptions
 from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
 from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
@@ -23,29 +24,32 @@ from toolkit.cli.options import (
     idle_timeout_s,
     positive_duration_s,
 )
-from toolkit.cli.output import print_json, print_result, print_status
+from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
 from toolkit.cli.progress import progress_bars
+from toolkit.cli.reconnecting import with_reconnects
 from toolkit.cli.results import (
     closing,
     delivered_lines,
     failure_lines,
     path_line,
     result_fields,
+    resumed_lines,
     summary_line,
     undelivered_lines,
 )
+from toolkit.cli.resume_key import resume_key
 from toolkit.cli.target import split_target
 from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
 from toolkit.cli.udp_or_tcp import EITHER, connect
-from toolkit.errors import ExitCode, NettoolError, UsageError
+from toolkit.errors import ExitCode, NettoolError, PeerClosedError, UsageError
 from toolkit.output_files import check_output
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
-from toolkit.transfer import SendOptions, TransferResult
+from toolkit.transfer import Comparison, SendOptions, TransferResult
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import STANDARD_INPUT, check_sources
-from toolkit.units import parse_rate
+from toolkit.units import parse_duration_ns, parse_rate, to_seconds
 
 
 @command
@@ -139,29 +143,28 @@ def _send(
     remembers_paths: bool = False,
 ) -> int:
     """The exit code."""
-    transport_options = TransportOptions(
-        congestion_control=arguments.cc,
-        rate_bps=parse_rate(arguments.rate) if arguments.rate else None,
-        streams=arguments.streams,
+    transport_options = replace(
+        _transport_options(arguments),
         offload=OffloadChoice.OFF if tracing.simple else offload,
-        connect_timeout_s=positive_duration_s("--connect-timeout", arguments.connect_timeout),
-        idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
         qlog=qlog,
         plaintext=plaintext,
         remembers_paths=remembers_paths,
     )
-    send_options = _send_options(arguments, tree)
     command_name = "send" if transport_name == EITHER else f"{transport_name}-send"
     sources, address = split_target(arguments.items, f"nettool {command_name}")
+    send_options = _send_options(arguments, tree, address)
     _check_files(sources, send_options, qlog)  # before asking the user
     raise_descriptor_limit()
     if tree.dry_run:
         return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
     credential = access.credential_for(address)
     tell = (lambda _: None) if arguments.quiet else print_status
+    patience_s = 0.0 if STANDARD_INPUT in sources else to_seconds(parse_duration_ns(arguments.retry))
 
-    def session(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
-        rehearse(proof.method)
+    def session(
+        proof: Credential, is_reconnected: bool, on_accepted: Callable[[], None]
+    ) -> tuple[TransferResult, dict[str, Any]]:
+        options = _options_of_session(send_options, is_reconnected, on_accepted)
         with (
             progress_bars(arguments.quiet or tracing.trace_calls) as bars,
             tracing.running(command_name) as explain,
@@ -172,29 +175,70 @@ def _send(
             channel = explain(channel)
             with closing(channel), bars.bar(sources[0]) as progress:
                 check_receiver(access, proof, channel.peer)
-                result = transfer.send(channel, sources, send_options, progress)
+                result = transfer.send(channel, sources, options, progress)
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 return result, result_fields(used, channel, result, seconds, cpu_seconds)
 
+    def sessions(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
+        rehearse(proof.method)
+        return with_reconnects(partial(session, proof), patience_s, partial(_pause, arguments.quiet))
+
     try:
         with prompt_interrupts():
-            result, fields = with_credential(credential, session)
+            result, fields = with_credential(credential, sessions)
     except NettoolError as error:
         if isinstance(error.result, TransferResult):
-            if not arguments.quiet:
-                _print_skipped(error.result, arguments.verbose)
-            for line in failure_lines(error.result, is_verbose=arguments.verbose):
-                print_status(line)
+            _print_failures(arguments, error.result)
         raise
     return _print_outcome(arguments, result, fields)
 
 
-def _send_options(arguments: SendArguments, tree: TreeArguments) -> SendOptions:
+def _transport_options(arguments: SendArguments) -> TransportOptions:
+    """What both transports have in common. Raises UsageError."""
+    return TransportOptions(
+        congestion_control=arguments.cc,
+        rate_bps=parse_rate(arguments.rate) if arguments.rate else None,
+        streams=arguments.streams,
+        connect_timeout_s=positive_duration_s("--connect-timeout", arguments.connect_timeout),
+        idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
+    )
+
+
+def _send_options(arguments: SendArguments, tree: TreeArguments, receiver: Address) -> SendOptions:
     """Raises UsageError."""
     check_tree_options(tree, arguments.recursive)
     return SendOptions(
-        arguments.digest, arguments.recursive, arguments.name, update=tree.comparison, selection=tree.selection
+        arguments.digest,
+        arguments.recursive,
+        arguments.name,
+        update=tree.comparison,
+        selection=tree.selection,
+        resume_key=resume_key(receiver.host),
     )
+
+
+def _options_of_session(options: SendOptions, is_reconnected: bool, on_accepted: Callable[[], None]) -> SendOptions:
+    """The options of a session; one that goes on after a lost connection leaves out what has arrived."""
+    options = replace(options, on_accepted=on_accepted)
+    if not is_reconnected:
+        return options
+    return replace(options, is_reconnected=True, update=options.update or Comparison.TIME)
+
+
+def _pause(quiet: bool, lost: PeerClosedError, pause_s: float) -> None:
+    """Wait before reconnecting, and say so."""
+    if not quiet and not stderr_is_terminal():
+        print_status(f"{lost}; reconnecting")
+    with progress_bars(quiet) as bars, bars.bar("reconnecting"):
+        time.sleep(pause_s)
+
+
+def _print_failures(arguments: SendArguments, result: TransferResult) -> None:
+    """Print what a session has left out that failed."""
+    if not arguments.quiet:
+        _print_skipped(result, arguments.verbose)
+    for line in failure_lines(result, is_verbose=arguments.verbose):
+        print_status(line)
 
 
 def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dict[str, Any]) -> int:
@@ -203,7 +247,7 @@ def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dic
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
     elif not arguments.quiet:
-        lines = [f"sent {summary_line(fields)}, over {fields['transport'].upper()}"]
+        lines = [f"sent {summary_line(fields)}, over {fields['transport'].upper()}", *resumed_lines(result)]
         lines += delivered_lines(result, is_verbose=arguments.verbose)
         print_result("\n".join([*lines, path_line(fields)] if arguments.verbose else lines))
     if not arguments.quiet:

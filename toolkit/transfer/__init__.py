@@ -12,7 +12,7 @@
 
 Either end may end the session with ERROR. The caller created the channel and closes it: with `close` after a
 return or a NettoolError, with `abort` after any other exception, such as KeyboardInterrupt. A session leaves no
-unfinished file behind.
+unfinished file behind, except what a later session goes on with (unfinished.py).
 
 Start reading in session.py (states, errors), then sender.py and receiver.py. Received files are written and verified in
 storage.py, and get their final names in tree.py. docs/protocol.md has the messages.

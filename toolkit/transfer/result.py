@@ -78,7 +78,11 @@ class UnfinishedEntry(NamedTuple):
     size_bytes: int
 
     def __str__(self) -> str:
-        return f"{printable(self.name)}: {format_size(self.arrived_bytes)} of {format_size(self.size_bytes)}"
+        return f"{format_size(self.arrived_bytes)} of {format_size(self.size_bytes)} of {printable(self.name)}"
+
+    def to_json(self) -> dict[str, str | int]:
+        """The entry as an object of the `--json` output."""
+        return {"name": self.name, "arrived_bytes": self.arrived_bytes, "bytes": self.size_bytes}
 
 
 class DeliveredFile(NamedTuple):

@@ -22,7 +22,15 @@ from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import new_partial_name
 from toolkit.transfer.space import PromisedSpace
 from toolkit.transfer.tree import REPLACED, FileKey, Tree, file_key
-from toolkit.transfer.unfinished import MIN_UNFINISHED_BYTES, UnfinishedFile, UnfinishedFiles, needed_bytes, try_lock
+from toolkit.transfer.unfinished import (
+    MIN_UNFINISHED_BYTES,
+    UnfinishedFile,
+    UnfinishedFiles,
+    hold,
+    let_go,
+    needed_bytes,
+    try_lock,
+)
 
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
 
@@ -89,6 +97,7 @@ class StoredFile(IncomingFile):
             self._claimed = claimed
             self._temporary, self._identity = claimed.name, claimed.identity
             self._is_locked = True
+            hold(claimed.identity, self._give_up)
             self._adopt(claimed.descriptor)
             self._may_reserve = False
             self.granted_bytes = needed_bytes(self.entry, claimed)
@@ -113,6 +122,8 @@ class StoredFile(IncomingFile):
         identity = file_key(os.fstat(descriptor))
         if is_new:
             self._identity = identity
+            if self._is_locked:
+                hold(identity, self._give_up)
         elif identity != self._identity:  # possible only in a directory that others may write to
             os.close(descriptor)
             raise OSError(0, REPLACED)
@@ -244,20 +255,29 @@ class StoredFile(IncomingFile):
             self._temporary = name
             self._unlock()
 
+    def _give_up(self) -> None:
+        """Leave the file to a newer session of the same sender; called from another thread."""
+        with self.lock:
+            if not self._is_locked:
+                return
+            self._fail(OSError(0, "another session of its sender goes on with it"))
+        self.discard(keep=True)
+
     def _unlock(self) -> None:
         """Take note that the lock ends now, or that it does not matter any more."""
-        if self._is_locked and self._unfinished is not None:
+        if self._is_locked and self._unfinished is not None and self._identity is not None:
             self._is_locked = False
+            let_go(self._identity)
             self._unfinished.release()
 
     def _keep(self) -> bool:
         if not self._is_locked:
             return False
         try:
-            status = os.fstat(self._ensure_open())
-            if status.st_blocks * 512 < MIN_UNFINISHED_BYTES:
+            descriptor = self._ensure_open()
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size)  # gives back what was reserved beyond the end
+            if os.fstat(descriptor).st_blocks * 512 < MIN_UNFINISHED_BYTES:
                 return False
-            os.ftruncate(self._ensure_open(), status.st_size)  # gives back what was reserved beyond the end
         except OSError:
             return False
         self._space.remove(self)

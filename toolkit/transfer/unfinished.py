@@ -8,7 +8,7 @@ import fcntl
 import os
 import stat
 import threading
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from toolkit.transfer.chunks import MAX_HELD_RANGES, ChunkRange, whole_chunks
@@ -22,6 +22,9 @@ MIN_UNFINISHED_BYTES: Final = 1 << 20
 """Less is not kept: a sender sends as much before it has the receiver's answer (OPTIMISTIC_BYTES)."""
 MAX_UNFINISHED_FILES: Final = 16
 """How many of the files that a session receives at a time a later one can go on with. Each keeps a descriptor open."""
+
+_holders: dict[FileKey, Callable[[], None]] = {}
+_holders_lock = threading.Lock()
 
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -57,12 +60,11 @@ class UnfinishedFiles:
         name = self.take_name(entry)
         if name is None:
             return None
-        found = None
-        with suppress(OSError, RefusedEntryError):
-            found = self._open(tuple(entry.path.split(b"/"))[:-1], name, entry.size_bytes or 0)
-        if found is None:
+        try:
+            return self._open(tuple(entry.path.split(b"/"))[:-1], name, entry.size_bytes or 0)
+        except (OSError, RefusedEntryError):
             self.release()
-        return found
+            return None
 
     def take_name(self, entry: Entry) -> bytes | None:
         """The name by which a later session finds the file; None if it cannot go on. The caller calls `release`."""
@@ -79,25 +81,25 @@ class UnfinishedFiles:
         with self._lock:
             self._free += 1
 
-    def _open(self, directory: tuple[bytes, ...], name: bytes, size_bytes: int) -> UnfinishedFile | None:
-        """Open and lock a file that another session may finish or remove meanwhile. Raises OSError."""
+    def _open(self, directory: tuple[bytes, ...], name: bytes, size_bytes: int) -> UnfinishedFile:
+        """Open and lock a file that another session may use, finish or remove meanwhile. Raises OSError."""
         with self._tree.directory(directory) as parent:
             descriptor = os.open(name, _FLAGS, dir_fd=parent)
             try:
                 status = os.fstat(descriptor)
-                if is_own(status) and try_lock(descriptor):
-                    identity = file_key(status)
-                    if file_key(os.stat(name, dir_fd=parent, follow_symlinks=False)) == identity:
-                        if status.st_size > size_bytes:
-                            os.ftruncate(descriptor, size_bytes)
-                        os.utime(descriptor)  # as if it were new: it is not stale while it is used (leftovers.py)
-                        held = _held_chunks(descriptor, size_bytes)
-                        return UnfinishedFile(name, descriptor, identity, held, status.st_blocks * 512)
+                identity = file_key(status)
+                if not is_own(status) or not _take_over(identity, descriptor):
+                    raise FileExistsError
+                if file_key(os.stat(name, dir_fd=parent, follow_symlinks=False)) != identity:
+                    raise FileNotFoundError
+                if status.st_size > size_bytes:
+                    os.ftruncate(descriptor, size_bytes)
+                os.utime(descriptor)  # as if it were new: it is not stale while it is used (leftovers.py)
+                held = _held_chunks(descriptor, size_bytes)
+                return UnfinishedFile(name, descriptor, identity, held, status.st_blocks * 512)
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)
-            return None
 
 
 def is_own(status: os.stat_result) -> bool:
@@ -117,6 +119,34 @@ def try_lock(descriptor: int) -> bool:
 def needed_bytes(entry: Entry, claimed: UnfinishedFile | None) -> int:
     """The space that a file needs beyond what an earlier session has left of it."""
     return max(0, entry.content_bytes - (0 if claimed is None else claimed.allocated_bytes))
+
+
+def _take_over(identity: FileKey, descriptor: int) -> bool:
+    """Lock an unfinished file. A session of this process that has it gives it up."""
+    if try_lock(descriptor):
+        return True
+    with _holders_lock:
+        give_up = _holders.get(identity)
+    if give_up is None:
+        return False
+    give_up()
+    return try_lock(descriptor)
+
+
+def hold(identity: FileKey, give_up: Callable[[], None]) -> None:
+    """A session has locked a file. `give_up` is called, in another thread, if the same sender begins anew.
+
+    Its earlier session is then over, even if this end does not know that yet: the receiver of a connection that was cut
+    waits for the idle timeout.
+    """
+    with _holders_lock:
+        _holders[identity] = give_up
+
+
+def let_go(identity: FileKey) -> None:
+    """A session gives up its lock."""
+    with _holders_lock:
+        _holders.pop(identity, None)
 
 
 def _held_chunks(descriptor: int, size_bytes: int) -> tuple[ChunkRange, ...]:
