@@ -256,9 +256,12 @@ class StoredFile(IncomingFile):
             self._unlock()
 
     def _give_up(self) -> None:
-        """Leave the file to a newer session of the same sender; called from another thread."""
+        """Leave the file to a newer session of the same sender; called from another thread.
+
+        Not while the channel may write to the descriptor by itself: the newer session then begins a file of its own.
+        """
         with self.lock:
-            if not self._is_locked:
+            if not self._is_locked or self._pinned:
                 return
             self._fail(OSError(0, "another session of its sender goes on with it"))
         self.discard(keep=True)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.sessions import XXH3, commit, failure_of, file_entry
 from toolkit.errors import ProtocolError
+from toolkit.transfer import tree
 from toolkit.transfer.chunks import CHUNK_BYTES, ChunkRange, Chunks, chunk_digest
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.messages import EntryStatus
@@ -106,6 +107,23 @@ def test_a_newer_session_of_the_same_sender_takes_the_file_over(root: Path, open
     newer.write(0, 5 * CHUNK_BYTES, memoryview(CONTENT[5 * CHUNK_BYTES :]))
     assert commit(newer, 0, CONTENT).status is EntryStatus.OK
     assert (root / "film").read_bytes() == CONTENT
+
+
+def test_a_file_that_a_channel_may_write_to_is_not_taken_over(
+    root: Path, opened: list[IncomingFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channel would write to whatever has the number of the closed descriptor."""
+    monkeypatch.setattr(tree, "maps_extents", lambda _: True)
+    older, newer = session_below(root, opened), session_below(root, opened)
+    older.offer([ENTRY], XXH3)
+    older.write(0, 0, memoryview(CONTENT[: 5 * CHUNK_BYTES]))
+    descriptor = older.descriptor(0, 5 * CHUNK_BYTES, CHUNK_BYTES)
+    assert descriptor is not None
+    newer.offer([ENTRY], XXH3)
+    assert newer.held(1) == {}
+    os.pwrite(descriptor, CONTENT[5 * CHUNK_BYTES :], 5 * CHUNK_BYTES)
+    older.on_spliced(0, 5 * CHUNK_BYTES, len(CONTENT) - 5 * CHUNK_BYTES)
+    assert commit(older, 0, CONTENT).status is EntryStatus.OK
 
 
 def test_a_file_with_another_name_is_not_touched(root: Path, opened: list[IncomingFiles]) -> None:
