@@ -31,8 +31,11 @@ _MAX_ROUND_BYTES: Final = 512 * 1024
 _CATCH_UP_NS: Final = 1_000_000
 """Lateness that is always made up for: many times the usual 80 us of a timer. The bottleneck could have carried the
 burst meanwhile, so that it adds at most this delay to the queue."""
-_MAX_CATCH_UP_NS: Final = 64_000_000
-"""Lateness that is made up for at most: a process among a hundred that share a processor waits for about so long."""
+_MAX_CATCH_UP_NS: Final = 32_000_000
+"""Lateness that is made up for at most: some time slices of a scheduler, and less than most queues hold."""
+_SHORT_RTT_NS: Final = 10_000_000
+"""More than `_CATCH_UP_NS` is made up for only on a path as short as a few time slices. On a longer one the window
+carries the flow meanwhile, and Startup, which sends faster than the path, overflows a queue with one burst."""
 _BACK_OFF_NS: Final = 250_000
 _MAX_BACK_OFF_NS: Final = 16_000_000
 """Pause after a queue of this host was full, which doubles for each time in a row. The driver may wait longer."""
@@ -45,31 +48,34 @@ class CatchUp:
 
     A process that shares its processor with many others is late by whole time slices. If it made up for 1 ms of each,
     it would hardly send, and many small packets would cost both ends the time that they lack. A burst as long as a time
-    slice overflows a shallow queue, however, also one of this host. So the limit doubles each time a burst at the limit
-    has arrived, and halves for good if one has lost something.
+    slice overflows a shallow queue, however, also one of this host. So on a short path the limit doubles each time a
+    burst at the limit has arrived, and is half of the burst for good if one has lost something.
     """
 
     def __init__(self) -> None:
         self.limit_ns = _CATCH_UP_NS
         self._ceiling_ns = _MAX_CATCH_UP_NS
-        self._burst_time_ns: int | None = None  # of the latest burst at the limit whose fate is not known
+        self._burst_time_ns: int | None = None  # of the longest burst whose fate is not known
+        self._burst_ns = 0  # the lateness that it made up for
 
     def on_burst(self, now_ns: int, late_ns: int) -> None:
         """A sender is late and makes up for it."""
-        if late_ns >= self.limit_ns and self._burst_time_ns is None:
-            self._burst_time_ns = now_ns
+        burst_ns = min(late_ns, self.limit_ns)
+        if burst_ns >= _CATCH_UP_NS and (self._burst_time_ns is None or burst_ns > self._burst_ns):
+            self._burst_time_ns, self._burst_ns = now_ns, burst_ns
 
-    def on_acked(self, sent_time_ns: int) -> None:
+    def on_acked(self, sent_time_ns: int, min_rtt_ns: int) -> None:
         """A packet that was sent at this time has arrived, and the losses that this shows have been reported."""
         if self._burst_time_ns is not None and sent_time_ns > self._burst_time_ns:
             self._burst_time_ns = None
-            self.limit_ns = min(2 * self.limit_ns, self._ceiling_ns)
+            if self._burst_ns >= self.limit_ns and min_rtt_ns < _SHORT_RTT_NS:
+                self.limit_ns = min(2 * self.limit_ns, self._ceiling_ns)
 
     def on_lost(self, sent_time_ns: int) -> None:
         """A packet that was sent at this time has been lost."""
         if self._burst_time_ns is not None and sent_time_ns >= self._burst_time_ns:
             self._burst_time_ns = None
-            self.limit_ns = self._ceiling_ns = max(self.limit_ns // 2, _CATCH_UP_NS)
+            self.limit_ns = self._ceiling_ns = max(self._burst_ns // 2, _CATCH_UP_NS)
 
 
 class Pacer:

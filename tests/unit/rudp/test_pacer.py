@@ -130,7 +130,7 @@ def test_bytes_sent_beyond_the_budget_delay_the_next_quantum() -> None:
 class TestCatchUp:
     """A sender at 100 Mbit/s that wakes up after a time slice of a scheduler, again and again."""
 
-    SLICE_NS = 40 * MS
+    SLICE_NS = 30 * MS
     RATE_BPS = 100e6
 
     def burst(self, pacer: Pacer, now_ns: int) -> int:
@@ -142,7 +142,7 @@ class TestCatchUp:
             total += sent
         return total
 
-    def bursts(self, pacer: Pacer, count: int, capacity_bytes: float = float("inf")) -> list[int]:
+    def bursts(self, pacer: Pacer, count: int, capacity_bytes: float = float("inf"), min_rtt_ns: int = MS) -> list[int]:
         """As many bursts, each after a slice, through a queue of this capacity that is empty before each."""
         now_ns, sizes = SECOND, []
         pacer.on_sent(0, DATAGRAM, self.RATE_BPS)
@@ -151,7 +151,7 @@ class TestCatchUp:
             if sizes[-1] > capacity_bytes:
                 pacer.catch_up.on_lost(now_ns)
             now_ns += self.SLICE_NS
-            pacer.catch_up.on_acked(now_ns - 1)
+            pacer.catch_up.on_acked(now_ns - 1, min_rtt_ns)
         return sizes
 
     def test_it_makes_up_for_whole_slices_once_the_path_has_taken_shorter_bursts(self) -> None:
@@ -161,11 +161,24 @@ class TestCatchUp:
         assert all(after <= 2 * before + 2 * DATAGRAM for before, after in itertools.pairwise(sizes[1:]))
         assert sizes[-1] == pytest.approx(slice_bytes, rel=0.05)
 
+    def test_on_a_long_path_only_the_usual_lateness_is_made_up_for(self) -> None:
+        pacer = Pacer()
+        sizes = self.bursts(pacer, 10, min_rtt_ns=40 * MS)
+        assert max(sizes) <= 3 * Pacer.quantum_bytes(self.RATE_BPS, DATAGRAM)
+
     def test_a_shallow_queue_overflows_once(self) -> None:
         capacity = 60_000
         sizes = self.bursts(Pacer(), 30, capacity)
         assert sum(size > capacity for size in sizes) == 1
         assert sizes[-1] >= capacity / 4
+
+    def test_a_burst_below_the_limit_that_overflows_a_queue_lowers_it(self) -> None:
+        pacer = Pacer()
+        self.bursts(pacer, 10)
+        late_ns = pacer.catch_up.limit_ns // 2
+        pacer.catch_up.on_burst(2 * SECOND, late_ns)
+        pacer.catch_up.on_lost(2 * SECOND)
+        assert pacer.catch_up.limit_ns == late_ns // 2
 
     def test_a_full_queue_of_this_host_counts_as_a_loss(self) -> None:
         pacer = Pacer()
@@ -180,7 +193,7 @@ class TestCatchUp:
         limit_ns = pacer.catch_up.limit_ns
         pacer.catch_up.on_burst(SECOND, limit_ns)
         pacer.catch_up.on_lost(SECOND - 1)
-        pacer.catch_up.on_acked(SECOND)
+        pacer.catch_up.on_acked(SECOND, MS)
         assert pacer.catch_up.limit_ns == limit_ns
-        pacer.catch_up.on_acked(SECOND + 1)
+        pacer.catch_up.on_acked(SECOND + 1, MS)
         assert pacer.catch_up.limit_ns == 2 * limit_ns
