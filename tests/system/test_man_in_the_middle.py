@@ -80,7 +80,7 @@ def test_a_tcp_transfer_that_is_tampered_with_ends_with_one_line(
         places = list(PLACES.items())[2 if hazard is Hazard.DROP else 0 :]
         for place, (direction, at) in places:
             with TcpMiddle(receiving.port, hazard, direction, at, SEED) as middle:
-                sent = nettool("tcp-send", "--key", key, *silence, file, middle.target)
+                sent = nettool("tcp-send", "--retry", "0s", "--key", key, *silence, file, middle.target)
             assert len(middle.recorded[direction]) > at, f"{place}: nothing was harmed"
             assert sent.code in (3, 4), f"{hazard} {place}, seed {SEED}: {sent}"
             complaint(sent)

@@ -1,4 +1,4 @@
-"""Unfinished files that a receiver could not remove, because it was killed or the power failed.
+"""Unfinished files: those that a receiver has kept for a later session, or could not remove because it was killed.
 
 A receiver removes those of STALE_AFTER_S and more from each directory that it receives into; `nettool clean` removes
 them from a whole tree. A file in progress is never that old: content arrives, or its session ends (limits.py).
