@@ -68,16 +68,16 @@ class Evidence:
     interval: of the same ratio
     samples:  how many the interval is made from
     control:  the interval of the A/A control; None if there was no control
-    load_effect: the largest factor, at least 1, that other work may have caused which did not disturb both sides alike
     doubt:    why the trials are not fit to be judged; empty if they are
+    load_effect: the largest factor, at least 1, that other work may have caused which did not disturb both sides alike
     """
 
     ratio: Estimate | None
     interval: Intervals
     samples: int
     control: Intervals | None = None
-    load_effect: float = 1.0
     doubt: str = ""
+    load_effect: float = 1.0
 
 
 def reach(control: Interval | None) -> float:
