@@ -26,7 +26,8 @@ def clean(
     """Remove unfinished files that receivers left in DIR and below.
 
     A receiver keeps what has arrived of a large file, so that the sender can go on, and removes it after eight days.
-    Such files, and what a killed receiver leaves, have names such as .nettool-0123456789abcdef.part. No other files are touched, and no symbolic links below DIR are followed.
+    Such files, and what a killed receiver leaves, have names such as .nettool-0123456789abcdef.part. No other files are
+    touched, and no symbolic links below DIR are followed.
 
     While a receiver runs, choose a time longer than any pause of a transfer: a file that is removed meanwhile fails.
 
