@@ -22,7 +22,8 @@ def outcome(is_met: bool | None) -> LinkCheck:
 
 def probed(path: BenchPath, checks: list[LinkCheck], monkeypatch: pytest.MonkeyPatch) -> Probe:
     monkeypatch.setattr(probe_module, "check", lambda *_: checks.pop(0))
-    return probe(path, cast(Any, SimpleNamespace(spec=path.spec)))
+    link = SimpleNamespace(spec=path.spec, notice=None, bottleneck=lambda: None)
+    return probe(path, cast(Any, link))
 
 
 def test_a_link_that_meets_its_specification_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
