@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from toolkit.errors import LateRefusalError, PeerClosedError, UnreachableError
+from toolkit.errors import LateRefusalError, PeerClosedError, RefusedError, UnreachableError
 
 FIRST_PAUSE_S: Final = 0.25
 MAX_PAUSE_S: Final = 8.0
@@ -49,6 +49,10 @@ def with_reconnects(
         except UnreachableError:
             if lost is None:
                 raise
+        except RefusedError as error:
+            if lost is None or error.result is not None:
+                raise
+            raise lost from error  # the handshake was refused: a code that the lost session has used up, say
         if give_up_s == float("inf"):
             give_up_s = clock() + patience_s
         wait_s = pause_s * random.uniform(0.5, 1.0)

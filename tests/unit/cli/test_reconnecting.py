@@ -6,6 +6,7 @@ import pytest
 
 from toolkit.cli.reconnecting import MAX_PAUSE_S, with_reconnects
 from toolkit.errors import LateRefusalError, NettoolError, PeerClosedError, RefusedError, UnreachableError
+from toolkit.transfer import TransferResult
 
 LOST = PeerClosedError("the connection was lost")
 
@@ -53,10 +54,18 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(error: NettoolError) ->
     assert attempts.are_reconnected == [False]
 
 
-def test_a_refusal_ends_the_attempts() -> None:
-    attempts = Attempts(LOST, RefusedError("no"))
+def test_a_session_that_is_refused_ends_the_attempts() -> None:
+    refused = RefusedError("it exists")
+    refused.result = TransferResult("")
     with pytest.raises(RefusedError):
+        Attempts(LOST, refused).run(60.0)
+
+
+def test_if_the_code_has_been_used_the_loss_is_reported() -> None:
+    attempts = Attempts(LOST, RefusedError("the code has ended"))
+    with pytest.raises(PeerClosedError):
         attempts.run(60.0)
+    assert attempts.are_reconnected == [False, True]
 
 
 def test_after_its_time_the_loss_is_reported() -> None:
