@@ -48,8 +48,9 @@ def result_fields(
         "files": result.files,
         "bytes": result.size_bytes,
         "seconds": seconds,
+        "hole_bytes": result.hole_bytes,
         "resumed_bytes": result.resumed_bytes,
-        "goodput_bps": rate_of(result.size_bytes - result.resumed_bytes, seconds),
+        "goodput_bps": rate_of(result.sent_bytes, seconds),
         "algorithm": result.algorithm,
         "digest": result.digest,
         "names": [file.name for file in result.delivered],
@@ -136,6 +137,7 @@ def summary_line(fields: Mapping[str, Any]) -> str:
     """Format the result fields as one line."""
     files = fields["files"]
     line = f"{files} {'file' if files == 1 else 'files'}, {format_size(fields['bytes'])}"
+    line += f" ({format_size(fields['hole_bytes'])} of holes)" if fields["hole_bytes"] else ""
     line += f" in {format_seconds(fields['seconds'])}, {format_rate(fields['goodput_bps'])}"
     line += f", {fields['unchanged']} unchanged" if fields["unchanged"] else ""
     return line + (", not encrypted" if fields.get("encryption") == "none" else "")

@@ -98,6 +98,7 @@ class TransferResult:
     """The result of a session, as either side sees it.
 
     files, size_bytes:  files verified under their final names, and their size with holes; directories do not count
+    hole_bytes:         how much of that is holes, which are not sent
     resumed_bytes:      how much of that came from earlier sessions, and was not sent
     digest:             hexadecimal digest of the only file, or of the listing of several (see ListingDigest)
     unchanged:          files that the receiver had already, and that were not sent (comparison.py)
@@ -110,6 +111,7 @@ class TransferResult:
     algorithm: str
     files: int = 0
     size_bytes: int = 0
+    hole_bytes: int = 0
     resumed_bytes: int = 0
     digest: str = ""
     unchanged: int = 0
@@ -117,6 +119,11 @@ class TransferResult:
     undelivered: list[UndeliveredEntry] = field(default_factory=list)
     omitted: dict[DeliveryStatus, int] = field(default_factory=dict)
     unfinished: list[UnfinishedEntry] = field(default_factory=list)
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much of `size_bytes` travelled in this session."""
+        return self.size_bytes - self.hole_bytes - self.resumed_bytes
 
     def add_undelivered(self, entry: UndeliveredEntry) -> None:
         """Record an entry that was not delivered."""
@@ -186,6 +193,7 @@ class ResultBuilder:
             elif digest:  # a directory has none
                 result.files += 1
                 result.size_bytes += size_bytes
+                result.hole_bytes += (entry.size_bytes - entry.content_bytes) if entry.size_bytes else 0
                 result.resumed_bytes += kept_bytes
                 self._listing.add(entry.path, digest)
                 if len(result.delivered) < MAX_LISTED:

@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from toolkit.cli.results import delivered_lines, failure_lines, path_line, socket_buffer_hint, undelivered_lines
+from toolkit.cli.results import (
+    delivered_lines,
+    failure_lines,
+    path_line,
+    socket_buffer_hint,
+    summary_line,
+    undelivered_lines,
+)
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
 from toolkit.transfer import TransferResult
 from toolkit.transfer.result import DeliveredFile, DeliveryStatus, UndeliveredEntry
@@ -72,3 +79,8 @@ def test_says_what_the_path_did() -> None:
     assert path_line(fields) == (
         "  udp, bbr, AES-256-GCM: RTT 40.1 ms (at least 40 ms), 100 packets sent, 3 of them again"
     )
+
+
+def test_holes_are_named_so_that_size_and_rate_agree() -> None:
+    fields = {"files": 1, "bytes": 1 << 20, "hole_bytes": 1 << 19, "seconds": 2.0, "goodput_bps": 2e6, "unchanged": 0}
+    assert summary_line(fields) == "1 file, 1 MiB (512 KiB of holes) in 2 s, 2 Mbit/s"

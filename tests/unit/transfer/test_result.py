@@ -7,10 +7,12 @@ import pytest
 import xxhash
 
 from tests.support.background import Background
-from tests.support.sessions import Ends
+from tests.support.sessions import Ends, file_entry
 from toolkit.errors import RefusedError, TransferError
 from toolkit.transfer import SendOptions, TransferResult, receive, send
-from toolkit.transfer.result import DeliveryStatus
+from toolkit.transfer.digest import algorithm_by_name
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.result import DeliveryStatus, EntryResult, ResultBuilder
 
 
 def test_the_digest_of_several_files_is_that_of_the_listing(ends: Ends, tmp_path: Path, root: Path) -> None:
@@ -67,3 +69,12 @@ def test_the_list_of_undelivered_entries_is_bounded(
         refused = [entry.name for entry in result.with_status(DeliveryStatus.REFUSED)]
         assert refused == ["1", "2"]
         assert result.omitted == {"refused": 3, **omitted}
+
+
+def test_neither_holes_nor_what_was_kept_have_travelled() -> None:
+    builder = ResultBuilder(algorithm_by_name("xxh3-128"), is_untrusted=False)
+    sparse, stream = file_entry(b"sparse", 8000, content=1000), file_entry(b"stream", None)
+    arrived = EntryOutcome(EntryStatus.OK)
+    builder.add([EntryResult(sparse, arrived, 8000, b"digest", kept_bytes=600), EntryResult(stream, arrived, 50, b"d")])
+    result = builder.result
+    assert (result.size_bytes, result.hole_bytes, result.sent_bytes) == (8050, 7000, 450)

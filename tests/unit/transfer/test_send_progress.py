@@ -75,14 +75,15 @@ def test_what_was_handed_over_has_not_arrived(channel: AcknowledgingChannel) -> 
 
 def test_a_count_never_goes_back(channel: AcknowledgingChannel) -> None:
     reports = Reports()
-    progress = progress_of(channel, reports)
+    progress = progress_of(channel, reports, (2, 2000))
     with progress.reporting():
         progress.on_file("a", 1000)
         channel.acknowledged_bytes = 800  # includes messages, or a queue that was read a moment too early
         progress.on_content(1000)
         reports.wait_for(lambda now: now.size_bytes == 800)
         channel.acknowledged_bytes = 700
-        progress.on_content(1)  # something to report
+        progress.on_refused(file_entry(b"refused", 1000))  # something to report
+        reports.wait_for(lambda now: now.total_files == 1)
         assert [now.size_bytes for now in reports.seen] == sorted(now.size_bytes for now in reports.seen)
 
 
