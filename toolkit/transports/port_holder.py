@@ -1,6 +1,8 @@
 """Which process has a port, for the user who finds it taken."""
 
 import socket
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from toolkit.errors import printable
@@ -29,4 +31,11 @@ def port_holder(kind: int, port: int) -> str:
         words = psutil.Process(pid).cmdline()
     except (psutil.Error, OSError):
         return "another program"
-    return f"{printable(' '.join(words), _MAX_COMMAND) or 'a program'} (process {pid})"
+    return f"{printable(_command(words), _MAX_COMMAND) or 'a program'} (process {pid})"
+
+
+def _command(words: Sequence[str]) -> str:
+    """Return a command line as its user typed it, if it is that of a script: without interpreter and directory."""
+    is_script = len(words) > 1 and Path(words[0]).name.startswith("python") and not words[1].startswith("-")
+    program, *arguments = words[1:] if is_script else words or [""]
+    return " ".join([Path(program).name, *arguments])

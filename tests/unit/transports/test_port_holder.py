@@ -35,3 +35,19 @@ def test_a_system_that_does_not_tell_is_no_failure(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("psutil.net_connections", denied)
     assert port_holder(socket.SOCK_STREAM, 9) == "another program"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["/srv/x/.venv/bin/python3.11", "/srv/x/.venv/bin/nettool", "recv"], "nettool recv"),
+        (["/usr/sbin/nginx", "-g", "daemon off;"], "nginx -g daemon off;"),
+        (["python3", "-m", "http.server"], "python3 -m http.server"),
+        ([], "a program"),
+    ],
+)
+def test_a_command_is_named_as_its_user_typed_it(words: list[str], shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.Process.cmdline", lambda _: words)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        assert port_holder(socket.SOCK_DGRAM, held.getsockname()[1]) == f"{shown} (process {os.getpid()})"
