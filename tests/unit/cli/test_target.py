@@ -69,6 +69,9 @@ class TestSplitTarget:
             (["192.0.2.7", "film.mkv"], "the receiver comes last: nettool tcp-send film.mkv 192.0.2.7"),
             (["film.mkv", "192.0.2.7", "9800"], "write 192.0.2.7:9800, not 192.0.2.7 9800"),
             (["film.mkv", "far:/srv/films"], "the receiver chooses where files go, with --dir; write far"),
+            (["-", "film.mkv"], "film.mkv is a file: the receiver comes last, and is missing"),
+            (["film.mkv", "far:~"], "the receiver chooses where files go, with --dir; write far"),
+            (["film.mkv", "far:../films"], "the receiver chooses where files go, with --dir; write far"),
             (["film.mkv", "far:~/films"], "the receiver chooses where files go, with --dir; write far"),
             (["film.mkv", "me@far"], "there is no user to log in as; write far"),
         ],
@@ -78,6 +81,12 @@ class TestSplitTarget:
         with pytest.raises(UsageError) as caught:
             split_target(items, "nettool tcp-send")
         assert message in str(caught.value)
+
+    def test_a_file_may_be_called_like_a_port(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "9800").touch()
+        monkeypatch.setattr("socket.getaddrinfo", no_such_host)
+        with pytest.raises(UsageError, match="9800 is a file: the receiver comes last"):
+            split_target(["film.mkv", "notes.txt", "9800"], "nettool tcp-send")
 
     def test_a_machine_may_be_called_like_a_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: ["an address"])

@@ -87,6 +87,45 @@ def test_a_count_never_goes_back(channel: AcknowledgingChannel) -> None:
         assert [now.size_bytes for now in reports.seen] == sorted(now.size_bytes for now in reports.seen)
 
 
+def test_what_the_receiver_had_has_arrived(channel: AcknowledgingChannel) -> None:
+    reports = Reports()
+    progress = progress_of(channel, reports)
+    with progress.reporting():
+        progress.on_file("a", 1000)
+        progress.on_kept(600)
+        reports.wait_for(lambda now: now.size_bytes == 600)
+        progress.on_content(400)
+        channel.acknowledged_bytes = 400
+        reports.wait_for(lambda now: now.size_bytes == 1000)
+
+
+def test_messages_that_were_acknowledged_are_no_content(channel: AcknowledgingChannel) -> None:
+    reports = Reports()
+    progress = progress_of(channel, reports)
+    channel.acknowledged_bytes = 5000
+    with progress.reporting():
+        progress.on_file("a", 1000)
+        progress.on_content(1000)
+        reports.wait_for(lambda now: now.is_idle)
+    assert {now.size_bytes for now in reports.seen} <= {0, 1000}
+
+
+def test_nothing_is_reported_twice() -> None:
+    reports = Reports()
+    asked = threading.Semaphore(0)
+
+    class Asked(AcknowledgingChannel):
+        @property
+        def acknowledged_bytes(self) -> int:  # type: ignore[override]
+            asked.release()
+            return 0
+
+    with progress_of(Asked(), reports).reporting():
+        for _ in range(3):
+            assert asked.acquire(timeout=PATIENCE_S)
+    assert len(reports.seen) == len(set(reports.seen))
+
+
 def test_holes_and_refused_files_are_no_part_of_the_total(channel: AcknowledgingChannel) -> None:
     reports = Reports()
     progress = progress_of(channel, reports, (3, 10_000))
@@ -107,6 +146,25 @@ def test_a_tree_is_counted_ahead(channel: AcknowledgingChannel) -> None:
         progress.count_ahead(lambda: entries)
         reports.wait_for(lambda now: now.total_files is not None)
     assert (reports.seen[-1].total_files, reports.seen[-1].total_bytes) == (5, 50)
+
+
+def test_a_tree_with_a_stream_has_no_total(channel: AcknowledgingChannel) -> None:
+    reports = Reports()
+    progress = progress_of(channel, reports)
+    has_ended = threading.Event()
+
+    def entries() -> Iterator[SourceEntry]:
+        try:
+            yield SourceEntry(file_entry(b"t/file", 1000))
+            yield SourceEntry(file_entry(b"t/stream", None))
+        finally:
+            has_ended.set()
+
+    with progress.reporting():
+        progress.count_ahead(entries)
+        assert has_ended.wait(PATIENCE_S)
+        progress.on_file("t/file", 1000)
+    assert reports.seen[-1].total_bytes is None
 
 
 def test_the_count_of_a_tree_ends_with_its_session(channel: AcknowledgingChannel) -> None:
