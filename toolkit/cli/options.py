@@ -92,6 +92,7 @@ Qlog = Annotated[
         panel=CONNECTION,
     ),
 ]
+Streams = Annotated[int, number("--streams", low=1, text="Number of parallel connections.", panel=CONNECTION)]
 ForgetPath = Annotated[
     bool,
     flag(
@@ -130,9 +131,6 @@ class SendArguments:
         str | None,
         option("--rate", metavar="RATE", text="Highest sending rate, for example 100Mbit or 12MB/s.", panel=CONNECTION),
     ] = None
-    streams: Annotated[
-        int, number("--streams", low=1, text="Number of parallel connections (TCP only).", panel=CONNECTION)
-    ] = 1
     connect_timeout: Annotated[
         str,
         option(

@@ -21,6 +21,7 @@ from toolkit.cli.options import (
     OffloadChoice,
     Qlog,
     SendArguments,
+    Streams,
     idle_timeout_s,
     positive_duration_s,
 )
@@ -74,7 +75,8 @@ def send(
       nettool send -r --update --exclude '*.tmp' photos/ host.example
       tar c src | nettool send --name src.tar - host.example
     """
-    return _send(EITHER, arguments, tree, access, tracing, plaintext, offload, remembers_paths=not forget_path)
+    own = TransportOptions(plaintext=plaintext, offload=offload, remembers_paths=not forget_path)
+    return _send(EITHER, arguments, tree, access, tracing, own)
 
 
 @command
@@ -84,6 +86,7 @@ def tcp_send(
     access: CredentialArguments,
     tracing: TraceArguments,
     plaintext: Plaintext = False,
+    streams: Streams = 1,
 ) -> int:
     """Send files over TCP to a machine that runs 'nettool recv'.
 
@@ -99,7 +102,7 @@ def tcp_send(
       tar c src | nettool tcp-send --name src.tar - host.example
       nettool tcp-send --trace-calls --simple notes.txt 127.0.0.1
     """
-    return _send("tcp", arguments, tree, access, tracing, plaintext)
+    return _send("tcp", arguments, tree, access, tracing, TransportOptions(plaintext=plaintext, streams=streams))
 
 
 @command
@@ -128,7 +131,8 @@ def udp_send(
       tar c src | nettool udp-send --name src.tar - host.example
       nettool udp-send --trace-calls --simple notes.txt 127.0.0.1
     """
-    return _send("udp", arguments, tree, access, tracing, plaintext, offload, qlog, remembers_paths=not forget_path)
+    own = TransportOptions(plaintext=plaintext, offload=offload, qlog=qlog, remembers_paths=not forget_path)
+    return _send("udp", arguments, tree, access, tracing, own)
 
 
 def _send(
@@ -137,23 +141,17 @@ def _send(
     tree: TreeArguments,
     access: CredentialArguments,
     tracing: TraceArguments,
-    plaintext: bool,
-    offload: OffloadChoice = OffloadChoice.AUTO,
-    qlog: str | None = None,
-    remembers_paths: bool = False,
+    own_options: TransportOptions,
 ) -> int:
-    """The exit code."""
-    transport_options = replace(
-        _transport_options(arguments),
-        offload=OffloadChoice.OFF if tracing.simple else offload,
-        qlog=qlog,
-        plaintext=plaintext,
-        remembers_paths=remembers_paths,
-    )
+    """The exit code.
+
+    own_options: what not every command has
+    """
+    transport_options = _transport_options(arguments, tracing, own_options)
     command_name = "send" if transport_name == EITHER else f"{transport_name}-send"
     sources, address = split_target(arguments.items, f"nettool {command_name}")
     send_options = _send_options(arguments, tree, address)
-    _check_files(sources, send_options, qlog)  # before asking the user
+    _check_files(sources, send_options, own_options.qlog)  # before asking the user
     raise_descriptor_limit()
     if tree.dry_run:
         return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
@@ -193,12 +191,13 @@ def _send(
     return _print_outcome(arguments, result, fields)
 
 
-def _transport_options(arguments: SendArguments) -> TransportOptions:
-    """What both transports have in common. Raises UsageError."""
-    return TransportOptions(
+def _transport_options(arguments: SendArguments, tracing: TraceArguments, own: TransportOptions) -> TransportOptions:
+    """Add what all commands have in common. Raises UsageError."""
+    return replace(
+        own,
+        offload=OffloadChoice.OFF if tracing.simple else own.offload,
         congestion_control=arguments.cc,
         rate_bps=parse_rate(arguments.rate) if arguments.rate else None,
-        streams=arguments.streams,
         connect_timeout_s=positive_duration_s("--connect-timeout", arguments.connect_timeout),
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
     )
