@@ -262,6 +262,7 @@ class TransportOptions:
     max_streams:        TCP, listen: the most connections that a session may have
     offload:            UDP: "auto" uses GSO and GRO if the system has them, "off" one datagram per system call
     connect_timeout_s:  how long to wait for a peer to accept the session
+    silence_timeout_s:  UDP, connect: how long to wait for a first sign of the peer; None for connect_timeout_s
     idle_timeout_s:     the silence after which the peer is considered lost, at most MAX_IDLE_TIMEOUT_S
     qlog:               UDP: the file to log each connection to, see docs/protocol.md; None for no log
     credential:         connect: what proves to the receiver that this sender may come in
@@ -282,6 +283,7 @@ class TransportOptions:
     max_streams: int = 16
     offload: str = "auto"
     connect_timeout_s: float = DEFAULT_CONNECT_TIMEOUT_S
+    silence_timeout_s: float | None = None
     idle_timeout_s: float = 30.0
     qlog: str | None = None
     credential: Credential = _NO_CREDENTIAL

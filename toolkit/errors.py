@@ -44,6 +44,10 @@ class UnreachableError(NettoolError):
     exit_code: ClassVar[int] = ExitCode.UNREACHABLE
 
 
+class IncompleteHandshakeError(UnreachableError):
+    """The peer answers, but no connection comes about."""
+
+
 class RefusedError(NettoolError):
     """The peer declines: its version differs, it rejects a name, or a file exists (exit code 3)."""
 

@@ -1,19 +1,21 @@
 """Connecting over UDP, and over TCP where UDP does not get through, as `nettool send` does.
 
 Some networks drop all UDP but DNS. A receiver listens for both on one port, so the other transport needs nothing new.
+Only silence leads to TCP. Whoever answers over UDP may be guessing the code, and has one guess: that of the handshake.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from toolkit.channel import Address, Channel, TransportOptions
-from toolkit.errors import UnreachableError, printable
+from toolkit.errors import IncompleteHandshakeError, UnreachableError, printable
 from toolkit.transports.registry import transport
 
 EITHER: Final = "udp or tcp"
 UDP_PATIENCE_S: Final = 5.0
-"""How long UDP may take to connect: a handshake with a code needs three round trips, of a second over a satellite."""
+"""How long to wait for a first answer over UDP; one over a satellite takes a second."""
 
 
 def connect(name: str, address: Address, options: TransportOptions, tell: Callable[[str], None]) -> tuple[str, Channel]:
@@ -25,13 +27,16 @@ def connect(name: str, address: Address, options: TransportOptions, tell: Callab
     """
     if name != EITHER:
         return name, transport(name).connect(address, options)
+    started_s = time.monotonic()
     patience_s = min(UDP_PATIENCE_S, options.connect_timeout_s / 2)
     try:
-        return "udp", transport("udp").connect(address, replace(options, connect_timeout_s=patience_s))
+        return "udp", transport("udp").connect(address, replace(options, silence_timeout_s=patience_s))
+    except IncompleteHandshakeError:
+        raise
     except UnreachableError:
-        tcp_options = replace(options, qlog=None, connect_timeout_s=options.connect_timeout_s - patience_s)
+        left_s = max(patience_s, options.connect_timeout_s - (time.monotonic() - started_s))
     try:
-        channel = transport("tcp").connect(address, tcp_options)
+        channel = transport("tcp").connect(address, replace(options, qlog=None, connect_timeout_s=left_s))
     except UnreachableError as error:
         raise UnreachableError(f"{error} (UDP was tried first)") from error
     tell(f"UDP does not reach {printable(str(address))}: sending over TCP")

@@ -6,7 +6,7 @@ import pytest
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.cli.udp_or_tcp import EITHER, connect
-from toolkit.errors import RefusedError, UnreachableError
+from toolkit.errors import IncompleteHandshakeError, NettoolError, RefusedError, UnreachableError
 
 HERE = Address("192.0.2.7", 9000)
 
@@ -46,13 +46,16 @@ def test_tcp_follows_where_udp_is_blocked_and_the_user_is_told(monkeypatch: pyte
     network = Network(monkeypatch, udp=UnreachableError("silence"), tcp="a channel")
     assert network.connect(EITHER, TransportOptions(connect_timeout_s=20)) == ("tcp", "a channel")
     assert network.told == ["UDP does not reach 192.0.2.7:9000: sending over TCP"]
-    assert (network.options["udp"].connect_timeout_s, network.options["tcp"].connect_timeout_s) == (5, 15)
+    assert (network.options["udp"].silence_timeout_s, network.options["udp"].connect_timeout_s) == (5, 20)
+    assert 5 <= network.options["tcp"].connect_timeout_s <= 20
 
 
-def test_a_receiver_that_declines_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Network(monkeypatch, udp=RefusedError("wrong code"))
-    with pytest.raises(RefusedError, match="wrong code"):
+@pytest.mark.parametrize("error", [RefusedError("wrong code"), IncompleteHandshakeError("a guess, then silence")])
+def test_whoever_answers_over_udp_gets_no_second_guess(error: NettoolError, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, udp=error, tcp="a channel")
+    with pytest.raises(type(error), match=str(error)):
         network.connect(EITHER)
+    assert "tcp" not in network.options
 
 
 def test_both_are_named_if_neither_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:

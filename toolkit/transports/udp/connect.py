@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import ProtocolError, UsageError
+from toolkit.errors import IncompleteHandshakeError, ProtocolError, UsageError, printable
 from toolkit.parameters import grease
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Transmit
@@ -51,15 +51,23 @@ class UdpTransport:
         _check_options(options)
         candidates = resolve(address, socket.SOCK_DGRAM)
         logs = LogFiles(options.qlog) if options.qlog is not None else None
+        attempts: list[UdpAttempt] = []
+        tokens = TokenCache()
+
+        def begin(candidate: SocketAddress) -> UdpAttempt:
+            attempts.append(UdpAttempt(candidate, options, tokens))
+            return attempts[-1]
+
         try:
-            deadline_s = time.monotonic() + options.connect_timeout_s
-            attempt = connect_first(candidates, partial(UdpAttempt, options=options, tokens=TokenCache()), deadline_s)
+            attempt = connect_first(candidates, begin, time.monotonic() + options.connect_timeout_s)
             try:
                 return _open_channel(attempt, options, logs)
             except BaseException:
                 attempt.close()
                 raise
         except OSError as error:
+            if any(attempt.has_heard for attempt in attempts):
+                raise _incomplete(address) from error
             raise connect_error(address, socket.SOCK_DGRAM, error) from error
         finally:
             if logs is not None:
@@ -82,8 +90,18 @@ def _check_options(options: TransportOptions) -> None:
         raise UsageError("congestion control 'rate' sends at a rate that you choose: add --rate, such as --rate 50Mbit")
 
 
+def _incomplete(address: Address) -> IncompleteHandshakeError:
+    peer = printable(str(address))
+    return IncompleteHandshakeError(
+        f"{peer} answers over UDP, but no connection came about; run the command again, or use `nettool tcp-send`"
+    )
+
+
 class UdpAttempt:
-    """A ConnectionAttempt: a socket that is connected to one address, and the handshake with it."""
+    """A ConnectionAttempt: a socket that is connected to one address, and the handshake with it.
+
+    has_heard: whether anything has come from there
+    """
 
     events = select.POLLIN
 
@@ -91,8 +109,11 @@ class UdpAttempt:
         """Raises OSError, and UsageError if `cryptography` has no ML-KEM."""
         family, name = candidate
         self.tokens = tokens if options.returns_tokens else None
-        self._has_heard = False
-        self._doubt_ns = time.monotonic_ns() + _DOUBT_NS
+        self.has_heard = False
+        now_ns = time.monotonic_ns()
+        self._doubt_ns = now_ns + _DOUBT_NS
+        silence_s = options.silence_timeout_s
+        self._silence_ends_ns = None if silence_s is None else now_ns + int(silence_s * 1e9)
         self.client_id = secrets.randbits(64)
         self.socket = DatagramSocket(socket.socket(family, socket.SOCK_DGRAM), options.offload)
         try:
@@ -122,7 +143,7 @@ class UdpAttempt:
         now_ns = time.monotonic_ns()
         try:
             for batch in self.socket.receive():
-                self._has_heard = True
+                self.has_heard = True
                 for start in range(0, len(batch.data), batch.segment_bytes):
                     with contextlib.suppress(ProtocolError):  # not from this address's server
                         self.handshake.handle_datagram_untrusted(
@@ -133,12 +154,14 @@ class UdpAttempt:
                 send_errors = self.socket.send_errors
                 self.socket.send_datagram(initial)
                 is_refused = self.socket.send_errors > send_errors
-                if is_refused or (not self._has_heard and now_ns >= self._doubt_ns):
+                if is_refused or (not self.has_heard and now_ns >= self._doubt_ns):
                     self._check_mtu()
         except PeerUnreachableError:
             if self.handshake.refusal is not None:  # the receiver has ended after it
                 raise self.handshake.refusal from None
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)) from None
+        if not self.has_heard and self._silence_ends_ns is not None and now_ns >= self._silence_ends_ns:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         return self.handshake.accepted is not None
 
     def _check_mtu(self) -> None:
