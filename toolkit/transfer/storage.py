@@ -82,14 +82,16 @@ class Storage:
             for index, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True))
             if entry.kind is EntryKind.FILE and outcome is ACCEPTED
         ]
-        sizes_bytes = [self._needed_bytes(entries[index]) for index in accepted]
+        claims = [self._claim(entries[index]) for index in accepted]
+        sizes_bytes = [needed_bytes(entries[index], claimed) for index, claimed in zip(accepted, claims, strict=True)]
         fits = self._space.promise(sizes_bytes, self._tree.free_bytes)
-        for index, size_bytes, does_fit in zip(accepted, sizes_bytes, fits, strict=True):
+        for index, claimed, size_bytes, does_fit in zip(accepted, claims, sizes_bytes, fits, strict=True):
             if does_fit:
                 self._uncreated_bytes += size_bytes
             else:
                 outcomes[index] = EntryOutcome(EntryStatus.REFUSED, "no space left on the receiver's disk")
-                self._leave(self._claimed.pop(entries[index].path, None))
+                if claimed is not None:
+                    self._leave(self._claimed.pop(entries[index].path))
                 budget.give_back(entries[index].size_bytes or 0)
         return outcomes
 
@@ -129,16 +131,16 @@ class Storage:
             )
             self._tree.plain_entries = 0
 
-    def _needed_bytes(self, entry: Entry) -> int:
-        """The space that an accepted file still needs; finds what an earlier session has left of it."""
+    def _claim(self, entry: Entry) -> UnfinishedFile | None:
+        """Find what an earlier session has left of an accepted file; of two entries of one name, the first gets it."""
         claimed = self._unfinished.claim(entry) if self._unfinished is not None else None
         if claimed is not None:
             self._claimed[entry.path] = claimed
-        return needed_bytes(entry, claimed)
+        return claimed
 
-    def _leave(self, claimed: UnfinishedFile | None) -> None:
+    def _leave(self, claimed: UnfinishedFile) -> None:
         """Leave to another session what was claimed for a file that will not be created."""
-        if claimed is not None and self._unfinished is not None:
+        if self._unfinished is not None:
             os.close(claimed.descriptor)
             self._unfinished.release()
 

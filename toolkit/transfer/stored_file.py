@@ -9,6 +9,7 @@ written, which keeps the file sparse.
 import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from toolkit.errors import ProtocolError
 from toolkit.transfer import preallocate
@@ -33,6 +34,9 @@ from toolkit.transfer.unfinished import (
 )
 
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
+GIVE_UP_PATIENCE_S = 0.5  # how long a newer session waits for a file that this one is just forcing to the disk
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StoredFile(IncomingFile):
@@ -47,7 +51,7 @@ class StoredFile(IncomingFile):
         "_components",
         "_durable",
         "_identity",
-        "_is_full",
+        "_is_left",
         "_is_locked",
         "_mode",
         "_next_chunk",
@@ -82,7 +86,7 @@ class StoredFile(IncomingFile):
         self._unfinished: UnfinishedFiles | None = None
         self._claimed: UnfinishedFile | None = None
         self._is_locked = False
-        self._is_full = False  # the disk
+        self._is_left = False  # to a later session, if it fails
         self._next_chunk = 0  # the first that was not compared
 
     def resume(self, unfinished: UnfinishedFiles, claimed: UnfinishedFile | None) -> None:
@@ -136,10 +140,14 @@ class StoredFile(IncomingFile):
             try:
                 self._temporary = name
                 descriptor = self._make(parent, flags)
-                self._is_locked = try_lock(descriptor)
+                try:
+                    self._is_locked = try_lock(descriptor)
+                except OSError:  # no locks here: nobody could go on with it
+                    with suppress(OSError):
+                        os.unlink(name, dir_fd=parent)
                 if self._is_locked:
                     return descriptor
-                os.close(descriptor)  # another session has found it at once, and got the lock
+                os.close(descriptor)  # if it exists, another session has found it at once, and got the lock
             except FileExistsError:  # another session is receiving the same file
                 pass
             finally:
@@ -237,13 +245,14 @@ class StoredFile(IncomingFile):
         except RefusedEntryError as error:
             return EntryOutcome(EntryStatus.REFUSED, str(error))
         except OSError as error:
+            self._is_left = self._is_left or error.errno in _FULL
             self.failure = storage_reason(error)
             return EntryOutcome(EntryStatus.FAILED, self.failure)
         finally:
-            self.discard(keep=self._is_full)
+            self.discard(keep=self._is_left)
 
     def _fail(self, error: OSError) -> None:
-        self._is_full = self._is_full or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        self._is_left = self._is_left or error.errno in _FULL
         super()._fail(error)
 
     def _hide(self) -> None:
@@ -258,12 +267,18 @@ class StoredFile(IncomingFile):
     def _give_up(self) -> None:
         """Leave the file to a newer session of the same sender; called from another thread.
 
-        Not while the channel may write to the descriptor by itself: the newer session then begins a file of its own.
+        Not while the channel may write to the descriptor by itself, nor if the disk keeps this session waiting: the
+        newer session then begins a file of its own.
         """
-        with self.lock:
+        if not self.lock.acquire(timeout=GIVE_UP_PATIENCE_S):
+            return
+        try:
             if not self._is_locked or self._pinned:
                 return
+            self._is_left = True  # by whichever thread discards it first
             self._fail(OSError(0, "another session of its sender goes on with it"))
+        finally:
+            self.lock.release()
         self.discard(keep=True)
 
     def _unlock(self) -> None:

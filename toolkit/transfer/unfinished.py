@@ -5,6 +5,7 @@ used chunk by chunk, and only after the sender's digest of the chunk was compare
 """
 
 import fcntl
+import heapq
 import os
 import stat
 import threading
@@ -82,24 +83,28 @@ class UnfinishedFiles:
             self._free += 1
 
     def _open(self, directory: tuple[bytes, ...], name: bytes, size_bytes: int) -> UnfinishedFile:
-        """Open and lock a file that another session may use, finish or remove meanwhile. Raises OSError."""
+        """Open and lock a file that another session may use, finish or remove meanwhile. Raises OSError.
+
+        The other session is asked to give the file up without the lock of the tree, as it may wait for this session's.
+        """
         with self._tree.directory(directory) as parent:
             descriptor = os.open(name, _FLAGS, dir_fd=parent)
-            try:
-                status = os.fstat(descriptor)
-                identity = file_key(status)
-                if not is_own(status) or not _take_over(identity, descriptor):
-                    raise FileExistsError
+        try:
+            status = os.fstat(descriptor)
+            identity = file_key(status)
+            if not is_own(status) or not _take_over(identity, descriptor):
+                raise FileExistsError
+            with self._tree.directory(directory) as parent:
                 if file_key(os.stat(name, dir_fd=parent, follow_symlinks=False)) != identity:
                     raise FileNotFoundError
-                if status.st_size > size_bytes:
-                    os.ftruncate(descriptor, size_bytes)
-                os.utime(descriptor)  # as if it were new: it is not stale while it is used (leftovers.py)
-                held = _held_chunks(descriptor, size_bytes)
-                return UnfinishedFile(name, descriptor, identity, held, status.st_blocks * 512)
-            except BaseException:
-                os.close(descriptor)
-                raise
+            if os.fstat(descriptor).st_size > size_bytes:
+                os.ftruncate(descriptor, size_bytes)
+            os.utime(descriptor)  # as if it were new: it is not stale while it is used (leftovers.py)
+            held = _held_chunks(descriptor, size_bytes)
+            return UnfinishedFile(name, descriptor, identity, held, os.fstat(descriptor).st_blocks * 512)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
 
 def is_own(status: os.stat_result) -> bool:
@@ -108,10 +113,13 @@ def is_own(status: os.stat_result) -> bool:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock a file until the descriptor is closed; whether nobody else has it, and the file system has locks."""
+    """Lock a file until the descriptor is closed; whether nobody else has it.
+
+    Raises OSError where the file system has no locks.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 
@@ -152,10 +160,10 @@ def let_go(identity: FileKey) -> None:
 def _held_chunks(descriptor: int, size_bytes: int) -> tuple[ChunkRange, ...]:
     """The chunks that were written, as the file system knows them: the largest ranges, if there are many."""
     stored_bytes = min(os.fstat(descriptor).st_size, size_bytes)
-    ranges = [
+    ranges = (
         whole_chunks(segment.offset, segment.length, size_bytes)
         for segment in segments_of(descriptor, stored_bytes)
         if not segment.is_hole
-    ]
-    largest = sorted((one for one in ranges if one.length), key=lambda one: -one.length)[:MAX_HELD_RANGES]
+    )
+    largest = heapq.nlargest(MAX_HELD_RANGES, (one for one in ranges if one.length), key=lambda one: one.length)
     return tuple(sorted(largest))

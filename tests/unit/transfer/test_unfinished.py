@@ -1,7 +1,10 @@
 """Unfinished files: what is kept, found again, compared, and left alone."""
 
+import errno
+import fcntl
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +16,11 @@ from toolkit.transfer import tree
 from toolkit.transfer.chunks import CHUNK_BYTES, ChunkRange, Chunks, chunk_digest
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.messages import EntryStatus
+from toolkit.transfer.names import resumable_partial_name
 from toolkit.transfer.storage import Storage
-from toolkit.transfer.unfinished import MAX_UNFINISHED_FILES
+from toolkit.transfer.stored_file import StoredFile
+from toolkit.transfer.tree import Tree, file_key
+from toolkit.transfer.unfinished import MAX_UNFINISHED_FILES, UnfinishedFiles, hold, let_go
 
 KEY = bytes(range(16))
 CONTENT = random.Random(1).randbytes(8 * CHUNK_BYTES + 5)
@@ -107,6 +113,89 @@ def test_a_newer_session_of_the_same_sender_takes_the_file_over(root: Path, open
     newer.write(0, 5 * CHUNK_BYTES, memoryview(CONTENT[5 * CHUNK_BYTES :]))
     assert commit(newer, 0, CONTENT).status is EntryStatus.OK
     assert (root / "film").read_bytes() == CONTENT
+
+
+class HastyFile(StoredFile):
+    """A file whose session commits it, as it has failed, before a newer session gets to discard it."""
+
+    __slots__ = ("is_committed",)
+
+    def discard(self, keep: bool = False) -> None:
+        if keep and not hasattr(self, "is_committed"):
+            self.is_committed = True
+            self.commit()
+        super().discard(keep)
+
+
+def test_a_session_that_loses_a_file_to_a_newer_one_does_not_remove_it(root: Path, opened: list[IncomingFiles]) -> None:
+    older, newer = IncomingFiles(Storage(root, False, False, file_type=HastyFile)), session_below(root, opened)
+    older.begin(KEY)
+    older.offer([ENTRY], XXH3)
+    older.write(0, 0, memoryview(CONTENT[: 5 * CHUNK_BYTES]))
+    newer.offer([ENTRY], XXH3)
+    assert newer.held(1) == {0: (ChunkRange(0, 5),)}
+    older.close(complete=False)
+
+
+def test_two_sessions_that_take_files_over_from_each_other_do_not_wait_for_each_other(root: Path) -> None:
+    """What one does to give a file up may need the lock of the directories of the other, which does the same."""
+    path = root / os.fsdecode(resumable_partial_name(KEY, ENTRY.path))
+    path.write_bytes(CONTENT)
+    directories = Tree(root, durable=False)
+    waits: list[bool] = []
+
+    def give_up() -> None:
+        other = threading.Thread(target=directories.free_bytes)
+        other.start()
+        other.join(1)
+        waits.append(other.is_alive())
+
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        identity = file_key(os.fstat(held.fileno()))
+        hold(identity, give_up)
+        assert UnfinishedFiles(directories, KEY).claim(ENTRY) is None
+        let_go(identity)
+    directories.close()
+    assert waits == [False]
+
+
+def test_where_files_cannot_be_locked_nothing_is_left(
+    root: Path, opened: list[IncomingFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    files = session_below(root, opened)
+    files.offer([ENTRY], XXH3)
+    files.write(0, 0, memoryview(CONTENT))
+    assert commit(files, 0, CONTENT).status is EntryStatus.OK
+    assert [path.name for path in root.iterdir()] == ["film"]
+
+
+def test_what_is_cut_off_because_the_file_is_shorter_now_is_not_counted_as_space(
+    root: Path, opened: list[IncomingFiles]
+) -> None:
+    leave(root, opened, chunks=8)
+    directories = Tree(root, durable=False)
+    claimed = UnfinishedFiles(directories, KEY).claim(file_entry(ENTRY.path, 5 * CHUNK_BYTES))
+    directories.close()
+    assert claimed is not None
+    os.close(claimed.descriptor)
+    assert claimed.allocated_bytes <= 5 * CHUNK_BYTES
+
+
+def test_two_entries_of_one_name_do_not_confuse_the_space_that_was_promised(
+    root: Path, opened: list[IncomingFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second finds no room, and what was found of the first stays the first's."""
+    leave(root, opened)
+    monkeypatch.setattr(Tree, "free_bytes", lambda _: 3 * CHUNK_BYTES)
+    files = session_below(root, opened)
+    first, second = files.offer([ENTRY, ENTRY], XXH3)
+    assert (first.status, second.status) == (EntryStatus.OK, EntryStatus.REFUSED)
+    assert files.held(2) == {0: (ChunkRange(0, 6),)}
 
 
 def test_a_file_that_a_channel_may_write_to_is_not_taken_over(
