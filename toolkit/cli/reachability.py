@@ -43,7 +43,7 @@ def addresses_here(bind: str) -> list[str]:
         ipaddress.ip_address(one.address)
         for addresses in psutil.net_if_addrs().values()
         for one in addresses
-        if one.family in families and "%" not in one.address
+        if one.family in families
     ]
     usable = [str(ip) for ip in sorted(found, key=lambda ip: ip.version) if not (ip.is_loopback or ip.is_link_local)]
     first = outgoing_address(bind)

@@ -11,6 +11,7 @@ from toolkit.cli.reachability import addresses_here, listening_lines, reachable_
 INTERFACES = {
     "lo": [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")],
     "eth0": [(socket.AF_INET6, "2001:db8::7"), (socket.AF_INET6, "fe80::7%eth0"), (socket.AF_INET, "192.0.2.7")],
+    "usb0": [(socket.AF_INET, "169.254.3.7")],
     "wlan0": [(socket.AF_INET, "198.51.100.7"), (-1, "02:00:00:00:00:07")],
 }
 
