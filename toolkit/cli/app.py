@@ -28,6 +28,7 @@ COMMANDS = {
     "talk": ("toolkit.cli.talk:talk", "Exchange lines of text with another person or program."),
     "echo": ("toolkit.cli.echo:echo", "Send back whatever arrives, for 'nettool ping'."),
     "ping": ("toolkit.cli.ping:ping", "Measure the round trip to a machine that runs 'nettool echo'."),
+    "doctor": ("toolkit.cli.doctor:doctor", "Examine what this machine can do, and what mends it."),
     "trace": ("toolkit.cli.trace:trace", "Show the system calls of a transfer, both ends side by side."),
     "keygen": ("toolkit.cli.keygen:keygen", "Make a key file for two machines to share."),
     "clean": ("toolkit.cli.clean:clean", "Remove unfinished files that a killed receiver left."),
@@ -156,5 +157,5 @@ def nettool(
       nettool bench loopback                    compare the two on this machine
 
     Exit codes: 0 success, 2 wrong usage, 3 refused or unreachable, 4 transfer failed, 5 verification failed,
-    130 interrupted.
+    7 incomplete tree, 130 interrupted.
     """

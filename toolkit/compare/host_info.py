@@ -65,7 +65,7 @@ def host_info() -> HostInfo:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         load_1min=round(os.getloadavg()[0], 2),
         governors=_governors(),
-        sysctl={name: value for name in _SYSCTLS if (value := _sysctl(name)) is not None},
+        sysctl={name: value for name in _SYSCTLS if (value := sysctl(name)) is not None},
     )
 
 
@@ -88,7 +88,7 @@ def offers_tcp_control(name: str, is_root: bool = False) -> bool:
 
 def tcp_controls(is_root: bool = False) -> list[str]:
     """The TCP congestion controls that this process may choose now; see `offers_tcp_control`."""
-    names = (_sysctl("net.ipv4.tcp_available_congestion_control") or "").split()
+    names = (sysctl("net.ipv4.tcp_available_congestion_control") or "").split()
     return sorted(name for name in names if offers_tcp_control(name, is_root))
 
 
@@ -111,7 +111,8 @@ def _governors() -> list[str]:
     return sorted({text for file in files if (text := _read(str(file)).strip())})
 
 
-def _sysctl(name: str) -> str | None:
+def sysctl(name: str) -> str | None:
+    """A setting of the kernel, its words separated by one space; None if this kernel has none of this name."""
     text = _read("/proc/sys/" + name.replace(".", "/"))
     return " ".join(text.split()) or None
 

@@ -55,12 +55,15 @@ class EchoProbe:
         """Requests without a reply that were sent before one that has a reply; later ones may still get theirs."""
         return sum(sent_ns < self._last_answered_ns for sent_ns in self._sent_ns.values())
 
-    def send(self) -> None:
-        """Send one request. A request that the kernel refuses (no buffer, no route) does not count."""
+    def send(self, packet_bytes: int = ECHO_PACKET_BYTES) -> None:
+        """Send one request, as an IP packet of this size.
+
+        A request that the kernel refuses (no buffer, no route, too large for the interface) does not count.
+        """
         sequence = self.sent & 0xFFFF
         self._sent_ns[sequence] = time.time_ns()
         try:
-            self._sock.sendto(encode_echo_request(self._identifier, sequence), (self._address, 0))
+            self._sock.sendto(encode_echo_request(self._identifier, sequence, packet_bytes), (self._address, 0))
             self.sent += 1
         except OSError:
             del self._sent_ns[sequence]
@@ -102,8 +105,8 @@ def echo_sequence(packet: bytes) -> int | None:
     return int(sequence) if kind in (_REQUEST, _REPLY) else None
 
 
-def encode_echo_request(identifier: int, sequence: int) -> bytes:
-    """An echo request whose payload of zeros fills an IP packet of `ECHO_PACKET_BYTES`."""
-    payload = bytes(ECHO_PACKET_BYTES - _IP_ICMP_HEADER_BYTES)
+def encode_echo_request(identifier: int, sequence: int, packet_bytes: int = ECHO_PACKET_BYTES) -> bytes:
+    """An echo request whose payload of zeros fills an IP packet of this size."""
+    payload = bytes(packet_bytes - _IP_ICMP_HEADER_BYTES)
     checksum = 0xFFFF - ones_complement_sum(_HEADER.pack(_REQUEST, 0, 0, identifier, sequence) + payload)
     return _HEADER.pack(_REQUEST, 0, checksum, identifier, sequence) + payload
