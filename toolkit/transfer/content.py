@@ -25,6 +25,11 @@ MAX_SLICE_BYTES = 1 << 24
 SHORT_SLICE_NS = 50_000_000  # a slice that takes less time doubles the slice size
 LONG_SLICE_NS = 200_000_000  # a slice that takes more time halves it
 BATCH_BYTES = 1 << 20  # after so much content, messages are handled
+MAX_ASKED = 8
+"""How many CHUNKS may be unanswered: 128 MiB of a file.
+
+The receiver cannot hash what is behind a chunk that it lacks, and reads it a second time.
+"""
 _PRUNE_FILES = 64
 
 
@@ -100,7 +105,8 @@ class ContentSender:
                 offset += length
                 if self.unpolled_bytes >= BATCH_BYTES:
                     self._poll()
-        if not self._send_differing(group, index, source):
+        self._send_differing(group, index, source)
+        if group.is_unwanted(index):
             source.close()
             return None
         return FileDigest(file_id, source.size_bytes, source.finish())
@@ -115,6 +121,9 @@ class ContentSender:
         if resumption is not None and held is not None:
             start, held_bytes = resumption.bytes_of(held)
             if start == offset:
+                self._send_differing(group, index, source, MAX_ASKED - 1)
+                if group.is_unwanted(index):
+                    return 0
                 digests = self._endpoint.run_alive(partial(source.chunk_digests, held))
                 resumption.ask(held)
                 self._endpoint.send(Chunks(file_id, held.first, digests))
@@ -125,20 +134,25 @@ class ContentSender:
         self._send_extent(Extent(file_id, offset, length), source)
         return length
 
-    def _send_differing(self, group: OfferedGroup, index: int, source: FileSource) -> bool:
-        """Send the chunks that the receiver holds and that differ; False if it does not want the file any more."""
+    def _send_differing(self, group: OfferedGroup, index: int, source: FileSource, most_asked: int = 0) -> None:
+        """Send the chunks that the receiver holds and that differ, until at most `most_asked` messages are unanswered.
+
+        Returns at once if the receiver does not want the file any more.
+        """
         resumption = group.resumptions.get(index)
-        while resumption is not None and not (resumption.is_answered and not resumption.differing):
-            if group.is_unwanted(index):
-                return False
-            if not resumption.differing:
+        while resumption is not None and not group.is_unwanted(index):
+            if resumption.differing:
+                offset, length = resumption.differing.popleft()
+                self._progress.on_kept(-length)
+                source.retain()
+                self._send_extent(Extent(group.first_id + index, offset, length), source)
+                self.unpolled_bytes += length
+                if self.unpolled_bytes >= BATCH_BYTES:
+                    self._poll()
+            elif resumption.unanswered > most_asked:
                 self._wait(None)
-                continue
-            offset, length = resumption.differing.pop()
-            self._progress.on_kept(-length)
-            source.retain()
-            self._send_extent(Extent(group.first_id + index, offset, length), source)
-        return True
+            else:
+                return
 
     def send_stream(self, group: OfferedGroup, index: int) -> FileDigest | None:
         """Hand a stream to the channel; its digest, None if it does not arrive, as `send_file`."""

@@ -32,9 +32,10 @@ class SessionLimits:
     max_files:       files and directories offered. Each takes an inode, and a file system has few: 1,000,000 is one
                      large source tree after another, and a sixty-fifth of the inodes of 1 TiB of ext4.
     max_seconds:     duration. A week suffices for 10 TB at 130 Mbit/s, and then a slot is free again in any case.
-    stall_seconds:   how long a session may last without progress: MIN_PROGRESS_BYTES of content, an offer, a hole, or a
-                     finished file. Only time that the receiver spends waiting for the peer counts. Ten minutes is
-                     longer than a sender takes to list a large directory, or a path to come back.
+    stall_seconds:   how long a session may last without progress: MIN_PROGRESS_BYTES of content, an offer, a hole,
+                     digests of chunks, or a finished file. Only time that the receiver spends waiting for the peer
+                     counts. Ten minutes is longer than a sender takes to list a large directory, or a path to come
+                     back.
     """
 
     max_bytes: int | None = None
@@ -105,7 +106,7 @@ class SessionWatch:
     def check(self, has_begun: bool, received_bytes: int, steps: int) -> None:
         """Compare with what has been received and done so far. Raises LimitError.
 
-        steps: counts offers, holes and finished files
+        steps: counts offers, holes, comparisons and finished files
         """
         if not has_begun and self._waited_s >= FIRST_MESSAGE_S:
             raise LimitError(f"the sender connected and sent nothing for {format_seconds(FIRST_MESSAGE_S)}")

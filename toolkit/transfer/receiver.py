@@ -116,7 +116,7 @@ class ReceiveSession:
         self._limits = limits
         self._watch = SessionWatch(limits)
         self._has_directories = False  # in its offers
-        self._steps = 0  # offers, holes, and files with an outcome
+        self._steps = 0  # offers, holes, comparisons, and files with an outcome
         self._progress = progress
         self._algorithm: Algorithm = ALGORITHMS[0]  # until BEGIN arrives
         self._comparison: Comparison | None = None
@@ -224,6 +224,7 @@ class ReceiveSession:
             kept = self._endpoint.run_alive(lambda: files.compare(message))
             if kept is not None:
                 self._endpoint.send(kept)
+                self._steps += 1
         elif isinstance(message, Hole):
             files.write_hole(message)
             self._steps += 1

@@ -1,9 +1,10 @@
 """Which chunks of a file the receiver holds, at the sender: which ones to ask about, and which ones to send.
 
 The sender goes through a file in order. Chunks that the receiver holds are hashed and not sent; what lies between them
-is sent. When the receiver has answered, the chunks that differ are sent too.
+is sent, and so are the chunks that differ, soon after the receiver has said so.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,14 +29,14 @@ class Resumption:
     def __init__(self, held: Sequence[ChunkRange], size_bytes: int) -> None:
         self._held = held
         self._size_bytes = size_bytes
-        self._asked: list[ChunkRange] = []  # and not answered, in order
+        self._asked: deque[ChunkRange] = deque()  # and not answered, in order
         self.kept_bytes = 0
-        self.differing: list[ByteRange] = []
+        self.differing: deque[ByteRange] = deque()
 
     @property
-    def is_answered(self) -> bool:
-        """Whether the receiver has answered everything."""
-        return not self._asked
+    def unanswered(self) -> int:
+        """How many messages the receiver has not answered."""
+        return len(self._asked)
 
     def next_held(self, offset: int, end: int) -> ChunkRange | None:
         """The first chunks that lie whole in a range of bytes and that the receiver holds, for one message."""
@@ -52,7 +53,7 @@ class Resumption:
 
     def on_kept(self, message: Kept) -> None:
         """Take the answer about the chunks that were asked about first. Raises ProtocolError."""
-        if not self._asked or self._asked.pop(0) != (message.first, len(message.are_same)):
+        if not self._asked or self._asked.popleft() != (message.first, len(message.are_same)):
             raise ProtocolError("the receiver sent a KEPT that answers no CHUNKS")
         for number, is_same in enumerate(message.are_same, message.first):
             offset, length = self.bytes_of(ChunkRange(number, 1))

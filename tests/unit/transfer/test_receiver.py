@@ -13,6 +13,7 @@ from tests.support.sessions import Ends, ObservedChannel, directory_entry, file_
 from toolkit.channel import Extent
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, TransferError, VerificationError
 from toolkit.transfer import SendOptions, SessionLimits, receive, send
+from toolkit.transfer.chunks import CHUNK_BYTES, RESUME_KEY_PARAMETER, Chunks
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.limits import MIN_PROGRESS_BYTES, LimitError
 from toolkit.transfer.manifest import MAX_HOLE_BYTES, MAX_OPEN_GROUPS
@@ -35,6 +36,7 @@ from toolkit.transfer.messages import (
     Withdraw,
     decode_untrusted,
 )
+from toolkit.transfer.names import resumable_partial_name
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.stored_file import QUICK_COMMIT_BYTES
 
@@ -153,6 +155,22 @@ def test_a_byte_now_and_then_is_no_progress(ends: Ends, root: Path) -> None:
     with pytest.raises(LimitError, match="no progress"):
         received.outcome()
     assert not list(root.iterdir())
+
+
+def test_comparing_what_an_earlier_session_has_left_is_progress_though_all_of_it_differs(
+    ends: Ends, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr("toolkit.transfer.receiver.PROGRESS_INTERVAL_NS", 0)
+    monkeypatch.setattr("toolkit.transfer.receiver.SessionWatch.check", lambda *fields: steps.append(fields[-1]))
+    (root / os.fsdecode(resumable_partial_name(bytes(16), b"a"))).write_bytes(bytes(4 * CHUNK_BYTES))
+    offer = Offer(0, (file_entry(b"a", 4 * CHUNK_BYTES),))
+    differing = [Chunks(0, first, (bytes(16),)) for first in range(4)]
+    for message in (Begin(parameters={RESUME_KEY_PARAMETER: bytes(16)}), offer, *differing, End(2)):
+        ends[0].send_message(message.encode())
+    with pytest.raises(ProtocolError):
+        receive(ends[1], root)
+    assert steps == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("is_announced", [True, False])

@@ -15,6 +15,7 @@ from tests.support.sessions import Ends, ObservedChannel, RecordingChannel
 from toolkit.channel import Address
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UsageError, printable
 from toolkit.transfer import SendOptions, TransferResult, receive, send
+from toolkit.transfer.chunks import CHUNK_BYTES
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.messages import (
     Accept,
@@ -31,6 +32,7 @@ from toolkit.transfer.messages import (
     Result,
     decode_untrusted,
 )
+from toolkit.transfer.names import resumable_partial_name
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import SourceEntry, scan
 
@@ -81,6 +83,24 @@ def test_a_group_is_offered_before_the_content_of_the_group_before_it(
     third_offer = [index for index, call in enumerate(calls) if call == "OFFER"][2]
     assert third_offer < calls.index("1 bytes of 4")
     assert len(list((root / "tree").iterdir())) == 10
+
+
+def test_a_chunk_that_differs_is_sent_before_much_behind_it_is_compared(
+    ends: Ends, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver hashes in order: what it has compared behind a chunk that it lacks, it reads a second time."""
+    monkeypatch.setattr("toolkit.transfer.content.MAX_ASKED", 1)
+    monkeypatch.setattr("toolkit.transfer.resumption.MAX_MESSAGE_CHUNKS", 1)
+    key, content = bytes(16), os.urandom(4 * CHUNK_BYTES)
+    (tmp_path / "film").write_bytes(content)
+    (root / os.fsdecode(resumable_partial_name(key, b"film"))).write_bytes(bytes(CHUNK_BYTES) + content[CHUNK_BYTES:])
+    recorder = RecordingChannel(ends[0])
+    received = Background(lambda: receive(ends[1], root))
+    send(recorder, [tmp_path / "film"], SendOptions(resume_key=key, is_reconnected=True))
+    received.outcome()
+    calls = [call for call in recorder.calls if call not in ("wait", "ALIVE")]
+    assert calls[2:] == ["CHUNKS", f"{CHUNK_BYTES} bytes of 0", "CHUNKS", "CHUNKS", "CHUNKS", "DIGESTS", "END"]
+    assert (root / "film").read_bytes() == content
 
 
 def test_usage_errors_come_before_anything_is_sent(ends: Ends, tmp_path: Path) -> None:
