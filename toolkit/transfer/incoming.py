@@ -10,7 +10,8 @@ refused is dropped.
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 from toolkit.errors import ProtocolError
@@ -194,11 +195,29 @@ class IncomingFiles:
         return outcome
 
     def commit_all(self, file_ids: Sequence[int]) -> list[EntryOutcome]:
-        """Commit several files at the same time: what each forces to the disk then shares the disk's own commits."""
-        if len(file_ids) == 1:
-            return [self.commit(file_ids[0])]
-        with ThreadPoolExecutor(min(len(file_ids), COMMIT_THREADS), "commit") as pool:
-            return list(pool.map(self.commit, file_ids))
+        """Commit several files at the same time: what each forces to the disk then shares the disk's own commits.
+
+        With as many threads as the system has left, and at least with this one.
+        """
+        waiting, outcomes = deque(file_ids), dict[int, EntryOutcome]()
+
+        def commit_waiting() -> None:
+            while True:
+                try:
+                    file_id = waiting.popleft()
+                except IndexError:
+                    return
+                outcomes[file_id] = self.commit(file_id)
+
+        others: list[Future[None]] = []
+        with ThreadPoolExecutor(COMMIT_THREADS, "commit") as pool:
+            with suppress(RuntimeError):  # no thread is left
+                for _ in range(min(len(file_ids), COMMIT_THREADS) - 1):
+                    others.append(pool.submit(commit_waiting))
+            commit_waiting()
+        for other in others:
+            other.result()
+        return [outcomes[file_id] for file_id in file_ids]
 
     def close(self, complete: bool) -> None:
         """End the session: give up every file that is not committed, and leave it to a later session. Idempotent."""

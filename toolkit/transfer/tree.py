@@ -232,7 +232,9 @@ class Tree:
 
     def apply_attributes(self, descriptor: int, mode: int, mtime_ns: int) -> None:
         """See modes.py; counts in `plain_entries` where they could not be set."""
-        self.plain_entries += not apply_attributes(descriptor, mode, mtime_ns)
+        if not apply_attributes(descriptor, mode, mtime_ns):
+            with self._lock:
+                self.plain_entries += 1
 
     def finish(self, complete: bool) -> None:
         """Set mode and time of the directories made; unless `complete`, remove those that are empty.

@@ -569,6 +569,20 @@ def test_more_files_in_progress_than_descriptors(
     assert {path.read_bytes() for path in root.iterdir()} == {b"xy"}
 
 
+def test_files_are_committed_where_no_thread_is_left_to_share_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    files = IncomingFiles(Storage(root, overwrite=False, durable=True))
+    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    for file_id in range(2):
+        files.write(file_id, 0, memoryview(b"hello"))
+        files.expect(FileDigest(file_id, 5, xxh3(b"hello")))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert [outcome.status for outcome in files.commit_all([0, 1])] == [EntryStatus.OK, EntryStatus.OK]
+    files.close(complete=True)
+
+
 def test_files_that_are_committed_together_are_forced_to_the_disk_together(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
