@@ -5,6 +5,7 @@ holds `LazyCommand`s, which know only the text that the list of commands shows, 
 command is used.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ COMMANDS = {
     "echo": ("toolkit.cli.echo:echo", "Send back whatever arrives, for 'nettool ping'."),
     "ping": ("toolkit.cli.ping:ping", "Measure the round trip to a machine that runs 'nettool echo'."),
     "doctor": ("toolkit.cli.doctor:doctor", "Examine what this machine can do, and what mends it."),
+    "completion": ("toolkit.cli.completion:completion", "Print what makes a shell complete commands and options."),
     "trace": ("toolkit.cli.trace:trace", "Show the system calls of a transfer, both ends side by side."),
     "keygen": ("toolkit.cli.keygen:keygen", "Make a key file for two machines to share."),
     "clean": ("toolkit.cli.clean:clean", "Remove unfinished files that a killed receiver left."),
@@ -57,6 +59,9 @@ GROUPS = {
       nettool bench link --rate 100Mbit --rtt 40ms --loss 0%,1%
     """
 }
+PROGRAM = "nettool"
+COMPLETION_VARIABLE = "_NETTOOL_COMPLETE"
+"""A shell sets it to ask what may follow, instead of running the command; typer answers."""
 _SHORT_HELP = {"bench": "Compare TCP and UDP, and print verdicts and tables."}
 _CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
@@ -75,11 +80,20 @@ class LazyCommand(TyperCommand):
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name, and return its exit code. Raises NettoolError."""
+    if COMPLETION_VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # only a shell that asks needs it
+
+        completion_init()
     try:
-        result = _root()(list(arguments) or ["--help"], prog_name="nettool", standalone_mode=False)
+        result = _root()(
+            list(arguments) or ["--help"],
+            prog_name=PROGRAM,
+            complete_var=COMPLETION_VARIABLE,
+            standalone_mode=False,
+        )
     except typer.Abort:
         raise KeyboardInterrupt from None
-    except SystemExit:  # how typer ends after a broken pipe; only a help text can meet one
+    except SystemExit:  # how typer ends after a completion, or a broken pipe; only a help text can meet one
         return ExitCode.OK
     except OSError as error:  # of a help text: a command reports its own as NettoolErrors
         raise stdout_error(error) from None
@@ -102,7 +116,7 @@ def _usage_error(error: Exception) -> UsageError | None:
 
 
 def _root() -> TyperGroup:
-    root = _group("nettool", nettool, nettool.__doc__)
+    root = _group(PROGRAM, nettool, nettool.__doc__)
     groups = {"": root}
     for path, (target, help_line) in COMMANDS.items():
         group, _, name = path.rpartition(" ")
