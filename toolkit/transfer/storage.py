@@ -6,6 +6,7 @@ What becomes of each file is in stored_file.py.
 import logging
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -59,7 +60,7 @@ class Storage:
         self._umask = process_umask()
         self._space = promised_space(self._tree.device)
         self._uncreated_bytes = 0  # of accepted files
-        self._compared: set[int] = set()  # existing files whose content was read
+        self._compared = Counter[int]()  # existing files whose content was read, and how often
         self._unfinished: UnfinishedFiles | None = None
         self._claimed: dict[bytes, UnfinishedFile] = {}  # of accepted files that are not created yet
 
@@ -170,13 +171,14 @@ class Storage:
     def _is_unchanged(self, index: int, entry: Entry, status: os.stat_result, known_files: KnownFiles) -> bool:
         """Whether a file that exists is the offered one. Raises RefusedEntryError if it cannot be compared.
 
-        A session has each file read once only: one byte of an offer could otherwise cost the reading of gigabytes.
+        A session has each file read once for each of its names: one byte of an offer could otherwise cost the reading
+        of gigabytes, and a session could test many guesses of the content.
         """
         if known_files.reads_content:
             key = inode_key(status)
-            if key in self._compared:
+            if self._compared[key] >= status.st_nlink:
                 raise RefusedEntryError(SAME_FILE)
-            self._compared.add(key)
+            self._compared[key] += 1
         try:
             open_file = partial(self._tree.open_file, tuple(entry.path.split(b"/")))
             return known_files.has(index, entry, status, open_file)

@@ -125,11 +125,12 @@ def test_offers_and_comparisons_of_a_hostile_sender_are_protocol_errors() -> Non
     assert comparison_untrusted(b"\x01") is Comparison.DIGEST
 
 
-def test_a_session_has_a_file_read_only_once(root: Path) -> None:
+def test_a_session_has_a_file_read_only_once_for_each_of_its_names(root: Path) -> None:
     (root / "a").write_bytes(b"hello")
+    os.link(root / "a", root / "b")
     storage = Storage(root, overwrite=True, durable=False)
-    entry = file_entry(b"a")
-    known = KnownFiles(Comparison.DIGEST, XXH3, [xxh3(b"hello")] * 3)
-    outcomes = storage.accept([entry] * 3, ByteBudget(None), known)
-    assert [outcome.status for outcome in outcomes] == [EntryStatus.UNCHANGED, EntryStatus.REFUSED, EntryStatus.REFUSED]
+    entries = [file_entry(name) for name in (b"a", b"b", b"a", b"b")]
+    known = KnownFiles(Comparison.DIGEST, XXH3, [xxh3(b"hello")] * 4)
+    outcomes = storage.accept(entries, ByteBudget(None), known)
+    assert [outcome.status for outcome in outcomes] == [EntryStatus.UNCHANGED] * 2 + [EntryStatus.REFUSED] * 2
     storage.close(complete=True)
