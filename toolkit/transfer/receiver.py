@@ -211,7 +211,7 @@ class ReceiveSession:
             files.received_bytes,
             total_files,
             content_bytes,
-            file.received_bytes,
+            file.arrived_bytes,
             None if file.entry.size_bytes is None else file.entry.content_bytes,
         )
 

@@ -9,7 +9,7 @@ A tree is scanned a second time, ahead of the session, to know its totals. The s
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from toolkit.channel import Channel
@@ -81,7 +81,8 @@ class SendProgress:
     def count_ahead(self, entries: Callable[[], Iterable[SourceEntry]]) -> None:
         """Count all entries in the background, unless the totals are known or nobody wants them."""
         if self._report is not None and not self._has_sizes:
-            threading.Thread(target=self._count, args=(entries,), name="scan ahead", daemon=True).start()
+            with suppress(RuntimeError):  # no thread is left
+                threading.Thread(target=self._count, args=(entries,), name="scan ahead", daemon=True).start()
 
     def _count(self, entries: Callable[[], Iterable[SourceEntry]]) -> None:
         files = size_bytes = 0
@@ -100,19 +101,16 @@ class SendProgress:
             yield
             return
         reporter = threading.Thread(target=self._run, args=(self._report,), name="progress", daemon=True)
-        reporter.start()
+        with suppress(RuntimeError):  # no thread is left: there is one report, at the end
+            reporter.start()
         try:
             yield
-        except BaseException:
-            self._end(reporter)
-            raise
-        self._end(reporter)
+        finally:
+            self._is_over.set()
+            if reporter.ident is not None:
+                reporter.join()
         self._arrived_bytes = self._handed_bytes
         self._tell(self._report)
-
-    def _end(self, reporter: threading.Thread) -> None:
-        self._is_over.set()
-        reporter.join()
 
     def _run(self, report: ProgressCallback) -> None:
         while not self._is_over.wait(REPORT_INTERVAL_S):

@@ -12,7 +12,7 @@ from tests.support.content import BytesSource
 from tests.support.sessions import Ends, ObservedChannel, directory_entry, file_entry, messages_until_close, xxh3
 from toolkit.channel import Extent
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, TransferError, VerificationError
-from toolkit.transfer import SendOptions, SessionLimits, receive, send
+from toolkit.transfer import Progress, SendOptions, SessionLimits, receive, send
 from toolkit.transfer.chunks import CHUNK_BYTES, RESUME_KEY_PARAMETER, Chunks
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.limits import MIN_PROGRESS_BYTES, LimitError
@@ -171,6 +171,21 @@ def test_comparing_what_an_earlier_session_has_left_is_progress_though_all_of_it
     with pytest.raises(ProtocolError):
         receive(ends[1], root)
     assert steps == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_an_earlier_session_has_left_counts_as_arrived_in_the_progress_of_its_file(
+    ends: Ends, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.transfer.receiver.PROGRESS_INTERVAL_NS", 0)
+    content = os.urandom(4 * CHUNK_BYTES)
+    (tmp_path / "film").write_bytes(content)
+    (root / os.fsdecode(resumable_partial_name(bytes(16), b"film"))).write_bytes(content[: 2 * CHUNK_BYTES])
+    seen: list[Progress] = []
+    received = Background(lambda: receive(ends[1], root, progress=seen.append))
+    send(ends[0], [tmp_path / "film"], SendOptions(resume_key=bytes(16), is_reconnected=True))
+    received.outcome()
+    assert all(now.file_bytes == now.size_bytes for now in seen if now.file_total_bytes is not None)
+    assert max(now.size_bytes for now in seen) == len(content)
 
 
 @pytest.mark.parametrize("is_announced", [True, False])

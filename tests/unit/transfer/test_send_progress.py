@@ -196,3 +196,19 @@ def test_a_session_reports_its_last_byte(ends: Ends, tmp_path: Path, root: Path)
     send(ends[0], [tmp_path / "tree"], SendOptions(recursive=True), reports)
     receiver.join()
     assert (reports.seen[-1].files, reports.seen[-1].size_bytes, reports.seen[-1].is_idle) == (2, 2000, True)
+
+
+def test_where_no_thread_is_left_there_is_one_report_at_the_end(
+    channel: AcknowledgingChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reports = Reports()
+    progress = progress_of(channel, reports)
+    with progress.reporting():
+        progress.count_ahead(list)
+        progress.on_file("film", 10)
+        progress.on_content(10)
+    assert [(now.files, now.size_bytes) for now in reports.seen] == [(1, 10)]
