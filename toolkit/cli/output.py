@@ -23,11 +23,12 @@ _USUAL_COLUMNS = 80
 
 def print_status(line: str) -> None:
     """Write one line for the user to stderr and flush it. If stderr cannot be written, the line is lost silently."""
+    _write_status("\n".join(_broken(each) for each in line.split("\n")) if stderr_is_terminal() else line)
+
+
+def _write_status(text: str) -> None:
     if sys.stderr is None:  # the parent closed it; print() would fall back to stdout
         return
-    text = line
-    if stderr_is_terminal():
-        text = "\n".join(_broken(each) for each in line.split("\n"))
     try:
         sys.stderr.write(text + "\n")  # one write, because sessions print from their own threads
         sys.stderr.flush()
@@ -65,8 +66,8 @@ def print_warning(line: str) -> None:
 
     console = Console(file=sys.stderr, highlight=False)
     with console.capture() as capture:
-        console.print(line, style="bold red", markup=False, soft_wrap=True, end="")
-    print_status(capture.get())
+        console.print(_broken(line), style="bold red", markup=False, soft_wrap=True, end="")
+    _write_status(capture.get())
 
 
 def print_result(text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cli.output import print_result, print_status
+from toolkit.cli.output import print_result, print_status, print_warning
 from toolkit.errors import TransferError
 
 
@@ -67,6 +67,21 @@ def test_at_a_terminal_a_sentence_breaks_between_words_and_a_command_not_at_all(
         "  longer than the terminal",
         "  nettool tcp-send a-long-name.mkv host.example",
     ]
+
+
+@pytest.mark.parametrize("environment", [{"TERM": "xterm-256color"}, {"NO_COLOR": "1"}])
+def test_a_warning_breaks_where_its_words_end_whatever_its_colour(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in {"COLUMNS": "30", **environment}.items():
+        monkeypatch.setenv(name, value)
+    print_warning("warning: thirty columns' worth")
+    shown = screen.getvalue()
+    assert "warning: thirty columns' worth" in shown
+    assert ("\x1b[1;31m" in shown) == ("NO_COLOR" not in environment)
 
 
 def test_elsewhere_a_message_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
