@@ -253,6 +253,21 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerProgram:
+    """The program that a connecting side expects at the other end, to advise a user who does not find it there.
+
+    command:         such as "nettool recv"
+    for_the_network: the options with which other machines reach it
+    """
+
+    command: str
+    for_the_network: str
+
+
+RECEIVER = PeerProgram("nettool recv", "--bind 0.0.0.0 --dir DIR")
+
+
+@dataclass(frozen=True, slots=True)
 class TransportOptions:
     """A user's choices; a transport raises UsageError for those that it does not support.
 
@@ -273,6 +288,7 @@ class TransportOptions:
     plaintext:          connect: ask for a session without encryption; listen: allow such sessions
     backlog_bytes:      connect: how much content a send may leave unsent in this host, besides what fills the path;
                         None for the transport's default, which favours throughput
+    peer_program:       connect: what should listen there, for the user whose connection fails
 
     Raises UsageError for an idle timeout out of range.
     """
@@ -292,6 +308,7 @@ class TransportOptions:
     backlog_bytes: int | None = None
     remembers_paths: bool = False
     returns_tokens: bool = True
+    peer_program: PeerProgram = RECEIVER
 
     def __post_init__(self) -> None:
         if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.channel import Address, Channel, TransportOptions
+from toolkit.channel import Address, Channel, PeerProgram, TransportOptions
 from toolkit.cli.access import AdmissionArguments, CredentialArguments, Doorkeeper, check_receiver, with_credential
 from toolkit.cli.call_tracing import Explain, TraceArguments
 from toolkit.cli.command import command, flag
@@ -31,6 +31,7 @@ from toolkit.transports.registry import transport
 _SHOWN_CHARACTERS = 1 << 17
 _QUEUED_LINES = 10_000  # that have arrived and wait for a slow reader of stdout
 _GRACE_S = 5.0
+_LISTENER = PeerProgram("nettool talk --listen", "--bind 0.0.0.0")
 
 Tcp = Annotated[bool, flag("--tcp", text="Talk over TCP: the default of who connects.", panel=CONNECTION)]
 Udp = Annotated[bool, flag("--udp", text="Talk over the reliable protocol on UDP.", panel=CONNECTION)]
@@ -72,14 +73,15 @@ def talk(
     offload = OffloadChoice.OFF if tracing.simple else OffloadChoice.AUTO
     side = _Side(json, quiet, tracing)
     if host is None:
-        options = AdmissionArguments(key=access.key, is_open=access.is_open)
+        admission = AdmissionArguments(key=access.key, is_open=access.is_open)
         if access.code is not None:
             raise UsageError("--listen makes a code by itself where one is needed: leave --code out")
-        _listen(side, names or ["tcp", "udp"], options, Address(bind, port), TransportOptions(offload=offload))
+        _listen(side, names or ["tcp", "udp"], admission, Address(bind, port), TransportOptions(offload=offload))
         return
     if len(names) > 1:
         raise UsageError("use either --tcp or --udp: a connection has one transport")
-    _connect(side, names[0] if names else "tcp", access, parse_target(host), TransportOptions(offload=offload))
+    options = TransportOptions(offload=offload, peer_program=_LISTENER)
+    _connect(side, names[0] if names else "tcp", access, parse_target(host), options)
 
 
 def _connect(

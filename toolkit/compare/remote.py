@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from toolkit.channel import Address, TransportOptions
+from toolkit.channel import Address, PeerProgram, TransportOptions
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.machine_load import LoadCounters, read_counters
 from toolkit.compare.paths import BenchPath
@@ -30,6 +30,7 @@ from toolkit.units import format_duration_ns, format_size
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
+_SERVE = PeerProgram("nettool serve", "--bind 0.0.0.0")
 _TEXTS = frozenset(
     {
         "algorithm",
@@ -183,7 +184,10 @@ class RemoteTestbed:
 
     def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
         options = TransportOptions(
-            connect_timeout_s=_CONNECT_S, idle_timeout_s=_ASK_TIMEOUT_S, credential=self._credential
+            connect_timeout_s=_CONNECT_S,
+            idle_timeout_s=_ASK_TIMEOUT_S,
+            credential=self._credential,
+            peer_program=_SERVE,
         )
         channel = transport("tcp").connect(self._address, options)
         try:

@@ -21,7 +21,7 @@ from itertools import zip_longest
 from math import ceil
 from typing import Any, Final, Protocol, TypeVar
 
-from toolkit.channel import Address
+from toolkit.channel import RECEIVER, Address, PeerProgram
 from toolkit.errors import UnreachableError, UsageError, printable
 from toolkit.transports.port_holder import port_holder
 
@@ -197,22 +197,26 @@ def _timeout() -> TimeoutError:
     return TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
 
-def connect_error(address: Address, kind: int, error: OSError) -> UnreachableError:
-    """Return the error for a user whose connection to `address` failed with `error`. kind: as for `resolve`."""
+def connect_error(address: Address, kind: int, error: OSError, program: PeerProgram = RECEIVER) -> UnreachableError:
+    """Return the error for a user whose connection to `address` failed with `error`.
+
+    kind: as for `resolve`; program: what should listen there
+    """
     peer, protocol = printable(str(address)), _PROTOCOLS[kind]
     if _lacks_scope(address):
         return _scope_error(address)
     if error.errno == errno.ECONNREFUSED:
         reason = f"nothing listens at {peer} for {protocol}"
         if address.is_loopback or address.host == "localhost":
-            return UnreachableError(f"{reason}; start `nettool recv` on this machine")
+            return UnreachableError(f"{reason}; start `{program.command}` on this machine")
         return UnreachableError(
-            f"{reason}: either `nettool recv` does not run there, or it listens for that machine only; start it there"
-            " with --bind 0.0.0.0 --dir DIR"
+            f"{reason}: either `{program.command}` does not run there, or it listens for that machine only; start it"
+            f" there with {program.for_the_network}"
         )
     if isinstance(error, TimeoutError):
         return UnreachableError(
-            f"{peer} does not answer over {protocol}; check the address, firewalls, and that `nettool recv` runs there"
+            f"{peer} does not answer over {protocol}; check the address, firewalls, and that `{program.command}` runs"
+            " there"
         )
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return UnreachableError(

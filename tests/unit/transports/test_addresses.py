@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from toolkit.channel import Address
+from toolkit.channel import Address, PeerProgram
 from toolkit.errors import UnreachableError, UsageError
 from toolkit.transports.addresses import SocketAddress, bind_first, connect_error, interleave, resolve
 
@@ -119,6 +119,15 @@ def test_a_refusal_by_another_machine_names_both_reasons() -> None:
     assert "--bind 0.0.0.0 --dir DIR" in text
     text = str(connect_error(Address("127.0.0.1", 9000), socket.SOCK_DGRAM, refused))
     assert text == "nothing listens at 127.0.0.1:9000 for UDP; start `nettool recv` on this machine"
+
+
+def test_the_advice_names_the_program_that_should_listen_there() -> None:
+    talk = PeerProgram("nettool talk --listen", "--bind 0.0.0.0")
+    for error in (OSError(errno.ECONNREFUSED, "refused"), TimeoutError()):
+        text = str(connect_error(Address("192.0.2.7", 9000), socket.SOCK_STREAM, error, talk))
+        assert "`nettool talk --listen`" in text
+        assert "recv" not in text
+        assert "--dir" not in text
 
 
 def test_too_many_open_files_are_not_the_addresss_fault() -> None:

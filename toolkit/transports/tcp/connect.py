@@ -78,9 +78,9 @@ class TcpTransport:
                         finish_connecting(attempt, deadline_s)
                         _send(attempt.socket, encode_join(session.join(number)))
                     for attempt in others:
-                        _await_joined(attempt.socket, address, deadline_s)
+                        _await_joined(attempt.socket, address, options, deadline_s)
             except OSError as error:
-                raise connect_error(address, socket.SOCK_STREAM, error) from error
+                raise connect_error(address, socket.SOCK_STREAM, error, options.peer_program) from error
             socks = [first, *(attempt.socket for attempt in others)]
             channel = TcpChannel(socks, session, peer, options.idle_timeout_s, is_client=True)
             on_failure.pop_all()
@@ -141,7 +141,7 @@ def _shake_hands(sock: socket.socket, address: Address, options: TransportOption
     handshake = TcpClientHandshake(options)
     _send(sock, handshake.first_message())
     while handshake.session is None:
-        with _reporting(address):
+        with _reporting(address, options.peer_program.command):
             _send(sock, handshake.receive_untrusted(*_receive_preface(sock, address, deadline_s)))
     return handshake.session
 
@@ -164,9 +164,9 @@ def _reporting_the_end(first: socket.socket, session: Session, peer: Address) ->
         raise
 
 
-def _await_joined(sock: socket.socket, address: Address, deadline_s: float) -> None:
+def _await_joined(sock: socket.socket, address: Address, options: TransportOptions, deadline_s: float) -> None:
     """Wait for the answer to a JOIN. Raises RefusedError, UnreachableError, OSError."""
-    with _reporting(address):
+    with _reporting(address, options.peer_program.command):
         preface_type, body = _receive_preface(sock, address, deadline_s)
         if preface_type == PrefaceType.REFUSED:
             raise_refusal_untrusted(body)
@@ -192,7 +192,7 @@ def _receive_preface(sock: socket.socket, address: Address, deadline_s: float) -
 
 
 @contextmanager
-def _reporting(address: Address) -> Iterator[None]:
+def _reporting(address: Address, command: str) -> Iterator[None]:
     """Turns what goes wrong while the peer's answer is awaited into RefusedError and UnreachableError."""
     peer = printable(str(address))
     try:
@@ -203,12 +203,11 @@ def _reporting(address: Address) -> Iterator[None]:
         raise RefusedError(f"the program that listens at {peer} is not nettool; check the port") from error
     except TimeoutError as error:
         raise UnreachableError(
-            f"{peer} accepted the connection but does not answer; is it `nettool recv`, and not busy with another "
-            "session?"
+            f"{peer} accepted the connection but does not answer; is it `{command}`, and not busy with another session?"
         ) from error
     except (EOFError, ConnectionError) as error:
         raise UnreachableError(
-            f"{peer} closed the connection without an answer; is it `nettool recv` that listens there?"
+            f"{peer} closed the connection without an answer; is it `{command}` that listens there?"
         ) from error
 
 

@@ -68,7 +68,7 @@ class UdpTransport:
         except OSError as error:
             if any(attempt.has_heard for attempt in attempts):
                 raise _incomplete(address) from error
-            raise connect_error(address, socket.SOCK_DGRAM, error) from error
+            raise connect_error(address, socket.SOCK_DGRAM, error, options.peer_program) from error
         finally:
             if logs is not None:
                 logs.close()
