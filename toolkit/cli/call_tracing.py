@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from toolkit import __version__
 from toolkit.channel import Channel
 from toolkit.cli.command import flag, option
 from toolkit.cli.output import JSON_SCHEMA, print_status
-from toolkit.errors import UsageError
+from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import open_output
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class TraceArguments:
                 shows.append(stack.enter_context(_writing(self.trace_file, command_name)))
             if self.trace_calls:
                 shows.append(stack.enter_context(_printing(trace)))
+            stack.callback(trace.end)
             stack.enter_context(interposed(trace, self.simple))
             yield lambda channel: ExplainedChannel(channel, trace, describe or describe_message)
 
@@ -83,15 +84,44 @@ Explain = Callable[[Channel], Channel]
 
 @contextmanager
 def _writing(path: Path, command_name: str) -> Iterator[Callable[["Call"], object]]:
+    """Yield what writes a call to a file. Raises TransferError at the end if it could not be written."""
     head = {"schema": JSON_SCHEMA, "kind": "calls", "version": __version__, "command": command_name, "pid": os.getpid()}
-    with open_output(path, TRACE_OPTION, TRACE_MARK) as file:
-        write_line = _line_writer(file)
-        write_line(head)
-        yield lambda call: write_line(call.encode())
+    lines = _LineFile(path)
+    try:
+        lines.write(head)
+        yield lambda call: lines.write(call.encode())
+    finally:
+        lines.close()
+    if lines.failure is not None:
+        reason = (lines.failure.strerror or "").lower()
+        raise TransferError(
+            f"cannot write the calls to {printable(str(path), 80)}: {reason}; all else has succeeded: choose another"
+            f" file with {TRACE_OPTION}"
+        )
 
 
-def _line_writer(file: IO[bytes]) -> Callable[[object], object]:
-    return lambda fields: file.write(json.dumps(fields).encode() + b"\n")
+class _LineFile:
+    """JSON objects in a file. A full disk must not look like a failed call of the transfer: it is kept in `failure`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError."""
+        self.failure: OSError | None = None
+        self._file = open_output(path, TRACE_OPTION, TRACE_MARK)
+
+    def write(self, fields: object) -> None:
+        """Write a line; nothing after the first failure."""
+        if self.failure is None:
+            try:
+                self._file.write(json.dumps(fields).encode() + b"\n")
+            except OSError as error:
+                self.failure = error
+
+    def close(self) -> None:
+        """Write what is left in memory."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self.failure = self.failure or error
 
 
 @contextmanager

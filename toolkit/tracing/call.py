@@ -64,7 +64,7 @@ class Call:
 
 
 class CallTrace:
-    """Collects calls from all threads.
+    """Collects calls from all threads, until `end`.
 
     show: is called with each one, from one thread at a time
     """
@@ -73,11 +73,18 @@ class CallTrace:
         self._show = show
         self._lock = threading.Lock()
         self._uncounted: Counter[str] = Counter()
+        self._has_ended = False
 
     def add(self, call: Call) -> None:
         """Pass a call on."""
         with self._lock:
-            self._show(call)
+            if not self._has_ended:
+                self._show(call)
+
+    def end(self) -> None:
+        """Pass no more calls on: sockets may outlive the trace, in threads that nobody waits for."""
+        with self._lock:
+            self._has_ended = True
 
     def remark(self, text: str) -> None:
         """Explain the calls that follow."""

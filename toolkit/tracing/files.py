@@ -169,20 +169,15 @@ class TextbookFiles(TracedFiles):
 
     def __init__(self, trace: CallTrace) -> None:
         super().__init__(trace)
-        self._places: dict[int, int] = {}  # where each file stands, in bytes
         self._moves = threading.Lock()  # between lseek and the call that it is for
 
     def _go_to(self, fd: int, offset: int) -> None:
-        if self._places.get(fd, 0) != offset:
+        if os.lseek(fd, 0, os.SEEK_CUR) != offset:  # asked each time: `read`, or a duplicate, may have moved it
             began_s = time.monotonic()
             os.lseek(fd, offset, os.SEEK_SET)
             self._trace.add(
                 Call(began_s, "lseek", fd, f"{fd}, {offset}, SEEK_SET", str(offset), "the next call starts there")
             )
-
-    def close(self, fd: int) -> None:
-        self._places.pop(fd, None)
-        super().close(fd)
 
     def pread(self, fd: int, size_bytes: int, offset: int) -> bytes:
         """lseek(2) if needed, and read(2)."""
@@ -190,9 +185,7 @@ class TextbookFiles(TracedFiles):
             return super().pread(fd, size_bytes, offset)
         with self._moves:
             self._go_to(fd, offset)
-            data = self.read(fd, size_bytes)
-            self._places[fd] = offset + len(data)
-        return data
+            return self.read(fd, size_bytes)
 
     def preadv(self, fd: int, buffers: Sequence[Any], offset: int) -> int:
         """lseek(2) if needed, and read(2) into the first buffer."""
@@ -216,9 +209,7 @@ class TextbookFiles(TracedFiles):
             return super().pwrite(fd, data, offset)
         with self._moves:
             self._go_to(fd, offset)
-            count = self.write(fd, data)
-            self._places[fd] = offset + count
-        return count
+            return self.write(fd, data)
 
     def sendfile(self, *_arguments: int) -> int:
         """Refuse, as for a file that sendfile(2) cannot read: the sender then reads and sends."""

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +61,32 @@ def test_bytes_of_any_other_program_are_not_called_nettools() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
             datagrams.sendto(b"hello", server.getsockname())
     assert [call.kind for call in calls if call.size_bytes] == ["stream", "datagram"]
+
+
+def test_a_socket_that_outlives_the_trace_reports_nothing_more() -> None:
+    calls: list[Call] = []
+    trace = CallTrace(calls.append)
+    with interposed(trace):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    trace.end()
+    sock.close()
+    assert [call.name for call in calls] == ["socket"]
+
+
+def test_a_textbooks_calls_read_where_they_were_asked_to(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    calls: list[Call] = []
+    with interposed(CallTrace(calls.append), is_textbook=True):
+        followed: dict[str, Any] = {"__name__": "toolkit.transfer.example", "os": os, "path": path}
+        descriptor = eval("os.open(path, os.O_RDWR)", followed)
+        assert os.read(descriptor, 4) == b"0123"
+        assert os.pread(descriptor, 2, 0) == b"01"  # not where `read` has left the file
+        copy = os.dup(descriptor)  # it shares the place
+        assert os.pread(copy, 2, 2) == b"23"
+        assert os.pwrite(descriptor, b"xy", 4) == 2
+        assert os.pread(copy, 3, 0) == b"012"
+        os.close(copy)
+        os.close(descriptor)
+    assert path.read_bytes() == b"0123xy6789"
+    assert [call.name for call in calls].count("lseek") == 2  # from 4 to 0, and from 6 to 0
