@@ -32,9 +32,9 @@ def test_lines_go_both_ways_in_pipes(transport: str) -> None:
 
 
 def test_what_a_peer_says_cannot_change_the_terminal() -> None:
-    other = listening(said=b"\x1b]0;title\x07\xff\n")
+    other = listening(said=b"\x1b]0;title\x07\xff\n" + "a\tb\u3000c\u202e\n".encode())
     ended = nettool("talk", other.target)
-    assert ended.stdout == "\\x1b]0;title\\x07\\xff\n"
+    assert ended.stdout == "\\x1b]0;title\\x07\\xff\na\tb\u3000c\\u202e\n"
     assert other.end().code == 0
 
 

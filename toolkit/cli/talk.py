@@ -1,11 +1,10 @@
 """`nettool talk`: lines of text between two people, or two programs."""
 
-import queue
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing as closed_at_end
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated
 
@@ -16,20 +15,22 @@ from toolkit.cli.access import AdmissionArguments, CredentialArguments, Doorkeep
 from toolkit.cli.call_tracing import Explain, TraceArguments
 from toolkit.cli.command import command, flag
 from toolkit.cli.interrupts import prompt_interrupts
+from toolkit.cli.line_printer import printing_lines
 from toolkit.cli.options import CONNECTION, DEFAULT_BIND, Bind, Json, OffloadChoice, Port, Quiet
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.results import closing
 from toolkit.cli.target import DEFAULT_PORT, parse_target
 from toolkit.conversation.lines import LineQueue, read_lines
 from toolkit.conversation.talk import Conversation, describe_talk
-from toolkit.errors import NettoolError, UsageError, printable
+from toolkit.errors import UsageError, printable
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer.session_server import SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
 
-_SHOWN_CHARACTERS = 1 << 17
-_QUEUED_LINES = 10_000  # that have arrived and wait for a slow reader of stdout
+_NOT_HARMLESS = re.compile("[^\t\u00a0\u3000\u200c\u200d]+")
+"""These five are not printable for Python, but part of texts: tab, two spaces, and the joiners of Persian and emoji."""
+_MOST_ESCAPED = len("\\U00000000")  # a character
 _GRACE_S = 5.0
 _LISTENER = PeerProgram("nettool talk --listen", "--bind 0.0.0.0")
 
@@ -144,7 +145,10 @@ class _Side:
         """Talk over a channel until both sides have ended. Raises NettoolError."""
         if not self.quiet:
             print_status(f"connected with {channel.peer} ({name}); end with Ctrl-D")
-        with closed_at_end(LineQueue()) as outgoing, _printer(self.json) as show:
+        with (
+            closed_at_end(LineQueue()) as outgoing,
+            printing_lines(self._show, is_cancelled, _forget_stdout) as show,
+        ):
             # A daemon: it may wait for its user for ever.
             threading.Thread(target=read_lines, args=(sys.stdin.fileno(), outgoing), daemon=True).start()
             conversation = Conversation(channel, is_client, outgoing, show, self._tell_end, is_cancelled)
@@ -160,34 +164,17 @@ class _Side:
         if not self.quiet and sys.stdin.isatty():
             print_status("the other side has said everything; Ctrl-D ends your half")
 
+    def _show(self, line: str) -> None:
+        """Print a line of the peer's. It must not change the terminal: all that is no text is escaped."""
+        if self.json:
+            print_json("line", {"text": line})
+        else:
+            mark = "< " if sys.stdout is not None and sys.stdout.isatty() else ""  # beside what the user types
+            print_result(
+                mark + _NOT_HARMLESS.sub(lambda found: printable(found[0], _MOST_ESCAPED * len(found[0])), line)
+            )
 
-@contextmanager
-def _printer(as_json: bool) -> Iterator[Callable[[str], None]]:
-    """Yield what prints a line that has arrived, in a thread of its own: a slow reader of stdout delays no sending.
 
-    The text comes from the peer, so every character that is not printable is escaped. Raises at the end what printing
-    has raised.
-    """
-    lines: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
-    failures: list[NettoolError] = []
-    mark = "< " if sys.stdout is not None and sys.stdout.isatty() else ""  # beside what the user types
-
-    def work() -> None:
-        while (line := lines.get()) is not None:
-            try:
-                if as_json:
-                    print_json("line", {"text": line})
-                else:
-                    print_result(mark + printable(line, _SHOWN_CHARACTERS))
-            except NettoolError as error:  # a full disk: the conversation goes on, and ends with this error
-                failures.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield lines.put
-    finally:
-        lines.put(None)
-        thread.join()
-    if failures:
-        raise failures[0]
+def _forget_stdout() -> None:
+    """Do not wait at the exit for a reader that takes nothing."""
+    sys.stdout = None

@@ -10,15 +10,17 @@ from toolkit.errors import TransferError, UsageError
 
 
 def test_a_full_disk_stops_the_trace_and_nothing_else() -> None:
-    made = 0
-    with (
-        pytest.raises(TransferError, match=r"cannot write the calls to /dev/full: no space left on device; "),
-        TraceArguments(trace_file=Path("/dev/full")).running("tcp-send"),
-    ):
-        for _ in range(200):  # more than any buffer holds
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
-            made += 1
-    assert made == 200
+    made: list[int] = []
+
+    def traced() -> None:
+        with TraceArguments(trace_file=Path("/dev/full")).running("tcp-send"):
+            for number in range(200):  # more than any buffer holds
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+                made.append(number)
+
+    with pytest.raises(TransferError, match=r"cannot write the calls to /dev/full: no space left on device; "):
+        traced()
+    assert len(made) == 200
 
 
 def test_the_error_of_the_block_comes_first() -> None:
