@@ -101,6 +101,17 @@ def test_it_carries_ipv6() -> None:
         assert far.recv(100) == b"hello"
 
 
+def test_it_carries_no_packets_but_those_of_the_commands() -> None:
+    """An end with an IPv6 address reports its multicast group twice, by default up to a second apart (RFC 3810)."""
+    wait = "until [ $(awk '/Icmp6OutMLDv2Reports/ {print $2}' /proc/net/snmp6) -ge 2 ]; do sleep 0.01; done"
+    with Link(lan(1e8), emulator=SWITCH) as link:
+        time.sleep(0.05)  # what the kernel sends by itself has left by then
+        link.start_clock()
+        assert link.popen_near(["sh", "-c", wait]).wait(PATIENCE_S) == 0
+        accounting = idle_accounting(link)
+    assert (accounting.forward.offered, accounting.backward.offered) == (0, 0)
+
+
 def test_what_it_cannot_carry_is_said() -> None:
     delayed = PathSpec(rate_bps=1e8, delay_ns=1_000_000)
     with pytest.raises(UsageError, match="a LAN with a rate and a plain queue"):

@@ -92,6 +92,7 @@ def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix:
     for name, value in (
         (f"ipv6/conf/{DEVICE}/addr_gen_mode", "1"),
         (f"ipv6/conf/{DEVICE}/accept_ra", "0"),
+        (f"ipv6/conf/{DEVICE}/mldv2_unsolicited_report_interval", "1"),  # ms: they leave before the clock starts
         ("ipv4/tcp_no_metrics_save", "1"),
     ):
         with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only: the kernel may send a few packets
