@@ -1,12 +1,14 @@
 """Writes the field tables and constants of the engine into docs/protocol.md and docs/wireshark/nettool.lua.
 
-Run `python docs/generate.py` after a change of a packet layout or a constant. Both files hold the generated text
-between markers; a test fails if the text and the code disagree.
+Run `python docs/generate.py` after a change of a packet layout, a constant or a lesson. Both files hold the generated
+text between markers; docs/learn.md and docs/learn.ko.md are the pages of the course and nothing else. A test fails if a
+text and the code disagree.
 """
 
 from pathlib import Path
 from typing import Final
 
+from toolkit.learn import course
 from toolkit.rudp import (
     ack_tracker,
     address_validation,
@@ -265,12 +267,20 @@ MARKDOWN_COMMENT: Final = ("<!-- ", " -->")
 LUA_COMMENT: Final = ("-- ", "")
 
 
+def courses() -> dict[Path, str]:
+    """Return the text of the course for each document."""
+    files = {"en": HERE / "learn.md", "ko": HERE / "learn.ko.md"}
+    return {files[language]: course.document(language) for language in course.LANGUAGES}
+
+
 def main() -> None:
     for file, sections, comment in (
         (HERE / "protocol.md", markdown_sections(), MARKDOWN_COMMENT),
         (HERE / "wireshark" / "nettool.lua", lua_sections(), LUA_COMMENT),
     ):
         file.write_text(fill(file.read_text("utf-8"), sections, comment), "utf-8")
+    for file, text in courses().items():
+        file.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

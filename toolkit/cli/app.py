@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": ("toolkit.cli.doctor:doctor", "Examine what this machine can do, and what mends it."),
     "completion": ("toolkit.cli.completion:completion", "Print what makes a shell complete commands and options."),
     "trace": ("toolkit.cli.trace:trace", "Show the system calls of a transfer, both ends side by side."),
+    "learn": ("toolkit.cli.learn:learn", "Take a course on sockets, with experiments."),
     "keygen": ("toolkit.cli.keygen:keygen", "Make a key file for two machines to share."),
     "clean": ("toolkit.cli.clean:clean", "Remove unfinished files that a killed receiver left."),
     "bench loopback": ("toolkit.cli.bench:loopback", "Compare over the loopback interface."),

@@ -1,0 +1,52 @@
+"""`nettool learn`: the list of lessons, and a lesson in a pipe and in a terminal."""
+
+import json
+
+import pytest
+
+from toolkit.cli.app import invoke
+from toolkit.errors import UsageError
+from toolkit.learn.course import COURSE, LANGUAGES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_without_a_topic_all_lessons_are_listed(language: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["learn", "--lang", language]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for number, (one, line) in enumerate(zip(COURSE, lines, strict=False), 1):
+        assert line.split(maxsplit=2) == [str(number), one.name, one.title(language)]
+
+
+@pytest.mark.parametrize(("locale", "title"), [("ko_KR.UTF-8", "# 소켓과 포트"), ("C.UTF-8", "# Socket and port")])
+def test_a_lesson_comes_in_the_language_of_the_locale_with_the_values_of_its_experiment(
+    locale: str, title: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
+    assert invoke(["learn", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(title)
+    assert "HELLO" in shown
+    assert "{" not in shown
+    assert shown.rstrip().endswith("nettool learn ports")
+
+
+def test_the_next_lesson_keeps_the_language(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["learn", "loss", "--lang", "ko"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("nettool learn congestion --lang ko")
+
+
+def test_a_language_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="--lang takes en or ko"):
+        invoke(["learn", "1", "--lang", "fr"])
+
+
+def test_json_holds_the_list_or_the_page_with_the_values_of_the_experiment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert invoke(["learn", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in listed["lessons"]] == [one.name for one in COURSE]
+    assert invoke(["learn", "--json", "sockets", "--lang", "ko"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["name"], shown["language"]) == ("sockets", "ko")
+    assert shown["values"]["server_port"] in shown["text"]
