@@ -35,19 +35,25 @@ def layouts(draw: st.DrawFn) -> list[tuple[int, bytes | int]]:
     return draw(st.permutations(pieces))
 
 
-def hash_holes(digest: ReceivedDigest) -> None:
-    """Hash every hole that the frontier reaches, in steps that end within holes."""
-    while digest.is_at_hole:
-        digest.hash_hole(7)
+def hash_backlog(digest: ReceivedDigest) -> None:
+    """Hash every hole and long range that the frontier reaches, in steps that end within them."""
+    while digest.is_behind:
+        digest.hash_backlog(7)
         digest.catch_up()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
 @settings(max_examples=examples(150))
-@given(layouts(), st.booleans())
+@given(layouts(), st.booleans(), st.integers(1, 100))
 def test_any_order_gives_the_standard_digest(
-    algorithm: Algorithm, layout: list[tuple[int, bytes | int]], hashes_holes_at_once: bool
+    algorithm: Algorithm, layout: list[tuple[int, bytes | int]], hashes_backlog_at_once: bool, catch_up_bytes: int
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.transfer.digest.CATCH_UP_BYTES", catch_up_bytes)
+        check_any_order(algorithm, layout, hashes_backlog_at_once)
+
+
+def check_any_order(algorithm: Algorithm, layout: list[tuple[int, bytes | int]], hashes_backlog_at_once: bool) -> None:
     stored = bytearray(sum(piece if isinstance(piece, int) else len(piece) for _, piece in layout))
 
     def read_into(offset: int, buffer: memoryview) -> None:
@@ -60,9 +66,9 @@ def test_any_order_gives_the_standard_digest(
         else:
             stored[offset : offset + len(piece)] = piece
             digest.on_data(offset, memoryview(piece))
-        if hashes_holes_at_once:
-            hash_holes(digest)
-    hash_holes(digest)
+        if hashes_backlog_at_once:
+            hash_backlog(digest)
+    hash_backlog(digest)
     assert digest.offset == len(stored)
     assert digest.pending_ranges == 0
     assert digest.digest() == STANDARD[algorithm.name](bytes(stored))
@@ -81,7 +87,7 @@ def test_bytes_that_come_twice_are_an_error(layout: list[tuple[int, bytes | int]
             digest.on_hole(offset, piece)
         else:
             digest.on_data(offset, memoryview(piece))
-    hash_holes(digest)
+    hash_backlog(digest)
     offset, _ = data.draw(st.sampled_from(layout))
     with pytest.raises(ProtocolError):
         digest.on_data(offset, memoryview(b"again"))
@@ -117,7 +123,7 @@ def test_pending_ranges_are_bounded_over_all_files(monkeypatch: pytest.MonkeyPat
     for number in range(100):
         receive(files[number % 4], 1 + 2 * number)
     files[0].on_data(0, memoryview(b"x"))
-    hash_holes(files[0])  # file 0 advances to offset 2: one pending range less
+    hash_backlog(files[0])  # file 0 advances to offset 2: one pending range less
     receive(files[1], 1000)
     files[1].clear()
     for number in range(26):
@@ -145,7 +151,7 @@ def test_a_hole_is_hashed_in_steps_and_not_when_it_is_announced() -> None:
         digest.on_hole(start << 30, 1 << 30)
     assert (digest.offset, digest.pending_ranges) == (0, 1)
     digest.on_data(3 << 30, memoryview(b"content"))
-    digest.hash_hole(1 << 20)
+    digest.hash_backlog(1 << 20)
     assert digest.offset == 1 << 20
     with pytest.raises(ProtocolError, match="twice"):
         digest.on_data(1 << 20, memoryview(b"x"))
@@ -197,3 +203,21 @@ def test_zeros_are_hashed_as_those_of_a_file(length: int) -> None:
     digest.update_zeros(length)
     assert digest.digest() == xxhash.xxh3_128(bytes(length)).digest()
     assert digest.offset == length
+
+
+def test_little_is_read_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a gap in a file that is resumed there may be gigabytes; whoever fills it must not wait for them."""
+    monkeypatch.setattr("toolkit.transfer.digest.CATCH_UP_BYTES", 10)
+    read_bytes = 0
+
+    def read_into(_offset: int, buffer: memoryview) -> None:
+        nonlocal read_bytes
+        read_bytes += len(buffer)
+
+    digest = ReceivedDigest(ALGORITHMS[0], read_into, PendingRanges())
+    digest.on_data(1, memoryview(bytes(100)))
+    digest.on_data(0, memoryview(b"x"))
+    assert (read_bytes, digest.offset, digest.is_behind) == (10, 11, True)
+    digest.on_data(101, memoryview(b"x"))
+    hash_backlog(digest)
+    assert (read_bytes, digest.offset, digest.is_behind) == (101, 102, False)

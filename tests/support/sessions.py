@@ -124,8 +124,8 @@ def xxh3(content: bytes) -> bytes:
 def commit(files: IncomingFiles, file_id: int, content: bytes) -> EntryOutcome:
     """Send the digest of `content`, all of which has arrived, and commit the file."""
     files.expect(FileDigest(file_id, len(content), xxh3(content)))
-    while files.zeros_wait_s is not None:
-        files.hash_zeros()
+    while files.backlog_wait_s is not None:
+        files.hash_backlog()
     assert [found for found, _ in files.complete_files()] == [file_id]
     return files.commit(file_id)
 

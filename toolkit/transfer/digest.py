@@ -7,7 +7,7 @@ a pending range and read back, usually from the page cache, when the frontier re
 
 Holes are hashed from a static block of zeros and never read. A message of 25 bytes announces a hole of a gigabyte, so a
 hole is not hashed when it is announced: the frontier stops at it, and the session hashes it in steps, which
-`ZeroHashing` limits over all sessions of the process.
+`ZeroHashing` limits over all sessions of the process. In the same steps it reads back the rest of a long range.
 
 XXH3 (128 bits) detects every accidental change and hashes tens of GB/s; it does not resist an attacker who searches
 for collisions. BLAKE3 does, at a fraction of the speed.
@@ -31,6 +31,9 @@ ZERO_STEP_BYTES = 1 << 24  # of a hole hashed at a time: 1 ms with XXH3, about 1
 BURST_S = 0.02  # how long zeros may be hashed at a stretch after a pause, twice
 _BUSY_WAIT_S = 0.005  # about the duration of a step
 _ZEROS = memoryview(bytes(1 << 20))
+
+CATCH_UP_BYTES = 1 << 25
+"""How much is read back at once: more, as behind a gap in a file that is resumed, would take seconds in silence."""
 
 
 class Hasher(Protocol):
@@ -216,7 +219,8 @@ ZERO_HASHING = ZeroHashing()
 class ReceivedDigest(RunningDigest):
     """The digest of a file that arrives: each byte once, in any order. The owner calls `clear` when it is done.
 
-    The frontier stops at a hole (`is_at_hole`) until the owner has called `hash_hole` often enough.
+    The frontier stops at a hole, and in a long range that was stored, until the owner has called `hash_backlog` often
+    enough (`is_behind`).
     """
 
     __slots__ = ("_counted", "_end_of", "_hole_end_of", "_hole_start_of", "_pending", "_start_of")
@@ -239,13 +243,13 @@ class ReceivedDigest(RunningDigest):
         return len(self._end_of) + len(self._hole_end_of)
 
     @property
-    def is_at_hole(self) -> bool:
-        """Whether the bytes at the frontier are a hole, which `hash_hole` hashes."""
-        return self.offset in self._hole_end_of
+    def is_behind(self) -> bool:
+        """Whether the bytes at the frontier are here, and `hash_backlog` hashes them."""
+        return self.offset in self._hole_end_of or self.offset in self._end_of
 
     def on_data(self, offset: int, data: memoryview) -> None:
         """Take note that `data` was written at `offset`. Raises ProtocolError for bytes that came before."""
-        if offset == self.offset and offset not in self._hole_end_of:
+        if offset == self.offset and not self.is_behind:
             self.update(data)
             if self._end_of or self._hole_end_of:
                 self.catch_up()
@@ -254,14 +258,14 @@ class ReceivedDigest(RunningDigest):
 
     def on_stored(self, offset: int, length: int) -> None:
         """As `on_data`, for content that went to the file without passing through this process's memory."""
-        if offset == self.offset and offset not in self._hole_end_of:
+        if offset == self.offset and not self.is_behind:
             self.reread(offset + length)
             self.catch_up()
         elif length:
             self._add_range(offset, offset + length)
 
     def on_hole(self, offset: int, length: int) -> None:
-        """As `on_data`, for `length` zeros that are not stored. They are hashed by `hash_hole`."""
+        """As `on_data`, for `length` zeros that are not stored. They are hashed by `hash_backlog`."""
         self.check_new(offset)
         end = offset + length
         if end in self._hole_end_of:
@@ -273,9 +277,12 @@ class ReceivedDigest(RunningDigest):
         self._hole_start_of[end] = start
         self._update_count()
 
-    def hash_hole(self, length: int) -> int:
-        """Hash up to `length` zeros of the hole at the frontier; returns how many. The caller calls `catch_up` then."""
+    def hash_backlog(self, length: int) -> int:
+        """Hash up to `length` bytes at the frontier; returns how many. The caller calls `catch_up` then."""
         start = self.offset
+        if start in self._end_of:
+            self._reread_range(length)
+            return self.offset - start
         end = self._hole_end_of.pop(self.offset)
         stop = min(end, self.offset + length)
         self.update_zeros(stop - self.offset)
@@ -313,9 +320,18 @@ class ReceivedDigest(RunningDigest):
         self._update_count()
 
     def catch_up(self) -> None:
-        """Advance the frontier over the pending ranges that it has reached, up to the next hole."""
-        while (end := self._end_of.pop(self.offset, None)) is not None:
-            if self._start_of.pop(end, None) is None:
-                raise ProtocolError(f"the peer sent the bytes before offset {end} twice")
-            self.reread(end)
+        """Advance the frontier over the pending ranges that it has reached, up to the next hole or CATCH_UP_BYTES."""
+        stop = self.offset + CATCH_UP_BYTES
+        while self.offset < stop and self.offset in self._end_of:
+            self._reread_range(stop - self.offset)
         self._update_count()
+
+    def _reread_range(self, length: int) -> None:
+        """Advance the frontier over up to `length` bytes of the pending range that begins there."""
+        end = self._end_of.pop(self.offset)
+        if self._start_of.pop(end, None) is None:
+            raise ProtocolError(f"the peer sent the bytes before offset {end} twice")
+        stop = min(end, self.offset + length)
+        if stop < end:
+            self._end_of[stop], self._start_of[end] = end, stop
+        self.reread(stop)

@@ -139,18 +139,18 @@ class IncomingFiles:
             file.write_hole(hole.offset, hole.length)
 
     @property
-    def zeros_wait_s(self) -> float | None:
-        """How long until `hash_zeros` can do something; None if no file waits for it."""
-        return ZERO_HASHING.wait_s() if self._budget.at_holes else None
+    def backlog_wait_s(self) -> float | None:
+        """How long until `hash_backlog` can do something; None if no file waits for it."""
+        return ZERO_HASHING.wait_s() if self._budget.backlog else None
 
-    def hash_zeros(self) -> None:
-        """Hash a step of the holes that digests have reached, as far as it is this session's turn."""
-        at_holes, left_bytes = self._budget.at_holes, ZERO_STEP_BYTES
-        while at_holes and left_bytes > 0:
-            length = ZERO_HASHING.run(partial(at_holes[0].hash_hole, left_bytes))
+    def hash_backlog(self) -> None:
+        """Hash a step of the holes and long ranges that digests have reached, as far as it is this session's turn."""
+        backlog, left_bytes = self._budget.backlog, ZERO_STEP_BYTES
+        while backlog and left_bytes > 0:
+            length = ZERO_HASHING.run(partial(backlog[0].hash_backlog, left_bytes))
             if length is None:
                 return
-            at_holes.popleft().on_hole_hashed()
+            backlog.popleft().on_backlog_hashed()
             left_bytes -= length
 
     def expect(self, digest: FileDigest) -> None:

@@ -32,16 +32,16 @@ class SessionBudget:
 
     ranges:   the pending ranges of their digests
     content:  the bytes that the session may still bring
-    at_holes: files whose digest has reached a hole, which the session hashes (IncomingFile.hash_hole)
+    backlog:  files whose digest has reached a hole, or more than it takes at once; the session hashes that in steps
     arrived_bytes: the content that has arrived so far
     """
 
-    __slots__ = ("_lock", "arrived_bytes", "at_holes", "content", "ranges")
+    __slots__ = ("_lock", "arrived_bytes", "backlog", "content", "ranges")
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self.ranges = PendingRanges()
         self.content = ByteBudget(limit_bytes)
-        self.at_holes: deque[IncomingFile] = deque()
+        self.backlog: deque[IncomingFile] = deque()
         self.arrived_bytes = 0
         self._lock = threading.Lock()
 
@@ -73,7 +73,7 @@ class IncomingFile(CachedFile):
         "_digest",
         "_expected_digest",
         "_hole_bytes",
-        "_is_at_hole",
+        "_is_behind",
         "_is_closed",
         "_is_stream",
         "_maps_extents",
@@ -112,7 +112,7 @@ class IncomingFile(CachedFile):
         self._digest = ReceivedDigest(algorithm, self._read_exactly, budget.ranges)
         self._expected_digest: bytes | None = None
         self._hole_bytes = 0
-        self._is_at_hole = False  # and therefore in `budget.at_holes`
+        self._is_behind = False  # and therefore in `budget.backlog`
         self._is_closed = False  # complete, failed or discarded: further content is ignored
         self._stored_end = 0  # of the content, without holes: the size of what is stored
         self.failure: str | None = None
@@ -228,17 +228,23 @@ class IncomingFile(CachedFile):
                 self._budget.content.take(length)
             self._digest.on_hole(offset, length)
             self._hole_bytes += length
-            self._notice_hole()
+            self._notice_backlog()
 
-    def hash_hole(self, length: int) -> int:
-        """Hash up to `length` zeros of the hole that the digest has reached; returns how many."""
+    def hash_backlog(self, length: int) -> int:
+        """Hash up to `length` bytes of what the digest has reached and left; returns how many. Raises ProtocolError."""
         with self.lock:
-            return 0 if self._is_closed else self._digest.hash_hole(length)
+            if self._is_closed:
+                return 0
+            try:
+                return self._digest.hash_backlog(length)
+            except OSError as error:
+                self._fail(error)
+                return 0
 
-    def on_hole_hashed(self) -> None:
-        """Go on after `hash_hole`, with what has arrived behind the hole. Raises ProtocolError."""
+    def on_backlog_hashed(self) -> None:
+        """Go on after `hash_backlog`, with what has arrived behind that. Raises ProtocolError."""
         with self.lock:
-            self._is_at_hole = False
+            self._is_behind = False
             if self._is_closed:
                 return
             try:
@@ -246,7 +252,7 @@ class IncomingFile(CachedFile):
             except OSError as error:
                 self._fail(error)
                 return
-            self._notice_hole()
+            self._notice_backlog()
             self._check_complete()
 
     def expect(self, size_bytes: int, digest: bytes) -> None:
@@ -324,7 +330,7 @@ class IncomingFile(CachedFile):
     def _count(self, length: int) -> None:
         self.received_bytes += length
         self._budget.count_arrived(length)
-        self._notice_hole()
+        self._notice_backlog()
         if self._digest.offset >= self._size_bytes:
             self._check_complete()
 
@@ -340,10 +346,10 @@ class IncomingFile(CachedFile):
         """Set `_ask_at_bytes` to `needed_bytes` or more. Raises OSError (ENOSPC) if others were promised the space."""
         self._ask_at_bytes = MAX_FILE_BYTES
 
-    def _notice_hole(self) -> None:
-        if self._digest.is_at_hole and not self._is_at_hole:
-            self._is_at_hole = True
-            self._budget.at_holes.append(self)
+    def _notice_backlog(self) -> None:
+        if self._digest.is_behind and not self._is_behind:
+            self._is_behind = True
+            self._budget.backlog.append(self)
 
     def _reserve(self, arrived_bytes: int) -> None:
         """Reserve blocks for what has arrived and as much again, by one step at most.

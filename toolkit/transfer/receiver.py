@@ -155,7 +155,7 @@ class ReceiveSession:
                 message = self._receive(files)
                 if message is not None:
                     self._handle(message, files)
-                files.hash_zeros()
+                files.hash_backlog()
                 self._commit_complete_files(files)
                 self._send_results()
                 self._report_progress(files)
@@ -177,9 +177,9 @@ class ReceiveSession:
 
     def _receive(self, files: IncomingFiles) -> AnyMessage | None:
         """The next message. Counts the time that the peer lets this end wait; a receive takes longer if it is busy."""
-        zeros_wait_s = files.zeros_wait_s
-        if zeros_wait_s is not None:
-            return self._endpoint.receive(files, min(zeros_wait_s, ALIVE_INTERVAL_S))
+        backlog_wait_s = files.backlog_wait_s
+        if backlog_wait_s is not None:
+            return self._endpoint.receive(files, min(backlog_wait_s, ALIVE_INTERVAL_S))
         started_ns = time.monotonic_ns()
         message = self._endpoint.receive(files)
         self._watch.on_waited(min((time.monotonic_ns() - started_ns) / 1e9, ALIVE_INTERVAL_S))
