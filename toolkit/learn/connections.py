@@ -107,7 +107,7 @@ def listen_queue() -> dict[str, str]:
         accepted_s = time.monotonic()
         waiting = clients[_BACKLOG + 1 :]
         _, connected, _ = select.select([], waiting, [], WAIT_S)  # their kernel sends the SYN again after a second
-        values["accepted_ms"] = f"{(accepted_s - began_s) * 1000:.0f}"
+        values["accepted_ms"] = f"{(accepted_s - began_s) * 1000:.1f}"
         values["connected_s"] = f"{time.monotonic() - began_s:.2f}"
         values["late_state"] = state_of(connected[0]) if connected else "SYN_SENT"
     return values | {"backlog": str(_BACKLOG), "clients": str(_CLIENTS)}
