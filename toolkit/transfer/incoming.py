@@ -1,6 +1,6 @@
 """The files of a receive session by their ids (IncomingFiles): the sink that a channel writes to.
 
-One file that arrives is an IncomingFile, in destination.py.
+One file that arrives is an IncomingFile, in incoming_file.py.
 
 A sender may send OPTIMISTIC_BYTES of content before it has the receiver's decision. Such content may arrive before
 its offer, and is then kept in memory up to this size and up to MAX_EARLY_PIECES pieces. Content of an entry that was

@@ -36,22 +36,29 @@ def refusal_reason_untrusted(path: bytes, target: bytes) -> str | None:
 
 
 def make_link(tree: Tree, entry: Entry, *, overwrite: bool, is_update: bool, durable: bool) -> EntryOutcome:
-    """Make a link that was offered; with `overwrite` it may replace another one. Raises RefusedEntryError."""
+    """Make a link that was offered; with `overwrite` it may replace one of an earlier session.
+
+    Raises RefusedEntryError.
+    """
     if reason := refusal_reason_untrusted(entry.path, entry.target):
         raise RefusedEntryError(reason)
     *directories, name = entry.path.split(b"/")
     with tree.directory(tuple(directories)) as parent:
         try:
-            if not _is_there(parent, name):
+            existing = _link_at(parent, name)
+            if existing is None:
                 _make(entry, name, parent)
             elif is_update and os.readlink(name, dir_fd=parent) == entry.target:
                 return UNCHANGED
             elif not overwrite:
                 raise RefusedEntryError(CHANGED_HERE if is_update else EXISTS)
             else:
+                tree.check_earlier(existing)
                 temporary = new_partial_name()
                 _make(entry, temporary, parent)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            if overwrite:
+                tree.add_published(os.stat(name, dir_fd=parent, follow_symlinks=False))
             if durable:
                 os.fsync(parent)
         except FileExistsError:
@@ -67,12 +74,12 @@ def _make(entry: Entry, name: bytes, directory: int) -> None:
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
 
 
-def _is_there(directory: int, name: bytes) -> bool:
-    """Whether a link has the name. Raises RefusedEntryError if something else has it."""
+def _link_at(directory: int, name: bytes) -> os.stat_result | None:
+    """The status of the link of that name, if there is one. Raises RefusedEntryError if something else has it."""
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return False
+        return None
     if not stat.S_ISLNK(status.st_mode):
         raise RefusedEntryError("something that is no symbolic link has that name")
-    return True
+    return status

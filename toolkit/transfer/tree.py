@@ -4,7 +4,7 @@ A path that the kernel resolves as one string may leave the directory through a 
 opened relative to the descriptor of its parent, with O_NOFOLLOW (openat(2)), and files are named relative to such a
 descriptor. Nothing outside the directory can be reached, whatever the names and the links.
 
-`Tree.publish` gives a file that storage.py has written and verified its final name.
+`Tree.publish` gives a file that stored_file.py has written and verified its final name.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ class Tree:
         self._made_bytes = 0  # of memory
         self.plain_entries = 0
         self._swept: set[int] = set()  # existing directories in which stale files were looked for
-        self._published: set[int] = set()  # the files of this session, if files may be replaced
+        self._published: set[int] = set()  # the files and links of this session, if they may be replaced
 
     @contextlib.contextmanager
     def directory(self, components: tuple[bytes, ...]) -> Iterator[int]:
@@ -152,8 +152,16 @@ class Tree:
     def check_existing(self, status: os.stat_result, overwrite: bool) -> None:
         """As `check_file`, for what has that name by now."""
         _check_existing(status, overwrite)
+        self.check_earlier(status)
+
+    def check_earlier(self, status: os.stat_result) -> None:
+        """Check that what has this status was there before the session. Raises RefusedEntryError."""
         if inode_key(status) in self._published:
             raise RefusedEntryError(SAME_FILE)
+
+    def add_published(self, status: os.stat_result) -> None:
+        """Take note of a file or link of this session, if such may be replaced."""
+        self._published.add(inode_key(status))
 
     def status_of(self, components: tuple[bytes, ...]) -> os.stat_result | None:
         """The status of a file or of whatever has its name, without following links; None if nothing has it.
@@ -193,7 +201,7 @@ class Tree:
                 self.check_file(components, overwrite=True)
                 status = os.stat(temporary, dir_fd=parent, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                self._published.add(inode_key(status))
+                self.add_published(status)
             else:
                 self._publish_new(parent, components, temporary, identity)
             if identity is not None:

@@ -9,10 +9,15 @@ from tests.support.background import Background
 from tests.support.sessions import channel_pair
 from toolkit.errors import RefusedError
 from toolkit.transfer import Comparison, SendOptions, TransferResult, receive, send
+from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.links import LEADS_OUT, refusal_reason_untrusted
+from toolkit.transfer.manifest import Entry, EntryKind
+from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.selection import LinkChoice, Selection
+from toolkit.transfer.storage import Storage
+from toolkit.transfer.tree import SAME_FILE
 
 AS_LINKS = Selection(links=LinkChoice.SEND)
 
@@ -101,6 +106,20 @@ def test_a_link_that_exists_is_unchanged_or_needs_the_receivers_consent(tree: Pa
     transfer(tree, root, update=Comparison.TIME, overwrite=True)
     assert os.readlink(root / "tree/sub/link") == "../sub"
     assert [path.name for path in root.rglob(".nettool*")] == []
+
+
+def test_a_link_of_this_session_is_not_replaced(root: Path) -> None:
+    """Its name may be another one that is the same here: `A` and `a`."""
+    storage = Storage(root, overwrite=True, durable=False)
+    (root / "tree").mkdir()
+    links = [Entry(EntryKind.LINK, b"tree/link", 0o777, 0, target=target) for target in (b"a", b"b")]
+    outcomes = storage.accept(links, ByteBudget(None))
+    storage.close(complete=True)
+    assert [(outcome.status, outcome.reason) for outcome in outcomes] == [
+        (EntryStatus.OK, ""),
+        (EntryStatus.REFUSED, SAME_FILE),
+    ]
+    assert os.readlink(root / "tree/link") == "a"
 
 
 def test_a_link_replaces_no_file(tree: Path, root: Path) -> None:
