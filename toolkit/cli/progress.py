@@ -85,7 +85,7 @@ class ProgressBars:
 
 
 def _file_line(now: TransferProgress, name: str) -> str:
-    """Return how far the current file has got, and which of how many it is: `IMG_1.jpg, 2 of 4 MiB (3 of 120 files)`.
+    """Return how far the current file has got, and which it is: `IMG_1.jpg, 2 of 4 MiB (3 of 120 files done)`.
 
     A name too long for the line loses its middle, because its end tells files apart.
     """
