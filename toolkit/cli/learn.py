@@ -1,5 +1,6 @@
 """`nettool learn`: a course on sockets, each lesson a page and an experiment that runs here and now."""
 
+import codecs
 import os
 import sys
 from typing import Annotated
@@ -44,6 +45,8 @@ def learn(
     language = language_of(os.environ) if lang is None else lang
     if language not in LANGUAGES:
         raise UsageError(f"--lang takes {' or '.join(LANGUAGES)}")
+    if not json:
+        _check_letters(language)
     if not topic and json:
         lessons = [{"number": one.number, "name": one.name, "title": one.title(language)} for one in COURSE]
         print_json("lessons", {"lessons": lessons})
@@ -65,9 +68,20 @@ def learn(
     print_result(_shown(text))
 
 
+def _check_letters(language: str) -> None:
+    """Raise UsageError if standard output cannot hold the letters of a language."""
+    encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding
+    try:
+        COURSE[0].title(language).encode(encoding)
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"standard output has no letters for --lang {language} ({encoding}): set a UTF-8 locale"
+        ) from None
+
+
 def _shown(text: str) -> str:
-    """Return Markdown as a terminal shows it; in a pipe, as it is."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    """Return Markdown as a terminal shows it; in a pipe, or without UTF-8, as it is."""
+    if sys.stdout is None or not sys.stdout.isatty() or codecs.lookup(sys.stdout.encoding).name != "utf-8":
         return text
     from rich.console import Console  # takes a tenth of a second
     from rich.markdown import Markdown

@@ -1,6 +1,8 @@
 """`nettool learn`: the list of lessons, and a lesson in a pipe and in a terminal."""
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -50,3 +52,12 @@ def test_json_holds_the_list_or_the_page_with_the_values_of_the_experiment(
     shown = json.loads(capsys.readouterr().out)
     assert (shown["name"], shown["language"]) == ("sockets", "ko")
     assert shown["values"]["server_port"] in shown["text"]
+
+
+def test_a_terminal_without_the_letters_of_a_language_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert invoke(["learn", "--lang", "en"]) == 0
+    assert invoke(["learn", "--lang", "ko", "--json"]) == 0  # JSON escapes them
+    with pytest.raises(UsageError, match="no letters for --lang ko"):
+        invoke(["learn", "--lang", "ko"])
