@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.support.background import together
 from tests.support.cli_process import Receiver, nettool
 from tests.support.forked_cli import ForkedCli
 from toolkit.conversation.echo import MAX_CONNECTIONS_PER_HOST
@@ -44,6 +45,21 @@ def test_the_summary_fits_80_columns(server: Receiver) -> None:
     lines = ended.stdout.splitlines()
     assert re.match(r"20 of 20 probes to 127\.0\.0\.1:\d+ over UDP answered, none lost$", lines[0])
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_what_was_measured_is_shown_though_the_connection_is_lost() -> None:
+    def echo_three(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            for _ in range(3):
+                connection.sendall(connection.recv(100))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = f"127.0.0.1:{server.getsockname()[1]}"
+        ended, _ = together(lambda: nettool("ping", "--tcp", "--interval", "5ms", target), lambda: echo_three(server))
+    assert ended.code == 4
+    assert "round trip in ms: min" in ended.stdout
+    assert "the other side closed the connection" in ended.stderr
 
 
 def test_any_program_gets_back_what_it_sends(server: Receiver) -> None:

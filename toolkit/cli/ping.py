@@ -56,8 +56,8 @@ def ping(
 ) -> None:
     """Measure the round trip to a machine that runs 'nettool echo'.
 
-    Prints percentiles, the share of probes that were lost, how many overtook others, and the jitter (RFC 3550). TCP and
-    the reliable protocol lose none: there, a lost packet is a late probe.
+    Prints percentiles, the share of probes that were lost, how many overtook others, and the jitter (RFC 3550); after
+    Ctrl-C, of the probes until then. TCP and the reliable protocol lose none: there, a lost packet is a late probe.
 
     \b
     Examples:
@@ -74,19 +74,19 @@ def ping(
     if interval_s < _MIN_INTERVAL_S:
         raise UsageError("--interval must be 2ms or more: shorter ones are a load, which 'nettool bench' measures")
     with prompt_interrupts():
-        path = _path(name, address, wait_s, size)
+        path, trips = _path(name, address, wait_s, size), EchoRoundTrips()
         try:
-            trips = measure(path, count, interval_s, wait_s, size, _live_line(count, quiet))
-        finally:
-            path.close()
+            measure(path, trips, count, interval_s, wait_s, size, _live_line(count, quiet))
+        finally:  # after Ctrl-C and a lost connection, too: what was measured is shown
             if not quiet and stderr_is_terminal():
                 sys.stderr.write(_CLEAR_LINE)
+            if trips.answered and json:
+                print_json("ping", {"transport": name, "peer": str(address), "probe_bytes": size, **trips.fields()})
+            elif trips.answered and not quiet:
+                print_result("\n".join(_summary(_NAMES[name], address, trips)))
+            path.close()
     if not trips.answered:
         raise nothing_there(address, _NAMES[name])
-    if json:
-        print_json("ping", {"transport": name, "peer": str(address), "probe_bytes": size, **trips.fields()})
-    elif not quiet:
-        print_result("\n".join(_summary(_NAMES[name], address, trips)))
 
 
 def _path(name: str, address: Address, timeout_s: float, probe_bytes: int) -> EchoPath:

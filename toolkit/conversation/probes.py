@@ -126,17 +126,19 @@ class SessionEcho:
 
 def measure(
     path: EchoPath,
+    trips: EchoRoundTrips,
     count: int,
     interval_s: float,
     wait_s: float,
     probe_bytes: int,
     on_change: Callable[[EchoRoundTrips], object] = lambda _trips: None,
-) -> EchoRoundTrips:
+) -> None:
     """Send `count` probes, one every `interval_s`, and wait for replies until `wait_s` after the last.
 
+    trips:     takes the probes and replies, also of a measurement that is interrupted
     on_change: called after each reply and each probe. Raises what the path raises.
     """
-    trips, mark = EchoRoundTrips(), b"ping" + os.urandom(4)
+    mark = b"ping" + os.urandom(4)
     filler = bytes(probe_bytes - MIN_PROBE_BYTES)
     next_s = time.monotonic()
     while trips.answered < count:
@@ -155,7 +157,6 @@ def measure(
         if reply is not None and len(reply) == probe_bytes and reply.startswith(mark):
             trips.on_reply(_HEAD.unpack_from(reply)[1], now_ns)
             on_change(trips)
-    return trips
 
 
 def _connected(address: Address, kind: int, timeout_s: float) -> socket.socket:
