@@ -38,7 +38,7 @@ def lives(trace: EndTrace) -> list[list[str]]:
     alive: dict[int, list[Call]] = {}
     ended: list[list[Call]] = []
     for call in trace.calls:
-        if call.name in ("socket", "open"):
+        if call.name in ("socket", "open") and call.result.isdecimal():  # a failed one makes no descriptor
             alive[int(call.result)] = [call]
         elif call.name and call.fd >= 0:
             if call.name == "accept":
@@ -66,7 +66,10 @@ def test_the_calls_of_a_tcp_transfer_are_a_textbooks(photo: Path, tmp_path: Path
     assert without_data(written) == ["open", "write", "close"]
     assert without_data(connection) == ["data", "shutdown", "data", "close"]
     assert listener == ["socket", "bind", "listen", "accept", "close"]
-    assert [call.name for call in receiving.calls if call.name.startswith("rename")] == ["renameat2"]
+    renames = [call for call in receiving.calls if call.name.startswith("rename")]
+    named = [call for call in renames if call.meaning == "complete and verified: it gets its name"]
+    assert [call.name for call in named] == ["renameat2"]
+    assert named == renames[-1:]  # before that, it is hidden from later sessions of this sender
     [connect] = [call for call in sender.calls if call.name == "connect"]
     assert re.match(r"the kernel chose port \d+ for us; SYN, SYN-ACK, ACK took \d+\.\d ms", connect.meaning)
 
@@ -114,6 +117,12 @@ def test_calls_are_printed_with_their_meaning_and_counted(transport: str, photo:
     assert re.search(r"\.\.\. \d+ more .*(send|sendto|read)\(\d+\) of [\d,]+", sent.stderr)
     assert "is ours: what is sent there comes to this socket" in received.stderr
     assert sent.stdout.startswith("sent 1 file")
+
+
+def test_a_trace_of_a_directory_asks_for_a_file(tmp_path: Path) -> None:
+    ended = nettool("trace", tmp_path)
+    assert ended.code == 2
+    assert ended.stderr.strip() == f"nettool: {tmp_path} is a directory: name one file"
 
 
 def test_a_trace_shows_both_ends_in_80_columns_and_as_a_page(photo: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from toolkit.cli.command import command, flag, option
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import Json, Quiet
 from toolkit.cli.output import print_json, print_result, print_status, result_width
-from toolkit.errors import TransferError, printable
+from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report.call_timeline import PAGE_MARK, PAGE_OPTION, EndTrace, read_trace, text_of, write_timeline_page
 from toolkit.transfer.scan import check_sources
@@ -45,6 +45,8 @@ def trace(
       nettool trace notes.txt
       nettool trace --udp --html calls.html notes.txt
     """
+    if file.is_dir():
+        raise UsageError(f"{printable(str(file))} is a directory: name one file")
     check_sources([str(file)], False, "")
     if html is not None:
         check_output(html, PAGE_OPTION, PAGE_MARK, inputs=[str(file)])

@@ -16,8 +16,10 @@ from typing import Any, Final
 from toolkit.errors import printable
 from toolkit.tracing.call import Call, CallTrace
 from toolkit.tracing.meaning import describe_error
+from toolkit.transfer.names import is_partial
 
 GETS_ITS_NAME: Final = "complete and verified: it gets its name"
+_HIDDEN: Final = "no later session looks for it under this name, to go on with it"
 _OPENERS: Final = "toolkit.transfer"
 _UNINTERESTING: Final = os.O_DIRECTORY | os.O_PATH
 _MODES: Final = {os.O_RDONLY: "O_RDONLY", os.O_WRONLY: "O_WRONLY", os.O_RDWR: "O_RDWR"}
@@ -161,7 +163,8 @@ class TracedFiles:
     def rename(self, old: Any, new: Any, **keywords: Any) -> None:
         """rename(2)."""
         names = [printable(os.path.basename(os.fsdecode(path)), 60) for path in (old, new)]
-        self._call("rename", ", ".join(names), GETS_ITS_NAME, old, new, **keywords)
+        meaning = _HIDDEN if is_partial(os.path.basename(os.fsencode(new))) else GETS_ITS_NAME
+        self._call("rename", ", ".join(names), meaning, old, new, **keywords)
 
 
 class TextbookFiles(TracedFiles):
