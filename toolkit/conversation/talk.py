@@ -49,6 +49,16 @@ class TalkCounts:
     received: int = 0
 
 
+class _UnwantedContent:
+    """Takes what a sender of files sends before it has learnt that nobody here wants it."""
+
+    def write(self, file_id: int, offset: int, data: memoryview) -> None:
+        """See ExtentSink."""
+
+
+_UNWANTED_CONTENT: Final = _UnwantedContent()
+
+
 class Conversation:
     """One side of a conversation.
 
@@ -89,7 +99,7 @@ class Conversation:
             if may_send:
                 self._send_waiting()
             wake = self._outgoing.fileno() if may_send and not self._is_done else None
-            message = self._channel.receive(None, self._patience_s(), wake)
+            message = self._channel.receive(self._sink, self._patience_s(), wake)
             self._handle_waiting_untrusted(message)
 
     def _handle_waiting_untrusted(self, message: bytes | None) -> None:
@@ -99,7 +109,11 @@ class Conversation:
             self._handle_untrusted(message)
             handled += 1
             is_enough = self._is_over or handled == _MESSAGES_PER_ROUND
-            message = None if is_enough else self._channel.receive(None, 0)
+            message = None if is_enough else self._channel.receive(self._sink, 0)
+
+    @property
+    def _sink(self) -> _UnwantedContent | None:
+        return None if self._has_greeted else _UNWANTED_CONTENT
 
     @property
     def _is_over(self) -> bool:
