@@ -11,7 +11,7 @@ from toolkit.cli.command import command, option
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, result_width
-from toolkit.errors import UsageError
+from toolkit.errors import TransferError, UsageError
 from toolkit.learn.course import COURSE, LANGUAGES, language_of, lesson
 
 _WIDTH = 80
@@ -56,8 +56,12 @@ def learn(
         print_result("\n".join([*rows, "", _MORE[language]]))
         return
     chosen = lesson(topic)
-    with prompt_interrupts():
-        values = chosen.experiment()
+    try:
+        with prompt_interrupts():
+            values = chosen.experiment()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TransferError(f"the experiment cannot run here: {reason}; docs/learn.md shows it elsewhere") from None
     text = chosen.page(language, values)
     if json:
         print_json("lesson", {"name": chosen.name, "language": language, "values": values, "text": text})

@@ -1,13 +1,16 @@
 """`nettool learn`: the list of lessons, and a lesson in a pipe and in a terminal."""
 
+import errno
 import io
 import json
+import os
 import sys
+from typing import NoReturn
 
 import pytest
 
 from toolkit.cli.app import invoke
-from toolkit.errors import UsageError
+from toolkit.errors import TransferError, UsageError
 from toolkit.learn.course import COURSE, LANGUAGES
 
 
@@ -61,3 +64,12 @@ def test_a_terminal_without_the_letters_of_a_language_is_named(monkeypatch: pyte
     assert invoke(["learn", "--lang", "ko", "--json"]) == 0  # JSON escapes them
     with pytest.raises(UsageError, match="no letters for --lang ko"):
         invoke(["learn", "--lang", "ko"])
+
+
+def test_an_experiment_that_the_system_does_not_allow_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+    monkeypatch.setattr("toolkit.learn.sockets.tcp_socket", refuse)
+    with pytest.raises(TransferError, match="the experiment cannot run here: Network is unreachable"):
+        invoke(["learn", "sockets"])
