@@ -184,7 +184,7 @@ class TestAsRoot:
         (("--link", "moon", "--", "true"), "unknown link 'moon'"),
         (("--rate", "fast", "--", "true"), "is not a rate"),
         (("--loss", "150%", "--", "true"), "is more than 100%"),
-        (("--rtt", "40", "--", "true"), "is not a duration"),
+        (("--rtt", "40", "--", "true"), "has no unit"),
         (("--emulator", "magic", "--", "true"), "unknown emulator 'magic'"),
         (("--addresses", "300.0.0.0/8", "--", "true"), "not an IPv4 network"),
         (("--trace", "/no/such/trace", "--", "true"), "cannot read /no/such/trace"),
