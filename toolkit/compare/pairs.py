@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
+from typing import NamedTuple
 
 from toolkit.compare import stats
 from toolkit.compare.machine_load import BUSY_SHARE
@@ -89,19 +90,16 @@ class PairedTrials:
     def unequal_loss(self, label: str) -> str:
         """That the link lost another share of a transport's packets than of the baseline's; empty if it may not have.
 
-        The two then had different paths, and their goodputs say nothing of the transports. A difference is found where
-        the intervals of both shares do not overlap, corrected for the number of rows.
+        The two then had different paths, and their goodputs say nothing of the transports. The test is corrected for
+        the number of rows.
         """
         if not loses_independently(self.campaign.paths[self.path]):
             return ""
-        error = ERROR / self.row_count
-        own, base = (link_loss(self._trials[name], error) for name in (label, self.campaign.baseline))
-        if own is None or base is None or own.interval is None or base.interval is None:
+        own, base = (link_packets(self._trials[name]) for name in (label, self.campaign.baseline))
+        if min(own.passed, base.passed) <= 0 or not stats.shares_differ(*own, *base, ERROR / self.row_count):
             return ""
-        if own.interval.low <= base.interval.high and base.interval.low <= own.interval.high:
-            return ""
-        shares = f"{format_fraction(own.value)} of its packets, and {format_fraction(base.value)} of the baseline's"
-        return f"the link lost {shares}: they had different paths"
+        shares = [format_fraction(lost / passed) for lost, passed in (own, base)]
+        return f"the link lost {shares[0]} of its packets, and {shares[1]} of the baseline's: they had different paths"
 
     @property
     def row_count(self) -> int:
@@ -172,8 +170,21 @@ def loses_independently(path: PathRecord) -> bool:
     return path.kind == LINK and path.burst is None and "changes" not in path.link
 
 
-def link_loss(trials: Sequence[Trial], error: float = ERROR) -> Estimate | None:
-    """What the link itself lost, as a share of the packets that passed its queue; None if no trial knows."""
+class LinkPackets(NamedTuple):
+    """How many packets the link itself lost, of those that passed its queue."""
+
+    lost: int
+    passed: int
+
+
+def link_packets(trials: Sequence[Trial]) -> LinkPackets:
+    """The packets from sender to receiver in all trials whose link counted them."""
     audits = [trial.ledger.forward for trial in trials if trial.ledger is not None]
     passed = sum((audit.offered or 0) - (audit.dropped_by_queue or 0) for audit in audits)
-    return proportion(sum(audit.lost_by_link or 0 for audit in audits), passed, error) if passed > 0 else None
+    return LinkPackets(sum(audit.lost_by_link or 0 for audit in audits), passed)
+
+
+def link_loss(trials: Sequence[Trial], error: float = ERROR) -> Estimate | None:
+    """What the link itself lost, as a share of the packets that passed its queue; None if no trial knows."""
+    lost, passed = link_packets(trials)
+    return proportion(lost, passed, error) if passed > 0 else None

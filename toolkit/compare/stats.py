@@ -157,6 +157,17 @@ def proportion(hits: int, count: int, error: float = ERROR) -> Estimate:
     return Estimate(hits / count, Interval(low, high))
 
 
+def shares_differ(hits: int, count: int, other_hits: int, other_count: int, error: float = ERROR) -> bool:
+    """Whether two shares of independent events differ; wrong in at most `error` where they do not.
+
+    Fisher's exact test (Statistical Methods for Research Workers, section 21.02). Both counts are at least 1.
+    """
+    from scipy.stats import fisher_exact  # slow to load
+
+    table = [[hits, count - hits], [other_hits, other_count - other_hits]]
+    return bool(fisher_exact(table).pvalue <= error)
+
+
 def ratio(sample: float, base: float) -> float:
     """The ratio of two goodputs, of which at most one is 0."""
     return sample / base if base else math.inf

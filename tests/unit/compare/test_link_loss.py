@@ -4,13 +4,14 @@ import math
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import summarise
 from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
 from toolkit.compare.records import Results
-from toolkit.compare.stats import proportion
+from toolkit.compare.stats import proportion, shares_differ
 from toolkit.report.tables import ACCOUNTING, tables
 
 
@@ -96,3 +97,19 @@ def test_losses_of_bursts_are_not_compared_as_if_each_packet_had_its_own_chance(
     paths = {"a": replace(results.campaign.paths["a"], burst="1%:5ms")}
     (verdict,) = summarise(replace(results, campaign=replace(results.campaign, paths=paths))).verdicts
     assert verdict.is_claim
+
+
+def test_two_shares_differ_although_their_intervals_overlap() -> None:
+    """Ends of two intervals that miss in 5% each are further apart than a difference that chance makes in 5%."""
+    own, base = proportion(130, 5400).interval, proportion(98, 5400).interval
+    assert own is not None
+    assert base is not None
+    assert own.low < base.high
+    assert shares_differ(130, 5400, 98, 5400)
+
+
+def test_equal_shares_seldom_differ_whatever_the_numbers_of_packets() -> None:
+    generator = np.random.default_rng(1)
+    few, many = generator.binomial(3000, 0.02, 300), generator.binomial(70000, 0.02, 300)
+    found = sum(shares_differ(int(a), 3000, int(b), 70000) for a, b in zip(few, many, strict=True))
+    assert found <= 25
