@@ -234,12 +234,16 @@ def _heading(column: Column) -> Html:
 
 def _cell(column: Column, cell: Cell) -> Html:
     is_header = column.title == _ROW_HEADER
+    text, ends = cell.text, cell.text.split(" to ")
+    is_range = column.is_figure and len(ends) > 1
+    if is_range:  # may only break before its upper end
+        text = " ".join("\u00a0".join(end.split()) for end in (f"{ends[0]} to", *ends[1:]))
     key = "" if cell.value is None else cell.value if isinstance(cell.value, str) else repr(cell.value)
     return element(
         "th" if is_header else "td",
-        f"{SIGNS[cell.verdict]} {cell.text}" if cell.verdict else cell.text,
+        f"{SIGNS[cell.verdict]} {text}" if cell.verdict else text,
         scope="row" if is_header else None,
-        class_=_column_classes(column, _verdict_class(cell.verdict)),
+        class_=_column_classes(column, _verdict_class(cell.verdict), "range" if is_range else ""),
         data_v=None if key == cell.text else key,
     )
 

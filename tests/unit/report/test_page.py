@@ -141,6 +141,13 @@ def test_the_page_has_every_verdict_table_and_picture() -> None:
         assert target[1:] in ids
 
 
+def test_a_range_breaks_only_before_its_upper_end() -> None:
+    """So that the widest table fits beside its long reasons on a screen of 1,200 pixels."""
+    ranges = re.findall(r'<td class="figure range"[^>]*>([^<]*)</td>', page_of_two())
+    assert ranges
+    assert all(" " not in part for text in ranges for part in text.split("to ", 1))
+
+
 def test_the_page_requests_nothing() -> None:
     text = page_of_two()
     addresses = set(re.findall(r"(?:https?:)?//[\w.]+[^\s\"'<>)]*", re.sub(r"base64,[^\"]*", "", text)))
