@@ -11,7 +11,7 @@ from statistics import median
 
 from toolkit.compare.comparison import Summary
 from toolkit.compare.packet_counts import DirectionAudit
-from toolkit.compare.records import BackgroundFlowResult, Probe, Results, Trial
+from toolkit.compare.records import BUSY_MACHINE, BackgroundFlowResult, Probe, Results, Trial
 from toolkit.compare.rows import Row, RowDelay
 from toolkit.compare.stats import Estimate
 from toolkit.compare.verdict import INCONCLUSIVE
@@ -101,8 +101,9 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
     marks = sorted({mark for row in rows for mark in row.marks})
     for mark in marks:
         note += f" {printable(mark)}: {mark_meaning(mark)}."
-    if marks:
-        note += " If more than a fifth of the trials are marked, nothing is claimed."
+    if any(mark != BUSY_MACHINE for mark in marks):
+        other = f"have a mark other than {BUSY_MACHINE}" if BUSY_MACHINE in marks else "are marked"
+        note += f" If more than a fifth of the trials {other}, nothing is claimed."
     return build(SPEED, "Goodput and verdicts", note, [*key_columns(rows), *columns], rows)
 
 

@@ -117,6 +117,18 @@ def test_trials_that_are_only_marked_busy_are_not_listed() -> None:
     assert all("cpu-bound" in [cell.text for cell in row][-1] for row in trouble.rows)
 
 
+def test_what_forbids_a_claim_is_no_mark_of_a_busy_machine() -> None:
+    results = lossy(["loss 1%"])
+
+    def note(*marks: str) -> str:
+        trials = [replace(trial, marks=list(marks)) for trial in results.trials]
+        return tables(summarise(replace(results, trials=trials)))[0].note
+
+    assert "nothing is claimed" not in note(BUSY_MACHINE)
+    assert "have a mark other than busy-machine, nothing is claimed" in note(BUSY_MACHINE, CPU_BOUND)
+    assert "are marked, nothing is claimed" in note(CPU_BOUND)
+
+
 def test_goodput_of_timed_trials_is_explained_as_what_it_is() -> None:
     results = lossy(["loss 1%"])
     trials = [replace(trial, payload_bytes=0) for trial in results.trials]
