@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from toolkit.report.labels import NOTHING, label
+from toolkit.report.labels import NOTHING, label, path_label
 from toolkit.units import format_size
 
 Value = float | str | None
@@ -81,7 +81,7 @@ def build(name: str, title: str, note: str, columns: Columns[Item], items: Seque
 
 def key_columns(items: Sequence[KeyedItem]) -> Columns[KeyedItem]:
     """Path, size and transport. A size that all items share is in the caption instead."""
-    keys: Columns[KeyedItem] = [(Column("path"), lambda item: text_cell(label(item.path)))]
+    keys: Columns[KeyedItem] = [(Column("path"), lambda item: text_cell(path_label(item.path)))]
     if len({item.payload_bytes for item in items}) > 1:
         keys.append((Column("size", True), lambda item: figure_cell(item.payload_bytes, format_size)))
     return [*keys, (Column("transport"), lambda item: text_cell(label(item.transport)))]

@@ -7,7 +7,7 @@ from toolkit.compare.diff import MIN_TRIALS, ONLY_NEW, ONLY_OLD, CellChange
 from toolkit.compare.verdict import FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
 from toolkit.errors import printable
 from toolkit.report.cells import Cell, Column, Table
-from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, ratio_with_interval
+from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, path_label, ratio_with_interval
 from toolkit.report.terminal import fitted, wrapped
 from toolkit.units import format_rate
 
@@ -60,7 +60,7 @@ def flat_change(change: CellChange) -> Mapping[str, object]:
 
 def _row(change: CellChange) -> list[str]:
     return [
-        label(change.path),
+        path_label(change.path),
         content_words(change.payload_bytes),
         label(change.transport),
         _goodput(change.old_bps, change.verdict == ONLY_NEW),
@@ -96,7 +96,7 @@ def _cells(changes: Sequence[CellChange], is_paired: bool) -> str:
 
 
 def _cell(change: CellChange) -> str:
-    return f"{label(change.path)}, {content_words(change.payload_bytes)}, {label(change.transport)}"
+    return f"{path_label(change.path)}, {content_words(change.payload_bytes)}, {label(change.transport)}"
 
 
 def _why(change: CellChange) -> str:

@@ -10,6 +10,9 @@ NOTHING = "-"
 MAX_LABEL = 48
 """Labels come from users and files; longer ones are cut because they would break the layout."""
 
+MAX_PATH_LABEL = 80
+"""Paths are told apart by the options that stand last."""
+
 MAX_SHORT_LABEL = 24
 MAX_COLUMNS = 100
 """No line in a terminal is longer."""
@@ -42,6 +45,11 @@ MARKS = {
 def label(text: object) -> str:
     """Untrusted text as one printable line of at most MAX_LABEL characters."""
     return printable(str(text), MAX_LABEL)
+
+
+def path_label(text: object) -> str:
+    """As `label`, cut to MAX_PATH_LABEL characters: tables in a terminal put long ones on a line of their own."""
+    return printable(str(text), MAX_PATH_LABEL)
 
 
 def short_label(text: object) -> str:

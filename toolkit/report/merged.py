@@ -7,7 +7,7 @@ from toolkit.compare.merge import MergedRow
 from toolkit.compare.verdict import INCONCLUSIVE, NO_CLAIM
 from toolkit.errors import printable
 from toolkit.report.cells import Cell, Column, Table
-from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, ratio_with_interval
+from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, path_label, ratio_with_interval
 from toolkit.report.terminal import fitted, wrapped
 from toolkit.report.text import names, started_text
 from toolkit.units import format_ratio
@@ -58,7 +58,7 @@ def flat_merged(row: MergedRow) -> Mapping[str, object]:
 def _row(row: MergedRow) -> list[str]:
     word = judged(row.verdict, row.is_negligible)
     return [
-        label(row.path),
+        path_label(row.path),
         content_words(row.payload_bytes),
         label(row.transport),
         str(row.runs),
@@ -81,7 +81,7 @@ def merged_remarks(rows: Sequence[MergedRow]) -> list[str]:
     """What the table does not say: what was left out, why there is no claim, and what would settle it."""
     lines = []
     for row in rows:
-        where = f"{label(row.path)}, {content_words(row.payload_bytes)}, {label(row.transport)}"
+        where = f"{path_label(row.path)}, {content_words(row.payload_bytes)}, {label(row.transport)}"
         lines += [f"{where}: left out {reason}." for reason in row.left_out]
         if row.is_control:
             continue

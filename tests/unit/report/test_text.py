@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.report_samples import HOSTILE, lossy, one_path, save, troubled
+from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import Summary, summarise
 from toolkit.compare.host_info import HostInfo
 from toolkit.compare.record_file import read
 from toolkit.compare.records import Results, TimeSplit
+from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.text import FORMATS, TERMINAL, flat_row, report_text
 from toolkit.units import format_rate, format_ratio
 
@@ -157,3 +159,12 @@ def test_the_caption_warns_of_a_busy_machine_and_too_few_pairs() -> None:
 def test_an_empty_host_record_is_shown_as_unknown() -> None:
     results = one_path()
     assert "unknown" in comparison(replace(results, campaign=replace(results.campaign, host=HostInfo())))
+
+
+def test_long_paths_differ_in_the_terminal_and_no_line_is_too_long() -> None:
+    where = [f"1.25 Gbit/s, 160 ms, 12.5% loss, both ways, queue {queue} ms" for queue in (5, 250)]
+    labels = ("tcp-cubic", "tcp-cubic+plaintext", "quic-cubic", "udp-newreno+plaintext=125Mbit")
+    results = make_results(Truth({(each, path): 5e7 for each in labels for path in where}, repeats=8), 1)
+    lines = report_text([summarise(results)]).splitlines()
+    assert max(map(len, lines)) <= MAX_COLUMNS
+    assert {path for path in where if path in lines} == set(where)
