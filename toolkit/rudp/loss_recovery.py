@@ -233,6 +233,7 @@ class LossRecovery:
                 is_app_limited=state.is_app_limited,
                 is_window_limited=path.is_window_limited,
                 ecn_ce_count=newly_marked,
+                is_late=state.is_late,
             )
         )
         path.is_window_limited = False

@@ -83,11 +83,13 @@ class Pacer:
 
     Acknowledgements and probes are neither paced nor reported: they are small or rare.
 
-    catch_up: is told which packets arrive and which are lost
+    catch_up:    is told which packets arrive and which are lost
+    is_too_late: the sender is later than the last `budget_bytes` makes up for: it, and not the path, limits the rate
     """
 
     def __init__(self) -> None:
         self.catch_up = CatchUp()
+        self.is_too_late = False
         self._release_ns = 0
         self._is_waited_for = False
         self._lateness_ns = 0
@@ -106,9 +108,11 @@ class Pacer:
             self._is_waited_for = True
             return 0
         quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes)
+        self.is_too_late = False
         if self._is_waited_for:
             quanta_ns = _CATCH_UP_QUANTA * quantum_bytes * 8 * _NS_PER_S / rate_bps
             self._lateness_ns = min(late_ns, max(self.catch_up.limit_ns, round(quanta_ns)))
+            self.is_too_late = late_ns > self._lateness_ns
             self.catch_up.on_burst(now_ns, late_ns)
         self._is_waited_for = False
         earned_bytes = quantum_bytes + self._lateness_ns * rate_bps / (8 * _NS_PER_S)

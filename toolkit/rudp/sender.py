@@ -184,6 +184,8 @@ class Sender:
         if budget_bytes < path.datagram_bytes:
             self._next_send_time_ns = path.pacer.next_send_time_ns()
             return None
+        if path.pacer.is_too_late:
+            self.recovery.delivery.on_late(self.recovery.bytes_in_flight)
         packets = min(packets, budget_bytes // path.datagram_bytes)
         transmit = self._send_stream(packet_type, stream, packets, now_ns)
         path.pacer.on_sent(now_ns, len(transmit.data), rate_bps)

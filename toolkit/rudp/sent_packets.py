@@ -49,6 +49,7 @@ class SendState(NamedTuple):
     lost_bytes: int
     in_flight_bytes: int
     is_app_limited: bool
+    is_late: bool = False
 
 
 class PacketGroup(NamedTuple):

@@ -74,6 +74,19 @@ def test_app_limited_ends_once_what_was_in_flight_is_delivered() -> None:
     assert not estimator.on_send(5, KB, KB).is_app_limited
 
 
+def test_lateness_ends_once_what_was_in_flight_is_delivered() -> None:
+    estimator = DeliveryEstimator()
+    assert not estimator.on_send(0, 0, 2 * KB).is_late
+    estimator.on_late(2 * KB)
+    assert estimator.on_send(1, 2 * KB, KB).is_late
+    estimator.on_delivered(2, 2 * KB)
+    assert estimator.on_send(3, KB, KB).is_late
+    estimator.on_delivered(4, KB)
+    state = estimator.on_send(5, KB, KB)
+    assert not state.is_late
+    assert not state.is_app_limited
+
+
 def test_app_limited_with_nothing_in_flight_marks_the_next_packets() -> None:
     estimator = DeliveryEstimator()
     estimator.on_app_limited(0)

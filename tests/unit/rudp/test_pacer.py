@@ -121,6 +121,19 @@ def test_lateness_is_made_up_for_only_up_to_a_limit() -> None:
     assert burst <= 100e6 / 8 * 0.002 + 2 * Pacer.quantum_bytes(100e6, DATAGRAM)
 
 
+@pytest.mark.parametrize(("late_ns", "is_too_late"), [(MS // 2, False), (5 * MS, True)])
+def test_a_sender_that_cannot_make_up_for_all_of_its_lateness_is_too_late(late_ns: int, is_too_late: bool) -> None:
+    pacer = Pacer()
+    pacer.on_sent(0, pacer.budget_bytes(0, 100e6, DATAGRAM), 100e6)
+    assert pacer.budget_bytes(1, 100e6, DATAGRAM) == 0
+    assert not pacer.is_too_late
+    now_ns = pacer.next_send_time_ns() + late_ns
+    pacer.on_sent(now_ns, pacer.budget_bytes(now_ns, 100e6, DATAGRAM), 100e6)
+    assert pacer.is_too_late == is_too_late
+    pacer.budget_bytes(now_ns + MS, 100e6, DATAGRAM)  # it has not waited for the pacer since
+    assert not pacer.is_too_late
+
+
 def test_bytes_sent_beyond_the_budget_delay_the_next_quantum() -> None:
     pacer = Pacer()
     pacer.on_sent(0, 1_000_000, 100e6)

@@ -56,6 +56,7 @@ class AckSample:
     is_app_limited:          the application or the peer's receive window limited the sender during the sample
     is_window_limited:       the congestion window limited the sender
     ecn_ce_count:            packets newly reported with the Congestion Experienced mark
+    is_late:                 this host let the sender run so late that it sent less than it might have
     """
 
     now_ns: int
@@ -76,6 +77,12 @@ class AckSample:
     is_app_limited: bool
     is_window_limited: bool
     ecn_ce_count: int = 0
+    is_late: bool = False
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the path may carry more than `delivery_rate_bps`, because the sender did not use it."""
+        return self.is_app_limited or self.is_late
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ class Bbr:
         self._phase_rounds += 1
         self._probe_timer.rounds += 1
         model.queue.end_round(model.min_rtt_ns)
-        has_rate, is_random = sample.delivery_rate_bps is not None and not sample.is_app_limited, False
+        has_rate, is_random = sample.delivery_rate_bps is not None and not sample.is_lower_bound, False
         is_growing = has_rate and model.full_bw.end_round(model.bw_latest)
         is_excessive = model.loss.is_excessive(sample.in_flight_at_send_bytes)
         self._excessive_loss_rounds = self._excessive_loss_rounds + 1 if is_excessive else 0

@@ -294,7 +294,7 @@ class BbrModel:
         rate_bps = sample.delivery_rate_bps
         if rate_bps is not None:
             self.bw_latest = max(self.bw_latest, rate_bps)
-            if not sample.is_app_limited or rate_bps >= self.max_bw.bps:
+            if not sample.is_lower_bound or rate_bps >= self.max_bw.bps:
                 self.max_bw.update(rate_bps)
         self.inflight_latest = max(self.inflight_latest, sample.delivered_bytes - sample.prior_delivered_bytes)
         self.extra_acked.update(sample, self.bw_bps, cwnd_bytes, self.rounds.is_start)
