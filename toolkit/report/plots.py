@@ -129,7 +129,7 @@ def _over_loss(
                     title=f"Goodput against loss, {_rtt_and_size(campaign, paths[0], size)}",
                     caption=(
                         "Median goodput of each transport at each loss rate; the band is the 95% interval. "
-                        "Hollow points are marked and have no verdict. The dotted line is the path's capacity."
+                        "Where a point is hollow, every trial is marked. The dotted line is the path's capacity."
                     ),
                     size=_ACROSS_PATHS_SIZE,
                     draw=partial(figures.goodput_against_loss, campaign=campaign, rows=chosen, styles=looks),
@@ -206,7 +206,7 @@ def _goodput(cell: _Cell) -> Picture:
         name="goodput",
         group="",
         title="Goodput",
-        caption="Median and 95% interval. Hollow points are marked and have no verdict.",
+        caption="Median and 95% interval. Where a point is hollow, every trial is marked.",
         size=(WIDTH, 1.0 + _ROW_INCHES * len(cell.rows)),
         draw=partial(figures.goodput, rows=cell.rows, styles=cell.styles),
         data=picture_data.of_goodput(cell.rows),
