@@ -171,11 +171,13 @@ local SECURITY_PARAMETERS = {
     [3] = "PAKE",
     [4] = "NOISE",
     [5] = "REFUSAL",
+    [6] = "KEY_ID",
 }
 local METHODS = {
     [0] = "NONE",
     [1] = "KEY",
     [2] = "CODE",
+    [3] = "RECONNECTION",
 }
 local REFUSALS = {
     [1] = "CODE_NEEDED",
@@ -188,6 +190,8 @@ local REFUSALS = {
     [8] = "ALTERED",
     [9] = "PLAINTEXT",
     [10] = "TRY_LATER",
+    [11] = "UNKNOWN_SESSION",
+    [12] = "WRONG_RECONNECTION",
 }
 local SESSION_MESSAGES = {
     [1] = "BEGIN",

@@ -17,7 +17,8 @@ from toolkit.rudp.handshake_server import MAX_PENDING_PER_HOST, AcceptLimits, Se
 from toolkit.security.admission import Admission, KeyAdmission, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
-from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.handshake import Initiator, Reply, Responder
+from toolkit.security.opened_handshake import OpenedHandshake
 from toolkit.simulator.security import PlainClientSecurity, PlainServerSecurity
 from toolkit.transports.tcp import wire as tcp
 from toolkit.transports.tcp.handshake import TcpServerHandshake

@@ -18,8 +18,9 @@ from tests.support.repetitions import examples
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.security.admission import KeyAdmission
 from toolkit.security.credentials import KeyCredential
-from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.handshake import Initiator, Reply, Responder
 from toolkit.security.keys import SessionKeys
+from toolkit.security.opened_handshake import OpenedHandshake
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from toolkit.parameters import encode_parameters
 from toolkit.security.admission import KeyAdmission
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.code_words import Code
-from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.handshake import Initiator, Reply, Responder
 from toolkit.security.messages import SecurityField
+from toolkit.security.opened_handshake import OpenedHandshake
 
 
 class PatientCodeAdmission(CodeAdmission):

@@ -8,9 +8,10 @@ from toolkit.security.admission import Admission, KeyAdmission, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.code_words import Code
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
-from toolkit.security.handshake import AcceptedHandshake, Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.handshake import AcceptedHandshake, Initiator, Reply, Responder
 from toolkit.security.keys import AeadName, SessionKeys
 from toolkit.security.messages import Refusal
+from toolkit.security.opened_handshake import OpenedHandshake
 
 PROLOGUE = b"test transport"
 HOST = bytes([192, 0, 2, 7])

@@ -1,6 +1,7 @@
 """Interrupted transfers, as users meet them: killed ends, cut connections, and what both ends say."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_process import LIMIT_S, nettool, receiver
+from tests.support.cli_process import LIMIT_S, Receiver, nettool, receiver
 from tests.support.forked_cli import ForkedCli
 from tests.support.man_in_the_middle import Hazard, TcpMiddle
 from tests.support.repetitions import first_then_long
@@ -32,10 +33,33 @@ def destination(tmp_path: Path) -> Path:
     return path
 
 
+def cut(sending: ForkedCli, receiving: Receiver, destination: Path, losses: int = 1) -> None:
+    """Stop a sender until its receiver has noticed that, and let it go on: as the end of an outage."""
+    wait_until_arrived(destination, arrived_bytes(destination) + 1_500_000)
+    sending.send_signal(signal.SIGSTOP)
+    receiving.wait_for(r"kept [0-9.]+ MiB", losses)
+    sending.send_signal(signal.SIGCONT)
+
+
+def wait_for_stderr(process: ForkedCli, text: bytes) -> None:
+    """Read what a process says until it has said this."""
+    said = b""
+    assert process.stderr is not None
+    while text not in said:
+        piece = os.read(process.stderr.fileno(), 1 << 16)
+        assert piece, said
+        said += piece
+
+
+def arrived_bytes(directory: Path) -> int:
+    """How long the unfinished file is."""
+    return sum(path.stat().st_size for path in directory.glob(".nettool-*.part"))
+
+
 def wait_until_arrived(directory: Path, size_bytes: int) -> None:
     """Wait until an unfinished file is so long."""
     deadline_s = time.monotonic() + LIMIT_S
-    while sum(path.stat().st_size for path in directory.glob(".nettool-*.part")) < size_bytes:
+    while arrived_bytes(directory) < size_bytes:
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
 
@@ -102,3 +126,82 @@ def test_standard_input_and_a_time_of_zero_are_not_tried_again(source: Path, des
         ):
             assert sent.code == 4
             assert "reconnecting" not in sent.stderr
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+class TestSendersWithACode:
+    """The first session uses the code up; after an outage its sender comes back nevertheless."""
+
+    CODE = r"code: (\d+-[a-z]+-[a-z]+-[a-z]+)"
+    QUICK = ("--idle-timeout", "1s", "--retry", "50s")
+
+    def sender(self, transport: str, source: Path, receiving: Receiver, code: str, *options: str) -> ForkedCli:
+        words = [f"{transport}-send", *self.QUICK, "--rate", "40Mbit", "--code", code, *options]
+        return ForkedCli([*words, str(source), receiving.target])
+
+    def test_it_comes_back_again_and_again_and_then_the_code_stays_used(
+        self, source: Path, destination: Path, transport: str
+    ) -> None:
+        with receiver(destination, "--code-uses", "1", *self.QUICK) as receiving:
+            code = receiving.wait_for(self.CODE)[1]
+            with self.sender(transport, source, receiving, code, "--json") as sending:
+                cut(sending, receiving, destination)
+                cut(sending, receiving, destination, losses=2)
+                stdout, stderr = sending.communicate(timeout=LIMIT_S)
+            assert sending.returncode == 0, stderr
+            assert json.loads(stdout)["authentication"] == "reconnection"
+            assert (destination / "film").read_bytes() == source.read_bytes()
+            again = nettool(f"{transport}-send", "--code", code, source, receiving.target)
+            assert again.code == 3
+            assert "this code has ended" in again.stderr
+
+    def test_a_receiver_with_once_waits_for_it(self, source: Path, destination: Path, transport: str) -> None:
+        with receiver(destination, "--code-uses", "1", "--once", *self.QUICK) as receiving:
+            code = receiving.wait_for(self.CODE)[1]
+            with self.sender(transport, source, receiving, code) as sending:
+                cut(sending, receiving, destination)
+                _, stderr = sending.communicate(timeout=LIMIT_S)
+            assert sending.returncode == 0, stderr
+            ended = receiving.end()
+        assert ended.code == 0, ended.stderr
+        assert "waiting 50 s for the sender to reconnect" in ended.stderr
+        assert (destination / "film").read_bytes() == source.read_bytes()
+
+    def test_it_may_be_back_before_the_receiver_has_noticed(
+        self, source: Path, destination: Path, transport: str
+    ) -> None:
+        with receiver(destination, "--code-uses", "1", "--once", "--retry", "50s") as receiving:
+            code = receiving.wait_for(self.CODE)[1]
+            with self.sender(transport, source, receiving, code) as sending:
+                wait_until_arrived(destination, 3_000_000)
+                receiving.process.send_signal(signal.SIGSTOP)
+                wait_for_stderr(sending, b"reconnecting")
+                receiving.process.send_signal(signal.SIGCONT)
+                _, stderr = sending.communicate(timeout=LIMIT_S)
+            assert sending.returncode == 0, stderr
+            assert receiving.end().code == 0
+        assert (destination / "film").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_receiver_with_once_gives_up_if_its_sender_does_not_come_back(
+    source: Path, destination: Path, transport: str
+) -> None:
+    with receiver(destination, "--once", "--retry", "1s", "--idle-timeout", "1s") as receiving:
+        with ForkedCli([f"{transport}-send", "--rate", "60Mbit", str(source), receiving.target]) as sending:
+            wait_until_arrived(destination, 2_000_000)
+            sending.kill()
+        ended = receiving.end()
+    assert ended.code == 4
+    assert "waiting 1 s for the sender to reconnect" in ended.stderr
+
+
+def test_a_receiver_with_once_does_not_wait_for_a_sender_that_does_not_try_again(
+    source: Path, destination: Path
+) -> None:
+    with receiver(destination, "--once", "--retry", "1h", "--idle-timeout", "1s") as receiving:
+        words = ["tcp-send", "--rate", "60Mbit", "--retry", "0s", str(source), receiving.target]
+        with ForkedCli(words) as sending:
+            wait_until_arrived(destination, 2_000_000)
+            sending.kill()
+        assert receiving.end().code == 4

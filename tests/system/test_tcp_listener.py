@@ -17,7 +17,8 @@ from tests.support.background import PATIENCE_S, Background, wait_until
 from tests.support.tcp_peers import begin, hello, hello_with, join, receive_preface, refusal_reason, shake_hands
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, UnreachableError
-from toolkit.security.handshake import OpenedHandshake, Responder
+from toolkit.security.handshake import Responder
+from toolkit.security.opened_handshake import OpenedHandshake
 from toolkit.transports.tcp import wire
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.connect import TcpTransport

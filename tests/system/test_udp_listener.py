@@ -31,7 +31,8 @@ from toolkit.rudp.aead_protection import AeadProtection
 from toolkit.security.admission import KeyAdmission
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
-from toolkit.security.handshake import OpenedHandshake, Responder
+from toolkit.security.handshake import Responder
+from toolkit.security.opened_handshake import OpenedHandshake
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.listener import UdpListener

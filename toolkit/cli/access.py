@@ -28,6 +28,7 @@ from toolkit.security.code_admission import CodeAdmission, CodeEnd
 from toolkit.security.code_words import Code, parse_code
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
 from toolkit.security.key_file import read_key
+from toolkit.security.reconnections import Reconnections
 from toolkit.transports.addresses import address_of, resolve
 
 SECURITY = "Security"
@@ -155,6 +156,8 @@ class Doorkeeper:
         arguments.check(is_once)
         self._arguments, self._bind, self._sender_command, self._quiet = arguments, bind, sender_command, quiet
         self._is_once, self._session_key = is_once, session_key
+        self.reconnections = Reconnections()
+        """By which clients that a code has admitted come back; a receiver adds to it."""
         self.is_loopback = is_loopback(bind)
         """Whether only this machine reaches the receiver. A name is looked up here; see `check_bound`."""
         self._bound: Address | None = None
@@ -173,6 +176,7 @@ class Doorkeeper:
             uses=arguments.code_uses or 1,
             is_renewed=not self._is_once,
             session_key=self._session_key,
+            reconnections=self.reconnections,
         )
         return self._codes
 

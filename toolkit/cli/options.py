@@ -18,6 +18,8 @@ DEFAULT_BIND = "127.0.0.1"
 STREAM_NAME = "stdin"
 DEFAULT_IDLE_TIMEOUT = "30s"
 DEFAULT_RETRY = "5s"
+DEFAULT_RECEIVER_RETRY = "10s"
+"""Longer than a sender tries: the receiver may notice the loss first."""
 DEFAULT_CONNECT_TIMEOUT = f"{DEFAULT_CONNECT_TIMEOUT_S:g}s"
 
 # Headings in the help texts.
@@ -183,6 +185,15 @@ class ReceiveArguments:
         bool,
         flag("--once", text="Exit after one session, with code 0 only if every file is verified.", panel=CONNECTION),
     ] = False
+    retry: Annotated[
+        str,
+        option(
+            "--retry",
+            metavar="TIME",
+            text="How long --once waits for a sender whose connection was lost to reconnect; 0s does not.",
+            panel=CONNECTION,
+        ),
+    ] = DEFAULT_RECEIVER_RETRY
     bind: Bind = DEFAULT_BIND
     port: Port = DEFAULT_PORT
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT

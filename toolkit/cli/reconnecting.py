@@ -23,7 +23,8 @@ def with_reconnects(
 ) -> _Result:
     """Return what `attempt` returns; try again while connections are lost.
 
-    The first connection has to succeed. A refusal ends the attempts. Pauses double from FIRST_PAUSE_S to MAX_PAUSE_S,
+    The first connection has to succeed. A refusal ends the attempts, unless the receiver refuses a session before it
+    looks at the offer: it may still be busy with the lost one. Pauses double from FIRST_PAUSE_S to MAX_PAUSE_S,
     shortened at random, so that many senders do not come back at once.
 
     patience_s: how long to try to reconnect; counted anew each time that a receiver has accepted the offer
@@ -34,12 +35,14 @@ def with_reconnects(
     lost: PeerClosedError | None = None
     give_up_s = clock() + patience_s
     pause_s = FIRST_PAUSE_S
+    is_accepted = False
 
     def on_accepted() -> None:
-        nonlocal give_up_s, pause_s
-        give_up_s, pause_s = float("inf"), FIRST_PAUSE_S
+        nonlocal give_up_s, pause_s, is_accepted
+        give_up_s, pause_s, is_accepted = float("inf"), FIRST_PAUSE_S, True
 
     while True:
+        is_accepted, refusal = False, None
         try:
             return attempt(lost is not None, on_accepted)
         except LateRefusalError:
@@ -50,13 +53,15 @@ def with_reconnects(
             if lost is None:
                 raise
         except RefusedError as error:
-            if lost is None or error.result is not None:
+            if lost is None or is_accepted:
                 raise
-            raise lost from error  # the handshake was refused: a code that the lost session has used up, say
+            if error.result is None:  # the handshake was refused: the receiver does not know the lost session
+                raise lost from error
+            refusal = error
         if give_up_s == float("inf"):
             give_up_s = clock() + patience_s
         wait_s = pause_s * random.uniform(0.5, 1.0)
         if clock() + wait_s > give_up_s:
-            raise lost
+            raise refusal or lost
         pause(lost, wait_s)
         pause_s = min(2 * pause_s, MAX_PAUSE_S)

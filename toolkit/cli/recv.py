@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +40,9 @@ from toolkit.cli.results import (
     summary_line,
     unfinished_lines,
 )
-from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
+from toolkit.cli.returning import ReturningSender, Whereabouts
+from toolkit.errors import ExitCode, NettoolError, PeerClosedError, RefusedError, UsageError, printable
+from toolkit.security.reconnections import Reconnections
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import SessionLimits, TransferResult, receive
 from toolkit.transfer.leftovers import remove_stale_in
@@ -49,7 +51,7 @@ from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
-from toolkit.units import parse_size
+from toolkit.units import format_seconds, parse_duration_ns, parse_size, to_seconds
 
 SHUTDOWN_GRACE_S = 5.0  # how long running sessions may clean up when the receiver is interrupted
 
@@ -131,7 +133,10 @@ def udp_recv(
 
 @dataclass(slots=True)
 class _SessionRunner:
-    """Receives sessions into `directory` and prints their results. `exit_code` is that of the last session."""
+    """Receives sessions into `directory` and prints their results. `exit_code` is that of the last session.
+
+    patience_s: how long to wait for a sender that comes back; 0 if the receiver goes on anyway
+    """
 
     options: ReceiveOptions
     directory: Path
@@ -139,11 +144,18 @@ class _SessionRunner:
     verbose: bool
     json: bool
     idle_timeout_s: float
+    patience_s: float
+    reconnections: Reconnections
     exit_code: int = field(default=ExitCode.OK, init=False)
     _has_hinted: bool = field(default=False, init=False)
 
-    def run(self, server: SessionServer, bars: ProgressBars, transport_name: str, channel: Channel) -> None:
-        """Receive one session, print its result, and close its channel. Raises TransferError if stdout is full."""
+    def run(self, server: SessionServer, bars: ProgressBars, transport_name: str, channel: Channel) -> float | None:
+        """Receive one session, print its result, and close its channel. Raises TransferError if stdout is full.
+
+        Return for how long to wait for a sender that comes back after a lost connection; None if it does not.
+        """
+        sender = ReturningSender(channel.statistics, self.reconnections)
+        options = replace(self.options, on_begin=sender.on_begin)
         started_cpu_s, started_s = time.process_time(), time.monotonic()
         result = TransferResult("")
         error: NettoolError | None = None
@@ -154,7 +166,7 @@ class _SessionRunner:
                 bars.bar("", f"from {channel.peer} ({transport_name}) ") as progress,
             ):
                 try:
-                    result = receive(channel, self.directory, self.options, progress, server.closing)
+                    result = receive(channel, self.directory, options, progress, server.closing)
                 finally:
                     seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - started_cpu_s
                 error = _refusal(result)
@@ -164,11 +176,24 @@ class _SessionRunner:
         except Exception as unexpected:
             print_traceback_if_requested(unexpected)
             error = as_nettool_error(unexpected)
-        self.exit_code = error.exit_code if error else ExitCode.OK
+        whereabouts = sender.end(is_lost=isinstance(error, PeerClosedError))
         if error and server.closing.is_set():
-            return
+            return None
+        if whereabouts is not Whereabouts.BACK:
+            self.exit_code = error.exit_code if error else ExitCode.OK
         fields = result_fields(transport_name, channel, result, seconds, cpu_seconds)
-        peer = f"{channel.peer} ({transport_name})"
+        self._print_outcome(f"{channel.peer} ({transport_name})", fields, result, error)
+        if whereabouts is Whereabouts.BACK:
+            return 0.0
+        if whereabouts is Whereabouts.GONE or not self.patience_s:
+            return None
+        if not self.quiet:
+            print_status(f"waiting {format_seconds(self.patience_s)} for the sender to reconnect")
+        return self.patience_s
+
+    def _print_outcome(
+        self, peer: str, fields: dict[str, Any], result: TransferResult, error: NettoolError | None
+    ) -> None:
         if error:
             failures = failure_lines(result, is_verbose=self.verbose)
             print_status("\n".join([*failures, f"nettool: {peer}: {error}"]))
@@ -228,6 +253,8 @@ def _receive(
         arguments.verbose,
         arguments.json,
         options.idle_timeout_s,
+        to_seconds(parse_duration_ns(arguments.retry)) if arguments.once else 0.0,
+        doorkeeper.reconnections,
     )
     with (
         prompt_interrupts(),

@@ -1,5 +1,6 @@
 """`nettool send`, `tcp-send` and `udp-send`: connect, run a session, print its result."""
 
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -44,13 +45,18 @@ from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_fil
 from toolkit.cli.udp_or_tcp import EITHER, connect
 from toolkit.errors import ExitCode, NettoolError, PeerClosedError, UsageError
 from toolkit.output_files import check_output
-from toolkit.security.credentials import Credential
+from toolkit.security.admission import Method
+from toolkit.security.credentials import Credential, ReconnectionCredential
+from toolkit.security.reconnections import RECONNECTION_KEY_BYTES
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import Comparison, SendOptions, TransferResult
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.scan import STANDARD_INPUT, check_sources
 from toolkit.units import parse_duration_ns, parse_rate, to_seconds
+
+_Sent = tuple[TransferResult, dict[str, Any]]
+"""What a session has sent, and the fields of its JSON object."""
 
 
 @command
@@ -150,18 +156,17 @@ def _send(
     transport_options = _transport_options(arguments, tracing, own_options)
     command_name = "send" if transport_name == EITHER else f"{transport_name}-send"
     sources, address = split_target(arguments.items, f"nettool {command_name}")
-    send_options = _send_options(arguments, tree, address)
+    patience_s = 0.0 if STANDARD_INPUT in sources else to_seconds(parse_duration_ns(arguments.retry))
+    send_options = _send_options(arguments, tree, address, comes_back=patience_s > 0)
     _check_files(sources, send_options, own_options.qlog)  # before asking the user
     raise_descriptor_limit()
     if tree.dry_run:
         return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
     credential = access.credential_for(address)
     tell = (lambda _: None) if arguments.quiet else print_status
-    patience_s = 0.0 if STANDARD_INPUT in sources else to_seconds(parse_duration_ns(arguments.retry))
 
-    def session(
-        proof: Credential, is_reconnected: bool, on_accepted: Callable[[], None]
-    ) -> tuple[TransferResult, dict[str, Any]]:
+    def session(given: Credential, is_reconnected: bool, on_accepted: Callable[[], None]) -> _Sent:
+        proof = _proof(given, send_options, is_reconnected, own_options.plaintext)
         options = _options_of_session(send_options, is_reconnected, on_accepted)
         with (
             progress_bars(arguments.quiet or tracing.trace_calls) as bars,
@@ -177,7 +182,7 @@ def _send(
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 return result, result_fields(used, channel, result, seconds, cpu_seconds)
 
-    def sessions(proof: Credential) -> tuple[TransferResult, dict[str, Any]]:
+    def sessions(proof: Credential) -> _Sent:
         rehearse(proof.method)
         return with_reconnects(partial(session, proof), patience_s, partial(_pause, arguments.quiet))
 
@@ -203,7 +208,7 @@ def _transport_options(arguments: SendArguments, tracing: TraceArguments, own: T
     )
 
 
-def _send_options(arguments: SendArguments, tree: TreeArguments, receiver: Address) -> SendOptions:
+def _send_options(arguments: SendArguments, tree: TreeArguments, receiver: Address, *, comes_back: bool) -> SendOptions:
     """Raises UsageError."""
     check_tree_options(tree, arguments.recursive)
     return SendOptions(
@@ -213,6 +218,7 @@ def _send_options(arguments: SendArguments, tree: TreeArguments, receiver: Addre
         update=tree.comparison,
         selection=tree.selection,
         resume_key=resume_key(receiver.host),
+        reconnection_key=secrets.token_bytes(RECONNECTION_KEY_BYTES) if comes_back else None,
     )
 
 
@@ -222,6 +228,17 @@ def _options_of_session(options: SendOptions, is_reconnected: bool, on_accepted:
     if not is_reconnected:
         return options
     return replace(options, is_reconnected=True, update=options.update or Comparison.TIME)
+
+
+def _proof(given: Credential, options: SendOptions, is_reconnected: bool, plaintext: bool) -> Credential:
+    """What to present: the first session uses up a code, so the reconnection key takes its place.
+
+    In plaintext others could have read that key, and the receiver does not keep it.
+    """
+    key = options.reconnection_key
+    if key is None or not is_reconnected or plaintext or given.method is not Method.CODE:
+        return given
+    return ReconnectionCredential(key)
 
 
 def _pause(quiet: bool, lost: PeerClosedError, pause_s: float) -> None:

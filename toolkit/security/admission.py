@@ -11,6 +11,8 @@ class Method(IntEnum):
     NONE = 0
     KEY = 1
     CODE = 2
+    RECONNECTION = 3
+    """The key that a sender gave the receiver in a session whose connection was lost (reconnections.py)."""
 
 
 class Admission(Protocol):
@@ -33,6 +35,9 @@ class Admission(Protocol):
     def psk(self) -> bytes:
         """Return the key that both ends know, 32 bytes; zeros for Method.NONE. Raises ValueError if there is none."""
 
+    def reconnection_psk(self, key_id: bytes) -> bytes | None:
+        """Return the pre-shared key of the reconnection key with this id, or None if no such key is valid."""
+
     def password(self, nameplate: bytes) -> bytes | None:
         """Return the password of the code with this nameplate, or None if no such code is valid."""
 
@@ -43,7 +48,7 @@ class Admission(Protocol):
         """Count one attempt with a code; return whether the limits allow it (a PAKE costs about 20 ms)."""
 
     def record_wrong(self, nameplate: bytes, network: bytes) -> None:
-        """Count a wrong try of the code with this nameplate."""
+        """Count a wrong try of the code with this nameplate; b"" for a reconnection key."""
 
     def record_success(self, nameplate: bytes) -> bool:
         """Use the code once. Return False if it has ended meanwhile, so that this use is not allowed."""
@@ -62,6 +67,10 @@ class OpenAdmission:
     def psk(self) -> bytes:
         """Return 32 zero bytes."""
         return bytes(32)
+
+    def reconnection_psk(self, key_id: bytes) -> bytes | None:  # noqa: ARG002
+        """Return None: clients are admitted in the same way again."""
+        return None
 
     def password(self, nameplate: bytes) -> bytes | None:  # noqa: ARG002
         """Return None: there are no codes."""

@@ -14,6 +14,7 @@ from enum import Enum, auto
 
 from toolkit.security.admission import Method
 from toolkit.security.code_words import Code, first_nameplate, new_code, next_nameplate
+from toolkit.security.reconnections import Reconnections
 
 MAX_WRONG_TRIES = 3
 """Enough for typing errors; someone who guesses has one chance in 2.8 billion before the code ends."""
@@ -107,6 +108,7 @@ class CodeAdmission:
         uses: int = 1,
         is_renewed: bool = True,
         session_key: bytes | None = None,
+        reconnections: Reconnections | None = None,
         make_code: Callable[[int], Code] = new_code,
     ) -> None:
         """Make the first code, without a callback; read it from `code`.
@@ -115,11 +117,13 @@ class CodeAdmission:
         uses:        sessions that one code admits
         is_renewed:  whether another code follows one that was used; one always follows wrong tries
         session_key: a key of 32 bytes that admits as well; the receiver gives it to clients that it admitted by code
+        reconnections: the keys by which clients that were admitted come back; None if they may not
         make_code:   makes a code with this nameplate; a test may replace it
         """
         self._on_code_ended, self._on_new_code = on_code_ended, on_new_code
         self._uses, self._is_renewed = uses, is_renewed
         self._session_key = session_key
+        self._reconnections = reconnections
         self._make_code = make_code
         self.trying: AbstractContextManager[object] = threading.Lock()
         self._lock = threading.Lock()  # guards everything below
@@ -136,6 +140,8 @@ class CodeAdmission:
 
     def admits(self, method: Method) -> bool:
         """Return whether a client may use this method."""
+        if method == Method.RECONNECTION:
+            return self._reconnections is not None
         return method == Method.CODE or (method == Method.KEY and self._session_key is not None)
 
     def psk(self) -> bytes:
@@ -143,6 +149,10 @@ class CodeAdmission:
         if self._session_key is None:
             raise ValueError("this receiver admits by code only")
         return self._session_key
+
+    def reconnection_psk(self, key_id: bytes) -> bytes | None:
+        """Return the pre-shared key of the reconnection key with this id, or None if no such key is valid."""
+        return None if self._reconnections is None else self._reconnections.psk(key_id)
 
     def password(self, nameplate: bytes) -> bytes | None:
         """Return the password of the code with this nameplate, or None if it is not valid."""
@@ -161,7 +171,10 @@ class CodeAdmission:
             return self._attempts.take(network, now_ns)
 
     def record_wrong(self, nameplate: bytes, network: bytes) -> None:
-        """Count a wrong try of the code with this nameplate, and end it with the third."""
+        """Count a wrong try of the code with this nameplate, and end it with the third; b"" for a reconnection key.
+
+        Wrong tries end no reconnection key: nobody guesses 256 bits, and whoever saw its id could end it.
+        """
         with self._lock:
             self._attempts.penalise(network)
             if not self._is_current(nameplate):

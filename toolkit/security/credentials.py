@@ -31,4 +31,12 @@ class CodeCredential:
     password: bytes = field(repr=False)
 
 
-Credential: TypeAlias = NoCredential | KeyCredential | CodeCredential
+@dataclass(frozen=True)
+class ReconnectionCredential:
+    """The reconnection key of a session whose connection was lost."""
+
+    method: ClassVar = Method.RECONNECTION
+    key: bytes = field(repr=False)
+
+
+Credential: TypeAlias = NoCredential | KeyCredential | CodeCredential | ReconnectionCredential

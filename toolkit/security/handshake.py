@@ -27,7 +27,6 @@ from toolkit.parameters import (
 )
 from toolkit.security.admission import Admission, Method
 from toolkit.security.aead import (
-    AEAD_IDS,
     Speeds,
     choose_aead,
     decode_aead_untrusted,
@@ -35,7 +34,13 @@ from toolkit.security.aead import (
     encode_speeds,
     measured_speeds,
 )
-from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
+from toolkit.security.credentials import (
+    CodeCredential,
+    Credential,
+    KeyCredential,
+    NoCredential,
+    ReconnectionCredential,
+)
 from toolkit.security.keys import SECRET_BYTES, AeadName, SessionKeys
 from toolkit.security.messages import (
     MAX_NAMEPLATE_BYTES,
@@ -56,7 +61,9 @@ from toolkit.security.noise import (
     RandomBytes,
     require_ml_kem,
 )
+from toolkit.security.opened_handshake import OpenedHandshake
 from toolkit.security.pake import PakeInitiator, PakeResponder
+from toolkit.security.reconnections import key_id, reconnection_psk
 from toolkit.security.transcript import noise_prologue, session_keys
 
 _NEEDED = {
@@ -66,17 +73,6 @@ _NEEDED = {
 }
 _NOT_OPENED = {Method.NONE: Refusal.ALTERED, Method.KEY: Refusal.WRONG_KEY, Method.CODE: Refusal.WRONG_CODE}
 _MAX_REMEMBERED_MESSAGES = 256
-
-
-class CodeEndedError(ProtocolError):
-    """The initiator knows the code, but others have used it up, or wrong tries have ended it, meanwhile.
-
-    keys: those of the session, only to tell the initiator so; None for plaintext
-    """
-
-    def __init__(self, keys: SessionKeys | None) -> None:
-        super().__init__(str(refusal_error(Refusal.ENDED_CODE, has_credential=True)))
-        self.keys = keys
 
 
 @dataclass(frozen=True)
@@ -188,6 +184,9 @@ class Initiator:
             self._pake = PakeInitiator(self._credential.password, self._random_bytes)
             self._clear_fields[SecurityField.PAKE] = self._pake.element
             return encode_parameters(self._clear_fields)
+        if isinstance(self._credential, ReconnectionCredential):
+            self._clear_fields[SecurityField.KEY_ID] = key_id(self._credential.key)
+            return self._make_m1(reconnection_psk(self._credential.key))
         return self._make_m1(self._credential.key if isinstance(self._credential, KeyCredential) else bytes(PSK_BYTES))
 
     def _make_m1(self, psk: bytes, answer: bytes = b"") -> bytes:
@@ -216,68 +215,6 @@ class Reply:
     def is_refusal(self) -> bool:
         """Whether this ends the attempt."""
         return self.refusal is not None
-
-
-class OpenedHandshake:
-    """M1 has opened: the initiator knows the psk, unless M1 is a replay. One object for each attempt."""
-
-    def __init__(
-        self,
-        *,
-        noise: HandshakeState,
-        method: Method,
-        parameters: bytes,
-        is_plaintext: bool,
-        aead_name: AeadName,
-        admission: Admission,
-        nameplate: bytes,
-        random_bytes: RandomBytes,
-    ) -> None:
-        self.method = method
-        """How the initiator is authenticated once the handshake is finished."""
-        self.parameters = parameters
-        """The initiator's parameters of the transport."""
-        self.is_plaintext = is_plaintext
-        """Whether both sides want plaintext."""
-        self._noise = noise
-        self._aead_name = aead_name
-        self._admission = admission
-        self._nameplate = nameplate
-        self._random_bytes = random_bytes
-        self._exporter: bytes | None = None
-
-    @property
-    def exporter(self) -> bytes:
-        """AcceptedHandshake.exporter of the initiator. Raises ValueError before the handshake is finished."""
-        if self._exporter is None:
-            raise ValueError("the handshake is not finished")
-        return self._exporter
-
-    def accept(self, parameters: bytes) -> bytes:
-        """Return M2, with the transport's `parameters` sealed in it. Call it once; the transport repeats the bytes."""
-        sealed: dict[int, bytes] = {
-            SealedField.AEAD: bytes([AEAD_IDS[self._aead_name]]),
-            SealedField.PLAINTEXT: bytes([self.is_plaintext]),
-            SealedField.TRANSPORT: parameters,
-        }
-        message = self._noise.write_message(encode_sealed(sealed, self._random_bytes))
-        return encode_parameters({SecurityField.NOISE: message})
-
-    def finish_untrusted(self, message: bytes) -> SessionKeys | None:
-        """Take M3; return the keys, or None for plaintext. The code counts as used from here.
-
-        Raises ProtocolError if M3 is malformed, not authentic or out of turn; a forged M3 does not keep the true one
-        from being taken. Raises CodeEndedError if the code has ended meanwhile.
-        """
-        if self._noise.is_finished:
-            raise ProtocolError("the handshake is finished already")
-        noise_message = field_untrusted(decode_parameters_untrusted(message), SecurityField.NOISE)
-        self._noise.read_message_untrusted(noise_message)
-        keys = session_keys(self._noise, self._aead_name)
-        if self.method is Method.CODE and not self._admission.record_success(self._nameplate):
-            raise CodeEndedError(None if self.is_plaintext else keys)
-        self._exporter = keys.exporter
-        return None if self.is_plaintext else keys
 
 
 class Responder:
@@ -316,6 +253,8 @@ class Responder:
             return self._open_code_untrusted(received, network, now_ns)
         if received.noise_message is None:
             raise ProtocolError("a handshake message has no NOISE")
+        if received.method is Method.RECONNECTION:
+            return self._open_reconnection_untrusted(received, received.noise_message, network)
         opened = self._open_m1_untrusted(received, received.noise_message, self._psk(received.method))
         return opened or _refuse(_NOT_OPENED[received.method])
 
@@ -347,6 +286,23 @@ class Responder:
                 return _refuse(Refusal.WRONG_CODE)
             return opened
 
+    def _open_reconnection_untrusted(
+        self, received: FirstMessage, noise_message: bytes, network: bytes
+    ) -> Reply | OpenedHandshake:
+        identifier = field_untrusted(received.clear_fields, SecurityField.KEY_ID)
+        with self._admission.trying:
+            if self._is_known_to_be_wrong(received):
+                return _refuse(Refusal.WRONG_RECONNECTION)
+            psk = self._admission.reconnection_psk(identifier)
+            if psk is None:
+                return _refuse(Refusal.UNKNOWN_SESSION)
+            opened = self._open_m1_untrusted(received, noise_message, psk)
+            if opened is None:
+                self._remember_wrong(received)
+                self._admission.record_wrong(b"", network)
+                return _refuse(Refusal.WRONG_RECONNECTION)
+            return opened
+
     def _open_m1_untrusted(
         self, received: FirstMessage, noise_message: bytes, psk: bytes, answer: bytes = b""
     ) -> Reply | OpenedHandshake | None:
@@ -367,6 +323,7 @@ class Responder:
             aead_name=self._choose_aead_untrusted(field_untrusted(sealed, SealedField.AEAD_SPEEDS)),
             admission=self._admission,
             nameplate=received.clear_fields.get(SecurityField.NAMEPLATE, b""),
+            key_id=received.clear_fields.get(SecurityField.KEY_ID, b""),
             random_bytes=self._random_bytes,
         )
         return _refuse(Refusal.PLAINTEXT) if opened.is_plaintext and not self._allows_plaintext else opened

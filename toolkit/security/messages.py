@@ -35,6 +35,8 @@ class SecurityField(IntEnum):
     """A Noise message."""
     REFUSAL = 5
     """u8: Refusal."""
+    KEY_ID = 6
+    """16 bytes: which of the reconnection keys of the receiver."""
 
 
 class SealedField(IntEnum):
@@ -63,6 +65,8 @@ class Refusal(IntEnum):
     ALTERED = 8
     PLAINTEXT = 9
     TRY_LATER = 10
+    UNKNOWN_SESSION = 11
+    WRONG_RECONNECTION = 12
 
 
 _TEXTS: dict[int, str] = {
@@ -79,6 +83,10 @@ _TEXTS: dict[int, str] = {
     "the hosts, and that both run the same version of nettool",
     Refusal.PLAINTEXT: "the receiver does not allow plaintext: leave out --plaintext, or start it with --plaintext too",
     Refusal.TRY_LATER: "the receiver limits how often codes are tried: try again in a minute",
+    Refusal.UNKNOWN_SESSION: "the receiver no longer waits for this session: send the files again, with the code that "
+    "it shows now",
+    Refusal.WRONG_RECONNECTION: "the receiver has another key for this session: send the files again, with the code "
+    "that it shows now",
 }
 _UNKNOWN_TEXT = "the receiver refuses, for a reason that this version does not know: update nettool on this host"
 

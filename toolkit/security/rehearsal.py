@@ -8,7 +8,8 @@ package lacks something.
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.credentials import Credential, KeyCredential, NoCredential
-from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.handshake import Initiator, Reply, Responder
+from toolkit.security.opened_handshake import OpenedHandshake
 
 _KEY = bytes(32)
 _HOST = bytes(4)

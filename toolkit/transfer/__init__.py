@@ -89,4 +89,5 @@ def receive(
     open_storage = partial(
         Storage, directory, options.overwrite, options.durable, options.dotfiles, options.preserve_modes
     )
-    return ReceiveSession(channel, open_storage, options.limits, progress, cancel).run()
+    session = ReceiveSession(channel, open_storage, options.limits, progress, cancel, options.on_begin)
+    return session.run()

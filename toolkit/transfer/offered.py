@@ -26,6 +26,7 @@ class SendOptions:
     open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
     on_accepted: called when the receiver's answer to the first offer has come
     resume_key:  RESUME_KEY_BYTES by which the receiver finds unfinished files; None to leave none and to send all anew
+    reconnection_key: RECONNECTION_KEY_BYTES by which this sender is let in again; None if it does not come back
     is_reconnected: whether an earlier session has just been lost: then nothing is sent before the receiver's answer
     update:      how the receiver recognises files that it has already, which are not sent; None to send all
     selection:   what of directories is sent
@@ -40,6 +41,7 @@ class SendOptions:
     update: Comparison | None = None
     selection: Selection = EVERYTHING
     resume_key: bytes | None = None
+    reconnection_key: bytes | None = field(default=None, repr=False)
     is_reconnected: bool = False
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, TransferError, VerificationError
+from toolkit.security.reconnections import RECONNECTION_KEY_BYTES
 from toolkit.transfer.chunks import (
     HELD_PARAMETER,
     RESUME_KEY_BYTES,
@@ -53,7 +54,14 @@ from toolkit.transfer.result import (
     ResultBuilder,
     TransferResult,
 )
-from toolkit.transfer.session import ALIVE_INTERVAL_S, Role, SessionEndpoint, SessionState, VersionError
+from toolkit.transfer.session import (
+    ALIVE_INTERVAL_S,
+    RECONNECTION_KEY_PARAMETER,
+    Role,
+    SessionEndpoint,
+    SessionState,
+    VersionError,
+)
 
 PROGRESS_INTERVAL_NS = 50_000_000  # how often the receive loop reports progress, sends ALIVE if due, and checks limits
 QUICK_OFFER_ENTRIES = 16  # names of a smaller offer are checked at once on any file system
@@ -68,6 +76,8 @@ class ReceiveOptions:
     dotfiles:  whether names may begin with a dot
     preserve_modes: whether files may be executable
     limits:    what the session may take
+    on_begin:  called with the reconnection key of a sender that comes back if the connection is lost, None for another;
+               may raise a NettoolError to end the session
     """
 
     overwrite: bool = False
@@ -75,6 +85,7 @@ class ReceiveOptions:
     dotfiles: bool = False
     preserve_modes: bool = False
     limits: SessionLimits = field(default_factory=SessionLimits)
+    on_begin: Callable[[bytes | None], None] = lambda _: None
 
 
 class _ReceivedGroup:
@@ -101,6 +112,7 @@ class ReceiveSession:
     """Receives the files of one session into a destination; call `run` once.
 
     open_destination: makes the destination; called by `run`, so that the peer learns of a failure
+    on_begin: see ReceiveOptions
     """
 
     def __init__(
@@ -110,8 +122,10 @@ class ReceiveSession:
         limits: SessionLimits,
         progress: ProgressCallback | None,
         cancel: threading.Event | None,
+        on_begin: Callable[[bytes | None], None] = lambda _: None,
     ) -> None:
         self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
+        self._on_key = on_begin
         self._open_destination = open_destination
         self._limits = limits
         self._watch = SessionWatch(limits)
@@ -251,6 +265,10 @@ class ReceiveSession:
         resume_key = begin.parameters.get(RESUME_KEY_PARAMETER)
         if resume_key is not None and len(resume_key) != RESUME_KEY_BYTES:
             raise ProtocolError("the sender sent a resume key of another length")
+        reconnection_key = begin.parameters.get(RECONNECTION_KEY_PARAMETER)
+        if reconnection_key is not None and len(reconnection_key) != RECONNECTION_KEY_BYTES:
+            raise ProtocolError("the sender sent a reconnection key of another length")
+        self._on_key(reconnection_key)
         files.begin(resume_key)
 
     def _too_many_files(self) -> LimitError:

@@ -50,7 +50,7 @@ from toolkit.transfer.result import (
 from toolkit.transfer.scan import OnSkipped, SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
 from toolkit.transfer.selection import LinkChoice
 from toolkit.transfer.send_progress import SendProgress
-from toolkit.transfer.session import Role, SessionEndpoint, SessionState
+from toolkit.transfer.session import RECONNECTION_KEY_PARAMETER, Role, SessionEndpoint, SessionState
 from toolkit.transfer.source_tree import SourceDirectories
 from toolkit.transfer.sources import CHANGED
 
@@ -113,6 +113,8 @@ class SendSession:
         asked = {} if update is None else {UPDATE_PARAMETER: bytes([update])}
         if self._options.resume_key is not None:
             asked[RESUME_KEY_PARAMETER] = self._options.resume_key
+        if self._options.reconnection_key is not None:
+            asked[RECONNECTION_KEY_PARAMETER] = self._options.reconnection_key
         files, size_bytes = self._totals
         is_offered_at_once = files is not None and update is None  # nothing to scan or to hash first
         endpoint.send(Begin(self._algorithm, files, size_bytes, parameters=asked), has_more=is_offered_at_once)

@@ -41,6 +41,9 @@ from toolkit.transfer.messages import (
 # How often a waiting end wakes up, to send ALIVE if it has sent nothing since and to check for cancellation. The
 # relevant idle timeout is the peer's, which this end does not know.
 ALIVE_INTERVAL_S = MIN_IDLE_TIMEOUT_S / 4
+RECONNECTION_KEY_PARAMETER = 4
+"""The id among the parameters of a BEGIN: RECONNECTION_KEY_BYTES (toolkit/security/reconnections.py); its sender comes
+back if the connection is lost."""
 FINAL_MESSAGE_TIMEOUT_S = 1.0
 
 

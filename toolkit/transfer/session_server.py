@@ -13,11 +13,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic
 
 from toolkit.channel import Address, Channel, Listener, Transport, TransportOptions
 from toolkit.errors import NettoolError, PeerClosedError, UnreachableError
+from toolkit.security.admission import Method
 from toolkit.transfer.messages import ErrorMessage, ErrorReason
 
 _PORT_ATTEMPTS = 20
@@ -69,10 +70,12 @@ class SessionServer:
     """Runs `session` for each accepted channel, in a thread of its own.
 
     listeners:     by name
-    session:       called with the name of the listener and the channel, which it closes; an exception that it
-                   raises ends the server
+    session:       called with the name of the listener and the channel, which it closes. Returns for how many seconds
+                   to wait for a sender that comes back after its connection was lost, None if it does not. An
+                   exception that it raises ends the server
     concurrency:   how many may run at a time; the peers of further channels are refused with a reason
-    limit:         how many sessions to run in all; None for no limit
+    limit:         how many sessions to run in all; None for no limit. A session and those that continue it count as
+                   one. If its sender does not come back in time, the server ends
     limit_refusal: the reason that the peers of channels beyond `limit` receive
 
     Call order: run -> close.
@@ -81,7 +84,7 @@ class SessionServer:
     def __init__(
         self,
         listeners: Mapping[str, Listener],
-        session: Callable[[str, Channel], None],
+        session: Callable[[str, Channel], float | None],
         concurrency: ConcurrencyLimits = ConcurrencyLimits(),
         limit: int | None = None,
         limit_refusal: str = "the receiver accepts no more sessions",
@@ -92,11 +95,12 @@ class SessionServer:
         self._concurrency = concurrency
         self._limit = limit
         self._limit_refusal = limit_refusal
-        self._lock = threading.Lock()  # guards the next three
+        self._lock = threading.Lock()  # guards the next three, and the time to give up
         self._remaining = limit
         self._hosts: Counter[bytes] = Counter()  # running sessions by Address.network
         self._running: set[threading.Thread] = set()
-        self._ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._give_up_s: float | None = None  # when to stop waiting for a sender to come back
+        self._ended: SimpleQueue[BaseException | float | None] = SimpleQueue()  # what sessions have returned or raised
         self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
 
     def run(self) -> None:
@@ -105,10 +109,28 @@ class SessionServer:
             threading.Thread(target=self._accept, args=(name, listener), daemon=True).start()
         ended = 0
         while ended != self._limit:
-            failure = self._ended.get()
-            if failure is not None:
-                raise failure
-            ended += 1
+            try:
+                end = self._ended.get(timeout=self._patience_s())
+            except Empty:
+                if self._gives_up():
+                    return
+                continue
+            if isinstance(end, BaseException):
+                raise end
+            ended += end is None
+
+    def _patience_s(self) -> float | None:
+        """How long to wait for the end of a session, or for one to begin; None without limit."""
+        with self._lock:
+            return None if self._running or self._give_up_s is None else max(0.0, self._give_up_s - monotonic())
+
+    def _gives_up(self) -> bool:
+        """Let nobody in any more if a sender has not come back in time; return whether that is so."""
+        with self._lock:
+            if self._running or self._give_up_s is None or monotonic() < self._give_up_s:
+                return False
+            self._remaining = 0
+            return True
 
     def close(self, grace_s: float) -> None:
         """Stop listening, cancel the sessions, and wait for them for at most `grace_s`. Idempotent."""
@@ -139,7 +161,7 @@ class SessionServer:
 
     def _start(self, name: str, channel: Channel) -> None:
         with self._lock:
-            refusal = self._refusal(channel.peer) or self._start_session(name, channel)
+            refusal = self._refusal(channel) or self._start_session(name, channel)
         if not refusal:
             return
         if self._refusals.acquire(blocking=False):
@@ -151,12 +173,16 @@ class SessionServer:
                 return
         channel.abort()
 
-    def _refusal(self, peer: Address) -> str:
-        """Why a new session with this peer is refused; "" if it is not."""
+    def _refusal(self, channel: Channel) -> str:
+        """Why a new session is refused; "" if it is not.
+
+        A sender may come back before this end has noticed that its connection was lost.
+        """
+        peer = channel.peer
         most = self._concurrency
         if self.closing.is_set():
             return "the receiver is shutting down"
-        if self._remaining == 0:
+        if self._remaining is not None and self._remaining <= 0 and not _continues_a_session(channel):
             return self._limit_refusal
         if len(self._running) >= most.sessions:
             return f"the receiver is busy with {most.sessions} sessions; try again later"
@@ -178,16 +204,19 @@ class SessionServer:
         return ""
 
     def _run_session(self, name: str, channel: Channel) -> None:
-        failure: BaseException | None = None
+        end: BaseException | float | None = None
         try:
-            self._session(name, channel)
+            end = self._session(name, channel)
         except BaseException as error:
-            failure = error
+            end = error
         finally:
             with self._lock:
                 self._running.discard(threading.current_thread())
                 self._hosts -= Counter([channel.peer.network])
-            self._ended.put(failure)
+                if self._remaining is not None and isinstance(end, float):
+                    self._remaining += 1
+                    self._give_up_s = monotonic() + end
+            self._ended.put(end)
 
     def _refuse(self, channel: Channel, reason: str) -> None:
         try:
@@ -197,3 +226,7 @@ class SessionServer:
             channel.abort()
         finally:
             self._refusals.release()
+
+
+def _continues_a_session(channel: Channel) -> bool:
+    return channel.statistics()["authentication"] == Method.RECONNECTION.name.lower()

@@ -11,6 +11,13 @@ from toolkit.transfer import TransferResult
 LOST = PeerClosedError("the connection was lost")
 
 
+def refused(reason: str) -> RefusedError:
+    """The error of a session that was refused, not of a handshake."""
+    error = RefusedError(reason)
+    error.result = TransferResult("")
+    return error
+
+
 class Attempts:
     """Attempts that end with these errors, in turn, on a clock of their own; None is success."""
 
@@ -55,10 +62,20 @@ def test_what_does_not_pass_by_itself_is_not_tried_again(error: NettoolError) ->
 
 
 def test_a_session_that_is_refused_ends_the_attempts() -> None:
-    refused = RefusedError("it exists")
-    refused.result = TransferResult("")
-    with pytest.raises(RefusedError):
-        Attempts(LOST, refused).run(60.0)
+    attempts = Attempts(LOST, refused("it exists"), is_accepted=True)
+    with pytest.raises(RefusedError, match="it exists"):
+        attempts.run(60.0)
+    assert attempts.are_reconnected == [False, True]
+
+
+def test_a_receiver_that_is_busy_with_the_lost_session_is_tried_again() -> None:
+    attempts = Attempts(LOST, refused("the receiver is busy"), refused("the receiver is busy"), None)
+    assert attempts.run(60.0) == "done"
+
+
+def test_if_it_stays_busy_the_refusal_is_reported() -> None:
+    with pytest.raises(RefusedError, match="busy"):
+        Attempts(LOST, refused("the receiver is busy")).run(60.0)
 
 
 def test_if_the_code_has_been_used_the_loss_is_reported() -> None:

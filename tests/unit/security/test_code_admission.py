@@ -131,8 +131,8 @@ def test_a_callback_may_use_the_admission() -> None:
 def test_the_session_key_admits_beside_the_code_only_if_there_is_one() -> None:
     with_key, without = Receiver(session_key=bytes(range(32))).admission, Receiver().admission
     assert with_key.method == without.method == Method.CODE
-    assert [with_key.admits(method) for method in Method] == [False, True, True]
-    assert [without.admits(method) for method in Method] == [False, False, True]
+    assert [with_key.admits(method) for method in Method] == [False, True, True, False]
+    assert [without.admits(method) for method in Method] == [False, False, True, False]
     assert with_key.psk() == bytes(range(32))
     with pytest.raises(ValueError, match="by code only"):
         without.psk()

@@ -23,9 +23,10 @@ from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmi
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.code_words import Code
 from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
-from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.handshake import Initiator, Reply, Responder
 from toolkit.security.keys import AeadName
 from toolkit.security.messages import Refusal, SecurityField
+from toolkit.security.opened_handshake import OpenedHandshake
 
 METHODS = ("none", "key", "code")
 

@@ -8,10 +8,18 @@ from toolkit.errors import CredentialRequiredError, ProtocolError, RefusedError
 from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
 from toolkit.security.code_admission import MAX_WRONG_TRIES, CodeAdmission, CodeEnd
 from toolkit.security.code_words import Code
-from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
-from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.credentials import (
+    CodeCredential,
+    Credential,
+    KeyCredential,
+    NoCredential,
+    ReconnectionCredential,
+)
+from toolkit.security.handshake import Initiator, Reply, Responder
 from toolkit.security.keys import AeadName
 from toolkit.security.messages import Refusal
+from toolkit.security.opened_handshake import CodeEndedError, OpenedHandshake
+from toolkit.security.reconnections import Reconnections, key_id
 
 HOST = bytes([192, 0, 2, 7])
 PROLOGUE = b"test"
@@ -24,8 +32,13 @@ class Receiver:
 
     def __init__(self, *, uses: int = 1, session_key: bytes | None = None) -> None:
         self.ends: list[CodeEnd] = []
+        self.reconnections = Reconnections()
         self.admission = CodeAdmission(
-            lambda _code, reason: self.ends.append(reason), lambda _code: None, uses=uses, session_key=session_key
+            lambda _code, reason: self.ends.append(reason),
+            lambda _code: None,
+            uses=uses,
+            session_key=session_key,
+            reconnections=self.reconnections,
         )
         self.responder = Responder(self.admission, speeds=SPEEDS)
 
@@ -166,6 +179,78 @@ def test_a_session_key_admits_beside_the_code() -> None:
     assert refusal(receiver.responder, KeyCredential(OTHER_KEY)) is Refusal.WRONG_KEY
     complete(receiver.responder, receiver.code.credential)
     assert refusal(Receiver().responder, KeyCredential(KEY)) is Refusal.CODE_NEEDED
+
+
+class TestReconnecting:
+    """A sender whose code is used up, and who gave the receiver a key before its connection was lost."""
+
+    @pytest.fixture
+    def receiver(self) -> Receiver:
+        receiver = Receiver()
+        complete(receiver.responder, receiver.code.credential)
+        receiver.reconnections.begin(KEY, is_new=True)
+        receiver.reconnections.lose(KEY)
+        return receiver
+
+    def test_the_key_admits_it_until_the_session_has_ended(self, receiver: Receiver) -> None:
+        for _ in range(2):  # its answer may be lost, too
+            server = complete(receiver.responder, ReconnectionCredential(KEY))
+            assert server.method is Method.RECONNECTION
+        receiver.reconnections.end(KEY)
+        assert refusal(receiver.responder, ReconnectionCredential(KEY)) is Refusal.UNKNOWN_SESSION
+
+    def test_the_key_is_no_key_file(self, receiver: Receiver) -> None:
+        assert refusal(receiver.responder, KeyCredential(KEY)) is Refusal.CODE_NEEDED
+        assert refusal(Responder(KeyAdmission(KEY), speeds=SPEEDS), ReconnectionCredential(KEY)) is Refusal.KEY_NEEDED
+
+    def test_another_key_is_refused(self, receiver: Receiver) -> None:
+        assert refusal(receiver.responder, ReconnectionCredential(OTHER_KEY)) is Refusal.UNKNOWN_SESSION
+
+    def test_whoever_has_seen_the_id_has_not_the_key_and_does_not_end_it(
+        self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = key_id(KEY)
+        with monkeypatch.context() as patch:
+            patch.setattr("toolkit.security.handshake.key_id", lambda _: seen)
+            for _ in range(2 * MAX_WRONG_TRIES):
+                wrong_key = ReconnectionCredential(OTHER_KEY)
+                assert refusal(receiver.responder, wrong_key) is Refusal.WRONG_RECONNECTION
+        complete(receiver.responder, ReconnectionCredential(KEY))
+
+    def test_wrong_tries_count_as_those_of_codes(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+        refusal(receiver.responder, wrong(receiver.code))
+        seen = key_id(KEY)
+        with monkeypatch.context() as patch:
+            patch.setattr("toolkit.security.handshake.key_id", lambda _: seen)
+            for _ in range(10):
+                refusal(receiver.responder, ReconnectionCredential(OTHER_KEY))
+        assert refusal(receiver.responder, receiver.code.credential) is Refusal.TRY_LATER
+
+    def test_a_replayed_handshake_leads_nowhere(self, receiver: Receiver) -> None:
+        client = initiator(ReconnectionCredential(KEY))
+        server = opened(receiver.responder, client)
+        finish = client.receive_accept_untrusted(server.accept(b"")).finish
+        replayed = receiver.responder.open_untrusted(client.first_message(), PROLOGUE, HOST, 0)
+        assert isinstance(replayed, OpenedHandshake)
+        replayed.accept(b"")
+        with pytest.raises(ProtocolError):
+            replayed.finish_untrusted(finish)
+
+    def test_a_key_that_ends_during_the_handshake_admits_nobody(self, receiver: Receiver) -> None:
+        client = initiator(ReconnectionCredential(KEY))
+        server = opened(receiver.responder, client)
+        finish = client.receive_accept_untrusted(server.accept(b"")).finish
+        receiver.reconnections.end(KEY)
+        with pytest.raises(CodeEndedError):
+            server.finish_untrusted(finish)
+
+    def test_an_altered_id_is_noticed(self, receiver: Receiver) -> None:
+        """The id is in the clear: pointing it at another sender's key opens nothing."""
+        receiver.reconnections.begin(OTHER_KEY, is_new=True)
+        message = initiator(ReconnectionCredential(KEY)).first_message().replace(key_id(KEY), key_id(OTHER_KEY))
+        answer = receiver.responder.open_untrusted(message, PROLOGUE, HOST, 0)
+        assert isinstance(answer, Reply)
+        assert answer.refusal is Refusal.WRONG_RECONNECTION
 
 
 @pytest.mark.parametrize(

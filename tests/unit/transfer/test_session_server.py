@@ -30,7 +30,7 @@ class RunningServer:
 
 @contextmanager
 def serving(
-    session: Callable[[str, Channel], None],
+    session: Callable[[str, Channel], float | None],
     sessions: int = 8,
     limit: int | None = None,
     transport: MemoryTransport | None = None,
@@ -84,6 +84,44 @@ def test_the_server_ends_after_its_limit_and_refuses_further_sessions() -> None:
         first.send_message(b"x")
         assert first.receive(timeout_s=PATIENCE_S) == b"x"
         running.run.outcome()
+
+
+class TestSendersThatComeBack:
+    """A server with a limit waits for the sender of a lost session."""
+
+    @staticmethod
+    def session(patience_s: float) -> Callable[[str, Channel], float | None]:
+        """Send the first message back; if the connection is lost before, the sender is expected to come back."""
+
+        def run(name: str, channel: Channel) -> float | None:
+            try:
+                echo(name, channel)
+            except PeerClosedError:
+                return patience_s
+            return None
+
+        return run
+
+    def test_one_more_session_is_let_in_and_is_the_last(self) -> None:
+        with serving(self.session(PATIENCE_S), limit=1) as running:
+            for _ in range(2):
+                wait_until(lambda: not is_refused(running.connect()))
+            wait_until(lambda: "no more sessions" not in first_answer(running.connect()))
+            running.run.outcome()
+
+    def test_if_it_does_not_come_back_the_server_ends(self) -> None:
+        with serving(self.session(0.05), limit=1) as running:
+            running.connect().abort()
+            running.run.outcome()
+            assert "no more sessions" in refusal(running.connect())
+
+
+def is_refused(channel: Channel) -> bool:
+    """Lose a channel; return whether it was refused before."""
+    try:
+        return channel.receive(timeout_s=0.02) is not None
+    finally:
+        channel.abort()
 
 
 def test_sessions_beyond_the_maximum_are_refused_as_busy() -> None:

@@ -18,9 +18,10 @@ from toolkit.channel import TransportOptions
 from toolkit.errors import ProtocolError, RefusedError
 from toolkit.parameters import encode_parameters, grease
 from toolkit.security.admission import Method
-from toolkit.security.handshake import Initiator, OpenedHandshake, Reply, Responder
+from toolkit.security.handshake import Initiator, Reply, Responder
 from toolkit.security.keylog import with_key_log
 from toolkit.security.keys import SessionKeys, expand_label
+from toolkit.security.opened_handshake import OpenedHandshake
 from toolkit.transports.tcp import wire
 from toolkit.transports.tcp.records import RecordKeys
 from toolkit.transports.tcp.wire import PrefaceRefusal, PrefaceType

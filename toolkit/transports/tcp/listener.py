@@ -19,8 +19,9 @@ from typing import Final
 
 from toolkit.channel import Address, TransportOptions
 from toolkit.errors import ExitCode, PeerClosedError, ProtocolError
-from toolkit.security.handshake import CodeEndedError, Responder
+from toolkit.security.handshake import Responder
 from toolkit.security.host_rates import HostRates
+from toolkit.security.opened_handshake import CodeEndedError
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import Session, TcpServerHandshake

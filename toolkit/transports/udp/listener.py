@@ -32,8 +32,9 @@ from toolkit.rudp.connection import Connection
 from toolkit.rudp.handshake_server import AcceptLimits, Established, ServerHandshakes
 from toolkit.rudp.path import MAX_AMPLIFICATION
 from toolkit.security.admission import Method
-from toolkit.security.handshake import CodeEndedError, Responder
+from toolkit.security.handshake import Responder
 from toolkit.security.keys import SessionKeys
+from toolkit.security.opened_handshake import CodeEndedError
 from toolkit.transports.addresses import address_of, bind_first
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.engine_config import config_of

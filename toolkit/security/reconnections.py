@@ -1,0 +1,104 @@
+"""Reconnection keys: how a sender whose code is used up comes back after its connection was lost.
+
+The sender draws a random key and gives it to the receiver inside the encrypted session. The receiver keeps it in memory
+while that session runs, and for a while after its connection was lost. By the key it admits this sender again, in an
+ordinary handshake with a pre-shared key. A session that ends in any other way ends its key. The key itself proves in a
+later session whose session that one continues, so none can end or prolong the key of another sender.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toolkit.security.keys import expand_label
+
+RECONNECTION_KEY_BYTES = 32
+KEY_ID_BYTES = 16
+
+MAX_KEYS = 64
+KEPT_S = 3600.0
+"""How long a sender may come back after its connection was lost. A user who waits longer is at hand, and reads a code
+aloud again."""
+
+
+def key_id(key: bytes) -> bytes:
+    """Return what names a key in the clear: KEY_ID_BYTES from which the key cannot be found."""
+    return expand_label(key, "reconnection id", length=KEY_ID_BYTES)
+
+
+def reconnection_psk(key: bytes) -> bytes:
+    """Return the pre-shared key of the handshake."""
+    return expand_label(key, "reconnection psk")
+
+
+@dataclass(slots=True)
+class _Entry:
+    psk: bytes
+    running: int
+    """Sessions that have not ended: two for a while, because a receiver often notices a loss after its sender."""
+    forgotten_s: float = 0.0
+    """When it is forgotten, once no session is running."""
+
+
+class Reconnections:
+    """The keys of one receiver. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._entries: dict[bytes, _Entry] = {}  # by key_id
+
+    def psk(self, identifier: bytes) -> bytes | None:
+        """Return the pre-shared key that belongs to a key_id; None if there is none, or its time is over."""
+        with self._lock:
+            self._forget_old()
+            entry = self._entries.get(identifier)
+            return None if entry is None else entry.psk
+
+    def begin(self, key: bytes, *, is_new: bool) -> bool:
+        """A session with this key has begun; return whether its sender may come back.
+
+        is_new: whether the session was admitted by something else than a key from here, and may bring one. One that was
+                admitted by such a key continues, and brings none.
+        """
+        with self._lock:
+            self._forget_old()
+            entry = self._entries.get(key_id(key))
+            if entry is None:
+                if not is_new or not self._has_room():
+                    return False
+                entry = self._entries[key_id(key)] = _Entry(reconnection_psk(key), 0)
+            entry.running += 1
+            return True
+
+    def lose(self, key: bytes) -> bool:
+        """The connection of such a session was lost. Return whether its sender is still away."""
+        with self._lock:
+            entry = self._entries.get(key_id(key))
+            if entry is None:  # it has been back, and the session that continued this one has ended
+                return False
+            entry.running -= 1
+            entry.forgotten_s = self._clock() + KEPT_S
+            return not entry.running
+
+    def end(self, key: bytes) -> None:
+        """Such a session has ended otherwise: the key is worth nothing from now on."""
+        with self._lock:
+            self._entries.pop(key_id(key), None)
+
+    def _forget_old(self) -> None:
+        now_s = self._clock()
+        old = [name for name, entry in self._entries.items() if not entry.running and entry.forgotten_s <= now_s]
+        for name in old:
+            del self._entries[name]
+
+    def _has_room(self) -> bool:
+        """Make room by forgetting the key that would be forgotten next; False if the sessions of all are running."""
+        if len(self._entries) < MAX_KEYS:
+            return True
+        lost = [(entry.forgotten_s, name) for name, entry in self._entries.items() if not entry.running]
+        if lost:
+            del self._entries[min(lost)[1]]
+        return bool(lost)
