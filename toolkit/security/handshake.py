@@ -254,7 +254,7 @@ class Responder:
         if received.noise_message is None:
             raise ProtocolError("a handshake message has no NOISE")
         if received.method is Method.RECONNECTION:
-            return self._open_reconnection_untrusted(received, received.noise_message, network)
+            return self._open_reconnection_untrusted(received, received.noise_message, network, now_ns)
         opened = self._open_m1_untrusted(received, received.noise_message, self._psk(received.method))
         return opened or _refuse(_NOT_OPENED[received.method])
 
@@ -287,7 +287,7 @@ class Responder:
             return opened
 
     def _open_reconnection_untrusted(
-        self, received: FirstMessage, noise_message: bytes, network: bytes
+        self, received: FirstMessage, noise_message: bytes, network: bytes, now_ns: int
     ) -> Reply | OpenedHandshake:
         identifier = field_untrusted(received.clear_fields, SecurityField.KEY_ID)
         with self._admission.trying:
@@ -299,6 +299,7 @@ class Responder:
             opened = self._open_m1_untrusted(received, noise_message, psk)
             if opened is None:
                 self._remember_wrong(received)
+                self._admission.may_try(network, now_ns)  # a right try counts as none: outages may come one by one
                 self._admission.record_wrong(b"", network)
                 return _refuse(Refusal.WRONG_RECONNECTION)
             return opened

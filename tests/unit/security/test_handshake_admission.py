@@ -218,7 +218,6 @@ class TestReconnecting:
         complete(receiver.responder, ReconnectionCredential(KEY))
 
     def test_wrong_tries_count_as_those_of_codes(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-        refusal(receiver.responder, wrong(receiver.code))
         seen = key_id(KEY)
         with monkeypatch.context() as patch:
             patch.setattr("toolkit.security.handshake.key_id", lambda _: seen)
