@@ -218,12 +218,12 @@ class TestReconnecting:
         complete(receiver.responder, ReconnectionCredential(KEY))
 
     def test_wrong_tries_count_as_those_of_codes(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen = key_id(KEY)
+        seen, host = key_id(KEY), hosts(1)[0]  # of one that has not tried a code before
         with monkeypatch.context() as patch:
             patch.setattr("toolkit.security.handshake.key_id", lambda _: seen)
             for _ in range(10):
-                refusal(receiver.responder, ReconnectionCredential(OTHER_KEY))
-        assert refusal(receiver.responder, receiver.code.credential) is Refusal.TRY_LATER
+                refusal(receiver.responder, ReconnectionCredential(OTHER_KEY), host)
+        assert refusal(receiver.responder, receiver.code.credential, host) is Refusal.TRY_LATER
 
     def test_a_replayed_handshake_leads_nowhere(self, receiver: Receiver) -> None:
         client = initiator(ReconnectionCredential(KEY))
