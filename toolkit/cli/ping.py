@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ from toolkit.transports.registry import transport
 from toolkit.units import format_fraction
 
 _MIN_INTERVAL_S = 0.002
+_COLUMNS = 80
 _CLEAR_LINE = "\r\x1b[K"
 _NAMES = {"tcp": "TCP", "udp": "reliable UDP", "raw-udp": "UDP"}
 
@@ -83,7 +85,7 @@ def ping(
             if trips.answered and json:
                 print_json("ping", {"transport": name, "peer": str(address), "probe_bytes": size, **trips.fields()})
             elif trips.answered and not quiet:
-                print_result("\n".join(_summary(_NAMES[name], address, trips)))
+                print_result("\n".join(summary(_NAMES[name], address, trips)))
             path.close()
     if not trips.answered:
         raise nothing_there(address, _NAMES[name])
@@ -121,13 +123,14 @@ def _live_line(count: int, quiet: bool) -> Callable[[EchoRoundTrips], object]:
     return show
 
 
-def _summary(over: str, address: Address, trips: EchoRoundTrips) -> list[str]:
+def summary(over: str, address: Address, trips: EchoRoundTrips) -> list[str]:
+    """Return what was measured, in lines of at most 80 columns."""
     times_ns = trips.times_ns.values()
     percentiles = ", ".join(f"p{percent} {trips.percentile_ns(percent) / 1e6:.2f}" for percent in PERCENTS)
     lost = f"{format_fraction(trips.loss)} lost" if trips.loss else "none lost"
-    return [
+    lines = (
         f"{trips.answered} of {trips.sent} probes to {address} over {over} answered, {lost}",
         f"round trip in ms: min {min(times_ns) / 1e6:.2f}, {percentiles}, max {max(times_ns) / 1e6:.2f}",
         f"jitter {trips.jitter_ns / 1e6:.2f} ms, reordered {trips.reordered}, duplicates {trips.duplicates}",
-        *trips.histogram(),
-    ]
+    )
+    return [part for line in lines for part in wrap(line, _COLUMNS, subsequent_indent="  ")] + trips.histogram()
