@@ -58,7 +58,7 @@ def troubled() -> Results:
             competitor = BackgroundFlowResult(9e7, 4.5e7, 0.9)
             changed = replace(trial, transport=hostile, ledger=ledger, competitor=competitor, why=f"Because {HOSTILE}.")
             if trial.path == LOSSES[1]:
-                changed = replace(changed, marks=("cpu-bound",))
+                changed = replace(changed, marks=("cpu-bound", "emulator-late"))
             if trial.path == LOSSES[2]:
                 changed = replace(changed, verified=False, seconds=None, goodput_bps=None, error=f"exit 4: {HOSTILE}")
             trials.append(changed)

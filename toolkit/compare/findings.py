@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolkit.compare.factorial import Factorial, factorial_text
 from toolkit.compare.pairs import counted_marks
-from toolkit.compare.records import UNRELIABLE, Results
+from toolkit.compare.records import CPU_BOUND, UNRELIABLE, Results
 from toolkit.compare.rows import BASELINE, SHORT, YARDSTICK, Row
 from toolkit.compare.verdict import CLAIMS, EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, could_find, to_settle
 from toolkit.units import format_fraction, format_rate, format_ratio, format_seconds, format_size
@@ -18,6 +18,7 @@ UNCHECKED = "Nothing checked what this machine can resolve: there was no A/A con
 _NOTHING = "There is nothing to compare it with."
 _SHORTEST_QUEUE_S = 0.5e-3
 """An emulated link holds packets for 0.4 ms to write them together: less is no queue that a transfer has caused."""
+_STILL = ": with more processor time it would have been faster still"
 _CANNOT_TELL = "these trials cannot tell which is faster, or whether they are equivalent"
 
 
@@ -175,7 +176,8 @@ def _flaws(row: Row, base: Row) -> Iterator[str]:
     if row.unmarked < row.verified:
         marked = row.verified - row.unmarked
         marks = counted_marks(dict(zip(row.marks, row.mark_counts, strict=True)), marked)
-        yield f"{row.transport}: {marked} of {row.trials} trials are marked {marks}."
+        still = _STILL if row.verdict == FASTER and CPU_BOUND in row.marks else ""
+        yield f"{row.transport}: {marked} of {row.trials} trials are marked {marks}{still}."
     if row.censored:
         yield f"{row.transport}: {row.censored} more pairs, in which both transfers failed, say nothing."
 

@@ -5,7 +5,7 @@
 - `equivalent`: the interval lies within the margin, from 1 / (1 + margin) to 1 + margin.
 - `inconclusive`: anything else. It is not evidence for equality; the verdict says what is missing, and estimates how
   many more blocks would settle it.
-- `no claim`: the trials are not fit to be judged.
+- `no claim`: the trials are not fit to be judged, or one side was held back, and is not the faster one all the same.
 
 The A/A control, the baseline run a second time, is a gate. The end of its own interval that is further from 1 is its
 *reach*: this machine can find a difference of that size between a transport and itself. If the reach lies outside the
@@ -23,6 +23,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from toolkit.compare.stats import ERROR, Estimate, Interval, least_samples
 from toolkit.units import format_ratio
@@ -56,6 +57,17 @@ class Verdict:
     resolution: float | None = None
 
 
+class HeldBack(NamedTuple):
+    """The trials of one side are slower than they might be, so that only one difference can be claimed.
+
+    claim:   FASTER or SLOWER: what remains true however fast that side might have been
+    because: what held it back
+    """
+
+    claim: str
+    because: str
+
+
 Intervals = Callable[[float, int | None], Interval | None]
 """The interval of a ratio for an error probability: as measured, or as to be expected of a number of blocks."""
 
@@ -70,6 +82,7 @@ class Evidence:
     control:  the interval of the A/A control; None if there was no control
     doubt:    why the trials are not fit to be judged; empty if they are
     load_effect: the largest factor, at least 1, that other work may have caused which did not disturb both sides alike
+    held_back: what held one of the two sides back; None if nothing did
     """
 
     ratio: Estimate | None
@@ -78,6 +91,7 @@ class Evidence:
     control: Intervals | None = None
     doubt: str = ""
     load_effect: float = 1.0
+    held_back: HeldBack | None = None
 
 
 def reach(control: Interval | None) -> float:
@@ -134,8 +148,15 @@ def _doubt(evidence: Evidence) -> str:
 
 
 def _excludes_one(evidence: Evidence, error: float) -> bool:
+    """Whether the interval shows a difference that can be claimed."""
     interval = evidence.interval(error, None)
-    return interval is not None and interval.excludes_one
+    if interval is None or not interval.excludes_one:
+        return False
+    return evidence.held_back is None or evidence.held_back.claim == _direction(interval)
+
+
+def _direction(interval: Interval) -> str:
+    return FASTER if interval.low > 1 else SLOWER
 
 
 def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float) -> Verdict:
@@ -146,6 +167,8 @@ def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float
     limit = _limit(evidence, None)
     word = _word(ratio.value, ratio.interval, is_different, limit, margin)
     finest = _resolution(ratio.value, evidence.interval(error, None), limit, margin)
+    if evidence.held_back is not None and word != evidence.held_back.claim:
+        return Verdict(NO_CLAIM, because=evidence.held_back.because)
     if word in (FASTER, SLOWER):
         return Verdict(word, is_negligible=_is_within(ratio.interval, margin), resolution=finest)
     if word == EQUIVALENT:
@@ -183,7 +206,7 @@ def _word(value: float, interval: Interval, is_different: bool, limit: float, ma
     """The rules. `is_different`: whether the interval excludes 1, also corrected for the number of comparisons."""
     is_gated = limit > 1 + margin
     if is_different and not (is_gated and _factor(value) <= limit):
-        return FASTER if interval.low > 1 else SLOWER
+        return _direction(interval)
     return EQUIVALENT if _is_within(interval, margin) and not is_gated else INCONCLUSIVE
 
 

@@ -11,7 +11,7 @@ from statistics import median
 
 from toolkit.compare.comparison import Summary
 from toolkit.compare.packet_counts import DirectionAudit
-from toolkit.compare.records import BUSY_MACHINE, BackgroundFlowResult, Probe, Results, Trial
+from toolkit.compare.records import BUSY_MACHINE, CPU_BOUND, BackgroundFlowResult, Probe, Results, Trial
 from toolkit.compare.rows import Row, RowDelay
 from toolkit.compare.stats import Estimate
 from toolkit.compare.verdict import INCONCLUSIVE
@@ -103,7 +103,8 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
         note += f" {printable(mark)}: {mark_meaning(mark)}."
     if any(mark != BUSY_MACHINE for mark in marks):
         other = f"have a mark other than {BUSY_MACHINE}" if BUSY_MACHINE in marks else "are marked"
-        note += f" If more than a fifth of the trials {other}, nothing is claimed."
+        note += f" If more than a fifth of the trials {other}, nothing is claimed"
+        note += f"; who was only {CPU_BOUND} may still be called faster." if CPU_BOUND in marks else "."
     return build(SPEED, "Goodput and verdicts", note, [*key_columns(rows), *columns], rows)
 
 
@@ -266,11 +267,9 @@ def _trouble(results: Results) -> Table:
     ]
     note = (
         "In a verdict, a failed transfer has a goodput of 0 and a marked one counts as measured. If more than a fifth "
+        "of either side's trials are marked, nothing is claimed; who was only cpu-bound may still be called faster. "
+        "Trials with no other mark than busy-machine are left out: that takes nothing away."
     )
-    note += (
-        "of either side's trials are marked, nothing is claimed. Trials with no other mark than busy-machine are left "
-    )
-    note += "out: that takes nothing away."
     return build(TROUBLE, "Failed or marked trials", note, [*key_columns(bad), *columns], bad)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import plain, summarise
 from toolkit.compare.findings import UNCHECKED
-from toolkit.compare.records import BUSY_MACHINE, CPU_BOUND, DelaySummary, Results
+from toolkit.compare.records import BUSY_MACHINE, CPU_BOUND, EMULATOR_LATE, DelaySummary, Results
 from toolkit.compare.rows import Row
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, TOO_FEW
 from toolkit.report.text import report_text
@@ -148,15 +148,43 @@ def test_no_claim_if_more_than_a_fifth_are_marked(marked: str) -> None:
     results = make_results(truth(0.5), 1)
 
     def row(count: int) -> Row:
-        return row_of(change(results, count, marked, marks=[CPU_BOUND]))
+        return row_of(change(results, count, marked, marks=[EMULATOR_LATE]))
 
     assert row(2).verdict == SLOWER
     assert row(3).verdict == row(10).verdict == NO_CLAIM
     whose = "of the baseline's" if marked == "tcp-cubic" else "of"
-    assert row(3).because == f"3 {whose} 10 trials marked cpu-bound"
+    assert row(3).because == f"3 {whose} 10 trials marked emulator-late"
     if marked == "udp-bbr":
-        assert (row(10).verified, row(10).unmarked, row(10).marks) == (10, 0, ("cpu-bound",))
+        assert (row(10).verified, row(10).unmarked, row(10).marks) == (10, 0, ("emulator-late",))
         assert row(10).goodput_bps is not None
+
+
+@pytest.mark.parametrize(
+    ("ratio", "marked", "expected"),
+    [
+        (2.0, ["udp-bbr"], FASTER),
+        (0.5, ["udp-bbr"], NO_CLAIM),
+        (1.0, ["udp-bbr"], NO_CLAIM),
+        (0.5, ["tcp-cubic"], SLOWER),
+        (2.0, ["tcp-cubic"], NO_CLAIM),
+        (2.0, ["udp-bbr", "tcp-cubic"], NO_CLAIM),
+    ],
+)
+def test_who_lacked_processors_may_still_be_called_faster(ratio: float, marked: list[str], expected: str) -> None:
+    results = make_results(truth(ratio), 1)
+    for label in marked:
+        results = change(results, 10, label, marks=[CPU_BOUND])
+    row = row_of(results)
+    assert row.verdict == expected
+    if expected == NO_CLAIM:
+        assert "10 trials marked cpu-bound" in row.because
+    elif expected == FASTER:
+        (text,) = summarise(results).headline
+        assert "10 of 10 trials are marked cpu-bound: with more processor time it would have been faster still." in text
+
+
+def test_who_lacked_processors_and_has_another_mark_too_is_not_called_faster() -> None:
+    assert row_of(change(make_results(truth(2.0), 1), 10, marks=[CPU_BOUND, EMULATOR_LATE])).verdict == NO_CLAIM
 
 
 def test_marks_do_not_hide_slow_trials() -> None:

@@ -63,7 +63,7 @@ def test_failures_and_marks_are_explained() -> None:
     made = by_name(troubled())
     speed = made[SPEED]
     verdicts, goodputs = column(speed, "verdict"), column(speed, "goodput")
-    assert verdicts[4] == "no claim: 9 of 9 trials marked cpu-bound"
+    assert verdicts[4] == "no claim: 9 of 9 trials marked cpu-bound, emulator-late"
     assert verdicts[7] == "no claim: no transfer was verified"
     assert goodputs[7] == "failed"
     assert column(speed, "verified")[7] == "0/9"
