@@ -126,8 +126,10 @@ def factorials(cell: PairedTrials) -> list[Factorial]:
     result = []
     for design in found:
         goodputs = {arm: {t.block: goodput_bps(t) for t in cell.trials(label)} for arm, label in design.items()}
-        texts = {label: marked_text(cell.trials(label)) or cell.unequal_loss(label) for label in design.values()}
-        doubts = [f"{label}: {text}" for label, text in texts.items() if text]
+        marked = [label for label in design.values() if marked_text(cell.trials(label))]  # the remarks count the marks
+        doubts = [f"too many marked trials: {', '.join(marked)}"] if marked else []
+        losses = {label: cell.unequal_loss(label) for label in design.values() if label not in marked}
+        doubts += [f"{label}: {text}" for label, text in losses.items() if text]
         base = cell.campaign.transports[cell.campaign.baseline].congestion_control or ""
         other = next(control for _, control in design if control != base)
         found_here = decompose(goodputs, (base, other), count, "; ".join(doubts), cell.campaign.first_look)
