@@ -16,8 +16,14 @@ from tests.support.background import PATIENCE_S
 from toolkit.cli.interrupts import SECOND_AFTER_S, prompt_interrupts
 
 CLEANUP = """
-import time
+import signal, time
 from toolkit.cli.interrupts import prompt_interrupts
+
+def interrupt(*_):
+    signal.signal(signal.SIGINT, lambda *_: None)  # another one finds the cleanup under way, and does not end it
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupt)
 try:
     with prompt_interrupts():
         try:
@@ -25,11 +31,7 @@ try:
             time.sleep(600)
         finally:
             print("cleaning up", flush=True)
-            while True:
-                try:
-                    time.sleep(600)
-                except KeyboardInterrupt:
-                    pass
+            time.sleep(600)
 except KeyboardInterrupt:
     pass
 """
