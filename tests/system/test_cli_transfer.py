@@ -266,7 +266,7 @@ def test_a_closed_stdout_is_no_error(tmp_path: Path, incoming: Path, monkeypatch
 def test_a_second_sender_is_refused_by_a_receiver_started_with_once(tmp_path: Path, incoming: Path) -> None:
     path = make_file(tmp_path / "large", 30_000_000)
     other = make_file(tmp_path / "other", 10)
-    with receiver(incoming, "--once") as receiving:
+    with receiver(incoming, "--once", "--retry", "0s") as receiving:
         with ForkedCli(["udp-send", "--rate", SLOW, str(path), receiving.target]) as sending:
             wait_until(lambda: everything_below(incoming) != [], "content arrives")
             refused = nettool("tcp-send", other, receiving.target)
