@@ -31,6 +31,7 @@ class AckTracker:
     section 12.3). Nothing follows from it.
 
     ack_time_ns:       when the next acknowledgement is due; None while none is
+    max_ack_delay_ns:  how long the peer lets an acknowledgement wait
     packets_received:  ack-eliciting packets, duplicates included
     packets_duplicate: those of them that had arrived before
     packets_accepted:  packets of any type without duplicates
@@ -44,7 +45,7 @@ class AckTracker:
         self.packets_accepted = 0
         self.largest_eliciting = -1
         self._ack_every_bytes = INITIAL_ACK_EVERY_BYTES
-        self._max_ack_delay_ns = INITIAL_MAX_ACK_DELAY_NS
+        self.max_ack_delay_ns = INITIAL_MAX_ACK_DELAY_NS
         self._received = RangeSet()
         self._floor = 0  # every packet number below it is a duplicate
         self._least_unacked = 0  # the sender needs no acknowledgement below this packet number
@@ -91,7 +92,7 @@ class AckTracker:
         if self._is_immediate or self._unacked_bytes >= self._ack_every_bytes:
             self.ack_time_ns = now_ns
         elif self.ack_time_ns is None:
-            self.ack_time_ns = now_ns + self._max_ack_delay_ns
+            self.ack_time_ns = now_ns + self.max_ack_delay_ns
         return True
 
     def is_duplicate(self, packet_number: int) -> bool:
@@ -133,7 +134,7 @@ class AckTracker:
         self._least_unacked = max(self._least_unacked, least_unacked)
         self._forget(min(self._least_unacked, self._largest))
         self._ack_every_bytes = ack_every_bytes
-        self._max_ack_delay_ns = max_ack_delay_ns
+        self.max_ack_delay_ns = max_ack_delay_ns
 
     def request_ack(self, now_ns: int) -> None:
         """Schedule an acknowledgement that no packet caused, for example of a larger receive window."""

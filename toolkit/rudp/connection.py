@@ -40,7 +40,7 @@ class Connection:
     Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
     whenever they are sent or retransmitted.
 
-    sender, acks, receive_window: parts of the engine, for tests; drivers use the methods below
+    sender, acks, receive_window: parts of the engine, for tests; of these, drivers read only `acks.max_ack_delay_ns`
     """
 
     def __init__(

@@ -27,6 +27,7 @@ from toolkit.transports.udp.extents import (
 )
 from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
+from toolkit.transports.udp.read_pause import ReadPause
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
 from toolkit.transports.udp.statistics import statistics_of
 from toolkit.transports.udp.wake_pair import WakePair
@@ -74,8 +75,7 @@ class UdpChannel:
         self._connection = connection
         self._socket = sock
         self._outgoing = outgoing
-        self._peer = peer
-        self._security = security
+        self._peer, self._security = peer, security
         self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
         self._wake_pair = wake_pair
         self._log = log
@@ -84,7 +84,7 @@ class UdpChannel:
         self._on_end = on_end
         self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
         self._peer_address = connection.peer_address
-        self._incoming = IncomingExtents()
+        self._incoming, self._read_pause = IncomingExtents(), ReadPause()
         self._messages: deque[bytes] = deque()
         self._queued_bytes = self._unpumped_bytes = 0  # of `_messages`; of extents
         self._is_closed = False
@@ -282,8 +282,7 @@ class UdpChannel:
                     return False
             batches = sock.receive()
             now_ns = self._read_ns = time.monotonic_ns()
-            has_posted = bool(self._posted)
-            if has_posted:  # these are the older ones
+            if has_posted := bool(self._posted):  # these are the older ones
                 has_delivered |= self._handle_posted(sink, now_ns)
             for batch in batches:
                 connection.handle_batch(batch, now_ns)
@@ -293,6 +292,8 @@ class UdpChannel:
                 self._incoming.forget(connection.received_offset)
                 connection.update_receive_window(sock.drop_count, sock.is_drained, now_ns)
                 sock.room.follow_rate(connection.pacing_rate_bps, now_ns)
+                if has_delivered:
+                    self._read_pause.on_content(now_ns, sock.datagrams_received, connection.acks.max_ack_delay_ns)
             timer_ns, self._timer_ns = self._timer_ns, 0
             if timer_ns <= now_ns:
                 connection.handle_timeout(now_ns)
@@ -362,11 +363,11 @@ class UdpChannel:
         self._timer_ns = timeout_ns or 0
         writable = descriptors[0] if self._needs_room else None
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
-        if self._wake_pair is not None:
-            descriptors.append(self._wake_pair.fileno())
-        if wake is not None:
-            descriptors.append(wake)
+        own_wake = None if self._wake_pair is None else self._wake_pair.fileno()
+        descriptors += [descriptor for descriptor in (own_wake, wake) if descriptor is not None]
         readable = wait_readable(descriptors, min(times) - time.monotonic_ns() if times else None, writable)
+        if readable == descriptors[:1]:
+            self._read_pause.wait(times)
         if self._wake_pair is not None and self._wake_pair.fileno() in readable:
             self._wake_pair.clear()  # before looking at the datagrams: each is queued before its byte is sent
         return wake in readable
