@@ -87,6 +87,15 @@ class TestAsRoot:
             code, _, shown = running_link.end()
         assert code == 0, shown
 
+    def test_an_interrupt_at_the_first_step_of_the_command_is_the_commands_too(self) -> None:
+        with at_terminal(
+            "link", "--", "sh", "-c", "trap '' INT; kill -INT 0; echo ready >&2; read line"
+        ) as running_link:
+            running_link.wait_for("ready")
+            running_link.type("\n")
+            code, _, shown = running_link.end()
+        assert code == 0, shown
+
     def test_a_command_starts_in_the_folder_that_its_caller_names(self, outer: Link, tmp_path: Path) -> None:
         with outer.popen_near(["pwd"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
             assert process.communicate()[0] == f"{tmp_path}\n"

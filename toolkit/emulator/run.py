@@ -45,15 +45,15 @@ def run_behind(
             running.callback(_terminate, server)
             _await_listener(server, far)
         link.start_clock()
-        client = link.popen_near(list(command), stdout=output)
-        running.callback(_terminate, client)
-        try:
-            with _leaving_interrupts_to_the_command():
+        with _leaving_interrupts_to_the_command():  # from before it starts: it may be interrupted at its first step
+            client = link.popen_near(list(command), stdout=output)
+            running.callback(_terminate, client)
+            try:
                 code = client.wait()
-        except KeyboardInterrupt:
-            with suppress(subprocess.TimeoutExpired):  # whoever has interrupted this process may have told the command
-                client.wait(_INTERRUPT_GRACE_S)
-            raise
+            except KeyboardInterrupt:
+                with suppress(subprocess.TimeoutExpired):  # whoever has interrupted this process may tell the command
+                    client.wait(_INTERRUPT_GRACE_S)
+                raise
         if server is not None and code != -signal.SIGINT:
             with suppress(subprocess.TimeoutExpired):  # a server for one session exits by itself
                 server.wait(_SERVER_GRACE_S)
