@@ -180,9 +180,9 @@ class IncomingExtents:
         return done > 0
 
     def forget(self, received_offset: int) -> None:
-        """Drop the extents that lie below `received_offset`: all their data has been received."""
+        """Drop the extents that lie below `received_offset`: their data has been received, and the stash has none."""
         if self._stash:
-            return  # stashed data may belong to them
+            received_offset = min(received_offset, self._stash[0][0])
         count = bisect_right(self._starts, received_offset) - 1
         if count > _FORGET_AT_LEAST:
             del self._starts[:count]

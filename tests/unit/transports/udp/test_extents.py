@@ -119,6 +119,27 @@ class TestIncomingExtents:
         incoming.forget(MAX_EXTENTS // 2)
         assert incoming.has_room
 
+    def test_extents_are_forgotten_while_later_data_waits_for_its_announcement(self) -> None:
+        """It would wait forever: without room, no announcement is taken."""
+        incoming = IncomingExtents()
+        incoming.announce([Extent(file_id, 0, 1) for file_id in range(MAX_EXTENTS)])
+        incoming.stash(MAX_EXTENTS, memoryview(b"x"))
+        incoming.forget(MAX_EXTENTS + 1)
+        assert incoming.has_room
+        sink = BytesSink()
+        incoming.announce([Extent(MAX_EXTENTS, 0, 1)])
+        assert incoming.deliver_stash(sink)
+        assert sink.content(MAX_EXTENTS) == b"x"
+
+    def test_an_extent_is_kept_while_its_data_waits_for_a_sink(self) -> None:
+        incoming = IncomingExtents()
+        incoming.announce([Extent(file_id, 0, 1) for file_id in range(8000)])
+        incoming.stash(4000, memoryview(b"x"))
+        incoming.forget(8000)
+        sink = BytesSink()
+        assert incoming.deliver_stash(sink)
+        assert sink.content(4000) == b"x"
+
     def test_empty_extents_are_forgotten(self) -> None:
         incoming = IncomingExtents()
         for _ in range(MAX_EXTENTS // 1024 + 2):
