@@ -72,9 +72,7 @@ class UdpChannel:
         on_close_sent: is given this side's last packets, at the end the CLOSE, to repeat for a peer that misses it
         on_end:        is called at the end
         """
-        self._connection = connection
-        self._socket = sock
-        self._outgoing = outgoing
+        self._connection, self._socket, self._outgoing = connection, sock, outgoing
         self._peer, self._security = peer, security
         self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
         self._wake_pair = wake_pair
@@ -90,7 +88,7 @@ class UdpChannel:
         self._is_closed = False
         # The last pump had more to send than it may at once; more than this host's queues have room for.
         self._has_more = self._needs_room = False
-        self._read_ns = self._timer_ns = 0  # the socket was last read; a timer expires, as of the last wait
+        self._read_ns = self._timer_ns = 0  # when the socket was last read; the next timer, as of the last wait
 
     @property
     def peer(self) -> Address:
@@ -134,9 +132,9 @@ class UdpChannel:
         self._announce()
         deadline_ns = None if timeout_s is None else time.monotonic_ns() + int(timeout_s * 1e9)
         while True:
-            if sink is not None and self._incoming.has_stash and self._incoming.deliver_stash(sink):
-                return None
             self._read_messages(time.monotonic_ns())
+            if sink is not None and self._incoming.deliver_stash(sink):
+                return None
             if self._messages:
                 message = self._messages.popleft()
                 self._queued_bytes -= len(message) + _MESSAGE_OVERHEAD_BYTES
@@ -330,7 +328,7 @@ class UdpChannel:
     def _deliver(self, sink: ExtentSink | None, now_ns: int) -> bool:
         """Take the messages and content of one batch; return whether content was delivered to `sink`."""
         self._read_messages(now_ns)
-        has_delivered = False
+        has_delivered = sink is not None and self._incoming.deliver_stash(sink)
         for data_offset, data in self._connection.received_data():
             if sink is None:
                 self._incoming.stash(data_offset, data)

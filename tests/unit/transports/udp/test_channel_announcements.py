@@ -79,3 +79,32 @@ def test_a_lost_announcement_stalls_nothing(monkeypatch: pytest.MonkeyPatch, los
     assert announced > lost
     assert arrived_bytes == SIZE_MIB * MIB
     assert resent == 1
+
+
+def test_content_that_overtook_its_announcement_is_delivered_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else arrives then that would wake the receiver."""
+    messages = 0
+
+    def is_lost(_now_ns: int, name: str, packet: bytes) -> bool:
+        nonlocal messages
+        is_message = name == "near" and packet[:1] == bytes([PacketType.MESSAGE])
+        messages += is_message
+        return is_message and messages == 1
+
+    path = VirtualPath(monkeypatch, RTT_NS, is_lost)
+
+    def send_and_wait(channel: Channel) -> None:
+        channel.send_extent(Extent(0, 0, 3000), Source())
+        with suppress(PeerClosedError):
+            channel.receive(timeout_s=60.0)
+
+    def receive_all(channel: Channel) -> int:
+        sink = Sink()
+        while sink.written_bytes < 3000:
+            channel.receive(sink, 60.0)
+        return path.now_ns
+
+    begin_ns = path.now_ns
+    _, end_ns = path.run(send_and_wait, receive_all)
+    assert messages > 1
+    assert end_ns - begin_ns < 5 * RTT_NS
