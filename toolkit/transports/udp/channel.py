@@ -356,9 +356,10 @@ class UdpChannel:
         if self._has_more or self._connection.state is not ConnectionState.ESTABLISHED:
             return False
         descriptors = [self._socket.sock.fileno()]
+        timer_ns = self._connection.poll_timeout()
+        self._timer_ns = timer_ns or 0
         # Without room, the timers that send something have expired and can do nothing.
-        timeout_ns = time.monotonic_ns() + _ROOM_CHECK_NS if self._needs_room else self._connection.poll_timeout()
-        self._timer_ns = timeout_ns or 0
+        timeout_ns = time.monotonic_ns() + _ROOM_CHECK_NS if self._needs_room else timer_ns
         writable = descriptors[0] if self._needs_room else None
         times = [t for t in (timeout_ns, deadline_ns) if t is not None]
         own_wake = None if self._wake_pair is None else self._wake_pair.fileno()
