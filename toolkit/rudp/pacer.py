@@ -31,6 +31,8 @@ _MAX_ROUND_BYTES: Final = 512 * 1024
 _CATCH_UP_NS: Final = 1_000_000
 """Lateness that is always made up for: many times the usual 80 us of a timer. The bottleneck could have carried the
 burst meanwhile, so that it adds at most this delay to the queue."""
+_CATCH_UP_QUANTA: Final = 2
+"""The same limit for low rates, at which two datagrams take longer than `_CATCH_UP_NS`."""
 _MAX_CATCH_UP_NS: Final = 32_000_000
 """Lateness that is made up for at most: some time slices of a scheduler, and less than most queues hold."""
 _SHORT_RTT_NS: Final = 10_000_000
@@ -39,8 +41,6 @@ carries the flow meanwhile, and Startup, which sends faster than the path, overf
 _BACK_OFF_NS: Final = 250_000
 _MAX_BACK_OFF_NS: Final = 16_000_000
 """Pause after a queue of this host was full, which doubles for each time in a row. The driver may wait longer."""
-_CATCH_UP_QUANTA: Final = 2
-"""The same limit for low rates, at which two datagrams take longer than `_CATCH_UP_NS`."""
 
 
 class CatchUp:
@@ -50,23 +50,34 @@ class CatchUp:
     it would hardly send, and many small packets would cost both ends the time that they lack. A burst as long as a time
     slice overflows a shallow queue, however, also one of this host. So on a short path the limit doubles each time a
     burst at the limit has arrived, and is half of the burst for good if one has lost something.
+
+    One burst is watched at a time, the longest of those in flight: a queue that has room for it has room for all.
     """
 
     def __init__(self) -> None:
         self.limit_ns = _CATCH_UP_NS
         self._ceiling_ns = _MAX_CATCH_UP_NS
-        self._burst_time_ns: int | None = None  # of the longest burst whose fate is not known
-        self._burst_ns = 0  # the lateness that it made up for
+        self._burst_time_ns: int | None = None  # when the burst that is watched began; None for none
+        self._burst_end_ns = 0  # when its latest part was sent
+        self._burst_ns = 0  # the lateness that it makes up for
+        self._is_latest = False  # whether it is the latest burst, so that it may go on
 
     def on_burst(self, now_ns: int, late_ns: int) -> None:
         """A sender is late and makes up for it."""
         burst_ns = min(late_ns, self.limit_ns)
-        if burst_ns >= _CATCH_UP_NS and (self._burst_time_ns is None or burst_ns > self._burst_ns):
-            self._burst_time_ns, self._burst_ns = now_ns, burst_ns
+        self._is_latest = burst_ns >= _CATCH_UP_NS and (self._burst_time_ns is None or burst_ns > self._burst_ns)
+        if self._is_latest:
+            self._burst_time_ns = self._burst_end_ns = now_ns
+            self._burst_ns = burst_ns
+
+    def on_more(self, now_ns: int) -> None:
+        """The sender sends another part of its latest burst, which was too long for one call."""
+        if self._is_latest:
+            self._burst_end_ns = now_ns
 
     def on_acked(self, sent_time_ns: int, min_rtt_ns: int) -> None:
         """A packet that was sent at this time has arrived, and the losses that this shows have been reported."""
-        if self._burst_time_ns is not None and sent_time_ns > self._burst_time_ns:
+        if self._burst_time_ns is not None and sent_time_ns > self._burst_end_ns:
             self._burst_time_ns = None
             if self._burst_ns >= self.limit_ns and min_rtt_ns < _SHORT_RTT_NS:
                 self.limit_ns = min(2 * self.limit_ns, self._ceiling_ns)
@@ -114,6 +125,8 @@ class Pacer:
             self._lateness_ns = min(late_ns, max(self.catch_up.limit_ns, round(quanta_ns)))
             self.is_too_late = late_ns > self._lateness_ns
             self.catch_up.on_burst(now_ns, late_ns)
+        elif self._lateness_ns:
+            self.catch_up.on_more(now_ns)
         self._is_waited_for = False
         earned_bytes = quantum_bytes + self._lateness_ns * rate_bps / (8 * _NS_PER_S)
         granted_bytes = min(earned_bytes, max(_MAX_ROUND_BYTES, quantum_bytes))

@@ -210,3 +210,21 @@ class TestCatchUp:
         assert pacer.catch_up.limit_ns == limit_ns
         pacer.catch_up.on_acked(SECOND + 1, MS)
         assert pacer.catch_up.limit_ns == 2 * limit_ns
+
+    def test_a_burst_of_several_calls_has_arrived_once_its_last_part_has(self) -> None:
+        """At 1 Gbit/s, 8 ms are two rounds of 512 KiB. Queues drop what comes last."""
+        pacer, rate_bps, now_ns = Pacer(), 1e9, SECOND
+        pacer.catch_up.limit_ns = 8 * MS
+        pacer.on_sent(0, DATAGRAM, rate_bps)
+        assert pacer.budget_bytes(pacer.next_send_time_ns() - 1, rate_bps, DATAGRAM) == 0
+        sent_ns = []
+        while sent := pacer.budget_bytes(now_ns, rate_bps, DATAGRAM):
+            pacer.on_sent(now_ns, sent, rate_bps)
+            sent_ns.append(now_ns)
+            now_ns += MS // 10
+        assert len(sent_ns) > 1
+        for time_ns in sent_ns[1:]:
+            pacer.catch_up.on_acked(time_ns, MS)
+        assert pacer.catch_up.limit_ns == 8 * MS
+        pacer.catch_up.on_lost(sent_ns[-1])
+        assert pacer.catch_up.limit_ns == 4 * MS
