@@ -1,18 +1,15 @@
 """How a connection is closed so that the peer gets everything that was sent on it."""
 
 import contextlib
-import fcntl
 import select
 import socket
-import struct
 import sys
-import termios
 import time
 from math import ceil
 from typing import Final
 
 from toolkit.transports.tcp.frame_reader import BLOCK_BYTES
-from toolkit.transports.tcp.tcp_info import tcp_info
+from toolkit.transports.tcp.tcp_info import tcp_info, unacknowledged_bytes
 
 _MIN_QUIET_S: Final = 0.02
 """`linger` considers the peer quiet after this time, or two round trips if they are longer."""
@@ -45,9 +42,3 @@ def linger(sock: socket.socket, patience_s: float) -> None:
                     return
                 if count < fewest_bytes:
                     fewest_bytes, deadline_s = count, now_s + patience_s
-
-
-def unacknowledged_bytes(sock: socket.socket) -> int:
-    """How much was handed to the kernel and not acknowledged by the peer's. Raises OSError."""
-    count: int = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
-    return count

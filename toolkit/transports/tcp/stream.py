@@ -26,9 +26,9 @@ from typing import Final
 from toolkit.channel import Address, Extent, ExtentSink, ExtentSource
 from toolkit.errors import ProtocolError, TransferError
 from toolkit.transports.tcp.frame_reader import FrameReader
-from toolkit.transports.tcp.linger import unacknowledged_bytes
 from toolkit.transports.tcp.lost_connection import LostConnection
 from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
+from toolkit.transports.tcp.tcp_info import unacknowledged_bytes
 from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
 
 SLICE_BYTES: Final = MAX_EXTENT_BYTES
@@ -36,8 +36,9 @@ SLICE_BYTES: Final = MAX_EXTENT_BYTES
 SMALL_BYTES: Final = 1 << 16
 """Up to this size, content is read and sent with its header in one system call, where `sendfile` needs three."""
 
-_HELD_BYTES: Final = 1 << 16
-"""How much of small pieces of content is gathered before it is sent: one record and one system call for many files."""
+_HELD_BYTES: Final = SMALL_BYTES
+"""How much of small pieces of content is gathered before it is sent: one record and one system call for many files.
+`_outgoing_block` has room for it and one header."""
 
 _MAX_HELD_PIECE_BYTES: Final = 1 << 14
 """Larger pieces are not worth the wait."""
@@ -183,7 +184,7 @@ class TcpStream:
 
     def _hold(self, piece: Extent, source: ExtentSource) -> None:
         """Put a small piece with its header behind what is held. Raises as `send_slice`."""
-        if self._held_bytes + FRAME_BYTES + piece.length > FRAME_BYTES + _HELD_BYTES:
+        if self._held_bytes + piece.length > _HELD_BYTES:
             self.flush()
         block = self._outgoing_block if self._sealer is None else self._sealer.plaintext
         start = self._held_bytes

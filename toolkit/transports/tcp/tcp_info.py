@@ -7,9 +7,11 @@ differently; no fields are known there.
 Read: linux/tcp.h, tcp(7).
 """
 
+import fcntl
 import socket
 import struct
 import sys
+import termios
 from typing import Final
 
 # In the order of linux/tcp.h, under the kernel's names without their prefix; None stands for bit fields. Times are in
@@ -65,6 +67,12 @@ def parse_tcp_info(filled: bytes) -> dict[str, int]:
     if info.get("min_rtt") == _UNKNOWN_RTT:
         del info["min_rtt"]
     return info
+
+
+def unacknowledged_bytes(sock: socket.socket) -> int:
+    """How much was handed to the kernel and not acknowledged by the peer's. Raises OSError."""
+    count: int = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
+    return count
 
 
 def buffer_bytes(sock: socket.socket, option: int) -> int:
