@@ -95,7 +95,7 @@ class Link:
                 self._open()
             except SwitchError as second:
                 raise NettoolError(f"{error}; {second}") from None
-            self.notice = f"{error}. Until then, queues of the kernel limit this LAN and take their ends' processors"
+            self.notice = f"{error}. Until then, queues of the kernel emulate this LAN and cost its ends processor time"
 
     def _open(self) -> None:
         self._control, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

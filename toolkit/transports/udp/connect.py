@@ -93,7 +93,7 @@ def _check_options(options: TransportOptions) -> None:
 def _incomplete(address: Address) -> IncompleteHandshakeError:
     peer = printable(str(address))
     return IncompleteHandshakeError(
-        f"{peer} answers over UDP, but no connection came about; run the command again, or use `nettool tcp-send`"
+        f"{peer} answers over UDP, but no connection came about; run the command again, or use TCP instead"
     )
 
 
