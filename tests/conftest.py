@@ -56,7 +56,7 @@ def _folder(item: pytest.Item) -> str:
 def pytest_collection_finish() -> None:
     """Exempt what exists before the first test from garbage collection, which would visit it again and again.
 
-    Three thousand collected tests are most of all objects. Whatever a test creates is collected as usual.
+    Thousands of collected tests are most of all objects. Whatever a test creates is collected as usual.
     """
     gc.collect()
     gc.freeze()
