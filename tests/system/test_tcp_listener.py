@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support.background import PATIENCE_S, Background, wait_until
+from tests.support.background import PATIENCE_S, Background, together, wait_until
 from tests.support.tcp_peers import begin, hello, hello_with, join, receive_preface, refusal_reason, shake_hands
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, UnreachableError
@@ -407,8 +407,7 @@ def test_clients_leave_no_descriptors(served: Served) -> None:
         accepted = served.channels.pop()
         if number % 2:
             channel.send_message(b"end")
-            channel.close()
-            accepted.close()
+            together(channel.close, accepted.close)  # one alone would wait until it knows that the peer is quiet
         else:
             accepted.abort()
             channel.abort()
