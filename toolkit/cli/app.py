@@ -26,13 +26,6 @@ COMMANDS = {
     "send": ("toolkit.cli.send:send", "Send files over UDP, or TCP where UDP is blocked."),
     "tcp-send": ("toolkit.cli.send:tcp_send", "Send files over TCP."),
     "udp-send": ("toolkit.cli.send:udp_send", "Send files over nettool's reliable protocol on UDP."),
-    "talk": ("toolkit.cli.talk:talk", "Exchange lines of text with another person or program."),
-    "echo": ("toolkit.cli.echo:echo", "Send back whatever arrives, for 'nettool ping'."),
-    "ping": ("toolkit.cli.ping:ping", "Measure the round trip to a machine that runs 'nettool echo'."),
-    "doctor": ("toolkit.cli.doctor:doctor", "Examine what this machine can do, and what mends it."),
-    "completion": ("toolkit.cli.completion:completion", "Print what makes a shell complete commands and options."),
-    "trace": ("toolkit.cli.trace:trace", "Show the system calls of a transfer, both ends side by side."),
-    "learn": ("toolkit.cli.learn:learn", "Take a course on sockets, with experiments."),
     "keygen": ("toolkit.cli.keygen:keygen", "Make a key file for two machines to share."),
     "clean": ("toolkit.cli.clean:clean", "Remove unfinished files that a killed receiver left."),
     "bench loopback": ("toolkit.cli.bench:loopback", "Compare over the loopback interface."),
@@ -45,6 +38,13 @@ COMMANDS = {
     "report": ("toolkit.cli.report:report", "Show results of campaigns: tables, pictures, a page."),
     "link": ("toolkit.cli.link:link", "Run any program behind an emulated link."),
     "sim": ("toolkit.cli.sim:sim", "Simulate congestion control in virtual time."),
+    "talk": ("toolkit.cli.talk:talk", "Exchange lines of text with another person or program."),
+    "echo": ("toolkit.cli.echo:echo", "Send back whatever arrives, for 'nettool ping'."),
+    "ping": ("toolkit.cli.ping:ping", "Measure the round trip to a machine that runs 'nettool echo'."),
+    "trace": ("toolkit.cli.trace:trace", "Show the system calls of a transfer, both ends side by side."),
+    "learn": ("toolkit.cli.learn:learn", "Take a course on sockets, with experiments."),
+    "doctor": ("toolkit.cli.doctor:doctor", "Examine what this machine can do, and what mends it."),
+    "completion": ("toolkit.cli.completion:completion", "Print what makes a shell complete commands and options."),
 }
 """Command -> where it is, and its line in the list of commands."""
 
