@@ -87,6 +87,8 @@ def test_ten_thousand_lines_each_way_over_a_path_with_loss(transport: str) -> No
     [
         ([], "either connect"),
         (["--listen", "127.0.0.1"], "either connect"),
+        (["--port", "9001", "127.0.0.1"], "HOST:PORT"),
+        (["--bind", "0.0.0.0", "127.0.0.1"], "say where --listen listens"),
         (["--tcp", "--udp", "127.0.0.1"], "use either --tcp or --udp"),
         (["--listen", "--code", "7-ocean-brick-lunar"], "leave --code out"),
     ],

@@ -34,7 +34,7 @@ _MOST_ESCAPED = len("\\U00000000")  # a character
 _GRACE_S = 5.0
 _LISTENER = PeerProgram("nettool talk --listen", "--bind 0.0.0.0")
 
-Tcp = Annotated[bool, flag("--tcp", text="Talk over TCP: the default of who connects.", panel=CONNECTION)]
+Tcp = Annotated[bool, flag("--tcp", text="Talk over TCP; the side that connects does so by default.", panel=CONNECTION)]
 Udp = Annotated[bool, flag("--udp", text="Talk over the reliable protocol on UDP.", panel=CONNECTION)]
 
 
@@ -70,6 +70,8 @@ def talk(
         raise UsageError("either connect, with 'nettool talk HOST', or wait, with 'nettool talk --listen'")
     if sys.stdin is None:
         raise UsageError("standard input is closed: what is said comes from there")
+    if host is not None and (bind, port) != (DEFAULT_BIND, DEFAULT_PORT):
+        raise UsageError("--bind and --port say where --listen listens: write the other side's port as HOST:PORT")
     names = [name for name, is_chosen in (("tcp", tcp), ("udp", udp)) if is_chosen]
     offload = OffloadChoice.OFF if tracing.simple else OffloadChoice.AUTO
     side = _Side(json, quiet, tracing)
