@@ -17,6 +17,7 @@ from toolkit.units import parse_duration_ns, to_seconds
 DEFAULT_BIND = "127.0.0.1"
 STREAM_NAME = "stdin"
 DEFAULT_IDLE_TIMEOUT = "30s"
+DEFAULT_MAX_STREAMS = 16
 DEFAULT_RETRY = "5s"
 DEFAULT_RECEIVER_RETRY = "10s"
 """Longer than a sender tries: the receiver may notice the loss first."""
@@ -107,7 +108,7 @@ ForgetPath = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class SendArguments:
-    """What `tcp-send` and `udp-send` accept."""
+    """What `send`, `tcp-send` and `udp-send` accept."""
 
     items: Annotated[
         list[str],
@@ -147,7 +148,7 @@ class SendArguments:
         option(
             "--retry",
             metavar="TIME",
-            text="How long to try to reconnect after the connection is lost, for example 10min; 0s does not.",
+            text="How long to try to reconnect after the connection is lost, for example 10min; 0s: not at all.",
             panel=CONNECTION,
         ),
     ] = DEFAULT_RETRY
@@ -190,7 +191,7 @@ class ReceiveArguments:
         option(
             "--retry",
             metavar="TIME",
-            text="How long --once waits for a sender whose connection was lost to reconnect; 0s does not.",
+            text="How long --once waits for a sender that has lost its connection to come back; 0s: not at all.",
             panel=CONNECTION,
         ),
     ] = DEFAULT_RECEIVER_RETRY
@@ -227,9 +228,12 @@ class LimitArguments:
     max_sessions_per_host: Annotated[
         int, number("--max-sessions-per-host", low=1, text="Maximum concurrent sessions of one other machine.")
     ] = 16
-    max_streams: Annotated[
-        int, number("--max-streams", low=1, high=64, text="Maximum connections per session (TCP only).")
-    ] = 16
+
+
+MaxStreams = Annotated[
+    int,
+    number("--max-streams", low=1, high=64, text="Maximum TCP connections per session.", panel=LimitArguments.PANEL),
+]
 
 
 @dataclass(frozen=True, slots=True)

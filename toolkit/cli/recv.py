@@ -17,7 +17,9 @@ from toolkit.cli.command import command
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import (
     CONNECTION,
+    DEFAULT_MAX_STREAMS,
     LimitArguments,
+    MaxStreams,
     Offload,
     OffloadChoice,
     Qlog,
@@ -73,6 +75,7 @@ def recv(
     transport: Annotated[
         TransportChoice, typer.Option(help="Transports to accept.", rich_help_panel=CONNECTION)
     ] = TransportChoice.BOTH,
+    max_streams: MaxStreams = DEFAULT_MAX_STREAMS,
     offload: Offload = OffloadChoice.AUTO,
 ) -> int:
     """Receive files over TCP and UDP, on one port, from several senders at once.
@@ -87,12 +90,17 @@ def recv(
       nettool recv --dir incoming --bind 0.0.0.0 --key lab.key --overwrite --json
     """
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
-    return _receive(names, arguments, access, limits, tracing, offload)
+    own = TransportOptions(max_streams=max_streams, offload=offload)
+    return _receive(names, arguments, access, limits, tracing, own)
 
 
 @command
 def tcp_recv(
-    arguments: ReceiveArguments, access: AdmissionArguments, limits: LimitArguments, tracing: TraceArguments
+    arguments: ReceiveArguments,
+    access: AdmissionArguments,
+    limits: LimitArguments,
+    tracing: TraceArguments,
+    max_streams: MaxStreams = DEFAULT_MAX_STREAMS,
 ) -> int:
     """Receive files over TCP only.
 
@@ -105,7 +113,7 @@ def tcp_recv(
       nettool tcp-recv --dir incoming --bind :: --once
       nettool tcp-recv --once --trace-calls --simple
     """
-    return _receive(("tcp",), arguments, access, limits, tracing)
+    return _receive(("tcp",), arguments, access, limits, tracing, TransportOptions(max_streams=max_streams))
 
 
 @command
@@ -128,7 +136,7 @@ def udp_recv(
       nettool udp-recv --dir incoming --bind :: --once
       nettool udp-recv --once --trace-calls --simple
     """
-    return _receive(("udp",), arguments, access, limits, tracing, offload, qlog)
+    return _receive(("udp",), arguments, access, limits, tracing, TransportOptions(offload=offload, qlog=qlog))
 
 
 @dataclass(slots=True)
@@ -228,18 +236,20 @@ def _receive(
     access: AdmissionArguments,
     limits: LimitArguments,
     tracing: TraceArguments,
-    offload: OffloadChoice = OffloadChoice.AUTO,
-    qlog: str | None = None,
+    own: TransportOptions,
 ) -> int:
+    """The exit code.
+
+    own: what not every command has
+    """
     sender_command = "nettool send FILE" if len(names) > 1 else f"nettool {names[0]}-send FILE"
     doorkeeper = Doorkeeper(access, arguments.bind, sender_command, is_once=arguments.once, quiet=arguments.quiet)
-    options = TransportOptions(
-        offload=OffloadChoice.OFF if tracing.simple else offload,
+    options = replace(
+        own,
+        offload=OffloadChoice.OFF if tracing.simple else own.offload,
         idle_timeout_s=idle_timeout_s(arguments.idle_timeout),
-        qlog=qlog,
         admission=doorkeeper.admission,
         plaintext=access.plaintext,
-        max_streams=limits.max_streams,
     )
     receive_options = _receive_options(arguments, limits)
     raise_descriptor_limit()
