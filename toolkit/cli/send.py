@@ -125,8 +125,7 @@ def udp_send(
     """Send files over nettool's reliable protocol on UDP.
 
     The receiver runs 'nettool recv'. The command exits with code 0 once the receiver has verified every file and stored
-    it under its name. Everything is encrypted. Off loopback, this command asks for the code that the receiver
-    shows.
+    it under its name. Everything is encrypted. Off loopback, this command asks for the code that the receiver shows.
 
     \b
     Examples:

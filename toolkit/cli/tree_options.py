@@ -23,7 +23,7 @@ MAX_SHOWN = 1 << 16  # characters of a path
 
 @dataclass(frozen=True, slots=True)
 class TreeArguments:
-    """What `tcp-send` and `udp-send` accept to choose what of a directory they send."""
+    """What `send`, `tcp-send` and `udp-send` accept to choose what of a directory they send."""
 
     update: Annotated[
         bool,
