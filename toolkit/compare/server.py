@@ -21,16 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
-from toolkit.channel import (
-    Address,
-    Channel,
-    Extent,
-    ExtentSink,
-    ExtentSource,
-    Statistic,
-    Transport,
-    TransportOptions,
-)
+from toolkit.channel import Address, Channel, ExtentSink, ForwardingChannel, Transport, TransportOptions
 from toolkit.compare.discard import receive_and_discard
 from toolkit.compare.endpoint_result import EndpointResult
 from toolkit.compare.worker_protocol import peak_memory_bytes
@@ -256,11 +247,11 @@ class MeasuringServer:
         return self._limits.transfers is not None and number > self._limits.transfers
 
 
-class _PeekedChannel:
+class _PeekedChannel(ForwardingChannel):
     """A channel whose first message can be examined before it is received; content that arrives meanwhile is kept."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+        super().__init__(channel)
         self._first: bytes | None = None
         self._early: list[tuple[int, int, bytes]] = []
         self._early_bytes = 0
@@ -281,11 +272,6 @@ class _PeekedChannel:
             raise ProtocolError("the peer sent content of a file that it did not offer")
         self._early.append((file_id, offset, bytes(data)))
 
-    @property
-    def peer(self) -> Address:
-        """See Channel."""
-        return self._channel.peer
-
     def receive(
         self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
     ) -> bytes | None:
@@ -298,33 +284,4 @@ class _PeekedChannel:
                 sink.write(file_id, offset, memoryview(data))
             self._early.clear()
             return None
-        return self._channel.receive(sink, timeout_s, wake)
-
-    def send_message(self, message: bytes, has_more: bool = False) -> None:
-        """See Channel."""
-        self._channel.send_message(message, has_more)
-
-    def send_extent(self, extent: Extent, source: ExtentSource) -> None:
-        """See Channel."""
-        self._channel.send_extent(extent, source)
-
-    def flush(self) -> None:
-        """See Channel."""
-        self._channel.flush()
-
-    def close(self, patience_s: float | None = None) -> None:
-        """See Channel."""
-        self._channel.close(patience_s)
-
-    def abort(self) -> None:
-        """See Channel."""
-        self._channel.abort()
-
-    @property
-    def acknowledged_bytes(self) -> int:
-        """See Channel."""
-        return self._channel.acknowledged_bytes
-
-    def statistics(self) -> Mapping[str, Statistic]:
-        """See Channel."""
-        return self._channel.statistics()
+        return super().receive(sink, timeout_s, wake)
