@@ -6,10 +6,9 @@ from contextlib import closing, suppress
 import pytest
 
 from tests.support.content import BytesSource
+from tests.support.conversations import talk
 from tests.support.virtual_channels import MS, VirtualPath, random_loss
 from toolkit.channel import Channel, Extent
-from toolkit.conversation.lines import LineQueue
-from toolkit.conversation.talk import Conversation
 from toolkit.errors import PeerClosedError, RefusedError
 from toolkit.transfer.messages import Begin, ErrorMessage, decode_untrusted
 
@@ -17,15 +16,9 @@ LINES, LOSS = 10_000, 0.05
 
 
 def say(channel: Channel, lines: list[str], is_client: bool) -> list[str]:
-    """Say the lines, and return what the other side says."""
-    heard: list[str] = []
-    with closing(LineQueue()) as outgoing:
-        for line in lines:
-            outgoing.put(line.encode())
-        outgoing.end()
-        Conversation(channel, is_client, outgoing, heard.append).run()
-    channel.close()
-    return heard
+    """Say the lines, return what the other side says, and close the channel."""
+    with closing(channel):
+        return talk(channel, lines, is_client)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -49,7 +42,6 @@ def test_a_sender_of_files_learns_its_mistake_although_its_content_comes_first(m
     def listen(channel: Channel) -> None:
         with pytest.raises(RefusedError, match="sends or receives files"):
             say(channel, [], False)
-        channel.close()
 
     # Only the content of what the sender sends first arrives.
     sent = itertools.count()

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from tests.support.background import together
+from tests.support.conversations import talk
 from tests.support.memory_transport import MemoryTransport
 from toolkit.channel import Address, Channel, TransportOptions
 from toolkit.conversation.lines import LineQueue
@@ -27,16 +28,6 @@ def pair() -> Iterator[Pair]:
         assert far is not None
         with closing(near), closing(far):
             yield near, far
-
-
-def talk(channel: Channel, lines: list[str], is_client: bool) -> list[str]:
-    heard: list[str] = []
-    with closing(LineQueue()) as outgoing:
-        for line in lines:
-            outgoing.put(line.encode())
-        outgoing.end()
-        Conversation(channel, is_client, outgoing, heard.append).run()
-    return heard
 
 
 def end(count: int) -> bytes:
