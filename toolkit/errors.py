@@ -4,6 +4,7 @@ A message is one line, says what happened and what to do about it, and holds no 
 from a peer or a file system through `printable` first.
 """
 
+import errno
 from enum import IntEnum
 from typing import ClassVar
 
@@ -95,6 +96,11 @@ def closed_by_peer(code: int, reason: str) -> PeerClosedError:
     """Return the error for a peer that has closed the connection with this code, an ExitCode, and this reason."""
     text = printable(reason) or "the peer has closed the connection"
     return LateRefusalError(text) if code == ExitCode.UNREACHABLE else PeerClosedError(text)
+
+
+def error_name(error: OSError) -> str:
+    """Return the name of an error number, such as ECONNREFUSED; the name of its class for an error without one."""
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address
 from typing import Final
 
-from toolkit.errors import TransferError
-from toolkit.learn.sockets import LOOPBACK, WAIT_S, accepted, error_name, listening_socket, port_of, tcp_socket
+from toolkit.errors import TransferError, error_name
+from toolkit.learn.sockets import LOOPBACK, WAIT_S, accepted, listening_socket, port_of, tcp_socket
 
 _TCP_SAVE_SYN: Final = 27  # linux/tcp.h
 _TCP_SAVED_SYN: Final = 28

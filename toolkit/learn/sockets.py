@@ -1,10 +1,11 @@
 """The experiments of the lessons on sockets and ports: real sockets on this machine, as in a textbook."""
 
-import errno
 import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
+
+from toolkit.errors import error_name
 
 LOOPBACK: Final = "127.0.0.1"
 WAIT_S: Final = 5.0
@@ -100,11 +101,6 @@ def _error_of_bind(sock: socket.socket, port: int) -> str:
     except OSError as error:
         return error_name(error)
     return "OK"
-
-
-def error_name(error: OSError) -> str:
-    """Return the name of the error number, for example ECONNREFUSED."""
-    return errno.errorcode.get(error.errno or 0, str(error))
 
 
 def _setting(name: str, usual: str) -> str:

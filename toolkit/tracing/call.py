@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from toolkit.errors import ProtocolError
+from toolkit.errors import ProtocolError, error_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,13 @@ class CallTrace:
         with self._lock:
             if not self._has_ended:
                 self._show(call)
+
+    def add_failed(self, began_s: float, name: str, fd: int, arguments: str, error: OSError) -> None:
+        """Pass on a call that has failed; one that only found nothing to do yet (EAGAIN) is counted instead."""
+        if isinstance(error, BlockingIOError):
+            self.count(f"{name}() that found nothing to do yet")
+        else:
+            self.add(Call(began_s, name, fd, arguments, error_name(error), error.strerror or str(error)))
 
     def end(self) -> None:
         """Pass no more calls on: sockets may outlive the trace, in threads that nobody waits for."""

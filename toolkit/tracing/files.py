@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from toolkit.errors import printable
 from toolkit.tracing.call import Call, CallTrace
-from toolkit.tracing.meaning import describe_error
 from toolkit.transfer.names import is_partial
 
 GETS_ITS_NAME: Final = "complete and verified: it gets its name"
@@ -39,30 +38,29 @@ class TracedFiles:
         """The name of each function of `os`, and what to call in its place."""
         return {name: getattr(self, name) for name in _NAMES}
 
-    def _call(self, name: str, shown: str, meaning: str, *arguments: Any, fd: int = -1, **keywords: Any) -> Any:
-        """Make a call of `os` and report it; a result that is a number is taken as its result."""
+    def _made(self, name: str, fd: int, shown: str, *arguments: Any, **keywords: Any) -> tuple[float, Any]:
+        """Make a call of `os`; return when it began, and its result. One that fails is reported."""
         began_s = time.monotonic()
         try:
-            result = self._os[name](*arguments, **keywords)
+            return began_s, self._os[name](*arguments, **keywords)
         except OSError as error:
-            self._trace.add(Call(began_s, name, fd, shown, describe_error(error), os.strerror(error.errno or 0)))
+            self._trace.add_failed(began_s, name, fd, shown, error)
             raise
+
+    def _call(self, name: str, shown: str, meaning: str, *arguments: Any, fd: int = -1, **keywords: Any) -> Any:
+        """Make a call of `os` and report it; a result that is no number is shown as 0, as C returns it."""
+        began_s, result = self._made(name, fd, shown, *arguments, **keywords)
         shown_result = str(result) if isinstance(result, int) else "0"
         self._trace.add(Call(began_s, name, fd, shown, shown_result, meaning))
         return result
 
     def _data(self, name: str, fd: int, size_bytes: int, offset: int | None, *arguments: Any) -> Any:
         """Make a call that moves data, and report it."""
-        began_s = time.monotonic()
         shown = f"{fd}, {size_bytes} bytes" + (f", from {offset}" if offset is not None else "")
-        try:
-            result = self._os[name](*arguments)
-        except OSError as error:
-            self._trace.add(Call(began_s, name, fd, shown, describe_error(error), os.strerror(error.errno or 0)))
-            raise
+        began_s, result = self._made(name, fd, shown, *arguments)
         count = len(result) if isinstance(result, bytes) else int(result)
         is_end = not count and size_bytes and "write" not in name
-        verb = "into" if "write" in name or name == "splice" else "from"
+        verb = "into" if "write" in name else "from"
         meaning = "0 bytes: the end of the file" if is_end else f"{verb} {self._names.get(fd, 'a pipe')}"
         self._trace.add(Call(began_s, name, fd, shown, str(count), meaning, count, "end" if is_end else "file"))
         return result
@@ -140,13 +138,11 @@ class TracedFiles:
 
     def splice(self, src: int, dst: int, count: int, **keywords: Any) -> int:
         """splice(2): from the socket into a pipe, and from the pipe into the file."""
-        began_s = time.monotonic()
-        moved = int(self._os["splice"](src, dst, count, **keywords))
+        shown = f"{src}, {dst}, {count} bytes"
+        began_s, moved = self._made("splice", dst, shown, src, dst, count, **keywords)
         meaning = f"into {self._names[dst]}, without a copy" if dst in self._names else "from the socket into a pipe"
-        self._trace.add(
-            Call(began_s, "splice", dst, f"{src}, {dst}, {count} bytes", str(moved), meaning, moved, "file")
-        )
-        return moved
+        self._trace.add(Call(began_s, "splice", dst, shown, str(moved), meaning, moved, "file"))
+        return int(moved)
 
     def fsync(self, fd: int) -> None:
         """fsync(2)."""

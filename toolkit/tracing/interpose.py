@@ -15,7 +15,6 @@ from typing import Any
 from toolkit.errors import printable
 from toolkit.tracing.call import Call, CallTrace
 from toolkit.tracing.files import GETS_ITS_NAME, TextbookFiles, TracedFiles
-from toolkit.tracing.meaning import describe_error
 from toolkit.tracing.sockets import TextbookSocket, TracedSocket
 from toolkit.transfer import tree
 from toolkit.transports.tcp import splice
@@ -62,7 +61,7 @@ def _traced_rename(trace: CallTrace) -> Callable[[int, bytes, bytes], None]:
         try:
             rename(directory, old, new)
         except OSError as error:
-            trace.add(Call(began_s, "renameat2", -1, arguments, describe_error(error), os.strerror(error.errno or 0)))
+            trace.add_failed(began_s, "renameat2", -1, arguments, error)
             raise
         trace.add(Call(began_s, "renameat2", -1, arguments, "0", GETS_ITS_NAME))
 

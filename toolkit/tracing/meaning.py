@@ -1,6 +1,5 @@
 """What a call means, in one line for somebody who learns about sockets, and addresses and bytes in words."""
 
-import errno
 import socket
 from typing import Any, Final
 
@@ -34,11 +33,6 @@ _MAX_NAMES: Final = 3
 def describe_address(name: Any) -> str:
     """Return a socket address as users write it; "" for none."""
     return str(Address(str(name[0]), name[1])) if isinstance(name, tuple) and len(name) >= 2 else ""
-
-
-def describe_error(error: OSError) -> str:
-    """Return the name of an error, such as ECONNREFUSED."""
-    return errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 
 def socket_meaning(kind: int) -> str:

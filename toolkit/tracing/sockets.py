@@ -20,14 +20,12 @@ from toolkit.tracing.meaning import (
     RECORD,
     datagram_kind,
     describe_address,
-    describe_error,
     preface_kind,
     socket_meaning,
 )
 from toolkit.transports.tcp.wire import PREFACE_BYTES, decode_preface_untrusted
 
 _HEAD_BYTES = PREFACE_BYTES  # enough to tell what follows
-_NOTHING_YET = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINPROGRESS))
 
 
 class TracedSocket(socket.socket):
@@ -53,13 +51,9 @@ class TracedSocket(socket.socket):
             self.trace.add(Call(began_s, name, self.fileno(), arguments, result, meaning))
 
     def _report_error(self, began_s: float, name: str, arguments: str, error: OSError) -> None:
-        if self.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        if error.errno in _NOTHING_YET:
-            self.trace.count(f"{name}() that found nothing to do yet")
-        else:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
             text = f"{self.fileno()}, {arguments}" if arguments else f"{self.fileno()}"
-            self._report(began_s, name, text, describe_error(error), os.strerror(error.errno or 0))
+            self.trace.add_failed(began_s, name, self.fileno(), text, error)
 
     def _report_data(self, began_s: float, name: str, data: Any, size_bytes: int, peer: Any = None) -> None:
         if self.family not in (socket.AF_INET, socket.AF_INET6):

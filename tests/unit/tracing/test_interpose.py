@@ -3,7 +3,7 @@
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -51,6 +51,34 @@ def test_what_waits_for_data_is_counted_and_not_shown() -> None:
             sock.recvfrom(100)
     assert [call.name for call in calls] == ["socket", "close"]
     assert trace.not_shown == {"recvfrom() that found nothing to do yet": 1}
+
+
+def test_an_error_without_a_number_is_told_in_its_own_words() -> None:
+    calls: list[Call] = []
+    with interposed(CallTrace(calls.append)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.001)
+        with pytest.raises(TimeoutError):
+            sock.recv(100)
+    assert [(call.result, call.meaning) for call in calls if call.name == "recv"] == [("TimeoutError", "timed out")]
+
+
+def send_until_it_would_block(sock: socket.socket, file: BinaryIO) -> None:
+    while os.sendfile(sock.fileno(), file.fileno(), 0, 1 << 24):
+        pass
+
+
+def test_a_file_that_waits_for_a_socket_is_counted_and_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 24))
+    calls: list[Call] = []
+    trace = CallTrace(calls.append)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, path.open("rb") as file, interposed(trace):
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            send_until_it_would_block(ours, file)
+    assert {call.result for call in calls}.isdisjoint({"EAGAIN"})
+    assert trace.not_shown == {"sendfile() that found nothing to do yet": 1}
 
 
 def test_bytes_of_any_other_program_are_not_called_nettools() -> None:
