@@ -44,5 +44,5 @@ class ExplainedChannel(ForwardingChannel):
 
     def close(self, patience_s: float | None = None) -> None:
         """See Channel."""
-        self._trace.remark("everything is done: the connection is closed")
+        self._trace.remark("the session is over: the connection is closed")
         super().close(patience_s)

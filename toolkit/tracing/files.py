@@ -71,7 +71,10 @@ class TracedFiles:
             return int(self._os["open"](path, flags, *arguments, **keywords))
         name = printable(os.path.basename(os.fsdecode(path)), 60)
         mode = _MODES[flags & os.O_ACCMODE] + (" | O_CREAT" if flags & os.O_CREAT else "")
-        purpose = "to write: it is new" if flags & os.O_CREAT else "to read"
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            purpose = "to read"
+        else:
+            purpose = "to write: it is new" if flags & os.O_CREAT else "to write: it was begun before"
         descriptor = int(
             self._call("open", f"{name}, {mode}", f"this file is open {purpose}", path, flags, *arguments, **keywords)
         )

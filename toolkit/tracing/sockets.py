@@ -37,6 +37,7 @@ class TracedSocket(socket.socket):
         began_s = time.monotonic()
         super().__init__(family, type, proto, fileno)
         self._is_listening = False
+        self._is_connected = fileno is not None  # accept() has returned it
         self._connecting_since_s: float | None = None
         self._has_preface = False  # of nettool: what follows is its own
         self._body = ("", "", 0)  # kind and meaning of the rest of a preface, and its bytes
@@ -144,6 +145,7 @@ class TracedSocket(socket.socket):
         return code
 
     def _connected(self, began_s: float) -> str:
+        self._is_connected = True
         port, took_ms = self.getsockname()[1], (time.monotonic() - began_s) * 1e3
         if self.type == socket.SOCK_STREAM:
             return f"the kernel chose port {port} for us; SYN, SYN-ACK, ACK took {took_ms:.1f} ms"
@@ -154,7 +156,7 @@ class TracedSocket(socket.socket):
         name = super().getpeername()
         if self._connecting_since_s is not None:
             took_ms = (time.monotonic() - self._connecting_since_s) * 1e3
-            self._connecting_since_s = None
+            self._connecting_since_s, self._is_connected = None, True
             meaning = f"the connection stands: SYN, SYN-ACK, ACK took {took_ms:.1f} ms"
             self._report(time.monotonic(), "getpeername", f"{self.fileno()}", describe_address(name), meaning)
         return name
@@ -256,12 +258,16 @@ class TracedSocket(socket.socket):
         began_s, number = time.monotonic(), self.fileno()
         super().close()
         if number >= 0 and self.family in (socket.AF_INET, socket.AF_INET6):
-            meaning = "of the connection: both sides have sent their FIN, or send it now"
-            if self._is_listening:
-                meaning = "of the listener: its port is free again"
-            elif self.type == socket.SOCK_DGRAM:
-                meaning = "of the socket: nothing is sent, since UDP knows no connection"
-            self.trace.add(Call(began_s, "close", number, str(number), "0", meaning))
+            self.trace.add(Call(began_s, "close", number, str(number), "0", self._closing_meaning()))
+
+    def _closing_meaning(self) -> str:
+        if self.type == socket.SOCK_DGRAM:
+            return "of the socket: nothing is sent, since UDP knows no connection"
+        if self._is_listening:
+            return "of the listener: its port is free again"
+        if self._is_connected:
+            return "of the connection: both sides have sent their FIN, or send it now"
+        return "of the socket: it has no connection that could end"
 
 
 class TextbookSocket(TracedSocket):

@@ -29,6 +29,23 @@ def test_failed_calls_are_shown_with_the_name_of_the_error(is_textbook: bool) ->
     assert [(call.name, call.result) for call in calls if call.name == "connect"] == [("connect", "ECONNREFUSED")]
 
 
+def test_the_end_of_a_socket_tells_whether_it_had_a_connection() -> None:
+    calls: list[Call] = []
+    with interposed(CallTrace(calls.append)), socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        with socket.socket() as refused:
+            refused.connect_ex(listener.getsockname())
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0]:
+            pass
+    meanings = [call.meaning for call in calls if call.name == "close"]
+    connected = "of the connection: both sides have sent their FIN, or send it now"
+    assert meanings == [
+        "of the socket: it has no connection that could end", connected, connected,
+        "of the listener: its port is free again"
+    ]  # fmt: skip
+
+
 def test_a_socket_that_wakes_a_thread_is_not_shown(tmp_path: Path) -> None:
     calls: list[Call] = []
     with interposed(CallTrace(calls.append)):
@@ -118,3 +135,4 @@ def test_a_textbooks_calls_read_where_they_were_asked_to(tmp_path: Path) -> None
         os.close(descriptor)
     assert path.read_bytes() == b"0123xy6789"
     assert [call.name for call in calls].count("lseek") == 2  # from 4 to 0, and from 6 to 0
+    assert calls[0].meaning == "this file is open to write: it was begun before"
