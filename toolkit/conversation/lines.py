@@ -1,6 +1,7 @@
 """Lines of text between threads: a bounded queue that wakes whoever waits for a descriptor."""
 
 import os
+import select
 import threading
 from collections import deque
 from contextlib import suppress
@@ -97,7 +98,7 @@ def read_lines(descriptor: int, queue: LineQueue) -> None:
     """
     rest = b""
     with suppress(OSError):
-        while piece := os.read(descriptor, MAX_LINE_BYTES):
+        while piece := _read(descriptor):
             *lines, rest = (rest + piece).split(b"\n")
             lines += [rest[:MAX_LINE_BYTES]] if len(rest) >= MAX_LINE_BYTES else []
             rest = rest[MAX_LINE_BYTES:] if len(rest) >= MAX_LINE_BYTES else rest
@@ -106,6 +107,19 @@ def read_lines(descriptor: int, queue: LineQueue) -> None:
     if rest:
         queue.put(rest)
     queue.end()
+
+
+def _read(descriptor: int) -> bytes:
+    """Return the next piece of a file, b"" at its end. Raises OSError.
+
+    It also waits if the descriptor does not block: standard input shares that property with every process that has it
+    open, and any of them may have set it.
+    """
+    while True:
+        try:
+            return os.read(descriptor, MAX_LINE_BYTES)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
 
 
 def _cuts(line: bytes) -> range:

@@ -44,6 +44,20 @@ def test_a_file_becomes_its_lines(pieces: list[bytes], lines: list[bytes]) -> No
     assert lines_in(*pieces) == lines
 
 
+def test_a_descriptor_that_does_not_block_ends_with_its_file_and_not_before() -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    with closing(LineQueue()) as queue, open(reading, "rb"):
+        reader = Background(lambda: read_lines(reading, queue))
+        for line in (b"one", b"two"):
+            os.write(writing, line + b"\n")
+            select.select([queue], [], [])
+            assert queue.take(100) == [line]  # what follows, `read_lines` has to wait for
+        assert not queue.is_over
+        os.close(writing)
+        reader.outcome()
+        assert queue.is_over
+
+
 def test_the_descriptor_is_readable_while_there_is_something_to_take() -> None:
     with closing(LineQueue()) as queue:
         assert not is_readable(queue)
