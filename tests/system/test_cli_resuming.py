@@ -14,6 +14,7 @@ from tests.support.cli_process import LIMIT_S, Receiver, nettool, receiver
 from tests.support.forked_cli import ForkedCli
 from tests.support.man_in_the_middle import Hazard, TcpMiddle
 from tests.support.repetitions import first_then_long
+from toolkit.report.call_timeline import read_trace
 
 SIZE_BYTES = 12_000_000
 SEEDS = first_then_long(range(5))
@@ -101,14 +102,17 @@ def test_a_sender_reconnects_to_a_receiver_that_was_killed_and_started_again(
     assert (destination / "film").read_bytes() == source.read_bytes()
 
 
-def test_a_connection_that_is_cut_again_and_again_is_enough(source: Path, destination: Path) -> None:
+def test_a_connection_that_is_cut_again_and_again_is_enough(source: Path, destination: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls.jsonl"
     with (
         receiver(destination) as receiving,
         TcpMiddle(receiving.port, Hazard.TRUNCATE, at=4_500_000) as middle,
     ):
-        sent = nettool("tcp-send", "--retry", "30s", source, middle.target)
+        sent = nettool("tcp-send", "--retry", "30s", "--trace-file", calls, source, middle.target)
         assert sent.code == 0, sent.stderr
         assert sent.stderr.count("reconnecting") >= 2
+        connections = [call for call in read_trace(calls).calls if call.name == "connect"]
+        assert len(connections) == 1 + sent.stderr.count("reconnecting")
         assert re.search(r"resumed at [0-9.]+ MiB of 11\.4\d* MiB", sent.stdout)
         assert receiving.wait_for(r"kept [0-9.]+ MiB of 11\.4\d* MiB of film; send it again to go on")
     assert (destination / "film").read_bytes() == source.read_bytes()

@@ -167,10 +167,7 @@ def _send(
     def session(given: Credential, is_reconnected: bool, on_accepted: Callable[[], None]) -> _Sent:
         proof = _proof(given, send_options, is_reconnected, own_options.plaintext)
         options = _options_of_session(send_options, is_reconnected, on_accepted)
-        with (
-            progress_bars(arguments.quiet or tracing.trace_calls) as bars,
-            tracing.running(command_name) as explain,
-        ):
+        with progress_bars(arguments.quiet or tracing.trace_calls) as bars:
             # The clock starts here because every module is loaded by now.
             cpu_s, started_s = time.process_time(), time.monotonic()
             used, channel = connect(transport_name, address, replace(transport_options, credential=proof), tell)
@@ -186,7 +183,7 @@ def _send(
         return with_reconnects(partial(session, proof), patience_s, partial(_pause, arguments.quiet))
 
     try:
-        with prompt_interrupts():
+        with prompt_interrupts(), tracing.running(command_name) as explain:  # one trace of all connections
             result, fields = with_credential(credential, sessions)
     except NettoolError as error:
         if isinstance(error.result, TransferResult):

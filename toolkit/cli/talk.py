@@ -94,14 +94,13 @@ def _connect(
 
     def session(proof: Credential) -> None:
         rehearse(proof.method)
-        with side.tracing.running("talk", describe_talk) as explain:
-            channel = explain(chosen.connect(address, replace(options, credential=proof)))
-            with closing(channel):
-                check_receiver(access, proof, channel.peer)
-                side.talk(name, channel, is_client=True)
+        channel = explain(chosen.connect(address, replace(options, credential=proof)))
+        with closing(channel):
+            check_receiver(access, proof, channel.peer)
+            side.talk(name, channel, is_client=True)
 
     credential = access.credential_for(address)
-    with prompt_interrupts():
+    with prompt_interrupts(), side.tracing.running("talk", describe_talk) as explain:
         with_credential(credential, session)
 
 
