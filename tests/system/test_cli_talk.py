@@ -47,6 +47,20 @@ def test_with_json_lines_are_objects() -> None:
     assert other.end().stdout == "hello\n"
 
 
+def test_a_conversation_ends_when_nobody_reads_it_any_more() -> None:
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*NETTOOL, "talk", "--listen", "--port", "0"], bufsize=0, **streams) as silent:
+        try:
+            target = Receiver(silent).wait_for(r"listening on (\S+) ")[1]
+            with ForkedCli(["talk", target]) as process:
+                process.stdout.close()
+                assert process.wait(LIMIT_S) == 0  # though the other side goes on
+                assert b"nobody reads standard output any more" in process.communicate()[1]
+            assert silent.wait(LIMIT_S) == 4  # not everything was heard
+        finally:
+            silent.kill()
+
+
 def test_a_file_that_is_sent_to_a_talk_is_refused_with_the_reason(transport: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     other = listening()

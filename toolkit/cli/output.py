@@ -6,6 +6,7 @@ Results go to stdout and everything else goes to stderr. With `--json`, stdout t
 import errno
 import json
 import os
+import select
 import shutil
 import stat
 import sys
@@ -19,6 +20,7 @@ from toolkit.errors import NettoolError, TransferError, printable
 
 JSON_SCHEMA = 1
 _USUAL_COLUMNS = 80
+_STDOUT = 1
 
 
 def print_status(line: str) -> None:
@@ -84,6 +86,16 @@ def print_result(text: str) -> None:
         sys.stdout = None
         if not (is_terminal and error.errno == errno.EIO):
             raise stdout_error(error) from None
+
+
+def has_reader_gone() -> bool:
+    """Return whether standard output is a pipe or socket that nobody reads any more, as behind `| head -1`.
+
+    For a command that may have nothing to print for a long time: `print_result` notices only when it writes.
+    """
+    poll = select.poll()
+    poll.register(_STDOUT, 0)  # errors and hang-ups are reported without being asked for
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def stdout_error(error: OSError) -> TransferError:

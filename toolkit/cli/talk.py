@@ -17,7 +17,7 @@ from toolkit.cli.command import command, flag
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.line_printer import printing_lines
 from toolkit.cli.options import CONNECTION, DEFAULT_BIND, Bind, Json, OffloadChoice, Port, Quiet
-from toolkit.cli.output import print_json, print_result, print_status
+from toolkit.cli.output import has_reader_gone, print_json, print_result, print_status
 from toolkit.cli.results import closing
 from toolkit.cli.target import DEFAULT_PORT, parse_target
 from toolkit.conversation.lines import LineQueue, read_lines
@@ -143,7 +143,7 @@ class _Side:
     def talk(
         self, name: str, channel: Channel, is_client: bool, is_cancelled: Callable[[], bool] = lambda: False
     ) -> None:
-        """Talk over a channel until both sides have ended. Raises NettoolError."""
+        """Talk over a channel until both sides have ended, or nobody hears the other one here. Raises NettoolError."""
         if not self.quiet:
             print_status(f"connected with {channel.peer} ({name}); end with Ctrl-D")
         with (
@@ -152,10 +152,15 @@ class _Side:
         ):
             # A daemon: it may wait for its user for ever.
             threading.Thread(target=read_lines, args=(sys.stdin.fileno(), outgoing), daemon=True).start()
-            conversation = Conversation(channel, is_client, outgoing, show, self._tell_end, is_cancelled)
+            conversation = Conversation(
+                channel, is_client, outgoing, show, self._tell_end, lambda: is_cancelled() or has_reader_gone()
+            )
             conversation.run()
         counts = conversation.counts
-        if self.json:
+        if not conversation.is_over:
+            if not self.quiet and has_reader_gone():
+                print_status("nobody reads standard output any more: this ends the conversation")
+        elif self.json:
             outcome = {"transport": name, "peer": str(channel.peer), "sent": counts.sent, "received": counts.received}
             print_json("talk", outcome)
         elif not self.quiet:

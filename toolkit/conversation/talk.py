@@ -87,6 +87,11 @@ class Conversation:
         self._is_done = False  # this side has sent END
         self._alive_ns = 0  # when to send ALIVE
 
+    @property
+    def is_over(self) -> bool:
+        """Whether both sides have everything."""
+        return self._has_ended and self._has_confirmed
+
     def run(self) -> None:
         """Talk until both sides have everything, or until it is cancelled. Closing the channel is up to the caller.
 
@@ -94,7 +99,7 @@ class Conversation:
         """
         if self._is_client:
             self._send(TalkMessage.HELLO, bytes([TALK_VERSION]))
-        while not self._is_over and not self._is_cancelled():
+        while not self.is_over and not self._is_cancelled():
             may_send = self._is_client or self._has_greeted
             if may_send:
                 self._send_waiting()
@@ -108,16 +113,12 @@ class Conversation:
         while message is not None:
             self._handle_untrusted(message)
             handled += 1
-            is_enough = self._is_over or handled == _MESSAGES_PER_ROUND
+            is_enough = self.is_over or handled == _MESSAGES_PER_ROUND
             message = None if is_enough else self._channel.receive(self._sink, 0)
 
     @property
     def _sink(self) -> _UnwantedContent | None:
         return None if self._has_greeted else _UNWANTED_CONTENT
-
-    @property
-    def _is_over(self) -> bool:
-        return self._has_ended and self._has_confirmed
 
     def _patience_s(self) -> float:
         """How long to wait for a message now."""
