@@ -174,6 +174,12 @@ class TestAsRoot:
         with outer.popen_near(inside, stdout=subprocess.PIPE) as process:
             assert json.loads(process.communicate(timeout=PATIENCE_S)[0])["exit_code"] == 0
 
+    def test_within_a_link_the_doctor_finds_that_more_of_them_can_be_made(self, outer: Link) -> None:
+        with outer.popen_near([*NETTOOL, "doctor", "--json"], stdout=subprocess.PIPE) as process:
+            found = json.loads(process.communicate(timeout=PATIENCE_S)[0])["capabilities"]
+        links = {one["name"]: one["found"] for one in found if one["name"] in ("namespaces", "TUN device")}
+        assert links == {"namespaces": "yes", "TUN device": "yes"}
+
     def test_a_far_command_that_fails_is_reported(self, outer: Link) -> None:
         with pytest.raises(UsageError, match="exited with 1"):
             run_behind(outer, ["true"], "false")

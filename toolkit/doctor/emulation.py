@@ -7,6 +7,7 @@ from typing import Final
 
 from toolkit.doctor.capability import Capability
 from toolkit.emulator.accounting import NETEM, TUN
+from toolkit.emulator.interfaces import unused_network
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.notation import LinkText, link_spec
@@ -46,7 +47,7 @@ _TRIALS: Final = (
 
 
 def _make(spec: LinkSpec, emulator: str) -> Link:
-    return Link(spec, emulator=emulator)
+    return Link(spec, emulator=emulator, network=unused_network())
 
 
 def examine_emulation(make: MakeLink = _make) -> list[Capability]:

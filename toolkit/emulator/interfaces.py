@@ -20,6 +20,7 @@ NEAR, FAR = "near", "far"
 DEVICE = "link0"
 """The device of each end."""
 DEFAULT_NETWORK = "198.18.0.0/30"
+_OTHER_NETWORKS = ("198.19.255.252/30", "10.9.8.0/30")
 _IPV6_BASE = int(IPv6Address("2001:2::"))
 _IFA_F_NODAD = 0x02
 _IFF_UP, _IFF_MULTICAST = 0x1, 0x1000
@@ -80,6 +81,21 @@ def require_unused(addresses: Addresses) -> None:
                     raise UsageError(
                         f"{ours} is in use here ({used} on {where}): choose another range, like --addresses 10.9.8.0/30"
                     )
+
+
+def unused_network() -> str:
+    """Return a range that this (outer) network namespace does not use, for a link whose addresses nobody has to know.
+
+    Raises UsageError if it uses all that come into question.
+    """
+    for network in (DEFAULT_NETWORK, *_OTHER_NETWORKS):
+        try:
+            require_unused(Addresses.of_network(network))
+        except UsageError as error:
+            failure = error
+        else:
+            return network
+    raise failure
 
 
 def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix: int, mtu_bytes: int) -> None:
