@@ -270,7 +270,7 @@ LUA_COMMENT: Final = ("-- ", "")
 def courses() -> dict[Path, str]:
     """Return the text of the course for each document."""
     files = {"en": HERE / "learn.md", "ko": HERE / "learn.ko.md"}
-    return {files[language]: course.document(language) for language in course.LANGUAGES}
+    return {files[language]: course.document(language) for language in course.Language}
 
 
 def main() -> None:

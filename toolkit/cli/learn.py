@@ -12,21 +12,28 @@ from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, result_width
 from toolkit.errors import TransferError, UsageError
-from toolkit.learn.course import COURSE, LANGUAGES, language_of, lesson
+from toolkit.learn.course import COURSE, Language, language_of, lesson
 
 _WIDTH = 80
 _MORE = {
-    "en": "A lesson: nettool learn 1, or nettool learn sockets",
-    "ko": "수업 보기: nettool learn 1 또는 nettool learn sockets",
+    Language.ENGLISH: "A lesson: nettool learn 1, or nettool learn sockets",
+    Language.KOREAN: "수업 보기: nettool learn 1 또는 nettool learn sockets",
 }
-_NEXT = {"en": "Next: nettool learn", "ko": "다음 수업: nettool learn"}
+_NEXT = {Language.ENGLISH: "Next: nettool learn", Language.KOREAN: "다음 수업: nettool learn"}
+
+
+def _names() -> list[tuple[str, str]]:
+    """Return what the tab key offers: the name of each lesson and its title, which zsh and fish show beside it."""
+    return [(one.name, one.title(language_of(os.environ))) for one in COURSE]
 
 
 @command
 def learn(
-    topic: Annotated[str, typer.Argument(metavar="[TOPIC]", help="Number or name of a lesson.")] = "",
+    topic: Annotated[
+        str, typer.Argument(metavar="[TOPIC]", help="Number or name of a lesson.", autocompletion=_names)
+    ] = "",
     lang: Annotated[
-        str | None, option("--lang", metavar="LANG", text="Language: en or ko.", default="that of the locale")
+        Language | None, option("--lang", metavar="LANG", text="Language: en or ko.", default="that of the locale")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -42,9 +49,7 @@ def learn(
       nettool learn 4
       nettool learn handshake --lang ko
     """
-    language = language_of(os.environ) if lang is None else lang
-    if language not in LANGUAGES:
-        raise UsageError(f"--lang takes {' or '.join(LANGUAGES)}")
+    language = lang or language_of(os.environ)
     if not json:
         _check_letters(language)
     if not topic and json:
@@ -72,7 +77,7 @@ def learn(
     print_result(_shown(text))
 
 
-def _check_letters(language: str) -> None:
+def _check_letters(language: Language) -> None:
     """Raise UsageError if standard output cannot hold the letters of a language."""
     encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding
     try:

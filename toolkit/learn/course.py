@@ -8,15 +8,22 @@ command runs the experiment and shows its values.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.resources import files
 from typing import Final
 
 from toolkit.errors import UsageError, printable
 from toolkit.learn import connections, simulated, sockets
 
-LANGUAGES: Final = ("en", "ko")
 _PLACE: Final = re.compile(r"\{(\w+)=([^{}]*)\}")
 _LOCALE_VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
+
+
+class Language(StrEnum):
+    """A language of the course; its value is part of the names of its pages."""
+
+    ENGLISH = "en"
+    KOREAN = "ko"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +34,20 @@ class Lesson:
     name: str
     experiment: Callable[[], dict[str, str]]
 
-    def title(self, language: str) -> str:
+    def title(self, language: Language) -> str:
         """Return the first line of the page, without its mark."""
         return self._source(language).partition("\n")[0].removeprefix("# ")
 
-    def places(self, language: str) -> list[str]:
+    def places(self, language: Language) -> list[str]:
         """Return the names on the page."""
         return [found[1] for found in _PLACE.finditer(self._source(language))]
 
-    def page(self, language: str, values: Mapping[str, str] | None = None) -> str:
+    def page(self, language: Language, values: Mapping[str, str] | None = None) -> str:
         """Return the page in Markdown, with `values` or, without them, the examples."""
         source = self._source(language)
         return _PLACE.sub(lambda found: found[2] if values is None else values[found[1]], source)
 
-    def _source(self, language: str) -> str:
+    def _source(self, language: Language) -> str:
         name = f"{self.number:02}-{self.name}.{language}.md"
         return (files("toolkit.learn") / "lessons" / name).read_text("utf-8")
 
@@ -74,13 +81,13 @@ def lesson(topic: str) -> Lesson:
     raise UsageError(f"there is no lesson {printable(topic)!r}: 'nettool learn' lists them")
 
 
-def language_of(environment: Mapping[str, str]) -> str:
+def language_of(environment: Mapping[str, str]) -> Language:
     """Return the language of a user's locale: Korean, or English for any other."""
     locale = next((environment[name] for name in _LOCALE_VARIABLES if environment.get(name)), "")
-    return "ko" if re.match(r"ko(?![a-z])", locale) else "en"
+    return Language.KOREAN if re.match(r"ko(?![a-z])", locale) else Language.ENGLISH
 
 
-def document(language: str) -> str:
+def document(language: Language) -> str:
     """Return the whole course as one Markdown document, with the examples."""
     introduction = (files("toolkit.learn") / "lessons" / f"introduction.{language}.md").read_text("utf-8")
     pages = (one.page(language).replace("# ", f"## {one.number}. ", 1) for one in COURSE)

@@ -25,6 +25,8 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("nettool udp-send --dig", ["--digest"]),
         ("nettool udp-send --digest b", ["blake3"]),
         ("nettool completion ", ["bash", "zsh", "fish"]),
+        ("nettool learn ha", ["handshake"]),
+        ("nettool learn --lang ", ["en", "ko"]),
         ("nettool udp-send fil", []),  # the shell offers files
     ],
 )

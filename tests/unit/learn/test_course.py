@@ -7,22 +7,22 @@ from rich.cells import cell_len
 
 from docs import generate
 from toolkit.errors import UsageError
-from toolkit.learn.course import COURSE, LANGUAGES, Lesson, language_of, lesson
+from toolkit.learn.course import COURSE, Language, Lesson, language_of, lesson
 
 each_lesson = pytest.mark.parametrize("one", COURSE, ids=lambda one: one.name)
-each_language = pytest.mark.parametrize("language", LANGUAGES)
+each_language = pytest.mark.parametrize("language", Language)
 
 
 @each_lesson
 def test_both_languages_show_the_same_values(one: Lesson) -> None:
-    english, korean = (set(one.places(language)) for language in LANGUAGES)
+    english, korean = (set(one.places(language)) for language in Language)
     assert english == korean
     assert english
 
 
 @each_lesson
 @each_language
-def test_a_page_shows_examples_or_what_the_experiment_found(one: Lesson, language: str) -> None:
+def test_a_page_shows_examples_or_what_the_experiment_found(one: Lesson, language: Language) -> None:
     values = {name: f"<{name}>" for name in one.places(language)}
     filled = one.page(language, values)
     assert all(value in filled for value in values.values())
@@ -32,9 +32,9 @@ def test_a_page_shows_examples_or_what_the_experiment_found(one: Lesson, languag
 
 @each_lesson
 def test_titles_and_text_are_in_their_language(one: Lesson) -> None:
-    assert not re.search("[가-힣]", one.page("en"))
-    assert re.search("[가-힣]", one.title("ko"))
-    prose = re.sub(r"```.*?```|`[^`]*`|\|.*\|", "", one.page("ko"), flags=re.DOTALL)
+    assert not re.search("[가-힣]", one.page(Language.ENGLISH))
+    assert re.search("[가-힣]", one.title(Language.KOREAN))
+    prose = re.sub(r"```.*?```|`[^`]*`|\|.*\|", "", one.page(Language.KOREAN), flags=re.DOTALL)
     sentences = re.findall(r"[가-힣][.?]", prose)
     assert sentences
     assert set(sentences) <= {"다.", "요.", "요?"}, "a sentence that is not in the formal style"
@@ -75,7 +75,7 @@ def test_the_language_is_that_of_the_locale(environment: dict[str, str], languag
 
 @each_lesson
 @each_language
-def test_blocks_fit_a_terminal_of_80_columns(one: Lesson, language: str) -> None:
+def test_blocks_fit_a_terminal_of_80_columns(one: Lesson, language: Language) -> None:
     """A Korean letter takes two columns, and rich leaves a margin of one on each side."""
     blocks = re.findall(r"^```text\n(.*?)^```$", one.page(language), re.MULTILINE | re.DOTALL)
     assert blocks

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from toolkit.learn.course import COURSE, LANGUAGES, Lesson, lesson
+from toolkit.learn.course import COURSE, Language, Lesson, lesson
 
 
 @cache
@@ -17,7 +17,7 @@ def found(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("one", COURSE, ids=lambda one: one.name)
 def test_an_experiment_finds_every_value_of_its_page_and_no_other(one: Lesson) -> None:
     values = found(one.name)
-    for language in LANGUAGES:
+    for language in Language:
         assert set(values) == set(one.places(language))
         assert all(value in one.page(language, values) for value in values.values())
 
