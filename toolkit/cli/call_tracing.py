@@ -14,6 +14,7 @@ from toolkit import __version__
 from toolkit.channel import Channel
 from toolkit.cli.command import flag, option
 from toolkit.cli.output import JSON_SCHEMA, print_status
+from toolkit.compare.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import open_output
 
@@ -89,7 +90,7 @@ def _writing(path: Path, command_name: str) -> Iterator[Callable[["Call"], objec
     lines = _LineFile(path)
     try:
         lines.write(head)
-        yield lambda call: lines.write(call.encode())
+        yield lambda call: lines.write(encode(call))
     finally:
         lines.close()
     if lines.failure is not None:

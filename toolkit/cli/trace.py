@@ -14,6 +14,7 @@ from toolkit.cli.command import command, flag, option
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import Json, Quiet
 from toolkit.cli.output import print_json, print_result, print_status, result_width
+from toolkit.compare.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report.call_timeline import PAGE_MARK, PAGE_OPTION, EndTrace, read_trace, text_of, write_timeline_page
@@ -58,8 +59,7 @@ def trace(
         if not quiet:
             print_status(f"wrote {printable(str(html))}")
     if json:
-        calls = [{"command": end.command, "pid": end.pid, "calls": [c.encode() for c in end.calls]} for end in ends]
-        print_json("trace", {"transport": transport_name, "ends": calls})
+        print_json("trace", {"transport": transport_name, "ends": [encode(end) for end in ends]})
     elif not quiet:
         print_result(text_of(ends, result_width(_WIDTH)))
 

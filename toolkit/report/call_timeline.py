@@ -11,7 +11,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from toolkit.errors import ProtocolError, TransferError, UsageError, printable
+from toolkit.compare.json_codec import decode
+from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import open_output
 from toolkit.report.html import Html, element, join
 from toolkit.tracing.call import Call
@@ -61,11 +62,11 @@ def read_trace(path: Path) -> EndTrace:
     try:
         head, *lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         if head["kind"] != "calls":
-            raise ProtocolError("the first line is of another kind")
-        return EndTrace(str(head["command"]), int(head["pid"]), tuple(map(Call.decode_untrusted, lines)))
+            raise ValueError("the first line is of another kind")
+        return EndTrace(str(head["command"]), int(head["pid"]), tuple(decode(Call, one) for one in lines))
     except OSError as error:
         raise UsageError(f"{shown}: {(error.strerror or 'cannot be read').lower()}") from None
-    except (ValueError, KeyError, TypeError, ProtocolError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{shown} holds no calls ({printable(str(error))}): --trace-file writes them") from None
 
 

@@ -8,15 +8,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from toolkit.errors import ProtocolError, error_name
+from toolkit.errors import error_name
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One system call, or a remark about those that follow.
+    """One system call, or a remark about those that follow. As a JSON object: docs/data-format.md.
 
     time_s:     when it began
     name:       such as "sendto"; "" for a remark
@@ -42,25 +41,6 @@ class Call:
         """The call as C writes it, with the type of the packet that it has moved."""
         packet = f"  {self.kind}" if self.kind.isupper() else ""
         return f"{self.name}({self.arguments}) = {self.result}{packet}" if self.name else ""
-
-    def encode(self) -> dict[str, Any]:
-        """Return the call as a JSON object (docs/data-format.md)."""
-        return asdict(self)
-
-    @classmethod
-    def decode_untrusted(cls, fields: Mapping[str, Any]) -> "Call":
-        """Return the call of a JSON object. Raises ProtocolError for anything that `encode` does not return."""
-        try:
-            call = cls(**{key: fields[key] for key in cls.__dataclass_fields__})
-        except KeyError as error:
-            raise ProtocolError(f"a call has no {error}") from None
-        texts = (call.name, call.arguments, call.result, call.meaning, call.kind)
-        is_valid = (
-            isinstance(call.time_s, float) and isinstance(call.fd, int) and all(isinstance(t, str) for t in texts)
-        )
-        if not is_valid or not (call.size_bytes is None or isinstance(call.size_bytes, int)):
-            raise ProtocolError("a field of a call has an unexpected type")
-        return call
 
 
 class CallTrace:
