@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from toolkit import __version__
 from toolkit.channel import Channel
 from toolkit.cli.command import flag, option
-from toolkit.cli.output import JSON_SCHEMA, print_status
+from toolkit.cli.output import JSON_SCHEMA, print_status, stderr_columns
 from toolkit.compare.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import open_output
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from toolkit.tracing.channel import Describe
 
 TRACE_OPTION, TRACE_MARK = "--trace-file", b'"kind": "calls"'
-_COLUMNS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ class _LineFile:
 def _printing(trace: "CallTrace") -> Iterator[Callable[["Call"], object]]:
     from toolkit.tracing.listing import Condenser, lines_of, summary
 
-    origin_s, columns = time.monotonic(), _terminal_columns()
+    origin_s, columns = time.monotonic(), stderr_columns()
     condenser = Condenser(lambda call: print_status("\n".join(lines_of(call, origin_s, columns))))
     try:
         yield condenser.add
@@ -137,11 +135,3 @@ def _printing(trace: "CallTrace") -> Iterator[Callable[["Call"], object]]:
         condenser.end(time.monotonic())
         if text := summary(trace.not_shown):
             print_status(f"not shown: {text}")
-
-
-def _terminal_columns() -> int:
-    """Return the width of the terminal that stderr is, or 80."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError, AttributeError):  # not a terminal; without a descriptor; closed by the parent
-        return _COLUMNS

@@ -40,22 +40,25 @@ def _write_status(text: str) -> None:
 
 def _broken(line: str) -> str:
     """Return a sentence in lines that fit the terminal; a command, which is indented, and a table stay as they are."""
-    columns = _stderr_columns()
+    columns = stderr_columns()
     if len(line) <= columns or line.startswith(" "):
         return line
     wrapped = textwrap.wrap(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrapped)
 
 
-def _stderr_columns() -> int:
-    """Return the width of the terminal. `shutil.get_terminal_size` would ask stdout, which may be a pipe."""
+def stderr_columns() -> int:
+    """Return the width of the terminal that stderr is, or 80.
+
+    `shutil.get_terminal_size` would ask stdout, which may be a pipe.
+    """
     try:
         return int(os.environ["COLUMNS"])
     except (KeyError, ValueError):
         pass
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # not a terminal; without a descriptor; closed by the parent
         return _USUAL_COLUMNS
 
 
