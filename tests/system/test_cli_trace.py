@@ -153,3 +153,12 @@ def test_a_file_of_something_else_is_not_replaced(photo: Path, tmp_path: Path) -
     ended = nettool("tcp-send", "--trace-file", other, photo, "127.0.0.1:9")
     assert ended.code == 2
     assert other.read_text() == "mine"
+
+
+def test_calls_are_not_written_over_the_file_that_is_sent(tmp_path: Path) -> None:
+    earlier = tmp_path / "calls.jsonl"
+    earlier.write_text('{"kind": "calls"}\n')
+    ended = nettool("tcp-send", "--trace-file", earlier, earlier, "127.0.0.1:9")
+    assert ended.code == 2
+    assert "would overwrite a file that this command reads" in ended.stderr
+    assert earlier.read_text() == '{"kind": "calls"}\n'

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,13 @@ from toolkit.cli.command import flag, option
 from toolkit.cli.output import JSON_SCHEMA, print_status, stderr_columns
 from toolkit.compare.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable
-from toolkit.output_files import open_output
+from toolkit.output_files import check_output, open_output
 
 if TYPE_CHECKING:
     from toolkit.tracing.call import Call, CallTrace
     from toolkit.tracing.channel import Describe
 
-TRACE_OPTION, TRACE_MARK = "--trace-file", b'"kind": "calls"'
+_OPTION, _MARK = "--trace-file", b'"kind": "calls"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,18 @@ class TraceArguments:
     ] = False
     trace_file: Annotated[
         Path | None,
-        option(TRACE_OPTION, metavar="FILE", text="Write the calls to FILE as JSON lines, every one of them."),
+        option(_OPTION, metavar="FILE", text="Write the calls to FILE as JSON lines, every one of them."),
     ] = None
 
     @property
     def is_on(self) -> bool:
         """Whether calls are shown or written."""
         return self.trace_calls or self.trace_file is not None
+
+    def check(self, sources: Iterable[str]) -> None:
+        """Raise UsageError for a file that nettool did not write, and for one that the command sends."""
+        if self.trace_file is not None:
+            check_output(self.trace_file, _OPTION, _MARK, inputs=sources)
 
     @contextmanager
     def running(self, command_name: str, describe: "Describe | None" = None) -> Iterator["Explain"]:
@@ -95,7 +100,7 @@ def _writing(path: Path, command_name: str) -> Iterator[Callable[["Call"], objec
         reason = (lines.failure.strerror or "").lower()
         raise TransferError(
             f"cannot write the calls to {printable(str(path), 80)}: {reason}; all else has succeeded: choose another"
-            f" file with {TRACE_OPTION}"
+            f" file with {_OPTION}"
         )
 
 
@@ -105,7 +110,7 @@ class _LineFile:
     def __init__(self, path: Path) -> None:
         """Raises UsageError."""
         self.failure: OSError | None = None
-        self._file = open_output(path, TRACE_OPTION, TRACE_MARK)
+        self._file = open_output(path, _OPTION, _MARK)
 
     def write(self, fields: object) -> None:
         """Write a line; nothing after the first failure."""

@@ -158,6 +158,7 @@ def _send(
     patience_s = 0.0 if STANDARD_INPUT in sources else to_seconds(parse_duration_ns(arguments.retry))
     send_options = _send_options(arguments, tree, address, comes_back=patience_s > 0)
     _check_files(sources, send_options, own_options.qlog)  # before asking the user
+    tracing.check(sources)
     raise_descriptor_limit()
     if tree.dry_run:
         return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
