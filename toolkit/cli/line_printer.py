@@ -44,9 +44,8 @@ class LinePrinter:
         if self._failure is not None:
             raise self._failure
 
-    @property
-    def is_stuck(self) -> bool:
-        """Whether lines are left that the reader does not take within a moment. For the end."""
+    def give_up(self) -> bool:
+        """Wait a moment for the reader; return whether lines are left that it does not take."""
         try:
             self._lines.put(None, timeout=_GRACE_S)
         except queue.Full:
@@ -68,7 +67,7 @@ def printing_lines(
 ) -> Iterator[Callable[[str], None]]:
     """Yield what prints a line. At the end, all are printed first, unless the user has interrupted.
 
-    on_stuck: is called if the reader has stopped and the lines are given up
+    on_stuck: called if the reader has stopped and the lines are given up
 
     Raises at the end what printing has raised.
     """
@@ -81,5 +80,5 @@ def printing_lines(
             raise
         printer.end()
     finally:
-        if printer.is_stuck:
+        if printer.give_up():
             on_stuck()
