@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SITE_STAMP := $(VENV)/.site-installed
 RECORDS := $(addprefix results/,loopback.jsonl lan.jsonl lossy.jsonl)
 MADE   := $(RECORDS) results/index.html results/tables.txt results/pictures
 # The tests start hundreds of processes: each would compile every module anew. `make clean` removes the bytecode.
@@ -12,7 +13,7 @@ UNABLE := echo "(this part cannot run here; the line above says why; continuing)
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup test test-long test-system check lint format fuzz bench microbench clean
+.PHONY: help setup test test-long test-system check lint format fuzz bench microbench site clean
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
@@ -49,7 +50,15 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-check: lint test test-long  ## run what CI runs
+check: lint test test-long site  ## run what CI runs
+
+$(SITE_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[site]'
+	@touch $@
+
+site: $(SITE_STAMP)  ## build the documentation as a site in build/site; a broken link is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --nitpicky -j auto -c docs/site . build/site
+	@echo "The site: build/site/index.html"
 
 fuzz: $(STAMP)   ## fuzz each decoder for FUZZ_SECONDS (60); what it finds is in .fuzz
 	@mkdir -p .fuzz

@@ -1,13 +1,14 @@
-"""Writes the field tables and constants of the engine into docs/protocol.md and docs/wireshark/nettool.lua.
+"""Writes what the documents take from the code.
 
-Run `python docs/generate.py` after a change of a packet layout, a constant or a lesson. Both files hold the generated
-text between markers; docs/learn.md and docs/learn.ko.md are the pages of the course and nothing else. A test fails if a
-text and the code disagree.
+docs/protocol.md and docs/wireshark/nettool.lua hold the field tables and constants of the engine between markers.
+docs/learn.md and docs/learn.ko.md are the pages of the course, docs/commands.md and docs/nettool.1 what the help texts
+say. Run `python docs/generate.py` after a change of any of these: a test fails if a text and the code disagree.
 """
 
 from pathlib import Path
 from typing import Final
 
+from docs import command_pages
 from toolkit.learn import course
 from toolkit.rudp import (
     ack_tracker,
@@ -267,10 +268,14 @@ MARKDOWN_COMMENT: Final = ("<!-- ", " -->")
 LUA_COMMENT: Final = ("-- ", "")
 
 
-def courses() -> dict[Path, str]:
-    """Return the text of the course for each document."""
-    files = {"en": HERE / "learn.md", "ko": HERE / "learn.ko.md"}
-    return {files[language]: course.document(language) for language in course.Language}
+def whole_files() -> dict[Path, str]:
+    """Return the text of each document that is generated as a whole."""
+    courses = {"en": HERE / "learn.md", "ko": HERE / "learn.ko.md"}
+    texts = {courses[language]: course.document(language) for language in course.Language}
+    return texts | {
+        HERE / "commands.md": command_pages.commands_page(),
+        HERE / "nettool.1": command_pages.manual_page(),
+    }
 
 
 def main() -> None:
@@ -279,7 +284,7 @@ def main() -> None:
         (HERE / "wireshark" / "nettool.lua", lua_sections(), LUA_COMMENT),
     ):
         file.write_text(fill(file.read_text("utf-8"), sections, comment), "utf-8")
-    for file, text in courses().items():
+    for file, text in whole_files().items():
         file.write_text(text, "utf-8")
 
 

@@ -76,7 +76,7 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Load the command and return its context in place of this one's."""
-        return _load(info_name or "", self.target).make_context(info_name, args, parent, **extra)
+        return load(info_name or "", self.target).make_context(info_name, args, parent, **extra)
 
 
 def invoke(arguments: Sequence[str]) -> int:
@@ -143,7 +143,8 @@ def _group(name: str, callback: Callable[..., None], help_text: str | None) -> T
     return group
 
 
-def _load(name: str, target: str) -> Any:
+def load(name: str, target: str) -> Any:
+    """Import a command of this name from its place, 'module:function', and return it as a SectionedCommand."""
     module, _, attribute = target.partition(":")
     app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT_SETTINGS)
     app.command(name, cls=SectionedCommand)(getattr(import_module(module), attribute))

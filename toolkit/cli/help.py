@@ -20,18 +20,24 @@ class SectionedCommand(TyperCommand):
         arguments = [parameter for parameter in self.get_params(ctx) if parameter.param_type_name == "argument"]
         return ["[OPTIONS]", *(str(argument.metavar) for argument in arguments)]
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then the sections in the order in which they are declared, then the general options."""
+    def sections(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+        """Return names and texts of parameters by heading: arguments, then options as declared, then general options.
+
+        No section is empty.
+        """
         sections: dict[str, list[tuple[str, str]]] = {ARGUMENTS: []}
         for parameter in self.get_params(ctx):
             heading, row = _row(parameter, ctx)
             sections.setdefault(heading, []).append(row)
         sections[GENERAL] = sections.pop(GENERAL)
+        return {heading: rows for heading, rows in sections.items() if rows}
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections, with all texts in one column."""
+        sections = self.sections(ctx)
         names = [name for rows in sections.values() for name, _ in rows if len(name) <= _COLUMN_LIMIT]
         width = max(map(len, names))
         for heading, rows in sections.items():
-            if not rows:
-                continue
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), text) for name, text in rows], col_max=_COLUMN_LIMIT)
 
