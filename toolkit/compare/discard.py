@@ -7,8 +7,6 @@ session hold MAX_FILES files, and MAX_HELD_BYTES between the first missing and t
 """
 
 import ctypes
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 
@@ -22,6 +20,7 @@ from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
 from toolkit.transfer.limits import ByteBudget, SessionLimits
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.open_files import anonymous_file
 from toolkit.transfer.receiver import ReceiveSession
 
 MAX_FILES = 64
@@ -128,10 +127,7 @@ class _DiscardedFile(IncomingFile):
 
     def _open(self) -> int:
         self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
-        if hasattr(os, "memfd_create"):
-            return os.memfd_create("nettool")
-        with tempfile.TemporaryFile() as file:
-            return os.dup(file.fileno())
+        return anonymous_file()
 
     def write(self, offset: int, data: memoryview) -> None:
         """See IncomingFile."""

@@ -23,7 +23,7 @@ time of its start.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,9 @@ from toolkit.transfer.offered import SendOptions
 from toolkit.transfer.result import Progress, ProgressCallback, TransferResult
 
 if TYPE_CHECKING:
+    from toolkit.transfer.destination import Destination
     from toolkit.transfer.receiver import ReceiveOptions
+    from toolkit.transfer.scan import Source
 
 __all__ = [
     "Comparison",
@@ -50,12 +52,12 @@ __all__ = [
 
 def send(
     channel: Channel,
-    sources: Sequence[str | os.PathLike[str]],
+    sources: "Sequence[Source]",
     options: SendOptions = SendOptions(),  # noqa: B008 - frozen
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> TransferResult:
-    """Send files and, with `options.recursive`, directories; "-" is the standard input.
+    """Send files and, with `options.recursive`, directories; "-" is the standard input. See scan.Source for others.
 
     `progress` is called from a thread of its own, a few times a second, and at the end. Setting `cancel` ends the
     session.
@@ -71,12 +73,14 @@ def send(
 
 def receive(
     channel: Channel,
-    directory: str | os.PathLike[str],
+    directory: "str | os.PathLike[str] | Callable[[], Destination]",
     options: "ReceiveOptions | None" = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> TransferResult:
     """Receive the files of one session into `directory`; `options` None means the defaults.
+
+    In place of a directory, the function that opens another destination may be given.
 
     Entries that this end refused are listed in the result and raise no error. Raises UsageError if `directory`
     does not exist, VerificationError and TransferError as `send` does, each with the `result` so far.
@@ -86,8 +90,12 @@ def receive(
 
     if options is None:
         options = ReceiveOptions()
-    open_storage = partial(
-        Storage, directory, options.overwrite, options.durable, options.dotfiles, options.preserve_modes
+    destination = directory
+    if not callable(destination):
+        destination = partial(
+            Storage, destination, options.overwrite, options.durable, options.dotfiles, options.preserve_modes
+        )
+    session = ReceiveSession(
+        channel, destination, options.limits, progress, cancel, options.on_begin, options.on_result
     )
-    session = ReceiveSession(channel, open_storage, options.limits, progress, cancel, options.on_begin)
     return session.run()

@@ -10,7 +10,7 @@ A receiver that does not know the parameter refuses files that exist, as it woul
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 
 from toolkit.errors import ProtocolError
@@ -62,6 +62,10 @@ class KnownFiles:
             for number, place in enumerate(places):
                 digests[place] = value[number * size : (number + 1) * size]
         return cls(comparison, algorithm, digests)
+
+    def only(self, indices: Iterable[int]) -> "KnownFiles":
+        """The same for the entries of the offer that have these indices."""
+        return KnownFiles(self._comparison, self._algorithm, [self._digests[index] for index in indices])
 
     @property
     def reads_content(self) -> bool:

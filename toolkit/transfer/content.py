@@ -15,6 +15,7 @@ from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.manifest import MAX_HOLE_BYTES
 from toolkit.transfer.messages import FileDigest, Hole, Withdraw
+from toolkit.transfer.objects import ReaderStream
 from toolkit.transfer.offered import OfferedGroup, SendOptions
 from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import SessionEndpoint
@@ -156,26 +157,32 @@ class ContentSender:
 
     def send_stream(self, group: OfferedGroup, index: int) -> FileDigest | None:
         """Hand a stream to the channel; its digest, None if it does not arrive, as `send_file`."""
-        origin = group.sources[index].origin
+        source = group.sources[index]
+        origin = source.origin
+        if source.reader is not None:
+            with ReaderStream(source.reader, source.entry.name, self._algorithm) as stream:
+                return self._send_slices(group, index, stream, stream.descriptor)
         if origin is None:
             make = self._options.open_stream or partial(StreamSource, self._options.stream_fd)
-            return self._send_slices(group, index, make(self._algorithm))
+            return self._send_slices(group, index, make(self._algorithm), self._options.stream_fd)
         try:
             descriptor = origin.open()
             try:
-                return self._send_slices(group, index, StreamSource(descriptor, self._algorithm, origin))
+                from_file = StreamSource(descriptor, self._algorithm, origin)
+                return self._send_slices(group, index, from_file, descriptor)
             finally:
                 os.close(descriptor)
         except SourceChangedError as error:
             self._endpoint.send(Withdraw(group.first_id + index, error.reason))
             return None
 
-    def _send_slices(self, group: OfferedGroup, index: int, stream: Stream) -> FileDigest | None:
+    def _send_slices(self, group: OfferedGroup, index: int, stream: Stream, wake: int) -> FileDigest | None:
+        """See `send_stream`; `wake` is readable when the stream has something."""
         file_id = group.first_id + index
         while not group.is_unwanted(index):
             stream_slice = stream.next_slice()
             if stream_slice is None:
-                self._wait(self._options.stream_fd)
+                self._wait(wake)
                 continue
             length = len(stream_slice.data)
             if not length:

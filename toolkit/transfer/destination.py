@@ -44,7 +44,10 @@ class Destination(Protocol):
     def create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
-        """The file for an accepted FILE entry; the arguments are those of IncomingFile."""
+        """The file for an accepted FILE entry; the arguments are those of IncomingFile.
+
+        Called for each of them after `accept`, in their order.
+        """
 
     @property
     def place(self) -> ReceiverPlace | None:

@@ -9,6 +9,7 @@ from toolkit.transfer.chunks import HELD_PARAMETER, decode_held_untrusted
 from toolkit.transfer.comparison import Comparison, digest_of, is_compared
 from toolkit.transfer.digest import DEFAULT_ALGORITHM, Algorithm
 from toolkit.transfer.messages import Accept, EntryOutcome, EntryStatus, FileDigest
+from toolkit.transfer.result import EntryResult
 from toolkit.transfer.resumption import Resumption
 from toolkit.transfer.scan import SourceEntry
 from toolkit.transfer.selection import EVERYTHING, Selection
@@ -25,6 +26,7 @@ class SendOptions:
     stream_fd:   the descriptor to read standard input from
     open_stream: makes the content that is sent instead of standard input; None to read `stream_fd`
     on_accepted: called when the receiver's answer to the first offer has come
+    on_result:   called with what has become of each entry that was offered
     resume_key:  RESUME_KEY_BYTES by which the receiver finds unfinished files; None to leave none and to send all anew
     reconnection_key: RECONNECTION_KEY_BYTES by which this sender is let in again; None if it does not come back
     is_reconnected: whether an earlier session has just been lost: then nothing is sent before the receiver's answer
@@ -38,6 +40,7 @@ class SendOptions:
     stream_fd: int = 0
     open_stream: Callable[[Algorithm], Stream] | None = None
     on_accepted: Callable[[], None] = lambda: None
+    on_result: Callable[[EntryResult], None] = lambda _: None
     update: Comparison | None = None
     selection: Selection = EVERYTHING
     resume_key: bytes | None = None

@@ -78,6 +78,7 @@ class ReceiveOptions:
     limits:    what the session may take
     on_begin:  called with the reconnection key of a sender that comes back if the connection is lost, None for another;
                may raise a NettoolError to end the session
+    on_result: called with what has become of each entry that was offered
     """
 
     overwrite: bool = False
@@ -86,6 +87,7 @@ class ReceiveOptions:
     preserve_modes: bool = False
     limits: SessionLimits = field(default_factory=SessionLimits)
     on_begin: Callable[[bytes | None], None] = lambda _: None
+    on_result: Callable[[EntryResult], None] = lambda _: None
 
 
 class _ReceivedGroup:
@@ -101,18 +103,20 @@ class _ReceivedGroup:
             self.results.append(None if is_awaited else EntryResult(entry, decision, 0, b""))
         self.missing_results = self.results.count(None)
 
-    def set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
-        """Set the result of a file that was awaited."""
+    def set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> EntryResult:
+        """Set the result of a file that was awaited, and return it."""
         index = file_id - self.first_id
-        self.results[index] = EntryResult(self.entries[index], outcome, file.size_bytes, file.digest, file.kept_bytes)
+        result = EntryResult(self.entries[index], outcome, file.size_bytes, file.digest, file.kept_bytes)
+        self.results[index] = result
         self.missing_results -= 1
+        return result
 
 
 class ReceiveSession:
     """Receives the files of one session into a destination; call `run` once.
 
     open_destination: makes the destination; called by `run`, so that the peer learns of a failure
-    on_begin: see ReceiveOptions
+    on_begin, on_result: see ReceiveOptions
     """
 
     def __init__(
@@ -123,9 +127,11 @@ class ReceiveSession:
         progress: ProgressCallback | None,
         cancel: threading.Event | None,
         on_begin: Callable[[bytes | None], None] = lambda _: None,
+        on_result: Callable[[EntryResult], None] = lambda _: None,
     ) -> None:
         self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
         self._on_key = on_begin
+        self._on_result = on_result
         self._open_destination = open_destination
         self._limits = limits
         self._watch = SessionWatch(limits)
@@ -291,9 +297,13 @@ class ReceiveSession:
         self._endpoint.send(Accept(offer.group, tuple(decisions), parameters))
         self._steps += 1
         self._hole_bytes += sum(entry.size_bytes - entry.content_bytes for entry in offer.entries if entry.size_bytes)
-        self._groups.append(_ReceivedGroup(offer, self._next_id, decisions))
+        group = _ReceivedGroup(offer, self._next_id, decisions)
+        self._groups.append(group)
         self._next_group += 1
         self._next_id += len(offer.entries)
+        for result in group.results:
+            if result is not None:  # it is known already
+                self._on_result(result)
 
     def _decide(self, offer: Offer, files: IncomingFiles) -> list[EntryOutcome]:
         """Accept or refuse the entries of an offer. Many checks, an fsync or a digest may take long."""
@@ -326,10 +336,11 @@ class ReceiveSession:
 
     def _set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
         group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
-        group.set_result(file_id, outcome, file)
+        result = group.set_result(file_id, outcome, file)
         self._steps += 1
         self._completed_files += 1
         self._last_name = file.entry.name
+        self._on_result(result)
 
     def _send_results(self) -> None:
         """Send the RESULT of every group that is finished, in the order of the groups."""

@@ -7,6 +7,7 @@ out of the tree.
 """
 
 import errno
+import io
 import os
 import stat
 import time
@@ -24,6 +25,7 @@ from toolkit.transfer.manifest import (
     EntryKind,
 )
 from toolkit.transfer.names import MAX_PATH_BYTES, display_name, is_partial
+from toolkit.transfer.objects import BinaryReader, BytesOrigin
 from toolkit.transfer.selection import EVERYTHING, LinkChoice, Selection
 from toolkit.transfer.source_tree import SourceDirectories, SourceDirectory, open_named
 from toolkit.transfer.sources import (
@@ -40,11 +42,31 @@ STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
+class NamedSource:
+    """A source under a name of the caller's choice: a path, content in memory, or a file object in binary mode.
+
+    A file object is read from where it stands to its end.
+    """
+
+    name: str
+    content: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryReader
+
+
+Source = str | os.PathLike[str] | NamedSource
+"""What `send` takes; "-" is the standard input."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """An entry and the file with its content; `origin` is None for a directory and for standard input."""
+    """An entry, and where its content comes from.
+
+    origin: the file; None for a directory and for a stream
+    reader: the file object; None for standard input, and for everything else
+    """
 
     entry: Entry
     origin: FileOrigin | None = None
+    reader: BinaryReader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +83,17 @@ OnSkipped = Callable[[SkippedEntry], None]
 
 @dataclass(frozen=True, slots=True)
 class SourceRoot:
-    """A source that the user named, checked; `path` and `status` are None for standard input.
+    """A source that the user named, checked; `path` and `status` are None for standard input and for an object.
 
     is_stream: whether the size of the file says nothing (file_system.py)
+    content:   what an object holds, or the file object to read it from; None for a file and for standard input
     """
 
     path: bytes | None
     name: bytes
     status: os.stat_result | None
     is_stream: bool = False
+    content: bytes | BinaryReader | None = None
 
     @property
     def is_directory(self) -> bool:
@@ -77,11 +101,11 @@ class SourceRoot:
         return self.status is not None and stat.S_ISDIR(self.status.st_mode)
 
 
-def check_sources(sources: Sequence[str | os.PathLike[str]], recursive: bool, stream_name: str) -> list[SourceRoot]:
+def check_sources(sources: Sequence[Source], recursive: bool, stream_name: str) -> list[SourceRoot]:
     """The sources, each with the name that it has at the receiver. Raises UsageError if one cannot be sent."""
     if not sources:
         raise UsageError("nothing to send: name at least one file")
-    roots = [_check_source(os.fspath(source), recursive, stream_name) for source in sources]
+    roots = [_check_source(source, recursive, stream_name) for source in sources]
     names = set()
     for root in roots:
         name = printable(os.fsdecode(root.name))
@@ -97,10 +121,13 @@ def totals_of(roots: Iterable[SourceRoot]) -> tuple[int, int] | tuple[None, None
     """The number of files and bytes; None for both if that takes a scan or the end of a stream to know."""
     files = size_bytes = 0
     for root in roots:
-        if root.status is None or root.is_stream or root.is_directory:
+        if isinstance(root.content, bytes):
+            size_bytes += len(root.content)
+        elif root.status is None or root.is_stream or root.is_directory:
             return None, None
+        else:
+            size_bytes += root.status.st_size
         files += 1
-        size_bytes += root.status.st_size
     return files, size_bytes
 
 
@@ -115,8 +142,12 @@ def scan(
     `on_skipped` is called with each path that is selected and not sent; `directories` stays open.
     """
     for root in roots:
-        if root.path is None:
-            yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None))
+        if isinstance(root.content, bytes):
+            size_bytes = len(root.content)
+            origin = BytesOrigin.of(display_name(root.name), root.content)
+            yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), size_bytes, size_bytes), origin)
+        elif root.path is None:
+            yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None), reader=root.content)
         elif root.status is not None and root.is_directory:
             yield SourceEntry(_directory(root.name, root.status))
             yield from _scan_directory(SourceDirectory(directories, root.path), root.name, selection, on_skipped)
@@ -139,7 +170,24 @@ def in_groups(entries: Iterable[SourceEntry], parameter_bytes: int = 0) -> Itera
         yield group
 
 
-def _check_source(source: str, recursive: bool, stream_name: str) -> SourceRoot:
+def _check_source(source: Source, recursive: bool, stream_name: str) -> SourceRoot:
+    if not isinstance(source, NamedSource):
+        return _check_path(os.fspath(source), recursive, stream_name)
+    name = os.fsencode(source.name)
+    if not name or b"/" in name or b"\0" in name:
+        raise UsageError(f"{printable(source.name) or 'an empty name'}: not a file name, which has no slash")
+    content = source.content
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return SourceRoot(None, name, None, content=bytes(content))
+    if isinstance(content, (str, os.PathLike)):
+        return replace(_check_path(os.fspath(content), recursive, stream_name), name=name)
+    if not hasattr(content, "read") or isinstance(content, io.TextIOBase):
+        kind = type(content).__name__
+        raise UsageError(f"{printable(source.name)}: give a path, bytes, or a file object in binary mode, not {kind}")
+    return SourceRoot(None, name, None, content=content)
+
+
+def _check_path(source: str, recursive: bool, stream_name: str) -> SourceRoot:
     if source == STANDARD_INPUT:
         return SourceRoot(None, os.fsencode(stream_name), None)
     shown = printable(source) or '""'

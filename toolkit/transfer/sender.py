@@ -8,7 +8,6 @@ Content goes to the channel in slices that take about a tenth of a second each, 
 sender handles messages from the receiver and reports progress.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -47,7 +46,16 @@ from toolkit.transfer.result import (
     TransferResult,
     UndeliveredEntry,
 )
-from toolkit.transfer.scan import OnSkipped, SkippedEntry, SourceEntry, check_sources, in_groups, scan, totals_of
+from toolkit.transfer.scan import (
+    OnSkipped,
+    SkippedEntry,
+    Source,
+    SourceEntry,
+    check_sources,
+    in_groups,
+    scan,
+    totals_of,
+)
 from toolkit.transfer.selection import LinkChoice
 from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import RECONNECTION_KEY_PARAMETER, Role, SessionEndpoint, SessionState
@@ -64,7 +72,7 @@ class SendSession:
     def __init__(
         self,
         channel: Channel,
-        sources: Sequence[str | os.PathLike[str]],
+        sources: Sequence[Source],
         options: SendOptions,
         progress: ProgressCallback | None,
         cancel: threading.Event | None,
@@ -252,6 +260,8 @@ class SendSession:
             results.append(EntryResult(source.entry, outcome, size_bytes, digest, group.kept_bytes(index)))
         self._results.add(results)
         del self._groups[group.number]
+        for result in results:
+            self._options.on_result(result)
 
     def _poll(self) -> None:
         self._content.unpolled_bytes = 0

@@ -224,7 +224,7 @@ class FileSource(CachedFile):
             self._digest.reread(identity.size_bytes)
             descriptor = self._ensure_open()
             status = os.fstat(descriptor)
-            if FileIdentity.of(status) != identity:
+            if not self._origin.is_same(status):
                 raise SourceChangedError(self._origin.name, self._origin.change_in(status))
             if not identity.size_bytes and self._has_content(descriptor):
                 raise SourceChangedError(self._origin.name, SIZE_0)
@@ -335,12 +335,16 @@ class Stream(Protocol):
 class StreamSource:
     """A Stream from a descriptor: a source that can be read only once and whose size is known only at its end.
 
-    origin:     the file that the descriptor is open for; None for standard input
+    origin:     the file that the descriptor is open for; None for any other
+    name:       of any other, for messages
     size_bytes: how much was read so far
     """
 
-    def __init__(self, descriptor: int, algorithm: Algorithm, origin: FileOrigin | None = None) -> None:
+    def __init__(
+        self, descriptor: int, algorithm: Algorithm, origin: FileOrigin | None = None, name: str = "standard input"
+    ) -> None:
         self.size_bytes = 0
+        self.name = name
         self._origin = origin
         self._descriptor = descriptor
         self._hasher = algorithm.new()
@@ -369,7 +373,7 @@ class StreamSource:
             reason = f"cannot be read ({os_error_text(error)})"
             if self._origin is not None:
                 raise SourceChangedError(self._origin.name, reason) from error
-            raise TransferError(f"standard input {reason}") from error
+            raise TransferError(f"{self.name} {reason}") from error
         data = bytes(buffer[:filled])
         self._hasher.update(data)
         stream_slice = StreamSlice(self.size_bytes, data)

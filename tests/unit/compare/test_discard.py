@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.sessions import failure_of
-from toolkit.compare import discard
 from toolkit.compare.discard import MAX_FILES, MAX_HELD_BYTES, DiscardingDestination
 from toolkit.errors import ProtocolError
 from toolkit.transfer.digest import algorithm_by_name
@@ -70,7 +69,7 @@ def test_errors_of_the_system_are_reported(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(errno.EMFILE, "Too many open files")
 
     opener: Callable[..., int] = full
-    monkeypatch.setattr(discard.os, "memfd_create", opener, raising=False)
+    monkeypatch.setattr(os, "memfd_create", opener, raising=False)
     storage = storage_of(1 << 20)
     storage.write(0, 0, STEP)
     assert "open files" in failure_of(storage, 0)

@@ -1,0 +1,173 @@
+"""Bytes and file objects as sources, and as destinations."""
+
+import gzip
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.background import Background
+from tests.support.sessions import Ends
+from toolkit.errors import RefusedError, TransferError, UsageError, VerificationError
+from toolkit.transfer import SendOptions, TransferResult, receive, send
+from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination
+from toolkit.transfer.receiver import ReceiveOptions
+from toolkit.transfer.result import EntryResult
+from toolkit.transfer.scan import NamedSource
+
+SENDING = SendOptions()
+LARGE = bytes(range(256)) * (QUICK_BYTES // 128)
+
+
+class Received:
+    """Takes what a destination hands over."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.files: dict[str, bytes] = {}
+        self._failure = failure
+
+    def __call__(self, name: str, descriptor: int, size_bytes: int) -> None:
+        if self._failure is not None:
+            raise self._failure
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            self.files[name] = file.read(size_bytes + 1)
+
+
+def transfer_into(
+    ends: Ends, received: Received, sources: list[Any], options: SendOptions = SENDING, **destination: Any
+) -> tuple[TransferResult, TransferResult]:
+    receiving = Background(
+        lambda: receive(ends[1], lambda: HandedOverDestination(received, **{"in_memory": True, **destination}))
+    )
+    try:
+        sent = send(ends[0], sources, options)
+    finally:
+        ends[0].close()
+    return sent, receiving.outcome()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytearray(b"hello"), memoryview(LARGE)], ids=len)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_bytes_arrive_as_bytes(ends: Ends, content: Any, in_memory: bool) -> None:
+    received = Received()
+    sent, result = transfer_into(ends, received, [NamedSource("a.bin", content)], in_memory=in_memory)
+    assert received.files == {"a.bin": bytes(content)}
+    assert (sent.files, sent.size_bytes, sent.digest) == (1, len(content), result.digest)
+
+
+def test_bytes_arrive_in_a_directory(ends: Ends, root: Path) -> None:
+    receiving = Background(lambda: receive(ends[1], root))
+    send(ends[0], [NamedSource("a", b"one"), NamedSource("b", b"two")])
+    receiving.outcome()
+    assert {path.name: path.read_bytes() for path in root.iterdir()} == {"a": b"one", "b": b"two"}
+
+
+def test_a_path_is_sent_under_another_name(ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"x")
+    received = Received()
+    transfer_into(ends, received, [NamedSource("new", tmp_path / "old")])
+    assert received.files == {"new": b"x"}
+
+
+class TestFileObjects:
+    def test_it_is_read_from_where_it_stands_to_its_end(self, ends: Ends) -> None:
+        file = io.BytesIO(b"head" + LARGE)
+        file.seek(4)
+        received = Received()
+        sent, _ = transfer_into(ends, received, [NamedSource("a", file), NamedSource("b", io.BytesIO(b"second"))])
+        assert received.files == {"a": LARGE, "b": b"second"}
+        assert sent.size_bytes == len(LARGE) + 6
+        assert not file.closed
+
+    def test_the_descriptor_of_a_file_object_is_not_mistaken_for_its_content(self, ends: Ends, tmp_path: Path) -> None:
+        with gzip.open(tmp_path / "a.gz", "wb") as packed:
+            packed.write(b"unpacked")
+        received = Received()
+        with gzip.open(tmp_path / "a.gz", "rb") as file:
+            transfer_into(ends, received, [NamedSource("a", file)])
+        assert received.files == {"a": b"unpacked"}
+
+    @pytest.mark.parametrize(
+        ("reads", "message"),
+        [
+            (OSError("the drive is gone"), "a cannot be read .*the drive is gone"),
+            ("text", "a cannot be read .*bytes-like object"),
+            (None, "a cannot be read .*does not block"),
+        ],
+    )
+    def test_a_file_that_fails_is_not_taken_for_a_short_one(self, ends: Ends, reads: Any, message: str) -> None:
+        results = [b"beginning", reads]
+
+        class Failing:
+            def read(self, _size: int) -> Any:
+                following = results.pop(0)
+                if isinstance(following, Exception):
+                    raise following
+                return following
+
+        received = Received()
+        with pytest.raises(TransferError, match=message):
+            transfer_into(ends, received, [NamedSource("a", Failing())])
+        assert received.files == {}
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a", io.StringIO("text"), "a: give a path, bytes, or a file object in binary mode, not StringIO"),
+            ("a", 5, "not int"),
+            ("", b"x", "an empty name: not a file name"),
+            ("a/b", b"x", "a/b: not a file name"),
+        ],
+    )
+    def test_what_cannot_be_sent_is_refused_at_once(self, ends: Ends, name: str, content: Any, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            send(ends[0], [NamedSource(name, content)])
+
+
+class TestHandingOver:
+    def test_nothing_is_handed_over_unverified(self, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("toolkit.transfer.sources.FileSource.finish", lambda _: bytes(16))
+        received = Received()
+        with pytest.raises(VerificationError):
+            transfer_into(ends, received, [NamedSource("a", b"content")])
+        assert received.files == {}
+
+    def test_an_error_of_the_taker_is_a_failed_file(self, ends: Ends) -> None:
+        with pytest.raises(TransferError, match="a: no space left"):
+            transfer_into(ends, Received(OSError(28, "the disk is full")), [NamedSource("a", b"content")])
+
+    def test_no_more_files_than_it_takes(self, ends: Ends) -> None:
+        received = Received()
+        with pytest.raises(RefusedError, match="b: this receiver takes one file"):
+            transfer_into(ends, received, [NamedSource("a", b"1"), NamedSource("b", b"2")], most_files=1)
+        assert received.files == {"a": b"1"}
+
+    def test_the_files_of_a_tree_have_its_paths_as_names(self, ends: Ends, tmp_path: Path) -> None:
+        (tmp_path / "tree" / "d").mkdir(parents=True)
+        (tmp_path / "tree" / "d" / "a").write_bytes(b"x")
+        received = Received()
+        transfer_into(ends, received, [tmp_path / "tree"], SendOptions(recursive=True))
+        assert received.files == {"tree/d/a": b"x"}
+
+    @pytest.mark.parametrize("name", [".bashrc", "-rf"])
+    def test_names_are_checked(self, ends: Ends, name: str) -> None:
+        with pytest.raises(RefusedError):
+            transfer_into(ends, Received(), [NamedSource(name, b"x")])
+
+
+@pytest.mark.parametrize("is_sender", [True, False])
+def test_each_result_is_told(ends: Ends, root: Path, is_sender: bool) -> None:
+    (root / "taken").write_bytes(b"old")
+    results: list[EntryResult] = []
+    hook: Callable[[EntryResult], None] = results.append
+    receiving = Background(
+        lambda: receive(ends[1], root, ReceiveOptions() if is_sender else ReceiveOptions(on_result=hook))
+    )
+    options = SendOptions(on_result=hook) if is_sender else SENDING
+    with pytest.raises(RefusedError):
+        send(ends[0], [NamedSource("new", b"x"), NamedSource("taken", b"y")], options)
+    receiving.outcome()
+    assert {result.entry.name: result.outcome.status.name for result in results} == {"new": "OK", "taken": "REFUSED"}

@@ -1,0 +1,144 @@
+"""A destination that hands each verified file over to the program: as bytes, or through a file object.
+
+Content arrives in any order, and none of it may be used before its digest is verified. So it goes to a file without a
+name first, in memory or on the disk, and is handed over from there.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from toolkit.transfer.comparison import KnownFiles
+from toolkit.transfer.destination import ACCEPTED, MISMATCHED, VERIFIED, RefusedEntryError
+from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.file_system import storage_reason
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
+from toolkit.transfer.limits import ByteBudget
+from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
+from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.names import refusal_reason_untrusted
+from toolkit.transfer.open_files import anonymous_file
+
+QUICK_BYTES: Final = 1 << 20
+"""A file below this size is handed over between two messages; a larger one while another thread keeps the session."""
+
+HandOver = Callable[[str, int, int], None]
+"""Called as `hand_over(name, descriptor, size_bytes)`; the descriptor is closed after the call. May raise OSError."""
+
+
+class HandedOverDestination:
+    """Hands files over once they are verified; directories are nothing to it. A Destination.
+
+    hand_over:  takes a file; several threads may call it
+    in_memory:  where a file is until then; otherwise in the directory for temporary files
+    most_files: how many files it takes; None for no limit
+    dotfiles:   whether names may begin with a dot (names.py)
+    """
+
+    def __init__(
+        self, hand_over: HandOver, *, in_memory: bool, most_files: int | None = None, dotfiles: bool = False
+    ) -> None:
+        self._hand_over = hand_over
+        self._in_memory = in_memory
+        self._most_files = most_files
+        self._dotfiles = dotfiles
+        self._names: set[bytes] = set()
+
+    def begin(self, resume_key: bytes | None) -> None:
+        """See Destination; nothing is left for a later session."""
+
+    def accept(
+        self,
+        entries: Sequence[Entry],
+        budget: ByteBudget,
+        known_files: KnownFiles | None = None,  # noqa: ARG002 - it has no files
+    ) -> list[EntryOutcome]:
+        """See Destination."""
+        outcomes = []
+        for entry in entries:
+            try:
+                self._check(entry, budget)
+            except RefusedEntryError as refusal:
+                outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
+            else:
+                outcomes.append(ACCEPTED)
+        return outcomes
+
+    def create(
+        self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
+    ) -> IncomingFile:
+        """See Destination."""
+        return _SpooledFile(self._hand_over, self._in_memory, entry, algorithm, budget, on_complete)
+
+    @property
+    def place(self) -> None:
+        """See Destination; the files are in no directory."""
+
+    def close(self, complete: bool) -> None:
+        """See Destination; nothing is left to close."""
+
+    def _check(self, entry: Entry, budget: ByteBudget) -> None:
+        """Raises RefusedEntryError."""
+        if refusal := refusal_reason_untrusted(entry.path, self._dotfiles):
+            raise RefusedEntryError(refusal)
+        if entry.kind is EntryKind.DIRECTORY:
+            return
+        if entry.kind is not EntryKind.FILE:
+            raise RefusedEntryError("this receiver keeps files in no directory, and takes no links")
+        if entry.path in self._names:
+            raise RefusedEntryError("this session has brought a file of that name")
+        if self._most_files is not None and len(self._names) >= self._most_files:
+            raise RefusedEntryError("this receiver takes one file")
+        if (entry.size_bytes or 0) > MAX_FILE_BYTES:
+            raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
+        if not budget.try_take(entry.size_bytes or 0):
+            raise RefusedEntryError(budget.refusal)
+        self._names.add(entry.path)
+
+
+class _SpooledFile(IncomingFile):
+    """A file without a name, until it is handed over."""
+
+    __slots__ = ("_hand_over", "_in_memory")
+
+    def __init__(
+        self,
+        hand_over: HandOver,
+        in_memory: bool,
+        entry: Entry,
+        algorithm: Algorithm,
+        budget: SessionBudget,
+        on_complete: Callable[[], None],
+    ) -> None:
+        super().__init__(entry, algorithm, budget, on_complete)
+        self._hand_over = hand_over
+        self._in_memory = in_memory
+
+    def _open(self) -> int:
+        self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
+        if self._in_memory:
+            return anonymous_file()
+        with tempfile.TemporaryFile(prefix="nettool-") as file:
+            return os.dup(file.fileno())
+
+    def commits_quickly(self) -> bool:
+        """See IncomingFile."""
+        return self.size_bytes < QUICK_BYTES
+
+    def commit(self) -> EntryOutcome:
+        """See IncomingFile."""
+        try:
+            with self.lock:
+                if self.failure is not None:
+                    return EntryOutcome(EntryStatus.FAILED, self.failure)
+                if not self._is_verified():
+                    return MISMATCHED
+                descriptor = self._ensure_open()
+                os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
+                self._hand_over(self.entry.name, descriptor, self._size_bytes)
+                return VERIFIED
+        except OSError as error:
+            return EntryOutcome(EntryStatus.FAILED, storage_reason(error))
+        finally:
+            self.discard()

@@ -1,0 +1,96 @@
+"""Content that a program gives to a sender as objects: bytes, and file objects.
+
+Bytes have a size, so they are offered as a file and are sent like one. A file object promises nothing but a `read` that
+may block: it is a stream, and a thread of its own reads it into a pipe, so that the session stays alive meanwhile. Its
+`fileno` is never asked for: that of a GzipFile, for one, leads to other bytes than `read` returns.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from toolkit.errors import TransferError, printable
+from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.open_files import anonymous_file
+from toolkit.transfer.sources import FileIdentity, FileOrigin, StreamSlice, StreamSource
+
+_READ_BYTES = 1 << 18
+
+
+class BinaryReader(Protocol):
+    """A file object in binary mode, as far as a sender needs it."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return up to `size` bytes; b"" at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesOrigin(FileOrigin):
+    """Content in memory that is offered as a file: each `open` makes an anonymous file of it."""
+
+    content: bytes = b""
+
+    @classmethod
+    def of(cls, name: str, content: bytes) -> Self:
+        """The origin of an offered file with this name and content."""
+        identity = FileIdentity(0, 0, len(content), 0, 0)
+        return cls(None, b"", name, identity, is_sparse=False, content=content)
+
+    def open(self) -> int:
+        """See FileOrigin. Raises OSError if there is no memory for it."""
+        with open(anonymous_file(), "wb") as file:
+            file.write(self.content)
+            file.flush()
+            return os.dup(file.fileno())
+
+    def is_same(self, status: os.stat_result) -> bool:
+        """See FileOrigin; nobody else can change it."""
+        return status.st_size == self.identity.size_bytes
+
+    def is_unchanged(self) -> bool:
+        """See FileOrigin."""
+        return True
+
+
+class ReaderStream(StreamSource):
+    """A Stream from a file object, which it does not close. A context manager, which ends the reading.
+
+    descriptor: is readable when `next_slice` has something
+    """
+
+    def __init__(self, reader: BinaryReader, name: str, algorithm: Algorithm) -> None:
+        self.descriptor, self._writing = os.pipe()
+        super().__init__(self.descriptor, algorithm, name=printable(name))
+        self._reader = reader
+        self._failure: Exception | None = None
+        threading.Thread(target=self._fill, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)  # a thread that still writes gets EPIPE
+
+    def next_slice(self) -> StreamSlice | None:
+        """See Stream. Raises TransferError if the file object raised an error, or returned something else."""
+        following = super().next_slice()
+        if following is not None and not following.data and self._failure is not None:
+            raise TransferError(
+                f"{self.name} cannot be read ({printable(str(self._failure)) or type(self._failure).__name__})"
+            ) from self._failure
+        return following
+
+    def _fill(self) -> None:
+        with open(self._writing, "wb", buffering=0) as pipe:
+            try:
+                while data := self._reader.read(_READ_BYTES):
+                    left = memoryview(data)
+                    while left:
+                        left = left[pipe.write(left) :]
+                if data is None:
+                    raise BlockingIOError("it does not block, and has nothing yet")
+            except BrokenPipeError:
+                pass
+            except Exception as error:
+                self._failure = error
