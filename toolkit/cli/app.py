@@ -43,7 +43,7 @@ COMMANDS = {
     "ping": ("toolkit.cli.ping:ping", "Measure the round trip to a machine that runs 'nettool echo'."),
     "trace": ("toolkit.cli.trace:trace", "Show the system calls of a transfer, both ends side by side."),
     "learn": ("toolkit.cli.learn:learn", "Take a course on sockets, with experiments."),
-    "doctor": ("toolkit.cli.doctor:doctor", "Examine what this machine can do, and what mends it."),
+    "doctor": ("toolkit.cli.doctor:doctor", "Check what this machine can do, and how to fix the rest."),
     "completion": ("toolkit.cli.completion:completion", "Print what makes a shell complete commands and options."),
 }
 """Command -> where it is, and its line in the list of commands."""

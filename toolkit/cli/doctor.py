@@ -1,4 +1,4 @@
-"""`nettool doctor`: what this machine can do, what it costs where it cannot, and what mends it."""
+"""`nettool doctor`: what this machine can do, what is missing, what that costs, and how to fix it."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -27,9 +27,9 @@ def doctor(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Examine what this machine can do, what it costs where it cannot, and what mends it.
+    """Check what this machine can do: what is missing, what that costs, and how to fix it.
 
-    Nothing is changed. Advice is no failure: the exit code is 0. HOST needs no nettool; it must answer ICMP echo
+    Nothing is changed. Advice is not a failure: the exit code is 0. HOST need not run nettool; it must answer ICMP echo
     requests, as for ping.
 
     \b
@@ -59,9 +59,9 @@ def capability_lines(capability: Capability, columns: int) -> Iterator[str]:
     if capability.cost:
         yield from _wrapped("     cost: ", capability.cost, columns)
     if capability.command:
-        yield f"     mend: {capability.command}"
+        yield f"     fix:  {capability.command}"
     if capability.advice:
-        yield from _wrapped("     mend: ", capability.advice, columns)
+        yield from _wrapped("     fix:  ", capability.advice, columns)
 
 
 def closing_lines(found: Sequence[Capability]) -> Iterator[str]:

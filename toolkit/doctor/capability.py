@@ -10,9 +10,9 @@ class Capability:
     name:      what it is, for example "UDP receive buffer"
     found:     what there is of it
     is_enough: whether that is all that nettool can use
-    cost:      what a lack costs; "" without one
-    command:   the command that mends it; "" if none does
-    advice:    what else mends it, as a sentence
+    cost:      what it costs that something is missing; "" if nothing is
+    command:   the command that fixes that; "" if none does
+    advice:    how else to fix it, as a sentence
     """
 
     name: str

@@ -23,7 +23,7 @@ class _Trial:
     """A link that needs something.
 
     cost:    what a user lacks who cannot make it
-    command: what mends it; "" if the error of the link says that
+    command: what fixes that; "" if the error of the link says it
     """
 
     name: str

@@ -1,6 +1,6 @@
 """What the host has: processors, encryption, and what its kernel does for sockets.
 
-The functions that judge take what was found, and those that ask are `examine_host` and what it calls.
+`examine_host` asks the system; the `judge_*` functions take what was found, whatever machine that is.
 
 Read: udp(7) (UDP_SEGMENT, UDP_GRO), socket(7) (SO_RCVBUF), tcp(7) (tcp_rmem, tcp_allowed_congestion_control).
 """
@@ -50,7 +50,7 @@ def examine_host() -> list[Capability]:
 
 
 def judge_processors(host: HostInfo) -> Capability:
-    """Number and clock."""
+    """Judge the number of processors, and whether their clock is steady."""
     cores = host.cores or 1
     found = f"{cores} usable ({host.cpu})"
     slow = sorted(set(host.governors) - {"performance"})
@@ -74,7 +74,7 @@ def judge_processors(host: HostInfo) -> Capability:
 
 
 def judge_encryption(speeds: Speeds) -> Capability:
-    """The faster of the two ciphers seals every packet."""
+    """Judge the speed of the two ciphers: the faster one seals every packet."""
     fastest = max(speeds.values())
     found = ", ".join(f"{name} {format_rate(mbps * 1e6)}" for name, mbps in speeds.items())
     if fastest < _SLOW_CIPHER_MBPS:
@@ -92,7 +92,7 @@ def judge_encryption(speeds: Speeds) -> Capability:
 
 
 def judge_offloads(can_segment: bool, can_coalesce: bool) -> Capability:
-    """Many datagrams in one system call."""
+    """Judge whether one system call can carry many datagrams."""
     offloads = [("UDP_SEGMENT (GSO)", can_segment), ("UDP_GRO", can_coalesce)]
     present = [name for name, is_there in offloads if is_there]
     missing = [name for name, is_there in offloads if not is_there]
@@ -108,7 +108,7 @@ def judge_offloads(can_segment: bool, can_coalesce: bool) -> Capability:
 
 
 def judge_receive_buffer(buffer_bytes: int) -> Capability:
-    """Of a UDP socket, as the system reports it: with its own overhead, which doubles it."""
+    """Judge the buffer of a UDP socket. The system reports it with its own overhead, which doubles it."""
     name = "UDP receive buffer"
     if buffer_bytes >= WANTED_SOCKET_BUFFER_BYTES:
         return Capability(name, format_size(buffer_bytes))
@@ -123,7 +123,10 @@ def judge_receive_buffer(buffer_bytes: int) -> Capability:
 
 
 def judge_tcp_buffer(name: str, setting: str) -> Capability:
-    """name: tcp_rmem or tcp_wmem; setting: its least, usual and largest number of bytes."""
+    """Judge a buffer of TCP.
+
+    name: tcp_rmem or tcp_wmem; setting: its least, usual and largest number of bytes
+    """
     end = "receive" if name == "tcp_rmem" else "send"
     least, usual, largest = (int(word) for word in setting.split())
     found = f"up to {format_size(largest)}"
@@ -141,7 +144,7 @@ def judge_tcp_buffer(name: str, setting: str) -> Capability:
 
 
 def judge_controls(available: Sequence[str], choosable: Collection[str]) -> Capability:
-    """Of TCP; those of nettool's own protocol are always there.
+    """Judge the congestion controls of TCP; those of nettool's own protocol are always there.
 
     available: those that the kernel has loaded
     choosable: those of them that this user may choose

@@ -9,8 +9,8 @@ SMALL = Capability("UDP receive buffer", "416 KiB of 32 MiB", False, "much " * 4
 def test_lines_fit_and_a_command_stays_whole() -> None:
     lines = list(capability_lines(SMALL, 80))
     assert lines[0] == "-- UDP receive buffer 416 KiB of 32 MiB"
-    assert f"     mend: {SMALL.command}" in lines
-    assert all(len(line) <= 80 for line in lines if "mend" not in line)
+    assert f"     fix:  {SMALL.command}" in lines
+    assert all(len(line) <= 80 for line in lines if "fix:" not in line)
 
 
 def test_what_is_there_takes_one_line() -> None:

@@ -1,4 +1,4 @@
-"""What is enough for a transfer, and what mends what is not."""
+"""What is enough for a transfer, and how to fix what is not."""
 
 import pytest
 
