@@ -35,11 +35,11 @@ class TraceArguments:
     ] = False
     simple: Annotated[
         bool,
-        flag("--simple", text="Trace a textbook's calls: each datagram in a call, read and send in turn."),
+        flag("--simple", text="Make the calls of a textbook: one datagram in each, read and send in turn."),
     ] = False
     trace_file: Annotated[
         Path | None,
-        option(_OPTION, metavar="FILE", text="Write the calls to FILE as JSON lines, every one of them."),
+        option(_OPTION, metavar="FILE", text="Write every call to FILE, as JSON lines."),
     ] = None
 
     @property

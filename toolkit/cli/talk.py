@@ -29,7 +29,7 @@ from toolkit.transfer.session_server import SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
 
 _NOT_HARMLESS = re.compile("[^\t\u00a0\u3000\u200c\u200d]+")
-"""These five are not printable for Python, but part of texts: tab, two spaces, and the joiners of Persian and emoji."""
+"""All but five characters that Python calls not printable: tab, two spaces, and the joiners of Persian and emoji."""
 _MOST_ESCAPED = len("\\U00000000")  # a character
 _GRACE_S = 5.0
 _LISTENER = PeerProgram("nettool talk --listen", "--bind 0.0.0.0")
@@ -69,7 +69,7 @@ def talk(
     if listen == (host is not None):
         raise UsageError("either connect, with 'nettool talk HOST', or wait, with 'nettool talk --listen'")
     if sys.stdin is None:
-        raise UsageError("standard input is closed: what is said comes from there")
+        raise UsageError("standard input is closed: give it a file or a pipe to read lines from")
     if host is not None and (bind, port) != (DEFAULT_BIND, DEFAULT_PORT):
         raise UsageError("--bind and --port say where --listen listens: write the other side's port as HOST:PORT")
     names = [name for name, is_chosen in (("tcp", tcp), ("udp", udp)) if is_chosen]
@@ -145,7 +145,7 @@ class _Side:
     ) -> None:
         """Talk over a channel until both sides have ended, or nobody hears the other one here. Raises NettoolError."""
         if not self.quiet:
-            print_status(f"connected with {channel.peer} ({name}); end with Ctrl-D")
+            print_status(f"connected to {channel.peer} ({name}); end with Ctrl-D")
         with (
             closed_at_end(LineQueue()) as outgoing,
             printing_lines(self._show, is_cancelled, _forget_stdout) as show,

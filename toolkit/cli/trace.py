@@ -29,7 +29,7 @@ _GRACE_S = 10.0
 def trace(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to send.")],
     udp: Annotated[bool, flag("--udp", text="Send over UDP instead of TCP.")] = False,
-    fast: Annotated[bool, flag("--fast", text="Trace nettool's own calls, in batches, not a textbook's.")] = False,
+    fast: Annotated[bool, flag("--fast", text="Show the calls that nettool makes otherwise, in batches.")] = False,
     html: Annotated[
         Path | None, option(PAGE_OPTION, metavar="FILE", text="Write a page with the calls and what they mean.")
     ] = None,

@@ -89,8 +89,8 @@ class EchoServer:
                     self._answer()
                 else:
                     self._advance(key.data, events)
-            deadline_s = time.monotonic() - IDLE_TIMEOUT_S
-            for connection in [c for c in self._connections.values() if c.heard_s < deadline_s]:
+            idle_since_s = time.monotonic() - IDLE_TIMEOUT_S
+            for connection in [c for c in self._connections.values() if c.heard_s < idle_since_s]:
                 self._end(connection)
 
     def _accept(self) -> None:

@@ -1,4 +1,4 @@
-"""What a call means, in one line for somebody who learns about sockets, and addresses and bytes in words."""
+"""What a call, a packet or a message means, in one line for somebody who learns about sockets."""
 
 import socket
 from typing import Any, Final
