@@ -17,6 +17,7 @@ from toolkit.compare.rows import Row
 from toolkit.errors import UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report import iperf3, page
+from toolkit.report.html import PAGE_MARK, PAGE_OPTION
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.merged import flat_merged, merged_text
 from toolkit.report.plots import write_pictures
@@ -93,7 +94,7 @@ def _check_files(html: Path | None, exported: Path | None, inputs: Sequence[Path
     if exported is not None:
         check_export(exported, inputs)
     if html is not None:
-        check_output(html, page.OPTION, page.MARK, inputs)
+        check_output(html, PAGE_OPTION, PAGE_MARK, inputs)
 
 
 def _imported(paths: Sequence[Path]) -> list[Row]:

@@ -17,7 +17,8 @@ from toolkit.cli.output import print_json, print_result, print_status, result_wi
 from toolkit.compare.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import check_output
-from toolkit.report.call_timeline import PAGE_MARK, PAGE_OPTION, EndTrace, read_trace, text_of, write_timeline_page
+from toolkit.report.call_timeline import EndTrace, read_trace, text_of, write_timeline_page
+from toolkit.report.html import PAGE_MARK, PAGE_OPTION
 from toolkit.transfer.scan import check_sources
 
 _NETTOOL = (sys.executable, "-m", "toolkit.cli.main")

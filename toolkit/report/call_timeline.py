@@ -12,13 +12,11 @@ from textwrap import wrap
 from typing import Any, Final
 
 from toolkit.compare.json_codec import decode
-from toolkit.errors import TransferError, UsageError, printable
-from toolkit.output_files import open_output
-from toolkit.report.html import Html, element, join
+from toolkit.errors import UsageError, printable
+from toolkit.report.html import Html, element, join, write_html
 from toolkit.tracing.call import Call
 from toolkit.tracing.listing import Condenser
 
-PAGE_OPTION, PAGE_MARK = "--html", b"<title>nettool: "
 _TIME_COLUMNS: Final = 9
 _GAP: Final = 2
 _STYLE: Final = """
@@ -108,11 +106,7 @@ def _pieces(call: Call, width: int) -> Iterator[str]:
 
 
 def write_timeline_page(ends: Sequence[EndTrace], title: str, path: Path) -> None:
-    """Write the timeline as one HTML file that needs no other.
-
-    Raises UsageError if `path` cannot be opened or is a file that nettool did not write, TransferError if it cannot be
-    written.
-    """
+    """Write the timeline as one HTML file that needs no other. Raises what `write_html` raises."""
     heads = [element("th", f"{end.command} (process {end.pid})") for end in ends]
     rows = [_table_row(row, len(ends)) for row in timeline(ends)]
     head = element("thead", element("tr", element("th", "ms"), *heads))
@@ -129,12 +123,7 @@ def write_timeline_page(ends: Sequence[EndTrace], title: str, path: Path) -> Non
         element("body", element("h1", title), element("p", intro), element("table", head, element("tbody", *rows))),
         lang="en",
     )
-    with open_output(path, PAGE_OPTION, PAGE_MARK) as file:
-        try:
-            file.write(page.encode())
-            file.flush()
-        except OSError as error:
-            raise TransferError(f"cannot write {printable(str(path), 80)}: {error.strerror}") from None
+    write_html(page, path)
 
 
 def _table_row(row: TimelineRow, ends: int) -> Html:

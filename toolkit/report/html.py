@@ -1,7 +1,13 @@
 """HTML construction that cannot forget to escape: only `element` turns text into markup, and it escapes everything."""
 
 from html import escape
+from pathlib import Path
 
+from toolkit.errors import TransferError, printable
+from toolkit.output_files import open_output
+
+PAGE_OPTION, PAGE_MARK = "--html", b"<title>nettool: "
+"""The option that names a page, and what each page has in its head; see `toolkit.output_files`."""
 VOID = frozenset({"meta", "link", "br", "hr"})
 
 
@@ -32,3 +38,17 @@ def element(name: str, /, *children: str, **attributes: str | bool | None) -> Ht
 def join(*children: str) -> Html:
     """Concatenate markup and escaped text."""
     return Html("".join(c if isinstance(c, Html) else escape(c, quote=False) for c in children))
+
+
+def write_html(page: str, path: Path) -> None:
+    """Write a page with PAGE_MARK in its head, and make its folder.
+
+    Raises UsageError if `path` cannot be opened, or is a file that nettool did not write; TransferError if the page
+    cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_output(path, PAGE_OPTION, PAGE_MARK) as file:
+            file.write(page.encode())
+    except OSError as error:
+        raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None

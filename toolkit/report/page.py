@@ -24,21 +24,18 @@ from toolkit.compare.merge import MergedRow
 from toolkit.compare.record_file import Record, line
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.compare.rows import Row
-from toolkit.errors import TransferError, printable
-from toolkit.output_files import open_output
+from toolkit.errors import printable
 from toolkit.report import drawing, text
 from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.drawing import Picture
 from toolkit.report.forest import SIGNS, forest, merged_forest
-from toolkit.report.html import Html, element, join
+from toolkit.report.html import Html, element, join, write_html
 from toolkit.report.labels import label
 from toolkit.report.merged import GUARANTEE, between_runs, merged_remarks
 from toolkit.report.plots import pictures
 from toolkit.report.tables import imported_tables, tables
 from toolkit.units import format_size
 
-OPTION, MARK = "--html", b"<title>nettool: "
-"""The option that names a page, and what each page has in its head; see `toolkit.output_files`."""
 _TITLE = "TCP and UDP compared"
 _DOTS = (
     "Each dot is one block, the first at the top: the goodput of a transport divided by that of the baseline in the "
@@ -68,16 +65,9 @@ def write_page(
 
     merged: the campaigns as one result, which then comes first
 
-    Raises UsageError if `path` cannot be opened, or is a file that nettool did not write; TransferError if the page
-    cannot be written.
+    Raises what `write_html` raises.
     """
-    content = page(summaries, imported, merged).encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open_output(path, OPTION, MARK) as file:
-            file.write(content)
-    except OSError as error:
-        raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None
+    write_html(page(summaries, imported, merged), path)
 
 
 def page(summaries: Sequence[Summary], imported: Sequence[Row] = (), merged: Sequence[MergedRow] = ()) -> str:
