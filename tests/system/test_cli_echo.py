@@ -12,7 +12,7 @@ import pytest
 from tests.support.background import together
 from tests.support.cli_process import Receiver, nettool
 from tests.support.forked_cli import ForkedCli
-from toolkit.conversation.echo import MAX_CONNECTIONS_PER_HOST
+from toolkit.conversation.echo import MAX_CONNECTIONS_PER_HOST, MAX_DATAGRAM_BYTES
 
 pytestmark = pytest.mark.usefixtures("warm")
 WAIT_S = 20.0
@@ -78,6 +78,15 @@ def test_any_program_gets_back_what_it_sends(server: Receiver) -> None:
         for datagram in (b"hello", b"x" * 1400):
             sock.send(datagram)
             assert sock.recv(2000) == datagram
+
+
+def test_a_datagram_that_may_have_been_cut_off_gets_no_answer(server: Receiver) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(WAIT_S)
+        sock.connect(("127.0.0.1", server.port))
+        sock.send(bytes(MAX_DATAGRAM_BYTES + 1))
+        sock.send(bytes(MAX_DATAGRAM_BYTES))
+        assert sock.recv(1 << 16) == bytes(MAX_DATAGRAM_BYTES)
 
 
 def test_a_slow_reader_and_too_many_connections_stop_nobody(server: Receiver) -> None:
