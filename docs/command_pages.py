@@ -9,11 +9,24 @@ from unittest import mock
 
 from toolkit import __version__
 from toolkit.cli.app import COMMANDS, GROUPS, PROGRAM, invoke, load, nettool
+from toolkit.cli.config_file import CONFIG_VARIABLE
 from toolkit.errors import ExitCode
 
 _INTRODUCTION: Final = """# Commands
 
 What `nettool COMMAND --help` prints. `man nettool` shows the same as a manual page.
+
+Your own defaults of options can stand in `~/.config/nettool/config.toml`, in a table for each command. The command line
+takes precedence over them. `NETTOOL_CONFIG` names another file; if it is empty, no file is read.
+
+```toml
+[send]
+retry = "10min"
+exclude = ["*.o", ".git/"]
+
+[bench.loopback]
+repeat = 12
+```
 """
 _EXIT_STATUS: Final = {
     ExitCode.OK: "Success.",
@@ -27,6 +40,7 @@ _EXIT_STATUS: Final = {
 }
 _ENVIRONMENT: Final = {
     "NETTOOL_CODE": "The code of a receiver, for commands that would ask for it.",
+    CONFIG_VARIABLE: "A file with your own defaults of options, in place of ~/.config/nettool/config.toml; or empty.",
     "NETTOOL_KEYLOG": "A file to which the keys of each session are added, for Wireshark.",
     "NO_COLOR": "If it is set, no output has colours.",
     "XDG_CACHE_HOME": "Where the folder nettool is that remembers paths to peers and tokens from them (~/.cache).",
@@ -67,7 +81,7 @@ def manual_page() -> str:
 
 def _help_text(path: str) -> str:
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), mock.patch.dict(os.environ, {"COLUMNS": "80"}):
+    with contextlib.redirect_stdout(printed), mock.patch.dict(os.environ, {"COLUMNS": "80", CONFIG_VARIABLE: ""}):
         invoke([*path.split(), "--help"])
     return printed.getvalue()
 

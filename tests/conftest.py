@@ -15,6 +15,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Clients keep the tokens of servers in the user's cache directory. Tests have one of their own.
 _CACHE = tempfile.TemporaryDirectory(prefix="nettool-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+os.environ["NETTOOL_CONFIG"] = ""  # no defaults of the person who runs the tests
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from toolkit import __version__
+from toolkit.cli.config_file import defaults_for
 from toolkit.cli.help import SectionedCommand
 from toolkit.cli.output import print_result, stdout_error
 from toolkit.errors import ExitCode, UsageError, printable
@@ -70,13 +71,16 @@ _CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width":
 class LazyCommand(TyperCommand):
     """A command that is listed but not loaded yet."""
 
-    def __init__(self, name: str, target: str, help_line: str) -> None:
-        super().__init__(name, help=help_line, short_help=help_line, rich_markup_mode=None)
+    def __init__(self, path: str, target: str, help_line: str) -> None:
+        super().__init__(path.split()[-1], help=help_line, short_help=help_line, rich_markup_mode=None)
+        self.path = path
         self.target = target
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Load the command and return its context in place of this one's."""
-        return load(info_name or "", self.target).make_context(info_name, args, parent, **extra)
+        """Load the command, with the user's own defaults, and return its context in place of this one's."""
+        command = load(info_name or "", self.target)
+        extra["default_map"] = defaults_for(self.path, command.params, COMMANDS)
+        return command.make_context(info_name, args, parent, **extra)
 
 
 def invoke(arguments: Sequence[str]) -> int:
@@ -120,12 +124,12 @@ def _root() -> TyperGroup:
     root = _group(PROGRAM, nettool, nettool.__doc__)
     groups = {"": root}
     for path, (target, help_line) in COMMANDS.items():
-        group, _, name = path.rpartition(" ")
+        group, _, _ = path.rpartition(" ")
         if group not in groups:
             groups[group] = _group(group, lambda: None, GROUPS[group])
             groups[group].short_help = _SHORT_HELP[group]
             root.add_command(groups[group], group)
-        groups[group].add_command(LazyCommand(name, target, help_line))
+        groups[group].add_command(LazyCommand(path, target, help_line))
     return root
 
 

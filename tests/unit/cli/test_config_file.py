@@ -1,0 +1,88 @@
+"""Defaults of options in the user's configuration file."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli_process import nettool_here
+from toolkit.cli.config_file import CONFIG_VARIABLE
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of a configuration file that does not exist yet."""
+    path = tmp_path / "config.toml"
+    monkeypatch.setenv(CONFIG_VARIABLE, str(path))
+    return path
+
+
+def dry_run(folder: Path, *options: str) -> list[str]:
+    """Return the names that `send --dry-run` lists of a tree of two files."""
+    (folder / "tree").mkdir()
+    for name in ("code.o", "text.txt"):
+        (folder / "tree" / name).write_bytes(b"x")
+    ended = nettool_here("send", "--dry-run", *options, str(folder / "tree"), "127.0.0.1")
+    assert ended.code == 0, ended
+    return [name for name in ("code.o", "text.txt") if name in ended.stdout + ended.stderr]
+
+
+def test_a_default_takes_effect(config: Path, tmp_path: Path) -> None:
+    config.write_text('[send]\nrecursive = true\nexclude = ["*.o"]\n[recv]\nport = 9001\n')
+    assert dry_run(tmp_path) == ["text.txt"]
+
+
+def test_the_command_line_takes_precedence(config: Path, tmp_path: Path) -> None:
+    config.write_text('[send]\nrecursive = true\nexclude = "*.txt"\n')
+    assert dry_run(tmp_path, "--exclude", "*.o") == ["text.txt"]
+
+
+def test_help_shows_the_users_defaults_also_of_a_command_in_a_group(config: Path) -> None:
+    config.write_text('[bench.loopback]\nmargin = "7%"\n[recv]\nport = 9123\n')
+    assert "[default: 9123]" in nettool_here("recv", "--help").stdout
+    assert "[default: 9123]" not in nettool_here("tcp-recv", "--help").stdout
+    assert "7%" in nettool_here("bench", "loopback", "--help").stdout
+
+
+def test_the_file_in_the_configuration_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CONFIG_VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert nettool_here("recv", "--help").code == 0
+    (tmp_path / "nettool").mkdir()
+    (tmp_path / "nettool" / "config.toml").write_text("[recv]\nport = 9123\n")
+    assert "[default: 9123]" in nettool_here("recv", "--help").stdout
+    monkeypatch.setenv(CONFIG_VARIABLE, "")
+    assert "[default: 9123]" not in nettool_here("recv", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[sned]", "there is no command 'sned'; did you mean 'send'?"),
+        ("[bench.lopback]", "there is no command 'bench lopback'; did you mean 'bench loopback'?"),
+        ("[send]\nretyr = 1", "'send' has no option 'retyr'; did you mean 'retry'?"),
+        ("[send]\nhelp = true", "'send' has no option 'help'"),
+        ("quiet = true", "'quiet' must be below the name of a command, such as [send]"),
+        ("bench = 3", "write the options of 'bench' under the name of one command, as [bench.NAME]"),
+        ("[send]\nrecursive = 'yes'", "'recursive' of 'send' must be true or false"),
+        ("[send]\nretry = true", "'retry' of 'send' must be a string or a number"),
+        ("[send]\nretry = ['1s']", "'retry' of 'send' must be a string or a number"),
+        ("[send]\nexclude = [true]", "'exclude' of 'send' must be a string or a number, or a list of them"),
+        ("[[", "is not a TOML file"),
+        ("[send]\nretry = '\\u0000", "is not a TOML file"),
+    ],
+)
+def test_a_mistake_is_one_line(text: str, message: str, config: Path) -> None:
+    config.write_text(text)
+    ended = nettool_here("send", "x", "127.0.0.1")
+    assert ended.code == 2
+    assert ended.stderr.count("\n") == 1
+    assert str(config) in ended.stderr
+    assert message in ended.stderr
+
+
+def test_a_file_that_is_missing_or_no_text_is_one_line(config: Path) -> None:
+    ended = nettool_here("send", "x", "127.0.0.1")
+    assert (ended.code, "cannot read the configuration file" in ended.stderr) == (2, True)
+    config.write_bytes(b"\xff\xfe")
+    ended = nettool_here("send", "x", "127.0.0.1")
+    assert (ended.code, "is not a TOML file" in ended.stderr) == (2, True)
