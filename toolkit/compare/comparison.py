@@ -43,8 +43,7 @@ _MIXED = (
 _FACTORIALS = (
     "Same congestion control, other transport, and the reverse: main effects of a 2 x 2 design on the logarithm of "
     "goodput, computed within blocks; medians over blocks with 95% intervals, judged as transports are, with a "
-    "correction for the number of effects. An interaction is named if its interval, corrected for the number of "
-    "interactions in the campaign, excludes 1."
+    "correction for the number of effects. An interaction is named if the same rules find one."
 )
 
 

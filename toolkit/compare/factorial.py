@@ -16,7 +16,8 @@ the upper one.
 
 The effects get verdicts by the same rules as transports (`toolkit.compare.verdict`): the A/A control is their gate, and
 Holm's procedure allows for the number of effects in the campaign. The gate is strict: the mean of two ratios scatters
-less than the one ratio of the control.
+less than the one ratio of the control. The interactions are judged as a family of their own. An interaction is the
+quotient of two ratios, each of which may be off by what the gates allow for one, so its gates are the squares of theirs.
 """
 
 import math
@@ -28,7 +29,7 @@ from statistics import median
 from toolkit.compare.pairs import PairedTrials, goodput_bps, marked_text
 from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Setting
 from toolkit.compare.stats import ERROR, Estimate, Interval, median_interval
-from toolkit.compare.verdict import NO_CLAIM, Evidence, Verdict, judge
+from toolkit.compare.verdict import FASTER, NO_CLAIM, SLOWER, Evidence, Verdict, judge
 from toolkit.units import format_ratio
 
 TRANSPORTS = ("tcp", "udp")
@@ -51,11 +52,10 @@ class Factorial:
     transport:    UDP instead of TCP, at the same congestion control
     control:      the other congestion control instead of the baseline's, over the same transport
     by_transport: the effect of the control over each transport alone
-    interaction:  effect of the control over UDP, relative to that over TCP; its interval is corrected for the number of
-                  interactions in the campaign
+    interaction:  effect of the control over UDP, relative to that over TCP
     doubt:        why the trials are not fit to be judged; empty if they are
-    evidence:     what the verdicts on transport and control are decided by
     verdicts:     on transport and control; None before they are judged (`judged_effects`)
+    interacts:    whether the interaction is found to differ from 1, by the same rules
     """
 
     controls: tuple[str, str]
@@ -67,14 +67,18 @@ class Factorial:
     by_transport: Mapping[str, Estimate]
     interaction: Estimate | None
     doubt: str = ""
-    evidence: tuple[Evidence, ...] = ()
     verdicts: tuple[Verdict | None, Verdict | None] = (None, None)
+    interacts: bool = False
 
-    @property
-    def interacts(self) -> bool:
-        """Whether the interval of the interaction excludes 1."""
-        found = self.interaction
-        return found is not None and found.interval is not None and found.interval.excludes_one
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """The effects of one design, and what the verdicts on them are decided by."""
+
+    found: Factorial
+    transport: Evidence
+    control: Evidence
+    interaction: Evidence
 
 
 def designs(campaign: Campaign) -> list[Mapping[Arm, str]]:
@@ -119,81 +123,72 @@ def mixes_factors(campaign: Campaign) -> list[str]:
     ]
 
 
-def factorials(cell: PairedTrials) -> list[Factorial]:
+def factorials(cell: PairedTrials) -> list[Effects]:
     """The effects on one path at one size, for each design of the campaign."""
-    found = designs(cell.campaign)
-    count = len(found) * len(cell.campaign.paths) * len(cell.campaign.sizes)
     result = []
-    for design in found:
+    for design in designs(cell.campaign):
         goodputs = {arm: {t.block: goodput_bps(t) for t in cell.trials(label)} for arm, label in design.items()}
-        marked = [label for label in design.values() if marked_text(cell.trials(label))]  # the remarks count the marks
-        doubts = [f"too many marked trials: {', '.join(marked)}"] if marked else []
-        losses = {label: cell.unequal_loss(label) for label in design.values() if label not in marked}
-        doubts += [f"{label}: {text}" for label, text in losses.items() if text]
         base = cell.campaign.transports[cell.campaign.baseline].congestion_control or ""
         other = next(control for _, control in design if control != base)
-        found_here = decompose(goodputs, (base, other), count, "; ".join(doubts), cell.campaign.first_look)
-        load_effect = max(cell.load_effect(label) for label in design.values())
-        gated = [
-            replace(each, control=cell.control, load_effect=load_effect, doubt=found_here.doubt)
-            for each in found_here.evidence
-        ]
-        result.append(replace(found_here, evidence=tuple(gated)))
+        effects = decompose(goodputs, (base, other), cell.campaign.first_look)
+        labels = list(design.values())
+        doubt = _doubt(cell, labels)
+        load_effect = max(cell.load_effect(label) for label in labels)
+        gated = partial(replace, control=cell.control, load_effect=load_effect, doubt=doubt)
+        result.append(
+            Effects(
+                replace(effects.found, doubt=doubt),
+                gated(effects.transport),
+                gated(effects.control),
+                _squared(gated(effects.interaction)),
+            )
+        )
     return result
 
 
-def judged_effects(found: Sequence[Factorial], margin: float) -> list[Factorial]:
+def judged_effects(effects: Sequence[Effects], margin: float) -> list[Factorial]:
     """All effects of a campaign with their verdicts; `margin` is the largest negligible difference."""
-    verdicts = iter(judge([evidence for each in found for evidence in each.evidence], margin))
-    return [replace(each, verdicts=(next(verdicts), next(verdicts))) for each in found]
+    main = iter(judge([evidence for each in effects for evidence in (each.transport, each.control)], margin))
+    interactions = judge([each.interaction for each in effects], margin)
+    return [
+        replace(each.found, verdicts=(next(main), next(main)), interacts=interaction.word in (FASTER, SLOWER))
+        for each, interaction in zip(effects, interactions, strict=True)
+    ]
 
 
-def decompose(
-    goodputs: Goodputs,
-    controls: tuple[str, str],
-    interactions: int = 1,
-    doubt: str = "",
-    first_look: int | None = None,
-) -> Factorial:
-    """The effects in paired blocks of three or four arms.
+def decompose(goodputs: Goodputs, controls: tuple[str, str], first_look: int | None = None) -> Effects:
+    """The effects in paired blocks of three or four arms, without gates.
 
-    interactions: how many a campaign looks at; among all of them, one is found by chance in at most 5% of campaigns
-    first_look:   see `toolkit.compare.stats.interval_rank`
+    first_look: see `toolkit.compare.stats.interval_rank`
     """
     base, other = controls
     shared = set.intersection(*(set(blocks) for blocks in goodputs.values()))
     blocks = [{arm: of_arm[block] for arm, of_arm in goodputs.items()} for block in sorted(shared)]
 
-    def samples(above: Sequence[Arm], below: Sequence[Arm], root: int) -> list[float | None]:
-        return [_ratio([block[a] for a in above], [block[b] for b in below], root) for block in blocks]
-
-    def estimate(measured: Sequence[float | None]) -> Estimate | None:
-        return _estimate(measured, ERROR, first_look)
+    def evidence(above: Sequence[Arm], below: Sequence[Arm], root: int) -> Evidence:
+        ratios = [_ratio([block[a] for a in above], [block[b] for b in below], root) for block in blocks if above]
+        return Evidence(_estimate(ratios, first_look), partial(_interval, ratios, first_look), len(ratios))
 
     both = [c for c in controls if all((t, c) in goodputs for t in TRANSPORTS)]
     within = [t for t in TRANSPORTS if all((t, c) in goodputs for c in controls)]
     tcp, udp = TRANSPORTS
-    transport = samples([(udp, c) for c in both], [(tcp, c) for c in both], len(both)) if both else []
-    control = samples([(t, other) for t in within], [(t, base) for t in within], len(within)) if within else []
-    by_transport = {t: estimate(samples([(t, other)], [(t, base)], 1)) for t in within}
-    interaction = None
-    if len(goodputs) == len(TRANSPORTS) * len(controls):
-        quotients = samples([(udp, other), (tcp, base)], [(udp, base), (tcp, other)], 1)
-        interaction = _estimate(quotients, ERROR / max(1, interactions), first_look)
-    return Factorial(
+    is_whole = len(both) == len(controls)
+    transport = evidence([(udp, c) for c in both], [(tcp, c) for c in both], len(both))
+    control = evidence([(t, other) for t in within], [(t, base) for t in within], len(within))
+    crossed = [(udp, other), (tcp, base)], [(udp, base), (tcp, other)]
+    interaction = evidence(*(crossed if is_whole else ([], [])), 1)
+    by_transport = {t: evidence([(t, other)], [(t, base)], 1).ratio for t in within}
+    found = Factorial(
         controls=controls,
         paired=tuple(both),
         over=tuple(within),
         blocks=len(blocks),
-        transport=estimate(transport),
-        control=estimate(control),
-        by_transport={t: found for t, found in by_transport.items() if found is not None},
-        interaction=interaction,
-        doubt=doubt,
-        evidence=tuple(
-            Evidence(estimate(each), partial(_interval, each, first_look), len(each)) for each in (transport, control)
-        ),
+        transport=transport.ratio,
+        control=control.ratio,
+        by_transport={t: ratio for t, ratio in by_transport.items() if ratio is not None},
+        interaction=interaction.ratio,
     )
+    return Effects(found, transport, control, interaction)
 
 
 def effect_names(found: Factorial) -> tuple[str, str]:
@@ -224,6 +219,25 @@ def factorial_text(found: Factorial) -> str:
     return "; ".join(parts)
 
 
+def _doubt(cell: PairedTrials, labels: Sequence[str]) -> str:
+    """Why the trials of these transports are not fit to be judged; empty if they are. The remarks count the marks."""
+    marked = [label for label in labels if marked_text(cell.trials(label))]
+    doubts = [f"too many marked trials: {', '.join(marked)}"] if marked else []
+    losses = {label: cell.unequal_loss(label) for label in labels if label not in marked}
+    return "; ".join([*doubts, *(f"{label}: {text}" for label, text in losses.items() if text)])
+
+
+def _squared(evidence: Evidence) -> Evidence:
+    """The evidence on a quotient of two ratios, each of which may be off by what its gates allow for one."""
+    control = evidence.control
+
+    def squared(error: float, blocks: int | None) -> Interval | None:
+        interval = control(error, blocks) if control is not None else None
+        return Interval(interval.low**2, interval.high**2) if interval is not None else None
+
+    return replace(evidence, control=squared if control is not None else None, load_effect=evidence.load_effect**2)
+
+
 def _only(names: Sequence[str], count: int) -> str:
     """The one combination that an effect rests on, where the other did not run."""
     return f" (only {_name(names[0])})" if len(names) == 1 < count else ""
@@ -241,16 +255,16 @@ def _ratio(above: Sequence[float], below: Sequence[float], root: int) -> float |
     return math.exp((math.fsum(map(math.log, above)) - math.fsum(map(math.log, below))) / root) if all(above) else 0.0
 
 
-def _estimate(samples: Sequence[float | None], error: float, first_look: int | None) -> Estimate | None:
+def _estimate(samples: Sequence[float | None], first_look: int | None) -> Estimate | None:
     """The median of what is decided, with an interval that holds whatever the undecided samples would be."""
     decided = [sample for sample in samples if sample is not None]
     if not decided or all(math.isinf(sample) for sample in decided) or not any(decided):
         return None
-    return Estimate(median(decided), _interval(samples, first_look, error))
+    return Estimate(median(decided), _interval(samples, first_look))
 
 
 def _interval(
-    samples: Sequence[float | None], first_look: int | None, error: float, count: int | None = None
+    samples: Sequence[float | None], first_look: int | None, error: float = ERROR, count: int | None = None
 ) -> Interval | None:
     """See `_estimate`; `count` as in `median_interval`."""
     lowest, highest = (

@@ -1,5 +1,6 @@
 """The 2 x 2 design on campaigns with planted effects."""
 
+import json
 import math
 import random
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from functools import partial
 import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.comparison import judging, summarise
+from toolkit.compare.comparison import judging, plain, summarise
+from toolkit.compare.conditions import TrialConditions
 from toolkit.compare.factorial import Arm, Factorial, decompose, designs, factorial_text, judged_effects
+from toolkit.compare.machine_load import MachineLoad
 from toolkit.compare.records import CONTROL_SUFFIX, CPU_BOUND, Results
 from toolkit.compare.stats import median_interval
 from toolkit.compare.verdict import DEFAULT_MARGIN, EQUIVALENT, FASTER, INCONCLUSIVE, SLOWER
@@ -35,6 +38,11 @@ def blocks(
     return {arm: {block: goodput(arm, block) for block in range(count)} for arm in ARMS}
 
 
+def judged(*campaign: Mapping[Arm, Mapping[int, float]]) -> Factorial:
+    """The effects on the first path and size of a campaign, without an A/A control."""
+    return judged_effects([decompose(goodputs, CONTROLS) for goodputs in campaign], DEFAULT_MARGIN)[0]
+
+
 def value_of(found: Factorial, name: str) -> float:
     estimate = getattr(found, name)
     return float(estimate.value)
@@ -42,7 +50,7 @@ def value_of(found: Factorial, name: str) -> float:
 
 @pytest.mark.parametrize("interaction", [1.0, 2.0])
 def test_planted_effects_are_found(interaction: float) -> None:
-    found = decompose(blocks(1.04, 31.0, interaction), CONTROLS)
+    found = judged(blocks(1.04, 31.0, interaction))
     assert value_of(found, "transport") == pytest.approx(1.04, rel=0.05)
     assert value_of(found, "control") == pytest.approx(31.0, rel=0.05)
     assert value_of(found, "interaction") == pytest.approx(interaction, rel=0.08)
@@ -57,7 +65,7 @@ def test_planted_effects_are_found(interaction: float) -> None:
 
 
 def test_intervals_hold_and_interactions_are_seldom_made_up() -> None:
-    campaigns = [decompose(blocks(0.9, 3.0, 1.0, noise=0.1, seed=seed), CONTROLS) for seed in range(200)]
+    campaigns = [judged(blocks(0.9, 3.0, 1.0, noise=0.1, seed=seed)) for seed in range(200)]
     for name, truth in (("transport", 0.9), ("control", 3.0)):
         intervals = [getattr(found, name).interval for found in campaigns]
         assert sum(each.low <= truth <= each.high for each in intervals) >= 185
@@ -65,44 +73,40 @@ def test_intervals_hold_and_interactions_are_seldom_made_up() -> None:
 
 
 def test_more_interactions_need_more_evidence() -> None:
-    goodputs = blocks(1.0, 3.0, 1.1, count=8)
-    one, many = (decompose(goodputs, CONTROLS, interactions=count).interaction for count in (1, 7))
-    assert one is not None
-    assert many is not None
-    assert one.interval is not None
-    assert one.interval.excludes_one
-    assert many.interval is None  # eight blocks cannot show an interaction among seven
+    interacting, others = blocks(1.0, 3.0, 1.3, count=8), [blocks(1.0, 3.0, 1.0, count=8)] * 6
+    assert judged(interacting).interacts
+    assert not judged(interacting, *others).interacts  # eight blocks cannot show an interaction among seven
 
 
 def test_a_missing_combination_leaves_the_effects_that_it_does_not_belong_to() -> None:
     goodputs = blocks(1.5, 20.0, 1.0)
-    found = decompose({arm: each for arm, each in goodputs.items() if arm != ("tcp", "bbr")}, CONTROLS)
+    found = judged({arm: each for arm, each in goodputs.items() if arm != ("tcp", "bbr")})
     assert value_of(found, "transport") == pytest.approx(1.5, rel=0.05)
     assert value_of(found, "control") == pytest.approx(20.0, rel=0.05)
     assert found.interaction is None
     text = factorial_text(found)
     assert text.startswith("same congestion control (only CUBIC), UDP instead of TCP: ")
     assert "; same transport (only UDP), BBR instead of CUBIC: " in text
-    assert "only" not in factorial_text(decompose(goodputs, CONTROLS))
+    assert "only" not in factorial_text(judged(goodputs))
     dead = {arm: dict.fromkeys(each, 0.0) if arm == ("tcp", "bbr") else each for arm, each in goodputs.items()}
-    assert "only" not in factorial_text(decompose(dead, CONTROLS))
+    assert "only" not in factorial_text(judged(dead))
 
 
 def test_failures_widen_an_interval_instead_of_disappearing() -> None:
     goodputs = {arm: dict(each) for arm, each in blocks(1.0, 10.0, 1.0, noise=0.0).items()}
     goodputs["udp", "bbr"][0] = goodputs["tcp", "bbr"][0] = 0.0  # undecided for the transport, and 0 for the control
     goodputs["udp", "bbr"][1] = goodputs["tcp", "bbr"][1] = 0.0
-    found = decompose(goodputs, CONTROLS)
+    found = judged(goodputs)
     assert found.transport is not None
     assert found.transport.interval == (0.0, math.inf)
     assert found.control is not None
     assert found.control.interval is not None
     assert found.control.interval.low == 0.0
     assert value_of(found, "control") == pytest.approx(10.0)
-    nothing = decompose({arm: dict.fromkeys(each, 0.0) for arm, each in goodputs.items()}, CONTROLS)
+    nothing = judged({arm: dict.fromkeys(each, 0.0) for arm, each in goodputs.items()})
     assert (nothing.transport, nothing.control, nothing.interacts) == (None, None, False)
     assert "unknown" in factorial_text(nothing)
-    few = decompose({arm: {0: 1e6} for arm in ARMS}, CONTROLS)
+    few = judged({arm: {0: 1e6} for arm in ARMS})
     assert "1.000 x (too few blocks for an interval)" in factorial_text(few)
 
 
@@ -166,9 +170,9 @@ def effects(transport: float, seed: int, control_noise: float) -> tuple[str, str
     generator = random.Random(seed)
     control = [math.exp(generator.gauss(0, control_noise)) for _ in range(20)]
     found = decompose(goodputs, CONTROLS)
-    gated = [replace(each, control=partial(median_interval, control)) for each in found.evidence]
-    (judged,) = judged_effects([replace(found, evidence=tuple(gated))], DEFAULT_MARGIN)
-    of_transport, of_control = judged.verdicts
+    gated = partial(replace, control=partial(median_interval, control))
+    effects = replace(found, transport=gated(found.transport), control=gated(found.control))
+    of_transport, of_control = judged_effects([effects], DEFAULT_MARGIN)[0].verdicts
     assert of_transport is not None
     assert of_control is not None
     return of_transport.word, of_control.word
@@ -188,15 +192,48 @@ def test_identical_transports_have_an_effect_in_at_most_5_of_100_campaigns() -> 
     assert words.count(EQUIVALENT) >= 180
 
 
-def test_the_headline_says_why_an_effect_is_not_claimed() -> None:
-    results = campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr", interaction=1.15)
+def with_noisy_control(results: Results, deviation: float) -> Results:
     factors = random.Random(3)
     trials = [
-        replace(t, goodput_bps=t.goodput_bps * math.exp(factors.gauss(0, 0.5)))
+        replace(t, goodput_bps=t.goodput_bps * math.exp(factors.gauss(0, deviation)))
         if t.transport.endswith(CONTROL_SUFFIX) and t.goodput_bps
         else t
         for t in results.trials
     ]
-    (text,) = summarise(replace(results, trials=trials)).headline
+    return replace(results, trials=trials)
+
+
+@pytest.mark.parametrize(("deviation", "is_named"), [(0.0, True), (0.5, False)])
+def test_an_interaction_that_the_control_does_not_resolve_is_not_named(deviation: float, is_named: bool) -> None:
+    results = campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr", interaction=1.3)
+    (text,) = summarise(with_noisy_control(results, deviation)).headline
+    assert ("the two interact by 1." in text) == is_named
+
+
+def test_an_interaction_has_to_exceed_the_square_of_what_one_ratio_may_be_off() -> None:
+    """An unequal load of 5% of two processors explains 11% of one ratio, and 23% of the quotient of two."""
+    labels = ("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr")
+    assert "interact" in summarise(with_load(campaign(*labels, interaction=1.2), "udp-bbr", 0.0)).headline[0]
+    assert "interact" not in summarise(with_load(campaign(*labels, interaction=1.2), "udp-bbr", 0.05)).headline[0]
+    assert "interact" in summarise(with_load(campaign(*labels, interaction=1.4), "udp-bbr", 0.05)).headline[0]
+
+
+def with_load(results: Results, transport: str, share: float) -> Results:
+    """Other work takes this share of all processors beside one transport."""
+    loads = {True: TrialConditions(load=MachineLoad(share, 0.0)), False: TrialConditions(load=MachineLoad(0.0, 0.0))}
+    trials = [replace(trial, conditions=loads[trial.transport == transport]) for trial in results.trials]
+    return replace(results, trials=trials)
+
+
+def test_the_effects_and_their_verdicts_have_a_json_form() -> None:
+    summary = summarise(campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr", interaction=1.3))
+    written = json.loads(json.dumps(plain(summary.verdicts[0].factorials[0]), allow_nan=False))
+    assert [verdict["word"] for verdict in written["verdicts"]] == [FASTER, FASTER]
+    assert written["interacts"] is True
+
+
+def test_the_headline_says_why_an_effect_is_not_claimed() -> None:
+    results = campaign("tcp-cubic", "tcp-bbr", "udp-cubic", "udp-bbr", interaction=1.15)
+    (text,) = summarise(with_noisy_control(results, 0.5)).headline
     assert "inconclusive because the A/A control may differ from itself by" in text.partition("; same transport")[0]
     assert ", faster;" in text.partition("; same transport")[2]
