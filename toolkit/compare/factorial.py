@@ -17,7 +17,7 @@ the upper one.
 The effects get verdicts by the same rules as transports (`toolkit.compare.verdict`): the A/A control is their gate, and
 Holm's procedure allows for the number of effects in the campaign. The gate is strict: the mean of two ratios scatters
 less than the one ratio of the control. The interactions are judged as a family of their own. An interaction is the
-quotient of two ratios, each of which may be off by what the gates allow for one, so its gates are the squares of theirs.
+quotient of two ratios, each of which may be off by what its gates allow for one, so they are squared for it.
 """
 
 import math
@@ -34,6 +34,7 @@ from toolkit.units import format_ratio
 
 TRANSPORTS = ("tcp", "udp")
 _NAMES = {"tcp": "TCP", "udp": "UDP", "bbr": "BBR", "cubic": "CUBIC", "reno": "Reno", "newreno": "NewReno"}
+_UNKNOWN = "unknown, because in no block did all"
 
 Arm = tuple[str, str]
 """Transport and congestion control, for example ("udp", "bbr")."""
@@ -207,6 +208,8 @@ def factorial_text(found: Factorial) -> str:
     other = _name(found.controls[1])
     if found.doubt:
         return f"no claim on what transport and congestion control contribute ({found.doubt})"
+    if found.transport is None and found.control is None:
+        return f"what transport and congestion control contribute is {_UNKNOWN} transfers arrive"
     transport, control = effect_names(found)
     of_transport, of_control = map(_judgement, found.verdicts)
     parts = [
@@ -276,7 +279,7 @@ def _interval(
 
 def _effect(estimate: Estimate | None) -> str:
     if estimate is None:
-        return "unknown"
+        return f"{_UNKNOWN} of its transfers arrive"
     if estimate.interval is None:
         return f"{format_ratio(estimate.value)} x (too few blocks for an interval)"
     low, high = estimate.interval
