@@ -29,8 +29,8 @@ _FIGURES = (
 _VERDICTS = (
     "Verdicts: faster or slower if the interval of the ratio excludes 1, also after Holm's correction for the number "
     "of comparisons ({comparisons}); equivalent if it lies within {margin} of 1; else inconclusive; no claim without "
-    "an interval, or if more than a fifth of either side's trials have a mark other than busy-machine; who was only "
-    "cpu-bound may still be called faster. {control}"
+    "an interval, or if more than a fifth of either side's trials have a mark other than busy-machine, except that a "
+    "side marked only cpu-bound may be called faster. {control}"
 )
 _CONTROL = (
     "If the interval of the A/A control leaves {margin}, only larger differences than that interval allows are claimed."

@@ -158,9 +158,8 @@ class _Runs:
             own, base = (any(t.is_counted for t in cell.trials(name)) for name in (label, campaign.baseline))
             if cell.trials(label) and own != base:  # to leave out a run because all of it failed would hide that
                 self._estimates.append(Estimate(0.0 if base else math.inf, None))
-            elif evidence.doubt or evidence.held_back is not None or evidence.ratio is None:
-                doubt = evidence.held_back.because if evidence.held_back is not None else evidence.doubt
-                self._left_out.append(f"campaign {number}: {doubt or 'too few transfers arrived'}")
+            elif evidence.doubt or evidence.ratio is None:
+                self._left_out.append(f"campaign {number}: {evidence.doubt or 'too few transfers arrived'}")
             else:
                 self._estimates.append(evidence.ratio)
                 blocks = [math.log(ratio) for ratio in cell.pairs(label)[0] if 0 < ratio < math.inf]

@@ -4,14 +4,14 @@ No pair of which anything arrived is left out, because what would leave it out (
 ran: slow trials would disappear, and the survivors would look fast. A failed transfer has a goodput of 0. A pair in
 which both failed is *censored*: it says nothing about which is better, and it is not evidence for equality. A marked
 trial (`toolkit.compare.records.MARKS`) counts as measured. A median tolerates some of them; if more than MARKED_SHARE
-of either side's trials are marked, there is no claim, with one exception: a side that lacked processors may be called
-the faster one, because it would have been faster still. There is no claim either if no transfer of either side arrived.
+of either side's trials are marked, there is no claim, with one exception: if all that is wrong is that one side lacked
+processors, that side may be called faster, because it would have been faster still. There is no claim either if no
+transfer of one side arrived.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import NamedTuple
@@ -19,9 +19,9 @@ from typing import NamedTuple
 from toolkit.compare import stats
 from toolkit.compare.machine_load import BUSY_SHARE
 from toolkit.compare.paths import LINK
-from toolkit.compare.records import CONTROL_SUFFIX, CPU_BOUND, PathRecord, Results, Trial
+from toolkit.compare.records import BUSY_MACHINE, CONTROL_SUFFIX, CPU_BOUND, PathRecord, Results, Trial
 from toolkit.compare.stats import ERROR, Estimate, estimated_median, median_interval, proportion
-from toolkit.compare.verdict import FASTER, SLOWER, Evidence, HeldBack, Intervals, reach
+from toolkit.compare.verdict import FASTER, SLOWER, Evidence, Intervals, reach
 from toolkit.units import format_fraction
 
 MARKED_SHARE = 0.2
@@ -57,15 +57,15 @@ class PairedTrials:
         ratios, _ = self.pairs(label)
         is_control = label == self.campaign.baseline + CONTROL_SUFFIX
         trials, base = self._trials[label], self._trials[self.campaign.baseline]
-        held_back = None if is_control else _held_back(trials, base)
+        unequal_loss = self.unequal_loss(label)
         return Evidence(
             ratio=self.ratio(label),
             interval=self._interval(ratios),
             samples=len(ratios),
             control=None if is_control else self._control,
             load_effect=self.load_effect(label),
-            held_back=held_back,
-            doubt=("" if held_back is not None else _doubt(trials, base)) or self.unequal_loss(label),
+            doubt=_doubt(trials, base) or unequal_loss,
+            despite_doubt="" if unequal_loss else _despite_marks(trials, base),
         )
 
     def ratio(self, label: str) -> Estimate | None:
@@ -170,23 +170,20 @@ def _doubt(trials: Sequence[Trial], base: Sequence[Trial]) -> str:
     return marked_text(trials) or marked_text(base, "of the baseline's ") or ""
 
 
-def _held_back(trials: Sequence[Trial], base: Sequence[Trial]) -> HeldBack | None:
-    """Whether one side lacked processors in too many trials, and nothing else is wrong with either.
+def _despite_marks(trials: Sequence[Trial], base: Sequence[Trial]) -> str:
+    """The one verdict that holds although one side lacked processors; empty if none does.
 
-    A transfer without a processor is slower, never faster: if it is the faster one nevertheless, that holds.
+    Without a processor a transfer is slower, not faster: if it is the faster one nevertheless, that holds.
     """
-    if _doubt([_as_if_not_cpu_bound(trial) for trial in trials], [_as_if_not_cpu_bound(trial) for trial in base]):
-        return None
-    own, other = marked_text(trials), marked_text(base, "of the baseline's ")
-    if own and other:
-        return None
-    if own:
-        return HeldBack(FASTER, own)
-    return HeldBack(SLOWER, other) if other else None
+    if _only_lacked_processors(trials) and is_mostly_sound(base):
+        return FASTER
+    return SLOWER if is_mostly_sound(trials) and _only_lacked_processors(base) else ""
 
 
-def _as_if_not_cpu_bound(trial: Trial) -> Trial:
-    return replace(trial, marks=[mark for mark in trial.marks if mark != CPU_BOUND])
+def _only_lacked_processors(trials: Sequence[Trial]) -> bool:
+    """Whether too many trials are marked, but few enough with anything besides CPU_BOUND."""
+    otherwise = sum(not {CPU_BOUND, BUSY_MACHINE}.issuperset(trial.marks) for trial in trials)
+    return not is_mostly_sound(trials) and otherwise <= MARKED_SHARE * len(trials)
 
 
 def loses_independently(path: PathRecord) -> bool:

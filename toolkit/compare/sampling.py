@@ -119,10 +119,7 @@ def _undecided(campaign: Campaign, cell: PairedTrials) -> Iterator[str]:
 def _width(campaign: Campaign, cell: PairedTrials, labels: Sequence[str], blocks: int | None) -> float:
     """The largest width of these transports: as measured, or as to be expected of a number of blocks."""
     evidence = [cell.evidence(label) for label in labels]
-    return max(
-        math.inf if each.doubt or each.held_back else width(each.interval(ERROR, blocks), campaign.margin)
-        for each in evidence
-    )
+    return max(math.inf if each.doubt else width(each.interval(ERROR, blocks), campaign.margin) for each in evidence)
 
 
 def _marked_share(trials: Sequence[Trial]) -> float:

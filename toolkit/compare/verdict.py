@@ -5,7 +5,8 @@
 - `equivalent`: the interval lies within the margin, from 1 / (1 + margin) to 1 + margin.
 - `inconclusive`: anything else. It is not evidence for equality; the verdict says what is missing, and estimates how
   many more blocks would settle it.
-- `no claim`: the trials are not fit to be judged, or one side was held back, and is not the faster one all the same.
+- `no claim`: the trials are not fit to be judged, with one exception: a side that only lacked processors may be called
+  the faster one, because it would have been faster still.
 
 The A/A control, the baseline run a second time, is a gate. The end of its own interval that is further from 1 is its
 *reach*: this machine can find a difference of that size between a transport and itself. If the reach lies outside the
@@ -23,7 +24,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from toolkit.compare.stats import ERROR, Estimate, Interval, least_samples
 from toolkit.units import format_ratio
@@ -57,17 +57,6 @@ class Verdict:
     resolution: float | None = None
 
 
-class HeldBack(NamedTuple):
-    """The trials of one side are slower than they might be, so that only one difference can be claimed.
-
-    claim:   FASTER or SLOWER: what remains true however fast that side might have been
-    because: what held it back
-    """
-
-    claim: str
-    because: str
-
-
 Intervals = Callable[[float, int | None], Interval | None]
 """The interval of a ratio for an error probability: as measured, or as to be expected of a number of blocks."""
 
@@ -82,7 +71,7 @@ class Evidence:
     control:  the interval of the A/A control; None if there was no control
     doubt:    why the trials are not fit to be judged; empty if they are
     load_effect: the largest factor, at least 1, that other work may have caused which did not disturb both sides alike
-    held_back: what held one of the two sides back; None if nothing did
+    despite_doubt: FASTER or SLOWER, if that is true in spite of `doubt` once the interval shows it; else empty
     """
 
     ratio: Estimate | None
@@ -91,7 +80,7 @@ class Evidence:
     control: Intervals | None = None
     doubt: str = ""
     load_effect: float = 1.0
-    held_back: HeldBack | None = None
+    despite_doubt: str = ""
 
 
 def reach(control: Interval | None) -> float:
@@ -110,7 +99,7 @@ def judge(comparisons: Sequence[Evidence], margin: float) -> list[Verdict]:
     The more comparisons, the more each has to show: judge those of a campaign together, and the A/A controls, which are
     no findings, one by one.
     """
-    undecided = {number for number, each in enumerate(comparisons) if not _doubt(each)}
+    undecided = {number for number, each in enumerate(comparisons) if _may_be_different(each)}
     different: set[int] = set()
     while found := {n for n in undecided if _excludes_one(comparisons[n], ERROR / len(undecided))}:
         different |= found
@@ -141,10 +130,10 @@ def least_blocks(comparisons: int, is_budgeted: bool = False) -> int:
     return least_samples(ERROR / max(1, comparisons), is_budgeted)
 
 
-def _doubt(evidence: Evidence) -> str:
-    if evidence.doubt:
-        return evidence.doubt
-    return TOO_FEW if evidence.ratio is None or evidence.ratio.interval is None else ""
+def _may_be_different(evidence: Evidence) -> bool:
+    """Whether a difference could be claimed, if the interval shows one."""
+    has_interval = evidence.ratio is not None and evidence.ratio.interval is not None
+    return has_interval and (not evidence.doubt or bool(evidence.despite_doubt))
 
 
 def _excludes_one(evidence: Evidence, error: float) -> bool:
@@ -152,7 +141,7 @@ def _excludes_one(evidence: Evidence, error: float) -> bool:
     interval = evidence.interval(error, None)
     if interval is None or not interval.excludes_one:
         return False
-    return evidence.held_back is None or evidence.held_back.claim == _direction(interval)
+    return evidence.despite_doubt in ("", _direction(interval))
 
 
 def _direction(interval: Interval) -> str:
@@ -162,15 +151,17 @@ def _direction(interval: Interval) -> str:
 def _verdict(evidence: Evidence, is_different: bool, margin: float, error: float) -> Verdict:
     """The verdict on one comparison. `error`: of the interval in which a difference still has to be seen."""
     ratio = evidence.ratio
-    if evidence.doubt or ratio is None or ratio.interval is None:
-        return Verdict(NO_CLAIM, because=_doubt(evidence))
+    if ratio is None or ratio.interval is None:
+        return Verdict(NO_CLAIM, because=evidence.doubt or TOO_FEW)
     limit = _limit(evidence, None)
     word = _word(ratio.value, ratio.interval, is_different, limit, margin)
+    if evidence.doubt and word != evidence.despite_doubt:
+        return Verdict(NO_CLAIM, because=evidence.doubt)
     finest = _resolution(ratio.value, evidence.interval(error, None), limit, margin)
-    if evidence.held_back is not None and word != evidence.held_back.claim:
-        return Verdict(NO_CLAIM, because=evidence.held_back.because)
     if word in (FASTER, SLOWER):
-        return Verdict(word, is_negligible=_is_within(ratio.interval, margin), resolution=finest)
+        # In spite of a doubt, the difference may be larger than the interval shows.
+        is_negligible = not evidence.doubt and _is_within(ratio.interval, margin)
+        return Verdict(word, is_negligible=is_negligible, resolution=finest)
     if word == EQUIVALENT:
         return Verdict(word, resolution=finest)
     because = ""

@@ -50,6 +50,7 @@ OTHER_TRAFFIC = "other-traffic"
 ACCOUNTING = "accounting"
 PROBES = "probes"
 TROUBLE = "trouble"
+_EXCEPTION = f", except that a side marked only {CPU_BOUND} may be called faster"
 
 
 def tables(summary: Summary) -> list[Table]:
@@ -104,7 +105,7 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
     if any(mark != BUSY_MACHINE for mark in marks):
         other = f"have a mark other than {BUSY_MACHINE}" if BUSY_MACHINE in marks else "are marked"
         note += f" If more than a fifth of the trials {other}, nothing is claimed"
-        note += f"; who was only {CPU_BOUND} may still be called faster." if CPU_BOUND in marks else "."
+        note += f"{_EXCEPTION}." if CPU_BOUND in marks else "."
     return build(SPEED, "Goodput and verdicts", note, [*key_columns(rows), *columns], rows)
 
 
@@ -267,7 +268,7 @@ def _trouble(results: Results) -> Table:
     ]
     note = (
         "In a verdict, a failed transfer has a goodput of 0 and a marked one counts as measured. If more than a fifth "
-        "of either side's trials are marked, nothing is claimed; who was only cpu-bound may still be called faster. "
+        f"of either side's trials are marked, nothing is claimed{_EXCEPTION}. "
         "Trials with no other mark than busy-machine are left out: that takes nothing away."
     )
     return build(TROUBLE, "Failed or marked trials", note, [*key_columns(bad), *columns], bad)

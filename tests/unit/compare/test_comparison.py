@@ -170,7 +170,9 @@ def test_no_claim_if_more_than_a_fifth_are_marked(marked: str) -> None:
         (2.0, ["udp-bbr", "tcp-cubic"], NO_CLAIM),
     ],
 )
-def test_who_lacked_processors_may_still_be_called_faster(ratio: float, marked: list[str], expected: str) -> None:
+def test_a_side_that_lacked_processors_may_still_be_called_faster(
+    ratio: float, marked: list[str], expected: str
+) -> None:
     results = make_results(truth(ratio), 1)
     for label in marked:
         results = change(results, 10, label, marks=[CPU_BOUND])
@@ -183,8 +185,19 @@ def test_who_lacked_processors_may_still_be_called_faster(ratio: float, marked: 
         assert "10 of 10 trials are marked cpu-bound: with more processor time it would have been faster still." in text
 
 
-def test_who_lacked_processors_and_has_another_mark_too_is_not_called_faster() -> None:
+def test_a_side_that_has_another_mark_too_is_not_called_faster() -> None:
     assert row_of(change(make_results(truth(2.0), 1), 10, marks=[CPU_BOUND, EMULATOR_LATE])).verdict == NO_CLAIM
+    both = change(make_results(truth(2.0), 1), 10, marks=[CPU_BOUND, BUSY_MACHINE])
+    assert row_of(both).verdict == FASTER
+    assert row_of(change(both, 3, "tcp-cubic", marks=[EMULATOR_LATE])).verdict == NO_CLAIM
+
+
+def test_how_much_faster_a_side_that_lacked_processors_is_remains_open() -> None:
+    """It would have been faster still, so that the difference may exceed the margin."""
+    results = make_results(truth(1.01, repeats=6, disturbed=0.0, noise=0.0005), 1)
+    assert row_of(results).is_negligible
+    row = row_of(change(results, 6, marks=[CPU_BOUND]))
+    assert (row.verdict, row.is_negligible) == (FASTER, False)
 
 
 def test_marks_do_not_hide_slow_trials() -> None:
