@@ -62,7 +62,7 @@ def test_the_page_causes_no_errors_and_no_requests(desktop: Any, report_page: Pa
 
 def test_the_first_verdict_is_visible_without_scrolling(desktop: Any, report_campaigns: list[Results]) -> None:
     card = desktop.locator(".verdicts > li").first
-    assert summarise(report_campaigns[0]).verdicts[0].remarks[0] in card.inner_text()
+    assert summarise(report_campaigns[0]).verdicts[0].details[0] in card.inner_text()
     for part in (card.locator(".forest"), card.locator(".remarks")):
         box = part.bounding_box()
         assert box["y"] + box["height"] < 900

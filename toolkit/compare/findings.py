@@ -30,6 +30,7 @@ class PathVerdict:
     effects:    what transport and congestion control contribute, as sentences
     findings:   the verdicts with the figures that they rest on, as sentences
     remarks:    what the figures do not say, as sentences
+    details:    the remarks, and what took each transport its time, or why it failed, as sentences
     is_claim:   whether any transport is faster, slower or equivalent
     factorials: what `effects` are made from, where combinations of both ran
     """
@@ -41,6 +42,7 @@ class PathVerdict:
     effects: Sequence[str]
     findings: Sequence[str]
     remarks: Sequence[str]
+    details: Sequence[str]
     is_claim: bool
     factorials: Sequence[Factorial] = ()
 
@@ -76,7 +78,9 @@ def path_verdict(results: Results, rows: Sequence[Row], factors: Sequence[Factor
     ranked = sorted((row for row in others if row.verdict != NO_CLAIM), key=lambda row: -_value(row))
     findings = [_finding(row, base) for row in ranked]
     effects = [factorial_text(each) for each in factors] if any(row.goodput_bps for row in rows) else []
-    unfit = [f"No claim on {row.transport}: {row.because}." for row in others if row.verdict == NO_CLAIM]
+    remarks = [*_unfit(others), *_remarks(ranked, base, rows), *(() if others else (_NOTHING,))]
+    whys = [f"{row.transport}: {row.why}" for row in rows if row.why and not row.is_control]
+    labels = [row.transport for row in rows]
     return PathVerdict(
         path=base.path,
         payload_bytes=base.payload_bytes,
@@ -84,9 +88,8 @@ def path_verdict(results: Results, rows: Sequence[Row], factors: Sequence[Factor
         where=f"{base.path}, {base.content}",
         effects=[f"{text[:1].upper()}{text[1:]}." for text in effects],
         findings=findings,
-        remarks=_together(
-            (*unfit, *_remarks(ranked, base, rows), *(() if others else (_NOTHING,))), [row.transport for row in rows]
-        ),
+        remarks=_together(remarks, labels),
+        details=_together([*remarks, *whys], labels),
         is_claim=any(row.verdict in CLAIMS for row in ranked),
         factorials=factors,
     )
@@ -101,6 +104,16 @@ def _together(remarks: Iterable[str], labels: Sequence[str]) -> list[str]:
         if name and name not in names:
             names.append(name)
     return [f"{', '.join(names)}: {text}" if names else text for text, names in about.items()]
+
+
+def _unfit(rows: Sequence[Row]) -> Iterator[str]:
+    """On which transports nothing is claimed, and why: each reason once."""
+    because: dict[str, list[str]] = {}
+    for row in rows:
+        if row.verdict == NO_CLAIM:
+            because.setdefault(row.because, []).append(row.transport)
+    for reason, names in because.items():
+        yield f"No claim on {', '.join(names)}: {reason}."
 
 
 def _value(row: Row) -> float:

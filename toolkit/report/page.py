@@ -161,8 +161,7 @@ def _verdicts(summary: Summary, name: str) -> Html:
 
 
 def _card(verdict: PathVerdict, campaign: Campaign) -> Html:
-    whys = [f"{row.transport}: {row.why}" for row in verdict.rows if row.why and not row.is_control]
-    remarks = dict.fromkeys((*verdict.effects_in_doubt, *verdict.remarks, *whys))
+    remarks = (*verdict.effects_in_doubt, *verdict.details)
     return element(
         "li",
         element("h3", printable(verdict.where)),

@@ -194,8 +194,7 @@ def _remarks(verdicts: Sequence[PathVerdict], width: int) -> str:
     """What the table does not say, under the path and size that it is about; what holds for several comes last."""
     by_line: dict[str, list[str]] = {}
     for verdict in verdicts:
-        whys = [f"{row.transport}: {row.why}" for row in verdict.rows if row.why and not row.is_control]
-        for line in dict.fromkeys((*verdict.effects, *verdict.remarks, *whys)):
+        for line in (*verdict.effects, *verdict.details):
             by_line.setdefault(line, []).append(verdict.where)
     shown = []
     for verdict in verdicts:

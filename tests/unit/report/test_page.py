@@ -78,7 +78,7 @@ def test_verdicts_come_before_tables_and_pictures() -> None:
         assert row.ratio.interval is not None
         low, high = map(format_ratio, row.ratio.interval)
         assert f"{row.verdict} {format_ratio(row.ratio.value)} × [{low}, {high}]" in first
-    assert all(remark in first for remark in verdict.remarks)
+    assert all(line in first for line in verdict.details)
     assert text.index("<ol") < text.index("<svg") < text.index("</ol>") < text.index("<table")
 
 
@@ -133,7 +133,7 @@ def test_the_page_has_every_verdict_table_and_picture() -> None:
     words = " ".join(outline.words)
     for results in campaigns:
         for verdict in results.verdicts:
-            assert all(remark in words for remark in verdict.remarks)
+            assert all(line in words for line in verdict.details)
     ids = [attributes["id"] for _, attributes in outline.seen if "id" in attributes]
     assert len(ids) == len(set(ids))
     for target in [a["href"] for t, a in outline.seen if t == "a" and (a["href"] or "").startswith("#")]:

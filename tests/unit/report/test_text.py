@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.report_samples import HOSTILE, lossy, one_path, save, troubled
+from tests.support.report_samples import HOSTILE, LOSSES, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.compare.comparison import Summary, summarise
 from toolkit.compare.host_info import HostInfo
@@ -91,6 +91,17 @@ def test_remarks_stand_under_their_path_and_the_control_has_none() -> None:
     assert re.search(r"\n  tcp-cubic: It reached ", remarks)
     assert "tcp-cubic#2: It" not in text
     assert "udp-bbr spent " in remarks  # what the winner cost
+
+
+def test_an_error_that_all_transfers_have_is_said_once() -> None:
+    results = lossy(LOSSES[:2])
+    error = "Connection refused: nobody listens on port 9000"
+    failed = {"verified": False, "seconds": None, "goodput_bps": None, "error": error, "why": ""}
+    trials = [replace(trial, **failed) for trial in results.trials]
+    above = comparison(replace(results, trials=trials)).partition("Failed or marked trials")[0]
+    assert above.count("Connection refused") == 1
+    assert "tcp-cubic, udp-bbr: Connection refused" in above
+    assert above.count("No claim on") == 1
 
 
 def test_no_format_contains_control_characters() -> None:
