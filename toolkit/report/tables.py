@@ -4,7 +4,7 @@ A page sorts by the figure. Columns and tables that would be empty are left out.
 only, so the same file gives the same tables on any machine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -34,6 +34,7 @@ from toolkit.report.labels import (
     REASONS,
     label,
     mark_meaning,
+    path_label,
     rate_interval,
     ratio_interval,
     ratio_with_interval,
@@ -83,7 +84,7 @@ def _speed(rows: Sequence[Row], baseline: str | None) -> Table:
         (Column("95% interval of ratio", True), lambda row: _estimate(row.ratio, ratio_interval)),
         (Column("time", True), lambda row: _estimate(row.seconds, lambda e: format_seconds(e.value))),
         (Column("verified", True), lambda row: Cell(f"{row.verified}/{row.trials}", row.verified)),
-        (Column("marks"), lambda row: text_cell(", ".join(printable(mark) for mark in row.marks))),
+        (Column("marks"), lambda row: text_cell(_marks(row.marks))),
         (Column("why", is_prose=True), lambda row: text_cell(printable(row.why, 400))),
     ]
     if baseline is None:
@@ -236,7 +237,7 @@ def _share_interval(estimate: Estimate) -> str:
 
 def _probes(results: Results) -> Table:
     columns: Columns[Probe] = [
-        (Column("path"), lambda probe: text_cell(label(probe.path))),
+        (Column("path"), lambda probe: text_cell(path_label(probe.path))),
         (Column("rate", True), lambda probe: figure_cell(probe.rate_bps, format_rate)),
         (
             Column("RTT, median", True),
@@ -256,14 +257,15 @@ def _probes(results: Results) -> Table:
 
 
 def _trouble(results: Results) -> Table:
-    bad = [trial for trial in results.trials if trial.error or trial.is_doubtful]
+    common = _common_marks(results)
+    listed = [t for t in results.trials if t.error or not {BUSY_MACHINE, *common[t.path]}.issuperset(t.marks)]
     columns: Columns[Trial] = [
         (Column("trial", True), lambda trial: Cell(str(trial.position + 1), trial.position)),
         (
             Column("block", True),
             lambda trial: Cell("warm-up" if trial.block < 0 else str(trial.block + 1), trial.block),
         ),
-        (Column("marks"), lambda trial: text_cell(", ".join(printable(mark) for mark in trial.marks))),
+        (Column("marks"), lambda trial: text_cell(_marks(m for m in trial.marks if m not in common[trial.path]))),
         (Column("error", is_prose=True), lambda trial: text_cell(printable(trial.error or "", 400))),
     ]
     note = (
@@ -271,7 +273,21 @@ def _trouble(results: Results) -> Table:
         f"of either side's trials are marked, nothing is claimed{_EXCEPTION}. "
         "Trials with no other mark than busy-machine are left out: that takes nothing away."
     )
-    return build(TROUBLE, "Failed or marked trials", note, [*key_columns(bad), *columns], bad)
+    for path, marks in common.items():
+        note += f" All trials on {path_label(path)} are marked {_marks(marks)}." if marks else ""
+    return build(TROUBLE, "Failed or marked trials", note, [*key_columns(listed), *columns], listed)
+
+
+def _common_marks(results: Results) -> dict[str, list[str]]:
+    """Path -> the marks that all of its trials have."""
+    marks: dict[str, list[set[str]]] = {}
+    for trial in results.trials:
+        marks.setdefault(trial.path, []).append(set(trial.marks))
+    return {path: sorted(set.intersection(*each)) for path, each in marks.items()}
+
+
+def _marks(marks: Iterable[str]) -> str:
+    return ", ".join(printable(mark) for mark in marks)
 
 
 def _format_ms(value: float) -> str:

@@ -6,7 +6,16 @@ import pytest
 
 from tests.support.report_samples import LOSSES, lossy, one_path, troubled
 from toolkit.compare.comparison import summarise
-from toolkit.compare.records import BUSY_MACHINE, CPU_BOUND, MARKS, Results, TrialCost
+from toolkit.compare.records import (
+    BUSY_MACHINE,
+    CPU_BOUND,
+    EMULATOR_LATE,
+    MARKS,
+    PROBE_OFF,
+    Results,
+    Trial,
+    TrialCost,
+)
 from toolkit.compare.stats import Interval
 from toolkit.report import labels
 from toolkit.report.cells import Table
@@ -115,6 +124,22 @@ def test_trials_that_are_only_marked_busy_are_not_listed() -> None:
     (trouble,) = [table for table in made if table.name == TROUBLE]
     assert len(trouble.rows) == len(results.campaign.transports)
     assert all("cpu-bound" in [cell.text for cell in row][-1] for row in trouble.rows)
+
+
+def test_a_mark_that_all_trials_on_a_path_have_is_said_once() -> None:
+    results = lossy(LOSSES[:2])
+
+    def changed(trial: Trial) -> Trial:
+        marks = [PROBE_OFF] if trial.path == LOSSES[1] else []
+        is_late = trial.transport == "udp-bbr" and trial.block == 3
+        return replace(trial, marks=[*marks, EMULATOR_LATE] if is_late else marks)
+
+    trouble = by_name(replace(results, trials=[changed(trial) for trial in results.trials]))[TROUBLE]
+    assert column(trouble, "path") == list(LOSSES[:2])
+    assert column(trouble, "marks") == [EMULATOR_LATE, EMULATOR_LATE]
+    assert trouble.note.endswith(f" All trials on {LOSSES[1]} are marked probe-off.")
+    everywhere = [replace(trial, marks=[PROBE_OFF]) for trial in results.trials]
+    assert TROUBLE not in by_name(replace(results, trials=everywhere))
 
 
 def test_what_forbids_a_claim_is_no_mark_of_a_busy_machine() -> None:
