@@ -30,7 +30,7 @@ from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.drawing import Picture
 from toolkit.report.forest import SIGNS, forest, merged_forest
 from toolkit.report.html import Html, element, join, write_html
-from toolkit.report.labels import label
+from toolkit.report.labels import label, path_label
 from toolkit.report.merged import GUARANTEE, between_runs, merged_remarks
 from toolkit.report.plots import pictures
 from toolkit.report.tables import imported_tables, tables
@@ -135,11 +135,10 @@ def _merged(rows: Sequence[MergedRow], summaries: Sequence[Summary]) -> Html:
         return Html("")
     campaign = summaries[0].results.campaign
     margin = min(summary.results.campaign.margin for summary in summaries)
-    cells = {(row.path, row.payload_bytes): [other for other in rows if other.path == row.path] for row in rows}
     cards = []
-    for (path, size), of_path in cells.items():
-        of_cell = [row for row in of_path if row.payload_bytes == size]
-        title = element("h3", f"{label(path)}, {campaign.content_text(size)}")
+    for path, size in dict.fromkeys((row.path, row.payload_bytes) for row in rows):
+        of_cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
+        title = element("h3", f"{path_label(path)}, {campaign.content_text(size)}")
         lines = [printable(line, _MAX_SENTENCE) for line in (*between_runs(of_cell), *merged_remarks(of_cell))]
         remarks = element("ul", *(element("li", line) for line in lines), class_="remarks")
         cards.append(element("li", title, merged_forest(of_cell, campaign.baseline, margin), remarks))
@@ -289,7 +288,8 @@ def _provenance(results: Results) -> Html:
     command = " ".join(str(word) for word in campaign.command)
     started_by = element("p", "Command: ", element("code", printable(command, 1000))) if command else Html("")
     paths = [
-        (label(path), printable(str(settings.text or "not emulated"), 400)) for path, settings in campaign.paths.items()
+        (path_label(path), printable(str(settings.text or "not emulated"), 400))
+        for path, settings in campaign.paths.items()
     ]
     return join(
         element("details", element("summary", "Method"), method, started_by, _control_note(campaign)),

@@ -6,7 +6,7 @@ from toolkit.compare.pairs import goodput_bps
 from toolkit.compare.records import Trial
 from toolkit.compare.rows import Row
 from toolkit.compare.stats import Estimate
-from toolkit.report.labels import NOTHING, REASONS, label, rate_interval, ratio_interval, short_verdict
+from toolkit.report.labels import NOTHING, REASONS, label, path_label, rate_interval, ratio_interval, short_verdict
 from toolkit.units import format_rate, format_ratio, format_seconds, format_size
 
 Data = list[tuple[str, ...]]
@@ -81,7 +81,7 @@ def of_delay(rows: Sequence[Row]) -> Data:
 
 
 def _key(row: Row) -> tuple[str, str, str]:
-    return label(row.path), row.content, label(row.transport)
+    return path_label(row.path), row.content, label(row.transport)
 
 
 def _rates(estimate: Estimate | None) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
 from toolkit.report import figures, picture_data
 from toolkit.report.drawing import MARK, WIDTH, Picture, Style, legend_inches, render, styles
-from toolkit.report.labels import label, short_label
+from toolkit.report.labels import label, path_label, short_label
 
 OPTION = "--pictures"
 """The option that names the folder of the pictures."""
@@ -56,7 +56,7 @@ def pictures(summary: Summary) -> list[Picture]:
                 if (trial.path, trial.payload_bytes) == (path, size) and trial.block >= 0 and trial.transport in looks
             ]
             in_cell = [row for row in rows if (row.path, row.payload_bytes) == (path, size)]
-            group = f"{label(path)}, {campaign.content_text(size)}"
+            group = f"{path_label(path)}, {campaign.content_text(size)}"
             made += _of_one_cell(group, _Cell(in_cell, trials, looks), has_goodput=(path, size) not in covered)
     return _with_unique_names(campaign.name, made)
 

@@ -244,6 +244,13 @@ def test_a_legend_has_as_many_columns_as_fit() -> None:
     assert legend_columns(["x" * 60]) == 1
 
 
+def test_paths_that_differ_only_at_their_end_have_groups_of_their_own() -> None:
+    where = [f"1.25 Gbit/s, 160 ms, 12.5% loss, both ways, queue {queue} ms" for queue in (5, 250)]
+    results = make_results(Truth({(name, path): 5e7 for name in ("tcp-cubic", "udp-bbr") for path in where}), 1)
+    groups = {picture.group for picture in pictures(summarise(results)) if picture.group}
+    assert len(groups) == 2
+
+
 def test_every_transport_has_a_heat_map_and_timed_trials_no_completion_times() -> None:
     results = grid()
     tcp = [replace(trial, transport="tcp-bbr") for trial in results.trials if trial.transport == "udp-bbr"]
