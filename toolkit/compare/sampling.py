@@ -22,6 +22,7 @@ from toolkit.compare.looks import look_after
 from toolkit.compare.pairs import PairedTrials
 from toolkit.compare.records import Campaign, Results, Trial
 from toolkit.compare.stats import ERROR, Interval
+from toolkit.compare.verdict import Evidence
 
 _MAX_BLOCKS = 1000
 _MAX_MARKED_SHARE = 0.5
@@ -88,38 +89,38 @@ def _candidate(
     campaign: Campaign, cell: PairedTrials, durations_s: dict[int, float], left_s: float
 ) -> _Candidate | None:
     """What `cell` would run next; None if it needs nothing more, or the time does not suffice."""
-    labels = list(_undecided(campaign, cell))
+    undecided = list(_undecided(campaign, cell))
     have = len(cell.trials(campaign.baseline))
     upto = look_after(have, campaign.repeats)
     block_s = sum(
         median([durations_s[trial.position] for trial in cell.trials(label)]) for label in campaign.transports
     )
-    if not labels or upto > _MAX_BLOCKS or (upto - have) * block_s > left_s:
+    if not undecided or upto > _MAX_BLOCKS or (upto - have) * block_s > left_s:
         return None
     is_attainable = False
     count = upto
     while not is_attainable and count <= _MAX_BLOCKS and (count - have) * block_s <= left_s:
-        is_attainable = _width(campaign, cell, labels, count) <= 1
+        is_attainable = _width(undecided, campaign.margin, count) <= 1
         count = look_after(count, campaign.repeats)
     following = FurtherBlocks(cell.path, cell.size, range(have, upto))
-    return _Candidate(following, _width(campaign, cell, labels, None), is_attainable)
+    return _Candidate(following, _width(undecided, campaign.margin), is_attainable)
 
 
-def _undecided(campaign: Campaign, cell: PairedTrials) -> Iterator[str]:
-    """The transports, and the control, that more blocks may help."""
+def _undecided(campaign: Campaign, cell: PairedTrials) -> Iterator[Evidence]:
+    """What there is on the transports, and on the control, that more blocks may help."""
     for label, setting in campaign.transports.items():
         if label == campaign.baseline or setting.is_yardstick or cell.ratio(label) is None:
             continue
         if max(_marked_share(cell.trials(each)) for each in (label, campaign.baseline)) > _MAX_MARKED_SHARE:
             continue
-        if _width(campaign, cell, [label], None) > 1:
-            yield label
+        evidence = cell.evidence(label)
+        if _width([evidence], campaign.margin) > 1:
+            yield evidence
 
 
-def _width(campaign: Campaign, cell: PairedTrials, labels: Sequence[str], blocks: int | None) -> float:
-    """The largest width of these transports: as measured, or as to be expected of a number of blocks."""
-    evidence = [cell.evidence(label) for label in labels]
-    return max(math.inf if each.doubt else width(each.interval(ERROR, blocks), campaign.margin) for each in evidence)
+def _width(undecided: Sequence[Evidence], margin: float, blocks: int | None = None) -> float:
+    """The largest width of these intervals: as measured, or as to be expected of a number of blocks."""
+    return max(math.inf if each.doubt else width(each.interval(ERROR, blocks), margin) for each in undecided)
 
 
 def _marked_share(trials: Sequence[Trial]) -> float:
