@@ -18,7 +18,7 @@ from toolkit.compare.stats import Estimate, Interval
 from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, Verdict
 from toolkit.errors import printable
 from toolkit.report.html import Html, element
-from toolkit.report.labels import label
+from toolkit.report.labels import judged, label
 from toolkit.units import format_ratio
 
 SIGNS = {FASTER: "▲", SLOWER: "▼", EQUIVALENT: "=", INCONCLUSIVE: "~", NO_CLAIM: "?", BASELINE: "·", YARDSTICK: "·"}
@@ -111,10 +111,10 @@ def scale_for(ratios: Sequence[float], margin: float) -> Scale:
 
 def _strips(verdict: PathVerdict) -> list[_Strip]:
     strips = [
-        _Strip(name, *_chip(judged), "effect", estimate, ())
+        _Strip(name, *_chip(verdict_on), "effect", estimate, ())
         for found in verdict.factorials
         if not found.doubt
-        for name, estimate, judged in zip(effect_names(found), _effects(found), found.verdicts, strict=True)
+        for name, estimate, verdict_on in zip(effect_names(found), _effects(found), found.verdicts, strict=True)
         if estimate is not None
     ]
     rows = [row for row in verdict.rows if row.verdict not in (BASELINE, YARDSTICK) and not row.is_control]
@@ -127,31 +127,31 @@ def _effects(found: Factorial) -> tuple[Estimate | None, Estimate | None]:
 
 
 def _of_row(row: Row) -> _Strip:
-    words, kind = _chip(row)
-    if row.is_control:
-        kind = "control"
-    name = "A/A control" if row.is_control else label(row.transport)
-    return _Strip(name, words, kind, kind, row.ratio, row.block_ratios)
+    return _Strip(*_heading(row), row.ratio, row.block_ratios)
 
 
 def _of_merged(row: MergedRow) -> _Strip:
-    words, chip = _chip(row)
-    kind = "control" if row.is_control else chip
-    name = "A/A control" if row.is_control else label(row.transport)
     spread = None
     if row.ratio is not None and row.between is not None:
         factor = row.between**_TWO_SIDED
         spread = Interval(row.ratio.value / factor, row.ratio.value * factor)
-    return _Strip(name, words, kind, kind, row.ratio, row.ratios, "runs", spread)
+    return _Strip(*_heading(row), row.ratio, row.ratios, "runs", spread)
 
 
-def _chip(judged: Row | MergedRow | Verdict | None) -> tuple[str, str]:
+def _heading(row: Row | MergedRow) -> tuple[str, str, str, str]:
+    """Name, words, chip and kind of a strip."""
+    words, chip = _chip(row)
+    if row.is_control:
+        return "A/A control", words, "control", "control"
+    return label(row.transport), words, chip, chip
+
+
+def _chip(found: Row | MergedRow | Verdict | None) -> tuple[str, str]:
     """A verdict in words, and its class of the style sheet."""
-    if judged is None:
+    if found is None:
         return "", ""
-    word = judged.word if isinstance(judged, Verdict) else judged.verdict
-    negligible = ", negligible" if judged.is_negligible else ""
-    return f"{SIGNS[word]} {word}{negligible}", word.replace(" ", "-")
+    word = found.word if isinstance(found, Verdict) else found.verdict
+    return f"{SIGNS[word]} {judged(word, found.is_negligible)}", word.replace(" ", "-")
 
 
 def _ratios(strip: _Strip) -> list[float]:
