@@ -30,6 +30,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from peers import listening_port
+
 NETTOOL = [sys.executable, "-m", "toolkit.cli.main"]
 LIMIT_S = 120.0
 
@@ -48,15 +50,11 @@ CASES = [
 ]
 
 
-def start_receiver(directory: Path, *options: str) -> tuple["subprocess.Popen[bytes]", int]:
+def start_receiver(directory: Path, *options: str) -> tuple["subprocess.Popen[str]", int]:
     """Start a receiver; return it and its port."""
     command = [*NETTOOL, "recv", "--dir", str(directory), "--port", "0", *options]
-    receiver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert receiver.stderr is not None
-    for line in receiver.stderr:
-        if line.startswith(b"listening on "):
-            return receiver, int(line.split(b" (")[0].rsplit(b":", 1)[1])
-    raise RuntimeError("the receiver did not start")
+    receiver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return receiver, listening_port(receiver)
 
 
 def send_command(source: Path, port: int, case: Case) -> list[str]:
@@ -202,7 +200,7 @@ def cut_again_and_again(
     patience = ["--idle-timeout", arguments.idle_timeout, "--retry", f"{2 * arguments.outage + 120:g}s"]
     receiver, port = start_receiver(incoming, "--code-uses", "1", "--once", *patience)
     assert receiver.stderr is not None
-    code = next(line for line in receiver.stderr if line.startswith(b"code: ")).split()[1].decode()
+    code = next(line for line in receiver.stderr if line.startswith("code: ")).split()[1]
     threading.Thread(target=receiver.stderr.read, daemon=True).start()  # else the pipe fills
     relay = Relay(transport, port)
     words = [f"{transport}-send", "--json", "--rate", arguments.rate, *patience, str(file), f"127.0.0.1:{relay.port}"]

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from peers import LIMIT_S, running
+from peers import LIMIT_S, listening_port, running
 from tabulate import tabulate
 
 from toolkit.units import parse_size
@@ -59,9 +59,7 @@ def transfer(tree: Path, source: Path, folder: Path) -> dict[str, Any]:
     command = [str(tree / ".venv/bin/python"), "-m", "toolkit.cli.main"]
     receive = ["udp-recv", "--bind", ADDRESSES[FAR], "--open", "--once", "--dir", str(folder)]
     with running(["ip", "netns", "exec", FAR, *command, *receive], cwd=tree) as receiver:
-        assert receiver.stderr is not None
-        while "listening" not in receiver.stderr.readline():
-            pass
+        listening_port(receiver)
         sent = subprocess.run(
             ["ip", "netns", "exec", NEAR, *command, "udp-send", "--open", "--json", str(source), ADDRESSES[FAR]],
             capture_output=True,

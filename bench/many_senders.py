@@ -24,6 +24,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 
+from peers import listening_port
 from tabulate import tabulate
 
 import toolkit.cli.send
@@ -45,10 +46,8 @@ def receiver(folder: Path, sessions: int) -> Iterator[tuple[int, int]]:
     # (sched_autogroup): they would be on other machines. As one process of two hundred, it cannot even answer them.
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **streams, text=True, start_new_session=True) as process:
-        assert process.stderr is not None
-        port = int(re.findall(r":(\d+)\b", process.stderr.readline())[0])
         try:
-            yield process.pid, port
+            yield process.pid, listening_port(process)
         finally:
             process.terminate()
             process.communicate(timeout=LIMIT_S)

@@ -14,6 +14,7 @@ import argparse
 import json
 import mmap
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,16 @@ def running(arguments: list[str], **options: object) -> Iterator[subprocess.Pope
         process.communicate(timeout=10)
 
 
+def listening_port(receiver: subprocess.Popen[str]) -> int:
+    """Read what a receiver of nettool writes to stderr until it says where it listens; return the port."""
+    assert receiver.stderr is not None
+    for line in receiver.stderr:
+        found = re.match(r"listening on \S+:(\d+)", line)
+        if found is not None:
+            return int(found[1])
+    raise RuntimeError("the receiver did not start")
+
+
 def warm_memory(size_bytes: int) -> None:
     """Touch this much memory and free it again.
 
@@ -71,11 +82,7 @@ def nettool(transport: str, source: Path, folder: Path, *options: str, is_plaint
     command = [sys.executable, "-m", "toolkit.cli.main"]
     both = ["--plaintext"] if is_plaintext else []
     with running([*command, f"{transport}-recv", "--once", "--port", "0", "--dir", str(folder), *both]) as receiver:
-        assert receiver.stderr is not None
-        line = ""
-        while "listening" not in line:  # a warning comes first with --plaintext
-            line = receiver.stderr.readline()
-        port = line.split()[2].rpartition(":")[2]
+        port = listening_port(receiver)
         sent = subprocess.run(
             [*command, f"{transport}-send", "--json", *options, *both, str(source), f"127.0.0.1:{port}"],
             capture_output=True,

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import os
 import random
-import re
 import resource
 import shutil
 import socket
@@ -26,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from peers import listening_port
 from tabulate import tabulate
 
 from toolkit.units import format_size, parse_size
@@ -68,8 +68,8 @@ def with_nettool(python: Path, transport: str, source: Path, folder: Path, optio
     command = [str(python), "-m", "toolkit.cli.main"]
     receive = [*command, f"{transport}-recv", "--once", "--port", "0", "--dir", str(folder)]
     with subprocess.Popen(receive, text=True, stderr=subprocess.PIPE, cwd=python.parents[2]) as receiver:
+        port = listening_port(receiver)
         assert receiver.stderr is not None
-        port = re.findall(r":(\d+)\b", receiver.stderr.readline())[0]
         drain = threading.Thread(target=receiver.stderr.read)
         drain.start()
         send = [*command, f"{transport}-send", "--quiet", *options, "-r", str(source), f"127.0.0.1:{port}"]

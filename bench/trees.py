@@ -11,13 +11,12 @@ import argparse
 import json
 import os
 import random
-import re
 import subprocess
 import tempfile
 from pathlib import Path
 from statistics import median
 
-from peers import LIMIT_S, WARM_FACTOR, running, warm_memory
+from peers import LIMIT_S, WARM_FACTOR, listening_port, running, warm_memory
 from tabulate import tabulate
 
 from toolkit.units import format_rate, parse_size
@@ -30,8 +29,7 @@ def transfer(tree: Path, transport: str, source: Path, folder: Path) -> tuple[fl
     command = [str(tree / ".venv/bin/python"), "-m", "toolkit.cli.main"]
     before = os.times()
     with running([*command, f"{transport}-recv", "--once", "--port", "0", "--dir", str(folder)], cwd=tree) as receiver:
-        assert receiver.stderr is not None
-        port = re.findall(r":(\d+)\b", receiver.stderr.readline())[0]
+        port = listening_port(receiver)
         controls = ["--cc", "cubic"] if transport == "tcp" else []
         sent = subprocess.run(
             [*command, f"{transport}-send", "--json", *controls, str(source), f"127.0.0.1:{port}"],
