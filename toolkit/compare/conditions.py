@@ -75,8 +75,9 @@ def settings_in_words(conditions: TrialConditions) -> dict[str, str]:
 
     Not among them: buffers, which the kernel tunes in the course of a transfer, and the load.
     """
-    sender, device = conditions.sender or SocketSettings(), conditions.device
-    offloads = {"UDP_SEGMENT": sender.segmentation_offload, "UDP_GRO": _receiver(conditions).receive_offload}
+    sender, receiver = (end or SocketSettings() for end in (conditions.sender, conditions.receiver))
+    device = conditions.device
+    offloads = {"UDP_SEGMENT": sender.segmentation_offload, "UDP_GRO": receiver.receive_offload}
     found = {
         "segment": f"{sender.segment_bytes:,} bytes" if sender.segment_bytes is not None else None,
         "ECN": _on(sender.ecn),
@@ -97,10 +98,6 @@ def counted_settings(conditions: Iterable[TrialConditions]) -> Mapping[str, Mapp
         for name, text in settings_in_words(each).items():
             counted.setdefault(name, Counter())[text] += 1
     return {name: dict(texts.most_common()) for name, texts in counted.items()}
-
-
-def _receiver(conditions: TrialConditions) -> SocketSettings:
-    return conditions.receiver or SocketSettings()
 
 
 def _on(flag: bool | None) -> str | None:

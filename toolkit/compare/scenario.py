@@ -46,8 +46,9 @@ _SIZES = {paths.LOOPBACK: "768MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB"
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _LINK_TYPES: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
 """Types of the options in [link] that are not text."""
+_FIXED_RATE = "rate"
+"""The congestion control of UDP that does nothing but keep to a rate."""
 _Value = TypeVar("_Value")
-FIXED_RATE = "rate"
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
 
@@ -205,7 +206,7 @@ def _check_udp(setting: Setting) -> None:
     if setting.transport != "udp" or setting.program is not None or setting.congestion_control is None:
         return
     controller_factory(setting.congestion_control)
-    if setting.congestion_control == FIXED_RATE and setting.rate_bps is None:
+    if setting.congestion_control == _FIXED_RATE and setting.rate_bps is None:
         raise UsageError(f"{setting.label} needs a rate: write it like {setting.label}=50Mbit")
 
 

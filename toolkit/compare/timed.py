@@ -108,7 +108,7 @@ class Cut:
         self.cut_s = self._clock()
         hashed_bytes = self._destination.hashed_bytes
         unopened = self.channel.statistics().get("unopened_bytes", 0) if self.channel is not None else 0
-        self.cut_bytes = hashed_bytes + (int(unopened) if hashed_bytes else 0)
+        self.cut_bytes = hashed_bytes + (int(unopened) if hashed_bytes else 0)  # before content, records hold messages
 
 
 def backlog_bytes(rate_bps: float | None) -> int | None:
