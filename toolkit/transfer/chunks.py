@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from toolkit.errors import ProtocolError
 from toolkit.parameters import MAX_VALUE_BYTES
-from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.digest import Algorithm, content_digest
 from toolkit.transfer.manifest import MAX_FILE_BYTES, MAX_GROUP_ENTRIES
 from toolkit.transfer.message_types import MessageType
 from toolkit.transfer.reader import MessageReader
@@ -51,9 +51,7 @@ HeldChunks = Mapping[int, tuple[ChunkRange, ...]]
 
 def chunk_digest(algorithm: Algorithm, content: bytes | memoryview) -> bytes:
     """The digest of a chunk."""
-    hasher = algorithm.new()
-    hasher.update(content)
-    return hasher.digest()[:CHUNK_DIGEST_BYTES]
+    return content_digest(algorithm, content)[:CHUNK_DIGEST_BYTES]
 
 
 def whole_chunks(offset: int, length: int, size_bytes: int) -> ChunkRange:

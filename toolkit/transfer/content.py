@@ -11,7 +11,7 @@ from functools import partial
 
 from toolkit.channel import Channel, Extent
 from toolkit.transfer.chunks import Chunks
-from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.digest import Algorithm, content_digest
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.manifest import MAX_HOLE_BYTES
 from toolkit.transfer.messages import FileDigest, Hole, Withdraw
@@ -19,7 +19,8 @@ from toolkit.transfer.objects import ReaderStream
 from toolkit.transfer.offered import OfferedGroup, SendOptions
 from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import SessionEndpoint
-from toolkit.transfer.sources import FileSource, SourceChangedError, Stream, StreamSlice, StreamSource
+from toolkit.transfer.small_files import is_small, read_small
+from toolkit.transfer.sources import FileOrigin, FileSource, SourceChangedError, Stream, StreamSlice, StreamSource
 
 MIN_SLICE_BYTES = 1 << 16
 MAX_SLICE_BYTES = 1 << 24
@@ -79,14 +80,32 @@ class ContentSender:
         """
         origin = group.sources[index].origin
         assert origin is not None
+        try:
+            if is_small(origin) and origin.identity.size_bytes <= self._allowed_bytes(group):
+                if group.is_unwanted(index):
+                    return None
+                if index not in group.resumptions:
+                    return self._send_small(group.first_id + index, origin)
+            return self._send_large(group, index, origin)
+        except SourceChangedError as error:
+            self._endpoint.send(Withdraw(group.first_id + index, error.reason))
+            return None
+
+    def _send_small(self, file_id: int, origin: FileOrigin) -> FileDigest:
+        content = read_small(origin)
+        if content:
+            self._send_extent(Extent(file_id, 0, len(content)), StreamSlice(0, content))
+            self.unpolled_bytes += len(content)
+        return FileDigest(file_id, len(content), content_digest(self._algorithm, content))
+
+    def _send_large(self, group: OfferedGroup, index: int, origin: FileOrigin) -> FileDigest | None:
         source = FileSource(origin, self._algorithm)
         self._close_later(source)
         try:
             return self._send_content(group, index, source)
-        except SourceChangedError as error:
+        except SourceChangedError:
             source.close()
-            self._endpoint.send(Withdraw(group.first_id + index, error.reason))
-            return None
+            raise
 
     def _send_content(self, group: OfferedGroup, index: int, source: FileSource) -> FileDigest | None:
         file_id = group.first_id + index

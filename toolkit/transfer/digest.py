@@ -70,6 +70,13 @@ def algorithm_by_name(name: str) -> Algorithm:
     raise UsageError(f"unknown digest {name!r}: choose from {', '.join(a.name for a in ALGORITHMS)}")
 
 
+def content_digest(algorithm: Algorithm, content: bytes | memoryview) -> bytes:
+    """The digest of content that is in memory as a whole."""
+    hasher = algorithm.new()
+    hasher.update(content)
+    return hasher.digest()
+
+
 def algorithm_by_number_untrusted(number: int) -> Algorithm:
     """The algorithm that a peer numbered. Raises ProtocolError for an unknown number."""
     for algorithm in ALGORITHMS:

@@ -273,9 +273,14 @@ def _skipped(parent: SourceDirectory, name: bytes, path: bytes, status: os.stat_
     elif not stat.S_ISREG(status.st_mode):
         reason = "symbolic link" if stat.S_ISLNK(status.st_mode) else "neither a file nor a directory"
         return SkippedEntry(path, reason, is_failure=False)
-    elif not parent.is_readable(name):
+    elif not (_owner_may_read(status) or parent.is_readable(name)):
         return SkippedEntry(path, "permission denied", is_failure=True)
     return None
+
+
+def _owner_may_read(status: os.stat_result) -> bool:
+    """Whether this user may read a file because it is theirs; False if only access(2) can tell."""
+    return bool(status.st_mode & stat.S_IRUSR) and status.st_uid == os.geteuid()
 
 
 def _failure_text(error: OSError, selection: Selection) -> str:

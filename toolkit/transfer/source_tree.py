@@ -110,6 +110,7 @@ class SourceDirectories:
         self.no_follow = 0 if follows_links else os.O_NOFOLLOW
         self._lock = threading.Lock()
         self._descriptors: dict[SourceDirectory, int] = {}  # the one used last at the end
+        self._last: SourceDirectory | None = None  # the one used last, if it is open
         self._is_closed = False
         self.place: ReceiverPlace | None = None
 
@@ -137,6 +138,8 @@ class SourceDirectories:
             self._close_all_but(0)
 
     def _opened(self, directory: SourceDirectory) -> int:
+        if directory is self._last:
+            return self._descriptors[directory]
         missing: list[SourceDirectory] = []
         nearest: SourceDirectory | None = directory
         while nearest is not None and nearest not in self._descriptors:
@@ -147,6 +150,7 @@ class SourceDirectories:
         for one in reversed(missing):
             self._descriptors[one] = self._open(one)
             self._close_all_but(MAX_OPEN_DIRECTORIES)
+        self._last = directory
         return self._descriptors[directory]
 
     def _open(self, directory: SourceDirectory) -> int:
@@ -166,6 +170,7 @@ class SourceDirectories:
         return descriptor
 
     def _close_all_but(self, count: int) -> None:
+        self._last = None
         while len(self._descriptors) > count:
             os.close(self._descriptors.pop(next(iter(self._descriptors))))
 

@@ -106,17 +106,21 @@ class FileOrigin:
 
     def open(self) -> int:
         """A descriptor of that file. Raises SourceChangedError if it is gone or its identity has changed."""
-        try:
-            descriptor = self.directory.open_file(self.path) if self.directory else open_named(self.path)
-        except OSError as error:
-            if error.errno in REPLACED:
-                raise SourceChangedError(self.name, CHANGED) from error
-            raise SourceChangedError(self.name, f"can no longer be read ({os_error_text(error)})") from error
+        descriptor = self.open_unchecked()
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not self.is_same(status):
             os.close(descriptor)
             raise SourceChangedError(self.name, self.change_in(status))
         return descriptor
+
+    def open_unchecked(self) -> int:
+        """A descriptor of whatever has its name by now. Raises SourceChangedError if that cannot be opened."""
+        try:
+            return self.directory.open_file(self.path) if self.directory else open_named(self.path)
+        except OSError as error:
+            if error.errno in REPLACED:
+                raise SourceChangedError(self.name, CHANGED) from error
+            raise SourceChangedError(self.name, f"can no longer be read ({os_error_text(error)})") from error
 
     def is_same(self, status: os.stat_result) -> bool:
         """Whether this is the status of the file that was offered, unchanged."""
@@ -300,7 +304,10 @@ class FileSource(CachedFile):
 
 @dataclass(frozen=True, slots=True)
 class StreamSlice:
-    """A range of a stream, kept in memory until the channel releases it; an ExtentSource for this one extent."""
+    """A range of a stream, or a small file, kept in memory until the channel releases it; an ExtentSource.
+
+    It is the source of one extent.
+    """
 
     offset: int
     data: bytes

@@ -32,6 +32,7 @@ def test_links_are_skipped_and_unreadable_files_fail_after_the_rest_was_sent(
     tree.mkdir()
     (tree / "file").write_bytes(b"x")
     (tree / "secret").write_bytes(b"x")
+    (tree / "secret").chmod(0)
     (tree / "link").symlink_to("file")
     # access(2) is replaced, because root may read everything.
     monkeypatch.setattr("os.access", lambda path, _mode, **_: not os.fsencode(path).endswith(b"secret"))

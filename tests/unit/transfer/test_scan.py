@@ -82,6 +82,7 @@ def test_a_very_deep_tree_is_scanned(tmp_path: Path) -> None:
 def test_an_unreadable_file_in_a_tree_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """access(2) is replaced, because root may read everything."""
     (tmp_path / "secret").write_bytes(b"x")
+    (tmp_path / "secret").chmod(0)
     (tmp_path / "open").write_bytes(b"x")
     access = os.access
     monkeypatch.setattr(

@@ -50,6 +50,8 @@ class _ExtentInFlight:
 def slices(extent: Extent) -> list[Extent]:
     """Cut an extent into pieces of at most SLICE_BYTES."""
     file_id, offset, length = extent
+    if 0 < length <= SLICE_BYTES:
+        return [extent]
     starts = range(offset, offset + length, SLICE_BYTES)
     return [Extent(file_id, start, min(SLICE_BYTES, offset + length - start)) for start in starts]
 
