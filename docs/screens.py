@@ -1,4 +1,4 @@
-"""Draws what users see: runs nettool in a terminal of 80 x 24, and writes docs/screens.md with a picture of each screen.
+"""Draws what users see: runs nettool in a terminal of 80 x 24, and writes docs/screens.md with its pictures.
 
 Run `python docs/screens.py` (extra `site`) on a machine with TUN devices and namespaces. Every picture is the screen of
 a real command, at the moment that SCREENS names. Nothing is sent except on loopback and emulated links.
@@ -205,7 +205,8 @@ def page() -> str:
     """Return docs/screens.md."""
     parts = ["# What it looks like\n\nScreens of real commands, in a terminal of 80 columns (`docs/screens.py`).\n"]
     for screen in SCREENS:
-        parts.append(f"{screen.text}\n\n![{screen.text}](pictures/screens/{screen.name}.svg)\n")
+        if (PICTURES / f"{screen.name}.svg").exists():
+            parts.append(f"{screen.text}\n\n![{screen.text}](pictures/screens/{screen.name}.svg)\n")
     return "\n".join(parts)
 
 

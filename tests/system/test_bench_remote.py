@@ -135,7 +135,11 @@ def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_pat
     output = tmp_path / "remote.jsonl"
     server = serve(wire, tmp_path / "far")
     try:
-        code, shown, errors = end(compare(wire, output, "--time", "1s", "--transports", "tcp=20Mbit,udp=20Mbit", "--repeat", "1", "--no-control"))
+        code, shown, errors = end(
+            compare(
+                wire, output, "--time", "1s", "--transports", "tcp=20Mbit,udp=20Mbit", "--repeat", "1", "--no-control"
+            )
+        )
         assert code == 0, (shown, errors)
         results = read(output)
         assert {trial.transport.partition("-")[0] for trial in results.trials} == {"tcp", "udp"}
