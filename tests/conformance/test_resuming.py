@@ -106,13 +106,6 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def destination(tmp_path: Path) -> Path:
-    path = tmp_path / "received"
-    path.mkdir()
-    return path
-
-
 @pytest.mark.parametrize("after_bytes", first_then_long((5_000_000, 1_500_000, 6_500_000)))
 def test_an_interrupted_file_goes_on(network: Network, source: Path, destination: Path, after_bytes: int) -> None:
     cut(network, [source], destination, after_bytes, RESUMING)

@@ -113,14 +113,6 @@ def contents(directory: Path) -> dict[bytes, bytes | None]:
     return found
 
 
-@pytest.fixture
-def destination(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "received"
-    path.mkdir()
-    yield path
-    shutil.rmtree(tmp_path)  # pytest would keep it for three runs, for every transport
-
-
 class Tree(NamedTuple):
     """A tree that the tests only read, and what `contents` returns of it."""
 

@@ -27,16 +27,9 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def destination(tmp_path: Path) -> Path:
-    path = tmp_path / "received"
-    path.mkdir()
-    return path
-
-
-def cut(sending: ForkedCli, receiving: Receiver, destination: Path, losses: int = 1) -> None:
+def cut(sending: ForkedCli, receiving: Receiver, incoming: Path, losses: int = 1) -> None:
     """Stop a sender until its receiver has noticed that, and let it go on: as the end of an outage."""
-    wait_until_arrived(destination, arrived_bytes(destination) + 1_500_000)
+    wait_until_arrived(incoming, arrived_bytes(incoming) + 1_500_000)
     sending.send_signal(signal.SIGSTOP)
     receiving.wait_for(r"kept [0-9.]+ MiB", losses)
     sending.send_signal(signal.SIGCONT)
@@ -67,45 +60,45 @@ def wait_until_arrived(directory: Path, size_bytes: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_after_a_killed_sender_the_next_one_goes_on(source: Path, destination: Path, transport: str, seed: int) -> None:
+def test_after_a_killed_sender_the_next_one_goes_on(source: Path, incoming: Path, transport: str, seed: int) -> None:
     arrived_bytes = random.Random(seed).randrange(3_000_000, 9_000_000)
-    with receiver(destination, "--idle-timeout", "1s") as receiving:
+    with receiver(incoming, "--idle-timeout", "1s") as receiving:
         with ForkedCli([f"{transport}-send", "--rate", "100Mbit", str(source), receiving.target]) as sending:
-            wait_until_arrived(destination, arrived_bytes)
+            wait_until_arrived(incoming, arrived_bytes)
             sending.kill()
-        assert not (destination / "film").exists()
+        assert not (incoming / "film").exists()
         sent = nettool(f"{transport}-send", "--json", source, receiving.target)
         assert sent.code == 0, sent.stderr
-        assert (destination / "film").read_bytes() == source.read_bytes()
+        assert (incoming / "film").read_bytes() == source.read_bytes()
         assert sent.object["resumed_bytes"] >= arrived_bytes - 2_000_000
         assert receiving.wait_for(r"resumed at [0-9.]+ MiB of 11\.4\d* MiB")
-        assert [path.name for path in destination.iterdir()] == ["film"]
+        assert [path.name for path in incoming.iterdir()] == ["film"]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_a_sender_reconnects_to_a_receiver_that_was_killed_and_started_again(
-    source: Path, destination: Path, transport: str, seed: int
+    source: Path, incoming: Path, transport: str, seed: int
 ) -> None:
     arrived_bytes = random.Random(seed).randrange(3_000_000, 9_000_000)
     options = ["--retry", "50s", "--idle-timeout", "1s", "--rate", "100Mbit", "--json"]
-    with receiver(destination) as first:
+    with receiver(incoming) as first:
         sending = ForkedCli([f"{transport}-send", *options, str(source), first.target])
-        wait_until_arrived(destination, arrived_bytes)
+        wait_until_arrived(incoming, arrived_bytes)
         first.end(signal.SIGKILL)
-        assert not (destination / "film").exists()
-    with receiver(destination, "--port", str(first.port)):
+        assert not (incoming / "film").exists()
+    with receiver(incoming, "--port", str(first.port)):
         stdout, stderr = sending.communicate(timeout=LIMIT_S)
     assert sending.returncode == 0, stderr
     assert b"reconnecting" in stderr
     assert json.loads(stdout)["resumed_bytes"] >= arrived_bytes - 1_000_000
-    assert (destination / "film").read_bytes() == source.read_bytes()
+    assert (incoming / "film").read_bytes() == source.read_bytes()
 
 
-def test_a_connection_that_is_cut_again_and_again_is_enough(source: Path, destination: Path, tmp_path: Path) -> None:
+def test_a_connection_that_is_cut_again_and_again_is_enough(source: Path, incoming: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls.jsonl"
     with (
-        receiver(destination) as receiving,
+        receiver(incoming) as receiving,
         TcpMiddle(receiving.port, Hazard.TRUNCATE, at=4_500_000) as middle,
     ):
         sent = nettool("tcp-send", "--retry", "30s", "--trace-file", calls, source, middle.target)
@@ -115,12 +108,12 @@ def test_a_connection_that_is_cut_again_and_again_is_enough(source: Path, destin
         assert len(connections) == 1 + sent.stderr.count("reconnecting")
         assert re.search(r"resumed at [0-9.]+ MiB of 11\.4\d* MiB", sent.stdout)
         assert receiving.wait_for(r"kept [0-9.]+ MiB of 11\.4\d* MiB of film; send it again to go on")
-    assert (destination / "film").read_bytes() == source.read_bytes()
+    assert (incoming / "film").read_bytes() == source.read_bytes()
 
 
-def test_standard_input_and_a_time_of_zero_are_not_tried_again(source: Path, destination: Path) -> None:
+def test_standard_input_and_a_time_of_zero_are_not_tried_again(source: Path, incoming: Path) -> None:
     with (
-        receiver(destination) as receiving,
+        receiver(incoming) as receiving,
         TcpMiddle(receiving.port, Hazard.TRUNCATE, at=2_000_000) as middle,
     ):
         content = source.read_bytes()
@@ -144,68 +137,64 @@ class TestSendersWithACode:
         return ForkedCli([*words, str(source), receiving.target])
 
     def test_it_comes_back_again_and_again_and_then_the_code_stays_used(
-        self, source: Path, destination: Path, transport: str
+        self, source: Path, incoming: Path, transport: str
     ) -> None:
-        with receiver(destination, "--code-uses", "1", *self.QUICK) as receiving:
+        with receiver(incoming, "--code-uses", "1", *self.QUICK) as receiving:
             code = receiving.wait_for(self.CODE)[1]
             with self.sender(transport, source, receiving, code, "--json") as sending:
-                cut(sending, receiving, destination)
-                cut(sending, receiving, destination, losses=2)
+                cut(sending, receiving, incoming)
+                cut(sending, receiving, incoming, losses=2)
                 stdout, stderr = sending.communicate(timeout=LIMIT_S)
             assert sending.returncode == 0, stderr
             assert json.loads(stdout)["authentication"] == "reconnection"
-            assert (destination / "film").read_bytes() == source.read_bytes()
+            assert (incoming / "film").read_bytes() == source.read_bytes()
             again = nettool(f"{transport}-send", "--code", code, source, receiving.target)
             assert again.code == 3
             assert "this code has ended" in again.stderr
 
-    def test_a_receiver_with_once_waits_for_it(self, source: Path, destination: Path, transport: str) -> None:
-        with receiver(destination, "--code-uses", "1", "--once", *self.QUICK) as receiving:
+    def test_a_receiver_with_once_waits_for_it(self, source: Path, incoming: Path, transport: str) -> None:
+        with receiver(incoming, "--code-uses", "1", "--once", *self.QUICK) as receiving:
             code = receiving.wait_for(self.CODE)[1]
             with self.sender(transport, source, receiving, code) as sending:
-                cut(sending, receiving, destination)
+                cut(sending, receiving, incoming)
                 _, stderr = sending.communicate(timeout=LIMIT_S)
             assert sending.returncode == 0, stderr
             ended = receiving.end()
         assert ended.code == 0, ended.stderr
         assert "waiting 50 s for the sender to reconnect" in ended.stderr
-        assert (destination / "film").read_bytes() == source.read_bytes()
+        assert (incoming / "film").read_bytes() == source.read_bytes()
 
-    def test_it_may_be_back_before_the_receiver_has_noticed(
-        self, source: Path, destination: Path, transport: str
-    ) -> None:
-        with receiver(destination, "--code-uses", "1", "--once", "--retry", "50s") as receiving:
+    def test_it_may_be_back_before_the_receiver_has_noticed(self, source: Path, incoming: Path, transport: str) -> None:
+        with receiver(incoming, "--code-uses", "1", "--once", "--retry", "50s") as receiving:
             code = receiving.wait_for(self.CODE)[1]
             with self.sender(transport, source, receiving, code) as sending:
-                wait_until_arrived(destination, 3_000_000)
+                wait_until_arrived(incoming, 3_000_000)
                 receiving.process.send_signal(signal.SIGSTOP)
                 wait_for_stderr(sending, b"reconnecting")
                 receiving.process.send_signal(signal.SIGCONT)
                 _, stderr = sending.communicate(timeout=LIMIT_S)
             assert sending.returncode == 0, stderr
             assert receiving.end().code == 0
-        assert (destination / "film").read_bytes() == source.read_bytes()
+        assert (incoming / "film").read_bytes() == source.read_bytes()
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_a_receiver_with_once_gives_up_if_its_sender_does_not_come_back(
-    source: Path, destination: Path, transport: str
+    source: Path, incoming: Path, transport: str
 ) -> None:
-    with receiver(destination, "--once", "--retry", "1s", "--idle-timeout", "1s") as receiving:
+    with receiver(incoming, "--once", "--retry", "1s", "--idle-timeout", "1s") as receiving:
         with ForkedCli([f"{transport}-send", "--rate", "60Mbit", str(source), receiving.target]) as sending:
-            wait_until_arrived(destination, 2_000_000)
+            wait_until_arrived(incoming, 2_000_000)
             sending.kill()
         ended = receiving.end()
     assert ended.code == 4
     assert "waiting 1 s for the sender to reconnect" in ended.stderr
 
 
-def test_a_receiver_with_once_does_not_wait_for_a_sender_that_does_not_try_again(
-    source: Path, destination: Path
-) -> None:
-    with receiver(destination, "--once", "--retry", "1h", "--idle-timeout", "1s") as receiving:
+def test_a_receiver_with_once_does_not_wait_for_a_sender_that_does_not_try_again(source: Path, incoming: Path) -> None:
+    with receiver(incoming, "--once", "--retry", "1h", "--idle-timeout", "1s") as receiving:
         words = ["tcp-send", "--rate", "60Mbit", "--retry", "0s", str(source), receiving.target]
         with ForkedCli(words) as sending:
-            wait_until_arrived(destination, 2_000_000)
+            wait_until_arrived(incoming, 2_000_000)
             sending.kill()
         assert receiving.end().code == 4

@@ -30,9 +30,8 @@ LINKS_PARAMETER = 3
 """The id among the parameters of an ACCEPT: empty, and the receiver takes symbolic links."""
 MAX_TARGET_BYTES = 4095  # PATH_MAX without its NUL
 
-_ENTRY = struct.Struct(
-    "!BHqQQH"
-)  # kind, mode, mtime_ns, size, content, length of the path; the path follows, and the target of a link
+# Kind, mode, mtime_ns, size, content, length of the path; the path follows, and the target of a link.
+_ENTRY = struct.Struct("!BHqQQH")
 
 
 class EntryKind(IntEnum):
@@ -71,6 +70,11 @@ class Entry:
     def name(self) -> str:
         """The path as text."""
         return display_name(self.path)
+
+    @property
+    def hole_bytes(self) -> int:
+        """How much of the size is holes; 0 for a stream, of which that is not known."""
+        return 0 if self.size_bytes is None else self.size_bytes - self.content_bytes
 
     @property
     def encoded_bytes(self) -> int:

@@ -296,7 +296,7 @@ class ReceiveSession:
             parameters[HELD_PARAMETER] = encode_held(held)
         self._endpoint.send(Accept(offer.group, tuple(decisions), parameters))
         self._steps += 1
-        self._hole_bytes += sum(entry.size_bytes - entry.content_bytes for entry in offer.entries if entry.size_bytes)
+        self._hole_bytes += sum(entry.hole_bytes for entry in offer.entries)
         group = _ReceivedGroup(offer, self._next_id, decisions)
         self._groups.append(group)
         self._next_group += 1

@@ -188,21 +188,21 @@ class ResultBuilder:
                 result.unchanged += entry.kind is EntryKind.FILE
             elif outcome.status is not EntryStatus.OK:
                 status = _DELIVERY_STATUS[outcome.status]
-                name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name
-                result.add_undelivered(UndeliveredEntry(name, status, printable(outcome.reason)))
+                result.add_undelivered(UndeliveredEntry(self._name(entry), status, printable(outcome.reason)))
             elif digest:  # a directory has none
                 result.files += 1
                 result.size_bytes += size_bytes
-                result.hole_bytes += (entry.size_bytes - entry.content_bytes) if entry.size_bytes else 0
+                result.hole_bytes += entry.hole_bytes
                 result.resumed_bytes += kept_bytes
                 self._listing.add(entry.path, digest)
                 if len(result.delivered) < MAX_LISTED:
-                    name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name
-                    result.delivered.append(DeliveredFile(name, size_bytes, digest.hex()))
+                    result.delivered.append(DeliveredFile(self._name(entry), size_bytes, digest.hex()))
         result.digest = self._listing.hex()
 
     def add_unfinished(self, files: Iterable[tuple[Entry, int]]) -> None:
         """Add files that were left to a later session, and how many bytes of each are there."""
         for entry, arrived_bytes in files:
-            name = printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name
-            self.result.unfinished.append(UnfinishedEntry(name, arrived_bytes, entry.size_bytes or 0))
+            self.result.unfinished.append(UnfinishedEntry(self._name(entry), arrived_bytes, entry.size_bytes or 0))
+
+    def _name(self, entry: Entry) -> str:
+        return printable(entry.name, MAX_PATH_BYTES) if self._is_untrusted else entry.name

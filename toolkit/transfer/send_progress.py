@@ -71,7 +71,7 @@ class SendProgress:
     def on_offered(self, entries: Iterable[Entry]) -> None:
         """These entries were offered: their holes are known."""
         if self._has_sizes:
-            self._left_out_bytes += sum(entry.size_bytes - entry.content_bytes for entry in entries if entry.size_bytes)
+            self._left_out_bytes += sum(entry.hole_bytes for entry in entries)
 
     def on_refused(self, entry: Entry) -> None:
         """This file will not be sent."""
