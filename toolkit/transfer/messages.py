@@ -2,9 +2,9 @@
 
 Integers are in network byte order. A message begins with its type (one byte). A field of variable length follows its
 length. BEGIN, OFFER and ACCEPT end with parameters (toolkit/parameters.py), of which a reader ignores those that it
-does not know. Version 2 defines those in place.py and chunks.py, and sends one that is reserved to be unknown. Nothing
-may follow the last field of the other messages. The encoding is canonical: a message that decodes encodes to the same
-bytes, up to the order of its parameters. Bytes that do not decode raise ProtocolError and nothing else.
+does not know; docs/protocol.md lists them. One that is reserved to be unknown is always among them. Nothing may follow
+the last field of the other messages. The encoding is canonical: a message that decodes encodes to the same bytes, up to
+the order of its parameters. Bytes that do not decode raise ProtocolError and nothing else.
 
     BEGIN   ->   version, digest algorithm, totals if known
     OFFER   ->   a group of entries; file ids count up from 0 over all groups

@@ -4,8 +4,7 @@ The sender offers entries in groups and stays one group ahead of the content, so
 round trip of the next offer. It sends up to OPTIMISTIC_BYTES of the first group before the receiver has accepted it:
 a congestion window lets hardly more out in the first round trip, and a small file then takes only one round trip.
 
-Content goes to the channel in slices that take about a tenth of a second each, whatever the path. Between slices the
-sender handles messages from the receiver and reports progress.
+How the content itself is sent is in content.py, what its user sees of it in send_progress.py.
 """
 
 import threading

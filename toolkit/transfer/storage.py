@@ -49,14 +49,14 @@ class Storage:
         durable: bool,
         dotfiles: bool = False,
         preserve_modes: bool = False,
-        file_type: "type[StoredFile] | None" = None,
+        file_type: type[StoredFile] = StoredFile,
     ) -> None:
         self._tree = Tree(directory, durable)
         self._overwrite = overwrite
         self._durable = durable
         self._dotfiles = dotfiles
         self._preserve_modes = preserve_modes
-        self._file_type = file_type or StoredFile
+        self._file_type = file_type
         self._umask = process_umask()
         self._space = promised_space(self._tree.device)
         self._uncreated_bytes = 0  # of accepted files
