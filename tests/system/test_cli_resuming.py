@@ -191,6 +191,19 @@ def test_a_receiver_with_once_gives_up_if_its_sender_does_not_come_back(
     assert "waiting 1 s for the sender to reconnect" in ended.stderr
 
 
+def test_clean_leaves_a_file_that_a_receiver_is_writing(source: Path, incoming: Path) -> None:
+    with (
+        receiver(incoming) as receiving,
+        ForkedCli(["tcp-send", "--rate", "20Mbit", str(source), receiving.target]),
+    ):
+        wait_until_arrived(incoming, 1_000_000)
+        cleaned = nettool("clean", "--older-than", "0s", "--json", incoming)
+    (path,) = cleaned.object["in_use"]
+    assert (cleaned.code, cleaned.object["files"]) == (0, [])
+    assert cleaned.stderr == f"left {path}: a receiver is writing it\n"
+    assert Path(path).exists()
+
+
 def test_a_receiver_with_once_does_not_wait_for_a_sender_that_does_not_try_again(source: Path, incoming: Path) -> None:
     with receiver(incoming, "--once", "--retry", "1h", "--idle-timeout", "1s") as receiving:
         words = ["tcp-send", "--rate", "60Mbit", "--retry", "0s", str(source), receiving.target]

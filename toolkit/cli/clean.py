@@ -1,4 +1,4 @@
-"""`nettool clean`: list and remove the unfinished files of receivers that were killed."""
+"""`nettool clean`: list and remove the unfinished files that receivers have left."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +29,8 @@ def clean(
     Such files, and what a killed receiver leaves, have names such as .nettool-0123456789abcdef.part. No other files are
     touched, and no symbolic links below DIR are followed.
 
-    While a receiver runs, choose a time longer than any pause of a transfer: a file that is removed meanwhile fails.
+    A large file that a receiver is writing is left alone. A small one is not: while a receiver runs, choose a time
+    longer than any pause of a transfer, because a file that is removed meanwhile fails.
 
     \b
     Examples:
@@ -38,12 +39,17 @@ def clean(
     """
     if not directory.is_dir():
         raise UsageError(f"{printable(str(directory))} is not a directory: name the one that was received into")
-    files, failures = [], 0
+    files, in_use, failures = [], [], 0
     try:
         for found in leftovers_below(directory, to_seconds(parse_duration_ns(older_than)), remove=not dry_run):
             if found.failure is not None:
                 failures += 1
                 print_status(f"cannot remove {printable(found.path)}: {found.failure}")
+                continue
+            if found.is_in_use:
+                in_use.append(found.path)
+                if not quiet:
+                    print_status(f"left {printable(found.path)}: a receiver is writing it")
                 continue
             files.append({"name": found.path, "bytes": found.size_bytes, "age_seconds": found.age_s})
             if not json and not quiet:
@@ -54,8 +60,8 @@ def clean(
         reason = (error.strerror or "").lower()
         raise TransferError(f"cannot read {printable(str(directory))}: {reason}") from None
     if json:
-        print_json("leftovers", {"files": files, "removed": not dry_run})
-    elif not quiet and not files and not failures:
+        print_json("leftovers", {"files": files, "removed": not dry_run, "in_use": in_use})
+    elif not quiet and not (files or in_use or failures):
         print_result("no unfinished files")
     if failures:
         raise TransferError("some files could not be removed: make their directories writable and try again")

@@ -3,13 +3,14 @@
 Three facts depend on it. ext4 and XFS map blocks by extents and allocate them late (see preallocate.py). Some file
 systems are known to report holes only where there are zeros. And the files of /proc, /sys and their like hold what the
 kernel writes while they are read: their size is 0, or that of a page, and says nothing about the content. At the end of
-this module, its errors in words.
+this module, locks and errors, which depend on it too.
 
 Read: linux/magic.h.
 """
 
 import ctypes
 import errno
+import fcntl
 import os
 
 _EXTENT_MAPPED = frozenset(
@@ -83,6 +84,23 @@ def _load() -> ctypes.CDLL | None:
 
 
 _libc = _load()
+
+
+def open_to_lock(name: bytes, directory: int) -> int:
+    """Open a file of a directory to read, write and lock it; follow no link, and wait for nothing. Raises OSError."""
+    return os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock a file until the descriptor is closed; whether nobody else has it.
+
+    Raises OSError where the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def storage_reason(error: OSError) -> str:

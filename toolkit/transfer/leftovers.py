@@ -1,16 +1,18 @@
 """Unfinished files: those that a receiver has kept for a later session, or could not remove because it was killed.
 
 A receiver removes those of STALE_AFTER_S and more from each directory that it receives into; `nettool clean` removes
-them from a whole tree. A file in progress is never that old: content arrives, or its session ends (limits.py).
+them from a whole tree. A file in progress is never that old: content arrives, or its session ends (limits.py). Nobody
+removes a file that a session has locked (unfinished.py).
 """
 
 import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from toolkit.transfer.file_system import open_to_lock, try_lock
 from toolkit.transfer.names import display_name, is_partial
 
 STALE_AFTER_S = 8 * 86_400.0
@@ -20,12 +22,14 @@ STALE_AFTER_S = 8 * 86_400.0
 class Leftover(NamedTuple):
     """An unfinished file: its path, its size in bytes, and the seconds since it last changed.
 
-    failure: why it could not be removed; None unless that was tried
+    is_in_use: whether a receiver has locked it: it is left
+    failure:   why it could not be removed; None unless that was tried
     """
 
     path: str
     size_bytes: int
     age_s: float
+    is_in_use: bool = False
     failure: str | None = None
 
 
@@ -38,15 +42,17 @@ def leftovers_below(directory: str | os.PathLike[str], older_than_s: float, remo
     top = os.path.join(os.fsencode(directory), b"")  # os.fwalk yields nothing for the name of a link
     for parent, _, names, descriptor in os.fwalk(top):
         for leftover in _in_directory(descriptor, names, older_than_s):
-            failure = None
-            if remove:
-                try:
-                    os.unlink(os.fsencode(leftover.path), dir_fd=descriptor)
-                except FileNotFoundError:  # a receiver has removed it meanwhile
-                    continue
-                except OSError as error:
-                    failure = (error.strerror or "unknown error").lower()
-            yield leftover._replace(path=os.path.join(display_name(parent), leftover.path), failure=failure)
+            failure, name = None, os.fsencode(leftover.path)
+            with _locked(descriptor, name) as is_free:
+                if remove and is_free:
+                    try:
+                        os.unlink(name, dir_fd=descriptor)
+                    except FileNotFoundError:  # a receiver has removed it meanwhile
+                        continue
+                    except OSError as error:
+                        failure = (error.strerror or "unknown error").lower()
+            path = os.path.join(display_name(parent), leftover.path)
+            yield leftover._replace(path=path, is_in_use=not is_free, failure=failure)
 
 
 def remove_stale_in(directory: str | os.PathLike[str]) -> None:
@@ -61,8 +67,24 @@ def remove_stale(descriptor: int) -> None:
     """Remove what is stale in the directory that `descriptor` is open for, as far as possible."""
     with suppress(OSError):
         for leftover in _in_directory(descriptor, [os.fsencode(name) for name in os.listdir(descriptor)]):
-            with suppress(OSError):
-                os.unlink(os.fsencode(leftover.path), dir_fd=descriptor)
+            name = os.fsencode(leftover.path)
+            with suppress(OSError), _locked(descriptor, name) as is_free:
+                if is_free:
+                    os.unlink(name, dir_fd=descriptor)
+
+
+@contextmanager
+def _locked(directory: int, name: bytes) -> Iterator[bool]:
+    """Lock a file for the block, so that no session takes it over, and yield whether no session has it."""
+    descriptor, is_free = -1, True
+    with suppress(OSError):  # what cannot be opened or locked is in no session
+        descriptor = open_to_lock(name, directory)
+        is_free = try_lock(descriptor)
+    try:
+        yield is_free
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _in_directory(descriptor: int, names: list[bytes], older_than_s: float = STALE_AFTER_S) -> Iterator[Leftover]:

@@ -16,7 +16,7 @@ from toolkit.transfer import preallocate
 from toolkit.transfer.chunks import CHUNK_BYTES, ChunkRange, chunk_digest
 from toolkit.transfer.destination import MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
-from toolkit.transfer.file_system import storage_reason
+from toolkit.transfer.file_system import storage_reason, try_lock
 from toolkit.transfer.incoming_file import TRUNCATED, IncomingFile, SessionBudget
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
@@ -30,7 +30,6 @@ from toolkit.transfer.unfinished import (
     hold,
     let_go,
     needed_bytes,
-    try_lock,
 )
 
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more

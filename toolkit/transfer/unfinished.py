@@ -4,7 +4,6 @@ The content of an unfinished file may be anything: another process, or a crash o
 used chunk by chunk, and only after the sender's digest of the chunk was compared with it.
 """
 
-import fcntl
 import heapq
 import os
 import stat
@@ -14,6 +13,7 @@ from typing import Final, NamedTuple
 
 from toolkit.transfer.chunks import MAX_HELD_RANGES, ChunkRange, whole_chunks
 from toolkit.transfer.destination import RefusedEntryError
+from toolkit.transfer.file_system import open_to_lock, try_lock
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.names import resumable_partial_name
 from toolkit.transfer.sources import segments_of
@@ -26,8 +26,6 @@ MAX_UNFINISHED_FILES: Final = 16
 
 _holders: dict[FileKey, Callable[[], None]] = {}
 _holders_lock = threading.Lock()
-
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class UnfinishedFile(NamedTuple):
@@ -88,7 +86,7 @@ class UnfinishedFiles:
         The other session is asked to give the file up without the lock of the tree, as it may wait for this session's.
         """
         with self._tree.directory(directory) as parent:
-            descriptor = os.open(name, _FLAGS, dir_fd=parent)
+            descriptor = open_to_lock(name, parent)
         try:
             status = os.fstat(descriptor)
             identity = file_key(status)
@@ -110,18 +108,6 @@ class UnfinishedFiles:
 def is_own(status: os.stat_result) -> bool:
     """Whether it is a file of this user that has no other name, so that writing to it changes nothing else."""
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
-
-
-def try_lock(descriptor: int) -> bool:
-    """Lock a file until the descriptor is closed; whether nobody else has it.
-
-    Raises OSError where the file system has no locks.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def needed_bytes(entry: Entry, claimed: UnfinishedFile | None) -> int:

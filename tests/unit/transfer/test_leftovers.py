@@ -1,6 +1,7 @@
 """What killed receivers left: only that is found and removed, and a new session removes what is stale."""
 
 import errno
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support.sessions import XXH3, directory_entry
 from toolkit.transfer.incoming import IncomingFiles
-from toolkit.transfer.leftovers import STALE_AFTER_S, leftovers_below
+from toolkit.transfer.leftovers import STALE_AFTER_S, leftovers_below, remove_stale_in
 from toolkit.transfer.names import new_partial_name
 from toolkit.transfer.storage import Storage
 
@@ -72,6 +73,21 @@ def test_a_file_that_cannot_be_removed_does_not_keep_the_others(
     assert found == {kept: "operation not permitted", other: None}
     assert kept.exists()
     assert not other.exists()
+
+
+def test_a_file_that_a_session_has_locked_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = partial(tmp_path)
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for remove in (False, True):
+            (found,) = leftovers_below(tmp_path, 0, remove=remove)
+            assert found.is_in_use
+        age(monkeypatch, STALE_AFTER_S + 1)
+        remove_stale_in(tmp_path)
+        assert path.exists()
+    (found,) = leftovers_below(tmp_path, 0, remove=True)
+    assert not found.is_in_use
+    assert not path.exists()
 
 
 def test_a_session_removes_what_is_stale_in_a_directory_that_it_receives_into(
