@@ -22,6 +22,8 @@ _MAX_NAME_BYTES: Final = 15  # TCP_CA_NAME_MAX - 1
 _TCP_RTO_MAX_MS: Final = 44  # linux/tcp.h, since Linux 6.15
 _MAX_RTO_MS: Final = 2_000
 _MAX_RTO_RTTS: Final = 4
+_BACKLOG_S: Final = 0.1  # of content at a limited rate
+_LEAST_BACKLOG_BYTES: Final = 1 << 14
 _LONGEST_RTO_MS: Final = 120_000
 """The kernel's own limit, and the most that it accepts."""
 
@@ -43,8 +45,8 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
         _set_congestion_control(sock, options.congestion_control)
     if options.rate_bps is not None:
         _set_rate(sock, options.rate_bps / options.streams)
-    if options.backlog_bytes is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, options.backlog_bytes)
+    if (backlog_bytes := _backlog_bytes(options)) is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, backlog_bytes)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))
@@ -88,6 +90,16 @@ def _listed(which: str) -> str:
     with suppress(OSError):
         return ", ".join((_PROC / f"tcp_{which}_congestion_control").read_text().split())
     return "those that the system's documentation lists"
+
+
+def _backlog_bytes(options: TransportOptions) -> int | None:
+    """How much may wait in the kernel unsent; None for as much as it takes.
+
+    At a limited rate that would be seconds of content, and a message of a sender that gives up comes after it.
+    """
+    if options.backlog_bytes is not None or options.rate_bps is None:
+        return options.backlog_bytes
+    return max(_LEAST_BACKLOG_BYTES, int(options.rate_bps / options.streams / 8 * _BACKLOG_S))
 
 
 def _set_rate(sock: socket.socket, rate_bps: float) -> None:
