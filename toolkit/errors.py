@@ -80,6 +80,10 @@ class PeerClosedError(TransferError):
     """The connection ended early: the peer closed or reset it, or was silent for the idle timeout."""
 
 
+class PeerAbortedError(PeerClosedError):
+    """The peer has ended the connection early and said so, which a lost connection does not."""
+
+
 class LateRefusalError(PeerClosedError):
     """The peer has refused the session after its handshake: another sender has used the code, say (exit code 3)."""
 
@@ -95,7 +99,11 @@ class VerificationError(NettoolError):
 def closed_by_peer(code: int, reason: str) -> PeerClosedError:
     """Return the error for a peer that has closed the connection with this code, an ExitCode, and this reason."""
     text = printable(reason) or "the peer has closed the connection"
-    return LateRefusalError(text) if code == ExitCode.UNREACHABLE else PeerClosedError(text)
+    kinds: dict[int, type[PeerClosedError]] = {
+        ExitCode.UNREACHABLE: LateRefusalError,
+        ExitCode.INTERRUPTED: PeerAbortedError,
+    }
+    return kinds.get(code, PeerClosedError)(text)
 
 
 def error_name(error: OSError) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_process import LIMIT_S, Receiver, nettool, receiver
+from tests.support.background import Background
+from tests.support.cli_process import LIMIT_S, Receiver, nettool, nettool_here, receiver
 from tests.support.forked_cli import ForkedCli
 from tests.support.man_in_the_middle import Hazard, TcpMiddle
 from tests.support.repetitions import first_then_long
@@ -189,6 +190,28 @@ def test_a_receiver_with_once_gives_up_if_its_sender_does_not_come_back(
         ended = receiving.end()
     assert ended.code == 4
     assert "waiting 1 s for the sender to reconnect" in ended.stderr
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_receiver_with_once_does_not_wait_for_a_sender_whose_user_has_interrupted_it(
+    source: Path, incoming: Path, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.cli.interrupts.ASKED_S", LIMIT_S)  # what the kernel has queued takes its time
+    monkeypatch.setattr("toolkit.cli.send.raise_descriptor_limit", lambda: None)
+
+    def interrupt() -> None:
+        wait_until_arrived(incoming, 1_500_000)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with receiver(incoming, "--once", "--retry", "1h") as receiving:
+        interrupting = Background(interrupt)
+        sent = nettool_here(f"{transport}-send", "--rate", "60Mbit", source, receiving.target)
+        interrupting.outcome()
+        ended = receiving.end()
+    assert (sent.code, sent.stderr) == (130, "")
+    assert ended.code == 4
+    assert "the sender cancelled the transfer" in ended.stderr
+    assert "reconnect" not in ended.stderr
 
 
 def test_clean_leaves_a_file_that_a_receiver_is_writing(source: Path, incoming: Path) -> None:

@@ -18,7 +18,7 @@ from tests.support.background import PATIENCE_S, Background, running
 from tests.support.content import BytesSink, BytesSource, receive_until
 from tests.support.udp_channels import connected, send_all, transfer, wait_for_close
 from toolkit.channel import Address, Extent, TransportOptions
-from toolkit.errors import PeerClosedError, RefusedError, UnreachableError, UsageError
+from toolkit.errors import PeerAbortedError, PeerClosedError, RefusedError, UnreachableError, UsageError
 from toolkit.rudp import handshake_packets as packets
 from toolkit.rudp import wire
 from toolkit.transports.udp.channel import UdpChannel
@@ -369,7 +369,8 @@ class TestClosing:
         with closing(client):
             server.abort()
             server.abort()
-            assert "aborted the session" in wait_for_close(client)
+            with pytest.raises(PeerAbortedError, match="aborted the session"):
+                client.receive(timeout_s=PATIENCE_S)
 
     def test_silence_ends_the_channel_after_the_idle_timeout(self, listener: UdpListener) -> None:
         begin_s = time.monotonic()

@@ -7,6 +7,9 @@ the wait of the main thread until that has left the block.
 
 The same thread ends the process if a second signal comes while the first is still being handled, for example because
 a file system has stopped answering.
+
+A session is asked to end before it is interrupted (`asking_first`), so that it can tell its peer that the user has
+cancelled it: a connection that merely breaks off looks like one that was lost.
 """
 
 import os
@@ -14,7 +17,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -24,6 +27,8 @@ from toolkit.errors import ExitCode
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECOND_AFTER_S: Final = 0.5
 """A signal within this time is the same interrupt: a terminal that closes sends several, and sudo repeats them."""
+ASKED_S: Final = 0.5
+"""How long a block that was asked to end may take; a user who waits longer presses the keys again."""
 _POKE_S: Final = 0.1
 _POKE: Final = signal.SIGURG  # ignored by default; only TCP's urgent data would send it
 _SHOW_CURSOR: Final = b"\x1b[?25h\r\n"  # a progress bar hides it
@@ -48,6 +53,51 @@ def prompt_interrupts() -> Iterator[None]:
         watcher.join()
         os.close(reading)
         signal.signal(_POKE, handler)
+
+
+@contextmanager
+def asking_first(ask: Callable[[], object]) -> Iterator[None]:
+    """Call `ask` at the first signal, so that the block ends by itself; interrupt it if that takes longer than ASKED_S.
+
+    If the block then raises, the signal is handled instead; if it succeeds nevertheless, it has succeeded. For use
+    within `prompt_interrupts`; does nothing in another thread than the main one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {
+        number: handler for number in (*SIGNALS, _POKE) if callable(handler := signal.getsignal(number))
+    }
+    asked: list[tuple[int, float]] = []  # the first signal, and when it came
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if not asked:
+            asked.append((number, time.monotonic()))
+            ask()
+
+    def on_poke(_number: int, frame: FrameType | None) -> None:
+        if asked and time.monotonic() - asked[0][1] >= ASKED_S:
+            interrupt(frame)
+
+    def interrupt(frame: FrameType | None) -> None:
+        restore()
+        handlers[asked[0][0]](asked[0][0], frame)
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) in (on_signal, on_poke):  # not what a handler has put there meanwhile
+                signal.signal(number, handler)
+
+    try:
+        for number in handlers:
+            signal.signal(number, on_poke if number == _POKE else on_signal)
+        yield
+    except Exception:
+        if asked:
+            interrupt(None)
+        raise
+    finally:
+        restore()
 
 
 def _watch(reading: int, main_thread: int) -> None:

@@ -43,7 +43,15 @@ from toolkit.cli.results import (
     unfinished_lines,
 )
 from toolkit.cli.returning import ReturningSender, Whereabouts
-from toolkit.errors import ExitCode, NettoolError, PeerClosedError, RefusedError, UsageError, printable
+from toolkit.errors import (
+    ExitCode,
+    NettoolError,
+    PeerAbortedError,
+    PeerClosedError,
+    RefusedError,
+    UsageError,
+    printable,
+)
 from toolkit.security.reconnections import Reconnections
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import SessionLimits, TransferResult, receive
@@ -184,7 +192,8 @@ class _SessionRunner:
         except Exception as unexpected:
             print_traceback_if_requested(unexpected)
             error = as_nettool_error(unexpected)
-        whereabouts = sender.end(is_lost=isinstance(error, PeerClosedError))
+        is_lost = isinstance(error, PeerClosedError) and not isinstance(error, PeerAbortedError)
+        whereabouts = sender.end(is_lost=is_lost)
         if error and server.closing.is_set():
             return None
         if whereabouts is not Whereabouts.BACK:

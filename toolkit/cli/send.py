@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from toolkit.channel import Address, TransportOptions
 from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
 from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
-from toolkit.cli.interrupts import prompt_interrupts
+from toolkit.cli.interrupts import asking_first, prompt_interrupts
 from toolkit.cli.options import (
     STREAM_NAME,
     ForgetPath,
@@ -172,10 +173,10 @@ def _send(
             # The clock starts here because every module is loaded by now.
             cpu_s, started_s = time.process_time(), time.monotonic()
             used, channel = connect(transport_name, address, replace(transport_options, credential=proof), tell)
-            channel = explain(channel)
-            with closing(channel), bars.bar(sources[0]) as progress:
+            channel, cancel = explain(channel), threading.Event()
+            with asking_first(cancel.set), closing(channel), bars.bar(sources[0]) as progress:
                 check_receiver(access, proof, channel.peer)
-                result = transfer.send(channel, sources, options, progress)
+                result = transfer.send(channel, sources, options, progress, cancel)
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
                 return result, result_fields(used, channel, result, seconds, cpu_seconds)
 

@@ -220,6 +220,7 @@ class ContentSender:
         return self._slice_bytes if group.decisions else min(self._slice_bytes, self._optimistic_bytes)
 
     def _send_extent(self, extent: Extent, source: FileSource | StreamSlice) -> None:
+        self._endpoint.check_cancelled()
         self._progress.on_content(extent.length)
         started_ns = time.monotonic_ns()
         self._channel.send_extent(extent, source)

@@ -160,7 +160,7 @@ class SessionEndpoint:
         allow, and TransferError if the session was cancelled. An ERROR of the peer leaves
         `reporting_failures` as the error that it stands for.
         """
-        self._check_cancelled()
+        self.check_cancelled()
         data = self._channel.receive(sink, ALIVE_INTERVAL_S if timeout_s is None else timeout_s, wake)
         if data is None:
             return None
@@ -169,6 +169,11 @@ class SessionEndpoint:
         if isinstance(message, ErrorMessage):
             raise _PeerFailure(self._peer_error(message))
         return None if isinstance(message, Alive) else message
+
+    def check_cancelled(self) -> None:
+        """Raise TransferError if the caller has cancelled the session."""
+        if self._cancel is not None and self._cancel.is_set():
+            raise _CancelledError("the transfer was cancelled")
 
     def keep_alive(self) -> None:
         """Send ALIVE if this end has sent no message for ALIVE_INTERVAL_S.
@@ -216,10 +221,6 @@ class SessionEndpoint:
             failed = TransferError(f"operating system error: {error.strerror or error}")
             self._send_error(ErrorReason.FAILED, str(failed))
             raise failed from error
-
-    def _check_cancelled(self) -> None:
-        if self._cancel is not None and self._cancel.is_set():
-            raise _CancelledError("the transfer was cancelled")
 
     def _send_error(self, reason: ErrorReason, text: str) -> None:
         if self.state is not SessionState.CLOSED:

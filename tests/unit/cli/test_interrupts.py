@@ -13,7 +13,8 @@ from contextlib import suppress
 import pytest
 
 from tests.support.background import PATIENCE_S
-from toolkit.cli.interrupts import SECOND_AFTER_S, prompt_interrupts
+from toolkit.cli.interrupts import SECOND_AFTER_S, asking_first, prompt_interrupts
+from toolkit.errors import TransferError
 
 CLEANUP = """
 import signal, time
@@ -100,6 +101,45 @@ def test_a_terminal_that_takes_nothing_does_not_delay_the_end() -> None:
             process.kill()
     os.close(slave)
     os.close(master)
+
+
+def test_a_block_is_asked_to_end_and_its_error_is_not_the_users() -> None:
+    asked = threading.Event()
+
+    def block() -> None:
+        with prompt_interrupts(), asking_first(asked.set):
+            signal.raise_signal(signal.SIGINT)
+            assert asked.wait(PATIENCE_S)
+            raise TransferError("the transfer was cancelled")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_block_that_does_not_end_when_it_is_asked_to_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.cli.interrupts.ASKED_S", 0.02)
+    asked: list[bool] = []
+
+    def block() -> None:
+        with prompt_interrupts(), asking_first(lambda: asked.append(True)):
+            signal.raise_signal(signal.SIGINT)
+            queue.SimpleQueue[None]().get(timeout=PATIENCE_S)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert asked == [True]
+
+
+def test_a_block_that_succeeds_although_it_was_asked_to_end_has_succeeded() -> None:
+    with prompt_interrupts(), asking_first(lambda: None):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_error_of_a_block_is_its_own() -> None:
+    with pytest.raises(TransferError), prompt_interrupts(), asking_first(lambda: None):
+        raise TransferError("the connection was lost")
 
 
 def test_nothing_is_left_behind() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.background import PATIENCE_S, Background
 from tests.support.memory_transport import MemoryChannel
-from tests.support.sessions import Ends, ObservedChannel
+from tests.support.sessions import Ends, ObservedChannel, RecordingChannel
 from toolkit.channel import MIN_IDLE_TIMEOUT_S
 from toolkit.errors import PeerClosedError, RefusedError, TransferError, UsageError
 from toolkit.parameters import is_grease
@@ -89,6 +89,16 @@ def test_cancelling_a_session_ends_both_sides(ends: Ends, root: Path, role: str)
         other.outcome()
     os.close(reading)
     os.close(writing)
+
+
+def test_a_cancelled_sender_sends_no_more_content(ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    cancel = threading.Event()
+    cancel.set()
+    recorder = RecordingChannel(ends[0])
+    with pytest.raises(TransferError, match="cancelled"):
+        send(recorder, [tmp_path / "a"], cancel=cancel)
+    assert recorder.calls == ["BEGIN", "OFFER", "ERROR"]
 
 
 def interrupting(channel: object) -> ObservedChannel:

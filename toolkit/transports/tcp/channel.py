@@ -104,8 +104,10 @@ class TcpChannel:
                 stream.shut_down()
             for stream in self._streams:
                 linger(stream.socket, patience_s / len(self._streams))
-        finally:
-            self._free()
+        except BaseException:
+            self.abort()
+            raise
+        self._free()
 
     def abort(self) -> None:
         if self._is_closed:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
-from toolkit.errors import PeerClosedError, ProtocolError, TransferError, closed_by_peer
+from toolkit.errors import ExitCode, PeerClosedError, ProtocolError, TransferError, closed_by_peer
 from toolkit.rudp.batch import Batch, PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
@@ -198,7 +198,7 @@ class UdpChannel:
 
     def abort(self) -> None:
         if not self._is_closed:
-            self._end(4, "the peer has aborted the session")
+            self._end(ExitCode.INTERRUPTED, "the peer has aborted the session")
 
     @property
     def acknowledged_bytes(self) -> int:
