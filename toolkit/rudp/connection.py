@@ -74,10 +74,8 @@ class Connection:
         self._data = DataAssembler(local_id, self.receive_window, self.acks, protection)
         self._messages = MessageAssembler(config.max_message_bytes)
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
-        self._packets_invalid = 0
-        self._protection = protection
-        self._finish = finish or FinishPacket()
-        self._is_close_due = False
+        self._packets_invalid, self._is_close_due = 0, False
+        self._protection, self._finish = protection, finish or FinishPacket()
         self._control = ControlPackets(self._recovery.sent, peer_id, protection.tag_bytes)
         self._max_ack_ranges = wire.max_ack_ranges(path.max_datagram_bytes - protection.tag_bytes)
         self._observer = observer
@@ -287,11 +285,13 @@ class Connection:
                 return None
             self._is_close_due = False
             return self._control.close(self.close_code, self.close_reason)
-        path = self._recovery.path
+        path, finish = self._recovery.path, self._finish
+        first = finish.poll_transmit(path, now_ns) if finish.is_pending else self.sender.poll_new_message(now_ns)
+        if first is not None:
+            return first
         if self.acks.ack_time_ns is not None and now_ns >= self.acks.ack_time_ns:
             self._make_acks(now_ns)
-        first = self._finish.poll_transmit(path, now_ns) if self._finish.is_pending else None
-        return first or self._control.poll_transmit(path, now_ns) or self.sender.poll_transmit(now_ns)
+        return self._control.poll_transmit(path, now_ns) or self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
         acks = self.acks.make_acks(

@@ -1,7 +1,7 @@
 """Packets that elicit no acknowledgement: FINISH, ACK, PATH_CHALLENGE, PATH_RESPONSE and CLOSE.
 
-They are sent before everything else, whatever the congestion window. All but FINISH have room for the tag, and are
-sealed when they leave the connection.
+They are sent before everything else but a new message, whatever the congestion window. All but FINISH have room for the
+tag, and are sealed when they leave the connection.
 """
 
 from collections import deque

@@ -72,10 +72,12 @@ class Sender:
         self._packets_lost_at_ping = 0
         self._oldest_gap_end = 0  # in the packet numbers, after a local drop; 0 if the peer repeats no range for one
         self._is_ping_requested = False
+        self._has_new_message = False  # queued since the last `poll_new_message`
 
     def queue_message(self, message: bytes) -> None:
         """Queue one message."""
         self.streams.messages.end = self.streams.message_buffer.append(message)
+        self._has_new_message = True
 
     def request_ping(self) -> None:
         """Send a packet that the peer must acknowledge, whether or not there is anything else to send."""
@@ -113,6 +115,16 @@ class Sender:
         if timeout_ns is None or self._next_send_time_ns is None:
             return self._next_send_time_ns if timeout_ns is None else timeout_ns
         return min(timeout_ns, self._next_send_time_ns)
+
+    def poll_new_message(self, now_ns: int) -> Transmit | None:
+        """The packets that begin with a message queued since the last call; None if there is none, or it has to wait.
+
+        Once for each message, they go before an acknowledgement: the peer's application may be waiting for the message.
+        """
+        if not self._has_new_message:
+            return None
+        self._has_new_message = False
+        return self.poll_transmit(now_ns) if self.streams.messages.has_unsent else None
 
     def poll_transmit(self, now_ns: int) -> Transmit | None:
         """The next packets to send; None if nothing may be sent now."""

@@ -172,6 +172,18 @@ class TestInvalidPackets:
         (ack,) = [d for d in sent(connection, START + SECOND) if d[0] == wire.PacketType.ACK]
         assert wire.decode_ack_untrusted(ack).ranges == [(6, 7)]
 
+    def test_a_new_message_goes_before_an_acknowledgement_and_what_follows_behind_it(self) -> None:
+        connection = client()
+        receive(connection, ping(0))
+        sent(connection, START + SECOND)
+        receive(connection, data(1), now_ns=START + SECOND)
+        for message in (b"short", bytes(1 << 20)):
+            connection.send_message(message)
+        first, second = (connection.poll_transmit(START + 2 * SECOND) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        assert kinds([bytes(first.data), bytes(second.data)]) == [wire.PacketType.MESSAGE, wire.PacketType.ACK]
+
 
 class TestSilence:
     def test_ends_the_connection_after_the_idle_timeout(self) -> None:
