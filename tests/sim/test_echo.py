@@ -6,24 +6,67 @@ from tests.support.virtual_channels import MS, VirtualPath
 from toolkit.channel import Channel
 from toolkit.conversation.echo import echo_messages
 from toolkit.conversation.probes import SessionEcho
+from toolkit.rudp.wire import PacketType
 
 RTT_NS, INTERVAL_NS, PROBES = 40 * MS, 50 * MS, 50
 
 
-def test_the_engine_adds_no_delay_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = VirtualPath(monkeypatch, RTT_NS)
-    times_ns: list[int] = []
+class Probing:
+    """A client that sends a probe every INTERVAL_NS, and what the server sends meanwhile.
 
-    def probe(channel: Channel) -> None:
+    times_ns: the round trips
+    answers:  times and types of the server's packets
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times_ns: list[int] = []
+        self.answers: list[tuple[int, int]] = []
+        self.path = VirtualPath(monkeypatch, RTT_NS, self._on_packet)
+
+    def _on_packet(self, now_ns: int, sender: str, packet: bytes) -> bool:
+        if sender == "far":
+            self.answers.append((now_ns, packet[0]))
+        return False
+
+    def probe(self, channel: Channel) -> None:
         echo = SessionEcho(channel)
         for _ in range(PROBES):
-            sent_ns = path.now_ns
+            sent_ns = self.path.now_ns
             echo.send(bytes(56))
             assert echo.receive(1.0) == bytes(56)
-            times_ns.append(path.now_ns - sent_ns)
-            while (left_ns := sent_ns + INTERVAL_NS - path.now_ns) > 0:
+            self.times_ns.append(self.path.now_ns - sent_ns)
+            while (left_ns := sent_ns + INTERVAL_NS - self.path.now_ns) > 0:
                 assert echo.receive(left_ns / 1e9) is None
         echo.close()
 
-    path.run(probe, lambda channel: echo_messages(channel, lambda: False))
-    assert times_ns == [RTT_NS] * PROBES
+
+def test_the_engine_adds_no_delay_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    probing = Probing(monkeypatch)
+    probing.path.run(probing.probe, lambda channel: echo_messages(channel, lambda: False))
+    assert probing.times_ns == [RTT_NS] * PROBES
+
+
+def test_the_answer_of_a_prompt_application_goes_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    probing = Probing(monkeypatch)
+    probing.path.run(probing.probe, lambda channel: echo_messages(channel, lambda: False))
+    last_ns = max(now_ns for now_ns, kind in probing.answers if kind == PacketType.MESSAGE)
+    assert [kind for now_ns, kind in probing.answers if now_ns == last_ns] == [PacketType.MESSAGE, PacketType.ACK]
+
+
+def test_what_an_application_does_for_long_delays_no_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    probing = Probing(monkeypatch)
+    arrived_ns: list[int] = []
+
+    def answer_slowly(channel: Channel) -> None:
+        for _ in range(PROBES):
+            while (message := channel.receive()) is None:
+                pass
+            arrived_ns.append(probing.path.now_ns)
+            probing.path.now_ns += 5 * MS
+            channel.send_message(message)
+        channel.close()
+
+    probing.path.run(probing.probe, answer_slowly)
+    acknowledged_ns = {now_ns for now_ns, kind in probing.answers if kind == PacketType.ACK}
+    assert len(arrived_ns) == PROBES
+    assert set(arrived_ns) <= acknowledged_ns

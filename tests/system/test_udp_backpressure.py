@@ -12,9 +12,10 @@ from tests.support.content import BytesSink, BytesSource, receive_until
 from tests.support.udp_channels import connected, serve_until_done
 from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError
-from toolkit.transports.udp.channel import BACKLOG_BYTES, MAX_QUEUED_BYTES, UdpChannel
+from toolkit.transports.udp.channel import BACKLOG_BYTES, UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
 from toolkit.transports.udp.extents import STASH_BYTES
+from toolkit.transports.udp.message_queue import MAX_QUEUED_BYTES
 
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 SLACK_BYTES = 1 << 20

@@ -25,20 +25,19 @@ from toolkit.transports.udp.extents import (
     OutgoingExtents,
     decode_announcements_untrusted,
 )
+from toolkit.transports.udp.message_queue import MessageQueue
 from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.read_pause import ReadPause
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
 from toolkit.transports.udp.statistics import statistics_of
+from toolkit.transports.udp.turnaround import Turnaround
 from toolkit.transports.udp.wake_pair import WakePair
 
 BACKLOG_BYTES: Final = 4 << 20
 """A send waits while more content than this is unsent, or more bytes of messages are unacknowledged."""
 MAX_BACKLOG_BYTES: Final = 64 << 20
 """On a long path, two congestion windows may be unsent, up to this: lost announcements come again before content."""
-MAX_QUEUED_BYTES: Final = 16 << 20
-"""Most bytes of messages to queue for `receive`; further messages stay in the engine, which blocks the peer."""
-_MESSAGE_OVERHEAD_BYTES: Final = 64  # of memory, for a queued message besides its content
 _PUMP_EVERY_BYTES: Final = 1 << 18
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
@@ -75,16 +74,14 @@ class UdpChannel:
         self._connection, self._socket, self._outgoing = connection, sock, outgoing
         self._peer, self._security = peer, security
         self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
-        self._wake_pair = wake_pair
-        self._log = log
+        self._wake_pair, self._log = wake_pair, log
         self._on_close_sent = on_close_sent
         sock.report_local_drops()
         self._on_end = on_end
         self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
         self._peer_address = connection.peer_address
-        self._incoming, self._read_pause = IncomingExtents(), ReadPause()
-        self._messages: deque[bytes] = deque()
-        self._queued_bytes = self._unpumped_bytes = 0  # of `_messages`; of extents
+        self._incoming, self._read_pause, self._turnaround = IncomingExtents(), ReadPause(), Turnaround()
+        self._messages, self._unpumped_bytes = MessageQueue(), 0  # the bytes are of extents
         self._is_closed = False
         # The last pump had more to send than it may at once; more than this host's queues have room for.
         self._has_more = self._needs_room = False
@@ -102,7 +99,7 @@ class UdpChannel:
     @property
     def buffered_bytes(self) -> int:
         """The memory taken by content and messages that have arrived and wait for `receive`."""
-        return self._incoming.stash_bytes + self._queued_bytes
+        return self._incoming.stash_bytes + self._messages.size_bytes
 
     # The Channel protocol
 
@@ -136,11 +133,10 @@ class UdpChannel:
             if sink is not None and self._incoming.deliver_stash(sink):
                 return None
             if self._messages:
-                message = self._messages.popleft()
-                self._queued_bytes -= len(message) + _MESSAGE_OVERHEAD_BYTES
-                return message
+                self._turnaround.on_message(time.monotonic_ns())
+                return self._messages.take()
             self._check_open()
-            has_delivered = self._pump(sink)
+            has_delivered = self._pump(sink, may_cut_short=True)
             if sink is None and self._incoming.has_stash:
                 raise ProtocolError("the peer sent content, and none is expected")
             if has_delivered:
@@ -267,13 +263,16 @@ class UdpChannel:
             self._wait(None)
             self._pump(None)
 
-    def _pump(self, sink: ExtentSink | None, sends_first: bool = False) -> bool:
-        """Run one round of the driver contract without waiting; return whether content was delivered to `sink`."""
-        connection, sock = self._connection, self._socket
-        has_delivered = False
+    def _pump(self, sink: ExtentSink | None, sends_first: bool = False, may_cut_short: bool = False) -> bool:
+        """Run one round of the driver contract without waiting; return whether content was delivered to `sink`.
+
+        may_cut_short: return a single message to a prompt application at once, and acknowledge after its answer
+        """
+        connection, sock, has_delivered = self._connection, self._socket, False
         connection.set_accept_limit(self._incoming.accept_limit(sink is not None))
         try:
             now_ns = time.monotonic_ns()
+            self._turnaround.on_call(now_ns, connection.acks.max_ack_delay_ns)
             if sends_first:  # a message need not wait until what has arrived is handled
                 self._send(now_ns)
                 if now_ns - self._read_ns < _READ_AFTER_NS:
@@ -285,7 +284,10 @@ class UdpChannel:
             for batch in batches:
                 connection.handle_batch(batch, now_ns)
                 has_delivered |= self._deliver(sink, now_ns)
-            if batches or has_posted:
+            was_cut_short = self._turnaround.is_cut_short
+            if self._turnaround.cut_short(may_cut_short and not has_delivered and len(self._messages) == 1):
+                return False
+            if batches or has_posted or was_cut_short:
                 self._outgoing.release(connection.acked_offset)
                 self._incoming.forget(connection.received_offset)
                 connection.update_receive_window(sock.drop_count, sock.is_drained, now_ns)
@@ -338,14 +340,13 @@ class UdpChannel:
 
     def _read_messages(self, now_ns: int) -> None:
         """Take messages from the engine while there is room; the others stay there, and block the peer."""
-        while self._queued_bytes < MAX_QUEUED_BYTES and self._incoming.has_room:
+        while self._messages.has_room and self._incoming.has_room:
             message = self._connection.poll_message(now_ns)
             if message is None:
                 return
             message_type = message[:1]
             if message_type == APPLICATION_MESSAGE:
                 self._messages.append(message[1:])
-                self._queued_bytes += len(message) - 1 + _MESSAGE_OVERHEAD_BYTES
             elif message_type == ANNOUNCEMENTS_MESSAGE:
                 self._incoming.announce(decode_announcements_untrusted(message[1:]))
             else:

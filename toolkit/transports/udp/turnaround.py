@@ -1,0 +1,43 @@
+"""Whether the application comes back at once after a message, so that its answer can go before the acknowledgement.
+
+A request and its answer then take less time: both ends acknowledge while they would otherwise wait. Linux does the same
+for a TCP connection, in its "ping-pong mode". But no thread is behind a channel, so the acknowledgement waits for the
+next call, and the peer would repeat its message if that came late. An application has to show first that it is prompt.
+"""
+
+from typing import Final
+
+_ENOUGH_PROMPT_RETURNS: Final = 3
+"""In a row. A file session alternates between answers and work that takes long, and does not get there."""
+
+
+class Turnaround:
+    """Call `on_message` when a message is handed to the application, and `on_call` when that calls the channel next.
+
+    is_cut_short: whether the last round of the channel was
+    """
+
+    def __init__(self) -> None:
+        self.is_cut_short = False
+        self._handed_over_ns: int | None = None
+        self._prompt_returns = 0
+
+    def on_message(self, now_ns: int) -> None:
+        """A message is handed over."""
+        self._handed_over_ns = now_ns
+
+    def on_call(self, now_ns: int, max_ack_delay_ns: int) -> None:
+        """The application is back. `max_ack_delay_ns` is how long acknowledgements may wait (AckTracker)."""
+        if self._handed_over_ns is not None:
+            is_prompt = now_ns - self._handed_over_ns <= max_ack_delay_ns
+            self._prompt_returns = self._prompt_returns + 1 if is_prompt else 0
+            self._handed_over_ns = None
+
+    def cut_short(self, has_one_message: bool) -> bool:
+        """Whether to cut this round short: it has brought one message and nothing else, for a prompt application.
+
+        Two rounds in a row are not, so that a stream of messages is acknowledged.
+        """
+        is_prompt = self._prompt_returns >= _ENOUGH_PROMPT_RETURNS
+        self.is_cut_short = has_one_message and is_prompt and not self.is_cut_short
+        return self.is_cut_short
