@@ -119,11 +119,12 @@ class AeadProtection:
         self, memory: StreamMemory, numbers: NDArray[np.int64], payload_bytes: int, total_bytes: int
     ) -> int:
         count, full = len(numbers), total_bytes // payload_bytes
-        headers, payloads, bodies = memory.slices(full, payload_bytes, self.tag_bytes)
-        nonces = self._send_nonces.of(self._send, numbers)
         encrypt = self._send.aead.encrypt_into
-        # The fastest way to exhaust an iterator. `map` ends with the shortest of its arguments.
-        deque(map(encrypt, nonces, payloads[:full], headers, bodies), maxlen=0)
+        if full:
+            headers, payloads, bodies = memory.slices(full, payload_bytes, self.tag_bytes)
+            nonces = self._send_nonces.of(self._send, numbers[:full])
+            # The fastest way to exhaust an iterator. `map` ends with the shortest of its arguments.
+            deque(map(encrypt, nonces, payloads[:full], headers, bodies), maxlen=0)
         end = full * (payload_bytes + self.stream_overhead_bytes)
         if full < count:
             body = end + wire.HEADER_BYTES
@@ -131,7 +132,7 @@ class AeadProtection:
             packets = memory.packets.data
             header = packets[end:body]
             end = body + len(rest) + self.tag_bytes
-            encrypt(nonces[full], rest, header, packets[body:end])
+            encrypt(self._send.nonce(int(numbers[full])), rest, header, packets[body:end])
         return end
 
     def seal(self, packet: bytes) -> bytes:

@@ -103,6 +103,7 @@ class _HeaderColumns:
         self._segment_bytes = 0
         self._common = (0, 0, 0)
         self._written = 0  # how many headers have the common fields
+        self._ack_now_at = 0  # where one of them has another flag; 0 if none has
         self._number = self._offset = packets[:0]
 
     def write(
@@ -120,8 +121,11 @@ class _HeaderColumns:
             header["type"], header["flags"], header["connection_id"] = common
             self._segment_bytes, self._common, self._written = segment_bytes, common, count
             self._number, self._offset = header["packet_number"], header["offset"]
+        elif self._ack_now_at:
+            self._packets[self._ack_now_at] = common[1]
+        self._ack_now_at = 0
         self._number[:count] = packet_numbers
         self._offset[:count] = offsets
         if ack_now:
-            self._packets[(count - 1) * segment_bytes + 1] |= _ACK_NOW
-            self._written = 0
+            self._ack_now_at = (count - 1) * segment_bytes + 1
+            self._packets[self._ack_now_at] |= _ACK_NOW

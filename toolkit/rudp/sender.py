@@ -237,7 +237,9 @@ class Sender:
             raise
         overhead_bytes = self._protection.stream_overhead_bytes
         sizes: NDArray[np.int32] | int = payload_bytes + overhead_bytes
-        if total < count * payload_bytes:  # the last packet is shorter
+        if count == 1:
+            sizes = total + overhead_bytes
+        elif total < count * payload_bytes:  # the last packet is shorter
             sizes = np.full(count, sizes, np.int32)
             sizes[-1] -= count * payload_bytes - total
         total_bytes = total + count * overhead_bytes
