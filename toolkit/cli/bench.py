@@ -4,6 +4,7 @@ Each command turns its options into a scenario, which a file may complete; `tool
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from toolkit.cli.output import print_json, print_result, print_status, result_wi
 from toolkit.cli.target import parse_target
 from toolkit.compare.campaign import run
 from toolkit.compare.comparison import Summary, plain, summarise
+from toolkit.compare.forecast import Forecast, start_seconds
 from toolkit.compare.json_codec import encode
 from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.compare.plan import Plan
@@ -196,15 +198,14 @@ def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaign
 def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
     """Run the rest of the plan, writing each record to `path` as it comes."""
     writer = Writer(path, is_resumed=done is not None)
-    count = len(done.trials) if done is not None else 0
+    trials = list(done.trials) if done is not None else []
 
     def write(record: Record) -> None:
-        nonlocal count
         writer.write(record)
         if isinstance(record, Trial):
-            count += 1
+            trials.append(record)
             if not quiet and (stderr_is_terminal() or record.error):
-                print_status(f"{_progress(plan, count, record)}  {record.path}, {record.transport}: {_outcome(record)}")
+                print_status(f"{_progress(plan, trials)}  {record.path}, {record.transport}: {_outcome(record)}")
         elif isinstance(record, Probe) and not quiet and (stderr_is_terminal() or record.is_met is False):
             print_status(f"{record.path}: {record.text}")
 
@@ -218,19 +219,21 @@ def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
         writer.close()
 
 
-def _progress(plan: Plan, count: int, trial: Trial) -> str:
-    """How far the campaign is: in trials while their number is known, and then in time."""
-    if plan.budget_s is None:
-        return f"{min(count, plan.trial_count)}/{plan.trial_count}"
-    if count <= plan.trial_count:
-        return f"pilot {count}/{plan.trial_count}"
-    return f"{format_seconds(round(trial.elapsed_s or 0.0))} of at most {format_seconds(plan.budget_s)}"
+def _progress(plan: Plan, trials: Sequence[Trial]) -> str:
+    """How far the campaign is: while their number is known, in trials, with the time left; then in time."""
+    count = len(trials)
+    if plan.budget_s is not None and count > plan.trial_count:
+        return f"{format_seconds(round(elapsed_s(trials)))} of at most {format_seconds(plan.budget_s)}"
+    pilot = "" if plan.budget_s is None else "pilot "
+    left = format_seconds(round(Forecast(plan).left_s(trials)))
+    return f"{pilot}{min(count, plan.trial_count)}/{plan.trial_count}, {left} left"
 
 
 def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
-    seconds = plan.expected_seconds()
-    taken_s = elapsed_s(done.trials) if done is not None else 0.0
-    left = max(0, plan.trial_count - (len(done.trials) if done is not None else 0))
+    trials = done.trials if done is not None else []
+    seconds = Forecast(plan, start_seconds()).left_s(trials)
+    taken_s = elapsed_s(trials)
+    left = max(0, plan.trial_count - len(trials))
     if json:
         print_json(
             "plan",
@@ -242,7 +245,7 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
                 "repeats": plan.repeats,
                 "budget_s": plan.budget_s,
                 "trials": left,
-                "seconds": seconds if plan.budget_s is None else max(seconds, plan.budget_s) - taken_s,
+                "seconds": seconds if plan.budget_s is None else max(seconds, plan.budget_s - taken_s),
             },
         )
         return
@@ -255,7 +258,7 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     else:
         print_result(f"time:       {format_seconds(plan.time_s)} a trial")
     least = least_blocks(plan.comparison_count)
-    blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(seconds)}"
+    blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(round(seconds))}"
     if plan.budget_s is not None:
         budget = format_seconds(plan.budget_s - taken_s)
         print_result(f"pilot:      {blocks}")

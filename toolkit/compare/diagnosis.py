@@ -172,9 +172,3 @@ def loss_response_bps(congestion_control: str, loss: float, rtt_s: float) -> flo
         cubic = (_CUBIC_C * (3 + _CUBIC_BETA) / (4 * (1 - _CUBIC_BETA))) ** 0.25 * (rtt_s / loss) ** 0.75
         window = max(window, cubic)
     return 8 * SEGMENT_BYTES * window / rtt_s * (1 - loss)
-
-
-def expected_bps(congestion_control: str | None, ideal_bps: float, loss: float, rtt_s: float) -> float:
-    """Estimated goodput, for planning: what loss allows, and no more than the path carries."""
-    allowed = loss_response_bps(congestion_control or "", loss, rtt_s)
-    return min(ideal_bps, allowed) if allowed is not None else 0.85 * ideal_bps

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolkit.channel import Address
-from toolkit.compare.diagnosis import expected_bps
 from toolkit.compare.host_info import host_info
 from toolkit.compare.paths import LOOPBACK, REMOTE, BenchPath
 from toolkit.compare.records import CONTROL_SUFFIX, CP, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
@@ -45,10 +44,6 @@ _TRANSPORTS = (
     "iperf3-tcp, iperf3-udp, cp"
 )
 _NO_CREDENTIAL = NoCredential()
-_TRIAL_S, _PATH_S, _PROBE_S, _BACKGROUND_FLOW_S = 1.3, 0.8, 2.5, 1.5
-_FAST_BPS = {"tcp": 12e9, "udp": 3e9, "quic": 0.15e9, CP: 20e9}
-"""Goodput to expect where the path sets no limit."""
-
 _BLOCKS = (
     "Randomised blocks: each of {repeats} blocks runs every transport once at each size, in a new random order "
     "(seed {seed}), after a warm-up of each transport."
@@ -170,17 +165,6 @@ class Plan:
     def trial_count(self) -> int:
         """Number of all trials, warm-ups included; with a budget, of those up to the end of the pilot."""
         return len(self.paths) * len(self.all_settings) * (1 + self.repeats * len(self.sizes))
-
-    def expected_seconds(self) -> float:
-        """Rough duration of `trial_count` trials: what loss and rate allow, and what starting each trial costs."""
-        total_s = 0.0
-        for path in self.paths:
-            total_s += _PATH_S + (_PROBE_S if self.is_probed and path.kind != LOOPBACK else 0.0)
-            for setting in self.all_settings:
-                each = [_expected_trial_s(setting, path, size, self.time_s) for size in self.sizes]
-                beside_s = _BACKGROUND_FLOW_S if self.background_flow is not None else 0.0
-                total_s += each[self.sizes.index(min(self.sizes))] + self.repeats * sum(one + beside_s for one in each)
-        return total_s
 
     def campaign(self, storage: str) -> Campaign:
         """The first record of the campaign."""
@@ -311,15 +295,6 @@ def _require_timed(plan: Plan) -> None:
     outside = next((each.label for each in plan.settings if each.program is not None), None)
     if outside is not None:
         raise UsageError(f"--time measures nettool's own transports: leave {outside} out, or give --size")
-
-
-def _expected_trial_s(setting: Setting, path: BenchPath, size: int, time_s: float | None) -> float:
-    if time_s is not None:
-        return _TRIAL_S + time_s + 4 * path.rtt_s
-    fast_bps = _FAST_BPS[setting.transport]
-    ideal_bps = min(path.ideal_bps or fast_bps, fast_bps)
-    rate_bps = expected_bps(setting.congestion_control, ideal_bps, path.loss, path.rtt_s)
-    return _TRIAL_S + 8 * size / rate_bps + 6 * path.rtt_s
 
 
 def _method(plan: Plan) -> list[str]:

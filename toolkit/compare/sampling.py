@@ -65,7 +65,7 @@ def further_blocks(results: Results, now_s: float) -> FurtherBlocks | None:
     begun = next(filter(None, (_unfinished(campaign, cell) for cell in cells)), None)
     if begun is not None:
         return begun
-    durations_s = dict(_durations(results.trials))
+    durations_s = dict(durations(results.trials))
     left_s = campaign.budget_s - now_s
     candidates = list(filter(None, (_candidate(campaign, cell, durations_s, left_s) for cell in cells)))
     return max(candidates, key=lambda each: each.priority).next if candidates else None
@@ -127,7 +127,7 @@ def _marked_share(trials: Sequence[Trial]) -> float:
     return sum(trial.is_doubtful for trial in trials) / len(trials)
 
 
-def _durations(trials: Sequence[Trial]) -> Iterator[tuple[int, float]]:
+def durations(trials: Sequence[Trial]) -> Iterator[tuple[int, float]]:
     """Position and duration of each trial, with all that belongs to it."""
     before_s = 0.0
     for trial in sorted(trials, key=lambda trial: trial.position):

@@ -8,6 +8,7 @@ import pytest
 from tests.support.tcp_controls import default_control
 from toolkit.compare import plan as plan_module
 from toolkit.compare import scenario as scenario_module
+from toolkit.compare.forecast import Forecast
 from toolkit.compare.host_info import offers_tcp_control
 from toolkit.compare.paths import loopback
 from toolkit.compare.plan import DEFAULT_BUDGET_S, Plan, parse_transports
@@ -127,7 +128,7 @@ def test_the_scenario_of_make_bench_begins_without_loss() -> None:
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_every_scenario_in_bench_makes_a_plan(path: Path) -> None:
     plan = read_scenario(path).plan()
-    assert plan.expected_seconds() > 0
+    assert Forecast(plan).left_s() > 0
     assert plan.is_controlled  # without it, nothing shows what the machine can resolve
     assert plan.repeats >= least_blocks(plan.comparison_count, is_budgeted=plan.budget_s is not None)
 
@@ -311,12 +312,3 @@ def test_missing_programs_are_named_before_anything_runs(monkeypatch: pytest.Mon
         Scenario("loopback", transports="quic").plan()
     with pytest.raises(UsageError, match="apt install iperf3"):
         Scenario("loopback", transports="tcp,iperf3-udp=1Gbit").plan()
-
-
-def test_the_expected_duration_depends_on_loss() -> None:
-    def seconds(transports: str, loss: str) -> float:
-        scenario = Scenario("link", transports=transports, control=False, repeats=1, link={"loss": [loss]})
-        return scenario.plan().expected_seconds()
-
-    assert seconds("tcp-cubic", "5%") > 5 * seconds("tcp-cubic", "0%")
-    assert seconds("udp-bbr", "5%") < 2 * seconds("udp-bbr", "0%")
