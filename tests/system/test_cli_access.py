@@ -210,10 +210,10 @@ class TestAnnouncement:
     def test_a_name_with_another_address_when_it_is_bound_serves_nobody(
         self, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("toolkit.cli.access.is_loopback", lambda _bind: True)
+        monkeypatch.setattr("toolkit.api.admission.is_loopback", lambda _bind: True)
         ended = nettool_here(command, "--bind", "0.0.0.0", "--port", "0", cwd=tmp_path)
         assert ended.code == ExitCode.USAGE
-        assert "give an IP address to --bind" in complaint(ended)
+        assert "bind to an IP address" in complaint(ended)
 
     def test_off_loopback_a_directory_has_to_be_named(self, tmp_path: Path) -> None:
         ended = nettool_here("recv", "--bind", "0.0.0.0", cwd=tmp_path)

@@ -9,34 +9,38 @@ whoever answers in the receiver's place would have to ask for nothing.
 import io
 import os
 import shlex
-import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
+from toolkit.api.admission import AdmissionRule
+from toolkit.api.credentials import (
+    UnprovenReceiverError,
+    check_before_connecting,
+    check_connected,
+    credential_of,
+)
+from toolkit.api.target import DEFAULT_PORT
 from toolkit.channel import Address
 from toolkit.cli.command import flag, number, option
 from toolkit.cli.output import print_status, print_warning
 from toolkit.cli.prompt import Terminal, user_terminal
 from toolkit.cli.reachability import reachable_address, sender_lines
-from toolkit.cli.target import DEFAULT_PORT
-from toolkit.errors import CredentialRequiredError, UsageError, printable
-from toolkit.security.admission import Admission, KeyAdmission, Method, OpenAdmission
-from toolkit.security.code_admission import CodeAdmission, CodeEnd
+from toolkit.errors import CredentialRequiredError, UsageError
+from toolkit.security.code_admission import CodeEnd
 from toolkit.security.code_words import Code, parse_code
-from toolkit.security.credentials import Credential, KeyCredential, NoCredential
+from toolkit.security.credentials import Credential
 from toolkit.security.key_file import read_key
-from toolkit.security.reconnections import Reconnections
-from toolkit.transports.addresses import address_of, resolve
 
 SECURITY = "Security"
 CODE_VARIABLE = "NETTOOL_CODE"
 _QR_LINES, _QR_COLUMNS = 40, 100
 """On a smaller terminal, the picture would scroll the other output away."""
 _PROMPTS = 3
-_NO_CREDENTIAL = "add --code (or set NETTOOL_CODE), --key, or --open if the receiver runs with --open"
+NO_CREDENTIAL = "add --code (or set NETTOOL_CODE), --key, or --open if the receiver runs with --open"
 _T = TypeVar("_T")
 
 Plaintext = Annotated[
@@ -73,12 +77,10 @@ class CredentialArguments:
         if self.is_open and (self.code is not None or self.key is not None):
             other = "--code" if self.code is not None else "--key"
             raise UsageError(f"use either --open or {other}: a receiver that runs with --open asks for neither")
-        if self.key is not None:
-            return KeyCredential(read_key(self.key))
-        if self.is_open:
-            return NoCredential()
-        code = self.code if self.code is not None else os.environ.get(CODE_VARIABLE)
-        return parse_code(code).credential if code else NoCredential()
+        code = self.code
+        if code is None and self.key is None and not self.is_open:
+            code = os.environ.get(CODE_VARIABLE)
+        return credential_of(code or None, self.key)
 
     def credential_for(self, receiver: Address) -> Credential:
         """Return what to present to `receiver`; without --open, ask for a code if it is not on this machine.
@@ -86,14 +88,15 @@ class CredentialArguments:
         Raises UsageError as `credential` does, and if there is no code; UnreachableError for a name without addresses.
         """
         given = self.credential()
-        if given.method is not Method.NONE or self.is_open or _is_here(receiver):
+        with suppress(UnprovenReceiverError):
+            check_before_connecting(given, receiver, is_open=self.is_open)
             return given
         with user_terminal() as user:
             if user is None:
-                raise UsageError(_NO_CREDENTIAL)
+                raise UsageError(NO_CREDENTIAL)
             code = _ask_for_code(user)
         if code is None:
-            raise UsageError(f"no code was entered: {_NO_CREDENTIAL}")
+            raise UsageError(f"no code was entered: {NO_CREDENTIAL}")
         return code.credential
 
 
@@ -155,58 +158,30 @@ class Doorkeeper:
         """
         arguments.check(is_once)
         self._arguments, self._bind, self._sender_command, self._quiet = arguments, bind, sender_command, quiet
-        self._is_once, self._session_key = is_once, session_key
-        self.reconnections = Reconnections()
-        """By which clients that a code has admitted come back; a receiver adds to it."""
-        self.is_loopback = is_loopback(bind)
-        """Whether only this machine reaches the receiver. A name is looked up here; see `check_bound`."""
+        self._is_once = is_once
         self._bound: Address | None = None
-        self._codes: CodeAdmission | None = None
-        self.admission: Admission = self._admission()
-
-    def _admission(self) -> Admission:
-        arguments = self._arguments
-        if arguments.key is not None:
-            return KeyAdmission(read_key(arguments.key))
-        if arguments.is_open or (self.is_loopback and arguments.code_uses is None):
-            return OpenAdmission()
-        self._codes = CodeAdmission(
-            self._on_code_ended,
-            self._on_new_code,
-            uses=arguments.code_uses or 1,
-            is_renewed=not self._is_once,
-            session_key=self._session_key,
-            reconnections=self.reconnections,
+        self.rule = AdmissionRule(
+            bind,
+            key=None if arguments.key is None else read_key(arguments.key),
+            is_open=arguments.is_open,
+            code_uses=arguments.code_uses,
+            is_once=is_once,
+            session_key=session_key,
+            on_code=self._on_new_code,
+            on_code_ended=self._on_code_ended,
         )
-        return self._codes
-
-    def check_bound(self, listening: Sequence[Address]) -> Address:
-        """Return where the receiver listens, as its user has said it.
-
-        listening: the addresses of its listeners, all on one port
-
-        Raises UsageError if they are of another kind than the rule was chosen for: a name has changed its address.
-        """
-        for address in listening:
-            if self.is_loopback and not address.is_loopback:
-                raise UsageError(
-                    f"{printable(self._bind)} was an address of this machine alone, and now is {address.host}: "
-                    "give an IP address to --bind"
-                )
-        return Address(self._bind or "0.0.0.0", listening[0].port)
 
     def announce(self, bound: Address, what_anyone_can_do: str) -> None:
         """Print the code, or a warning, once the receiver listens on `bound`."""
         self._bound = bound
-        if self._arguments.is_open and not self.is_loopback:
+        if self._arguments.is_open and not self.rule.is_loopback:
             print_warning(f"warning: anyone who can reach port {bound.port} can {what_anyone_can_do}")
         if self._arguments.plaintext:
             print_warning(
                 "warning: with --plaintext, a sender can turn encryption off; others can then read and change its files"
             )
-        code = self._codes.code if self._codes is not None else None
-        if code is not None:
-            self._print_code(code)
+        if self.rule.code is not None:
+            self._print_code(self.rule.code)
         elif not self._quiet:
             print_status("\n".join(self._sender_lines(bound, asks_for_code=False)))
 
@@ -216,10 +191,10 @@ class Doorkeeper:
         options = ""
         if self._arguments.key is not None:
             options = f" --key {shlex.quote(self._arguments.key.name)}"
-        elif self._arguments.is_open and not self.is_loopback:
+        elif self._arguments.is_open and not self.rule.is_loopback:
             options = " --open"
         command = f"{self._sender_command}{options} {shlex.quote(target)}"
-        return sender_lines(command, is_loopback=self.is_loopback, asks_for_code=asks_for_code)
+        return sender_lines(command, is_loopback=self.rule.is_loopback, asks_for_code=asks_for_code)
 
     def _on_code_ended(self, code: Code, reason: CodeEnd) -> None:
         if reason is CodeEnd.WRONG_TRIES:
@@ -268,27 +243,20 @@ def check_receiver(access: CredentialArguments, given: Credential, receiver: Add
     Raises UsageError if the user has not allowed that with --open: a name had addresses of this machine only when
     `credential_for` looked, and another one when it was connected to.
     """
-    if given.method is Method.NONE and not receiver.is_loopback:
-        if not access.is_open:
-            raise UsageError(_NO_CREDENTIAL)
-        print_warning(
-            f"warning: {receiver} asks for no code and no key, so it may be another machine: "
-            "if it should have asked, stop this command and check the address"
-        )
-
-
-def _is_here(receiver: Address) -> bool:
-    """Return whether every address of the receiver is a loopback address. Raises UnreachableError, UsageError."""
-    return all(address_of(name).is_loopback for _, name in resolve(receiver, socket.SOCK_STREAM))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` has addresses, and all of them are loopback addresses."""
     try:
-        found = socket.getaddrinfo(host or None, None)
-    except (OSError, UnicodeError):
-        return False
-    return bool(host) and all(Address(str(name[0]), 0).is_loopback for *_, name in found)
+        is_proven = check_connected(given, receiver, is_open=access.is_open)
+    except UnprovenReceiverError:
+        raise UsageError(NO_CREDENTIAL) from None
+    if not is_proven:
+        warn_of(receiver)
+
+
+def warn_of(receiver: Address) -> None:
+    """Print a warning: nothing shows who the connected receiver is."""
+    print_warning(
+        f"warning: {receiver} asks for no code and no key, so it may be another machine: "
+        "if it should have asked, stop this command and check the address"
+    )
 
 
 def _ask_for_code(user: Terminal) -> Code | None:

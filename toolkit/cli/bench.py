@@ -11,26 +11,25 @@ from typing import Annotated, Any
 
 import typer
 
+from toolkit.api.comparing import ComparisonRequest, ComparisonResult
+from toolkit.api.target import parse_target
 from toolkit.cli.access import CredentialArguments, with_credential
 from toolkit.cli.command import command, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments
 from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
-from toolkit.cli.target import parse_target
-from toolkit.compare.campaign import run
-from toolkit.compare.comparison import Summary, plain, summarise
+from toolkit.compare.comparison import plain
 from toolkit.compare.forecast import Forecast, start_seconds
 from toolkit.compare.json_codec import encode
 from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.compare.plan import Plan
-from toolkit.compare.record_file import Record, Writer, read
+from toolkit.compare.record_file import Record
 from toolkit.compare.records import Probe, Results, Trial
 from toolkit.compare.sampling import elapsed_s
-from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
+from toolkit.compare.scenario import Scenario, read_scenario
 from toolkit.compare.verdict import least_blocks
-from toolkit.errors import ExitCode, UsageError
+from toolkit.errors import ExitCode
 from toolkit.report.labels import MAX_COLUMNS
-from toolkit.report.text import report_text
 from toolkit.security.credentials import Credential
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 
@@ -169,39 +168,32 @@ def _split(text: str) -> list[str]:
 
 
 def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaignArguments) -> int:
-    done: Results | None = None
-    if local.resume is not None:
-        done = read(local.resume)
-        plan = plan_of_record(done.campaign, scenario.folder)
-        if plan.name != scenario.kind:
-            raise UsageError(f"these are records of another command: resume them with 'nettool bench {plan.name}'")
-    else:
-        plan = (scenario.merged_with(read_scenario(local.scenario)) if local.scenario is not None else scenario).plan()
-    if campaign.dry_run:
-        _print_plan(plan, done, campaign.json)
-        return ExitCode.OK
+    if local.resume is None and local.scenario is not None:
+        scenario = scenario.merged_with(read_scenario(local.scenario))
     default_output = Path("results") / time.strftime(f"{scenario.kind}-%Y%m%d-%H%M%S.jsonl")
-    path = local.resume or campaign.output or default_output
-    results = _run(plan, done, path, campaign.quiet)
-    summary = summarise(results)
+    request = ComparisonRequest.of(scenario, resume=local.resume, output=campaign.output or default_output)
+    if campaign.dry_run:
+        _print_plan(request.plan, request.done, campaign.json)
+        return ExitCode.OK
+    result = _run(request, campaign.quiet)
     if campaign.json:
-        _print_json(results, summary)
+        _print_json(result)
     else:
-        print_result(report_text([summary], width=result_width(MAX_COLUMNS)))
-        print_result(f"Records: {path}")
-    failed = sum(not trial.verified for trial in results.trials)
+        print_result(result.text(result_width(MAX_COLUMNS)))
+        print_result(f"Records: {result.records}")
+    failed = result.failed_trials
     if failed:
-        print_status(f"nettool: {failed} of {len(results.trials)} trials failed; for the reasons see {path}")
+        count = len(result.results.trials)
+        print_status(f"nettool: {failed} of {count} trials failed; for the reasons see {result.records}")
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
-def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
-    """Run the rest of the plan, writing each record to `path` as it comes."""
-    writer = Writer(path, is_resumed=done is not None)
-    trials = list(done.trials) if done is not None else []
+def _run(request: ComparisonRequest, quiet: bool) -> ComparisonResult:
+    """Run the rest of the campaign, and say how far it is."""
+    plan, path = request.plan, request.output
+    trials = list(request.done.trials) if request.done is not None else []
 
-    def write(record: Record) -> None:
-        writer.write(record)
+    def show(record: Record) -> None:
         if isinstance(record, Trial):
             trials.append(record)
             if not quiet and (stderr_is_terminal() or record.error):
@@ -210,13 +202,11 @@ def _run(plan: Plan, done: Results | None, path: Path, quiet: bool) -> Results:
             print_status(f"{record.path}: {record.text}")
 
     try:
-        return run(plan, write, done)
+        return replace(request, on_record=show).run()
     except KeyboardInterrupt:
         if not quiet and stderr_is_terminal():
             print_status(f"interrupted; the finished trials are in {path}, and --resume {path} continues")
         raise
-    finally:
-        writer.close()
 
 
 def _progress(plan: Plan, trials: Sequence[Trial]) -> str:
@@ -275,7 +265,8 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     print_result(blocks)
 
 
-def _print_json(results: Results, summary: Summary) -> None:
+def _print_json(result: ComparisonResult) -> None:
+    results, summary = result.results, result.summary
     print_json(
         "comparison",
         {

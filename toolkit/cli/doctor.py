@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from toolkit.api.target import parse_target
 from toolkit.cli.command import command
 from toolkit.cli.options import Json, Quiet
 from toolkit.cli.output import print_json, print_result, result_width
-from toolkit.cli.target import parse_target
 from toolkit.doctor.capability import Capability
 from toolkit.doctor.emulation import examine_emulation
 from toolkit.doctor.host import examine_host

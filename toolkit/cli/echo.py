@@ -4,19 +4,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from toolkit.api.admission import is_loopback
+from toolkit.api.target import DEFAULT_PORT
 from toolkit.channel import Address, Channel, Listener, TransportOptions
-from toolkit.cli.access import is_loopback
 from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import DEFAULT_BIND, Bind, Json, OffloadChoice, Port, Quiet
 from toolkit.cli.output import print_json, print_status, print_warning
-from toolkit.cli.results import closing
-from toolkit.cli.target import DEFAULT_PORT
 from toolkit.conversation.echo import EchoServer, echo_messages
 from toolkit.errors import NettoolError, UsageError
 from toolkit.security.admission import Method
 from toolkit.security.rehearsal import rehearse
+from toolkit.transfer.session import closing
 from toolkit.transfer.session_server import SessionServer
 from toolkit.transports.registry import transport
 

@@ -59,8 +59,9 @@ def prompt_interrupts() -> Iterator[None]:
 def asking_first(ask: Callable[[], object]) -> Iterator[None]:
     """Call `ask` at the first signal, so that the block ends by itself; interrupt it if that takes longer than ASKED_S.
 
-    If the block then raises, the signal is handled instead; if it succeeds nevertheless, it has succeeded. For use
-    within `prompt_interrupts`; does nothing in another thread than the main one.
+    If the block then raises, the signal is handled instead; if it succeeds nevertheless, it has succeeded. If `ask`
+    returns False, the block cannot end by itself yet, and is interrupted at once. For use within `prompt_interrupts`;
+    does nothing in another thread than the main one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -70,10 +71,11 @@ def asking_first(ask: Callable[[], object]) -> Iterator[None]:
     }
     asked: list[tuple[int, float]] = []  # the first signal, and when it came
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         if not asked:
             asked.append((number, time.monotonic()))
-            ask()
+            if ask() is False:
+                interrupt(frame)
 
     def on_poke(_number: int, frame: FrameType | None) -> None:
         if asked and time.monotonic() - asked[0][1] >= ASKED_S:

@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 import typer
 
+from toolkit.api.target import DEFAULT_PORT
 from toolkit.channel import DEFAULT_CONNECT_TIMEOUT_S, MAX_IDLE_TIMEOUT_S, MIN_IDLE_TIMEOUT_S
 from toolkit.cli.command import flag, number, option
 from toolkit.cli.help import GENERAL
-from toolkit.cli.target import DEFAULT_PORT
 from toolkit.errors import UsageError
 from toolkit.units import parse_duration_ns, to_seconds
 

@@ -52,6 +52,11 @@ class ProgressBars:
         """`progress` is None if nothing is to be drawn."""
         self._progress = progress
 
+    @property
+    def are_shown(self) -> bool:
+        """Whether anything is drawn."""
+        return self._progress is not None
+
     @contextmanager
     def bar(self, name: str, prefix: str = "") -> Iterator[ProgressCallback | None]:
         """Show a bar while the block runs, and yield the callback that moves it; None if nothing is drawn.

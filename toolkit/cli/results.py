@@ -1,66 +1,41 @@
 """The outcome of a session, for programs and for people."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from toolkit.channel import Channel
+from toolkit.api.results import SessionResult
 from toolkit.errors import NettoolError, printable
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
-from toolkit.transfer import TransferResult
 from toolkit.transfer.names import MAX_PATH_BYTES
 from toolkit.transfer.result import DeliveryStatus
-from toolkit.units import format_rate, format_seconds, format_size, rate_of
+from toolkit.units import format_rate, format_seconds, format_size
 
 _FAILURES = (DeliveryStatus.REFUSED, DeliveryStatus.MISMATCHED, DeliveryStatus.FAILED)
 _SHOWN = 10
 """Entries listed one by one before the others are counted, unless the user asks for more with --verbose."""
 
 
-@contextmanager
-def closing(channel: Channel, patience_s: float | None = None) -> Iterator[None]:
-    """Close the channel when the block ends, or abort it if the block raises anything but a NettoolError.
-
-    `patience_s` is how long to wait for a peer that is silent when the session has succeeded; see `Channel.close`.
-    """
-    try:
-        yield
-    except NettoolError:
-        try:
-            channel.close()  # delivers the error message that is still queued for the peer
-        except Exception:  # content may be queued too, and the session has closed its sources
-            channel.abort()
-        raise
-    except BaseException:
-        channel.abort()
-        raise
-    channel.close(patience_s)
-
-
-def result_fields(
-    transport_name: str, channel: Channel, result: TransferResult, seconds: float, cpu_seconds: float
-) -> dict[str, Any]:
+def result_fields(result: SessionResult) -> dict[str, Any]:
     """Return the fields that `send` and `receive` share (docs/data-format.md)."""
     return {
-        "transport": transport_name,
-        "peer": str(channel.peer),
-        "files": result.files,
+        "transport": result.transport,
+        "peer": str(result.peer),
+        "files": result.file_count,
         "bytes": result.size_bytes,
-        "seconds": seconds,
+        "seconds": result.seconds,
         "hole_bytes": result.hole_bytes,
         "resumed_bytes": result.resumed_bytes,
-        "goodput_bps": rate_of(result.sent_bytes, seconds),
+        "goodput_bps": result.goodput_bps,
         "algorithm": result.algorithm,
         "digest": result.digest,
-        "names": [file.name for file in result.delivered],
+        "names": [file.name for file in result.files],
         "unchanged": result.unchanged,
-        "cpu_seconds": cpu_seconds,
-        **channel.statistics(),
+        "cpu_seconds": result.cpu_seconds,
+        **result.statistics,
     }
 
 
-def failed_entries(result: TransferResult) -> list[dict[str, str]]:
+def failed_entries(result: SessionResult) -> list[dict[str, str]]:
     """Return the files that should have arrived and did not, as JSON objects."""
     return [
         {"name": entry.name, "status": entry.status, "reason": entry.reason}
@@ -70,7 +45,7 @@ def failed_entries(result: TransferResult) -> list[dict[str, str]]:
 
 
 def undelivered_lines(
-    result: TransferResult, statuses: Iterable[DeliveryStatus], *, is_verbose: bool = False
+    result: SessionResult, statuses: Iterable[DeliveryStatus], *, is_verbose: bool = False
 ) -> Iterator[str]:
     """Yield a line for each entry with one of these statuses, up to a limit, and one with the number of the others."""
     for status in statuses:
@@ -82,37 +57,36 @@ def undelivered_lines(
             yield f"{status} {more} more"
 
 
-def failure_lines(result: TransferResult, *, is_verbose: bool = False) -> list[str]:
+def failure_lines(result: SessionResult, *, is_verbose: bool = False) -> list[str]:
     """Return a line for each file that did not arrive; none for a single one, which the error names."""
     lines = list(undelivered_lines(result, _FAILURES, is_verbose=is_verbose))
     return lines if len(lines) > 1 else []
 
 
-def resumed_lines(result: TransferResult) -> list[str]:
+def resumed_lines(result: SessionResult) -> list[str]:
     """Return a line that says where a session went on; none if it began with nothing."""
     if not result.resumed_bytes:
         return []
     return [f"  resumed at {format_size(result.resumed_bytes)} of {format_size(result.size_bytes)}"]
 
 
-def unfinished_lines(result: TransferResult) -> list[str]:
+def unfinished_lines(result: SessionResult) -> list[str]:
     """Return a line for each file of which the receiver has kept something."""
     return [f"kept {entry}; send it again to go on" for entry in result.unfinished]
 
 
-def delivered_lines(result: TransferResult, directory: Path | None = None, *, is_verbose: bool = False) -> list[str]:
+def delivered_lines(result: SessionResult, *, is_verbose: bool = False) -> list[str]:
     """Return a line for each file that arrived, up to a limit, and one with the number of the others.
 
-    directory:  where the files are, at the receiver
     is_verbose: list more of them, each with its size and digest
     """
-    shown = result.delivered if is_verbose else result.delivered[:_SHOWN]
+    shown = result.files if is_verbose else result.files[:_SHOWN]
     lines = []
     for file in shown:
-        name = printable(file.name if directory is None else str(directory / file.name), MAX_PATH_BYTES)
+        name = printable(file.name if file.path is None else str(file.path), MAX_PATH_BYTES)
         details = f"  ({format_size(file.size_bytes)}, {result.algorithm} {file.digest})" if is_verbose else ""
         lines.append(f"  {name}{details}")
-    if more := result.files - len(shown):
+    if more := result.file_count - len(shown):
         lines.append(f"  and {more} more")
     return lines
 
@@ -128,9 +102,9 @@ def path_line(fields: Mapping[str, Any]) -> str:
 def partial_result_fields(error: NettoolError) -> dict[str, Any]:
     """Return what a session had achieved when `error` ended it; an empty dict if the error is not from a session."""
     result = error.result
-    if not isinstance(result, TransferResult):
+    if not isinstance(result, SessionResult):
         return {}
-    return {"files": result.files, "bytes": result.size_bytes, "failed": failed_entries(result)}
+    return {"files": result.file_count, "bytes": result.size_bytes, "failed": failed_entries(result)}
 
 
 def summary_line(fields: Mapping[str, Any]) -> str:

@@ -1,18 +1,17 @@
-"""`nettool send`, `tcp-send` and `udp-send`: connect, run a session, print its result."""
+"""`nettool send`, `tcp-send` and `udp-send`: send, and print what happens and the result."""
 
-import secrets
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-from toolkit import transfer
-from toolkit.channel import Address, TransportOptions
-from toolkit.cli.access import CredentialArguments, Plaintext, check_receiver, with_credential
+from toolkit.api.connecting import AUTO
+from toolkit.api.credentials import UnprovenReceiverError
+from toolkit.api.events import Event, Reconnecting, SessionBegan, SessionProgress, UdpBlocked
+from toolkit.api.results import SessionResult
+from toolkit.api.sending import SendRequest
+from toolkit.channel import TransportOptions
+from toolkit.cli.access import NO_CREDENTIAL, CredentialArguments, Plaintext, warn_of, with_credential
 from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
 from toolkit.cli.interrupts import asking_first, prompt_interrupts
@@ -28,10 +27,8 @@ from toolkit.cli.options import (
     positive_duration_s,
 )
 from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
-from toolkit.cli.progress import progress_bars
-from toolkit.cli.reconnecting import with_reconnects
+from toolkit.cli.progress import ProgressBars, progress_bars
 from toolkit.cli.results import (
-    closing,
     delivered_lines,
     failure_lines,
     path_line,
@@ -40,24 +37,15 @@ from toolkit.cli.results import (
     summary_line,
     undelivered_lines,
 )
-from toolkit.cli.resume_key import resume_key
 from toolkit.cli.target import split_target
 from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
-from toolkit.cli.udp_or_tcp import EITHER, connect
-from toolkit.errors import ExitCode, NettoolError, PeerClosedError, UsageError
-from toolkit.output_files import check_output
-from toolkit.security.admission import Method
-from toolkit.security.credentials import Credential, ReconnectionCredential
-from toolkit.security.reconnections import RECONNECTION_KEY_BYTES
-from toolkit.security.rehearsal import rehearse
-from toolkit.transfer import Comparison, SendOptions, TransferResult
+from toolkit.errors import ExitCode, NettoolError, UsageError, printable
+from toolkit.security.credentials import Credential
+from toolkit.transfer import ProgressCallback, SendOptions
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.result import DeliveryStatus
-from toolkit.transfer.scan import STANDARD_INPUT, check_sources
+from toolkit.transfer.scan import STANDARD_INPUT
 from toolkit.units import parse_duration_ns, parse_rate, to_seconds
-
-_Sent = tuple[TransferResult, dict[str, Any]]
-"""What a session has sent, and the fields of its JSON object."""
 
 
 @command
@@ -83,7 +71,7 @@ def send(
       tar c src | nettool send --name src.tar - host.example
     """
     own = TransportOptions(plaintext=plaintext, offload=offload, remembers_paths=not forget_path)
-    return _send(EITHER, arguments, tree, access, tracing, own)
+    return _send(AUTO, arguments, tree, access, tracing, own)
 
 
 @command
@@ -153,45 +141,92 @@ def _send(
 
     own_options: what not every command has
     """
-    transport_options = _transport_options(arguments, tracing, own_options)
-    command_name = "send" if transport_name == EITHER else f"{transport_name}-send"
+    command_name = "send" if transport_name == AUTO else f"{transport_name}-send"
     sources, address = split_target(arguments.items, f"nettool {command_name}")
-    patience_s = 0.0 if STANDARD_INPUT in sources else to_seconds(parse_duration_ns(arguments.retry))
-    send_options = _send_options(arguments, tree, address, comes_back=patience_s > 0)
-    _check_files(sources, send_options, own_options.qlog)  # before asking the user
+    request = SendRequest(
+        sources=sources,
+        receiver=address,
+        transport=transport_name,
+        options=_send_options(arguments, tree),
+        connection=_transport_options(arguments, tracing, own_options),
+        is_open=access.is_open,
+        patience_s=to_seconds(parse_duration_ns(arguments.retry)),
+    )
+    _check_files(request)  # before asking the user
     tracing.check(sources)
     raise_descriptor_limit()
     if tree.dry_run:
-        return list_files(sources, send_options, json=arguments.json, quiet=arguments.quiet)
+        return list_files(sources, request.options, json=arguments.json, quiet=arguments.quiet)
     credential = access.credential_for(address)
-    tell = (lambda _: None) if arguments.quiet else print_status
 
-    def session(given: Credential, is_reconnected: bool, on_accepted: Callable[[], None]) -> _Sent:
-        proof = _proof(given, send_options, is_reconnected, own_options.plaintext)
-        options = _options_of_session(send_options, is_reconnected, on_accepted)
-        with progress_bars(arguments.quiet or tracing.trace_calls) as bars:
-            # The clock starts here because every module is loaded by now.
-            cpu_s, started_s = time.process_time(), time.monotonic()
-            used, channel = connect(transport_name, address, replace(transport_options, credential=proof), tell)
-            channel, cancel = explain(channel), threading.Event()
-            with asking_first(cancel.set), closing(channel), bars.bar(sources[0]) as progress:
-                check_receiver(access, proof, channel.peer)
-                result = transfer.send(channel, sources, options, progress, cancel)
-                seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s
-                return result, result_fields(used, channel, result, seconds, cpu_seconds)
-
-    def sessions(proof: Credential) -> _Sent:
-        rehearse(proof.method)
-        return with_reconnects(partial(session, proof), patience_s, partial(_pause, arguments.quiet))
+    def run(proof: Credential) -> SessionResult:
+        with (
+            progress_bars(arguments.quiet or tracing.trace_calls) as bars,
+            _SenderScreen(bars, sources[0], arguments.quiet) as screen,
+        ):
+            shown = replace(
+                request, on_event=screen, reports_progress=bars.are_shown, through=explain, cancel=screen.cancel
+            )
+            with asking_first(screen.ask_to_end):
+                return shown.run(proof)
 
     try:
         with prompt_interrupts(), tracing.running(command_name) as explain:  # one trace of all connections
-            result, fields = with_credential(credential, sessions)
+            result = with_credential(credential, run)
+    except UnprovenReceiverError:
+        raise UsageError(NO_CREDENTIAL) from None
     except NettoolError as error:
-        if isinstance(error.result, TransferResult):
+        if isinstance(error.result, SessionResult):
             _print_failures(arguments, error.result)
         raise
-    return _print_outcome(arguments, result, fields)
+    return _print_outcome(arguments, result)
+
+
+class _SenderScreen:
+    """Shows the events of a transfer, the last of its sessions as a progress bar while its block runs.
+
+    cancel: ends the session
+    """
+
+    def __init__(self, bars: ProgressBars, first_name: str, quiet: bool) -> None:
+        self._bars, self._first_name, self._quiet = bars, first_name, quiet
+        self._shown = ExitStack()
+        self._is_connected = False
+        self.cancel = threading.Event()
+        self._on_progress: ProgressCallback | None = None
+
+    def __enter__(self) -> "_SenderScreen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
+
+    def ask_to_end(self) -> bool:
+        """Let the session end, if there is one that can tell its peer; return whether there is."""
+        self.cancel.set()
+        return self._is_connected
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case UdpBlocked(receiver) if not self._quiet:
+                print_status(f"UDP does not reach {printable(str(receiver))}: sending over TCP")
+            case SessionBegan():
+                self._is_connected = True
+                if not event.is_proven:
+                    warn_of(event.peer)
+                self._show(self._first_name)
+            case SessionProgress(progress=progress) if self._on_progress is not None:
+                self._on_progress(progress)
+            case Reconnecting(error):
+                self._is_connected = False
+                if not self._quiet and not stderr_is_terminal():
+                    print_status(f"{error}; reconnecting")
+                self._show("reconnecting")
+
+    def _show(self, name: str) -> None:
+        self._shown.close()
+        self._on_progress = self._shown.enter_context(self._bars.bar(name))
 
 
 def _transport_options(arguments: SendArguments, tracing: TraceArguments, own: TransportOptions) -> TransportOptions:
@@ -206,48 +241,15 @@ def _transport_options(arguments: SendArguments, tracing: TraceArguments, own: T
     )
 
 
-def _send_options(arguments: SendArguments, tree: TreeArguments, receiver: Address, *, comes_back: bool) -> SendOptions:
+def _send_options(arguments: SendArguments, tree: TreeArguments) -> SendOptions:
     """Raises UsageError."""
     check_tree_options(tree, arguments.recursive)
     return SendOptions(
-        arguments.digest,
-        arguments.recursive,
-        arguments.name,
-        update=tree.comparison,
-        selection=tree.selection,
-        resume_key=resume_key(receiver.host),
-        reconnection_key=secrets.token_bytes(RECONNECTION_KEY_BYTES) if comes_back else None,
+        arguments.digest, arguments.recursive, arguments.name, update=tree.comparison, selection=tree.selection
     )
 
 
-def _options_of_session(options: SendOptions, is_reconnected: bool, on_accepted: Callable[[], None]) -> SendOptions:
-    """The options of a session; one that goes on after a lost connection leaves out what has arrived."""
-    options = replace(options, on_accepted=on_accepted)
-    if not is_reconnected:
-        return options
-    return replace(options, is_reconnected=True, update=options.update or Comparison.TIME)
-
-
-def _proof(given: Credential, options: SendOptions, is_reconnected: bool, plaintext: bool) -> Credential:
-    """What to present: the first session uses up a code, so the reconnection key takes its place.
-
-    In plaintext others could have read that key, and the receiver does not keep it.
-    """
-    key = options.reconnection_key
-    if key is None or not is_reconnected or plaintext or given.method is not Method.CODE:
-        return given
-    return ReconnectionCredential(key)
-
-
-def _pause(quiet: bool, lost: PeerClosedError, pause_s: float) -> None:
-    """Wait before reconnecting, and say so."""
-    if not quiet and not stderr_is_terminal():
-        print_status(f"{lost}; reconnecting")
-    with progress_bars(quiet) as bars, bars.bar("reconnecting"):
-        time.sleep(pause_s)
-
-
-def _print_failures(arguments: SendArguments, result: TransferResult) -> None:
+def _print_failures(arguments: SendArguments, result: SessionResult) -> None:
     """Print what a session has left out that failed."""
     if not arguments.quiet:
         _print_skipped(result, arguments.verbose)
@@ -255,8 +257,9 @@ def _print_failures(arguments: SendArguments, result: TransferResult) -> None:
         print_status(line)
 
 
-def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dict[str, Any]) -> int:
+def _print_outcome(arguments: SendArguments, result: SessionResult) -> int:
     """Print the result of a session that has sent everything; the exit code."""
+    fields = result_fields(result)
     if arguments.json:
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
@@ -269,19 +272,16 @@ def _print_outcome(arguments: SendArguments, result: TransferResult, fields: dic
     return ExitCode.INCOMPLETE if result.has(DeliveryStatus.SKIPPED) else ExitCode.OK
 
 
-def _check_files(sources: Sequence[str], options: SendOptions, qlog: str | None) -> None:
+def _check_files(request: SendRequest) -> None:
     """Raises UsageError for sources that cannot be sent, and for a log that would replace a file."""
-    if options.stream_name != STREAM_NAME and STANDARD_INPUT not in sources:
+    reads_stdin = STANDARD_INPUT in request.sources
+    if request.options.stream_name != STREAM_NAME and not reads_stdin:
         raise UsageError("--name names standard input, which is not sent: add - to the files, or leave --name out")
-    check_sources(sources, options.recursive, options.stream_name)
-    if STANDARD_INPUT in sources and sys.stdin is None:
+    request.check()
+    if reads_stdin and sys.stdin is None:
         raise UsageError("- is standard input, which is closed: give it a file or a pipe to read from")
-    if qlog is not None:
-        from toolkit.transports.udp.qlog_files import MARK, OPTION  # imports numpy, which tcp-send does not need
-
-        check_output(Path(qlog), OPTION, MARK, inputs=sources)
 
 
-def _print_skipped(result: TransferResult, is_verbose: bool) -> None:
+def _print_skipped(result: SessionResult, is_verbose: bool) -> None:
     for line in undelivered_lines(result, (DeliveryStatus.SKIPPED,), is_verbose=is_verbose):
         print_status(line)

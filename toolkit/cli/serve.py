@@ -4,13 +4,13 @@ import secrets
 from contextlib import closing
 from typing import Annotated
 
+from toolkit.api.target import DEFAULT_PORT
 from toolkit.channel import Address
 from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.command import command, number, option
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet, positive_duration_s
 from toolkit.cli.output import print_json, print_status
-from toolkit.cli.target import DEFAULT_PORT
 from toolkit.compare.server import MeasuringServer, ServedSession, ServerAccess, ServerLimits
 from toolkit.security.key_file import KEY_BYTES
 from toolkit.security.rehearsal import rehearse
@@ -74,10 +74,10 @@ def serve(
 
     key = secrets.token_bytes(KEY_BYTES)
     doorkeeper = Doorkeeper(access, bind, "nettool bench remote", quiet=quiet, session_key=key)
-    rehearse(doorkeeper.admission.method)
-    rules = ServerAccess(doorkeeper.admission, key, access.plaintext)
+    rehearse(doorkeeper.rule.admission.method)
+    rules = ServerAccess(doorkeeper.rule.admission, key, access.plaintext)
     with closing(MeasuringServer(transports, Address(bind, port), limits, report_session, rules)) as server:
-        bound = doorkeeper.check_bound(server.addresses)
+        bound = doorkeeper.rule.check_bound(server.addresses)
         if not quiet:
             print_status(f"listening on {bound} (tcp, udp); received data is discarded")
         doorkeeper.announce(bound, "make this machine receive data")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.api.target import DEFAULT_PORT, parse_target
 from toolkit.channel import Address, Channel, PeerProgram, TransportOptions
 from toolkit.cli.access import AdmissionArguments, CredentialArguments, Doorkeeper, check_receiver, with_credential
 from toolkit.cli.call_tracing import Explain, TraceArguments
@@ -18,13 +19,12 @@ from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.line_printer import printing_lines
 from toolkit.cli.options import CONNECTION, DEFAULT_BIND, Bind, Json, OffloadChoice, Port, Quiet
 from toolkit.cli.output import has_reader_gone, print_json, print_result, print_status
-from toolkit.cli.results import closing
-from toolkit.cli.target import DEFAULT_PORT, parse_target
 from toolkit.conversation.lines import LineQueue, read_lines
 from toolkit.conversation.talk import Conversation, describe_talk
 from toolkit.errors import UsageError, printable
 from toolkit.security.credentials import Credential
 from toolkit.security.rehearsal import rehearse
+from toolkit.transfer.session import closing
 from toolkit.transfer.session_server import SessionServer, listen_on_one_port
 from toolkit.transports.registry import transport
 
@@ -108,10 +108,10 @@ def _listen(
     side: "_Side", names: Sequence[str], access: AdmissionArguments, address: Address, options: TransportOptions
 ) -> None:
     doorkeeper = Doorkeeper(access, address.host, "nettool talk", is_once=True, quiet=side.quiet)
-    rehearse(doorkeeper.admission.method)
+    rehearse(doorkeeper.rule.admission.method)
     transports = {name: transport(name) for name in names}
     with prompt_interrupts(), side.tracing.running("talk", describe_talk) as explain:
-        listeners = listen_on_one_port(transports, address, replace(options, admission=doorkeeper.admission))
+        listeners = listen_on_one_port(transports, address, replace(options, admission=doorkeeper.rule.admission))
         server = SessionServer(
             listeners,
             lambda name, channel: _accepted(side, name, channel, explain, server.closing.is_set),
@@ -119,7 +119,7 @@ def _listen(
             limit_refusal="somebody else is talking here already; try again later",
         )
         try:
-            bound = doorkeeper.check_bound([listener.address for listener in listeners.values()])
+            bound = doorkeeper.rule.check_bound([listener.address for listener in listeners.values()])
             if not side.quiet:
                 print_status(f"listening on {bound} ({', '.join(names)})")
             doorkeeper.announce(bound, "talk to you")

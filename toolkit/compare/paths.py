@@ -13,7 +13,7 @@ from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
 from toolkit.units import format_duration_ns, format_fraction, format_rate, format_size
 
-LOOPBACK, LAN_KIND, LINK, REMOTE = "loopback", "lan", "link", "remote"
+LOOPBACK, LAN_KIND, LINK, REMOTE = KINDS = ("loopback", "lan", "link", "remote")
 PAYLOAD_SHARE = 1448 / 1500
 """Payload in an IP packet of 1,500 bytes of TCP with timestamps (RFC 9293, RFC 7323); with UDP it is 1,452 at best."""
 _NS_PER_S = 10**9

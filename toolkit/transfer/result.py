@@ -1,9 +1,10 @@
 """What the caller of a session gets: progress while it runs, and the result of every entry at its end."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from toolkit.errors import NettoolError, printable
 from toolkit.transfer.digest import Algorithm, ListingDigest
@@ -86,15 +87,48 @@ class UnfinishedEntry(NamedTuple):
 
 
 class DeliveredFile(NamedTuple):
-    """A file that the receiver has under its name, verified; its size with holes, and its digest in hexadecimal."""
+    """A file that the receiver has under its name, verified; its size with holes, and its digest in hexadecimal.
+
+    path: where it is; None at the sender, and at a receiver that has handed it over to a program
+    """
 
     name: str
     size_bytes: int
     digest: str
+    path: Path | None = None
+
+
+class UndeliveredEntries:
+    """What the results of a session have in common: entries that were not delivered, by status."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def undelivered(self) -> Sequence[UndeliveredEntry]: ...
+        @property
+        def omitted(self) -> Mapping[DeliveryStatus, int]: ...
+
+    def with_status(self, status: DeliveryStatus) -> list[UndeliveredEntry]:
+        """The listed undelivered entries with this status."""
+        return [entry for entry in self.undelivered if entry.status == status]
+
+    def has(self, status: DeliveryStatus) -> bool:
+        """Whether some entry has this status."""
+        return status in self.omitted or any(entry.status == status for entry in self.undelivered)
+
+    def summary(self, status: DeliveryStatus) -> str:
+        """The first entry with this status and the number of others, as one line; "" without one."""
+        entries = self.with_status(status)
+        if not entries:
+            return ""
+        more = len(entries) - 1 + self.omitted.get(status, 0)
+        return f"{entries[0]} (and {more} more {status})" if more else str(entries[0])
 
 
 @dataclass(slots=True)
-class TransferResult:
+class TransferResult(UndeliveredEntries):
     """The result of a session, as either side sees it.
 
     files, size_bytes:  files verified under their final names, and their size with holes; directories do not count
@@ -132,22 +166,6 @@ class TransferResult:
             self.undelivered.append(entry)
         else:
             self.omitted[status] = self.omitted.get(status, 0) + 1
-
-    def with_status(self, status: DeliveryStatus) -> list[UndeliveredEntry]:
-        """The listed undelivered entries with this status."""
-        return [entry for entry in self.undelivered if entry.status == status]
-
-    def has(self, status: DeliveryStatus) -> bool:
-        """Whether some entry has this status."""
-        return status in self.omitted or any(entry.status == status for entry in self.undelivered)
-
-    def summary(self, status: DeliveryStatus) -> str:
-        """The first entry with this status and the number of others, as one line; "" without one."""
-        entries = self.with_status(status)
-        if not entries:
-            return ""
-        more = len(entries) - 1 + self.omitted.get(status, 0)
-        return f"{entries[0]} (and {more} more {status})" if more else str(entries[0])
 
     def raise_for(self, errors: Mapping[DeliveryStatus, type[NettoolError]]) -> None:
         """Raise the error of the first status in `errors` that some entry has."""

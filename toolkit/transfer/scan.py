@@ -41,15 +41,16 @@ from toolkit.transfer.sources import (
 STANDARD_INPUT = "-"
 
 
+Content = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryReader
+"""What is sent under a name of the caller's choice: a path, bytes, or a file object in binary mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class NamedSource:
-    """A source under a name of the caller's choice: a path, content in memory, or a file object in binary mode.
-
-    A file object is read from where it stands to its end.
-    """
+    """A source under a name of the caller's choice; a file object is read from where it stands to its end."""
 
     name: str
-    content: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryReader
+    content: Content
 
 
 Source = str | os.PathLike[str] | NamedSource

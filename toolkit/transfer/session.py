@@ -251,6 +251,26 @@ class SessionEndpoint:
         return TransferError(f"{peer} failed: {text}")
 
 
+@contextlib.contextmanager
+def closing(channel: Channel, patience_s: float | None = None) -> Iterator[None]:
+    """Close the channel when the block ends, or abort it if the block raises anything but a NettoolError.
+
+    `patience_s` is how long to wait for a peer that is silent when the session has succeeded; see `Channel.close`.
+    """
+    try:
+        yield
+    except NettoolError:
+        try:
+            channel.close()  # delivers the error message that is still queued for the peer
+        except Exception:  # content may be queued too, and the session has closed its sources
+            channel.abort()
+        raise
+    except BaseException:
+        channel.abort()
+        raise
+    channel.close(patience_s)
+
+
 def _reason_for(error: NettoolError) -> ErrorReason:
     if isinstance(error, _CancelledError):
         return ErrorReason.CANCELLED

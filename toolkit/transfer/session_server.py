@@ -24,6 +24,7 @@ from toolkit.transfer.messages import ErrorMessage, ErrorReason
 _PORT_ATTEMPTS = 20
 _MAX_REFUSALS = 8  # concurrent refusals with a reason, which take a round trip; further channels are aborted
 _SHORTAGE_PAUSE_S = 0.1
+_CANCEL_INTERVAL_S = 0.25
 _SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN))
 
 
@@ -76,9 +77,10 @@ class SessionServer:
     concurrency:   how many may run at a time; the peers of further channels are refused with a reason
     limit:         how many sessions to run in all; None for no limit. A session and those that continue it count as
                    one. If its sender does not come back in time, the server ends
+    cancel:        lets `run` return when it is set
     limit_refusal: the reason that the peers of channels beyond `limit` receive
 
-    Call order: run -> close.
+    Call order: start -> run -> close; `run` starts what is not started.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class SessionServer:
         concurrency: ConcurrencyLimits = ConcurrencyLimits(),
         limit: int | None = None,
         limit_refusal: str = "the receiver accepts no more sessions",
+        cancel: threading.Event | None = None,
     ) -> None:
         self.closing = threading.Event()
         self._listeners = listeners
@@ -95,6 +98,7 @@ class SessionServer:
         self._concurrency = concurrency
         self._limit = limit
         self._limit_refusal = limit_refusal
+        self._cancel = cancel
         self._lock = threading.Lock()  # guards the next three, and the time to give up
         self._remaining = limit
         self._hosts: Counter[bytes] = Counter()  # running sessions by Address.network
@@ -102,17 +106,25 @@ class SessionServer:
         self._give_up_s: float | None = None  # when to stop waiting for a sender to come back
         self._ended: SimpleQueue[BaseException | float | None] = SimpleQueue()  # what sessions have returned or raised
         self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
+        self._is_started = False
 
-    def run(self) -> None:
-        """Accept until the last session has ended. Raises what a listener or a session raises."""
+    def start(self) -> None:
+        """Accept sessions from now on. Idempotent."""
+        if self._is_started:
+            return
+        self._is_started = True
         for name, listener in self._listeners.items():
             threading.Thread(target=self._accept, args=(name, listener), daemon=True).start()
+
+    def run(self) -> None:
+        """Accept until the last session has ended, or `cancel` is set. Raises what a listener or a session raises."""
+        self.start()
         ended = 0
         while ended != self._limit:
             try:
                 end = self._ended.get(timeout=self._patience_s())
             except Empty:
-                if self._gives_up():
+                if self._gives_up() or (self._cancel is not None and self._cancel.is_set()):
                     return
                 continue
             if isinstance(end, BaseException):
@@ -121,8 +133,12 @@ class SessionServer:
 
     def _patience_s(self) -> float | None:
         """How long to wait for the end of a session, or for one to begin; None without limit."""
+        longest_s = None if self._cancel is None else _CANCEL_INTERVAL_S
         with self._lock:
-            return None if self._running or self._give_up_s is None else max(0.0, self._give_up_s - monotonic())
+            if self._running or self._give_up_s is None:
+                return longest_s
+            left_s = max(0.0, self._give_up_s - monotonic())
+            return left_s if longest_s is None else min(left_s, longest_s)
 
     def _gives_up(self) -> bool:
         """Let nobody in any more if a sender has not come back in time; return whether that is so."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.api.admission import is_loopback
 from toolkit.channel import Address
 from toolkit.cli.access import (
     AdmissionArguments,
     CredentialArguments,
     Doorkeeper,
     check_receiver,
-    is_loopback,
     with_credential,
 )
 from toolkit.errors import CredentialRequiredError, RefusedError, UsageError
@@ -210,11 +210,11 @@ class TestDoorkeeper:
     def test_the_rule_depends_on_who_can_reach_the_port(
         self, arguments: AdmissionArguments, bind: str, method: Method
     ) -> None:
-        assert Doorkeeper(arguments, bind, "nettool tcp-send FILE").admission.method is method
+        assert Doorkeeper(arguments, bind, "nettool tcp-send FILE").rule.admission.method is method
 
     @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
     def test_a_key_file_is_asked_for_wherever_it_is_given(self, bind: str, key: Path) -> None:
-        admission = Doorkeeper(AdmissionArguments(key=key), bind, "").admission
+        admission = Doorkeeper(AdmissionArguments(key=key), bind, "").rule.admission
         assert isinstance(admission, KeyAdmission)
         assert admission.psk() == read_key(key)
 
@@ -243,12 +243,12 @@ class TestDoorkeeper:
     )
     def test_a_name_that_has_changed_its_address_is_noticed(self, bind: str, listening: str, is_allowed: bool) -> None:
         doorkeeper = Doorkeeper(AdmissionArguments(), bind, "")
-        with nullcontext() if is_allowed else pytest.raises(UsageError, match="give an IP address to --bind"):
-            doorkeeper.check_bound([Address(listening, 9000)])
+        with nullcontext() if is_allowed else pytest.raises(UsageError, match="bind to an IP address"):
+            doorkeeper.rule.check_bound([Address(listening, 9000)])
 
     def test_codes_that_follow_are_printed_with_the_reason(self, capsys: pytest.CaptureFixture[str]) -> None:
         doorkeeper = Doorkeeper(AdmissionArguments(), "192.0.2.7", "nettool udp-send FILE")
-        admission = doorkeeper.admission
+        admission = doorkeeper.rule.admission
         assert isinstance(admission, CodeAdmission)
         doorkeeper.announce(Address("192.0.2.7", 9000), "send files")
         first = admission.code
@@ -274,7 +274,7 @@ class TestDoorkeeper:
 
     def test_with_once_the_only_code_is_not_followed_by_another(self, capsys: pytest.CaptureFixture[str]) -> None:
         doorkeeper = Doorkeeper(AdmissionArguments(), "192.0.2.7", "", is_once=True)
-        admission = doorkeeper.admission
+        admission = doorkeeper.rule.admission
         assert isinstance(admission, CodeAdmission)
         doorkeeper.announce(Address("192.0.2.7", 9000), "send files")
         assert admission.code is not None

@@ -137,6 +137,17 @@ def test_a_block_that_succeeds_although_it_was_asked_to_end_has_succeeded() -> N
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_block_that_cannot_end_by_itself_is_interrupted_at_once() -> None:
+    def block() -> None:
+        with prompt_interrupts(), asking_first(lambda: False):
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the block went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_another_error_of_a_block_is_its_own() -> None:
     with pytest.raises(TransferError), prompt_interrupts(), asking_first(lambda: None):
         raise TransferError("the connection was lost")

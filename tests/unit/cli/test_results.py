@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tests.support.sessions import channel_pair
+from toolkit.api.results import SessionResult
 from toolkit.cli.results import (
     delivered_lines,
     failure_lines,
@@ -15,6 +17,12 @@ from toolkit.transfer import TransferResult
 from toolkit.transfer.result import DeliveredFile, DeliveryStatus, UndeliveredEntry
 
 
+def seen(result: TransferResult) -> SessionResult:
+    """What the API makes of it."""
+    with channel_pair() as (channel, _):
+        return SessionResult.of("tcp", channel, result, 1.0, 0.1)
+
+
 def test_names_the_setting_that_limits_the_buffer_of_a_socket_that_has_dropped() -> None:
     hint = socket_buffer_hint({"socket_drops": 7, "receive_buffer_bytes": 425_984})
     assert hint is not None
@@ -26,9 +34,9 @@ def test_every_file_that_failed_has_a_line_unless_it_is_the_only_one() -> None:
     result = TransferResult("xxh3-128")
     result.add_undelivered(UndeliveredEntry("link", DeliveryStatus.SKIPPED, "symbolic link"))
     result.add_undelivered(UndeliveredEntry("a", DeliveryStatus.FAILED, "already exists"))
-    assert failure_lines(result) == []
+    assert failure_lines(seen(result)) == []
     result.add_undelivered(UndeliveredEntry("b", DeliveryStatus.MISMATCHED, ""))
-    assert failure_lines(result) == ["mismatched b: mismatched", "failed a: already exists"]
+    assert failure_lines(seen(result)) == ["mismatched b: mismatched", "failed a: already exists"]
 
 
 def test_says_nothing_without_drops_or_where_no_setting_helps() -> None:
@@ -37,14 +45,15 @@ def test_says_nothing_without_drops_or_where_no_setting_helps() -> None:
     assert socket_buffer_hint({"transport": "tcp"}) is None
 
 
-def delivered(count: int) -> TransferResult:
+def delivered(count: int, directory: Path | None = None) -> SessionResult:
     """A result with so many files, the first thousand of which it names."""
-    files = [DeliveredFile(f"tree/{number}", 1024, "abcd") for number in range(min(count, 1000))]
-    return TransferResult("xxh3-128", count, 1024 * count, delivered=files)
+    names = [f"tree/{number}" for number in range(min(count, 1000))]
+    files = [DeliveredFile(name, 1024, "abcd", None if directory is None else directory / name) for name in names]
+    return seen(TransferResult("xxh3-128", count, 1024 * count, delivered=files))
 
 
 def test_names_each_file_and_where_it_is() -> None:
-    assert delivered_lines(delivered(2), Path("incoming")) == ["  incoming/tree/0", "  incoming/tree/1"]
+    assert delivered_lines(delivered(2, Path("incoming"))) == ["  incoming/tree/0", "  incoming/tree/1"]
     assert delivered_lines(delivered(1)) == ["  tree/0"]
 
 
@@ -61,16 +70,16 @@ def test_many_skipped_entries_are_listed_up_to_a_limit_and_then_counted() -> Non
     result = TransferResult("xxh3-128")
     for number in range(1500):
         result.add_undelivered(UndeliveredEntry(f"{number}", DeliveryStatus.SKIPPED, "symbolic link"))
-    lines = list(undelivered_lines(result, (DeliveryStatus.SKIPPED,)))
+    lines = list(undelivered_lines(seen(result), (DeliveryStatus.SKIPPED,)))
     assert (len(lines), lines[0], lines[-1]) == (11, "skipped 0: symbolic link", "skipped 1490 more")
-    assert list(undelivered_lines(result, (DeliveryStatus.SKIPPED,), is_verbose=True))[-1] == "skipped 500 more"
+    assert list(undelivered_lines(seen(result), (DeliveryStatus.SKIPPED,), is_verbose=True))[-1] == "skipped 500 more"
 
 
 def test_refused_files_are_listed() -> None:
     result = TransferResult("xxh3-128")
     for name in ("a", "b"):
         result.add_undelivered(UndeliveredEntry(name, DeliveryStatus.REFUSED, "already exists"))
-    assert failure_lines(result) == ["refused a: already exists", "refused b: already exists"]
+    assert failure_lines(seen(result)) == ["refused a: already exists", "refused b: already exists"]
 
 
 def test_says_what_the_path_did() -> None:

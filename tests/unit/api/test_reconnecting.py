@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from toolkit.cli.reconnecting import MAX_PAUSE_S, with_reconnects
+from toolkit.api.reconnecting import MAX_PAUSE_S, with_reconnects
 from toolkit.errors import LateRefusalError, NettoolError, PeerClosedError, RefusedError, UnreachableError
 from toolkit.transfer import TransferResult
 

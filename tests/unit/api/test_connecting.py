@@ -1,11 +1,11 @@
-"""Which transport `nettool send` takes."""
+"""Which transport a sender takes."""
 
 from typing import Any
 
 import pytest
 
+from toolkit.api.connecting import AUTO, connect
 from toolkit.channel import Address, TransportOptions
-from toolkit.cli.udp_or_tcp import EITHER, connect
 from toolkit.errors import IncompleteHandshakeError, NettoolError, RefusedError, UnreachableError
 
 HERE = Address("192.0.2.7", 9000)
@@ -18,10 +18,10 @@ class Network:
         self.outcomes = outcomes
         self.options: dict[str, TransportOptions] = {}
         self.told: list[str] = []
-        monkeypatch.setattr("toolkit.cli.udp_or_tcp.transport", lambda name: Way(self, name))
+        monkeypatch.setattr("toolkit.api.connecting.transport", lambda name: Way(self, name))
 
     def connect(self, name: str, options: TransportOptions = TransportOptions()) -> tuple[str, Any]:  # noqa: B008
-        return connect(name, HERE, options, self.told.append)
+        return connect(name, HERE, options, lambda: self.told.append("UDP is blocked"))
 
 
 class Way:
@@ -38,14 +38,14 @@ class Way:
 
 def test_udp_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(monkeypatch, udp="a channel")
-    assert network.connect(EITHER) == ("udp", "a channel")
+    assert network.connect(AUTO) == ("udp", "a channel")
     assert network.told == []
 
 
 def test_tcp_follows_where_udp_is_blocked_and_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(monkeypatch, udp=UnreachableError("silence"), tcp="a channel")
-    assert network.connect(EITHER, TransportOptions(connect_timeout_s=20)) == ("tcp", "a channel")
-    assert network.told == ["UDP does not reach 192.0.2.7:9000: sending over TCP"]
+    assert network.connect(AUTO, TransportOptions(connect_timeout_s=20)) == ("tcp", "a channel")
+    assert network.told == ["UDP is blocked"]
     assert (network.options["udp"].silence_timeout_s, network.options["udp"].connect_timeout_s) == (5, 20)
     assert 5 <= network.options["tcp"].connect_timeout_s <= 20
 
@@ -54,14 +54,14 @@ def test_tcp_follows_where_udp_is_blocked_and_the_user_is_told(monkeypatch: pyte
 def test_whoever_answers_over_udp_gets_no_second_guess(error: NettoolError, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(monkeypatch, udp=error, tcp="a channel")
     with pytest.raises(type(error), match=str(error)):
-        network.connect(EITHER)
+        network.connect(AUTO)
     assert "tcp" not in network.options
 
 
 def test_both_are_named_if_neither_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(monkeypatch, udp=UnreachableError("silence"), tcp=UnreachableError("no TCP either"))
     with pytest.raises(UnreachableError, match=r"^no TCP either .UDP was tried first.$"):
-        network.connect(EITHER)
+        network.connect(AUTO)
     assert network.told == []
 
 

@@ -10,22 +10,24 @@ from dataclasses import replace
 from typing import Final
 
 from toolkit.channel import Address, Channel, TransportOptions
-from toolkit.errors import IncompleteHandshakeError, UnreachableError, printable
+from toolkit.errors import IncompleteHandshakeError, UnreachableError
 from toolkit.transports.registry import transport
 
-EITHER: Final = "udp or tcp"
+AUTO: Final = "auto"
 UDP_PATIENCE_S: Final = 5.0
 """How long to wait for a first answer over UDP; one over a satellite takes a second."""
 
 
-def connect(name: str, address: Address, options: TransportOptions, tell: Callable[[str], None]) -> tuple[str, Channel]:
-    """Connect over the transport `name`, or over UDP and else TCP if it is EITHER; return which, and the channel.
+def connect(
+    name: str, address: Address, options: TransportOptions, on_blocked: Callable[[], None]
+) -> tuple[str, Channel]:
+    """Connect over the transport `name`, or over UDP and else TCP if it is AUTO; return which, and the channel.
 
-    tell: is given a sentence if the second choice is taken
+    on_blocked: called if the second choice is taken
 
     Raises what Transport.connect raises.
     """
-    if name != EITHER:
+    if name != AUTO:
         return name, transport(name).connect(address, options)
     started_s = time.monotonic()
     patience_s = min(UDP_PATIENCE_S, options.connect_timeout_s / 2)
@@ -39,5 +41,5 @@ def connect(name: str, address: Address, options: TransportOptions, tell: Callab
         channel = transport("tcp").connect(address, replace(options, qlog=None, connect_timeout_s=left_s))
     except UnreachableError as error:
         raise UnreachableError(f"{error} (UDP was tried first)") from error
-    tell(f"UDP does not reach {printable(str(address))}: sending over TCP")
+    on_blocked()
     return "tcp", channel

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolkit.cli.returning import ReturningSender, Whereabouts
+from toolkit.api.returning import ReturningSender, Whereabouts
 from toolkit.errors import ProtocolError
 from toolkit.security.reconnections import Reconnections, key_id
 

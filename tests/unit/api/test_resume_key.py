@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cli.resume_key import resume_key
+from toolkit.api.resume_key import resume_key
 from toolkit.transfer.chunks import RESUME_KEY_BYTES
 
 
