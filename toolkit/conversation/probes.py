@@ -1,13 +1,20 @@
-"""Numbered probes to an echo server, and their replies: over TCP, over UDP, and over the reliable protocol on UDP."""
+"""Numbered probes to an echo server, and their replies: over TCP, over UDP, and over the reliable protocol on UDP.
+
+A reply over plain TCP or UDP has arrived when the kernel has it, as for ping(8), and not when this program wakes. A
+message of the reliable protocol has arrived when the protocol hands it over.
+
+Read: socket(7), linux/net_tstamp.h and tcp_recv_timestamp of Linux for SO_TIMESTAMPNS.
+"""
 
 import os
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from toolkit.channel import Address, Channel
 from toolkit.conversation.round_trips import EchoRoundTrips
@@ -20,13 +27,27 @@ MAX_PROBE_BYTES: Final = 1400
 """What fits into a packet of every usual path."""
 
 
+_SO_TIMESTAMPNS: Final = 35
+_TIMESPEC: Final = struct.Struct("@ll")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
+_LONGEST_WAIT_NS: Final = 1_000_000_000
+_RECEIVE_BYTES: Final = 1 << 16
+
+
+class EchoReply(NamedTuple):
+    """A reply, and when it has arrived by the monotonic clock."""
+
+    data: bytes
+    arrived_ns: int
+
+
 class EchoPath(Protocol):
     """A way to an echo server and back."""
 
     def send(self, probe: bytes) -> None:
         """Send a probe."""
 
-    def receive(self, timeout_s: float) -> bytes | None:
+    def receive(self, timeout_s: float) -> EchoReply | None:
         """Return the next reply; None after `timeout_s`."""
 
     def close(self) -> None:
@@ -41,7 +62,7 @@ class StreamEcho:
         self._socket = _connected(address, socket.SOCK_STREAM, timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._probe_bytes = probe_bytes
-        self._received = b""
+        self._received, self._arrived_ns = b"", 0
 
     def send(self, probe: bytes) -> None:
         """See EchoPath."""
@@ -52,13 +73,13 @@ class StreamEcho:
         except OSError as error:
             raise _lost(error) from error
 
-    def receive(self, timeout_s: float) -> bytes | None:
+    def receive(self, timeout_s: float) -> EchoReply | None:
         """See EchoPath. Raises PeerClosedError."""
         if len(self._received) < self._probe_bytes:
             if not select.select([self._socket], [], [], timeout_s)[0]:
                 return None
             try:
-                data = self._socket.recv(1 << 16)
+                data, self._arrived_ns = _receive_stamped(self._socket)
             except ConnectionResetError:
                 data = b""
             except OSError as error:
@@ -69,7 +90,7 @@ class StreamEcho:
         if len(self._received) < self._probe_bytes:
             return None
         reply, self._received = self._received[: self._probe_bytes], self._received[self._probe_bytes :]
-        return reply
+        return EchoReply(reply, self._arrived_ns)
 
     def close(self) -> None:
         """See EchoPath."""
@@ -89,12 +110,12 @@ class DatagramEcho:
         with suppress(OSError):  # an error of an earlier datagram, or no room: this one counts as lost
             self._socket.send(probe)
 
-    def receive(self, timeout_s: float) -> bytes | None:
+    def receive(self, timeout_s: float) -> EchoReply | None:
         """See EchoPath. Raises UnreachableError if the host says that nothing listens there."""
         if not select.select([self._socket], [], [], timeout_s)[0]:
             return None
         try:
-            return self._socket.recv(1 << 16)
+            return _receive_stamped(self._socket)
         except ConnectionRefusedError:
             raise nothing_there(self._address, "UDP") from None
         except OSError:
@@ -115,9 +136,10 @@ class SessionEcho:
         """See EchoPath. Raises PeerClosedError."""
         self._channel.send_message(probe)
 
-    def receive(self, timeout_s: float) -> bytes | None:
+    def receive(self, timeout_s: float) -> EchoReply | None:
         """See EchoPath. Raises PeerClosedError."""
-        return self._channel.receive(None, timeout_s)
+        message = self._channel.receive(None, timeout_s)
+        return None if message is None else EchoReply(message, time.monotonic_ns())
 
     def close(self) -> None:
         """See EchoPath."""
@@ -153,9 +175,8 @@ def measure(
         if now_s >= next_s:
             break
         reply = path.receive(next_s - now_s)
-        now_ns = time.monotonic_ns()
-        if reply is not None and len(reply) == probe_bytes and reply.startswith(mark):
-            trips.on_reply(_HEAD.unpack_from(reply)[1], now_ns)
+        if reply is not None and len(reply.data) == probe_bytes and reply.data.startswith(mark):
+            trips.on_reply(_HEAD.unpack_from(reply.data)[1], reply.arrived_ns)
             on_change(trips)
 
 
@@ -167,11 +188,26 @@ def _connected(address: Address, kind: int, timeout_s: float) -> socket.socket:
         try:
             sock.settimeout(timeout_s)
             sock.connect(name)
+            if sys.platform == "linux":
+                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             return sock
         except OSError as error:
             sock.close()
             failure = error
     raise nothing_there(address, "TCP" if kind == socket.SOCK_STREAM else "UDP") from failure
+
+
+def _receive_stamped(sock: socket.socket) -> EchoReply:
+    """Receive what is there; without a time stamp of the kernel, it has arrived now. Raises OSError."""
+    data, ancillary, _, _ = sock.recvmsg(_RECEIVE_BYTES, _ANCILLARY_BYTES)
+    clock_ns, now_ns = time.time_ns(), time.monotonic_ns()  # the kernel stamps with the former
+    for level, kind, value in ancillary:
+        if (level, kind, len(value)) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS, _TIMESPEC.size):
+            seconds, nanoseconds = _TIMESPEC.unpack(value)
+            waited_ns = clock_ns - seconds * 1_000_000_000 - nanoseconds
+            if 0 <= waited_ns < _LONGEST_WAIT_NS:  # else somebody has set the clock
+                return EchoReply(data, now_ns - waited_ns)
+    return EchoReply(data, now_ns)
 
 
 def _lost(error: OSError) -> PeerClosedError:
