@@ -26,7 +26,7 @@ def receive_reusing(channel: Channel, directory: str | Path, cancel: threading.E
 
 def reusing_storage(directory: str | Path) -> Storage:
     """The files of one session below `directory`, in the storage of the files that they replace; a Destination."""
-    return Storage(directory, overwrite=True, durable=False, file_type=_ReusedFile)
+    return Storage(directory, overwrite=True, durable=False, holds_small_files=False, file_type=_ReusedFile)
 
 
 class _ReusedFile(StoredFile):

@@ -3,10 +3,11 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import Destination, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
-from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
@@ -61,7 +62,7 @@ class ChosenDestination:
         algorithm: Algorithm,
         budget: SessionBudget,
         on_complete: Callable[[], None],
-    ) -> IncomingFile:
+    ) -> ArrivingFile:
         """See Destination."""
         return self._destination.create(self._accepted.popleft(), algorithm, budget, on_complete)
 

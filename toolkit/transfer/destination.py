@@ -1,15 +1,16 @@
 """Where a receive session puts what arrives: the Destination protocol, and what a destination answers.
 
 `storage.Storage` writes a directory tree; `toolkit.compare.discard` verifies the content and keeps none of it. A
-destination decides which entries are accepted and says where the content of each file goes, an IncomingFile.
+destination decides which entries are accepted and says where the content of each file goes, an ArrivingFile.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.digest import Algorithm
-from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
@@ -43,8 +44,8 @@ class Destination(Protocol):
 
     def create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
-    ) -> IncomingFile:
-        """The file for an accepted FILE entry; the arguments are those of IncomingFile.
+    ) -> ArrivingFile:
+        """The file for an accepted FILE entry; the arguments are those of ArrivingFile.
 
         Called for each of them after `accept`, in their order.
         """

@@ -1,6 +1,6 @@
 """The files of a receive session by their ids (IncomingFiles): the sink that a channel writes to.
 
-One file that arrives is an IncomingFile, in incoming_file.py.
+One file that arrives is an ArrivingFile, in incoming_file.py.
 
 A sender may send OPTIMISTIC_BYTES of content before it has the receiver's decision. Such content may arrive before
 its offer, and is then kept in memory up to this size and up to MAX_EARLY_PIECES pieces. Content of an entry that was
@@ -15,11 +15,12 @@ from contextlib import suppress
 from functools import partial
 
 from toolkit.errors import ProtocolError
+from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.chunks import Chunks, HeldChunks, Kept
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import Destination
 from toolkit.transfer.digest import ZERO_HASHING, ZERO_STEP_BYTES, Algorithm
-from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus, FileDigest, Hole
 from toolkit.transfer.place import ReceiverPlace
@@ -45,14 +46,14 @@ class IncomingFiles:
 
     def __init__(self, destination: Destination, limit_bytes: int | None = None) -> None:
         self._destination = destination
-        self._files: dict[int, IncomingFile] = {}
+        self._files: dict[int, ArrivingFile] = {}
         self._complete: deque[int] = deque()
         self._next_id = 0
         self._budget = SessionBudget(limit_bytes)
         self._early: list[tuple[int, int, bytes]] = []
         self._early_bytes = 0
         self._early_lock = threading.Lock()
-        self.unfinished: list[IncomingFile] = []
+        self.unfinished: list[ArrivingFile] = []
 
     @property
     def received_bytes(self) -> int:
@@ -60,7 +61,7 @@ class IncomingFiles:
         return self._budget.arrived_bytes
 
     @property
-    def current(self) -> tuple[int, IncomingFile | None]:
+    def current(self) -> tuple[int, ArrivingFile | None]:
         """The number of files that wait for their digests only, and the file whose content follows theirs.
 
         The file is None between files.
@@ -107,7 +108,7 @@ class IncomingFiles:
         return {file_id - first_id: held for file_id in ids if (held := self._files[file_id].held)}
 
     def compare(self, chunks: Chunks) -> Kept | None:
-        """See IncomingFile.compare; None if the file is given up, which the sender learns."""
+        """See ArrivingFile.compare; None if the file is given up, which the sender learns."""
         file = self._offered_file(chunks.file_id)
         if file is None:
             return None
@@ -133,7 +134,7 @@ class IncomingFiles:
             file.on_spliced(offset, length)
 
     def write_hole(self, hole: Hole) -> None:
-        """See IncomingFile.write_hole."""
+        """See ArrivingFile.write_hole."""
         file = self._offered_file(hole.file_id)
         if file is not None:
             file.write_hole(hole.offset, hole.length)
@@ -154,12 +155,12 @@ class IncomingFiles:
             left_bytes -= length
 
     def expect(self, digest: FileDigest) -> None:
-        """See IncomingFile.expect."""
+        """See ArrivingFile.expect."""
         file = self._offered_file(digest.file_id)
         if file is not None:
             file.expect(digest.size_bytes, digest.digest)
 
-    def withdraw(self, file_id: int) -> IncomingFile | None:
+    def withdraw(self, file_id: int) -> ArrivingFile | None:
         """Discard a file that the sender cannot send; None if its entry was refused. Raises ProtocolError."""
         file = self._offered_file(file_id)
         if file is None:
@@ -174,7 +175,7 @@ class IncomingFiles:
         """Whether the sender's digest of some file has not come yet."""
         return any(not file.has_expected_digest for file in self._files.values())
 
-    def complete_files(self) -> Iterator[tuple[int, IncomingFile]]:
+    def complete_files(self) -> Iterator[tuple[int, ArrivingFile]]:
         """The files that have become complete or have failed, once each, with their ids.
 
         The caller passes each to `commit`.
@@ -186,7 +187,7 @@ class IncomingFiles:
                 yield file_id, file
 
     def commit(self, file_id: int) -> EntryOutcome:
-        """See IncomingFile.commit."""
+        """See ArrivingFile.commit."""
         file = self._files[file_id]
         outcome = file.commit()
         if file.is_unfinished:
@@ -239,7 +240,7 @@ class IncomingFiles:
                 return
         self.write(file_id, offset, data)  # the offer arrived in the meantime
 
-    def _offered_file(self, file_id: int) -> IncomingFile | None:
+    def _offered_file(self, file_id: int) -> ArrivingFile | None:
         """The file with that id; None if its entry was refused or it is already complete."""
         if file_id >= self._next_id:
             raise ProtocolError("the peer refers to a file that it did not offer")

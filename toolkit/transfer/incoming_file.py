@@ -22,8 +22,12 @@ from toolkit.transfer.messages import EntryOutcome
 from toolkit.transfer.open_files import CachedFile
 
 TRUNCATED = "another process truncated it"
+NOT_HELD = "the peer sent digests of chunks that this end does not hold"
+OFFER_CHANGED = "the peer changed the size or the digest of a file that it offered"
 
 UNASKED_BYTES = 1 << 20  # that a file may take beyond its offer without asking: a question costs up to a millisecond
+MAX_HELD_BYTES = 1 << 22
+"""Memory for the small files of a session that wait to be verified; a sender lets a quarter of that wait."""
 MAX_SPLICE_BYTES = 1 << 20  # a pipe holds no more; what a channel writes at a time to a descriptor that it was given
 
 
@@ -36,19 +40,34 @@ class SessionBudget:
     arrived_bytes: the content that has arrived so far
     """
 
-    __slots__ = ("_lock", "arrived_bytes", "backlog", "content", "ranges")
+    __slots__ = ("_held_bytes", "_lock", "arrived_bytes", "backlog", "content", "ranges")
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self.ranges = PendingRanges()
         self.content = ByteBudget(limit_bytes)
         self.backlog: deque[IncomingFile] = deque()
         self.arrived_bytes = 0
+        self._held_bytes = 0  # in memory
         self._lock = threading.Lock()
 
     def count_arrived(self, length: int) -> None:
         """Add to `arrived_bytes`; any thread may call it."""
         with self._lock:
             self.arrived_bytes += length
+
+    def try_hold(self, length: int) -> bool:
+        """Count content that has arrived and is kept in memory, if there is room; any thread may call it."""
+        with self._lock:
+            if self._held_bytes + length > MAX_HELD_BYTES:
+                return False
+            self._held_bytes += length
+            self.arrived_bytes += length
+            return True
+
+    def let_go(self, length: int) -> None:
+        """Content is not in memory any more."""
+        with self._lock:
+            self._held_bytes -= length
 
 
 class IncomingFile(CachedFile):
@@ -260,7 +279,7 @@ class IncomingFile(CachedFile):
         with self.lock:
             offered = self.entry.size_bytes
             if self._expected_digest is not None or (offered is not None and offered != size_bytes):
-                raise ProtocolError("the peer changed the size or the digest of a file that it offered")
+                raise ProtocolError(OFFER_CHANGED)
             if not self._digest.offset <= size_bytes <= self._size_bytes:
                 raise ProtocolError(f"the peer sent content beyond the end of a file ({size_bytes} bytes)")
             self._size_bytes = size_bytes
@@ -269,7 +288,7 @@ class IncomingFile(CachedFile):
 
     def compare(self, first: int, digests: Sequence[bytes]) -> tuple[bool, ...]:  # noqa: ARG002 - for subclasses
         """Keep each chunk from `first` on whose digest is the sender's; which ones. Raises ProtocolError."""
-        raise ProtocolError("the peer sent digests of chunks that this end does not hold")
+        raise ProtocolError(NOT_HELD)
 
     def commits_quickly(self) -> bool:
         """Whether `commit` returns at once; if not, the session stays alive meanwhile."""

@@ -2,8 +2,8 @@
 
 A peer is not trusted, whether or not it has a code or a key. What it can make the receiver use is limited here
 (SessionLimits: bytes, entries, time), in session_server.py (sessions at a time), and by constants beside the code that
-they protect: MAX_OPEN_GROUPS, MAX_PENDING_RANGES, OPTIMISTIC_BYTES, MAX_DIRECTORY_BYTES, ZeroHashing. docs/protocol.md
-lists all of them.
+they protect: MAX_OPEN_GROUPS, MAX_PENDING_RANGES, OPTIMISTIC_BYTES, MAX_HELD_BYTES, MAX_DIRECTORY_BYTES, ZeroHashing.
+docs/protocol.md lists all of them.
 
 A session that goes beyond a limit ends with LimitError, which names the option; the sender is told the same.
 """

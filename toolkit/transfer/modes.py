@@ -43,18 +43,21 @@ def directory_mode(offered: int, umask: int) -> int:
     return offered & ~umask
 
 
-def apply_attributes(descriptor: int, mode: int, mtime_ns: int) -> bool:
+def apply_attributes(descriptor: int, mode: int, mtime_ns: int, status: os.stat_result | None = None) -> bool:
     """Set mode and modification time, as far as the file system has them; a directory keeps an inherited set-group-ID.
+
+    status: what it has now, if the caller knows that
 
     Returns whether both are set. Raises OSError for any other failure: a remote file system may report a failed write
     here.
     """
-    status = os.fstat(descriptor)
+    status = status or os.fstat(descriptor)
     if stat.S_ISDIR(status.st_mode):
         mode |= status.st_mode & _DIRECTORY_INHERITS
     are_set = True
     try:
-        os.fchmod(descriptor, mode)
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.fchmod(descriptor, mode)
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise

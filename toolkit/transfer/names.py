@@ -27,6 +27,8 @@ _IGNORABLE = re.compile(
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1: Unicode category Cc
 
 
+# Paths to which no rule below applies, if they are no longer than a component may be (and so have few components).
+_ORDINARY = re.compile(rb"[0-9A-Za-z_][0-9A-Za-z_.+=,@ -]*(/[0-9A-Za-z_][0-9A-Za-z_.+=,@ -]*)*")
 _PARTIAL = re.compile(rb"\.nettool-[0-9a-f]{16}\.part")
 
 
@@ -60,6 +62,8 @@ def refusal_reason_untrusted(path: bytes, dotfiles: bool) -> str | None:
 
     dotfiles: whether the first component may begin with a dot
     """
+    if len(path) <= MAX_COMPONENT_BYTES and _ORDINARY.fullmatch(path):
+        return None  # at once: a tree may have a million names
     if not path:
         return "the name is empty"
     if len(path) > MAX_PATH_BYTES:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, TransferError, VerificationError
 from toolkit.security.reconnections import RECONNECTION_KEY_BYTES
+from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.chunks import (
     HELD_PARAMETER,
     RESUME_KEY_BYTES,
@@ -27,7 +28,6 @@ from toolkit.transfer.comparison import (
 from toolkit.transfer.destination import Destination
 from toolkit.transfer.digest import ALGORITHMS, Algorithm
 from toolkit.transfer.incoming import IncomingFiles
-from toolkit.transfer.incoming_file import IncomingFile
 from toolkit.transfer.limits import LimitError, SessionLimits, SessionWatch
 from toolkit.transfer.manifest import LINKS_PARAMETER, MAX_FILE_IDS, MAX_OPEN_GROUPS, EntryKind
 from toolkit.transfer.messages import (
@@ -103,7 +103,7 @@ class _ReceivedGroup:
             self.results.append(None if is_awaited else EntryResult(entry, decision, 0, b""))
         self.missing_results = self.results.count(None)
 
-    def set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> EntryResult:
+    def set_result(self, file_id: int, outcome: EntryOutcome, file: ArrivingFile) -> EntryResult:
         """Set the result of a file that was awaited, and return it."""
         index = file_id - self.first_id
         result = EntryResult(self.entries[index], outcome, file.size_bytes, file.digest, file.kept_bytes)
@@ -320,7 +320,7 @@ class ReceiveSession:
 
     def _commit_complete_files(self, files: IncomingFiles) -> None:
         """Commit what is complete. What takes long is committed at the same time, and ALIVE is sent meanwhile."""
-        slow: dict[int, IncomingFile] = {}
+        slow: dict[int, ArrivingFile] = {}
         for file_id, file in files.complete_files():
             if file.failure is not None:
                 self._endpoint.send(Withdraw(file_id, file.failure))
@@ -334,7 +334,7 @@ class ReceiveSession:
             for (file_id, file), outcome in zip(slow.items(), outcomes, strict=True):
                 self._set_result(file_id, outcome, file)
 
-    def _set_result(self, file_id: int, outcome: EntryOutcome, file: IncomingFile) -> None:
+    def _set_result(self, file_id: int, outcome: EntryOutcome, file: ArrivingFile) -> None:
         group = next(group for group in reversed(self._groups) if group.first_id <= file_id)
         result = group.set_result(file_id, outcome, file)
         self._steps += 1

@@ -6,14 +6,16 @@ What becomes of each file is in stored_file.py.
 import logging
 import os
 import stat
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
-from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.links import make_link
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
@@ -21,6 +23,7 @@ from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.modes import directory_mode, file_mode, process_umask
 from toolkit.transfer.names import refusal_reason_untrusted
 from toolkit.transfer.place import ReceiverPlace
+from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile, may_wait_in_memory
 from toolkit.transfer.sources import os_error_text
 from toolkit.transfer.space import promised_space
 from toolkit.transfer.stored_file import StoredFile
@@ -37,7 +40,8 @@ class Storage:
     durable:   whether files and names are on the disk (fsync) before the sender learns that they are verified
     dotfiles:  whether names may begin with a dot (names.py)
     preserve_modes: whether files may be executable (modes.py)
-    file_type: how a file is stored
+    holds_small_files: whether small files wait in memory until they are verified (small_stored_file.py)
+    file_type: how other files are stored
 
     Raises UsageError if `directory` cannot be opened.
     """
@@ -49,6 +53,7 @@ class Storage:
         durable: bool,
         dotfiles: bool = False,
         preserve_modes: bool = False,
+        holds_small_files: bool = True,
         file_type: type[StoredFile] = StoredFile,
     ) -> None:
         self._tree = Tree(directory, durable)
@@ -60,8 +65,12 @@ class Storage:
         self._umask = process_umask()
         self._space = promised_space(self._tree.device)
         self._uncreated_bytes = 0  # of accepted files
+        self._uncreated_lock = threading.Lock()
         self._compared = Counter[int]()  # existing files whose content was read, and how often
         self._unfinished: UnfinishedFiles | None = None
+        self._small_files: SmallFileStorage | None = None
+        if holds_small_files and not durable:  # what is forced to the disk takes long, and each file its own thread
+            self._small_files = SmallFileStorage(self._tree, overwrite, self._create, self._release)
         self._claimed: dict[bytes, UnfinishedFile] = {}  # of accepted files that are not created yet
 
     def begin(self, resume_key: bytes | None) -> None:
@@ -86,20 +95,32 @@ class Storage:
         claims = [self._claim(entries[index]) for index in accepted]
         sizes_bytes = [needed_bytes(entries[index], claimed) for index, claimed in zip(accepted, claims, strict=True)]
         fits = self._space.promise(sizes_bytes, self._tree.free_bytes)
+        promised_bytes = 0
         for index, claimed, size_bytes, does_fit in zip(accepted, claims, sizes_bytes, fits, strict=True):
             if does_fit:
-                self._uncreated_bytes += size_bytes
+                promised_bytes += size_bytes
             else:
                 outcomes[index] = EntryOutcome(EntryStatus.REFUSED, "no space left on the receiver's disk")
                 if claimed is not None:
                     self._leave(self._claimed.pop(entries[index].path))
                 budget.give_back(entries[index].size_bytes or 0)
+        with self._uncreated_lock:
+            self._uncreated_bytes += promised_bytes
         return outcomes
 
     def create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
-    ) -> IncomingFile:
+    ) -> ArrivingFile:
         """See Destination."""
+        if self._small_files is None or not may_wait_in_memory(entry):
+            return self._create(entry, algorithm, budget, on_complete)
+        mode = file_mode(entry.mode, self._umask, self._preserve_modes)
+        return SmallStoredFile(self._small_files, mode, entry, algorithm, budget, on_complete)
+
+    def _create(
+        self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
+    ) -> StoredFile:
+        """Called from any thread for what was small."""
         mode = file_mode(entry.mode, self._umask, self._preserve_modes)
         claimed = self._claimed.pop(entry.path, None)
         file = self._file_type(
@@ -109,8 +130,15 @@ class Storage:
             file.resume(self._unfinished, claimed)
         promised_bytes = needed_bytes(entry, claimed)
         self._space.add(file, promised_bytes)
-        self._uncreated_bytes -= promised_bytes
+        with self._uncreated_lock:
+            self._uncreated_bytes -= promised_bytes
         return file
+
+    def _release(self, promised_bytes: int) -> None:
+        """A file that was not created needs its space no more."""
+        with self._uncreated_lock:
+            self._uncreated_bytes -= promised_bytes
+        self._space.give_back(promised_bytes)
 
     @property
     def place(self) -> ReceiverPlace:
@@ -159,7 +187,8 @@ class Storage:
             return ACCEPTED
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
-        status = self._tree.status_of(components)
+        # In a directory of this session, what another process has put there is found when the file gets its name.
+        status = None if self._tree.has_made(entry.path.rpartition(b"/")[0]) else self._tree.status_of(components)
         if status is not None:
             if known_files and self._is_unchanged(index, entry, status, known_files):
                 return UNCHANGED

@@ -17,7 +17,7 @@ from toolkit.transfer.chunks import CHUNK_BYTES, ChunkRange, chunk_digest
 from toolkit.transfer.destination import MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.file_system import storage_reason, try_lock
-from toolkit.transfer.incoming_file import TRUNCATED, IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import NOT_HELD, TRUNCATED, IncomingFile, SessionBudget
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import new_partial_name
@@ -180,7 +180,7 @@ class StoredFile(IncomingFile):
         """See IncomingFile."""
         end = first + len(digests)
         if first < self._next_chunk or not any(one.first <= first and end <= one.end for one in self.held):
-            raise ProtocolError("the peer sent digests of chunks that this end does not hold")
+            raise ProtocolError(NOT_HELD)
         self._next_chunk = end
         buffer = memoryview(bytearray(CHUNK_BYTES))
         return tuple(

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 
 from toolkit.errors import TransferError, UsageError, printable
@@ -31,7 +31,7 @@ MAX_DIRECTORY_BYTES = 1 << 26
 Enough for 250,000 directories with paths of 100 bytes. More are refused, and so is what is in them.
 """
 MAX_SWEPT_DIRECTORIES = 1 << 14
-_DIRECTORY_OVERHEAD_BYTES = 160  # of an entry besides its path, as measured
+_DIRECTORY_OVERHEAD_BYTES = 240  # of an entry besides its path, as measured
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -75,17 +75,15 @@ class Tree:
         self.place = ReceiverPlace.of(status)
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
-        self._made: list[tuple[bytes, int, int]] = []  # path, mode, time
+        self._made: dict[bytes, tuple[int, int]] = {}  # mode and time, by path, in the order of making
         self._made_bytes = 0  # of memory
         self.plain_entries = 0
         self._swept: set[int] = set()  # existing directories in which stale files were looked for
         self._published: set[int] = set()  # the files and links of this session, if they may be replaced
 
-    @contextlib.contextmanager
-    def directory(self, components: tuple[bytes, ...]) -> Iterator[int]:
+    def directory(self, components: tuple[bytes, ...]) -> "_DirectoryInUse":
         """A descriptor of the directory at that path, valid in the block. Raises RefusedEntryError."""
-        with self._lock:
-            yield self._descriptor(components)
+        return _DirectoryInUse(self._lock, self._descriptor, components)
 
     def _descriptor(self, components: tuple[bytes, ...]) -> int:
         known = self._descriptors.get(components)
@@ -104,6 +102,10 @@ class Tree:
     def _close_directory(self, components: tuple[bytes, ...]) -> None:
         os.close(self._descriptors.pop(components))
 
+    def has_made(self, path: bytes) -> bool:
+        """Whether the session has made the directory at that path, so that no earlier files are in it."""
+        return path in self._made
+
     def free_bytes(self) -> int | None:
         """Free space on the file system; None if it does not tell."""
         with self.directory(()) as root:
@@ -119,7 +121,7 @@ class Tree:
         with self.directory(components[:-1]) as parent:
             try:
                 os.mkdir(components[-1], 0o700, dir_fd=parent)
-                self._made.append((path, mode, mtime_ns))
+                self._made[path] = mode, mtime_ns
                 self._made_bytes = made_bytes
                 if self._durable:
                     os.fsync(parent)
@@ -238,9 +240,9 @@ class Tree:
         with contextlib.suppress(OSError, RefusedEntryError), self.directory(components[:-1]) as parent:
             os.unlink(components[-1], dir_fd=parent)
 
-    def apply_attributes(self, descriptor: int, mode: int, mtime_ns: int) -> None:
+    def apply_attributes(self, descriptor: int, mode: int, mtime_ns: int, status: os.stat_result | None = None) -> None:
         """See modes.py; counts in `plain_entries` where they could not be set."""
-        if not apply_attributes(descriptor, mode, mtime_ns):
+        if not apply_attributes(descriptor, mode, mtime_ns, status):
             with self._lock:
                 self.plain_entries += 1
 
@@ -250,7 +252,7 @@ class Tree:
         Raises TransferError if a directory of a complete session could not be forced to the disk.
         """
         failure: TransferError | None = None
-        for path, mode, mtime_ns in reversed(self._made):
+        for path, (mode, mtime_ns) in reversed(self._made.items()):
             components = tuple(path.split(b"/"))
             with contextlib.suppress(OSError, RefusedEntryError):
                 if not complete:
@@ -275,6 +277,30 @@ class Tree:
         with self._lock:
             while self._descriptors:
                 self._close_directory(next(iter(self._descriptors)))
+
+
+class _DirectoryInUse:
+    """A context with a descriptor: what contextlib offers costs several times as much, three times for every file."""
+
+    __slots__ = ("_components", "_find", "_lock")
+
+    def __init__(
+        self, lock: threading.RLock, find: Callable[[tuple[bytes, ...]], int], components: tuple[bytes, ...]
+    ) -> None:
+        self._lock = lock
+        self._find = find
+        self._components = components
+
+    def __enter__(self) -> int:
+        self._lock.acquire()
+        try:
+            return self._find(self._components)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def rename_new(directory: int, old: bytes, new: bytes) -> None:

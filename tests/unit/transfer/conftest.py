@@ -52,9 +52,17 @@ def files(root: Path) -> Iterator[IncomingFiles]:
 
 
 @pytest.fixture
+def written_files(root: Path) -> Iterator[IncomingFiles]:
+    """As `files`, but small files are written when they arrive, as larger ones are."""
+    incoming = IncomingFiles(Storage(root, overwrite=False, durable=False, holds_small_files=False))
+    yield incoming
+    incoming.close(complete=False)
+
+
+@pytest.fixture
 def splicing(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IncomingFiles]:
     """As `files`, on a file system that supports splicing and reserving blocks, whatever the real one is."""
     monkeypatch.setattr(tree, "maps_extents", lambda _: True)
-    incoming = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    incoming = IncomingFiles(Storage(root, overwrite=False, durable=False, holds_small_files=False))
     yield incoming
     incoming.close(complete=False)

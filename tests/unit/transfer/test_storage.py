@@ -90,7 +90,11 @@ def test_a_directory_inherits_the_group_and_the_bit_of_a_shared_directory(root: 
 
 @pytest.mark.parametrize("failing", ["fchmod", "utime"])
 def test_a_verified_file_is_kept_where_modes_or_times_cannot_be_set(
-    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failing: str
+    written_files: IncomingFiles,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: str,
 ) -> None:
     """As on FAT, or on a share of another user."""
 
@@ -98,15 +102,15 @@ def test_a_verified_file_is_kept_where_modes_or_times_cannot_be_set(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, failing, refuse)
-    files.offer([file_entry(b"a")], XXH3)
-    assert deliver(files, 0, b"hello").status is EntryStatus.OK
+    written_files.offer([file_entry(b"a")], XXH3)
+    assert deliver(written_files, 0, b"hello").status is EntryStatus.OK
     assert (root / "a").read_bytes() == b"hello"
-    files.close(complete=True)
+    written_files.close(complete=True)
     assert "mode or time of 1 received entries could not be set" in caplog.text
 
 
 def test_a_write_error_that_shows_when_the_mode_is_set_is_a_failure(
-    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+    written_files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on NFS, which writes a file back before it sets the mode."""
 
@@ -114,8 +118,8 @@ def test_a_write_error_that_shows_when_the_mode_is_set_is_a_failure(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fchmod", full)
-    files.offer([file_entry(b"a")], XXH3)
-    assert deliver(files, 0, b"hello").status is EntryStatus.FAILED
+    written_files.offer([file_entry(b"a")], XXH3)
+    assert deliver(written_files, 0, b"hello").status is EntryStatus.FAILED
     assert not list(root.iterdir())
 
 
@@ -289,17 +293,17 @@ def test_another_session_may_replace_what_an_earlier_one_has_stored(root: Path) 
 
 
 def test_a_temporary_file_that_another_process_replaces_is_noticed(
-    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+    written_files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OPEN_FILES, "capacity", 1)
-    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
-    files.write(0, 0, memoryview(b"hel"))
+    written_files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    written_files.write(0, 0, memoryview(b"hel"))
     (part,) = root.iterdir()
-    files.write(1, 0, memoryview(b"hel"))  # closes the first one
+    written_files.write(1, 0, memoryview(b"hel"))  # closes the first one
     (root / "theirs").write_bytes(b"hel")
     os.rename(root / "theirs", part)
-    files.write(0, 3, memoryview(b"lo"))
-    assert "another process replaced" in failure_of(files, 0)
+    written_files.write(0, 3, memoryview(b"lo"))
+    assert "another process replaced" in failure_of(written_files, 0)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -452,31 +456,31 @@ def test_a_session_may_not_bring_more_bytes_than_its_limit(root: Path) -> None:
 
 @pytest.mark.parametrize("failing", ["pwrite", "open"])
 def test_a_file_fails_by_itself_on_a_disk_that_fills_up(
-    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+    written_files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    written_files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
     if failing == "pwrite":
-        files.write(0, 0, memoryview(b"h"))
+        written_files.write(0, 0, memoryview(b"h"))
 
     def full(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, failing, full)
-    files.write(0, 1, memoryview(b"e"))
+    written_files.write(0, 1, memoryview(b"e"))
     monkeypatch.undo()
-    files.write(0, 2, memoryview(b"llo"))
-    assert failure_of(files, 0).startswith("no space left")
+    written_files.write(0, 2, memoryview(b"llo"))
+    assert failure_of(written_files, 0).startswith("no space left")
     assert not list(root.iterdir())
-    assert deliver(files, 1, b"hello").status is EntryStatus.OK
+    assert deliver(written_files, 1, b"hello").status is EntryStatus.OK
 
 
 def test_an_error_of_a_late_write_belongs_to_the_file_that_was_written(
-    files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+    written_files: IncomingFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on NFS, where close(2) reports it; here when the cache closes the file to make room for another."""
     monkeypatch.setattr(OPEN_FILES, "capacity", 1)
-    files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
-    files.write(0, 0, memoryview(b"hello"))
+    written_files.offer([file_entry(b"a"), file_entry(b"b")], XXH3)
+    written_files.write(0, 0, memoryview(b"hello"))
     close = os.close
 
     def fail(descriptor: int) -> None:
@@ -485,21 +489,23 @@ def test_an_error_of_a_late_write_belongs_to_the_file_that_was_written(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "close", fail)
-        files.write(1, 0, memoryview(b"hello"))
-    assert failure_of(files, 0) == "the receiver's disk quota is exceeded"
-    assert commit(files, 1, b"hello").status is EntryStatus.OK
+        written_files.write(1, 0, memoryview(b"hello"))
+    assert failure_of(written_files, 0) == "the receiver's disk quota is exceeded"
+    assert commit(written_files, 1, b"hello").status is EntryStatus.OK
     assert [path.name for path in root.iterdir()] == ["b"]
 
 
-def test_a_temporary_file_that_another_process_truncates_is_not_published(files: IncomingFiles, root: Path) -> None:
-    files.offer([file_entry(b"a"), file_entry(b"b", 1 << 20, content=5)], XXH3)
+def test_a_temporary_file_that_another_process_truncates_is_not_published(
+    written_files: IncomingFiles, root: Path
+) -> None:
+    written_files.offer([file_entry(b"a"), file_entry(b"b", 1 << 20, content=5)], XXH3)
     for file_id in (0, 1):
-        files.write(file_id, 0, memoryview(b"hello"))
+        written_files.write(file_id, 0, memoryview(b"hello"))
         (part,) = root.iterdir()
         os.truncate(part, 2)
         if file_id:
-            files.write_hole(Hole(1, 5, (1 << 20) - 5))
-        outcome = commit(files, file_id, b"hello" + bytes(((1 << 20) - 5) * file_id))
+            written_files.write_hole(Hole(1, 5, (1 << 20) - 5))
+        outcome = commit(written_files, file_id, b"hello" + bytes(((1 << 20) - 5) * file_id))
         assert (outcome.status, "truncated" in outcome.reason) == (EntryStatus.FAILED, True)
     assert not list(root.iterdir())
 
