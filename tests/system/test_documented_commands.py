@@ -183,6 +183,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "ping.StreamEcho",
         "ping.transport",
         "trace.check_sources",
+        "grid.GridFile",
         "report.page.write_page",
         "report.merge",
         "report.write_pictures",

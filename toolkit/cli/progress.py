@@ -6,7 +6,7 @@ imported only when there is a bar to draw.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Final, TextIO, cast
 
@@ -17,6 +17,7 @@ from toolkit.transfer import ProgressCallback
 from toolkit.units import format_rate, format_size
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, Task
 
 REFRESHES_PER_S: Final = 5
@@ -144,12 +145,35 @@ def progress_bars(quiet: bool) -> Iterator[ProgressBars]:
         yield ProgressBars(progress)
 
 
+@contextmanager
+def counting_bar(what: str, total: int, done: int = 0, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """Show how many of `total` things are done while the block runs, and yield what counts one more.
+
+    done: how many were done before
+    """
+    if quiet or not stderr_is_terminal():
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = _console()
+    columns = (BarColumn(bar_width=26), MofNCompleteColumn(), what, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task(what, total=total, completed=done)
+        yield lambda: progress.advance(task)
+
+
 def _silent_s(task: "Task") -> float:
     return time.monotonic() - float(task.fields["moved_s"])
 
 
-def _rich_progress() -> "Progress":
+def _console() -> "Console":
     from rich.console import Console
+
+    return Console(file=cast("IO[str]", _PatientStream(sys.stderr)))
+
+
+def _rich_progress() -> "Progress":
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -191,7 +215,7 @@ def _rich_progress() -> "Progress":
         SizeColumn(),
         StatusColumn(),
         TimeLeftColumn(compact=True),
-        console=Console(file=cast("IO[str]", _PatientStream(sys.stderr))),
+        console=_console(),
         transient=True,
         redirect_stdout=False,  # rich would redirect it to stderr, and --json needs stdout
         refresh_per_second=REFRESHES_PER_S,

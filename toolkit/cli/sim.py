@@ -3,42 +3,38 @@
 The command line gives lists; each combination of their values is one experiment of `toolkit.simulator`.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from toolkit.cli.command import GroupDisplay, command, flag, number, option
+from toolkit.cli.grid import GridArguments, simulate_grid
 from toolkit.cli.help import GENERAL
 from toolkit.cli.link_options import DEFAULTS, LIST_FIELDS, PathArguments
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
-from toolkit.errors import TransferError, UsageError, printable
-from toolkit.netmodel.notation import LinkText, link_spec
+from toolkit.errors import ExitCode, TransferError, UsageError, printable
+from toolkit.netmodel.notation import LinkText
 from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
 from toolkit.netmodel.spec import LinkSpec
 from toolkit.output_files import open_output
 from toolkit.report.simulation import TRACE_HEADER, SimulationRow, as_json, table, trace_lines
 from toolkit.rudp.congestion import base as congestion
+from toolkit.simulator.notation import fixed_rate_bps, formatted, simulated_link
 from toolkit.simulator.result import ExperimentResult
-from toolkit.simulator.simulator import IP_UDP_BYTES, RECEIVE_WINDOW_BYTES, Experiment, FlowSpec, run
+from toolkit.simulator.simulator import RECEIVE_WINDOW_BYTES, Experiment, FlowSpec, run
 from toolkit.units import (
     format_duration_ns,
-    format_fraction,
-    format_rate,
     format_size,
     parse_duration_ns,
-    parse_fraction,
-    parse_rate,
     parse_size,
 )
 
 _MAX_FLOWS = 1000
-_BDP = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)bdp", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
@@ -111,7 +107,9 @@ def sim(
         option("--trace", metavar="FILE", text="Write windows, rates and RTTs over time as CSV.", panel=GENERAL),
     ] = None,
     json: Json = False,
-) -> None:
+    *,
+    grid: GridArguments,
+) -> int:
     """Simulate congestion control on any path, in virtual time.
 
     Runs nettool's own protocol engine over models of the path. A minute of traffic takes seconds, every rate and delay
@@ -125,23 +123,31 @@ def sim(
       nettool sim --rate 10Gbit --rtt 300ms --size 4GiB
       nettool sim --flows 2 --duration 60s --queue 4bdp
       nettool sim --scenario all
+      nettool sim --grid bench/fleet/simulated.toml --output results/grid.jsonl
     """
     if show_list:
         _print_scenarios(json)
-        return
+        return ExitCode.OK
+    if grid.grid is not None:
+        return simulate_grid(
+            grid, (flow, path, scenarios, trace) == (FlowArguments(), PathArguments(), None, None), json
+        )
+    if grid != GridArguments():
+        raise UsageError("--workers, --scheduler, --output and --resume belong to --grid: add it, or leave them out")
     spec = flow.spec()
     links = list(_links(path, flow.seed, list(_bases(path.link, scenarios))))
     controls = _split(flow.cc, _known_control)
     rows = _run_all(spec, flow, product(links, controls), trace)
     if json:
         print_json("simulation", {"seed": flow.seed, "rows": [as_json(names, result) for names, result in rows]})
-        return
+        return ExitCode.OK
     print_result(table(rows))
     print_result(
         f"\n{_payload(spec, flow.flows)}, seed {flow.seed}. The same command always prints the same figures.\n"
         "Goodput counts from the first packet of the handshake to the last acknowledgement. The ideal is the payload\n"
         "that the bottleneck carries and does not lose. The queue is the forward delay beyond propagation."
     )
+    return ExitCode.OK
 
 
 def _run_all(
@@ -156,7 +162,7 @@ def _run_all(
         for (names, link), control in experiments:
             if stderr_is_terminal():
                 print_status(", ".join((*names.values(), control)))
-            one = replace(spec, congestion_control=control, rate_bps=_fixed_rate_bps(control, link))
+            one = replace(spec, congestion_control=control, rate_bps=fixed_rate_bps(control, link))
             flows = [replace(one, start_ns=index * stagger_ns) for index in range(flow.flows)]
             result = run(Experiment(link, flows), sheet.interval_ns(link))
             rows.append(({**names, "cc": control}, result))
@@ -230,12 +236,6 @@ def _known_control(name: str) -> str:
     return name
 
 
-def _fixed_rate_bps(control: str, link: LinkSpec) -> float | None:
-    """Return the rate for the controller `rate`: that of the bottleneck, as a user who knows the path would set it."""
-    rate_bps = link.forward.mean_rate_bps
-    return rate_bps * (link.mtu_bytes - IP_UDP_BYTES) / link.mtu_bytes if control == "rate" and rate_bps else None
-
-
 def _bases(links: str | None, scenarios: str | None) -> Iterator[tuple[dict[str, str], LinkSpec | None]]:
     """Yield the links that the path options change, each with its column in the table; one None if none is named."""
     if links is not None and scenarios is not None:
@@ -254,30 +254,15 @@ def _links(
     path: PathArguments, seed: int, bases: list[tuple[dict[str, str], LinkSpec | None]]
 ) -> Iterator[tuple[dict[str, str], LinkSpec]]:
     """Yield every combination of the lists, each with the table columns that distinguish it."""
-    impairments: dict[str, Any] = {**path.impairments(), "queue": None}
-    text = LinkText(**impairments, changes=tuple(path.at or ()), both_ways=True, seed=seed)
+    text = LinkText(**path.impairments(), changes=tuple(path.at or ()), both_ways=True, seed=seed)
     lists = {"rate": path.rate, "rtt": path.rtt, "loss": path.loss}
     for column, base in bases:
         given = {name: value or DEFAULTS[name] for name, value in lists.items() if value is not None or base is None}
         for values in product(*(_split(value, str) for value in given.values())):
             chosen = dict(zip(given, values, strict=True))
             one = replace(text, rate=chosen.get("rate"), rtt=chosen.get("rtt"), loss=chosen.get("loss"))
-            link = link_spec(replace(one, queue=_queue_in_bytes(path.queue, link_spec(one, base))), base)
-            if link.forward.mean_rate_bps is None:
-                raise UsageError("a path without a bottleneck has nothing to simulate: add --rate, for example 1Gbit")
-            yield {**column, **{name: _formatted(name, value) for name, value in chosen.items()}}, link
-
-
-def _formatted(name: str, value: str) -> str:
-    if name == "rate":
-        return format_rate(parse_rate(value))
-    return format_duration_ns(parse_duration_ns(value)) if name == "rtt" else format_fraction(parse_fraction(value))
-
-
-def _queue_in_bytes(queue: str | None, link: LinkSpec) -> str | None:
-    """Replace multiples of the bandwidth-delay product of `link` by bytes."""
-    rate_bps = link.forward.mean_rate_bps or 0.0
-    return queue and _BDP.sub(lambda found: str(int(float(found[1]) * rate_bps * link.rtt_ns / 8e9)), queue)
+            names = {name: formatted(name, value) for name, value in chosen.items()}
+            yield {**column, **names}, simulated_link(one, base)
 
 
 def _payload(flow: FlowSpec, flows: int) -> str:

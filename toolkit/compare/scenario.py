@@ -20,7 +20,6 @@ With [[link]] instead of [link] there may be several such tables, whose paths fo
 """
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -32,6 +31,7 @@ from toolkit.compare import paths
 from toolkit.compare.host_info import offers_tcp_control, tcp_controls
 from toolkit.compare.plan import DEFAULT_BUDGET_S, TCP_DEFAULT, Plan, comparisons, parse_transports, pilot_blocks
 from toolkit.compare.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
+from toolkit.compare.toml_table import read_toml
 from toolkit.compare.verdict import DEFAULT_MARGIN
 from toolkit.errors import UsageError, printable
 from toolkit.rudp.congestion.base import controller_factory
@@ -222,12 +222,7 @@ def _background_flow(text: str | None) -> Setting | None:
 def read_scenario(path: Path) -> Scenario:
     """Raises UsageError if the file is not a scenario."""
     shown = printable(str(path), 80)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {shown}: {(error.strerror or '').lower()}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{shown} is not a scenario: {printable(str(error), 100)}") from None
+    values = read_toml(path, "a scenario")
     link = values.pop("link", {})
     tables = link if isinstance(link, list) and link else [link]
     kind = values.pop("kind", paths.LINK)

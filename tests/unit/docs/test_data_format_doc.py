@@ -52,7 +52,7 @@ def emitted() -> set[str]:
 
 
 def test_every_kind_has_a_section_and_every_section_a_kind() -> None:
-    assert set(sections()) == emitted() | {"campaign", "probe", "trial", "rows"}  # of files
+    assert set(sections()) == emitted() | {"campaign", "probe", "trial", "rows", "cell"}  # of files
 
 
 @pytest.mark.parametrize(

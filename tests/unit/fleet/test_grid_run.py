@@ -1,0 +1,123 @@
+"""A grid over a dask cluster: complete, in order, resumable, and bounded in what is with the scheduler."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.cli.app import invoke
+from toolkit.errors import UnreachableError, UsageError
+from toolkit.fleet import grid_run
+from toolkit.fleet.grid import Grid, GridCell, read_grid
+from toolkit.fleet.grid_file import GridFile
+
+TEXT = 'cc = ["bbr", "cubic"]\nsizes = ["10kB", "20kB"]\n[link]\nrate = ["5Mbit", "20Mbit"]\nqueue = ["1bdp", "2bdp"]\n'
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    path = tmp_path / "grid.toml"
+    path.write_text(TEXT)
+    return read_grid(path)
+
+
+def run(client: Any, grid: Grid, path: Path, stop_after: int | None = None) -> list[int]:
+    """The cells that were run, in the order in which they were done."""
+    done: list[int] = []
+
+    def on_cell(cell: GridCell) -> None:
+        done.append(cell.number)
+        if len(done) == stop_after:
+            raise KeyboardInterrupt
+
+    with GridFile(path, grid.header(), grid.size, is_resumed=path.exists()) as file:
+        assert grid_run.run_grid(client, grid, file, on_cell) == {}
+    return done
+
+
+def test_the_file_depends_on_the_grid_only(client: Any, grid: Grid, tmp_path: Path) -> None:
+    assert sorted(run(client, grid, tmp_path / "one.jsonl")) == list(range(grid.size))
+    expected = "".join(f"{line}\n" for line in (grid.header(), *(cell.line() for cell in grid.cells())))
+    assert (tmp_path / "one.jsonl").read_text() == expected
+
+
+def test_an_interrupted_grid_goes_on_and_runs_nothing_twice(client: Any, grid: Grid, tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    run(client, grid, whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(client, grid, path, stop_after=5)
+    assert len(path.read_text().splitlines()) == 1 + 5
+    assert len(run(client, grid, path)) == grid.size - 5
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_only_a_window_of_cells_is_with_the_scheduler(
+    client: Any, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid_run, "CELLS_PER_THREAD", 1)
+    taken: list[int] = []
+    real = Grid.cells
+
+    def counted(of: Grid) -> Any:
+        for cell in real(of):
+            taken.append(cell.number)
+            yield cell
+
+    monkeypatch.setattr(Grid, "cells", counted)
+    ahead: list[int] = []
+    with GridFile(tmp_path / "grid.jsonl", grid.header(), grid.size, is_resumed=False) as file:
+        grid_run.run_grid(client, grid, file, lambda _cell: ahead.append(len(taken) - len(ahead)))
+    assert max(ahead) <= 2
+
+
+def test_a_cell_that_fails_costs_only_itself(
+    client: Any, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = GridCell.line
+
+    def sometimes(cell: GridCell) -> str:
+        if cell.number == 3:
+            raise ValueError("no such path")
+        return real(cell)
+
+    monkeypatch.setattr(GridCell, "line", sometimes)
+    with GridFile(tmp_path / "grid.jsonl", grid.header(), grid.size, is_resumed=False) as file:
+        assert grid_run.run_grid(client, grid, file, lambda _cell: None) == {3: "no such path"}
+        assert (file.count, file.is_done(3)) == (grid.size - 1, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grid", "GRID"], "--grid needs a file for its results"),
+        (["--grid", "GRID", "--output", "OUT", "--workers", "1", "--scheduler", "tcp://h:1"], "give one of them"),
+        (["--grid", "GRID", "--output", "OUT", "--scheduler", "h:1"], "'h:1' is no scheduler: write tcp://HOST:PORT"),
+        (["--grid", "GRID", "--output", "OUT", "--cc", "cubic"], "leave out the options for flows and paths"),
+        (["--output", "OUT"], "belong to --grid"),
+        (["--grid", "missing.toml", "--output", "OUT"], "cannot read missing.toml"),
+    ],
+)
+def test_bad_input_is_one_line_and_creates_no_file(tmp_path: Path, arguments: list[str], message: str) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(TEXT)
+    names = {"GRID": str(path), "OUT": str(tmp_path / "out.jsonl")}
+    with pytest.raises(UsageError, match=message):
+        invoke(["sim", *(names.get(word, word) for word in arguments)])
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_without_dask_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.fleet.dask_client.find_spec", lambda _name: None)
+    path = tmp_path / "grid.toml"
+    path.write_text(TEXT)
+    with pytest.raises(UsageError, match=r"pip install 'nettool\[fleet\]'"):
+        invoke(["sim", "--grid", str(path), "--output", str(tmp_path / "out.jsonl")])
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.fleet.dask_client.CONNECT_S", 0.2)
+    path = tmp_path / "grid.toml"
+    path.write_text(TEXT)
+    with pytest.raises(UnreachableError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:1"):
+        invoke(["sim", "--grid", str(path), "--output", str(tmp_path / "o.jsonl"), "--scheduler", "tcp://127.0.0.1:1"])

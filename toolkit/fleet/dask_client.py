@@ -1,0 +1,73 @@
+"""Connections to dask.distributed. It is an extra and slow to import, so that happens here, and only when it is used.
+
+dask's own log is switched off, here and in workers that are started from here: what concerns the user is reported in
+one line, by whoever waits for a result. DASK_LOGGING__DISTRIBUTED switches it on again.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from toolkit.errors import UnreachableError, UsageError, printable
+
+CONNECT_S = 10.0
+WORKERS_S = 60.0
+"""How long to wait for the first worker of a scheduler."""
+_SCHEDULER = re.compile(r"(tcp|tls)://\S+:\d+")
+
+
+def distributed() -> Any:
+    """The module. Raises UsageError if it is not installed."""
+    if find_spec("distributed") is None:
+        raise UsageError("this needs dask.distributed, which is not installed: pip install 'nettool[fleet]'")
+    for name in ("DISTRIBUTED", "TORNADO", "ASYNCIO"):
+        os.environ.setdefault(f"DASK_LOGGING__{name}", "critical")
+    import distributed as module
+
+    return module
+
+
+def check_scheduler(address: str) -> str:
+    """The address of a scheduler. Raises UsageError if it is none."""
+    if not _SCHEDULER.fullmatch(address):
+        raise UsageError(
+            f"'{printable(address, 60)}' is no scheduler: write tcp://HOST:PORT, as dask-scheduler prints it"
+        )
+    return address
+
+
+@contextmanager
+def client_of(scheduler: str) -> Iterator[Any]:
+    """A client of a scheduler that runs already. Raises UnreachableError."""
+    module = distributed()
+    try:
+        client = module.Client(scheduler, timeout=CONNECT_S)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UnreachableError(
+            f"no dask scheduler answers at {printable(scheduler, 60)} ({_first_line(error)}); start one: dask scheduler"
+        ) from None
+    try:
+        yield client
+    finally:
+        client.close(timeout=CONNECT_S)
+
+
+@contextmanager
+def client_of_local(workers: int) -> Iterator[Any]:
+    """A client of a scheduler with so many worker processes, one thread each, that run on this machine meanwhile."""
+    module = distributed()
+    cluster = module.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+    )
+    try:
+        with module.Client(cluster) as client:
+            yield client
+    finally:
+        cluster.close(timeout=CONNECT_S)
+
+
+def _first_line(error: BaseException) -> str:
+    return printable((str(error).splitlines() or [type(error).__name__])[0], 100)
