@@ -8,10 +8,12 @@ provides `to_json` and the class method `from_json`.
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _Record = TypeVar("_Record")
+_Decoder = Callable[[object, str], Any]
+"""Returns what a record holds for a JSON value; its other argument names the field. Raises FieldError."""
 _MAX_FIGURE = 1e300
 _NAMES = {int: "an integer", float: "a finite number", str: "text", bool: "true or false"}
 
@@ -51,19 +53,19 @@ def decode(kind: type[_Record], value: object, name: str = "") -> _Record:
 def decode_fields(kind: type[_Record], value: Mapping[str, object], name: str = "") -> _Record:
     """As `decode`, for the use of a `from_json` method: one field for each JSON member."""
     arguments = {}
-    for field, hint in _hints(kind):  # type: ignore[arg-type]
+    for field, decoder in _field_decoders(kind):  # type: ignore[arg-type]
         full_name = f"{name}.{field.name}" if name else field.name
         if field.name in value:
-            arguments[field.name] = _decoded(hint, value[field.name], full_name)
+            arguments[field.name] = decoder(value[field.name], full_name)
         elif field.default is MISSING and field.default_factory is MISSING:
             raise FieldError(f"{full_name} is missing")
     return kind(**arguments)
 
 
 @cache
-def _hints(kind: type[Any]) -> list[tuple[Field[Any], Any]]:
+def _field_decoders(kind: type[Any]) -> list[tuple[Field[Any], _Decoder]]:
     hints = get_type_hints(kind)
-    return [(field, hints[field.name]) for field in fields(kind)]
+    return [(field, _decoder(hints[field.name])) for field in fields(kind)]
 
 
 def _encoded(value: Any) -> Any:
@@ -76,40 +78,59 @@ def _encoded(value: Any) -> Any:
     return value
 
 
-def _decoded(hint: Any, value: object, name: str) -> Any:
+@cache
+def _decoder(hint: Any) -> _Decoder:
+    """What checks and converts a value of this type. A type is examined once, not for each of a million values."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _decoded_union(arguments, value, name)
+        choices = [_decoder(each) for each in arguments if each is not type(None)]
+        return partial(_decoded_union, choices, type(None) in arguments)
     if origin is Sequence:
-        if not isinstance(value, list):
-            raise FieldError(f"{name} is not a list")
-        return [_decoded(arguments[0], each, name) for each in value]
+        return partial(_decoded_list, _decoder(arguments[0]))
     if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise FieldError(f"{name} is not an object")
-        return {str(key): _decoded(arguments[1], each, f"{name}.{key}") for key, each in value.items()}
+        return partial(_decoded_mapping, _decoder(arguments[1]))
     if is_dataclass(hint):
-        return decode(hint, value, name)  # type: ignore[arg-type]
-    if hint in _NAMES and not _fits(hint, value):
-        raise FieldError(f"{name} is not {_NAMES[hint]}")
-    return value
+        return partial(decode, hint)  # type: ignore[arg-type]
+    return partial(_decoded_scalar, hint) if hint in _NAMES else _unchanged
 
 
-def _decoded_union(choices: Sequence[Any], value: object, name: str) -> Any:
-    if value is None and type(None) in choices:
+def _decoded_union(choices: Sequence[_Decoder], is_optional: bool, value: object, name: str) -> Any:
+    if value is None and is_optional:
         return None
     errors = []
-    for choice in (each for each in choices if each is not type(None)):
+    for choice in choices:
         try:
-            return _decoded(choice, value, name)
+            return choice(value, name)
         except FieldError as error:
             errors.append(error)
     raise errors[0]
 
 
+def _decoded_list(element: _Decoder, value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise FieldError(f"{name} is not a list")
+    return [element(each, name) for each in value]
+
+
+def _decoded_mapping(member: _Decoder, value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise FieldError(f"{name} is not an object")
+    return {str(key): member(each, f"{name}.{key}") for key, each in value.items()}
+
+
+def _decoded_scalar(kind: type, value: object, name: str) -> Any:
+    if not _fits(kind, value):
+        raise FieldError(f"{name} is not {_NAMES[kind]}")
+    return value
+
+
+def _unchanged(value: object, _name: str) -> Any:
+    return value
+
+
 def _fits(kind: type, value: object) -> bool:
     """Whether the value is of that kind. A bool is not a number; NaN, infinities and absurdly large integers fail."""
     if kind in (int, float):
-        accepted = int if kind is int else int | float
+        accepted = (int,) if kind is int else (int, float)
         return isinstance(value, accepted) and not isinstance(value, bool) and abs(value) < _MAX_FIGURE
     return type(value) is kind
