@@ -27,7 +27,7 @@ class BinaryReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BytesOrigin(FileOrigin):
-    """Content in memory that is offered as a file: each `open` makes an anonymous file of it."""
+    """Content in memory that is offered as a file: each opening makes an anonymous file of it."""
 
     content: bytes = b""
 
@@ -37,11 +37,11 @@ class BytesOrigin(FileOrigin):
         identity = FileIdentity(0, 0, len(content), 0, 0)
         return cls(None, b"", name, identity, is_sparse=False, content=content)
 
-    def open(self) -> int:
+    def open_unchecked(self) -> int:
         """See FileOrigin. Raises OSError if there is no memory for it."""
         with open(anonymous_file(), "wb") as file:
             file.write(self.content)
-            file.flush()
+            file.seek(0)
             return os.dup(file.fileno())
 
     def is_same(self, status: os.stat_result) -> bool:

@@ -132,7 +132,7 @@ class TestHandingOver:
         monkeypatch.setattr("toolkit.transfer.sources.FileSource.finish", lambda _: bytes(16))
         received = Received()
         with pytest.raises(VerificationError):
-            transfer_into(ends, received, [NamedSource("a", b"content")])
+            transfer_into(ends, received, [NamedSource("a", LARGE)])
         assert received.files == {}
 
     def test_an_error_of_the_taker_is_a_failed_file(self, ends: Ends) -> None:

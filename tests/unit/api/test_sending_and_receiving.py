@@ -1,0 +1,266 @@
+"""`send` and `receive` with each other over loopback: what they take, what they tell, and how they fail."""
+
+import asyncio
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toolkit
+from tests.support.background import Background, wait_until
+from toolkit import aio, events
+from toolkit.api.credentials import UnprovenReceiverError
+from toolkit.api.destinations import OfferedFile
+from toolkit.api.results import SessionResult
+from toolkit.channel import Address
+from toolkit.errors import CredentialRequiredError, RefusedError, TransferError, UsageError
+from toolkit.security.key_file import write_new_key
+from toolkit.transfer.messages import EntryStatus
+from toolkit.transfer.result import DeliveryStatus
+
+
+@pytest.fixture(params=["auto", "tcp"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_everything_that_can_be_sent_arrives_as_bytes(tmp_path: Path, transport: str) -> None:
+    (tmp_path / "old name").write_bytes(b"from a path")
+    sources = {"a": b"bytes", "b": io.BytesIO(b"from a file object"), "c": tmp_path / "old name"}
+    received: dict[str, bytes] = {}
+    with toolkit.Receiver(received, port=0) as receiver:
+        result = toolkit.send(sources, receiver.address, transport=transport)
+    assert received == {"a": b"bytes", "b": b"from a file object", "c": b"from a path"}
+    assert result.transport == ("udp" if transport == "auto" else "tcp")
+    assert [file.name for file in result.files] == ["a", "b", "c"]
+    assert (result.file_count, result.size_bytes) == (3, 34)
+    assert result.goodput_bps > 0
+
+
+def test_a_tree_arrives_in_a_directory_that_is_made(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    (tmp_path / "tree" / "below" / "a").write_bytes(b"x")
+    ended: list[events.SessionEnded] = []
+    with toolkit.Receiver(tmp_path / "in", port=0, sessions=1, on_event=only(events.SessionEnded, ended)) as receiver:
+        toolkit.send(tmp_path / "tree", str(receiver.address))
+        receiver.wait()
+        result = receiver.result()
+    assert result is not None
+    assert [file.path for file in result.files] == [tmp_path / "in" / "tree" / "below" / "a"]
+    assert (tmp_path / "in" / "tree" / "below" / "a").read_bytes() == b"x"
+    assert [event.result for event in ended] == [result]
+
+
+def test_one_file_arrives_in_a_file_object() -> None:
+    into = io.BytesIO()
+    with toolkit.Receiver(into, port=0, sessions=1) as receiver:
+        toolkit.send({"a": b"content"}, receiver.address)
+    assert into.getvalue() == b"content"
+
+
+def test_both_ends_tell_what_happens() -> None:
+    sent: list[events.Event] = []
+    received: list[events.Event] = []
+    with toolkit.Receiver({}, port=0, sessions=1, on_event=received.append) as receiver:
+        toolkit.send({"a": b"content"}, receiver.address, on_event=sent.append)
+        receiver.wait()
+    assert [type(event).__name__ for event in sent if not isinstance(event, events.SessionProgress)] == [
+        "SessionBegan",
+        "FileDone",
+    ]
+    last = [event for event in sent if isinstance(event, events.SessionProgress)][-1].progress
+    assert (last.size_bytes, last.total_bytes) == (7, 7)
+    assert [type(event).__name__ for event in received if not isinstance(event, events.SessionProgress)] == [
+        "Listening",
+        "SessionBegan",
+        "FileDone",
+        "SessionEnded",
+    ]
+    for told in (sent, received):
+        (done,) = (event for event in told if isinstance(event, events.FileDone))
+        assert (done.name, done.status, done.size_bytes) == ("a", EntryStatus.OK, 7)
+
+
+class TestHooks:
+    @staticmethod
+    def transfer(into: Path, **hooks: Any) -> SessionResult:
+        with toolkit.Receiver(into, port=0, **hooks) as receiver:
+            try:
+                return toolkit.send({"a.txt": b"a", "b.bin": b"b"}, receiver.address)
+            except RefusedError as error:
+                result = error.result
+        assert isinstance(result, SessionResult)
+        return result
+
+    @pytest.mark.parametrize(("answer", "reason"), [(False, "the receiver does not want it"), ("no text", "no text")])
+    def test_a_file_may_be_refused(self, tmp_path: Path, answer: bool | str, reason: str) -> None:
+        offered: list[OfferedFile] = []
+
+        def accept(file: OfferedFile) -> bool | str:
+            offered.append(file)
+            return answer if file.name.endswith(".txt") else True
+
+        result = self.transfer(tmp_path, accept=accept)
+        assert [(entry.name, entry.status, entry.reason) for entry in result.undelivered] == [
+            ("a.txt", DeliveryStatus.REFUSED, reason)
+        ]
+        assert [path.name for path in tmp_path.iterdir()] == ["b.bin"]
+        assert [(file.name, file.size_bytes, file.is_directory) for file in offered] == [
+            ("a.txt", 1, False),
+            ("b.bin", 1, False),
+        ]
+
+    def test_a_file_may_get_another_name(self, tmp_path: Path) -> None:
+        paths: list[Path | None] = []
+
+        def on_event(event: events.Event) -> None:
+            if isinstance(event, events.SessionEnded):
+                paths.extend(file.path for file in event.result.files)
+
+        self.transfer(tmp_path, rename=lambda file: f"by/{file.name[-3:]}/{file.name}", on_event=on_event)
+        assert (tmp_path / "by" / "txt" / "a.txt").read_bytes() == b"a"
+        assert paths == [tmp_path / "by" / "txt" / "a.txt", tmp_path / "by" / "bin" / "b.bin"]
+
+    def test_what_a_hook_raises_fails_the_session_and_reaches_its_caller(self) -> None:
+        def accept(_: OfferedFile) -> bool:
+            raise LookupError("a bug")
+
+        address: list[Address] = []
+        receiving = Background(lambda: toolkit.receive({}, port=0, accept=accept, on_event=listening(address)))
+        with pytest.raises(TransferError):
+            toolkit.send({"a": b"x"}, wait_for(address), retry_s=0)
+        with pytest.raises(LookupError, match="a bug"):
+            receiving.outcome()
+
+
+class TestCredentials:
+    def test_a_key_file_admits_and_nothing_else_does(self, tmp_path: Path) -> None:
+        write_new_key(tmp_path / "key")
+        received: dict[str, bytes] = {}
+        with toolkit.Receiver(received, port=0, key=tmp_path / "key") as receiver:
+            with pytest.raises(CredentialRequiredError):
+                toolkit.send({"a": b"x"}, receiver.address)
+            toolkit.send({"a": b"x"}, receiver.address, key=tmp_path / "key")
+        assert received == {"a": b"x"}
+
+    def test_a_code_admits_one_session_and_another_one_follows(self) -> None:
+        told: list[events.Event] = []
+        with toolkit.Receiver({}, port=0, code_uses=1, on_event=told.append) as receiver:
+            first = receiver.code
+            assert first is not None
+            toolkit.send({"a": b"x"}, receiver.address, code=first)
+            second = receiver.code
+        assert second not in (None, first)
+        assert [event.code for event in told if isinstance(event, events.Listening | events.NewCode)] == [first, second]
+        assert [event.is_used for event in told if isinstance(event, events.CodeEnded)] == [True]
+        assert not any(first.partition("-")[2] in repr(event) for event in told)
+        assert str(told[0]).endswith(f"code: {first}")
+
+    def test_off_loopback_nothing_is_not_enough(self) -> None:
+        with pytest.raises(UnprovenReceiverError, match="a key, or is_open"):
+            toolkit.send({"a": b"x"}, "192.0.2.7")
+
+    def test_two_credentials_are_one_too_many(self) -> None:
+        with pytest.raises(UsageError, match="use one of code, key and is_open"):
+            toolkit.send({"a": b"x"}, "127.0.0.1", code="7-ocean-brick-lunar", is_open=True)
+
+
+class TestRefusals:
+    """What a caller learns before anybody is connected to."""
+
+    @pytest.mark.parametrize("source", [b"content", bytearray(b"content"), io.BytesIO(b"content")])
+    def test_content_needs_a_name(self, source: Any) -> None:
+        with pytest.raises(UsageError, match="need a name"):
+            toolkit.send(source, "127.0.0.1")
+
+    def test_there_is_no_such_file(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="no such file"):
+            toolkit.send([tmp_path / "missing"], "127.0.0.1")
+
+    @pytest.mark.parametrize(("into", "message"), [(5, "not to int"), (io.StringIO(), "binary mode, not to StringIO")])
+    def test_there_is_nowhere_to_put_files(self, into: Any, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            toolkit.receive(into)
+
+    def test_a_file_object_takes_no_second_session(self) -> None:
+        with pytest.raises(UsageError, match="one file of one session"):
+            toolkit.Receiver(io.BytesIO())
+
+    def test_a_mapping_does_not_take_more_than_the_memory_of_this_machine(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("toolkit.api.receiving.MEMORY_BYTES", 8)
+        with toolkit.Receiver({}, port=0) as receiver, pytest.raises(RefusedError, match=r"^a: "):
+            toolkit.send({"a": b"x" * 9}, receiver.address)
+
+
+class TestCancelling:
+    def test_a_receiver_that_nobody_has_come_to(self) -> None:
+        cancel = threading.Event()
+        receiving = Background(lambda: toolkit.receive({}, port=0, cancel=cancel, on_event=lambda _: cancel.set()))
+        with pytest.raises(TransferError, match="no sender has begun"):
+            receiving.outcome()
+
+    def test_a_sender_in_the_middle(self) -> None:
+        cancel = threading.Event()
+
+        class Endless:
+            def read(self, size: int) -> bytes:
+                cancel.set()
+                return bytes(size)
+
+        with toolkit.Receiver({}, port=0) as receiver, pytest.raises(TransferError, match="was cancelled"):
+            toolkit.send({"a": Endless()}, receiver.address, cancel=cancel)
+
+
+class TestAsync:
+    def test_both_ends_in_one_loop(self) -> None:
+        async def main() -> tuple[dict[str, bytes], int]:
+            loop = asyncio.get_running_loop()
+            address: asyncio.Future[Address] = loop.create_future()
+            received: dict[str, bytes] = {}
+
+            async def on_event(event: events.Event) -> None:
+                if isinstance(event, events.Listening):
+                    address.set_result(event.address)
+
+            async def accept(file: OfferedFile) -> bool:
+                await asyncio.sleep(0)
+                return file.name == "a"
+
+            receiving = asyncio.create_task(aio.receive(received, port=0, on_event=on_event, accept=accept))
+            sent = await aio.send({"a": b"x"}, await address)
+            assert (await receiving).file_count == sent.file_count
+            return received, sent.file_count
+
+        assert asyncio.run(main()) == ({"a": b"x"}, 1)
+
+    def test_a_cancelled_call_has_ended_when_it_says_so(self) -> None:
+        async def main() -> None:
+            listening = asyncio.Event()
+            receiving = asyncio.create_task(aio.receive({}, port=0, on_event=lambda _: listening.set()))
+            await listening.wait()
+            receiving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+
+        before = threading.active_count()
+        asyncio.run(main())
+        wait_until(lambda: threading.active_count() == before, "the threads of the receiver have ended")
+
+
+def only(kind: type, into: list[Any]) -> events.EventCallback:
+    """Collect the events of one kind."""
+    return lambda event: into.append(event) if isinstance(event, kind) else None
+
+
+def listening(into: list[Address]) -> events.EventCallback:
+    """Keep where a receiver listens."""
+    return lambda event: into.append(event.address) if isinstance(event, events.Listening) else None
+
+
+def wait_for(address: list[Address]) -> Address:
+    wait_until(lambda: bool(address), "the receiver listens")
+    return address[0]
