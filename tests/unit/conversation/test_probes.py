@@ -47,4 +47,4 @@ def test_a_reply_has_arrived_when_the_kernel_has_it(connect: Callable[[], tuple[
         return reply.arrived_ns < before_ns + ASLEEP_S * 1e9
 
     with closing(path), server:
-        wait_until(is_stamped)  # the kernel begins a moment after it was asked to
+        wait_until(is_stamped, "a time stamp of the kernel, which begins a moment after it was asked to")
