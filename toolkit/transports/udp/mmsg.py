@@ -113,7 +113,7 @@ class _Rows:
     def fill(self, contents: Sequence[bytes]) -> list[int]:
         """Copy each of the contents to the start of its row; return their sizes."""
         sizes = list(map(len, contents))
-        if len(set(sizes)) == 1:  # as the answers to a flood
+        if len(sizes) > 1 and len(set(sizes)) == 1:  # as the answers to a flood
             joined = np.frombuffer(b"".join(contents), np.uint8)
             self._memory[: len(contents), : sizes[0]] = joined.reshape(len(contents), sizes[0])
         else:
@@ -123,17 +123,24 @@ class _Rows:
 
 
 class _Messages:
-    """Memory for MAX_DATAGRAMS messages, and the structures that point to it."""
+    """Memory for MAX_DATAGRAMS messages, and the structures that point to it, with their columns.
+
+    address: of the first structure
+    """
 
     def __init__(self) -> None:
-        self.vectors = np.zeros(MAX_DATAGRAMS, IOVEC)
-        self.headers = np.zeros(MAX_DATAGRAMS, MMSGHDR)
-        self.headers["vectors"] = 1
-        self.headers["vector"] = self.vectors.ctypes.data + np.arange(MAX_DATAGRAMS) * IOVEC.itemsize
-        self.data = _Rows(self.vectors, "base", _DATAGRAM_BYTES)
-        self.names = _Rows(self.headers, "name", _NAME_BYTES)
-        self.controls = _Rows(self.headers, "control", _CONTROL_BYTES)
-        self.address = ctypes.c_void_p(self.headers.ctypes.data)
+        vectors = np.zeros(MAX_DATAGRAMS, IOVEC)
+        headers = np.zeros(MAX_DATAGRAMS, MMSGHDR)
+        headers["vectors"] = 1
+        headers["vector"] = vectors.ctypes.data + np.arange(MAX_DATAGRAMS) * IOVEC.itemsize
+        self.data = _Rows(vectors, "base", _DATAGRAM_BYTES)
+        self.names = _Rows(headers, "name", _NAME_BYTES)
+        self.controls = _Rows(headers, "control", _CONTROL_BYTES)
+        self.address = headers.ctypes.data
+        # The rooms for data, name and control message. The system returns what it used of the last two, and in `sizes`.
+        self.room_bytes, self.name_bytes, self.control_bytes, self.sizes = (
+            vectors["size"], headers["name_bytes"], headers["control_bytes"], headers["size"]
+        )  # fmt: skip
 
 
 class DatagramExchange(Protocol):
@@ -177,14 +184,15 @@ class BatchExchange:
     def __init__(self) -> None:
         self._in = _Messages()
         self._out = _Messages()
+        self._in.room_bytes[:] = _DATAGRAM_BYTES
 
     def receive(self, sock: socket.socket) -> list[Arrival]:
         assert recvmmsg is not None
-        messages, headers = self._in, self._in.headers
-        messages.vectors["size"] = _DATAGRAM_BYTES
-        headers["name_bytes"] = _NAME_BYTES
-        headers["control_bytes"] = _CONTROL_BYTES
-        count = recvmmsg(sock.fileno(), messages.address, MAX_DATAGRAMS, socket.MSG_DONTWAIT, None)
+        messages = self._in
+        messages.name_bytes[:] = _NAME_BYTES
+        messages.control_bytes[:] = _CONTROL_BYTES
+        address = ctypes.c_void_p(messages.address)
+        count = recvmmsg(sock.fileno(), address, MAX_DATAGRAMS, socket.MSG_DONTWAIT, None)
         if count <= 0:
             return []  # nothing is there, or the error of a datagram that was sent
         return [
@@ -193,9 +201,9 @@ class BatchExchange:
                 messages.data.views,
                 messages.names.views,
                 messages.controls.views,
-                headers["size"][:count].tolist(),
-                headers["name_bytes"][:count].tolist(),
-                headers["control_bytes"][:count].tolist(),
+                messages.sizes[:count].tolist(),
+                messages.name_bytes[:count].tolist(),
+                messages.control_bytes[:count].tolist(),
                 strict=False,
             )
         ]
@@ -206,14 +214,14 @@ class BatchExchange:
 
     def _send_some(self, sock: socket.socket, answers: Sequence[tuple[bytes, Arrival]]) -> None:
         assert sendmmsg is not None
-        messages, headers, count = self._out, self._out.headers, len(answers)
+        messages, count = self._out, len(answers)
         controls = [_answer_control(arrival.control, arrival.name[24:28]) for _, arrival in answers]
-        messages.vectors["size"][:count] = messages.data.fill([datagram for datagram, _ in answers])
-        headers["name_bytes"][:count] = messages.names.fill([arrival.name for _, arrival in answers])
-        headers["control_bytes"][:count] = messages.controls.fill(controls)
+        messages.room_bytes[:count] = messages.data.fill([datagram for datagram, _ in answers])
+        messages.name_bytes[:count] = messages.names.fill([arrival.name for _, arrival in answers])
+        messages.control_bytes[:count] = messages.controls.fill(controls)
         first = 0
         while first < count:
-            address = ctypes.c_void_p(headers.ctypes.data + first * MMSGHDR.itemsize)
+            address = ctypes.c_void_p(messages.address + first * MMSGHDR.itemsize)
             sent = sendmmsg(sock.fileno(), address, count - first, socket.MSG_DONTWAIT)
             first += sent if sent > 0 else 1
 
