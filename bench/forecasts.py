@@ -4,7 +4,7 @@
     python bench/forecasts.py RECORDS.jsonl...    pilots of recorded campaigns, and the time left as seen on the way
 
 The columns are the estimate, the time that it took, and their quotient. A recorded campaign does not know how long the
-start of a process took then: its estimate supposes an idle machine like the one of `toolkit.compare.forecast`.
+start of a process took then: its estimate supposes an idle machine like the one of `toolkit.comparison.forecast`.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from statistics import median
 
 from tabulate import tabulate
 
-from toolkit.compare.forecast import Forecast, transfer_seconds
-from toolkit.compare.paths import LINK, combined
-from toolkit.compare.record_file import read
-from toolkit.compare.sampling import elapsed_s
-from toolkit.compare.scenario import plan_of_record
+from toolkit.comparison.forecast import Forecast, transfer_seconds
+from toolkit.comparison.paths import LINK, combined
+from toolkit.comparison.record_file import read
+from toolkit.comparison.sampling import elapsed_s
+from toolkit.comparison.scenario import plan_of_record
 from toolkit.simulator.simulator import Experiment, FlowSpec, run
 from toolkit.units import format_size, parse_size
 

@@ -26,15 +26,15 @@ from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from toolkit.compare.campaign import link_seed, open_testbed
-from toolkit.compare.comparison import Summary, summarise
-from toolkit.compare.paths import BenchPath, from_options, loopback
-from toolkit.compare.plan import Plan, parse_transports, schedule
-from toolkit.compare.record_file import Writer
-from toolkit.compare.records import Results, Setting, Trial
-from toolkit.compare.trial import TrialRunner
-from toolkit.compare.verdict import FASTER, NO_CLAIM, SLOWER, TOO_FEW
-from toolkit.compare.workspace import workspace
+from toolkit.comparison.campaign import link_seed, open_testbed
+from toolkit.comparison.paths import BenchPath, from_options, loopback
+from toolkit.comparison.plan import Plan, parse_transports, schedule
+from toolkit.comparison.record_file import Writer
+from toolkit.comparison.records import Results, Setting, Trial
+from toolkit.comparison.summary import Summary, summarise
+from toolkit.comparison.trial import TrialRunner
+from toolkit.comparison.verdict import FASTER, NO_CLAIM, SLOWER, TOO_FEW
+from toolkit.comparison.workspace import workspace
 from toolkit.report.text import report_text
 from toolkit.units import parse_duration_ns, to_seconds
 

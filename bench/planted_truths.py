@@ -4,8 +4,8 @@
 
 Each line is one kind of noise and one true ratio, and counts the verdicts of as many campaigns of one comparison, with
 an A/A control; `interval` is how often the 95% interval holds the true ratio. Campaigns sample with the default budget,
-64 blocks at most; `--blocks` fixes their number. tests/unit/compare/test_planted_truths.py requires what docs/method.md
-promises.
+64 blocks at most; `--blocks` fixes their number. tests/unit/comparison/test_planted_truths.py requires what
+docs/method.md promises.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.noise import NOISES
 from tests.support.planted_truths import NEGLIGIBLE, verdicts
-from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, SLOWER
+from toolkit.comparison.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, SLOWER
 
 WORDS = (FASTER, SLOWER, NEGLIGIBLE, EQUIVALENT, INCONCLUSIVE)
 TRUTHS = (1.0, 1.01, 0.9)

@@ -17,10 +17,10 @@ from statistics import median
 
 from tabulate import tabulate
 
-from toolkit.compare.background_flow import BackgroundFlow
-from toolkit.compare.emulated_testbed import EmulatedTestbed
-from toolkit.compare.paths import LINK, BenchPath
-from toolkit.compare.records import Setting
+from toolkit.comparison.background_flow import BackgroundFlow
+from toolkit.comparison.emulated_testbed import EmulatedTestbed
+from toolkit.comparison.paths import LINK, BenchPath
+from toolkit.comparison.records import Setting
 from toolkit.netmodel.notation import LinkText, link_spec
 from toolkit.simulator.result import jain_index
 from toolkit.units import parse_duration_ns

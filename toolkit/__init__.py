@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.api import events
+    from toolkit.api.comparing import compare
     from toolkit.api.receiving import Receiver, receive
     from toolkit.api.sending import send
 
@@ -15,12 +16,13 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Receiver": "toolkit.api.receiving",
+    "compare": "toolkit.api.comparing",
     "events": "toolkit.api.events",
     "receive": "toolkit.api.receiving",
     "send": "toolkit.api.sending",
 }
 
-__all__ = ["Receiver", "__version__", "events", "receive", "send"]
+__all__ = ["Receiver", "__version__", "compare", "events", "receive", "send"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.report_samples import LOSSES, grid, lossy, one_path, troubled
-from toolkit.compare.records import Results
+from toolkit.comparison.records import Results
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -49,7 +49,7 @@ def report_campaigns() -> list[Results]:
 def report_page(tmp_path_factory: pytest.TempPathFactory, report_campaigns: list[Results]) -> Path:
     """A page of `report_campaigns`."""
     pytest.importorskip("matplotlib", reason="pictures need matplotlib: pip install 'nettool[report]'")
-    from toolkit.compare.comparison import summarise
+    from toolkit.comparison.summary import summarise
     from toolkit.report.page import write_page
 
     path = tmp_path_factory.mktemp("page") / "out.html"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from toolkit.compare.comparison import summarise
-from toolkit.compare.records import Results
+from toolkit.comparison.records import Results
+from toolkit.comparison.summary import summarise
 
 PHONE = 360
 

@@ -3,12 +3,12 @@
 import random
 from types import TracebackType
 
-from toolkit.compare.device import DeviceSettings
-from toolkit.compare.endpoint_result import EndpointResult
-from toolkit.compare.machine_load import LoadCounters
-from toolkit.compare.packet_counts import PacketAudit
-from toolkit.compare.paths import BenchPath
-from toolkit.compare.records import Setting
+from toolkit.comparison.device import DeviceSettings
+from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.machine_load import LoadCounters
+from toolkit.comparison.packet_counts import PacketAudit
+from toolkit.comparison.paths import BenchPath
+from toolkit.comparison.records import Setting
 from toolkit.errors import TransferError
 
 

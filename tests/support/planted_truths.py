@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 
 from tests.support.noise import BASELINE, CONTROL, RIVAL, Logs, log_goodputs
-from toolkit.compare.looks import look_after
-from toolkit.compare.plan import pilot_blocks
-from toolkit.compare.sampling import width
-from toolkit.compare.stats import ERROR, Interval, estimated_median, median_interval
-from toolkit.compare.verdict import DEFAULT_MARGIN, Evidence, Verdict, judge
+from toolkit.comparison.looks import look_after
+from toolkit.comparison.plan import pilot_blocks
+from toolkit.comparison.sampling import width
+from toolkit.comparison.stats import ERROR, Interval, estimated_median, median_interval
+from toolkit.comparison.verdict import DEFAULT_MARGIN, Evidence, Verdict, judge
 
 SEED = 12
 CAMPAIGNS = 1000

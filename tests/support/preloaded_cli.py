@@ -5,7 +5,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from toolkit.cli.app import COMMANDS, invoke
-from toolkit.compare import workspace
+from toolkit.comparison import workspace
 from toolkit.errors import UsageError
 from toolkit.security.admission import Method
 from toolkit.security.rehearsal import rehearse
@@ -18,10 +18,10 @@ for name in ("tcp", "udp"):
     transport(name)
 for name in (
     "toolkit.rudp.congestion.bbr",
-    "toolkit.compare.emulated_testbed",
-    "toolkit.compare.peers.iperf3",
-    "toolkit.compare.peers.quic",
-    "toolkit.compare.worker",
+    "toolkit.comparison.emulated_testbed",
+    "toolkit.comparison.peers.iperf3",
+    "toolkit.comparison.peers.quic",
+    "toolkit.comparison.worker",
     "toolkit.emulator.link_process",
     "toolkit.emulator.start",
 ):

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.record_file import Writer
-from toolkit.compare.records import BackgroundFlowResult, PathRecord, Results
+from toolkit.comparison.record_file import Writer
+from toolkit.comparison.records import BackgroundFlowResult, PathRecord, Results
 
 HOSTILE = "<script>alert(1)</script>$x_1$ & \"quotes' \x1b[31m\u202e網"
 LOSSES = ("no loss", "loss 0.1%", "loss 1%", "loss 5%")

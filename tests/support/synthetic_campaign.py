@@ -9,10 +9,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from toolkit.compare.endpoint_result import EndpointResult
-from toolkit.compare.host_info import HostInfo
-from toolkit.compare.packet_counts import DirectionAudit, PacketAudit
-from toolkit.compare.records import (
+from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.host_info import HostInfo
+from toolkit.comparison.packet_counts import DirectionAudit, PacketAudit
+from toolkit.comparison.records import (
     CONTROL_SUFFIX,
     Campaign,
     DelaySummary,

@@ -26,9 +26,9 @@ FRESH = "NETTOOL_TESTS_FRESH"
 _PR_SET_DUMPABLE = 4
 _MODULES = (
     "toolkit.cli.main",
-    "toolkit.compare.peers.iperf3",
-    "toolkit.compare.peers.quic",
-    "toolkit.compare.worker",
+    "toolkit.comparison.peers.iperf3",
+    "toolkit.comparison.peers.quic",
+    "toolkit.comparison.worker",
     "toolkit.emulator.start",
 )
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.warm_starts import FRESH
-from toolkit.compare import background_flow
-from toolkit.compare.campaign import open_testbed, rerun, run
-from toolkit.compare.comparison import summarise
-from toolkit.compare.plan import Plan, TrialSpec
-from toolkit.compare.record_file import Record
-from toolkit.compare.records import LEDGER_OFF, Probe, Results, Trial
-from toolkit.compare.scenario import Scenario
-from toolkit.compare.trial import TrialRunner
-from toolkit.compare.verdict import NO_CLAIM
-from toolkit.compare.workspace import workspace
+from toolkit.comparison import background_flow
+from toolkit.comparison.campaign import open_testbed, rerun, run
+from toolkit.comparison.plan import Plan, TrialSpec
+from toolkit.comparison.record_file import Record
+from toolkit.comparison.records import LEDGER_OFF, Probe, Results, Trial
+from toolkit.comparison.scenario import Scenario
+from toolkit.comparison.summary import summarise
+from toolkit.comparison.trial import TrialRunner
+from toolkit.comparison.verdict import NO_CLAIM
+from toolkit.comparison.workspace import workspace
 from toolkit.emulator import tun_device
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.compare.campaign import run
-from toolkit.compare.comparison import summarise
-from toolkit.compare.records import UNRELIABLE, Results
-from toolkit.compare.rows import YARDSTICK
-from toolkit.compare.scenario import Scenario
-from toolkit.compare.verdict import NO_CLAIM
+from toolkit.comparison.campaign import run
+from toolkit.comparison.records import UNRELIABLE, Results
+from toolkit.comparison.rows import YARDSTICK
+from toolkit.comparison.scenario import Scenario
+from toolkit.comparison.summary import summarise
+from toolkit.comparison.verdict import NO_CLAIM
 from toolkit.errors import UsageError
 from toolkit.report.text import report_text
 

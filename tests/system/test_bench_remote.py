@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.cli_process import LIMIT_S, NETTOOL, everything_below, nettool
 from tests.support.repetitions import first_then_long
-from toolkit.compare.record_file import read
+from toolkit.comparison.record_file import read
 from toolkit.emulator.link import Link
 from toolkit.errors import NettoolError
 from toolkit.netmodel.spec import LAN, LinkSpec

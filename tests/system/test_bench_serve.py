@@ -15,10 +15,10 @@ import pytest
 from tests.support.background import running
 from tests.support.cli_process import LIMIT_S, NETTOOL
 from toolkit.channel import Address, TransportOptions
-from toolkit.compare.endpoint_result import EndpointResult
-from toolkit.compare.paths import remote
-from toolkit.compare.remote import RemoteTestbed
-from toolkit.compare.server import CONTROL_SCHEMA, MeasuringServer, ServerLimits
+from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.paths import remote
+from toolkit.comparison.remote import RemoteTestbed
+from toolkit.comparison.server import CONTROL_SCHEMA, MeasuringServer, ServerLimits
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError
 from toolkit.security.admission import Admission, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
@@ -233,7 +233,7 @@ def test_a_defect_that_one_peer_triggers_does_not_end_the_service(
         connected_testbed(address)
         lines.append("the service continues")
 
-    monkeypatch.setattr("toolkit.compare.server.receive_and_discard", broken)
+    monkeypatch.setattr("toolkit.comparison.server.receive_and_discard", broken)
     serve_here(ServerLimits(1 << 20, 60.0, None, 60.0), on_session, attack)
     assert "unexpected KeyError" in lines[0]
     assert lines[1:] == ["the service continues"]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from toolkit.compare.plan import IPERF3
-from toolkit.compare.testbed import popen
-from toolkit.compare.worker_process import WorkerProcess
-from toolkit.compare.worker_protocol import ReceiveJob, SendJob
+from toolkit.comparison.plan import IPERF3
+from toolkit.comparison.testbed import popen
+from toolkit.comparison.worker_process import WorkerProcess
+from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 
 LIMIT_S = 20.0
 

@@ -12,9 +12,9 @@ from tests.support.background import running, wait_until
 from tests.support.cli_process import LIMIT_S, NETTOOL, Ended, complaint, everything_below, nettool, nettool_here
 from tests.support.report_samples import one_path, save
 from tests.support.tcp_controls import default_control
-from toolkit.compare.comparison import summarise
-from toolkit.compare.record_file import read
-from toolkit.compare.records import Results
+from toolkit.comparison.record_file import read
+from toolkit.comparison.records import Results
+from toolkit.comparison.summary import summarise
 from toolkit.report.text import report_text
 
 CONTROL = default_control()

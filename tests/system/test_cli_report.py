@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.cli_process import complaint, nettool_here
 from tests.support.report_samples import lossy, one_path, save
-from toolkit.compare.comparison import summarise
+from toolkit.comparison.summary import summarise
 from toolkit.report.page import page
 from toolkit.report.text import FORMATS, report_text
 

@@ -9,15 +9,15 @@ from typing import Any, Self
 
 from toolkit.api.credentials import check_before_connecting, credential_of
 from toolkit.api.target import parse_target
-from toolkit.compare.campaign import run
-from toolkit.compare.comparison import Summary, summarise
-from toolkit.compare.findings import PathVerdict
-from toolkit.compare.paths import KINDS, LOOPBACK, REMOTE
-from toolkit.compare.plan import Plan
-from toolkit.compare.record_file import Record, Writer, read
-from toolkit.compare.records import LinkOption, Results
-from toolkit.compare.rows import Row
-from toolkit.compare.scenario import Scenario, plan_of_record, read_scenario
+from toolkit.comparison.campaign import run
+from toolkit.comparison.findings import PathVerdict
+from toolkit.comparison.paths import KINDS, LOOPBACK, REMOTE
+from toolkit.comparison.plan import Plan
+from toolkit.comparison.record_file import Record, Writer, read
+from toolkit.comparison.records import LinkOption, Results
+from toolkit.comparison.rows import Row
+from toolkit.comparison.scenario import Scenario, plan_of_record, read_scenario
+from toolkit.comparison.summary import Summary, summarise
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.text import report_text
@@ -132,10 +132,10 @@ def compare(
     """Measure which transport is faster on a path, and return the figures, the verdicts, and what they rest on.
 
     >>> result = toolkit.compare("loopback", transports=["tcp", "udp"], sizes=["64KiB"], repeats=1)
-    >>> [(row.transport, row.verified) for row in result.rows]
-    [('tcp', 1), ('tcp#2', 1), ('udp', 1)]
-    >>> result.verdicts[0].where
-    'loopback, 64 KiB'
+    >>> [row.verified for row in result.rows]  # the third is the control: TCP a second time
+    [1, 1, 1]
+    >>> print(result.verdicts[0].findings[0])
+    No claim on udp-bbr: too few pairs of trials for an interval.
 
     what:       "loopback"; "lan" or "link", between two network namespaces; "remote", to a machine that runs 'nettool
                 serve'; the file of a scenario, as a Path; or a Scenario, which has every setting

@@ -1,6 +1,6 @@
 """`nettool bench`: run a comparison, write its records, print its tables.
 
-Each command turns its options into a scenario, which a file may complete; `toolkit.compare` plans and runs it.
+Each command turns its options into a scenario, which a file may complete; `toolkit.comparison` plans and runs it.
 """
 
 import time
@@ -18,16 +18,16 @@ from toolkit.cli.command import command, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments
 from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
-from toolkit.compare.comparison import plain
-from toolkit.compare.forecast import Forecast, start_seconds
-from toolkit.compare.json_codec import encode
-from toolkit.compare.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
-from toolkit.compare.plan import Plan
-from toolkit.compare.record_file import Record
-from toolkit.compare.records import Probe, Results, Trial
-from toolkit.compare.sampling import elapsed_s
-from toolkit.compare.scenario import Scenario, read_scenario
-from toolkit.compare.verdict import least_blocks
+from toolkit.comparison.forecast import Forecast, start_seconds
+from toolkit.comparison.json_codec import encode
+from toolkit.comparison.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
+from toolkit.comparison.plan import Plan
+from toolkit.comparison.record_file import Record
+from toolkit.comparison.records import Probe, Results, Trial
+from toolkit.comparison.sampling import elapsed_s
+from toolkit.comparison.scenario import Scenario, read_scenario
+from toolkit.comparison.summary import plain
+from toolkit.comparison.verdict import least_blocks
 from toolkit.errors import ExitCode
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.security.credentials import Credential

@@ -13,7 +13,7 @@ from toolkit import __version__
 from toolkit.channel import Channel
 from toolkit.cli.command import flag, option
 from toolkit.cli.output import JSON_SCHEMA, print_status, stderr_columns
-from toolkit.compare.json_codec import encode
+from toolkit.comparison.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import check_output, open_output
 

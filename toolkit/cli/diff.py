@@ -9,9 +9,9 @@ from toolkit.cli.command import command, option
 from toolkit.cli.export import check_export, export
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, result_width
-from toolkit.compare.comparison import plain
-from toolkit.compare.diff import compare, differences_of_hosts
-from toolkit.compare.record_file import read
+from toolkit.comparison.diff import compare, differences_of_hosts
+from toolkit.comparison.record_file import read
+from toolkit.comparison.summary import plain
 from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.report.changes import CONDITIONS, applies, changes_text, flat_change
 from toolkit.report.labels import MAX_COLUMNS

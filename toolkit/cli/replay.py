@@ -10,12 +10,12 @@ from tabulate import tabulate
 from toolkit.cli.command import command, number, option
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, result_width
-from toolkit.compare.campaign import rerun, run, trial_of
-from toolkit.compare.comparison import summarise
-from toolkit.compare.json_codec import encode
-from toolkit.compare.record_file import Writer, read
-from toolkit.compare.records import Results, Trial
-from toolkit.compare.scenario import plan_of_record
+from toolkit.comparison.campaign import rerun, run, trial_of
+from toolkit.comparison.json_codec import encode
+from toolkit.comparison.record_file import Writer, read
+from toolkit.comparison.records import Results, Trial
+from toolkit.comparison.scenario import plan_of_record
+from toolkit.comparison.summary import summarise
 from toolkit.errors import ExitCode, printable
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.text import report_text

@@ -10,10 +10,10 @@ from toolkit.cli.command import command, flag, option
 from toolkit.cli.export import check_export, export
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, result_width
-from toolkit.compare.comparison import plain, summarise
-from toolkit.compare.merge import merge
-from toolkit.compare.record_file import read
-from toolkit.compare.rows import Row
+from toolkit.comparison.merge import merge
+from toolkit.comparison.record_file import read
+from toolkit.comparison.rows import Row
+from toolkit.comparison.summary import plain, summarise
 from toolkit.errors import UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report import iperf3, page

@@ -11,7 +11,7 @@ from toolkit.cli.command import command, number, option
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import DEFAULT_BIND, Bind, Json, Port, Quiet, positive_duration_s
 from toolkit.cli.output import print_json, print_status
-from toolkit.compare.server import MeasuringServer, ServedSession, ServerAccess, ServerLimits
+from toolkit.comparison.server import MeasuringServer, ServedSession, ServerAccess, ServerLimits
 from toolkit.security.key_file import KEY_BYTES
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer.open_files import raise_descriptor_limit

@@ -14,7 +14,7 @@ from toolkit.cli.command import command, flag, option
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import Json, Quiet
 from toolkit.cli.output import print_json, print_result, print_status, result_width
-from toolkit.compare.json_codec import encode
+from toolkit.comparison.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report.call_timeline import EndTrace, read_trace, text_of, write_timeline_page

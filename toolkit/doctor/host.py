@@ -9,7 +9,7 @@ import socket
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from toolkit.compare.host_info import HostInfo, host_info, sysctl, tcp_controls
+from toolkit.comparison.host_info import HostInfo, host_info, sysctl, tcp_controls
 from toolkit.doctor.capability import Capability
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES, initial_window_bytes
 from toolkit.security.aead import Speeds, measured_speeds

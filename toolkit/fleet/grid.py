@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
-from toolkit.compare.toml_table import TomlTable, read_toml
+from toolkit.comparison.toml_table import TomlTable, read_toml
 from toolkit.errors import UsageError, printable
 from toolkit.netmodel.notation import LinkText
 from toolkit.netmodel.profiles import profile

@@ -6,6 +6,6 @@
     iperf3.read(path)                               runs of iperf3, to show beside a campaign
     simulation                                      tables of simulated experiments
 
-A summary comes from `toolkit.compare.comparison.summarise`. The same records give the same report, byte for byte.
+A summary comes from `toolkit.comparison.summary.summarise`. The same records give the same report, byte for byte.
 Pictures need matplotlib (the extra `report`); only `drawing` and `figures` import it, when they draw.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from toolkit.compare.json_codec import decode
+from toolkit.comparison.json_codec import decode
 from toolkit.errors import UsageError, printable
 from toolkit.report.html import Html, element, join, write_html
 from toolkit.tracing.call import Call

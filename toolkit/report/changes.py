@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from toolkit.compare.comparison import plain
-from toolkit.compare.diff import MIN_TRIALS, ONLY_NEW, ONLY_OLD, CellChange
-from toolkit.compare.verdict import FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
+from toolkit.comparison.diff import MIN_TRIALS, ONLY_NEW, ONLY_OLD, CellChange
+from toolkit.comparison.summary import plain
+from toolkit.comparison.verdict import FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, to_settle
 from toolkit.errors import printable
 from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, path_label, ratio_with_interval

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from toolkit.compare.conditions import SocketSettings, TrialConditions, counted_settings
-from toolkit.compare.machine_load import MachineLoad
-from toolkit.compare.records import Results
+from toolkit.comparison.conditions import SocketSettings, TrialConditions, counted_settings
+from toolkit.comparison.machine_load import MachineLoad
+from toolkit.comparison.records import Results
 from toolkit.errors import printable
 from toolkit.report.cells import EMPTY, Cell, Column, Columns, Table, build, key_columns, text_cell
 from toolkit.units import format_size

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from toolkit.compare.pairs import goodput_bps
-from toolkit.compare.records import Campaign, Trial
-from toolkit.compare.rows import Row
-from toolkit.compare.verdict import CLAIMS, FASTER
+from toolkit.comparison.pairs import goodput_bps
+from toolkit.comparison.records import Campaign, Trial
+from toolkit.comparison.rows import Row
+from toolkit.comparison.verdict import CLAIMS, FASTER
 from toolkit.report.drawing import (
     FIXED_INK,
     INK,

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from toolkit.compare.factorial import Factorial, effect_names
-from toolkit.compare.findings import PathVerdict
-from toolkit.compare.merge import MergedRow
-from toolkit.compare.rows import BASELINE, YARDSTICK, Row
-from toolkit.compare.stats import Estimate, Interval
-from toolkit.compare.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, Verdict
+from toolkit.comparison.factorial import Factorial, effect_names
+from toolkit.comparison.findings import PathVerdict
+from toolkit.comparison.merge import MergedRow
+from toolkit.comparison.rows import BASELINE, YARDSTICK, Row
+from toolkit.comparison.stats import Estimate, Interval
+from toolkit.comparison.verdict import EQUIVALENT, FASTER, INCONCLUSIVE, NO_CLAIM, SLOWER, Verdict
 from toolkit.errors import printable
 from toolkit.report.html import Html, element
 from toolkit.report.labels import judged, label

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toolkit.compare.records import UNRELIABLE
-from toolkit.compare.rows import Row
-from toolkit.compare.stats import Estimate
-from toolkit.compare.verdict import NO_CLAIM
+from toolkit.comparison.records import UNRELIABLE
+from toolkit.comparison.rows import Row
+from toolkit.comparison.stats import Estimate
+from toolkit.comparison.verdict import NO_CLAIM
 from toolkit.errors import UsageError, printable
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 

@@ -1,8 +1,8 @@
 """The wording of figures, verdicts and marks, shared by the tables, the page and the terminal."""
 
-from toolkit.compare import records, verdict
-from toolkit.compare.rows import Row
-from toolkit.compare.stats import Estimate, Interval
+from toolkit.comparison import records, verdict
+from toolkit.comparison.rows import Row
+from toolkit.comparison.stats import Estimate, Interval
 from toolkit.errors import printable
 from toolkit.units import format_rate, format_ratio, format_seconds, format_size
 

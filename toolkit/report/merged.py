@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from toolkit.compare.comparison import Summary, plain
-from toolkit.compare.merge import MergedRow
-from toolkit.compare.verdict import INCONCLUSIVE, NO_CLAIM
+from toolkit.comparison.merge import MergedRow
+from toolkit.comparison.summary import Summary, plain
+from toolkit.comparison.verdict import INCONCLUSIVE, NO_CLAIM
 from toolkit.errors import printable
 from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, path_label, ratio_with_interval

@@ -17,13 +17,13 @@ from pathlib import Path
 from time import gmtime, strftime
 from typing import Any
 
-from toolkit.compare.comparison import Summary, judging
-from toolkit.compare.findings import PathVerdict
-from toolkit.compare.json_codec import encode
-from toolkit.compare.merge import MergedRow
-from toolkit.compare.record_file import Record, line
-from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Results
-from toolkit.compare.rows import Row
+from toolkit.comparison.findings import PathVerdict
+from toolkit.comparison.json_codec import encode
+from toolkit.comparison.merge import MergedRow
+from toolkit.comparison.record_file import Record, line
+from toolkit.comparison.records import CONTROL_SUFFIX, Campaign, Results
+from toolkit.comparison.rows import Row
+from toolkit.comparison.summary import Summary, judging
 from toolkit.errors import printable
 from toolkit.report import drawing, text
 from toolkit.report.cells import Cell, Column, Table

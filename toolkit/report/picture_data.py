@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from toolkit.compare.pairs import goodput_bps
-from toolkit.compare.records import Trial
-from toolkit.compare.rows import Row
-from toolkit.compare.stats import Estimate
+from toolkit.comparison.pairs import goodput_bps
+from toolkit.comparison.records import Trial
+from toolkit.comparison.rows import Row
+from toolkit.comparison.stats import Estimate
 from toolkit.report.labels import NOTHING, REASONS, label, path_label, rate_interval, ratio_interval, short_verdict
 from toolkit.units import format_rate, format_ratio, format_seconds, format_size
 

@@ -14,10 +14,10 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
-from toolkit.compare.comparison import Summary
-from toolkit.compare.diagnosis import MIN_SAMPLES
-from toolkit.compare.records import CONTROL_SUFFIX, Campaign, Trial
-from toolkit.compare.rows import Row, median_trial
+from toolkit.comparison.diagnosis import MIN_SAMPLES
+from toolkit.comparison.records import CONTROL_SUFFIX, Campaign, Trial
+from toolkit.comparison.rows import Row, median_trial
+from toolkit.comparison.summary import Summary
 from toolkit.errors import TransferError, printable
 from toolkit.output_files import open_output
 from toolkit.report import figures, picture_data

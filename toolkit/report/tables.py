@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from toolkit.compare.comparison import Summary
-from toolkit.compare.packet_counts import DirectionAudit
-from toolkit.compare.records import BUSY_MACHINE, CPU_BOUND, BackgroundFlowResult, Probe, Results, Trial
-from toolkit.compare.rows import Row, RowDelay
-from toolkit.compare.stats import Estimate
-from toolkit.compare.verdict import INCONCLUSIVE
+from toolkit.comparison.packet_counts import DirectionAudit
+from toolkit.comparison.records import BUSY_MACHINE, CPU_BOUND, BackgroundFlowResult, Probe, Results, Trial
+from toolkit.comparison.rows import Row, RowDelay
+from toolkit.comparison.stats import Estimate
+from toolkit.comparison.summary import Summary
+from toolkit.comparison.verdict import INCONCLUSIVE
 from toolkit.errors import printable
 from toolkit.report.cells import (
     EMPTY,

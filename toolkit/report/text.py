@@ -3,7 +3,7 @@
 For people there are the table formats of tabulate, with the surrounding text escaped to match. No sentence appears
 twice: what holds for several paths or campaigns is said once. For programs there are CSV and JSON: one flat row for
 each path, size and transport, in bytes, bits per second, seconds and milliseconds, under the field names of
-`toolkit.compare.rows.Row` (docs/data-format.md).
+`toolkit.comparison.rows.Row` (docs/data-format.md).
 """
 
 import csv
@@ -16,12 +16,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from toolkit.compare.comparison import Summary, plain
-from toolkit.compare.findings import PathVerdict
-from toolkit.compare.records import Campaign
-from toolkit.compare.rows import Row
-from toolkit.compare.stats import MIN_SAMPLES
-from toolkit.compare.verdict import least_blocks
+from toolkit.comparison.findings import PathVerdict
+from toolkit.comparison.records import Campaign
+from toolkit.comparison.rows import Row
+from toolkit.comparison.stats import MIN_SAMPLES
+from toolkit.comparison.summary import Summary, plain
+from toolkit.comparison.verdict import least_blocks
 from toolkit.errors import printable
 from toolkit.report.cells import Table
 from toolkit.report.labels import MAX_COLUMNS, REASONS, label

@@ -1,6 +1,6 @@
 """Where a receive session puts what arrives: the Destination protocol, and what a destination answers.
 
-`storage.Storage` writes a directory tree; `toolkit.compare.discard` verifies the content and keeps none of it. A
+`storage.Storage` writes a directory tree; `toolkit.comparison.discard` verifies the content and keeps none of it. A
 destination decides which entries are accepted and says where the content of each file goes, an ArrivingFile.
 """
 

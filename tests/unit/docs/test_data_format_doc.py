@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.background import PATIENCE_S, together
 from toolkit.channel import Address, TransportOptions
-from toolkit.compare.diff import CellChange
-from toolkit.compare.records import MARKS, Campaign, Probe, Trial
+from toolkit.comparison.diff import CellChange
+from toolkit.comparison.records import MARKS, Campaign, Probe, Trial
 from toolkit.emulator.accounting import EMULATOR, KERNEL, LinkAccounting, PathAccounting
 from toolkit.emulator.check import Finding
 from toolkit.netmodel.path import DROP_REASONS

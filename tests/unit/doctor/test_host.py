@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolkit.compare.host_info import HostInfo
+from toolkit.comparison.host_info import HostInfo
 from toolkit.doctor.host import (
     examine_host,
     judge_controls,

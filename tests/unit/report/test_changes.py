@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.diff import CellChange, compare
-from toolkit.compare.records import Results
+from toolkit.comparison.diff import CellChange, compare
+from toolkit.comparison.records import Results
 from toolkit.report.changes import CONDITIONS, applies, changes_text, flat_change
 
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from tests.support.report_samples import HOSTILE, lossy
-from toolkit.compare.comparison import summarise
-from toolkit.compare.conditions import SocketSettings, TrialConditions
-from toolkit.compare.device import DeviceSettings
-from toolkit.compare.machine_load import MachineLoad
-from toolkit.compare.records import Results, Trial
+from toolkit.comparison.conditions import SocketSettings, TrialConditions
+from toolkit.comparison.device import DeviceSettings
+from toolkit.comparison.machine_load import MachineLoad
+from toolkit.comparison.records import Results, Trial
+from toolkit.comparison.summary import summarise
 from toolkit.report.conditions import CONDITIONS
 from toolkit.report.tables import tables
 

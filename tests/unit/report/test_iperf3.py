@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.report_samples import one_path
-from toolkit.compare.comparison import summarise
-from toolkit.compare.verdict import NO_CLAIM
+from toolkit.comparison.summary import summarise
+from toolkit.comparison.verdict import NO_CLAIM
 from toolkit.errors import UsageError
 from toolkit.report import iperf3
 from toolkit.report.text import FORMATS, report_text

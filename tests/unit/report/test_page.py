@@ -14,9 +14,9 @@ import pytest
 
 from tests.support.report_samples import LOSSES, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.comparison import summarise
-from toolkit.compare.merge import merge
-from toolkit.compare.record_file import read
+from toolkit.comparison.merge import merge
+from toolkit.comparison.record_file import read
+from toolkit.comparison.summary import summarise
 from toolkit.errors import UsageError
 from toolkit.report import drawing
 from toolkit.report.forest import forest, scale_for

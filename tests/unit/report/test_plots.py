@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tests.support.report_samples import HOSTILE, grid, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.comparison import summarise
-from toolkit.compare.record_file import read
-from toolkit.compare.records import Results, Setting
+from toolkit.comparison.record_file import read
+from toolkit.comparison.records import Results, Setting
+from toolkit.comparison.summary import summarise
 from toolkit.errors import TransferError, UsageError
 from toolkit.report import drawing
 from toolkit.report.drawing import STYLES, Picture, inline, legend_columns, render, spread, styles

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.report_samples import LOSSES, lossy, one_path, troubled
-from toolkit.compare.comparison import summarise
-from toolkit.compare.records import (
+from toolkit.comparison.records import (
     BUSY_MACHINE,
     CPU_BOUND,
     EMULATOR_LATE,
@@ -16,7 +15,8 @@ from toolkit.compare.records import (
     Trial,
     TrialCost,
 )
-from toolkit.compare.stats import Interval
+from toolkit.comparison.stats import Interval
+from toolkit.comparison.summary import summarise
 from toolkit.report import labels
 from toolkit.report.cells import Table
 from toolkit.report.tables import ACCOUNTING, COST, OTHER_TRAFFIC, PROBES, REASON, SPEED, TROUBLE, tables

@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.report_samples import HOSTILE, LOSSES, lossy, one_path, save, troubled
 from tests.support.synthetic_campaign import Truth, make_results
-from toolkit.compare.comparison import Summary, summarise
-from toolkit.compare.host_info import HostInfo
-from toolkit.compare.record_file import read
-from toolkit.compare.records import Results, TimeSplit
+from toolkit.comparison.host_info import HostInfo
+from toolkit.comparison.record_file import read
+from toolkit.comparison.records import Results, TimeSplit
+from toolkit.comparison.summary import Summary, summarise
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.report.text import FORMATS, TERMINAL, flat_row, report_text
 from toolkit.units import format_rate, format_ratio

@@ -1,0 +1,120 @@
+"""Content without an end that ends in time, and what counts of it."""
+
+import threading
+from typing import Any
+
+import pytest
+import xxhash
+
+from tests.support.sessions import channel_pair
+from toolkit.comparison.discard import receive_and_discard
+from toolkit.comparison.endpoint_result import Samples
+from toolkit.comparison.timed import Cut, TimedDestination, TimedStream, backlog_bytes, slice_bytes, until
+from toolkit.transfer import SendOptions, TransferResult, send
+from toolkit.transfer.digest import Algorithm, algorithm_by_name
+
+ALGORITHM = algorithm_by_name("xxh3-128")
+
+
+class Steps:
+    """A clock that goes on by a second whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+def stream(algorithm: Algorithm = ALGORITHM, seed: int = 1, until_s: float = 5.0) -> TimedStream:
+    return TimedStream(algorithm, seed, until_s, clock=Steps())
+
+
+def content_of(one: TimedStream) -> bytes:
+    parts = []
+    while (piece := one.next_slice()).data:
+        assert piece.offset == sum(map(len, parts))
+        parts.append(piece.data)
+    return b"".join(parts)
+
+
+def test_the_content_ends_when_the_time_is_up_and_has_the_digest_of_what_was_read() -> None:
+    one = stream()
+    content = content_of(one)
+    assert len(content) == one.size_bytes > 3_000_000
+    assert one.digest() == xxhash.xxh3_128(content).digest()
+
+
+def test_the_content_depends_on_the_seed_and_repeats_with_a_prime_period() -> None:
+    content = content_of(stream())
+    assert content == content_of(stream())
+    assert content[:5000] != content_of(stream(seed=2))[:5000]
+    assert content[1_000_003:] == content[: len(content) - 1_000_003]
+    assert content[: 1 << 16] != content[1 << 16 : 2 << 16]
+
+
+def test_slices_are_small_where_little_may_be_unsent() -> None:
+    backlog = backlog_bytes(100e6)
+    assert slice_bytes("tcp", None) == slice_bytes("udp", None) == 1 << 20
+    assert slice_bytes("tcp", backlog) < slice_bytes("udp", backlog) < 125_000
+    assert len(TimedStream(ALGORITHM, 1, 9.0, 5000, Steps()).next_slice().data) == 5000
+
+
+def test_a_session_sends_it_and_the_destination_knows_how_much_is_hashed() -> None:
+    destination = TimedDestination()
+    assert destination.hashed_bytes == 0
+    received: list[TransferResult] = []
+    with channel_pair() as (sender, receiver):
+        thread = threading.Thread(
+            target=lambda: received.append(receive_and_discard(receiver, destination=destination))
+        )
+        thread.start()
+        sent = send(sender, ["-"], SendOptions(stream_name="content", open_stream=stream))
+        thread.join()
+    assert (received[0].digest, received[0].size_bytes) == (sent.digest, sent.size_bytes)
+    assert destination.hashed_bytes == sent.size_bytes > 0
+
+
+class Arriving:
+    """A destination that has hashed so much, and a channel with so much of an incomplete record."""
+
+    def __init__(self, hashed_bytes: int, unopened_bytes: int | None) -> None:
+        self.hashed_bytes = hashed_bytes
+        self._statistics = {} if unopened_bytes is None else {"unopened_bytes": unopened_bytes}
+
+    def statistics(self) -> dict[str, int]:
+        return self._statistics
+
+
+@pytest.mark.parametrize(
+    ("hashed", "unopened", "counted"),
+    [(500_000, 9_000, 509_000), (500_000, None, 500_000), (0, 40, 0)],  # TCP, UDP, and a message before any content
+)
+def test_what_has_arrived_of_a_record_counts_when_the_time_is_up(
+    hashed: int, unopened: int | None, counted: int
+) -> None:
+    arriving: Any = Arriving(hashed, unopened)
+    cut = Cut(arriving, clock=lambda: 7.0)
+    cut.channel = arriving
+    cut.take()
+    assert (cut.cut_s, cut.cut_bytes) == (7.0, counted)
+
+
+def test_nothing_has_arrived_before_there_is_a_channel() -> None:
+    cut = Cut(TimedDestination(), clock=lambda: 7.0)
+    assert (cut.cut_s, cut.cut_bytes) == (None, None)
+    cut.take()
+    assert cut.cut_bytes == 0
+
+
+def test_samples_until_a_time() -> None:
+    columns = [[0.0, 1.0, 2.0]] * 8
+    assert until(Samples(*columns), 1.5) == Samples(*[[0.0, 1.0]] * 8)
+    assert until(Samples(*columns), 9.0) == Samples(*columns)
+    assert until(Samples(*columns), -1.0) == Samples(*[[0.0]] * 8)
+
+
+@pytest.mark.parametrize(("rate_bps", "expected"), [(None, None), (1e6, 65536), (1e9, 1_250_000)])
+def test_a_sender_on_a_slow_path_holds_little_unsent(rate_bps: float | None, expected: int | None) -> None:
+    assert backlog_bytes(rate_bps) == expected

@@ -1,0 +1,64 @@
+"""The folder for the files of a campaign, and its removal."""
+
+from pathlib import Path
+
+import pytest
+
+from toolkit.comparison.workspace import workspace
+from toolkit.errors import TransferError
+
+
+def test_the_seed_decides_the_payload(tmp_path: Path) -> None:
+    contents = []
+    for seed in (1, 1, 2):
+        with workspace([3_000_001, 10], seed, tmp_path) as files:
+            assert files.payload(10).stat().st_size == 10
+            contents.append(files.payload(3_000_001).read_bytes())
+    assert [len(content) for content in contents] == [3_000_001] * 3
+    assert contents[0] == contents[1] != contents[2]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, TransferError, None])
+def test_it_is_removed_however_the_campaign_ends(end: type[BaseException] | None, tmp_path: Path) -> None:
+    def use() -> None:
+        with workspace([1000], 1, tmp_path) as files:
+            (files.received / "payload").touch()
+            if end:
+                raise end
+
+    if end:
+        with pytest.raises(end):
+            use()
+    else:
+        use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_received_files_reuse_storage_without_its_content(tmp_path: Path) -> None:
+    with workspace([3_000_001, 10], 1, tmp_path) as files:
+        files.prefault(3_000_001)
+        place = files.received / files.payload(3_000_001).name
+        assert place.read_bytes() == bytes(3_000_001)
+        number = place.stat().st_ino
+        place.write_bytes(files.payload(3_000_001).read_bytes())
+        files.prefault(3_000_001)
+        assert (place.stat().st_ino, place.read_bytes()) == (number, bytes(3_000_001))
+        files.prefault(10)
+        assert [file.name for file in files.received.iterdir()] == [files.payload(10).name]
+        assert files.payload(3_000_001).exists()
+        files.received.joinpath(files.payload(10).name).unlink()
+        files.received.joinpath(files.payload(10).name).mkdir()
+        with pytest.raises(TransferError, match="cannot use"):
+            files.prefault(10)
+
+
+def test_too_little_space_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match=r"no room .* --dir"), workspace([1 << 60], 1, tmp_path):
+        pass
+    with pytest.raises(TransferError, match="--dir"), workspace([1 << 20], 1, tmp_path / "missing"):
+        pass
+
+
+def test_errors_of_the_campaign_pass_through(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), workspace([1000], 1, tmp_path):
+        (tmp_path / "missing").read_text()

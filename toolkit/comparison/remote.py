@@ -1,0 +1,274 @@
+"""A path to another machine, where `nettool serve` is the receiving endpoint.
+
+The other machine may start to serve later, and may disappear and come back: each trial waits until it answers.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from toolkit.channel import Address, PeerProgram, TransportOptions
+from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.machine_load import LoadCounters, read_counters
+from toolkit.comparison.paths import BenchPath
+from toolkit.comparison.ping import Pinger
+from toolkit.comparison.records import Probe, RoundTrips, Setting
+from toolkit.comparison.server import CONTROL_SCHEMA
+from toolkit.comparison.tcp_metrics import forget
+from toolkit.comparison.testbed import popen
+from toolkit.comparison.worker_process import WorkerProcess
+from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
+from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
+from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
+from toolkit.security.key_file import KEY_BYTES
+from toolkit.transports.registry import transport
+from toolkit.units import format_duration_ns, format_size
+
+_ASK_TIMEOUT_S = 15.0
+_RETRY_S = 0.25
+_CONNECT_S = 3.0
+_SERVE = PeerProgram("nettool serve", "--bind 0.0.0.0")
+_TEXTS = frozenset(
+    {
+        "algorithm",
+        "authentication",
+        "congestion_control",
+        "digest",
+        "encryption",
+        "error",
+        "peer",
+        "receive_window_limit",
+        "transport",
+    }
+)
+"""Fields of a result that may be text; all others are numbers."""
+_MAX_FIELDS, _MAX_TEXT, _MAX_FIGURE = 200, 400, 1e18
+_NOT_SERVING = "the other machine does not answer as a measuring receiver; run `nettool serve` there"
+
+
+class RemoteTestbed:
+    """See `toolkit.comparison.testbed.Testbed`."""
+
+    def __init__(
+        self,
+        path: BenchPath,
+        address: Address,
+        wait_s: float,
+        max_size_bytes: int,
+        credential: Credential | None = None,
+        *,
+        needs_plaintext: bool = False,
+    ) -> None:
+        """`wait_s`: how long to wait for the other machine, at the start and whenever it has disappeared.
+
+        max_size_bytes: size of the largest file that it will have to accept
+        credential:     what lets this machine in; a code is used once, for the key that admits all that follows
+        needs_plaintext: whether some transfer goes without encryption
+        """
+        self.path = path
+        self.host = address.host
+        self._address = address
+        self._wait_s = wait_s
+        self._max_size_bytes = max_size_bytes
+        self._needs_plaintext = needs_plaintext
+        self._credential: Credential = credential or NoCredential()
+        self._next = 0
+        self._rtt_ms: float | None = None
+
+    def __enter__(self) -> "RemoteTestbed":
+        self.await_peer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def await_peer(self) -> None:
+        """Return when the other machine answers.
+
+        Raises UnreachableError after `wait_s`, and RefusedError if its limits are too low.
+        """
+        deadline_s = time.monotonic() + self._wait_s
+        while True:
+            try:
+                answer = self._ask({"ask": "hello"}, _ASK_TIMEOUT_S)
+                break
+            except (UnreachableError, TransferError) as error:
+                if time.monotonic() >= deadline_s:
+                    raise UnreachableError(
+                        f"{self._address} does not serve ({error}); run `nettool serve` there, or raise --wait"
+                    ) from None
+            time.sleep(_RETRY_S)
+        max_bytes, self._next = (_integer_untrusted(answer, name) for name in ("max_bytes", "next"))
+        if isinstance(self._credential, CodeCredential):
+            self._credential = KeyCredential(_key_untrusted(answer))
+        if self._needs_plaintext and answer.get("plaintext") is not True:
+            raise RefusedError(
+                f"{self._address} does not allow plaintext: start `nettool serve` there with --plaintext, or leave "
+                "+plaintext out of --transports"
+            )
+        if self._max_size_bytes > max_bytes:
+            raise RefusedError(
+                f"{self._address} accepts at most {format_size(max_bytes)}: choose a smaller --size, or start "
+                "`nettool serve` there with a larger --max-bytes"
+            )
+
+    def probe(self) -> Probe:
+        """The round trip of the first exchanges. A real path has no specification that it could miss."""
+        rtt_ms = self._rtt_ms
+        return Probe(
+            path=self.path.label,
+            rate_bps=None,
+            rtt_ms=RoundTrips(rtt_ms, rtt_ms) if rtt_ms is not None else None,
+            loss=None,
+            emulator_cpu_share=None,
+            is_met=None,
+            text=f"round trip {format_duration_ns(rtt_ms * 1e6)}" if rtt_ms is not None else "not measured",
+        )
+
+    def receiver(self, setting: Setting, _job: ReceiveJob) -> "_RemoteReceiver":
+        """See Testbed. The other machine needs no job: it accepts whatever arrives."""
+        if setting.program is not None:
+            raise UsageError(
+                f"{setting.label} needs a server of its own: only nettool's tcp and udp run over a remote path"
+            )
+        return _RemoteReceiver(self)
+
+    def sender(self, setting: Setting, job: Callable[[], SendJob]) -> WorkerProcess:
+        """See Testbed."""
+
+        def with_key() -> SendJob:
+            ready = job()  # the other machine answers, and may have given a key for the user's code
+            key = self._credential.key.hex() if isinstance(self._credential, KeyCredential) else None
+            return replace(ready, key=key)
+
+        return WorkerProcess(popen, setting.program, with_key)
+
+    def begin(self, _seed: int) -> None:
+        """A real path cannot be restarted."""
+
+    def device(self) -> None:
+        """Not known: routes decide, and may change."""
+        return
+
+    def forget_path(self) -> str:
+        """See Testbed. Only this machine forgets."""
+        return forget(self.host)
+
+    def load_counters(self) -> LoadCounters | None:
+        """See Testbed. Of this machine only."""
+        return read_counters()
+
+    def pinger(self) -> Pinger | None:
+        """A pinger on a ping socket if this user may open one, else on a raw socket, else None."""
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+            with suppress(OSError):
+                return Pinger(socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP), self.host)
+        return None
+
+    def account(self, *_: object) -> None:
+        """Nobody counts the packets of a real path."""
+        return
+
+    @property
+    def port(self) -> int:
+        """Port of the other machine's `nettool serve`."""
+        return self._address.port
+
+    def result(self, digest: str, limit_s: float) -> EndpointResult:
+        """The receiver's result of the transfer that has just ended. Raises TransferError, ProtocolError."""
+        answer = self._ask({"ask": "result", "digest": digest, "since": self._next}, limit_s)
+        return _result_untrusted(answer.get("result"))
+
+    def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
+        options = TransportOptions(
+            connect_timeout_s=_CONNECT_S,
+            idle_timeout_s=_ASK_TIMEOUT_S,
+            credential=self._credential,
+            peer_program=_SERVE,
+        )
+        channel = transport("tcp").connect(self._address, options)
+        try:
+            channel.send_message(json.dumps(question).encode())
+            answer = channel.receive(timeout_s=limit_s)
+            rtt_ms = channel.statistics().get("rtt_min_ms")
+            self._rtt_ms = float(rtt_ms) if rtt_ms else self._rtt_ms
+        except BaseException:
+            channel.abort()
+            raise
+        channel.close()
+        return _answer_untrusted(answer)
+
+
+class _RemoteReceiver:
+    """The other machine as the receiving endpoint of one trial."""
+
+    def __init__(self, testbed: RemoteTestbed) -> None:
+        self._testbed = testbed
+
+    def __enter__(self) -> "_RemoteReceiver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def await_port(self) -> int:
+        """The port, as soon as the other machine answers."""
+        self._testbed.await_peer()
+        return self._testbed.port
+
+    def time_is_up(self) -> None:
+        """Nothing to do: the two machines share no clock. All content counts, with the time until it was verified."""
+
+    def result(self, limit_s: float, digest: str = "") -> EndpointResult:
+        """See ReceiverHandle."""
+        return self._testbed.result(digest, limit_s)
+
+
+def _answer_untrusted(answer: bytes | None) -> Mapping[str, object]:
+    """Raises RefusedError for another version's answer, ProtocolError for anything that is not an answer."""
+    try:
+        fields = json.loads(answer or b"")
+        if fields["schema"] != CONTROL_SCHEMA:
+            raise RefusedError("the other machine runs another version; install the same nettool on both")
+        return dict(fields)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ProtocolError(_NOT_SERVING) from None
+
+
+def _integer_untrusted(answer: Mapping[str, object], name: str) -> int:
+    value = answer.get(name)
+    if not isinstance(value, int):
+        raise ProtocolError(_NOT_SERVING)
+    return value
+
+
+def _key_untrusted(answer: Mapping[str, object]) -> bytes:
+    """The key that the other machine gives to those whom a code has let in. Raises ProtocolError."""
+    text = answer.get("key")
+    with suppress(ValueError):
+        if isinstance(text, str) and len(key := bytes.fromhex(text)) == KEY_BYTES:
+            return key
+    raise ProtocolError(_NOT_SERVING)
+
+
+def _result_untrusted(fields: object) -> EndpointResult:
+    """The result, with texts made printable. Raises TransferError without one, ProtocolError if it is invalid."""
+    if not isinstance(fields, dict):
+        raise TransferError("the other machine has no result of this transfer")
+    checked: dict[str, int | float | str] = {}
+    for name, value in list(fields.items())[:_MAX_FIELDS]:
+        if value is None:  # a figure that its system does not report
+            continue
+        if name in _TEXTS and isinstance(value, str):
+            checked[printable(name, 40)] = printable(value, _MAX_TEXT)
+        elif name not in _TEXTS and isinstance(value, int | float) and abs(value) < _MAX_FIGURE:
+            checked[printable(name, 40)] = value
+        else:
+            raise ProtocolError(f"the other machine reported an invalid '{printable(name, 40)}'")
+    try:
+        return EndpointResult.from_json(checked)
+    except ValueError as error:
+        raise ProtocolError(f"the other machine reported an invalid result: {error}") from None

@@ -1,0 +1,137 @@
+"""Trials of fixed duration: content without an end, and what of it had arrived when the time was up.
+
+The sender reads content that it makes up, until its time is up, and then ends the session as with any stream: what is
+on the way arrives, and both ends compare digests of all of it. The receiver takes note of how much had arrived in order
+when the time was up: what was hashed, and what had arrived of a record, which TCP can open only as a whole, while UDP
+opens every packet by itself. That, divided by the time, is the goodput: bytes that were acknowledged but not yet in
+order do not count, and what arrives later does not either.
+"""
+
+import random
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
+
+from toolkit.channel import Channel
+from toolkit.comparison.discard import DiscardingDestination
+from toolkit.comparison.endpoint_result import Samples
+from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
+from toolkit.transfer.manifest import Entry
+from toolkit.transfer.sources import StreamSlice
+
+STREAM_NAME = "content"
+_PERIOD_BYTES = 1_000_003
+"""A prime, so that bytes which end up in the wrong place differ from those that belong there."""
+_SLICE_BYTES = 1 << 20
+_LEAST_SLICE_BYTES = 1 << 14
+_BACKLOG_S = 0.01
+_LEAST_BACKLOG_BYTES = 1 << 16
+
+
+class TimedStream:
+    """Pseudorandom content that ends at `until_s` on the monotonic clock. A stream for `SendOptions.open_stream`.
+
+    With `backlog_bytes`, the sender's host holds little that is not on the way yet, so that the trial ends soon after.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        seed: int,
+        until_s: float,
+        slice_bytes: int = _SLICE_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`slice_bytes`: how much to hand to the channel at a time."""
+        self.size_bytes = 0
+        self._hasher = algorithm.new()
+        self._period = _period(seed)
+        self._until_s = until_s
+        self._clock = clock
+        self._slice_bytes = slice_bytes
+
+    def next_slice(self) -> StreamSlice:
+        """The next slice of content; an empty one if the time is up."""
+        if self._clock() >= self._until_s:
+            return StreamSlice(self.size_bytes, b"")
+        start = self.size_bytes % _PERIOD_BYTES
+        data = self._period[start : start + self._slice_bytes]
+        self._hasher.update(data)
+        stream_slice = StreamSlice(self.size_bytes, data)
+        self.size_bytes += len(data)
+        return stream_slice
+
+    def digest(self) -> bytes:
+        """The digest of everything so far."""
+        return self._hasher.digest()
+
+
+class TimedDestination(DiscardingDestination):
+    """Keeps nothing, and knows how much content is verified so far: hashed in order, without a gap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._files: list[IncomingFile] = []
+
+    @property
+    def hashed_bytes(self) -> int:
+        """May be asked from any thread."""
+        return sum(file.hashed_bytes for file in self._files)
+
+    def create(
+        self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
+    ) -> IncomingFile:
+        """See Destination."""
+        file = super().create(entry, algorithm, budget, on_complete)
+        self._files.append(file)
+        return file
+
+
+class Cut:
+    """What had arrived at the end of the time of a trial.
+
+    channel: of the session, as soon as there is one
+    """
+
+    def __init__(self, destination: TimedDestination, clock: Callable[[], float] = time.monotonic) -> None:
+        self.channel: Channel | None = None
+        self.cut_s: float | None = None
+        self.cut_bytes: int | None = None
+        self._destination = destination
+        self._clock = clock
+
+    def take(self) -> None:
+        """The time is up. May be called from any thread."""
+        self.cut_s = self._clock()
+        hashed_bytes = self._destination.hashed_bytes
+        unopened = self.channel.statistics().get("unopened_bytes", 0) if self.channel is not None else 0
+        self.cut_bytes = hashed_bytes + (int(unopened) if hashed_bytes else 0)  # before content, records hold messages
+
+
+def backlog_bytes(rate_bps: float | None) -> int | None:
+    """How much content the sender may hold unsent on a path of this rate: 10 ms of it, or the default without one."""
+    return None if rate_bps is None else max(_LEAST_BACKLOG_BYTES, int(rate_bps * _BACKLOG_S / 8))
+
+
+def slice_bytes(transport: str, backlog: int | None) -> int:
+    """How much content to hand to a channel at a time: little where little may be unsent.
+
+    TCP encrypts, and its receiver delivers, a slice as a whole, so that on a slow path large ones would arrive late.
+    """
+    if backlog is None:
+        return _SLICE_BYTES
+    return _LEAST_SLICE_BYTES if transport == "tcp" else min(_SLICE_BYTES, max(_LEAST_SLICE_BYTES, backlog // 2))
+
+
+def until(samples: Samples, seconds: float) -> Samples:
+    """The samples up to this time, and at least the first one."""
+    count = max(1, bisect_right(samples.t_s, seconds))
+    return Samples(*(getattr(samples, column.name)[:count] for column in fields(Samples)))
+
+
+@cache
+def _period(seed: int) -> bytes:
+    return random.Random(seed).randbytes(_PERIOD_BYTES)
