@@ -24,6 +24,7 @@ from toolkit.transfer.receiver import ReceiveOptions
 SIZE_BYTES = 8_000_001
 KEY = bytes(range(16))
 RESUMING = SendOptions(recursive=True, resume_key=KEY)
+UPDATING = replace(RESUMING, update=Comparison.TIME)
 
 
 class CountingChannel:
@@ -60,10 +61,18 @@ class CountingSink:
             self._counting.count(len(data))
 
 
-def cut(network: Network, sources: list[Path], directory: Path, after_bytes: int, options: SendOptions) -> None:
+def cut(
+    network: Network,
+    sources: list[Path],
+    directory: Path,
+    after_bytes: int,
+    options: SendOptions,
+    **receive_options: Any,
+) -> None:
     """Run a session that the receiver ends after so much content."""
     sender, receiver = network.pair()
     counting = CountingChannel(receiver, after_bytes)
+    receiving = ReceiveOptions(**receive_options)
 
     def run(body: Callable[[], Any], end: Callable[[], None]) -> Any:
         try:
@@ -75,7 +84,7 @@ def cut(network: Network, sources: list[Path], directory: Path, after_bytes: int
 
     sent, received = together(
         lambda: run(lambda: send(sender, sources, options), sender.abort),
-        lambda: run(lambda: receive(counting, directory, ReceiveOptions(), cancel=counting.is_over), receiver.close),
+        lambda: run(lambda: receive(counting, directory, receiving, cancel=counting.is_over), receiver.close),
     )
     assert isinstance(sent, NettoolError)
     assert isinstance(received, NettoolError)
@@ -174,7 +183,7 @@ def test_a_tree_goes_on(network: Network, tmp_path: Path, destination: Path) -> 
     for name, size_bytes in (("a", 100), ("below/b", 4_000_000), ("below/c", 3_000_000), ("d", 10)):
         (root / name).write_bytes(dice.randbytes(size_bytes))
     cut(network, [root], destination, 5_500_000, RESUMING)
-    sent_bytes, _ = send_again(network, [root], destination, replace(RESUMING, update=Comparison.TIME))
+    sent_bytes, _ = send_again(network, [root], destination, UPDATING)
     assert contents(destination / "tree") == contents(root)
     assert sent_bytes < 4_000_000
     assert not list(destination.rglob(".nettool-*"))
@@ -185,3 +194,39 @@ def test_a_small_rest_is_not_kept(network: Network, source: Path, destination: P
     cut(network, [source], destination, 500_000, RESUMING)
     assert not list(destination.iterdir())
     assert transfer(network, [source], destination)[0]
+
+
+def test_an_update_sends_only_what_has_changed_in_a_file(network: Network, source: Path, destination: Path) -> None:
+    transfer(network, [source], destination)
+    content = bytearray(source.read_bytes())
+    for offset in (0, 4_000_000):
+        content[offset] ^= 1
+    content += bytes(100)
+    source.write_bytes(content)
+    sent_bytes, result = send_again(network, [source], destination, UPDATING, overwrite=True)
+    assert contents(destination) == {b"film": bytes(content)}
+    assert sent_bytes == len(content) - result.resumed_bytes
+    assert sent_bytes <= 3 * CHUNK_BYTES
+
+
+@pytest.mark.long
+def test_an_insertion_at_the_front_sends_everything(network: Network, source: Path, destination: Path) -> None:
+    transfer(network, [source], destination)
+    source.write_bytes(b"x" + source.read_bytes())
+    sent_bytes, _ = send_again(network, [source], destination, UPDATING, overwrite=True)
+    assert contents(destination) == {b"film": source.read_bytes()}
+    assert sent_bytes == SIZE_BYTES + 1
+
+
+@pytest.mark.long
+def test_an_interrupted_update_leaves_the_old_file_and_goes_on(
+    network: Network, source: Path, destination: Path
+) -> None:
+    transfer(network, [source], destination)
+    before = source.read_bytes()
+    source.write_bytes(before[:3_000_000] + random.Random(4).randbytes(SIZE_BYTES - 3_000_000))
+    cut(network, [source], destination, 3_000_000, UPDATING, overwrite=True)
+    assert (destination / "film").read_bytes() == before
+    sent_bytes, _ = send_again(network, [source], destination, UPDATING, overwrite=True)
+    assert contents(destination) == {b"film": source.read_bytes()}
+    assert sent_bytes <= SIZE_BYTES - 3_000_000 - 3_000_000 + 4 * CHUNK_BYTES + OPTIMISTIC_BYTES

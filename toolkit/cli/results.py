@@ -64,10 +64,10 @@ def failure_lines(result: SessionResult, *, is_verbose: bool = False) -> list[st
 
 
 def resumed_lines(result: SessionResult) -> list[str]:
-    """Return a line that says where a session went on; none if it began with nothing."""
+    """Return a line that says how much the receiver had of what was sent; none if that is nothing."""
     if not result.resumed_bytes:
         return []
-    return [f"  resumed at {format_size(result.resumed_bytes)} of {format_size(result.size_bytes)}"]
+    return [f"  {format_size(result.resumed_bytes)} of {format_size(result.size_bytes)} were there already"]
 
 
 def unfinished_lines(result: SessionResult) -> list[str]:

@@ -77,7 +77,7 @@ class IncomingFile(CachedFile):
 
     budget:       what it shares with the other files of its session
     received_bytes: how much content this session has brought
-    kept_bytes:   how much an earlier session has brought, and the sender's digests have confirmed
+    kept_bytes:   how much was there, from an earlier session or version, and the sender's digests have confirmed
     granted_bytes: how much space on the disk it may use
     is_unfinished: whether what has arrived was left to a later session
     failure:      why the content cannot be stored, in words for both users; None unless that has happened
@@ -148,7 +148,7 @@ class IncomingFile(CachedFile):
 
     @property
     def held(self) -> tuple[ChunkRange, ...]:
-        """The chunks that an earlier session has left, and that nobody has compared."""
+        """The chunks that an earlier session has left or an earlier version has, and that nobody has compared."""
         return ()
 
     @property
@@ -191,9 +191,7 @@ class IncomingFile(CachedFile):
                     self._grant(self.received_bytes + length)
                 if self._may_reserve and self.received_bytes + length > self._reserved_bytes:
                     self._reserve(self.received_bytes + length)
-                written = os.pwrite(descriptor, data, offset)
-                while written < length:
-                    written += os.pwrite(descriptor, data[written:], offset + written)
+                write_fully(descriptor, offset, data)
                 self._stored_end = max(self._stored_end, offset + length)
                 self._digest.on_data(offset, data)
             except OSError as error:
@@ -335,12 +333,7 @@ class IncomingFile(CachedFile):
         return self._digest.digest() == self._expected_digest
 
     def _read_exactly(self, offset: int, buffer: memoryview) -> None:
-        count = os.preadv(self._ensure_open(), (buffer,), offset)
-        while count < len(buffer):
-            more = os.preadv(self._ensure_open(), (buffer[count:],), offset + count)
-            if not more:
-                raise OSError(0, TRUNCATED)
-            count += more
+        read_exactly(self._ensure_open(), offset, buffer)
 
     def _check_end(self, end: int) -> None:
         if end > self._size_bytes:
@@ -386,3 +379,20 @@ class IncomingFile(CachedFile):
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             self._may_reserve = False
+
+
+def read_exactly(descriptor: int, offset: int, buffer: memoryview) -> None:
+    """Fill `buffer` from a file. Raises OSError, also if the file ends before."""
+    count = os.preadv(descriptor, (buffer,), offset)
+    while count < len(buffer):
+        more = os.preadv(descriptor, (buffer[count:],), offset + count)
+        if not more:
+            raise OSError(0, TRUNCATED)
+        count += more
+
+
+def write_fully(descriptor: int, offset: int, data: memoryview) -> None:
+    """Write all of `data` to a file. Raises OSError."""
+    written = os.pwrite(descriptor, data, offset)
+    while written < len(data):
+        written += os.pwrite(descriptor, data[written:], offset + written)

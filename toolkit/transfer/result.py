@@ -133,7 +133,8 @@ class TransferResult(UndeliveredEntries):
 
     files, size_bytes:  files verified under their final names, and their size with holes; directories do not count
     hole_bytes:         how much of that is holes, which are not sent
-    resumed_bytes:      how much of that came from earlier sessions, and was not sent
+    resumed_bytes:      how much of that the receiver had kept of an earlier session, or has in an earlier version of a
+                        file, and was not sent
     digest:             hexadecimal digest of the only file, or of the listing of several (see ListingDigest)
     unchanged:          files that the receiver had already, and that were not sent (comparison.py)
     delivered:          the first files, in manifest order; at most MAX_LISTED
@@ -177,7 +178,7 @@ class TransferResult(UndeliveredEntries):
 class EntryResult(NamedTuple):
     """The final outcome of one entry; a delivered file also has its final size and its digest.
 
-    kept_bytes: how much of it the receiver had from an earlier session
+    kept_bytes: how much of it the receiver had, from an earlier session or version
     """
 
     entry: Entry

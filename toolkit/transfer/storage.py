@@ -15,6 +15,7 @@ from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.earlier_version import EarlierVersion, is_worthwhile
 from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.links import make_link
@@ -67,6 +68,8 @@ class Storage:
         self._uncreated_bytes = 0  # of accepted files
         self._uncreated_lock = threading.Lock()
         self._compared = Counter[int]()  # existing files whose content was read, and how often
+        self._replaced = Counter[int]()  # existing files that were taken for an earlier version, and how often
+        self._earlier: dict[bytes, EarlierVersion] = {}  # of accepted files that are not created yet
         self._unfinished: UnfinishedFiles | None = None
         self._small_files: SmallFileStorage | None = None
         if holds_small_files and not durable:  # what is forced to the disk takes long, and each file its own thread
@@ -101,6 +104,7 @@ class Storage:
                 promised_bytes += size_bytes
             else:
                 outcomes[index] = EntryOutcome(EntryStatus.REFUSED, "no space left on the receiver's disk")
+                self._earlier.pop(entries[index].path, None)
                 if claimed is not None:
                     self._leave(self._claimed.pop(entries[index].path))
                 budget.give_back(entries[index].size_bytes or 0)
@@ -128,6 +132,8 @@ class Storage:
         )
         if self._unfinished is not None:
             file.resume(self._unfinished, claimed)
+        if entry.path in self._earlier:
+            file.build_on(self._earlier.pop(entry.path))
         promised_bytes = needed_bytes(entry, claimed)
         self._space.add(file, promised_bytes)
         with self._uncreated_lock:
@@ -195,7 +201,16 @@ class Storage:
             self._check_existing(status, known_files is not None)
         if not budget.try_take(entry.size_bytes or 0):
             raise RefusedEntryError(budget.refusal)
+        if status is not None and known_files is not None:
+            self._note_earlier(entry, status)
         return ACCEPTED
+
+    def _note_earlier(self, entry: Entry, status: os.stat_result) -> None:
+        """Let a file that is replaced be built on what is there; in a session once for each name, see below."""
+        key = inode_key(status)
+        if is_worthwhile(entry, status) and self._replaced[key] < status.st_nlink:
+            self._replaced[key] += 1
+            self._earlier[entry.path] = EarlierVersion(self._tree, entry, status)
 
     def _is_unchanged(self, index: int, entry: Entry, status: os.stat_result, known_files: KnownFiles) -> bool:
         """Whether a file that exists is the offered one. Raises RefusedEntryError if it cannot be compared.

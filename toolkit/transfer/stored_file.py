@@ -3,21 +3,23 @@
 A file gets its final name, from `Tree.publish` (tree.py), only when it is whole and its digest is the sender's. Until
 then it is called `.nettool-*.part`, is in the same directory and readable by its owner only. A session that fails
 leaves a large one to the next session of the same sender (unfinished.py), and removes the others. Holes are not
-written, which keeps the file sparse.
+written, which keeps the file sparse. What an update changes in a large file is added to a copy of the rest
+(earlier_version.py).
 """
 
 import errno
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from toolkit.errors import ProtocolError
 from toolkit.transfer import preallocate
 from toolkit.transfer.chunks import CHUNK_BYTES, ChunkRange, chunk_digest
 from toolkit.transfer.destination import MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
+from toolkit.transfer.earlier_version import EarlierVersion, with_chunks
 from toolkit.transfer.file_system import storage_reason, try_lock
-from toolkit.transfer.incoming_file import NOT_HELD, TRUNCATED, IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import NOT_HELD, TRUNCATED, IncomingFile, SessionBudget, read_exactly, write_fully
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import new_partial_name
@@ -49,6 +51,7 @@ class StoredFile(IncomingFile):
         "_claimed",
         "_components",
         "_durable",
+        "_earlier",
         "_identity",
         "_is_left",
         "_is_locked",
@@ -84,6 +87,7 @@ class StoredFile(IncomingFile):
         self._identity: FileKey | None = None
         self._unfinished: UnfinishedFiles | None = None
         self._claimed: UnfinishedFile | None = None
+        self._earlier: EarlierVersion | None = None
         self._is_locked = False
         self._is_left = False  # to a later session, if it fails
         self._next_chunk = 0  # the first that was not compared
@@ -105,10 +109,16 @@ class StoredFile(IncomingFile):
             self._may_reserve = False
             self.granted_bytes = needed_bytes(self.entry, claimed)
 
+    def build_on(self, earlier: EarlierVersion) -> None:
+        """Take what has not changed from the earlier version of this file. Called at once after the file was made."""
+        self._earlier = earlier
+        self._may_reserve = False
+
     @property
     def held(self) -> tuple[ChunkRange, ...]:
         """See IncomingFile."""
-        return () if self._claimed is None else self._claimed.held
+        held = () if self._claimed is None else self._claimed.held
+        return held if self._earlier is None else with_chunks(held, self._earlier.chunks)
 
     def try_close(self) -> bool:
         """See CachedFile; the lock of a file ends with its descriptor."""
@@ -183,33 +193,46 @@ class StoredFile(IncomingFile):
             raise ProtocolError(NOT_HELD)
         self._next_chunk = end
         buffer = memoryview(bytearray(CHUNK_BYTES))
-        return tuple(
-            self._keep_chunk(number * CHUNK_BYTES, digest, buffer) for number, digest in enumerate(digests, first)
-        )
+        with nullcontext() if self._earlier is None else self._earlier.opened() as earlier:
+            return tuple(
+                self._keep_chunk(number * CHUNK_BYTES, digest, buffer, earlier)
+                for number, digest in enumerate(digests, first)
+            )
 
-    def _keep_chunk(self, offset: int, digest: bytes, buffer: memoryview) -> bool:
-        """Keep a chunk if it has this digest."""
+    def _keep_chunk(self, offset: int, digest: bytes, buffer: memoryview, earlier: int | None) -> bool:
+        """Keep a chunk if it has this digest, here or in the earlier version, whose descriptor is `earlier`."""
         content = buffer[: min(CHUNK_BYTES, self._size_bytes - offset)]
         with self.lock:
             if self._is_closed:
                 return False
             self._digest.check_new(offset)
             try:
-                self._read_exactly(offset, content)
-            except OSError:  # what cannot be read is sent again
-                return False
-            if chunk_digest(self._algorithm, content) != digest:
-                return False
-            self.kept_bytes += len(content)
-            self._budget.count_arrived(len(content))
-            self._stored_end = max(self._stored_end, offset + len(content))
-            try:
+                is_here = self._claimed is not None and self._has_chunk(self._ensure_open(), offset, content, digest)
+                if not is_here:
+                    if earlier is None or not self._has_chunk(earlier, offset, content, digest):
+                        return False
+                    self._copy(offset, content)
+                self.kept_bytes += len(content)
+                self._budget.count_arrived(len(content))
+                self._stored_end = max(self._stored_end, offset + len(content))
                 self._digest.on_data(offset, content)
             except OSError as error:
                 self._fail(error)
-            else:
-                self._count(0)
+                return False
+            self._count(0)
             return True
+
+    def _has_chunk(self, descriptor: int, offset: int, content: memoryview, digest: bytes) -> bool:
+        """Read a chunk into `content`; whether it could be read and has this digest. If not, it is sent again."""
+        with suppress(OSError):
+            read_exactly(descriptor, offset, content)
+            return chunk_digest(self._algorithm, content) == digest
+        return False
+
+    def _copy(self, offset: int, content: memoryview) -> None:
+        """Store a chunk of the earlier version. Raises OSError."""
+        write_fully(self._ensure_open(), offset, content)
+        self.granted_bytes = max(0, self.granted_bytes - len(content))
 
     def commits_quickly(self) -> bool:
         """See IncomingFile.
