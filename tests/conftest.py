@@ -4,7 +4,10 @@ import gc
 import os
 import signal
 import tempfile
+from contextlib import suppress
+from importlib import import_module
 from itertools import groupby
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,24 @@ os.environ["NETTOOL_CONFIG"] = ""  # no defaults of the person who runs the test
 def _no_controlling_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs in this process asks nothing at the terminal at which the tests run."""
     monkeypatch.setattr("toolkit.cli.prompt.CONTROLLING_TERMINAL", "/nonexistent")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """With several workers, import a share of the files first, so that each worker compiles others in a new checkout.
+
+    All of them collect all tests in the same order, so each would compile nearly every module. An error is met again,
+    and reported, where the file is collected.
+    """
+    config = session.config
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is None or config.args != config.getini("testpaths"):
+        return
+    files = sorted(config.rootpath.glob("tests/**/test_*.py"))
+    number = int(worker["workerid"].removeprefix("gw"))
+    for path in files[number :: worker["workercount"]]:
+        with suppress(Exception, pytest.skip.Exception):
+            import_module(".".join(path.relative_to(config.rootpath).with_suffix("").parts))
 
 
 _WAITING = {"system": 7, "conformance": 10, "browser": 12}
