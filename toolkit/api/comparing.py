@@ -134,8 +134,8 @@ def compare(
     >>> result = toolkit.compare("loopback", transports=["tcp", "udp"], sizes=["64KiB"], repeats=1)
     >>> [row.verified for row in result.rows]  # the third is the control: TCP a second time
     [1, 1, 1]
-    >>> print(result.verdicts[0].findings[0])
-    No claim on udp-bbr: too few pairs of trials for an interval.
+    >>> result.rows[1].verdict, result.rows[1].because
+    ('no claim', 'too few pairs of trials for an interval')
 
     what:       "loopback"; "lan" or "link", between two network namespaces; "remote", to a machine that runs 'nettool
                 serve'; the file of a scenario, as a Path; or a Scenario, which has every setting

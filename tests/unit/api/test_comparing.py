@@ -1,0 +1,114 @@
+"""`compare`: what it plans, what it returns, and that the command line prints the same."""
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toolkit
+from tests.support.fake_testbed import Clock, NoisyTestbed
+from toolkit.api.credentials import UnprovenReceiverError
+from toolkit.channel import Address
+from toolkit.cli.app import invoke
+from toolkit.comparison import campaign
+from toolkit.comparison.paths import BenchPath
+from toolkit.comparison.plan import Plan
+from toolkit.comparison.record_file import Record, read
+from toolkit.comparison.records import Campaign
+from toolkit.comparison.summary import plain, summarise
+from toolkit.errors import TransferError, UsageError
+from toolkit.report.text import report_text
+from toolkit.security.credentials import CodeCredential
+
+SETTINGS: Mapping[str, Any] = {"transports": ["tcp-reno", "udp-bbr"], "sizes": [4096], "repeats": 8}
+
+
+@pytest.fixture
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials whose outcome is drawn from the seed of the campaign."""
+    clock = Clock()
+
+    def open_testbed(_plan: Plan, path: BenchPath) -> NoisyTestbed:
+        return NoisyTestbed(path, 0.01, clock)
+
+    monkeypatch.setattr(campaign, "open_testbed", open_testbed)
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The plans of campaigns, none of which is run."""
+    planned: list[Plan] = []
+
+    def only_plan(plan: Plan, *_: object) -> None:
+        planned.append(plan)
+        raise TransferError("it was only planned")
+
+    monkeypatch.setattr("toolkit.api.comparing.run", only_plan)
+    return planned
+
+
+def plan_of(plans: list[Plan], *arguments: Any, **settings: Any) -> Plan:
+    with pytest.raises(TransferError, match="only planned"):
+        toolkit.compare(*arguments, **settings)
+    return plans.pop()
+
+
+@pytest.mark.usefixtures("_measured")
+class TestResult:
+    def test_it_is_what_the_command_prints(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        result = toolkit.compare(**SETTINGS)
+        options = ["--transports", "tcp-reno,udp-bbr", "--size", "4096", "--repeat", "8", "--json"]
+        assert invoke(["bench", "loopback", *options, "--output", str(tmp_path / "records")]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["summary"] == json.loads(json.dumps([plain(row) for row in result.rows]))
+        assert printed["headline"] == [verdict.text for verdict in result.verdicts]
+        assert [row.verdict for row in result.rows][1] in ("faster", "slower", "equivalent", "inconclusive")
+        assert result.failed_trials == 0
+
+    def test_its_text_can_be_made_from_its_records_again(self, tmp_path: Path) -> None:
+        told: list[Record] = []
+        result = toolkit.compare(**SETTINGS, output=tmp_path / "records", on_record=told.append)
+        results = read(tmp_path / "records")
+        assert str(result) == report_text([summarise(results)])
+        assert isinstance(told[0], Campaign)
+        assert told[1:] == results.trials == result.results.trials
+        assert result.records == tmp_path / "records"
+
+    def test_a_cancelled_campaign_keeps_its_records(self, tmp_path: Path) -> None:
+        cancel = threading.Event()
+        with pytest.raises(TransferError, match="cancelled"):
+            toolkit.compare(**SETTINGS, output=tmp_path / "records", cancel=cancel, on_record=lambda _: cancel.set())
+        assert read(tmp_path / "records").trials == []
+
+
+class TestPlan:
+    def test_values_of_a_link_may_be_single(self, plans: list[Plan]) -> None:
+        link = {"rate": "20Mbit", "rtt": ["10ms", "40ms"], "mtu": 1280}
+        plan = plan_of(plans, "link", link=link, transports="tcp,udp", repeats=1)
+        assert [path.options["rtt"] for path in plan.paths] == ["10ms", "40ms"]
+        assert [(path.options["rate"], path.options["mtu"]) for path in plan.paths] == [("20Mbit", 1280)] * 2
+
+    def test_a_scenario_is_completed_by_what_is_given(self, plans: list[Plan], tmp_path: Path) -> None:
+        (tmp_path / "one.toml").write_text('kind = "loopback"\nsizes = ["4MiB"]\nbudget = "1min"\nseed = 7\n')
+        plan = plan_of(plans, tmp_path / "one.toml", repeats=3)
+        assert (plan.sizes, plan.repeats, plan.budget_s, plan.seed) == ([4 << 20], 3, None, 7)
+        plan = plan_of(plans, toolkit.Scenario("loopback", seed=9), sizes=["1KiB"])
+        assert (plan.sizes, plan.seed) == ([1024], 9)
+
+    def test_another_machine_needs_a_host_and_a_proof(self, plans: list[Plan]) -> None:
+        plan = plan_of(plans, "remote", host="192.0.2.7:9001", code="7-ocean-brick-lunar")
+        assert plan.remote_address == Address("192.0.2.7", 9001)
+        assert isinstance(plan.remote_credential, CodeCredential)
+        assert plan.remote_wait_s == 30
+        with pytest.raises(UnprovenReceiverError):
+            toolkit.compare("remote", host="192.0.2.7")
+        for what, host in (("remote", None), ("loopback", "192.0.2.7")):
+            with pytest.raises(UsageError, match="needs a host"):
+                toolkit.compare(what, host=host)
+
+    def test_an_unknown_kind_is_named(self) -> None:
+        with pytest.raises(UsageError, match="unknown comparison wifi: choose from loopback, lan, link, remote"):
+            toolkit.compare("wifi")
