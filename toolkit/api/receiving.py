@@ -46,6 +46,7 @@ DEFAULT_RETRY_S = 10.0
 """Longer than a sender tries: the receiver may notice the loss first."""
 SHUTDOWN_GRACE_S = 5.0
 """How long running sessions may clean up when a receiver is closed."""
+_NOT_ENTERED = "a receiver listens in its `with` block only"
 MEMORY_BYTES = 1 << 30
 """What a session may bring into a mapping, unless the limits say otherwise."""
 
@@ -80,6 +81,7 @@ class Receiver:
     on_event:   gets Listening, NewCode, CodeEnded, SessionBegan, SessionProgress, FileDone and SessionEnded of
                 toolkit.events, from the threads of receiver and sessions
     cancel:     lets `wait` return when it is set; the sessions that run end with the block
+    is_detailed: whether SessionProgress and FileDone are wanted
     rule:       whom to admit, in place of `key`, `is_open` and `code_uses`
     through:    given each channel, returns the one to use in its place
 
@@ -105,6 +107,7 @@ class Receiver:
         concurrency: ConcurrencyLimits = ConcurrencyLimits(),  # noqa: B008 - frozen
         on_event: EventCallback | None = None,
         cancel: threading.Event | None = None,
+        is_detailed: bool = True,
         rule: AdmissionRule | None = None,
         through: Callable[[Channel], Channel] = lambda channel: channel,
     ) -> None:
@@ -114,7 +117,7 @@ class Receiver:
         if isinstance(into, MutableMapping) and options.limits.max_bytes is None:
             options = replace(options, limits=replace(options.limits, max_bytes=MEMORY_BYTES))
         self._options = options
-        self._on_event, self._cancel = on_event, cancel
+        self._on_event, self._on_detail, self._cancel = on_event, on_event if is_detailed else None, cancel
         self._rule = rule or AdmissionRule(
             bind,
             key=None if key is None else read_key(Path(key)),
@@ -138,7 +141,8 @@ class Receiver:
     @property
     def address(self) -> Address:
         """Where it listens, as given to `bind`, with the port that the system chose if port 0 was given."""
-        assert self._bound is not None, "a receiver listens from the beginning of its `with` block on"
+        if self._bound is None:
+            raise RuntimeError(_NOT_ENTERED)
         return self._bound
 
     @property
@@ -176,7 +180,8 @@ class Receiver:
 
     def wait(self) -> None:
         """Wait until the last session has ended, or `cancel` is set. Raises what has ended the receiver itself."""
-        assert self._server is not None
+        if self._server is None:
+            raise RuntimeError(_NOT_ENTERED)
         self._server.run()
 
     def result(self) -> SessionResult | None:
@@ -204,11 +209,11 @@ class Receiver:
         number, is_closing = next(self._numbers), self._server.closing
         sender = ReturningSender(channel.statistics, self._rule.reconnections)
         destination = SessionDestination(self._into, self._options, self._accept, self._rename)
-        session = _Session(number, transport_name, channel, destination, self._on_event)
-        self._tell(SessionBegan(number, transport_name, channel.peer))
+        session = _Session(number, transport_name, channel, destination, self._on_detail)
         error: Exception | None = None
         try:
             with closing(channel, self._connection.idle_timeout_s):
+                self._tell(SessionBegan(number, transport_name, channel.peer))
                 session.run(replace(self._options, on_begin=sender.on_begin), is_closing)
         except Exception as failure:
             error = failure
@@ -245,10 +250,10 @@ class _Session:
         transport_name: str,
         channel: Channel,
         destination: SessionDestination,
-        on_event: EventCallback | None,
+        on_detail: EventCallback | None,
     ) -> None:
         self._number, self._transport_name, self._channel = number, transport_name, channel
-        self._destination, self._on_event = destination, on_event
+        self._destination, self._on_detail = destination, on_detail
         self._result = TransferResult("")
         self._seconds = self._cpu_seconds = 0.0
 
@@ -256,7 +261,7 @@ class _Session:
         """Receive. Raises what transfer.receive does."""
         started_cpu_s, started_s = time.process_time(), time.monotonic()
         progress = None
-        if self._on_event is not None:
+        if self._on_detail is not None:
             options = replace(options, on_result=self._on_result)
             progress = self._on_progress
         try:
@@ -272,18 +277,18 @@ class _Session:
     def result(self) -> SessionResult:
         """The result so far."""
         path_of = self._destination.path_of
-        files = [file._replace(path=path_of(file.name)) for file in self._result.delivered]
+        files = [file._replace(path=path_of(str(file.path))) for file in self._result.delivered]
         result = replace(self._result, delivered=files)
         return SessionResult.of(self._transport_name, self._channel, result, self._seconds, self._cpu_seconds)
 
     def _on_progress(self, progress: Progress) -> None:
-        assert self._on_event is not None
-        self._on_event(SessionProgress(self._number, progress))
+        assert self._on_detail is not None
+        self._on_detail(SessionProgress(self._number, progress))
 
     def _on_result(self, result: EntryResult) -> None:
-        assert self._on_event is not None
+        assert self._on_detail is not None
         if (event := file_done(self._number, result)) is not None:
-            self._on_event(event)
+            self._on_detail(event)
 
 
 def receive(

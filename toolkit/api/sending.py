@@ -46,7 +46,7 @@ class SendRequest:
     patience_s: how long to try to reconnect after a lost connection; 0 if a source can be read only once
     on_event:   gets UdpBlocked, SessionBegan, SessionProgress, FileDone and Reconnecting
     cancel:     ends the session when it is set
-    reports_progress: whether SessionProgress is wanted, for which trees are scanned a second time
+    is_detailed: whether SessionProgress and FileDone are wanted; for the former, trees are scanned a second time
     through:    given each channel, returns the one to use in its place
     """
 
@@ -59,7 +59,7 @@ class SendRequest:
     patience_s: float = DEFAULT_RETRY_S
     on_event: EventCallback | None = None
     cancel: threading.Event | None = None
-    reports_progress: bool = True
+    is_detailed: bool = True
     through: Callable[[Channel], Channel] = lambda channel: channel
 
     def check(self) -> None:
@@ -130,9 +130,9 @@ class _Sessions:
         request = self._request
         options = replace(self._options, on_accepted=on_accepted)
         progress = None
-        if request.on_event is not None:
+        if request.on_event is not None and request.is_detailed:
             options = replace(options, on_result=self._on_result)
-            progress = self._on_progress if request.reports_progress else None
+            progress = self._on_progress
         if is_reconnected:
             options = replace(options, is_reconnected=True, update=options.update or Comparison.TIME)
         return transfer.send(channel, request.sources, options, progress, request.cancel)

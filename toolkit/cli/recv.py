@@ -251,6 +251,7 @@ def _receive(
             ),
             concurrency=ConcurrencyLimits(limits.max_sessions, limits.max_sessions_per_host),
             on_event=screen,
+            is_detailed=bars.are_shown,
             through=explain,
         )
         with receiver:

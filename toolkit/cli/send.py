@@ -164,9 +164,7 @@ def _send(
             progress_bars(arguments.quiet or tracing.trace_calls) as bars,
             _SenderScreen(bars, sources[0], arguments.quiet) as screen,
         ):
-            shown = replace(
-                request, on_event=screen, reports_progress=bars.are_shown, through=explain, cancel=screen.cancel
-            )
+            shown = replace(request, on_event=screen, is_detailed=bars.are_shown, through=explain, cancel=screen.cancel)
             with asking_first(screen.ask_to_end):
                 return shown.run(proof)
 

@@ -89,7 +89,8 @@ class UnfinishedEntry(NamedTuple):
 class DeliveredFile(NamedTuple):
     """A file that the receiver has under its name, verified; its size with holes, and its digest in hexadecimal.
 
-    path: where it is; None at the sender, and at a receiver that has handed it over to a program
+    name: at a receiver fit for a terminal, since the sender has chosen it; `path` is exact
+    path: at a receiver, where it is below its directory; in a SessionResult, where it is, or None if it was handed over
     """
 
     name: str
@@ -215,7 +216,8 @@ class ResultBuilder:
                 result.resumed_bytes += kept_bytes
                 self._listing.add(entry.path, digest)
                 if len(result.delivered) < MAX_LISTED:
-                    result.delivered.append(DeliveredFile(self._name(entry), size_bytes, digest.hex()))
+                    path = Path(entry.name) if self._is_untrusted else None
+                    result.delivered.append(DeliveredFile(self._name(entry), size_bytes, digest.hex(), path))
         result.digest = self._listing.hex()
 
     def add_unfinished(self, files: Iterable[tuple[Entry, int]]) -> None:

@@ -53,6 +53,16 @@ def test_a_tree_arrives_in_a_directory_that_is_made(tmp_path: Path) -> None:
     assert [event.result for event in ended] == [result]
 
 
+def test_the_path_of_a_file_is_exact_where_its_name_is_fit_for_a_terminal(tmp_path: Path) -> None:
+    name = "a\u200bb"
+    with toolkit.Receiver(tmp_path, port=0, sessions=1) as receiver:
+        toolkit.send({name: b"x"}, receiver.address)
+        receiver.wait()
+        result = receiver.result()
+    assert result is not None
+    assert [(file.name, file.path) for file in result.files] == [("a\\u200bb", tmp_path / name)]
+
+
 def test_one_file_arrives_in_a_file_object() -> None:
     into = io.BytesIO()
     with toolkit.Receiver(into, port=0, sessions=1) as receiver:

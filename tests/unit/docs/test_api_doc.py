@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import toolkit
+from toolkit.comparison.plan import Plan
+from toolkit.errors import TransferError
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "api.md").read_text("utf-8")
@@ -70,6 +72,19 @@ def test_the_three_functions_take_ten_lines(capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert printed.startswith("1 {'notes.txt': b'hello'}\n")
     assert re.search(r"^ +udp-\w+ .* no claim$", printed, re.MULTILINE)
+
+
+def test_the_example_in_the_readme_runs_up_to_its_campaign(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_plan(plan: Plan, *_: object) -> None:
+        raise TransferError(f"planned {len(plan.paths)} paths")
+
+    monkeypatch.setattr("toolkit.api.comparing.run", only_plan)
+    script = next(FENCE.finditer((ROOT / "README.md").read_text("utf-8")))[1]
+    with pytest.raises(TransferError, match="planned 2 paths"):
+        exec(compile(script, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("{'notes.txt': b'hello'} udp ")
 
 
 def test_the_page_names_what_programs_can_import() -> None:
