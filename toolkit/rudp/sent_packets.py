@@ -290,7 +290,10 @@ class SentPackets:
         return int((self._time_ns[lasts] - self._time_ns[firsts]).max())
 
     def _mark(self, indices: NDArray[np.int64], state: int) -> PacketGroup:
+        """Give packets a new state, ACKED or LOST."""
         first, newest = int(indices[0]), int(indices[-1])
+        if first == newest:
+            return self._mark_one(indices, first, state)
         # Consecutive packets, the common case, are read in place and not gathered.
         selected = slice(first, newest + 1) if newest - first + 1 == len(indices) else indices
         sizes, kinds, offsets = self._size[selected], self._kind[selected], self._offset[selected]
@@ -324,6 +327,37 @@ class SentPackets:
             data=data,
             messages=messages,
             probes=probes,
+            indices=indices,
+            base=self.base,
+        )
+
+    def _mark_one(self, indices: NDArray[np.int64], index: int, state: int) -> PacketGroup:
+        """The same as `_mark` for a single packet, as each message is: vectors of one take five times as long."""
+        size, kind, offset, number = (
+            int(self._size[index]),
+            self._kind[index],
+            int(self._offset[index]),
+            index + self.base,
+        )
+        is_spurious = state != LOST and self._state[index] == LOST
+        if state == LOST:
+            self._oldest_lost = min(self._oldest_lost, number)
+        self._state[index] = state
+        if number == self.least_unacked:
+            self._advance_least_unacked()
+        run = [(offset, offset + size - self._overhead_bytes)]
+        return PacketGroup(
+            packets=1,
+            bytes=size,
+            largest_bytes=size,
+            span_ns=0,
+            spurious=indices + self.base if is_spurious else indices[:0],
+            spurious_bytes=size if is_spurious else 0,
+            newest=number,
+            newest_state=self._send_states[int(self._batch[index]) - self._first_batch],
+            data=run if kind == _DATA else [],
+            messages=run if kind == _MESSAGE else [],
+            probes=[size] if kind == _PROBE else [],
             indices=indices,
             base=self.base,
         )

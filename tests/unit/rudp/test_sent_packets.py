@@ -148,6 +148,26 @@ class TestAcknowledge:
         assert (group.data, group.messages, group.probes) == ([(10, 1010)], [(70, 2070)], [1472])
         assert (group.packets, group.bytes, group.largest_bytes) == (5, 3 * SIZE + 1472 + 34, 1472)
 
+    def test_tells_the_same_of_packets_one_by_one(self) -> None:
+        sent = SentPackets(wire.HEADER_BYTES)
+        record(sent, 1, now_ns=5, offset=10, kind=wire.PacketType.DATA)
+        record(sent, 1, now_ns=6, offset=70, kind=wire.PacketType.MESSAGE)
+        sent.record(wire.PacketType.PROBE, np.zeros(1, np.int64), 1472, state_at(7))
+        sent.record(wire.PacketType.PING, np.zeros(1, np.int64), 34, state_at(8))
+        groups = [sent.acknowledge_untrusted([(0, number + 1)]) for number in range(4)]
+        assert sent.least_unacked == 4
+        told = [
+            (g.newest, g.newest_state.sent_time_ns, g.bytes, g.data, g.messages, g.probes, g.packet_numbers.tolist())
+            for g in groups
+            if g is not None
+        ]
+        assert told == [
+            (0, 5, SIZE, [(10, 1010)], [], [], [0]),
+            (1, 6, SIZE, [], [(70, 1070)], [], [1]),
+            (2, 7, 1472, [], [], [1472], [2]),
+            (3, 8, 34, [], [], [], [3]),
+        ]
+
     def test_returns_the_state_in_which_the_newest_packet_was_sent(self) -> None:
         sent = SentPackets(wire.HEADER_BYTES)
         for i in range(4):
@@ -238,6 +258,9 @@ class TestDetectLost:
         assert (group.spurious.tolist(), group.spurious_bytes) == ([1, 2, 3], 3 * SIZE)
         assert group.data == [(1000, 6000)]
         assert acked(sent, (1, 6)) == []
+        group = sent.acknowledge_untrusted([(0, 1)])
+        assert group is not None
+        assert (group.spurious.tolist(), group.spurious_bytes, group.data) == ([0], SIZE, [(0, 1000)])
 
 
 class TestCompaction:
