@@ -120,15 +120,30 @@ def test_a_campaign_against_a_server_that_keeps_nothing(wire: Link, tmp_path: Pa
             assert trial.sender.digest == trial.receiver.digest
             assert trial.receiver.size_bytes == trial.payload_bytes
             assert trial.receiver.cpu_seconds
-        assert results.probes[0].rtt_ms is not None
-        assert results.probes[0].rtt_ms.median > 0
+        (probe,) = results.probes
+        assert probe.rtt_ms is not None
+        assert probe.rtt_ms.median > 0
+        assert probe.rate_bps
+        assert probe.loss is not None
+        assert probe.loss_back is not None
+        resumed(wire, output)
     finally:
         code, served, errors = end(server, signal.SIGINT)
     assert code == 130
     sessions = [json.loads(line) for line in served.splitlines()]
-    assert [session["verified"] for session in sessions] == [True] * len(results.trials)
+    assert all(session["verified"] for session in sessions)
+    assert len(sessions) >= len(results.trials) + 2  # and what measured the path
     assert everything_below(tmp_path / "far") == []
     assert everything_below(output.parent) == ["remote.jsonl"]
+
+
+def resumed(wire: Link, output: Path) -> None:
+    """Cut the last trial from the records, and let the campaign continue."""
+    whole = output.read_text()
+    output.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    code, shown, errors = end(compare(wire, output, "--resume", str(output)))
+    assert code == 0, (shown, errors)
+    assert len(read(output).trials) == whole.count('"kind": "trial"')
 
 
 def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ class ComparisonRequest:
         if resume is None:
             return cls(plan=scenario.plan(), output=output)
         done = read(resume)
-        plan = plan_of_record(done.campaign, scenario.folder)
-        if plan.name != scenario.kind:
-            raise UsageError(f"these are records of another command: resume them with 'nettool bench {plan.name}'")
+        if (name := done.campaign.name) != scenario.kind:
+            raise UsageError(f"these are records of another command: resume them with 'nettool bench {name}'")
+        plan = plan_of_record(done.campaign, scenario.folder, scenario if scenario.kind == REMOTE else None)
         return cls(plan=plan, done=done, output=resume)
 
     def run(self) -> ComparisonResult:

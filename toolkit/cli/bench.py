@@ -16,7 +16,7 @@ from toolkit.api.target import parse_target
 from toolkit.cli.access import CredentialArguments, with_credential
 from toolkit.cli.command import command, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
-from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments
+from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments, ResumeCampaign
 from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
 from toolkit.comparison.forecast import Forecast, start_seconds
 from toolkit.comparison.json_codec import encode
@@ -115,6 +115,7 @@ def remote(
             panel=CampaignArguments.PANEL,
         ),
     ] = "30s",
+    resume: ResumeCampaign = None,
     access: CredentialArguments,
     campaign: CampaignArguments,
 ) -> int:
@@ -122,6 +123,9 @@ def remote(
 
     The other machine runs 'nettool serve', which writes no files. It may start later or restart in the meantime: this
     command waits for it. Off loopback, this command asks for the code that it shows; with a code it must not restart.
+
+    First, two short transfers measure the path. Without --size and --time, each trial lasts as long as suits its rate
+    and round trip, within --budget.
 
     \b
     Examples:
@@ -132,7 +136,7 @@ def remote(
     scenario = _scenario(REMOTE, campaign, address=address, wait=wait)
 
     def compare(credential: Credential) -> int:
-        return _bench(replace(scenario, credential=credential), campaign, LocalCampaignArguments())
+        return _bench(replace(scenario, credential=credential), campaign, LocalCampaignArguments(resume=resume))
 
     if campaign.dry_run:
         return compare(access.credential())
@@ -246,7 +250,8 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     if plan.time_s is None:
         print_result(f"sizes:      {', '.join(format_size(size) for size in plan.sizes)}")
     else:
-        print_result(f"time:       {format_seconds(plan.time_s)} a trial")
+        more = " or more, as suits the path when it has been measured" if plan.is_time_open else ""
+        print_result(f"time:       {format_seconds(plan.time_s)} a trial{more}")
     least = least_blocks(plan.comparison_count)
     blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(round(seconds))}"
     if plan.budget_s is not None:

@@ -305,6 +305,17 @@ class CampaignArguments:
     quiet: Quiet = False
 
 
+ResumeCampaign = Annotated[
+    Path | None,
+    option(
+        "--resume",
+        metavar="FILE",
+        text="Continue the interrupted campaign in this file, with its own settings.",
+        panel=RECORDS,
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class LocalCampaignArguments:
     """What a campaign on one machine accepts in addition."""
@@ -318,15 +329,7 @@ class LocalCampaignArguments:
             panel=CampaignArguments.PANEL,
         ),
     ] = None
-    resume: Annotated[
-        Path | None,
-        option(
-            "--resume",
-            metavar="FILE",
-            text="Continue the interrupted campaign in this file, with its own settings.",
-            panel=RECORDS,
-        ),
-    ] = None
+    resume: ResumeCampaign = None
 
 
 Competitor = Annotated[

@@ -12,6 +12,7 @@ from toolkit.comparison.plan import MAX_REPEATS, WARM_UP, Plan, TrialSpec, furth
 from toolkit.comparison.record_file import Record
 from toolkit.comparison.records import Probe, Results, Trial
 from toolkit.comparison.remote import RemoteTestbed
+from toolkit.comparison.remote_probe import fitting_time_s
 from toolkit.comparison.sampling import elapsed_s, further_blocks
 from toolkit.comparison.scenario import plan_of_record
 from toolkit.comparison.testbed import LoopbackTestbed, Testbed
@@ -28,7 +29,13 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
 
     Raises NettoolError if a path cannot be created, or a record cannot be written; earlier records remain in the file.
     """
+    probes = []
+    if plan.is_time_open:
+        plan, probe = _with_fitting_time(plan)
+        probes.append(probe)
     with workspace(plan.file_sizes, plan.seed, plan.folder) as files, _Run(plan, write, done, files) as running:
+        for probe in probes:
+            running.keep_probe(probe)
         for number in range(len(plan.paths)):
             seed = _path_seed(plan.seed, number)
             specs = schedule(plan.all_settings, plan.sizes, plan.repeats, seed)
@@ -92,6 +99,11 @@ class _Run:
             self._keep(replace(trial, elapsed_s=round(self.now_s(), 3)))
             self._position += 1
 
+    def keep_probe(self, probe: Probe) -> None:
+        """Keep what was measured of a path before this campaign; it is not measured again."""
+        self._probed.add(next(n for n, path in enumerate(self._plan.paths) if path.label == probe.path))
+        self._keep(probe)
+
     def _runner_on(self, number: int) -> TrialRunner:
         """The runner on the path of this number, which is opened, and probed when it is opened first."""
         if self._runner is None or self._open_number != number:
@@ -151,18 +163,31 @@ def open_testbed(plan: Plan, path: BenchPath) -> AbstractContextManager[Testbed]
     if path.kind == LOOPBACK:
         return LoopbackTestbed(path)
     if path.kind == REMOTE:
-        assert plan.remote_address is not None
-        return RemoteTestbed(
-            path,
-            plan.remote_address,
-            plan.remote_wait_s,
-            max(plan.sizes),
-            plan.remote_credential,
-            needs_plaintext=any(each.program is None and not each.is_encrypted for each in plan.settings),
-        )
+        return _remote_testbed(plan, path)
     from toolkit.comparison.emulated_testbed import EmulatedTestbed
 
     return EmulatedTestbed(path)
+
+
+def _remote_testbed(plan: Plan, path: BenchPath) -> RemoteTestbed:
+    assert plan.remote_address is not None
+    return RemoteTestbed(
+        path,
+        plan.remote_address,
+        plan.remote_wait_s,
+        max(plan.sizes),
+        plan.remote_credential,
+        needs_plaintext=any(each.program is None and not each.is_encrypted for each in plan.settings),
+    )
+
+
+def _with_fitting_time(plan: Plan) -> tuple[Plan, Probe]:
+    """A remote plan whose trials take a time that suits its path, and what was measured for that."""
+    (path,) = plan.paths
+    with _remote_testbed(plan, path) as testbed:
+        probe = testbed.probe()
+    time_s = fitting_time_s(plan, probe)
+    return replace(plan, time_s=time_s, is_time_open=False, remote_credential=testbed.credential), probe
 
 
 def link_seed(seed: int, path_number: int, block: int) -> int:

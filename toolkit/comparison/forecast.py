@@ -102,10 +102,13 @@ class Forecast:
             for path in self.plan.paths
         }
 
+    def around_s(self, setting: Setting) -> float:
+        """What a trial takes beside its transfer."""
+        beside_s = _BACKGROUND_FLOW_S if self.plan.background_flow is not None else 0.0
+        return self.start_s * _STARTS[setting.transport] + beside_s
+
     def _trial_s(self, setting: Setting, path: BenchPath, size: int) -> float:
-        around_s = self.start_s * _STARTS[setting.transport]
-        if self.plan.background_flow is not None:
-            around_s += _BACKGROUND_FLOW_S
+        around_s = self.around_s(setting)
         local = setting.program if setting.program in _LOCAL_BPS else setting.transport
         local_bps = _LOCAL_BPS[str(local)] * USUAL_START_S / self.start_s
         time_s = self.plan.time_s

@@ -31,6 +31,8 @@ from toolkit.units import format_fraction, format_seconds, parse_rate
 WARM_UP = -1
 TCP_DEFAULT = "cubic"
 """Named explicitly rather than left to the kernel's default, so that figures from two hosts mean the same."""
+FIXED_RATE = "rate"
+"""The congestion control of UDP that does nothing but keep to a rate."""
 IPERF3, AIOQUIC = "iperf3", "aioquic"
 MIN_PAYLOAD_BYTES = 1 << 10
 MAX_REPEATS = 1000
@@ -101,6 +103,7 @@ class Plan:
     remote_credential: what proves to it that this machine may come in
     margin:          the largest difference between two goodputs that counts as negligible
     left_out:        label -> why this host cannot run a transport of the scenario
+    is_time_open:    whether `time_s` is replaced when the remote path has been measured
     repeats, budget_s, time_s: see `toolkit.comparison.records.Campaign`
 
     Raises UsageError if the plan makes no sense.
@@ -124,6 +127,7 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     budget_s: float | None = None
     time_s: float | None = None
+    is_time_open: bool = False
 
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:

@@ -165,6 +165,7 @@ class RoundTrips:
 class Probe:
     """A path as measured before the first trial; None where a figure was not measured, or cannot be judged.
 
+    loss, loss_back:    share of packets lost on the way from the sender to the receiver, and back
     emulator_cpu_share: of one core, at the full rate of the path
     bottleneck:         what the kernel has installed, if it limits the path
     is_met:             whether the path is what was specified
@@ -179,6 +180,7 @@ class Probe:
     is_met: bool | None
     text: str
     bottleneck: Bottleneck | None = None
+    loss_back: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,23 +9,29 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from toolkit.channel import Address, PeerProgram, TransportOptions
 from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.machine_load import LoadCounters, read_counters
 from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.ping import Pinger
-from toolkit.comparison.records import Probe, RoundTrips, Setting
+from toolkit.comparison.plan import FIXED_RATE
+from toolkit.comparison.records import Probe, Setting
+from toolkit.comparison.remote_probe import Flow, probe_remote
 from toolkit.comparison.server import CONTROL_SCHEMA
 from toolkit.comparison.tcp_metrics import forget
 from toolkit.comparison.testbed import popen
+from toolkit.comparison.timed import STREAM_NAME, TimedStream, backlog_bytes
 from toolkit.comparison.worker_process import WorkerProcess
 from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
+from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
 from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
 from toolkit.security.key_file import KEY_BYTES
+from toolkit.transfer import SendOptions, send
 from toolkit.transports.registry import transport
-from toolkit.units import format_duration_ns, format_size
+from toolkit.units import format_size, rate_of
 
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
@@ -116,17 +122,8 @@ class RemoteTestbed:
             )
 
     def probe(self) -> Probe:
-        """The round trip of the first exchanges. A real path has no specification that it could miss."""
-        rtt_ms = self._rtt_ms
-        return Probe(
-            path=self.path.label,
-            rate_bps=None,
-            rtt_ms=RoundTrips(rtt_ms, rtt_ms) if rtt_ms is not None else None,
-            loss=None,
-            emulator_cpu_share=None,
-            is_met=None,
-            text=f"round trip {format_duration_ns(rtt_ms * 1e6)}" if rtt_ms is not None else "not measured",
-        )
+        """See Testbed. A real path has no specification that it could miss."""
+        return probe_remote(self.path.label, self._rtt_ms, self._transfer)
 
     def receiver(self, setting: Setting, _job: ReceiveJob) -> "_RemoteReceiver":
         """See Testbed. The other machine needs no job: it accepts whatever arrives."""
@@ -181,6 +178,38 @@ class RemoteTestbed:
         """The receiver's result of the transfer that has just ended. Raises TransferError, ProtocolError."""
         answer = self._ask({"ask": "result", "digest": digest, "since": self._next}, limit_s)
         return _result_untrusted(answer.get("result"))
+
+    @property
+    def credential(self) -> Credential:
+        """What lets this machine in from now on: the key, if it came with a code."""
+        return self._credential
+
+    def _transfer(self, rate_bps: float | None, time_s: float) -> Flow:
+        """A `toolkit.comparison.remote_probe.Transfer`."""
+        options = TransportOptions(
+            congestion_control=DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE,
+            rate_bps=rate_bps,
+            connect_timeout_s=_CONNECT_S,
+            idle_timeout_s=_ASK_TIMEOUT_S,
+            credential=self._credential,
+            peer_program=_SERVE,
+            backlog_bytes=backlog_bytes(rate_bps),
+        )
+        started_s = time.monotonic()
+        make = partial(TimedStream, seed=0, until_s=started_s + time_s)
+        channel = transport("udp").connect(self._address, options)
+        try:
+            done = send(channel, ["-"], SendOptions(stream_name=STREAM_NAME, open_stream=make))
+            seconds = time.monotonic() - started_s
+        except BaseException:
+            channel.abort()
+            raise
+        channel.close()
+        sent = EndpointResult(
+            size_bytes=done.size_bytes, seconds=seconds, goodput_bps=rate_of(done.size_bytes, seconds)
+        )
+        received = self.result(done.digest or "", _ASK_TIMEOUT_S)
+        return Flow(sent.with_statistics(channel.statistics()), received)
 
     def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
         options = TransportOptions(

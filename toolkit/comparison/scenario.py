@@ -29,7 +29,15 @@ from typing import Any, TypeVar
 from toolkit.channel import Address
 from toolkit.comparison import paths
 from toolkit.comparison.host_info import offers_tcp_control, tcp_controls
-from toolkit.comparison.plan import DEFAULT_BUDGET_S, TCP_DEFAULT, Plan, comparisons, parse_transports, pilot_blocks
+from toolkit.comparison.plan import (
+    DEFAULT_BUDGET_S,
+    FIXED_RATE,
+    TCP_DEFAULT,
+    Plan,
+    comparisons,
+    parse_transports,
+    pilot_blocks,
+)
 from toolkit.comparison.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.comparison.toml_table import read_toml
 from toolkit.comparison.verdict import DEFAULT_MARGIN
@@ -42,12 +50,11 @@ FACTORIAL = "tcp-cubic,tcp-bbr,udp-cubic,udp-bbr"
 """What an emulated link compares: with all four, `toolkit.comparison.factorial` tells transport and control apart."""
 LISTED = ("link", "rate", "rtt", "loss")
 """Options that may be lists on the command line; in a scenario file every option may."""
-_SIZES = {paths.LOOPBACK: "768MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB", paths.REMOTE: "64MiB"}
+_SIZES = {paths.LOOPBACK: "768MiB", paths.LAN_KIND: "256MiB", paths.LINK: "4MiB"}
+_LEAST_OPEN_TIME = "1s"
 _LINK_DEFAULTS = {"rate": ["100Mbit"], "rtt": ["40ms"], "loss": ["0%"]}
 _LINK_TYPES: Mapping[str, type] = {"both_ways": bool, "jitter_reorders": bool, "mtu": int}
 """Types of the options in [link] that are not text."""
-_FIXED_RATE = "rate"
-"""The congestion control of UDP that does nothing but keep to a rate."""
 _Value = TypeVar("_Value")
 _SYSCTL = Path("/proc/sys/net/ipv4")
 
@@ -107,7 +114,9 @@ class Scenario:
         control = self.tcp_congestion_control or _tcp_default(self.kind)
         settings, left_out = self._settings(control)
         planned = self._paths(seed)
-        time_s = None if self.time is None else to_seconds(parse_duration_ns(self.time))
+        is_time_open = self.kind == paths.REMOTE and not self.sizes and self.time is None
+        time = _LEAST_OPEN_TIME if is_time_open else self.time
+        time_s = None if time is None else to_seconds(parse_duration_ns(time))
         sizes = [parse_size(size) for size in self.sizes or ([_SIZES[self.kind]] if time_s is None else ["0"])]
         count = comparisons(settings, planned, sizes)
         repeats, budget_s = self._blocks(count)
@@ -119,18 +128,25 @@ class Scenario:
             repeats=repeats,
             budget_s=budget_s,
             time_s=time_s,
+            is_time_open=is_time_open,
             seed=seed,
             folder=self.folder,
             is_controlled=self.control is not False,
             is_probed=self.probes is not False,
             limit_s=DEFAULT_LIMIT_S if self.limit is None else to_seconds(parse_duration_ns(self.limit)),
             background_flow=_background_flow(self.competitor),
-            remote_address=self.address,
-            remote_wait_s=0.0 if self.wait is None else to_seconds(parse_duration_ns(self.wait)),
-            remote_credential=self.credential or NoCredential(),
+            **self.peer(),
             margin=DEFAULT_MARGIN if self.margin is None else parse_fraction(self.margin),
             left_out=left_out,
         )
+
+    def peer(self) -> dict[str, Any]:
+        """How to reach the other machine of a remote campaign: fields of Plan."""
+        return {
+            "remote_address": self.address,
+            "remote_wait_s": 0.0 if self.wait is None else to_seconds(parse_duration_ns(self.wait)),
+            "remote_credential": self.credential or NoCredential(),
+        }
 
     def _settings(self, tcp_congestion_control: str) -> tuple[list[Setting], dict[str, str]]:
         """The transports; and, of a scenario for any host, those that this kernel does not offer, with the reason."""
@@ -206,7 +222,7 @@ def _check_udp(setting: Setting) -> None:
     if setting.transport != "udp" or setting.program is not None or setting.congestion_control is None:
         return
     controller_factory(setting.congestion_control)
-    if setting.congestion_control == _FIXED_RATE and setting.rate_bps is None:
+    if setting.congestion_control == FIXED_RATE and setting.rate_bps is None:
         raise UsageError(f"{setting.label} needs a rate: write it like {setting.label}=50Mbit")
 
 
@@ -255,14 +271,21 @@ def read_scenario(path: Path) -> Scenario:
     return scenario
 
 
-def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
-    """The plan that a recorded campaign followed. Raises UsageError if it cannot be restored."""
-    if campaign.name == paths.REMOTE:
-        raise UsageError("a remote campaign cannot be resumed from its records: run 'nettool bench remote' again")
+def plan_of_record(campaign: Campaign, folder: Path | None = None, remote: Scenario | None = None) -> Plan:
+    """The plan that a recorded campaign followed. Raises UsageError if it cannot be restored.
+
+    remote: how to reach the other machine of a remote campaign
+    """
+    if campaign.name == paths.REMOTE and remote is None:
+        raise UsageError("this needs the other machine: only 'nettool bench remote HOST --resume FILE' continues it")
     restored = []
     for label, path in campaign.paths.items():
         if path.kind == paths.LOOPBACK:
             restored.append(paths.loopback())
+        elif remote is not None:
+            if label != str(remote.address):
+                raise UsageError(f"these are records of the path to {printable(label, 60)}, not to {remote.address}")
+            restored.append(paths.remote(label))
         else:
             restored.append(replace(paths.from_options(path.kind, path.link, path.seed or 0), label=label))
     return Plan(
@@ -281,6 +304,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None) -> Plan:
         left_out=campaign.left_out,
         budget_s=campaign.budget_s,
         time_s=campaign.time_s,
+        **({} if remote is None else remote.peer()),
     )
 
 

@@ -245,6 +245,7 @@ def _probes(results: Results) -> Table:
         ),
         (Column("RTT, p99", True), lambda probe: figure_cell(probe.rtt_ms.p99 if probe.rtt_ms else None, _format_ms)),
         (Column("loss", True), lambda probe: figure_cell(probe.loss, format_fraction)),
+        (Column("loss back", True), lambda probe: figure_cell(probe.loss_back, format_fraction)),
         (Column("emulator's CPU", True), lambda probe: figure_cell(probe.emulator_cpu_share, lambda v: f"{v:.0%}")),
         (
             Column("as specified"),

@@ -1,0 +1,96 @@
+"""What is said of a path to another machine, and the time of trials that follows from it."""
+
+import pytest
+
+from toolkit.channel import Address
+from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.plan import Plan
+from toolkit.comparison.records import Probe
+from toolkit.comparison.remote_probe import Flow, Transfer, fitting_time_s, probe_remote
+from toolkit.comparison.scenario import Scenario
+from toolkit.errors import UnreachableError
+
+
+def path(rate_bps: float, sent: int, lost: int, sent_back: int, lost_back: int, dropped: int = 0) -> Transfer:
+    """A path that lets a transfer of any kind have these figures; `dropped` are among the lost, at the sockets."""
+
+    def transfer(asked_bps: float | None, _seconds: float) -> Flow:
+        counters = {"packets_lost": lost + 1, "packets_spuriously_lost": 1, "peer_socket_drops": dropped}
+        sender = EndpointResult(
+            goodput_bps=asked_bps or rate_bps,
+            rtt_min_ms=40.0,
+            packets_sent=sent,
+            datagrams_received=sent_back - lost_back,
+            socket_drops=dropped,
+            counters=counters,
+        )
+        return Flow(sender, EndpointResult(datagrams_sent=sent_back))
+
+    return transfer
+
+
+def test_rate_round_trip_and_losses_are_those_of_a_path() -> None:
+    probe = probe_remote("far", 45.0, path(80e6, sent=2000, lost=10, sent_back=1000, lost_back=0))
+    assert (probe.rate_bps, probe.loss, probe.loss_back) == (80e6, 0.005, 0.0)
+    assert probe.rtt_ms is not None
+    assert probe.rtt_ms.median == 40.0
+    assert probe.text == (
+        "80 Mbit/s; round trip 40 ms; loss 0.5% (0.2% to 0.9%) on the way there and 0% (0% to 0.4%) on the way back"
+    )
+
+
+def test_what_a_socket_dropped_is_not_lost_by_the_path() -> None:
+    probe = probe_remote("far", 45.0, path(80e6, 2000, lost=10, sent_back=1000, lost_back=10, dropped=10))
+    assert (probe.loss, probe.loss_back) == (0.0, 0.0)
+
+
+def test_the_second_transfer_fills_no_queue_and_both_last_many_round_trips() -> None:
+    asked: list[tuple[float | None, float]] = []
+
+    def transfer(rate_bps: float | None, seconds: float) -> Flow:
+        asked.append((rate_bps, seconds))
+        return path(80e6, 100, 0, 100, 0)(rate_bps, seconds)
+
+    probe_remote("far", 100.0, transfer)
+    assert asked == [(None, 2.0), (20e6, 2.0)]
+    asked.clear()
+    probe_remote("far", None, transfer)
+    assert asked == [(None, 0.5), (20e6, 0.5)]
+
+
+def test_a_path_without_udp_is_said_to_be_one() -> None:
+    def transfer(_rate_bps: float | None, _seconds: float) -> Flow:
+        raise UnreachableError("no answer over UDP")
+
+    probe = probe_remote("far", 45.0, transfer)
+    assert probe.text == "round trip 45 ms; UDP could not be measured (no answer over UDP)"
+    assert (probe.rate_bps, probe.loss, probe.loss_back) == (None, None, None)
+
+
+def remote_plan(**options: object) -> Plan:
+    return Scenario("remote", address=Address("192.0.2.1", 9000), **options).plan()  # type: ignore[arg-type]
+
+
+def measured(rate_bps: float, rtt_ms: float) -> Probe:
+    return probe_remote("far", rtt_ms, path(rate_bps, 1000, 0, 1000, 0))
+
+
+@pytest.mark.parametrize(("rate_bps", "least_s", "most_s"), [(1e6, 1.0, 1.0), (100e6, 1.5, 3.0), (10e9, 3.0, 6.0)])
+def test_a_trial_lasts_ten_times_as_long_as_slow_start(rate_bps: float, least_s: float, most_s: float) -> None:
+    plan = remote_plan(repeats=8)
+    assert plan.is_time_open
+    assert least_s <= fitting_time_s(plan, measured(rate_bps, 40.0)) <= most_s
+
+
+def test_the_budget_limits_the_time_of_a_trial() -> None:
+    probe = measured(10e9, 40.0)
+    long_s, short_s, none_s = (fitting_time_s(remote_plan(budget=budget), probe) for budget in ("10min", "2min", "1s"))
+    assert long_s > short_s > none_s
+    assert none_s == 1.0  # a pilot runs whole in any case
+    plan = remote_plan(budget="2min")
+    assert plan.trial_count * short_s < 120
+
+
+@pytest.mark.parametrize("options", [{"sizes": ("1MiB",)}, {"time": "2s"}])
+def test_a_size_or_a_time_that_is_given_stays(options: dict[str, object]) -> None:
+    assert not remote_plan(**options).is_time_open

@@ -1,0 +1,105 @@
+"""What a path to another machine can do, measured by two short transfers over UDP before the first trial.
+
+The first lets BBR find the rate. The second sends a quarter of that rate, so that it fills no queue: what is lost then
+is lost by the path itself. Loss on the way there is what the sender had to repeat; loss on the way back is which of the
+receiver's datagrams, mostly acknowledgements, did not arrive. What a socket of either host dropped is no loss.
+
+From rate and round trip follows how long a timed trial should take (`fitting_time_s`).
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.forecast import Forecast
+from toolkit.comparison.plan import Plan
+from toolkit.comparison.records import Probe, RoundTrips
+from toolkit.comparison.stats import Estimate, proportion
+from toolkit.errors import NettoolError
+from toolkit.units import format_duration_ns, format_fraction, format_rate
+
+_LEAST_S, _MOST_S, _ROUND_TRIPS = 0.5, 5.0, 20
+"""A probe's transfer lasts so many round trips, within these limits: BBR needs some ten to fill a path."""
+_SLOW_SHARE = 0.25
+_INITIAL_WINDOW_BYTES = 14_600
+_RAMP_UPS = 10
+_LEAST_TIME_S, _MOST_TIME_S = 1.0, 10.0
+_PILOT_SHARE = 0.6
+"""How much of a budget the pilot may take."""
+
+
+class Flow(NamedTuple):
+    """Both ends of one transfer."""
+
+    sender: EndpointResult
+    receiver: EndpointResult
+
+
+Transfer = Callable[[float | None, float], Flow]
+"""Sends content over UDP at this rate, or as BBR likes without one, for this time. Raises NettoolError."""
+
+
+def probe_remote(label: str, rtt_ms: float | None, transfer: Transfer) -> Probe:
+    """Measure the path of this label; `rtt_ms` is what the first exchange took."""
+    seconds = min(_MOST_S, max(_LEAST_S, _ROUND_TRIPS * (rtt_ms or 0.0) / 1e3))
+    rate_bps: float | None = None
+    there = back = None
+    texts = []
+    try:
+        rate_bps = transfer(None, seconds).sender.goodput_bps
+        if rate_bps:
+            slow = transfer(_SLOW_SHARE * rate_bps, seconds)
+            there, back, rtt_ms = _loss_there(slow), _loss_back(slow), slow.sender.rtt_min_ms or rtt_ms
+    except NettoolError as error:
+        texts.append(f"UDP could not be measured ({error})")
+    found = [format_rate(rate_bps)] if rate_bps else []
+    found += [f"round trip {format_duration_ns(rtt_ms * 1e6)}"] if rtt_ms is not None else []
+    losses = [f"{_in_words(loss)} on the way {name}" for name, loss in (("there", there), ("back", back)) if loss]
+    found += [f"loss {' and '.join(losses)}"] if losses else []
+    return Probe(
+        path=label,
+        rate_bps=rate_bps,
+        rtt_ms=RoundTrips(rtt_ms, rtt_ms) if rtt_ms is not None else None,
+        loss=there.value if there is not None else None,
+        loss_back=back.value if back is not None else None,
+        emulator_cpu_share=None,
+        is_met=None,
+        text="; ".join([*found, *texts]) or "not measured",
+    )
+
+
+def fitting_time_s(plan: Plan, probe: Probe) -> float:
+    """The time of a trial on this path: ten times as long as slow start takes, as far as the budget allows."""
+    rtt_s = probe.rtt_ms.median / 1e3 if probe.rtt_ms is not None else 0.0
+    window_bytes = (probe.rate_bps or 0.0) * rtt_s / 8
+    ramp_up_s = rtt_s * math.log2(1 + window_bytes / _INITIAL_WINDOW_BYTES)
+    wanted_s = min(_MOST_TIME_S, max(_LEAST_TIME_S, _RAMP_UPS * ramp_up_s))
+    if plan.budget_s is None:
+        return round(wanted_s, 1)
+    around_s = max(map(Forecast(plan).around_s, plan.all_settings))
+    affordable_s = _PILOT_SHARE * plan.budget_s / plan.trial_count - around_s
+    return round(max(_LEAST_TIME_S, min(wanted_s, affordable_s)), 1)
+
+
+def _loss_there(flow: Flow) -> Estimate | None:
+    counters, sent = flow.sender.counters, flow.sender.packets_sent
+    lost, spurious, dropped = (
+        int(counters.get(name, 0)) for name in ("packets_lost", "packets_spuriously_lost", "peer_socket_drops")
+    )
+    return _share(lost - spurious - dropped, sent)
+
+
+def _loss_back(flow: Flow) -> Estimate | None:
+    sent, received = flow.receiver.datagrams_sent, flow.sender.datagrams_received
+    return _share((sent or 0) - (received or 0) - (flow.sender.socket_drops or 0), sent)
+
+
+def _share(lost: int, sent: int | None) -> Estimate | None:
+    return proportion(min(max(0, lost), sent), sent) if sent else None
+
+
+def _in_words(loss: Estimate) -> str:
+    assert loss.interval is not None
+    low, high = (format_fraction(float(f"{end:.1g}")) for end in loss.interval)
+    return f"{format_fraction(float(f'{loss.value:.2g}'))} ({low} to {high})"
