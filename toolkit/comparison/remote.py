@@ -19,10 +19,11 @@ from toolkit.comparison.ping import Pinger
 from toolkit.comparison.plan import FIXED_RATE
 from toolkit.comparison.records import Probe, Setting
 from toolkit.comparison.remote_probe import Flow, probe_remote
+from toolkit.comparison.sampler import Sampler
 from toolkit.comparison.server import CONTROL_SCHEMA
 from toolkit.comparison.tcp_metrics import forget
 from toolkit.comparison.testbed import popen
-from toolkit.comparison.timed import STREAM_NAME, TimedStream, backlog_bytes
+from toolkit.comparison.timed import STREAM_NAME, TimedStream, backlog_bytes, until
 from toolkit.comparison.worker_process import WorkerProcess
 from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
@@ -31,7 +32,7 @@ from toolkit.security.credentials import CodeCredential, Credential, KeyCredenti
 from toolkit.security.key_file import KEY_BYTES
 from toolkit.transfer import SendOptions, send
 from toolkit.transports.registry import transport
-from toolkit.units import format_size, rate_of
+from toolkit.units import format_size
 
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
@@ -195,19 +196,18 @@ class RemoteTestbed:
             peer_program=_SERVE,
             backlog_bytes=backlog_bytes(rate_bps),
         )
+        channel = transport("udp").connect(self._address, options)
         started_s = time.monotonic()
         make = partial(TimedStream, seed=0, until_s=started_s + time_s)
-        channel = transport("udp").connect(self._address, options)
+        sampler = Sampler(started_s, channel.statistics)
         try:
-            done = send(channel, ["-"], SendOptions(stream_name=STREAM_NAME, open_stream=make))
-            seconds = time.monotonic() - started_s
+            with sampler:
+                done = send(channel, ["-"], SendOptions(stream_name=STREAM_NAME, open_stream=make))
         except BaseException:
             channel.abort()
             raise
         channel.close()
-        sent = EndpointResult(
-            size_bytes=done.size_bytes, seconds=seconds, goodput_bps=rate_of(done.size_bytes, seconds)
-        )
+        sent = EndpointResult(size_bytes=done.size_bytes, series=until(sampler.series(), time_s))
         received = self.result(done.digest or "", _ASK_TIMEOUT_S)
         return Flow(sent.with_statistics(channel.statistics()), received)
 

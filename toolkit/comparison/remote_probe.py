@@ -8,16 +8,17 @@ From rate and round trip follows how long a timed trial should take (`fitting_ti
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
-from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.endpoint_result import EndpointResult, Samples
 from toolkit.comparison.forecast import Forecast
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.records import Probe, RoundTrips
 from toolkit.comparison.stats import Estimate, proportion
 from toolkit.errors import NettoolError
-from toolkit.units import format_duration_ns, format_fraction, format_rate
+from toolkit.units import format_duration_ns, format_fraction, format_rate, rate_of
 
 _LEAST_S, _MOST_S, _ROUND_TRIPS = 0.5, 5.0, 20
 """A probe's transfer lasts so many round trips, within these limits: BBR needs some ten to fill a path."""
@@ -30,7 +31,7 @@ _PILOT_SHARE = 0.6
 
 
 class Flow(NamedTuple):
-    """Both ends of one transfer."""
+    """Both ends of one transfer. The sender's has samples of the time in which it made up content."""
 
     sender: EndpointResult
     receiver: EndpointResult
@@ -47,7 +48,7 @@ def probe_remote(label: str, rtt_ms: float | None, transfer: Transfer) -> Probe:
     there = back = None
     texts = []
     try:
-        rate_bps = transfer(None, seconds).sender.goodput_bps
+        rate_bps = _delivery_bps(transfer(None, seconds).sender.series)
         if rate_bps:
             slow = transfer(_SLOW_SHARE * rate_bps, seconds)
             there, back, rtt_ms = _loss_there(slow), _loss_back(slow), slow.sender.rtt_min_ms or rtt_ms
@@ -80,6 +81,15 @@ def fitting_time_s(plan: Plan, probe: Probe) -> float:
     around_s = max(map(Forecast(plan).around_s, plan.all_settings))
     affordable_s = _PILOT_SHARE * plan.budget_s / plan.trial_count - around_s
     return round(max(_LEAST_TIME_S, min(wanted_s, affordable_s)), 1)
+
+
+def _delivery_bps(samples: Samples | None) -> float | None:
+    """The rate in the second half of a transfer, when slow start is over."""
+    if samples is None or not samples.t_s:
+        return None
+    half = bisect_left(samples.t_s, samples.t_s[-1] / 2)
+    seconds = samples.t_s[-1] - samples.t_s[half]
+    return rate_of(int(samples.delivered_bytes[-1] - samples.delivered_bytes[half]), seconds) if seconds else None
 
 
 def _loss_there(flow: Flow) -> Estimate | None:
