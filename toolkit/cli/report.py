@@ -1,8 +1,9 @@
 """`nettool report`: tables, pictures and a page from saved records."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -24,14 +25,33 @@ from toolkit.report.plots import write_pictures
 from toolkit.report.text import FORMATS, flat_rows, report_object, report_text
 
 
+@dataclass(frozen=True, slots=True)
+class PageArguments:
+    """The page, and what its author says on it."""
+
+    PANEL: ClassVar[str] = "Page"
+
+    html: Annotated[Path | None, option("--html", metavar="FILE", text="Write a self-contained HTML page to FILE.")] = (
+        None
+    )
+    title: Annotated[
+        str | None, option("--title", metavar="TEXT", text="Title of the page.", default="TCP and UDP compared")
+    ] = None
+    note: Annotated[str | None, option("--note", metavar="TEXT", text="Paragraphs under the title of the page.")] = None
+
+    def check(self, inputs: Sequence[Path]) -> None:
+        """Raise UsageError if the page would replace another file, or there is no page to say something on."""
+        if self.html is not None:
+            check_output(self.html, PAGE_OPTION, PAGE_MARK, inputs)
+        elif self.title is not None or self.note is not None:
+            raise UsageError("--title and --note stand on the page: give --html FILE, too")
+
+
 @command
 def report(
     files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[FILE...]", help="Records that nettool bench wrote, for example results/*.jsonl."),
-    ] = None,
-    html: Annotated[
-        Path | None, option("--html", metavar="FILE", text="Write a self-contained HTML page to FILE.")
     ] = None,
     pictures: Annotated[
         Path | None, option("--pictures", metavar="DIR", text="Write every picture to DIR, as PNG and SVG.")
@@ -49,6 +69,8 @@ def report(
         list[Path] | None,
         option("--import", metavar="FILE", text="Add runs of 'iperf3 -J' or '--json-stream'. Repeatable."),
     ] = None,
+    *,
+    on_page: PageArguments,
     json: Json = False,
 ) -> None:
     """Show the results of campaigns: verdicts, tables, pictures.
@@ -65,7 +87,7 @@ def report(
     """
     if table_format not in FORMATS:
         raise UsageError(f"unknown format '{printable(table_format, 40)}': use one of {', '.join(FORMATS)}")
-    _check_files(html, exported, [*(files or ()), *(imported or ())])
+    _check_files(on_page, exported, [*(files or ()), *(imported or ())])
     saved = sorted((read(path) for path in files or ()), key=lambda results: results.campaign.started_unix_s)
     merged = merge(saved) if is_merged else None
     campaigns = [summarise(results) for results in saved]
@@ -73,9 +95,10 @@ def report(
     if pictures:
         written = write_pictures(campaigns, pictures)
         print_status(f"Pictures: {len(written)} files in {printable(str(pictures))}")
-    if html:
-        page.write_page(campaigns, html, runs, merged or ())
-        print_status(f"Page: {printable(str(html))}")
+    if on_page.html is not None:
+        heading = page.Heading(on_page.title or page.Heading().title, on_page.note or "")
+        page.write_page(campaigns, on_page.html, runs, merged or (), heading)
+        print_status(f"Page: {printable(str(on_page.html))}")
     if exported is not None:
         export(exported, flat_rows(campaigns, runs) if merged is None else [flat_merged(row) for row in merged])
     if json:
@@ -87,14 +110,13 @@ def report(
         print_result(report_text(campaigns, runs, table_format, result_width(MAX_COLUMNS)))
 
 
-def _check_files(html: Path | None, exported: Path | None, inputs: Sequence[Path]) -> None:
+def _check_files(on_page: PageArguments, exported: Path | None, inputs: Sequence[Path]) -> None:
     """Raise UsageError, before the work, if there is no input, or an output would replace another file."""
     if not inputs:
         raise UsageError("no records given: name files that nettool bench wrote, for example results/*.jsonl")
     if exported is not None:
         check_export(exported, inputs)
-    if html is not None:
-        check_output(html, PAGE_OPTION, PAGE_MARK, inputs)
+    on_page.check(inputs)
 
 
 def _imported(paths: Sequence[Path]) -> list[Row]:

@@ -1,7 +1,7 @@
 """What the figures share: one style, axes with units, legends, and rendering that gives the same bytes each time.
 
-No meaning depends on colour alone. Each transport has its own colour, marker and line style, in the order of the
-campaign, and is named in words; areas differ in hatching too. Colours have a contrast of at least 3:1 with white and
+No meaning depends on colour alone. Each transport has its own colour, marker and line style, the same in all campaigns,
+and is named in words; areas differ in hatching too. Colours have a contrast of at least 3:1 with white and
 with the page's dark background (WCAG 2.2, 1.4.11).
 
 Output is reproducible because nothing depends on the machine: matplotlib's own defaults replace the user's, the font
@@ -12,6 +12,7 @@ import html
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,17 +106,35 @@ STYLES: Sequence[Style] = (
 )
 
 
-_USUAL = ("tcp-cubic", "udp-bbr", "tcp-bbr", "udp-cubic", "quic", "iperf3-tcp")
+_USUAL = (
+    "tcp-cubic",
+    "udp-bbr",
+    "tcp-bbr",
+    "udp-cubic",
+    "quic",
+    "iperf3-tcp",
+    "cp",
+    "tcp-reno",
+    "udp-newreno",
+    "iperf3-udp",
+    "tcp-cubic+plaintext",
+    "udp-bbr+plaintext",
+)
 """Transports that have the style of their position here in every campaign."""
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style for each transport. A usual one has the same in every campaign; others take turns with what is left."""
-    fixed = {name: STYLES[_USUAL.index(name)] for name in names if name in _USUAL}
-    left = [look for look in STYLES if look not in fixed.values()] or list(STYLES)
-    others = [name for name in names if name not in fixed]
-    chosen = {name: left[number % len(left)] for number, name in enumerate(others)}
-    return {name: fixed.get(name) or chosen[name] for name in names}
+    """A style for each transport. A usual one has the same in every campaign.
+
+    Others have one that follows from their name, or the next that is free; with more names than styles, styles repeat.
+    """
+    chosen = {name: STYLES[_USUAL.index(name)] for name in names if name in _USUAL}
+    for name in dict.fromkeys(names):
+        if name not in chosen:
+            first = zlib.crc32(name.encode()) % len(STYLES)
+            turns = [*STYLES[first:], *STYLES[:first]]
+            chosen[name] = next((look for look in turns if look not in chosen.values()), turns[0])
+    return {name: chosen[name] for name in names}
 
 
 @dataclass(frozen=True, slots=True)

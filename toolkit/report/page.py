@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
 from time import gmtime, strftime
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.comparison.findings import PathVerdict
 from toolkit.comparison.json_codec import encode
@@ -36,7 +36,7 @@ from toolkit.report.plots import pictures
 from toolkit.report.tables import imported_tables, tables
 from toolkit.units import format_size
 
-_TITLE = "TCP and UDP compared"
+_MAX_NOTE = 10_000
 _DOTS = (
     "Each dot is one block, the first at the top: the goodput of a transport divided by that of the baseline in the "
     "same block, on a logarithmic scale. A dot beyond the end of the scale is a transfer that failed."
@@ -58,8 +58,22 @@ _MAX_OPEN_GROUPS = 6
 """How many groups of pictures are expanded at first; a large matrix has too many to scroll past."""
 
 
+class Heading(NamedTuple):
+    """What the user says of a page: its title, and a note, whose paragraphs are separated by empty lines."""
+
+    title: str = "TCP and UDP compared"
+    note: str = ""
+
+
+_HEADING = Heading()
+
+
 def write_page(
-    summaries: Sequence[Summary], path: Path, imported: Sequence[Row] = (), merged: Sequence[MergedRow] = ()
+    summaries: Sequence[Summary],
+    path: Path,
+    imported: Sequence[Row] = (),
+    merged: Sequence[MergedRow] = (),
+    heading: Heading = _HEADING,
 ) -> None:
     """Write one page of campaigns and of other programs' runs. Without matplotlib, it has a note instead of pictures.
 
@@ -67,10 +81,15 @@ def write_page(
 
     Raises what `write_html` raises.
     """
-    write_html(page(summaries, imported, merged), path)
+    write_html(page(summaries, imported, merged, heading), path)
 
 
-def page(summaries: Sequence[Summary], imported: Sequence[Row] = (), merged: Sequence[MergedRow] = ()) -> str:
+def page(
+    summaries: Sequence[Summary],
+    imported: Sequence[Row] = (),
+    merged: Sequence[MergedRow] = (),
+    heading: Heading = _HEADING,
+) -> str:
     """The page as text."""
     script = _asset("page.js")
     names = text.names(summaries)
@@ -93,15 +112,15 @@ def page(summaries: Sequence[Summary], imported: Sequence[Row] = (), merged: Seq
     body = element(
         "body",
         element("a", "Skip to the verdicts", class_="skip", href="#main"),
-        _header(names, bool(imported)),
+        _header(names, bool(imported), heading),
         main,
         element("footer", element("p", "Made by nettool from the records that this page contains.")),
         element("script", Html(script)),
     )
-    return join(Html("<!doctype html>\n"), element("html", _head(script), body, lang="en"), Html("\n"))
+    return join(Html("<!doctype html>\n"), element("html", _head(script, heading.title), body, lang="en"), Html("\n"))
 
 
-def _head(script: str) -> Html:
+def _head(script: str, title: str) -> Html:
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
@@ -109,7 +128,7 @@ def _head(script: str) -> Html:
     return element(
         "head",
         element("meta", charset="utf-8"),
-        element("title", f"nettool: {_TITLE}"),
+        element("title", f"nettool: {printable(title, _MAX_SENTENCE)}"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
@@ -118,13 +137,18 @@ def _head(script: str) -> Html:
     )
 
 
-def _header(names: Sequence[str], has_imported: bool) -> Html:
+def _header(names: Sequence[str], has_imported: bool, heading: Heading) -> Html:
     links = [element("a", name, href=f"#campaign-{number}") for number, name in enumerate(names, 1)]
     if has_imported:
         links.append(element("a", "Runs of other programs", href="#imported"))
     return element(
         "header",
-        element("h1", _TITLE),
+        element("h1", printable(heading.title, _MAX_SENTENCE)),
+        *(
+            element("p", printable(" ".join(each.split()), _MAX_NOTE))
+            for each in heading.note.split("\n\n")
+            if each.strip()
+        ),
         element("nav", *links, aria_label="On this page") if len(links) > 1 else Html(""),
     )
 

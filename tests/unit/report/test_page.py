@@ -21,7 +21,7 @@ from toolkit.errors import UsageError
 from toolkit.report import drawing
 from toolkit.report.forest import forest, scale_for
 from toolkit.report.html import Html, element, join
-from toolkit.report.page import page, write_page
+from toolkit.report.page import Heading, page, write_page
 from toolkit.report.plots import pictures
 from toolkit.report.tables import tables
 from toolkit.units import format_ratio
@@ -58,6 +58,13 @@ class Outline(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self.open or self.open[-1] not in ("style", "script"):
             self.words.append(data)
+
+
+def test_a_page_has_the_title_and_the_note_of_its_author() -> None:
+    text = page([], heading=Heading("Lab <1>", "First line\nof one paragraph.\n\nAnother."))
+    assert "<title>nettool: Lab &lt;1&gt;</title>" in text
+    assert "<h1>Lab &lt;1&gt;</h1><p>First line of one paragraph.</p><p>Another.</p>" in text
+    assert "<h1>TCP and UDP compared</h1><nav" in page([summarise(two_losses()), summarise(one_path())])
 
 
 def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_a_transport_has_the_same_style_in_every_campaign() -> None:
     assert len({look.color for look in (*first.values(), *second.values())}) == 4
 
 
+def test_a_transport_looks_the_same_whatever_it_is_compared_with() -> None:
+    names = ["tcp-cubic", "tcp-cubic+plaintext", "udp-bbr", "udp-bbr+plaintext", "cp"]
+    together = styles(names)
+    assert all(styles([name, "quic", "tcp-reno"])[name] == together[name] for name in names)
+    assert len(set(together.values())) == len(names)
+
+
 def test_every_picture_has_its_data_as_text() -> None:
     for results in (lossy(), three_transports(), grid(), troubled()):
         for picture in pictures(summarise(results)):
