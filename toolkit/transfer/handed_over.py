@@ -5,7 +5,6 @@ name first, in memory or on the disk, and is handed over from there.
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -119,6 +118,8 @@ class _SpooledFile(IncomingFile):
         self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
         if self._in_memory:
             return anonymous_file()
+        import tempfile  # takes a while to import, and most receivers write to a directory
+
         with tempfile.TemporaryFile(prefix="nettool-") as file:
             return os.dup(file.fileno())
 

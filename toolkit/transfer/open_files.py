@@ -7,7 +7,6 @@ opened first. Content is sent file after file, so this is nearly the least recen
 
 import os
 import resource
-import tempfile
 import threading
 from contextlib import suppress
 
@@ -18,6 +17,8 @@ def anonymous_file() -> int:
     """Return a descriptor of a new file that is in memory, where the system has such files, and has no name."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("nettool")
+    import tempfile  # takes a while to import, and few systems need it
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

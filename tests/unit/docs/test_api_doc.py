@@ -87,6 +87,12 @@ def test_the_example_in_the_readme_runs_up_to_its_campaign(
     assert capsys.readouterr().out.startswith("{'notes.txt': b'hello'} udp ")
 
 
+def test_the_example_in_the_korean_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    script = next(FENCE.finditer((ROOT / "README.ko.md").read_text("utf-8")))[1]
+    exec(compile(script, "README.ko.md", "exec"), {})
+    assert capsys.readouterr().out == "안녕\n"
+
+
 def test_the_page_names_what_programs_can_import() -> None:
     _, _, table = PAGE.partition("## Stable names")
     named = set(re.findall(r"`toolkit\.(\w+)`", table))
