@@ -26,8 +26,8 @@ NOT_HELD = "the peer sent digests of chunks that this end does not hold"
 OFFER_CHANGED = "the peer changed the size or the digest of a file that it offered"
 
 UNASKED_BYTES = 1 << 20  # that a file may take beyond its offer without asking: a question costs up to a millisecond
-MAX_HELD_BYTES = 1 << 22
-"""Memory for the small files of a session that wait to be verified; a sender lets a quarter of that wait."""
+MAX_HELD_BYTES = 1 << 23
+"""Memory for the small files of a session that wait to be verified: over UDP, digests lag behind by some rounds."""
 MAX_SPLICE_BYTES = 1 << 20  # a pipe holds no more; what a channel writes at a time to a descriptor that it was given
 
 

@@ -11,8 +11,8 @@ Two rules apply to the first component only, because only that lands in the rece
 """
 
 import hashlib
+import os
 import re
-import secrets
 
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of every common file system
 MAX_PATH_BYTES = 4000  # leaves room for the receiving directory in PATH_MAX (4096)
@@ -34,7 +34,7 @@ _PARTIAL = re.compile(rb"\.nettool-[0-9a-f]{16}\.part")
 
 def new_partial_name() -> bytes:
     """A name for a file that is not complete yet."""
-    return f".nettool-{secrets.token_hex(8)}.part".encode()
+    return f".nettool-{os.urandom(8).hex()}.part".encode()
 
 
 def resumable_partial_name(key: bytes, path: bytes) -> bytes:
