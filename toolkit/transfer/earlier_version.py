@@ -37,14 +37,16 @@ class EarlierVersion:
     @contextmanager
     def opened(self) -> Iterator[int | None]:
         """A descriptor to read it with, for a block; None if that is impossible, or if it is no file any more."""
-        descriptor = None
+        descriptor, is_file = None, False
         with suppress(OSError, RefusedEntryError):
             descriptor = self._tree.open_file(self._components)
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         try:
-            yield descriptor if descriptor is not None and stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+            yield descriptor if is_file else None
         finally:
             if descriptor is not None:
-                os.close(descriptor)
+                with suppress(OSError):  # it was only read
+                    os.close(descriptor)
 
 
 def is_worthwhile(entry: Entry, status: os.stat_result) -> bool:

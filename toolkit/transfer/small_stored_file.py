@@ -15,7 +15,7 @@ from toolkit.transfer.chunks import ChunkRange
 from toolkit.transfer.destination import MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm, content_digest
 from toolkit.transfer.file_system import storage_reason
-from toolkit.transfer.incoming_file import NOT_HELD, OFFER_CHANGED, TRUNCATED, IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import NOT_HELD, OFFER_CHANGED, TRUNCATED, IncomingFile, SessionBudget, write_fully
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import new_partial_name
@@ -228,11 +228,10 @@ class SmallStoredFile:
             descriptor = os.open(temporary, _CREATE, self._mode, dir_fd=parent)
         try:
             try:
-                written = os.write(descriptor, self._content) if self._content else 0
-                while written < len(self._content):
-                    written += os.write(descriptor, self._content[written:])
+                if self._content:
+                    write_fully(descriptor, 0, memoryview(self._content))
                 status = os.fstat(descriptor)
-                if status.st_size != written:
+                if status.st_size != len(self._content):
                     raise OSError(0, TRUNCATED)
                 tree.apply_attributes(descriptor, self._mode, self.entry.mtime_ns, status)
             finally:

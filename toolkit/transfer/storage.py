@@ -16,6 +16,7 @@ from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.earlier_version import EarlierVersion, is_worthwhile
+from toolkit.transfer.file_system import storage_reason
 from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.links import make_link
@@ -90,6 +91,8 @@ class Storage:
                 outcomes.append(self._decide(index, entry, budget, known_files))
             except RefusedEntryError as refusal:
                 outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
+            except OSError as error:
+                outcomes.append(EntryOutcome(EntryStatus.REFUSED, storage_reason(error)))
         accepted = [
             index
             for index, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True))

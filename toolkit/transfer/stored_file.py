@@ -132,7 +132,11 @@ class StoredFile(IncomingFile):
                 descriptor = self._create(parent, flags) if is_new else os.open(self._temporary, flags, dir_fd=parent)
         except RefusedEntryError as error:
             raise OSError(0, str(error)) from None
-        identity = file_key(os.fstat(descriptor))
+        try:
+            identity = file_key(os.fstat(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
         if is_new:
             self._identity = identity
             if self._is_locked:
@@ -305,9 +309,10 @@ class StoredFile(IncomingFile):
 
     def _unlock(self) -> None:
         """Take note that the lock ends now, or that it does not matter any more."""
-        if self._is_locked and self._unfinished is not None and self._identity is not None:
+        if self._is_locked and self._unfinished is not None:
             self._is_locked = False
-            let_go(self._identity)
+            if self._identity is not None:
+                let_go(self._identity)
             self._unfinished.release()
 
     def _keep(self) -> bool:

@@ -28,10 +28,10 @@ MAX_OPEN_DIRECTORIES = 16
 MAX_DIRECTORY_BYTES = 1 << 26
 """Memory for the directories that a session has made, whose mode and time are set at its end.
 
-Enough for 250,000 directories with paths of 100 bytes. More are refused, and so is what is in them.
+Enough for 220,000 directories with paths of 100 bytes. More are refused, and so is what is in them.
 """
 MAX_SWEPT_DIRECTORIES = 1 << 14
-_DIRECTORY_OVERHEAD_BYTES = 240  # of an entry besides its path, as measured
+_DIRECTORY_OVERHEAD_BYTES = 205  # of an entry besides its path, as measured
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -45,7 +45,6 @@ CHANGED_HERE = "differs from the receiver's; the receiver replaces files only wi
 EXISTS = "already exists; the receiver replaces files only with --overwrite, and --update skips unchanged ones"
 REPLACED = "another process replaced its temporary file"
 SAME_FILE = "the receiver's file system takes its name for that of another file of this session"
-
 
 FileKey = tuple[int, int, int]
 """Device, inode and owner."""
@@ -66,11 +65,15 @@ class Tree:
         shown = printable(os.fspath(directory))
         try:
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                status = os.fstat(root)
+            except BaseException:
+                os.close(root)
+                raise
         except OSError as error:
             raise UsageError(f"{shown}: {(error.strerror or '').lower()}; name an existing directory") from error
         self._durable = durable
         self.maps_extents = maps_extents(root)
-        status = os.fstat(root)
         self.device = status.st_dev
         self.place = ReceiverPlace.of(status)
         self._lock = threading.RLock()
@@ -108,8 +111,11 @@ class Tree:
 
     def free_bytes(self) -> int | None:
         """Free space on the file system; None if it does not tell."""
-        with self.directory(()) as root:
-            status = os.fstatvfs(root)
+        try:
+            with self.directory(()) as root:
+                status = os.fstatvfs(root)
+        except OSError:  # the files will show whether there is space
+            return None
         return status.f_bavail * status.f_frsize if status.f_blocks else None
 
     def make_directory(self, components: tuple[bytes, ...], mode: int, mtime_ns: int) -> None:
@@ -136,10 +142,11 @@ class Tree:
 
     def _sweep(self, descriptor: int) -> None:
         """Remove what is stale in a directory, once in a session: a peer may offer a large one again and again."""
-        key = inode_key(os.fstat(descriptor))
-        if key not in self._swept and len(self._swept) < MAX_SWEPT_DIRECTORIES:
-            self._swept.add(key)
-            remove_stale(descriptor)
+        with contextlib.suppress(OSError):
+            key = inode_key(os.fstat(descriptor))
+            if key not in self._swept and len(self._swept) < MAX_SWEPT_DIRECTORIES:
+                self._swept.add(key)
+                remove_stale(descriptor)
 
     def check_file(self, components: tuple[bytes, ...], overwrite: bool) -> None:
         """Check that a file may be put there. Raises RefusedEntryError.
@@ -284,9 +291,7 @@ class _DirectoryInUse:
 
     __slots__ = ("_components", "_find", "_lock")
 
-    def __init__(
-        self, lock: threading.RLock, find: Callable[[tuple[bytes, ...]], int], components: tuple[bytes, ...]
-    ) -> None:
+    def __init__(self, lock: threading.RLock, find: Callable[..., int], components: tuple[bytes, ...]) -> None:
         self._lock = lock
         self._find = find
         self._components = components
