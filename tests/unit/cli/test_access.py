@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.api.admission import is_loopback
 from toolkit.channel import Address
 from toolkit.cli.access import (
     AdmissionArguments,
@@ -40,25 +39,6 @@ def key(tmp_path: Path) -> Path:
     path = tmp_path / "lab.key"
     write_new_key(path)
     return path
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("", False),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("192.0.2.7", False),
-        ("no-such-host.invalid", False),
-        ("a\0b", False),
-    ],
-)
-def test_only_addresses_of_this_machine_alone_are_loopback(host: str, expected: bool) -> None:
-    assert is_loopback(host) == expected
 
 
 class TestCredential:
