@@ -118,10 +118,8 @@ def check_every_call(folder: Path, variant: Variant, errors: Sequence[int]) -> l
             found.clear()
         again = transfer(folder / "source" / "tree", root, variant._replace(overwrite=True, is_there=True))
         found += [f"again: {one}" for one in problems(root, again, files, {}, may_keep=cannot_remove)]
-        wrong += [
-            f"{number}, {faulty.failed} after {faulty.calls[max(0, number - 3) : number]}, {errno.errorcode[error]}: {one}"
-            for one in found
-        ]
+        call = f"{number}: {faulty.failed} after {faulty.calls[max(0, number - 3) : number]}, {errno.errorcode[error]}"
+        wrong += [f"{call}: {one}" for one in found]
         shutil.rmtree(root)
     raise AssertionError(f"more than {MAX_CALLS} calls")
 
