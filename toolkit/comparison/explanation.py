@@ -74,7 +74,7 @@ class Facts:
 
 def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> Facts | None:
     """The facts of a recorded trial; None if it failed or reported too little."""
-    if not trial.is_counted or not trial.seconds or not trial.goodput_bps or trial.series is None:
+    if not trial.verified or not trial.seconds or not trial.goodput_bps or trial.series is None:
         return None
     sender = trial.sender
     audit = trial.ledger.forward if trial.ledger is not None else None

@@ -117,3 +117,10 @@ def test_a_failed_trial_explains_nothing() -> None:
     results = make_results(Truth({("tcp-cubic", "a"): 90e6}, repeats=1, with_control=False), 1)
     failed = replace(results.trials[0], verified=False, seconds=None)
     assert facts_of(failed, results.campaign.paths["a"], "cubic") is None
+
+
+def test_a_warm_up_has_an_explanation_although_no_figure_counts_it() -> None:
+    results = make_results(Truth({("tcp-cubic", "a"): 90e6}, repeats=1, with_control=False), 1)
+    warm_up = replace(results.trials[-1], block=-1)
+    assert not warm_up.is_counted
+    assert facts_of(warm_up, results.campaign.paths["a"], "cubic") is not None
