@@ -95,6 +95,15 @@ Qlog = Annotated[
         panel=CONNECTION,
     ),
 ]
+PreserveWords = Annotated[
+    str | None,
+    option(
+        "--preserve",
+        metavar="LIST",
+        text="Keep modes,owners,xattrs,setid, or some of them, if both ends say so.",
+        panel=FILES,
+    ),
+]
 Streams = Annotated[int, number("--streams", low=1, text="Number of parallel connections.", panel=CONNECTION)]
 ForgetPath = Annotated[
     bool,
@@ -179,6 +188,7 @@ class ReceiveArguments:
     preserve_modes: Annotated[
         bool, flag("--preserve-modes", text="Keep files executable; the umask still applies.", panel=FILES)
     ] = False
+    preserve: PreserveWords = None
     fsync: Annotated[
         bool, flag("--fsync", text="Force each file to disk before reporting it as received.", panel=FILES)
     ] = False

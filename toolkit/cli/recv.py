@@ -46,6 +46,7 @@ from toolkit.cli.results import (
 )
 from toolkit.errors import ExitCode, NettoolError, RefusedError, UsageError, printable
 from toolkit.transfer import ProgressCallback, SessionLimits
+from toolkit.transfer.attributes import parse_preserve
 from toolkit.transfer.open_files import raise_descriptor_limit
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import DeliveryStatus
@@ -266,6 +267,7 @@ def _receive_options(arguments: ReceiveArguments, limits: LimitArguments) -> Rec
         durable=arguments.fsync,
         dotfiles=arguments.dotfiles,
         preserve_modes=arguments.preserve_modes,
+        preserve=parse_preserve(arguments.preserve),
         limits=SessionLimits(
             max_bytes=None if limits.max_bytes is None else parse_size(limits.max_bytes),
             max_files=limits.max_files,

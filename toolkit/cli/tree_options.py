@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.command import flag
-from toolkit.cli.options import FILES
+from toolkit.cli.options import FILES, PreserveWords
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.transfer import Comparison, SendOptions
+from toolkit.transfer.attributes import parse_preserve
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.names import display_name
 from toolkit.transfer.scan import SkippedEntry, check_sources, scan
@@ -50,6 +51,7 @@ class TreeArguments:
         bool,
         flag("--sparse", text="Believe any file system where it reports holes, and read none.", panel=FILES),
     ] = False
+    preserve: PreserveWords = None
     dry_run: Annotated[
         bool, flag("--dry-run", "-n", text="List what would be sent, and do not connect.", panel=FILES)
     ] = False
@@ -67,7 +69,8 @@ class TreeArguments:
         if self.links and self.copy_links:
             raise UsageError("--links and --copy-links exclude each other: send links, or what they lead to")
         links = LinkChoice.SEND if self.links else LinkChoice.FOLLOW if self.copy_links else LinkChoice.SKIP
-        return Selection(exclude(self.exclude or ()), links, trusts_holes=self.sparse)
+        preserve = parse_preserve(self.preserve)
+        return Selection(exclude(self.exclude or ()), links, trusts_holes=self.sparse, preserve=preserve)
 
 
 def list_files(sources: Sequence[str], options: SendOptions, *, json: bool, quiet: bool) -> int:

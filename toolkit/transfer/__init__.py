@@ -96,6 +96,6 @@ def receive(
             Storage, destination, options.overwrite, options.durable, options.dotfiles, options.preserve_modes
         )
     session = ReceiveSession(
-        channel, destination, options.limits, progress, cancel, options.on_begin, options.on_result
+        channel, destination, options.limits, progress, cancel, options.on_begin, options.on_result, options.preserve
     )
     return session.run()

@@ -12,6 +12,7 @@ import os
 import stat
 from contextlib import suppress
 
+from toolkit.transfer.attributes import ids_of
 from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.file_system import storage_reason
 from toolkit.transfer.manifest import Entry
@@ -70,6 +71,10 @@ def make_link(tree: Tree, entry: Entry, *, overwrite: bool, is_update: bool, dur
 
 def _make(entry: Entry, name: bytes, directory: int) -> None:
     os.symlink(entry.target, name, dir_fd=directory)
+    if entry.attributes is not None and entry.attributes.owner is not None:
+        with suppress(OSError):
+            uid, gid = ids_of(entry.attributes.owner)
+            os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
     with suppress(OSError):  # some file systems keep no times of links
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=directory, follow_symlinks=False)
 

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from toolkit.channel import MAX_MESSAGE_BYTES
 from toolkit.errors import ProtocolError
+from toolkit.transfer.attributes import Attributes
 from toolkit.transfer.names import display_name
 from toolkit.transfer.reader import MessageReader
 
@@ -56,6 +57,7 @@ class Entry:
     size_bytes:     size of the whole file; None if it is known only at the end (a stream)
     content_bytes:  how much of the size is stored and will be sent, the rest being holes; an estimate
     target:         what a link leads to; the receiver validates it before use
+    attributes:     what else is preserved of it; not part of the encoding (attributes.py)
     """
 
     kind: EntryKind
@@ -65,6 +67,7 @@ class Entry:
     size_bytes: int | None = 0
     content_bytes: int = 0
     target: bytes = b""
+    attributes: Attributes | None = None
 
     @property
     def name(self) -> str:

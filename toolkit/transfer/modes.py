@@ -3,12 +3,18 @@
 As with `cp`, the bits are the sender's without those of the receiver's umask(2). A file is executable only if the
 receiver asks for that (`--preserve-modes`): a program that a stranger sends must not run by accident, for example
 through tab completion. Set-user-ID, set-group-ID and sticky bits never come from a sender; manifest.py rejects them.
+All this is different if the receiver allows it with `--preserve` (attributes.py).
 """
 
 import errno
+import logging
 import os
 import stat
 import threading
+
+from toolkit.transfer.attributes import Attributes
+
+_LOGGER = logging.getLogger(__name__)
 
 EXECUTE_BITS = 0o111
 _DIRECTORY_INHERITS = stat.S_ISGID  # mkdir(2) takes it from the parent; shared directories depend on it
@@ -69,3 +75,47 @@ def apply_attributes(descriptor: int, mode: int, mtime_ns: int, status: os.stat_
             raise
         are_set = False
     return are_set
+
+
+class AttributeSetter:
+    """Sets what entries have besides content, and counts those where it could not. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._plain_entries = 0  # with another mode or time than they should have
+        self._foreign_entries = 0  # without all that should be preserved
+
+    def apply(
+        self,
+        descriptor: int,
+        mode: int,
+        mtime_ns: int,
+        status: os.stat_result | None = None,
+        attributes: Attributes | None = None,
+    ) -> None:
+        """See `apply_attributes`, and attributes.py for what is preserved besides. Raises OSError."""
+        is_whole = True
+        if attributes is not None:
+            is_whole = attributes.set_on(descriptor)
+            mode |= attributes.special_bits if is_whole else 0
+            status = None  # a new owner may have changed the mode
+        is_plain = not apply_attributes(descriptor, mode, mtime_ns, status)
+        if is_plain or not is_whole:
+            with self._lock:
+                self._plain_entries += is_plain
+                self._foreign_entries += not is_whole
+
+    def warn(self) -> None:
+        """Warn about what could not be set, once."""
+        if self._plain_entries:
+            _LOGGER.warning(
+                "mode or time of %d received entries could not be set: the file system does not allow it",
+                self._plain_entries,
+            )
+        if self._foreign_entries:
+            _LOGGER.warning(
+                "owner or extended attributes of %d received entries could not be set: only root may give files away, "
+                "and not every file system has such attributes",
+                self._foreign_entries,
+            )
+        self._plain_entries = self._foreign_entries = 0

@@ -5,12 +5,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, TransferError, VerificationError
 from toolkit.security.reconnections import RECONNECTION_KEY_BYTES
 from toolkit.transfer.arriving_file import ArrivingFile
+from toolkit.transfer.attributes import (
+    ATTRIBUTES_PARAMETER,
+    PRESERVE_PARAMETER,
+    Preserve,
+    decode_list_untrusted,
+)
 from toolkit.transfer.chunks import (
     HELD_PARAMETER,
     RESUME_KEY_BYTES,
@@ -75,6 +81,7 @@ class ReceiveOptions:
     durable:   whether a file is on the disk (fsync) before the sender learns that it is verified
     dotfiles:  whether names may begin with a dot
     preserve_modes: whether files may be executable
+    preserve:  what else is preserved, if the sender offers it
     limits:    what the session may take
     on_begin:  called with the reconnection key of a sender that comes back if the connection is lost, None for another;
                may raise a NettoolError to end the session
@@ -85,6 +92,7 @@ class ReceiveOptions:
     durable: bool = False
     dotfiles: bool = False
     preserve_modes: bool = False
+    preserve: Preserve = Preserve.NOTHING
     limits: SessionLimits = field(default_factory=SessionLimits)
     on_begin: Callable[[bytes | None], None] = lambda _: None
     on_result: Callable[[EntryResult], None] = lambda _: None
@@ -116,7 +124,7 @@ class ReceiveSession:
     """Receives the files of one session into a destination; call `run` once.
 
     open_destination: makes the destination; called by `run`, so that the peer learns of a failure
-    on_begin, on_result: see ReceiveOptions
+    on_begin, on_result, preserve: see ReceiveOptions
     """
 
     def __init__(
@@ -128,7 +136,9 @@ class ReceiveSession:
         cancel: threading.Event | None,
         on_begin: Callable[[bytes | None], None] = lambda _: None,
         on_result: Callable[[EntryResult], None] = lambda _: None,
+        preserve: Preserve = Preserve.NOTHING,
     ) -> None:
+        self._preserve = preserve
         self._endpoint = SessionEndpoint(channel, Role.RECEIVER, cancel)
         self._on_key = on_begin
         self._on_result = on_result
@@ -287,11 +297,14 @@ class ReceiveSession:
             raise ProtocolError(f"the sender offered more than {MAX_OPEN_GROUPS} groups at a time")
         if self._next_id + len(offer.entries) > self._limits.max_files:
             raise self._too_many_files()
+        offer = self._with_attributes(offer)
         decisions = self._decide(offer, files)
         place = None if offer.group else files.place
         parameters = {} if place is None else {PLACE_PARAMETER: place.encode()}
         if not offer.group:
             parameters[LINKS_PARAMETER] = b""
+            if self._preserve:
+                parameters[PRESERVE_PARAMETER] = bytes([self._preserve])
         if held := files.held(len(offer.entries)):
             parameters[HELD_PARAMETER] = encode_held(held)
         self._endpoint.send(Accept(offer.group, tuple(decisions), parameters))
@@ -304,6 +317,15 @@ class ReceiveSession:
         for result in group.results:
             if result is not None:  # it is known already
                 self._on_result(result)
+
+    def _with_attributes(self, offer: Offer) -> Offer:
+        """The offer with what is preserved of its entries. Raises ProtocolError."""
+        value = offer.parameters.get(ATTRIBUTES_PARAMETER)
+        if value is None or not self._preserve:
+            return offer
+        attributes = decode_list_untrusted(value, len(offer.entries), self._preserve)
+        pairs = zip(offer.entries, attributes, strict=True)
+        return replace(offer, entries=tuple(replace(entry, attributes=found) for entry, found in pairs))
 
     def _decide(self, offer: Offer, files: IncomingFiles) -> list[EntryOutcome]:
         """Accept or refuse the entries of an offer. Many checks, an fsync or a digest may take long."""

@@ -8,13 +8,17 @@ out of the tree.
 
 import errno
 import io
+import logging
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from toolkit.errors import UsageError, printable
+from toolkit.parameters import MAX_VALUE_BYTES
+from toolkit.transfer.attributes import EMPTY_BYTES, Preserve, Xattrs, attributes_of, read_xattrs
 from toolkit.transfer.file_system import is_honest_about_holes, is_synthetic
 from toolkit.transfer.manifest import (
     MAX_ENCODED_PATH_BYTES,
@@ -37,6 +41,8 @@ from toolkit.transfer.sources import (
     os_error_text,
     segments_of,
 )
+
+_LOGGER = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
 
@@ -150,8 +156,9 @@ def scan(
         elif root.path is None:
             yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None), reader=root.content)
         elif root.status is not None and root.is_directory:
-            yield SourceEntry(_directory(root.name, root.status))
-            yield from _scan_directory(SourceDirectory(directories, root.path), root.name, selection, on_skipped)
+            directory = SourceDirectory(directories, root.path)
+            yield SourceEntry(_directory(directory, root.name, root.status, selection))
+            yield from _scan_directory(directory, root.name, selection, on_skipped)
         elif root.status is not None:
             yield from _file(None, root.path, root.name, root.status, root.is_stream, selection, on_skipped)
 
@@ -159,14 +166,17 @@ def scan(
 def in_groups(entries: Iterable[SourceEntry], parameter_bytes: int = 0) -> Iterator[list[SourceEntry]]:
     """The entries in groups that fit one offer each, with that many bytes of parameters for each entry."""
     group: list[SourceEntry] = []
-    room_bytes = MAX_GROUP_BYTES
+    room_bytes, attribute_room_bytes = MAX_GROUP_BYTES, MAX_VALUE_BYTES
     for source in entries:
-        needed_bytes = source.entry.encoded_bytes + parameter_bytes
-        if len(group) == MAX_GROUP_ENTRIES or needed_bytes > room_bytes:
+        attributes = source.entry.attributes
+        attribute_bytes = EMPTY_BYTES if attributes is None else len(attributes.encode())
+        needed_bytes = source.entry.encoded_bytes + parameter_bytes + attribute_bytes
+        if len(group) == MAX_GROUP_ENTRIES or needed_bytes > room_bytes or attribute_bytes > attribute_room_bytes:
             yield group
-            group, room_bytes = [], MAX_GROUP_BYTES
+            group, room_bytes, attribute_room_bytes = [], MAX_GROUP_BYTES, MAX_VALUE_BYTES
         group.append(source)
         room_bytes -= needed_bytes
+        attribute_room_bytes -= attribute_bytes
     if group:
         yield group
 
@@ -243,7 +253,7 @@ def _scan_directory(
             if selection.excludes(path[below:], stat.S_ISDIR(status.st_mode)):
                 continue
             if stat.S_ISLNK(status.st_mode) and selection.links is LinkChoice.SEND and parent.takes_links:
-                yield SourceEntry(_link(path, status, parent.target_of(name)))
+                yield SourceEntry(_link(path, status, parent.target_of(name), selection))
                 continue
             skipped = _skipped(parent, name, path, status)
             is_stream = stat.S_ISREG(status.st_mode) and not status.st_blocks and parent.is_synthetic()
@@ -253,8 +263,8 @@ def _scan_directory(
         if skipped is not None:
             on_skipped(skipped)
         elif stat.S_ISDIR(status.st_mode):
-            yield SourceEntry(_directory(path, status))
             directory = parent.below(name)
+            yield SourceEntry(_directory(directory, path, status, selection))
             levels.append((directory, path, _names(directory, path, on_skipped)))
         else:
             yield from _file(parent, name, path, status, is_stream, selection, on_skipped)
@@ -300,12 +310,39 @@ def _names(directory: SourceDirectory, path: bytes, on_skipped: OnSkipped) -> It
         return iter(())
 
 
-def _directory(name: bytes, status: os.stat_result) -> Entry:
-    return Entry(EntryKind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
+def _directory(directory: SourceDirectory, name: bytes, status: os.stat_result, selection: Selection) -> Entry:
+    entry = Entry(EntryKind.DIRECTORY, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status))
+    return _with_attributes(entry, status, selection, directory.xattrs)
 
 
-def _link(name: bytes, status: os.stat_result, target: bytes) -> Entry:
-    return Entry(EntryKind.LINK, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status), target=target)
+def _link(name: bytes, status: os.stat_result, target: bytes, selection: Selection) -> Entry:
+    entry = Entry(EntryKind.LINK, name, status.st_mode & PERMISSION_BITS, _mtime_ns(status), target=target)
+    return _with_attributes(entry, status, selection, lambda: ())
+
+
+def _with_attributes(entry: Entry, status: os.stat_result, selection: Selection, read: Callable[[], Xattrs]) -> Entry:
+    """The entry with what is preserved of it; `read` reads its extended attributes."""
+    if not selection.preserve:
+        return entry
+    xattrs: Xattrs = ()
+    try:
+        if selection.preserve & Preserve.XATTRS:
+            xattrs = read()
+    except OSError as error:
+        _LOGGER.warning("%s: extended attributes not sent (%s)", printable(entry.name), os_error_text(error))
+    return replace(entry, attributes=attributes_of(status, selection.preserve, xattrs))
+
+
+def _xattrs_of(origin: FileOrigin) -> Xattrs:
+    """The extended attributes of a file; none of one that has changed, which is noticed when it is sent."""
+    try:
+        descriptor = origin.open()
+    except SourceChangedError:
+        return ()
+    try:
+        return read_xattrs(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _file(
@@ -322,7 +359,8 @@ def _file(
     origin = FileOrigin(directory, name, display_name(path), FileIdentity.of(status), is_sparse, is_stream)
     mode = status.st_mode & PERMISSION_BITS
     if is_stream:
-        yield SourceEntry(Entry(EntryKind.FILE, path, mode, _mtime_ns(status), None), origin)
+        entry = Entry(EntryKind.FILE, path, mode, _mtime_ns(status), None)
+        yield SourceEntry(_with_attributes(entry, status, selection, partial(_xattrs_of, origin)), origin)
         return
     content_bytes = status.st_size
     if is_sparse:
@@ -340,7 +378,7 @@ def _file(
         finally:
             os.close(descriptor)
     entry = Entry(EntryKind.FILE, path, mode, _mtime_ns(status), status.st_size, content_bytes)
-    yield SourceEntry(entry, origin)
+    yield SourceEntry(_with_attributes(entry, status, selection, partial(_xattrs_of, origin)), origin)
 
 
 def _mtime_ns(status: os.stat_result) -> int:

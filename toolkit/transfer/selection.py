@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from toolkit.errors import UsageError, printable
+from toolkit.transfer.attributes import Preserve
 from toolkit.transfer.names import display_name
 
 
@@ -26,11 +27,13 @@ class Selection:
 
     excludes: called as `excludes(path, is_directory)` with a path relative to the source that the user named
     trusts_holes: whether holes are not read even on a file system that is not known to be right about them
+    preserve: what is offered with each entry besides its permission bits and time
     """
 
     excludes: Callable[[bytes, bool], bool] = _excludes_nothing
     links: LinkChoice = LinkChoice.SKIP
     trusts_holes: bool = False
+    preserve: Preserve = Preserve.NOTHING
 
 
 EVERYTHING = Selection()

@@ -7,6 +7,7 @@ a congestion window lets hardly more out in the first round trip, and a small fi
 How the content itself is sent is in content.py, what its user sees of it in send_progress.py.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from itertools import chain, islice
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError, printable
+from toolkit.transfer.attributes import ATTRIBUTES_PARAMETER, PRESERVE_PARAMETER, encode_list, missing_words
 from toolkit.transfer.chunks import RESUME_KEY_PARAMETER, Kept
 from toolkit.transfer.comparison import CONTENT_PARAMETER, UPDATE_PARAMETER, Comparison
 from toolkit.transfer.content import BATCH_BYTES, ContentSender
@@ -60,6 +62,8 @@ from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import RECONNECTION_KEY_PARAMETER, Role, SessionEndpoint, SessionState
 from toolkit.transfer.source_tree import SourceDirectories
 from toolkit.transfer.sources import CHANGED
+
+_LOGGER = logging.getLogger(__name__)
 
 BATCH_FILES = 64  # after this many files, or BATCH_BYTES, digests are sent and messages are handled
 UPDATE_GROUPS_AHEAD = 4  # offered while there is nothing to send: unchanged files should not wait for round trips
@@ -180,9 +184,12 @@ class SendSession:
     def _next_sources(self, groups: Iterator[list[SourceEntry]]) -> tuple[list[SourceEntry], dict[int, bytes]]:
         """The next group, empty after the last one, and the parameters of its offer."""
         sources = next(groups, [])
-        if self._options.update is not Comparison.DIGEST:
-            return sources, {}
-        return sources, {CONTENT_PARAMETER: content_parameter(sources, self._algorithm)}
+        parameters = {}
+        if self._options.selection.preserve:
+            parameters[ATTRIBUTES_PARAMETER] = encode_list(source.entry.attributes for source in sources)
+        if self._options.update is Comparison.DIGEST:
+            parameters[CONTENT_PARAMETER] = content_parameter(sources, self._algorithm)
+        return sources, parameters
 
     # Messages from the receiver.
 
@@ -200,6 +207,9 @@ class SendSession:
             if PLACE_PARAMETER in message.parameters:
                 self._on_place(ReceiverPlace.decode_untrusted(message.parameters[PLACE_PARAMETER]))
             if not group.number:
+                words = missing_words(self._options.selection.preserve, message.parameters.get(PRESERVE_PARAMETER))
+                if words:
+                    _LOGGER.warning("the receiver does not keep %s: start it with --preserve %s", words, words)
                 self._progress.count_ahead(partial(self._scan, lambda _: None))
         elif isinstance(message, Kept):
             self._on_kept(message)

@@ -23,6 +23,7 @@ from toolkit.transfer.small_files import SMALL_BYTES
 from toolkit.transfer.tree import Tree, file_key
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVATE: Final = 0o600
 
 
 class SmallFileStorage(NamedTuple):
@@ -225,7 +226,8 @@ class SmallStoredFile:
         tree, temporary = self._storage.tree, new_partial_name()
         components = tuple(self.entry.path.split(b"/"))
         with tree.directory(components[:-1]) as parent:
-            descriptor = os.open(temporary, _CREATE, self._mode, dir_fd=parent)
+            mode = self._mode if self.entry.attributes is None else _PRIVATE  # a read-only file takes no attributes
+            descriptor = os.open(temporary, _CREATE, mode, dir_fd=parent)
         try:
             try:
                 if self._content:
@@ -233,7 +235,9 @@ class SmallStoredFile:
                 status = os.fstat(descriptor)
                 if status.st_size != len(self._content):
                     raise OSError(0, TRUNCATED)
-                tree.apply_attributes(descriptor, self._mode, self.entry.mtime_ns, status)
+                tree.setter.apply(descriptor, self._mode, self.entry.mtime_ns, status, self.entry.attributes)
+                if self.entry.attributes is not None:  # the owner is part of the identity
+                    status = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
             tree.publish(components, temporary, self._storage.overwrite, file_key(status))

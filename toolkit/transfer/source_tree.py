@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from toolkit.transfer.attributes import Xattrs, read_xattrs
 from toolkit.transfer.file_system import is_synthetic
 from toolkit.transfer.place import ReceiverPlace
 
@@ -89,6 +90,10 @@ class SourceDirectory:
     def is_synthetic(self) -> bool:
         """See file_system.py."""
         return self._directories.call(self, _is_synthetic)
+
+    def xattrs(self) -> Xattrs:
+        """The extended attributes of the directory."""
+        return self._directories.call(self, _xattrs)
 
     def open_file(self, name: bytes) -> int:
         """Open a file in this directory, and return the descriptor. The caller checks what kind of file it is."""
@@ -179,6 +184,10 @@ def _sorted_names(follows_links: bool, dir_fd: int) -> list[bytes]:
     with os.scandir(dir_fd) as found:
         keys = {os.fsencode(one.name): one.is_dir(follow_symlinks=follows_links) for one in found}
     return sorted(keys, key=lambda name: name + b"/" * keys[name])
+
+
+def _xattrs(dir_fd: int) -> Xattrs:
+    return read_xattrs(dir_fd)
 
 
 def _is_synthetic(dir_fd: int) -> bool:

@@ -3,7 +3,6 @@
 What becomes of each file is in stored_file.py.
 """
 
-import logging
 import os
 import stat
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from toolkit.transfer.arriving_file import ArrivingFile
+from toolkit.transfer.attributes import MODE_BITS
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
@@ -31,8 +31,6 @@ from toolkit.transfer.space import promised_space
 from toolkit.transfer.stored_file import StoredFile
 from toolkit.transfer.tree import CHANGED_HERE, SAME_FILE, Tree, inode_key
 from toolkit.transfer.unfinished import UnfinishedFile, UnfinishedFiles, needed_bytes
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class Storage:
@@ -121,14 +119,14 @@ class Storage:
         """See Destination."""
         if self._small_files is None or not may_wait_in_memory(entry):
             return self._create(entry, algorithm, budget, on_complete)
-        mode = file_mode(entry.mode, self._umask, self._preserve_modes)
+        mode = self._mode_of(entry)
         return SmallStoredFile(self._small_files, mode, entry, algorithm, budget, on_complete)
 
     def _create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> StoredFile:
         """Called from any thread for what was small."""
-        mode = file_mode(entry.mode, self._umask, self._preserve_modes)
+        mode = self._mode_of(entry)
         claimed = self._claimed.pop(entry.path, None)
         file = self._file_type(
             self._tree, self._space, self._overwrite, self._durable, mode, entry, algorithm, budget, on_complete
@@ -142,6 +140,14 @@ class Storage:
         with self._uncreated_lock:
             self._uncreated_bytes -= promised_bytes
         return file
+
+    def _mode_of(self, entry: Entry) -> int:
+        """Which permission bits a file or directory gets; as for special ones, see attributes.py."""
+        if entry.attributes is not None and entry.attributes.mode is not None:
+            return entry.attributes.mode & MODE_BITS
+        if entry.kind is EntryKind.DIRECTORY:
+            return directory_mode(entry.mode, self._umask)
+        return file_mode(entry.mode, self._umask, self._preserve_modes)
 
     def _release(self, promised_bytes: int) -> None:
         """A file that was not created needs its space no more."""
@@ -162,12 +168,7 @@ class Storage:
         self._uncreated_bytes = 0
         self._tree.finish(complete)
         self._tree.close()
-        if self._tree.plain_entries:
-            _LOGGER.warning(
-                "mode or time of %d received entries could not be set: the file system does not allow it",
-                self._tree.plain_entries,
-            )
-            self._tree.plain_entries = 0
+        self._tree.setter.warn()
 
     def _claim(self, entry: Entry) -> UnfinishedFile | None:
         """Find what an earlier session has left of an accepted file; of two entries of one name, the first gets it."""
@@ -192,7 +193,7 @@ class Storage:
             is_update = known_files is not None
             return make_link(self._tree, entry, overwrite=self._overwrite, is_update=is_update, durable=self._durable)
         if entry.kind is EntryKind.DIRECTORY:
-            self._tree.make_directory(components, directory_mode(entry.mode, self._umask), entry.mtime_ns)
+            self._tree.make_directory(components, self._mode_of(entry), entry.mtime_ns, entry.attributes)
             return ACCEPTED
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")

@@ -260,10 +260,13 @@ class StoredFile(IncomingFile):
                     raise OSError(0, TRUNCATED)
                 if stored_bytes != self._size_bytes:
                     os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
-                self._tree.apply_attributes(descriptor, self._mode, self.entry.mtime_ns)
+                attributes = self.entry.attributes
+                self._tree.setter.apply(descriptor, self._mode, self.entry.mtime_ns, attributes=attributes)
                 if self._durable:
                     os.fsync(descriptor)
                 self._hide()
+                if attributes is not None:  # the owner is part of the identity
+                    self._identity = file_key(os.fstat(descriptor))
                 self._close()
             self._tree.publish(self._components, self._temporary, self._overwrite, self._identity)
             self._temporary = b""

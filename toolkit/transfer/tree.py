@@ -17,10 +17,11 @@ from collections.abc import Callable
 from functools import partial
 
 from toolkit.errors import TransferError, UsageError, printable
+from toolkit.transfer.attributes import Attributes
 from toolkit.transfer.destination import RefusedEntryError
 from toolkit.transfer.file_system import maps_extents, storage_reason
 from toolkit.transfer.leftovers import remove_stale
-from toolkit.transfer.modes import apply_attributes
+from toolkit.transfer.modes import AttributeSetter
 from toolkit.transfer.names import display_name
 from toolkit.transfer.place import ReceiverPlace
 
@@ -56,7 +57,7 @@ class Tree:
     durable:      whether a name is on the disk (fsync of its directory) when the call that made it returns
     maps_extents: see file_system.py
     device:       the `st_dev` of the directory's file system
-    plain_entries: how many files and directories have another mode or time than the sender's, which could not be set
+    setter:       sets what files and directories have besides content
 
     Raises UsageError if the directory cannot be opened.
     """
@@ -78,9 +79,9 @@ class Tree:
         self.place = ReceiverPlace.of(status)
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
-        self._made: dict[bytes, tuple[int, int]] = {}  # mode and time, by path, in the order of making
+        self._made: dict[bytes, tuple[int, int, Attributes | None]] = {}  # see `make_directory`; in that order
         self._made_bytes = 0  # of memory
-        self.plain_entries = 0
+        self.setter = AttributeSetter()
         self._swept: set[int] = set()  # existing directories in which stale files were looked for
         self._published: set[int] = set()  # the files and links of this session, if they may be replaced
 
@@ -118,16 +119,19 @@ class Tree:
             return None
         return status.f_bavail * status.f_frsize if status.f_blocks else None
 
-    def make_directory(self, components: tuple[bytes, ...], mode: int, mtime_ns: int) -> None:
-        """Make a directory unless it exists. `finish` sets its mode and time. Raises RefusedEntryError."""
+    def make_directory(
+        self, components: tuple[bytes, ...], mode: int, mtime_ns: int, attributes: Attributes | None = None
+    ) -> None:
+        """Make a directory unless it exists. `finish` sets mode, time and attributes. Raises RefusedEntryError."""
         path = b"/".join(components)
-        made_bytes = self._made_bytes + len(path) + _DIRECTORY_OVERHEAD_BYTES
+        attribute_bytes = len(attributes.encode()) if attributes else 0
+        made_bytes = self._made_bytes + len(path) + attribute_bytes + _DIRECTORY_OVERHEAD_BYTES
         if made_bytes > MAX_DIRECTORY_BYTES:
             raise RefusedEntryError(f"too many directories in one session, after {len(self._made)}: send it in parts")
         with self.directory(components[:-1]) as parent:
             try:
                 os.mkdir(components[-1], 0o700, dir_fd=parent)
-                self._made[path] = mode, mtime_ns
+                self._made[path] = mode, mtime_ns, attributes
                 self._made_bytes = made_bytes
                 if self._durable:
                     os.fsync(parent)
@@ -247,19 +251,13 @@ class Tree:
         with contextlib.suppress(OSError, RefusedEntryError), self.directory(components[:-1]) as parent:
             os.unlink(components[-1], dir_fd=parent)
 
-    def apply_attributes(self, descriptor: int, mode: int, mtime_ns: int, status: os.stat_result | None = None) -> None:
-        """See modes.py; counts in `plain_entries` where they could not be set."""
-        if not apply_attributes(descriptor, mode, mtime_ns, status):
-            with self._lock:
-                self.plain_entries += 1
-
     def finish(self, complete: bool) -> None:
-        """Set mode and time of the directories made; unless `complete`, remove those that are empty.
+        """Set mode, time and attributes of the directories made; unless `complete`, remove those that are empty.
 
         Raises TransferError if a directory of a complete session could not be forced to the disk.
         """
         failure: TransferError | None = None
-        for path, (mode, mtime_ns) in reversed(self._made.items()):
+        for path, (mode, mtime_ns, attributes) in reversed(self._made.items()):
             components = tuple(path.split(b"/"))
             with contextlib.suppress(OSError, RefusedEntryError):
                 if not complete:
@@ -268,7 +266,7 @@ class Tree:
                 with self.directory(components) as descriptor:
                     if not complete:  # it holds something that a later session goes on with
                         mode |= stat.S_IRWXU
-                    self.apply_attributes(descriptor, mode, mtime_ns)
+                    self.setter.apply(descriptor, mode, mtime_ns, attributes=attributes)
                     if self._durable:
                         try:
                             os.fsync(descriptor)
