@@ -34,6 +34,7 @@ from peers import listening_port
 
 NETTOOL = [sys.executable, "-m", "toolkit.cli.main"]
 LIMIT_S = 120.0
+PIECE_BYTES = 16 << 20
 
 
 class Case(NamedTuple):
@@ -232,13 +233,20 @@ def cut_again_and_again(
     )
 
 
+def write_random(path: Path, size_bytes: int, dice: random.Random) -> None:
+    """In pieces: Random.randbytes makes 256 MiB at most."""
+    with path.open("wb") as file:
+        for start in range(0, size_bytes, PIECE_BYTES):
+            file.write(dice.randbytes(min(PIECE_BYTES, size_bytes - start)))
+
+
 def make_sources(folder: Path, size_bytes: int, dice: random.Random) -> tuple[Path, Path]:
     """A file and a tree of that size."""
     file, tree = folder / "film", folder / "tree"
-    file.write_bytes(dice.randbytes(size_bytes))
+    write_random(file, size_bytes, dice)
     (tree / "below").mkdir(parents=True)
     for name, part in (("a", 0.2), ("below/b", 0.5), ("below/c", 0.299), ("d", 0.001)):
-        (tree / name).write_bytes(dice.randbytes(int(part * size_bytes)))
+        write_random(tree / name, int(part * size_bytes), dice)
     return file, tree
 
 
