@@ -69,6 +69,9 @@ SCREENS: Final = (
     Screen("outage", "During an outage the bar says for how long nothing has arrived.",
            f"nettool link -q --rate 40Mbit --rtt 20ms --at '6s blackout 9s' {_FAR} -- nettool send --open film.mkv far",
            until="stalled [3-9]"),
+    Screen("watch", "`--watch` draws what the transfer does.",
+           f"nettool link -q --rate 40Mbit --rtt 30ms --loss 0.2% --queue 200kB --at '7s rate 20Mbit' {_FAR}"
+           " -- nettool send --watch --open film.mkv far", until=r" [7-9]\d% "),
     Screen("refused", "A refusal says what to do.", "nettool send film.mkv 127.0.0.1:9001"),
     Screen("interrupted", "Ctrl-C ends a transfer at once; the next one goes on from there.",
            "nettool send film.mkv 127.0.0.1 --rate 40Mbit", _RECEIVER, until=r" [3-9]\d%", keys=_CTRL_C),

@@ -208,7 +208,7 @@ def test_a_receiver_with_once_does_not_wait_for_a_sender_whose_user_has_interrup
         sent = nettool_here(f"{transport}-send", "--rate", "60Mbit", source, receiving.target)
         interrupting.outcome()
         ended = receiving.end()
-    assert (sent.code, sent.stderr) == (130, "")
+    assert (sent.code, sent.stderr) == (130, "interrupted: the same command goes on from here\n")
     assert ended.code == 4
     assert "the sender cancelled the transfer" in ended.stderr
     assert "reconnect" not in ended.stderr

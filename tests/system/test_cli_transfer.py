@@ -5,14 +5,26 @@ import random
 import signal
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.background import wait_until
-from tests.support.cli_process import LIMIT_S, NETTOOL, complaint, everything_below, nettool, receiver
+from tests.support.background import Background, wait_until
+from tests.support.cli_process import (
+    LIMIT_S,
+    NETTOOL,
+    Receiver,
+    complaint,
+    everything_below,
+    nettool,
+    nettool_here,
+    receiver,
+)
 from tests.support.forked_cli import ForkedCli
 from tests.support.tcp_controls import default_control
+from tests.support.terminal import at_terminal
 from tests.support.warm_starts import FRESH
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -204,7 +216,7 @@ def test_interrupting_either_end_leaves_no_file(
             sending.send_signal(number)
             sending.send_signal(number)
             assert sending.wait(LIMIT_S) == 130
-            assert sending.stderr.read() == b""
+            assert sending.stderr.read() == b"interrupted: the same command goes on from here\n"
         receiving.wait_for(rf"nettool: \S+ \({transport}\): ")
         assert everything_below(incoming) == []
 
@@ -217,6 +229,60 @@ def test_interrupting_either_end_leaves_no_file(
     assert ended.code == 130
     assert "Traceback" not in ended.stderr
     assert everything_below(incoming) == []
+
+
+def test_ctrl_c_on_a_tree_names_the_option_that_goes_on(tmp_path: Path, incoming: Path) -> None:
+    make_file(tmp_path / "tree" / "large", 30_000_000)
+    with receiver(incoming) as receiving:
+        command = ["tcp-send", "--rate", SLOW, "-r", str(tmp_path / "tree"), receiving.target]
+        with ForkedCli(command) as sending:
+            wait_until(lambda: any(incoming.rglob(".nettool-*")), "content arrives")
+            sending.send_signal(signal.SIGINT)
+            assert sending.wait(LIMIT_S) == 130
+            assert sending.stderr.read() == b"interrupted: the same command with --update goes on from here\n"
+
+
+@contextmanager
+def receiver_to_stdout(command: str) -> Iterator[Receiver]:
+    with ForkedCli([command, "--stdout", "--port", "0"]) as process:
+        started = Receiver(process)
+        started.port = int(started.wait_for(r"listening on \S+:([0-9]+) ")[1])
+        yield started
+
+
+def test_stdout_gets_a_verified_file_and_nothing_else(transport: str, tmp_path: Path) -> None:
+    path = make_file(tmp_path / "a", 1_000_003)
+    with receiver_to_stdout(f"{transport}-recv") as receiving:
+        sending = Background(lambda: nettool(f"{transport}-send", path, receiving.target))
+        content, _ = receiving.process.communicate(timeout=LIMIT_S)
+        assert (receiving.process.wait(), sending.outcome().code) == (0, 0)
+    assert content == path.read_bytes()
+
+
+def test_stdout_takes_one_file_and_refuses_the_others(tmp_path: Path) -> None:
+    paths = [make_file(tmp_path / name, 1000, seed) for seed, name in enumerate("ab")]
+    with receiver_to_stdout("recv") as receiving:
+        ended = nettool("tcp-send", *paths, receiving.target)
+        content, _ = receiving.process.communicate(timeout=LIMIT_S)
+        assert receiving.process.wait() == 3
+    assert content == paths[0].read_bytes()
+    assert (ended.code, "b: this receiver takes one file" in ended.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("option", ["--dir=incoming", "--overwrite", "--json"])
+def test_stdout_excludes_what_concerns_a_directory(option: str) -> None:
+    ended = nettool_here("recv", "--stdout", option)
+    assert (ended.code, ended.stderr.count("\n")) == (2, 1)
+    assert f"leave {option.partition('=')[0]} out" in ended.stderr
+
+
+def test_watch_draws_charts_above_the_bar(transport: str, tmp_path: Path, incoming: Path) -> None:
+    path = make_file(tmp_path / "large", 30_000_000)
+    with receiver(incoming) as receiving:
+        command = [f"{transport}-send", "--watch", "--rate", "4Mbit", path, receiving.target]
+        with at_terminal(*command) as sending:
+            for title in ("goodput: ", "round trip: ", "congestion window: ", "packets sent again: ", "large"):
+                sending.wait_for(title)
 
 
 def test_several_signals_end_a_receiver_as_one_does(incoming: Path) -> None:

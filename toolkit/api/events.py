@@ -5,11 +5,11 @@ event of a session comes from the thread that runs it, `SessionProgress` of a se
 raises ends the session. A code is kept out of `repr`, so that no log holds it; `str` shows it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toolkit.api.results import SessionResult
-from toolkit.channel import Address
+from toolkit.channel import Address, Statistic
 from toolkit.errors import PeerClosedError
 from toolkit.transfer.manifest import EntryKind
 from toolkit.transfer.messages import EntryStatus
@@ -65,12 +65,15 @@ class UdpBlocked:
 class SessionBegan:
     """A session has begun.
 
-    is_proven: whether a code, a key or its being on this machine shows who the peer of a sender is
+    statistics: returns those of the connection so far, by the names of docs/data-format.md; any thread may ask, until
+                the session has ended
+    is_proven:  whether a code, a key or its being on this machine shows who the peer of a sender is
     """
 
     session: int
     transport: str
     peer: Address
+    statistics: Callable[[], Mapping[str, Statistic]] = field(repr=False, compare=False)
     is_proven: bool = True
 
 

@@ -213,7 +213,7 @@ class Receiver:
         error: Exception | None = None
         try:
             with closing(channel, self._connection.idle_timeout_s):
-                self._tell(SessionBegan(number, transport_name, channel.peer))
+                self._tell(SessionBegan(number, transport_name, channel.peer, channel.statistics))
                 session.run(replace(self._options, on_begin=sender.on_begin), is_closing)
         except Exception as failure:
             error = failure

@@ -112,7 +112,7 @@ class _Sessions:
         channel = request.through(channel)
         with closing(channel):
             is_proven = check_connected(proof, channel.peer, is_open=request.is_open)
-            self._tell(SessionBegan(self._count, used, channel.peer, is_proven))
+            self._tell(SessionBegan(self._count, used, channel.peer, channel.statistics, is_proven))
 
             def result_of(result: TransferResult) -> SessionResult:
                 seconds, cpu_seconds = time.monotonic() - started_s, time.process_time() - cpu_s

@@ -49,6 +49,9 @@ Verbose = Annotated[
     flag("--verbose", "-v", text="List every file with its digest, and what the path did.", panel=GENERAL),
 ]
 Quiet = Annotated[bool, flag("--quiet", "-q", text="Print errors only.", panel=GENERAL)]
+Watch = Annotated[
+    bool, flag("--watch", text="Draw goodput, round trip, window and packets sent again as charts.", panel=GENERAL)
+]
 
 Bind = Annotated[
     str,
@@ -164,6 +167,7 @@ class SendArguments:
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
     json: Json = False
     verbose: Verbose = False
+    watch: Watch = False
     quiet: Quiet = False
 
 
@@ -181,6 +185,12 @@ class ReceiveArguments:
             panel=FILES,
         ),
     ] = None
+    to_stdout: Annotated[
+        bool,
+        flag(
+            "--stdout", text="Write one file to standard output, once it is verified, and exit; no --dir.", panel=FILES
+        ),
+    ] = False
     overwrite: Annotated[bool, flag("--overwrite", text="Replace existing files.", panel=FILES)] = False
     dotfiles: Annotated[
         bool, flag("--dotfiles", text="Accept names that begin with a dot, such as .bashrc.", panel=FILES)
@@ -210,6 +220,7 @@ class ReceiveArguments:
     idle_timeout: IdleTimeout = DEFAULT_IDLE_TIMEOUT
     json: Json = False
     verbose: Verbose = False
+    watch: Watch = False
     quiet: Quiet = False
 
 

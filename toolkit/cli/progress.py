@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Final, TextIO, cast
 
 from toolkit.cli.output import stderr_is_terminal
+from toolkit.cli.watch import History, Statistics
 from toolkit.errors import printable
 from toolkit.transfer import Progress as TransferProgress
 from toolkit.transfer import ProgressCallback
@@ -49,9 +50,10 @@ class _PatientStream:
 class ProgressBars:
     """Draws one bar for each transfer. Safe for use by several threads."""
 
-    def __init__(self, progress: "Progress | None") -> None:
-        """`progress` is None if nothing is to be drawn."""
+    def __init__(self, progress: "Progress | None", is_watched: bool = False) -> None:
+        """`progress` is None if nothing is to be drawn; is_watched: whether there are charts, too."""
         self._progress = progress
+        self._is_watched = is_watched
 
     @property
     def are_shown(self) -> bool:
@@ -59,16 +61,23 @@ class ProgressBars:
         return self._progress is not None
 
     @contextmanager
-    def bar(self, name: str, prefix: str = "") -> Iterator[ProgressCallback | None]:
+    def bar(
+        self, name: str, prefix: str = "", statistics: Statistics | None = None
+    ) -> Iterator[ProgressCallback | None]:
         """Show a bar while the block runs, and yield the callback that moves it; None if nothing is drawn.
 
-        name: what to show until a file has begun; prefix: what to show before each file, for example its sender
+        name:       what to show until a file has begun
+        prefix:     what to show before each file, for example its sender
+        statistics: those of the channel, for the charts
         """
         if self._progress is None:
             yield None
             return
         progress = self._progress
-        task = progress.add_task(printable(prefix + name), total=None, moved_s=time.monotonic(), is_idle=False)
+        history = History(statistics) if self._is_watched and statistics is not None else None
+        task = progress.add_task(
+            printable(prefix + name), total=None, moved_s=time.monotonic(), is_idle=False, history=history
+        )
         arrived_bytes, moved_s = 0, time.monotonic()
 
         def update(now: TransferProgress) -> None:
@@ -136,13 +145,16 @@ def status_of(
 
 
 @contextmanager
-def progress_bars(quiet: bool) -> Iterator[ProgressBars]:
-    """Reserve the bottom of the terminal for bars, and clear it at the end of the block."""
+def progress_bars(quiet: bool, is_watched: bool = False) -> Iterator[ProgressBars]:
+    """Reserve the bottom of the terminal for bars, and clear it at the end of the block.
+
+    is_watched: whether charts of the newest transfer stand above the bars, where the terminal has room for them
+    """
     if quiet or not stderr_is_terminal():
         yield ProgressBars(None)
         return
     with _rich_progress() as progress:
-        yield ProgressBars(progress)
+        yield ProgressBars(progress, is_watched)
 
 
 @contextmanager
@@ -177,6 +189,8 @@ def _rich_progress() -> "Progress":
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TimeRemainingColumn
     from rich.text import Text
 
+    console = _console()
+
     class SizeColumn(ProgressColumn):
         """Bytes that have arrived, and the total if it is known."""
 
@@ -202,9 +216,14 @@ def _rich_progress() -> "Progress":
             return super().render(task) if is_moving else Text("")
 
     class TwoLines(Progress):
-        """The current file above the bar, its size, and so on."""
+        """The current file above the bar, its size, and so on; charts above all of them if there is a history."""
 
         def get_renderables(self) -> Iterator[Any]:
+            watched = [task for task in self.tasks if task.fields["history"] is not None]
+            if watched:
+                task, lines = watched[-1], console.size.height - 2 * len(self.tasks) - 1
+                if drawing := task.fields["history"].drawing(int(task.completed), console.size.width, lines):
+                    yield Text.from_ansi(drawing, no_wrap=True)
             for task in self.tasks:
                 yield Text(task.description, no_wrap=True, overflow="ellipsis")
                 yield self.make_tasks_table([task])
@@ -215,7 +234,7 @@ def _rich_progress() -> "Progress":
         SizeColumn(),
         StatusColumn(),
         TimeLeftColumn(compact=True),
-        console=_console(),
+        console=console,
         transient=True,
         redirect_stdout=False,  # rich would redirect it to stderr, and --json needs stdout
         refresh_per_second=REFRESHES_PER_S,

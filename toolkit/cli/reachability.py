@@ -15,11 +15,17 @@ _MAX_SHOWN: Final = 6
 _WIDTH: Final = 80
 
 
-def listening_lines(bound: Address, transports: Iterable[str], *, is_loopback: bool) -> list[str]:
-    """Return the lines that say where a receiver listens and from where it can be reached."""
+def listening_lines(
+    bound: Address, transports: Iterable[str], *, is_loopback: bool, needs_directory: bool = True
+) -> list[str]:
+    """Return the lines that say where a receiver listens and from where it can be reached.
+
+    needs_directory: whether it has to name one to be reached from other machines
+    """
     line = f"listening on {bound} ({', '.join(transports)})"
     if is_loopback:
-        return [f"{line}: this machine only", "for other machines, start it with --bind 0.0.0.0 --dir DIR"]
+        options = f"--bind 0.0.0.0{' --dir DIR' if needs_directory else ''}"
+        return [f"{line}: this machine only", f"for other machines, start it with {options}"]
     if bound.host not in EVERY_ADDRESS:
         return [line]
     found = addresses_here(bound.host)

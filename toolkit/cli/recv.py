@@ -1,15 +1,17 @@
 """`nettool recv`, `tcp-recv` and `udp-recv`: listen, run sessions, print the result of each."""
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from toolkit.api.destinations import Into
 from toolkit.api.events import Event, Listening, SessionBegan, SessionEnded, SessionProgress
 from toolkit.api.receiving import Receiver
 from toolkit.api.results import SessionResult
@@ -84,6 +86,7 @@ def recv(
       nettool recv --dir incoming
       nettool recv --dir incoming --bind 0.0.0.0 --once
       nettool recv --dir incoming --bind 0.0.0.0 --key lab.key --overwrite --json
+      nettool recv --stdout --bind 0.0.0.0 | tar x
     """
     names = ("tcp", "udp") if transport is TransportChoice.BOTH else (transport.value,)
     own = TransportOptions(max_streams=max_streams, offload=offload)
@@ -141,11 +144,9 @@ class _ReceiverScreen:
     exit_code: that of the last session
     """
 
-    def __init__(
-        self, arguments: ReceiveArguments, directory: Path, doorkeeper: Doorkeeper, bars: ProgressBars
-    ) -> None:
+    def __init__(self, arguments: ReceiveArguments, into: Into, doorkeeper: Doorkeeper, bars: ProgressBars) -> None:
         self.exit_code: int = ExitCode.OK
-        self._arguments, self._directory, self._doorkeeper, self._bars = arguments, directory, doorkeeper, bars
+        self._arguments, self._into, self._doorkeeper, self._bars = arguments, into, doorkeeper, bars
         self._shown: dict[int, ExitStack] = {}
         self._callbacks: dict[int, ProgressCallback | None] = {}
         self._has_hinted = False
@@ -157,7 +158,7 @@ class _ReceiverScreen:
                 self._show_address(event)
             case SessionBegan(session, transport_name, peer):
                 self._shown[session] = ExitStack()
-                bar = self._bars.bar("", f"from {peer} ({transport_name}) ")
+                bar = self._bars.bar("", f"from {peer} ({transport_name}) ", event.statistics)
                 self._callbacks[session] = self._shown[session].enter_context(bar)
             case SessionProgress(session, progress):
                 if (show := self._callbacks[session]) is not None:
@@ -170,7 +171,13 @@ class _ReceiverScreen:
     def _show_address(self, event: Listening) -> None:
         if not self._arguments.quiet:
             is_loopback = self._doorkeeper.rule.is_loopback
-            print_status("\n".join(listening_lines(event.address, event.transports, is_loopback=is_loopback)))
+            lines = listening_lines(
+                event.address,
+                event.transports,
+                is_loopback=is_loopback,
+                needs_directory=not self._arguments.to_stdout,
+            )
+            print_status("\n".join(lines))
         self._doorkeeper.announce(event.address, "send files to this machine")
 
     def _show_end(self, event: SessionEnded) -> None:
@@ -205,7 +212,8 @@ class _ReceiverScreen:
             outcome: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code} if error else {}
             outcome |= {"verified": not error, "failed": failed_entries(result)}
             outcome["unfinished"] = [entry.to_json() for entry in result.unfinished]
-            print_json("receive", {**fields, "directory": str(self._directory.resolve()), **outcome})
+            directory = str(self._into.resolve()) if isinstance(self._into, Path) else None
+            print_json("receive", {**fields, "directory": directory, **outcome})
 
 
 def _refusal(result: SessionResult) -> NettoolError | None:
@@ -226,22 +234,23 @@ def _receive(
     own: what not every command has
     """
     sender_command = "nettool send FILE" if len(names) > 1 else f"nettool {names[0]}-send FILE"
-    doorkeeper = Doorkeeper(access, arguments.bind, sender_command, is_once=arguments.once, quiet=arguments.quiet)
-    directory = _directory(arguments, doorkeeper.rule.is_loopback)
+    is_once = arguments.once or arguments.to_stdout
+    doorkeeper = Doorkeeper(access, arguments.bind, sender_command, is_once=is_once, quiet=arguments.quiet)
+    into = _standard_output(arguments) if arguments.to_stdout else _directory(arguments, doorkeeper.rule.is_loopback)
     raise_descriptor_limit()
     with (
         prompt_interrupts(),
-        progress_bars(arguments.quiet or tracing.trace_calls) as bars,
+        progress_bars(arguments.quiet or tracing.trace_calls, arguments.watch) as bars,
         tracing.running("recv" if len(names) > 1 else f"{names[0]}-recv") as explain,
     ):
-        screen = _ReceiverScreen(arguments, directory, doorkeeper, bars)
+        screen = _ReceiverScreen(arguments, into, doorkeeper, bars)
         receiver = Receiver(
-            directory,
+            into,
             bind=arguments.bind,
             port=arguments.port,
             transports=names,
             rule=doorkeeper.rule,
-            sessions=1 if arguments.once else None,
+            sessions=1 if is_once else None,
             options=_receive_options(arguments, limits),
             retry_s=to_seconds(parse_duration_ns(arguments.retry)),
             connection=replace(
@@ -285,3 +294,13 @@ def _directory(arguments: ReceiveArguments, is_loopback: bool) -> Path:
     if arguments.directory is None and not is_loopback:
         raise UsageError(f"--bind {printable(arguments.bind)} lets other machines send: name a directory with --dir")
     return arguments.directory or Path()
+
+
+def _standard_output(arguments: ReceiveArguments) -> BinaryIO:
+    """Where --stdout writes. Raises UsageError for options that make no sense with it."""
+    others = {"--dir": arguments.directory is not None, "--overwrite": arguments.overwrite, "--json": arguments.json}
+    if given := [name for name, is_given in others.items() if is_given]:
+        raise UsageError(f"--stdout writes the file to standard output: leave {given[0]} out")
+    if sys.stdout is None:
+        raise UsageError("--stdout needs a standard output, which is closed: give it a file or a pipe to write to")
+    return sys.stdout.buffer

@@ -39,6 +39,7 @@ from toolkit.cli.results import (
 )
 from toolkit.cli.target import split_target
 from toolkit.cli.tree_options import TreeArguments, check_tree_options, list_files
+from toolkit.cli.watch import Statistics
 from toolkit.errors import ExitCode, NettoolError, UsageError, printable
 from toolkit.security.credentials import Credential
 from toolkit.transfer import ProgressCallback, SendOptions
@@ -161,8 +162,8 @@ def _send(
 
     def run(proof: Credential) -> SessionResult:
         with (
-            progress_bars(arguments.quiet or tracing.trace_calls) as bars,
-            _SenderScreen(bars, sources[0], arguments.quiet) as screen,
+            progress_bars(arguments.quiet or tracing.trace_calls, arguments.watch) as bars,
+            _SenderScreen(bars, request, arguments.quiet) as screen,
         ):
             shown = replace(request, on_event=screen, is_detailed=bars.are_shown, through=explain, cancel=screen.cancel)
             with asking_first(screen.ask_to_end):
@@ -186,8 +187,9 @@ class _SenderScreen:
     cancel: ends the session
     """
 
-    def __init__(self, bars: ProgressBars, first_name: str, quiet: bool) -> None:
-        self._bars, self._first_name, self._quiet = bars, first_name, quiet
+    def __init__(self, bars: ProgressBars, request: SendRequest, quiet: bool) -> None:
+        self._bars, self._first_name, self._quiet = bars, str(request.sources[0]), quiet
+        self._interrupted = _what_goes_on(request)
         self._shown = ExitStack()
         self._is_connected = False
         self.cancel = threading.Event()
@@ -196,8 +198,10 @@ class _SenderScreen:
     def __enter__(self) -> "_SenderScreen":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._shown.close()
+        if kind is KeyboardInterrupt and self._is_connected and not self._quiet:
+            print_status(self._interrupted)
 
     def ask_to_end(self) -> bool:
         """Let the session end, if there is one that can tell its peer; return whether there is."""
@@ -213,7 +217,7 @@ class _SenderScreen:
                 self._is_connected = True
                 if not event.is_proven:
                     warn_of(event.peer)
-                self._show(self._first_name)
+                self._show(self._first_name, event.statistics)
             case SessionProgress(progress=progress) if self._on_progress is not None:
                 self._on_progress(progress)
             case Reconnecting(error):
@@ -222,9 +226,19 @@ class _SenderScreen:
                     print_status(f"{error}; reconnecting")
                 self._show("reconnecting")
 
-    def _show(self, name: str) -> None:
+    def _show(self, name: str, statistics: Statistics | None = None) -> None:
         self._shown.close()
-        self._on_progress = self._shown.enter_context(self._bars.bar(name))
+        self._on_progress = self._shown.enter_context(self._bars.bar(name, statistics=statistics))
+
+
+def _what_goes_on(request: SendRequest) -> str:
+    """Return what a user reads after Ctrl-C."""
+    if STANDARD_INPUT in request.sources:
+        return "interrupted"
+    is_one_file = len(request.sources) == 1 and not request.options.recursive
+    if is_one_file or request.options.update:
+        return "interrupted: the same command goes on from here"
+    return "interrupted: the same command with --update goes on from here"
 
 
 def _transport_options(arguments: SendArguments, tracing: TraceArguments, own: TransportOptions) -> TransportOptions:

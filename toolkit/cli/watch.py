@@ -9,8 +9,8 @@ from typing import Final
 from toolkit.channel import Statistic
 from toolkit.units import format_rate, format_size
 
-MIN_COLUMNS, MIN_LINES = 60, 20
-"""A smaller terminal gets the bar only."""
+MIN_COLUMNS, MIN_LINES = 60, 16
+"""Where there is less room, there are no charts."""
 INTERVAL_S: Final = 0.5
 """Between two samples. A drawing takes some 20 ms, in which the transfer waits for the interpreter."""
 PERIOD_S: Final = 60.0
@@ -53,6 +53,7 @@ class History:
         self._clock = clock
         self._started_s = clock()
         self._samples: deque[_Sample] = deque(maxlen=int(PERIOD_S / INTERVAL_S))
+        self._drawing = ""
 
     def sample(self, arrived_bytes: int) -> bool:
         """Take a sample, unless the last one is too young. Returns whether it did."""
@@ -65,6 +66,14 @@ class History:
         )
         self._samples.append(_Sample(now_s, arrived_bytes, rtt_ms, window_bytes, resent_packets))
         return True
+
+    def drawing(self, arrived_bytes: int, columns: int, lines: int) -> str:
+        """Take a sample, if it is time, and return the charts for a place of this size; "" if it is too small."""
+        if columns < MIN_COLUMNS or lines < MIN_LINES:
+            return ""
+        if self.sample(arrived_bytes) and (series := self.series()):
+            self._drawing = charts(series, columns, lines)
+        return self._drawing
 
     def series(self) -> list[Series]:
         """Return the four charts; none before there are two samples."""

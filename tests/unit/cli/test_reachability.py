@@ -40,7 +40,9 @@ def test_without_a_route_the_first_address_is_named(monkeypatch: pytest.MonkeyPa
 def test_on_loopback_says_how_others_could_reach_it() -> None:
     lines = listening_lines(Address("127.0.0.1", 9000), ("tcp", "udp"), is_loopback=True)
     assert lines[0] == "listening on 127.0.0.1:9000 (tcp, udp): this machine only"
-    assert "--bind 0.0.0.0" in lines[1]
+    assert lines[1].endswith("--bind 0.0.0.0 --dir DIR")
+    lines = listening_lines(Address("127.0.0.1", 9000), ("tcp",), is_loopback=True, needs_directory=False)
+    assert lines[1].endswith("--bind 0.0.0.0")
 
 
 def test_on_every_interface_lists_the_addresses() -> None:

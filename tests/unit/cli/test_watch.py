@@ -5,7 +5,7 @@ import re
 import pytest
 
 from toolkit.channel import Statistic
-from toolkit.cli.watch import INTERVAL_S, PERIOD_S, History, charts
+from toolkit.cli.watch import INTERVAL_S, MIN_COLUMNS, MIN_LINES, PERIOD_S, History, charts
 
 
 class Transfer:
@@ -81,3 +81,14 @@ def test_a_drawing_has_the_size_of_its_place_and_names_every_chart(columns: int,
     text = "\n".join(drawing)
     for title in ("goodput: 8 Mbit/s", "round trip: 40 ms", "congestion window: 488.3 KiB", "packets sent again: 4 /s"):
         assert title in text
+
+
+def test_a_small_place_has_no_charts_and_a_drawing_lasts_until_the_next_sample() -> None:
+    transfer = Transfer()
+    transfer.run(5)
+    transfer.now_s += INTERVAL_S
+    assert transfer.history.drawing(5_000_000, MIN_COLUMNS, MIN_LINES - 1) == ""
+    assert transfer.history.drawing(5_000_000, MIN_COLUMNS - 1, MIN_LINES) == ""
+    drawing = transfer.history.drawing(5_000_000, MIN_COLUMNS, MIN_LINES)
+    assert "goodput" in drawing
+    assert transfer.history.drawing(9_000_000, MIN_COLUMNS, MIN_LINES) is drawing
