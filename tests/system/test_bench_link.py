@@ -1,5 +1,6 @@
 """Trials over links of this machine: probed, audited from end to end, and honest where something is wrong."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,10 @@ def test_the_probe_measures_the_link(lossy: tuple[Results, list[Record]]) -> Non
     assert probe.rtt_ms is not None
     assert probe.rtt_ms.median > 19.5
     assert probe.loss is not None
-    assert probe.loss > 0
+    found = re.search(r"of ([0-9,]+) packets", probe.text)
+    assert found is not None
+    packets = int(found[1].replace(",", ""))
+    assert probe.loss > 0 or 0.99**packets > 1e-6  # a busy machine sends too few to be sure of a loss
 
 
 def test_all_transports_of_a_block_share_the_seed_of_the_link(lossy: tuple[Results, list[Record]]) -> None:

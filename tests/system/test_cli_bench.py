@@ -58,7 +58,7 @@ def test_a_small_campaign_from_the_command_to_the_table(whole: Whole) -> None:
         assert trial.goodput_bps == pytest.approx(8 * trial.payload_bytes / trial.seconds)
         if trial.time_split is not None:  # else there are too few samples
             assert sum(trial.time_split.by_kind().values()) == pytest.approx(trial.seconds, abs=1e-5)
-            assert trial.why
+            assert trial.why or not trial.is_counted
         assert trial.sender.connect_s is not None
         assert trial.sender.accepted_s is not None
         assert 0 < trial.sender.connect_s < trial.sender.accepted_s < trial.seconds
