@@ -186,6 +186,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "ping.transport",
         "trace.check_sources",
         "grid.GridFile",
+        "fleet._run_once",
         "report.page.write_page",
         "report.merge",
         "report.write_pictures",

@@ -34,6 +34,7 @@ COMMANDS = {
     "bench link": ("toolkit.cli.bench:link", "Compare over emulated links."),
     "bench remote": ("toolkit.cli.bench:remote", "Compare over a real network."),
     "serve": ("toolkit.cli.serve:serve", "Serve as the remote peer of 'bench remote'."),
+    "fleet run": ("toolkit.cli.fleet:fleet_run", "Compare between every two of many hosts."),
     "diff": ("toolkit.cli.diff:diff", "Show what changed between two campaigns."),
     "replay": ("toolkit.cli.replay:replay", "Run a campaign, or one of its trials, again."),
     "report": ("toolkit.cli.report:report", "Show results of campaigns: tables, pictures, a page."),
@@ -59,12 +60,23 @@ GROUPS = {
     Examples:
       nettool bench loopback
       nettool bench link --rate 100Mbit --rtt 40ms --loss 0%,1%
-    """
+    """,
+    "fleet": """Compare TCP and UDP between every two of many hosts.
+
+    dask.distributed (pip install 'nettool[fleet]') spreads the trials; no host takes part in two at once.
+
+    \b
+    Examples:
+      nettool fleet run bench/fleet/mesh.toml --local 3
+    """,
 }
 PROGRAM = "nettool"
 COMPLETION_VARIABLE = "_NETTOOL_COMPLETE"
 """A shell sets it to ask what may follow, instead of running the command; typer answers."""
-_SHORT_HELP = {"bench": "Compare TCP and UDP, and print verdicts and tables."}
+_SHORT_HELP = {
+    "bench": "Compare TCP and UDP, and print verdicts and tables.",
+    "fleet": "Compare between every two of many hosts.",
+}
 _CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 

@@ -14,6 +14,8 @@ from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec, queue_limit_bytes
 from toolkit.units import format_duration_ns, format_fraction, format_rate, format_size
 
 LOOPBACK, LAN_KIND, LINK, REMOTE = KINDS = ("loopback", "lan", "link", "remote")
+FLEET = "fleet"
+"""Name of a campaign whose paths are REMOTE, each between two hosts of a fleet."""
 PAYLOAD_SHARE = 1448 / 1500
 """Payload in an IP packet of 1,500 bytes of TCP with timestamps (RFC 9293, RFC 7323); with UDP it is 1,452 at best."""
 _NS_PER_S = 10**9
@@ -27,12 +29,15 @@ class BenchPath:
     kind:    LOOPBACK, LAN_KIND, LINK or REMOTE
     options: the path's specification, as options of `nettool link` by name; `link` names a profile
     spec:    the link that the options describe; None for a path that nettool does not create
+    sender, receiver: names of hosts of a fleet; None elsewhere
     """
 
     label: str
     kind: str
     options: Mapping[str, LinkOption]
     spec: LinkSpec | None
+    sender: str | None = None
+    receiver: str | None = None
 
     @property
     def rate_bps(self) -> float | None:
@@ -67,7 +72,7 @@ class BenchPath:
     def record(self) -> PathRecord:
         """The path as its campaign records it."""
         if self.spec is None:
-            return PathRecord(self.kind, text=self.label)
+            return PathRecord(self.kind, text=self.label, sender=self.sender, receiver=self.receiver)
         burst = self.options.get("burst")
         recorded = PathRecord(
             kind=self.kind,
@@ -113,6 +118,11 @@ def loopback() -> BenchPath:
 def remote(host: str) -> BenchPath:
     """The path to another machine."""
     return BenchPath(host, REMOTE, {}, None)
+
+
+def between(sender: str, receiver: str) -> BenchPath:
+    """The path from one host of a fleet to another."""
+    return BenchPath(f"{sender} to {receiver}", REMOTE, {}, None, sender, receiver)
 
 
 def from_options(kind: str, options: Mapping[str, LinkOption], seed: int) -> BenchPath:

@@ -1,6 +1,7 @@
 """Files of records: one JSON object a line, flushed as soon as it is known.
 
-A file holds one `campaign` line, then a `probe` line for each path and a `trial` line for each trial. A campaign that
+A file holds one `campaign` line, then a `probe` line for each path, a `trial` line for each trial, and an `outage` line
+for each one that a missing host prevented. A campaign that
 is cut short therefore keeps what it has measured, and can be resumed. docs/data-format.md describes the lines. A reader
 accepts lines of its own SCHEMA only, and skips kinds and fields that it does not know.
 """
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import TextIO
 
 from toolkit.comparison.json_codec import FieldError, decode, encode
-from toolkit.comparison.records import Campaign, Probe, Results, Trial
+from toolkit.comparison.records import Campaign, Outage, Probe, Results, Trial
 from toolkit.comparison.verdict import MAX_MARGIN
 from toolkit.errors import TransferError, UsageError, printable
 
 SCHEMA = 2
 
-Record = Campaign | Probe | Trial
+Record = Campaign | Probe | Trial | Outage
 
 
 def line(record: Record) -> str:
@@ -88,6 +89,7 @@ def read(path: Path) -> Results:
     campaign: Campaign | None = None
     trials: list[Trial] = []
     probes: list[Probe] = []
+    outages: list[Outage] = []
     lines = text.split("\n")
     for number, entry in enumerate(lines, 1):
         if not entry and number == len(lines):
@@ -107,9 +109,11 @@ def read(path: Path) -> Results:
             trials.append(record)
         elif isinstance(record, Probe):
             probes.append(record)
+        elif isinstance(record, Outage):
+            outages.append(record)
     if campaign is None:
         raise UsageError(f"{shown} contains no campaign; give a file that nettool bench wrote")
-    return Results(campaign, first_measured(trials), probes)
+    return Results(campaign, first_measured(trials), probes, tuple(outages))
 
 
 def first_measured(trials: Sequence[Trial]) -> list[Trial]:
@@ -133,7 +137,7 @@ def _decoded(text: str) -> Record | None:
         raise FieldError(f"its schema is not {SCHEMA}")
     if not isinstance(entry.get("kind"), str):
         raise FieldError("it has no kind")
-    kinds: dict[str, type[Record]] = {"campaign": Campaign, "probe": Probe, "trial": Trial}
+    kinds: dict[str, type[Record]] = {"campaign": Campaign, "probe": Probe, "trial": Trial, "outage": Outage}
     kind = kinds.get(entry["kind"])
     record = None if kind is None else decode(kind, entry)
     if isinstance(record, Campaign) and not 0 < record.margin <= MAX_MARGIN:

@@ -77,6 +77,7 @@ class PathRecord:
     seed:      of the link's random draws
     ideal_bps: payload rate that no transport can exceed
     link:      options of `nettool link`, as the user wrote them
+    sender, receiver: names of hosts of a fleet; None elsewhere
     """
 
     kind: str
@@ -90,13 +91,15 @@ class PathRecord:
     seed: int | None = None
     ideal_bps: float | None = None
     link: Mapping[str, LinkOption] = field(default_factory=dict)
+    sender: str | None = None
+    receiver: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """What was measured, how, and on which host.
 
-    name:            kind of campaign: "loopback", "lan", "link" or "remote"
+    name:            kind of campaign: "loopback", "lan", "link", "remote" or "fleet"
     started_unix_s:  wall clock
     seed:            of the order of trials, the payload and the links
     repeats:         number of blocks; with a budget, of those that every path and size has at least (the pilot)
@@ -114,6 +117,7 @@ class Campaign:
     left_out:        label -> why this host could not run a transport of the scenario
     time_s:          duration of a trial; None where a trial ends with its file, else `sizes` is [0]
     budget_s:        time for the pilot and for further blocks where intervals are wide; None for `repeats` blocks
+    hosts:           hosts of a fleet that were there when it began: name -> host
     """
 
     name: str
@@ -135,6 +139,7 @@ class Campaign:
     left_out: Mapping[str, str] = field(default_factory=dict)
     budget_s: float | None = None
     time_s: float | None = None
+    hosts: Mapping[str, HostInfo] = field(default_factory=dict)
 
     def content_text(self, payload_bytes: int) -> str:
         """The size of a file, or the duration of a timed trial, in words."""
@@ -287,6 +292,7 @@ class Trial:
     marks:                 subset of MARKS; a cell with many marked trials gets no verdict
     link_seed:             of the link's random draws; the same for every transport of a block
     elapsed_s:             time from the campaign's start to the trial's end, without interruptions
+    started_s:             of a fleet: the same to the trial's start; between the two, both its hosts were held
     conditions:            settings of sockets, device and kernel, and what else the machine did
     """
 
@@ -313,6 +319,7 @@ class Trial:
     link_seed: int | None = None
     elapsed_s: float | None = None
     conditions: TrialConditions | None = None
+    started_s: float | None = None
 
     @property
     def is_doubtful(self) -> bool:
@@ -331,9 +338,34 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A trial of a fleet that was not measured, because a host or the way to it was missing: it is in no figure.
+
+    path, block, transport, payload_bytes: the trial
+    host:      name of the host that was missing
+    reason:    what was seen
+    attempt:   how often this was tried, from 1
+    is_final:  whether the pair of hosts was given up for the rest of the run
+    started_s, elapsed_s: as in Trial
+    """
+
+    path: str
+    block: int
+    transport: str
+    payload_bytes: int
+    host: str
+    reason: str
+    attempt: int
+    is_final: bool
+    started_s: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """The content of one file of records."""
 
     campaign: Campaign
     trials: Sequence[Trial]
     probes: Sequence[Probe] = ()
+    outages: Sequence[Outage] = ()

@@ -163,7 +163,7 @@ class Scenario:
             label, reason = next(iter(left_out.items()))
             raise UsageError(f"{label} cannot run: {reason}; choose from {', '.join(tcp_controls(is_root))}")
         for each in settings:
-            _check_udp(each)
+            check_udp(each)
         return [each for each in settings if each.label not in left_out], left_out
 
     def _blocks(self, count: int) -> tuple[int, float | None]:
@@ -217,7 +217,7 @@ def _lacks(setting: Setting, is_root: bool) -> str:
     return f"this kernel offers no {control} (as root: modprobe tcp_{control})"
 
 
-def _check_udp(setting: Setting) -> None:
+def check_udp(setting: Setting) -> None:
     """Raises UsageError for a congestion control that nettool does not have, and names those that it has."""
     if setting.transport != "udp" or setting.program is not None or setting.congestion_control is None:
         return

@@ -17,6 +17,7 @@ _NAMES: Mapping[type, str] = {
     int: "a whole number",
     bool: "true or false",
     dict: "a table",
+    list: "a list",
 }
 
 
@@ -40,6 +41,7 @@ class TomlTable:
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         """where: the file and table, for messages"""
         self.where = where
+        self.values = values
         self._left = {str(name).replace("-", "_"): value for name, value in values.items()}
         self._known: list[str] = []
 
@@ -59,14 +61,9 @@ class TomlTable:
         if not values:
             raise UsageError(f"{self.where}: '{name}' is an empty list")
         checked = [self._checked(kind, name, each) for each in values]
-        if kind is not dict and len(set(checked)) < len(checked):
+        if kind not in (dict, list) and len(set(checked)) < len(checked):
             raise UsageError(f"{self.where}: '{name}' has a value twice: write each once")
         return checked
-
-    def rest(self) -> dict[str, Any]:
-        """All that has not been taken, which `finish` then does not refuse."""
-        left, self._left = self._left, {}
-        return left
 
     def finish(self) -> None:
         """Raise UsageError if anything is left."""

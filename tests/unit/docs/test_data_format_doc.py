@@ -11,7 +11,7 @@ import pytest
 from tests.support.background import PATIENCE_S, together
 from toolkit.channel import Address, TransportOptions
 from toolkit.comparison.diff import CellChange
-from toolkit.comparison.records import MARKS, Campaign, Probe, Trial
+from toolkit.comparison.records import MARKS, Campaign, Outage, Probe, Trial
 from toolkit.emulator.accounting import EMULATOR, KERNEL, LinkAccounting, PathAccounting
 from toolkit.emulator.check import Finding
 from toolkit.netmodel.path import DROP_REASONS
@@ -52,7 +52,7 @@ def emitted() -> set[str]:
 
 
 def test_every_kind_has_a_section_and_every_section_a_kind() -> None:
-    assert set(sections()) == emitted() | {"campaign", "probe", "trial", "rows", "cell"}  # of files
+    assert set(sections()) == emitted() | {"campaign", "probe", "trial", "rows", "cell", "outage"}  # of files
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_every_kind_has_a_section_and_every_section_a_kind() -> None:
         ("campaign", {field.name for field in fields(Campaign)}),
         ("probe", {field.name for field in fields(Probe)}),
         ("trial", {field.name for field in fields(Trial)} | set(MARKS)),
+        ("outage", {field.name for field in fields(Outage)}),
         ("diff", {field.name for field in fields(CellChange)}),
         ("link", {*LEDGER.to_json(), *LEDGER.forward.to_json(), *DROP_REASONS, EMULATOR, KERNEL}),
         ("link-check", set(Finding("", "", "", None).to_json())),

@@ -1,0 +1,125 @@
+"""A run of a mesh over dask, with invented trials: complete, without collisions, and robust against missing hosts."""
+
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from toolkit.comparison.comparison import summarise
+
+from tests.support.fleet import COLLISIONS, invented_fleet, mesh_of, run_mesh, workers_of
+from toolkit.errors import UnreachableError, UsageError
+from toolkit.fleet import roster
+from toolkit.fleet.run import check_resumed
+
+TEXT = """
+transports = ["tcp-cubic", "udp-bbr"]
+control = false
+time = "1s"
+repeats = 2
+retries = 1
+wait = "10s"
+[hosts]
+a = "192.0.2.1"
+b = "192.0.2.2"
+c = "192.0.2.3"
+d = "192.0.2.4"
+"""
+TRIALS = 12 * 2 * 2
+
+
+def test_every_pair_is_measured_and_no_host_is_ever_in_two_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = mesh_of(tmp_path, TEXT)
+    with invented_fleet(monkeypatch, {}), workers_of(mesh) as client:
+        results = run_mesh(mesh, tmp_path / "run.jsonl", client)
+    assert COLLISIONS == []
+    assert results.outages == []
+    cells = Counter((trial.path, trial.transport, trial.block) for trial in results.trials)
+    assert len(cells) == TRIALS
+    assert set(cells.values()) == {1}
+    assert set(results.campaign.hosts) == set("abcd")
+    for one, other in combinations(results.trials, 2):
+        shared = set(one.path.split(" to ")) & set(other.path.split(" to "))
+        assert one.started_s is not None
+        assert other.started_s is not None
+        assert one.elapsed_s is not None
+        assert other.elapsed_s is not None
+        if shared:
+            assert one.elapsed_s <= other.started_s + 0.001 or other.elapsed_s <= one.started_s + 0.001
+    assert len(summarise(results).rows) == 12 * 2
+
+
+def test_a_receiver_that_is_missing_is_tried_again_and_then_costs_its_pair_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = mesh_of(tmp_path, TEXT)
+    answers = {("a", "b"): ["gone"], ("c", "d"): ["gone"] * 9}
+    with invented_fleet(monkeypatch, answers), workers_of(mesh) as client:
+        results = run_mesh(mesh, tmp_path / "run.jsonl", client)
+    trials = Counter(trial.path for trial in results.trials)
+    assert trials.pop("a to b") == 4
+    assert "c to d" not in trials
+    assert set(trials.values()) == {4}
+    assert [(each.path, each.attempt, each.is_final) for each in results.outages if each.path == "c to d"] == [
+        ("c to d", 1, False),
+        ("c to d", 2, True),
+    ]
+    assert {(each.host, each.reason) for each in results.outages} == {("b", "gone"), ("d", "gone")}
+
+
+def test_an_interrupted_run_goes_on_and_measures_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, path = mesh_of(tmp_path, TEXT), tmp_path / "run.jsonl"
+    with invented_fleet(monkeypatch, {}), workers_of(mesh) as client:
+        with pytest.raises(KeyboardInterrupt):
+            run_mesh(mesh, path, client, stop_after=17)
+        assert path.read_text().count('"kind": "trial"') == 17
+        results = run_mesh(mesh, path, client)
+    assert path.read_text().count('"kind": "trial"') == TRIALS == len(results.trials)
+    assert path.read_text().count('"kind": "campaign"') == 1
+    assert len({trial.position for trial in results.trials}) == TRIALS
+
+
+def test_a_host_that_never_appears_is_named_and_the_others_are_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = mesh_of(tmp_path, TEXT.replace('"10s"', '"1s"'))
+    with invented_fleet(monkeypatch, {}), workers_of(mesh, "d") as client:
+        results = run_mesh(mesh, tmp_path / "run.jsonl", client)
+    assert len(results.trials) == 6 * 2 * 2
+    assert {(each.host, each.reason, each.is_final) for each in results.outages} == {("d", "it never appeared", True)}
+    assert len(results.outages) == 6
+
+
+def test_hosts_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = mesh_of(tmp_path, TEXT)
+    monkeypatch.setattr(roster, "__version__", "9.9")
+    with (
+        invented_fleet(monkeypatch, {}),
+        workers_of(mesh) as client,
+        pytest.raises(UsageError, match=r"cannot take part: it has nettool .*, and this machine 9\.9"),
+    ):
+        run_mesh(mesh, tmp_path / "run.jsonl", client)
+    assert not (tmp_path / "run.jsonl").exists()
+
+
+def test_one_host_is_no_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = mesh_of(tmp_path, TEXT.replace('"10s"', '"100ms"'))
+    with (
+        invented_fleet(monkeypatch, {}),
+        workers_of(mesh, "b", "c", "d") as client,
+        pytest.raises(UnreachableError, match="fewer than two hosts are there"),
+    ):
+        run_mesh(mesh, tmp_path / "run.jsonl", client)
+
+
+def test_records_of_another_mesh_are_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = mesh_of(
+        tmp_path, TEXT.replace("repeats = 2", "repeats = 1").replace('c = "192.0.2.3"\nd = "192.0.2.4"\n', "")
+    )
+    with invented_fleet(monkeypatch, {}), workers_of(mesh) as client:
+        results = run_mesh(mesh, tmp_path / "run.jsonl", client)
+    check_resumed(mesh, results)
+    with pytest.raises(UsageError, match="records are of another mesh"):
+        check_resumed(mesh_of(tmp_path, TEXT), results)
