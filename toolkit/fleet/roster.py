@@ -4,6 +4,7 @@ A host is present if its worker has been heard of lately and serves. All times o
 clocks need agree.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ class Roster:
         self._members: dict[str, _Member] = {}
         self._seen: dict[str, str] = {}
         self._silent_s: dict[str, float] = {}
+        self._present_s = dict.fromkeys(self._names, time.monotonic())
 
     def refresh(self) -> None:
         """Look which workers are there, and ask those that are new. Raises OSError if the scheduler is lost."""
@@ -53,6 +55,7 @@ class Roster:
                 self._members[name] = _Member(address, asked)
             elif member.report is None and not member.is_refused and member.asked.done():
                 self._take(name, member, workers[address].get("resources", {}))
+        self._present_s |= dict.fromkeys(self.present, time.monotonic())
 
     def _take(self, name: str, member: _Member, resources: Mapping[str, float]) -> None:
         if not resources.get(f"host:{name}"):
@@ -67,6 +70,10 @@ class Roster:
     def present(self) -> set[str]:
         """The hosts that can take part in a trial."""
         return {name for name in self._seen if self._is_usable(self._members[name])}
+
+    def missing_s(self, name: str) -> float:
+        """How long a host has been missing, at the last look."""
+        return 0.0 if name in self.present else time.monotonic() - self._present_s[name]
 
     def address(self, name: str) -> str | None:
         """The address of the worker of a host that is present."""

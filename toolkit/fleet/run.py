@@ -116,7 +116,6 @@ class FleetRun:
             )
 
     def _loop(self) -> None:
-        idle_since_s: float | None = None
         looked_s = 0.0
         while not self.schedule.is_over:
             if time.monotonic() - looked_s > _LOOK_S:
@@ -127,13 +126,9 @@ class FleetRun:
                 self.schedule.visits.clear()
             while (visit := self.schedule.start(self.roster.present)) is not None:
                 self._send(visit)
-            if self._running:
-                idle_since_s = None
-            else:
-                idle_since_s = time.monotonic() if idle_since_s is None else idle_since_s
-                if time.monotonic() - idle_since_s > self._mesh.wait_s:
-                    self._give_up_missing()
-                    return
+            if not self._running and self._all_missing_for_long():
+                self._give_up_missing()
+                return
             self._await_result()
 
     def now_s(self) -> float:
@@ -225,6 +220,11 @@ class FleetRun:
                 elapsed_s=round(self.now_s(), 3),
             )
         )
+
+    def _all_missing_for_long(self) -> bool:
+        """Whether each block that is left waits for a host that has been missing for the time of the mesh."""
+        gone = {name for name in self._mesh.hosts if self.roster.missing_s(name) > self._mesh.wait_s}
+        return all(gone.intersection(visit.pair) for visit in self.schedule.visits)
 
     def _give_up_missing(self) -> None:
         """Nothing more can run: write for each pair that is not complete which host is missing."""

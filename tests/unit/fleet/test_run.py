@@ -5,9 +5,9 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from toolkit.comparison.comparison import summarise
 
 from tests.support.fleet import COLLISIONS, invented_fleet, mesh_of, run_mesh, workers_of
+from toolkit.comparison.summary import summarise
 from toolkit.errors import UnreachableError, UsageError
 from toolkit.fleet import roster
 from toolkit.fleet.run import check_resumed
@@ -35,7 +35,7 @@ def test_every_pair_is_measured_and_no_host_is_ever_in_two_trials(
     with invented_fleet(monkeypatch, {}), workers_of(mesh) as client:
         results = run_mesh(mesh, tmp_path / "run.jsonl", client)
     assert COLLISIONS == []
-    assert results.outages == []
+    assert not results.outages
     cells = Counter((trial.path, trial.transport, trial.block) for trial in results.trials)
     assert len(cells) == TRIALS
     assert set(cells.values()) == {1}
@@ -81,10 +81,11 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(tmp_path: Path, m
     assert len({trial.position for trial in results.trials}) == TRIALS
 
 
+@pytest.mark.long  # waits for the host, longer than the others may need to appear on a busy machine
 def test_a_host_that_never_appears_is_named_and_the_others_are_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mesh = mesh_of(tmp_path, TEXT.replace('"10s"', '"1s"'))
+    mesh = mesh_of(tmp_path, TEXT)
     with invented_fleet(monkeypatch, {}), workers_of(mesh, "d") as client:
         results = run_mesh(mesh, tmp_path / "run.jsonl", client)
     assert len(results.trials) == 6 * 2 * 2
