@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,14 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [save(lossy(), folder / "link.jsonl"), save(one_path(), folder / "loopback.jsonl")]
 
 
+summaries = cache(lambda: [summarise(lossy()), summarise(one_path())])
+
+
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_tables_are_those_of_the_records(records: list[Path], table_format: str) -> None:
     ended = nettool_here("report", *records, "--format", table_format)
     assert (ended.code, ended.stderr) == (0, "")
-    expected = report_text([summarise(lossy()), summarise(one_path())], (), table_format)
+    expected = report_text(summaries(), (), table_format)
     assert ended.stdout == f"{expected}\n"
 
 
@@ -34,7 +38,7 @@ def test_a_page_and_pictures_are_written(records: list[Path], tmp_path: Path) ->
     ended = nettool_here("report", records[1], "--html", written, "--pictures", tmp_path / "pictures")
     assert ended.code == 0, ended
     assert "Page: " in ended.stderr
-    assert written.read_text() == page([summarise(one_path())])
+    assert written.read_text() == page(summaries()[1:])
     starts = {".png": b"\x89PNG", ".svg": b"<?xml"}
     made = sorted((tmp_path / "pictures").iterdir())
     assert [path.suffix for path in made] == [".png", ".svg"] * 4
@@ -57,9 +61,7 @@ def test_runs_of_iperf3_are_shown_beside_the_campaigns(records: list[Path], tmp_
 def test_json_is_one_object_on_one_line(records: list[Path]) -> None:
     ended = nettool_here("report", *records, "--json")
     assert ended.object["kind"] == "report"
-    assert ended.object["headline"] == [
-        sentence for results in (lossy(), one_path()) for sentence in summarise(results).headline
-    ]
+    assert ended.object["headline"] == [sentence for summary in summaries() for sentence in summary.headline]
     assert len(ended.object["rows"]) == 15
 
 

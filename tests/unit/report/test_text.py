@@ -5,6 +5,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,10 @@ def sentences(results: Results) -> list[str]:
 def test_the_same_records_give_the_same_text(tmp_path: Path, make: object) -> None:
     assert callable(make)
     results: Results = make()
-    path = save(results, tmp_path / "results.jsonl")
+    again = summarise(read(save(results, tmp_path / "results.jsonl")))
+    first = summarise(results)
     for table_format in FORMATS:
-        assert comparison(read(path), table_format) == comparison(results, table_format), table_format
+        assert report_text([again], (), table_format) == report_text([first], (), table_format), table_format
 
 
 def test_each_cell_is_one_line_with_goodput_ratio_and_verdict() -> None:
@@ -50,6 +52,7 @@ def test_each_cell_is_one_line_with_goodput_ratio_and_verdict() -> None:
         assert line.endswith(f"A/A control: {row.verdict}" if row.is_control else row.verdict)
 
 
+@cache
 def campaigns() -> list[Summary]:
     long = "100 Mbit/s, 40 ms, 0.1% loss, bursts of 20 ms"
     results = one_path()
