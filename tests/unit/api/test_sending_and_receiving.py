@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import itertools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from toolkit import aio, events
 from toolkit.api.credentials import UnprovenReceiverError
 from toolkit.api.destinations import OfferedFile
 from toolkit.api.results import SessionResult
-from toolkit.channel import Address
-from toolkit.errors import CredentialRequiredError, RefusedError, TransferError, UsageError
+from toolkit.channel import Address, Channel
+from toolkit.errors import CredentialRequiredError, PeerClosedError, RefusedError, TransferError, UsageError
 from toolkit.security.key_file import write_new_key
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.result import DeliveryStatus
@@ -91,6 +93,14 @@ def test_both_ends_tell_what_happens() -> None:
     for told in (sent, received):
         (done,) = (event for event in told if isinstance(event, events.FileDone))
         assert (done.name, done.status, done.size_bytes) == ("a", EntryStatus.OK, 7)
+
+
+def test_details_are_left_out_for_those_who_show_none() -> None:
+    told: list[events.Event] = []
+    with toolkit.Receiver({}, port=0, sessions=1, on_event=told.append, is_detailed=False) as receiver:
+        toolkit.send({"a": b"content"}, receiver.address)
+        receiver.wait()
+    assert [type(event).__name__ for event in told] == ["Listening", "SessionBegan", "SessionEnded"]
 
 
 class TestHooks:
@@ -223,6 +233,48 @@ class TestCancelling:
 
         with toolkit.Receiver({}, port=0) as receiver, pytest.raises(TransferError, match="was cancelled"):
             toolkit.send({"a": Endless()}, receiver.address, cancel=cancel)
+
+
+class TestLostConnections:
+    """The first connection breaks off as soon as it is there."""
+
+    @pytest.fixture
+    def lossy(self) -> Iterator[toolkit.Receiver]:
+        sessions = itertools.count()
+
+        def through(channel: Channel) -> Channel:
+            if next(sessions) == 0:
+                channel.abort()
+            return channel
+
+        with toolkit.Receiver({}, port=0, through=through) as receiver:
+            yield receiver
+
+    def test_the_sender_comes_back_and_says_so(self, lossy: toolkit.Receiver) -> None:
+        told: list[events.Event] = []
+        result = toolkit.send({"a": b"x"}, lossy.address, on_event=told.append)
+        assert result.file_count == 1
+        assert [event.session for event in told if isinstance(event, events.SessionBegan)] == [1, 2]
+        assert len([event for event in told if isinstance(event, events.Reconnecting)]) == 1
+
+    def test_a_file_object_is_not_read_a_second_time(self, lossy: toolkit.Receiver) -> None:
+        told: list[events.Event] = []
+        with pytest.raises(PeerClosedError):
+            toolkit.send({"a": io.BytesIO(b"x")}, lossy.address, on_event=told.append)
+        assert not any(isinstance(event, events.Reconnecting) for event in told)
+
+    def test_a_caller_who_cancels_meanwhile_does_not_come_back(self, lossy: toolkit.Receiver) -> None:
+        cancel = threading.Event()
+        told: list[events.Event] = []
+
+        def on_event(event: events.Event) -> None:
+            told.append(event)
+            if isinstance(event, events.Reconnecting):
+                cancel.set()
+
+        with pytest.raises(PeerClosedError):
+            toolkit.send({"a": b"x"}, lossy.address, on_event=on_event, cancel=cancel)
+        assert [event.session for event in told if isinstance(event, events.SessionBegan)] == [1]
 
 
 class TestAsync:
