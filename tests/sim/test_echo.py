@@ -6,6 +6,8 @@ from tests.support.virtual_channels import MS, VirtualPath
 from toolkit.channel import Channel
 from toolkit.conversation.echo import echo_messages
 from toolkit.conversation.probes import SessionEcho
+from toolkit.rudp.batch import Batch
+from toolkit.rudp.connection import Connection
 from toolkit.rudp.wire import PacketType
 
 RTT_NS, INTERVAL_NS, PROBES = 40 * MS, 50 * MS, 50
@@ -70,3 +72,25 @@ def test_what_an_application_does_for_long_delays_no_acknowledgement(monkeypatch
     acknowledged_ns = {now_ns for now_ns, kind in probing.answers if kind == PacketType.ACK}
     assert len(arrived_ns) == PROBES
     assert set(arrived_ns) <= acknowledged_ns
+
+
+def test_an_answer_does_not_wait_until_the_packet_behind_it_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    handled: list[int] = []  # by the client; 0 where it has an answer
+    handle_batch = Connection.handle_batch
+
+    def recording(connection: Connection, batch: Batch, now_ns: int) -> None:
+        if connection.local_id == 1:
+            handled.append(batch.data[0])
+        handle_batch(connection, batch, now_ns)
+
+    def probe(channel: Channel) -> None:
+        for _ in range(PROBES):
+            channel.send_message(b"probe")
+            assert channel.receive() == b"probe"
+            handled.append(0)
+        channel.close()
+
+    monkeypatch.setattr(Connection, "handle_batch", recording)
+    VirtualPath(monkeypatch, RTT_NS).run(probe, lambda channel: echo_messages(channel, lambda: False))
+    last = len(handled) - 1 - handled[::-1].index(0)
+    assert handled[last - 1 : last + 2] == [PacketType.MESSAGE, 0, PacketType.ACK]

@@ -75,16 +75,15 @@ class UdpChannel:
         self._peer, self._security = peer, security
         self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
         self._wake_pair, self._log = wake_pair, log
-        self._on_close_sent = on_close_sent
+        self._on_close_sent, self._on_end = on_close_sent, on_end
         sock.report_local_drops()
-        self._on_end = on_end
         self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
         self._peer_address = connection.peer_address
         self._incoming, self._read_pause, self._turnaround = IncomingExtents(), ReadPause(), Turnaround()
         self._messages, self._unpumped_bytes = MessageQueue(), 0  # the bytes are of extents
-        self._is_closed = False
-        # The last pump had more to send than it may at once; more than this host's queues have room for.
-        self._has_more = self._needs_room = False
+        # The last pump had more to send than it may at once; more than this host's queues have room for; was cut short.
+        self._is_closed = self._has_more = self._needs_room = self._is_cut_short = False
+        self._unhandled: list[Batch] = []  # what it had read, and has left to the next one
         self._read_ns = self._timer_ns = 0  # when the socket was last read; the next timer, as of the last wait
 
     @property
@@ -271,22 +270,23 @@ class UdpChannel:
         connection, sock, has_delivered = self._connection, self._socket, False
         connection.set_accept_limit(self._incoming.accept_limit(sink is not None))
         try:
-            now_ns = time.monotonic_ns()
-            self._turnaround.on_call(now_ns, connection.acks.max_ack_delay_ns)
+            self._turnaround.on_call(now_ns := time.monotonic_ns(), connection.acks.max_ack_delay_ns)
             if sends_first:  # a message need not wait until what has arrived is handled
                 self._send(now_ns)
                 if now_ns - self._read_ns < _READ_AFTER_NS:
                     return False
-            batches = sock.receive()
+            batches, self._unhandled = self._unhandled or sock.receive(), []
             now_ns = self._read_ns = time.monotonic_ns()
             if has_posted := bool(self._posted):  # these are the older ones
                 has_delivered |= self._handle_posted(sink, now_ns)
-            for batch in batches:
+            was_cut_short, self._is_cut_short = self._is_cut_short, False
+            may_cut_short &= not was_cut_short and self._turnaround.is_prompt
+            for count, batch in enumerate(batches, 1):
                 connection.handle_batch(batch, now_ns)
                 has_delivered |= self._deliver(sink, now_ns)
-            was_cut_short = self._turnaround.is_cut_short
-            if self._turnaround.cut_short(may_cut_short and not has_delivered and len(self._messages) == 1):
-                return False
+                if may_cut_short and not has_delivered and len(self._messages) == 1:
+                    self._is_cut_short, self._unhandled = True, batches[count:]
+                    return False
             if batches or has_posted or was_cut_short:
                 self._outgoing.release(connection.acked_offset)
                 self._incoming.forget(connection.received_offset)
@@ -354,7 +354,7 @@ class UdpChannel:
 
     def _wait(self, deadline_ns: int | None, wake: int | None = None) -> bool:
         """Wait until there is something to do; return whether `wake` is readable."""
-        if self._has_more or self._connection.state is not ConnectionState.ESTABLISHED:
+        if self._has_more or self._unhandled or self._connection.state is not ConnectionState.ESTABLISHED:
             return False
         descriptors = [self._socket.sock.fileno()]
         timer_ns = self._connection.poll_timeout()

@@ -12,15 +12,16 @@ _ENOUGH_PROMPT_RETURNS: Final = 3
 
 
 class Turnaround:
-    """Call `on_message` when a message is handed to the application, and `on_call` when that calls the channel next.
-
-    is_cut_short: whether the last round of the channel was
-    """
+    """Call `on_message` when a message is handed to the application, and `on_call` when that calls the channel next."""
 
     def __init__(self) -> None:
-        self.is_cut_short = False
         self._handed_over_ns: int | None = None
         self._prompt_returns = 0
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether the application is expected back before the peer misses an acknowledgement."""
+        return self._prompt_returns >= _ENOUGH_PROMPT_RETURNS
 
     def on_message(self, now_ns: int) -> None:
         """A message is handed over."""
@@ -32,12 +33,3 @@ class Turnaround:
             is_prompt = now_ns - self._handed_over_ns <= max_ack_delay_ns
             self._prompt_returns = self._prompt_returns + 1 if is_prompt else 0
             self._handed_over_ns = None
-
-    def cut_short(self, has_one_message: bool) -> bool:
-        """Whether to cut this round short: it has brought one message and nothing else, for a prompt application.
-
-        Two rounds in a row are not, so that a stream of messages is acknowledged.
-        """
-        is_prompt = self._prompt_returns >= _ENOUGH_PROMPT_RETURNS
-        self.is_cut_short = has_one_message and is_prompt and not self.is_cut_short
-        return self.is_cut_short

@@ -15,23 +15,13 @@ def after(*times_away_ns: int) -> Turnaround:
 
 
 def test_an_application_is_prompt_after_it_has_been_three_times_in_a_row() -> None:
-    assert not after(0, 0).cut_short(True)
-    assert after(0, ACK_DELAY_NS, 0).cut_short(True)
-    assert not after(0, 0, ACK_DELAY_NS + 1).cut_short(True)
-    assert not after(0, 0, 0, ACK_DELAY_NS + 1, 0, 0).cut_short(True)
+    assert not after(0, 0).is_prompt
+    assert after(0, ACK_DELAY_NS, 0).is_prompt
+    assert not after(0, 0, ACK_DELAY_NS + 1).is_prompt
+    assert not after(0, 0, 0, ACK_DELAY_NS + 1, 0, 0).is_prompt
 
 
 def test_calls_that_follow_no_message_say_nothing() -> None:
     turnaround = after(0, 0, 0)
     turnaround.on_call(100 * ACK_DELAY_NS, ACK_DELAY_NS)
-    assert turnaround.cut_short(True)
-
-
-def test_a_round_with_anything_but_a_message_is_completed() -> None:
-    assert not after(0, 0, 0).cut_short(False)
-
-
-def test_after_a_round_that_was_cut_short_the_next_one_is_completed() -> None:
-    turnaround = after(0, 0, 0)
-    assert [turnaround.cut_short(True) for _ in range(4)] == [True, False, True, False]
-    assert [turnaround.is_cut_short] == [False]
+    assert turnaround.is_prompt
