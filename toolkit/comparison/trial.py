@@ -136,6 +136,12 @@ class TrialRunner:
             outcome.error = str(error)
         return self._record(spec, position, link_seed, outcome, pinger)
 
+    def _rate_bps(self) -> float | None:
+        """Of the path: as asked for, or of a real one, as measured."""
+        if self.testbed.path.kind == REMOTE:
+            return self.probe.rate_bps if self.probe is not None else None
+        return self.testbed.path.rate_bps
+
     def _start_receiver(self, spec: TrialSpec, running: ExitStack) -> tuple[ReceiverHandle, SendJob]:
         """Start the receiver; the handle, and the job of a sender to it without the port. Raises NettoolError."""
         setting, size = spec.setting, spec.payload_bytes
@@ -158,7 +164,7 @@ class TrialRunner:
             payload_bytes=size,
             time_s=self.time_s,
             seed=self.seed,
-            backlog_bytes=None if self.time_s is None else backlog_bytes(self.testbed.path.rate_bps),
+            backlog_bytes=None if self.time_s is None else backlog_bytes(self._rate_bps()),
             plaintext=not setting.is_encrypted,
             directory=directory,
         )
