@@ -18,6 +18,11 @@ UDP_PATIENCE_S: Final = 5.0
 """How long to wait for a first answer over UDP; one over a satellite takes a second."""
 
 
+def load(name: str) -> None:
+    """Load the transport that `connect` tries first: it is imported when it is first used. Raises UsageError."""
+    transport("udp" if name == AUTO else name)
+
+
 def connect(
     name: str, address: Address, options: TransportOptions, on_blocked: Callable[[], None]
 ) -> tuple[str, Channel]:

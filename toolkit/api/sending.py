@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit import transfer
-from toolkit.api.connecting import AUTO, connect
+from toolkit.api.connecting import AUTO, connect, load
 from toolkit.api.credentials import check_before_connecting, check_connected, credential_of
 from toolkit.api.events import EventCallback, Reconnecting, SessionBegan, SessionProgress, UdpBlocked, file_done
 from toolkit.api.reconnecting import with_reconnects
@@ -74,6 +74,9 @@ class SendRequest:
     def run(self, credential: Credential) -> SessionResult:
         """Send. Raises NettoolError as `send` does."""
         rehearse(credential.method)
+        load(self.transport)
+        import toolkit.transfer.sender  # noqa: F401 - only senders need it
+
         patience_s = 0.0 if any(map(_is_read_once, self.sources)) else self.patience_s
         options = replace(
             self.options,
