@@ -218,10 +218,10 @@ def test_an_interrupted_campaign_can_be_resumed(whole: Whole, tmp_path: Path) ->
     assert "resume them with" in complaint(nettool_here("bench", "link", "--resume", output))
 
 
-def test_a_remote_campaign_cannot_be_resumed(tmp_path: Path) -> None:
+def test_a_remote_campaign_is_resumed_by_its_own_command(tmp_path: Path) -> None:
     records = one_path()
     path = save(replace(records, campaign=replace(records.campaign, name="remote")), tmp_path / "remote.jsonl")
-    assert "run 'nettool bench remote' again" in complaint(nettool_here("bench", "link", "--resume", path))
+    assert "resume them with 'nettool bench remote'" in complaint(nettool_here("bench", "link", "--resume", path))
 
 
 def test_replay_and_diff(whole: Whole, tmp_path: Path) -> None:
