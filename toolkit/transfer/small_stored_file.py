@@ -142,11 +142,10 @@ class SmallStoredFile:
             content, self._content = self._content, b""
             self._budget.let_go(len(content))
             self._budget.count_arrived(-len(content))
-            large = self._storage.make(self.entry, self._algorithm, self._budget, self._on_complete)
-            large.write(0, memoryview(content))
+            self._large = self._storage.make(self.entry, self._algorithm, self._budget, self._on_complete)
+            self._large.write(0, memoryview(content))
             if self._expected_digest is not None:
-                large.expect(self.entry.content_bytes, self._expected_digest)
-            self._large = large
+                self._large.expect(self.entry.content_bytes, self._expected_digest)
         return self._large
 
     def _replacement(self) -> IncomingFile | None:
