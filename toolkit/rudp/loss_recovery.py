@@ -238,6 +238,8 @@ class LossRecovery:
         )
         path.is_window_limited = False
         path.pacer.catch_up.on_acked(state.sent_time_ns, path.rtt.min_rtt_ns)
+        if rtt_ns is not None:
+            path.pacer.burst_room.on_rtt(now_ns, rtt_ns, path.rtt.min_rtt_ns)
 
     def _on_spurious_loss(self, acked: PacketGroup, now_ns: int) -> None:
         path, spurious = self.path, acked.spurious

@@ -3,7 +3,8 @@
 One timer per packet costs too much at high rates, and a whole window at once overflows queues. The pacer therefore
 releases one *send quantum* at a time: the bytes of 1 ms at the given rate, but at least two datagrams and at most
 64 KiB, which is what one segmentation-offloaded send can carry. Above 2 Gbit/s, timers are too slow for that: the
-quantum is then the bytes of 250 us, at most 512 KiB.
+quantum is then the bytes of 250 us, at most 512 KiB. Each round of the sender costs processor time, however little it
+sends. So on a path with a deep queue (`BurstRoom`), a quantum is up to 2 ms, also at most 512 KiB.
 
 `_release_ns` is a virtual time: when everything sent so far would have left at exactly the given rate. The next
 quantum may be sent once that time has come. A late timer has earned more than one quantum, and the next send counts
@@ -23,6 +24,13 @@ _MIN_QUANTUM_DATAGRAMS: Final = 2
 _MAX_QUANTUM_BYTES: Final = 64 * 1024
 """Half of it would take a fifth more of the sender's processor time at 1 Gbit/s. What a short queue of this host drops
 is taken back."""
+_MAX_QUANTUM_NS: Final = 2_000_000
+"""The duration of a quantum on a path whose queue has room for it, where 64 KiB are no limit."""
+_QUEUE_SHARE: Final = 4
+"""A quantum takes at most a quarter of the queue that the path has shown."""
+_QUEUE_SAMPLES: Final = 4
+_QUEUE_NS: Final = 50_000_000
+"""A queue is shown by at least as many RTT samples, over at least this time."""
 _MIN_ROUND_NS: Final = 250_000
 """Minimum time between two rounds of the sender, which a timer and the round itself take. Above 2 Gbit/s a quantum is
 the rate times this duration."""
@@ -89,17 +97,45 @@ class CatchUp:
             self.limit_ns = self._ceiling_ns = max(self._burst_ns // 2, _CATCH_UP_NS)
 
 
+class BurstRoom:
+    """How long a burst the path has room for (`limit_ns`): a quarter of the longest queue that it has shown.
+
+    A queue is shown by the least delay within a round trip, or within 50 ms if that is longer. On a path shorter than a
+    few time slices, delays are those of processes that wait for a processor, and show nothing. A shallow queue never
+    shows a long delay, whatever is lost and why: it never gets more than the least quantum.
+    """
+
+    def __init__(self) -> None:
+        self.limit_ns = 0
+        self._start_ns = self._samples = self._least_ns = 0
+
+    def on_rtt(self, now_ns: int, rtt_ns: int, min_rtt_ns: int) -> None:
+        """An RTT sample was taken, and this is their minimum."""
+        if min_rtt_ns < _SHORT_RTT_NS:
+            return
+        delay_ns = max(0, rtt_ns - min_rtt_ns)
+        self._least_ns = min(self._least_ns, delay_ns) if self._samples else delay_ns
+        self._samples += 1
+        if self._samples == 1:
+            self._start_ns = now_ns
+        elif self._samples >= _QUEUE_SAMPLES and now_ns - self._start_ns >= max(min_rtt_ns, _QUEUE_NS):
+            self.limit_ns = max(self.limit_ns, min(self._least_ns // _QUEUE_SHARE, _MAX_QUANTUM_NS))
+            self._samples = 0
+
+
 class Pacer:
     """Send at most `budget_bytes`, report it by `on_sent`, and return at `next_send_time_ns`.
 
     Acknowledgements and probes are neither paced nor reported: they are small or rare.
 
     catch_up:    is told which packets arrive and which are lost
+    burst_room:  is told the RTT samples
     is_too_late: the sender is later than the last `budget_bytes` makes up for: it, and not the path, limits the rate
     """
 
     def __init__(self) -> None:
         self.catch_up = CatchUp()
+        self.burst_room = BurstRoom()
         self.is_too_late = False
         self._release_ns = 0
         self._is_waited_for = False
@@ -118,7 +154,7 @@ class Pacer:
         if late_ns < 0:
             self._is_waited_for = True
             return 0
-        quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes)
+        quantum_bytes = self.quantum_bytes(rate_bps, datagram_bytes, self.burst_room.limit_ns)
         self.is_too_late = False
         if self._is_waited_for:
             quanta_ns = _CATCH_UP_QUANTA * quantum_bytes * 8 * _NS_PER_S / rate_bps
@@ -158,12 +194,13 @@ class Pacer:
         return self._release_ns
 
     @staticmethod
-    def quantum_bytes(rate_bps: float, datagram_bytes: int) -> int:
+    def quantum_bytes(rate_bps: float, datagram_bytes: int, room_ns: int = 0) -> int:
         """The send quantum in whole datagrams: `rate_bps` x 1 ms between 2 datagrams and 64 KiB.
 
-        At rates for which timers are too slow it is `rate_bps` x 250 us, up to 512 KiB.
+        At rates for which timers are too slow it is `rate_bps` x 250 us, up to 512 KiB; and `rate_bps` x `room_ns`, if
+        that is more, up to the same limit.
         """
         rate_bytes_per_ns = rate_bps / (8 * _NS_PER_S)
         wanted_bytes = min(rate_bytes_per_ns * _QUANTUM_NS, _MAX_QUANTUM_BYTES)
-        wanted_bytes = max(wanted_bytes, min(rate_bytes_per_ns * _MIN_ROUND_NS, _MAX_ROUND_BYTES))
+        wanted_bytes = max(wanted_bytes, min(rate_bytes_per_ns * max(_MIN_ROUND_NS, room_ns), _MAX_ROUND_BYTES))
         return max(int(wanted_bytes // datagram_bytes), _MIN_QUANTUM_DATAGRAMS) * datagram_bytes

@@ -228,3 +228,47 @@ class TestCatchUp:
         assert pacer.catch_up.limit_ns == 8 * MS
         pacer.catch_up.on_lost(sent_ns[-1])
         assert pacer.catch_up.limit_ns == 4 * MS
+
+
+class TestBurstRoom:
+    """The quantum on a path whose queue is deep."""
+
+    RTT_NS = 40 * MS
+
+    def pacer_after(self, delays_ns: list[int], rtt_ns: int = RTT_NS, samples_per_rtt: int = 4) -> Pacer:
+        """A pacer that was told these queueing delays, evenly over round trips of `rtt_ns`."""
+        pacer = Pacer()
+        for number, delay_ns in enumerate(delays_ns):
+            now_ns = SECOND + number * rtt_ns // samples_per_rtt
+            pacer.burst_room.on_rtt(now_ns, rtt_ns + delay_ns, rtt_ns)
+        return pacer
+
+    @pytest.mark.parametrize(
+        ("rate_bps", "quantum_bytes"),
+        [(1e6, 2 * DATAGRAM), (100e6, 25_000), (1e9, 250_000), (40e9, 512 * KIB)],
+    )
+    def test_a_deep_queue_lets_a_quantum_be_two_milliseconds(self, rate_bps: float, quantum_bytes: int) -> None:
+        pacer = self.pacer_after([20 * MS] * 10)
+        budget_bytes = pacer.budget_bytes(2 * SECOND, rate_bps, DATAGRAM)
+        assert quantum_bytes - DATAGRAM < budget_bytes <= quantum_bytes
+
+    @pytest.mark.parametrize("rate_bps", [1e8, 1e9])
+    def test_a_quantum_takes_at_most_a_quarter_of_the_queue_or_what_it_takes_anyway(self, rate_bps: float) -> None:
+        for queue_ns in (MS, 4 * MS, 6 * MS):
+            budget_bytes = self.pacer_after([queue_ns] * 10).budget_bytes(2 * SECOND, rate_bps, DATAGRAM)
+            quarter_bytes = rate_bps / 8 * queue_ns / 4 / SECOND
+            assert budget_bytes <= max(quarter_bytes, Pacer.quantum_bytes(rate_bps, DATAGRAM))
+            assert budget_bytes > quarter_bytes - DATAGRAM
+
+    def test_a_queue_that_drains_within_a_round_trip_shows_nothing(self) -> None:
+        pacer = self.pacer_after([20 * MS, 20 * MS, 20 * MS, 0] * 10)
+        assert pacer.burst_room.limit_ns == 0
+
+    @pytest.mark.parametrize(("rtt_ns", "delays_ns"), [(MS, [30 * MS]), (20 * MS, [30 * MS] * 3 + [0])])
+    def test_processes_that_wait_for_a_processor_are_no_queue(self, rtt_ns: int, delays_ns: list[int]) -> None:
+        pacer = self.pacer_after(delays_ns * 100, rtt_ns)
+        assert pacer.burst_room.limit_ns == 0
+
+    def test_a_queue_that_was_long_once_is_long(self) -> None:
+        pacer = self.pacer_after([20 * MS] * 10 + [0] * 100)
+        assert pacer.burst_room.limit_ns == 2 * MS
