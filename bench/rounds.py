@@ -10,6 +10,7 @@ each GiB. Files are left out: the source writes nothing, and the sink only count
 The paths differ in how much a round of the sender moves:
 
     link   1 Gbit/s, datagrams of 1,472 bytes: 64 KiB
+    deep   the same, once the path has shown a deep queue: 250 KB
     slow   100 Mbit/s, datagrams of 1,472 bytes: 12 KB
     local  10 Gbit/s, datagrams of 8,972 bytes: 312 KB
 """
@@ -47,16 +48,21 @@ RUNS: Final = 2
 
 
 class PathCase(NamedTuple):
-    """A fixed rate, the size of datagrams, the virtual time between two rounds, and how much to transfer."""
+    """A fixed rate, the size of datagrams, the virtual time between two rounds, and how much to transfer.
+
+    burst_room_ns: how long a burst the path has shown to have room for
+    """
 
     rate_bps: float
     datagram_bytes: int
     round_ns: int
     total_bytes: int
+    burst_room_ns: int = 0
 
 
 CASES: Final = {
     "link": PathCase(1e9, 1472, 260_000, 32 << 20),
+    "deep": PathCase(1e9, 1472, 2_000_000, 32 << 20, burst_room_ns=2_000_000),
     "slow": PathCase(1e8, 1472, 500_000, 8 << 20),
     "local": PathCase(1e10, 8972, 250_000, 128 << 20),
 }
@@ -119,6 +125,8 @@ class Ends:
             security = SessionSecurity("aes-256-gcm", "none")
             self.connections.append(connection)
             self.channels.append(UdpChannel(connection, DatagramSocket(sock), outgoing, Address("", 0), security))
+        if case.burst_room_ns:
+            self.connections[0].sender.recovery.path.pacer.burst_room.limit_ns = case.burst_room_ns
         self.connections[0].start(config.receive_window_bytes)
         self.times_ns = [0, 0]
 
