@@ -187,6 +187,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "trace.check_sources",
         "grid.GridFile",
         "fleet._run_once",
+        "fleet_report.read",
         "report.page.write_page",
         "report.merge",
         "report.write_pictures",

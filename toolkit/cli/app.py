@@ -35,6 +35,7 @@ COMMANDS = {
     "bench remote": ("toolkit.cli.bench:remote", "Compare over a real network."),
     "serve": ("toolkit.cli.serve:serve", "Serve as the remote peer of 'bench remote'."),
     "fleet run": ("toolkit.cli.fleet:fleet_run", "Compare between every two of many hosts."),
+    "fleet report": ("toolkit.cli.fleet_report:fleet_report", "Show maps and figures of a fleet's records."),
     "diff": ("toolkit.cli.diff:diff", "Show what changed between two campaigns."),
     "replay": ("toolkit.cli.replay:replay", "Run a campaign, or one of its trials, again."),
     "report": ("toolkit.cli.report:report", "Show results of campaigns: tables, pictures, a page."),
@@ -68,6 +69,7 @@ GROUPS = {
     \b
     Examples:
       nettool fleet run bench/fleet/mesh.toml --local 3
+      nettool fleet report results/monday.jsonl --html monday.html
     """,
 }
 PROGRAM = "nettool"

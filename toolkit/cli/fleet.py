@@ -1,4 +1,4 @@
-"""`nettool fleet run` and `nettool fleet report`: comparisons between every two of many hosts."""
+"""`nettool fleet run`: comparisons between every two of many hosts."""
 
 import random
 import time
@@ -16,6 +16,7 @@ from toolkit.cli.output import print_json, print_result, print_status, stderr_is
 from toolkit.cli.progress import counting_bar
 from toolkit.comparison.record_file import Record, Writer, read
 from toolkit.comparison.records import Outage, Results, Trial
+from toolkit.comparison.verdict import least_blocks
 from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.fleet.dask_client import check_scheduler, client_of, distributed
 from toolkit.fleet.mesh import MAX_HOSTS, FleetHost, Mesh, read_mesh
@@ -187,6 +188,11 @@ def _print_plan(mesh: Mesh, *, json: bool) -> None:
     print_result(f"hosts:      {', '.join(mesh.hosts)}")
     print_result(f"pairs:      {len(mesh.pairs)}, each with its direction")
     print_result(f"transports: {', '.join(setting.label for setting in plan.all_settings)}, {what}")
+    least = least_blocks(plan.comparison_count)
+    if plan.repeats < least:
+        print_result(
+            f"{plan.comparison_count} comparisons need {least} blocks or more to find a difference: raise 'repeats'"
+        )
     print_result(f"{trials} trials in {plan.repeats} blocks, {at_once} at once: about {format_seconds(seconds)}")
 
 

@@ -2,7 +2,7 @@
 
     transports = ["tcp-cubic", "udp-bbr"]
     time = "5s"                     # or `sizes = ["16MiB"]`
-    repeats = 9                     # blocks of each pair
+    repeats = 12                    # blocks of each pair; as many as the comparisons need where it is absent
     budget = "2h"                   # after that no block begins
     retries = 2                     # of a trial that a missing host prevented
     wait = "60s"                    # for hosts that are not there
@@ -32,12 +32,13 @@ from toolkit.comparison.plan import TCP_DEFAULT, Plan, parse_transports
 from toolkit.comparison.records import DEFAULT_LIMIT_S
 from toolkit.comparison.scenario import check_udp
 from toolkit.comparison.toml_table import TomlTable, read_toml
-from toolkit.comparison.verdict import DEFAULT_MARGIN
+from toolkit.comparison.verdict import DEFAULT_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
 from toolkit.units import parse_duration_ns, parse_fraction, parse_size, to_seconds
 
 DEFAULT_PORT = 9000
-_TRANSPORTS, _REPEATS, _TIME, _RETRIES, _WAIT, _LIMIT_MARGIN_S = "tcp,udp", 9, "5s", 2, "60s", 30.0
+_TRANSPORTS, _TIME, _RETRIES, _WAIT, _LIMIT_MARGIN_S = "tcp,udp", "5s", 2, "60s", 30.0
+_LEAST_REPEATS = 9
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,30}[A-Za-z0-9])?")
 MAX_HOSTS = 1000
 
@@ -101,12 +102,13 @@ def read_mesh(path: Path) -> Mesh:
                 raise UsageError(f"{setting.label} needs a server of its own: a fleet runs nettool's tcp and udp")
             check_udp(setting)
         limit_s, time_s = times["limit"], times["time"] or (None if sizes else _seconds("time", _TIME))
+        rivals = max(1, len(settings) - 1) * max(1, len(sizes))
         plan = Plan(
             name=FLEET,
             settings=settings,
             paths=[between(*pair) for pair in pairs],
             sizes=[parse_size(size) for size in sizes] or [0],
-            repeats=_or(numbers["repeats"], _REPEATS),
+            repeats=_or(numbers["repeats"], max(_LEAST_REPEATS, least_blocks(len(pairs) * rivals))),
             seed=_or(numbers["seed"], 1),
             is_controlled=control is not False,
             is_probed=False,

@@ -91,7 +91,6 @@ def page(
     heading: Heading = _HEADING,
 ) -> str:
     """The page as text."""
-    script = _asset("page.js")
     names = text.names(summaries)
     main = element(
         "main",
@@ -109,15 +108,26 @@ def page(
         _imported(imported),
         id="main",
     )
+    return document(heading.title, _header(names, bool(imported), heading), main)
+
+
+def document(title: str, header: Html, main: Html) -> str:
+    """A whole page of these parts; the id of `main` is "main"."""
+    script = _asset("page.js")
     body = element(
         "body",
         element("a", "Skip to the verdicts", class_="skip", href="#main"),
-        _header(names, bool(imported), heading),
+        header,
         main,
         element("footer", element("p", "Made by nettool from the records that this page contains.")),
         element("script", Html(script)),
     )
-    return join(Html("<!doctype html>\n"), element("html", _head(script, heading.title), body, lang="en"), Html("\n"))
+    return join(Html("<!doctype html>\n"), element("html", _head(script, title), body, lang="en"), Html("\n"))
+
+
+def page_header(title: str) -> Html:
+    """The head of a page that has only a title."""
+    return _header([], False, Heading(title))
 
 
 def _head(script: str, title: str) -> Html:
@@ -200,9 +210,9 @@ def _campaign(summary: Summary, name: str, anchor: str) -> Html:
         "section",
         element("h2", f"{name}, {text.started_text(campaign)}"),
         element("p", " ".join(text.caption(campaign)), class_="note"),
-        _table(speed.without_prose),
+        sortable_table(speed.without_prose),
         _pictures(summary, anchor),
-        *(_table(table) for table in others),
+        *(sortable_table(table) for table in others),
         _provenance(summary.results),
         id=anchor,
     )
@@ -211,11 +221,11 @@ def _campaign(summary: Summary, name: str, anchor: str) -> Html:
 def _imported(imported: Sequence[Row]) -> Html:
     if not imported:
         return Html("")
-    shown = [_table(table) for table in imported_tables(imported)]
+    shown = [sortable_table(table) for table in imported_tables(imported)]
     return element("section", element("h2", "Runs of other programs"), *shown, id="imported")
 
 
-def _table(table: Table) -> Html:
+def sortable_table(table: Table) -> Html:
     """A sortable table. Prose has a row of its own below its data row; sorting moves the two together."""
     shown = [n for n, column in enumerate(table.columns) if not column.is_prose]
     is_grouped = len({row[0].text for row in table.rows}) < len(table.rows)
@@ -319,7 +329,7 @@ def _provenance(results: Results) -> Html:
         element("details", element("summary", "Method"), method, started_by, _control_note(campaign)),
         element("details", element("summary", "Paths"), _definitions(paths)),
         element("details", element("summary", "Host"), _definitions(_facts(encode(campaign.host)))),
-        _download(results),
+        records_link(results),
     )
 
 
@@ -354,7 +364,7 @@ def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return facts
 
 
-def _download(results: Results) -> Html:
+def records_link(results: Results) -> Html:
     """A link that contains the records as in their file, compressed."""
     campaign = results.campaign
     records: list[Record] = [campaign, *results.probes, *results.trials]
