@@ -36,6 +36,7 @@ PRESERVE_PARAMETER = 4
 MAX_ENTRY_XATTR_BYTES = 1 << 14
 """Of one entry, names and values: four times what ext4 keeps."""
 EMPTY_BYTES = 3  # of the encoding of nothing
+MAX_ID = 2**32 - 2  # for the next number, chown(2) leaves the owner as it is
 MODE_BITS = 0o777
 SPECIAL_BITS = 0o7000
 
@@ -115,6 +116,8 @@ class Attributes:
                 raise ProtocolError("the peer offered an entry of unknown mode")
         if fields & Preserve.OWNERS:
             uid, gid, user_bytes, group_bytes = reader.fields(cls._OWNER)
+            if max(uid, gid) > MAX_ID:
+                raise ProtocolError("the peer offered an entry whose owner has no number")
             owner = Owner(uid, gid, reader.octets(user_bytes), reader.octets(group_bytes))
         if fields & Preserve.XATTRS:
             while not reader.is_at_end:

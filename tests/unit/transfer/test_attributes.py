@@ -20,6 +20,7 @@ from toolkit.parameters import MAX_VALUE_BYTES
 from toolkit.transfer import SendOptions, receive, send
 from toolkit.transfer.attributes import (
     MAX_ENTRY_XATTR_BYTES,
+    MAX_ID,
     PRESERVE_ALL,
     Attributes,
     Owner,
@@ -208,7 +209,7 @@ NAMES = st.binary(max_size=40)
 ATTRIBUTES = st.builds(
     Attributes,
     st.none() | st.integers(0, 0o7777),
-    st.none() | st.builds(Owner, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), NAMES, NAMES),
+    st.none() | st.builds(Owner, st.integers(0, MAX_ID), st.integers(0, MAX_ID), NAMES, NAMES),
     st.lists(st.tuples(st.binary(max_size=9).map(lambda name: b"user." + name.replace(b"\0", b"")), NAMES)).map(tuple),
 )
 
@@ -226,7 +227,13 @@ def test_hostile_bytes_raise_one_error(value: bytes, count: int) -> None:
 
 @pytest.mark.parametrize(
     "one",
-    [Attributes(0o10000), Attributes(xattrs=((b"security.capability", b""),)), Attributes(xattrs=((b"user.\0", b""),))],
+    [
+        Attributes(0o10000),
+        Attributes(owner=Owner(MAX_ID + 1, 0)),
+        Attributes(owner=Owner(0, MAX_ID + 1)),
+        Attributes(xattrs=((b"security.capability", b""),)),
+        Attributes(xattrs=((b"user.\0", b""),)),
+    ],
 )
 def test_what_no_sender_offers_ends_the_session(one: Attributes) -> None:
     with pytest.raises(ProtocolError):
