@@ -12,10 +12,10 @@ class ArrivingFile(Protocol):
     """A file that arrives: `write` may be called from any thread, the rest from the session's.
 
     entry:          what was offered
-    kept_bytes:     how much an earlier session has brought, and the sender's digests have confirmed
+    kept_bytes:     how much was there, from an earlier session or version, and the sender's digests have confirmed
     is_unfinished:  whether what has arrived was left to a later session
     failure:        why the content cannot be stored, in words for both users; None unless that has happened
-    held:           the chunks that an earlier session has left, and that nobody has compared
+    held:           the chunks that an earlier session has left or an earlier version has, and that nobody has compared
     arrived_bytes:  how much of the content is here
     size_bytes:     the final size, once it is known
     digest:         of the content up to the first missing byte

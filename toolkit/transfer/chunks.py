@@ -1,4 +1,4 @@
-"""Chunks: what a receiver may still hold of a file from an interrupted transfer (docs/design.md, "Resuming").
+"""Chunks: what a receiver may hold of a file, unfinished or of an earlier version (docs/design.md, "Resuming").
 
 A file is divided into chunks of CHUNK_BYTES; the last one may be shorter. In its ACCEPT, the receiver says which chunks
 of a file it holds. The sender sends their digests (CHUNKS), and the receiver answers which are the same (KEPT). A

@@ -102,7 +102,7 @@ class IncomingFiles:
         return outcomes
 
     def held(self, count: int) -> HeldChunks:
-        """What earlier sessions have left of the last `count` entries that were offered, by their index."""
+        """What the receiver holds of the last `count` entries that were offered, by their index."""
         first_id = self._next_id - count
         ids = (file_id for file_id in range(first_id, self._next_id) if file_id in self._files)
         return {file_id - first_id: held for file_id in ids if (held := self._files[file_id].held)}
