@@ -40,7 +40,9 @@ class Roster:
 
     def refresh(self) -> None:
         """Look which workers are there, and ask those that are new. Raises OSError if the scheduler is lost."""
-        workers: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        # Client.scheduler_info reads a cache that a timer of its own may have just replaced by one without workers.
+        identity = self._client.sync(self._client.scheduler.identity, n_workers=-1)
+        workers: Mapping[str, Any] = identity["workers"]
         newest_s = max((each["last_seen"] for each in workers.values()), default=0.0)
         silent = {address: newest_s - each["last_seen"] for address, each in workers.items()}
         ours = {str(each["name"]): address for address, each in workers.items() if str(each["name"]) in self._names}
