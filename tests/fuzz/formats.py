@@ -24,7 +24,7 @@ from toolkit.security.code_words import MAX_NAMEPLATE, WORDS_PER_CODE, parse_cod
 from toolkit.security.key_file import KEY_BYTES, read_key
 from toolkit.security.keys import AeadName
 from toolkit.security.messages import FirstMessage
-from toolkit.transfer import chunks, messages
+from toolkit.transfer import attributes, chunks, messages
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.names import display_name, refusal_reason_untrusted
 from toolkit.transports.tcp import wire as tcp
@@ -295,7 +295,33 @@ def seeds_of_credentials() -> list[bytes]:
     ]
 
 
+def check_attributes(data: bytes) -> bool:
+    """What is preserved of a few entries; the first byte says of how many."""
+    if not data:
+        return False
+    found = decoded(attributes.decode_list_untrusted, data[1:], data[0] % 4 + 1, attributes.PRESERVE_ALL)
+    if found is None:
+        return False
+    again = attributes.decode_list_untrusted(attributes.encode_list(found), len(found), attributes.PRESERVE_ALL)
+    assert list(again) == list(found)
+    assert all(one.only(attributes.Preserve.NOTHING) == attributes.Attributes() for one in found)
+    assert all(one.special_bits == 0 for one in found if one.owner is None)
+    return True
+
+
+def seeds_of_attributes() -> list[bytes]:
+    owner = attributes.Owner(1000, 0, b"user", b"")
+    some = [
+        attributes.Attributes(),
+        attributes.Attributes(mode=0o4755, owner=owner),
+        attributes.Attributes(xattrs=((b"user.a", b"\0value"), (b"user.b", b""))),
+        attributes.Attributes(0o644, attributes.Owner(attributes.MAX_ID, attributes.MAX_ID), ((b"user.", bytes(300)),)),
+    ]
+    return [bytes([more]) + attributes.encode_list(some[: more + 1]) for more in range(len(some))]
+
+
 HARNESSES = [
+    Harness("attributes", check_attributes, seeds_of_attributes),
     Harness("parameters", check_parameters, seeds_of_parameters),
     Harness("ack", check_ack, seeds_of_ack),
     Harness("close", check_close, seeds_of_close),
