@@ -106,8 +106,11 @@ def pair_table(pairs: Sequence[PairFigures]) -> Table:
     """A row for each pair and compared transport, with the reason as prose."""
     sizes = len({pair.payload_bytes for pair in pairs}) > 1
     columns = [Column("from"), Column("to"), *([Column("size")] if sizes else []), Column("round trip", is_figure=True)]
-    columns += [Column("baseline", is_figure=True), Column("transport"), Column("goodput", is_figure=True)]
-    columns += [Column("resent", is_figure=True), Column("ratio [95% interval]", is_figure=True), Column("verdict")]
+    rivals = list(dict.fromkeys(row.transport for pair in pairs for row in pair.rivals))
+    is_one = len(rivals) == 1  # whose name then stands above its goodput
+    columns += [Column("baseline", is_figure=True), *([] if is_one else [Column("transport")])]
+    columns += [Column(label(rivals[0]) if is_one else "goodput", is_figure=True), Column("resent", is_figure=True)]
+    columns += [Column("ratio [95% interval]", is_figure=True), Column("verdict")]
     rows = []
     for pair in pairs:
         base = next((row for row in pair.rows.values() if row not in pair.rivals), None)
@@ -115,7 +118,7 @@ def pair_table(pairs: Sequence[PairFigures]) -> Table:
             cells = [_text(label(pair.sender)), _text(label(pair.receiver)), *([_text(pair.content)] if sizes else [])]
             cells.append(_figure(pair.rtt_ms, _milliseconds))
             cells.append(_figure(_value(base), format_rate))
-            cells += [_text(label(row.transport)), _figure(_value(row), format_rate)]
+            cells += [*([] if is_one else [_text(label(row.transport))]), _figure(_value(row), format_rate)]
             resent = pair.resent.get(row.transport)
             cells.append(_figure(resent, _percent))
             cells.append(Cell(ratio_with_interval(row.ratio), row.ratio.value if row.ratio is not None else None))
