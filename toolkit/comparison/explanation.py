@@ -1,7 +1,8 @@
 """Why a transfer took the time it took, as one sentence: of a single trial, or of all trials of a transport.
 
 A sentence rests on samples (`toolkit.comparison.diagnosis`), and names a limit only where there are enough of them. For
-several trials it names the limit that most of them show, and says how many do.
+several trials it names the limit that most of them show, and says how many do. Of a path to another machine nobody
+knows what it carries, so that a rate without a limit at the sender is left unexplained.
 
 A model of a congestion control is quoted only where it applies, in a steady state that losses shaped, and where the
 measurement does not contradict it.
@@ -14,6 +15,7 @@ from enum import StrEnum
 from statistics import fmean
 
 from toolkit.comparison.diagnosis import MIN_SAMPLES, RENO_LIKE, SEGMENT_BYTES, loss_response_bps
+from toolkit.comparison.paths import REMOTE
 from toolkit.comparison.records import PathRecord, TimeSplit, Trial
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 
@@ -38,6 +40,7 @@ class Limit(StrEnum):
     RECOVERY = "loss recovery"
     CONGESTION = "the congestion control"
     ENDPOINTS = "the endpoints"
+    UNSEEN = "nothing that shows at the sender"
     NONE = "several things"
 
 
@@ -49,6 +52,7 @@ class Facts:
     handshake_s:  measured by itself
     ideal_bps, loss, rtt_s: of the path; None, 0 and the measured round trip on a path that nettool does not create
     queue_drops:  packets that the path's queue dropped; None if unknown
+    is_real:      whether the path leads to another machine, so that it may have any limit
     busy_sender, busy_receiver: processor time as a share of the whole time
     """
 
@@ -64,6 +68,7 @@ class Facts:
     busy_sender: float
     busy_receiver: float
     queue_drops: float | None = None
+    is_real: bool = False
 
     @property
     def resent_share(self) -> float:
@@ -91,6 +96,7 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
         busy_sender=(trial.cost.cpu_seconds_sender or 0.0) / (sender.seconds or trial.seconds),
         busy_receiver=(trial.cost.cpu_seconds_receiver or 0.0) / (sender.seconds or trial.seconds),
         queue_drops=audit.dropped_by_queue if audit is not None else None,
+        is_real=path.kind == REMOTE,
     )
 
 
@@ -107,6 +113,8 @@ def limit(facts: Facts) -> Limit:
         return Limit.SHORTNESS
     if time_split.window_limited_s >= _DOMINANT_SHARE * seconds:
         return Limit.WINDOW
+    if facts.is_real:
+        return Limit.UNSEEN
     if facts.ideal_bps is None:
         return Limit.RECOVERY if time_split.recovery_s >= _LOSSY_SHARE * seconds else Limit.ENDPOINTS
     if facts.goodput_bps >= _FILLED_SHARE * facts.ideal_bps:
@@ -181,7 +189,9 @@ def _sentence(facts: Facts, found: Limit) -> str:
         case Limit.RECOVERY | Limit.CONGESTION:
             return _lossy(facts, shares)
         case Limit.ENDPOINTS:
-            return "The path showed no limit: the two endpoints set the pace."
+            return "The path has no limit of its own: the two endpoints set the pace."
+        case Limit.UNSEEN:
+            return _unseen(facts, shares)
     share = format_fraction(round(facts.goodput_bps / (facts.ideal_bps or facts.goodput_bps), 2))
     return f"It reached {share} of what the path carries over {format_seconds(facts.seconds)}, without a single limit."
 
@@ -233,6 +243,17 @@ def _lossy(facts: Facts, shares: dict[str, float]) -> str:
     if facts.loss == 0 and facts.queue_drops:
         return f"{text}; the link loses nothing, but its queue dropped {facts.queue_drops:.0f} packets."
     return f"{text}."
+
+
+def _unseen(facts: Facts, shares: dict[str, float]) -> str:
+    """What was sampled, where none of it explains the rate."""
+    lacked = _percent(shares["cpu_bound_s"] + shares["waiting_s"])
+    return (
+        "No limit shows at the sender, and what the path carries is not known: it repaired losses for "
+        f"{_percent(shares['recovery_s'])} of the time ({facts.retransmitted_packets:.0f} packets resent), met the "
+        f"receive window or the send buffer for {_percent(shares['window_limited_s'])}, and was short of processor "
+        f"time for {lacked}."
+    )
 
 
 def _model(facts: Facts) -> str:

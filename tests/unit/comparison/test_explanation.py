@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.comparison.explanation import Facts, Limit, explanation, explanation_of_all, facts_of, limit, mean_split
-from toolkit.comparison.records import TimeSplit
+from toolkit.comparison.paths import KINDS
+from toolkit.comparison.records import PathRecord, TimeSplit
 from toolkit.comparison.summary import summarise
 
 FACTS = Facts("cubic", 10.0, 0.08, 3.5e6, TimeSplit(), 33, 95e6, 0.01, 0.04, 0.1, 0.1)
@@ -36,7 +37,7 @@ PROCESSOR = replace(FACTS, time_split=TimeSplit(cpu_bound_s=8.0, steady_s=2.0), 
         ),
         (replace(FACTS, time_split=TimeSplit(window_limited_s=7.0, steady_s=3.0)), "filling the path takes 463.9 KiB"),
         (replace(FACTS, time_split=STEADY, goodput_bps=94e6), "It filled the path: 99%"),
-        (replace(FACTS, time_split=STEADY, ideal_bps=None), "the two endpoints set the pace"),
+        (replace(FACTS, time_split=STEADY, ideal_bps=None), "The path has no limit of its own"),
         (replace(FACTS, time_split=STEADY, goodput_bps=50e6), "53% of what the path carries"),
         (
             replace(FACTS, time_split=None, seconds=0.02, handshake_s=0.009),
@@ -48,6 +49,26 @@ def test_the_explanation_names_the_largest_part(facts: Facts, says: str) -> None
     text = explanation(facts)
     assert says in text
     assert text.endswith(".")
+
+
+@pytest.mark.parametrize("recovery_s", [1.2, 6.0])
+def test_of_a_real_path_only_what_was_sampled_is_said(recovery_s: float) -> None:
+    """TCP at 14.6 Mbit/s on a path of 20 was once explained by the two endpoints."""
+    split = TimeSplit(steady_s=9.8 - recovery_s, recovery_s=recovery_s, window_limited_s=0.2)
+    facts = replace(FACTS, time_split=split, ideal_bps=None, loss=0.0, is_real=True)
+    assert limit(facts) == Limit.UNSEEN
+    assert explanation(facts) == (
+        "No limit shows at the sender, and what the path carries is not known: it repaired losses for "
+        f"{recovery_s / 10:.0%} of the time (33 packets resent), met the receive window or the send buffer for 2%, and "
+        "was short of processor time for 0%."
+    )
+    assert limit(replace(facts, time_split=TimeSplit(window_limited_s=7.0, steady_s=3.0))) == Limit.WINDOW
+
+
+def test_a_path_to_another_machine_is_a_real_one() -> None:
+    results = make_results(Truth({("tcp-cubic", "a"): 90e6}, repeats=6, with_control=False), 1)
+    found = [facts_of(results.trials[1], PathRecord(kind), "cubic") for kind in KINDS]
+    assert [each is not None and each.is_real for each in found] == [False, False, False, True]
 
 
 def test_a_transfer_that_sends_much_again_did_not_fill_the_path() -> None:
