@@ -15,6 +15,7 @@ from enum import StrEnum
 from statistics import fmean
 
 from toolkit.comparison.diagnosis import MIN_SAMPLES, RENO_LIKE, SEGMENT_BYTES, loss_response_bps
+from toolkit.comparison.pairs import link_packets, loses_independently
 from toolkit.comparison.paths import REMOTE
 from toolkit.comparison.records import PathRecord, TimeSplit, Trial
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
@@ -50,7 +51,9 @@ class Facts:
 
     time_split:   they sum to `seconds`; None if there were fewer than MIN_SAMPLES samples
     handshake_s:  measured by itself
-    ideal_bps, loss, rtt_s: of the path; None, 0 and the measured round trip on a path that nettool does not create
+    ideal_bps, loss, rtt_s: of the path; None, 0 and the measured round trip on a path that nettool does not create.
+                  Where losses come in bursts or change, `loss` is what the trial's packets met
+    is_loss_even: whether the link loses each packet with the same probability, as the models suppose
     queue_drops:  packets that the path's queue dropped; None if unknown
     is_real:      whether the path leads to another machine, so that it may have any limit
     busy_sender, busy_receiver: processor time as a share of the whole time
@@ -69,6 +72,7 @@ class Facts:
     busy_receiver: float
     queue_drops: float | None = None
     is_real: bool = False
+    is_loss_even: bool = True
 
     @property
     def resent_share(self) -> float:
@@ -81,7 +85,8 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
     """The facts of a recorded trial; None if it failed or reported too little."""
     if not trial.verified or not trial.seconds or not trial.goodput_bps or trial.series is None:
         return None
-    sender = trial.sender
+    sender, (lost, passed) = trial.sender, link_packets([trial])
+    is_loss_even = loses_independently(path)
     audit = trial.ledger.forward if trial.ledger is not None else None
     return Facts(
         congestion_control=sender.congestion_control or congestion_control or "",
@@ -91,12 +96,13 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
         time_split=trial.time_split if len(trial.series.t_s) >= MIN_SAMPLES else None,
         retransmitted_packets=trial.retransmitted_packets or 0,
         ideal_bps=path.ideal_bps,
-        loss=path.loss or 0.0,
+        loss=(path.loss or 0.0) if is_loss_even or passed <= 0 else lost / passed,
         rtt_s=(path.rtt_ms or sender.rtt_min_ms or 0.0) / 1e3,
         busy_sender=(trial.cost.cpu_seconds_sender or 0.0) / (sender.seconds or trial.seconds),
         busy_receiver=(trial.cost.cpu_seconds_receiver or 0.0) / (sender.seconds or trial.seconds),
         queue_drops=audit.dropped_by_queue if audit is not None else None,
         is_real=path.kind == REMOTE,
+        is_loss_even=is_loss_even,
     )
 
 
@@ -160,6 +166,7 @@ def _pooled(every: Sequence[Facts]) -> Facts:
         goodput_bps=fmean(facts.goodput_bps * facts.seconds for facts in every) / seconds,
         time_split=mean_split(every),
         retransmitted_packets=fmean(facts.retransmitted_packets for facts in every),
+        loss=fmean(facts.loss for facts in every),
         rtt_s=fmean(facts.rtt_s for facts in every),
         busy_sender=fmean(facts.busy_sender for facts in every),
         busy_receiver=fmean(facts.busy_receiver for facts in every),
@@ -259,7 +266,7 @@ def _unseen(facts: Facts, shares: dict[str, float]) -> str:
 def _model(facts: Facts) -> str:
     """What a model says; empty where it does not apply, or the measurement contradicts it."""
     response = loss_response_bps(facts.congestion_control, facts.loss, facts.rtt_s)
-    if response is None or facts.retransmitted_packets < _MODEL_LOSSES:
+    if response is None or not facts.is_loss_even or facts.retransmitted_packets < _MODEL_LOSSES:
         return ""
     if facts.ideal_bps is not None and response >= facts.ideal_bps:
         return ""

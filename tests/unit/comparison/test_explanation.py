@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.comparison.explanation import Facts, Limit, explanation, explanation_of_all, facts_of, limit, mean_split
-from toolkit.comparison.paths import KINDS
+from toolkit.comparison.packet_counts import DirectionAudit, PacketAudit
+from toolkit.comparison.paths import KINDS, LAN_KIND, LINK
 from toolkit.comparison.records import PathRecord, TimeSplit
 from toolkit.comparison.summary import summarise
 
@@ -71,6 +72,28 @@ def test_a_path_to_another_machine_is_a_real_one() -> None:
     assert [each is not None and each.is_real for each in found] == [False, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("path", "loss"),
+    [
+        (PathRecord(LINK, loss=0.01), 0.01),
+        (PathRecord(LINK, loss=0.01, link={"changes": ["1s loss=9%"]}), 0.05),
+        (PathRecord(LINK, loss=0.01, burst="2%,50%"), 0.05),
+        (PathRecord(LAN_KIND), 0.05),
+    ],
+)
+def test_where_losses_are_uneven_those_count_that_the_link_counted(path: PathRecord, loss: float) -> None:
+    """The loss of such a path is its first one, or a mean over hours: what a trial met is something else."""
+    results = make_results(Truth({("tcp-cubic", "a"): 90e6}, repeats=6, with_control=False), 1)
+    audit = PacketAudit(DirectionAudit(offered=1100, dropped_by_queue=100, lost_by_link=50), DirectionAudit())
+    facts = facts_of(replace(results.trials[1], ledger=audit), path, "cubic")
+    assert facts is not None
+    assert facts.loss == loss
+    assert facts.is_loss_even == (loss == 0.01)
+    uncounted = facts_of(replace(results.trials[1], ledger=None), path, "cubic")
+    assert uncounted is not None
+    assert uncounted.loss == (path.loss or 0.0)
+
+
 def test_a_transfer_that_sends_much_again_did_not_fill_the_path() -> None:
     """`It filled the path` was once said of a transfer that threw away 45% of what it sent."""
     packets = 94e6 * 10 / 8 / 1448
@@ -91,6 +114,7 @@ def test_a_transfer_that_sends_much_again_did_not_fill_the_path() -> None:
         replace(LOSSY, goodput_bps=6.08e6),  # it was once said to be good for 3.51 Mbit/s, and to have reached 6.08
         replace(LOSSY, goodput_bps=1e6),
         replace(LOSSY, retransmitted_packets=4),
+        replace(LOSSY, is_loss_even=False),
         replace(LOSSY, time_split=TimeSplit(handshake_s=3.0, ramp_up_s=6.0, recovery_s=1.0)),
         replace(LOSSY, ideal_bps=3e6),
     ],
