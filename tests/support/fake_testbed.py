@@ -1,6 +1,7 @@
 """Testbeds without processes and without a path: what their endpoints report is fixed, or drawn from a seed."""
 
 import random
+from collections.abc import Callable
 from types import TracebackType
 
 from toolkit.comparison.device import DeviceSettings
@@ -9,6 +10,7 @@ from toolkit.comparison.machine_load import LoadCounters
 from toolkit.comparison.packet_counts import PacketAudit
 from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.records import Setting
+from toolkit.comparison.worker_protocol import SendJob
 from toolkit.errors import TransferError
 
 
@@ -59,12 +61,14 @@ class FakeTestbed:
     ) -> None:
         self.path = path
         self.loads: list[LoadCounters] = []
+        self.jobs: list[SendJob] = []
         self._sender, self._receiver, self._ledger = sender, receiver, ledger
 
     def receiver(self, *_: object) -> FakeEndpoint:
         return FakeEndpoint(self._receiver)
 
-    def sender(self, *_: object) -> FakeEndpoint:
+    def sender(self, _setting: Setting, job: Callable[[], SendJob]) -> FakeEndpoint:
+        self.jobs.append(job())
         return FakeEndpoint(self._sender)
 
     def __enter__(self) -> "FakeTestbed":

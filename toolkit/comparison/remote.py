@@ -23,7 +23,7 @@ from toolkit.comparison.sampler import Sampler
 from toolkit.comparison.server import CONTROL_SCHEMA
 from toolkit.comparison.tcp_metrics import forget
 from toolkit.comparison.testbed import popen
-from toolkit.comparison.timed import STREAM_NAME, TimedStream, slice_bytes, until
+from toolkit.comparison.timed import STREAM_NAME, TimedStream, real_portions, until
 from toolkit.comparison.worker_process import WorkerProcess
 from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
@@ -37,8 +37,6 @@ from toolkit.units import format_size
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
-_BACKLOG_BYTES = 128 << 10
-"""What a transfer that measures the path holds unsent: little, because on a slow path it takes long to send."""
 _SERVE = PeerProgram("nettool serve", "--bind 0.0.0.0")
 _TEXTS = frozenset(
     {
@@ -189,6 +187,7 @@ class RemoteTestbed:
 
     def _transfer(self, rate_bps: float | None, time_s: float) -> Flow:
         """A `toolkit.comparison.remote_probe.Transfer`."""
+        portions = real_portions("udp")
         options = TransportOptions(
             congestion_control=DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE,
             rate_bps=rate_bps,
@@ -196,12 +195,11 @@ class RemoteTestbed:
             idle_timeout_s=_ASK_TIMEOUT_S,
             credential=self._credential,
             peer_program=_SERVE,
-            backlog_bytes=_BACKLOG_BYTES,
+            backlog_bytes=portions.backlog_bytes,
         )
         channel = transport("udp").connect(self._address, options)
         started_s = time.monotonic()
-        at_a_time = slice_bytes("udp", _BACKLOG_BYTES)
-        make = partial(TimedStream, seed=0, until_s=started_s + time_s, slice_bytes=at_a_time)
+        make = partial(TimedStream, seed=0, until_s=started_s + time_s, slice_bytes=portions.slice_bytes)
         sampler = Sampler(started_s, channel.statistics)
         try:
             with sampler:

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
+from typing import NamedTuple
 
 from toolkit.channel import Channel
 from toolkit.comparison.discard import DiscardingDestination
@@ -25,16 +26,29 @@ from toolkit.transfer.sources import StreamSlice
 STREAM_NAME = "content"
 _PERIOD_BYTES = 1_000_003
 """A prime, so that bytes which end up in the wrong place differ from those that belong there."""
-_SLICE_BYTES = 1 << 20
+SLICE_BYTES = 1 << 20
 _LEAST_SLICE_BYTES = 1 << 14
 _BACKLOG_S = 0.01
 _LEAST_BACKLOG_BYTES = 1 << 16
+_REAL_BYTES = 1 << 16
+"""Backlog of UDP, and slices of both transports, on a path whose rate is not known."""
+
+
+class Portions(NamedTuple):
+    """How a sender without an end hands its content over.
+
+    backlog_bytes: see TransportOptions
+    slice_bytes:   how much to hand to the channel at a time
+    """
+
+    backlog_bytes: int | None
+    slice_bytes: int
 
 
 class TimedStream:
     """Pseudorandom content that ends at `until_s` on the monotonic clock. A stream for `SendOptions.open_stream`.
 
-    With `backlog_bytes`, the sender's host holds little that is not on the way yet, so that the trial ends soon after.
+    With small `Portions`, the sender's host holds little that is not on the way yet, so that the trial ends soon after.
     """
 
     def __init__(
@@ -42,7 +56,7 @@ class TimedStream:
         algorithm: Algorithm,
         seed: int,
         until_s: float,
-        slice_bytes: int = _SLICE_BYTES,
+        slice_bytes: int = SLICE_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`slice_bytes`: how much to hand to the channel at a time."""
@@ -116,14 +130,25 @@ def backlog_bytes(rate_bps: float | None) -> int | None:
     return None if rate_bps is None else max(_LEAST_BACKLOG_BYTES, int(rate_bps * _BACKLOG_S / 8))
 
 
-def slice_bytes(transport: str, backlog: int | None) -> int:
-    """How much content to hand to a channel at a time: little where little may be unsent.
+def portions(transport: str, rate_bps: float | None) -> Portions:
+    """On a path that nettool creates: slices are small where little may be unsent.
 
     TCP encrypts, and its receiver delivers, a slice as a whole, so that on a slow path large ones would arrive late.
     """
+    backlog = backlog_bytes(rate_bps)
     if backlog is None:
-        return _SLICE_BYTES
-    return _LEAST_SLICE_BYTES if transport == "tcp" else min(_SLICE_BYTES, max(_LEAST_SLICE_BYTES, backlog // 2))
+        return Portions(None, SLICE_BYTES)
+    is_tcp = transport == "tcp"
+    return Portions(backlog, _LEAST_SLICE_BYTES if is_tcp else min(SLICE_BYTES, max(_LEAST_SLICE_BYTES, backlog // 2)))
+
+
+def real_portions(transport: str) -> Portions:
+    """On a path to another machine: a measured rate that is too low must not limit what is compared.
+
+    Each transport bounds what it holds unsent by its own window instead: UDP always takes two congestion windows, and
+    the kernel lets the send buffer of TCP grow to as much.
+    """
+    return Portions(None if transport == "tcp" else _REAL_BYTES, _REAL_BYTES)
 
 
 def until(samples: Samples, seconds: float) -> Samples:

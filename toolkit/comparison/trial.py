@@ -39,7 +39,7 @@ from toolkit.comparison.records import (
     TrialCost,
 )
 from toolkit.comparison.testbed import ReceiverHandle, Testbed
-from toolkit.comparison.timed import backlog_bytes, until
+from toolkit.comparison.timed import SLICE_BYTES, Portions, portions, real_portions, until
 from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 from toolkit.comparison.workspace import Workspace
 from toolkit.emulator.accounting import TUN
@@ -136,11 +136,11 @@ class TrialRunner:
             outcome.error = str(error)
         return self._record(spec, position, link_seed, outcome, pinger)
 
-    def _rate_bps(self) -> float | None:
-        """Of the path: as asked for, or of a real one, as measured."""
-        if self.testbed.path.kind == REMOTE:
-            return self.probe.rate_bps if self.probe is not None else None
-        return self.testbed.path.rate_bps
+    def _portions(self, transport: str) -> Portions:
+        if self.time_s is None:
+            return Portions(None, SLICE_BYTES)
+        path = self.testbed.path
+        return real_portions(transport) if path.kind == REMOTE else portions(transport, path.rate_bps)
 
     def _start_receiver(self, spec: TrialSpec, running: ExitStack) -> tuple[ReceiverHandle, SendJob]:
         """Start the receiver; the handle, and the job of a sender to it without the port. Raises NettoolError."""
@@ -164,7 +164,7 @@ class TrialRunner:
             payload_bytes=size,
             time_s=self.time_s,
             seed=self.seed,
-            backlog_bytes=None if self.time_s is None else backlog_bytes(self._rate_bps()),
+            **self._portions(setting.transport)._asdict(),
             plaintext=not setting.is_encrypted,
             directory=directory,
         )

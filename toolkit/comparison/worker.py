@@ -16,7 +16,7 @@ from toolkit.comparison.discard import receive_and_discard
 from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.reused_storage import receive_reusing
 from toolkit.comparison.sampler import Sampler
-from toolkit.comparison.timed import STREAM_NAME, Cut, TimedDestination, TimedStream, slice_bytes
+from toolkit.comparison.timed import STREAM_NAME, Cut, TimedDestination, TimedStream
 from toolkit.comparison.worker_protocol import (
     ReceiveJob,
     SendJob,
@@ -75,8 +75,7 @@ def _send(job: SendJob) -> EndpointResult:
     cpu_s, started_s = time.process_time(), time.monotonic()
     if job.time_s is not None:
         until_s = started_s + job.time_s
-        at_a_time = slice_bytes(job.transport, job.backlog_bytes)
-        make = partial(TimedStream, seed=job.seed, until_s=until_s, slice_bytes=at_a_time)
+        make = partial(TimedStream, seed=job.seed, until_s=until_s, slice_bytes=job.slice_bytes)
         session = replace(session, open_stream=make)
     accepted_s: list[float] = []
     session = replace(session, on_accepted=lambda: accepted_s.append(time.monotonic() - started_s))

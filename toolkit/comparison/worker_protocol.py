@@ -19,6 +19,7 @@ from pathlib import Path
 
 from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.json_codec import decode
+from toolkit.comparison.timed import SLICE_BYTES
 from toolkit.errors import NettoolError, TransferError
 
 
@@ -28,8 +29,8 @@ class SendJob:
 
     host, port: of the receiver
     payload:    path of the file; None for a stream of zeros without an end, or for `time_s`
-    backlog_bytes: see TransportOptions
     time_s:     how long to send content that the sender makes up from `seed`; None for a file
+    backlog_bytes, slice_bytes: of such content, see `toolkit.comparison.timed.Portions`
     plaintext:  whether to ask for a session without encryption
     key:        in hexadecimal digits, if the receiver asks for one
     directory:  where the receiver's file is, for a program that copies it itself
@@ -45,6 +46,7 @@ class SendJob:
     time_s: float | None = None
     seed: int = 0
     backlog_bytes: int | None = None
+    slice_bytes: int = SLICE_BYTES
     plaintext: bool = False
     key: str | None = field(default=None, repr=False)
     directory: str | None = None

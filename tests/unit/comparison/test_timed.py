@@ -9,7 +9,7 @@ import xxhash
 from tests.support.sessions import channel_pair
 from toolkit.comparison.discard import receive_and_discard
 from toolkit.comparison.endpoint_result import Samples
-from toolkit.comparison.timed import Cut, TimedDestination, TimedStream, backlog_bytes, slice_bytes, until
+from toolkit.comparison.timed import Cut, TimedDestination, TimedStream, backlog_bytes, portions, real_portions, until
 from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.digest import Algorithm, algorithm_by_name
 
@@ -55,10 +55,19 @@ def test_the_content_depends_on_the_seed_and_repeats_with_a_prime_period() -> No
 
 
 def test_slices_are_small_where_little_may_be_unsent() -> None:
-    backlog = backlog_bytes(100e6)
-    assert slice_bytes("tcp", None) == slice_bytes("udp", None) == 1 << 20
-    assert slice_bytes("tcp", backlog) < slice_bytes("udp", backlog) < 125_000
+    assert portions("tcp", None) == portions("udp", None) == (None, 1 << 20)
+    tcp, udp = portions("tcp", 100e6), portions("udp", 100e6)
+    assert tcp.backlog_bytes == udp.backlog_bytes == 125_000
+    assert tcp.slice_bytes < udp.slice_bytes < 125_000
     assert len(TimedStream(ALGORITHM, 1, 9.0, 5000, Steps()).next_slice().data) == 5000
+
+
+def test_on_a_real_path_only_the_window_of_each_transport_bounds_what_is_unsent() -> None:
+    """For UDP a backlog is a lower bound beside two windows; for TCP it would be TCP_NOTSENT_LOWAT."""
+    tcp, udp = real_portions("tcp"), real_portions("udp")
+    assert tcp.backlog_bytes is None
+    assert udp.backlog_bytes is not None
+    assert tcp.slice_bytes == udp.slice_bytes
 
 
 def test_a_session_sends_it_and_the_destination_knows_how_much_is_hashed() -> None:

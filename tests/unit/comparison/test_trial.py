@@ -71,6 +71,21 @@ def trial(
     return runner.run(TrialSpec(2, setting, SIZE), 7, link_seed=5)
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "backlog_bytes"),
+    [(remote("far"), "tcp", None), (remote("far"), "udp", 1 << 16), (LINK, "tcp", 125_000), (LINK, "udp", 125_000)],
+)
+def test_what_is_held_unsent_follows_from_no_measured_rate(
+    tmp_path: Path, path: BenchPath, name: str, backlog_bytes: int | None
+) -> None:
+    """A probe that found a path far too slow would throttle TCP, and make UDP the faster one."""
+    testbed = FakeTestbed(path, SENDER, RECEIVER)
+    probe = Probe(path.label, 1e6, None, None, None, None, "")
+    runner = TrialRunner(cast(Any, testbed), Workspace(tmp_path, "memory"), probe, time_s=1.0)
+    runner.run(TrialSpec(2, parse_transports(name)[0], 0), 7, link_seed=5)
+    assert [job.backlog_bytes for job in testbed.jobs] == [backlog_bytes]
+
+
 def test_conditions_are_recorded_and_a_busy_machine_is_marked(tmp_path: Path) -> None:
     ticks = {"user": 0, "nice": 0, "system": 0, "idle": 0, "iowait": 0, "irq": 0, "softirq": 0, "steal": 0}
     testbed = FakeTestbed(LINK, replace(SENDER, counters={"segment_bytes": 1448}), RECEIVER, BALANCED)
