@@ -17,7 +17,7 @@ from toolkit.cli.progress import counting_bar
 from toolkit.comparison.record_file import Record, Writer, read
 from toolkit.comparison.records import Outage, Results, Trial
 from toolkit.comparison.verdict import least_blocks
-from toolkit.errors import ExitCode, UsageError, printable
+from toolkit.errors import ExitCode, NettoolError, UsageError, printable
 from toolkit.fleet.dask_client import check_scheduler, client_of, distributed
 from toolkit.fleet.mesh import MAX_HOSTS, FleetHost, Mesh, read_mesh
 from toolkit.units import format_seconds, format_size
@@ -84,7 +84,10 @@ def fleet_run(
     while True:
         started_s = time.monotonic() + random.uniform(0.0, asked.slip_s)
         _sleep_until(started_s, quiet=quiet)
-        _run_once(asked, workers, _default_output(), json=json, quiet=quiet)
+        try:
+            _run_once(asked, workers, _default_output(), json=json, quiet=quiet)
+        except NettoolError as error:  # the next run may find what this one missed
+            print_status(f"nettool: {error}")
         _sleep_until(started_s + asked.every_s - asked.slip_s, quiet=quiet)
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.errors import UsageError
-from toolkit.fleet.mesh import FleetHost, read_mesh
+from toolkit.cli.app import invoke
+from toolkit.errors import UnreachableError, UsageError
+from toolkit.fleet.mesh import FleetHost, Mesh, read_mesh
 
 EXAMPLE = Path(__file__).parents[3] / "bench" / "fleet" / "mesh.toml"
 HOSTS = '\n[hosts]\na = "192.0.2.1"\nb = "192.0.2.2"\nc = "192.0.2.3"\n'
@@ -99,3 +100,31 @@ def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str
     assert message in str(caught.value)
     assert "mesh.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class EnoughError(BaseException):
+    """Ends what would repeat itself for ever."""
+
+
+def test_a_repeated_mesh_outlives_a_run_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, 'every = "1h"\n' + HOSTS)
+    monkeypatch.chdir(tmp_path)
+    outcomes: list[Exception | None] = [UnreachableError("gone"), None]
+    runs: list[Path] = []
+
+    def run(_mesh: Mesh, _workers: object, output: Path, **_: object) -> int:
+        runs.append(output)
+        if not outcomes:
+            raise EnoughError
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        return 0
+
+    monkeypatch.setattr("toolkit.cli.fleet._run_once", run)
+    monkeypatch.setattr("toolkit.cli.fleet.time.sleep", lambda _seconds: None)
+    with pytest.raises(EnoughError):
+        invoke(["fleet", "run", str(path)])
+    assert len(runs) == 3
+    with pytest.raises(UsageError, match="makes a new file for each run"):
+        invoke(["fleet", "run", str(path), "--output", "one.jsonl"])
