@@ -24,6 +24,7 @@ _MAX_RTO_MS: Final = 2_000
 _MAX_RTO_RTTS: Final = 4
 _BACKLOG_S: Final = 0.1  # of content at a limited rate
 _LEAST_BACKLOG_BYTES: Final = 1 << 14
+_MOST_BACKLOG_BYTES: Final = (1 << 31) - 1  # an int of C
 _LONGEST_RTO_MS: Final = 120_000
 """The kernel's own limit, and the most that it accepts."""
 
@@ -46,7 +47,7 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
     if options.rate_bps is not None:
         _set_rate(sock, options.rate_bps / options.streams)
     if (backlog_bytes := _backlog_bytes(options)) is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, backlog_bytes)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, min(backlog_bytes, _MOST_BACKLOG_BYTES))
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))

@@ -23,6 +23,13 @@ def test_what_may_wait_can_be_given() -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 50_000
 
 
+@pytest.mark.parametrize("options", [TransportOptions(rate_bps=1e15), TransportOptions(backlog_bytes=1 << 40)])
+def test_more_than_the_kernel_can_be_told_may_wait_without_limit(options: TransportOptions) -> None:
+    with socket.socket() as sock:
+        configure(sock, options)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == (1 << 31) - 1
+
+
 def test_without_a_rate_the_kernel_decides() -> None:
     with socket.socket() as sock, socket.socket() as untouched:
         configure(sock, TransportOptions())
