@@ -9,6 +9,7 @@ from toolkit.conversation.probes import SessionEcho
 from toolkit.rudp.batch import Batch
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.wire import PacketType
+from toolkit.transports.udp.channel import UdpChannel
 
 RTT_NS, INTERVAL_NS, PROBES = 40 * MS, 50 * MS, 50
 
@@ -59,12 +60,12 @@ def test_what_an_application_does_for_long_delays_no_acknowledgement(monkeypatch
     probing = Probing(monkeypatch)
     arrived_ns: list[int] = []
 
-    def answer_slowly(channel: Channel) -> None:
+    def answer_slowly(channel: UdpChannel) -> None:
         for _ in range(PROBES):
             while (message := channel.receive()) is None:
                 pass
             arrived_ns.append(probing.path.now_ns)
-            probing.path.now_ns += 5 * MS
+            probing.path.work(channel, 5 * MS)
             channel.send_message(message)
         channel.close()
 

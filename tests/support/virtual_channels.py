@@ -42,6 +42,7 @@ class VirtualSocket(DatagramSocket):
 
     arrived:    what waits to be received
     until_ns:   when the end wakes up; None while it runs
+    is_working: whether it is its application that lets time go on
     is_open:    whether its channel has not been closed
     last_words: the last packet of the channel, which a listener repeats
     """
@@ -51,6 +52,7 @@ class VirtualSocket(DatagramSocket):
         self.name = name
         self.arrived: list[Batch] = []
         self.until_ns: int | None = None
+        self.is_working = False
         self.is_open = True
         self.is_refused = False
         self.last_words = b""
@@ -62,7 +64,8 @@ class VirtualSocket(DatagramSocket):
         if not self.is_open:
             return True
         is_due = self.until_ns is not None and self._path.now_ns >= self.until_ns
-        return self.until_ns is not None and not (self.arrived or self.is_refused or is_due)
+        is_woken = not self.is_working and (self.arrived or self.is_refused)
+        return self.until_ns is not None and not (is_woken or is_due)
 
     def receive(self) -> list[Batch]:
         if self.is_refused:
@@ -150,15 +153,25 @@ class VirtualPath:
     def _wait(self, descriptors: list[int], timeout_ns: int | None, _writable: int | None = None) -> list[int]:
         """What `wait_readable` does, for one of the two sockets."""
         (own,) = (sock for sock in self._sockets if sock.is_open and sock.sock.fileno() == descriptors[0])
+        self._sleep(own, _FOREVER_NS if timeout_ns is None else self.now_ns + max(0, timeout_ns))
+        return []
+
+    def work(self, channel: UdpChannel, duration_ns: int) -> None:
+        """Let time go on while the application of a channel does something else than call it."""
+        own = self._sockets[channel is self.far]
+        own.is_working = True
+        self._sleep(own, self.now_ns + duration_ns)
+        own.is_working = False
+
+    def _sleep(self, own: VirtualSocket, until_ns: int) -> None:
         with self._changed:
-            own.until_ns = _FOREVER_NS if timeout_ns is None else self.now_ns + max(0, timeout_ns)
+            own.until_ns = until_ns
             while own.is_asleep:
                 if all(sock.is_asleep for sock in self._sockets):
                     self._advance()
                 else:
                     self._changed.wait()
             own.until_ns = None
-        return []
 
     def _advance(self) -> None:
         due_ns = min(sock.until_ns for sock in self._sockets if sock.is_open and sock.until_ns is not None)
