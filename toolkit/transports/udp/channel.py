@@ -5,10 +5,8 @@ timers that have expired, sends what may be sent, and waits for whichever event 
 """
 
 import contextlib
-import secrets
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -26,6 +24,7 @@ from toolkit.transports.udp.extents import (
     decode_announcements_untrusted,
 )
 from toolkit.transports.udp.message_queue import MessageQueue
+from toolkit.transports.udp.posted import PostedDatagrams
 from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.read_pause import ReadPause
@@ -41,7 +40,6 @@ MAX_BACKLOG_BYTES: Final = 64 << 20
 _PUMP_EVERY_BYTES: Final = 1 << 18
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
-_MAX_POSTED_DATAGRAMS: Final = 256
 _TRANSMITS_PER_PUMP: Final = 8  # then the socket is read again: what waits in it looks like a longer path
 _READ_AFTER_NS: Final = 1_000_000  # messages that are sent one after another let it wait for so long
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
@@ -77,8 +75,7 @@ class UdpChannel:
         self._wake_pair, self._log = wake_pair, log
         self._on_close_sent, self._on_end = on_close_sent, on_end
         sock.report_local_drops()
-        self._posted: deque[tuple[bytes, int, PeerAddress]] = deque(maxlen=_MAX_POSTED_DATAGRAMS)
-        self._peer_address = connection.peer_address
+        self._posted, self._peer_address = PostedDatagrams(), connection.peer_address
         self._incoming, self._read_pause, self._turnaround = IncomingExtents(), ReadPause(), Turnaround()
         self._messages, self._unpumped_bytes = MessageQueue(), 0  # the bytes are of extents
         # The last pump had more to send than it may at once; more than this host's queues have room for; was cut short.
@@ -216,22 +213,15 @@ class UdpChannel:
 
         It comes from the peer's address, if this channel's socket was not connected yet, or from another one.
         """
-        self._posted.append((datagram, ecn, peer_address))
+        self._posted.add(datagram, ecn, peer_address)
         if self._wake_pair is not None:
             self._wake_pair.wake()
 
     def _handle_posted(self, sink: ExtentSink | None, now_ns: int) -> bool:
         """Returns whether content was delivered to `sink`."""
-        connection = self._connection
-        has_delivered = False
-        while self._posted:
-            datagram, ecn, peer_address = self._posted.popleft()
+        connection, has_delivered = self._connection, False
+        for _ in self._posted.handle(connection, now_ns):
             self._socket.datagrams_received += 1  # at the listening socket, for this connection
-            batch = Batch(memoryview(datagram), len(datagram), ecn)
-            if peer_address == connection.peer_address:
-                connection.handle_batch(batch, now_ns)
-            else:
-                connection.handle_off_path_batch(batch, peer_address, secrets.randbits(64), now_ns)
             has_delivered |= self._deliver(sink, now_ns)
         if connection.peer_address != self._peer_address and connection.peer_address is not None:
             with contextlib.suppress(OSError):  # no route there: the peer will move again
