@@ -42,6 +42,7 @@ _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
 _TRANSMITS_PER_PUMP: Final = 8  # then the socket is read again: what waits in it looks like a longer path
 _READ_AFTER_NS: Final = 1_000_000  # messages that are sent one after another let it wait for so long
+_READ_BETWEEN_NS: Final = 100_000_000  # messages that are taken one after another let it wait for so long
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
 _ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
 _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2)
@@ -129,6 +130,8 @@ class UdpChannel:
             if sink is not None and self._incoming.deliver_stash(sink):
                 return None
             if self._messages:
+                if not self._is_closed and time.monotonic_ns() - self._read_ns >= _READ_BETWEEN_NS:
+                    self._pump(sink)  # else an application that takes long over each would look as if it were gone
                 self._turnaround.on_message(time.monotonic_ns())
                 return self._messages.take()
             self._check_open()
@@ -156,8 +159,10 @@ class UdpChannel:
             self._linger(patience_s)
             if self._wake_pair is None:  # a listener repeats the CLOSE of its connections
                 self._drain()
-        finally:
-            self._end(0, "")
+        except BaseException:
+            self.abort()
+            raise
+        self._end(0, "")
 
     def _linger(self, patience_s: float | None) -> None:
         """Drive the engine until the peer has acknowledged everything, or nothing more for `patience_s`."""

@@ -1,0 +1,58 @@
+"""What an application that does not come back for long, or is interrupted, does to a channel. In virtual time."""
+
+import pytest
+
+from tests.support.virtual_channels import MS, SECOND, VirtualPath
+from toolkit.errors import PeerAbortedError
+from toolkit.rudp.wire import PacketType
+from toolkit.transports.udp.channel import UdpChannel
+
+RTT_NS = 40 * MS
+IDLE_TIMEOUT_S = 30
+
+
+def test_an_application_that_takes_long_over_each_message_does_not_look_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All messages are there at once, so that nothing but their number is left to wait for."""
+    count = IDLE_TIMEOUT_S
+    path = VirtualPath(monkeypatch, RTT_NS)
+
+    def send(channel: UdpChannel) -> bytes | None:
+        for number in range(count):
+            channel.send_message(b"%d" % number, has_more=number < count - 1)
+        return channel.receive(timeout_s=4.0 * IDLE_TIMEOUT_S)
+
+    def work(channel: UdpChannel) -> list[bytes | None]:
+        messages = []
+        for _ in range(count):
+            messages.append(channel.receive(timeout_s=1.0))
+            path.work(channel, 2 * SECOND)
+        channel.send_message(b"done")
+        channel.close()
+        return messages
+
+    assert path.run(send, work) == (b"done", [b"%d" % number for number in range(count)])
+
+
+def test_an_interrupted_close_says_that_the_session_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_closing = False
+
+    def interrupt_once(_now_ns: int, name: str, packet: bytes) -> bool:
+        nonlocal is_closing
+        is_message = name == "near" and packet[0] == PacketType.MESSAGE
+        if is_message and is_closing:
+            is_closing = False
+            raise KeyboardInterrupt
+        return is_message
+
+    def close(channel: UdpChannel) -> None:
+        nonlocal is_closing
+        channel.send_message(b"lost")
+        is_closing = True
+        with pytest.raises(KeyboardInterrupt):
+            channel.close()
+
+    def wait(channel: UdpChannel) -> None:
+        with pytest.raises(PeerAbortedError):
+            channel.receive(timeout_s=60.0)
+
+    VirtualPath(monkeypatch, RTT_NS, interrupt_once).run(close, wait)
