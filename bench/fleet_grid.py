@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from tabulate import tabulate
 
+from toolkit.fleet.grid import read_grid
 from toolkit.units import format_seconds, format_size
 
 
@@ -32,6 +33,7 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 def measure(grid: Path, workers: int, output: Path, *, kill: bool) -> list[str]:
     """One run; its row of the table."""
     command = [sys.executable, "-m", "toolkit.cli.main", "sim", "--grid", str(grid), "--output", str(output)]
+    size = read_grid(grid).size
     first_s, killed, memory_bytes, worker_bytes = 0.0, "", 0, 0
     with subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL) as process:
         parent = psutil.Process(process.pid)
@@ -43,7 +45,7 @@ def measure(grid: Path, workers: int, output: Path, *, kill: bool) -> list[str]:
                 memory_bytes = max(memory_bytes, parent.memory_info().rss)
                 ours = workers_of(parent)
                 worker_bytes = max([worker_bytes, *(each.memory_info().rss for each in ours)])
-                if kill and not killed and done >= 40 and ours:
+                if kill and not killed and done >= size / 10 and ours:
                     ours[0].kill()
                     killed = f"killed at {done}"
             except psutil.Error:
