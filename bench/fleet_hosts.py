@@ -1,6 +1,6 @@
 """Eight hosts on one bridge: does a fleet name every planted truth, and survive every planted fault?
 
-    sudo python bench/fleet_hosts.py [--faults] [--time 1s] [--repeats 2] [--folder DIR]
+    sudo python bench/fleet_hosts.py [--faults] [--time 3s] [--repeats 2] [--at-once 2] [--folder DIR]
 
 Each host is a network namespace with its own dask worker; the scheduler has one too. Planted: h2 and h3 have links of
 20 Mbit/s, h4 loses packets at a short queue, what h5 sends is limited to 10 Mbit/s and what it receives is not, and
@@ -138,7 +138,8 @@ def collisions(results: Results) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", action="store_true")
-    parser.add_argument("--time", default="1s")
+    parser.add_argument("--time", default="3s")
+    parser.add_argument("--at-once", type=int, default=2, help="all hosts share the processors of this machine")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
