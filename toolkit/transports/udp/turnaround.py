@@ -35,6 +35,7 @@ class Turnaround:
             if now_ns - self._handed_over_ns <= max_ack_delay_ns:
                 self._prompt_returns += 1
             else:
-                self._enough_returns *= 1 + self.is_prompt
+                if self.is_prompt:
+                    self._enough_returns *= 2
                 self._prompt_returns = 0
             self._handed_over_ns = None
