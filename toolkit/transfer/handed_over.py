@@ -1,23 +1,26 @@
 """A destination that hands each verified file over to the program: as bytes, or through a file object.
 
 Content arrives in any order, and none of it may be used before its digest is verified. So it goes to a file without a
-name first, in memory or on the disk, and is handed over from there.
+name first, in memory or on the disk, and is handed over from there. Such a file keeps a descriptor open. Small ones
+therefore wait as bytes: over UDP, thousands may wait for their digests.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import ACCEPTED, MISMATCHED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.file_system import storage_reason
-from toolkit.transfer.incoming_file import IncomingFile, SessionBudget
+from toolkit.transfer.incoming_file import IncomingFile, SessionBudget, write_fully
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.names import refusal_reason_untrusted
 from toolkit.transfer.open_files import anonymous_file
+from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile, may_wait_in_memory
 
 QUICK_BYTES: Final = 1 << 20
 """A file below this size is handed over between two messages; a larger one while another thread keeps the session."""
@@ -30,7 +33,7 @@ class HandedOverDestination:
     """Hands files over once they are verified; directories are nothing to it. A Destination.
 
     hand_over:  takes a file; several threads may call it
-    in_memory:  where a file is until then; otherwise in the directory for temporary files
+    in_memory:  where a large file is until then; otherwise in the directory for temporary files
     most_files: how many files it takes; None for no limit
     dotfiles:   whether names may begin with a dot (names.py)
     """
@@ -43,6 +46,7 @@ class HandedOverDestination:
         self._most_files = most_files
         self._dotfiles = dotfiles
         self._names: set[bytes] = set()
+        self._small_files = SmallFileStorage(self._hand_over_small, self._create)
 
     def begin(self, resume_key: bytes | None) -> None:
         """See Destination; nothing is left for a later session."""
@@ -66,8 +70,15 @@ class HandedOverDestination:
 
     def create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
-    ) -> IncomingFile:
+    ) -> ArrivingFile:
         """See Destination."""
+        if may_wait_in_memory(entry):
+            return SmallStoredFile(self._small_files, entry, algorithm, budget, on_complete)
+        return self._create(entry, algorithm, budget, on_complete)
+
+    def _create(
+        self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
+    ) -> IncomingFile:
         return _SpooledFile(self._hand_over, self._in_memory, entry, algorithm, budget, on_complete)
 
     @property
@@ -76,6 +87,15 @@ class HandedOverDestination:
 
     def close(self, complete: bool) -> None:
         """See Destination; nothing is left to close."""
+
+    def _hand_over_small(self, entry: Entry, content: bytes) -> None:
+        """Hand over what was in memory. Raises OSError."""
+        descriptor = anonymous_file()
+        try:
+            write_fully(descriptor, 0, memoryview(content))
+            self._hand_over(entry.name, descriptor, len(content))
+        finally:
+            os.close(descriptor)
 
     def _check(self, entry: Entry, budget: ByteBudget) -> None:
         """Raises RefusedEntryError."""

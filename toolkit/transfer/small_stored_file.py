@@ -1,8 +1,9 @@
-"""A small file that a session stores: its content stays in memory until it is verified, and then takes few calls.
+"""A small file that arrives: its content stays in memory until it is verified, and is then stored with few calls.
 
 What a tree of thousands of small files costs is what one of them costs, in system calls and in Python. Such a file
 nearly always arrives in order, and its digest soon after it. It is then hashed at once, and nothing is on the disk
-before it is known to be right. If it arrives in another way, or too much waits in memory, a StoredFile takes its place.
+before it is known to be right. If it arrives in another way, or too much waits in memory, an IncomingFile takes its
+place: in a directory, a StoredFile.
 """
 
 import os
@@ -27,16 +28,16 @@ _PRIVATE: Final = 0o600
 
 
 class SmallFileStorage(NamedTuple):
-    """What the small files of a session share.
+    """What a destination does with small files.
 
-    make:    makes the StoredFile that takes the place of a small one; the arguments are those of Destination.create
+    store:   keeps the verified content of an entry. Raises RefusedEntryError, OSError
+    make:    makes the file that takes the place of a small one; the arguments are those of Destination.create
     release: gives back that many bytes of the space that was promised to small files
     """
 
-    tree: Tree
-    overwrite: bool
+    store: Callable[[Entry, bytes], None]
     make: Callable[[Entry, Algorithm, SessionBudget, Callable[[], None]], IncomingFile]
-    release: Callable[[int], None]
+    release: Callable[[int], None] = lambda _: None
 
 
 def may_wait_in_memory(entry: Entry) -> bool:
@@ -45,7 +46,7 @@ def may_wait_in_memory(entry: Entry) -> bool:
 
 
 class SmallStoredFile:
-    """See ArrivingFile. `mode` is that of the stored file."""
+    """See ArrivingFile."""
 
     __slots__ = (
         "_algorithm",
@@ -57,7 +58,6 @@ class SmallStoredFile:
         "_is_released",
         "_large",
         "_lock",
-        "_mode",
         "_on_complete",
         "_storage",
         "entry",
@@ -70,7 +70,6 @@ class SmallStoredFile:
     def __init__(
         self,
         storage: SmallFileStorage,
-        mode: int,
         entry: Entry,
         algorithm: Algorithm,
         budget: SessionBudget,
@@ -78,7 +77,6 @@ class SmallStoredFile:
     ) -> None:
         self.entry = entry
         self._storage = storage
-        self._mode = mode
         self._algorithm = algorithm
         self._budget = budget
         self._on_complete = on_complete
@@ -137,7 +135,7 @@ class SmallStoredFile:
         return True
 
     def _replace(self) -> IncomingFile:
-        """Let a StoredFile go on with this file, unless one does already; called with `_lock` held."""
+        """Let a larger kind of file go on with this file, unless one does already; called with `_lock` held."""
         if self._large is None:
             content, self._content = self._content, b""
             self._budget.let_go(len(content))
@@ -199,7 +197,10 @@ class SmallStoredFile:
         if self._large is not None:
             return self._large.commit()
         try:
-            return self._store() if self._digest == self._expected_digest else MISMATCHED
+            if self._digest != self._expected_digest:
+                return MISMATCHED
+            self._storage.store(self.entry, self._content)
+            return VERIFIED
         except RefusedEntryError as error:
             return EntryOutcome(EntryStatus.REFUSED, str(error))
         except OSError as error:
@@ -220,27 +221,27 @@ class SmallStoredFile:
                 self._content = b""
                 self._storage.release(self.entry.content_bytes)
 
-    def _store(self) -> EntryOutcome:
-        """Write a file under a temporary name, and publish it. Raises RefusedEntryError, OSError."""
-        tree, temporary = self._storage.tree, new_partial_name()
-        components = tuple(self.entry.path.split(b"/"))
-        with tree.directory(components[:-1]) as parent:
-            mode = self._mode if self.entry.attributes is None else _PRIVATE  # a read-only file takes no attributes
-            descriptor = os.open(temporary, _CREATE, mode, dir_fd=parent)
+
+def store_small(tree: Tree, overwrite: bool, mode: int, entry: Entry, content: bytes) -> None:
+    """Write verified content to a file with a temporary name, and publish it. Raises RefusedEntryError, OSError."""
+    temporary = new_partial_name()
+    components = tuple(entry.path.split(b"/"))
+    with tree.directory(components[:-1]) as parent:
+        first_mode = mode if entry.attributes is None else _PRIVATE  # a read-only file takes no attributes
+        descriptor = os.open(temporary, _CREATE, first_mode, dir_fd=parent)
+    try:
         try:
-            try:
-                if self._content:
-                    write_fully(descriptor, 0, memoryview(self._content))
+            if content:
+                write_fully(descriptor, 0, memoryview(content))
+            status = os.fstat(descriptor)
+            if status.st_size != len(content):
+                raise OSError(0, TRUNCATED)
+            tree.setter.apply(descriptor, mode, entry.mtime_ns, status, entry.attributes)
+            if entry.attributes is not None:  # the owner is part of the identity
                 status = os.fstat(descriptor)
-                if status.st_size != len(self._content):
-                    raise OSError(0, TRUNCATED)
-                tree.setter.apply(descriptor, self._mode, self.entry.mtime_ns, status, self.entry.attributes)
-                if self.entry.attributes is not None:  # the owner is part of the identity
-                    status = os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-            tree.publish(components, temporary, self._storage.overwrite, file_key(status))
-        except BaseException:
-            tree.remove((*components[:-1], temporary))
-            raise
-        return VERIFIED
+        finally:
+            os.close(descriptor)
+        tree.publish(components, temporary, overwrite, file_key(status))
+    except BaseException:
+        tree.remove((*components[:-1], temporary))
+        raise

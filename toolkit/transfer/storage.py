@@ -25,7 +25,7 @@ from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.modes import directory_mode, file_mode, process_umask
 from toolkit.transfer.names import refusal_reason_untrusted
 from toolkit.transfer.place import ReceiverPlace
-from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile, may_wait_in_memory
+from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile, may_wait_in_memory, store_small
 from toolkit.transfer.sources import os_error_text
 from toolkit.transfer.space import promised_space
 from toolkit.transfer.stored_file import StoredFile
@@ -72,7 +72,7 @@ class Storage:
         self._unfinished: UnfinishedFiles | None = None
         self._small_files: SmallFileStorage | None = None
         if holds_small_files and not durable:  # what is forced to the disk takes long, and each file its own thread
-            self._small_files = SmallFileStorage(self._tree, overwrite, self._create, self._release)
+            self._small_files = SmallFileStorage(self._store_small, self._create, self._release)
         self._claimed: dict[bytes, UnfinishedFile] = {}  # of accepted files that are not created yet
 
     def begin(self, resume_key: bytes | None) -> None:
@@ -119,8 +119,10 @@ class Storage:
         """See Destination."""
         if self._small_files is None or not may_wait_in_memory(entry):
             return self._create(entry, algorithm, budget, on_complete)
-        mode = self._mode_of(entry)
-        return SmallStoredFile(self._small_files, mode, entry, algorithm, budget, on_complete)
+        return SmallStoredFile(self._small_files, entry, algorithm, budget, on_complete)
+
+    def _store_small(self, entry: Entry, content: bytes) -> None:
+        store_small(self._tree, self._overwrite, self._mode_of(entry), entry, content)
 
     def _create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 
 from tests.support.background import Background
-from tests.support.sessions import Ends
+from tests.support.sessions import XXH3, Ends, commit, file_entry
 from toolkit.errors import RefusedError, TransferError, UsageError, VerificationError
 from toolkit.transfer import SendOptions, TransferResult, receive, send
 from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination
+from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import EntryResult
 from toolkit.transfer.scan import NamedSource
@@ -171,3 +174,17 @@ def test_each_result_is_told(ends: Ends, root: Path, is_sender: bool) -> None:
         send(ends[0], [NamedSource("new", b"x"), NamedSource("taken", b"y")], options)
     receiving.outcome()
     assert {result.entry.name: result.outcome.status.name for result in results} == {"new": "OK", "taken": "REFUSED"}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_small_files_that_wait_for_their_digests_keep_no_descriptors(in_memory: bool) -> None:
+    received = Received()
+    files = IncomingFiles(HandedOverDestination(received, in_memory=in_memory))
+    files.offer([file_entry(b"%d" % number) for number in range(100)], XXH3)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(100):
+        files.write(number, 0, memoryview(b"hello"))
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+    assert {commit(files, number, b"hello").status for number in range(100)} == {EntryStatus.OK}
+    assert received.files == {str(number): b"hello" for number in range(100)}
+    files.close(complete=True)
