@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from toolkit.errors import UsageError, printable
@@ -53,10 +53,14 @@ Content = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryReader
 
 @dataclass(frozen=True, slots=True)
 class NamedSource:
-    """A source under a name of the caller's choice; a file object is read from where it stands to its end."""
+    """A source under a name of the caller's choice; a file object is read from where it stands to its end.
+
+    mtime_ns: the modification time of what has none: the same for a session and those that continue it
+    """
 
     name: str
     content: Content
+    mtime_ns: int = field(default_factory=time.time_ns)
 
 
 Source = str | os.PathLike[str] | NamedSource
@@ -94,6 +98,7 @@ class SourceRoot:
 
     is_stream: whether the size of the file says nothing (file_system.py)
     content:   what an object holds, or the file object to read it from; None for a file and for standard input
+    mtime_ns:  the modification time of bytes
     """
 
     path: bytes | None
@@ -101,6 +106,7 @@ class SourceRoot:
     status: os.stat_result | None
     is_stream: bool = False
     content: bytes | BinaryReader | None = None
+    mtime_ns: int = 0
 
     @property
     def is_directory(self) -> bool:
@@ -152,7 +158,7 @@ def scan(
         if isinstance(root.content, bytes):
             size_bytes = len(root.content)
             origin = BytesOrigin.of(display_name(root.name), root.content)
-            yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), size_bytes, size_bytes), origin)
+            yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, root.mtime_ns, size_bytes, size_bytes), origin)
         elif root.path is None:
             yield SourceEntry(Entry(EntryKind.FILE, root.name, 0o644, time.time_ns(), None), reader=root.content)
         elif root.status is not None and root.is_directory:
@@ -189,7 +195,7 @@ def _check_source(source: Source, recursive: bool, stream_name: str) -> SourceRo
         raise UsageError(f"{printable(source.name) or 'an empty name'}: not a file name, which has no slash")
     content = source.content
     if isinstance(content, (bytes, bytearray, memoryview)):
-        return SourceRoot(None, name, None, content=bytes(content))
+        return SourceRoot(None, name, None, content=bytes(content), mtime_ns=source.mtime_ns)
     if isinstance(content, (str, os.PathLike)):
         return replace(_check_path(os.fspath(content), recursive, stream_name), name=name)
     if not hasattr(content, "read") or isinstance(content, io.TextIOBase):

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.background import Background
-from tests.support.sessions import XXH3, Ends, commit, file_entry
+from tests.support.sessions import XXH3, Ends, channel_pair, commit, file_entry
 from toolkit.errors import RefusedError, TransferError, UsageError, VerificationError
 from toolkit.transfer import SendOptions, TransferResult, receive, send
+from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.messages import EntryStatus
@@ -188,3 +189,13 @@ def test_small_files_that_wait_for_their_digests_keep_no_descriptors(in_memory: 
     assert {commit(files, number, b"hello").status for number in range(100)} == {EntryStatus.OK}
     assert received.files == {str(number): b"hello" for number in range(100)}
     files.close(complete=True)
+
+
+def test_bytes_that_have_arrived_are_unchanged_when_their_sender_comes_back(root: Path) -> None:
+    source = NamedSource("a", b"content")
+    for update, unchanged in ((None, 0), (Comparison.TIME, 1)):
+        with channel_pair() as (sender, receiver):
+            receiving = Background(lambda channel=receiver: receive(channel, root))
+            assert send(sender, [source], SendOptions(update=update)).unchanged == unchanged
+            receiving.outcome()
+    assert (root / "a").read_bytes() == b"content"
