@@ -10,7 +10,7 @@ from typing import Protocol
 from toolkit.errors import UsageError, printable
 from toolkit.transfer.chosen import ChosenDestination
 from toolkit.transfer.destination import Destination, RefusedEntryError
-from toolkit.transfer.handed_over import HandedOverDestination
+from toolkit.transfer.handed_over import HandedOverDestination, SingleFile
 from toolkit.transfer.leftovers import remove_stale_in
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.receiver import ReceiveOptions
@@ -54,12 +54,18 @@ class SessionDestination:
     """Where the files of one session go; `open` makes the destination.
 
     names: the name of each file that the caller has renamed, by the offered one
+    single: what the sessions share that write to one file object
     """
 
     def __init__(
-        self, into: Into, options: ReceiveOptions, accept: AcceptHook | None = None, rename: RenameHook | None = None
+        self,
+        into: Into,
+        options: ReceiveOptions,
+        single: SingleFile,
+        accept: AcceptHook | None = None,
+        rename: RenameHook | None = None,
     ) -> None:
-        self._into, self._options = into, options
+        self._into, self._options, self._single = into, options, single
         self._accept, self._rename = accept, rename
         self._names: dict[str, str] = {}
 
@@ -82,7 +88,9 @@ class SessionDestination:
             return Storage(into, options.overwrite, options.durable, options.dotfiles, options.preserve_modes)
         if isinstance(into, MutableMapping):
             return HandedOverDestination(partial(_keep, into), in_memory=True, dotfiles=options.dotfiles)
-        return HandedOverDestination(partial(_copy, into), in_memory=False, most_files=1, dotfiles=options.dotfiles)
+        return HandedOverDestination(
+            partial(_copy, into), in_memory=False, single=self._single, dotfiles=options.dotfiles
+        )
 
     def _choose(self, entry: Entry) -> Entry:
         """See ChosenDestination."""

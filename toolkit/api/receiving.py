@@ -34,6 +34,7 @@ from toolkit.security.code_words import Code
 from toolkit.security.key_file import read_key
 from toolkit.security.rehearsal import rehearse
 from toolkit.transfer import TransferResult
+from toolkit.transfer.handed_over import SingleFile
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import EntryResult, Progress
 from toolkit.transfer.session import closing
@@ -113,7 +114,7 @@ class Receiver:
     ) -> None:
         """Raises UsageError."""
         check_into(into, takes_many=sessions != 1)
-        self._into, self._accept, self._rename = into, accept, rename
+        self._into, self._single, self._accept, self._rename = into, SingleFile(), accept, rename
         if isinstance(into, MutableMapping) and options.limits.max_bytes is None:
             options = replace(options, limits=replace(options.limits, max_bytes=MEMORY_BYTES))
         self._options = options
@@ -208,7 +209,7 @@ class Receiver:
         channel = self._through(channel)
         number, is_closing = next(self._numbers), self._server.closing
         sender = ReturningSender(channel.statistics, self._rule.reconnections)
-        destination = SessionDestination(self._into, self._options, self._accept, self._rename)
+        destination = SessionDestination(self._into, self._options, self._single, self._accept, self._rename)
         session = _Session(number, transport_name, channel, destination, self._on_detail)
         error: Exception | None = None
         try:

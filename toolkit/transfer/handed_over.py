@@ -6,12 +6,13 @@ therefore wait as bytes: over UDP, thousands may wait for their digests.
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from toolkit.transfer.arriving_file import ArrivingFile
 from toolkit.transfer.comparison import KnownFiles
-from toolkit.transfer.destination import ACCEPTED, MISMATCHED, VERIFIED, RefusedEntryError
+from toolkit.transfer.destination import ACCEPTED, MISMATCHED, UNCHANGED, VERIFIED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.file_system import storage_reason
 from toolkit.transfer.incoming_file import IncomingFile, SessionBudget, write_fully
@@ -29,21 +30,60 @@ HandOver = Callable[[str, int, int], None]
 """Called as `hand_over(name, descriptor, size_bytes)`; the descriptor is closed after the call. May raise OSError."""
 
 
+class SingleFile:
+    """The one file that a session, and those that continue it, may hand over. Thread-safe.
+
+    A sender whose connection was lost offers the file again if it does not know that it has arrived; but what was
+    written to a file object cannot be taken back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entry: Entry | None = None
+        self._is_whole = False
+
+    def begin(self, entry: Entry) -> None:
+        """The file is handed over from now on. Raises OSError if another session has begun to."""
+        with self._lock:
+            if self._entry is not None:
+                raise OSError(0, "another session has brought it")
+            self._entry = entry
+
+    def finish(self) -> None:
+        """The file was handed over."""
+        self._is_whole = True
+
+    def is_here(self, entry: Entry, is_update: bool) -> bool:
+        """Whether a sender that updates offers what was handed over; False if nothing was.
+
+        Raises RefusedEntryError for anything else that is offered then.
+        """
+        if self._entry is None:
+            return False
+        if not (is_update and self._is_whole and _identity(entry) == _identity(self._entry)):
+            raise RefusedEntryError("this receiver takes one file, which an earlier session has brought")
+        return True
+
+
+def _identity(entry: Entry) -> tuple[bytes, int | None, int]:
+    return entry.path, entry.size_bytes, entry.mtime_ns
+
+
 class HandedOverDestination:
     """Hands files over once they are verified; directories are nothing to it. A Destination.
 
     hand_over:  takes a file; several threads may call it
     in_memory:  where a large file is until then; otherwise in the directory for temporary files
-    most_files: how many files it takes; None for no limit
+    single:     what it shares with earlier sessions, if it takes one file only
     dotfiles:   whether names may begin with a dot (names.py)
     """
 
     def __init__(
-        self, hand_over: HandOver, *, in_memory: bool, most_files: int | None = None, dotfiles: bool = False
+        self, hand_over: HandOver, *, in_memory: bool, single: SingleFile | None = None, dotfiles: bool = False
     ) -> None:
         self._hand_over = hand_over
         self._in_memory = in_memory
-        self._most_files = most_files
+        self._single = single
         self._dotfiles = dotfiles
         self._names: set[bytes] = set()
         self._small_files = SmallFileStorage(self._hand_over_small, self._create)
@@ -55,17 +95,15 @@ class HandedOverDestination:
         self,
         entries: Sequence[Entry],
         budget: ByteBudget,
-        known_files: KnownFiles | None = None,  # noqa: ARG002 - it has no files
+        known_files: KnownFiles | None = None,
     ) -> list[EntryOutcome]:
         """See Destination."""
         outcomes = []
         for entry in entries:
             try:
-                self._check(entry, budget)
+                outcomes.append(self._decide(entry, budget, known_files))
             except RefusedEntryError as refusal:
                 outcomes.append(EntryOutcome(EntryStatus.REFUSED, str(refusal)))
-            else:
-                outcomes.append(ACCEPTED)
         return outcomes
 
     def create(
@@ -79,7 +117,7 @@ class HandedOverDestination:
     def _create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
-        return _SpooledFile(self._hand_over, self._in_memory, entry, algorithm, budget, on_complete)
+        return _SpooledFile(self._give, self._in_memory, entry, algorithm, budget, on_complete)
 
     @property
     def place(self) -> None:
@@ -93,37 +131,49 @@ class HandedOverDestination:
         descriptor = anonymous_file()
         try:
             write_fully(descriptor, 0, memoryview(content))
-            self._hand_over(entry.name, descriptor, len(content))
+            self._give(entry, descriptor, len(content))
         finally:
             os.close(descriptor)
 
-    def _check(self, entry: Entry, budget: ByteBudget) -> None:
-        """Raises RefusedEntryError."""
+    def _give(self, entry: Entry, descriptor: int, size_bytes: int) -> None:
+        """Hand a file over. Raises OSError."""
+        if self._single is not None:
+            self._single.begin(entry)
+        self._hand_over(entry.name, descriptor, size_bytes)
+        if self._single is not None:
+            self._single.finish()
+
+    def _decide(self, entry: Entry, budget: ByteBudget, known_files: KnownFiles | None) -> EntryOutcome:
+        """Accept an entry, or find it unchanged. Raises RefusedEntryError."""
         if refusal := refusal_reason_untrusted(entry.path, self._dotfiles):
             raise RefusedEntryError(refusal)
         if entry.kind is EntryKind.DIRECTORY:
-            return
+            return ACCEPTED
         if entry.kind is not EntryKind.FILE:
             raise RefusedEntryError("this receiver keeps files in no directory, and takes no links")
         if entry.path in self._names:
             raise RefusedEntryError("this session has brought a file of that name")
-        if self._most_files is not None and len(self._names) >= self._most_files:
-            raise RefusedEntryError("this receiver takes one file")
+        if self._single is not None:
+            if self._names:
+                raise RefusedEntryError("this receiver takes one file")
+            if self._single.is_here(entry, is_update=known_files is not None):
+                return UNCHANGED
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
         if not budget.try_take(entry.size_bytes or 0):
             raise RefusedEntryError(budget.refusal)
         self._names.add(entry.path)
+        return ACCEPTED
 
 
 class _SpooledFile(IncomingFile):
     """A file without a name, until it is handed over."""
 
-    __slots__ = ("_hand_over", "_in_memory")
+    __slots__ = ("_give", "_in_memory")
 
     def __init__(
         self,
-        hand_over: HandOver,
+        give: Callable[[Entry, int, int], None],
         in_memory: bool,
         entry: Entry,
         algorithm: Algorithm,
@@ -131,7 +181,7 @@ class _SpooledFile(IncomingFile):
         on_complete: Callable[[], None],
     ) -> None:
         super().__init__(entry, algorithm, budget, on_complete)
-        self._hand_over = hand_over
+        self._give = give
         self._in_memory = in_memory
 
     def _open(self) -> int:
@@ -157,7 +207,7 @@ class _SpooledFile(IncomingFile):
                     return MISMATCHED
                 descriptor = self._ensure_open()
                 os.ftruncate(descriptor, self._size_bytes)  # a hole at the end was not written
-                self._hand_over(self.entry.name, descriptor, self._size_bytes)
+                self._give(self.entry, descriptor, self._size_bytes)
                 return VERIFIED
         except OSError as error:
             return EntryOutcome(EntryStatus.FAILED, storage_reason(error))

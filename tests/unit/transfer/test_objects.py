@@ -14,7 +14,7 @@ from tests.support.sessions import XXH3, Ends, channel_pair, commit, file_entry
 from toolkit.errors import RefusedError, TransferError, UsageError, VerificationError
 from toolkit.transfer import SendOptions, TransferResult, receive, send
 from toolkit.transfer.comparison import Comparison
-from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination
+from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination, SingleFile
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
@@ -146,8 +146,34 @@ class TestHandingOver:
     def test_no_more_files_than_it_takes(self, ends: Ends) -> None:
         received = Received()
         with pytest.raises(RefusedError, match="b: this receiver takes one file"):
-            transfer_into(ends, received, [NamedSource("a", b"1"), NamedSource("b", b"2")], most_files=1)
+            transfer_into(ends, received, [NamedSource("a", b"1"), NamedSource("b", b"2")], single=SingleFile())
         assert received.files == {"a": b"1"}
+
+    @pytest.mark.parametrize("content", [b"content", LARGE], ids=len)
+    def test_a_single_file_is_handed_over_once_if_its_sender_comes_back(self, content: bytes) -> None:
+        single, received, source = SingleFile(), Received(), NamedSource("a", content)
+        for update, unchanged in ((None, 0), (Comparison.TIME, 1)):
+            with channel_pair() as ends:
+                options = SendOptions(update=update)
+                sent, _ = transfer_into(ends, received, [source], options, single=single)
+            assert sent.unchanged == unchanged
+            assert received.files.pop("a", None) == (None if unchanged else content)
+
+    @pytest.mark.parametrize("update", [None, Comparison.TIME])
+    def test_no_other_file_follows_a_single_one(self, update: Comparison | None) -> None:
+        single, received = SingleFile(), Received()
+        with channel_pair() as ends:
+            transfer_into(ends, received, [NamedSource("a", b"1")], single=single)
+        with channel_pair() as ends, pytest.raises(RefusedError, match="which an earlier session has brought"):
+            transfer_into(ends, received, [NamedSource("a", b"2")], SendOptions(update=update), single=single)
+        assert received.files == {"a": b"1"}
+
+    def test_a_single_file_of_which_a_part_may_be_handed_over_is_not_begun_again(self) -> None:
+        single, source = SingleFile(), NamedSource("a", b"content")
+        with channel_pair() as ends, pytest.raises(TransferError, match="no space left"):
+            transfer_into(ends, Received(OSError(28, "the disk is full")), [source], single=single)
+        with channel_pair() as ends, pytest.raises(RefusedError, match="which an earlier session has brought"):
+            transfer_into(ends, Received(), [source], SendOptions(update=Comparison.TIME), single=single)
 
     def test_the_files_of_a_tree_have_its_paths_as_names(self, ends: Ends, tmp_path: Path) -> None:
         (tmp_path / "tree" / "d").mkdir(parents=True)
