@@ -11,6 +11,7 @@ from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
+from toolkit.transfer.names import refusal_reason_untrusted
 from toolkit.transfer.place import ReceiverPlace
 
 _DIRECTORY_MODE = 0o755
@@ -21,14 +22,14 @@ class ChosenDestination:
 
     choose: returns the entry to store in place of the offered one; raises RefusedEntryError to refuse it. The names
             that it gets are the sender's, and those that it returns are checked as those of a sender are. The
-            directories that it invents are made.
+            directories that it invents are made, unless the name is refused.
     """
 
     def __init__(self, destination: Destination, choose: Callable[[Entry], Entry]) -> None:
         self._destination = destination
         self._choose = choose
         self._accepted: deque[Entry] = deque()  # files that are not created yet
-        self._made: set[bytes] = set()
+        self._parent = b""  # the directory that was made last: many files in a row are in it
 
     def begin(self, resume_key: bytes | None) -> None:
         """See Destination."""
@@ -46,7 +47,8 @@ class ChosenDestination:
             except RefusedEntryError as refusal:
                 outcomes[index] = EntryOutcome(EntryStatus.REFUSED, str(refusal))
             else:
-                if chosen[index].path != entry.path:
+                path = chosen[index].path
+                if path != entry.path and refusal_reason_untrusted(path, dotfiles=True) is None:
                     self._make_parents(chosen[index], budget)
         known = None if known_files is None else known_files.only(chosen)
         decided = self._destination.accept(list(chosen.values()), budget, known)
@@ -77,10 +79,9 @@ class ChosenDestination:
 
     def _make_parents(self, entry: Entry, budget: ByteBudget) -> None:
         """Make the directories that a chosen name needs. One that is refused lets the entry be refused, too."""
-        components = entry.path.split(b"/")
-        for depth in range(1, len(components)):
-            path = b"/".join(components[:depth])
-            if path not in self._made:
-                self._made.add(path)
-                parent = Entry(EntryKind.DIRECTORY, path, _DIRECTORY_MODE, entry.mtime_ns)
-                self._destination.accept([parent], budget)
+        *components, _ = entry.path.split(b"/")
+        paths = [b"/".join(components[:depth]) for depth in range(1, len(components) + 1)]
+        if paths and paths[-1] != self._parent:
+            self._parent = paths[-1]
+            parents = [Entry(EntryKind.DIRECTORY, path, _DIRECTORY_MODE, entry.mtime_ns) for path in paths]
+            self._destination.accept(parents, budget)

@@ -1,6 +1,7 @@
 """A destination whose user decides about each entry."""
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.background import Background
-from tests.support.sessions import Ends
+from tests.support.sessions import XXH3, Ends, file_entry
 from toolkit.errors import RefusedError
 from toolkit.transfer import Comparison, SendOptions, TransferResult, receive, send
 from toolkit.transfer.chosen import ChosenDestination
 from toolkit.transfer.destination import RefusedEntryError
-from toolkit.transfer.manifest import Entry
+from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.manifest import MAX_ENCODED_PATH_BYTES, Entry
+from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.storage import Storage
 
 
@@ -83,3 +86,31 @@ def test_new_names_are_checked_like_those_of_a_sender(ends: Ends, root: Path, tr
         transfer(ends, root, tree, lambda entry: replace(entry, path=name) if b"a.txt" in entry.path else entry)
     assert sorted(content_of(root)) == ["tree/b.bin", "tree/c.bin"]
     assert not (root.parent / "escaped").exists()
+
+
+@pytest.mark.parametrize("name", [b"made/../a", b"made/" + b"n" * 300, b"made/.nettool-0123456789abcdef.part"])
+def test_no_directory_is_made_for_a_name_that_is_refused(root: Path, name: bytes) -> None:
+    storage = Storage(root, overwrite=False, durable=False)
+    files = IncomingFiles(ChosenDestination(storage, lambda entry: replace(entry, path=name)))
+    (outcome,) = files.offer([file_entry(b"a")], XXH3)
+    assert outcome.status is EntryStatus.REFUSED
+    assert not list(root.iterdir())
+    files.close(complete=True)
+
+
+def test_names_that_a_sender_makes_long_and_deep_take_little_memory(root: Path) -> None:
+    def into_a_folder(entry: Entry) -> Entry:
+        return replace(entry, path=b"folder/" + entry.path)
+
+    files = IncomingFiles(ChosenDestination(Storage(root, overwrite=False, durable=False), into_a_folder))
+    path = b"/".join([b"n"] * 4000)
+    assert len(path) < MAX_ENCODED_PATH_BYTES
+    tracemalloc.start()
+    try:
+        (outcome,) = files.offer([file_entry(path)], XXH3)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outcome.status is EntryStatus.REFUSED
+    assert peak_bytes < 2_000_000
+    files.close(complete=True)
