@@ -129,6 +129,11 @@ class Attributes:
         reader.finish()
         return cls(mode, owner, tuple(xattrs))
 
+    @classmethod
+    def decode(cls, encoding: bytes) -> "Attributes":
+        """From what `encode` has returned."""
+        return cls.decode_untrusted(encoding[2:])
+
     def only(self, preserve: Preserve) -> "Attributes":
         """What of it is preserved."""
         bits = MODE_BITS | (SPECIAL_BITS if preserve & Preserve.SETID else 0)

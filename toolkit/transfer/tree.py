@@ -79,7 +79,7 @@ class Tree:
         self.place = ReceiverPlace.of(status)
         self._lock = threading.RLock()
         self._descriptors: dict[tuple[bytes, ...], int] = {(): root}
-        self._made: dict[bytes, tuple[int, int, Attributes | None]] = {}  # see `make_directory`; in that order
+        self._made: dict[bytes, tuple[int, int, bytes | None]] = {}  # see `make_directory`; in that order
         self._made_bytes = 0  # of memory
         self.setter = AttributeSetter()
         self._swept: set[int] = set()  # existing directories in which stale files were looked for
@@ -124,14 +124,14 @@ class Tree:
     ) -> None:
         """Make a directory unless it exists. `finish` sets mode, time and attributes. Raises RefusedEntryError."""
         path = b"/".join(components)
-        attribute_bytes = len(attributes.encode()) if attributes else 0
-        made_bytes = self._made_bytes + len(path) + attribute_bytes + _DIRECTORY_OVERHEAD_BYTES
+        encoded = None if attributes is None else attributes.encode()
+        made_bytes = self._made_bytes + len(path) + len(encoded or b"") + _DIRECTORY_OVERHEAD_BYTES
         if made_bytes > MAX_DIRECTORY_BYTES:
             raise RefusedEntryError(f"too many directories in one session, after {len(self._made)}: send it in parts")
         with self.directory(components[:-1]) as parent:
             try:
                 os.mkdir(components[-1], 0o700, dir_fd=parent)
-                self._made[path] = mode, mtime_ns, attributes
+                self._made[path] = mode, mtime_ns, encoded
                 self._made_bytes = made_bytes
                 if self._durable:
                     os.fsync(parent)
@@ -257,8 +257,9 @@ class Tree:
         Raises TransferError if a directory of a complete session could not be forced to the disk.
         """
         failure: TransferError | None = None
-        for path, (mode, mtime_ns, attributes) in reversed(self._made.items()):
+        for path, (mode, mtime_ns, encoded) in reversed(self._made.items()):
             components = tuple(path.split(b"/"))
+            attributes = None if encoded is None else Attributes.decode(encoded)
             with contextlib.suppress(OSError, RefusedEntryError):
                 if not complete:
                     with self.directory(components[:-1]) as parent, contextlib.suppress(OSError):

@@ -1,12 +1,15 @@
 """The receiving directory: no symbolic link leads out of it, and few directories stay open."""
 
 import os
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.sessions import XXH3, deliver, directory_entry, file_entry
+from toolkit.transfer.attributes import Attributes
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
 from toolkit.transfer.storage import Storage
@@ -114,3 +117,19 @@ def test_the_directories_of_a_session_are_bounded_in_memory(
     long = [directory_entry(b"x" * 200 + b"%d" % number) for number in range(100)]
     assert [outcome.status for outcome in other.offer(long, XXH3)].count(EntryStatus.OK) < made
     other.close(complete=False)
+
+
+def test_the_attributes_of_directories_take_no_more_memory_than_is_counted(files: IncomingFiles) -> None:
+    def offer(number: int) -> None:
+        xattrs = tuple((b"user.%d" % name, b"") for name in range(1000))
+        files.offer([replace(directory_entry(b"%d" % number), attributes=Attributes(xattrs=xattrs))], XXH3)
+
+    offer(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 20):
+            offer(number)
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken_bytes < 19 * 20_000
