@@ -53,7 +53,6 @@ RenameHook = Callable[[OfferedFile], str]
 class SessionDestination:
     """Where the files of one session go; `open` makes the destination.
 
-    names: the name of each file that the caller has renamed, by the offered one
     single: what the sessions share that write to one file object
     """
 
@@ -67,7 +66,6 @@ class SessionDestination:
     ) -> None:
         self._into, self._options, self._single = into, options, single
         self._accept, self._rename = accept, rename
-        self._names: dict[str, str] = {}
 
     def open(self) -> Destination:
         """Raises UsageError for a directory that cannot be opened."""
@@ -76,11 +74,11 @@ class SessionDestination:
             return destination
         return ChosenDestination(destination, self._choose)
 
-    def path_of(self, name: str) -> Path | None:
-        """Where a file of this offered name is; None if it is not in a directory."""
+    def path_of(self, path: Path) -> Path | None:
+        """Where a file is that is stored under this path; None if it is not in a directory."""
         if not isinstance(self._into, (str, os.PathLike)):
             return None
-        return Path(self._into) / self._names.get(name, name)
+        return Path(self._into) / path
 
     def _open(self) -> Destination:
         into, options = self._into, self._options
@@ -101,10 +99,7 @@ class SessionDestination:
         if self._rename is None:
             return entry
         name = self._rename(offered)
-        if name == entry.name:
-            return entry
-        self._names[entry.name] = name
-        return replace(entry, path=os.fsencode(name))
+        return entry if name == entry.name else replace(entry, path=os.fsencode(name))
 
 
 def check_into(into: Into, *, takes_many: bool) -> None:

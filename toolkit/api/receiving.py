@@ -277,8 +277,10 @@ class _Session:
     @property
     def result(self) -> SessionResult:
         """The result so far."""
-        path_of = self._destination.path_of
-        files = [file._replace(path=path_of(str(file.path))) for file in self._result.delivered]
+        files = [
+            file._replace(path=None if file.path is None else self._destination.path_of(file.path))
+            for file in self._result.delivered
+        ]
         result = replace(self._result, delivered=files)
         return SessionResult.of(self._transport_name, self._channel, result, self._seconds, self._cpu_seconds)
 

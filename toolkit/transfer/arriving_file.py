@@ -11,7 +11,7 @@ from toolkit.transfer.messages import EntryOutcome
 class ArrivingFile(Protocol):
     """A file that arrives: `write` may be called from any thread, the rest from the session's.
 
-    entry:          what was offered
+    entry:          what was offered, or what a program chose in its place (chosen.py)
     kept_bytes:     how much was there, from an earlier session or version, and the sender's digests have confirmed
     is_unfinished:  whether what has arrived was left to a later session
     failure:        why the content cannot be stored, in words for both users; None unless that has happened

@@ -114,7 +114,8 @@ class _ReceivedGroup:
     def set_result(self, file_id: int, outcome: EntryOutcome, file: ArrivingFile) -> EntryResult:
         """Set the result of a file that was awaited, and return it."""
         index = file_id - self.first_id
-        result = EntryResult(self.entries[index], outcome, file.size_bytes, file.digest, file.kept_bytes)
+        entry, stored = self.entries[index], file.entry
+        result = EntryResult(entry, outcome, file.size_bytes, file.digest, file.kept_bytes, stored.path)
         self.results[index] = result
         self.missing_results -= 1
         return result

@@ -10,7 +10,7 @@ from toolkit.errors import NettoolError, printable
 from toolkit.transfer.digest import Algorithm, ListingDigest
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryOutcome, EntryStatus
-from toolkit.transfer.names import MAX_PATH_BYTES
+from toolkit.transfer.names import MAX_PATH_BYTES, display_name
 from toolkit.units import format_size
 
 MAX_LISTED = 1000  # delivered files, and undelivered entries for each status; a peer may offer any number of them
@@ -180,6 +180,7 @@ class EntryResult(NamedTuple):
     """The final outcome of one entry; a delivered file also has its final size and its digest.
 
     kept_bytes: how much of it the receiver had, from an earlier session or version
+    path:       of a file at a receiver: what it is stored under, the path of `entry` unless a program chose another
     """
 
     entry: Entry
@@ -187,6 +188,7 @@ class EntryResult(NamedTuple):
     size_bytes: int
     digest: bytes
     kept_bytes: int = 0
+    path: bytes = b""
 
 
 class ResultBuilder:
@@ -203,7 +205,7 @@ class ResultBuilder:
     def add(self, entry_results: Iterable[EntryResult]) -> None:
         """Add the next entries of the manifest."""
         result = self.result
-        for entry, outcome, size_bytes, digest, kept_bytes in entry_results:
+        for entry, outcome, size_bytes, digest, kept_bytes, stored_path in entry_results:
             if outcome.status is EntryStatus.UNCHANGED:
                 result.unchanged += entry.kind is EntryKind.FILE
             elif outcome.status is not EntryStatus.OK:
@@ -216,7 +218,7 @@ class ResultBuilder:
                 result.resumed_bytes += kept_bytes
                 self._listing.add(entry.path, digest)
                 if len(result.delivered) < MAX_LISTED:
-                    path = Path(entry.name) if self._is_untrusted else None
+                    path = Path(display_name(stored_path)) if self._is_untrusted else None
                     result.delivered.append(DeliveredFile(self._name(entry), size_bytes, digest.hex(), path))
         result.digest = self._listing.hex()
 

@@ -114,3 +114,19 @@ def test_names_that_a_sender_makes_long_and_deep_take_little_memory(root: Path) 
     assert outcome.status is EntryStatus.REFUSED
     assert peak_bytes < 2_000_000
     files.close(complete=True)
+
+
+def test_the_receiver_knows_the_path_that_was_chosen(ends: Ends, root: Path, tree: Path) -> None:
+    def rename(entry: Entry) -> Entry:
+        return replace(entry, path=entry.path.replace(b"tree/b", b"other/b"))
+
+    def open_destination() -> ChosenDestination:
+        return ChosenDestination(Storage(root, overwrite=False, durable=False), rename)
+
+    receiving = Background(lambda: receive(ends[1], open_destination))
+    send(ends[0], [tree], SendOptions(recursive=True))
+    assert {(file.name, str(file.path)) for file in receiving.outcome().delivered} == {
+        ("tree/a.txt", "tree/a.txt"),
+        ("tree/b.bin", "other/b.bin"),
+        ("tree/c.bin", "tree/c.bin"),
+    }
