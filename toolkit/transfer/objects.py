@@ -8,6 +8,7 @@ may block: it is a stream, and a thread of its own reads it into a pipe, so that
 import os
 import threading
 from dataclasses import dataclass
+from io import FileIO
 from typing import Protocol, Self
 
 from toolkit.errors import TransferError, printable
@@ -63,7 +64,7 @@ class ReaderStream(StreamSource):
         self.descriptor, self._writing = os.pipe()
         super().__init__(self.descriptor, algorithm, name=printable(name))
         self._reader = reader
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         threading.Thread(target=self._fill, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -85,12 +86,20 @@ class ReaderStream(StreamSource):
         with open(self._writing, "wb", buffering=0) as pipe:
             try:
                 while data := self._reader.read(_READ_BYTES):
-                    left = memoryview(data)
-                    while left:
-                        left = left[pipe.write(left) :]
+                    if not _write_all(pipe, memoryview(data)):
+                        return
                 if data is None:
                     raise BlockingIOError("it does not block, and has nothing yet")
-            except BrokenPipeError:
-                pass
-            except Exception as error:
+            except BaseException as error:  # even SystemExit: else what has been read would pass for the whole
                 self._failure = error
+
+
+def _write_all(pipe: FileIO, data: memoryview) -> bool:
+    """Return whether the reading end was open for all of it."""
+    left = data
+    while left:
+        try:
+            left = left[pipe.write(left) :]
+        except BrokenPipeError:
+            return False
+    return True

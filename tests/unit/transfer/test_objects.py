@@ -98,6 +98,8 @@ class TestFileObjects:
         ("reads", "message"),
         [
             (OSError("the drive is gone"), "a cannot be read .*the drive is gone"),
+            (BrokenPipeError(32, "the program that wrote it is gone"), "a cannot be read .*is gone"),
+            (SystemExit("enough"), "a cannot be read .*enough"),
             ("text", "a cannot be read .*bytes-like object"),
             (None, "a cannot be read .*does not block"),
         ],
@@ -108,7 +110,7 @@ class TestFileObjects:
         class Failing:
             def read(self, _size: int) -> Any:
                 following = results.pop(0)
-                if isinstance(following, Exception):
+                if isinstance(following, BaseException):
                     raise following
                 return following
 
