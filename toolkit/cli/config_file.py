@@ -14,9 +14,7 @@ another file, or none if it is empty. The command line takes precedence.
 """
 
 import os
-import tomllib
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +61,8 @@ def _path() -> Path | None:
 
 
 def _read(path: Path, file: str) -> dict[str, Any]:
+    import tomllib  # not with the module: see _path
+
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -99,5 +99,7 @@ def _checked(value: Any, parameter: Any, place: str) -> Any:
 
 
 def _similar(name: str, names: Collection[str]) -> str:
+    from difflib import get_close_matches  # only a mistake needs it
+
     found = get_close_matches(name, names, 1)
     return f"; did you mean '{found[0]}'?" if found else ""
