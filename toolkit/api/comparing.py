@@ -117,7 +117,7 @@ def compare(
     what: str | Path | Scenario = LOOPBACK,
     *,
     transports: str | Sequence[str] | None = None,
-    sizes: Sequence[int | str] = (),
+    sizes: int | str | Sequence[int | str] = (),
     repeats: int | None = None,
     budget: str | None = None,
     link: Mapping[str, LinkValue] | None = None,
@@ -126,6 +126,7 @@ def compare(
     key: str | os.PathLike[str] | None = None,
     is_open: bool = False,
     output: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
     on_record: Callable[[Record], object] | None = None,
     cancel: threading.Event | None = None,
 ) -> ComparisonResult:
@@ -140,28 +141,42 @@ def compare(
     what:       "loopback"; "lan" or "link", between two network namespaces; "remote", to a machine that runs 'nettool
                 serve'; the file of a scenario, as a Path; or a Scenario, which has every setting
     transports: such as "tcp-bbr" or "udp-cubic"
-    sizes:      of the files, in bytes or as text
+    sizes:      of the files, in bytes or as text, one or several
     repeats:    number of blocks, each with every transport; or
     budget:     the time for a pilot and, where intervals are wide, for more, for example "6min"
     link:       options of `nettool link`, each with a value or several; every combination is a path
     host:       "HOST" or "HOST:PORT" of a remote campaign, with its code or key file as in `send`
     output:     a new file for the records
+    resume:     the file with the records of an interrupted campaign, which goes on and is added to. What is compared is
+                read from there; only a remote campaign needs its host and credential again
     on_record:  gets each record as soon as it is known
     cancel:     ends the campaign after the trial that runs, when it is set
 
     Raises UsageError for arguments that make no sense, and NettoolError if a path cannot be created. A transfer that
     fails is a result.
     """
-    given = {"transports": transports, "sizes": sizes, "repeats": repeats, "budget": budget, "link": link}
-    scenario = _scenario(what, {name: value for name, value in given.items() if value})
+    options = {"transports": transports, "sizes": sizes, "repeats": repeats, "budget": budget, "link": link}
+    given = {name: value for name, value in options.items() if value not in (None, (), [], {})}
+    if resume is None:
+        scenario = _scenario(what, given)
+    else:
+        scenario = Scenario(read(Path(resume)).campaign.name)
+        if given or output is not None or what not in (LOOPBACK, scenario.kind):
+            raise UsageError(
+                "resume says what is compared, and where the records go: leave everything else out but a host"
+            )
     if (host is None) == (scenario.kind == REMOTE and scenario.address is None):
         raise UsageError("a remote comparison, and no other, needs a host: compare('remote', host='192.0.2.7')")
+    if host is None and (code is not None or key is not None or is_open):
+        raise UsageError("code, key and is_open are for the host of a remote comparison: leave them out")
     if host is not None:
         credential = credential_of(code, key, is_open=is_open)
         address = parse_target(host)
         check_before_connecting(credential, address, is_open=is_open)
         scenario = replace(scenario, address=address, credential=credential, wait=scenario.wait or REMOTE_WAIT)
-    request = ComparisonRequest.of(scenario, output=None if output is None else Path(output))
+    request = ComparisonRequest.of(
+        scenario, resume=None if resume is None else Path(resume), output=None if output is None else Path(output)
+    )
     return replace(request, on_record=on_record, cancel=cancel).run()
 
 
@@ -174,7 +189,7 @@ def _scenario(what: str | Path | Scenario, given: Mapping[str, Any]) -> Scenario
     if "transports" in given and not isinstance(given["transports"], str):
         settings["transports"] = ",".join(given["transports"])
     if "sizes" in given:
-        settings["sizes"] = tuple(map(str, given["sizes"]))
+        settings["sizes"] = tuple(map(str, _as_list(given["sizes"])))
     if "link" in given:
         settings["link"] = {name: _as_list(value) for name, value in given["link"].items()}
     return Scenario(base.kind, **settings).merged_with(base)

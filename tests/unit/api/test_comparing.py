@@ -83,8 +83,42 @@ class TestResult:
             toolkit.compare(**SETTINGS, output=tmp_path / "records", cancel=cancel, on_record=lambda _: cancel.set())
         assert read(tmp_path / "records").trials == []
 
+    def test_a_cancelled_campaign_goes_on_from_its_records(self, tmp_path: Path) -> None:
+        cancel = threading.Event()
+        told: list[Record] = []
+
+        def on_record(record: Record) -> None:
+            told.append(record)
+            if len(told) == 6:
+                cancel.set()
+
+        with pytest.raises(TransferError, match="cancelled"):
+            toolkit.compare(**SETTINGS, output=tmp_path / "records", cancel=cancel, on_record=on_record)
+        resumed = toolkit.compare(resume=tmp_path / "records", on_record=told.append)
+        assert read(tmp_path / "records").trials == resumed.results.trials == told[1:]
+        whole = toolkit.compare(**SETTINGS)
+        assert [row.trials for row in resumed.rows] == [row.trials for row in whole.rows]
+        assert resumed.records == tmp_path / "records"
+
+    def test_a_resumed_campaign_stays_what_it_was(self, tmp_path: Path) -> None:
+        toolkit.compare(**SETTINGS, output=tmp_path / "records")
+        for other in ({"repeats": 9}, {"what": "lan"}, {"output": tmp_path / "others"}):
+            with pytest.raises(UsageError, match="resume says what is compared"):
+                toolkit.compare(resume=tmp_path / "records", **other)
+
 
 class TestPlan:
+    @pytest.mark.parametrize("sizes", [1024, "1KiB", ["1KiB"], (1024,)])
+    def test_one_size_needs_no_list(self, plans: list[Plan], sizes: Any) -> None:
+        assert plan_of(plans, sizes=sizes).sizes == [1024]
+
+    def test_nothing_that_is_given_is_left_out_in_silence(self) -> None:
+        with pytest.raises(UsageError, match="0"):
+            toolkit.compare(repeats=0)
+        for credential in ({"code": "7-ocean-brick-lunar"}, {"key": "lab.key"}, {"is_open": True}):
+            with pytest.raises(UsageError, match="for the host of a remote comparison"):
+                toolkit.compare(**credential)
+
     def test_values_of_a_link_may_be_single(self, plans: list[Plan]) -> None:
         link = {"rate": "20Mbit", "rtt": ["10ms", "40ms"], "mtu": 1280}
         plan = plan_of(plans, "link", link=link, transports="tcp,udp", repeats=1)
