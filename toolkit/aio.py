@@ -34,7 +34,8 @@ def _awaited(function: Callable[_P, _T]) -> Callable[_P, Coroutine[Any, Any, _T]
 
     @functools.wraps(function)
     async def awaited(*arguments: _P.args, **settings: _P.kwargs) -> _T:
-        cancel = cast(threading.Event, settings.setdefault("cancel", threading.Event()))
+        cancel = cast("threading.Event | None", settings.get("cancel")) or threading.Event()
+        settings["cancel"] = cancel
         call = functools.partial(function, *arguments, **_in_loop(settings))
         return await _in_thread(call, cancel)
 
