@@ -1,5 +1,7 @@
 """Where received files go: a directory, a mapping, or a file object; and what the caller decides about each of them."""
 
+import errno
+import io
 import os
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
@@ -23,7 +25,7 @@ class BinaryWriter(Protocol):
     """A file object in binary mode, as far as a receiver needs it."""
 
     def write(self, data: memoryview, /) -> object:
-        """Write `data`; returns how much of it, or None for all."""
+        """Write `data`, at least a part of it; returns how much, or None for all."""
 
 
 Into = str | os.PathLike[str] | MutableMapping[str, bytes] | BinaryWriter
@@ -154,4 +156,6 @@ def _copy(into: BinaryWriter, _name: str, descriptor: int, _size_bytes: int) -> 
             left = memoryview(data)
             while left:
                 count = into.write(left)
+                if count == 0 or (count is None and isinstance(into, io.RawIOBase)):
+                    raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has no room")
                 left = left[count:] if isinstance(count, int) else left[:0]  # a raw file may write a part

@@ -72,6 +72,19 @@ def test_one_file_arrives_in_a_file_object() -> None:
     assert into.getvalue() == b"content"
 
 
+@pytest.mark.parametrize(("kind", "count"), [(object, 0), (io.RawIOBase, None)])
+def test_a_file_object_that_takes_nothing_has_not_got_the_file(kind: type, count: int | None) -> None:
+    class Full(kind):  # type: ignore[misc]  # both are classes
+        def write(self, _: memoryview) -> int | None:
+            return count
+
+    with (
+        toolkit.Receiver(Full(), port=0, sessions=1) as receiver,
+        pytest.raises(TransferError, match=r"a: the receiver cannot store it .*no room"),
+    ):
+        toolkit.send({"a": b"content"}, receiver.address)
+
+
 def test_both_ends_tell_what_happens() -> None:
     sent: list[events.Event] = []
     received: list[events.Event] = []
@@ -302,7 +315,7 @@ class TestAsync:
     def test_a_cancelled_call_has_ended_when_it_says_so(self) -> None:
         async def main() -> None:
             listening = asyncio.Event()
-            receiving = asyncio.create_task(aio.receive({}, port=0, on_event=lambda _: listening.set()))
+            receiving = asyncio.create_task(aio.receive({}, port=0, on_event=lambda _: listening.set(), cancel=None))
             await listening.wait()
             receiving.cancel()
             with pytest.raises(asyncio.CancelledError):
