@@ -2,7 +2,8 @@
 
 A sentence rests on samples (`toolkit.comparison.diagnosis`), and names a limit only where there are enough of them. For
 several trials it names the limit that most of them show, and says how many do. Of a path to another machine nobody
-knows what it carries, so that a rate without a limit at the sender is left unexplained.
+knows what it carries, and a path that changes carries no one rate: where no limit shows at the sender, a rate over such
+a path is left unexplained.
 
 A model of a congestion control is quoted only where it applies, in a steady state that losses shaped, and where the
 measurement does not contradict it.
@@ -56,6 +57,7 @@ class Facts:
     is_loss_even: whether the link loses each packet with the same probability, as the models suppose
     queue_drops:  packets that the path's queue dropped; None if unknown
     is_real:      whether the path leads to another machine, so that it may have any limit
+    is_changing:  whether rate, delay or loss of the path change in the course of a trial; then `ideal_bps` is None
     busy_sender, busy_receiver: processor time as a share of the whole time
     """
 
@@ -72,6 +74,7 @@ class Facts:
     busy_receiver: float
     queue_drops: float | None = None
     is_real: bool = False
+    is_changing: bool = False
     is_loss_even: bool = True
 
     @property
@@ -86,7 +89,7 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
     if not trial.verified or not trial.seconds or not trial.goodput_bps or trial.series is None:
         return None
     sender, (lost, passed) = trial.sender, link_packets([trial])
-    is_loss_even = loses_independently(path)
+    is_loss_even, is_changing = loses_independently(path), "changes" in path.link
     audit = trial.ledger.forward if trial.ledger is not None else None
     return Facts(
         congestion_control=sender.congestion_control or congestion_control or "",
@@ -95,13 +98,14 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
         goodput_bps=trial.goodput_bps,
         time_split=trial.time_split if len(trial.series.t_s) >= MIN_SAMPLES else None,
         retransmitted_packets=trial.retransmitted_packets or 0,
-        ideal_bps=path.ideal_bps,
+        ideal_bps=None if is_changing else path.ideal_bps,
         loss=(path.loss or 0.0) if is_loss_even or passed <= 0 else lost / passed,
         rtt_s=(path.rtt_ms or sender.rtt_min_ms or 0.0) / 1e3,
         busy_sender=(trial.cost.cpu_seconds_sender or 0.0) / (sender.seconds or trial.seconds),
         busy_receiver=(trial.cost.cpu_seconds_receiver or 0.0) / (sender.seconds or trial.seconds),
         queue_drops=audit.dropped_by_queue if audit is not None else None,
         is_real=path.kind == REMOTE,
+        is_changing=is_changing,
         is_loss_even=is_loss_even,
     )
 
@@ -119,7 +123,7 @@ def limit(facts: Facts) -> Limit:
         return Limit.SHORTNESS
     if time_split.window_limited_s >= _DOMINANT_SHARE * seconds:
         return Limit.WINDOW
-    if facts.is_real:
+    if facts.is_real or facts.is_changing:
         return Limit.UNSEEN
     if facts.ideal_bps is None:
         return Limit.RECOVERY if time_split.recovery_s >= _LOSSY_SHARE * seconds else Limit.ENDPOINTS
@@ -254,9 +258,10 @@ def _lossy(facts: Facts, shares: dict[str, float]) -> str:
 
 def _unseen(facts: Facts, shares: dict[str, float]) -> str:
     """What was sampled, where none of it explains the rate."""
+    carries = "is not known" if facts.is_real else "changes"
     lacked = _percent(shares["cpu_bound_s"] + shares["waiting_s"])
     return (
-        "No limit shows at the sender, and what the path carries is not known: it repaired losses for "
+        f"No limit shows at the sender, and what the path carries {carries}: it repaired losses for "
         f"{_percent(shares['recovery_s'])} of the time ({facts.retransmitted_packets:.0f} packets resent), met the "
         f"receive window or the send buffer for {_percent(shares['window_limited_s'])}, and was short of processor "
         f"time for {lacked}."

@@ -248,9 +248,9 @@ def _lacked_processor(facts: Facts, path: BenchPath, ledger: PacketAudit | None)
     limit. What an emulator's process took from them is not. Without such a process, all is.
     """
     split = facts.time_split
-    if split is None or facts.ideal_bps is None or path.kind not in (LAN_KIND, LINK):
+    if split is None or path.ideal_bps is None or path.kind not in (LAN_KIND, LINK):
         return False
-    is_slower = facts.goodput_bps < _FILLED_SHARE * facts.ideal_bps
+    is_slower = facts.goodput_bps < _FILLED_SHARE * path.ideal_bps
     if path.kind == LAN_KIND:
         lacked_s = split.waiting_s if ledger is not None and ledger.emulator == TUN else 0.0
     else:

@@ -66,6 +66,15 @@ def test_of_a_real_path_only_what_was_sampled_is_said(recovery_s: float) -> None
     assert limit(replace(facts, time_split=TimeSplit(window_limited_s=7.0, steady_s=3.0))) == Limit.WINDOW
 
 
+def test_a_path_that_changes_is_not_measured_by_its_first_rate() -> None:
+    """It was once filled to 300%."""
+    results = make_results(Truth({("tcp-cubic", "a"): 90e6}, repeats=6, with_control=False), 1)
+    path = PathRecord(LINK, ideal_bps=30e6, rtt_ms=40.0, link={"changes": ["1s rate 100Mbit"]})
+    facts = facts_of(replace(results.trials[1], time_split=STEADY), path, "cubic")
+    assert facts is not None
+    assert explanation(facts).startswith("No limit shows at the sender, and what the path carries changes: ")
+
+
 def test_a_path_to_another_machine_is_a_real_one() -> None:
     results = make_results(Truth({("tcp-cubic", "a"): 90e6}, repeats=6, with_control=False), 1)
     found = [facts_of(results.trials[1], PathRecord(kind), "cubic") for kind in KINDS]
@@ -76,7 +85,7 @@ def test_a_path_to_another_machine_is_a_real_one() -> None:
     ("path", "loss"),
     [
         (PathRecord(LINK, loss=0.01), 0.01),
-        (PathRecord(LINK, loss=0.01, link={"changes": ["1s loss=9%"]}), 0.05),
+        (PathRecord(LINK, loss=0.01, link={"changes": ["1s loss 9%"]}), 0.05),
         (PathRecord(LINK, loss=0.01, burst="2%,50%"), 0.05),
         (PathRecord(LAN_KIND), 0.05),
     ],

@@ -217,6 +217,8 @@ def test_a_busy_processor_is_a_mark_only_on_an_emulated_link(tmp_path: Path) -> 
     assert SENDER.series is not None
     busy = replace(SENDER, series=replace(SENDER.series, busy_s=[0.95 * t for t in TIMES]))
     assert trial(tmp_path, busy).marks == [CPU_BOUND]
+    changing = from_options("link", {"rate": "100Mbit", "rtt": "40ms", "changes": ["1s rate 50Mbit"]}, seed=1)
+    assert trial(tmp_path, busy, path=changing).marks == [CPU_BOUND]
     recorded = trial(tmp_path, busy, path=loopback(), ledger=None)
     assert recorded.marks == []
     assert "A processor was the limit" in recorded.why
