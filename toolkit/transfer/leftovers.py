@@ -75,11 +75,16 @@ def remove_stale(descriptor: int) -> None:
 
 @contextmanager
 def _locked(directory: int, name: bytes) -> Iterator[bool]:
-    """Lock a file for the block, so that no session takes it over, and yield whether no session has it."""
+    """Lock a file for the block, so that no session takes it over, and yield whether no session has it.
+
+    Before the lock is taken, a session may end and another one make a file of the same name.
+    """
     descriptor, is_free = -1, True
     with suppress(OSError):  # what cannot be opened or locked is in no session
         descriptor = open_to_lock(name, directory)
         is_free = try_lock(descriptor)
+        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        is_free = is_free and os.path.samestat(os.fstat(descriptor), named)
     try:
         yield is_free
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.sessions import XXH3, directory_entry
+from toolkit.transfer.file_system import try_lock
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.leftovers import STALE_AFTER_S, leftovers_below, remove_stale_in
 from toolkit.transfer.names import new_partial_name
@@ -88,6 +89,22 @@ def test_a_file_that_a_session_has_locked_is_left(tmp_path: Path, monkeypatch: p
     (found,) = leftovers_below(tmp_path, 0, remove=True)
     assert not found.is_in_use
     assert not path.exists()
+
+
+def test_a_file_that_another_session_has_made_in_its_place_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = partial(tmp_path)
+
+    def made_anew_and_locked(descriptor: int) -> bool:
+        path.unlink()
+        path.write_bytes(b"new")
+        return try_lock(descriptor)
+
+    monkeypatch.setattr("toolkit.transfer.leftovers.try_lock", made_anew_and_locked)
+    (found,) = leftovers_below(tmp_path, 0, remove=True)
+    assert found.is_in_use
+    assert path.read_bytes() == b"new"
 
 
 def test_a_session_removes_what_is_stale_in_a_directory_that_it_receives_into(
