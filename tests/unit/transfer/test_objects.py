@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.background import Background
 from tests.support.sessions import XXH3, Ends, channel_pair, commit, file_entry
-from toolkit.errors import RefusedError, TransferError, UsageError, VerificationError
+from toolkit.errors import NettoolError, RefusedError, TransferError, UsageError, VerificationError
 from toolkit.transfer import SendOptions, TransferResult, receive, send
 from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination, SingleFile
@@ -48,8 +49,12 @@ def transfer_into(
     )
     try:
         sent = send(ends[0], sources, options)
-    finally:
+    except NettoolError:
         ends[0].close()
+        with suppress(NettoolError):
+            receiving.outcome()
+        raise
+    ends[0].close()
     return sent, receiving.outcome()
 
 
