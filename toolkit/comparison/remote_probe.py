@@ -1,8 +1,9 @@
 """What a path to another machine can do, measured by two short transfers over UDP before the first trial.
 
-The first lets BBR find the rate. The second sends a quarter of that rate, so that it fills no queue: what is lost then
-is lost by the path itself. Loss on the way there is what the sender had to repeat; loss on the way back is which of the
-receiver's datagrams, mostly acknowledgements, did not arrive. What a socket of either host dropped is no loss.
+The first lets BBR find the rate. The second sends a quarter of that rate, so that it fills no queue by itself: what is
+lost then is lost by the path, or beside other traffic. Loss on the way there is what the sender had to repeat; loss on
+the way back is which of the receiver's datagrams, mostly acknowledgements, did not arrive. What a socket of either host
+dropped is no loss.
 
 From rate and round trip follows how long a timed trial should take (`fitting_time_s`).
 """
