@@ -17,7 +17,8 @@ from toolkit.errors import error_name
 class Call:
     """One system call, or a remark about those that follow. As a JSON object: docs/data-format.md.
 
-    time_s:     when it began
+    time_s:     when it began; of one that receives, reads or accepts, when it returned: it waits for what another
+                process does, and stands behind that in a listing
     name:       such as "sendto"; "" for a remark
     fd:         the descriptor that it is about; -1 for a remark, and for a call on no descriptor
     arguments:  as C writes them, such as "3, 1228 bytes, 127.0.0.1:9000"
@@ -61,12 +62,12 @@ class CallTrace:
             if not self._has_ended:
                 self._show(call)
 
-    def add_failed(self, began_s: float, name: str, fd: int, arguments: str, error: OSError) -> None:
+    def add_failed(self, time_s: float, name: str, fd: int, arguments: str, error: OSError) -> None:
         """Pass on a call that has failed; one that only found nothing to do yet (EAGAIN) is counted instead."""
         if isinstance(error, BlockingIOError):
             self.count(f"{name}() that found nothing to do yet")
         else:
-            self.add(Call(began_s, name, fd, arguments, error_name(error), error.strerror or str(error)))
+            self.add(Call(time_s, name, fd, arguments, error_name(error), error.strerror or str(error)))
 
     def end(self) -> None:
         """Pass no more calls on: sockets may outlive the trace, in threads that nobody waits for."""

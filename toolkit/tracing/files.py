@@ -61,8 +61,9 @@ class TracedFiles:
         count = len(result) if isinstance(result, bytes) else int(result)
         is_end = not count and size_bytes and "write" not in name
         verb = "into" if "write" in name else "from"
+        time_s = began_s if verb == "into" else time.monotonic()  # a read of a pipe or terminal waits for others
         meaning = "0 bytes: the end of the file" if is_end else f"{verb} {self._names.get(fd, 'a pipe')}"
-        self._trace.add(Call(began_s, name, fd, shown, str(count), meaning, count, "end" if is_end else "file"))
+        self._trace.add(Call(time_s, name, fd, shown, str(count), meaning, count, "end" if is_end else "file"))
         return result
 
     def open(self, path: Any, flags: int, *arguments: Any, **keywords: Any) -> int:

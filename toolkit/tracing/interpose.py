@@ -82,7 +82,8 @@ def _traced_mmsg(trace: CallTrace, name: str) -> Callable[..., int] | None:
             trace.count(f"{name}() that found nothing to do yet")
         else:
             meaning = f"{count} datagram{'' if count == 1 else 's'} {verb} the kernel in one call"
-            trace.add(Call(began_s, name, fd, f"{fd}, {limit} datagrams at most", str(count), meaning))
+            time_s = time.monotonic() if name == "recvmmsg" else began_s
+            trace.add(Call(time_s, name, fd, f"{fd}, {limit} datagrams at most", str(count), meaning))
         return count
 
     return traced

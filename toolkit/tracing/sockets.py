@@ -47,16 +47,16 @@ class TracedSocket(socket.socket):
 
     # Reporting
 
-    def _report(self, began_s: float, name: str, arguments: str, result: str, meaning: str = "") -> None:
+    def _report(self, time_s: float, name: str, arguments: str, result: str, meaning: str = "") -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6):
-            self.trace.add(Call(began_s, name, self.fileno(), arguments, result, meaning))
+            self.trace.add(Call(time_s, name, self.fileno(), arguments, result, meaning))
 
-    def _report_error(self, began_s: float, name: str, arguments: str, error: OSError) -> None:
+    def _report_error(self, time_s: float, name: str, arguments: str, error: OSError) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6):
             text = f"{self.fileno()}, {arguments}" if arguments else f"{self.fileno()}"
-            self.trace.add_failed(began_s, name, self.fileno(), text, error)
+            self.trace.add_failed(time_s, name, self.fileno(), text, error)
 
-    def _report_data(self, began_s: float, name: str, data: Any, size_bytes: int, peer: Any = None) -> None:
+    def _report_data(self, time_s: float, name: str, data: Any, size_bytes: int, peer: Any = None) -> None:
         if self.family not in (socket.AF_INET, socket.AF_INET6):
             return
         is_stream = self.type == socket.SOCK_STREAM
@@ -67,7 +67,7 @@ class TracedSocket(socket.socket):
         else:
             kind, meaning = self._stream_kind(head, size_bytes) if is_stream else datagram_kind(head)
         arguments = f"{self.fileno()}, {len(data)} bytes{where}"
-        self.trace.add(Call(began_s, name, self.fileno(), arguments, str(size_bytes), meaning, size_bytes, kind))
+        self.trace.add(Call(time_s, name, self.fileno(), arguments, str(size_bytes), meaning, size_bytes, kind))
 
     def _stream_kind(self, head: bytes, size_bytes: int) -> tuple[str, str]:
         """Return the kind of data on a TCP connection, and its meaning; the body of a preface is of its kind."""
@@ -110,15 +110,14 @@ class TracedSocket(socket.socket):
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Report accept(2)."""
-        began_s = time.monotonic()
         try:
             connection, peer = super().accept()
         except OSError as error:
-            self._report_error(began_s, "accept", "", error)
+            self._report_error(time.monotonic(), "accept", "", error)
             raise
         number, name = connection.fileno(), describe_address(peer)
         meaning = f"descriptor {number} is the connection with {name}; {self.fileno()} goes on listening"
-        self._report(began_s, "accept", f"{self.fileno()}", f"{number}, {name}", meaning)
+        self._report(time.monotonic(), "accept", f"{self.fileno()}", f"{number}, {name}", meaning)
         return connection, peer
 
     def connect(self, address: Any) -> None:
@@ -190,53 +189,49 @@ class TracedSocket(socket.socket):
         self._report_data(began_s, "sendto", data, count, rest[-1])
         return count
 
-    # Receiving
+    # Receiving: the time is that of the return, since these calls wait for what the peer does
 
     def recv(self, size_bytes: int, flags: int = 0, /) -> bytes:
         """Report recv(2)."""
-        began_s = time.monotonic()
         try:
             data = super().recv(size_bytes, flags)
         except OSError as error:
-            self._report_error(began_s, "recv", f"{size_bytes} bytes", error)
+            self._report_error(time.monotonic(), "recv", f"{size_bytes} bytes", error)
             raise
-        self._report_data(began_s, "recv", data, len(data))
+        self._report_data(time.monotonic(), "recv", data, len(data))
         return data
 
     def recv_into(self, buffer: Any, size_bytes: int = 0, flags: int = 0) -> int:
         """Report recv(2)."""
-        began_s = time.monotonic()
         try:
             count = super().recv_into(buffer, size_bytes, flags)
         except OSError as error:
-            self._report_error(began_s, "recv", "", error)
+            self._report_error(time.monotonic(), "recv", "", error)
             raise
-        self._report_data(began_s, "recv", memoryview(buffer).cast("B")[:count], count)
+        self._report_data(time.monotonic(), "recv", memoryview(buffer).cast("B")[:count], count)
         return count
 
     def recvfrom(self, size_bytes: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """Report recvfrom(2)."""
-        began_s = time.monotonic()
         try:
             data, peer = super().recvfrom(size_bytes, flags)
         except OSError as error:
-            self._report_error(began_s, "recvfrom", f"{size_bytes} bytes", error)
+            self._report_error(time.monotonic(), "recvfrom", f"{size_bytes} bytes", error)
             raise
-        self._report_data(began_s, "recvfrom", data, len(data), peer)
+        self._report_data(time.monotonic(), "recvfrom", data, len(data), peer)
         return data, peer
 
     def recvmsg_into(
         self, buffers: Iterable[Any], ancillary_bytes: int = 0, flags: int = 0, /
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
         """Report recvmsg(2)."""
-        began_s = time.monotonic()
         into = list(buffers)
         try:
             received = super().recvmsg_into(into, ancillary_bytes, flags)
         except OSError as error:
-            self._report_error(began_s, "recvmsg", "", error)
+            self._report_error(time.monotonic(), "recvmsg", "", error)
             raise
-        self._report_data(began_s, "recvmsg", memoryview(into[0])[: received[0]], received[0])
+        self._report_data(time.monotonic(), "recvmsg", memoryview(into[0])[: received[0]], received[0])
         return received
 
     # Ending

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -136,3 +137,20 @@ def test_a_textbooks_calls_read_where_they_were_asked_to(tmp_path: Path) -> None
     assert path.read_bytes() == b"0123xy6789"
     assert [call.name for call in calls].count("lseek") == 2  # from 4 to 0, and from 6 to 0
     assert calls[0].meaning == "this file is open to write: it was begun before"
+
+
+def test_what_waits_for_a_peer_stands_behind_what_the_peer_did() -> None:
+    calls: list[Call] = []
+    with interposed(CallTrace(calls.append)), socket.socket() as listener, ThreadPoolExecutor() as pool:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        accepted = pool.submit(listener.accept)
+        with socket.socket() as client:
+            client.connect(listener.getsockname())
+            with accepted.result()[0] as server:
+                echoed = pool.submit(server.recv, 1)
+                client.send(b"x")
+                assert echoed.result() == b"x"
+    by_time = [call.name for call in sorted(calls, key=lambda call: call.time_s)]
+    assert by_time.index("connect") < by_time.index("accept")
+    assert by_time.index("send") < by_time.index("recv")
