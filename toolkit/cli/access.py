@@ -26,7 +26,7 @@ from toolkit.api.credentials import (
 from toolkit.api.target import DEFAULT_PORT
 from toolkit.channel import Address
 from toolkit.cli.command import flag, number, option
-from toolkit.cli.output import print_status, print_warning
+from toolkit.cli.output import in_columns, print_status, print_warning, stderr_columns
 from toolkit.cli.prompt import Terminal, user_terminal
 from toolkit.cli.reachability import reachable_address, sender_lines
 from toolkit.errors import CredentialRequiredError, UsageError
@@ -268,7 +268,7 @@ def _ask_for_code(user: Terminal) -> Code | None:
         try:
             return parse_code(line)
         except UsageError as error:
-            user.show(f"{error}\n")
+            user.show(in_columns(str(error), stderr_columns()) + "\n")
     return None
 
 

@@ -62,6 +62,6 @@ def clean(
     if json:
         print_json("leftovers", {"files": files, "removed": not dry_run, "in_use": in_use})
     elif not quiet and not (files or in_use or failures):
-        print_result("no unfinished files")
+        print_result(f"no unfinished files older than {older_than}; --older-than 0s names newer ones too")
     if failures:
         raise TransferError("some files could not be removed: make their directories writable and try again")

@@ -25,7 +25,9 @@ _STDOUT = 1
 
 def print_status(line: str) -> None:
     """Write one line for the user to stderr and flush it. If stderr cannot be written, the line is lost silently."""
-    _write_status("\n".join(_broken(each) for each in line.split("\n")) if stderr_is_terminal() else line)
+    _write_status(
+        "\n".join(in_columns(each, stderr_columns()) for each in line.split("\n")) if stderr_is_terminal() else line
+    )
 
 
 def _write_status(text: str) -> None:
@@ -38,9 +40,8 @@ def _write_status(text: str) -> None:
         sys.stderr = None
 
 
-def _broken(line: str) -> str:
-    """Return a sentence in lines that fit the terminal; a command, which is indented, and a table stay as they are."""
-    columns = stderr_columns()
+def in_columns(line: str, columns: int) -> str:
+    """Return a sentence in lines that fit a terminal; a command, which is indented, and a table stay as they are."""
     if len(line) <= columns or line.startswith(" "):
         return line
     wrapped = textwrap.wrap(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -71,7 +72,7 @@ def print_warning(line: str) -> None:
 
     console = Console(file=sys.stderr, highlight=False)
     with console.capture() as capture:
-        console.print(_broken(line), style="bold red", markup=False, soft_wrap=True, end="")
+        console.print(in_columns(line, stderr_columns()), style="bold red", markup=False, soft_wrap=True, end="")
     _write_status(capture.get())
 
 

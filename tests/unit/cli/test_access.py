@@ -172,6 +172,14 @@ class TestPrompt:
             self.attempts(CredentialRequiredError("needed", is_code=True))
         assert screen.getvalue().count("a code begins with a number") == 3
 
+    def test_what_is_wrong_with_a_line_fits_the_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = terminal(monkeypatch, f"7-wrong-code-here\n{CODE}\n")
+        monkeypatch.setenv("COLUMNS", "50")
+        self.attempts(CredentialRequiredError("needed", is_code=True))
+        explained = screen.getvalue().split("code that the receiver shows: ")[1]
+        assert "begins with 'here'" in explained
+        assert all(len(line) <= 50 for line in explained.split("\n")), explained
+
 
 class TestDoorkeeper:
     """What a receiver asks for."""
