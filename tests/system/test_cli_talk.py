@@ -9,6 +9,7 @@ import pytest
 from tests.support.background import together
 from tests.support.cli_process import LIMIT_S, NETTOOL, Receiver, nettool
 from tests.support.forked_cli import ForkedCli
+from tests.support.terminal import at_terminal
 from toolkit.emulator.link import Link
 from toolkit.netmodel.spec import LinkSpec, PathSpec
 
@@ -29,6 +30,28 @@ def test_lines_go_both_ways_in_pipes(transport: str) -> None:
     assert re.search(r"lines sent 3,000, received 3,000$", ended.stderr.strip())
     heard = other.end()
     assert (heard.code, heard.stdout) == (0, ours)
+
+
+@pytest.mark.parametrize(("only", "command"), [("--tcp", "nettool talk"), ("--udp", "nettool talk --udp")])
+def test_the_listener_says_who_can_reach_it_and_what_to_type_there(only: str, command: str) -> None:
+    other = listening(only)
+    other.wait_for("this machine only\nfor other machines, start it with --bind 0.0.0.0\n")
+    shown = other.wait_for("run this command:\n  (.+)\n")[1]
+    assert shown == f"{command} {other.target}"
+    assert nettool(*shown.split()[1:], stdin=b"hello\n").code == 0
+    assert other.end().stdout == "hello\n"
+
+
+def test_whoever_ends_first_at_a_terminal_learns_that_the_other_side_may_go_on() -> None:
+    with at_terminal("talk", "--listen", "--port", "0") as other:
+        port = other.wait_for(r"listening on \S+:([0-9]+) ")[1]
+        with at_terminal("talk", f"127.0.0.1:{port}") as ours:
+            ours.wait_for("connected to")
+            ours.type("\x04")
+            ours.wait_for("your half has ended; the other side may go on")
+            other.wait_for("the other side has said everything")
+            other.type("\x04")
+            assert (ours.end()[0], other.end()[0]) == (0, 0)
 
 
 def test_what_a_peer_says_cannot_change_the_terminal() -> None:

@@ -19,6 +19,7 @@ from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.line_printer import printing_lines
 from toolkit.cli.options import CONNECTION, DEFAULT_BIND, Bind, Json, OffloadChoice, Port, Quiet
 from toolkit.cli.output import has_reader_gone, print_json, print_result, print_status
+from toolkit.cli.reachability import listening_lines
 from toolkit.conversation.lines import LineQueue, read_lines
 from toolkit.conversation.talk import Conversation, describe_talk
 from toolkit.errors import UsageError, printable
@@ -107,7 +108,8 @@ def _connect(
 def _listen(
     side: "_Side", names: Sequence[str], access: AdmissionArguments, address: Address, options: TransportOptions
 ) -> None:
-    doorkeeper = Doorkeeper(access, address.host, "nettool talk", is_once=True, quiet=side.quiet)
+    command_there = "nettool talk" if "tcp" in names else "nettool talk --udp"
+    doorkeeper = Doorkeeper(access, address.host, command_there, is_once=True, quiet=side.quiet)
     rehearse(doorkeeper.rule.admission.method)
     transports = {name: transport(name) for name in names}
     with prompt_interrupts(), side.tracing.running("talk", describe_talk) as explain:
@@ -121,7 +123,8 @@ def _listen(
         try:
             bound = doorkeeper.rule.check_bound([listener.address for listener in listeners.values()])
             if not side.quiet:
-                print_status(f"listening on {bound} ({', '.join(names)})")
+                is_loopback = doorkeeper.rule.is_loopback
+                print_status("\n".join(listening_lines(bound, names, is_loopback=is_loopback, needs_directory=False)))
             doorkeeper.announce(bound, "talk to you")
             server.run()
         finally:
@@ -153,7 +156,13 @@ class _Side:
             # A daemon: it may wait for its user for ever.
             threading.Thread(target=read_lines, args=(sys.stdin.fileno(), outgoing), daemon=True).start()
             conversation = Conversation(
-                channel, is_client, outgoing, show, self._tell_end, lambda: is_cancelled() or has_reader_gone()
+                channel,
+                is_client,
+                outgoing,
+                show,
+                on_peer_end=lambda: self._tell_user("the other side has said everything; Ctrl-D ends your half"),
+                is_cancelled=lambda: is_cancelled() or has_reader_gone(),
+                on_own_end=lambda: self._tell_user("your half has ended; the other side may go on; Ctrl-C leaves"),
             )
             conversation.run()
         counts = conversation.counts
@@ -166,9 +175,9 @@ class _Side:
         elif not self.quiet:
             print_status(f"the conversation is over: lines sent {counts.sent:,}, received {counts.received:,}")
 
-    def _tell_end(self) -> None:
+    def _tell_user(self, text: str) -> None:
         if not self.quiet and sys.stdin.isatty():
-            print_status("the other side has said everything; Ctrl-D ends your half")
+            print_status(text)
 
     def _show(self, line: str) -> None:
         """Print a line of the peer's. It must not change the terminal: all that is no text is escaped."""

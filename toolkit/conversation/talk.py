@@ -67,6 +67,7 @@ class Conversation:
     on_line:      called with each line that arrives, in order; the text is the peer's: make it printable
     on_peer_end:  called when the peer has said everything
     is_cancelled: asked several times a second whether to stop
+    on_own_end:   called when this side has said everything and the peer has not
 
     `counts` may be read at any time.
     """
@@ -79,10 +80,12 @@ class Conversation:
         on_line: Callable[[str], object],
         on_peer_end: Callable[[], object] = lambda: None,
         is_cancelled: Callable[[], bool] = lambda: False,
+        on_own_end: Callable[[], object] = lambda: None,
     ) -> None:
         self.counts = TalkCounts()
         self._channel, self._is_client, self._outgoing = channel, is_client, outgoing
         self._on_line, self._on_peer_end, self._is_cancelled = on_line, on_peer_end, is_cancelled
+        self._on_own_end = on_own_end
         self._has_greeted = self._has_ended = self._has_confirmed = False  # the peer: with HELLO, END and BYE
         self._is_done = False  # this side has sent END
         self._alive_ns = 0  # when to send ALIVE
@@ -139,6 +142,8 @@ class Conversation:
         elif self._outgoing.is_over and not self._is_done:
             self._send(TalkMessage.END, _END.pack(self.counts.sent))
             self._is_done = True
+            if not self._has_ended:
+                self._on_own_end()
         elif time.monotonic_ns() >= self._alive_ns:
             self._send(TalkMessage.ALIVE)
 
