@@ -160,18 +160,13 @@ def compare(
     if resume is None:
         scenario = _scenario(what, given)
     else:
-        scenario = Scenario(read(Path(resume)).campaign.name)
-        if given or output is not None or what not in (LOOPBACK, scenario.kind):
-            raise UsageError(
-                "resume says what is compared, and where the records go: leave everything else out but a host"
-            )
+        scenario = _resumed(Path(resume), what, is_alone=not given and output is None)
     if (host is None) == (scenario.kind == REMOTE and scenario.address is None):
         raise UsageError("a remote comparison, and no other, needs a host: compare('remote', host='192.0.2.7')")
     if host is None and (code is not None or key is not None or is_open):
         raise UsageError("code, key and is_open are for the host of a remote comparison: leave them out")
     if host is not None:
-        credential = credential_of(code, key, is_open=is_open)
-        address = parse_target(host)
+        address, credential = parse_target(host), credential_of(code, key, is_open=is_open)
         check_before_connecting(credential, address, is_open=is_open)
         scenario = replace(scenario, address=address, credential=credential, wait=scenario.wait or REMOTE_WAIT)
     request = ComparisonRequest.of(
@@ -193,6 +188,14 @@ def _scenario(what: str | Path | Scenario, given: Mapping[str, Any]) -> Scenario
     if "link" in given:
         settings["link"] = {name: _as_list(value) for name, value in given["link"].items()}
     return Scenario(base.kind, **settings).merged_with(base)
+
+
+def _resumed(records: Path, what: str | Path | Scenario, *, is_alone: bool) -> Scenario:
+    """The scenario of interrupted records, of which only the kind matters. Raises UsageError if another was given."""
+    kind = read(records).campaign.name
+    if not is_alone or what not in (LOOPBACK, kind):
+        raise UsageError("resume says what is compared, and where the records go: leave everything else out but a host")
+    return Scenario(kind)
 
 
 def _as_list(value: LinkValue) -> list[LinkOption]:
