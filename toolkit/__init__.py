@@ -55,15 +55,17 @@ _PLACES = {
 _SUBMODULES = ("aio", "errors", "events")
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
 
-    place = _PLACES[name]
-    value = import_module(f"{place}.{name}") if name in _SUBMODULES else getattr(import_module(place), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        place = _PLACES[name]
+        value = import_module(f"{place}.{name}") if name in _SUBMODULES else getattr(import_module(place), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
