@@ -48,6 +48,8 @@ class AdmissionRule:
         """
         if (key is not None) + is_open + (code_uses is not None) > 1:
             raise UsageError("use one of key, is_open and code_uses: a receiver has one rule")
+        if code_uses is not None and code_uses < 1:
+            raise UsageError(f"a code cannot admit {code_uses} sessions: give 1 or more")
         self.reconnections = Reconnections()
         self.is_loopback = is_loopback(bind)
         self._bind = bind

@@ -28,7 +28,7 @@ from toolkit.api.results import SessionResult
 from toolkit.api.returning import ReturningSender, Whereabouts
 from toolkit.api.target import DEFAULT_PORT
 from toolkit.channel import Address, Channel, TransportOptions
-from toolkit.errors import NettoolError, PeerAbortedError, PeerClosedError, TransferError
+from toolkit.errors import NettoolError, PeerAbortedError, PeerClosedError, TransferError, UsageError
 from toolkit.security.code_admission import CodeEnd
 from toolkit.security.code_words import Code
 from toolkit.security.key_file import read_key
@@ -95,7 +95,7 @@ class Receiver:
         *,
         bind: str = LOOPBACK,
         port: int = DEFAULT_PORT,
-        transports: Sequence[str] = BOTH,
+        transports: str | Sequence[str] = BOTH,
         key: str | os.PathLike[str] | None = None,
         is_open: bool = False,
         code_uses: int | None = None,
@@ -114,6 +114,11 @@ class Receiver:
     ) -> None:
         """Raises UsageError."""
         check_into(into, takes_many=sessions != 1)
+        names = [transports] if isinstance(transports, str) else transports
+        if not names:
+            raise UsageError("a receiver needs a transport to listen on: tcp, udp, or both")
+        if sessions is not None and sessions < 1:
+            raise UsageError(f"a receiver cannot run {sessions} sessions: give 1 or more, or None for no limit")
         self._into, self._single, self._accept, self._rename = into, SingleFile(), accept, rename
         if isinstance(into, MutableMapping) and options.limits.max_bytes is None:
             options = replace(options, limits=replace(options.limits, max_bytes=MEMORY_BYTES))
@@ -129,7 +134,7 @@ class Receiver:
             on_code_ended=self._on_code_ended,
         )
         self._wanted = Address(bind, port)
-        self._transports = {name: transport(name) for name in transports}
+        self._transports = {name: transport(name) for name in names}
         self._connection = replace(connection, admission=self._rule.admission)
         self._concurrency, self._sessions, self._through = concurrency, sessions, through
         self._patience_s = retry_s if sessions is not None else 0.0
@@ -299,7 +304,7 @@ def receive(
     *,
     bind: str = LOOPBACK,
     port: int = DEFAULT_PORT,
-    transports: Sequence[str] = BOTH,
+    transports: str | Sequence[str] = BOTH,
     key: str | os.PathLike[str] | None = None,
     is_open: bool = False,
     options: ReceiveOptions = ReceiveOptions(),  # noqa: B008 - frozen

@@ -231,9 +231,13 @@ def named_sources(sources: Sources) -> Sequence[Source]:
         return [NamedSource(name, content) for name, content in sources.items()]
     if isinstance(sources, (str, os.PathLike)):
         return [sources]
-    if isinstance(sources, (bytes, bytearray, memoryview)) or hasattr(sources, "read"):
+    if _is_content(sources) or any(map(_is_content, several := list(sources))):
         raise UsageError("bytes and file objects need a name: send({'name': content}, ...)")
-    return list(sources)
+    return several
+
+
+def _is_content(source: object) -> bool:
+    return isinstance(source, (bytes, bytearray, memoryview)) or hasattr(source, "read")
 
 
 def _is_read_once(source: Source) -> bool:

@@ -203,7 +203,9 @@ class TestCredentials:
 class TestRefusals:
     """What a caller learns before anybody is connected to."""
 
-    @pytest.mark.parametrize("source", [b"content", bytearray(b"content"), io.BytesIO(b"content")])
+    @pytest.mark.parametrize(
+        "source", [b"content", bytearray(b"content"), io.BytesIO(b"content"), ["a path", b"content"]]
+    )
     def test_content_needs_a_name(self, source: Any) -> None:
         with pytest.raises(UsageError, match="need a name"):
             toolkit.send(source, "127.0.0.1")
@@ -216,6 +218,19 @@ class TestRefusals:
     def test_there_is_nowhere_to_put_files(self, into: Any, message: str) -> None:
         with pytest.raises(UsageError, match=message):
             toolkit.receive(into)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"transports": []}, "needs a transport"),
+            ({"transports": "sctp"}, "unknown transport sctp"),
+            ({"sessions": 0}, "cannot run 0 sessions"),
+            ({"code_uses": 0}, "cannot admit 0 sessions"),
+        ],
+    )
+    def test_a_receiver_would_receive_nothing(self, settings: Any, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            toolkit.Receiver({}, **settings)
 
     def test_a_file_object_takes_no_second_session(self) -> None:
         with pytest.raises(UsageError, match="one file of one session"):
