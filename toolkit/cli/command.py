@@ -32,12 +32,21 @@ class GroupDisplay:
     defaults: Mapping[str, str] = field(default_factory=dict)
 
 
-def option(*names: str, metavar: str, text: str, default: str | None = None, panel: str | None = None) -> Any:
+def option(
+    *names: str,
+    metavar: str,
+    text: str,
+    default: str | None = None,
+    panel: str | None = None,
+    offered: Callable[[], Iterable[str]] | None = None,
+) -> Any:
     """Declare an option whose Python default is None; `default` is what the help text shows instead.
 
-    panel: the heading in the help text; a group sets its own for all its fields (`PANEL`)
+    panel:   the heading in the help text; a group sets its own for all its fields (`PANEL`)
+    offered: returns what the tab key offers as values; by default the shell offers files
     """
-    return typer.Option(*names, metavar=metavar, help=_with_default(text, default), rich_help_panel=panel)
+    shown = _with_default(text, default)
+    return typer.Option(*names, metavar=metavar, help=shown, rich_help_panel=panel, autocompletion=offered)
 
 
 def flag(*names: str, text: str, panel: str | None = None) -> Any:

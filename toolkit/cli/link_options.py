@@ -29,6 +29,12 @@ class LanArguments:
     rate: Rate = None
 
 
+def _link_names() -> list[str]:
+    from toolkit.netmodel.profiles import PROFILES  # only the tab key needs them here
+
+    return list(PROFILES)
+
+
 @dataclass(frozen=True, slots=True)
 class PathArguments:
     """What describes a path in all these commands."""
@@ -42,6 +48,7 @@ class PathArguments:
             "--profile",
             metavar="NAME",
             text="Named link to start from, for example lte; 'nettool link --list' shows all.",
+            offered=_link_names,
         ),
     ] = None
     rate: Rate = None

@@ -27,6 +27,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("nettool completion ", ["bash", "zsh", "fish"]),
         ("nettool learn ha", ["handshake"]),
         ("nettool learn --lang ", ["en", "ko"]),
+        ("nettool link --link starl", ["starlink"]),
         ("nettool udp-send fil", []),  # the shell offers files
     ],
 )
