@@ -47,7 +47,7 @@ def fleet_report(
     Examples:
       nettool fleet report results/monday.jsonl --html monday.html
       nettool fleet report results/tuesday.jsonl --since results/monday.jsonl
-      nettool fleet report results/monday.jsonl --export monday.csv --prometheus nettool.prom
+      nettool fleet report monday.jsonl --export mon.csv --prometheus mon.prom
     """
     inputs = [records, *([since] if since is not None else [])]
     if html is not None:
