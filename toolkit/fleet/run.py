@@ -9,6 +9,7 @@ import queue
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,7 +84,8 @@ class FleetRun:
             finally:
                 for each in self._running.values():
                     each.future.cancel()
-                self._client.unregister_worker_plugin(agent.name)
+                with suppress(OSError, TimeoutError):  # of a worker that hangs; what was measured is written
+                    self._client.unregister_worker_plugin(agent.name)
         except (OSError, TimeoutError) as error:
             raise UnreachableError(
                 f"the connection to the dask scheduler is lost ({error}); --resume goes on"
