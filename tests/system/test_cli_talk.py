@@ -51,7 +51,9 @@ def test_whoever_ends_first_at_a_terminal_learns_that_the_other_side_may_go_on()
             ours.wait_for("your half has ended; the other side may go on")
             other.wait_for("the other side has said everything")
             other.type("\x04")
-            assert (ours.end()[0], other.end()[0]) == (0, 0)
+            status, _, shown = ours.end()
+            assert (status, other.end()[0]) == (0, 0)
+            assert "Ctrl-D ends your half" not in shown  # it has ended
 
 
 def test_what_a_peer_says_cannot_change_the_terminal() -> None:

@@ -65,7 +65,7 @@ class Conversation:
     is_client:    whether this side has connected
     outgoing:     the lines to send; over when this side has nothing more to say
     on_line:      called with each line that arrives, in order; the text is the peer's: make it printable
-    on_peer_end:  called when the peer has said everything
+    on_peer_end:  called when the peer has said everything and this side has not
     is_cancelled: asked several times a second whether to stop
     on_own_end:   called when this side has said everything and the peer has not
 
@@ -164,7 +164,8 @@ class Conversation:
                 raise TransferError(f"the peer has sent {count} lines, and {self.counts.received} have arrived")
             self._has_ended = True
             self._send(TalkMessage.BYE)
-            self._on_peer_end()
+            if not self._is_done:
+                self._on_peer_end()
         elif kind == bytes([TalkMessage.BYE]) and self._is_done:
             self._has_confirmed = True
         elif kind != bytes([TalkMessage.ALIVE]):
