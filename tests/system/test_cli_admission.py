@@ -183,7 +183,7 @@ class TestPrompt:
         ):
             sending.wait_for(PROMPT)
             sending.type("lunar\n")
-            sending.wait_for(f"a code begins with a number.*\r\n{PROMPT}")
+            sending.wait_for(f"a code begins with a number(?s:.*)\r\n{PROMPT}")
             sending.type(code + "\n")
             assert sending.end()[0] == 0
 
@@ -216,7 +216,7 @@ class TestPrompt:
         ):
             sending.wait_for(PROMPT)
             sending.type("lunar\n")
-            sending.wait_for(f"a code begins with a number.*\r\n{PROMPT}")
+            sending.wait_for(f"a code begins with a number(?s:.*)\r\n{PROMPT}")
             sending.type(code + "\n")
             status, output, shown = sending.end()
             assert status == 0, (output, shown)
