@@ -5,6 +5,7 @@ from a peer or a file system through `printable` first.
 """
 
 import errno
+import sys
 from enum import IntEnum
 from typing import ClassVar
 
@@ -115,3 +116,9 @@ def printable(text: str, limit: int = 200) -> str:
     """Return `text` safe for one line of a terminal: escapes unprintable characters, and cuts at `limit` characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def printable_path(path: object, limit: int = 100) -> str:
+    """Return a path safe for one line of a terminal; one of more than `limit` characters loses its beginning."""
+    shown = printable(str(path), sys.maxsize)
+    return shown if len(shown) <= limit else f"…{shown[1 - limit :]}"

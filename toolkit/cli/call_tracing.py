@@ -14,7 +14,7 @@ from toolkit.channel import Channel
 from toolkit.cli.command import flag, option
 from toolkit.cli.output import JSON_SCHEMA, print_status, stderr_columns
 from toolkit.comparison.json_codec import encode
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.errors import TransferError, UsageError, printable_path
 from toolkit.output_files import check_output, open_output
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _writing(path: Path, command_name: str) -> Iterator[Callable[["Call"], objec
     if lines.failure is not None:
         reason = (lines.failure.strerror or "").lower()
         raise TransferError(
-            f"cannot write the calls to {printable(str(path), 80)}: {reason}; all else has succeeded: choose another"
+            f"cannot write the calls to {printable_path(path)}: {reason}; all else has succeeded: choose another"
             f" file with {_OPTION}"
         )
 

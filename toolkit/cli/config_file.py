@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable, printable_path
 
 CONFIG_VARIABLE: Final = "NETTOOL_CONFIG"
 
@@ -34,7 +34,7 @@ def defaults_for(command: str, parameters: Sequence[Any], commands: Collection[s
     path = _path()
     if path is None:
         return {}
-    file = printable(str(path))
+    file = printable_path(path)
     tables = _tables(_read(path, file), commands, file)
     options = {
         name.removeprefix("--"): parameter

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from toolkit.cli.output import JSON_SCHEMA
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.errors import TransferError, UsageError, printable_path
 from toolkit.output_files import check_output, open_output
 from toolkit.report.text import csv_text
 
@@ -18,7 +18,7 @@ _KEYS = ("path", "payload_bytes", "transport")
 def check_export(path: Path, inputs: Iterable[Path]) -> None:
     """Raise UsageError, before the work, if the rows cannot be written to `path`."""
     if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"{OPTION} {printable(str(path), 80)}: end the name in .csv or .json")
+        raise UsageError(f"{OPTION} {printable_path(path)}: end the name in .csv or .json")
     check_output(path, OPTION, _MARKS[path.suffix.lower()], inputs)
 
 
@@ -35,7 +35,7 @@ def export(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         with open_output(path, OPTION, _MARKS[suffix]) as file:
             file.write(text.encode())
     except OSError as error:
-        raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None
+        raise TransferError(f"cannot write {printable_path(path)}: {error.strerror}; choose another file") from None
 
 
 def _json(rows: Sequence[Mapping[str, object]]) -> str:

@@ -17,7 +17,7 @@ from toolkit.cli.progress import counting_bar
 from toolkit.comparison.record_file import Record, Writer, read
 from toolkit.comparison.records import Outage, Results, Trial
 from toolkit.comparison.verdict import least_blocks
-from toolkit.errors import ExitCode, NettoolError, UsageError, printable
+from toolkit.errors import ExitCode, NettoolError, UsageError, printable_path
 from toolkit.fleet.dask_client import check_scheduler, client_of, distributed
 from toolkit.fleet.mesh import MAX_HOSTS, FleetHost, Mesh, read_mesh
 from toolkit.units import format_seconds, format_size
@@ -130,7 +130,7 @@ def _run_once(mesh: Mesh, workers: FleetArguments, path: Path, *, json: bool, qu
             "fleet", {"file": str(path), "trials": count, "of": total, "outages": len(outages), "missing": given_up}
         )
     else:
-        print_result(f"{count} of {total} trials: {printable(str(path), 200)}")
+        print_result(f"{count} of {total} trials: {printable_path(path)}")
         if given_up:
             more = f" and {len(given_up) - _SHOWN_PAIRS} more" if len(given_up) > _SHOWN_PAIRS else ""
             print_result(f"Incomplete: {', '.join(given_up[:_SHOWN_PAIRS])}{more}")

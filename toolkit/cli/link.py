@@ -17,7 +17,7 @@ from toolkit.emulator.check import check as measure
 from toolkit.emulator.interfaces import DEFAULT_NETWORK
 from toolkit.emulator.link import Link, require_program
 from toolkit.emulator.run import run_behind
-from toolkit.errors import ExitCode, UsageError, printable
+from toolkit.errors import ExitCode, UsageError, printable_path
 from toolkit.netmodel.mahimahi import parse_trace
 from toolkit.netmodel.notation import LinkText, link_spec
 from toolkit.netmodel.profiles import PROFILES, profile
@@ -172,7 +172,7 @@ def _descriptions(spec: LinkSpec) -> dict[str, str]:
 def _read_trace(path: Path | None) -> tuple[int, ...] | None:
     if path is None:
         return None
-    shown = printable(str(path), 80)
+    shown = printable_path(path)
     try:
         return parse_trace(path.read_text("ascii"), str(path))
     except UnicodeDecodeError:

@@ -15,7 +15,7 @@ from toolkit.comparison.merge import merge
 from toolkit.comparison.record_file import read
 from toolkit.comparison.rows import Row
 from toolkit.comparison.summary import plain, summarise
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable, printable_path
 from toolkit.output_files import check_output
 from toolkit.report import iperf3, page
 from toolkit.report.html import PAGE_MARK, PAGE_OPTION
@@ -126,5 +126,5 @@ def _imported(paths: Sequence[Path]) -> list[Row]:
         found = iperf3.read(path)
         runs += found.rows
         for reason in found.left_out:
-            print_status(f"nettool: {printable(str(path))}: left out: {reason}")
+            print_status(f"nettool: {printable_path(path)}: left out: {reason}")
     return runs

@@ -15,7 +15,7 @@ from typing import TextIO
 from toolkit.comparison.json_codec import FieldError, decode, encode
 from toolkit.comparison.records import Campaign, Outage, Probe, Results, Trial
 from toolkit.comparison.verdict import MAX_MARGIN
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.errors import TransferError, UsageError, printable, printable_path
 
 SCHEMA = 2
 
@@ -39,7 +39,7 @@ class Writer:
         with suppress(OSError):  # a file that cannot be examined cannot be opened either: `write` reports that
             if not is_resumed and path.stat().st_size:
                 raise UsageError(
-                    f"{printable(str(path))} is not empty and will not be overwritten: choose another --output "
+                    f"{printable_path(path)} is not empty and will not be overwritten: choose another --output "
                     "('nettool bench --resume' appends to existing records)"
                 )
         self._path = path
@@ -79,7 +79,7 @@ def read(path: Path) -> Results:
 
     Raises UsageError that names the first line that is not a record of this schema.
     """
-    shown = printable(str(path))
+    shown = printable_path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -41,7 +41,7 @@ from toolkit.comparison.plan import (
 from toolkit.comparison.records import CONTROL_SUFFIX, DEFAULT_LIMIT_S, Campaign, LinkOption, Setting
 from toolkit.comparison.toml_table import read_toml
 from toolkit.comparison.verdict import DEFAULT_MARGIN
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable, printable_path
 from toolkit.rudp.congestion.base import controller_factory
 from toolkit.security.credentials import Credential, NoCredential
 from toolkit.units import parse_duration_ns, parse_fraction, parse_size, to_seconds
@@ -237,7 +237,7 @@ def _background_flow(text: str | None) -> Setting | None:
 
 def read_scenario(path: Path) -> Scenario:
     """Raises UsageError if the file is not a scenario."""
-    shown = printable(str(path), 80)
+    shown = printable_path(path)
     values = read_toml(path, "a scenario")
     link = values.pop("link", {})
     tables = link if isinstance(link, list) and link else [link]

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable, printable_path
 
 _Value = TypeVar("_Value")
 _NAMES: Mapping[type, str] = {
@@ -23,7 +23,7 @@ _NAMES: Mapping[type, str] = {
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The content of a TOML file. `what` it should be, for the message. Raises UsageError."""
-    shown = printable(str(path), 80)
+    shown = printable_path(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

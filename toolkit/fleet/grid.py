@@ -24,7 +24,7 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.comparison.toml_table import TomlTable, read_toml
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable_path
 from toolkit.netmodel.notation import LinkText
 from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.scenarios import scenario
@@ -141,7 +141,7 @@ class Grid:
 
 def read_grid(path: Path) -> Grid:
     """Raises UsageError, with one line that names the key, if the file is not a grid."""
-    shown = printable(str(path), 80)
+    shown = printable_path(path)
     table = TomlTable(read_toml(path, "a grid"), shown)
     controls = table.list(str, "cc") or [congestion.DEFAULT_CONTROLLER]
     sizes, times = table.list(str, "sizes"), table.list(str, "time")

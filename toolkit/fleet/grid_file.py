@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.errors import TransferError, UsageError, printable_path
 
 
 class GridFile:
@@ -24,7 +24,7 @@ class GridFile:
         Raises UsageError if `path` has something else in it, or has results and `is_resumed` is False, and
         TransferError if it cannot be written.
         """
-        self._path, self._shown = path, printable(str(path), 80)
+        self._path, self._shown = path, printable_path(path)
         self._header = header.encode()
         self._done = bytearray((size + 7) // 8)
         self._size = size

@@ -33,7 +33,7 @@ from toolkit.comparison.records import DEFAULT_LIMIT_S
 from toolkit.comparison.scenario import check_udp
 from toolkit.comparison.toml_table import TomlTable, read_toml
 from toolkit.comparison.verdict import DEFAULT_MARGIN, least_blocks
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable, printable_path
 from toolkit.units import parse_duration_ns, parse_fraction, parse_size, to_seconds
 
 DEFAULT_PORT = 9000
@@ -79,7 +79,7 @@ class Mesh:
 
 def read_mesh(path: Path) -> Mesh:
     """Raises UsageError, with one line that names the key, if the file is not a mesh."""
-    shown = printable(str(path), 80)
+    shown = printable_path(path)
     table = TomlTable(read_toml(path, "a mesh"), shown)
     hosts = _hosts(TomlTable(table.take(dict, "hosts") or {}, f"{shown}, [hosts]"))
     groups = [TomlTable(each, f"{shown}, [[group]]") for each in table.list(dict, "group")]

@@ -12,7 +12,7 @@ from textwrap import wrap
 from typing import Any, Final
 
 from toolkit.comparison.json_codec import decode
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable, printable_path
 from toolkit.report.html import Html, element, join, write_html
 from toolkit.tracing.call import Call
 from toolkit.tracing.listing import Condenser
@@ -56,7 +56,7 @@ class TimelineRow:
 
 def read_trace(path: Path) -> EndTrace:
     """Read a file of `--trace-file`. Raises UsageError if it is none."""
-    shown = printable(str(path), 80)
+    shown = printable_path(path)
     try:
         head, *lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         if head["kind"] != "calls":

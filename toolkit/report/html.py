@@ -3,7 +3,7 @@
 from html import escape
 from pathlib import Path
 
-from toolkit.errors import TransferError, printable
+from toolkit.errors import TransferError, printable_path
 from toolkit.output_files import open_output
 
 PAGE_OPTION, PAGE_MARK = "--html", b"<title>nettool: "
@@ -51,4 +51,4 @@ def write_html(page: str, path: Path) -> None:
         with open_output(path, PAGE_OPTION, PAGE_MARK) as file:
             file.write(page.encode())
     except OSError as error:
-        raise TransferError(f"cannot write {printable(str(path))}: {error.strerror}; choose another file") from None
+        raise TransferError(f"cannot write {printable_path(path)}: {error.strerror}; choose another file") from None

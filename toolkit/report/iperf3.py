@@ -22,7 +22,7 @@ from toolkit.comparison.records import UNRELIABLE
 from toolkit.comparison.rows import Row
 from toolkit.comparison.stats import Estimate
 from toolkit.comparison.verdict import NO_CLAIM
-from toolkit.errors import UsageError, printable
+from toolkit.errors import UsageError, printable, printable_path
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
 
 MAX_FILE_BYTES = 256 << 20
@@ -48,7 +48,7 @@ def read(path: Path) -> Imported:
 
     Raises UsageError if the file cannot be read or holds no run that is valid.
     """
-    shown = printable(str(path))
+    shown = printable_path(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UsageError(f"{shown} is larger than 256 MiB; give the output of iperf3 -J")

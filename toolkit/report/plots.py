@@ -18,7 +18,7 @@ from toolkit.comparison.diagnosis import MIN_SAMPLES
 from toolkit.comparison.records import CONTROL_SUFFIX, Campaign, Trial
 from toolkit.comparison.rows import Row, median_trial
 from toolkit.comparison.summary import Summary
-from toolkit.errors import TransferError, printable
+from toolkit.errors import TransferError, printable_path
 from toolkit.output_files import open_output
 from toolkit.report import figures, picture_data
 from toolkit.report.drawing import MARK, WIDTH, Picture, Style, legend_inches, render, styles
@@ -80,7 +80,7 @@ def write_pictures(summaries: Sequence[Summary], folder: Path) -> list[Path]:
                     file.write(content)
             except OSError as error:
                 raise TransferError(
-                    f"cannot write {printable(str(path))}: {error.strerror}; choose another folder"
+                    f"cannot write {printable_path(path)}: {error.strerror}; choose another folder"
                 ) from None
             paths.append(path)
     return paths

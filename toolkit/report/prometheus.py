@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from toolkit.comparison.summary import Summary
-from toolkit.errors import TransferError, printable
+from toolkit.errors import TransferError, printable_path
 from toolkit.report.matrix import pair_figures
 
 _PAIR = ("sender", "receiver", "content")
@@ -54,4 +54,4 @@ def write_prometheus(summary: Summary, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_to_textfile(str(path), registry)
     except OSError as error:
-        raise TransferError(f"cannot write {printable(str(path), 80)}: {error.strerror}; choose another file") from None
+        raise TransferError(f"cannot write {printable_path(path)}: {error.strerror}; choose another file") from None

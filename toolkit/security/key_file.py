@@ -10,7 +10,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from toolkit.errors import TransferError, UsageError, printable
+from toolkit.errors import TransferError, UsageError, printable_path
 
 KEY_BYTES = 32
 _HEADER = "nettool key 1"
@@ -25,7 +25,7 @@ def write_new_key(path: Path) -> None:
 
     Raises UsageError if the file exists or cannot be created, TransferError if it cannot be written.
     """
-    shown = printable(str(path))
+    shown = printable_path(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, _MODE)
@@ -49,7 +49,7 @@ def read_key(path: Path) -> bytes:
 
     Raises UsageError if the file cannot be read, if others than its owner can read or change it, or if it holds no key.
     """
-    shown = printable(str(path))
+    shown = printable_path(path)
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode

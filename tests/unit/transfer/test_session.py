@@ -15,6 +15,7 @@ from toolkit.parameters import is_grease
 from toolkit.transfer import SendOptions, receive, send
 from toolkit.transfer.messages import Accept, Alive, AnyMessage, Begin, Offer
 from toolkit.transfer.session import ALIVE_INTERVAL_S
+from toolkit.transfer.storage import Storage
 
 
 def test_another_version_is_refused_and_both_ends_learn_it(
@@ -62,11 +63,11 @@ def test_an_error_of_the_system_is_reported_to_the_peer(
 ) -> None:
     (tmp_path / "a").write_bytes(b"x")
 
-    def fail(_descriptor: int) -> None:
+    def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
     sent = Background(lambda: send(ends[0], [tmp_path / "a"]))
-    monkeypatch.setattr(os, "fstatvfs", fail)
+    monkeypatch.setattr(Storage, "accept", fail)
     with pytest.raises(TransferError, match="operating system error: Input/output error"):
         receive(ends[1], root)
     ends[1].close()
@@ -170,14 +171,14 @@ def test_many_files_on_a_slow_disk_do_not_silence_the_receiver(
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"x")
     events: list[str] = []
-    fchmod = os.fchmod
+    utime = os.utime
 
-    def slow_fchmod(descriptor: int, mode: int) -> None:
+    def slow_utime(descriptor: int, ns: tuple[int, int]) -> None:
         events.append("commit")
         threading.Event().wait(0.03)  # longer than the interval, on any machine
-        fchmod(descriptor, mode)
+        utime(descriptor, ns=ns)
 
-    monkeypatch.setattr(os, "fchmod", slow_fchmod)
+    monkeypatch.setattr(os, "utime", slow_utime)
     send_message = ends[1].send_message
 
     def record(message: bytes, has_more: bool = False) -> None:
