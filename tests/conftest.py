@@ -10,6 +10,9 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+from tests.support.repetitions import examples
 
 # A shell without job control starts background jobs with SIGINT ignored, and programs inherit that. Tests interrupt the
 # programs that they start, so these programs must begin with the default action.
@@ -19,6 +22,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _CACHE = tempfile.TemporaryDirectory(prefix="nettool-tests-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 os.environ["NETTOOL_CONFIG"] = ""  # no defaults of the person who runs the tests
+
+
+# Property tests draw the same examples on every run and machine, so running one again reproduces its failure, and none
+# fails for being slow. To look for new counterexamples: `pytest tests/property --hypothesis-profile explore`.
+settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True, max_examples=examples(100))
+settings.register_profile("explore", deadline=None, print_blob=True, max_examples=2000)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

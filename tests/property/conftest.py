@@ -1,18 +1,8 @@
-"""Property tests draw the same examples on every run and machine, so running a test again reproduces its failure.
-
-To look for new counterexamples: `pytest tests/property --hypothesis-profile explore`.
-"""
+"""Property tests run with a quarter of their examples in `make test`, and with all of them in `make test-long`."""
 
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-from tests.support.repetitions import examples
-
-settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True, max_examples=examples(100))
-settings.register_profile("explore", deadline=None, print_blob=True, max_examples=2000)
-settings.load_profile("repeatable")
 
 
 @pytest.hookimpl(tryfirst=True)
