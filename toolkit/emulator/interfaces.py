@@ -23,7 +23,7 @@ DEFAULT_NETWORK = "198.18.0.0/30"
 _OTHER_NETWORKS = ("198.19.255.252/30", "10.9.8.0/30")
 _IPV6_BASE = int(IPv6Address("2001:2::"))
 _IFA_F_NODAD = 0x02
-_IFF_UP, _IFF_MULTICAST = 0x1, 0x1000
+_IFF_UP, _IFF_NOARP, _IFF_MULTICAST = 0x1, 0x80, 0x1000
 
 
 class Addresses(NamedTuple):
@@ -108,7 +108,6 @@ def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix:
     for name, value in (
         (f"ipv6/conf/{DEVICE}/addr_gen_mode", "1"),
         (f"ipv6/conf/{DEVICE}/accept_ra", "0"),
-        (f"ipv6/conf/{DEVICE}/mldv2_unsolicited_report_interval", "1"),  # ms: they leave before the clock starts
         ("ipv4/tcp_no_metrics_save", "1"),
     ):
         with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only: the kernel may send a few packets
@@ -117,7 +116,9 @@ def configure(netlink: IPRoute, address: IPv4Address, ipv6: IPv6Address, prefix:
         netlink.link("set", index=index_of(netlink, "lo"), state="up")
         index = index_of(netlink, DEVICE)
         netlink.link("set", index=index, mtu=mtu_bytes, txqlen=4000)
-        netlink.link("set", index=index, flags=_IFF_UP, change=_IFF_UP | _IFF_MULTICAST)
+        # The ends are introduced to each other. Without address resolution, an IPv6 address joins no multicast group,
+        # whose reports the kernel would send at random times.
+        netlink.link("set", index=index, flags=_IFF_UP | _IFF_NOARP, change=_IFF_UP | _IFF_NOARP | _IFF_MULTICAST)
         netlink.addr("add", index=index, address=str(address), prefixlen=prefix)
     except NetlinkError as error:
         raise NettoolError(f"cannot configure an end of the link: {printable(str(error))}") from None
