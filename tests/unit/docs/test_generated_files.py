@@ -1,5 +1,6 @@
 """The documents that are generated as a whole match the code."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,9 @@ def test_the_manual_page_has_every_command_and_every_exit_code() -> None:
 def test_the_manual_page_has_no_line_that_roff_would_take_for_a_request() -> None:
     known = (".TH", ".SH", ".SS", ".PP", ".TP", ".B ", ".I ", ".nf", ".fi", ".ad", ".nh")
     assert [line for line in manual_page().splitlines() if line.startswith((".", "'")) and line[:3] not in known] == []
+
+
+def test_the_site_lists_every_document() -> None:
+    folder = Path(generate.__file__).parent
+    listed = set(re.findall(r"docs/([\w.-]+)", (folder / "site" / "contents.txt").read_text("utf-8")))
+    assert {path.stem for path in folder.glob("*.md")} == listed
