@@ -6,8 +6,6 @@ from tests.support.virtual_channels import MS, VirtualPath
 from toolkit.channel import Channel
 from toolkit.conversation.echo import echo_messages
 from toolkit.conversation.probes import SessionEcho
-from toolkit.rudp.batch import Batch
-from toolkit.rudp.connection import Connection
 from toolkit.rudp.wire import PacketType
 from toolkit.transports.udp.channel import UdpChannel
 
@@ -49,13 +47,6 @@ def test_the_engine_adds_no_delay_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert probing.times_ns == [RTT_NS] * PROBES
 
 
-def test_the_answer_of_a_prompt_application_goes_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
-    probing = Probing(monkeypatch)
-    probing.path.run(probing.probe, lambda channel: echo_messages(channel, lambda: False))
-    last_ns = max(now_ns for now_ns, kind in probing.answers if kind == PacketType.MESSAGE)
-    assert [kind for now_ns, kind in probing.answers if now_ns == last_ns] == [PacketType.MESSAGE, PacketType.ACK]
-
-
 def test_what_an_application_does_for_long_delays_no_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
     probing = Probing(monkeypatch)
     arrived_ns: list[int] = []
@@ -73,25 +64,3 @@ def test_what_an_application_does_for_long_delays_no_acknowledgement(monkeypatch
     acknowledged_ns = {now_ns for now_ns, kind in probing.answers if kind == PacketType.ACK}
     assert len(arrived_ns) == PROBES
     assert set(arrived_ns) <= acknowledged_ns
-
-
-def test_an_answer_does_not_wait_until_the_packet_behind_it_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
-    handled: list[int] = []  # by the client; 0 where it has an answer
-    handle_batch = Connection.handle_batch
-
-    def recording(connection: Connection, batch: Batch, now_ns: int) -> None:
-        if connection.local_id == 1:
-            handled.append(batch.data[0])
-        handle_batch(connection, batch, now_ns)
-
-    def probe(channel: Channel) -> None:
-        for _ in range(PROBES):
-            channel.send_message(b"probe")
-            assert channel.receive() == b"probe"
-            handled.append(0)
-        channel.close()
-
-    monkeypatch.setattr(Connection, "handle_batch", recording)
-    VirtualPath(monkeypatch, RTT_NS).run(probe, lambda channel: echo_messages(channel, lambda: False))
-    last = len(handled) - 1 - handled[::-1].index(0)
-    assert handled[last - 1 : last + 2] == [PacketType.MESSAGE, 0, PacketType.ACK]

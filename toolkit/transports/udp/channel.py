@@ -135,7 +135,7 @@ class UdpChannel:
                 self._turnaround.on_message(time.monotonic_ns())
                 return self._messages.take()
             self._check_open()
-            has_delivered = self._pump(sink, may_cut_short=True)
+            has_delivered = self._pump(sink)
             if sink is None and self._incoming.has_stash:
                 raise ProtocolError("the peer sent content, and none is expected")
             if has_delivered:
