@@ -47,6 +47,24 @@ def test_the_engine_adds_no_delay_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert probing.times_ns == [RTT_NS] * PROBES
 
 
+def test_a_message_is_acknowledged_before_the_application_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that goes away with it leaves no peer that waits for the acknowledgement."""
+    acknowledged_when_taken: list[bool] = []
+    probing = Probing(monkeypatch)
+
+    def answer(channel: UdpChannel) -> None:
+        for _ in range(PROBES):
+            while (message := channel.receive()) is None:
+                pass
+            now_ns = probing.path.now_ns
+            acknowledged_when_taken.append((now_ns, PacketType.ACK) in probing.answers)
+            channel.send_message(message)
+        channel.close()
+
+    probing.path.run(probing.probe, answer)
+    assert acknowledged_when_taken == [True] * PROBES
+
+
 def test_what_an_application_does_for_long_delays_no_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
     probing = Probing(monkeypatch)
     arrived_ns: list[int] = []

@@ -12,7 +12,7 @@ from typing import Final
 
 from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
 from toolkit.errors import ExitCode, PeerClosedError, ProtocolError, TransferError, closed_by_peer
-from toolkit.rudp.batch import Batch, PeerAddress
+from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
 from toolkit.transports.udp.extents import (
@@ -30,7 +30,6 @@ from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.read_pause import ReadPause
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
 from toolkit.transports.udp.statistics import statistics_of
-from toolkit.transports.udp.turnaround import Turnaround
 from toolkit.transports.udp.wake_pair import WakePair
 
 BACKLOG_BYTES: Final = 4 << 20
@@ -77,11 +76,10 @@ class UdpChannel:
         self._on_close_sent, self._on_end = on_close_sent, on_end
         sock.report_local_drops()
         self._posted, self._peer_address = PostedDatagrams(), connection.peer_address
-        self._incoming, self._read_pause, self._turnaround = IncomingExtents(), ReadPause(), Turnaround()
+        self._incoming, self._read_pause = IncomingExtents(), ReadPause()
         self._messages, self._unpumped_bytes = MessageQueue(), 0  # the bytes are of extents
-        # The last pump had more to send than it may at once; more than this host's queues have room for; was cut short.
-        self._is_closed = self._has_more = self._needs_room = self._is_cut_short = False
-        self._unhandled: list[Batch] = []  # what it had read, and has left to the next one
+        # The last pump had more to send than it may at once; more than this host's queues have room for.
+        self._is_closed = self._has_more = self._needs_room = False
         self._read_ns = self._timer_ns = 0  # when the socket was last read; the next timer, as of the last wait
 
     @property
@@ -132,7 +130,6 @@ class UdpChannel:
             if self._messages:
                 if not self._is_closed and time.monotonic_ns() - self._read_ns >= _READ_BETWEEN_NS:
                     self._pump(sink)  # else an application that takes long over each would look as if it were gone
-                self._turnaround.on_message(time.monotonic_ns())
                 return self._messages.take()
             self._check_open()
             has_delivered = self._pump(sink)
@@ -257,32 +254,24 @@ class UdpChannel:
             self._wait(None)
             self._pump(None)
 
-    def _pump(self, sink: ExtentSink | None, sends_first: bool = False, may_cut_short: bool = False) -> bool:
-        """Run one round of the driver contract without waiting; return whether content was delivered to `sink`.
-
-        may_cut_short: return a single message to a prompt application at once, and acknowledge after its answer
-        """
+    def _pump(self, sink: ExtentSink | None, sends_first: bool = False) -> bool:
+        """Run one round of the driver contract without waiting; return whether content was delivered to `sink`."""
         connection, sock, has_delivered = self._connection, self._socket, False
         connection.set_accept_limit(self._incoming.accept_limit(sink is not None))
         try:
-            self._turnaround.on_call(now_ns := time.monotonic_ns(), connection.acks.max_ack_delay_ns)
+            now_ns = time.monotonic_ns()
             if sends_first:  # a message need not wait until what has arrived is handled
                 self._send(now_ns)
                 if now_ns - self._read_ns < _READ_AFTER_NS:
                     return False
-            batches, self._unhandled = self._unhandled or sock.receive(), []
+            batches = sock.receive()
             now_ns = self._read_ns = time.monotonic_ns()
             if has_posted := bool(self._posted):  # these are the older ones
                 has_delivered |= self._handle_posted(sink, now_ns)
-            was_cut_short, self._is_cut_short = self._is_cut_short, False
-            may_cut_short &= not was_cut_short and self._turnaround.is_prompt
-            for count, batch in enumerate(batches, 1):
+            for batch in batches:
                 connection.handle_batch(batch, now_ns)
                 has_delivered |= self._deliver(sink, now_ns)
-                if may_cut_short and not has_delivered and len(self._messages) == 1:
-                    self._is_cut_short, self._unhandled = True, batches[count:]
-                    return False
-            if batches or has_posted or was_cut_short:
+            if batches or has_posted:
                 self._outgoing.release(connection.acked_offset)
                 self._incoming.forget(connection.received_offset)
                 connection.update_receive_window(sock.drop_count, sock.is_drained, now_ns)
@@ -349,7 +338,7 @@ class UdpChannel:
 
     def _wait(self, deadline_ns: int | None, wake: int | None = None) -> bool:
         """Wait until there is something to do; return whether `wake` is readable."""
-        if self._has_more or self._unhandled or self._connection.state is not ConnectionState.ESTABLISHED:
+        if self._has_more or self._connection.state is not ConnectionState.ESTABLISHED:
             return False
         descriptors = [self._socket.sock.fileno()]
         timer_ns = self._connection.poll_timeout()
