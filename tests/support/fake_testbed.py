@@ -35,10 +35,7 @@ class FakeEndpoint:
     def go(self) -> None:
         return
 
-    def ends_within(self, _limit_s: float) -> bool:
-        return False
-
-    def time_is_up(self) -> None:
+    def set_deadline(self, _deadline_s: float) -> None:
         return
 
     def result(self, _limit_s: float, _digest: str = "") -> EndpointResult:

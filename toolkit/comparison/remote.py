@@ -250,7 +250,7 @@ class _RemoteReceiver:
         self._testbed.await_peer()
         return self._testbed.port
 
-    def time_is_up(self) -> None:
+    def set_deadline(self, deadline_s: float) -> None:
         """Nothing to do: the two machines share no clock. All content counts, with the time until it was verified."""
 
     def result(self, limit_s: float, digest: str = "") -> EndpointResult:

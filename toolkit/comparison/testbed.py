@@ -29,8 +29,8 @@ class ReceiverHandle(Protocol):
     def await_port(self) -> int:
         """The port that it listens on. Raises TransferError."""
 
-    def time_is_up(self) -> None:
-        """Let the receiver of a timed trial take note of what has arrived."""
+    def set_deadline(self, deadline_s: float) -> None:
+        """Let the receiver of a timed trial note what has arrived at this time on the monotonic clock."""
 
     def result(self, limit_s: float, digest: str = "") -> EndpointResult:
         """Its result. A remote receiver finds it by the sender's `digest`. Raises TransferError."""

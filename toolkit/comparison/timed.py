@@ -8,6 +8,7 @@ order do not count, and what arrives later does not either.
 """
 
 import random
+import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
@@ -105,9 +106,12 @@ class TimedDestination(DiscardingDestination):
 
 
 class Cut:
-    """What had arrived at the end of the time of a trial.
+    """What had arrived at the end of the time of a trial. Its methods may be called from any thread.
 
-    channel: of the session, as soon as there is one
+    The receiver learns the deadline at the start, so that no other process has to be scheduled in time at the end.
+
+    channel:          of the session, as soon as there is one
+    cut_s, cut_bytes: when it was taken, on the monotonic clock, and how much had arrived; None before
     """
 
     def __init__(self, destination: TimedDestination, clock: Callable[[], float] = time.monotonic) -> None:
@@ -116,13 +120,30 @@ class Cut:
         self.cut_bytes: int | None = None
         self._destination = destination
         self._clock = clock
+        self._deadline_s: float | None = None
+        self._lock = threading.Lock()
+
+    def take_at(self, deadline_s: float) -> None:
+        """Take it at this time on the monotonic clock, in a thread of its own."""
+        self._deadline_s = deadline_s
+        timer = threading.Timer(max(0.0, deadline_s - self._clock()), self.take)
+        timer.daemon = True
+        timer.start()
 
     def take(self) -> None:
-        """The time is up. May be called from any thread."""
-        self.cut_s = self._clock()
-        hashed_bytes = self._destination.hashed_bytes
-        unopened = self.channel.statistics().get("unopened_bytes", 0) if self.channel is not None else 0
-        self.cut_bytes = hashed_bytes + (int(unopened) if hashed_bytes else 0)  # before content, records hold messages
+        """The time is up: take it, unless it has been taken."""
+        with self._lock:
+            if self.cut_s is not None:
+                return
+            self.cut_s = self._clock()
+            hashed_bytes = self._destination.hashed_bytes
+            unopened = self.channel.statistics().get("unopened_bytes", 0) if self.channel is not None else 0
+            self.cut_bytes = hashed_bytes + (int(unopened) if hashed_bytes else 0)  # else records hold messages
+
+    def take_if_due(self) -> None:
+        """The session has ended: on a busy machine, maybe after the deadline, and yet before the timer's thread ran."""
+        if self._deadline_s is not None and self._clock() >= self._deadline_s:
+            self.take()
 
 
 def backlog_bytes(rate_bps: float | None) -> int | None:

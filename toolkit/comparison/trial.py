@@ -118,9 +118,9 @@ class TrialRunner:
                 started_s = time.monotonic()
                 sender.go()
                 try:
-                    if self.time_s is not None and not sender.ends_within(self.time_s):
-                        receiver.time_is_up()
-                    outcome.sender = sender.result(self.limit_s)
+                    if self.time_s is not None:
+                        receiver.set_deadline(started_s + self.time_s)
+                    outcome.sender = sender.result(self.limit_s + (self.time_s or 0.0))
                 finally:
                     ended_s = time.monotonic()
                     outcome.load = load_between(before, self.testbed.load_counters())

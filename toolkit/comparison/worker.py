@@ -93,13 +93,15 @@ def _receive(job: ReceiveJob) -> EndpointResult:
         report_port(listener.address.port)
         destination = TimedDestination()
         cut = Cut(destination)
-        cancel = cancelled_with_stdin(cut.take)
+        cancel = cancelled_with_stdin(lambda deadline_s: cut.take_at(float(deadline_s)))
         channel = cut.channel = _accepted(listener, cancel)
         cpu_s, started_s = time.process_time(), time.monotonic()
 
         def transfer() -> TransferResult:
             if job.is_timed:
-                return receive_and_discard(channel, cancel=cancel, destination=destination)
+                done = receive_and_discard(channel, cancel=cancel, destination=destination)
+                cut.take_if_due()
+                return done
             if job.directory is None:
                 return receive_and_discard(channel, cancel=cancel)
             return receive_reusing(channel, job.directory, cancel)

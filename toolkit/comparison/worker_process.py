@@ -88,14 +88,9 @@ class WorkerProcess:
         """Let a sender connect."""
         self._write("go")
 
-    def ends_within(self, limit_s: float) -> bool:
-        """Whether the worker reports something, or ends, within this time. Returns as soon as it does."""
-        assert self._process.stdout is not None
-        return bool(self._received or select.select([self._process.stdout], [], [], limit_s)[0])
-
-    def time_is_up(self) -> None:
-        """Let the receiver of a timed trial take note of what has arrived."""
-        self._write("time is up")
+    def set_deadline(self, deadline_s: float) -> None:
+        """See ReceiverHandle."""
+        self._write(repr(deadline_s))
 
     def stop(self) -> None:
         """Let the worker give up, or end a transfer that has no end of its own."""

@@ -58,7 +58,7 @@ class ReceiveJob:
 
     bind:      address to listen on; the testbed fills it in
     directory: where to write the file; None to discard the content
-    is_timed:  whether a line on standard input will ask how much has arrived
+    is_timed:  whether a line on standard input will say when to note how much has arrived, on the monotonic clock
     plaintext: whether to allow a session without encryption
 
     The receiver is open to any sender: it listens for one session, on loopback or in a namespace of its own.
@@ -117,13 +117,13 @@ def wait_for_go() -> threading.Event:
     return cancelled_with_stdin()
 
 
-def cancelled_with_stdin(on_line: Callable[[], None] = lambda: None) -> threading.Event:
-    """An event that is set when standard input ends. `on_line` is called in another thread, for each further line."""
+def cancelled_with_stdin(on_line: Callable[[str], None] = lambda _line: None) -> threading.Event:
+    """An event that is set when standard input ends. `on_line` gets each further line, in another thread."""
     is_cancelled = threading.Event()
 
     def watch() -> None:
-        for _ in sys.stdin:
-            on_line()
+        for line in sys.stdin:
+            on_line(line)
         is_cancelled.set()
 
     threading.Thread(target=watch, daemon=True).start()

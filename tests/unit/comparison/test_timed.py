@@ -1,6 +1,7 @@
 """Content without an end that ends in time, and what counts of it."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -108,6 +109,30 @@ def test_what_has_arrived_of_a_record_counts_when_the_time_is_up(
     cut.channel = arriving
     cut.take()
     assert (cut.cut_s, cut.cut_bytes) == (7.0, counted)
+
+
+def test_a_session_that_ends_after_the_deadline_is_cut_once_even_if_the_timer_is_late() -> None:
+    arriving: Any = Arriving(500, 0)
+    cut = Cut(arriving, clock=iter([0.0, 59.0, 61.0, 62.0]).__next__)
+    cut.channel = arriving
+    cut.take_at(60.0)
+    cut.take_if_due()
+    assert cut.cut_s is None  # the sender failed before
+    cut.take_if_due()
+    assert (cut.cut_s, cut.cut_bytes) == (62.0, 500)
+    arriving.hashed_bytes = 900
+    cut.take()
+    assert (cut.cut_s, cut.cut_bytes) == (62.0, 500)
+
+
+def test_the_deadline_takes_the_cut() -> None:
+    arriving: Any = Arriving(500, 0)
+    is_taken = threading.Event()
+    arriving.statistics = lambda: is_taken.set() or {}
+    cut = Cut(arriving)
+    cut.channel = arriving
+    cut.take_at(time.monotonic() - 1.0)
+    assert is_taken.wait(30)
 
 
 def test_nothing_has_arrived_before_there_is_a_channel() -> None:
