@@ -17,8 +17,10 @@ from toolkit.errors import TransferError
 class FakeEndpoint:
     """Stands for a worker process: ready at once, with a fixed result, or an error instead."""
 
-    def __init__(self, result: EndpointResult | TransferError) -> None:
+    def __init__(self, result: EndpointResult | TransferError, calls: list[str]) -> None:
+        """`calls` gets the names of those whose order matters."""
         self._result = result
+        self._calls = calls
 
     def __enter__(self) -> "FakeEndpoint":
         return self
@@ -33,10 +35,10 @@ class FakeEndpoint:
         return
 
     def go(self) -> None:
-        return
+        self._calls.append("go")
 
     def set_deadline(self, _deadline_s: float) -> None:
-        return
+        self._calls.append("set_deadline")
 
     def result(self, _limit_s: float, _digest: str = "") -> EndpointResult:
         if isinstance(self._result, TransferError):
@@ -59,14 +61,15 @@ class FakeTestbed:
         self.path = path
         self.loads: list[LoadCounters] = []
         self.jobs: list[SendJob] = []
+        self.calls: list[str] = []
         self._sender, self._receiver, self._ledger = sender, receiver, ledger
 
     def receiver(self, *_: object) -> FakeEndpoint:
-        return FakeEndpoint(self._receiver)
+        return FakeEndpoint(self._receiver, self.calls)
 
     def sender(self, _setting: Setting, job: Callable[[], SendJob]) -> FakeEndpoint:
         self.jobs.append(job())
-        return FakeEndpoint(self._sender)
+        return FakeEndpoint(self._sender, self.calls)
 
     def __enter__(self) -> "FakeTestbed":
         return self
@@ -133,7 +136,7 @@ class NoisyTestbed(FakeTestbed):
 
 class _NoisySender(FakeEndpoint):
     def __init__(self, testbed: NoisyTestbed) -> None:
-        super().__init__(EndpointResult())
+        super().__init__(EndpointResult(), testbed.calls)
         self._testbed = testbed
 
     def result(self, _limit_s: float, _digest: str = "") -> EndpointResult:

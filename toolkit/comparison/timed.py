@@ -1,10 +1,10 @@
 """Trials of fixed duration: content without an end, and what of it had arrived when the time was up.
 
 The sender reads content that it makes up, until its time is up, and then ends the session as with any stream: what is
-on the way arrives, and both ends compare digests of all of it. The receiver takes note of how much had arrived in order
-when the time was up: what was hashed, and what had arrived of a record, which TCP can open only as a whole, while UDP
-opens every packet by itself. That, divided by the time, is the goodput: bytes that were acknowledged but not yet in
-order do not count, and what arrives later does not either.
+on the way arrives, and both ends compare digests of all of it. The receiver learns the deadline before the sender
+connects, and takes note of how much has arrived in order by then: what is hashed, and what has arrived of a record,
+which TCP can open only as a whole, while UDP opens every packet by itself. That, divided by the time, is the goodput:
+bytes that are acknowledged but not yet in order do not count, and what arrives later does not either.
 """
 
 import random
@@ -108,7 +108,7 @@ class TimedDestination(DiscardingDestination):
 class Cut:
     """What had arrived at the end of the time of a trial. Its methods may be called from any thread.
 
-    The receiver learns the deadline at the start, so that no other process has to be scheduled in time at the end.
+    The receiver learns the deadline before the sender connects, so that no other process has to run in time at the end.
 
     channel:          of the session, as soon as there is one
     cut_s, cut_bytes: when it was taken, on the monotonic clock, and how much had arrived; None before
@@ -141,7 +141,7 @@ class Cut:
             self.cut_bytes = hashed_bytes + (int(unopened) if hashed_bytes else 0)  # else records hold messages
 
     def take_if_due(self) -> None:
-        """The session has ended: on a busy machine, maybe after the deadline, and yet before the timer's thread ran."""
+        """Take it at the end of a session if the deadline has passed: on a busy machine, the timer may be late."""
         if self._deadline_s is not None and self._clock() >= self._deadline_s:
             self.take()
 

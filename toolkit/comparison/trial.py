@@ -116,10 +116,10 @@ class TrialRunner:
                     watching.enter_context(pinger)
                 before = self.testbed.load_counters()
                 started_s = time.monotonic()
+                if self.time_s is not None:
+                    receiver.set_deadline(started_s + self.time_s)
                 sender.go()
                 try:
-                    if self.time_s is not None:
-                        receiver.set_deadline(started_s + self.time_s)
                     outcome.sender = sender.result(self.limit_s + (self.time_s or 0.0))
                 finally:
                     ended_s = time.monotonic()

@@ -3,7 +3,7 @@
 The worker reads one job from standard input. A receiver answers `{"port": ...}` when it listens. A sender answers
 `{"ready": true}` when everything is loaded, and waits for a further line before it connects. Each ends with one
 EndpointResult, or with an object whose `error` says why it failed. A further line tells the receiver of a timed trial
-that the time is up. When standard input ends, the worker gives up.
+when its time is up, in seconds on the monotonic clock. When standard input ends, the worker gives up.
 
 nettool's own worker (`toolkit.comparison.worker`) and those in `toolkit.comparison.peers`, which stand for other
 programs, share this module.

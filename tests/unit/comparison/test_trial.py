@@ -124,6 +124,14 @@ def test_a_timed_trial_counts_what_had_arrived_when_the_time_was_up(tmp_path: Pa
     assert recorded.time_split.tail_s == 0
 
 
+def test_the_receiver_knows_the_deadline_before_the_sender_starts(tmp_path: Path) -> None:
+    """Afterwards, a busy machine could run this process only when all was over."""
+    testbed = FakeTestbed(LINK, SENDER, RECEIVER)
+    runner = TrialRunner(cast(Any, testbed), Workspace(tmp_path, "memory"), time_s=0.5)
+    runner.run(TrialSpec(2, parse_transports("udp")[0], 0), 7, link_seed=5)
+    assert testbed.calls == ["set_deadline", "go"]
+
+
 def test_a_timed_trial_between_two_clocks_counts_all_until_it_is_verified(tmp_path: Path) -> None:
     recorded = timed(tmp_path, RECEIVER, path=remote("192.0.2.1"))
     assert (recorded.verified, recorded.seconds) == (True, SENDER.seconds)
