@@ -121,6 +121,8 @@ def test_odd_sources_are_usage_errors(tmp_path: Path) -> None:
             check_sources(sources, recursive=True, stream_name="stdin")
     with pytest.raises(UsageError, match="the name is longer than 4000 bytes"):
         check_sources(["-"], recursive=False, stream_name="x" * 90_000)
+    with pytest.raises(UsageError, match="no lone surrogates"):
+        check_sources(["-"], recursive=False, stream_name="\ud800")
 
 
 def test_a_source_is_named_by_its_last_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
