@@ -89,7 +89,8 @@ def _locked(directory: int, name: bytes) -> Iterator[bool]:
         yield is_free
     finally:
         if descriptor >= 0:
-            os.close(descriptor)
+            with suppress(OSError):  # nothing was written
+                os.close(descriptor)
 
 
 def _in_directory(descriptor: int, names: list[bytes], older_than_s: float = STALE_AFTER_S) -> Iterator[Leftover]:

@@ -8,6 +8,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from toolkit.transfer.arriving_file import ArrivingFile
@@ -182,7 +183,8 @@ class Storage:
     def _leave(self, claimed: UnfinishedFile) -> None:
         """Leave to another session what was claimed for a file that will not be created."""
         if self._unfinished is not None:
-            os.close(claimed.descriptor)
+            with suppress(OSError):  # nothing was written
+                os.close(claimed.descriptor)
             self._unfinished.release()
 
     def _decide(self, index: int, entry: Entry, budget: ByteBudget, known_files: KnownFiles | None) -> EntryOutcome:

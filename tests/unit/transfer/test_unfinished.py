@@ -198,6 +198,28 @@ def test_two_entries_of_one_name_do_not_confuse_the_space_that_was_promised(
     assert files.held(2) == {0: (ChunkRange(0, 6),)}
 
 
+def test_a_claimed_file_that_finds_no_room_is_left_even_if_it_closes_with_an_error(
+    root: Path, opened: list[IncomingFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = leave(root, opened)
+    number, close = left.stat().st_ino, os.close
+
+    def failing(descriptor: int) -> None:
+        is_left = os.fstat(descriptor).st_ino == number
+        close(descriptor)
+        if is_left:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    files = session_below(root, opened)
+    with monkeypatch.context() as patches:
+        patches.setattr(Tree, "free_bytes", lambda _: 0)
+        patches.setattr(os, "close", failing)
+        (outcome,) = files.offer([ENTRY], XXH3)
+    assert outcome.status is EntryStatus.REFUSED
+    files.offer([ENTRY], XXH3)
+    assert files.held(1) == {0: (ChunkRange(0, 6),)}
+
+
 def test_a_file_that_a_channel_may_write_to_is_not_taken_over(
     root: Path, opened: list[IncomingFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
