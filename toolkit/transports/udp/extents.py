@@ -139,11 +139,12 @@ class IncomingExtents:
         return len(self._extents) < MAX_EXTENTS
 
     def announce(self, extents: list[Extent]) -> None:
-        """Add extents that the sender has laid after the previous ones."""
+        """Add extents that the sender has laid after the previous ones. An empty one has no data to wait for."""
         for extent in extents:
-            self._starts.append(self._end)
-            self._extents.append(extent)
-            self._end += extent.length
+            if extent.length:
+                self._starts.append(self._end)
+                self._extents.append(extent)
+                self._end += extent.length
 
     def stash(self, data_offset: int, data: memoryview) -> None:
         """Keep a copy of the data until `deliver_stash`."""

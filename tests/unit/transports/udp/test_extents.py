@@ -140,9 +140,13 @@ class TestIncomingExtents:
         assert incoming.deliver_stash(sink)
         assert sink.content(4000) == b"x"
 
-    def test_empty_extents_are_forgotten(self) -> None:
+    def test_empty_extents_take_no_room(self) -> None:
+        """No data arrives for them, so that nothing would wake a receiver that has left a message where it was."""
         incoming = IncomingExtents()
-        for _ in range(MAX_EXTENTS // 1024 + 2):
-            incoming.announce([Extent(file_id, 0, 0) for file_id in range(1024)])
-            incoming.forget(0)
+        incoming.announce([Extent(0, 0, 4)])
+        incoming.announce([Extent(file_id, 0, 0) for file_id in range(1, MAX_EXTENTS + 1)])
         assert incoming.has_room
+        incoming.announce([Extent(MAX_EXTENTS + 1, 0, 4)])
+        sink = BytesSink()
+        assert incoming.deliver(2, memoryview(b"cdef"), sink)
+        assert sink.pieces == {0: {2: b"cd"}, MAX_EXTENTS + 1: {0: b"ef"}}
