@@ -34,6 +34,7 @@ class _ExtentInFlight:
         self.source = source
         self.slices_left = slices
         self.descriptor: int | None = None
+        self._is_released = False
         descriptor = source.fileno() if needs_descriptor and extent.length > SMALL_BYTES else None
         if descriptor is not None:
             try:
@@ -42,9 +43,12 @@ class _ExtentInFlight:
                 raise TransferError(f"cannot open another file: {(error.strerror or str(error)).lower()}") from error
 
     def release(self) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-        self.source.release(self.extent)
+        """Do it once, also if `StreamPool.stop` is interrupted and called again: another file may have the number."""
+        if not self._is_released:
+            self._is_released = True
+            if self.descriptor is not None:
+                os.close(self.descriptor)
+            self.source.release(self.extent)
 
 
 def slices(extent: Extent) -> list[Extent]:
@@ -265,7 +269,10 @@ class StreamPool:
             return self._failure is None and not self._queue and not self._busy
 
     def stop(self, is_orderly: bool) -> None:
-        """End the threads, and free everything but the streams. Unless `is_orderly`, interrupts threads that send."""
+        """End the threads, and free everything but the streams. Unless `is_orderly`, interrupts threads that send.
+
+        May be called again, for example after an interrupt.
+        """
         with self._condition:
             self._is_stopping = True
             self._condition.notify_all()
@@ -276,7 +283,7 @@ class StreamPool:
                     stream.socket.shutdown(socket.SHUT_RDWR)
         for thread in self._senders + self._receivers:
             thread.join()
-        for in_flight in {in_flight for _, in_flight in self._queue}:
+        for _, in_flight in self._queue:
             in_flight.release()
         for sock in (self._wake_reader, self._wake_writer, self._stop_reader):
             sock.close()

@@ -1,16 +1,19 @@
-"""The order in which the receiver of several connections reports content, failures and the end."""
+"""The order in which the receiver of several connections reports content, failures and the end, and how a pool ends."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
 
-from toolkit.channel import ExtentSink
+from tests.support.content import BytesSource
+from toolkit.channel import Extent, ExtentSink
 from toolkit.errors import PeerClosedError, ProtocolError
 from toolkit.transports.tcp.pool import StreamPool
-from toolkit.transports.tcp.stream import TcpStream
+from toolkit.transports.tcp.stream import SMALL_BYTES, TcpStream
 
 
 class FirstStream:
@@ -87,3 +90,53 @@ def test_a_failure_of_another_connection_is_reported_before_the_end(sock: socket
             pool.receive(None, 60)
     finally:
         pool.stop(is_orderly=True)
+
+
+class BusyStream:
+    """Sends a slice until its socket is shut down."""
+
+    sends_files = True
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.is_sending = threading.Event()
+
+    def send_slice(self, *_arguments: object) -> None:
+        self.is_sending.set()
+        self.socket.recv(1)
+
+
+class InterruptedSource(BytesSource):
+    """A file; the first release of its second extent is interrupted."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(b"")
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def release(self, extent: Extent) -> None:
+        super().release(extent)
+        if self.released.count(extent) == extent.file_id == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_stop_closes_no_descriptor_twice(tmp_path: Path) -> None:
+    """Another file may have got its number meanwhile."""
+    (tmp_path / "sent").touch()
+    extents = [Extent(file_id, 0, SMALL_BYTES + 1) for file_id in range(3)]
+    ours, peers = socket.socketpair()
+    with ours, peers, open(tmp_path / "sent", "rb") as file:
+        source, stream = InterruptedSource(file.fileno()), BusyStream(ours)
+        pool = StreamPool(cast(list[TcpStream], [stream, stream]))
+        for extent in extents:
+            pool.send_extent(extent, source)
+            assert stream.is_sending.wait(60)
+        with pytest.raises(KeyboardInterrupt):
+            pool.stop(is_orderly=False)
+        others = [os.open(tmp_path / "sent", os.O_RDONLY) for _ in extents]
+        pool.stop(is_orderly=False)
+        for descriptor in others:
+            os.close(descriptor)
+    assert source.released == extents
