@@ -38,9 +38,9 @@ def simulated_link(text: LinkText, base: LinkSpec | None = None) -> LinkSpec:
     if text.queue is None:
         return link
     bdp_bytes = rate_bps * link.rtt_ns / 8e9
-    return link_spec(
-        replace(text, queue=_BDP.sub(lambda found: str(int(float(found[1]) * bdp_bytes)), text.queue)), base
-    )
+    words = (word.strip() for word in text.queue.split(","))
+    sizes = (str(int(float(found[1]) * bdp_bytes)) if (found := _BDP.fullmatch(word)) else word for word in words)
+    return link_spec(replace(text, queue=",".join(sizes)), base)
 
 
 def fixed_rate_bps(control: str, link: LinkSpec) -> float | None:
