@@ -18,7 +18,7 @@ import os
 import pwd
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntFlag
@@ -238,17 +238,17 @@ def read_xattrs(descriptor: int) -> Xattrs:
 
 @lru_cache(1 << 10)
 def _user_name(uid: int) -> bytes:
-    try:
-        name = pwd.getpwuid(uid).pw_name.encode() if uid else b""
-    except KeyError:
-        name = b""
-    return name if _NAME.fullmatch(name) else b""
+    return _name_of(uid, lambda: pwd.getpwuid(uid).pw_name)
 
 
 @lru_cache(1 << 10)
 def _group_name(gid: int) -> bytes:
-    try:
-        name = grp.getgrgid(gid).gr_name.encode() if gid else b""
-    except KeyError:
-        name = b""
+    return _name_of(gid, lambda: grp.getgrgid(gid).gr_name)
+
+
+def _name_of(number: int, look_up: Callable[[], str]) -> bytes:
+    """The name that is sent of a user or group; empty for root, and if there is none that a receiver looks up."""
+    name = b""
+    with suppress(KeyError):
+        name = os.fsencode(look_up()) if number else b""
     return name if _NAME.fullmatch(name) else b""

@@ -1,12 +1,14 @@
 """What --preserve keeps: exact modes, owners, extended attributes; only if both ends say so, and never for content."""
 
 import errno
+import grp
 import os
 import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from toolkit.transfer.attributes import (
     Attributes,
     Owner,
     Preserve,
+    attributes_of,
     decode_list_untrusted,
     encode_list,
     ids_of,
@@ -144,6 +147,17 @@ def test_users_are_found_by_name_and_else_by_number() -> None:
     assert ids_of(Owner(4711, 0, b"nobody", b"")) == (NOBODY, 0)
     assert ids_of(Owner(4711, 4712, b"no such user", b"no-such-group")) == (4711, 4712)
     assert ids_of(Owner(4711, 4712, b"\xff", b"../x")) == (4711, 4712)
+
+
+def test_names_that_no_receiver_looks_up_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = 3_000_000_000  # looked up by no other test
+    names = {base: "alice", base + 1: "J\udcf6rg", base + 2: "a b", base + 3: ""}
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name=names[uid]))
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=names[gid]))
+    for number in (0, *range(base, base + 5)):
+        status = os.stat_result((0o644, 0, 0, 1, number, number, 0, 0, 0, 0))
+        name = b"alice" if number == base else b""
+        assert attributes_of(status, Preserve.OWNERS) == Attributes(owner=Owner(number, number, name, name))
 
 
 def sent_over(tree: Path, root: Path, offered: Preserve, allowed: Preserve) -> list[str]:
