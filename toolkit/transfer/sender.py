@@ -11,12 +11,19 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 
 from toolkit.channel import Channel
 from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError, VerificationError, printable
-from toolkit.transfer.attributes import ATTRIBUTES_PARAMETER, PRESERVE_PARAMETER, encode_list, missing_words
+from toolkit.transfer.attributes import (
+    ATTRIBUTES_PARAMETER,
+    PRESERVE_PARAMETER,
+    Preserve,
+    encode_list,
+    missing_words,
+)
 from toolkit.transfer.chunks import RESUME_KEY_PARAMETER, Kept
 from toolkit.transfer.comparison import CONTENT_PARAMETER, UPDATE_PARAMETER, Comparison
 from toolkit.transfer.content import BATCH_BYTES, ContentSender
@@ -57,7 +64,7 @@ from toolkit.transfer.scan import (
     scan,
     totals_of,
 )
-from toolkit.transfer.selection import LinkChoice
+from toolkit.transfer.selection import LinkChoice, Selection
 from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.session import RECONNECTION_KEY_PARAMETER, Role, SessionEndpoint, SessionState
 from toolkit.transfer.source_tree import SourceDirectories
@@ -129,7 +136,7 @@ class SendSession:
         files, size_bytes = self._totals
         is_offered_at_once = files is not None and update is None  # nothing to scan or to hash first
         endpoint.send(Begin(self._algorithm, files, size_bytes, parameters=asked), has_more=is_offered_at_once)
-        entries = self._scan(self._on_skipped)
+        entries = self._scan(self._on_skipped, self._options.selection)
         groups = in_groups(entries, self._algorithm.digest_bytes if update is Comparison.DIGEST else 0)
         if self._asks_first():
             groups = chain(([first] for first in islice(entries, 1)), groups)
@@ -145,8 +152,8 @@ class SendSession:
         while endpoint.state is not SessionState.CLOSED:
             self._wait()
 
-    def _scan(self, on_skipped: OnSkipped) -> Iterator[SourceEntry]:
-        return scan(self._roots, self._directories, on_skipped, self._options.selection)
+    def _scan(self, on_skipped: OnSkipped, selection: Selection) -> Iterator[SourceEntry]:
+        return scan(self._roots, self._directories, on_skipped, selection)
 
     def _asks_first(self) -> bool:
         """Whether nothing is scanned before the receiver's first answer.
@@ -210,7 +217,8 @@ class SendSession:
                 words = missing_words(self._options.selection.preserve, message.parameters.get(PRESERVE_PARAMETER))
                 if words:
                     _LOGGER.warning("the receiver does not keep %s: start it with --preserve %s", words, words)
-                self._progress.count_ahead(partial(self._scan, lambda _: None))
+                counted = replace(self._options.selection, preserve=Preserve.NOTHING)
+                self._progress.count_ahead(partial(self._scan, lambda _: None, counted))
         elif isinstance(message, Kept):
             self._on_kept(message)
         elif isinstance(message, Withdraw):

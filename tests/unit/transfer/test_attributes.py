@@ -41,6 +41,7 @@ from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.scan import SourceEntry, in_groups
 from toolkit.transfer.selection import LinkChoice, Selection
+from toolkit.transfer.send_progress import SendProgress
 from toolkit.transfer.storage import Storage
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
@@ -217,6 +218,20 @@ def test_one_end_alone_preserves_nothing(
 def test_special_bits_need_a_word_of_their_own(tree: Path, root: Path) -> None:
     sent_over(tree, root, PRESERVE_ALL, PRESERVE_ALL & ~Preserve.SETID)
     assert facts(root / "tree" / "file")[0] == 0o773
+
+
+def test_counting_a_tree_ahead_reads_no_extended_attributes(
+    tree: Path, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: int) -> Any:
+        raise PermissionError(errno.EACCES, "no")
+
+    counted: list[SourceEntry] = []
+    monkeypatch.setattr("toolkit.transfer.scan.read_xattrs", refuse)
+    monkeypatch.setattr(SendProgress, "count_ahead", lambda _, entries: counted.extend(entries()))
+    sent_over(tree, root, PRESERVE_ALL, PRESERVE_ALL)
+    assert len(counted) == 3
+    assert caplog.text.count("tree/file: extended attributes not sent") == 1
 
 
 NAMES = st.binary(max_size=40)
