@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.paths import remote
 from toolkit.comparison.remote import RemoteTestbed
 from toolkit.comparison.server import CONTROL_SCHEMA, MeasuringServer, ServerLimits
-from toolkit.errors import NettoolError, ProtocolError, RefusedError, TransferError
+from toolkit.errors import NettoolError, PeerClosedError, ProtocolError, RefusedError, TransferError
 from toolkit.security.admission import Admission, OpenAdmission
 from toolkit.security.code_admission import CodeAdmission
 from toolkit.security.credentials import Credential
 from toolkit.transfer import SendOptions, send
+from toolkit.transfer.messages import Alive
 from toolkit.transports.registry import transport
 
 HELLO = {"schema": CONTROL_SCHEMA, "max_bytes": 1 << 40, "next": 1}
@@ -134,6 +135,7 @@ def test_texts_of_a_result_are_made_printable() -> None:
     [
         ({**HELLO, "max_bytes": 1000}, RefusedError),
         ({**HELLO, "max_bytes": "many"}, ProtocolError),
+        ({**HELLO, "max_bytes": -(10**400)}, ProtocolError),
         ({**HELLO, "next": None}, ProtocolError),
         ({**HELLO, "schema": 1}, RefusedError),
     ],
@@ -141,6 +143,29 @@ def test_texts_of_a_result_are_made_printable() -> None:
 def test_a_server_that_cannot_measure_is_refused_at_once(hello: dict[str, Any], kind: type[NettoolError]) -> None:
     with answering(json.dumps(hello).encode()) as impostor, pytest.raises(kind):
         connected_testbed(impostor)
+
+
+def test_a_server_that_never_answers_a_probe_does_not_hold_up_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.comparison.remote._END_LIMIT_S", 0.2)
+    listener = transport("udp").listen(Address("127.0.0.1", 0), TransportOptions())
+
+    def stay_alive() -> None:
+        channel = listener.accept(LIMIT_S)
+        assert channel is not None
+        with suppress(PeerClosedError):
+            while True:
+                channel.receive(timeout_s=0.05)
+                channel.send_message(Alive().encode())
+        channel.abort()
+
+    thread = threading.Thread(target=stay_alive)
+    thread.start()
+    testbed = RemoteTestbed(remote("127.0.0.1"), listener.address, 0.0, 0)
+    try:
+        assert testbed.probe().text == "UDP could not be measured (a transfer was not verified 200 ms after its end)"
+    finally:
+        thread.join(LIMIT_S)
+        listener.close()
 
 
 def test_a_server_that_allows_no_plaintext_is_refused_before_the_first_trial(address: Address) -> None:

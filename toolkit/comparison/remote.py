@@ -5,6 +5,7 @@ The other machine may start to serve later, and may disappear and come back: eac
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,11 +33,13 @@ from toolkit.security.credentials import CodeCredential, Credential, KeyCredenti
 from toolkit.security.key_file import KEY_BYTES
 from toolkit.transfer import SendOptions, send
 from toolkit.transports.registry import transport
-from toolkit.units import format_size
+from toolkit.units import format_seconds, format_size
 
 _ASK_TIMEOUT_S = 15.0
 _RETRY_S = 0.25
 _CONNECT_S = 3.0
+_END_LIMIT_S = 60.0
+"""How long the other machine may take to verify a transfer of the probe, all of which has been sent."""
 _SERVE = PeerProgram("nettool serve", "--bind 0.0.0.0")
 _TEXTS = frozenset(
     {
@@ -201,13 +204,22 @@ class RemoteTestbed:
         handshake_datagrams = int(channel.statistics()["datagrams_received"])
         started_s = time.monotonic()
         make = partial(TimedStream, seed=0, until_s=started_s + time_s, slice_bytes=portions.slice_bytes)
-        sampler = Sampler(started_s, channel.statistics)
+        sampler, is_late = Sampler(started_s, channel.statistics), threading.Event()
+        timer = threading.Timer(time_s + _END_LIMIT_S, is_late.set)
+        timer.daemon = True
+        timer.start()
         try:
             with sampler:
-                done = send(channel, ["-"], SendOptions(stream_name=STREAM_NAME, open_stream=make))
-        except BaseException:
+                done = send(channel, ["-"], SendOptions(stream_name=STREAM_NAME, open_stream=make), cancel=is_late)
+        except BaseException as error:
             channel.abort()
+            if is_late.is_set() and isinstance(error, TransferError):
+                raise TransferError(
+                    f"a transfer was not verified {format_seconds(_END_LIMIT_S)} after its end"
+                ) from None
             raise
+        finally:
+            timer.cancel()
         channel.close()
         sent = EndpointResult(size_bytes=done.size_bytes, series=until(sampler.series(), time_s))
         received = self.result(done.digest or "", _ASK_TIMEOUT_S)
@@ -271,7 +283,7 @@ def _answer_untrusted(answer: bytes | None) -> Mapping[str, object]:
 
 def _integer_untrusted(answer: Mapping[str, object], name: str) -> int:
     value = answer.get(name)
-    if not isinstance(value, int):
+    if type(value) is not int or not 0 <= value < _MAX_FIGURE:
         raise ProtocolError(_NOT_SERVING)
     return value
 

@@ -112,7 +112,8 @@ def _loss_back(flow: Flow) -> Estimate | None:
 
 
 def _share(lost: int, sent: int | None) -> Estimate | None:
-    return proportion(min(max(0, lost), sent), sent) if sent else None
+    """None if nothing was sent, or the other machine reports less than that."""
+    return proportion(min(max(0, lost), sent), sent) if sent is not None and sent > 0 else None
 
 
 def _in_words(loss: Estimate) -> str:

@@ -65,6 +65,14 @@ def test_what_the_listener_answered_hides_no_loss() -> None:
     assert probe_remote("far", 45.0, transfer).loss_back == pytest.approx(2 / 97)
 
 
+@pytest.mark.parametrize("sent_back", [0, -5])
+def test_a_count_that_cannot_be_is_no_loss(sent_back: int) -> None:
+    """The other machine reports it, and may report anything."""
+    probe = probe_remote("far", 45.0, path(80e6, 2000, lost=0, sent_back=sent_back, lost_back=0))
+    assert (probe.loss, probe.loss_back) == (0.0, None)
+    assert "back" not in probe.text
+
+
 def test_the_second_transfer_fills_no_queue_and_both_last_many_round_trips() -> None:
     asked: list[tuple[float | None, float]] = []
 
