@@ -234,9 +234,12 @@ class StoredFile(IncomingFile):
         return False
 
     def _copy(self, offset: int, content: memoryview) -> None:
-        """Store a chunk of the earlier version. Raises OSError."""
+        """Store a chunk of the earlier version, in the space that the file was granted. Raises OSError."""
+        if self.received_bytes + len(content) > self._ask_at_bytes:
+            self._grant(self.received_bytes + len(content))
         write_fully(self._ensure_open(), offset, content)
         self.granted_bytes = max(0, self.granted_bytes - len(content))
+        self._ask_at_bytes -= len(content)
 
     def commits_quickly(self) -> bool:
         """See IncomingFile.

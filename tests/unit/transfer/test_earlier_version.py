@@ -16,6 +16,7 @@ from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.manifest import Entry
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.storage import Storage
+from toolkit.transfer.tree import Tree
 
 KEY = bytes(range(16))
 OLD = random.Random(1).randbytes(6 * CHUNK_BYTES + 5)
@@ -166,6 +167,17 @@ def test_a_session_has_a_file_compared_only_once_for_each_of_its_names(
     assert set(files.held(4)) == {0, 1}
     with pytest.raises(ProtocolError):
         compare(files, NEW, 0, 1, file_id=2)
+
+
+@pytest.mark.parametrize(("free_chunks", "kept"), [(4, 4), (5, 6)])
+def test_copies_take_no_more_space_than_was_offered_if_others_were_promised_it(
+    film: Path, update: Callable[..., IncomingFiles], monkeypatch: pytest.MonkeyPatch, free_chunks: int, kept: int
+) -> None:
+    """The offer says that all of the file is a hole. UNASKED_BYTES, which it gets without asking, are four chunks."""
+    monkeypatch.setattr(Tree, "free_bytes", lambda _: free_chunks * CHUNK_BYTES)
+    files = update(file_entry(b"film", len(OLD), content=0))
+    assert sum(sum(compare(files, OLD, number, 1)) for number in range(6)) == kept
+    assert film.read_bytes() == OLD
 
 
 def test_chunks_of_an_unfinished_file_behind_the_end_of_the_earlier_version_count() -> None:
