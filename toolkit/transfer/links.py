@@ -57,7 +57,12 @@ def make_link(tree: Tree, entry: Entry, *, overwrite: bool, is_update: bool, dur
                 tree.check_earlier(existing)
                 temporary = new_partial_name()
                 _make(entry, temporary, parent)
-                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                try:
+                    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(temporary, dir_fd=parent)
+                    raise
             if overwrite:
                 tree.add_published(os.stat(name, dir_fd=parent, follow_symlinks=False))
             if durable:

@@ -1,5 +1,6 @@
 """Symbolic links that are sent as links: which ones arrive, and that none leads out of the tree that was sent."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -106,6 +107,21 @@ def test_a_link_that_exists_is_unchanged_or_needs_the_receivers_consent(tree: Pa
     transfer(tree, root, update=Comparison.TIME, overwrite=True)
     assert os.readlink(root / "tree/sub/link") == "../sub"
     assert [path.name for path in root.rglob(".nettool*")] == []
+
+
+def test_nothing_is_left_of_a_link_that_cannot_replace_another(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    (root / "tree").mkdir()
+    (root / "tree/link").symlink_to("a")
+    storage = Storage(root, overwrite=True, durable=False)
+    monkeypatch.setattr(os, "rename", refuse)
+    (outcome,) = storage.accept([Entry(EntryKind.LINK, b"tree/link", 0o777, 0, target=b"b")], ByteBudget(None))
+    storage.close(complete=True)
+    assert outcome.status is EntryStatus.REFUSED
+    assert os.listdir(root / "tree") == ["link"]
+    assert os.readlink(root / "tree/link") == "a"
 
 
 def test_a_link_of_this_session_is_not_replaced(root: Path) -> None:
