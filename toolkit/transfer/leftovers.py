@@ -34,7 +34,7 @@ class Leftover(NamedTuple):
 
 
 def leftovers_below(directory: str | os.PathLike[str], older_than_s: float, remove: bool) -> Iterator[Leftover]:
-    """Find the unfinished files of this user in a tree, and remove each if asked to.
+    """Find the unfinished files of this user in a tree, for root those of every user, and remove each if asked to.
 
     No links are followed, except that `directory` itself may be one. What cannot be read is skipped. Raises OSError if
     that is the directory itself.
@@ -103,5 +103,14 @@ def _in_directory(descriptor: int, names: list[bytes], older_than_s: float = STA
         except OSError:
             continue
         age_s = now_s - max(status.st_mtime, status.st_ctime)
-        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and age_s >= older_than_s:
+        if _may_be_left(status) and age_s >= older_than_s:
             yield Leftover(display_name(name), status.st_size, age_s)
+
+
+def _may_be_left(status: os.stat_result) -> bool:
+    """Whether a receiver of this user may have made it: a file, or a link that was to replace another.
+
+    One of root may have been killed when it had given the file to its owner, and not its final name (attributes.py).
+    """
+    is_own = os.geteuid() in (0, status.st_uid)
+    return is_own and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode))

@@ -34,17 +34,29 @@ def test_unfinished_files_of_some_age_are_found_in_the_whole_tree(
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "a/link").symlink_to(tmp_path / "elsewhere")
-    found = {partial(tmp_path / "a"), partial(tmp_path / "a/b")}
+    link = tmp_path / "a" / os.fsdecode(new_partial_name())
+    link.symlink_to("film.part")
+    found = {partial(tmp_path / "a"), partial(tmp_path / "a/b"), link}
     others = {partial(tmp_path / "elsewhere"), tmp_path / "a/film.part", tmp_path / "a/.nettool-1.part"}
     for path in others:
         path.touch()
-    os.symlink("film.part", tmp_path / "a" / os.fsdecode(new_partial_name()))
     assert list(leftovers_below(tmp_path / "a", 100, remove=True)) == []
     age(monkeypatch, 200)
     assert {Path(one.path) for one in leftovers_below(tmp_path / "a", 100, remove=False)} == found
-    assert {one.size_bytes for one in leftovers_below(tmp_path / "a", 100, remove=True)} == {3}
-    assert not any(path.exists() for path in found)
+    assert {one.size_bytes for one in leftovers_below(tmp_path / "a", 100, remove=True)} == {3, len("film.part")}
+    assert not any(os.path.lexists(path) for path in found)
     assert all(path.exists() for path in others)
+
+
+def test_root_finds_what_was_given_to_its_owner_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = partial(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    assert list(leftovers_below(tmp_path, 0, remove=True)) == []
+    if not left.stat().st_uid:
+        os.chown(left, 12_345, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert len(list(leftovers_below(tmp_path, 0, remove=True))) == 1
+    assert not left.exists()
 
 
 def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
