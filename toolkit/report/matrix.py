@@ -1,6 +1,6 @@
 """What the records of a fleet show of each pair of hosts, and which pairs stand out: figures, before any layout."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -110,23 +110,38 @@ def pair_figures(summary: Summary) -> list[PairFigures]:
 
 def stand_outs(pairs: Sequence[PairFigures]) -> list[str]:
     """What an engineer looks at first, as sentences: missing pairs, transports that do not get through, slow and lossy
-    pairs, and those whose two directions differ. What holds of most pairs from or to a host is one sentence."""
-    known = {(pair.sender, pair.receiver, pair.payload_bytes): pair for pair in pairs if pair.goodput_bps}
+    pairs, and those whose two directions differ. What holds of most pairs from or to a host is one sentence. Each size
+    is looked at by itself, and named where the sentence does not hold for all."""
+    by_content: dict[str, list[PairFigures]] = {}
+    for pair in pairs:
+        by_content.setdefault(pair.content, []).append(pair)
+    found: dict[str, list[str]] = {}
+    for content, these in by_content.items():
+        for line in _stand_outs_of_size(these):
+            found.setdefault(line, []).append(content)
+    return [
+        line if len(contents) == len(by_content) else f"{', '.join(contents)}: {line}"
+        for line, contents in found.items()
+    ]
+
+
+def _stand_outs_of_size(pairs: Sequence[PairFigures]) -> Iterator[str]:
+    goodputs = {(pair.sender, pair.receiver): pair.goodput_bps for pair in pairs if pair.goodput_bps}
+    usual_bps = median(goodputs.values()) if goodputs else 0.0
     found: dict[str, dict[PairFigures, str]] = {}
     for pair in pairs:
-        back = known.get((pair.receiver, pair.sender, pair.payload_bytes))
-        for what, detail in _remarkable(pair, back, _usual_bps(known.values())):
+        for what, detail in _remarkable(pair, goodputs.get((pair.receiver, pair.sender)), usual_bps):
             found.setdefault(what, {})[pair] = detail
-    return [line for what, these in found.items() for line in _grouped(what, these, pairs)]
+    for what, these in found.items():
+        yield from _grouped(what, these, pairs)
 
 
-def _usual_bps(pairs: Iterable[PairFigures]) -> float:
-    goodputs = [pair.goodput_bps or 0.0 for pair in pairs]
-    return median(goodputs) if goodputs else 0.0
+def _remarkable(pair: PairFigures, back_bps: float | None, usual_bps: float) -> Iterator[tuple[str, str]]:
+    """What stands out of a pair: the end of a sentence that begins with its name, and a detail of this pair.
 
-
-def _remarkable(pair: PairFigures, back: PairFigures | None, usual_bps: float) -> Iterator[tuple[str, str]]:
-    """What stands out of a pair: the end of a sentence that begins with its name, and a detail of this pair."""
+    back_bps:  goodput in the other direction; None if nothing arrived there
+    usual_bps: the median of all pairs
+    """
     if pair.outage is not None:
         yield "is incomplete", pair.reason
     goodput_bps = pair.goodput_bps
@@ -138,7 +153,7 @@ def _remarkable(pair: PairFigures, back: PairFigures | None, usual_bps: float) -
         yield f"lets no {name} through, but others", failure
     if goodput_bps < SLOW_SHARE * usual_bps:
         yield f"is slow (the median of all is {format_rate(usual_bps)})", f"{format_rate(goodput_bps)} at best"
-    factor = (back.goodput_bps or 0.0) / goodput_bps if back is not None else 1.0
+    factor = (back_bps or 0.0) / goodput_bps
     if factor > ASYMMETRIC_FACTOR:
         yield "is slower than the way back", f"by a factor of {format_ratio(factor)}"
     if pair.resent and min(pair.resent.values()) >= LOSSY_SHARE:

@@ -27,9 +27,7 @@ def write_prometheus(summary: Summary, path: Path) -> None:
     verdict = gauge("verdict", "1 for the verdict of the comparison with the baseline", (*_LABELS, "verdict"))
     resent = gauge("resent_ratio", "Share of packets that were sent again")
     trials = gauge("trials", "Number of trials", (*_LABELS, "result"))
-    rtt = gauge(
-        "rtt_seconds", "Smallest round trip of a transfer, the median over trials", ("sender", "receiver", "content")
-    )
+    rtt = gauge("rtt_seconds", "Smallest round trip of a transfer, the median over trials", _PAIR)
     missing = gauge("pair_missing", "1 if the pair was given up", _PAIR)
     started = gauge("run_started_timestamp_seconds", "When the run began", ())
     started.set(summary.results.campaign.started_unix_s)

@@ -15,6 +15,8 @@ from toolkit.comparison.paths import between
 from toolkit.comparison.plan import Plan, parse_transports
 from toolkit.comparison.record_file import line
 from toolkit.comparison.records import Outage, Results, Trial
+from toolkit.comparison.rows import Row
+from toolkit.comparison.stats import Estimate
 from toolkit.comparison.summary import summarise
 from toolkit.errors import UsageError
 from toolkit.report.fleet import change_lines, fleet_page, fleet_text
@@ -85,6 +87,34 @@ def test_every_planted_truth_stands_out_and_nothing_else() -> None:
         "c to e is incomplete: e was missing: it never appeared.",
         "d to e is slower than the way back: by a factor of 3.00.",
     ]
+
+
+def test_sizes_are_not_measured_by_each_other() -> None:
+    """A small file never reaches the goodput of a large one, and a host is no two hosts."""
+    pairs = pair_figures(summarise(fleet()))
+    rows = [{name: replace(row, goodput_bps=_tenth(row)) for name, row in pair.rows.items()} for pair in pairs]
+    small = [
+        replace(pair, payload_bytes=1000, content="1 kB", rows=of_pair, resent={})
+        for pair, of_pair in zip(pairs, rows, strict=True)
+    ]
+    large = [replace(pair, payload_bytes=10**6, content="1 MB") for pair in pairs]
+    slow = "(the median of all is {}): {} at best."
+    assert stand_outs([*large, *small]) == [
+        f"1 MB: a to every other host is slow {slow.format('90.9 Mbit/s', '10.1 Mbit/s')}",
+        f"1 MB: Every other host to a is slow {slow.format('90.9 Mbit/s', '15.15 Mbit/s at best; 10.1 Mbit/s')}",
+        f"1 MB: d to e is slow {slow.format('90.9 Mbit/s', '30.3 Mbit/s')}",
+        "1 MB: b to every other host loses packets: every transport sends 2% or more again.",
+        "c to d lets no udp-bbr through, but others: no answer over UDP.",
+        "c to e is incomplete: e was missing: it never appeared.",
+        "d to e is slower than the way back: by a factor of 3.00.",
+        f"1 kB: a to every other host is slow {slow.format('9.09 Mbit/s', '1.01 Mbit/s')}",
+        f"1 kB: Every other host to a is slow {slow.format('9.09 Mbit/s', '1.515 Mbit/s at best; 1.01 Mbit/s')}",
+        f"1 kB: d to e is slow {slow.format('9.09 Mbit/s', '3.03 Mbit/s')}",
+    ]
+
+
+def _tenth(row: Row) -> Estimate | None:
+    return None if row.goodput_bps is None else Estimate(row.goodput_bps.value / 10, None)
 
 
 def test_every_pair_has_its_figures_and_verdict() -> None:
