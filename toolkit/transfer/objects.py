@@ -14,7 +14,14 @@ from typing import Protocol, Self
 from toolkit.errors import TransferError, printable
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.open_files import anonymous_file
-from toolkit.transfer.sources import FileIdentity, FileOrigin, StreamSlice, StreamSource
+from toolkit.transfer.sources import (
+    FileIdentity,
+    FileOrigin,
+    SourceChangedError,
+    StreamSlice,
+    StreamSource,
+    os_error_text,
+)
 
 _READ_BYTES = 1 << 18
 
@@ -39,11 +46,14 @@ class BytesOrigin(FileOrigin):
         return cls(None, b"", name, identity, is_sparse=False, content=content)
 
     def open_unchecked(self) -> int:
-        """See FileOrigin. Raises OSError if there is no memory for it."""
-        with open(anonymous_file(), "wb") as file:
-            file.write(self.content)
-            file.seek(0)
-            return os.dup(file.fileno())
+        """See FileOrigin."""
+        try:
+            with open(anonymous_file(), "wb") as file:
+                file.write(self.content)
+                file.seek(0)
+                return os.dup(file.fileno())
+        except OSError as error:
+            raise SourceChangedError(self.name, f"cannot be read ({os_error_text(error)})") from error
 
     def is_same(self, status: os.stat_result) -> bool:
         """See FileOrigin; nobody else can change it."""
@@ -58,6 +68,8 @@ class ReaderStream(StreamSource):
     """A Stream from a file object, which it does not close. A context manager, which ends the reading.
 
     descriptor: is readable when `next_slice` has something
+
+    Raises TransferError if no thread can be started.
     """
 
     def __init__(self, reader: BinaryReader, name: str, algorithm: Algorithm) -> None:
@@ -65,7 +77,12 @@ class ReaderStream(StreamSource):
         super().__init__(self.descriptor, algorithm, name=printable(name))
         self._reader = reader
         self._failure: BaseException | None = None
-        threading.Thread(target=self._fill, daemon=True).start()
+        try:
+            threading.Thread(target=self._fill, daemon=True).start()
+        except RuntimeError as error:  # no thread is left
+            os.close(self.descriptor)
+            os.close(self._writing)
+            raise TransferError(f"{self.name} cannot be read ({error})") from error
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,10 @@
 """Bytes and file objects as sources, and as destinations."""
 
+import errno
 import gzip
 import io
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from tests.support.background import Background
 from tests.support.sessions import XXH3, Ends, channel_pair, commit, file_entry
 from toolkit.errors import NettoolError, RefusedError, TransferError, UsageError, VerificationError
-from toolkit.transfer import SendOptions, TransferResult, receive, send
+from toolkit.transfer import SendOptions, TransferResult, objects, open_files, receive, send
 from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination, SingleFile
 from toolkit.transfer.incoming import IncomingFiles
@@ -74,6 +76,21 @@ def test_bytes_arrive_in_a_directory(ends: Ends, root: Path) -> None:
     assert {path.name: path.read_bytes() for path in root.iterdir()} == {"a": b"one", "b": b"two"}
 
 
+def test_bytes_for_which_there_is_no_memory_cost_themselves_only(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))]
+
+    def anonymous_file() -> int:
+        if failures:
+            raise failures.pop()
+        return open_files.anonymous_file()
+
+    monkeypatch.setattr(objects, "anonymous_file", anonymous_file)
+    received = Received()
+    with pytest.raises(TransferError, match="a: cannot be read .*memory"):
+        transfer_into(ends, received, [NamedSource("a", b"one"), NamedSource("b", b"two")])
+    assert received.files == {"b": b"two"}
+
+
 def test_a_path_is_sent_under_another_name(ends: Ends, tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"x")
     received = Received()
@@ -123,6 +140,18 @@ class TestFileObjects:
         with pytest.raises(TransferError, match=message):
             transfer_into(ends, received, [NamedSource("a", Failing())])
         assert received.files == {}
+
+    def test_where_no_thread_is_left_it_fails_and_no_descriptor_stays_open(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(TransferError, match="a cannot be read .*thread"):
+            objects.ReaderStream(io.BytesIO(b"x"), "a", XXH3)
+        assert os.listdir("/proc/self/fd") == before
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
