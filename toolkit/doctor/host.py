@@ -86,7 +86,7 @@ def judge_encryption(speeds: Speeds) -> Capability:
             "encryption",
             found,
             is_enough=False,
-            cost="this processor has no fast AES: ChaCha20-Poly1305 is used, by itself, and takes more time",
+            cost="this processor has no fast AES: ChaCha20-Poly1305 is chosen automatically, and takes more time",
         )
     return Capability("encryption", found)
 

@@ -86,7 +86,7 @@ def require_unused(addresses: Addresses) -> None:
 def unused_network() -> str:
     """Return a range that this (outer) network namespace does not use, for a link whose addresses nobody has to know.
 
-    Raises UsageError if it uses all that come into question.
+    Raises UsageError if it uses all candidates.
     """
     for network in (DEFAULT_NETWORK, *_OTHER_NETWORKS):
         try:

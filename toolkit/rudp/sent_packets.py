@@ -333,12 +333,8 @@ class SentPackets:
 
     def _mark_one(self, indices: NDArray[np.int64], index: int, state: int) -> PacketGroup:
         """The same as `_mark` for a single packet, as each message is: vectors of one take five times as long."""
-        size, kind, offset, number = (
-            int(self._size[index]),
-            self._kind[index],
-            int(self._offset[index]),
-            index + self.base,
-        )
+        size, offset = int(self._size[index]), int(self._offset[index])
+        kind, number = self._kind[index], index + self.base
         is_spurious = state != LOST and self._state[index] == LOST
         if state == LOST:
             self._oldest_lost = min(self._oldest_lost, number)

@@ -40,8 +40,8 @@ _PUMP_EVERY_BYTES: Final = 1 << 18
 _MIN_LINGER_NS: Final = 1_000_000_000
 _LINGER_PTOS: Final = 10
 _TRANSMITS_PER_PUMP: Final = 8  # then the socket is read again: what waits in it looks like a longer path
-_READ_AFTER_NS: Final = 1_000_000  # messages that are sent one after another let it wait for so long
-_READ_BETWEEN_NS: Final = 100_000_000  # messages that are taken one after another let it wait for so long
+_SENDING_READ_INTERVAL_NS: Final = 1_000_000  # how often the socket is read while messages are sent in a row
+_QUEUED_READ_INTERVAL_NS: Final = 100_000_000  # how often it is read while queued messages are taken in a row
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
 _ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
 _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2)
@@ -128,8 +128,8 @@ class UdpChannel:
             if sink is not None and self._incoming.deliver_stash(sink):
                 return None
             if self._messages:
-                if not self._is_closed and time.monotonic_ns() - self._read_ns >= _READ_BETWEEN_NS:
-                    self._pump(sink)  # else an application that takes long over each would look as if it were gone
+                if not self._is_closed and time.monotonic_ns() - self._read_ns >= _QUEUED_READ_INTERVAL_NS:
+                    self._pump(sink)  # a slow application would look gone to its peer
                 return self._messages.take()
             self._check_open()
             has_delivered = self._pump(sink)
@@ -262,7 +262,7 @@ class UdpChannel:
             now_ns = time.monotonic_ns()
             if sends_first:  # a message need not wait until what has arrived is handled
                 self._send(now_ns)
-                if now_ns - self._read_ns < _READ_AFTER_NS:
+                if now_ns - self._read_ns < _SENDING_READ_INTERVAL_NS:
                     return False
             batches = sock.receive()
             now_ns = self._read_ns = time.monotonic_ns()

@@ -137,7 +137,8 @@ class _Messages:
         self.names = _Rows(headers, "name", _NAME_BYTES)
         self.controls = _Rows(headers, "control", _CONTROL_BYTES)
         self.address = headers.ctypes.data
-        # The rooms for data, name and control message. The system returns what it used of the last two, and in `sizes`.
+        # Room for data, name and control message. The system returns how much of the last two it used, and the size of
+        # each message in `sizes`.
         self.room_bytes, self.name_bytes, self.control_bytes, self.sizes = (
             vectors["size"], headers["name_bytes"], headers["control_bytes"], headers["size"]
         )  # fmt: skip
