@@ -4,6 +4,7 @@ dask's own log is switched off, here and in workers that are started from here: 
 one line, by whoever waits for a result. DASK_LOGGING__DISTRIBUTED switches it on again.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from toolkit import __version__
 from toolkit.errors import UnreachableError, UsageError, printable
 
 CONNECT_S = 10.0
@@ -23,10 +25,13 @@ def distributed() -> Any:
     """The module. Raises UsageError if it is not installed."""
     if find_spec("distributed") is None:
         raise UsageError("this needs dask.distributed, which is not installed: pip install 'nettool[fleet]'")
+    is_logged = "DASK_LOGGING__DISTRIBUTED" in os.environ
     for name in ("DISTRIBUTED", "TORNADO", "ASYNCIO"):
         os.environ.setdefault(f"DASK_LOGGING__{name}", "critical")
     import distributed as module
 
+    if not is_logged:  # its level is set apart, and no variable can name it
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     return module
 
 
@@ -67,6 +72,21 @@ def client_of_local(workers: int) -> Iterator[Any]:
             yield client
     finally:
         cluster.close(timeout=CONNECT_S)
+
+
+def check_versions(client: Any) -> None:
+    """Raise UsageError, which names the worker, if any cannot import nettool or has another version of it.
+
+    `eval` exists everywhere. A worker that lacks nettool cannot load a function of nettool, and ends.
+    """
+    for address, answer in client.run(eval, "__import__('toolkit').__version__", on_error="return").items():
+        if isinstance(answer, ImportError | AttributeError):
+            raise UsageError(f"the worker at {address} has no nettool: install {__version__} there")
+        if isinstance(answer, str) and answer != __version__:
+            found = printable(answer, 40)
+            raise UsageError(
+                f"the worker at {address} has nettool {found}, and this machine {__version__}: install the same"
+            )
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,12 +4,14 @@ dask decides where a cell runs, and runs it again if its worker dies. Only a win
 that its memory and ours are the same for a hundred cells and a million; workers that come later get their share.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from toolkit.errors import UnreachableError, printable
-from toolkit.fleet.dask_client import WORKERS_S, distributed
+from toolkit import __version__
+from toolkit.errors import UnreachableError, UsageError, printable
+from toolkit.fleet.dask_client import WORKERS_S, check_versions, distributed
 from toolkit.fleet.grid import Grid, GridCell
 from toolkit.fleet.grid_file import GridFile
 
@@ -18,24 +20,31 @@ CELLS_PER_THREAD = 4
 _RECOUNT_S = 2.0
 
 
+class OtherVersionError(UsageError):
+    """A worker has another version of nettool."""
+
+
 def run_grid(client: Any, grid: Grid, file: GridFile, on_cell: Callable[[GridCell], None]) -> dict[int, str]:
     """Run the cells that are not in `file`, and return those that failed: number -> reason.
 
     client:  of dask.distributed
     on_cell: called for each cell that is done
 
-    Raises UnreachableError if the scheduler has no worker, or is lost; what was done is in the file.
+    Raises UnreachableError if the scheduler has no worker, or is lost, and UsageError if a worker has another version
+    of nettool; what was done is in the file.
     """
     module = distributed()
     left = (cell for cell in grid.cells() if not file.is_done(cell.number))
     window = _Window(client)
+    check_versions(client)
+    run = secrets.token_hex(4)  # the scheduler gives two clients that use the same key the same result
     running: dict[Any, GridCell] = {}
     failed: dict[int, str] = {}
     arriving = module.as_completed(with_results=True, raise_errors=False)
 
     def submit(count: int) -> None:
         for cell in _first(left, count):
-            future = client.submit(GridCell.line, cell, key=f"cell-{cell.number}", pure=False)
+            future = client.submit(_line, cell, __version__, key=f"cell-{run}-{cell.number}", pure=False)
             running[future] = cell
             arriving.add(future)
 
@@ -49,8 +58,10 @@ def run_grid(client: Any, grid: Grid, file: GridFile, on_cell: Callable[[GridCel
                 on_cell(cell)
             elif future.status == "cancelled":
                 raise _lost()
+            elif isinstance(error := _error(result), OtherVersionError):
+                raise error
             else:
-                failed[cell.number] = _reason(result)
+                failed[cell.number] = _reason(error)
             future.release()
             submit(window.size() - len(running))
     except (OSError, TimeoutError, StopIteration, module.CancelledError):
@@ -90,9 +101,19 @@ def _first(cells: Iterator[GridCell], count: int) -> Iterator[GridCell]:
         yield cell
 
 
-def _reason(result: Any) -> str:
+def _line(cell: GridCell, version: str) -> str:
+    """The task of a cell, on a worker; workers may come while a grid runs, so each checks its version."""
+    if version != __version__:
+        raise OtherVersionError(f"a worker has nettool {__version__}, and this machine {version}: install the same")
+    return cell.line()
+
+
+def _error(result: Any) -> Any:
     """Why a cell failed: `result` is what dask gives instead, an exception with its type and traceback."""
-    error = result[1] if isinstance(result, tuple) and len(result) == 3 else result
+    return result[1] if isinstance(result, tuple) and len(result) == 3 else result
+
+
+def _reason(error: Any) -> str:
     return printable(str(error) or type(error).__name__, 200)
 
 

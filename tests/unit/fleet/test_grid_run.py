@@ -121,3 +121,52 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: 
     path.write_text(TEXT)
     with pytest.raises(UnreachableError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:1"):
         invoke(["sim", "--grid", str(path), "--output", str(tmp_path / "o.jsonl"), "--scheduler", "tcp://127.0.0.1:1"])
+
+
+def test_two_grids_on_one_scheduler_do_not_get_each_other_s_results(client: Any, grid: Grid, tmp_path: Path) -> None:
+    path = tmp_path / "other.toml"
+    path.write_text(TEXT.replace("10kB", "30kB"))
+    other = read_grid(path)
+    own = tmp_path / "own.jsonl"
+
+    def run_other(cell: GridCell) -> None:
+        if cell.number == 0:  # while this grid's other cells are with the scheduler
+            with GridFile(tmp_path / "other.jsonl", other.header(), other.size, is_resumed=False) as file:
+                grid_run.run_grid(client, other, file, lambda _cell: None)
+
+    with GridFile(own, grid.header(), grid.size, is_resumed=False) as file:
+        grid_run.run_grid(client, grid, file, run_other)
+    for each, name in ((grid, "own"), (other, "other")):
+        expected = "".join(f"{line}\n" for line in (each.header(), *(cell.line() for cell in each.cells())))
+        assert (tmp_path / f"{name}.jsonl").read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (ModuleNotFoundError("toolkit"), "worker at a has no nettool"),
+        ("0.1", r"worker at a has nettool 0\.1, and this"),
+    ],
+)
+def test_a_worker_without_this_nettool_is_named_before_it_gets_a_cell(
+    client: Any, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: object, message: str
+) -> None:
+    monkeypatch.setattr(type(client), "run", lambda *_, **__: {"a": answer})
+    with (
+        GridFile(tmp_path / "grid.jsonl", grid.header(), grid.size, is_resumed=False) as file,
+        pytest.raises(UsageError, match=message),
+    ):
+        grid_run.run_grid(client, grid, file, lambda _cell: None)
+    assert file.count == 0
+
+
+def test_a_worker_of_another_version_that_comes_later_ends_the_grid(
+    client: Any, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = grid_run._line
+    monkeypatch.setattr(grid_run, "_line", lambda cell, _version: real(cell, "9.9"))
+    with (
+        GridFile(tmp_path / "grid.jsonl", grid.header(), grid.size, is_resumed=False) as file,
+        pytest.raises(UsageError, match=r"a worker has nettool .*, and this machine 9\.9: install the same"),
+    ):
+        grid_run.run_grid(client, grid, file, lambda _cell: None)
