@@ -26,6 +26,10 @@ from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile
 QUICK_BYTES: Final = 1 << 20
 """A file below this size is handed over between two messages; a larger one while another thread keeps the session."""
 
+MAX_NAMES_BYTES: Final = 1 << 28
+"""Memory for the names of a session, which stay in it to its end: a million names of 160 bytes."""
+_NAME_OVERHEAD_BYTES: Final = 100  # of a name in a set
+
 HandOver = Callable[[str, int, int], None]
 """Called as `hand_over(name, descriptor, size_bytes)`; the descriptor is closed after the call. May raise OSError."""
 
@@ -86,6 +90,7 @@ class HandedOverDestination:
         self._single = single
         self._dotfiles = dotfiles
         self._names: set[bytes] = set()
+        self._names_bytes = 0  # of memory
         self._small_files = SmallFileStorage(self._hand_over_small, self._create)
 
     def begin(self, resume_key: bytes | None) -> None:
@@ -160,8 +165,12 @@ class HandedOverDestination:
                 return UNCHANGED
         if (entry.size_bytes or 0) > MAX_FILE_BYTES:
             raise RefusedEntryError(f"its size of {entry.size_bytes} bytes is above the limit of {MAX_FILE_BYTES}")
+        names_bytes = self._names_bytes + len(entry.path) + _NAME_OVERHEAD_BYTES
+        if names_bytes > MAX_NAMES_BYTES:
+            raise RefusedEntryError(f"too many files in one session, after {len(self._names)}: send them in parts")
         if not budget.try_take(entry.size_bytes or 0):
             raise RefusedEntryError(budget.refusal)
+        self._names_bytes = names_bytes
         self._names.add(entry.path)
         return ACCEPTED
 

@@ -15,10 +15,11 @@ import pytest
 from tests.support.background import Background
 from tests.support.sessions import XXH3, Ends, channel_pair, commit, file_entry
 from toolkit.errors import NettoolError, RefusedError, TransferError, UsageError, VerificationError
-from toolkit.transfer import SendOptions, TransferResult, objects, open_files, receive, send
+from toolkit.transfer import SendOptions, TransferResult, handed_over, objects, open_files, receive, send
 from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination, SingleFile
 from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import EntryResult
@@ -185,6 +186,15 @@ class TestHandingOver:
         with pytest.raises(RefusedError, match="b: this receiver takes one file"):
             transfer_into(ends, received, [NamedSource("a", b"1"), NamedSource("b", b"2")], single=SingleFile())
         assert received.files == {"a": b"1"}
+
+    def test_names_take_a_limited_amount_of_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(handed_over, "MAX_NAMES_BYTES", 10_000)
+        destination = HandedOverDestination(Received(), in_memory=True)
+        entries = [file_entry(b"/".join([b"%0224d" % number] * 4), 0) for number in range(12)]
+        budget = ByteBudget(None)
+        outcomes = [*destination.accept(entries[:6], budget), *destination.accept(entries[6:], budget)]
+        assert [outcome.status for outcome in outcomes] == [EntryStatus.OK] * 10 + [EntryStatus.REFUSED] * 2
+        assert "too many files in one session, after 10" in outcomes[-1].reason
 
     @pytest.mark.parametrize("content", [b"content", LARGE], ids=len)
     def test_a_single_file_is_handed_over_once_if_its_sender_comes_back(self, content: bytes) -> None:
