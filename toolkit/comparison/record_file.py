@@ -1,9 +1,9 @@
 """Files of records: one JSON object a line, flushed as soon as it is known.
 
 A file holds one `campaign` line, then a `probe` line for each path, a `trial` line for each trial, and an `outage` line
-for each one that a missing host prevented. A campaign that
-is cut short therefore keeps what it has measured, and can be resumed. docs/data-format.md describes the lines. A reader
-accepts lines of its own SCHEMA only, and skips kinds and fields that it does not know.
+for each one that a missing host prevented. A campaign that is cut short therefore keeps what it has measured, and can
+be resumed. docs/data-format.md describes the lines. A reader accepts lines of its own SCHEMA only, and skips kinds and
+fields that it does not know.
 """
 
 import json
@@ -64,8 +64,12 @@ class Writer:
             return self._path.open("w", encoding="utf-8")
         file = self._path.open("r+", encoding="utf-8", newline="")
         content = file.read()
-        file.seek(len(content[: content.rfind("\n") + 1].encode()))
+        whole, last = content[: content.rfind("\n") + 1], content[content.rfind("\n") + 1 :]
+        file.seek(len(whole.encode()))
         file.truncate()
+        with suppress(FieldError, RecursionError):
+            _decoded(last)
+            file.write(last + "\n")  # `read` has counted it: only its newline was cut off
         return file
 
     def close(self) -> None:
