@@ -487,6 +487,7 @@ def test_several_senders_at_once(network: Network, tmp_path: Path, destination: 
     assert contents(destination) == {os.fsencode(name): (tmp_path / name).read_bytes() for name in names}
 
 
+@pytest.mark.long
 def test_sessions_leave_no_descriptors(network: Network, tmp_path: Path, destination: Path) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))

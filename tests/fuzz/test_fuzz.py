@@ -52,6 +52,7 @@ def test_mutations_of_the_corpus_pass(name: str) -> None:
     assert not all(taken)
 
 
+@pytest.mark.long
 def test_atheris_finds_nothing(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed (it belongs to the extra `dev`)")

@@ -124,6 +124,7 @@ def test_startup_loses_little_more_than_one_bdp() -> None:
 # Several flows
 
 
+@pytest.mark.long
 def test_four_bbr_flows_share_fairly() -> None:
     """At 20 Mbit/s. At 10 Mbit/s they do not within 10 s: one flow keeps two thirds, and Jain's index is 0.48."""
     result = simulate(link_of(MIDDLE_RATE), [FlowSpec("bbr", duration_ns=8 * SECOND)] * 4)
@@ -136,6 +137,7 @@ def test_two_bbr_flows_share_fairly_and_keep_the_queue_short_together() -> None:
     assert rtt_percentile_ms(result, 95, 2 * SECOND) <= 1.5 * RTT_MS
 
 
+@pytest.mark.long
 def test_two_bbr_flows_share_a_lossy_path() -> None:
     """Which of the two gets more is chance: the index of a single pair is 0.94 to 1, depending on the seed."""
     indices, shares = [], []

@@ -138,6 +138,7 @@ class TestHostilePeer:
         pair.run_for(100 * MS)
         return pair
 
+    @pytest.mark.long
     def test_every_second_byte_and_packet_do_not_exhaust_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Every store of ranges has a bound, lowered here so that it is reached soon."""
         max_holes = 1 << 12

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.repetitions import first_then_long
 from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
 from toolkit.rudp.congestion.base import CONTROLLER_NAMES
 from toolkit.simulator.result import FlowSample
@@ -80,7 +81,7 @@ def snapshot(control: str) -> str:
     return "\n\n".join([head, *(section(control, name) for name in NETWORKS)]) + "\n"
 
 
-@pytest.mark.parametrize("control", CONTROLLER_NAMES)
+@pytest.mark.parametrize("control", first_then_long(CONTROLLER_NAMES))
 def test_the_window_over_time_is_unchanged(control: str) -> None:
     _, *sections = (FOLDER / f"{control}.txt").read_text("ascii").rstrip("\n").split("\n\n")
     expected = dict(zip(NETWORKS, sections, strict=True))

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.background import running, wait_until
 from tests.support.cli_process import LIMIT_S, NETTOOL, Ended, complaint, everything_below, nettool, nettool_here
+from tests.support.repetitions import long
 from tests.support.report_samples import one_path, save
 from tests.support.tcp_controls import default_control
 from toolkit.comparison.record_file import read
@@ -183,7 +184,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
     assert everything_below(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, long(signal.SIGTERM)])
 def test_an_interrupted_campaign_keeps_its_records_and_nothing_else(number: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "records.jsonl"
     command = [*NETTOOL, "bench", "loopback", "--size", "32MiB", "--repeat", "500"]

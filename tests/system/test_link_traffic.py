@@ -255,6 +255,7 @@ def test_a_fragmented_datagram_is_several_packets() -> None:
         assert idle_accounting(link).forward.offered == 3
 
 
+@pytest.mark.long
 @needs("iperf3")
 def test_loss_slows_cubic_as_theory_says_and_bbr_much_less() -> None:
     """At 1% and 40 ms CUBIC is in its Reno-friendly region (RFC 9438 section 4.3): Mathis, W = sqrt(3 / 2p).

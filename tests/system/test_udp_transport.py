@@ -380,6 +380,7 @@ class TestClosing:
             assert "was silent for" in reason
             assert time.monotonic() - begin_s > 0.4
 
+    @pytest.mark.long
     def test_two_hundred_sessions_leave_no_descriptors(self) -> None:
         before = set(os.listdir("/proc/self/fd"))
         with closing(UdpTransport().listen(Address("127.0.0.1", 0), OPTIONS)) as listener:

@@ -7,6 +7,7 @@ from itertools import combinations, permutations
 
 import pytest
 
+from tests.support.repetitions import first_then_long
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.comparison.drift import drift
 from toolkit.comparison.summary import summarise
@@ -26,7 +27,7 @@ def test_the_probability_is_that_of_all_permutations() -> None:
         assert found.p == pytest.approx(share)
 
 
-@pytest.mark.parametrize("count", [8, 20, 150])
+@pytest.mark.parametrize("count", first_then_long([20, 8, 150]))
 def test_a_trend_is_found_and_chance_seldom_is(count: int) -> None:
     generator = random.Random(count)
     noise = [[generator.lognormvariate(0, 0.03) for _ in range(count)] for _ in range(300)]

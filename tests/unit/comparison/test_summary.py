@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.repetitions import first_then_long, long
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.comparison.findings import UNCHECKED
 from toolkit.comparison.records import BUSY_MACHINE, CPU_BOUND, EMULATOR_LATE, DelaySummary, Results
@@ -40,18 +41,18 @@ def change(results: Results, count: int, transport: str = "udp-bbr", **changed: 
     return replace(results, trials=trials)
 
 
-@pytest.mark.parametrize("disturbed", [0.0, 0.05])
+@pytest.mark.parametrize("disturbed", first_then_long([0.0, 0.05]))
 def test_identical_transports_are_hardly_ever_found_to_differ(disturbed: float) -> None:
     found = verdicts(truth(1.0, disturbed=disturbed))
     assert found.count(EQUIVALENT) + found.count(INCONCLUSIVE) >= 95
 
 
-@pytest.mark.parametrize(("factor", "named"), [(0.9, SLOWER), (1 / 0.9, FASTER)])
+@pytest.mark.parametrize(("factor", "named"), [(0.9, SLOWER), long(1 / 0.9, FASTER)])
 def test_a_difference_of_ten_per_cent_is_found(factor: float, named: str) -> None:
     assert verdicts(truth(factor, disturbed=0.0)).count(named) >= 90
 
 
-@pytest.mark.parametrize(("factor", "named"), [(0.9, SLOWER), (1 / 0.9, FASTER)])
+@pytest.mark.parametrize(("factor", "named"), [long(0.9, SLOWER), (1 / 0.9, FASTER)])
 def test_a_difference_of_ten_per_cent_is_found_or_inconclusive_on_a_disturbed_machine(
     factor: float, named: str
 ) -> None:

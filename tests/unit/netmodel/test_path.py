@@ -45,7 +45,7 @@ def assert_binomial(hits: int, trials: int, probability: float) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("probability", [0.002, 0.05, 0.5])
+@pytest.mark.parametrize("probability", first_then_long([0.05, 0.002, 0.5]))
 def test_loss_is_binomial(seed: int, probability: float) -> None:
     lost = dropped(send(PathSpec(loss=probability), 50_000, MS, seed=seed), LOSS)
     assert_binomial(len(lost), 50_000, probability)

@@ -266,6 +266,7 @@ class TestDetectLost:
 class TestCompaction:
     """The columns drop old packets, which changes nothing else."""
 
+    @pytest.mark.long
     def test_a_million_packets_in_bounded_memory(self) -> None:
         sent = SentPackets(wire.HEADER_BYTES)
         total = 1_000_000
