@@ -30,6 +30,7 @@ from toolkit.security.admission import Admission, OpenAdmission
 from toolkit.transfer import TransferResult
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES
 from toolkit.transfer.limits import SessionLimits
+from toolkit.transfer.session import closing
 from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
 from toolkit.units import format_seconds, format_size, rate_of
 
@@ -218,11 +219,10 @@ class MeasuringServer:
         cpu_s, started_s = time.process_time(), time.monotonic()
         report, error = TransferResult(""), None
         try:
-            report = receive_and_discard(channel, limits, self._server.closing)
-            channel.close()
+            with closing(channel):
+                report = receive_and_discard(channel, limits, self._server.closing)
         except NettoolError as failure:
             error = failure
-            channel.close()
         seconds = time.monotonic() - started_s
         result = EndpointResult(
             size_bytes=report.size_bytes,
