@@ -22,7 +22,7 @@ _COPY_BYTES = 1 << 20
 
 
 class BinaryWriter(Protocol):
-    """A file object in binary mode, as far as a receiver needs it."""
+    """A file object in binary mode, as far as a receiver needs it. If it has `flush`, that is called at the end."""
 
     def write(self, data: memoryview, /) -> object:
         """Write `data`, at least a part of it; returns how much, or None for all."""
@@ -159,3 +159,5 @@ def _copy(into: BinaryWriter, _name: str, descriptor: int, _size_bytes: int) -> 
                 if count == 0 or (count is None and isinstance(into, io.RawIOBase)):
                     raise BlockingIOError(errno.EAGAIN, "the file object does not block, and has no room")
                 left = left[count:] if isinstance(count, int) else left[:0]  # a raw file may write a part
+    if (flush := getattr(into, "flush", None)) is not None:
+        flush()  # what stays in a buffer may still find the disk full, when the sender has been told that it arrived

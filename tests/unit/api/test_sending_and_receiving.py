@@ -85,6 +85,17 @@ def test_a_file_object_that_takes_nothing_has_not_got_the_file(kind: type, count
         toolkit.send({"a": b"content"}, receiver.address)
 
 
+def test_a_file_that_stays_in_a_full_disks_buffer_has_not_arrived() -> None:
+    into = open("/dev/full", "wb", buffering=1 << 16)  # noqa: SIM115 - its close fails, too
+    with (
+        toolkit.Receiver(into, port=0, sessions=1) as receiver,
+        pytest.raises(TransferError, match=r"a: no space left on the receiver's disk"),
+    ):
+        toolkit.send({"a": b"content"}, receiver.address)
+    with pytest.raises(OSError, match="No space left"):
+        into.close()
+
+
 def test_both_ends_tell_what_happens() -> None:
     sent: list[events.Event] = []
     received: list[events.Event] = []
