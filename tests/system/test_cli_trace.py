@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_process import nettool, receiver
+from tests.support.cli_process import nettool, nettool_here, receiver
 from toolkit.report.call_timeline import EndTrace, read_trace
 from toolkit.tracing.call import Call
 
@@ -123,6 +123,15 @@ def test_a_trace_of_a_directory_asks_for_a_file(tmp_path: Path) -> None:
     ended = nettool("trace", tmp_path)
     assert ended.code == 2
     assert ended.stderr.strip() == f"nettool: {tmp_path} is a directory: name one file"
+
+
+def test_a_trace_does_not_take_the_defaults_of_the_commands_that_it_runs(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text("[tcp-recv]\nno-such-option = true\n")
+    monkeypatch.setenv("NETTOOL_CONFIG", str(tmp_path / "config.toml"))
+    ended = nettool_here("trace", "--quiet", photo)
+    assert (ended.code, ended.stderr) == (0, "")
 
 
 def test_a_trace_shows_both_ends_in_80_columns_and_as_a_page(photo: Path, tmp_path: Path) -> None:

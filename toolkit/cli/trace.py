@@ -1,5 +1,6 @@
 """`nettool trace`: send a file from this machine to itself, and show the system calls of both ends side by side."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.command import command, flag, option
+from toolkit.cli.config_file import CONFIG_VARIABLE
 from toolkit.cli.interrupts import prompt_interrupts
 from toolkit.cli.options import Json, Quiet
 from toolkit.cli.output import print_json, print_result, print_status, result_width
@@ -68,6 +70,7 @@ def trace(
 def _run(transport_name: str, file: Path, folder: Path, options: Sequence[str]) -> list[EndTrace]:
     """Run both ends; return the calls of the sender and of the receiver. Raises TransferError if one fails."""
     files = [folder / "sender.jsonl", folder / "receiver.jsonl"]
+    environment = {**os.environ, CONFIG_VARIABLE: ""}  # the user's defaults are for commands that the user runs
     receive = [f"{transport_name}-recv", "--once", "--port", "0", "--dir", str(folder / "received")]
     receiver = subprocess.Popen(
         [*_NETTOOL, *receive, *options, "--trace-file", str(files[1])],
@@ -75,6 +78,7 @@ def _run(transport_name: str, file: Path, folder: Path, options: Sequence[str]) 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment,
     )
     with receiver:
         try:
@@ -90,6 +94,7 @@ def _run(transport_name: str, file: Path, folder: Path, options: Sequence[str]) 
                 capture_output=True,
                 text=True,
                 check=False,
+                env=environment,
             )
             if sent.returncode:
                 *_, reason = sent.stderr.strip().splitlines() or ["the sender has failed"]
