@@ -57,7 +57,10 @@ def _path() -> Path | None:
     import platformdirs  # not with the module: the list of commands must appear at once
 
     path = Path(platformdirs.user_config_dir("nettool")) / "config.toml"
-    return path if path.exists() else None
+    try:
+        return path if path.exists() else None
+    except OSError:  # a folder that may not be searched, for example: reading the file says so
+        return path
 
 
 def _read(path: Path, file: str) -> dict[str, Any]:

@@ -54,6 +54,17 @@ def test_the_file_in_the_configuration_directory_is_read(tmp_path: Path, monkeyp
     assert "[default: 9123]" not in nettool_here("recv", "--help").stdout
 
 
+def test_a_configuration_directory_that_cannot_be_searched_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CONFIG_VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ("x" * 300)))  # to root, too, this is an error
+    ended = nettool_here("clean", str(tmp_path))
+    assert ended.code == 2
+    assert "cannot read the configuration file " in ended.stderr
+    assert "File name too long" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
