@@ -7,7 +7,7 @@ import typer
 
 from toolkit.cli.command import command, flag, option
 from toolkit.cli.options import Json, Quiet
-from toolkit.cli.output import print_json, print_result, print_status
+from toolkit.cli.output import print_json, print_sentences, print_status
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.transfer.leftovers import leftovers_below
 from toolkit.units import format_seconds, format_size, parse_duration_ns, to_seconds
@@ -55,13 +55,13 @@ def clean(
             if not json and not quiet:
                 verb = "found" if dry_run else "removed"
                 size = format_size(found.size_bytes)
-                print_result(f"{verb} {printable(found.path)}, {size}, unchanged for {format_seconds(found.age_s)}")
+                print_sentences(f"{verb} {printable(found.path)}, {size}, unchanged for {format_seconds(found.age_s)}")
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise TransferError(f"cannot read {printable(str(directory))}: {reason}") from None
     if json:
         print_json("leftovers", {"files": files, "removed": not dry_run, "in_use": in_use})
     elif not quiet and not (files or in_use or failures):
-        print_result(f"no unfinished files older than {older_than}; --older-than 0s names newer ones too")
+        print_sentences(f"no unfinished files older than {older_than}; --older-than 0s names newer ones too")
     if failures:
         raise TransferError("some files could not be removed: make their directories writable and try again")

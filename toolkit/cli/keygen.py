@@ -7,7 +7,7 @@ import typer
 
 from toolkit.cli.command import command
 from toolkit.cli.options import Json, Quiet
-from toolkit.cli.output import print_json, print_result
+from toolkit.cli.output import print_json, print_sentences
 from toolkit.errors import printable
 from toolkit.security.key_file import write_new_key
 
@@ -34,4 +34,6 @@ def keygen(
     if json:
         print_json("key", {"file": str(file)})
     elif not quiet:
-        print_result(f"wrote {printable(str(file))}; copy it to the other machine, and use it at both ends with --key")
+        print_sentences(
+            f"wrote {printable(str(file))}; copy it to the other machine, and use it at both ends with --key"
+        )

@@ -92,6 +92,12 @@ def print_result(text: str) -> None:
             raise stdout_error(error) from None
 
 
+def print_sentences(text: str) -> None:
+    """Write lines of prose as a result: on a terminal, they break between words. Raises as print_result does."""
+    columns = result_width(sys.maxsize)
+    print_result("\n".join(in_columns(line, columns) for line in text.split("\n")))
+
+
 def has_reader_gone() -> bool:
     """Return whether standard output is a pipe or socket that nobody reads any more, as behind `| head -1`.
 

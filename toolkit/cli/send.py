@@ -26,7 +26,7 @@ from toolkit.cli.options import (
     idle_timeout_s,
     positive_duration_s,
 )
-from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
+from toolkit.cli.output import print_json, print_sentences, print_status, stderr_is_terminal
 from toolkit.cli.progress import ProgressBars, progress_bars
 from toolkit.cli.results import (
     delivered_lines,
@@ -278,7 +278,7 @@ def _print_outcome(arguments: SendArguments, result: SessionResult) -> int:
     elif not arguments.quiet:
         lines = [f"sent {summary_line(fields)}, over {fields['transport'].upper()}", *resumed_lines(result)]
         lines += delivered_lines(result, is_verbose=arguments.verbose)
-        print_result("\n".join([*lines, path_line(fields)] if arguments.verbose else lines))
+        print_sentences("\n".join([*lines, path_line(fields)] if arguments.verbose else lines))
     if not arguments.quiet:
         _print_skipped(result, arguments.verbose)
     return ExitCode.INCOMPLETE if result.has(DeliveryStatus.SKIPPED) else ExitCode.OK

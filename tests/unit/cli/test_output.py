@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.cli.output import print_result, print_status, print_warning
+from toolkit.cli.output import print_result, print_sentences, print_status, print_warning
 from toolkit.errors import TransferError
 
 
@@ -67,6 +67,17 @@ def test_at_a_terminal_a_sentence_breaks_between_words_and_a_command_not_at_all(
         "  longer than the terminal",
         "  nettool tcp-send a-long-name.mkv host.example",
     ]
+
+
+def test_a_result_in_prose_breaks_between_words_at_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "found incoming/.nettool-0123.part, 1.234 GiB, unchanged for 25.6 h"
+    monkeypatch.setenv("COLUMNS", "40")
+    for kind in (Screen, io.StringIO):
+        stream = kind()
+        monkeypatch.setattr("sys.stdout", stream)
+        print_sentences(f"{line}\n  {line}")
+        broken = "found incoming/.nettool-0123.part, 1.234\n  GiB, unchanged for 25.6 h" if kind is Screen else line
+        assert stream.getvalue() == f"{broken}\n  {line}\n"
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "xterm-256color"}, {"NO_COLOR": "1"}])
