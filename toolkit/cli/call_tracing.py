@@ -13,7 +13,6 @@ from toolkit import __version__
 from toolkit.channel import Channel
 from toolkit.cli.command import flag, option
 from toolkit.cli.output import JSON_SCHEMA, print_status, stderr_columns
-from toolkit.comparison.json_codec import encode
 from toolkit.errors import TransferError, UsageError, printable_path
 from toolkit.output_files import check_output, open_output
 
@@ -89,6 +88,8 @@ Explain = Callable[[Channel], Channel]
 @contextmanager
 def _writing(path: Path, command_name: str) -> Iterator[Callable[["Call"], object]]:
     """Yield what writes a call to a file. Raises TransferError at the end if it could not be written."""
+    from toolkit.comparison.json_codec import encode  # only a file needs it, and every sender imports this module
+
     head = {"schema": JSON_SCHEMA, "kind": "calls", "version": __version__, "command": command_name, "pid": os.getpid()}
     lines = _LineFile(path)
     try:
