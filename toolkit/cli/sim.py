@@ -16,7 +16,7 @@ from toolkit.cli.help import GENERAL
 from toolkit.cli.link_options import DEFAULTS, LIST_FIELDS, PathArguments
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
-from toolkit.errors import ExitCode, TransferError, UsageError, printable
+from toolkit.errors import ExitCode, TransferError, UsageError, printable_path
 from toolkit.netmodel.notation import LinkText
 from toolkit.netmodel.profiles import profile
 from toolkit.netmodel.scenarios import SCENARIOS, SIZE_BYTES, scenario
@@ -203,7 +203,7 @@ class _TraceFile:
             raise self._cannot_write(error) from None
 
     def _cannot_write(self, error: OSError) -> TransferError:
-        return TransferError(f"cannot write {printable(str(self._path), 80)}: {error.strerror}")
+        return TransferError(f"cannot write {printable_path(self._path)}: {error.strerror}; choose another file")
 
 
 def _print_scenarios(json: bool) -> None:

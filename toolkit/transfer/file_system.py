@@ -103,10 +103,13 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+NO_SPACE = "no space left on the receiver's disk; free some and send again"
+
+
 def storage_reason(error: OSError) -> str:
     """Why the receiver cannot store an entry, in words for both users."""
     reasons = {
-        errno.ENOSPC: "no space left on the receiver's disk",
+        errno.ENOSPC: NO_SPACE,
         errno.EDQUOT: "the receiver's disk quota is exceeded",
         errno.EFBIG: "too large for the receiver's file system",
         errno.EROFS: "the receiver's file system is read-only",

@@ -17,7 +17,7 @@ from toolkit.transfer.comparison import KnownFiles
 from toolkit.transfer.destination import ACCEPTED, UNCHANGED, RefusedEntryError
 from toolkit.transfer.digest import Algorithm
 from toolkit.transfer.earlier_version import EarlierVersion, is_worthwhile
-from toolkit.transfer.file_system import storage_reason
+from toolkit.transfer.file_system import NO_SPACE, storage_reason
 from toolkit.transfer.incoming_file import SessionBudget
 from toolkit.transfer.limits import ByteBudget
 from toolkit.transfer.links import make_link
@@ -105,7 +105,7 @@ class Storage:
             if does_fit:
                 promised_bytes += size_bytes
             else:
-                outcomes[index] = EntryOutcome(EntryStatus.REFUSED, "no space left on the receiver's disk")
+                outcomes[index] = EntryOutcome(EntryStatus.REFUSED, NO_SPACE)
                 self._earlier.pop(entries[index].path, None)
                 if claimed is not None:
                     self._leave(self._claimed.pop(entries[index].path))

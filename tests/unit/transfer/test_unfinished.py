@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_what_has_arrived(
     monkeypatch.setattr(os, "pwrite", full)
     files.write(0, 6 * CHUNK_BYTES, memoryview(CONTENT[6 * CHUNK_BYTES :]))
     monkeypatch.setattr(os, "pwrite", real)
-    assert failure_of(files, 0) == "no space left on the receiver's disk"
+    assert failure_of(files, 0) == "no space left on the receiver's disk; free some and send again"
     assert [file.entry for file in files.unfinished] == [ENTRY]
     again = session_below(root, opened)
     again.offer([ENTRY], XXH3)
