@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from toolkit.comparison.plan import Plan
 from toolkit.comparison.record_file import Record, Writer, read
 from toolkit.comparison.records import LinkOption, Results
 from toolkit.comparison.rows import Row
-from toolkit.comparison.scenario import Scenario, plan_of_record, read_scenario
+from toolkit.comparison.scenario import Scenario, link_options, plan_of_record, read_scenario
 from toolkit.comparison.summary import Summary, summarise
 from toolkit.errors import TransferError, UsageError, printable
 from toolkit.report.labels import MAX_COLUMNS
@@ -186,7 +186,12 @@ def _scenario(what: str | Path | Scenario, given: Mapping[str, Any]) -> Scenario
     if "sizes" in given:
         settings["sizes"] = tuple(map(str, _as_list(given["sizes"])))
     if "link" in given:
-        settings["link"] = {name: _as_list(value) for name, value in given["link"].items()}
+        try:
+            settings["link"] = link_options({name: _as_list(value) for name, value in given["link"].items()})
+        except (TypeError, ValueError):
+            raise UsageError(
+                "a value in link has the wrong type: write shares, times and rates as text, like '1%'"
+            ) from None
     return Scenario(base.kind, **settings).merged_with(base)
 
 
@@ -199,4 +204,4 @@ def _resumed(records: Path, what: str | Path | Scenario, *, is_alone: bool) -> S
 
 
 def _as_list(value: LinkValue) -> list[LinkOption]:
-    return [value] if isinstance(value, (str, int)) else list(value)
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)

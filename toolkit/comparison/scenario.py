@@ -177,6 +177,10 @@ class Scenario:
         )
 
     def _paths(self, seed: int) -> list[paths.BenchPath]:
+        if self.kind not in (paths.LAN_KIND, paths.LINK) and (self.link or any(self.further_links)):
+            raise UsageError(
+                f"a comparison of kind {self.kind} emulates no link: leave its options out, or choose link"
+            )
         if self.kind == paths.LOOPBACK:
             return [paths.loopback()]
         if self.kind == paths.REMOTE:
@@ -246,7 +250,7 @@ def read_scenario(path: Path) -> Scenario:
     if not is_known or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{shown}: kind must be loopback, lan or link, and [link] a table")
     try:
-        links = [_link_options({name.replace("-", "_"): value for name, value in table.items()}) for table in tables]
+        links = [link_options({name.replace("-", "_"): value for name, value in table.items()}) for table in tables]
         scenario = Scenario(
             kind=kind,
             transports=_joined(values.pop("transports", None)),
@@ -317,7 +321,11 @@ def _joined(value: Any) -> str | None:
     return None if value is None else ",".join(_list_of(str, value))
 
 
-def _link_options(options: Mapping[str, Any]) -> dict[str, list[Any]]:
+def link_options(options: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Options of `nettool link`, each with a list of values. Raises TypeError and ValueError for values that are none.
+
+    options: each with a value or a list of them
+    """
     if any(value == [] for value in options.values()):
         raise ValueError("an empty list")
     return {name: _list_of(_LINK_TYPES.get(name, str), value) for name, value in options.items()}

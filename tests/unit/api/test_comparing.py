@@ -119,6 +119,18 @@ class TestPlan:
             with pytest.raises(UsageError, match="for the host of a remote comparison"):
                 toolkit.compare(**credential)
 
+    def test_options_of_a_link_have_no_place_where_there_is_none(self) -> None:
+        for what, host in (("loopback", None), ("remote", "127.0.0.1")):
+            with pytest.raises(UsageError, match=f"a comparison of kind {what} emulates no link"):
+                toolkit.compare(what, host=host, link={"loss": "1%"})
+
+    @pytest.mark.parametrize("value", [0.01, [0.01], 1, []])
+    def test_a_value_of_a_link_that_is_no_text_is_an_error_that_says_so(self, value: Any) -> None:
+        with pytest.raises(
+            UsageError, match="a value in link has the wrong type: write shares, times and rates as text"
+        ):
+            toolkit.compare("link", link={"loss": value})
+
     def test_values_of_a_link_may_be_single(self, plans: list[Plan]) -> None:
         link = {"rate": "20Mbit", "rtt": ["10ms", "40ms"], "mtu": 1280}
         plan = plan_of(plans, "link", link=link, transports="tcp,udp", repeats=1)
