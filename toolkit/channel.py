@@ -337,7 +337,7 @@ class TransportOptions:
                         None for the transport's default, which favours throughput
     peer_program:       connect: what should listen there, for the user whose connection fails
 
-    Raises UsageError for an idle timeout out of range.
+    Raises UsageError for a rate or an idle timeout out of range.
     """
 
     congestion_control: str | None = None
@@ -360,6 +360,8 @@ class TransportOptions:
     def __post_init__(self) -> None:
         if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:
             raise UsageError(f"an idle timeout of {self.idle_timeout_s:g} s is not possible: choose one up to 24h")
+        if self.rate_bps is not None and not self.rate_bps > 0:
+            raise UsageError(f"a rate of {self.rate_bps:g} bit/s is too low to send anything: choose a higher one")
 
 
 class Transport(Protocol):
