@@ -167,7 +167,6 @@ class Receiver:
             self._run_session,
             self._concurrency,
             limit=self._sessions,
-            limit_refusal="the receiver accepts no more sessions; start it without --once",
             cancel=self._cancel,
         )
         self._open.callback(self._server.close, SHUTDOWN_GRACE_S)
@@ -186,7 +185,7 @@ class Receiver:
 
     def wait(self) -> None:
         """Wait until the last session has ended, or `cancel` is set. Raises what has ended the receiver itself."""
-        if self._server is None:
+        if self._server is None or self._server.closing.is_set():
             raise RuntimeError(_NOT_ENTERED)
         self._server.run()
 

@@ -89,7 +89,7 @@ class SessionServer:
         session: Callable[[str, Channel], float | None],
         concurrency: ConcurrencyLimits = ConcurrencyLimits(),
         limit: int | None = None,
-        limit_refusal: str = "the receiver accepts no more sessions",
+        limit_refusal: str = "the receiver accepts no more sessions; start it again",
         cancel: threading.Event | None = None,
     ) -> None:
         self.closing = threading.Event()

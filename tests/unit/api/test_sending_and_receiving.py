@@ -243,6 +243,11 @@ class TestRefusals:
         with pytest.raises(UsageError, match=message):
             toolkit.Receiver({}, **settings)
 
+    @pytest.mark.parametrize("rate_bps", [0, -1.0, float("nan")])
+    def test_no_rate_is_none_that_could_be_kept_to(self, rate_bps: float) -> None:
+        with pytest.raises(UsageError, match="is too low to send anything"):
+            toolkit.TransportOptions(rate_bps=rate_bps)
+
     def test_a_file_object_takes_no_second_session(self) -> None:
         with pytest.raises(UsageError, match="one file of one session"):
             toolkit.Receiver(io.BytesIO())
@@ -253,6 +258,16 @@ class TestRefusals:
         monkeypatch.setattr("toolkit.api.receiving.MEMORY_BYTES", 8)
         with toolkit.Receiver({}, port=0) as receiver, pytest.raises(RefusedError, match=r"^a: "):
             toolkit.send({"a": b"x" * 9}, receiver.address)
+
+
+def test_a_receiver_is_waited_for_in_its_block_only() -> None:
+    receiver = toolkit.Receiver({}, port=0)
+    with pytest.raises(RuntimeError, match="in its `with` block only"):
+        receiver.wait()
+    with receiver:
+        pass
+    with pytest.raises(RuntimeError, match="in its `with` block only"):  # nobody would come any more
+        receiver.wait()
 
 
 class TestCancelling:

@@ -80,7 +80,7 @@ def test_sessions_run_concurrently() -> None:
 def test_the_server_ends_after_its_limit_and_refuses_further_sessions() -> None:
     with serving(echo, limit=1) as running:
         first, second = running.connect(), running.connect()
-        assert "accepts no more sessions" in refusal(second)
+        assert "the receiver accepts no more sessions; start it again" in refusal(second)
         first.send_message(b"x")
         assert first.receive(timeout_s=PATIENCE_S) == b"x"
         running.run.outcome()
