@@ -147,3 +147,22 @@ def test_the_death_of_an_owner_is_noticed_although_a_child_keeps_the_socket(tmp_
     finally:
         os.killpg(owner.pid, signal.SIGKILL)
         owner.communicate()
+
+
+def test_an_interrupted_end_closes_no_descriptor_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file may have got its number meanwhile."""
+    close = os.close
+
+    def interrupted(descriptor: int) -> None:
+        close(descriptor)
+        raise KeyboardInterrupt
+
+    link = Link(LinkSpec())
+    link.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            link.close()
+    other = os.open(os.devnull, os.O_RDONLY)
+    link.close()
+    os.close(other)

@@ -122,9 +122,8 @@ class Link:
         if self._control is not None:
             self._control.close()
             self._control = None
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        self._descriptors = []
+        while self._descriptors:  # each once, also if this is interrupted and called again
+            os.close(self._descriptors.pop())
         if self._process is not None:
             try:
                 self._process.wait(_END_TIMEOUT_S)

@@ -21,6 +21,7 @@ class SplicePipe:
     def __init__(self) -> None:
         """Raises OSError if the process has no descriptors left."""
         self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._open = [self._out, self._in]
         with suppress(OSError):  # above the user's limit for all pipes, the default size stays
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
@@ -40,6 +41,6 @@ class SplicePipe:
         return os.read(self._out, length)
 
     def close(self) -> None:
-        """Close both descriptors."""
-        os.close(self._out)
-        os.close(self._in)
+        """Close both descriptors, each once. May be called again, for example after an interrupt."""
+        while self._open:
+            os.close(self._open.pop())
