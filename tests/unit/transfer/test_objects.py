@@ -87,7 +87,7 @@ def test_bytes_for_which_there_is_no_memory_cost_themselves_only(ends: Ends, mon
 
     monkeypatch.setattr(objects, "anonymous_file", anonymous_file)
     received = Received()
-    with pytest.raises(TransferError, match="a: cannot be read .*memory"):
+    with pytest.raises(TransferError, match=r"a: cannot be read .*memory"):
         transfer_into(ends, received, [NamedSource("a", b"one"), NamedSource("b", b"two")])
     assert received.files == {"b": b"two"}
 
@@ -150,7 +150,7 @@ class TestFileObjects:
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
         before = os.listdir("/proc/self/fd")
-        with pytest.raises(TransferError, match="a cannot be read .*thread"):
+        with pytest.raises(TransferError, match=r"a cannot be read .*thread"):
             objects.ReaderStream(io.BytesIO(b"x"), "a", XXH3)
         assert os.listdir("/proc/self/fd") == before
 
