@@ -11,7 +11,7 @@ from toolkit.api.credentials import check_before_connecting, credential_of
 from toolkit.api.target import parse_target
 from toolkit.comparison.campaign import run
 from toolkit.comparison.findings import PathVerdict
-from toolkit.comparison.paths import KINDS, LOOPBACK, REMOTE
+from toolkit.comparison.paths import FLEET, KINDS, LOOPBACK, REMOTE
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.record_file import Record, Writer, read
 from toolkit.comparison.records import LinkOption, Results
@@ -88,8 +88,9 @@ class ComparisonRequest:
         if resume is None:
             return cls(plan=scenario.plan(), output=output)
         done = read(resume)
-        if (name := done.campaign.name) != scenario.kind:
-            raise UsageError(f"these are records of another command: resume them with 'nettool bench {name}'")
+        if (name := done.campaign.name) not in (scenario.kind, FLEET):
+            shown = printable(name, 40)
+            raise UsageError(f"these are records of another command: resume them with 'nettool bench {shown}'")
         plan = plan_of_record(done.campaign, scenario.folder, scenario if scenario.kind == REMOTE else None)
         return cls(plan=plan, done=done, output=resume)
 

@@ -282,6 +282,8 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None, remote: Scena
     """
     if campaign.name == paths.REMOTE and remote is None:
         raise UsageError("this needs the other machine: only 'nettool bench remote HOST --resume FILE' continues it")
+    if campaign.name == paths.FLEET:
+        raise UsageError("this needs the hosts of the fleet: only 'nettool fleet run MESH --resume FILE' continues it")
     restored = []
     for label, path in campaign.paths.items():
         if path.kind == paths.LOOPBACK:

@@ -146,6 +146,16 @@ def test_names_from_files_are_text_on_the_page() -> None:
     assert "&lt;script&gt;a" in page
 
 
+@pytest.mark.parametrize("command", [["replay"], ["replay", "--trial", "1"], ["bench", "link", "--resume"]])
+def test_a_fleet_is_not_run_again_on_one_machine(command: list[str], tmp_path: Path) -> None:
+    """Its paths have no options: they became links without a limit, beside which any network looked slow."""
+    records = written(fleet(), tmp_path / "run.jsonl")
+    before = records.read_bytes()
+    with pytest.raises(UsageError, match="only 'nettool fleet run MESH --resume FILE' continues it"):
+        invoke([*command, str(records)])
+    assert records.read_bytes() == before
+
+
 def test_a_run_is_compared_with_an_earlier_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     old, new = fleet(), fleet(factor=0.5)
     assert change_lines(compare(old, new)) == ["e to d, udp-bbr: slower than before, 0.50 [0.49, 0.51]."]
