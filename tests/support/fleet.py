@@ -69,6 +69,7 @@ def invented_fleet(monkeypatch: pytest.MonkeyPatch, answers: Mapping[tuple[str, 
     """Let trials meet `answers` while the block runs."""
     monkeypatch.setattr(agent, "ReceiverProcess", NoReceiver)
     monkeypatch.setattr(run, "measure", invented)
+    monkeypatch.setattr(run, "_LOOK_S", 0.05)
     ANSWERS.clear()
     ANSWERS.update({pair: list(each) for pair, each in answers.items()})
     COLLISIONS.clear()

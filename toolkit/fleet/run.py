@@ -8,18 +8,21 @@ import json
 import queue
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
+
+from distributed import CancelledError, KilledWorker, Semaphore
 
 from toolkit.comparison.json_codec import decode
 from toolkit.comparison.paths import between
 from toolkit.comparison.record_file import Record
 from toolkit.comparison.records import Outage, Results, Trial
 from toolkit.comparison.sampling import elapsed_s
-from toolkit.errors import UnreachableError, UsageError
+from toolkit.errors import NettoolError, UnreachableError, UsageError, printable
 from toolkit.fleet.agent import FleetAgent, FleetJob, Missing, TrialOrder, measure
+from toolkit.fleet.dask_client import check_versions
 from toolkit.fleet.mesh import Mesh
 from toolkit.fleet.roster import Roster
 from toolkit.fleet.schedule import Pair, Schedule, Visit, make_visits
@@ -28,6 +31,8 @@ from toolkit.security.key_file import KEY_BYTES
 _LOOK_S = 0.5
 OVERHEAD_S = 90.0
 """What a trial may take beyond its transfer: leases, the receiver's answers, and the start of a process."""
+RUN_WAIT_S = 45.0
+"""How long to wait for another run on the same scheduler: longer than the lease of one whose process was killed."""
 
 
 @dataclass(slots=True)
@@ -52,15 +57,17 @@ class FleetRun:
         self.schedule = Schedule(_visits(mesh, trials), mesh.retries, mesh.at_once)
         self.roster = Roster(client, mesh.hosts)
         self._position = 1 + max((trial.position for trial in trials), default=-1)
-        self._started_s = time.monotonic() - elapsed_s(trials)
+        self._elapsed_s = elapsed_s(trials)
+        self._started_s = time.monotonic()
         self._running: dict[Pair, _Running] = {}
         self._arrived: queue.SimpleQueue[Pair] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Run until all is measured or given up, or the budget is used up.
 
-        Raises UsageError if hosts have another version or cannot serve, UnreachableError without two hosts or if the
-        scheduler is lost, and TransferError if a record cannot be written; what was written remains.
+        Raises UsageError if hosts have another version or cannot serve, or another run has them; UnreachableError
+        without two hosts or if the scheduler is lost; TransferError if a record cannot be written. What was written
+        remains.
         """
         plan = self._mesh.plan
         job = FleetJob(
@@ -73,27 +80,54 @@ class FleetRun:
             limit_s=plan.limit_s,
             plaintext=any(not setting.is_encrypted for setting in plan.settings),
         )
-        agent = FleetAgent(job)
+        try:
+            with self._only_run():
+                check_versions(self._client)
+                self._run(FleetAgent(job))
+        except NettoolError:
+            raise
+        except (Exception, CancelledError) as error:
+            if self._is_connected() and not isinstance(error, OSError | TimeoutError):
+                raise
+            reason = printable(str(error) or type(error).__name__, 100)
+            raise UnreachableError(
+                f"the connection to the dask scheduler is lost ({reason}); --resume goes on"
+            ) from None
+
+    def _run(self, agent: FleetAgent) -> None:
         try:
             self._client.register_plugin(agent, name=agent.name)
-            try:
-                self._await_hosts()
-                if self._results is None:
-                    self._begin()
-                self._loop()
-            finally:
+            self._await_hosts()
+            if self._results is None:
+                self._begin()
+            self._started_s = time.monotonic() - self._elapsed_s
+            self._loop()
+        finally:
+            if self._is_connected():
                 for each in self._running.values():
                     each.future.cancel()
                 with suppress(OSError, TimeoutError):  # of a worker that hangs; what was measured is written
                     self._client.unregister_worker_plugin(agent.name)
-        except (OSError, TimeoutError) as error:
-            raise UnreachableError(
-                f"the connection to the dask scheduler is lost ({error}); --resume goes on"
-            ) from None
+
+    @contextmanager
+    def _only_run(self) -> Iterator[None]:
+        """Keep other runs from this scheduler, whose agents would replace those of this one. Raises UsageError."""
+        lease: Any = cast(Any, Semaphore)(1, "nettool-fleet-run", self._client.scheduler, self._client.loop)
+        if not lease.acquire(timeout=RUN_WAIT_S):
+            raise UsageError("another 'nettool fleet run' uses this scheduler: wait for its end, or start another one")
+        try:
+            yield
+        finally:
+            lease.refresh_callback.stop()
+            if self._is_connected():
+                with suppress(OSError, TimeoutError):  # then it expires
+                    lease.release()
+
+    def _is_connected(self) -> bool:
+        return bool(self._client.status == "running")
 
     def _begin(self) -> None:
         plan = self._mesh.plan
-        self._started_s = time.monotonic()
         hosts = {name: each.info for name, each in self.roster.reports().items()}
         self._write(replace(plan.campaign("each host's own memory"), hosts=hosts))
 
@@ -160,8 +194,12 @@ class FleetRun:
         each = self._running.get(pair)
         if each is None or not each.future.done():
             return
+        if each.future.status == "cancelled":  # not by this run, which would have forgotten it
+            raise OSError("it has forgotten a trial")
         if each.future.status != "finished":
-            self._on_outage(each, pair[0], f"its worker has ended: {each.future.exception()}")
+            error = each.future.exception()
+            what = "its worker has ended" if isinstance(error, KilledWorker) else "its worker cannot run a trial"
+            self._on_outage(each, pair[0], f"{what}: {printable(str(error))}")
             return
         answer = each.future.result()
         if isinstance(answer, Missing):

@@ -1,16 +1,21 @@
 """A run of a mesh over dask, with invented trials: complete, without collisions, and robust against missing hosts."""
 
+import time
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.fleet import COLLISIONS, invented_fleet, mesh_of, run_mesh, workers_of
+from toolkit.comparison.record_file import Record
 from toolkit.comparison.summary import summarise
 from toolkit.errors import UnreachableError, UsageError
-from toolkit.fleet import roster
-from toolkit.fleet.run import check_resumed
+from toolkit.fleet import roster, run
+from toolkit.fleet.dask_client import distributed
+from toolkit.fleet.run import FleetRun, check_resumed
 
 TEXT = """
 transports = ["tcp-cubic", "udp-bbr"]
@@ -18,7 +23,7 @@ control = false
 time = "1s"
 repeats = 2
 retries = 1
-wait = "10s"
+wait = "10min"
 [hosts]
 a = "192.0.2.1"
 b = "192.0.2.2"
@@ -81,11 +86,21 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(tmp_path: Path, m
     assert len({trial.position for trial in results.trials}) == TRIALS
 
 
-@pytest.mark.long  # waits for the host, longer than the others may need to appear on a busy machine
 def test_a_host_that_never_appears_is_named_and_the_others_are_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mesh = mesh_of(tmp_path, TEXT)
+    real, real_s, skipped_s = roster.Roster.refresh, time.monotonic, [0.0]
+
+    def refresh(self: roster.Roster) -> None:
+        real(self)
+        if self.present == set("abc"):  # nobody waits for the fourth
+            skipped_s[0] = 2 * mesh.wait_s
+
+    clock = SimpleNamespace(monotonic=lambda: real_s() + skipped_s[0], sleep=time.sleep)
+    monkeypatch.setattr(roster.Roster, "refresh", refresh)
+    monkeypatch.setattr(roster, "time", clock)
+    monkeypatch.setattr(run, "time", clock)
     with invented_fleet(monkeypatch, {}), workers_of(mesh, "d") as client:
         results = run_mesh(mesh, tmp_path / "run.jsonl", client)
     assert len(results.trials) == 6 * 2 * 2
@@ -106,7 +121,7 @@ def test_hosts_of_another_version_are_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_one_host_is_no_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mesh = mesh_of(tmp_path, TEXT.replace('"10s"', '"100ms"'))
+    mesh = mesh_of(tmp_path, TEXT.replace('"10min"', '"100ms"'))
     with (
         invented_fleet(monkeypatch, {}),
         workers_of(mesh, "b", "c", "d") as client,
@@ -124,3 +139,52 @@ def test_records_of_another_mesh_are_not_resumed(tmp_path: Path, monkeypatch: py
     check_resumed(mesh, results)
     with pytest.raises(UsageError, match="records are of another mesh"):
         check_resumed(mesh_of(tmp_path, TEXT), results)
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = mesh_of(tmp_path, TEXT)
+    records: list[Record] = []
+    with invented_fleet(monkeypatch, {}), workers_of(mesh) as client:
+
+        def write(record: Record) -> None:
+            records.append(record)
+            if len(records) == 3:  # a client that has lost its scheduler cancels all futures
+                client.cancel([distributed().Future(key, client) for key in list(client.futures)], force=True)
+
+        with pytest.raises(UnreachableError, match="connection to the dask scheduler is lost"):
+            FleetRun(client, mesh, write).run()
+
+
+def test_two_runs_do_not_share_a_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = mesh_of(tmp_path, TEXT)
+    monkeypatch.setattr(run, "RUN_WAIT_S", 0.1)
+    refused: list[str] = []
+    with invented_fleet(monkeypatch, {}), workers_of(mesh) as client:
+
+        def write(_record: Record) -> None:
+            if not refused:
+                with pytest.raises(UsageError) as caught:
+                    FleetRun(client, mesh, lambda _: None).run()
+                refused.append(str(caught.value))
+
+        FleetRun(client, mesh, write).run()
+        FleetRun(client, mesh, lambda _: None).run()
+    assert "another 'nettool fleet run' uses this scheduler" in refused[0]
+
+
+def test_the_wait_for_hosts_does_not_count_in_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, path = mesh_of(tmp_path, TEXT), tmp_path / "run.jsonl"
+    with invented_fleet(monkeypatch, {}), workers_of(mesh) as client:
+        with pytest.raises(KeyboardInterrupt):
+            run_mesh(mesh, path, client, stop_after=3)
+        await_hosts = FleetRun._await_hosts
+        offset_s, real_s = [0.0], time.monotonic
+
+        def late(self: FleetRun) -> None:
+            await_hosts(self)
+            offset_s[0] = 1000.0
+
+        monkeypatch.setattr(FleetRun, "_await_hosts", late)
+        monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: real_s() + offset_s[0], sleep=time.sleep))
+        results = run_mesh(replace(mesh, budget_s=900.0), path, client)
+    assert len(results.trials) == TRIALS
