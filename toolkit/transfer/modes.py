@@ -17,6 +17,7 @@ from toolkit.transfer.attributes import Attributes
 _LOGGER = logging.getLogger(__name__)
 
 EXECUTE_BITS = 0o111
+_READABLE = 0o755
 _DIRECTORY_INHERITS = stat.S_ISGID  # mkdir(2) takes it from the parent; shared directories depend on it
 _NOT_SUPPORTED = frozenset(
     {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EOVERFLOW}
@@ -47,6 +48,15 @@ def file_mode(offered: int, umask: int, keeps_execute: bool) -> int:
 def directory_mode(offered: int, umask: int) -> int:
     """The mode of a directory that was offered with the bits `offered`; search bits are execute bits, and are kept."""
     return offered & ~umask
+
+
+def first_directory_mode(mode: int, attributes: Attributes | None) -> int:
+    """The mode that a directory has until the session ends: only its owner may write to it.
+
+    It can be read as its final mode says, since a session that is killed leaves it like that; but not if what is
+    preserved of it, an owner for one, is not set yet.
+    """
+    return stat.S_IRWXU | (mode & _READABLE if attributes is None else 0)
 
 
 def apply_attributes(descriptor: int, mode: int, mtime_ns: int, status: os.stat_result | None = None) -> bool:

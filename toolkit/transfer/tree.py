@@ -21,7 +21,7 @@ from toolkit.transfer.attributes import Attributes
 from toolkit.transfer.destination import RefusedEntryError
 from toolkit.transfer.file_system import maps_extents, storage_reason
 from toolkit.transfer.leftovers import remove_stale
-from toolkit.transfer.modes import AttributeSetter
+from toolkit.transfer.modes import AttributeSetter, first_directory_mode
 from toolkit.transfer.names import display_name
 from toolkit.transfer.place import ReceiverPlace
 
@@ -130,7 +130,7 @@ class Tree:
             raise RefusedEntryError(f"too many directories in one session, after {len(self._made)}: send it in parts")
         with self.directory(components[:-1]) as parent:
             try:
-                os.mkdir(components[-1], 0o700, dir_fd=parent)
+                os.mkdir(components[-1], first_directory_mode(mode, attributes), dir_fd=parent)
                 self._made[path] = mode, mtime_ns, encoded
                 self._made_bytes = made_bytes
                 if self._durable:

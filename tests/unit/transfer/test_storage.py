@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tests.support.background import PATIENCE_S
 from tests.support.sessions import MTIME_NS, XXH3, commit, deliver, directory_entry, failure_of, file_entry, xxh3
 from toolkit.errors import TransferError, UsageError
+from toolkit.transfer.attributes import Attributes, Owner
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.limits import LimitError
 from toolkit.transfer.manifest import MAX_FILE_BYTES, Entry, EntryKind
@@ -529,6 +531,26 @@ def test_directories_get_their_mode_and_time_at_the_end(root: Path) -> None:
     assert (root / "new").stat().st_mtime_ns == MTIME_NS
     assert (root / "new" / "below").is_dir()
     assert (root / "existing").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("offered", "attributes", "meanwhile"),
+    [
+        (0o775, None, 0o755),
+        (0o750, None, 0o750),
+        (0o511, None, 0o711),
+        (0o755, Attributes(0o755, Owner(os.geteuid(), os.getegid())), 0o700),
+    ],
+)
+def test_a_session_that_is_killed_leaves_directories_that_can_be_read_as_their_modes_say(
+    root: Path, offered: int, attributes: Attributes | None, meanwhile: int
+) -> None:
+    os.umask(0o002)
+    files = IncomingFiles(Storage(root, overwrite=False, durable=False))
+    files.offer([replace(directory_entry(b"d", offered), attributes=attributes)], XXH3)
+    assert stat.S_IMODE((root / "d").stat().st_mode) == meanwhile
+    files.close(complete=True)
+    assert stat.S_IMODE((root / "d").stat().st_mode) == offered
 
 
 def test_a_directory_that_cannot_be_forced_to_the_disk_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
