@@ -23,7 +23,7 @@ from toolkit.comparison.json_codec import encode
 from toolkit.comparison.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.record_file import Record
-from toolkit.comparison.records import Probe, Results, Trial
+from toolkit.comparison.records import Campaign, Probe, Results, Trial
 from toolkit.comparison.sampling import elapsed_s
 from toolkit.comparison.scenario import Scenario, read_scenario
 from toolkit.comparison.summary import plain
@@ -198,7 +198,10 @@ def _run(request: ComparisonRequest, quiet: bool) -> ComparisonResult:
     trials = list(request.done.trials) if request.done is not None else []
 
     def show(record: Record) -> None:
-        if isinstance(record, Trial):
+        nonlocal plan
+        if isinstance(record, Campaign) and plan.is_time_open:  # its path has been measured, before its clock started
+            plan = replace(plan, time_s=record.time_s, is_time_open=False, is_probed=False)
+        elif isinstance(record, Trial):
             trials.append(record)
             if not quiet and (stderr_is_terminal() or record.error):
                 print_status(f"{_progress(plan, trials)}  {record.path}, {record.transport}: {_outcome(record)}")
