@@ -168,8 +168,7 @@ class UdpChannel:
         deadline_ns = time.monotonic_ns() + linger_ns
         acked_bytes = -1
         while True:
-            with contextlib.suppress(TransferError):  # a source fails after its session; messages can still be sent
-                self._pump(None)
+            self._pump_and_discard()
             if self._connection.state is not ConnectionState.ESTABLISHED or self._connection.is_fully_acked:
                 return
             if self._connection.acked_bytes != acked_bytes:
@@ -186,9 +185,14 @@ class UdpChannel:
             self._connection.close(0, "")
             until_ns = time.monotonic_ns() + pto_ns
             while not self.is_over and (left_ns := until_ns - time.monotonic_ns()) > 0:
-                self._pump(None)
+                self._pump_and_discard()
                 if not self.is_over:
                     wait_readable([self._socket.sock.fileno()], left_ns)
+
+    def _pump_and_discard(self) -> None:
+        """Pump at the end of the session, whatever the peer still sends, and although a source may have failed."""
+        with contextlib.suppress(TransferError):
+            self._pump(None)
 
     def abort(self) -> None:
         if not self._is_closed:

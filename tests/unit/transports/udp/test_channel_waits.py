@@ -1,9 +1,13 @@
-"""What an application that does not come back for long, or is interrupted, does to a channel. In virtual time."""
+"""An application that does not come back for long, or is interrupted, and a peer that breaks the protocol at the end.
+
+In virtual time.
+"""
 
 import pytest
 
 from tests.support.virtual_channels import MS, SECOND, VirtualPath
-from toolkit.errors import PeerAbortedError
+from toolkit.channel import Statistic
+from toolkit.errors import PeerAbortedError, PeerClosedError
 from toolkit.rudp.wire import PacketType
 from toolkit.transports.udp.channel import UdpChannel
 
@@ -56,3 +60,24 @@ def test_an_interrupted_close_says_that_the_session_was_given_up(monkeypatch: py
             channel.receive(timeout_s=60.0)
 
     VirtualPath(monkeypatch, RTT_NS, interrupt_once).run(close, wait)
+
+
+def test_invalid_messages_of_a_peer_do_not_make_a_close_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are discarded, as everything that arrives then."""
+    path = VirtualPath(monkeypatch, RTT_NS)
+
+    def close(channel: UdpChannel) -> Statistic:
+        path.work(channel, SECOND)  # meanwhile, they arrive
+        channel.close()
+        return channel.statistics()["packets_received"]
+
+    def send_invalid_messages(channel: UdpChannel) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("toolkit.transports.udp.channel.APPLICATION_MESSAGE", b"\x07")
+            for number in range(5):
+                channel.send_message(b"", has_more=number < 4)  # in one packet
+        with pytest.raises(PeerClosedError, match="^the peer has closed the connection$"):
+            channel.receive(timeout_s=60.0)
+
+    received, _ = path.run(close, send_invalid_messages)
+    assert received == 1
