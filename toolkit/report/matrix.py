@@ -1,13 +1,13 @@
 """What the records of a fleet show of each pair of hosts, and which pairs stand out: figures, before any layout."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from toolkit.comparison.records import CONTROL_SUFFIX, Outage, Trial
 from toolkit.comparison.rows import BASELINE, Row
 from toolkit.comparison.summary import Summary
-from toolkit.errors import UsageError, printable
+from toolkit.errors import ExitCode, UsageError, printable
 from toolkit.units import format_fraction, format_rate, format_ratio
 
 SLOW_SHARE = 0.5
@@ -26,6 +26,7 @@ class PairFigures:
     rtt_ms: the smallest round trip that a transfer has seen, the median over trials; None where none arrived
     outage: why the pair was given up; None if it was not
     failure: transport -> why none of its trials arrived, for those of which none did
+    unconnected: those of them of which no trial even connected
     """
 
     sender: str
@@ -37,6 +38,7 @@ class PairFigures:
     rtt_ms: float | None
     outage: Outage | None
     failure: Mapping[str, str]
+    unconnected: Container[str] = ()
 
     @property
     def goodput_bps(self) -> float | None:
@@ -103,13 +105,18 @@ def pair_figures(summary: Summary) -> list[PairFigures]:
                     for name, each in own.items()
                     if each and not any(trial.is_counted for trial in each)
                 },
+                unconnected=[
+                    name
+                    for name, each in own.items()
+                    if each and all(trial.sender.exit_code == ExitCode.UNREACHABLE for trial in each)
+                ],
             )
         )
     return found
 
 
 def stand_outs(pairs: Sequence[PairFigures]) -> list[str]:
-    """What an engineer looks at first, as sentences: missing pairs, transports that do not get through, slow and lossy
+    """What an engineer looks at first, as sentences: missing pairs, transports that fail, slow and lossy
     pairs, and those whose two directions differ. What holds of most pairs from or to a host is one sentence. Each size
     is looked at by itself, and named where the sentence does not hold for all."""
     by_content: dict[str, list[PairFigures]] = {}
@@ -147,10 +154,12 @@ def _remarkable(pair: PairFigures, back_bps: float | None, usual_bps: float) -> 
     goodput_bps = pair.goodput_bps
     if goodput_bps is None:
         if pair.failure and pair.outage is None:
-            yield "lets nothing through", next(iter(pair.failure.values()))
+            is_connected = any(name not in pair.unconnected for name in pair.failure)
+            yield "completes no transfer" if is_connected else "never connects", next(iter(pair.failure.values()))
         return
     for name, failure in pair.failure.items():
-        yield f"lets no {name} through, but others", failure
+        what = "never connects" if name in pair.unconnected else "completes no transfer"
+        yield f"{what} over {name}, while others get through", failure
     if goodput_bps < SLOW_SHARE * usual_bps:
         yield f"is slow (the median of all is {format_rate(usual_bps)})", f"{format_rate(goodput_bps)} at best"
     factor = (back_bps or 0.0) / goodput_bps

@@ -18,7 +18,7 @@ from toolkit.comparison.records import Outage, Results, Trial
 from toolkit.comparison.rows import Row
 from toolkit.comparison.stats import Estimate
 from toolkit.comparison.summary import summarise
-from toolkit.errors import UsageError
+from toolkit.errors import ExitCode, UsageError
 from toolkit.report.fleet import change_lines, fleet_page, fleet_text
 from toolkit.report.matrix import pair_figures, stand_outs
 
@@ -63,7 +63,9 @@ def fleet(factor: float = 1.0) -> Results:
                         seconds=None if error else 1.0,
                         goodput_bps=None if error else goodput_bps,
                         error=error,
-                        sender=EndpointResult(size_bytes=10**6, rtt_min_ms=12.0, packets_sent=1000),
+                        sender=EndpointResult(error=error, exit_code=ExitCode.UNREACHABLE)
+                        if error
+                        else EndpointResult(size_bytes=10**6, rtt_min_ms=12.0, packets_sent=1000),
                         retransmitted_packets=20 if pair[0] == LOSSY else 0,
                     )
                 )
@@ -83,7 +85,7 @@ def test_every_planted_truth_stands_out_and_nothing_else() -> None:
         "Every other host to a is slow (the median of all is 90.9 Mbit/s): 15.15 Mbit/s at best; 10.1 Mbit/s at best.",
         "d to e is slow (the median of all is 90.9 Mbit/s): 30.3 Mbit/s at best.",
         "b to every other host loses packets: every transport sends 2% or more again.",
-        "c to d lets no udp-bbr through, but others: no answer over UDP.",
+        "c to d never connects over udp-bbr, while others get through: no answer over UDP.",
         "c to e is incomplete: e was missing: it never appeared.",
         "d to e is slower than the way back: by a factor of 3.00.",
     ]
@@ -104,7 +106,7 @@ def test_sizes_are_not_measured_by_each_other() -> None:
         f"1 MB: Every other host to a is slow {slow.format('90.9 Mbit/s', '15.15 Mbit/s at best; 10.1 Mbit/s')}",
         f"1 MB: d to e is slow {slow.format('90.9 Mbit/s', '30.3 Mbit/s')}",
         "1 MB: b to every other host loses packets: every transport sends 2% or more again.",
-        "c to d lets no udp-bbr through, but others: no answer over UDP.",
+        "c to d never connects over udp-bbr, while others get through: no answer over UDP.",
         "c to e is incomplete: e was missing: it never appeared.",
         "d to e is slower than the way back: by a factor of 3.00.",
         f"1 kB: a to every other host is slow {slow.format('9.09 Mbit/s', '1.01 Mbit/s')}",
@@ -115,6 +117,35 @@ def test_sizes_are_not_measured_by_each_other() -> None:
 
 def _tenth(row: Row) -> Estimate | None:
     return None if row.goodput_bps is None else Estimate(row.goodput_bps.value / 10, None)
+
+
+def test_a_transport_that_connects_and_then_fails_is_not_said_to_be_blocked() -> None:
+    results = fleet()
+    once = next(place for place, trial in enumerate(results.trials) if trial.error)
+    late = EndpointResult(error="no acknowledgement for 30 s", exit_code=ExitCode.FAILED)
+    trials = [*results.trials]
+    trials[once] = replace(trials[once], sender=late)
+    assert "c to d completes no transfer over udp-bbr, while others get through: no answer over UDP." in stand_outs(
+        pair_figures(summarise(replace(results, trials=trials)))
+    )
+    nothing = [
+        replace(trial, verified=False, seconds=None, goodput_bps=None, error="gone", sender=late) for trial in trials
+    ]
+    assert "c to d completes no transfer: gone." in " ".join(
+        stand_outs(
+            pair_figures(
+                summarise(
+                    replace(
+                        results,
+                        trials=[
+                            each if trial.path == "c to d" else trial
+                            for each, trial in zip(nothing, trials, strict=True)
+                        ],
+                    )
+                )
+            )
+        )
+    )
 
 
 def test_every_pair_has_its_figures_and_verdict() -> None:
