@@ -76,7 +76,7 @@ def test_invalid_messages_of_a_peer_do_not_make_a_close_fail(monkeypatch: pytest
             patch.setattr("toolkit.transports.udp.channel.APPLICATION_MESSAGE", b"\x07")
             for number in range(5):
                 channel.send_message(b"", has_more=number < 4)  # in one packet
-        with pytest.raises(PeerClosedError, match="^the peer has closed the connection$"):
+        with pytest.raises(PeerClosedError, match="the peer has closed the connection"):
             channel.receive(timeout_s=60.0)
 
     received, _ = path.run(close, send_invalid_messages)
