@@ -18,6 +18,7 @@ import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 from toolkit.api import comparing, receiving, sending
@@ -70,7 +71,9 @@ async def _in_thread(call: Callable[[], _T], cancel: threading.Event) -> _T:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         cancel.set()
-        await asyncio.wait([running])
+        while not running.done():
+            with suppress(asyncio.CancelledError):  # again: the session still ends first
+                await asyncio.wait([running])
         running.exception()  # it is of no interest any more
         raise
     finally:

@@ -366,6 +366,27 @@ class TestAsync:
         asyncio.run(main())
         wait_until(lambda: threading.active_count() == before, "the threads of the receiver have ended")
 
+    def test_a_call_that_is_cancelled_twice_ends_its_session_all_the_same(self) -> None:
+        async def main() -> None:
+            is_listening, may_go_on = asyncio.Event(), asyncio.Event()
+
+            async def on_event(_: events.Event) -> None:
+                is_listening.set()
+                await may_go_on.wait()
+
+            receiving = asyncio.create_task(aio.receive({}, port=0, on_event=on_event))
+            await is_listening.wait()
+            for _ in range(2):
+                receiving.cancel()
+                for _ in range(10):  # as many turns of the loop as its end could take
+                    await asyncio.sleep(0)
+            assert not receiving.done()
+            may_go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+
+        asyncio.run(main())
+
 
 def only(kind: type, into: list[Any]) -> events.EventCallback:
     """Collect the events of one kind."""
