@@ -125,11 +125,12 @@ def test_a_trace_of_a_directory_asks_for_a_file(tmp_path: Path) -> None:
     assert ended.stderr.strip() == f"nettool: {tmp_path} is a directory: name one file"
 
 
-def test_a_trace_does_not_take_the_defaults_of_the_commands_that_it_runs(
+def test_a_trace_takes_neither_defaults_nor_a_code_for_the_commands_that_it_runs(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.toml").write_text("[tcp-recv]\nno-such-option = true\n")
     monkeypatch.setenv("NETTOOL_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("NETTOOL_CODE", "7-ocean-brick-lunar")
     ended = nettool_here("trace", "--quiet", photo)
     assert (ended.code, ended.stderr) == (0, "")
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.access import CODE_VARIABLE
 from toolkit.cli.command import command, flag, option
 from toolkit.cli.config_file import CONFIG_VARIABLE
 from toolkit.cli.interrupts import prompt_interrupts
@@ -70,7 +71,8 @@ def trace(
 def _run(transport_name: str, file: Path, folder: Path, options: Sequence[str]) -> list[EndTrace]:
     """Run both ends; return the calls of the sender and of the receiver. Raises TransferError if one fails."""
     files = [folder / "sender.jsonl", folder / "receiver.jsonl"]
-    environment = {**os.environ, CONFIG_VARIABLE: ""}  # the user's defaults are for commands that the user runs
+    # The user's defaults and code are for commands that the user runs.
+    environment = {**os.environ, CONFIG_VARIABLE: "", CODE_VARIABLE: ""}
     receive = [f"{transport_name}-recv", "--once", "--port", "0", "--dir", str(folder / "received")]
     receiver = subprocess.Popen(
         [*_NETTOOL, *receive, *options, "--trace-file", str(files[1])],
