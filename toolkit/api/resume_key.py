@@ -3,7 +3,6 @@
 import hashlib
 import os
 import secrets
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -31,6 +30,8 @@ def _secret() -> bytes:
         if len(known) == _SECRET_BYTES:
             return known
         path.unlink()
+    import tempfile  # takes a while to load, and only the first transfer of a user needs it
+
     secret = secrets.token_bytes(_SECRET_BYTES)
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
