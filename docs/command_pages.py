@@ -43,7 +43,7 @@ _ENVIRONMENT: Final = {
     CONFIG_VARIABLE: "A file with your own defaults of options, in place of ~/.config/nettool/config.toml; or empty.",
     "NETTOOL_KEYLOG": "A file to which the keys of each session are added, for Wireshark.",
     "NO_COLOR": "If it is set, no output has colours.",
-    "XDG_CACHE_HOME": "Where the folder nettool is that remembers paths to peers and tokens from them (~/.cache).",
+    "XDG_CACHE_HOME": "Directory whose folder nettool keeps rates of paths, tokens and a resume key (~/.cache).",
 }
 _SEE_ALSO: Final = "iperf3(1), ss(8), tc-netem(8), tcp(7), udp(7)"
 
