@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fleet_files import mesh_file
 from toolkit.comparison.json_codec import encode
 from toolkit.comparison.paths import between
 from toolkit.comparison.record_file import Record, line, read
@@ -79,9 +80,7 @@ def invented_fleet(monkeypatch: pytest.MonkeyPatch, answers: Mapping[tuple[str, 
 
 def mesh_of(folder: Path, text: str) -> Mesh:
     """The mesh of a file with this text."""
-    path = folder / "mesh.toml"
-    path.write_text(text)
-    return read_mesh(path)
+    return read_mesh(mesh_file(folder, text))
 
 
 def run_mesh(mesh: Mesh, path: Path, client: Any, stop_after: int | None = None) -> Results:

@@ -2,11 +2,12 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import typer
 
@@ -69,6 +70,8 @@ def fleet_run(
     asked = read_mesh(mesh)
     if workers.scheduler is not None and workers.local is not None:
         raise UsageError("--local starts workers here, and --scheduler uses others: give one of them")
+    if workers.resume is not None and workers.output is not None:
+        raise UsageError("--resume appends to the records of an interrupted run: leave out --output")
     if workers.scheduler is not None:
         check_scheduler(workers.scheduler)
     if workers.local is not None:
@@ -77,18 +80,24 @@ def fleet_run(
         _print_plan(asked, json=json)
         return ExitCode.OK
     distributed()
+    chosen = workers.resume or workers.output
     if asked.every_s is None:
-        return _run_once(asked, workers, workers.resume or workers.output or _default_output(), json=json, quiet=quiet)
-    if workers.resume is not None or workers.output is not None:
+        return _run_once(asked, workers, chosen or _default_output(), json=json, quiet=quiet)
+    if chosen is not None:
         raise UsageError("a mesh with 'every' makes a new file for each run: leave out --output and --resume")
+    return _repeat(asked, workers, asked.every_s, json=json, quiet=quiet)
+
+
+def _repeat(mesh: Mesh, workers: FleetArguments, every_s: float, *, json: bool, quiet: bool) -> NoReturn:
+    """Run the mesh again and again. Each run is due `every_s` after the one before, and begins up to `slip_s` later."""
+    due_s = time.monotonic()
     while True:
-        started_s = time.monotonic() + random.uniform(0.0, asked.slip_s)
-        _sleep_until(started_s, quiet=quiet)
+        _sleep_until(due_s + random.uniform(0.0, mesh.slip_s), quiet=quiet)
         try:
-            _run_once(asked, workers, _default_output(), json=json, quiet=quiet)
+            _run_once(mesh, workers, _default_output(), json=json, quiet=quiet)
         except NettoolError as error:  # the next run may find what this one missed
             print_status(f"nettool: {error}")
-        _sleep_until(started_s + asked.every_s - asked.slip_s, quiet=quiet)
+        due_s = max(due_s + every_s, time.monotonic())
 
 
 def _run_once(mesh: Mesh, workers: FleetArguments, path: Path, *, json: bool, quiet: bool) -> int:
@@ -120,7 +129,9 @@ def _run_once(mesh: Mesh, workers: FleetArguments, path: Path, *, json: bool, qu
 
             FleetRun(client, mesh, write, done).run()
     except KeyboardInterrupt:
-        print_status(f"interrupted: {count} of {total} trials are in {path}, and --resume {path} continues")
+        shown = printable_path(path)
+        goes_on = f"{count} of {total} trials are in {shown}, and --resume {shown} continues"
+        print_status(f"interrupted: {goes_on if path.exists() else 'nothing had been measured'}")
         raise
     finally:
         writer.close()
@@ -170,7 +181,7 @@ def _on_this_machine(mesh: Mesh, count: int) -> Mesh:
     pairs = [pair for pair in mesh.pairs if set(pair) <= set(names)]
     if not pairs:
         raise UsageError("no two of these hosts are a pair of the mesh: raise --local")
-    hosts = {name: FleetHost(name, f"127.0.0.{place}", "") for place, name in enumerate(names[:250], 1)}
+    hosts = {name: FleetHost(name, f"127.0.{place // 250}.{place % 250 + 1}", "") for place, name in enumerate(names)}
     labels = {f"{sender} to {receiver}" for sender, receiver in pairs}
     plan = replace(mesh.plan, paths=[path for path in mesh.plan.paths if path.label in labels])
     return replace(mesh, hosts=hosts, pairs=pairs, plan=plan, at_once=1)
@@ -180,10 +191,12 @@ def _print_plan(mesh: Mesh, *, json: bool) -> None:
     plan = mesh.plan
     trials = len(mesh.pairs) * len(plan.all_settings) * len(plan.sizes) * plan.repeats
     at_once = min(mesh.at_once or len(mesh.hosts), len(mesh.hosts) // 2)
-    seconds = trials / at_once * (plan.time_s or 5.0) + trials / at_once * 2.0
+    busiest = Counter(name for pair in mesh.pairs for name in pair).most_common(1)[0][1] / len(mesh.pairs)
+    seconds = trials * max(1 / at_once, busiest) * ((plan.time_s or 5.0) + 2.0)  # of a star, one at a time
+    seconds = min(seconds, mesh.budget_s or seconds)
     if json:
         fields = {"hosts": list(mesh.hosts), "pairs": [list(pair) for pair in mesh.pairs], "trials": trials}
-        print_json("mesh", {**fields, "at_once": at_once, "seconds": min(seconds, mesh.budget_s or seconds)})
+        print_json("mesh", {**fields, "at_once": at_once, "seconds": seconds})
         return
     what = (
         format_seconds(plan.time_s) if plan.time_s is not None else ", ".join(format_size(size) for size in plan.sizes)
@@ -196,7 +209,9 @@ def _print_plan(mesh: Mesh, *, json: bool) -> None:
         print_result(
             f"{plan.comparison_count} comparisons need {least} blocks or more to find a difference: raise 'repeats'"
         )
-    print_result(f"{trials} trials in {plan.repeats} blocks, {at_once} at once: about {format_seconds(seconds)}")
+    print_result(
+        f"{trials} trials in {plan.repeats} blocks, at most {at_once} at once: about {format_seconds(seconds)}"
+    )
 
 
 def _outage_line(record: Outage) -> str:

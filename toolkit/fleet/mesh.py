@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.comparison.paths import FLEET, between
-from toolkit.comparison.plan import TCP_DEFAULT, Plan, parse_transports
+from toolkit.comparison.plan import MAX_REPEATS, TCP_DEFAULT, Plan, parse_transports
 from toolkit.comparison.records import DEFAULT_LIMIT_S
 from toolkit.comparison.scenario import check_udp
 from toolkit.comparison.toml_table import TomlTable, read_toml
@@ -93,6 +93,8 @@ def read_mesh(path: Path) -> Mesh:
     if sizes and words["time"]:
         raise UsageError(f"{shown}: give 'sizes' or 'time', not both")
     _check_numbers(shown, numbers)
+    if words["slip"] and not words["every"]:
+        raise UsageError(f"{shown}: 'slip' varies the start of a run that 'every' repeats: give both")
     try:
         margin = words.pop("margin")
         times = {name: None if text is None else _seconds(name, text) for name, text in words.items()}
@@ -182,17 +184,19 @@ def _pairs(table: TomlTable, hosts: Mapping[str, FleetHost]) -> Sequence[tuple[s
         raise UsageError(f"{table.where}: '{same}' is paired with itself")
     if pairs:
         return [(pair[0], pair[1]) for pair in pairs]
+    if {*chosen} <= {center or chosen[0]}:
+        raise UsageError(f"{table.where}: a group has at least two hosts")
     if center is None:
         return list(permutations(chosen, 2))
     return [pair for name in chosen if name != center for pair in ((center, name), (name, center))]
 
 
 def _check_numbers(shown: str, numbers: Mapping[str, int | None]) -> None:
-    limits = {"port": (0, 65535), "retries": (0, 100), "at_once": (1, MAX_HOSTS)}
+    limits = {"port": (0, 65535), "retries": (0, 100), "at_once": (1, MAX_HOSTS), "repeats": (1, MAX_REPEATS)}
     for name, (low, high) in limits.items():
         value = numbers[name]
         if value is not None and not low <= value <= high:
-            raise UsageError(f"{shown}: '{name}' must be from {low} to {high}")
+            raise UsageError(f"{shown}: '{name.replace('_', '-')}' must be from {low} to {high}")
 
 
 def _seconds(name: str, text: str) -> float:

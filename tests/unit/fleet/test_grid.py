@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fleet_files import grid_file
 from toolkit.errors import UsageError
 from toolkit.fleet.grid import read_grid
 from toolkit.netmodel.scenarios import scenario
@@ -20,14 +21,8 @@ loss = "1%"
 """
 
 
-def written(folder: Path, text: str) -> Path:
-    path = folder / "grid.toml"
-    path.write_text(text)
-    return path
-
-
 def test_every_combination_is_a_cell_in_the_order_of_the_file(tmp_path: Path) -> None:
-    grid = read_grid(written(tmp_path, SMALL))
+    grid = read_grid(grid_file(tmp_path, SMALL))
     cells = list(grid.cells())
     assert grid.size == len(cells) == 2 * 2 * 2 * 2
     assert [cell.number for cell in cells] == list(range(16))
@@ -44,14 +39,14 @@ def test_every_combination_is_a_cell_in_the_order_of_the_file(tmp_path: Path) ->
 
 
 def test_impairments_apply_in_both_directions_unless_the_file_says_otherwise(tmp_path: Path) -> None:
-    both = next(read_grid(written(tmp_path, SMALL)).cells()).link
-    one = next(read_grid(written(tmp_path, SMALL + "both-ways = false\n")).cells()).link
+    both = next(read_grid(grid_file(tmp_path, SMALL)).cells()).link
+    one = next(read_grid(grid_file(tmp_path, SMALL + "both-ways = false\n")).cells()).link
     assert both.backward.loss == both.forward.loss == one.forward.loss == 0.01
     assert one.backward.loss == 0
 
 
 def test_a_cell_gives_the_same_line_every_time(tmp_path: Path) -> None:
-    cell = next(read_grid(written(tmp_path, SMALL)).cells())
+    cell = next(read_grid(grid_file(tmp_path, SMALL)).cells())
     line = cell.line()
     assert line == cell.line()
     fields = json.loads(line)
@@ -60,7 +55,7 @@ def test_a_cell_gives_the_same_line_every_time(tmp_path: Path) -> None:
 
 def test_several_flows_start_one_after_the_other(tmp_path: Path) -> None:
     text = 'time = "1s"\nflows = 3\nstagger = "100ms"\ncc = "rate"\n[link]\nscenario = ["clean", "jitter"]\n'
-    first, second = read_grid(written(tmp_path, text)).cells()
+    first, second = read_grid(grid_file(tmp_path, text)).cells()
     assert [flow.start_ns for flow in first.flows] == [0, 100_000_000, 200_000_000]
     assert second.names["scenario"] == "jitter"
     assert second.link.forward == scenario("jitter").link.forward
@@ -68,7 +63,7 @@ def test_several_flows_start_one_after_the_other(tmp_path: Path) -> None:
 
 def test_several_tables_follow_each_other(tmp_path: Path) -> None:
     text = 'sizes = "10kB"\n[[link]]\nlink = ["lte", "geo"]\n[[link]]\nrate = "1Mbit"\nqueue = ["1bdp", "2bdp"]\n'
-    names = [cell.names for cell in read_grid(written(tmp_path, text)).cells()]
+    names = [cell.names for cell in read_grid(grid_file(tmp_path, text)).cells()]
     assert [each.get("link") or each["queue"] for each in names] == ["lte", "geo", "1bdp", "2bdp"]
 
 
@@ -98,7 +93,7 @@ def test_the_example_has_400_cells() -> None:
 )
 def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        read_grid(written(tmp_path, text))
+        read_grid(grid_file(tmp_path, text))
     assert message in str(caught.value)
     assert "grid.toml" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fleet_files import grid_file
 from toolkit.cli.app import invoke
 from toolkit.errors import UnreachableError, UsageError
 from toolkit.fleet import grid_run
@@ -16,9 +17,7 @@ TEXT = 'cc = ["bbr", "cubic"]\nsizes = ["10kB", "20kB"]\n[link]\nrate = ["5Mbit"
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Grid:
-    path = tmp_path / "grid.toml"
-    path.write_text(TEXT)
-    return read_grid(path)
+    return read_grid(grid_file(tmp_path, TEXT))
 
 
 def run(client: Any, grid: Grid, path: Path, stop_after: int | None = None) -> list[int]:
@@ -98,8 +97,7 @@ def test_a_cell_that_fails_costs_only_itself(
     ],
 )
 def test_bad_input_is_one_line_and_creates_no_file(tmp_path: Path, arguments: list[str], message: str) -> None:
-    path = tmp_path / "grid.toml"
-    path.write_text(TEXT)
+    path = grid_file(tmp_path, TEXT)
     names = {"GRID": str(path), "OUT": str(tmp_path / "out.jsonl")}
     with pytest.raises(UsageError, match=message):
         invoke(["sim", *(names.get(word, word) for word in arguments)])
@@ -108,8 +106,7 @@ def test_bad_input_is_one_line_and_creates_no_file(tmp_path: Path, arguments: li
 
 def test_without_dask_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.fleet.dask_client.find_spec", lambda _name: None)
-    path = tmp_path / "grid.toml"
-    path.write_text(TEXT)
+    path = grid_file(tmp_path, TEXT)
     with pytest.raises(UsageError, match=r"pip install 'nettool\[fleet\]'"):
         invoke(["sim", "--grid", str(path), "--output", str(tmp_path / "out.jsonl")])
     assert not (tmp_path / "out.jsonl").exists()
@@ -117,8 +114,7 @@ def test_without_dask_the_error_says_what_to_install(tmp_path: Path, monkeypatch
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.fleet.dask_client.CONNECT_S", 0.2)
-    path = tmp_path / "grid.toml"
-    path.write_text(TEXT)
+    path = grid_file(tmp_path, TEXT)
     with pytest.raises(UnreachableError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:1"):
         invoke(["sim", "--grid", str(path), "--output", str(tmp_path / "o.jsonl"), "--scheduler", "tcp://127.0.0.1:1"])
 
