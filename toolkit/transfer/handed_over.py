@@ -24,7 +24,10 @@ from toolkit.transfer.open_files import anonymous_file
 from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile, may_wait_in_memory
 
 QUICK_BYTES: Final = 1 << 20
-"""A file below this size is handed over between two messages; a larger one while another thread keeps the session."""
+"""A file below this size is handed over between two messages; a larger one while another thread keeps the session.
+
+So is a single file of any size: what its file object writes to, for one a pipe, may block.
+"""
 
 MAX_NAMES_BYTES: Final = 1 << 28
 """Memory for the names of a session, which stay in it to its end: a million names of 160 bytes."""
@@ -91,7 +94,7 @@ class HandedOverDestination:
         self._dotfiles = dotfiles
         self._names: set[bytes] = set()
         self._names_bytes = 0  # of memory
-        self._small_files = SmallFileStorage(self._hand_over_small, self._create)
+        self._small_files = SmallFileStorage(self._hand_over_small, self._create, stores_quickly=single is None)
 
     def begin(self, resume_key: bytes | None) -> None:
         """See Destination; nothing is left for a later session."""
@@ -122,7 +125,8 @@ class HandedOverDestination:
     def _create(
         self, entry: Entry, algorithm: Algorithm, budget: SessionBudget, on_complete: Callable[[], None]
     ) -> IncomingFile:
-        return _SpooledFile(self._give, self._in_memory, entry, algorithm, budget, on_complete)
+        quick_bytes = QUICK_BYTES if self._single is None else 0
+        return _SpooledFile(self._give, self._in_memory, quick_bytes, entry, algorithm, budget, on_complete)
 
     @property
     def place(self) -> None:
@@ -178,12 +182,13 @@ class HandedOverDestination:
 class _SpooledFile(IncomingFile):
     """A file without a name, until it is handed over."""
 
-    __slots__ = ("_give", "_in_memory")
+    __slots__ = ("_give", "_in_memory", "_quick_bytes")
 
     def __init__(
         self,
         give: Callable[[Entry, int, int], None],
         in_memory: bool,
+        quick_bytes: int,
         entry: Entry,
         algorithm: Algorithm,
         budget: SessionBudget,
@@ -192,6 +197,7 @@ class _SpooledFile(IncomingFile):
         super().__init__(entry, algorithm, budget, on_complete)
         self._give = give
         self._in_memory = in_memory
+        self._quick_bytes = quick_bytes
 
     def _open(self) -> int:
         self._pinned = True  # the content exists only in this descriptor, so the cache must not close it
@@ -204,7 +210,7 @@ class _SpooledFile(IncomingFile):
 
     def commits_quickly(self) -> bool:
         """See IncomingFile."""
-        return self.size_bytes < QUICK_BYTES
+        return self.size_bytes < self._quick_bytes
 
     def commit(self) -> EntryOutcome:
         """See IncomingFile."""

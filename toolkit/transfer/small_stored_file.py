@@ -33,11 +33,13 @@ class SmallFileStorage(NamedTuple):
     store:   keeps the verified content of an entry. Raises RefusedEntryError, OSError
     make:    makes the file that takes the place of a small one; the arguments are those of Destination.create
     release: gives back that many bytes of the space that was promised to small files
+    stores_quickly: whether `store` returns at once
     """
 
     store: Callable[[Entry, bytes], None]
     make: Callable[[Entry, Algorithm, SessionBudget, Callable[[], None]], IncomingFile]
     release: Callable[[int], None] = lambda _: None
+    stores_quickly: bool = True
 
 
 def may_wait_in_memory(entry: Entry) -> bool:
@@ -190,7 +192,7 @@ class SmallStoredFile:
 
     def commits_quickly(self) -> bool:
         """See ArrivingFile."""
-        return True
+        return self._storage.stores_quickly if self._large is None else self._large.commits_quickly()
 
     def commit(self) -> EntryOutcome:
         """See ArrivingFile."""

@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 
-from tests.support.background import Background
-from tests.support.sessions import XXH3, Ends, channel_pair, commit, file_entry
+from tests.support.background import PATIENCE_S, Background
+from tests.support.sessions import XXH3, Ends, ObservedChannel, channel_pair, commit, file_entry
 from toolkit.errors import NettoolError, RefusedError, TransferError, UsageError, VerificationError
 from toolkit.transfer import SendOptions, TransferResult, handed_over, objects, open_files, receive, send
 from toolkit.transfer.comparison import Comparison
 from toolkit.transfer.handed_over import QUICK_BYTES, HandedOverDestination, SingleFile
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.limits import ByteBudget
-from toolkit.transfer.messages import EntryStatus
+from toolkit.transfer.messages import Alive, AnyMessage, EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.result import EntryResult
 from toolkit.transfer.scan import NamedSource
+from toolkit.transfer.small_files import SMALL_BYTES
 
 SENDING = SendOptions()
 LARGE = bytes(range(256)) * (QUICK_BYTES // 128)
@@ -205,6 +206,26 @@ class TestHandingOver:
                 sent, _ = transfer_into(ends, received, [source], options, single=single)
             assert sent.unchanged == unchanged
             assert received.files.pop("a", None) == (None if unchanged else content)
+
+    @pytest.mark.parametrize("content", [b"content", bytes(SMALL_BYTES + 1)], ids=len)
+    def test_a_file_object_that_blocks_does_not_silence_the_receiver(self, ends: Ends, content: bytes) -> None:
+        is_alive, waits = threading.Event(), []
+
+        def hand_over(*_: object) -> None:
+            is_alive.clear()
+            waits.append(is_alive.wait(PATIENCE_S))
+
+        def on_message(message: AnyMessage) -> None:
+            if isinstance(message, Alive):
+                is_alive.set()
+
+        def open_destination() -> HandedOverDestination:
+            return HandedOverDestination(hand_over, in_memory=True, single=SingleFile())
+
+        receiving = Background(lambda: receive(ends[1], open_destination))
+        send(ObservedChannel(ends[0], on_message), [NamedSource("a", content)])
+        receiving.outcome()
+        assert waits == [True]
 
     @pytest.mark.parametrize("update", [None, Comparison.TIME])
     def test_no_other_file_follows_a_single_one(self, update: Comparison | None) -> None:
