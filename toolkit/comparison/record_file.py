@@ -81,7 +81,8 @@ class Writer:
 def read(path: Path) -> Results:
     """Read a file of records. A last line without its newline that does not parse was cut short, and is left out.
 
-    Raises UsageError that names the first line that is not a record of this schema.
+    Raises UsageError that names the first line that is not a record of this schema, or begins a second campaign, and if
+    a trial is of another campaign.
     """
     shown = printable_path(path)
     try:
@@ -108,6 +109,8 @@ def read(path: Path) -> Results:
                 "give a file that nettool bench wrote"
             ) from None
         if isinstance(record, Campaign):
+            if campaign is not None:
+                raise UsageError(f"{shown}, line {number}: a second campaign; give each a file of its own")
             campaign = record
         elif isinstance(record, Trial):
             trials.append(record)
@@ -117,7 +120,16 @@ def read(path: Path) -> Results:
             outages.append(record)
     if campaign is None:
         raise UsageError(f"{shown} contains no campaign; give a file that nettool bench wrote")
+    for trial in trials:
+        if not _belongs(trial, campaign):
+            what = printable(f"{trial.path}, {trial.transport}", 80)
+            raise UsageError(f"{shown} has a trial of another campaign ({what}); give a file that nettool bench wrote")
     return Results(campaign, first_measured(trials), probes, tuple(outages))
+
+
+def _belongs(trial: Trial, campaign: Campaign) -> bool:
+    is_planned = trial.path in campaign.paths and trial.transport in campaign.transports
+    return is_planned and trial.payload_bytes in campaign.sizes
 
 
 def first_measured(trials: Sequence[Trial]) -> list[Trial]:

@@ -64,7 +64,7 @@ def read_trace(path: Path) -> EndTrace:
         return EndTrace(str(head["command"]), int(head["pid"]), tuple(decode(Call, one) for one in lines))
     except OSError as error:
         raise UsageError(f"{shown}: {(error.strerror or 'cannot be read').lower()}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{shown} holds no calls ({printable(str(error))}): --trace-file writes them") from None
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,23 @@ def test_a_last_line_that_lacks_only_its_newline_stays_when_the_campaign_is_resu
     assert read(path).trials == RESULTS.trials[:-1]
     write(path, replace(RESULTS, trials=RESULTS.trials[-1:]), is_resumed=True)
     assert read(path) == RESULTS
+
+
+def test_two_campaigns_in_a_file_are_refused(tmp_path: Path) -> None:
+    """They would be mixed, and judged as one."""
+    path = tmp_path / "results.jsonl"
+    write(path, RESULTS)
+    path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(UsageError, match="a second campaign; give each a file of its own"):
+        read(path)
+
+
+@pytest.mark.parametrize("change", [{"path": "nowhere"}, {"transport": "udp-x"}, {"payload_bytes": 7}])
+def test_a_trial_of_another_campaign_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, replace(RESULTS, trials=[*RESULTS.trials[:-1], replace(RESULTS.trials[-1], **change)]))
+    with pytest.raises(UsageError, match="a trial of another campaign"):
+        read(path)
 
 
 def test_existing_records_are_not_overwritten(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def test_a_file_holds_what_was_written(tmp_path: Path) -> None:
         ["not JSON"],
         ['{"kind": "line"}'],
         ['{"kind": "calls"}'],
+        ['{"kind": "calls", "command": "tcp-send", "pid": 1e999}'],
+        ["[" * 100_000],
         [HEAD, "[]"],
         [HEAD, json.dumps({**asdict(CALL), "fd": "3"})],
         [HEAD, json.dumps({"name": "send"})],
