@@ -2,8 +2,6 @@
 
 A reply over plain TCP or UDP has arrived when the kernel has it, as for ping(8), and not when this program wakes. A
 message of the reliable protocol has arrived when the protocol hands it over.
-
-Read: socket(7), linux/net_tstamp.h and tcp_recv_timestamp of Linux for SO_TIMESTAMPNS.
 """
 
 import os
@@ -19,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 from toolkit.channel import Address, Channel
 from toolkit.conversation.round_trips import EchoRoundTrips
 from toolkit.errors import PeerClosedError, UnreachableError, printable
+from toolkit.kernel_timestamps import TIMESTAMP_BYTES, arrival_time_ns, enable_timestamps
 from toolkit.transports.addresses import resolve
 
 _HEAD: Final = struct.Struct("!8sQ")
@@ -26,10 +25,6 @@ MIN_PROBE_BYTES: Final = _HEAD.size
 MAX_PROBE_BYTES: Final = 1400
 """What fits into a packet of every usual path."""
 
-
-_SO_TIMESTAMPNS: Final = 35
-_TIMESPEC: Final = struct.Struct("@ll")
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 _LONGEST_WAIT_NS: Final = 1_000_000_000
 _RECEIVE_BYTES: Final = 1 << 16
 
@@ -189,7 +184,7 @@ def _connected(address: Address, kind: int, timeout_s: float) -> socket.socket:
             sock.settimeout(timeout_s)
             sock.connect(name)
             if sys.platform == "linux":
-                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                enable_timestamps(sock)
             return sock
         except OSError as error:
             sock.close()
@@ -199,15 +194,12 @@ def _connected(address: Address, kind: int, timeout_s: float) -> socket.socket:
 
 def _receive_stamped(sock: socket.socket) -> EchoReply:
     """Receive what is there; without a time stamp of the kernel, it has arrived now. Raises OSError."""
-    data, ancillary, _, _ = sock.recvmsg(_RECEIVE_BYTES, _ANCILLARY_BYTES)
+    data, ancillary, _, _ = sock.recvmsg(_RECEIVE_BYTES, TIMESTAMP_BYTES)
     clock_ns, now_ns = time.time_ns(), time.monotonic_ns()  # the kernel stamps with the former
-    for level, kind, value in ancillary:
-        if (level, kind, len(value)) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS, _TIMESPEC.size):
-            seconds, nanoseconds = _TIMESPEC.unpack(value)
-            waited_ns = clock_ns - seconds * 1_000_000_000 - nanoseconds
-            if 0 <= waited_ns < _LONGEST_WAIT_NS:  # else somebody has set the clock
-                return EchoReply(data, now_ns - waited_ns)
-    return EchoReply(data, now_ns)
+    stamp_ns = arrival_time_ns(ancillary)
+    waited_ns = 0 if stamp_ns is None else clock_ns - stamp_ns
+    # Otherwise somebody has set the clock.
+    return EchoReply(data, now_ns - waited_ns if 0 <= waited_ns < _LONGEST_WAIT_NS else now_ns)
 
 
 def _lost(error: OSError) -> PeerClosedError:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from toolkit.emulator.accounting import NETEM, TUN, LinkAccounting
 from toolkit.emulator.icmp import ECHO_PACKET_BYTES, EchoProbe
 from toolkit.emulator.link import Link
+from toolkit.kernel_timestamps import arrival_time_ns, enable_timestamps
 from toolkit.netmodel.spec import LAN, LinkSpec, PathSpec
 from toolkit.units import format_duration_ns, format_fraction, format_rate
 
@@ -36,11 +37,10 @@ _ECHO_IDENTIFIER = 0x6E74
 _UNLIMITED_BPS = 2e10  # offered to a link without a bottleneck
 _NO_RATE_LOSS_BPS = 1e8
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
+_SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER_BYTES = 1 << 24
 _MAX_SEGMENTS, _MAX_BURST_BYTES, _MAX_BURST_S = 32, 65_000, 0.001
 _IP_UDP_BYTES, _ETHERNET_BYTES = 28, 14
-_TIMESPEC = struct.Struct("=qq")
 
 
 class CheckPlan(NamedTuple):
@@ -261,7 +261,7 @@ class DatagramFlow:
             receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         except OSError:
             receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        receiver.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        enable_timestamps(receiver)
         receiver.setblocking(False)
         receiver.bind((address, 0))
         sender.connect(receiver.getsockname())
@@ -312,10 +312,7 @@ class FlowMeasurement:
             return
         offsets = range(0, len(data), self._payload_bytes)
         self.numbers.update(struct.unpack_from("!I", data, offset)[0] for offset in offsets)
-        for _, kind, value in ancillary:
-            if kind == _SO_TIMESTAMPNS:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(value)
-                self._last_ns = seconds * 10**9 + nanoseconds
+        self._last_ns = arrival_time_ns(ancillary) or self._last_ns
         if self._first_ns:  # the first datagram only starts the clock
             self._bytes += len(offsets) * self._packet_bytes
         else:

@@ -12,6 +12,7 @@ import struct
 import time
 
 from toolkit.emulator.offload import ones_complement_sum
+from toolkit.kernel_timestamps import TIMESTAMP_BYTES, arrival_time_ns, enable_timestamps
 
 ECHO_PACKET_BYTES = 84
 """Size of an echo request as an IP packet: the default of ping(8)."""
@@ -19,9 +20,7 @@ _IP_ICMP_HEADER_BYTES = 28
 _IPV4_WITHOUT_OPTIONS = 0x45
 _REQUEST, _REPLY = 8, 0
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence
-_TIMESPEC = struct.Struct("=qq")
-_SO_TIMESTAMPNS = 35
-_MAX_REPLY_BYTES, _ANCILLARY_BYTES = 2048, 64
+_MAX_REPLY_BYTES = 2048
 
 
 class EchoProbe:
@@ -48,7 +47,7 @@ class EchoProbe:
         self._is_raw = sock.type == socket.SOCK_RAW
         self._last_answered_ns = 0
         self._sent_ns: dict[int, int] = {}  # by sequence number, of the requests without a reply
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        enable_timestamps(sock)
 
     @property
     def lost(self) -> int:
@@ -73,7 +72,7 @@ class EchoProbe:
         while select.select([self._sock], [], [], timeout_s)[0]:
             timeout_s = 0.0
             try:
-                packet, ancillary, _, _ = self._sock.recvmsg(_MAX_REPLY_BYTES, _ANCILLARY_BYTES)
+                packet, ancillary, _, _ = self._sock.recvmsg(_MAX_REPLY_BYTES, TIMESTAMP_BYTES)
             except OSError:
                 return
             sequence = self._reply_sequence_untrusted(packet)
@@ -82,9 +81,9 @@ class EchoProbe:
             self.replies += 1
             sent_ns = self._sent_ns.pop(sequence, None)
             self._last_answered_ns = max(self._last_answered_ns, sent_ns or 0)
-            if sent_ns is not None and ancillary:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
-                self.answers_ns[sequence] = max(0, seconds * 10**9 + nanoseconds - sent_ns)
+            arrived_ns = arrival_time_ns(ancillary)
+            if sent_ns is not None and arrived_ns is not None:
+                self.answers_ns[sequence] = max(0, arrived_ns - sent_ns)
                 self.round_trips_ns.append(self.answers_ns[sequence])
 
     def _reply_sequence_untrusted(self, packet: bytes) -> int | None:
