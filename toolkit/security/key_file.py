@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from toolkit.errors import TransferError, UsageError, printable_path
@@ -39,9 +40,12 @@ def write_new_key(path: Path) -> None:
             file.write(f"{_HEADER}\n{secrets.token_hex(KEY_BYTES)}\n")
             file.flush()
             os.fsync(descriptor)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise TransferError(f"cannot write {shown}: {_reason(error)}") from None
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink()
+        if isinstance(error, OSError):
+            raise TransferError(f"cannot write {shown}: {_reason(error)}") from None
+        raise
 
 
 def read_key(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Key files: made once, readable by their owner alone."""
 
+import errno
 import os
 import re
 import stat
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.errors import UsageError
+from toolkit.errors import TransferError, UsageError
 from toolkit.security.key_file import KEY_BYTES, read_key, write_new_key
 
 LINES = "nettool key 1\n" + "0f" * KEY_BYTES + "\n"
@@ -92,3 +93,22 @@ def test_a_file_that_holds_no_key_is_refused(content: bytes, path: Path) -> None
 def test_a_file_that_cannot_be_read_is_a_usage_error(name: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"cannot read the key file .*{reason}"):
         read_key(tmp_path / name)
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("can_remove", [True, False])
+def test_a_key_that_cannot_be_written_leaves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, can_remove: bool
+) -> None:
+    def fail(_: int) -> None:
+        raise failure
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if not can_remove:
+        monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(TransferError if isinstance(failure, OSError) else KeyboardInterrupt):
+        write_new_key(path)
+    assert path.exists() != can_remove
