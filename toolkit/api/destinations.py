@@ -101,7 +101,12 @@ class SessionDestination:
         if self._rename is None:
             return entry
         name = self._rename(offered)
-        return entry if name == entry.name else replace(entry, path=os.fsencode(name))
+        if name == entry.name:
+            return entry
+        try:
+            return replace(entry, path=os.fsencode(name))
+        except UnicodeEncodeError:
+            raise RefusedEntryError("the name that the receiver chose has lone surrogates") from None
 
 
 def check_into(into: Into, *, takes_many: bool) -> None:

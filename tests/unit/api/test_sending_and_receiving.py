@@ -167,6 +167,11 @@ class TestHooks:
         assert (tmp_path / "by" / "txt" / "a.txt").read_bytes() == b"a"
         assert paths == [tmp_path / "by" / "txt" / "a.txt", tmp_path / "by" / "bin" / "b.bin"]
 
+    def test_a_new_name_that_the_system_cannot_encode_costs_its_file_only(self, tmp_path: Path) -> None:
+        result = self.transfer(tmp_path, rename=lambda file: file.name.replace(".txt", "\ud800"))
+        assert [(entry.name, entry.status) for entry in result.undelivered] == [("a.txt", DeliveryStatus.REFUSED)]
+        assert [path.name for path in tmp_path.iterdir()] == ["b.bin"]
+
     def test_what_a_hook_raises_fails_the_session_and_reaches_its_caller(self) -> None:
         def accept(_: OfferedFile) -> bool:
             raise LookupError("a bug")
