@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from toolkit import __version__
@@ -18,6 +19,12 @@ from toolkit.errors import UnreachableError, UsageError, printable
 CONNECT_S = 10.0
 WORKERS_S = 60.0
 """How long to wait for the first worker of a scheduler."""
+LOCAL_OPTIONS = {
+    "memory_limit": 0,
+    "dashboard_address": None,
+    "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],  # Ctrl-C is for whoever started them
+}
+"""Options of worker processes on this machine."""
 _SCHEDULER = re.compile(r"(tcp|tls)://\S+:\d+")
 
 
@@ -64,14 +71,25 @@ def client_of(scheduler: str) -> Iterator[Any]:
 def client_of_local(workers: int) -> Iterator[Any]:
     """A client of a scheduler with so many worker processes, one thread each, that run on this machine meanwhile."""
     module = distributed()
-    cluster = module.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
-    )
-    try:
-        with module.Client(cluster) as client:
-            yield client
-    finally:
-        cluster.close(timeout=CONNECT_S)
+    with scratch_folder():
+        cluster = module.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, **LOCAL_OPTIONS)
+        try:
+            with module.Client(cluster) as client:
+                yield client
+        finally:
+            cluster.close(timeout=CONNECT_S)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[None]:
+    """Let dask write its own files in a folder that is removed at the end."""
+    from dask import config
+
+    with (
+        TemporaryDirectory(prefix="nettool-fleet-", ignore_cleanup_errors=True) as folder,
+        config.set({"temporary-directory": folder}),
+    ):
+        yield
 
 
 def check_versions(client: Any) -> None:

@@ -9,24 +9,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, cast
+from urllib.request import urlopen
 
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 from distributed.deploy import ssh
 
 from toolkit.errors import UnreachableError, UsageError, printable
-from toolkit.fleet.dask_client import CONNECT_S
+from toolkit.fleet.dask_client import CONNECT_S, LOCAL_OPTIONS, scratch_folder
 from toolkit.fleet.mesh import FleetHost
 
 _SSH_S = 15.0
+_DASHBOARD_S = 3.0
 
 
 @contextmanager
 def local_workers(hosts: Mapping[str, FleetHost], *, in_process: bool = False) -> Iterator[Any]:
     """A client of workers on this machine, one for each host. in_process: as threads, for tests."""
-    options: dict[str, Any] = {"memory_limit": 0, "dashboard_address": None}
+    options: dict[str, Any] = {**LOCAL_OPTIONS, **({"preload": []} if in_process else {})}
     kind = Worker if in_process else Nanny
     workers = {name: {"cls": kind, "options": {**options, **_worker_options(name)}} for name in hosts}
-    with _cluster(workers, "127.0.0.1") as client:
+    with scratch_folder(), _cluster(workers, "127.0.0.1") as client:
         yield client
 
 
@@ -83,11 +85,14 @@ def ssh_failures(hosts: Mapping[str, FleetHost]) -> dict[str, str]:
 
 
 def dashboard_of(client: Any) -> str | None:
-    """The address of dask's dashboard; None if there is none, because bokeh is missing or it is switched off."""
-    if find_spec("bokeh") is None:
-        return None
+    """The address of dask's dashboard; None if nothing is there.
+
+    The scheduler names one whether it has bokeh, or was started with --no-dashboard, or not.
+    """
     with suppress(Exception):  # it is built from configuration and services, either of which may be missing
-        return str(client.dashboard_link) if client.scheduler_info()["services"].get("dashboard") else None
+        link = str(client.dashboard_link)
+        with urlopen(link, timeout=_DASHBOARD_S):
+            return link
     return None
 
 
