@@ -23,6 +23,7 @@ from toolkit.transfer.attributes import (
     Preserve,
     encode_list,
     missing_words,
+    words_of,
 )
 from toolkit.transfer.chunks import RESUME_KEY_PARAMETER, Kept
 from toolkit.transfer.comparison import CONTENT_PARAMETER, UPDATE_PARAMETER, Comparison
@@ -214,9 +215,10 @@ class SendSession:
             if PLACE_PARAMETER in message.parameters:
                 self._on_place(ReceiverPlace.decode_untrusted(message.parameters[PLACE_PARAMETER]))
             if not group.number:
-                words = missing_words(self._options.selection.preserve, message.parameters.get(PRESERVE_PARAMETER))
-                if words:
-                    _LOGGER.warning("the receiver does not keep %s: start it with --preserve %s", words, words)
+                asked = self._options.selection.preserve
+                if missing := missing_words(asked, message.parameters.get(PRESERVE_PARAMETER)):
+                    words = words_of(asked)
+                    _LOGGER.warning("the receiver does not keep %s: start it with --preserve %s", missing, words)
                 counted = replace(self._options.selection, preserve=Preserve.NOTHING)
                 self._progress.count_ahead(partial(self._scan, lambda _: None, counted))
         elif isinstance(message, Kept):

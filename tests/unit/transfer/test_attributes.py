@@ -215,6 +215,13 @@ def test_one_end_alone_preserves_nothing(
     assert ("the receiver does not keep modes,owners,xattrs,setid" in caplog.text) == bool(offered)
 
 
+def test_a_sender_names_all_that_a_receiver_has_to_be_started_with(
+    tree: Path, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent_over(tree, root, Preserve.MODES | Preserve.XATTRS, Preserve.MODES)
+    assert "the receiver does not keep xattrs: start it with --preserve modes,xattrs" in caplog.text
+
+
 def test_special_bits_need_a_word_of_their_own(tree: Path, root: Path) -> None:
     sent_over(tree, root, PRESERVE_ALL, PRESERVE_ALL & ~Preserve.SETID)
     assert facts(root / "tree" / "file")[0] == 0o773
