@@ -134,7 +134,7 @@ def factorials(cell: PairedTrials) -> list[Effects]:
         effects = decompose(goodputs, (base, other), cell.campaign.first_look)
         labels = list(design.values())
         doubt = _doubt(cell, labels)
-        load_effect = max(cell.load_effect(label) for label in labels)
+        load_effect = _load_effect(cell, labels)
         gated = partial(replace, control=cell.control, load_effect=load_effect, doubt=doubt)
         result.append(
             Effects(
@@ -220,6 +220,16 @@ def factorial_text(found: Factorial) -> str:
         gains = " and ".join(f"{_effect(gain)} over {_name(t)}" for t, gain in found.by_transport.items())
         parts.append(f"the two interact by {_effect(found.interaction)}, because {other} gains {gains}")
     return "; ".join(parts)
+
+
+def _load_effect(cell: PairedTrials, labels: Sequence[str]) -> float:
+    """The largest factor between any two of these transports that other work explains, at least 1.
+
+    One may have been disturbed more than the baseline, and another one less.
+    """
+    effects = [(cell.unequal_load(label) or 0.0, cell.load_effect(label)) for label in labels]
+    more = max((effect for load, effect in effects if load > 0), default=1.0)
+    return more * max((effect for load, effect in effects if load < 0), default=1.0)
 
 
 def _doubt(cell: PairedTrials, labels: Sequence[str]) -> str:
