@@ -35,6 +35,12 @@ def test_a_full_standard_output_is_reported_as_such(command: list[str]) -> None:
     )
 
 
+def test_a_full_disk_ends_a_simulation_that_writes_a_trace() -> None:
+    ended = nettool_here("sim", "--size", "64KiB", "--trace", "/dev/full")
+    assert (ended.code, ended.stdout) == (4, "")
+    assert complaint(ended) == "nettool: cannot write /dev/full: No space left on device; choose another file"
+
+
 def test_a_closed_standard_input_is_no_file_to_send_and_no_socket(tmp_path: Path) -> None:
     """Descriptor 0 would otherwise be the first socket, whose datagrams would be read as standard input."""
     target = ("--connect-timeout", "1s", "127.0.0.1:9")

@@ -4,6 +4,7 @@ The command line gives lists; each combination of their values is one experiment
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -200,10 +201,10 @@ class _TraceFile:
             self._file.writelines(f"{line}\n".encode("ascii") for line in lines)
             self._file.flush()
         except OSError as error:
-            raise self._cannot_write(error) from None
-
-    def _cannot_write(self, error: OSError) -> TransferError:
-        return TransferError(f"cannot write {printable_path(self._path)}: {error.strerror}; choose another file")
+            with suppress(OSError):  # it would try again to write what it holds
+                self._file.close()
+            reason = f"{printable_path(self._path)}: {error.strerror}"
+            raise TransferError(f"cannot write {reason}; choose another file") from None
 
 
 def _print_scenarios(json: bool) -> None:
