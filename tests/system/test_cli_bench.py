@@ -217,6 +217,8 @@ def test_an_interrupted_campaign_can_be_resumed(whole: Whole, tmp_path: Path) ->
     assert nettool("bench", "loopback", "--resume", output).code == 0
     assert output.read_bytes() == before
     assert "resume them with" in complaint(nettool_here("bench", "link", "--resume", output))
+    elsewhere = nettool_here("bench", "loopback", "--resume", output, "--output", tmp_path / "other.jsonl")
+    assert complaint(elsewhere) == "nettool: --resume FILE adds its records to FILE: leave --output out"
 
 
 def test_a_remote_campaign_is_resumed_by_its_own_command(tmp_path: Path) -> None:

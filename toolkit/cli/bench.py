@@ -28,7 +28,7 @@ from toolkit.comparison.sampling import elapsed_s
 from toolkit.comparison.scenario import Scenario, read_scenario
 from toolkit.comparison.summary import plain
 from toolkit.comparison.verdict import least_blocks
-from toolkit.errors import ExitCode
+from toolkit.errors import ExitCode, UsageError
 from toolkit.report.labels import MAX_COLUMNS
 from toolkit.security.credentials import Credential
 from toolkit.units import format_fraction, format_rate, format_seconds, format_size
@@ -174,6 +174,8 @@ def _split(text: str) -> list[str]:
 def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaignArguments) -> int:
     if local.resume is None and local.scenario is not None:
         scenario = scenario.merged_with(read_scenario(local.scenario))
+    if local.resume is not None and campaign.output not in (None, local.resume):
+        raise UsageError("--resume FILE adds its records to FILE: leave --output out")
     default_output = Path("results") / time.strftime(f"{scenario.kind}-%Y%m%d-%H%M%S.jsonl")
     request = ComparisonRequest.of(scenario, resume=local.resume, output=campaign.output or default_output)
     if campaign.dry_run:
