@@ -128,8 +128,9 @@ def prepare_directory(directory: Path, *, is_durable: bool) -> None:
     shown = printable(str(directory))
     try:
         _make(directory, is_durable)
-    except OSError as error:
-        raise UsageError(f"{shown}: {(error.strerror or '').lower()}; choose another directory") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "not a valid name"
+        raise UsageError(f"{shown}: {reason}; choose another directory") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{shown}: permission denied; choose a writable directory")
     remove_stale_in(directory)

@@ -235,6 +235,10 @@ class TestRefusals:
         with pytest.raises(UsageError, match=message):
             toolkit.receive(into)
 
+    def test_no_directory_has_a_name_with_a_null_byte(self) -> None:
+        with pytest.raises(UsageError, match=r"^a\\x00b: not a valid name; choose another directory$"):
+            toolkit.receive("a\0b", port=0)
+
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
