@@ -285,6 +285,8 @@ class ReceiveSession:
         reconnection_key = begin.parameters.get(RECONNECTION_KEY_PARAMETER)
         if reconnection_key is not None and len(reconnection_key) != RECONNECTION_KEY_BYTES:
             raise ProtocolError("the sender sent a reconnection key of another length")
+        if files.place is None:  # what is in no directory has nothing but content
+            self._preserve = Preserve.NOTHING
         self._on_key(reconnection_key)
         files.begin(resume_key)
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.background import Background
-from tests.support.sessions import MTIME_NS, XXH3, RecordingChannel, channel_pair, deliver
+from tests.support.sessions import MTIME_NS, XXH3, Ends, RecordingChannel, channel_pair, deliver
 from toolkit.errors import ProtocolError, UsageError
 from toolkit.parameters import MAX_VALUE_BYTES
 from toolkit.transfer import SendOptions, receive, send
@@ -35,6 +35,7 @@ from toolkit.transfer.attributes import (
     parse_preserve,
     read_xattrs,
 )
+from toolkit.transfer.handed_over import HandedOverDestination
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import EntryStatus
@@ -220,6 +221,18 @@ def test_a_sender_names_all_that_a_receiver_has_to_be_started_with(
 ) -> None:
     sent_over(tree, root, Preserve.MODES | Preserve.XATTRS, Preserve.MODES)
     assert "the receiver does not keep xattrs: start it with --preserve modes,xattrs" in caplog.text
+
+
+def test_a_sender_learns_that_a_program_which_takes_the_files_preserves_nothing(
+    ends: Ends, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    destination = HandedOverDestination(lambda *_: None, in_memory=True)
+    options = ReceiveOptions(preserve=PRESERVE_ALL)
+    received = Background(lambda: receive(ends[1], lambda: destination, options))
+    send(ends[0], [tmp_path / "file"], SendOptions(selection=Selection(preserve=Preserve.MODES)))
+    received.outcome()
+    assert "the receiver does not keep modes" in caplog.text
 
 
 def test_special_bits_need_a_word_of_their_own(tree: Path, root: Path) -> None:
