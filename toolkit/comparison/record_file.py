@@ -75,7 +75,8 @@ class Writer:
     def close(self) -> None:
         """Idempotent."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a record that could not be written was reported, and stays in the buffer
+                self._file.close()
 
 
 def read(path: Path) -> Results:

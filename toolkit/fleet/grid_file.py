@@ -8,6 +8,7 @@ bit for each cell, and when the lines are sorted, eight bytes.
 import json
 import os
 from array import array
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -16,7 +17,7 @@ from toolkit.errors import TransferError, UsageError, printable_path
 
 
 class GridFile:
-    """Results of a grid, open for more; a context manager that closes the file."""
+    """Results of a grid, open for more; a context manager that closes the file, and removes a new one without any."""
 
     def __init__(self, path: Path, header: str, size: int, *, is_resumed: bool) -> None:
         """header: the first line, which says what the grid is; size: number of its cells
@@ -29,6 +30,7 @@ class GridFile:
         self._done = bytearray((size + 7) // 8)
         self._size = size
         self.count = 0
+        self._is_new = not path.exists()
         try:
             has_results = path.exists() and path.stat().st_size > 0
             if has_results and not is_resumed:
@@ -50,7 +52,10 @@ class GridFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        with suppress(OSError):  # a line that could not be written was reported, and stays in the buffer
+            self._file.close()
+        if self._is_new and not self.count:  # a run that did not begin needs no --resume
+            self._path.unlink(missing_ok=True)
 
     def is_done(self, cell: int) -> bool:
         """Whether the result of this cell is in the file."""

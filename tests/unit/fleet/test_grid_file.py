@@ -1,11 +1,15 @@
 """The file of a grid keeps every result at once, survives being cut short, and ends in the order of the cells."""
 
 import json
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from toolkit.errors import UsageError
+from toolkit.errors import TransferError, UsageError
 from toolkit.fleet.grid_file import GridFile
 
 HEADER = '{"kind": "grid"}'
@@ -13,6 +17,19 @@ HEADER = '{"kind": "grid"}'
 
 def line(cell: int) -> str:
     return json.dumps({"kind": "cell", "cell": cell, "goodput_bps": cell * 10})
+
+
+@contextmanager
+def limited(size_bytes: int) -> Iterator[None]:
+    """No file may grow beyond this size while the block runs, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def opened(path: Path, *, is_resumed: bool = False, header: str = HEADER) -> GridFile:
@@ -75,3 +92,20 @@ def test_a_file_that_holds_something_else_is_left_alone(
     with pytest.raises(UsageError, match=message):
         opened(path, is_resumed=is_resumed)
     assert path.read_text() == content
+
+
+def test_a_new_file_without_results_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "grid.jsonl"
+    with opened(path):
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "grid.jsonl"
+    with limited(len(f"{HEADER}\n{line(1)}\n") + 5), opened(path) as file:
+        file.write(1, line(1))
+        with pytest.raises(TransferError, match="cannot write"):
+            file.write(2, line(2))
+    with opened(path, is_resumed=True) as file:
+        assert (file.count, file.is_done(1)) == (1, True)
