@@ -130,7 +130,8 @@ def _usage_error(error: Exception) -> UsageError | None:
         return None
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "nettool"
-    line = printable(" ".join(format_message().split()).rstrip("."))
+    text = " ".join(format_message().split()).rstrip(".")
+    line = printable(text.replace(": Value error, ", ": ", 1))  # typer's words for a value that is no choice
     return UsageError(f"{line}; '{path} --help' explains the usage")
 
 

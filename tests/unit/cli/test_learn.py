@@ -41,7 +41,7 @@ def test_the_next_lesson_keeps_the_language(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_language_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UsageError, match="'fr' is not one of 'en', 'ko'"):
+    with pytest.raises(UsageError, match="Invalid value for '--lang': 'fr' is not one of 'en', 'ko'"):
         invoke(["learn", "1", "--lang", "fr"])
 
 
