@@ -79,7 +79,7 @@ def _tables(root: dict[str, Any], commands: Collection[str], file: str) -> dict[
     groups = {command.partition(" ")[0] for command in commands if " " in command}
     tables = {name: table for name, table in root.items() if name not in groups}
     for group in groups & root.keys():
-        if not isinstance(root[group], dict):
+        if not isinstance(root[group], dict) or not all(isinstance(table, dict) for table in root[group].values()):
             raise UsageError(f"{file}: write the options of '{group}' under the name of one command, as [{group}.NAME]")
         tables |= {f"{group} {name}": table for name, table in root[group].items()}
     for name, table in tables.items():

@@ -74,6 +74,7 @@ def test_a_configuration_directory_that_cannot_be_searched_is_named(
         ("[send]\nhelp = true", "'send' has no option 'help'"),
         ("quiet = true", "'quiet' must be below the name of a command, such as [send]"),
         ("bench = 3", "write the options of 'bench' under the name of one command, as [bench.NAME]"),
+        ("[bench]\nrepeat = 3", "write the options of 'bench' under the name of one command, as [bench.NAME]"),
         ("[send]\nrecursive = 'yes'", "'recursive' of 'send' must be true or false"),
         ("[send]\nretry = true", "'retry' of 'send' must be a string or a number"),
         ("[send]\nretry = ['1s']", "'retry' of 'send' must be a string or a number"),
