@@ -125,6 +125,11 @@ def test_a_trace_of_a_directory_asks_for_a_file(tmp_path: Path) -> None:
     assert ended.stderr.strip() == f"nettool: {tmp_path} is a directory: name one file"
 
 
+def test_a_trace_of_standard_input_asks_for_a_file() -> None:
+    ended = nettool_here("trace", "-")
+    assert (ended.code, ended.stderr) == (2, "nettool: a trace sends a file, and - is standard input: name one file\n")
+
+
 def test_a_trace_takes_neither_defaults_nor_a_code_for_the_commands_that_it_runs(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

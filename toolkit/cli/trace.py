@@ -22,7 +22,7 @@ from toolkit.errors import TransferError, UsageError, printable
 from toolkit.output_files import check_output
 from toolkit.report.call_timeline import EndTrace, read_trace, text_of, write_timeline_page
 from toolkit.report.html import PAGE_MARK, PAGE_OPTION
-from toolkit.transfer.scan import check_sources
+from toolkit.transfer.scan import STANDARD_INPUT, check_sources
 
 _NETTOOL = (sys.executable, "-m", "toolkit.cli.main")
 _WIDTH = 80
@@ -50,6 +50,8 @@ def trace(
       nettool trace notes.txt
       nettool trace --udp --html calls.html notes.txt
     """
+    if str(file) == STANDARD_INPUT:
+        raise UsageError("a trace sends a file, and - is standard input: name one file")
     if file.is_dir():
         raise UsageError(f"{printable(str(file))} is a directory: name one file")
     check_sources([str(file)], False, "")
