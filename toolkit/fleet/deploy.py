@@ -5,6 +5,7 @@ resource `host:NAME` that trials ask for. A nanny starts it again when it dies. 
 """
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from urllib.request import urlopen
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 from distributed.deploy import ssh
 
+from toolkit import __version__
 from toolkit.errors import UnreachableError, UsageError, printable
 from toolkit.fleet.dask_client import CONNECT_S, LOCAL_OPTIONS, scratch_folder
 from toolkit.fleet.mesh import FleetHost
@@ -56,7 +58,10 @@ def ssh_workers(hosts: Mapping[str, FleetHost]) -> Iterator[Any]:
 
 
 def ssh_failures(hosts: Mapping[str, FleetHost]) -> dict[str, str]:
-    """The hosts that ssh does not reach: name -> reason. Raises UsageError without asyncssh."""
+    """The hosts that ssh does not reach, or that lack this nettool: name -> reason. Raises UsageError without asyncssh.
+
+    Workers start together, so that one that cannot would keep all others from it.
+    """
     if find_spec("asyncssh") is None:
         raise UsageError("workers over SSH need asyncssh, which is not installed: pip install 'nettool[fleet]'")
     import asyncssh
@@ -66,6 +71,10 @@ def ssh_failures(hosts: Mapping[str, FleetHost]) -> dict[str, str]:
         try:
             options = {"username": user} if user else {}
             connection = await asyncio.wait_for(asyncssh.connect(address, **options), _SSH_S)
+            try:
+                return await asyncio.wait_for(_lack(connection, host), _SSH_S)
+            finally:
+                connection.close()
         except TimeoutError:
             return f"ssh to {host.ssh} does not answer within {_SSH_S:.0f} s"
         except asyncssh.PermissionDenied:
@@ -74,14 +83,25 @@ def ssh_failures(hosts: Mapping[str, FleetHost]) -> dict[str, str]:
             return f"ssh does not know the key of {host.ssh}: connect once by hand, with ssh {host.ssh}"
         except (OSError, asyncssh.Error) as error:
             return f"ssh to {host.ssh} fails: {printable(str(error), 100)}"
-        connection.close()
-        return ""
 
     async def attempt_all() -> list[str]:
         return await asyncio.gather(*(attempt(host) for host in hosts.values()))
 
     reasons = zip(hosts, asyncio.run(attempt_all()), strict=True)
     return {name: reason for name, reason in reasons if reason}
+
+
+async def _lack(connection: Any, host: FleetHost) -> str:
+    """Why a worker would not start on a host; empty if it would."""
+    python = host.python or sys.executable  # as dask chooses it
+    answer = await connection.run(f'{python} -c "import distributed, toolkit; print(toolkit.__version__)"')
+    if answer.exit_status != 0:
+        said = printable((str(answer.stderr).strip().splitlines() or ["no reason given"])[-1], 100)
+        return f"{python} there has no nettool[fleet] ({said}): install it, or give the host's 'python' in the mesh"
+    version = printable(str(answer.stdout).strip(), 40)
+    return (
+        "" if version == __version__ else f"it has nettool {version}, and this machine {__version__}: install the same"
+    )
 
 
 def dashboard_of(client: Any) -> str | None:
