@@ -8,6 +8,7 @@ from toolkit.comparison.records import CONTROL_SUFFIX, Outage, Trial
 from toolkit.comparison.rows import BASELINE, Row
 from toolkit.comparison.summary import Summary
 from toolkit.errors import ExitCode, UsageError, printable
+from toolkit.report.labels import label
 from toolkit.units import format_fraction, format_rate, format_ratio
 
 SLOW_SHARE = 0.5
@@ -167,7 +168,9 @@ def _remarkable(pair: PairFigures, back_bps: float | None, usual_bps: float) -> 
         yield "is slower than the way back", f"by a factor of {format_ratio(factor)}"
     if pair.resent and min(pair.resent.values()) >= LOSSY_SHARE:
         share = format_fraction(round(min(pair.resent.values()), 4))
-        yield "loses packets", f"every transport sends {share} or more again"
+        is_all = pair.resent.keys() == pair.rows.keys()  # of one that does not arrive, nothing is known
+        who = "every transport" if is_all else ", ".join(label(name) for name in pair.resent)
+        yield "loses packets", f"{who} sends {share} or more again"
 
 
 def _grouped(what: str, found: Mapping[PairFigures, str], pairs: Sequence[PairFigures]) -> Iterator[str]:

@@ -115,6 +115,13 @@ def test_sizes_are_not_measured_by_each_other() -> None:
     ]
 
 
+def test_a_transport_that_does_not_arrive_is_not_said_to_send_again() -> None:
+    pair = next(pair for pair in pair_figures(summarise(fleet())) if (pair.sender, pair.receiver) == ("b", "c"))
+    assert stand_outs([pair]) == ["b to c loses packets: every transport sends 2% or more again."]
+    alone = replace(pair, resent={"tcp-cubic": 0.02})
+    assert stand_outs([alone]) == ["b to c loses packets: tcp-cubic sends 2% or more again."]
+
+
 def _tenth(row: Row) -> Estimate | None:
     return None if row.goodput_bps is None else Estimate(row.goodput_bps.value / 10, None)
 
