@@ -61,12 +61,13 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2,20")
     parser.add_argument("--kill", action="store_true")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="nettool-grid-"))
     counts = [int(word) for word in arguments.workers.split(",")]
-    outputs = [folder / f"{count}.jsonl" for count in counts]
-    rows = [measure(arguments.grid, *each, kill=arguments.kill) for each in zip(counts, outputs, strict=True)]
+    with tempfile.TemporaryDirectory(prefix="nettool-grid-") as folder:
+        outputs = [Path(folder) / f"{count}.jsonl" for count in counts]
+        rows = [measure(arguments.grid, *each, kill=arguments.kill) for each in zip(counts, outputs, strict=True)]
+        is_same = len({output.read_bytes() for output in outputs}) == 1
     print(tabulate(rows, ["workers", "cells", "time", "nettool", "a worker", ""], disable_numparse=True))
-    print("the same to the byte:", len({output.read_bytes() for output in outputs}) == 1)
+    print("the same to the byte:", is_same)
 
 
 if __name__ == "__main__":

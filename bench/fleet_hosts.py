@@ -179,9 +179,13 @@ def main() -> None:
         began_s = time.monotonic()
         command = ["ip", "netns", "exec", f"{PREFIX}scheduler", sys.executable, "-m", "toolkit.cli.main", *run[1:]]
         with subprocess.Popen(command) as process:
-            if arguments.faults:
-                plant_faults(workers, records)
-            code = process.wait(LIMIT_S)
+            try:
+                if arguments.faults:
+                    plant_faults(workers, records)
+                code = process.wait(LIMIT_S)
+            except BaseException:
+                process.kill()
+                raise
     results = read(records)
     print(f"exit code {code} after {time.monotonic() - began_s:.0f} s; records: {records}")
     print(f"trials: {len(results.trials)}; that shared a host at the same time: {collisions(results)}")

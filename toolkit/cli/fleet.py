@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, NoReturn
 import typer
 
 from toolkit.cli.command import command, flag, number, option
-from toolkit.cli.options import Json, Quiet
+from toolkit.cli.options import Json, Quiet, Scheduler
 from toolkit.cli.output import print_json, print_result, print_status, stderr_is_terminal
 from toolkit.cli.progress import counting_bar
 from toolkit.comparison.record_file import Record, Writer, read
@@ -32,10 +32,7 @@ class FleetArguments:
 
     PANEL: ClassVar[str] = "Workers and records"
 
-    scheduler: Annotated[
-        str | None,
-        option("--scheduler", metavar="ADDRESS", text="Use the workers of this dask scheduler, tcp://HOST:PORT."),
-    ] = None
+    scheduler: Scheduler = None
     local: Annotated[
         int | None,
         number("--local", low=2, high=MAX_HOSTS, text="Try it: let this machine stand for the first N hosts."),

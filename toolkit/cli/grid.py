@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from toolkit.cli.command import flag, number, option
+from toolkit.cli.options import Scheduler
 from toolkit.cli.output import print_json, print_result, print_status
 from toolkit.cli.progress import counting_bar
 from toolkit.errors import ExitCode, UsageError, printable
@@ -39,10 +40,7 @@ class GridArguments:
             "--workers", low=1, high=_MAX_WORKERS, text="Worker processes on this machine.", default="one a processor"
         ),
     ] = None
-    scheduler: Annotated[
-        str | None,
-        option("--scheduler", metavar="ADDRESS", text="Use the workers of this dask scheduler, tcp://HOST:PORT."),
-    ] = None
+    scheduler: Scheduler = None
     output: Annotated[
         Path | None, option("--output", metavar="FILE", text="File for the results of a grid, as JSON lines.")
     ] = None

@@ -52,6 +52,10 @@ Quiet = Annotated[bool, flag("--quiet", "-q", text="Print errors only.", panel=G
 Watch = Annotated[
     bool, flag("--watch", text="Draw goodput, round trip, window and packets sent again as charts.", panel=GENERAL)
 ]
+Scheduler = Annotated[
+    str | None,
+    option("--scheduler", metavar="ADDRESS", text="Use the workers of this dask scheduler, tcp://HOST:PORT."),
+]
 
 Bind = Annotated[
     str,

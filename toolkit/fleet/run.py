@@ -294,9 +294,10 @@ def check_resumed(mesh: Mesh, done: Results) -> None:
     plan, campaign = mesh.plan, done.campaign
     asked = (plan.name, {path.label for path in plan.paths}, {each.label for each in plan.all_settings})
     recorded = (campaign.name, set(campaign.paths), set(campaign.transports))
-    if asked != recorded or (list(plan.sizes), plan.time_s, plan.seed) != (
+    if asked != recorded or (list(plan.sizes), plan.time_s, plan.seed, plan.repeats) != (
         list(campaign.sizes),
         campaign.time_s,
         campaign.seed,
+        campaign.repeats,
     ):
         raise UsageError("these records are of another mesh, or it has changed since: begin a new file")

@@ -139,6 +139,8 @@ def test_records_of_another_mesh_are_not_resumed(tmp_path: Path, monkeypatch: py
     check_resumed(mesh, results)
     with pytest.raises(UsageError, match="records are of another mesh"):
         check_resumed(mesh_of(tmp_path, TEXT), results)
+    with pytest.raises(UsageError, match="or it has changed since"):
+        check_resumed(replace(mesh, plan=replace(mesh.plan, repeats=2)), results)
 
 
 def test_a_scheduler_that_is_lost_ends_the_run_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
