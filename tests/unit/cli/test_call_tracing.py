@@ -1,6 +1,8 @@
 """The options that show or keep system calls."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,10 @@ def test_a_full_disk_stops_the_trace_and_nothing_else() -> None:
 def test_the_error_of_the_block_comes_first() -> None:
     with pytest.raises(UsageError, match=r"^mine$"), TraceArguments(trace_file=Path("/dev/full")).running("tcp-send"):
         raise UsageError("mine")
+
+
+@pytest.mark.parametrize("command", ["send", "recv"])
+def test_a_command_starts_without_what_only_a_trace_file_needs(command: str) -> None:
+    script = f"import sys, toolkit.cli.{command}; print(*(name for name in sys.modules if 'comparison.' in name))"
+    started = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert started.stdout == "\n"
