@@ -18,7 +18,7 @@ from toolkit.cli.progress import counting_bar
 from toolkit.comparison.record_file import Record, Writer, read
 from toolkit.comparison.records import Outage, Results, Trial
 from toolkit.comparison.verdict import least_blocks
-from toolkit.errors import ExitCode, NettoolError, UsageError, printable_path
+from toolkit.errors import ExitCode, NettoolError, UnreachableError, UsageError, printable_path
 from toolkit.fleet.dask_client import check_scheduler, client_of, distributed
 from toolkit.fleet.mesh import MAX_HOSTS, FleetHost, Mesh, read_mesh
 from toolkit.units import format_seconds, format_size
@@ -161,7 +161,7 @@ def _client(mesh: Mesh, workers: FleetArguments, *, quiet: bool) -> Iterator[Any
             print_status(f"nettool: {name}: {reason}")
             del hosts[name]
         if len(hosts) < 2:
-            raise UsageError("fewer than two hosts can be reached over ssh; see the lines above")
+            raise UnreachableError("fewer than two hosts can be reached over ssh; see the lines above")
         connection = ssh_workers(hosts)
     with connection as client:
         dashboard = dashboard_of(client)

@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from typing import Any, cast
 from urllib.request import urlopen
 
+import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 from distributed.deploy import ssh
 
 from toolkit import __version__
 from toolkit.errors import UnreachableError, UsageError, printable
-from toolkit.fleet.dask_client import CONNECT_S, LOCAL_OPTIONS, scratch_folder
+from toolkit.fleet.dask_client import CONNECT_S, LOCAL_OPTIONS, WORKERS_S, scratch_folder
 from toolkit.fleet.mesh import FleetHost
 
 _SSH_S = 15.0
@@ -53,7 +54,9 @@ def ssh_workers(hosts: Mapping[str, FleetHost]) -> Iterator[Any]:
                 "remote_python": host.python,
             },
         }
-    with _cluster(workers, None) as client:
+    # dask learns from its worker's log that the worker has started, and workers take their settings from here.
+    logging = {**dask.config.get("logging", {}), "distributed.worker": "info"}
+    with dask.config.set(logging=logging), _cluster(workers, None) as client:
         yield client
 
 
@@ -117,14 +120,18 @@ def dashboard_of(client: Any) -> str | None:
 
 
 def _worker_options(name: str) -> dict[str, Any]:
-    return {"name": name, "nthreads": 1, "resources": {f"host:{name}": 1}}
+    # A worker that finds no scheduler ends, also where this process was killed while it started.
+    return {"name": name, "nthreads": 1, "resources": {f"host:{name}": 1}, "death_timeout": WORKERS_S}
 
 
 @contextmanager
 def _cluster(workers: Mapping[str, Any], host: str | None) -> Iterator[Any]:
     scheduler = {"cls": Scheduler, "options": {"host": host, "port": 0, "dashboard_address": ":0"}}
     try:
-        cluster: Any = cast(Any, SpecCluster)(workers=workers, scheduler=scheduler, silence_logs=False)
+        # An interrupt while the workers start leaves a cluster that dask's own handler at the exit cannot close.
+        cluster: Any = cast(Any, SpecCluster)(
+            workers=workers, scheduler=scheduler, silence_logs=False, shutdown_on_close=False
+        )
     except Exception as error:  # whatever dask or a worker's machine says
         raise UnreachableError(f"the workers do not start: {printable(str(error), 200)}") from None
     try:
