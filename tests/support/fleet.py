@@ -35,6 +35,9 @@ class NoReceiver:
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
+    def remove_at_end(self, folder: Path) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

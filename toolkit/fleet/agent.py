@@ -107,6 +107,7 @@ class FleetAgent(WorkerPlugin):
             self._open.callback(self.receiver.close)
             sizes = [] if job.time_s is not None else job.sizes
             self.files = self._open.enter_context(workspace(sizes, job.seed, None))
+            self.receiver.remove_at_end(self.files.folder)
             self.error = ""
         except (NettoolError, OSError) as error:
             self.error = str(error)

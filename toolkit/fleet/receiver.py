@@ -2,14 +2,16 @@
 
 `python -m toolkit.fleet.receiver` reads its job, one line of JSON, from standard input, so that the key is in no file
 and no list of processes. It answers `{"port": ...}` or `{"error": ...}`, and ends with its standard input: with the
-worker that has started it, however that ends.
+worker that has started it, however that ends. Further lines are folders that it then removes.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from toolkit.channel import Address
 from toolkit.comparison.server import MeasuringServer, ServerAccess, ServerLimits
@@ -55,6 +57,12 @@ class ReceiverProcess:
         """Whether it still runs."""
         return self._process.poll() is None
 
+    def remove_at_end(self, folder: Path) -> None:
+        """Let it remove this folder when it ends: a worker that is killed removes nothing. Raises OSError."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{folder}\n".encode())
+        self._process.stdin.flush()
+
     def close(self) -> None:
         """End it. Idempotent."""
         for pipe in (self._process.stdin, self._process.stdout):
@@ -92,7 +100,8 @@ def _answer(fields: dict[str, object]) -> None:
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.read()
+    for folder in sys.stdin.read().splitlines():
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
