@@ -339,7 +339,7 @@ def test_a_second_sender_is_refused_by_a_receiver_started_with_once(tmp_path: Pa
             sending.send_signal(signal.SIGINT)
             sending.wait(LIMIT_S)
         assert refused.code == 3
-        assert "--once" in complaint(refused)
+        assert "no more sessions; start it again" in complaint(refused)
         ended = receiving.end()
     assert ended.code == 4
     assert "reconnect" not in ended.stderr
