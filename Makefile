@@ -27,14 +27,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## create the environment in ./.venv
 
-# Many system tests wait for timers, so three workers use two cores better than two. The tests of a file stay together,
+# Many system tests wait for timers, so four workers use two cores better than two. The tests of a file stay together,
 # because they share fixtures and some look for leftover processes. tests/conftest.py puts the files in order.
-PYTEST := $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -p no:benchmark
+PYTEST := $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 test: $(STAMP)   ## run the tests, one of each set of long repetitions (about four minutes on two cores)
 	NETTOOL_QUICK=1 $(PYTEST) -m "not long"
 
-test-long: $(STAMP)  ## run the other repetitions: more seeds, conditions and examples, and soaks (two minutes)
+test-long: $(STAMP)  ## run the other repetitions: more seeds, conditions and examples, and soaks (three minutes)
 	$(PYTEST) -m "long or property"
 
 test-system: $(STAMP)  ## run only the tests with real sockets, processes and namespaces

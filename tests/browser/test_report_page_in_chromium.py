@@ -220,6 +220,7 @@ def test_text_has_sufficient_contrast(desktop: Any, is_dark: bool) -> None:
     assert (sum(int(part) for part in ink[4:-1].split(",")) > 500) == is_dark
 
 
+@pytest.mark.long
 def test_the_page_can_be_printed(desktop: Any) -> None:
     desktop.reload()
     desktop.emulate_media(media="print", color_scheme="light")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.conformance_network import CASES, Case, Network
+from tests.support.conformance_network import CASES, QUICK, Case, Network
+from tests.support.repetitions import long
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[name if name in QUICK else long(name) for name in CASES])
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 

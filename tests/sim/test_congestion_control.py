@@ -103,6 +103,7 @@ def test_bbr_measures_the_rtt_of_a_path_that_becomes_longer(monkeypatch: pytest.
     assert goodput_share(result, link, 5e6, 20, 26) >= 0.85
 
 
+@pytest.mark.long
 def test_bbr_obeys_ecn() -> None:
     """A queue that marks from an eighth of a round trip on drops less. It holds a quarter of one: Startup would not
     overflow twice that."""
@@ -150,7 +151,8 @@ def test_two_bbr_flows_share_a_lossy_path() -> None:
     assert min(shares) >= 0.9
 
 
-@pytest.mark.parametrize("buffer_bdp", [long(0.5), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("buffer_bdp", [0.5, 1])
 def test_bbr_and_cubic_do_not_starve_each_other(buffer_bdp: float) -> None:
     """Each gets at least a quarter of its fair share."""
     flows = [FlowSpec(name, duration_ns=15 * SECOND) for name in ("bbr", "cubic")]

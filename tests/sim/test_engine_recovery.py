@@ -36,6 +36,7 @@ def elapsed_ms(pair: Pair) -> float:
 
 
 class TestLoss:
+    @pytest.mark.long
     def test_sixty_megabytes_through_loss_both_ways(self) -> None:
         """Long enough for the columns of sent packets to be compacted several times."""
         pair = Pair(1, path(loss=0.01), data=60_000_000)

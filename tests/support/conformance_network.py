@@ -35,6 +35,8 @@ CASES = {
     "udp-ipv6": Case(UdpTransport, "::1"),
     "udp-without-offload": Case(UdpTransport, options=replace(OPTIONS, offload="off")),
 }
+QUICK = frozenset({"memory-shuffled", "tcp", "tcp-three-streams", "udp", "udp-ipv6"})
+"""What `make test` takes; `make test-long` takes the others."""
 
 
 class Network:

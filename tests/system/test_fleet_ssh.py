@@ -19,9 +19,12 @@ from toolkit.comparison.record_file import read
 pytest.importorskip("asyncssh")
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 _NEEDED_BY_ROOT = Path("/run/sshd")
-pytestmark = pytest.mark.skipif(
-    SSHD is None or (os.geteuid() == 0 and not _NEEDED_BY_ROOT.is_dir()), reason="there is no sshd that can be started"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        SSHD is None or (os.geteuid() == 0 and not _NEEDED_BY_ROOT.is_dir()), reason="no sshd can be started here"
+    ),
+]
 MESH = """\
 transports = ["tcp-cubic", "udp-bbr"]
 sizes = ["64KiB"]

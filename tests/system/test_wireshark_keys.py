@@ -32,7 +32,7 @@ from toolkit.security.keys import AeadName, TrafficKeys
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import Begin, Offer
 
-pytestmark = needs_tshark
+pytestmark = [needs_tshark, pytest.mark.long]
 
 TAG = bytes(wire.TAG_BYTES)
 OPENED, NO_KEYS, FORGED, NOT_ASKED = "1", "2", "3", "4"

@@ -25,7 +25,7 @@ from toolkit.transfer.messages import Begin, End
 from toolkit.transports.tcp import wire
 from toolkit.transports.tcp.wire import PrefaceRefusal, PrefaceType
 
-pytestmark = needs_tshark
+pytestmark = [needs_tshark, pytest.mark.long]
 
 DECODE_AS = ("-d", "tcp.port==50000,nettool_tcp")
 GREASE = (27, b"grease")
