@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.handshakes import HOST, KEY, PROLOGUE, SPEEDS, credential_of, make_pair, run_handshake
-from tests.support.repetitions import examples
+from tests.support.repetitions import examples, long
 from toolkit.errors import NettoolError, ProtocolError, RefusedError
 from toolkit.parameters import encode_parameters
 from toolkit.security.admission import KeyAdmission
@@ -63,7 +63,7 @@ class TestFlippedBits:
         assert run_handshake(initiator, responder).is_finished
 
     @pytest.mark.parametrize(
-        ("method", "flips"), [("none", one_bit_of_each_byte), ("key", flipped), ("code", one_bit_of_each_byte)]
+        ("method", "flips"), [("none", one_bit_of_each_byte), long("key", flipped), long("code", one_bit_of_each_byte)]
     )
     def test_bits_of_m2_and_m3(self, method: str, flips: Callable[[bytes], Iterator[bytes]]) -> None:
         initiator, responder = make_pair(method)
@@ -99,7 +99,7 @@ class TestFlippedBits:
             assert reply.message != answer.message
         assert run_handshake(initiator, responder).is_finished
 
-    @pytest.mark.parametrize("name", ["P1", "P2"])
+    @pytest.mark.parametrize("name", [long("P1"), "P2"])
     def test_a_bit_of_each_byte_of_p1_and_p2(self, name: str) -> None:
         admission = patient_admission()
         responder = Responder(admission, speeds=SPEEDS)

@@ -237,6 +237,7 @@ class TestAsNobody:
         assert ended.object["exit_code"] == 0, ended
         assert 0 < ended.object["forward"]["dropped_packets"]["loss"] < 30
 
+    @pytest.mark.long
     def test_a_check_says_what_this_machine_cannot_carry(self) -> None:
         with becoming_nobody() as become:
             ended = nettool("link", "--check", "--json", "--rate", "90Gbit", "--rtt", "1ms", before=become)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.noise import BASELINE, NOISES, RIVAL, Logs, log_goodputs
 from tests.support.planted_truths import CAMPAIGNS, MOST, NEGLIGIBLE, PILOT, SEED, evidence, verdicts, words
+from tests.support.repetitions import first_then_long
 from toolkit.comparison.looks import look_after
 from toolkit.comparison.sampling import width
 from toolkit.comparison.stats import median_interval
@@ -33,7 +34,7 @@ ENOUGH = 25
 MANY = 1000
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", first_then_long(NOISES))
 @pytest.mark.parametrize("blocks", [None, BLOCKS])
 def test_identical_transports_differ_in_at_most_5_of_100_campaigns(noise: str, blocks: int | None) -> None:
     made = verdicts(noise, 1.0, blocks)
@@ -44,7 +45,7 @@ def test_identical_transports_differ_in_at_most_5_of_100_campaigns(noise: str, b
     assert not any(one.word == EQUIVALENT or one.is_negligible for one in wide), f"{noise}, seed {SEED}"
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", first_then_long(NOISES))
 @pytest.mark.parametrize("blocks", [None, BLOCKS])
 def test_a_difference_of_ten_per_cent_is_found_or_inconclusive(noise: str, blocks: int | None) -> None:
     counted = words(noise, 0.9, blocks)
@@ -63,7 +64,7 @@ def test_a_difference_of_one_per_cent_is_negligible_after_enough_blocks(blocks: 
     assert counted[EQUIVALENT] + counted[NEGLIGIBLE] >= 0.8 * CAMPAIGNS, f"seed {SEED}: {counted}"
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", first_then_long(NOISES))
 @pytest.mark.parametrize("factor", [1.0, 0.95])
 def test_the_blocks_that_an_inconclusive_verdict_asks_for_mostly_settle_it(noise: str, factor: float) -> None:
     asked = [one.more_blocks for one, _ in verdicts(noise, factor, BLOCKS, 200) if one.word == INCONCLUSIVE]
@@ -85,7 +86,7 @@ def test_a_campaign_of_many_comparisons_has_a_false_one_in_at_most_5_of_100(cell
     assert false <= 0.05 * campaigns, f"{cells} comparisons, seed {SEED}: {false} of {campaigns}"
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", first_then_long(NOISES))
 @pytest.mark.parametrize("blocks", [6, BLOCKS, ENOUGH])
 def test_an_interval_holds_what_it_promises(noise: str, blocks: int) -> None:
     logs = log_goodputs(noise, SEED, 2000, blocks, factor=1.3)

@@ -5,6 +5,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.content import BytesSource
+from tests.support.repetitions import first_then_long
 from tests.support.virtual_channels import MS, VirtualPath
 from toolkit.channel import Channel, Extent, Statistic
 from toolkit.errors import PeerClosedError
@@ -60,7 +61,7 @@ def receive(channel: Channel) -> int:
     return sink.written_bytes
 
 
-@pytest.mark.parametrize("lost", [2, 40])
+@pytest.mark.parametrize("lost", first_then_long([40, 2]))
 def test_a_lost_announcement_stalls_nothing(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     """On 1 Gbit/s and 300 ms, 36 MiB of content arrive before an announcement that was lost can arrive again.
 
