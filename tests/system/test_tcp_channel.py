@@ -395,7 +395,7 @@ def test_the_loss_of_one_connection_ends_the_session(
     sender.abort()
     receiving.outcome()
     assert len(source.released) >= 1
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # a thread of an earlier test may have ended meanwhile
 
 
 def receive_until_closed(channel: TcpChannel, sink: BytesSink) -> list[bytes]:
@@ -421,7 +421,7 @@ def test_no_thread_outlives_its_channel(
     assert threading.active_count() > before
     getattr(sender, end)()
     getattr(receiver, end)()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # a thread of an earlier test may have ended meanwhile
     assert source.released == [Extent(0, 0, 1 << 20)]
 
 

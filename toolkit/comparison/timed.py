@@ -121,20 +121,23 @@ class Cut:
         self._destination = destination
         self._clock = clock
         self._deadline_s: float | None = None
+        self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
 
     def take_at(self, deadline_s: float) -> None:
         """Take it at this time on the monotonic clock, in a thread of its own."""
         self._deadline_s = deadline_s
-        timer = threading.Timer(max(0.0, deadline_s - self._clock()), self.take)
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(max(0.0, deadline_s - self._clock()), self.take)
+        self._timer.daemon = True
+        self._timer.start()
 
     def take(self) -> None:
         """The time is up: take it, unless it has been taken."""
         with self._lock:
             if self.cut_s is not None:
                 return
+            if self._timer is not None:
+                self._timer.cancel()
             self.cut_s = self._clock()
             hashed_bytes = self._destination.hashed_bytes
             unopened = self.channel.statistics().get("unopened_bytes", 0) if self.channel is not None else 0

@@ -163,4 +163,5 @@ def test_nothing_is_left_behind() -> None:
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     with prompt_interrupts():
         pass
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert threading.active_count() <= before[0]  # a thread of an earlier test may have ended meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= before[1]
