@@ -24,6 +24,7 @@ class BareClient:
     """Sends to `server` from a socket on `host`.
 
     handshake: the client's side of the handshake; its clock advances with every `send_initial`
+    sent:      how many datagrams it has sent
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class BareClient:
         self.handshake: ClientHandshake[SessionKeys | None] = ClientHandshake(
             self.client_id, 1472, partial(Initiator, credential), 0
         )
+        self.sent = 0
         self._now_ns = 0
 
     def send(self, datagram: bytes) -> None:
+        self.sent += 1
         self.sock.sendto(datagram, self.server)
 
     def initial(self) -> bytes:

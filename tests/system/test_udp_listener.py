@@ -82,8 +82,25 @@ class TestHandshake:
         while not channel.statistics()["packets_received"]:
             channel.receive(BytesSink(), timeout_s=PATIENCE_S, wake=client.sock.fileno())  # until the ACK
         client.answer(wire.PacketType.ACK)
-        # Counted once, whether it has arrived at the listening socket or at the channel's own.
-        assert channel.statistics()["datagrams_received"] == 1
+        # Each is counted once, whether it has arrived at the listening socket or at the channel's own.
+        assert channel.statistics()["datagrams_received"] == client.sent == 4  # two INITIALs, one with a token; FINISH
+        channel.abort()
+
+    def test_a_repeated_handshake_is_counted(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        client = BareClient(cleanup, listener.address)
+        accepted = client.get_accepted()
+        for _ in range(3):
+            client.send(accepted.finish)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+
+        def has_counted_all() -> bool:
+            channel.receive(BytesSink(), timeout_s=0.001)
+            return channel.statistics()["datagrams_received"] == client.sent == 5
+
+        assert channel.statistics()["datagrams_sent"] >= 2  # RETRY and ACCEPT
+
+        wait_until(has_counted_all, "all datagrams")
         channel.abort()
 
     def test_the_second_of_two_clients_with_one_code_learns_that_it_has_ended(self, cleanup: ExitStack) -> None:

@@ -201,7 +201,6 @@ class RemoteTestbed:
             backlog_bytes=portions.backlog_bytes,
         )
         channel = transport("udp").connect(self._address, options)
-        handshake_datagrams = int(channel.statistics()["datagrams_received"])
         started_s = time.monotonic()
         make = partial(TimedStream, seed=0, until_s=started_s + time_s, slice_bytes=portions.slice_bytes)
         sampler, is_late = Sampler(started_s, channel.statistics), threading.Event()
@@ -223,7 +222,7 @@ class RemoteTestbed:
         channel.close()
         sent = EndpointResult(size_bytes=done.size_bytes, series=until(sampler.series(), time_s))
         received = self.result(done.digest or "", _ASK_TIMEOUT_S)
-        return Flow(sent.with_statistics(channel.statistics()), received, handshake_datagrams)
+        return Flow(sent.with_statistics(channel.statistics()), received)
 
     def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
         options = TransportOptions(

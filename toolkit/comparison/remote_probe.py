@@ -32,15 +32,10 @@ _PILOT_SHARE = 0.6
 
 
 class Flow(NamedTuple):
-    """Both ends of one transfer. The sender's has samples of the time in which it made up content.
-
-    handshake_datagrams: how many the sender had received when the session began: the other machine's listener sent
-                         them, so that they are not among those that the session there has sent
-    """
+    """Both ends of one transfer. The sender's has samples of the time in which it made up content."""
 
     sender: EndpointResult
     receiver: EndpointResult
-    handshake_datagrams: int = 0
 
 
 Transfer = Callable[[float | None, float], Flow]
@@ -107,7 +102,7 @@ def _loss_there(flow: Flow) -> Estimate | None:
 
 
 def _loss_back(flow: Flow) -> Estimate | None:
-    sent, received = flow.receiver.datagrams_sent, (flow.sender.datagrams_received or 0) - flow.handshake_datagrams
+    sent, received = flow.receiver.datagrams_sent, flow.sender.datagrams_received or 0
     return _share((sent or 0) - received - (flow.sender.socket_drops or 0), sent)
 
 

@@ -1,7 +1,5 @@
 """What is said of a path to another machine, and the time of trials that follows from it."""
 
-from dataclasses import replace
-
 import pytest
 
 from toolkit.channel import Address
@@ -51,18 +49,6 @@ def test_rate_round_trip_and_losses_are_those_of_a_path() -> None:
 def test_what_a_socket_dropped_is_not_lost_by_the_path() -> None:
     probe = probe_remote("far", 45.0, path(80e6, 2000, lost=10, sent_back=1000, lost_back=10, dropped=10))
     assert (probe.loss, probe.loss_back) == (0.0, 0.0)
-
-
-def test_what_the_listener_answered_hides_no_loss() -> None:
-    """The handshake's two datagrams came from another socket: they had made 2 lost ones of 97 into none."""
-
-    def transfer(asked_bps: float | None, seconds: float) -> Flow:
-        flow = path(80e6, 2000, lost=0, sent_back=97, lost_back=2)(asked_bps, seconds)
-        received = flow.sender.datagrams_received
-        assert received is not None
-        return Flow(replace(flow.sender, datagrams_received=received + 2), flow.receiver, handshake_datagrams=2)
-
-    assert probe_remote("far", 45.0, transfer).loss_back == pytest.approx(2 / 97)
 
 
 @pytest.mark.parametrize("sent_back", [0, -5])

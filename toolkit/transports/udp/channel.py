@@ -29,7 +29,7 @@ from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.qlog_files import ConnectionLog
 from toolkit.transports.udp.read_pause import ReadPause
 from toolkit.transports.udp.socket import DatagramSocket, PeerUnreachableError, wait_readable
-from toolkit.transports.udp.statistics import statistics_of
+from toolkit.transports.udp.statistics import HandshakeCounts, statistics_of
 from toolkit.transports.udp.wake_pair import WakePair
 
 BACKLOG_BYTES: Final = 4 << 20
@@ -80,6 +80,7 @@ class UdpChannel:
         self._messages, self._unpumped_bytes = MessageQueue(), 0  # the bytes are of extents
         # The last pump had more to send than it may at once; more than this host's queues have room for.
         self._is_closed = self._has_more = self._needs_room = False
+        self.handshake = HandshakeCounts()  # the listener's thread counts them
         self._read_ns = self._timer_ns = 0  # when the socket was last read; the next timer, as of the last wait
 
     @property
@@ -203,7 +204,7 @@ class UdpChannel:
         return self._outgoing.acknowledged_bytes
 
     def statistics(self) -> Mapping[str, Statistic]:
-        return statistics_of(self._connection.stats(), self._socket, self._security)
+        return statistics_of(self._connection.stats(), self._socket, self._security, self.handshake)
 
     def begin_log(self) -> None:
         """The connection exists: its log may be written to a file."""

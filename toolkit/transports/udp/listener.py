@@ -44,10 +44,12 @@ from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, make_exchange
 from toolkit.transports.udp.protection import SessionSecurity, protect
 from toolkit.transports.udp.qlog_files import ConnectionLog, LogFiles
 from toolkit.transports.udp.socket import DatagramSocket, report_local_address, wait_readable
+from toolkit.transports.udp.statistics import HandshakeCounts
 from toolkit.transports.udp.wake_pair import WakePair
 from toolkit.transports.unexpected import UnexpectedErrors
 
 _REMEMBERED_CLOSES: Final = 1024
+_COUNTED_CLIENTS: Final = 1024
 _BUSY_DATAGRAMS: Final = 16
 """The listener rests after a round of this many datagrams, so that a flood does not starve the sessions."""
 _REST_FACTOR: Final = 2
@@ -83,6 +85,7 @@ class UdpListener:
         self._unexpected = UnexpectedErrors()
         self._closes: OrderedDict[int, bytes] = OrderedDict()  # by this side's id, a CLOSE that may get lost
         self._closes_lock = threading.Lock()
+        self._counts: OrderedDict[PeerAddress, HandshakeCounts] = OrderedDict()  # of clients without a connection
         self._ready: queue.SimpleQueue[UdpChannel | None] = queue.SimpleQueue()  # None after the last
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._is_closing = threading.Event()
@@ -192,9 +195,16 @@ class UdpListener:
         datagram, peer = arrival.data, arrival.peer
         kind, connection_id = wire.connection_id_untrusted(datagram)
         if kind == wire.PacketType.INITIAL:
+            counts = self._counts_of(peer)
+            counts.received += 1
             replies = self._handshakes.handle_initial_untrusted(datagram, peer, arrival.host, time.monotonic_ns())
+            counts.sent += len(replies)
             answers += [(reply, arrival) for reply in replies]
         elif kind == wire.PacketType.FINISH:
+            if (channel := self._channels.get(connection_id)) is not None:  # it is repeated
+                channel.handshake.received += 1
+                return
+            self._counts_of(peer).received += 1
             try:
                 established = self._handshakes.handle_finish_untrusted(datagram, peer, time.monotonic_ns())
             except CodeEndedError as error:
@@ -204,6 +214,13 @@ class UdpListener:
                 self._open_channel(established, arrival)
         elif kind >= wire.PacketType.DATA:
             self._pass_on(connection_id, arrival, answers)
+
+    def _counts_of(self, peer: PeerAddress) -> HandshakeCounts:
+        """The counts of a client: it asks a slow server again and again, and the path carries each datagram."""
+        counts = self._counts.setdefault(peer, HandshakeCounts())
+        if len(self._counts) > _COUNTED_CLIENTS:
+            self._counts.popitem(last=False)
+        return counts
 
     def _reject(self, server_id: int, error: CodeEndedError) -> bytes:
         """Return a sealed CLOSE for a client whose code has ended: a plain packet must not end what it believes in."""
@@ -247,6 +264,7 @@ class UdpListener:
             on_failure.callback(wake_pair.close)
             channel = self._make_channel(established, arrival.peer, sock, wake_pair)
             on_failure.pop_all()
+        channel.handshake = self._counts.pop(arrival.peer, HandshakeCounts())
         self._channels[established.server_id] = channel
         self._handshakes.complete(established)
         channel.begin_log()

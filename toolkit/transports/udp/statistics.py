@@ -1,6 +1,7 @@
 """What a channel over UDP reports of itself: see docs/data-format.md."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from toolkit.channel import Statistic
 from toolkit.rudp.stats import ConnectionStats
@@ -8,7 +9,17 @@ from toolkit.transports.udp.protection import SessionSecurity
 from toolkit.transports.udp.socket import DatagramSocket
 
 
-def statistics_of(stats: ConnectionStats, sock: DatagramSocket, security: SessionSecurity) -> Mapping[str, Statistic]:
+@dataclass(slots=True)
+class HandshakeCounts:
+    """The datagrams of a connection's handshake that a listener has received and sent, at its own socket."""
+
+    received: int = 0
+    sent: int = 0
+
+
+def statistics_of(
+    stats: ConnectionStats, sock: DatagramSocket, security: SessionSecurity, handshake: HandshakeCounts
+) -> Mapping[str, Statistic]:
     """Return the statistics of a channel; its socket may be closed."""
     return {
         "packets_sent": stats.packets_sent,
@@ -26,8 +37,8 @@ def statistics_of(stats: ConnectionStats, sock: DatagramSocket, security: Sessio
         "receive_buffer_bytes": sock.receive_buffer_bytes,
         "send_buffer_bytes": sock.room.buffer_bytes,
         "ecn": int(stats.is_ecn_capable),
-        "datagrams_sent": sock.datagrams_sent,
-        "datagrams_received": sock.datagrams_received,
+        "datagrams_sent": sock.datagrams_sent + handshake.sent,
+        "datagrams_received": sock.datagrams_received + handshake.received,
         "send_errors": sock.send_errors,
         "local_drops": sock.local_drops,
         "packets_lost": stats.packets_lost,
