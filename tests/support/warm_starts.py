@@ -7,6 +7,7 @@ the start itself, and those that change what Python does when it starts, leave i
 """
 
 import ctypes
+import faulthandler
 import gc
 import os
 import signal
@@ -113,3 +114,4 @@ class _Successor:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
         sys.argv = [self._module, *self._arguments]
+        faulthandler.enable(sys.stderr)  # SIGABRT shows where a process hangs

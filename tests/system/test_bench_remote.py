@@ -86,7 +86,12 @@ def end(process: Process, number: signal.Signals | None = None) -> tuple[int, st
     """Exit code, stdout and stderr of a process that ends by itself, or by a signal."""
     if number is not None:
         process.send_signal(number)
-    output, errors = process.communicate(timeout=2 * LIMIT_S)
+    try:
+        output, errors = process.communicate(timeout=2 * LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # it says where it hangs, and must not disturb the next test
+        output, errors = process.communicate()
+        pytest.fail(f"not within {2 * LIMIT_S:g} s: {output.decode()}{errors.decode()}")
     return process.returncode, output.decode(), errors.decode()
 
 

@@ -29,7 +29,7 @@ from tests.support.cli_process import LIMIT_S, everything_below, nettool_here
 from tests.support.report_samples import one_path, save
 from toolkit.cli.app import COMMANDS, GROUPS, invoke
 from toolkit.emulator.link import Link
-from toolkit.errors import NettoolError
+from toolkit.errors import NettoolError, UsageError
 from toolkit.netmodel.spec import LAN, LinkSpec
 from toolkit.security.key_file import write_new_key
 
@@ -225,7 +225,12 @@ def lines_of(block: str) -> list[str]:
 @pytest.mark.parametrize("line", [pytest.param(line, id=f"{name}: {line}") for name, line in documented_commands()])
 def test_documented_command_is_valid(line: str, folder: Path) -> None:
     words = shlex.split(line, comments=True)
-    parse(words[words.index("nettool") + 1 :], folder)
+    try:
+        parse(words[words.index("nettool") + 1 :], folder)
+    except UsageError as error:
+        if "this kernel offers no" in str(error):  # a congestion control that only root can load
+            pytest.skip(str(error))
+        raise
 
 
 def parse(words: list[str], folder: Path) -> None:
