@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="nettool-fleet-"))
+    folder.mkdir(parents=True, exist_ok=True)
     mesh, records = folder / "mesh.toml", folder / "fleet.jsonl"
     settings = (
         f'time = "{arguments.time}"\nrepeats = {arguments.repeats}\ncontrol = false\nlimit = "20s"\nwait = "60s"\n'

@@ -12,7 +12,7 @@ from toolkit.report.labels import label
 from toolkit.units import format_fraction, format_rate, format_ratio
 
 SLOW_SHARE = 0.5
-"""A pair is slow below this share of the median of all pairs."""
+"""A pair is slow below this share of what is usual: see `_usual_bps`."""
 LOSSY_SHARE = 0.005
 ASYMMETRIC_FACTOR = 2.0
 _GROUP, _GROUP_SHARE, _SHOWN_DETAILS = 3, 0.8, 3
@@ -135,7 +135,7 @@ def stand_outs(pairs: Sequence[PairFigures]) -> list[str]:
 
 def _stand_outs_of_size(pairs: Sequence[PairFigures]) -> Iterator[str]:
     goodputs = {(pair.sender, pair.receiver): pair.goodput_bps for pair in pairs if pair.goodput_bps}
-    usual_bps = median(goodputs.values()) if goodputs else 0.0
+    usual_bps = _usual_bps(goodputs)
     found: dict[str, dict[PairFigures, str]] = {}
     for pair in pairs:
         for what, detail in _remarkable(pair, goodputs.get((pair.receiver, pair.sender)), usual_bps):
@@ -144,11 +144,23 @@ def _stand_outs_of_size(pairs: Sequence[PairFigures]) -> Iterator[str]:
         yield from _grouped(what, these, pairs)
 
 
+def _usual_bps(goodputs: Mapping[tuple[str, str], float]) -> float:
+    """The median over the hosts of the median over each one's pairs; 0 without any.
+
+    Three slow hosts of eight are in more than half of the pairs, so that the median of these is itself slow.
+    """
+    of_hosts: dict[str, list[float]] = {}
+    for pair, goodput_bps in goodputs.items():
+        for host in pair:
+            of_hosts.setdefault(host, []).append(goodput_bps)
+    return median(map(median, of_hosts.values())) if of_hosts else 0.0
+
+
 def _remarkable(pair: PairFigures, back_bps: float | None, usual_bps: float) -> Iterator[tuple[str, str]]:
     """What stands out of a pair: the end of a sentence that begins with its name, and a detail of this pair.
 
     back_bps:  goodput in the other direction; None if nothing arrived there
-    usual_bps: the median of all pairs
+    usual_bps: see `_usual_bps`
     """
     if pair.outage is not None:
         yield "is incomplete", pair.reason
@@ -162,7 +174,7 @@ def _remarkable(pair: PairFigures, back_bps: float | None, usual_bps: float) -> 
         what = "never connects" if name in pair.unconnected else "completes no transfer"
         yield f"{what} over {name}, while others get through", failure
     if goodput_bps < SLOW_SHARE * usual_bps:
-        yield f"is slow (the median of all is {format_rate(usual_bps)})", f"{format_rate(goodput_bps)} at best"
+        yield f"is slow (a typical host's median is {format_rate(usual_bps)})", f"{format_rate(goodput_bps)} at best"
     factor = (back_bps or 0.0) / goodput_bps
     if factor > ASYMMETRIC_FACTOR:
         yield "is slower than the way back", f"by a factor of {format_ratio(factor)}"
