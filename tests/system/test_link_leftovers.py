@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cli_process import NETTOOL
 from tests.support.forked_cli import ForkedCli
+from tests.support.interrupted_close import assert_closes_each_descriptor_once
 from tests.support.links import PATIENCE_S, eventually, link_processes, needs_tun, processes
 from tests.support.warm_starts import FRESH
 from toolkit.emulator.link import Link
@@ -150,19 +151,6 @@ def test_the_death_of_an_owner_is_noticed_although_a_child_keeps_the_socket(tmp_
 
 
 def test_an_interrupted_end_closes_no_descriptor_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another file may have got its number meanwhile."""
-    close = os.close
-
-    def interrupted(descriptor: int) -> None:
-        close(descriptor)
-        raise KeyboardInterrupt
-
     link = Link(LinkSpec())
     link.open()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "close", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            link.close()
-    other = os.open(os.devnull, os.O_RDONLY)
-    link.close()
-    os.close(other)
+    assert_closes_each_descriptor_once(monkeypatch, link.close)
