@@ -71,4 +71,6 @@ def test_clean_lists_and_removes_what_a_killed_receiver_left(tmp_path: Path) -> 
     removed = nettool_here("clean", "--json", "--older-than", "0s", "incoming", cwd=tmp_path).object
     assert (removed["kind"], removed["removed"], len(removed["files"])) == ("leftovers", True, 1)
     assert not left.exists()
+    nothing = nettool_here("clean", "--older-than", "0s", "incoming", cwd=tmp_path)
+    assert nothing.stdout == "no unfinished files\n"
     assert nettool_here("clean", "missing", cwd=tmp_path).code == 2

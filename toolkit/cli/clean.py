@@ -39,9 +39,10 @@ def clean(
     """
     if not directory.is_dir():
         raise UsageError(f"{printable(str(directory))} is not a directory: name the one that was received into")
+    older_than_s = to_seconds(parse_duration_ns(older_than))
     files, in_use, failures = [], [], 0
     try:
-        for found in leftovers_below(directory, to_seconds(parse_duration_ns(older_than)), remove=not dry_run):
+        for found in leftovers_below(directory, older_than_s, remove=not dry_run):
             if found.failure is not None:
                 failures += 1
                 print_status(f"cannot remove {printable(found.path)}: {found.failure}")
@@ -62,6 +63,7 @@ def clean(
     if json:
         print_json("leftovers", {"files": files, "removed": not dry_run, "in_use": in_use})
     elif not quiet and not (files or in_use or failures):
-        print_sentences(f"no unfinished files older than {older_than}; --older-than 0s names newer ones too")
+        newer = f" older than {older_than}; --older-than 0s names newer ones too" if older_than_s else ""
+        print_sentences(f"no unfinished files{newer}")
     if failures:
         raise TransferError("some files could not be removed: make their directories writable and try again")
