@@ -1,4 +1,4 @@
-"""When the kernel has received something, whenever this process wakes: SO_TIMESTAMPNS.
+"""When something has arrived at a socket, by the kernel's clock and not when this process wakes: SO_TIMESTAMPNS.
 
 Read: socket(7), linux/net_tstamp.h, and tcp_recv_timestamp of Linux for TCP.
 """
@@ -15,7 +15,7 @@ TIMESTAMP_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
 def enable_timestamps(sock: socket.socket) -> None:
-    """Let the kernel stamp what arrives at a socket from now on, which it begins a moment later. Raises OSError."""
+    """Let the kernel stamp what arrives at a socket; it begins a moment after this call. Raises OSError."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 

@@ -88,7 +88,7 @@ class ComparisonRequest:
         if resume is None:
             return cls(plan=scenario.plan(), output=output)
         done = read(resume)
-        if (name := done.campaign.name) not in (scenario.kind, FLEET):
+        if (name := done.campaign.name) not in (scenario.kind, FLEET):  # plan_of_record says how to continue a fleet
             shown = printable(name, 40)
             raise UsageError(f"these are records of another command: resume them with 'nettool bench {shown}'")
         plan = plan_of_record(done.campaign, scenario.folder, scenario if scenario.kind == REMOTE else None)

@@ -198,7 +198,7 @@ def _receive_stamped(sock: socket.socket) -> EchoReply:
     clock_ns, now_ns = time.time_ns(), time.monotonic_ns()  # the kernel stamps with the former
     stamp_ns = arrival_time_ns(ancillary)
     waited_ns = 0 if stamp_ns is None else clock_ns - stamp_ns
-    # Otherwise somebody has set the clock.
+    # A stamp from the future, or from long ago, means that somebody has set the clock.
     return EchoReply(data, now_ns - waited_ns if 0 <= waited_ns < _LONGEST_WAIT_NS else now_ns)
 
 

@@ -72,7 +72,7 @@ def client_of_local(workers: int) -> Iterator[Any]:
     """A client of a scheduler with so many worker processes, one thread each, that run on this machine meanwhile."""
     module = distributed()
     with scratch_folder():
-        any_port = {"dashboard_address": ":0"}  # the usual one may be taken, by another grid for one
+        any_port = {"dashboard_address": ":0"}  # the usual one may be taken, for example by another grid
         cluster = module.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, scheduler_kwargs=any_port, **LOCAL_OPTIONS
         )

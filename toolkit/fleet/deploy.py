@@ -110,7 +110,7 @@ async def _lack(connection: Any, host: FleetHost) -> str:
 def dashboard_of(client: Any) -> str | None:
     """The address of dask's dashboard; None if nothing is there.
 
-    The scheduler names one whether it has bokeh, or was started with --no-dashboard, or not.
+    The scheduler names one even without bokeh, or if it was started with --no-dashboard.
     """
     with suppress(Exception):  # it is built from configuration and services, either of which may be missing
         link = str(client.dashboard_link)
@@ -120,7 +120,7 @@ def dashboard_of(client: Any) -> str | None:
 
 
 def _worker_options(name: str) -> dict[str, Any]:
-    # A worker that finds no scheduler ends, also where this process was killed while it started.
+    # A worker that finds no scheduler ends by itself, even if this process was killed while the worker started.
     return {"name": name, "nthreads": 1, "resources": {f"host:{name}": 1}, "death_timeout": WORKERS_S}
 
 

@@ -26,7 +26,7 @@ from toolkit.transfer.small_stored_file import SmallFileStorage, SmallStoredFile
 QUICK_BYTES: Final = 1 << 20
 """A file below this size is handed over between two messages; a larger one while another thread keeps the session.
 
-So is a single file of any size: what its file object writes to, for one a pipe, may block.
+So is a single file of any size, because its file object may block, for example on a pipe.
 """
 
 MAX_NAMES_BYTES: Final = 1 << 28

@@ -53,8 +53,8 @@ def directory_mode(offered: int, umask: int) -> int:
 def first_directory_mode(mode: int, attributes: Attributes | None) -> int:
     """The mode that a directory has until the session ends: only its owner may write to it.
 
-    It can be read as its final mode says, since a session that is killed leaves it like that; but not if what is
-    preserved of it, an owner for one, is not set yet.
+    Others may read it as its final mode says, since a session that is killed leaves it like that. They may not while
+    something that is preserved of it, such as its owner, is not set yet.
     """
     return stat.S_IRWXU | (mode & _READABLE if attributes is None else 0)
 

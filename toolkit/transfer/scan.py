@@ -209,7 +209,7 @@ def _encoded(name: str) -> bytes:
     try:
         return os.fsencode(name)
     except UnicodeEncodeError:
-        raise UsageError(f"{printable(name)}: not a file name, which has no lone surrogates") from None
+        raise UsageError(f"{printable(name)}: a file name cannot contain lone surrogates") from None
 
 
 def _check_path(source: str, recursive: bool, stream_name: str) -> SourceRoot:
