@@ -184,7 +184,10 @@ class Receiver:
         self._open.close()
 
     def wait(self) -> None:
-        """Wait until the last session has ended, or `cancel` is set. Raises what has ended the receiver itself."""
+        """Wait until the last session has ended, `cancel` is set, or another thread has left the block.
+
+        Raises what has ended the receiver itself.
+        """
         if self._server is None or self._server.closing.is_set():
             raise RuntimeError(_NOT_ENTERED)
         self._server.run()

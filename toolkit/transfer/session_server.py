@@ -41,6 +41,10 @@ class ConcurrencyLimits:
     sessions_per_host: int = 16
 
 
+class _Over:
+    """Follows the last end that a server waits for."""
+
+
 def listen_on_one_port(
     transports: Mapping[str, Transport], address: Address, options: TransportOptions
 ) -> dict[str, Listener]:
@@ -80,7 +84,8 @@ class SessionServer:
     cancel:        lets `run` return when it is set
     limit_refusal: the reason that the peers of channels beyond `limit` receive
 
-    Call order: start -> run -> close; `run` starts what is not started.
+    Call order: start -> run -> close; `run` starts what is not started. Several threads may call `run`, and any of them
+    `close`.
     """
 
     def __init__(
@@ -96,15 +101,15 @@ class SessionServer:
         self._listeners = listeners
         self._session = session
         self._concurrency = concurrency
-        self._limit = limit
         self._limit_refusal = limit_refusal
         self._cancel = cancel
-        self._lock = threading.Lock()  # guards the next three, and the time to give up
-        self._remaining = limit
+        self._lock = threading.Lock()  # guards the next four, and the time to give up
+        self._remaining = self._unended = limit
         self._hosts: Counter[bytes] = Counter()  # running sessions by Address.network
         self._running: set[threading.Thread] = set()
         self._give_up_s: float | None = None  # when to stop waiting for a sender to come back
-        self._ended: SimpleQueue[BaseException | float | None] = SimpleQueue()  # what sessions have returned or raised
+        # What sessions have returned or raised. An exception and _OVER end `run`, and stay for its other callers.
+        self._ended: SimpleQueue[BaseException | float | _Over | None] = SimpleQueue()
         self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
         self._is_started = False
 
@@ -117,19 +122,23 @@ class SessionServer:
             threading.Thread(target=self._accept, args=(name, listener), daemon=True).start()
 
     def run(self) -> None:
-        """Accept until the last session has ended, or `cancel` is set. Raises what a listener or a session raises."""
+        """Accept until the last session has ended, `cancel` is set, or another thread has closed the server.
+
+        Raises what a listener or a session raises.
+        """
         self.start()
-        ended = 0
-        while ended != self._limit:
+        while True:
             try:
                 end = self._ended.get(timeout=self._patience_s())
             except Empty:
                 if self._gives_up() or (self._cancel is not None and self._cancel.is_set()):
                     return
                 continue
-            if isinstance(end, BaseException):
+            if isinstance(end, BaseException | _Over):
+                self._ended.put(end)
+                if isinstance(end, _Over):
+                    return
                 raise end
-            ended += end is None
 
     def _patience_s(self) -> float | None:
         """How long to wait for the end of a session, or for one to begin; None without limit."""
@@ -156,8 +165,11 @@ class SessionServer:
         deadline_s = monotonic() + grace_s
         with self._lock:
             running = list(self._running)
-        for thread in running:
-            thread.join(max(0.0, deadline_s - monotonic()))
+        try:
+            for thread in running:
+                thread.join(max(0.0, deadline_s - monotonic()))
+        finally:
+            self._ended.put(_Over())
 
     def _accept(self, name: str, listener: Listener) -> None:
         try:
@@ -232,7 +244,12 @@ class SessionServer:
                 if self._remaining is not None and isinstance(end, float):
                     self._remaining += 1
                     self._give_up_s = monotonic() + end
+                if self._unended is not None and end is None:
+                    self._unended -= 1
+                is_last = self._unended == 0
             self._ended.put(end)
+            if is_last:
+                self._ended.put(_Over())
 
     def _refuse(self, channel: Channel, reason: str) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import toolkit
-from tests.support.background import Background, wait_until
+from tests.support.background import PATIENCE_S, Background, wait_until
 from toolkit import aio, events
 from toolkit.api.credentials import UnprovenReceiverError
 from toolkit.api.destinations import OfferedFile
@@ -21,6 +21,7 @@ from toolkit.errors import CredentialRequiredError, PeerClosedError, RefusedErro
 from toolkit.security.key_file import write_new_key
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.result import DeliveryStatus
+from toolkit.transfer.session_server import SessionServer
 
 
 @pytest.fixture(params=["auto", "tcp"])
@@ -277,6 +278,33 @@ def test_a_receiver_is_waited_for_in_its_block_only() -> None:
         pass
     with pytest.raises(RuntimeError, match="in its `with` block only"):  # nobody would come any more
         receiver.wait()
+
+
+def test_a_receiver_whose_block_another_thread_leaves_is_not_waited_for_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, in_wait = SessionServer.run, threading.Barrier(3, timeout=PATIENCE_S)
+
+    def announced(server: SessionServer) -> None:
+        in_wait.wait()
+        run(server)
+
+    monkeypatch.setattr(SessionServer, "run", announced)
+    with toolkit.Receiver({}, port=0) as receiver:
+        waiting = [Background(receiver.wait) for _ in range(2)]
+        in_wait.wait()
+    for call in waiting:
+        call.outcome()
+
+
+def test_every_thread_that_waits_for_a_receiver_sees_its_end() -> None:
+    with toolkit.Receiver({}, port=0, sessions=2) as receiver:
+        waiting = [Background(receiver.wait) for _ in range(2)]
+        for name in ("a", "b"):
+            toolkit.send({name: b"x"}, receiver.address)
+        for call in waiting:
+            call.outcome()
+        receiver.wait()  # again: it has ended
 
 
 class TestCancelling:
