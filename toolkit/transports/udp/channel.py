@@ -113,7 +113,8 @@ class UdpChannel:
         data_offset = self._connection.offer_data(extent.length)
         self._outgoing.add(data_offset, extent, source)
         self._unpumped_bytes += extent.length
-        if self._outgoing.unannounced < ANNOUNCEMENTS_PER_MESSAGE and self._unpumped_bytes < _PUMP_EVERY_BYTES:
+        is_little = self._outgoing.unannounced < ANNOUNCEMENTS_PER_MESSAGE and self._unpumped_bytes < _PUMP_EVERY_BYTES
+        if is_little and not self._has_backlog():
             return
         self._unpumped_bytes = 0
         self._announce()

@@ -3,11 +3,16 @@
 In virtual time.
 """
 
+from contextlib import suppress
+
 import pytest
 
+from tests.support.content import BytesSink, BytesSource
 from tests.support.virtual_channels import MS, SECOND, VirtualPath
-from toolkit.channel import Statistic
+from toolkit.channel import Extent, Statistic
 from toolkit.errors import PeerAbortedError, PeerClosedError
+from toolkit.rudp.config import Config
+from toolkit.rudp.congestion.base import initial_window_bytes
 from toolkit.rudp.wire import PacketType
 from toolkit.transports.udp.channel import UdpChannel
 
@@ -35,6 +40,33 @@ def test_an_application_that_takes_long_over_each_message_does_not_look_gone(mon
         return messages
 
     assert path.run(send, work) == (b"done", [b"%d" % number for number in range(count)])
+
+
+def test_small_extents_wait_for_room_as_a_large_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows may be unsent and one on the way; a slow path would take half a minute for a hundred extents."""
+    size, count = 1_200, 100
+    path = VirtualPath(monkeypatch, RTT_NS, config=Config(congestion_control="rate", rate_bps=58e3))
+    path.near.backlog_bytes = size
+
+    def send(channel: UdpChannel) -> int:
+        most = 0
+        for number in range(count):
+            channel.send_extent(Extent(0, number * size, size), BytesSource(bytes(count * size)))
+            most = max(most, (number + 1) * size - channel.acknowledged_bytes)
+        channel.flush()
+        channel.close()
+        return most
+
+    def receive(channel: UdpChannel) -> int:
+        sink = BytesSink()
+        with suppress(PeerClosedError):
+            while True:
+                channel.receive(sink)
+        return sink.written_bytes
+
+    most, arrived = path.run(send, receive)
+    assert arrived == count * size
+    assert most < 4 * initial_window_bytes(1_452)
 
 
 def test_an_interrupted_close_says_that_the_session_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
