@@ -24,7 +24,7 @@ from toolkit.comparison.sampler import Sampler
 from toolkit.comparison.server import CONTROL_SCHEMA
 from toolkit.comparison.tcp_metrics import forget
 from toolkit.comparison.testbed import popen
-from toolkit.comparison.timed import STREAM_NAME, TimedStream, real_portions, until
+from toolkit.comparison.timed import STREAM_NAME, TimedStream, paced_portions, real_portions, until
 from toolkit.comparison.worker_process import WorkerProcess
 from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
@@ -190,7 +190,7 @@ class RemoteTestbed:
 
     def _transfer(self, rate_bps: float | None, time_s: float) -> Flow:
         """A `toolkit.comparison.remote_probe.Transfer`."""
-        portions = real_portions("udp")
+        portions = real_portions("udp") if rate_bps is None else paced_portions(rate_bps)
         options = TransportOptions(
             congestion_control=DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE,
             rate_bps=rate_bps,

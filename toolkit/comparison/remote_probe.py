@@ -85,12 +85,19 @@ def fitting_time_s(plan: Plan, probe: Probe) -> float:
 
 
 def _delivery_bps(samples: Samples | None) -> float | None:
-    """The rate in the second half of a transfer, when slow start is over."""
+    """The rate in the second half of a transfer, when slow start is over.
+
+    Where the whole transfer was faster on average, one of the machines was too busy in the second half: its average.
+    """
     if samples is None or not samples.t_s:
         return None
     half = bisect_left(samples.t_s, samples.t_s[-1] / 2)
-    seconds = samples.t_s[-1] - samples.t_s[half]
-    return rate_of(int(samples.delivered_bytes[-1] - samples.delivered_bytes[half]), seconds) if seconds else None
+    rates_bps = []
+    for start in (0, half):
+        seconds = samples.t_s[-1] - samples.t_s[start]
+        size_bytes = int(samples.delivered_bytes[-1] - samples.delivered_bytes[start])
+        rates_bps.append((rate_of(size_bytes, seconds) or 0.0) if seconds else 0.0)
+    return max(rates_bps) or None
 
 
 def _loss_there(flow: Flow) -> Estimate | None:

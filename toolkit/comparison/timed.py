@@ -33,6 +33,7 @@ _BACKLOG_S = 0.01
 _LEAST_BACKLOG_BYTES = 1 << 16
 _REAL_BYTES = 1 << 16
 """Backlog of UDP, and slices of both transports, on a path whose rate is not known."""
+_LEAST_PACED_BYTES = 1_200  # about a packet
 
 
 class Portions(NamedTuple):
@@ -164,6 +165,12 @@ def portions(transport: str, rate_bps: float | None) -> Portions:
         return Portions(None, SLICE_BYTES)
     is_tcp = transport == "tcp"
     return Portions(backlog, _LEAST_SLICE_BYTES if is_tcp else min(SLICE_BYTES, max(_LEAST_SLICE_BYTES, backlog // 2)))
+
+
+def paced_portions(rate_bps: float) -> Portions:
+    """For a sender that keeps to this rate: it ends soon after its time, however low the rate is."""
+    size_bytes = max(_LEAST_PACED_BYTES, min(_REAL_BYTES, int(rate_bps * _BACKLOG_S / 8)))
+    return Portions(size_bytes, size_bytes)
 
 
 def real_portions(transport: str) -> Portions:

@@ -1,5 +1,7 @@
 """What is said of a path to another machine, and the time of trials that follows from it."""
 
+from dataclasses import replace
+
 import pytest
 
 from toolkit.channel import Address
@@ -71,6 +73,22 @@ def test_the_second_transfer_fills_no_queue_and_both_last_many_round_trips() -> 
     asked.clear()
     probe_remote("far", None, transfer)
     assert asked == [(None, 0.5), (pytest.approx(20e6), 0.5)]
+
+
+def test_a_machine_that_waits_in_the_second_half_is_no_slow_path() -> None:
+    """The second transfer, at a quarter of the rate, would take minutes."""
+    asked: list[float | None] = []
+
+    def transfer(rate_bps: float | None, seconds: float) -> Flow:
+        asked.append(rate_bps)
+        found = path(80e6, 100, 0, 100, 0)(rate_bps, seconds)
+        t_s, delivered = [0.0, 0.1, 0.2, 0.3, 0.5], [0.0, 2e5, 5e5, 5e5, 5e5 + 1_472]
+        series = Samples(t_s, delivered, *([0.0] * len(t_s) for _ in range(6)))
+        return found._replace(sender=replace(found.sender, series=series))
+
+    probe = probe_remote("far", 1.0, transfer)
+    assert probe.rate_bps == pytest.approx((5e5 + 1_472) * 8 / 0.5, rel=1e-3)
+    assert asked == [None, pytest.approx(probe.rate_bps / 4)]
 
 
 def test_a_path_without_udp_is_said_to_be_one() -> None:

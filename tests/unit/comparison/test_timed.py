@@ -10,7 +10,16 @@ import xxhash
 from tests.support.sessions import channel_pair
 from toolkit.comparison.discard import receive_and_discard
 from toolkit.comparison.endpoint_result import Samples
-from toolkit.comparison.timed import Cut, TimedDestination, TimedStream, backlog_bytes, portions, real_portions, until
+from toolkit.comparison.timed import (
+    Cut,
+    TimedDestination,
+    TimedStream,
+    backlog_bytes,
+    paced_portions,
+    portions,
+    real_portions,
+    until,
+)
 from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transfer.digest import Algorithm, algorithm_by_name
 
@@ -69,6 +78,11 @@ def test_on_a_real_path_only_the_window_of_each_transport_bounds_what_is_unsent(
     assert tcp.backlog_bytes is None
     assert udp.backlog_bytes is not None
     assert tcp.slice_bytes == udp.slice_bytes
+
+
+@pytest.mark.parametrize(("rate_bps", "expected"), [(1e3, 1_200), (8e6, 10_000), (10e9, 1 << 16)])
+def test_a_paced_sender_hands_over_what_its_rate_carries_in_a_moment(rate_bps: float, expected: int) -> None:
+    assert paced_portions(rate_bps) == (expected, expected)
 
 
 def test_a_session_sends_it_and_the_destination_knows_how_much_is_hashed() -> None:
