@@ -25,7 +25,7 @@ Order of calls, receiver:  Listener.accept -> receive ... / send_message ... -> 
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -35,6 +35,9 @@ from toolkit.security.credentials import Credential, NoCredential
 from toolkit.security.host_rates import network_of
 
 MAX_MESSAGE_BYTES = 1 << 18
+
+WAIT_CHECK_S = 0.25
+"""How often a channel calls what `Channel.check_while_waiting` was given."""
 
 MIN_IDLE_TIMEOUT_S = 1.0
 """The smallest idle timeout that a user may choose: below it, a busy disk looks like a lost peer."""
@@ -192,6 +195,14 @@ class Channel(Protocol):
         was returned.
         """
 
+    def check_while_waiting(self, check: Callable[[], None]) -> None:
+        """Call `check` every WAIT_CHECK_S or more often while a call that sends or flushes waits for the peer.
+
+        What it raises ends that call, but not the session: what was handed over is still sent, and messages get
+        through. A transport that could then send no message may omit this if it needs to finish what it has begun to
+        send; TCP does, whose waits end with the idle timeout.
+        """
+
     def flush(self) -> None:
         """Wait until the peer's transport (UDP) or the kernel (TCP) has all that was sent, and all is released.
 
@@ -257,6 +268,10 @@ class ForwardingChannel:
     ) -> bytes | None:
         """See Channel."""
         return self._channel.receive(sink, timeout_s, wake)
+
+    def check_while_waiting(self, check: Callable[[], None]) -> None:
+        """See Channel."""
+        self._channel.check_while_waiting(check)
 
     def flush(self) -> None:
         """See Channel."""

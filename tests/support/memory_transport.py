@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from toolkit.channel import (
     MAX_MESSAGE_BYTES,
@@ -146,6 +146,9 @@ class MemoryChannel:
         for file_id, offset, data in pieces:
             sink.write(file_id, offset, memoryview(data))
         return None
+
+    def check_while_waiting(self, check: Callable[[], None]) -> None:
+        """See Channel; here, as over TCP, a wait ends with the idle timeout."""
 
     def flush(self) -> None:
         """See Channel; what is queued belongs to the peer."""

@@ -139,6 +139,7 @@ class SessionEndpoint:
         self._role = role
         self._cancel = cancel
         self._last_sent_s = time.monotonic()
+        channel.check_while_waiting(self.check_cancelled)
 
     def send(self, message: AnyMessage, has_more: bool = False) -> None:
         """Send a message that the state allows, with a parameter that the peer does not know if it may have any.

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -83,6 +83,9 @@ class TcpChannel:
             with suppress(PeerClosedError):  # what the peer has sent before comes first; then the reader knows why
                 self._first.flush()
         return (self._pool or self._first).receive(sink, timeout_s, wake)
+
+    def check_while_waiting(self, check: Callable[[], None]) -> None:
+        del check  # a frame that was sent in part would be the last: not even the reason could follow
 
     def flush(self) -> None:
         self._check_open()

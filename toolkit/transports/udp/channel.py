@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
+from toolkit.channel import MAX_MESSAGE_BYTES, WAIT_CHECK_S, Address, Extent, ExtentSink, ExtentSource, Statistic
 from toolkit.errors import ExitCode, PeerClosedError, ProtocolError, TransferError, closed_by_peer
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
@@ -44,6 +44,7 @@ _SENDING_READ_INTERVAL_NS: Final = 1_000_000  # how often the socket is read whi
 _QUEUED_READ_INTERVAL_NS: Final = 100_000_000  # how often it is read while queued messages are taken in a row
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
 _ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
+_WAIT_CHECK_NS: Final = int(WAIT_CHECK_S * 1e9)
 _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2)
 
 
@@ -81,6 +82,7 @@ class UdpChannel:
         # The last pump had more to send than it may at once; more than this host's queues have room for.
         self._is_closed = self._has_more = self._needs_room = False
         self.handshake = HandshakeCounts()  # the listener's thread counts them
+        self._wait_check: Callable[[], None] | None = None
         self._read_ns = self._timer_ns = 0  # when the socket was last read; the next timer, as of the last wait
 
     @property
@@ -145,6 +147,9 @@ class UdpChannel:
                 return None
             if self._wait(deadline_ns, wake):
                 return None
+
+    def check_while_waiting(self, check: Callable[[], None]) -> None:
+        self._wait_check = check
 
     def flush(self) -> None:
         self._announce()
@@ -253,11 +258,13 @@ class UdpChannel:
         return self._connection.unacked_message_bytes > BACKLOG_BYTES
 
     def _pump_while(self, has_to_wait: Callable[[], bool], sends_first: bool = False) -> None:
-        """Pump once, and again until `has_to_wait` is false. Raises PeerClosedError."""
+        """Pump once, and again until `has_to_wait` is false. Raises PeerClosedError, and what the check raises."""
         self._pump(None, sends_first)
         while has_to_wait():
             self._check_open()
-            self._wait(None)
+            if self._wait_check is not None:
+                self._wait_check()
+            self._wait(None if self._wait_check is None else time.monotonic_ns() + _WAIT_CHECK_NS)
             self._pump(None)
 
     def _pump(self, sink: ExtentSink | None, sends_first: bool = False) -> bool:

@@ -3,18 +3,23 @@
 In virtual time.
 """
 
+import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.support.content import BytesSink, BytesSource
 from tests.support.virtual_channels import MS, SECOND, VirtualPath
-from toolkit.channel import Extent, Statistic
-from toolkit.errors import PeerAbortedError, PeerClosedError
+from toolkit import transfer
+from toolkit.channel import Extent, ExtentSink, ForwardingChannel, Statistic
+from toolkit.errors import PeerAbortedError, PeerClosedError, TransferError
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import initial_window_bytes
 from toolkit.rudp.wire import PacketType
-from toolkit.transports.udp.channel import UdpChannel
+from toolkit.transfer.messages import Alive
+from toolkit.transports.udp.channel import MAX_BACKLOG_BYTES, UdpChannel
+from toolkit.transports.udp.extents import STASH_BYTES
 
 RTT_NS = 40 * MS
 IDLE_TIMEOUT_S = 30
@@ -67,6 +72,48 @@ def test_small_extents_wait_for_room_as_a_large_one_does(monkeypatch: pytest.Mon
     most, arrived = path.run(send, receive)
     assert arrived == count * size
     assert most < 4 * initial_window_bytes(1_452)
+
+
+class StuckChannel(ForwardingChannel):
+    """A receiver's channel: once content has arrived, the receiver only sends; the sender is cancelled meanwhile."""
+
+    def __init__(self, path: VirtualPath, cancel: threading.Event) -> None:
+        super().__init__(path.far)
+        self._path, self._cancel = path, cancel
+
+    def receive(
+        self, sink: ExtentSink | None = None, timeout_s: float | None = None, wake: int | None = None
+    ) -> bytes | None:
+        """See Channel."""
+        message = super().receive(sink, timeout_s, wake)
+        if message is None and not self._cancel.is_set():
+            for second in range(4 * IDLE_TIMEOUT_S):  # what it sends acknowledges what arrives: it does not look gone
+                if second == 2 * IDLE_TIMEOUT_S:
+                    self._cancel.set()
+                self._path.work(self._path.far, SECOND)
+                self.send_message(Alive().encode())
+            raise AssertionError("the sender still waits")
+        return message
+
+
+@pytest.mark.timeout(60)
+def test_a_cancelled_sender_does_not_wait_for_a_peer_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large").write_bytes(bytes(STASH_BYTES + 2 * MAX_BACKLOG_BYTES))
+    (tmp_path / "in").mkdir()
+    path, cancel = VirtualPath(monkeypatch, RTT_NS), threading.Event()
+
+    def send(channel: UdpChannel) -> None:
+        with pytest.raises(TransferError, match="the transfer was cancelled"):
+            transfer.send(channel, [tmp_path / "large"], cancel=cancel)
+        channel.close()
+
+    def receive(_: UdpChannel) -> None:
+        with pytest.raises(TransferError, match="the sender cancelled the transfer"):
+            transfer.receive(StuckChannel(path, cancel), tmp_path / "in")
+
+    path.run(send, receive)
 
 
 def test_an_interrupted_close_says_that_the_session_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
