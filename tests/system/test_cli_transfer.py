@@ -99,6 +99,21 @@ def test_skipped_links_are_named_even_if_the_transfer_fails(tmp_path: Path, inco
     assert complaint.startswith("nettool: tree/file: already exists")
 
 
+def test_what_was_sent_is_told_even_if_other_files_are_refused(tmp_path: Path, incoming: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_file(tmp_path / "tree" / name, 100)
+    for name in ("a", "b"):
+        make_file(incoming / "tree" / name, 50)
+    with receiver(incoming, "--once") as receiving:
+        sent = nettool("tcp-send", "-r", tmp_path / "tree", receiving.target)
+        assert receiving.end().code == 3
+    first, second, arrived, complaint = sent.stderr.splitlines()
+    assert first.startswith("refused tree/a: already exists; ")
+    assert second == "refused tree/b: already exists"
+    assert arrived.startswith("sent 1 file, 100 B in ")
+    assert complaint.startswith("nettool: tree/a: already exists")
+
+
 def test_hidden_names_and_execute_bits_need_the_receivers_consent(
     transport: str, tmp_path: Path, incoming: Path
 ) -> None:
@@ -110,8 +125,11 @@ def test_hidden_names_and_execute_bits_need_the_receivers_consent(
         sent = nettool(*arguments, receiving.target)
         received = receiving.end()
     assert (sent.code, received.code) == (3, 3)
-    for name in (".ssh", ".ssh/authorized_keys"):
-        line = f"refused {name}: the name begins with a dot; the receiver accepts it only with --dotfiles\n"
+    reason = "the name begins with a dot"
+    for line in (
+        f"refused .ssh: {reason}; the receiver accepts it only with --dotfiles\n",
+        f"refused .ssh/authorized_keys: {reason}\n",
+    ):
         assert line in sent.stderr
         assert line in received.stderr
     assert everything_below(incoming) == ["program"]

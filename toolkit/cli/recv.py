@@ -199,7 +199,7 @@ class _ReceiverScreen:
             failures = failure_lines(result, is_verbose=arguments.verbose)
             print_status("\n".join([*failures, f"nettool: {peer}: {error}"]))
         if result.unfinished and not arguments.quiet:
-            print_status("\n".join(unfinished_lines(result)))
+            print_status("\n".join(unfinished_lines(result, is_verbose=arguments.verbose)))
         if not arguments.quiet and (result.file_count or not error):
             lines = [f"{time.strftime('%H:%M:%S')} received {summary_line(fields)} from {peer}"]
             lines += resumed_lines(result)

@@ -47,12 +47,18 @@ def failed_entries(result: SessionResult) -> list[dict[str, str]]:
 def undelivered_lines(
     result: SessionResult, statuses: Iterable[DeliveryStatus], *, is_verbose: bool = False
 ) -> Iterator[str]:
-    """Yield a line for each entry with one of these statuses, up to a limit, and one with the number of the others."""
+    """Yield a line for each entry with one of these statuses, up to a limit, and one with the number of the others.
+
+    What to do about it, behind the semicolon of a reason, is told once.
+    """
+    told: set[str] = set()
     for status in statuses:
         entries = result.with_status(status)
         shown = entries if is_verbose else entries[:_SHOWN]
         for entry in shown:
-            yield f"{status} {entry}"
+            is_told = entry.reason in told
+            told.add(entry.reason)
+            yield f"{status} {entry._replace(reason=entry.reason.partition('; ')[0]) if is_told else entry}"
         if more := len(entries) - len(shown) + result.omitted.get(status, 0):
             yield f"{status} {more} more"
 
@@ -70,9 +76,19 @@ def resumed_lines(result: SessionResult) -> list[str]:
     return [f"  {format_size(result.resumed_bytes)} of {format_size(result.size_bytes)} were there already"]
 
 
-def unfinished_lines(result: SessionResult) -> list[str]:
-    """Return a line for each file of which the receiver has kept something."""
-    return [f"kept {entry}; send it again to go on" for entry in result.unfinished]
+def unfinished_lines(result: SessionResult, *, is_verbose: bool = False) -> list[str]:
+    """Return lines that say of which files the receiver has kept something: of many, up to a limit, and the number."""
+    entries = result.unfinished
+    if len(entries) == 1:
+        return [f"kept {entries[0]}; send it again to go on"]
+    shown = entries if is_verbose else entries[:_SHOWN]
+    more = len(entries) - len(shown)
+    kept_bytes = sum(entry.arrived_bytes for entry in entries)
+    return [
+        f"kept {format_size(kept_bytes)} of {len(entries)} unfinished files; send them again to go on",
+        *(f"  {entry}" for entry in shown),
+        *([f"  and {more} more"] if more else []),
+    ]
 
 
 def delivered_lines(result: SessionResult, *, is_verbose: bool = False) -> list[str]:

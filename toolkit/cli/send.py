@@ -2,8 +2,10 @@
 
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from toolkit.api.connecting import AUTO
 from toolkit.api.credentials import UnprovenReceiverError
@@ -262,11 +264,17 @@ def _send_options(arguments: SendArguments, tree: TreeArguments) -> SendOptions:
 
 
 def _print_failures(arguments: SendArguments, result: SessionResult) -> None:
-    """Print what a session has left out that failed."""
+    """Print what a session that failed has left out, and what it has sent all the same."""
     if not arguments.quiet:
         _print_skipped(result, arguments.verbose)
     for line in failure_lines(result, is_verbose=arguments.verbose):
         print_status(line)
+    if result.file_count and not arguments.quiet:
+        print_status(_sent_line(result_fields(result)))
+
+
+def _sent_line(fields: Mapping[str, Any]) -> str:
+    return f"sent {summary_line(fields)}, over {fields['transport'].upper()}"
 
 
 def _print_outcome(arguments: SendArguments, result: SessionResult) -> int:
@@ -276,7 +284,7 @@ def _print_outcome(arguments: SendArguments, result: SessionResult) -> int:
         skipped = result.with_status(DeliveryStatus.SKIPPED)
         print_json("send", {**fields, "skipped": [entry.name for entry in skipped]})
     elif not arguments.quiet:
-        lines = [f"sent {summary_line(fields)}, over {fields['transport'].upper()}", *resumed_lines(result)]
+        lines = [_sent_line(fields), *resumed_lines(result)]
         lines += delivered_lines(result, is_verbose=arguments.verbose)
         print_sentences("\n".join([*lines, path_line(fields)] if arguments.verbose else lines))
     if not arguments.quiet:

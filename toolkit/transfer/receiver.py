@@ -202,6 +202,8 @@ class ReceiveSession:
             files.close(complete=False)
             raise
         finally:
+            for group in self._groups:  # which the session did not finish: some of its files have their names
+                self._results.add(result for result in group.results if result is not None)
             self._results.add_unfinished((file.entry, file.arrived_bytes) for file in files.unfinished)
         result = self._results.result
         self._endpoint.send(Done(result.files, result.size_bytes))

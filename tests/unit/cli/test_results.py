@@ -11,10 +11,11 @@ from toolkit.cli.results import (
     socket_buffer_hint,
     summary_line,
     undelivered_lines,
+    unfinished_lines,
 )
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
 from toolkit.transfer import TransferResult
-from toolkit.transfer.result import DeliveredFile, DeliveryStatus, UndeliveredEntry
+from toolkit.transfer.result import DeliveredFile, DeliveryStatus, UndeliveredEntry, UnfinishedEntry
 
 
 def seen(result: TransferResult) -> SessionResult:
@@ -80,6 +81,28 @@ def test_refused_files_are_listed() -> None:
     for name in ("a", "b"):
         result.add_undelivered(UndeliveredEntry(name, DeliveryStatus.REFUSED, "already exists"))
     assert failure_lines(seen(result)) == ["refused a: already exists", "refused b: already exists"]
+
+
+def test_what_to_do_about_many_files_is_told_once() -> None:
+    result = TransferResult("xxh3-128")
+    for name in ("a", "b"):
+        result.add_undelivered(UndeliveredEntry(name, DeliveryStatus.REFUSED, "already exists; use --update"))
+    result.add_undelivered(UndeliveredEntry("c", DeliveryStatus.FAILED, "no space; free some"))
+    assert failure_lines(seen(result)) == [
+        "refused a: already exists; use --update",
+        "refused b: already exists",
+        "failed c: no space; free some",
+    ]
+
+
+def test_many_unfinished_files_are_listed_up_to_a_limit_and_then_counted() -> None:
+    result = TransferResult("xxh3-128", unfinished=[UnfinishedEntry(f"{n}", 1 << 20, 2 << 20) for n in range(12)])
+    lines = unfinished_lines(seen(result))
+    assert lines[:2] == ["kept 12 MiB of 12 unfinished files; send them again to go on", "  1 MiB of 2 MiB of 0"]
+    assert (len(lines), lines[-1]) == (12, "  and 2 more")
+    assert len(unfinished_lines(seen(result), is_verbose=True)) == 13
+    result.unfinished = result.unfinished[:1]
+    assert unfinished_lines(seen(result)) == ["kept 1 MiB of 2 MiB of 0; send it again to go on"]
 
 
 def test_says_what_the_path_did() -> None:

@@ -12,7 +12,7 @@ from tests.support.content import BytesSource
 from tests.support.sessions import Ends, ObservedChannel, directory_entry, file_entry, messages_until_close, xxh3
 from toolkit.channel import Extent
 from toolkit.errors import PeerClosedError, ProtocolError, RefusedError, TransferError, VerificationError
-from toolkit.transfer import Progress, SendOptions, SessionLimits, receive, send
+from toolkit.transfer import Progress, SendOptions, SessionLimits, TransferResult, receive, send
 from toolkit.transfer.chunks import CHUNK_BYTES, RESUME_KEY_PARAMETER, Chunks
 from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.limits import MIN_PROGRESS_BYTES, LimitError
@@ -229,6 +229,22 @@ def test_holes_cost_no_hashing_before_the_peer_can_be_stopped(
     with pytest.raises(TransferError, match="cancelled"):
         receive(ends[1], root)
     assert hashed_bytes < steps * MAX_HOLE_BYTES / 50
+
+
+def test_a_session_that_is_cancelled_counts_the_files_that_have_their_names(ends: Ends, root: Path) -> None:
+    has_landed = threading.Event()
+    options = ReceiveOptions(on_result=lambda _: has_landed.set())
+    received = Background(lambda: receive(ends[1], root, options))
+    for message in (Begin(), Offer(0, (file_entry(b"a", 5), file_entry(b"b", 5)))):
+        ends[0].send_message(message.encode())
+    ends[0].send_extent(Extent(0, 0, 5), BytesSource(b"hello"))
+    ends[0].send_message(Digests((FileDigest(0, 5, xxh3(b"hello")),)).encode())
+    assert has_landed.wait(PATIENCE_S)
+    ends[0].send_message(ErrorMessage(ErrorReason.CANCELLED, "").encode())
+    with pytest.raises(TransferError, match="cancelled") as caught:
+        received.outcome()
+    assert isinstance(caught.value.result, TransferResult)
+    assert [file.name for file in caught.value.result.delivered] == ["a"]
 
 
 # Signs of life.
