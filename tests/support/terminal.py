@@ -1,5 +1,6 @@
 """nettool at a terminal: a pseudo-terminal that a process is started from, as a user sees it and types at it."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -11,7 +12,7 @@ import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.cli_process import LIMIT_S, NETTOOL
@@ -25,6 +26,8 @@ class AtTerminal:
     master: int
     slave: int
     shown: str = ""
+    _decoder: codecs.IncrementalDecoder = field(default_factory=codecs.getincrementaldecoder("utf-8"))
+    """A read may end within a character."""
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Read until the terminal has shown `pattern`, and return the match."""
@@ -33,7 +36,7 @@ class AtTerminal:
             ready, _, _ = select.select([self.master], [], [], max(0.0, deadline_s - time.monotonic()))
             piece = self._read() if ready else b""
             assert piece, f"no {pattern!r} in {self.shown!r}"
-            self.shown += piece.decode()
+            self.shown += self._decoder.decode(piece)
         return found
 
     def type(self, text: str) -> None:
@@ -47,7 +50,7 @@ class AtTerminal:
         code = self.process.wait(LIMIT_S)
         self.forget_slave()
         while piece := self._read():
-            self.shown += piece.decode()
+            self.shown += self._decoder.decode(piece)
         return code, output.decode(), self.shown
 
     def forget_slave(self) -> None:
