@@ -13,6 +13,7 @@ from tests.support.cli_process import LIMIT_S, NETTOOL, Ended, complaint, everyt
 from tests.support.repetitions import long
 from tests.support.report_samples import one_path, save
 from tests.support.tcp_controls import default_control
+from tests.support.terminal import at_terminal
 from toolkit.comparison.record_file import read
 from toolkit.comparison.records import Results
 from toolkit.comparison.summary import summarise
@@ -108,6 +109,17 @@ def assert_one_is_not_encrypted(results: Results, encrypted: str, plaintext: str
         for side in (trial.sender, trial.receiver):
             assert side.authentication == "none"
             assert (side.encryption == "none") == (trial.transport == plaintext)
+
+
+def test_watch_draws_each_trial_and_leaves_the_table(tmp_path: Path) -> None:
+    command = ("bench", "loopback", "--watch", "--time", "1s", "--repeat", "1", "--no-control", "--transports", TCP)
+    with at_terminal(*command, "--output", tmp_path / "watched.jsonl", cwd=tmp_path, lines=40) as comparing:
+        comparing.wait_for(f"{TCP}: goodput: ")
+        comparing.wait_for("packets sent again: ")
+        code, output, _ = comparing.end()
+    assert code == 0
+    assert "Records: " in output
+    assert "┤" not in output
 
 
 def test_with_json_it_prints_one_object_also_of_udp_without_encryption(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Each command turns its options into a scenario, which a file may complete; `tool
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from toolkit.cli.command import command, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments, ResumeCampaign
 from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
+from toolkit.cli.trial_charts import trial_charts
 from toolkit.comparison.forecast import Forecast, start_seconds
 from toolkit.comparison.json_codec import encode
 from toolkit.comparison.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
@@ -181,7 +182,8 @@ def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaign
     if campaign.dry_run:
         _print_plan(request.plan, request.done, campaign.json)
         return ExitCode.OK
-    result = _run(request, campaign.quiet)
+    with trial_charts(campaign.watch and not campaign.quiet) as draw:
+        result = _run(request, campaign.quiet, draw)
     if campaign.json:
         _print_json(result)
     else:
@@ -194,8 +196,8 @@ def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaign
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
-def _run(request: ComparisonRequest, quiet: bool) -> ComparisonResult:
-    """Run the rest of the campaign, and say how far it is."""
+def _run(request: ComparisonRequest, quiet: bool, draw: Callable[[Trial], None]) -> ComparisonResult:
+    """Run the rest of the campaign, say how far it is, and draw each trial."""
     plan, path = request.plan, request.output
     trials = list(request.done.trials) if request.done is not None else []
 
@@ -207,6 +209,7 @@ def _run(request: ComparisonRequest, quiet: bool) -> ComparisonResult:
             trials.append(record)
             if not quiet and (stderr_is_terminal() or record.error):
                 print_status(f"{_progress(plan, trials)}  {record.path}, {record.transport}: {_outcome(record)}")
+            draw(record)
         elif isinstance(record, Probe) and not quiet and (stderr_is_terminal() or record.is_met is False):
             print_status(f"{record.path}: {record.text}")
 

@@ -326,6 +326,10 @@ class CampaignArguments:
         Path | None,
         option("--dir", metavar="DIR", text="Directory for the transferred files.", default="memory", panel=RECORDS),
     ] = None
+    watch: Annotated[
+        bool,
+        flag("--watch", text="Draw goodput, round trip, window and packets sent again of each trial.", panel=GENERAL),
+    ] = False
     json: Json = False
     quiet: Quiet = False
 

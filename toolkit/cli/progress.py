@@ -168,7 +168,7 @@ def counting_bar(what: str, total: int, done: int = 0, *, quiet: bool = False) -
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = _console()
+    console = patient_console()
     columns = (BarColumn(bar_width=26), MofNCompleteColumn(), what, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(what, total=total, completed=done)
@@ -179,7 +179,8 @@ def _silent_s(task: "Task") -> float:
     return time.monotonic() - float(task.fields["moved_s"])
 
 
-def _console() -> "Console":
+def patient_console() -> "Console":
+    """Return a console on stderr that ignores a terminal which has gone."""
     from rich.console import Console
 
     return Console(file=cast("IO[str]", _PatientStream(sys.stderr)))
@@ -189,7 +190,7 @@ def _rich_progress() -> "Progress":
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TimeRemainingColumn
     from rich.text import Text
 
-    console = _console()
+    console = patient_console()
 
     class SizeColumn(ProgressColumn):
         """Bytes that have arrived, and the total if it is known."""

@@ -15,6 +15,7 @@ INTERVAL_S: Final = 0.5
 """Between two samples. A drawing takes some 20 ms, in which the transfer waits for the interpreter."""
 PERIOD_S: Final = 60.0
 """How long the charts reach back."""
+_LEAST_INTERVAL_S: Final = 1e-4
 _RATE_INTERVALS: Final = 3
 """A rate is an average over so many intervals: acknowledgements and losses come in groups."""
 
@@ -23,13 +24,18 @@ Statistics = Callable[[], Mapping[str, Statistic]]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A chart: seconds since the start, a value for each, and the text of the newest and of the highest value."""
+    """A chart: seconds since the start, a value for each, and the text of the newest and of the highest value.
+
+    from_s, to_s: what the chart shows
+    """
 
     name: str
     times_s: Sequence[float]
     values: Sequence[float]
     newest: str
     highest: str
+    from_s: float
+    to_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class History:
 
     def drawing(self, arrived_bytes: int, columns: int, lines: int) -> str:
         """Take a sample, if it is time, and return the charts for a place of this size; "" if it is too small."""
-        if columns < MIN_COLUMNS or lines < MIN_LINES:
+        if not has_room(columns, lines):
             return ""
         if self.sample(arrived_bytes) and (series := self.series()):
             self._drawing = charts(series, columns, lines)
@@ -80,8 +86,8 @@ class History:
         samples = list(self._samples)
         if len(samples) < 2:
             return []
-        goodputs_bps = _slopes([(one.at_s, one.arrived_bytes * 8) for one in samples])
-        resent_per_s = _slopes([(one.at_s, one.resent_packets) for one in samples])
+        goodputs_bps = slopes([(one.at_s, one.arrived_bytes * 8) for one in samples])
+        resent_per_s = slopes([(one.at_s, one.resent_packets) for one in samples])
         later = samples[1:]
         columns = (
             ("goodput", goodputs_bps, format_rate),
@@ -90,16 +96,25 @@ class History:
             ("packets sent again", resent_per_s, lambda count: f"{count:.0f} /s"),
         )
         times_s = [one.at_s for one in later]
-        return [Series(name, times_s, values, write(values[-1]), write(max(values))) for name, values, write in columns]
+        span_s = max(0.0, times_s[-1] - PERIOD_S), max(PERIOD_S, times_s[-1])
+        return [
+            Series(name, times_s, values, write(values[-1]), write(max(values)), *span_s)
+            for name, values, write in columns
+        ]
 
 
-def _slopes(points: Sequence[tuple[float, float]]) -> list[float]:
-    """Return how fast the second coordinate rises before each point but the first."""
-    slopes = []
+def slopes(points: Sequence[tuple[float, float]], intervals: int = _RATE_INTERVALS) -> list[float]:
+    """Return how fast the second coordinate rises in the intervals before each point but the first."""
+    found = []
     for number in range(1, len(points)):
-        (from_s, low), (to_s, high) = points[max(0, number - _RATE_INTERVALS)], points[number]
-        slopes.append(max(0.0, high - low) / (to_s - from_s))
-    return slopes
+        (from_s, low), (to_s, high) = points[max(0, number - intervals)], points[number]
+        found.append(max(0.0, high - low) / max(to_s - from_s, _LEAST_INTERVAL_S))
+    return found
+
+
+def has_room(columns: int, lines: int) -> bool:
+    """Whether a place is large enough for the charts."""
+    return columns >= MIN_COLUMNS and lines >= MIN_LINES
 
 
 def charts(series: Sequence[Series], columns: int, lines: int) -> str:
@@ -119,8 +134,8 @@ def charts(series: Sequence[Series], columns: int, lines: int) -> str:
         y_axis, x_axis = chart.ruler("y"), chart.ruler("x")
         y_axis.lim(0, highest * 1.05)
         y_axis.ticks([0, highest], ["0", one.highest])
-        x_axis.lim(max(0.0, one.times_s[-1] - PERIOD_S), max(PERIOD_S, one.times_s[-1]))
-        x_axis.ticks([one.times_s[0], one.times_s[-1]], [f"{one.times_s[0]:.0f} s", f"{one.times_s[-1]:.0f} s"])
+        x_axis.lim(one.from_s, one.to_s)
+        x_axis.ticks([one.times_s[0], one.times_s[-1]], [f"{one.times_s[0]:.3g} s", f"{one.times_s[-1]:.3g} s"])
         line = chart.signal(list(one.times_s), list(one.values), marker="braille")
         line.lines()
         chart.draw(line)
