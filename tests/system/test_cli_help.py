@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,12 +80,22 @@ def test_version() -> None:
         (["bench", "loopbak"], "No such command"),
         (["--nonsense"], "--nonsense"),
         (["recv", "--port", "many"], "nettool recv --help"),
+        (["recv", "incoming"], "name the directory for received files with --dir"),
+        (["send", "film", "far", "--port", "9001"], "the port follows its host after a colon"),
+        (["ping", "-p", "9001", "far"], "the port follows its host after a colon"),
     ],
 )
 def test_wrong_usage_points_to_the_help(arguments: list[str], message: str) -> None:
     ended = nettool_here(*arguments)
     assert ended.code == 2
     assert message in complaint(ended)
+
+
+def test_a_name_that_looks_like_options_gets_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "No such option" in complaint(nettool_here("send", "-odd", "far"))
+    (tmp_path / "-odd").touch()
+    assert complaint(nettool_here("send", "-odd", "far")).startswith("nettool: -odd is taken for options: write ./-odd")
 
 
 def rows_of(text: str) -> dict[str, str]:

@@ -40,11 +40,14 @@ def connect(
         return "udp", transport("udp").connect(address, replace(options, silence_timeout_s=patience_s))
     except IncompleteHandshakeError:
         raise
-    except UnreachableError:
+    except UnreachableError as error:
+        silence = str(error)
         left_s = max(patience_s, options.connect_timeout_s - (time.monotonic() - started_s))
     try:
         channel = transport("tcp").connect(address, replace(options, qlog=None, connect_timeout_s=left_s))
     except UnreachableError as error:
+        if str(error) == silence:  # a host that has no address, or none that a transport could reach
+            raise
         raise UnreachableError(f"{error} (UDP was tried first)") from error
     on_blocked()
     return "tcp", channel

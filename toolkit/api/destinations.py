@@ -130,6 +130,8 @@ def prepare_directory(directory: Path, *, is_durable: bool) -> None:
         _make(directory, is_durable)
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else "not a valid name"
+        if isinstance(error, FileExistsError):
+            reason = "a file, not a directory"
         raise UsageError(f"{shown}: {reason}; choose another directory") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UsageError(f"{shown}: permission denied; choose a writable directory")

@@ -7,6 +7,7 @@ from toolkit.channel import Address
 from toolkit.errors import UsageError, printable
 
 DEFAULT_PORT = 9000
+_NO_PATH = ", and the receiver chooses where files go, with --dir"
 
 
 def parse_target(text: str) -> Address:
@@ -53,7 +54,10 @@ def _invalid_port(host: str, port: str) -> UsageError:
 def _invalid(text: str) -> UsageError:
     if os.path.isfile(text):
         return UsageError(f"'{printable(text)}' is a file: the receiver comes last, as in FILE... HOST:PORT")
-    user, at, host = text.rpartition("@")
-    if at and user.isalnum() and host and "/" not in host:
-        return UsageError(f"'{printable(text)}': there is no user to log in as; write {printable(host)}")
+    user, at, place = text.partition("@")
+    host, _, path = place.partition(":")
+    if at and all(c.isalnum() or c in "._-" for c in user) and host and "/" not in host:
+        names_path = path and not is_port(path)
+        reason = "there is no user to log in as" + (_NO_PATH if names_path else "")
+        return UsageError(f"'{printable(text, 60)}': {reason}; write {printable(host if names_path else place)}")
     return UsageError(f"invalid receiver '{printable(text)}': write HOST, HOST:PORT or [IPv6]:PORT")

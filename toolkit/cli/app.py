@@ -117,14 +117,17 @@ def invoke(arguments: Sequence[str]) -> int:
     except OSError as error:  # of a help text: a command reports its own as NettoolErrors
         raise stdout_error(error) from None
     except Exception as error:
-        if (usage_error := _usage_error(error)) is None:
+        if (usage_error := _usage_error(error, arguments)) is None:
             raise
         raise usage_error from None
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _usage_error(error: Exception) -> UsageError | None:
-    """Return an error of click as a UsageError that points to the help text; None for any other error."""
+def _usage_error(error: Exception, arguments: Sequence[str]) -> UsageError | None:
+    """Return an error of click as a UsageError that points to the help text; None for any other error.
+
+    arguments: the command line, for what its user probably meant
+    """
     format_message = getattr(error, "format_message", None)  # typer has no stable name for click's classes
     if format_message is None:
         return None
@@ -132,7 +135,23 @@ def _usage_error(error: Exception) -> UsageError | None:
     path = context.command_path if context else "nettool"
     text = " ".join(format_message().split()).rstrip(".")
     line = printable(text.replace(": Value error, ", ": ", 1))  # typer's words for a value that is no choice
+    if context and (meant := _meant(error, line, context.command, arguments)):
+        line = meant
     return UsageError(f"{line}; '{path} --help' explains the usage")
+
+
+def _meant(error: Exception, line: str, command: Any, arguments: Sequence[str]) -> str:
+    """Return what to write instead, for mistakes that other programs teach; "" for any other."""
+    option = getattr(error, "option_name", "")
+    if option and not option.startswith("--"):
+        for one in arguments:
+            if one.startswith(option) and len(one) > len(option) and os.path.lexists(one):
+                return f"{printable(one)} is taken for options: write ./{printable(one)} for the file"
+    if option in ("-p", "-P", "--port") and any("HOST" in (one.metavar or "") for one in command.params):
+        return f"there is no {option}: the port follows its host after a colon, as in 192.0.2.7:9001"
+    if line.startswith("Got unexpected extra argument") and any("--dir" in one.opts for one in command.params):
+        return f"{command.name} takes no arguments: name the directory for received files with --dir"
+    return ""
 
 
 def _root() -> TyperGroup:

@@ -175,7 +175,7 @@ class _ReceiverScreen:
                 event.address,
                 event.transports,
                 is_loopback=is_loopback,
-                needs_directory=not self._arguments.to_stdout,
+                needs_directory=not self._arguments.to_stdout and self._arguments.directory is None,
             )
             print_status("\n".join(lines))
         self._doorkeeper.announce(event.address, "send files to this machine")

@@ -125,11 +125,13 @@ def partial_result_fields(error: NettoolError) -> dict[str, Any]:
 
 def summary_line(fields: Mapping[str, Any]) -> str:
     """Format the result fields as one line."""
-    files = fields["files"]
-    line = f"{files} {'file' if files == 1 else 'files'}, {format_size(fields['bytes'])}"
+    files, unchanged = fields["files"], fields["unchanged"]
+    line = f"{files} {'file' if files == 1 else 'files'}"
+    line += f", {format_size(fields['bytes'])}" if files or not unchanged else ""
     line += f" ({format_size(fields['hole_bytes'])} of holes)" if fields["hole_bytes"] else ""
-    line += f" in {format_seconds(fields['seconds'])}, {format_rate(fields['goodput_bps'])}"
-    line += f", {fields['unchanged']} unchanged" if fields["unchanged"] else ""
+    line += f" in {format_seconds(fields['seconds'])}"
+    line += f", {format_rate(fields['goodput_bps'])}" if files or not unchanged else ""
+    line += f", {unchanged} unchanged" if unchanged else ""
     return line + (", not encrypted" if fields.get("encryption") == "none" else "")
 
 

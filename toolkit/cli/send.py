@@ -269,7 +269,7 @@ def _print_failures(arguments: SendArguments, result: SessionResult) -> None:
         _print_skipped(result, arguments.verbose)
     for line in failure_lines(result, is_verbose=arguments.verbose):
         print_status(line)
-    if result.file_count and not arguments.quiet:
+    if result.file_count and not (arguments.json or arguments.quiet):
         print_status(_sent_line(result_fields(result)))
 
 

@@ -214,8 +214,9 @@ class SessionEndpoint:
         except PeerClosedError as lost:
             raise self._pending_peer_error() or lost from None
         except NettoolError as error:
-            # A usage error names local options and paths, which do not concern the peer.
-            text = "it was started with invalid arguments" if isinstance(error, UsageError) else str(error)
+            # A usage error names local options and paths, which do not concern the peer. The directory of a receiver
+            # that has run for days may be gone since.
+            text = "its arguments or its directory are at fault" if isinstance(error, UsageError) else str(error)
             self._send_error(_reason_for(error), text)
             raise
         except OSError as error:

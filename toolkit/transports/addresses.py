@@ -210,8 +210,8 @@ def connect_error(address: Address, kind: int, error: OSError, program: PeerProg
         if address.is_loopback or address.host == "localhost":
             return UnreachableError(f"{reason}; start `{program.command}` on this machine")
         return UnreachableError(
-            f"{reason}: either `{program.command}` does not run there, or it listens for that machine only; start it"
-            f" there with {program.for_the_network}"
+            f"{reason}: `{program.command}` does not run there, has another port, or listens for that machine only;"
+            f" start it there with {program.for_the_network}"
         )
     if isinstance(error, TimeoutError):
         return UnreachableError(

@@ -65,6 +65,12 @@ def test_both_are_named_if_neither_gets_through(monkeypatch: pytest.MonkeyPatch)
     assert network.told == []
 
 
+def test_what_concerns_both_names_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(monkeypatch, udp=UnreachableError("no such host"), tcp=UnreachableError("no such host"))
+    with pytest.raises(UnreachableError, match=r"^no such host$"):
+        network.connect(AUTO)
+
+
 @pytest.mark.parametrize("name", ["tcp", "udp"])
 def test_a_transport_that_the_user_names_is_the_only_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(monkeypatch, **{name: UnreachableError("silence")})

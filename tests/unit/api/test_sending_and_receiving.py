@@ -236,6 +236,11 @@ class TestRefusals:
         with pytest.raises(UsageError, match=message):
             toolkit.receive(into)
 
+    def test_a_file_is_no_directory(self, tmp_path: Path) -> None:
+        (tmp_path / "film").touch()
+        with pytest.raises(UsageError, match=r"film: a file, not a directory; choose another directory$"):
+            toolkit.receive(tmp_path / "film", port=0)
+
     def test_no_directory_has_a_name_with_a_null_byte(self) -> None:
         with pytest.raises(UsageError, match=r"^a\\x00b: not a valid name; choose another directory$"):
             toolkit.receive("a\0b", port=0)

@@ -83,6 +83,11 @@ def test_refused_files_are_listed() -> None:
     assert failure_lines(seen(result)) == ["refused a: already exists", "refused b: already exists"]
 
 
+def test_a_tree_without_changes_has_no_rate() -> None:
+    fields = {"files": 0, "bytes": 0, "hole_bytes": 0, "seconds": 0.25, "goodput_bps": 0.0, "unchanged": 300}
+    assert summary_line(fields) == "0 files in 250 ms, 300 unchanged"
+
+
 def test_what_to_do_about_many_files_is_told_once() -> None:
     result = TransferResult("xxh3-128")
     for name in ("a", "b"):

@@ -55,7 +55,7 @@ def test_a_usage_error_does_not_tell_the_peer_local_paths(ends: Ends, tmp_path: 
     ends[1].close()
     with pytest.raises(TransferError) as caught:
         send(ends[0], [tmp_path / "a"])
-    assert str(caught.value) == "the receiver failed: it was started with invalid arguments"
+    assert str(caught.value) == "the receiver failed: its arguments or its directory are at fault"
 
 
 def test_an_error_of_the_system_is_reported_to_the_peer(

@@ -115,7 +115,7 @@ def test_every_address_means_both_families(bind: str, is_dual: bool) -> None:
 def test_a_refusal_by_another_machine_names_both_reasons() -> None:
     refused = OSError(errno.ECONNREFUSED, "Connection refused")
     text = str(connect_error(Address("192.0.2.7", 9000), socket.SOCK_DGRAM, refused))
-    assert "either `nettool recv` does not run there, or it listens for that machine only" in text
+    assert "`nettool recv` does not run there, has another port, or listens for that machine only" in text
     assert "--bind 0.0.0.0 --dir DIR" in text
     text = str(connect_error(Address("127.0.0.1", 9000), socket.SOCK_DGRAM, refused))
     assert text == "nothing listens at 127.0.0.1:9000 for UDP; start `nettool recv` on this machine"
