@@ -1,7 +1,8 @@
 """The exit codes, and one family of errors that carry them.
 
 A message is one line, says what happened and what to do about it, and holds no control characters: pass names that come
-from a peer or a file system through `printable` first.
+from a peer or a file system through `printable` first. It names a parameter as programs write it, in backticks; the
+command line shows its option there (toolkit/cli/option_names.py).
 """
 
 import errno

@@ -277,7 +277,7 @@ def test_an_existing_file_is_kept_and_the_others_arrive(network: Network, tmp_pa
     sources = [tmp_path / "a", tmp_path / "b"]
     sent, received = transfer(network, sources, destination)
     assert isinstance(sent, RefusedError)
-    assert "--overwrite" in str(sent)
+    assert "`overwrite`" in str(sent)
     assert isinstance(sent.result, TransferResult)
     assert [entry.status for entry in sent.result.undelivered] == ["refused"]
     assert sent.result.files == 1
@@ -406,7 +406,7 @@ def test_a_tree_that_contains_its_destination_is_not_sent_again_and_again(
 
     sent, received = transfer(network, [tree], tree)
     assert isinstance(sent, RefusedError)
-    assert "start it with another --dir" in str(sent)
+    assert "start it with another `into`" in str(sent)
     assert isinstance(received, RefusedError)
 
 

@@ -170,7 +170,7 @@ def test_a_server_that_never_answers_a_probe_does_not_hold_up_the_campaign(monke
 
 def test_a_server_that_allows_no_plaintext_is_refused_before_the_first_trial(address: Address) -> None:
     connected_testbed(address)
-    with pytest.raises(RefusedError, match=r"with --plaintext, or leave \+plaintext out of --transports"):
+    with pytest.raises(RefusedError, match=r"with --plaintext, or leave \+plaintext out of `transports`"):
         connected_testbed(address, needs_plaintext=True)
 
 

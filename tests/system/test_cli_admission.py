@@ -254,7 +254,7 @@ class TestKeys:
         other = new_key(key.with_name("other.key"))
         with receiver(incoming, "--key", str(key)) as receiving:
             refused(send(transport, receiving, file, "--key", other), "the receiver has a different key")
-            refused(send(transport, receiving, file), "the receiver asks for a key: .* --key FILE")
+            refused(send(transport, receiving, file), "the receiver asks for a key: copy its key file .* with --key")
             refused(send(transport, receiving, file, "--code", "7-ocean-brick-lunar"), "asks for a key")
         assert everything_below(incoming) == []
 

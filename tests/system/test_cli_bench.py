@@ -144,7 +144,7 @@ def test_with_json_it_prints_one_object_also_of_udp_without_encryption(tmp_path:
     ("arguments", "code", "message"),
     [
         (["--size", "tiny"], 2, "write it like 256MiB"),
-        (["--size", "1B"], 2, "larger --size"),
+        (["--size", "1B"], 2, "larger one with --size"),
         (["--size", "4000TiB", "--dir", "{tmp}"], 4, "no room"),
         (["--repeat", "0"], 2, "repeat"),
         (["--transports", "pigeon"], 2, "tcp or udp"),

@@ -94,7 +94,7 @@ def test_forged_first_packets_make_no_files(listener: UdpListener, tmp_path: Pat
 
 def test_a_file_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
     options = TransportOptions(qlog=str(tmp_path / "missing" / "a.qlog"))
-    with pytest.raises(UsageError, match="no such file or directory; choose another file with --qlog"):
+    with pytest.raises(UsageError, match="no such file or directory; choose another file with `qlog`"):
         UdpTransport().listen(LOOPBACK, options)
     with pytest.raises(UsageError, match="no such file or directory"):
         UdpTransport().connect(Address("127.0.0.1", 9), options)
@@ -130,4 +130,4 @@ def test_a_warning_names_the_file_as_it_is_written(
             log.begin()
             log.close()
     (message,) = [record.message for record in caplog.records]
-    assert message.startswith("the qlog is incomplete: --qlog Log-2.qlog exists and nettool did not write it")
+    assert message.startswith("the qlog is incomplete: Log-2.qlog exists and nettool did not write it")

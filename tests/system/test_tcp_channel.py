@@ -457,7 +457,7 @@ def test_a_system_without_threads_ends_that_session_in_one_line(
     source = source_of(bytes(SLICE_BYTES))
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start_one)
-        with pytest.raises(TransferError, match="allows no more threads; choose fewer with --streams"):
+        with pytest.raises(TransferError, match="allows no more threads; choose fewer with `streams`"):
             sender.send_extent(Extent(0, 0, SLICE_BYTES), source)
         with pytest.raises(TransferError, match="allows no more threads"):
             receiver.receive(BytesSink(), 0)

@@ -502,7 +502,7 @@ def test_the_port_is_free_as_soon_as_it_is_closed() -> None:
 
 def test_a_foreign_address_is_one_line() -> None:
     with pytest.raises(
-        UnreachableError, match=r"192\.0\.2\.1 is not an address of this machine; choose one with --bind"
+        UnreachableError, match=r"192\.0\.2\.1 is not an address of this machine; choose one with `bind`"
     ):
         TcpTransport().listen(Address("192.0.2.1", 0), TransportOptions())
 

@@ -47,7 +47,7 @@ def _is_ipv6(text: str) -> bool:
 def _invalid_port(host: str, port: str) -> UsageError:
     if "/" in port or port.startswith((".", "~")):
         place = printable(f"{host}:{port}", 60)
-        return UsageError(f"'{place}' names a path: the receiver chooses where files go, with --dir; write {host}")
+        return UsageError(f"'{place}' names a path: the receiver chooses where files go, with `into`; write {host}")
     return UsageError(f"invalid port '{printable(port, 40)}': use a number from 1 to 65535, for example {host}:9000")
 
 

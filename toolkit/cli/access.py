@@ -233,7 +233,7 @@ def with_credential(given: Credential, attempt: Callable[[Credential], _T]) -> _
         with user_terminal() as user:
             code = None if user is None else _ask_for_code(user)
         if code is None:
-            raise
+            raise CredentialRequiredError(f"{error}, or set {CODE_VARIABLE}", is_code=True) from error
     return attempt(code.credential)
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import typer
 from typer.models import ParameterInfo
 
+from toolkit.cli.option_names import with_options
 from toolkit.cli.output import as_nettool_error, print_json
 
 _Result = TypeVar("_Result")
@@ -101,7 +102,7 @@ def command(function: Callable[..., _Result]) -> Callable[..., _Result]:
             if prints_json:
                 from toolkit.cli.results import partial_result_fields  # imports the transfer, which no help text needs
 
-                outcome = {"error": str(failure), "exit_code": failure.exit_code}
+                outcome = {"error": with_options(str(failure)), "exit_code": failure.exit_code}
                 print_json("error", {**outcome, **partial_result_fields(failure)})
             if failure is error:
                 raise

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit import __version__
+from toolkit.cli.option_names import with_options
 from toolkit.errors import NettoolError, TransferError, printable
 
 JSON_SCHEMA = 1
@@ -24,7 +25,11 @@ _STDOUT = 1
 
 
 def print_status(line: str) -> None:
-    """Write one line for the user to stderr and flush it. If stderr cannot be written, the line is lost silently."""
+    """Write one line for the user to stderr and flush it. If stderr cannot be written, the line is lost silently.
+
+    Options take the place of the parameters that it names.
+    """
+    line = with_options(line)
     _write_status(
         "\n".join(in_columns(each, stderr_columns()) for each in line.split("\n")) if stderr_is_terminal() else line
     )

@@ -20,6 +20,7 @@ from toolkit.cli.access import AdmissionArguments, Doorkeeper
 from toolkit.cli.call_tracing import TraceArguments
 from toolkit.cli.command import command
 from toolkit.cli.interrupts import prompt_interrupts
+from toolkit.cli.option_names import with_options
 from toolkit.cli.options import (
     CONNECTION,
     DEFAULT_MAX_STREAMS,
@@ -209,7 +210,7 @@ class _ReceiverScreen:
             self._has_hinted = True
             print_status(hint)
         if arguments.json:
-            outcome: dict[str, Any] = {"error": str(error), "exit_code": error.exit_code} if error else {}
+            outcome: dict[str, Any] = {"error": with_options(str(error)), "exit_code": error.exit_code} if error else {}
             outcome |= {"verified": not error, "failed": failed_entries(result)}
             outcome["unfinished"] = [entry.to_json() for entry in result.unfinished]
             directory = str(self._into.resolve()) if isinstance(self._into, Path) else None

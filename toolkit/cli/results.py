@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from toolkit.api.results import SessionResult
+from toolkit.cli.option_names import with_options
 from toolkit.errors import NettoolError, printable
 from toolkit.rudp.flow_control import WANTED_SOCKET_BUFFER_BYTES
 from toolkit.transfer.names import MAX_PATH_BYTES
@@ -38,7 +39,7 @@ def result_fields(result: SessionResult) -> dict[str, Any]:
 def failed_entries(result: SessionResult) -> list[dict[str, str]]:
     """Return the files that should have arrived and did not, as JSON objects."""
     return [
-        {"name": entry.name, "status": entry.status, "reason": entry.reason}
+        {"name": entry.name, "status": entry.status, "reason": with_options(entry.reason)}
         for entry in result.undelivered
         if entry.status is not DeliveryStatus.SKIPPED
     ]

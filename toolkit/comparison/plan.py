@@ -138,17 +138,17 @@ class Plan:
         if self.time_s is not None:
             _require_timed(self)
         elif min(self.sizes) < MIN_PAYLOAD_BYTES:
-            raise UsageError("a file under 1KiB measures only the handshake: choose a larger --size")
+            raise UsageError("a file under 1KiB measures only the handshake: choose a larger one with `sizes`")
         if len(set(self.sizes)) < len(self.sizes):
-            raise UsageError("--size lists a size twice: once is enough, --repeat repeats every trial")
+            raise UsageError("`sizes` lists a size twice: once is enough, `repeats` repeats every trial")
         if not 0 < self.repeats <= MAX_REPEATS:
-            raise UsageError(f"--repeat must be from 1 to {MAX_REPEATS}")
+            raise UsageError(f"`repeats` must be from 1 to {MAX_REPEATS}")
         if self.budget_s is not None and not 0 < self.budget_s <= MAX_BUDGET_S:
-            raise UsageError("--budget must be more than 0 and at most 30 days")
+            raise UsageError("`budget` must be more than 0 and at most 30 days")
         if not 0 <= self.seed <= MAX_SEED:
-            raise UsageError(f"--seed must be from 0 to {MAX_SEED}")
+            raise UsageError(f"`seed` must be from 0 to {MAX_SEED}")
         if not 0 < self.margin <= MAX_MARGIN:
-            raise UsageError(f"--margin must be more than 0% and at most {MAX_MARGIN:.0%}: 5% is usual")
+            raise UsageError(f"`margin` must be more than 0% and at most {MAX_MARGIN:.0%}: 5% is usual")
 
     @property
     def file_sizes(self) -> list[int]:
@@ -205,7 +205,7 @@ def parse_transports(text: str, tcp_congestion_control: str = TCP_DEFAULT) -> li
     """Parse a list like `tcp,udp-bbr+plaintext,udp-rate=50Mbit,quic`; a rate may follow any name. Raises UsageError."""
     settings = [_parse(word.strip(), tcp_congestion_control) for word in text.split(",")]
     if len({setting.label for setting in settings}) < len(settings):
-        raise UsageError(f"'{printable(text, 40)}' lists a transport twice: once is enough, --repeat repeats it")
+        raise UsageError(f"'{printable(text, 40)}' lists a transport twice: once is enough, `repeats` repeats it")
     return settings
 
 
@@ -285,7 +285,7 @@ def pilot_blocks(count: int) -> int:
 def _require_installed(settings: Sequence[Setting]) -> None:
     programs = {setting.program for setting in settings}
     if IPERF3 in programs and shutil.which(IPERF3) is None:
-        raise UsageError("iperf3 is not installed: install it (apt install iperf3), or leave it out of --transports")
+        raise UsageError("iperf3 is not installed: install it (apt install iperf3), or leave it out of `transports`")
     if AIOQUIC in programs and find_spec("aioquic") is None:
         raise UsageError("quic needs aioquic, which is not installed: pip install 'nettool[quic]', or leave quic out")
 
@@ -293,12 +293,12 @@ def _require_installed(settings: Sequence[Setting]) -> None:
 def _require_timed(plan: Plan) -> None:
     assert plan.time_s is not None
     if not MIN_TIME_S <= plan.time_s <= MAX_TIME_S:
-        raise UsageError(f"--time must be from {format_seconds(MIN_TIME_S)} to {format_seconds(MAX_TIME_S)}")
+        raise UsageError(f"`time` must be from {format_seconds(MIN_TIME_S)} to {format_seconds(MAX_TIME_S)}")
     if list(plan.sizes) != [0]:
-        raise UsageError("--time measures what arrives in a time, and --size how long a file takes: give one")
+        raise UsageError("`time` measures what arrives in a time, and `sizes` how long a file takes: give one")
     outside = next((each.label for each in plan.settings if each.program is not None), None)
     if outside is not None:
-        raise UsageError(f"--time measures nettool's own transports: leave {outside} out, or give --size")
+        raise UsageError(f"`time` measures nettool's own transports: leave {outside} out, or give `sizes`")
 
 
 def _method(plan: Plan) -> list[str]:

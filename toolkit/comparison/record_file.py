@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from toolkit.comparison.json_codec import FieldError, decode, encode
+from toolkit.comparison.paths import FLEET
 from toolkit.comparison.records import Campaign, Outage, Probe, Results, Trial
 from toolkit.comparison.verdict import MAX_MARGIN
 from toolkit.errors import TransferError, UsageError, printable, printable_path
@@ -39,8 +40,8 @@ class Writer:
         with suppress(OSError):  # a file that cannot be examined cannot be opened either: `write` reports that
             if not is_resumed and path.stat().st_size:
                 raise UsageError(
-                    f"{printable_path(path)} is not empty and will not be overwritten: choose another --output "
-                    "('nettool bench --resume' appends to existing records)"
+                    f"{printable_path(path)} is not empty and will not be overwritten: choose another `output`"
+                    f"{_how_to_append(path)}"
                 )
         self._path = path
         self._is_resumed = is_resumed
@@ -56,7 +57,7 @@ class Writer:
             self._file.flush()
         except OSError as error:
             raise TransferError(
-                f"cannot write {printable(str(self._path))}: {error.strerror}; choose another --output"
+                f"cannot write {printable(str(self._path))}: {error.strerror}; choose another `output`"
             ) from None
 
     def _open(self) -> TextIO:
@@ -126,6 +127,16 @@ def read(path: Path) -> Results:
             what = printable(f"{trial.path}, {trial.transport}", 80)
             raise UsageError(f"{shown} has a trial of another campaign ({what}); give a file that nettool bench wrote")
     return Results(campaign, first_measured(trials), probes, tuple(outages))
+
+
+def _how_to_append(path: Path) -> str:
+    """Which command goes on with the records in a file; "" if it holds none."""
+    try:
+        name = read(path).campaign.name
+    except UsageError:
+        return ""
+    command = "fleet run MESH" if name == FLEET else f"bench {printable(name, 40)}"
+    return f" ('nettool {command}' appends to these records with `resume`)"
 
 
 def _belongs(trial: Trial, campaign: Campaign) -> bool:

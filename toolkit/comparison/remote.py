@@ -108,7 +108,7 @@ class RemoteTestbed:
             except (UnreachableError, TransferError) as error:
                 if time.monotonic() >= deadline_s:
                     raise UnreachableError(
-                        f"{self._address} does not serve ({error}); run `nettool serve` there, or raise --wait"
+                        f"{self._address} does not serve ({error}); run `nettool serve` there, or raise `wait`"
                     ) from None
             time.sleep(_RETRY_S)
         max_bytes, self._next = (_integer_untrusted(answer, name) for name in ("max_bytes", "next"))
@@ -117,12 +117,12 @@ class RemoteTestbed:
         if self._needs_plaintext and answer.get("plaintext") is not True:
             raise RefusedError(
                 f"{self._address} does not allow plaintext: start `nettool serve` there with --plaintext, or leave "
-                "+plaintext out of --transports"
+                "+plaintext out of `transports`"
             )
         if self._max_size_bytes > max_bytes:
             raise RefusedError(
-                f"{self._address} accepts at most {format_size(max_bytes)}: choose a smaller --size, or start "
-                "`nettool serve` there with a larger --max-bytes"
+                f"{self._address} accepts at most {format_size(max_bytes)}: choose a smaller one with `sizes`, or "
+                "start `nettool serve` there with a larger --max-bytes"
             )
 
     def probe(self) -> Probe:

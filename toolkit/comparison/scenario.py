@@ -169,7 +169,7 @@ class Scenario:
     def _blocks(self, count: int) -> tuple[int, float | None]:
         """The number of blocks for so many comparisons, and the budget for more, if there is one."""
         if self.repeats is not None and self.budget is not None:
-            raise UsageError("--repeat fixes the number of blocks, and --budget lets the results decide: give one")
+            raise UsageError("`repeats` fixes the number of blocks, and `budget` lets the results decide: give one")
         if self.repeats is not None:
             return self.repeats, None
         return pilot_blocks(count), DEFAULT_BUDGET_S if self.budget is None else to_seconds(
@@ -235,7 +235,7 @@ def _background_flow(text: str | None) -> Setting | None:
         return None
     settings = parse_transports(text)
     if len(settings) > 1 or settings[0].program is not None:
-        raise UsageError("--competitor takes one of nettool's own transports, like tcp-cubic")
+        raise UsageError("`competitor` takes one of nettool's own transports, like tcp-cubic")
     return settings[0]
 
 

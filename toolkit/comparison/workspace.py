@@ -76,7 +76,7 @@ def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[
             if _free_bytes(parent) < needed_bytes:
                 raise TransferError(
                     f"{printable(str(parent))} has no room for two files of {format_size(max(sizes, default=0))}; "
-                    "choose another folder with --dir, or a smaller --size"
+                    "choose another folder with `folder`, or a smaller size with `sizes`"
                 )
             folder = Path(
                 stack.enter_context(
@@ -89,7 +89,7 @@ def workspace(sizes: Sequence[int], seed: int, parent: Path | None) -> Iterator[
             files.received.mkdir()
         except OSError as error:
             raise TransferError(
-                f"cannot use {printable(str(parent))}: {error.strerror}; choose another folder with --dir"
+                f"cannot use {printable(str(parent))}: {error.strerror}; choose another folder with `folder`"
             ) from None
         yield files
 

@@ -63,7 +63,7 @@ class Link:
         if emulator is not None and emulator not in EMULATORS:
             raise UsageError(f"unknown emulator '{printable(emulator, 40)}': choose from {', '.join(EMULATORS)}")
         if emulator == SWITCH and not can_switch(spec):
-            raise UsageError("a switch carries a LAN with a rate and a plain queue: leave out '--emulator switch'")
+            raise UsageError("a switch carries a LAN with a rate and a plain queue: use nettool's own emulator")
         self.spec = spec
         self.addresses = Addresses.of_network(network)
         self.notice: str | None = None

@@ -43,7 +43,7 @@ def netem_options(path: PathSpec) -> dict[str, int | float]:
     }
     for name, is_requested in unsupported.items():
         if is_requested:
-            raise UsageError(f"the kernel's netem does not support {name}: leave out '--emulator netem'")
+            raise UsageError(f"the kernel's netem does not support {name}: use nettool's own emulator")
     options: dict[str, int | float] = {"delay": path.delay_ns // 1000, "limit": _HELD_PACKETS}
     for key, value in (("loss", path.loss), ("duplicate", path.duplicate), ("prob_corrupt", path.corrupt)):
         if value:
@@ -62,7 +62,7 @@ def install_netem(netlink: IPRoute, path: PathSpec, spec: LinkSpec) -> None:
         netlink.tc("add", "netem", index, "1:", **options)
     except NetlinkError as error:
         if error.code in (2, 95):  # ENOENT, EOPNOTSUPP: no such discipline
-            remedy = "leave out '--emulator netem' (nettool's own emulator does not need it), or load sch_netem"
+            remedy = "use nettool's own emulator, or load sch_netem"
             raise NettoolError(f"this kernel has no netem: {remedy}") from None
         raise NettoolError(f"the kernel rejects these netem options: {printable(str(error))}") from None
     _add_tbf(netlink, path, spec, parent="1:1")

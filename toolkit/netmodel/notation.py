@@ -89,7 +89,7 @@ def _with_delays(forward: PathSpec, backward: PathSpec, text: LinkText) -> tuple
     """The two paths with the round trip divided as `delay_back` says."""
     rtt_ns, back_ns = forward.delay_ns + backward.delay_ns, parse_duration_ns(text.delay_back or "")
     if back_ns > rtt_ns:
-        raise UsageError("--delay-back is a part of the round trip: choose a time of at most --rtt")
+        raise UsageError("`delay_back` is a part of the round trip: choose a time of at most `rtt`")
     return replace(forward, delay_ns=rtt_ns - back_ns), replace(backward, delay_ns=back_ns)
 
 
@@ -108,7 +108,7 @@ def _impairments(text: LinkText) -> dict[str, Any]:
     if text.jitter is not None:
         impairments |= {"jitter_ns": parse_duration_ns(text.jitter), "jitter_reorders": text.jitter_reorders}
     elif text.jitter_reorders:
-        raise UsageError("--jitter-reorders needs --jitter: add it, for example --jitter 2ms")
+        raise UsageError("`jitter_reorders` needs `jitter`: add it, for example of 2ms")
     if text.burst is not None:
         impairments["burst"] = parse_burst(text.burst)
     return impairments

@@ -150,7 +150,7 @@ class PathSpec:
                 raise UsageError("a change needs a time of 0 or later, and a blackout a length of more than 0")
             if change.rate_bps is not None:
                 if self.rate_bps is None:
-                    raise UsageError("a change of rate needs a link with a rate: add --rate")
+                    raise UsageError("a change of rate needs a link with a rate: add `rate`")
                 _check_rate(change.rate_bps)
             if change.delay_ns is not None:
                 _check_delay(change.delay_ns)

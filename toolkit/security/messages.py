@@ -70,18 +70,18 @@ class Refusal(IntEnum):
 
 
 _TEXTS: dict[int, str] = {
-    Refusal.CODE_NEEDED: "the receiver asks for a code: add --code with the code that it shows, or set NETTOOL_CODE",
-    Refusal.KEY_NEEDED: "the receiver asks for a key: copy its key file to this host and add --key FILE",
+    Refusal.CODE_NEEDED: "the receiver asks for a code: add `code` with the code that it shows",
+    Refusal.KEY_NEEDED: "the receiver asks for a key: copy its key file to this host and pass it with `key`",
     Refusal.NOTHING_NEEDED: "the receiver asks for no code and no key, so it cannot prove who it is: start it with a "
-    "code or the same --key; leave out --code and --key only if you trust the network",
+    "code or the same `key`; leave out `code` and `key` only if you trust the network",
     Refusal.WRONG_CODE: "the code is wrong: compare it with the one that the receiver shows (a few wrong tries end it)",
     Refusal.UNKNOWN_CODE: "the receiver has no code with this number: compare it with the code that the receiver shows",
     Refusal.ENDED_CODE: "this code has ended, because it was used or because of wrong tries: take the code that the "
     "receiver shows now",
-    Refusal.WRONG_KEY: "the receiver has a different key: copy its key file to this host and pass it with --key",
+    Refusal.WRONG_KEY: "the receiver has a different key: copy its key file to this host and pass it with `key`",
     Refusal.ALTERED: "the receiver cannot open the handshake, which was altered on its way: check what lies between "
     "the hosts, and that both run the same version of nettool",
-    Refusal.PLAINTEXT: "the receiver does not allow plaintext: leave out --plaintext, or start it with --plaintext too",
+    Refusal.PLAINTEXT: "the receiver does not allow plaintext: leave out `plaintext`, or start it with `plaintext` too",
     Refusal.TRY_LATER: "the receiver limits how often codes are tried: try again in a minute",
     Refusal.UNKNOWN_SESSION: "the receiver no longer waits for this session: send the files again, with the code that "
     "it shows now",

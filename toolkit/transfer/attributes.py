@@ -196,7 +196,7 @@ def parse_preserve(words: str | None) -> Preserve:
     for word in () if words is None else words.split(","):
         if word.strip() not in known:
             text = f"list some of {', '.join(known)}, with commas in between"
-            raise UsageError(f"--preserve {printable(words or '')}: {text}")
+            raise UsageError(f"`preserve` {printable(words or '')}: {text}")
         preserve |= known[word.strip()]
     return preserve | (Preserve.MODES | Preserve.OWNERS if preserve & Preserve.SETID else Preserve.NOTHING)
 

@@ -5,7 +5,7 @@ A peer is not trusted, whether or not it has a code or a key. What it can make t
 they protect: MAX_OPEN_GROUPS, MAX_PENDING_RANGES, OPTIMISTIC_BYTES, MAX_HELD_BYTES, MAX_DIRECTORY_BYTES, ZeroHashing.
 docs/protocol.md lists all of them.
 
-A session that goes beyond a limit ends with LimitError, which names the option; the sender is told the same.
+A session that goes beyond a limit ends with LimitError, which names the parameter; the sender is told the same.
 """
 
 import threading
@@ -45,7 +45,7 @@ class SessionLimits:
 
 
 class LimitError(RefusedError):
-    """The peer went beyond a limit of this receiver, which the message names with its option."""
+    """The peer went beyond a limit of this receiver, which the message names with its parameter."""
 
 
 class ByteBudget:
@@ -61,7 +61,7 @@ class ByteBudget:
         """Why something is refused that does not fit."""
         if not self._limit_bytes:
             return "the receiver accepts no more files"
-        return f"the receiver accepts {format_size(self._limit_bytes or 0)} in a session (its --max-bytes)"
+        return f"the receiver accepts {format_size(self._limit_bytes or 0)} in a session (its `max_bytes`)"
 
     def try_take(self, length: int) -> bool:
         """Take that many bytes if they are left; returns whether they were."""
@@ -114,9 +114,9 @@ class SessionWatch:
             self._steps, self._received_bytes, self._waited_s = steps, received_bytes, 0.0
         if self._clock() >= self._end_s:
             raise LimitError(
-                f"a session may last {format_seconds(self._limits.max_seconds)} (the receiver's --max-time)"
+                f"a session may last {format_seconds(self._limits.max_seconds)} (the receiver's `max_seconds`)"
             )
         if has_begun and self._waited_s >= self._limits.stall_seconds:
             raise LimitError(
-                f"no progress for {format_seconds(self._limits.stall_seconds)} (the receiver's --stall-timeout)"
+                f"no progress for {format_seconds(self._limits.stall_seconds)} (the receiver's `stall_seconds`)"
             )

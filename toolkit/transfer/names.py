@@ -86,5 +86,5 @@ def refusal_reason_untrusted(path: bytes, dotfiles: bool) -> str | None:
     if visible.startswith("-"):
         return "the name begins with -, which programs read as an option"
     if visible.startswith(".") and not dotfiles:
-        return "the name begins with a dot; the receiver accepts it only with --dotfiles"
+        return "the name begins with a dot; the receiver accepts it only with `dotfiles`"
     return None

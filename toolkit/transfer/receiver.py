@@ -293,7 +293,7 @@ class ReceiveSession:
         files.begin(resume_key)
 
     def _too_many_files(self) -> LimitError:
-        return LimitError(f"a session may bring {self._limits.max_files} files (the receiver's --max-files)")
+        return LimitError(f"a session may bring {self._limits.max_files} files (the receiver's `max_files`)")
 
     def _on_offer(self, offer: Offer, files: IncomingFiles) -> None:
         if offer.group != self._next_group or self._next_id + len(offer.entries) > MAX_FILE_IDS:

@@ -50,7 +50,7 @@ def exclude(patterns: Sequence[str]) -> Callable[[bytes, bool], bool]:
             pathspec.GitIgnoreSpec.from_lines([pattern])
         except ValueError as error:
             shown = printable(pattern)
-            raise UsageError(f"--exclude {shown}: not a pattern, as .gitignore has them, for example '*.o'") from error
+            raise UsageError(f"`exclude` {shown}: not a pattern, as .gitignore has them, for example '*.o'") from error
     matches = pathspec.GitIgnoreSpec.from_lines(patterns).match_file
 
     def excludes(path: bytes, is_directory: bool) -> bool:

@@ -218,7 +218,7 @@ class SendSession:
                 asked = self._options.selection.preserve
                 if missing := missing_words(asked, message.parameters.get(PRESERVE_PARAMETER)):
                     words = words_of(asked)
-                    _LOGGER.warning("the receiver does not keep %s: start it with --preserve %s", missing, words)
+                    _LOGGER.warning("the receiver does not keep %s: have it preserve %s", missing, words)
                 counted = replace(self._options.selection, preserve=Preserve.NOTHING)
                 self._progress.count_ahead(partial(self._scan, lambda _: None, counted))
         elif isinstance(message, Kept):
@@ -238,7 +238,7 @@ class SendSession:
         for root in self._roots:
             if root.status is not None and place.is_at(root.status):
                 name = printable(display_name(root.name))
-                raise RefusedError(f"{name}: the receiver stores files in this directory; start it with another --dir")
+                raise RefusedError(f"{name}: the receiver stores files in this directory; start it with another `into`")
 
     def _on_kept(self, message: Kept) -> None:
         for group in self._groups.values():

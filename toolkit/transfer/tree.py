@@ -42,8 +42,8 @@ _NOT_SUPPORTED = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOS
 # time; only a file that another process creates between the two is lost.
 _publishing = threading.Lock()
 
-CHANGED_HERE = "differs from the receiver's; the receiver replaces files only with --overwrite"
-EXISTS = "already exists; the receiver replaces files only with --overwrite, and --update skips unchanged ones"
+CHANGED_HERE = "differs from the receiver's; the receiver replaces files only with `overwrite`"
+EXISTS = "already exists; the receiver replaces files only with `overwrite`, and `update` skips unchanged ones"
 REPLACED = "another process replaced its temporary file"
 SAME_FILE = "the receiver's file system takes its name for that of another file of this session"
 

@@ -220,7 +220,7 @@ def connect_error(address: Address, kind: int, error: OSError, program: PeerProg
         )
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return UnreachableError(
-            "this process may open no more files or connections: raise the limit (ulimit -n), or use fewer --streams"
+            "this process may open no more files or connections: raise the limit (ulimit -n), or use fewer `streams`"
         )
     if error.errno == errno.EMSGSIZE:
         return UnreachableError(
@@ -291,14 +291,14 @@ def _bind_error(address: Address, kind: int, error: OSError) -> UnreachableError
         return _scope_error(address)
     if error.errno == errno.EADDRINUSE:
         return UnreachableError(
-            f"{protocol} port {address.port} is in use by {port_holder(kind, address.port)}; choose one with --port"
+            f"{protocol} port {address.port} is in use by {port_holder(kind, address.port)}; choose one with `port`"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return UnreachableError(
-            f"{protocol} port {address.port} needs root privileges; choose one above 1023 with --port"
+            f"{protocol} port {address.port} needs root privileges; choose one above 1023 with `port`"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return UnreachableError(f"{printable(address.host)} is not an address of this machine; choose one with --bind")
+        return UnreachableError(f"{printable(address.host)} is not an address of this machine; choose one with `bind`")
     return UnreachableError(
         f"cannot listen at {printable(str(address))} over {protocol} ({reason_of(error)}); "
         "choose another address or port"

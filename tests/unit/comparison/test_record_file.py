@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.paths import FLEET
 from toolkit.comparison.record_file import Writer, line, read
 from toolkit.comparison.records import Results
 from toolkit.errors import TransferError, UsageError
@@ -128,9 +129,19 @@ def test_existing_records_are_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.touch()
     write(path, RESULTS)  # an empty file may have been created for this
-    with pytest.raises(UsageError, match="another --output"):
+    with pytest.raises(UsageError, match=r"another `output` \('nettool bench .*' appends .* with `resume`\)$"):
         Writer(path)
     assert read(path) == RESULTS
+
+
+def test_the_command_that_appends_to_existing_records_is_named(tmp_path: Path) -> None:
+    campaign = replace(RESULTS.campaign, name=FLEET)
+    write(tmp_path / "fleet.jsonl", replace(RESULTS, campaign=campaign, trials=[], probes=[]))
+    with pytest.raises(UsageError, match=r"'nettool fleet run MESH' appends to these records with `resume`"):
+        Writer(tmp_path / "fleet.jsonl")
+    (tmp_path / "other").write_text("something else")
+    with pytest.raises(UsageError, match=r"another `output`$"):
+        Writer(tmp_path / "other")
 
 
 def test_a_repeated_trial_replaces_nothing(tmp_path: Path) -> None:
@@ -187,5 +198,5 @@ def test_a_file_that_cannot_be_read_or_created(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read(tmp_path / "missing")
     (tmp_path / "file").touch()
-    with pytest.raises(TransferError, match="--output"):
+    with pytest.raises(TransferError, match="`output`"):
         Writer(tmp_path / "file" / "results.jsonl").write(RESULTS.campaign)

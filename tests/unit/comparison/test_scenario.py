@@ -150,7 +150,7 @@ def test_either_a_budget_or_a_number_of_blocks(tmp_path: Path) -> None:
     plan = Scenario("loopback", budget="90s").plan()
     assert (plan.repeats, plan.budget_s) == (8, 90.0)
     assert Scenario("loopback", repeats=3).plan().budget_s is None
-    with pytest.raises(UsageError, match="--repeat fixes"):
+    with pytest.raises(UsageError, match="`repeats` fixes"):
         Scenario("loopback", repeats=3, budget="90s").plan()
     file = tmp_path / "s.toml"
     file.write_text('kind = "loopback"\nbudget = "2min"\n')
@@ -171,7 +171,7 @@ def test_either_a_time_or_sizes(tmp_path: Path) -> None:
     assert (sized.time_s, sized.file_sizes) == (None, [1 << 20])
     for wrong, says in (
         (replace(Scenario("link", time="2s"), sizes=("1MiB",)), "give one"),
-        (Scenario("link", time="1ms"), "--time must be"),
+        (Scenario("link", time="1ms"), "`time` must be"),
         (Scenario("loopback", time="2s", transports="tcp,cp"), "leave cp out"),
     ):
         with pytest.raises(UsageError, match=says):
@@ -217,19 +217,19 @@ def test_the_command_line_takes_precedence_over_the_scenario(tmp_path: Path) -> 
         ('[link]\nrate = "fast"', "write it like"),
         ('[link]\nrate = ["1Mbit", "1Mbit"]', "the same"),
         ('sizes = ["1MiB", "1024KiB"]', "twice"),
-        ('competitor = "iperf3-tcp"', "--competitor"),
+        ('competitor = "iperf3-tcp"', "`competitor`"),
         ("competitor = 6", "the wrong type"),
         ("limit = 60", "the wrong type"),
         ("margin = 0.05", "the wrong type"),
         ('margin = "5"', "write 5%"),
-        ('margin = "0%"', "--margin must be"),
-        ('margin = "51%"', "--margin must be"),
-        ("repeats = 0", "--repeat must be"),
+        ('margin = "0%"', "`margin` must be"),
+        ('margin = "51%"', "`margin` must be"),
+        ("repeats = 0", "`repeats` must be"),
         ("budget = 60", "the wrong type"),
         ("time = 2", "the wrong type"),
-        ('budget = "0s"', "--budget must be"),
-        ('budget = "1000h"', "--budget must be"),
-        ('budget = "1min"\nrepeats = 5', "--repeat fixes"),
+        ('budget = "0s"', "`budget` must be"),
+        ('budget = "1000h"', "`budget` must be"),
+        ('budget = "1min"\nrepeats = 5', "`repeats` fixes"),
         ('control = "no"', "the wrong type"),
         ("probes = 0", "the wrong type"),
         ('[link]\nmtu = "1400"', "the wrong type"),

@@ -53,9 +53,9 @@ def test_received_files_reuse_storage_without_its_content(tmp_path: Path) -> Non
 
 
 def test_too_little_space_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match=r"no room .* --dir"), workspace([1 << 60], 1, tmp_path):
+    with pytest.raises(TransferError, match=r"no room .* `folder`"), workspace([1 << 60], 1, tmp_path):
         pass
-    with pytest.raises(TransferError, match="--dir"), workspace([1 << 20], 1, tmp_path / "missing"):
+    with pytest.raises(TransferError, match="`folder`"), workspace([1 << 20], 1, tmp_path / "missing"):
         pass
 
 

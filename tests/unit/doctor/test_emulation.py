@@ -38,7 +38,7 @@ def test_what_an_error_advises_is_advice() -> None:
 
 
 def test_netem_is_loaded_by_a_command() -> None:
-    found = examine_emulation(Machine(netem="this kernel has no netem: leave out '--emulator netem'").make)[2]
+    found = examine_emulation(Machine(netem="this kernel has no netem: use nettool's own emulator").make)[2]
     assert (found.command, found.advice) == ("sudo modprobe sch_netem", "")
 
 

@@ -39,7 +39,7 @@ def test_the_backward_path_may_have_its_own_rate_or_trace() -> None:
 def test_the_round_trip_may_be_divided_unevenly() -> None:
     spec = link_spec(LinkText(rtt="40ms", delay_back="5ms"))
     assert (spec.forward.delay_ns, spec.backward.delay_ns, spec.rtt_ns) == (35 * MS, 5 * MS, 40 * MS)
-    with pytest.raises(UsageError, match="at most --rtt"):
+    with pytest.raises(UsageError, match="at most `rtt`"):
         link_spec(LinkText(rtt="40ms", delay_back="41ms"))
 
 
@@ -180,5 +180,5 @@ def test_netem_options_have_the_units_of_netem() -> None:
     ],
 )
 def test_unsupported_netem_options_are_rejected(path: PathSpec) -> None:
-    with pytest.raises(UsageError, match="leave out '--emulator netem'"):
+    with pytest.raises(UsageError, match="use nettool's own emulator"):
         netem_options(path)

@@ -140,7 +140,7 @@ class TestPlaintext:
     def test_a_responder_that_does_not_allow_it_refuses(self, method: str) -> None:
         outcome = run_handshake(*make_pair(method, wants_plaintext=True))
         assert outcome.refusal is Refusal.PLAINTEXT
-        assert "leave out --plaintext" in str(outcome.initiator_error)
+        assert "leave out `plaintext`" in str(outcome.initiator_error)
 
     def test_a_responder_cannot_impose_it(self) -> None:
         wishing, responder = make_pair("none", wants_plaintext=True, allows_plaintext=True)
@@ -163,13 +163,13 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("credential", "admission", "refusal", "advice"),
         [
-            (NoCredential(), "key", Refusal.KEY_NEEDED, "add --key FILE"),
-            (NoCredential(), "code", Refusal.CODE_NEEDED, "add --code"),
+            (NoCredential(), "key", Refusal.KEY_NEEDED, "pass it with `key`"),
+            (NoCredential(), "code", Refusal.CODE_NEEDED, "add `code`"),
             (KeyCredential(KEY), "none", Refusal.NOTHING_NEEDED, "cannot prove who it is"),
-            (KeyCredential(KEY), "code", Refusal.CODE_NEEDED, "add --code"),
+            (KeyCredential(KEY), "code", Refusal.CODE_NEEDED, "add `code`"),
             (KeyCredential(bytes(32)), "key", Refusal.WRONG_KEY, "copy its key file"),
             (CodeCredential(b"7", b"ocean brick lunar"), "none", Refusal.NOTHING_NEEDED, "cannot prove who it is"),
-            (CodeCredential(b"7", b"ocean brick lunar"), "key", Refusal.KEY_NEEDED, "add --key FILE"),
+            (CodeCredential(b"7", b"ocean brick lunar"), "key", Refusal.KEY_NEEDED, "pass it with `key`"),
             (CodeCredential(b"7", b"another password"), "code", Refusal.WRONG_CODE, "compare it"),
             (CodeCredential(b"8", b"ocean brick lunar"), "code", Refusal.UNKNOWN_CODE, "no code with this number"),
         ],

@@ -220,7 +220,7 @@ def test_a_sender_names_all_that_a_receiver_has_to_be_started_with(
     tree: Path, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent_over(tree, root, Preserve.MODES | Preserve.XATTRS, Preserve.MODES)
-    assert "the receiver does not keep xattrs: start it with --preserve modes,xattrs" in caplog.text
+    assert "the receiver does not keep xattrs: have it preserve modes,xattrs" in caplog.text
 
 
 def test_a_sender_learns_that_a_program_which_takes_the_files_preserves_nothing(

@@ -65,7 +65,7 @@ def test_a_changed_file_needs_the_receivers_consent(tree: Path, root: Path, opti
     transfer(tree, root, options)
     change(tree / "sub/b", b"other", options)
     with pytest.raises(
-        RefusedError, match=r"^tree/sub/b: differs from the receiver's; .* only with --overwrite$"
+        RefusedError, match=r"^tree/sub/b: differs from the receiver's; .* only with `overwrite`$"
     ) as info:
         transfer(tree, root, options)
     assert isinstance(info.value.result, TransferResult)
@@ -86,7 +86,7 @@ def test_equal_content_is_the_same_file_by_digest_whatever_its_time(tree: Path, 
 
 def test_without_update_a_file_that_exists_is_refused_with_the_way_out(tree: Path, root: Path) -> None:
     transfer(tree, root, SendOptions(recursive=True))
-    with pytest.raises(RefusedError, match=r"already exists; .*--update"):
+    with pytest.raises(RefusedError, match=r"already exists; .*`update`"):
         transfer(tree, root, SendOptions(recursive=True))
 
 

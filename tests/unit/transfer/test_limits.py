@@ -20,7 +20,7 @@ def test_a_session_ends_after_its_time() -> None:
     now_s = 1004.0
     watch.check(True, 0, 0)
     now_s = 1005.0
-    with pytest.raises(LimitError, match=r"16.67 min .*--max-time"):
+    with pytest.raises(LimitError, match=r"16.67 min .*`max_seconds`"):
         watch.check(True, 0, 0)
 
 
@@ -31,7 +31,7 @@ def test_time_that_this_end_takes_is_no_stall() -> None:
     watch.on_waited(59.0)
     watch.check(True, 0, 0)
     watch.on_waited(1.0)
-    with pytest.raises(LimitError, match=r"no progress for 60 s .*--stall-timeout"):
+    with pytest.raises(LimitError, match=r"no progress for 60 s .*`stall_seconds`"):
         watch.check(True, 0, 0)
 
 

@@ -33,7 +33,7 @@ def test_accepted_names(path: bytes) -> None:
     "path", [b".bashrc", b".ssh/authorized_keys", b".ssh", b"...", b"..a", b".nettool-1.part", b"\xe2\x80\x8c.ssh"]
 )
 def test_names_that_begin_with_a_dot_have_to_be_asked_for(path: bytes) -> None:
-    assert "--dotfiles" in (refusal_reason_untrusted(path, dotfiles=False) or "")
+    assert "`dotfiles`" in (refusal_reason_untrusted(path, dotfiles=False) or "")
     assert refusal_reason_untrusted(path, dotfiles=True) is None
 
 

@@ -128,8 +128,8 @@ def repeat_until_closed(action: Callable[[], object]) -> None:
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        (SessionLimits(stall_seconds=0.1), "no progress for 100 ms (the receiver's --stall-timeout)"),
-        (SessionLimits(max_seconds=0.1), "a session may last 100 ms (the receiver's --max-time)"),
+        (SessionLimits(stall_seconds=0.1), "no progress for 100 ms (the receiver's `stall_seconds`)"),
+        (SessionLimits(max_seconds=0.1), "a session may last 100 ms (the receiver's `max_seconds`)"),
     ],
     ids=["stall", "time"],
 )
@@ -197,7 +197,7 @@ def test_more_files_than_allowed_are_refused_and_both_ends_learn_the_limit(
         (tmp_path / "tree" / f"{number}").write_bytes(b"x")
     received = limited(ends, root, SessionLimits(max_files=5))
     sources = sorted((tmp_path / "tree").iterdir()) if is_announced else [tmp_path / "tree"]
-    with pytest.raises(RefusedError, match=r"refused the session: a session may bring 5 files .*--max-files"):
+    with pytest.raises(RefusedError, match=r"refused the session: a session may bring 5 files .*`max_files`"):
         send(ends[0], sources, SendOptions(recursive=True))
     with pytest.raises(LimitError):
         received.outcome()

@@ -61,7 +61,7 @@ def test_what_is_excluded_is_not_even_read(tree: Path) -> None:
 
 
 def test_a_bad_pattern_is_named() -> None:
-    with pytest.raises(UsageError, match=r"--exclude !: not a pattern"):
+    with pytest.raises(UsageError, match=r"`exclude` !: not a pattern"):
         exclude(["*.o", "!"])
 
 

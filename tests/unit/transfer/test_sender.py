@@ -231,7 +231,7 @@ def test_a_receiver_in_the_directory_that_is_sent_gets_nothing(ends: Ends, tmp_p
     (tmp_path / "film").write_bytes(b"x")
     ends[0]._peer = Address("::1", 1)
     received = Background(lambda: receive(ends[1], tmp_path))
-    with pytest.raises(RefusedError, match="start it with another --dir"):
+    with pytest.raises(RefusedError, match="start it with another `into`"):
         send(ends[0], [tmp_path], SendOptions(recursive=True))
     with pytest.raises(RefusedError):
         received.outcome()

@@ -136,7 +136,7 @@ def test_names_that_begin_with_a_dot_are_refused_unless_asked_for(root: Path) ->
         ]
         if not dotfiles:
             assert {outcome.reason for outcome in outcomes[:3]} == {
-                "the name begins with a dot; the receiver accepts it only with --dotfiles"
+                "the name begins with a dot; the receiver accepts it only with `dotfiles`"
             }
         files.close(complete=False)
         assert not list(root.iterdir())
@@ -447,11 +447,11 @@ def test_a_session_may_not_bring_more_bytes_than_its_limit(root: Path) -> None:
         EntryStatus.OK,
         EntryStatus.OK,
     ]
-    assert "20 B in a session (its --max-bytes)" in outcomes[1].reason
+    assert "20 B in a session (its `max_bytes`)" in outcomes[1].reason
     files.write(2, 0, memoryview(b"1234"))
-    with pytest.raises(LimitError, match="--max-bytes"):
+    with pytest.raises(LimitError, match="`max_bytes`"):
         files.write(2, 4, memoryview(b"5"))
-    with pytest.raises(LimitError, match="--max-bytes"):
+    with pytest.raises(LimitError, match="`max_bytes`"):
         files.write_hole(Hole(2, 4, 1))
     files.close(complete=False)
 

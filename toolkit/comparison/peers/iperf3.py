@@ -105,7 +105,7 @@ def _send(job: SendJob) -> EndpointResult:
 def _tcp_result(end: Mapping[str, Any], job: SendJob) -> EndpointResult:
     received = end["sum_received"]
     if not received["bytes"]:  # iperf3 stops counting when the sender has handed over its last byte
-        raise TransferError("iperf3 ended before its receiver had counted anything: choose a larger --size")
+        raise TransferError("iperf3 ended before its receiver had counted anything: choose a larger size with `sizes`")
     return EndpointResult(
         size_bytes=received["bytes"],
         seconds=received["seconds"],

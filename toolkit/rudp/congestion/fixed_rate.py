@@ -48,7 +48,7 @@ class FixedRate:
     def __init__(self, datagram_bytes: int, rate_bps: float | None, seed: int) -> None:
         del seed
         if rate_bps is None or rate_bps <= 0:
-            raise UsageError("congestion control 'rate' needs a rate: add --rate, for example --rate 50Mbit")
+            raise UsageError("congestion control 'rate' needs a rate: add `rate_bps`, for example of 50 Mbit/s")
         self._datagram_bytes = datagram_bytes
         self._target_bps = rate_bps
         self._rate_bps = rate_bps

@@ -30,7 +30,7 @@ _MAX_HELLOS: Final = 2
 """The first message with a code, and the one after the RETRY."""
 _REFUSALS: Final[dict[int, str]] = {
     PrefaceRefusal.SESSION: "has no session that waits for another connection; send again",
-    PrefaceRefusal.STREAMS: "does not accept this many connections (--max-streams); choose fewer with --streams",
+    PrefaceRefusal.STREAMS: "does not accept this many connections (its `max_streams`); choose fewer with `streams`",
     PrefaceRefusal.BUSY: "has no room for another connection; try again later",
 }
 

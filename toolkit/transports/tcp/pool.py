@@ -247,7 +247,7 @@ class StreamPool:
             try:
                 thread.start()
             except RuntimeError as error:
-                raise TransferError("this system allows no more threads; choose fewer with --streams") from error
+                raise TransferError("this system allows no more threads; choose fewer with `streams`") from error
             threads.append(thread)
 
     def _wake(self) -> None:

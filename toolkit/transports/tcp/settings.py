@@ -33,7 +33,7 @@ def check_options(options: TransportOptions) -> None:
     """Raises UsageError for options that no TCP connection can have."""
     if not 1 <= options.streams <= MAX_STREAMS:
         raise UsageError(
-            f"{options.streams} connections are not possible: choose from 1 to {MAX_STREAMS} with --streams"
+            f"{options.streams} connections are not possible: choose from 1 to {MAX_STREAMS} with `streams`"
         )
     if options.rate_bps is not None and options.rate_bps < 8 * options.streams:
         raise UsageError(f"a rate of {options.rate_bps:g} bit/s is too low to send anything: choose a higher one")
@@ -70,7 +70,9 @@ def limit_retransmission_timeout(sock: socket.socket) -> None:
 
 def _set_congestion_control(sock: socket.socket, name: str) -> None:
     if not hasattr(socket, "TCP_CONGESTION"):
-        raise UsageError("this system does not let a program choose TCP's congestion control: omit --cc")
+        raise UsageError(
+            "this system does not let a program choose TCP's congestion control: omit `congestion_control`"
+        )
     encoded = name.encode("utf-8", "replace")
     try:
         if not 0 < len(encoded) <= _MAX_NAME_BYTES or b"\0" in encoded:
@@ -106,5 +108,5 @@ def _backlog_bytes(options: TransportOptions) -> int | None:
 def _set_rate(sock: socket.socket, rate_bps: float) -> None:
     """Let the kernel pace what it sends. It counts payload and headers, in bytes per second."""
     if not _PROC.exists():
-        raise UsageError("this system cannot limit TCP's rate: omit --rate")
+        raise UsageError("this system cannot limit TCP's rate: omit `rate_bps`")
     sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, int(rate_bps / 8).to_bytes(8, "little"))

@@ -83,11 +83,11 @@ class UdpTransport:
 def _check_options(options: TransportOptions) -> None:
     """Raises UsageError for what this transport does not support."""
     if options.streams != 1:
-        raise UsageError("a session over UDP has no parallel connections: --streams is for TCP")
+        raise UsageError("a session over UDP has no parallel connections: `streams` is for TCP")
     name = options.congestion_control or congestion.DEFAULT_CONTROLLER
     congestion.controller_factory(name)
     if name == "rate" and options.rate_bps is None:
-        raise UsageError("congestion control 'rate' sends at a rate that you choose: add --rate, such as --rate 50Mbit")
+        raise UsageError("congestion control 'rate' sends at a rate that you choose: add `rate_bps`")
 
 
 def _incomplete(address: Address) -> IncompleteHandshakeError:

@@ -15,7 +15,7 @@ from toolkit.errors import UsageError
 from toolkit.output_files import open_output
 from toolkit.transports.udp.qlog import QlogWriter, VantagePoint
 
-OPTION: Final = "--qlog"
+OPTION: Final = "`qlog`"
 MARK: Final = b'"title":"nettool"'
 """In the header of every log that nettool writes; see `toolkit.output_files`."""
 _MAX_MEMORY_BYTES: Final = 1 << 20
@@ -61,7 +61,7 @@ class ConnectionLog:
         except OSError as error:
             self._file.fail(error)
         except UsageError as error:  # a file that nettool did not write has the name
-            self._file.fail(OSError(errno.EEXIST, str(error)))
+            self._file.fail(OSError(errno.EEXIST, str(error).removeprefix(f"{OPTION} ")))
 
     def close(self) -> None:
         """End the log; one that was never begun leaves no file. Idempotent."""
@@ -70,7 +70,10 @@ class ConnectionLog:
         except OSError as error:
             if self._file.is_begun:
                 reason = error.strerror or str(error)
-                _LOGGER.warning("the qlog is incomplete: %s", reason[:1].lower() + reason[1:])
+                _LOGGER.warning(
+                    "the qlog is incomplete: %s",
+                    reason if error.errno == errno.EEXIST else reason[:1].lower() + reason[1:],
+                )
 
 
 class _DeferredFile:

@@ -65,5 +65,5 @@ def test_a_controller_is_imported_only_when_it_is_requested() -> None:
 
 
 def test_the_error_for_rate_without_a_rate_names_the_missing_option() -> None:
-    with pytest.raises(UsageError, match="--rate"):
+    with pytest.raises(UsageError, match="`rate_bps`"):
         base.controller_factory("rate")(1200, None, 0)
