@@ -7,7 +7,7 @@ from toolkit.channel import Address
 from toolkit.errors import UsageError, printable
 
 DEFAULT_PORT = 9000
-_NO_PATH = ", and the receiver chooses where files go, with --dir"
+_NO_PATH = ", and the receiver chooses where files go, with `into`"
 
 
 def parse_target(text: str) -> Address:

@@ -36,7 +36,7 @@ class TestSplitTarget:
             (["film.mkv", "far:~/films"], "the receiver chooses where files go, with `into`; write far"),
             (["film.mkv", "me@far"], "there is no user to log in as; write far"),
             (["film.mkv", "me.and-you@far:9001"], "there is no user to log in as; write far:9001"),
-            (["film.mkv", "me@far:/srv"], "and the receiver chooses where files go, with --dir; write far"),
+            (["film.mkv", "me@far:/srv"], "and the receiver chooses where files go, with `into`; write far"),
         ],
     )
     def test_says_what_was_meant(self, items: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
