@@ -56,14 +56,18 @@ class CredentialArguments:
 
     code: Annotated[
         str | None,
-        option("--code", metavar="CODE", text="Code that the receiver shows. Without it: NETTOOL_CODE, or a prompt."),
+        option(
+            "--code", metavar="CODE", text="Code that the other machine shows. Without it: NETTOOL_CODE, or a prompt."
+        ),
     ] = None
-    key: Annotated[Path | None, option("--key", metavar="FILE", text="Key file, the same as the receiver's.")] = None
+    key: Annotated[Path | None, option("--key", metavar="FILE", text="Key file, the same as the other machine's.")] = (
+        None
+    )
     is_open: Annotated[
         bool,
         flag(
             "--open",
-            text="Use neither: the receiver runs with --open, and anybody on the path can answer in its place.",
+            text="Use neither: the other machine runs with --open, and anybody on the path can answer in its place.",
         ),
     ] = False
 
@@ -96,7 +100,7 @@ class CredentialArguments:
                 raise UsageError(NO_CREDENTIAL)
             code = _ask_for_code(user)
         if code is None:
-            raise UsageError(f"no code was entered: {NO_CREDENTIAL}")
+            raise UsageError(f"no valid code was entered: {NO_CREDENTIAL}")
         return code.credential
 
 

@@ -34,7 +34,11 @@ class Terminal:
     def ask(self, question: str) -> str | None:
         """Show the question and return the line that the user types; None for the end of input."""
         self.show(question)
-        line = self._keyboard.readline()
+        try:
+            line = self._keyboard.readline()
+        except KeyboardInterrupt:
+            self.show("\n")  # the shell's next prompt begins a line
+            raise
         if not line.endswith("\n"):
             self.show("\n")
             return None

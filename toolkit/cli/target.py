@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from toolkit.api.target import is_port, parse_target
 from toolkit.channel import Address
 from toolkit.errors import UsageError, printable
+from toolkit.transfer.scan import STANDARD_INPUT
 
 
 def split_target(items: Sequence[str], command: str) -> tuple[list[str], Address]:
@@ -25,6 +26,8 @@ def split_target(items: Sequence[str], command: str) -> tuple[list[str], Address
     if is_port(target) and not os.path.lexists(target) and len(sources) > 1:
         host = printable(sources[-1])
         raise UsageError(f"the port follows its host after a colon: write {host}:{target}, not {host} {target}")
+    if target == STANDARD_INPUT:
+        raise UsageError(f"- is standard input: the receiver comes last, and is missing: {command} FILE... HOST[:PORT]")
     if os.path.lexists(target) and not _is_host(target):
         raise _file_for_receiver(sources, target, command)
     return sources, parse_target(target)
@@ -32,7 +35,7 @@ def split_target(items: Sequence[str], command: str) -> tuple[list[str], Address
 
 def _file_for_receiver(sources: Sequence[str], target: str, command: str) -> UsageError:
     shown = printable(target)
-    misplaced = [source for source in sources if source != "-" and not os.path.lexists(source)]
+    misplaced = [source for source in sources if source != STANDARD_INPUT and not os.path.lexists(source)]
     if len(misplaced) == 1:
         return UsageError(f"{shown} is a file: the receiver comes last: {command} {shown} {printable(misplaced[0])}")
     return UsageError(f"{shown} is a file: the receiver comes last, and is missing: {command} FILE... HOST[:PORT]")

@@ -42,8 +42,8 @@ def trace(
 ) -> None:
     """Show the system calls of a transfer: sender and receiver side by side.
 
-    A sender and a receiver run as two processes on this machine. Every socket and file call of both is shown in the
-    order of time. The received copy is removed.
+    A sender and a receiver run as two processes on this machine. The socket and file calls of both are shown in the
+    order of time, without setsockopt() and calls that found nothing to do yet. The received copy is removed.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ class ExplainedChannel(ForwardingChannel):
         """See Channel."""
         if extent.file_id != self._file_id:
             self._file_id = extent.file_id
-            self._trace.remark(f"now the content of file {extent.file_id + 1}: read a piece, send it, and again")
+            self._trace.remark(f"now the content of file {extent.file_id + 1}, piece by piece")
         super().send_extent(extent, source)
 
     def receive(

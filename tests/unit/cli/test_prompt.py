@@ -31,6 +31,17 @@ def test_a_question_returns_one_whole_line(typed: str, answer: str | None, shown
     assert screen.getvalue() == shown
 
 
+def test_a_question_that_is_interrupted_ends_its_line() -> None:
+    class Interrupted(io.StringIO):
+        def readline(self, _size: int | None = -1, /) -> str:
+            raise KeyboardInterrupt
+
+    screen = Screen()
+    with pytest.raises(KeyboardInterrupt):
+        Terminal(Interrupted(), screen).ask("which? ")
+    assert screen.getvalue() == "which? \n"
+
+
 @pytest.mark.parametrize("is_stdin", [True, False])
 @pytest.mark.parametrize("is_stderr", [True, False])
 def test_without_a_controlling_terminal_stdin_and_stderr_have_to_be_one(

@@ -30,6 +30,7 @@ class TestSplitTarget:
             (["192.0.2.7", "film.mkv"], "the receiver comes last: nettool tcp-send film.mkv 192.0.2.7"),
             (["film.mkv", "192.0.2.7", "9800"], "write 192.0.2.7:9800, not 192.0.2.7 9800"),
             (["film.mkv", "far:/srv/films"], "the receiver chooses where files go, with `into`; write far"),
+            (["film.mkv", "-"], "- is standard input: the receiver comes last, and is missing"),
             (["-", "film.mkv"], "film.mkv is a file: the receiver comes last, and is missing"),
             (["film.mkv", "far:~"], "the receiver chooses where files go, with `into`; write far"),
             (["film.mkv", "far:../films"], "the receiver chooses where files go, with `into`; write far"),
