@@ -1,4 +1,4 @@
-"""The three functions for asyncio: the same arguments, results and errors as those of `toolkit`, awaited.
+"""The API for asyncio: the same arguments, results and errors as in `toolkit`, awaited.
 
     from toolkit import aio
 
@@ -19,11 +19,13 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from toolkit.api import comparing, receiving, sending
+from toolkit.api.results import SessionResult
+from toolkit.channel import Address
 
-__all__ = ["compare", "receive", "send"]
+__all__ = ["Receiver", "compare", "receive", "send"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -46,6 +48,83 @@ def _awaited(function: Callable[_P, _T]) -> Callable[_P, Coroutine[Any, Any, _T]
 send = _awaited(sending.send)
 receive = _awaited(receiving.receive)
 compare = _awaited(comparing.compare)
+
+
+def _with_arguments_of(
+    function: Callable[_P, object],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, _P], None]]:
+    """The decorator of an `__init__` that takes what `function` takes, for type checkers."""
+    del function
+    return lambda init: init
+
+
+class AsyncReceiver:
+    """`toolkit.Receiver` for asyncio: the same arguments, and it receives while its `async with` block runs.
+
+    >>> async def main():
+    ...     received = {}
+    ...     async with toolkit.aio.Receiver(received, port=0, sessions=2) as receiver:
+    ...         for name in ("a", "b"):
+    ...             await toolkit.aio.send({name: b"content"}, receiver.address)
+    ...         await receiver.wait()
+    ...     return receiver.result().file_count, received
+    >>> asyncio.run(main())
+    (1, {'a': b'content', 'b': b'content'})
+
+    Make it in the event loop, in which callbacks are called. A `wait` that is cancelled ends nothing but itself; the
+    sessions that run end with the block.
+    """
+
+    @_with_arguments_of(receiving.Receiver)
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        """Raises UsageError."""
+        self._receiver = receiving.Receiver(*arguments, **_in_loop(settings))
+        self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def address(self) -> Address:
+        """See toolkit.Receiver."""
+        return self._receiver.address
+
+    @property
+    def code(self) -> str | None:
+        """See toolkit.Receiver."""
+        return self._receiver.code
+
+    def result(self) -> SessionResult | None:
+        """See toolkit.Receiver."""
+        return self._receiver.result()
+
+    async def __aenter__(self) -> Self:
+        """Listen, and accept sessions from now on. Raises UsageError, UnreachableError."""
+        try:
+            await _in_thread(self._receiver.__enter__, threading.Event())
+        except asyncio.CancelledError:
+            await _in_thread(self._receiver.__exit__, threading.Event())
+            raise
+        executor = ThreadPoolExecutor(1, "nettool")
+        self._ended = asyncio.get_running_loop().run_in_executor(executor, self._receiver.wait)
+        executor.shutdown(wait=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop listening, and end the sessions that run."""
+        await _in_thread(self._receiver.__exit__, threading.Event())
+        if self._ended is not None:
+            await asyncio.wait([self._ended])
+            self._ended.exception()  # `wait` has raised it
+
+    async def wait(self) -> None:
+        """Wait until the last session or the block has ended, or `cancel` is set.
+
+        Raises what has ended the receiver itself.
+        """
+        if self._ended is None:
+            raise RuntimeError(receiving.NOT_ENTERED)
+        await asyncio.shield(self._ended)
+
+
+Receiver = AsyncReceiver
 
 
 def _in_loop(settings: dict[str, Any]) -> dict[str, Any]:

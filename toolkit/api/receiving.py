@@ -47,7 +47,7 @@ DEFAULT_RETRY_S = 10.0
 """Longer than a sender tries: the receiver may notice the loss first."""
 SHUTDOWN_GRACE_S = 5.0
 """How long running sessions may clean up when a receiver is closed."""
-_NOT_ENTERED = "a receiver listens in its `with` block only"
+NOT_ENTERED = "a receiver listens in its `with` block only"
 MEMORY_BYTES = 1 << 30
 """What a session may bring into a mapping, unless the limits say otherwise."""
 
@@ -148,7 +148,7 @@ class Receiver:
     def address(self) -> Address:
         """Where it listens, as given to `bind`, with the port that the system chose if port 0 was given."""
         if self._bound is None:
-            raise RuntimeError(_NOT_ENTERED)
+            raise RuntimeError(NOT_ENTERED)
         return self._bound
 
     @property
@@ -189,7 +189,7 @@ class Receiver:
         Raises what has ended the receiver itself.
         """
         if self._server is None or self._server.closing.is_set():
-            raise RuntimeError(_NOT_ENTERED)
+            raise RuntimeError(NOT_ENTERED)
         self._server.run()
 
     def result(self) -> SessionResult | None:

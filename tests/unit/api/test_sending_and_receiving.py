@@ -17,7 +17,14 @@ from toolkit.api.credentials import UnprovenReceiverError
 from toolkit.api.destinations import OfferedFile
 from toolkit.api.results import SessionResult
 from toolkit.channel import Address, Channel
-from toolkit.errors import CredentialRequiredError, PeerClosedError, RefusedError, TransferError, UsageError
+from toolkit.errors import (
+    CredentialRequiredError,
+    PeerClosedError,
+    RefusedError,
+    TransferError,
+    UnreachableError,
+    UsageError,
+)
 from toolkit.security.key_file import write_new_key
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.result import DeliveryStatus
@@ -408,6 +415,48 @@ class TestAsync:
         asyncio.run(main())
         # Threads of an earlier test may end meanwhile.
         wait_until(lambda: threading.active_count() <= before, "the threads of the receiver have ended")
+
+    def test_a_receiver_whose_wait_is_cancelled_goes_on(self) -> None:
+        async def main() -> dict[str, bytes]:
+            received: dict[str, bytes] = {}
+            ended: list[events.SessionEnded] = []
+
+            async def on_event(event: events.Event) -> None:
+                if isinstance(event, events.SessionEnded):
+                    ended.append(event)
+
+            async with aio.Receiver(received, port=0, sessions=1, on_event=on_event) as receiver:
+                waiting = asyncio.create_task(receiver.wait())
+                await asyncio.sleep(0)  # it waits
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+                await aio.send({"a": b"x"}, receiver.address)
+                await receiver.wait()
+            assert [event.result for event in ended] == [receiver.result()]
+            return received
+
+        assert asyncio.run(main()) == {"a": b"x"}
+
+    def test_a_task_that_waits_for_a_receiver_ends_with_its_block(self) -> None:
+        async def main() -> None:
+            async with aio.Receiver({}, port=0) as receiver:
+                waiting = asyncio.create_task(receiver.wait())
+                await asyncio.sleep(0)
+            await waiting
+
+        asyncio.run(main())
+
+    def test_a_receiver_that_cannot_listen_says_so(self) -> None:
+        async def main() -> None:
+            async with aio.Receiver({}, port=0) as first:
+                with pytest.raises(UnreachableError, match="in use"):
+                    async with aio.Receiver({}, port=first.address.port):
+                        pass
+            with pytest.raises(RuntimeError, match="in its `with` block only"):
+                await aio.Receiver({}, port=0).wait()
+
+        asyncio.run(main())
 
     def test_a_call_that_is_cancelled_twice_ends_its_session_all_the_same(self) -> None:
         async def main() -> None:

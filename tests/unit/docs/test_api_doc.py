@@ -1,5 +1,6 @@
 """The examples of docs/api.md and of the docstrings run, and the page names what programs can import."""
 
+import asyncio
 import doctest
 import re
 import subprocess
@@ -27,12 +28,14 @@ def examples_of(text: str) -> str:
 
 
 def docstring_examples() -> dict[str, doctest.DocTest]:
-    finder, names = doctest.DocTestFinder(exclude_empty=True), {"toolkit": toolkit, "threading": threading}
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    names = {"asyncio": asyncio, "toolkit": toolkit, "threading": threading}
     found = [
         example
         for module in ("toolkit.api.sending", "toolkit.api.receiving", "toolkit.api.comparing")
         for example in finder.find(import_module(module), extraglobs=names)
     ]
+    found += finder.find(toolkit.aio.Receiver, "toolkit.aio.Receiver", extraglobs=names)
     return {example.name: example for example in found if example.examples}
 
 
