@@ -299,6 +299,7 @@ class SendSession:
 
     def _send_group(self, group: OfferedGroup) -> None:
         batch: list[FileDigest] = []
+        batch_bytes = 0
         for index, source in enumerate(group.sources):
             if source.entry.kind is not EntryKind.FILE:
                 continue
@@ -315,7 +316,9 @@ class SendSession:
                 continue
             group.digests[index] = digest
             batch.append(digest)
-            if len(batch) >= BATCH_FILES or self._content.unpolled_bytes >= BATCH_BYTES:
+            batch_bytes += digest.size_bytes
+            if len(batch) >= BATCH_FILES or batch_bytes >= BATCH_BYTES:
+                batch_bytes = 0
                 self._send_digests(batch)
         self._send_digests(batch, is_last=not self._upcoming)
 

@@ -61,6 +61,14 @@ def test_small_files_take_one_round_trip(ends: Ends, tmp_path: Path, root: Path)
     assert set(calls[6:]) == {"wait"}
 
 
+def test_files_of_a_megabyte_are_verified_long_before_the_last_is_sent(ends: Ends, tmp_path: Path, root: Path) -> None:
+    """What has no digest when the sender is interrupted is not stored under its name."""
+    names = [str(number) for number in range(6)]
+    for name in names:
+        (tmp_path / name).write_bytes(os.urandom(700_000))
+    assert calls_of(ends, [tmp_path / name for name in names], root).count("DIGESTS") == 3
+
+
 def test_optimistic_content_of_a_large_file_is_bounded(ends: Ends, tmp_path: Path, root: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(3_000_000))
     calls = calls_of(ends, [tmp_path / "a"], root)
