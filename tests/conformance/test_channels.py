@@ -23,6 +23,7 @@ from toolkit.channel import (
     Extent,
     TransportOptions,
 )
+from toolkit.comparison.reverse import SendingChannel
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, UnreachableError, UsageError
 
 
@@ -118,6 +119,27 @@ def test_extents_are_written_once_at_their_offset(
     assert messages == [*(b"before %d" % number for number in range(len(extents))), b"end"]
     for file_id, source in enumerate(sources):
         assert sorted(source.released) == sorted(extent for extent in extents if extent.file_id == file_id)
+
+
+def test_the_side_that_has_accepted_may_choose_how_it_sends_and_send(
+    network: Network, source_of: Callable[[bytes], FileSource]
+) -> None:
+    receiver, sender = network.pair()
+    if not isinstance(sender, SendingChannel):
+        pytest.skip("this transport has nothing to choose")
+    sender.choose_sending("cubic", rate_bps=400e6, backlog_bytes=1 << 16)
+    content, sink = random.Random(1).randbytes(1_000_003), BytesSink()
+    extent = Extent(0, 0, len(content))
+
+    def send() -> None:
+        sender.send_extent(extent, source_of(content))
+        sender.flush()
+
+    together(send, lambda: receive_until(receiver, sink, len(content), 0))
+    assert sink.content(0) == content
+    assert sender.statistics()["congestion_control"] == "cubic"
+    with pytest.raises(UsageError, match="nosuch"):
+        sender.choose_sending("nosuch", None, None)
 
 
 def test_offsets_and_ids_may_be_huge(network: Network) -> None:

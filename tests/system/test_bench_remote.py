@@ -131,13 +131,14 @@ def test_a_campaign_against_a_server_that_keeps_nothing(wire: Link, tmp_path: Pa
         assert probe.rate_bps
         assert probe.loss is not None
         assert probe.loss_back is not None
+        assert probe.rate_back_bps
         resumed(wire, output)
     finally:
         code, served, errors = end(server, signal.SIGINT)
     assert code == 130
     sessions = [json.loads(line) for line in served.splitlines()]
     assert all(session["verified"] for session in sessions)
-    assert len(sessions) >= len(results.trials) + 2  # and what measured the path
+    assert len(sessions) >= len(results.trials) + 4  # and what measured the path
     assert everything_below(tmp_path / "far") == []
     assert everything_below(output.parent) == ["remote.jsonl"]
 
@@ -172,6 +173,38 @@ def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_pat
             assert trial.receiver.cut_bytes is None
     finally:
         kill(server)
+
+
+@pytest.mark.parametrize("content", [("--time", "500ms"), ("--size", "64KiB")], ids=" ".join)
+def test_in_reverse_the_other_machine_sends(wire: Link, tmp_path: Path, content: tuple[str, str]) -> None:
+    output = tmp_path / "remote.jsonl"
+    server = serve(wire, tmp_path / "far")
+    transports = ("--transports", "tcp-reno=40Mbit,udp-cubic=40Mbit", "--repeat", "1", "--no-control")
+    try:
+        code, shown, errors = end(compare(wire, output, "--reverse", *content, *transports))
+        assert code == 0, (shown, errors)
+        results, label = read(output), f"{wire.addresses.far}:{PORT}, reverse"
+        assert label in shown
+        assert {name: path.is_reverse for name, path in results.campaign.paths.items()} == {label: True}
+        for trial in results.trials:
+            assert trial.verified, trial.error
+            assert trial.sender.digest == trial.receiver.digest
+            assert trial.sender.congestion_control == trial.transport.partition("-")[2].partition("=")[0]
+            assert trial.sender.size_bytes == trial.receiver.size_bytes
+            assert trial.seconds == trial.receiver.seconds
+            assert trial.connect_s == trial.receiver.connect_s is not None
+            assert trial.series is not None
+            assert trial.goodput_bps is not None
+            assert trial.goodput_bps < 50e6  # the rate has reached the machine that sends
+        (probe,) = results.probes
+        assert probe.path == label
+        assert probe.rate_bps
+        assert probe.rate_back_bps
+        assert probe.loss is not None
+        resumed(wire, output)
+    finally:
+        kill(server)
+    assert everything_below(tmp_path / "far") == []
 
 
 def test_the_server_may_start_later_and_be_killed_and_restarted(wire: Link, tmp_path: Path) -> None:

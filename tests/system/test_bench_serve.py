@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from toolkit.channel import Address, TransportOptions
 from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.paths import remote
 from toolkit.comparison.remote import RemoteTestbed
+from toolkit.comparison.reverse import ContentOrder, receive_asked
 from toolkit.comparison.server import CONTROL_SCHEMA, MeasuringServer, ServerLimits
 from toolkit.errors import NettoolError, PeerClosedError, ProtocolError, RefusedError, TransferError
 from toolkit.security.admission import Admission, OpenAdmission
@@ -108,6 +109,7 @@ def answering(*answers: bytes, admission: Admission | None = None) -> Iterator[A
         '{"seconds": [1]}',
         '{"digest": 7}',
         '{"unknown": "text"}',
+        '{"series": {"t_s": [1]}}',
         '{"bytes": 1' + "0" * 400 + "}",
     ],
 )
@@ -208,6 +210,8 @@ def test_only_those_whom_a_code_has_let_in_get_the_key(address: Address) -> None
         b'{"ask": "result"}',
         b'{"ask": "result", "digest": "", "since": "x"}',
         b'{"ask": "result", "digest": "", "since": 1e999}',
+        b'{"ask": "send"}',
+        b'{"ask": "send", "time_s": 1, "size_bytes": 1}',
         b"{" * 10_000,
     ],
 )
@@ -218,6 +222,27 @@ def test_an_invalid_question_is_refused_and_the_next_peer_is_served(question: by
         channel.receive(timeout_s=LIMIT_S)
     channel.abort()
     connected_testbed(address)
+
+
+@pytest.mark.parametrize("name", ["tcp", "udp"])
+def test_the_result_of_what_was_sent_has_its_samples(name: str, address: Address) -> None:
+    testbed = connected_testbed(address)
+    order = ContentOrder(0.0, 0.2, None, 1, None, None, None, 1 << 14)
+    with closing(transport(name).connect(address, TransportOptions())) as channel:
+        received = receive_asked(channel, order)
+    sent = testbed.result(received.digest or "", LIMIT_S)
+    assert sent.size_bytes == received.size_bytes
+    assert sent.error is None
+    assert sent.series is not None
+    assert sent.series.delivered_bytes[-1] > 0
+
+
+def test_in_reverse_the_machine_that_sends_forgets_the_path(address: Address) -> None:
+    path = remote(address.host, is_reverse=True)
+    assert RemoteTestbed(path, address, 0.0, 0).forget_path() in ("not-saved", "flushed", "kept")
+    strange = json.dumps({"schema": CONTROL_SCHEMA, "tcp_metrics": "\x1b"}).encode()
+    with answering(strange) as impostor, pytest.raises(ProtocolError):
+        RemoteTestbed(path, impostor, 0.0, 0).forget_path()
 
 
 def serve_here(

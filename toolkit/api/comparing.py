@@ -126,6 +126,7 @@ def compare(
     code: str | None = None,
     key: str | os.PathLike[str] | None = None,
     is_open: bool = False,
+    is_reverse: bool = False,
     output: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     on_record: Callable[[Record], object] | None = None,
@@ -147,6 +148,7 @@ def compare(
     budget:     the time for a pilot and, where intervals are wide, for more, for example "6min"
     link:       options of `nettool link`, each with a value or several; every combination is a path
     host:       "HOST" or "HOST:PORT" of a remote campaign, with its code or key file as in `send`
+    is_reverse: that host sends, and this machine receives
     output:     a new file for the records
     resume:     the file with the records of an interrupted campaign, which goes on and is added to. What is compared is
                 read from there; only a remote campaign needs its host and credential again
@@ -162,18 +164,38 @@ def compare(
         scenario = _scenario(what, given)
     else:
         scenario = _resumed(Path(resume), what, is_alone=not given and output is None)
-    if (host is None) == (scenario.kind == REMOTE and scenario.address is None):
-        raise UsageError("a remote comparison, and no other, needs a host: compare('remote', host='192.0.2.7')")
-    if host is None and (code is not None or key is not None or is_open):
-        raise UsageError("code, key and is_open are for the host of a remote comparison: leave them out")
-    if host is not None:
-        address, credential = parse_target(host), credential_of(code, key, is_open=is_open)
-        check_before_connecting(credential, address, is_open=is_open)
-        scenario = replace(scenario, address=address, credential=credential, wait=scenario.wait or REMOTE_WAIT)
+    scenario = _with_host(scenario, host, code, key, is_open=is_open, is_reverse=is_reverse)
     request = ComparisonRequest.of(
         scenario, resume=None if resume is None else Path(resume), output=None if output is None else Path(output)
     )
     return replace(request, on_record=on_record, cancel=cancel).run()
+
+
+def _with_host(
+    scenario: Scenario,
+    host: str | None,
+    code: str | None,
+    key: str | os.PathLike[str] | None,
+    *,
+    is_open: bool,
+    is_reverse: bool,
+) -> Scenario:
+    """The scenario with the other machine of a remote comparison. Raises UsageError."""
+    if (host is None) == (scenario.kind == REMOTE and scenario.address is None):
+        raise UsageError("a remote comparison, and no other, needs a host: compare('remote', host='192.0.2.7')")
+    if host is None and (code is not None or key is not None or is_open or is_reverse):
+        raise UsageError("code, key, is_open and is_reverse are for the host of a remote comparison: leave them out")
+    if host is not None:
+        address, credential = parse_target(host), credential_of(code, key, is_open=is_open)
+        check_before_connecting(credential, address, is_open=is_open)
+        scenario = replace(
+            scenario,
+            address=address,
+            credential=credential,
+            wait=scenario.wait or REMOTE_WAIT,
+            is_reverse=is_reverse or scenario.is_reverse,
+        )
+    return scenario
 
 
 def _scenario(what: str | Path | Scenario, given: Mapping[str, Any]) -> Scenario:

@@ -14,7 +14,7 @@ import typer
 from toolkit.api.comparing import ComparisonRequest, ComparisonResult
 from toolkit.api.target import parse_target
 from toolkit.cli.access import CredentialArguments, with_credential
-from toolkit.cli.command import command, option
+from toolkit.cli.command import command, flag, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments, ResumeCampaign
 from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
@@ -116,6 +116,14 @@ def remote(
             panel=CampaignArguments.PANEL,
         ),
     ] = "30s",
+    reverse: Annotated[
+        bool,
+        flag(
+            "--reverse",
+            text="Measure the path from HOST to this machine: HOST sends, and this machine, which connects, receives.",
+            panel=CampaignArguments.PANEL,
+        ),
+    ] = False,
     resume: ResumeCampaign = None,
     access: CredentialArguments,
     campaign: CampaignArguments,
@@ -125,16 +133,17 @@ def remote(
     The other machine runs 'nettool serve', which writes no files. It may start later or restart in the meantime: this
     command waits for it. Off loopback, this command asks for the code that it shows; with a code it must not restart.
 
-    First, two short transfers measure the path. Without --size and --time, each trial lasts as long as suits its rate
-    and round trip, within --budget.
+    First, two short transfers each way measure the path. Without --size and --time, each trial lasts as long as suits
+    its rate and round trip, within --budget.
 
     \b
     Examples:
       nettool bench remote 192.0.2.7
+      nettool bench remote 192.0.2.7 --reverse
       nettool bench remote lab.example:9001 --size 1MiB,1GiB --repeat 10
     """
     address = parse_target(host)
-    scenario = _scenario(REMOTE, campaign, address=address, wait=wait)
+    scenario = _scenario(REMOTE, campaign, address=address, wait=wait, is_reverse=reverse or None)
 
     def compare(credential: Credential) -> int:
         return _bench(replace(scenario, credential=credential), campaign, LocalCampaignArguments(resume=resume))

@@ -48,9 +48,9 @@ def serve(
 ) -> int:
     """Serve as the remote peer of 'nettool bench remote'.
 
-    Receives and verifies transfers, and writes no files. Size and duration of each transfer are limited, and the
-    command exits by itself after the time that --for gives. Off loopback, 'nettool bench remote' needs the code that
-    this command prints, or the same key file; a code admits one campaign.
+    Receives and verifies transfers, or sends content that it makes up, and reads and writes no files. Size and duration
+    of each transfer are limited, and the command exits by itself after the time that --for gives. Off loopback,
+    'nettool bench remote' needs the code that this command prints, or the same key file; a code admits one campaign.
 
     \b
     Examples:
@@ -80,6 +80,6 @@ def serve(
         bound = doorkeeper.rule.check_bound(server.addresses)
         if not quiet:
             print_status(f"listening on {bound} (tcp, udp); received data is discarded")
-        doorkeeper.announce(bound, "make this machine receive data")
+        doorkeeper.announce(bound, "make this machine send and receive data")
         server.run()
     return 0

@@ -50,7 +50,7 @@ class EndpointResult:
     peak_memory_bytes:    largest resident size of the process
     error, exit_code:     why the transfer failed, and what nettool would exit with
     started_s:            when the clock started, on the host's monotonic clock
-    connect_s:            sender: from its first connect until connection and keys were there
+    connect_s:            of the end that connects: from its first connect until connection and keys were there
     accepted_s:           sender: from its first connect until the receiver's answer to the offer had come; content may
                           have been sent before
     cut_s, cut_bytes:     when the time of a timed trial was up, on the host's monotonic clock, and how much content the

@@ -94,7 +94,7 @@ def facts_of(trial: Trial, path: PathRecord, congestion_control: str | None) -> 
     return Facts(
         congestion_control=sender.congestion_control or congestion_control or "",
         seconds=trial.seconds,
-        handshake_s=sender.connect_s or 0.0,
+        handshake_s=trial.connect_s or 0.0,
         goodput_bps=trial.goodput_bps,
         time_split=trial.time_split if len(trial.series.t_s) >= MIN_SAMPLES else None,
         retransmitted_packets=trial.retransmitted_packets or 0,

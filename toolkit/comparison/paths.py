@@ -30,6 +30,7 @@ class BenchPath:
     options: the path's specification, as options of `nettool link` by name; `link` names a profile
     spec:    the link that the options describe; None for a path that nettool does not create
     sender, receiver: names of hosts of a fleet; None elsewhere
+    is_reverse: whether the other machine of a REMOTE path sends, and this one receives
     """
 
     label: str
@@ -38,6 +39,7 @@ class BenchPath:
     spec: LinkSpec | None
     sender: str | None = None
     receiver: str | None = None
+    is_reverse: bool = False
 
     @property
     def rate_bps(self) -> float | None:
@@ -72,7 +74,13 @@ class BenchPath:
     def record(self) -> PathRecord:
         """The path as its campaign records it."""
         if self.spec is None:
-            return PathRecord(self.kind, text=self.label, sender=self.sender, receiver=self.receiver)
+            return PathRecord(
+                self.kind,
+                text=self.label,
+                sender=self.sender,
+                receiver=self.receiver,
+                is_reverse=self.is_reverse,
+            )
         burst = self.options.get("burst")
         recorded = PathRecord(
             kind=self.kind,
@@ -115,9 +123,9 @@ def loopback() -> BenchPath:
     return BenchPath(LOOPBACK, LOOPBACK, {}, None)
 
 
-def remote(host: str) -> BenchPath:
-    """The path to another machine."""
-    return BenchPath(host, REMOTE, {}, None)
+def remote(host: str, *, is_reverse: bool = False) -> BenchPath:
+    """The path to another machine, or from there to this one."""
+    return BenchPath(f"{host}, reverse" if is_reverse else host, REMOTE, {}, None, is_reverse=is_reverse)
 
 
 def between(sender: str, receiver: str) -> BenchPath:

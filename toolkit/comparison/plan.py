@@ -69,6 +69,10 @@ _TIMED_REMOTE = (
     "the receiver's verified digest, because the two machines share no clock. The sender is a process that has loaded "
     "everything before the clock starts."
 )
+_REVERSE = (
+    "Reverse: nettool serve on the other machine makes up the content and sends it, also where it ends at a size; this "
+    "machine, which connects, receives it, and its clock counts."
+)
 _ENCRYPTION = (
     "Encryption: nettool's own transports and quic encrypt everything, except where a label says +plaintext; iperf3 "
     "encrypts nothing. Receivers on this machine accept one session from anyone, on loopback or in their own namespace."
@@ -307,6 +311,8 @@ def _method(plan: Plan) -> list[str]:
         lines.append(_BUDGET.format(margin=format_fraction(plan.margin), budget=format_seconds(plan.budget_s)))
     timed = _TIMED_REMOTE if any(path.kind == REMOTE for path in plan.paths) else _TIMED
     lines += [_TIME if plan.time_s is None else timed.format(time=format_seconds(plan.time_s)), _ENCRYPTION]
+    if any(path.is_reverse for path in plan.paths):
+        lines.append(_REVERSE)
     if any(path.spec is not None and not path.spec.is_bare for path in plan.paths):
         lines.append(_LINKS)
     if plan.background_flow is not None:

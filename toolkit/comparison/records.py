@@ -78,6 +78,7 @@ class PathRecord:
     ideal_bps: payload rate that no transport can exceed
     link:      options of `nettool link`, as the user wrote them
     sender, receiver: names of hosts of a fleet; None elsewhere
+    is_reverse: whether the other machine of a remote path sends, and the one that measures receives
     """
 
     kind: str
@@ -93,6 +94,7 @@ class PathRecord:
     link: Mapping[str, LinkOption] = field(default_factory=dict)
     sender: str | None = None
     receiver: str | None = None
+    is_reverse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,8 @@ class RoundTrips:
 class Probe:
     """A path as measured before the first trial; None where a figure was not measured, or cannot be judged.
 
-    loss, loss_back:    share of packets lost on the way from the sender to the receiver, and back
+    rate_bps, rate_back_bps: on the way from the sender to the receiver, and back
+    loss, loss_back:    share of packets lost on these two ways
     emulator_cpu_share: of one core, at the full rate of the path
     bottleneck:         what the kernel has installed, if it limits the path
     is_met:             whether the path is what was specified
@@ -186,6 +189,7 @@ class Probe:
     text: str
     bottleneck: Bottleneck | None = None
     loss_back: float | None = None
+    rate_back_bps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +334,11 @@ class Trial:
     def content_bytes(self) -> int:
         """All content that was sent; in a timed trial, also what arrived when the time was up."""
         return self.payload_bytes or self.sender.size_bytes or 0
+
+    @property
+    def connect_s(self) -> float | None:
+        """The time until connection and keys were there, at the end that connected: the receiver of a reverse path."""
+        return self.sender.connect_s if self.sender.connect_s is not None else self.receiver.connect_s
 
     @property
     def is_counted(self) -> bool:

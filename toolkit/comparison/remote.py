@@ -1,4 +1,4 @@
-"""A path to another machine, where `nettool serve` is the receiving endpoint.
+"""A path to another machine, where `nettool serve` is the receiving endpoint or, in reverse, the sending one.
 
 The other machine may start to serve later, and may disappear and come back: each trial waits until it answers.
 """
@@ -12,17 +12,18 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from toolkit.channel import Address, PeerProgram, TransportOptions
+from toolkit.channel import Address, Channel, PeerProgram, TransportOptions
 from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.machine_load import LoadCounters, read_counters
 from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.ping import Pinger
 from toolkit.comparison.plan import FIXED_RATE
 from toolkit.comparison.records import Probe, Setting
-from toolkit.comparison.remote_probe import Flow, probe_remote
+from toolkit.comparison.remote_probe import probe_remote
+from toolkit.comparison.reverse import ContentOrder, receive_asked, series_untrusted
 from toolkit.comparison.sampler import Sampler
 from toolkit.comparison.server import CONTROL_SCHEMA
-from toolkit.comparison.tcp_metrics import forget
+from toolkit.comparison.tcp_metrics import FLUSHED, KEPT, NOT_SAVED, forget
 from toolkit.comparison.testbed import popen
 from toolkit.comparison.timed import STREAM_NAME, TimedStream, paced_portions, real_portions, until
 from toolkit.comparison.worker_process import WorkerProcess
@@ -31,7 +32,7 @@ from toolkit.errors import ProtocolError, RefusedError, TransferError, Unreachab
 from toolkit.rudp.congestion.base import DEFAULT_CONTROLLER
 from toolkit.security.credentials import CodeCredential, Credential, KeyCredential, NoCredential
 from toolkit.security.key_file import KEY_BYTES
-from toolkit.transfer import SendOptions, send
+from toolkit.transfer import SendOptions, TransferResult, send
 from toolkit.transports.registry import transport
 from toolkit.units import format_seconds, format_size
 
@@ -127,15 +128,16 @@ class RemoteTestbed:
 
     def probe(self) -> Probe:
         """See Testbed. A real path has no specification that it could miss."""
-        return probe_remote(self.path.label, self._rtt_ms, self._transfer)
+        there, back = (self._fetch, self._send) if self.path.is_reverse else (self._send, self._fetch)
+        return probe_remote(self.path, self._rtt_ms, there, back)
 
-    def receiver(self, setting: Setting, _job: ReceiveJob) -> "_RemoteReceiver":
-        """See Testbed. The other machine needs no job: it accepts whatever arrives."""
+    def receiver(self, setting: Setting, _job: ReceiveJob) -> "_RemoteEndpoint":
+        """See Testbed. The other machine needs no job: it accepts what arrives, and sends what it is asked for."""
         if setting.program is not None:
             raise UsageError(
                 f"{setting.label} needs a server of its own: only nettool's tcp and udp run over a remote path"
             )
-        return _RemoteReceiver(self)
+        return _RemoteEndpoint(self)
 
     def sender(self, setting: Setting, job: Callable[[], SendJob]) -> WorkerProcess:
         """See Testbed."""
@@ -145,7 +147,7 @@ class RemoteTestbed:
             key = self._credential.key.hex() if isinstance(self._credential, KeyCredential) else None
             return replace(ready, key=key)
 
-        return WorkerProcess(popen, setting.program, with_key)
+        return WorkerProcess(popen, setting.program, with_key, "the receiver" if self.path.is_reverse else None)
 
     def begin(self, _seed: int) -> None:
         """A real path cannot be restarted."""
@@ -155,8 +157,13 @@ class RemoteTestbed:
         return
 
     def forget_path(self) -> str:
-        """See Testbed. Only this machine forgets."""
-        return forget(self.host)
+        """See Testbed. The machine that sends forgets."""
+        if not self.path.is_reverse:
+            return forget(self.host)
+        answer = self._ask({"ask": "forget"}, _ASK_TIMEOUT_S).get("tcp_metrics")
+        if answer not in (NOT_SAVED, FLUSHED, KEPT):
+            raise ProtocolError(_NOT_SERVING)
+        return str(answer)
 
     def load_counters(self) -> LoadCounters | None:
         """See Testbed. Of this machine only."""
@@ -179,7 +186,7 @@ class RemoteTestbed:
         return self._address.port
 
     def result(self, digest: str, limit_s: float) -> EndpointResult:
-        """The receiver's result of the transfer that has just ended. Raises TransferError, ProtocolError."""
+        """The other machine's result of the transfer that has just ended. Raises TransferError, ProtocolError."""
         answer = self._ask({"ask": "result", "digest": digest, "since": self._next}, limit_s)
         return _result_untrusted(answer.get("result"))
 
@@ -188,50 +195,59 @@ class RemoteTestbed:
         """What lets this machine in from now on: the key, if it came with a code."""
         return self._credential
 
-    def _transfer(self, rate_bps: float | None, time_s: float) -> Flow:
-        """A `toolkit.comparison.remote_probe.Transfer`."""
+    def _send(self, rate_bps: float | None, time_s: float) -> EndpointResult:
+        """A `toolkit.comparison.remote_probe.Transfer` to the other machine."""
         portions = real_portions("udp") if rate_bps is None else paced_portions(rate_bps)
-        options = TransportOptions(
-            congestion_control=DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE,
-            rate_bps=rate_bps,
-            connect_timeout_s=_CONNECT_S,
-            idle_timeout_s=_ASK_TIMEOUT_S,
-            credential=self._credential,
-            peer_program=_SERVE,
-            backlog_bytes=portions.backlog_bytes,
+        control = DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE
+        options = replace(
+            self._access(), congestion_control=control, rate_bps=rate_bps, backlog_bytes=portions.backlog_bytes
         )
         channel = transport("udp").connect(self._address, options)
         started_s = time.monotonic()
         make = partial(TimedStream, seed=0, until_s=started_s + time_s, slice_bytes=portions.slice_bytes)
-        sampler, is_late = Sampler(started_s, channel.statistics), threading.Event()
-        timer = threading.Timer(time_s + _END_LIMIT_S, is_late.set)
-        timer.daemon = True
-        timer.start()
-        try:
-            with sampler:
-                done = send(channel, ["-"], SendOptions(stream_name=STREAM_NAME, open_stream=make), cancel=is_late)
-        except BaseException as error:
-            channel.abort()
-            if is_late.is_set() and isinstance(error, TransferError):
-                raise TransferError(
-                    f"a transfer was not verified {format_seconds(_END_LIMIT_S)} after its end"
-                ) from None
-            raise
-        finally:
-            timer.cancel()
-        channel.close()
-        sent = EndpointResult(size_bytes=done.size_bytes, series=until(sampler.series(), time_s))
-        received = self.result(done.digest or "", _ASK_TIMEOUT_S)
-        return Flow(sent.with_statistics(channel.statistics()), received)
+        session, sampler = (
+            SendOptions(stream_name=STREAM_NAME, open_stream=make),
+            Sampler(started_s, channel.statistics),
+        )
 
-    def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
-        options = TransportOptions(
+        def transfer(cancel: threading.Event) -> TransferResult:
+            with sampler:
+                return send(channel, ["-"], session, cancel=cancel)
+
+        done = _in_time(channel, transfer, time_s)
+        return replace(
+            EndpointResult(size_bytes=done.size_bytes).with_statistics(channel.statistics()),
+            series=until(sampler.series(), time_s),
+        )
+
+    def _fetch(self, rate_bps: float | None, time_s: float) -> EndpointResult:
+        """A `toolkit.comparison.remote_probe.Transfer` from the other machine."""
+        portions = real_portions("udp") if rate_bps is None else paced_portions(rate_bps)
+        order = ContentOrder(
+            elapsed_s=0.0,
+            time_s=time_s,
+            size_bytes=None,
+            seed=0,
+            congestion_control=DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE,
+            rate_bps=rate_bps,
+            backlog_bytes=portions.backlog_bytes,
+            slice_bytes=portions.slice_bytes,
+        )
+        channel = transport("udp").connect(self._address, self._access())
+        done = _in_time(channel, lambda cancel: receive_asked(channel, order, cancel), time_s)
+        sent = self.result(done.digest or "", _ASK_TIMEOUT_S)
+        return sent if sent.series is None else replace(sent, series=until(sent.series, time_s))
+
+    def _access(self) -> TransportOptions:
+        return TransportOptions(
             connect_timeout_s=_CONNECT_S,
             idle_timeout_s=_ASK_TIMEOUT_S,
             credential=self._credential,
             peer_program=_SERVE,
         )
-        channel = transport("tcp").connect(self._address, options)
+
+    def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
+        channel = transport("tcp").connect(self._address, self._access())
         try:
             channel.send_message(json.dumps(question).encode())
             answer = channel.receive(timeout_s=limit_s)
@@ -244,13 +260,13 @@ class RemoteTestbed:
         return _answer_untrusted(answer)
 
 
-class _RemoteReceiver:
-    """The other machine as the receiving endpoint of one trial."""
+class _RemoteEndpoint:
+    """The other machine as the endpoint of one trial that accepts, and in reverse sends."""
 
     def __init__(self, testbed: RemoteTestbed) -> None:
         self._testbed = testbed
 
-    def __enter__(self) -> "_RemoteReceiver":
+    def __enter__(self) -> "_RemoteEndpoint":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -267,6 +283,25 @@ class _RemoteReceiver:
     def result(self, limit_s: float, digest: str = "") -> EndpointResult:
         """See ReceiverHandle."""
         return self._testbed.result(digest, limit_s)
+
+
+def _in_time(channel: Channel, transfer: Callable[[threading.Event], TransferResult], time_s: float) -> TransferResult:
+    """Run a transfer of so much time, and close its channel. Raises TransferError if it does not end soon after."""
+    is_late = threading.Event()
+    timer = threading.Timer(time_s + _END_LIMIT_S, is_late.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        done = transfer(is_late)
+    except BaseException as error:
+        channel.abort()
+        if is_late.is_set() and isinstance(error, TransferError):
+            raise TransferError(f"a transfer was not verified {format_seconds(_END_LIMIT_S)} after its end") from None
+        raise
+    finally:
+        timer.cancel()
+    channel.close()
+    return done
 
 
 def _answer_untrusted(answer: bytes | None) -> Mapping[str, object]:
@@ -301,6 +336,7 @@ def _result_untrusted(fields: object) -> EndpointResult:
     if not isinstance(fields, dict):
         raise TransferError("the other machine has no result of this transfer")
     checked: dict[str, int | float | str] = {}
+    series = series_untrusted(fields.pop("series")) if fields.get("series") is not None else None
     for name, value in list(fields.items())[:_MAX_FIELDS]:
         if value is None:  # a figure that its system does not report
             continue
@@ -311,6 +347,6 @@ def _result_untrusted(fields: object) -> EndpointResult:
         else:
             raise ProtocolError(f"the other machine reported an invalid '{printable(name, 40)}'")
     try:
-        return EndpointResult.from_json(checked)
+        return replace(EndpointResult.from_json(checked), series=series)
     except ValueError as error:
         raise ProtocolError(f"the other machine reported an invalid result: {error}") from None

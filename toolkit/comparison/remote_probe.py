@@ -1,11 +1,10 @@
-"""What a path to another machine can do, measured by two short transfers over UDP before the first trial.
+"""What a path to another machine can do, measured by two short transfers each way over UDP before the first trial.
 
 The first lets BBR find the rate. The second sends a quarter of that rate, so that it fills no queue by itself: what is
-lost then is lost by the path, or beside other traffic. Loss on the way there is what the sender had to repeat; loss on
-the way back is which of the receiver's datagrams, mostly acknowledgements, did not arrive. What a socket of either host
-dropped is no loss.
+lost then is lost by the path, or beside other traffic. Loss is what the sender had to repeat, without what a socket of
+the receiving host dropped. Each direction has a rate and a loss of its own, from content that went this way.
 
-From rate and round trip follows how long a timed trial should take (`fitting_time_s`).
+From rate and round trip of the direction of the trials follows how long a timed trial should take (`fitting_time_s`).
 """
 
 import math
@@ -13,8 +12,9 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
-from toolkit.comparison.endpoint_result import EndpointResult, Samples
+from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.forecast import Forecast
+from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.records import Probe, RoundTrips
 from toolkit.comparison.stats import Estimate, proportion
@@ -31,43 +31,51 @@ _PILOT_SHARE = 0.6
 """How much of a budget the pilot may take."""
 
 
-class Flow(NamedTuple):
-    """Both ends of one transfer. The sender's has samples of the time in which it made up content."""
+Transfer = Callable[[float | None, float], EndpointResult]
+"""Moves content over UDP at this rate, or as BBR likes without one, for this time.
 
-    sender: EndpointResult
-    receiver: EndpointResult
-
-
-Transfer = Callable[[float | None, float], Flow]
-"""Sends content over UDP at this rate, or as BBR likes without one, for this time. Raises NettoolError."""
+Returns what the sender reports, with samples of the time in which it made up content. Raises NettoolError.
+"""
 
 
-def probe_remote(label: str, rtt_ms: float | None, transfer: Transfer) -> Probe:
-    """Measure the path of this label; `rtt_ms` is what the first exchange took."""
-    seconds = min(_MOST_S, max(_LEAST_S, _ROUND_TRIPS * (rtt_ms or 0.0) / 1e3))
+class _Figures(NamedTuple):
+    """What two transfers show of one direction; None where they do not."""
+
     rate_bps: float | None = None
-    there = back = None
+    loss: Estimate | None = None
+    rtt_ms: float | None = None
+
+
+def probe_remote(path: BenchPath, rtt_ms: float | None, transfer: Transfer, transfer_back: Transfer) -> Probe:
+    """Measure a path in both directions.
+
+    rtt_ms: what the first exchange took
+    transfer, transfer_back: in the direction of the trials, and in the other one
+    """
+    seconds = min(_MOST_S, max(_LEAST_S, _ROUND_TRIPS * (rtt_ms or 0.0) / 1e3))
+    there = back = _Figures()
     texts = []
     try:
-        rate_bps = _delivery_bps(transfer(None, seconds).sender.series)
-        if rate_bps:
-            slow = transfer(_SLOW_SHARE * rate_bps, seconds)
-            there, back, rtt_ms = _loss_there(slow), _loss_back(slow), slow.sender.rtt_min_ms or rtt_ms
+        there = _measured(transfer, seconds)
+        back = _measured(transfer_back, seconds)
     except NettoolError as error:
         texts.append(f"UDP could not be measured ({error})")
-    found = [format_rate(rate_bps)] if rate_bps else []
+    rtt_ms = there.rtt_ms or back.rtt_ms or rtt_ms
+    ways = ((back, "from here"), (there, "to here")) if path.is_reverse else ((there, "from here"), (back, "to here"))
+    found = [", ".join(f"{format_rate(way.rate_bps)} {name}" for way, name in ways if way.rate_bps)]
     found += [f"round trip {format_duration_ns(rtt_ms * 1e6)}"] if rtt_ms is not None else []
-    losses = [f"{_in_words(loss)} on the way {name}" for name, loss in (("there", there), ("back", back)) if loss]
+    losses = [f"{_in_words(way.loss)} {name}" for way, name in ways if way.loss is not None]
     found += [f"loss {' and '.join(losses)}"] if losses else []
     return Probe(
-        path=label,
-        rate_bps=rate_bps,
+        path=path.label,
+        rate_bps=there.rate_bps,
+        rate_back_bps=back.rate_bps,
         rtt_ms=RoundTrips(rtt_ms, rtt_ms) if rtt_ms is not None else None,
-        loss=there.value if there is not None else None,
-        loss_back=back.value if back is not None else None,
+        loss=there.loss.value if there.loss is not None else None,
+        loss_back=back.loss.value if back.loss is not None else None,
         emulator_cpu_share=None,
         is_met=None,
-        text="; ".join([*found, *texts]) or "not measured",
+        text="; ".join(filter(None, [*found, *texts])) or "not measured",
     )
 
 
@@ -84,11 +92,12 @@ def fitting_time_s(plan: Plan, probe: Probe) -> float:
     return round(max(_LEAST_TIME_S, min(wanted_s, affordable_s)), 1)
 
 
-def _delivery_bps(samples: Samples | None) -> float | None:
+def _delivery_bps(sender: EndpointResult) -> float | None:
     """The rate in the second half of a transfer, when slow start is over.
 
     Where the whole transfer was faster on average, one of the machines was too busy in the second half: its average.
     """
+    samples = sender.series
     if samples is None or not samples.t_s:
         return None
     half = bisect_left(samples.t_s, samples.t_s[-1] / 2)
@@ -100,17 +109,20 @@ def _delivery_bps(samples: Samples | None) -> float | None:
     return max(rates_bps) or None
 
 
-def _loss_there(flow: Flow) -> Estimate | None:
-    counters, sent = flow.sender.counters, flow.sender.packets_sent
+def _measured(transfer: Transfer, seconds: float) -> _Figures:
+    """One direction. Raises NettoolError."""
+    rate_bps = _delivery_bps(transfer(None, seconds))
+    if not rate_bps:
+        return _Figures()
+    sender = transfer(_SLOW_SHARE * rate_bps, seconds)
+    return _Figures(rate_bps, _loss(sender), sender.rtt_min_ms)
+
+
+def _loss(sender: EndpointResult) -> Estimate | None:
     lost, spurious, dropped = (
-        int(counters.get(name, 0)) for name in ("packets_lost", "packets_spuriously_lost", "peer_socket_drops")
+        int(sender.counters.get(name, 0)) for name in ("packets_lost", "packets_spuriously_lost", "peer_socket_drops")
     )
-    return _share(lost - spurious - dropped, sent)
-
-
-def _loss_back(flow: Flow) -> Estimate | None:
-    sent, received = flow.receiver.datagrams_sent, flow.sender.datagrams_received or 0
-    return _share((sent or 0) - received - (flow.sender.socket_drops or 0), sent)
+    return _share(lost - spurious - dropped, sender.packets_sent)
 
 
 def _share(lost: int, sent: int | None) -> Estimate | None:

@@ -157,7 +157,7 @@ def make_row(cell: PairedTrials, label: str, verdict: Verdict | None) -> Row:
         regime=_regime(facts) if cell.campaign.time_s is None else None,
         time_split=mean_split(facts),
         why=why or next((t.error for t in trials if t.error), ""),
-        connect_s=_median([t.sender.connect_s for t in good]),
+        connect_s=_median([t.connect_s for t in good]),
         accepted_s=_median([t.sender.accepted_s for t in good]),
         retransmitted_packets=_median([t.retransmitted_packets for t in good]),
         link_loss=link_loss(audited),

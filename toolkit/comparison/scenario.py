@@ -72,6 +72,7 @@ class Scenario:
     is_from_file: whether the transports are those of a scenario file, which was written for any host
     budget: time of the campaign, as a duration; the alternative to `repeats`
     time:   time of a trial, as a duration; the alternative to `sizes`
+    is_reverse: whether the remote `nettool serve` sends, and this machine receives
     """
 
     kind: str
@@ -94,6 +95,7 @@ class Scenario:
     further_links: Sequence[Mapping[str, Sequence[LinkOption]]] = ()
     budget: str | None = None
     time: str | None = None
+    is_reverse: bool | None = None
 
     def merged_with(self, other: "Scenario") -> "Scenario":
         """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
@@ -157,7 +159,9 @@ class Scenario:
             words = FACTORIAL if is_factorial else "tcp,udp,cp" if has_yardstick else "tcp,udp"
         settings = parse_transports(words, tcp_congestion_control)
         is_root = self.kind in (paths.LAN_KIND, paths.LINK)  # in the namespaces of its links
-        left_out = {each.label: reason for each in settings if (reason := _lacks(each, is_root))}
+        left_out = {}
+        if not self.is_reverse:  # else the other machine's kernel decides
+            left_out = {each.label: reason for each in settings if (reason := _lacks(each, is_root))}
         is_chosen = self.transports is not None or self.tcp_congestion_control is not None
         if left_out and is_chosen and not self.is_from_file:
             label, reason = next(iter(left_out.items()))
@@ -184,7 +188,7 @@ class Scenario:
         if self.kind == paths.LOOPBACK:
             return [paths.loopback()]
         if self.kind == paths.REMOTE:
-            return [paths.remote(str(self.address))]
+            return [paths.remote(str(self.address), is_reverse=bool(self.is_reverse))]
         planned = [path for link in (self.link, *self.further_links) for path in self._paths_of(link, seed)]
         if len({path.label for path in planned}) < len(planned):
             raise UsageError("two paths of this campaign are the same: write each value once")
@@ -289,9 +293,11 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None, remote: Scena
         if path.kind == paths.LOOPBACK:
             restored.append(paths.loopback())
         elif remote is not None:
-            if label != str(remote.address):
-                raise UsageError(f"these are records of the path to {printable(label, 60)}, not to {remote.address}")
-            restored.append(paths.remote(label))
+            restored.append(paths.remote(str(remote.address), is_reverse=path.is_reverse))
+            if label != restored[-1].label:
+                raise UsageError(f"these are records of the path {printable(label, 60)}, not {restored[-1].label}")
+            if remote.is_reverse and not path.is_reverse:
+                raise UsageError("these are records of the other direction: leave --reverse out")
         else:
             restored.append(replace(paths.from_options(path.kind, path.link, path.seed or 0), label=label))
     return Plan(

@@ -1,13 +1,16 @@
-"""The receiving endpoint of `nettool bench remote`: accepts files, verifies and discards them, and reports the cost.
+"""The other endpoint of `nettool bench remote`: receives content and discards it, or sends some, and reports the cost.
 
 One port serves TCP and UDP. A session that begins as a transfer is measured. A session whose first message is a JSON
-object asks a question, and gets a JSON object back:
+object asks a question. To "send" the answer is a transfer in the other direction (`toolkit.comparison.reverse`), which
+is measured too. To others the answer is a JSON object:
 
     {"ask": "hello"}     the limits, whether plaintext is allowed, and the number that the next transfer will have; to
                          whom a code has let in, also the key for all further connections, so that a code admits a
                          whole campaign
     {"ask": "result", "digest": "...", "since": NUMBER}
-                         the EndpointResult of the newest transfer from this host with that digest
+                         the EndpointResult of the newest transfer with this host that has that digest
+    {"ask": "forget"}    lets TCP here forget what it has learned about the path to this host; the answer says whether
+                         it did (`toolkit.comparison.tcp_metrics`)
 
 Everything is bounded: bytes and time of a transfer, the number of transfers, the results kept, and the total time.
 """
@@ -19,11 +22,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import FrameType
 
 from toolkit.channel import Address, Channel, ExtentSink, ForwardingChannel, Transport, TransportOptions
 from toolkit.comparison.discard import receive_and_discard
-from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.endpoint_result import EndpointResult, Samples
+from toolkit.comparison.reverse import SEND, ContentOrder, SendingChannel, send_asked
+from toolkit.comparison.tcp_metrics import forget
 from toolkit.comparison.worker_protocol import peak_memory_bytes
 from toolkit.errors import NettoolError, ProtocolError, printable
 from toolkit.security.admission import Admission, OpenAdmission
@@ -34,7 +40,8 @@ from toolkit.transfer.session import closing
 from toolkit.transfer.session_server import ConcurrencyLimits, SessionServer, listen_on_one_port
 from toolkit.units import format_seconds, format_size, rate_of
 
-CONTROL_SCHEMA = 2
+CONTROL_SCHEMA = 3
+_UNKNOWN = "the peer sent an unknown question"
 _FIRST_MESSAGE_S = 10.0
 _RESULT_WAIT_S = 10.0
 _LAST_QUESTIONS_S = 5.0
@@ -151,11 +158,16 @@ class MeasuringServer:
         try:
             peeked = _PeekedChannel(channel)
             first = peeked.peek(_FIRST_MESSAGE_S)
-            if first[:1] == b"{":
-                self._answer_untrusted(channel, first)
-                channel.close()
-            else:
-                self._measure(name, peeked)
+            if first[:1] != b"{":
+                self._measure(name, channel, partial(self._receive, peeked), "verified")
+                return
+            question = _question_untrusted(first)
+            if question["ask"] == SEND:
+                order = ContentOrder.decode_untrusted(question)
+                self._measure(name, channel, partial(self._send, channel, order), "sent and verified")
+                return
+            channel.send_message(json.dumps(self._answer_untrusted(channel, question)).encode())
+            channel.close()
         except NettoolError as error:
             self._report_failure(name, channel, str(error))
         except Exception as unexpected:  # a defect that one peer triggers must not end the service for the others
@@ -166,24 +178,26 @@ class MeasuringServer:
         self._on_session(f"{channel.peer} ({name}): {error}", ServedSession(False, EndpointResult(error=error)))
         channel.abort()
 
-    def _answer_untrusted(self, channel: Channel, message: bytes) -> None:
+    def _answer_untrusted(self, channel: Channel, question: Mapping[str, object]) -> Mapping[str, object]:
         answer: dict[str, object] = {"schema": CONTROL_SCHEMA}
-        try:
-            question = json.loads(message)
-            if question["ask"] == "hello":
+        match question["ask"]:
+            case "hello":
                 answer |= {"max_bytes": self._limits.bytes_per_transfer, "next": self._begun + 1}
                 answer["plaintext"] = self._allows_plaintext
                 statistics = channel.statistics()
                 if statistics.get("authentication") == "code" and statistics.get("encryption") != "none":
                     answer["key"] = self._session_key.hex()
-            elif question["ask"] == "result":
-                result = self._result(channel.peer.host, str(question["digest"]), int(question["since"]))
+            case "result":
+                digest, since = question.get("digest"), question.get("since")
+                if not isinstance(digest, str) or not isinstance(since, int):
+                    raise ProtocolError(_UNKNOWN)
+                result = self._result(channel.peer.host, digest, since)
                 answer["result"] = result.to_json() if result is not None else None
-            else:
-                raise KeyError(question["ask"])
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            raise ProtocolError("the peer sent an unknown question") from None
-        channel.send_message(json.dumps(answer).encode())
+            case "forget":
+                answer["tcp_metrics"] = forget(channel.peer.host)
+            case _:
+                raise ProtocolError(_UNKNOWN)
+        return answer
 
     def _result(self, host: str, digest: str, since: int) -> EndpointResult | None:
         """Result of the newest transfer that matches; waits for one that is about to end."""
@@ -202,38 +216,31 @@ class MeasuringServer:
             self._results.setdefault(host, deque(maxlen=_MAX_RESULTS)).append((number, result))
             self._changed.notify_all()
 
-    def _measure(self, name: str, channel: "_PeekedChannel") -> None:
+    def _measure(
+        self, name: str, channel: Channel, transfer: Callable[[int], tuple[TransferResult, Samples | None]], done: str
+    ) -> None:
+        """Run a transfer that may move so many bytes, and keep its result. `done` is what has become of its content."""
         with self._changed:
             self._begun += 1
             number = self._begun
-        result = self._received(channel, 0 if self._is_beyond(number) else self._limits.bytes_per_transfer)
-        session = ServedSession(result.error is None, result, name, str(channel.peer))
+        result = _measured(
+            channel, partial(transfer, 0 if self._is_beyond(number) else self._limits.bytes_per_transfer)
+        )
+        session = ServedSession(result.error is None, replace(result, series=None), name, str(channel.peer))
         self._keep(channel.peer.host, number, result)
-        what = f"{format_size(result.size_bytes or 0)} verified in {format_seconds(result.seconds or 0.0)}"
+        what = f"{format_size(result.size_bytes or 0)} {done} in {format_seconds(result.seconds or 0.0)}"
         self._on_session(f"{channel.peer} ({name}): {result.error or what}", session)
         if not self._is_beyond(number):
             self._count_ended()
 
-    def _received(self, channel: "_PeekedChannel", limit_bytes: int) -> EndpointResult:
+    def _receive(self, channel: Channel, limit_bytes: int) -> tuple[TransferResult, None]:
         limits = SessionLimits(max_bytes=limit_bytes, max_seconds=self._limits.seconds_per_transfer)
-        cpu_s, started_s = time.process_time(), time.monotonic()
-        report, error = TransferResult(""), None
-        try:
-            with closing(channel):
-                report = receive_and_discard(channel, limits, self._server.closing)
-        except NettoolError as failure:
-            error = failure
-        seconds = time.monotonic() - started_s
-        result = EndpointResult(
-            size_bytes=report.size_bytes,
-            seconds=seconds,
-            goodput_bps=rate_of(report.size_bytes, seconds),
-            algorithm=report.algorithm,
-            digest=report.digest,
-            cpu_seconds=time.process_time() - cpu_s,
-            peak_memory_bytes=peak_memory_bytes(),
-        ).with_statistics(channel.statistics())
-        return result if error is None else replace(result, error=str(error))
+        return receive_and_discard(channel, limits, self._server.closing), None
+
+    def _send(self, channel: Channel, order: ContentOrder, limit_bytes: int) -> tuple[TransferResult, Samples]:
+        if not isinstance(channel, SendingChannel):
+            raise ProtocolError("this transport only receives here")
+        return send_asked(channel, order, limit_bytes, self._limits.seconds_per_transfer, self._server.closing)
 
     def _count_ended(self) -> None:
         """After its last transfer the server stays only to answer questions about it."""
@@ -245,6 +252,40 @@ class MeasuringServer:
 
     def _is_beyond(self, number: int) -> bool:
         return self._limits.transfers is not None and number > self._limits.transfers
+
+
+def _measured(channel: Channel, transfer: Callable[[], tuple[TransferResult, Samples | None]]) -> EndpointResult:
+    """Run a transfer and close its channel; what they cost. A failure is the result's `error`."""
+    cpu_s, started_s = time.process_time(), time.monotonic()
+    done, series, error = TransferResult(""), None, None
+    try:
+        with closing(channel):
+            done, series = transfer()
+    except NettoolError as failure:
+        error = failure
+    seconds = time.monotonic() - started_s
+    result = EndpointResult(
+        size_bytes=done.size_bytes,
+        seconds=seconds,
+        goodput_bps=rate_of(done.size_bytes, seconds),
+        algorithm=done.algorithm,
+        digest=done.digest,
+        cpu_seconds=time.process_time() - cpu_s,
+        peak_memory_bytes=peak_memory_bytes(),
+        series=series,
+    ).with_statistics(channel.statistics())
+    return result if error is None else replace(result, error=str(error))
+
+
+def _question_untrusted(message: bytes) -> Mapping[str, object]:
+    """A JSON object that asks something. Raises ProtocolError."""
+    try:
+        question = json.loads(message)
+    except (ValueError, RecursionError):
+        question = None
+    if not isinstance(question, dict) or "ask" not in question:
+        raise ProtocolError(_UNKNOWN)
+    return question
 
 
 class _PeekedChannel(ForwardingChannel):

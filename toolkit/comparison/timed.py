@@ -13,7 +13,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from toolkit.channel import Channel
@@ -60,21 +60,26 @@ class TimedStream:
         until_s: float,
         slice_bytes: int = SLICE_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        end_bytes: int | None = None,
     ) -> None:
-        """`slice_bytes`: how much to hand to the channel at a time."""
+        """`slice_bytes`: how much to hand to the channel at a time; `end_bytes`: where content ends at the latest."""
         self.size_bytes = 0
         self._hasher = algorithm.new()
         self._period = _period(seed)
         self._until_s = until_s
         self._clock = clock
         self._slice_bytes = slice_bytes
+        self._end_bytes = end_bytes
 
     def next_slice(self) -> StreamSlice:
         """The next slice of content; an empty one if the time is up."""
         if self._clock() >= self._until_s:
             return StreamSlice(self.size_bytes, b"")
         start = self.size_bytes % _PERIOD_BYTES
-        data = self._period[start : start + self._slice_bytes]
+        wanted_bytes = self._slice_bytes
+        if self._end_bytes is not None:
+            wanted_bytes = min(wanted_bytes, self._end_bytes - self.size_bytes)
+        data = self._period[start : start + wanted_bytes]
         self._hasher.update(data)
         stream_slice = StreamSlice(self.size_bytes, data)
         self.size_bytes += len(data)
@@ -188,6 +193,6 @@ def until(samples: Samples, seconds: float) -> Samples:
     return Samples(*(getattr(samples, column.name)[:count] for column in fields(Samples)))
 
 
-@cache
+@lru_cache(maxsize=2)  # a server makes up content for any seed
 def _period(seed: int) -> bytes:
     return random.Random(seed).randbytes(_PERIOD_BYTES)

@@ -54,16 +54,31 @@ _CPU_SHARE, _FILLED_SHARE = 0.25, 0.9
 
 @dataclass(slots=True)
 class _Outcome:
-    """What is known about a trial so far; a trial that fails keeps what it has."""
+    """What is known about a trial so far; a trial that fails keeps what it has.
 
-    sender: EndpointResult
-    receiver: EndpointResult
+    connected, accepted: the end that has connected, whose clock counts, and the one that has accepted
+    is_reverse:          whether the end that has accepted sends
+    """
+
+    connected: EndpointResult
+    accepted: EndpointResult
+    is_reverse: bool
     error: str | None = None
     ledger: PacketAudit | None = None
     background_flow: BackgroundFlowResult | None = None
     device: DeviceSettings | None = None
     tcp_metrics: str | None = None
     load: MachineLoad | None = None
+
+    @property
+    def sender(self) -> EndpointResult:
+        """The end that sends."""
+        return self.accepted if self.is_reverse else self.connected
+
+    @property
+    def receiver(self) -> EndpointResult:
+        """The end that receives."""
+        return self.connected if self.is_reverse else self.accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +112,17 @@ class TrialRunner:
 
     def run(self, spec: TrialSpec, position: int, link_seed: int) -> Trial:
         """Send the payload once, or content until the time is up. A failure is recorded, and raises nothing."""
-        outcome = _Outcome(EndpointResult(), EndpointResult())
+        outcome = _Outcome(EndpointResult(), EndpointResult(), self.testbed.path.is_reverse)
         pinger = self.testbed.pinger()
         try:
             if self.testbed.path.kind != REMOTE:
                 self.workspace.prefault(spec.payload_bytes)
             with ExitStack() as watching, ExitStack() as running:
-                receiver, sender_job = self._start_receiver(spec, running)
-                sender = running.enter_context(
-                    self.testbed.sender(spec.setting, lambda: replace(sender_job, port=receiver.await_port()))
+                accepting, job = self._start_receiver(spec, running)
+                connecting = running.enter_context(
+                    self.testbed.sender(spec.setting, lambda: replace(job, port=accepting.await_port()))
                 )
-                sender.await_ready()
+                connecting.await_ready()
                 outcome.device, outcome.tcp_metrics = self.testbed.device(), self.testbed.forget_path()
                 self.testbed.begin(link_seed)
                 if self.background_flow is not None:
@@ -117,10 +132,10 @@ class TrialRunner:
                 before = self.testbed.load_counters()
                 started_s = time.monotonic()
                 if self.time_s is not None:
-                    receiver.set_deadline(started_s + self.time_s)
-                sender.go()
+                    accepting.set_deadline(started_s + self.time_s)
+                connecting.go()
                 try:
-                    outcome.sender = sender.result(self.limit_s + (self.time_s or 0.0))
+                    outcome.connected = connecting.result(self.limit_s + (self.time_s or 0.0))
                 finally:
                     ended_s = time.monotonic()
                     outcome.load = load_between(before, self.testbed.load_counters())
@@ -128,8 +143,8 @@ class TrialRunner:
                     size_bytes = spec.payload_bytes or outcome.sender.size_bytes or 0
                     goodput_bps = rate_of(size_bytes, ended_s - started_s)
                     outcome.background_flow = self.background_flow.finish(started_s, ended_s, goodput_bps)
-                outcome.receiver = _receiver_result(receiver, outcome.sender)
-                outcome.error = outcome.sender.error or outcome.receiver.error
+                outcome.accepted = _accepted_result(accepting, outcome.connected)
+                outcome.error = outcome.connected.error or outcome.accepted.error
                 running.close()
                 outcome.ledger = self.testbed.account(outcome.sender, outcome.receiver, pinger)
         except NettoolError as error:
@@ -143,7 +158,10 @@ class TrialRunner:
         return real_portions(transport) if path.kind == REMOTE else portions(transport, path.rate_bps)
 
     def _start_receiver(self, spec: TrialSpec, running: ExitStack) -> tuple[ReceiverHandle, SendJob]:
-        """Start the receiver; the handle, and the job of a sender to it without the port. Raises NettoolError."""
+        """Start the receiver; the handle, and the job of a sender to it without the port. Raises NettoolError.
+
+        On a reverse path, the one that accepts sends, and the other receives.
+        """
         setting, size = spec.setting, spec.payload_bytes
         directory = str(self.workspace.received)
         job = ReceiveJob(
@@ -167,6 +185,7 @@ class TrialRunner:
             **self._portions(setting.transport)._asdict(),
             plaintext=not setting.is_encrypted,
             directory=directory,
+            is_reverse=self.testbed.path.is_reverse,
         )
 
     def _record(
@@ -258,13 +277,13 @@ def _lacked_processor(facts: Facts, path: BenchPath, ledger: PacketAudit | None)
     return is_slower and lacked_s > _CPU_SHARE * facts.seconds
 
 
-def _receiver_result(receiver: ReceiverHandle, sender: EndpointResult) -> EndpointResult:
-    """The receiver's result. A sender that failed explains enough, and may never have reached the receiver."""
-    digest = sender.digest or ""
-    if sender.error is None:
-        return receiver.result(_RESULT_LIMIT_S, digest)
+def _accepted_result(handle: ReceiverHandle, connected: EndpointResult) -> EndpointResult:
+    """The result of the end that has accepted. One that connected and failed explains enough, and may be alone."""
+    digest = connected.digest or ""
+    if connected.error is None:
+        return handle.result(_RESULT_LIMIT_S, digest)
     with suppress(NettoolError):
-        return receiver.result(_FAILED_LIMIT_S, digest)
+        return handle.result(_FAILED_LIMIT_S, digest)
     return EndpointResult()
 
 
@@ -284,11 +303,12 @@ def _arrived(size: int, outcome: _Outcome) -> _Arrived:
     """What arrived of a file: all of it, verified, or nothing that counts."""
     sender = outcome.sender
     is_same = sender.digest is not None and sender.digest == outcome.receiver.digest and sender.size_bytes == size
-    if outcome.error is not None or not (is_same or sender.is_delivered) or sender.seconds is None:
+    seconds = outcome.connected.seconds
+    if outcome.error is not None or not (is_same or sender.is_delivered) or seconds is None:
         return _Arrived(error=outcome.error or "the received content differs")
     # Another program itself reports how much has arrived.
-    goodput_bps = sender.goodput_bps if sender.is_delivered else rate_of(size, sender.seconds)
-    return _Arrived(size, sender.seconds, goodput_bps)
+    goodput_bps = sender.goodput_bps if sender.is_delivered else rate_of(size, seconds)
+    return _Arrived(size, seconds, goodput_bps)
 
 
 def _arrived_in_time(outcome: _Outcome, *, has_one_clock: bool) -> _Arrived:
@@ -302,10 +322,10 @@ def _arrived_in_time(outcome: _Outcome, *, has_one_clock: bool) -> _Arrived:
     if sender.digest is None or (sender.digest, sender.size_bytes) != (receiver.digest, receiver.size_bytes):
         return _Arrived(error="the received content differs")
     if not has_one_clock:
-        size = sender.size_bytes
-        if not size or sender.seconds is None:
+        size, seconds = sender.size_bytes, outcome.connected.seconds
+        if not size or seconds is None:
             return _Arrived(error="no content was sent before the time was up")
-        return _Arrived(size, sender.seconds, rate_of(size, sender.seconds))
+        return _Arrived(size, seconds, rate_of(size, seconds))
     if receiver.cut_s is None or receiver.cut_bytes is None or sender.started_s is None:
         return _Arrived(error="the transfer ended before its time was up")
     if not receiver.cut_bytes:
@@ -321,7 +341,7 @@ def _time_split(path: BenchPath, arrived: _Arrived, series: Samples | None, outc
         return None
     receiver = on_sender_clock(sender, outcome.receiver)
     rtt_s = path.rtt_s or (sender.rtt_min_ms or 0.0) / 1e3
-    connect_s, size = sender.connect_s or 0.0, arrived.size_bytes
+    connect_s, size = outcome.connected.connect_s or 0.0, arrived.size_bytes
     split = split_time(seconds, connect_s, size, series, receiver, path.ideal_bps, rtt_s)
     if outcome.receiver.cut_s is not None:  # a timed trial waits for nothing at its end
         split = replace(split, steady_s=split.steady_s + split.tail_s, tail_s=0.0)

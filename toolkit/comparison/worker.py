@@ -15,6 +15,7 @@ from toolkit.channel import Address, Channel, Listener, TransportOptions
 from toolkit.comparison.discard import receive_and_discard
 from toolkit.comparison.endpoint_result import EndpointResult
 from toolkit.comparison.reused_storage import receive_reusing
+from toolkit.comparison.reverse import ContentOrder, receive_asked
 from toolkit.comparison.sampler import Sampler
 from toolkit.comparison.timed import STREAM_NAME, Cut, TimedDestination, TimedStream
 from toolkit.comparison.worker_protocol import (
@@ -44,7 +45,10 @@ def main() -> None:
     """Read the job, do it, and report the result."""
     try:
         job = read_job()
-        result = _send(job) if isinstance(job, SendJob) else _receive(job)
+        if isinstance(job, ReceiveJob):
+            result = _receive(job)
+        else:
+            result = _receive_asked(job) if job.is_reverse else _send(job)
     except NettoolError as error:
         result = failure(error)
     except KeyboardInterrupt:
@@ -52,14 +56,21 @@ def main() -> None:
     report(result)
 
 
-def _send(job: SendJob) -> EndpointResult:
-    options = TransportOptions(
-        congestion_control=job.congestion_control,
-        rate_bps=job.rate_bps,
+def _access(job: SendJob) -> TransportOptions:
+    """How to connect, without how to send."""
+    return TransportOptions(
         credential=KeyCredential(bytes.fromhex(job.key)) if job.key is not None else NoCredential(),
         plaintext=job.plaintext,
-        backlog_bytes=job.backlog_bytes,
         returns_tokens=False,  # TCP saves no round trip either, and no trial depends on the one before it
+    )
+
+
+def _send(job: SendJob) -> EndpointResult:
+    options = replace(
+        _access(job),
+        congestion_control=job.congestion_control,
+        rate_bps=job.rate_bps,
+        backlog_bytes=job.backlog_bytes,
     )
     chosen = transport(job.transport)
     if job.time_s is not None:
@@ -84,6 +95,28 @@ def _send(job: SendJob) -> EndpointResult:
     sampler = Sampler(started_s, channel.statistics)
     result = _measured(channel, sampler, lambda: send(channel, [source], session, cancel=cancel), cpu_s, started_s)
     return replace(result, connect_s=connect_s, accepted_s=accepted_s[0] if accepted_s else None)
+
+
+def _receive_asked(job: SendJob) -> EndpointResult:
+    options, chosen = _access(job), transport(job.transport)
+    rehearse(options.credential.method)
+    cancel = wait_for_go()
+    cpu_s, started_s = time.process_time(), time.monotonic()
+    channel = chosen.connect(Address(job.host, job.port), options)
+    connect_s = time.monotonic() - started_s
+    order = ContentOrder(
+        elapsed_s=connect_s,
+        time_s=job.time_s,
+        size_bytes=None if job.time_s is not None else job.payload_bytes,
+        seed=job.seed,
+        congestion_control=job.congestion_control,
+        rate_bps=job.rate_bps,
+        backlog_bytes=job.backlog_bytes,
+        slice_bytes=job.slice_bytes,
+    )
+    sampler = Sampler(started_s)
+    result = _measured(channel, sampler, lambda: receive_asked(channel, order, cancel), cpu_s, started_s)
+    return replace(result, connect_s=connect_s)
 
 
 def _receive(job: ReceiveJob) -> EndpointResult:

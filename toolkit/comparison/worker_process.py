@@ -35,13 +35,16 @@ Popen = Callable[..., "subprocess.Popen[bytes]"]
 class WorkerProcess:
     """One worker; it is ended when the block is left."""
 
-    def __init__(self, popen: Popen, program: str | None, job: WorkerJob | Callable[[], SendJob]) -> None:
+    def __init__(
+        self, popen: Popen, program: str | None, job: WorkerJob | Callable[[], SendJob], name: str | None = None
+    ) -> None:
         """`popen` starts a command on the host, or in the namespace, where this endpoint belongs.
 
         job: for a sender, called when its process has been started: so it loads while the receiver's does, whose port
              the job names
+        name: what errors call it; that of its job if None
         """
-        self._name = "the receiver" if isinstance(job, ReceiveJob) else "the sender"
+        self._name = name or ("the receiver" if isinstance(job, ReceiveJob) else "the sender")
         command = [sys.executable, "-m", _MODULES[program]]
         pipe = subprocess.PIPE
         self._received = b""

@@ -25,7 +25,7 @@ from toolkit.errors import NettoolError, TransferError
 
 @dataclass(frozen=True, slots=True)
 class SendJob:
-    """Connect and send one file.
+    """Connect and send one file, or let the other side send.
 
     host, port: of the receiver
     payload:    path of the file; None for a stream of zeros without an end, or for `time_s`
@@ -34,6 +34,8 @@ class SendJob:
     plaintext:  whether to ask for a session without encryption
     key:        in hexadecimal digits, if the receiver asks for one
     directory:  where the receiver's file is, for a program that copies it itself
+    is_reverse: whether the other side, a `nettool serve`, sends content that it makes up, for `time_s` or of
+                `payload_bytes`; this one receives it
     """
 
     transport: str
@@ -50,6 +52,7 @@ class SendJob:
     plaintext: bool = False
     key: str | None = field(default=None, repr=False)
     directory: str | None = None
+    is_reverse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

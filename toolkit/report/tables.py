@@ -239,6 +239,7 @@ def _probes(results: Results) -> Table:
     columns: Columns[Probe] = [
         (Column("path"), lambda probe: text_cell(path_label(probe.path))),
         (Column("rate", True), lambda probe: figure_cell(probe.rate_bps, format_rate)),
+        (Column("rate back", True), lambda probe: figure_cell(probe.rate_back_bps, format_rate)),
         (
             Column("RTT, median", True),
             lambda probe: figure_cell(probe.rtt_ms.median if probe.rtt_ms else None, _format_ms),

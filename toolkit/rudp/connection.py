@@ -63,22 +63,19 @@ class Connection:
         a packet of the server has opened. `peer_address` is the client's address, which may change; None on a client.
         `rtt_ns` is the first RTT sample, that of the handshake, if there is one.
         """
-        self.local_id = local_id
-        path = PathState(config, peer_datagram_bytes, peer_address)
+        self.local_id, path = local_id, PathState(config, peer_datagram_bytes, peer_address)
         self.sender = Sender(path, source, peer_id, protection, config.seed, observer)
-        self.acks = AckTracker()
-        self.receive_window = ReceiveWindow(config.receive_window_bytes)
-        self._recovery = self.sender.recovery
+        self.acks, self.receive_window = AckTracker(), ReceiveWindow(config.receive_window_bytes)
+        self._recovery, self._observer = self.sender.recovery, observer
         if rtt_ns is not None:
             self._recovery.on_handshake_rtt(rtt_ns, now_ns)
         self._data = DataAssembler(local_id, self.receive_window, self.acks, protection)
         self._messages = MessageAssembler(config.max_message_bytes)
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
-        self._packets_invalid, self._is_close_due = 0, False
         self._protection, self._finish = protection, finish or FinishPacket()
+        self._packets_invalid, self._is_close_due = 0, False
         self._control = ControlPackets(self._recovery.sent, peer_id, protection.tag_bytes)
         self._max_ack_ranges = wire.max_ack_ranges(path.max_datagram_bytes - protection.tag_bytes)
-        self._observer = observer
         if observer is not None:
             observer.connection_started(now_ns, local_id, peer_id, path.controller.name, protection.tag_bytes)
 
@@ -92,8 +89,7 @@ class Connection:
         self._data.begin_batch()
         acks, data, segment_bytes = self.acks, batch.data, batch.segment_bytes
         while data:
-            size = min(segment_bytes, len(data))
-            taken, accepted_before = 1, acks.packets_accepted
+            size, taken, accepted_before = min(segment_bytes, len(data)), 1, acks.packets_accepted
             try:
                 if data[0] == PacketType.DATA and self._lifetime.state is ConnectionState.ESTABLISHED:
                     taken = self._data.receive_untrusted(data, size, now_ns)
@@ -225,6 +221,10 @@ class Connection:
         """Begin on a client, with the send limit. It sends a PING at once: the answer shows that FINISH has arrived."""
         self.sender.streams.data.limit = data_limit
         self.sender.request_ping()
+
+    def use_controller(self, name: str, rate_bps: float | None) -> None:
+        """Let another congestion controller take over before data is sent. Raises UsageError for an unknown name."""
+        self._recovery.path.use_controller(name, rate_bps)
 
     def send_message(self, message: bytes) -> None:
         """Queue a message of at most `config.max_message_bytes`."""

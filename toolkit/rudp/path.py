@@ -13,6 +13,7 @@ the same host is most likely a NAT rebinding, and the path stays the same.
 Read: RFC 9000 sections 8.2 (path validation), 9.3 and 9.4 (migration). quinn's `PathData` is the model of `PathState`.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from toolkit.errors import ProtocolError
@@ -134,6 +135,12 @@ class PathState:
         memory = self._config.memory
         if memory is not None and memory.matches(rtt_ns) and isinstance(self.controller, ResumingController):
             self.controller.resume(memory)
+
+    def use_controller(self, name: str, rate_bps: float | None) -> None:
+        """Let another congestion controller take over before data is sent. Raises UsageError for an unknown name."""
+        config = replace(self._config, congestion_control=name, rate_bps=rate_bps)
+        self.controller = controller_factory(name)(self.datagram_bytes, rate_bps, config.seed)
+        self._config = config
 
     def successor(self, peer_address: PeerAddress | None) -> "PathState":
         """Return a new path about which nothing is known. Only the peer's ECN counts continue."""

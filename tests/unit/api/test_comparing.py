@@ -115,7 +115,12 @@ class TestPlan:
     def test_nothing_that_is_given_is_left_out_in_silence(self) -> None:
         with pytest.raises(UsageError, match="0"):
             toolkit.compare(repeats=0)
-        for credential in ({"code": "7-ocean-brick-lunar"}, {"key": "lab.key"}, {"is_open": True}):
+        for credential in (
+            {"code": "7-ocean-brick-lunar"},
+            {"key": "lab.key"},
+            {"is_open": True},
+            {"is_reverse": True},
+        ):
             with pytest.raises(UsageError, match="for the host of a remote comparison"):
                 toolkit.compare(**credential)
 

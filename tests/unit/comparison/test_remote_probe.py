@@ -6,11 +6,14 @@ import pytest
 
 from toolkit.channel import Address
 from toolkit.comparison.endpoint_result import EndpointResult, Samples
+from toolkit.comparison.paths import remote
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.records import Probe
-from toolkit.comparison.remote_probe import Flow, Transfer, fitting_time_s, probe_remote
+from toolkit.comparison.remote_probe import Transfer, fitting_time_s, probe_remote
 from toolkit.comparison.scenario import Scenario
 from toolkit.errors import UnreachableError
+
+FAR = remote("far")
 
 
 def delivering(rate_bps: float) -> Samples:
@@ -20,58 +23,61 @@ def delivering(rate_bps: float) -> Samples:
     return Samples(t_s, delivered, *([0.0] * len(t_s) for _ in range(6)))
 
 
-def path(rate_bps: float, sent: int, lost: int, sent_back: int, lost_back: int, dropped: int = 0) -> Transfer:
-    """A path that lets a transfer of any kind have these figures; `dropped` are among the lost, at the sockets."""
+def way(rate_bps: float, sent: int, lost: int, dropped: int = 0) -> Transfer:
+    """A direction that lets a transfer of any kind have these figures; `dropped` are among the lost, at the socket."""
 
-    def transfer(asked_bps: float | None, _seconds: float) -> Flow:
+    def transfer(asked_bps: float | None, _seconds: float) -> EndpointResult:
         counters = {"packets_lost": lost + 1, "packets_spuriously_lost": 1, "peer_socket_drops": dropped}
-        sender = EndpointResult(
-            series=delivering(asked_bps or rate_bps),
-            rtt_min_ms=40.0,
-            packets_sent=sent,
-            datagrams_received=sent_back - lost_back,
-            socket_drops=dropped,
-            counters=counters,
+        return EndpointResult(
+            series=delivering(asked_bps or rate_bps), rtt_min_ms=40.0, packets_sent=sent, counters=counters
         )
-        return Flow(sender, EndpointResult(datagrams_sent=sent_back))
 
     return transfer
 
 
-def test_rate_round_trip_and_losses_are_those_of_a_path() -> None:
-    probe = probe_remote("far", 45.0, path(80e6, sent=2000, lost=10, sent_back=1000, lost_back=0))
-    assert (probe.rate_bps, probe.loss, probe.loss_back) == (pytest.approx(80e6), 0.005, 0.0)
+def test_each_direction_has_the_rate_and_the_loss_of_what_went_this_way() -> None:
+    probe = probe_remote(FAR, 45.0, way(80e6, sent=2000, lost=10), way(20e6, sent=1000, lost=0))
+    assert (probe.rate_bps, probe.loss) == (pytest.approx(80e6), 0.005)
+    assert (probe.rate_back_bps, probe.loss_back) == (pytest.approx(20e6), 0.0)
     assert probe.rtt_ms is not None
     assert probe.rtt_ms.median == 40.0
     assert probe.text == (
-        "80 Mbit/s; round trip 40 ms; loss 0.5% (0.2% to 0.9%) on the way there and 0% (0% to 0.4%) on the way back"
+        "80 Mbit/s from here, 20 Mbit/s to here; round trip 40 ms; "
+        "loss 0.5% (0.2% to 0.9%) from here and 0% (0% to 0.4%) to here"
     )
 
 
+def test_of_a_reverse_path_the_figures_are_those_of_the_way_to_here() -> None:
+    path = remote("far", is_reverse=True)
+    probe = probe_remote(path, 45.0, way(20e6, sent=1000, lost=0), way(80e6, sent=2000, lost=10))
+    assert (probe.path, probe.rate_bps, probe.loss) == ("far, reverse", pytest.approx(20e6), 0.0)
+    assert probe.text.startswith("80 Mbit/s from here, 20 Mbit/s to here; ")
+
+
 def test_what_a_socket_dropped_is_not_lost_by_the_path() -> None:
-    probe = probe_remote("far", 45.0, path(80e6, 2000, lost=10, sent_back=1000, lost_back=10, dropped=10))
+    probe = probe_remote(FAR, 45.0, way(80e6, 2000, lost=10, dropped=10), way(80e6, 1000, lost=10, dropped=12))
     assert (probe.loss, probe.loss_back) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("sent_back", [0, -5])
-def test_a_count_that_cannot_be_is_no_loss(sent_back: int) -> None:
+@pytest.mark.parametrize("sent", [0, -5])
+def test_a_count_that_cannot_be_is_no_loss(sent: int) -> None:
     """The other machine reports it, and may report anything."""
-    probe = probe_remote("far", 45.0, path(80e6, 2000, lost=0, sent_back=sent_back, lost_back=0))
+    probe = probe_remote(FAR, 45.0, way(80e6, 2000, lost=0), way(80e6, sent, lost=0))
     assert (probe.loss, probe.loss_back) == (0.0, None)
-    assert "back" not in probe.text
+    assert probe.text.endswith("loss 0% (0% to 0.2%) from here")
 
 
-def test_the_second_transfer_fills_no_queue_and_both_last_many_round_trips() -> None:
+def test_the_second_transfer_of_a_direction_fills_no_queue_and_both_last_many_round_trips() -> None:
     asked: list[tuple[float | None, float]] = []
 
-    def transfer(rate_bps: float | None, seconds: float) -> Flow:
+    def transfer(rate_bps: float | None, seconds: float) -> EndpointResult:
         asked.append((rate_bps, seconds))
-        return path(80e6, 100, 0, 100, 0)(rate_bps, seconds)
+        return way(80e6, 100, 0)(rate_bps, seconds)
 
-    probe_remote("far", 100.0, transfer)
+    probe_remote(FAR, 100.0, transfer, way(80e6, 100, 0))
     assert asked == [(None, 2.0), (pytest.approx(20e6), 2.0)]
     asked.clear()
-    probe_remote("far", None, transfer)
+    probe_remote(FAR, None, way(80e6, 100, 0), transfer)
     assert asked == [(None, 0.5), (pytest.approx(20e6), 0.5)]
 
 
@@ -79,25 +85,31 @@ def test_a_machine_that_waits_in_the_second_half_is_no_slow_path() -> None:
     """The second transfer, at a quarter of the rate, would take minutes."""
     asked: list[float | None] = []
 
-    def transfer(rate_bps: float | None, seconds: float) -> Flow:
+    def transfer(rate_bps: float | None, seconds: float) -> EndpointResult:
         asked.append(rate_bps)
-        found = path(80e6, 100, 0, 100, 0)(rate_bps, seconds)
         t_s, delivered = [0.0, 0.1, 0.2, 0.3, 0.5], [0.0, 2e5, 5e5, 5e5, 5e5 + 1_472]
         series = Samples(t_s, delivered, *([0.0] * len(t_s) for _ in range(6)))
-        return found._replace(sender=replace(found.sender, series=series))
+        return replace(way(80e6, 100, 0)(rate_bps, seconds), series=series)
 
-    probe = probe_remote("far", 1.0, transfer)
+    probe = probe_remote(FAR, 1.0, transfer, way(80e6, 100, 0))
     assert probe.rate_bps == pytest.approx((5e5 + 1_472) * 8 / 0.5, rel=1e-3)
     assert asked == [None, pytest.approx(probe.rate_bps / 4)]
 
 
-def test_a_path_without_udp_is_said_to_be_one() -> None:
-    def transfer(_rate_bps: float | None, _seconds: float) -> Flow:
-        raise UnreachableError("no answer over UDP")
+def unreachable(_rate_bps: float | None, _seconds: float) -> EndpointResult:
+    raise UnreachableError("no answer over UDP")
 
-    probe = probe_remote("far", 45.0, transfer)
+
+def test_a_path_without_udp_is_said_to_be_one() -> None:
+    probe = probe_remote(FAR, 45.0, unreachable, unreachable)
     assert probe.text == "round trip 45 ms; UDP could not be measured (no answer over UDP)"
-    assert (probe.rate_bps, probe.loss, probe.loss_back) == (None, None, None)
+    assert (probe.rate_bps, probe.rate_back_bps, probe.loss, probe.loss_back) == (None, None, None, None)
+
+
+def test_a_direction_that_was_measured_stays_known_when_the_other_one_fails() -> None:
+    probe = probe_remote(FAR, 45.0, way(80e6, 2000, lost=0), unreachable)
+    assert (probe.rate_bps, probe.rate_back_bps) == (pytest.approx(80e6), None)
+    assert probe.text.startswith("80 Mbit/s from here; round trip 40 ms; loss 0% (0% to 0.2%) from here; UDP could not")
 
 
 def remote_plan(**options: object) -> Plan:
@@ -105,7 +117,7 @@ def remote_plan(**options: object) -> Plan:
 
 
 def measured(rate_bps: float, rtt_ms: float) -> Probe:
-    return probe_remote("far", rtt_ms, path(rate_bps, 1000, 0, 1000, 0))
+    return probe_remote(FAR, rtt_ms, way(rate_bps, 1000, 0), way(1e6, 1000, 0))
 
 
 @pytest.mark.parametrize(("rate_bps", "least_s", "most_s"), [(1e6, 1.0, 1.0), (100e6, 1.5, 3.0), (10e9, 3.0, 6.0)])

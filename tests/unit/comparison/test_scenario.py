@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tcp_controls import default_control
+from toolkit.channel import Address
 from toolkit.comparison import plan as plan_module
 from toolkit.comparison import scenario as scenario_module
 from toolkit.comparison.forecast import Forecast
@@ -285,6 +286,27 @@ def test_a_plan_can_be_restored_from_its_record() -> None:
     assert plan_of_record(bare.campaign("memory")) == bare
     lan = Scenario("lan", link={"rate": ["1Gbit"]}).plan()
     assert plan_of_record(lan.campaign("memory")) == lan
+
+
+def test_a_remote_campaign_is_resumed_in_the_direction_of_its_records() -> None:
+    there = Scenario("remote", address=Address("192.0.2.1", 9000), sizes=("64KiB",))
+    back = replace(there, is_reverse=True)
+    assert [path.label for path in back.plan().paths] == ["192.0.2.1:9000, reverse"]
+    forward, reverse = there.plan().campaign("memory"), back.plan().campaign("memory")
+    assert [path.is_reverse for path in (*forward.paths.values(), *reverse.paths.values())] == [False, True]
+    assert any(line.startswith("Reverse:") for line in reverse.method)
+    assert not any(line.startswith("Reverse:") for line in forward.method)
+    assert plan_of_record(reverse, remote=there) == plan_of_record(reverse, remote=back) == back.plan()
+    assert plan_of_record(forward, remote=there) == there.plan()
+    with pytest.raises(UsageError, match="the other direction: leave --reverse out"):
+        plan_of_record(forward, remote=back)
+
+
+def test_in_reverse_the_other_kernel_decides_which_congestion_controls_there_are() -> None:
+    there = Scenario("remote", address=Address("192.0.2.1", 9000), transports="tcp-nosuch,udp")
+    with pytest.raises(UsageError, match="tcp-nosuch cannot run"):
+        there.plan()
+    assert [each.label for each in replace(there, is_reverse=True).plan().settings] == ["tcp-nosuch", "udp-bbr"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Content without an end that ends in time, and what counts of it."""
 
+import math
 import threading
 import time
 from typing import Any
@@ -62,6 +63,11 @@ def test_the_content_depends_on_the_seed_and_repeats_with_a_prime_period() -> No
     assert content[:5000] != content_of(stream(seed=2))[:5000]
     assert content[1_000_003:] == content[: len(content) - 1_000_003]
     assert content[: 1 << 16] != content[1 << 16 : 2 << 16]
+
+
+def test_the_content_may_end_at_a_size() -> None:
+    one = TimedStream(ALGORITHM, 1, math.inf, 1 << 16, end_bytes=2_500_001)
+    assert content_of(one) == content_of(stream())[:2_500_001]
 
 
 def test_slices_are_small_where_little_may_be_unsent() -> None:

@@ -141,6 +141,36 @@ def test_a_timed_trial_between_two_clocks_counts_all_until_it_is_verified(tmp_pa
     assert empty.error == "no content was sent before the time was up"
 
 
+@pytest.mark.parametrize("time_s", [None, 0.5])
+def test_of_a_reverse_path_the_one_that_accepted_sends_and_the_clock_of_the_other_counts(
+    tmp_path: Path, time_s: float | None
+) -> None:
+    far = replace(SENDER, connect_s=None, started_s=None, seconds=1.3)
+    near = replace(RECEIVER, connect_s=0.07, seconds=1.1)
+    testbed = FakeTestbed(remote("far", is_reverse=True), sender=near, receiver=far)
+    runner = TrialRunner(cast(Any, testbed), Workspace(tmp_path, "memory"), time_s=time_s)
+    recorded = runner.run(TrialSpec(2, parse_transports("udp")[0], 0 if time_s else SIZE), 7, link_seed=5)
+    assert [job.is_reverse for job in testbed.jobs] == [True]
+    assert (recorded.sender.digest, recorded.sender.seconds, recorded.receiver.seconds) == ("00", 1.3, 1.1)
+    assert (recorded.verified, recorded.seconds, recorded.connect_s) == (True, 1.1, 0.07)
+    assert recorded.goodput_bps == pytest.approx(8 * SIZE / 1.1)
+    assert recorded.time_split is not None
+    assert recorded.time_split.handshake_s == 0.07
+    assert recorded.retransmitted_packets == SENDER.packets_retransmitted
+
+
+def test_a_reverse_trial_that_fails_keeps_what_the_receiver_reported_as_the_receivers(tmp_path: Path) -> None:
+    near = replace(RECEIVER, error="the sender failed: no bbr")
+    testbed = FakeTestbed(remote("far", is_reverse=True), sender=near, receiver=TransferError("no result"))
+    runner = TrialRunner(cast(Any, testbed), Workspace(tmp_path, "memory"), time_s=0.5)
+    recorded = runner.run(TrialSpec(2, parse_transports("udp")[0], 0), 7, link_seed=5)
+    assert (recorded.error, recorded.receiver, recorded.sender) == (
+        "the sender failed: no bbr",
+        replace(near, series=None),
+        EndpointResult(),
+    )
+
+
 @pytest.mark.parametrize(
     ("receiver", "sender", "error"),
     [

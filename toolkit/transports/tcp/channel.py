@@ -6,11 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, ExtentSink, ExtentSource, Statistic
+from toolkit.channel import (
+    MAX_MESSAGE_BYTES,
+    Address,
+    Extent,
+    ExtentSink,
+    ExtentSource,
+    Statistic,
+    TransportOptions,
+)
 from toolkit.errors import PeerClosedError
 from toolkit.transports.tcp.handshake import Session
 from toolkit.transports.tcp.linger import linger
 from toolkit.transports.tcp.pool import StreamPool, slices
+from toolkit.transports.tcp.settings import check_options, configure_sending
 from toolkit.transports.tcp.stream import TcpStream
 from toolkit.transports.tcp.tcp_info import OPTION_ECN, buffer_bytes, congestion_control, tcp_info
 
@@ -130,6 +139,18 @@ class TcpChannel:
 
     def statistics(self) -> Mapping[str, Statistic]:
         return self._last_statistics if self._is_closed else self._read_statistics()
+
+    def choose_sending(self, congestion_control: str | None, rate_bps: float | None, backlog_bytes: int | None) -> None:
+        """Send as a side that connected with these TransportOptions. Call it before content. Raises UsageError."""
+        options = TransportOptions(
+            congestion_control=congestion_control,
+            rate_bps=rate_bps,
+            backlog_bytes=backlog_bytes,
+            streams=len(self._streams),
+        )
+        check_options(options)
+        for sock in self.sockets:
+            configure_sending(sock, options)
 
     def _read_statistics(self) -> dict[str, Statistic]:
         infos = [tcp_info(sock) for sock in self.sockets]

@@ -42,15 +42,20 @@ def check_options(options: TransportOptions) -> None:
 def configure(sock: socket.socket, options: TransportOptions) -> None:
     """Set the options of a socket before it connects or listens; accepted sockets inherit them. Raises UsageError."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    configure_sending(sock, options)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))
+
+
+def configure_sending(sock: socket.socket, options: TransportOptions) -> None:
+    """Set how a socket sends, before it sends content. Raises UsageError."""
     if options.congestion_control is not None:
         _set_congestion_control(sock, options.congestion_control)
     if options.rate_bps is not None:
         _set_rate(sock, options.rate_bps / options.streams)
     if (backlog_bytes := _backlog_bytes(options)) is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, min(backlog_bytes, _MOST_BACKLOG_BYTES))
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))
 
 
 def limit_retransmission_timeout(sock: socket.socket) -> None:

@@ -15,6 +15,7 @@ from toolkit.errors import ExitCode, PeerClosedError, ProtocolError, TransferErr
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
+from toolkit.transports.udp.engine_config import check_controller
 from toolkit.transports.udp.extents import (
     ANNOUNCEMENTS_MESSAGE,
     ANNOUNCEMENTS_PER_MESSAGE,
@@ -73,8 +74,7 @@ class UdpChannel:
         self._connection, self._socket, self._outgoing = connection, sock, outgoing
         self._peer, self._security = peer, security
         self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
-        self._wake_pair, self._log = wake_pair, log
-        self._on_close_sent, self._on_end = on_close_sent, on_end
+        self._wake_pair, self._log, self._on_close_sent, self._on_end = wake_pair, log, on_close_sent, on_end
         sock.report_local_drops()
         self._posted, self._peer_address = PostedDatagrams(), connection.peer_address
         self._incoming, self._read_pause = IncomingExtents(), ReadPause()
@@ -212,6 +212,11 @@ class UdpChannel:
     def statistics(self) -> Mapping[str, Statistic]:
         return statistics_of(self._connection.stats(), self._socket, self._security, self.handshake)
 
+    def choose_sending(self, congestion_control: str | None, rate_bps: float | None, backlog_bytes: int | None) -> None:
+        """Send as a side that connected with these TransportOptions. Call it before content. Raises UsageError."""
+        self._connection.use_controller(check_controller(congestion_control, rate_bps), rate_bps)
+        self.backlog_bytes = backlog_bytes or BACKLOG_BYTES
+
     def begin_log(self) -> None:
         """The connection exists: its log may be written to a file."""
         if self._log is not None:
@@ -222,10 +227,7 @@ class UdpChannel:
         self._pump(None)
 
     def post(self, datagram: bytes, ecn: int, peer_address: PeerAddress) -> None:
-        """Add a datagram of this connection that has arrived at the listening socket. The listener's thread calls this.
-
-        It comes from the peer's address, if this channel's socket was not connected yet, or from another one.
-        """
+        """Add a datagram that came to the listening socket, early or from another address; its thread calls this."""
         self._posted.add(datagram, ecn, peer_address)
         if self._wake_pair is not None:
             self._wake_pair.wake()

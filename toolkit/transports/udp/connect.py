@@ -15,11 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from toolkit.channel import Address, TransportOptions
-from toolkit.errors import IncompleteHandshakeError, ProtocolError, UsageError, printable
+from toolkit.errors import IncompleteHandshakeError, ProtocolError, printable
 from toolkit.parameters import grease
 from toolkit.rudp import wire
 from toolkit.rudp.batch import Transmit
-from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.control_packets import FinishPacket
 from toolkit.rudp.handshake import ClientHandshake
@@ -27,7 +26,7 @@ from toolkit.security.handshake import Initiator
 from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import SocketAddress, address_of, connect_error, connect_first, resolve
 from toolkit.transports.udp.channel import UdpChannel
-from toolkit.transports.udp.engine_config import config_of
+from toolkit.transports.udp.engine_config import check_options, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.path_cache import MIN_RTT_NS, PathCache
 from toolkit.transports.udp.protection import SessionSecurity, protect
@@ -48,7 +47,7 @@ class UdpTransport:
     name = "udp"
 
     def connect(self, address: Address, options: TransportOptions) -> UdpChannel:
-        _check_options(options)
+        check_options(options)
         candidates = resolve(address, socket.SOCK_DGRAM)
         logs = LogFiles(options.qlog) if options.qlog is not None else None
         attempts: list[UdpAttempt] = []
@@ -74,20 +73,10 @@ class UdpTransport:
                 logs.close()
 
     def listen(self, address: Address, options: TransportOptions) -> "UdpListener":
-        _check_options(options)
+        check_options(options)
         from toolkit.transports.udp.listener import UdpListener  # which a sender does not need
 
         return UdpListener(address, options)
-
-
-def _check_options(options: TransportOptions) -> None:
-    """Raises UsageError for what this transport does not support."""
-    if options.streams != 1:
-        raise UsageError("a session over UDP has no parallel connections: `streams` is for TCP")
-    name = options.congestion_control or congestion.DEFAULT_CONTROLLER
-    congestion.controller_factory(name)
-    if name == "rate" and options.rate_bps is None:
-        raise UsageError("congestion control 'rate' sends at a rate that you choose: add `rate_bps`")
 
 
 def _incomplete(address: Address) -> IncompleteHandshakeError:

@@ -3,6 +3,7 @@
 import secrets
 
 from toolkit.channel import MAX_MESSAGE_BYTES, TransportOptions
+from toolkit.errors import UsageError
 from toolkit.rudp.config import JUMBO_DATAGRAM_BYTES, Config
 from toolkit.rudp.congestion import base as congestion
 from toolkit.rudp.flow_control import initial_window_bytes
@@ -20,3 +21,19 @@ def config_of(options: TransportOptions, sock: DatagramSocket) -> Config:
         max_datagram_bytes=JUMBO_DATAGRAM_BYTES,
         seed=secrets.randbits(64),
     )
+
+
+def check_options(options: TransportOptions) -> None:
+    """Raises UsageError for what this transport does not support."""
+    if options.streams != 1:
+        raise UsageError("a session over UDP has no parallel connections: `streams` is for TCP")
+    check_controller(options.congestion_control, options.rate_bps)
+
+
+def check_controller(name: str | None, rate_bps: float | None) -> str:
+    """The name of the congestion controller; None is the default one. Raises UsageError."""
+    name = name or congestion.DEFAULT_CONTROLLER
+    congestion.controller_factory(name)
+    if name == "rate" and rate_bps is None:
+        raise UsageError("congestion control 'rate' sends at a rate that you choose: add `rate_bps`")
+    return name
