@@ -51,13 +51,15 @@ class PathCase(NamedTuple):
     """A fixed rate, the size of datagrams, the virtual time between two rounds, and how much to transfer.
 
     burst_room_ns: how long a burst the path has shown to have room for
+    congestion_control: another one than the fixed rate, with `rate_bps` at most; None for no limit
     """
 
-    rate_bps: float
+    rate_bps: float | None
     datagram_bytes: int
     round_ns: int
     total_bytes: int
     burst_room_ns: int = 0
+    congestion_control: str = "rate"
 
 
 CASES: Final = {
@@ -108,7 +110,7 @@ class Ends:
             sock.bind(("127.0.0.1", 0))
         for sock, other in zip(sockets, reversed(sockets), strict=True):
             sock.connect(other.getsockname())
-        config = Config("rate", case.rate_bps, case.datagram_bytes, receive_window_bytes=8 << 20)
+        config = Config(case.congestion_control, case.rate_bps, case.datagram_bytes, receive_window_bytes=8 << 20)
         self.connections, self.channels = [], []
         for number, sock in enumerate(sockets):
             outgoing = OutgoingExtents()

@@ -8,9 +8,11 @@ sends. So on a path with a deep queue (`BurstRoom`), a quantum is up to 2 ms, al
 
 `_release_ns` is a virtual time: when everything sent so far would have left at exactly the given rate. The next
 quantum may be sent once that time has come. A late timer has earned more than one quantum, and the next send counts
-from the virtual time, not from the clock; so late timers cost no rate. This holds only while the sender waits for the
-pacer. A sender that was limited by its window, or had nothing to send, earns nothing meanwhile: no queue would have
-room for the burst. How much lateness is made up for depends on what the path's queues have taken (`CatchUp`).
+from the virtual time, not from the clock; so late timers cost no rate. This holds while the sender waits for the
+pacer, and while it is busy: a round that takes longer than its quantum lasts has earned a larger one. Otherwise, a
+processor that is too slow for the rate would lower the rate, hence the quantum, and need more rounds for each byte. A
+sender that was limited by its window, or had nothing to send, earns nothing meanwhile: no queue would have room for the
+burst. How much lateness is made up for depends on what the path's queues have taken (`CatchUp`).
 
 Read: RFC 9002 section 7.7 (pacing), draft-ietf-ccwg-bbr section 4.6.3 (send quantum).
 """
@@ -124,7 +126,7 @@ class BurstRoom:
 
 
 class Pacer:
-    """Send at most `budget_bytes`, report it by `on_sent`, and return at `next_send_time_ns`.
+    """Send at most `budget_bytes`, report it by `on_sent`, and return at `next_send_time_ns`. Report `on_limited`.
 
     Acknowledgements and probes are neither paced nor reported: they are small or rare.
 
@@ -139,6 +141,7 @@ class Pacer:
         self.is_too_late = False
         self._release_ns = 0
         self._is_waited_for = False
+        self._is_busy = False  # has sent all that was granted, and nothing else has limited it since
         self._lateness_ns = 0
         self._granted_bytes = 0
         self._back_off_ns = _BACK_OFF_NS
@@ -163,7 +166,9 @@ class Pacer:
             self.catch_up.on_burst(now_ns, late_ns)
         elif self._lateness_ns:
             self.catch_up.on_more(now_ns)
-        self._is_waited_for = False
+        if self._is_busy and not self._is_waited_for:
+            self._lateness_ns = max(self._lateness_ns, min(late_ns, _CATCH_UP_NS))
+        self._is_waited_for = self._is_busy = False
         earned_bytes = quantum_bytes + self._lateness_ns * rate_bps / (8 * _NS_PER_S)
         granted_bytes = min(earned_bytes, max(_MAX_ROUND_BYTES, quantum_bytes))
         self._granted_bytes = int(granted_bytes // quantum_bytes) * quantum_bytes
@@ -177,8 +182,12 @@ class Pacer:
         start_ns = max(self._release_ns, now_ns - self._lateness_ns)
         self._release_ns = start_ns + round(sent_bytes * 8 * _NS_PER_S / rate_bps)
         # A sender that used less than it was granted is limited by something else, and has no claim to the rest.
-        is_owed = sent_bytes >= self._granted_bytes
-        self._lateness_ns = max(0, now_ns - self._release_ns) if is_owed else 0
+        self._is_busy = sent_bytes >= self._granted_bytes
+        self._lateness_ns = max(0, now_ns - self._release_ns) if self._is_busy else 0
+
+    def on_limited(self) -> None:
+        """The sender has nothing to send, or its window has no room: the time until its next call earns nothing."""
+        self._is_busy = False
 
     def on_local_drop(self, now_ns: int) -> None:
         """A queue of this host is full: let it drain for a moment, and do not make up for that."""
@@ -186,7 +195,7 @@ class Pacer:
         self._release_ns = max(self._release_ns, now_ns + self._back_off_ns)
         self._back_off_ns = min(2 * self._back_off_ns, _MAX_BACK_OFF_NS)
         self._was_dropped = True
-        self._is_waited_for = False
+        self._is_waited_for = self._is_busy = False
         self._lateness_ns = 0
 
     def next_send_time_ns(self) -> int:

@@ -142,11 +142,13 @@ class Sender:
             path.mtu.on_probe_sent()
             return self._control_packet(wire.PacketType.PROBE, b"", probe_bytes, now_ns)
         if not has_messages and not data.has_unsent:
+            path.pacer.on_limited()
             if recovery.bytes_in_flight < path.controller.congestion_window_bytes:
                 recovery.delivery.on_app_limited(recovery.bytes_in_flight)
             return None
         packets = self._packets_allowed()
         if packets == 0:
+            path.pacer.on_limited()
             return None
         is_short = has_messages and recovery.packets_sent < _MANY_PACKETS
         if not is_short and self._wants_ping(now_ns):

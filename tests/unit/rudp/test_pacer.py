@@ -103,10 +103,32 @@ def test_a_sender_limited_by_something_else_gets_one_quantum_after_a_pause(pause
     """A sender whose window opens again, or that has data again, earns nothing for the pause."""
     pacer = Pacer()
     pacer.on_sent(0, pacer.budget_bytes(0, 100e6, DATAGRAM), 100e6)
+    pacer.on_limited()
     quantum = pacer.budget_bytes(pause_ns, 100e6, DATAGRAM)
     assert quantum == Pacer.quantum_bytes(100e6, DATAGRAM)
     pacer.on_sent(pause_ns, quantum, 100e6)
     assert pacer.budget_bytes(pause_ns, 100e6, DATAGRAM) == 0
+
+
+def test_a_sender_whose_rounds_take_longer_than_a_quantum_lasts_sends_larger_ones() -> None:
+    """A round takes 150 us and 1.4 ns for each byte: with 125 kB, what 250 us carry, the rate would not be reached."""
+    pacer, now_ns, sent_bytes = Pacer(), 0, 0
+    while now_ns < SECOND:
+        budget = pacer.budget_bytes(now_ns, 4e9, DATAGRAM)
+        if budget:
+            pacer.on_sent(now_ns, budget, 4e9)
+            sent_bytes += budget
+            now_ns += round(150_000 + 1.4 * budget)
+        else:
+            now_ns = pacer.next_send_time_ns()
+    assert sent_bytes * 8 == pytest.approx(4e9, rel=0.02)
+
+
+def test_a_busy_sender_makes_up_for_no_more_than_a_millisecond() -> None:
+    pacer = Pacer()
+    quantum = pacer.budget_bytes(0, 1e9, DATAGRAM)
+    pacer.on_sent(0, quantum, 1e9)
+    assert pacer.budget_bytes(SECOND, 1e9, DATAGRAM) == 2 * quantum  # what 1 ms carries, and its own
 
 
 def test_lateness_is_made_up_for_only_up_to_a_limit() -> None:
