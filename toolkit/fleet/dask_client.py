@@ -37,8 +37,9 @@ def distributed() -> Any:
         os.environ.setdefault(f"DASK_LOGGING__{name}", "critical")
     import distributed as module
 
-    if not is_logged:  # its level is set apart, and no variable can name it
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    if not is_logged:
+        for name in ("distributed.client", "tornado.application"):  # dask sets them apart, and no variable names them
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return module
 
 

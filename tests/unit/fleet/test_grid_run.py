@@ -1,5 +1,7 @@
 """A grid over a dask cluster: complete, in order, resumable, and bounded in what is with the scheduler."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,17 @@ def run(client: Any, grid: Grid, path: Path, stop_after: int | None = None) -> l
     with GridFile(path, grid.header(), grid.size, is_resumed=path.exists()) as file:
         assert grid_run.run_grid(client, grid, file, on_cell) == {}
     return done
+
+
+def test_what_dask_logs_is_not_shown() -> None:
+    """An interrupted grid had a traceback of tornado's behind its one line."""
+    script = (
+        "import logging; from toolkit.fleet.dask_client import distributed; distributed(); "
+        "print([name for name in ('distributed', 'distributed.client', 'tornado', 'tornado.application', 'asyncio') "
+        "if logging.getLogger(name).isEnabledFor(logging.ERROR)])"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (shown.stdout, shown.stderr) == ("[]\n", "")
 
 
 def test_the_file_depends_on_the_grid_only(client: Any, grid: Grid, tmp_path: Path) -> None:
