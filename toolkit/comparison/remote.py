@@ -37,8 +37,9 @@ from toolkit.transports.registry import transport
 from toolkit.units import format_seconds, format_size
 
 _ASK_TIMEOUT_S = 15.0
+"""How long the other machine may take to let this one in, and to answer: it may be busy."""
+_LEAST_CONNECT_S = 3.0
 _RETRY_S = 0.25
-_CONNECT_S = 3.0
 _END_LIMIT_S = 60.0
 """How long the other machine may take to verify a transfer of the probe, all of which has been sent."""
 _SERVE = PeerProgram("nettool serve", "--bind 0.0.0.0")
@@ -104,7 +105,8 @@ class RemoteTestbed:
         deadline_s = time.monotonic() + self._wait_s
         while True:
             try:
-                answer = self._ask({"ask": "hello"}, _ASK_TIMEOUT_S)
+                left_s = max(_LEAST_CONNECT_S, deadline_s - time.monotonic())
+                answer = self._ask({"ask": "hello"}, _ASK_TIMEOUT_S, min(_ASK_TIMEOUT_S, left_s))
                 break
             except (UnreachableError, TransferError) as error:
                 if time.monotonic() >= deadline_s:
@@ -238,16 +240,18 @@ class RemoteTestbed:
         sent = self.result(done.digest or "", _ASK_TIMEOUT_S)
         return sent if sent.series is None else replace(sent, series=until(sent.series, time_s))
 
-    def _access(self) -> TransportOptions:
+    def _access(self, connect_s: float = _ASK_TIMEOUT_S) -> TransportOptions:
         return TransportOptions(
-            connect_timeout_s=_CONNECT_S,
+            connect_timeout_s=connect_s,
             idle_timeout_s=_ASK_TIMEOUT_S,
             credential=self._credential,
             peer_program=_SERVE,
         )
 
-    def _ask(self, question: Mapping[str, object], limit_s: float) -> Mapping[str, object]:
-        channel = transport("tcp").connect(self._address, self._access())
+    def _ask(
+        self, question: Mapping[str, object], limit_s: float, connect_s: float = _ASK_TIMEOUT_S
+    ) -> Mapping[str, object]:
+        channel = transport("tcp").connect(self._address, self._access(connect_s))
         try:
             channel.send_message(json.dumps(question).encode())
             answer = channel.receive(timeout_s=limit_s)
