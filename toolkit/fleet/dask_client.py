@@ -25,6 +25,7 @@ LOCAL_OPTIONS = {
     "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],  # Ctrl-C is for whoever started them
 }
 """Options of worker processes on this machine."""
+_NO_LOG = "critical"
 _SCHEDULER = re.compile(r"(tcp|tls)://\S+:\d+")
 
 
@@ -32,9 +33,9 @@ def distributed() -> Any:
     """The module. Raises UsageError if it is not installed."""
     if find_spec("distributed") is None:
         raise UsageError("this needs dask.distributed, which is not installed: pip install 'nettool[fleet]'")
-    is_logged = "DASK_LOGGING__DISTRIBUTED" in os.environ
+    is_logged = os.environ.get("DASK_LOGGING__DISTRIBUTED", _NO_LOG) != _NO_LOG  # a parent may have set it, below
     for name in ("DISTRIBUTED", "TORNADO", "ASYNCIO"):
-        os.environ.setdefault(f"DASK_LOGGING__{name}", "critical")
+        os.environ.setdefault(f"DASK_LOGGING__{name}", _NO_LOG)
     import distributed as module
 
     if not is_logged:
