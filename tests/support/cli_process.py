@@ -163,7 +163,7 @@ def without_override() -> None:
 def complaint(ended: Ended, listed: int = 0) -> str:
     """Return the one line on stderr of a command that failed, and check that it is fit for a terminal.
 
-    listed: the number of lines before it, each for an entry that was not delivered
+    listed: the number of lines before it, each for an entry that was not delivered, or for all that were
     """
     *entries, line = ended.stderr.splitlines()
     assert len(entries) == listed, ended

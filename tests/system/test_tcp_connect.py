@@ -140,7 +140,7 @@ def connect_to(*candidates: SocketAddress, options: TransportOptions = OPTIONS) 
 class TestErrors:
     def test_a_closed_port_is_one_line_that_says_what_to_do(self, closed_port: SocketAddress) -> None:
         line = (
-            r"^nothing listens at host\.example:\d+ for TCP: either .* does not run there, or .* for that machine only;"
+            r"^nothing listens at host\.example:\d+ for TCP: .* does not run there, has another port, or listens for "
         )
         with pytest.raises(UnreachableError, match=line):
             connect_to(closed_port)

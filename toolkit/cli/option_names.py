@@ -19,6 +19,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "exclude": "--exclude",
     "folder": "--dir",
     "into": "--dir",
+    "is_reverse": "--reverse",
     "jitter": "--jitter",
     "jitter_reorders": "--jitter-reorders",
     "key": "--key",

@@ -106,7 +106,7 @@ def send_asked(
     started_s = time.monotonic() - order.elapsed_s
     try:
         if (order.size_bytes or 1) > max_bytes:
-            raise RefusedError(f"this machine sends at most {format_size(max_bytes)} (its --max-bytes)")
+            raise RefusedError(f"this machine sends at most {format_size(max_bytes)} (its `max_bytes`)")
         channel.choose_sending(order.congestion_control, order.rate_bps, order.backlog_bytes)
     except NettoolError as error:
         channel.send_message(ErrorMessage(ErrorReason.FAILED, str(error)).encode())
@@ -131,7 +131,7 @@ def send_asked(
     finally:
         timer.cancel()
     if order.time_s is not None and done.size_bytes >= max_bytes:
-        raise TransferError(f"the content was cut off at {format_size(max_bytes)}, the other machine's --max-bytes")
+        raise TransferError(f"the content was cut off at {format_size(max_bytes)}, the other machine's `max_bytes`")
     # The sampler sees for how long the main thread waits for a processor, and this is another one.
     return done, replace(sampler.series(), waiting_s=[])
 

@@ -297,7 +297,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None, remote: Scena
             if label != restored[-1].label:
                 raise UsageError(f"these are records of the path {printable(label, 60)}, not {restored[-1].label}")
             if remote.is_reverse and not path.is_reverse:
-                raise UsageError("these are records of the other direction: leave --reverse out")
+                raise UsageError("these are records of the other direction: leave `is_reverse` out")
         else:
             restored.append(replace(paths.from_options(path.kind, path.link, path.seed or 0), label=label))
     return Plan(

@@ -106,7 +106,7 @@ def test_the_time_that_has_passed_before_counts() -> None:
 def test_what_this_machine_cannot_do_is_told_to_the_one_who_asked() -> None:
     received, sent = exchanged(ORDER, max_bytes=1000)
     assert isinstance(sent, RefusedError)
-    assert "this machine sends at most 1000 B (its --max-bytes)" in str(received)
+    assert "this machine sends at most 1000 B (its `max_bytes`)" in str(received)
     received, _ = exchanged(replace(ORDER, congestion_control="nosuch"))
     assert "the sender failed: this system's TCP has no congestion control nosuch" in str(received)
 
@@ -119,7 +119,7 @@ def test_a_server_that_has_made_all_its_transfers_sends_no_timed_one_either() ->
 def test_a_timed_transfer_ends_at_the_limits_of_the_sender() -> None:
     endless = replace(ORDER, size_bytes=None, time_s=3600.0)
     _, sent = exchanged(endless, max_bytes=1 << 20)
-    assert str(sent) == "the content was cut off at 1 MiB, the other machine's --max-bytes"
+    assert str(sent) == "the content was cut off at 1 MiB, the other machine's `max_bytes`"
     received, sent = exchanged(replace(endless, rate_bps=8e6), max_seconds=0.2)
     assert str(received) == "the sender cancelled the transfer"
     assert str(sent) == "the transfer was cancelled"

@@ -298,7 +298,7 @@ def test_a_remote_campaign_is_resumed_in_the_direction_of_its_records() -> None:
     assert not any(line.startswith("Reverse:") for line in forward.method)
     assert plan_of_record(reverse, remote=there) == plan_of_record(reverse, remote=back) == back.plan()
     assert plan_of_record(forward, remote=there) == there.plan()
-    with pytest.raises(UsageError, match="the other direction: leave --reverse out"):
+    with pytest.raises(UsageError, match="the other direction: leave `is_reverse` out"):
         plan_of_record(forward, remote=back)
 
 

@@ -230,7 +230,7 @@ def test_a_server_that_could_do_better_reveals_a_downgrade(monkeypatch: pytest.M
         (replace(OPTIONS, credential=KeyCredential(bytes(32))), KeyAdmission(KEY), "has a different key"),
         (replace(OPTIONS, credential=KeyCredential(KEY)), OpenAdmission(), "asks for no code and no key"),
         (replace(OPTIONS, plaintext=True), OpenAdmission(), "does not allow plaintext"),
-        (replace(OPTIONS, streams=17), OpenAdmission(), "fewer with --streams"),
+        (replace(OPTIONS, streams=17), OpenAdmission(), "fewer with `streams`"),
     ],
 )
 def test_a_refusal_says_what_to_do(options: TransportOptions, admission: Admission, line: str) -> None:
