@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -426,6 +427,23 @@ def test_each_channel_knows_its_peers_address(network: Network) -> None:
     assert sender.peer.port == network.listener.address.port
     assert receiver.peer.host
     assert receiver.peer.port > 0
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_channel_that_has_ended_holds_nothing_of_its_session(network: Network, end: str) -> None:
+    """Each of them refers to the other: with its buffers, it would stay until the garbage collector finds it."""
+
+    class Session:
+        def check(self) -> None:
+            pass
+
+    sender, receiver = network.pair()
+    session = Session()
+    left = weakref.ref(session)
+    sender.check_while_waiting(session.check)
+    del session
+    together(sender.close if end == "close" else sender.abort, lambda: drain(receiver))
+    assert left() is None
 
 
 def test_sessions_do_not_mix(network: Network) -> None:

@@ -380,6 +380,7 @@ class UdpChannel:
     def _end(self, code: int, reason: str) -> None:
         """Close the connection with this code and reason, and free everything."""
         self._is_closed = True
+        self._wait_check = None  # it refers to the session, which refers to this channel
         try:
             if self._connection.state is ConnectionState.ESTABLISHED:
                 self._connection.close(code, reason)
