@@ -165,7 +165,11 @@ def check_cpu(summary: Summary) -> str:
 
 
 def check_loss(summary: Summary) -> str:
+    """What is wrong with the verdict on the side that lost more. Raises UndecidedError if there is none."""
+    row = next(row for row in summary.rows if row.transport.endswith(RIGGED))
     (verdict,) = summary.verdicts
+    if row.verdict == NO_CLAIM:
+        raise UndecidedError(row.because or TOO_FEW)
     return "" if "the link lost" in verdict.sentence else "the loss that one side had is not named"
 
 
