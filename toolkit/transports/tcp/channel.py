@@ -19,7 +19,7 @@ from toolkit.errors import PeerClosedError
 from toolkit.transports.tcp.handshake import Session
 from toolkit.transports.tcp.linger import linger
 from toolkit.transports.tcp.pool import StreamPool, slices
-from toolkit.transports.tcp.settings import check_options, configure_sending
+from toolkit.transports.tcp.settings import check_loaded, check_options, configure_sending
 from toolkit.transports.tcp.stream import TcpStream
 from toolkit.transports.tcp.tcp_info import OPTION_ECN, buffer_bytes, congestion_control, tcp_info
 
@@ -149,6 +149,8 @@ class TcpChannel:
             streams=len(self._streams),
         )
         check_options(options)
+        if congestion_control is not None:
+            check_loaded(congestion_control)
         for sock in self.sockets:
             configure_sending(sock, options)
 

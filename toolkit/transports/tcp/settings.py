@@ -58,6 +58,16 @@ def configure_sending(sock: socket.socket, options: TransportOptions) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, min(backlog_bytes, _MOST_BACKLOG_BYTES))
 
 
+def check_loaded(congestion_control: str) -> None:
+    """Raises UsageError for a congestion control that the kernel would have to load: a peer must not cause that."""
+    with suppress(OSError):
+        if congestion_control not in (_PROC / "tcp_available_congestion_control").read_text().split():
+            raise UsageError(
+                f"TCP has no congestion control {printable(congestion_control)} here: "
+                f"choose from {_listed('available')}"
+            )
+
+
 def limit_retransmission_timeout(sock: socket.socket) -> None:
     """Let the kernel send a lost segment again at least every 2 s, or every four round trips if they are longer.
 

@@ -1,11 +1,14 @@
 """What the user's options become at a TCP socket."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from toolkit.channel import TransportOptions
-from toolkit.transports.tcp.settings import configure
+from toolkit.errors import UsageError
+from toolkit.transports.tcp import settings
+from toolkit.transports.tcp.settings import check_loaded, configure
 
 
 @pytest.mark.parametrize("streams", [1, 4])
@@ -35,3 +38,15 @@ def test_without_a_rate_the_kernel_decides() -> None:
         configure(sock, TransportOptions())
         lowats = [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) for one in (sock, untouched)]
     assert lowats[0] == lowats[1]
+
+
+def test_a_peer_chooses_among_the_congestion_controls_that_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """For root, the kernel would load a module of the name that it is given."""
+    monkeypatch.setattr(settings, "_PROC", tmp_path)
+    check_loaded("any")  # the system does not say
+    (tmp_path / "tcp_available_congestion_control").write_text("reno cubic\n")
+    check_loaded("cubic")
+    with pytest.raises(UsageError, match=r"^TCP has no congestion control bbr here: choose from reno, cubic$"):
+        check_loaded("bbr")
