@@ -16,6 +16,7 @@ from toolkit.api.target import parse_target
 from toolkit.cli.access import CredentialArguments, with_credential
 from toolkit.cli.command import command, flag, option
 from toolkit.cli.link_options import AS_LISTS, RATE_AS_LIST, EmulatedPathArguments, LanArguments
+from toolkit.cli.option_names import with_options
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments, ResumeCampaign
 from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
 from toolkit.cli.trial_charts import trial_charts
@@ -196,7 +197,7 @@ def _bench(scenario: Scenario, campaign: CampaignArguments, local: LocalCampaign
     if campaign.json:
         _print_json(result)
     else:
-        print_result(result.text(result_width(MAX_COLUMNS)))
+        print_result(with_options(result.text(result_width(MAX_COLUMNS))))
         print_result(f"Records: {result.records}")
     failed = result.failed_trials
     if failed:

@@ -8,6 +8,7 @@ import typer
 from tabulate import tabulate
 
 from toolkit.cli.command import command, number, option
+from toolkit.cli.option_names import with_options
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, result_width
 from toolkit.comparison.campaign import rerun, run, trial_of
@@ -55,7 +56,7 @@ def replay(
     if json:
         print_json("replay", {"records": str(path), "trials": [encode(one) for one in again.trials]})
     else:
-        print_result(report_text([summarise(again)], width=result_width(MAX_COLUMNS)))
+        print_result(with_options(report_text([summarise(again)], width=result_width(MAX_COLUMNS))))
         print_result(f"Records: {path}. To compare: nettool diff {printable(str(records))} {path}")
     return ExitCode.OK if all(one.verified for one in again.trials) else ExitCode.FAILED
 

@@ -9,6 +9,7 @@ import typer
 
 from toolkit.cli.command import command, flag, option
 from toolkit.cli.export import check_export, export
+from toolkit.cli.option_names import with_options
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, print_status, result_width
 from toolkit.comparison.merge import merge
@@ -105,9 +106,9 @@ def report(
         more = {} if merged is None else {"merged": [plain(row) for row in merged]}
         print_json("report", {**report_object(campaigns, runs), **more})
     elif merged is not None:
-        print_result(merged_text(merged, campaigns, result_width(MAX_COLUMNS)))
+        print_result(with_options(merged_text(merged, campaigns, result_width(MAX_COLUMNS))))
     else:
-        print_result(report_text(campaigns, runs, table_format, result_width(MAX_COLUMNS)))
+        print_result(with_options(report_text(campaigns, runs, table_format, result_width(MAX_COLUMNS))))
 
 
 def _check_files(on_page: PageArguments, exported: Path | None, inputs: Sequence[Path]) -> None:
