@@ -30,6 +30,7 @@ from toolkit.transfer.digest import ALGORITHMS
 from toolkit.transfer.manifest import Entry, EntryKind
 from toolkit.transfer.messages import (
     Accept,
+    Alive,
     AnyMessage,
     Begin,
     Digests,
@@ -58,12 +59,14 @@ def connected(transport: str, receiving: Receiver) -> Iterator[Channel]:
 
 
 def answer(channel: Channel) -> AnyMessage | None:
-    """Return the next message from the receiver; None if it has closed the connection."""
+    """Return the next message from the receiver, and none that it is alive; None if it has closed the connection."""
     try:
-        data = channel.receive(timeout_s=LIMIT_S)
+        while (data := channel.receive(timeout_s=LIMIT_S)) is not None:
+            if not isinstance(message := decode_untrusted(data), Alive):  # a busy machine says so first
+                return message
     except NettoolError:
-        return None
-    return decode_untrusted(data) if data is not None else None
+        pass
+    return None
 
 
 def test_garbage_on_the_port_disturbs_no_session(transport: str, file: Path, incoming: Path) -> None:
