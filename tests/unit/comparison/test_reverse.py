@@ -108,7 +108,7 @@ def test_what_this_machine_cannot_do_is_told_to_the_one_who_asked() -> None:
     assert isinstance(sent, RefusedError)
     assert "this machine sends at most 1000 B (its `max_bytes`)" in str(received)
     received, _ = exchanged(replace(ORDER, congestion_control="nosuch"))
-    assert "the sender failed: this system's TCP has no congestion control nosuch" in str(received)
+    assert "the sender failed: TCP has no congestion control nosuch here" in str(received)
 
 
 def test_a_server_that_has_made_all_its_transfers_sends_no_timed_one_either() -> None:
