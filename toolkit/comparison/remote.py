@@ -25,7 +25,7 @@ from toolkit.comparison.sampler import Sampler
 from toolkit.comparison.server import CONTROL_SCHEMA
 from toolkit.comparison.tcp_metrics import FLUSHED, KEPT, NOT_SAVED, forget
 from toolkit.comparison.testbed import popen
-from toolkit.comparison.timed import STREAM_NAME, TimedStream, paced_portions, real_portions, until
+from toolkit.comparison.timed import STREAM_NAME, TimedStream, paced_portions, real_portions
 from toolkit.comparison.worker_process import WorkerProcess
 from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
@@ -219,7 +219,7 @@ class RemoteTestbed:
         done = _in_time(channel, transfer, time_s)
         return replace(
             EndpointResult(size_bytes=done.size_bytes).with_statistics(channel.statistics()),
-            series=until(sampler.series(), time_s),
+            series=sampler.series(),
         )
 
     def _fetch(self, rate_bps: float | None, time_s: float) -> EndpointResult:
@@ -237,8 +237,7 @@ class RemoteTestbed:
         )
         channel = transport("udp").connect(self._address, self._access())
         done = _in_time(channel, lambda cancel: receive_asked(channel, order, cancel), time_s)
-        sent = self.result(done.digest or "", _ASK_TIMEOUT_S)
-        return sent if sent.series is None else replace(sent, series=until(sent.series, time_s))
+        return self.result(done.digest or "", _ASK_TIMEOUT_S)
 
     def _access(self, connect_s: float = _ASK_TIMEOUT_S) -> TransportOptions:
         return TransportOptions(

@@ -12,12 +12,13 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
-from toolkit.comparison.endpoint_result import EndpointResult
+from toolkit.comparison.endpoint_result import EndpointResult, Samples
 from toolkit.comparison.forecast import Forecast
 from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.records import Probe, RoundTrips
 from toolkit.comparison.stats import Estimate, proportion
+from toolkit.comparison.timed import until
 from toolkit.errors import NettoolError
 from toolkit.units import format_duration_ns, format_fraction, format_rate, rate_of
 
@@ -34,7 +35,7 @@ _PILOT_SHARE = 0.6
 Transfer = Callable[[float | None, float], EndpointResult]
 """Moves content over UDP at this rate, or as BBR likes without one, for this time.
 
-Returns what the sender reports, with samples of the time in which it made up content. Raises NettoolError.
+Returns what the sender reports, with samples until its end. Raises NettoolError.
 """
 
 
@@ -92,14 +93,19 @@ def fitting_time_s(plan: Plan, probe: Probe) -> float:
     return round(max(_LEAST_TIME_S, min(wanted_s, affordable_s)), 1)
 
 
-def _delivery_bps(sender: EndpointResult) -> float | None:
-    """The rate in the second half of a transfer, when slow start is over.
-
-    Where the whole transfer was faster on average, one of the machines was too busy in the second half: its average.
-    """
+def _delivery_bps(sender: EndpointResult, time_s: float) -> float | None:
+    """The rate while content was made up; if a busy machine saw none in that time, the rate until the end."""
     samples = sender.series
     if samples is None or not samples.t_s:
         return None
+    return _rate_bps(until(samples, time_s)) or _rate_bps(samples)
+
+
+def _rate_bps(samples: Samples) -> float | None:
+    """The rate in the second half, when slow start is over.
+
+    Where the rate of the whole is higher, one of the machines was too busy in the second half: that one.
+    """
     half = bisect_left(samples.t_s, samples.t_s[-1] / 2)
     rates_bps = []
     for start in (0, half):
@@ -111,7 +117,7 @@ def _delivery_bps(sender: EndpointResult) -> float | None:
 
 def _measured(transfer: Transfer, seconds: float) -> _Figures:
     """One direction. Raises NettoolError."""
-    rate_bps = _delivery_bps(transfer(None, seconds))
+    rate_bps = _delivery_bps(transfer(None, seconds), seconds)
     if not rate_bps:
         return _Figures()
     sender = transfer(_SLOW_SHARE * rate_bps, seconds)

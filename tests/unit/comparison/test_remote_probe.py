@@ -81,6 +81,23 @@ def test_the_second_transfer_of_a_direction_fills_no_queue_and_both_last_many_ro
     assert asked == [(None, 0.5), (pytest.approx(20e6), 0.5)]
 
 
+def test_what_comes_after_the_time_of_a_transfer_does_not_lower_its_rate() -> None:
+    def transfer(rate_bps: float | None, seconds: float) -> EndpointResult:
+        series = Samples([0.0, 0.2, 0.4, 9.0], [0.0, 2e5, 4e5, 5e5], *([0.0] * 4 for _ in range(6)))
+        return replace(way(80e6, 100, 0)(rate_bps, seconds), series=series)
+
+    assert probe_remote(FAR, 1.0, transfer, transfer).rate_bps == pytest.approx(8e6)
+
+
+def test_what_a_busy_machine_saw_after_the_time_is_a_rate_too() -> None:
+    def transfer(rate_bps: float | None, seconds: float) -> EndpointResult:
+        series = Samples([0.0, 0.9], [0.0, 9e5], *([0.0] * 2 for _ in range(6)))
+        return replace(way(80e6, 100, 0)(rate_bps, seconds), series=series)
+
+    probe = probe_remote(FAR, 1.0, transfer, transfer)
+    assert (probe.rate_bps, probe.rate_back_bps) == (8e6, 8e6)
+
+
 def test_a_machine_that_waits_in_the_second_half_is_no_slow_path() -> None:
     """The second transfer, at a quarter of the rate, would take minutes."""
     asked: list[float | None] = []
