@@ -15,6 +15,7 @@ import pytest
 from tests.support.background import PATIENCE_S, together
 from tests.support.conformance_network import Case, Network
 from tests.support.content import BytesSink, FileSource, receive_until
+from tests.support.tcp_controls import default_control
 from toolkit.channel import (
     COMMON_STATISTICS,
     MAX_IDLE_TIMEOUT_S,
@@ -128,7 +129,8 @@ def test_the_side_that_has_accepted_may_choose_how_it_sends_and_send(
     receiver, sender = network.pair()
     if not isinstance(sender, SendingChannel):
         pytest.skip("this transport has nothing to choose")
-    sender.choose_sending("cubic", rate_bps=400e6, backlog_bytes=1 << 16)
+    control = default_control()  # of TCP's, one that this user may choose
+    sender.choose_sending(control, rate_bps=400e6, backlog_bytes=1 << 16)
     content, sink = random.Random(1).randbytes(1_000_003), BytesSink()
     extent = Extent(0, 0, len(content))
 
@@ -138,7 +140,7 @@ def test_the_side_that_has_accepted_may_choose_how_it_sends_and_send(
 
     together(send, lambda: receive_until(receiver, sink, len(content), 0))
     assert sink.content(0) == content
-    assert sender.statistics()["congestion_control"] == "cubic"
+    assert sender.statistics()["congestion_control"] == control
     with pytest.raises(UsageError, match="nosuch"):
         sender.choose_sending("nosuch", None, None)
 
