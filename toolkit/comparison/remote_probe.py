@@ -54,19 +54,17 @@ def probe_remote(path: BenchPath, rtt_ms: float | None, transfer: Transfer, tran
     transfer, transfer_back: in the direction of the trials, and in the other one
     """
     seconds = min(_MOST_S, max(_LEAST_S, _ROUND_TRIPS * (rtt_ms or 0.0) / 1e3))
-    there = back = _Figures()
-    texts = []
-    try:
-        there = _measured(transfer, seconds)
-        back = _measured(transfer_back, seconds)
-    except NettoolError as error:
-        texts.append(f"UDP could not be measured ({error})")
+    there, error = _measured(transfer, seconds)
+    back = _Figures()
+    if error is None:
+        back, error = _measured(transfer_back, seconds)
     rtt_ms = there.rtt_ms or back.rtt_ms or rtt_ms
     ways = ((back, "from here"), (there, "to here")) if path.is_reverse else ((there, "from here"), (back, "to here"))
     found = [", ".join(f"{format_rate(way.rate_bps)} {name}" for way, name in ways if way.rate_bps)]
     found += [f"round trip {format_duration_ns(rtt_ms * 1e6)}"] if rtt_ms is not None else []
     losses = [f"{_in_words(way.loss)} {name}" for way, name in ways if way.loss is not None]
     found += [f"loss {' and '.join(losses)}"] if losses else []
+    found += [f"UDP could not be measured ({error})"] if error is not None else []
     return Probe(
         path=path.label,
         rate_bps=there.rate_bps,
@@ -76,7 +74,7 @@ def probe_remote(path: BenchPath, rtt_ms: float | None, transfer: Transfer, tran
         loss_back=back.loss.value if back.loss is not None else None,
         emulator_cpu_share=None,
         is_met=None,
-        text="; ".join(filter(None, [*found, *texts])) or "not measured",
+        text="; ".join(filter(None, found)) or "not measured",
     )
 
 
@@ -102,9 +100,9 @@ def _delivery_bps(sender: EndpointResult, time_s: float) -> float | None:
 
 
 def _rate_bps(samples: Samples) -> float | None:
-    """The rate in the second half, when slow start is over.
+    """The rate in the second half, when slow start is over, or the rate of the whole if that is higher.
 
-    Where the rate of the whole is higher, one of the machines was too busy in the second half: that one.
+    It is higher if one of the machines was too busy in the second half.
     """
     half = bisect_left(samples.t_s, samples.t_s[-1] / 2)
     rates_bps = []
@@ -115,13 +113,18 @@ def _rate_bps(samples: Samples) -> float | None:
     return max(rates_bps) or None
 
 
-def _measured(transfer: Transfer, seconds: float) -> _Figures:
-    """One direction. Raises NettoolError."""
-    rate_bps = _delivery_bps(transfer(None, seconds), seconds)
-    if not rate_bps:
-        return _Figures()
-    sender = transfer(_SLOW_SHARE * rate_bps, seconds)
-    return _Figures(rate_bps, _loss(sender), sender.rtt_min_ms)
+def _measured(transfer: Transfer, seconds: float) -> tuple[_Figures, NettoolError | None]:
+    """What two transfers show of one direction, and the error that ended them early."""
+    found = _Figures()
+    try:
+        rate_bps = _delivery_bps(transfer(None, seconds), seconds)
+        if rate_bps:
+            found = _Figures(rate_bps)
+            sender = transfer(_SLOW_SHARE * rate_bps, seconds)
+            found = _Figures(rate_bps, _loss(sender), sender.rtt_min_ms)
+    except NettoolError as error:
+        return found, error
+    return found, None
 
 
 def _loss(sender: EndpointResult) -> Estimate | None:

@@ -129,6 +129,20 @@ def test_a_direction_that_was_measured_stays_known_when_the_other_one_fails() ->
     assert probe.text.startswith("80 Mbit/s from here; round trip 40 ms; loss 0% (0% to 0.2%) from here; UDP could not")
 
 
+def test_a_rate_stays_known_when_the_second_transfer_of_its_direction_fails() -> None:
+    def transfer(rate_bps: float | None, seconds: float) -> EndpointResult:
+        if rate_bps is not None:
+            raise UnreachableError("no answer over UDP")
+        return way(80e6, 2000, lost=0)(rate_bps, seconds)
+
+    def never(_rate_bps: float | None, _seconds: float) -> EndpointResult:
+        pytest.fail("the other direction would wait for its timeouts too")
+
+    probe = probe_remote(FAR, 45.0, transfer, never)
+    assert (probe.rate_bps, probe.rate_back_bps, probe.loss) == (pytest.approx(80e6), None, None)
+    assert probe.text == "80 Mbit/s from here; round trip 45 ms; UDP could not be measured (no answer over UDP)"
+
+
 def remote_plan(**options: object) -> Plan:
     return Scenario("remote", address=Address("192.0.2.1", 9000), **options).plan()  # type: ignore[arg-type]
 
