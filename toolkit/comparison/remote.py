@@ -25,7 +25,7 @@ from toolkit.comparison.sampler import Sampler
 from toolkit.comparison.server import CONTROL_SCHEMA
 from toolkit.comparison.tcp_metrics import FLUSHED, KEPT, NOT_SAVED, forget
 from toolkit.comparison.testbed import popen
-from toolkit.comparison.timed import STREAM_NAME, TimedStream, paced_portions, real_portions
+from toolkit.comparison.timed import STREAM_NAME, Portions, TimedStream, paced_portions, real_portions
 from toolkit.comparison.worker_process import WorkerProcess
 from toolkit.comparison.worker_protocol import ReceiveJob, SendJob
 from toolkit.errors import ProtocolError, RefusedError, TransferError, UnreachableError, UsageError, printable
@@ -199,18 +199,18 @@ class RemoteTestbed:
 
     def _send(self, rate_bps: float | None, time_s: float) -> EndpointResult:
         """A `toolkit.comparison.remote_probe.Transfer` to the other machine."""
-        portions = real_portions("udp") if rate_bps is None else paced_portions(rate_bps)
-        control = DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE
+        congestion_control, portions = _probe_sending(rate_bps)
         options = replace(
-            self._access(), congestion_control=control, rate_bps=rate_bps, backlog_bytes=portions.backlog_bytes
+            self._access(),
+            congestion_control=congestion_control,
+            rate_bps=rate_bps,
+            backlog_bytes=portions.backlog_bytes,
         )
         channel = transport("udp").connect(self._address, options)
         started_s = time.monotonic()
         make = partial(TimedStream, seed=0, until_s=started_s + time_s, slice_bytes=portions.slice_bytes)
-        session, sampler = (
-            SendOptions(stream_name=STREAM_NAME, open_stream=make),
-            Sampler(started_s, channel.statistics),
-        )
+        session = SendOptions(stream_name=STREAM_NAME, open_stream=make)
+        sampler = Sampler(started_s, channel.statistics)
 
         def transfer(cancel: threading.Event) -> TransferResult:
             with sampler:
@@ -224,13 +224,13 @@ class RemoteTestbed:
 
     def _fetch(self, rate_bps: float | None, time_s: float) -> EndpointResult:
         """A `toolkit.comparison.remote_probe.Transfer` from the other machine."""
-        portions = real_portions("udp") if rate_bps is None else paced_portions(rate_bps)
+        congestion_control, portions = _probe_sending(rate_bps)
         order = ContentOrder(
             elapsed_s=0.0,
             time_s=time_s,
             size_bytes=None,
             seed=0,
-            congestion_control=DEFAULT_CONTROLLER if rate_bps is None else FIXED_RATE,
+            congestion_control=congestion_control,
             rate_bps=rate_bps,
             backlog_bytes=portions.backlog_bytes,
             slice_bytes=portions.slice_bytes,
@@ -286,6 +286,13 @@ class _RemoteEndpoint:
     def result(self, limit_s: float, digest: str = "") -> EndpointResult:
         """See ReceiverHandle."""
         return self._testbed.result(digest, limit_s)
+
+
+def _probe_sending(rate_bps: float | None) -> tuple[str, Portions]:
+    """How a transfer of the probe is sent: by which congestion control, and in which portions."""
+    if rate_bps is None:
+        return DEFAULT_CONTROLLER, real_portions("udp")
+    return FIXED_RATE, paced_portions(rate_bps)
 
 
 def _in_time(channel: Channel, transfer: Callable[[threading.Event], TransferResult], time_s: float) -> TransferResult:
