@@ -6,10 +6,11 @@ They are drawn between two trials, so that drawing takes nothing from what is me
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from toolkit.cli.output import stderr_is_terminal
 from toolkit.cli.progress import patient_console
-from toolkit.cli.watch import Series, charts, has_room, slopes
+from toolkit.cli.watch import Series, charts, format_ms, has_room, slopes
 from toolkit.comparison.records import Trial
 from toolkit.units import format_rate, format_size
 
@@ -34,7 +35,7 @@ def trial_charts(is_watched: bool) -> Iterator[Callable[[Trial], None]]:
 
         def draw(trial: Trial) -> None:
             columns, lines = console.size.width, min(console.size.height - _LINES_AROUND, _MAX_LINES)
-            if (series := charted.series_of(trial)) and has_room(columns, lines):
+            if (series := charted.add(trial)) and has_room(columns, lines):
                 live.update(Text.from_ansi(charts(series, columns, lines), no_wrap=True), refresh=True)
 
         yield draw
@@ -46,8 +47,8 @@ class TrialCharts:
     def __init__(self) -> None:
         self._resent: defaultdict[tuple[str, str, int], list[tuple[float, float]]] = defaultdict(list)
 
-    def series_of(self, trial: Trial) -> list[Series]:
-        """Return the four charts of a trial; none if its course is not known."""
+    def add(self, trial: Trial) -> list[Series]:
+        """Return the four charts of a trial; none if its course is not known. Its packets sent again are remembered."""
         course = trial.series
         if course is None or len(course.t_s) < 2:
             return []
@@ -55,19 +56,19 @@ class TrialCharts:
         resent.append((trial.elapsed_s or 0.0, float(trial.retransmitted_packets or 0)))
         delivered = _known(course.t_s, course.delivered_bytes)
         rates_bps = slopes([(t_s, value * 8) for t_s, value in delivered], max(1, len(delivered) // _RATE_SHARE))
-        times_s = [t_s for t_s, _ in delivered[1:]]
-        newest_bps = "" if trial.goodput_bps is None else format_rate(trial.goodput_bps)
-        end_s = course.t_s[-1]
+        goodput = _series(
+            f"{trial.transport}: goodput",
+            list(zip([t_s for t_s, _ in delivered[1:]], rates_bps, strict=True)),
+            format_rate,
+            course.t_s[-1],
+        )
+        of_trial = "" if trial.goodput_bps is None else format_rate(trial.goodput_bps)
         return [
+            replace(goodput, newest=of_trial),
+            _series("round trip", _known(course.t_s, course.rtt_ms), format_ms, course.t_s[-1]),
             _series(
-                f"{trial.transport}: goodput",
-                list(zip(times_s, rates_bps, strict=True)),
-                format_rate,
-                end_s,
-                newest_bps,
+                "congestion window", _known(course.t_s, course.congestion_window_bytes), format_size, course.t_s[-1]
             ),
-            _series("round trip", _known(course.t_s, course.rtt_ms), lambda ms: f"{ms:.3g} ms", end_s),
-            _series("congestion window", _known(course.t_s, course.congestion_window_bytes), format_size, end_s),
             _series("packets sent again", resent, lambda count: f"{count:.0f}"),
         ]
 
@@ -78,14 +79,10 @@ def _known(times_s: Sequence[float], values: Sequence[float | None]) -> list[tup
 
 
 def _series(
-    name: str,
-    points: Sequence[tuple[float, float]],
-    write: Callable[[float], str],
-    to_s: float | None = None,
-    newest: str | None = None,
+    name: str, points: Sequence[tuple[float, float]], write: Callable[[float], str], to_s: float | None = None
 ) -> Series:
     """Return a chart of these points, from 0 to `to_s`, or else over what they cover."""
     points = points or [(0.0, 0.0)]
     times_s, values = [t_s for t_s, _ in points], [value for _, value in points]
     span_s = (times_s[0], max(times_s[-1], times_s[0] + 1.0)) if to_s is None else (0.0, to_s)
-    return Series(name, times_s, values, write(values[-1]) if newest is None else newest, write(max(values)), *span_s)
+    return Series.of(name, times_s, values, write, span_s)

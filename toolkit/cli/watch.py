@@ -37,6 +37,18 @@ class Series:
     from_s: float
     to_s: float
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        times_s: Sequence[float],
+        values: Sequence[float],
+        write: Callable[[float], str],
+        span_s: tuple[float, float],
+    ) -> "Series":
+        """Return a chart of these values, with `write` for its texts."""
+        return cls(name, times_s, values, write(values[-1]), write(max(values)), *span_s)
+
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
@@ -91,16 +103,18 @@ class History:
         later = samples[1:]
         columns = (
             ("goodput", goodputs_bps, format_rate),
-            ("round trip", [one.rtt_ms for one in later], lambda ms: f"{ms:.3g} ms"),
+            ("round trip", [one.rtt_ms for one in later], format_ms),
             ("congestion window", [one.window_bytes for one in later], format_size),
             ("packets sent again", resent_per_s, lambda count: f"{count:.0f} /s"),
         )
         times_s = [one.at_s for one in later]
         span_s = max(0.0, times_s[-1] - PERIOD_S), max(PERIOD_S, times_s[-1])
-        return [
-            Series(name, times_s, values, write(values[-1]), write(max(values)), *span_s)
-            for name, values, write in columns
-        ]
+        return [Series.of(name, times_s, values, write, span_s) for name, values, write in columns]
+
+
+def format_ms(milliseconds: float) -> str:
+    """Return a round trip as the charts write it."""
+    return f"{milliseconds:.3g} ms"
 
 
 def slopes(points: Sequence[tuple[float, float]], intervals: int = _RATE_INTERVALS) -> list[float]:

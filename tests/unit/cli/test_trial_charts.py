@@ -28,7 +28,7 @@ TRIAL = Trial(
 
 
 def test_a_trial_is_shown_with_its_course_and_goodput() -> None:
-    goodput, round_trip, window, resent = TrialCharts().series_of(TRIAL)
+    goodput, round_trip, window, resent = TrialCharts().add(TRIAL)
     assert (goodput.name, goodput.newest) == ("udp-bbr: goodput", "9 Mbit/s")
     assert goodput.values == pytest.approx([8e6] * (len(T_S) - 1))
     assert (round_trip.newest, round_trip.times_s[0], round_trip.to_s) == ("40 ms", T_S[2], 1.0)
@@ -39,19 +39,19 @@ def test_a_trial_is_shown_with_its_course_and_goodput() -> None:
 def test_what_was_sent_again_is_that_of_all_trials_of_the_same_kind() -> None:
     shown = TrialCharts()
     later = replace(TRIAL, retransmitted_packets=9, elapsed_s=20.0)
-    found = [shown.series_of(trial)[3] for trial in (TRIAL, replace(TRIAL, transport="tcp-cubic"), later)]
+    found = [shown.add(trial)[3] for trial in (TRIAL, replace(TRIAL, transport="tcp-cubic"), later)]
     assert [list(series.values) for series in found] == [[7.0], [7.0], [7.0, 9.0]]
     assert found[2].times_s == [12.5, 20.0]
 
 
 @pytest.mark.parametrize("series", [None, TrialSeries([0.0], [0.0], [None], [None])])
 def test_a_trial_without_a_course_has_no_charts(series: TrialSeries | None) -> None:
-    assert TrialCharts().series_of(replace(TRIAL, series=series)) == []
+    assert TrialCharts().add(replace(TRIAL, series=series)) == []
 
 
 def test_a_course_of_which_nothing_is_known_but_the_time_is_drawn() -> None:
     unknown = TrialSeries([0.0, 1.0], [None, None], [None, None], [None, None])
-    assert [series.values for series in TrialCharts().series_of(replace(TRIAL, series=unknown))[:3]] == [[0.0]] * 3
+    assert [series.values for series in TrialCharts().add(replace(TRIAL, series=unknown))[:3]] == [[0.0]] * 3
 
 
 class Terminal(io.StringIO):
