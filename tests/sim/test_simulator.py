@@ -9,7 +9,7 @@ from toolkit.errors import UsageError
 from toolkit.netmodel.ideal import ideal_bytes, ideal_ns
 from toolkit.netmodel.path import Fate
 from toolkit.netmodel.spec import BurstLoss, LinkChange, LinkSpec, PathSpec, QueueSpec
-from toolkit.rudp.connection import Connection
+from toolkit.rudp.ack_tracker import AckTracker
 from toolkit.simulator.result import QueueingDelay, jain_index
 from toolkit.simulator.simulator import CORRUPT, IP_UDP_BYTES, TOO_LARGE, Experiment, FlowSpec, Simulator, run
 
@@ -89,7 +89,7 @@ def test_an_engine_that_never_sleeps_is_detected(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def packet_by_packet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every packet wakes the host."""
-    monkeypatch.setattr(Connection, "bytes_until_ack", 0)
+    monkeypatch.setattr(AckTracker, "bytes_until_ack", 0)
 
 
 @pytest.mark.parametrize(

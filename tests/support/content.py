@@ -4,11 +4,12 @@ import os
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from itertools import pairwise
 
 from tests.support.background import PATIENCE_S
-from toolkit.channel import Channel, Extent
-from toolkit.errors import TransferError
+from toolkit.channel import Channel, Extent, ExtentSink
+from toolkit.errors import PeerClosedError, TransferError
 
 
 class BytesSource:
@@ -94,6 +95,13 @@ class BytesSink:
         for (offset, data), (following, _) in pairwise(pieces):
             assert offset + len(data) == following, "a gap, or bytes that were written twice"
         return b"".join(data for _, data in pieces)
+
+
+def receive_all(channel: Channel, sink: ExtentSink) -> None:
+    """Receive until the sender closes."""
+    with suppress(PeerClosedError):
+        while True:
+            channel.receive(sink)
 
 
 def receive_until(channel: Channel, sink: BytesSink, written_bytes: int, messages: int) -> list[bytes]:

@@ -25,13 +25,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
 
-from toolkit.channel import Address, Channel, ExtentSink, ForwardingChannel, Transport, TransportOptions
+from toolkit.channel import Address, Channel, ExtentSink, Transport, TransportOptions
 from toolkit.comparison.discard import receive_and_discard
 from toolkit.comparison.endpoint_result import EndpointResult, Samples
 from toolkit.comparison.reverse import SEND, ContentOrder, SendingChannel, send_asked
 from toolkit.comparison.tcp_metrics import forget
 from toolkit.comparison.worker_protocol import peak_memory_bytes
 from toolkit.errors import NettoolError, ProtocolError, printable
+from toolkit.forwarding_channel import ForwardingChannel
 from toolkit.security.admission import Admission, OpenAdmission
 from toolkit.transfer import TransferResult
 from toolkit.transfer.incoming import OPTIMISTIC_BYTES

@@ -40,7 +40,8 @@ class Connection:
     Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
     whenever they are sent or retransmitted.
 
-    sender, acks, receive_window: parts of the engine, for tests; of these, drivers read only `acks.max_ack_delay_ns`
+    sender, acks, receive_window: parts of the engine, for tests; of these, drivers read only
+        `acks.max_ack_delay_ns` and `acks.bytes_until_ack`
     """
 
     def __init__(
@@ -63,10 +64,13 @@ class Connection:
         a packet of the server has opened. `peer_address` is the client's address, which may change; None on a client.
         `rtt_ns` is the first RTT sample, that of the handshake, if there is one.
         """
-        self.local_id, path = local_id, PathState(config, peer_datagram_bytes, peer_address)
+        self.local_id = local_id
+        path = PathState(config, peer_datagram_bytes, peer_address)
         self.sender = Sender(path, source, peer_id, protection, config.seed, observer)
-        self.acks, self.receive_window = AckTracker(), ReceiveWindow(config.receive_window_bytes)
-        self._recovery, self._observer = self.sender.recovery, observer
+        self.acks = AckTracker()
+        self.receive_window = ReceiveWindow(config.receive_window_bytes)
+        self._recovery = self.sender.recovery
+        self._observer = observer
         if rtt_ns is not None:
             self._recovery.on_handshake_rtt(rtt_ns, now_ns)
         self._data = DataAssembler(local_id, self.receive_window, self.acks, protection)
@@ -89,7 +93,8 @@ class Connection:
         self._data.begin_batch()
         acks, data, segment_bytes = self.acks, batch.data, batch.segment_bytes
         while data:
-            size, taken, accepted_before = min(segment_bytes, len(data)), 1, acks.packets_accepted
+            size = min(segment_bytes, len(data))
+            taken, accepted_before = 1, acks.packets_accepted
             try:
                 if data[0] == PacketType.DATA and self._lifetime.state is ConnectionState.ESTABLISHED:
                     taken = self._data.receive_untrusted(data, size, now_ns)
@@ -374,11 +379,6 @@ class Connection:
     def pacing_rate_bps(self) -> float:
         """The rate that the congestion controller allows."""
         return self._recovery.path.controller.pacing_rate_bps
-
-    @property
-    def bytes_until_ack(self) -> int:
-        """How much may still arrive in sequence before an acknowledgement is due; 0 while none is scheduled."""
-        return self.acks.bytes_until_ack
 
     def stats(self) -> ConnectionStats:
         """A snapshot of the path and the counters."""

@@ -96,7 +96,7 @@ class Host:
             budget = 0
             timeout_ns = self._handshake_timeout_ns()
         else:
-            budget = self.connection.bytes_until_ack
+            budget = self.connection.acks.bytes_until_ack
             timeout_ns = self.connection.poll_timeout()
         if not self.inbox:
             return timeout_ns

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from toolkit.channel import Channel, Extent, ExtentSink, ExtentSource, ForwardingChannel
+from toolkit.channel import Channel, Extent, ExtentSink, ExtentSource
+from toolkit.forwarding_channel import ForwardingChannel
 from toolkit.tracing.call import CallTrace
 from toolkit.tracing.meaning import describe_message
 

@@ -108,7 +108,7 @@ class SessionServer:
         self._hosts: Counter[bytes] = Counter()  # running sessions by Address.network
         self._running: set[threading.Thread] = set()
         self._give_up_s: float | None = None  # when to stop waiting for a sender to come back
-        # What sessions have returned or raised. An exception and _OVER end `run`, and stay for its other callers.
+        # What sessions have returned or raised. An exception and _Over end `run`, and stay for its other callers.
         self._ended: SimpleQueue[BaseException | float | _Over | None] = SimpleQueue()
         self._refusals = threading.BoundedSemaphore(_MAX_REFUSALS)
         self._is_started = False

@@ -100,7 +100,7 @@ class Peer:
             connection.received_data(),
             connection.poll_message(START),
             connection.peer_address,
-            connection.bytes_until_ack,
+            connection.acks.bytes_until_ack,
             self.sent(START),
         )
 
@@ -242,12 +242,12 @@ class TestOldPacketNumbers:
         peer.receive(peer.seal(ping(1, every_bytes=1 << 20)))
         peer.sent(START + SECOND)
         peer.receive(peer.seal(data(2)))
-        expected = peer.connection.bytes_until_ack
+        expected = peer.connection.acks.bytes_until_ack
         assert expected > 1 << 19
         peer.receive(peer.seal(ping(0, every_bytes=3000)))
         peer.sent(START)
         peer.receive(peer.seal(data(3, 12)))
-        assert peer.connection.bytes_until_ack == expected + len(peer.seal(data(2))) - len(peer.seal(data(3, 12)))
+        assert peer.connection.acks.bytes_until_ack == expected + len(peer.seal(data(2))) - len(peer.seal(data(3, 12)))
 
 
 class TestSizes:

@@ -24,6 +24,7 @@ from toolkit.transports.udp.extents import (
     OutgoingExtents,
     decode_announcements_untrusted,
 )
+from toolkit.transports.udp.last_exchange import await_acks, await_close
 from toolkit.transports.udp.message_queue import MessageQueue
 from toolkit.transports.udp.posted import PostedDatagrams
 from toolkit.transports.udp.protection import SessionSecurity
@@ -38,15 +39,12 @@ BACKLOG_BYTES: Final = 4 << 20
 MAX_BACKLOG_BYTES: Final = 64 << 20
 """On a long path, two congestion windows may be unsent, up to this: lost announcements come again before content."""
 _PUMP_EVERY_BYTES: Final = 1 << 18
-_MIN_LINGER_NS: Final = 1_000_000_000
-_LINGER_PTOS: Final = 10
 _TRANSMITS_PER_PUMP: Final = 8  # then the socket is read again: what waits in it looks like a longer path
 _SENDING_READ_INTERVAL_NS: Final = 1_000_000  # how often the socket is read while messages are sent in a row
 _QUEUED_READ_INTERVAL_NS: Final = 100_000_000  # how often it is read while queued messages are taken in a row
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
 _ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
 _WAIT_CHECK_NS: Final = int(WAIT_CHECK_S * 1e9)
-_CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC 9000 section 10.2)
 
 
 class UdpChannel:
@@ -74,7 +72,8 @@ class UdpChannel:
         self._connection, self._socket, self._outgoing = connection, sock, outgoing
         self._peer, self._security = peer, security
         self.backlog_bytes = BACKLOG_BYTES  # see TransportOptions
-        self._wake_pair, self._log, self._on_close_sent, self._on_end = wake_pair, log, on_close_sent, on_end
+        self._wake_pair, self._log = wake_pair, log
+        self._on_close_sent, self._on_end = on_close_sent, on_end
         sock.report_local_drops()
         self._posted, self._peer_address = PostedDatagrams(), connection.peer_address
         self._incoming, self._read_pause = IncomingExtents(), ReadPause()
@@ -160,41 +159,13 @@ class UdpChannel:
             return
         try:
             self._announce()
-            self._linger(patience_s)
+            await_acks(self._connection, self._pump_and_discard, self._wait, patience_s)
             if self._wake_pair is None:  # a listener repeats the CLOSE of its connections
-                self._drain()
+                await_close(self._connection, self._pump_and_discard, self._wait_for_datagram)
         except BaseException:
             self.abort()
             raise
         self._end(0, "")
-
-    def _linger(self, patience_s: float | None) -> None:
-        """Drive the engine until the peer has acknowledged everything, or nothing more for `patience_s`."""
-        least_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * self._connection.stats().pto_ns)
-        linger_ns = least_ns if patience_s is None else int(patience_s * 1e9)
-        deadline_ns = time.monotonic_ns() + linger_ns
-        acked_bytes = -1
-        while True:
-            self._pump_and_discard()
-            if self._connection.state is not ConnectionState.ESTABLISHED or self._connection.is_fully_acked:
-                return
-            if self._connection.acked_bytes != acked_bytes:
-                acked_bytes = self._connection.acked_bytes
-                deadline_ns = time.monotonic_ns() + linger_ns
-            if time.monotonic_ns() >= deadline_ns:
-                return
-            self._wait(deadline_ns)
-
-    def _drain(self) -> None:
-        """Send CLOSE until the peer has answered: if none arrives, it may wait for its idle timeout."""
-        pto_ns = self._connection.stats().pto_ns
-        for _ in range(_CLOSES):
-            self._connection.close(0, "")
-            until_ns = time.monotonic_ns() + pto_ns
-            while not self.is_over and (left_ns := until_ns - time.monotonic_ns()) > 0:
-                self._pump_and_discard()
-                if not self.is_over:
-                    wait_readable([self._socket.sock.fileno()], left_ns)
 
     def _pump_and_discard(self) -> None:
         """Pump at the end of the session, whatever the peer still sends, and although a source may have failed."""
@@ -227,7 +198,10 @@ class UdpChannel:
         self._pump(None)
 
     def post(self, datagram: bytes, ecn: int, peer_address: PeerAddress) -> None:
-        """Add a datagram that came to the listening socket, early or from another address; its thread calls this."""
+        """Add a datagram of this connection that has arrived at the listening socket. The listener's thread calls this.
+
+        It comes from the peer's address, if this channel's socket was not connected yet, or from another one.
+        """
         self._posted.add(datagram, ecn, peer_address)
         if self._wake_pair is not None:
             self._wake_pair.wake()
@@ -370,6 +344,9 @@ class UdpChannel:
         if self._wake_pair is not None and self._wake_pair.fileno() in readable:
             self._wake_pair.clear()  # before looking at the datagrams: each is queued before its byte is sent
         return wake in readable
+
+    def _wait_for_datagram(self, timeout_ns: int) -> None:
+        wait_readable([self._socket.sock.fileno()], timeout_ns)
 
     def _check_open(self) -> None:
         if self._is_closed:

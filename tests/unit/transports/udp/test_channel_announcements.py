@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.content import BytesSource
+from tests.support.content import BytesSource, receive_all
 from tests.support.repetitions import first_then_long
 from tests.support.virtual_channels import MS, VirtualPath
 from toolkit.channel import Channel, Extent, Statistic
@@ -55,9 +55,7 @@ def send(channel: Channel) -> Statistic:
 def receive(channel: Channel) -> int:
     """Receive until the sender closes; how many bytes of content arrived."""
     sink = Sink()
-    with suppress(PeerClosedError):
-        while True:
-            channel.receive(sink)
+    receive_all(channel, sink)
     return sink.written_bytes
 
 
@@ -99,13 +97,13 @@ def test_content_that_overtook_its_announcement_is_delivered_with_it(monkeypatch
         with suppress(PeerClosedError):
             channel.receive(timeout_s=60.0)
 
-    def receive_all(channel: Channel) -> int:
+    def receive_content(channel: Channel) -> int:
         sink = Sink()
         while sink.written_bytes < 3000:
             channel.receive(sink, 60.0)
         return path.now_ns
 
     begin_ns = path.now_ns
-    _, end_ns = path.run(send_and_wait, receive_all)
+    _, end_ns = path.run(send_and_wait, receive_content)
     assert messages > 1
     assert end_ns - begin_ns < 5 * RTT_NS

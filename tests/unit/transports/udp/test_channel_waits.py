@@ -4,16 +4,16 @@ In virtual time.
 """
 
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.support.content import BytesSink, BytesSource
+from tests.support.content import BytesSink, BytesSource, receive_all
 from tests.support.virtual_channels import MS, SECOND, VirtualPath
 from toolkit import transfer
-from toolkit.channel import Extent, ExtentSink, ForwardingChannel, Statistic
+from toolkit.channel import Extent, ExtentSink, Statistic
 from toolkit.errors import PeerAbortedError, PeerClosedError, TransferError
+from toolkit.forwarding_channel import ForwardingChannel
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import initial_window_bytes
 from toolkit.rudp.wire import PacketType
@@ -62,15 +62,9 @@ def test_small_extents_wait_for_room_as_a_large_one_does(monkeypatch: pytest.Mon
         channel.close()
         return most
 
-    def receive(channel: UdpChannel) -> int:
-        sink = BytesSink()
-        with suppress(PeerClosedError):
-            while True:
-                channel.receive(sink)
-        return sink.written_bytes
-
-    most, arrived = path.run(send, receive)
-    assert arrived == count * size
+    sink = BytesSink()
+    most, _ = path.run(send, lambda channel: receive_all(channel, sink))
+    assert sink.written_bytes == count * size
     assert most < 4 * initial_window_bytes(1_452)
 
 
