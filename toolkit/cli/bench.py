@@ -169,6 +169,7 @@ def _scenario(kind: str, campaign: CampaignArguments, **more: Any) -> Scenario:
         margin=campaign.margin,
         budget=campaign.budget,
         time=campaign.time,
+        patience=campaign.patience,
         **more,
     )
 
@@ -256,6 +257,7 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
                 "time_s": plan.time_s,
                 "repeats": plan.repeats,
                 "budget_s": plan.budget_s,
+                "patience_s": plan.patience_s,
                 "trials": left,
                 "seconds": seconds if plan.budget_s is None else max(seconds, plan.budget_s - taken_s),
             },
@@ -270,6 +272,8 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     else:
         more = " or more, as suits the path when it has been measured" if plan.is_time_open else ""
         print_result(f"time:       {format_seconds(plan.time_s)} a trial{more}")
+    if plan.patience_s:
+        print_result(f"patience:   up to {format_seconds(plan.patience_s)} more, while the machine is busy")
     least = least_blocks(plan.comparison_count)
     blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(round(seconds))}"
     if plan.budget_s is not None:
@@ -313,4 +317,5 @@ def _outcome(trial: Trial) -> str:
         return trial.error or "not verified"
     warm_up = " (warm-up)" if trial.block < 0 else ""
     marks = f" [{', '.join(trial.marks)}]" if trial.marks else ""
-    return format_rate(trial.goodput_bps) + warm_up + marks
+    waited = f", waited {format_seconds(round(trial.waited_s))}" if trial.waited_s >= 1 else ""
+    return format_rate(trial.goodput_bps) + warm_up + marks + waited

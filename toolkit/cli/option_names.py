@@ -30,6 +30,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "max_streams": "--max-streams",
     "output": "--output",
     "overwrite": "--overwrite",
+    "patience": "--patience",
     "plaintext": "--plaintext",
     "port": "--port",
     "preserve": "--preserve",

@@ -308,6 +308,15 @@ class CampaignArguments:
         str | None,
         option("--margin", metavar="PERCENT", text="Largest difference that counts as negligible.", default="5%"),
     ] = None
+    patience: Annotated[
+        str | None,
+        option(
+            "--patience",
+            metavar="TIME",
+            text="How long all trials together may wait for moments in which nothing else takes the processors.",
+            default="0s",
+        ),
+    ] = None
     no_control: Annotated[
         bool, flag("--no-control", text="Skip the A/A control, a second run of the baseline in each block.")
     ] = False

@@ -9,6 +9,7 @@ from pathlib import Path
 from toolkit.comparison.background_flow import BackgroundFlow
 from toolkit.comparison.paths import LOOPBACK, REMOTE, BenchPath
 from toolkit.comparison.plan import MAX_REPEATS, WARM_UP, Plan, TrialSpec, further_block, schedule
+from toolkit.comparison.quiet_wait import QuietWait
 from toolkit.comparison.record_file import Record
 from toolkit.comparison.records import Probe, Results, Trial
 from toolkit.comparison.remote import RemoteTestbed
@@ -65,6 +66,7 @@ class _Run:
         self._finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in self._trials}
         self._position = 1 + max((trial.position for trial in self._trials), default=-1)
         self._started_s = time.monotonic() - elapsed_s(self._trials)
+        self._quiet_wait = QuietWait(plan.patience_s - sum(trial.waited_s for trial in self._trials))
         self._open_number: int | None = None
         self._open = ExitStack()
         self._runner: TrialRunner | None = None
@@ -95,8 +97,9 @@ class _Run:
         runner = self._runner_on(number)
         for spec in left:
             seed = link_seed(self._plan.seed, number, spec.block)
+            waited_s = self._quiet_wait.wait() if spec.block != WARM_UP else 0.0
             trial = runner.run(spec, self._position, seed)
-            self._keep(replace(trial, elapsed_s=round(self.now_s(), 3)))
+            self._keep(replace(trial, elapsed_s=round(self.now_s(), 3), waited_s=round(waited_s, 3)))
             self._position += 1
 
     def keep_probe(self, probe: Probe) -> None:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from toolkit.channel import Address
 from toolkit.comparison.host_info import host_info
 from toolkit.comparison.paths import LOOPBACK, REMOTE, BenchPath
+from toolkit.comparison.quiet_wait import QUIET_SHARE
 from toolkit.comparison.records import CONTROL_SUFFIX, CP, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.comparison.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
@@ -54,6 +55,10 @@ _BUDGET = (
     "Budget: after these blocks, the pilot, further blocks of single sizes and paths run where the interval of a ratio "
     "is widest, until each is narrower than the margin ({margin}) or {budget} have passed. Only the width of intervals "
     "decides, and they hold wherever that stops."
+)
+_PATIENCE = (
+    "Patience: each trial waits until nothing takes more than {share} of a processor from this machine, all trials "
+    "together at most {patience}. That is decided before a trial begins, whichever transport is next."
 )
 _TIME = (
     "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "
@@ -108,7 +113,7 @@ class Plan:
     margin:          the largest difference between two goodputs that counts as negligible
     left_out:        label -> why this host cannot run a transport of the scenario
     is_time_open:    whether `time_s` is replaced when the remote path has been measured
-    repeats, budget_s, time_s: see `toolkit.comparison.records.Campaign`
+    repeats, budget_s, time_s, patience_s: see `toolkit.comparison.records.Campaign`
 
     Raises UsageError if the plan makes no sense.
     """
@@ -132,6 +137,7 @@ class Plan:
     budget_s: float | None = None
     time_s: float | None = None
     is_time_open: bool = False
+    patience_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.settings or not self.paths or not self.sizes:
@@ -149,6 +155,8 @@ class Plan:
             raise UsageError(f"`repeats` must be from 1 to {MAX_REPEATS}")
         if self.budget_s is not None and not 0 < self.budget_s <= MAX_BUDGET_S:
             raise UsageError("`budget` must be more than 0 and at most 30 days")
+        if not 0 <= self.patience_s <= MAX_BUDGET_S:
+            raise UsageError("`patience` must be at most 30 days")
         if not 0 <= self.seed <= MAX_SEED:
             raise UsageError(f"`seed` must be from 0 to {MAX_SEED}")
         if not 0 < self.margin <= MAX_MARGIN:
@@ -196,6 +204,7 @@ class Plan:
             left_out=self.left_out,
             budget_s=self.budget_s,
             time_s=self.time_s,
+            patience_s=self.patience_s,
         )
 
 
@@ -309,6 +318,9 @@ def _method(plan: Plan) -> list[str]:
     lines = [_BLOCKS.format(repeats=plan.repeats, seed=plan.seed)]
     if plan.budget_s is not None:
         lines.append(_BUDGET.format(margin=format_fraction(plan.margin), budget=format_seconds(plan.budget_s)))
+    if plan.patience_s:
+        share, patience = format_fraction(QUIET_SHARE), format_seconds(plan.patience_s)
+        lines.append(_PATIENCE.format(share=share, patience=patience))
     timed = _TIMED_REMOTE if any(path.kind == REMOTE for path in plan.paths) else _TIMED
     lines += [_TIME if plan.time_s is None else timed.format(time=format_seconds(plan.time_s)), _ENCRYPTION]
     if any(path.is_reverse for path in plan.paths):

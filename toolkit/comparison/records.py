@@ -119,6 +119,7 @@ class Campaign:
     left_out:        label -> why this host could not run a transport of the scenario
     time_s:          duration of a trial; None where a trial ends with its file, else `sizes` is [0]
     budget_s:        time for the pilot and for further blocks where intervals are wide; None for `repeats` blocks
+    patience_s:      how long all trials together may wait for quiet processors
     hosts:           hosts of a fleet that were there when it began: name -> host
     """
 
@@ -141,6 +142,7 @@ class Campaign:
     left_out: Mapping[str, str] = field(default_factory=dict)
     budget_s: float | None = None
     time_s: float | None = None
+    patience_s: float = 0.0
     hosts: Mapping[str, HostInfo] = field(default_factory=dict)
 
     def content_text(self, payload_bytes: int) -> str:
@@ -297,6 +299,7 @@ class Trial:
     link_seed:             of the link's random draws; the same for every transport of a block
     elapsed_s:             time from the campaign's start to the trial's end, without interruptions
     started_s:             of a fleet: the same to the trial's start; between the two, both its hosts were held
+    waited_s:              how long it waited for quiet processors before it began
     conditions:            settings of sockets, device and kernel, and what else the machine did
     """
 
@@ -324,6 +327,7 @@ class Trial:
     elapsed_s: float | None = None
     conditions: TrialConditions | None = None
     started_s: float | None = None
+    waited_s: float = 0.0
 
     @property
     def is_doubtful(self) -> bool:

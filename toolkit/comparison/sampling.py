@@ -128,9 +128,9 @@ def _marked_share(trials: Sequence[Trial]) -> float:
 
 
 def durations(trials: Sequence[Trial]) -> Iterator[tuple[int, float]]:
-    """Position and duration of each trial, with all that belongs to it."""
+    """Position and duration of each trial, with all that belongs to it but the wait for quiet processors."""
     before_s = 0.0
     for trial in sorted(trials, key=lambda trial: trial.position):
         now_s = trial.elapsed_s if trial.elapsed_s is not None else before_s
-        yield trial.position, now_s - before_s
+        yield trial.position, now_s - before_s - trial.waited_s
         before_s = now_s

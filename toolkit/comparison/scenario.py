@@ -10,6 +10,7 @@ A scenario is a TOML file. The command line takes precedence over it:
     competitor = "tcp-cubic"            # a background flow beside each transfer
     control = true                      # the A/A control
     margin = "5%"                       # a smaller difference is negligible
+    patience = "1min"                   # how long all trials together may wait for quiet processors
 
     [link]                              # options of `nettool link`; every combination of the lists is a path
     rate = "100Mbit"
@@ -72,6 +73,7 @@ class Scenario:
     is_from_file: whether the transports are those of a scenario file, which was written for any host
     budget: time of the campaign, as a duration; the alternative to `repeats`
     time:   time of a trial, as a duration; the alternative to `sizes`
+    patience: how long all trials together may wait for quiet processors, as a duration
     is_reverse: whether the remote `nettool serve` sends, and this machine receives
     """
 
@@ -96,6 +98,7 @@ class Scenario:
     budget: str | None = None
     time: str | None = None
     is_reverse: bool | None = None
+    patience: str | None = None
 
     def merged_with(self, other: "Scenario") -> "Scenario":
         """This scenario, completed from `other` where it says nothing. Raises UsageError if their kinds differ."""
@@ -140,6 +143,7 @@ class Scenario:
             **self.peer(),
             margin=DEFAULT_MARGIN if self.margin is None else parse_fraction(self.margin),
             left_out=left_out,
+            patience_s=0.0 if self.patience is None else to_seconds(parse_duration_ns(self.patience)),
         )
 
     def peer(self) -> dict[str, Any]:
@@ -268,6 +272,7 @@ def read_scenario(path: Path) -> Scenario:
             margin=_checked(str, values.pop("margin", None)),
             budget=_checked(str, values.pop("budget", None)),
             time=_checked(str, values.pop("time", None)),
+            patience=_checked(str, values.pop("patience", None)),
             link=links[0],
             further_links=tuple(links[1:]),
             is_from_file=True,
@@ -316,6 +321,7 @@ def plan_of_record(campaign: Campaign, folder: Path | None = None, remote: Scena
         left_out=campaign.left_out,
         budget_s=campaign.budget_s,
         time_s=campaign.time_s,
+        patience_s=campaign.patience_s,
         **({} if remote is None else remote.peer()),
     )
 

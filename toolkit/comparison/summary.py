@@ -15,11 +15,13 @@ from toolkit.comparison.conditions import TrialConditions, counted_settings
 from toolkit.comparison.factorial import designs, factorials, judged_effects, mixes_factors
 from toolkit.comparison.findings import PathVerdict, path_verdict
 from toolkit.comparison.pairs import PairedTrials
+from toolkit.comparison.paths import REMOTE
+from toolkit.comparison.quiet_wait import QUIET_SHARE
 from toolkit.comparison.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.comparison.rows import Row, make_row
 from toolkit.comparison.stats import MIN_SAMPLES
 from toolkit.comparison.verdict import Verdict, judge
-from toolkit.units import format_fraction
+from toolkit.units import format_fraction, format_seconds
 
 _FIGURES = (
     "Figures: medians; intervals between order statistics, which hold at least 95% whatever the noise, none for fewer "
@@ -71,7 +73,7 @@ class Summary:
         left_out = [f"{label} was left out: {reason}." for label, reason in campaign.left_out.items()]
         mixed = mixes_factors(campaign)
         warned = [_MIXED.format(mixed=" and ".join(mixed), baseline=campaign.baseline)] if mixed else []
-        return [*left_out, *warned, *_changed_conditions(self.results)]
+        return [*left_out, *warned, *_taken_processors(self.results), *_changed_conditions(self.results)]
 
 
 def summarise(results: Results) -> Summary:
@@ -97,6 +99,21 @@ def judging(campaign: Campaign) -> list[str]:
     control = _CONTROL.format(margin=margin) if is_controlled else _NO_CONTROL
     verdicts = _VERDICTS.format(comparisons=campaign.comparison_count, margin=margin, control=control)
     return [_FIGURES, verdicts, *([_FACTORIALS] if designs(campaign) else [])]
+
+
+def _taken_processors(results: Results) -> list[str]:
+    """How often something else had processors in marked trials, and what trials may do about it, as a sentence."""
+    marked = [trial for trial in results.trials if trial.block >= 0 and trial.is_doubtful]
+    loads = [trial.conditions.load for trial in marked if trial.conditions is not None]
+    count = sum(load is not None and load.taken_share > QUIET_SHARE for load in loads)
+    if count <= len(marked) / 2 or any(each.kind == REMOTE for each in results.campaign.paths.values()):
+        return []
+    patience_s = results.campaign.patience_s
+    advice = "a longer `patience` lets" if patience_s else "`patience` lets"
+    waited_s = sum(trial.waited_s for trial in results.trials)
+    waited = f", although the trials waited for {format_seconds(round(waited_s))}" if patience_s else ""
+    seen = f"Other programs or the hypervisor took processors in {count} of {len(marked)} marked trials{waited}"
+    return [f"{seen}: {advice} trials wait for quieter moments."]
 
 
 def _changed_conditions(results: Results) -> list[str]:

@@ -92,6 +92,38 @@ def test_a_resumed_campaign_runs_only_what_is_missing(run_with: Run, tmp_path: P
     assert (again.trials, written) == (resumed.trials, [])
 
 
+class Waits:
+    """Stands for QuietWait, and waits a second each time; `patience_s` is what is left at the start."""
+
+    def __init__(self, patience_s: float) -> None:
+        Waits.patience_s = patience_s
+
+    def wait(self) -> float:
+        return 1.0
+
+
+def test_every_trial_but_a_warm_up_waits_for_quiet_processors(
+    run_with: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "QuietWait", Waits)
+    planned = scenario(tmp_path, repeats=2, patience="20s").plan()
+    results, _ = run_with(planned)
+    assert {(trial.block == WARM_UP, trial.waited_s) for trial in results.trials} == {(True, 0.0), (False, 1.0)}
+    assert Waits.patience_s == results.campaign.patience_s == 20.0
+    assert any("all trials together at most 20 s" in line for line in results.campaign.method)
+
+
+def test_a_resumed_campaign_has_the_patience_that_is_left(
+    run_with: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "QuietWait", Waits)
+    planned = scenario(tmp_path, repeats=2, patience="20s").plan()
+    whole, _ = run_with(planned)
+    half = Results(whole.campaign, [trial for trial in whole.trials if trial.position < 6], whole.probes)
+    run_with(planned, done=half)
+    assert Waits.patience_s == 20.0 - sum(trial.waited_s for trial in half.trials)
+
+
 def test_a_trial_that_the_emulator_disturbed_is_marked_and_kept(run_with: Run, tmp_path: Path) -> None:
     results, written = run_with(plan(tmp_path, repeats=1), ledger=LATE)
     assert written[1:] == results.trials

@@ -8,7 +8,9 @@ import pytest
 
 from tests.support.repetitions import first_then_long, long
 from tests.support.synthetic_campaign import Truth, make_results
+from toolkit.comparison.conditions import TrialConditions
 from toolkit.comparison.findings import UNCHECKED
+from toolkit.comparison.machine_load import MachineLoad
 from toolkit.comparison.records import BUSY_MACHINE, CPU_BOUND, EMULATOR_LATE, DelaySummary, Results
 from toolkit.comparison.rows import Row
 from toolkit.comparison.summary import plain, summarise
@@ -134,6 +136,27 @@ def test_a_campaign_of_many_comparisons_needs_more_blocks_than_one_comparison() 
 
     assert found(8, 6) == found(6, 1) == {SLOWER}
     assert found(8, 8) == found(6, 2) == {INCONCLUSIVE}
+
+
+def late_trials(steal_share: float, patience_s: float) -> Results:
+    """Eight blocks in which the emulator was late for UDP; with patience, half a second of it before each trial."""
+    results = change(make_results(truth(0.5, repeats=8), 1), 8, marks=[EMULATOR_LATE])
+    conditions = TrialConditions(load=MachineLoad(foreign_share=0.0, steal_share=steal_share))
+    trials = [replace(each, conditions=conditions, waited_s=0.5 if patience_s else 0.0) for each in results.trials]
+    return Results(replace(results.campaign, patience_s=patience_s), trials)
+
+
+def test_who_may_wait_for_quieter_moments_is_told_so() -> None:
+    start = "Other programs or the hypervisor took processors in 8 of 8 marked trials"
+    assert f"{start}: `patience` lets trials wait for quieter moments." in summarise(late_trials(0.05, 0.0)).notes
+    waited = f"{start}, although the trials waited for 14 s"
+    assert f"{waited}: a longer `patience` lets trials wait for quieter moments." in (
+        summarise(late_trials(0.05, 20.0)).notes
+    )
+
+
+def test_what_nettool_itself_uses_is_no_reason_to_wait() -> None:
+    assert "quieter" not in " ".join(summarise(late_trials(0.0, 0.0)).notes)
 
 
 @pytest.mark.parametrize("repeats", [1, 5])
