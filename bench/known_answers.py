@@ -1,6 +1,7 @@
 """Three comparisons whose answers are known: does nettool say what is true of them?
 
-    sudo .venv/bin/python bench/known_answers.py [cpu] [loss] [control] [--repeat 12] [--time 1s] [--records DIR]
+    sudo .venv/bin/python bench/known_answers.py [cpu] [loss] [control] [--repeat 12] [--time 1s] [--patience 2min]
+                                                 [--records DIR]
 
 `cpu`:     tcp-bbr against itself on loopback, while a program at real-time priority takes 5% of every processor from
            one side. There must be no verdict in favour of either side that does not name this.
@@ -29,6 +30,7 @@ from pathlib import Path
 from toolkit.comparison.campaign import link_seed, open_testbed
 from toolkit.comparison.paths import BenchPath, from_options, loopback
 from toolkit.comparison.plan import Plan, parse_transports, schedule
+from toolkit.comparison.quiet_wait import QuietWait
 from toolkit.comparison.record_file import Writer
 from toolkit.comparison.records import Results, Setting, Trial
 from toolkit.comparison.summary import Summary, summarise
@@ -59,12 +61,16 @@ def measure(
     path: BenchPath,
     repeats: int,
     time_s: float,
+    patience_s: float,
     rig: "Rig",
     other_path: BenchPath | None = None,
 ) -> Results:
     """A campaign in which `rig` is on, and the path is `other_path`, for the trials of rigged settings."""
-    plan = Plan("known answers", settings, [path], [0], repeats, SEED, time_s=time_s, is_probed=False)
+    plan = Plan(
+        "known answers", settings, [path], [0], repeats, SEED, time_s=time_s, is_probed=False, patience_s=patience_s
+    )
     trials: list[Trial] = []
+    quiet_wait = QuietWait(patience_s)
     with ExitStack() as stack:
         files = stack.enter_context(workspace(plan.file_sizes, plan.seed, plan.folder))
 
@@ -76,9 +82,11 @@ def measure(
         unfair = runner(replace(other_path, label=path.label)) if other_path is not None else fair
         for position, spec in enumerate(schedule(plan.all_settings, plan.sizes, repeats, plan.seed)):
             is_rigged = spec.setting.label.endswith(RIGGED)
+            waited_s = quiet_wait.wait()
             with rig.on() if is_rigged else ExitStack():
                 seed = link_seed(plan.seed, 0, spec.block)
-                trials.append((unfair if is_rigged else fair).run(spec, position, seed))
+                trial = (unfair if is_rigged else fair).run(spec, position, seed)
+            trials.append(replace(trial, waited_s=waited_s))
         return Results(plan.campaign(files.storage), trials)
 
 
@@ -120,7 +128,7 @@ def steal(processor: int, is_on: "Synchronized[int]", is_over: Event) -> None:
             pass
 
 
-def cpu(repeats: int, time_s: float) -> Results:
+def cpu(repeats: int, time_s: float, patience_s: float) -> Results:
     """tcp-bbr against itself, robbed; measured by a child, so that the thieves do not belong to the campaign."""
     context = get_context("fork")
     is_on, is_over = context.Value("i", 0), context.Event()
@@ -130,7 +138,7 @@ def cpu(repeats: int, time_s: float) -> Results:
     try:
         (bbr,) = parse_transports("tcp-bbr")
         reader, writer = context.Pipe(duplex=False)
-        job = partial(measure, [bbr, rigged(bbr)], loopback(), repeats, time_s, Thief(is_on))
+        job = partial(measure, [bbr, rigged(bbr)], loopback(), repeats, time_s, patience_s, Thief(is_on))
         campaign = context.Process(target=lambda: writer.send(job()))
         campaign.start()
         writer.close()
@@ -143,15 +151,17 @@ def cpu(repeats: int, time_s: float) -> Results:
             process.join()
 
 
-def loss(repeats: int, time_s: float) -> Results:
+def loss(repeats: int, time_s: float, patience_s: float) -> Results:
     """tcp-cubic against itself, over a link that loses more for one side."""
     (cubic,) = parse_transports("tcp-cubic")
-    return measure([cubic, rigged(cubic)], link("1%"), repeats, time_s, Rig(), link("2%"))
+    return measure([cubic, rigged(cubic)], link("1%"), repeats, time_s, patience_s, Rig(), link("2%"))
 
 
-def control(repeats: int, time_s: float) -> Results:
+def control(repeats: int, time_s: float, patience_s: float) -> Results:
     """Both congestion controls over both transports."""
-    return measure(parse_transports("tcp-cubic,tcp-bbr,udp-cubic,udp-bbr"), link("1%"), repeats, time_s, Rig())
+    return measure(
+        parse_transports("tcp-cubic,tcp-bbr,udp-cubic,udp-bbr"), link("1%"), repeats, time_s, patience_s, Rig()
+    )
 
 
 def check_cpu(summary: Summary) -> str:
@@ -194,13 +204,15 @@ def main() -> None:
     parser.add_argument("cases", metavar="CASE", nargs="*", help=", ".join(CASES))
     parser.add_argument("--repeat", type=int, default=12)
     parser.add_argument("--time", default="1s")
+    parser.add_argument("--patience", default="2min")
     parser.add_argument("--records", type=Path)
     options = parser.parse_args()
     time_s = to_seconds(parse_duration_ns(options.time))
+    patience_s = to_seconds(parse_duration_ns(options.patience))
     code = 0
     for name in options.cases or CASES:
         run, check = CASES[name]
-        results = run(options.repeat, time_s)
+        results = run(options.repeat, time_s, patience_s)
         if options.records is not None:
             save(results, options.records / f"{name}.jsonl")
         summary = summarise(results)
