@@ -102,18 +102,18 @@ def judging(campaign: Campaign) -> list[str]:
 
 
 def _taken_processors(results: Results) -> list[str]:
-    """How often something else had processors in marked trials, and what trials may do about it, as a sentence."""
+    """How often something else had processors in marked trials, and what helps, as a sentence."""
     marked = [trial for trial in results.trials if trial.block >= 0 and trial.is_doubtful]
     loads = [trial.conditions.load for trial in marked if trial.conditions is not None]
     count = sum(load is not None and load.taken_share > QUIET_SHARE for load in loads)
     if count <= len(marked) / 2 or any(each.kind == REMOTE for each in results.campaign.paths.values()):
         return []
     patience_s = results.campaign.patience_s
-    advice = "a longer `patience` lets" if patience_s else "`patience` lets"
+    seen = f"Other programs or the hypervisor took processors in {count} of {len(marked)} marked trials"
+    if not patience_s:
+        return [f"{seen}: a campaign with patience waits for quieter moments."]
     waited_s = sum(trial.waited_s for trial in results.trials)
-    waited = f", although the trials waited for {format_seconds(round(waited_s))}" if patience_s else ""
-    seen = f"Other programs or the hypervisor took processors in {count} of {len(marked)} marked trials{waited}"
-    return [f"{seen}: {advice} trials wait for quieter moments."]
+    return [f"{seen}, although the trials waited for {format_seconds(round(waited_s))}: more patience waits longer."]
 
 
 def _changed_conditions(results: Results) -> list[str]:

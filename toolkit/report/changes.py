@@ -83,7 +83,7 @@ def _remarks(changes: Sequence[CellChange], hosts: Sequence[str]) -> list[str]:
     if any(change.pairs for change in changes):
         lines.append(f"Compared in pairs, with the same losses on the link: {_cells(changes, is_paired=True)}.")
     if any(change.ratio is not None and change.ratio.interval is None for change in changes):
-        lines.append(f"A verdict needs at least {MIN_TRIALS} trials in each campaign: --repeat {MIN_TRIALS} or more.")
+        lines.append(f"A verdict needs at least {MIN_TRIALS} trials in each campaign: run {MIN_TRIALS} blocks or more.")
     for change in changes:
         if change.verdict in (INCONCLUSIVE, NO_CLAIM):
             lines.append(f"{_cell(change)}: {_why(change)}.")

@@ -97,11 +97,11 @@ def caption(campaign: Campaign) -> list[str]:
         lines.append(f"The machine was busy at the start (load {host.load_1min}): figures are lower and vary more.")
     least = least_blocks(campaign.comparison_count)
     if campaign.repeats < MIN_SAMPLES:
-        lines.append(f"A 95% interval needs {MIN_SAMPLES} pairs of trials: use --repeat {least} or more.")
+        lines.append(f"A 95% interval needs {MIN_SAMPLES} pairs of trials: run {least} blocks or more.")
     elif campaign.first_look is None and campaign.repeats < least:
         lines.append(
-            f"{campaign.repeats} blocks cannot find a difference among {campaign.comparison_count} comparisons: use "
-            f"--repeat {least} or more."
+            f"{campaign.repeats} blocks cannot find a difference among {campaign.comparison_count} comparisons: run "
+            f"{least} or more."
         )
     return lines
 

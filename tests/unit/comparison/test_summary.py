@@ -148,15 +148,14 @@ def late_trials(steal_share: float, patience_s: float) -> Results:
 
 def test_who_may_wait_for_quieter_moments_is_told_so() -> None:
     start = "Other programs or the hypervisor took processors in 8 of 8 marked trials"
-    assert f"{start}: `patience` lets trials wait for quieter moments." in summarise(late_trials(0.05, 0.0)).notes
-    waited = f"{start}, although the trials waited for 14 s"
-    assert f"{waited}: a longer `patience` lets trials wait for quieter moments." in (
+    assert f"{start}: a campaign with patience waits for quieter moments." in summarise(late_trials(0.05, 0.0)).notes
+    assert f"{start}, although the trials waited for 14 s: more patience waits longer." in (
         summarise(late_trials(0.05, 20.0)).notes
     )
 
 
 def test_what_nettool_itself_uses_is_no_reason_to_wait() -> None:
-    assert "quieter" not in " ".join(summarise(late_trials(0.0, 0.0)).notes)
+    assert "patience" not in " ".join(summarise(late_trials(0.0, 0.0)).notes)
 
 
 @pytest.mark.parametrize("repeats", [1, 5])

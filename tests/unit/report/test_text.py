@@ -165,9 +165,9 @@ def test_the_caption_warns_of_a_busy_machine_and_too_few_pairs() -> None:
     assert "busy at the start (load 1.5)" in comparison(Results(busy, results.trials))
     assert "busy" not in comparison(results)
     few = comparison(one_path(repeats=3))
-    assert "--repeat 6" in few
+    assert "run 6 blocks or more" in few
     assert "No claim on udp-bbr: too few pairs" in few
-    assert "--repeat" not in comparison(results)
+    assert "blocks or more" not in comparison(results)
 
 
 def test_an_empty_host_record_is_shown_as_unknown() -> None:
