@@ -73,13 +73,15 @@ class ComparisonRequest:
     done:      the records of its beginning, if it was interrupted
     output:    the file for the records; None for none
     on_record: gets each record as soon as it is known: the campaign, probes, trials
-    cancel:    ends the campaign after the trial that runs, when it is set
+    on_wait:   is called again and again while a trial waits for quiet processors, with the patience that is left
+    cancel:    ends the campaign after the trial that runs, or the wait before one, when it is set
     """
 
     plan: Plan
     done: Results | None = None
     output: Path | None = None
     on_record: Callable[[Record], object] | None = None
+    on_wait: Callable[[float], object] | None = None
     cancel: threading.Event | None = None
 
     @classmethod
@@ -103,15 +105,23 @@ class ComparisonRequest:
                 writer.write(record)
             if self.on_record is not None:
                 self.on_record(record)
-            if self.cancel is not None and self.cancel.is_set():
-                raise TransferError("the comparison was cancelled")
+            self._check_cancelled()
+
+        def wait(left_s: float) -> None:
+            if self.on_wait is not None:
+                self.on_wait(left_s)
+            self._check_cancelled()
 
         try:
-            results = run(self.plan, keep, self.done)
+            results = run(self.plan, keep, self.done, wait)
         finally:
             if writer is not None:
                 writer.close()
         return ComparisonResult(summarise(results), self.output)
+
+    def _check_cancelled(self) -> None:
+        if self.cancel is not None and self.cancel.is_set():
+            raise TransferError("the comparison was cancelled")
 
 
 def compare(

@@ -224,8 +224,16 @@ def _run(request: ComparisonRequest, quiet: bool, draw: Callable[[Trial], None])
         elif isinstance(record, Probe) and not quiet and (stderr_is_terminal() or record.is_met is False):
             print_status(f"{record.path}: {record.text}")
 
+    waited_before: int | None = None
+
+    def tell_wait(left_s: float) -> None:
+        nonlocal waited_before
+        if waited_before != len(trials) and not quiet and stderr_is_terminal():
+            waited_before = len(trials)  # once before each trial
+            print_status(f"other work takes the processors: waiting, for {format_seconds(round(left_s))} at most")
+
     try:
-        return replace(request, on_record=show).run()
+        return replace(request, on_record=show, on_wait=tell_wait).run()
     except KeyboardInterrupt:
         if not quiet and stderr_is_terminal():
             print_status(f"interrupted; the finished trials are in {path}, and --resume {path} continues")

@@ -22,8 +22,15 @@ from toolkit.comparison.workspace import Workspace, workspace
 from toolkit.errors import UsageError
 
 
-def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None) -> Results:
+def run(
+    plan: Plan,
+    write: Callable[[Record], None],
+    done: Results | None = None,
+    on_wait: Callable[[float], object] = lambda _left_s: None,
+) -> Results:
     """Run the plan, except for the trials in `done`, and `write` each record as soon as it is known.
+
+    on_wait: is called again and again while a trial waits for quiet processors, with the patience that is left
 
     Every trial is run once. One that failed, or that something disturbed, is marked and counts: whether it is repeated
     would depend on how it came out.
@@ -34,7 +41,10 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
     if plan.is_time_open:
         plan, probe = _with_fitting_time(plan)
         probes.append(probe)
-    with workspace(plan.file_sizes, plan.seed, plan.folder) as files, _Run(plan, write, done, files) as running:
+    with (
+        workspace(plan.file_sizes, plan.seed, plan.folder) as files,
+        _Run(plan, write, done, files, on_wait) as running,
+    ):
         for probe in probes:
             running.keep_probe(probe)
         for number in range(len(plan.paths)):
@@ -54,7 +64,14 @@ def run(plan: Plan, write: Callable[[Record], None], done: Results | None = None
 class _Run:
     """A campaign that runs: its records so far, and the path that is open; a context manager that closes the path."""
 
-    def __init__(self, plan: Plan, write: Callable[[Record], None], done: Results | None, files: Workspace) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        write: Callable[[Record], None],
+        done: Results | None,
+        files: Workspace,
+        on_wait: Callable[[float], object],
+    ) -> None:
         self._plan = plan
         self._write = write
         self._files = files
@@ -66,7 +83,7 @@ class _Run:
         self._finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in self._trials}
         self._position = 1 + max((trial.position for trial in self._trials), default=-1)
         self._started_s = time.monotonic() - elapsed_s(self._trials)
-        self._quiet_wait = QuietWait(plan.patience_s - sum(trial.waited_s for trial in self._trials))
+        self._quiet_wait = QuietWait(plan.patience_s - sum(trial.waited_s for trial in self._trials), on_wait)
         self._open_number: int | None = None
         self._open = ExitStack()
         self._runner: TrialRunner | None = None

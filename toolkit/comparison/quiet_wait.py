@@ -55,12 +55,18 @@ class QuietWait:
     def __init__(
         self,
         patience_s: float,
+        on_wait: Callable[[float], object] = lambda _left_s: None,
         measure: Callable[[], float] = taken_share,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`measure` returns how much of the processors is taken now."""
+        """Begin with all of it.
+
+        on_wait: is called about every half second of a wait, with the seconds that are left; what it raises ends it
+        measure: how much of the processors is taken now
+        """
         self._left_s = patience_s
+        self._on_wait = on_wait
         self._measure = measure
         self._clock = clock
         self._sleep = sleep
@@ -72,6 +78,7 @@ class QuietWait:
             started_s = self._clock()
             if self._measure() <= QUIET_SHARE:
                 break
+            self._on_wait(self._left_s)
             self._sleep(min(_PAUSE_S, self._left_s))
             passed_s = self._clock() - started_s
             self._left_s -= passed_s

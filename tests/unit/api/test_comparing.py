@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import toolkit
 from tests.support.fake_testbed import Clock, NoisyTestbed
+from toolkit.api.comparing import ComparisonRequest
 from toolkit.api.credentials import UnprovenReceiverError
 from toolkit.channel import Address
 from toolkit.cli.app import invoke
@@ -18,6 +20,7 @@ from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.record_file import Record, read
 from toolkit.comparison.records import Campaign
+from toolkit.comparison.scenario import Scenario
 from toolkit.comparison.summary import plain, summarise
 from toolkit.errors import TransferError, UsageError
 from toolkit.report.text import report_text
@@ -82,6 +85,20 @@ class TestResult:
         with pytest.raises(TransferError, match="cancelled"):
             toolkit.compare(**SETTINGS, output=tmp_path / "records", cancel=cancel, on_record=lambda _: cancel.set())
         assert read(tmp_path / "records").trials == []
+
+    def test_a_wait_for_quiet_processors_can_be_cancelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("toolkit.comparison.quiet_wait.QUIET_SHARE", -1.0)
+        cancel, told_s = threading.Event(), list[float]()
+
+        def on_wait(left_s: float) -> None:
+            told_s.append(left_s)
+            cancel.set()
+
+        scenario = Scenario("loopback", "tcp-reno,udp-bbr", sizes=("4KiB",), repeats=8, patience="1h")
+        request = replace(ComparisonRequest.of(scenario), on_wait=on_wait, cancel=cancel)
+        with pytest.raises(TransferError, match="cancelled"):
+            request.run()
+        assert told_s == [3600.0]
 
     def test_a_cancelled_campaign_goes_on_from_its_records(self, tmp_path: Path) -> None:
         cancel = threading.Event()

@@ -95,7 +95,7 @@ def test_a_resumed_campaign_runs_only_what_is_missing(run_with: Run, tmp_path: P
 class Waits:
     """Stands for QuietWait, and waits a second each time; `patience_s` is what is left at the start."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, _on_wait: Callable[[float], object]) -> None:
         Waits.patience_s = patience_s
 
     def wait(self) -> float:
