@@ -15,7 +15,7 @@ QUIET_SHARE = 0.02
 _PROBE_S = 0.1
 _PAUSE_S = 0.5
 _GAP_NS = 500_000
-"""Two readings of the clock are less than a microsecond apart, a few more where an interrupt is between them."""
+"""Two readings of the clock are less than a microsecond apart, and some microseconds with an interrupt in between."""
 _MAX_PINNED = 4
 """Where there are more processors, one that is busy is no obstacle: the scheduler finds another."""
 
