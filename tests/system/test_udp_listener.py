@@ -86,6 +86,19 @@ class TestHandshake:
         assert channel.statistics()["datagrams_received"] == client.sent == 4  # two INITIALs, one with a token; FINISH
         channel.abort()
 
+    def test_packets_before_finish_are_counted(self, listener: UdpListener, cleanup: ExitStack) -> None:
+        """FINISH was late or lost: they are lost for the connection too, but the path has carried them."""
+        client = BareClient(cleanup, listener.address)
+        accepted = client.get_accepted()
+        for _ in range(3):
+            client.send(client.sealed_ping(accepted))
+        client.send(accepted.finish)
+        channel = listener.accept(timeout_s=PATIENCE_S)
+        assert channel is not None
+        statistics = channel.statistics()
+        assert (statistics["datagrams_received"], statistics["packets_received"]) == (client.sent, 0)
+        channel.abort()
+
     def test_a_repeated_handshake_is_counted(self, listener: UdpListener, cleanup: ExitStack) -> None:
         client = BareClient(cleanup, listener.address)
         accepted = client.get_accepted()

@@ -243,6 +243,8 @@ class UdpListener:
                 answers.append((close, arrival))
         elif channel is not None:
             channel.post(bytes(arrival.data), arrival.ecn, arrival.peer)
+        elif (counts := self._counts.get(arrival.peer)) is not None:
+            counts.received += 1  # the client's FINISH is late or lost, and so is this for the connection
 
     def _remember_close(self, connection_id: int, close: bytes) -> None:
         """Keep a connection's last packet. The thread that closes the channel calls this."""
