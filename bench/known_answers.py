@@ -29,7 +29,7 @@ from pathlib import Path
 
 from toolkit.comparison.campaign import link_seed, open_testbed
 from toolkit.comparison.paths import BenchPath, from_options, loopback
-from toolkit.comparison.plan import Plan, parse_transports, schedule
+from toolkit.comparison.plan import WARM_UP, Plan, parse_transports, schedule
 from toolkit.comparison.quiet_wait import QuietWait
 from toolkit.comparison.record_file import Writer
 from toolkit.comparison.records import Results, Setting, Trial
@@ -82,11 +82,11 @@ def measure(
         unfair = runner(replace(other_path, label=path.label)) if other_path is not None else fair
         for position, spec in enumerate(schedule(plan.all_settings, plan.sizes, repeats, plan.seed)):
             is_rigged = spec.setting.label.endswith(RIGGED)
-            waited_s = quiet_wait.wait()
+            waited_s = quiet_wait.wait() if spec.block != WARM_UP else 0.0
             with rig.on() if is_rigged else ExitStack():
                 seed = link_seed(plan.seed, 0, spec.block)
                 trial = (unfair if is_rigged else fair).run(spec, position, seed)
-            trials.append(replace(trial, waited_s=waited_s))
+            trials.append(replace(trial, waited_s=round(waited_s, 3)))
         return Results(plan.campaign(files.storage), trials)
 
 
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("cases", metavar="CASE", nargs="*", help=", ".join(CASES))
     parser.add_argument("--repeat", type=int, default=12)
     parser.add_argument("--time", default="1s")
-    parser.add_argument("--patience", default="2min")
+    parser.add_argument("--patience", default="2min", help="of each case")
     parser.add_argument("--records", type=Path)
     options = parser.parse_args()
     time_s = to_seconds(parse_duration_ns(options.time))

@@ -73,8 +73,9 @@ class ComparisonRequest:
     done:      the records of its beginning, if it was interrupted
     output:    the file for the records; None for none
     on_record: gets each record as soon as it is known: the campaign, probes, trials
-    on_wait:   is called again and again while a trial waits for quiet processors, with the patience that is left
-    cancel:    ends the campaign after the trial that runs, or the wait before one, when it is set
+    on_wait:   is called about every half second while a trial waits for quiet processors, with the seconds of patience
+               that are left
+    cancel:    ends the campaign after the trial that runs, or during a wait for quiet processors, when it is set
     """
 
     plan: Plan
@@ -163,7 +164,7 @@ def compare(
     resume:     the file with the records of an interrupted campaign, which goes on and is added to. What is compared is
                 read from there; only a remote campaign needs its host and credential again
     on_record:  gets each record as soon as it is known
-    cancel:     ends the campaign after the trial that runs, when it is set
+    cancel:     ends the campaign after the trial that runs, or during a wait for quiet processors, when it is set
 
     Raises UsageError for arguments that make no sense, and NettoolError if a path cannot be created. A transfer that
     fails is a result.

@@ -20,6 +20,7 @@ from toolkit.cli.option_names import with_options
 from toolkit.cli.options import CampaignArguments, Competitor, LocalCampaignArguments, ResumeCampaign
 from toolkit.cli.output import print_json, print_result, print_status, result_width, stderr_is_terminal
 from toolkit.cli.trial_charts import trial_charts
+from toolkit.cli.wait_status import WaitStatus
 from toolkit.comparison.forecast import Forecast, start_seconds
 from toolkit.comparison.json_codec import encode
 from toolkit.comparison.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
@@ -224,16 +225,8 @@ def _run(request: ComparisonRequest, quiet: bool, draw: Callable[[Trial], None])
         elif isinstance(record, Probe) and not quiet and (stderr_is_terminal() or record.is_met is False):
             print_status(f"{record.path}: {record.text}")
 
-    waited_before: int | None = None
-
-    def tell_wait(left_s: float) -> None:
-        nonlocal waited_before
-        if waited_before != len(trials) and not quiet and stderr_is_terminal():
-            waited_before = len(trials)  # once before each trial
-            print_status(f"other work takes the processors: waiting, for {format_seconds(round(left_s))} at most")
-
     try:
-        return replace(request, on_record=show, on_wait=tell_wait).run()
+        return replace(request, on_record=show, on_wait=None if quiet else WaitStatus()).run()
     except KeyboardInterrupt:
         if not quiet and stderr_is_terminal():
             print_status(f"interrupted; the finished trials are in {path}, and --resume {path} continues")
@@ -254,6 +247,7 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     trials = done.trials if done is not None else []
     seconds = Forecast(plan, start_seconds()).left_s(trials)
     taken_s = elapsed_s(trials)
+    patience_s = max(0.0, plan.patience_s - sum(trial.waited_s for trial in trials))
     left = max(0, plan.trial_count - len(trials))
     if json:
         print_json(
@@ -265,7 +259,7 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
                 "time_s": plan.time_s,
                 "repeats": plan.repeats,
                 "budget_s": plan.budget_s,
-                "patience_s": plan.patience_s,
+                "patience_s": patience_s,
                 "trials": left,
                 "seconds": seconds if plan.budget_s is None else max(seconds, plan.budget_s - taken_s),
             },
@@ -280,8 +274,8 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
     else:
         more = " or more, as suits the path when it has been measured" if plan.is_time_open else ""
         print_result(f"time:       {format_seconds(plan.time_s)} a trial{more}")
-    if plan.patience_s:
-        print_result(f"patience:   up to {format_seconds(plan.patience_s)} more, while the machine is busy")
+    if patience_s:
+        print_result(f"patience:   trials may wait up to {format_seconds(patience_s)} in all for quiet processors")
     least = least_blocks(plan.comparison_count)
     blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(round(seconds))}"
     if plan.budget_s is not None:

@@ -313,7 +313,8 @@ class CampaignArguments:
         option(
             "--patience",
             metavar="TIME",
-            text="How long all trials together may wait for moments in which nothing else takes the processors.",
+            text="Total time that trials may wait, before they begin, until other work leaves this machine's "
+            "processors free.",
             default="0s",
         ),
     ] = None

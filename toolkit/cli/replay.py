@@ -11,6 +11,7 @@ from toolkit.cli.command import command, number, option
 from toolkit.cli.option_names import with_options
 from toolkit.cli.options import Json
 from toolkit.cli.output import print_json, print_result, result_width
+from toolkit.cli.wait_status import WaitStatus
 from toolkit.comparison.campaign import rerun, run, trial_of
 from toolkit.comparison.json_codec import encode
 from toolkit.comparison.record_file import Writer, read
@@ -37,7 +38,8 @@ def replay(
 ) -> int:
     """Run a campaign, or one of its trials, again from its records.
 
-    The new run uses the same content, the same links and the same seeds.
+    The new run uses the same content, the same links and the same seeds. A campaign waits for quiet processors as the
+    recorded one did (--patience); a single trial does not wait.
 
     \b
     Examples:
@@ -50,7 +52,7 @@ def replay(
     path = output or Path("results") / time.strftime("replay-%Y%m%d-%H%M%S.jsonl")
     writer = Writer(path)
     try:
-        again = run(plan_of_record(results.campaign), writer.write)
+        again = run(plan_of_record(results.campaign), writer.write, on_wait=WaitStatus())
     finally:
         writer.close()
     if json:

@@ -30,7 +30,8 @@ def run(
 ) -> Results:
     """Run the plan, except for the trials in `done`, and `write` each record as soon as it is known.
 
-    on_wait: is called again and again while a trial waits for quiet processors, with the patience that is left
+    on_wait: is called about every half second while a trial waits for quiet processors, with the seconds of patience
+             that are left
 
     Every trial is run once. One that failed, or that something disturbed, is marked and counts: whether it is repeated
     would depend on how it came out.
@@ -50,7 +51,7 @@ def run(
         for number in range(len(plan.paths)):
             seed = _path_seed(plan.seed, number)
             specs = schedule(plan.all_settings, plan.sizes, plan.repeats, seed)
-            running.run(number, list(specs))
+            running.run(number, list(specs), len(plan.paths) - number)
         if plan.budget_s is not None:
             labels = [path.label for path in plan.paths]
             while (following := further_blocks(running.results, running.now_s())) is not None:
@@ -103,8 +104,11 @@ class _Run:
         """How much time the campaign has taken, without interruptions."""
         return time.monotonic() - self._started_s
 
-    def run(self, number: int, specs: Sequence[TrialSpec]) -> None:
-        """Run the trials that are not finished on the path of this number; a warm-up alone is left out."""
+    def run(self, number: int, specs: Sequence[TrialSpec], paths_left: int = 1) -> None:
+        """Run the trials that are not finished on the path of this number; a warm-up alone is left out.
+
+        paths_left: between how many paths, this one included, what is left of the patience is divided
+        """
         label = self._plan.paths[number].label
         left = [
             spec for spec in specs if (label, spec.block, spec.setting.label, spec.payload_bytes) not in self._finished
@@ -112,9 +116,10 @@ class _Run:
         if all(spec.block == WARM_UP for spec in left):
             return
         runner = self._runner_on(number)
+        reserve_s = self._quiet_wait.left_s * (1 - 1 / paths_left)
         for spec in left:
             seed = link_seed(self._plan.seed, number, spec.block)
-            waited_s = self._quiet_wait.wait() if spec.block != WARM_UP else 0.0
+            waited_s = self._quiet_wait.wait(reserve_s) if spec.block != WARM_UP else 0.0
             trial = runner.run(spec, self._position, seed)
             self._keep(replace(trial, elapsed_s=round(self.now_s(), 3), waited_s=round(waited_s, 3)))
             self._position += 1

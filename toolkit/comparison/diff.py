@@ -29,6 +29,7 @@ from toolkit.comparison.stats import (
 )
 from toolkit.comparison.verdict import Evidence, Verdict, judge
 from toolkit.errors import UsageError
+from toolkit.units import format_seconds
 
 ONLY_OLD, ONLY_NEW = "only in the old", "only in the new"
 MIN_TRIALS = least_samples(ERROR / 2)
@@ -76,7 +77,7 @@ def compare(old: Results, new: Results) -> list[CellChange]:
 
 
 def differences_of_hosts(old: Results, new: Results) -> list[str]:
-    """How the hosts differ, and which transports were encrypted in one of the two only, as `name: old -> new`."""
+    """How hosts, files and patience differ, and which transports one campaign alone encrypted: `name: old -> new`."""
     a, b = old.campaign.host, new.campaign.host
     compared = (
         ("nettool", a.nettool, b.nettool),
@@ -85,6 +86,7 @@ def differences_of_hosts(old: Results, new: Results) -> list[str]:
         ("cpu", a.cpu, b.cpu),
         ("cores", a.cores, b.cores),
         ("files", old.campaign.storage, new.campaign.storage),
+        ("patience", _patience(old), _patience(new)),
     )
     lines = [f"{name}: {before} -> {after}" for name, before, after in compared if before != after]
     return lines + [
@@ -92,6 +94,11 @@ def differences_of_hosts(old: Results, new: Results) -> list[str]:
         for label, before in old.campaign.transports.items()
         if (after := new.campaign.transports.get(label)) is not None and before.is_encrypted != after.is_encrypted
     ]
+
+
+def _patience(results: Results) -> str:
+    patience_s = results.campaign.patience_s
+    return format_seconds(patience_s) if patience_s else "none"
 
 
 def _yes(answer: bool) -> str:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from toolkit.comparison.diagnosis import SEGMENT_BYTES, loss_response_bps
 from toolkit.comparison.paths import LOOPBACK, BenchPath
 from toolkit.comparison.plan import IPERF3, WARM_UP, Plan
+from toolkit.comparison.quiet_wait import measuring_s
 from toolkit.comparison.records import CP, Setting, Trial
 from toolkit.comparison.sampling import durations
 from toolkit.comparison.timed import backlog_bytes
@@ -105,7 +106,8 @@ class Forecast:
     def around_s(self, setting: Setting) -> float:
         """What a trial takes beside its transfer."""
         beside_s = _BACKGROUND_FLOW_S if self.plan.background_flow is not None else 0.0
-        return self.start_s * _STARTS[setting.transport] + beside_s
+        measuring = measuring_s() if self.plan.patience_s else 0.0
+        return self.start_s * _STARTS[setting.transport] + beside_s + measuring
 
     def _trial_s(self, setting: Setting, path: BenchPath, size: int) -> float:
         around_s = self.around_s(setting)

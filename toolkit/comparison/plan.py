@@ -57,8 +57,8 @@ _BUDGET = (
     "decides, and they hold wherever that stops."
 )
 _PATIENCE = (
-    "Patience: each trial waits until nothing takes more than {share} of a processor from this machine, all trials "
-    "together at most {patience}. That is decided before a trial begins, whichever transport is next."
+    "Patience: each trial but the warm-ups waits, before it begins, until at most {share} of any processor that is "
+    "measured is taken by something else. All waits together last at most {patience}, divided between the paths."
 )
 _TIME = (
     "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "
@@ -156,7 +156,7 @@ class Plan:
         if self.budget_s is not None and not 0 < self.budget_s <= MAX_BUDGET_S:
             raise UsageError("`budget` must be more than 0 and at most 30 days")
         if not 0 <= self.patience_s <= MAX_BUDGET_S:
-            raise UsageError("`patience` must be at most 30 days")
+            raise UsageError("`patience` must be from 0 to 30 days")
         if not 0 <= self.seed <= MAX_SEED:
             raise UsageError(f"`seed` must be from 0 to {MAX_SEED}")
         if not 0 < self.margin <= MAX_MARGIN:

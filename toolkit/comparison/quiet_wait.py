@@ -9,32 +9,43 @@ taken: where two readings are far apart, the processor did something else.
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 QUIET_SHARE = 0.02
 """A processor of which no more than this is taken is quiet."""
-_PROBE_S = 0.1
+_PROBE_S = 0.05
 _PAUSE_S = 0.5
-_GAP_NS = 500_000
-"""Two readings of the clock are less than a microsecond apart, and some microseconds with an interrupt in between."""
-_MAX_PINNED = 4
-"""Where there are more processors, one that is busy is no obstacle: the scheduler finds another."""
+_GAP_NS = 100_000
+"""Two readings of the clock are less than a microsecond apart, and some tens of microseconds around an interrupt."""
+_MAX_MEASURED = 4
+"""Where there are more processors, only the one that the scheduler chooses is measured: the trial does not need all."""
 
 
 def taken_share() -> float:
-    """How much of a processor is taken from this thread, of that processor where it is most; 0.1 s for each."""
-    if not hasattr(os, "sched_setaffinity"):
+    """Return the largest share of time, 0 to 1, that any one processor was taken from this thread."""
+    if _measured_processors() == 1:
         return _taken_share_here()
     usable = os.sched_getaffinity(0)
-    if len(usable) > _MAX_PINNED:
-        return _taken_share_here()
     shares = []
     try:
         for processor in sorted(usable):
-            os.sched_setaffinity(0, {processor})
+            with suppress(OSError):  # a sandbox may forbid it, and processors may be taken away: then of any processor
+                os.sched_setaffinity(0, {processor})
             shares.append(_taken_share_here())
     finally:
-        os.sched_setaffinity(0, usable)
+        with suppress(OSError):
+            os.sched_setaffinity(0, usable)
     return max(shares)
+
+
+def measuring_s() -> float:
+    """Return how long `taken_share` takes."""
+    return _PROBE_S * _measured_processors()
+
+
+def _measured_processors() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return usable if usable <= _MAX_MEASURED else 1
 
 
 def _taken_share_here() -> float:
@@ -50,7 +61,10 @@ def _taken_share_here() -> float:
 
 
 class QuietWait:
-    """The waits of a campaign: all its trials share one patience."""
+    """The waits of a campaign, which share one patience.
+
+    left_s: what is left of it
+    """
 
     def __init__(
         self,
@@ -60,27 +74,31 @@ class QuietWait:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Begin with all of it.
+        """Start with all of the patience.
 
-        on_wait: is called about every half second of a wait, with the seconds that are left; what it raises ends it
-        measure: how much of the processors is taken now
+        patience_s: how long all waits together may last; none if it is not positive
+        on_wait:    is called about every half second of a wait, with the seconds that are left; what it raises ends it
+        measure:    returns how much of the processors is taken now
         """
-        self._left_s = patience_s
+        self.left_s = patience_s
         self._on_wait = on_wait
         self._measure = measure
         self._clock = clock
         self._sleep = sleep
 
-    def wait(self) -> float:
-        """Return when the processors are quiet, or the patience is used up; how many seconds they were not quiet."""
+    def wait(self, reserve_s: float = 0.0) -> float:
+        """Wait until the processors are quiet, or no more than `reserve_s` of the patience is left.
+
+        Returns the seconds waited, without the last measurement if it found the processors quiet.
+        """
         waited_s = 0.0
-        while self._left_s > 0:
+        while self.left_s > reserve_s:
             started_s = self._clock()
             if self._measure() <= QUIET_SHARE:
                 break
-            self._on_wait(self._left_s)
-            self._sleep(min(_PAUSE_S, self._left_s))
+            self._on_wait(self.left_s - reserve_s)
+            self._sleep(min(_PAUSE_S, self.left_s - reserve_s))
             passed_s = self._clock() - started_s
-            self._left_s -= passed_s
+            self.left_s -= passed_s
             waited_s += passed_s
         return waited_s

@@ -64,7 +64,8 @@ def probe_remote(path: BenchPath, rtt_ms: float | None, transfer: Transfer, tran
     found += [f"round trip {format_duration_ns(rtt_ms * 1e6)}"] if rtt_ms is not None else []
     losses = [f"{_in_words(way.loss)} {name}" for way, name in ways if way.loss is not None]
     found += [f"loss {' and '.join(losses)}"] if losses else []
-    found += [f"UDP could not be measured ({error})"] if error is not None else []
+    what = "the rest" if there.rate_bps else "UDP"
+    found += [f"{what} could not be measured ({error})"] if error is not None else []
     return Probe(
         path=path.label,
         rate_bps=there.rate_bps,

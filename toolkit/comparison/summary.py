@@ -16,11 +16,10 @@ from toolkit.comparison.factorial import designs, factorials, judged_effects, mi
 from toolkit.comparison.findings import PathVerdict, path_verdict
 from toolkit.comparison.pairs import PairedTrials
 from toolkit.comparison.paths import REMOTE
-from toolkit.comparison.quiet_wait import QUIET_SHARE
 from toolkit.comparison.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.comparison.rows import Row, make_row
 from toolkit.comparison.stats import MIN_SAMPLES
-from toolkit.comparison.verdict import Verdict, judge
+from toolkit.comparison.verdict import NO_CLAIM, Verdict, judge
 from toolkit.units import format_fraction, format_seconds
 
 _FIGURES = (
@@ -42,6 +41,8 @@ _MIXED = (
     "{mixed} differs from {baseline} in both transport and congestion control: a difference between them does not say "
     "which of the two causes it."
 )
+_TAKEN_SHARE = 0.03
+"""Of all processors, in a trial: from here on, something else may have caused its mark."""
 _FACTORIALS = (
     "Same congestion control, other transport, and the reverse: main effects of a 2 x 2 design on the logarithm of "
     "goodput, computed within blocks; medians over blocks with 95% intervals, judged as transports are, with a "
@@ -73,7 +74,7 @@ class Summary:
         left_out = [f"{label} was left out: {reason}." for label, reason in campaign.left_out.items()]
         mixed = mixes_factors(campaign)
         warned = [_MIXED.format(mixed=" and ".join(mixed), baseline=campaign.baseline)] if mixed else []
-        return [*left_out, *warned, *_taken_processors(self.results), *_changed_conditions(self.results)]
+        return [*left_out, *warned, *_taken_processors(self.results, self.rows), *_changed_conditions(self.results)]
 
 
 def summarise(results: Results) -> Summary:
@@ -101,19 +102,22 @@ def judging(campaign: Campaign) -> list[str]:
     return [_FIGURES, verdicts, *([_FACTORIALS] if designs(campaign) else [])]
 
 
-def _taken_processors(results: Results) -> list[str]:
-    """How often something else had processors in marked trials, and what helps, as a sentence."""
+def _taken_processors(results: Results, rows: Sequence[Row]) -> list[str]:
+    """How often something else had processors in marked trials, if marks cost a claim, and whether patience helps."""
+    campaign = results.campaign
+    is_local = all(path.kind != REMOTE for path in campaign.paths.values())  # else the other machine has its share
     marked = [trial for trial in results.trials if trial.block >= 0 and trial.is_doubtful]
     loads = [trial.conditions.load for trial in marked if trial.conditions is not None]
-    count = sum(load is not None and load.taken_share > QUIET_SHARE for load in loads)
-    if count <= len(marked) / 2 or any(each.kind == REMOTE for each in results.campaign.paths.values()):
+    count = sum(load is not None and load.taken_share > _TAKEN_SHARE for load in loads)
+    if not is_local or count <= len(marked) / 2 or all(row.verdict != NO_CLAIM for row in rows):
         return []
-    patience_s = results.campaign.patience_s
     seen = f"Other programs or the hypervisor took processors in {count} of {len(marked)} marked trials"
-    if not patience_s:
+    if not campaign.patience_s:
         return [f"{seen}: a campaign with patience waits for quieter moments."]
-    waited_s = sum(trial.waited_s for trial in results.trials)
-    return [f"{seen}, although the trials waited for {format_seconds(round(waited_s))}: more patience waits longer."]
+    if sum(trial.waited_s for trial in results.trials) < 0.9 * campaign.patience_s:
+        return [f"{seen}, although it was quiet before them."]
+    used_up = f"the patience of {format_seconds(campaign.patience_s)} was used up"
+    return [f"{seen}, and {used_up}: with more, more trials wait for quieter moments."]
 
 
 def _changed_conditions(results: Results) -> list[str]:

@@ -79,7 +79,7 @@ def _goodput(rate_bps: float | None, is_absent: bool) -> str:
 def _remarks(changes: Sequence[CellChange], hosts: Sequence[str]) -> list[str]:
     lines = []
     if hosts:
-        lines.append(f"The two hosts differ: {printable('; '.join(hosts), 400)}.")
+        lines.append(f"The two campaigns differ: {printable('; '.join(hosts), 400)}.")
     if any(change.pairs for change in changes):
         lines.append(f"Compared in pairs, with the same losses on the link: {_cells(changes, is_paired=True)}.")
     if any(change.ratio is not None and change.ratio.interval is None for change in changes):

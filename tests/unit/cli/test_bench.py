@@ -18,7 +18,7 @@ def test_the_time_left_is_that_of_trials_as_long_as_suits_the_path(
 ) -> None:
     """The plan of the command line supposes the shortest time; the first trials were expected to take that."""
 
-    def measured(plan: Plan, write: Callable[[Record], None], _done: Results | None) -> Results:
+    def measured(plan: Plan, write: Callable[[Record], None], _done: Results | None, _on_wait: object) -> Results:
         campaign = replace(plan.campaign("memory"), time_s=9.0)
         trial = Trial(
             block=WARM_UP,

@@ -95,10 +95,15 @@ def test_a_resumed_campaign_runs_only_what_is_missing(run_with: Run, tmp_path: P
 class Waits:
     """Stands for QuietWait, and waits a second each time; `patience_s` is what is left at the start."""
 
-    def __init__(self, patience_s: float, _on_wait: Callable[[float], object]) -> None:
-        Waits.patience_s = patience_s
+    reserves_s: list[float]
 
-    def wait(self) -> float:
+    def __init__(self, patience_s: float, _on_wait: Callable[[float], object]) -> None:
+        Waits.patience_s = self.left_s = patience_s
+        Waits.reserves_s = []
+
+    def wait(self, reserve_s: float) -> float:
+        Waits.reserves_s.append(reserve_s)
+        self.left_s -= 1.0
         return 1.0
 
 
@@ -110,7 +115,8 @@ def test_every_trial_but_a_warm_up_waits_for_quiet_processors(
     results, _ = run_with(planned)
     assert {(trial.block == WARM_UP, trial.waited_s) for trial in results.trials} == {(True, 0.0), (False, 1.0)}
     assert Waits.patience_s == results.campaign.patience_s == 20.0
-    assert any("all trials together at most 20 s" in line for line in results.campaign.method)
+    assert Waits.reserves_s == [10.0] * 4 + [0.0] * 4  # half of it is for the second path
+    assert any("All waits together last at most 20 s" in line for line in results.campaign.method)
 
 
 def test_a_resumed_campaign_has_the_patience_that_is_left(

@@ -122,6 +122,8 @@ def test_differences_of_hosts() -> None:
     assert differences_of_hosts(old, old) == []
     host = replace(old.campaign.host, kernel="6.9")
     other = replace(old, campaign=replace(old.campaign, host=host, storage="disk"))
+    patient = Results(replace(old.campaign, patience_s=90.0), old.trials)
+    assert differences_of_hosts(old, patient) == ["patience: none -> 90 s"]
     assert differences_of_hosts(old, other) == ["kernel: 6.1 -> 6.9", "files: /dev/shm (memory) -> disk"]
 
 

@@ -1,7 +1,8 @@
 """The wait for quiet processors before a trial."""
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -61,24 +62,83 @@ def test_without_patience_nothing_is_measured() -> None:
     assert machine.measured == 0
 
 
-@pytest.mark.parametrize("most_pinned", [0, 64])
+def test_a_reserve_is_kept() -> None:
+    machine = Machine([0.4])
+    waits = machine.patience(10.0)
+    assert waits.wait(reserve_s=4.0) == pytest.approx(6.0, abs=1.5 * PROBE_S)
+    assert waits.left_s == pytest.approx(4.0, abs=1.5 * PROBE_S)
+
+
+@pytest.mark.parametrize("most_measured", [0, 64])
 def test_a_share_is_measured_and_the_thread_may_run_anywhere_again(
-    monkeypatch: pytest.MonkeyPatch, most_pinned: int
+    monkeypatch: pytest.MonkeyPatch, most_measured: int
 ) -> None:
-    monkeypatch.setattr(quiet_wait, "_MAX_PINNED", most_pinned)
+    monkeypatch.setattr(quiet_wait, "_MAX_MEASURED", most_measured)
     usable = os.sched_getaffinity(0)
     assert 0.0 <= taken_share() <= 1.0
     assert os.sched_getaffinity(0) == usable
 
 
-def test_a_gap_between_two_readings_of_the_clock_is_time_that_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    now_ns = 0
+class Processors:
+    """Two processors, of which these shares are taken; `only` is where this thread may run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, shares: Mapping[int, float]) -> None:
+        self.only = set(shares)
+        self._shares = shares
+        monkeypatch.setattr("os.sched_getaffinity", lambda _thread: set(shares), raising=False)
+        monkeypatch.setattr("os.sched_setaffinity", self.choose, raising=False)
+        monkeypatch.setattr(quiet_wait, "_taken_share_here", self.measure)
+
+    def choose(self, _thread: int, processors: set[int]) -> None:
+        self.only = processors
+
+    def measure(self) -> float:
+        return self._shares[min(self.only)]
+
+
+@pytest.mark.parametrize("shares", [{0: 0.1, 1: 0.3}, {0: 0.3, 1: 0.1}])
+def test_of_several_processors_the_one_of_which_most_is_taken_counts(
+    monkeypatch: pytest.MonkeyPatch, shares: Mapping[int, float]
+) -> None:
+    processors = Processors(monkeypatch, shares)
+    assert taken_share() == 0.3
+    assert processors.only == {0, 1}
+
+
+def test_an_interrupt_leaves_the_thread_free_to_run_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    processors = Processors(monkeypatch, {0: 0.0, 1: 0.0})
+
+    def interrupt() -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quiet_wait, "_taken_share_here", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        taken_share()
+    assert processors.only == {0, 1}
+
+
+def test_where_the_processor_cannot_be_chosen_any_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    Processors(monkeypatch, {0: 0.2, 1: 0.2})
+
+    def forbid(_thread: int, _processors: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.sched_setaffinity", forbid, raising=False)
+    assert taken_share() == 0.2
+
+
+@pytest.mark.parametrize(("gap_ns", "share"), [(400_000, 0.5), (50_000, 0.0)])
+def test_a_long_gap_between_two_readings_of_the_clock_is_time_that_was_taken(
+    monkeypatch: pytest.MonkeyPatch, gap_ns: int, share: float
+) -> None:
+    """As many nanoseconds of small steps lie between two gaps; an interrupt is no gap."""
+    now_ns, steps_ns = 0, itertools.cycle([gap_ns, *[1_000] * (gap_ns // 1_000)])
 
     def monotonic_ns() -> int:
         nonlocal now_ns
-        now_ns += 25_000_000 if now_ns == 50_000_000 else 100_000
+        now_ns += next(steps_ns)
         return now_ns
 
     monkeypatch.setattr("time.monotonic_ns", monotonic_ns)
-    monkeypatch.setattr(quiet_wait, "_MAX_PINNED", 0)
-    assert taken_share() == pytest.approx(0.25, abs=0.01)
+    monkeypatch.setattr(quiet_wait, "_MAX_MEASURED", 0)
+    assert taken_share() == pytest.approx(share, abs=0.01)

@@ -126,7 +126,9 @@ def test_a_path_without_udp_is_said_to_be_one() -> None:
 def test_a_direction_that_was_measured_stays_known_when_the_other_one_fails() -> None:
     probe = probe_remote(FAR, 45.0, way(80e6, 2000, lost=0), unreachable)
     assert (probe.rate_bps, probe.rate_back_bps) == (pytest.approx(80e6), None)
-    assert probe.text.startswith("80 Mbit/s from here; round trip 40 ms; loss 0% (0% to 0.2%) from here; UDP could not")
+    assert probe.text.startswith(
+        "80 Mbit/s from here; round trip 40 ms; loss 0% (0% to 0.2%) from here; the rest could not"
+    )
 
 
 def test_a_rate_stays_known_when_the_second_transfer_of_its_direction_fails() -> None:
@@ -140,7 +142,7 @@ def test_a_rate_stays_known_when_the_second_transfer_of_its_direction_fails() ->
 
     probe = probe_remote(FAR, 45.0, transfer, never)
     assert (probe.rate_bps, probe.rate_back_bps, probe.loss) == (pytest.approx(80e6), None, None)
-    assert probe.text == "80 Mbit/s from here; round trip 45 ms; UDP could not be measured (no answer over UDP)"
+    assert probe.text == "80 Mbit/s from here; round trip 45 ms; the rest could not be measured (no answer over UDP)"
 
 
 def remote_plan(**options: object) -> Plan:

@@ -11,6 +11,7 @@ from tests.support.synthetic_campaign import Truth, make_results
 from toolkit.comparison.conditions import TrialConditions
 from toolkit.comparison.findings import UNCHECKED
 from toolkit.comparison.machine_load import MachineLoad
+from toolkit.comparison.paths import REMOTE
 from toolkit.comparison.records import BUSY_MACHINE, CPU_BOUND, EMULATOR_LATE, DelaySummary, Results
 from toolkit.comparison.rows import Row
 from toolkit.comparison.summary import plain, summarise
@@ -138,24 +139,33 @@ def test_a_campaign_of_many_comparisons_needs_more_blocks_than_one_comparison() 
     assert found(8, 8) == found(6, 2) == {INCONCLUSIVE}
 
 
-def late_trials(steal_share: float, patience_s: float) -> Results:
+def late_trials(steal_share: float, patience_s: float, count: int = 8) -> Results:
     """Eight blocks in which the emulator was late for UDP; with patience, half a second of it before each trial."""
-    results = change(make_results(truth(0.5, repeats=8), 1), 8, marks=[EMULATOR_LATE])
+    results = change(make_results(truth(0.5, repeats=8), 1), count, marks=[EMULATOR_LATE])
     conditions = TrialConditions(load=MachineLoad(foreign_share=0.0, steal_share=steal_share))
     trials = [replace(each, conditions=conditions, waited_s=0.5 if patience_s else 0.0) for each in results.trials]
     return Results(replace(results.campaign, patience_s=patience_s), trials)
 
 
-def test_who_may_wait_for_quieter_moments_is_told_so() -> None:
+@pytest.mark.parametrize(
+    ("patience_s", "advice"),
+    [
+        (0.0, ": a campaign with patience waits for quieter moments."),
+        (14.0, ", and the patience of 14 s was used up: with more, more trials wait for quieter moments."),
+        (20.0, ", although it was quiet before them."),
+    ],
+)
+def test_whom_patience_may_help_is_told_so(patience_s: float, advice: str) -> None:
     start = "Other programs or the hypervisor took processors in 8 of 8 marked trials"
-    assert f"{start}: a campaign with patience waits for quieter moments." in summarise(late_trials(0.05, 0.0)).notes
-    assert f"{start}, although the trials waited for 14 s: more patience waits longer." in (
-        summarise(late_trials(0.05, 20.0)).notes
-    )
+    assert f"{start}{advice}" in summarise(late_trials(0.05, patience_s)).notes
 
 
-def test_what_nettool_itself_uses_is_no_reason_to_wait() -> None:
-    assert "patience" not in " ".join(summarise(late_trials(0.0, 0.0)).notes)
+def test_what_nettool_itself_uses_or_what_costs_no_claim_is_no_reason_to_wait() -> None:
+    results = late_trials(0.05, 0.0)
+    remote = replace(results.campaign.paths["a"], kind=REMOTE)
+    far = Results(replace(results.campaign, paths={"a": remote}), results.trials)
+    for silent in (late_trials(0.01, 0.0), late_trials(0.05, 0.0, count=1), far):
+        assert "processors" not in " ".join(summarise(silent).notes)
 
 
 @pytest.mark.parametrize("repeats", [1, 5])

@@ -44,7 +44,7 @@ def test_a_change_is_one_line_and_failures_are_named() -> None:
     lines = changes_text([changed(0.5), changed(1.0, arrives=False)], ["kernel: 6.1 -> 6.9"], 100).split("\n")
     assert lines[3].endswith("slower")
     assert " failed " in lines[4]
-    assert "The two hosts differ: kernel: 6.1 -> 6.9." in lines
+    assert "The two campaigns differ: kernel: 6.1 -> 6.9." in lines
     assert lines[-1] == "a, 95.37 MiB, tcp-cubic: too few transfers arrived."
     assert max(map(len, changes_text([changed(0.5)], [], 50).split("\n"))) <= 50
 

@@ -15,13 +15,14 @@ _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC
 def await_acks(
     connection: Connection, pump: Callable[[], None], wait_until: Callable[[int], object], patience_s: float | None
 ) -> None:
-    """Return when the peer has acknowledged everything, or nothing more for `patience_s`; None is a second or two.
+    """Return when the peer has acknowledged everything, or nothing more for the patience.
 
+    patience_s: in seconds; None is one second, or ten probe timeouts if that is longer
     pump:       runs one round of the driver without waiting
     wait_until: waits for something to do until this time, in nanoseconds of the monotonic clock
     """
-    least_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * connection.stats().pto_ns)
-    linger_ns = least_ns if patience_s is None else int(patience_s * 1e9)
+    usual_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * connection.stats().pto_ns)
+    linger_ns = usual_ns if patience_s is None else int(patience_s * 1e9)
     deadline_ns = time.monotonic_ns() + linger_ns
     acked_bytes = -1
     while True:
@@ -40,7 +41,7 @@ def await_close(connection: Connection, pump: Callable[[], None], wait_for: Call
     """Send CLOSE until the peer has answered: if none arrives, it may wait for its idle timeout.
 
     pump:     see `await_acks`
-    wait_for: waits for a datagram, at most so many nanoseconds
+    wait_for: waits for a datagram, at most this many nanoseconds
     """
     pto_ns = connection.stats().pto_ns
     for _ in range(_CLOSES):
