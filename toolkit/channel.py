@@ -215,8 +215,8 @@ class Channel(Protocol):
         What was sent before still arrives, if the peer takes it within a bounded time. What the peer sends meanwhile
         is discarded, so that the last message, which may explain the end, reaches a peer that is busy sending.
 
-        patience_s: how long to wait for a peer that acknowledges nothing new; None is a second or two, or more
-                    on a long path
+        patience_s: how long to wait for a peer that acknowledges nothing new; None is one or two
+                    seconds, and longer on a long path
         """
 
     def abort(self) -> None:

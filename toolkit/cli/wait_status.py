@@ -8,25 +8,25 @@ from typing import Final
 from toolkit.cli.output import print_status, stderr_is_terminal
 from toolkit.units import format_seconds
 
-_TOLD_AFTER_S: Final = 3.0
-_APART_S: Final = 2.0
-"""Calls of one wait come half a second apart."""
+_SHOWN_AFTER_S: Final = 3.0
+_LEAST_BETWEEN_WAITS_S: Final = 2.0
+"""Within one wait, calls come half a second apart."""
 
 
 class WaitStatus:
-    """Prints a line once a wait has lasted for some seconds, on a terminal. Give it to a campaign as `on_wait`."""
+    """Prints a line on a terminal once a wait has lasted three seconds. A campaign calls it as `on_wait`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._started_s = self._last_s = -math.inf
-        self._is_told = False
+        self._is_shown = False
 
     def __call__(self, left_s: float) -> None:
         """`left_s`: for how many seconds the campaign waits at most."""
         now_s = self._clock()
-        if now_s - self._last_s > _APART_S:
-            self._started_s, self._is_told = now_s, False
+        if now_s - self._last_s > _LEAST_BETWEEN_WAITS_S:
+            self._started_s, self._is_shown = now_s, False
         self._last_s = now_s
-        if now_s - self._started_s >= _TOLD_AFTER_S and not self._is_told and stderr_is_terminal():
-            self._is_told = True
+        if now_s - self._started_s >= _SHOWN_AFTER_S and not self._is_shown and stderr_is_terminal():
+            self._is_shown = True
             print_status(f"waiting for quiet processors, at most {format_seconds(math.ceil(left_s))}")

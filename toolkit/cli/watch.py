@@ -46,7 +46,7 @@ class Series:
         write: Callable[[float], str],
         span_s: tuple[float, float],
     ) -> "Series":
-        """Return a chart of these values, with `write` for its texts."""
+        """Return a chart of these values; `write` formats the newest and the highest one."""
         return cls(name, times_s, values, write(values[-1]), write(max(values)), *span_s)
 
 

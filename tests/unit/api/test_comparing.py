@@ -88,17 +88,17 @@ class TestResult:
 
     def test_a_wait_for_quiet_processors_can_be_cancelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("toolkit.comparison.quiet_wait.QUIET_SHARE", -1.0)
-        cancel, told_s = threading.Event(), list[float]()
+        cancel, left = threading.Event(), list[float]()
 
         def on_wait(left_s: float) -> None:
-            told_s.append(left_s)
+            left.append(left_s)
             cancel.set()
 
         scenario = Scenario("loopback", "tcp-reno,udp-bbr", sizes=("4KiB",), repeats=8, patience="1h")
         request = replace(ComparisonRequest.of(scenario), on_wait=on_wait, cancel=cancel)
         with pytest.raises(TransferError, match="cancelled"):
             request.run()
-        assert told_s == [3600.0]
+        assert left == [3600.0]
 
     def test_a_cancelled_campaign_goes_on_from_its_records(self, tmp_path: Path) -> None:
         cancel = threading.Event()

@@ -7,7 +7,7 @@ from toolkit.cli.wait_status import WaitStatus
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_long_wait_is_told_once_on_a_terminal(
+def test_a_terminal_shows_a_long_wait_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
 ) -> None:
     monkeypatch.setattr(wait_status, "stderr_is_terminal", lambda: is_terminal)
@@ -19,5 +19,5 @@ def test_a_long_wait_is_told_once_on_a_terminal(
             now_s += 0.5
         now_s += 5.0
     lines = capsys.readouterr().err.splitlines()
-    told = ["waiting for quiet processors, at most 56 s", "waiting for quiet processors, at most 37 s"]
-    assert lines == (told if is_terminal else [])
+    shown = ["waiting for quiet processors, at most 56 s", "waiting for quiet processors, at most 37 s"]
+    assert lines == (shown if is_terminal else [])

@@ -107,26 +107,25 @@ class Waits:
         return 1.0
 
 
-def test_every_trial_but_a_warm_up_waits_for_quiet_processors(
-    run_with: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan with a patience of 20 s, whose waits are those of `Waits`."""
     monkeypatch.setattr(campaign, "QuietWait", Waits)
-    planned = scenario(tmp_path, repeats=2, patience="20s").plan()
-    results, _ = run_with(planned)
+    return scenario(tmp_path, repeats=2, patience="20s").plan()
+
+
+def test_every_trial_but_a_warm_up_waits_for_quiet_processors(run_with: Run, patient: Plan) -> None:
+    results, _ = run_with(patient)
     assert {(trial.block == WARM_UP, trial.waited_s) for trial in results.trials} == {(True, 0.0), (False, 1.0)}
     assert Waits.patience_s == results.campaign.patience_s == 20.0
     assert Waits.reserves_s == [10.0] * 4 + [0.0] * 4  # half of it is for the second path
     assert any("All waits together last at most 20 s" in line for line in results.campaign.method)
 
 
-def test_a_resumed_campaign_has_the_patience_that_is_left(
-    run_with: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(campaign, "QuietWait", Waits)
-    planned = scenario(tmp_path, repeats=2, patience="20s").plan()
-    whole, _ = run_with(planned)
+def test_a_resumed_campaign_has_the_patience_that_is_left(run_with: Run, patient: Plan) -> None:
+    whole, _ = run_with(patient)
     half = Results(whole.campaign, [trial for trial in whole.trials if trial.position < 6], whole.probes)
-    run_with(planned, done=half)
+    run_with(patient, done=half)
     assert Waits.patience_s == 20.0 - sum(trial.waited_s for trial in half.trials)
 
 

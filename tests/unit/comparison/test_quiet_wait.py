@@ -18,7 +18,7 @@ class Machine:
     def __init__(self, shares: Sequence[float]) -> None:
         self.now_s = 0.0
         self.measured = 0
-        self.told: list[float] = []
+        self.calls: list[float] = []
         self._shares = shares
 
     def measure(self) -> float:
@@ -31,7 +31,7 @@ class Machine:
         self.now_s += seconds
 
     def patience(self, seconds: float) -> QuietWait:
-        return QuietWait(seconds, self.told.append, self.measure, lambda: self.now_s, self.sleep)
+        return QuietWait(seconds, self.calls.append, self.measure, lambda: self.now_s, self.sleep)
 
 
 def test_a_quiet_machine_is_not_waited_for() -> None:
@@ -44,7 +44,7 @@ def test_a_busy_machine_is_waited_for_until_it_is_quiet() -> None:
     machine = Machine([0.4, 0.03, 0.02])
     assert machine.patience(10.0).wait() == pytest.approx(2 * (0.5 + PROBE_S))
     assert machine.measured == 3
-    assert machine.told == [10.0, pytest.approx(10.0 - 0.5 - PROBE_S)]
+    assert machine.calls == [10.0, pytest.approx(10.0 - 0.5 - PROBE_S)]
 
 
 def test_all_trials_share_one_patience() -> None:

@@ -155,7 +155,7 @@ def late_trials(steal_share: float, patience_s: float, count: int = 8) -> Result
         (20.0, ", although it was quiet before them."),
     ],
 )
-def test_whom_patience_may_help_is_told_so(patience_s: float, advice: str) -> None:
+def test_a_note_says_whether_patience_may_help(patience_s: float, advice: str) -> None:
     start = "Other programs or the hypervisor took processors in 8 of 8 marked trials"
     assert f"{start}{advice}" in summarise(late_trials(0.05, patience_s)).notes
 

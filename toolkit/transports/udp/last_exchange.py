@@ -15,9 +15,9 @@ _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC
 def await_acks(
     connection: Connection, pump: Callable[[], None], wait_until: Callable[[int], object], patience_s: float | None
 ) -> None:
-    """Return when the peer has acknowledged everything, or nothing more for the patience.
+    """Return when the peer has acknowledged everything, or nothing new for `patience_s`.
 
-    patience_s: in seconds; None is one second, or ten probe timeouts if that is longer
+    patience_s: None is one second, or ten probe timeouts if that is longer
     pump:       runs one round of the driver without waiting
     wait_until: waits for something to do until this time, in nanoseconds of the monotonic clock
     """
