@@ -29,8 +29,8 @@ from pathlib import Path
 
 from toolkit.comparison.campaign import link_seed, open_testbed
 from toolkit.comparison.paths import BenchPath, from_options, loopback
-from toolkit.comparison.plan import WARM_UP, Plan, parse_transports, schedule
-from toolkit.comparison.quiet_wait import QuietWait
+from toolkit.comparison.patience import Patience
+from toolkit.comparison.plan import WARM_UP, Plan, TrialSpec, parse_transports, schedule
 from toolkit.comparison.record_file import Writer
 from toolkit.comparison.records import Results, Setting, Trial
 from toolkit.comparison.summary import Summary, summarise
@@ -70,7 +70,8 @@ def measure(
         "known answers", settings, [path], [0], repeats, SEED, time_s=time_s, is_probed=False, patience_s=patience_s
     )
     trials: list[Trial] = []
-    quiet_wait = QuietWait(patience_s)
+    repeated: list[Trial] = []
+    patience = Patience(patience_s)
     with ExitStack() as stack:
         files = stack.enter_context(workspace(plan.file_sizes, plan.seed, plan.folder))
 
@@ -80,14 +81,21 @@ def measure(
 
         fair = runner(path)
         unfair = runner(replace(other_path, label=path.label)) if other_path is not None else fair
-        for position, spec in enumerate(schedule(plan.all_settings, plan.sizes, repeats, plan.seed)):
+        for spec in schedule(plan.all_settings, plan.sizes, repeats, plan.seed):
             is_rigged = spec.setting.label.endswith(RIGGED)
-            waited_s = quiet_wait.wait() if spec.block != WARM_UP else 0.0
-            with rig.on() if is_rigged else ExitStack():
-                seed = link_seed(plan.seed, 0, spec.block)
-                trial = (unfair if is_rigged else fair).run(spec, position, seed)
-            trials.append(replace(trial, waited_s=round(waited_s, 3)))
-        return Results(plan.campaign(files.storage), trials)
+            seed = link_seed(plan.seed, 0, spec.block)
+            run = partial(_run_rigged, unfair, rig) if is_rigged else fair.run
+            attempt = partial(run, spec, 0, seed)
+            for trial in [attempt()] if spec.block == WARM_UP else patience.attempts(attempt):
+                numbered = replace(trial, position=len(trials) + len(repeated))
+                (repeated if trial.is_repeated else trials).append(numbered)
+        return Results(plan.campaign(files.storage), trials, repeated=repeated)
+
+
+def _run_rigged(runner: TrialRunner, rig: "Rig", spec: TrialSpec, position: int, seed: int) -> Trial:
+    """A trial during which `rig` is on; it is off while a trial waits for quiet processors."""
+    with rig.on():
+        return runner.run(spec, position, seed)
 
 
 class UndecidedError(Exception):
@@ -231,7 +239,7 @@ def save(results: Results, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = Writer(path)
     writer.write(results.campaign)
-    for trial in results.trials:
+    for trial in sorted((*results.trials, *results.repeated), key=lambda trial: trial.position):
         writer.write(trial)
     writer.close()
 

@@ -217,6 +217,9 @@ def _run(request: ComparisonRequest, quiet: bool, draw: Callable[[Trial], None])
         nonlocal plan
         if isinstance(record, Campaign) and plan.is_time_open:  # its path has been measured, before its clock started
             plan = replace(plan, time_s=record.time_s, is_time_open=False, is_probed=False)
+        elif isinstance(record, Trial) and record.is_repeated:
+            if not quiet and stderr_is_terminal():
+                print_status(f"{record.path}, {record.transport}: repeated, because the hypervisor took processors")
         elif isinstance(record, Trial):
             trials.append(record)
             if not quiet and (stderr_is_terminal() or record.error):
@@ -275,7 +278,8 @@ def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
         more = " or more, as suits the path when it has been measured" if plan.is_time_open else ""
         print_result(f"time:       {format_seconds(plan.time_s)} a trial{more}")
     if patience_s:
-        print_result(f"patience:   trials may wait up to {format_seconds(patience_s)} in all for quiet processors")
+        repeats = "" if plan.time_s is None else " and to repeat disturbed trials"
+        print_result(f"patience:   {format_seconds(patience_s)} in all, to wait for quiet processors{repeats}")
     least = least_blocks(plan.comparison_count)
     blocks = f"{left} trials in {plan.repeats} blocks, including the warm-up: about {format_seconds(round(seconds))}"
     if plan.budget_s is not None:
@@ -302,6 +306,7 @@ def _print_json(result: ComparisonResult) -> None:
             "campaign": encode(results.campaign),
             "probes": [encode(probe) for probe in results.probes],
             "trials": [encode(trial) for trial in results.trials],
+            "repeated": [encode(trial) for trial in results.repeated],
             "summary": [plain(row) for row in summary.rows],
             "headline": summary.headline,
             "notes": summary.notes,

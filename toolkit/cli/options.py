@@ -313,8 +313,8 @@ class CampaignArguments:
         option(
             "--patience",
             metavar="TIME",
-            text="Total time that trials may wait, before they begin, until other work leaves this machine's "
-            "processors free.",
+            text="Total time to wait, before trials, until other work leaves this machine's processors free, and to "
+            "repeat timed trials from which the hypervisor took processors.",
             default="0s",
         ),
     ] = None

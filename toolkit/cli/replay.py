@@ -38,8 +38,8 @@ def replay(
 ) -> int:
     """Run a campaign, or one of its trials, again from its records.
 
-    The new run uses the same content, the same links and the same seeds. A campaign waits for quiet processors as the
-    recorded one did (--patience); a single trial does not wait.
+    The new run uses the same content, the same links and the same seeds. A campaign has the patience of the recorded
+    one (--patience); a single trial has none.
 
     \b
     Examples:

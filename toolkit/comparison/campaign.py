@@ -8,8 +8,8 @@ from pathlib import Path
 
 from toolkit.comparison.background_flow import BackgroundFlow
 from toolkit.comparison.paths import LOOPBACK, REMOTE, BenchPath
+from toolkit.comparison.patience import Patience
 from toolkit.comparison.plan import MAX_REPEATS, WARM_UP, Plan, TrialSpec, further_block, schedule
-from toolkit.comparison.quiet_wait import QuietWait
 from toolkit.comparison.record_file import Record
 from toolkit.comparison.records import Probe, Results, Trial
 from toolkit.comparison.remote import RemoteTestbed
@@ -33,8 +33,8 @@ def run(
     on_wait: is called about every half second while a trial waits for quiet processors, with the seconds of patience
              that are left
 
-    Every trial is run once. One that failed, or that something disturbed, is marked and counts: whether it is repeated
-    would depend on how it came out.
+    A trial that failed or is marked counts: whether it is repeated would depend on how it came out. Only one that the
+    hypervisor disturbed is measured again, while patience lasts (`toolkit.comparison.patience`).
 
     Raises NettoolError if a path cannot be created, or a record cannot be written; earlier records remain in the file.
     """
@@ -79,12 +79,13 @@ class _Run:
         self._campaign = plan.campaign(files.storage) if done is None else done.campaign
         self._is_written = done is not None
         self._trials = list(done.trials) if done is not None else []
+        self._repeated = list(done.repeated) if done is not None else []
         self._probes = list(done.probes) if done is not None else []
         self._probed: set[int] = set()  # numbers of paths
         self._finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in self._trials}
-        self._position = 1 + max((trial.position for trial in self._trials), default=-1)
+        self._position = 1 + max((trial.position for trial in (*self._trials, *self._repeated)), default=-1)
         self._started_s = time.monotonic() - elapsed_s(self._trials)
-        self._quiet_wait = QuietWait(plan.patience_s - sum(trial.waited_s for trial in self._trials), on_wait)
+        self._patience = Patience(plan.patience_s - sum(trial.waited_s for trial in self._trials), on_wait)
         self._open_number: int | None = None
         self._open = ExitStack()
         self._runner: TrialRunner | None = None
@@ -98,7 +99,7 @@ class _Run:
     @property
     def results(self) -> Results:
         """The records so far."""
-        return Results(self._campaign, self._trials, self._probes)
+        return Results(self._campaign, self._trials, self._probes, repeated=self._repeated)
 
     def now_s(self) -> float:
         """How much time the campaign has taken, without interruptions."""
@@ -116,12 +117,19 @@ class _Run:
         if all(spec.block == WARM_UP for spec in left):
             return
         runner = self._runner_on(number)
-        reserve_s = self._quiet_wait.left_s * (1 - 1 / paths_left)
+        reserve_s = self._patience.left_s * (1 - 1 / paths_left)
         for spec in left:
-            seed = link_seed(self._plan.seed, number, spec.block)
-            waited_s = self._quiet_wait.wait(reserve_s) if spec.block != WARM_UP else 0.0
-            trial = runner.run(spec, self._position, seed)
-            self._keep(replace(trial, elapsed_s=round(self.now_s(), 3), waited_s=round(waited_s, 3)))
+            self._measure(runner, spec, link_seed(self._plan.seed, number, spec.block), reserve_s)
+
+    def _measure(self, runner: TrialRunner, spec: TrialSpec, seed: int, reserve_s: float) -> None:
+        """Run a trial, and again if it has to be repeated."""
+
+        def attempt() -> Trial:
+            return runner.run(spec, self._position, seed)
+
+        attempts = [attempt()] if spec.block == WARM_UP else self._patience.attempts(attempt, reserve_s)
+        for trial in attempts:
+            self._keep(replace(trial, elapsed_s=round(self.now_s(), 3)))
             self._position += 1
 
     def keep_probe(self, probe: Probe) -> None:
@@ -152,7 +160,7 @@ class _Run:
             self._is_written = True
         self._write(record)
         if isinstance(record, Trial):
-            self._trials.append(record)
+            (self._repeated if record.is_repeated else self._trials).append(record)
         else:
             self._probes.append(record)
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from toolkit.comparison.diagnosis import SEGMENT_BYTES, loss_response_bps
 from toolkit.comparison.paths import LOOPBACK, BenchPath
+from toolkit.comparison.patience import measuring_s
 from toolkit.comparison.plan import IPERF3, WARM_UP, Plan
-from toolkit.comparison.quiet_wait import measuring_s
 from toolkit.comparison.records import CP, Setting, Trial
 from toolkit.comparison.sampling import durations
 from toolkit.comparison.timed import backlog_bytes

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from toolkit.channel import Address
 from toolkit.comparison.host_info import host_info
 from toolkit.comparison.paths import LOOPBACK, REMOTE, BenchPath
-from toolkit.comparison.quiet_wait import QUIET_SHARE
+from toolkit.comparison.patience import DISTURBED_SHARE, QUIET_SHARE
 from toolkit.comparison.records import CONTROL_SUFFIX, CP, DEFAULT_LIMIT_S, PLAINTEXT_SUFFIX, Campaign, Setting
 from toolkit.comparison.verdict import DEFAULT_MARGIN, MAX_MARGIN, least_blocks
 from toolkit.errors import UsageError, printable
@@ -57,8 +57,12 @@ _BUDGET = (
     "decides, and they hold wherever that stops."
 )
 _PATIENCE = (
-    "Patience: each trial but the warm-ups waits, before it begins, until at most {share} of any processor that is "
-    "measured is taken by something else. All waits together last at most {patience}, divided between the paths."
+    "Patience: each trial but the warm-ups waits before it begins until at most {share} of any processor that is "
+    "measured is taken by something else. {repeats}All of this lasts at most {patience}, divided between the paths."
+)
+_REPEATS = (
+    "A trial that did not fail is repeated if the hypervisor took more than {share} of all processors while it ran; "
+    "only the last attempt counts. "
 )
 _TIME = (
     "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "
@@ -320,7 +324,8 @@ def _method(plan: Plan) -> list[str]:
         lines.append(_BUDGET.format(margin=format_fraction(plan.margin), budget=format_seconds(plan.budget_s)))
     if plan.patience_s:
         share, patience = format_fraction(QUIET_SHARE), format_seconds(plan.patience_s)
-        lines.append(_PATIENCE.format(share=share, patience=patience))
+        repeats = "" if plan.time_s is None else _REPEATS.format(share=format_fraction(DISTURBED_SHARE))
+        lines.append(_PATIENCE.format(share=share, repeats=repeats, patience=patience))
     timed = _TIMED_REMOTE if any(path.kind == REMOTE for path in plan.paths) else _TIMED
     lines += [_TIME if plan.time_s is None else timed.format(time=format_seconds(plan.time_s)), _ENCRYPTION]
     if any(path.is_reverse for path in plan.paths):

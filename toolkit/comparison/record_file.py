@@ -95,6 +95,7 @@ def read(path: Path) -> Results:
         raise UsageError(f"{shown} is not text; give a file that nettool bench wrote") from None
     campaign: Campaign | None = None
     trials: list[Trial] = []
+    repeated: list[Trial] = []
     probes: list[Probe] = []
     outages: list[Outage] = []
     lines = text.split("\n")
@@ -115,18 +116,18 @@ def read(path: Path) -> Results:
                 raise UsageError(f"{shown}, line {number}: a second campaign; give each a file of its own")
             campaign = record
         elif isinstance(record, Trial):
-            trials.append(record)
+            (repeated if record.is_repeated else trials).append(record)
         elif isinstance(record, Probe):
             probes.append(record)
         elif isinstance(record, Outage):
             outages.append(record)
     if campaign is None:
         raise UsageError(f"{shown} contains no campaign; give a file that nettool bench wrote")
-    for trial in trials:
+    for trial in (*trials, *repeated):
         if not _belongs(trial, campaign):
             what = printable(f"{trial.path}, {trial.transport}", 80)
             raise UsageError(f"{shown} has a trial of another campaign ({what}); give a file that nettool bench wrote")
-    return Results(campaign, first_measured(trials), probes, tuple(outages))
+    return Results(campaign, first_measured(trials), probes, tuple(outages), tuple(repeated))
 
 
 def _how_to_append(path: Path) -> str:
@@ -145,9 +146,9 @@ def _belongs(trial: Trial, campaign: Campaign) -> bool:
 
 
 def first_measured(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials in order of time; where one was repeated, only the first.
+    """The trials in order of time; where one was measured again without being marked as repeated, only the first.
 
-    Earlier versions repeated a trial that something had disturbed. What is measured counts, however it came out.
+    Earlier versions measured a trial with certain marks again, and marks depend on what was measured: the first counts.
     """
     kept: dict[tuple[str, int, str, int], Trial] = {}
     for trial in sorted(trials, key=lambda trial: trial.position):

@@ -119,7 +119,7 @@ class Campaign:
     left_out:        label -> why this host could not run a transport of the scenario
     time_s:          duration of a trial; None where a trial ends with its file, else `sizes` is [0]
     budget_s:        time for the pilot and for further blocks where intervals are wide; None for `repeats` blocks
-    patience_s:      how long all trials together may wait for quiet processors
+    patience_s:      how long all waits for quiet processors, and all repeated trials, may last together
     hosts:           hosts of a fleet that were there when it began: name -> host
     """
 
@@ -299,7 +299,8 @@ class Trial:
     link_seed:             of the link's random draws; the same for every transport of a block
     elapsed_s:             time from the campaign's start to the trial's end, without interruptions
     started_s:             of a fleet: the same to the trial's start; between the two, both its hosts were held
-    waited_s:              how long it waited for quiet processors before it began
+    waited_s:              how long it waited for quiet processors before it began, and its repeated attempts took
+    is_repeated:           whether it was measured again, because the hypervisor had disturbed it
     conditions:            settings of sockets, device and kernel, and what else the machine did
     """
 
@@ -328,6 +329,7 @@ class Trial:
     conditions: TrialConditions | None = None
     started_s: float | None = None
     waited_s: float = 0.0
+    is_repeated: bool = False
 
     @property
     def is_doubtful(self) -> bool:
@@ -376,9 +378,14 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The content of one file of records."""
+    """The content of one file of records.
+
+    trials:   those that count
+    repeated: those that the hypervisor disturbed, and that were measured again: they are in no figure
+    """
 
     campaign: Campaign
     trials: Sequence[Trial]
     probes: Sequence[Probe] = ()
     outages: Sequence[Outage] = ()
+    repeated: Sequence[Trial] = ()

@@ -6,6 +6,7 @@ resolve.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ from toolkit.comparison.factorial import designs, factorials, judged_effects, mi
 from toolkit.comparison.findings import PathVerdict, path_verdict
 from toolkit.comparison.pairs import PairedTrials
 from toolkit.comparison.paths import REMOTE
+from toolkit.comparison.patience import DISTURBED_SHARE
 from toolkit.comparison.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.comparison.rows import Row, make_row
 from toolkit.comparison.stats import MIN_SAMPLES
@@ -74,7 +76,8 @@ class Summary:
         left_out = [f"{label} was left out: {reason}." for label, reason in campaign.left_out.items()]
         mixed = mixes_factors(campaign)
         warned = [_MIXED.format(mixed=" and ".join(mixed), baseline=campaign.baseline)] if mixed else []
-        return [*left_out, *warned, *_taken_processors(self.results, self.rows), *_changed_conditions(self.results)]
+        taken = [*_repeated_trials(self.results), *_taken_processors(self.results, self.rows)]
+        return [*left_out, *warned, *taken, *_changed_conditions(self.results)]
 
 
 def summarise(results: Results) -> Summary:
@@ -100,6 +103,16 @@ def judging(campaign: Campaign) -> list[str]:
     control = _CONTROL.format(margin=margin) if is_controlled else _NO_CONTROL
     verdicts = _VERDICTS.format(comparisons=campaign.comparison_count, margin=margin, control=control)
     return [_FIGURES, verdicts, *([_FACTORIALS] if designs(campaign) else [])]
+
+
+def _repeated_trials(results: Results) -> list[str]:
+    """How many attempts of each transport the hypervisor disturbed."""
+    counts = Counter(trial.transport for trial in results.repeated)
+    if not counts:
+        return []
+    counted = ", ".join(f"{label} {counts[label]}" for label in results.campaign.transports if label in counts)
+    because = f"because the hypervisor took more than {format_fraction(DISTURBED_SHARE)} of the processors"
+    return [f"Attempts that were repeated, {because}: {counted}."]
 
 
 def _taken_processors(results: Results, rows: Sequence[Row]) -> list[str]:

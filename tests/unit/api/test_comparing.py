@@ -87,7 +87,7 @@ class TestResult:
         assert read(tmp_path / "records").trials == []
 
     def test_a_wait_for_quiet_processors_can_be_cancelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("toolkit.comparison.quiet_wait.QUIET_SHARE", -1.0)
+        monkeypatch.setattr("toolkit.comparison.patience.QUIET_SHARE", -1.0)
         cancel, left = threading.Event(), list[float]()
 
         def on_wait(left_s: float) -> None:

@@ -1,7 +1,8 @@
 """The course of a campaign: which trials run, in which order, and what is written when."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from toolkit.comparison.packet_counts import DirectionAudit, PacketAudit
 from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.plan import WARM_UP, Plan
 from toolkit.comparison.record_file import Record
-from toolkit.comparison.records import EMULATOR_LATE, Campaign, Results
+from toolkit.comparison.records import EMULATOR_LATE, Campaign, Results, Trial
 from toolkit.comparison.sampling import width
 from toolkit.comparison.scenario import Scenario
 from toolkit.comparison.summary import summarise
@@ -93,24 +94,33 @@ def test_a_resumed_campaign_runs_only_what_is_missing(run_with: Run, tmp_path: P
 
 
 class Waits:
-    """Stands for QuietWait, and waits a second each time; `patience_s` is what is left at the start."""
+    """Stands for Patience, waits a second each time, and repeats each trial of `repeated` once.
 
+    patience_s: what is left at the start; reserves_s: what each trial left for later paths
+    """
+
+    patience_s: float
     reserves_s: list[float]
+    repeated = ""
 
     def __init__(self, patience_s: float, _on_wait: Callable[[float], object]) -> None:
         Waits.patience_s = self.left_s = patience_s
         Waits.reserves_s = []
 
-    def wait(self, reserve_s: float) -> float:
+    def attempts(self, run: Callable[[], Trial], reserve_s: float) -> Iterator[Trial]:
         Waits.reserves_s.append(reserve_s)
         self.left_s -= 1.0
-        return 1.0
+        trial = run()
+        if trial.transport == Waits.repeated:
+            yield replace(trial, is_repeated=True)
+            trial = run()
+        yield replace(trial, waited_s=1.0)
 
 
 @pytest.fixture
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """A plan with a patience of 20 s, whose waits are those of `Waits`."""
-    monkeypatch.setattr(campaign, "QuietWait", Waits)
+    monkeypatch.setattr(campaign, "Patience", Waits)
     return scenario(tmp_path, repeats=2, patience="20s").plan()
 
 
@@ -119,7 +129,37 @@ def test_every_trial_but_a_warm_up_waits_for_quiet_processors(run_with: Run, pat
     assert {(trial.block == WARM_UP, trial.waited_s) for trial in results.trials} == {(True, 0.0), (False, 1.0)}
     assert Waits.patience_s == results.campaign.patience_s == 20.0
     assert Waits.reserves_s == [10.0] * 4 + [0.0] * 4  # half of it is for the second path
-    assert any("All waits together last at most 20 s" in line for line in results.campaign.method)
+    assert any("All of this lasts at most 20 s" in line for line in results.campaign.method)
+
+
+@pytest.fixture
+def repeating(patient: Plan, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The same plan; each trial of UDP is repeated once."""
+    monkeypatch.setattr(Waits, "repeated", "udp-bbr")
+    return patient
+
+
+def test_a_repeated_trial_is_written_and_counts_nowhere(run_with: Run, repeating: Plan) -> None:
+    results, written = run_with(repeating)
+    trials = [record for record in written if isinstance(record, Trial)]
+    assert [trial.position for trial in trials] == list(range(12 + 4))
+    assert {(trial.transport, trial.block >= 0) for trial in results.repeated} == {("udp-bbr", True)}
+    assert len(results.repeated) == 4
+    assert results.trials == [trial for trial in trials if not trial.is_repeated]
+    assert cells(results) == cells(run_with(replace(repeating, patience_s=0.0))[0])
+
+
+def test_a_trial_whose_repeat_is_missing_is_measured_when_the_campaign_is_resumed(
+    run_with: Run, repeating: Plan
+) -> None:
+    whole, written = run_with(repeating)
+    first = next(number for number, record in enumerate(written) if isinstance(record, Trial) and record.is_repeated)
+    begun = [record for record in written[: first + 1] if isinstance(record, Trial)]
+    half = Results(whole.campaign, begun[:-1], whole.probes, repeated=begun[-1:])
+    resumed, _ = run_with(repeating, done=half)
+    assert cells(resumed) == cells(whole)
+    positions = [trial.position for trial in (*resumed.trials, *resumed.repeated)]
+    assert sorted(positions) == list(range(12 + 5))  # the first attempt came once more
 
 
 def test_a_resumed_campaign_has_the_patience_that_is_left(run_with: Run, patient: Plan) -> None:

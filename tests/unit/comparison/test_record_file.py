@@ -144,7 +144,17 @@ def test_the_command_that_appends_to_existing_records_is_named(tmp_path: Path) -
         Writer(tmp_path / "other")
 
 
-def test_a_repeated_trial_replaces_nothing(tmp_path: Path) -> None:
+def test_a_trial_that_the_hypervisor_disturbed_is_apart(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    disturbed = replace(RESULTS.trials[3], is_repeated=True)
+    last = replace(RESULTS.trials[3], position=99)
+    write(path, Results(RESULTS.campaign, [*RESULTS.trials[:3], disturbed, *RESULTS.trials[4:], last]))
+    found = read(path)
+    assert found.repeated == (disturbed,)
+    assert found.trials == [*RESULTS.trials[:3], *RESULTS.trials[4:], last]
+
+
+def test_a_trial_that_was_measured_again_replaces_nothing(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     failed = replace(RESULTS.trials[3], verified=False, seconds=None, goodput_bps=None, error="the peer disappeared")
     again = replace(RESULTS.trials[3], position=99)

@@ -160,6 +160,15 @@ def test_a_note_says_whether_patience_may_help(patience_s: float, advice: str) -
     assert f"{start}{advice}" in summarise(late_trials(0.05, patience_s)).notes
 
 
+def test_a_note_counts_the_repeats_of_each_transport() -> None:
+    results = make_results(truth(0.5, repeats=8), 1)
+    disturbed = [replace(each, is_repeated=True) for each in results.trials if each.transport == "udp-bbr"]
+    noted = summarise(replace(results, repeated=[*disturbed[:5], replace(results.trials[0], is_repeated=True)]))
+    start = "Attempts that were repeated, because the hypervisor took more than 2% of the processors: "
+    assert f"{start}{results.trials[0].transport} 1, udp-bbr 5." in noted.notes
+    assert noted.rows == summarise(results).rows
+
+
 def test_what_nettool_itself_uses_or_what_costs_no_claim_is_no_reason_to_wait() -> None:
     results = late_trials(0.05, 0.0)
     remote = replace(results.campaign.paths["a"], kind=REMOTE)

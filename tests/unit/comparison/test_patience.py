@@ -1,13 +1,17 @@
-"""The wait for quiet processors before a trial."""
+"""The wait for quiet processors before a trial, and the repeats of disturbed trials."""
 
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
-from toolkit.comparison import quiet_wait
-from toolkit.comparison.quiet_wait import QuietWait, taken_share
+from toolkit.comparison import patience
+from toolkit.comparison.conditions import TrialConditions
+from toolkit.comparison.machine_load import MachineLoad
+from toolkit.comparison.patience import Patience, taken_share
+from toolkit.comparison.records import Trial
 
 PROBE_S = 0.1
 
@@ -30,8 +34,8 @@ class Machine:
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def patience(self, seconds: float) -> QuietWait:
-        return QuietWait(seconds, self.calls.append, self.measure, lambda: self.now_s, self.sleep)
+    def patience(self, seconds: float) -> Patience:
+        return Patience(seconds, self.calls.append, self.measure, lambda: self.now_s, self.sleep)
 
 
 def test_a_quiet_machine_is_not_waited_for() -> None:
@@ -69,11 +73,78 @@ def test_a_reserve_is_kept() -> None:
     assert waits.left_s == pytest.approx(4.0, abs=1.5 * PROBE_S)
 
 
+TIMED = Trial(0, 0, "udp-bbr", "a", 0, verified=True, seconds=1.0, goodput_bps=1e6)
+TRIAL_S = 2.0
+
+
+class Runs:
+    """Trials that take TRIAL_S each, during which the hypervisor takes these shares."""
+
+    def __init__(self, machine: Machine, trial: Trial, steal_shares: Sequence[float], foreign_share: float = 0.0):
+        self._machine, self._trial, self._shares = machine, trial, list(steal_shares)
+        self._foreign_share = foreign_share
+
+    def __call__(self) -> Trial:
+        self._machine.sleep(TRIAL_S)
+        load = MachineLoad(self._foreign_share, self._shares.pop(0))
+        return replace(self._trial, conditions=TrialConditions(load=load))
+
+
+def shares(trials: Sequence[Trial]) -> list[tuple[float, bool]]:
+    loads = [trial.conditions.load for trial in trials if trial.conditions is not None]
+    return [
+        (load.steal_share, trial.is_repeated) for load, trial in zip(loads, trials, strict=True) if load is not None
+    ]
+
+
+def test_a_trial_that_the_hypervisor_disturbed_is_repeated_until_it_is_not() -> None:
+    machine = Machine([0.4, 0.0])
+    patience = machine.patience(20.0)
+    attempts = list(patience.attempts(Runs(machine, TIMED, [0.3, 0.021, 0.02, 0.3])))
+    assert shares(attempts) == [(0.3, True), (0.021, True), (0.02, False)]
+    first_wait_s = 0.5 + PROBE_S
+    assert [trial.waited_s for trial in attempts] == pytest.approx([first_wait_s, 0.0, first_wait_s + 2 * TRIAL_S])
+    assert patience.left_s == pytest.approx(20.0 - attempts[-1].waited_s)
+
+
+def test_a_disturbed_trial_counts_when_the_patience_is_used_up() -> None:
+    machine = Machine([0.0])
+    patience = machine.patience(10.0)
+    attempts = list(patience.attempts(Runs(machine, TIMED, [0.3] * 3), reserve_s=5.0))
+    assert shares(attempts) == [(0.3, True), (0.3, True), (0.3, False)]
+    assert patience.left_s == pytest.approx(10.0 - 2 * TRIAL_S)
+    later = list(machine.patience(0.0).attempts(Runs(machine, TIMED, [0.3])))
+    assert shares(later) == [(0.3, False)]
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [
+        replace(TIMED, payload_bytes=1 << 20),
+        replace(TIMED, verified=False, seconds=None, goodput_bps=None, error="nothing arrived"),
+    ],
+    ids=["a file", "a failure"],
+)
+def test_what_the_hypervisor_disturbs_more_often_for_what_was_measured_is_not_repeated(trial: Trial) -> None:
+    machine = Machine([0.0])
+    assert shares(list(machine.patience(20.0).attempts(Runs(machine, trial, [0.3])))) == [(0.3, False)]
+
+
+def test_other_programs_are_no_reason_to_repeat_a_trial() -> None:
+    machine = Machine([0.0])
+    attempts = list(machine.patience(20.0).attempts(Runs(machine, TIMED, [0.0], foreign_share=0.5)))
+    assert shares(attempts) == [(0.0, False)]
+
+
+def test_a_trial_without_a_known_load_is_not_repeated() -> None:
+    assert list(Machine([0.0]).patience(20.0).attempts(lambda: TIMED)) == [TIMED]
+
+
 @pytest.mark.parametrize("most_measured", [0, 64])
 def test_a_share_is_measured_and_the_thread_may_run_anywhere_again(
     monkeypatch: pytest.MonkeyPatch, most_measured: int
 ) -> None:
-    monkeypatch.setattr(quiet_wait, "_MAX_MEASURED", most_measured)
+    monkeypatch.setattr(patience, "_MAX_MEASURED", most_measured)
     usable = os.sched_getaffinity(0)
     assert 0.0 <= taken_share() <= 1.0
     assert os.sched_getaffinity(0) == usable
@@ -87,7 +158,7 @@ class Processors:
         self._shares = shares
         monkeypatch.setattr("os.sched_getaffinity", lambda _thread: set(shares), raising=False)
         monkeypatch.setattr("os.sched_setaffinity", self.choose, raising=False)
-        monkeypatch.setattr(quiet_wait, "_taken_share_here", self.measure)
+        monkeypatch.setattr(patience, "_taken_share_here", self.measure)
 
     def choose(self, _thread: int, processors: set[int]) -> None:
         self.only = processors
@@ -111,7 +182,7 @@ def test_an_interrupt_leaves_the_thread_free_to_run_anywhere(monkeypatch: pytest
     def interrupt() -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(quiet_wait, "_taken_share_here", interrupt)
+    monkeypatch.setattr(patience, "_taken_share_here", interrupt)
     with pytest.raises(KeyboardInterrupt):
         taken_share()
     assert processors.only == {0, 1}
@@ -140,5 +211,5 @@ def test_a_long_gap_between_two_readings_of_the_clock_is_time_that_was_taken(
         return now_ns
 
     monkeypatch.setattr("time.monotonic_ns", monotonic_ns)
-    monkeypatch.setattr(quiet_wait, "_MAX_MEASURED", 0)
+    monkeypatch.setattr(patience, "_MAX_MEASURED", 0)
     assert taken_share() == pytest.approx(share, abs=0.01)

@@ -1,18 +1,27 @@
-"""Waits, before a trial, for a moment in which nothing takes the processors away from it.
+"""Waits for quiet processors before a trial, and repeats a trial during which the hypervisor took them away.
 
 On a virtual machine whose host is shared, the hypervisor takes processor time in phases of seconds to minutes, and an
-emulated link that does not get its processor in time is late. Waiting for a quiet moment leaves nothing out and repeats
-nothing: it is over before the trial begins, whichever transport is next. A loop that only reads the clock shows what is
-taken: where two readings are far apart, the processor did something else.
+emulated link that does not get its processor in time is late. A wait is over before the trial begins, whichever
+transport is next. A loop that only reads the clock shows what is taken: where two readings are far apart, the processor
+did something else.
+
+Whether a trial is repeated depends on what the hypervisor took while it ran, and on nothing that it measured. Only
+timed trials are repeated: a slow transfer of a file gives the hypervisor more time to disturb it than a fast one, and
+the slow ones would be left out more often. A trial that failed is never repeated: that it failed is a result.
 """
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+
+from toolkit.comparison.records import Trial
 
 QUIET_SHARE = 0.02
 """A processor of which no more than this is taken is quiet."""
+DISTURBED_SHARE = 0.02
+"""A trial during which the hypervisor took more of the time of all processors was disturbed."""
 _PROBE_S = 0.05
 _PAUSE_S = 0.5
 _GAP_NS = 100_000
@@ -60,8 +69,8 @@ def _taken_share_here() -> float:
     return taken_ns / (last_ns - started_ns)
 
 
-class QuietWait:
-    """The waits of a campaign, which share one patience.
+class Patience:
+    """The time that a campaign may spend on waits and on repeated trials.
 
     left_s: what is left of it
     """
@@ -76,7 +85,7 @@ class QuietWait:
     ) -> None:
         """Start with all of the patience.
 
-        patience_s: how long all waits together may last; none if it is not positive
+        patience_s: how long all waits and repeated trials together may last; none if it is not positive
         on_wait:    is called about every half second of a wait, with the seconds that are left; what it raises ends it
         measure:    returns how much of the processors is taken now
         """
@@ -85,6 +94,24 @@ class QuietWait:
         self._measure = measure
         self._clock = clock
         self._sleep = sleep
+
+    def attempts(self, run: Callable[[], Trial], reserve_s: float = 0.0) -> Iterator[Trial]:
+        """Wait and `run` a trial, and again while it was disturbed and more than `reserve_s` of the patience is left.
+
+        Yields each attempt as soon as it is over; all but the last are marked as repeated. The last says how much of
+        the patience was spent on it, and the others how long they waited.
+        """
+        before_s = self.left_s
+        while True:
+            waited_s = self.wait(reserve_s)
+            started_s = self._clock()
+            trial = run()
+            took_s = self._clock() - started_s
+            if not _is_disturbed(trial) or self.left_s - took_s <= reserve_s:
+                break
+            self.left_s -= took_s
+            yield replace(trial, is_repeated=True, waited_s=round(waited_s, 3))
+        yield replace(trial, waited_s=round(before_s - self.left_s, 3))
 
     def wait(self, reserve_s: float = 0.0) -> float:
         """Wait until the processors are quiet, or no more than `reserve_s` of the patience is left.
@@ -102,3 +129,10 @@ class QuietWait:
             self.left_s -= passed_s
             waited_s += passed_s
         return waited_s
+
+
+def _is_disturbed(trial: Trial) -> bool:
+    """Whether the hypervisor took too much from a trial that may be repeated."""
+    load = None if trial.conditions is None else trial.conditions.load
+    is_repeatable = trial.payload_bytes == 0 and trial.verified
+    return is_repeatable and load is not None and load.steal_share > DISTURBED_SHARE
