@@ -112,7 +112,7 @@ def assert_one_is_not_encrypted(results: Results, encrypted: str, plaintext: str
 
 
 def test_watch_draws_each_trial_and_leaves_the_table(tmp_path: Path) -> None:
-    command = ("bench", "loopback", "--watch", "--time", "1s", "--repeat", "1", "--no-control", "--transports", TCP)
+    command = ("bench", "loopback", "--watch", "--time", "2s", "--repeat", "1", "--no-control", "--transports", TCP)
     with at_terminal(*command, "--output", tmp_path / "watched.jsonl", cwd=tmp_path, lines=40) as comparing:
         comparing.wait_for(f"{TCP}: goodput: ")
         comparing.wait_for("packets sent again: ")

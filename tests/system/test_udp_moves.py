@@ -17,6 +17,7 @@ from toolkit.channel import Address, Extent, TransportOptions
 from toolkit.emulator.namespaces import CLONE_NEWNET, join
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.connect import UdpTransport
+from toolkit.transports.udp.socket import DatagramSocket
 
 pytestmark = pytest.mark.root
 
@@ -126,3 +127,22 @@ def send(channel: UdpChannel, source: BytesSource) -> None:
         channel.send_extent(Extent(0, offset, min(1 << 18, len(source.content) - offset)), source)
     channel.send_message(b"end")
     channel.flush()
+
+
+def test_a_thread_in_another_namespace_sees_the_routes_of_another_host(cleanup: ExitStack) -> None:
+    """The thread of the test has a route to every peer, from an address that a socket of near does not have."""
+    near, _, _ = make_hosts(cleanup)
+    sock = cleanup.enter_context(closing(DatagramSocket(near.call(from_another_address))))
+    before = sock.sock
+    assert not sock.follow_route()
+    assert sock.sock is before
+    assert near.call(sock.follow_route)
+    assert sock.sock.getsockname()[0] == "127.0.0.1"
+
+
+def from_another_address() -> socket.socket:
+    """A socket that is connected to loopback from an address that the system would not choose."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.2", 0))
+    sock.connect(("127.0.0.1", 9))
+    return sock

@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
+from toolkit.transports.udp.route import socket_on_new_route
 from toolkit.transports.udp.send_room import SendRoom
 
 _SOL_UDP: Final = 17
@@ -135,22 +136,10 @@ class DatagramSocket:
         self.sock.close()
 
     def follow_route(self) -> bool:
-        """Change to a new socket if the system's route to the peer starts at another local address; return whether.
-
-        A connected socket keeps its first local address, even if no interface has it any longer.
-        """
+        """Change to a new socket if the system's route to the peer starts at another local address; return whether."""
         self.is_route_lost = False
-        try:
-            new_socket = socket.socket(self.sock.family, socket.SOCK_DGRAM)
-        except OSError:
-            return False  # no descriptors left
-        try:
-            new_socket.connect(self.sock.getpeername())
-            has_changed: bool = new_socket.getsockname()[0] != self.sock.getsockname()[0]
-        except OSError:
-            has_changed = False  # no route at all for now
-        if not has_changed:
-            new_socket.close()
+        new_socket = socket_on_new_route(self.sock)
+        if new_socket is None:
             return False
         self.sock.close()
         self._configure(new_socket)
