@@ -5,7 +5,8 @@
 Each round runs the system's ping and the three modes of `nettool ping`, in random order; `nettool echo` runs at the far
 end. A line of the table is a mode: its shortest round trip, the median of its medians, and by how much they exceed the
 median of the system's ping in the same round (median and middle half of the rounds). The shortest says most on a busy
-machine. OLD is another checkout in which `make setup` has run.
+machine. The reliable protocol has a second line: the round trip of the path alone, as it measures that itself. OLD is
+another checkout in which `make setup` has run.
 """
 
 import argparse
@@ -56,11 +57,15 @@ def by_the_system(link: Link, count: int, interval_s: float) -> RoundTrip:
     return RoundTrip(min(times_ms), float(np.median(times_ms)))
 
 
-def by_nettool(link: Link, program: Path, mode: str, port: int, count: int, interval: str) -> RoundTrip:
+def by_nettool(link: Link, program: Path, mode: str, port: int, count: int, interval: str) -> dict[str, RoundTrip]:
+    """What a run of `nettool ping` says, by its name in the table."""
     target = f"{link.addresses.far}:{port}"
     options = ["--count", str(count), "--interval", interval, "--json"]
     fields = json.loads(output_of(link, [str(program), "ping", f"--{mode}", *options, target]))
-    return RoundTrip(fields["rtt_min_ms"], fields["rtt_p50_ms"])
+    trips = {mode: RoundTrip(fields["rtt_min_ms"], fields["rtt_p50_ms"])}
+    if "path_rtt_p50_ms" in fields:
+        trips[f"{mode}, of the path"] = RoundTrip(fields["path_rtt_min_ms"], fields["path_rtt_p50_ms"])
+    return trips
 
 
 def main() -> None:
@@ -87,10 +92,11 @@ def main() -> None:
             turns = [(name, mode) for name in programs for mode in MODES] + [(SYSTEM, "")]
             for name, mode in random.sample(turns, len(turns)):
                 if name == SYSTEM:
-                    found = by_the_system(link, arguments.count, interval_s)
-                else:
-                    found = by_nettool(link, programs[name], mode, ports[name], arguments.count, arguments.interval)
-                trips.setdefault(f"{name}{mode}", []).append(found)
+                    trips.setdefault(SYSTEM, []).append(by_the_system(link, arguments.count, interval_s))
+                    continue
+                found = by_nettool(link, programs[name], mode, ports[name], arguments.count, arguments.interval)
+                for label, trip in found.items():
+                    trips.setdefault(f"{name}{label}", []).append(trip)
     medians = {label: np.array([trip.median for trip in found]) for label, found in trips.items()}
     rows = []
     for label in sorted(medians, key=lambda label: float(np.median(medians[label]))):

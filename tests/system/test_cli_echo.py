@@ -38,6 +38,15 @@ def test_every_probe_comes_back_on_a_path_without_loss(option: str, server: Rece
     assert fields["transport"] == option.removeprefix("--")
     assert (fields["sent"], fields["answered"], fields["loss"], fields["duplicates"]) == (10, 10, 0, 0)
     assert 0 < fields["rtt_min_ms"] <= fields["rtt_p50_ms"] <= fields["rtt_p99_ms"] <= fields["rtt_max_ms"]
+    assert ("path_rtt_p50_ms" in fields) == (option == "--udp")
+    assert 0 < fields.get("path_rtt_min_ms", 0.1) <= fields.get("path_rtt_p50_ms", 0.1) < fields["rtt_p50_ms"] + 0.1
+
+
+def test_the_summary_of_the_reliable_protocol_has_a_line_on_the_path(server: Receiver) -> None:
+    ended = nettool("ping", "--udp", "--count", "10", "--interval", "2ms", server.target)
+    lines = ended.stdout.splitlines()
+    assert lines[1].startswith("round trip in ms: min ")
+    assert any(line.startswith("of the path alone: min ") for line in lines)
 
 
 def test_the_summary_begins_with_what_was_answered(server: Receiver) -> None:

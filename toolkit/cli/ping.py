@@ -1,7 +1,7 @@
 """`nettool ping`: how long a probe takes to an echo server and back, and what happens to it on the way."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from textwrap import wrap
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from toolkit.conversation.probes import (
     measure,
     nothing_there,
 )
-from toolkit.conversation.round_trips import PERCENTS, EchoRoundTrips
+from toolkit.conversation.round_trips import EchoRoundTrips, quantiles_ns
 from toolkit.errors import UnreachableError, UsageError
 from toolkit.security.admission import Method
 from toolkit.security.rehearsal import rehearse
@@ -60,6 +60,7 @@ def ping(
 
     Prints percentiles, the share of probes that were lost, how many overtook others, and the jitter (RFC 3550); after
     Ctrl-C, of the probes until then. TCP and the reliable protocol lose none: there, a lost packet is a late probe.
+    With --udp, a second line leaves out the time that both hosts take: the round trip of the path alone.
 
     \b
     Examples:
@@ -123,14 +124,17 @@ def _live_line(count: int, quiet: bool) -> Callable[[EchoRoundTrips], object]:
     return show
 
 
+def _quantiles(times_ns: Sequence[int]) -> str:
+    return ", ".join(f"{name} {time_ns / 1e6:.2f}" for name, time_ns in quantiles_ns(times_ns).items())
+
+
 def summary(over: str, address: Address, trips: EchoRoundTrips) -> list[str]:
     """Return what was measured, in lines of at most 80 columns."""
-    times_ns = trips.times_ns.values()
-    percentiles = ", ".join(f"p{percent} {trips.percentile_ns(percent) / 1e6:.2f}" for percent in PERCENTS)
     lost = f"{format_fraction(trips.loss)} lost" if trips.loss else "none lost"
     lines = (
         f"{trips.answered} of {trips.sent} probes to {address} over {over} answered, {lost}",
-        f"round trip in ms: min {min(times_ns) / 1e6:.2f}, {percentiles}, max {max(times_ns) / 1e6:.2f}",
+        f"round trip in ms: {_quantiles(list(trips.times_ns.values()))}",
+        *([f"of the path alone: {_quantiles(trips.path_times_ns)}"] if trips.path_times_ns else []),
         f"jitter {trips.jitter_ns / 1e6:.2f} ms, reordered {trips.reordered}, duplicates {trips.duplicates}",
     )
     return [part for line in lines for part in wrap(line, _COLUMNS, subsequent_indent="  ")] + trips.histogram()

@@ -1,7 +1,8 @@
 """Numbered probes to an echo server, and their replies: over TCP, over UDP, and over the reliable protocol on UDP.
 
 A reply over plain TCP or UDP has arrived when the kernel has it, as for ping(8), and not when this program wakes. A
-message of the reliable protocol has arrived when the protocol hands it over.
+message of the reliable protocol has arrived when the protocol hands it over; the protocol itself measures the round
+trip of the path, without the time that the two programs take.
 """
 
 import os
@@ -14,10 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
-from toolkit.channel import Address, Channel
+from toolkit.channel import Address, Channel, Statistic
 from toolkit.conversation.round_trips import EchoRoundTrips
 from toolkit.errors import PeerClosedError, UnreachableError, printable
-from toolkit.kernel_timestamps import TIMESTAMP_BYTES, arrival_time_ns, enable_timestamps
+from toolkit.kernel_timestamps import TIMESTAMP_BYTES, enable_timestamps, waited_ns
 from toolkit.transports.addresses import resolve
 
 _HEAD: Final = struct.Struct("!8sQ")
@@ -25,15 +26,19 @@ MIN_PROBE_BYTES: Final = _HEAD.size
 MAX_PROBE_BYTES: Final = 1400
 """What fits into a packet of every usual path."""
 
-_LONGEST_WAIT_NS: Final = 1_000_000_000
 _RECEIVE_BYTES: Final = 1 << 16
 
 
 class EchoReply(NamedTuple):
-    """A reply, and when it has arrived by the monotonic clock."""
+    """A reply.
+
+    arrived_ns:  when it has arrived, by the monotonic clock
+    path_rtt_ns: the round trip of the path meanwhile, without the time that the hosts took; None if it is not known
+    """
 
     data: bytes
     arrived_ns: int
+    path_rtt_ns: int | None = None
 
 
 class EchoPath(Protocol):
@@ -74,7 +79,7 @@ class StreamEcho:
             if not select.select([self._socket], [], [], timeout_s)[0]:
                 return None
             try:
-                data, self._arrived_ns = _receive_stamped(self._socket)
+                data, self._arrived_ns, _ = _receive_stamped(self._socket)
             except ConnectionResetError:
                 data = b""
             except OSError as error:
@@ -122,10 +127,14 @@ class DatagramEcho:
 
 
 class SessionEcho:
-    """A probe in each message of a channel: none gets lost, and a lost packet makes it late."""
+    """A probe in each message of a channel: none gets lost, and a lost packet makes it late.
+
+    The round trip of the path is that of the probe's packet and its acknowledgement, which says how long it has waited.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._last_sample: Statistic | None = None
 
     def send(self, probe: bytes) -> None:
         """See EchoPath. Raises PeerClosedError."""
@@ -134,7 +143,13 @@ class SessionEcho:
     def receive(self, timeout_s: float) -> EchoReply | None:
         """See EchoPath. Raises PeerClosedError."""
         message = self._channel.receive(None, timeout_s)
-        return None if message is None else EchoReply(message, time.monotonic_ns())
+        return None if message is None else EchoReply(message, time.monotonic_ns(), self._new_path_rtt_ns())
+
+    def _new_path_rtt_ns(self) -> int | None:
+        """The round trip of the path, if it was measured since the last call."""
+        sample = self._channel.statistics().get("path_rtt_ms")
+        is_new, self._last_sample = sample != self._last_sample, sample
+        return int(float(sample) * 1e6) if sample is not None and is_new else None
 
     def close(self) -> None:
         """See EchoPath."""
@@ -172,6 +187,8 @@ def measure(
         reply = path.receive(next_s - now_s)
         if reply is not None and len(reply.data) == probe_bytes and reply.data.startswith(mark):
             trips.on_reply(_HEAD.unpack_from(reply.data)[1], reply.arrived_ns)
+            if reply.path_rtt_ns is not None:
+                trips.path_times_ns.append(reply.path_rtt_ns)
             on_change(trips)
 
 
@@ -193,13 +210,10 @@ def _connected(address: Address, kind: int, timeout_s: float) -> socket.socket:
 
 
 def _receive_stamped(sock: socket.socket) -> EchoReply:
-    """Receive what is there; without a time stamp of the kernel, it has arrived now. Raises OSError."""
+    """Receive what is there, and when it arrived. Raises OSError."""
     data, ancillary, _, _ = sock.recvmsg(_RECEIVE_BYTES, TIMESTAMP_BYTES)
-    clock_ns, now_ns = time.time_ns(), time.monotonic_ns()  # the kernel stamps with the former
-    stamp_ns = arrival_time_ns(ancillary)
-    waited_ns = 0 if stamp_ns is None else clock_ns - stamp_ns
-    # A stamp from the future, or from long ago, means that somebody has set the clock.
-    return EchoReply(data, now_ns - waited_ns if 0 <= waited_ns < _LONGEST_WAIT_NS else now_ns)
+    passed_ns = waited_ns(ancillary)
+    return EchoReply(data, time.monotonic_ns() - passed_ns)
 
 
 def _lost(error: OSError) -> PeerClosedError:

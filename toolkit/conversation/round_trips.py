@@ -4,6 +4,7 @@ Read: RFC 3550 section 6.4.1 and appendix A.8 for the jitter, here of round trip
 section 3.3 for what counts as reordered.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +14,14 @@ _BINS: Final = 8
 _BAR_COLUMNS: Final = 40
 
 
+def quantiles_ns(times_ns: Sequence[int]) -> dict[str, float]:
+    """The smallest, some percentiles, and the largest of at least one time, by name."""
+    import numpy as np
+
+    values = np.percentile(times_ns, (0, *PERCENTS, 100))
+    return dict(zip(("min", *(f"p{percent}" for percent in PERCENTS), "max"), map(float, values), strict=True))
+
+
 @dataclass(slots=True)
 class EchoRoundTrips:
     """What became of the probes that were sent. Times in nanoseconds.
@@ -20,6 +29,7 @@ class EchoRoundTrips:
     reordered:  replies that came after a reply to a later probe
     duplicates: further replies to a probe
     jitter_ns:  the smoothed difference of successive round trips
+    path_times_ns: round trips of the path, without the time that programs took; only where that is measured apart
     """
 
     sent: int = 0
@@ -27,6 +37,7 @@ class EchoRoundTrips:
     duplicates: int = 0
     jitter_ns: float = 0.0
     times_ns: dict[int, int] = field(default_factory=dict)
+    path_times_ns: list[int] = field(default_factory=list)
     _sent_ns: dict[int, int] = field(default_factory=dict)
     _last_ns: int | None = None
     _highest: int = -1
@@ -61,12 +72,6 @@ class EchoRoundTrips:
         """The share of probes without an answer, 0 to 1."""
         return 1 - self.answered / self.sent if self.sent else 0.0
 
-    def percentile_ns(self, percent: float) -> float:
-        """Return a percentile of the round trips; at least one must have been answered."""
-        import numpy as np
-
-        return float(np.percentile(list(self.times_ns.values()), percent))
-
     def fields(self) -> dict[str, Any]:
         """Return the figures for programs (docs/data-format.md)."""
         found: dict[str, Any] = {
@@ -77,10 +82,9 @@ class EchoRoundTrips:
             "duplicates": self.duplicates,
             "jitter_ms": self.jitter_ns / 1e6,
         }
-        if self.times_ns:
-            times_ns = self.times_ns.values()
-            found |= {"rtt_min_ms": min(times_ns) / 1e6, "rtt_max_ms": max(times_ns) / 1e6}
-            found |= {f"rtt_p{percent}_ms": self.percentile_ns(percent) / 1e6 for percent in PERCENTS}
+        for prefix, times_ns in (("rtt", list(self.times_ns.values())), ("path_rtt", self.path_times_ns)):
+            if times_ns:
+                found |= {f"{prefix}_{name}_ms": time_ns / 1e6 for name, time_ns in quantiles_ns(times_ns).items()}
         return found
 
     def histogram(self) -> list[str]:

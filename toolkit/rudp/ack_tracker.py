@@ -32,6 +32,7 @@ class AckTracker:
 
     ack_time_ns:       when the next acknowledgement is due; None while none is
     max_ack_delay_ns:  how long the peer lets an acknowledgement wait
+    waited_ns:         how long the packets that are reported had waited in the socket
     packets_received:  ack-eliciting packets, duplicates included
     packets_duplicate: those of them that had arrived before
     packets_accepted:  packets of any type without duplicates
@@ -46,6 +47,7 @@ class AckTracker:
         self.largest_eliciting = -1
         self._ack_every_bytes = INITIAL_ACK_EVERY_BYTES
         self.max_ack_delay_ns = INITIAL_MAX_ACK_DELAY_NS
+        self.waited_ns = 0
         self._received = RangeSet()
         self._floor = 0  # every packet number below it is a duplicate
         self._least_unacked = 0  # the sender needs no acknowledgement below this packet number
@@ -87,7 +89,7 @@ class AckTracker:
         if end > self._largest + 1:
             self._largest = self.largest_eliciting = end - 1
         if end > self._newest_eliciting + 1:
-            self._newest_eliciting, self._newest_eliciting_time_ns = end - 1, now_ns
+            self._newest_eliciting, self._newest_eliciting_time_ns = end - 1, now_ns - self.waited_ns
         self._unacked_bytes += size_bytes
         if self._is_immediate or self._unacked_bytes >= self._ack_every_bytes:
             self.ack_time_ns = now_ns

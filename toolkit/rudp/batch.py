@@ -25,12 +25,14 @@ PeerAddress = tuple[str, int]
 class Batch(NamedTuple):
     """Received datagrams, at most MAX_BATCH_BYTES. A datagram begins every `segment_bytes` of `data`.
 
-    `ecn` is the IP ECN field of all of them.
+    ecn:       the IP ECN field of all of them
+    waited_ns: how long the first has waited in the socket before it was read; 0 if unknown
     """
 
     data: memoryview
     segment_bytes: int
     ecn: int = 0
+    waited_ns: int = 0
 
 
 def segments_per_send(segment_bytes: int, max_bytes: int = MAX_SUPER_PACKET_BYTES) -> int:

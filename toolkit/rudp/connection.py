@@ -40,8 +40,7 @@ class Connection:
     Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
     whenever they are sent or retransmitted.
 
-    sender, acks, receive_window: parts of the engine, for tests; of these, drivers read only
-        `acks.max_ack_delay_ns` and `acks.bytes_until_ack`
+    sender, acks, receive_window: for tests; drivers read only `acks.max_ack_delay_ns` and `acks.bytes_until_ack`
     """
 
     def __init__(
@@ -91,6 +90,7 @@ class Connection:
         Duplicates and late packets of the handshake have no effect.
         """
         self._data.begin_batch()
+        self.acks.waited_ns = batch.waited_ns
         acks, data, segment_bytes = self.acks, batch.data, batch.segment_bytes
         while data:
             size = min(segment_bytes, len(data))
@@ -143,7 +143,7 @@ class Connection:
 
     def _on_ack_untrusted(self, datagram: memoryview, now_ns: int) -> None:
         ack = wire.decode_ack_untrusted(datagram, self._max_ack_ranges)
-        if self._recovery.on_ack_untrusted(ack, now_ns):
+        if self._recovery.on_ack_untrusted(ack, now_ns, self.acks.waited_ns):
             self._report_stats(now_ns)
 
     def _on_message_untrusted(self, datagram: memoryview, _now_ns: int) -> None:

@@ -150,8 +150,8 @@ class LossRecovery:
 
     # Acknowledgements
 
-    def on_ack_untrusted(self, ack: wire.AckPacket, now_ns: int) -> bool:
-        """Take an ACK packet; return whether it acknowledges anything new.
+    def on_ack_untrusted(self, ack: wire.AckPacket, now_ns: int, waited_ns: int = 0) -> bool:
+        """Take an ACK packet that has waited in the socket for so long; return whether it acknowledges anything new.
 
         Raises ProtocolError if it acknowledges a packet that was never sent.
         """
@@ -163,17 +163,18 @@ class LossRecovery:
         newly_marked = self.path.ecn.on_ack(acked.packets, ack.ect_count, ack.ce_count)
         prior_in_flight_bytes = self.bytes_in_flight
         self.bytes_in_flight -= acked.bytes - acked.spurious_bytes
-        rtt_ns = self._sample_rtt(acked, ack, now_ns)
+        arrived_ns = now_ns - waited_ns
+        rtt_ns = self._sample_rtt(acked, ack, arrived_ns)
         self.largest_acked = max(self.largest_acked, acked.newest)
-        delivered_ns = now_ns - (0 if ack.delay_us == wire.UNKNOWN_DELAY_US else ack.delay_us * 1000)
+        delivered_ns = arrived_ns - (0 if ack.delay_us == wire.UNKNOWN_DELAY_US else ack.delay_us * 1000)
         self._on_acked(acked, delivered_ns, now_ns)
         prior_lost_bytes = self.delivery.lost_bytes
-        self._detect_lost(now_ns)
+        self._detect_lost(now_ns, waited_ns)
         self.path.apply_datagram_size()
         self._report_ack(acked, rtt_ns, newly_marked, prior_in_flight_bytes, prior_lost_bytes, delivered_ns, now_ns)
         return True
 
-    def _sample_rtt(self, acked: PacketGroup, ack: wire.AckPacket, now_ns: int) -> int | None:
+    def _sample_rtt(self, acked: PacketGroup, ack: wire.AckPacket, arrived_ns: int) -> int | None:
         """Sample the RTT if the largest ack-eliciting packet is newly acknowledged; return it without the peer's delay.
 
         Larger numbers may be acknowledged with it: those of packets that elicit no acknowledgement.
@@ -181,9 +182,9 @@ class LossRecovery:
         if acked.newest <= self.largest_acked or ack.delay_us == wire.UNKNOWN_DELAY_US:
             return None
         rtt = self.path.rtt
-        latest_rtt_ns = now_ns - acked.newest_state.sent_time_ns
+        latest_rtt_ns = arrived_ns - acked.newest_state.sent_time_ns
         rtt.update(latest_rtt_ns, ack.delay_us * 1000)
-        self.rtt_sample_time_ns = now_ns
+        self.rtt_sample_time_ns = arrived_ns
         return max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, rtt.min_rtt_ns), 1)
 
     def _on_acked(self, acked: PacketGroup, delivered_ns: int, now_ns: int) -> None:
@@ -254,10 +255,11 @@ class LossRecovery:
                 path.unproven_losses = 0
                 path.controller.on_spurious_loss(now_ns, path.loss_report_sent_time_ns)
 
-    def _detect_lost(self, now_ns: int) -> None:
+    def _detect_lost(self, now_ns: int, waited_ns: int = 0) -> None:
+        """Declare packets lost; what an acknowledgement has waited in the socket makes none of them older."""
         path, loss = self.path, self.path.loss
         lost, loss.loss_time_ns = self.sent.detect_lost(
-            self.largest_acked, now_ns, loss.loss_delay_ns, loss.packet_threshold
+            self.largest_acked, now_ns - waited_ns, loss.loss_delay_ns, loss.packet_threshold
         )
         if lost is None:
             return

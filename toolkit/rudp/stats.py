@@ -12,7 +12,7 @@ class ConnectionStats:
 
     The path (RFC 9002):
 
-    latest_rtt_ns, min_rtt_ns, smoothed_rtt_ns, rttvar_ns: see `RttEstimator`
+    latest_rtt_ns, path_rtt_ns, min_rtt_ns, smoothed_rtt_ns, rttvar_ns: see `RttEstimator`
     pto_ns:                   probe timeout without acknowledgement delay and without back-off
     pto_count:                probe timeouts in a row, with nothing acknowledged in between
     packet_threshold:         reordering threshold of loss detection, in packets
@@ -51,6 +51,7 @@ class ConnectionStats:
     """
 
     latest_rtt_ns: int
+    path_rtt_ns: int
     min_rtt_ns: int
     smoothed_rtt_ns: int
     rttvar_ns: int

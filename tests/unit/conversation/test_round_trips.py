@@ -50,5 +50,14 @@ def test_the_histogram_counts_every_reply_and_fits() -> None:
     assert measured((0, 40)).histogram() == []
 
 
+def test_the_path_has_quantiles_of_its_own_where_it_is_measured() -> None:
+    trips = measured((0, 42), (1, 52))
+    assert not any(name.startswith("path") for name in trips.fields())
+    trips.path_times_ns += [39 * MS, 40 * MS, 41 * MS]
+    fields = trips.fields()
+    assert [fields[f"path_rtt_{name}_ms"] for name in ("min", "p50", "max")] == [39.0, 40.0, 41.0]
+    assert fields["rtt_p50_ms"] == 42.0
+
+
 def test_without_replies_there_are_no_times() -> None:
     assert not any(name.startswith("rtt") for name in measured().fields())

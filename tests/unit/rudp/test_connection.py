@@ -61,6 +61,19 @@ def ping(number: int) -> bytes:
     return wire.PING.pack(wire.PacketType.PING, 0, LOCAL, number, 0, 5000, 1000)
 
 
+def test_what_waits_in_a_socket_makes_the_path_no_longer() -> None:
+    """A PING arrives after 15 ms and is read 5 ms later; its ACK takes 18 ms, and is read 10 ms after that."""
+    near, far = client(), Connection(CONFIG, MessageBuffer(), PEER, LOCAL, 1472, START, Unprotected())
+    (probe,) = sent(near)
+    far.handle_batch(Batch(memoryview(probe), len(probe), waited_ns=5 * MS), START + 20 * MS)
+    leaves_ns = far.acks.ack_time_ns
+    assert leaves_ns is not None
+    (answer,) = sent(far, leaves_ns)
+    near.handle_batch(Batch(memoryview(answer), len(answer), waited_ns=10 * MS), leaves_ns + 28 * MS)
+    assert near.stats().latest_rtt_ns == leaves_ns - START + 18 * MS
+    assert near.stats().path_rtt_ns == 33 * MS
+
+
 class TestHandshake:
     FINISH = bytes([0x06]) + bytes(40)
 

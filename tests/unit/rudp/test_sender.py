@@ -548,6 +548,14 @@ class TestTimeouts:
         bench.recovery.on_timeout(timeout_ns)
         assert bench.recovery.packets_lost == 1
 
+    def test_packets_do_not_get_older_while_their_acknowledgement_waits_in_the_socket(self) -> None:
+        bench = warmed()
+        numbers = flights(bench, 2, 100 * MS, 30 * MS)
+        ack = wire.AckPacket([(numbers[1], numbers[1] + 1)], 0, FAR_WINDOW, 1 << 20, 0, 0, 0)
+        bench.recovery.on_ack_untrusted(ack, 171 * MS, waited_ns=40 * MS)
+        assert bench.recovery.packets_lost == 0
+        assert bench.sender.poll_timeout() == 100 * MS + bench.recovery.path.loss.loss_delay_ns
+
     def test_a_sender_blocked_by_the_peers_window_probes(self) -> None:
         bench = Bench(INITIAL_DATA_WINDOW_BYTES * 2, window=INITIAL_DATA_WINDOW_BYTES)
         numbers = bench.send(0)

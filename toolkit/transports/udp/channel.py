@@ -250,7 +250,7 @@ class UdpChannel:
         try:
             now_ns = time.monotonic_ns()
             if sends_first:  # a message need not wait until what has arrived is handled
-                self._send(now_ns)
+                self._send()
                 if now_ns - self._read_ns < _SENDING_READ_INTERVAL_NS:
                     return False
             batches = sock.receive()
@@ -272,26 +272,26 @@ class UdpChannel:
                 connection.handle_timeout(now_ns)
                 if connection.pto_count >= _PTOS_BEFORE_ROUTE_CHECK:
                     self._follow_route()
-            self._send(now_ns)
+            self._send()
         except PeerUnreachableError:
             connection.handle_unreachable(time.monotonic_ns())
         return has_delivered
 
-    def _send(self, now_ns: int) -> None:
+    def _send(self) -> None:
         """Send what may be sent, up to a few batches."""
         connection, sock = self._connection, self._socket
         self._has_more = self._needs_room = False
         for _ in range(_TRANSMITS_PER_PUMP):
             self._needs_room = not sock.room.is_left
+            now_ns = time.monotonic_ns()  # an acknowledgement states how long what it acknowledges has waited for it
             transmit = None if self._needs_room else connection.poll_transmit(now_ns)
             if transmit is None:
                 return
             unsent = sock.send(transmit)
             if sock.is_route_lost:
                 self._follow_route()
-            now_ns = time.monotonic_ns()
             if unsent:
-                connection.handle_local_drop(transmit, unsent, now_ns)
+                connection.handle_local_drop(transmit, unsent, time.monotonic_ns())
                 return
         self._has_more = True
 

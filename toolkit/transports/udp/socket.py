@@ -18,11 +18,13 @@ import errno
 import select
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
+from toolkit.kernel_timestamps import SO_TIMESTAMPNS, TIMESTAMP_BYTES, waited_ns
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 from toolkit.transports.udp.route import socket_on_new_route
 from toolkit.transports.udp.send_room import SendRoom
@@ -53,7 +55,7 @@ _SEND_WAIT_MS: Final = 10
 """How long one send waits for room; what arrives meanwhile waits too."""
 _RECEIVE_ROOM_BYTES: Final = 1 << 16
 """The room that each `recvmsg` needs: the most that UDP_GRO joins."""
-_ANCILLARY_BYTES: Final = 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
+_ANCILLARY_BYTES: Final = TIMESTAMP_BYTES + 4 * socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
 _UINT32: Final = struct.Struct("=I")
 _INT32: Final = struct.Struct("=i")
 
@@ -114,6 +116,8 @@ class DatagramSocket:
         self.can_segment = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
         self.can_coalesce = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
         _try_option(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        is_stamped = sys.platform == "linux" and _try_option(sock, socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._stamps = int(is_stamped)  # time stamps that each arrival has, before anything else
         for level, option in ((socket.IPPROTO_IP, _IP_MTU_DISCOVER), (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)):
             _try_option(sock, level, option, _PMTUDISC_PROBE)
         _try_option(sock, socket.IPPROTO_IP, _IP_RECVTOS, 1)
@@ -273,10 +277,11 @@ class DatagramSocket:
     def receive(self) -> list[Batch]:
         """Return what has arrived, at most MAX_BATCH_BYTES; [] for nothing. Valid until the next call.
 
-        Consecutive datagrams of one size form one batch. Raises PeerUnreachableError.
+        Consecutive datagrams of one size form one batch. How long it has waited in the socket is known of the first;
+        later ones count as having just arrived. Raises PeerUnreachableError.
         """
         batches: list[Batch] = []
-        start = end = 0
+        start = end = waited = 0
         segment = ecn = 0
         self.is_drained = False
         if self._is_refused:
@@ -302,20 +307,23 @@ class DatagramSocket:
             if size == 0:
                 continue
             new_segment, new_ecn = self._read_ancillary(ancillary, size)
-            if end > start and (new_segment != segment or new_ecn != ecn or (end - start) % segment):
-                batches.append(Batch(self._buffer[start:end], segment, ecn))
+            if end == 0 and self._stamps:
+                waited = waited_ns(ancillary[:1])
+            elif end > start and (new_segment != segment or new_ecn != ecn or (end - start) % segment):
+                batches.append(Batch(self._buffer[start:end], segment, ecn, 0 if batches else waited))
                 start = end
             segment, ecn = new_segment, new_ecn
             self.datagrams_received += -(-size // segment)
             end += size
         if end > start:
-            batches.append(Batch(self._buffer[start:end], segment, ecn))
+            batches.append(Batch(self._buffer[start:end], segment, ecn, 0 if batches else waited))
         return batches
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]], size: int) -> tuple[int, int]:
-        if ancillary != self._ancillary:  # it is nearly always the same as before
-            self._ancillary = ancillary
-            self._segment_and_ecn = self._parse_ancillary(ancillary)
+        unstamped = ancillary[self._stamps :]
+        if unstamped != self._ancillary:  # it is nearly always the same as before
+            self._ancillary = unstamped
+            self._segment_and_ecn = self._parse_ancillary(unstamped)
         segment, ecn = self._segment_and_ecn
         return (min(segment, size) if segment else size), ecn
 

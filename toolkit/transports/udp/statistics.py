@@ -26,6 +26,7 @@ def statistics_of(
         "packets_retransmitted": stats.packets_retransmitted,
         "rtt_ms": stats.smoothed_rtt_ns / 1e6,
         "rtt_min_ms": stats.min_rtt_ns / 1e6,
+        "path_rtt_ms": stats.path_rtt_ns / 1e6,
         "congestion_control": stats.congestion_control,
         "encryption": security.encryption,
         "authentication": security.authentication,

@@ -3,6 +3,7 @@
 import errno
 import select
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
@@ -117,6 +118,21 @@ class TestReceive:
         pair.send(*numbered(3, 100))
         select.select([pair.far.sock], [], [], PATIENCE_S)
         assert [(len(b.data), b.segment_bytes) for b in pair.far.receive()] == [(10 * SEGMENT, SEGMENT), (300, 100)]
+
+    @pytest.mark.parametrize(("passed_s", "waited_s"), [(0.5, 0.5), (-60.0, 0.0), (60.0, 0.0)])
+    def test_says_how_long_the_first_batch_has_waited(
+        self, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch, passed_s: float, waited_s: float
+    ) -> None:
+        """The clock of the system moves by this between arrival and receipt; a step is no wait."""
+        pair = Pair(cleanup, offload="off")
+        pair.send(*numbered(2))
+        pair.send(*numbered(2, 100))
+        select.select([pair.far.sock], [], [], PATIENCE_S)
+        now_ns = time.time_ns()
+        monkeypatch.setattr("toolkit.kernel_timestamps.time.time_ns", lambda: now_ns + int(passed_s * 1e9))
+        first, second = pair.far.receive()
+        assert waited_s <= first.waited_ns / 1e9 <= 2 * waited_s
+        assert second.waited_ns == 0
 
     def test_a_short_datagram_ends_a_batch(self, cleanup: ExitStack) -> None:
         pair = Pair(cleanup, offload="off")
