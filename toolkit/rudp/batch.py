@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     """Received datagrams, at most MAX_BATCH_BYTES. A datagram begins every `segment_bytes` of `data`.
 
     ecn:       the IP ECN field of all of them
-    waited_ns: how long the first has waited in the socket before it was read; 0 if unknown
+    waited_ns: how long the last has waited in the socket before it was read; 0 if unknown
     """
 
     data: memoryview

@@ -208,8 +208,9 @@ class BottleneckRate:
         if self._start is None or self._start[0] < earliest_ns:
             self._start = next(recent for recent in self._recent if recent[0] >= earliest_ns)
         start_ns, start_bytes = self._start
-        if arrival_ns - start_ns >= span_ns:
-            bps = (sample.delivered_bytes - start_bytes) * BITS_PER_BYTE * NS_PER_S / (arrival_ns - start_ns)
+        elapsed_ns = arrival_ns - start_ns
+        if elapsed_ns >= max(span_ns, 1):
+            bps = (sample.delivered_bytes - start_bytes) * BITS_PER_BYTE * NS_PER_S / elapsed_ns
             if bps >= least_bps:
                 self.bps = bps
                 self.was_measured = True

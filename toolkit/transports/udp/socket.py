@@ -277,12 +277,11 @@ class DatagramSocket:
     def receive(self) -> list[Batch]:
         """Return what has arrived, at most MAX_BATCH_BYTES; [] for nothing. Valid until the next call.
 
-        Consecutive datagrams of one size form one batch. How long it has waited in the socket is known of the first;
-        later ones count as having just arrived. Raises PeerUnreachableError.
+        Consecutive datagrams of one size form one batch. Raises PeerUnreachableError.
         """
         batches: list[Batch] = []
-        start = end = waited = 0
-        segment = ecn = 0
+        start = end = segment = ecn = 0
+        stamps: list[tuple[int, int, bytes]] = []
         self.is_drained = False
         if self._is_refused:
             self._is_refused = False
@@ -307,16 +306,14 @@ class DatagramSocket:
             if size == 0:
                 continue
             new_segment, new_ecn = self._read_ancillary(ancillary, size)
-            if end == 0 and self._stamps:
-                waited = waited_ns(ancillary[:1])
-            elif end > start and (new_segment != segment or new_ecn != ecn or (end - start) % segment):
-                batches.append(Batch(self._buffer[start:end], segment, ecn, 0 if batches else waited))
+            if end > start and (new_segment != segment or new_ecn != ecn or (end - start) % segment):
+                batches.append(Batch(self._buffer[start:end], segment, ecn, waited_ns(stamps)))
                 start = end
-            segment, ecn = new_segment, new_ecn
+            segment, ecn, stamps = new_segment, new_ecn, ancillary[: self._stamps]
             self.datagrams_received += -(-size // segment)
             end += size
         if end > start:
-            batches.append(Batch(self._buffer[start:end], segment, ecn, 0 if batches else waited))
+            batches.append(Batch(self._buffer[start:end], segment, ecn, waited_ns(stamps)))
         return batches
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]], size: int) -> tuple[int, int]:
