@@ -8,7 +8,9 @@ import random
 
 import pytest
 
+from tests.support.content import BytesSink, BytesSource, receive_all
 from tests.support.virtual_channels import MS, START_NS, VirtualPath, random_loss
+from toolkit.channel import Extent, Statistic
 from toolkit.transports.udp.channel import UdpChannel
 
 RTT_NS, REQUESTS, LATE_NS, LATE_SHARE = 40 * MS, 60, 300 * MS, 0.15
@@ -19,6 +21,37 @@ def received(channel: UdpChannel) -> bytes:
     message = channel.receive(timeout_s=60.0)
     assert message is not None
     return message
+
+
+class LateSink(BytesSink):
+    """A sink that takes LATE_NS over each write."""
+
+    def __init__(self, path: VirtualPath) -> None:
+        super().__init__()
+        self._path = path
+
+    def write(self, file_id: int, offset: int, data: memoryview) -> None:
+        super().write(file_id, offset, data)
+        self._path.work(self._path.far, LATE_NS)
+
+
+def test_a_late_application_makes_the_path_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packets wait in the socket until the application calls, and their acknowledgement until it has written."""
+    path = VirtualPath(monkeypatch, RTT_NS)
+    found_ms: list[Statistic] = []
+
+    def send(channel: UdpChannel) -> None:
+        for offset in range(5):
+            channel.send_extent(Extent(0, offset, 1), BytesSource(bytes(5)))
+            channel.flush()
+            found_ms.append(channel.statistics()["path_rtt_ms"])
+
+    def receive(channel: UdpChannel) -> None:
+        path.work(channel, LATE_NS)
+        receive_all(channel, LateSink(path))
+
+    path.run(send, receive)
+    assert found_ms == [pytest.approx(RTT_NS / MS, abs=0.001)] * 5  # an acknowledgement counts in us
 
 
 @pytest.mark.parametrize(("seed", "loss"), [(1, 0.0), (2, 0.1), (3, 0.1), (4, 0.3)])

@@ -34,7 +34,9 @@ class Probing:
         for _ in range(PROBES):
             sent_ns = self.path.now_ns
             echo.send(bytes(56))
-            assert echo.receive(1.0) == (bytes(56), self.path.now_ns)
+            reply = echo.receive(1.0)
+            assert reply is not None
+            assert (reply.data, reply.arrived_ns) == (bytes(56), self.path.now_ns)
             self.times_ns.append(self.path.now_ns - sent_ns)
             while (left_ns := sent_ns + INTERVAL_NS - self.path.now_ns) > 0:
                 assert echo.receive(left_ns / 1e9) is None

@@ -40,7 +40,7 @@ U = TypeVar("U")
 class VirtualSocket(DatagramSocket):
     """A socket at one end of a `VirtualPath`.
 
-    arrived:    what waits to be received
+    arrived:    what waits to be received, and since when
     until_ns:   when the end wakes up; None while it runs
     is_working: whether it is its application that lets time go on
     is_open:    whether its channel has not been closed
@@ -50,7 +50,7 @@ class VirtualSocket(DatagramSocket):
     def __init__(self, path: "VirtualPath", name: str) -> None:
         super().__init__(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "off")
         self.name = name
-        self.arrived: list[Batch] = []
+        self.arrived: list[tuple[int, Batch]] = []
         self.until_ns: int | None = None
         self.is_working = False
         self.is_open = True
@@ -73,7 +73,7 @@ class VirtualSocket(DatagramSocket):
             raise PeerUnreachableError
         arrived, self.arrived = self.arrived, []
         self.is_drained = True
-        return arrived
+        return [batch._replace(waited_ns=self._path.now_ns - since_ns) for since_ns, batch in arrived]
 
     def send(self, transmit: Transmit) -> None:
         self._path.send(self, bytes(transmit.data), transmit.segment_bytes)
@@ -180,9 +180,9 @@ class VirtualPath:
         assert due_ns < _FOREVER_NS, "both ends wait forever"
         self.now_ns = max(self.now_ns, due_ns)
         while self._events and self._events[0][0] <= self.now_ns:
-            _, _, to, batch = heapq.heappop(self._events)
+            since_ns, _, to, batch = heapq.heappop(self._events)
             if to.is_open:
-                to.arrived.append(batch)
+                to.arrived.append((since_ns, batch))
             else:
                 self._answer(to, batch)
         self._changed.notify_all()

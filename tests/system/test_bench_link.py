@@ -104,7 +104,8 @@ def test_trials_over_a_lossy_link_are_verified_and_audited(lossy: tuple[Results,
         assert trial.verified, trial.error
         assert trial.ledger is not None
         assert LEDGER_OFF not in trial.marks, trial.ledger
-        assert trial.ledger.forward.lost_by_link > 0
+        # Of few packets, the queue may drop those that would be lost: on a busy machine, a burst is hundreds too long.
+        assert trial.ledger.forward.lost_by_link or trial.ledger.forward.dropped_by_queue
         assert trial.ledger.forward.sent is not None
         assert trial.ledger.forward.received is not None
         assert trial.cost.wire_bytes_per_payload_byte is not None
@@ -112,6 +113,7 @@ def test_trials_over_a_lossy_link_are_verified_and_audited(lossy: tuple[Results,
         assert trial.delay is not None
         assert trial.delay.median_ms > 19
         assert trial.retransmitted_packets
+    assert any(trial.ledger is not None and trial.ledger.forward.lost_by_link for trial in lossy[0].trials)
 
 
 def test_a_recorded_trial_can_be_run_again(lossy: tuple[Results, list[Record]], tmp_path: Path) -> None:

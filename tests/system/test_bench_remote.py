@@ -156,9 +156,12 @@ def resumed(wire: Link, output: Path) -> None:
 def completed(results: Results, code: int, shown: str, errors: str) -> list[Trial]:
     """The trials without an error. On a very busy machine, a short time may be up before there is a connection."""
     found = {trial.error for trial in results.trials} - {None}
-    assert found <= {"no content was sent before the time was up"}, (shown, errors)
+    is_timed = results.campaign.time_s is not None
+    assert found <= ({"no content was sent before the time was up"} if is_timed else set()), (shown, errors)
     assert code == (4 if found else 0), (shown, errors)
-    return [trial for trial in results.trials if trial.error is None]
+    trials = [trial for trial in results.trials if trial.error is None]
+    assert trials
+    return trials
 
 
 def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_path: Path) -> None:
@@ -167,7 +170,7 @@ def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_pat
     try:
         ended = end(
             compare(
-                wire, output, "--time", "1s", "--transports", "tcp=20Mbit,udp=20Mbit", "--repeat", "1", "--no-control"
+                wire, output, "--time", "2s", "--transports", "tcp=20Mbit,udp=20Mbit", "--repeat", "1", "--no-control"
             )
         )
         results = read(output)
@@ -183,7 +186,7 @@ def test_timed_trials_count_all_content_until_it_is_verified(wire: Link, tmp_pat
         kill(server)
 
 
-@pytest.mark.parametrize("content", [("--time", "500ms"), ("--size", "64KiB")], ids=" ".join)
+@pytest.mark.parametrize("content", [("--time", "1s"), ("--size", "64KiB")], ids=" ".join)
 def test_in_reverse_the_other_machine_sends(wire: Link, tmp_path: Path, content: tuple[str, str]) -> None:
     output = tmp_path / "remote.jsonl"
     server = serve(wire, tmp_path / "far")

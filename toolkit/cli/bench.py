@@ -27,7 +27,7 @@ from toolkit.comparison.paths import LAN_KIND, LINK, LOOPBACK, REMOTE
 from toolkit.comparison.plan import Plan
 from toolkit.comparison.record_file import Record
 from toolkit.comparison.records import Campaign, Probe, Results, Trial
-from toolkit.comparison.sampling import elapsed_s
+from toolkit.comparison.sampling import elapsed_s, patience_spent_s
 from toolkit.comparison.scenario import Scenario, read_scenario
 from toolkit.comparison.summary import plain
 from toolkit.comparison.verdict import least_blocks
@@ -212,18 +212,22 @@ def _run(request: ComparisonRequest, quiet: bool, draw: Callable[[Trial], None])
     """Run the rest of the campaign, say how far it is, and draw each trial."""
     plan, path = request.plan, request.output
     trials = list(request.done.trials) if request.done is not None else []
+    repeated = list(request.done.repeated) if request.done is not None else []
 
     def show(record: Record) -> None:
         nonlocal plan
         if isinstance(record, Campaign) and plan.is_time_open:  # its path has been measured, before its clock started
             plan = replace(plan, time_s=record.time_s, is_time_open=False, is_probed=False)
         elif isinstance(record, Trial) and record.is_repeated:
+            repeated.append(record)
             if not quiet and stderr_is_terminal():
                 print_status(f"{record.path}, {record.transport}: repeated, because the hypervisor took processors")
         elif isinstance(record, Trial):
             trials.append(record)
             if not quiet and (stderr_is_terminal() or record.error):
-                print_status(f"{_progress(plan, trials)}  {record.path}, {record.transport}: {_outcome(record)}")
+                print_status(
+                    f"{_progress(plan, trials, repeated)}  {record.path}, {record.transport}: {_outcome(record)}"
+                )
             draw(record)
         elif isinstance(record, Probe) and not quiet and (stderr_is_terminal() or record.is_met is False):
             print_status(f"{record.path}: {record.text}")
@@ -236,21 +240,22 @@ def _run(request: ComparisonRequest, quiet: bool, draw: Callable[[Trial], None])
         raise
 
 
-def _progress(plan: Plan, trials: Sequence[Trial]) -> str:
+def _progress(plan: Plan, trials: Sequence[Trial], repeated: Sequence[Trial]) -> str:
     """How far the campaign is: while their number is known, in trials, with the time left; then in time."""
     count = len(trials)
     if plan.budget_s is not None and count > plan.trial_count:
-        return f"{format_seconds(round(elapsed_s(trials)))} of at most {format_seconds(plan.budget_s)}"
+        return f"{format_seconds(round(elapsed_s((*trials, *repeated))))} of at most {format_seconds(plan.budget_s)}"
     pilot = "" if plan.budget_s is None else "pilot "
-    left = format_seconds(round(Forecast(plan).left_s(trials)))
+    left = format_seconds(round(Forecast(plan).left_s(trials, repeated)))
     return f"{pilot}{min(count, plan.trial_count)}/{plan.trial_count}, {left} left"
 
 
 def _print_plan(plan: Plan, done: Results | None, json: bool) -> None:
-    trials = done.trials if done is not None else []
-    seconds = Forecast(plan, start_seconds()).left_s(trials)
-    taken_s = elapsed_s(trials)
-    patience_s = max(0.0, plan.patience_s - sum(trial.waited_s for trial in trials))
+    trials, repeated = (done.trials, done.repeated) if done is not None else ((), ())
+    attempts = (*trials, *repeated)
+    seconds = Forecast(plan, start_seconds()).left_s(trials, repeated)
+    taken_s = elapsed_s(attempts)
+    patience_s = max(0.0, plan.patience_s - patience_spent_s(attempts))
     left = max(0, plan.trial_count - len(trials))
     if json:
         print_json(

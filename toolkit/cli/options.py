@@ -313,8 +313,8 @@ class CampaignArguments:
         option(
             "--patience",
             metavar="TIME",
-            text="Total time to wait, before trials, until other work leaves this machine's processors free, and to "
-            "repeat timed trials from which the hypervisor took processors.",
+            text="How long trials may wait for free processors, and repeats of timed trials that the hypervisor "
+            "disturbed may take, in all.",
             default="0s",
         ),
     ] = None

@@ -60,7 +60,7 @@ def ping(
 
     Prints percentiles, the share of probes that were lost, how many overtook others, and the jitter (RFC 3550); after
     Ctrl-C, of the probes until then. TCP and the reliable protocol lose none: there, a lost packet is a late probe.
-    With --udp, a second line leaves out the time that both hosts take: the round trip of the path alone.
+    With --udp, a second line is on the path alone: without the time for which the two hosts held the packets.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from toolkit.comparison.record_file import Record
 from toolkit.comparison.records import Probe, Results, Trial
 from toolkit.comparison.remote import RemoteTestbed
 from toolkit.comparison.remote_probe import fitting_time_s
-from toolkit.comparison.sampling import elapsed_s, further_blocks
+from toolkit.comparison.sampling import elapsed_s, further_blocks, patience_spent_s
 from toolkit.comparison.scenario import plan_of_record
 from toolkit.comparison.testbed import LoopbackTestbed, Testbed
 from toolkit.comparison.trial import TrialRunner
@@ -83,9 +83,10 @@ class _Run:
         self._probes = list(done.probes) if done is not None else []
         self._probed: set[int] = set()  # numbers of paths
         self._finished = {(t.path, t.block, t.transport, t.payload_bytes) for t in self._trials}
-        self._position = 1 + max((trial.position for trial in (*self._trials, *self._repeated)), default=-1)
-        self._started_s = time.monotonic() - elapsed_s(self._trials)
-        self._patience = Patience(plan.patience_s - sum(trial.waited_s for trial in self._trials), on_wait)
+        attempts = done.attempts if done is not None else []
+        self._position = 1 + max((trial.position for trial in attempts), default=-1)
+        self._started_s = time.monotonic() - elapsed_s(attempts)
+        self._patience = Patience(plan.patience_s - patience_spent_s(attempts), on_wait)
         self._open_number: int | None = None
         self._open = ExitStack()
         self._runner: TrialRunner | None = None
@@ -167,10 +168,11 @@ class _Run:
 
 def trial_of(results: Results, number: int) -> Trial:
     """The trial with this number, counted from 1 as in tables. Raises UsageError."""
-    for trial in results.trials:
+    attempts = results.attempts
+    for trial in attempts:
         if trial.position + 1 == number:
             return trial
-    raise UsageError(f"there is no trial {number}: the records hold {len(results.trials)}, counted from 1")
+    raise UsageError(f"there is no trial {number}: the records hold {len(attempts)}, counted from 1")
 
 
 def rerun(results: Results, trial: Trial, folder: Path | None = None) -> Trial:

@@ -60,14 +60,14 @@ class Forecast:
     plan: Plan
     start_s: float = USUAL_START_S
 
-    def left_s(self, trials: Sequence[Trial] = ()) -> float:
-        """How much longer the campaign, or its pilot, takes after these trials."""
+    def left_s(self, trials: Sequence[Trial] = (), repeated: Sequence[Trial] = ()) -> float:
+        """How much longer the campaign, or its pilot, takes after these trials; `repeated` attempts come again."""
         estimates, opening_s = self._estimates(), self._opening_s()
         measured: dict[_PlannedCell, list[float]] = {}
         done: Counter[tuple[_PlannedCell, bool]] = Counter()
         took_s = estimated_s = 0.0
         opened: set[str] = set()
-        taken_s = dict(durations(trials))
+        taken_s = dict(durations((*trials, *repeated)))
         for trial in trials:
             cell = _PlannedCell(trial.path, trial.transport, trial.payload_bytes)
             done[cell, trial.block == WARM_UP] += 1

@@ -9,8 +9,9 @@ Read: Documentation/filesystems/proc.rst (sections 1.1 and 1.7) and Documentatio
 """
 
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,30 @@ class MachineLoad:
     def is_busy(self) -> bool:
         """Whether so little was left to the transfer that its trial is marked."""
         return self.taken_share > BUSY_SHARE
+
+
+class LoadMeter:
+    """Measures the load from now on: for `time_s`, or until `load` is called if that is earlier or there is no time."""
+
+    def __init__(self, read: "Callable[[], LoadCounters | None]", time_s: float | None = None) -> None:
+        """`read` returns the counters; another thread calls it when the time is up."""
+        self._read = read
+        self._before = read()
+        self._after: LoadCounters | None = None
+        self._timer = None if time_s is None else threading.Timer(time_s, self._end)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end(self) -> None:
+        self._after = self._read()
+
+    def load(self) -> MachineLoad | None:
+        """The load; None where it is not known. Call it once."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+        return load_between(self._before, self._after or self._read())
 
 
 @dataclass(frozen=True, slots=True)

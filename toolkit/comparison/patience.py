@@ -5,9 +5,9 @@ emulated link that does not get its processor in time is late. A wait is over be
 transport is next. A loop that only reads the clock shows what is taken: where two readings are far apart, the processor
 did something else.
 
-Whether a trial is repeated depends on what the hypervisor took while it ran, and on nothing that it measured. Only
-timed trials are repeated: a slow transfer of a file gives the hypervisor more time to disturb it than a fast one, and
-the slow ones would be left out more often. A trial that failed is never repeated: that it failed is a result.
+Whether a trial is repeated depends on what the hypervisor took during its time, and on nothing that it measured, not
+even whether it failed. Only timed trials are repeated: a slow transfer of a file gives the hypervisor more time to
+disturb it than a fast one, and the slow ones would be left out more often.
 """
 
 import os
@@ -98,20 +98,18 @@ class Patience:
     def attempts(self, run: Callable[[], Trial], reserve_s: float = 0.0) -> Iterator[Trial]:
         """Wait and `run` a trial, and again while it was disturbed and more than `reserve_s` of the patience is left.
 
-        Yields each attempt as soon as it is over; all but the last are marked as repeated. The last says how much of
-        the patience was spent on it, and the others how long they waited.
+        Yields each attempt as soon as it is over, with its wait; all but the last are marked as repeated.
         """
-        before_s = self.left_s
         while True:
-            waited_s = self.wait(reserve_s)
+            waited_s = round(self.wait(reserve_s), 3)
             started_s = self._clock()
-            trial = run()
+            trial = replace(run(), waited_s=waited_s)
             took_s = self._clock() - started_s
             if not _is_disturbed(trial) or self.left_s - took_s <= reserve_s:
                 break
             self.left_s -= took_s
-            yield replace(trial, is_repeated=True, waited_s=round(waited_s, 3))
-        yield replace(trial, waited_s=round(before_s - self.left_s, 3))
+            yield replace(trial, is_repeated=True)
+        yield trial
 
     def wait(self, reserve_s: float = 0.0) -> float:
         """Wait until the processors are quiet, or no more than `reserve_s` of the patience is left.
@@ -132,7 +130,6 @@ class Patience:
 
 
 def _is_disturbed(trial: Trial) -> bool:
-    """Whether the hypervisor took too much from a trial that may be repeated."""
+    """Whether the hypervisor took too much from a timed trial."""
     load = None if trial.conditions is None else trial.conditions.load
-    is_repeatable = trial.payload_bytes == 0 and trial.verified
-    return is_repeatable and load is not None and load.steal_share > DISTURBED_SHARE
+    return trial.payload_bytes == 0 and load is not None and load.steal_share > DISTURBED_SHARE

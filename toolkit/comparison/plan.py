@@ -61,8 +61,8 @@ _PATIENCE = (
     "measured is taken by something else. {repeats}All of this lasts at most {patience}, divided between the paths."
 )
 _REPEATS = (
-    "A trial that did not fail is repeated if the hypervisor took more than {share} of all processors while it ran; "
-    "only the last attempt counts. "
+    "A trial is repeated if the hypervisor took more than {share} of all processors during its time; only the last "
+    "attempt counts. "
 )
 _TIME = (
     "Time: from the sender's first connect to the receiver's verified digest, for every transport. Sender and receiver "

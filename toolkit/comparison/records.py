@@ -299,7 +299,7 @@ class Trial:
     link_seed:             of the link's random draws; the same for every transport of a block
     elapsed_s:             time from the campaign's start to the trial's end, without interruptions
     started_s:             of a fleet: the same to the trial's start; between the two, both its hosts were held
-    waited_s:              how long it waited for quiet processors before it began, and its repeated attempts took
+    waited_s:              how long it waited for quiet processors before it began
     is_repeated:           whether it was measured again, because the hypervisor had disturbed it
     conditions:            settings of sockets, device and kernel, and what else the machine did
     """
@@ -389,3 +389,8 @@ class Results:
     probes: Sequence[Probe] = ()
     outages: Sequence[Outage] = ()
     repeated: Sequence[Trial] = ()
+
+    @property
+    def attempts(self) -> list[Trial]:
+        """The trials that count and those that were repeated, in order of time."""
+        return sorted((*self.trials, *self.repeated), key=lambda trial: trial.position)

@@ -14,7 +14,7 @@ Everything follows from the records, so a campaign that was interrupted goes on 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -49,8 +49,8 @@ class _Candidate:
         return self.is_attainable, self.width, -self.next.blocks.start
 
 
-def elapsed_s(trials: Sequence[Trial]) -> float:
-    """How much time a campaign has taken, without interruptions."""
+def elapsed_s(trials: Iterable[Trial]) -> float:
+    """How much time a campaign has taken, without interruptions; `trials` include the attempts that were repeated."""
     return max((trial.elapsed_s or 0.0 for trial in trials), default=0.0)
 
 
@@ -65,7 +65,7 @@ def further_blocks(results: Results, now_s: float) -> FurtherBlocks | None:
     begun = next(filter(None, (_unfinished(campaign, cell) for cell in cells)), None)
     if begun is not None:
         return begun
-    durations_s = dict(durations(results.trials))
+    durations_s = dict(durations(results.attempts))
     left_s = campaign.budget_s - now_s
     candidates = list(filter(None, (_candidate(campaign, cell, durations_s, left_s) for cell in cells)))
     return max(candidates, key=lambda each: each.priority).next if candidates else None
@@ -127,8 +127,19 @@ def _marked_share(trials: Sequence[Trial]) -> float:
     return sum(trial.is_doubtful for trial in trials) / len(trials)
 
 
-def durations(trials: Sequence[Trial]) -> Iterator[tuple[int, float]]:
-    """Position and duration of each trial, with all that belongs to it but the wait for quiet processors."""
+def patience_spent_s(attempts: Iterable[Trial]) -> float:
+    """How much of a campaign's patience these trials took: their waits, and the time of those that were repeated."""
+    attempts = list(attempts)
+    repeated = {trial.position for trial in attempts if trial.is_repeated}
+    times_s = sum(seconds for position, seconds in durations(attempts) if position in repeated)
+    return times_s + sum(trial.waited_s for trial in attempts)
+
+
+def durations(trials: Iterable[Trial]) -> Iterator[tuple[int, float]]:
+    """Position and duration of each trial, with all that belongs to it but the wait for quiet processors.
+
+    The trials include the attempts that were repeated.
+    """
     before_s = 0.0
     for trial in sorted(trials, key=lambda trial: trial.position):
         now_s = trial.elapsed_s if trial.elapsed_s is not None else before_s

@@ -20,6 +20,7 @@ from toolkit.comparison.paths import REMOTE
 from toolkit.comparison.patience import DISTURBED_SHARE
 from toolkit.comparison.records import CONTROL_SUFFIX, Campaign, Results
 from toolkit.comparison.rows import Row, make_row
+from toolkit.comparison.sampling import patience_spent_s
 from toolkit.comparison.stats import MIN_SAMPLES
 from toolkit.comparison.verdict import NO_CLAIM, Verdict, judge
 from toolkit.units import format_fraction, format_seconds
@@ -106,13 +107,15 @@ def judging(campaign: Campaign) -> list[str]:
 
 
 def _repeated_trials(results: Results) -> list[str]:
-    """How many attempts of each transport the hypervisor disturbed."""
+    """How many attempts of each transport the hypervisor disturbed, and how many of these had failed."""
     counts = Counter(trial.transport for trial in results.repeated)
     if not counts:
         return []
     counted = ", ".join(f"{label} {counts[label]}" for label in results.campaign.transports if label in counts)
+    failed = sum(not trial.verified for trial in results.repeated)
+    also = f"; {failed} of them had failed" if failed else ""
     because = f"because the hypervisor took more than {format_fraction(DISTURBED_SHARE)} of the processors"
-    return [f"Attempts that were repeated, {because}: {counted}."]
+    return [f"Attempts that were repeated, {because}: {counted}{also}."]
 
 
 def _taken_processors(results: Results, rows: Sequence[Row]) -> list[str]:
@@ -127,10 +130,11 @@ def _taken_processors(results: Results, rows: Sequence[Row]) -> list[str]:
     seen = f"Other programs or the hypervisor took processors in {count} of {len(marked)} marked trials"
     if not campaign.patience_s:
         return [f"{seen}: a campaign with patience waits for quieter moments."]
-    if sum(trial.waited_s for trial in results.trials) < 0.9 * campaign.patience_s:
+    is_short = campaign.time_s is not None and any(load.steal_share > DISTURBED_SHARE for load in loads if load)
+    if not is_short and patience_spent_s(results.attempts) < 0.9 * campaign.patience_s:
         return [f"{seen}, although it was quiet before them."]
-    used_up = f"the patience of {format_seconds(campaign.patience_s)} was used up"
-    return [f"{seen}, and {used_up}: with more, more trials wait for quieter moments."]
+    used_up = f"the patience of {format_seconds(campaign.patience_s)} did not suffice"
+    return [f"{seen}, and {used_up}: with more, more trials are measured in quieter moments."]
 
 
 def _changed_conditions(results: Results) -> list[str]:

@@ -15,7 +15,7 @@ from toolkit.comparison.device import DeviceSettings
 from toolkit.comparison.diagnosis import MIN_SAMPLES, on_sender_clock, split_time, thinned
 from toolkit.comparison.endpoint_result import EndpointResult, Samples
 from toolkit.comparison.explanation import Facts, explanation, facts_of
-from toolkit.comparison.machine_load import MachineLoad, load_between
+from toolkit.comparison.machine_load import LoadMeter, MachineLoad
 from toolkit.comparison.packet_audit import has_host_drops, has_self_loss, is_balanced
 from toolkit.comparison.packet_counts import PacketAudit
 from toolkit.comparison.paths import LAN_KIND, LINK, PAYLOAD_SHARE, REMOTE, BenchPath
@@ -129,7 +129,7 @@ class TrialRunner:
                     running.enter_context(self.background_flow.running(self.testbed))
                 if pinger is not None:
                     watching.enter_context(pinger)
-                before = self.testbed.load_counters()
+                meter = LoadMeter(self.testbed.load_counters, self.time_s)
                 started_s = time.monotonic()
                 if self.time_s is not None:
                     accepting.set_deadline(started_s + self.time_s)
@@ -138,7 +138,7 @@ class TrialRunner:
                     outcome.connected = connecting.result(self.limit_s + (self.time_s or 0.0))
                 finally:
                     ended_s = time.monotonic()
-                    outcome.load = load_between(before, self.testbed.load_counters())
+                    outcome.load = meter.load()
                 if self.background_flow is not None:
                     size_bytes = spec.payload_bytes or outcome.sender.size_bytes or 0
                     goodput_bps = rate_of(size_bytes, ended_s - started_s)

@@ -2,7 +2,7 @@
 
 A reply over plain TCP or UDP has arrived when the kernel has it, as for ping(8), and not when this program wakes. A
 message of the reliable protocol has arrived when the protocol hands it over; the protocol itself measures the round
-trip of the path, without the time that the two programs take.
+trip of the path, without the time for which the two hosts held the packets.
 """
 
 import os
@@ -33,7 +33,8 @@ class EchoReply(NamedTuple):
     """A reply.
 
     arrived_ns:  when it has arrived, by the monotonic clock
-    path_rtt_ns: the round trip of the path meanwhile, without the time that the hosts took; None if it is not known
+    path_rtt_ns: the latest round trip of the path, without the time for which the hosts held the packets; None if it
+                 was not measured since the last reply
     """
 
     data: bytes
@@ -134,7 +135,7 @@ class SessionEcho:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._last_sample: Statistic | None = None
+        self._last_sample = self._path_rtt_ms()  # the handshake's
 
     def send(self, probe: bytes) -> None:
         """See EchoPath. Raises PeerClosedError."""
@@ -147,9 +148,12 @@ class SessionEcho:
 
     def _new_path_rtt_ns(self) -> int | None:
         """The round trip of the path, if it was measured since the last call."""
-        sample = self._channel.statistics().get("path_rtt_ms")
-        is_new, self._last_sample = sample != self._last_sample, sample
-        return int(float(sample) * 1e6) if sample is not None and is_new else None
+        last, sample = self._last_sample, self._path_rtt_ms()
+        self._last_sample = sample
+        return None if sample is None or sample == last else int(float(sample) * 1e6)
+
+    def _path_rtt_ms(self) -> Statistic | None:
+        return self._channel.statistics().get("path_rtt_ms")
 
     def close(self) -> None:
         """See EchoPath."""

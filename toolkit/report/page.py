@@ -367,7 +367,7 @@ def _facts(host: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def records_link(results: Results) -> Html:
     """A link that contains the records as in their file, compressed."""
     campaign = results.campaign
-    records: list[Record] = [campaign, *results.probes, *results.trials]
+    records: list[Record] = [campaign, *results.probes, *results.attempts, *results.outages]
     packed = gzip.compress("".join(line(record) + "\n" for record in records).encode(), mtime=0)
     name = f"{label(campaign.name)}{strftime('-%Y%m%d-%H%M%S', gmtime(campaign.started_unix_s))}.jsonl.gz"
     address = f"data:application/gzip;base64,{base64.b64encode(packed).decode()}"

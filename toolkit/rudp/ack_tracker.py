@@ -33,6 +33,7 @@ class AckTracker:
     ack_time_ns:       when the next acknowledgement is due; None while none is
     max_ack_delay_ns:  how long the peer lets an acknowledgement wait
     waited_ns:         how long the packets that are reported had waited in the socket
+    send_time_ns:      how long it takes to send an acknowledgement once it is made
     packets_received:  ack-eliciting packets, duplicates included
     packets_duplicate: those of them that had arrived before
     packets_accepted:  packets of any type without duplicates
@@ -47,7 +48,7 @@ class AckTracker:
         self.largest_eliciting = -1
         self._ack_every_bytes = INITIAL_ACK_EVERY_BYTES
         self.max_ack_delay_ns = INITIAL_MAX_ACK_DELAY_NS
-        self.waited_ns = 0
+        self.waited_ns = self.send_time_ns = 0
         self._received = RangeSet()
         self._floor = 0  # every packet number below it is a duplicate
         self._least_unacked = 0  # the sender needs no acknowledgement below this packet number
@@ -157,7 +158,7 @@ class AckTracker:
         self.ack_time_ns = None
         self._is_immediate = False
         self._unacked_bytes = 0
-        delay_us = max(0, now_ns - self._newest_eliciting_time_ns) // 1000
+        delay_us = max(0, now_ns + self.send_time_ns - self._newest_eliciting_time_ns) // 1000
         return [
             wire.AckPacket(
                 ranges[i : i + per_packet],

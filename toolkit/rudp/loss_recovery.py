@@ -160,10 +160,12 @@ class LossRecovery:
         self.peer_dropped_datagrams = max(self.peer_dropped_datagrams, ack.drop_count)
         if acked is None:
             return False
+        if waited_ns >= now_ns - acked.newest_state.sent_time_ns:
+            waited_ns = 0  # it cannot have arrived before that was sent: the clock was set
         newly_marked = self.path.ecn.on_ack(acked.packets, ack.ect_count, ack.ce_count)
         prior_in_flight_bytes = self.bytes_in_flight
         self.bytes_in_flight -= acked.bytes - acked.spurious_bytes
-        rtt_ns = self._sample_rtt(acked, ack, now_ns, waited_ns)
+        rtt_ns = self._sample_rtt(acked, ack, now_ns - waited_ns)
         self.largest_acked = max(self.largest_acked, acked.newest)
         delivered_ns = now_ns - waited_ns - (0 if ack.delay_us == wire.UNKNOWN_DELAY_US else ack.delay_us * 1000)
         self._on_acked(acked, delivered_ns, now_ns)
@@ -173,7 +175,7 @@ class LossRecovery:
         self._report_ack(acked, rtt_ns, newly_marked, prior_in_flight_bytes, prior_lost_bytes, delivered_ns, now_ns)
         return True
 
-    def _sample_rtt(self, acked: PacketGroup, ack: wire.AckPacket, now_ns: int, waited_ns: int) -> int | None:
+    def _sample_rtt(self, acked: PacketGroup, ack: wire.AckPacket, arrived_ns: int) -> int | None:
         """Sample the RTT if the largest ack-eliciting packet is newly acknowledged; return it without the peer's delay.
 
         Larger numbers may be acknowledged with it: those of packets that elicit no acknowledgement.
@@ -181,11 +183,9 @@ class LossRecovery:
         if acked.newest <= self.largest_acked or ack.delay_us == wire.UNKNOWN_DELAY_US:
             return None
         rtt = self.path.rtt
-        latest_rtt_ns = now_ns - acked.newest_state.sent_time_ns
-        if waited_ns < latest_rtt_ns:  # else a clock was set meanwhile
-            latest_rtt_ns -= waited_ns
+        latest_rtt_ns = arrived_ns - acked.newest_state.sent_time_ns
         rtt.update(latest_rtt_ns, ack.delay_us * 1000)
-        self.rtt_sample_time_ns = now_ns
+        self.rtt_sample_time_ns = arrived_ns
         return max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, rtt.min_rtt_ns), 1)
 
     def _on_acked(self, acked: PacketGroup, delivered_ns: int, now_ns: int) -> None:

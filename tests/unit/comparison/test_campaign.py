@@ -167,6 +167,11 @@ def test_a_resumed_campaign_has_the_patience_that_is_left(run_with: Run, patient
     half = Results(whole.campaign, [trial for trial in whole.trials if trial.position < 6], whole.probes)
     run_with(patient, done=half)
     assert Waits.patience_s == 20.0 - sum(trial.waited_s for trial in half.trials)
+    repeated = replace(
+        half.trials[-1], position=6, is_repeated=True, elapsed_s=(half.trials[-1].elapsed_s or 0.0) + 3.0
+    )
+    run_with(patient, done=replace(half, repeated=[repeated]))  # it took 3 s, and was not measured again
+    assert Waits.patience_s == pytest.approx(20.0 - sum(trial.waited_s for trial in half.trials) - 3.0)
 
 
 def test_a_trial_that_the_emulator_disturbed_is_marked_and_kept(run_with: Run, tmp_path: Path) -> None:
@@ -230,6 +235,8 @@ def test_a_trial_by_its_number() -> None:
     assert trial_of(results, 3) == results.trials[2]
     with pytest.raises(UsageError, match="no trial 1000"):
         trial_of(results, 1000)
+    repeated = replace(results.trials[0], position=len(results.trials), is_repeated=True)
+    assert trial_of(replace(results, repeated=[repeated]), len(results.trials) + 1) == repeated
 
 
 def test_the_link_has_one_seed_for_each_block() -> None:

@@ -1,11 +1,20 @@
 """What else a machine did, from the counters of an invented one."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from toolkit.comparison.machine_load import BUSY_SHARE, MachineLoad, load_between, read_counters
+from tests.support.background import PATIENCE_S
+from toolkit.comparison.machine_load import (
+    BUSY_SHARE,
+    LoadCounters,
+    LoadMeter,
+    MachineLoad,
+    load_between,
+    read_counters,
+)
 
 
 def machine(folder: Path, stat: str, own: int = 0, child: int = 0, stranger: int = 0, pressure_us: int = 0) -> Path:
@@ -51,6 +60,29 @@ def test_a_system_that_does_not_say(tmp_path: Path) -> None:
     unknown = read_counters(machine_without_pressure(tmp_path))
     assert unknown is not None
     assert unknown.pressure_us is None
+
+
+@pytest.mark.parametrize(("time_s", "share"), [(None, 0.2), (60.0, 0.2), (0.0, 0.1)])
+def test_a_meter_reads_at_its_time_or_when_it_is_asked_earlier(
+    tmp_path: Path, time_s: float | None, share: float
+) -> None:
+    """The hypervisor takes 10 of 100 ticks until the second reading, and 30 of the next 100."""
+    ticks = iter(["0 0 0 0 0 0 0 0", "0 0 0 90 0 0 0 10", "0 0 0 160 0 0 0 40"])
+    counters = [read_counters(machine(tmp_path, next(ticks))) for _ in range(3)]
+    readings = [counters[0], counters[2]] if share == 0.2 else counters
+    is_read = threading.Event()
+
+    def read() -> LoadCounters | None:
+        if len(readings) < 3:
+            is_read.set()
+        return readings.pop(0)
+
+    meter = LoadMeter(read, time_s)
+    if time_s == 0.0:
+        assert is_read.wait(PATIENCE_S)
+    load = meter.load()
+    assert load is not None
+    assert load.steal_share == share
 
 
 def machine_without_pressure(folder: Path) -> Path:

@@ -102,9 +102,8 @@ def test_a_trial_that_the_hypervisor_disturbed_is_repeated_until_it_is_not() -> 
     patience = machine.patience(20.0)
     attempts = list(patience.attempts(Runs(machine, TIMED, [0.3, 0.021, 0.02, 0.3])))
     assert shares(attempts) == [(0.3, True), (0.021, True), (0.02, False)]
-    first_wait_s = 0.5 + PROBE_S
-    assert [trial.waited_s for trial in attempts] == pytest.approx([first_wait_s, 0.0, first_wait_s + 2 * TRIAL_S])
-    assert patience.left_s == pytest.approx(20.0 - attempts[-1].waited_s)
+    assert [trial.waited_s for trial in attempts] == [0.6, 0.0, 0.0]
+    assert patience.left_s == pytest.approx(20.0 - 0.6 - 2 * TRIAL_S)
 
 
 def test_a_disturbed_trial_counts_when_the_patience_is_used_up() -> None:
@@ -117,17 +116,15 @@ def test_a_disturbed_trial_counts_when_the_patience_is_used_up() -> None:
     assert shares(later) == [(0.3, False)]
 
 
-@pytest.mark.parametrize(
-    "trial",
-    [
-        replace(TIMED, payload_bytes=1 << 20),
-        replace(TIMED, verified=False, seconds=None, goodput_bps=None, error="nothing arrived"),
-    ],
-    ids=["a file", "a failure"],
-)
-def test_what_the_hypervisor_disturbs_more_often_for_what_was_measured_is_not_repeated(trial: Trial) -> None:
-    machine = Machine([0.0])
+def test_a_trial_that_takes_as_long_as_it_takes_is_not_repeated() -> None:
+    machine, trial = Machine([0.0]), replace(TIMED, payload_bytes=1 << 20)
     assert shares(list(machine.patience(20.0).attempts(Runs(machine, trial, [0.3])))) == [(0.3, False)]
+
+
+def test_whether_a_trial_failed_makes_no_difference() -> None:
+    machine, trial = Machine([0.0]), replace(TIMED, verified=False, seconds=None, goodput_bps=None, error="lost")
+    attempts = machine.patience(20.0).attempts(Runs(machine, trial, [0.3, 0.0]))
+    assert shares(list(attempts)) == [(0.3, True), (0.0, False)]
 
 
 def test_other_programs_are_no_reason_to_repeat_a_trial() -> None:

@@ -151,7 +151,7 @@ def late_trials(steal_share: float, patience_s: float, count: int = 8) -> Result
     ("patience_s", "advice"),
     [
         (0.0, ": a campaign with patience waits for quieter moments."),
-        (14.0, ", and the patience of 14 s was used up: with more, more trials wait for quieter moments."),
+        (14.0, ", and the patience of 14 s did not suffice: with more, more trials are measured in quieter moments."),
         (20.0, ", although it was quiet before them."),
     ],
 )
@@ -167,6 +167,17 @@ def test_a_note_counts_the_repeats_of_each_transport() -> None:
     start = "Attempts that were repeated, because the hypervisor took more than 2% of the processors: "
     assert f"{start}{results.trials[0].transport} 1, udp-bbr 5." in noted.notes
     assert noted.rows == summarise(results).rows
+    failed = replace(disturbed[0], verified=False, seconds=None, goodput_bps=None, error="lost")
+    assert (
+        f"{start}udp-bbr 2; 1 of them had failed." in summarise(replace(results, repeated=[disturbed[1], failed])).notes
+    )
+
+
+def test_a_note_says_that_a_timed_trial_could_not_be_repeated_any_more() -> None:
+    """Patience that is left may be too little for a long trial."""
+    late = late_trials(0.05, 20.0)
+    timed = replace(late, campaign=replace(late.campaign, time_s=5.0))
+    assert any("the patience of 20 s did not suffice" in note for note in summarise(timed).notes)
 
 
 def test_what_nettool_itself_uses_or_what_costs_no_claim_is_no_reason_to_wait() -> None:

@@ -121,14 +121,17 @@ class Bench:
     def kinds(self, numbers: list[int]) -> list[int]:
         return [self.packets[n][0] for n in numbers]
 
-    def ack(self, now_ns: int, *numbers: int, delay_us: int = 0, data_window: int = FAR_WINDOW) -> None:
+    def ack(
+        self, now_ns: int, *numbers: int, delay_us: int = 0, data_window: int = FAR_WINDOW, waited_ns: int = 0
+    ) -> None:
         ranges: list[tuple[int, int]] = []
         for n in sorted(numbers, reverse=True):
             if ranges and ranges[-1][0] == n + 1:
                 ranges[-1] = (n, ranges[-1][1])
             else:
                 ranges.append((n, n + 1))
-        self.recovery.on_ack_untrusted(wire.AckPacket(ranges, delay_us, data_window, 1 << 20, 0, 0, 0), now_ns)
+        ack = wire.AckPacket(ranges, delay_us, data_window, 1 << 20, 0, 0, 0)
+        self.recovery.on_ack_untrusted(ack, now_ns, waited_ns)
 
 
 def warmed(
@@ -351,6 +354,23 @@ class TestAcknowledgements:
         assert bench.controller.acks[-1].rtt_ns == 40 * MS
         assert bench.recovery.path.rtt.latest_rtt_ns == 45 * MS
 
+    def test_waits_in_the_socket_and_the_packets_were_delivered_before(self) -> None:
+        bench = warmed(2 * PAYLOAD, rtt_ns=40 * MS)
+        numbers = bench.send(100 * MS)
+        bench.ack(155 * MS, *numbers, waited_ns=15 * MS)
+        assert bench.controller.acks[-1].rtt_ns == 40 * MS
+        assert bench.recovery.path.rtt.latest_rtt_ns == 40 * MS
+        assert bench.controller.acks[-1].now_ns == 155 * MS
+        assert bench.controller.acks[-1].delivery_rate_bps == pytest.approx(2 * DATAGRAM * 8 / 0.04, rel=0.01)
+
+    @pytest.mark.parametrize("waited_ms", [55, 56, 900])
+    def test_cannot_have_arrived_before_what_it_acknowledges_was_sent(self, waited_ms: int) -> None:
+        bench = warmed(2 * PAYLOAD, rtt_ns=40 * MS)
+        numbers = bench.send(100 * MS)
+        bench.ack(155 * MS, *numbers, waited_ns=waited_ms * MS)
+        assert bench.recovery.path.rtt.latest_rtt_ns == 55 * MS
+        assert bench.recovery.path.rtt.min_rtt_ns == 40 * MS
+
     def test_gives_an_rtt_sample_beside_larger_numbers_that_elicit_no_acknowledgement(self) -> None:
         """Those of acknowledgements, of which the sender keeps no record."""
         bench = warmed(2 * PAYLOAD, rtt_ns=40 * MS)
@@ -551,8 +571,7 @@ class TestTimeouts:
     def test_packets_do_not_get_older_while_their_acknowledgement_waits_in_the_socket(self) -> None:
         bench = warmed()
         numbers = flights(bench, 2, 100 * MS, 30 * MS)
-        ack = wire.AckPacket([(numbers[1], numbers[1] + 1)], 0, FAR_WINDOW, 1 << 20, 0, 0, 0)
-        bench.recovery.on_ack_untrusted(ack, 171 * MS, waited_ns=40 * MS)
+        bench.ack(171 * MS, numbers[1], waited_ns=40 * MS)
         assert bench.recovery.packets_lost == 0
         assert bench.sender.poll_timeout() == 100 * MS + bench.recovery.path.loss.loss_delay_ns
 

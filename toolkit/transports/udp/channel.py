@@ -7,6 +7,7 @@ timers that have expired, sends what may be sent, and waits for whichever event 
 import contextlib
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -44,6 +45,7 @@ _SENDING_READ_INTERVAL_NS: Final = 1_000_000  # how often the socket is read whi
 _QUEUED_READ_INTERVAL_NS: Final = 100_000_000  # how often it is read while queued messages are taken in a row
 _PTOS_BEFORE_ROUTE_CHECK: Final = 3  # consecutive ones, after which a client looks for another route
 _ROOM_CHECK_NS: Final = 10_000_000  # how often the engine runs while this host's queues are full
+_KEPT_SEND_TIMES: Final = 8
 _WAIT_CHECK_NS: Final = int(WAIT_CHECK_S * 1e9)
 
 
@@ -82,6 +84,7 @@ class UdpChannel:
         self._is_closed = self._has_more = self._needs_room = False
         self.handshake = HandshakeCounts()  # the listener's thread counts them
         self._wait_check: Callable[[], None] | None = None
+        self._send_times_ns: deque[int] = deque([0], maxlen=_KEPT_SEND_TIMES)  # of single datagrams, with their sealing
         self._read_ns = self._timer_ns = 0  # when the socket was last read; the next timer, as of the last wait
 
     @property
@@ -181,7 +184,9 @@ class UdpChannel:
         return self._outgoing.acknowledged_bytes
 
     def statistics(self) -> Mapping[str, Statistic]:
-        return statistics_of(self._connection.stats(), self._socket, self._security, self.handshake)
+        stats = self._connection.stats()
+        path_rtt_ns = max(1, stats.path_rtt_ns - self._send_times_ns[-1])
+        return statistics_of(stats, path_rtt_ns, self._socket, self._security, self.handshake)
 
     def choose_sending(self, congestion_control: str | None, rate_bps: float | None, backlog_bytes: int | None) -> None:
         """Send as a side that connected with these TransportOptions. Call it before content. Raises UsageError."""
@@ -288,6 +293,9 @@ class UdpChannel:
             if transmit is None:
                 return
             unsent = sock.send(transmit)
+            if len(transmit.data) <= transmit.segment_bytes:
+                self._send_times_ns.append(time.monotonic_ns() - now_ns)
+                connection.acks.send_time_ns = min(self._send_times_ns)
             if sock.is_route_lost:
                 self._follow_route()
             if unsent:

@@ -8,7 +8,8 @@ probed: `DatagramSocket` sets `can_segment` and `can_coalesce`, and works withou
 IP_MTU_DISCOVER is set to PROBE: datagrams carry "don't fragment", and the path MTU that routers report is ignored (RFC
 8899 section 4.6.2; the engine probes for itself). SO_RXQ_OVFL counts the datagrams that the host drops at this socket.
 The receive buffer is enlarged to 16 MiB if the system permits it. `send_room.py` sizes the send buffer. IP_RECVERR
-makes the drops of this host's queues visible: otherwise the kernel reports such a datagram as sent.
+makes the drops of this host's queues visible: otherwise the kernel reports such a datagram as sent. SO_TIMESTAMPNS says
+when a datagram arrived, however late it is read.
 
 Read: udp(7), ip(7), linux/udp.h, linux/in.h, linux/in6.h.
 """
@@ -18,13 +19,13 @@ import errno
 import select
 import socket
 import struct
-import sys
+import time
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
-from toolkit.kernel_timestamps import SO_TIMESTAMPNS, TIMESTAMP_BYTES, waited_ns
+from toolkit.kernel_timestamps import SO_TIMESTAMPNS, TIMESTAMP_BYTES, Ancillary, ArrivalStamps
 from toolkit.rudp.batch import MAX_BATCH_BYTES, Batch, Transmit
 from toolkit.transports.udp.route import socket_on_new_route
 from toolkit.transports.udp.send_room import SendRoom
@@ -109,15 +110,14 @@ class DatagramSocket:
         self._segment_bytes = 0  # the value of UDP_SEGMENT
         self._unsent_bytes = 0  # of the batch that is being sent
         self.room = SendRoom(sock)
-        self._ancillary: list[tuple[int, int, bytes]] = []  # of the last arrival
+        self._ancillary: Ancillary = []  # of the last arrival
         self._segment_and_ecn = (0, 0)  # parsed from it
         self._ecn = 0  # of outgoing datagrams
         sock.setblocking(False)
         self.can_segment = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
         self.can_coalesce = self._offload == "auto" and _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
         _try_option(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
-        is_stamped = sys.platform == "linux" and _try_option(sock, socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self._stamps = int(is_stamped)  # time stamps that each arrival has, before anything else
+        self._stamps = ArrivalStamps(sock)
         for level, option in ((socket.IPPROTO_IP, _IP_MTU_DISCOVER), (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)):
             _try_option(sock, level, option, _PMTUDISC_PROBE)
         _try_option(sock, socket.IPPROTO_IP, _IP_RECVTOS, 1)
@@ -281,7 +281,8 @@ class DatagramSocket:
         """
         batches: list[Batch] = []
         start = end = segment = ecn = 0
-        stamps: list[tuple[int, int, bytes]] = []
+        stamp: Ancillary = []
+        started_ns = time.monotonic_ns()
         self.is_drained = False
         if self._is_refused:
             self._is_refused = False
@@ -307,24 +308,26 @@ class DatagramSocket:
                 continue
             new_segment, new_ecn = self._read_ancillary(ancillary, size)
             if end > start and (new_segment != segment or new_ecn != ecn or (end - start) % segment):
-                batches.append(Batch(self._buffer[start:end], segment, ecn, waited_ns(stamps)))
+                batches.append(Batch(self._buffer[start:end], segment, ecn, self._stamps.waited_ns(stamp)))
                 start = end
-            segment, ecn, stamps = new_segment, new_ecn, ancillary[: self._stamps]
+            segment, ecn, stamp = new_segment, new_ecn, self._stamps.last
             self.datagrams_received += -(-size // segment)
             end += size
         if end > start:
-            batches.append(Batch(self._buffer[start:end], segment, ecn, waited_ns(stamps)))
+            batches.append(Batch(self._buffer[start:end], segment, ecn, self._stamps.waited_ns(stamp)))
+        if self.is_drained:
+            self._stamps.on_drained(started_ns)
         return batches
 
-    def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]], size: int) -> tuple[int, int]:
-        unstamped = ancillary[self._stamps :]
+    def _read_ancillary(self, ancillary: Ancillary, size: int) -> tuple[int, int]:
+        unstamped = self._stamps.strip(ancillary)
         if unstamped != self._ancillary:  # it is nearly always the same as before
             self._ancillary = unstamped
             self._segment_and_ecn = self._parse_ancillary(unstamped)
         segment, ecn = self._segment_and_ecn
         return (min(segment, size) if segment else size), ecn
 
-    def _parse_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
+    def _parse_ancillary(self, ancillary: Ancillary) -> tuple[int, int]:
         """Return the size of the datagrams that UDP_GRO has joined (0 if it has joined none), and the IP ECN field."""
         segment = ecn = 0
         for level, kind, value in ancillary:
@@ -364,11 +367,12 @@ class _SegmentationRefusedError(Exception):
 
 
 def report_local_address(sock: socket.socket) -> None:
-    """Make the socket report the local address that a datagram was sent to, and no longer how many it has dropped.
+    """Make the socket report the local address that a datagram was sent to, and neither drops nor times of arrival.
 
     The control messages of most datagrams are then equal, and are parsed once (`mmsg`).
     """
-    _try_option(sock, socket.SOL_SOCKET, _SO_RXQ_OVFL, 0)
+    for option in (_SO_RXQ_OVFL, SO_TIMESTAMPNS):
+        _try_option(sock, socket.SOL_SOCKET, option, 0)
     _try_option(sock, socket.IPPROTO_IP, _IP_PKTINFO, 1)
     _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
 

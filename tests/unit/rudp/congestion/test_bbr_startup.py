@@ -63,6 +63,18 @@ def test_packets_of_a_burst_show_the_rate_of_the_bottleneck() -> None:
     assert rate.bps == pytest.approx(RATE_BPS, rel=0.01)
 
 
+@pytest.mark.parametrize("earlier_ns", [0, 1000])
+def test_arrivals_at_one_time_or_in_disorder_show_no_rate(earlier_ns: int) -> None:
+    """On a path of some nanoseconds, a queue need not last for any time to be measured."""
+    rate = BottleneckRate()
+    for index in range(3):
+        sample = ack_sample(
+            largest_acked_sent_time_ns=RTT_NS, rtt_ns=RTT_NS - index * earlier_ns, delivered_bytes=index
+        )
+        rate.update(sample, has_queue=index > 0, span_ns=0, least_bps=0.0)
+    assert rate.bps is None
+
+
 def test_a_rate_that_leaves_no_queue_for_a_whole_round_is_forgotten() -> None:
     rate = BottleneckRate()
     feed_queue(rate, 40)

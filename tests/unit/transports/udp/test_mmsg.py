@@ -2,6 +2,7 @@
 
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support.background import PATIENCE_S
 from toolkit.transports.udp.mmsg import MAX_DATAGRAMS, Arrival, BatchExchange, DatagramExchange, SingleExchange
-from toolkit.transports.udp.socket import report_local_address
+from toolkit.transports.udp.socket import DatagramSocket, report_local_address
 
 BOUND = [(socket.AF_INET, "0.0.0.0", "127.0.0.1"), (socket.AF_INET6, "::", "127.0.0.1"), (socket.AF_INET6, "::", "::1")]
 
@@ -43,6 +44,17 @@ def receive(exchange: DatagramExchange, server: socket.socket, count: int) -> li
         assert select.select([server], [], [], PATIENCE_S)[0], "nothing more arrives"
         arrivals += [a._replace(data=memoryview(bytes(a.data))) for a in exchange.receive(server)]
     return arrivals
+
+
+def test_a_listeners_arrivals_from_one_peer_have_equal_control_messages(cleanup: ExitStack) -> None:
+    """Each different one is parsed, which takes most of the time that a flood costs."""
+    server = DatagramSocket(make_server(cleanup, socket.AF_INET, "127.0.0.1"), "off").sock
+    report_local_address(server)
+    client = make_client(cleanup, server, "127.0.0.1")
+    for _ in range(3):
+        client.send(b"question")
+        time.sleep(0.001)
+    assert len({arrival.control for arrival in receive(BatchExchange(), server, 3)}) == 1
 
 
 @pytest.mark.parametrize(("family", "bound", "host"), BOUND)
