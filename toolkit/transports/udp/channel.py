@@ -185,7 +185,7 @@ class UdpChannel:
 
     def statistics(self) -> Mapping[str, Statistic]:
         stats = self._connection.stats()
-        path_rtt_ns = max(1, stats.path_rtt_ns - self._send_times_ns[-1])
+        path_rtt_ns = max(1, stats.path_rtt_ns - min(self._send_times_ns))
         return statistics_of(stats, path_rtt_ns, self._socket, self._security, self.handshake)
 
     def choose_sending(self, congestion_control: str | None, rate_bps: float | None, backlog_bytes: int | None) -> None:
