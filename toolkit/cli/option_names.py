@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 OPTIONS: Final[Mapping[str, str]] = {
+    "addresses": "--addresses",
     "bind": "--bind",
     "budget": "--budget",
     "code": "--code",
@@ -17,6 +18,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "delay_back": "--delay-back",
     "dotfiles": "--dotfiles",
     "exclude": "--exclude",
+    "far": "--far",
     "folder": "--dir",
     "into": "--dir",
     "is_reverse": "--reverse",

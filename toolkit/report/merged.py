@@ -10,7 +10,7 @@ from toolkit.report.cells import Cell, Column, Table
 from toolkit.report.labels import MAX_COLUMNS, NOTHING, content_words, judged, label, path_label, ratio_with_interval
 from toolkit.report.terminal import fitted, wrapped
 from toolkit.report.text import names, started_text
-from toolkit.units import format_ratio
+from toolkit.units import format_ratio, format_seconds
 
 GUARANTEE = (
     "Each campaign counts once, by its median ratio. The interval is Student's, for the geometric mean of the "
@@ -94,12 +94,13 @@ def merged_remarks(rows: Sequence[MergedRow]) -> list[str]:
 
 
 def _campaigns(summaries: Sequence[Summary]) -> list[str]:
-    """Which campaigns these are: when, with which seed, and on which host."""
+    """Which campaigns these are: when, with which seed and patience, and on which host."""
     lines = []
     for name, summary in zip(names(summaries), summaries, strict=True):
         campaign = summary.results.campaign
         host = ", ".join(
             label(value) for value in (campaign.host.cpu, campaign.host.kernel, campaign.host.nettool) if value
         )
-        lines.append(f"{name}: {started_text(campaign)}, seed {campaign.seed}, {host}.")
+        patience = f", patience {format_seconds(campaign.patience_s)}" if campaign.patience_s else ""
+        lines.append(f"{name}: {started_text(campaign)}, seed {campaign.seed}{patience}, {host}.")
     return lines

@@ -150,10 +150,12 @@ def test_the_text_fits_and_says_what_the_figures_guarantee() -> None:
     from toolkit.comparison.summary import summarise
 
     campaigns = [run(0.5, seed) for seed in range(1, 4)]
+    campaigns[1] = replace(campaigns[1], campaign=replace(campaigns[1].campaign, patience_s=120.0))
     rows = merge(campaigns)
     text = merged_text(rows, [summarise(results) for results in campaigns], 80)
     assert max(map(len, text.split("\n"))) <= 80
     assert "random sample" in " ".join(text.split())
     assert "A/A control: " in text
+    assert "Link 2: 1970-01-01 00:00 UTC, seed 2, patience 2 min, A Processor" in " ".join(text.split())
     assert "Link 3: 1970-01-01 00:00 UTC, seed 3, A Processor, 6.1, 0.1.0." in text
     assert all(value is None or isinstance(value, str | int | float) for value in flat_merged(rows[0]).values())
