@@ -117,8 +117,8 @@ class _Run:
         ]
         if all(spec.block == WARM_UP for spec in left):
             return
-        runner = self._runner_on(number)
         reserve_s = self._patience.left_s * (1 - 1 / paths_left)
+        runner = self._runner_on(number, reserve_s)
         for spec in left:
             self._measure(runner, spec, link_seed(self._plan.seed, number, spec.block), reserve_s)
 
@@ -138,7 +138,7 @@ class _Run:
         self._probed.add(next(n for n, path in enumerate(self._plan.paths) if path.label == probe.path))
         self._keep(probe)
 
-    def _runner_on(self, number: int) -> TrialRunner:
+    def _runner_on(self, number: int, reserve_s: float) -> TrialRunner:
         """The runner on the path of this number, which is opened, and probed when it is opened first."""
         if self._runner is None or self._open_number != number:
             self._open.close()
@@ -147,9 +147,8 @@ class _Run:
             self._open_number = number
             if self._plan.is_probed and number not in self._probed:
                 self._probed.add(number)
-                probed = testbed.probe()
-                if probed is not None:
-                    self._keep(probed)
+                for probe in self._patience.probes(testbed.probe, reserve_s):
+                    self._keep(probe)
             probed = next((probe for probe in reversed(self._probes) if probe.path == path.label), None)
             seed = link_seed(self._plan.seed, number, WARM_UP)
             self._runner = _runner(self._plan, testbed, self._files, probed, seed)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from toolkit.comparison.records import Trial
+from toolkit.comparison.records import Probe, Trial
 
 QUIET_SHARE = 0.02
 """A processor of which no more than this is taken is quiet."""
@@ -24,6 +24,7 @@ DISTURBED_SHARE = 0.02
 """A trial during which the hypervisor took more of the time of all processors was disturbed."""
 _PROBE_S = 0.05
 _PAUSE_S = 0.5
+_MAX_PROBES = 3
 _GAP_NS = 100_000
 """Two readings of the clock are less than a microsecond apart, and some tens of microseconds around an interrupt."""
 _MAX_MEASURED = 4
@@ -70,7 +71,7 @@ def _taken_share_here() -> float:
 
 
 class Patience:
-    """The time that a campaign may spend on waits and on repeated trials.
+    """The time that a campaign may spend on waits, on repeated trials, and on probes of a path that was not met.
 
     left_s: what is left of it
     """
@@ -110,6 +111,23 @@ class Patience:
             self.left_s -= took_s
             yield replace(trial, is_repeated=True)
         yield trial
+
+    def probes(self, measure: Callable[[], Probe | None], reserve_s: float = 0.0) -> Iterator[Probe]:
+        """Wait and measure a path, and again, up to three times, while it is not met and patience is left.
+
+        A path that was met once can be carried; whether the link kept to its schedule later, each trial shows.
+        """
+        for left in reversed(range(_MAX_PROBES)):
+            self.wait(reserve_s)
+            started_s = self._clock()
+            probe = measure()
+            if probe is None:
+                return
+            yield probe
+            took_s = self._clock() - started_s
+            if probe.is_met is not False or not left or self.left_s - took_s <= reserve_s:
+                return
+            self.left_s -= took_s
 
     def wait(self, reserve_s: float = 0.0) -> float:
         """Wait until the processors are quiet, or no more than `reserve_s` of the patience is left.

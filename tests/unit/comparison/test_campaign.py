@@ -17,7 +17,7 @@ from toolkit.comparison.packet_counts import DirectionAudit, PacketAudit
 from toolkit.comparison.paths import BenchPath
 from toolkit.comparison.plan import WARM_UP, Plan
 from toolkit.comparison.record_file import Record
-from toolkit.comparison.records import EMULATOR_LATE, Campaign, Results, Trial
+from toolkit.comparison.records import EMULATOR_LATE, Campaign, Probe, Results, Trial
 from toolkit.comparison.sampling import width
 from toolkit.comparison.scenario import Scenario
 from toolkit.comparison.summary import summarise
@@ -115,6 +115,10 @@ class Waits:
             yield replace(trial, is_repeated=True)
             trial = run()
         yield replace(trial, waited_s=1.0)
+
+    def probes(self, measure: Callable[[], None], _reserve_s: float) -> Iterator[Probe]:
+        assert measure() is None  # by a fake testbed
+        return iter([])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from toolkit.comparison import patience
 from toolkit.comparison.conditions import TrialConditions
 from toolkit.comparison.machine_load import MachineLoad
 from toolkit.comparison.patience import Patience, taken_share
-from toolkit.comparison.records import Trial
+from toolkit.comparison.records import Probe, Trial
 
 PROBE_S = 0.1
 
@@ -125,6 +125,35 @@ def test_whether_a_trial_failed_makes_no_difference() -> None:
     machine, trial = Machine([0.0]), replace(TIMED, verified=False, seconds=None, goodput_bps=None, error="lost")
     attempts = machine.patience(20.0).attempts(Runs(machine, trial, [0.3, 0.0]))
     assert shares(list(attempts)) == [(0.3, True), (0.0, False)]
+
+
+PROBE = Probe("a", 1e8, None, 0.0, None, is_met=True, text="")
+OFF = replace(PROBE, is_met=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "patience_s", "kept"),
+    [
+        ([PROBE], 20.0, 1),
+        ([OFF, PROBE], 20.0, 2),
+        ([OFF, OFF, OFF, PROBE], 20.0, 3),
+        ([OFF, PROBE], 0.0, 1),
+        ([replace(PROBE, is_met=None)], 20.0, 1),
+        ([None], 20.0, 0),
+    ],
+)
+def test_a_path_is_measured_again_while_it_is_not_what_was_asked_for(
+    found: list[Probe | None], patience_s: float, kept: int
+) -> None:
+    machine, expected = Machine([0.0]), found[:kept]
+
+    def measure() -> Probe | None:
+        machine.sleep(TRIAL_S)
+        return found.pop(0)
+
+    patience = machine.patience(patience_s)
+    assert list(patience.probes(measure)) == expected
+    assert patience.left_s == patience_s - TRIAL_S * max(0, kept - 1)
 
 
 def test_other_programs_are_no_reason_to_repeat_a_trial() -> None:
