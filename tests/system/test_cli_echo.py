@@ -45,8 +45,8 @@ def test_every_probe_comes_back_on_a_path_without_loss(option: str, server: Rece
 def test_the_summary_of_the_reliable_protocol_has_a_line_on_the_path(server: Receiver) -> None:
     ended = nettool("ping", "--udp", "--count", "10", "--interval", "2ms", server.target)
     lines = ended.stdout.splitlines()
-    assert lines[1].startswith("round trip in ms: min ")
-    assert any(line.startswith("of the path alone: min ") for line in lines)
+    assert lines[1].startswith("round trip of the path in ms: min ")
+    assert any(line.startswith("round trip of messages in ms: min ") for line in lines)
 
 
 def test_the_summary_begins_with_what_was_answered(server: Receiver) -> None:

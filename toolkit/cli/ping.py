@@ -60,7 +60,7 @@ def ping(
 
     Prints percentiles, the share of probes that were lost, how many overtook others, and the jitter (RFC 3550); after
     Ctrl-C, of the probes until then. TCP and the reliable protocol lose none: there, a lost packet is a late probe.
-    With --udp, a second line is on the path alone: without the time for which the two hosts held the packets.
+    With --udp, the round trip of the path comes first: without the time for which the two hosts held the packets.
 
     \b
     Examples:
@@ -130,11 +130,12 @@ def _quantiles(times_ns: Sequence[int]) -> str:
 
 def summary(over: str, address: Address, trips: EchoRoundTrips) -> list[str]:
     """Return what was measured, in lines of at most 80 columns."""
+    messages = " of messages" if trips.path_times_ns else ""
     lost = f"{format_fraction(trips.loss)} lost" if trips.loss else "none lost"
     lines = (
         f"{trips.answered} of {trips.sent} probes to {address} over {over} answered, {lost}",
-        f"round trip in ms: {_quantiles(list(trips.times_ns.values()))}",
-        *([f"of the path alone: {_quantiles(trips.path_times_ns)}"] if trips.path_times_ns else []),
+        *([f"round trip of the path in ms: {_quantiles(trips.path_times_ns)}"] if trips.path_times_ns else []),
+        f"round trip{messages} in ms: {_quantiles(list(trips.times_ns.values()))}",
         f"jitter {trips.jitter_ns / 1e6:.2f} ms, reordered {trips.reordered}, duplicates {trips.duplicates}",
     )
     return [part for line in lines for part in wrap(line, _COLUMNS, subsequent_indent="  ")] + trips.histogram()
