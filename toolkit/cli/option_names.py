@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Final
 
 OPTIONS: Final[Mapping[str, str]] = {
-    "addresses": "--addresses",
     "bind": "--bind",
     "budget": "--budget",
     "code": "--code",
@@ -18,7 +17,6 @@ OPTIONS: Final[Mapping[str, str]] = {
     "delay_back": "--delay-back",
     "dotfiles": "--dotfiles",
     "exclude": "--exclude",
-    "far": "--far",
     "folder": "--dir",
     "into": "--dir",
     "is_reverse": "--reverse",

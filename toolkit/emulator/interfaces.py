@@ -79,7 +79,7 @@ def require_unused(addresses: Addresses) -> None:
                 if used.version == ours.version and used.overlaps(ours):
                     where = printable(str(names.get(entry["index"])), 20)
                     raise UsageError(
-                        f"{ours} is in use here ({used} on {where}): choose other `addresses`, like 10.9.8.0/30"
+                        f"{ours} is in use here ({used} on {where}): choose another range, like --addresses 10.9.8.0/30"
                     )
 
 

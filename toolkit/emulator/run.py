@@ -95,9 +95,9 @@ def _split_command(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"`far` '{printable(text, 60)}' is not a command: {error}") from None
+        raise UsageError(f"--far '{printable(text, 60)}' is not a command: {error}") from None
     if not words:
-        raise UsageError("`far` is empty: give it a command, for example 'iperf3 -s -1'")
+        raise UsageError("--far is empty: give it a command, for example --far 'iperf3 -s -1'")
     return words
 
 
