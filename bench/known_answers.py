@@ -243,7 +243,7 @@ def save(results: Results, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = Writer(path)
     writer.write(results.campaign)
-    for trial in sorted((*results.trials, *results.repeated), key=lambda trial: trial.position):
+    for trial in results.attempts:
         writer.write(trial)
     writer.close()
 

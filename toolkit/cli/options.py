@@ -313,8 +313,8 @@ class CampaignArguments:
         option(
             "--patience",
             metavar="TIME",
-            text="How long trials may wait for free processors, and repeats of timed trials that the hypervisor "
-            "disturbed may take, in all.",
+            text="Total time for waits, before trials, until other work leaves the processors free, and for repeats of "
+            "timed trials that the hypervisor disturbed.",
             default="0s",
         ),
     ] = None

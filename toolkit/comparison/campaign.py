@@ -33,8 +33,8 @@ def run(
     on_wait: is called about every half second while a trial waits for quiet processors, with the seconds of patience
              that are left
 
-    A trial that failed or is marked counts: whether it is repeated would depend on how it came out. Only one that the
-    hypervisor disturbed is measured again, while patience lasts (`toolkit.comparison.patience`).
+    No trial is repeated because of how it came out, whether it failed or is marked. A timed trial that the hypervisor
+    disturbed is measured again, while patience lasts (`toolkit.comparison.patience`).
 
     Raises NettoolError if a path cannot be created, or a record cannot be written; earlier records remain in the file.
     """

@@ -119,7 +119,7 @@ class Campaign:
     left_out:        label -> why this host could not run a transport of the scenario
     time_s:          duration of a trial; None where a trial ends with its file, else `sizes` is [0]
     budget_s:        time for the pilot and for further blocks where intervals are wide; None for `repeats` blocks
-    patience_s:      how long all waits for quiet processors, and all repeated trials, may last together
+    patience_s:      total time for waits for quiet processors and for repeated trials
     hosts:           hosts of a fleet that were there when it began: name -> host
     """
 

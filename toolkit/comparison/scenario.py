@@ -10,7 +10,7 @@ A scenario is a TOML file. The command line takes precedence over it:
     competitor = "tcp-cubic"            # a background flow beside each transfer
     control = true                      # the A/A control
     margin = "5%"                       # a smaller difference is negligible
-    patience = "1min"                   # how long trials may wait for quiet processors and be repeated, in all
+    patience = "1min"                   # total time for waits for quiet processors and for repeated trials
 
     [link]                              # options of `nettool link`; every combination of the lists is a path
     rate = "100Mbit"
@@ -73,7 +73,7 @@ class Scenario:
     is_from_file: whether the transports are those of a scenario file, which was written for any host
     budget: time of the campaign, as a duration; the alternative to `repeats`
     time:   time of a trial, as a duration; the alternative to `sizes`
-    patience: how long trials may wait for quiet processors and be repeated, in all, as a duration
+    patience: total time for waits for quiet processors and for repeated trials, as a duration
     is_reverse: whether the remote `nettool serve` sends, and this machine receives
     """
 

@@ -114,8 +114,8 @@ def _repeated_trials(results: Results) -> list[str]:
     counted = ", ".join(f"{label} {counts[label]}" for label in results.campaign.transports if label in counts)
     failed = sum(not trial.verified for trial in results.repeated)
     also = f"; {failed} of them had failed" if failed else ""
-    because = f"because the hypervisor took more than {format_fraction(DISTURBED_SHARE)} of the processors"
-    return [f"Attempts that were repeated, {because}: {counted}{also}."]
+    taken = f"The hypervisor took more than {format_fraction(DISTURBED_SHARE)} of the processors"
+    return [f"{taken} during trials that were repeated: {counted}{also}."]
 
 
 def _taken_processors(results: Results, rows: Sequence[Row]) -> list[str]:

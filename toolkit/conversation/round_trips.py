@@ -29,7 +29,8 @@ class EchoRoundTrips:
     reordered:  replies that came after a reply to a later probe
     duplicates: further replies to a probe
     jitter_ns:  the smoothed difference of successive round trips
-    path_times_ns: round trips of the path, without the time that programs took; only where that is measured apart
+    path_times_ns: round trips of the path, without the time for which the hosts held the packets; empty where it is not
+                measured apart
     """
 
     sent: int = 0

@@ -33,7 +33,7 @@ class AckTracker:
     ack_time_ns:       when the next acknowledgement is due; None while none is
     max_ack_delay_ns:  how long the peer lets an acknowledgement wait
     waited_ns:         how long the packets that are reported had waited in the socket
-    send_time_ns:      how long it takes to send an acknowledgement once it is made
+    send_time_ns:      how long this host takes to seal and send a packet once it is made
     packets_received:  ack-eliciting packets, duplicates included
     packets_duplicate: those of them that had arrived before
     packets_accepted:  packets of any type without duplicates

@@ -40,7 +40,7 @@ class Connection:
     Times are in nanoseconds of one clock that never goes back. The bytes of the data stream are read from `source`
     whenever they are sent or retransmitted.
 
-    sender, acks, receive_window: for tests; drivers read only `acks.max_ack_delay_ns` and `acks.bytes_until_ack`
+    sender, acks, receive_window: for tests; drivers use `max_ack_delay_ns`, `bytes_until_ack`, `send_time_ns` of `acks`
     """
 
     def __init__(

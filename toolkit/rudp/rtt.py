@@ -25,7 +25,7 @@ class RttEstimator:
     """The RTT of one path. Call `update` for each sample, then read the attributes.
 
     latest_rtt_ns:   the latest sample, including the peer's delay
-    path_rtt_ns:     the same without the delay that the peer states, however long that is
+    undelayed_rtt_ns: the same without the delay that the peer states, however long that is
     min_rtt_ns:      the smallest sample, including the delay (RFC 9002 section 5.2)
     smoothed_rtt_ns, rttvar_ns: RFC 9002 section 5.3; before the first sample, the initial RTT and half of it
     max_ack_delay_ns: how long the peer may delay an acknowledgement
@@ -34,7 +34,7 @@ class RttEstimator:
 
     def __init__(self, initial_rtt_ns: int = INITIAL_RTT_NS, max_ack_delay_ns: int = MAX_ACK_DELAY_NS) -> None:
         self.max_ack_delay_ns = max_ack_delay_ns
-        self.latest_rtt_ns = self.path_rtt_ns = initial_rtt_ns
+        self.latest_rtt_ns = self.undelayed_rtt_ns = initial_rtt_ns
         self.min_rtt_ns = initial_rtt_ns
         self.smoothed_rtt_ns = initial_rtt_ns
         self.rttvar_ns = initial_rtt_ns // 2
@@ -49,7 +49,7 @@ class RttEstimator:
         # A virtual clock may stand still between sending and receipt; the RTT must not become 0.
         latest_rtt_ns = max(latest_rtt_ns, 1)
         self.latest_rtt_ns = latest_rtt_ns
-        self.path_rtt_ns = max(latest_rtt_ns - ack_delay_ns, 1)
+        self.undelayed_rtt_ns = max(latest_rtt_ns - ack_delay_ns, 1)
         if not self.has_sample:
             self.has_sample = True
             self.min_rtt_ns = self.smoothed_rtt_ns = latest_rtt_ns

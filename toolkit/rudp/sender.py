@@ -318,7 +318,7 @@ def take_stats(sender: Sender, acks: AckTracker, window: ReceiveWindow, packets_
     recovery, path, streams = sender.recovery, sender.recovery.path, sender.streams
     return ConnectionStats(
         latest_rtt_ns=path.rtt.latest_rtt_ns,
-        path_rtt_ns=path.rtt.path_rtt_ns,
+        path_rtt_ns=max(1, path.rtt.undelayed_rtt_ns - acks.send_time_ns),
         min_rtt_ns=path.rtt.min_rtt_ns,
         smoothed_rtt_ns=path.rtt.smoothed_rtt_ns,
         rttvar_ns=path.rtt.rttvar_ns,

@@ -12,7 +12,9 @@ class ConnectionStats:
 
     The path (RFC 9002):
 
-    latest_rtt_ns, path_rtt_ns, min_rtt_ns, smoothed_rtt_ns, rttvar_ns: see `RttEstimator`
+    latest_rtt_ns, min_rtt_ns, smoothed_rtt_ns, rttvar_ns: see `RttEstimator`
+    path_rtt_ns:              the latest sample, without the time for which either host held the packet or its
+                              acknowledgement, as far as they know it
     pto_ns:                   probe timeout without acknowledgement delay and without back-off
     pto_count:                probe timeouts in a row, with nothing acknowledged in between
     packet_threshold:         reordering threshold of loss detection, in packets

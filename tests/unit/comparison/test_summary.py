@@ -164,7 +164,7 @@ def test_a_note_counts_the_repeats_of_each_transport() -> None:
     results = make_results(truth(0.5, repeats=8), 1)
     disturbed = [replace(each, is_repeated=True) for each in results.trials if each.transport == "udp-bbr"]
     noted = summarise(replace(results, repeated=[*disturbed[:5], replace(results.trials[0], is_repeated=True)]))
-    start = "Attempts that were repeated, because the hypervisor took more than 2% of the processors: "
+    start = "The hypervisor took more than 2% of the processors during trials that were repeated: "
     assert f"{start}{results.trials[0].transport} 1, udp-bbr 5." in noted.notes
     assert noted.rows == summarise(results).rows
     failed = replace(disturbed[0], verified=False, seconds=None, goodput_bps=None, error="lost")

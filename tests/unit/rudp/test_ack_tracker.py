@@ -30,6 +30,12 @@ class TestTiming:
         acks.request_ack(5)
         assert acks.ack_time_ns is None
 
+    def test_its_delay_lasts_from_the_arrival_in_the_socket_until_it_is_sent(self) -> None:
+        acks = AckTracker()
+        acks.waited_ns, acks.send_time_ns = 3 * MS, 2 * MS
+        arrive(acks, 0, now_ns=10 * MS)
+        assert [ack.delay_us for ack in make_acks(acks, now_ns=14 * MS)] == [4000 + 3000 + 2000]
+
     def test_is_due_after_the_maximum_delay(self) -> None:
         acks = AckTracker()
         arrive(acks, 0, now_ns=10)

@@ -72,6 +72,8 @@ def test_what_waits_in_a_socket_makes_the_path_no_longer() -> None:
     near.handle_batch(Batch(memoryview(answer), len(answer), waited_ns=10 * MS), leaves_ns + 28 * MS)
     assert near.stats().latest_rtt_ns == leaves_ns - START + 18 * MS
     assert near.stats().path_rtt_ns == 33 * MS
+    near.acks.send_time_ns = MS
+    assert near.stats().path_rtt_ns == 32 * MS
 
 
 class TestHandshake:

@@ -48,7 +48,7 @@ def test_the_rtt_of_the_path_is_without_the_whole_delay() -> None:
     rtt = RttEstimator(max_ack_delay_ns=25 * MS)
     for sample_ms, delay_ms in ((80, 20), (88, 60), (180, 60)):
         rtt.update(sample_ms * MS, delay_ms * MS)
-        assert rtt.path_rtt_ns == (sample_ms - delay_ms) * MS
+        assert rtt.undelayed_rtt_ns == (sample_ms - delay_ms) * MS
 
 
 def test_an_ack_delay_that_leads_below_the_minimum_is_ignored() -> None:

@@ -184,9 +184,7 @@ class UdpChannel:
         return self._outgoing.acknowledged_bytes
 
     def statistics(self) -> Mapping[str, Statistic]:
-        stats = self._connection.stats()
-        path_rtt_ns = max(1, stats.path_rtt_ns - min(self._send_times_ns))
-        return statistics_of(stats, path_rtt_ns, self._socket, self._security, self.handshake)
+        return statistics_of(self._connection.stats(), self._socket, self._security, self.handshake)
 
     def choose_sending(self, congestion_control: str | None, rate_bps: float | None, backlog_bytes: int | None) -> None:
         """Send as a side that connected with these TransportOptions. Call it before content. Raises UsageError."""

@@ -18,22 +18,15 @@ class HandshakeCounts:
 
 
 def statistics_of(
-    stats: ConnectionStats,
-    path_rtt_ns: int,
-    sock: DatagramSocket,
-    security: SessionSecurity,
-    handshake: HandshakeCounts,
+    stats: ConnectionStats, sock: DatagramSocket, security: SessionSecurity, handshake: HandshakeCounts
 ) -> Mapping[str, Statistic]:
-    """Return the statistics of a channel; its socket may be closed.
-
-    path_rtt_ns: the latest RTT without the time for which either host held the packet or its acknowledgement
-    """
+    """Return the statistics of a channel; its socket may be closed."""
     return {
         "packets_sent": stats.packets_sent,
         "packets_retransmitted": stats.packets_retransmitted,
         "rtt_ms": stats.smoothed_rtt_ns / 1e6,
         "rtt_min_ms": stats.min_rtt_ns / 1e6,
-        "path_rtt_ms": path_rtt_ns / 1e6,
+        "path_rtt_ms": stats.path_rtt_ns / 1e6,
         "congestion_control": stats.congestion_control,
         "encryption": security.encryption,
         "authentication": security.authentication,
