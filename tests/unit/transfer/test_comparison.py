@@ -15,6 +15,8 @@ from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.storage import Storage
 
+CHANGE_TIME_NS = 1_700_000_000_000_000_150
+"""Of no file system's units: a nanosecond later, none of them takes it for the same."""
 BY_TIME, BY_DIGEST = (SendOptions(recursive=True, update=comparison) for comparison in Comparison)
 
 
@@ -25,6 +27,7 @@ def tree(tmp_path: Path) -> Path:
     (tree / "sub").mkdir(parents=True)
     for name in ("a", "sub/b", "sub/empty"):
         (tree / name).write_bytes(name.encode() * (name != "sub/empty"))
+        os.utime(tree / name, ns=(CHANGE_TIME_NS, CHANGE_TIME_NS))
     return tree
 
 
