@@ -13,6 +13,7 @@ from toolkit.parameters import encode_parameters
 from toolkit.transfer.chunks import (
     CHUNK_DIGEST_BYTES,
     MAX_CHUNKS,
+    MAX_HELD_RANGES,
     MAX_MESSAGE_CHUNKS,
     ChunkRange,
     Chunks,
@@ -283,7 +284,7 @@ def test_a_damaged_list_of_held_chunks_raises_or_is_canonical(encoded: bytes, da
 
 
 def test_a_list_of_held_chunks_never_exceeds_a_parameter() -> None:
-    full = {index: tuple(ChunkRange(2 * number, 1) for number in range(64)) for index in range(1000)}
+    full = {index: tuple(ChunkRange(2 * number, 1) for number in range(MAX_HELD_RANGES)) for index in range(1000)}
     encoded = encode_held(full)
     assert len(encoded) <= 0xFFFF
-    assert len(decode_held_untrusted(encoded)) == 0xFFFF // (4 + 64 * 8)
+    assert len(decode_held_untrusted(encoded)) == 0xFFFF // (4 + MAX_HELD_RANGES * 8)

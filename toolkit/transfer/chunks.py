@@ -20,13 +20,13 @@ from toolkit.transfer.reader import MessageReader
 RESUME_KEY_PARAMETER = 2
 """The id among the parameters of a BEGIN: RESUME_KEY_BYTES by which a receiver finds what this sender has sent."""
 RESUME_KEY_BYTES = 16
-HELD_PARAMETER = 2
-"""The id among the parameters of an ACCEPT: which chunks of which files the receiver holds."""
+HELD_PARAMETER = 5
+"""The id among the parameters of an ACCEPT: which chunks of which files the receiver holds. (2 was for larger ones.)"""
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 MAX_CHUNKS = MAX_FILE_BYTES // CHUNK_BYTES
-MAX_MESSAGE_CHUNKS = 64  # 16 MiB, which either end reads in a fraction of a second
-MAX_HELD_RANGES = 64  # of one file
+MAX_MESSAGE_CHUNKS = 256  # 16 MiB, which either end reads in a fraction of a second
+MAX_HELD_RANGES = 256  # of one file
 CHUNK_DIGEST_BYTES = 16  # a chunk wrongly taken for the same is found by the digest of the file
 
 _HELD_FILE = struct.Struct("!HH")  # index in the group, number of ranges

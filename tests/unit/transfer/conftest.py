@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.sessions import Ends, channel_pair
 from toolkit.transfer import tree
+from toolkit.transfer.chunks import CHUNK_BYTES
 from toolkit.transfer.incoming import IncomingFiles
 from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.storage import Storage
@@ -26,6 +27,13 @@ def no_cycle_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.fixture
+def few_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of four chunks is large enough to be kept unfinished, and to be compared with an earlier version."""
+    for name in ("unfinished.MIN_UNFINISHED_BYTES", "stored_file.MIN_UNFINISHED_BYTES", "earlier_version.MIN_BYTES"):
+        monkeypatch.setattr(f"toolkit.transfer.{name}", 4 * CHUNK_BYTES)
 
 
 @pytest.fixture

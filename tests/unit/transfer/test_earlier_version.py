@@ -18,6 +18,8 @@ from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.storage import Storage
 from toolkit.transfer.tree import Tree
 
+pytestmark = pytest.mark.usefixtures("few_chunks")
+
 KEY = bytes(range(16))
 OLD = random.Random(1).randbytes(6 * CHUNK_BYTES + 5)
 CHANGED = 2  # the number of a chunk
@@ -173,7 +175,9 @@ def test_a_session_has_a_file_compared_only_once_for_each_of_its_names(
 def test_copies_take_no_more_space_than_was_offered_if_others_were_promised_it(
     film: Path, update: Callable[..., IncomingFiles], monkeypatch: pytest.MonkeyPatch, free_chunks: int, kept: int
 ) -> None:
-    """The offer says that all of the file is a hole. UNASKED_BYTES, which it gets without asking, are four chunks."""
+    """The offer says that all of the file is a hole. It gets four chunks without asking."""
+    for module in ("incoming_file", "space"):
+        monkeypatch.setattr(f"toolkit.transfer.{module}.UNASKED_BYTES", 4 * CHUNK_BYTES)
     monkeypatch.setattr(Tree, "free_bytes", lambda _: free_chunks * CHUNK_BYTES)
     files = update(file_entry(b"film", len(OLD), content=0))
     assert sum(sum(compare(files, OLD, number, 1)) for number in range(6)) == kept

@@ -157,6 +157,7 @@ def test_a_byte_now_and_then_is_no_progress(ends: Ends, root: Path) -> None:
     assert not list(root.iterdir())
 
 
+@pytest.mark.usefixtures("few_chunks")
 def test_comparing_what_an_earlier_session_has_left_is_progress_though_all_of_it_differs(
     ends: Ends, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_comparing_what_an_earlier_session_has_left_is_progress_though_all_of_it
     assert steps == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.usefixtures("few_chunks")
 def test_what_an_earlier_session_has_left_counts_as_arrived_in_the_progress_of_its_file(
     ends: Ends, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_group_is_offered_before_the_content_of_the_group_before_it(
     assert len(list((root / "tree").iterdir())) == 10
 
 
+@pytest.mark.usefixtures("few_chunks")
 def test_a_chunk_that_differs_is_sent_before_much_behind_it_is_compared(
     ends: Ends, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

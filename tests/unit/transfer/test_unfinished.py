@@ -22,6 +22,8 @@ from toolkit.transfer.stored_file import StoredFile
 from toolkit.transfer.tree import Tree, file_key
 from toolkit.transfer.unfinished import MAX_UNFINISHED_FILES, UnfinishedFiles, hold, let_go
 
+pytestmark = pytest.mark.usefixtures("few_chunks")
+
 KEY = bytes(range(16))
 CONTENT = random.Random(1).randbytes(8 * CHUNK_BYTES + 5)
 ENTRY = file_entry(b"film", len(CONTENT))
