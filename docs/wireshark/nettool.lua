@@ -84,21 +84,21 @@ local LAYOUTS = {
     } },
     [0x10] = { name = "DATA", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "offset", 8, "stream offset of the payload, in the data or message stream" },
     } },
     [0x11] = { name = "MESSAGE", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "offset", 8, "stream offset of the payload, in the data or message stream" },
     } },
     [0x12] = { name = "ACK", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "largest", 8, "largest packet number received" },
@@ -112,7 +112,7 @@ local LAYOUTS = {
     } },
     [0x13] = { name = "PING", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "least_unacked", 8, "packets below this number need no more acknowledgement" },
@@ -121,27 +121,27 @@ local LAYOUTS = {
     } },
     [0x14] = { name = "PROBE", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
     } },
     [0x15] = { name = "PATH_CHALLENGE", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "challenge", 8, "random value, echoed by the response" },
     } },
     [0x16] = { name = "PATH_RESPONSE", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "challenge", 8, "random value, echoed by the response" },
     } },
     [0x17] = { name = "CLOSE", fields = {
         { "type", 1, "packet type" },
-        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase" },
+        { "flags", 1, "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up" },
         { "connection_id", 8, "connection id, chosen by the receiver of the packet" },
         { "packet_number", 8, "increases from 0 in each direction, never used twice" },
         { "code", 2, "0 for success, otherwise the exit code of the closing side" },
@@ -155,6 +155,7 @@ local ACK_RANGE = {
 local FLAGS = {
     { "ack_now", 0x01 },
     { "key_phase", 0x02 },
+    { "held_up", 0x04 },
 }
 local PARAMETERS = {
     [0x01] = "VERSIONS",

@@ -284,8 +284,8 @@ end
 local function dissect_record(tvb, pinfo, tree)
     tree:add(f.record_length, tvb(0, LENGTH_BYTES))
     local size = tvb:len() - LENGTH_BYTES - TAG_BYTES
-    if size <= 0 then
-        tree:add_proto_expert_info(malformed, "Record without content")
+    if size < 0 then
+        tree:add_proto_expert_info(malformed, "Record without tag")
         return "record [malformed]"
     end
     local connection, side = connection_of(pinfo, false)
@@ -298,7 +298,9 @@ local function dissect_record(tvb, pinfo, tree)
     local record = records[key]
     tree:add(f.record_number, shared.uint64(record.number)):set_generated()
     tree:add(f.protection, record.state):set_generated()
-    tree:add(f.sealed, tvb(LENGTH_BYTES, size))
+    if size > 0 then
+        tree:add(f.sealed, tvb(LENGTH_BYTES, size))
+    end
     tree:add(f.tag, tvb(tvb:len() - TAG_BYTES))
     if record.state == FORGED then
         tree:add_proto_expert_info(forged)
@@ -309,7 +311,7 @@ local function dissect_record(tvb, pinfo, tree)
     end
     tree:add(f.aead, record.generation.aead):set_generated()
     tree:add(f.generation, record.generation.number):set_generated()
-    return add_frames(tree, record.frames)
+    return size > 0 and add_frames(tree, record.frames) or "keep-alive"
 end
 
 local function dissect_frame(tvb, _, tree)

@@ -14,7 +14,15 @@ import pytest
 
 from tests.support.background import PATIENCE_S, together
 from tests.support.conformance_network import Case, Network
-from tests.support.content import BytesSink, FileSource, receive_until
+from tests.support.content import (
+    BytesSink,
+    BytesSource,
+    FileSource,
+    StallingDisk,
+    StallingSink,
+    StallingSource,
+    receive_until,
+)
 from tests.support.tcp_controls import default_control
 from toolkit.channel import (
     COMMON_STATISTICS,
@@ -257,6 +265,30 @@ def test_a_silent_peer_is_lost_after_the_idle_timeout(impatient: Network) -> Non
     with pytest.raises(PeerClosedError):
         receiver.receive(BytesSink())
     assert time.monotonic() - begin_s > 0.4
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("staller", ["sender", "receiver"])
+def test_a_disk_that_stalls_for_longer_than_the_idle_timeout_costs_no_connection(case: Case, staller: str) -> None:
+    if not case.survives_stalls:
+        pytest.skip("this transport cannot send anything within a frame")
+    network = Network(case._replace(options=replace(case.options, idle_timeout_s=2.0)))
+    content = random.Random(1).randbytes(32 << 20)
+    disk = StallingDisk(lambda: time.sleep(6), after_bytes=len(content) // 2)
+    source = StallingSource(content, disk) if staller == "sender" else BytesSource(content)
+    sink = StallingSink(disk) if staller == "receiver" else BytesSink()
+    sender, receiver = network.pair()
+
+    def send() -> None:
+        sender.send_extent(Extent(0, 0, len(content)), source)
+        sender.send_message(b"end")
+        sender.flush()
+
+    try:
+        together(send, lambda: receive_until(receiver, sink, len(content), 1))
+    finally:
+        network.close()
+    assert sink.content(0) == content
 
 
 def test_the_longest_idle_timeout_works(network: Network) -> None:

@@ -4,6 +4,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 
@@ -95,6 +96,44 @@ class BytesSink:
         for (offset, data), (following, _) in pairwise(pieces):
             assert offset + len(data) == following, "a gap, or bytes that were written twice"
         return b"".join(data for _, data in pieces)
+
+
+class StallingDisk:
+    """A disk that stalls once, when so much has been read or written. `stall` is called, and takes as long."""
+
+    def __init__(self, stall: Callable[[], None], after_bytes: int) -> None:
+        self._stall, self._left_bytes, self._has_stalled = stall, after_bytes, False
+
+    def move(self, count: int) -> None:
+        """So many bytes were read or written."""
+        self._left_bytes -= count
+        if self._left_bytes < 0 and not self._has_stalled:
+            self._has_stalled = True
+            self._stall()
+
+
+class StallingSource(BytesSource):
+    """A file on such a disk."""
+
+    def __init__(self, content: bytes, disk: StallingDisk) -> None:
+        super().__init__(content)
+        self._disk = disk
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        super().read_into(offset, buffer)
+        self._disk.move(len(buffer))
+
+
+class StallingSink(BytesSink):
+    """Files on such a disk."""
+
+    def __init__(self, disk: StallingDisk) -> None:
+        super().__init__()
+        self._disk = disk
+
+    def write(self, file_id: int, offset: int, data: memoryview) -> None:
+        super().write(file_id, offset, data)
+        self._disk.move(len(data))
 
 
 def receive_all(channel: Channel, sink: ExtentSink) -> None:

@@ -22,6 +22,7 @@ from toolkit.rudp.config import Config
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.protection import Unprotected
 from toolkit.rudp.wire import PacketType
+from toolkit.transports.keep_alive import INTERVAL_S, FileWait
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.extents import OutgoingExtents
 from toolkit.transports.udp.protection import SessionSecurity
@@ -32,6 +33,7 @@ MS = 1_000_000
 SECOND = 1000 * MS
 START_NS = SECOND
 _FOREVER_NS = 1 << 62
+_KEEP_ALIVE_NS = int(INTERVAL_S * SECOND)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -82,6 +84,23 @@ class VirtualSocket(DatagramSocket):
         self.last_words = packet
 
 
+class VirtualKeepAlives:
+    """The keep-alives of a process in virtual time: `check` does what the thread of `KeepAlives` does at intervals."""
+
+    def __init__(self) -> None:
+        self._waits: dict[FileWait, Callable[[], object]] = {}
+
+    def add(self, wait: FileWait, send_keep_alive: Callable[[], object]) -> None:
+        self._waits[wait] = send_keep_alive
+
+    def remove(self, wait: FileWait) -> None:
+        self._waits.pop(wait, None)
+
+    def check(self, now_ns: int) -> None:
+        for wait, send_keep_alive in list(self._waits.items()):
+            wait.check(send_keep_alive, now_ns)
+
+
 class VirtualPath:
     """A path that delivers each batch half a round trip after it was sent, or loses it.
 
@@ -110,6 +129,8 @@ class VirtualPath:
         self._sockets = VirtualSocket(self, "near"), VirtualSocket(self, "far")
         monkeypatch.setattr(time, "monotonic_ns", lambda: self.now_ns)
         monkeypatch.setattr("toolkit.transports.udp.channel.wait_readable", self._wait)
+        self._keep_alives = VirtualKeepAlives()
+        monkeypatch.setattr("toolkit.transports.udp.channel.KEEP_ALIVES", self._keep_alives)
         self.near, self.far = (
             self._channel(index, config or Config(), datagram_bytes) for index in range(len(self._sockets))
         )
@@ -157,10 +178,13 @@ class VirtualPath:
         return []
 
     def work(self, channel: UdpChannel, duration_ns: int) -> None:
-        """Let time go on while the application of a channel does something else than call it."""
+        """Let time go on while the application of a channel does something else than call it, or waits for a file."""
         own = self._sockets[channel is self.far]
         own.is_working = True
-        self._sleep(own, self.now_ns + duration_ns)
+        end_ns = self.now_ns + duration_ns
+        while self.now_ns < end_ns:
+            self._sleep(own, min(end_ns, self.now_ns + _KEEP_ALIVE_NS))
+            self._keep_alives.check(self.now_ns)
         own.is_working = False
 
     def _sleep(self, own: VirtualSocket, until_ns: int) -> None:

@@ -61,12 +61,16 @@ def frames() -> bytes:
 
 def records(keys: TrafficKeys, plaintext: bytes, size: int) -> bytes:
     """The plaintext in sealed records of `size` bytes, the first ones of a direction."""
-    sealed = []
-    for number, start in enumerate(range(0, len(plaintext), size)):
-        piece = plaintext[start : start + size]
+    return sealed(keys, [plaintext[start : start + size] for start in range(0, len(plaintext), size)])
+
+
+def sealed(keys: TrafficKeys, pieces: list[bytes]) -> bytes:
+    """Each piece in a record, the first ones of a direction."""
+    records = []
+    for number, piece in enumerate(pieces):
         length = (len(piece) + 16).to_bytes(4)
-        sealed.append(length + keys.aead.encrypt(keys.nonce(number), piece, length))
-    return b"".join(sealed)
+        records.append(length + keys.aead.encrypt(keys.nonce(number), piece, length))
+    return b"".join(records)
 
 
 def test_prefaces_are_shown_by_name(tmp_path: Path) -> None:
@@ -124,6 +128,21 @@ def test_frames_are_found_wherever_records_end(aead: AeadName, tmp_path: Path, m
     rows = read_fields(capture, names, "nettool_tcp.protection", with_keys(tmp_path / "keys"))
     assert [list(row.values()) for row in rows] == [[["1", "2", "1"], ["1", "7"], ["7"], ["1000"]]] * len(sizes)
     assert tshark(capture, *with_keys(tmp_path / "keys"), "-Y", "nettool_tcp.protection != 1") == ""
+
+
+def test_a_keep_alive_within_a_frame_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(keylog.VARIABLE, str(tmp_path / "keys"))
+    keylog.warn_once.cache_clear()
+    keys = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
+    keylog.log_keys("tcp", TOKEN + bytes(2) + b"\0", keys)
+    keylog.warn_once.cache_clear()
+    capture = tmp_path / "capture.pcap"
+    sent = sealed(keys, [frames()[:100], b"", frames()[100:]])
+    write_tcp_capture(capture, [[(True, prefaces()[0][1] + sent)]])
+    [row] = read_fields(capture, ["nettool_tcp.frame.type"], "nettool_tcp", with_keys(tmp_path / "keys"))
+    assert row["nettool_tcp.frame.type"] == ["1", "2", "1"]
+    assert "keep-alive" in tshark(capture, *with_keys(tmp_path / "keys"))
+    assert tshark(capture, *with_keys(tmp_path / "keys"), "-Y", "nettool_tcp.malformed") == ""
 
 
 def test_a_record_that_was_changed_does_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

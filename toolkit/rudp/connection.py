@@ -76,7 +76,7 @@ class Connection:
         self._messages = MessageAssembler(config.max_message_bytes)
         self._lifetime = ConnectionLifetime(config.idle_timeout_ns, now_ns)
         self._protection, self._finish = protection, finish or FinishPacket()
-        self._packets_invalid, self._is_close_due = 0, False
+        self._packets_invalid = 0
         self._control = ControlPackets(self._recovery.sent, peer_id, protection.tag_bytes)
         self._max_ack_ranges = wire.max_ack_ranges(path.max_datagram_bytes - protection.tag_bytes)
         if observer is not None:
@@ -85,10 +85,7 @@ class Connection:
     # Inputs
 
     def handle_batch(self, batch: Batch, now_ns: int) -> None:
-        """Take datagrams from the peer. Those that do not open or are invalid are counted and dropped.
-
-        Duplicates and late packets of the handshake have no effect.
-        """
+        """Take datagrams. Invalid ones are counted and dropped. Duplicates and late handshake packets do nothing."""
         self._data.begin_batch()
         self.acks.waited_ns = batch.waited_ns
         acks, data, segment_bytes = self.acks, batch.data, batch.segment_bytes
@@ -109,8 +106,7 @@ class Connection:
                 self._packets_invalid += 1
                 if isinstance(error, SkippedPacketError | ForgeryLimitError):
                     self.close(ExitCode.FAILED, str(error))
-            accepted = acks.packets_accepted - accepted_before
-            if accepted:
+            if accepted := acks.packets_accepted - accepted_before:
                 self._finish.stop()
                 self._lifetime.on_received(now_ns)
                 acks.on_ecn(batch.ecn, accepted, now_ns)
@@ -125,7 +121,7 @@ class Connection:
             raise ProtocolError("packet number out of range")
         packet = self._protection.open_untrusted(datagram)
         if self.state is not ConnectionState.ESTABLISHED and packet_type != PacketType.CLOSE:
-            self._is_close_due |= self.state is ConnectionState.CLOSING
+            self._lifetime.on_late_packet()
             return packet
         is_eliciting = packet_type in wire.ACK_ELICITING
         if self.acks.is_duplicate(number):
@@ -152,12 +148,14 @@ class Connection:
             raise ProtocolError("MESSAGE packet without payload")
         self._messages.receive_untrusted(offset, datagram[wire.HEADER_BYTES :])
 
-    def _on_ping_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        *_, number, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
+    def _on_ping_untrusted(self, datagram: memoryview, now_ns: int) -> None:
+        _, flags, _, number, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
         self.acks.on_ack_frequency(number, least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
+        if flags & wire.Flags.HELD_UP:
+            self._recovery.held_up_time_ns = now_ns
 
     def _on_path_challenge_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        challenge = wire.PATH.unpack_untrusted(datagram)[-1]
+        *_, challenge = wire.PATH.unpack_untrusted(datagram)
         self._control.queue_response(challenge, len(datagram) + self._protection.tag_bytes)
 
     def _on_path_response_untrusted(self, datagram: memoryview, now_ns: int) -> None:
@@ -171,9 +169,7 @@ class Connection:
             self._observer.path_validated(now_ns, path.peer_address)
 
     def _on_close_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
-        code, reason = wire.decode_close_untrusted(datagram)
-        self._is_close_due = self.state is ConnectionState.ESTABLISHED  # the same CLOSE is the answer
-        self._lifetime.on_peer_close(code, reason)
+        self._lifetime.on_peer_close(*wire.decode_close_untrusted(datagram))
 
     def handle_off_path_batch(self, batch: Batch, peer_address: PeerAddress, challenge: int, now_ns: int) -> None:
         """Take datagrams that came from another address than the peer's current one.
@@ -203,7 +199,7 @@ class Connection:
         """Act on the timers that have expired, if any has."""
         if self.state is not ConnectionState.ESTABLISHED:
             return
-        if self._lifetime.expire_idle(now_ns, self._recovery.sent.oldest_sent_time_ns):
+        if self._lifetime.expire_idle(now_ns, self._recovery.unacked_since_ns):
             if self._observer is not None:
                 self._observer.timer_expired(now_ns, Timer.IDLE)
             return
@@ -241,7 +237,6 @@ class Connection:
 
     def close(self, code: int, reason: str) -> None:
         """End the connection and give up what was not acknowledged. After each call, `poll_transmit` returns CLOSE."""
-        self._is_close_due |= self.state is not ConnectionState.CLOSED
         self._lifetime.close(code, reason)
 
     def update_receive_window(self, dropped_datagrams: int, is_drained: bool, now_ns: int) -> None:
@@ -274,22 +269,30 @@ class Connection:
         if self._lifetime.state is ConnectionState.ESTABLISHED and not self.sender.update_keys():
             self.close(ExitCode.FAILED, "the peer acknowledges nothing, so the keys cannot be updated")
         transmit = self._next_transmit(now_ns)
+        if self._observer is not None and (end := self._lifetime.take_unreported_end()) is not None:
+            self._observer.connection_closed(now_ns, end, self.close_code, self.close_reason)
+        return None if transmit is None else self._sealed(transmit, now_ns)
+
+    def poll_keep_alive(self, now_ns: int) -> Transmit | None:
+        """A PING that says that this side is held up, by a file.
+
+        Another thread may call this, and nothing else, while the driver's is in the source or uses `received_data`.
+        """
+        self._recovery.held_up_time_ns = now_ns
+        is_open = self._lifetime.state is ConnectionState.ESTABLISHED
+        return self._sealed(self.sender.ping(now_ns, wire.Flags.HELD_UP), now_ns) if is_open else None
+
+    def _sealed(self, transmit: Transmit, now_ns: int) -> Transmit:
+        """Report what is sent, and seal it, unless it is of the handshake, or was sealed with its batch."""
         if self._observer is not None:
-            end = self._lifetime.take_unreported_end()
-            if end is not None:
-                self._observer.connection_closed(now_ns, end, self.close_code, self.close_reason)
-            if transmit is not None:
-                self._observer.packets_sent(now_ns, transmit)
-        if transmit is None or transmit.data[0] <= PacketType.MESSAGE:
-            return transmit  # of the handshake, or sealed already, with its batch
+            self._observer.packets_sent(now_ns, transmit)
+        if transmit.data[0] <= PacketType.MESSAGE:
+            return transmit
         return transmit._replace(data=memoryview(self._protection.seal(bytes(transmit.data))))
 
     def _next_transmit(self, now_ns: int) -> Transmit | None:
         if self._lifetime.state is not ConnectionState.ESTABLISHED:
-            if not self._is_close_due:
-                return None
-            self._is_close_due = False
-            return self._control.close(self.close_code, self.close_reason)
+            return self._control.close(self.close_code, self.close_reason) if self._lifetime.take_close() else None
         path, finish = self._recovery.path, self._finish
         first = finish.poll_transmit(path, now_ns) if finish.is_pending else self.sender.poll_new_message(now_ns)
         if first is not None:
@@ -299,13 +302,10 @@ class Connection:
         return self._control.poll_transmit(path, now_ns) or self.sender.poll_transmit(now_ns)
 
     def _make_acks(self, now_ns: int) -> None:
-        acks = self.acks.make_acks(
-            now_ns,
-            packet_bytes=self._recovery.path.mtu.datagram_bytes - self._protection.tag_bytes,
-            data_limit=self._data.advertise_limit(),
-            message_limit=self._messages.window.advertise(),
-            dropped_datagrams=self.receive_window.dropped_datagrams,
-        )
+        packet_bytes = self._recovery.path.mtu.datagram_bytes - self._protection.tag_bytes
+        data_limit, message_limit = self._data.advertise_limit(), self._messages.window.advertise()
+        dropped_datagrams = self.receive_window.dropped_datagrams
+        acks = self.acks.make_acks(now_ns, packet_bytes, data_limit, message_limit, dropped_datagrams)
         self._control.queue_acks(acks)
         if self.receive_window.wants_rtt(self._data.received_end, now_ns):
             self.sender.request_ping()

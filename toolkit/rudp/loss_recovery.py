@@ -38,6 +38,7 @@ class LossRecovery:
     packets_spuriously_lost: declared lost, but acknowledged later
     peer_dropped_datagrams:  what the peer reports to have been dropped at its socket
     rtt_sample_time_ns:      when the latest RTT sample was taken; None before the first
+    held_up_time_ns:         when one of the two sides said last that it is held up by a file; None before
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class LossRecovery:
         self.packets_spuriously_lost = 0
         self.peer_dropped_datagrams = 0
         self.rtt_sample_time_ns: int | None = None
+        self.held_up_time_ns: int | None = None
         self.largest_acked = -1
         self._streams = streams
         self._observer = observer
@@ -117,6 +119,12 @@ class LossRecovery:
         return taken.packets
 
     # Timers
+
+    @property
+    def unacked_since_ns(self) -> int | None:
+        """Since when something is in flight, and neither side is held up; None if nothing is in flight."""
+        sent_time_ns = self.sent.oldest_sent_time_ns
+        return sent_time_ns if sent_time_ns is None else max(sent_time_ns, self.held_up_time_ns or sent_time_ns)
 
     def poll_timeout(self) -> int | None:
         """When to call `on_timeout`; None for never."""
@@ -182,8 +190,11 @@ class LossRecovery:
         """
         if acked.newest <= self.largest_acked or ack.delay_us == wire.UNKNOWN_DELAY_US:
             return None
+        sent_time_ns = acked.newest_state.sent_time_ns
+        if self.held_up_time_ns is not None and sent_time_ns <= self.held_up_time_ns:
+            return None  # the packet or its acknowledgement may have waited for a file
         rtt = self.path.rtt
-        latest_rtt_ns = arrived_ns - acked.newest_state.sent_time_ns
+        latest_rtt_ns = arrived_ns - sent_time_ns
         rtt.update(latest_rtt_ns, ack.delay_us * 1000)
         self.rtt_sample_time_ns = arrived_ns
         return max(latest_rtt_ns - ack.delay_us * 1000, min(latest_rtt_ns, rtt.min_rtt_ns), 1)

@@ -134,7 +134,7 @@ class Sender:
             path.probes_due -= 1
             return self._probe(now_ns)
         if self._is_ping_requested:
-            return self._ping(now_ns)
+            return self.ping(now_ns)
         data, messages = self.streams.data, self.streams.messages
         has_messages = messages.has_unsent
         probe_bytes = None if path.mtu.is_at_rest else self._mtu_probe_bytes(has_messages, now_ns)
@@ -152,7 +152,7 @@ class Sender:
             return None
         is_short = has_messages and recovery.packets_sent < _MANY_PACKETS
         if not is_short and self._wants_ping(now_ns):
-            return self._ping(now_ns)
+            return self.ping(now_ns)
         if has_messages:
             return self._send_paced(wire.PacketType.MESSAGE, messages, packets, now_ns)
         return self._send_paced(wire.PacketType.DATA, data, packets, now_ns)
@@ -232,7 +232,7 @@ class Sender:
         scratch = self._buffer.scratch(count * payload_bytes)
         try:
             for start, end in runs:
-                source.read_into(start, scratch[total : total + end - start])
+                now_ns += source.read_into(start, scratch[total : total + end - start]) or 0
                 total += end - start
         except Exception:
             self.streams.data.abandon()
@@ -259,7 +259,7 @@ class Sender:
         """
         path = self.recovery.path
         if not path.probes_due and path.datagram_bytes > BASE_DATAGRAM_BYTES:
-            return self._ping(now_ns)
+            return self.ping(now_ns)
         payload_bytes = path.datagram_bytes - self._protection.stream_overhead_bytes
         for packet_type, stream in (
             (wire.PacketType.MESSAGE, self.streams.messages),
@@ -271,7 +271,7 @@ class Sender:
             if run is not None:
                 self.packets_retransmitted += 1
                 return self._stream_packets(packet_type, [run], payload_bytes, True, now_ns)
-        return self._ping(now_ns)
+        return self.ping(now_ns)
 
     # Acknowledgement frequency
 
@@ -290,7 +290,8 @@ class Sender:
         window_bytes = min(path.controller.congestion_window_bytes, peer_window_bytes)
         return max(2 * path.datagram_bytes, min(window_bytes // path.controller.acks_per_rtt, MAX_ACK_EVERY_BYTES))
 
-    def _ping(self, now_ns: int) -> Transmit:
+    def ping(self, now_ns: int, flags: int = 0) -> Transmit:
+        """A packet that the peer must acknowledge, and that says how often it should; not sealed yet."""
         path = self.recovery.path
         rtt = path.rtt
         self._ack_every_bytes = self._wanted_ack_every_bytes()
@@ -303,13 +304,15 @@ class Sender:
         if self._oldest_gap_end <= least_unacked:
             self._oldest_gap_end = 0
         body = wire.PING_BODY.pack(least_unacked, self._ack_every_bytes, rtt.max_ack_delay_ns // 1000)
-        return self._control_packet(wire.PacketType.PING, body, 0, now_ns)
+        return self._control_packet(wire.PacketType.PING, body, 0, now_ns, flags)
 
-    def _control_packet(self, packet_type: wire.PacketType, body: bytes, padded_bytes: int, now_ns: int) -> Transmit:
+    def _control_packet(
+        self, packet_type: wire.PacketType, body: bytes, padded_bytes: int, now_ns: int, flags: int = 0
+    ) -> Transmit:
         """An ack-eliciting packet that belongs to neither stream, padded to `padded_bytes`; not sealed yet."""
         size = max(wire.COMMON.size + len(body) + self._protection.tag_bytes, padded_bytes)
         number = int(self.recovery.on_sent(packet_type, np.zeros(1, np.int64), size, size, now_ns)[0])
-        header = wire.COMMON.pack(packet_type, 0, self._peer_connection_id, number)
+        header = wire.COMMON.pack(packet_type, flags, self._peer_connection_id, number)
         return Transmit(memoryview((header + body).ljust(size, b"\0")), size, self.recovery.path.ecn.codepoint)
 
 

@@ -5,7 +5,7 @@ CLOSING      this side has sent CLOSE, and answers late packets with it until th
 CLOSED       ended by the peer's CLOSE, which is answered once, by the idle timeout, or by a closed port
 
 The idle timeout expires if nothing has arrived for its duration, or if the peer sends but acknowledges nothing of what
-has been in flight for that long. Every event is possible in every state.
+has been in flight for that long, and does not say that it is held up. Every event is possible in every state.
 
 Read: RFC 9000 section 10 (connection termination).
 """
@@ -63,6 +63,7 @@ class ConnectionLifetime:
         self._last_received_ns = now_ns
         self._last_keep_alive_ns = now_ns
         self._unreachable_since_ns: int | None = None
+        self._is_close_due = False
         self._unreported_end: ConnectionEvent | None = None
 
     def poll_timeout(self) -> int:
@@ -74,6 +75,10 @@ class ConnectionLifetime:
         self._last_received_ns = now_ns
         self._unreachable_since_ns = None
 
+    def on_late_packet(self) -> None:
+        """A valid packet has arrived that is no CLOSE, although this side is no longer ESTABLISHED."""
+        self._is_close_due |= self.state is ConnectionState.CLOSING
+
     def on_unreachable(self, now_ns: int) -> None:
         """The peer's host has reported that the port is closed: end the connection if this persists."""
         if self._unreachable_since_ns is None:
@@ -81,17 +86,18 @@ class ConnectionLifetime:
         elif now_ns - self._unreachable_since_ns >= UNREACHABLE_NS:
             self._end(ConnectionEvent.LOST, LOST_PEER_CODE, "the peer is gone: its port is closed")
 
-    def expire_idle(self, now_ns: int, oldest_sent_time_ns: int | None) -> bool:
+    def expire_idle(self, now_ns: int, unacked_since_ns: int | None) -> bool:
         """End the connection if the idle timeout has expired; return whether it has.
 
-        `oldest_sent_time_ns` is when the oldest packet in flight was sent. An acknowledgement of any later packet would
-        have shown it lost. If it is older than the timeout, nothing arrives at the peer, or the peer sends packets but
-        acknowledges nothing, which would make this side remember its packets forever.
+        `unacked_since_ns` is when the oldest packet in flight was sent, or a side was held up after that. Otherwise, an
+        acknowledgement of any later packet would have shown it lost. If it is older than the timeout, nothing
+        arrives at the peer, or the peer sends packets but acknowledges nothing, which would make this side remember its
+        packets forever.
         """
         since_ns = now_ns - self._idle_timeout_ns
         if self._last_received_ns <= since_ns:
             reason = "the peer was silent"
-        elif oldest_sent_time_ns is not None and oldest_sent_time_ns <= since_ns:
+        elif unacked_since_ns is not None and unacked_since_ns <= since_ns:
             reason = "the peer acknowledged nothing"
         else:
             return False
@@ -109,12 +115,19 @@ class ConnectionLifetime:
 
     def close(self, code: int, reason: str) -> None:
         """The application ends the connection."""
+        self._is_close_due |= self.state is not ConnectionState.CLOSED
         self._end(ConnectionEvent.CLOSE, code, reason)
 
     def on_peer_close(self, code: int, reason: str) -> None:
-        """CLOSE has arrived."""
+        """CLOSE has arrived. The first one is answered with the same CLOSE."""
+        self._is_close_due = self.state is ConnectionState.ESTABLISHED
         self.close_code, self.close_reason = code, reason
         self._end(ConnectionEvent.PEER_CLOSED, code, reason)
+
+    def take_close(self) -> bool:
+        """Whether to send a CLOSE now, if this was not returned before."""
+        is_due, self._is_close_due = self._is_close_due, False
+        return is_due
 
     def take_unreported_end(self) -> ConnectionEvent | None:
         """What has ended the connection, if this was not returned before."""

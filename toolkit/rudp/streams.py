@@ -24,8 +24,11 @@ MESSAGE_LENGTH: Final = struct.Struct(">I")
 class DataSource(Protocol):
     """Where the engine reads the bytes of a stream when it sends them, and again when it retransmits them."""
 
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill all of `buffer` with the bytes from stream offset `offset` on."""
+    def read_into(self, offset: int, buffer: memoryview) -> int | None:
+        """Fill all of `buffer` with the bytes from stream offset `offset` on.
+
+        Returns how many nanoseconds that took, if any: the packets are sent so much later.
+        """
 
 
 class SendStream:

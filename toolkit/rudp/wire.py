@@ -66,6 +66,7 @@ class Flags(IntEnum):
 
     ACK_NOW = 0x01  # do not delay the acknowledgement: the sender has nothing more to send for now
     KEY_PHASE = 0x02  # which of two successive generations of keys has sealed the packet
+    HELD_UP = 0x04  # the sender waits for a file, and handles nothing that arrives meanwhile
 
 
 class Field(NamedTuple):
@@ -98,7 +99,7 @@ class Layout:
 
 
 _TYPE = Field("type", "B", "packet type")
-_FLAGS = Field("flags", "B", "bit 0: acknowledge without delay; bit 1: key phase")
+_FLAGS = Field("flags", "B", "bit 0: acknowledge without delay; bit 1: key phase; bit 2: held up")
 _CONNECTION_ID = Field("connection_id", "Q", "connection id, chosen by the receiver of the packet")
 _PACKET_NUMBER = Field("packet_number", "Q", "increases from 0 in each direction, never used twice")
 _VERSION = Field("version", "I", "protocol version: 0x4E54 and a number")

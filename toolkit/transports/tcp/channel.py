@@ -16,6 +16,7 @@ from toolkit.channel import (
     TransportOptions,
 )
 from toolkit.errors import PeerClosedError
+from toolkit.transports.keep_alive import KEEP_ALIVES
 from toolkit.transports.tcp.handshake import Session
 from toolkit.transports.tcp.linger import linger
 from toolkit.transports.tcp.pool import StreamPool, slices
@@ -56,6 +57,8 @@ class TcpChannel:
         self._pool = StreamPool(self._streams) if len(self._streams) > 1 else None
         self._is_closed = False
         self._last_statistics: dict[str, Statistic] = {}
+        if session.keys is not None:
+            KEEP_ALIVES.add(self._first.file_wait, self._first.send_keep_alive)
 
     @property
     def peer(self) -> Address:
@@ -198,5 +201,6 @@ class TcpChannel:
     def _free(self) -> None:
         self._last_statistics = self._read_statistics()
         self._is_closed = True
+        KEEP_ALIVES.remove(self._first.file_wait)
         for stream in self._streams:
             stream.free()

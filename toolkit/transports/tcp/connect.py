@@ -30,6 +30,7 @@ from toolkit.transports.addresses import (
     finish_connecting,
     resolve,
 )
+from toolkit.transports.keep_alive import KEEP_ALIVES
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import PrefaceRefusedError, Session, TcpClientHandshake, raise_refusal_untrusted
 from toolkit.transports.tcp.settings import check_options, configure, limit_retransmission_timeout
@@ -140,6 +141,7 @@ def _shake_hands(sock: socket.socket, address: Address, options: TransportOption
     """Perform the handshake of the first connection. Raises RefusedError, UnreachableError, OSError."""
     handshake = TcpClientHandshake(options)
     _send(sock, handshake.first_message())
+    KEEP_ALIVES.start()  # while the server works on it
     while handshake.session is None:
         with _reporting(address, options.peer_program.command):
             _send(sock, handshake.receive_untrusted(*_receive_preface(sock, address, deadline_s)))

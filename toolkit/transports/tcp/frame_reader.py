@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from toolkit.channel import DescriptorSink, Extent, ExtentSink
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError, closed_by_peer
+from toolkit.transports.keep_alive import FileWait
 from toolkit.transports.tcp import splice
 from toolkit.transports.tcp.records import RecordOpener
 from toolkit.transports.tcp.wire import FRAME_BYTES, CloseHeader, decode_frame_untrusted
@@ -28,6 +29,7 @@ class FrameReader:
 
     lost_error:     makes the error for a connection that was lost, or that the peer has closed (None)
     opener:         opens the records of the socket; None if it carries plain frames
+    file_wait:      when a sink writes what a record held
     messages:       complete messages, to be taken with `next_message`
     queued_bytes:   the size of `messages`
     extent:         the rest of the extent whose content is being received, None between extents
@@ -42,6 +44,7 @@ class FrameReader:
         lost_error: Callable[[OSError | None], PeerClosedError],
         may_splice: bool,
         opener: RecordOpener | None = None,
+        file_wait: FileWait | None = None,
     ) -> None:
         self.messages: deque[bytes] = deque()
         self.queued_bytes = 0
@@ -52,6 +55,7 @@ class FrameReader:
         self._socket = sock
         self._lost_error = lost_error
         self._opener = opener
+        self._file_wait = file_wait or FileWait()
         self._receive_into = sock.recv_into if opener is None else opener.receive_into_untrusted
         self._can_splice = may_splice and splice.is_available and opener is None
         self._header = memoryview(bytearray(FRAME_BYTES))
@@ -158,7 +162,8 @@ class FrameReader:
             self._fail(None)
         self.has_read = True
         self._advance(extent, len(content))
-        sink.write(extent.file_id, extent.offset, content)
+        with self._file_wait:
+            sink.write(extent.file_id, extent.offset, content)
         return True
 
     def _write_block(self, extent: Extent, sink: ExtentSink) -> bool:

@@ -23,6 +23,7 @@ from toolkit.security.handshake import Responder
 from toolkit.security.host_rates import HostRates
 from toolkit.security.opened_handshake import CodeEndedError
 from toolkit.transports.addresses import address_of, bind_first
+from toolkit.transports.keep_alive import KEEP_ALIVES
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.handshake import Session, TcpServerHandshake
 from toolkit.transports.tcp.pending import PendingHandshake, PendingSession, first_of_busiest
@@ -80,6 +81,7 @@ class TcpListener:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_reader, selectors.EVENT_READ, _WAKE)
         self._selector.register(self._socket, selectors.EVENT_READ, _LISTEN)
+        KEEP_ALIVES.start()
 
     def _configure(self, sock: socket.socket) -> None:
         sock.setblocking(False)

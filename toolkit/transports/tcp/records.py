@@ -8,7 +8,7 @@ them; nothing on the wire says so. A record that was changed, cut, repeated, lef
 nothing of it reaches the caller.
 
 Records are large because AES-GCM is several times faster there than on datagrams. A message of a few bytes makes a
-small record at once: nothing waits for more.
+small record at once: nothing waits for more. An empty record is a keep-alive.
 
 Read: RFC 8446 section 5 (the record protocol of TLS 1.3; 5.3 for the nonce, 5.5 for the limits on the use of a key).
 """
@@ -43,9 +43,9 @@ class RecordKeys(NamedTuple):
 def decode_record_length_untrusted(data: bytes | bytearray | memoryview) -> int:
     """Return the bytes of ciphertext and tag that follow a record's length field. Raises ProtocolError."""
     length: int = _LENGTH.unpack(data)[0]
-    if not TAG_BYTES < length <= MAX_RECORD_BYTES + TAG_BYTES:
+    if not TAG_BYTES <= length <= MAX_RECORD_BYTES + TAG_BYTES:
         raise ProtocolError(
-            f"the peer announces a record of {length} bytes, not {TAG_BYTES + 1} to {MAX_RECORD_BYTES + TAG_BYTES}"
+            f"the peer announces a record of {length} bytes, not {TAG_BYTES} to {MAX_RECORD_BYTES + TAG_BYTES}"
         )
     return length
 
@@ -94,6 +94,12 @@ class RecordSealer:
         aead.encrypt_into(nonce, self.plaintext[:length], header, record[LENGTH_BYTES:])
         return record
 
+    def keep_alive(self) -> bytes:
+        """Return an empty record, to be sent next; `plaintext` may hold the beginning of the one after it."""
+        header = _LENGTH.pack(TAG_BYTES)
+        aead, nonce = self._keys.advance()
+        return header + aead.encrypt(nonce, b"", header)
+
 
 def seal_once(keys: TrafficKeys, plaintext: bytes) -> bytes:
     """Return the only record of a connection that ends with it."""
@@ -105,11 +111,18 @@ def seal_once(keys: TrafficKeys, plaintext: bytes) -> bytes:
 class RecordOpener:
     """Opens what a connection receives: to a reader, plaintext that arrives a record at a time.
 
-    receive_into: receives ciphertext, as `socket.recv_into` does on a non-blocking socket
+    receive_into:  receives ciphertext, as `socket.recv_into` does on a non-blocking socket
+    on_keep_alive: is called for each keep-alive
     """
 
-    def __init__(self, receive_into: Callable[[memoryview], int], keys: TrafficKeys) -> None:
+    def __init__(
+        self,
+        receive_into: Callable[[memoryview], int],
+        keys: TrafficKeys,
+        on_keep_alive: Callable[[], object] = lambda: None,
+    ) -> None:
         self._receive_into = receive_into
+        self._on_keep_alive = on_keep_alive
         self._keys = _KeySchedule(keys)
         # A record with its length field, and the length field of the record after it: one system call reads them all.
         self._received = _buffer(LENGTH_BYTES + MAX_RECORD_BYTES + TAG_BYTES + LENGTH_BYTES)
@@ -136,11 +149,15 @@ class RecordOpener:
     def take_untrusted(self, limit: int) -> memoryview:
         """Return up to `limit` bytes of plaintext, valid until the next call; none at the end of the connection.
 
-        Raises BlockingIOError if no whole record has arrived, OSError if the connection failed, and ProtocolError for
-        a record that does not open.
+        Raises BlockingIOError if no whole record has arrived, or a keep-alive, OSError if the connection failed, and
+        ProtocolError for a record that does not open.
         """
-        if not self._unread and not self._open_next():
-            return self._unread
+        if not self._unread:
+            if not self._open_next():
+                return self._unread
+            if not self._unread:
+                self._on_keep_alive()
+                raise BlockingIOError
         taken = self._unread[:limit]
         self._unread = self._unread[limit:]
         return taken

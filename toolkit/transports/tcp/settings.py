@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from toolkit.channel import TransportOptions
+from toolkit.channel import MAX_IDLE_TIMEOUT_S, TransportOptions
 from toolkit.errors import UsageError, printable
 from toolkit.transports.tcp.tcp_info import tcp_info
 from toolkit.transports.tcp.wire import MAX_STREAMS
@@ -46,6 +46,15 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))
+
+
+def await_held_up_peer(sock: socket.socket) -> None:
+    """Do not let the kernel drop a connection whose peer says that it is held up: it lasts until that is silent.
+
+    To the kernel, a peer that takes nothing for the user timeout is as good as lost, though it answers each probe.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(MAX_IDLE_TIMEOUT_S * 1e3))
 
 
 def configure_sending(sock: socket.socket, options: TransportOptions) -> None:

@@ -25,9 +25,11 @@ from typing import Final
 
 from toolkit.channel import Address, Extent, ExtentSink, ExtentSource
 from toolkit.errors import ProtocolError, TransferError
+from toolkit.transports.keep_alive import FileWait
 from toolkit.transports.tcp.frame_reader import FrameReader
 from toolkit.transports.tcp.lost_connection import LostConnection
 from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
+from toolkit.transports.tcp.settings import await_held_up_peer
 from toolkit.transports.tcp.tcp_info import unacknowledged_bytes
 from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
 
@@ -71,6 +73,7 @@ class TcpStream:
     reads_while_sending: whether a sender that waits for room reads messages; no if another thread receives
     may_splice:          whether the receiving thread is the one that the sink belongs to
     is_given_up:         whether the peer was silent for the idle timeout
+    file_wait:           when a file is read or written, on an encrypted connection
     """
 
     def __init__(
@@ -89,10 +92,12 @@ class TcpStream:
         self._reads_while_sending = reads_while_sending
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
+        self._is_peer_held_up = False  # or was, once
         self._sealer = None if keys is None else RecordSealer(keys.outgoing)
-        opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming)
+        opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming, self._on_keep_alive)
+        self.file_wait = FileWait()
         self._lost = LostConnection(sock, peer)
-        self._reader = FrameReader(sock, self._lost.error, may_splice, opener)
+        self._reader = FrameReader(sock, self._lost.error, may_splice, opener, self.file_wait)
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
         self._outgoing_block = memoryview(b"")
         self._content_bytes = 0  # handed to the kernel, of extents
@@ -189,7 +194,8 @@ class TcpStream:
         block = self._outgoing_block if self._sealer is None else self._sealer.plaintext
         start = self._held_bytes
         end = start + FRAME_BYTES + piece.length
-        source.read_into(piece.offset, block[start + FRAME_BYTES : end])
+        with self.file_wait:
+            source.read_into(piece.offset, block[start + FRAME_BYTES : end])
         block[start : start + FRAME_BYTES] = encode_extent_header(piece)
         self._held_bytes = end
         self._held_content_bytes += piece.length
@@ -203,7 +209,8 @@ class TcpStream:
             content = sealer.plaintext[filled : filled + min(_RECORD_CONTENT_BYTES, piece.length - sent)]
             if failure is None:
                 try:
-                    source.read_into(piece.offset + sent, content)
+                    with self.file_wait:
+                        source.read_into(piece.offset + sent, content)
                 except Exception as error:
                     if not sent:
                         raise
@@ -282,6 +289,21 @@ class TcpStream:
             self._is_send_broken = True
             raise
 
+    def send_keep_alive(self) -> None:
+        """Show that this side is there. Another thread calls this, while this connection's waits for a file.
+
+        In plaintext, nothing can be sent within a frame.
+        """
+        poll = select.poll()
+        poll.register(self.socket, select.POLLOUT)
+        if self._sealer is None or self._is_send_broken or not poll.poll(0):
+            return
+        record = self._sealer.keep_alive()
+        try:
+            self._is_send_broken = self.socket.send(record) < len(record)  # never: there is room for far more
+        except OSError:
+            self._is_send_broken = True
+
     # Receiving
 
     @property
@@ -331,6 +353,11 @@ class TcpStream:
     def reset_silence(self) -> None:
         """The peer was heard on another connection."""
         self._silence_s = 0.0
+
+    def _on_keep_alive(self) -> None:
+        if not self._is_peer_held_up:
+            self._is_peer_held_up = True
+            await_held_up_peer(self.socket)
 
     def _wait(self, events: int, timeout_s: float | None, wakes: Sequence[int | None]) -> int:
         """Return the events that the socket is ready for: 0 at the timeout, or if only `wakes` are readable.

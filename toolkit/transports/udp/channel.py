@@ -1,7 +1,8 @@
 """A channel over one reliable-UDP connection: the engine of `toolkit.rudp` with a real clock and a real socket.
 
 The calls of a channel drive the engine: each call that sends, receives or flushes handles what has arrived, runs the
-timers that have expired, sends what may be sent, and waits for whichever event comes first. No thread is behind it.
+timers that have expired, sends what may be sent, and waits for whichever event comes first. No thread is behind it,
+except that one of the process sends keep-alives while a channel waits for a file (keep_alive.py).
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from toolkit.errors import ExitCode, PeerClosedError, ProtocolError, TransferErr
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
+from toolkit.transports.keep_alive import KEEP_ALIVES
 from toolkit.transports.udp.engine_config import check_controller
 from toolkit.transports.udp.extents import (
     ANNOUNCEMENTS_MESSAGE,
@@ -78,7 +80,7 @@ class UdpChannel:
         self._on_close_sent, self._on_end = on_close_sent, on_end
         sock.report_local_drops()
         self._posted, self._peer_address = PostedDatagrams(), connection.peer_address
-        self._incoming, self._read_pause = IncomingExtents(), ReadPause()
+        self._incoming, self._read_pause = IncomingExtents(outgoing.file_wait), ReadPause()
         self._messages, self._unpumped_bytes = MessageQueue(), 0  # the bytes are of extents
         # The last pump had more to send than it may at once; more than this host's queues have room for.
         self._is_closed = self._has_more = self._needs_room = False
@@ -86,6 +88,7 @@ class UdpChannel:
         self._wait_check: Callable[[], None] | None = None
         self._send_times_ns: deque[int] = deque([0], maxlen=_KEPT_SEND_TIMES)  # of single datagrams, with their sealing
         self._read_ns = self._timer_ns = 0  # when the socket was last read; the next timer, as of the last wait
+        KEEP_ALIVES.add(outgoing.file_wait, self._send_keep_alive)
 
     @property
     def peer(self) -> Address:
@@ -301,6 +304,13 @@ class UdpChannel:
                 return
         self._has_more = True
 
+    def _send_keep_alive(self) -> None:
+        """Another thread calls this, while this channel's waits for a file."""
+        transmit = self._connection.poll_keep_alive(time.monotonic_ns())
+        if transmit is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(transmit)
+
     def _follow_route(self) -> None:
         """The route seems to be gone: a client continues from another local address if the system has a route."""
         if self._connection.peer_address is None and self._socket.follow_route():
@@ -363,6 +373,7 @@ class UdpChannel:
     def _end(self, code: int, reason: str) -> None:
         """Close the connection with this code and reason, and free everything."""
         self._is_closed = True
+        KEEP_ALIVES.remove(self._outgoing.file_wait)
         self._wait_check = None  # it refers to the session, which refers to this channel
         try:
             if self._connection.state is ConnectionState.ESTABLISHED:

@@ -25,6 +25,7 @@ from toolkit.rudp.handshake import ClientHandshake
 from toolkit.security.handshake import Initiator
 from toolkit.security.keys import SessionKeys
 from toolkit.transports.addresses import SocketAddress, address_of, connect_error, connect_first, resolve
+from toolkit.transports.keep_alive import KEEP_ALIVES
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.engine_config import check_options, config_of
 from toolkit.transports.udp.extents import OutgoingExtents
@@ -142,6 +143,7 @@ class UdpAttempt:
             if initial is not None:
                 send_errors = self.socket.send_errors
                 self.socket.send_datagram(initial)
+                KEEP_ALIVES.start()  # while the server works on it
                 is_refused = self.socket.send_errors > send_errors
                 if is_refused or (not self.has_heard and now_ns >= self._doubt_ns):
                     self._check_mtu()

@@ -15,6 +15,7 @@ from typing import Final
 from toolkit.channel import Extent, ExtentSink, ExtentSource
 from toolkit.errors import ProtocolError
 from toolkit.rudp.wire import MAX_OFFSET
+from toolkit.transports.keep_alive import FileWait
 
 APPLICATION_MESSAGE: Final = b"\x00"
 ANNOUNCEMENTS_MESSAGE: Final = b"\x01"
@@ -49,9 +50,11 @@ class OutgoingExtents:
     """The engine's data source: reads offsets of the data stream from files, and releases extents that have arrived.
 
     acknowledged_bytes: how much has arrived without a gap; any thread may read it
+    file_wait:          when a source reads
     """
 
     def __init__(self) -> None:
+        self.file_wait = FileWait()
         self._starts: list[int] = []
         self._extents: list[tuple[Extent, ExtentSource]] = []
         self._unannounced: list[Extent] = []
@@ -75,18 +78,21 @@ class OutgoingExtents:
             del self._unannounced[:ANNOUNCEMENTS_PER_MESSAGE]
             yield encode_announcements(batch)
 
-    def read_into(self, data_offset: int, buffer: memoryview) -> None:
+    def read_into(self, data_offset: int, buffer: memoryview) -> int:
         """See `toolkit.rudp.streams.DataSource`. Raises what the source raises."""
         index = bisect_right(self._starts, data_offset) - 1
-        done = 0
+        done = elapsed_ns = 0
         while done < len(buffer):
             extent, source = self._extents[index]
             skip = data_offset + done - self._starts[index]
             length = min(len(buffer) - done, extent.length - skip)
             if length > 0:
-                source.read_into(extent.offset + skip, buffer[done : done + length])
+                with self.file_wait:
+                    source.read_into(extent.offset + skip, buffer[done : done + length])
+                elapsed_ns += self.file_wait.elapsed_ns
                 done += length
             index += 1
+        return elapsed_ns
 
     def release(self, acked_offset: int) -> None:
         """Release the extents that lie below `acked_offset`: they have arrived."""
@@ -112,10 +118,12 @@ class OutgoingExtents:
 class IncomingExtents:
     """Delivers data to the files that it belongs to, and stashes data that has no place yet.
 
+    file_wait:   when a sink writes
     stash_bytes: the memory that the stash takes
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file_wait: FileWait | None = None) -> None:
+        self._file_wait = file_wait or FileWait()
         self._starts: list[int] = []
         self._extents: list[Extent] = []
         self._end = 0  # of the announced part of the data stream
@@ -175,7 +183,8 @@ class IncomingExtents:
             skip = data_offset + done - self._starts[index]
             length = min(announced - done, extent.length - skip)
             if length > 0:
-                sink.write(extent.file_id, extent.offset + skip, data[done : done + length])
+                with self._file_wait:
+                    sink.write(extent.file_id, extent.offset + skip, data[done : done + length])
                 done += length
             index += 1
         return done > 0

@@ -36,6 +36,7 @@ from toolkit.security.handshake import Responder
 from toolkit.security.keys import SessionKeys
 from toolkit.security.opened_handshake import CodeEndedError
 from toolkit.transports.addresses import address_of, bind_first
+from toolkit.transports.keep_alive import KEEP_ALIVES
 from toolkit.transports.udp.channel import UdpChannel
 from toolkit.transports.udp.engine_config import config_of
 from toolkit.transports.udp.extents import OutgoingExtents
@@ -91,6 +92,7 @@ class UdpListener:
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="udp-listen", daemon=True)
         self._thread.start()
+        KEEP_ALIVES.start()
 
     @property
     def address(self) -> Address:

@@ -91,6 +91,24 @@ def test_a_small_record_is_opened_before_the_next_one_arrives() -> None:
     assert opener.is_between_records
 
 
+@pytest.mark.parametrize("step", [1, 19, 20, 21, 1 << 30])
+def test_a_keep_alive_is_reported_and_brings_nothing_and_disturbs_no_record_that_is_begun(step: int) -> None:
+    sealer = RecordSealer(KEYS)
+    first = seal(sealer, b"first")
+    sealer.plaintext[:3] = b"sec"
+    keep_alives = sealer.keep_alive() + sealer.keep_alive()
+    sealer.plaintext[3:6] = b"ond"
+    arrived = Wire(first + keep_alives + sealer.seal(6).tobytes(), step)
+    heard: list[None] = []
+    opener = RecordOpener(arrived.receive_into, KEYS, lambda: heard.append(None))
+    pieces = []
+    while arrived.data or not opener.is_between_records:
+        with suppress(BlockingIOError):
+            pieces.append(opener.take_untrusted(100).tobytes())
+    assert pieces == [b"first", b"second"]
+    assert len(heard) == 2
+
+
 def test_plaintext_may_be_taken_in_parts() -> None:
     opener = RecordOpener(Wire(sealed([b"abcdef"])[0]).receive_into, KEYS)
     assert opener.take_untrusted(2) == b"ab"
@@ -165,7 +183,7 @@ def test_a_record_of_another_connection_of_the_session_does_not_open() -> None:
         opened(sealed([b"moved"], other)[0])
 
 
-@pytest.mark.parametrize("length", [0, 1, 16, MAX_RECORD_BYTES + 17, (1 << 32) - 1])
+@pytest.mark.parametrize("length", [0, 1, 15, MAX_RECORD_BYTES + 17, (1 << 32) - 1])
 def test_an_impossible_length_is_refused_before_anything_more_is_read(length: int) -> None:
     arrived = Wire(length.to_bytes(4, "big") + bytes(100))
     opener = RecordOpener(arrived.receive_into, KEYS)

@@ -3,12 +3,13 @@
 In virtual time.
 """
 
+import random
 import threading
 from pathlib import Path
 
 import pytest
 
-from tests.support.content import BytesSink, BytesSource, receive_all
+from tests.support.content import BytesSink, BytesSource, StallingDisk, StallingSink, StallingSource, receive_all
 from tests.support.virtual_channels import MS, SECOND, VirtualPath
 from toolkit import transfer
 from toolkit.channel import Extent, ExtentSink, Statistic
@@ -66,6 +67,30 @@ def test_small_extents_wait_for_room_as_a_large_one_does(monkeypatch: pytest.Mon
     most, _ = path.run(send, lambda channel: receive_all(channel, sink))
     assert sink.written_bytes == count * size
     assert most < 4 * initial_window_bytes(1_452)
+
+
+@pytest.mark.parametrize("staller", ["sender", "receiver", "both"])
+def test_a_disk_that_stalls_for_longer_than_the_idle_timeout_costs_no_connection(
+    monkeypatch: pytest.MonkeyPatch, staller: str
+) -> None:
+    path = VirtualPath(monkeypatch, RTT_NS)
+    content = random.Random(1).randbytes(8 << 20)
+
+    def stall(channel: UdpChannel) -> None:
+        if staller in ("both", "sender" if channel is path.near else "receiver"):
+            path.work(channel, 4 * IDLE_TIMEOUT_S * SECOND)
+
+    def send(channel: UdpChannel) -> float:
+        source = StallingSource(content, StallingDisk(lambda: stall(channel), after_bytes=len(content) // 2))
+        channel.send_extent(Extent(0, 0, len(content)), source)
+        channel.flush()
+        channel.close()
+        return float(channel.statistics()["rtt_ms"])
+
+    sink = StallingSink(StallingDisk(lambda: stall(path.far), after_bytes=len(content) // 2))
+    rtt_ms, _ = path.run(send, lambda channel: receive_all(channel, sink))
+    assert sink.content(0) == content
+    assert rtt_ms < 500
 
 
 class StuckChannel(ForwardingChannel):
