@@ -26,6 +26,7 @@ Order of calls, receiver:  Listener.accept -> receive ... / send_message ... -> 
 
 import ipaddress
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -193,6 +194,12 @@ class Channel(Protocol):
 
         Raises what the sink raises, ProtocolError, and PeerClosedError once every message from before the peer's end
         was returned.
+        """
+
+    def file_access(self) -> AbstractContextManager[object]:
+        """A context for a block in which the calling thread uses files, and calls nothing of this channel.
+
+        If that takes long, the peer learns meanwhile that this side is there (`toolkit.transports.keep_alive`).
         """
 
     def check_while_waiting(self, check: Callable[[], None]) -> None:

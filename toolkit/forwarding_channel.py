@@ -1,6 +1,7 @@
 """A channel that passes its calls on: the base of those that watch or change a few calls of another one."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from toolkit.channel import Address, Channel, Extent, ExtentSink, ExtentSource, Statistic
 
@@ -29,6 +30,10 @@ class ForwardingChannel:
     ) -> bytes | None:
         """See Channel."""
         return self._channel.receive(sink, timeout_s, wake)
+
+    def file_access(self) -> AbstractContextManager[object]:
+        """See Channel."""
+        return self._channel.file_access()
 
     def check_while_waiting(self, check: Callable[[], None]) -> None:
         """See Channel."""

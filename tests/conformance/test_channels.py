@@ -268,15 +268,15 @@ def test_a_silent_peer_is_lost_after_the_idle_timeout(impatient: Network) -> Non
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("staller", ["sender", "receiver"])
+@pytest.mark.parametrize("staller", ["sender", "receiver", "both"])
 def test_a_disk_that_stalls_for_longer_than_the_idle_timeout_costs_no_connection(case: Case, staller: str) -> None:
     if not case.survives_stalls:
         pytest.skip("this transport cannot send anything within a frame")
     network = Network(case._replace(options=replace(case.options, idle_timeout_s=2.0)))
     content = random.Random(1).randbytes(32 << 20)
-    disk = StallingDisk(lambda: time.sleep(6), after_bytes=len(content) // 2)
-    source = StallingSource(content, disk) if staller == "sender" else BytesSource(content)
-    sink = StallingSink(disk) if staller == "receiver" else BytesSink()
+    disks = [StallingDisk(lambda: time.sleep(6), after_bytes=after_bytes) for after_bytes in (3 << 20, 1 << 20)]
+    source = BytesSource(content) if staller == "receiver" else StallingSource(content, disks[0])
+    sink = BytesSink() if staller == "sender" else StallingSink(disks[1])
     sender, receiver = network.pair()
 
     def send() -> None:

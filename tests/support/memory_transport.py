@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 from toolkit.channel import (
     MAX_MESSAGE_BYTES,
@@ -146,6 +147,9 @@ class MemoryChannel:
         for file_id, offset, data in pieces:
             sink.write(file_id, offset, memoryview(data))
         return None
+
+    def file_access(self) -> nullcontext[None]:
+        return nullcontext()
 
     def check_while_waiting(self, check: Callable[[], None]) -> None:
         """See Channel; here, as over TCP, a wait ends with the idle timeout."""

@@ -19,9 +19,10 @@ from tests.support.background import PATIENCE_S, Background
 from tests.support.content import BytesSink, BytesSource, FileSource, receive_until
 from tests.support.tcp_controls import selectable_controls
 from tests.support.tcp_peers import shake_hands
-from toolkit.channel import MAX_MESSAGE_BYTES, Address, Extent, TransportOptions
+from toolkit.channel import MAX_IDLE_TIMEOUT_S, MAX_MESSAGE_BYTES, Address, Extent, TransportOptions
 from toolkit.errors import PeerClosedError, ProtocolError, TransferError
 from toolkit.security.keys import AeadName
+from toolkit.transports.keep_alive import KEEP_ALIVES
 from toolkit.transports.tcp import records, splice, wire
 from toolkit.transports.tcp.channel import TcpChannel
 from toolkit.transports.tcp.connect import TcpTransport
@@ -377,6 +378,7 @@ def test_a_message_on_a_content_connection_is_an_error(pairs: Pairs, sink: Bytes
 def test_the_loss_of_one_connection_ends_the_session(
     pairs: Pairs, sink: BytesSink, source_of: Callable[[bytes], FileSource]
 ) -> None:
+    KEEP_ALIVES.start()  # which does not end
     before = threading.active_count()
     sender, receiver = pairs.channels(streams=3)
     lost = sender.sockets[2]
@@ -413,6 +415,7 @@ def receive_until_closed(channel: TcpChannel, sink: BytesSink) -> list[bytes]:
 def test_no_thread_outlives_its_channel(
     pairs: Pairs, sink: BytesSink, source_of: Callable[[bytes], FileSource], end: str
 ) -> None:
+    KEEP_ALIVES.start()  # which does not end
     before = threading.active_count()
     sender, receiver = pairs.channels(streams=4)
     source = source_of(bytes(1 << 20))
@@ -484,6 +487,9 @@ class Sealing:
         self._sealer.plaintext[: len(plaintext)] = plaintext
         return self._sealer.seal(len(plaintext)).tobytes()
 
+    def keep_alive(self) -> bytes:
+        return self._sealer.keep_alive()
+
 
 @pytest.fixture
 def sealing(pairs: Pairs) -> tuple[Sealing, TcpChannel]:
@@ -510,6 +516,29 @@ def test_records_may_arrive_byte_by_byte_and_frames_may_span_them(
             received.append(message)
     assert received == [b"hello", b""]
     assert sink.content(0) == b"data"
+
+
+def test_a_keep_alive_ends_the_silence_and_lets_the_kernel_wait_until_the_channel_closes(
+    pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, the waits would add up to more than the idle timeout."""
+    client, session, channel = pairs.raw_session(idle_timeout_s=1.0)
+    peer, user_timeouts_ms = Sealing(client, session), []
+
+    def note_user_timeout(sock: socket.socket, *_: object) -> None:
+        user_timeouts_ms.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+    for _ in range(5):
+        assert channel.receive(timeout_s=0.3) is None
+        client.sendall(peer.keep_alive())
+        assert select.select(channel.sockets, [], [], PATIENCE_S)[0]
+    client.sendall(peer.record(wire.encode_message_header(0)))
+    while channel.receive(timeout_s=0.3) is None:
+        pass
+    note_user_timeout(channel.sockets[0])
+    monkeypatch.setattr("toolkit.transports.tcp.channel.linger", note_user_timeout)
+    channel.close()
+    assert user_timeouts_ms == [MAX_IDLE_TIMEOUT_S * 1e3, 1_000]
 
 
 def test_a_record_of_many_frames_is_read_to_its_end_before_waiting(

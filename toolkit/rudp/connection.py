@@ -152,7 +152,7 @@ class Connection:
         _, flags, _, number, least_unacked, ack_every_bytes, max_ack_delay_us = wire.PING.unpack_untrusted(datagram)
         self.acks.on_ack_frequency(number, least_unacked, ack_every_bytes, max_ack_delay_us * 1000)
         if flags & wire.Flags.HELD_UP:
-            self._recovery.held_up_time_ns = now_ns
+            self._recovery.on_held_up(now_ns)
 
     def _on_path_challenge_untrusted(self, datagram: memoryview, _now_ns: int) -> None:
         *_, challenge = wire.PATH.unpack_untrusted(datagram)
@@ -278,14 +278,14 @@ class Connection:
 
         Another thread may call this, and nothing else, while the driver's is in the source or uses `received_data`.
         """
-        self._recovery.held_up_time_ns = now_ns
+        self._recovery.on_held_up(now_ns)
         is_open = self._lifetime.state is ConnectionState.ESTABLISHED
         return self._sealed(self.sender.ping(now_ns, wire.Flags.HELD_UP), now_ns) if is_open else None
 
     def _sealed(self, transmit: Transmit, now_ns: int) -> Transmit:
         """Report what is sent, and seal it, unless it is of the handshake, or was sealed with its batch."""
         if self._observer is not None:
-            self._observer.packets_sent(now_ns, transmit)
+            self._observer.packets_sent(max(now_ns, self._recovery.last_sent_time_ns), transmit)
         if transmit.data[0] <= PacketType.MESSAGE:
             return transmit
         return transmit._replace(data=memoryview(self._protection.seal(bytes(transmit.data))))

@@ -24,6 +24,7 @@ from toolkit.rudp.sent_packets import PacketGroup, SentPackets
 from toolkit.rudp.streams import SendStreams
 
 PROBES_PER_TIMEOUT: Final = 2  # RFC 9002 section 6.2.4
+_MAX_HELD_UP_PACKETS: Final = 1 << 20
 
 
 class LossRecovery:
@@ -38,7 +39,7 @@ class LossRecovery:
     packets_spuriously_lost: declared lost, but acknowledged later
     peer_dropped_datagrams:  what the peer reports to have been dropped at its socket
     rtt_sample_time_ns:      when the latest RTT sample was taken; None before the first
-    held_up_time_ns:         when one of the two sides said last that it is held up by a file; None before
+    last_sent_time_ns:       when ack-eliciting packets were last sent, or a probe timeout has expired
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class LossRecovery:
         self.packets_spuriously_lost = 0
         self.peer_dropped_datagrams = 0
         self.rtt_sample_time_ns: int | None = None
-        self.held_up_time_ns: int | None = None
+        self._held_up_time_ns: int | None = None
         self.largest_acked = -1
         self._streams = streams
         self._observer = observer
-        self._last_sent_time_ns = 0
+        self.last_sent_time_ns = 0
 
     def on_handshake_rtt(self, rtt_ns: int, now_ns: int) -> None:
         """Take the first RTT sample, from the handshake."""
@@ -97,7 +98,7 @@ class LossRecovery:
         self.bytes_in_flight += total_bytes
         self.bytes_sent += total_bytes
         self.packets_sent += len(offsets)
-        self._last_sent_time_ns = now_ns
+        self.last_sent_time_ns = now_ns
         return numbers
 
     def on_local_drop(self, count: int, now_ns: int) -> int:
@@ -120,17 +121,27 @@ class LossRecovery:
 
     # Timers
 
+    def on_held_up(self, now_ns: int) -> None:
+        """One of the two sides is held up by a file: it neither reads nor acknowledges what arrives."""
+        self._held_up_time_ns = max(now_ns, self._held_up_time_ns or now_ns)
+
     @property
     def unacked_since_ns(self) -> int | None:
-        """Since when something is in flight, and neither side is held up; None if nothing is in flight."""
-        sent_time_ns = self.sent.oldest_sent_time_ns
-        return sent_time_ns if sent_time_ns is None else max(sent_time_ns, self.held_up_time_ns or sent_time_ns)
+        """Since when something is in flight, and neither side is held up; None if nothing is in flight.
+
+        That a side is held up does not count any more if very many packets would have to be remembered.
+        """
+        since_ns = self.sent.oldest_sent_time_ns
+        has_room = self.sent.next_packet_number - self.sent.least_unacked < _MAX_HELD_UP_PACKETS
+        if since_ns is None or self._held_up_time_ns is None or not has_room:
+            return since_ns
+        return max(since_ns, self._held_up_time_ns)
 
     def poll_timeout(self) -> int | None:
         """When to call `on_timeout`; None for never."""
         times = [self.path.loss.loss_time_ns, self.path.mtu.next_timeout_ns]
         if self._is_pto_armed:
-            times.append(self._last_sent_time_ns + self.path.loss.pto_ns)
+            times.append(self.last_sent_time_ns + self.path.loss.pto_ns)
         return min([t for t in times if t is not None], default=None)
 
     @property
@@ -145,11 +156,11 @@ class LossRecovery:
             if self._observer is not None:
                 self._observer.timer_expired(now_ns, Timer.LOSS)
             self._detect_lost(now_ns)
-        elif self._is_pto_armed and now_ns >= self._last_sent_time_ns + loss.pto_ns:
+        elif self._is_pto_armed and now_ns >= self.last_sent_time_ns + loss.pto_ns:
             loss.pto_count += 1
             self.path.ecn.on_timeout(loss.pto_count)
             self.path.probes_due = PROBES_PER_TIMEOUT
-            self._last_sent_time_ns = now_ns
+            self.last_sent_time_ns = now_ns
             if self._observer is not None:
                 self._observer.timer_expired(now_ns, Timer.PROBE)
         else:
@@ -191,7 +202,7 @@ class LossRecovery:
         if acked.newest <= self.largest_acked or ack.delay_us == wire.UNKNOWN_DELAY_US:
             return None
         sent_time_ns = acked.newest_state.sent_time_ns
-        if self.held_up_time_ns is not None and sent_time_ns <= self.held_up_time_ns:
+        if self._held_up_time_ns is not None and sent_time_ns <= self._held_up_time_ns:
             return None  # the packet or its acknowledgement may have waited for a file
         rtt = self.path.rtt
         latest_rtt_ns = arrived_ns - sent_time_ns

@@ -53,7 +53,8 @@ class LossObserver(Protocol):
 class ConnectionObserver(LossObserver, Protocol):
     """Observes one connection, including the losses and timers of `LossObserver`.
 
-    All calls come from the thread that drives the connection, in order of time.
+    Calls come in order of time, and one after the other: from the thread that drives the connection, or, while that
+    waits for a file, from the one that sends a keep-alive.
     """
 
     def connection_started(

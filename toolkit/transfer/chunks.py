@@ -21,7 +21,7 @@ RESUME_KEY_PARAMETER = 2
 """The id among the parameters of a BEGIN: RESUME_KEY_BYTES by which a receiver finds what this sender has sent."""
 RESUME_KEY_BYTES = 16
 HELD_PARAMETER = 5
-"""The id among the parameters of an ACCEPT: which chunks of which files the receiver holds. (2 was for larger ones.)"""
+"""The id among the parameters of an ACCEPT: which chunks of which files the receiver holds."""
 
 CHUNK_BYTES = 1 << 16
 MAX_CHUNKS = MAX_FILE_BYTES // CHUNK_BYTES

@@ -92,7 +92,8 @@ class ContentSender:
             return None
 
     def _send_small(self, file_id: int, origin: FileOrigin) -> FileDigest:
-        content = read_small(origin)
+        with self._endpoint.file_access():
+            content = read_small(origin)
         if content:
             self._send_extent(Extent(file_id, 0, len(content)), StreamSlice(0, content))
             self.unpolled_bytes += len(content)
@@ -115,7 +116,8 @@ class ContentSender:
                 if segment.is_hole:
                     length = min(end - offset, MAX_HOLE_BYTES)
                     self._endpoint.send(Hole(file_id, offset, length))
-                    source.hash_hole(offset, length)
+                    with self._endpoint.file_access():
+                        source.hash_hole(offset, length)
                 else:
                     length = self._send_part(group, index, source, offset, end)
                 if group.is_unwanted(index):
@@ -129,7 +131,8 @@ class ContentSender:
         if group.is_unwanted(index):
             source.close()
             return None
-        return FileDigest(file_id, source.size_bytes, source.finish())
+        with self._endpoint.file_access():
+            return FileDigest(file_id, source.size_bytes, source.finish())
 
     def _send_part(self, group: OfferedGroup, index: int, source: FileSource, offset: int, end: int) -> int:
         """Send what follows `offset`, or ask about chunks there that the receiver holds; returns how much."""

@@ -259,13 +259,15 @@ class ReceiveSession:
                 self._endpoint.send(kept)
                 self._steps += 1
         elif isinstance(message, Hole):
-            files.write_hole(message)
+            with self._endpoint.file_access():
+                files.write_hole(message)
             self._steps += 1
         elif isinstance(message, Digests):
             for digest in message.files:
                 files.expect(digest)
         elif isinstance(message, Withdraw):
-            file = files.withdraw(message.file_id)
+            with self._endpoint.file_access():
+                file = files.withdraw(message.file_id)
             if file is not None:
                 self._set_result(message.file_id, EntryOutcome(EntryStatus.FAILED, message.reason), file)
         elif isinstance(message, End) and (message.entries != self._next_id or files.awaits_digests()):
@@ -342,7 +344,8 @@ class ReceiveSession:
         self._has_directories |= has_directories
         is_quick = len(offer.entries) <= QUICK_OFFER_ENTRIES and not has_directories
         if is_quick and self._comparison is not Comparison.DIGEST:
-            return files.offer(offer.entries, self._algorithm, known_files)
+            with self._endpoint.file_access():
+                return files.offer(offer.entries, self._algorithm, known_files)
         return self._endpoint.run_alive(lambda: files.offer(offer.entries, self._algorithm, known_files))
 
     def _commit_complete_files(self, files: IncomingFiles) -> None:
@@ -353,7 +356,9 @@ class ReceiveSession:
                 self._endpoint.send(Withdraw(file_id, file.failure))
             if file.commits_quickly():
                 self._endpoint.keep_alive()  # many quick commits in a row take long, too
-                self._set_result(file_id, files.commit(file_id), file)
+                with self._endpoint.file_access():
+                    outcome = files.commit(file_id)
+                self._set_result(file_id, outcome, file)
             else:
                 slow[file_id] = file
         if slow:

@@ -173,7 +173,11 @@ class SendSession:
         """Offer the next group; False after the last one."""
         takes_long = self._totals[0] is None or self._options.update is Comparison.DIGEST
         following = partial(self._next_sources, groups)
-        sources, parameters = self._endpoint.run_alive(following) if takes_long else following()
+        if takes_long:
+            sources, parameters = self._endpoint.run_alive(following)
+        else:
+            with self._endpoint.file_access():
+                sources, parameters = following()
         if not sources:
             return False
         while len(self._groups) >= MAX_OPEN_GROUPS:

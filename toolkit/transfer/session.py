@@ -186,6 +186,10 @@ class SessionEndpoint:
             with contextlib.suppress(PeerClosedError):
                 self.send(Alive())
 
+    def file_access(self) -> contextlib.AbstractContextManager[object]:
+        """See Channel: for what is usually quick. What is known to take long is for `run_alive`."""
+        return self._channel.file_access()
+
     def run_alive(self, work: Callable[[], _Result]) -> _Result:
         """Do something that may take longer than the peer waits in silence: send ALIVE meanwhile.
 

@@ -6,8 +6,10 @@ thread of the process sends something for each channel that has waited for a fil
 further one: over UDP a PING with the flag HELD_UP, over TCP an empty record.
 """
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -48,10 +50,21 @@ class FileWait:
 
 
 class KeepAlives:
-    """The thread that sends keep-alives, for all channels of the process. Thread-safe."""
+    """The thread that sends keep-alives, for all channels of the process. Thread-safe.
+
+    A channel that is dropped without being closed is forgotten.
+    """
 
     def __init__(self) -> None:
-        self._waits: dict[FileWait, Callable[[], object]] = {}
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        """Begin anew: a forked process has neither the thread nor the channels of its parent."""
+        self._send_keep_alive: weakref.WeakKeyDictionary[FileWait, weakref.WeakMethod[Callable[[], object]]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._changed = threading.Condition()
         self._is_started = False
 
@@ -60,30 +73,48 @@ class KeepAlives:
         with self._changed:
             if not self._is_started:
                 with suppress(RuntimeError):  # no thread is left: a channel that waits for a file may lose its peer
-                    threading.Thread(target=self._run, name="udp keep-alive", daemon=True).start()
+                    threading.Thread(target=self._run, name="keep-alive", daemon=True).start()
                     self._is_started = True
 
     def add(self, wait: FileWait, send_keep_alive: Callable[[], object]) -> None:
-        """Send keep-alives for this channel from now on. `send_keep_alive` is called by the thread."""
+        """Send keep-alives for this channel from now on, by its method `send_keep_alive`. The thread calls it."""
         self.start()
         with self._changed:
-            self._waits[wait] = send_keep_alive
+            self._send_keep_alive[wait] = weakref.WeakMethod(send_keep_alive)
             self._changed.notify()
 
     def remove(self, wait: FileWait) -> None:
-        """Send none any more: when this returns, none is being sent."""
+        """Send none for this channel any more. Its thread calls this, so that none is being sent."""
         with self._changed:
-            self._waits.pop(wait, None)
+            self._send_keep_alive.pop(wait, None)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waits:
+                while not self._send_keep_alive:
                     self._changed.wait()
-                now_ns = time.monotonic_ns()
-                for wait, send_keep_alive in self._waits.items():
-                    wait.check(send_keep_alive, now_ns)
+            self._check_all()
             time.sleep(INTERVAL_S)
+
+    def _check_all(self) -> None:
+        with self._changed:
+            channels = list(self._send_keep_alive.items())
+        now_ns = time.monotonic_ns()
+        for wait, method in channels:
+            send_keep_alive = method()
+            if send_keep_alive is None:
+                continue
+            try:
+                wait.check(send_keep_alive, now_ns)
+            except Exception as error:
+                self.remove(wait)
+                _report(error)
+
+
+def _report(error: Exception) -> None:
+    from toolkit.transports.unexpected import UnexpectedErrors  # which a sender does not need
+
+    UnexpectedErrors().report("a channel that waits for a file may lose its peer", error)
 
 
 KEEP_ALIVES: Final = KeepAlives()

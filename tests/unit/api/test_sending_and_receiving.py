@@ -29,6 +29,7 @@ from toolkit.security.key_file import write_new_key
 from toolkit.transfer.messages import EntryStatus
 from toolkit.transfer.result import DeliveryStatus
 from toolkit.transfer.session_server import SessionServer
+from toolkit.transports.keep_alive import KEEP_ALIVES
 
 
 @pytest.fixture(params=["auto", "tcp"])
@@ -411,6 +412,7 @@ class TestAsync:
             with pytest.raises(asyncio.CancelledError):
                 await receiving
 
+        KEEP_ALIVES.start()  # which does not end
         before = threading.active_count()
         asyncio.run(main())
         # Threads of an earlier test may end meanwhile.

@@ -57,8 +57,8 @@ def data(number: int, connection_id: int = LOCAL, offset: int = 0) -> bytes:
     return wire.DATA.pack(wire.PacketType.DATA, 0, connection_id, number, offset) + b"x"
 
 
-def ping(number: int) -> bytes:
-    return wire.PING.pack(wire.PacketType.PING, 0, LOCAL, number, 0, 5000, 1000)
+def ping(number: int, flags: int = 0) -> bytes:
+    return wire.PING.pack(wire.PacketType.PING, flags, LOCAL, number, 0, 5000, 1000)
 
 
 def test_what_waits_in_a_socket_makes_the_path_no_longer() -> None:
@@ -243,6 +243,32 @@ class TestSilence:
             connection.close_reason
             == "the peer acknowledged nothing for 30 s; check that it and the path to it are still up"
         )
+
+    @pytest.mark.parametrize("most_packets", [1 << 20, 1000])
+    def test_a_peer_that_is_held_up_may_acknowledge_nothing_while_little_has_to_be_remembered(
+        self, monkeypatch: pytest.MonkeyPatch, most_packets: int
+    ) -> None:
+        monkeypatch.setattr("toolkit.rudp.loss_recovery._MAX_HELD_UP_PACKETS", most_packets)
+        connection = client()
+        for second in range(300):
+            now_ns = START + second * SECOND
+            receive(connection, ping(second, wire.Flags.HELD_UP), now_ns=now_ns)
+            connection.handle_timeout(now_ns)
+            sent(connection, now_ns)
+            for _ in range(4):
+                connection.poll_keep_alive(now_ns)
+        is_open = state_of(connection) is ConnectionState.ESTABLISHED
+        assert is_open == (most_packets > 1000)
+
+    def test_an_acknowledgement_that_waited_for_a_file_says_nothing_of_the_path(self) -> None:
+        """Although the peer's PING is handled late, with the time at which it was read from the socket."""
+        connection = client()
+        sent(connection)
+        connection.poll_keep_alive(START + 60 * SECOND)
+        receive(connection, ping(0, wire.Flags.HELD_UP), now_ns=START + SECOND)
+        ack = wire.AckPacket([(0, 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+        receive(connection, wire.encode_ack(LOCAL, 1, ack), now_ns=START + 61 * SECOND)
+        assert connection.stats().smoothed_rtt_ns == 40 * MS
 
     @pytest.mark.parametrize("which", ["oldest", "newest"])
     def test_the_time_without_acknowledgement_counts_from_the_oldest_packet_in_flight(self, which: str) -> None:

@@ -1,7 +1,11 @@
 """Who sends a keep-alive for a channel that waits for a file, and when."""
 
+import gc
+import multiprocessing
+import os
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -45,6 +49,7 @@ def test_the_thread_of_the_channel_stays_within_while_a_keep_alive_is_sent(now_n
     channel.start()
     is_within.wait(PATIENCE_S)
     wait.check(send_keep_alive, now_ns + INTERVAL_NS)
+    assert is_sending.is_set()
     assert has_left.wait(PATIENCE_S)
     channel.join()
 
@@ -63,3 +68,62 @@ def test_the_thread_sends_them_while_there_are_channels_and_for_nobody_else() ->
         assert not are_sent[0].is_set()
     for wait in waits:
         keep_alives.remove(wait)
+
+
+class Channel:
+    """What has a FileWait and can send a keep-alive."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.wait, self.is_sent = FileWait(), threading.Event()
+        self._error = error
+
+    def send_keep_alive(self) -> None:
+        self.is_sent.set()
+        if self._error is not None:
+            raise self._error
+
+
+def test_a_channel_that_fails_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    keep_alives, channels = KeepAlives(), [Channel(ValueError("a bug")), Channel()]
+    for channel in channels:
+        keep_alives.add(channel.wait, channel.send_keep_alive)
+    with channels[0].wait, channels[1].wait:
+        assert channels[0].is_sent.wait(PATIENCE_S)
+        for channel in reversed(channels):
+            channel.is_sent.clear()
+            assert channels[1].is_sent.wait(PATIENCE_S)
+    assert not channels[0].is_sent.is_set()
+    assert "a bug" in caplog.text
+
+
+def test_a_channel_that_is_dropped_is_forgotten() -> None:
+    keep_alives, channel, other = KeepAlives(), Channel(), Channel()
+    keep_alives.add(channel.wait, channel.send_keep_alive)
+    keep_alives.add(other.wait, other.send_keep_alive)
+    with channel.wait:
+        assert channel.is_sent.wait(PATIENCE_S)
+    dropped = weakref.ref(channel)
+    del channel
+    with other.wait:  # until the thread has looked at all of them once more
+        assert other.is_sent.wait(PATIENCE_S)
+        other.is_sent.clear()
+        assert other.is_sent.wait(PATIENCE_S)
+    gc.collect()
+    assert dropped() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_sends_its_own() -> None:
+    keep_alives = KeepAlives()
+    keep_alives.start()
+
+    def use_file() -> None:
+        channel = Channel()
+        keep_alives.add(channel.wait, channel.send_keep_alive)
+        with channel.wait:
+            os._exit(0 if channel.is_sent.wait(PATIENCE_S) else 1)
+
+    child = multiprocessing.get_context("fork").Process(target=use_file)
+    child.start()
+    child.join(2 * PATIENCE_S)
+    assert child.exitcode == 0

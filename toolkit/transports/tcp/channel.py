@@ -16,7 +16,7 @@ from toolkit.channel import (
     TransportOptions,
 )
 from toolkit.errors import PeerClosedError
-from toolkit.transports.keep_alive import KEEP_ALIVES
+from toolkit.transports.keep_alive import KEEP_ALIVES, FileWait
 from toolkit.transports.tcp.handshake import Session
 from toolkit.transports.tcp.linger import linger
 from toolkit.transports.tcp.pool import StreamPool, slices
@@ -95,6 +95,9 @@ class TcpChannel:
             with suppress(PeerClosedError):  # what the peer has sent before comes first; then the reader knows why
                 self._first.flush()
         return (self._pool or self._first).receive(sink, timeout_s, wake)
+
+    def file_access(self) -> FileWait:
+        return self._first.file_wait
 
     def check_while_waiting(self, check: Callable[[], None]) -> None:
         del check  # a frame that was sent in part would be the last: not even the reason could follow

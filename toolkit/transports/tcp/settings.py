@@ -43,18 +43,37 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
     """Set the options of a socket before it connects or listens; accepted sockets inherit them. Raises UsageError."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     configure_sending(sock, options)
+    set_user_timeout(sock, options.idle_timeout_s)
+
+
+class UserTimeout:
+    """How long the kernel keeps a connection on which the peer acknowledges nothing, or takes nothing (RFC 5482)."""
+
+    def __init__(self, sock: socket.socket, idle_timeout_s: float) -> None:
+        self._socket = sock
+        self._idle_timeout_s = idle_timeout_s
+        self._is_suspended = False
+
+    def suspend(self) -> None:
+        """A side is held up by a file, so that it takes nothing: keep the connection while it shows that it is there.
+
+        `TcpStream` notices its silence.
+        """
+        if not self._is_suspended:
+            self._is_suspended = True
+            set_user_timeout(self._socket, MAX_IDLE_TIMEOUT_S)
+
+    def restore(self) -> None:
+        """Let the kernel decide again, about what it still has to send when the socket is closed. Raises OSError."""
+        if self._is_suspended:
+            self._is_suspended = False
+            set_user_timeout(self._socket, self._idle_timeout_s)
+
+
+def set_user_timeout(sock: socket.socket, timeout_s: float) -> None:
+    """Let the kernel drop a connection whose data stays unacknowledged for this long. Raises OSError."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # The kernel drops the connection if data stays unacknowledged for this long (RFC 5482).
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(options.idle_timeout_s * 1e3))
-
-
-def await_held_up_peer(sock: socket.socket) -> None:
-    """Do not let the kernel drop a connection whose peer says that it is held up: it lasts until that is silent.
-
-    To the kernel, a peer that takes nothing for the user timeout is as good as lost, though it answers each probe.
-    """
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(MAX_IDLE_TIMEOUT_S * 1e3))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1e3))
 
 
 def configure_sending(sock: socket.socket, options: TransportOptions) -> None:

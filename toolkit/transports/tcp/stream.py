@@ -29,7 +29,7 @@ from toolkit.transports.keep_alive import FileWait
 from toolkit.transports.tcp.frame_reader import FrameReader
 from toolkit.transports.tcp.lost_connection import LostConnection
 from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
-from toolkit.transports.tcp.settings import await_held_up_peer
+from toolkit.transports.tcp.settings import UserTimeout
 from toolkit.transports.tcp.tcp_info import unacknowledged_bytes
 from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
 
@@ -73,7 +73,7 @@ class TcpStream:
     reads_while_sending: whether a sender that waits for room reads messages; no if another thread receives
     may_splice:          whether the receiving thread is the one that the sink belongs to
     is_given_up:         whether the peer was silent for the idle timeout
-    file_wait:           when a file is read or written, on an encrypted connection
+    file_wait:           when a file is used
     """
 
     def __init__(
@@ -92,10 +92,9 @@ class TcpStream:
         self._reads_while_sending = reads_while_sending
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
-        self._is_peer_held_up = False  # or was, once
         self._sealer = None if keys is None else RecordSealer(keys.outgoing)
         opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming, self._on_keep_alive)
-        self.file_wait = FileWait()
+        self.file_wait, self._user_timeout = FileWait(), UserTimeout(sock, idle_timeout_s)
         self._lost = LostConnection(sock, peer)
         self._reader = FrameReader(sock, self._lost.error, may_splice, opener, self.file_wait)
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
@@ -300,6 +299,7 @@ class TcpStream:
             return
         record = self._sealer.keep_alive()
         try:
+            self._user_timeout.suspend()  # nothing is read meanwhile: this side cannot know if the peer is held up, too
             self._is_send_broken = self.socket.send(record) < len(record)  # never: there is room for far more
         except OSError:
             self._is_send_broken = True
@@ -355,9 +355,8 @@ class TcpStream:
         self._silence_s = 0.0
 
     def _on_keep_alive(self) -> None:
-        if not self._is_peer_held_up:
-            self._is_peer_held_up = True
-            await_held_up_peer(self.socket)
+        self._silence_s = 0.0
+        self._user_timeout.suspend()
 
     def _wait(self, events: int, timeout_s: float | None, wakes: Sequence[int | None]) -> int:
         """Return the events that the socket is ready for: 0 at the timeout, or if only `wakes` are readable.
@@ -392,6 +391,7 @@ class TcpStream:
     def shut_down(self) -> None:
         """Tell the peer that nothing more follows. Never fails."""
         with contextlib.suppress(OSError):
+            self._user_timeout.restore()
             self.socket.shutdown(socket.SHUT_WR)
 
     def free(self) -> None:

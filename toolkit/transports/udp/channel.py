@@ -17,7 +17,7 @@ from toolkit.errors import ExitCode, PeerClosedError, ProtocolError, TransferErr
 from toolkit.rudp.batch import PeerAddress
 from toolkit.rudp.connection import Connection
 from toolkit.rudp.state import ConnectionState
-from toolkit.transports.keep_alive import KEEP_ALIVES
+from toolkit.transports.keep_alive import KEEP_ALIVES, FileWait
 from toolkit.transports.udp.engine_config import check_controller
 from toolkit.transports.udp.extents import (
     ANNOUNCEMENTS_MESSAGE,
@@ -152,6 +152,9 @@ class UdpChannel:
                 return None
             if self._wait(deadline_ns, wake):
                 return None
+
+    def file_access(self) -> FileWait:
+        return self._outgoing.file_wait
 
     def check_while_waiting(self, check: Callable[[], None]) -> None:
         self._wait_check = check

@@ -18,7 +18,10 @@ from toolkit.forwarding_channel import ForwardingChannel
 from toolkit.rudp.config import Config
 from toolkit.rudp.congestion.base import initial_window_bytes
 from toolkit.rudp.wire import PacketType
-from toolkit.transfer.messages import Alive
+from toolkit.transfer import content
+from toolkit.transfer.incoming import IncomingFiles
+from toolkit.transfer.messages import Alive, EntryOutcome
+from toolkit.transfer.sources import FileOrigin
 from toolkit.transports.udp.channel import MAX_BACKLOG_BYTES, UdpChannel
 from toolkit.transports.udp.extents import STASH_BYTES
 
@@ -74,23 +77,56 @@ def test_a_disk_that_stalls_for_longer_than_the_idle_timeout_costs_no_connection
     monkeypatch: pytest.MonkeyPatch, staller: str
 ) -> None:
     path = VirtualPath(monkeypatch, RTT_NS)
-    content = random.Random(1).randbytes(8 << 20)
+    large = random.Random(1).randbytes(8 << 20)
 
     def stall(channel: UdpChannel) -> None:
         if staller in ("both", "sender" if channel is path.near else "receiver"):
             path.work(channel, 4 * IDLE_TIMEOUT_S * SECOND)
 
     def send(channel: UdpChannel) -> float:
-        source = StallingSource(content, StallingDisk(lambda: stall(channel), after_bytes=len(content) // 2))
-        channel.send_extent(Extent(0, 0, len(content)), source)
+        source = StallingSource(large, StallingDisk(lambda: stall(channel), after_bytes=len(large) // 2))
+        channel.send_extent(Extent(0, 0, len(large)), source)
         channel.flush()
         channel.close()
         return float(channel.statistics()["rtt_ms"])
 
-    sink = StallingSink(StallingDisk(lambda: stall(path.far), after_bytes=len(content) // 2))
+    sink = StallingSink(StallingDisk(lambda: stall(path.far), after_bytes=len(large) // 2))
     rtt_ms, _ = path.run(send, lambda channel: receive_all(channel, sink))
-    assert sink.content(0) == content
+    assert sink.content(0) == large
     assert rtt_ms < 500
+
+
+@pytest.mark.parametrize("staller", ["sender", "receiver"])
+def test_a_stall_over_a_small_file_costs_no_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, staller: str
+) -> None:
+    path = VirtualPath(monkeypatch, RTT_NS)
+    (tmp_path / "small").write_bytes(b"content")
+    (tmp_path / "in").mkdir()
+    read, commit = content.read_small, IncomingFiles.commit
+
+    def stall(channel: UdpChannel) -> None:
+        path.work(channel, 4 * IDLE_TIMEOUT_S * SECOND)
+
+    def read_slowly(origin: FileOrigin) -> bytes:
+        stall(path.near)
+        return read(origin)
+
+    def commit_slowly(files: IncomingFiles, file_id: int) -> EntryOutcome:
+        stall(path.far)
+        return commit(files, file_id)
+
+    if staller == "sender":
+        monkeypatch.setattr(content, "read_small", read_slowly)
+    else:
+        monkeypatch.setattr(IncomingFiles, "commit", commit_slowly)
+
+    def send(channel: UdpChannel) -> None:
+        transfer.send(channel, [tmp_path / "small"])
+        channel.close()
+
+    path.run(send, lambda channel: transfer.receive(channel, tmp_path / "in"))
+    assert (tmp_path / "in" / "small").read_bytes() == b"content"
 
 
 class StuckChannel(ForwardingChannel):
