@@ -216,14 +216,14 @@ class Channel(Protocol):
         Raises PeerClosedError, and what a source raises.
         """
 
-    def close(self, patience_s: float | None = None) -> None:
+    def close(self, linger_s: float | None = None) -> None:
         """End the session in an orderly way and free everything. Idempotent.
 
         What was sent before still arrives, if the peer takes it within a bounded time. What the peer sends meanwhile
         is discarded, so that the last message, which may explain the end, reaches a peer that is busy sending.
 
-        patience_s: how long to wait for a peer that acknowledges nothing new; None is one or two
-                    seconds, and longer on a long path
+        linger_s: how long to wait for a peer that acknowledges nothing new; None is one or two seconds, and longer on
+                  a long path
         """
 
     def abort(self) -> None:

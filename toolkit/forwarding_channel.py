@@ -43,9 +43,9 @@ class ForwardingChannel:
         """See Channel."""
         self._channel.flush()
 
-    def close(self, patience_s: float | None = None) -> None:
+    def close(self, linger_s: float | None = None) -> None:
         """See Channel."""
-        self._channel.close(patience_s)
+        self._channel.close(linger_s)
 
     def abort(self) -> None:
         """See Channel."""

@@ -76,7 +76,7 @@ def test_each_request_has_its_answer_in_time(seed: int, loss: float, monkeypatch
             heard.append(received(channel))
             path.work(channel, LATE_NS if is_server_late else 0)
             channel.send_message(heard[-1][::-1])
-        channel.close(patience_s=30.0)
+        channel.close(linger_s=30.0)
         return heard
 
     heard = path.run(ask, answer)

@@ -40,7 +40,7 @@ def receive_file(channel: Channel) -> bool:
         channel.send_message(b"done")
     except PeerClosedError:
         return False
-    channel.close(patience_s=IDLE_TIMEOUT_S)
+    channel.close(linger_s=IDLE_TIMEOUT_S)
     return True
 
 

@@ -28,7 +28,7 @@ def test_the_messages_of_a_small_file_share_packets(monkeypatch: pytest.MonkeyPa
 
     def receive_file(channel: Channel) -> None:
         receive(channel, root)
-        channel.close(patience_s=30.0)
+        channel.close(linger_s=30.0)
 
     VirtualPath(monkeypatch, MS, count).run(send_file, receive_file)
     assert (root / "a").read_bytes() == bytes(1000)

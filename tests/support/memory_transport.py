@@ -159,7 +159,7 @@ class MemoryChannel:
         with self._condition:
             self._check_open()
 
-    def close(self, patience_s: float | None = None) -> None:  # noqa: ARG002 - nothing gets lost
+    def close(self, linger_s: float | None = None) -> None:  # noqa: ARG002 - nothing gets lost
         """See Channel."""
         self._close(drops_sent=False)
 

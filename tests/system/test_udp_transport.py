@@ -198,7 +198,7 @@ class TestPatience:
         client, server = connected(listener, OPTIONS)
         with closing(client):
             server.send_message(b"the outcome")
-            closer = Background(lambda: server.close(patience_s=PATIENCE_S))
+            closer = Background(lambda: server.close(linger_s=PATIENCE_S))
             closer.join(SILENCE_S)
             assert closer.is_alive()
             assert client.receive(timeout_s=PATIENCE_S) == b"the outcome"

@@ -14,7 +14,7 @@ from toolkit.errors import IncompleteHandshakeError, UnreachableError
 from toolkit.transports.registry import transport
 
 AUTO: Final = "auto"
-UDP_PATIENCE_S: Final = 5.0
+UDP_SILENCE_S: Final = 5.0
 """How long to wait for a first answer over UDP; one over a satellite takes a second."""
 
 
@@ -35,14 +35,14 @@ def connect(
     if name != AUTO:
         return name, transport(name).connect(address, options)
     started_s = time.monotonic()
-    patience_s = min(UDP_PATIENCE_S, options.connect_timeout_s / 2)
+    silence_s = min(UDP_SILENCE_S, options.connect_timeout_s / 2)
     try:
-        return "udp", transport("udp").connect(address, replace(options, silence_timeout_s=patience_s))
+        return "udp", transport("udp").connect(address, replace(options, silence_timeout_s=silence_s))
     except IncompleteHandshakeError:
         raise
     except UnreachableError as error:
         silence = str(error)
-        left_s = max(patience_s, options.connect_timeout_s - (time.monotonic() - started_s))
+        left_s = max(silence_s, options.connect_timeout_s - (time.monotonic() - started_s))
     try:
         channel = transport("tcp").connect(address, replace(options, qlog=None, connect_timeout_s=left_s))
     except UnreachableError as error:

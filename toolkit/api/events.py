@@ -117,14 +117,14 @@ class SessionEnded:
 
     error:        why it failed; None if it has not
     is_continued: whether its sender has come back in a newer session
-    patience_s:   how long the receiver waits for the sender to come back; 0 if it does not
+    retry_s:      how long the receiver waits for the sender to come back; 0 if it does not
     """
 
     session: int
     result: SessionResult
     error: Exception | None
     is_continued: bool = False
-    patience_s: float = 0.0
+    retry_s: float = 0.0
 
 
 Event = (

@@ -137,7 +137,7 @@ class Receiver:
         self._transports = {name: transport(name) for name in names}
         self._connection = replace(connection, admission=self._rule.admission)
         self._concurrency, self._sessions, self._through = concurrency, sessions, through
-        self._patience_s = retry_s if sessions is not None else 0.0
+        self._retry_s = retry_s if sessions is not None else 0.0
         self._numbers = itertools.count(1)
         self._last: SessionResult | Exception | None = None
         self._open = ExitStack()
@@ -230,12 +230,12 @@ class Receiver:
         if error is not None and is_closing.is_set():
             return None
         is_continued = whereabouts is Whereabouts.BACK
-        patience_s = self._patience_s if whereabouts is Whereabouts.AWAITED else 0.0
+        retry_s = self._retry_s if whereabouts is Whereabouts.AWAITED else 0.0
         result = session.result
         if not is_continued:
             self._last = error or result
-        self._tell(SessionEnded(number, result, error, is_continued, patience_s))
-        return 0.0 if is_continued else patience_s or None
+        self._tell(SessionEnded(number, result, error, is_continued, retry_s))
+        return 0.0 if is_continued else retry_s or None
 
     def _tell(self, event: Event) -> None:
         if self._on_event is not None:

@@ -17,7 +17,7 @@ Attempt = Callable[[bool, Callable[[], None]], _Result]
 
 def with_reconnects(
     attempt: Attempt[_Result],
-    patience_s: float,
+    retry_s: float,
     pause: Callable[[PeerClosedError, float], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> _Result:
@@ -27,13 +27,13 @@ def with_reconnects(
     looks at the offer: it may still be busy with the lost one. Pauses double from FIRST_PAUSE_S to MAX_PAUSE_S,
     shortened at random, so that many senders do not come back at once.
 
-    patience_s: how long to try to reconnect; counted anew each time that a receiver has accepted the offer
-    pause:      called with the error and the seconds to wait
+    retry_s: how long to try to reconnect; counted anew each time that a receiver has accepted the offer
+    pause:   called with the error and the seconds to wait
 
     Raises what `attempt` raises; the error of the connection that was lost, if no other comes.
     """
     lost: PeerClosedError | None = None
-    give_up_s = clock() + patience_s
+    give_up_s = clock() + retry_s
     pause_s = FIRST_PAUSE_S
     is_accepted = False
 
@@ -59,7 +59,7 @@ def with_reconnects(
                 raise lost from error
             refusal = error
         if give_up_s == float("inf"):
-            give_up_s = clock() + patience_s
+            give_up_s = clock() + retry_s
         wait_s = pause_s * random.uniform(0.5, 1.0)
         if clock() + wait_s > give_up_s:
             raise refusal or lost

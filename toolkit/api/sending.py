@@ -43,7 +43,7 @@ class SendRequest:
     options:    how to send; those of reconnecting and resuming, and the callbacks, are set here
     connection: how to connect; the credential is set here
     is_open:    whether the receiver may be one that proves nothing
-    patience_s: how long to try to reconnect after a lost connection; 0 if a source can be read only once
+    retry_s:    how long to try to reconnect after a lost connection; 0 if a source can be read only once
     on_event:   gets UdpBlocked, SessionBegan, SessionProgress, FileDone and Reconnecting
     cancel:     ends the session when it is set
     is_detailed: whether SessionProgress and FileDone are wanted; for the former, trees are scanned a second time
@@ -56,7 +56,7 @@ class SendRequest:
     options: SendOptions = SendOptions()  # noqa: RUF009 - frozen
     connection: TransportOptions = TransportOptions()  # noqa: RUF009 - frozen
     is_open: bool = False
-    patience_s: float = DEFAULT_RETRY_S
+    retry_s: float = DEFAULT_RETRY_S
     on_event: EventCallback | None = None
     cancel: threading.Event | None = None
     is_detailed: bool = True
@@ -77,13 +77,13 @@ class SendRequest:
         load(self.transport)
         import toolkit.transfer.sender  # noqa: F401 - only senders need it
 
-        patience_s = 0.0 if any(map(_is_read_once, self.sources)) else self.patience_s
+        retry_s = 0.0 if any(map(_is_read_once, self.sources)) else self.retry_s
         options = replace(
             self.options,
             resume_key=resume_key(self.receiver.host),
-            reconnection_key=secrets.token_bytes(RECONNECTION_KEY_BYTES) if patience_s > 0 else None,
+            reconnection_key=secrets.token_bytes(RECONNECTION_KEY_BYTES) if retry_s > 0 else None,
         )
-        return with_reconnects(_Sessions(self, credential, options), patience_s, self._pause)
+        return with_reconnects(_Sessions(self, credential, options), retry_s, self._pause)
 
     def _pause(self, lost: PeerClosedError, pause_s: float) -> None:
         """Wait before reconnecting. Raises the error if the caller does not want that."""
@@ -215,7 +215,7 @@ def send(
         options=replace(options, recursive=True),
         connection=connection,
         is_open=is_open,
-        patience_s=retry_s,
+        retry_s=retry_s,
         on_event=on_event,
         cancel=cancel,
     )

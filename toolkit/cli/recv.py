@@ -190,8 +190,8 @@ class _ReceiverScreen:
         if not event.is_continued:
             self.exit_code = error.exit_code if error else ExitCode.OK
         self._print_outcome(result, error)
-        if event.patience_s and not self._arguments.quiet:
-            print_status(f"waiting {format_seconds(event.patience_s)} for the sender to reconnect")
+        if event.retry_s and not self._arguments.quiet:
+            print_status(f"waiting {format_seconds(event.retry_s)} for the sender to reconnect")
 
     def _print_outcome(self, result: SessionResult, error: NettoolError | None) -> None:
         arguments, fields = self._arguments, result_fields(result)

@@ -153,7 +153,7 @@ def _send(
         options=_send_options(arguments, tree),
         connection=_transport_options(arguments, tracing, own_options),
         is_open=access.is_open,
-        patience_s=to_seconds(parse_duration_ns(arguments.retry)),
+        retry_s=to_seconds(parse_duration_ns(arguments.retry)),
     )
     _check_files(request)  # before asking the user
     tracing.check(sources)

@@ -107,7 +107,7 @@ class Conversation:
             if may_send:
                 self._send_waiting()
             wake = self._outgoing.fileno() if may_send and not self._is_done else None
-            message = self._channel.receive(self._sink, self._patience_s(), wake)
+            message = self._channel.receive(self._sink, self._wait_s(), wake)
             self._handle_waiting_untrusted(message)
 
     def _handle_waiting_untrusted(self, message: bytes | None) -> None:
@@ -123,7 +123,7 @@ class Conversation:
     def _sink(self) -> _UnwantedContent | None:
         return None if self._has_greeted else _UNWANTED_CONTENT
 
-    def _patience_s(self) -> float:
+    def _wait_s(self) -> float:
         """How long to wait for a message now."""
         if not (self._is_client or self._has_greeted):
             return _CANCEL_CHECK_S

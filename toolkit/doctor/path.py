@@ -23,7 +23,7 @@ HEADER_BYTES: Final = 28
 """Of IPv4 and UDP, and of IPv4 and ICMP."""
 _MAX_DATAGRAM_BYTES: Final = 65_507
 _ECHOES: Final = 5
-_PATIENCE_S: Final = 1.0
+_ANSWER_TIMEOUT_S: Final = 1.0
 _IDENTIFIER: Final = 0x6E64
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 
@@ -68,7 +68,7 @@ def judge_path(address: Address, interface_bytes: int, echo: EchoRoundTrip) -> l
     small_bytes = BASE_DATAGRAM_BYTES + HEADER_BYTES
     times_ns = []
     for _ in range(_ECHOES):
-        round_trip_ns = echo(min(small_bytes, interface_bytes), _PATIENCE_S)
+        round_trip_ns = echo(min(small_bytes, interface_bytes), _ANSWER_TIMEOUT_S)
         if round_trip_ns is not None:
             times_ns.append(round_trip_ns)
         elif not times_ns:

@@ -43,7 +43,7 @@ class ExplainedChannel(ForwardingChannel):
             self._trace.remark(text)
         return message
 
-    def close(self, patience_s: float | None = None) -> None:
+    def close(self, linger_s: float | None = None) -> None:
         """See Channel."""
         self._trace.remark("the session is over: the connection is closed")
-        super().close(patience_s)
+        super().close(linger_s)

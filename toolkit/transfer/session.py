@@ -258,10 +258,10 @@ class SessionEndpoint:
 
 
 @contextlib.contextmanager
-def closing(channel: Channel, patience_s: float | None = None) -> Iterator[None]:
+def closing(channel: Channel, linger_s: float | None = None) -> Iterator[None]:
     """Close the channel when the block ends, or abort it if the block raises anything but a NettoolError.
 
-    `patience_s` is how long to wait for a peer that is silent when the session has succeeded; see `Channel.close`.
+    `linger_s` is how long to wait for a peer that is silent when the session has succeeded; see `Channel.close`.
     """
     try:
         yield
@@ -274,7 +274,7 @@ def closing(channel: Channel, patience_s: float | None = None) -> Iterator[None]
     except BaseException:
         channel.abort()
         raise
-    channel.close(patience_s)
+    channel.close(linger_s)
 
 
 def _reason_for(error: NettoolError) -> ErrorReason:

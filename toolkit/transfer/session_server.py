@@ -129,7 +129,7 @@ class SessionServer:
         self.start()
         while True:
             try:
-                end = self._ended.get(timeout=self._patience_s())
+                end = self._ended.get(timeout=self._wait_s())
             except Empty:
                 if self._gives_up() or (self._cancel is not None and self._cancel.is_set()):
                     return
@@ -140,7 +140,7 @@ class SessionServer:
                     return
                 raise end
 
-    def _patience_s(self) -> float | None:
+    def _wait_s(self) -> float | None:
         """How long to wait for the end of a session, or for one to begin; None without limit."""
         longest_s = None if self._cancel is None else _CANCEL_INTERVAL_S
         with self._lock:

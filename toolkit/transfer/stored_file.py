@@ -35,7 +35,7 @@ from toolkit.transfer.unfinished import (
 )
 
 QUICK_COMMIT_BYTES = 1 << 23  # a smaller file is renamed quickly on any file system; a thread for it would cost more
-GIVE_UP_PATIENCE_S = 0.5  # how long a newer session waits for a file that this one is just forcing to the disk
+GIVE_UP_WAIT_S = 0.5  # how long a newer session waits for a file that this one is just forcing to the disk
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -302,7 +302,7 @@ class StoredFile(IncomingFile):
         Not while the channel may write to the descriptor by itself, nor if the disk keeps this session waiting: the
         newer session then begins a file of its own.
         """
-        if not self.lock.acquire(timeout=GIVE_UP_PATIENCE_S):
+        if not self.lock.acquire(timeout=GIVE_UP_WAIT_S):
             return
         try:
             if not self._is_locked or self._pinned:

@@ -28,8 +28,8 @@ class Attempts:
         self.pauses_s: list[float] = []
         self.now_s = 0.0
 
-    def run(self, patience_s: float) -> str:
-        return with_reconnects(self._attempt, patience_s, self._pause, lambda: self.now_s)
+    def run(self, retry_s: float) -> str:
+        return with_reconnects(self._attempt, retry_s, self._pause, lambda: self.now_s)
 
     def _attempt(self, is_reconnected: bool, on_accepted: Callable[[], None]) -> str:
         self.are_reconnected.append(is_reconnected)

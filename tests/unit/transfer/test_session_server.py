@@ -90,14 +90,14 @@ class TestSendersThatComeBack:
     """A server with a limit waits for the sender of a lost session."""
 
     @staticmethod
-    def session(patience_s: float) -> Callable[[str, Channel], float | None]:
+    def session(retry_s: float) -> Callable[[str, Channel], float | None]:
         """Send the first message back; if the connection is lost before, the sender is expected to come back."""
 
         def run(name: str, channel: Channel) -> float | None:
             try:
                 echo(name, channel)
             except PeerClosedError:
-                return patience_s
+                return retry_s
             return None
 
         return run

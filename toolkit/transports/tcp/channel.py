@@ -108,20 +108,20 @@ class TcpChannel:
         if self._pool is not None:
             self._pool.flush()
 
-    def close(self, patience_s: float | None = None) -> None:
+    def close(self, linger_s: float | None = None) -> None:
         if self._is_closed:
             return
-        patience_s = _LINGER_S if patience_s is None else patience_s
+        linger_s = _LINGER_S if linger_s is None else linger_s
         try:
             if self._pool is not None:
-                self._pool.stop(is_orderly=self._pool.drain(patience_s))
+                self._pool.stop(is_orderly=self._pool.drain(linger_s))
                 self._pool = None
             with suppress(PeerClosedError):
                 self._first.flush()
             for stream in self._streams:
                 stream.shut_down()
             for stream in self._streams:
-                linger(stream.socket, patience_s / len(self._streams))
+                linger(stream.socket, linger_s / len(self._streams))
         except BaseException:
             self.abort()
             raise

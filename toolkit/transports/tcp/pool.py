@@ -259,11 +259,11 @@ class StreamPool:
             while self._wake_reader.recv(4096):
                 self._first.reset_silence()
 
-    def drain(self, patience_s: float) -> bool:
-        """Wait until everything is sent, unless nothing is sent for `patience_s`; return whether everything was."""
+    def drain(self, linger_s: float) -> bool:
+        """Wait until everything is sent, unless nothing is sent for `linger_s`; return whether everything was."""
         with self._condition:
             while self._failure is None and (waiting := len(self._queue) + self._busy):
-                self._condition.wait(patience_s)
+                self._condition.wait(linger_s)
                 if len(self._queue) + self._busy == waiting:
                     break
             return self._failure is None and not self._queue and not self._busy

@@ -163,12 +163,12 @@ class UdpChannel:
         self._announce()
         self._pump_while(lambda: not self._connection.is_fully_acked)
 
-    def close(self, patience_s: float | None = None) -> None:
+    def close(self, linger_s: float | None = None) -> None:
         if self._is_closed:
             return
         try:
             self._announce()
-            await_acks(self._connection, self._pump_and_discard, self._wait, patience_s)
+            await_acks(self._connection, self._pump_and_discard, self._wait, linger_s)
             if self._wake_pair is None:  # a listener repeats the CLOSE of its connections
                 await_close(self._connection, self._pump_and_discard, self._wait_for_datagram)
         except BaseException:

@@ -13,16 +13,16 @@ _CLOSES: Final = 3  # how often a client sends CLOSE, a probe timeout apart (RFC
 
 
 def await_acks(
-    connection: Connection, pump: Callable[[], None], wait_until: Callable[[int], object], patience_s: float | None
+    connection: Connection, pump: Callable[[], None], wait_until: Callable[[int], object], linger_s: float | None
 ) -> None:
-    """Return when the peer has acknowledged everything, or nothing new for `patience_s`.
+    """Return when the peer has acknowledged everything, or nothing new for `linger_s`.
 
-    patience_s: None is one second, or ten probe timeouts if that is longer
+    linger_s: None is one second, or ten probe timeouts if that is longer
     pump:       runs one round of the driver without waiting
     wait_until: waits for something to do until this time, in nanoseconds of the monotonic clock
     """
     usual_ns = max(_MIN_LINGER_NS, _LINGER_PTOS * connection.stats().pto_ns)
-    linger_ns = usual_ns if patience_s is None else int(patience_s * 1e9)
+    linger_ns = usual_ns if linger_s is None else int(linger_s * 1e9)
     deadline_ns = time.monotonic_ns() + linger_ns
     acked_bytes = -1
     while True:
