@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from tests.support.background import PATIENCE_S, together
-from tests.support.conformance_network import Case, Network
+from tests.support.conformance_network import CASES, Case, Network
 from tests.support.content import (
     BytesSink,
     BytesSource,
@@ -269,12 +269,12 @@ def test_a_silent_peer_is_lost_after_the_idle_timeout(impatient: Network) -> Non
 
 @pytest.mark.long
 @pytest.mark.parametrize("staller", ["sender", "receiver", "both"])
-def test_a_disk_that_stalls_for_longer_than_the_idle_timeout_costs_no_connection(case: Case, staller: str) -> None:
-    if not case.survives_stalls:
-        pytest.skip("this transport cannot send anything within a frame")
-    network = Network(case._replace(options=replace(case.options, idle_timeout_s=2.0)))
+@pytest.mark.parametrize("name", ["tcp", "udp"])
+def test_a_disk_that_stalls_for_longer_than_the_idle_timeout_costs_no_connection(name: str, staller: str) -> None:
+    case = CASES[name]
+    network = Network(case._replace(options=replace(case.options, idle_timeout_s=3.0)))
     content = random.Random(1).randbytes(32 << 20)
-    disks = [StallingDisk(lambda: time.sleep(6), after_bytes=after_bytes) for after_bytes in (3 << 20, 1 << 20)]
+    disks = [StallingDisk(lambda: time.sleep(8), after_bytes=after_bytes) for after_bytes in (3 << 20, 1 << 20)]
     source = BytesSource(content) if staller == "receiver" else StallingSource(content, disks[0])
     sink = BytesSink() if staller == "sender" else StallingSink(disks[1])
     sender, receiver = network.pair()

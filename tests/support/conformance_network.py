@@ -16,27 +16,21 @@ OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 
 
 class Case(NamedTuple):
-    """A transport to test: how to make it, the host that it listens on, and its options.
-
-    survives_stalls: whether a disk that stalls for longer than the idle timeout costs no connection
-    """
+    """A transport to test: how to make it, the host that it listens on, and its options."""
 
     make: Callable[[], Transport]
     host: str = "127.0.0.1"
     options: TransportOptions = OPTIONS
-    survives_stalls: bool = True
 
 
 CASES = {
-    "memory": Case(MemoryTransport, "memory", survives_stalls=False),
-    "memory-shuffled": Case(lambda: MemoryTransport(shuffle_seed=7), "memory", survives_stalls=False),
+    "memory": Case(MemoryTransport, "memory"),
+    "memory-shuffled": Case(lambda: MemoryTransport(shuffle_seed=7), "memory"),
     "tcp": Case(TcpTransport),
     "tcp-ipv6": Case(TcpTransport, "::1"),
-    "tcp-three-streams": Case(TcpTransport, options=replace(OPTIONS, streams=3), survives_stalls=False),
-    "tcp-plaintext": Case(TcpTransport, options=replace(OPTIONS, plaintext=True), survives_stalls=False),
-    "tcp-plaintext-three-streams": Case(
-        TcpTransport, options=replace(OPTIONS, plaintext=True, streams=3), survives_stalls=False
-    ),
+    "tcp-three-streams": Case(TcpTransport, options=replace(OPTIONS, streams=3)),
+    "tcp-plaintext": Case(TcpTransport, options=replace(OPTIONS, plaintext=True)),
+    "tcp-plaintext-three-streams": Case(TcpTransport, options=replace(OPTIONS, plaintext=True, streams=3)),
     "udp": Case(UdpTransport),
     "udp-ipv6": Case(UdpTransport, "::1"),
     "udp-without-offload": Case(UdpTransport, options=replace(OPTIONS, offload="off")),
