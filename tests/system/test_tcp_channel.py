@@ -518,7 +518,7 @@ def test_records_may_arrive_byte_by_byte_and_frames_may_span_them(
     assert sink.content(0) == b"data"
 
 
-def test_a_keep_alive_ends_the_silence_and_lets_the_kernel_wait_until_the_channel_closes(
+def test_a_keep_alive_ends_the_silence_and_the_kernel_drops_nothing_before_the_channel_closes(
     pairs: Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without it, the waits would add up to more than the idle timeout."""

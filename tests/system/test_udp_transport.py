@@ -28,7 +28,7 @@ from toolkit.transports.udp.listener import UdpListener
 OPTIONS = TransportOptions(connect_timeout_s=PATIENCE_S)
 UDP_SEGMENT = 103
 SILENCE_S = 1.5
-"""Longer than a side waits that closes without patience, on a path as short as loopback."""
+"""Longer than a side lingers by default, on a path as short as loopback."""
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_refused_segmentation_is_replaced_by_single_datagrams(
     assert RefusingSocket.refused in (0, 1)  # 0 where the kernel has no segmentation
 
 
-class TestPatience:
+class TestLinger:
     def test_a_patient_side_waits_for_a_peer_that_is_silent_for_longer_than_an_impatient_one(
         self, listener: UdpListener
     ) -> None:

@@ -276,7 +276,7 @@ class Connection:
     def poll_keep_alive(self, now_ns: int) -> Transmit | None:
         """A PING that says that this side is held up, by a file.
 
-        Another thread may call this, and nothing else, while the driver's is in the source or uses `received_data`.
+        Another thread may call this while the driver's reads the source, uses `received_data`, or is between calls.
         """
         self._recovery.on_held_up(now_ns)
         is_open = self._lifetime.state is ConnectionState.ESTABLISHED
@@ -285,7 +285,7 @@ class Connection:
     def _sealed(self, transmit: Transmit, now_ns: int) -> Transmit:
         """Report what is sent, and seal it, unless it is of the handshake, or was sealed with its batch."""
         if self._observer is not None:
-            self._observer.packets_sent(max(now_ns, self._recovery.last_sent_time_ns), transmit)
+            self._observer.packets_sent(now_ns, transmit)
         if transmit.data[0] <= PacketType.MESSAGE:
             return transmit
         return transmit._replace(data=memoryview(self._protection.seal(bytes(transmit.data))))

@@ -39,7 +39,6 @@ class LossRecovery:
     packets_spuriously_lost: declared lost, but acknowledged later
     peer_dropped_datagrams:  what the peer reports to have been dropped at its socket
     rtt_sample_time_ns:      when the latest RTT sample was taken; None before the first
-    last_sent_time_ns:       when ack-eliciting packets were last sent, or a probe timeout has expired
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class LossRecovery:
         self.largest_acked = -1
         self._streams = streams
         self._observer = observer
-        self.last_sent_time_ns = 0
+        self._last_sent_time_ns = 0
 
     def on_handshake_rtt(self, rtt_ns: int, now_ns: int) -> None:
         """Take the first RTT sample, from the handshake."""
@@ -98,7 +97,7 @@ class LossRecovery:
         self.bytes_in_flight += total_bytes
         self.bytes_sent += total_bytes
         self.packets_sent += len(offsets)
-        self.last_sent_time_ns = now_ns
+        self._last_sent_time_ns = now_ns
         return numbers
 
     def on_local_drop(self, count: int, now_ns: int) -> int:
@@ -141,7 +140,7 @@ class LossRecovery:
         """When to call `on_timeout`; None for never."""
         times = [self.path.loss.loss_time_ns, self.path.mtu.next_timeout_ns]
         if self._is_pto_armed:
-            times.append(self.last_sent_time_ns + self.path.loss.pto_ns)
+            times.append(self._last_sent_time_ns + self.path.loss.pto_ns)
         return min([t for t in times if t is not None], default=None)
 
     @property
@@ -156,11 +155,11 @@ class LossRecovery:
             if self._observer is not None:
                 self._observer.timer_expired(now_ns, Timer.LOSS)
             self._detect_lost(now_ns)
-        elif self._is_pto_armed and now_ns >= self.last_sent_time_ns + loss.pto_ns:
+        elif self._is_pto_armed and now_ns >= self._last_sent_time_ns + loss.pto_ns:
             loss.pto_count += 1
             self.path.ecn.on_timeout(loss.pto_count)
             self.path.probes_due = PROBES_PER_TIMEOUT
-            self.last_sent_time_ns = now_ns
+            self._last_sent_time_ns = now_ns
             if self._observer is not None:
                 self._observer.timer_expired(now_ns, Timer.PROBE)
         else:

@@ -53,8 +53,8 @@ class LossObserver(Protocol):
 class ConnectionObserver(LossObserver, Protocol):
     """Observes one connection, including the losses and timers of `LossObserver`.
 
-    Calls come in order of time, and one after the other: from the thread that drives the connection, or, while that
-    waits for a file, from the one that sends a keep-alive.
+    Calls come one after the other: from the thread that drives the connection, or, while that waits for a file, from
+    the one that sends a keep-alive. After such a wait, times go back to its beginning.
     """
 
     def connection_started(

@@ -110,7 +110,9 @@ class ContentSender:
 
     def _send_content(self, group: OfferedGroup, index: int, source: FileSource) -> FileDigest | None:
         file_id = group.first_id + index
-        for segment in source.segments():
+        with self._endpoint.file_access():
+            segments = source.segments()
+        for segment in segments:
             offset, end = segment.offset, segment.offset + segment.length
             while offset < end:
                 if segment.is_hole:
@@ -188,7 +190,8 @@ class ContentSender:
             make = self._options.open_stream or partial(StreamSource, self._options.stream_fd)
             return self._send_slices(group, index, make(self._algorithm), self._options.stream_fd)
         try:
-            descriptor = origin.open()
+            with self._endpoint.file_access():
+                descriptor = origin.open()
             try:
                 from_file = StreamSource(descriptor, self._algorithm, origin)
                 return self._send_slices(group, index, from_file, descriptor)
@@ -202,7 +205,8 @@ class ContentSender:
         """See `send_stream`; `wake` is readable when the stream has something."""
         file_id = group.first_id + index
         while not group.is_unwanted(index):
-            stream_slice = stream.next_slice()
+            with self._endpoint.file_access():
+                stream_slice = stream.next_slice()
             if stream_slice is None:
                 self._wait(wake)
                 continue

@@ -168,7 +168,9 @@ class ReceiveSession:
         """
         try:
             with self._endpoint.reporting_failures():
-                self._receive_all(IncomingFiles(self._open_destination(), self._limits.max_bytes))
+                with self._endpoint.file_access():
+                    destination = self._open_destination()
+                self._receive_all(IncomingFiles(destination, self._limits.max_bytes))
             result = self._results.result
             result.raise_for({DeliveryStatus.MISMATCHED: VerificationError, DeliveryStatus.FAILED: TransferError})
             return result
@@ -186,14 +188,16 @@ class ReceiveSession:
                 message = self._receive(files)
                 if message is not None:
                     self._handle(message, files)
-                files.hash_backlog()
+                with self._endpoint.file_access():
+                    files.hash_backlog()
                 self._commit_complete_files(files)
                 self._send_results()
                 self._report_progress(files)
             if self._has_directories:  # setting their times, or an fsync of each, may take long
                 self._endpoint.run_alive(lambda: files.close(complete=True))
             else:
-                files.close(complete=True)
+                with self._endpoint.file_access():
+                    files.close(complete=True)
         except Exception:
             with suppress(NettoolError):  # the channel is broken, which is why
                 self._endpoint.run_alive(lambda: files.close(complete=False))

@@ -199,11 +199,15 @@ class SessionEndpoint:
             future: Future[_Result]
             try:
                 future = executor.submit(work)
-            except RuntimeError:  # no thread is left: better silence than a failure
-                return work()
-            while not wait([future], ALIVE_INTERVAL_S).done:
+            except RuntimeError:  # no thread is left
+                with self.file_access():
+                    return work()
+            while True:
+                with self.file_access():  # what the peer sends meanwhile is read only every other interval
+                    is_done = bool(wait([future], 2 * ALIVE_INTERVAL_S).done)
+                if is_done:
+                    return future.result()
                 self.keep_alive()
-            return future.result()
 
     @contextlib.contextmanager
     def reporting_failures(self) -> Iterator[None]:

@@ -266,7 +266,7 @@ class TestSilence:
         sent(connection)
         connection.poll_keep_alive(START + 60 * SECOND)
         receive(connection, ping(0, wire.Flags.HELD_UP), now_ns=START + SECOND)
-        ack = wire.AckPacket([(0, 1)], 0, 1 << 20, 1 << 20, 0, 0, 0)
+        ack = wire.AckPacket([(0, 2)], 0, 1 << 20, 1 << 20, 0, 0, 0)
         receive(connection, wire.encode_ack(LOCAL, 1, ack), now_ns=START + 61 * SECOND)
         assert connection.stats().smoothed_rtt_ns == 40 * MS
 

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import queue
 import threading
 import time
 import weakref
@@ -59,15 +60,17 @@ def test_the_thread_sends_them_while_there_are_channels_and_for_nobody_else() ->
     are_sent = [threading.Event(), threading.Event()]
     for wait, is_sent in zip(waits, are_sent, strict=True):
         keep_alives.add(wait, is_sent.set)
-    with waits[0], waits[1]:
-        assert all(is_sent.wait(PATIENCE_S) for is_sent in are_sent)
+    with waits[1]:
+        with waits[0]:
+            assert all(is_sent.wait(PATIENCE_S) for is_sent in are_sent)
         keep_alives.remove(waits[0])
-        for is_sent in are_sent:
-            is_sent.clear()
-        assert are_sent[1].wait(PATIENCE_S)
+        are_sent[0].clear()
+        with waits[0]:
+            for _ in range(2):
+                are_sent[1].clear()
+                assert are_sent[1].wait(PATIENCE_S)
         assert not are_sent[0].is_set()
-    for wait in waits:
-        keep_alives.remove(wait)
+    keep_alives.remove(waits[1])
 
 
 class Channel:
@@ -88,12 +91,32 @@ def test_a_channel_that_fails_costs_the_others_nothing(caplog: pytest.LogCapture
     for channel in channels:
         keep_alives.add(channel.wait, channel.send_keep_alive)
     with channels[0].wait, channels[1].wait:
-        assert channels[0].is_sent.wait(PATIENCE_S)
-        for channel in reversed(channels):
-            channel.is_sent.clear()
+        assert all(channel.is_sent.wait(PATIENCE_S) for channel in channels)
+        channels[0].is_sent.clear()
+        for _ in range(2):
+            channels[1].is_sent.clear()
             assert channels[1].is_sent.wait(PATIENCE_S)
     assert not channels[0].is_sent.is_set()
     assert "a bug" in caplog.text
+
+
+def test_a_channel_may_be_added_while_a_keep_alive_takes_long() -> None:
+    keep_alives, channel, is_added, seen = KeepAlives(), Channel(), threading.Event(), queue.SimpleQueue[bool]()
+
+    class SlowChannel(Channel):
+        def send_keep_alive(self) -> None:
+            super().send_keep_alive()
+            seen.put(is_added.wait(PATIENCE_S))
+
+    slow = SlowChannel()
+    keep_alives.add(slow.wait, slow.send_keep_alive)
+    with slow.wait:
+        assert slow.is_sent.wait(PATIENCE_S)
+        keep_alives.add(channel.wait, channel.send_keep_alive)
+        is_added.set()
+        assert seen.get()
+    keep_alives.remove(slow.wait)
+    keep_alives.remove(channel.wait)
 
 
 def test_a_channel_that_is_dropped_is_forgotten() -> None:
@@ -113,6 +136,7 @@ def test_a_channel_that_is_dropped_is_forgotten() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from Python 3.12 on, for a process with threads
 def test_a_forked_process_sends_its_own() -> None:
     keep_alives = KeepAlives()
     keep_alives.start()

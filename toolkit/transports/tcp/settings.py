@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from toolkit.channel import MAX_IDLE_TIMEOUT_S, TransportOptions
+from toolkit.channel import TransportOptions
 from toolkit.errors import UsageError, printable
 from toolkit.transports.tcp.tcp_info import tcp_info
 from toolkit.transports.tcp.wire import MAX_STREAMS
@@ -46,32 +46,11 @@ def configure(sock: socket.socket, options: TransportOptions) -> None:
     set_user_timeout(sock, options.idle_timeout_s)
 
 
-class UserTimeout:
-    """How long the kernel keeps a connection on which the peer acknowledges nothing, or takes nothing (RFC 5482)."""
-
-    def __init__(self, sock: socket.socket, idle_timeout_s: float) -> None:
-        self._socket = sock
-        self._idle_timeout_s = idle_timeout_s
-        self._is_suspended = False
-
-    def suspend(self) -> None:
-        """A side is held up by a file, so that it takes nothing: keep the connection while it shows that it is there.
-
-        `TcpStream` notices its silence.
-        """
-        if not self._is_suspended:
-            self._is_suspended = True
-            set_user_timeout(self._socket, MAX_IDLE_TIMEOUT_S)
-
-    def restore(self) -> None:
-        """Let the kernel decide again, about what it still has to send when the socket is closed. Raises OSError."""
-        if self._is_suspended:
-            self._is_suspended = False
-            set_user_timeout(self._socket, self._idle_timeout_s)
-
-
 def set_user_timeout(sock: socket.socket, timeout_s: float) -> None:
-    """Let the kernel drop a connection whose data stays unacknowledged for this long. Raises OSError."""
+    """Let the kernel drop a connection on which the peer acknowledges nothing, or takes nothing, for this long.
+
+    See RFC 5482. Raises OSError.
+    """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1e3))
 

@@ -8,9 +8,10 @@ Small pieces are gathered: they leave with the next message, or when the channel
 `frame_reader` does the receiving.
 
 Silence is the time that this side has waited, over all calls, since the peer last sent or acknowledged something. Time
-between calls does not count, because no thread reads then. UDP counts from the last packet that arrived. Two other
-places apply the idle timeout: `pool.py` while the channel waits for content on further connections, and `settings.py`,
-which sets TCP_USER_TIMEOUT for data that the peer's kernel does not acknowledge.
+between calls does not count, because no thread reads then. UDP counts from the last packet that arrived. Elsewhere,
+`pool.py` applies the idle timeout while the channel waits for content on further connections. The kernel applies it
+before a session and after it only (TCP_USER_TIMEOUT): to the kernel, a peer that waits for a file, and takes nothing
+meanwhile, is as good as lost, although it answers each probe and sends signs of life.
 """
 
 import contextlib
@@ -23,13 +24,13 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Final
 
-from toolkit.channel import Address, Extent, ExtentSink, ExtentSource
+from toolkit.channel import MAX_IDLE_TIMEOUT_S, Address, Extent, ExtentSink, ExtentSource
 from toolkit.errors import ProtocolError, TransferError
 from toolkit.transports.keep_alive import FileWait
 from toolkit.transports.tcp.frame_reader import FrameReader
 from toolkit.transports.tcp.lost_connection import LostConnection
 from toolkit.transports.tcp.records import MAX_RECORD_BYTES, RecordKeys, RecordOpener, RecordSealer
-from toolkit.transports.tcp.settings import UserTimeout
+from toolkit.transports.tcp.settings import set_user_timeout
 from toolkit.transports.tcp.tcp_info import unacknowledged_bytes
 from toolkit.transports.tcp.wire import FRAME_BYTES, MAX_EXTENT_BYTES, encode_extent_header, encode_message_header
 
@@ -87,6 +88,7 @@ class TcpStream:
         may_splice: bool = True,
     ) -> None:
         sock.setblocking(False)
+        set_user_timeout(sock, MAX_IDLE_TIMEOUT_S)
         self.socket = sock
         self.is_given_up = False
         self._reads_while_sending = reads_while_sending
@@ -94,7 +96,7 @@ class TcpStream:
         self._silence_s = 0.0
         self._sealer = None if keys is None else RecordSealer(keys.outgoing)
         opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming, self._on_keep_alive)
-        self.file_wait, self._user_timeout = FileWait(), UserTimeout(sock, idle_timeout_s)
+        self.file_wait = FileWait()
         self._lost = LostConnection(sock, peer)
         self._reader = FrameReader(sock, self._lost.error, may_splice, opener, self.file_wait)
         self._is_send_broken = False  # a frame was sent in part: the peer cannot parse anything that follows
@@ -299,7 +301,6 @@ class TcpStream:
             return
         record = self._sealer.keep_alive()
         try:
-            self._user_timeout.suspend()  # nothing is read meanwhile: this side cannot know if the peer is held up, too
             self._is_send_broken = self.socket.send(record) < len(record)  # never: there is room for far more
         except OSError:
             self._is_send_broken = True
@@ -356,7 +357,6 @@ class TcpStream:
 
     def _on_keep_alive(self) -> None:
         self._silence_s = 0.0
-        self._user_timeout.suspend()
 
     def _wait(self, events: int, timeout_s: float | None, wakes: Sequence[int | None]) -> int:
         """Return the events that the socket is ready for: 0 at the timeout, or if only `wakes` are readable.
@@ -391,7 +391,7 @@ class TcpStream:
     def shut_down(self) -> None:
         """Tell the peer that nothing more follows. Never fails."""
         with contextlib.suppress(OSError):
-            self._user_timeout.restore()
+            set_user_timeout(self.socket, self.idle_timeout_s)  # for what the kernel still has to send
             self.socket.shutdown(socket.SHUT_WR)
 
     def free(self) -> None:

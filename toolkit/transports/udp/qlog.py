@@ -95,6 +95,7 @@ class QlogWriter:
         self._buffer: list[str] = []
         self._buffered_bytes = 0
         self._start_ns: int | None = None
+        self._last_ns = 0
         self._tag_bytes = 0
         self._metrics: dict[str, Number] = {}
         self._phase: str | None = None
@@ -247,7 +248,8 @@ class QlogWriter:
 
     def _time_ms(self, now_ns: int) -> float:
         assert self._start_ns is not None, "connection_started comes first"
-        return (now_ns - self._start_ns) / _NS_PER_MS
+        self._last_ns = max(self._last_ns, now_ns)
+        return (self._last_ns - self._start_ns) / _NS_PER_MS
 
     def _append(self, record: str) -> None:
         self._buffer.append(f"\x1e{record}\n")
