@@ -9,20 +9,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.support.background import PATIENCE_S, together
-from tests.support.conformance_network import Network
+from tests.support.conformance_network import CASES, Network
 from tests.support.repetitions import first_then_long
 from toolkit.channel import Channel, Extent, ExtentSink, ExtentSource
 from toolkit.errors import NettoolError, PeerClosedError, RefusedError, TransferError, VerificationError
 from toolkit.transfer import Progress, SendOptions, TransferResult, receive, send
+from toolkit.transfer.messages import EntryOutcome
 from toolkit.transfer.open_files import OPEN_FILES
 from toolkit.transfer.receiver import ReceiveOptions
 from toolkit.transfer.sources import StreamSlice, StreamSource
+from toolkit.transfer.stored_file import StoredFile
 
 TREE = SendOptions(recursive=True)
 
@@ -518,3 +521,31 @@ def test_sessions_leave_no_descriptors(network: Network, tmp_path: Path, destina
         session(number)
     assert descriptors() <= before
     assert len(OPEN_FILES) == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["tcp", "tcp-three-streams", "udp"])
+def test_a_commit_that_takes_longer_than_the_idle_timeout_costs_no_session(
+    name: str, tmp_path: Path, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the close of a file on a network file system may, or fsync."""
+    case, commit, has_stalled = CASES[name], StoredFile.commit, threading.Event()
+    network = Network(case._replace(options=replace(case.options, idle_timeout_s=3.0)))
+
+    def commit_slowly(file: StoredFile) -> EntryOutcome:
+        if not has_stalled.is_set():
+            has_stalled.set()
+            time.sleep(8)
+        return commit(file)
+
+    monkeypatch.setattr(StoredFile, "commit", commit_slowly)
+    sources = [tmp_path / f"large{number}" for number in range(4)]
+    for source in sources:
+        source.write_bytes(os.urandom(16 << 20))
+    sender, receiver = network.pair()
+    try:
+        together(lambda: send(sender, sources), lambda: receive(receiver, destination))
+    finally:
+        network.close()
+    assert has_stalled.is_set()
+    assert all((destination / source.name).read_bytes() == source.read_bytes() for source in sources)
