@@ -34,7 +34,6 @@ class FrameReader:
     queued_bytes:   the size of `messages`
     extent:         the rest of the extent whose content is being received, None between extents
     failure:        the reason why nothing more can be read
-    has_read:       set when bytes are read; the owner resets it to watch for silence
     extents_read:   how many extents were received completely
     """
 
@@ -50,8 +49,8 @@ class FrameReader:
         self.queued_bytes = 0
         self.extent: Extent | None = None
         self.failure: TransferError | None = None
-        self.has_read = False
         self.extents_read = 0
+        self._has_read, self._keep_alives = False, 0  # since, and at, the last `take_sign_of_life`
         self._socket = sock
         self._lost_error = lost_error
         self._opener = opener
@@ -115,6 +114,13 @@ class FrameReader:
         self._message = None
         return True
 
+    def take_sign_of_life(self) -> bool:
+        """Whether anything was read since the last call, keep-alives included."""
+        keep_alives = 0 if self._opener is None else self._opener.keep_alives
+        has_read = self._has_read or keep_alives > self._keep_alives
+        self._has_read, self._keep_alives = False, keep_alives
+        return has_read
+
     def next_message(self) -> bytes:
         """Take the oldest of `messages`."""
         message = self.messages.popleft()
@@ -160,7 +166,7 @@ class FrameReader:
             raise
         if not content:
             self._fail(None)
-        self.has_read = True
+        self._has_read = True
         self._advance(extent, len(content))
         with self._file_wait:
             sink.write(extent.file_id, extent.offset, content)
@@ -193,7 +199,7 @@ class FrameReader:
             self._fail(error)
         if not length:
             self._fail(None)
-        self.has_read = True
+        self._has_read = True
         self._advance(extent, length)
         written = 0
         try:
@@ -238,7 +244,7 @@ class FrameReader:
                 raise
             if not count:
                 self._fail(None)
-            self.has_read = True
+            self._has_read = True
             self._filled_bytes += count
         self._filled_bytes = 0
         return True

@@ -111,18 +111,13 @@ def seal_once(keys: TrafficKeys, plaintext: bytes) -> bytes:
 class RecordOpener:
     """Opens what a connection receives: to a reader, plaintext that arrives a record at a time.
 
-    receive_into:  receives ciphertext, as `socket.recv_into` does on a non-blocking socket
-    on_keep_alive: is called for each keep-alive
+    receive_into: receives ciphertext, as `socket.recv_into` does on a non-blocking socket
+    keep_alives:  how many keep-alives have arrived
     """
 
-    def __init__(
-        self,
-        receive_into: Callable[[memoryview], int],
-        keys: TrafficKeys,
-        on_keep_alive: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, receive_into: Callable[[memoryview], int], keys: TrafficKeys) -> None:
+        self.keep_alives = 0
         self._receive_into = receive_into
-        self._on_keep_alive = on_keep_alive
         self._keys = _KeySchedule(keys)
         # A record with its length field, and the length field of the record after it: one system call reads them all.
         self._received = _buffer(LENGTH_BYTES + MAX_RECORD_BYTES + TAG_BYTES + LENGTH_BYTES)
@@ -156,7 +151,7 @@ class RecordOpener:
             if not self._open_next():
                 return self._unread
             if not self._unread:
-                self._on_keep_alive()
+                self.keep_alives += 1
                 raise BlockingIOError
         taken = self._unread[:limit]
         self._unread = self._unread[limit:]

@@ -95,7 +95,7 @@ class TcpStream:
         self.idle_timeout_s = idle_timeout_s
         self._silence_s = 0.0
         self._sealer = None if keys is None else RecordSealer(keys.outgoing)
-        opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming, self._on_keep_alive)
+        opener = None if keys is None else RecordOpener(sock.recv_into, keys.incoming)
         self.file_wait = FileWait()
         self._lost = LostConnection(sock, peer)
         self._reader = FrameReader(sock, self._lost.error, may_splice, opener, self.file_wait)
@@ -355,9 +355,6 @@ class TcpStream:
         """The peer was heard on another connection."""
         self._silence_s = 0.0
 
-    def _on_keep_alive(self) -> None:
-        self._silence_s = 0.0
-
     def _wait(self, events: int, timeout_s: float | None, wakes: Sequence[int | None]) -> int:
         """Return the events that the socket is ready for: 0 at the timeout, or if only `wakes` are readable.
 
@@ -368,8 +365,7 @@ class TcpStream:
         for wake in wakes:
             if wake is not None:
                 poll.register(wake, select.POLLIN)
-        if self._reader.has_read:
-            self._reader.has_read = False
+        if self._reader.take_sign_of_life():
             self._silence_s = 0.0
         left_s = max(0.0, self.idle_timeout_s - self._silence_s)
         is_last_wait = timeout_s is None or timeout_s >= left_s
