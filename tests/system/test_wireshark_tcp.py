@@ -73,6 +73,16 @@ def sealed(keys: TrafficKeys, pieces: list[bytes]) -> bytes:
     return b"".join(records)
 
 
+def logged_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_client: bool) -> TrafficKeys:
+    """Keys of one side of a first connection, which the key log `tmp_path / "keys"` has."""
+    monkeypatch.setenv(keylog.VARIABLE, str(tmp_path / "keys"))
+    keylog.warn_once.cache_clear()
+    keys = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
+    keylog.log_keys("tcp", TOKEN + bytes(2) + bytes([not is_client]), keys)
+    keylog.warn_once.cache_clear()
+    return keys
+
+
 def test_prefaces_are_shown_by_name(tmp_path: Path) -> None:
     capture = tmp_path / "capture.pcap"
     join = wire.encode_join(wire.Join(TOKEN, 2, bytes(32)))
@@ -96,11 +106,7 @@ def test_prefaces_are_shown_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_sealed", [False, True])
 def test_a_close_shows_its_code_and_reason(is_sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(keylog.VARIABLE, str(tmp_path / "keys"))
-    keylog.warn_once.cache_clear()
-    keys = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
-    keylog.log_keys("tcp", TOKEN + bytes(2) + b"\1", keys)
-    keylog.warn_once.cache_clear()
+    keys = logged_keys(tmp_path, monkeypatch, is_client=False)
     close = wire.encode_close(3, "this code has ended")
     capture = tmp_path / "capture.pcap"
     write_tcp_capture(capture, [[prefaces()[0], (False, records(keys, close, 1000) if is_sealed else close)]])
@@ -131,11 +137,7 @@ def test_frames_are_found_wherever_records_end(aead: AeadName, tmp_path: Path, m
 
 
 def test_a_keep_alive_within_a_frame_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(keylog.VARIABLE, str(tmp_path / "keys"))
-    keylog.warn_once.cache_clear()
-    keys = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
-    keylog.log_keys("tcp", TOKEN + bytes(2) + b"\0", keys)
-    keylog.warn_once.cache_clear()
+    keys = logged_keys(tmp_path, monkeypatch, is_client=True)
     capture = tmp_path / "capture.pcap"
     sent = sealed(keys, [frames()[:100], b"", frames()[100:]])
     write_tcp_capture(capture, [[(True, prefaces()[0][1] + sent)]])
@@ -146,11 +148,7 @@ def test_a_keep_alive_within_a_frame_is_shown(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_record_that_was_changed_does_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(keylog.VARIABLE, str(tmp_path / "keys"))
-    keylog.warn_once.cache_clear()
-    keys = TrafficKeys(AeadName.AES_256_GCM, bytes(32))
-    keylog.log_keys("tcp", TOKEN + bytes(2) + b"\0", keys)
-    keylog.warn_once.cache_clear()
+    keys = logged_keys(tmp_path, monkeypatch, is_client=True)
     sent = bytearray(records(keys, frames(), 100))
     sent[len(sent) // 2] ^= 1
     capture = tmp_path / "capture.pcap"

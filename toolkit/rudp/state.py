@@ -90,9 +90,9 @@ class ConnectionLifetime:
         """End the connection if the idle timeout has expired; return whether it has.
 
         `unacked_since_ns` is when the oldest packet in flight was sent, or a side was held up after that. Otherwise, an
-        acknowledgement of any later packet would have shown it lost. If it is older than the timeout, nothing
-        arrives at the peer, or the peer sends packets but acknowledges nothing, which would make this side remember its
-        packets forever.
+        acknowledgement of any later packet would have shown it lost. If it is older than the timeout, nothing arrives
+        at the peer, or the peer sends packets but acknowledges nothing, which would make this side remember its packets
+        forever.
         """
         since_ns = now_ns - self._idle_timeout_ns
         if self._last_received_ns <= since_ns:

@@ -297,8 +297,8 @@ class TcpStream:
         """
         poll = select.poll()
         poll.register(self.socket, select.POLLOUT)
-        if self._sealer is None or self._is_send_broken or not poll.poll(0):
-            return
+        if self._sealer is None or self._is_send_broken or poll.poll(0) != [(self.socket.fileno(), select.POLLOUT)]:
+            return  # the connection's thread reports what has happened to it
         record = self._sealer.keep_alive()
         try:
             self._is_send_broken = self.socket.send(record) < len(record)  # never: there is room for far more

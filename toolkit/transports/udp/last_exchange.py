@@ -17,7 +17,7 @@ def await_acks(
 ) -> None:
     """Return when the peer has acknowledged everything, or nothing new for `linger_s`.
 
-    linger_s: None is one second, or ten probe timeouts if that is longer
+    linger_s:   None is one second, or ten probe timeouts if that is longer
     pump:       runs one round of the driver without waiting
     wait_until: waits for something to do until this time, in nanoseconds of the monotonic clock
     """
