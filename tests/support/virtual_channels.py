@@ -96,6 +96,14 @@ class VirtualKeepAlives:
     def remove(self, wait: FileWait) -> None:
         self._waits.pop(wait, None)
 
+    @property
+    def are_needed(self) -> bool:
+        """Whether any channel waits for a file."""
+        waiting: list[None] = []
+        for wait in self._waits:
+            wait.check(lambda: waiting.append(None), _FOREVER_NS)
+        return bool(waiting)
+
     def check(self, now_ns: int) -> None:
         for wait, send_keep_alive in list(self._waits.items()):
             wait.check(send_keep_alive, now_ns)
@@ -183,7 +191,8 @@ class VirtualPath:
         own.is_working = True
         end_ns = self.now_ns + duration_ns
         while self.now_ns < end_ns:
-            self._sleep(own, min(end_ns, self.now_ns + _KEEP_ALIVE_NS))
+            is_stall = self._keep_alives.are_needed
+            self._sleep(own, min(end_ns, self.now_ns + _KEEP_ALIVE_NS) if is_stall else end_ns)
             self._keep_alives.check(self.now_ns)
         own.is_working = False
 
